@@ -1,0 +1,136 @@
+//! Files of the admin's directory and of the machines' folders.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use piperoll_shared::log::ids::{ClusterName, NodeId};
+
+use super::members::{MemberKind, Members};
+use super::{CertsError, Result, io};
+
+pub(crate) fn make_private_dir(path: &Path) -> Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| io(path, source))
+}
+
+pub(crate) fn make_new_private_dir(path: &Path) -> Result<()> {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Err(CertsError::Exists(path.to_owned())),
+        Err(source) => Err(io(path, source)),
+    }
+}
+
+pub(crate) fn write_new_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    if path.exists() {
+        return Err(CertsError::Exists(path.to_owned()));
+    }
+    replace(path, bytes, 0o600)
+}
+
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, bytes, 0o600)
+}
+
+pub(crate) fn write_public(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, bytes, 0o644)
+}
+
+/// Replaces a file whole: a reader sees the old or the new one, also after a crash here.
+fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let temporary = path.with_extension("new");
+    let written = (|| {
+        let mut file: File = OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    })();
+    written.map_err(|source| io(path, source))
+}
+
+pub(crate) fn node_toml(cluster: &ClusterName, id: &NodeId, listen: &str) -> String {
+    format!(
+        r#"# A Piperoll node. Paths are relative to this file, so the folder can stand anywhere.
+cluster = "{cluster}"
+node_id = "{id}"
+data_dir = "data"
+log_format = "text"          # or "json"
+
+# HMAC secrets by epoch; the newest one seals. Mode 0600.
+[[secrets]]
+epoch = 0
+file = "secret.0"
+
+# Applications and operators on this machine.
+[socket]
+path = "node.sock"
+mode = "0660"
+# group = "adm"              # who may connect besides the daemon's user
+# readers = [1000]           # uids that may also read, besides root and the daemon's user
+
+# Aggregators of this cluster, over mTLS.
+[peer]
+listen = "{listen}"
+certificate = "node.crt"
+key = "node.key"
+ca = "ca.crt"
+crl = "ca.crl"
+
+# [metrics]
+# listen = "127.0.0.1:9464"  # plain HTTP for a scraper; the socket serves /metrics always
+"#
+    )
+}
+
+pub(crate) fn aggregator_toml(cluster: &ClusterName, id: &NodeId, listen: &str) -> String {
+    format!(
+        r#"# A Piperoll aggregator. Paths are relative to this file, so the folder can stand anywhere.
+cluster = "{cluster}"
+id = "{id}"
+listen = "{listen}"            # HTTPS for people and programs
+log_format = "text"          # or "json"
+state_dir = "state"          # cursor key, tokens
+
+certificate = "aggregator.crt"
+key = "aggregator.key"
+ca = "ca.crt"
+crl = "ca.crl"
+roster = "roster.toml"
+users = "users.toml"
+secrets_dir = "secrets"
+
+# Where this aggregator's own entries go: every request, allowed or denied, is recorded there.
+# Without `embedded_node`, name the socket of a node on this machine in `audit_socket`.
+embedded_node = "node/node.toml"
+audit_socket = "node/node.sock"
+
+# [limits]
+# connect_ms = 1000
+# first_row_ms = 2000
+# idle_ms = 2000
+# page_ms = 5000
+"#
+    )
+}
+
+pub(crate) fn roster_toml(members: &Members) -> String {
+    let mut text = String::from(
+        "# The nodes that are expected to answer. DNS may resolve addresses; it never decides who is expected.\n\
+         # A node that left for good: status = \"retired\", first_day, last_day (dates), last_seq.\n",
+    );
+    for node in members.list.iter().filter(|m| m.kind == MemberKind::Node) {
+        let address = node.address.as_deref().unwrap_or_default();
+        text.push_str(&format!("\n[[node]]\nid = \"{}\"\naddress = \"{address}\"\nstatus = \"active\"\n", node.id));
+    }
+    text
+}
+
+pub(crate) fn users_toml(members: &Members) -> String {
+    let mut text = String::from("# People with a certificate of this cluster, and what they may do.\n");
+    for user in members.list.iter().filter(|m| m.kind == MemberKind::User) {
+        let role = user.role.map_or("viewer", |role| role.as_str());
+        text.push_str(&format!("\n[[user]]\nname = \"{}\"\nrole = \"{role}\"\n", user.id));
+    }
+    text
+}

@@ -1,0 +1,282 @@
+//! The cluster authority: one directory that the admin keeps, one self-contained folder per machine.
+//!
+//! Private keys of the authority never leave the admin's directory. A node gets its own key and its own
+//! HMAC secret; an aggregator gets its own key and the secrets it needs to check each node.
+
+mod folder;
+mod issue;
+mod members;
+
+use std::path::{Path, PathBuf};
+
+use piperoll_shared::log::ids::{ClusterName, NodeId};
+use piperoll_shared::log::seal::EpochSecret;
+use piperoll_shared::net::identity::{Identity, Kind};
+
+use folder::{write_new_private, write_private, write_public};
+use issue::{CertificateAuthority, Issued};
+use members::Members;
+pub use members::{Member, MemberKind, Role};
+
+/// Why the authority refused. Nothing was changed unless the message says so.
+#[derive(Debug, thiserror::Error)]
+pub enum CertsError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{0} exists already and is not overwritten; choose another directory or move it away")]
+    Exists(PathBuf),
+    #[error("{0} is not a cluster directory; make one with `piperoll cluster init`")]
+    NotACluster(PathBuf),
+    #[error("{path}: {problem}")]
+    Content { path: PathBuf, problem: String },
+    #[error("{0} is a member already; use `renew` for a new certificate")]
+    MemberExists(String),
+    #[error("there is no member {0}; `members.json` lists them")]
+    NoMember(String),
+    #[error("{0:?} is not an address; write HOST:PORT, such as mx1.example.org:7443")]
+    Address(String),
+    #[error("the certificate could not be made: {0}")]
+    Issue(#[from] rcgen::Error),
+    #[error("the operating system gave no random bytes: {0}")]
+    Random(getrandom::Error),
+}
+
+type Result<T> = std::result::Result<T, CertsError>;
+
+/// The admin's directory, open.
+pub struct Authority {
+    dir: PathBuf,
+    members: Members,
+    ca: CertificateAuthority,
+}
+
+/// How a new node is reached and where it listens.
+#[derive(Debug, Clone)]
+pub struct NodePlace {
+    /// `HOST:PORT` as aggregators dial it.
+    pub address: String,
+    /// Where the node listens; by default every interface at the address's port.
+    pub listen: Option<String>,
+}
+
+/// How a new aggregator is reached.
+#[derive(Debug, Clone)]
+pub struct AggregatorPlace {
+    /// `HOST:PORT` as people and programs reach it.
+    pub address: String,
+    pub listen: Option<String>,
+    /// Where the embedded node's peer interface is; the aggregator reads it like any other.
+    pub node_address: String,
+}
+
+impl Authority {
+    /// Makes a new cluster directory. Refuses one that holds anything.
+    pub fn init(dir: &Path, name: &ClusterName) -> Result<Self> {
+        if dir.exists() && std::fs::read_dir(dir).map_err(|source| io(dir, source))?.next().is_some() {
+            return Err(CertsError::Exists(dir.to_owned()));
+        }
+        folder::make_private_dir(dir)?;
+        let ca = CertificateAuthority::new(name)?;
+        write_new_private(&dir.join("ca.key"), ca.key_pem().as_bytes())?;
+        write_public(&dir.join("ca.crt"), ca.certificate_pem().as_bytes())?;
+        folder::make_private_dir(&dir.join("secrets"))?;
+        folder::make_private_dir(&dir.join("machines"))?;
+        let mut authority = Self { dir: dir.to_owned(), members: Members::new(name.clone()), ca };
+        authority.save()?;
+        Ok(authority)
+    }
+
+    pub fn open(dir: &Path) -> Result<Self> {
+        if !dir.join("members.json").exists() {
+            return Err(CertsError::NotACluster(dir.to_owned()));
+        }
+        let members = Members::load(&dir.join("members.json"))?;
+        let read = |name: &str| {
+            let path = dir.join(name);
+            std::fs::read_to_string(&path).map_err(|source| CertsError::Io { path, source })
+        };
+        let ca = CertificateAuthority::load(&read("ca.crt")?, &read("ca.key")?)?;
+        Ok(Self { dir: dir.to_owned(), members, ca })
+    }
+
+    pub fn cluster(&self) -> &ClusterName {
+        &self.members.cluster
+    }
+
+    pub fn members(&self) -> &[Member] {
+        &self.members.list
+    }
+
+    /// The folder to copy to a member's machine.
+    pub fn machine(&self, id: &NodeId) -> PathBuf {
+        self.dir.join("machines").join(id.as_str())
+    }
+
+    /// Makes a node's folder, and tells every aggregator's folder about it.
+    pub fn add_node(&mut self, id: &NodeId, place: &NodePlace) -> Result<PathBuf> {
+        check_address(&place.address)?;
+        let folder = self.new_machine(id)?;
+        self.make_node(&folder, id, place)?;
+        self.add_member(Member::new(MemberKind::Node, id, Some(&place.address)))?;
+        Ok(folder)
+    }
+
+    /// Makes an aggregator's folder with an embedded node beside it for the aggregator's own entries.
+    pub fn add_aggregator(&mut self, id: &NodeId, place: &AggregatorPlace) -> Result<PathBuf> {
+        check_address(&place.address)?;
+        check_address(&place.node_address)?;
+        let folder = self.new_machine(id)?;
+        let node_place = NodePlace { address: place.node_address.clone(), listen: Some(place.node_address.clone()) };
+        let node_folder = folder.join("node");
+        folder::make_private_dir(&node_folder)?;
+        self.make_node(&node_folder, id, &node_place)?;
+        folder::make_private_dir(&folder.join("secrets"))?;
+        self.issue(&folder, "aggregator", Kind::Aggregator, id, &place.address)?;
+        let listen = place.listen.clone().unwrap_or_else(|| everywhere(&place.address));
+        write_public(&folder.join("aggregator.toml"), folder::aggregator_toml(self.cluster(), id, &listen).as_bytes())?;
+        self.members.list.push(Member::new(MemberKind::Node, id, Some(&place.node_address)));
+        self.add_member(Member::new(MemberKind::Aggregator, id, Some(&place.address)))?;
+        Ok(folder)
+    }
+
+    /// Makes a folder with a person's certificate; the role is written for the aggregators.
+    pub fn add_user(&mut self, id: &NodeId, role: Role) -> Result<PathBuf> {
+        if self.members.find(MemberKind::User, id).is_some() {
+            return Err(CertsError::MemberExists(format!("user {id}")));
+        }
+        let folder = self.dir.join("machines").join(format!("user-{id}"));
+        folder::make_new_private_dir(&folder)?;
+        self.issue(&folder, "user", Kind::User, id, "")?;
+        let mut member = Member::new(MemberKind::User, id, None);
+        member.role = Some(role);
+        self.add_member(member)?;
+        Ok(folder)
+    }
+
+    /// Issues new keys and certificates into the folders of one member id; the old ones stay valid until they
+    /// end, so the new folder can be copied without a gap.
+    pub fn renew(&mut self, id: &NodeId) -> Result<Vec<PathBuf>> {
+        let members: Vec<Member> = self.members.list.iter().filter(|m| &m.id == id).cloned().collect();
+        if members.is_empty() {
+            return Err(CertsError::NoMember(id.to_string()));
+        }
+        let has_aggregator = members.iter().any(|m| m.kind == MemberKind::Aggregator);
+        let mut folders = Vec::new();
+        for member in &members {
+            let (folder, stem, kind) = match member.kind {
+                MemberKind::Node if has_aggregator => (self.machine(id).join("node"), "node", Kind::Node),
+                MemberKind::Node => (self.machine(id), "node", Kind::Node),
+                MemberKind::Aggregator => (self.machine(id), "aggregator", Kind::Aggregator),
+                MemberKind::User => (self.dir.join("machines").join(format!("user-{id}")), "user", Kind::User),
+            };
+            self.issue(&folder, stem, kind, id, member.address.as_deref().unwrap_or_default())?;
+            folders.push(folder);
+        }
+        self.save()?;
+        Ok(folders)
+    }
+
+    /// Puts every certificate of a member on the revocation list and writes the list into every folder.
+    pub fn revoke(&mut self, id: &NodeId) -> Result<usize> {
+        if !self.members.list.iter().any(|m| &m.id == id) {
+            return Err(CertsError::NoMember(id.to_string()));
+        }
+        let count = self.members.revoke(id);
+        self.save()?;
+        Ok(count)
+    }
+
+    fn new_machine(&self, id: &NodeId) -> Result<PathBuf> {
+        if self.members.list.iter().any(|m| &m.id == id && m.kind != MemberKind::User) {
+            return Err(CertsError::MemberExists(id.to_string()));
+        }
+        let folder = self.machine(id);
+        folder::make_new_private_dir(&folder)?;
+        Ok(folder)
+    }
+
+    fn make_node(&mut self, folder: &Path, id: &NodeId, place: &NodePlace) -> Result<()> {
+        let secret = random_secret()?;
+        write_new_private(&self.dir.join("secrets").join(format!("{id}.0")), secret.to_hex().as_bytes())?;
+        write_new_private(&folder.join("secret.0"), secret.to_hex().as_bytes())?;
+        self.issue(folder, "node", Kind::Node, id, &place.address)?;
+        let listen = place.listen.clone().unwrap_or_else(|| everywhere(&place.address));
+        write_public(&folder.join("node.toml"), folder::node_toml(self.cluster(), id, &listen).as_bytes())
+    }
+
+    fn issue(&mut self, folder: &Path, stem: &str, kind: Kind, id: &NodeId, address: &str) -> Result<()> {
+        let identity = Identity::new(self.cluster(), kind, id);
+        let host = address.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']);
+        let Issued { certificate_pem, key_pem, serial } = self.ca.issue(&identity, host)?;
+        // Certificate first: a reload between the two files sees a pair that does not fit and keeps the old one.
+        write_public(&folder.join(format!("{stem}.crt")), certificate_pem.as_bytes())?;
+        write_private(&folder.join(format!("{stem}.key")), key_pem.as_bytes())?;
+        write_public(&folder.join("ca.crt"), self.ca.certificate_pem().as_bytes())?;
+        self.members.issued(&identity, serial);
+        Ok(())
+    }
+
+    fn add_member(&mut self, member: Member) -> Result<()> {
+        self.members.list.push(member);
+        self.save()
+    }
+
+    /// Writes what is derived from the member list into every folder: revocation list, roster, secrets, users.
+    fn save(&mut self) -> Result<()> {
+        self.members.crl_number += 1;
+        let crl = self.ca.revocation_list(self.members.crl_number, &self.members.revoked)?;
+        write_public(&self.dir.join("ca.crl"), crl.as_bytes())?;
+        for member in &self.members.list {
+            let machine = self.machine(&member.id);
+            match member.kind {
+                MemberKind::User => {
+                    write_public(
+                        &self.dir.join("machines").join(format!("user-{}", member.id)).join("ca.crl"),
+                        crl.as_bytes(),
+                    )?;
+                }
+                MemberKind::Node => {
+                    if machine.join("node.toml").exists() {
+                        write_public(&machine.join("ca.crl"), crl.as_bytes())?;
+                    }
+                }
+                MemberKind::Aggregator => {
+                    write_public(&machine.join("ca.crl"), crl.as_bytes())?;
+                    write_public(&machine.join("node").join("ca.crl"), crl.as_bytes())?;
+                    write_public(&machine.join("roster.toml"), folder::roster_toml(&self.members).as_bytes())?;
+                    write_public(&machine.join("users.toml"), folder::users_toml(&self.members).as_bytes())?;
+                    for node in self.members.list.iter().filter(|m| m.kind == MemberKind::Node) {
+                        let name = format!("{}.0", node.id);
+                        let secret = self.dir.join("secrets").join(&name);
+                        let bytes =
+                            zeroize::Zeroizing::new(std::fs::read(&secret).map_err(|source| io(&secret, source))?);
+                        write_private(&machine.join("secrets").join(&name), &bytes)?;
+                    }
+                }
+            }
+        }
+        self.members.store(&self.dir.join("members.json"))
+    }
+}
+
+fn io(path: &Path, source: std::io::Error) -> CertsError {
+    CertsError::Io { path: path.to_owned(), source }
+}
+
+fn check_address(address: &str) -> Result<()> {
+    let good = address
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && !host.contains(['/', ' ']) && port.parse::<u16>().is_ok());
+    if good { Ok(()) } else { Err(CertsError::Address(address.to_owned())) }
+}
+
+fn everywhere(address: &str) -> String {
+    let port = address.rsplit_once(':').map_or("7443", |(_, port)| port);
+    format!("0.0.0.0:{port}")
+}
+
+fn random_secret() -> Result<EpochSecret> {
+    let mut bytes = [0u8; 32];
+    getrandom::fill(&mut bytes).map_err(CertsError::Random)?;
+    Ok(EpochSecret::from_bytes(bytes))
+}

@@ -1,0 +1,110 @@
+//! `members.json`: who belongs to the cluster, and which certificates were issued and revoked.
+
+use std::path::Path;
+
+use piperoll_shared::log::ids::{ClusterName, NodeId};
+use piperoll_shared::net::identity::Identity;
+use serde::{Deserialize, Serialize};
+
+use super::folder::write_private;
+use super::{CertsError, Result, io};
+
+/// What a member is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MemberKind {
+    Node,
+    Aggregator,
+    User,
+}
+
+/// What a user may do at an aggregator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Viewer,
+    Auditor,
+    Admin,
+}
+
+impl Role {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Auditor => "auditor",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// One member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    pub kind: MemberKind,
+    pub id: NodeId,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub role: Option<Role>,
+}
+
+impl Member {
+    pub(crate) fn new(kind: MemberKind, id: &NodeId, address: Option<&str>) -> Self {
+        Self { kind, id: id.clone(), address: address.map(str::to_owned), role: None }
+    }
+}
+
+/// A certificate that was issued.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IssuedSerial {
+    id: NodeId,
+    identity: String,
+    serial: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Members {
+    pub(crate) cluster: ClusterName,
+    pub(crate) list: Vec<Member>,
+    issued: Vec<IssuedSerial>,
+    /// Serial numbers in hexadecimal.
+    pub(crate) revoked: Vec<String>,
+    pub(crate) crl_number: u64,
+}
+
+impl Members {
+    pub(crate) fn new(cluster: ClusterName) -> Self {
+        Self { cluster, list: Vec::new(), issued: Vec::new(), revoked: Vec::new(), crl_number: 0 }
+    }
+
+    pub(crate) fn load(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(|source| io(path, source))?;
+        serde_json::from_slice(&bytes)
+            .map_err(|e| CertsError::Content { path: path.to_owned(), problem: e.to_string() })
+    }
+
+    pub(crate) fn store(&self, path: &Path) -> Result<()> {
+        write_private(path, &serde_json::to_vec_pretty(self).unwrap_or_default())
+    }
+
+    pub(crate) fn find(&self, kind: MemberKind, id: &NodeId) -> Option<&Member> {
+        self.list.iter().find(|m| m.kind == kind && &m.id == id)
+    }
+
+    pub(crate) fn issued(&mut self, identity: &Identity, serial: String) {
+        self.issued.push(IssuedSerial { id: identity.id.clone(), identity: identity.to_string(), serial });
+    }
+
+    /// Revokes every certificate issued so far to an id; one issued by a later `renew` is good again.
+    pub(crate) fn revoke(&mut self, id: &NodeId) -> usize {
+        let serials: Vec<String> = self
+            .issued
+            .iter()
+            .filter(|issued| &issued.id == id && !self.revoked.contains(&issued.serial))
+            .map(|issued| issued.serial.clone())
+            .collect();
+        let count = serials.len();
+        self.revoked.extend(serials);
+        count
+    }
+}

@@ -1,0 +1,439 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use piperoll_shared::log::ids::{ClusterName, EntryId, NodeId};
+
+const FILTER_HELP: &str =
+    "Filter, for example: user:alice action:quarantine.* -outcome:success ip:10.0.0.0/8 \"free text\"";
+
+/// Tamper-evident audit log for clusters: every node keeps its own signed log; a reader merges what the
+/// nodes answer and names those that did not.
+#[derive(Debug, Parser)]
+#[command(
+    name = "piperoll",
+    version,
+    after_help = "Exit codes of reading commands: 0 complete and verified, 1 could not run, 2 usage, 3 incomplete, \
+4 integrity violation, 5 nothing answered.\nStart with: piperoll demo"
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Three nodes and an aggregator on loopback, real TLS, a day of events, one row edited, one node killed
+    Demo(DemoArgs),
+    /// Make a cluster's certificates, secrets and machine folders
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// The log on this machine: serve it, append to it, read it, check it
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// The reader of all nodes: serve it, manage its tokens
+    #[command(subcommand)]
+    Aggregator(AggregatorCommand),
+    /// One merged timeline of all nodes
+    #[command(
+        after_help = "Examples:\n  piperoll query 'user:alice is:failed' --from 24h\n  piperoll query --json node:mx1 --limit 500 | jq .entry.action"
+    )]
+    Query(RemoteQueryArgs),
+    /// One entry, whole: piperoll show mx1/42
+    Show(RemoteShowArgs),
+    /// Everything that matches, as NDJSON or CSV
+    #[command(
+        after_help = "Examples:\n  piperoll export --from 2026-04-01 --to 2026-05-01 --format csv\n  piperoll export 'domain:example.org' --output -"
+    )]
+    Export(RemoteExportArgs),
+    /// Read every row of every node and check it
+    Verify(RemoteVerifyArgs),
+    /// Every node: reachable, last seen, head, clock, verdict
+    Nodes(RemoteNodesArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DemoArgs {
+    /// Directory to use (kept afterwards); a temporary one by default
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// End after the last step instead of running on; exit 0 only if every step showed what it should
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Load real logs (NDJSON) instead of the built-in day
+    #[arg(long, requires = "map")]
+    pub(crate) import: Option<PathBuf>,
+    /// Mapping for --import: a TOML file, or the name of a built-in one (cloudtrail)
+    #[arg(long)]
+    pub(crate) map: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Make a new cluster directory; it holds the authority's key, so keep it safe and offline
+    Init {
+        dir: PathBuf,
+        #[arg(long)]
+        name: ClusterName,
+    },
+    /// Make the folder to copy to a node's machine
+    AddNode {
+        dir: PathBuf,
+        id: NodeId,
+        /// Where aggregators reach it: HOST:PORT
+        #[arg(long)]
+        address: String,
+        /// Where it listens; every interface at the same port by default
+        #[arg(long)]
+        listen: Option<String>,
+    },
+    /// Make the folder to copy to an aggregator's machine
+    AddAggregator {
+        dir: PathBuf,
+        id: NodeId,
+        /// Where people and programs reach it: HOST:PORT
+        #[arg(long)]
+        address: String,
+        #[arg(long)]
+        listen: Option<String>,
+        /// Where its embedded node (for its own entries) listens
+        #[arg(long, default_value = "127.0.0.1:7444")]
+        node_address: String,
+    },
+    /// Make a person's certificate
+    AddUser {
+        dir: PathBuf,
+        name: NodeId,
+        #[arg(long, value_enum)]
+        role: RoleArg,
+    },
+    /// New keys and certificates for a member, into its folder
+    Renew { dir: PathBuf, id: NodeId },
+    /// Put a member's certificates on the revocation list
+    Revoke { dir: PathBuf, id: NodeId },
+    /// List the members
+    List { dir: PathBuf },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoleArg {
+    /// Reads
+    Viewer,
+    /// Reads, exports and verifies
+    Auditor,
+    /// Reads and manages tokens
+    Admin,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Run the node
+    Serve {
+        #[arg(long, env = "PIPEROLL_NODE_CONFIG", default_value = "/etc/piperoll/node.toml")]
+        config: PathBuf,
+    },
+    /// Record entries: one from flags, or NDJSON lines from a file or standard input
+    #[command(
+        after_help = "Examples:\n  piperoll node append --category auth --action auth.login --user alice --ip 192.0.2.7 --outcome success\n  \
+my-program | piperoll node append -\n  piperoll node append --map cloudtrail events.ndjson"
+    )]
+    Append(Box<AppendArgs>),
+    /// Entries of this node, newest first
+    Query(LocalQueryArgs),
+    /// The newest entries of this node, oldest first; -f follows
+    Tail {
+        #[command(flatten)]
+        place: PlaceArgs,
+        #[arg(help = FILTER_HELP)]
+        filter: Vec<String>,
+        /// How many entries to begin with
+        #[arg(short = 'n', long, default_value_t = 10)]
+        lines: u64,
+        /// Keep printing new entries
+        #[arg(short, long)]
+        follow: bool,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// One entry, whole
+    Show {
+        #[command(flatten)]
+        place: PlaceArgs,
+        seq: u64,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Everything that matches, oldest first, as NDJSON or CSV on standard output
+    Export {
+        #[command(flatten)]
+        place: PlaceArgs,
+        #[command(flatten)]
+        query: QueryArgs,
+        #[arg(long, value_enum, default_value_t = ExportFormat::Ndjson)]
+        format: ExportFormat,
+    },
+    /// Check every mac, every gap, everything derived, and the file itself
+    Verify {
+        #[command(flatten)]
+        place: PlaceArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Head, faults, disk, certificate
+    Status {
+        #[command(flatten)]
+        place: PlaceArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+        /// Say nothing; exit 0 only while the node records entries
+        #[arg(long)]
+        health: bool,
+    },
+}
+
+/// Which log on this machine.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct PlaceArgs {
+    /// The node's configuration; its socket is used, or its directory when the daemon is down
+    #[arg(long, env = "PIPEROLL_NODE_CONFIG", default_value = "/etc/piperoll/node.toml")]
+    pub(crate) config: PathBuf,
+    /// The node's socket, when the configuration may not be read
+    #[arg(long, env = "PIPEROLL_NODE_SOCKET")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Read the directory even while the daemon runs
+    #[arg(long)]
+    pub(crate) direct: bool,
+}
+
+#[derive(Debug, Clone, Copy, ClapArgs)]
+pub(crate) struct OutputArgs {
+    /// NDJSON (the default when standard output is not a terminal)
+    #[arg(long, conflicts_with = "table")]
+    pub(crate) json: bool,
+    /// A table (the default in a terminal)
+    #[arg(long)]
+    pub(crate) table: bool,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct QueryArgs {
+    #[arg(help = FILTER_HELP)]
+    pub(crate) filter: Vec<String>,
+    /// From this time on: RFC 3339, a date, or an age such as 24h
+    #[arg(long, default_value = "7d")]
+    pub(crate) from: String,
+    /// Up to but not including this time
+    #[arg(long, default_value = "now")]
+    pub(crate) to: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OrderArg {
+    Asc,
+    Desc,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct LocalQueryArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    #[command(flatten)]
+    pub(crate) query: QueryArgs,
+    #[arg(long, default_value_t = 50)]
+    pub(crate) limit: u64,
+    #[arg(long, value_enum, default_value_t = OrderArg::Desc)]
+    pub(crate) order: OrderArg,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// Rows verbatim, with a final record
+    Ndjson,
+    /// A view for spreadsheets
+    Csv,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(group(ArgGroup::new("one").args(["action"]).conflicts_with_all(["map", "input"])))]
+pub(crate) struct AppendArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// NDJSON file, or - for standard input
+    pub(crate) input: Option<PathBuf>,
+    /// Mapping of foreign records: a TOML file, or the name of a built-in one (cloudtrail)
+    #[arg(long)]
+    pub(crate) map: Option<String>,
+    /// Print receipts as NDJSON for batches too
+    #[arg(long)]
+    pub(crate) receipts: bool,
+    /// Dotted, verb last, such as quarantine.release
+    #[arg(long, requires = "category")]
+    pub(crate) action: Option<String>,
+    /// auth, user, config, data, cluster, security, integration or audit
+    #[arg(long, requires = "action")]
+    pub(crate) category: Option<String>,
+    #[arg(long, requires = "action")]
+    pub(crate) id: Option<EntryId>,
+    #[arg(long, requires = "action")]
+    pub(crate) user: Option<String>,
+    #[arg(long, requires = "action")]
+    pub(crate) impersonator: Option<String>,
+    #[arg(long, requires = "action")]
+    pub(crate) outcome: Option<String>,
+    #[arg(long, requires = "action")]
+    pub(crate) reason: Option<String>,
+    /// type or type/id
+    #[arg(long, requires = "action")]
+    pub(crate) entity: Option<String>,
+    #[arg(long, requires = "action")]
+    pub(crate) target: Option<String>,
+    #[arg(long, requires = "action")]
+    pub(crate) domain: Option<String>,
+    #[arg(long, requires = "action")]
+    pub(crate) ip: Option<String>,
+    #[arg(long, requires = "action")]
+    pub(crate) description: Option<String>,
+    /// RFC 3339, when it did not happen just now
+    #[arg(long, requires = "action")]
+    pub(crate) occurred_at: Option<String>,
+    /// A JSON object
+    #[arg(long, requires = "action")]
+    pub(crate) details: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AggregatorCommand {
+    /// Run the aggregator
+    Serve {
+        #[arg(long, env = "PIPEROLL_AGGREGATOR_CONFIG", default_value = "/etc/piperoll/aggregator.toml")]
+        config: PathBuf,
+    },
+    /// Exit 0 only while the aggregator answers; for health checks
+    Health {
+        #[arg(long, env = "PIPEROLL_AGGREGATOR_CONFIG", default_value = "/etc/piperoll/aggregator.toml")]
+        config: PathBuf,
+    },
+    /// Create, list and revoke access tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token; it is shown once
+    Create {
+        #[command(flatten)]
+        config: AggregatorConfigArg,
+        #[arg(long)]
+        name: String,
+        #[arg(long, value_enum)]
+        role: RoleArg,
+        /// RFC 3339, a date, or a time from now such as 90d
+        #[arg(long)]
+        expires: Option<String>,
+    },
+    /// Names, roles and expiry; never the tokens
+    List {
+        #[command(flatten)]
+        config: AggregatorConfigArg,
+    },
+    /// Make a token useless at once
+    Revoke {
+        #[command(flatten)]
+        config: AggregatorConfigArg,
+        #[arg(long)]
+        name: String,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct AggregatorConfigArg {
+    #[arg(long, env = "PIPEROLL_AGGREGATOR_CONFIG", default_value = "/etc/piperoll/aggregator.toml")]
+    pub(crate) config: PathBuf,
+}
+
+/// How to reach the aggregator: flags, then environment, then ~/.config/piperoll/config.toml.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct ConnectionArgs {
+    /// The aggregator, such as https://audit.example.org:7400
+    #[arg(long, env = "PIPEROLL_URL")]
+    pub(crate) url: Option<String>,
+    /// Access token (better in the environment or a file than on a command line that others can see)
+    #[arg(long, env = "PIPEROLL_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// The cluster's ca.crt
+    #[arg(long, env = "PIPEROLL_CA")]
+    pub(crate) ca: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RemoteQueryArgs {
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
+    #[command(flatten)]
+    pub(crate) query: QueryArgs,
+    #[arg(long, default_value_t = 50)]
+    pub(crate) limit: usize,
+    #[arg(long, value_enum, default_value_t = OrderArg::Desc)]
+    pub(crate) order: OrderArg,
+    /// Continue behind an earlier page
+    #[arg(long)]
+    pub(crate) cursor: Option<String>,
+    /// Print nothing on standard output unless every expected node answered
+    #[arg(long)]
+    pub(crate) require_complete: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RemoteShowArgs {
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
+    /// NODE/SEQ, such as mx1/42
+    pub(crate) entry: String,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RemoteExportArgs {
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
+    #[command(flatten)]
+    pub(crate) query: QueryArgs,
+    #[arg(long, value_enum, default_value_t = OrderArg::Asc)]
+    pub(crate) order: OrderArg,
+    #[arg(long, value_enum, default_value_t = ExportFormat::Ndjson)]
+    pub(crate) format: ExportFormat,
+    /// File to write, - for standard output; by default a name made of range and filter
+    #[arg(short, long)]
+    pub(crate) output: Option<PathBuf>,
+    /// Refuse instead of exporting a part
+    #[arg(long)]
+    pub(crate) require_complete: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RemoteVerifyArgs {
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
+    /// From this time on; everything by default
+    #[arg(long)]
+    pub(crate) from: Option<String>,
+    #[arg(long)]
+    pub(crate) to: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RemoteNodesArgs {
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}

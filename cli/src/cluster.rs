@@ -1,0 +1,71 @@
+//! `piperoll cluster`: the admin's directory and the folders made from it.
+
+use std::path::PathBuf;
+
+use piperoll_certs::{AggregatorPlace, Authority, NodePlace, Role};
+
+use crate::args::{ClusterCommand, RoleArg};
+use crate::exit::Exit;
+
+pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
+    match command {
+        ClusterCommand::Init { dir, name } => {
+            Authority::init(&dir, &name)?;
+            println!("cluster {name} made in {}", dir.display());
+            println!("It holds the authority's private key: keep it safe, off the nodes, and backed up.");
+            println!("Next: piperoll cluster add-node {} mx1 --address mx1.example.org:7443", dir.display());
+        }
+        ClusterCommand::AddNode { dir, id, address, listen } => {
+            let folder = Authority::open(&dir)?.add_node(&id, &NodePlace { address, listen })?;
+            made(&format!("node {id}"), &folder);
+            println!("Start it there with: piperoll node serve --config node.toml");
+        }
+        ClusterCommand::AddAggregator { dir, id, address, listen, node_address } => {
+            let place = AggregatorPlace { address, listen, node_address };
+            let folder = Authority::open(&dir)?.add_aggregator(&id, &place)?;
+            made(&format!("aggregator {id}"), &folder);
+            println!("Start it there with: piperoll aggregator serve --config aggregator.toml");
+        }
+        ClusterCommand::AddUser { dir, name, role } => {
+            let role = match role {
+                RoleArg::Viewer => Role::Viewer,
+                RoleArg::Auditor => Role::Auditor,
+                RoleArg::Admin => Role::Admin,
+            };
+            let folder = Authority::open(&dir)?.add_user(&name, role)?;
+            made(&format!("user {name}"), &folder);
+            copy_aggregators();
+        }
+        ClusterCommand::Renew { dir, id } => {
+            for folder in Authority::open(&dir)?.renew(&id)? {
+                made(&format!("new certificate for {id}"), &folder);
+            }
+            println!("A running daemon picks the new files up by itself, or at once on SIGHUP.");
+        }
+        ClusterCommand::Revoke { dir, id } => {
+            let count = Authority::open(&dir)?.revoke(&id)?;
+            println!("{count} certificates of {id} revoked; ca.crl in every folder is new.");
+            println!(
+                "Copy ca.crl to every machine: daemons refuse new connections within seconds and close open ones within a minute."
+            );
+        }
+        ClusterCommand::List { dir } => {
+            let authority = Authority::open(&dir)?;
+            println!("cluster {}", authority.cluster());
+            for member in authority.members() {
+                let kind = format!("{:?}", member.kind).to_lowercase();
+                println!("{kind:<11} {:<24} {}", member.id, member.address.as_deref().unwrap_or(""));
+            }
+        }
+    }
+    Ok(Exit::Complete)
+}
+
+fn made(what: &str, folder: &PathBuf) {
+    println!("{what}: copy {} to its machine (private files are mode 0600; keep them so)", folder.display());
+    copy_aggregators();
+}
+
+fn copy_aggregators() {
+    println!("The aggregators' folders were updated too (roster, secrets, users): copy them again.");
+}

@@ -1,0 +1,75 @@
+//! JSON objects with their keys in order and their values as text, so that numbers keep every digit.
+
+use std::fmt;
+
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+/// The members of an object, in order.
+pub(crate) struct Pairs(pub(crate) Vec<(String, Box<RawValue>)>);
+
+impl Pairs {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// The value a JSON pointer (RFC 6901) leads to through objects.
+    pub(crate) fn get(&self, pointer: &[String]) -> Option<Box<RawValue>> {
+        let (first, rest) = pointer.split_first()?;
+        let value = &self.0.iter().find(|(key, _)| key == first)?.1;
+        if rest.is_empty() { Some(value.clone()) } else { Self::parse(value.get())?.get(rest) }
+    }
+
+    /// Takes out the value a pointer leads to; an object left empty goes too.
+    pub(crate) fn remove(&mut self, pointer: &[String]) {
+        let Some((first, rest)) = pointer.split_first() else { return };
+        let Some(at) = self.0.iter().position(|(key, _)| key == first) else { return };
+        if rest.is_empty() {
+            self.0.remove(at);
+        } else if let Some(mut inner) = Self::parse(self.0[at].1.get()) {
+            inner.remove(rest);
+            match inner.to_raw() {
+                Some(raw) if !inner.0.is_empty() => self.0[at].1 = raw,
+                _ => {
+                    self.0.remove(at);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn to_text(&self) -> String {
+        let members: Vec<String> = self
+            .0
+            .iter()
+            .map(|(key, value)| format!("{}:{}", serde_json::to_string(key).unwrap_or_default(), value.get()))
+            .collect();
+        format!("{{{}}}", members.join(","))
+    }
+
+    pub(crate) fn to_raw(&self) -> Option<Box<RawValue>> {
+        RawValue::from_string(self.to_text()).ok()
+    }
+}
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Pairs;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}

@@ -1,0 +1,25 @@
+//! `piperoll node …`: the log on this machine, through its socket or, with the daemon down, straight from
+//! its directory.
+
+mod append;
+mod place;
+mod read;
+mod verify;
+
+use crate::args::NodeCommand;
+use crate::exit::Exit;
+
+pub(crate) async fn run(command: NodeCommand) -> anyhow::Result<Exit> {
+    match command {
+        NodeCommand::Serve { config } => crate::serve::node(&config).await,
+        NodeCommand::Append(args) => append::run(*args).await,
+        NodeCommand::Query(args) => read::query(args).await,
+        NodeCommand::Tail { place, filter, lines, follow, output } => {
+            read::tail(&place, &filter, lines, follow, output).await
+        }
+        NodeCommand::Show { place, seq, output } => read::show(&place, seq, output).await,
+        NodeCommand::Export { place, query, format } => read::export(&place, &query, format).await,
+        NodeCommand::Verify { place, output } => verify::run(&place, output).await,
+        NodeCommand::Status { place, output, health } => verify::status(&place, output, health).await,
+    }
+}

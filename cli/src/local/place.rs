@@ -1,0 +1,124 @@
+//! Finding the log, and reading it the same way from socket or directory.
+
+use bytes::Bytes;
+use piperoll_client::{ClientError, LineStream, SocketClient};
+use piperoll_node::config::NodeConfig;
+use piperoll_node::store::{DirectLog, LogDir};
+use piperoll_shared::api::node::{ScanRequest, VerifyLine};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::args::PlaceArgs;
+
+/// Lines read ahead of a slow terminal.
+const LINES_AHEAD: usize = 256;
+
+/// Where entries come from.
+pub(super) enum Place {
+    Socket(SocketClient),
+    Directory(Box<NodeConfig>),
+}
+
+impl Place {
+    /// The socket when somebody listens there, otherwise the directory.
+    pub(super) async fn find(args: &PlaceArgs) -> anyhow::Result<Self> {
+        if let (Some(socket), false) = (&args.socket, args.direct) {
+            return Ok(Self::Socket(SocketClient::new(socket)?));
+        }
+        let config = NodeConfig::load(&args.config)?;
+        if args.direct {
+            return Ok(Self::Directory(Box::new(config)));
+        }
+        let client = SocketClient::new(&config.socket.path)?;
+        match client.status().await {
+            Err(error) if error.is_down() => Ok(Self::Directory(Box::new(config))),
+            Err(error @ ClientError::Permission { .. }) => Err(error.into()),
+            // Alive or in trouble: either way it holds the log, and its own words are worth more.
+            _ => Ok(Self::Socket(client)),
+        }
+    }
+
+    /// Rows as NDJSON lines with a `final` line at the end.
+    pub(super) async fn scan(&self, request: ScanRequest) -> anyhow::Result<Lines> {
+        match self {
+            Self::Socket(client) => Ok(Lines::Socket(client.scan(&request).await?)),
+            Self::Directory(config) => {
+                let log = open(config)?;
+                let node_id = config.node_id.clone();
+                Ok(Lines::produce(move |send| {
+                    let mut scan = log.scan(&request)?;
+                    loop {
+                        let batch = log.next_batch(&mut scan)?;
+                        for row in &batch.rows {
+                            let mut line = Vec::new();
+                            row.to_row(node_id.as_str()).write_json(&mut line);
+                            if send.blocking_send(Ok(line.into())).is_err() {
+                                return Ok(());
+                            }
+                        }
+                        if batch.done {
+                            break;
+                        }
+                    }
+                    let last = json!({ "final": {
+                        "node_id": node_id, "generation": log.generation(), "rows": scan.sent(), "scanned": scan.scanned(),
+                        "more": scan.limit_reached(), "faults": scan.faults(), "fault": log.schema_fault(),
+                    }});
+                    let _ = send.blocking_send(Ok(last.to_string().into()));
+                    Ok(())
+                }))
+            }
+        }
+    }
+
+    /// A full check as lines of [`VerifyLine`].
+    pub(super) async fn verify(&self) -> anyhow::Result<Lines> {
+        match self {
+            Self::Socket(client) => Ok(Lines::Socket(client.verify().await?)),
+            Self::Directory(config) => {
+                let log = open(config)?;
+                Ok(Lines::produce(move |send| {
+                    let mut check = log.check()?;
+                    while !check.done() {
+                        for line in log.check_step(&mut check)? {
+                            let text = serde_json::to_string::<VerifyLine>(&line)?;
+                            if send.blocking_send(Ok(text.into())).is_err() {
+                                return Ok(());
+                            }
+                        }
+                    }
+                    Ok(())
+                }))
+            }
+        }
+    }
+}
+
+pub(super) fn open(config: &NodeConfig) -> anyhow::Result<DirectLog> {
+    Ok(DirectLog::open(&LogDir::new(&config.data_dir), config.ring.clone())?)
+}
+
+/// Lines from either place.
+pub(super) enum Lines {
+    Socket(LineStream),
+    Directory(mpsc::Receiver<anyhow::Result<Bytes>>),
+}
+
+impl Lines {
+    fn produce(work: impl FnOnce(&mpsc::Sender<anyhow::Result<Bytes>>) -> anyhow::Result<()> + Send + 'static) -> Self {
+        let (send, receive) = mpsc::channel(LINES_AHEAD);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = work(&send) {
+                let _ = send.blocking_send(Err(error));
+            }
+        });
+        Self::Directory(receive)
+    }
+
+    pub(super) async fn next(&mut self) -> anyhow::Result<Option<Bytes>> {
+        match self {
+            Self::Socket(lines) => Ok(lines.next().await?),
+            Self::Directory(lines) => lines.recv().await.transpose(),
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! `query`, `tail`, `show` and `export` on this machine.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use anyhow::{anyhow, bail};
+use bytes::Bytes;
+use piperoll_shared::api::node::{Position, ScanRequest};
+use piperoll_shared::log::csv;
+use piperoll_shared::log::filter::Filter;
+use piperoll_shared::log::order::Order;
+use piperoll_shared::log::row::{Row, RowLine};
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::verify::Integrity;
+use piperoll_shared::log::view::EntryView;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use serde::Deserialize;
+
+use super::place::{Lines, Place};
+use crate::args::{ExportFormat, LocalQueryArgs, OrderArg, OutputArgs, PlaceArgs, QueryArgs};
+use crate::exit::Exit;
+use crate::show::{RowTable, detail, one_line};
+
+/// How often a followed log is asked for more.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(300);
+
+/// The last line of a local read.
+#[derive(Debug, Deserialize)]
+struct Final {
+    #[serde(rename = "final")]
+    summary: Summary,
+}
+
+#[derive(Debug, Deserialize)]
+struct Summary {
+    node_id: String,
+    rows: u64,
+    scanned: u64,
+    more: bool,
+    faults: Vec<String>,
+    fault: Option<String>,
+}
+
+impl From<OrderArg> for Order {
+    fn from(order: OrderArg) -> Self {
+        match order {
+            OrderArg::Asc => Self::Asc,
+            OrderArg::Desc => Self::Desc,
+        }
+    }
+}
+
+fn request(query: &QueryArgs, order: Order, limit: Option<u64>) -> anyhow::Result<ScanRequest> {
+    let now = SystemClock.now();
+    // `now` includes the entry written this very microsecond.
+    let to = if query.to == "now" { Timestamp::MAX } else { Timestamp::parse_human(&query.to, now)? };
+    Ok(ScanRequest {
+        filter: Filter::parse(&query.filter.join(" "), now)?.to_string(),
+        from: Timestamp::parse_human(&query.from, now)?,
+        to,
+        order,
+        limit,
+        after: None,
+        head: None,
+        generation: None,
+    })
+}
+
+pub(super) async fn query(args: LocalQueryArgs) -> anyhow::Result<Exit> {
+    let place = Place::find(&args.place).await?;
+    let lines = place.scan(request(&args.query, args.order.into(), Some(args.limit))?).await?;
+    if args.output.as_json() {
+        return print_json(lines).await;
+    }
+    let mut table = RowTable::new();
+    let read = each_row(lines, |line| {
+        table.push(line);
+        Ok(())
+    })
+    .await?;
+    table.print();
+    Ok(read.report(&args.query))
+}
+
+pub(super) async fn show(args: &PlaceArgs, seq: u64, output: OutputArgs) -> anyhow::Result<Exit> {
+    let place = Place::find(args).await?;
+    let all = QueryArgs { filter: vec![format!("seq:{seq}")], from: "0001-01-01".to_owned(), to: "now".to_owned() };
+    let mut request = request(&all, Order::Asc, None)?;
+    request.head = Some(seq);
+    let mut found = false;
+    let mut violated = false;
+    let lines = place.scan(request).await?;
+    each_row(lines, |line| {
+        // Violated rows come whatever the filter says; only the one asked for is shown.
+        let view = EntryView::parse(line.entry.get().as_bytes()).unwrap_or_default();
+        let at = line.found_at.as_ref().map_or(view.seq, |place| place.seq);
+        if at == seq {
+            found = true;
+            violated |= line.integrity != Integrity::Ok;
+            if output.as_json() {
+                println!("{}", serde_json::json!({
+                    "entry": line.entry, "signature": line.signature, "integrity": line.integrity, "witnessed": line.witnessed,
+                }));
+            } else {
+                anstream::print!("{}", detail(line));
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    if !found {
+        bail!("there is no entry {seq}");
+    }
+    Ok(if violated { Exit::Violation } else { Exit::Complete })
+}
+
+pub(super) async fn export(args: &PlaceArgs, query: &QueryArgs, format: ExportFormat) -> anyhow::Result<Exit> {
+    let place = Place::find(args).await?;
+    let lines = place.scan(request(query, Order::Asc, None)?).await?;
+    if format == ExportFormat::Ndjson {
+        return print_json(lines).await;
+    }
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    out.write_all(&csv::header())?;
+    let read = each_row(lines, |line| {
+        let mut cells = Vec::new();
+        csv::write_row(&as_row(line), &mut cells);
+        Ok(out.write_all(&cells)?)
+    })
+    .await?;
+    out.flush()?;
+    Ok(read.exit())
+}
+
+fn as_row(line: &RowLine<'_>) -> Row {
+    let body = line.entry.get();
+    Row {
+        // A violated body that is not JSON any more travels as a string.
+        body: serde_json::from_str::<String>(body).unwrap_or_else(|_| body.to_owned()).into_bytes(),
+        mac: hex::decode(&line.signature).unwrap_or_default(),
+        integrity: line.integrity,
+        reason: line.reason.clone(),
+        found_at: line.found_at.clone(),
+    }
+}
+
+pub(super) async fn tail(
+    args: &PlaceArgs,
+    filter: &[String],
+    lines: u64,
+    follow: bool,
+    output: OutputArgs,
+) -> anyhow::Result<Exit> {
+    let place = Place::find(args).await?;
+    let all = QueryArgs { filter: filter.to_vec(), from: "0001-01-01".to_owned(), to: "now".to_owned() };
+    let mut newest: Vec<Bytes> = Vec::new();
+    let mut read = collect(place.scan(request(&all, Order::Desc, Some(lines))?).await?, &mut newest).await?;
+    newest.reverse();
+    let mut exit = read.exit();
+    let mut after = Position { timestamp: SystemClock.now(), seq: 0 };
+    for line in &newest {
+        after = print_followed(line, output)?.unwrap_or(after);
+    }
+    while follow {
+        tokio::select! {
+            () = tokio::time::sleep(FOLLOW_INTERVAL) => {}
+            _ = tokio::signal::ctrl_c() => break,
+        }
+        let mut request = request(&all, Order::Asc, None)?;
+        request.from = after.timestamp;
+        request.after = Some(after);
+        let mut fresh = Vec::new();
+        read = collect(place.scan(request).await?, &mut fresh).await?;
+        if read.exit() == Exit::Violation {
+            exit = Exit::Violation;
+        }
+        for line in &fresh {
+            after = print_followed(line, output)?.unwrap_or(after);
+        }
+    }
+    Ok(exit)
+}
+
+/// Prints a line and returns its place, to read on from there.
+fn print_followed(line: &[u8], output: OutputArgs) -> anyhow::Result<Option<Position>> {
+    let row: RowLine<'_> = serde_json::from_slice(line)?;
+    if output.as_json() {
+        println!("{}", String::from_utf8_lossy(line));
+    } else {
+        anstream::println!("{}", one_line(&row));
+    }
+    let view = EntryView::parse(row.entry.get().as_bytes()).unwrap_or_default();
+    Ok(Timestamp::parse_rfc3339(&view.timestamp).ok().map(|timestamp| Position { timestamp, seq: view.seq }))
+}
+
+/// What a finished read says about itself.
+struct Read {
+    summary: Summary,
+    violations: u64,
+}
+
+impl Read {
+    fn exit(&self) -> Exit {
+        let sound = self.violations == 0 && self.summary.faults.is_empty() && self.summary.fault.is_none();
+        if sound { Exit::Complete } else { Exit::Violation }
+    }
+
+    /// The last words on stderr.
+    fn report(&self, query: &QueryArgs) -> Exit {
+        let summary = &self.summary;
+        for fault in summary.faults.iter().chain(&summary.fault) {
+            anstream::eprintln!("{}INTEGRITY VIOLATION{}: {fault}", crate::show::paint::RED, crate::show::paint::PLAIN);
+        }
+        let more = if summary.more { "; there are more, use --limit or --from" } else { "" };
+        eprintln!(
+            "{}: {} rows shown, {} read, {} fail verification, range {} to {}{more}",
+            summary.node_id, summary.rows, summary.scanned, self.violations, query.from, query.to
+        );
+        self.exit()
+    }
+}
+
+async fn each_row(mut lines: Lines, mut each: impl FnMut(&RowLine<'_>) -> anyhow::Result<()>) -> anyhow::Result<Read> {
+    let mut violations = 0;
+    while let Some(line) = lines.next().await? {
+        if let Some(summary) = final_line(&line) {
+            return Ok(Read { summary, violations });
+        }
+        let row: RowLine<'_> = serde_json::from_slice(&line)?;
+        violations += u64::from(row.integrity != Integrity::Ok);
+        each(&row)?;
+    }
+    Err(anyhow!("the answer broke off before its end; what was shown is not complete"))
+}
+
+async fn collect(lines: Lines, rows: &mut Vec<Bytes>) -> anyhow::Result<Read> {
+    let mut lines = lines;
+    let mut violations = 0;
+    while let Some(line) = lines.next().await? {
+        if let Some(summary) = final_line(&line) {
+            return Ok(Read { summary, violations });
+        }
+        let row: RowLine<'_> = serde_json::from_slice(&line)?;
+        violations += u64::from(row.integrity != Integrity::Ok);
+        rows.push(line);
+    }
+    Err(anyhow!("the answer broke off before its end"))
+}
+
+fn final_line(line: &[u8]) -> Option<Summary> {
+    line.starts_with(b"{\"final\":").then(|| serde_json::from_slice::<Final>(line).ok()).flatten().map(|f| f.summary)
+}
+
+async fn print_json(mut lines: Lines) -> anyhow::Result<Exit> {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut violations = 0;
+    while let Some(line) = lines.next().await? {
+        out.write_all(&line)?;
+        out.write_all(b"\n")?;
+        if let Some(summary) = final_line(&line) {
+            out.flush()?;
+            return Ok(Read { summary, violations }.exit());
+        }
+        violations += u64::from(serde_json::from_slice::<RowLine<'_>>(&line)?.integrity != Integrity::Ok);
+    }
+    out.flush()?;
+    Err(anyhow!("the answer broke off before its end; what was written is not complete"))
+}

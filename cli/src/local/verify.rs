@@ -1,0 +1,148 @@
+//! `verify` and `status` on this machine.
+
+use std::io::IsTerminal as _;
+
+use anyhow::{anyhow, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use piperoll_node::config::NodeConfig;
+use piperoll_node::store::LogDir;
+use piperoll_shared::api::node::{NodeStatus, VerifyLine};
+use piperoll_shared::log::terminal::escape;
+
+use super::place::{Place, open};
+use crate::args::{OutputArgs, PlaceArgs};
+use crate::exit::Exit;
+use crate::show::{group_digits, paint};
+
+/// Walks everything; names each bad row.
+pub(super) async fn run(args: &PlaceArgs, output: OutputArgs) -> anyhow::Result<Exit> {
+    let place = Place::find(args).await?;
+    let mut lines = place.verify().await?;
+    let bar = progress_bar();
+    while let Some(line) = lines.next().await? {
+        let parsed: VerifyLine = serde_json::from_slice(&line)?;
+        if output.json {
+            println!("{}", String::from_utf8_lossy(&line));
+        }
+        match parsed {
+            VerifyLine::Progress { checked, of } => {
+                bar.set_length(of);
+                bar.set_position(checked);
+            }
+            VerifyLine::Finding(finding) => {
+                if !output.json {
+                    let row = finding.seq.map_or_else(|| "log".to_owned(), |seq| format!("row {seq}"));
+                    let kind = serde_json::to_string(&finding.kind).unwrap_or_default();
+                    bar.suspend(|| {
+                        anstream::println!(
+                            "{}VIOLATION{} {row}: {} [{}]",
+                            paint::RED,
+                            paint::PLAIN,
+                            escape(&finding.detail),
+                            kind.trim_matches('"')
+                        );
+                    });
+                }
+            }
+            VerifyLine::Final(summary) => {
+                bar.finish_and_clear();
+                let range = match (summary.first_seq, summary.last_seq) {
+                    (Some(first), Some(last)) => format!("rows {first} to {last}"),
+                    _ => "no rows".to_owned(),
+                };
+                let head = format!(
+                    "{} generation {}: {} checked, {range}",
+                    summary.node_id,
+                    summary.generation,
+                    group_digits(summary.rows)
+                );
+                if summary.findings == 0 {
+                    anstream::eprintln!("{head}: {}all signatures fit, no gap{}", paint::GREEN, paint::PLAIN);
+                    eprintln!(
+                        "Not shown by this: rows cut off at the end, or a whole older file put back; and whoever holds the secret could have made the signatures."
+                    );
+                    return Ok(Exit::Complete);
+                }
+                let unlisted = summary.findings - summary.listed;
+                let rest = if unlisted > 0 { format!(", {unlisted} of them not listed") } else { String::new() };
+                anstream::eprintln!(
+                    "{head}: {}{} findings{}{rest}",
+                    paint::RED,
+                    group_digits(summary.findings),
+                    paint::PLAIN
+                );
+                return Ok(Exit::Violation);
+            }
+        }
+    }
+    Err(anyhow!("the check broke off before its end; nothing can be concluded"))
+}
+
+/// A bar on a terminal, nothing elsewhere.
+pub(crate) fn progress_bar() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} rows, {per_sec}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(0).with_style(style)
+}
+
+pub(super) async fn status(args: &PlaceArgs, output: OutputArgs, health: bool) -> anyhow::Result<Exit> {
+    let place = Place::find(args).await?;
+    let status = match (&place, health) {
+        (Place::Socket(client), true) => {
+            client.health().await?;
+            return Ok(Exit::Complete);
+        }
+        (Place::Directory(_), true) => bail!("the node is not running"),
+        (Place::Socket(client), false) => client.status().await?,
+        (Place::Directory(config), false) => return directory_status(config),
+    };
+    if output.as_json() {
+        println!("{}", serde_json::to_string(&status)?);
+    } else {
+        print_status(&status);
+    }
+    Ok(if status.read_fault.is_some() { Exit::Violation } else { Exit::Complete })
+}
+
+fn print_status(status: &NodeStatus) {
+    let put = |name: &str, value: String| println!("{name:>14}  {}", escape(&value));
+    let number = |n: Option<u64>| n.map_or("-".to_owned(), group_digits);
+    put("node", format!("{} of cluster {}", status.node_id, status.cluster));
+    put("generation", status.generation.to_string());
+    put("daemon", format!("running since {}, version {}", status.started_at, status.version));
+    put("head", number(status.head_seq));
+    put("oldest", number(status.oldest_seq));
+    put("last entry", status.last_timestamp.map_or("-".to_owned(), |t| t.to_string()));
+    put(
+        "database",
+        format!(
+            "{} bytes, {} bytes free on its disk",
+            group_digits(status.database_bytes),
+            group_digits(status.disk_free_bytes)
+        ),
+    );
+    put("certificate", status.certificate_not_after.map_or("-".to_owned(), |t| format!("ends {t}")));
+    put("appends", status.write_fault.clone().map_or("accepted".to_owned(), |fault| format!("REFUSED: {fault}")));
+    put("file", status.read_fault.clone().map_or("as expected".to_owned(), |fault| format!("NOT TRUSTED: {fault}")));
+}
+
+fn directory_status(config: &NodeConfig) -> anyhow::Result<Exit> {
+    let log = open(config)?;
+    let extent = log.extent()?;
+    let number = |n: Option<u64>| n.map_or("-".to_owned(), group_digits);
+    println!("{:>14}  {} of cluster {}", "node", config.node_id, config.cluster);
+    println!("{:>14}  {}", "generation", log.generation());
+    println!("{:>14}  not running; read from {}", "daemon", LogDir::new(&config.data_dir).database().display());
+    println!("{:>14}  {}", "head", number(extent.head_seq));
+    println!("{:>14}  {}", "last entry", extent.last_timestamp.map_or("-".to_owned(), |t| t.to_string()));
+    match log.schema_fault() {
+        None => Ok(Exit::Complete),
+        Some(fault) => {
+            println!("{:>14}  NOT TRUSTED: {fault}", "file");
+            Ok(Exit::Violation)
+        }
+    }
+}

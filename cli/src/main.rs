@@ -1,0 +1,58 @@
+//! `piperoll`: the one binary. The composition root: the only room that knows both node and aggregator.
+
+mod args;
+mod cluster;
+
+mod exit;
+mod import;
+mod local;
+
+mod serve;
+mod show;
+
+use clap::Parser as _;
+
+use args::{Args, Command};
+use exit::Exit;
+
+fn main() -> std::process::ExitCode {
+    // One provider for the whole process, before anything can open a TLS connection.
+    let _ = rustls::crypto::CryptoProvider::install_default(std::sync::Arc::unwrap_or_clone(
+        piperoll_shared::net::tls::provider(),
+    ));
+    let args = Args::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("piperoll: the runtime could not be started: {error}");
+            return Exit::Failed.into();
+        }
+    };
+    let exit = runtime.block_on(run(args.command));
+    // Blocking reads of standard input must not keep a finished command alive.
+    runtime.shutdown_background();
+    match exit {
+        Ok(exit) => exit.into(),
+        Err(error) if is_broken_pipe(&error) => Exit::Complete.into(),
+        Err(error) => {
+            eprintln!("piperoll: {error:#}");
+            Exit::Failed.into()
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Cluster(command) => cluster::run(command),
+        Command::Node(command) => local::run(command).await,
+        Command::Aggregator(command) => serve::aggregator(command).await,
+        _ => anyhow::bail!("later"),
+    }
+}
+
+/// `piperoll … | head` is not a failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}

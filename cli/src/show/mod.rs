@@ -1,0 +1,54 @@
+//! Rows and node lists for people. Nothing from an entry reaches the terminal raw.
+
+mod detail;
+mod nodes;
+mod table;
+
+use std::io::IsTerminal as _;
+
+pub(crate) use detail::detail;
+pub(crate) use nodes::{envelope_summary, node_table};
+pub(crate) use table::{RowTable, one_line};
+
+use crate::args::OutputArgs;
+
+/// Columns to fill when the terminal does not say.
+const WIDTH_DEFAULT: u16 = 120;
+
+impl OutputArgs {
+    /// NDJSON when asked for, or when nobody is looking.
+    pub(crate) fn as_json(self) -> bool {
+        self.json || (!self.table && !std::io::stdout().is_terminal())
+    }
+}
+
+/// Width of the terminal, or of `COLUMNS`, or a usual one.
+pub(crate) fn width() -> u16 {
+    terminal_size::terminal_size()
+        .map(|(width, _)| width.0)
+        .or_else(|| std::env::var("COLUMNS").ok()?.parse().ok())
+        .unwrap_or(WIDTH_DEFAULT)
+}
+
+/// ANSI colours; `anstream` takes them out again where nobody sees them or `NO_COLOR` is set.
+pub(crate) mod paint {
+    pub(crate) const RED: &str = "\u{1b}[1;31m";
+    pub(crate) const YELLOW: &str = "\u{1b}[33m";
+    pub(crate) const GREEN: &str = "\u{1b}[32m";
+    pub(crate) const BOLD: &str = "\u{1b}[1m";
+    pub(crate) const DIM: &str = "\u{1b}[2m";
+    pub(crate) const PLAIN: &str = "\u{1b}[0m";
+}
+
+/// A duration in words a person can place: `3 s ago`.
+pub(crate) fn group_digits(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}

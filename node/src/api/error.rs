@@ -1,0 +1,58 @@
+//! The one table from errors to HTTP.
+
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use piperoll_shared::api::problem::Problem;
+
+use crate::store::{AppendError, ReadError};
+
+/// An answer that is an error.
+pub(crate) struct ApiError(pub(crate) Problem);
+
+impl ApiError {
+    pub(crate) fn new(status: u16, code: &str, detail: impl Into<String>) -> Self {
+        Self(Problem::new(status, code, detail))
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, [(CONTENT_TYPE, Problem::MEDIA_TYPE)], serde_json::to_string(&self.0).unwrap_or_default())
+            .into_response()
+    }
+}
+
+/// Status and code of a refused entry.
+pub(crate) fn append_status(error: &AppendError) -> (u16, &'static str) {
+    use piperoll_shared::log::entry::EntryError;
+    match error {
+        AppendError::Entry(EntryError::TooLarge { .. }) => (413, "too_large"),
+        AppendError::Entry(entry) if entry.is_forbidden() => (403, "reserved"),
+        AppendError::Entry(_) => (400, "bad_entry"),
+        AppendError::Conflict { .. } => (409, "id_conflict"),
+        AppendError::DiskFull => (507, "disk_full"),
+        AppendError::Fault(_) => (503, "log_fault"),
+        AppendError::Stopping => (503, "stopping"),
+    }
+}
+
+impl From<AppendError> for ApiError {
+    fn from(error: AppendError) -> Self {
+        let (status, code) = append_status(&error);
+        Self::new(status, code, error.to_string())
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        let (status, code) = match error {
+            ReadError::Sqlite(_) => (500, "unreadable"),
+            ReadError::Generation { .. } => (409, "other_generation"),
+            ReadError::Filter(_) => (400, "bad_filter"),
+            ReadError::Stopping => (503, "stopping"),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}

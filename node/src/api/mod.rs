@@ -1,0 +1,86 @@
+//! The node's two HTTP interfaces.
+
+mod append;
+mod error;
+mod peer;
+mod socket;
+mod stream;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+use piperoll_shared::api::node::NodeStatus;
+use piperoll_shared::log::ids::{ClusterName, NodeId};
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::Clock;
+use piperoll_shared::net::tls::TlsStore;
+
+use crate::config::NodeConfig;
+use crate::metrics::Metrics;
+use crate::store::{ReadError, Store};
+
+pub(crate) use peer::peer_routes;
+pub(crate) use socket::socket_routes;
+
+/// What every handler works with.
+pub(crate) struct App {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    tls: Arc<TlsStore>,
+    cluster: ClusterName,
+    node_id: NodeId,
+    /// Users who may read through the socket.
+    readers: Vec<u32>,
+    started_at: Timestamp,
+    metrics: Metrics,
+}
+
+impl App {
+    pub(crate) fn new(store: Store, clock: Arc<dyn Clock>, tls: Arc<TlsStore>, config: &NodeConfig) -> Self {
+        let mut readers = config.socket.readers.clone();
+        readers.extend([0, nix::unistd::geteuid().as_raw()]);
+        Self {
+            store,
+            tls,
+            cluster: config.cluster.clone(),
+            node_id: config.node_id.clone(),
+            readers,
+            started_at: crate::started_now(&*clock),
+            clock,
+            metrics: Metrics::new(),
+        }
+    }
+
+    async fn status(&self) -> Result<NodeStatus, ReadError> {
+        let extent = self.store.extent().await?;
+        let health = self.store.health();
+        let database = self.store.dir().database();
+        Ok(NodeStatus {
+            cluster: self.cluster.clone(),
+            node_id: self.node_id.clone(),
+            generation: self.store.generation(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            head_seq: health.head(),
+            oldest_seq: extent.oldest_seq,
+            last_timestamp: extent.last_timestamp,
+            now: self.clock.now(),
+            started_at: self.started_at,
+            write_fault: health.write_fault(),
+            read_fault: health.read_fault(),
+            // Rows stay in the WAL until a checkpoint moves them.
+            database_bytes: [database.clone(), database.with_extension("db-wal")]
+                .iter()
+                .map(|path| std::fs::metadata(path).map_or(0, |meta| meta.len()))
+                .sum(),
+            disk_free_bytes: crate::disk_free(self.store.dir().path()),
+            certificate_not_after: Some(self.tls.current().not_after),
+        })
+    }
+}
+
+/// `/metrics` alone, for a scraper on this machine.
+pub(crate) fn metrics_routes(app: &Arc<App>) -> Router {
+    let app = Arc::clone(app);
+    Router::new().route("/metrics", get(move || async move { app.metrics.page(app.store.health()) }))
+}

@@ -1,0 +1,74 @@
+//! The local Unix socket: applications append, operators read. The kernel says who is calling.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use piperoll_shared::api::node::{NDJSON, NodeStatus, ScanRequest, socket_path};
+use piperoll_shared::log::limits::BATCH_BYTES_MAX;
+use piperoll_shared::net::serve::UnixPeer;
+
+use super::App;
+use super::append::append;
+use super::error::ApiError;
+use super::stream::{Form, check_body, scan_body};
+
+/// Routes of the local socket.
+pub(crate) fn socket_routes(app: &Arc<App>) -> Router {
+    let readers_only = Router::new()
+        .route(socket_path::SCAN, post(scan))
+        .route(socket_path::VERIFY, get(verify))
+        .layer(middleware::from_fn_with_state(Arc::clone(app), readers_only));
+    Router::new()
+        .route(socket_path::ENTRIES, post(append))
+        .layer(DefaultBodyLimit::max(BATCH_BYTES_MAX))
+        .route(socket_path::STATUS, get(status))
+        .route(socket_path::HEALTHZ, get(healthz))
+        .route(socket_path::METRICS, get(metrics))
+        .merge(readers_only)
+        .with_state(Arc::clone(app))
+}
+
+/// Whoever may connect may append; reading other people's entries takes more.
+async fn readers_only(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<UnixPeer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if app.readers.contains(&peer.uid) {
+        return next.run(request).await;
+    }
+    let detail =
+        format!("uid {} may append but not read; add it to socket.readers in node.toml, or run this as root", peer.uid);
+    ApiError::new(403, "not_a_reader", detail).into_response()
+}
+
+async fn scan(State(app): State<Arc<App>>, Json(request): Json<ScanRequest>) -> Result<Response, ApiError> {
+    Ok(([(CONTENT_TYPE, NDJSON)], scan_body(&app, request, Form::Lines).await?).into_response())
+}
+
+async fn verify(State(app): State<Arc<App>>) -> ([(axum::http::HeaderName, &'static str); 1], Body) {
+    ([(CONTENT_TYPE, NDJSON)], check_body(&app))
+}
+
+async fn status(State(app): State<Arc<App>>) -> Result<Json<NodeStatus>, ApiError> {
+    Ok(Json(app.status().await?))
+}
+
+/// 200 while entries can be recorded, 503 with the cause while they cannot.
+async fn healthz(State(app): State<Arc<App>>) -> Result<&'static str, ApiError> {
+    match app.store.health().write_fault() {
+        None => Ok("ok\n"),
+        Some(fault) => Err(ApiError::new(503, "log_fault", fault)),
+    }
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> Response {
+    app.metrics.page(app.store.health())
+}

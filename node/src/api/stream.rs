@@ -1,0 +1,169 @@
+//! Scans and checks as response bodies: one short piece of reading per chunk.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::stream::{self, Stream};
+use piperoll_shared::api::frame;
+use piperoll_shared::api::node::{ScanRequest, StreamEnd, StreamHead, VerifyLine};
+use piperoll_shared::log::row::{FoundAt, Row};
+use piperoll_shared::log::verify::Integrity;
+use serde_json::json;
+
+use super::App;
+use super::error::ApiError;
+use crate::store::{Batch, Check, ReadError, Scan, StoredRow};
+
+/// How rows are written for one kind of reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// For aggregators: bytes untouched, checked over there.
+    Frames,
+    /// For people on this machine: rows with the daemon's verdict.
+    Lines,
+}
+
+/// Plans a scan and turns it into a body. Everything that can be refused is refused before the first byte.
+pub(super) async fn scan_body(app: &Arc<App>, request: ScanRequest, form: Form) -> Result<Body, ApiError> {
+    let extent = app.store.extent().await?;
+    let scan = app.store.scan(request).await?;
+    let health = app.store.health();
+    let head = StreamHead {
+        cluster: app.cluster.clone(),
+        node_id: app.node_id.clone(),
+        generation: app.store.generation(),
+        head_seq: health.head(),
+        oldest_seq: extent.oldest_seq,
+        fault: health.read_fault(),
+    };
+    let app = Arc::clone(app);
+    let state = State { app, form, step: Step::Head(scan, Box::new(head)) };
+    Ok(Body::from_stream(stream::unfold(state, next_chunk)))
+}
+
+struct State {
+    app: Arc<App>,
+    form: Form,
+    step: Step,
+}
+
+enum Step {
+    Head(Scan, Box<StreamHead>),
+    Rows(Scan),
+    Over,
+}
+
+async fn next_chunk(mut state: State) -> Option<(Result<Bytes, ReadError>, State)> {
+    let mut out = Vec::new();
+    let scan = match std::mem::replace(&mut state.step, Step::Over) {
+        Step::Over => return None,
+        Step::Head(scan, head) => {
+            if state.form == Form::Frames {
+                // Its own chunk: the head tells a reader at once that the node is alive.
+                frame::write_head(&mut out, &head);
+                state.step = Step::Rows(scan);
+                return Some((Ok(Bytes::from(out)), state));
+            }
+            scan
+        }
+        Step::Rows(scan) => scan,
+    };
+    match state.app.store.next_batch(scan).await {
+        Ok((scan, batch)) => {
+            state.app.metrics.scanned_rows.inc_by(u64::try_from(batch.rows.len()).unwrap_or(0));
+            write_batch(&state.app, state.form, &scan, &batch, &mut out);
+            if !batch.done {
+                state.step = Step::Rows(scan);
+            }
+            Some((Ok(Bytes::from(out)), state))
+        }
+        // The stream breaks off without its end record, which readers take for what it is.
+        Err(error) => {
+            tracing::error!(%error, "a scan broke off");
+            Some((Err(error), state))
+        }
+    }
+}
+
+fn write_batch(app: &App, form: Form, scan: &Scan, batch: &Batch, out: &mut Vec<u8>) {
+    match form {
+        Form::Frames => {
+            for row in &batch.rows {
+                frame::write_entry(out, row.seq, row.timestamp, row.epoch, &row.mac, &row.body);
+            }
+            if batch.done {
+                let end = StreamEnd {
+                    rows: scan.sent(),
+                    scanned: scan.scanned(),
+                    more: scan.limit_reached(),
+                    faults: scan.faults(),
+                };
+                frame::write_end(out, &end);
+            } else {
+                frame::write_progress(out, scan.scanned());
+            }
+        }
+        Form::Lines => {
+            for row in &batch.rows {
+                local_row(app.node_id.as_str(), row).write_json(out);
+                out.push(b'\n');
+            }
+            if batch.done {
+                let last = json!({ "final": {
+                    "node_id": app.node_id, "generation": app.store.generation(), "rows": scan.sent(),
+                    "scanned": scan.scanned(), "more": scan.limit_reached(), "faults": scan.faults(),
+                    "fault": app.store.health().read_fault(),
+                }});
+                out.extend_from_slice(last.to_string().as_bytes());
+                out.push(b'\n');
+            }
+        }
+    }
+}
+
+fn local_row(node_id: &str, row: &StoredRow) -> Row {
+    Row {
+        body: row.body.clone(),
+        mac: row.mac.clone(),
+        integrity: row.checked.integrity,
+        reason: row.checked.reason.map(str::to_owned),
+        found_at: (row.checked.integrity != Integrity::Ok)
+            .then(|| FoundAt { node_id: node_id.to_owned(), seq: row.seq }),
+    }
+}
+
+impl StoredRow {
+    /// The row as people read it, with the place it was found at when that cannot be read from it.
+    pub fn to_row(&self, node_id: &str) -> Row {
+        local_row(node_id, self)
+    }
+}
+
+/// A full check as NDJSON of [`VerifyLine`].
+pub(super) fn check_body(app: &Arc<App>) -> Body {
+    let state = (Arc::clone(app), Some(app.store.check()));
+    Body::from_stream(check_stream(state))
+}
+
+fn check_stream(state: (Arc<App>, Option<Check>)) -> impl Stream<Item = Result<Bytes, ReadError>> {
+    stream::unfold(state, |(app, check)| async move {
+        let check = check?;
+        match app.store.check_step(check).await {
+            Ok((check, lines)) => {
+                let rest = (!check.done()).then_some(check);
+                Some((Ok(check_lines(&lines)), (app, rest)))
+            }
+            Err(error) => Some((Err(error), (app, None))),
+        }
+    })
+}
+
+fn check_lines(lines: &[VerifyLine]) -> Bytes {
+    let mut out = Vec::new();
+    for line in lines {
+        out.extend_from_slice(serde_json::to_string(line).unwrap_or_default().as_bytes());
+        out.push(b'\n');
+    }
+    Bytes::from(out)
+}

@@ -1,0 +1,138 @@
+//! The recorder on every machine: one append-only log, a local socket for applications and operators, and
+//! a peer interface for aggregators.
+
+mod api;
+pub mod config;
+mod metrics;
+pub mod store;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::Clock;
+use piperoll_shared::net::serve::{serve_tls, serve_unix};
+use piperoll_shared::net::tls::{ClientAuth, TlsError, TlsStore};
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use api::App;
+use config::{NodeConfig, SocketConfig};
+use store::{LogDir, OpenError, Store};
+
+/// Why a node did not start. Nothing was recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("the certificate names {found}, but this node is {expected}; copy the folder that was made for this node")]
+    Identity { found: String, expected: String },
+    #[error("cannot listen on {place}: {source}")]
+    Listen { place: String, source: std::io::Error },
+}
+
+/// A node with its listeners bound; nothing is served yet.
+pub struct Node {
+    store: Store,
+    app: Arc<App>,
+    tls: Arc<TlsStore>,
+    peer: TcpListener,
+    socket: UnixListener,
+    metrics: Option<TcpListener>,
+    config: NodeConfig,
+}
+
+impl Node {
+    /// Opens the log and binds every listener, so that a wrong address is an error and not a surprise.
+    pub async fn bind(config: NodeConfig, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let tls = TlsStore::load(config.peer.files.clone())?;
+        let identity = tls.current().identity.clone();
+        if identity != config.identity() {
+            return Err(StartError::Identity { found: identity.to_string(), expected: config.identity().to_string() });
+        }
+        let listen = |place: String| move |source| StartError::Listen { place, source };
+        let peer = TcpListener::bind(&config.peer.listen).await.map_err(listen(config.peer.listen.clone()))?;
+        let metrics = match &config.metrics_listen {
+            Some(place) => Some(TcpListener::bind(place).await.map_err(listen(place.clone()))?),
+            None => None,
+        };
+        let dir = LogDir::new(&config.data_dir);
+        let (ring, store_clock) = (config.ring.clone(), Arc::clone(&clock));
+        let store = tokio::task::spawn_blocking(move || Store::open(dir, ring, store_clock))
+            .await
+            .map_err(|e| StartError::Listen { place: "the log".to_owned(), source: std::io::Error::other(e) })??;
+        // The log's lock is held from here on, so an old socket file belongs to nobody.
+        let socket = bind_socket(&config.socket).map_err(listen(config.socket.path.display().to_string()))?;
+        let app = Arc::new(App::new(store.clone(), clock, Arc::clone(&tls), &config));
+        Ok(Self { store, app, tls, peer, socket, metrics, config })
+    }
+
+    /// Where peers connect; the port when the configuration asked for any.
+    pub fn peer_address(&self) -> std::io::Result<std::net::SocketAddr> {
+        self.peer.local_addr()
+    }
+
+    /// Serves until `shutdown`; records `log.stopped` last.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let tasks = TaskTracker::new();
+        let reload = tokio::spawn(Arc::clone(&self.tls).watch());
+        tasks.spawn(serve_tls(
+            self.peer,
+            Arc::clone(&self.tls),
+            ClientAuth::Required,
+            api::peer_routes(&self.app),
+            shutdown.clone(),
+        ));
+        tasks.spawn(serve_unix(self.socket, api::socket_routes(&self.app), shutdown.clone()));
+        if let Some(listener) = self.metrics {
+            let (app, shutdown) = (api::metrics_routes(&self.app), shutdown.clone());
+            tasks.spawn(async move {
+                let _ = axum::serve(listener, app).with_graceful_shutdown(shutdown.cancelled_owned()).await;
+            });
+        }
+        tracing::info!(
+            node = %self.config.node_id, generation = %self.store.generation(), socket = %self.config.socket.path.display(),
+            listen = %self.config.peer.listen, "node ready"
+        );
+        shutdown.cancelled().await;
+        tasks.close();
+        tasks.wait().await;
+        reload.abort();
+        self.store.close().await;
+        let _ = std::fs::remove_file(&self.config.socket.path);
+        tracing::info!(node = %self.config.node_id, "node stopped");
+    }
+}
+
+fn bind_socket(config: &SocketConfig) -> std::io::Result<UnixListener> {
+    match std::fs::remove_file(&config.path) {
+        Ok(()) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    let listener = UnixListener::bind(&config.path)?;
+    set_group(&config.path, config.group.as_deref())?;
+    std::fs::set_permissions(&config.path, std::fs::Permissions::from_mode(config.mode))?;
+    Ok(listener)
+}
+
+fn set_group(path: &Path, group: Option<&str>) -> std::io::Result<()> {
+    let Some(name) = group else { return Ok(()) };
+    let group = nix::unistd::Group::from_name(name)?.ok_or_else(|| {
+        std::io::Error::other(format!("there is no group {name:?}; create it or change socket.group"))
+    })?;
+    Ok(nix::unistd::chown(path, None, Some(group.gid))?)
+}
+
+/// For the daemon's own status.
+pub(crate) fn disk_free(path: &Path) -> u64 {
+    nix::sys::statvfs::statvfs(path).map_or(0, |stat| stat.blocks_available().saturating_mul(stat.fragment_size()))
+}
+
+pub(crate) fn started_now(clock: &dyn Clock) -> Timestamp {
+    clock.now()
+}

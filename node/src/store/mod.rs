@@ -1,0 +1,335 @@
+//! The log on disk. The only room that knows SQLite.
+
+mod check;
+mod error;
+mod open;
+mod readers;
+mod scan;
+mod schema;
+mod writer;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use piperoll_shared::api::node::{ScanRequest, VerifyLine};
+use piperoll_shared::log::entry::lifecycle;
+use piperoll_shared::log::filter::Filter;
+use piperoll_shared::log::ids::Generation;
+use piperoll_shared::log::seal::KeyRing;
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::Clock;
+use rusqlite::Connection;
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
+
+pub use check::Check;
+pub use error::{AppendError, OpenError, ReadError};
+pub use open::LogDir;
+pub use scan::{Batch, Extent, Scan, StoredRow};
+pub use writer::{Appended, Draft, parse_draft};
+
+use open::CopyAside;
+use readers::Readers;
+use writer::{Job, Writer};
+
+/// Append requests waiting for the writer; beyond it callers wait, which is the back-pressure.
+const JOBS_WAITING_MAX: usize = 1_024;
+
+/// What the writer and the readers know about the log's condition.
+#[derive(Debug, Default)]
+pub struct Health {
+    /// The next seq, that is the number of rows ever written.
+    next_seq: AtomicU64,
+    /// Duration of the last group commit.
+    pub commit_micros: AtomicU64,
+    write_fault: Mutex<Option<String>>,
+    read_fault: Mutex<Option<String>>,
+}
+
+impl Health {
+    fn publish_head(&self, next_seq: u64) {
+        self.next_seq.store(next_seq, Ordering::Release);
+    }
+
+    pub fn head(&self) -> Option<u64> {
+        self.next_seq.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    /// Why appends are refused; stays until a restart.
+    pub fn write_fault(&self) -> Option<String> {
+        self.write_fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why what is read from the file cannot be taken for the whole log.
+    pub fn read_fault(&self) -> Option<String> {
+        self.read_fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn refuse_writes(&self, fault: String) {
+        tracing::error!(%fault, "the log refuses appends");
+        self.write_fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
+    }
+
+    fn distrust(&self, fault: String) {
+        self.read_fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| fault.clone());
+        self.refuse_writes(fault);
+    }
+}
+
+/// A node's log with its writer running. Clones share it.
+#[derive(Clone)]
+pub struct Store {
+    jobs: mpsc::Sender<Job>,
+    readers: Readers,
+    health: Arc<Health>,
+    ring: KeyRing,
+    generation: Generation,
+    dir: LogDir,
+    writer: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
+}
+
+impl Store {
+    /// Opens or creates the log, records `log.started`, and starts the threads.
+    pub fn open(dir: LogDir, ring: KeyRing, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let opened = open_writer(&dir, &ring, clock)?;
+        let OpenWriter { mut writer, generation, health, lock } = opened;
+        let last_stop = writer.last_stop().map_err(|source| OpenError::Sqlite { path: dir.database(), source })?;
+        record_start(&mut writer, last_stop);
+        if health.head().is_some() {
+            dir.write_marker(ring.cluster(), ring.node_id(), generation)
+                .map_err(|source| OpenError::Io { path: dir.path().to_owned(), source })?;
+        }
+        let readers = Readers::start(|| {
+            let opened = dir.open_reader(ring.cluster(), ring.node_id())?;
+            Ok(opened.conn)
+        })?;
+        let (jobs, receiver) = mpsc::channel(JOBS_WAITING_MAX);
+        let thread = std::thread::Builder::new()
+            .name("writer".to_owned())
+            .spawn(move || {
+                // The lock lives as long as the thread that writes.
+                let _lock = lock;
+                writer.run(receiver);
+            })
+            .map_err(|source| OpenError::Io { path: dir.path().to_owned(), source })?;
+        Ok(Self { jobs, readers, health, ring, generation, dir, writer: Arc::new(Mutex::new(Some(thread))) })
+    }
+
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    pub fn ring(&self) -> &KeyRing {
+        &self.ring
+    }
+
+    pub fn dir(&self) -> &LogDir {
+        &self.dir
+    }
+
+    /// Records drafts; one result per draft, in order. Returns after the synced commit.
+    pub async fn append(&self, drafts: Vec<Draft>) -> Vec<Result<Appended, AppendError>> {
+        let count = drafts.len();
+        let (reply, answer) = oneshot::channel();
+        if self.jobs.send(Job::Append { drafts, reply }).await.is_err() {
+            return vec![Err(AppendError::Stopping); count];
+        }
+        answer.await.unwrap_or_else(|_| vec![Err(AppendError::Stopping); count])
+    }
+
+    /// Plans a read up to the newest committed row.
+    pub async fn scan(&self, request: ScanRequest) -> Result<Scan, ReadError> {
+        let filter = parse_filter(&request)?;
+        let (ring, generation, head) = (self.ring.clone(), self.generation, self.health.head());
+        self.check_file().await;
+        self.readers.run(move |conn| Scan::plan(conn, &request, filter, head, ring, generation)).await?
+    }
+
+    /// Reads the next batch; the scan comes back with it.
+    pub async fn next_batch(&self, mut scan: Scan) -> Result<(Scan, Batch), ReadError> {
+        self.readers
+            .run(move |conn| {
+                let batch = scan.next_batch(conn)?;
+                Ok((scan, batch))
+            })
+            .await?
+    }
+
+    pub async fn extent(&self) -> Result<Extent, ReadError> {
+        Ok(self.readers.run(scan::extent).await??)
+    }
+
+    /// A full check up to the newest committed row.
+    pub fn check(&self) -> Check {
+        Check::new(self.ring.clone(), self.generation, self.health.head())
+    }
+
+    pub async fn check_step(&self, mut check: Check) -> Result<(Check, Vec<VerifyLine>), ReadError> {
+        self.readers
+            .run(move |conn| {
+                let lines = check.step(conn)?;
+                Ok((check, lines))
+            })
+            .await?
+    }
+
+    /// Notices a file that was unlinked or replaced, also on a node that only reads at the moment.
+    async fn check_file(&self) {
+        let health = Arc::clone(&self.health);
+        let path = self.dir.database();
+        let checked = self
+            .readers
+            .run(move |conn| {
+                // Our connection keeps the old file; the name may lead elsewhere by now.
+                if !path.exists() {
+                    health.distrust(format!(
+                        "{} was removed while the node was running; stop the node and put the file back",
+                        path.display()
+                    ));
+                } else if schema::differences(conn).is_ok_and(|d| !d.is_empty()) {
+                    let differences = schema::differences(conn).unwrap_or_default();
+                    health.distrust(format!("the database's schema was changed: {}", differences.join("; ")));
+                }
+            })
+            .await;
+        if let Err(error) = checked {
+            tracing::debug!(%error, "the file could not be looked at");
+        }
+    }
+
+    /// Records `log.stopped` and ends the writer; appends already accepted are committed first.
+    pub async fn close(&self) {
+        let entry = lifecycle("log.stopped", "the node stopped", &json!({}));
+        let _ = self.append(vec![Draft { entry, via: Arc::from("node") }]).await;
+        let _ = self.jobs.send(Job::Stop).await;
+        let thread = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+struct OpenWriter {
+    writer: Writer,
+    generation: Generation,
+    health: Arc<Health>,
+    lock: Option<std::fs::File>,
+}
+
+fn open_writer(dir: &LogDir, ring: &KeyRing, clock: Arc<dyn Clock>) -> Result<OpenWriter, OpenError> {
+    if ring.newest_epoch().is_none() {
+        return Err(OpenError::NoSecret);
+    }
+    let new_generation = Generation::from_bytes(*uuid::Uuid::new_v4().as_bytes());
+    let opened = dir.open_writer(ring.cluster(), ring.node_id(), new_generation)?;
+    let health = Arc::new(Health::default());
+    let writer = Writer::new(
+        opened.conn,
+        dir.database(),
+        opened.identity,
+        ring.clone(),
+        opened.generation,
+        clock,
+        Arc::clone(&health),
+    )
+    .map_err(|source| OpenError::Sqlite { path: dir.database(), source })?;
+    Ok(OpenWriter { writer, generation: opened.generation, health, lock: opened.lock })
+}
+
+/// A log that refuses appends starts all the same, so that it can be read; it just cannot say so in itself.
+fn record_start(writer: &mut Writer, last_stop: Option<bool>) {
+    let word = match last_stop {
+        None => "none",
+        Some(true) => "clean",
+        Some(false) => "unclean",
+    };
+    let via: Arc<str> = Arc::from("node");
+    let started = lifecycle(
+        "log.started",
+        "the node started",
+        &json!({ "last_stop": word, "version": env!("CARGO_PKG_VERSION") }),
+    );
+    let mut drafts = vec![Draft { entry: started, via: Arc::clone(&via) }];
+    if last_stop == Some(false) {
+        let gap = lifecycle(
+            "log.gap",
+            "the node did not stop cleanly; events that were on their way and never acknowledged may be missing",
+            &json!({ "count": null, "cause": "unclean stop" }),
+        );
+        drafts.push(Draft { entry: gap, via });
+    }
+    if let Err(error) = writer.append(drafts) {
+        tracing::error!(%error, "the start could not be recorded; the log can only be read");
+    }
+}
+
+fn parse_filter(request: &ScanRequest) -> Result<Filter, ReadError> {
+    Filter::parse(&request.filter, Timestamp::MAX).map_err(|e| ReadError::Filter(e.to_string()))
+}
+
+/// A log read straight from its directory, without a daemon.
+pub struct DirectLog {
+    conn: Connection,
+    ring: KeyRing,
+    generation: Generation,
+    _copy: Option<CopyAside>,
+}
+
+impl DirectLog {
+    pub fn open(dir: &LogDir, ring: KeyRing) -> Result<Self, OpenError> {
+        let opened = dir.open_reader(ring.cluster(), ring.node_id())?;
+        Ok(Self { conn: opened.conn, ring, generation: opened.generation, _copy: opened.copy })
+    }
+
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    pub fn extent(&self) -> Result<Extent, ReadError> {
+        Ok(scan::extent(&self.conn)?)
+    }
+
+    pub fn scan(&self, request: &ScanRequest) -> Result<Scan, ReadError> {
+        let head = self.extent()?.head_seq;
+        Scan::plan(&self.conn, request, parse_filter(request)?, head, self.ring.clone(), self.generation)
+    }
+
+    pub fn next_batch(&self, scan: &mut Scan) -> Result<Batch, ReadError> {
+        scan.next_batch(&self.conn)
+    }
+
+    pub fn check(&self) -> Result<Check, ReadError> {
+        Ok(Check::new(self.ring.clone(), self.generation, self.extent()?.head_seq))
+    }
+
+    pub fn check_step(&self, check: &mut Check) -> Result<Vec<VerifyLine>, ReadError> {
+        Ok(check.step(&self.conn)?)
+    }
+
+    /// What is wrong with the schema, in words.
+    pub fn schema_fault(&self) -> Option<String> {
+        let differences = schema::differences(&self.conn).unwrap_or_default();
+        (!differences.is_empty()).then(|| format!("the database's schema is not ours: {}", differences.join("; ")))
+    }
+}
+
+/// Appends straight to a directory whose daemon is down, holding the writer's lock for that long.
+pub fn append_directly(
+    dir: &LogDir,
+    ring: &KeyRing,
+    clock: Arc<dyn Clock>,
+    drafts: Vec<Draft>,
+) -> Result<Vec<Result<Appended, AppendError>>, OpenError> {
+    let OpenWriter { mut writer, generation, lock, .. } = open_writer(dir, ring, clock)?;
+    let count = drafts.len();
+    let results = writer.append(drafts).unwrap_or_else(|error| vec![Err(error); count]);
+    let io = |source| OpenError::Io { path: dir.path().to_owned(), source };
+    dir.write_marker(ring.cluster(), ring.node_id(), generation).map_err(io)?;
+    drop(writer);
+    drop(lock);
+    Ok(results)
+}

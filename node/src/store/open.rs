@@ -1,0 +1,302 @@
+//! Opening a log directory: who may, what must be there, and what is made when it is new.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use piperoll_shared::log::ids::{ClusterName, Generation, NodeId};
+use rusqlite::{Connection, OpenFlags};
+use serde::{Deserialize, Serialize};
+
+use super::error::OpenError;
+use super::schema;
+
+const DATABASE: &str = "log.db";
+/// Says that a log is expected here, so that a missing or emptied database is an error and not a new log.
+const MARKER: &str = "log.json";
+const LOCK: &str = "log.lock";
+
+/// The files of one log.
+#[derive(Debug, Clone)]
+pub struct LogDir {
+    dir: PathBuf,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Marker {
+    cluster: ClusterName,
+    node_id: NodeId,
+    generation: Generation,
+}
+
+/// Which file a path led to; another inode under the same name is another file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileIdentity {
+    device: u64,
+    inode: u64,
+}
+
+/// An open database and what it says it is.
+pub(super) struct Opened {
+    pub(super) conn: Connection,
+    pub(super) generation: Generation,
+    pub(super) identity: FileIdentity,
+    /// Held as long as the writer lives; the kernel drops it with the process.
+    pub(super) lock: Option<File>,
+    /// A private copy, when the directory may not be written; removed when dropped.
+    pub(super) copy: Option<CopyAside>,
+}
+
+impl LogDir {
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.dir.join(DATABASE)
+    }
+
+    fn marker(&self) -> PathBuf {
+        self.dir.join(MARKER)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Opens for writing: takes the lock, checks the owner, makes a new log where none is expected.
+    pub(super) fn open_writer(
+        &self,
+        cluster: &ClusterName,
+        node_id: &NodeId,
+        new_generation: Generation,
+    ) -> Result<Opened, OpenError> {
+        self.make_dir()?;
+        self.check_owner()?;
+        let lock = self.take_lock()?;
+        let database = self.database();
+        let marker = self.read_marker()?;
+        match (&marker, database.exists()) {
+            (Some(_), false) => return Err(OpenError::Missing { path: database, marker: self.marker() }),
+            (None, true) if !self.has_entries()? => {
+                // A crash between making the file and its first entry; nothing was acknowledged from it.
+                for suffix in ["", "-wal", "-shm"] {
+                    let _ = fs::remove_file(self.dir.join(format!("{DATABASE}{suffix}")));
+                }
+                self.create(cluster, node_id, new_generation)?;
+            }
+            (None, false) => self.create(cluster, node_id, new_generation)?,
+            _ => {}
+        }
+        let conn = self.connect(&database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let sql = |source| OpenError::Sqlite { path: database.clone(), source };
+        conn.pragma_update(None, "journal_mode", "WAL").map_err(sql)?;
+        conn.pragma_update(None, "synchronous", "FULL").map_err(sql)?;
+        // Without it INSERT OR REPLACE would delete a row past the delete trigger.
+        conn.pragma_update(None, "recursive_triggers", true).map_err(sql)?;
+        conn.pragma_update(None, "wal_autocheckpoint", 4_000).map_err(sql)?;
+        let generation = self.check_identity(&conn, &database, cluster, node_id, marker.as_ref())?;
+        let identity = file_identity(&database).map_err(|source| OpenError::Io { path: database.clone(), source })?;
+        Ok(Opened { conn, generation, identity, lock: Some(lock), copy: None })
+    }
+
+    /// Opens for reading only, beside a running writer or without one. In a directory that this process may
+    /// not write, SQLite could only open the file by ignoring its WAL, so database and WAL are copied aside.
+    pub(super) fn open_reader(&self, cluster: &ClusterName, node_id: &NodeId) -> Result<Opened, OpenError> {
+        let database = self.database();
+        let marker = self.read_marker()?;
+        if !database.exists() {
+            return Err(match marker {
+                Some(_) => OpenError::Missing { path: database, marker: self.marker() },
+                None => OpenError::NoLog { path: self.dir.clone() },
+            });
+        }
+        let copy = if self.may_write() { None } else { Some(CopyAside::of(&self.dir)?) };
+        let path = copy.as_ref().map_or_else(|| database.clone(), |copy| copy.dir.join(DATABASE));
+        let conn = self.connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        conn.pragma_update(None, "query_only", true)
+            .map_err(|source| OpenError::Sqlite { path: database.clone(), source })?;
+        let generation = self.check_identity(&conn, &database, cluster, node_id, marker.as_ref())?;
+        let identity = file_identity(&database).map_err(|source| OpenError::Io { path: database.clone(), source })?;
+        Ok(Opened { conn, generation, identity, lock: None, copy })
+    }
+
+    fn connect(&self, path: &Path, flags: OpenFlags) -> Result<Connection, OpenError> {
+        let sql = |source| OpenError::Sqlite { path: path.to_owned(), source };
+        let conn = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(sql)?;
+        // A schema planted in the file may not call functions with side effects.
+        conn.pragma_update(None, "trusted_schema", false).map_err(sql)?;
+        conn.pragma_update(None, "temp_store", "MEMORY").map_err(sql)?;
+        conn.busy_timeout(std::time::Duration::from_secs(5)).map_err(sql)?;
+        let version = schema::user_version(&conn).map_err(sql)?;
+        if version > schema::SCHEMA_VERSION {
+            return Err(OpenError::Version { path: path.to_owned(), found: version, known: schema::SCHEMA_VERSION });
+        }
+        Ok(conn)
+    }
+
+    fn check_identity(
+        &self,
+        conn: &Connection,
+        path: &Path,
+        cluster: &ClusterName,
+        node_id: &NodeId,
+        marker: Option<&Marker>,
+    ) -> Result<Generation, OpenError> {
+        let sql = |source| OpenError::Sqlite { path: path.to_owned(), source };
+        let read = |key| schema::meta(conn, key).map(Option::unwrap_or_default).map_err(sql);
+        let (found_cluster, found_node, found_generation) = (read("cluster")?, read("node_id")?, read("generation")?);
+        let foreign = |expected: String| OpenError::Foreign {
+            path: path.to_owned(),
+            found: format!("{found_cluster}/{found_node}/{found_generation}"),
+            expected,
+        };
+        if found_cluster != cluster.as_str() || found_node != node_id.as_str() {
+            return Err(foreign(format!("{cluster}/{node_id}")));
+        }
+        let generation: Generation = found_generation.parse().map_err(|_| foreign(format!("{cluster}/{node_id}")))?;
+        if let Some(marker) = marker {
+            if marker.generation != generation {
+                return Err(foreign(format!("{cluster}/{node_id}/{}", marker.generation)));
+            }
+            let rows: i64 = conn
+                .query_row("SELECT count(*) FROM (SELECT 1 FROM entries LIMIT 1)", [], |r| r.get(0))
+                .map_err(sql)?;
+            if rows == 0 {
+                return Err(OpenError::Emptied { path: path.to_owned(), marker: self.marker() });
+            }
+        }
+        Ok(generation)
+    }
+
+    fn make_dir(&self) -> Result<(), OpenError> {
+        let io = |source| OpenError::Io { path: self.dir.clone(), source };
+        if !self.dir.exists() {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(io)?;
+        }
+        Ok(())
+    }
+
+    fn check_owner(&self) -> Result<(), OpenError> {
+        let me = nix::unistd::geteuid().as_raw();
+        for path in [self.dir.clone(), self.database()] {
+            match fs::metadata(&path) {
+                Ok(meta) if meta.uid() != me => {
+                    return Err(OpenError::WrongOwner { path, owner: meta.uid(), me });
+                }
+                Ok(_) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(OpenError::Io { path, source }),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_lock(&self) -> Result<File, OpenError> {
+        let path = self.dir.join(LOCK);
+        let io = |source| OpenError::Io { path: path.clone(), source };
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(fs::TryLockError::WouldBlock) => Err(OpenError::InUse { path: self.dir.clone() }),
+            Err(fs::TryLockError::Error(source)) => Err(io(source)),
+        }
+    }
+
+    fn may_write(&self) -> bool {
+        nix::unistd::access(&self.dir, nix::unistd::AccessFlags::W_OK).is_ok()
+    }
+
+    fn read_marker(&self) -> Result<Option<Marker>, OpenError> {
+        let path = self.marker();
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|e| OpenError::Io { path, source: std::io::Error::other(format!("not a marker: {e}")) }),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(OpenError::Io { path, source }),
+        }
+    }
+
+    fn has_entries(&self) -> Result<bool, OpenError> {
+        let path = self.database();
+        let conn = self.connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        match conn.query_row("SELECT count(*) FROM (SELECT 1 FROM entries LIMIT 1)", [], |r| r.get::<_, i64>(0)) {
+            Ok(rows) => Ok(rows > 0),
+            Err(rusqlite::Error::SqliteFailure(e, _)) if e.code == rusqlite::ErrorCode::Unknown => Ok(false),
+            Err(source) => Err(OpenError::Sqlite { path, source }),
+        }
+    }
+
+    fn create(&self, cluster: &ClusterName, node_id: &NodeId, generation: Generation) -> Result<(), OpenError> {
+        let path = self.database();
+        let io = |source| OpenError::Io { path: path.clone(), source };
+        // Made here first so that it is never readable by others, not even for a moment.
+        OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path).map_err(io)?;
+        let sql = |source| OpenError::Sqlite { path: path.clone(), source };
+        let conn = self.connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        schema::create(
+            &conn,
+            &[("cluster", cluster.as_str()), ("node_id", node_id.as_str()), ("generation", &generation.to_string())],
+        )
+        .map_err(sql)
+    }
+
+    /// Written after the first entry is committed: from here on, an empty or missing database is an error.
+    /// A crash before this line leaves a log without marker, which the next start completes.
+    pub(super) fn write_marker(
+        &self,
+        cluster: &ClusterName,
+        node_id: &NodeId,
+        generation: Generation,
+    ) -> std::io::Result<()> {
+        if self.marker().exists() {
+            return Ok(());
+        }
+        let marker = Marker { cluster: cluster.clone(), node_id: node_id.clone(), generation };
+        let temporary = self.dir.join("log.json.new");
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        file.write_all(&serde_json::to_vec(&marker).unwrap_or_default())?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        fs::rename(&temporary, self.marker())?;
+        File::open(&self.dir)?.sync_all()
+    }
+}
+
+pub(super) fn file_identity(path: &Path) -> std::io::Result<FileIdentity> {
+    let meta = fs::metadata(path)?;
+    Ok(FileIdentity { device: meta.dev(), inode: meta.ino() })
+}
+
+/// A private copy of database and WAL; SQLite recovers the copied WAL by itself.
+pub(super) struct CopyAside {
+    dir: PathBuf,
+}
+
+impl CopyAside {
+    fn of(source: &Path) -> Result<Self, OpenError> {
+        let dir = std::env::temp_dir().join(format!(
+            "piperoll-read-{}-{}",
+            std::process::id(),
+            uuid::Uuid::now_v7().simple()
+        ));
+        let io = |source| OpenError::Io { path: dir.clone(), source };
+        fs::DirBuilder::new().mode(0o700).create(&dir).map_err(io)?;
+        let copy = Self { dir: dir.clone() };
+        for name in [DATABASE.to_owned(), format!("{DATABASE}-wal")] {
+            let from = source.join(&name);
+            if from.exists() {
+                fs::copy(&from, copy.dir.join(&name)).map_err(|source| OpenError::Io { path: from, source })?;
+            }
+        }
+        Ok(copy)
+    }
+}
+
+impl Drop for CopyAside {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}

@@ -1,0 +1,102 @@
+//! The database's tables and the rule that they are exactly these (docs/format.md, "Database").
+
+use rusqlite::{Connection, OptionalExtension};
+
+/// Bumped when the tables change; kept in `PRAGMA user_version`.
+pub(super) const SCHEMA_VERSION: i64 = 1;
+/// `PRAGMA application_id`: "PRoL", so that `file` and people can tell whose database this is.
+pub(super) const APPLICATION_ID: i64 = 0x5052_6f4c;
+
+/// Name, kind and text of everything in the schema. `entries.ts`, `entries.era` and `ids` are derived from
+/// the bodies and can be rebuilt; `mac` and `body` have no NOT NULL because an erased row is an empty one,
+/// and because a planted NULL has to be readable to be reported.
+const OBJECTS: [(&str, &str, &str); 8] = [
+    (
+        "table",
+        "entries",
+        "CREATE TABLE entries (seq INTEGER PRIMARY KEY, ts INTEGER NOT NULL, era INTEGER NOT NULL, epoch INTEGER NOT NULL, mac BLOB, body TEXT) STRICT",
+    ),
+    ("table", "ids", "CREATE TABLE ids (id BLOB PRIMARY KEY, seq INTEGER NOT NULL) STRICT, WITHOUT ROWID"),
+    ("table", "meta", "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID"),
+    (
+        "trigger",
+        "entries_append_only_delete",
+        "CREATE TRIGGER entries_append_only_delete BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END",
+    ),
+    (
+        "trigger",
+        "entries_append_only_update",
+        "CREATE TRIGGER entries_append_only_update BEFORE UPDATE ON entries BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END",
+    ),
+    (
+        "trigger",
+        "ids_append_only_delete",
+        "CREATE TRIGGER ids_append_only_delete BEFORE DELETE ON ids BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END",
+    ),
+    (
+        "trigger",
+        "ids_append_only_update",
+        "CREATE TRIGGER ids_append_only_update BEFORE UPDATE ON ids BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END",
+    ),
+    (
+        "trigger",
+        "meta_append_only_update",
+        "CREATE TRIGGER meta_append_only_update BEFORE UPDATE ON meta BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END",
+    ),
+];
+
+/// Makes a new, empty database. `auto_vacuum` must be set before the first table and before WAL.
+pub(super) fn create(conn: &Connection, meta: &[(&str, &str)]) -> rusqlite::Result<()> {
+    conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.execute_batch("BEGIN IMMEDIATE")?;
+    for (_, _, sql) in OBJECTS {
+        conn.execute_batch(sql)?;
+    }
+    for (key, value) in meta {
+        conn.execute("INSERT INTO meta (key, value) VALUES (?1, ?2)", [key, value])?;
+    }
+    conn.pragma_update(None, "application_id", APPLICATION_ID)?;
+    conn.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    conn.execute_batch("COMMIT")
+}
+
+/// Every difference between the schema found and ours, in words; empty when there is none.
+pub(super) fn differences(conn: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut found = Vec::new();
+    let mut statement = conn.prepare("SELECT type, name, coalesce(sql, '') FROM sqlite_schema")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        found.push((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?));
+    }
+    let mut words = Vec::new();
+    for (kind, name, sql) in &found {
+        match OBJECTS.iter().find(|(_, ours, _)| ours == name) {
+            None => words.push(format!("a {kind} {name:?} was added")),
+            Some((our_kind, _, our_sql)) if our_kind != kind || our_sql != sql => {
+                words.push(format!("the {our_kind} {name:?} was changed"));
+            }
+            Some(_) => {}
+        }
+    }
+    for (kind, name, _) in OBJECTS {
+        if !found.iter().any(|(_, found_name, _)| found_name == name) {
+            words.push(format!("the {kind} {name:?} was removed"));
+        }
+    }
+    Ok(words)
+}
+
+/// SQLite's counter of schema changes; while it stands still, the schema last checked is the one in use.
+pub(super) fn cookie(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.query_row("PRAGMA schema_version", [], |row| row.get(0))
+}
+
+pub(super) fn user_version(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+pub(super) fn meta(conn: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
+    conn.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()
+}

@@ -1,0 +1,414 @@
+//! The one thread that writes: it assigns seq, time and mac, and acknowledges after the synced commit.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use piperoll_shared::api::node::Receipt;
+use piperoll_shared::log::entry::{CallerEntry, EntryError, Prefix, Stamp, lifecycle, write_body};
+use piperoll_shared::log::ids::{EntryId, Generation};
+use piperoll_shared::log::limits::CLOCK_CLAMP_MICROS_MAX;
+use piperoll_shared::log::seal::KeyRing;
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::Clock;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
+use tokio::sync::{mpsc, oneshot};
+
+use super::error::AppendError;
+use super::open::{FileIdentity, file_identity};
+use super::{Health, schema};
+
+/// Rows in one commit. A larger group makes no commit cheaper per row; it only makes callers wait.
+const ROWS_PER_COMMIT_MAX: usize = 4_096;
+/// Rows looked back over to find out whether the last stop was clean.
+const LOOK_BACK_ROWS: u32 = 10_000;
+
+/// An entry on its way into the log.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    pub entry: CallerEntry,
+    /// How it arrived; becomes the field `via`.
+    pub via: Arc<str>,
+}
+
+/// What became of a draft.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Appended {
+    New(Receipt),
+    /// The same entry was recorded before under the same id; this is its first receipt.
+    Known(Receipt),
+}
+
+pub(super) type AppendResult = Result<Appended, AppendError>;
+
+pub(super) enum Job {
+    Append { drafts: Vec<Draft>, reply: oneshot::Sender<Vec<AppendResult>> },
+    Stop,
+}
+
+/// Owned by the writer thread alone.
+pub(super) struct Writer {
+    conn: Connection,
+    path: PathBuf,
+    identity: FileIdentity,
+    ring: KeyRing,
+    generation: Generation,
+    epoch: u32,
+    clock: Arc<dyn Clock>,
+    health: Arc<Health>,
+    /// The position behind the last *committed* row; a failed commit leaves it untouched.
+    end: End,
+    schema_cookie: i64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct End {
+    next_seq: u64,
+    era: u32,
+    last: Timestamp,
+}
+
+impl Writer {
+    /// Reads the right edge of the log. `ring` must hold at least one secret.
+    pub(super) fn new(
+        conn: Connection,
+        path: PathBuf,
+        identity: FileIdentity,
+        ring: KeyRing,
+        generation: Generation,
+        clock: Arc<dyn Clock>,
+        health: Arc<Health>,
+    ) -> rusqlite::Result<Self> {
+        let last = conn
+            .query_row("SELECT seq, ts, era FROM entries ORDER BY seq DESC LIMIT 1", [], |row| {
+                Ok((row.get::<_, u64>(0)?, row.get::<_, i64>(1)?, row.get::<_, u32>(2)?))
+            })
+            .optional()?;
+        let end = last.map_or(End { next_seq: 0, era: 0, last: Timestamp::MIN }, |(seq, ts, era)| End {
+            next_seq: seq + 1,
+            era,
+            last: Timestamp::from_micros(ts),
+        });
+        let epoch = ring.newest_epoch().unwrap_or(0);
+        let schema_cookie = schema::cookie(&conn)?;
+        health.publish_head(end.next_seq);
+        let mut writer = Self { conn, path, identity, ring, generation, epoch, clock, health, end, schema_cookie };
+        writer.check_edge()?;
+        Ok(writer)
+    }
+
+    /// A log whose schema or last row is not what it should be is read, but not added to: new rows on top of
+    /// tampered ones would look like an endorsement.
+    fn check_edge(&mut self) -> rusqlite::Result<()> {
+        let differences = schema::differences(&self.conn)?;
+        if !differences.is_empty() {
+            self.health.distrust(format!("the database's schema is not ours: {}", differences.join("; ")));
+            return Ok(());
+        }
+        let Some(seq) = self.end.next_seq.checked_sub(1) else { return Ok(()) };
+        let sound = self.row(seq)?.is_some_and(|(body, mac)| {
+            self.ring.key(self.generation, self.epoch).is_some_and(|key| key.verify(body.as_bytes(), &mac))
+        });
+        if !sound {
+            self.health.refuse_writes(format!(
+                "the last row ({seq}) does not fit its signature; run `piperoll node verify`, keep the file as evidence, and begin a new generation"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether the newest entry that a daemon wrote is its `log.stopped`; `None` for a new log.
+    pub(super) fn last_stop(&self) -> rusqlite::Result<Option<bool>> {
+        let mut statement = self.conn.prepare("SELECT body FROM entries ORDER BY seq DESC LIMIT ?1")?;
+        let mut rows = statement.query([LOOK_BACK_ROWS])?;
+        while let Some(row) = rows.next()? {
+            let body: Option<String> = row.get(0)?;
+            let body = body.unwrap_or_default();
+            // Entries appended straight to the directory while the daemon was down say nothing about it.
+            if !body.ends_with(",\"via\":\"cli\"}") {
+                return Ok(Some(body.contains(",\"category\":\"log\",\"action\":\"log.stopped\",")));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Serves jobs until told to stop or until every sender is gone.
+    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(job) = jobs.blocking_recv() {
+            let mut group = vec![job];
+            let mut rows = drafts_in(&group[0]);
+            while rows < ROWS_PER_COMMIT_MAX {
+                let Ok(job) = jobs.try_recv() else { break };
+                rows += drafts_in(&job);
+                group.push(job);
+            }
+            let stop = group.iter().any(|job| matches!(job, Job::Stop));
+            self.commit_group(group);
+            if stop {
+                break;
+            }
+        }
+    }
+
+    fn commit_group(&mut self, group: Vec<Job>) {
+        let started = Instant::now();
+        let (drafts, replies): (Vec<_>, Vec<_>) = group
+            .into_iter()
+            .filter_map(|job| match job {
+                Job::Append { drafts, reply } => Some((drafts, reply)),
+                Job::Stop => None,
+            })
+            .unzip();
+        if drafts.is_empty() {
+            return;
+        }
+        let counts: Vec<usize> = drafts.iter().map(Vec::len).collect();
+        match self.append(drafts.into_iter().flatten().collect()) {
+            Ok(results) => {
+                let mut results = results.into_iter();
+                for (count, reply) in counts.into_iter().zip(replies) {
+                    // A caller who has gone away does not get its receipt; the entry is recorded all the same.
+                    let _ = reply.send(results.by_ref().take(count).collect());
+                }
+            }
+            Err(error) => {
+                for (count, reply) in counts.into_iter().zip(replies) {
+                    let _ = reply.send(vec![Err(error.clone()); count]);
+                }
+            }
+        }
+        self.health
+            .commit_micros
+            .store(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Records drafts in one transaction. On an error nothing of the group is recorded, and `end` still
+    /// describes what is on disk.
+    pub(super) fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<AppendResult>, AppendError> {
+        if let Some(fault) = self.health.write_fault() {
+            return Err(AppendError::Fault(fault));
+        }
+        self.check_file()?;
+        let mut end = self.end;
+        let outcome = self.append_in_transaction(&mut end, drafts);
+        match outcome {
+            Ok(results) => {
+                self.end = end;
+                self.health.publish_head(end.next_seq);
+                Ok(results)
+            }
+            Err(error) => Err(self.classify(&error)),
+        }
+    }
+
+    fn append_in_transaction(&mut self, end: &mut End, drafts: Vec<Draft>) -> rusqlite::Result<Vec<AppendResult>> {
+        let Some(key) = self.ring.key(self.generation, self.epoch) else {
+            return Ok(vec![Err(AppendError::Fault("the newest epoch has no secret".to_owned())); drafts.len()]);
+        };
+        let key = key.clone();
+        let node_id = self.ring.node_id().clone();
+        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let cookie = schema::cookie(&transaction)?;
+        if cookie != self.schema_cookie {
+            let differences = schema::differences(&transaction)?;
+            if !differences.is_empty() {
+                drop(transaction);
+                self.health.distrust(format!("the database's schema was changed: {}", differences.join("; ")));
+                let fault = self.health.write_fault().unwrap_or_default();
+                return Ok(vec![Err(AppendError::Fault(fault)); drafts.len()]);
+            }
+            self.schema_cookie = cookie;
+        }
+        let mut results = Vec::with_capacity(drafts.len());
+        {
+            let mut rows = Rows {
+                insert: transaction.prepare_cached(
+                    "INSERT INTO entries (seq, ts, era, epoch, mac, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                )?,
+                insert_id: transaction
+                    .prepare_cached("INSERT INTO ids (id, seq) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?,
+                conn: &transaction,
+                key,
+                node_id,
+                generation: self.generation,
+                epoch: self.epoch,
+                end,
+            };
+            for draft in drafts {
+                let now = self.clock.now();
+                rows.keep_time(now)?;
+                results.push(rows.record(draft)?);
+            }
+        }
+        transaction.commit()?;
+        Ok(results)
+    }
+
+    /// The file under the name must still be the one that is open: what is written to an unlinked file is
+    /// gone with the process.
+    fn check_file(&self) -> Result<(), AppendError> {
+        let problem = match file_identity(&self.path) {
+            Ok(identity) if identity == self.identity => return Ok(()),
+            Ok(_) => "was replaced by another file",
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => "was removed",
+            Err(_) => "cannot be seen any more",
+        };
+        self.health.distrust(format!(
+            "{} {problem} while the node was running; stop the node, secure what is there, and put the right file back",
+            self.path.display()
+        ));
+        Err(AppendError::Fault(self.health.write_fault().unwrap_or_default()))
+    }
+
+    /// A full disk may get room again; every other failure of the file stops the writer until a restart,
+    /// which re-reads what is really on disk.
+    fn classify(&self, error: &rusqlite::Error) -> AppendError {
+        let code = error.sqlite_error_code();
+        tracing::error!(%error, "append failed, nothing of the group was recorded");
+        match code {
+            Some(ErrorCode::DiskFull) => AppendError::DiskFull,
+            Some(ErrorCode::ReadOnly) => AppendError::Fault(
+                "the database or its disk is read-only; make it writable and send the entry again".to_owned(),
+            ),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                AppendError::Fault("another process holds the database; close it and send the entry again".to_owned())
+            }
+            _ => {
+                self.health.refuse_writes(format!("{error}; restart the node, then run `piperoll node verify`"));
+                AppendError::Fault(self.health.write_fault().unwrap_or_default())
+            }
+        }
+    }
+
+    fn row(&self, seq: u64) -> rusqlite::Result<Option<(String, Vec<u8>)>> {
+        stored(&self.conn, seq)
+    }
+}
+
+fn drafts_in(job: &Job) -> usize {
+    match job {
+        Job::Append { drafts, .. } => drafts.len(),
+        Job::Stop => 0,
+    }
+}
+
+fn stored(conn: &Connection, seq: u64) -> rusqlite::Result<Option<(String, Vec<u8>)>> {
+    conn.query_row("SELECT coalesce(body, ''), coalesce(mac, x'') FROM entries WHERE seq = ?1", [seq], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })
+    .optional()
+}
+
+/// One open transaction.
+struct Rows<'a> {
+    conn: &'a Connection,
+    insert: rusqlite::CachedStatement<'a>,
+    insert_id: rusqlite::CachedStatement<'a>,
+    key: piperoll_shared::log::seal::MacKey,
+    node_id: piperoll_shared::log::ids::NodeId,
+    generation: Generation,
+    epoch: u32,
+    end: &'a mut End,
+}
+
+impl Rows<'_> {
+    /// Inside one era time never decreases: a small step back is clamped, a large one begins a new era and
+    /// says so in the log.
+    fn keep_time(&mut self, now: Timestamp) -> rusqlite::Result<()> {
+        let back = self.end.last.micros().saturating_sub(now.micros());
+        if back > CLOCK_CLAMP_MICROS_MAX && self.end.next_seq > 0 {
+            let details = serde_json::json!({
+                "era": self.end.era + 1, "previous_timestamp": self.end.last, "stepped_back_micros": back,
+            });
+            self.end.era += 1;
+            self.end.last = now;
+            self.own("log.clock_stepped", "the clock stepped back; a new era begins", &details)?;
+        } else {
+            self.end.last = self.end.last.max(now);
+        }
+        Ok(())
+    }
+
+    fn own(&mut self, action: &str, description: &str, details: &serde_json::Value) -> rusqlite::Result<()> {
+        let draft = Draft { entry: lifecycle(action, description, details), via: Arc::from("node") };
+        self.record(draft).map(|_| ())
+    }
+
+    fn record(&mut self, draft: Draft) -> rusqlite::Result<AppendResult> {
+        let id = draft.entry.id.unwrap_or_else(|| EntryId::from_uuid(uuid::Uuid::now_v7()));
+        let seq = self.end.next_seq;
+        let stamp = Stamp {
+            node_id: &self.node_id,
+            generation: &self.generation,
+            seq,
+            era: self.end.era,
+            salt: *uuid::Uuid::new_v4().as_bytes(),
+            timestamp: self.end.last,
+            id,
+            via: &draft.via,
+        };
+        let body = match write_body(&stamp, &draft.entry) {
+            Ok(body) => body,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        if self.insert_id.execute((id.as_bytes(), seq))? == 0 {
+            return self.known_id(&draft, id);
+        }
+        let mac = self.key.mac(body.as_bytes());
+        self.insert.execute((seq, self.end.last.micros(), self.end.era, self.epoch, &mac[..], &body))?;
+        self.end.next_seq += 1;
+        Ok(Ok(Appended::New(Receipt {
+            node_id: self.node_id.clone(),
+            seq,
+            timestamp: self.end.last,
+            id,
+            signature: hex::encode(mac),
+        })))
+    }
+
+    /// The id is taken: the same content gets its first receipt, other content is refused and remembered.
+    fn known_id(&mut self, draft: &Draft, id: EntryId) -> rusqlite::Result<AppendResult> {
+        let seq: u64 = self.conn.query_row("SELECT seq FROM ids WHERE id = ?1", [id.as_bytes()], |row| row.get(0))?;
+        let first = stored(self.conn, seq)?;
+        if let Some((body, mac)) = &first
+            && draft.entry.same_content(body)
+            && let Some(prefix) = Prefix::parse(body.as_bytes())
+        {
+            return Ok(Ok(Appended::Known(Receipt {
+                node_id: self.node_id.clone(),
+                seq,
+                timestamp: prefix.timestamp,
+                id,
+                signature: hex::encode(mac),
+            })));
+        }
+        let details = serde_json::json!({ "id": id, "first_seq": seq, "refused_via": &*draft.via });
+        let note = serde_json::json!({
+            "category": "audit", "action": "audit.id_conflict", "outcome": "denied", "reason": "id_reused",
+            "description": "an entry was refused because its id was used before for another entry",
+            "entity_type": "entry", "entity_id": id, "details": details,
+        });
+        match CallerEntry::parse(note.to_string().as_bytes()) {
+            Ok(entry) => {
+                // Recorded under an id of its own, so it cannot come back here.
+                let _ = self.record(Draft { entry, via: Arc::from("node") })?;
+            }
+            Err(error) => tracing::error!(%error, "the note about a reused id could not be written"),
+        }
+        Ok(Err(AppendError::Conflict { id: id.to_string(), seq }))
+    }
+}
+
+impl From<Appended> for Receipt {
+    fn from(appended: Appended) -> Self {
+        match appended {
+            Appended::New(receipt) | Appended::Known(receipt) => receipt,
+        }
+    }
+}
+
+/// Refuses what could never fit before it reaches the writer.
+pub fn parse_draft(bytes: &[u8], via: &Arc<str>) -> Result<Draft, EntryError> {
+    Ok(Draft { entry: CallerEntry::parse(bytes)?, via: Arc::clone(via) })
+}

@@ -1,0 +1,159 @@
+//! What the aggregator says to people and programs: the completeness envelope and the node list.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// How one node answered one query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Answered in full; zero rows are an answer.
+    Ok,
+    /// TCP, TLS or identity refused.
+    Unreachable,
+    /// The connection was accepted but nothing came.
+    Timeout,
+    /// Died or stalled after some rows.
+    Incomplete,
+    /// Answered with an error, or busy.
+    Error,
+    /// A signature, a gap, or another node's rows.
+    Invalid,
+    /// The range reaches below the oldest row kept.
+    Pruned,
+    /// Left out by the caller.
+    Excluded,
+}
+
+impl Status {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::Incomplete => "incomplete",
+            Self::Error => "error",
+            Self::Invalid => "invalid",
+            Self::Pruned => "pruned",
+            Self::Excluded => "excluded",
+        }
+    }
+}
+
+/// One node's part in an answer; the same list stands in success, partial and error answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodeReport {
+    pub node_id: String,
+    pub generation: Option<String>,
+    pub status: Status,
+    /// A range proof shows that no row of an unfiltered range is missing. Needs checkpoints, so `false` here.
+    pub proven: bool,
+    /// What is concluded about the node's log as a whole: `ok`, `unreachable`, `row_invalid`, `unknown_key`
+    /// or `unverifiable`.
+    pub verdict: String,
+    /// In words, whenever the status is not `ok`.
+    pub reason: Option<String>,
+    /// Rows of this node in the answer.
+    pub rows: u64,
+    pub verified: u64,
+    pub invalid: u64,
+    pub took_ms: Option<f64>,
+    pub head_seq: Option<u64>,
+    pub oldest_seq: Option<u64>,
+    /// When the node last answered anything, RFC 3339.
+    pub last_seen: Option<String>,
+    pub clock_offset_ms: Option<f64>,
+    pub clock_uncertainty_ms: Option<f64>,
+}
+
+/// The completeness statement, the same in a page, in the last record of a stream and in an error body.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Envelope {
+    /// Every expected, not excluded node is `ok`; nothing else influences it.
+    pub complete: bool,
+    /// In the order asked for, nothing up to this time is missing; null when a node gave nothing.
+    pub complete_through: Option<String>,
+    /// How far the order of rows of different nodes can be off; null when a clock is unknown.
+    pub order_uncertainty_ms: Option<f64>,
+    pub expected: usize,
+    pub answered: usize,
+    pub nodes: Vec<NodeReport>,
+    pub next_cursor: Option<String>,
+    pub count: u64,
+    /// The absolute half-open range that was read.
+    pub from: String,
+    pub to: String,
+}
+
+/// The last line of an NDJSON answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct FinalRecord {
+    #[serde(rename = "final")]
+    pub envelope: Envelope,
+}
+
+/// `GET /api/v1/nodes`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodesAnswer {
+    pub complete: bool,
+    pub expected: usize,
+    pub answered: usize,
+    pub nodes: Vec<NodeInfo>,
+}
+
+/// One row of the node list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodeInfo {
+    #[serde(flatten)]
+    pub report: NodeReport,
+    pub address: String,
+    /// `active` or `retired`.
+    pub roster_status: String,
+    pub version: Option<String>,
+    pub last_timestamp: Option<String>,
+    pub write_fault: Option<String>,
+    pub database_bytes: Option<u64>,
+    pub disk_free_bytes: Option<u64>,
+    pub certificate_not_after: Option<String>,
+}
+
+/// A row with the node's part of the envelope: `GET /api/v1/audit-log/{node}/{seq}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Reads.
+    Viewer,
+    /// Reads, exports and verifies.
+    Auditor,
+    /// Reads and manages tokens.
+    Admin,
+}
+
+/// `GET /api/v1/tokens`: never the token, only what is known about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TokenInfo {
+    pub name: String,
+    pub role: Role,
+    /// RFC 3339.
+    pub created: String,
+    pub expires: Option<String>,
+}
+
+/// `POST /api/v1/tokens`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    pub name: String,
+    pub role: Role,
+    /// RFC 3339 or an age from now such as `90d`.
+    #[serde(default)]
+    pub expires: Option<String>,
+}
+
+/// The one time the token itself is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CreatedToken {
+    pub token: String,
+    #[serde(flatten)]
+    pub info: TokenInfo,
+}

@@ -1,0 +1,6 @@
+//! Wire types of both HTTP interfaces, the node's and the aggregator's.
+
+pub mod aggregator;
+pub mod frame;
+pub mod node;
+pub mod problem;

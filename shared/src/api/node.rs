@@ -1,0 +1,192 @@
+//! What a node says on its local socket and on its peer interface.
+
+use serde::{Deserialize, Serialize};
+
+use crate::log::ids::{ClusterName, EntryId, Generation, NodeId};
+use crate::log::order::Order;
+use crate::log::time::Timestamp;
+
+/// Paths of the local socket (HTTP/1.1 over a Unix socket).
+pub mod socket_path {
+    pub const ENTRIES: &str = "/v1/entries";
+    pub const SCAN: &str = "/v1/scan";
+    pub const STATUS: &str = "/v1/status";
+    pub const VERIFY: &str = "/v1/verify";
+    pub const HEALTHZ: &str = "/healthz";
+    pub const METRICS: &str = "/metrics";
+}
+
+/// Paths of the peer interface (HTTP/2 over mTLS, aggregators only).
+pub mod peer_path {
+    pub const SCAN: &str = "/v1/peer/scan";
+    pub const STATUS: &str = "/v1/peer/status";
+    pub const CLOCK: &str = "/v1/peer/clock";
+}
+
+pub const NDJSON: &str = "application/x-ndjson";
+
+/// Proof to the caller that an entry is on disk; sent only after the synced commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    pub node_id: NodeId,
+    pub seq: u64,
+    pub timestamp: Timestamp,
+    pub id: EntryId,
+    /// The entry's mac in hexadecimal.
+    pub signature: String,
+}
+
+/// What became of one line of a batch, in the order of the lines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LineResult {
+    /// From 1.
+    pub line: usize,
+    /// 201 recorded, 200 recorded before under the same id, or an error status.
+    pub status: u16,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub receipt: Option<Receipt>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<String>,
+}
+
+/// The answer to a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchReport {
+    pub accepted: usize,
+    pub rejected: usize,
+    pub results: Vec<LineResult>,
+}
+
+/// A read of one node: which rows, in which order, from where on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScanRequest {
+    /// Canonical filter text; ages in it are already absolute.
+    #[serde(default)]
+    pub filter: String,
+    /// Half-open range of `timestamp`.
+    pub from: Timestamp,
+    pub to: Timestamp,
+    #[serde(default)]
+    pub order: Order,
+    /// Most rows to send; none means all.
+    #[serde(default)]
+    pub limit: Option<u64>,
+    /// Only rows strictly behind this one in the order asked for. The place is `(timestamp, node_id, seq)`;
+    /// against one node's rows it shrinks to `(timestamp, seq)`, which the reader works out.
+    #[serde(default)]
+    pub after: Option<Position>,
+    /// The snapshot: no row above it. None means the head at the moment of asking.
+    #[serde(default)]
+    pub head: Option<u64>,
+    /// The generation the snapshot belongs to.
+    #[serde(default)]
+    pub generation: Option<Generation>,
+}
+
+/// A place in one node's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Position {
+    pub timestamp: Timestamp,
+    pub seq: u64,
+}
+
+/// First frame of a scan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamHead {
+    pub cluster: ClusterName,
+    pub node_id: NodeId,
+    pub generation: Generation,
+    /// Newest row of the log; none when it is empty.
+    pub head_seq: Option<u64>,
+    pub oldest_seq: Option<u64>,
+    /// Why the node does not trust its own file any more; its rows are sent all the same.
+    #[serde(default)]
+    pub fault: Option<String>,
+}
+
+/// Last frame of a scan; a stream that ends without it was cut.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamEnd {
+    pub rows: u64,
+    pub scanned: u64,
+    /// The limit was reached; there may be more rows.
+    pub more: bool,
+    /// Gaps and other faults of the sequence inside the scanned range, in words.
+    pub faults: Vec<String>,
+}
+
+/// What a node says about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    pub cluster: ClusterName,
+    pub node_id: NodeId,
+    pub generation: Generation,
+    pub version: String,
+    pub head_seq: Option<u64>,
+    pub oldest_seq: Option<u64>,
+    pub last_timestamp: Option<Timestamp>,
+    pub now: Timestamp,
+    pub started_at: Timestamp,
+    /// Why appends are refused at the moment.
+    pub write_fault: Option<String>,
+    /// Why the file is not trusted.
+    pub read_fault: Option<String>,
+    pub database_bytes: u64,
+    pub disk_free_bytes: u64,
+    pub certificate_not_after: Option<Timestamp>,
+}
+
+/// The smallest answer there is, for measuring the clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockReading {
+    pub now_micros: i64,
+}
+
+/// One line of a `verify` stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum VerifyLine {
+    Finding(Finding),
+    Progress { checked: u64, of: u64 },
+    Final(VerifySummary),
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The row it is about, when it is about one.
+    pub seq: Option<u64>,
+    pub kind: FindingKind,
+    pub detail: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FindingKind {
+    /// A row's bytes, place or mac.
+    Row,
+    /// A row sealed under an epoch whose secret is not here.
+    UnknownKey,
+    /// Missing or misplaced rows.
+    Sequence,
+    /// A column or table made from the bodies disagrees with them.
+    Derived,
+    /// Tables, triggers or views that are not exactly ours.
+    Schema,
+    /// SQLite's own check of the file.
+    File,
+}
+
+/// The end of a `verify` stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifySummary {
+    pub node_id: NodeId,
+    pub generation: Generation,
+    pub rows: u64,
+    pub first_seq: Option<u64>,
+    pub last_seq: Option<u64>,
+    pub findings: u64,
+    /// Findings beyond this many are counted, not listed.
+    pub listed: u64,
+}

@@ -1,0 +1,178 @@
+//! The page token: everything a later page needs, so that no server remembers a reader.
+//!
+//! Opaque, versioned, authenticated, bound to the query. Because logs are append-only, every node's head at
+//! the first page is a snapshot: later pages read only up to it, and new rows never shift a page.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::ids::{Generation, NodeId};
+use super::limits::CURSOR_BYTES_MAX;
+use super::order::Key;
+use super::time::Timestamp;
+
+const VERSION: u8 = 1;
+const MAC_LABEL: &[u8] = b"piperoll cursor v1";
+
+/// Where a reader stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    v: u8,
+    /// Of filter, order, format of the range and the caller's scope.
+    query: String,
+    /// Absolute range, frozen at the first page.
+    pub from: Timestamp,
+    pub to: Timestamp,
+    /// The last row delivered.
+    pub last: Key,
+    /// The snapshot.
+    pub heads: Vec<Head>,
+    /// Nodes that did not answer in full on some page so far; they add no rows and stay listed.
+    pub incomplete: Vec<Incomplete>,
+}
+
+/// A node's newest row when the first page was read; `None` for an empty log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    pub node_id: NodeId,
+    pub generation: Generation,
+    pub head_seq: Option<u64>,
+}
+
+/// A node that dropped out, with the words that were said then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incomplete {
+    pub node_id: NodeId,
+    pub reason: String,
+}
+
+/// Why a cursor was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CursorError {
+    #[error("the cursor is damaged or was not made here; start again without it")]
+    Forged,
+    #[error("the cursor belongs to another query; repeat the same filter, range and order, or start again without it")]
+    OtherQuery,
+}
+
+impl Cursor {
+    pub fn new(
+        query: &QueryHash,
+        from: Timestamp,
+        to: Timestamp,
+        last: Key,
+        heads: Vec<Head>,
+        incomplete: Vec<Incomplete>,
+    ) -> Self {
+        Self { v: VERSION, query: query.0.clone(), from, to, last, heads, incomplete }
+    }
+
+    pub fn encode(&self, key: &CursorKey) -> String {
+        let mut bytes = serde_json::to_vec(self).unwrap_or_default();
+        let mac = key.mac(&bytes);
+        bytes.extend_from_slice(&mac);
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// Checks authenticity first, then that it belongs to this query.
+    pub fn decode(text: &str, key: &CursorKey, query: &QueryHash) -> Result<Self, CursorError> {
+        if text.len() > CURSOR_BYTES_MAX {
+            return Err(CursorError::Forged);
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| CursorError::Forged)?;
+        let split = bytes.len().checked_sub(32).ok_or(CursorError::Forged)?;
+        let (body, mac) = bytes.split_at(split);
+        if !key.verify(body, mac) {
+            return Err(CursorError::Forged);
+        }
+        let cursor: Self = serde_json::from_slice(body).map_err(|_| CursorError::Forged)?;
+        if cursor.v != VERSION || cursor.query != query.0 {
+            return Err(CursorError::OtherQuery);
+        }
+        Ok(cursor)
+    }
+}
+
+/// Identity of a query: what must be the same on every page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueryHash(String);
+
+impl QueryHash {
+    /// `parts`: canonical filter, order, range as asked, scope; each is length-prefixed, so they cannot run
+    /// into each other.
+    pub fn of(parts: &[&str]) -> Self {
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        Self(hex::encode(&hash.finalize()[..16]))
+    }
+}
+
+/// The aggregator's own key; it survives a restart, so cursors do too.
+#[derive(Clone)]
+pub struct CursorKey(Hmac<Sha256>);
+
+impl CursorKey {
+    pub fn new(secret: &[u8; 32]) -> Self {
+        let mut block = zeroize::Zeroizing::new([0u8; 64]);
+        block[..32].copy_from_slice(secret);
+        Self(<Hmac<Sha256> as KeyInit>::new((&*block).into()))
+    }
+
+    fn state(&self, body: &[u8]) -> Hmac<Sha256> {
+        let mut state = self.0.clone();
+        state.update(MAC_LABEL);
+        state.update(body);
+        state
+    }
+
+    fn mac(&self, body: &[u8]) -> [u8; 32] {
+        self.state(body).finalize().into_bytes().into()
+    }
+
+    fn verify(&self, body: &[u8], mac: &[u8]) -> bool {
+        self.state(body).verify_slice(mac).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn cursor(query: &QueryHash) -> Cursor {
+        let node: NodeId = "mx1".parse().expect("a node");
+        let last = Key { timestamp: Timestamp::from_micros(5), node_id: node.clone(), seq: 9 };
+        let head = Head { node_id: node, generation: Generation::from_bytes([1; 16]), head_seq: Some(12) };
+        Cursor::new(query, Timestamp::from_micros(0), Timestamp::from_micros(10), last, vec![head], vec![])
+    }
+
+    #[test]
+    fn a_cursor_of_another_query_or_key_is_refused() {
+        let (query, other) = (QueryHash::of(&["user:a", "desc"]), QueryHash::of(&["user:b", "desc"]));
+        let key = CursorKey::new(&[1; 32]);
+        let text = cursor(&query).encode(&key);
+        assert_eq!(Cursor::decode(&text, &key, &query), Ok(cursor(&query)));
+        assert_eq!(Cursor::decode(&text, &key, &other), Err(CursorError::OtherQuery));
+        assert_eq!(Cursor::decode(&text, &CursorKey::new(&[2; 32]), &query), Err(CursorError::Forged));
+        assert_ne!(QueryHash::of(&["ab", "c"]), QueryHash::of(&["a", "bc"]));
+    }
+
+    proptest! {
+        #[test]
+        fn any_changed_character_is_noticed(at in 0usize..300, to in "[A-Za-z0-9_-]") {
+            let query = QueryHash::of(&["q"]);
+            let key = CursorKey::new(&[3; 32]);
+            let text = cursor(&query).encode(&key);
+            let at = at % text.len();
+            let mut changed = text.clone();
+            changed.replace_range(at..=at, &to);
+            prop_assert_eq!(Cursor::decode(&changed, &key, &query).is_ok(), changed == text);
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The pure model of the log: what an entry is, how it is sealed, ordered, filtered and checked.
+//!
+//! Nothing here reads a clock, a file or a socket, so every rule can be tested with plain values.
+
+pub mod csv;
+pub mod cursor;
+pub mod entry;
+pub mod filter;
+pub mod ids;
+pub mod json;
+pub mod limits;
+pub mod order;
+pub mod row;
+pub mod seal;
+pub mod terminal;
+pub mod time;
+pub mod verify;
+pub mod view;

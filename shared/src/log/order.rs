@@ -1,0 +1,42 @@
+//! The one order of entries, everywhere: `(timestamp, node_id, seq)`. No other rule exists.
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::NodeId;
+use super::time::Timestamp;
+
+/// Sort key of an entry among all nodes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Key {
+    pub timestamp: Timestamp,
+    pub node_id: NodeId,
+    pub seq: u64,
+}
+
+/// Which end of the timeline a reader sees first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Oldest first.
+    Asc,
+    /// Newest first.
+    #[default]
+    Desc,
+}
+
+impl Order {
+    /// Whether `a` comes before `b` for this reader.
+    pub fn before<T: Ord>(self, a: &T, b: &T) -> bool {
+        match self {
+            Self::Asc => a < b,
+            Self::Desc => a > b,
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Asc => "asc",
+            Self::Desc => "desc",
+        }
+    }
+}

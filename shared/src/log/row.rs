@@ -1,0 +1,73 @@
+//! A row as people and programs read it: the body verbatim, and beside it what was concluded.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::verify::Integrity;
+
+/// One row of an API answer or an NDJSON line:
+/// `{"entry":<body, verbatim>,"signature":"<hex mac>","integrity":"ok","witnessed":false}`.
+///
+/// A violated body that is no longer JSON stands as a JSON string, so the line stays readable and nothing
+/// is dropped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    pub body: Vec<u8>,
+    pub mac: Vec<u8>,
+    pub integrity: Integrity,
+    pub reason: Option<String>,
+    /// Where a violated row was found; its own bytes cannot be believed.
+    pub found_at: Option<FoundAt>,
+}
+
+/// The place a row was read from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundAt {
+    pub node_id: String,
+    pub seq: u64,
+}
+
+impl Row {
+    /// Appends the row's JSON, without a line end.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"entry\":");
+        if self.integrity == Integrity::Ok || is_one_line_json(&self.body) {
+            out.extend_from_slice(&self.body);
+        } else {
+            let text = String::from_utf8_lossy(&self.body);
+            out.extend_from_slice(serde_json::to_string(text.as_ref()).unwrap_or_default().as_bytes());
+        }
+        out.extend_from_slice(b",\"signature\":\"");
+        out.extend_from_slice(hex::encode(&self.mac).as_bytes());
+        out.extend_from_slice(b"\",\"integrity\":\"");
+        out.extend_from_slice(self.integrity.as_str().as_bytes());
+        out.extend_from_slice(b"\",\"witnessed\":false");
+        if let Some(reason) = &self.reason {
+            out.extend_from_slice(b",\"reason\":");
+            out.extend_from_slice(serde_json::to_string(reason).unwrap_or_default().as_bytes());
+        }
+        if let Some(place) = &self.found_at {
+            out.extend_from_slice(b",\"found_at\":");
+            out.extend_from_slice(serde_json::to_string(place).unwrap_or_default().as_bytes());
+        }
+        out.push(b'}');
+    }
+}
+
+fn is_one_line_json(body: &[u8]) -> bool {
+    !body.contains(&b'\n') && serde_json::from_slice::<&RawValue>(body).is_ok()
+}
+
+/// A row line read back, for the command line and for tests.
+#[derive(Debug, Deserialize)]
+pub struct RowLine<'a> {
+    #[serde(borrow)]
+    pub entry: &'a RawValue,
+    pub signature: String,
+    pub integrity: Integrity,
+    pub witnessed: bool,
+    #[serde(default)]
+    pub reason: Option<String>,
+    #[serde(default)]
+    pub found_at: Option<FoundAt>,
+}

@@ -1,0 +1,175 @@
+//! Time as the log writes it: microseconds since 1970 UTC, shown as RFC 3339 with six fraction digits.
+
+use std::fmt;
+use std::time::Duration;
+
+use chrono::{DateTime, NaiveDate, NaiveDateTime, SecondsFormat, TimeZone, Utc};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Microseconds since 1970-01-01T00:00:00Z, within years 0000 to 9999 so that the text form is 27 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+/// A time that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{text:?} is not a time: write RFC 3339 (2026-04-15T08:00:00Z), a date (2026-04-15), \
+         `now`, or an age such as 7d, 24h, 15m"
+)]
+pub struct TimeError {
+    text: String,
+}
+
+const TEXT_BYTES: usize = 27;
+const MICROS_MIN: i64 = -62_167_219_200_000_000;
+const MICROS_MAX: i64 = 253_402_300_799_999_999;
+
+impl Timestamp {
+    pub const TEXT_BYTES: usize = TEXT_BYTES;
+    pub const MIN: Self = Self(MICROS_MIN);
+    pub const MAX: Self = Self(MICROS_MAX);
+
+    /// Clamps to the years that RFC 3339 can write.
+    pub fn from_micros(micros: i64) -> Self {
+        Self(micros.clamp(MICROS_MIN, MICROS_MAX))
+    }
+
+    pub fn micros(self) -> i64 {
+        self.0
+    }
+
+    pub fn minus(self, duration: Duration) -> Self {
+        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        Self::from_micros(self.0.saturating_sub(micros))
+    }
+
+    pub fn plus_micros(self, micros: i64) -> Self {
+        Self::from_micros(self.0.saturating_add(micros))
+    }
+
+    /// RFC 3339, finer fractions than microseconds cut off.
+    pub fn parse_rfc3339(text: &str) -> Result<Self, TimeError> {
+        DateTime::parse_from_rfc3339(text)
+            .map(|t| Self::from_micros(t.timestamp_micros()))
+            .map_err(|_| TimeError { text: text.to_owned() })
+    }
+
+    /// What people type: RFC 3339, a local-free date or date-time read as UTC, `now`, or an age.
+    pub fn parse_human(text: &str, now: Self) -> Result<Self, TimeError> {
+        let text = text.trim();
+        if text == "now" {
+            return Ok(now);
+        }
+        if let Ok(time) = Self::parse_rfc3339(text) {
+            return Ok(time);
+        }
+        for format in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"] {
+            if let Ok(time) = NaiveDateTime::parse_from_str(text, format) {
+                return Ok(Self::from_micros(time.and_utc().timestamp_micros()));
+            }
+        }
+        if let Ok(date) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
+            return Ok(Self::from_date(date));
+        }
+        humantime::parse_duration(text)
+            .map(|age| now.minus(age))
+            .map_err(|_| TimeError { text: text.chars().take(64).collect() })
+    }
+
+    fn from_date(date: NaiveDate) -> Self {
+        let midnight = date.and_hms_opt(0, 0, 0).unwrap_or_default();
+        Self::from_micros(midnight.and_utc().timestamp_micros())
+    }
+
+    /// The half-open range a bare date stands for, or `None` when `text` is not a bare date.
+    pub fn day_range(text: &str) -> Option<(Self, Self)> {
+        let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
+        Some((Self::from_date(date), Self::from_date(date.succ_opt()?)))
+    }
+
+    pub fn to_chrono(self) -> DateTime<Utc> {
+        Utc.timestamp_micros(self.0).single().unwrap_or_default()
+    }
+
+    /// `2026-04-15T08:00:00.000000Z`, always 27 bytes.
+    pub fn to_text(self) -> String {
+        self.to_chrono().to_rfc3339_opts(SecondsFormat::Micros, true)
+    }
+
+    /// Reads exactly the form that [`Timestamp::to_text`] writes and nothing else; used on signed bytes,
+    /// where a second spelling of the same instant would be a second body.
+    pub fn parse_exact(text: &[u8]) -> Option<Self> {
+        if text.len() != TEXT_BYTES || text[26] != b'Z' {
+            return None;
+        }
+        let digits = |from: usize, to: usize| -> Option<u32> {
+            text[from..to].iter().try_fold(0u32, |sum, b| b.is_ascii_digit().then(|| sum * 10 + u32::from(b - b'0')))
+        };
+        let separators = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'.')];
+        if separators.iter().any(|(at, byte)| text[*at] != *byte) {
+            return None;
+        }
+        let year = i32::try_from(digits(0, 4)?).ok()?;
+        let date = NaiveDate::from_ymd_opt(year, digits(5, 7)?, digits(8, 10)?)?;
+        let time = date.and_hms_micro_opt(digits(11, 13)?, digits(14, 16)?, digits(17, 19)?, digits(20, 26)?)?;
+        Some(Self(time.and_utc().timestamp_micros()))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_text())
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse_rfc3339(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn text_form_is_exact_and_sorts_like_time(a in MICROS_MIN..MICROS_MAX, b in MICROS_MIN..MICROS_MAX) {
+            let (a, b) = (Timestamp::from_micros(a), Timestamp::from_micros(b));
+            prop_assert_eq!(a.to_text().len(), TEXT_BYTES);
+            prop_assert_eq!(Timestamp::parse_exact(a.to_text().as_bytes()), Some(a));
+            prop_assert_eq!(Timestamp::parse_rfc3339(&a.to_text()).ok(), Some(a));
+            prop_assert_eq!(a.cmp(&b), a.to_text().cmp(&b.to_text()));
+        }
+    }
+
+    #[test]
+    fn other_spellings_are_not_exact() {
+        for text in [
+            "2026-04-15T08:00:00.000000+00:00",
+            "2026-04-15 08:00:00.000000Z",
+            "2026-02-30T08:00:00.000000Z",
+            "2026-04-15T08:00:60.000000Z",
+            "2026-04-15t08:00:00.000000Z",
+        ] {
+            assert_eq!(Timestamp::parse_exact(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn people_may_write_ages_and_dates() {
+        let now = Timestamp::parse_rfc3339("2026-04-15T08:00:00Z").expect("a time");
+        let week = Timestamp::parse_human("7d", now).expect("an age");
+        assert_eq!(week.to_text(), "2026-04-08T08:00:00.000000Z");
+        assert_eq!(Timestamp::parse_human("2026-04-01", now).expect("a date").to_text(), "2026-04-01T00:00:00.000000Z");
+        assert!(Timestamp::parse_human("yesterdayish", now).is_err());
+    }
+}

@@ -1,0 +1,15 @@
+//! The text of a metrics page. One registry per daemon, so several can live in one process.
+
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+
+/// OpenMetrics text, which Prometheus reads.
+pub fn page(registry: &Registry) -> Response {
+    let mut text = String::new();
+    if encode(&mut text, registry).is_err() {
+        return axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    }
+    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+}

@@ -1,0 +1,9 @@
+//! Plumbing of both daemons: time, certificate identity, TLS, the accept loop, logging.
+
+pub mod clock;
+pub mod files;
+pub mod identity;
+pub mod metrics;
+pub mod serve;
+pub mod telemetry;
+pub mod tls;

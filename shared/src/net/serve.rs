@@ -1,0 +1,241 @@
+//! The accept loops: TLS for peers and people, a Unix socket for the machine itself.
+//!
+//! Every handshake runs in its own task with a time limit, so a silent client blocks nobody; every
+//! connection's certificate is checked again when the material changes and every half minute, so a
+//! revocation also reaches connections that are already open.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use rustls_pki_types::{CertificateDer, UnixTime};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::Service as _;
+
+use super::identity::Identity;
+use super::tls::{ClientAuth, Material, TlsStore};
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// Requests under way may finish for this long after a stop was asked for.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECTIONS_MAX: usize = 1_024;
+/// Unacknowledged bytes per stream and per connection: bounds the memory that a slow reader can take.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+
+/// Who is at the other end of a TLS connection; a request extension.
+#[derive(Debug, Clone)]
+pub struct TlsPeer {
+    pub address: SocketAddr,
+    /// Present when the peer showed a certificate, which was then checked.
+    pub identity: Option<Identity>,
+}
+
+/// Who is at the other end of a Unix socket, as the kernel says; a request extension.
+#[derive(Debug, Clone, Copy)]
+pub struct UnixPeer {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// Serves `app` over TLS until `shutdown`, then drains.
+pub async fn serve_tls(
+    listener: TcpListener,
+    tls: Arc<TlsStore>,
+    auth: ClientAuth,
+    app: Router,
+    shutdown: CancellationToken,
+) {
+    let tasks = TaskTracker::new();
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let (stream, address) = match accept(listener.accept(), &shutdown).await {
+            Next::Connection(connection) => connection,
+            Next::Failed => continue,
+            Next::Stop => break,
+        };
+        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+            tracing::warn!(%address, "connection refused: {CONNECTIONS_MAX} are open");
+            continue;
+        };
+        let (tls, app, shutdown) = (Arc::clone(&tls), app.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            serve_tls_connection(stream, address, &tls, auth, app, shutdown).await;
+            drop(permit);
+        });
+    }
+    drain(&tasks).await;
+}
+
+/// Serves `app` on a Unix socket until `shutdown`, then drains.
+pub async fn serve_unix(listener: UnixListener, app: Router, shutdown: CancellationToken) {
+    let tasks = TaskTracker::new();
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let (stream, _) = match accept(listener.accept(), &shutdown).await {
+            Next::Connection(connection) => connection,
+            Next::Failed => continue,
+            Next::Stop => break,
+        };
+        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
+        let Ok(credentials) = stream.peer_cred() else { continue };
+        let peer = UnixPeer { uid: credentials.uid(), gid: credentials.gid() };
+        let (app, shutdown) = (app.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            serve_connection(stream, peer, app, shutdown, std::future::pending()).await;
+            drop(permit);
+        });
+    }
+    drain(&tasks).await;
+}
+
+enum Next<T> {
+    Connection(T),
+    Failed,
+    Stop,
+}
+
+/// The next connection. A failing accept (too many open files) waits a moment, so it cannot spin.
+async fn accept<T>(accepting: impl Future<Output = std::io::Result<T>>, shutdown: &CancellationToken) -> Next<T> {
+    tokio::select! {
+        accepted = accepting => match accepted {
+            Ok(connection) => Next::Connection(connection),
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                Next::Failed
+            }
+        },
+        () = shutdown.cancelled() => Next::Stop,
+    }
+}
+
+async fn drain(tasks: &TaskTracker) {
+    tasks.close();
+    if tokio::time::timeout(DRAIN_TIMEOUT, tasks.wait()).await.is_err() {
+        tracing::warn!(open = tasks.len(), "connections did not finish in time and are cut");
+    }
+}
+
+async fn serve_tls_connection(
+    stream: TcpStream,
+    address: SocketAddr,
+    tls: &TlsStore,
+    auth: ClientAuth,
+    app: Router,
+    shutdown: CancellationToken,
+) {
+    let config = match tls.current().server_config(auth) {
+        Ok(config) => config,
+        Err(error) => {
+            tracing::error!(%error, "no TLS configuration can be made");
+            return;
+        }
+    };
+    let _ = stream.set_nodelay(true);
+    let handshake = TlsAcceptor::from(Arc::new(config)).accept(stream);
+    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::info!(%address, %error, "TLS handshake refused");
+            return;
+        }
+        Err(_) => {
+            tracing::info!(%address, "TLS handshake timed out");
+            return;
+        }
+    };
+    let chain: Option<Vec<CertificateDer<'static>>> =
+        stream.get_ref().1.peer_certificates().map(|chain| chain.iter().map(|c| c.clone().into_owned()).collect());
+    let identity = match chain.as_deref().and_then(|chain| chain.first()).map(|first| Identity::of_certificate(first)) {
+        None => None,
+        Some(Ok(identity)) => Some(identity),
+        Some(Err(error)) => {
+            tracing::info!(%address, %error, "peer refused");
+            return;
+        }
+    };
+    let peer = TlsPeer { address, identity };
+    let distrusted = distrusted(tls.subscribe(), auth, chain, address);
+    serve_connection(stream, peer, app, shutdown, distrusted).await;
+}
+
+/// Resolves when the peer's certificate no longer holds: revoked, expired, or another authority.
+async fn distrusted(
+    mut material: tokio::sync::watch::Receiver<Arc<Material>>,
+    auth: ClientAuth,
+    chain: Option<Vec<CertificateDer<'static>>>,
+    address: SocketAddr,
+) {
+    let Some(chain) = chain else { return std::future::pending().await };
+    let Some((first, intermediates)) = chain.split_first() else { return std::future::pending().await };
+    loop {
+        tokio::select! {
+            changed = material.changed() => if changed.is_err() { return std::future::pending().await },
+            () = tokio::time::sleep(RECHECK_INTERVAL) => {}
+        }
+        let verifier = material.borrow_and_update().client_verifier(auth);
+        let verdict = verifier.and_then(|v| v.verify_client_cert(first, intermediates, UnixTime::now()).map(|_| ()));
+        if let Err(error) = verdict {
+            tracing::warn!(%address, %error, "open connection closed: the peer's certificate no longer holds");
+            return;
+        }
+    }
+}
+
+async fn serve_connection<S, P>(
+    stream: S,
+    peer: P,
+    app: Router,
+    shutdown: CancellationToken,
+    cut: impl Future<Output = ()>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    P: Clone + Send + Sync + 'static,
+{
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        app.clone().call(request.map(Body::new))
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let mut cut = std::pin::pin!(cut);
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "connection ended");
+                }
+                return;
+            }
+            () = shutdown.cancelled(), if !draining => {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = cut.as_mut() => return,
+        }
+    }
+}
