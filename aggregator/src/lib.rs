@@ -1,1 +1,147 @@
+//! The reader: asks every node of the roster, merges what they answer, checks every row, and says by name
+//! who did not answer. Keeps no rows and no second kind of log.
 
+mod api;
+mod audit;
+pub mod config;
+mod fanout;
+mod link;
+mod member;
+mod merge;
+mod metrics;
+mod page;
+mod query;
+mod read;
+mod stream;
+pub mod tokens;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use piperoll_client::SocketClient;
+use piperoll_shared::log::cursor::CursorKey;
+use piperoll_shared::net::identity::{Identity, Kind};
+use piperoll_shared::net::serve::serve_tls;
+use piperoll_shared::net::tls::{ClientAuth, TlsError, TlsStore};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use api::App;
+use audit::Audit;
+use config::{AggregatorConfig, Limits};
+use link::Link;
+use member::Member;
+use tokens::{TokenError, TokenStore};
+
+pub use api::openapi_json;
+
+/// Why an aggregator did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error("the certificate names {found}, but this aggregator is {expected}; copy the folder that was made for it")]
+    Identity { found: String, expected: String },
+    #[error("cannot listen on {place}: {source}")]
+    Listen { place: String, source: std::io::Error },
+    #[error("{path}: {source}; the aggregator keeps its cursor key and tokens there")]
+    State { path: std::path::PathBuf, source: std::io::Error },
+    #[error("the node's socket cannot be used: {0}")]
+    Audit(#[from] piperoll_client::ClientError),
+}
+
+/// The nodes, and how they are read.
+pub(crate) struct Cluster {
+    /// In the order of their ids, which the merge relies on.
+    pub(crate) members: Vec<Arc<Member>>,
+    pub(crate) limits: Limits,
+    pub(crate) cursor_key: CursorKey,
+}
+
+/// An aggregator with its listener bound; nothing is served yet.
+pub struct Aggregator {
+    app: Arc<App>,
+    tls: Arc<TlsStore>,
+    listener: TcpListener,
+    config: AggregatorConfig,
+}
+
+impl Aggregator {
+    pub async fn bind(config: AggregatorConfig) -> Result<Self, StartError> {
+        let tls = TlsStore::load(config.files.clone())?;
+        let identity = tls.current().identity.clone();
+        if identity != config.identity() {
+            return Err(StartError::Identity { found: identity.to_string(), expected: config.identity().to_string() });
+        }
+        let state = |source| StartError::State { path: config.state_dir.clone(), source };
+        let cursor_key = load_cursor_key(&config.state_dir).map_err(state)?;
+        let tokens = TokenStore::open(&config.state_dir)?;
+        let listener = TcpListener::bind(&config.listen)
+            .await
+            .map_err(|source| StartError::Listen { place: config.listen.clone(), source })?;
+        let members = config
+            .roster
+            .iter()
+            .map(|node| {
+                let expected = Identity::new(&config.cluster, Kind::Node, &node.id);
+                let link = Link::new(node.address.clone(), expected, Arc::clone(&tls), config.limits.connect);
+                Arc::new(Member::new(node.clone(), link))
+            })
+            .collect();
+        let cluster = Cluster { members, limits: config.limits, cursor_key };
+        let audit = Audit::new(SocketClient::new(&config.audit_socket)?);
+        let app = Arc::new(App::new(cluster, tokens, audit, &config));
+        Ok(Self { app, tls, listener, config })
+    }
+
+    /// Serves until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut background = tokio::task::JoinSet::new();
+        background.spawn(Arc::clone(&self.tls).watch());
+        for member in &self.app.cluster.members {
+            let member = Arc::clone(member);
+            background.spawn(async move { member.watch().await });
+        }
+        let app = Arc::clone(&self.app);
+        background.spawn(async move { app.audit.flush_refusals().await });
+        tracing::info!(
+            aggregator = %self.config.id, listen = %self.config.listen, nodes = self.app.cluster.members.len(),
+            "aggregator ready"
+        );
+        serve_tls(self.listener, Arc::clone(&self.tls), ClientAuth::Optional, api::routes(&self.app), shutdown).await;
+        self.app.audit.flush_now().await;
+        background.shutdown().await;
+        tracing::info!(aggregator = %self.config.id, "aggregator stopped");
+    }
+}
+
+/// Made once; cursors handed out before a restart stay good.
+fn load_cursor_key(dir: &Path) -> std::io::Result<CursorKey> {
+    use std::io::Write as _;
+    use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+
+    if !dir.exists() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    }
+    let path = dir.join("cursor.key");
+    let mut secret = zeroize::Zeroizing::new([0u8; 32]);
+    match piperoll_shared::net::files::read_private(&path) {
+        Ok(bytes) => {
+            hex::decode_to_slice(bytes.trim_ascii(), secret.as_mut_slice()).map_err(|_| {
+                std::io::Error::other("cursor.key is not 64 hexadecimal digits; remove it to make a new one")
+            })?;
+        }
+        Err(piperoll_shared::net::files::FileError::Io { source, .. })
+            if source.kind() == std::io::ErrorKind::NotFound =>
+        {
+            getrandom::fill(secret.as_mut_slice()).map_err(|e| std::io::Error::other(e.to_string()))?;
+            let mut file = std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path)?;
+            file.write_all(hex::encode(secret.as_slice()).as_bytes())?;
+            file.sync_all()?;
+        }
+        Err(error) => return Err(std::io::Error::other(error.to_string())),
+    }
+    Ok(CursorKey::new(&secret))
+}

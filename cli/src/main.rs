@@ -2,13 +2,14 @@
 
 mod args;
 mod cluster;
-
+mod demo;
 mod exit;
 mod import;
 mod local;
-
+mod remote;
 mod serve;
 mod show;
+mod token;
 
 use clap::Parser as _;
 
@@ -46,7 +47,12 @@ async fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Cluster(command) => cluster::run(command),
         Command::Node(command) => local::run(command).await,
         Command::Aggregator(command) => serve::aggregator(command).await,
-        _ => anyhow::bail!("later"),
+        Command::Demo(args) => demo::run(args).await,
+        Command::Query(args) => remote::query(args).await,
+        Command::Show(args) => remote::show(args).await,
+        Command::Export(args) => remote::export(args).await,
+        Command::Verify(args) => remote::verify(args).await,
+        Command::Nodes(args) => remote::nodes(args).await,
     }
 }
 

@@ -2,7 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use anyhow::Context as _;
+use piperoll_aggregator::Aggregator;
+use piperoll_aggregator::config::AggregatorConfig;
 use piperoll_node::Node;
 use piperoll_node::config::NodeConfig;
 use piperoll_shared::net::clock::SystemClock;
@@ -11,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::AggregatorCommand;
 use crate::exit::Exit;
+
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
 
 pub(crate) async fn node(config: &Path) -> anyhow::Result<Exit> {
     let config = NodeConfig::load(config)?;
@@ -22,8 +28,52 @@ pub(crate) async fn node(config: &Path) -> anyhow::Result<Exit> {
     Ok(Exit::Complete)
 }
 
-pub(crate) async fn aggregator(_command: AggregatorCommand) -> anyhow::Result<Exit> {
-    anyhow::bail!("not built")
+pub(crate) async fn aggregator(command: AggregatorCommand) -> anyhow::Result<Exit> {
+    match command {
+        AggregatorCommand::Serve { config } => serve_aggregator(&config).await,
+        AggregatorCommand::Health { config } => health(&config).await,
+        AggregatorCommand::Token(command) => crate::token::run(command).await,
+    }
+}
+
+/// The embedded node starts first and stops last: the aggregator's own entries need somewhere to go.
+async fn serve_aggregator(config: &Path) -> anyhow::Result<Exit> {
+    let config = AggregatorConfig::load(config)?;
+    telemetry::start(config.log_format);
+    let shutdown = CancellationToken::new();
+    let node_shutdown = CancellationToken::new();
+    let node = match &config.embedded_node {
+        None => None,
+        Some(path) => {
+            let node_config = NodeConfig::load(path).context("the embedded node")?;
+            let node = Node::bind(node_config, Arc::new(SystemClock)).await.context("the embedded node")?;
+            Some(tokio::spawn(node.run(node_shutdown.clone())))
+        }
+    };
+    let aggregator = Aggregator::bind(config).await;
+    let served = match aggregator {
+        Ok(aggregator) => {
+            stop_on_signal(&shutdown)?;
+            aggregator.run(shutdown).await;
+            Ok(Exit::Complete)
+        }
+        Err(error) => Err(error.into()),
+    };
+    node_shutdown.cancel();
+    if let Some(node) = node {
+        let _ = node.await;
+    }
+    served
+}
+
+/// Asks the aggregator on this machine, trusting only this cluster's authority.
+async fn health(config: &Path) -> anyhow::Result<Exit> {
+    let config = AggregatorConfig::load(config)?;
+    let port = config.listen.rsplit_once(':').map_or("7400", |(_, port)| port);
+    let client = crate::remote::https_client(Some(&config.files.ca))?;
+    let answer = client.get(format!("https://127.0.0.1:{port}/readyz")).timeout(HEALTH_TIMEOUT).send().await?;
+    anyhow::ensure!(answer.status().is_success(), "{}", answer.text().await?);
+    Ok(Exit::Complete)
 }
 
 /// SIGTERM and Ctrl-C ask for an orderly end.

@@ -1,1 +1,78 @@
-//! later
+//! `piperoll aggregator token`: works on the token file, so it needs no token itself.
+
+use std::path::Path;
+
+use piperoll_aggregator::config::AggregatorConfig;
+use piperoll_aggregator::tokens::TokenStore;
+use piperoll_client::SocketClient;
+use piperoll_shared::api::aggregator::Role;
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use serde_json::json;
+
+use crate::args::{RoleArg, TokenCommand};
+use crate::exit::Exit;
+
+impl From<RoleArg> for Role {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::Viewer => Self::Viewer,
+            RoleArg::Auditor => Self::Auditor,
+            RoleArg::Admin => Self::Admin,
+        }
+    }
+}
+
+pub(crate) async fn run(command: TokenCommand) -> anyhow::Result<Exit> {
+    match command {
+        TokenCommand::Create { config, name, role, expires } => {
+            let (store, config) = open(&config.config)?;
+            let now = SystemClock.now();
+            let expires = expires.as_deref().map(|text| Timestamp::parse_expiry(text, now)).transpose()?;
+            let created = store.create(&name, role.into(), expires, now)?;
+            record(
+                &config,
+                "audit.token_create",
+                json!({ "token_name": name, "role": created.info.role, "expires": created.info.expires }),
+            )
+            .await;
+            eprintln!("This is the only time the token is shown:");
+            println!("{}", created.token);
+        }
+        TokenCommand::List { config } => {
+            for token in open(&config.config)?.0.list()? {
+                let role = format!("{:?}", token.role).to_lowercase();
+                let expires = token.expires.map_or("never expires".to_owned(), |t| format!("expires {t}"));
+                println!("{:<24} {role:<8} created {}  {expires}", token.name, token.created);
+            }
+        }
+        TokenCommand::Revoke { config, name } => {
+            let (store, config) = open(&config.config)?;
+            store.revoke(&name)?;
+            record(&config, "audit.token_revoke", json!({ "token_name": name })).await;
+            println!("{name} revoked");
+        }
+    }
+    Ok(Exit::Complete)
+}
+
+fn open(config: &Path) -> anyhow::Result<(TokenStore, AggregatorConfig)> {
+    let config = AggregatorConfig::load(config)?;
+    Ok((TokenStore::open(&config.state_dir)?, config))
+}
+
+/// A change of tokens is an entry too. With the node down it cannot be one, and the admin is told.
+async fn record(config: &AggregatorConfig, action: &str, details: serde_json::Value) {
+    let uid = nix::unistd::getuid();
+    let entry = json!({
+        "category": "audit", "action": action, "outcome": "success", "user": format!("uid {uid}"), "auth_method": "local",
+        "description": "changed on the command line", "details": details,
+    });
+    let recorded = match SocketClient::new(&config.audit_socket) {
+        Ok(node) => node.append(&entry).await.map(|_| ()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = recorded {
+        eprintln!("warning: this change is in the token file but not in the log: {error}");
+    }
+}

@@ -6,6 +6,8 @@ mod place;
 mod read;
 mod verify;
 
+pub(crate) use verify::progress_bar;
+
 use crate::args::NodeCommand;
 use crate::exit::Exit;
 

@@ -61,6 +61,7 @@ fn request(query: &QueryArgs, order: Order, limit: Option<u64>) -> anyhow::Resul
         order,
         limit,
         after: None,
+        from_seq: None,
         head: None,
         generation: None,
     })
@@ -84,26 +85,22 @@ pub(super) async fn query(args: LocalQueryArgs) -> anyhow::Result<Exit> {
 
 pub(super) async fn show(args: &PlaceArgs, seq: u64, output: OutputArgs) -> anyhow::Result<Exit> {
     let place = Place::find(args).await?;
-    let all = QueryArgs { filter: vec![format!("seq:{seq}")], from: "0001-01-01".to_owned(), to: "now".to_owned() };
+    let all = QueryArgs { filter: Vec::new(), from: "0001-01-01".to_owned(), to: "now".to_owned() };
     let mut request = request(&all, Order::Asc, None)?;
+    request.from_seq = Some(seq);
     request.head = Some(seq);
     let mut found = false;
     let mut violated = false;
     let lines = place.scan(request).await?;
     each_row(lines, |line| {
-        // Violated rows come whatever the filter says; only the one asked for is shown.
-        let view = EntryView::parse(line.entry.get().as_bytes()).unwrap_or_default();
-        let at = line.found_at.as_ref().map_or(view.seq, |place| place.seq);
-        if at == seq {
-            found = true;
-            violated |= line.integrity != Integrity::Ok;
-            if output.as_json() {
-                println!("{}", serde_json::json!({
-                    "entry": line.entry, "signature": line.signature, "integrity": line.integrity, "witnessed": line.witnessed,
-                }));
-            } else {
-                anstream::print!("{}", detail(line));
-            }
+        found = true;
+        violated |= line.integrity != Integrity::Ok;
+        if output.as_json() {
+            let mut text = Vec::new();
+            as_row(line).write_json(&mut text);
+            println!("{}", String::from_utf8_lossy(&text));
+        } else {
+            anstream::print!("{}", detail(line));
         }
         Ok(())
     })
@@ -132,14 +129,15 @@ pub(super) async fn export(args: &PlaceArgs, query: &QueryArgs, format: ExportFo
     Ok(read.exit())
 }
 
-fn as_row(line: &RowLine<'_>) -> Row {
+fn as_row<'a>(line: &'a RowLine<'_>) -> Row<'a> {
     let body = line.entry.get();
     Row {
         // A violated body that is not JSON any more travels as a string.
-        body: serde_json::from_str::<String>(body).unwrap_or_else(|_| body.to_owned()).into_bytes(),
-        mac: hex::decode(&line.signature).unwrap_or_default(),
+        body: serde_json::from_str::<String>(body)
+            .map_or_else(|_| body.as_bytes().into(), |text| text.into_bytes().into()),
+        mac: hex::decode(&line.signature).unwrap_or_default().into(),
         integrity: line.integrity,
-        reason: line.reason.clone(),
+        reason: line.reason.as_deref().map(Into::into),
         found_at: line.found_at.clone(),
     }
 }

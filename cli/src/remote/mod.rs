@@ -1,1 +1,41 @@
-//! later
+//! `piperoll query|show|export|verify|nodes`: reading through the aggregator.
+
+mod connection;
+mod export;
+mod nodes;
+mod query;
+mod verify;
+
+pub(crate) use connection::https_client;
+pub(crate) use export::export;
+pub(crate) use nodes::nodes;
+pub(crate) use query::{query, show};
+pub(crate) use verify::verify;
+
+use piperoll_shared::api::aggregator::{Envelope, Status};
+
+use crate::exit::Exit;
+use crate::show::{envelope_summary, node_table};
+
+/// The exit code that agrees with an answer.
+pub(crate) fn exit_of(envelope: &Envelope) -> Exit {
+    let invalid = envelope.nodes.iter().any(|node| node.status == Status::Invalid || node.invalid > 0);
+    let gave = |status| matches!(status, Status::Ok | Status::Invalid | Status::Incomplete | Status::Pruned);
+    if invalid {
+        Exit::Violation
+    } else if envelope.complete {
+        Exit::Complete
+    } else if envelope.nodes.iter().any(|node| gave(node.status)) {
+        Exit::Incomplete
+    } else {
+        Exit::Nothing
+    }
+}
+
+/// The node table and the statement, on stderr.
+fn report(envelope: &Envelope) -> Exit {
+    anstream::eprintln!();
+    anstream::eprint!("{}", node_table(&envelope.nodes));
+    anstream::eprintln!("{}", envelope_summary(envelope));
+    exit_of(envelope)
+}

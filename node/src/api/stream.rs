@@ -122,12 +122,12 @@ fn write_batch(app: &App, form: Form, scan: &Scan, batch: &Batch, out: &mut Vec<
     }
 }
 
-fn local_row(node_id: &str, row: &StoredRow) -> Row {
+fn local_row<'a>(node_id: &str, row: &'a StoredRow) -> Row<'a> {
     Row {
-        body: row.body.clone(),
-        mac: row.mac.clone(),
+        body: row.body.as_slice().into(),
+        mac: row.mac.as_slice().into(),
         integrity: row.checked.integrity,
-        reason: row.checked.reason.map(str::to_owned),
+        reason: row.checked.reason.map(Into::into),
         found_at: (row.checked.integrity != Integrity::Ok)
             .then(|| FoundAt { node_id: node_id.to_owned(), seq: row.seq }),
     }
@@ -135,7 +135,7 @@ fn local_row(node_id: &str, row: &StoredRow) -> Row {
 
 impl StoredRow {
     /// The row as people read it, with the place it was found at when that cannot be read from it.
-    pub fn to_row(&self, node_id: &str) -> Row {
+    pub fn to_row(&self, node_id: &str) -> Row<'_> {
         local_row(node_id, self)
     }
 }

@@ -119,7 +119,8 @@ impl Scan {
         };
         if let Some(head) = head {
             for (from, to) in eras(conn, head + 1)? {
-                let (from, to) = narrow(conn, from, to, request)?;
+                let from = from.max(request.from_seq.unwrap_or(0));
+                let (from, to) = if from < to { narrow(conn, from, to, request)? } else { (from, to) };
                 if from < to {
                     scan.runs.push(Run { from, to, buffer: VecDeque::new() });
                 }

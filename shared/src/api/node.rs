@@ -76,6 +76,9 @@ pub struct ScanRequest {
     /// against one node's rows it shrinks to `(timestamp, seq)`, which the reader works out.
     #[serde(default)]
     pub after: Option<Position>,
+    /// No row below this seq.
+    #[serde(default)]
+    pub from_seq: Option<u64>,
     /// The snapshot: no row above it. None means the head at the moment of asking.
     #[serde(default)]
     pub head: Option<u64>,

@@ -61,7 +61,7 @@ pub fn header() -> Vec<u8> {
 }
 
 /// One row as a CSV line with its line end.
-pub fn write_row(row: &Row, out: &mut Vec<u8>) {
+pub fn write_row(row: &Row<'_>, out: &mut Vec<u8>) {
     let view = EntryView::parse(&row.body).unwrap_or_default();
     let signature = hex::encode(&row.mac);
     let (seq, era) = (view.seq.to_string(), view.era.to_string());
@@ -132,8 +132,8 @@ mod tests {
     #[test]
     fn formulas_are_neutralised_and_nine_columns_lead() {
         let row = Row {
-            body: br#"{"v":1,"node_id":"mx1","seq":1,"id":"x","user":"=cmd()","action":"auth.login","outcome":"denied","user_agent":"a,\"b\""}"#.to_vec(),
-            mac: vec![0xab],
+            body: Cow::Borrowed(br#"{"v":1,"node_id":"mx1","seq":1,"id":"x","user":"=cmd()","action":"auth.login","outcome":"denied","user_agent":"a,\"b\""}"#),
+            mac: Cow::Borrowed(&[0xab]),
             integrity: Integrity::Ok,
             reason: None,
             found_at: None,

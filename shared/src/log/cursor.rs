@@ -46,6 +46,8 @@ pub struct Head {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incomplete {
     pub node_id: NodeId,
+    /// The status it had then, as written in answers.
+    pub status: String,
     pub reason: String,
 }
 

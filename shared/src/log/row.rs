@@ -1,5 +1,7 @@
 //! A row as people and programs read it: the body verbatim, and beside it what was concluded.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -11,11 +13,11 @@ use super::verify::Integrity;
 /// A violated body that is no longer JSON stands as a JSON string, so the line stays readable and nothing
 /// is dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    pub body: Vec<u8>,
-    pub mac: Vec<u8>,
+pub struct Row<'a> {
+    pub body: Cow<'a, [u8]>,
+    pub mac: Cow<'a, [u8]>,
     pub integrity: Integrity,
-    pub reason: Option<String>,
+    pub reason: Option<Cow<'a, str>>,
     /// Where a violated row was found; its own bytes cannot be believed.
     pub found_at: Option<FoundAt>,
 }
@@ -27,7 +29,7 @@ pub struct FoundAt {
     pub seq: u64,
 }
 
-impl Row {
+impl Row<'_> {
     /// Appends the row's JSON, without a line end.
     pub fn write_json(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"entry\":");

@@ -76,6 +76,14 @@ impl Timestamp {
             .map_err(|_| TimeError { text: text.chars().take(64).collect() })
     }
 
+    /// When something ends: RFC 3339, a date, or a time *from now* such as `90d`.
+    pub fn parse_expiry(text: &str, now: Self) -> Result<Self, TimeError> {
+        if let Ok(ahead) = humantime::parse_duration(text.trim()) {
+            return Ok(now.plus_micros(i64::try_from(ahead.as_micros()).unwrap_or(i64::MAX)));
+        }
+        Self::parse_human(text, now)
+    }
+
     fn from_date(date: NaiveDate) -> Self {
         let midnight = date.and_hms_opt(0, 0, 0).unwrap_or_default();
         Self::from_micros(midnight.and_utc().timestamp_micros())

@@ -121,14 +121,24 @@ impl Material {
         builder.build().map_err(|e| rustls::Error::General(e.to_string()))
     }
 
-    /// Our side of a connection that we open to exactly this peer.
-    pub fn client_config(&self, expected: &Identity) -> Result<ClientConfig, rustls::Error> {
-        let verifier = PeerVerifier {
+    fn peer_verifier(&self, expected: &Identity) -> PeerVerifier {
+        PeerVerifier {
             roots: Arc::clone(&self.roots),
             crls: self.crls.clone(),
             expected: expected.clone(),
             provider: provider(),
-        };
+        }
+    }
+
+    /// Checks the chain of a peer that we are connected to once more; in words what is wrong with it.
+    pub fn check_peer(&self, expected: &Identity, chain: &[CertificateDer<'_>]) -> Result<(), String> {
+        let (first, intermediates) = chain.split_first().ok_or_else(|| "no certificate".to_owned())?;
+        self.peer_verifier(expected).check(first, intermediates, UnixTime::now())
+    }
+
+    /// Our side of a connection that we open to exactly this peer.
+    pub fn client_config(&self, expected: &Identity) -> Result<ClientConfig, rustls::Error> {
+        let verifier = self.peer_verifier(expected);
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()

@@ -1,0 +1,55 @@
+//! The one table from errors to HTTP.
+
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use piperoll_shared::api::problem::Problem;
+
+use crate::query::QueryError;
+use crate::tokens::TokenError;
+
+/// An answer that is an error.
+#[derive(Debug)]
+pub(super) struct ApiError(Problem);
+
+/// What an error answer was about, for the entry that records it.
+#[derive(Debug, Clone)]
+pub(super) struct RefusalReason(pub(super) String);
+
+impl ApiError {
+    pub(super) fn new(status: u16, code: &str, detail: impl Into<String>) -> Self {
+        Self(Problem::new(status, code, detail))
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_string(&self.0).unwrap_or_default();
+        let mut response = (status, [(CONTENT_TYPE, Problem::MEDIA_TYPE)], body).into_response();
+        response.extensions_mut().insert(RefusalReason(self.0.code));
+        response
+    }
+}
+
+impl From<QueryError> for ApiError {
+    fn from(error: QueryError) -> Self {
+        Self::new(400, error.code(), error.to_string())
+    }
+}
+
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        let (status, code) = match &error {
+            TokenError::Exists(_) => (409, "token_exists"),
+            TokenError::NotFound(_) => (404, "no_such_token"),
+            TokenError::Name | TokenError::Expired(_) => (400, "bad_token_request"),
+            TokenError::Full => (429, "too_many_tokens"),
+            TokenError::Io { .. } | TokenError::Content { .. } => {
+                tracing::error!(%error, "the token file cannot be used");
+                return Self::new(500, "token_file", "the token file cannot be used; the aggregator's log says why");
+            }
+        };
+        Self::new(status, code, error.to_string())
+    }
+}

@@ -1,0 +1,235 @@
+//! `/audit-log` and `/verify`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query as Pairs, State};
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use futures::stream;
+use piperoll_shared::api::aggregator::{Envelope, Status};
+use piperoll_shared::api::node::NDJSON;
+use piperoll_shared::log::filter::Filter;
+use piperoll_shared::log::order::Order;
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::App;
+use super::auth::{Caller, Done, Permission};
+use super::error::{ApiError, RefusalReason};
+use crate::page::{Page, page};
+use crate::query::{Format, Query, Require, range};
+use crate::stream::{Output, Stream};
+
+const AUDIT_COMPLETE: HeaderName = HeaderName::from_static("audit-complete");
+/// No scopes yet: everyone who may view may view everything. A cursor is bound to this word.
+const SCOPE_ALL: &str = "all";
+
+/// `GET /audit-log`.
+pub(super) async fn audit_log(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    pairs: Result<Pairs<Vec<(String, String)>>, QueryRejection>,
+) -> Response {
+    let Ok(Pairs(pairs)) = pairs else {
+        return ApiError::new(400, "bad_parameter", "the query string cannot be read").into_response();
+    };
+    let query = match Query::parse(pairs, SystemClock.now(), &app.cluster.cursor_key, SCOPE_ALL) {
+        Ok(query) => query,
+        Err(error) => return with_done(ApiError::from(error), "audit.view", json!({})),
+    };
+    let asked = describe(&query);
+    let (action, permission) = match query.format {
+        Format::Json => ("audit.view", Permission::View),
+        Format::Ndjson | Format::Csv => ("audit.export", Permission::Export),
+    };
+    if let Err(error) = caller.require(permission) {
+        return with_done(error, action, asked);
+    }
+    match query.format {
+        Format::Json => answer_page(page(&app.cluster, &query).await, &query, asked),
+        Format::Ndjson => answer_stream(&app, query, Output::Ndjson, action, asked).await,
+        Format::Csv => answer_stream(&app, query, Output::Csv, action, asked).await,
+    }
+}
+
+fn describe(query: &Query) -> Value {
+    json!({
+        "filter": query.filter.to_string(), "from": query.from, "to": query.to, "order": query.order,
+        "format": format!("{:?}", query.format).to_lowercase(), "continued": query.cursor.is_some(),
+    })
+}
+
+fn with_done(response: impl IntoResponse, action: &'static str, details: Value) -> Response {
+    let mut response = response.into_response();
+    response.extensions_mut().insert(Done { action, details });
+    response
+}
+
+/// What the entry says about the answer.
+fn outcome(mut asked: Value, envelope: &Envelope) -> Value {
+    asked["rows"] = json!(envelope.count);
+    asked["complete"] = json!(envelope.complete);
+    let missing: Vec<&str> = envelope
+        .nodes
+        .iter()
+        .filter(|node| !matches!(node.status, Status::Ok | Status::Excluded))
+        .map(|node| node.node_id.as_str())
+        .collect();
+    asked["not_ok"] = json!(missing);
+    asked
+}
+
+/// 200 for complete or partial; 503 with the same body when the caller wants all or when nobody answered.
+fn status_of(envelope: &Envelope, require: Require) -> (StatusCode, Option<&'static str>) {
+    let gave_rows = |status| matches!(status, Status::Ok | Status::Invalid | Status::Incomplete | Status::Pruned);
+    if require == Require::All && !envelope.complete {
+        (StatusCode::SERVICE_UNAVAILABLE, Some("not_complete"))
+    } else if envelope.expected > 0 && !envelope.nodes.iter().any(|node| gave_rows(node.status)) {
+        (StatusCode::SERVICE_UNAVAILABLE, Some("no_node_answered"))
+    } else {
+        (StatusCode::OK, None)
+    }
+}
+
+fn answer_page(page: Page, query: &Query, asked: Value) -> Response {
+    let (status, refused) = status_of(&page.envelope, query.require);
+    let details = outcome(asked, &page.envelope);
+    let mut body = serde_json::to_vec(&page.envelope).unwrap_or_default();
+    // The envelope is an object; the rows go in verbatim as its last member.
+    body.pop();
+    body.extend_from_slice(b",\"entries\":[");
+    if refused != Some("not_complete") {
+        for (number, row) in page.rows.iter().enumerate() {
+            if number > 0 {
+                body.push(b',');
+            }
+            row.to_row().write_json(&mut body);
+        }
+    }
+    body.extend_from_slice(b"]}");
+    let complete = if page.envelope.complete { "true" } else { "false" };
+    let headers = [(CONTENT_TYPE, "application/json"), (AUDIT_COMPLETE, complete)];
+    let mut response = (status, headers, body).into_response();
+    if let Some(reason) = refused {
+        response.extensions_mut().insert(RefusalReason(reason.to_owned()));
+    }
+    with_done(response, "audit.view", details)
+}
+
+async fn answer_stream(app: &Arc<App>, query: Query, output: Output, action: &'static str, asked: Value) -> Response {
+    let require = query.require;
+    let name = file_name(&query);
+    let stream = Stream::open(&app.cluster, query).await;
+    let opening = stream.opening();
+    let (status, refused) = status_of(&opening, require);
+    let details = outcome(asked, &opening);
+    if let Some(reason) = refused {
+        let headers = [(CONTENT_TYPE, "application/json"), (AUDIT_COMPLETE, "false")];
+        let mut response = (status, headers, Json(opening)).into_response();
+        response.extensions_mut().insert(RefusalReason(reason.to_owned()));
+        return with_done(response, action, details);
+    }
+    let mut headers = HeaderMap::new();
+    let (media, extension) = match output {
+        Output::Csv => ("text/csv; charset=utf-8", "csv"),
+        Output::Ndjson | Output::Check => (NDJSON, "ndjson"),
+    };
+    let partial = if opening.complete { "" } else { "_PARTIAL" };
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    headers.insert(AUDIT_COMPLETE, HeaderValue::from_static(if opening.complete { "pending" } else { "false" }));
+    if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}{partial}.{extension}\"")) {
+        headers.insert(CONTENT_DISPOSITION, value);
+    }
+    let body = Body::from_stream(stream::unfold(stream.run(output), |mut chunks| async move {
+        chunks.recv().await.map(|chunk| (chunk, chunks))
+    }));
+    with_done((headers, body), action, details)
+}
+
+/// `audit-2026-04-15_to_2026-05-12_user-admin`: what is inside, in a name every system accepts.
+fn file_name(query: &Query) -> String {
+    let day = |time: Timestamp| time.to_text()[..10].to_owned();
+    let to = query.to.min(SystemClock.now());
+    let filter: String = query
+        .filter
+        .to_string()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "._".contains(c) { c } else { '-' })
+        .take(80)
+        .collect();
+    let filter = if filter.is_empty() { String::new() } else { format!("_{filter}") };
+    format!("audit-{}_to_{}{filter}", day(query.from), day(to))
+}
+
+/// `GET /audit-log/{node}/{seq}`.
+pub(super) async fn entry(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path((node, seq)): Path<(String, String)>,
+) -> Response {
+    let asked =
+        json!({ "node": node.chars().take(64).collect::<String>(), "seq": seq.chars().take(20).collect::<String>() });
+    match find_entry(&app, &caller, &node, &seq).await {
+        Ok(found) => answer_page(found.0, &found.1, asked),
+        Err(error) => with_done(error, "audit.view", asked),
+    }
+}
+
+async fn find_entry(app: &App, caller: &Caller, node: &str, seq: &str) -> Result<(Page, Query), ApiError> {
+    caller.require(Permission::View)?;
+    let not_found = || ApiError::new(404, "no_such_node", format!("{node:?} is not in the roster"));
+    let member = app.cluster.members.iter().find(|m| m.node.id.as_str() == node).ok_or_else(not_found)?;
+    let seq: u64 = seq.parse().map_err(|_| ApiError::new(400, "bad_seq", format!("{seq:?} is not a row number")))?;
+    let (page, query) = crate::page::one_row(&app.cluster, member, seq).await;
+    let answered = page.envelope.nodes.iter().any(|n| matches!(n.status, Status::Ok | Status::Invalid));
+    if page.rows.is_empty() && answered && page.envelope.complete {
+        return Err(ApiError::new(404, "no_such_entry", format!("{node} has no row {seq}")));
+    }
+    Ok((page, query))
+}
+
+/// What to check; everything by default.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VerifyRequest {
+    /// RFC 3339, a date, or an age.
+    #[serde(default)]
+    from: Option<String>,
+    #[serde(default)]
+    to: Option<String>,
+}
+
+/// `POST /verify`: reads every row of every node in the range and checks it here. The answer is NDJSON: rows
+/// that fail, progress, and the final record.
+pub(super) async fn verify(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    body: axum::body::Bytes,
+) -> Response {
+    let request: Result<VerifyRequest, _> =
+        if body.is_empty() { Ok(VerifyRequest::default()) } else { serde_json::from_slice(&body) };
+    let request = match request {
+        Ok(request) => request,
+        Err(error) => {
+            return with_done(ApiError::new(400, "bad_request", error.to_string()), "audit.verify", json!({}));
+        }
+    };
+    let now = SystemClock.now();
+    let (from, to) = match range(Some(request.from.as_deref().unwrap_or("0001-01-01")), request.to.as_deref(), now) {
+        Ok(range) => range,
+        Err(error) => return with_done(ApiError::from(error), "audit.verify", json!({})),
+    };
+    let query = Query::everything(Filter::default(), from, to, Order::Asc);
+    let asked = describe(&query);
+    if let Err(error) = caller.require(Permission::Verify) {
+        return with_done(error, "audit.verify", asked);
+    }
+    answer_stream(&app, query, Output::Check, "audit.verify", asked).await
+}

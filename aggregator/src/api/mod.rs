@@ -1,0 +1,99 @@
+//! The HTTP interface for people and programs.
+
+mod auth;
+mod error;
+mod log;
+mod nodes;
+mod openapi;
+mod tokens;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use piperoll_shared::api::aggregator::Role;
+
+use super::Cluster;
+use super::audit::Audit;
+use super::config::AggregatorConfig;
+use super::metrics::Metrics;
+use super::tokens::TokenStore;
+
+pub use openapi::openapi_json;
+
+/// What every handler works with.
+pub(crate) struct App {
+    pub(crate) cluster: Cluster,
+    pub(crate) audit: Audit,
+    tokens: TokenStore,
+    users: HashMap<String, Role>,
+    cluster_name: piperoll_shared::log::ids::ClusterName,
+    metrics: Metrics,
+}
+
+impl App {
+    pub(crate) fn new(cluster: Cluster, tokens: TokenStore, audit: Audit, config: &AggregatorConfig) -> Self {
+        Self {
+            cluster,
+            audit,
+            tokens,
+            users: config.users.clone(),
+            cluster_name: config.cluster.clone(),
+            metrics: Metrics::new(),
+        }
+    }
+}
+
+/// Every route. Everything under `/api/v1` needs an identity and leaves one entry, unknown paths included.
+pub(crate) fn routes(app: &Arc<App>) -> Router {
+    let api = Router::new()
+        .route("/audit-log", get(log::audit_log))
+        .route("/audit-log/{node}/{seq}", get(log::entry))
+        .route("/verify", post(log::verify))
+        .route("/nodes", get(nodes::nodes))
+        .route("/tokens", get(tokens::list).post(tokens::create))
+        .route("/tokens/{name}", delete(tokens::revoke))
+        .fallback(|| async { error::ApiError::new(404, "not_found", "there is nothing here; see /api/openapi.json") })
+        .method_not_allowed_fallback(|| async {
+            error::ApiError::new(405, "method_not_allowed", "this path has other methods; see /api/openapi.json")
+        })
+        .layer(middleware::from_fn_with_state(Arc::clone(app), auth::identify_and_record));
+    Router::new()
+        .nest("/api/v1", api)
+        .route("/api/openapi.json", get(openapi))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .layer(middleware::map_response(no_store))
+        .with_state(Arc::clone(app))
+}
+
+/// An answer is about one moment; a cached partial answer would be taken for a whole one later.
+async fn no_store(mut response: Response) -> Response {
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+async fn openapi() -> Response {
+    ([(CONTENT_TYPE, "application/json")], openapi_json()).into_response()
+}
+
+/// Ready when requests can be recorded, because no request is answered that cannot be.
+async fn readyz(State(app): State<Arc<App>>) -> Response {
+    match app.audit.ready().await {
+        Ok(()) => (StatusCode::OK, "ok\n").into_response(),
+        Err(error) => {
+            error::ApiError::new(503, "not_ready", format!("requests cannot be recorded: {error}")).into_response()
+        }
+    }
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> Response {
+    app.metrics.page(&app.cluster.members)
+}

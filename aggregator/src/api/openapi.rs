@@ -1,0 +1,123 @@
+//! The contract as OpenAPI, made from the code; `docs/openapi.json` is compared with it by a test.
+
+use piperoll_shared::api::aggregator::{
+    CreatedToken, Envelope, FinalRecord, NewToken, NodeInfo, NodeReport, NodesAnswer, Role, Status, TokenInfo,
+};
+use piperoll_shared::api::problem::Problem;
+use utoipa::OpenApi;
+
+use super::log::VerifyRequest;
+
+/// The paths, documented apart from the handlers so that these stay readable.
+mod paths {
+    #![expect(dead_code, reason = "these functions carry the documentation of the paths and are never called")]
+    use super::*;
+
+    #[utoipa::path(get, path = "/api/v1/audit-log", tag = "log", params(
+        ("filter" = Option<String>, Query, description = "Filter string; filter keys are accepted as parameters of their own too"),
+        ("from" = Option<String>, Query, description = "RFC 3339, a date, or an age such as 24h; 7d by default"),
+        ("to" = Option<String>, Query, description = "Up to but not including; now by default"),
+        ("order" = Option<String>, Query, description = "desc (default) or asc"),
+        ("format" = Option<String>, Query, description = "json (a page, default), ndjson or csv (a stream; needs auditor or admin)"),
+        ("limit" = Option<usize>, Query, description = "Rows; 50 by default and at most 1,000 for a page"),
+        ("cursor" = Option<String>, Query, description = "next_cursor of the page before"),
+        ("require" = Option<String>, Query, description = "any (default) or all: 503 unless every expected node answers"),
+    ), responses(
+        (status = 200, description = "Complete or partial; header audit-complete says which. Beside the envelope a page has `entries`: rows of {entry, signature, integrity, witnessed}. A stream of NDJSON ends with a final record", body = Envelope),
+        (status = 400, description = "Bad filter, range, parameter or cursor", body = Problem),
+        (status = 401, description = "No, unknown or expired credentials", body = Problem),
+        (status = 403, description = "The role does not allow it", body = Problem),
+        (status = 503, description = "No node answered, or require=all is not met; the same body as 200", body = Envelope),
+    ), security(("bearer" = []), ("certificate" = [])))]
+    pub(super) fn audit_log() {}
+
+    #[utoipa::path(get, path = "/api/v1/audit-log/{node}/{seq}", tag = "log", params(
+        ("node" = String, Path, description = "Node id"),
+        ("seq" = u64, Path, description = "Row number in that node's log"),
+    ), responses(
+        (status = 200, description = "A page of one row", body = Envelope),
+        (status = 404, description = "No such node or row", body = Problem),
+        (status = 503, description = "The node did not answer", body = Envelope),
+    ), security(("bearer" = []), ("certificate" = [])))]
+    pub(super) fn entry() {}
+
+    #[utoipa::path(post, path = "/api/v1/verify", tag = "log", request_body = VerifyRequest, responses(
+        (status = 200, description = "NDJSON: rows that fail, {\"progress\":n}, and a final record", body = FinalRecord),
+        (status = 503, description = "No node answered", body = Envelope),
+    ), security(("bearer" = []), ("certificate" = [])))]
+    pub(super) fn verify() {}
+
+    #[utoipa::path(get, path = "/api/v1/nodes", tag = "nodes", responses(
+        (status = 200, description = "Every node of the roster, asked now", body = NodesAnswer),
+    ), security(("bearer" = []), ("certificate" = [])))]
+    pub(super) fn nodes() {}
+
+    #[utoipa::path(get, path = "/api/v1/tokens", tag = "tokens", responses(
+        (status = 200, description = "Names, roles and expiry", body = Vec<TokenInfo>),
+    ), security(("bearer" = []), ("certificate" = [])))]
+    pub(super) fn list_tokens() {}
+
+    #[utoipa::path(post, path = "/api/v1/tokens", tag = "tokens", request_body = NewToken, responses(
+        (status = 201, description = "The only time the token is seen", body = CreatedToken),
+        (status = 409, description = "The name is taken", body = Problem),
+    ), security(("bearer" = []), ("certificate" = [])))]
+    pub(super) fn create_token() {}
+
+    #[utoipa::path(delete, path = "/api/v1/tokens/{name}", tag = "tokens", params(
+        ("name" = String, Path, description = "Name of the token"),
+    ), responses(
+        (status = 204, description = "Useless from now on"),
+        (status = 404, description = "No such token", body = Problem),
+    ), security(("bearer" = []), ("certificate" = [])))]
+    pub(super) fn revoke_token() {}
+
+    #[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, description = "The process answers")))]
+    pub(super) fn healthz() {}
+
+    #[utoipa::path(get, path = "/readyz", tag = "operations", responses(
+        (status = 200, description = "Requests can be recorded, so they are answered"),
+        (status = 503, description = "They cannot", body = Problem),
+    ))]
+    pub(super) fn readyz() {}
+
+    #[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, description = "OpenMetrics text")))]
+    pub(super) fn metrics() {}
+}
+
+struct Security;
+
+impl utoipa::Modify for Security {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+        let components = openapi.components.get_or_insert_with(Default::default);
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+        let certificate = SecurityScheme::MutualTls {
+            description: Some("A user's certificate of this cluster".to_owned()),
+            extensions: None,
+            deprecated: None,
+        };
+        components.add_security_scheme("certificate", certificate);
+    }
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Piperoll aggregator", description = "One merged, verified timeline of all nodes; the missing ones by name.", license(name = "MIT OR Apache-2.0")),
+    paths(
+        paths::audit_log, paths::entry, paths::verify, paths::nodes, paths::list_tokens, paths::create_token,
+        paths::revoke_token, paths::healthz, paths::readyz, paths::metrics
+    ),
+    components(schemas(
+        Envelope, FinalRecord, NodeReport, NodeInfo, NodesAnswer, Status, Role, TokenInfo, NewToken, CreatedToken, Problem, VerifyRequest
+    )),
+    modifiers(&Security)
+)]
+struct Api;
+
+/// The document, pretty-printed.
+pub fn openapi_json() -> String {
+    let mut text = Api::openapi().to_pretty_json().unwrap_or_default();
+    text.push('\n');
+    text
+}

@@ -1,0 +1,62 @@
+//! `/tokens`: admins make, list and revoke them. A token is in the answer that makes it and nowhere else.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use piperoll_shared::api::aggregator::NewToken;
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use serde_json::{Value, json};
+
+use super::App;
+use super::auth::{Caller, Done, Permission};
+use super::error::ApiError;
+
+fn done(response: impl IntoResponse, action: &'static str, details: Value) -> Response {
+    let mut response = response.into_response();
+    response.extensions_mut().insert(Done { action, details });
+    response
+}
+
+pub(super) async fn list(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
+    let listed = caller.require(Permission::ManageTokens).and_then(|()| Ok(Json(app.tokens.list()?)));
+    done(listed, "audit.token_list", json!({}))
+}
+
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    body: axum::body::Bytes,
+) -> Response {
+    let mut details = json!({});
+    let created = (|| {
+        caller.require(Permission::ManageTokens)?;
+        let new: NewToken = serde_json::from_slice(&body)
+            .map_err(|e| ApiError::new(400, "bad_request", format!("name and role are needed: {e}")))?;
+        details = json!({ "token_name": new.name.chars().take(64).collect::<String>(), "role": new.role, "expires": new.expires });
+        let now = SystemClock.now();
+        let expires = new.expires.as_deref().map(|text| expiry(text, now)).transpose()?;
+        Ok::<_, ApiError>((StatusCode::CREATED, Json(app.tokens.create(&new.name, new.role, expires, now)?)))
+    })();
+    done(created, "audit.token_create", details)
+}
+
+fn expiry(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
+    Timestamp::parse_expiry(text, now).map_err(|e| ApiError::new(400, "bad_expiry", e.to_string()))
+}
+
+pub(super) async fn revoke(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Response {
+    let details = json!({ "token_name": name.chars().take(64).collect::<String>() });
+    let revoked = caller
+        .require(Permission::ManageTokens)
+        .and_then(|()| app.tokens.revoke(&name).map_err(ApiError::from))
+        .map(|()| StatusCode::NO_CONTENT);
+    done(revoked, "audit.token_revoke", details)
+}

@@ -1,0 +1,278 @@
+//! `aggregator.toml` and the roster: what is typed, and the checked value it becomes.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use piperoll_shared::api::aggregator::Role;
+use piperoll_shared::log::ids::{ClusterName, NodeId};
+use piperoll_shared::log::seal::{EpochSecret, KeyRing};
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::files::{self, FileError};
+use piperoll_shared::net::identity::{Identity, Kind};
+use piperoll_shared::net::telemetry::LogFormat;
+use piperoll_shared::net::tls::TlsFiles;
+use serde::Deserialize;
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("{path}: {problem}")]
+    Content { path: PathBuf, problem: String },
+}
+
+/// An aggregator's configuration, ready to use.
+#[derive(Clone)]
+pub struct AggregatorConfig {
+    pub cluster: ClusterName,
+    pub id: NodeId,
+    pub listen: String,
+    pub log_format: LogFormat,
+    pub state_dir: PathBuf,
+    pub files: TlsFiles,
+    pub roster: Vec<RosterNode>,
+    /// What people with a certificate may do.
+    pub users: HashMap<String, Role>,
+    pub limits: Limits,
+    /// Configuration of a node to run in the same process.
+    pub embedded_node: Option<PathBuf>,
+    /// The node that records this aggregator's own entries.
+    pub audit_socket: PathBuf,
+    /// Proxies whose word about the client's address counts; none by default.
+    pub metrics_from: Vec<IpAddr>,
+}
+
+/// One expected node.
+#[derive(Clone)]
+pub struct RosterNode {
+    pub id: NodeId,
+    pub address: String,
+    pub life: Life,
+    pub ring: KeyRing,
+}
+
+/// Whether a node is expected to answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    Active,
+    /// Left for good; missing only for ranges that overlap its life (half-open).
+    Retired {
+        from: Timestamp,
+        to: Timestamp,
+    },
+}
+
+/// Time limits of a fan-out. Timers count waiting for the network only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub connect: Duration,
+    pub first_row: Duration,
+    /// Without a complete frame.
+    pub idle: Duration,
+    /// For a page as a whole.
+    pub page: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(1),
+            first_row: Duration::from_secs(2),
+            idle: Duration::from_secs(2),
+            page: Duration::from_secs(5),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Typed {
+    cluster: ClusterName,
+    id: NodeId,
+    listen: String,
+    #[serde(default)]
+    log_format: LogFormat,
+    state_dir: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+    ca: PathBuf,
+    crl: PathBuf,
+    roster: PathBuf,
+    users: Option<PathBuf>,
+    secrets_dir: PathBuf,
+    embedded_node: Option<PathBuf>,
+    audit_socket: PathBuf,
+    #[serde(default)]
+    limits: TypedLimits,
+    #[serde(default)]
+    metrics_from: Vec<IpAddr>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedLimits {
+    connect_ms: Option<u64>,
+    first_row_ms: Option<u64>,
+    idle_ms: Option<u64>,
+    page_ms: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedRoster {
+    #[serde(default)]
+    node: Vec<TypedNode>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedNode {
+    id: NodeId,
+    address: String,
+    #[serde(default)]
+    status: TypedStatus,
+    first_day: Option<String>,
+    last_day: Option<String>,
+    /// Kept for the record of what the node held; a retired node is not asked for it.
+    #[serde(default, rename = "last_seq")]
+    _last_seq: Option<u64>,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum TypedStatus {
+    #[default]
+    Active,
+    Retired,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedUsers {
+    #[serde(default)]
+    user: Vec<TypedUser>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedUser {
+    name: String,
+    role: Role,
+}
+
+impl AggregatorConfig {
+    /// Reads `aggregator.toml`, the roster, the users and every node's secrets.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let typed: Typed = parse(path)?;
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let base = absolute.parent().unwrap_or(Path::new("/")).to_owned();
+        let roster = load_roster(&base.join(&typed.roster), &base.join(&typed.secrets_dir), &typed.cluster)?;
+        let users = match &typed.users {
+            Some(users) => parse::<TypedUsers>(&base.join(users))?.user.into_iter().map(|u| (u.name, u.role)).collect(),
+            None => HashMap::new(),
+        };
+        let limits = typed.limits.check().map_err(|problem| ConfigError::Content { path: path.to_owned(), problem })?;
+        Ok(Self {
+            cluster: typed.cluster,
+            id: typed.id,
+            listen: typed.listen,
+            log_format: typed.log_format,
+            state_dir: base.join(typed.state_dir),
+            files: TlsFiles {
+                certificate: base.join(typed.certificate),
+                key: base.join(typed.key),
+                ca: base.join(typed.ca),
+                crl: base.join(typed.crl),
+            },
+            roster,
+            users,
+            limits,
+            embedded_node: typed.embedded_node.map(|file| base.join(file)),
+            audit_socket: base.join(typed.audit_socket),
+            metrics_from: typed.metrics_from,
+        })
+    }
+
+    /// Who this aggregator's certificate must say it is.
+    pub fn identity(&self) -> Identity {
+        Identity::new(&self.cluster, Kind::Aggregator, &self.id)
+    }
+}
+
+impl TypedLimits {
+    fn check(&self) -> Result<Limits, String> {
+        let default = Limits::default();
+        let pick = |name: &str, typed: Option<u64>, default: Duration| match typed {
+            None => Ok(default),
+            Some(0) => Err(format!("limits.{name} must be at least 1 millisecond")),
+            Some(ms) => Ok(Duration::from_millis(ms)),
+        };
+        Ok(Limits {
+            connect: pick("connect_ms", self.connect_ms, default.connect)?,
+            first_row: pick("first_row_ms", self.first_row_ms, default.first_row)?,
+            idle: pick("idle_ms", self.idle_ms, default.idle)?,
+            page: pick("page_ms", self.page_ms, default.page)?,
+        })
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
+    let bad = |problem: String| ConfigError::Content { path: path.to_owned(), problem };
+    let text = String::from_utf8(files::read(path)?).map_err(|_| bad("not UTF-8".to_owned()))?;
+    toml::from_str(&text).map_err(|e| bad(e.to_string()))
+}
+
+fn load_roster(path: &Path, secrets: &Path, cluster: &ClusterName) -> Result<Vec<RosterNode>, ConfigError> {
+    let bad = |problem: String| ConfigError::Content { path: path.to_owned(), problem };
+    let typed: TypedRoster = parse(path)?;
+    let mut roster: Vec<RosterNode> = Vec::new();
+    for node in typed.node {
+        if roster.iter().any(|known| known.id == node.id) {
+            return Err(bad(format!("node {} stands here twice", node.id)));
+        }
+        let life = life(&node).map_err(bad)?;
+        let ring = KeyRing::new(cluster.clone(), node.id.clone(), epochs(secrets, &node.id)?);
+        roster.push(RosterNode { id: node.id, address: node.address, life, ring });
+    }
+    if roster.is_empty() {
+        return Err(bad("the roster names no node; add one with `piperoll cluster add-node`".to_owned()));
+    }
+    roster.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(roster)
+}
+
+fn life(node: &TypedNode) -> Result<Life, String> {
+    if node.status == TypedStatus::Active {
+        return Ok(Life::Active);
+    }
+    let day = |name: &str, text: &Option<String>| {
+        text.as_deref()
+            .and_then(Timestamp::day_range)
+            .ok_or_else(|| format!("retired node {} needs {name} = \"YYYY-MM-DD\"", node.id))
+    };
+    let (from, _) = day("first_day", &node.first_day)?;
+    let (_, to) = day("last_day", &node.last_day)?;
+    Ok(Life::Retired { from, to })
+}
+
+/// The secrets of a node: files `<node>.<epoch>`.
+fn epochs(dir: &Path, id: &NodeId) -> Result<Vec<(u32, EpochSecret)>, ConfigError> {
+    let entries = std::fs::read_dir(dir).map_err(|source| FileError::Io { path: dir.to_owned(), source })?;
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some((node, epoch)) = name.to_str().and_then(|n| n.rsplit_once('.')) else { continue };
+        let Ok(epoch) = epoch.parse::<u32>() else { continue };
+        if node != id.as_str() {
+            continue;
+        }
+        let bytes = zeroize::Zeroizing::new(files::read_private(&entry.path())?);
+        let secret = EpochSecret::from_hex(std::str::from_utf8(&bytes).unwrap_or_default())
+            .map_err(|e| ConfigError::Content { path: entry.path(), problem: e.to_string() })?;
+        found.push((epoch, secret));
+    }
+    Ok(found)
+}

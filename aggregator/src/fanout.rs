@@ -1,0 +1,288 @@
+//! Asking all nodes at once, and the statement about who answered.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use piperoll_shared::api::aggregator::{Envelope, NodeReport, Status};
+use piperoll_shared::api::node::{Position, ScanRequest};
+use piperoll_shared::log::cursor::{Cursor, Head, Incomplete};
+use piperoll_shared::log::ids::{Generation, NodeId};
+use piperoll_shared::log::order::{Key, Order};
+use piperoll_shared::log::time::Timestamp;
+
+use super::config::Life;
+use super::member::Member;
+use super::query::Query;
+use super::read::Tally;
+
+/// What a query wants of one roster entry.
+pub(crate) enum Ask {
+    /// Dial it.
+    Scan(ScanRequest),
+    /// Leave it out, and say why.
+    Not { status: Status, reason: String },
+    /// It had no part in the range; it is not even expected.
+    Absent,
+}
+
+/// Decides, per node, what to ask.
+pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
+    let id = &member.node.id;
+    if let Life::Retired { from, to } = member.node.life {
+        let overlaps = query.from < to && from < query.to;
+        return if overlaps {
+            Ask::Not {
+                status: Status::Unreachable,
+                reason: "retired; its rows of this range cannot be read here".to_owned(),
+            }
+        } else {
+            Ask::Absent
+        };
+    }
+    if query.filter.only_nodes().is_some_and(|names| !names.contains(&id.as_str())) {
+        return Ask::Not { status: Status::Excluded, reason: "the filter names other nodes".to_owned() };
+    }
+    let mut request = ScanRequest {
+        filter: query.filter.to_string(),
+        from: query.from,
+        to: query.to,
+        order: query.order,
+        limit,
+        after: None,
+        from_seq: None,
+        head: None,
+        generation: None,
+    };
+    if let Some(cursor) = &query.cursor {
+        if let Some(lost) = cursor.incomplete.iter().find(|lost| &lost.node_id == id) {
+            return Ask::Not {
+                status: status_named(&lost.status),
+                reason: format!("missing since an earlier page: {}", lost.reason),
+            };
+        }
+        let Some(head) = cursor.heads.iter().find(|head| &head.node_id == id) else {
+            return Ask::Not { status: Status::Excluded, reason: "joined the roster after the first page".to_owned() };
+        };
+        request.generation = Some(head.generation);
+        request.head = head.head_seq;
+        if head.head_seq.is_none() {
+            // The log was empty at the first page, so nothing of it is in the snapshot.
+            request.to = request.from;
+        }
+        request.after = Some(position_for(&cursor.last, id, query.order));
+    }
+    Ask::Scan(request)
+}
+
+/// The place `(timestamp, node_id, seq)` as one node sees it: rows of the same microsecond are behind it or
+/// not depending on how the node's id compares.
+fn position_for(last: &Key, id: &NodeId, order: Order) -> Position {
+    let seq = match id.cmp(&last.node_id) {
+        std::cmp::Ordering::Equal => last.seq,
+        // Behind the last row in ascending order come the same microsecond's rows of larger ids.
+        std::cmp::Ordering::Greater => match order {
+            Order::Asc => return Position { timestamp: last.timestamp.plus_micros(-1), seq: u64::MAX >> 1 },
+            Order::Desc => 0,
+        },
+        std::cmp::Ordering::Less => match order {
+            Order::Asc => u64::MAX >> 1,
+            Order::Desc => return Position { timestamp: last.timestamp.plus_micros(1), seq: 0 },
+        },
+    };
+    Position { timestamp: last.timestamp, seq }
+}
+
+fn status_named(name: &str) -> Status {
+    serde_json::from_value(serde_json::Value::String(name.to_owned())).unwrap_or(Status::Error)
+}
+
+/// One node's part in an answer, while it is being made.
+pub(crate) struct Part {
+    pub(crate) member: Arc<Member>,
+    pub(crate) generation: Option<Generation>,
+    pub(crate) head_seq: Option<u64>,
+    pub(crate) oldest_seq: Option<u64>,
+    pub(crate) status: Status,
+    pub(crate) reason: Option<String>,
+    pub(crate) tally: Tally,
+    /// The last row that arrived.
+    pub(crate) last: Option<Key>,
+    pub(crate) took: Option<std::time::Duration>,
+}
+
+impl Part {
+    pub(crate) fn unasked(member: &Arc<Member>, status: Status, reason: String) -> Self {
+        Self {
+            member: Arc::clone(member),
+            generation: None,
+            head_seq: None,
+            oldest_seq: None,
+            status,
+            reason: Some(reason),
+            tally: Tally::default(),
+            last: None,
+            took: None,
+        }
+    }
+
+    pub(crate) fn asked(member: &Arc<Member>, started: Instant) -> Self {
+        let mut part = Self::unasked(member, Status::Ok, String::new());
+        part.reason = None;
+        part.took = Some(started.elapsed());
+        part
+    }
+
+    fn missing(&self) -> bool {
+        !matches!(self.status, Status::Ok | Status::Excluded)
+    }
+
+    /// Rows that fail verification are all here, so the range they stand in is not missing.
+    fn cut_short(&self) -> bool {
+        self.missing() && !(self.status == Status::Invalid && self.tally.ended)
+    }
+
+    pub(crate) fn report(&self, rows: u64) -> NodeReport {
+        let clock = self.member.clock();
+        let ms = |micros: i64| micros as f64 / 1_000.0;
+        NodeReport {
+            node_id: self.member.node.id.to_string(),
+            generation: self.generation.map(|g| g.to_string()),
+            status: self.status,
+            proven: false,
+            verdict: self.verdict().to_owned(),
+            reason: self.reason.clone(),
+            rows,
+            verified: self.tally.verified,
+            invalid: self.tally.invalid,
+            took_ms: self.took.map(|took| (took.as_secs_f64() * 1e6).round() / 1e3),
+            head_seq: self.head_seq,
+            oldest_seq: self.oldest_seq,
+            last_seen: self.member.last_seen().map(|t| t.to_text()),
+            clock_offset_ms: clock.map(|c| ms(c.offset_micros)),
+            clock_uncertainty_ms: clock.map(|c| ms(c.uncertainty_micros)),
+        }
+    }
+
+    fn verdict(&self) -> &'static str {
+        match self.status {
+            _ if self.tally.invalid > 0 || (self.status == Status::Invalid && self.tally.unknown_key == 0) => {
+                "row_invalid"
+            }
+            _ if self.tally.unknown_key > 0 => "unknown_key",
+            Status::Unreachable | Status::Timeout => "unreachable",
+            Status::Error | Status::Incomplete | Status::Excluded => "unverifiable",
+            Status::Pruned => "pruned",
+            Status::Ok | Status::Invalid => "ok",
+        }
+    }
+}
+
+/// Counts rows of one node in the finished answer.
+pub(crate) type RowsOf<'a> = &'a dyn Fn(&NodeId) -> u64;
+
+/// The completeness statement. `through` is the last row of the answer when there are more behind it.
+pub(crate) fn envelope(
+    parts: &[Part],
+    query: &Query,
+    rows_of: RowsOf<'_>,
+    through: Option<&Key>,
+    next_cursor: Option<String>,
+) -> Envelope {
+    let expected = parts.iter().filter(|part| part.status != Status::Excluded).count();
+    let answered = parts.iter().filter(|part| part.status == Status::Ok).count();
+    let nodes: Vec<NodeReport> = parts.iter().map(|part| part.report(rows_of(&part.member.node.id))).collect();
+    Envelope {
+        complete: answered == expected,
+        complete_through: complete_through(parts, query, through).map(|t| t.to_text()),
+        order_uncertainty_ms: order_uncertainty(parts),
+        expected,
+        answered,
+        count: nodes.iter().map(|node| node.rows).sum(),
+        nodes,
+        next_cursor,
+        from: query.from.to_text(),
+        to: query.to.to_text(),
+    }
+}
+
+/// In the order asked for, nothing up to this time is missing: the end of the answer, or the point where the
+/// first node broke off. `None` when a node gave nothing at all.
+fn complete_through(parts: &[Part], query: &Query, through: Option<&Key>) -> Option<Timestamp> {
+    let end = match (through, query.order) {
+        (Some(key), _) => key.timestamp,
+        (None, Order::Asc) => query.to,
+        (None, Order::Desc) => query.from,
+    };
+    parts.iter().filter(|part| part.cut_short()).try_fold(end, |end, part| {
+        let reached = part.last.as_ref()?.timestamp;
+        Some(match query.order {
+            Order::Asc => end.min(reached),
+            Order::Desc => end.max(reached),
+        })
+    })
+}
+
+/// The largest distance that two answering nodes' clocks can have; `None` while one of them is not measured.
+fn order_uncertainty(parts: &[Part]) -> Option<f64> {
+    let clocks: Option<Vec<_>> = parts
+        .iter()
+        .filter(|part| part.status == Status::Ok || part.tally.rows > 0)
+        .map(|part| part.member.clock())
+        .collect();
+    let clocks = clocks?;
+    let mut worst = 0;
+    for (i, a) in clocks.iter().enumerate() {
+        for b in &clocks[i + 1..] {
+            worst = worst.max((a.offset_micros - b.offset_micros).abs() + a.uncertainty_micros + b.uncertainty_micros);
+        }
+    }
+    Some(worst as f64 / 1_000.0)
+}
+
+/// The cursor behind `last`: the snapshot of the first page and the nodes lost so far.
+pub(crate) fn next_cursor(parts: &[Part], query: &Query, last: &Key) -> Cursor {
+    let heads = match &query.cursor {
+        Some(cursor) => cursor.heads.clone(),
+        None => parts
+            .iter()
+            .filter_map(|part| {
+                let generation = part.generation?;
+                Some(Head { node_id: part.member.node.id.clone(), generation, head_seq: part.head_seq })
+            })
+            .collect(),
+    };
+    let mut incomplete = query.cursor.as_ref().map(|cursor| cursor.incomplete.clone()).unwrap_or_default();
+    for part in parts.iter().filter(|part| part.cut_short()) {
+        if incomplete.iter().all(|lost| lost.node_id != part.member.node.id) {
+            incomplete.push(Incomplete {
+                node_id: part.member.node.id.clone(),
+                status: part.status.as_str().to_owned(),
+                reason: part.reason.clone().unwrap_or_default(),
+            });
+        }
+    }
+    Cursor::new(&query.hash, query.from, query.to, last.clone(), heads, incomplete)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// What a node leaves out behind a position is exactly what the merge key puts before it.
+        #[test]
+        fn a_position_means_the_same_as_the_merge_key(
+            time in 1i64..4, node in 0u8..3, seq in 0u64..4,
+            last_time in 1i64..4, last_node in 0u8..3, last_seq in 0u64..4, asc: bool,
+        ) {
+            let name = |n: u8| -> NodeId { format!("n{n}").parse().expect("a node id") };
+            let order = if asc { Order::Asc } else { Order::Desc };
+            let key = Key { timestamp: Timestamp::from_micros(time), node_id: name(node), seq };
+            let last = Key { timestamp: Timestamp::from_micros(last_time), node_id: name(last_node), seq: last_seq };
+            let here = Position { timestamp: key.timestamp, seq };
+            let place = position_for(&last, &key.node_id, order);
+            prop_assert_eq!(order.before(&place, &here), order.before(&last, &key));
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What the aggregator knows about one node between queries: reachable or down, last seen, clock offset.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use piperoll_shared::api::node::{ClockReading, peer_path};
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+
+use super::config::{Life, RosterNode};
+use super::link::{Failure, Link};
+
+/// Failed TCP connects in a row after which a node is known to be down.
+const DOWN_AFTER_FAILURES: u32 = 2;
+/// How often a healthy node's clock is measured.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
+const PROBE_DELAY_MIN: Duration = Duration::from_secs(1);
+const PROBE_DELAY_MAX: Duration = Duration::from_secs(15);
+/// Samples older than this no longer say where a clock stands now.
+const SAMPLE_LIFE: Duration = Duration::from_secs(300);
+const SAMPLES_MAX: usize = 30;
+const SAMPLE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// One roster entry at work.
+pub(crate) struct Member {
+    pub(crate) node: RosterNode,
+    pub(crate) link: Link,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    failures: u32,
+    last_failure: Option<String>,
+    last_seen: Option<Timestamp>,
+    samples: VecDeque<Sample>,
+}
+
+#[derive(Clone, Copy)]
+struct Sample {
+    taken: Instant,
+    offset_micros: i64,
+    uncertainty_micros: i64,
+}
+
+/// A clock's distance from ours: offset ± uncertainty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ClockOffset {
+    pub(crate) offset_micros: i64,
+    pub(crate) uncertainty_micros: i64,
+}
+
+impl Member {
+    pub(crate) fn new(node: RosterNode, link: Link) -> Self {
+        Self { node, link, state: Mutex::new(State::default()) }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the node need not be dialled now: nobody listens there, and a probe is watching for its return.
+    pub(crate) fn known_down(&self) -> Option<String> {
+        let state = self.state();
+        (state.failures >= DOWN_AFTER_FAILURES).then(|| {
+            let failure = state.last_failure.clone().unwrap_or_default();
+            format!("known to be down, watched for its return ({failure})")
+        })
+    }
+
+    pub(crate) fn last_seen(&self) -> Option<Timestamp> {
+        self.state().last_seen
+    }
+
+    pub(crate) fn seen(&self) {
+        let mut state = self.state();
+        state.failures = 0;
+        state.last_failure = None;
+        state.last_seen = Some(SystemClock.now());
+    }
+
+    /// Only a failed TCP connect counts towards "down"; slow or busy is not down.
+    pub(crate) fn failed(&self, failure: &Failure) {
+        let mut state = self.state();
+        if let Failure::Unreachable { reason, tcp: true } = failure {
+            state.failures = state.failures.saturating_add(1);
+            state.last_failure = Some(reason.clone());
+        }
+    }
+
+    /// The best recent sample: the one with the smallest uncertainty.
+    pub(crate) fn clock(&self) -> Option<ClockOffset> {
+        let state = self.state();
+        state
+            .samples
+            .iter()
+            .filter(|sample| sample.taken.elapsed() < SAMPLE_LIFE)
+            .min_by_key(|sample| sample.uncertainty_micros)
+            .map(|sample| ClockOffset {
+                offset_micros: sample.offset_micros,
+                uncertainty_micros: sample.uncertainty_micros,
+            })
+    }
+
+    /// Measures the clock with one tiny request. The node read its clock somewhere inside the round trip, so
+    /// the offset is known to half of it.
+    async fn sample(&self) -> Result<(), Failure> {
+        let (before, started) = (SystemClock.now().micros(), Instant::now());
+        let reading: ClockReading = self.link.get_json(peer_path::CLOCK, SAMPLE_TIMEOUT).await?;
+        let round_trip = i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX);
+        let half = round_trip / 2;
+        self.seen();
+        let sample = Sample {
+            taken: started,
+            offset_micros: reading.now_micros - (before + half),
+            uncertainty_micros: half.max(1),
+        };
+        let mut state = self.state();
+        if state.samples.len() == SAMPLES_MAX {
+            state.samples.pop_front();
+        }
+        state.samples.push_back(sample);
+        Ok(())
+    }
+
+    /// Samples the clock while the node answers, probes for its return while it does not; runs for ever.
+    pub(crate) async fn watch(&self) {
+        if self.node.life != Life::Active {
+            return;
+        }
+        let mut delay = PROBE_DELAY_MIN;
+        let mut warm = false;
+        loop {
+            match self.sample().await {
+                Ok(()) => {
+                    delay = PROBE_DELAY_MIN;
+                    // The first sample pays for the handshake; the second one measures the clock.
+                    tokio::time::sleep(if warm { SAMPLE_INTERVAL } else { Duration::from_millis(20) }).await;
+                    warm = true;
+                }
+                Err(failure) => {
+                    warm = false;
+                    self.failed(&failure);
+                    tokio::time::sleep(jittered(delay)).await;
+                    delay = (delay * 2).min(PROBE_DELAY_MAX);
+                }
+            }
+        }
+    }
+}
+
+/// Spread out, so that a hundred probes do not fall on one moment.
+fn jittered(delay: Duration) -> Duration {
+    let random = uuid::Uuid::new_v4().as_bytes()[0];
+    delay.mul_f64(0.75 + f64::from(random) / 512.0)
+}

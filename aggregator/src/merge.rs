@@ -1,0 +1,92 @@
+//! The k-way merge: the next row of the timeline among the heads of all nodes.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use piperoll_shared::log::order::Order;
+use piperoll_shared::log::time::Timestamp;
+
+/// The head of one source. Sources stand in the order of their node ids, so the index compares as the id
+/// does, and no text is compared per row.
+type Place = (Timestamp, usize, u64);
+
+/// Knows, for every source that has a row ready, where that row belongs.
+pub(crate) enum Merge {
+    Ascending(BinaryHeap<Reverse<Place>>),
+    Descending(BinaryHeap<Place>),
+}
+
+impl Merge {
+    pub(crate) fn new(order: Order) -> Self {
+        match order {
+            Order::Asc => Self::Ascending(BinaryHeap::new()),
+            Order::Desc => Self::Descending(BinaryHeap::new()),
+        }
+    }
+
+    /// Source `index` has this row at its front. Every source that is not finished must be offered before the
+    /// next row is taken, or order would be guessed.
+    pub(crate) fn offer(&mut self, index: usize, timestamp: Timestamp, seq: u64) {
+        match self {
+            Self::Ascending(heap) => heap.push(Reverse((timestamp, index, seq))),
+            Self::Descending(heap) => heap.push((timestamp, index, seq)),
+        }
+    }
+
+    /// The source whose front row is next.
+    pub(crate) fn take(&mut self) -> Option<usize> {
+        match self {
+            Self::Ascending(heap) => heap.pop().map(|Reverse((_, index, _))| index),
+            Self::Descending(heap) => heap.pop().map(|(_, index, _)| index),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use piperoll_shared::log::ids::NodeId;
+    use piperoll_shared::log::order::Key;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Merging sorted sources is the same as sorting everything by the one key.
+        #[test]
+        fn merge_is_a_sort(mut sources in prop::collection::vec(prop::collection::vec((0i64..6, 0u64..6), 0..12), 1..6), asc: bool) {
+            let order = if asc { Order::Asc } else { Order::Desc };
+            let ids: Vec<NodeId> = (0..sources.len()).map(|n| format!("n{n}").parse().expect("a node id")).collect();
+            let key = |index: usize, (time, seq): (i64, u64)| Key {
+                timestamp: Timestamp::from_micros(time), node_id: ids[index].clone(), seq,
+            };
+            let mut expected = Vec::new();
+            for (index, rows) in sources.iter_mut().enumerate() {
+                rows.sort_unstable();
+                rows.dedup();
+                if !asc {
+                    rows.reverse();
+                }
+                expected.extend(rows.iter().map(|row| key(index, *row)));
+            }
+            expected.sort();
+            if !asc {
+                expected.reverse();
+            }
+            let mut merge = Merge::new(order);
+            let mut at = vec![0; sources.len()];
+            for (index, rows) in sources.iter().enumerate() {
+                if let Some((time, seq)) = rows.first() {
+                    merge.offer(index, Timestamp::from_micros(*time), *seq);
+                }
+            }
+            let mut merged = Vec::new();
+            while let Some(index) = merge.take() {
+                merged.push(key(index, sources[index][at[index]]));
+                at[index] += 1;
+                if let Some((time, seq)) = sources[index].get(at[index]) {
+                    merge.offer(index, Timestamp::from_micros(*time), *seq);
+                }
+            }
+            prop_assert_eq!(merged, expected);
+        }
+    }
+}

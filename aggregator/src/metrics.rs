@@ -1,0 +1,60 @@
+//! What a scraper sees of an aggregator.
+
+use std::sync::{Mutex, PoisonError};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::member::Member;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NodeLabel {
+    node: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabel {
+    action: &'static str,
+    status: u16,
+}
+
+/// Counters of requests, gauges of nodes.
+pub(crate) struct Metrics {
+    registry: Mutex<Registry>,
+    requests: Family<RequestLabel, Counter>,
+    node_down: Family<NodeLabel, Gauge>,
+    clock_offset: Family<NodeLabel, Gauge>,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("piperoll_aggregator");
+        let (requests, node_down, clock_offset) = (Family::default(), Family::default(), Family::default());
+        registry.register("requests", "Answered requests by action and status", Family::clone(&requests));
+        registry.register("node_down", "1 while a node is known to be down", Family::clone(&node_down));
+        registry.register(
+            "node_clock_offset_micros",
+            "A node's clock against this machine's",
+            Family::clone(&clock_offset),
+        );
+        Self { registry: Mutex::new(registry), requests, node_down, clock_offset }
+    }
+
+    pub(crate) fn count(&self, action: &'static str, status: u16) {
+        self.requests.get_or_create(&RequestLabel { action, status }).inc();
+    }
+
+    pub(crate) fn page(&self, members: &[std::sync::Arc<Member>]) -> axum::response::Response {
+        for member in members {
+            let label = NodeLabel { node: member.node.id.to_string() };
+            self.node_down.get_or_create(&label).set(i64::from(member.known_down().is_some()));
+            if let Some(clock) = member.clock() {
+                self.clock_offset.get_or_create(&label).set(clock.offset_micros);
+            }
+        }
+        piperoll_shared::net::metrics::page(&self.registry.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

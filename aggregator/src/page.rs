@@ -1,0 +1,192 @@
+//! One page: every node answers at most a page of rows, the merge takes the first of them, and completeness
+//! is known before the first byte goes out.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use piperoll_shared::api::aggregator::{Envelope, Status};
+use piperoll_shared::api::node::ScanRequest;
+use piperoll_shared::log::verify::Integrity;
+use tokio::time::timeout_at;
+
+use super::Cluster;
+use super::fanout::{Ask, Part, ask, envelope, next_cursor};
+use super::link::Failure;
+use super::member::Member;
+use super::merge::Merge;
+use super::query::Query;
+use super::read::{NodeReader, PlacedRow, conclude};
+
+/// Bytes of rows that one node may put into one page; beyond it the page ends earlier.
+const NODE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// A finished page.
+pub(crate) struct Page {
+    pub(crate) rows: Vec<PlacedRow>,
+    pub(crate) envelope: Envelope,
+}
+
+/// What one node gave.
+struct Answer {
+    part: Part,
+    rows: std::vec::IntoIter<PlacedRow>,
+}
+
+pub(crate) async fn page(cluster: &Cluster, query: &Query) -> Page {
+    let limit = query.limit.unwrap_or(usize::MAX);
+    let mut asked = Vec::new();
+    for member in &cluster.members {
+        match ask(member, query, u64::try_from(limit).ok()) {
+            Ask::Absent => {}
+            Ask::Not { status, reason } => {
+                asked.push(tokio::spawn(std::future::ready(Answer::none(Part::unasked(member, status, reason)))));
+            }
+            Ask::Scan(request) => asked.push(tokio::spawn(answer(Arc::clone(member), request, cluster.limits))),
+        }
+    }
+    let mut answers = Vec::with_capacity(asked.len());
+    for task in asked {
+        // A task can only fail by a panic, which is a bug; the node must not vanish from the list for it.
+        match task.await {
+            Ok(answer) => answers.push(answer),
+            Err(error) => tracing::error!(%error, "reading a node failed"),
+        }
+    }
+    assemble(cluster, query, answers, limit)
+}
+
+impl Answer {
+    fn none(part: Part) -> Self {
+        Self { part, rows: Vec::new().into_iter() }
+    }
+}
+
+/// Reads one node within the page's time limit. Rows that came before a failure are kept.
+async fn answer(member: Arc<Member>, request: ScanRequest, limits: super::config::Limits) -> Answer {
+    if let Some(reason) = member.known_down() {
+        return Answer::none(Part::unasked(&member, Status::Unreachable, reason));
+    }
+    let started = Instant::now();
+    let deadline = tokio::time::Instant::now() + limits.page;
+    let late = |limit: Duration| Failure::Timeout(format!("not finished within {} ms", limit.as_millis()));
+    let opened = timeout_at(deadline, NodeReader::open(&member, &request, &limits)).await;
+    let mut reader = match opened.unwrap_or_else(|_| Err(late(limits.page))) {
+        Ok(reader) => reader,
+        Err(failure) => {
+            member.failed(&failure);
+            let mut part = Part::asked(&member, started);
+            (part.status, part.reason) = conclude(&part.tally, false, Some(&failure));
+            return Answer::none(part);
+        }
+    };
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    let failure = loop {
+        match timeout_at(deadline, reader.next()).await.unwrap_or_else(|_| Err(late(limits.page))) {
+            Ok(Some(row)) => {
+                bytes += row.body.len();
+                rows.push(row);
+                if bytes > NODE_BYTES_MAX {
+                    reader.tally.ended = true;
+                    reader.tally.more = true;
+                    break None;
+                }
+            }
+            Ok(None) => break None,
+            Err(failure) => break Some(failure),
+        }
+    };
+    let mut part = Part::asked(&member, started);
+    part.generation = Some(reader.head.generation);
+    part.head_seq = reader.head.head_seq;
+    part.oldest_seq = reader.head.oldest_seq;
+    part.last = rows.last().map(|row| row.key.clone());
+    part.tally = reader.tally;
+    (part.status, part.reason) = conclude(&part.tally, true, failure.as_ref());
+    Answer { part, rows: rows.into_iter() }
+}
+
+/// Takes the first `limit` rows of the merge. The page ends early where a node has more rows than it sent.
+fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: usize) -> Page {
+    let mut merge = Merge::new(query.order);
+    let mut fronts: Vec<Option<PlacedRow>> = Vec::with_capacity(answers.len());
+    let mut short = false;
+    for (index, answer) in answers.iter_mut().enumerate() {
+        let front = answer.rows.next();
+        if let Some(row) = &front {
+            merge.offer(index, row.key.timestamp, row.key.seq);
+        }
+        fronts.push(front);
+    }
+    let mut rows = Vec::new();
+    while rows.len() < limit {
+        let Some(index) = merge.take() else { break };
+        let Some(row) = fronts[index].take() else { break };
+        rows.push(row);
+        fronts[index] = answers[index].rows.next();
+        match &fronts[index] {
+            Some(row) => merge.offer(index, row.key.timestamp, row.key.seq),
+            None if answers[index].part.tally.more => {
+                short = true;
+                break;
+            }
+            None => {}
+        }
+    }
+    let left = fronts.iter().any(Option::is_some);
+    let more = left || short || answers.iter().any(|answer| answer.part.tally.more);
+    let parts: Vec<Part> =
+        answers.into_iter().zip(&fronts).map(|(answer, front)| settle(answer.part, front.is_some(), &rows)).collect();
+    let last = rows.last().map(|row| row.key.clone()).filter(|_| more);
+    let cursor = last.as_ref().map(|last| next_cursor(&parts, query, last).encode(&cluster.cursor_key));
+    let count = |id: &_| rows.iter().filter(|row| &row.key.node_id == id).count().try_into().unwrap_or(0);
+    let envelope = envelope(&parts, query, &count, last.as_ref(), cursor);
+    Page { rows, envelope }
+}
+
+/// Counts only what is on this page. A node that broke off behind the page's last row did not make this page
+/// incomplete.
+fn settle(mut part: Part, has_more_here: bool, rows: &[PlacedRow]) -> Part {
+    let mine = || rows.iter().filter(|row| row.key.node_id == part.member.node.id);
+    let count = |integrity| mine().filter(|row| row.integrity == integrity).count().try_into().unwrap_or(0);
+    let mut tally = part.tally.clone();
+    tally.invalid = count(Integrity::Violation);
+    tally.unknown_key = count(Integrity::UnknownKey);
+    tally.rows = mine().count().try_into().unwrap_or(0);
+    tally.verified = count(Integrity::Ok);
+    let broke_off_later = has_more_here && matches!(part.status, Status::Incomplete | Status::Timeout | Status::Error);
+    if broke_off_later || matches!(part.status, Status::Ok | Status::Invalid) {
+        (part.status, part.reason) = conclude(&tally, true, None);
+    }
+    part.tally = tally;
+    part
+}
+
+/// One row of one node, in the form of a page; only that node is expected.
+pub(crate) async fn one_row(cluster: &Cluster, member: &Arc<Member>, seq: u64) -> (Page, Query) {
+    let mut query = Query::everything(
+        piperoll_shared::log::filter::Filter::default(),
+        piperoll_shared::log::time::Timestamp::MIN,
+        piperoll_shared::log::time::Timestamp::MAX,
+        piperoll_shared::log::order::Order::Asc,
+    );
+    query.limit = Some(1);
+    let mut found = match ask(member, &query, Some(1)) {
+        Ask::Scan(mut request) => {
+            request.from_seq = Some(seq);
+            request.head = Some(seq);
+            answer(Arc::clone(member), request, cluster.limits).await
+        }
+        Ask::Not { status, reason } => Answer::none(Part::unasked(member, status, reason)),
+        Ask::Absent => Answer::none(Part::unasked(member, Status::Unreachable, "retired".to_owned())),
+    };
+    // The limit is reached by the one row there is.
+    found.part.tally.more = false;
+    let mut page = assemble(cluster, &query, vec![found], 1);
+    // A head below the row asked for is not a gap: the row was never written.
+    if page.rows.is_empty()
+        && page.envelope.nodes.iter().all(|n| n.head_seq.is_some_and(|head| head < seq) && n.status == Status::Ok)
+    {
+        page.envelope.complete = true;
+    }
+    (page, query)
+}

@@ -1,0 +1,210 @@
+//! A query, checked: what is asked of whom.
+
+use piperoll_shared::log::cursor::{Cursor, CursorError, CursorKey, QueryHash};
+use piperoll_shared::log::filter::{Filter, FilterError, KEYS};
+use piperoll_shared::log::limits::{PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX, RANGE_DEFAULT_DAYS};
+use piperoll_shared::log::order::Order;
+use piperoll_shared::log::time::{TimeError, Timestamp};
+
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// A page with envelope.
+    Json,
+    /// A stream of rows with a final record.
+    Ndjson,
+    /// A stream for spreadsheets, without one.
+    Csv,
+}
+
+/// What the caller will accept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Require {
+    /// Whatever answers, with the missing nodes named.
+    Any,
+    /// Every expected node, or nothing.
+    All,
+}
+
+/// A query ready to run.
+#[derive(Debug, Clone)]
+pub(crate) struct Query {
+    pub(crate) filter: Filter,
+    pub(crate) from: Timestamp,
+    pub(crate) to: Timestamp,
+    pub(crate) order: Order,
+    pub(crate) format: Format,
+    pub(crate) limit: Option<usize>,
+    pub(crate) require: Require,
+    pub(crate) cursor: Option<Cursor>,
+    pub(crate) hash: QueryHash,
+}
+
+/// Why a query was refused, with a stable word for programs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum QueryError {
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    #[error("{parameter}: {source}")]
+    Time { parameter: &'static str, source: TimeError },
+    #[error("{parameter}={value:?} is not understood; {allowed}")]
+    Parameter { parameter: String, value: String, allowed: String },
+    #[error(
+        "unknown parameter {0:?}; besides the filter keys there are filter, from, to, order, format, limit, cursor, require"
+    )]
+    Unknown(String),
+    #[error("{0:?} stands twice; repeat filter keys only")]
+    Twice(String),
+    #[error("the range runs backwards: from {from} to {to}")]
+    Backwards { from: Timestamp, to: Timestamp },
+    #[error(transparent)]
+    Cursor(#[from] CursorError),
+}
+
+impl QueryError {
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Filter(_) => "bad_filter",
+            Self::Time { .. } | Self::Backwards { .. } => "bad_range",
+            Self::Parameter { .. } | Self::Unknown(_) | Self::Twice(_) => "bad_parameter",
+            Self::Cursor(CursorError::Forged) => "bad_cursor",
+            Self::Cursor(CursorError::OtherQuery) => "cursor_of_another_query",
+        }
+    }
+}
+
+/// Parameters as they were typed.
+#[derive(Default)]
+struct Typed {
+    filter: Filter,
+    from: Option<String>,
+    to: Option<String>,
+    order: Option<String>,
+    format: Option<String>,
+    limit: Option<String>,
+    cursor: Option<String>,
+    require: Option<String>,
+}
+
+impl Query {
+    /// Reads the pairs of a query string. `scope` is what the caller may see at all; it is part of what a
+    /// cursor is bound to.
+    pub(crate) fn parse(
+        pairs: Vec<(String, String)>,
+        now: Timestamp,
+        key: &CursorKey,
+        scope: &str,
+    ) -> Result<Self, QueryError> {
+        let typed = Typed::read(pairs, now)?;
+        let bad = |parameter: &str, value: &str, allowed: &str| QueryError::Parameter {
+            parameter: parameter.to_owned(),
+            value: value.to_owned(),
+            allowed: allowed.to_owned(),
+        };
+        let order = match typed.order.as_deref() {
+            None | Some("desc") => Order::Desc,
+            Some("asc") => Order::Asc,
+            Some(other) => return Err(bad("order", other, "it is asc or desc")),
+        };
+        let format = match typed.format.as_deref() {
+            None | Some("json") => Format::Json,
+            Some("ndjson") => Format::Ndjson,
+            Some("csv") => Format::Csv,
+            Some(other) => return Err(bad("format", other, "it is json, ndjson or csv")),
+        };
+        let require = match typed.require.as_deref() {
+            None | Some("any") => Require::Any,
+            Some("all") => Require::All,
+            Some(other) => return Err(bad("require", other, "it is any or all")),
+        };
+        let limit_max = if format == Format::Json { PAGE_ROWS_MAX } else { usize::MAX };
+        let limit = match typed.limit.as_deref() {
+            None if format == Format::Json => Some(PAGE_ROWS_DEFAULT),
+            None => None,
+            Some(text) => match text.parse::<usize>() {
+                Ok(limit) if (1..=limit_max).contains(&limit) => Some(limit),
+                _ => {
+                    return Err(bad(
+                        "limit",
+                        text,
+                        &format!("a page has 1 to {PAGE_ROWS_MAX} rows; use format=ndjson for more"),
+                    ));
+                }
+            },
+        };
+        // Bound to the range as asked: "the last 7 days" on page two means the same 7 days.
+        let asked = (typed.from.as_deref().unwrap_or_default(), typed.to.as_deref().unwrap_or_default());
+        let hash = QueryHash::of(&[&typed.filter.to_string(), order.as_str(), asked.0, asked.1, scope]);
+        let cursor = typed.cursor.as_deref().map(|text| Cursor::decode(text, key, &hash)).transpose()?;
+        if cursor.is_some() && format != Format::Json {
+            return Err(bad("cursor", "…", "a cursor continues pages; a stream is read in one go"));
+        }
+        let (from, to) = match &cursor {
+            Some(cursor) => (cursor.from, cursor.to),
+            None => range(typed.from.as_deref(), typed.to.as_deref(), now)?,
+        };
+        Ok(Self { filter: typed.filter, from, to, order, format, limit, require, cursor, hash })
+    }
+}
+
+/// The range asked for; the last seven days by default.
+pub(crate) fn range(
+    from: Option<&str>,
+    to: Option<&str>,
+    now: Timestamp,
+) -> Result<(Timestamp, Timestamp), QueryError> {
+    let time = |parameter, text: &str| {
+        Timestamp::parse_human(text, now).map_err(|source| QueryError::Time { parameter, source })
+    };
+    let from = match from {
+        Some(text) => time("from", text)?,
+        None => now.plus_micros(-RANGE_DEFAULT_DAYS * 86_400 * 1_000_000),
+    };
+    let to = match to {
+        // A node's clock may run ahead of ours; its newest rows belong to an open range all the same.
+        None | Some("now") => Timestamp::MAX,
+        Some(text) => time("to", text)?,
+    };
+    if from > to {
+        return Err(QueryError::Backwards { from, to });
+    }
+    Ok((from, to))
+}
+
+impl Typed {
+    fn read(pairs: Vec<(String, String)>, now: Timestamp) -> Result<Self, QueryError> {
+        let mut typed = Self::default();
+        for (name, value) in pairs {
+            let slot = match name.as_str() {
+                "filter" => {
+                    typed.filter = typed.filter.and(Filter::parse(&value, now)?);
+                    continue;
+                }
+                key if KEYS.contains(&key) => {
+                    typed.filter = typed.filter.and(Filter::parse_pair(key, &value, now)?);
+                    continue;
+                }
+                "from" => &mut typed.from,
+                "to" => &mut typed.to,
+                "order" => &mut typed.order,
+                "format" => &mut typed.format,
+                "limit" => &mut typed.limit,
+                "cursor" => &mut typed.cursor,
+                "require" => &mut typed.require,
+                _ => return Err(QueryError::Unknown(name)),
+            };
+            if slot.replace(value).is_some() {
+                return Err(QueryError::Twice(name));
+            }
+        }
+        Ok(typed)
+    }
+}
+
+impl Query {
+    /// All rows of a range, as a stream.
+    pub(crate) fn everything(filter: Filter, from: Timestamp, to: Timestamp, order: Order) -> Self {
+        let hash = QueryHash::of(&[]);
+        Self { filter, from, to, order, format: Format::Ndjson, limit: None, require: Require::Any, cursor: None, hash }
+    }
+}

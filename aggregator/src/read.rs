@@ -1,0 +1,234 @@
+//! Reading one node: frames in, checked rows out, and at the end a verdict in words.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::Method;
+use hyper::body::Incoming;
+use piperoll_shared::api::aggregator::Status;
+use piperoll_shared::api::frame::{EntryFrame, Frame, decode};
+use piperoll_shared::api::node::{ScanRequest, StreamHead, peer_path};
+use piperoll_shared::log::order::{Key, Order};
+use piperoll_shared::log::row::{FoundAt, Row};
+use piperoll_shared::log::verify::{Claim, Integrity, RowChecker};
+
+use super::config::Limits;
+use super::link::Failure;
+use super::member::Member;
+
+/// A row with its place in the timeline.
+#[derive(Debug, Clone)]
+pub(crate) struct PlacedRow {
+    pub(crate) key: Key,
+    pub(crate) body: Bytes,
+    pub(crate) mac: Bytes,
+    pub(crate) integrity: Integrity,
+    pub(crate) reason: Option<&'static str>,
+}
+
+impl PlacedRow {
+    pub(crate) fn to_row(&self) -> Row<'_> {
+        let found = FoundAt { node_id: self.key.node_id.to_string(), seq: self.key.seq };
+        Row {
+            body: self.body.as_ref().into(),
+            mac: self.mac.as_ref().into(),
+            integrity: self.integrity,
+            reason: self.reason.map(Into::into),
+            found_at: (self.integrity != Integrity::Ok).then_some(found),
+        }
+    }
+}
+
+/// One node's answer, being read.
+pub(crate) struct NodeReader {
+    body: Incoming,
+    buffer: BytesMut,
+    checker: RowChecker,
+    node_id: piperoll_shared::log::ids::NodeId,
+    pub(crate) head: StreamHead,
+    idle: Duration,
+    order: Order,
+    unfiltered: bool,
+    /// The last row's place, and its seq and era for gaps.
+    last: Option<Key>,
+    last_era: Option<u32>,
+    pub(crate) tally: Tally,
+}
+
+/// What has been read of one node so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tally {
+    pub(crate) rows: u64,
+    pub(crate) verified: u64,
+    pub(crate) invalid: u64,
+    pub(crate) unknown_key: u64,
+    /// In words: gaps, rows out of order, what the node itself found.
+    pub(crate) faults: Vec<String>,
+    pub(crate) more: bool,
+    pub(crate) ended: bool,
+}
+
+/// Faults listed for one node in one answer.
+const FAULTS_MAX: usize = 20;
+
+impl NodeReader {
+    /// Asks and waits for the first frame, which says who answers.
+    pub(crate) async fn open(member: &Member, request: &ScanRequest, limits: &Limits) -> Result<Self, Failure> {
+        let body = Bytes::from(serde_json::to_vec(request).unwrap_or_default());
+        let asked = Instant::now();
+        let response = member.link.request(Method::POST, peer_path::SCAN, body, limits.first_row).await?;
+        let mut body = response.into_body();
+        let mut buffer = BytesMut::new();
+        let left = limits.first_row.saturating_sub(asked.elapsed()).max(Duration::from_millis(1));
+        let head = match next_frame(&mut body, &mut buffer, left).await? {
+            Some(Frame::Head(head)) => head,
+            Some(_) | None => {
+                return Err(Failure::Error("the answer does not begin as a Piperoll stream does".to_owned()));
+            }
+        };
+        let ring = &member.node.ring;
+        if &head.node_id != ring.node_id() || &head.cluster != ring.cluster() {
+            return Err(Failure::Error(format!("the node says it is {}/{}", head.cluster, head.node_id)));
+        }
+        member.seen();
+        Ok(Self {
+            body,
+            buffer,
+            checker: RowChecker::new(ring.clone(), head.generation),
+            node_id: head.node_id.clone(),
+            tally: Tally { faults: head.fault.iter().cloned().collect(), ..Tally::default() },
+            head,
+            idle: limits.idle,
+            order: request.order,
+            unfiltered: request.filter.is_empty(),
+            last: None,
+            last_era: None,
+        })
+    }
+
+    /// The next row; `None` after the node's end record. Time counts only while waiting for the network.
+    pub(crate) async fn next(&mut self) -> Result<Option<PlacedRow>, Failure> {
+        if self.tally.ended {
+            return Ok(None);
+        }
+        loop {
+            match next_frame(&mut self.body, &mut self.buffer, self.idle).await? {
+                Some(Frame::Entry(entry)) => return Ok(Some(self.place(entry))),
+                Some(Frame::Progress(_)) => {}
+                Some(Frame::End(end)) => {
+                    self.tally.ended = true;
+                    self.tally.more = end.more;
+                    for fault in end.faults {
+                        self.fault(fault);
+                    }
+                    return Ok(None);
+                }
+                Some(Frame::Head(_)) => return Err(Failure::Error("a second beginning inside the stream".to_owned())),
+                None => return Err(Failure::Broken("the stream ended without its end record".to_owned())),
+            }
+        }
+    }
+
+    fn fault(&mut self, words: String) {
+        if self.tally.faults.len() < FAULTS_MAX && !self.tally.faults.contains(&words) {
+            self.tally.faults.push(words);
+        }
+    }
+
+    /// Checks the row and gives it its place. A row that claims a place before the one in front of it gets
+    /// that row's time, so that one lying row cannot disturb the order of the others.
+    fn place(&mut self, entry: EntryFrame) -> PlacedRow {
+        let claim = Claim {
+            seq: entry.seq,
+            timestamp: entry.timestamp,
+            epoch: entry.epoch,
+            mac: &entry.mac,
+            body: &entry.body,
+        };
+        let checked = self.checker.check(&claim);
+        self.tally.rows += 1;
+        match checked.integrity {
+            Integrity::Ok | Integrity::Erased => self.tally.verified += 1,
+            Integrity::UnknownKey => self.tally.unknown_key += 1,
+            Integrity::Violation => self.tally.invalid += 1,
+        }
+        let mut key = Key { timestamp: entry.timestamp, node_id: self.node_id.clone(), seq: entry.seq };
+        if let Some(last) = self.last.take() {
+            if !self.order.before(&last, &key) {
+                if checked.integrity == Integrity::Ok {
+                    self.fault(format!("row {} came out of order", entry.seq));
+                }
+                key.timestamp = last.timestamp;
+            }
+            let neighbour = last.seq.abs_diff(entry.seq) == 1;
+            let same_era = checked.era.is_none() || checked.era == self.last_era;
+            if self.unfiltered && same_era && !neighbour && self.last_era.is_some() {
+                let (low, high) = (last.seq.min(entry.seq), last.seq.max(entry.seq));
+                self.fault(match high - low {
+                    0 => format!("row {low} came twice"),
+                    2 => format!("row {} is missing", low + 1),
+                    _ => format!("rows {} to {} are missing ({} rows)", low + 1, high - 1, high - low - 1),
+                });
+            }
+        }
+        self.last_era = checked.era.or(self.last_era);
+        self.last = Some(key.clone());
+        PlacedRow { key, body: entry.body, mac: entry.mac, integrity: checked.integrity, reason: checked.reason }
+    }
+}
+
+/// Waits for one complete frame. Single bytes that trickle in do not extend the wait.
+async fn next_frame(body: &mut Incoming, buffer: &mut BytesMut, wait: Duration) -> Result<Option<Frame>, Failure> {
+    let deadline = tokio::time::Instant::now() + wait;
+    loop {
+        if let Some(frame) = decode(buffer).map_err(|e| Failure::Error(e.to_string()))? {
+            return Ok(Some(frame));
+        }
+        match tokio::time::timeout_at(deadline, body.frame()).await {
+            Ok(Some(Ok(frame))) => {
+                if let Ok(data) = frame.into_data() {
+                    buffer.extend_from_slice(&data);
+                }
+            }
+            Ok(Some(Err(error))) => return Err(Failure::Broken(format!("the connection broke: {error}"))),
+            Ok(None) => return Ok(None),
+            Err(_) => return Err(Failure::Timeout(format!("no complete frame for {} ms", wait.as_millis()))),
+        }
+    }
+}
+
+/// Status and reason of a node, from what was read and how it ended.
+pub(crate) fn conclude(tally: &Tally, began: bool, failure: Option<&Failure>) -> (Status, Option<String>) {
+    let integrity = integrity_words(tally);
+    match failure {
+        None => match integrity {
+            Some(words) => (Status::Invalid, Some(words)),
+            None => (Status::Ok, None),
+        },
+        Some(failure) => {
+            let status = match failure {
+                Failure::Unreachable { .. } => Status::Unreachable,
+                Failure::Timeout(_) | Failure::Broken(_) if tally.rows > 0 => Status::Incomplete,
+                Failure::Timeout(_) => Status::Timeout,
+                Failure::Broken(_) if began => Status::Incomplete,
+                Failure::Broken(_) => Status::Unreachable,
+                Failure::Error(_) => Status::Error,
+            };
+            let words = integrity.map_or_else(|| failure.reason().to_owned(), |i| format!("{}; {i}", failure.reason()));
+            (status, Some(words))
+        }
+    }
+}
+
+fn integrity_words(tally: &Tally) -> Option<String> {
+    let mut words = Vec::new();
+    if tally.invalid > 0 {
+        words.push(format!("{} of {} rows fail verification", tally.invalid, tally.rows));
+    }
+    if tally.unknown_key > 0 {
+        words.push(format!("{} rows are sealed under a key epoch this aggregator does not hold", tally.unknown_key));
+    }
+    words.extend(tally.faults.iter().cloned());
+    (!words.is_empty()).then(|| words.join("; "))
+}

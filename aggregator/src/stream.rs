@@ -1,0 +1,302 @@
+//! A stream: bounded buffers between nodes, merge and reader, so that memory does not grow with the result,
+//! and a final record, so that an end of file without it means incomplete.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use piperoll_shared::api::aggregator::{Envelope, FinalRecord, Status};
+use piperoll_shared::log::csv;
+use piperoll_shared::log::order::Key;
+use piperoll_shared::log::verify::Integrity;
+use tokio::sync::mpsc;
+
+use super::Cluster;
+use super::config::Limits;
+use super::fanout::{Ask, Part, ask, envelope};
+use super::link::Failure;
+use super::member::Member;
+use super::merge::Merge;
+use super::query::Query;
+use super::read::{NodeReader, PlacedRow, Tally, conclude};
+
+/// Rows handed over together, and hand-overs waiting per node.
+const BATCH_ROWS: usize = 128;
+const BATCH_BYTES: usize = 128 * 1024;
+const BATCHES_WAITING: usize = 4;
+/// Bytes per chunk of the answer, and chunks waiting for the reader.
+const CHUNK_BYTES: usize = 64 * 1024;
+const CHUNKS_WAITING: usize = 8;
+/// A check says how far it is after this many rows.
+const PROGRESS_ROWS: u64 = 20_000;
+
+/// What the reader gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// Rows and a final record.
+    Ndjson,
+    /// Rows only; a loss resets the stream.
+    Csv,
+    /// Rows that fail verification, progress, and a final record.
+    Check,
+}
+
+enum Message {
+    Rows(Vec<PlacedRow>),
+    End(Tally, Option<Failure>),
+}
+
+/// One node's rows on their way into the merge.
+struct Feed {
+    part: Part,
+    began: bool,
+    rows: VecDeque<PlacedRow>,
+    incoming: Option<mpsc::Receiver<Message>>,
+    emitted: u64,
+}
+
+/// A stream whose nodes have all begun or failed; nothing is sent yet.
+pub(crate) struct Stream {
+    feeds: Vec<Feed>,
+    query: Query,
+}
+
+pub(crate) type ChunkReceiver = mpsc::Receiver<std::io::Result<Bytes>>;
+
+impl Stream {
+    /// Asks all nodes and waits until every one has sent its first frame or failed.
+    pub(crate) async fn open(cluster: &Cluster, query: Query) -> Self {
+        let limit = query.limit.and_then(|limit| u64::try_from(limit).ok());
+        let mut opening = Vec::new();
+        for member in &cluster.members {
+            match ask(member, &query, limit) {
+                Ask::Absent => {}
+                Ask::Not { status, reason } => {
+                    opening.push(tokio::spawn(std::future::ready(Feed::none(Part::unasked(member, status, reason)))));
+                }
+                Ask::Scan(request) => {
+                    let (member, limits) = (Arc::clone(member), cluster.limits);
+                    opening.push(tokio::spawn(async move { Feed::open(member, request, limits).await }));
+                }
+            }
+        }
+        let mut feeds = Vec::with_capacity(opening.len());
+        for task in opening {
+            match task.await {
+                Ok(feed) => feeds.push(feed),
+                Err(error) => tracing::error!(%error, "reading a node failed"),
+            }
+        }
+        Self { feeds, query }
+    }
+
+    /// The statement as far as it is known before the first row.
+    pub(crate) fn opening(&self) -> Envelope {
+        let parts: Vec<&Feed> = self.feeds.iter().collect();
+        let parts: Vec<Part> = parts.iter().map(|feed| feed.part.snapshot()).collect();
+        envelope(&parts, &self.query, &|_| 0, None, None)
+    }
+
+    /// Merges and writes until the end; the receiver is the body of the answer. Dropping it ends everything.
+    pub(crate) fn run(self, output: Output) -> ChunkReceiver {
+        let (send, receive) = mpsc::channel(CHUNKS_WAITING);
+        tokio::spawn(async move {
+            let mut writer = Writer { send, out: Vec::with_capacity(CHUNK_BYTES + 4_096), output };
+            if self.write(&mut writer).await.is_err() {
+                tracing::debug!("the reader went away");
+            }
+        });
+        receive
+    }
+
+    async fn write(mut self, writer: &mut Writer) -> Result<(), Gone> {
+        if writer.output == Output::Csv {
+            writer.out.extend_from_slice(&csv::header());
+        }
+        let mut merge = Merge::new(self.query.order);
+        for index in 0..self.feeds.len() {
+            self.offer(&mut merge, index).await;
+        }
+        let mut emitted = 0;
+        let limit = self.query.limit.and_then(|limit| u64::try_from(limit).ok()).unwrap_or(u64::MAX);
+        let mut last: Option<Key> = None;
+        while emitted < limit {
+            let Some(index) = merge.take() else { break };
+            let Some(row) = self.feeds[index].rows.pop_front() else { break };
+            self.feeds[index].emitted += 1;
+            emitted += 1;
+            writer.row(&row, emitted).await?;
+            last = Some(row.key);
+            self.offer(&mut merge, index).await;
+        }
+        let more = emitted == limit && merge.take().is_some();
+        let parts: Vec<Part> = self.feeds.iter().map(|feed| feed.part.snapshot()).collect();
+        let rows_of = |id: &_| self.feeds.iter().find(|f| &f.part.member.node.id == id).map_or(0, |f| f.emitted);
+        let envelope = envelope(&parts, &self.query, &rows_of, last.as_ref().filter(|_| more), None);
+        writer.end(envelope).await
+    }
+
+    /// Puts the next row of a node into the merge, waiting for it if need be.
+    async fn offer(&mut self, merge: &mut Merge, index: usize) {
+        let feed = &mut self.feeds[index];
+        feed.fill().await;
+        if let Some(row) = feed.rows.front() {
+            merge.offer(index, row.key.timestamp, row.key.seq);
+        }
+    }
+}
+
+impl Feed {
+    fn none(part: Part) -> Self {
+        Self { part, began: false, rows: VecDeque::new(), incoming: None, emitted: 0 }
+    }
+
+    async fn open(member: Arc<Member>, request: piperoll_shared::api::node::ScanRequest, limits: Limits) -> Self {
+        if let Some(reason) = member.known_down() {
+            return Self::none(Part::unasked(&member, Status::Unreachable, reason));
+        }
+        let started = Instant::now();
+        match NodeReader::open(&member, &request, &limits).await {
+            Ok(reader) => {
+                let mut part = Part::asked(&member, started);
+                part.generation = Some(reader.head.generation);
+                part.head_seq = reader.head.head_seq;
+                part.oldest_seq = reader.head.oldest_seq;
+                part.tally = reader.tally.clone();
+                (part.status, part.reason) = conclude(&part.tally, true, None);
+                let (send, receive) = mpsc::channel(BATCHES_WAITING);
+                tokio::spawn(pump(reader, send));
+                Self { part, began: true, rows: VecDeque::new(), incoming: Some(receive), emitted: 0 }
+            }
+            Err(failure) => {
+                member.failed(&failure);
+                let mut part = Part::asked(&member, started);
+                (part.status, part.reason) = conclude(&part.tally, false, Some(&failure));
+                Self::none(part)
+            }
+        }
+    }
+
+    /// Has a row at the front, or is finished, when this returns.
+    async fn fill(&mut self) {
+        while self.rows.is_empty() {
+            let Some(incoming) = &mut self.incoming else { return };
+            match incoming.recv().await {
+                Some(Message::Rows(rows)) => {
+                    self.part.last = rows.last().map(|row| row.key.clone());
+                    self.rows.extend(rows);
+                }
+                Some(Message::End(tally, failure)) => {
+                    (self.part.status, self.part.reason) = conclude(&tally, self.began, failure.as_ref());
+                    self.part.tally = tally;
+                    self.incoming = None;
+                }
+                // The pump always says how it ended; without its word nothing may be called whole.
+                None => {
+                    self.part.status = Status::Incomplete;
+                    self.part.reason = Some("reading the node was given up".to_owned());
+                    self.incoming = None;
+                }
+            }
+        }
+    }
+}
+
+/// Reads a node into the channel. A full channel waits here, outside every network timer, so that a slow
+/// reader never makes a healthy node look slow.
+async fn pump(mut reader: NodeReader, send: mpsc::Sender<Message>) {
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    let failure = loop {
+        match reader.next().await {
+            Ok(Some(row)) => {
+                bytes += row.body.len();
+                rows.push(row);
+                if rows.len() >= BATCH_ROWS || bytes >= BATCH_BYTES {
+                    bytes = 0;
+                    if send.send(Message::Rows(std::mem::take(&mut rows))).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Ok(None) => break None,
+            Err(failure) => break Some(failure),
+        }
+    };
+    if !rows.is_empty() && send.send(Message::Rows(rows)).await.is_err() {
+        return;
+    }
+    let _ = send.send(Message::End(reader.tally, failure)).await;
+}
+
+impl Part {
+    fn snapshot(&self) -> Self {
+        Self {
+            member: Arc::clone(&self.member),
+            generation: self.generation,
+            head_seq: self.head_seq,
+            oldest_seq: self.oldest_seq,
+            status: self.status,
+            reason: self.reason.clone(),
+            tally: self.tally.clone(),
+            last: self.last.clone(),
+            took: self.took,
+        }
+    }
+}
+
+/// The reader closed the connection.
+struct Gone;
+
+struct Writer {
+    send: mpsc::Sender<std::io::Result<Bytes>>,
+    out: Vec<u8>,
+    output: Output,
+}
+
+impl Writer {
+    async fn row(&mut self, row: &PlacedRow, number: u64) -> Result<(), Gone> {
+        match self.output {
+            Output::Ndjson => {
+                row.to_row().write_json(&mut self.out);
+                self.out.push(b'\n');
+            }
+            Output::Csv => csv::write_row(&row.to_row(), &mut self.out),
+            Output::Check => {
+                if row.integrity != Integrity::Ok {
+                    row.to_row().write_json(&mut self.out);
+                    self.out.push(b'\n');
+                }
+                if number.is_multiple_of(PROGRESS_ROWS) {
+                    self.out.extend_from_slice(format!("{{\"progress\":{number}}}\n").as_bytes());
+                    return self.flush().await;
+                }
+            }
+        }
+        if self.out.len() >= CHUNK_BYTES { self.flush().await } else { Ok(()) }
+    }
+
+    async fn end(&mut self, envelope: Envelope) -> Result<(), Gone> {
+        if self.output == Output::Csv {
+            let lost = envelope.nodes.iter().any(|node| node.status == Status::Incomplete);
+            self.flush().await?;
+            if lost {
+                // A spreadsheet has no place to say it, so the file must not look whole.
+                return self.send.send(Err(std::io::Error::other("a node broke off"))).await.map_err(|_| Gone);
+            }
+            return Ok(());
+        }
+        let line = serde_json::to_string(&FinalRecord { envelope }).unwrap_or_default();
+        self.out.extend_from_slice(line.as_bytes());
+        self.out.push(b'\n');
+        self.flush().await
+    }
+
+    async fn flush(&mut self) -> Result<(), Gone> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        let chunk = std::mem::replace(&mut self.out, Vec::with_capacity(CHUNK_BYTES + 4_096));
+        self.send.send(Ok(Bytes::from(chunk))).await.map_err(|_| Gone)
+    }
+}

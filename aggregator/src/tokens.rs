@@ -1,0 +1,203 @@
+//! Bearer tokens: 256 random bits, shown once; only their hash is kept.
+
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use piperoll_shared::api::aggregator::{CreatedToken, Role, TokenInfo};
+use piperoll_shared::log::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+/// So that a token is recognised when it turns up where it should not.
+const PREFIX: &str = "prl_";
+const NAME_BYTES_MAX: usize = 64;
+const TOKENS_MAX: usize = 10_000;
+
+/// Why a token could not be made, read or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {problem}")]
+    Content { path: PathBuf, problem: String },
+    #[error("a token named {0:?} exists already; revoke it first or choose another name")]
+    Exists(String),
+    #[error("there is no token named {0:?}")]
+    NotFound(String),
+    #[error("a token's name has 1 to {NAME_BYTES_MAX} of letters, digits, '-', '.', '_', '@'")]
+    Name,
+    #[error("there are {TOKENS_MAX} tokens already; revoke some")]
+    Full,
+    #[error("the expiry {0} has passed already")]
+    Expired(Timestamp),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Stored {
+    name: String,
+    role: Role,
+    /// SHA-256 of the token in hexadecimal. The token has 256 random bits, so it needs no slow hash.
+    sha256: String,
+    created: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    expires: Option<Timestamp>,
+}
+
+/// Who a token belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    pub name: String,
+    pub role: Role,
+}
+
+/// What a token turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookup {
+    Good(Holder),
+    /// Known, but its time is over.
+    Expired(String),
+    Unknown,
+}
+
+/// The token file, read again whenever it changed, so that a command line and a daemon agree.
+pub struct TokenStore {
+    path: PathBuf,
+    cache: Mutex<Cache>,
+}
+
+#[derive(Default)]
+struct Cache {
+    stamp: Option<(SystemTime, u64)>,
+    tokens: Vec<Stored>,
+}
+
+impl TokenStore {
+    pub fn open(state_dir: &Path) -> Result<Self, TokenError> {
+        if !state_dir.exists() {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(state_dir)
+                .map_err(|source| TokenError::Io { path: state_dir.to_owned(), source })?;
+        }
+        let store = Self { path: state_dir.join("tokens.json"), cache: Mutex::default() };
+        store.load()?;
+        Ok(store)
+    }
+
+    fn load(&self) -> Result<Vec<Stored>, TokenError> {
+        let io = |source| TokenError::Io { path: self.path.clone(), source };
+        let stamp = match std::fs::metadata(&self.path) {
+            Ok(meta) => Some((meta.modified().map_err(io)?, meta.len())),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Err(source) => return Err(io(source)),
+        };
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if stamp != cache.stamp {
+            cache.tokens = match stamp {
+                None => Vec::new(),
+                Some(_) => serde_json::from_slice(&std::fs::read(&self.path).map_err(io)?)
+                    .map_err(|e| TokenError::Content { path: self.path.clone(), problem: e.to_string() })?,
+            };
+            cache.stamp = stamp;
+        }
+        Ok(cache.tokens.clone())
+    }
+
+    fn save(&self, tokens: &[Stored]) -> Result<(), TokenError> {
+        let io = |source| TokenError::Io { path: self.path.clone(), source };
+        let temporary = self.path.with_extension("new");
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&temporary)
+            .map_err(io)?;
+        file.write_all(&serde_json::to_vec_pretty(tokens).unwrap_or_default()).map_err(io)?;
+        file.sync_all().map_err(io)?;
+        std::fs::rename(&temporary, &self.path).map_err(io)
+    }
+
+    /// Makes a token; this is the only time it is seen.
+    pub fn create(
+        &self,
+        name: &str,
+        role: Role,
+        expires: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<CreatedToken, TokenError> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-._@".contains(c);
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(fits) {
+            return Err(TokenError::Name);
+        }
+        if let Some(expires) = expires.filter(|expires| *expires <= now) {
+            return Err(TokenError::Expired(expires));
+        }
+        let mut tokens = self.load()?;
+        if tokens.iter().any(|token| token.name == name) {
+            return Err(TokenError::Exists(name.to_owned()));
+        }
+        if tokens.len() >= TOKENS_MAX {
+            return Err(TokenError::Full);
+        }
+        let mut random = [0u8; 32];
+        getrandom::fill(&mut random)
+            .map_err(|e| TokenError::Io { path: self.path.clone(), source: std::io::Error::other(e.to_string()) })?;
+        let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
+        let stored = Stored { name: name.to_owned(), role, sha256: hash(&token), created: now, expires };
+        let info = stored.info();
+        tokens.push(stored);
+        self.save(&tokens)?;
+        Ok(CreatedToken { token, info })
+    }
+
+    pub fn list(&self) -> Result<Vec<TokenInfo>, TokenError> {
+        Ok(self.load()?.iter().map(Stored::info).collect())
+    }
+
+    pub fn revoke(&self, name: &str) -> Result<(), TokenError> {
+        let mut tokens = self.load()?;
+        let before = tokens.len();
+        tokens.retain(|token| token.name != name);
+        if tokens.len() == before {
+            return Err(TokenError::NotFound(name.to_owned()));
+        }
+        self.save(&tokens)
+    }
+
+    /// Compares hashes in constant time.
+    pub fn find(&self, token: &str, now: Timestamp) -> Result<Lookup, TokenError> {
+        let wanted = hash(token);
+        for stored in self.load()? {
+            if bool::from(stored.sha256.as_bytes().ct_eq(wanted.as_bytes())) {
+                return Ok(match stored.expires {
+                    Some(expires) if expires <= now => Lookup::Expired(stored.name),
+                    _ => Lookup::Good(Holder { name: stored.name, role: stored.role }),
+                });
+            }
+        }
+        Ok(Lookup::Unknown)
+    }
+}
+
+impl Stored {
+    fn info(&self) -> TokenInfo {
+        TokenInfo {
+            name: self.name.clone(),
+            role: self.role.clone(),
+            created: self.created.to_text(),
+            expires: self.expires.map(Timestamp::to_text),
+        }
+    }
+}
+
+fn hash(token: &str) -> String {
+    hex::encode(Sha256::digest(token.as_bytes()))
+}

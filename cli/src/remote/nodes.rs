@@ -1,0 +1,46 @@
+//! `piperoll nodes`.
+
+use piperoll_shared::api::aggregator::{NodesAnswer, Status};
+use piperoll_shared::log::terminal::escape;
+use reqwest::Method;
+
+use super::connection::{Answer, Connection, PAGE_TIMEOUT};
+use crate::args::RemoteNodesArgs;
+use crate::exit::Exit;
+use crate::show::{node_table, paint};
+
+pub(crate) async fn nodes(args: RemoteNodesArgs) -> anyhow::Result<Exit> {
+    let connection = Connection::open(&args.connection)?;
+    let response = match connection.send(connection.request(Method::GET, "/api/v1/nodes").timeout(PAGE_TIMEOUT)).await?
+    {
+        Answer::Good(response) => response,
+        Answer::Unavailable(envelope) => return Ok(super::report(&envelope)),
+    };
+    let text = response.text().await?;
+    let answer: NodesAnswer = serde_json::from_str(&text)?;
+    if args.output.as_json() {
+        println!("{text}");
+    } else {
+        let reports: Vec<_> = answer.nodes.iter().map(|node| node.report.clone()).collect();
+        anstream::print!("{}", node_table(&reports));
+        for node in &answer.nodes {
+            if let Some(fault) = &node.write_fault {
+                anstream::println!(
+                    "{}{} refuses appends{}: {}",
+                    paint::RED,
+                    node.report.node_id,
+                    paint::PLAIN,
+                    escape(fault)
+                );
+            }
+        }
+        println!("{} of {} nodes answered", answer.answered, answer.expected);
+    }
+    let invalid = answer.nodes.iter().any(|node| node.report.status == Status::Invalid);
+    Ok(match (invalid, answer.complete, answer.answered) {
+        (true, _, _) => Exit::Violation,
+        (false, true, _) => Exit::Complete,
+        (false, false, 0) => Exit::Nothing,
+        (false, false, _) => Exit::Incomplete,
+    })
+}

@@ -1,0 +1,96 @@
+//! `piperoll query` and `piperoll show`.
+
+use anyhow::{Context as _, bail};
+use piperoll_shared::api::aggregator::Envelope;
+use piperoll_shared::log::limits::PAGE_ROWS_MAX;
+use piperoll_shared::log::row::RowLine;
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::connection::{Answer, Connection, PAGE_TIMEOUT};
+use super::report;
+use crate::args::{OrderArg, OutputArgs, RemoteQueryArgs, RemoteShowArgs};
+use crate::exit::Exit;
+use crate::show::{RowTable, detail};
+
+/// The rows of a page; the envelope is read from the same text.
+#[derive(Deserialize)]
+struct Rows<'a> {
+    #[serde(borrow)]
+    entries: Vec<&'a RawValue>,
+}
+
+pub(crate) async fn query(args: RemoteQueryArgs) -> anyhow::Result<Exit> {
+    if !(1..=PAGE_ROWS_MAX).contains(&args.limit) {
+        bail!("--limit is 1 to {PAGE_ROWS_MAX}; use `piperoll export` for more");
+    }
+    let connection = Connection::open(&args.connection)?;
+    let mut pairs = vec![
+        ("filter", args.query.filter.join(" ")),
+        ("from", args.query.from.clone()),
+        ("to", args.query.to.clone()),
+        ("limit", args.limit.to_string()),
+        ("order", if args.order == OrderArg::Asc { "asc" } else { "desc" }.to_owned()),
+        ("require", if args.require_complete { "all" } else { "any" }.to_owned()),
+    ];
+    pairs.extend(args.cursor.clone().map(|cursor| ("cursor", cursor)));
+    let request = connection.request(Method::GET, "/api/v1/audit-log").query(&pairs).timeout(PAGE_TIMEOUT);
+    let exit = answer(&connection, request, args.output, |envelope, lines| {
+        let mut table = RowTable::new();
+        for line in lines {
+            table.push(line);
+        }
+        table.print();
+        if let Some(cursor) = &envelope.next_cursor {
+            eprintln!("\nthere are more; the next page: add --cursor {cursor}");
+        }
+    })
+    .await?;
+    Ok(exit)
+}
+
+pub(crate) async fn show(args: RemoteShowArgs) -> anyhow::Result<Exit> {
+    let (node, seq) = args.entry.split_once('/').context("write NODE/SEQ, such as mx1/42")?;
+    let seq: u64 = seq.parse().with_context(|| format!("{seq:?} is not a row number"))?;
+    let connection = Connection::open(&args.connection)?;
+    let request = connection.request(Method::GET, &format!("/api/v1/audit-log/{node}/{seq}")).timeout(PAGE_TIMEOUT);
+    answer(&connection, request, args.output, |_, lines| {
+        for line in lines {
+            anstream::print!("{}", detail(line));
+        }
+    })
+    .await
+}
+
+/// Prints a page as lines or by `table`, then who answered.
+async fn answer(
+    connection: &Connection,
+    request: reqwest::RequestBuilder,
+    output: OutputArgs,
+    table: impl Fn(&Envelope, &[RowLine<'_>]),
+) -> anyhow::Result<Exit> {
+    let response = match connection.send(request).await? {
+        Answer::Good(response) => response,
+        Answer::Unavailable(envelope) => {
+            if output.as_json() {
+                println!("{}", serde_json::json!({ "final": &*envelope }));
+            }
+            return Ok(report(&envelope));
+        }
+    };
+    let text = response.text().await?;
+    let envelope: Envelope = serde_json::from_str(&text).context("the answer cannot be read")?;
+    let rows: Rows<'_> = serde_json::from_str(&text).context("the answer cannot be read")?;
+    if output.as_json() {
+        for row in &rows.entries {
+            println!("{}", row.get());
+        }
+        println!("{}", serde_json::json!({ "final": &envelope }));
+    } else {
+        let lines: Vec<RowLine<'_>> =
+            rows.entries.iter().map(|row| serde_json::from_str(row.get())).collect::<Result<_, _>>()?;
+        table(&envelope, &lines);
+    }
+    Ok(report(&envelope))
+}
