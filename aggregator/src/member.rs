@@ -27,6 +27,8 @@ pub(crate) struct Member {
     pub(crate) node: RosterNode,
     pub(crate) link: Link,
     state: Mutex<State>,
+    /// Wakes the watcher: a query met a closed door, so the probing for the node's return begins now.
+    refused: tokio::sync::Notify,
 }
 
 #[derive(Default)]
@@ -53,7 +55,7 @@ pub(crate) struct ClockOffset {
 
 impl Member {
     pub(crate) fn new(node: RosterNode, link: Link) -> Self {
-        Self { node, link, state: Mutex::new(State::default()) }
+        Self { node, link, state: Mutex::new(State::default()), refused: tokio::sync::Notify::new() }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -86,6 +88,7 @@ impl Member {
         if let Failure::Unreachable { reason, tcp: true } = failure {
             state.failures = state.failures.saturating_add(1);
             state.last_failure = Some(reason.clone());
+            self.refused.notify_one();
         }
     }
 
@@ -136,7 +139,8 @@ impl Member {
                 Ok(()) => {
                     delay = PROBE_DELAY_MIN;
                     // The first sample pays for the handshake; the second one measures the clock.
-                    tokio::time::sleep(if warm { SAMPLE_INTERVAL } else { Duration::from_millis(20) }).await;
+                    let pause = if warm { SAMPLE_INTERVAL } else { Duration::from_millis(20) };
+                    let _ = tokio::time::timeout(pause, self.refused.notified()).await;
                     warm = true;
                 }
                 Err(failure) => {

@@ -1,4 +1,228 @@
-//! later
-pub(crate) async fn run(_args: crate::args::DemoArgs) -> anyhow::Result<crate::exit::Exit> {
-    anyhow::bail!("later")
+//! `piperoll demo`: a whole cluster on loopback, and the four things worth seeing: one merged timeline, an
+//! edited row caught, a killed node named, a complete answer after its return.
+//!
+//! Nothing here is a mock: the daemons are processes of this same program, the commands shown are run as
+//! shown, and every step is checked by exit code and content.
+
+mod cluster;
+mod scenario;
+mod tamper;
+
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use piperoll_shared::api::aggregator::{Envelope, FinalRecord, Status};
+use piperoll_shared::log::row::RowLine;
+use piperoll_shared::log::verify::Integrity;
+
+use crate::args::DemoArgs;
+use crate::exit::Exit;
+use crate::import::Mapping;
+use crate::show::{group_digits, paint};
+use cluster::DemoCluster;
+
+/// Entries that one node records before the next one has its turn.
+const LINES_PER_TURN: usize = 5;
+/// A restarted node is back in answers after its next probe.
+const RETURN_TIMEOUT: Duration = Duration::from_secs(45);
+
+pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
+    let temporary = match &args.dir {
+        Some(dir) => {
+            std::fs::create_dir_all(dir)?;
+            None
+        }
+        None => Some(tempfile::Builder::new().prefix("piperoll-demo-").tempdir()?),
+    };
+    let dir = match (&args.dir, &temporary) {
+        (Some(dir), _) => dir.clone(),
+        (None, Some(temporary)) => temporary.path().to_owned(),
+        (None, None) => bail!("no directory to work in"),
+    };
+    let mut cluster = start(&dir).await?;
+    let shown = async {
+        load(&cluster, &args).await?;
+        show_timeline(&cluster, args.import.is_some()).await?;
+        show_tampering(&cluster).await?;
+        show_missing_node(&mut cluster).await
+    };
+    let shown = tokio::select! {
+        shown = shown => shown,
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+    };
+    if let Err(error) = &shown {
+        anstream::eprintln!("{}a step did not show what it should{}: {error:#}", paint::RED, paint::PLAIN);
+        eprintln!("the daemons' own words: {}", dir.join("logs").display());
+        if args.dir.is_none() {
+            cluster.print_logs();
+        }
+    }
+    if shown.is_ok() && !args.once {
+        invite(&cluster);
+        let _ = tokio::signal::ctrl_c().await;
+    }
+    cluster.stop().await;
+    shown?;
+    anstream::println!("\n{}Every step showed what it should.{}", paint::GREEN, paint::PLAIN);
+    Ok(Exit::Complete)
+}
+
+fn step(number: u32, text: &str) {
+    anstream::println!("\n{}{number}. {text}{}", paint::BOLD, paint::PLAIN);
+}
+
+async fn start(dir: &Path) -> anyhow::Result<DemoCluster> {
+    step(1, "A cluster: three nodes and an aggregator, each a process of its own, mutual TLS 1.3 between them");
+    let started = Instant::now();
+    let cluster = DemoCluster::start(dir).await?;
+    println!("   {} (ready after {:.1} s)", dir.display(), started.elapsed().as_secs_f64());
+    for node in cluster.nodes() {
+        println!("   node {:<4} listens on {}, keeps its own signed log", node.id, node.address);
+    }
+    println!("   aggregator   {}", cluster.url());
+    Ok(cluster)
+}
+
+async fn load(cluster: &DemoCluster, args: &DemoArgs) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let (what, per_node) = match (&args.import, &args.map) {
+        (Some(file), Some(map)) => {
+            let mapping = Mapping::load(map)?;
+            let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+            let mut per_node = vec![Vec::new(); 3];
+            for (number, line) in text.lines().filter(|line| !line.trim().is_empty()).enumerate() {
+                per_node[number % 3].push(mapping.apply(line).with_context(|| format!("line {}", number + 1))?);
+            }
+            (format!("records of {}", file.display()), per_node)
+        }
+        _ => ("entries of a working day of a mail cluster, with an intrusion in it".to_owned(), scenario::day()),
+    };
+    step(2, &format!("Applications record: {what}"));
+    let total: usize = per_node.iter().map(Vec::len).sum();
+    // In small turns, so that the nodes' entries interleave as they do in a real day.
+    let turns = per_node.iter().map(|lines| lines.len().div_ceil(LINES_PER_TURN)).max().unwrap_or(0);
+    for turn in 0..turns {
+        for (node, lines) in cluster.nodes().iter().zip(&per_node) {
+            let from = (turn * LINES_PER_TURN).min(lines.len());
+            let to = (from + LINES_PER_TURN).min(lines.len());
+            node.append(&lines[from..to]).await?;
+        }
+    }
+    for (node, lines) in cluster.nodes().iter().zip(&per_node) {
+        println!(
+            "   {:<4} {:>6} entries, each on disk before it was acknowledged",
+            node.id,
+            group_digits(lines.len() as u64)
+        );
+    }
+    println!("   {} entries in {:.1} s", group_digits(total as u64), started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+async fn show_timeline(cluster: &DemoCluster, imported: bool) -> anyhow::Result<()> {
+    step(3, "One merged timeline: who was denied something, on any node?");
+    let filter = if imported { "is:denied" } else { "outcome:denied,failure user:m.keller,admin" };
+    let status = cluster.run(&["query", filter, "--limit", "12", "--table"], true).await?.0;
+    expect(status, Exit::Complete)?;
+    let (_, answer) = cluster.query(&["query", filter, "--limit", "12", "--json"]).await?;
+    ensure!(answer.envelope.complete && answer.envelope.count > 0, "the timeline is not complete");
+    Ok(())
+}
+
+async fn show_tampering(cluster: &DemoCluster) -> anyhow::Result<()> {
+    let node = &cluster.nodes()[1];
+    let edit = tamper::edit(&node.database())?;
+    step(4, &format!("Somebody with the database file of {} but without its key rewrites history:", node.id));
+    println!("   row {}: {:?} becomes {:?}", edit.seq, edit.before, edit.after);
+    let filter = format!("node:{}", node.id);
+    let (status, _) = cluster.run(&["query", &filter, &format!("seq:{}", edit.seq), "--table"], true).await?;
+    expect(status, Exit::Violation)?;
+    let (_, answer) = cluster.query(&["query", &filter, &format!("seq:{}", edit.seq), "--json"]).await?;
+    let caught = answer.violations.iter().any(|place| place == &format!("{}/{}", node.id, edit.seq));
+    ensure!(caught, "the edited row is not reported: {:?}", answer.violations);
+    println!("\n   The same on the node itself, over everything it holds:");
+    let config = node.config();
+    let (status, _) = cluster.run(&["node", "verify", "--config", &config.display().to_string()], true).await?;
+    expect(status, Exit::Violation)?;
+    edit.undo(&node.database())?;
+    let (status, _) = cluster.run(&["node", "verify", "--config", &config.display().to_string()], false).await?;
+    expect(status, Exit::Complete)?;
+    println!("   (the row was put back as it was: every signature fits again)");
+    Ok(())
+}
+
+async fn show_missing_node(cluster: &mut DemoCluster) -> anyhow::Result<()> {
+    step(5, "kill -9 of mx3: the others answer, and the missing one is named");
+    cluster.kill(2).await?;
+    let asked = Instant::now();
+    let (status, _) = cluster.run(&["query", "category:security,auth", "--limit", "5", "--table"], true).await?;
+    let took = asked.elapsed();
+    expect(status, Exit::Incomplete)?;
+    let (_, answer) = cluster.query(&["query", "--limit", "5", "--json"]).await?;
+    let named: Vec<&str> =
+        answer.envelope.nodes.iter().filter(|n| n.status != Status::Ok).map(|n| n.node_id.as_str()).collect();
+    ensure!(named == ["mx3"], "the missing nodes are {named:?}, not mx3");
+    println!("   (the command took {} ms)", took.as_millis());
+
+    step(6, "mx3 is started again: complete");
+    cluster.restart(2).await?;
+    let deadline = Instant::now() + RETURN_TIMEOUT;
+    loop {
+        let (status, answer) = cluster.query(&["query", "--limit", "5", "--json"]).await?;
+        if status.code() == Some(Exit::Complete as i32) && answer.envelope.complete {
+            break;
+        }
+        ensure!(Instant::now() < deadline, "mx3 did not come back into the answers");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let (status, _) = cluster.run(&["query", "node:mx3 category:log", "--limit", "5", "--table"], true).await?;
+    expect(status, Exit::Complete)?;
+    let (status, _) = cluster.run(&["verify"], false).await?;
+    expect(status, Exit::Complete)?;
+    println!("   (and `piperoll verify` has read every row of every node: all signatures fit)");
+    Ok(())
+}
+
+fn invite(cluster: &DemoCluster) {
+    anstream::println!("\n{}The cluster keeps running until Ctrl-C. In another terminal:{}", paint::BOLD, paint::PLAIN);
+    println!("   export PIPEROLL_URL={}", cluster.url());
+    println!("   export PIPEROLL_CA={}", cluster.ca().display());
+    println!("   export PIPEROLL_TOKEN={}", cluster.token());
+    println!("   piperoll query 'ip:203.0.113.0/24' --limit 20");
+    println!("   piperoll nodes");
+    println!(
+        "   curl --cacert $PIPEROLL_CA -H \"Authorization: Bearer $PIPEROLL_TOKEN\" \"$PIPEROLL_URL/api/v1/audit-log?user=m.keller&limit=3\""
+    );
+}
+
+fn expect(status: ExitStatus, exit: Exit) -> anyhow::Result<()> {
+    ensure!(status.code() == Some(exit as i32), "exit code {:?}, expected {} ({exit:?})", status.code(), exit as i32);
+    Ok(())
+}
+
+/// What a `--json` query said.
+struct Answer {
+    envelope: Envelope,
+    /// `node/seq` of rows that fail verification.
+    violations: Vec<String>,
+}
+
+impl Answer {
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let mut violations = Vec::new();
+        for line in text.lines() {
+            if let Ok(last) = serde_json::from_str::<FinalRecord>(line) {
+                return Ok(Self { envelope: last.envelope, violations });
+            }
+            let row: RowLine<'_> = serde_json::from_str(line)?;
+            if row.integrity != Integrity::Ok
+                && let Some(place) = row.found_at
+            {
+                violations.push(format!("{}/{}", place.node_id, place.seq));
+            }
+        }
+        bail!("the answer has no final record")
+    }
 }

@@ -42,8 +42,8 @@ pub(crate) async fn query(args: RemoteQueryArgs) -> anyhow::Result<Exit> {
             table.push(line);
         }
         table.print();
-        if let Some(cursor) = &envelope.next_cursor {
-            eprintln!("\nthere are more; the next page: add --cursor {cursor}");
+        if envelope.next_cursor.is_some() {
+            eprintln!("\nthere are more rows: raise --limit, narrow the filter, or page with --json and --cursor");
         }
     })
     .await?;

@@ -1,0 +1,60 @@
+//! What somebody with write access to the file, and without the key, would do.
+
+use std::path::Path;
+
+use anyhow::{Context as _, ensure};
+use rusqlite::{Connection, OptionalExtension as _};
+
+/// The words to change, in the order of preference; the last one is in every log.
+const EDITS: [(&str, &str); 3] = [
+    ("\"user\":\"m.keller\"", "\"user\":\"s.bauer\""),
+    ("\"outcome\":\"denied\"", "\"outcome\":\"success\""),
+    ("\"outcome\":\"success\"", "\"outcome\":\"failure\""),
+];
+
+/// An edit that was made, and how to take it back.
+pub(super) struct Edit {
+    pub(super) seq: u64,
+    pub(super) before: &'static str,
+    pub(super) after: &'static str,
+    body: String,
+}
+
+/// Rewrites one row: takes the trigger away, edits, and puts the trigger back so that nothing shows.
+pub(super) fn edit(database: &Path) -> anyhow::Result<Edit> {
+    let conn = Connection::open(database)?;
+    conn.busy_timeout(std::time::Duration::from_secs(5))?;
+    for (before, after) in EDITS {
+        let found: Option<(u64, String)> = conn
+            .query_row(
+                "SELECT seq, body FROM entries WHERE instr(body, ?1) > 0 AND seq > 0 ORDER BY seq LIMIT 1",
+                [before],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .optional()?;
+        if let Some((seq, body)) = found {
+            rewrite(&conn, seq, &body.replacen(before, after, 1))?;
+            return Ok(Edit { seq, before, after, body });
+        }
+    }
+    anyhow::bail!("no row to edit was found")
+}
+
+impl Edit {
+    pub(super) fn undo(&self, database: &Path) -> anyhow::Result<()> {
+        let conn = Connection::open(database)?;
+        conn.busy_timeout(std::time::Duration::from_secs(5))?;
+        rewrite(&conn, self.seq, &self.body)
+    }
+}
+
+fn rewrite(conn: &Connection, seq: u64, body: &str) -> anyhow::Result<()> {
+    let trigger: String = conn
+        .query_row("SELECT sql FROM sqlite_schema WHERE name = 'entries_append_only_update'", [], |row| row.get(0))
+        .context("the trigger that refuses updates")?;
+    conn.execute_batch("BEGIN IMMEDIATE; DROP TRIGGER entries_append_only_update;")?;
+    let changed = conn.execute("UPDATE entries SET body = ?1 WHERE seq = ?2", (body, seq))?;
+    conn.execute_batch(&format!("{trigger}; COMMIT;"))?;
+    ensure!(changed == 1, "row {seq} could not be edited");
+    Ok(())
+}
