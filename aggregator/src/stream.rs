@@ -28,6 +28,8 @@ const BATCHES_WAITING: usize = 4;
 /// Bytes per chunk of the answer, and chunks waiting for the reader.
 const CHUNK_BYTES: usize = 64 * 1024;
 const CHUNKS_WAITING: usize = 8;
+/// Between the last row and the reset that says "not whole".
+const RESET_DELAY: std::time::Duration = std::time::Duration::from_millis(250);
 /// A check says how far it is after this many rows.
 const PROGRESS_ROWS: u64 = 20_000;
 
@@ -281,7 +283,9 @@ impl Writer {
             let lost = envelope.nodes.iter().any(|node| node.status == Status::Incomplete);
             self.flush().await?;
             if lost {
-                // A spreadsheet has no place to say it, so the file must not look whole.
+                // A spreadsheet has no place to say it, so the file must not look whole. A reset overtakes what
+                // is still queued for sending, so the rows that did come get a moment to leave first.
+                tokio::time::sleep(RESET_DELAY).await;
                 return self.send.send(Err(std::io::Error::other("a node broke off"))).await.map_err(|_| Gone);
             }
             return Ok(());

@@ -122,8 +122,15 @@ async fn load(cluster: &DemoCluster, args: &DemoArgs) -> anyhow::Result<()> {
 }
 
 async fn show_timeline(cluster: &DemoCluster, imported: bool) -> anyhow::Result<()> {
-    step(3, "One merged timeline: who was denied something, on any node?");
-    let filter = if imported { "is:denied" } else { "outcome:denied,failure user:m.keller,admin" };
+    step(
+        3,
+        if imported {
+            "One merged timeline: what was denied, on any node?"
+        } else {
+            "One merged timeline: what did the stranger at 203.0.113.77 get done, on any node?"
+        },
+    );
+    let filter = if imported { "is:denied" } else { "ip:203.0.113.0/24 -reason:bad_password" };
     let status = cluster.run(&["query", filter, "--limit", "12", "--table"], true).await?.0;
     expect(status, Exit::Complete)?;
     let (_, answer) = cluster.query(&["query", filter, "--limit", "12", "--json"]).await?;

@@ -1,0 +1,404 @@
+//! Real processes: nodes and an aggregator made by `piperoll cluster`, run from the built binary.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use piperoll_aggregator::config::AggregatorConfig;
+use piperoll_aggregator::tokens::TokenStore;
+use piperoll_certs::{AggregatorPlace, Authority, NodePlace};
+use piperoll_shared::api::aggregator::Role;
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::FaultProxy;
+
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The built program; built here if it is not yet, so that a test never runs an old one.
+pub fn piperoll() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let _ = rustls::crypto::CryptoProvider::install_default(std::sync::Arc::unwrap_or_clone(
+            piperoll_shared::net::tls::provider(),
+        ));
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--package", "piperoll", "--bin", "piperoll"]);
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        let built = build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).status().unwrap();
+        assert!(built.success(), "piperoll does not build");
+        // target/<profile>/deps/<this test>
+        let path = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("piperoll");
+        assert!(path.exists(), "{} is missing", path.display());
+        path
+    })
+}
+
+/// An address that was free a moment ago.
+pub fn free_address() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+/// A node of the cluster: its folder, its process, and the proxy between it and the aggregator.
+pub struct Member {
+    pub id: String,
+    pub folder: PathBuf,
+    pub listen: String,
+    pub proxy: FaultProxy,
+    process: Option<Child>,
+    environment: Vec<(String, String)>,
+}
+
+pub struct Cluster {
+    pub dir: TempDir,
+    pub nodes: Vec<Member>,
+    pub url: String,
+    pub token: String,
+    aggregator: Option<Child>,
+    client: reqwest::Client,
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Run {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl From<Output> for Run {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// An HTTP answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub complete_header: Option<String>,
+    pub text: String,
+    pub took: Duration,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
+    }
+
+    /// The report of one node.
+    pub fn node(&self, id: &str) -> Value {
+        let nodes = self.json()["nodes"].clone();
+        nodes
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|n| n["node_id"] == id)
+            .unwrap_or_else(|| panic!("no {id}: {nodes}"))
+            .clone()
+    }
+
+    pub fn status_of(&self, id: &str) -> String {
+        self.node(id)["status"].as_str().unwrap().to_owned()
+    }
+
+    /// `node/seq` of the rows, in order.
+    pub fn places(&self) -> Vec<String> {
+        self.json()["entries"].as_array().unwrap().iter().map(place).collect()
+    }
+}
+
+/// `node/seq` of a row.
+pub fn place(row: &Value) -> String {
+    match row.get("found_at") {
+        Some(found) => format!("{}/{}", found["node_id"].as_str().unwrap(), found["seq"]),
+        None => format!("{}/{}", row["entry"]["node_id"].as_str().unwrap(), row["entry"]["seq"]),
+    }
+}
+
+impl Cluster {
+    /// Starts nodes with these ids and an aggregator named `agg`, and waits until everything answers.
+    pub async fn start(ids: &[&str]) -> Self {
+        Self::start_with(ids, |_| Vec::new()).await
+    }
+
+    /// The same, with environment variables for some nodes.
+    pub async fn start_with(ids: &[&str], environment: impl Fn(&str) -> Vec<(String, String)>) -> Self {
+        let mut cluster = Self::made(ids, environment).await;
+        for index in 0..cluster.nodes.len() {
+            cluster.spawn(index);
+        }
+        cluster.spawn_aggregator();
+        for node in &cluster.nodes {
+            cluster.wait_for_node(node).await;
+        }
+        cluster.wait_for_aggregator().await;
+        cluster
+    }
+
+    /// Folders and proxies, no process yet.
+    pub async fn made(ids: &[&str], environment: impl Fn(&str) -> Vec<(String, String)>) -> Self {
+        piperoll();
+        let dir = tempfile::Builder::new().prefix("prt-").tempdir().unwrap();
+        let mut authority = Authority::init(&dir.path().join("c"), &"test".parse().unwrap()).unwrap();
+        let mut nodes = Vec::new();
+        for id in ids {
+            let listen = free_address();
+            let proxy = FaultProxy::start(&listen);
+            let place = NodePlace { address: proxy.address.clone(), listen: Some(listen.clone()) };
+            let folder = authority.add_node(&id.parse().unwrap(), &place).unwrap();
+            nodes.push(Member {
+                id: (*id).to_owned(),
+                folder,
+                listen,
+                proxy,
+                process: None,
+                environment: environment(id),
+            });
+        }
+        let address = free_address();
+        let place =
+            AggregatorPlace { address: address.clone(), listen: Some(address.clone()), node_address: free_address() };
+        let folder = authority.add_aggregator(&"agg".parse().unwrap(), &place).unwrap();
+        let state = AggregatorConfig::load(&folder.join("aggregator.toml")).unwrap().state_dir;
+        let now = SystemClock.now();
+        let token = TokenStore::open(&state).unwrap().create("tester", Role::Admin, None, now).unwrap().token;
+        let ca = std::fs::read(dir.path().join("c/ca.crt")).unwrap();
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .tls_certs_only(reqwest::Certificate::from_pem_bundle(&ca).unwrap())
+            .build()
+            .unwrap();
+        Self { nodes, url: format!("https://{address}"), token, aggregator: None, client, dir }
+    }
+
+    pub fn ca(&self) -> PathBuf {
+        self.dir.path().join("c/ca.crt")
+    }
+
+    pub fn authority(&self) -> Authority {
+        Authority::open(&self.dir.path().join("c")).unwrap()
+    }
+
+    pub fn authority_dir(&self) -> PathBuf {
+        self.dir.path().join("c")
+    }
+
+    pub fn aggregator_folder(&self) -> PathBuf {
+        self.dir.path().join("c/machines/agg")
+    }
+
+    pub fn aggregator_pid(&self) -> u32 {
+        self.aggregator.as_ref().unwrap().id()
+    }
+
+    pub fn spawn(&mut self, index: usize) {
+        let log = self.log(&self.nodes[index].id);
+        let node = &mut self.nodes[index];
+        let child = Command::new(piperoll())
+            .args(["node", "serve", "--config"])
+            .arg(node.folder.join("node.toml"))
+            .envs(node.environment.iter().map(|(k, v)| (k, v)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        node.process = Some(child);
+    }
+
+    pub fn spawn_aggregator(&mut self) {
+        let log = self.log("agg");
+        let child = Command::new(piperoll())
+            .args(["aggregator", "serve", "--config"])
+            .arg(self.aggregator_folder().join("aggregator.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.aggregator = Some(child);
+    }
+
+    /// For the next start of a node.
+    pub fn set_environment(&mut self, index: usize, name: &str, value: &str) {
+        let environment = &mut self.nodes[index].environment;
+        environment.retain(|(known, _)| known != name);
+        environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    fn log(&self, name: &str) -> std::fs::File {
+        let path = self.dir.path().join(format!("{name}.log"));
+        std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap()
+    }
+
+    pub fn log_text(&self, name: &str) -> String {
+        std::fs::read_to_string(self.dir.path().join(format!("{name}.log"))).unwrap_or_default()
+    }
+
+    pub async fn wait_for_node(&self, node: &Member) {
+        let client = piperoll_client::SocketClient::new(&node.folder.join("node.sock")).unwrap();
+        let deadline = Instant::now() + READY_TIMEOUT;
+        while client.status().await.is_err() {
+            assert!(Instant::now() < deadline, "{} is not ready: {}", node.id, self.log_text(&node.id));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub async fn wait_for_aggregator(&self) {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        loop {
+            let answer = self.client.get(format!("{}/readyz", self.url)).send().await;
+            if answer.is_ok_and(|a| a.status().is_success()) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the aggregator is not ready: {}", self.log_text("agg"));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until a page over everything is complete.
+    pub async fn wait_until_complete(&self) -> Answer {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        loop {
+            let answer = self.page("limit=1").await;
+            if answer.status == 200 && answer.json()["complete"] == true {
+                return answer;
+            }
+            assert!(Instant::now() < deadline, "never complete: {}", answer.text);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    pub fn signal(&self, index: usize, signal: Signal) {
+        let pid = self.nodes[index].process.as_ref().unwrap().id();
+        kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
+    }
+
+    /// `kill -9`, and waits until the process is gone.
+    pub fn kill(&mut self, index: usize) {
+        let process = self.nodes[index].process.as_mut().unwrap();
+        let _ = process.kill();
+        let _ = process.wait();
+    }
+
+    /// An orderly stop.
+    pub fn stop(&mut self, index: usize) {
+        self.signal(index, Signal::SIGTERM);
+        assert!(self.nodes[index].process.as_mut().unwrap().wait().unwrap().success());
+    }
+
+    pub async fn restart(&mut self, index: usize) {
+        self.spawn(index);
+        self.wait_for_node(&self.nodes[index]).await;
+    }
+
+    pub fn stop_aggregator(&mut self) {
+        let process = self.aggregator.as_mut().unwrap();
+        kill(Pid::from_raw(i32::try_from(process.id()).unwrap()), Signal::SIGTERM).unwrap();
+        assert!(process.wait().unwrap().success());
+    }
+
+    /// Records NDJSON lines on a node and expects every one to be taken.
+    pub async fn append(&self, index: usize, lines: &[String]) {
+        let client = piperoll_client::SocketClient::new(&self.nodes[index].folder.join("node.sock")).unwrap();
+        for batch in lines.chunks(10_000) {
+            let report = client.append_lines((batch.join("\n") + "\n").into_bytes(), false).await.unwrap();
+            assert_eq!(report.rejected, 0, "{:?}", report.results.iter().find(|r| r.error.is_some()));
+        }
+    }
+
+    /// `GET /api/v1/audit-log?…`.
+    pub async fn page(&self, parameters: &str) -> Answer {
+        self.get(&format!("/api/v1/audit-log?{parameters}"), Some(&self.token)).await
+    }
+
+    pub async fn get(&self, path: &str, token: Option<&str>) -> Answer {
+        self.send(reqwest::Method::GET, path, token, None).await
+    }
+
+    pub async fn send(&self, method: reqwest::Method, path: &str, token: Option<&str>, body: Option<Value>) -> Answer {
+        let asked = Instant::now();
+        let mut request = self.client.request(method, format!("{}{path}", self.url));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let complete_header = response.headers().get("audit-complete").map(|v| v.to_str().unwrap().to_owned());
+        let text = response.text().await.unwrap();
+        Answer { status, complete_header, text, took: asked.elapsed() }
+    }
+
+    /// Makes a further token.
+    pub fn token(&self, name: &str, role: Role, expires: Option<Timestamp>) -> String {
+        let state = self.aggregator_folder().join("state");
+        TokenStore::open(&state).unwrap().create(name, role, expires, SystemClock.now()).unwrap().token
+    }
+
+    /// Runs the program as a user of the aggregator.
+    pub fn run(&self, args: &[&str]) -> Run {
+        Command::new(piperoll())
+            .args(args)
+            .env("PIPEROLL_URL", &self.url)
+            .env("PIPEROLL_CA", self.ca())
+            .env("PIPEROLL_TOKEN", &self.token)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+            .into()
+    }
+
+    /// Runs `piperoll node <args> --config <its node.toml>`.
+    pub fn on_node(&self, index: usize, args: &[&str]) -> Run {
+        Command::new(piperoll())
+            .arg("node")
+            .args(args)
+            .arg("--config")
+            .arg(self.nodes[index].folder.join("node.toml"))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+            .into()
+    }
+
+    /// The verifier at the end of every fault test: each log is whole and every signature fits.
+    pub fn verify_all(&self) {
+        for index in 0..self.nodes.len() {
+            let run = self.on_node(index, &["verify"]);
+            assert_eq!(run.code, 0, "{}: {}{}", self.nodes[index].id, run.stdout, run.stderr);
+        }
+    }
+
+    pub fn database(&self, index: usize) -> PathBuf {
+        self.nodes[index].folder.join("data/log.db")
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for child in self.nodes.iter_mut().filter_map(|n| n.process.as_mut()).chain(self.aggregator.as_mut()) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A caller's entry with some words in it.
+pub fn entry(user: &str, action: &str) -> String {
+    serde_json::json!({ "category": "auth", "action": action, "user": user, "outcome": "success" }).to_string()
+}

@@ -1,0 +1,175 @@
+//! A TCP proxy between aggregator and node that can fail in every way a network can.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// What happens to connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// Bytes pass.
+    None,
+    /// Connections are accepted and closed at once.
+    Close,
+    /// Connections are accepted; nothing ever comes back.
+    Silent,
+    /// The node's bytes come one a second.
+    Trickle,
+    /// The connection is cut after this many more bytes from the node.
+    CutAfter(usize),
+    /// Something that is neither TLS nor Piperoll answers.
+    Garbage,
+    /// Another address answers.
+    Other(String),
+}
+
+/// Listens for the aggregator, connects to the node.
+pub struct FaultProxy {
+    pub address: String,
+    state: Arc<State>,
+}
+
+struct State {
+    target: String,
+    fault: Mutex<Fault>,
+    connections: Mutex<Vec<TcpStream>>,
+}
+
+impl FaultProxy {
+    pub fn start(target: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let state = Arc::new(State {
+            target: target.to_owned(),
+            fault: Mutex::new(Fault::None),
+            connections: Mutex::default(),
+        });
+        let shared = Arc::clone(&state);
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let state = Arc::clone(&shared);
+                std::thread::spawn(move || state.serve(client));
+            }
+        });
+        Self { address, state }
+    }
+
+    /// Changes what happens from now on; connections that are open see it too.
+    pub fn set(&self, fault: Fault) {
+        *self.state.fault.lock().unwrap() = fault;
+    }
+
+    /// Breaks every open connection, so that the next request has to connect again.
+    pub fn cut(&self) {
+        for connection in self.state.connections.lock().unwrap().drain(..) {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
+
+    pub fn heal(&self) {
+        self.set(Fault::None);
+    }
+}
+
+impl State {
+    fn fault(&self) -> Fault {
+        self.fault.lock().unwrap().clone()
+    }
+
+    fn serve(&self, mut client: TcpStream) {
+        let target = match self.fault() {
+            Fault::Close => return,
+            Fault::Silent => {
+                self.connections.lock().unwrap().push(client.try_clone().unwrap());
+                let mut sink = [0; 1024];
+                while client.read(&mut sink).is_ok_and(|n| n > 0) {}
+                return;
+            }
+            Fault::Garbage => {
+                let _ = client.write_all(b"220 mail.example.org ESMTP ready\r\n");
+                std::thread::sleep(Duration::from_millis(200));
+                return;
+            }
+            Fault::Other(target) => target,
+            _ => self.target.clone(),
+        };
+        let Ok(node) = TcpStream::connect(&target) else { return };
+        for stream in [&client, &node] {
+            stream.set_nodelay(true).unwrap();
+            self.connections.lock().unwrap().push(stream.try_clone().unwrap());
+        }
+        let (from_client, to_node) = (client.try_clone().unwrap(), node.try_clone().unwrap());
+        std::thread::scope(|scope| {
+            scope.spawn(|| copy(from_client, to_node));
+            self.copy_faulty(node, client);
+        });
+    }
+
+    /// The way from the node back, where the faults are.
+    fn copy_faulty(&self, mut node: TcpStream, mut client: TcpStream) {
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            let wanted = if self.fault() == Fault::Trickle { 1 } else { buffer.len() };
+            let Ok(n) = node.read(&mut buffer[..wanted]) else { break };
+            if n == 0 {
+                break;
+            }
+            let mut send = n;
+            match self.fault() {
+                Fault::Silent => continue,
+                Fault::Trickle => std::thread::sleep(Duration::from_secs(1)),
+                Fault::CutAfter(left) => {
+                    send = n.min(left);
+                    *self.fault.lock().unwrap() = Fault::CutAfter(left - send);
+                }
+                _ => {}
+            }
+            if client.write_all(&buffer[..send]).is_err() || send < n {
+                break;
+            }
+        }
+        let _ = client.shutdown(Shutdown::Both);
+        let _ = node.shutdown(Shutdown::Both);
+    }
+}
+
+fn copy(mut from: TcpStream, mut to: TcpStream) {
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(n) = from.read(&mut buffer) {
+        if n == 0 || to.write_all(&buffer[..n]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+/// An address that swallows connection attempts: the kernel drops a SYN for a listener whose queue is full.
+pub struct BlackHole {
+    pub address: String,
+    _listener: std::os::fd::OwnedFd,
+    _queued: Vec<TcpStream>,
+}
+
+impl BlackHole {
+    pub fn start() -> Self {
+        use nix::sys::socket::{
+            AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, connect, getsockname, listen, socket,
+        };
+        let listener = socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None).unwrap();
+        bind(listener.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+        listen(&listener, Backlog::new(0).unwrap()).unwrap();
+        let place: SockaddrIn = getsockname(listener.as_raw_fd()).unwrap();
+        // One connection fills a queue of zero; a few more make sure.
+        let queued = (0..4)
+            .map(|_| {
+                let flags = SockFlag::SOCK_NONBLOCK;
+                let stream = socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
+                let _ = connect(stream.as_raw_fd(), &place);
+                TcpStream::from(stream)
+            })
+            .collect();
+        Self { address: place.to_string(), _listener: listener, _queued: queued }
+    }
+}

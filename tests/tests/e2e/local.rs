@@ -1,0 +1,85 @@
+//! The on-node commands, with the daemon up and down.
+
+use piperoll_tests::{Cluster, entry};
+use serde_json::Value;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_give_the_same_with_and_without_the_daemon() {
+    let mut cluster = Cluster::start(&["mx1"]).await;
+    let lines: Vec<String> = (0..20).map(|n| entry(&format!("u{}", n % 4), "auth.login")).collect();
+    cluster.append(0, &lines).await;
+    let commands: [&[&str]; 5] = [
+        &["query", "user:u1,u2", "-category:config", "--json"],
+        &["query", "--order", "asc", "--limit", "7", "--json"],
+        &["show", "3", "--json"],
+        &["tail", "-n", "4", "--json"],
+        &["export", "user:u3", "--format", "csv"],
+    ];
+    let upper = |run: piperoll_tests::Run| {
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        // The final line counts what was scanned, which grows by `log.stopped`.
+        run.stdout.lines().filter(|line| !line.starts_with("{\"final\"")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let through_socket: Vec<_> = commands.iter().map(|args| upper(cluster.on_node(0, args))).collect();
+    let direct: Vec<_> =
+        commands.iter().map(|args| upper(cluster.on_node(0, &[args, &["--direct"][..]].concat()))).collect();
+    assert_eq!(through_socket, direct, "beside a running daemon");
+    assert_eq!(cluster.on_node(0, &["status", "--health"]).code, 0);
+
+    cluster.stop(0);
+    let down: Vec<_> = commands.iter().map(|args| upper(cluster.on_node(0, args))).collect();
+    for (index, args) in commands.iter().enumerate() {
+        if !["tail"].contains(&args[0]) {
+            assert_eq!(through_socket[index], down[index], "{args:?} with the daemon down");
+        }
+    }
+    assert_eq!(cluster.on_node(0, &["status", "--health"]).code, 1);
+    assert!(cluster.on_node(0, &["status"]).stdout.contains("not running"));
+
+    // Appending straight to the directory, and the daemon knows that its last stop was clean all the same.
+    let run = cluster.on_node(
+        0,
+        &["append", "--category", "auth", "--action", "auth.login", "--user", "offline", "--entity", "mail/7"],
+    );
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let receipt: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(receipt["seq"], 22, "behind log.stopped");
+    cluster.restart(0).await;
+    let run = cluster.on_node(0, &["query", "via:node", "--limit", "1", "--json"]);
+    assert!(run.stdout.contains("\"last_stop\":\"clean\""), "{}", run.stdout);
+    let run = cluster.on_node(0, &["query", "user:offline entity:mail/7 via:cli", "--json"]);
+    assert_eq!(run.stdout.lines().count(), 2, "{}", run.stdout);
+    assert_eq!(cluster.on_node(0, &["show", "999"]).code, 1);
+    cluster.verify_all();
+}
+
+/// A directory that may not be written is read from a copy; a missing right to the socket is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn followed_logs_show_new_entries() {
+    let cluster = Cluster::start(&["mx1"]).await;
+    let mut tail = std::process::Command::new(piperoll_tests::piperoll())
+        .args(["node", "tail", "-f", "-n", "1", "--json", "user:watched", "--config"])
+        .arg(cluster.nodes[0].folder.join("node.toml"))
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    for n in 0..3 {
+        cluster.append(0, &[entry("watched", &format!("step.{n}")), entry("other", "noise")]).await;
+        tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+    }
+    let lines = tokio::task::spawn_blocking(move || {
+        use std::io::BufRead as _;
+        let out = std::io::BufReader::new(tail.stdout.take().unwrap());
+        let lines: Vec<String> = out.lines().take(3).map(Result::unwrap).collect();
+        let _ = tail.kill();
+        let _ = tail.wait();
+        lines
+    })
+    .await
+    .unwrap();
+    for (n, line) in lines.iter().enumerate() {
+        let row: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(row["entry"]["action"], format!("step.{n}"));
+    }
+}

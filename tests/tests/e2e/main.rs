@@ -1,0 +1,16 @@
+//! End-to-end tests between real processes: one binary, one module per promise.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod access;
+mod bad_input;
+mod certificates;
+mod contract;
+mod crash;
+mod faults;
+mod import;
+mod local;
+mod memory;
+mod paging;
+mod storage;
+mod tamper;

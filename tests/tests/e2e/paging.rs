@@ -1,0 +1,202 @@
+//! Order is exactly `(timestamp, node_id, seq)`, and pages are one long read cut into pieces.
+
+use std::process::Command;
+
+use piperoll_tests::{Answer, Cluster, entry, place};
+use serde_json::Value;
+
+const LIBFAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+
+/// The merge key of a row.
+fn key(row: &Value) -> (String, String, u64) {
+    let entry = &row["entry"];
+    let text = |field: &str| entry[field].as_str().unwrap().to_owned();
+    (text("timestamp"), text("node_id"), entry["seq"].as_u64().unwrap())
+}
+
+/// Reads page by page until there is no cursor; an incomplete page is asked for again, because a cursor is
+/// a place and not a state.
+async fn pages(
+    cluster: &mut Cluster,
+    order: &str,
+    limit: usize,
+    mut between: impl AsyncFnMut(&mut Cluster, usize),
+) -> Vec<Value> {
+    let mut rows = Vec::new();
+    let mut cursor: Option<String> = None;
+    for number in 0.. {
+        between(cluster, number).await;
+        let parameters = match &cursor {
+            None => format!("order={order}&limit={limit}&from=0001-01-01"),
+            Some(cursor) => format!("order={order}&limit={limit}&from=0001-01-01&cursor={cursor}"),
+        };
+        let answer: Answer = loop {
+            let answer = cluster.page(&parameters).await;
+            if answer.status == 200 && answer.json()["complete"] == true {
+                break answer;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        };
+        let json = answer.json();
+        rows.extend(json["entries"].as_array().unwrap().iter().cloned());
+        match json["next_cursor"].as_str() {
+            Some(next) => cursor = Some(next.to_owned()),
+            None => return rows,
+        }
+    }
+    unreachable!("the loop ends at the last page")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_equal_one_long_read_while_rows_arrive_and_a_node_comes_and_goes() {
+    let mut cluster = Cluster::start(&["mx1", "mx2", "mx3"]).await;
+    for index in 0..3 {
+        let lines: Vec<String> = (0..70).map(|n| entry(&format!("u{n}"), "auth.login")).collect();
+        cluster.append(index, &lines).await;
+    }
+    cluster.wait_until_complete().await;
+    for order in ["asc", "desc"] {
+        let long = cluster.page(&format!("order={order}&limit=1000&from=0001-01-01")).await.json();
+        let long: Vec<Value> = long["entries"].as_array().unwrap().clone();
+        let keys: Vec<_> = long.iter().map(key).collect();
+        let mut sorted = keys.clone();
+        sorted.sort();
+        if order == "desc" {
+            sorted.reverse();
+        }
+        assert_eq!(keys, sorted, "the order is not (timestamp, node_id, seq)");
+
+        let paged = pages(&mut cluster, order, 17, async |cluster, page| {
+            // Rows arrive all the time; they are behind the first page's snapshot and never shift a page.
+            if page > 0 {
+                cluster.append(page % 3, &[entry("later", "auth.login")]).await;
+            }
+            match page {
+                3 => cluster.kill(1),
+                4 => {}
+                _ => return,
+            }
+            if page == 3 {
+                // Meanwhile a page without the node says so, and the same cursor gives the whole page later.
+                let partial = cluster.page("limit=5").await;
+                assert_eq!(partial.json()["complete"], false);
+                cluster.restart(1).await;
+            }
+        })
+        .await;
+        let snapshot: Vec<_> = paged.iter().map(place).collect();
+        let expected: Vec<_> = long.iter().map(place).collect();
+        // The aggregator's own entries about the pages before the first one are in the snapshot too.
+        let of_nodes = |rows: &[String]| rows.iter().filter(|p| !p.starts_with("agg/")).cloned().collect::<Vec<_>>();
+        assert_eq!(of_nodes(&snapshot), of_nodes(&expected), "order={order}");
+    }
+    cluster.verify_all();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_missing_at_the_first_page_adds_no_rows_later() {
+    let mut cluster = Cluster::start(&["mx1", "mx2"]).await;
+    for index in 0..2 {
+        let lines: Vec<String> = (0..30).map(|n| entry(&format!("u{n}"), "auth.login")).collect();
+        cluster.append(index, &lines).await;
+    }
+    cluster.wait_until_complete().await;
+    cluster.kill(1);
+    let first = cluster.page("limit=10").await.json();
+    assert_eq!(first["complete"], false);
+    cluster.restart(1).await;
+    cluster.wait_until_complete().await;
+    let mut cursor = first["next_cursor"].as_str().unwrap().to_owned();
+    loop {
+        let answer = cluster.page(&format!("limit=10&cursor={cursor}")).await;
+        let json = answer.json();
+        assert_eq!(answer.status_of("mx2"), "unreachable", "it stays listed until the last page");
+        assert_eq!(json["complete"], false);
+        assert!(answer.places().iter().all(|p| !p.starts_with("mx2/")));
+        match json["next_cursor"].as_str() {
+            Some(next) => cursor = next.to_owned(),
+            None => break,
+        }
+    }
+}
+
+/// Two nodes whose clocks stand still at the same moment: every row has the same timestamp.
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_timestamps_and_mixed_clocks() {
+    if !std::path::Path::new(LIBFAKETIME).exists() {
+        eprintln!("SKIPPED: libfaketime is not installed");
+        return;
+    }
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 120;
+    let frozen = Command::new("date").args(["-u", "-d", &format!("@{now}"), "+%Y-%m-%d %H:%M:%S"]).output().unwrap();
+    let frozen = String::from_utf8(frozen.stdout).unwrap().trim().to_owned();
+    let mut cluster = Cluster::start_with(&["mx1", "mx2", "mx3"], |id| {
+        let time = if id == "mx3" { "-7s".to_owned() } else { frozen.clone() };
+        [("LD_PRELOAD", LIBFAKETIME), ("FAKETIME", &time), ("FAKETIME_DONT_FAKE_MONOTONIC", "1"), ("TZ", "UTC")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .to_vec()
+    })
+    .await;
+    for index in 0..3 {
+        let lines: Vec<String> = (0..25).map(|n| entry(&format!("u{n}"), "auth.login")).collect();
+        cluster.append(index, &lines).await;
+    }
+    cluster.wait_until_complete().await;
+    for order in ["asc", "desc"] {
+        let long = cluster.page(&format!("order={order}&limit=1000&from=0001-01-01")).await;
+        let rows = long.json()["entries"].as_array().unwrap().clone();
+        let keys: Vec<_> = rows.iter().map(key).collect();
+        let mut sorted = keys.clone();
+        sorted.sort();
+        if order == "desc" {
+            sorted.reverse();
+        }
+        assert_eq!(keys, sorted);
+        let equal = keys.windows(2).filter(|pair| pair[0].0 == pair[1].0 && pair[0].1 != pair[1].1).count();
+        assert!(equal > 0, "no equal timestamps on different nodes: the test tests nothing");
+        let paged = pages(&mut cluster, order, 7, async |_, _| {}).await;
+        let of_nodes = |rows: &[Value]| rows.iter().map(place).filter(|p| !p.starts_with("agg/")).collect::<Vec<_>>();
+        assert_eq!(of_nodes(&paged), of_nodes(&rows));
+    }
+    // The clock that is seven seconds behind is measured and reported, never corrected.
+    let offset = cluster.page("limit=1").await.node("mx3")["clock_offset_ms"].as_f64().unwrap();
+    assert!((-7_500.0..-6_500.0).contains(&offset), "{offset}");
+    let uncertainty = cluster.page("limit=1").await.json()["order_uncertainty_ms"].as_f64().unwrap();
+    assert!(uncertainty > 100_000.0, "two minutes apart: {uncertainty}");
+}
+
+/// A clock that steps back by more than a second begins a new era, and the log says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_step_begins_an_era_and_order_holds() {
+    if !std::path::Path::new(LIBFAKETIME).exists() {
+        eprintln!("SKIPPED: libfaketime is not installed");
+        return;
+    }
+    let mut cluster = Cluster::start_with(&["mx1"], |_| {
+        [("LD_PRELOAD", LIBFAKETIME), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .to_vec()
+    })
+    .await;
+    let with_time = |cluster: &mut Cluster, time: &str| cluster.set_environment(0, "FAKETIME", time);
+    for time in ["+60s", "+0s", "+30s"] {
+        cluster.stop(0);
+        with_time(&mut cluster, time);
+        cluster.restart(0).await;
+        let lines: Vec<String> = (0..20).map(|n| entry(&format!("u{n}"), "auth.login")).collect();
+        cluster.append(0, &lines).await;
+    }
+    cluster.wait_until_complete().await;
+    let answer = cluster.page("order=asc&limit=1000&from=0001-01-01&node=mx1").await;
+    let rows = answer.json()["entries"].as_array().unwrap().clone();
+    let keys: Vec<_> = rows.iter().map(key).collect();
+    assert!(keys.is_sorted(), "merged by time across eras");
+    let steps = rows.iter().filter(|row| row["entry"]["action"] == "log.clock_stepped").count();
+    assert_eq!(steps, 1, "one step back of more than a second");
+    assert_eq!(rows.iter().map(|row| row["entry"]["era"].as_u64().unwrap()).max(), Some(1));
+    let paged = pages(&mut cluster, "desc", 9, async |_, _| {}).await;
+    let mut paged: Vec<_> = paged.iter().filter(|row| row["entry"]["node_id"] == "mx1").map(key).collect();
+    paged.reverse();
+    assert_eq!(paged, keys);
+    cluster.verify_all();
+}

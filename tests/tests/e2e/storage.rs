@@ -1,0 +1,134 @@
+//! A disk that is full or read-only, and a second process: a clear error at once, reads go on.
+
+use std::process::{Command, Stdio};
+
+use piperoll_client::SocketClient;
+use piperoll_tests::{Cluster, entry, piperoll};
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_is_refused_at_once() {
+    let mut cluster = Cluster::start(&["mx1"]).await;
+    let config = cluster.nodes[0].folder.join("node.toml");
+    // Another port, so that it is the log's lock that refuses and not the address.
+    let other = cluster.nodes[0].folder.join("other.toml");
+    let text =
+        std::fs::read_to_string(&config).unwrap().replace(&cluster.nodes[0].listen, &piperoll_tests::free_address());
+    std::fs::write(&other, text.replace("node.sock", "other.sock")).unwrap();
+    let output = Command::new(piperoll()).args(["node", "serve", "--config"]).arg(&other).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && stderr.contains("in use by another process"), "{stderr}");
+    assert_eq!(
+        cluster.on_node(0, &["append", "--category", "auth", "--action", "auth.login"]).code,
+        0,
+        "the first one goes on"
+    );
+    cluster.stop(0);
+    cluster.verify_all();
+}
+
+/// A file system of a few megabytes in a mount namespace of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_and_recovers() {
+    let mut cluster = Cluster::made(&["mx1"], |_| Vec::new()).await;
+    let data = cluster.nodes[0].folder.join("data");
+    std::fs::create_dir(&data).unwrap();
+    let probe =
+        Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "none"]).arg(&data).stderr(Stdio::null()).status();
+    if !probe.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: no mount namespace may be made here");
+        return;
+    }
+    let script = format!(
+        "mount -t tmpfs -o size=3m,mode=0700 none {data} && exec {piperoll} node serve --config {config}",
+        data = data.display(),
+        piperoll = piperoll().display(),
+        config = cluster.nodes[0].folder.join("node.toml").display()
+    );
+    let mut process = Command::new("unshare").args(["-m", "sh", "-c", &script]).stderr(Stdio::null()).spawn().unwrap();
+    cluster.wait_for_node(&cluster.nodes[0]).await;
+    let client = SocketClient::new(&cluster.nodes[0].folder.join("node.sock")).unwrap();
+    let entry = json!({ "category": "data", "action": "x.write", "details": { "filler": "f".repeat(4_000) } });
+    let mut accepted = Vec::new();
+    let refusal = loop {
+        match client.append(&entry).await {
+            Ok(receipt) => accepted.push(receipt),
+            Err(error) => break error.to_string(),
+        }
+        assert!(accepted.len() < 5_000, "the disk never filled");
+    };
+    assert!(refusal.contains("disk is full"), "{refusal}");
+    // Reads go on, and everything acknowledged is there.
+    let run = cluster.on_node(0, &["export", "action:x.write"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(run.stdout.lines().count() - 1, accepted.len());
+    assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
+    // Room again: the same node takes entries again without a restart.
+    let pid = process.id();
+    let grown = Command::new("nsenter")
+        .args(["-m", "-t", &pid.to_string(), "mount", "-o", "remount,size=16m", "none"])
+        .arg(&data)
+        .status()
+        .unwrap();
+    assert!(grown.success());
+    let receipt = client.append(&entry).await.unwrap();
+    assert_eq!(receipt.seq, accepted.last().unwrap().seq + 1, "no seq was lost to the refusals");
+    assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
+
+    // Read-only: refused with the cause, still readable, and accepted again afterwards.
+    let remount = |how: &str| {
+        Command::new("nsenter")
+            .args(["-m", "-t", &pid.to_string(), "mount", "-o", how, "none"])
+            .arg(&data)
+            .status()
+            .unwrap()
+    };
+    if remount("remount,ro").success() {
+        let refusal = client.append(&entry).await.unwrap_err().to_string();
+        assert!(refusal.contains("read-only") || refusal.contains("cannot be written"), "{refusal}");
+        assert_eq!(cluster.on_node(0, &["query", "--limit", "3"]).code, 0);
+        assert!(remount("remount,rw").success());
+    }
+    let _ = process.kill();
+    let _ = process.wait();
+    let _ = &mut cluster;
+}
+
+/// Another user's directory: files of two owners would lock the daemon out of its own log.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_wrong_owner_is_told_which_user_to_be() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can give a directory away");
+        return;
+    }
+    let mut cluster = Cluster::start(&["mx1"]).await;
+    cluster.append(0, &[entry("alice", "auth.login")]).await;
+    cluster.stop(0);
+    let data = cluster.nodes[0].folder.join("data");
+    nix::unistd::chown(&data, Some(nix::unistd::Uid::from_raw(12_345)), None).unwrap();
+    let run = cluster.on_node(0, &["append", "--category", "auth", "--action", "auth.login"]);
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.contains("belongs to uid 12345") && run.stderr.contains("sudo -u '#12345'"), "{}", run.stderr);
+    assert_eq!(cluster.on_node(0, &["query", "--limit", "1"]).code, 0, "reading is possible");
+    nix::unistd::chown(&data, Some(nix::unistd::Uid::from_raw(0)), None).unwrap();
+}
+
+/// Keys and secrets that others could read are refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_secret_is_no_secret() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let cluster = Cluster::made(&["mx1"], |_| Vec::new()).await;
+    for name in ["secret.0", "node.key"] {
+        let path = cluster.nodes[0].folder.join(name);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let output = Command::new(piperoll())
+            .args(["node", "serve", "--config"])
+            .arg(cluster.nodes[0].folder.join("node.toml"))
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && stderr.contains("chmod 600"), "{stderr}");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+}
