@@ -1,7 +1,6 @@
 //! `aggregator.toml` and the roster: what is typed, and the checked value it becomes.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -41,8 +40,6 @@ pub struct AggregatorConfig {
     pub embedded_node: Option<PathBuf>,
     /// The node that records this aggregator's own entries.
     pub audit_socket: PathBuf,
-    /// Proxies whose word about the client's address counts; none by default.
-    pub metrics_from: Vec<IpAddr>,
 }
 
 /// One expected node.
@@ -107,8 +104,6 @@ struct Typed {
     audit_socket: PathBuf,
     #[serde(default)]
     limits: TypedLimits,
-    #[serde(default)]
-    metrics_from: Vec<IpAddr>,
 }
 
 #[derive(Default, Deserialize)]
@@ -192,7 +187,6 @@ impl AggregatorConfig {
             limits,
             embedded_node: typed.embedded_node.map(|file| base.join(file)),
             audit_socket: base.join(typed.audit_socket),
-            metrics_from: typed.metrics_from,
         })
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use piperoll_shared::api::aggregator::{Envelope, NodeReport, Status};
 use piperoll_shared::api::node::{Position, ScanRequest};
-use piperoll_shared::log::cursor::{Cursor, Head, Incomplete};
+use piperoll_shared::log::cursor::{Cursor, Head, Incomplete, Snapshot};
 use piperoll_shared::log::ids::{Generation, NodeId};
 use piperoll_shared::log::order::{Key, Order};
 use piperoll_shared::log::time::Timestamp;
@@ -261,7 +261,8 @@ pub(crate) fn next_cursor(parts: &[Part], query: &Query, last: &Key) -> Cursor {
             });
         }
     }
-    Cursor::new(&query.hash, query.from, query.to, last.clone(), heads, incomplete)
+    let snapshot = Snapshot { asked_at: query.asked_at, from: query.from, to: query.to, heads };
+    Cursor::new(&query.hash, snapshot, last.clone(), incomplete)
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ pub(crate) enum Require {
 #[derive(Debug, Clone)]
 pub(crate) struct Query {
     pub(crate) filter: Filter,
+    /// When the first page was asked for.
+    pub(crate) asked_at: Timestamp,
     pub(crate) from: Timestamp,
     pub(crate) to: Timestamp,
     pub(crate) order: Order,
@@ -76,7 +78,8 @@ impl QueryError {
 /// Parameters as they were typed.
 #[derive(Default)]
 struct Typed {
-    filter: Filter,
+    /// `filter` and the filter keys, as name and value.
+    filter: Vec<(String, String)>,
     from: Option<String>,
     to: Option<String>,
     order: Option<String>,
@@ -95,7 +98,7 @@ impl Query {
         key: &CursorKey,
         scope: &str,
     ) -> Result<Self, QueryError> {
-        let typed = Typed::read(pairs, now)?;
+        let typed = Typed::read(pairs)?;
         let bad = |parameter: &str, value: &str, allowed: &str| QueryError::Parameter {
             parameter: parameter.to_owned(),
             value: value.to_owned(),
@@ -132,10 +135,24 @@ impl Query {
                 }
             },
         };
-        // Bound to the range as asked: "the last 7 days" on page two means the same 7 days.
-        let asked = (typed.from.as_deref().unwrap_or_default(), typed.to.as_deref().unwrap_or_default());
-        let hash = QueryHash::of(&[&typed.filter.to_string(), order.as_str(), asked.0, asked.1, scope]);
+        // Bound to filter and range as typed: "the last 7 days" on page two means the same 7 days.
+        let mut parts = vec![
+            order.as_str(),
+            typed.from.as_deref().unwrap_or_default(),
+            typed.to.as_deref().unwrap_or_default(),
+            scope,
+        ];
+        parts.extend(typed.filter.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]));
+        let hash = QueryHash::of(&parts);
         let cursor = typed.cursor.as_deref().map(|text| Cursor::decode(text, key, &hash)).transpose()?;
+        let asked_at = cursor.as_ref().map_or(now, |cursor| cursor.asked_at);
+        let mut filter = Filter::default();
+        for (name, value) in &typed.filter {
+            filter = filter.and(match name.as_str() {
+                "filter" => Filter::parse(value, asked_at)?,
+                key => Filter::parse_pair(key, value, asked_at)?,
+            });
+        }
         if cursor.is_some() && format != Format::Json {
             return Err(bad("cursor", "…", "a cursor continues pages; a stream is read in one go"));
         }
@@ -143,7 +160,7 @@ impl Query {
             Some(cursor) => (cursor.from, cursor.to),
             None => range(typed.from.as_deref(), typed.to.as_deref(), now)?,
         };
-        Ok(Self { filter: typed.filter, from, to, order, format, limit, require, cursor, hash })
+        Ok(Self { filter, asked_at, from, to, order, format, limit, require, cursor, hash })
     }
 }
 
@@ -172,16 +189,12 @@ pub(crate) fn range(
 }
 
 impl Typed {
-    fn read(pairs: Vec<(String, String)>, now: Timestamp) -> Result<Self, QueryError> {
+    fn read(pairs: Vec<(String, String)>) -> Result<Self, QueryError> {
         let mut typed = Self::default();
         for (name, value) in pairs {
             let slot = match name.as_str() {
-                "filter" => {
-                    typed.filter = typed.filter.and(Filter::parse(&value, now)?);
-                    continue;
-                }
-                key if KEYS.contains(&key) => {
-                    typed.filter = typed.filter.and(Filter::parse_pair(key, &value, now)?);
+                key if key == "filter" || KEYS.contains(&key) => {
+                    typed.filter.push((name, value));
                     continue;
                 }
                 "from" => &mut typed.from,
@@ -205,6 +218,17 @@ impl Query {
     /// All rows of a range, as a stream.
     pub(crate) fn everything(filter: Filter, from: Timestamp, to: Timestamp, order: Order) -> Self {
         let hash = QueryHash::of(&[]);
-        Self { filter, from, to, order, format: Format::Ndjson, limit: None, require: Require::Any, cursor: None, hash }
+        Self {
+            filter,
+            asked_at: from,
+            from,
+            to,
+            order,
+            format: Format::Ndjson,
+            limit: None,
+            require: Require::Any,
+            cursor: None,
+            hash,
+        }
     }
 }

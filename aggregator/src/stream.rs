@@ -136,7 +136,9 @@ impl Stream {
         let parts: Vec<Part> = self.feeds.iter().map(|feed| feed.part.snapshot()).collect();
         let rows_of = |id: &_| self.feeds.iter().find(|f| &f.part.member.node.id == id).map_or(0, |f| f.emitted);
         let envelope = envelope(&parts, &self.query, &rows_of, last.as_ref().filter(|_| more), None);
-        writer.end(envelope).await
+        // A node that began and did not end: the loss that nobody could know of when the headers went out.
+        let lost = self.feeds.iter().any(|feed| feed.began && !feed.part.tally.ended && feed.part.status != Status::Ok);
+        writer.end(envelope, lost).await
     }
 
     /// Puts the next row of a node into the merge, waiting for it if need be.
@@ -278,9 +280,8 @@ impl Writer {
         if self.out.len() >= CHUNK_BYTES { self.flush().await } else { Ok(()) }
     }
 
-    async fn end(&mut self, envelope: Envelope) -> Result<(), Gone> {
+    async fn end(&mut self, envelope: Envelope, lost: bool) -> Result<(), Gone> {
         if self.output == Output::Csv {
-            let lost = envelope.nodes.iter().any(|node| node.status == Status::Incomplete);
             self.flush().await?;
             if lost {
                 // A spreadsheet has no place to say it, so the file must not look whole. A reset overtakes what

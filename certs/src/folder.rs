@@ -117,11 +117,18 @@ audit_socket = "node/node.sock"
 pub(crate) fn roster_toml(members: &Members) -> String {
     let mut text = String::from(
         "# The nodes that are expected to answer. DNS may resolve addresses; it never decides who is expected.\n\
-         # A node that left for good: status = \"retired\", first_day, last_day (dates), last_seq.\n",
+         # Made by `piperoll cluster`, which writes it anew; `cluster retire` marks a node that left for good.\n",
     );
     for node in members.list.iter().filter(|m| m.kind == MemberKind::Node) {
         let address = node.address.as_deref().unwrap_or_default();
-        text.push_str(&format!("\n[[node]]\nid = \"{}\"\naddress = \"{address}\"\nstatus = \"active\"\n", node.id));
+        text.push_str(&format!("\n[[node]]\nid = \"{}\"\naddress = \"{address}\"\n", node.id));
+        match &node.retired {
+            None => text.push_str("status = \"active\"\n"),
+            Some(life) => text.push_str(&format!(
+                "status = \"retired\"\nfirst_day = \"{}\"\nlast_day = \"{}\"\nlast_seq = {}\n",
+                life.first_day, life.last_day, life.last_seq
+            )),
+        }
     }
     text
 }

@@ -16,7 +16,7 @@ use piperoll_shared::net::identity::{Identity, Kind};
 use folder::{write_new_private, write_private, write_public};
 use issue::{CertificateAuthority, Issued};
 use members::Members;
-pub use members::{Member, MemberKind, Role};
+pub use members::{Member, MemberKind, Retired, Role};
 
 /// Why the authority refused. Nothing was changed unless the message says so.
 #[derive(Debug, thiserror::Error)]
@@ -141,9 +141,7 @@ impl Authority {
 
     /// Makes a folder with a person's certificate; the role is written for the aggregators.
     pub fn add_user(&mut self, id: &NodeId, role: Role) -> Result<PathBuf> {
-        if self.members.find(MemberKind::User, id).is_some() {
-            return Err(CertsError::MemberExists(format!("user {id}")));
-        }
+        self.refuse_known(id)?;
         let folder = self.dir.join("machines").join(format!("user-{id}"));
         folder::make_new_private_dir(&folder)?;
         self.issue(&folder, "user", Kind::User, id, "")?;
@@ -186,10 +184,23 @@ impl Authority {
         Ok(count)
     }
 
-    fn new_machine(&self, id: &NodeId) -> Result<PathBuf> {
-        if self.members.list.iter().any(|m| &m.id == id && m.kind != MemberKind::User) {
-            return Err(CertsError::MemberExists(id.to_string()));
+    /// Marks a node as gone for good: it is not dialled any more, and missing only for ranges of its life.
+    pub fn retire(&mut self, id: &NodeId, retired: Retired) -> Result<()> {
+        let node = self.members.list.iter_mut().find(|m| m.kind == MemberKind::Node && &m.id == id);
+        node.ok_or_else(|| CertsError::NoMember(id.to_string()))?.retired = Some(retired);
+        self.save()
+    }
+
+    /// One id, one member: revoking and renewing go by id.
+    fn refuse_known(&self, id: &NodeId) -> Result<()> {
+        match self.members.list.iter().find(|m| &m.id == id) {
+            Some(known) => Err(CertsError::MemberExists(format!("{} {id}", known.kind.as_str()))),
+            None => Ok(()),
         }
+    }
+
+    fn new_machine(&self, id: &NodeId) -> Result<PathBuf> {
+        self.refuse_known(id)?;
         let folder = self.machine(id);
         folder::make_new_private_dir(&folder)?;
         Ok(folder)

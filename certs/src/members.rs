@@ -18,6 +18,25 @@ pub enum MemberKind {
     User,
 }
 
+impl MemberKind {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Aggregator => "aggregator",
+            Self::User => "user",
+        }
+    }
+}
+
+/// The life of a node that left for good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retired {
+    /// Dates, such as 2026-04-15.
+    pub first_day: String,
+    pub last_day: String,
+    pub last_seq: u64,
+}
+
 /// What a user may do at an aggregator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -46,11 +65,13 @@ pub struct Member {
     pub address: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub role: Option<Role>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub retired: Option<Retired>,
 }
 
 impl Member {
     pub(crate) fn new(kind: MemberKind, id: &NodeId, address: Option<&str>) -> Self {
-        Self { kind, id: id.clone(), address: address.map(str::to_owned), role: None }
+        Self { kind, id: id.clone(), address: address.map(str::to_owned), role: None, retired: None }
     }
 }
 
@@ -85,10 +106,6 @@ impl Members {
 
     pub(crate) fn store(&self, path: &Path) -> Result<()> {
         write_private(path, &serde_json::to_vec_pretty(self).unwrap_or_default())
-    }
-
-    pub(crate) fn find(&self, kind: MemberKind, id: &NodeId) -> Option<&Member> {
-        self.list.iter().find(|m| m.kind == kind && &m.id == id)
     }
 
     pub(crate) fn issued(&mut self, identity: &Identity, serial: String) {

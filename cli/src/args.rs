@@ -1,8 +1,10 @@
 //! What can be typed.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use piperoll_shared::log::filter::KEYS;
 use piperoll_shared::log::ids::{ClusterName, EntryId, NodeId};
 
 const FILTER_HELP: &str =
@@ -112,6 +114,20 @@ pub(crate) enum ClusterCommand {
     Renew { dir: PathBuf, id: NodeId },
     /// Put a member's certificates on the revocation list
     Revoke { dir: PathBuf, id: NodeId },
+    /// Mark a node as gone for good: not dialled any more, missing only for ranges of its life
+    Retire {
+        dir: PathBuf,
+        id: NodeId,
+        /// First day of its life, YYYY-MM-DD
+        #[arg(long)]
+        first_day: String,
+        /// Last day of its life, YYYY-MM-DD
+        #[arg(long)]
+        last_day: String,
+        /// The last row it wrote
+        #[arg(long)]
+        last_seq: u64,
+    },
     /// List the members
     List { dir: PathBuf },
 }
@@ -122,7 +138,7 @@ pub(crate) enum RoleArg {
     Viewer,
     /// Reads, exports and verifies
     Auditor,
-    /// Reads and manages tokens
+    /// Reads, exports, verifies and manages tokens
     Admin,
 }
 
@@ -382,7 +398,7 @@ pub(crate) struct RemoteQueryArgs {
     /// Continue behind an earlier page
     #[arg(long)]
     pub(crate) cursor: Option<String>,
-    /// Print nothing on standard output unless every expected node answered
+    /// Print no rows unless every expected node answered
     #[arg(long)]
     pub(crate) require_complete: bool,
     #[command(flatten)]
@@ -436,4 +452,19 @@ pub(crate) struct RemoteNodesArgs {
     pub(crate) connection: ConnectionArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+/// A filter term may begin with a minus (`-outcome:success`), which looks like an option. A blank in front,
+/// which the filter language passes over, keeps the two apart.
+pub(crate) fn protect_negation(arg: OsString) -> OsString {
+    let is_term = arg
+        .to_str()
+        .and_then(|text| text.strip_prefix('-'))
+        .is_some_and(|rest| rest.starts_with('"') || rest.split_once(':').is_some_and(|(key, _)| KEYS.contains(&key)));
+    if !is_term {
+        return arg;
+    }
+    let mut protected = OsString::from(" ");
+    protected.push(arg);
+    protected
 }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use piperoll_certs::{AggregatorPlace, Authority, NodePlace, Role};
+use piperoll_certs::{AggregatorPlace, Authority, NodePlace, Retired, Role};
+use piperoll_shared::log::time::Timestamp;
 
 use crate::args::{ClusterCommand, RoleArg};
 use crate::exit::Exit;
@@ -34,7 +35,6 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
             };
             let folder = Authority::open(&dir)?.add_user(&name, role)?;
             made(&format!("user {name}"), &folder);
-            copy_aggregators();
         }
         ClusterCommand::Renew { dir, id } => {
             for folder in Authority::open(&dir)?.renew(&id)? {
@@ -48,6 +48,14 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
             println!(
                 "Copy ca.crl to every machine: daemons refuse new connections within seconds and close open ones within a minute."
             );
+        }
+        ClusterCommand::Retire { dir, id, first_day, last_day, last_seq } => {
+            for day in [&first_day, &last_day] {
+                anyhow::ensure!(Timestamp::day_range(day).is_some(), "{day:?} is not a day; write YYYY-MM-DD");
+            }
+            Authority::open(&dir)?.retire(&id, Retired { first_day, last_day, last_seq })?;
+            println!("{id} is retired");
+            copy_aggregators();
         }
         ClusterCommand::List { dir } => {
             let authority = Authority::open(&dir)?;

@@ -21,7 +21,7 @@ fn main() -> std::process::ExitCode {
     let _ = rustls::crypto::CryptoProvider::install_default(std::sync::Arc::unwrap_or_clone(
         piperoll_shared::net::tls::provider(),
     ));
-    let args = Args::parse();
+    let args = Args::parse_from(std::env::args_os().map(args::protect_negation));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

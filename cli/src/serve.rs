@@ -69,9 +69,10 @@ async fn serve_aggregator(config: &Path) -> anyhow::Result<Exit> {
 /// Asks the aggregator on this machine, trusting only this cluster's authority.
 async fn health(config: &Path) -> anyhow::Result<Exit> {
     let config = AggregatorConfig::load(config)?;
-    let port = config.listen.rsplit_once(':').map_or("7400", |(_, port)| port);
+    let (host, port) = config.listen.rsplit_once(':').unwrap_or(("127.0.0.1", "7400"));
+    let host = if ["0.0.0.0", "[::]"].contains(&host) { "127.0.0.1" } else { host };
     let client = crate::remote::https_client(Some(&config.files.ca))?;
-    let answer = client.get(format!("https://127.0.0.1:{port}/readyz")).timeout(HEALTH_TIMEOUT).send().await?;
+    let answer = client.get(format!("https://{host}:{port}/readyz")).timeout(HEALTH_TIMEOUT).send().await?;
     anyhow::ensure!(answer.status().is_success(), "{}", answer.text().await?);
     Ok(Exit::Complete)
 }

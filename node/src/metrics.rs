@@ -56,7 +56,7 @@ impl Metrics {
         let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.head.set(health.head().map_or(0, |head| number(head + 1)));
         self.commit_micros.set(number(health.commit_micros.load(Ordering::Relaxed)));
-        self.write_fault.set(i64::from(health.write_fault().is_some()));
+        self.write_fault.set(i64::from(health.append_fault().is_some()));
         self.read_fault.set(i64::from(health.read_fault().is_some()));
         let registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         piperoll_shared::net::metrics::page(&registry)

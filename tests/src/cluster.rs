@@ -28,7 +28,7 @@ pub fn piperoll() -> &'static Path {
             piperoll_shared::net::tls::provider(),
         ));
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "piperoll", "--bin", "piperoll"]);
+        build.args(["build", "--quiet", "--workspace", "--bins"]);
         if !cfg!(debug_assertions) {
             build.arg("--release");
         }
@@ -39,6 +39,16 @@ pub fn piperoll() -> &'static Path {
         assert!(path.exists(), "{} is missing", path.display());
         path
     })
+}
+
+/// A process that does not outlive its test.
+pub struct Guard(pub Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// An address that was free a moment ago.

@@ -21,6 +21,14 @@ fn done(response: impl IntoResponse, action: &'static str, details: Value) -> Re
     response
 }
 
+/// A change of tokens that could not be recorded must not happen; the entry itself follows the change.
+async fn recordable(app: &App) -> Result<(), ApiError> {
+    let refused = |error| {
+        ApiError::new(503, "not_recorded", format!("this change could not be recorded, so it is not made: {error}"))
+    };
+    app.audit.ready().await.map_err(refused)
+}
+
 pub(super) async fn list(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
     let listed = caller.require(Permission::ManageTokens).and_then(|()| Ok(Json(app.tokens.list()?)));
     done(listed, "audit.token_list", json!({}))
@@ -32,8 +40,10 @@ pub(super) async fn create(
     body: axum::body::Bytes,
 ) -> Response {
     let mut details = json!({});
+    let recordable = recordable(&app).await;
     let created = (|| {
         caller.require(Permission::ManageTokens)?;
+        recordable?;
         let new: NewToken = serde_json::from_slice(&body)
             .map_err(|e| ApiError::new(400, "bad_request", format!("name and role are needed: {e}")))?;
         details = json!({ "token_name": new.name.chars().take(64).collect::<String>(), "role": new.role, "expires": new.expires });
@@ -54,8 +64,10 @@ pub(super) async fn revoke(
     Path(name): Path<String>,
 ) -> Response {
     let details = json!({ "token_name": name.chars().take(64).collect::<String>() });
+    let recordable = recordable(&app).await;
     let revoked = caller
         .require(Permission::ManageTokens)
+        .and(recordable)
         .and_then(|()| app.tokens.revoke(&name).map_err(ApiError::from))
         .map(|()| StatusCode::NO_CONTENT);
     done(revoked, "audit.token_revoke", details)

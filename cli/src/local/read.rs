@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use bytes::Bytes;
-use piperoll_shared::api::node::{Position, ScanRequest};
+use piperoll_shared::api::node::ScanRequest;
 use piperoll_shared::log::csv;
 use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::order::Order;
@@ -155,9 +155,10 @@ pub(super) async fn tail(
     let mut read = collect(place.scan(request(&all, Order::Desc, Some(lines))?).await?, &mut newest).await?;
     newest.reverse();
     let mut exit = read.exit();
-    let mut after = Position { timestamp: SystemClock.now(), seq: 0 };
+    // Followed by place, not by time: a row's time may be forged, or belong to a new era.
+    let mut next = 0;
     for line in &newest {
-        after = print_followed(line, output)?.unwrap_or(after);
+        next = next.max(print_followed(line, output)? + 1);
     }
     while follow {
         tokio::select! {
@@ -165,22 +166,22 @@ pub(super) async fn tail(
             _ = tokio::signal::ctrl_c() => break,
         }
         let mut request = request(&all, Order::Asc, None)?;
-        request.from = after.timestamp;
-        request.after = Some(after);
+        request.from = Timestamp::MIN;
+        request.from_seq = Some(next);
         let mut fresh = Vec::new();
         read = collect(place.scan(request).await?, &mut fresh).await?;
         if read.exit() == Exit::Violation {
             exit = Exit::Violation;
         }
         for line in &fresh {
-            after = print_followed(line, output)?.unwrap_or(after);
+            next = next.max(print_followed(line, output)? + 1);
         }
     }
     Ok(exit)
 }
 
-/// Prints a line and returns its place, to read on from there.
-fn print_followed(line: &[u8], output: OutputArgs) -> anyhow::Result<Option<Position>> {
+/// Prints a line and returns its seq.
+fn print_followed(line: &[u8], output: OutputArgs) -> anyhow::Result<u64> {
     let row: RowLine<'_> = serde_json::from_slice(line)?;
     if output.as_json() {
         println!("{}", String::from_utf8_lossy(line));
@@ -188,7 +189,7 @@ fn print_followed(line: &[u8], output: OutputArgs) -> anyhow::Result<Option<Posi
         anstream::println!("{}", one_line(&row));
     }
     let view = EntryView::parse(row.entry.get().as_bytes()).unwrap_or_default();
-    Ok(Timestamp::parse_rfc3339(&view.timestamp).ok().map(|timestamp| Position { timestamp, seq: view.seq }))
+    Ok(row.found_at.as_ref().map_or(view.seq, |place| place.seq))
 }
 
 /// What a finished read says about itself.

@@ -65,7 +65,11 @@ pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
         // CSV has no final record: a broken stream was an error above, and who was missing stands in the header.
         (None, ExportFormat::Csv) => {
             let name = target.finish(whole)?;
-            eprintln!("{} rows in {name}", rows.saturating_sub(1));
+            eprintln!("{} lines in {name}", rows.saturating_sub(1));
+            if violations(&name)? > 0 {
+                eprintln!("rows fail verification; the column `integrity` says which");
+                return Ok(Exit::Violation);
+            }
             if !whole {
                 eprintln!("not complete: a node did not answer; `piperoll nodes` says which");
             }
@@ -77,6 +81,21 @@ pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
             Ok(Exit::Incomplete)
         }
     }
+}
+
+/// Rows of a written CSV file that fail verification; standard output cannot be read again.
+fn violations(name: &str) -> anyhow::Result<usize> {
+    if !Path::new(name).exists() {
+        return Ok(0);
+    }
+    let mut reader = csv::Reader::from_path(name)?;
+    let column = reader.headers()?.iter().position(|header| header == "integrity");
+    let mut count = 0;
+    for record in reader.records() {
+        count +=
+            usize::from(column.and_then(|c| record.as_ref().ok()?.get(c).map(|word| word != "ok")).unwrap_or(false));
+    }
+    Ok(count)
 }
 
 fn final_record(target: &mut Target, line: &Bytes) -> anyhow::Result<Envelope> {

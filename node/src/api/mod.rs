@@ -53,6 +53,7 @@ impl App {
     }
 
     async fn status(&self) -> Result<NodeStatus, ReadError> {
+        self.store.check_file().await;
         let extent = self.store.extent().await?;
         let health = self.store.health();
         let database = self.store.dir().database();
@@ -66,7 +67,7 @@ impl App {
             last_timestamp: extent.last_timestamp,
             now: self.clock.now(),
             started_at: self.started_at,
-            write_fault: health.write_fault(),
+            write_fault: health.append_fault(),
             read_fault: health.read_fault(),
             // Rows stay in the WAL until a checkpoint moves them.
             database_bytes: [database.clone(), database.with_extension("db-wal")]

@@ -54,7 +54,7 @@ async fn scan(State(app): State<Arc<App>>, Json(request): Json<ScanRequest>) -> 
 }
 
 async fn verify(State(app): State<Arc<App>>) -> ([(axum::http::HeaderName, &'static str); 1], Body) {
-    ([(CONTENT_TYPE, NDJSON)], check_body(&app))
+    ([(CONTENT_TYPE, NDJSON)], check_body(&app).await)
 }
 
 async fn status(State(app): State<Arc<App>>) -> Result<Json<NodeStatus>, ApiError> {
@@ -63,7 +63,7 @@ async fn status(State(app): State<Arc<App>>) -> Result<Json<NodeStatus>, ApiErro
 
 /// 200 while entries can be recorded, 503 with the cause while they cannot.
 async fn healthz(State(app): State<Arc<App>>) -> Result<&'static str, ApiError> {
-    match app.store.health().write_fault() {
+    match app.store.health().append_fault() {
         None => Ok("ok\n"),
         Some(fault) => Err(ApiError::new(503, "log_fault", fault)),
     }

@@ -140,10 +140,12 @@ impl StoredRow {
     }
 }
 
-/// A full check as NDJSON of [`VerifyLine`].
-pub(super) fn check_body(app: &Arc<App>) -> Body {
-    let state = (Arc::clone(app), Some(app.store.check()));
-    Body::from_stream(check_stream(state))
+/// A full check as NDJSON of [`VerifyLine`]. What the daemon alone can know, that its file is not the one under
+/// the name any more, comes first.
+pub(super) async fn check_body(app: &Arc<App>) -> Body {
+    app.store.check_file().await;
+    let check = app.store.check().with_fault(app.store.health().read_fault());
+    Body::from_stream(check_stream((Arc::clone(app), Some(check))))
 }
 
 fn check_stream(state: (Arc<App>, Option<Check>)) -> impl Stream<Item = Result<Bytes, ReadError>> {

@@ -31,8 +31,9 @@ pub struct Check {
     findings: u64,
     listed: u64,
     stage: Stage,
-    /// Rows whose id the index of ids leads back to.
-    ids_matched: u64,
+    fault: Option<String>,
+    /// Sound rows whose id the index of ids does not lead back to.
+    ids_missing: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +61,15 @@ impl Check {
             findings: 0,
             listed: 0,
             stage: Stage::Schema,
-            ids_matched: 0,
+            fault: None,
+            ids_missing: 0,
         }
+    }
+
+    /// Reports what a running daemon knows about its file as the first finding.
+    pub fn with_fault(mut self, fault: Option<String>) -> Self {
+        self.fault = fault;
+        self
     }
 
     pub fn done(&self) -> bool {
@@ -73,6 +81,9 @@ impl Check {
         let mut lines = Vec::new();
         match self.stage {
             Stage::Schema => {
+                if let Some(fault) = self.fault.take() {
+                    self.find(&mut lines, None, FindingKind::File, fault);
+                }
                 for difference in schema::differences(conn)? {
                     self.find(&mut lines, None, FindingKind::Schema, difference);
                 }
@@ -167,17 +178,23 @@ impl Check {
             conn.prepare_cached("SELECT seq FROM ids WHERE id = ?1")?.query_row([id], |row| row.get(0)).optional()?;
         let id = uuid::Uuid::from_bytes(id);
         match indexed {
-            Some(indexed) if indexed == seq => self.ids_matched += 1,
-            Some(indexed) => found.push((
-                Some(seq),
-                FindingKind::Derived,
-                format!("the id {id} of row {seq} is indexed as row {indexed}"),
-            )),
-            None => found.push((
-                Some(seq),
-                FindingKind::Derived,
-                format!("the id {id} of row {seq} is not in the index of ids"),
-            )),
+            Some(indexed) if indexed == seq => {}
+            Some(indexed) => {
+                self.ids_missing += 1;
+                found.push((
+                    Some(seq),
+                    FindingKind::Derived,
+                    format!("the id {id} of row {seq} is indexed as row {indexed}"),
+                ));
+            }
+            None => {
+                self.ids_missing += 1;
+                found.push((
+                    Some(seq),
+                    FindingKind::Derived,
+                    format!("the id {id} of row {seq} is not in the index of ids"),
+                ));
+            }
         }
         Ok(())
     }
@@ -191,13 +208,30 @@ impl Check {
         Ok(())
     }
 
-    /// Ids that no sound row has.
+    /// Ids that lead to no row, and rows with more than one id. A row that was violated keeps its id, which is
+    /// not a second fault.
     fn leftover_ids(&mut self, conn: &Connection, lines: &mut Vec<VerifyLine>) -> rusqlite::Result<()> {
         let Some(head) = self.head else { return Ok(()) };
-        let indexed: u64 = conn.query_row("SELECT count(*) FROM ids WHERE seq <= ?1", [head], |row| row.get(0))?;
-        // Rows already reported as violated or missing keep their id in the index; that is not a second fault.
-        if indexed > self.ids_matched && self.findings == 0 {
-            let extra = indexed - self.ids_matched;
+        let orphans: u64 = conn.query_row(
+            "SELECT count(*) FROM ids WHERE NOT EXISTS (SELECT 1 FROM entries WHERE entries.seq = ids.seq)",
+            [],
+            |row| row.get(0),
+        )?;
+        let indexed: u64 = conn.query_row(
+            "SELECT count(*) FROM ids WHERE seq <= ?1 AND EXISTS (SELECT 1 FROM entries WHERE entries.seq = ids.seq)",
+            [head],
+            |row| row.get(0),
+        )?;
+        if orphans > 0 {
+            self.find(
+                lines,
+                None,
+                FindingKind::Derived,
+                format!("the index of ids holds {orphans} ids of rows that are not there"),
+            );
+        }
+        let extra = indexed.saturating_sub(self.rows.saturating_sub(self.ids_missing));
+        if extra > 0 {
             self.find(lines, None, FindingKind::Derived, format!("the index of ids holds {extra} ids that no row has"));
         }
         Ok(())

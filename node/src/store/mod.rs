@@ -43,6 +43,8 @@ pub struct Health {
     /// Duration of the last group commit.
     pub commit_micros: AtomicU64,
     write_fault: Mutex<Option<String>>,
+    /// Why the last commit failed, until one succeeds: a full disk may get room again.
+    passing_fault: Mutex<Option<String>>,
     read_fault: Mutex<Option<String>>,
 }
 
@@ -58,6 +60,15 @@ impl Health {
     /// Why appends are refused; stays until a restart.
     pub fn write_fault(&self) -> Option<String> {
         self.write_fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why an append would fail at the moment, for good or until something changes.
+    pub fn append_fault(&self) -> Option<String> {
+        self.write_fault().or_else(|| self.passing_fault.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    fn set_passing_fault(&self, fault: Option<String>) {
+        *self.passing_fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
     /// Why what is read from the file cannot be taken for the whole log.
@@ -85,6 +96,7 @@ pub struct Store {
     ring: KeyRing,
     generation: Generation,
     dir: LogDir,
+    identity: open::FileIdentity,
     writer: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
 }
 
@@ -92,7 +104,7 @@ impl Store {
     /// Opens or creates the log, records `log.started`, and starts the threads.
     pub fn open(dir: LogDir, ring: KeyRing, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let opened = open_writer(&dir, &ring, clock)?;
-        let OpenWriter { mut writer, generation, health, lock } = opened;
+        let OpenWriter { mut writer, generation, identity, health, lock } = opened;
         let last_stop = writer.last_stop().map_err(|source| OpenError::Sqlite { path: dir.database(), source })?;
         record_start(&mut writer, last_stop);
         if health.head().is_some() {
@@ -112,7 +124,7 @@ impl Store {
                 writer.run(receiver);
             })
             .map_err(|source| OpenError::Io { path: dir.path().to_owned(), source })?;
-        Ok(Self { jobs, readers, health, ring, generation, dir, writer: Arc::new(Mutex::new(Some(thread))) })
+        Ok(Self { jobs, readers, health, ring, generation, dir, identity, writer: Arc::new(Mutex::new(Some(thread))) })
     }
 
     pub fn health(&self) -> &Arc<Health> {
@@ -177,22 +189,29 @@ impl Store {
             .await?
     }
 
-    /// Notices a file that was unlinked or replaced, also on a node that only reads at the moment.
-    async fn check_file(&self) {
+    /// Notices a file that was unlinked or replaced, and a schema that was changed, also on a node that only
+    /// reads at the moment. Our connections keep the old file; the name may lead elsewhere by now.
+    pub async fn check_file(&self) {
         let health = Arc::clone(&self.health);
-        let path = self.dir.database();
+        let (path, expected) = (self.dir.database(), self.identity);
         let checked = self
             .readers
             .run(move |conn| {
-                // Our connection keeps the old file; the name may lead elsewhere by now.
-                if !path.exists() {
-                    health.distrust(format!(
+                match open::file_identity(&path) {
+                    Ok(found) if found == expected => {}
+                    Ok(_) => health.distrust(format!(
+                        "{} was replaced by another file while the node was running; stop the node and put the right file back",
+                        path.display()
+                    )),
+                    Err(_) => health.distrust(format!(
                         "{} was removed while the node was running; stop the node and put the file back",
                         path.display()
-                    ));
-                } else if schema::differences(conn).is_ok_and(|d| !d.is_empty()) {
-                    let differences = schema::differences(conn).unwrap_or_default();
-                    health.distrust(format!("the database's schema was changed: {}", differences.join("; ")));
+                    )),
+                }
+                match schema::differences(conn) {
+                    Ok(differences) if differences.is_empty() => {}
+                    Ok(differences) => health.distrust(format!("the database's schema was changed: {}", differences.join("; "))),
+                    Err(error) => health.distrust(format!("the database's schema cannot be read: {error}")),
                 }
             })
             .await;
@@ -216,6 +235,7 @@ impl Store {
 struct OpenWriter {
     writer: Writer,
     generation: Generation,
+    identity: open::FileIdentity,
     health: Arc<Health>,
     lock: Option<std::fs::File>,
 }
@@ -237,7 +257,7 @@ fn open_writer(dir: &LogDir, ring: &KeyRing, clock: Arc<dyn Clock>) -> Result<Op
         Arc::clone(&health),
     )
     .map_err(|source| OpenError::Sqlite { path: dir.database(), source })?;
-    Ok(OpenWriter { writer, generation: opened.generation, health, lock: opened.lock })
+    Ok(OpenWriter { writer, generation: opened.generation, identity: opened.identity, health, lock: opened.lock })
 }
 
 /// A log that refuses appends starts all the same, so that it can be read; it just cannot say so in itself.
@@ -324,11 +344,13 @@ pub fn append_directly(
     clock: Arc<dyn Clock>,
     drafts: Vec<Draft>,
 ) -> Result<Vec<Result<Appended, AppendError>>, OpenError> {
-    let OpenWriter { mut writer, generation, lock, .. } = open_writer(dir, ring, clock)?;
+    let OpenWriter { mut writer, generation, health, lock, .. } = open_writer(dir, ring, clock)?;
     let count = drafts.len();
     let results = writer.append(drafts).unwrap_or_else(|error| vec![Err(error); count]);
     let io = |source| OpenError::Io { path: dir.path().to_owned(), source };
-    dir.write_marker(ring.cluster(), ring.node_id(), generation).map_err(io)?;
+    if health.head().is_some() {
+        dir.write_marker(ring.cluster(), ring.node_id(), generation).map_err(io)?;
+    }
     drop(writer);
     drop(lock);
     Ok(results)

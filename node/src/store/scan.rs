@@ -1,12 +1,13 @@
 //! Reading rows in order, in short batches.
 //!
 //! Inside an era the time never decreases, so a time range is one contiguous seq range per era and is found
-//! by binary search; no index on time exists. Rows of several eras are merged by `(timestamp, seq)`.
+//! by binary search over rows whose signature fits; no index on time exists. Rows of several eras are merged by `(timestamp, seq)`.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use piperoll_shared::api::node::{Position, ScanRequest};
+use piperoll_shared::log::entry::Prefix;
 use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::order::Order;
@@ -26,6 +27,8 @@ const BATCH_BYTES: usize = 256 * 1024;
 const BATCH_TIME: Duration = Duration::from_millis(100);
 /// Faults spelled out in one answer; the rest would say the same.
 const FAULTS_LISTED_MAX: usize = 20;
+
+const ERA_COLUMN: &str = "the era column differs from the signed era";
 
 /// A row as it stands in the database, with what its check gave.
 #[derive(Debug, Clone)]
@@ -55,9 +58,11 @@ pub struct Scan {
     limit: Option<u64>,
     runs: Vec<Run>,
     checker: RowChecker,
+    /// Rows at or before this place were delivered already.
+    after: Option<Position>,
     scanned: u64,
     sent: u64,
-    faults: Vec<SequenceFault>,
+    faults: Vec<String>,
 }
 
 /// The rows of one era that are still to be read: `from..to` in seq.
@@ -113,14 +118,16 @@ impl Scan {
             limit: request.limit,
             runs: Vec::new(),
             checker: RowChecker::new(ring, generation),
+            after: request.after,
             scanned: 0,
             sent: 0,
             faults: Vec::new(),
         };
         if let Some(head) = head {
-            for (from, to) in eras(conn, head + 1)? {
+            let mut search = Search { conn, checker: &mut scan.checker };
+            for (from, to) in search.eras(head + 1)? {
                 let from = from.max(request.from_seq.unwrap_or(0));
-                let (from, to) = if from < to { narrow(conn, from, to, request)? } else { (from, to) };
+                let (from, to) = if from < to { search.narrow(from, to, request)? } else { (from, to) };
                 if from < to {
                     scan.runs.push(Run { from, to, buffer: VecDeque::new() });
                 }
@@ -143,7 +150,7 @@ impl Scan {
 
     /// Gaps in the scanned range, in words.
     pub fn faults(&self) -> Vec<String> {
-        let mut words: Vec<String> = self.faults.iter().take(FAULTS_LISTED_MAX).map(ToString::to_string).collect();
+        let mut words: Vec<String> = self.faults.iter().take(FAULTS_LISTED_MAX).cloned().collect();
         if self.faults.len() > FAULTS_LISTED_MAX {
             words.push(format!("and {} more", self.faults.len() - FAULTS_LISTED_MAX));
         }
@@ -166,6 +173,10 @@ impl Scan {
                 break;
             };
             self.scanned += 1;
+            let position = Position { timestamp: row.timestamp, seq: row.seq };
+            if self.after.is_some_and(|after| !self.order.before(&after, &position)) {
+                continue;
+            }
             let wanted = row.checked.integrity != Integrity::Ok
                 || self.filter.is_empty()
                 || EntryView::parse(&row.body).is_none_or(|view| self.filter.matches(&view));
@@ -224,6 +235,10 @@ impl Scan {
             bytes += stored.body.len();
             count += 1;
             let seq = stored.seq;
+            if stored.checked.reason == Some(ERA_COLUMN) {
+                // The bytes and their signature are good, so no other reader could see this one.
+                self.faults.push(format!("row {seq}: {ERA_COLUMN}"));
+            }
             match self.order {
                 Order::Asc => {
                     note_gap(&mut self.faults, run.from, seq);
@@ -249,9 +264,9 @@ impl Scan {
 }
 
 /// Rows `from..to` are not there.
-fn note_gap(faults: &mut Vec<SequenceFault>, from: u64, to: u64) {
+fn note_gap(faults: &mut Vec<String>, from: u64, to: u64) {
     if from < to {
-        faults.push(SequenceFault::Missing { first: from, last: to - 1 });
+        faults.push(SequenceFault::Missing { first: from, last: to - 1 }.to_string());
     }
 }
 
@@ -273,62 +288,96 @@ pub(super) fn read_row(row: &rusqlite::Row<'_>, checker: &mut RowChecker) -> rus
     let mut checked = checker.check(&Claim { seq, timestamp, epoch, mac: &mac, body: &body });
     if checked.integrity == Integrity::Ok && checked.era != Some(era) {
         checked.integrity = Integrity::Violation;
-        checked.reason = Some("the era column differs from the signed era");
+        checked.reason = Some(ERA_COLUMN);
     }
     Ok(StoredRow { seq, timestamp, era, epoch, mac, body, checked })
 }
 
-/// The seq ranges of the eras below `end`. The first begins at 0, whether that row is there or not.
-fn eras(conn: &Connection, end: u64) -> rusqlite::Result<Vec<(u64, u64)>> {
-    let mut ranges = Vec::new();
-    let mut from = 0;
-    while from < end {
-        let Some((_, _, era)) = row_at_or_after(conn, from, end)? else {
-            ranges.push((from, end));
-            break;
-        };
-        let to = partition(conn, from, end, |_, _, e| e <= era)?;
-        // Cannot stand still unless the era column was edited; then the rest is read as one run.
-        let to = if to <= from { end } else { to };
-        ranges.push((from, to));
-        from = to;
-    }
-    Ok(ranges)
+/// A row whose signature fits, as a landmark for searching.
+#[derive(Debug, Clone, Copy)]
+struct Landmark {
+    seq: u64,
+    timestamp: Timestamp,
+    era: u32,
 }
 
-/// The part of an era's rows that the request asks for.
-fn narrow(conn: &Connection, from: u64, to: u64, request: &ScanRequest) -> rusqlite::Result<(u64, u64)> {
-    let micros = |t: Timestamp| t.micros();
-    let mut start = partition(conn, from, to, |_, ts, _| ts < micros(request.from))?;
-    let mut end = partition(conn, from, to, |_, ts, _| ts < micros(request.to))?;
-    if let Some(after) = request.after {
-        let place = (micros(after.timestamp), after.seq);
-        match request.order {
-            Order::Asc => start = start.max(partition(conn, from, to, |seq, ts, _| (ts, seq) <= place)?),
-            Order::Desc => end = end.min(partition(conn, from, to, |seq, ts, _| (ts, seq) < place)?),
+/// Finds places in the log. Only rows whose signature fits are believed, so an edited time or era column can
+/// neither lead a search astray nor hide the rows around it; rows that do not fit, and rows that are not
+/// there, always end up inside the range they border on.
+struct Search<'a> {
+    conn: &'a Connection,
+    checker: &'a mut RowChecker,
+}
+
+impl Search<'_> {
+    /// The seq ranges of the eras below `end`. The first begins at 0, whether that row is there or not.
+    fn eras(&mut self, end: u64) -> rusqlite::Result<Vec<(u64, u64)>> {
+        let mut ranges = Vec::new();
+        let mut from = 0;
+        while from < end {
+            let Some(first) = self.landmark(from, end)? else {
+                ranges.push((from, end));
+                break;
+            };
+            let to = self.first_not(from, end, |row| row.era <= first.era)?;
+            ranges.push((from, to));
+            from = to;
         }
+        Ok(ranges)
     }
-    Ok((start, end))
-}
 
-/// First seq in `from..to` whose row does not satisfy `before`; rows that satisfy it come first.
-fn partition(conn: &Connection, from: u64, to: u64, before: impl Fn(u64, i64, u32) -> bool) -> rusqlite::Result<u64> {
-    let (mut low, mut high) = (from, to);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        match row_at_or_after(conn, middle, high)? {
-            Some((seq, ts, era)) if before(seq, ts, era) => low = seq + 1,
-            _ => high = middle,
+    /// The part of an era's rows that the request asks for.
+    fn narrow(&mut self, from: u64, to: u64, request: &ScanRequest) -> rusqlite::Result<(u64, u64)> {
+        let (mut start, mut end) = (from, to);
+        if request.from > Timestamp::MIN {
+            start = self.behind_last(from, to, |row| row.timestamp < request.from)?;
         }
+        if request.to < Timestamp::MAX {
+            end = self.first_not(from, to, |row| row.timestamp < request.to)?;
+        }
+        if let Some(after) = request.after {
+            let place = |row: Landmark| Position { timestamp: row.timestamp, seq: row.seq };
+            match request.order {
+                Order::Asc => start = start.max(self.behind_last(from, to, |row| place(row) <= after)?),
+                Order::Desc => end = end.min(self.first_not(from, to, |row| place(row) < after)?),
+            }
+        }
+        Ok((start, end))
     }
-    Ok(low)
-}
 
-fn row_at_or_after(conn: &Connection, from: u64, to: u64) -> rusqlite::Result<Option<(u64, i64, u32)>> {
-    use rusqlite::OptionalExtension as _;
-    conn.prepare_cached("SELECT seq, ts, era FROM entries WHERE seq >= ?1 AND seq < ?2 ORDER BY seq LIMIT 1")?
-        .query_row((from, to), |row| {
-            Ok((row.get(0)?, row.get(1)?, u32::try_from(row.get::<_, i64>(2)?).unwrap_or(u32::MAX)))
-        })
-        .optional()
+    /// The seq behind the last landmark in `from..to` that satisfies `before`; those that do come first.
+    fn behind_last(&mut self, from: u64, to: u64, before: impl Fn(Landmark) -> bool) -> rusqlite::Result<u64> {
+        let (mut low, mut high) = (from, to);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.landmark(middle, high)? {
+                Some(row) if before(row) => low = row.seq + 1,
+                _ => high = middle,
+            }
+        }
+        Ok(low)
+    }
+
+    /// The first landmark in `from..to` that does not satisfy `before`, or `to`.
+    fn first_not(&mut self, from: u64, to: u64, before: impl Fn(Landmark) -> bool) -> rusqlite::Result<u64> {
+        let behind = self.behind_last(from, to, before)?;
+        Ok(self.landmark(behind, to)?.map_or(to, |row| row.seq))
+    }
+
+    /// The first row in `from..to` whose signature fits.
+    fn landmark(&mut self, from: u64, to: u64) -> rusqlite::Result<Option<Landmark>> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq >= ?1 AND seq < ?2 ORDER BY seq",
+        )?;
+        let mut rows = statement.query((from, to))?;
+        while let Some(row) = rows.next()? {
+            let row = read_row(row, self.checker)?;
+            if let Some(prefix) = Prefix::parse(&row.body)
+                && row.checked.integrity == Integrity::Ok
+            {
+                return Ok(Some(Landmark { seq: row.seq, timestamp: prefix.timestamp, era: prefix.era }));
+            }
+        }
+        Ok(None)
+    }
 }

@@ -10,7 +10,7 @@ pub(super) const APPLICATION_ID: i64 = 0x5052_6f4c;
 /// Name, kind and text of everything in the schema. `entries.ts`, `entries.era` and `ids` are derived from
 /// the bodies and can be rebuilt; `mac` and `body` have no NOT NULL because an erased row is an empty one,
 /// and because a planted NULL has to be readable to be reported.
-const OBJECTS: [(&str, &str, &str); 8] = [
+const OBJECTS: [(&str, &str, &str); 9] = [
     (
         "table",
         "entries",
@@ -37,6 +37,11 @@ const OBJECTS: [(&str, &str, &str); 8] = [
         "trigger",
         "ids_append_only_update",
         "CREATE TRIGGER ids_append_only_update BEFORE UPDATE ON ids BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END",
+    ),
+    (
+        "trigger",
+        "meta_append_only_delete",
+        "CREATE TRIGGER meta_append_only_delete BEFORE DELETE ON meta BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END",
     ),
     (
         "trigger",

@@ -107,8 +107,11 @@ impl Writer {
             return Ok(());
         }
         let Some(seq) = self.end.next_seq.checked_sub(1) else { return Ok(()) };
-        let sound = self.row(seq)?.is_some_and(|(body, mac)| {
-            self.ring.key(self.generation, self.epoch).is_some_and(|key| key.verify(body.as_bytes(), &mac))
+        let epoch =
+            self.conn.query_row("SELECT epoch FROM entries WHERE seq = ?1", [seq], |row| row.get::<_, i64>(0))?;
+        let epoch = u32::try_from(epoch).unwrap_or(u32::MAX);
+        let sound = stored(&self.conn, seq)?.is_some_and(|(body, mac)| {
+            self.ring.key(self.generation, epoch).is_some_and(|key| key.verify(body.as_bytes(), &mac))
         });
         if !sound {
             self.health.refuse_writes(format!(
@@ -123,10 +126,12 @@ impl Writer {
         let mut statement = self.conn.prepare("SELECT body FROM entries ORDER BY seq DESC LIMIT ?1")?;
         let mut rows = statement.query([LOOK_BACK_ROWS])?;
         while let Some(row) = rows.next()? {
-            let body: Option<String> = row.get(0)?;
-            let body = body.unwrap_or_default();
-            // Entries appended straight to the directory while the daemon was down say nothing about it.
-            if !body.ends_with(",\"via\":\"cli\"}") {
+            let body = row.get_ref(0)?.as_bytes().map(String::from_utf8_lossy).unwrap_or_default().into_owned();
+            // Entries appended straight to the directory while the daemon was down say nothing about it, nor do
+            // the node's notes about those.
+            let direct = body.ends_with(",\"via\":\"cli\"}") || body.ends_with(",\"via\":\"import\"}");
+            let note = body.contains(",\"category\":\"audit\",") && body.ends_with(",\"via\":\"node\"}");
+            if !direct && !note {
                 return Ok(Some(body.contains(",\"category\":\"log\",\"action\":\"log.stopped\",")));
             }
         }
@@ -196,6 +201,7 @@ impl Writer {
             Ok(results) => {
                 self.end = end;
                 self.health.publish_head(end.next_seq);
+                self.health.set_passing_fault(None);
                 Ok(results)
             }
             Err(error) => Err(self.classify(&error)),
@@ -266,7 +272,7 @@ impl Writer {
     fn classify(&self, error: &rusqlite::Error) -> AppendError {
         let code = error.sqlite_error_code();
         tracing::error!(%error, "append failed, nothing of the group was recorded");
-        match code {
+        let failed = match code {
             Some(ErrorCode::DiskFull) => AppendError::DiskFull,
             Some(ErrorCode::ReadOnly) => AppendError::Fault(
                 "the database or its disk is read-only; make it writable and send the entry again".to_owned(),
@@ -278,11 +284,9 @@ impl Writer {
                 self.health.refuse_writes(format!("{error}; restart the node, then run `piperoll node verify`"));
                 AppendError::Fault(self.health.write_fault().unwrap_or_default())
             }
-        }
-    }
-
-    fn row(&self, seq: u64) -> rusqlite::Result<Option<(String, Vec<u8>)>> {
-        stored(&self.conn, seq)
+        };
+        self.health.set_passing_fault(Some(failed.to_string()));
+        failed
     }
 }
 
@@ -293,9 +297,12 @@ fn drafts_in(job: &Job) -> usize {
     }
 }
 
+/// Body and mac of a row; what cannot be a body or a mac any more reads as empty.
 fn stored(conn: &Connection, seq: u64) -> rusqlite::Result<Option<(String, Vec<u8>)>> {
-    conn.query_row("SELECT coalesce(body, ''), coalesce(mac, x'') FROM entries WHERE seq = ?1", [seq], |row| {
-        Ok((row.get(0)?, row.get(1)?))
+    conn.query_row("SELECT body, mac FROM entries WHERE seq = ?1", [seq], |row| {
+        let body = row.get_ref(0)?.as_bytes().map(String::from_utf8_lossy).unwrap_or_default().into_owned();
+        let mac = row.get_ref(1)?.as_bytes().map(<[u8]>::to_vec).unwrap_or_default();
+        Ok((body, mac))
     })
     .optional()
 }

@@ -117,7 +117,7 @@ pub struct NodeInfo {
     pub certificate_not_after: Option<String>,
 }
 
-/// A row with the node's part of the envelope: `GET /api/v1/audit-log/{node}/{seq}`.
+/// What a token or a user may do; exact sets of permissions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -125,7 +125,7 @@ pub enum Role {
     Viewer,
     /// Reads, exports and verifies.
     Auditor,
-    /// Reads and manages tokens.
+    /// Reads, exports, verifies and manages tokens.
     Admin,
 }
 

@@ -21,8 +21,10 @@ const MAC_LABEL: &[u8] = b"piperoll cursor v1";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
     v: u8,
-    /// Of filter, order, format of the range and the caller's scope.
+    /// Of the filter and range as typed, the order and the caller's scope.
     query: String,
+    /// The moment of the first page, which gives ages in the filter their meaning on every page.
+    pub asked_at: Timestamp,
     /// Absolute range, frozen at the first page.
     pub from: Timestamp,
     pub to: Timestamp,
@@ -32,6 +34,15 @@ pub struct Cursor {
     pub heads: Vec<Head>,
     /// Nodes that did not answer in full on some page so far; they add no rows and stay listed.
     pub incomplete: Vec<Incomplete>,
+}
+
+/// What the first page fixed for all later ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    pub asked_at: Timestamp,
+    pub from: Timestamp,
+    pub to: Timestamp,
+    pub heads: Vec<Head>,
 }
 
 /// A node's newest row when the first page was read; `None` for an empty log.
@@ -61,15 +72,9 @@ pub enum CursorError {
 }
 
 impl Cursor {
-    pub fn new(
-        query: &QueryHash,
-        from: Timestamp,
-        to: Timestamp,
-        last: Key,
-        heads: Vec<Head>,
-        incomplete: Vec<Incomplete>,
-    ) -> Self {
-        Self { v: VERSION, query: query.0.clone(), from, to, last, heads, incomplete }
+    pub fn new(query: &QueryHash, snapshot: Snapshot, last: Key, incomplete: Vec<Incomplete>) -> Self {
+        let Snapshot { asked_at, from, to, heads } = snapshot;
+        Self { v: VERSION, query: query.0.clone(), asked_at, from, to, last, heads, incomplete }
     }
 
     pub fn encode(&self, key: &CursorKey) -> String {
@@ -151,7 +156,9 @@ mod tests {
         let node: NodeId = "mx1".parse().expect("a node");
         let last = Key { timestamp: Timestamp::from_micros(5), node_id: node.clone(), seq: 9 };
         let head = Head { node_id: node, generation: Generation::from_bytes([1; 16]), head_seq: Some(12) };
-        Cursor::new(query, Timestamp::from_micros(0), Timestamp::from_micros(10), last, vec![head], vec![])
+        let time = Timestamp::from_micros;
+        let snapshot = Snapshot { asked_at: time(11), from: time(0), to: time(10), heads: vec![head] };
+        Cursor::new(query, snapshot, last, vec![])
     }
 
     #[test]

@@ -220,7 +220,9 @@ fn in_words(error: &webpki::Error) -> String {
         webpki::Error::CertExpired { .. } => "the certificate has expired".to_owned(),
         webpki::Error::CertNotValidYet { .. } => "the certificate is not valid yet; compare the clocks".to_owned(),
         webpki::Error::CertRevoked => "the certificate is revoked".to_owned(),
-        webpki::Error::UnknownIssuer => "the certificate was not signed by this cluster's authority".to_owned(),
+        webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
+            "the certificate was not signed by this cluster's authority".to_owned()
+        }
         other => format!("the certificate is not acceptable ({other})"),
     }
 }

@@ -55,12 +55,13 @@ async fn certificates_that_must_not_count_do_not() {
     let mut foreign = Authority::init(&cluster.dir.path().join("foreign"), &"test".parse().unwrap()).unwrap();
     let place = NodePlace { address: cluster.nodes[0].listen.clone(), listen: Some(piperoll_tests::free_address()) };
     let other = foreign.add_node(&"mx1".parse().unwrap(), &place).unwrap();
-    let mut process = std::process::Command::new(piperoll_tests::piperoll())
+    let process = std::process::Command::new(piperoll_tests::piperoll())
         .args(["node", "serve", "--config"])
         .arg(other.join("node.toml"))
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
+    let process = piperoll_tests::Guard(process);
     cluster.nodes[0].proxy.set(Fault::Other(place.listen.unwrap()));
     cluster.nodes[0].proxy.cut();
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
@@ -72,8 +73,7 @@ async fn certificates_that_must_not_count_do_not() {
         assert!(std::time::Instant::now() < deadline, "{reason}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    let _ = process.kill();
-    let _ = process.wait();
+    drop(process);
     cluster.nodes[0].proxy.heal();
     cluster.wait_until_complete().await;
     cluster.verify_all();

@@ -57,12 +57,13 @@ async fn commands_give_the_same_with_and_without_the_daemon() {
 #[tokio::test(flavor = "multi_thread")]
 async fn followed_logs_show_new_entries() {
     let cluster = Cluster::start(&["mx1"]).await;
-    let mut tail = std::process::Command::new(piperoll_tests::piperoll())
+    let tail = std::process::Command::new(piperoll_tests::piperoll())
         .args(["node", "tail", "-f", "-n", "1", "--json", "user:watched", "--config"])
         .arg(cluster.nodes[0].folder.join("node.toml"))
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
+    let mut tail = piperoll_tests::Guard(tail);
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     for n in 0..3 {
         cluster.append(0, &[entry("watched", &format!("step.{n}")), entry("other", "noise")]).await;
@@ -70,10 +71,8 @@ async fn followed_logs_show_new_entries() {
     }
     let lines = tokio::task::spawn_blocking(move || {
         use std::io::BufRead as _;
-        let out = std::io::BufReader::new(tail.stdout.take().unwrap());
+        let out = std::io::BufReader::new(tail.0.stdout.take().unwrap());
         let lines: Vec<String> = out.lines().take(3).map(Result::unwrap).collect();
-        let _ = tail.kill();
-        let _ = tail.wait();
         lines
     })
     .await

@@ -30,7 +30,7 @@ async fn a_second_process_is_refused_at_once() {
 /// A file system of a few megabytes in a mount namespace of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_and_recovers() {
-    let mut cluster = Cluster::made(&["mx1"], |_| Vec::new()).await;
+    let cluster = Cluster::made(&["mx1"], |_| Vec::new()).await;
     let data = cluster.nodes[0].folder.join("data");
     std::fs::create_dir(&data).unwrap();
     let probe =
@@ -45,7 +45,8 @@ async fn a_full_disk_refuses_and_recovers() {
         piperoll = piperoll().display(),
         config = cluster.nodes[0].folder.join("node.toml").display()
     );
-    let mut process = Command::new("unshare").args(["-m", "sh", "-c", &script]).stderr(Stdio::null()).spawn().unwrap();
+    let process = Command::new("unshare").args(["-m", "sh", "-c", &script]).stderr(Stdio::null()).spawn().unwrap();
+    let process = piperoll_tests::Guard(process);
     cluster.wait_for_node(&cluster.nodes[0]).await;
     let client = SocketClient::new(&cluster.nodes[0].folder.join("node.sock")).unwrap();
     let entry = json!({ "category": "data", "action": "x.write", "details": { "filler": "f".repeat(4_000) } });
@@ -64,7 +65,7 @@ async fn a_full_disk_refuses_and_recovers() {
     assert_eq!(run.stdout.lines().count() - 1, accepted.len());
     assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
     // Room again: the same node takes entries again without a restart.
-    let pid = process.id();
+    let pid = process.0.id();
     let grown = Command::new("nsenter")
         .args(["-m", "-t", &pid.to_string(), "mount", "-o", "remount,size=16m", "none"])
         .arg(&data)
@@ -89,9 +90,7 @@ async fn a_full_disk_refuses_and_recovers() {
         assert_eq!(cluster.on_node(0, &["query", "--limit", "3"]).code, 0);
         assert!(remount("remount,rw").success());
     }
-    let _ = process.kill();
-    let _ = process.wait();
-    let _ = &mut cluster;
+    drop(process);
 }
 
 /// Another user's directory: files of two owners would lock the daemon out of its own log.

@@ -181,8 +181,15 @@ async fn edits_of_a_running_node_show_when_read() {
         let report = answer.node("mx1");
         assert_eq!(answer.json()["complete"], false, "{what}");
         assert_eq!(report["status"], "invalid", "{what}: {report}");
-        assert_eq!(report["invalid"].as_u64().unwrap() + u64::from(*what == "another epoch"), 1, "{what}: {report}");
         assert_eq!(answer.status_of("mx2"), "ok");
+        if *what == "the era column" {
+            // Not part of the signed bytes: the node says it, the row itself is good.
+            assert!(report["reason"].as_str().unwrap().contains("era column"), "{report}");
+            edit(&database, "UPDATE entries SET era = 0 WHERE seq = 5");
+            continue;
+        }
+        let invalid = report["invalid"].as_u64().unwrap() + u64::from(*what == "another epoch");
+        assert_eq!(invalid, 1, "{what}: {report}");
         let shown = answer.json()["entries"].as_array().unwrap().iter().any(|line| {
             line["found_at"]["seq"] == row.unwrap() && line["found_at"]["node_id"] == "mx1" && line["integrity"] != "ok"
         });
