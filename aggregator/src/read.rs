@@ -81,11 +81,8 @@ impl NodeReader {
         let mut body = response.into_body();
         let mut buffer = BytesMut::new();
         let left = limits.first_row.saturating_sub(asked.elapsed()).max(Duration::from_millis(1));
-        let head = match next_frame(&mut body, &mut buffer, left).await? {
-            Some(Frame::Head(head)) => head,
-            Some(_) | None => {
-                return Err(Failure::Error("the answer does not begin as a Piperoll stream does".to_owned()));
-            }
+        let Some(Frame::Head(head)) = next_frame(&mut body, &mut buffer, left).await? else {
+            return Err(Failure::Error("the answer does not begin as a Piperoll stream does".to_owned()));
         };
         let ring = &member.node.ring;
         if &head.node_id != ring.node_id() || &head.cluster != ring.cluster() {

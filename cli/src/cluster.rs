@@ -1,6 +1,6 @@
 //! `piperoll cluster`: the admin's directory and the folders made from it.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use piperoll_certs::{AggregatorPlace, Authority, NodePlace, Retired, Role};
 use piperoll_shared::log::time::Timestamp;
@@ -69,7 +69,7 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
     Ok(Exit::Complete)
 }
 
-fn made(what: &str, folder: &PathBuf) {
+fn made(what: &str, folder: &Path) {
     println!("{what}: copy {} to its machine (private files are mode 0600; keep them so)", folder.display());
     copy_aggregators();
 }

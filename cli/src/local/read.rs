@@ -160,10 +160,13 @@ pub(super) async fn tail(
     for line in &newest {
         next = next.max(print_followed(line, output)? + 1);
     }
-    while follow {
+    if !follow {
+        return Ok(exit);
+    }
+    loop {
         tokio::select! {
             () = tokio::time::sleep(FOLLOW_INTERVAL) => {}
-            _ = tokio::signal::ctrl_c() => break,
+            _ = tokio::signal::ctrl_c() => return Ok(exit),
         }
         let mut request = request(&all, Order::Asc, None)?;
         request.from = Timestamp::MIN;
@@ -177,7 +180,6 @@ pub(super) async fn tail(
             next = next.max(print_followed(line, output)? + 1);
         }
     }
-    Ok(exit)
 }
 
 /// Prints a line and returns its seq.

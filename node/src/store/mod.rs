@@ -6,6 +6,7 @@ mod open;
 mod readers;
 mod scan;
 mod schema;
+mod transaction;
 mod writer;
 
 use std::sync::atomic::{AtomicU64, Ordering};

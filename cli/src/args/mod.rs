@@ -1,11 +1,17 @@
 //! What can be typed.
 
+mod remote;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use piperoll_shared::log::filter::KEYS;
 use piperoll_shared::log::ids::{ClusterName, EntryId, NodeId};
+
+pub(crate) use remote::{
+    ConnectionArgs, RemoteExportArgs, RemoteNodesArgs, RemoteQueryArgs, RemoteShowArgs, RemoteVerifyArgs,
+};
 
 const FILTER_HELP: &str =
     "Filter, for example: user:alice action:quarantine.* -outcome:success ip:10.0.0.0/8 \"free text\"";
@@ -369,89 +375,6 @@ pub(crate) enum TokenCommand {
 pub(crate) struct AggregatorConfigArg {
     #[arg(long, env = "PIPEROLL_AGGREGATOR_CONFIG", default_value = "/etc/piperoll/aggregator.toml")]
     pub(crate) config: PathBuf,
-}
-
-/// How to reach the aggregator: flags, then environment, then ~/.config/piperoll/config.toml.
-#[derive(Debug, Clone, ClapArgs)]
-pub(crate) struct ConnectionArgs {
-    /// The aggregator, such as https://audit.example.org:7400
-    #[arg(long, env = "PIPEROLL_URL")]
-    pub(crate) url: Option<String>,
-    /// Access token (better in the environment or a file than on a command line that others can see)
-    #[arg(long, env = "PIPEROLL_TOKEN", hide_env_values = true)]
-    pub(crate) token: Option<String>,
-    /// The cluster's ca.crt
-    #[arg(long, env = "PIPEROLL_CA")]
-    pub(crate) ca: Option<PathBuf>,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct RemoteQueryArgs {
-    #[command(flatten)]
-    pub(crate) connection: ConnectionArgs,
-    #[command(flatten)]
-    pub(crate) query: QueryArgs,
-    #[arg(long, default_value_t = 50)]
-    pub(crate) limit: usize,
-    #[arg(long, value_enum, default_value_t = OrderArg::Desc)]
-    pub(crate) order: OrderArg,
-    /// Continue behind an earlier page
-    #[arg(long)]
-    pub(crate) cursor: Option<String>,
-    /// Print no rows unless every expected node answered
-    #[arg(long)]
-    pub(crate) require_complete: bool,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct RemoteShowArgs {
-    #[command(flatten)]
-    pub(crate) connection: ConnectionArgs,
-    /// NODE/SEQ, such as mx1/42
-    pub(crate) entry: String,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct RemoteExportArgs {
-    #[command(flatten)]
-    pub(crate) connection: ConnectionArgs,
-    #[command(flatten)]
-    pub(crate) query: QueryArgs,
-    #[arg(long, value_enum, default_value_t = OrderArg::Asc)]
-    pub(crate) order: OrderArg,
-    #[arg(long, value_enum, default_value_t = ExportFormat::Ndjson)]
-    pub(crate) format: ExportFormat,
-    /// File to write, - for standard output; by default a name made of range and filter
-    #[arg(short, long)]
-    pub(crate) output: Option<PathBuf>,
-    /// Refuse instead of exporting a part
-    #[arg(long)]
-    pub(crate) require_complete: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct RemoteVerifyArgs {
-    #[command(flatten)]
-    pub(crate) connection: ConnectionArgs,
-    /// From this time on; everything by default
-    #[arg(long)]
-    pub(crate) from: Option<String>,
-    #[arg(long)]
-    pub(crate) to: Option<String>,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct RemoteNodesArgs {
-    #[command(flatten)]
-    pub(crate) connection: ConnectionArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
 }
 
 /// A filter term may begin with a minus (`-outcome:success`), which looks like an option. A blank in front,

@@ -1,0 +1,132 @@
+//! One group of entries inside one transaction: numbering, stamping, sealing, and ids used before.
+
+use std::sync::Arc;
+
+use piperoll_shared::api::node::Receipt;
+use piperoll_shared::log::entry::{CallerEntry, Prefix, Stamp, lifecycle, write_body};
+use piperoll_shared::log::ids::{EntryId, Generation, NodeId};
+use piperoll_shared::log::limits::CLOCK_CLAMP_MICROS_MAX;
+use piperoll_shared::log::seal::MacKey;
+use piperoll_shared::log::time::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::error::AppendError;
+use super::writer::{AppendResult, Appended, Draft};
+
+/// The position behind the newest row.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct End {
+    pub(super) next_seq: u64,
+    pub(super) era: u32,
+    pub(super) last: Timestamp,
+}
+
+/// One open transaction.
+pub(super) struct Rows<'a> {
+    pub(super) conn: &'a Connection,
+    pub(super) insert: rusqlite::CachedStatement<'a>,
+    pub(super) insert_id: rusqlite::CachedStatement<'a>,
+    pub(super) key: MacKey,
+    pub(super) node_id: NodeId,
+    pub(super) generation: Generation,
+    pub(super) epoch: u32,
+    pub(super) end: &'a mut End,
+}
+
+impl Rows<'_> {
+    /// Inside one era time never decreases: a small step back is clamped, a large one begins a new era and
+    /// says so in the log.
+    pub(super) fn keep_time(&mut self, now: Timestamp) -> rusqlite::Result<()> {
+        let back = self.end.last.micros().saturating_sub(now.micros());
+        if back > CLOCK_CLAMP_MICROS_MAX && self.end.next_seq > 0 {
+            let details = serde_json::json!({
+                "era": self.end.era + 1, "previous_timestamp": self.end.last, "stepped_back_micros": back,
+            });
+            self.end.era += 1;
+            self.end.last = now;
+            self.own("log.clock_stepped", "the clock stepped back; a new era begins", &details)?;
+        } else {
+            self.end.last = self.end.last.max(now);
+        }
+        Ok(())
+    }
+
+    fn own(&mut self, action: &str, description: &str, details: &serde_json::Value) -> rusqlite::Result<()> {
+        let draft = Draft { entry: lifecycle(action, description, details), via: Arc::from("node") };
+        self.record(draft).map(|_| ())
+    }
+
+    pub(super) fn record(&mut self, draft: Draft) -> rusqlite::Result<AppendResult> {
+        let id = draft.entry.id.unwrap_or_else(|| EntryId::from_uuid(uuid::Uuid::now_v7()));
+        let seq = self.end.next_seq;
+        let stamp = Stamp {
+            node_id: &self.node_id,
+            generation: &self.generation,
+            seq,
+            era: self.end.era,
+            salt: *uuid::Uuid::new_v4().as_bytes(),
+            timestamp: self.end.last,
+            id,
+            via: &draft.via,
+        };
+        let body = match write_body(&stamp, &draft.entry) {
+            Ok(body) => body,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        if self.insert_id.execute((id.as_bytes(), seq))? == 0 {
+            return self.known_id(&draft, id);
+        }
+        let mac = self.key.mac(body.as_bytes());
+        self.insert.execute((seq, self.end.last.micros(), self.end.era, self.epoch, &mac[..], &body))?;
+        self.end.next_seq += 1;
+        Ok(Ok(Appended::New(Receipt {
+            node_id: self.node_id.clone(),
+            seq,
+            timestamp: self.end.last,
+            id,
+            signature: hex::encode(mac),
+        })))
+    }
+
+    /// The id is taken: the same content gets its first receipt, other content is refused and remembered.
+    fn known_id(&mut self, draft: &Draft, id: EntryId) -> rusqlite::Result<AppendResult> {
+        let seq: u64 = self.conn.query_row("SELECT seq FROM ids WHERE id = ?1", [id.as_bytes()], |row| row.get(0))?;
+        let first = stored(self.conn, seq)?;
+        if let Some((body, mac)) = &first
+            && draft.entry.same_content(body)
+            && let Some(prefix) = Prefix::parse(body.as_bytes())
+        {
+            return Ok(Ok(Appended::Known(Receipt {
+                node_id: self.node_id.clone(),
+                seq,
+                timestamp: prefix.timestamp,
+                id,
+                signature: hex::encode(mac),
+            })));
+        }
+        let details = serde_json::json!({ "id": id, "first_seq": seq, "refused_via": &*draft.via });
+        let note = serde_json::json!({
+            "category": "audit", "action": "audit.id_conflict", "outcome": "denied", "reason": "id_reused",
+            "description": "an entry was refused because its id was used before for another entry",
+            "entity_type": "entry", "entity_id": id, "details": details,
+        });
+        match CallerEntry::parse(note.to_string().as_bytes()) {
+            Ok(entry) => {
+                // Recorded under an id of its own, so it cannot come back here.
+                let _ = self.record(Draft { entry, via: Arc::from("node") })?;
+            }
+            Err(error) => tracing::error!(%error, "the note about a reused id could not be written"),
+        }
+        Ok(Err(AppendError::Conflict { id: id.to_string(), seq }))
+    }
+}
+
+/// Body and mac of a row; what cannot be a body or a mac any more reads as empty.
+pub(super) fn stored(conn: &Connection, seq: u64) -> rusqlite::Result<Option<(String, Vec<u8>)>> {
+    conn.query_row("SELECT body, mac FROM entries WHERE seq = ?1", [seq], |row| {
+        let body = row.get_ref(0)?.as_bytes().map(String::from_utf8_lossy).unwrap_or_default().into_owned();
+        let mac = row.get_ref(1)?.as_bytes().map(<[u8]>::to_vec).unwrap_or_default();
+        Ok((body, mac))
+    })
+    .optional()
+}

@@ -1,0 +1,213 @@
+//! One entry: what a caller may say, what the node adds, and the exact bytes that are signed.
+//!
+//! The body is written once. Everything after that reads the stored bytes; nobody re-serialises them.
+
+mod body;
+mod spoken;
+
+use super::ids::EntryId;
+use super::json::{JsonError, compact};
+use super::limits;
+
+use body::ID_FIELD_BYTES;
+pub use body::{Prefix, Stamp, lifecycle, write_body};
+use spoken::{Spoken, push_json};
+
+/// Version of the body format, the field `v`.
+pub const FORMAT_VERSION: u8 = 1;
+/// Category of the node's own lifecycle entries; a caller who uses it is refused.
+pub const NODE_CATEGORY: &str = "log";
+/// The categories a caller may use.
+pub const CATEGORIES: [&str; 8] = ["auth", "user", "config", "data", "cluster", "security", "integration", "audit"];
+pub const OUTCOMES: [&str; 4] = ["success", "failure", "denied", "unknown"];
+
+/// Fields that only the node writes; naming one is a caller's mistake worth its own words.
+const NODE_FIELDS: [&str; 9] = ["v", "node_id", "generation", "seq", "era", "salt", "timestamp", "flags", "via"];
+
+/// Why a caller's entry was refused. Nothing of it was recorded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EntryError {
+    #[error("the entry is not valid JSON: {0}")]
+    Json(#[from] JsonError),
+    #[error("the entry is not valid UTF-8 from byte {0} on")]
+    Utf8(usize),
+    #[error("the entry does not fit the schema: {0}")]
+    Schema(String),
+    #[error("field `{0}` is set by the node; leave it out")]
+    NodeField(&'static str),
+    #[error("field `{field}`: {problem}")]
+    Field { field: &'static str, problem: String },
+    #[error("the entry is {bytes} bytes, more than the {max} that fit; shorten `details` or `changes`")]
+    TooLarge { bytes: usize, max: usize },
+    #[error("category `log` and actions `log.*` are written by the node itself only; use another category and action")]
+    Reserved,
+}
+
+impl EntryError {
+    /// Refused for what it tries, not for how it is written.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Reserved)
+    }
+
+    fn field(field: &'static str, problem: impl Into<String>) -> Self {
+        Self::Field { field, problem: problem.into() }
+    }
+}
+
+/// A caller's entry after every check, as the text that goes into the body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallerEntry {
+    /// The caller's idempotency key; the node makes one when absent.
+    pub id: Option<EntryId>,
+    /// `,"user":"alice",…,"details":{…}`: the caller's fields in the format's order.
+    fields: String,
+    /// `,"redacted":[…]` or nothing; stands behind `flags` in a body.
+    redacted: String,
+}
+
+impl CallerEntry {
+    /// Reads one JSON object as a caller sends it.
+    pub fn parse(bytes: &[u8]) -> Result<Self, EntryError> {
+        if bytes.len() > limits::CALLER_ENTRY_BYTES_MAX {
+            return Err(EntryError::TooLarge { bytes: bytes.len(), max: limits::CALLER_ENTRY_BYTES_MAX });
+        }
+        let text = std::str::from_utf8(bytes).map_err(|e| EntryError::Utf8(e.valid_up_to()))?;
+        let text = compact(text)?;
+        if !text.starts_with('{') {
+            return Err(EntryError::Schema("an entry is a JSON object".to_owned()));
+        }
+        let spoken: Spoken<'_> = serde_json::from_str(&text).map_err(|e| schema_error(&e))?;
+        spoken.check()?;
+        let mut fields = String::with_capacity(text.len());
+        spoken.write_fields(&mut fields);
+        let mut redacted = String::new();
+        if let Some(paths) = spoken.redacted.as_ref().filter(|paths| !paths.is_empty()) {
+            push_json(&mut redacted, "redacted", paths);
+        }
+        Ok(Self { id: spoken.id, fields, redacted })
+    }
+
+    /// Whether `body`, an entry already stored under the same id, holds the same caller's fields.
+    pub fn same_content(&self, body: &str) -> bool {
+        let Some(prefix) = Prefix::parse(body.as_bytes()) else { return false };
+        let Some(after_id) = body.get(prefix.len + ID_FIELD_BYTES..) else { return false };
+        let Some(mut rest) = after_id.strip_prefix(self.fields.as_str()) else { return false };
+        if !self.redacted.is_empty() {
+            // `flags` may stand between; what they say is the node's, not the caller's.
+            let Some(at) = rest.rfind(self.redacted.as_str()) else { return false };
+            rest = &rest[at + self.redacted.len()..];
+        } else if !rest.starts_with(",\"flags\":") && !rest.starts_with(",\"via\":") {
+            return false;
+        }
+        rest.starts_with(",\"via\":") || rest.starts_with(",\"flags\":")
+    }
+}
+
+fn schema_error(error: &serde_json::Error) -> EntryError {
+    let text = error.to_string();
+    for field in NODE_FIELDS {
+        if text.starts_with(&format!("unknown field `{field}`")) {
+            return EntryError::NodeField(field);
+        }
+    }
+    EntryError::Schema(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::ids::{Generation, NodeId};
+    use crate::log::time::Timestamp;
+
+    fn parse(text: &str) -> Result<CallerEntry, EntryError> {
+        CallerEntry::parse(text.as_bytes())
+    }
+
+    fn stamped(entry: &CallerEntry) -> String {
+        let node_id: NodeId = "mx1".parse().expect("a node id");
+        let stamp = Stamp {
+            node_id: &node_id,
+            generation: &Generation::from_bytes([7; 16]),
+            seq: 42,
+            era: 0,
+            salt: [9; 16],
+            timestamp: Timestamp::from_micros(1_776_240_000_000_001),
+            id: "0198c0de-0000-7000-8000-000000000001".parse().expect("an id"),
+            via: "socket uid=1000",
+        };
+        write_body(&stamp, entry).expect("a body")
+    }
+
+    #[test]
+    fn body_has_fixed_order_and_keeps_number_text() {
+        let entry = parse(
+            r#"{ "details": {"z": 1.50, "a": 123456789012345678901234567890}, "action": "auth.login",
+                 "category": "auth", "user": "alice" }"#,
+        )
+        .expect("an entry");
+        assert_eq!(
+            stamped(&entry),
+            "{\"v\":1,\"node_id\":\"mx1\",\"generation\":\"07070707070707070707070707070707\",\"seq\":42,\"era\":0,\
+             \"salt\":\"09090909090909090909090909090909\",\"timestamp\":\"2026-04-15T08:00:00.000001Z\",\
+             \"id\":\"0198c0de-0000-7000-8000-000000000001\",\"user\":\"alice\",\"category\":\"auth\",\
+             \"action\":\"auth.login\",\"details\":{\"z\":1.50,\"a\":123456789012345678901234567890},\
+             \"via\":\"socket uid=1000\"}"
+        );
+    }
+
+    #[test]
+    fn prefix_reads_back_and_refuses_other_spellings() {
+        let body = stamped(&parse(r#"{"category":"auth","action":"auth.login"}"#).expect("an entry"));
+        let prefix = Prefix::parse(body.as_bytes()).expect("a prefix");
+        assert_eq!((prefix.node_id, prefix.seq, prefix.era), ("mx1", 42, 0));
+        for (from, to) in
+            [("\"seq\":42", "\"seq\":042"), ("\"v\":1", "\"v\":2"), ("00001Z", "00001z"), (":42,", ": 42,")]
+        {
+            assert_eq!(Prefix::parse(body.replace(from, to).as_bytes()), None, "{from} -> {to}");
+        }
+    }
+
+    #[test]
+    fn same_content_means_the_callers_fields() {
+        let entry = parse(r#"{"category":"auth","action":"auth.login","user":"alice"}"#).expect("an entry");
+        let body = stamped(&entry);
+        assert!(entry.same_content(&body));
+        for other in [
+            r#"{"category":"auth","action":"auth.login","user":"bob"}"#,
+            r#"{"category":"auth","action":"auth.login"}"#,
+            r#"{"category":"auth","action":"auth.login","user":"alice","reason":"x"}"#,
+            r#"{"category":"auth","action":"auth.login","user":"alice","redacted":["a"]}"#,
+        ] {
+            assert!(!parse(other).expect("an entry").same_content(&body), "{other}");
+        }
+        let masked = parse(r#"{"category":"auth","action":"a","redacted":["details.pw"]}"#).expect("an entry");
+        assert!(masked.same_content(&stamped(&masked)));
+        assert!(!parse(r#"{"category":"auth","action":"a"}"#).expect("an entry").same_content(&stamped(&masked)));
+    }
+
+    #[test]
+    fn refusals_name_the_field() {
+        let long = format!(r#"{{"category":"auth","action":"a","user":"{}"}}"#, "u".repeat(257));
+        for (text, part) in [
+            (r#"{"category":"auth"}"#, "`action`"),
+            (r#"{"action":"auth.login"}"#, "`category`"),
+            (r#"{"category":"nope","action":"a"}"#, "`category`"),
+            (r#"{"category":"auth","action":"a b"}"#, "`action`"),
+            (r#"{"category":"auth","action":"a","seq":1}"#, "`seq`"),
+            (r#"{"category":"auth","action":"a","usr":"x"}"#, "`usr`"),
+            (r#"{"category":"auth","action":"a","user":"x\u0000y"}"#, "`user`"),
+            (r#"{"category":"auth","action":"a","outcome":"fine"}"#, "`outcome`"),
+            (r#"{"category":"auth","action":"a","occurred_at":"today"}"#, "`occurred_at`"),
+            (r#"{"category":"auth","action":"a","details":[1]}"#, "`details`"),
+            (r#"{"category":"auth","action":"a","changes":[{"old":1}]}"#, "`changes`"),
+            (r#"{"category":"auth","action":"a","id":"7"}"#, "UUID"),
+            (&long, "`user`"),
+        ] {
+            let error = parse(text).expect_err(text).to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        assert_eq!(parse(r#"{"category":"log","action":"a"}"#), Err(EntryError::Reserved));
+        assert_eq!(parse(r#"{"category":"auth","action":"log.started"}"#), Err(EntryError::Reserved));
+        assert!(matches!(CallerEntry::parse(b"{\"user\":\"\xff\"}"), Err(EntryError::Utf8(9))));
+    }
+}

@@ -1,0 +1,230 @@
+//! A caller's fields as sent: their names, limits and order.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{CATEGORIES, EntryError, NODE_CATEGORY, OUTCOMES};
+use crate::log::ids::EntryId;
+use crate::log::limits;
+use crate::log::time::Timestamp;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Spoken<'a> {
+    pub(super) id: Option<EntryId>,
+    #[serde(borrow)]
+    occurred_at: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    user: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    user_type: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    impersonator: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    session: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    auth_method: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    credential: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    category: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    action: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    outcome: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    reason: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    entity_type: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    entity_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    entity_name: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    target: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    domain: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    ip_address: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    peer_address: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    user_agent: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    method: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    path: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    request_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    description: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    changes: Option<&'a RawValue>,
+    #[serde(borrow)]
+    details: Option<&'a RawValue>,
+    pub(super) redacted: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Change<'a> {
+    #[serde(borrow)]
+    #[expect(dead_code, reason = "only its presence and type are checked; the text is kept as given")]
+    field: Cow<'a, str>,
+    #[serde(borrow)]
+    #[expect(dead_code, reason = "only its presence is allowed; the text is kept as given")]
+    old: Option<&'a RawValue>,
+    #[serde(borrow)]
+    #[expect(dead_code, reason = "only its presence is allowed; the text is kept as given")]
+    new: Option<&'a RawValue>,
+}
+
+fn check_text(field: &'static str, value: Option<&str>, max: usize, one_line: bool) -> Result<(), EntryError> {
+    let Some(value) = value else { return Ok(()) };
+    if value.len() > max {
+        return Err(EntryError::field(field, format!("{} bytes, more than the {max} that fit", value.len())));
+    }
+    if one_line && value.is_empty() {
+        return Err(EntryError::field(field, "it is empty; leave it out instead"));
+    }
+    if one_line && let Some(bad) = value.chars().find(|c| c.is_control()) {
+        return Err(EntryError::field(
+            field,
+            format!("control character U+{:04X} is not allowed here", u32::from(bad)),
+        ));
+    }
+    Ok(())
+}
+
+impl Spoken<'_> {
+    pub(super) fn check(&self) -> Result<(), EntryError> {
+        let id_max = limits::IDENTIFIER_BYTES_MAX;
+        for (field, value, max) in [
+            ("user", &self.user, id_max),
+            ("user_type", &self.user_type, limits::SHORT_WORD_BYTES_MAX),
+            ("impersonator", &self.impersonator, id_max),
+            ("session", &self.session, id_max),
+            ("auth_method", &self.auth_method, limits::SHORT_WORD_BYTES_MAX),
+            ("credential", &self.credential, id_max),
+            ("category", &self.category, limits::SHORT_WORD_BYTES_MAX),
+            ("action", &self.action, limits::ACTION_BYTES_MAX),
+            ("outcome", &self.outcome, limits::SHORT_WORD_BYTES_MAX),
+            ("reason", &self.reason, limits::ACTION_BYTES_MAX),
+            ("entity_type", &self.entity_type, limits::SHORT_WORD_BYTES_MAX),
+            ("entity_id", &self.entity_id, limits::ENTITY_BYTES_MAX),
+            ("entity_name", &self.entity_name, limits::ENTITY_BYTES_MAX),
+            ("target", &self.target, limits::TARGET_BYTES_MAX),
+            ("domain", &self.domain, limits::DOMAIN_BYTES_MAX),
+            ("ip_address", &self.ip_address, limits::ADDRESS_BYTES_MAX),
+            ("peer_address", &self.peer_address, limits::ADDRESS_BYTES_MAX),
+            ("method", &self.method, limits::METHOD_BYTES_MAX),
+            ("request_id", &self.request_id, id_max),
+        ] {
+            check_text(field, value.as_deref(), max, true)?;
+        }
+        for (field, value) in
+            [("user_agent", &self.user_agent), ("path", &self.path), ("description", &self.description)]
+        {
+            check_text(field, value.as_deref(), limits::LONG_TEXT_BYTES_MAX, false)?;
+        }
+        self.check_words()?;
+        self.check_objects()
+    }
+
+    fn check_words(&self) -> Result<(), EntryError> {
+        let Some(action) = self.action.as_deref() else {
+            return Err(EntryError::field("action", "it is required, for example \"auth.login\""));
+        };
+        let Some(category) = self.category.as_deref() else {
+            return Err(EntryError::field("category", format!("it is required, one of {}", CATEGORIES.join(", "))));
+        };
+        if category == NODE_CATEGORY || action == "log" || action.starts_with("log.") {
+            return Err(EntryError::Reserved);
+        }
+        if !CATEGORIES.contains(&category) {
+            return Err(EntryError::field("category", format!("{category:?} is not one of {}", CATEGORIES.join(", "))));
+        }
+        if !action.chars().all(|c| c.is_ascii_alphanumeric() || "._-:/".contains(c)) {
+            return Err(EntryError::field(
+                "action",
+                "use letters, digits and . _ - : /, verb last, such as \"quarantine.release\"",
+            ));
+        }
+        if let Some(outcome) = self.outcome.as_deref()
+            && !OUTCOMES.contains(&outcome)
+        {
+            return Err(EntryError::field("outcome", format!("{outcome:?} is not one of {}", OUTCOMES.join(", "))));
+        }
+        if let Some(time) = self.occurred_at.as_deref() {
+            Timestamp::parse_rfc3339(time).map_err(|e| EntryError::field("occurred_at", e.to_string()))?;
+            check_text("occurred_at", Some(time), limits::SHORT_WORD_BYTES_MAX, true)?;
+        }
+        Ok(())
+    }
+
+    fn check_objects(&self) -> Result<(), EntryError> {
+        if let Some(changes) = self.changes {
+            let list: Vec<Change<'_>> = serde_json::from_str(changes.get()).map_err(|e| {
+                EntryError::field("changes", format!("it must be a list of {{\"field\",\"old\",\"new\"}}: {e}"))
+            })?;
+            if list.len() > limits::CHANGES_COUNT_MAX {
+                return Err(EntryError::field("changes", format!("more than {} changes", limits::CHANGES_COUNT_MAX)));
+            }
+        }
+        if self.details.is_some_and(|details| !details.get().starts_with('{')) {
+            return Err(EntryError::field("details", "it must be a JSON object"));
+        }
+        if self.redacted.as_ref().is_some_and(|paths| paths.len() > limits::REDACTED_COUNT_MAX) {
+            return Err(EntryError::field("redacted", format!("more than {} paths", limits::REDACTED_COUNT_MAX)));
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_fields(&self, out: &mut String) {
+        for (field, value) in [
+            ("occurred_at", &self.occurred_at),
+            ("user", &self.user),
+            ("user_type", &self.user_type),
+            ("impersonator", &self.impersonator),
+            ("session", &self.session),
+            ("auth_method", &self.auth_method),
+            ("credential", &self.credential),
+            ("category", &self.category),
+            ("action", &self.action),
+            ("outcome", &self.outcome),
+            ("reason", &self.reason),
+            ("entity_type", &self.entity_type),
+            ("entity_id", &self.entity_id),
+            ("entity_name", &self.entity_name),
+            ("target", &self.target),
+            ("domain", &self.domain),
+            ("ip_address", &self.ip_address),
+            ("peer_address", &self.peer_address),
+            ("user_agent", &self.user_agent),
+            ("method", &self.method),
+            ("path", &self.path),
+            ("request_id", &self.request_id),
+            ("description", &self.description),
+        ] {
+            if let Some(value) = value {
+                push_json(out, field, value);
+            }
+        }
+        for (field, value) in [("changes", self.changes), ("details", self.details)] {
+            if let Some(value) = value {
+                push_json(out, field, value);
+            }
+        }
+    }
+}
+
+pub(super) fn push_json<T: serde::Serialize + ?Sized>(out: &mut String, field: &str, value: &T) {
+    // Strings, lists of strings and raw values cannot fail to serialise.
+    let text = serde_json::to_string(value).unwrap_or_default();
+    out.push_str(",\"");
+    out.push_str(field);
+    out.push_str("\":");
+    out.push_str(&text);
+}
