@@ -36,10 +36,23 @@ fn main() -> std::process::ExitCode {
         Ok(exit) => exit.into(),
         Err(error) if is_broken_pipe(&error) => Exit::Complete.into(),
         Err(error) => {
-            eprintln!("piperoll: {error:#}");
+            eprintln!("piperoll: {}", in_one_line(&error));
             Exit::Failed.into()
         }
     }
+}
+
+/// The chain of causes, without those that the words before already hold.
+fn in_one_line(error: &anyhow::Error) -> String {
+    let mut words = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if !words.contains(&text) {
+            let separator = if words.is_empty() { "" } else { ": " };
+            words = format!("{words}{separator}{text}");
+        }
+    }
+    words
 }
 
 async fn run(command: Command) -> anyhow::Result<Exit> {

@@ -1,1 +1,172 @@
-fn main() {}
+//! Speed, as ratios inside one run: `cargo bench --bench speed -p piperoll-tests`. Figures, not tests.
+//!
+//! Durable append against plain SQLite inserts of the same bytes in the same batches; merged and verified
+//! export against `sqlite3` dumping the three tables one after the other; the first page of three nodes
+//! against the slowest node alone.
+
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on says so by panicking")]
+
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use piperoll_node::store::{LogDir, Store, parse_draft};
+use piperoll_shared::log::seal::{EpochSecret, KeyRing};
+use piperoll_shared::net::clock::SystemClock;
+use piperoll_tests::{Cluster, piperoll};
+use rusqlite::Connection;
+
+const WRITERS: [usize; 4] = [1, 16, 128, 1_024];
+const ROUND: Duration = Duration::from_secs(3);
+const ROUNDS: usize = 3;
+const EXPORT_ROWS_PER_NODE: usize = 200_000;
+const PAGES: usize = 200;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        append().await;
+        read().await;
+    });
+}
+
+fn caller_entry(n: usize) -> String {
+    format!(
+        "{{\"category\":\"data\",\"action\":\"quarantine.release\",\"outcome\":\"success\",\"user\":\"user-{}\",\"user_type\":\"admin\",\"entity_type\":\"mail\",\"entity_id\":\"{n:016x}\",\"target\":\"office@example.org\",\"domain\":\"example.org\",\"ip_address\":\"198.51.100.{}\",\"description\":\"released message {n:08x} to its recipient\"}}",
+        n % 97,
+        n % 250
+    )
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+async fn append() {
+    println!("durable append, rows/s (median of {ROUNDS} rounds of {} s, alternating)", ROUND.as_secs());
+    println!("{:>8} {:>12} {:>12} {:>7}", "writers", "sqlite", "piperoll", "ratio");
+    for writers in WRITERS {
+        let (mut plain, mut ours) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            plain.push(plain_sqlite(writers));
+            ours.push(our_store(writers).await);
+        }
+        let (plain, ours) = (median(plain), median(ours));
+        println!("{writers:>8} {plain:>12.0} {ours:>12.0} {:>7.2}", ours / plain);
+    }
+}
+
+/// Body and mac into one table, one commit per batch; the floor.
+fn plain_sqlite(batch: usize) -> f64 {
+    let dir = tempfile::tempdir().unwrap();
+    let conn = Connection::open(dir.path().join("plain.db")).unwrap();
+    conn.execute_batch("PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=4000; CREATE TABLE entries (seq INTEGER PRIMARY KEY, mac BLOB, body TEXT) STRICT").unwrap();
+    // The node's fields in front make a body about 250 bytes longer than the caller's text.
+    let (body, mac) = (format!("{:250}{}", "", caller_entry(7)), [7u8; 32]);
+    let (started, mut rows) = (Instant::now(), 0);
+    while started.elapsed() < ROUND {
+        conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let mut insert = conn.prepare_cached("INSERT INTO entries (mac, body) VALUES (?1, ?2)").unwrap();
+        for _ in 0..batch {
+            insert.execute((&mac[..], &body)).unwrap();
+        }
+        drop(insert);
+        conn.execute_batch("COMMIT").unwrap();
+        rows += batch;
+    }
+    rows as f64 / started.elapsed().as_secs_f64()
+}
+
+/// As many callers in flight, each waiting for its receipt; parsing, id, mac and all.
+async fn our_store(writers: usize) -> f64 {
+    let dir = tempfile::tempdir().unwrap();
+    let ring = KeyRing::new("bench".parse().unwrap(), "mx1".parse().unwrap(), [(0, EpochSecret::from_bytes([1; 32]))]);
+    let store = Store::open(LogDir::new(dir.path().join("data")), ring, Arc::new(SystemClock)).unwrap();
+    let started = Instant::now();
+    let tasks: Vec<_> = (0..writers)
+        .map(|writer| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let via: Arc<str> = Arc::from("socket uid=0");
+                let mut rows = 0;
+                while started.elapsed() < ROUND {
+                    let draft = parse_draft(caller_entry(writer * 1_000_003 + rows).as_bytes(), &via).unwrap();
+                    assert!(store.append(vec![draft]).await[0].is_ok());
+                    rows += 1;
+                }
+                rows
+            })
+        })
+        .collect();
+    let mut rows = 0;
+    for task in tasks {
+        rows += task.await.unwrap();
+    }
+    let rate = rows as f64 / started.elapsed().as_secs_f64();
+    store.close().await;
+    rate
+}
+
+async fn read() {
+    let cluster = Cluster::start(&["mx1", "mx2", "mx3"]).await;
+    for index in 0..3 {
+        let lines: Vec<String> = (0..EXPORT_ROWS_PER_NODE).map(caller_entry).collect();
+        cluster.append(index, &lines).await;
+    }
+    cluster.wait_until_complete().await;
+    let total = 3 * EXPORT_ROWS_PER_NODE;
+
+    let timed = |work: &dyn Fn()| {
+        median(
+            (0..ROUNDS)
+                .map(|_| {
+                    let t = Instant::now();
+                    work();
+                    t.elapsed().as_secs_f64()
+                })
+                .collect(),
+        )
+    };
+    let dump = timed(&|| {
+        for index in 0..3 {
+            let status = Command::new("sqlite3")
+                .arg(cluster.database(index))
+                .arg("SELECT seq, hex(mac), body FROM entries ORDER BY seq")
+                .stdout(Stdio::null())
+                .status();
+            assert!(status.unwrap().success());
+        }
+    });
+    let export = timed(&|| {
+        let status = Command::new(piperoll())
+            .args(["export", "--output", "-"])
+            .env("PIPEROLL_URL", &cluster.url)
+            .env("PIPEROLL_CA", cluster.ca())
+            .env("PIPEROLL_TOKEN", &cluster.token)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        assert!(status.unwrap().success());
+    });
+    println!("\nexport of {total} rows");
+    println!("  sqlite3 dumping three tables one after the other: {:>9.0} rows/s", total as f64 / dump);
+    println!(
+        "  piperoll, merged and verified over mTLS:          {:>9.0} rows/s, ratio {:.2}",
+        total as f64 / export,
+        dump / export
+    );
+
+    let mut pages: Vec<f64> = Vec::new();
+    let mut slowest: Vec<f64> = Vec::new();
+    for _ in 0..PAGES {
+        let answer = cluster.page("limit=50").await;
+        pages.push(answer.took.as_secs_f64() * 1_000.0);
+        let alone = ["mx1", "mx2", "mx3"].map(|id| answer.node(id)["took_ms"].as_f64().unwrap());
+        slowest.push(alone.into_iter().fold(0.0, f64::max));
+    }
+    let (page, node) = (median(pages), median(slowest));
+    println!(
+        "\nfirst page of 50 over {PAGES} requests, median: {page:.1} ms; the slowest node alone {node:.1} ms; the difference holds the synced entry about the request"
+    );
+}
