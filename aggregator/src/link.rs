@@ -108,9 +108,20 @@ impl Link {
                     return Err(after_connect(&error));
                 }
                 Err(_) => {
-                    return Err(Failure::Timeout(format!("connected, but silent for {} ms", timeout.as_millis())));
+                    let silent = Failure::Timeout(format!("connected, but silent for {} ms", timeout.as_millis()));
+                    return Err(if fresh { silent } else { self.silent_or_gone(silent).await });
                 }
             }
+        }
+    }
+
+    /// A connection made earlier says nothing about the way now: a cable may have been pulled since. Dialling
+    /// again tells a process that hangs (it is still connected to) from a machine that is gone.
+    async fn silent_or_gone(&self, silent: Failure) -> Failure {
+        self.forget().await;
+        match self.connection().await {
+            Err(gone @ Failure::Unreachable { tcp: true, .. }) => gone,
+            _ => silent,
         }
     }
 
