@@ -25,6 +25,8 @@ const BLOCK_BYTES: usize = 1024 * 1024;
 /// A batch ends at whichever comes first.
 const BATCH_BYTES: usize = 256 * 1024;
 const BATCH_TIME: Duration = Duration::from_millis(100);
+/// Rows looked at for one landmark: a log whose rows all fail must not make a search read all of it.
+const LANDMARK_ROWS_MAX: u32 = 4_096;
 /// Faults spelled out in one answer; the rest would say the same.
 const FAULTS_LISTED_MAX: usize = 20;
 
@@ -364,12 +366,13 @@ impl Search<'_> {
         Ok(self.landmark(behind, to)?.map_or(to, |row| row.seq))
     }
 
-    /// The first row in `from..to` whose signature fits.
+    /// The first row in `from..to` whose signature fits; `None` also when too many in a row do not, which makes
+    /// the range that is read larger, never smaller.
     fn landmark(&mut self, from: u64, to: u64) -> rusqlite::Result<Option<Landmark>> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq >= ?1 AND seq < ?2 ORDER BY seq",
+            "SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq >= ?1 AND seq < ?2 ORDER BY seq LIMIT ?3",
         )?;
-        let mut rows = statement.query((from, to))?;
+        let mut rows = statement.query((from, to, LANDMARK_ROWS_MAX))?;
         while let Some(row) = rows.next()? {
             let row = read_row(row, self.checker)?;
             if let Some(prefix) = Prefix::parse(&row.body)
