@@ -8,20 +8,12 @@ use piperoll_shared::api::aggregator::Role;
 use piperoll_shared::log::ids::{ClusterName, NodeId};
 use piperoll_shared::log::seal::{EpochSecret, KeyRing};
 use piperoll_shared::log::time::Timestamp;
+pub use piperoll_shared::net::files::ConfigError;
 use piperoll_shared::net::files::{self, FileError};
 use piperoll_shared::net::identity::{Identity, Kind};
 use piperoll_shared::net::telemetry::LogFormat;
 use piperoll_shared::net::tls::TlsFiles;
 use serde::Deserialize;
-
-/// Why a configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    #[error(transparent)]
-    File(#[from] FileError),
-    #[error("{path}: {problem}")]
-    Content { path: PathBuf, problem: String },
-}
 
 /// An aggregator's configuration, ready to use.
 #[derive(Clone)]
@@ -161,12 +153,13 @@ struct TypedUser {
 impl AggregatorConfig {
     /// Reads `aggregator.toml`, the roster, the users and every node's secrets.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let typed: Typed = parse(path)?;
-        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let base = absolute.parent().unwrap_or(Path::new("/")).to_owned();
+        let typed: Typed = files::read_toml(path)?;
+        let base = files::base_of(path);
         let roster = load_roster(&base.join(&typed.roster), &base.join(&typed.secrets_dir), &typed.cluster)?;
         let users = match &typed.users {
-            Some(users) => parse::<TypedUsers>(&base.join(users))?.user.into_iter().map(|u| (u.name, u.role)).collect(),
+            Some(users) => {
+                files::read_toml::<TypedUsers>(&base.join(users))?.user.into_iter().map(|u| (u.name, u.role)).collect()
+            }
             None => HashMap::new(),
         };
         let limits = typed.limits.check().map_err(|problem| ConfigError::Content { path: path.to_owned(), problem })?;
@@ -213,15 +206,9 @@ impl TypedLimits {
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
-    let bad = |problem: String| ConfigError::Content { path: path.to_owned(), problem };
-    let text = String::from_utf8(files::read(path)?).map_err(|_| bad("not UTF-8".to_owned()))?;
-    toml::from_str(&text).map_err(|e| bad(e.to_string()))
-}
-
 fn load_roster(path: &Path, secrets: &Path, cluster: &ClusterName) -> Result<Vec<RosterNode>, ConfigError> {
     let bad = |problem: String| ConfigError::Content { path: path.to_owned(), problem };
-    let typed: TypedRoster = parse(path)?;
+    let typed: TypedRoster = files::read_toml(path)?;
     let mut roster: Vec<RosterNode> = Vec::new();
     for node in typed.node {
         if roster.iter().any(|known| known.id == node.id) {
@@ -263,10 +250,7 @@ fn epochs(dir: &Path, id: &NodeId) -> Result<Vec<(u32, EpochSecret)>, ConfigErro
         if node != id.as_str() {
             continue;
         }
-        let bytes = zeroize::Zeroizing::new(files::read_private(&entry.path())?);
-        let secret = EpochSecret::from_hex(std::str::from_utf8(&bytes).unwrap_or_default())
-            .map_err(|e| ConfigError::Content { path: entry.path(), problem: e.to_string() })?;
-        found.push((epoch, secret));
+        found.push((epoch, files::read_secret(&entry.path())?));
     }
     Ok(found)
 }

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use piperoll_shared::log::ids::{ClusterName, NodeId};
-use piperoll_shared::log::seal::{EpochSecret, KeyRing};
-use piperoll_shared::net::files::{self, FileError};
+use piperoll_shared::log::seal::KeyRing;
+use piperoll_shared::net::files;
+pub use piperoll_shared::net::files::ConfigError;
 use piperoll_shared::net::identity::{Identity, Kind};
 use piperoll_shared::net::telemetry::LogFormat;
 use piperoll_shared::net::tls::TlsFiles;
@@ -13,15 +14,6 @@ use serde::Deserialize;
 /// Longest path that fits `sockaddr_un` (unix(7)), its closing NUL included.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 const SOCKET_MODE_DEFAULT: u32 = 0o660;
-
-/// Why a configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    #[error(transparent)]
-    File(#[from] FileError),
-    #[error("{path}: {problem}")]
-    Content { path: PathBuf, problem: String },
-}
 
 /// A node's configuration, ready to use: paths absolute, secrets read.
 #[derive(Clone)]
@@ -112,20 +104,12 @@ fn default_data_dir() -> PathBuf {
 impl NodeConfig {
     /// Reads `node.toml`; relative paths in it are relative to its own folder, so the folder can be copied.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let bytes = files::read(path)?;
         let bad = |problem: String| ConfigError::Content { path: path.to_owned(), problem };
-        let text = String::from_utf8(bytes).map_err(|_| bad("not UTF-8".to_owned()))?;
-        let typed: Typed = toml::from_str(&text).map_err(|e| bad(e.to_string()))?;
-        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let base = absolute.parent().unwrap_or(Path::new("/")).to_owned();
+        let typed: Typed = files::read_toml(path)?;
+        let base = files::base_of(path);
         let mut secrets = Vec::new();
         for secret in &typed.secrets {
-            let file = base.join(&secret.file);
-            let bytes = zeroize::Zeroizing::new(files::read_private(&file)?);
-            let text = std::str::from_utf8(&bytes).unwrap_or_default();
-            let secret_value =
-                EpochSecret::from_hex(text).map_err(|e| ConfigError::Content { path: file, problem: e.to_string() })?;
-            secrets.push((secret.epoch, secret_value));
+            secrets.push((secret.epoch, files::read_secret(&base.join(&secret.file))?));
         }
         if secrets.is_empty() {
             return Err(bad("`secrets` names no secret; a node needs at least epoch 0".to_owned()));

@@ -1,7 +1,9 @@
-//! Secret files: 0600 or they are not read.
+//! Configuration and secret files. A secret is 0600 or it is not read.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+
+use crate::log::seal::EpochSecret;
 
 /// A file of a configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -24,4 +26,33 @@ pub fn read_private(path: &Path) -> Result<Vec<u8>, FileError> {
         return Err(FileError::TooOpen { path: path.to_owned(), mode });
     }
     read(path)
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("{path}: {problem}")]
+    Content { path: PathBuf, problem: String },
+}
+
+/// Reads a TOML file; the error names the file and the line.
+pub fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
+    let bad = |problem: String| ConfigError::Content { path: path.to_owned(), problem };
+    let text = String::from_utf8(read(path)?).map_err(|_| bad("not UTF-8".to_owned()))?;
+    toml::from_str(&text).map_err(|e| bad(e.to_string()))
+}
+
+/// Reads the secret of one epoch.
+pub fn read_secret(path: &Path) -> Result<EpochSecret, ConfigError> {
+    let bytes = zeroize::Zeroizing::new(read_private(path)?);
+    EpochSecret::from_hex(std::str::from_utf8(&bytes).unwrap_or_default())
+        .map_err(|e| ConfigError::Content { path: path.to_owned(), problem: e.to_string() })
+}
+
+/// The folder that a configuration's relative paths are relative to: its own.
+pub fn base_of(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute.parent().unwrap_or(Path::new("/")).to_owned()
 }
