@@ -20,6 +20,9 @@ use crate::FaultProxy;
 
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Names a program that is built already, for a run that has just built everything.
+const BINARY_VARIABLE: &str = "PIPEROLL_BINARY";
+
 /// The built program; built here if it is not yet, so that a test never runs an old one.
 pub fn piperoll() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
@@ -27,6 +30,11 @@ pub fn piperoll() -> &'static Path {
         let _ = rustls::crypto::CryptoProvider::install_default(std::sync::Arc::unwrap_or_clone(
             piperoll_shared::net::tls::provider(),
         ));
+        if let Some(path) = std::env::var_os(BINARY_VARIABLE) {
+            let path = std::path::absolute(path).unwrap();
+            assert!(path.exists(), "{BINARY_VARIABLE}: {} is missing", path.display());
+            return path;
+        }
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--quiet", "--workspace", "--bins"]);
         if !cfg!(debug_assertions) {
@@ -63,7 +71,8 @@ pub struct Member {
     pub listen: String,
     pub proxy: FaultProxy,
     process: Option<Child>,
-    environment: Vec<(String, String)>,
+    /// For `clocked-node` instead of the shipped program.
+    clock: Option<String>,
 }
 
 pub struct Cluster {
@@ -140,12 +149,12 @@ pub fn place(row: &Value) -> String {
 impl Cluster {
     /// Starts nodes with these ids and an aggregator named `agg`, and waits until everything answers.
     pub async fn start(ids: &[&str]) -> Self {
-        Self::start_with(ids, |_| Vec::new()).await
+        Self::start_with(ids, |_| None).await
     }
 
-    /// The same, with environment variables for some nodes.
-    pub async fn start_with(ids: &[&str], environment: impl Fn(&str) -> Vec<(String, String)>) -> Self {
-        let mut cluster = Self::made(ids, environment).await;
+    /// The same, with a clock of its own for some nodes: `+60s`, `-7s`, or `@1776240000` for one that stands still.
+    pub async fn start_with(ids: &[&str], clock: impl Fn(&str) -> Option<String>) -> Self {
+        let mut cluster = Self::made(ids, clock).await;
         for index in 0..cluster.nodes.len() {
             cluster.spawn(index);
         }
@@ -158,7 +167,7 @@ impl Cluster {
     }
 
     /// Folders and proxies, no process yet.
-    pub async fn made(ids: &[&str], environment: impl Fn(&str) -> Vec<(String, String)>) -> Self {
+    pub async fn made(ids: &[&str], clock: impl Fn(&str) -> Option<String>) -> Self {
         piperoll();
         let dir = tempfile::Builder::new().prefix("prt-").tempdir().unwrap();
         let mut authority = Authority::init(&dir.path().join("c"), &"test".parse().unwrap()).unwrap();
@@ -168,14 +177,7 @@ impl Cluster {
             let proxy = FaultProxy::start(&listen);
             let place = NodePlace { address: proxy.address.clone(), listen: Some(listen.clone()) };
             let folder = authority.add_node(&id.parse().unwrap(), &place).unwrap();
-            nodes.push(Member {
-                id: (*id).to_owned(),
-                folder,
-                listen,
-                proxy,
-                process: None,
-                environment: environment(id),
-            });
+            nodes.push(Member { id: (*id).to_owned(), folder, listen, proxy, process: None, clock: clock(id) });
         }
         let address = free_address();
         let place =
@@ -216,10 +218,17 @@ impl Cluster {
     pub fn spawn(&mut self, index: usize) {
         let log = self.log(&self.nodes[index].id);
         let node = &mut self.nodes[index];
-        let child = Command::new(piperoll())
+        let mut command = match &node.clock {
+            None => Command::new(piperoll()),
+            Some(clock) => {
+                let mut command = Command::new(piperoll().with_file_name("clocked-node"));
+                command.env("PIPEROLL_TEST_CLOCK", clock);
+                command
+            }
+        };
+        let child = command
             .args(["node", "serve", "--config"])
             .arg(node.folder.join("node.toml"))
-            .envs(node.environment.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -242,10 +251,8 @@ impl Cluster {
     }
 
     /// For the next start of a node.
-    pub fn set_environment(&mut self, index: usize, name: &str, value: &str) {
-        let environment = &mut self.nodes[index].environment;
-        environment.retain(|(known, _)| known != name);
-        environment.push((name.to_owned(), value.to_owned()));
+    pub fn set_clock(&mut self, index: usize, clock: &str) {
+        self.nodes[index].clock = Some(clock.to_owned());
     }
 
     fn log(&self, name: &str) -> std::fs::File {

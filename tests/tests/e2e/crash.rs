@@ -14,7 +14,7 @@ const WRITERS: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn acknowledged_entries_survive_fifty_kills() {
-    let mut cluster = Cluster::made(&["mx1"], |_| Vec::new()).await;
+    let mut cluster = Cluster::made(&["mx1"], |_| None).await;
     cluster.spawn(0);
     cluster.wait_for_node(&cluster.nodes[0]).await;
     let socket = cluster.nodes[0].folder.join("node.sock");

@@ -142,7 +142,7 @@ async fn killed_stopped_and_black_holed_nodes() {
 /// A refused or black-holed address becomes known down: later answers do not wait for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_known_dead_node_costs_nothing() {
-    let mut cluster = Cluster::made(&["mx1", "mx2", "mx3"], |_| Vec::new()).await;
+    let mut cluster = Cluster::made(&["mx1", "mx2", "mx3"], |_| None).await;
     let hole = BlackHole::start();
     let roster = cluster.aggregator_folder().join("roster.toml");
     let text = std::fs::read_to_string(&roster).unwrap();

@@ -30,7 +30,7 @@ async fn a_second_process_is_refused_at_once() {
 /// A file system of a few megabytes in a mount namespace of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_and_recovers() {
-    let cluster = Cluster::made(&["mx1"], |_| Vec::new()).await;
+    let cluster = Cluster::made(&["mx1"], |_| None).await;
     let data = cluster.nodes[0].folder.join("data");
     std::fs::create_dir(&data).unwrap();
     let probe =
@@ -116,7 +116,7 @@ async fn the_wrong_owner_is_told_which_user_to_be() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_secret_is_no_secret() {
     use std::os::unix::fs::PermissionsExt as _;
-    let cluster = Cluster::made(&["mx1"], |_| Vec::new()).await;
+    let cluster = Cluster::made(&["mx1"], |_| None).await;
     for name in ["secret.0", "node.key"] {
         let path = cluster.nodes[0].folder.join(name);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
