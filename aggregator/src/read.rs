@@ -133,8 +133,8 @@ impl NodeReader {
         }
     }
 
-    /// Checks the row and gives it its place. A row that claims a place before the one in front of it gets
-    /// that row's time, so that one lying row cannot disturb the order of the others.
+    /// Checks the row and gives it its place: a sound row's own time, otherwise the place that the node gives it.
+    /// A row behind its turn gets the time of the row in front of it, so that the merge sees rows in order.
     fn place(&mut self, entry: EntryFrame) -> PlacedRow {
         let claim = Claim {
             seq: entry.seq,
@@ -150,10 +150,12 @@ impl NodeReader {
             Integrity::UnknownKey => self.tally.unknown_key += 1,
             Integrity::Violation => self.tally.invalid += 1,
         }
-        let mut key = Key { timestamp: entry.timestamp, node_id: self.node_id.clone(), seq: entry.seq };
+        let sound = matches!(checked.integrity, Integrity::Ok | Integrity::Erased);
+        let timestamp = if sound { entry.timestamp } else { entry.place };
+        let mut key = Key { timestamp, node_id: self.node_id.clone(), seq: entry.seq };
         if let Some(last) = self.last.take() {
             if !self.order.before(&last, &key) {
-                if checked.integrity == Integrity::Ok {
+                if sound {
                     self.fault(format!("row {} came out of order", entry.seq));
                 }
                 key.timestamp = last.timestamp;

@@ -9,6 +9,7 @@ pub mod store;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::Clock;
@@ -21,6 +22,9 @@ use tokio_util::task::TaskTracker;
 use api::App;
 use config::{NodeConfig, SocketConfig};
 use store::{LogDir, OpenError, Store};
+
+/// For the listeners to finish; longer than they give their own connections.
+const STOP_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Why a node did not start. Nothing was recorded.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +104,11 @@ impl Node {
         );
         shutdown.cancelled().await;
         tasks.close();
-        tasks.wait().await;
+        // The metrics page drains by itself without a limit; a client that never finishes must not make the stop
+        // an unclean one.
+        if tokio::time::timeout(STOP_TIMEOUT, tasks.wait()).await.is_err() {
+            tracing::warn!("a listener did not finish in time and is cut");
+        }
         reload.abort();
         self.store.close().await;
         let _ = std::fs::remove_file(&self.config.socket.path);

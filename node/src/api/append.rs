@@ -1,17 +1,20 @@
 //! `POST /v1/entries`: one object, or a batch of lines.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use http_body_util::LengthLimitError;
 use piperoll_shared::api::node::{BatchReport, LineResult, NDJSON};
-use piperoll_shared::log::limits::BATCH_LINES_MAX;
+use piperoll_shared::log::limits::{BATCH_BYTES_MAX, BATCH_LINES_MAX, CALLER_ENTRY_BYTES_MAX};
 use piperoll_shared::net::serve::UnixPeer;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::App;
 use super::error::{ApiError, append_status};
@@ -21,24 +24,78 @@ use crate::store::{AppendError, Appended, Draft, parse_draft};
 /// lowers trust only, so anyone may set it.
 const IMPORT_HEADER: &str = "piperoll-import";
 
+/// Bytes of batches that are being received or recorded at one time, and the unit they are counted in.
+const BATCHES_BYTES_MAX: usize = 192 * 1024 * 1024;
+const ROOM_UNIT_BYTES: usize = 1024;
+/// For a body to arrive, and for room to become free before that.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
 pub(super) async fn append(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<UnixPeer>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Body,
 ) -> Result<Response, ApiError> {
     let word = if headers.contains_key(IMPORT_HEADER) { "import" } else { "socket" };
     let via: Arc<str> = Arc::from(format!("{word} uid={}", peer.uid));
     let media = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("application/json");
     match media.split(';').next().unwrap_or_default().trim() {
-        "application/json" => append_one(&app, &body, &via).await,
-        NDJSON => append_batch(&app, &body, &via).await,
+        "application/json" => {
+            let body = receive(body, CALLER_ENTRY_BYTES_MAX).await?;
+            append_one(&app, &body, &via).await
+        }
+        NDJSON => {
+            // Held until the report is made: the parsed entries are as large as the text they came from.
+            let _room = room_for(&app.batch_room, &headers).await?;
+            let body = receive(body, BATCH_BYTES_MAX).await?;
+            append_batch(&app, &body, &via).await
+        }
         other => Err(ApiError::new(
             415,
             "media_type",
             format!("{other:?} is not spoken here; send application/json or {NDJSON}"),
         )),
     }
+}
+
+/// Reads a body within its time and size.
+async fn receive(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, limit)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) => {
+            let too_long = std::error::Error::source(&error).is_some_and(|cause| cause.is::<LengthLimitError>());
+            let (status, code, problem) = if too_long {
+                (413, "too_large", format!("the body is larger than {limit} bytes; split it"))
+            } else {
+                (400, "bad_body", format!("the body could not be read: {error}"))
+            };
+            Err(ApiError::new(status, code, format!("{problem}. Nothing was recorded")))
+        }
+        Err(_) => {
+            let detail = format!("the body did not arrive within {} s. Nothing was recorded", BODY_TIMEOUT.as_secs());
+            Err(ApiError::new(408, "slow_body", detail))
+        }
+    }
+}
+
+/// A share of the memory that all batches together may take; waits for it, then gives up.
+async fn room_for(room: &Arc<Semaphore>, headers: &HeaderMap) -> Result<OwnedSemaphorePermit, ApiError> {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
+    let bytes = announced.unwrap_or(BATCH_BYTES_MAX).min(BATCH_BYTES_MAX);
+    let share = u32::try_from(bytes.div_ceil(ROOM_UNIT_BYTES)).unwrap_or(u32::MAX);
+    match tokio::time::timeout(BODY_TIMEOUT, Arc::clone(room).acquire_many_owned(share)).await {
+        Ok(Ok(permit)) => Ok(permit),
+        _ => Err(ApiError::new(
+            503,
+            "busy",
+            "too many large batches are under way; send it again in a moment, or in smaller pieces. Nothing was recorded",
+        )),
+    }
+}
+
+/// The memory that batches may take together.
+pub(super) fn batch_room() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(BATCHES_BYTES_MAX / ROOM_UNIT_BYTES))
 }
 
 async fn append_one(app: &App, body: &[u8], via: &Arc<str>) -> Result<Response, ApiError> {

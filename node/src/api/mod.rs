@@ -15,6 +15,7 @@ use piperoll_shared::log::ids::{ClusterName, NodeId};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::Clock;
 use piperoll_shared::net::tls::TlsStore;
+use tokio::sync::Semaphore;
 
 use crate::config::NodeConfig;
 use crate::metrics::Metrics;
@@ -34,6 +35,7 @@ pub(crate) struct App {
     readers: Vec<u32>,
     started_at: Timestamp,
     metrics: Metrics,
+    batch_room: Arc<Semaphore>,
 }
 
 impl App {
@@ -49,6 +51,7 @@ impl App {
             started_at: crate::started_now(&*clock),
             clock,
             metrics: Metrics::new(),
+            batch_room: append::batch_room(),
         }
     }
 

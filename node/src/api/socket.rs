@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use piperoll_shared::api::node::{NDJSON, NodeStatus, ScanRequest, socket_path};
-use piperoll_shared::log::limits::BATCH_BYTES_MAX;
 use piperoll_shared::net::serve::UnixPeer;
 
 use super::App;
@@ -26,7 +25,6 @@ pub(crate) fn socket_routes(app: &Arc<App>) -> Router {
         .layer(middleware::from_fn_with_state(Arc::clone(app), readers_only));
     Router::new()
         .route(socket_path::ENTRIES, post(append))
-        .layer(DefaultBodyLimit::max(BATCH_BYTES_MAX))
         .route(socket_path::STATUS, get(status))
         .route(socket_path::HEALTHZ, get(healthz))
         .route(socket_path::METRICS, get(metrics))

@@ -90,7 +90,10 @@ fn write_batch(app: &App, form: Form, scan: &Scan, batch: &Batch, out: &mut Vec<
     match form {
         Form::Frames => {
             for row in &batch.rows {
-                frame::write_entry(out, row.seq, row.timestamp, row.epoch, &row.mac, &row.body);
+                let StoredRow { seq, place, timestamp, epoch, mac, body, .. } = row;
+                let entry =
+                    frame::EntryParts { seq: *seq, place: *place, timestamp: *timestamp, epoch: *epoch, mac, body };
+                frame::write_entry(out, &entry);
             }
             if batch.done {
                 let end = StreamEnd {

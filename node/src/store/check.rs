@@ -1,6 +1,7 @@
 //! The full check of a log: every mac, every gap, everything derived, the schema, and SQLite's own check.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use piperoll_shared::api::node::{Finding, FindingKind, VerifyLine, VerifySummary};
 use piperoll_shared::log::entry::Prefix;
@@ -9,8 +10,8 @@ use piperoll_shared::log::seal::KeyRing;
 use piperoll_shared::log::verify::{Integrity, RowChecker, SequenceWalk};
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::scan::read_row;
-use super::schema;
+use super::scan::{SEQ_MAX, read_row};
+use super::{Health, schema};
 
 const STEP_ROWS: u64 = 4_096;
 /// Findings spelled out; the rest is counted.
@@ -32,6 +33,8 @@ pub struct Check {
     listed: u64,
     stage: Stage,
     fault: Option<String>,
+    /// The running writer's, when there is one.
+    health: Option<Arc<Health>>,
     /// Sound rows whose id the index of ids does not lead back to.
     ids_missing: u64,
 }
@@ -62,6 +65,7 @@ impl Check {
             listed: 0,
             stage: Stage::Schema,
             fault: None,
+            health: None,
             ids_missing: 0,
         }
     }
@@ -69,6 +73,12 @@ impl Check {
     /// Reports what a running daemon knows about its file as the first finding.
     pub fn with_fault(mut self, fault: Option<String>) -> Self {
         self.fault = fault;
+        self
+    }
+
+    /// Checks beside a running writer.
+    pub(super) fn beside(mut self, health: Arc<Health>) -> Self {
+        self.health = Some(health);
         self
     }
 
@@ -199,11 +209,28 @@ impl Check {
         Ok(())
     }
 
-    /// Rows below the first place there can be: no reader would ever meet them.
+    /// Rows below the first place there can be, or above the last one: no reader would ever meet them.
     fn stray_rows(&mut self, conn: &Connection, lines: &mut Vec<VerifyLine>) -> rusqlite::Result<()> {
-        let stray: u64 = conn.query_row("SELECT count(*) FROM entries WHERE seq < 0", [], |row| row.get(0))?;
+        let stray: u64 =
+            conn.query_row("SELECT count(*) FROM entries WHERE seq < 0 OR seq > ?1", [SEQ_MAX], |row| row.get(0))?;
         if stray > 0 {
-            self.find(lines, None, FindingKind::Sequence, format!("{stray} rows stand below row 0"));
+            let detail = format!("{stray} rows stand below row 0 or above row {SEQ_MAX}");
+            self.find(lines, None, FindingKind::Sequence, detail);
+        }
+        let Some(health) = self.health.clone() else { return Ok(()) };
+        // The table first, the writer's word second: what it commits in between is below its word.
+        let newest: Option<u64> =
+            conn.query_row("SELECT max(seq) FROM entries WHERE seq BETWEEN 0 AND ?1", [SEQ_MAX], |row| row.get(0))?;
+        let claimed = health.claimed();
+        if newest.is_some_and(|newest| newest >= claimed) {
+            let mut statement =
+                conn.prepare("SELECT seq FROM entries WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq LIMIT ?3")?;
+            let mut rows = statement.query((claimed, SEQ_MAX, FINDINGS_LISTED_MAX))?;
+            while let Some(row) = rows.next()? {
+                let seq = row.get(0)?;
+                let detail = "the row stands above the newest that the node wrote".to_owned();
+                self.find(lines, Some(seq), FindingKind::Sequence, detail);
+            }
         }
         Ok(())
     }

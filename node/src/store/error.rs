@@ -25,6 +25,8 @@ pub enum OpenError {
     Emptied { path: PathBuf, marker: PathBuf },
     #[error("{path} is the log of {found}, but {expected} is expected here; put the right file back")]
     Foreign { path: PathBuf, found: String, expected: String },
+    #[error("{path} is a database of another program; move it away, or give this node a directory of its own")]
+    NotOurs { path: PathBuf },
     #[error("there is no log in {path}; start the node once, or name the right directory")]
     NoLog { path: PathBuf },
     #[error("{path} has format version {found}, this program writes version {known}; use a newer program")]

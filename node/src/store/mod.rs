@@ -6,11 +6,13 @@ mod open;
 mod readers;
 mod scan;
 mod schema;
+mod search;
 mod transaction;
 mod writer;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use piperoll_shared::api::node::{ScanRequest, VerifyLine};
 use piperoll_shared::log::entry::lifecycle;
@@ -18,7 +20,7 @@ use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::seal::KeyRing;
 use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::Clock;
+use piperoll_shared::net::clock::{Clock, SystemClock};
 use rusqlite::Connection;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
@@ -36,22 +38,38 @@ use writer::{Job, Writer};
 /// Append requests waiting for the writer; beyond it callers wait, which is the back-pressure.
 const JOBS_WAITING_MAX: usize = 1_024;
 
+/// A fault that may pass by itself is reported for this long after the last attempt: callers who wait for health
+/// before they try again would otherwise wait for ever.
+const PASSING_FAULT_LASTS: Duration = Duration::from_secs(15);
+
 /// What the writer and the readers know about the log's condition.
 #[derive(Debug, Default)]
 pub struct Health {
     /// The next seq, that is the number of rows ever written.
     next_seq: AtomicU64,
+    /// What `next_seq` will be when the commit under way succeeds.
+    claimed_seq: AtomicU64,
     /// Duration of the last group commit.
     pub commit_micros: AtomicU64,
     write_fault: Mutex<Option<String>>,
     /// Why the last commit failed, until one succeeds: a full disk may get room again.
-    passing_fault: Mutex<Option<String>>,
+    passing_fault: Mutex<Option<(Instant, String)>>,
     read_fault: Mutex<Option<String>>,
 }
 
 impl Health {
     fn publish_head(&self, next_seq: u64) {
+        self.claim(next_seq);
         self.next_seq.store(next_seq, Ordering::Release);
+    }
+
+    fn claim(&self, next_seq: u64) {
+        self.claimed_seq.store(next_seq, Ordering::Release);
+    }
+
+    /// No row of the writer's stands at this seq or above, at the moment of asking.
+    fn claimed(&self) -> u64 {
+        self.claimed_seq.load(Ordering::Acquire)
     }
 
     pub fn head(&self) -> Option<u64> {
@@ -65,11 +83,14 @@ impl Health {
 
     /// Why an append would fail at the moment, for good or until something changes.
     pub fn append_fault(&self) -> Option<String> {
-        self.write_fault().or_else(|| self.passing_fault.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        self.write_fault().or_else(|| {
+            let passing = self.passing_fault.lock().unwrap_or_else(PoisonError::into_inner);
+            passing.as_ref().filter(|(since, _)| since.elapsed() < PASSING_FAULT_LASTS).map(|(_, fault)| fault.clone())
+        })
     }
 
     fn set_passing_fault(&self, fault: Option<String>) {
-        *self.passing_fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+        *self.passing_fault.lock().unwrap_or_else(PoisonError::into_inner) = fault.map(|f| (Instant::now(), f));
     }
 
     /// Why what is read from the file cannot be taken for the whole log.
@@ -98,13 +119,14 @@ pub struct Store {
     generation: Generation,
     dir: LogDir,
     identity: open::FileIdentity,
+    clock: Arc<dyn Clock>,
     writer: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
 }
 
 impl Store {
     /// Opens or creates the log, records `log.started`, and starts the threads.
     pub fn open(dir: LogDir, ring: KeyRing, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let opened = open_writer(&dir, &ring, clock)?;
+        let opened = open_writer(&dir, &ring, Arc::clone(&clock))?;
         let OpenWriter { mut writer, generation, identity, health, lock } = opened;
         let last_stop = writer.last_stop().map_err(|source| OpenError::Sqlite { path: dir.database(), source })?;
         record_start(&mut writer, last_stop);
@@ -125,7 +147,8 @@ impl Store {
                 writer.run(receiver);
             })
             .map_err(|source| OpenError::Io { path: dir.path().to_owned(), source })?;
-        Ok(Self { jobs, readers, health, ring, generation, dir, identity, writer: Arc::new(Mutex::new(Some(thread))) })
+        let writer = Arc::new(Mutex::new(Some(thread)));
+        Ok(Self { jobs, readers, health, ring, generation, dir, identity, clock, writer })
     }
 
     pub fn health(&self) -> &Arc<Health> {
@@ -156,7 +179,7 @@ impl Store {
 
     /// Plans a read up to the newest committed row.
     pub async fn scan(&self, request: ScanRequest) -> Result<Scan, ReadError> {
-        let filter = parse_filter(&request)?;
+        let filter = parse_filter(&request, self.clock.now())?;
         let (ring, generation, head) = (self.ring.clone(), self.generation, self.health.head());
         self.check_file().await;
         self.readers.run(move |conn| Scan::plan(conn, &request, filter, head, ring, generation)).await?
@@ -178,7 +201,7 @@ impl Store {
 
     /// A full check up to the newest committed row.
     pub fn check(&self) -> Check {
-        Check::new(self.ring.clone(), self.generation, self.health.head())
+        Check::new(self.ring.clone(), self.generation, self.health.head()).beside(Arc::clone(&self.health))
     }
 
     pub async fn check_step(&self, mut check: Check) -> Result<(Check, Vec<VerifyLine>), ReadError> {
@@ -288,8 +311,8 @@ fn record_start(writer: &mut Writer, last_stop: Option<bool>) {
     }
 }
 
-fn parse_filter(request: &ScanRequest) -> Result<Filter, ReadError> {
-    Filter::parse(&request.filter, Timestamp::MAX).map_err(|e| ReadError::Filter(e.to_string()))
+fn parse_filter(request: &ScanRequest, now: Timestamp) -> Result<Filter, ReadError> {
+    Filter::parse(&request.filter, now).map_err(|e| ReadError::Filter(e.to_string()))
 }
 
 /// A log read straight from its directory, without a daemon.
@@ -316,7 +339,8 @@ impl DirectLog {
 
     pub fn scan(&self, request: &ScanRequest) -> Result<Scan, ReadError> {
         let head = self.extent()?.head_seq;
-        Scan::plan(&self.conn, request, parse_filter(request)?, head, self.ring.clone(), self.generation)
+        let filter = parse_filter(request, SystemClock.now())?;
+        Scan::plan(&self.conn, request, filter, head, self.ring.clone(), self.generation)
     }
 
     pub fn next_batch(&self, scan: &mut Scan) -> Result<Batch, ReadError> {

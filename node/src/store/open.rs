@@ -79,7 +79,7 @@ impl LogDir {
         let marker = self.read_marker()?;
         match (&marker, database.exists()) {
             (Some(_), false) => return Err(OpenError::Missing { path: database, marker: self.marker() }),
-            (None, true) if !self.has_entries()? => {
+            (None, true) if self.is_leftover()? => {
                 // A crash between making the file and its first entry; nothing was acknowledged from it.
                 for suffix in ["", "-wal", "-shm"] {
                     let _ = fs::remove_file(self.dir.join(format!("{DATABASE}{suffix}")));
@@ -219,14 +219,25 @@ impl LogDir {
         }
     }
 
-    fn has_entries(&self) -> Result<bool, OpenError> {
+    /// Whether the database is what a crash leaves behind between making the file and its first entry. Anything
+    /// else under this name is somebody's, and stays.
+    fn is_leftover(&self) -> Result<bool, OpenError> {
         let path = self.database();
-        let conn = self.connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        match conn.query_row("SELECT count(*) FROM (SELECT 1 FROM entries LIMIT 1)", [], |r| r.get::<_, i64>(0)) {
-            Ok(rows) => Ok(rows > 0),
-            Err(rusqlite::Error::SqliteFailure(e, _)) if e.code == rusqlite::ErrorCode::Unknown => Ok(false),
-            Err(source) => Err(OpenError::Sqlite { path, source }),
+        let io = |source| OpenError::Io { path: path.clone(), source };
+        if fs::metadata(&path).map_err(io)?.len() == 0 {
+            return Ok(true);
         }
+        let sql = |source| OpenError::Sqlite { path: path.clone(), source };
+        let conn = self.connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let count = |sql_text: &str| conn.query_row(sql_text, [], |row| row.get::<_, i64>(0)).map_err(sql);
+        if count("SELECT count(*) FROM sqlite_schema")? == 0 {
+            return Ok(true);
+        }
+        if schema::application_id(&conn).map_err(sql)? != schema::APPLICATION_ID {
+            return Err(OpenError::NotOurs { path });
+        }
+        let tables = count("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'entries'")?;
+        Ok(tables == 0 || count("SELECT count(*) FROM (SELECT 1 FROM entries LIMIT 1)")? == 0)
     }
 
     fn create(&self, cluster: &ClusterName, node_id: &NodeId, generation: Generation) -> Result<(), OpenError> {

@@ -7,17 +7,19 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use piperoll_shared::api::node::{Position, ScanRequest};
-use piperoll_shared::log::entry::Prefix;
 use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::ids::Generation;
+use piperoll_shared::log::limits::BODY_AND_MAC_BYTES_MAX;
 use piperoll_shared::log::order::Order;
 use piperoll_shared::log::seal::KeyRing;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::{Checked, Claim, Integrity, RowChecker, SequenceFault};
 use piperoll_shared::log::view::EntryView;
-use rusqlite::Connection;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension as _};
 
 use super::error::ReadError;
+use super::search::{Part, Search};
 
 /// Rows and bytes fetched by one statement, which is one read transaction.
 const BLOCK_ROWS: usize = 512;
@@ -25,8 +27,10 @@ const BLOCK_BYTES: usize = 1024 * 1024;
 /// A batch ends at whichever comes first.
 const BATCH_BYTES: usize = 256 * 1024;
 const BATCH_TIME: Duration = Duration::from_millis(100);
-/// Rows looked at for one landmark: a log whose rows all fail must not make a search read all of it.
-const LANDMARK_ROWS_MAX: u32 = 4_096;
+/// No log gets there; a row above it was planted, and is found by a full check.
+pub(super) const SEQ_MAX: u64 = 1 << 62;
+/// Bytes taken of a stored body or mac. No sound one is longer, so what is cut was a violation before.
+const STORED_BYTES_MAX: usize = 2 * BODY_AND_MAC_BYTES_MAX;
 /// Faults spelled out in one answer; the rest would say the same.
 const FAULTS_LISTED_MAX: usize = 20;
 
@@ -36,7 +40,11 @@ const ERA_COLUMN: &str = "the era column differs from the signed era";
 #[derive(Debug, Clone)]
 pub struct StoredRow {
     pub seq: u64,
+    /// As the column says; believed only when the check is `ok`.
     pub timestamp: Timestamp,
+    /// Where the row stands in the timeline. Its own time when it is sound, otherwise that of the sound row in
+    /// front of it in reading order: what nobody signed must not decide what is read next.
+    pub place: Timestamp,
     pub era: u32,
     pub epoch: u32,
     /// Empty when NULL.
@@ -62,15 +70,26 @@ pub struct Scan {
     checker: RowChecker,
     /// Rows at or before this place were delivered already.
     after: Option<Position>,
+    range: (Timestamp, Timestamp),
     scanned: u64,
     sent: u64,
-    faults: Vec<String>,
+    faults: Faults,
+}
+
+/// What is wrong with the sequence of rows, in words. Bounded: a log with every second row gone has as many
+/// gaps as rows.
+#[derive(Debug, Default)]
+struct Faults {
+    listed: Vec<String>,
+    more: u64,
 }
 
 /// The rows of one era that are still to be read: `from..to` in seq.
 struct Run {
     from: u64,
     to: u64,
+    /// Place of the next row, should it not be sound.
+    carry: Timestamp,
     buffer: VecDeque<StoredRow>,
 }
 
@@ -84,13 +103,15 @@ pub struct Extent {
 
 /// The rows that are there, by the table itself.
 pub(super) fn extent(conn: &Connection) -> rusqlite::Result<Extent> {
-    let oldest_seq = conn.query_row("SELECT min(seq) FROM entries WHERE seq >= 0", [], |row| row.get(0))?;
-    let (head_seq, ts): (Option<u64>, Option<i64>) = conn.query_row(
-        "SELECT max(seq), (SELECT ts FROM entries ORDER BY seq DESC LIMIT 1) FROM entries WHERE seq >= 0",
-        [],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
-    Ok(Extent { oldest_seq, head_seq, last_timestamp: ts.map(Timestamp::from_micros) })
+    let oldest_seq =
+        conn.query_row("SELECT min(seq) FROM entries WHERE seq BETWEEN 0 AND ?1", [SEQ_MAX], |row| row.get(0))?;
+    let newest = "SELECT seq, ts FROM entries WHERE seq BETWEEN 0 AND ?1 ORDER BY seq DESC LIMIT 1";
+    let newest = conn.query_row(newest, [SEQ_MAX], |row| Ok((row.get(0)?, integer(row, 1)?))).optional()?;
+    let (head_seq, last_timestamp) = match newest {
+        Some((seq, ts)) => (Some(seq), ts.map(Timestamp::from_micros)),
+        None => (None, None),
+    };
+    Ok(Extent { oldest_seq, head_seq, last_timestamp })
 }
 
 impl Scan {
@@ -121,17 +142,21 @@ impl Scan {
             runs: Vec::new(),
             checker: RowChecker::new(ring, generation),
             after: request.after,
+            range: (request.from, request.to),
             scanned: 0,
             sent: 0,
-            faults: Vec::new(),
+            faults: Faults::default(),
         };
         if let Some(head) = head {
             let mut search = Search { conn, checker: &mut scan.checker };
-            for (from, to) in search.eras(head + 1)? {
+            for (from, to) in search.eras(head.min(SEQ_MAX) + 1)? {
                 let from = from.max(request.from_seq.unwrap_or(0));
-                let (from, to) = if from < to { search.narrow(from, to, request)? } else { (from, to) };
+                if from >= to {
+                    continue;
+                }
+                let Part { from, to, carry } = search.narrow(from, to, request)?;
                 if from < to {
-                    scan.runs.push(Run { from, to, buffer: VecDeque::new() });
+                    scan.runs.push(Run { from, to, carry, buffer: VecDeque::new() });
                 }
             }
         }
@@ -152,9 +177,9 @@ impl Scan {
 
     /// Gaps in the scanned range, in words.
     pub fn faults(&self) -> Vec<String> {
-        let mut words: Vec<String> = self.faults.iter().take(FAULTS_LISTED_MAX).cloned().collect();
-        if self.faults.len() > FAULTS_LISTED_MAX {
-            words.push(format!("and {} more", self.faults.len() - FAULTS_LISTED_MAX));
+        let mut words = self.faults.listed.clone();
+        if self.faults.more > 0 {
+            words.push(format!("and {} more", self.faults.more));
         }
         words
     }
@@ -175,8 +200,14 @@ impl Scan {
                 break;
             };
             self.scanned += 1;
-            let position = Position { timestamp: row.timestamp, seq: row.seq };
+            let position = row.position();
             if self.after.is_some_and(|after| !self.order.before(&after, &position)) {
+                continue;
+            }
+            let (from, to) = self.range;
+            if row.checked.integrity == Integrity::Ok && !(from..to).contains(&row.timestamp) {
+                // A search that met too many unsound rows reads more than the range, and this row of it is known
+                // not to belong there.
                 continue;
             }
             let wanted = row.checked.integrity != Integrity::Ok
@@ -198,7 +229,7 @@ impl Scan {
                 self.fill(conn, index)?;
             }
             if let Some(row) = self.runs[index].buffer.front() {
-                let position = Position { timestamp: row.timestamp, seq: row.seq };
+                let position = row.position();
                 if best.as_ref().is_none_or(|(_, other)| self.order.before(&position, other)) {
                     best = Some((index, position));
                 }
@@ -233,21 +264,28 @@ impl Scan {
         let (mut bytes, mut count) = (0, 0);
         let mut exhausted = true;
         while let Some(row) = rows.next()? {
-            let stored = read_row(row, &mut self.checker)?;
+            let mut stored = read_row(row, &mut self.checker)?;
             bytes += stored.body.len();
             count += 1;
             let seq = stored.seq;
+            if stored.checked.integrity == Integrity::Ok {
+                run.carry = stored.timestamp;
+                stored.place = stored.timestamp;
+            } else {
+                let (from, to) = self.range;
+                stored.place = run.carry.clamp(from, to.plus_micros(-1).max(from));
+            }
             if stored.checked.reason == Some(ERA_COLUMN) {
                 // The bytes and their signature are good, so no other reader could see this one.
-                self.faults.push(format!("row {seq}: {ERA_COLUMN}"));
+                self.faults.note(|| format!("row {seq}: {ERA_COLUMN}"));
             }
             match self.order {
                 Order::Asc => {
-                    note_gap(&mut self.faults, run.from, seq);
+                    self.faults.gap(run.from, seq);
                     run.from = seq + 1;
                 }
                 Order::Desc => {
-                    note_gap(&mut self.faults, seq + 1, run.to);
+                    self.faults.gap(seq + 1, run.to);
                     run.to = seq;
                 }
             }
@@ -258,17 +296,33 @@ impl Scan {
             }
         }
         if exhausted {
-            note_gap(&mut self.faults, run.from, run.to);
+            self.faults.gap(run.from, run.to);
             run.from = run.to;
         }
         Ok(())
     }
 }
 
-/// Rows `from..to` are not there.
-fn note_gap(faults: &mut Vec<String>, from: u64, to: u64) {
-    if from < to {
-        faults.push(SequenceFault::Missing { first: from, last: to - 1 }.to_string());
+impl Faults {
+    fn note(&mut self, words: impl FnOnce() -> String) {
+        if self.listed.len() < FAULTS_LISTED_MAX {
+            self.listed.push(words());
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Rows `from..to` are not there.
+    fn gap(&mut self, from: u64, to: u64) {
+        if from < to {
+            self.note(|| SequenceFault::Missing { first: from, last: to - 1 }.to_string());
+        }
+    }
+}
+
+impl StoredRow {
+    fn position(&self) -> Position {
+        Position { timestamp: self.place, seq: self.seq }
     }
 }
 
@@ -276,111 +330,30 @@ fn note_gap(faults: &mut Vec<String>, from: u64, to: u64) {
 pub(super) fn read_row(row: &rusqlite::Row<'_>, checker: &mut RowChecker) -> rusqlite::Result<StoredRow> {
     let bytes = |index| -> rusqlite::Result<Vec<u8>> {
         Ok(match row.get_ref(index)? {
-            rusqlite::types::ValueRef::Text(bytes) | rusqlite::types::ValueRef::Blob(bytes) => bytes.to_vec(),
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes[..bytes.len().min(STORED_BYTES_MAX)].to_vec(),
             _ => Vec::new(),
         })
     };
-    let (seq, ts, era, epoch) =
-        (row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?, row.get::<_, i64>(3)?);
+    // What is not a number gets one that no signed body can say.
+    let number = |index| -> rusqlite::Result<u32> {
+        Ok(integer(row, index)?.and_then(|number| u32::try_from(number).ok()).unwrap_or(u32::MAX))
+    };
+    let seq = u64::try_from(row.get::<_, i64>(0)?).unwrap_or(u64::MAX);
+    let timestamp = Timestamp::from_micros(integer(row, 1)?.unwrap_or(i64::MIN));
+    let (era, epoch) = (number(2)?, number(3)?);
     let (mac, body) = (bytes(4)?, bytes(5)?);
-    let seq = u64::try_from(seq).unwrap_or(u64::MAX);
-    let timestamp = Timestamp::from_micros(ts);
-    let era = u32::try_from(era).unwrap_or(u32::MAX);
-    let epoch = u32::try_from(epoch).unwrap_or(u32::MAX);
     let mut checked = checker.check(&Claim { seq, timestamp, epoch, mac: &mac, body: &body });
     if checked.integrity == Integrity::Ok && checked.era != Some(era) {
         checked.integrity = Integrity::Violation;
         checked.reason = Some(ERA_COLUMN);
     }
-    Ok(StoredRow { seq, timestamp, era, epoch, mac, body, checked })
+    Ok(StoredRow { seq, timestamp, place: timestamp, era, epoch, mac, body, checked })
 }
 
-/// A row whose signature fits, as a landmark for searching.
-#[derive(Debug, Clone, Copy)]
-struct Landmark {
-    seq: u64,
-    timestamp: Timestamp,
-    era: u32,
-}
-
-/// Finds places in the log. Only rows whose signature fits are believed, so an edited time or era column can
-/// neither lead a search astray nor hide the rows around it; rows that do not fit, and rows that are not
-/// there, always end up inside the range they border on.
-struct Search<'a> {
-    conn: &'a Connection,
-    checker: &'a mut RowChecker,
-}
-
-impl Search<'_> {
-    /// The seq ranges of the eras below `end`. The first begins at 0, whether that row is there or not.
-    fn eras(&mut self, end: u64) -> rusqlite::Result<Vec<(u64, u64)>> {
-        let mut ranges = Vec::new();
-        let mut from = 0;
-        while from < end {
-            let Some(first) = self.landmark(from, end)? else {
-                ranges.push((from, end));
-                break;
-            };
-            let to = self.first_not(from, end, |row| row.era <= first.era)?;
-            ranges.push((from, to));
-            from = to;
-        }
-        Ok(ranges)
-    }
-
-    /// The part of an era's rows that the request asks for.
-    fn narrow(&mut self, from: u64, to: u64, request: &ScanRequest) -> rusqlite::Result<(u64, u64)> {
-        let (mut start, mut end) = (from, to);
-        if request.from > Timestamp::MIN {
-            start = self.behind_last(from, to, |row| row.timestamp < request.from)?;
-        }
-        if request.to < Timestamp::MAX {
-            end = self.first_not(from, to, |row| row.timestamp < request.to)?;
-        }
-        if let Some(after) = request.after {
-            let place = |row: Landmark| Position { timestamp: row.timestamp, seq: row.seq };
-            match request.order {
-                Order::Asc => start = start.max(self.behind_last(from, to, |row| place(row) <= after)?),
-                Order::Desc => end = end.min(self.first_not(from, to, |row| place(row) < after)?),
-            }
-        }
-        Ok((start, end))
-    }
-
-    /// The seq behind the last landmark in `from..to` that satisfies `before`; those that do come first.
-    fn behind_last(&mut self, from: u64, to: u64, before: impl Fn(Landmark) -> bool) -> rusqlite::Result<u64> {
-        let (mut low, mut high) = (from, to);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.landmark(middle, high)? {
-                Some(row) if before(row) => low = row.seq + 1,
-                _ => high = middle,
-            }
-        }
-        Ok(low)
-    }
-
-    /// The first landmark in `from..to` that does not satisfy `before`, or `to`.
-    fn first_not(&mut self, from: u64, to: u64, before: impl Fn(Landmark) -> bool) -> rusqlite::Result<u64> {
-        let behind = self.behind_last(from, to, before)?;
-        Ok(self.landmark(behind, to)?.map_or(to, |row| row.seq))
-    }
-
-    /// The first row in `from..to` whose signature fits; `None` also when too many in a row do not, which makes
-    /// the range that is read larger, never smaller.
-    fn landmark(&mut self, from: u64, to: u64) -> rusqlite::Result<Option<Landmark>> {
-        let mut statement = self.conn.prepare_cached(
-            "SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq >= ?1 AND seq < ?2 ORDER BY seq LIMIT ?3",
-        )?;
-        let mut rows = statement.query((from, to, LANDMARK_ROWS_MAX))?;
-        while let Some(row) = rows.next()? {
-            let row = read_row(row, self.checker)?;
-            if let Some(prefix) = Prefix::parse(&row.body)
-                && row.checked.integrity == Integrity::Ok
-            {
-                return Ok(Some(Landmark { seq: row.seq, timestamp: prefix.timestamp, era: prefix.era }));
-            }
-        }
-        Ok(None)
-    }
+/// A column that should be a number; `None` when somebody put something else there.
+pub(super) fn integer(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result<Option<i64>> {
+    Ok(match row.get_ref(index)? {
+        ValueRef::Integer(number) => Some(number),
+        _ => None,
+    })
 }

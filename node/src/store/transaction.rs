@@ -39,10 +39,11 @@ impl Rows<'_> {
     pub(super) fn keep_time(&mut self, now: Timestamp) -> rusqlite::Result<()> {
         let back = self.end.last.micros().saturating_sub(now.micros());
         if back > CLOCK_CLAMP_MICROS_MAX && self.end.next_seq > 0 {
+            let era = self.end.era.saturating_add(1);
             let details = serde_json::json!({
-                "era": self.end.era + 1, "previous_timestamp": self.end.last, "stepped_back_micros": back,
+                "era": era, "previous_timestamp": self.end.last, "stepped_back_micros": back,
             });
-            self.end.era += 1;
+            self.end.era = era;
             self.end.last = now;
             self.own("log.clock_stepped", "the clock stepped back; a new era begins", &details)?;
         } else {

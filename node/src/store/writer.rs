@@ -6,17 +6,20 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use piperoll_shared::api::node::Receipt;
-use piperoll_shared::log::entry::{CallerEntry, EntryError};
+use piperoll_shared::log::entry::{CallerEntry, EntryError, NODE_CATEGORY, Prefix};
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::seal::KeyRing;
 use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::verify::{Integrity, RowChecker};
+use piperoll_shared::log::view::EntryView;
 use piperoll_shared::net::clock::Clock;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::AppendError;
 use super::open::{FileIdentity, file_identity};
-use super::transaction::{End, Rows, stored};
+use super::scan::{SEQ_MAX, StoredRow, read_row};
+use super::transaction::{End, Rows};
 use super::{Health, schema};
 
 /// Rows in one commit. A larger group makes no commit cheaper per row; it only makes callers wait.
@@ -73,62 +76,73 @@ impl Writer {
         clock: Arc<dyn Clock>,
         health: Arc<Health>,
     ) -> rusqlite::Result<Self> {
-        let last = conn
-            .query_row("SELECT seq, ts, era FROM entries ORDER BY seq DESC LIMIT 1", [], |row| {
-                Ok((row.get::<_, u64>(0)?, row.get::<_, i64>(1)?, row.get::<_, u32>(2)?))
-            })
-            .optional()?;
-        let end = last.map_or(End { next_seq: 0, era: 0, last: Timestamp::MIN }, |(seq, ts, era)| End {
-            next_seq: seq + 1,
-            era,
-            last: Timestamp::from_micros(ts),
-        });
         let epoch = ring.newest_epoch().unwrap_or(0);
         let schema_cookie = schema::cookie(&conn)?;
-        health.publish_head(end.next_seq);
+        let end = End { next_seq: 0, era: 0, last: Timestamp::MIN };
         let mut writer = Self { conn, path, identity, ring, generation, epoch, clock, health, end, schema_cookie };
-        writer.check_edge()?;
+        writer.read_edge()?;
+        writer.health.publish_head(writer.end.next_seq);
         Ok(writer)
     }
 
-    /// A log whose schema or last row is not what it should be is read, but not added to: new rows on top of
-    /// tampered ones would look like an endorsement.
-    fn check_edge(&mut self) -> rusqlite::Result<()> {
+    /// Finds the position behind the last row, as that row's signed bytes say it. A log whose schema or last row
+    /// is not what it should be is read, but not added to: new rows on top of tampered ones would look like an
+    /// endorsement.
+    fn read_edge(&mut self) -> rusqlite::Result<()> {
         let differences = schema::differences(&self.conn)?;
         if !differences.is_empty() {
             self.health.distrust(format!("the database's schema is not ours: {}", differences.join("; ")));
-            return Ok(());
         }
-        let Some(seq) = self.end.next_seq.checked_sub(1) else { return Ok(()) };
-        let epoch =
-            self.conn.query_row("SELECT epoch FROM entries WHERE seq = ?1", [seq], |row| row.get::<_, i64>(0))?;
-        let epoch = u32::try_from(epoch).unwrap_or(u32::MAX);
-        let sound = stored(&self.conn, seq)?.is_some_and(|(body, mac)| {
-            self.ring.key(self.generation, epoch).is_some_and(|key| key.verify(body.as_bytes(), &mac))
-        });
-        if !sound {
-            self.health.refuse_writes(format!(
-                "the last row ({seq}) does not fit its signature; run `piperoll node verify`, keep the file as evidence, and begin a new generation"
-            ));
+        let Some(row) = self.newest_rows(1)?.pop() else { return Ok(()) };
+        self.end.next_seq = row.seq + 1;
+        match (row.checked.integrity, Prefix::parse(&row.body)) {
+            (Integrity::Ok, Some(prefix)) => {
+                self.end = End { next_seq: prefix.seq + 1, era: prefix.era, last: prefix.timestamp };
+            }
+            _ => self.health.refuse_writes(format!(
+                "the last row ({}) cannot be built upon: {}; run `piperoll node verify`, keep the file as evidence, and begin a new generation",
+                row.seq,
+                row.checked.reason.unwrap_or("its first fields cannot be read"),
+            )),
         }
         Ok(())
     }
 
-    /// Whether the newest entry that a daemon wrote is its `log.stopped`; `None` for a new log.
-    pub(super) fn last_stop(&self) -> rusqlite::Result<Option<bool>> {
-        let mut statement = self.conn.prepare("SELECT body FROM entries ORDER BY seq DESC LIMIT ?1")?;
-        let mut rows = statement.query([LOOK_BACK_ROWS])?;
+    /// Rows from the newest backwards, checked.
+    fn newest_rows(&self, count: u32) -> rusqlite::Result<Vec<StoredRow>> {
+        let mut checker = RowChecker::new(self.ring.clone(), self.generation);
+        let mut statement = self.conn.prepare(
+            "SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq BETWEEN 0 AND ?1 ORDER BY seq DESC LIMIT ?2",
+        )?;
+        let mut rows = statement.query((SEQ_MAX, count))?;
+        let mut found = Vec::new();
         while let Some(row) = rows.next()? {
-            let body = row.get_ref(0)?.as_bytes().map(String::from_utf8_lossy).unwrap_or_default().into_owned();
+            found.push(read_row(row, &mut checker)?);
+        }
+        Ok(found)
+    }
+
+    /// Whether the newest entry that a daemon wrote is its `log.stopped`; `None` for a new log. Fields are read
+    /// from checked rows, so that nothing an application may say can pass for the node's word.
+    pub(super) fn last_stop(&self) -> rusqlite::Result<Option<bool>> {
+        if self.end.next_seq == 0 {
+            return Ok(None);
+        }
+        for row in self.newest_rows(LOOK_BACK_ROWS)? {
+            let Some(view) = EntryView::parse(&row.body).filter(|_| row.checked.integrity == Integrity::Ok) else {
+                return Ok(Some(false));
+            };
             // Entries appended straight to the directory while the daemon was down say nothing about it, nor do
             // the node's notes about those.
-            let direct = body.ends_with(",\"via\":\"cli\"}") || body.ends_with(",\"via\":\"import\"}");
-            let note = body.contains(",\"category\":\"audit\",") && body.ends_with(",\"via\":\"node\"}");
+            let (via, category) = (view.via.as_ref(), view.category.as_deref());
+            let direct = via == "cli" || via == "import";
+            let note = via == "node" && category == Some("audit");
             if !direct && !note {
-                return Ok(Some(body.contains(",\"category\":\"log\",\"action\":\"log.stopped\",")));
+                let own = via == "node" && category == Some(NODE_CATEGORY);
+                return Ok(Some(own && view.action.as_deref() == Some("log.stopped")));
             }
         }
-        Ok(None)
+        Ok(Some(false))
     }
 
     /// Serves jobs until told to stop or until every sender is gone.
@@ -197,7 +211,10 @@ impl Writer {
                 self.health.set_passing_fault(None);
                 Ok(results)
             }
-            Err(error) => Err(self.classify(&error)),
+            Err(error) => {
+                self.health.claim(self.end.next_seq);
+                Err(self.classify(&error))
+            }
         }
     }
 
@@ -240,6 +257,8 @@ impl Writer {
                 results.push(rows.record(draft)?);
             }
         }
+        // Published first: a row that a full check meets at or above this number was never the writer's.
+        self.health.claim(end.next_seq);
         transaction.commit()?;
         Ok(results)
     }

@@ -11,10 +11,13 @@ use crate::log::time::Timestamp;
 pub const MEDIA_TYPE: &str = "application/vnd.piperoll.frames.v1";
 
 /// A stored row may have been made longer by whoever edited the file; it still has to be shown.
-pub const FRAME_BYTES_MAX: usize = 16 * BODY_AND_MAC_BYTES_MAX;
+pub const FRAME_BYTES_MAX: usize = 4 * BODY_AND_MAC_BYTES_MAX;
 const HEADER_BYTES: usize = 5;
-/// seq 8, timestamp 8, epoch 4, mac length 1.
-const ENTRY_FIXED_BYTES: usize = 21;
+/// seq 8, place 8, timestamp 8, epoch 4, mac length 1.
+const ENTRY_FIXED_BYTES: usize = 29;
+/// Bytes of a body that are sent. No sound one is longer; one that somebody made longer is cut and stays a violation.
+const BODY_SENT_BYTES_MAX: usize = FRAME_BYTES_MAX - ENTRY_FIXED_BYTES - MAC_SENT_BYTES_MAX;
+const MAC_SENT_BYTES_MAX: usize = 255;
 
 const HEAD: u8 = b'H';
 const ENTRY: u8 = b'E';
@@ -35,6 +38,9 @@ pub enum Frame {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryFrame {
     pub seq: u64,
+    /// Where the node puts a row that is not sound; a sound one stands at its own time.
+    pub place: Timestamp,
+    /// As the time column says.
     pub timestamp: Timestamp,
     pub epoch: u32,
     /// As stored: empty when NULL, possibly short.
@@ -74,15 +80,25 @@ pub fn write_progress(out: &mut Vec<u8>, scanned: u64) {
     push(out, PROGRESS, &[&scanned.to_be_bytes()]);
 }
 
-/// A mac longer than 255 bytes cannot be a mac and is cut; it stays a violation.
-pub fn write_entry(out: &mut Vec<u8>, seq: u64, timestamp: Timestamp, epoch: u32, mac: &[u8], body: &[u8]) {
-    let mac = &mac[..mac.len().min(255)];
+/// A row as it is stored, to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct EntryParts<'a> {
+    pub seq: u64,
+    pub place: Timestamp,
+    pub timestamp: Timestamp,
+    pub epoch: u32,
+    pub mac: &'a [u8],
+    pub body: &'a [u8],
+}
+
+/// What is longer than a mac or a body can be is cut; it was a violation and stays one.
+pub fn write_entry(out: &mut Vec<u8>, entry: &EntryParts<'_>) {
+    let mac = &entry.mac[..entry.mac.len().min(MAC_SENT_BYTES_MAX)];
+    let body = &entry.body[..entry.body.len().min(BODY_SENT_BYTES_MAX)];
     let mac_len = u8::try_from(mac.len()).unwrap_or(u8::MAX);
-    push(
-        out,
-        ENTRY,
-        &[&seq.to_be_bytes(), &timestamp.micros().to_be_bytes(), &epoch.to_be_bytes(), &[mac_len], mac, body],
-    );
+    let (place, timestamp) = (entry.place.micros().to_be_bytes(), entry.timestamp.micros().to_be_bytes());
+    let (seq, epoch) = (entry.seq.to_be_bytes(), entry.epoch.to_be_bytes());
+    push(out, ENTRY, &[&seq, &place, &timestamp, &epoch, &[mac_len], mac, body]);
 }
 
 /// Takes one frame off the front of what has arrived; `None` when it is not complete yet.
@@ -121,14 +137,15 @@ fn entry(mut payload: Bytes) -> Option<EntryFrame> {
         return None;
     }
     let seq = payload.get_u64();
-    let micros = payload.get_i64();
+    let place = Timestamp::from_micros(payload.get_i64());
+    let timestamp = Timestamp::from_micros(payload.get_i64());
     let epoch = payload.get_u32();
     let mac_len = usize::from(payload.get_u8());
     if payload.len() < mac_len {
         return None;
     }
     let mac = payload.split_to(mac_len);
-    Some(EntryFrame { seq, timestamp: Timestamp::from_micros(micros), epoch, mac, body: payload })
+    Some(EntryFrame { seq, place, timestamp, epoch, mac, body: payload })
 }
 
 #[cfg(test)]
@@ -140,8 +157,20 @@ mod tests {
     #[test]
     fn entry_frame_bytes_are_fixed() {
         let mut out = Vec::new();
-        write_entry(&mut out, 1, Timestamp::from_micros(2), 3, &[0xaa, 0xbb], b"{}");
-        assert_eq!(hex::encode(&out), "45000000190000000000000001000000000000000200000003".to_owned() + "02aabb7b7d");
+        let (place, timestamp) = (Timestamp::from_micros(4), Timestamp::from_micros(2));
+        write_entry(&mut out, &EntryParts { seq: 1, place, timestamp, epoch: 3, mac: &[0xaa, 0xbb], body: b"{}" });
+        let expected = "4500000021000000000000000100000000000000040000000000000002".to_owned() + "0000000302aabb7b7d";
+        assert_eq!(hex::encode(&out), expected);
+    }
+
+    #[test]
+    fn a_planted_body_of_any_length_passes() {
+        let mut out = Vec::new();
+        let time = Timestamp::from_micros(0);
+        let (mac, body) = ([1; 400], vec![b'x'; 2 * FRAME_BYTES_MAX]);
+        write_entry(&mut out, &EntryParts { seq: 0, place: time, timestamp: time, epoch: 0, mac: &mac, body: &body });
+        let frame = decode(&mut BytesMut::from(&out[..])).expect("a frame");
+        assert!(matches!(frame, Some(Frame::Entry(entry)) if entry.body.len() == BODY_SENT_BYTES_MAX));
     }
 
     proptest! {
@@ -149,7 +178,9 @@ mod tests {
         fn frames_survive_any_cutting(bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..8), cut in 1usize..64) {
             let mut wire = Vec::new();
             for (i, body) in bodies.iter().enumerate() {
-                write_entry(&mut wire, i as u64, Timestamp::from_micros(i as i64), 0, &[1; 32], body);
+                let time = Timestamp::from_micros(i as i64);
+                let entry = EntryParts { seq: i as u64, place: time, timestamp: time, epoch: 0, mac: &[1; 32], body };
+                write_entry(&mut wire, &entry);
             }
             write_progress(&mut wire, 7);
             let mut buffer = BytesMut::new();

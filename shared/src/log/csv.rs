@@ -65,6 +65,7 @@ pub fn write_row(row: &Row<'_>, out: &mut Vec<u8>) {
     let view = EntryView::parse(&row.body).unwrap_or_default();
     let signature = hex::encode(&row.mac);
     let (seq, era) = (view.seq.to_string(), view.era.to_string());
+    // What a row says of its own place is believed only when it is sound.
     let place = row.found_at.as_ref();
     let success = match view.outcome.as_deref() {
         Some("success") => "true",
@@ -75,10 +76,10 @@ pub fn write_row(row: &Row<'_>, out: &mut Vec<u8>) {
     let text = |value: &Option<Cow<'_, str>>| value.as_deref().unwrap_or_default().to_owned();
     let raw = |value: Option<&serde_json::value::RawValue>| value.map(|v| v.get().to_owned()).unwrap_or_default();
     // A body that is not JSON any more goes whole into `description`: shown, never dropped.
-    let broken = row.integrity == Integrity::Violation && view.id.is_empty();
+    let broken = row.integrity != Integrity::Ok && view.id.is_empty();
     let cells: [String; 37] = [
         view.timestamp.to_string(),
-        place.filter(|_| broken).map_or_else(|| view.node_id.to_string(), |p| p.node_id.clone()),
+        place.map_or_else(|| view.node_id.to_string(), |p| p.node_id.clone()),
         text(&view.user),
         text(&view.action),
         text(&view.target),
@@ -87,7 +88,7 @@ pub fn write_row(row: &Row<'_>, out: &mut Vec<u8>) {
         success.to_owned(),
         signature,
         row.integrity.as_str().to_owned(),
-        place.filter(|_| broken).map_or(seq, |p| p.seq.to_string()),
+        place.map_or(seq, |p| p.seq.to_string()),
         view.generation.to_string(),
         era,
         view.id.to_string(),

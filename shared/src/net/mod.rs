@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod files;
+mod guard;
 pub mod identity;
 pub mod metrics;
 pub mod serve;

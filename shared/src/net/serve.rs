@@ -4,6 +4,8 @@
 //! connection's certificate is checked again when the material changes and every half minute, so a
 //! revocation also reaches connections that are already open.
 
+use std::fmt::Display;
+use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +19,12 @@ use hyper_util::server::conn::auto::Builder;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
+use super::guard::{Counted, Gate, Place};
 use super::identity::Identity;
 use super::tls::{ClientAuth, Material, TlsStore};
 
@@ -31,7 +33,6 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// Requests under way may finish for this long after a stop was asked for.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-const CONNECTIONS_MAX: usize = 1_024;
 /// Unacknowledged bytes per stream and per connection: bounds the memory that a slow reader can take.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
@@ -61,21 +62,18 @@ pub async fn serve_tls(
     shutdown: CancellationToken,
 ) {
     let tasks = TaskTracker::new();
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let gate = Gate::new();
     loop {
         let (stream, address) = match accept(listener.accept(), &shutdown).await {
             Next::Connection(connection) => connection,
             Next::Failed => continue,
             Next::Stop => break,
         };
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-            tracing::warn!(%address, "connection refused: {CONNECTIONS_MAX} are open");
-            continue;
-        };
+        let Some(place) = admit(&gate, address.ip()) else { continue };
         let (tls, app, shutdown) = (Arc::clone(&tls), app.clone(), shutdown.clone());
         tasks.spawn(async move {
             serve_tls_connection(stream, address, &tls, auth, app, shutdown).await;
-            drop(permit);
+            drop(place);
         });
     }
     drain(&tasks).await;
@@ -84,23 +82,28 @@ pub async fn serve_tls(
 /// Serves `app` on a Unix socket until `shutdown`, then drains.
 pub async fn serve_unix(listener: UnixListener, app: Router, shutdown: CancellationToken) {
     let tasks = TaskTracker::new();
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let gate = Gate::new();
     loop {
         let (stream, _) = match accept(listener.accept(), &shutdown).await {
             Next::Connection(connection) => connection,
             Next::Failed => continue,
             Next::Stop => break,
         };
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
         let Ok(credentials) = stream.peer_cred() else { continue };
+        let Some(place) = admit(&gate, credentials.uid()) else { continue };
         let peer = UnixPeer { uid: credentials.uid(), gid: credentials.gid() };
         let (app, shutdown) = (app.clone(), shutdown.clone());
         tasks.spawn(async move {
             serve_connection(stream, peer, app, shutdown, std::future::pending()).await;
-            drop(permit);
+            drop(place);
         });
     }
     drain(&tasks).await;
+}
+
+/// A place for the client, or a line in the log and the connection closed.
+fn admit<K: Eq + Hash + Clone + Display>(gate: &Gate<K>, client: K) -> Option<Place<K>> {
+    gate.admit(client.clone()).map_err(|reason| tracing::warn!(%client, %reason, "connection refused")).ok()
 }
 
 enum Next<T> {
@@ -219,7 +222,9 @@ async fn serve_connection<S, P>(
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    let (stream, traffic) = Counted::new(stream);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let mut silent = std::pin::pin!(traffic.silent());
     let mut connection = std::pin::pin!(connection);
     let mut cut = std::pin::pin!(cut);
     let mut draining = false;
@@ -236,6 +241,10 @@ async fn serve_connection<S, P>(
                 connection.as_mut().graceful_shutdown();
             }
             () = cut.as_mut() => return,
+            reason = silent.as_mut() => {
+                tracing::debug!(%reason, "connection closed");
+                return;
+            }
         }
     }
 }

@@ -91,16 +91,19 @@ impl CallerEntry {
     pub fn same_content(&self, body: &str) -> bool {
         let Some(prefix) = Prefix::parse(body.as_bytes()) else { return false };
         let Some(after_id) = body.get(prefix.len + ID_FIELD_BYTES..) else { return false };
-        let Some(mut rest) = after_id.strip_prefix(self.fields.as_str()) else { return false };
-        if !self.redacted.is_empty() {
-            // `flags` may stand between; what they say is the node's, not the caller's.
-            let Some(at) = rest.rfind(self.redacted.as_str()) else { return false };
-            rest = &rest[at + self.redacted.len()..];
-        } else if !rest.starts_with(",\"flags\":") && !rest.starts_with(",\"via\":") {
-            return false;
-        }
-        rest.starts_with(",\"via\":") || rest.starts_with(",\"flags\":")
+        let Some(rest) = after_id.strip_prefix(self.fields.as_str()) else { return false };
+        // `flags` may stand between; what they say is the node's, not the caller's.
+        let rest = skip_flags(rest).unwrap_or(rest);
+        rest.strip_prefix(self.redacted.as_str()).is_some_and(|rest| rest.starts_with(",\"via\":"))
     }
+}
+
+/// What follows a list of flags at the beginning of `text`.
+fn skip_flags(text: &str) -> Option<&str> {
+    let list = text.strip_prefix(",\"flags\":")?;
+    let mut values = serde_json::Deserializer::from_str(list).into_iter::<&serde_json::value::RawValue>();
+    values.next()?.ok()?;
+    list.get(values.byte_offset()..)
 }
 
 fn schema_error(error: &serde_json::Error) -> EntryError {
@@ -180,6 +183,12 @@ mod tests {
         ] {
             assert!(!parse(other).expect("an entry").same_content(&body), "{other}");
         }
+        // Nothing may hide between the caller's fields and the list of redacted paths.
+        let long = r#"{"category":"auth","action":"a","description":"d","redacted":["x"]}"#;
+        let short = parse(r#"{"category":"auth","action":"a","redacted":["x"]}"#).expect("an entry");
+        assert!(!short.same_content(&stamped(&parse(long).expect("an entry"))));
+        let flagged = stamped(&short).replace(",\"redacted\"", ",\"flags\":[{\"rule\":\"r\"}],\"redacted\"");
+        assert!(short.same_content(&flagged));
         let masked = parse(r#"{"category":"auth","action":"a","redacted":["details.pw"]}"#).expect("an entry");
         assert!(masked.same_content(&stamped(&masked)));
         assert!(!parse(r#"{"category":"auth","action":"a"}"#).expect("an entry").same_content(&stamped(&masked)));
@@ -200,6 +209,7 @@ mod tests {
             (r#"{"category":"auth","action":"a","occurred_at":"today"}"#, "`occurred_at`"),
             (r#"{"category":"auth","action":"a","details":[1]}"#, "`details`"),
             (r#"{"category":"auth","action":"a","changes":[{"old":1}]}"#, "`changes`"),
+            (r#"{"category":"auth","action":"a","changes":[["f",1,2]]}"#, "`changes`"),
             (r#"{"category":"auth","action":"a","id":"7"}"#, "UUID"),
             (&long, "`user`"),
         ] {

@@ -166,9 +166,17 @@ impl Spoken<'_> {
 
     fn check_objects(&self) -> Result<(), EntryError> {
         if let Some(changes) = self.changes {
-            let list: Vec<Change<'_>> = serde_json::from_str(changes.get()).map_err(|e| {
-                EntryError::field("changes", format!("it must be a list of {{\"field\",\"old\",\"new\"}}: {e}"))
-            })?;
+            let wrong = |problem: &dyn std::fmt::Display| {
+                EntryError::field("changes", format!("it must be a list of {{\"field\",\"old\",\"new\"}}: {problem}"))
+            };
+            let list: Vec<&RawValue> = serde_json::from_str(changes.get()).map_err(|e| wrong(&e))?;
+            for change in &list {
+                // Read as a structure, a list of three values would pass for an object.
+                if !change.get().starts_with('{') {
+                    return Err(wrong(&"a change is an object"));
+                }
+                serde_json::from_str::<Change<'_>>(change.get()).map_err(|e| wrong(&e))?;
+            }
             if list.len() > limits::CHANGES_COUNT_MAX {
                 return Err(EntryError::field("changes", format!("more than {} changes", limits::CHANGES_COUNT_MAX)));
             }

@@ -222,9 +222,10 @@ impl fmt::Display for Term {
             if i > 0 {
                 f.write_str(",")?;
             }
-            let plain =
-                key.is_some() && !value.is_empty() && !value.chars().any(|c| c.is_whitespace() || "\",\\".contains(c));
-            if plain {
+            // A name in `ip:` is quoted, or it would be read as an address.
+            let name = matches!(&self.test, Test::Ip(patterns) if matches!(patterns.get(i), Some(IpPattern::Text(_))));
+            let special = value.chars().any(|c| c.is_whitespace() || "\",\\".contains(c));
+            if key.is_some() && !value.is_empty() && !special && !name {
                 f.write_str(value)?;
             } else {
                 write!(f, "\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))?;

@@ -40,10 +40,25 @@ impl Filter {
         })
     }
 
-    /// One `key=value` pair of a query string: the same as the term `key:value`, commas included.
+    /// One `key=value` pair of a query string: the same as the term `key:value`, commas included. A space belongs
+    /// to the value here, because nothing else follows it.
     pub fn parse_pair(key: &str, value: &str, now: Timestamp) -> std::result::Result<Self, FilterError> {
-        Self::parse(&format!("{key}:{value}"), now)
+        let value = if value.contains('"') { value.to_owned() } else { quote_spaces(value) };
+        let text = format!("{key}:{value}");
+        let filter = Self::parse(&text, now)?;
+        if filter.terms.len() != 1 {
+            let problem = format!("the value of {key} holds more than one condition; quote a value with spaces");
+            return Err(FilterError { at: key.chars().count() + 1, problem, text });
+        }
+        Ok(filter)
     }
+}
+
+fn quote_spaces(value: &str) -> String {
+    let quoted = |part: &str| format!("\"{}\"", part.replace('\\', "\\\\"));
+    let parts =
+        value.split(',').map(|part| if part.contains(char::is_whitespace) { quoted(part) } else { part.to_owned() });
+    parts.collect::<Vec<_>>().join(",")
 }
 
 struct Parser {

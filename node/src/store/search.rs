@@ -1,0 +1,138 @@
+//! Finding places in the log without an index on time, believing signatures only.
+
+use piperoll_shared::api::node::{Position, ScanRequest};
+use piperoll_shared::log::entry::Prefix;
+use piperoll_shared::log::order::Order;
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::verify::{Integrity, RowChecker};
+use rusqlite::Connection;
+
+use super::scan::read_row;
+
+/// Rows looked at for one landmark: a log whose rows all fail must not make a search read all of it.
+const LANDMARK_ROWS_MAX: u32 = 4_096;
+/// A part of one era's rows, and where rows at its beginning (in reading order) stand that are not sound.
+pub(super) struct Part {
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) carry: Timestamp,
+}
+
+/// A row whose signature fits, as a landmark for searching.
+#[derive(Debug, Clone, Copy)]
+struct Landmark {
+    seq: u64,
+    timestamp: Timestamp,
+    era: u32,
+}
+
+/// Finds places in the log. Only rows whose signature fits are believed, so an edited time or era column can
+/// neither lead a search astray nor hide the rows around it; rows that do not fit, and rows that are not
+/// there, always end up inside the range they border on.
+pub(super) struct Search<'a> {
+    pub(super) conn: &'a Connection,
+    pub(super) checker: &'a mut RowChecker,
+}
+
+impl Search<'_> {
+    /// The seq ranges of the eras below `end`. The first begins at 0, whether that row is there or not.
+    pub(super) fn eras(&mut self, end: u64) -> rusqlite::Result<Vec<(u64, u64)>> {
+        let mut ranges = Vec::new();
+        let mut from = 0;
+        while from < end {
+            let Some(first) = self.landmark(from, end)? else {
+                ranges.push((from, end));
+                break;
+            };
+            let (to, _) = self.first_not(from, end, |row| row.era <= first.era)?;
+            ranges.push((from, to));
+            from = to;
+        }
+        Ok(ranges)
+    }
+
+    /// The part of an era's rows that the request asks for. Its `carry` depends on the log and the request's
+    /// range alone, not on the page, so that a row that is not sound stands at the same place on every page.
+    pub(super) fn narrow(&mut self, from: u64, to: u64, request: &ScanRequest) -> rusqlite::Result<Part> {
+        let (mut start, mut end) = (from, to);
+        let (mut below, mut above) = (None, None);
+        if request.from > Timestamp::MIN {
+            (start, below) = self.behind_last(from, to, |row| row.timestamp < request.from)?;
+        }
+        if request.to < Timestamp::MAX {
+            (end, above) = self.first_not(from, to, |row| row.timestamp < request.to)?;
+        }
+        if let Some(after) = request.after {
+            let place = |row: Landmark| Position { timestamp: row.timestamp, seq: row.seq };
+            match request.order {
+                Order::Asc => {
+                    let (behind, last) = self.behind_last(from, to, |row| place(row) <= after)?;
+                    if behind > start {
+                        (start, below) = (behind, last);
+                    }
+                }
+                Order::Desc => {
+                    let (first, landmark) = self.first_not(from, to, |row| place(row) < after)?;
+                    if first < end {
+                        (end, above) = (first, landmark);
+                    }
+                }
+            }
+        }
+        let newest = request.to.plus_micros(-1).max(request.from);
+        let carry = match request.order {
+            Order::Asc => below.map_or(request.from, |row: Landmark| row.timestamp),
+            Order::Desc => above.map_or(newest, |row: Landmark| row.timestamp),
+        };
+        Ok(Part { from: start, to: end, carry: carry.clamp(request.from, newest) })
+    }
+
+    /// The seq behind the last landmark in `from..to` that satisfies `before`, and that landmark; those that do
+    /// come first.
+    fn behind_last(
+        &mut self,
+        from: u64,
+        to: u64,
+        before: impl Fn(Landmark) -> bool,
+    ) -> rusqlite::Result<(u64, Option<Landmark>)> {
+        let (mut low, mut high, mut last) = (from, to, None);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.landmark(middle, high)? {
+                Some(row) if before(row) => (low, last) = (row.seq + 1, Some(row)),
+                _ => high = middle,
+            }
+        }
+        Ok((low, last))
+    }
+
+    /// The first landmark in `from..to` that does not satisfy `before`, and its seq, or `to`.
+    fn first_not(
+        &mut self,
+        from: u64,
+        to: u64,
+        before: impl Fn(Landmark) -> bool,
+    ) -> rusqlite::Result<(u64, Option<Landmark>)> {
+        let (behind, _) = self.behind_last(from, to, before)?;
+        let first = self.landmark(behind, to)?;
+        Ok((first.map_or(to, |row| row.seq), first))
+    }
+
+    /// The first row in `from..to` whose signature fits; `None` also when too many in a row do not, which makes
+    /// the range that is read larger, never smaller.
+    fn landmark(&mut self, from: u64, to: u64) -> rusqlite::Result<Option<Landmark>> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq >= ?1 AND seq < ?2 ORDER BY seq LIMIT ?3",
+        )?;
+        let mut rows = statement.query((from, to, LANDMARK_ROWS_MAX))?;
+        while let Some(row) = rows.next()? {
+            let row = read_row(row, self.checker)?;
+            if let Some(prefix) = Prefix::parse(&row.body)
+                && row.checked.integrity == Integrity::Ok
+            {
+                return Ok(Some(Landmark { seq: row.seq, timestamp: prefix.timestamp, era: prefix.era }));
+            }
+        }
+        Ok(None)
+    }
+}
