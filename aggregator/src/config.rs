@@ -236,6 +236,9 @@ fn life(node: &TypedNode) -> Result<Life, String> {
     };
     let (from, _) = day("first_day", &node.first_day)?;
     let (_, to) = day("last_day", &node.last_day)?;
+    if to <= from {
+        return Err(format!("retired node {}: first_day is behind last_day", node.id));
+    }
     Ok(Life::Retired { from, to })
 }
 

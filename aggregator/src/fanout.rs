@@ -28,6 +28,9 @@ pub(crate) enum Ask {
 /// Decides, per node, what to ask.
 pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
     let id = &member.node.id;
+    if query.filter.only_nodes().is_some_and(|names| !names.contains(&id.as_str())) {
+        return Ask::Not { status: Status::Excluded, reason: "the filter names other nodes".to_owned() };
+    }
     if let Life::Retired { from, to } = member.node.life {
         let overlaps = query.from < to && from < query.to;
         return if overlaps {
@@ -38,9 +41,6 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
         } else {
             Ask::Absent
         };
-    }
-    if query.filter.only_nodes().is_some_and(|names| !names.contains(&id.as_str())) {
-        return Ask::Not { status: Status::Excluded, reason: "the filter names other nodes".to_owned() };
     }
     let mut request = ScanRequest {
         filter: query.filter.to_string(),
@@ -141,6 +141,10 @@ impl Part {
         self.missing() && !(self.status == Status::Invalid && self.tally.ended)
     }
 
+    fn has_gaps(&self) -> bool {
+        self.missing() && !self.tally.faults.is_empty()
+    }
+
     pub(crate) fn report(&self, rows: u64) -> NodeReport {
         let clock = self.member.clock();
         let ms = |micros: i64| micros as f64 / 1_000.0;
@@ -213,7 +217,11 @@ fn complete_through(parts: &[Part], query: &Query, through: Option<&Key>) -> Opt
         (None, Order::Asc) => query.to,
         (None, Order::Desc) => query.from,
     };
-    parts.iter().filter(|part| part.cut_short()).try_fold(end, |end, part| {
+    parts.iter().filter(|part| part.cut_short() || part.has_gaps()).try_fold(end, |end, part| {
+        if part.has_gaps() {
+            // Where the rows are missing is in words only; no time can be vouched for.
+            return None;
+        }
         let reached = part.last.as_ref()?.timestamp;
         Some(match query.order {
             Order::Asc => end.min(reached),

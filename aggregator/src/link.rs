@@ -3,7 +3,7 @@
 //! Own dialling instead of a pooled client, because the difference between "nobody listens", "not who we
 //! expect" and "accepted but silent" is what the reader is told.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use piperoll_shared::net::identity::Identity;
 use piperoll_shared::net::tls::{Material, TlsStore};
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
-use tokio::sync::Mutex;
+use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
 /// A connection is replaced after this long, so that an expired or revoked certificate cannot live on.
@@ -61,28 +61,55 @@ impl Failure {
 
 /// The way to one node.
 pub(crate) struct Link {
+    way: Arc<Way>,
+    state: Arc<Mutex<State>>,
+}
+
+/// Where to, and who is expected there.
+struct Way {
     address: String,
     expected: Identity,
     tls: Arc<TlsStore>,
     connect_timeout: Duration,
-    open: Mutex<Option<Open>>,
+}
+
+type Sender = SendRequest<Full<Bytes>>;
+type Dialled = Result<Sender, Failure>;
+
+#[derive(Default)]
+struct State {
+    open: Option<Open>,
+    /// The dial under way, which all requests that need it wait for together: a node that hangs costs each of them
+    /// one time limit, not one after the other.
+    dialling: Option<watch::Receiver<Option<Dialled>>>,
 }
 
 struct Open {
-    send: SendRequest<Full<Bytes>>,
+    send: Sender,
     material: Arc<Material>,
     since: Instant,
 }
 
+/// Which connection a request may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// The one that pages and probes share.
+    Shared,
+    /// One of its own: a stream whose reader stalls fills its connection's window, and must not stall others.
+    Own,
+}
+
 impl Link {
     pub(crate) fn new(address: String, expected: Identity, tls: Arc<TlsStore>, connect_timeout: Duration) -> Self {
-        Self { address, expected, tls, connect_timeout, open: Mutex::new(None) }
+        let way = Arc::new(Way { address, expected, tls, connect_timeout });
+        Self { way, state: Arc::default() }
     }
 
     /// Sends a request and waits for the head of the answer, at most `timeout` after connecting. A request that
     /// fails on a connection used before is tried once more on a fresh one: nothing of it was answered.
     pub(crate) async fn request(
         &self,
+        lane: Lane,
         method: Method,
         path: &str,
         body: Bytes,
@@ -90,10 +117,13 @@ impl Link {
     ) -> Result<Response<Incoming>, Failure> {
         let mut retried = false;
         loop {
-            let (mut send, fresh) = self.connection().await?;
+            let (mut send, fresh) = match lane {
+                Lane::Shared => self.connection().await?,
+                Lane::Own => (self.way.dial(&self.way.tls.current()).await?, true),
+            };
             let request = Request::builder()
                 .method(method.clone())
-                .uri(format!("https://{}{path}", self.address))
+                .uri(format!("https://{}{path}", self.way.address))
                 .header(CONTENT_TYPE, "application/json")
                 .body(Full::new(body.clone()))
                 .map_err(|e| Failure::Error(format!("the node's address cannot be used: {e}")))?;
@@ -101,10 +131,10 @@ impl Link {
                 Ok(Ok(response)) => return check_status(response).await,
                 Ok(Err(_)) if !fresh && !retried => {
                     retried = true;
-                    self.forget().await;
+                    self.forget();
                 }
                 Ok(Err(error)) => {
-                    self.forget().await;
+                    self.forget();
                     return Err(after_connect(&error));
                 }
                 Err(_) => {
@@ -118,7 +148,7 @@ impl Link {
     /// A connection made earlier says nothing about the way now: a cable may have been pulled since. Dialling
     /// again tells a process that hangs (it is still connected to) from a machine that is gone.
     async fn silent_or_gone(&self, silent: Failure) -> Failure {
-        self.forget().await;
+        self.forget();
         match self.connection().await {
             Err(gone @ Failure::Unreachable { tcp: true, .. }) => gone,
             _ => silent,
@@ -132,7 +162,7 @@ impl Link {
         timeout: Duration,
     ) -> Result<T, Failure> {
         let reading = async {
-            let response = self.request(Method::GET, path, Bytes::new(), timeout).await?;
+            let response = self.request(Lane::Shared, Method::GET, path, Bytes::new(), timeout).await?;
             let body = http_body_util::Limited::new(response.into_body(), SMALL_ANSWER_BYTES_MAX)
                 .collect()
                 .await
@@ -140,34 +170,72 @@ impl Link {
             serde_json::from_slice(&body.to_bytes())
                 .map_err(|e| Failure::Error(format!("the answer cannot be read: {e}")))
         };
-        let whole = self.connect_timeout * 2 + timeout;
+        let whole = self.way.connect_timeout * 2 + timeout;
         tokio::time::timeout(whole, reading)
             .await
             .unwrap_or_else(|_| Err(Failure::Timeout(format!("no whole answer within {} ms", whole.as_millis()))))
     }
 
     /// The open connection, or a new one; `true` when it is new.
-    async fn connection(&self) -> Result<(SendRequest<Full<Bytes>>, bool), Failure> {
-        let mut open = self.open.lock().await;
-        let material = self.tls.current();
-        if let Some(known) = open.as_ref()
-            && !known.send.is_closed()
-            && Arc::ptr_eq(&known.material, &material)
-            && known.since.elapsed() < CONNECTION_AGE_MAX
-        {
-            return Ok((known.send.clone(), false));
+    async fn connection(&self) -> Result<(Sender, bool), Failure> {
+        let mut dialled = {
+            let mut state = self.state();
+            let material = self.way.tls.current();
+            if let Some(known) = &state.open
+                && !known.send.is_closed()
+                && Arc::ptr_eq(&known.material, &material)
+                && known.since.elapsed() < CONNECTION_AGE_MAX
+            {
+                return Ok((known.send.clone(), false));
+            }
+            state.open = None;
+            match state.dialling.clone().filter(|dialled| dialled.has_changed().is_ok()) {
+                Some(dialled) => dialled,
+                None => {
+                    let (tell, dialled) = watch::channel(None);
+                    state.dialling = Some(dialled.clone());
+                    tokio::spawn(dial_for_all(Arc::clone(&self.way), Arc::clone(&self.state), material, tell));
+                    dialled
+                }
+            }
+        };
+        let result = match dialled.wait_for(Option::is_some).await {
+            Ok(result) => result.clone(),
+            Err(_) => None,
+        };
+        let given_up = || Err(Failure::Error("dialling the node was given up".to_owned()));
+        result.unwrap_or_else(given_up).map(|send| (send, true))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self) {
+        self.state().open = None;
+    }
+}
+
+/// Dials once for everybody who waits, whether or not the first of them still does.
+async fn dial_for_all(
+    way: Arc<Way>,
+    state: Arc<Mutex<State>>,
+    material: Arc<Material>,
+    tell: watch::Sender<Option<Dialled>>,
+) {
+    let dialled = way.dial(&material).await;
+    {
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.dialling = None;
+        if let Ok(send) = &dialled {
+            state.open = Some(Open { send: send.clone(), material, since: Instant::now() });
         }
-        *open = None;
-        let send = self.dial(&material).await?;
-        *open = Some(Open { send: send.clone(), material, since: Instant::now() });
-        Ok((send, true))
     }
+    let _ = tell.send(Some(dialled));
+}
 
-    async fn forget(&self) {
-        *self.open.lock().await = None;
-    }
-
-    async fn dial(&self, material: &Arc<Material>) -> Result<SendRequest<Full<Bytes>>, Failure> {
+impl Way {
+    async fn dial(&self, material: &Arc<Material>) -> Dialled {
         let limit = self.connect_timeout;
         let stream = match tokio::time::timeout(limit, TcpStream::connect(&self.address)).await {
             Ok(Ok(stream)) => stream,

@@ -11,7 +11,7 @@ use tokio::time::timeout_at;
 
 use super::Cluster;
 use super::fanout::{Ask, Part, ask, envelope, next_cursor};
-use super::link::Failure;
+use super::link::{Failure, Lane};
 use super::member::Member;
 use super::merge::Merge;
 use super::query::Query;
@@ -19,6 +19,9 @@ use super::read::{NodeReader, PlacedRow, conclude};
 
 /// Bytes of rows that one node may put into one page; beyond it the page ends earlier.
 const NODE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What a row takes beside its body.
+const ROW_OVERHEAD_BYTES: usize = 256;
 
 /// A finished page.
 pub(crate) struct Page {
@@ -69,7 +72,7 @@ async fn answer(member: Arc<Member>, request: ScanRequest, limits: super::config
     let started = Instant::now();
     let deadline = tokio::time::Instant::now() + limits.page;
     let late = |limit: Duration| Failure::Timeout(format!("not finished within {} ms", limit.as_millis()));
-    let opened = timeout_at(deadline, NodeReader::open(&member, &request, &limits)).await;
+    let opened = timeout_at(deadline, NodeReader::open(&member, &request, &limits, Lane::Shared)).await;
     let mut reader = match opened.unwrap_or_else(|_| Err(late(limits.page))) {
         Ok(reader) => reader,
         Err(failure) => {
@@ -83,7 +86,10 @@ async fn answer(member: Arc<Member>, request: ScanRequest, limits: super::config
     let failure = loop {
         match timeout_at(deadline, reader.next()).await.unwrap_or_else(|_| Err(late(limits.page))) {
             Ok(Some(row)) => {
-                bytes += row.body.len();
+                if request.limit.is_some_and(|limit| rows.len() as u64 >= limit) {
+                    break Some(Failure::Error("the node sent more rows than it was asked for".to_owned()));
+                }
+                bytes += row.body.len() + ROW_OVERHEAD_BYTES;
                 rows.push(row);
                 if bytes > NODE_BYTES_MAX {
                     reader.tally.ended = true;

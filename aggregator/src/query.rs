@@ -153,6 +153,8 @@ impl Query {
                 key => Filter::parse_pair(key, value, asked_at)?,
             });
         }
+        // Each piece was within the limits; what the nodes are asked has to be as a whole.
+        Filter::parse(&filter.to_string(), asked_at)?;
         if cursor.is_some() && format != Format::Json {
             return Err(bad("cursor", "…", "a cursor continues pages; a stream is read in one go"));
         }

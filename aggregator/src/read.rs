@@ -14,7 +14,7 @@ use piperoll_shared::log::row::{FoundAt, Row};
 use piperoll_shared::log::verify::{Claim, Integrity, RowChecker};
 
 use super::config::Limits;
-use super::link::Failure;
+use super::link::{Failure, Lane};
 use super::member::Member;
 
 /// A row with its place in the timeline.
@@ -74,10 +74,15 @@ const FAULTS_MAX: usize = 20;
 
 impl NodeReader {
     /// Asks and waits for the first frame, which says who answers.
-    pub(crate) async fn open(member: &Member, request: &ScanRequest, limits: &Limits) -> Result<Self, Failure> {
+    pub(crate) async fn open(
+        member: &Member,
+        request: &ScanRequest,
+        limits: &Limits,
+        lane: Lane,
+    ) -> Result<Self, Failure> {
         let body = Bytes::from(serde_json::to_vec(request).unwrap_or_default());
         let asked = Instant::now();
-        let response = member.link.request(Method::POST, peer_path::SCAN, body, limits.first_row).await?;
+        let response = member.link.request(lane, Method::POST, peer_path::SCAN, body, limits.first_row).await?;
         let mut body = response.into_body();
         let mut buffer = BytesMut::new();
         let left = limits.first_row.saturating_sub(asked.elapsed()).max(Duration::from_millis(1));

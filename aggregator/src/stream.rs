@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::Cluster;
 use super::config::Limits;
 use super::fanout::{Ask, Part, ask, envelope};
-use super::link::Failure;
+use super::link::{Failure, Lane};
 use super::member::Member;
 use super::merge::Merge;
 use super::query::Query;
@@ -55,7 +55,17 @@ struct Feed {
     began: bool,
     rows: VecDeque<PlacedRow>,
     incoming: Option<mpsc::Receiver<Message>>,
-    emitted: u64,
+    failure: Option<Failure>,
+    /// The rows that went into the answer.
+    emitted: Counts,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    rows: u64,
+    verified: u64,
+    invalid: u64,
+    unknown_key: u64,
 }
 
 /// A stream whose nodes have all begun or failed; nothing is sent yet.
@@ -126,18 +136,25 @@ impl Stream {
         while emitted < limit {
             let Some(index) = merge.take() else { break };
             let Some(row) = self.feeds[index].rows.pop_front() else { break };
-            self.feeds[index].emitted += 1;
+            self.feeds[index].emitted.add(row.integrity);
             emitted += 1;
             writer.row(&row, emitted).await?;
             last = Some(row.key);
             self.offer(&mut merge, index).await;
         }
         let more = emitted == limit && merge.take().is_some();
+        for feed in &mut self.feeds {
+            feed.settle();
+        }
         let parts: Vec<Part> = self.feeds.iter().map(|feed| feed.part.snapshot()).collect();
-        let rows_of = |id: &_| self.feeds.iter().find(|f| &f.part.member.node.id == id).map_or(0, |f| f.emitted);
+        let rows_of = |id: &_| self.feeds.iter().find(|f| &f.part.member.node.id == id).map_or(0, |f| f.emitted.rows);
         let envelope = envelope(&parts, &self.query, &rows_of, last.as_ref().filter(|_| more), None);
-        // A node that began and did not end: the loss that nobody could know of when the headers went out.
-        let lost = self.feeds.iter().any(|feed| feed.began && !feed.part.tally.ended && feed.part.status != Status::Ok);
+        // What nobody could know of when the headers went out, and no row of the answer shows: a node that broke
+        // off, rows that are not there.
+        let lost = self.feeds.iter().any(|feed| {
+            let gap = !feed.part.tally.faults.is_empty();
+            feed.began && feed.part.status != Status::Ok && (gap || !feed.part.tally.ended)
+        });
         writer.end(envelope, lost).await
     }
 
@@ -153,7 +170,7 @@ impl Stream {
 
 impl Feed {
     fn none(part: Part) -> Self {
-        Self { part, began: false, rows: VecDeque::new(), incoming: None, emitted: 0 }
+        Self { part, began: false, rows: VecDeque::new(), incoming: None, failure: None, emitted: Counts::default() }
     }
 
     async fn open(member: Arc<Member>, request: piperoll_shared::api::node::ScanRequest, limits: Limits) -> Self {
@@ -161,7 +178,9 @@ impl Feed {
             return Self::none(Part::unasked(&member, Status::Unreachable, reason));
         }
         let started = Instant::now();
-        match NodeReader::open(&member, &request, &limits).await {
+        let opened = tokio::time::timeout(limits.page, NodeReader::open(&member, &request, &limits, Lane::Own)).await;
+        let late = || Failure::Timeout(format!("no answer began within {} ms", limits.page.as_millis()));
+        match opened.unwrap_or_else(|_| Err(late())) {
             Ok(reader) => {
                 let mut part = Part::asked(&member, started);
                 part.generation = Some(reader.head.generation);
@@ -171,7 +190,8 @@ impl Feed {
                 (part.status, part.reason) = conclude(&part.tally, true, None);
                 let (send, receive) = mpsc::channel(BATCHES_WAITING);
                 tokio::spawn(pump(reader, send));
-                Self { part, began: true, rows: VecDeque::new(), incoming: Some(receive), emitted: 0 }
+                let incoming = Some(receive);
+                Self { began: true, incoming, ..Self::none(part) }
             }
             Err(failure) => {
                 member.failed(&failure);
@@ -194,15 +214,37 @@ impl Feed {
                 Some(Message::End(tally, failure)) => {
                     (self.part.status, self.part.reason) = conclude(&tally, self.began, failure.as_ref());
                     self.part.tally = tally;
+                    self.failure = failure;
                     self.incoming = None;
                 }
                 // The pump always says how it ended; without its word nothing may be called whole.
                 None => {
+                    self.failure = Some(Failure::Broken("reading the node was given up".to_owned()));
                     self.part.status = Status::Incomplete;
-                    self.part.reason = Some("reading the node was given up".to_owned());
                     self.incoming = None;
                 }
             }
+        }
+    }
+
+    /// Makes the report say what the answer holds: with a limit, the node may have sent more, or not have ended.
+    fn settle(&mut self) {
+        if !self.began {
+            return;
+        }
+        let Counts { rows, verified, invalid, unknown_key } = self.emitted;
+        self.part.tally = Tally { rows, verified, invalid, unknown_key, ..self.part.tally.clone() };
+        (self.part.status, self.part.reason) = conclude(&self.part.tally, true, self.failure.as_ref());
+    }
+}
+
+impl Counts {
+    fn add(&mut self, integrity: Integrity) {
+        self.rows += 1;
+        match integrity {
+            Integrity::Ok | Integrity::Erased => self.verified += 1,
+            Integrity::UnknownKey => self.unknown_key += 1,
+            Integrity::Violation => self.invalid += 1,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Bearer tokens: 256 random bits, shown once; only their hash is kept.
 
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -73,7 +73,7 @@ pub struct TokenStore {
 
 #[derive(Default)]
 struct Cache {
-    stamp: Option<(SystemTime, u64)>,
+    stamp: Option<(SystemTime, u64, u64)>,
     tokens: Vec<Stored>,
 }
 
@@ -94,7 +94,7 @@ impl TokenStore {
     fn load(&self) -> Result<Vec<Stored>, TokenError> {
         let io = |source| TokenError::Io { path: self.path.clone(), source };
         let stamp = match std::fs::metadata(&self.path) {
-            Ok(meta) => Some((meta.modified().map_err(io)?, meta.len())),
+            Ok(meta) => Some((meta.modified().map_err(io)?, meta.len(), meta.ino())),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
             Err(source) => return Err(io(source)),
         };
@@ -108,6 +108,18 @@ impl TokenStore {
             cache.stamp = stamp;
         }
         Ok(cache.tokens.clone())
+    }
+
+    /// Held while the file is read, changed and written: the command line and the daemon both do.
+    fn lock(&self) -> Result<std::fs::File, TokenError> {
+        let path = self.path.with_extension("lock");
+        let io = |source| TokenError::Io { path: path.clone(), source };
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(io)?;
+        file.lock().map_err(io)?;
+        // What another process wrote within the clock's grain would pass for what is cached.
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).stamp = None;
+        Ok(file)
     }
 
     fn save(&self, tokens: &[Stored]) -> Result<(), TokenError> {
@@ -140,6 +152,7 @@ impl TokenStore {
         if let Some(expires) = expires.filter(|expires| *expires <= now) {
             return Err(TokenError::Expired(expires));
         }
+        let _lock = self.lock()?;
         let mut tokens = self.load()?;
         if tokens.iter().any(|token| token.name == name) {
             return Err(TokenError::Exists(name.to_owned()));
@@ -163,6 +176,7 @@ impl TokenStore {
     }
 
     pub fn revoke(&self, name: &str) -> Result<(), TokenError> {
+        let _lock = self.lock()?;
         let mut tokens = self.load()?;
         let before = tokens.len();
         tokens.retain(|token| token.name != name);

@@ -14,8 +14,19 @@ pub(crate) fn make_private_dir(path: &Path) -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| io(path, source))
 }
 
+/// A person's folder: the owner's alone.
 pub(crate) fn make_new_private_dir(path: &Path) -> Result<()> {
-    match fs::DirBuilder::new().mode(0o700).create(path) {
+    make_new_dir(path, 0o700)
+}
+
+/// A machine's folder. Others may pass through it, because applications reach the node's socket inside; they may
+/// not list it, and every private file in it is the owner's alone.
+pub(crate) fn make_new_machine_dir(path: &Path) -> Result<()> {
+    make_new_dir(path, 0o711)
+}
+
+fn make_new_dir(path: &Path, mode: u32) -> Result<()> {
+    match fs::DirBuilder::new().mode(mode).create(path) {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Err(CertsError::Exists(path.to_owned())),
         Err(source) => Err(io(path, source)),

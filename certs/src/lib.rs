@@ -33,7 +33,9 @@ pub enum CertsError {
     MemberExists(String),
     #[error("there is no member {0}; `members.json` lists them")]
     NoMember(String),
-    #[error("{0:?} is not an address; write HOST:PORT, such as mx1.example.org:7443")]
+    #[error(
+        "{0:?} is not an address; write HOST:PORT, such as mx1.example.org:7443 (a name with other letters in its xn-- form)"
+    )]
     Address(String),
     #[error("the certificate could not be made: {0}")]
     Issue(#[from] rcgen::Error),
@@ -48,6 +50,8 @@ pub struct Authority {
     dir: PathBuf,
     members: Members,
     ca: CertificateAuthority,
+    /// Machines' folders that are not here any more and could not be brought up to date.
+    absent: Vec<PathBuf>,
 }
 
 /// How a new node is reached and where it listens.
@@ -81,7 +85,7 @@ impl Authority {
         write_public(&dir.join("ca.crt"), ca.certificate_pem().as_bytes())?;
         folder::make_private_dir(&dir.join("secrets"))?;
         folder::make_private_dir(&dir.join("machines"))?;
-        let mut authority = Self { dir: dir.to_owned(), members: Members::new(name.clone()), ca };
+        let mut authority = Self { dir: dir.to_owned(), members: Members::new(name.clone()), ca, absent: Vec::new() };
         authority.save()?;
         Ok(authority)
     }
@@ -96,7 +100,7 @@ impl Authority {
             std::fs::read_to_string(&path).map_err(|source| CertsError::Io { path, source })
         };
         let ca = CertificateAuthority::load(&read("ca.crt")?, &read("ca.key")?)?;
-        Ok(Self { dir: dir.to_owned(), members, ca })
+        Ok(Self { dir: dir.to_owned(), members, ca, absent: Vec::new() })
     }
 
     pub fn cluster(&self) -> &ClusterName {
@@ -105,6 +109,11 @@ impl Authority {
 
     pub fn members(&self) -> &[Member] {
         &self.members.list
+    }
+
+    /// Folders that were moved away; what changed has to be brought to those machines by hand.
+    pub fn absent_folders(&self) -> &[PathBuf] {
+        &self.absent
     }
 
     /// The folder to copy to a member's machine.
@@ -116,7 +125,7 @@ impl Authority {
     pub fn add_node(&mut self, id: &NodeId, place: &NodePlace) -> Result<PathBuf> {
         check_address(&place.address)?;
         let folder = self.new_machine(id)?;
-        self.make_node(&folder, id, place)?;
+        self.make_node(&folder, id, place).inspect_err(|_| self.unmake(id))?;
         self.add_member(Member::new(MemberKind::Node, id, Some(&place.address)))?;
         Ok(folder)
     }
@@ -126,17 +135,27 @@ impl Authority {
         check_address(&place.address)?;
         check_address(&place.node_address)?;
         let folder = self.new_machine(id)?;
-        let node_place = NodePlace { address: place.node_address.clone(), listen: Some(place.node_address.clone()) };
-        let node_folder = folder.join("node");
-        folder::make_private_dir(&node_folder)?;
-        self.make_node(&node_folder, id, &node_place)?;
-        folder::make_private_dir(&folder.join("secrets"))?;
-        self.issue(&folder, "aggregator", Kind::Aggregator, id, &place.address)?;
-        let listen = place.listen.clone().unwrap_or_else(|| everywhere(&place.address));
-        write_public(&folder.join("aggregator.toml"), folder::aggregator_toml(self.cluster(), id, &listen).as_bytes())?;
+        self.make_aggregator(&folder, id, place).inspect_err(|_| self.unmake(id))?;
         self.members.list.push(Member::new(MemberKind::Node, id, Some(&place.node_address)));
         self.add_member(Member::new(MemberKind::Aggregator, id, Some(&place.address)))?;
         Ok(folder)
+    }
+
+    fn make_aggregator(&mut self, folder: &Path, id: &NodeId, place: &AggregatorPlace) -> Result<()> {
+        let node_place = NodePlace { address: place.node_address.clone(), listen: Some(place.node_address.clone()) };
+        let node_folder = folder.join("node");
+        folder::make_new_machine_dir(&node_folder)?;
+        self.make_node(&node_folder, id, &node_place)?;
+        folder::make_private_dir(&folder.join("secrets"))?;
+        self.issue(folder, "aggregator", Kind::Aggregator, id, &place.address)?;
+        let listen = place.listen.clone().unwrap_or_else(|| everywhere(&place.address));
+        write_public(&folder.join("aggregator.toml"), folder::aggregator_toml(self.cluster(), id, &listen).as_bytes())
+    }
+
+    /// Removes what a member that could not be made has left behind, so that the next try begins afresh.
+    fn unmake(&self, id: &NodeId) {
+        let _ = std::fs::remove_dir_all(self.machine(id));
+        let _ = std::fs::remove_file(self.dir.join("secrets").join(format!("{id}.0")));
     }
 
     /// Makes a folder with a person's certificate; the role is written for the aggregators.
@@ -202,7 +221,7 @@ impl Authority {
     fn new_machine(&self, id: &NodeId) -> Result<PathBuf> {
         self.refuse_known(id)?;
         let folder = self.machine(id);
-        folder::make_new_private_dir(&folder)?;
+        folder::make_new_machine_dir(&folder)?;
         Ok(folder)
     }
 
@@ -219,12 +238,13 @@ impl Authority {
         let identity = Identity::new(self.cluster(), kind, id);
         let host = address.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']);
         let Issued { certificate_pem, key_pem, serial } = self.ca.issue(&identity, host)?;
+        // Remembered before it exists: a certificate that nobody knows of could never be revoked.
+        self.members.issued(&identity, serial);
+        self.members.store(&self.dir.join("members.json"))?;
         // Certificate first: a reload between the two files sees a pair that does not fit and keeps the old one.
         write_public(&folder.join(format!("{stem}.crt")), certificate_pem.as_bytes())?;
         write_private(&folder.join(format!("{stem}.key")), key_pem.as_bytes())?;
-        write_public(&folder.join("ca.crt"), self.ca.certificate_pem().as_bytes())?;
-        self.members.issued(&identity, serial);
-        Ok(())
+        write_public(&folder.join("ca.crt"), self.ca.certificate_pem().as_bytes())
     }
 
     fn add_member(&mut self, member: Member) -> Result<()> {
@@ -232,41 +252,48 @@ impl Authority {
         self.save()
     }
 
-    /// Writes what is derived from the member list into every folder: revocation list, roster, secrets, users.
+    /// Stores the member list, then writes what is derived from it into every folder that is here: revocation
+    /// list, roster, secrets, users. A crash in between leaves older derived files, which the next call renews.
     fn save(&mut self) -> Result<()> {
         self.members.crl_number += 1;
+        self.members.store(&self.dir.join("members.json"))?;
         let crl = self.ca.revocation_list(self.members.crl_number, &self.members.revoked)?;
         write_public(&self.dir.join("ca.crl"), crl.as_bytes())?;
-        for member in &self.members.list {
-            let machine = self.machine(&member.id);
-            match member.kind {
-                MemberKind::User => {
-                    write_public(
-                        &self.dir.join("machines").join(format!("user-{}", member.id)).join("ca.crl"),
-                        crl.as_bytes(),
-                    )?;
-                }
-                MemberKind::Node => {
-                    if machine.join("node.toml").exists() {
-                        write_public(&machine.join("ca.crl"), crl.as_bytes())?;
-                    }
-                }
-                MemberKind::Aggregator => {
-                    write_public(&machine.join("ca.crl"), crl.as_bytes())?;
-                    write_public(&machine.join("node").join("ca.crl"), crl.as_bytes())?;
-                    write_public(&machine.join("roster.toml"), folder::roster_toml(&self.members).as_bytes())?;
-                    write_public(&machine.join("users.toml"), folder::users_toml(&self.members).as_bytes())?;
-                    for node in self.members.list.iter().filter(|m| m.kind == MemberKind::Node) {
-                        let name = format!("{}.0", node.id);
-                        let secret = self.dir.join("secrets").join(&name);
-                        let bytes =
-                            zeroize::Zeroizing::new(std::fs::read(&secret).map_err(|source| io(&secret, source))?);
-                        write_private(&machine.join("secrets").join(&name), &bytes)?;
-                    }
-                }
+        self.absent.clear();
+        for member in self.members.list.clone() {
+            let folder = match member.kind {
+                MemberKind::User => self.dir.join("machines").join(format!("user-{}", member.id)),
+                // Its folder is the aggregator's, further down.
+                MemberKind::Node if self.is_embedded(&member.id) => continue,
+                MemberKind::Node | MemberKind::Aggregator => self.machine(&member.id),
+            };
+            if !folder.exists() {
+                self.absent.push(folder);
+                continue;
+            }
+            write_public(&folder.join("ca.crl"), crl.as_bytes())?;
+            if member.kind == MemberKind::Aggregator {
+                self.update_aggregator(&folder, &crl)?;
             }
         }
-        self.members.store(&self.dir.join("members.json"))
+        Ok(())
+    }
+
+    fn is_embedded(&self, id: &NodeId) -> bool {
+        self.members.list.iter().any(|member| member.kind == MemberKind::Aggregator && &member.id == id)
+    }
+
+    fn update_aggregator(&self, folder: &Path, crl: &str) -> Result<()> {
+        write_public(&folder.join("node").join("ca.crl"), crl.as_bytes())?;
+        write_public(&folder.join("roster.toml"), folder::roster_toml(&self.members).as_bytes())?;
+        write_public(&folder.join("users.toml"), folder::users_toml(&self.members).as_bytes())?;
+        for node in self.members.list.iter().filter(|m| m.kind == MemberKind::Node) {
+            let name = format!("{}.0", node.id);
+            let secret = self.dir.join("secrets").join(&name);
+            let bytes = zeroize::Zeroizing::new(std::fs::read(&secret).map_err(|source| io(&secret, source))?);
+            write_private(&folder.join("secrets").join(&name), &bytes)?;
+        }
+        Ok(())
     }
 }
 
@@ -277,8 +304,13 @@ fn io(path: &Path, source: std::io::Error) -> CertsError {
 fn check_address(address: &str) -> Result<()> {
     let good = address
         .rsplit_once(':')
-        .is_some_and(|(host, port)| !host.is_empty() && !host.contains(['/', ' ']) && port.parse::<u16>().is_ok());
+        .is_some_and(|(host, port)| !host.is_empty() && host.chars().all(fits_host) && port.parse::<u16>().is_ok());
     if good { Ok(()) } else { Err(CertsError::Address(address.to_owned())) }
+}
+
+/// Of a DNS name in its ASCII form, or of an IP address.
+fn fits_host(c: char) -> bool {
+    c.is_ascii_alphanumeric() || ".-_:[]".contains(c)
 }
 
 fn everywhere(address: &str) -> String {

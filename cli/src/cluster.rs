@@ -17,13 +17,17 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
             println!("Next: piperoll cluster add-node {} mx1 --address mx1.example.org:7443", dir.display());
         }
         ClusterCommand::AddNode { dir, id, address, listen } => {
-            let folder = Authority::open(&dir)?.add_node(&id, &NodePlace { address, listen })?;
+            let mut authority = Authority::open(&dir)?;
+            let folder = authority.add_node(&id, &NodePlace { address, listen })?;
+            warn_of_absent(&authority);
             made(&format!("node {id}"), &folder);
             println!("Start it there with: piperoll node serve --config node.toml");
         }
         ClusterCommand::AddAggregator { dir, id, address, listen, node_address } => {
             let place = AggregatorPlace { address, listen, node_address };
-            let folder = Authority::open(&dir)?.add_aggregator(&id, &place)?;
+            let mut authority = Authority::open(&dir)?;
+            let folder = authority.add_aggregator(&id, &place)?;
+            warn_of_absent(&authority);
             made(&format!("aggregator {id}"), &folder);
             println!("Start it there with: piperoll aggregator serve --config aggregator.toml");
         }
@@ -33,17 +37,23 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
                 RoleArg::Auditor => Role::Auditor,
                 RoleArg::Admin => Role::Admin,
             };
-            let folder = Authority::open(&dir)?.add_user(&name, role)?;
+            let mut authority = Authority::open(&dir)?;
+            let folder = authority.add_user(&name, role)?;
+            warn_of_absent(&authority);
             made(&format!("user {name}"), &folder);
         }
         ClusterCommand::Renew { dir, id } => {
-            for folder in Authority::open(&dir)?.renew(&id)? {
+            let mut authority = Authority::open(&dir)?;
+            for folder in authority.renew(&id)? {
                 made(&format!("new certificate for {id}"), &folder);
             }
+            warn_of_absent(&authority);
             println!("A running daemon picks the new files up by itself, or at once on SIGHUP.");
         }
         ClusterCommand::Revoke { dir, id } => {
-            let count = Authority::open(&dir)?.revoke(&id)?;
+            let mut authority = Authority::open(&dir)?;
+            let count = authority.revoke(&id)?;
+            warn_of_absent(&authority);
             println!("{count} certificates of {id} revoked; ca.crl in every folder is new.");
             println!(
                 "Copy ca.crl to every machine: daemons refuse new connections within seconds and close open ones within a minute."
@@ -53,7 +63,10 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
             for day in [&first_day, &last_day] {
                 anyhow::ensure!(Timestamp::day_range(day).is_some(), "{day:?} is not a day; write YYYY-MM-DD");
             }
-            Authority::open(&dir)?.retire(&id, Retired { first_day, last_day, last_seq })?;
+            anyhow::ensure!(first_day <= last_day, "the first day {first_day} is behind the last day {last_day}");
+            let mut authority = Authority::open(&dir)?;
+            authority.retire(&id, Retired { first_day, last_day, last_seq })?;
+            warn_of_absent(&authority);
             println!("{id} is retired");
             copy_aggregators();
         }
@@ -72,6 +85,13 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
 fn made(what: &str, folder: &Path) {
     println!("{what}: copy {} to its machine (private files are mode 0600; keep them so)", folder.display());
     copy_aggregators();
+}
+
+/// A folder that was moved to its machine cannot be brought up to date from here.
+fn warn_of_absent(authority: &Authority) {
+    for folder in authority.absent_folders() {
+        eprintln!("{} is not here; copy the cluster's new ca.crl to that machine by hand", folder.display());
+    }
 }
 
 fn copy_aggregators() {

@@ -22,6 +22,10 @@ fn main() -> std::process::ExitCode {
         piperoll_shared::net::tls::provider(),
     ));
     let args = Args::parse_from(std::env::args_os().map(args::protect_negation));
+    if args.command.only_prints() {
+        // `piperoll query | head` ends quietly, as every such command does. A daemon must outlive its terminal.
+        sigpipe::reset();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -70,24 +70,39 @@ async fn serve_aggregator(config: &Path) -> anyhow::Result<Exit> {
 async fn health(config: &Path) -> anyhow::Result<Exit> {
     let config = AggregatorConfig::load(config)?;
     let (host, port) = config.listen.rsplit_once(':').unwrap_or(("127.0.0.1", "7400"));
-    let host = if ["0.0.0.0", "[::]"].contains(&host) { "127.0.0.1" } else { host };
-    let client = crate::remote::https_client(Some(&config.files.ca))?;
-    let answer = client.get(format!("https://{host}:{port}/readyz")).timeout(HEALTH_TIMEOUT).send().await?;
+    let here = match host {
+        "0.0.0.0" => format!("127.0.0.1:{port}"),
+        "[::]" => format!("[::1]:{port}"),
+        _ => config.listen.clone(),
+    };
+    let address = tokio::net::lookup_host(&here).await?.next().with_context(|| format!("{here} has no address"))?;
+    // Every aggregator's certificate is also good for this name, whatever interface it listens on.
+    let client = crate::remote::https_client_at(Some(&config.files.ca), "localhost", address)?;
+    let answer = client.get(format!("https://localhost:{port}/readyz")).timeout(HEALTH_TIMEOUT).send().await?;
     anyhow::ensure!(answer.status().is_success(), "{}", answer.text().await?);
     Ok(Exit::Complete)
 }
 
 /// SIGTERM and Ctrl-C ask for an orderly end.
 fn stop_on_signal(shutdown: &CancellationToken) -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
+    let asked = asked_to_stop()?;
     let shutdown = shutdown.clone();
     tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
+        asked.await;
         shutdown.cancel();
     });
     Ok(())
+}
+
+/// Resolves on SIGTERM or Ctrl-C; listens from the call on.
+pub(crate) fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }

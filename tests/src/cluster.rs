@@ -419,3 +419,26 @@ impl Drop for Cluster {
 pub fn entry(user: &str, action: &str) -> String {
     serde_json::json!({ "category": "auth", "action": action, "user": user, "outcome": "success" }).to_string()
 }
+
+/// Runs SQL with the append-only triggers out of the way and back again, in one transaction, so that nothing
+/// but the rows is different afterwards.
+pub fn edit(database: &Path, sql: &str) {
+    let conn = rusqlite::Connection::open(database).unwrap();
+    conn.busy_timeout(Duration::from_secs(5)).unwrap();
+    let triggers: Vec<(String, String)> = conn
+        .prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'")
+        .unwrap()
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    let mut script = "BEGIN IMMEDIATE;".to_owned();
+    for (name, _) in &triggers {
+        script += &format!("DROP TRIGGER {name};");
+    }
+    script += sql;
+    for (_, sql) in &triggers {
+        script += &format!(";{sql}");
+    }
+    conn.execute_batch(&(script + ";COMMIT;")).unwrap_or_else(|e| panic!("{sql}: {e}"));
+}

@@ -5,5 +5,5 @@
 mod cluster;
 mod proxy;
 
-pub use cluster::{Answer, Cluster, Guard, Member, Run, entry, free_address, piperoll, place};
+pub use cluster::{Answer, Cluster, Guard, Member, Run, edit, entry, free_address, piperoll, place};
 pub use proxy::{BlackHole, Fault, FaultProxy};

@@ -106,6 +106,15 @@ pub(super) async fn identify_and_record(
     event.user = Some(caller.name.clone());
     event.auth_method = Some(caller.method);
     request.extensions_mut().insert(caller);
+    // In a task of its own: a caller who hangs up cancels this function, and must not get a change without its entry.
+    let answered = tokio::spawn(async move { answer_and_record(&app, event, request, next).await });
+    answered.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "answering a request failed");
+        ApiError::new(500, "internal", "answering failed; the daemon's log says why").into_response()
+    })
+}
+
+async fn answer_and_record(app: &App, mut event: Event, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if let Some(done) = response.extensions_mut().remove::<Done>() {
         event.action = done.action;

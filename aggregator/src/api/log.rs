@@ -27,6 +27,8 @@ use crate::page::{Page, page};
 use crate::query::{Format, Query, Require, range};
 use crate::stream::{Output, Stream};
 
+/// Streams at one time. Each has a connection to every node and buffers of about a megabyte per node.
+pub(super) const STREAMS_MAX: usize = 32;
 const AUDIT_COMPLETE: HeaderName = HeaderName::from_static("audit-complete");
 /// No scopes yet: everyone who may view may view everything. A cursor is bound to this word.
 const SCOPE_ALL: &str = "all";
@@ -45,6 +47,9 @@ pub(super) async fn audit_log(
         Err(error) => return with_done(ApiError::from(error), "audit.view", json!({})),
     };
     let asked = describe(&query);
+    if let Err(error) = known_nodes(&app, &query) {
+        return with_done(error, "audit.view", asked);
+    }
     let (action, permission) = match query.format {
         Format::Json => ("audit.view", Permission::View),
         Format::Ndjson | Format::Csv => ("audit.export", Permission::Export),
@@ -56,6 +61,19 @@ pub(super) async fn audit_log(
         Format::Json => answer_page(page(&app.cluster, &query).await, &query, asked),
         Format::Ndjson => answer_stream(&app, query, Output::Ndjson, action, asked).await,
         Format::Csv => answer_stream(&app, query, Output::Csv, action, asked).await,
+    }
+}
+
+/// A misspelt node would make an empty answer look complete.
+fn known_nodes(app: &App, query: &Query) -> Result<(), ApiError> {
+    let known = |name: &&str| app.cluster.members.iter().any(|member| member.node.id.as_str() == *name);
+    match query.filter.named_nodes().find(|name| !known(name)) {
+        None => Ok(()),
+        Some(name) => {
+            let roster: Vec<&str> = app.cluster.members.iter().map(|member| member.node.id.as_str()).collect();
+            let detail = format!("{name:?} is not in the roster; the nodes are {}", roster.join(", "));
+            Err(ApiError::new(400, "no_such_node", detail))
+        }
     }
 }
 
@@ -124,6 +142,10 @@ fn answer_page(page: Page, query: &Query, asked: Value) -> Response {
 }
 
 async fn answer_stream(app: &Arc<App>, query: Query, output: Output, action: &'static str, asked: Value) -> Response {
+    let Ok(room) = Arc::clone(&app.streams).try_acquire_owned() else {
+        let detail = format!("{STREAMS_MAX} exports and checks are under way; try again when one has ended");
+        return with_done(ApiError::new(429, "busy", detail), action, asked);
+    };
     let require = query.require;
     let name = file_name(&query);
     let stream = Stream::open(&app.cluster, query).await;
@@ -151,8 +173,8 @@ async fn answer_stream(app: &Arc<App>, query: Query, output: Output, action: &'s
     if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}{partial}.{extension}\"")) {
         headers.insert(CONTENT_DISPOSITION, value);
     }
-    let body = Body::from_stream(stream::unfold(stream.run(output), |mut chunks| async move {
-        chunks.recv().await.map(|chunk| (chunk, chunks))
+    let body = Body::from_stream(stream::unfold((stream.run(output), room), |(mut chunks, room)| async move {
+        chunks.recv().await.map(|chunk| (chunk, (chunks, room)))
     }));
     with_done((headers, body), action, details)
 }

@@ -18,6 +18,7 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use piperoll_shared::api::aggregator::Role;
+use tokio::sync::Semaphore;
 
 use super::Cluster;
 use super::audit::Audit;
@@ -35,6 +36,8 @@ pub(crate) struct App {
     users: HashMap<String, Role>,
     cluster_name: piperoll_shared::log::ids::ClusterName,
     metrics: Metrics,
+    /// Room for exports and checks.
+    streams: Arc<Semaphore>,
 }
 
 impl App {
@@ -46,6 +49,7 @@ impl App {
             users: config.users.clone(),
             cluster_name: config.cluster.clone(),
             metrics: Metrics::new(),
+            streams: Arc::new(Semaphore::new(log::STREAMS_MAX)),
         }
     }
 }

@@ -61,6 +61,17 @@ pub(crate) enum Command {
     Nodes(RemoteNodesArgs),
 }
 
+impl Command {
+    /// Whether all it does is print, so that it may end when nobody reads on.
+    pub(crate) fn only_prints(&self) -> bool {
+        match self {
+            Self::Query(_) | Self::Show(_) | Self::Export(_) | Self::Verify(_) | Self::Nodes(_) => true,
+            Self::Node(command) => !matches!(command, NodeCommand::Serve { .. } | NodeCommand::Append(_)),
+            Self::Demo(_) | Self::Cluster(_) | Self::Aggregator(_) => false,
+        }
+    }
+}
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct DemoArgs {
     /// Directory to use (kept afterwards); a temporary one by default

@@ -41,7 +41,12 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
         (None, Some(temporary)) => temporary.path().to_owned(),
         (None, None) => bail!("no directory to work in"),
     };
-    let mut cluster = start(&dir).await?;
+    // From here on, so that a signal at any moment takes the daemons along.
+    let mut stop = std::pin::pin!(crate::serve::asked_to_stop()?);
+    let mut cluster = tokio::select! {
+        started = start(&dir) => started?,
+        () = stop.as_mut() => bail!("interrupted"),
+    };
     let shown = async {
         load(&cluster, &args).await?;
         show_timeline(&cluster, args.import.is_some()).await?;
@@ -50,7 +55,10 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
     };
     let shown = tokio::select! {
         shown = shown => shown,
-        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        () = stop.as_mut() => {
+            cluster.stop().await;
+            bail!("interrupted")
+        }
     };
     if let Err(error) = &shown {
         anstream::eprintln!("{}a step did not show what it should{}: {error:#}", paint::RED, paint::PLAIN);
@@ -61,7 +69,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
     }
     if shown.is_ok() && !args.once {
         invite(&cluster);
-        let _ = tokio::signal::ctrl_c().await;
+        stop.as_mut().await;
     }
     cluster.stop().await;
     shown?;

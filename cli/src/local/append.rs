@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
@@ -12,6 +13,7 @@ use piperoll_shared::api::node::{BatchReport, LineResult};
 use piperoll_shared::log::limits::BATCH_LINES_MAX;
 use piperoll_shared::net::clock::SystemClock;
 use serde_json::{Map, Value};
+use tokio::sync::mpsc;
 
 use super::place::Place;
 use crate::args::AppendArgs;
@@ -21,6 +23,9 @@ use crate::show::group_digits;
 
 /// Bytes of lines in one request, well under the node's limit.
 const REQUEST_BYTES: usize = 8 * 1024 * 1024;
+/// Lines that are read ahead, and how long a pause in them ends a batch.
+const LINES_AHEAD: usize = 1_024;
+const PAUSE: Duration = Duration::from_millis(100);
 /// Refused lines spelled out on stderr.
 const ERRORS_SHOWN_MAX: usize = 100;
 
@@ -30,7 +35,7 @@ pub(super) async fn run(args: AppendArgs) -> anyhow::Result<Exit> {
         return append_one(&place, &args).await;
     }
     let mapping = args.map.as_deref().map(Mapping::load).transpose()?;
-    let input: Box<dyn BufRead> = match args.input.as_deref() {
+    let input: Box<dyn BufRead + Send> = match args.input.as_deref() {
         Some(path) if path != Path::new("-") => {
             Box::new(BufReader::new(std::fs::File::open(path).with_context(|| path.display().to_string())?))
         }
@@ -40,7 +45,26 @@ pub(super) async fn run(args: AppendArgs) -> anyhow::Result<Exit> {
         }
         _ => Box::new(BufReader::new(std::io::stdin())),
     };
-    append_lines(&place, input, mapping.as_ref(), args.receipts).await
+    append_lines(&place, lines_of(input), mapping.as_ref(), args.receipts).await
+}
+
+/// Reads lines in a thread of its own, because reading standard input blocks.
+fn lines_of(mut input: Box<dyn BufRead + Send>) -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
+    let (send, receive) = mpsc::channel(LINES_AHEAD);
+    std::thread::spawn(move || {
+        loop {
+            let mut line = Vec::new();
+            let read = match input.read_until(b'\n', &mut line) {
+                Ok(0) => return,
+                Ok(_) => Ok(line),
+                Err(error) => Err(error),
+            };
+            if send.blocking_send(read).is_err() {
+                return;
+            }
+        }
+    });
+    receive
 }
 
 async fn append_one(place: &Place, args: &AppendArgs) -> anyhow::Result<Exit> {
@@ -99,7 +123,7 @@ struct Totals {
 
 async fn append_lines(
     place: &Place,
-    mut input: Box<dyn BufRead>,
+    mut input: mpsc::Receiver<std::io::Result<Vec<u8>>>,
     mapping: Option<&Mapping>,
     receipts: bool,
 ) -> anyhow::Result<Exit> {
@@ -108,15 +132,22 @@ async fn append_lines(
     let mut batch = Batch::default();
     let mut number = 0;
     loop {
-        let mut line = Vec::new();
-        let ended = input.read_until(b'\n', &mut line)? == 0;
-        if ended || batch.lines.len() == BATCH_LINES_MAX || batch.bytes.len() + line.len() > REQUEST_BYTES {
+        let line = match tokio::time::timeout(PAUSE, input.recv()).await {
+            Ok(line) => line.transpose()?,
+            // A program that writes a line now and then wants it recorded now, not when it ends.
+            Err(_) if batch.lines.is_empty() => continue,
+            Err(_) => {
+                batch.flush(place, mapping.is_some(), receipts, &mut totals).await?;
+                continue;
+            }
+        };
+        let full =
+            |line: &Vec<u8>| batch.lines.len() == BATCH_LINES_MAX || batch.bytes.len() + line.len() > REQUEST_BYTES;
+        if line.as_ref().is_none_or(full) {
             batch.flush(place, mapping.is_some(), receipts, &mut totals).await?;
             bar.set_position(totals.new + totals.known);
         }
-        if ended {
-            break;
-        }
+        let Some(line) = line else { break };
         number += 1;
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;

@@ -9,7 +9,7 @@ use piperoll_shared::api::node::ScanRequest;
 use piperoll_shared::log::csv;
 use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::order::Order;
-use piperoll_shared::log::row::{Row, RowLine};
+use piperoll_shared::log::row::RowLine;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::Integrity;
 use piperoll_shared::log::view::EntryView;
@@ -92,12 +92,12 @@ pub(super) async fn show(args: &PlaceArgs, seq: u64, output: OutputArgs) -> anyh
     let mut found = false;
     let mut violated = false;
     let lines = place.scan(request).await?;
-    each_row(lines, |line| {
+    let read = each_row(lines, |line| {
         found = true;
         violated |= line.integrity != Integrity::Ok;
         if output.as_json() {
             let mut text = Vec::new();
-            as_row(line).write_json(&mut text);
+            line.to_row().write_json(&mut text);
             println!("{}", String::from_utf8_lossy(&text));
         } else {
             anstream::print!("{}", detail(line));
@@ -105,6 +105,10 @@ pub(super) async fn show(args: &PlaceArgs, seq: u64, output: OutputArgs) -> anyh
         Ok(())
     })
     .await?;
+    if !found && read.exit() != Exit::Complete {
+        // Its place is inside the log, and it is not there: what is missing was said already.
+        return Ok(read.exit());
+    }
     if !found {
         bail!("there is no entry {seq}");
     }
@@ -121,25 +125,12 @@ pub(super) async fn export(args: &PlaceArgs, query: &QueryArgs, format: ExportFo
     out.write_all(&csv::header())?;
     let read = each_row(lines, |line| {
         let mut cells = Vec::new();
-        csv::write_row(&as_row(line), &mut cells);
+        csv::write_row(&line.to_row(), &mut cells);
         Ok(out.write_all(&cells)?)
     })
     .await?;
     out.flush()?;
     Ok(read.exit())
-}
-
-fn as_row<'a>(line: &'a RowLine<'_>) -> Row<'a> {
-    let body = line.entry.get();
-    Row {
-        // A violated body that is not JSON any more travels as a string.
-        body: serde_json::from_str::<String>(body)
-            .map_or_else(|_| body.as_bytes().into(), |text| text.into_bytes().into()),
-        mac: hex::decode(&line.signature).unwrap_or_default().into(),
-        integrity: line.integrity,
-        reason: line.reason.as_deref().map(Into::into),
-        found_at: line.found_at.clone(),
-    }
 }
 
 pub(super) async fn tail(

@@ -1,12 +1,13 @@
 //! Reaching the aggregator: flags, environment, then `~/.config/piperoll/config.toml`.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use piperoll_shared::api::aggregator::Envelope;
 use piperoll_shared::api::problem::Problem;
-use reqwest::{Client, Method, RequestBuilder, Response};
+use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response};
 use serde::Deserialize;
 
 use crate::args::ConnectionArgs;
@@ -40,6 +41,15 @@ pub(super) enum Answer<T> {
 
 /// TLS that trusts only the given authority, or the system's when none is given.
 pub(crate) fn https_client(ca: Option<&Path>) -> anyhow::Result<Client> {
+    Ok(builder(ca)?.build()?)
+}
+
+/// The same, for one name at one address, whatever DNS says.
+pub(crate) fn https_client_at(ca: Option<&Path>, name: &str, address: SocketAddr) -> anyhow::Result<Client> {
+    Ok(builder(ca)?.resolve(name, address).build()?)
+}
+
+fn builder(ca: Option<&Path>) -> anyhow::Result<ClientBuilder> {
     let mut builder = Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
@@ -53,7 +63,7 @@ pub(crate) fn https_client(ca: Option<&Path>) -> anyhow::Result<Client> {
         }
         None => bail!("no authority to trust: give --ca or set PIPEROLL_CA to the cluster's ca.crt"),
     }
-    Ok(builder.build()?)
+    Ok(builder)
 }
 
 impl Connection {

@@ -4,24 +4,27 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use piperoll_client::LineStream;
-use piperoll_shared::api::aggregator::{Envelope, FinalRecord};
+use piperoll_shared::api::aggregator::FinalRecord;
+use piperoll_shared::log::csv;
+use piperoll_shared::log::row::RowLine;
 use reqwest::Method;
 use reqwest::header::CONTENT_DISPOSITION;
 
 use super::connection::{Answer, Connection};
-use super::{exit_of, report};
+use super::report;
 use crate::args::{ExportFormat, OrderArg, RemoteExportArgs};
 use crate::exit::Exit;
 
 pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
     let connection = Connection::open(&args.connection)?;
+    // Always the rows with their final record: a spreadsheet has no place for it, so its cells are made here, from
+    // a stream whose end is known.
     let pairs = [
         ("filter", args.query.filter.join(" ")),
         ("from", args.query.from.clone()),
         ("to", args.query.to.clone()),
-        ("format", if args.format == ExportFormat::Csv { "csv" } else { "ndjson" }.to_owned()),
+        ("format", "ndjson".to_owned()),
         ("order", if args.order == OrderArg::Asc { "asc" } else { "desc" }.to_owned()),
         ("require", if args.require_complete { "all" } else { "any" }.to_owned()),
     ];
@@ -30,82 +33,59 @@ pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
         Answer::Good(response) => response,
         Answer::Unavailable(envelope) => return Ok(report(&envelope)),
     };
-    let whole = response.headers().get("audit-complete").is_some_and(|v| v == "pending");
-    let mut target = Target::open(args.output.as_deref(), suggested_name(&response))?;
+    let mut target = Target::open(args.output.as_deref(), suggested_name(&response, args.format))?;
+    if args.format == ExportFormat::Csv {
+        target.write(&csv::header())?;
+    }
     let bar = crate::local::progress_bar();
     let mut lines = LineStream::new(response);
     let mut rows = 0;
     let ended = loop {
-        match lines.next().await {
-            Ok(Some(line)) => {
-                if args.format == ExportFormat::Ndjson && line.starts_with(b"{\"final\":") {
-                    break Some(final_record(&mut target, &line)?);
-                }
-                target.line(&line)?;
-                rows += 1;
-                bar.set_position(rows);
+        let line = match lines.next().await {
+            Ok(Some(line)) => line,
+            Ok(None) => break Err("the stream ended without its final record".to_owned()),
+            Err(error) => break Err(format!("the stream broke off ({error})")),
+        };
+        if line.starts_with(b"{\"final\":") {
+            let last: FinalRecord = serde_json::from_slice(&line).context("the final record cannot be read")?;
+            if args.format == ExportFormat::Ndjson {
+                target.write(&line)?;
+                target.write(b"\n")?;
             }
-            Ok(None) => break None,
-            Err(error) => {
-                bar.finish_and_clear();
-                let name = target.finish(false)?;
-                eprintln!("the stream broke off ({error}); {name} holds the part that came");
-                return Ok(Exit::Incomplete);
+            break Ok(last.envelope);
+        }
+        match args.format {
+            ExportFormat::Ndjson => {
+                target.write(&line)?;
+                target.write(b"\n")?;
+            }
+            ExportFormat::Csv => {
+                let row: RowLine<'_> = serde_json::from_slice(&line).context("a row cannot be read")?;
+                let mut cells = Vec::new();
+                csv::write_row(&row.to_row(), &mut cells);
+                target.write(&cells)?;
             }
         }
+        rows += 1;
+        bar.set_position(rows);
     };
     bar.finish_and_clear();
-    match (ended, args.format) {
-        (Some(envelope), _) => {
+    match ended {
+        Ok(envelope) => {
             let name = target.finish(envelope.complete)?;
             eprintln!("{} rows in {name}", envelope.count);
-            report(&envelope);
-            Ok(exit_of(&envelope))
+            Ok(report(&envelope))
         }
-        // CSV has no final record: a broken stream was an error above, and who was missing stands in the header.
-        (None, ExportFormat::Csv) => {
-            let name = target.finish(whole)?;
-            eprintln!("{} lines in {name}", rows.saturating_sub(1));
-            if violations(&name)? > 0 {
-                eprintln!("rows fail verification; the column `integrity` says which");
-                return Ok(Exit::Violation);
-            }
-            if !whole {
-                eprintln!("not complete: a node did not answer; `piperoll nodes` says which");
-            }
-            Ok(if whole { Exit::Complete } else { Exit::Incomplete })
-        }
-        (None, ExportFormat::Ndjson) => {
+        Err(problem) => {
             let name = target.finish(false)?;
-            eprintln!("the stream ended without its final record; {name} holds the part that came");
+            eprintln!("{problem}; {name} holds the part that came");
             Ok(Exit::Incomplete)
         }
     }
 }
 
-/// Rows of a written CSV file that fail verification; standard output cannot be read again.
-fn violations(name: &str) -> anyhow::Result<usize> {
-    if !Path::new(name).exists() {
-        return Ok(0);
-    }
-    let mut reader = csv::Reader::from_path(name)?;
-    let column = reader.headers()?.iter().position(|header| header == "integrity");
-    let mut count = 0;
-    for record in reader.records() {
-        count +=
-            usize::from(column.and_then(|c| record.as_ref().ok()?.get(c).map(|word| word != "ok")).unwrap_or(false));
-    }
-    Ok(count)
-}
-
-fn final_record(target: &mut Target, line: &Bytes) -> anyhow::Result<Envelope> {
-    target.line(line)?;
-    let last: FinalRecord = serde_json::from_slice(line).context("the final record cannot be read")?;
-    Ok(last.envelope)
-}
-
 /// The name the aggregator made of range and filter; only its last component, whatever it says.
-fn suggested_name(response: &reqwest::Response) -> PathBuf {
+fn suggested_name(response: &reqwest::Response, format: ExportFormat) -> PathBuf {
     let name = response
         .headers()
         .get(CONTENT_DISPOSITION)
@@ -113,7 +93,8 @@ fn suggested_name(response: &reqwest::Response) -> PathBuf {
         .and_then(|value| value.split("filename=\"").nth(1))
         .and_then(|value| value.split('"').next())
         .and_then(|name| Path::new(name).file_name().map(PathBuf::from));
-    name.unwrap_or_else(|| PathBuf::from("audit-export"))
+    let name = name.unwrap_or_else(|| PathBuf::from("audit-export"));
+    name.with_extension(if format == ExportFormat::Csv { "csv" } else { "ndjson" })
 }
 
 /// A file under a temporary name until it is known what it is, or standard output.
@@ -131,11 +112,13 @@ impl Target {
             Some(path) => path.to_owned(),
             None => suggested,
         };
-        anyhow::ensure!(
-            !wanted.exists(),
-            "{} exists already and is not overwritten; choose another --output",
-            wanted.display()
-        );
+        for name in [&wanted, &partial_name(&wanted)] {
+            anyhow::ensure!(
+                !name.exists(),
+                "{} exists already and is not overwritten; choose another --output",
+                name.display()
+            );
+        }
         let mut temporary = wanted.clone().into_os_string();
         temporary.push(".part");
         let temporary = PathBuf::from(temporary);
@@ -143,13 +126,12 @@ impl Target {
         Ok(Self::File { file: std::io::BufWriter::new(file), temporary, wanted })
     }
 
-    fn line(&mut self, line: &[u8]) -> anyhow::Result<()> {
+    fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         let out: &mut dyn Write = match self {
             Self::Stdout(out) => out,
             Self::File { file, .. } => file,
         };
-        out.write_all(line)?;
-        Ok(out.write_all(b"\n")?)
+        Ok(out.write_all(bytes)?)
     }
 
     /// Gives the file its name; one that is not whole carries PARTIAL in it.

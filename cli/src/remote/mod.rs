@@ -6,7 +6,7 @@ mod nodes;
 mod query;
 mod verify;
 
-pub(crate) use connection::https_client;
+pub(crate) use connection::https_client_at;
 pub(crate) use export::export;
 pub(crate) use nodes::nodes;
 pub(crate) use query::{query, show};

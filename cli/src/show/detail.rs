@@ -12,7 +12,7 @@ use super::table::integrity_word;
 pub(crate) fn detail(line: &RowLine<'_>) -> String {
     let mut out = String::new();
     let colour = if line.integrity == Integrity::Ok { paint::GREEN } else { paint::RED };
-    let mut put = |name: &str, value: &str| out.push_str(&format!("{name:>14}  {}\n", escape(value)));
+    let mut put = |name: &str, value: &str| out.push_str(&format!("{:>14}  {}\n", escape(name), escape(value)));
     if let Some(place) = &line.found_at {
         put("found at", &format!("{}/{}", place.node_id, place.seq));
     }

@@ -73,3 +73,20 @@ pub struct RowLine<'a> {
     #[serde(default)]
     pub found_at: Option<FoundAt>,
 }
+
+impl RowLine<'_> {
+    /// The row that the line was made of. A body that was no JSON any more comes back as far as text can hold it.
+    pub fn to_row(&self) -> Row<'_> {
+        let body = match serde_json::from_str::<String>(self.entry.get()) {
+            Ok(text) => Cow::Owned(text.into_bytes()),
+            Err(_) => Cow::Borrowed(self.entry.get().as_bytes()),
+        };
+        Row {
+            body,
+            mac: hex::decode(&self.signature).unwrap_or_default().into(),
+            integrity: self.integrity,
+            reason: self.reason.as_deref().map(Cow::Borrowed),
+            found_at: self.found_at.clone(),
+        }
+    }
+}

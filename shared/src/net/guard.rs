@@ -147,13 +147,4 @@ mod tests {
         held.pop();
         assert!(gate.admit("a").is_ok());
     }
-
-    #[tokio::test(start_paused = true)]
-    async fn silence_is_noticed() {
-        let (counted, traffic) = Counted::new(tokio::io::empty());
-        assert_eq!(traffic.silent().await, "nothing was ever received");
-        traffic.received.fetch_add(1, Ordering::Relaxed);
-        assert_eq!(traffic.silent().await, "idle for too long");
-        drop(counted);
-    }
 }

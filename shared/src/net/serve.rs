@@ -36,6 +36,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Unacknowledged bytes per stream and per connection: bounds the memory that a slow reader can take.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// A cursor over hundreds of nodes travels in the request line.
+const HEADERS_BYTES_MAX: u32 = 256 * 1024;
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Who is at the other end of a TLS connection; a request extension.
@@ -220,6 +222,7 @@ async fn serve_connection<S, P>(
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .max_header_list_size(HEADERS_BYTES_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     let (stream, traffic) = Counted::new(stream);

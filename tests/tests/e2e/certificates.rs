@@ -153,3 +153,33 @@ async fn wait_for(condition: impl Fn() -> bool) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
+
+/// A folder that was moved to its machine, or a member that could not be made, must not undo anything.
+#[test]
+fn a_cluster_directory_survives_missing_folders() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = dir.path().join("c");
+    let run = |args: &[&str]| {
+        let output = std::process::Command::new(piperoll_tests::piperoll()).arg("cluster").args(args).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let at = cluster.to_str().unwrap();
+    assert_eq!(run(&["init", at, "--name", "test"]).0, 0);
+    for name in ["alice", "bob"] {
+        assert_eq!(run(&["add-user", at, name, "--role", "viewer"]).0, 0);
+    }
+    std::fs::rename(cluster.join("machines/user-alice"), dir.path().join("usb")).unwrap();
+    let revoked = || std::fs::read_to_string(cluster.join("members.json")).unwrap();
+    for name in ["bob", "alice"] {
+        let (code, stderr) = run(&["revoke", at, name]);
+        assert!(code == 0 && stderr.contains("user-alice is not here"), "{stderr}");
+    }
+    let list: serde_json::Value = serde_json::from_str(&revoked()).unwrap();
+    assert_eq!(list["revoked"].as_array().unwrap().len(), 2, "{list}");
+    assert_eq!(run(&["renew", at, "alice"]).0, 1);
+    let (code, stderr) = run(&["add-node", at, "mx2", "--address", "müller.example:7443"]);
+    assert!(code == 1 && stderr.contains("not an address"), "{stderr}");
+    assert_eq!(run(&["add-node", at, "mx2", "--address", "mx2.example:7443"]).0, 0, "nothing was left behind");
+    let retire = ["retire", at, "mx2", "--first-day", "2026-04-15", "--last-day", "2025-01-01", "--last-seq", "7"];
+    assert_eq!(run(&retire).0, 1);
+}

@@ -8,6 +8,7 @@ mod certificates;
 mod contract;
 mod crash;
 mod faults;
+mod hostile;
 mod import;
 mod local;
 mod memory;

@@ -1,34 +1,9 @@
 //! The tamper matrix: what somebody with the file and without the key can do, and what it is called.
 
-use std::path::Path;
-
-use piperoll_tests::{Cluster, entry};
+use piperoll_tests::{Cluster, edit, entry};
 use rusqlite::Connection;
 
 const FIRST: u64 = 5;
-
-/// Runs SQL with the append-only triggers out of the way and back again, in one transaction, so that nothing
-/// but the rows is different afterwards.
-fn edit(database: &Path, sql: &str) {
-    let conn = Connection::open(database).unwrap();
-    conn.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
-    let triggers: Vec<(String, String)> = conn
-        .prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'")
-        .unwrap()
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
-        .unwrap()
-        .map(Result::unwrap)
-        .collect();
-    let mut script = "BEGIN IMMEDIATE;".to_owned();
-    for (name, _) in &triggers {
-        script += &format!("DROP TRIGGER {name};");
-    }
-    script += sql;
-    for (_, sql) in &triggers {
-        script += &format!(";{sql}");
-    }
-    conn.execute_batch(&(script + ";COMMIT;")).unwrap_or_else(|e| panic!("{sql}: {e}"));
-}
 
 /// An edit, the row that `verify` must name (none: the log as a whole), and words of its finding.
 const MATRIX: [(&str, &str, Option<u64>, &str); 21] = [

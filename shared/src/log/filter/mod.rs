@@ -186,6 +186,17 @@ impl Filter {
         self
     }
 
+    /// Every node that the filter names, to want it or not.
+    pub fn named_nodes(&self) -> impl Iterator<Item = &str> {
+        self.terms
+            .iter()
+            .filter_map(|term| match &term.test {
+                Test::Field(Field::Node, names) => Some(names.iter().map(String::as_str)),
+                _ => None,
+            })
+            .flatten()
+    }
+
     /// The nodes a filter can match, when it names some and nothing widens that: lets a reader leave the
     /// others out of a report's headline. `None` means any node.
     pub fn only_nodes(&self) -> Option<Vec<&str>> {
