@@ -112,13 +112,11 @@ impl Target {
             Some(path) => path.to_owned(),
             None => suggested,
         };
-        for name in [&wanted, &partial_name(&wanted)] {
-            anyhow::ensure!(
-                !name.exists(),
-                "{} exists already and is not overwritten; choose another --output",
-                name.display()
-            );
-        }
+        anyhow::ensure!(
+            !wanted.exists(),
+            "{} exists already and is not overwritten; choose another --output",
+            wanted.display()
+        );
         let mut temporary = wanted.clone().into_os_string();
         temporary.push(".part");
         let temporary = PathBuf::from(temporary);
@@ -153,8 +151,14 @@ impl Target {
     }
 }
 
+/// A name with PARTIAL in it that is still free: a second try must not overwrite what the first one got.
 fn partial_name(path: &Path) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let extension = path.extension().map_or(String::new(), |e| format!(".{}", e.to_string_lossy()));
-    path.with_file_name(format!("{stem}_PARTIAL{extension}"))
+    let named = |number: String| path.with_file_name(format!("{stem}_PARTIAL{number}{extension}"));
+    let first = named(String::new());
+    if !first.exists() {
+        return first;
+    }
+    (2u32..).map(|number| named(format!("-{number}"))).find(|name| !name.exists()).unwrap_or(first)
 }
