@@ -52,6 +52,11 @@ impl Audit {
         self.node.append(&event.to_entry()).await.map(|_| ())
     }
 
+    /// Records what the aggregator has to say by itself.
+    pub(crate) async fn note(&self, entry: &Value) -> Result<(), ClientError> {
+        self.node.append(entry).await.map(|_| ())
+    }
+
     /// Records a refused request, unless this address was refused just now: then it is counted.
     pub(crate) async fn refuse(&self, event: Event) {
         if self.count(&event) {

@@ -6,14 +6,19 @@ use std::time::Duration;
 
 use piperoll_shared::api::aggregator::Role;
 use piperoll_shared::log::ids::{ClusterName, NodeId};
+use piperoll_shared::log::note::SigningSeed;
 use piperoll_shared::log::seal::{EpochSecret, KeyRing};
 use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::tree::decode_hash;
 pub use piperoll_shared::net::files::ConfigError;
 use piperoll_shared::net::files::{self, FileError};
 use piperoll_shared::net::identity::{Identity, Kind};
 use piperoll_shared::net::telemetry::LogFormat;
 use piperoll_shared::net::tls::TlsFiles;
 use serde::Deserialize;
+
+/// Five seconds: what an intruder on a node can still change unnoticed is what was written since the last look.
+const WITNESS_POLL_MS: u64 = 5_000;
 
 /// An aggregator's configuration, ready to use.
 #[derive(Clone)]
@@ -32,6 +37,10 @@ pub struct AggregatorConfig {
     pub embedded_node: Option<PathBuf>,
     /// The node that records this aggregator's own entries.
     pub audit_socket: PathBuf,
+    /// Cosigns the nodes' checkpoints.
+    pub witness_key: SigningSeed,
+    /// Between two looks at every node's checkpoint.
+    pub witness_interval: Duration,
 }
 
 /// One expected node.
@@ -41,6 +50,8 @@ pub struct RosterNode {
     pub address: String,
     pub life: Life,
     pub ring: KeyRing,
+    /// The public key of its checkpoints; without it the node cannot be witnessed.
+    pub checkpoint_key: Option<[u8; 32]>,
 }
 
 /// Whether a node is expected to answer.
@@ -94,8 +105,17 @@ struct Typed {
     secrets_dir: PathBuf,
     embedded_node: Option<PathBuf>,
     audit_socket: PathBuf,
+    witness_key: PathBuf,
+    #[serde(default)]
+    witness: TypedWitness,
     #[serde(default)]
     limits: TypedLimits,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedWitness {
+    poll_ms: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -119,6 +139,7 @@ struct TypedRoster {
 struct TypedNode {
     id: NodeId,
     address: String,
+    checkpoint_key: Option<String>,
     #[serde(default)]
     status: TypedStatus,
     first_day: Option<String>,
@@ -180,6 +201,8 @@ impl AggregatorConfig {
             limits,
             embedded_node: typed.embedded_node.map(|file| base.join(file)),
             audit_socket: base.join(typed.audit_socket),
+            witness_key: files::read_seed(&base.join(typed.witness_key))?,
+            witness_interval: Duration::from_millis(typed.witness.poll_ms.unwrap_or(WITNESS_POLL_MS).max(1)),
         })
     }
 
@@ -216,7 +239,14 @@ fn load_roster(path: &Path, secrets: &Path, cluster: &ClusterName) -> Result<Vec
         }
         let life = life(&node).map_err(bad)?;
         let ring = KeyRing::new(cluster.clone(), node.id.clone(), epochs(secrets, &node.id)?);
-        roster.push(RosterNode { id: node.id, address: node.address, life, ring });
+        let checkpoint_key = match &node.checkpoint_key {
+            None => None,
+            Some(text) => Some(
+                decode_hash(text)
+                    .ok_or_else(|| bad(format!("node {}: checkpoint_key is base64 of 32 bytes", node.id)))?,
+            ),
+        };
+        roster.push(RosterNode { id: node.id, address: node.address, life, ring, checkpoint_key });
     }
     if roster.is_empty() {
         return Err(bad("the roster names no node; add one with `piperoll cluster add-node`".to_owned()));

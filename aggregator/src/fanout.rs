@@ -14,6 +14,7 @@ use super::config::Life;
 use super::member::Member;
 use super::query::Query;
 use super::read::Tally;
+use super::witness::Standing;
 
 /// What a query wants of one roster entry.
 pub(crate) enum Ask {
@@ -147,13 +148,17 @@ impl Part {
 
     pub(crate) fn report(&self, rows: u64) -> NodeReport {
         let clock = self.member.clock();
+        let standing = self.member.witness.standing();
         let ms = |micros: i64| micros as f64 / 1_000.0;
         NodeReport {
             node_id: self.member.node.id.to_string(),
             generation: self.generation.map(|g| g.to_string()),
             status: self.status,
             proven: false,
-            verdict: self.verdict().to_owned(),
+            verdict: self.verdict(&standing).to_owned(),
+            witnessed: standing.size,
+            witnessed_at: standing.seen.map(|seen| seen.to_text()),
+            unwitnessed: self.head_seq.map(|head| (head + 1).saturating_sub(standing.size.unwrap_or_default())),
             reason: self.reason.clone(),
             rows,
             verified: self.tally.verified,
@@ -167,8 +172,10 @@ impl Part {
         }
     }
 
-    fn verdict(&self) -> &'static str {
+    /// What stands in the rows outranks what the witness knows, and what it knows outranks how the node answered.
+    fn verdict(&self, standing: &Standing) -> &'static str {
         match self.status {
+            _ if self.tally.invalid == 0 && standing.is_alarm() => standing.verdict,
             _ if self.tally.invalid > 0 || (self.status == Status::Invalid && self.tally.unknown_key == 0) => {
                 "row_invalid"
             }
@@ -176,7 +183,7 @@ impl Part {
             Status::Unreachable | Status::Timeout => "unreachable",
             Status::Error | Status::Incomplete | Status::Excluded => "unverifiable",
             Status::Pruned => "pruned",
-            Status::Ok | Status::Invalid => "ok",
+            Status::Ok | Status::Invalid => standing.verdict,
         }
     }
 }

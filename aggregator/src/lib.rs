@@ -14,12 +14,14 @@ mod query;
 mod read;
 mod stream;
 pub mod tokens;
+mod witness;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use piperoll_client::SocketClient;
 use piperoll_shared::log::cursor::CursorKey;
+use piperoll_shared::log::note::KeyKind;
 use piperoll_shared::net::identity::{Identity, Kind};
 use piperoll_shared::net::serve::serve_tls;
 use piperoll_shared::net::tls::{ClientAuth, TlsError, TlsStore};
@@ -32,6 +34,7 @@ use config::{AggregatorConfig, Limits};
 use link::Link;
 use member::Member;
 use tokens::{TokenError, TokenStore};
+use witness::Watch;
 
 pub use api::openapi_json;
 
@@ -81,15 +84,16 @@ impl Aggregator {
         let listener = TcpListener::bind(&config.listen)
             .await
             .map_err(|source| StartError::Listen { place: config.listen.clone(), source })?;
-        let members = config
-            .roster
-            .iter()
-            .map(|node| {
-                let expected = Identity::new(&config.cluster, Kind::Node, &node.id);
-                let link = Link::new(node.address.clone(), expected, Arc::clone(&tls), config.limits.connect);
-                Arc::new(Member::new(node.clone(), link))
-            })
-            .collect();
+        let name = format!("{}/aggregator/{}", config.cluster, config.id);
+        let cosigner = config.witness_key.named(&name, KeyKind::Witness);
+        let cosigner = cosigner.ok_or_else(|| state(std::io::Error::other(format!("{name:?} cannot sign"))))?;
+        let members = config.roster.iter().map(|node| {
+            let expected = Identity::new(&config.cluster, Kind::Node, &node.id);
+            let link = Link::new(node.address.clone(), expected, Arc::clone(&tls), config.limits.connect);
+            let witness = Watch::open(&config.state_dir, node, &cosigner).map_err(state)?;
+            Ok(Arc::new(Member::new(node.clone(), link, witness)))
+        });
+        let members = members.collect::<Result<_, StartError>>()?;
         let cluster = Cluster { members, limits: config.limits, cursor_key };
         let audit = Audit::new(SocketClient::new(&config.audit_socket)?);
         let app = Arc::new(App::new(cluster, tokens, audit, &config));
@@ -103,6 +107,9 @@ impl Aggregator {
         for member in &self.app.cluster.members {
             let member = Arc::clone(member);
             background.spawn(async move { member.watch().await });
+        }
+        for member in &self.app.cluster.members {
+            background.spawn(witness::watch(Arc::clone(&self.app), Arc::clone(member), self.config.witness_interval));
         }
         let app = Arc::clone(&self.app);
         background.spawn(async move { app.audit.flush_refusals().await });

@@ -155,6 +155,16 @@ impl Link {
         }
     }
 
+    /// Sends a small text; the answer has nothing to say but that it went well.
+    pub(crate) async fn post(&self, path: &str, body: Bytes, timeout: Duration) -> Result<(), Failure> {
+        let whole = self.way.connect_timeout * 2 + timeout;
+        let sending = self.request(Lane::Shared, Method::POST, path, body, timeout);
+        match tokio::time::timeout(whole, sending).await {
+            Ok(answer) => answer.map(|_| ()),
+            Err(_) => Err(Failure::Timeout(format!("no answer within {} ms", whole.as_millis()))),
+        }
+    }
+
     /// A small JSON answer.
     pub(crate) async fn get_json<T: serde::de::DeserializeOwned>(
         &self,

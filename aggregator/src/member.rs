@@ -10,6 +10,7 @@ use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
 use super::config::{Life, RosterNode};
 use super::link::{Failure, Link};
+use super::witness::Watch;
 
 /// Failed TCP connects in a row after which a node is known to be down.
 const DOWN_AFTER_FAILURES: u32 = 2;
@@ -26,6 +27,7 @@ const SAMPLE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct Member {
     pub(crate) node: RosterNode,
     pub(crate) link: Link,
+    pub(crate) witness: Watch,
     state: Mutex<State>,
     /// Wakes the watcher: a query met a closed door, so the probing for the node's return begins now.
     refused: tokio::sync::Notify,
@@ -54,8 +56,8 @@ pub(crate) struct ClockOffset {
 }
 
 impl Member {
-    pub(crate) fn new(node: RosterNode, link: Link) -> Self {
-        Self { node, link, state: Mutex::new(State::default()), refused: tokio::sync::Notify::new() }
+    pub(crate) fn new(node: RosterNode, link: Link, witness: Watch) -> Self {
+        Self { node, link, witness, state: Mutex::new(State::default()), refused: tokio::sync::Notify::new() }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -80,6 +82,12 @@ impl Member {
         state.failures = 0;
         state.last_failure = None;
         state.last_seen = Some(SystemClock.now());
+    }
+
+    /// Why this node's log is not the one that was witnessed.
+    pub(crate) fn alarm(&self) -> Option<String> {
+        let standing = self.witness.standing();
+        standing.is_alarm().then(|| format!("{}: {}", standing.verdict, standing.reason.unwrap_or_default()))
     }
 
     /// Only a failed TCP connect counts towards "down"; slow or busy is not down.

@@ -21,12 +21,20 @@ struct RequestLabel {
     status: u16,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerdictLabel {
+    node: String,
+    verdict: &'static str,
+}
+
 /// Counters of requests, gauges of nodes.
 pub(crate) struct Metrics {
     registry: Mutex<Registry>,
     requests: Family<RequestLabel, Counter>,
     node_down: Family<NodeLabel, Gauge>,
     clock_offset: Family<NodeLabel, Gauge>,
+    witnessed_rows: Family<NodeLabel, Gauge>,
+    verdict: Family<VerdictLabel, Gauge>,
 }
 
 impl Metrics {
@@ -40,7 +48,10 @@ impl Metrics {
             "A node's clock against this machine's",
             Family::clone(&clock_offset),
         );
-        Self { registry: Mutex::new(registry), requests, node_down, clock_offset }
+        let (witnessed_rows, verdict) = (Family::default(), Family::default());
+        registry.register("node_witnessed_rows", "Rows under the cosigned checkpoint", Family::clone(&witnessed_rows));
+        registry.register("node_verdict", "1 for the witness's present verdict on a node", Family::clone(&verdict));
+        Self { registry: Mutex::new(registry), requests, node_down, clock_offset, witnessed_rows, verdict }
     }
 
     pub(crate) fn count(&self, action: &'static str, status: u16) {
@@ -51,6 +62,13 @@ impl Metrics {
         for member in members {
             let label = NodeLabel { node: member.node.id.to_string() };
             self.node_down.get_or_create(&label).set(i64::from(member.known_down().is_some()));
+            let standing = member.witness.standing();
+            let rows = i64::try_from(standing.size.unwrap_or_default()).unwrap_or(i64::MAX);
+            self.witnessed_rows.get_or_create(&label).set(rows);
+            for verdict in ["ok", "unreachable", "stale", "rollback", "fork", "unverifiable"] {
+                let label = VerdictLabel { node: member.node.id.to_string(), verdict };
+                self.verdict.get_or_create(&label).set(i64::from(standing.verdict == verdict));
+            }
             if let Some(clock) = member.clock() {
                 self.clock_offset.get_or_create(&label).set(clock.offset_micros);
             }

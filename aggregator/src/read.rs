@@ -99,7 +99,7 @@ impl NodeReader {
             buffer,
             checker: RowChecker::new(ring.clone(), head.generation),
             node_id: head.node_id.clone(),
-            tally: Tally { faults: head.fault.iter().cloned().collect(), ..Tally::default() },
+            tally: Tally { faults: head.fault.iter().cloned().chain(member.alarm()).collect(), ..Tally::default() },
             head,
             idle: limits.idle,
             order: request.order,

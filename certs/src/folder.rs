@@ -68,6 +68,8 @@ node_id = "{id}"
 data_dir = "data"
 log_format = "text"          # or "json"
 
+checkpoint_key = "checkpoint.key"   # signs the log's checkpoints; mode 0600
+
 # HMAC secrets by epoch; the newest one seals. Mode 0600.
 [[secrets]]
 epoch = 0
@@ -110,6 +112,7 @@ crl = "ca.crl"
 roster = "roster.toml"
 users = "users.toml"
 secrets_dir = "secrets"
+witness_key = "witness.key"  # cosigns the nodes' checkpoints; mode 0600
 
 # Where this aggregator's own entries go: every request, allowed or denied, is recorded there.
 # Without `embedded_node`, name the socket of a node on this machine in `audit_socket`.
@@ -133,6 +136,9 @@ pub(crate) fn roster_toml(members: &Members) -> String {
     for node in members.list.iter().filter(|m| m.kind == MemberKind::Node) {
         let address = node.address.as_deref().unwrap_or_default();
         text.push_str(&format!("\n[[node]]\nid = \"{}\"\naddress = \"{address}\"\n", node.id));
+        if let Some(key) = &node.signing_key {
+            text.push_str(&format!("checkpoint_key = \"{key}\"\n"));
+        }
         match &node.retired {
             None => text.push_str("status = \"active\"\n"),
             Some(life) => text.push_str(&format!(

@@ -10,7 +10,9 @@ mod members;
 use std::path::{Path, PathBuf};
 
 use piperoll_shared::log::ids::{ClusterName, NodeId};
+use piperoll_shared::log::note::SigningSeed;
 use piperoll_shared::log::seal::EpochSecret;
+use piperoll_shared::log::tree::encode_hash;
 use piperoll_shared::net::identity::{Identity, Kind};
 
 use folder::{write_new_private, write_private, write_public};
@@ -125,8 +127,8 @@ impl Authority {
     pub fn add_node(&mut self, id: &NodeId, place: &NodePlace) -> Result<PathBuf> {
         check_address(&place.address)?;
         let folder = self.new_machine(id)?;
-        self.make_node(&folder, id, place).inspect_err(|_| self.unmake(id))?;
-        self.add_member(Member::new(MemberKind::Node, id, Some(&place.address)))?;
+        let node = self.make_node(&folder, id, place).inspect_err(|_| self.unmake(id))?;
+        self.add_members([node])?;
         Ok(folder)
     }
 
@@ -135,21 +137,24 @@ impl Authority {
         check_address(&place.address)?;
         check_address(&place.node_address)?;
         let folder = self.new_machine(id)?;
-        self.make_aggregator(&folder, id, place).inspect_err(|_| self.unmake(id))?;
-        self.members.list.push(Member::new(MemberKind::Node, id, Some(&place.node_address)));
-        self.add_member(Member::new(MemberKind::Aggregator, id, Some(&place.address)))?;
+        let members = self.make_aggregator(&folder, id, place).inspect_err(|_| self.unmake(id))?;
+        self.add_members(members)?;
         Ok(folder)
     }
 
-    fn make_aggregator(&mut self, folder: &Path, id: &NodeId, place: &AggregatorPlace) -> Result<()> {
+    /// The aggregator and its embedded node.
+    fn make_aggregator(&mut self, folder: &Path, id: &NodeId, place: &AggregatorPlace) -> Result<[Member; 2]> {
         let node_place = NodePlace { address: place.node_address.clone(), listen: Some(place.node_address.clone()) };
         let node_folder = folder.join("node");
         folder::make_new_machine_dir(&node_folder)?;
-        self.make_node(&node_folder, id, &node_place)?;
+        let node = self.make_node(&node_folder, id, &node_place)?;
         folder::make_private_dir(&folder.join("secrets"))?;
         self.issue(folder, "aggregator", Kind::Aggregator, id, &place.address)?;
         let listen = place.listen.clone().unwrap_or_else(|| everywhere(&place.address));
-        write_public(&folder.join("aggregator.toml"), folder::aggregator_toml(self.cluster(), id, &listen).as_bytes())
+        write_public(&folder.join("aggregator.toml"), folder::aggregator_toml(self.cluster(), id, &listen).as_bytes())?;
+        let mut aggregator = Member::new(MemberKind::Aggregator, id, Some(&place.address));
+        aggregator.signing_key = Some(make_signing_key(&folder.join("witness.key"))?);
+        Ok([node, aggregator])
     }
 
     /// Removes what a member that could not be made has left behind, so that the next try begins afresh.
@@ -166,7 +171,7 @@ impl Authority {
         self.issue(&folder, "user", Kind::User, id, "")?;
         let mut member = Member::new(MemberKind::User, id, None);
         member.role = Some(role);
-        self.add_member(member)?;
+        self.add_members([member])?;
         Ok(folder)
     }
 
@@ -225,13 +230,16 @@ impl Authority {
         Ok(folder)
     }
 
-    fn make_node(&mut self, folder: &Path, id: &NodeId, place: &NodePlace) -> Result<()> {
+    fn make_node(&mut self, folder: &Path, id: &NodeId, place: &NodePlace) -> Result<Member> {
         let secret = random_secret()?;
         write_new_private(&self.dir.join("secrets").join(format!("{id}.0")), secret.to_hex().as_bytes())?;
         write_new_private(&folder.join("secret.0"), secret.to_hex().as_bytes())?;
         self.issue(folder, "node", Kind::Node, id, &place.address)?;
         let listen = place.listen.clone().unwrap_or_else(|| everywhere(&place.address));
-        write_public(&folder.join("node.toml"), folder::node_toml(self.cluster(), id, &listen).as_bytes())
+        write_public(&folder.join("node.toml"), folder::node_toml(self.cluster(), id, &listen).as_bytes())?;
+        let mut node = Member::new(MemberKind::Node, id, Some(&place.address));
+        node.signing_key = Some(make_signing_key(&folder.join("checkpoint.key"))?);
+        Ok(node)
     }
 
     fn issue(&mut self, folder: &Path, stem: &str, kind: Kind, id: &NodeId, address: &str) -> Result<()> {
@@ -247,8 +255,8 @@ impl Authority {
         write_public(&folder.join("ca.crt"), self.ca.certificate_pem().as_bytes())
     }
 
-    fn add_member(&mut self, member: Member) -> Result<()> {
-        self.members.list.push(member);
+    fn add_members(&mut self, members: impl IntoIterator<Item = Member>) -> Result<()> {
+        self.members.list.extend(members);
         self.save()
     }
 
@@ -319,7 +327,19 @@ fn everywhere(address: &str) -> String {
 }
 
 fn random_secret() -> Result<EpochSecret> {
+    Ok(EpochSecret::from_bytes(random_bytes()?))
+}
+
+fn random_bytes() -> Result<[u8; 32]> {
     let mut bytes = [0u8; 32];
     getrandom::fill(&mut bytes).map_err(CertsError::Random)?;
-    Ok(EpochSecret::from_bytes(bytes))
+    Ok(bytes)
+}
+
+/// Makes a key that signs checkpoints or cosignatures; the private half stays in the machine's folder only. Returns
+/// the public half in base64.
+fn make_signing_key(path: &Path) -> Result<String> {
+    let seed = SigningSeed::from_bytes(random_bytes()?);
+    write_new_private(path, seed.to_hex().as_bytes())?;
+    Ok(encode_hash(&seed.public_bytes()))
 }

@@ -67,11 +67,14 @@ pub struct Member {
     pub role: Option<Role>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub retired: Option<Retired>,
+    /// The public key of a node's checkpoints or of an aggregator's cosignatures: base64 of 32 bytes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub signing_key: Option<String>,
 }
 
 impl Member {
     pub(crate) fn new(kind: MemberKind, id: &NodeId, address: Option<&str>) -> Self {
-        Self { kind, id: id.clone(), address: address.map(str::to_owned), role: None, retired: None }
+        Self { kind, id: id.clone(), address: address.map(str::to_owned), role: None, retired: None, signing_key: None }
     }
 }
 

@@ -74,6 +74,13 @@ impl SocketClient {
         checked(response).await.map(|_| ())
     }
 
+    /// The newest checkpoint, a signed note; signed now when it is time to.
+    pub async fn checkpoint(&self) -> Result<String, ClientError> {
+        let request = self.client.get(Self::url(socket_path::CHECKPOINT)).timeout(STATUS_TIMEOUT);
+        let response = checked(self.send(request).await?).await?;
+        response.text().await.map_err(|e| ClientError::Unknown(in_words(&e)))
+    }
+
     /// Rows as NDJSON lines, ending with a `final` line.
     pub async fn scan(&self, request: &ScanRequest) -> Result<LineStream, ClientError> {
         self.lines(self.client.post(Self::url(socket_path::SCAN)).json(request)).await

@@ -11,6 +11,8 @@ use piperoll_shared::net::telemetry::LogFormat;
 use piperoll_shared::net::tls::TlsFiles;
 use serde::Deserialize;
 
+use crate::store::LogKeys;
+
 /// Longest path that fits `sockaddr_un` (unix(7)), its closing NUL included.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 const SOCKET_MODE_DEFAULT: u32 = 0o660;
@@ -22,7 +24,7 @@ pub struct NodeConfig {
     pub node_id: NodeId,
     pub data_dir: PathBuf,
     pub log_format: LogFormat,
-    pub ring: KeyRing,
+    pub keys: LogKeys,
     pub socket: SocketConfig,
     pub peer: PeerConfig,
     /// Plain HTTP for a scraper on this machine; the socket serves `/metrics` always.
@@ -57,6 +59,7 @@ struct Typed {
     #[serde(default)]
     log_format: LogFormat,
     secrets: Vec<TypedSecret>,
+    checkpoint_key: PathBuf,
     #[serde(default)]
     socket: TypedSocket,
     peer: TypedPeer,
@@ -114,14 +117,17 @@ impl NodeConfig {
         if secrets.is_empty() {
             return Err(bad("`secrets` names no secret; a node needs at least epoch 0".to_owned()));
         }
-        let ring = KeyRing::new(typed.cluster.clone(), typed.node_id.clone(), secrets);
+        let keys = LogKeys {
+            ring: KeyRing::new(typed.cluster.clone(), typed.node_id.clone(), secrets),
+            checkpoint: files::read_seed(&base.join(&typed.checkpoint_key))?,
+        };
         let socket = typed.socket.check(&base).map_err(bad)?;
         Ok(Self {
             cluster: typed.cluster,
             node_id: typed.node_id,
             data_dir: base.join(typed.data_dir),
             log_format: typed.log_format,
-            ring,
+            keys,
             socket,
             peer: PeerConfig {
                 listen: typed.peer.listen,

@@ -23,6 +23,7 @@ use api::App;
 use config::{NodeConfig, SocketConfig};
 use store::{LogDir, OpenError, Store};
 
+const SIGN_INTERVAL: Duration = Duration::from_secs(1);
 /// For the listeners to finish; longer than they give their own connections.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
 
@@ -65,8 +66,8 @@ impl Node {
             None => None,
         };
         let dir = LogDir::new(&config.data_dir);
-        let (ring, store_clock) = (config.ring.clone(), Arc::clone(&clock));
-        let store = tokio::task::spawn_blocking(move || Store::open(dir, ring, store_clock))
+        let (keys, store_clock) = (config.keys.clone(), Arc::clone(&clock));
+        let store = tokio::task::spawn_blocking(move || Store::open(dir, keys, store_clock))
             .await
             .map_err(|e| StartError::Listen { place: "the log".to_owned(), source: std::io::Error::other(e) })??;
         // The log's lock is held from here on, so an old socket file belongs to nobody.
@@ -98,6 +99,7 @@ impl Node {
                 let _ = axum::serve(listener, app).with_graceful_shutdown(shutdown.cancelled_owned()).await;
             });
         }
+        let signing = tokio::spawn(sign_regularly(self.store.clone()));
         tracing::info!(
             node = %self.config.node_id, generation = %self.store.generation(), socket = %self.config.socket.path.display(),
             listen = %self.config.peer.listen, "node ready"
@@ -110,9 +112,25 @@ impl Node {
             tracing::warn!("a listener did not finish in time and is cut");
         }
         reload.abort();
+        signing.abort();
         self.store.close().await;
         let _ = std::fs::remove_file(&self.config.socket.path);
         tracing::info!(node = %self.config.node_id, "node stopped");
+    }
+}
+
+/// Signs what came since the last time, whether or not somebody asks: what is signed cannot be cut off unnoticed.
+async fn sign_regularly(store: Store) {
+    let mut last_fault = None;
+    loop {
+        tokio::time::sleep(SIGN_INTERVAL).await;
+        let fault = store.checkpoint().await.err().map(|error| error.to_string());
+        if fault != last_fault
+            && let Some(fault) = &fault
+        {
+            tracing::error!(%fault, "no checkpoint");
+        }
+        last_fault = fault;
     }
 }
 

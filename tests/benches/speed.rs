@@ -10,7 +10,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use piperoll_node::store::{LogDir, Store, parse_draft};
+use piperoll_node::store::{LogDir, LogKeys, Store, parse_draft};
+use piperoll_shared::log::note::SigningSeed;
 use piperoll_shared::log::seal::{EpochSecret, KeyRing};
 use piperoll_shared::net::clock::SystemClock;
 use piperoll_tests::{Cluster, piperoll};
@@ -82,7 +83,8 @@ fn plain_sqlite(batch: usize) -> f64 {
 async fn our_store(writers: usize) -> f64 {
     let dir = tempfile::tempdir().unwrap();
     let ring = KeyRing::new("bench".parse().unwrap(), "mx1".parse().unwrap(), [(0, EpochSecret::from_bytes([1; 32]))]);
-    let store = Store::open(LogDir::new(dir.path().join("data")), ring, Arc::new(SystemClock)).unwrap();
+    let keys = LogKeys { ring, checkpoint: SigningSeed::from_bytes([2; 32]) };
+    let store = Store::open(LogDir::new(dir.path().join("data")), keys, Arc::new(SystemClock)).unwrap();
     let started = Instant::now();
     let tasks: Vec<_> = (0..writers)
         .map(|writer| {

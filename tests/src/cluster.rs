@@ -155,14 +155,28 @@ impl Cluster {
     /// The same, with a clock of its own for some nodes: `+60s`, `-7s`, or `@1776240000` for one that stands still.
     pub async fn start_with(ids: &[&str], clock: impl Fn(&str) -> Option<String>) -> Self {
         let mut cluster = Self::made(ids, clock).await;
-        for index in 0..cluster.nodes.len() {
-            cluster.spawn(index);
+        cluster.run_all().await;
+        cluster
+    }
+
+    async fn run_all(&mut self) {
+        for index in 0..self.nodes.len() {
+            self.spawn(index);
         }
-        cluster.spawn_aggregator();
-        for node in &cluster.nodes {
-            cluster.wait_for_node(node).await;
+        self.spawn_aggregator();
+        for node in &self.nodes {
+            self.wait_for_node(node).await;
         }
-        cluster.wait_for_aggregator().await;
+        self.wait_for_aggregator().await;
+    }
+
+    /// The same, with a witness that looks more often than the shipped one: every `poll_ms` milliseconds.
+    pub async fn witnessed(ids: &[&str], poll_ms: u32) -> Self {
+        let mut cluster = Self::made(ids, |_| None).await;
+        let config = cluster.aggregator_folder().join("aggregator.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, format!("{text}\n[witness]\npoll_ms = {poll_ms}\n")).unwrap();
+        cluster.run_all().await;
         cluster
     }
 

@@ -29,6 +29,8 @@ pub(super) enum Permission {
     Export,
     Verify,
     ManageTokens,
+    /// Say that a node's new history is meant.
+    AcceptHistory,
 }
 
 /// The person or program behind a request.
@@ -63,7 +65,7 @@ impl Caller {
         let needs = match permission {
             Permission::View => "viewer, auditor or admin",
             Permission::Export | Permission::Verify => "auditor or admin",
-            Permission::ManageTokens => "admin",
+            Permission::ManageTokens | Permission::AcceptHistory => "admin",
         };
         Err(ApiError::new(
             403,
@@ -144,6 +146,14 @@ async fn answer_and_record(app: &App, mut event: Event, request: Request, next: 
             ApiError::new(503, "not_recorded", detail).into_response()
         }
     }
+}
+
+/// A change that could not be recorded must not happen; the entry itself follows the change.
+pub(super) async fn recordable(app: &App) -> Result<(), ApiError> {
+    let refused = |error| {
+        ApiError::new(503, "not_recorded", format!("this change could not be recorded, so it is not made: {error}"))
+    };
+    app.audit.ready().await.map_err(refused)
 }
 
 /// A bearer token, or a user's certificate.

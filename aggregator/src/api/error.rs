@@ -7,6 +7,7 @@ use piperoll_shared::api::problem::Problem;
 
 use crate::query::QueryError;
 use crate::tokens::TokenError;
+use crate::witness::AcceptError;
 
 /// An answer that is an error.
 #[derive(Debug)]
@@ -35,6 +36,17 @@ impl IntoResponse for ApiError {
 impl From<QueryError> for ApiError {
     fn from(error: QueryError) -> Self {
         Self::new(400, error.code(), error.to_string())
+    }
+}
+
+impl From<AcceptError> for ApiError {
+    fn from(error: AcceptError) -> Self {
+        let (status, code) = match &error {
+            AcceptError::NothingToAccept => (409, "nothing_to_accept"),
+            AcceptError::OtherGeneration { .. } => (409, "other_generation"),
+            AcceptError::Store(_) => (500, "witness_file"),
+        };
+        Self::new(status, code, error.to_string())
     }
 }
 

@@ -61,6 +61,7 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
         .route("/audit-log/{node}/{seq}", get(log::entry))
         .route("/verify", post(log::verify))
         .route("/nodes", get(nodes::nodes))
+        .route("/nodes/{node}/accept", post(nodes::accept))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{name}", delete(tokens::revoke))
         .fallback(|| async { error::ApiError::new(404, "not_found", "there is nothing here; see /api/openapi.json") })

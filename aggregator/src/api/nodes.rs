@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::State;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use piperoll_shared::api::aggregator::{NodeInfo, NodesAnswer, Status};
+use piperoll_shared::api::aggregator::{AcceptRequest, NodeInfo, NodesAnswer, Status};
 use piperoll_shared::api::node::{NodeStatus, peer_path};
 use piperoll_shared::log::time::Timestamp;
 use serde_json::json;
 
 use super::App;
-use super::auth::{Caller, Done, Permission};
+use super::auth::{Caller, Done, Permission, recordable};
+use super::error::ApiError;
 use crate::config::{Life, Limits};
 use crate::fanout::Part;
 use crate::member::Member;
@@ -58,8 +60,8 @@ async fn ask(member: Arc<Member>, limits: Limits) -> NodeInfo {
             part.generation = Some(status.generation);
             part.head_seq = status.head_seq;
             part.oldest_seq = status.oldest_seq;
-            if let Some(fault) = &status.read_fault {
-                part.tally.faults.push(fault.clone());
+            part.tally.faults.extend(status.read_fault.iter().cloned().chain(member.alarm()));
+            if !part.tally.faults.is_empty() {
                 (part.status, part.reason) = conclude(&part.tally, true, None);
             }
             info(&member, &part, Some(&status))
@@ -84,4 +86,40 @@ fn info(member: &Member, part: &Part, status: Option<&NodeStatus>) -> NodeInfo {
         disk_free_bytes: status.map(|s| s.disk_free_bytes),
         certificate_not_after: status.and_then(|s| s.certificate_not_after).map(Timestamp::to_text),
     }
+}
+
+const REASON_CHARACTERS_MAX: usize = 1_000;
+
+/// `POST /nodes/{node}/accept`: the only way to clear a fork or a rollback.
+pub(super) async fn accept(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path(node): Path<String>,
+    body: axum::body::Bytes,
+) -> Response {
+    let mut details = json!({ "node": node.chars().take(64).collect::<String>() });
+    let recordable = recordable(&app).await;
+    let accepted = (|| {
+        caller.require(Permission::AcceptHistory)?;
+        recordable?;
+        let member = app.cluster.members.iter().find(|member| member.node.id.as_str() == node);
+        let member =
+            member.ok_or_else(|| ApiError::new(404, "no_such_node", format!("{node:?} is not in the roster")))?;
+        let bad = |detail: String| ApiError::new(400, "bad_request", detail);
+        let request: AcceptRequest =
+            serde_json::from_slice(&body).map_err(|e| bad(format!("generation and reason are needed: {e}")))?;
+        if request.reason.trim().is_empty() || request.reason.chars().count() > REASON_CHARACTERS_MAX {
+            return Err(bad(format!("the reason has 1 to {REASON_CHARACTERS_MAX} characters")));
+        }
+        let generation =
+            request.generation.parse().map_err(|_| bad("the generation is 32 hexadecimal digits".into()))?;
+        let standing = member.witness.standing();
+        details = json!({ "node": node, "generation": request.generation, "words": request.reason,
+            "cleared": standing.verdict, "witnessed_rows": standing.size });
+        member.witness.accept(generation, &request.reason)?;
+        Ok::<_, ApiError>(StatusCode::NO_CONTENT)
+    })();
+    let mut response = accepted.into_response();
+    response.extensions_mut().insert(Done { action: "audit.history_accept", details });
+    response
 }

@@ -1,7 +1,8 @@
 //! The contract as OpenAPI, made from the code; `docs/openapi.json` is compared with it by a test.
 
 use piperoll_shared::api::aggregator::{
-    CreatedToken, Envelope, FinalRecord, NewToken, NodeInfo, NodeReport, NodesAnswer, Role, Status, TokenInfo,
+    AcceptRequest, CreatedToken, Envelope, FinalRecord, NewToken, NodeInfo, NodeReport, NodesAnswer, Role, Status,
+    TokenInfo,
 };
 use piperoll_shared::api::problem::Problem;
 use utoipa::OpenApi;
@@ -27,6 +28,7 @@ mod paths {
         (status = 400, description = "Bad filter, range, parameter or cursor", body = Problem),
         (status = 401, description = "No, unknown or expired credentials", body = Problem),
         (status = 403, description = "The role does not allow it", body = Problem),
+        (status = 429, description = "Too many exports and checks at once", body = Problem),
         (status = 503, description = "No node answered, or require=all is not met; the same body as 200", body = Envelope),
     ), security(("bearer" = []), ("certificate" = [])))]
     pub(super) fn audit_log() {}
@@ -51,6 +53,17 @@ mod paths {
         (status = 200, description = "Every node of the roster, asked now", body = NodesAnswer),
     ), security(("bearer" = []), ("certificate" = [])))]
     pub(super) fn nodes() {}
+
+    #[utoipa::path(post, path = "/api/v1/nodes/{node}/accept", tag = "nodes", params(
+        ("node" = String, Path, description = "Node id"),
+    ), request_body = AcceptRequest, responses(
+        (status = 204, description = "The fork or rollback is cleared; the next look pins the log that the node presents"),
+        (status = 400, description = "No reason, or no generation", body = Problem),
+        (status = 403, description = "Needs admin", body = Problem),
+        (status = 404, description = "No such node", body = Problem),
+        (status = 409, description = "There is nothing to accept, or the node presents another generation", body = Problem),
+    ), security(("bearer" = []), ("certificate" = [])))]
+    pub(super) fn accept() {}
 
     #[utoipa::path(get, path = "/api/v1/tokens", tag = "tokens", responses(
         (status = 200, description = "Names, roles and expiry", body = Vec<TokenInfo>),
@@ -105,11 +118,11 @@ impl utoipa::Modify for Security {
 #[openapi(
     info(title = "Piperoll aggregator", description = "One merged, verified timeline of all nodes; the missing ones by name.", license(name = "MIT OR Apache-2.0")),
     paths(
-        paths::audit_log, paths::entry, paths::verify, paths::nodes, paths::list_tokens, paths::create_token,
+        paths::audit_log, paths::entry, paths::verify, paths::nodes, paths::accept, paths::list_tokens, paths::create_token,
         paths::revoke_token, paths::healthz, paths::readyz, paths::metrics
     ),
     components(schemas(
-        Envelope, FinalRecord, NodeReport, NodeInfo, NodesAnswer, Status, Role, TokenInfo, NewToken, CreatedToken, Problem, VerifyRequest
+        AcceptRequest, Envelope, FinalRecord, NodeReport, NodeInfo, NodesAnswer, Status, Role, TokenInfo, NewToken, CreatedToken, Problem, VerifyRequest
     )),
     modifiers(&Security)
 )]

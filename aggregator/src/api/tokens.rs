@@ -12,21 +12,13 @@ use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
 use super::App;
-use super::auth::{Caller, Done, Permission};
+use super::auth::{Caller, Done, Permission, recordable};
 use super::error::ApiError;
 
 fn done(response: impl IntoResponse, action: &'static str, details: Value) -> Response {
     let mut response = response.into_response();
     response.extensions_mut().insert(Done { action, details });
     response
-}
-
-/// A change of tokens that could not be recorded must not happen; the entry itself follows the change.
-async fn recordable(app: &App) -> Result<(), ApiError> {
-    let refused = |error| {
-        ApiError::new(503, "not_recorded", format!("this change could not be recorded, so it is not made: {error}"))
-    };
-    app.audit.ready().await.map_err(refused)
 }
 
 pub(super) async fn list(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {

@@ -10,7 +10,7 @@ use piperoll_shared::log::filter::KEYS;
 use piperoll_shared::log::ids::{ClusterName, EntryId, NodeId};
 
 pub(crate) use remote::{
-    ConnectionArgs, RemoteExportArgs, RemoteNodesArgs, RemoteQueryArgs, RemoteShowArgs, RemoteVerifyArgs,
+    ConnectionArgs, NodesCommand, RemoteExportArgs, RemoteNodesArgs, RemoteQueryArgs, RemoteShowArgs, RemoteVerifyArgs,
 };
 
 const FILTER_HELP: &str =
@@ -212,6 +212,20 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
         place: PlaceArgs,
         #[command(flatten)]
         output: OutputArgs,
+    },
+    /// Print the newest checkpoint: how many rows there are and what they are, signed with the node's own key
+    #[command(
+        after_help = "Examples:\n  piperoll node checkpoint                 a C2SP signed note, for programs and for keeping\n  piperoll node checkpoint --witnessed     the newest one that came back with a witness's cosignature\n  piperoll node checkpoint --key           the public key that it verifies with (C2SP vkey)"
+    )]
+    Checkpoint {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// The newest one that a witness has cosigned
+        #[arg(long)]
+        witnessed: bool,
+        /// The key it verifies with instead
+        #[arg(long, conflicts_with = "witnessed")]
+        key: bool,
     },
     /// Head, faults, disk, certificate
     Status {

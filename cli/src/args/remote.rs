@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, Subcommand};
 
 use super::{ExportFormat, OrderArg, OutputArgs, QueryArgs};
 
@@ -82,9 +82,31 @@ pub(crate) struct RemoteVerifyArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct RemoteNodesArgs {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+    #[command(subcommand)]
+    pub(crate) command: Option<NodesCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodesCommand {
+    /// Say that a fork or a rollback was looked into, and that the log the node presents now is meant; it is recorded
+    #[command(
+        after_help = "Example:\n  piperoll nodes accept mx1 --new-generation 3f1c… --reason 'disk died, restored from the backup of 12 May'"
+    )]
+    Accept {
+        #[command(flatten)]
+        connection: ConnectionArgs,
+        node: String,
+        /// The generation that the node presents, as `piperoll nodes --json` shows it
+        #[arg(long)]
+        new_generation: String,
+        /// What happened
+        #[arg(long)]
+        reason: String,
+    },
 }

@@ -251,7 +251,7 @@ fn append_to_directory(config: &NodeConfig, lines: &[u8], import: bool) -> anyho
         }
     }
     let dir = LogDir::new(&config.data_dir);
-    let mut recorded = append_directly(&dir, &config.ring, Arc::new(SystemClock), drafts)?.into_iter();
+    let mut recorded = append_directly(&dir, &config.keys, Arc::new(SystemClock), drafts)?.into_iter();
     let mut report = BatchReport { accepted: 0, rejected: 0, results: Vec::new() };
     for (line, refused) in outcomes {
         let (status, receipt, error) = match refused {

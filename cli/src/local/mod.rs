@@ -2,6 +2,7 @@
 //! its directory.
 
 mod append;
+mod checkpoint;
 mod place;
 mod read;
 mod verify;
@@ -22,6 +23,7 @@ pub(crate) async fn run(command: NodeCommand) -> anyhow::Result<Exit> {
         NodeCommand::Show { place, seq, output } => read::show(&place, seq, output).await,
         NodeCommand::Export { place, query, format } => read::export(&place, &query, format).await,
         NodeCommand::Verify { place, output } => verify::run(&place, output).await,
+        NodeCommand::Checkpoint { place, witnessed, key } => checkpoint::run(&place, witnessed, key).await,
         NodeCommand::Status { place, output, health } => verify::status(&place, output, health).await,
     }
 }

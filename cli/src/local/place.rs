@@ -95,7 +95,7 @@ impl Place {
 }
 
 pub(super) fn open(config: &NodeConfig) -> anyhow::Result<DirectLog> {
-    Ok(DirectLog::open(&LogDir::new(&config.data_dir), config.ring.clone())?)
+    Ok(DirectLog::open(&LogDir::new(&config.data_dir), config.keys.clone())?)
 }
 
 /// Lines from either place.

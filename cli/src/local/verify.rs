@@ -57,9 +57,13 @@ pub(super) async fn run(args: &PlaceArgs, output: OutputArgs) -> anyhow::Result<
                     group_digits(summary.rows)
                 );
                 if summary.findings == 0 {
-                    anstream::eprintln!("{head}: {}all signatures fit, no gap{}", paint::GREEN, paint::PLAIN);
+                    anstream::eprintln!(
+                        "{head}: {}all signatures fit, no gap, the tree and its checkpoints fit{}",
+                        paint::GREEN,
+                        paint::PLAIN
+                    );
                     eprintln!(
-                        "Not shown by this: rows cut off at the end, or a whole older file put back; and whoever holds the secret could have made the signatures."
+                        "Not shown by this: an older log put back together with its checkpoints, which only a witness remembers (`piperoll nodes`)."
                     );
                     return Ok(Exit::Complete);
                 }

@@ -1,15 +1,18 @@
 //! `piperoll nodes`.
 
-use piperoll_shared::api::aggregator::{NodesAnswer, Status};
+use piperoll_shared::api::aggregator::{AcceptRequest, NodesAnswer, Status};
 use piperoll_shared::log::terminal::escape;
 use reqwest::Method;
 
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};
-use crate::args::RemoteNodesArgs;
+use crate::args::{ConnectionArgs, NodesCommand, RemoteNodesArgs};
 use crate::exit::Exit;
 use crate::show::{node_table, paint};
 
 pub(crate) async fn nodes(args: RemoteNodesArgs) -> anyhow::Result<Exit> {
+    if let Some(NodesCommand::Accept { connection, node, new_generation, reason }) = args.command {
+        return accept(&connection, &node, AcceptRequest { generation: new_generation, reason }).await;
+    }
     let connection = Connection::open(&args.connection)?;
     let response = match connection.send(connection.request(Method::GET, "/api/v1/nodes").timeout(PAGE_TIMEOUT)).await?
     {
@@ -43,4 +46,16 @@ pub(crate) async fn nodes(args: RemoteNodesArgs) -> anyhow::Result<Exit> {
         (false, false, 0) => Exit::Nothing,
         (false, false, _) => Exit::Incomplete,
     })
+}
+
+async fn accept(connection: &ConnectionArgs, node: &str, request: AcceptRequest) -> anyhow::Result<Exit> {
+    let connection = Connection::open(connection)?;
+    let path = format!("/api/v1/nodes/{node}/accept");
+    match connection.send(connection.request(Method::POST, &path).json(&request).timeout(PAGE_TIMEOUT)).await? {
+        Answer::Good(_) => {
+            println!("accepted: what {node} presents now will be witnessed from here on; this was recorded");
+            Ok(Exit::Complete)
+        }
+        Answer::Unavailable(envelope) => Ok(super::report(&envelope)),
+    }
 }

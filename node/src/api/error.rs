@@ -5,7 +5,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use piperoll_shared::api::problem::Problem;
 
-use crate::store::{AppendError, ReadError};
+use crate::store::{AppendError, CheckpointFault, ReadError};
 
 /// An answer that is an error.
 pub(crate) struct ApiError(pub(crate) Problem);
@@ -45,10 +45,22 @@ impl From<AppendError> for ApiError {
     }
 }
 
+impl From<CheckpointFault> for ApiError {
+    fn from(error: CheckpointFault) -> Self {
+        let (status, code) = match error {
+            CheckpointFault::Refused(_) => (503, "no_checkpoint"),
+            CheckpointFault::Note(_) => (400, "bad_note"),
+            CheckpointFault::Store(_) => (503, "log_fault"),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
 impl From<ReadError> for ApiError {
     fn from(error: ReadError) -> Self {
         let (status, code) = match error {
             ReadError::Sqlite(_) => (500, "unreadable"),
+            ReadError::Tree(_) => (500, "unreadable_tree"),
             ReadError::Generation { .. } => (409, "other_generation"),
             ReadError::Filter(_) => (400, "bad_filter"),
             ReadError::Stopping => (503, "stopping"),

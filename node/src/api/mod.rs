@@ -78,6 +78,8 @@ impl App {
                 .map(|path| std::fs::metadata(path).map_or(0, |meta| meta.len()))
                 .sum(),
             disk_free_bytes: crate::disk_free(self.store.dir().path()),
+            signed_size: health.signed_size(),
+            witnessed_size: health.witnessed_size(),
             certificate_not_after: Some(self.tls.current().not_after),
         })
     }

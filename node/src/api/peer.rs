@@ -2,20 +2,23 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{Query, Request, State};
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use piperoll_shared::api::frame;
-use piperoll_shared::api::node::{ClockReading, NodeStatus, ScanRequest, peer_path};
+use piperoll_shared::api::node::{CheckpointAnswer, CheckpointQuery, ClockReading, NodeStatus, ScanRequest, peer_path};
+use piperoll_shared::log::tree::encode_hash;
 use piperoll_shared::net::identity::Kind;
 use piperoll_shared::net::serve::TlsPeer;
 
 use super::App;
 use super::error::ApiError;
 use super::stream::{Form, scan_body};
+use crate::store::SignedCheckpoint;
 
 /// Routes for aggregators.
 pub(crate) fn peer_routes(app: &Arc<App>) -> Router {
@@ -23,6 +26,8 @@ pub(crate) fn peer_routes(app: &Arc<App>) -> Router {
         .route(peer_path::SCAN, post(scan))
         .route(peer_path::STATUS, get(status))
         .route(peer_path::CLOCK, get(clock))
+        .route(peer_path::CHECKPOINT, get(checkpoint))
+        .route(peer_path::COSIGNED, post(cosigned))
         .layer(middleware::from_fn_with_state(Arc::clone(app), aggregators_only))
         .with_state(Arc::clone(app))
 }
@@ -60,4 +65,22 @@ async fn status(State(app): State<Arc<App>>) -> Result<Json<NodeStatus>, ApiErro
 
 async fn clock(State(app): State<Arc<App>>) -> Json<ClockReading> {
     Json(ClockReading { now_micros: app.clock.now().micros() })
+}
+
+async fn checkpoint(
+    State(app): State<Arc<App>>,
+    Query(asked): Query<CheckpointQuery>,
+) -> Result<Json<CheckpointAnswer>, ApiError> {
+    let SignedCheckpoint { checkpoint, note } = app.store.checkpoint().await?;
+    let proof = if (1..checkpoint.size).contains(&asked.old) {
+        app.store.consistency(asked.old, checkpoint.size).await?
+    } else {
+        Vec::new()
+    };
+    Ok(Json(CheckpointAnswer { note: note.to_string(), proof: proof.iter().map(encode_hash).collect() }))
+}
+
+async fn cosigned(State(app): State<Arc<App>>, note: String) -> Result<StatusCode, ApiError> {
+    app.store.cosigned(note).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -26,6 +26,7 @@ pub(crate) fn socket_routes(app: &Arc<App>) -> Router {
     Router::new()
         .route(socket_path::ENTRIES, post(append))
         .route(socket_path::STATUS, get(status))
+        .route(socket_path::CHECKPOINT, get(checkpoint))
         .route(socket_path::HEALTHZ, get(healthz))
         .route(socket_path::METRICS, get(metrics))
         .merge(readers_only)
@@ -57,6 +58,11 @@ async fn verify(State(app): State<Arc<App>>) -> ([(axum::http::HeaderName, &'sta
 
 async fn status(State(app): State<Arc<App>>) -> Result<Json<NodeStatus>, ApiError> {
     Ok(Json(app.status().await?))
+}
+
+/// Open to whoever may connect: a checkpoint says how many rows there are, and nothing about them.
+async fn checkpoint(State(app): State<Arc<App>>) -> Result<String, ApiError> {
+    Ok(app.store.checkpoint().await?.note.to_string())
 }
 
 /// 200 while entries can be recorded, 503 with the cause while they cannot.

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use piperoll_shared::api::node::{Finding, FindingKind, VerifyLine, VerifySummary};
 use piperoll_shared::log::entry::Prefix;
 use piperoll_shared::log::ids::{Generation, NodeId};
-use piperoll_shared::log::seal::KeyRing;
+use piperoll_shared::log::note::KeyKind;
 use piperoll_shared::log::verify::{Integrity, RowChecker, SequenceWalk};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::scan::{SEQ_MAX, read_row};
-use super::{Health, schema};
+use super::tree_check::TreeCheck;
+use super::{Health, LogKeys, schema};
 
 const STEP_ROWS: u64 = 4_096;
 /// Findings spelled out; the rest is counted.
@@ -21,6 +22,7 @@ const FINDINGS_LISTED_MAX: u64 = 1_000;
 /// a log in use gives no false alarm.
 pub struct Check {
     checker: RowChecker,
+    tree: TreeCheck,
     node_id: NodeId,
     generation: Generation,
     head: Option<u64>,
@@ -49,10 +51,11 @@ enum Stage {
 
 impl Check {
     /// `head` is the newest row the writer knows of; without a writer the table's own newest row.
-    pub(super) fn new(ring: KeyRing, generation: Generation, head: Option<u64>) -> Self {
-        let node_id = ring.node_id().clone();
+    pub(super) fn new(keys: &LogKeys, generation: Generation, head: Option<u64>) -> Self {
+        let node_id = keys.ring.node_id().clone();
         Self {
-            checker: RowChecker::new(ring, generation),
+            tree: TreeCheck::new(keys.checkpoint.named(&keys.origin(generation), KeyKind::Log)),
+            checker: RowChecker::new(keys.ring.clone(), generation),
             node_id,
             generation,
             head,
@@ -97,12 +100,18 @@ impl Check {
                 for difference in schema::differences(conn)? {
                     self.find(&mut lines, None, FindingKind::Schema, difference);
                 }
+                for fault in self.tree.begin(conn)? {
+                    self.find(&mut lines, None, FindingKind::Checkpoint, fault);
+                }
                 self.stage = if self.head.is_some() { Stage::Rows } else { Stage::File };
             }
             Stage::Rows => self.rows(conn, &mut lines)?,
             Stage::File => {
                 self.stray_rows(conn, &mut lines)?;
                 self.leftover_ids(conn, &mut lines)?;
+                for fault in self.tree.end(conn)? {
+                    self.find(&mut lines, None, FindingKind::Checkpoint, fault);
+                }
                 self.file(conn, &mut lines)?;
                 self.stage = Stage::Done;
                 lines.push(VerifyLine::Final(VerifySummary {
@@ -156,11 +165,17 @@ impl Check {
             if let Some(fault) = self.walk.step(row.seq, sound.then_some((row.era, row.timestamp))) {
                 found.push((Some(row.seq), FindingKind::Sequence, fault.to_string()));
             }
+            for fault in self.tree.row(row.seq, &row.body, &row.mac) {
+                found.push((None, FindingKind::Checkpoint, fault));
+            }
             if sound && let Some(prefix) = Prefix::parse(&row.body) {
                 ids.insert(*prefix.id.as_bytes(), row.seq);
             }
         }
         drop(rows);
+        for fault in self.tree.compare_tiles(conn)? {
+            found.push((None, FindingKind::Tree, fault));
+        }
         for (id, seq) in ids {
             self.check_id(conn, id, seq, &mut found)?;
         }

@@ -59,6 +59,8 @@ pub enum AppendError {
 pub enum ReadError {
     #[error("the log cannot be read: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    #[error("the tree cannot be read: {0}")]
+    Tree(#[from] super::tree::TreeError),
     #[error("the log is now generation {now}, the request was made for {asked}")]
     Generation { now: String, asked: String },
     #[error("the filter cannot be read: {0}")]

@@ -7,7 +7,10 @@ mod readers;
 mod scan;
 mod schema;
 mod search;
+mod signer;
 mod transaction;
+mod tree;
+mod tree_check;
 mod writer;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,8 +21,10 @@ use piperoll_shared::api::node::{ScanRequest, VerifyLine};
 use piperoll_shared::log::entry::lifecycle;
 use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::seal::KeyRing;
+use piperoll_shared::log::note::SigningSeed;
+use piperoll_shared::log::seal::{KeyRing, Origin};
 use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::tree::{Hash, TreeReader, consistency_proof};
 use piperoll_shared::net::clock::{Clock, SystemClock};
 use rusqlite::Connection;
 use serde_json::json;
@@ -29,6 +34,8 @@ pub use check::Check;
 pub use error::{AppendError, OpenError, ReadError};
 pub use open::LogDir;
 pub use scan::{Batch, Extent, Scan, StoredRow};
+pub use signer::{CheckpointFault, Kept, SignedCheckpoint};
+pub use tree::TreeError;
 pub use writer::{Appended, Draft, parse_draft};
 
 use open::CopyAside;
@@ -37,6 +44,22 @@ use writer::{Job, Writer};
 
 /// Append requests waiting for the writer; beyond it callers wait, which is the back-pressure.
 const JOBS_WAITING_MAX: usize = 1_024;
+
+/// What a log is sealed and signed with.
+#[derive(Clone)]
+pub struct LogKeys {
+    pub ring: KeyRing,
+    /// Signs checkpoints.
+    pub checkpoint: SigningSeed,
+}
+
+impl LogKeys {
+    /// The name of a generation's log, and of the key that signs its checkpoints.
+    pub fn origin(&self, generation: Generation) -> String {
+        let (cluster, node_id) = (self.ring.cluster().clone(), self.ring.node_id().clone());
+        Origin { cluster, node_id, generation }.to_text()
+    }
+}
 
 /// A fault that may pass by itself is reported for this long after the last attempt: callers who wait for health
 /// before they try again would otherwise wait for ever.
@@ -49,6 +72,9 @@ pub struct Health {
     next_seq: AtomicU64,
     /// What `next_seq` will be when the commit under way succeeds.
     claimed_seq: AtomicU64,
+    /// Rows under the newest checkpoint, and under the newest that came back cosigned; none while 0.
+    signed_size: AtomicU64,
+    witnessed_size: AtomicU64,
     /// Duration of the last group commit.
     pub commit_micros: AtomicU64,
     write_fault: Mutex<Option<String>>,
@@ -65,6 +91,24 @@ impl Health {
 
     fn claim(&self, next_seq: u64) {
         self.claimed_seq.store(next_seq, Ordering::Release);
+    }
+
+    fn publish_signed(&self, size: Option<u64>) {
+        self.signed_size.store(size.unwrap_or_default(), Ordering::Release);
+    }
+
+    fn publish_witnessed(&self, size: Option<u64>) {
+        self.witnessed_size.store(size.unwrap_or_default(), Ordering::Release);
+    }
+
+    /// Rows under the newest checkpoint.
+    pub fn signed_size(&self) -> u64 {
+        self.signed_size.load(Ordering::Acquire)
+    }
+
+    /// Rows that a witness has seen, as far as it told this node.
+    pub fn witnessed_size(&self) -> u64 {
+        self.witnessed_size.load(Ordering::Acquire)
     }
 
     /// No row of the writer's stands at this seq or above, at the moment of asking.
@@ -115,7 +159,7 @@ pub struct Store {
     jobs: mpsc::Sender<Job>,
     readers: Readers,
     health: Arc<Health>,
-    ring: KeyRing,
+    keys: LogKeys,
     generation: Generation,
     dir: LogDir,
     identity: open::FileIdentity,
@@ -125,8 +169,9 @@ pub struct Store {
 
 impl Store {
     /// Opens or creates the log, records `log.started`, and starts the threads.
-    pub fn open(dir: LogDir, ring: KeyRing, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let opened = open_writer(&dir, &ring, Arc::clone(&clock))?;
+    pub fn open(dir: LogDir, keys: LogKeys, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let opened = open_writer(&dir, &keys, Arc::clone(&clock))?;
+        let ring = &keys.ring;
         let OpenWriter { mut writer, generation, identity, health, lock } = opened;
         let last_stop = writer.last_stop().map_err(|source| OpenError::Sqlite { path: dir.database(), source })?;
         record_start(&mut writer, last_stop);
@@ -148,7 +193,7 @@ impl Store {
             })
             .map_err(|source| OpenError::Io { path: dir.path().to_owned(), source })?;
         let writer = Arc::new(Mutex::new(Some(thread)));
-        Ok(Self { jobs, readers, health, ring, generation, dir, identity, clock, writer })
+        Ok(Self { jobs, readers, health, keys, generation, dir, identity, clock, writer })
     }
 
     pub fn health(&self) -> &Arc<Health> {
@@ -160,7 +205,7 @@ impl Store {
     }
 
     pub fn ring(&self) -> &KeyRing {
-        &self.ring
+        &self.keys.ring
     }
 
     pub fn dir(&self) -> &LogDir {
@@ -180,7 +225,7 @@ impl Store {
     /// Plans a read up to the newest committed row.
     pub async fn scan(&self, request: ScanRequest) -> Result<Scan, ReadError> {
         let filter = parse_filter(&request, self.clock.now())?;
-        let (ring, generation, head) = (self.ring.clone(), self.generation, self.health.head());
+        let (ring, generation, head) = (self.keys.ring.clone(), self.generation, self.health.head());
         self.check_file().await;
         self.readers.run(move |conn| Scan::plan(conn, &request, filter, head, ring, generation)).await?
     }
@@ -201,7 +246,7 @@ impl Store {
 
     /// A full check up to the newest committed row.
     pub fn check(&self) -> Check {
-        Check::new(self.ring.clone(), self.generation, self.health.head()).beside(Arc::clone(&self.health))
+        Check::new(&self.keys, self.generation, self.health.head()).beside(Arc::clone(&self.health))
     }
 
     pub async fn check_step(&self, mut check: Check) -> Result<(Check, Vec<VerifyLine>), ReadError> {
@@ -211,6 +256,35 @@ impl Store {
                 Ok((check, lines))
             })
             .await?
+    }
+
+    /// The newest checkpoint; signed now when it is time to.
+    pub async fn checkpoint(&self) -> Result<SignedCheckpoint, CheckpointFault> {
+        let (reply, answer) = oneshot::channel();
+        let stopping = || CheckpointFault::Refused("the node is stopping".to_owned());
+        self.jobs.send(Job::Checkpoint { reply }).await.map_err(|_| stopping())?;
+        answer.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    /// Keeps a checkpoint of ours that a witness has cosigned.
+    pub async fn cosigned(&self, note: String) -> Result<u64, CheckpointFault> {
+        let (reply, answer) = oneshot::channel();
+        let stopping = || CheckpointFault::Refused("the node is stopping".to_owned());
+        self.jobs.send(Job::Cosigned { note, reply }).await.map_err(|_| stopping())?;
+        answer.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    /// A note from the database, whoever signed it.
+    pub async fn kept_note(&self, kept: Kept) -> Result<Option<String>, ReadError> {
+        Ok(self.readers.run(move |conn| signer::kept(conn, kept)).await??)
+    }
+
+    /// Shows that the first `old` rows are unchanged among the first `size`; neither is above the head.
+    pub async fn consistency(&self, old: u64, size: u64) -> Result<Vec<Hash>, ReadError> {
+        let proof = self
+            .readers
+            .run(move |conn| consistency_proof(&mut TreeReader::new(tree::StoredTiles(conn), size), old, size));
+        Ok(proof.await??)
     }
 
     /// Notices a file that was unlinked or replaced, and a schema that was changed, also on a node that only
@@ -264,24 +338,18 @@ struct OpenWriter {
     lock: Option<std::fs::File>,
 }
 
-fn open_writer(dir: &LogDir, ring: &KeyRing, clock: Arc<dyn Clock>) -> Result<OpenWriter, OpenError> {
+fn open_writer(dir: &LogDir, keys: &LogKeys, clock: Arc<dyn Clock>) -> Result<OpenWriter, OpenError> {
+    let ring = &keys.ring;
     if ring.newest_epoch().is_none() {
         return Err(OpenError::NoSecret);
     }
     let new_generation = Generation::from_bytes(*uuid::Uuid::new_v4().as_bytes());
-    let opened = dir.open_writer(ring.cluster(), ring.node_id(), new_generation)?;
+    let mut opened = dir.open_writer(ring.cluster(), ring.node_id(), new_generation)?;
     let health = Arc::new(Health::default());
-    let writer = Writer::new(
-        opened.conn,
-        dir.database(),
-        opened.identity,
-        ring.clone(),
-        opened.generation,
-        clock,
-        Arc::clone(&health),
-    )
-    .map_err(|source| OpenError::Sqlite { path: dir.database(), source })?;
-    Ok(OpenWriter { writer, generation: opened.generation, identity: opened.identity, health, lock: opened.lock })
+    let (generation, identity, lock) = (opened.generation, opened.identity, opened.lock.take());
+    let writer = Writer::new(opened, dir, keys, clock, Arc::clone(&health))
+        .map_err(|source| OpenError::Sqlite { path: dir.database(), source })?;
+    Ok(OpenWriter { writer, generation, identity, health, lock })
 }
 
 /// A log that refuses appends starts all the same, so that it can be read; it just cannot say so in itself.
@@ -318,15 +386,15 @@ fn parse_filter(request: &ScanRequest, now: Timestamp) -> Result<Filter, ReadErr
 /// A log read straight from its directory, without a daemon.
 pub struct DirectLog {
     conn: Connection,
-    ring: KeyRing,
+    keys: LogKeys,
     generation: Generation,
     _copy: Option<CopyAside>,
 }
 
 impl DirectLog {
-    pub fn open(dir: &LogDir, ring: KeyRing) -> Result<Self, OpenError> {
-        let opened = dir.open_reader(ring.cluster(), ring.node_id())?;
-        Ok(Self { conn: opened.conn, ring, generation: opened.generation, _copy: opened.copy })
+    pub fn open(dir: &LogDir, keys: LogKeys) -> Result<Self, OpenError> {
+        let opened = dir.open_reader(keys.ring.cluster(), keys.ring.node_id())?;
+        Ok(Self { conn: opened.conn, keys, generation: opened.generation, _copy: opened.copy })
     }
 
     pub fn generation(&self) -> Generation {
@@ -340,7 +408,7 @@ impl DirectLog {
     pub fn scan(&self, request: &ScanRequest) -> Result<Scan, ReadError> {
         let head = self.extent()?.head_seq;
         let filter = parse_filter(request, SystemClock.now())?;
-        Scan::plan(&self.conn, request, filter, head, self.ring.clone(), self.generation)
+        Scan::plan(&self.conn, request, filter, head, self.keys.ring.clone(), self.generation)
     }
 
     pub fn next_batch(&self, scan: &mut Scan) -> Result<Batch, ReadError> {
@@ -348,11 +416,16 @@ impl DirectLog {
     }
 
     pub fn check(&self) -> Result<Check, ReadError> {
-        Ok(Check::new(self.ring.clone(), self.generation, self.extent()?.head_seq))
+        Ok(Check::new(&self.keys, self.generation, self.extent()?.head_seq))
     }
 
     pub fn check_step(&self, check: &mut Check) -> Result<Vec<VerifyLine>, ReadError> {
         Ok(check.step(&self.conn)?)
+    }
+
+    /// A note as it was kept last, whoever signed it.
+    pub fn kept_note(&self, kept: Kept) -> Result<Option<String>, ReadError> {
+        Ok(signer::kept(&self.conn, kept)?)
     }
 
     /// What is wrong with the schema, in words.
@@ -365,16 +438,16 @@ impl DirectLog {
 /// Appends straight to a directory whose daemon is down, holding the writer's lock for that long.
 pub fn append_directly(
     dir: &LogDir,
-    ring: &KeyRing,
+    keys: &LogKeys,
     clock: Arc<dyn Clock>,
     drafts: Vec<Draft>,
 ) -> Result<Vec<Result<Appended, AppendError>>, OpenError> {
-    let OpenWriter { mut writer, generation, health, lock, .. } = open_writer(dir, ring, clock)?;
+    let OpenWriter { mut writer, generation, health, lock, .. } = open_writer(dir, keys, clock)?;
     let count = drafts.len();
     let results = writer.append(drafts).unwrap_or_else(|error| vec![Err(error); count]);
     let io = |source| OpenError::Io { path: dir.path().to_owned(), source };
     if health.head().is_some() {
-        dir.write_marker(ring.cluster(), ring.node_id(), generation).map_err(io)?;
+        dir.write_marker(keys.ring.cluster(), keys.ring.node_id(), generation).map_err(io)?;
     }
     drop(writer);
     drop(lock);

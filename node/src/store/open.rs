@@ -16,6 +16,8 @@ const DATABASE: &str = "log.db";
 /// Says that a log is expected here, so that a missing or emptied database is an error and not a new log.
 const MARKER: &str = "log.json";
 const LOCK: &str = "log.lock";
+/// The newest checkpoint that was signed: a database put back from an older copy is smaller than what stands here.
+const CHECKPOINT: &str = "log.checkpoint";
 
 /// The files of one log.
 #[derive(Debug, Clone)]
@@ -266,12 +268,30 @@ impl LogDir {
             return Ok(());
         }
         let marker = Marker { cluster: cluster.clone(), node_id: node_id.clone(), generation };
-        let temporary = self.dir.join("log.json.new");
+        let mut bytes = serde_json::to_vec(&marker).unwrap_or_default();
+        bytes.push(b'\n');
+        self.replace(MARKER, &bytes)
+    }
+
+    pub(super) fn read_checkpoint(&self) -> std::io::Result<Option<String>> {
+        match fs::read_to_string(self.dir.join(CHECKPOINT)) {
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn write_checkpoint(&self, note: &str) -> std::io::Result<()> {
+        self.replace(CHECKPOINT, note.as_bytes())
+    }
+
+    /// Replaces a file whole and synced: a crash leaves the old one or the new one.
+    fn replace(&self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+        let temporary = self.dir.join(format!("{name}.new"));
         let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
-        file.write_all(&serde_json::to_vec(&marker).unwrap_or_default())?;
-        file.write_all(b"\n")?;
+        file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&temporary, self.marker())?;
+        fs::rename(&temporary, self.dir.join(name))?;
         File::open(&self.dir)?.sync_all()
     }
 }

@@ -8,9 +8,10 @@ pub(super) const SCHEMA_VERSION: i64 = 1;
 pub(super) const APPLICATION_ID: i64 = 0x5052_6f4c;
 
 /// Name, kind and text of everything in the schema. `entries.ts`, `entries.era` and `ids` are derived from
-/// the bodies and can be rebuilt; `mac` and `body` have no NOT NULL because an erased row is an empty one,
+/// the bodies and can be rebuilt, and so are `tiles` from bodies and macs; `checkpoints` holds the newest signed note and
+/// the newest that came back cosigned; `mac` and `body` have no NOT NULL because an erased row is an empty one,
 /// and because a planted NULL has to be readable to be reported.
-const OBJECTS: [(&str, &str, &str); 9] = [
+const OBJECTS: [(&str, &str, &str); 13] = [
     (
         "table",
         "entries",
@@ -18,6 +19,12 @@ const OBJECTS: [(&str, &str, &str); 9] = [
     ),
     ("table", "ids", "CREATE TABLE ids (id BLOB PRIMARY KEY, seq INTEGER NOT NULL) STRICT, WITHOUT ROWID"),
     ("table", "meta", "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID"),
+    ("table", "tiles", "CREATE TABLE tiles (id INTEGER PRIMARY KEY, hashes BLOB NOT NULL) STRICT"),
+    (
+        "table",
+        "checkpoints",
+        "CREATE TABLE checkpoints (kind TEXT PRIMARY KEY, size INTEGER NOT NULL, note TEXT NOT NULL) STRICT, WITHOUT ROWID",
+    ),
     (
         "trigger",
         "entries_append_only_delete",
@@ -47,6 +54,16 @@ const OBJECTS: [(&str, &str, &str); 9] = [
         "trigger",
         "meta_append_only_update",
         "CREATE TRIGGER meta_append_only_update BEFORE UPDATE ON meta BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END",
+    ),
+    (
+        "trigger",
+        "tiles_append_only_delete",
+        "CREATE TRIGGER tiles_append_only_delete BEFORE DELETE ON tiles BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END",
+    ),
+    (
+        "trigger",
+        "tiles_append_only_update",
+        "CREATE TRIGGER tiles_append_only_update BEFORE UPDATE ON tiles BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END",
     ),
 ];
 

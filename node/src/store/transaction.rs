@@ -8,9 +8,11 @@ use piperoll_shared::log::ids::{EntryId, Generation, NodeId};
 use piperoll_shared::log::limits::CLOCK_CLAMP_MICROS_MAX;
 use piperoll_shared::log::seal::MacKey;
 use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::tree::{TreeBuilder, leaf_hash};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::error::AppendError;
+use super::tree::insert_tile;
 use super::writer::{AppendResult, Appended, Draft};
 
 /// The position behind the newest row.
@@ -26,6 +28,9 @@ pub(super) struct Rows<'a> {
     pub(super) conn: &'a Connection,
     pub(super) insert: rusqlite::CachedStatement<'a>,
     pub(super) insert_id: rusqlite::CachedStatement<'a>,
+    pub(super) insert_tile: rusqlite::CachedStatement<'a>,
+    /// A copy of the writer's, which replaces it when the transaction is committed.
+    pub(super) tree: &'a mut TreeBuilder,
     pub(super) key: MacKey,
     pub(super) node_id: NodeId,
     pub(super) generation: Generation,
@@ -79,6 +84,11 @@ impl Rows<'_> {
         }
         let mac = self.key.mac(body.as_bytes());
         self.insert.execute((seq, self.end.last.micros(), self.end.era, self.epoch, &mac[..], &body))?;
+        let mut full = Vec::new();
+        self.tree.push(leaf_hash(body.as_bytes(), &mac), |tile| full.push(tile));
+        for tile in full {
+            insert_tile(&mut self.insert_tile, &tile)?;
+        }
         self.end.next_seq += 1;
         Ok(Ok(Appended::New(Receipt {
             node_id: self.node_id.clone(),

@@ -1,6 +1,5 @@
 //! The one thread that writes: it assigns seq, time and mac, and acknowledges after the synced commit.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -8,8 +7,10 @@ use std::time::Instant;
 use piperoll_shared::api::node::Receipt;
 use piperoll_shared::log::entry::{CallerEntry, EntryError, NODE_CATEGORY, Prefix};
 use piperoll_shared::log::ids::Generation;
+use piperoll_shared::log::note::KeyKind;
 use piperoll_shared::log::seal::KeyRing;
 use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::tree::TreeBuilder;
 use piperoll_shared::log::verify::{Integrity, RowChecker};
 use piperoll_shared::log::view::EntryView;
 use piperoll_shared::net::clock::Clock;
@@ -17,10 +18,12 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::AppendError;
-use super::open::{FileIdentity, file_identity};
+use super::open::{FileIdentity, LogDir, Opened, file_identity};
 use super::scan::{SEQ_MAX, StoredRow, read_row};
+use super::signer::{CheckpointFault, SignedCheckpoint, Signer};
 use super::transaction::{End, Rows};
-use super::{Health, schema};
+use super::tree::{self, TreeError};
+use super::{Health, LogKeys, schema};
 
 /// Rows in one commit. A larger group makes no commit cheaper per row; it only makes callers wait.
 const ROWS_PER_COMMIT_MAX: usize = 4_096;
@@ -46,43 +49,95 @@ pub enum Appended {
 pub(super) type AppendResult = Result<Appended, AppendError>;
 
 pub(super) enum Job {
-    Append { drafts: Vec<Draft>, reply: oneshot::Sender<Vec<AppendResult>> },
+    Append {
+        drafts: Vec<Draft>,
+        reply: oneshot::Sender<Vec<AppendResult>>,
+    },
+    /// Sign what is committed, if it is time to.
+    Checkpoint {
+        reply: oneshot::Sender<Result<SignedCheckpoint, CheckpointFault>>,
+    },
+    /// A witness has seen a checkpoint.
+    Cosigned {
+        note: String,
+        reply: oneshot::Sender<Result<u64, CheckpointFault>>,
+    },
     Stop,
 }
 
 /// Owned by the writer thread alone.
 pub(super) struct Writer {
     conn: Connection,
-    path: PathBuf,
+    dir: LogDir,
     identity: FileIdentity,
     ring: KeyRing,
     generation: Generation,
     epoch: u32,
     clock: Arc<dyn Clock>,
     health: Arc<Health>,
-    /// The position behind the last *committed* row; a failed commit leaves it untouched.
+    /// The position behind the last *committed* row; a failed commit leaves it untouched. The tree as well.
     end: End,
+    tree: TreeBuilder,
+    /// `None` when what was signed before cannot be used; the log then takes nothing.
+    signer: Option<Signer>,
     schema_cookie: i64,
 }
 
 impl Writer {
-    /// Reads the right edge of the log. `ring` must hold at least one secret.
+    /// Reads the right edge of the log. The ring must hold at least one secret.
     pub(super) fn new(
-        conn: Connection,
-        path: PathBuf,
-        identity: FileIdentity,
-        ring: KeyRing,
-        generation: Generation,
+        opened: Opened,
+        dir: &LogDir,
+        keys: &LogKeys,
         clock: Arc<dyn Clock>,
         health: Arc<Health>,
     ) -> rusqlite::Result<Self> {
-        let epoch = ring.newest_epoch().unwrap_or(0);
+        let Opened { conn, generation, identity, .. } = opened;
         let schema_cookie = schema::cookie(&conn)?;
-        let end = End { next_seq: 0, era: 0, last: Timestamp::MIN };
-        let mut writer = Self { conn, path, identity, ring, generation, epoch, clock, health, end, schema_cookie };
+        let mut writer = Self {
+            conn,
+            dir: dir.clone(),
+            identity,
+            ring: keys.ring.clone(),
+            generation,
+            epoch: keys.ring.newest_epoch().unwrap_or(0),
+            clock,
+            health,
+            end: End { next_seq: 0, era: 0, last: Timestamp::MIN },
+            tree: TreeBuilder::default(),
+            signer: None,
+            schema_cookie,
+        };
         writer.read_edge()?;
+        writer.read_tree(keys);
         writer.health.publish_head(writer.end.next_seq);
         Ok(writer)
+    }
+
+    /// Recomputes the right edge of the tree and holds the log against what was signed before. What does not fit is a
+    /// reason to take nothing more, not one to stop reading.
+    fn read_tree(&mut self, keys: &LogKeys) {
+        match self.checked_tree(keys) {
+            Ok((tree, signer)) => {
+                self.health.publish_signed(signer.newest().map(|signed| signed.checkpoint.size));
+                self.health.publish_witnessed(signer.witnessed_size(&self.conn).ok().flatten());
+                (self.tree, self.signer) = (tree, Some(signer));
+            }
+            Err(fault) => self.health.refuse_writes(format!(
+                "{fault}; run `piperoll node verify`, keep the file as evidence, and begin a new generation"
+            )),
+        }
+    }
+
+    fn checked_tree(&self, keys: &LogKeys) -> Result<(TreeBuilder, Signer), String> {
+        let words = |error: TreeError| format!("the tree cannot be read: {error}");
+        let origin = keys.origin(self.generation);
+        let key = keys.checkpoint.named(&origin, KeyKind::Log).ok_or_else(|| format!("{origin:?} cannot sign"))?;
+        let signer = Signer::open(&self.conn, &self.dir, key).map_err(|e| e.to_string())?;
+        let size = self.end.next_seq;
+        signer.check(&self.conn, size).map_err(words)??;
+        tree::check_last_tile(&self.conn, size).map_err(words)??;
+        Ok((tree::resume(&self.conn, size).map_err(words)?, signer))
     }
 
     /// Finds the position behind the last row, as that row's signed bytes say it. A log whose schema or last row
@@ -156,22 +211,66 @@ impl Writer {
                 group.push(job);
             }
             let stop = group.iter().any(|job| matches!(job, Job::Stop));
-            self.commit_group(group);
+            self.commit_group(group, stop);
             if stop {
                 break;
             }
         }
     }
 
-    fn commit_group(&mut self, group: Vec<Job>) {
+    fn commit_group(&mut self, group: Vec<Job>, stop: bool) {
         let started = Instant::now();
-        let (drafts, replies): (Vec<_>, Vec<_>) = group
-            .into_iter()
-            .filter_map(|job| match job {
-                Job::Append { drafts, reply } => Some((drafts, reply)),
-                Job::Stop => None,
-            })
-            .unzip();
+        let (mut drafts, mut replies, mut asked) = (Vec::new(), Vec::new(), Vec::new());
+        for job in group {
+            match job {
+                Job::Append { drafts: some, reply } => {
+                    drafts.push(some);
+                    replies.push(reply);
+                }
+                Job::Checkpoint { reply } => asked.push(reply),
+                Job::Cosigned { note, reply } => {
+                    let _ = reply.send(self.cosigned(&note));
+                }
+                Job::Stop => {}
+            }
+        }
+        self.commit_drafts(drafts, replies, started);
+        // Behind the commit: only what is on disk is signed.
+        if stop && let Err(error) = self.checkpoint(true) {
+            tracing::error!(%error, "no checkpoint at the stop");
+        }
+        for reply in asked {
+            let _ = reply.send(self.checkpoint(false));
+        }
+    }
+
+    fn checkpoint(&mut self, at_once: bool) -> Result<SignedCheckpoint, CheckpointFault> {
+        if let Some(fault) = self.health.write_fault() {
+            return Err(CheckpointFault::Refused(fault));
+        }
+        let Some(signer) = &mut self.signer else {
+            return Err(CheckpointFault::Refused("the log's earlier checkpoints cannot be used".to_owned()));
+        };
+        let signed = signer.sign(&self.conn, &self.dir, &self.tree, at_once)?;
+        self.health.publish_signed(Some(signed.checkpoint.size));
+        Ok(signed)
+    }
+
+    fn cosigned(&mut self, note: &str) -> Result<u64, CheckpointFault> {
+        let Some(signer) = &self.signer else {
+            return Err(CheckpointFault::Refused("the log's earlier checkpoints cannot be used".to_owned()));
+        };
+        let size = signer.keep_cosigned(&self.conn, note)?;
+        self.health.publish_witnessed(Some(size));
+        Ok(size)
+    }
+
+    fn commit_drafts(
+        &mut self,
+        drafts: Vec<Vec<Draft>>,
+        replies: Vec<oneshot::Sender<Vec<AppendResult>>>,
+        started: Instant,
+    ) {
         if drafts.is_empty() {
             return;
         }
@@ -202,11 +301,11 @@ impl Writer {
             return Err(AppendError::Fault(fault));
         }
         self.check_file()?;
-        let mut end = self.end;
-        let outcome = self.append_in_transaction(&mut end, drafts);
+        let (mut end, mut tree) = (self.end, self.tree.clone());
+        let outcome = self.append_in_transaction(&mut end, &mut tree, drafts);
         match outcome {
             Ok(results) => {
-                self.end = end;
+                (self.end, self.tree) = (end, tree);
                 self.health.publish_head(end.next_seq);
                 self.health.set_passing_fault(None);
                 Ok(results)
@@ -218,7 +317,12 @@ impl Writer {
         }
     }
 
-    fn append_in_transaction(&mut self, end: &mut End, drafts: Vec<Draft>) -> rusqlite::Result<Vec<AppendResult>> {
+    fn append_in_transaction(
+        &mut self,
+        end: &mut End,
+        tree: &mut TreeBuilder,
+        drafts: Vec<Draft>,
+    ) -> rusqlite::Result<Vec<AppendResult>> {
         let Some(key) = self.ring.key(self.generation, self.epoch) else {
             return Ok(vec![Err(AppendError::Fault("the newest epoch has no secret".to_owned())); drafts.len()]);
         };
@@ -244,6 +348,8 @@ impl Writer {
                 )?,
                 insert_id: transaction
                     .prepare_cached("INSERT INTO ids (id, seq) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?,
+                insert_tile: transaction.prepare_cached(tree::INSERT_TILE)?,
+                tree,
                 conn: &transaction,
                 key,
                 node_id,
@@ -266,7 +372,7 @@ impl Writer {
     /// The file under the name must still be the one that is open: what is written to an unlinked file is
     /// gone with the process.
     fn check_file(&self) -> Result<(), AppendError> {
-        let problem = match file_identity(&self.path) {
+        let problem = match file_identity(&self.dir.database()) {
             Ok(identity) if identity == self.identity => return Ok(()),
             Ok(_) => "was replaced by another file",
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => "was removed",
@@ -274,7 +380,7 @@ impl Writer {
         };
         self.health.distrust(format!(
             "{} {problem} while the node was running; stop the node, secure what is there, and put the right file back",
-            self.path.display()
+            self.dir.database().display()
         ));
         Err(AppendError::Fault(self.health.write_fault().unwrap_or_default()))
     }
@@ -305,7 +411,7 @@ impl Writer {
 fn drafts_in(job: &Job) -> usize {
     match job {
         Job::Append { drafts, .. } => drafts.len(),
-        Job::Stop => 0,
+        Job::Checkpoint { .. } | Job::Cosigned { .. } | Job::Stop => 0,
     }
 }
 

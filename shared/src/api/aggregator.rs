@@ -48,9 +48,18 @@ pub struct NodeReport {
     pub status: Status,
     /// A range proof shows that no row of an unfiltered range is missing. Needs checkpoints, so `false` here.
     pub proven: bool,
-    /// What is concluded about the node's log as a whole: `ok`, `unreachable`, `row_invalid`, `unknown_key`
-    /// or `unverifiable`.
+    /// What is concluded about the node's log as a whole: `ok`, `unreachable`, `stale`, `rollback`, `fork`,
+    /// `row_invalid`, `unknown_key`, `unverifiable` or `pruned`.
     pub verdict: String,
+    /// Rows under the checkpoint that this aggregator has cosigned last; nothing under it can change unnoticed.
+    #[serde(default)]
+    pub witnessed: Option<u64>,
+    /// When that checkpoint was last seen to hold, RFC 3339.
+    #[serde(default)]
+    pub witnessed_at: Option<String>,
+    /// Rows that came since.
+    #[serde(default)]
+    pub unwitnessed: Option<u64>,
     /// In words, whenever the status is not `ok`.
     pub reason: Option<String>,
     /// Rows of this node in the answer.
@@ -115,6 +124,17 @@ pub struct NodeInfo {
     pub database_bytes: Option<u64>,
     pub disk_free_bytes: Option<u64>,
     pub certificate_not_after: Option<String>,
+}
+
+/// `POST /api/v1/nodes/{id}/accept`: an operator has looked at a fork or a rollback, and means the log that the node
+/// presents now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AcceptRequest {
+    /// The generation that the node presents.
+    pub generation: String,
+    /// What happened, for the record.
+    pub reason: String,
 }
 
 /// What a token or a user may do; exact sets of permissions.

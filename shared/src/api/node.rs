@@ -14,6 +14,7 @@ pub mod socket_path {
     pub const VERIFY: &str = "/v1/verify";
     pub const HEALTHZ: &str = "/healthz";
     pub const METRICS: &str = "/metrics";
+    pub const CHECKPOINT: &str = "/v1/checkpoint";
 }
 
 /// Paths of the peer interface (HTTP/2 over mTLS, aggregators only).
@@ -21,6 +22,8 @@ pub mod peer_path {
     pub const SCAN: &str = "/v1/peer/scan";
     pub const STATUS: &str = "/v1/peer/status";
     pub const CLOCK: &str = "/v1/peer/clock";
+    pub const CHECKPOINT: &str = "/v1/peer/checkpoint";
+    pub const COSIGNED: &str = "/v1/peer/cosigned";
 }
 
 pub const NDJSON: &str = "application/x-ndjson";
@@ -138,6 +141,27 @@ pub struct NodeStatus {
     pub database_bytes: u64,
     pub disk_free_bytes: u64,
     pub certificate_not_after: Option<Timestamp>,
+    /// Rows under the newest checkpoint, and under the newest that a witness cosigned.
+    #[serde(default)]
+    pub signed_size: u64,
+    #[serde(default)]
+    pub witnessed_size: u64,
+}
+
+/// What a witness asks for: the newest checkpoint, and that the `old` rows it has pinned are unchanged in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointQuery {
+    #[serde(default)]
+    pub old: u64,
+}
+
+/// A checkpoint and the proof that it goes on from the one asked about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointAnswer {
+    /// A signed note (C2SP tlog-checkpoint).
+    pub note: String,
+    /// Consistency proof from `old` rows, base64; empty when `old` is 0 or not below the checkpoint's size.
+    pub proof: Vec<String>,
 }
 
 /// The smallest answer there is, for measuring the clock.
@@ -175,6 +199,10 @@ pub enum FindingKind {
     Sequence,
     /// A column or table made from the bodies disagrees with them.
     Derived,
+    /// A stored tile that does not fit its rows.
+    Tree,
+    /// Rows that do not fit a signed checkpoint, or a checkpoint that does not count.
+    Checkpoint,
     /// Tables, triggers or views that are not exactly ours.
     Schema,
     /// SQLite's own check of the file.

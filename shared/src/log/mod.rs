@@ -2,6 +2,7 @@
 //!
 //! Nothing here reads a clock, a file or a socket, so every rule can be tested with plain values.
 
+pub mod checkpoint;
 pub mod csv;
 pub mod cursor;
 pub mod entry;
@@ -9,10 +10,12 @@ pub mod filter;
 pub mod ids;
 pub mod json;
 pub mod limits;
+pub mod note;
 pub mod order;
 pub mod row;
 pub mod seal;
 pub mod terminal;
 pub mod time;
+pub mod tree;
 pub mod verify;
 pub mod view;

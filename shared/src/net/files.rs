@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::log::note::SigningSeed;
 use crate::log::seal::EpochSecret;
 
 /// A file of a configuration that cannot be used.
@@ -49,6 +50,16 @@ pub fn read_secret(path: &Path) -> Result<EpochSecret, ConfigError> {
     let bytes = zeroize::Zeroizing::new(read_private(path)?);
     EpochSecret::from_hex(std::str::from_utf8(&bytes).unwrap_or_default())
         .map_err(|e| ConfigError::Content { path: path.to_owned(), problem: e.to_string() })
+}
+
+/// Reads a private key that signs checkpoints or cosignatures.
+pub fn read_seed(path: &Path) -> Result<SigningSeed, ConfigError> {
+    let bytes = zeroize::Zeroizing::new(read_private(path)?);
+    let problem = || ConfigError::Content {
+        path: path.to_owned(),
+        problem: "a signing key is 64 hexadecimal digits on one line".to_owned(),
+    };
+    SigningSeed::from_hex(std::str::from_utf8(&bytes).unwrap_or_default()).ok_or_else(problem)
 }
 
 /// The folder that a configuration's relative paths are relative to: its own.

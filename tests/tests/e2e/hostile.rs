@@ -90,7 +90,8 @@ async fn planted_values_are_named_and_break_nothing() {
     let run = cluster.on_node(0, &["query", "--json", "--limit", "100"]);
     assert_eq!((run.code, run.stdout.lines().count()), (4, 23), "{}", run.stderr);
     cluster.restart(0).await;
-    assert_eq!(cluster.page("limit=1000").await.node("mx1")["rows"], 23, "21 rows, a stop and a start");
+    // Its rows are not those that were signed, so it takes nothing more, not even its own start.
+    assert_eq!(cluster.page("limit=1000").await.node("mx1")["rows"], 22, "21 rows and a stop");
     edit(&database, "DELETE FROM entries WHERE seq = 9223372036854775807");
     cluster.stop(0);
 
@@ -112,7 +113,7 @@ async fn planted_values_are_named_and_break_nothing() {
     let run = cluster.on_node(0, &["verify", "--json"]);
     assert!(run.code == 4 && run.stdout.contains("\"seq\":7"), "{}{}", run.stdout, run.stderr);
     cluster.restart(0).await;
-    assert_eq!(cluster.page("limit=1000").await.node("mx1")["rows"], 25);
+    assert_eq!(cluster.page("limit=1000").await.node("mx1")["rows"], 22);
 }
 
 /// The last row decides where the log goes on, so it has to be sound in every part.

@@ -15,3 +15,4 @@ mod memory;
 mod paging;
 mod storage;
 mod tamper;
+mod witness;

@@ -1,0 +1,101 @@
+//! What the witness remembers of a node, on disk before anybody is told.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use piperoll_shared::log::ids::NodeId;
+use piperoll_shared::log::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The largest consistent log that was seen of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pin {
+    pub(crate) origin: String,
+    pub(crate) size: u64,
+    /// The node's checkpoint with this witness's cosignature.
+    pub(crate) note: String,
+    /// When it was last seen to hold.
+    pub(crate) seen: Timestamp,
+}
+
+/// A fork or a rollback. It stays until an operator accepts what happened; a node cannot make it go away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Alarm {
+    /// `fork` or `rollback`.
+    pub(crate) verdict: String,
+    pub(crate) reason: String,
+    pub(crate) since: Timestamp,
+    /// The generation that the node presented, which is what accepting it names.
+    pub(crate) generation: String,
+}
+
+/// One node's file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Remembered {
+    pub(crate) pin: Option<Pin>,
+    pub(crate) alarm: Option<Alarm>,
+}
+
+/// A line of the evidence that is kept for ever: two signed notes that cannot both be true, or an acceptance.
+#[derive(Debug, Serialize)]
+pub(crate) struct Evidence<'a> {
+    pub(crate) at: Timestamp,
+    pub(crate) what: &'a str,
+    pub(crate) words: &'a str,
+    pub(crate) pinned: Option<&'a str>,
+    pub(crate) presented: Option<&'a str>,
+}
+
+/// `state/witness/<node>.json` and `<node>.evidence.ndjson`.
+pub(crate) struct Memory {
+    dir: PathBuf,
+    node: NodeId,
+}
+
+impl Memory {
+    pub(crate) fn open(state_dir: &Path, node: &NodeId) -> std::io::Result<(Self, Remembered)> {
+        let dir = state_dir.join("witness");
+        if !dir.exists() {
+            DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        }
+        let memory = Self { dir, node: node.clone() };
+        let path = memory.path();
+        let remembered = match std::fs::read(&path) {
+            // Forgetting would let a node present any history as the first one.
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+                std::io::Error::other(format!(
+                    "{}: {error}; restore it from a backup: without it nobody knows what this node had signed",
+                    path.display()
+                ))
+            })?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Remembered::default(),
+            Err(error) => return Err(error),
+        };
+        Ok((memory, remembered))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.join(format!("{}.json", self.node))
+    }
+
+    /// Replaces the file whole and synced. A crash here leaves what was remembered before, never less.
+    pub(crate) fn store(&self, remembered: &Remembered) -> std::io::Result<()> {
+        let temporary = self.dir.join(format!("{}.new", self.node));
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        file.write_all(&serde_json::to_vec_pretty(remembered).unwrap_or_default())?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, self.path())?;
+        File::open(&self.dir)?.sync_all()
+    }
+
+    pub(crate) fn keep(&self, evidence: &Evidence<'_>) -> std::io::Result<()> {
+        let path = self.dir.join(format!("{}.evidence.ndjson", self.node));
+        let mut line = serde_json::to_vec(evidence).unwrap_or_default();
+        line.push(b'\n');
+        let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+        file.write_all(&line)?;
+        file.sync_all()
+    }
+}

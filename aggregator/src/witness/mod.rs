@@ -1,0 +1,265 @@
+//! The witness: remembers the largest log it has seen of every node, and cosigns it (docs/format.md, "Witness"; the
+//! rules are those of C2SP tlog-witness).
+//!
+//! A node can lose, cut or rewrite what it holds; it cannot make somebody else forget what it signed. The witness
+//! never delays an append: nodes do not wait for it, and it looks at each of them on its own.
+
+mod judge;
+mod memory;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use piperoll_shared::api::node::{CheckpointAnswer, peer_path};
+use piperoll_shared::log::checkpoint::Checkpoint;
+use piperoll_shared::log::ids::Generation;
+use piperoll_shared::log::note::{KeyKind, Note, SigningKey, VerifyingKey};
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::tree::{Hash, decode_hash};
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use serde_json::json;
+
+use super::api::App;
+use super::config::Life;
+use super::link::Failure;
+use super::member::Member;
+use judge::{Judgement, judge};
+use memory::{Alarm, Evidence, Memory, Pin, Remembered};
+
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Without a look that went well for this long, what is known is old.
+const STALE_AFTER: Duration = Duration::from_secs(60);
+/// Hashes in a consistency proof: at most two per level of a tree of 2^64 rows.
+const PROOF_HASHES_MAX: usize = 128;
+
+/// What the witness concludes about one node's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// `ok`, `unreachable`, `stale`, `rollback`, `fork` or `unverifiable`.
+    pub(crate) verdict: &'static str,
+    /// In words, unless `ok`.
+    pub(crate) reason: Option<String>,
+    /// Rows under the pinned checkpoint.
+    pub(crate) size: Option<u64>,
+    pub(crate) seen: Option<Timestamp>,
+}
+
+impl Standing {
+    /// The node's log is not the one that was witnessed.
+    pub(crate) fn is_alarm(&self) -> bool {
+        matches!(self.verdict, "rollback" | "fork")
+    }
+}
+
+/// One node, as its witness sees it.
+pub(crate) struct Watch {
+    memory: Memory,
+    /// The public half of the node's checkpoint key, under whatever name its origin gives it.
+    node_key: Option<[u8; 32]>,
+    /// How its origins begin: `cluster/node/`.
+    origins: String,
+    cosigner: SigningKey,
+    state: Mutex<State>,
+}
+
+struct State {
+    remembered: Remembered,
+    /// Why the last look told nothing new.
+    trouble: Option<(&'static str, String)>,
+    looked: bool,
+}
+
+/// Why an operator's acceptance was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AcceptError {
+    #[error("there is nothing to accept: the node's log is the one that was witnessed")]
+    NothingToAccept,
+    #[error("the node presents generation {presented}; name that one if you mean to accept it")]
+    OtherGeneration { presented: String },
+    #[error("the acceptance could not be stored: {0}")]
+    Store(String),
+}
+
+impl Watch {
+    pub(crate) fn open(
+        state_dir: &Path,
+        member: &super::config::RosterNode,
+        cosigner: &SigningKey,
+    ) -> std::io::Result<Self> {
+        let (memory, remembered) = Memory::open(state_dir, &member.id)?;
+        let state = Mutex::new(State { remembered, trouble: None, looked: false });
+        let origins = format!("{}/{}/", member.ring.cluster(), member.id);
+        Ok(Self { memory, node_key: member.checkpoint_key, origins, cosigner: cosigner.clone(), state })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known now.
+    pub(crate) fn standing(&self) -> Standing {
+        let state = self.state();
+        let pin = state.remembered.pin.as_ref();
+        let (size, seen) = (pin.map(|pin| pin.size), pin.map(|pin| pin.seen));
+        let old = seen.is_some_and(|seen| {
+            SystemClock.now().micros() - seen.micros() > i64::try_from(STALE_AFTER.as_micros()).unwrap_or(i64::MAX)
+        });
+        let (verdict, reason) = match (&state.remembered.alarm, &state.trouble) {
+            (Some(alarm), _) => {
+                let verdict = if alarm.verdict == "fork" { "fork" } else { "rollback" };
+                (verdict, Some(format!("{} (since {})", alarm.reason, alarm.since)))
+            }
+            (None, Some((verdict, reason))) => (*verdict, Some(reason.clone())),
+            (None, None) if !state.looked => ("unverifiable", Some("its checkpoint was not looked at yet".to_owned())),
+            (None, None) if old => ("stale", Some("its checkpoint was not renewed for a while".to_owned())),
+            (None, None) => ("ok", None),
+        };
+        Standing { verdict, reason, size, seen }
+    }
+
+    /// Clears an alarm: the operator has looked at what happened, and means the log that the node presents now. The
+    /// next look pins it as if it were the first.
+    pub(crate) fn accept(&self, generation: Generation, words: &str) -> Result<(), AcceptError> {
+        let mut state = self.state();
+        let Some(alarm) = state.remembered.alarm.clone() else { return Err(AcceptError::NothingToAccept) };
+        if alarm.generation != generation.to_string() {
+            return Err(AcceptError::OtherGeneration { presented: alarm.generation });
+        }
+        let pinned = state.remembered.pin.as_ref().map(|pin| pin.note.clone());
+        let evidence =
+            Evidence { at: SystemClock.now(), what: "accepted", words, pinned: pinned.as_deref(), presented: None };
+        let cleared = Remembered::default();
+        let stored = self.memory.keep(&evidence).and_then(|()| self.memory.store(&cleared));
+        stored.map_err(|error| AcceptError::Store(error.to_string()))?;
+        state.remembered = cleared;
+        state.looked = false;
+        Ok(())
+    }
+
+    /// One look at a node's checkpoint. Returns what to send back: the note with this witness's cosignature.
+    fn take(&self, answer: &CheckpointAnswer, now: Timestamp) -> Result<Option<String>, String> {
+        let note = Note::parse(&answer.note).map_err(|e| e.to_string())?;
+        let presented = self.opened(&note)?;
+        let proof = proof(answer).ok_or("its consistency proof is not one")?;
+        let mut state = self.state();
+        let pinned = match &state.remembered.pin {
+            None => None,
+            Some(pin) => Some(Note::parse(&pin.note).map_err(|e| e.to_string()).and_then(|note| self.opened(&note))?),
+        };
+        let (verdict, reason) = match judge(pinned.as_ref(), &presented, &proof) {
+            // An alarm stays whatever the node presents later; only an operator clears it.
+            Judgement::Advance | Judgement::Same if state.remembered.alarm.is_some() => return Ok(None),
+            Judgement::Advance | Judgement::Same => {
+                let seconds = u64::try_from(now.micros() / 1_000_000).unwrap_or_default();
+                let cosigned = note.clone().with(self.cosigner.cosign(note.text(), seconds)).to_string();
+                let Checkpoint { origin, size, .. } = presented;
+                let pin = Pin { origin, size, note: cosigned.clone(), seen: now };
+                let remembered = Remembered { pin: Some(pin), alarm: None };
+                // Stored before it is returned: what a node holds cosigned, this witness never forgets.
+                self.memory.store(&remembered).map_err(|e| format!("the witness cannot remember it: {e}"))?;
+                state.remembered = remembered;
+                return Ok(Some(cosigned));
+            }
+            Judgement::Fork(reason) => ("fork", reason),
+            Judgement::Rollback(reason) => ("rollback", reason),
+        };
+        if state.remembered.alarm.is_none() {
+            let generation = presented.origin.rsplit('/').next().unwrap_or_default().to_owned();
+            let alarm = Alarm { verdict: verdict.to_owned(), reason: reason.clone(), since: now, generation };
+            let mut remembered = state.remembered.clone();
+            remembered.alarm = Some(alarm);
+            let pinned = remembered.pin.as_ref().map(|pin| pin.note.as_str());
+            let presented = Some(answer.note.as_str());
+            let evidence = Evidence { at: now, what: verdict, words: &reason, pinned, presented };
+            let stored = self.memory.keep(&evidence).and_then(|()| self.memory.store(&remembered));
+            // Alarmed all the same: forgetting it at a restart is bad, keeping quiet now is worse.
+            if let Err(error) = stored {
+                tracing::error!(%error, "the evidence against a node could not be stored");
+            }
+            state.remembered = remembered;
+        }
+        Ok(None)
+    }
+
+    /// A note's checkpoint, when the node of this roster entry signed it under the name of its origin.
+    fn opened(&self, note: &Note) -> Result<Checkpoint, String> {
+        let key = self.node_key.ok_or("the roster names no checkpoint key for it; bring `roster.toml` up to date")?;
+        let origin = note.text().lines().next().unwrap_or_default();
+        if !origin.starts_with(&self.origins) {
+            return Err(format!("it is the checkpoint of another log, {origin:?}"));
+        }
+        let key = VerifyingKey::new(origin, KeyKind::Log, &key).ok_or("its origin is not a name")?;
+        Checkpoint::open(note, &key).map_err(|e| e.to_string())
+    }
+}
+
+fn proof(answer: &CheckpointAnswer) -> Option<Vec<Hash>> {
+    (answer.proof.len() <= PROOF_HASHES_MAX).then(|| answer.proof.iter().map(|hash| decode_hash(hash)).collect())?
+}
+
+/// Looks at one node for ever; every change of the verdict becomes an entry.
+pub(crate) async fn watch(app: Arc<App>, member: Arc<Member>, interval: Duration) {
+    if member.node.life != Life::Active {
+        return;
+    }
+    let mut last = None;
+    loop {
+        look(&member).await;
+        let standing = member.witness.standing();
+        if last.as_ref() != Some(&standing.verdict) {
+            // The first good verdict after a start is no news.
+            let news = last.is_some() || standing.verdict != "ok";
+            if news && record(&app, &member, &standing).await.is_err() {
+                tracing::error!(node = %member.node.id, verdict = standing.verdict, "a change of verdict could not be recorded");
+            }
+            tracing::info!(node = %member.node.id, verdict = standing.verdict, reason = standing.reason, "witness");
+            last = Some(standing.verdict);
+        }
+        tokio::time::sleep(interval).await;
+    }
+}
+
+async fn look(member: &Member) {
+    let watch = &member.witness;
+    let trouble = match looked(member).await {
+        Ok(()) => None,
+        Err(Failure::Unreachable { reason, .. } | Failure::Timeout(reason) | Failure::Broken(reason)) => {
+            Some(("unreachable", reason))
+        }
+        Err(Failure::Error(reason)) => Some(("unverifiable", reason)),
+    };
+    let mut state = watch.state();
+    state.looked = true;
+    state.trouble = trouble;
+}
+
+async fn looked(member: &Member) -> Result<(), Failure> {
+    let watch = &member.witness;
+    let old = watch.state().remembered.pin.as_ref().map_or(0, |pin| pin.size);
+    let path = format!("{}?old={old}", peer_path::CHECKPOINT);
+    let answer: CheckpointAnswer = member.link.get_json(&path, LOOK_TIMEOUT).await?;
+    if let Some(cosigned) = watch.take(&answer, SystemClock.now()).map_err(Failure::Error)? {
+        // The node keeps it for its own exports; that it did not arrive changes nothing here.
+        if let Err(failure) = member.link.post(peer_path::COSIGNED, cosigned.into(), LOOK_TIMEOUT).await {
+            tracing::debug!(node = %member.node.id, reason = failure.reason(), "a cosignature was not taken");
+        }
+    }
+    Ok(())
+}
+
+/// The aggregator's own entry about a change of what is concluded.
+async fn record(app: &App, member: &Member, standing: &Standing) -> Result<(), piperoll_client::ClientError> {
+    let good = standing.verdict == "ok";
+    let mut entry = json!({
+        "category": "audit", "action": "audit.witness_verdict", "outcome": if good { "success" } else { "failure" },
+        "entity_type": "node", "entity_id": member.node.id,
+        "description": format!("the witness's verdict on node {} is now {}", member.node.id, standing.verdict),
+        "details": { "verdict": standing.verdict, "words": standing.reason, "witnessed_rows": standing.size,
+                     "witnessed_at": standing.seen },
+    });
+    if !good {
+        entry["reason"] = json!(standing.verdict);
+    }
+    app.audit.note(&entry).await
+}

@@ -1,0 +1,37 @@
+//! `piperoll node checkpoint`: the log's own statement about itself.
+
+use anyhow::{Context as _, bail};
+use piperoll_node::config::NodeConfig;
+use piperoll_node::store::Kept;
+use piperoll_shared::log::note::KeyKind;
+
+use super::place::{Place, open};
+use crate::args::PlaceArgs;
+use crate::exit::Exit;
+
+pub(super) async fn run(args: &PlaceArgs, witnessed: bool, key: bool) -> anyhow::Result<Exit> {
+    if key {
+        return print_key(args);
+    }
+    let kept = if witnessed { Kept::Witnessed } else { Kept::Signed };
+    let note = match Place::find(args).await? {
+        Place::Socket(client) if !witnessed => Some(client.checkpoint().await?),
+        Place::Socket(_) => open(&NodeConfig::load(&args.config)?)?.kept_note(kept)?,
+        Place::Directory(config) => open(&config)?.kept_note(kept)?,
+    };
+    match note {
+        Some(note) => print!("{note}"),
+        None if witnessed => bail!("no witness has cosigned a checkpoint of this log yet"),
+        None => bail!("no checkpoint was signed yet; a running node signs one within a second of its first entry"),
+    }
+    Ok(Exit::Complete)
+}
+
+/// The public half, named after the log's present generation.
+fn print_key(args: &PlaceArgs) -> anyhow::Result<Exit> {
+    let config = NodeConfig::load(&args.config)?;
+    let origin = config.keys.origin(open(&config)?.generation());
+    let key = config.keys.checkpoint.named(&origin, KeyKind::Log).context("the log's origin cannot name a key")?;
+    println!("{}", key.public());
+    Ok(Exit::Complete)
+}

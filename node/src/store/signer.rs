@@ -1,0 +1,175 @@
+//! Checkpoints of this log: signed over committed rows only, at most once a second, stored before they leave the
+//! process, and never for fewer rows than were signed before.
+
+use std::time::{Duration, Instant};
+
+use piperoll_shared::log::checkpoint::{Checkpoint, CheckpointError};
+use piperoll_shared::log::note::{Note, SigningKey};
+use piperoll_shared::log::tree::{TreeBuilder, TreeReader};
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::open::LogDir;
+use super::tree::{StoredTiles, TreeError};
+
+/// Between two signatures while rows keep coming: what a reader gets is at most this old.
+const SIGN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Which of the two notes that are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// The newest one signed here.
+    Signed,
+    /// The newest one that a witness sent back cosigned.
+    Witnessed,
+}
+
+impl Kept {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Signed => "signed",
+            Self::Witnessed => "witnessed",
+        }
+    }
+}
+
+/// A checkpoint and the note that carries it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedCheckpoint {
+    pub checkpoint: Checkpoint,
+    pub note: Note,
+}
+
+/// Why there is no checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CheckpointFault {
+    #[error("no checkpoint can be signed: {0}")]
+    Refused(String),
+    #[error("the checkpoint does not count here: {0}")]
+    Note(#[from] CheckpointError),
+    #[error("the checkpoint could not be stored: {0}")]
+    Store(String),
+}
+
+/// Owned by the writer thread alone.
+pub(super) struct Signer {
+    key: SigningKey,
+    newest: Option<SignedCheckpoint>,
+    signed_at: Option<Instant>,
+}
+
+/// A note from the database, unchecked.
+pub(super) fn kept(conn: &Connection, kept: Kept) -> rusqlite::Result<Option<String>> {
+    conn.query_row("SELECT note FROM checkpoints WHERE kind = ?1", [kept.word()], |row| row.get(0)).optional()
+}
+
+fn keep(conn: &Connection, which: Kept, signed: &SignedCheckpoint) -> rusqlite::Result<()> {
+    conn.execute(
+        "INSERT INTO checkpoints (kind, size, note) VALUES (?1, ?2, ?3)
+         ON CONFLICT (kind) DO UPDATE SET size = excluded.size, note = excluded.note",
+        (which.word(), signed.checkpoint.size, signed.note.to_string()),
+    )
+    .map(|_| ())
+}
+
+impl Signer {
+    /// Reads what was signed before, from the database and from the file beside it. Either may be gone or older than
+    /// the other; neither may be something this key never signed.
+    pub(super) fn open(conn: &Connection, dir: &LogDir, key: SigningKey) -> Result<Self, CheckpointFault> {
+        let stored = kept(conn, Kept::Signed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
+        let beside = dir.read_checkpoint().map_err(|e| CheckpointFault::Store(e.to_string()))?;
+        let mut newest: Option<SignedCheckpoint> = None;
+        for text in [stored, beside].into_iter().flatten() {
+            let signed = open_note(&text, &key)?;
+            let conflict = newest.as_ref().is_some_and(|known| {
+                known.checkpoint.size == signed.checkpoint.size && known.checkpoint.root != signed.checkpoint.root
+            });
+            if conflict {
+                let size = signed.checkpoint.size;
+                return Err(CheckpointFault::Refused(format!("two checkpoints of {size} rows have different roots")));
+            }
+            if newest.as_ref().is_none_or(|known| known.checkpoint.size < signed.checkpoint.size) {
+                newest = Some(signed);
+            }
+        }
+        Ok(Self { key, newest, signed_at: None })
+    }
+
+    /// Holds the log against what was signed: every row that was signed is there, and unchanged.
+    pub(super) fn check(&self, conn: &Connection, size: u64) -> Result<Result<(), String>, TreeError> {
+        let Some(SignedCheckpoint { checkpoint, .. }) = &self.newest else { return Ok(Ok(())) };
+        if checkpoint.size > size {
+            return Ok(Err(format!(
+                "{} rows were signed and only {size} are here: the end was cut off, or an older copy was put back",
+                checkpoint.size
+            )));
+        }
+        let root = TreeReader::new(StoredTiles(conn), size).root(checkpoint.size)?;
+        Ok(if root == checkpoint.root {
+            Ok(())
+        } else {
+            Err(format!("the first {} rows are not those that were signed", checkpoint.size))
+        })
+    }
+
+    pub(super) fn newest(&self) -> Option<&SignedCheckpoint> {
+        self.newest.as_ref()
+    }
+
+    /// The newest checkpoint, signed now if rows came since and the last one is old enough or `at_once` is asked for.
+    pub(super) fn sign(
+        &mut self,
+        conn: &Connection,
+        dir: &LogDir,
+        tree: &TreeBuilder,
+        at_once: bool,
+    ) -> Result<SignedCheckpoint, CheckpointFault> {
+        if let Some(newest) = &self.newest {
+            if tree.size() < newest.checkpoint.size {
+                let (now, then) = (tree.size(), newest.checkpoint.size);
+                return Err(CheckpointFault::Refused(format!("the log has {now} rows, and {then} were signed before")));
+            }
+            let young = self.signed_at.is_some_and(|at| at.elapsed() < SIGN_INTERVAL);
+            if tree.size() == newest.checkpoint.size || (young && !at_once) {
+                return Ok(newest.clone());
+            }
+        }
+        let origin = self.key.public().name().to_owned();
+        let checkpoint = Checkpoint { origin, size: tree.size(), root: tree.root() };
+        let note = checkpoint.sign(&self.key)?;
+        let signed = SignedCheckpoint { checkpoint, note };
+        // The database first: the file beside it is never ahead of it, unless an older database was put back. A crash
+        // between the two leaves an older file, which says less and nothing wrong.
+        keep(conn, Kept::Signed, &signed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
+        dir.write_checkpoint(&signed.note.to_string()).map_err(|e| CheckpointFault::Store(e.to_string()))?;
+        self.signed_at = Some(Instant::now());
+        self.newest = Some(signed.clone());
+        Ok(signed)
+    }
+
+    /// Keeps a note that a witness cosigned. It must be ours, and say no more than we signed.
+    pub(super) fn keep_cosigned(&self, conn: &Connection, text: &str) -> Result<u64, CheckpointFault> {
+        let cosigned = open_note(text, &self.key)?;
+        let size = cosigned.checkpoint.size;
+        if self.newest.as_ref().is_none_or(|newest| newest.checkpoint.size < size) {
+            return Err(CheckpointFault::Refused(format!("a checkpoint of {size} rows was never signed here")));
+        }
+        let before = kept(conn, Kept::Witnessed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
+        let older = before.and_then(|text| open_note(&text, &self.key).ok()).is_some_and(|b| b.checkpoint.size > size);
+        if !older {
+            keep(conn, Kept::Witnessed, &cosigned).map_err(|e| CheckpointFault::Store(e.to_string()))?;
+        }
+        Ok(size)
+    }
+
+    /// Rows that a witness has seen, as far as this node was told.
+    pub(super) fn witnessed_size(&self, conn: &Connection) -> rusqlite::Result<Option<u64>> {
+        let note = kept(conn, Kept::Witnessed)?;
+        Ok(note.and_then(|text| open_note(&text, &self.key).ok()).map(|cosigned| cosigned.checkpoint.size))
+    }
+}
+
+fn open_note(text: &str, key: &SigningKey) -> Result<SignedCheckpoint, CheckpointFault> {
+    let note = Note::parse(text).map_err(CheckpointError::from)?;
+    let checkpoint = Checkpoint::open(&note, key.public())?;
+    Ok(SignedCheckpoint { checkpoint, note })
+}

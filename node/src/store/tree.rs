@@ -1,0 +1,123 @@
+//! The Merkle tree in the database: full tiles as rows of `tiles`, everything else from the entries themselves
+//! (docs/format.md, "Tree").
+//!
+//! Only full tiles are stored. They never change, so writing them costs one row per 256 entries; the unfinished tile
+//! of each level is made again from what lies below it.
+
+use piperoll_shared::log::tree::{
+    FullTile, HASH_BYTES, Hash, TILE_LEVELS, TILE_WIDTH, TileSource, TreeBuilder, leaf_hash, perfect_root,
+};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension as _};
+
+/// A tile's key in `tiles`: its level in the highest byte.
+const LEVEL_SHIFT: u32 = 56;
+
+/// Why a tree cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("tile {index} of level {level} is missing")]
+    TileMissing { level: u32, index: u64 },
+    #[error("tile {index} of level {level} is not {TILE_WIDTH} hashes")]
+    TileForm { level: u32, index: u64 },
+    #[error("row {0} is missing")]
+    RowMissing(u64),
+    #[error("the hashes at the right edge do not belong to {0} rows")]
+    Edge(u64),
+}
+
+pub(super) const INSERT_TILE: &str = "INSERT INTO tiles (id, hashes) VALUES (?1, ?2)";
+
+pub(super) fn tile_id(level: u32, index: u64) -> i64 {
+    // Levels are below 8 and indexes below 2^48: no log has 2^56 rows.
+    i64::try_from(u64::from(level) << LEVEL_SHIFT | index).unwrap_or(i64::MAX)
+}
+
+pub(super) fn insert_tile(statement: &mut rusqlite::CachedStatement<'_>, tile: &FullTile) -> rusqlite::Result<()> {
+    statement.execute((tile_id(tile.level, tile.index), tile.to_bytes())).map(|_| ())
+}
+
+/// A stored full tile, as it is.
+pub(super) fn stored_tile(conn: &Connection, level: u32, index: u64) -> Result<Vec<Hash>, TreeError> {
+    let bytes: Vec<u8> = conn
+        .prepare_cached("SELECT hashes FROM tiles WHERE id = ?1")?
+        .query_row([tile_id(level, index)], |row| row.get(0))
+        .optional()?
+        .ok_or(TreeError::TileMissing { level, index })?;
+    let (hashes, rest) = bytes.as_chunks::<HASH_BYTES>();
+    if hashes.len() as u64 != TILE_WIDTH || !rest.is_empty() {
+        return Err(TreeError::TileForm { level, index });
+    }
+    Ok(hashes.to_vec())
+}
+
+/// The leaves of rows `from..to`, from their stored bytes.
+pub(super) fn leaves(conn: &Connection, from: u64, to: u64) -> Result<Vec<Hash>, TreeError> {
+    let mut statement =
+        conn.prepare_cached("SELECT seq, body, mac FROM entries WHERE seq >= ?1 AND seq < ?2 ORDER BY seq")?;
+    let mut rows = statement.query((from, to))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let expected = from + found.len() as u64;
+        if row.get::<_, u64>(0)? != expected {
+            return Err(TreeError::RowMissing(expected));
+        }
+        found.push(leaf_hash(bytes(row, 1)?, bytes(row, 2)?));
+    }
+    let end = from + found.len() as u64;
+    if end < to { Err(TreeError::RowMissing(end)) } else { Ok(found) }
+}
+
+fn bytes<'a>(row: &'a rusqlite::Row<'_>, index: usize) -> rusqlite::Result<&'a [u8]> {
+    Ok(match row.get_ref(index)? {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes,
+        _ => &[],
+    })
+}
+
+/// The tree of one database.
+pub(super) struct StoredTiles<'a>(pub(super) &'a Connection);
+
+impl TileSource for StoredTiles<'_> {
+    type Error = TreeError;
+
+    fn tile(&mut self, level: u32, index: u64, width: u64) -> Result<Vec<Hash>, TreeError> {
+        let first = index * TILE_WIDTH;
+        if width == TILE_WIDTH {
+            return stored_tile(self.0, level, index);
+        }
+        if level == 0 {
+            return leaves(self.0, first, first + width);
+        }
+        (first..first + width).map(|below| Ok(perfect_root(&stored_tile(self.0, level - 1, below)?))).collect()
+    }
+}
+
+/// The builder that goes on behind the first `size` rows.
+pub(super) fn resume(conn: &Connection, size: u64) -> Result<TreeBuilder, TreeError> {
+    let mut edge = Vec::new();
+    let mut tiles = StoredTiles(conn);
+    for level in 0u32.. {
+        let there = size >> (TILE_LEVELS * level);
+        if there == 0 {
+            break;
+        }
+        let width = there % TILE_WIDTH;
+        edge.push(if width == 0 { Vec::new() } else { tiles.tile(level, there / TILE_WIDTH, width)? });
+    }
+    TreeBuilder::resume(size, edge).ok_or(TreeError::Edge(size))
+}
+
+/// Whether the newest full tile is what its rows say.
+pub(super) fn check_last_tile(conn: &Connection, size: u64) -> Result<Result<(), String>, TreeError> {
+    let Some(index) = (size / TILE_WIDTH).checked_sub(1) else { return Ok(Ok(())) };
+    let stored = stored_tile(conn, 0, index)?;
+    let first = index * TILE_WIDTH;
+    let made = leaves(conn, first, first + TILE_WIDTH)?;
+    Ok(match stored.iter().zip(&made).position(|(stored, made)| stored != made) {
+        None => Ok(()),
+        Some(at) => Err(format!("row {} does not fit its place in the tree", first + at as u64)),
+    })
+}

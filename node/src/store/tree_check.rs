@@ -1,0 +1,91 @@
+//! The tree's part of a full check: every tile made again from its rows, and every note that was kept held against
+//! the root of its size.
+
+use piperoll_shared::log::checkpoint::Checkpoint;
+use piperoll_shared::log::note::{Note, SigningKey};
+use piperoll_shared::log::tree::{FullTile, TreeBuilder, leaf_hash};
+use rusqlite::Connection;
+
+use super::signer::{Kept, kept};
+use super::tree::{TreeError, stored_tile};
+
+/// Follows a walk over all rows.
+pub(super) struct TreeCheck {
+    key: Option<SigningKey>,
+    builder: TreeBuilder,
+    /// False from the first missing row on: what stands behind it has no place in a tree that can be made here.
+    whole: bool,
+    full: Vec<FullTile>,
+    notes: Vec<(Kept, Checkpoint)>,
+}
+
+impl TreeCheck {
+    pub(super) fn new(key: Option<SigningKey>) -> Self {
+        Self { key, builder: TreeBuilder::default(), whole: true, full: Vec::new(), notes: Vec::new() }
+    }
+
+    /// Reads the notes before the rows: one that is signed while the check runs belongs to the next check.
+    pub(super) fn begin(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
+        let mut faults = Vec::new();
+        for (which, name) in [(Kept::Signed, "signed"), (Kept::Witnessed, "witnessed")] {
+            let (Some(text), Some(key)) = (kept(conn, which)?, &self.key) else { continue };
+            let opened = Note::parse(&text).map_err(|e| e.to_string());
+            match opened.and_then(|note| Checkpoint::open(&note, key.public()).map_err(|e| e.to_string())) {
+                Ok(checkpoint) => self.notes.push((which, checkpoint)),
+                Err(problem) => faults.push(format!("the {name} checkpoint does not count: {problem}")),
+            }
+        }
+        Ok(faults)
+    }
+
+    /// The next row, as it is stored.
+    pub(super) fn row(&mut self, seq: u64, body: &[u8], mac: &[u8]) -> Vec<String> {
+        self.whole &= seq == self.builder.size();
+        if !self.whole {
+            return Vec::new();
+        }
+        self.builder.push(leaf_hash(body, mac), |tile| self.full.push(tile));
+        let size = self.builder.size();
+        if self.notes.iter().all(|(_, checkpoint)| checkpoint.size != size) {
+            return Vec::new();
+        }
+        let root = self.builder.root();
+        let here = self.notes.extract_if(.., |(_, checkpoint)| checkpoint.size == size);
+        here.filter(|(_, checkpoint)| checkpoint.root != root)
+            .map(|_| format!("the first {size} rows are not those under the signed checkpoint"))
+            .collect()
+    }
+
+    /// Compares the tiles that became full since the last call.
+    pub(super) fn compare_tiles(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
+        let mut faults = Vec::new();
+        for made in self.full.drain(..) {
+            let (level, index) = (made.level, made.index);
+            match stored_tile(conn, level, index) {
+                Ok(stored) if stored == made.hashes => {}
+                Ok(_) => faults.push(format!("tile {index} of level {level} does not fit its rows")),
+                Err(TreeError::Sqlite(error)) => return Err(error),
+                Err(problem) => faults.push(problem.to_string()),
+            }
+        }
+        Ok(faults)
+    }
+
+    /// Notes of sizes that no row reached, and tiles that no row needs.
+    pub(super) fn end(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
+        let size = self.builder.size();
+        let mut faults: Vec<String> = self
+            .notes
+            .drain(..)
+            .filter(|(_, checkpoint)| checkpoint.size > size && self.whole)
+            .map(|(_, checkpoint)| {
+                format!("{} rows were signed and only {size} are here: the end was cut off", checkpoint.size)
+            })
+            .collect();
+        let stored: u64 = conn.query_row("SELECT count(*) FROM tiles WHERE id < 0", [], |row| row.get(0))?;
+        if stored > 0 {
+            faults.push(format!("{stored} tiles stand where no tile can be"));
+        }
+        Ok(faults)
+    }
+}

@@ -1,0 +1,97 @@
+//! Growing a tree row by row, holding only what is not in full tiles yet.
+
+use super::hash::{Hash, empty_root, node_hash};
+use super::{TILE_LEVELS, TILE_WIDTH};
+
+/// A tile that has become full; it never changes again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FullTile {
+    /// 0 for leaves; a tile of level 1 holds the roots of 256 full tiles of level 0, and so on.
+    pub level: u32,
+    pub index: u64,
+    pub hashes: Vec<Hash>,
+}
+
+impl FullTile {
+    /// The bytes that are stored: 256 hashes, one after the other.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.hashes.concat()
+    }
+}
+
+/// The right edge of a growing tree. Cloning it is cheap (a few tiles), so a group of rows can be tried on a copy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TreeBuilder {
+    size: u64,
+    /// The hashes of the unfinished tile of each level, lowest first; each shorter than a full tile.
+    edge: Vec<Vec<Hash>>,
+}
+
+impl TreeBuilder {
+    /// Goes on from a stored tree: `edge` holds the hashes of each level's unfinished tile. `None` when their numbers
+    /// do not belong to `size`.
+    pub fn resume(size: u64, mut edge: Vec<Vec<Hash>>) -> Option<Self> {
+        while edge.last().is_some_and(Vec::is_empty) {
+            edge.pop();
+        }
+        let mut rest = size;
+        for level in 0..8 {
+            let expected = rest % TILE_WIDTH;
+            if edge.get(level).map_or(0, Vec::len) as u64 != expected {
+                return None;
+            }
+            rest /= TILE_WIDTH;
+        }
+        Some(Self { size, edge })
+    }
+
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Adds the next leaf, and hands over every tile that it completes.
+    pub fn push(&mut self, leaf: Hash, mut full: impl FnMut(FullTile)) {
+        self.size += 1;
+        let mut hash = leaf;
+        for level in 0u32.. {
+            let at = level as usize;
+            if self.edge.len() == at {
+                self.edge.push(Vec::with_capacity(TILE_WIDTH as usize));
+            }
+            self.edge[at].push(hash);
+            if (self.edge[at].len() as u64) < TILE_WIDTH {
+                return;
+            }
+            let hashes = std::mem::replace(&mut self.edge[at], Vec::with_capacity(TILE_WIDTH as usize));
+            hash = perfect_root(&hashes);
+            let index = (self.size >> (TILE_LEVELS * (level + 1))) - 1;
+            full(FullTile { level, index, hashes });
+        }
+    }
+
+    /// The root of the tree as it is now.
+    pub fn root(&self) -> Hash {
+        let mut root: Option<Hash> = None;
+        // From the right: within a level the narrow subtrees stand right of the wide ones, and every level stands
+        // right of the one above it.
+        for hashes in &self.edge {
+            let mut end = hashes.len();
+            while end > 0 {
+                let width = 1 << end.trailing_zeros();
+                let subtree = perfect_root(&hashes[end - width..end]);
+                root = Some(root.map_or(subtree, |right| node_hash(&subtree, &right)));
+                end -= width;
+            }
+        }
+        root.unwrap_or_else(empty_root)
+    }
+}
+
+/// The root over a power of two of hashes of one level; of a full tile, it is one hash of the tile above.
+pub fn perfect_root(hashes: &[Hash]) -> Hash {
+    let mut level = hashes.to_vec();
+    while level.len() > 1 {
+        level = level.chunks_exact(2).map(|pair| node_hash(&pair[0], &pair[1])).collect();
+    }
+    level.first().copied().unwrap_or_else(empty_root)
+}

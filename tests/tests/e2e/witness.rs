@@ -1,0 +1,303 @@
+//! The tamper matrix that a mac cannot see, with a witness that remembers: a cut tail, an older copy, a copy that goes
+//! its own way, another database, an edited tile. Each has its verdict, its exit code and its entry.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use piperoll_shared::api::aggregator::Role;
+use piperoll_shared::log::checkpoint::Checkpoint;
+use piperoll_shared::log::note::{Note, VerifyingKey};
+use piperoll_tests::{Cluster, edit, entry};
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+/// A look comes every quarter of a second here; whoever waits longer waits for ever.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn cluster_of(rows: usize) -> Cluster {
+    let cluster = Cluster::witnessed(&["mx1", "mx2"], 250).await;
+    for index in 0..2 {
+        let lines: Vec<String> = (0..rows).map(|n| entry(&format!("u{n}"), "auth.login")).collect();
+        cluster.append(index, &lines).await;
+    }
+    witnessed(&cluster, "mx1").await;
+    witnessed(&cluster, "mx2").await;
+    cluster
+}
+
+/// The node's line in `piperoll nodes`, when `until` holds of it.
+async fn report(cluster: &Cluster, node: &str, until: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let nodes = cluster.get("/api/v1/nodes", Some(&cluster.token)).await.json();
+        let line = nodes["nodes"].as_array().unwrap().iter().find(|n| n["node_id"] == node).unwrap().clone();
+        if until(&line) {
+            return line;
+        }
+        assert!(Instant::now() < deadline, "never so: {line}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Waits until everything that `node` holds is under a cosigned checkpoint.
+async fn witnessed(cluster: &Cluster, node: &str) -> Value {
+    report(cluster, node, |line| line["verdict"] == "ok" && line["unwitnessed"] == 0).await
+}
+
+fn copy_log(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for name in ["log.db", "log.db-wal", "log.json", "log.checkpoint"] {
+        let _ = std::fs::remove_file(to.join(name));
+        if from.join(name).exists() {
+            std::fs::copy(from.join(name), to.join(name)).unwrap();
+        }
+    }
+    let _ = std::fs::remove_file(to.join("log.db-shm"));
+}
+
+fn data(cluster: &Cluster, index: usize) -> PathBuf {
+    cluster.nodes[index].folder.join("data")
+}
+
+/// The verdict stands in the node list, in every answer, in the exit code, in the metrics, and as one entry.
+async fn everything_says(cluster: &Cluster, verdict: &str, words: &str) {
+    let line = report(cluster, "mx1", |line| line["verdict"] == verdict).await;
+    assert!(line["reason"].as_str().unwrap().contains(words), "{line}");
+    assert_eq!(line["status"], "invalid", "{line}");
+    let answer = cluster.page("limit=5").await;
+    assert_eq!(
+        (answer.json()["complete"].clone(), answer.node("mx1")["verdict"].clone()),
+        (json!(false), json!(verdict))
+    );
+    assert_eq!(answer.status_of("mx2"), "ok", "a healthy node is never mislabelled");
+    assert_eq!(cluster.run(&["query", "--json"]).code, 4);
+    assert_eq!(cluster.run(&["nodes"]).code, 4);
+    let metrics = cluster.get("/metrics", None).await.text;
+    assert!(metrics.contains(&format!("node_verdict{{node=\"mx1\",verdict=\"{verdict}\"}} 1")), "{metrics}");
+    let entries =
+        cluster.page("filter=action:audit.witness_verdict%20entity:node/mx1&limit=100&order=desc").await.json();
+    let last = &entries["entries"][0]["entry"];
+    assert_eq!((&last["details"]["verdict"], &last["outcome"]), (&json!(verdict), &json!("failure")), "{last}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_is_signed_cosigned_and_reads_anywhere() {
+    let mut cluster = cluster_of(300).await;
+    let key = cluster.on_node(0, &["checkpoint", "--key"]).stdout;
+    let key = VerifyingKey::parse(key.trim()).unwrap();
+    let run = cluster.on_node(0, &["checkpoint"]);
+    let checkpoint = Checkpoint::open(&Note::parse(&run.stdout).unwrap(), &key).unwrap();
+    assert_eq!(checkpoint.size, 301, "log.started and 300 entries");
+    assert!(checkpoint.origin.starts_with("test/mx1/"));
+    // It comes back cosigned, and the node keeps that; with the daemon down both can still be read.
+    let cosigned = cluster.on_node(0, &["checkpoint", "--witnessed"]);
+    assert_eq!(cosigned.stdout.lines().filter(|line| line.starts_with('\u{2014}')).count(), 2, "{}", cosigned.stderr);
+    cluster.stop(0);
+    let stopped = cluster.on_node(0, &["checkpoint"]);
+    let last = Checkpoint::open(&Note::parse(&stopped.stdout).unwrap(), &key).unwrap();
+    assert_eq!(last.size, 302, "the stop is signed as well");
+    let line = report(&cluster, "mx1", |line| line["verdict"] == "unreachable").await;
+    assert_eq!(line["witnessed"], 301, "what was witnessed is remembered: {line}");
+    // Nobody waits for the witness: without an aggregator, appends go on and are witnessed later.
+    cluster.stop_aggregator();
+    cluster.restart(0).await;
+    cluster.append(0, &[entry("alone", "auth.login")]).await;
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    assert_eq!(witnessed(&cluster, "mx1").await["witnessed"], 304);
+    cluster.verify_all();
+}
+
+/// The last rows are gone, and the file beside the database with them: the mac of every row left still fits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_tail_is_a_rollback() {
+    let mut cluster = cluster_of(20).await;
+    cluster.stop(0);
+    let cut = "DELETE FROM entries WHERE seq >= 15; DELETE FROM ids WHERE seq >= 15";
+    edit(&cluster.database(0), cut);
+    // The node itself sees it, while what it signed is there.
+    let run = cluster.on_node(0, &["verify"]);
+    assert!(run.code == 4 && run.stdout.contains("the end was cut off"), "{}{}", run.stdout, run.stderr);
+    cluster.restart(0).await;
+    let run = cluster.on_node(0, &["append", "--category", "auth", "--action", "auth.login"]);
+    assert!(run.code == 1 && run.stderr.contains("22 rows were signed and only 15 are here"), "{}", run.stderr);
+    cluster.stop(0);
+    // With that removed too, only the witness remembers.
+    edit(&cluster.database(0), "DELETE FROM checkpoints");
+    std::fs::remove_file(data(&cluster, 0).join("log.checkpoint")).unwrap();
+    assert_eq!(cluster.on_node(0, &["verify"]).code, 0, "this is what a mac cannot see");
+    cluster.restart(0).await;
+    everything_says(&cluster, "rollback", "rows were witnessed, and the node now signs only").await;
+
+    // Growing beyond the old size does not make it good again; nor does a restart of the aggregator.
+    let lines: Vec<String> = (0..40).map(|n| entry(&format!("v{n}"), "auth.login")).collect();
+    cluster.append(0, &lines).await;
+    cluster.stop_aggregator();
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    everything_says(&cluster, "rollback", "rows were witnessed").await;
+}
+
+/// An older copy is put back, whole, with everything beside it; then the node goes on from there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_copy_is_found_and_can_be_accepted() {
+    let mut cluster = cluster_of(20).await;
+    cluster.stop(0);
+    let older = cluster.dir.path().join("older");
+    copy_log(&data(&cluster, 0), &older);
+    cluster.restart(0).await;
+    let lines: Vec<String> = (0..30).map(|n| entry(&format!("w{n}"), "auth.login")).collect();
+    cluster.append(0, &lines).await;
+    witnessed(&cluster, "mx1").await;
+    cluster.stop(0);
+    copy_log(&older, &data(&cluster, 0));
+    cluster.restart(0).await;
+    everything_says(&cluster, "rollback", "an older copy was put back").await;
+
+    // Only an admin clears it, naming the generation that is there, with a reason; and that is recorded.
+    let generation = report(&cluster, "mx1", |_| true).await["generation"].as_str().unwrap().to_owned();
+    let accept = |generation: &str, reason: &str| {
+        let reason = ["--reason", reason].map(str::to_owned);
+        let args = ["nodes", "accept", "mx1", "--new-generation", generation].map(str::to_owned);
+        [&args[..], &reason[..]].concat()
+    };
+    let run = |args: Vec<String>| cluster.run(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let auditor = cluster.token("ada", Role::Auditor, None);
+    let body = Some(json!({ "generation": generation, "reason": "restored" }));
+    let refused = cluster.send(reqwest::Method::POST, "/api/v1/nodes/mx1/accept", Some(&auditor), body).await;
+    assert_eq!(refused.status, 403);
+    assert_eq!(run(accept(&"0".repeat(32), "restored")).code, 1, "another generation");
+    assert_eq!(run(accept(&generation, " ")).code, 1, "no reason");
+    let accepted = run(accept(&generation, "disk died, restored from the backup"));
+    assert_eq!(accepted.code, 0, "{}", accepted.stderr);
+    witnessed(&cluster, "mx1").await;
+    assert_eq!(cluster.page("limit=5").await.json()["complete"], true);
+    let entries = cluster.page("filter=action:audit.history_accept%20outcome:success").await.json();
+    assert_eq!(entries["entries"][0]["entry"]["details"]["cleared"], "rollback", "{entries}");
+    assert_eq!(run(accept(&generation, "again")).code, 1, "nothing to accept");
+    let evidence = cluster.aggregator_folder().join("state/witness/mx1.evidence.ndjson");
+    let evidence = std::fs::read_to_string(evidence).unwrap();
+    assert_eq!(evidence.lines().count(), 2, "the conflict and its acceptance are kept: {evidence}");
+}
+
+/// A copy of the database, keys and all, that writes other rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_that_goes_its_own_way_is_a_fork() {
+    let mut cluster = cluster_of(20).await;
+    cluster.stop(0);
+    let clone = cluster.dir.path().join("clone");
+    copy_log(&data(&cluster, 0), &clone);
+    cluster.restart(0).await;
+    cluster.append(0, &[entry("original", "auth.login"), entry("original", "auth.login")]).await;
+    witnessed(&cluster, "mx1").await;
+    cluster.stop(0);
+    copy_log(&clone, &data(&cluster, 0));
+    // While it writes its own rows, nobody looks.
+    cluster.stop_aggregator();
+    cluster.restart(0).await;
+    let lines: Vec<String> = (0..30).map(|n| entry(&format!("forged{n}"), "auth.login")).collect();
+    cluster.append(0, &lines).await;
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    everything_says(&cluster, "fork", "are not the first of the").await;
+}
+
+/// Another database in its place, with the same keys and a generation of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_log_in_the_old_ones_place_is_a_rollback() {
+    let mut cluster = cluster_of(20).await;
+    cluster.stop(0);
+    std::fs::remove_dir_all(data(&cluster, 0)).unwrap();
+    cluster.restart(0).await;
+    everything_says(&cluster, "rollback", "and the node now presents test/mx1/").await;
+}
+
+/// What lies in the database beside the rows: tiles and notes.
+#[tokio::test(flavor = "multi_thread")]
+async fn edited_tiles_and_notes_are_named() {
+    let mut cluster = cluster_of(600).await;
+    let foreign = cluster.on_node(1, &["checkpoint"]).stdout;
+    cluster.stop(0);
+    let database = cluster.database(0);
+    let pristine = cluster.dir.path().join("pristine.db");
+    Connection::open(&database).unwrap().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    std::fs::copy(&database, &pristine).unwrap();
+    assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
+    let foreign = foreign.replace('\'', "''");
+    for (what, sql, words, starts) in [
+        (
+            "a bit of an old tile",
+            "UPDATE tiles SET hashes = CAST(zeroblob(32) || substr(hashes, 33) AS BLOB) WHERE id = 0".to_owned(),
+            "tile 0 of level 0 does not fit",
+            false,
+        ),
+        (
+            "a bit of the newest tile",
+            "UPDATE tiles SET hashes = CAST(substr(hashes, 1, 8160) || zeroblob(32) AS BLOB) WHERE id = 1".to_owned(),
+            "tile 1 of level 0 does not fit",
+            false,
+        ),
+        ("a tile removed", "DELETE FROM tiles WHERE id = 1".to_owned(), "tile 1 of level 0 is missing", false),
+        (
+            "a short tile",
+            "UPDATE tiles SET hashes = substr(hashes, 1, 100) WHERE id = 0".to_owned(),
+            "is not 256 hashes",
+            false,
+        ),
+        (
+            "another node's checkpoint",
+            format!("UPDATE checkpoints SET note = '{foreign}' WHERE kind = 'signed'"),
+            "does not count",
+            false,
+        ),
+        (
+            "a checkpoint's size",
+            "UPDATE checkpoints SET note = replace(note, char(10) || '602' || char(10), char(10) || '601' || char(10))"
+                .to_owned(),
+            "does not count",
+            false,
+        ),
+        ("no checkpoint in the database", "DELETE FROM checkpoints WHERE kind = 'signed'".to_owned(), "", true),
+    ] {
+        edit(&database, &sql);
+        let run = cluster.on_node(0, &["verify", "--json"]);
+        assert_eq!(run.code, if words.is_empty() { 0 } else { 4 }, "{what}: {}{}", run.stdout, run.stderr);
+        assert!(run.stdout.contains(words), "{what}: {}", run.stdout);
+        // It can be read, and takes nothing that would stand on a tree that is not its own.
+        cluster.restart(0).await;
+        let run = cluster.on_node(0, &["append", "--category", "auth", "--action", "auth.login"]);
+        assert_eq!(run.code, i32::from(!starts), "{what}: {}", run.stderr);
+        assert_eq!(cluster.on_node(0, &["query", "user:u1", "--json"]).code, 0, "{what}");
+        cluster.stop(0);
+        for suffix in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{suffix}", database.display()));
+        }
+        std::fs::copy(&pristine, &database).unwrap();
+    }
+}
+
+/// Verified again and again while rows are appended: no false alarm.
+#[tokio::test(flavor = "multi_thread")]
+async fn verifying_a_log_in_use_gives_no_false_alarm() {
+    let cluster = cluster_of(50).await;
+    let until = Instant::now() + Duration::from_secs(8);
+    let writing = async {
+        let mut number = 0;
+        while Instant::now() < until {
+            let lines: Vec<String> = (0..37).map(|n| entry(&format!("u{n}"), &format!("step.{number}"))).collect();
+            cluster.append(0, &lines).await;
+            number += 1;
+        }
+    };
+    let checking = async {
+        while Instant::now() < until {
+            let run = tokio::task::block_in_place(|| cluster.on_node(0, &["verify"]));
+            assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::join!(writing, checking);
+    assert_eq!(witnessed(&cluster, "mx1").await["verdict"], "ok");
+    let entries = cluster.page("filter=action:audit.witness_verdict%20outcome:failure").await.json();
+    assert_eq!(entries["count"], 0, "{entries}");
+}
