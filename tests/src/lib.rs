@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a harness that cannot go on says so by panicking")]
 
+mod answer;
 mod cluster;
 mod proxy;
 
-pub use cluster::{Answer, Cluster, Guard, Member, Run, edit, entry, free_address, piperoll, place};
+pub use answer::{Answer, Run, edit, place};
+pub use cluster::{Cluster, Guard, Member, entry, free_address, piperoll};
 pub use proxy::{BlackHole, Fault, FaultProxy};

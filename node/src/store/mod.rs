@@ -1,7 +1,10 @@
 //! The log on disk. The only room that knows SQLite.
 
 mod check;
+mod direct;
+mod edge;
 mod error;
+mod health;
 mod open;
 mod readers;
 mod scan;
@@ -13,9 +16,7 @@ mod tree;
 mod tree_check;
 mod writer;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use piperoll_shared::api::node::{ScanRequest, VerifyLine};
 use piperoll_shared::log::entry::lifecycle;
@@ -25,20 +26,20 @@ use piperoll_shared::log::note::SigningSeed;
 use piperoll_shared::log::seal::{KeyRing, Origin};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::{Hash, TreeReader, consistency_proof};
-use piperoll_shared::net::clock::{Clock, SystemClock};
-use rusqlite::Connection;
+use piperoll_shared::net::clock::Clock;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
 pub use check::Check;
+pub use direct::{DirectLog, append_directly};
 pub use error::{AppendError, OpenError, ReadError};
+pub use health::Health;
 pub use open::LogDir;
 pub use scan::{Batch, Extent, Scan, StoredRow};
 pub use signer::{CheckpointFault, Kept, SignedCheckpoint};
 pub use tree::TreeError;
 pub use writer::{Appended, Draft, parse_draft};
 
-use open::CopyAside;
 use readers::Readers;
 use writer::{Job, Writer};
 
@@ -58,98 +59,6 @@ impl LogKeys {
     pub fn origin(&self, generation: Generation) -> String {
         let (cluster, node_id) = (self.ring.cluster().clone(), self.ring.node_id().clone());
         Origin { cluster, node_id, generation }.to_text()
-    }
-}
-
-/// A fault that may pass by itself is reported for this long after the last attempt: callers who wait for health
-/// before they try again would otherwise wait for ever.
-const PASSING_FAULT_LASTS: Duration = Duration::from_secs(15);
-
-/// What the writer and the readers know about the log's condition.
-#[derive(Debug, Default)]
-pub struct Health {
-    /// The next seq, that is the number of rows ever written.
-    next_seq: AtomicU64,
-    /// What `next_seq` will be when the commit under way succeeds.
-    claimed_seq: AtomicU64,
-    /// Rows under the newest checkpoint, and under the newest that came back cosigned; none while 0.
-    signed_size: AtomicU64,
-    witnessed_size: AtomicU64,
-    /// Duration of the last group commit.
-    pub commit_micros: AtomicU64,
-    write_fault: Mutex<Option<String>>,
-    /// Why the last commit failed, until one succeeds: a full disk may get room again.
-    passing_fault: Mutex<Option<(Instant, String)>>,
-    read_fault: Mutex<Option<String>>,
-}
-
-impl Health {
-    fn publish_head(&self, next_seq: u64) {
-        self.claim(next_seq);
-        self.next_seq.store(next_seq, Ordering::Release);
-    }
-
-    fn claim(&self, next_seq: u64) {
-        self.claimed_seq.store(next_seq, Ordering::Release);
-    }
-
-    fn publish_signed(&self, size: Option<u64>) {
-        self.signed_size.store(size.unwrap_or_default(), Ordering::Release);
-    }
-
-    fn publish_witnessed(&self, size: Option<u64>) {
-        self.witnessed_size.store(size.unwrap_or_default(), Ordering::Release);
-    }
-
-    /// Rows under the newest checkpoint.
-    pub fn signed_size(&self) -> u64 {
-        self.signed_size.load(Ordering::Acquire)
-    }
-
-    /// Rows that a witness has seen, as far as it told this node.
-    pub fn witnessed_size(&self) -> u64 {
-        self.witnessed_size.load(Ordering::Acquire)
-    }
-
-    /// No row of the writer's stands at this seq or above, at the moment of asking.
-    fn claimed(&self) -> u64 {
-        self.claimed_seq.load(Ordering::Acquire)
-    }
-
-    pub fn head(&self) -> Option<u64> {
-        self.next_seq.load(Ordering::Acquire).checked_sub(1)
-    }
-
-    /// Why appends are refused; stays until a restart.
-    pub fn write_fault(&self) -> Option<String> {
-        self.write_fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Why an append would fail at the moment, for good or until something changes.
-    pub fn append_fault(&self) -> Option<String> {
-        self.write_fault().or_else(|| {
-            let passing = self.passing_fault.lock().unwrap_or_else(PoisonError::into_inner);
-            passing.as_ref().filter(|(since, _)| since.elapsed() < PASSING_FAULT_LASTS).map(|(_, fault)| fault.clone())
-        })
-    }
-
-    fn set_passing_fault(&self, fault: Option<String>) {
-        *self.passing_fault.lock().unwrap_or_else(PoisonError::into_inner) = fault.map(|f| (Instant::now(), f));
-    }
-
-    /// Why what is read from the file cannot be taken for the whole log.
-    pub fn read_fault(&self) -> Option<String> {
-        self.read_fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn refuse_writes(&self, fault: String) {
-        tracing::error!(%fault, "the log refuses appends");
-        self.write_fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
-    }
-
-    fn distrust(&self, fault: String) {
-        self.read_fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| fault.clone());
-        self.refuse_writes(fault);
     }
 }
 
@@ -381,75 +290,4 @@ fn record_start(writer: &mut Writer, last_stop: Option<bool>) {
 
 fn parse_filter(request: &ScanRequest, now: Timestamp) -> Result<Filter, ReadError> {
     Filter::parse(&request.filter, now).map_err(|e| ReadError::Filter(e.to_string()))
-}
-
-/// A log read straight from its directory, without a daemon.
-pub struct DirectLog {
-    conn: Connection,
-    keys: LogKeys,
-    generation: Generation,
-    _copy: Option<CopyAside>,
-}
-
-impl DirectLog {
-    pub fn open(dir: &LogDir, keys: LogKeys) -> Result<Self, OpenError> {
-        let opened = dir.open_reader(keys.ring.cluster(), keys.ring.node_id())?;
-        Ok(Self { conn: opened.conn, keys, generation: opened.generation, _copy: opened.copy })
-    }
-
-    pub fn generation(&self) -> Generation {
-        self.generation
-    }
-
-    pub fn extent(&self) -> Result<Extent, ReadError> {
-        Ok(scan::extent(&self.conn)?)
-    }
-
-    pub fn scan(&self, request: &ScanRequest) -> Result<Scan, ReadError> {
-        let head = self.extent()?.head_seq;
-        let filter = parse_filter(request, SystemClock.now())?;
-        Scan::plan(&self.conn, request, filter, head, self.keys.ring.clone(), self.generation)
-    }
-
-    pub fn next_batch(&self, scan: &mut Scan) -> Result<Batch, ReadError> {
-        scan.next_batch(&self.conn)
-    }
-
-    pub fn check(&self) -> Result<Check, ReadError> {
-        Ok(Check::new(&self.keys, self.generation, self.extent()?.head_seq))
-    }
-
-    pub fn check_step(&self, check: &mut Check) -> Result<Vec<VerifyLine>, ReadError> {
-        Ok(check.step(&self.conn)?)
-    }
-
-    /// A note as it was kept last, whoever signed it.
-    pub fn kept_note(&self, kept: Kept) -> Result<Option<String>, ReadError> {
-        Ok(signer::kept(&self.conn, kept)?)
-    }
-
-    /// What is wrong with the schema, in words.
-    pub fn schema_fault(&self) -> Option<String> {
-        let differences = schema::differences(&self.conn).unwrap_or_default();
-        (!differences.is_empty()).then(|| format!("the database's schema is not ours: {}", differences.join("; ")))
-    }
-}
-
-/// Appends straight to a directory whose daemon is down, holding the writer's lock for that long.
-pub fn append_directly(
-    dir: &LogDir,
-    keys: &LogKeys,
-    clock: Arc<dyn Clock>,
-    drafts: Vec<Draft>,
-) -> Result<Vec<Result<Appended, AppendError>>, OpenError> {
-    let OpenWriter { mut writer, generation, health, lock, .. } = open_writer(dir, keys, clock)?;
-    let count = drafts.len();
-    let results = writer.append(drafts).unwrap_or_else(|error| vec![Err(error); count]);
-    let io = |source| OpenError::Io { path: dir.path().to_owned(), source };
-    if health.head().is_some() {
-        dir.write_marker(keys.ring.cluster(), keys.ring.node_id(), generation).map_err(io)?;
-    }
-    drop(writer);
-    drop(lock);
-    Ok(results)
 }

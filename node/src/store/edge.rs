@@ -1,0 +1,105 @@
+//! The right edge of a log at its start: the last row, the tree, and what was signed before.
+
+use piperoll_shared::log::entry::{NODE_CATEGORY, Prefix};
+use piperoll_shared::log::note::KeyKind;
+use piperoll_shared::log::tree::TreeBuilder;
+use piperoll_shared::log::verify::{Integrity, RowChecker};
+use piperoll_shared::log::view::EntryView;
+
+use super::scan::{SEQ_MAX, StoredRow, read_row};
+use super::signer::Signer;
+use super::transaction::End;
+use super::tree::{self, TreeError};
+use super::writer::Writer;
+use super::{LogKeys, schema};
+
+/// Rows looked back over to find out whether the last stop was clean.
+const LOOK_BACK_ROWS: u32 = 10_000;
+
+impl Writer {
+    /// Recomputes the right edge of the tree and holds the log against what was signed before. What does not fit is a
+    /// reason to take nothing more, not one to stop reading.
+    pub(super) fn read_tree(&mut self, keys: &LogKeys) {
+        match self.checked_tree(keys) {
+            Ok((tree, signer)) => {
+                self.health.publish_signed(signer.newest().map(|signed| signed.checkpoint.size));
+                self.health.publish_witnessed(signer.witnessed_size(&self.conn).ok().flatten());
+                (self.tree, self.signer) = (tree, Some(signer));
+            }
+            Err(fault) => self.health.refuse_writes(format!(
+                "{fault}; run `piperoll node verify`, keep the file as evidence, and begin a new generation"
+            )),
+        }
+    }
+
+    fn checked_tree(&self, keys: &LogKeys) -> Result<(TreeBuilder, Signer), String> {
+        let words = |error: TreeError| format!("the tree cannot be read: {error}");
+        let origin = keys.origin(self.generation);
+        let key = keys.checkpoint.named(&origin, KeyKind::Log).ok_or_else(|| format!("{origin:?} cannot sign"))?;
+        let signer = Signer::open(&self.conn, &self.dir, key).map_err(|e| e.to_string())?;
+        let size = self.end.next_seq;
+        signer.check(&self.conn, size).map_err(words)??;
+        tree::check_last_tile(&self.conn, size).map_err(words)??;
+        Ok((tree::resume(&self.conn, size).map_err(words)?, signer))
+    }
+
+    /// Finds the position behind the last row, as that row's signed bytes say it. A log whose schema or last row
+    /// is not what it should be is read, but not added to: new rows on top of tampered ones would look like an
+    /// endorsement.
+    pub(super) fn read_edge(&mut self) -> rusqlite::Result<()> {
+        let differences = schema::differences(&self.conn)?;
+        if !differences.is_empty() {
+            self.health.distrust(format!("the database's schema is not ours: {}", differences.join("; ")));
+        }
+        let Some(row) = self.newest_rows(1)?.pop() else { return Ok(()) };
+        self.end.next_seq = row.seq + 1;
+        match (row.checked.integrity, Prefix::parse(&row.body)) {
+            (Integrity::Ok, Some(prefix)) => {
+                self.end = End { next_seq: prefix.seq + 1, era: prefix.era, last: prefix.timestamp };
+            }
+            _ => self.health.refuse_writes(format!(
+                "the last row ({}) cannot be built upon: {}; run `piperoll node verify`, keep the file as evidence, and begin a new generation",
+                row.seq,
+                row.checked.reason.unwrap_or("its first fields cannot be read"),
+            )),
+        }
+        Ok(())
+    }
+
+    /// Rows from the newest backwards, checked.
+    fn newest_rows(&self, count: u32) -> rusqlite::Result<Vec<StoredRow>> {
+        let mut checker = RowChecker::new(self.ring.clone(), self.generation);
+        let mut statement = self.conn.prepare(
+            "SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq BETWEEN 0 AND ?1 ORDER BY seq DESC LIMIT ?2",
+        )?;
+        let mut rows = statement.query((SEQ_MAX, count))?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(read_row(row, &mut checker)?);
+        }
+        Ok(found)
+    }
+
+    /// Whether the newest entry that a daemon wrote is its `log.stopped`; `None` for a new log. Fields are read
+    /// from checked rows, so that nothing an application may say can pass for the node's word.
+    pub(super) fn last_stop(&self) -> rusqlite::Result<Option<bool>> {
+        if self.end.next_seq == 0 {
+            return Ok(None);
+        }
+        for row in self.newest_rows(LOOK_BACK_ROWS)? {
+            let Some(view) = EntryView::parse(&row.body).filter(|_| row.checked.integrity == Integrity::Ok) else {
+                return Ok(Some(false));
+            };
+            // Entries appended straight to the directory while the daemon was down say nothing about it, nor do
+            // the node's notes about those.
+            let (via, category) = (view.via.as_ref(), view.category.as_deref());
+            let direct = via == "cli" || via == "import";
+            let note = via == "node" && category == Some("audit");
+            if !direct && !note {
+                let own = via == "node" && category == Some(NODE_CATEGORY);
+                return Ok(Some(own && view.action.as_deref() == Some("log.stopped")));
+            }
+        }
+        Ok(Some(false))
+    }
+}

@@ -1,0 +1,97 @@
+//! What the writer, the readers and everybody who asks know about the log's condition.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A fault that may pass by itself is reported for this long after the last attempt: callers who wait for health
+/// before they try again would otherwise wait for ever.
+const PASSING_FAULT_LASTS: Duration = Duration::from_secs(15);
+
+/// What the writer and the readers know about the log's condition.
+#[derive(Debug, Default)]
+pub struct Health {
+    /// The next seq, that is the number of rows ever written.
+    next_seq: AtomicU64,
+    /// What `next_seq` will be when the commit under way succeeds.
+    claimed_seq: AtomicU64,
+    /// Rows under the newest checkpoint, and under the newest that came back cosigned; none while 0.
+    signed_size: AtomicU64,
+    witnessed_size: AtomicU64,
+    /// Duration of the last group commit.
+    pub commit_micros: AtomicU64,
+    write_fault: Mutex<Option<String>>,
+    /// Why the last commit failed, until one succeeds: a full disk may get room again.
+    passing_fault: Mutex<Option<(Instant, String)>>,
+    read_fault: Mutex<Option<String>>,
+}
+
+impl Health {
+    pub(super) fn publish_head(&self, next_seq: u64) {
+        self.claim(next_seq);
+        self.next_seq.store(next_seq, Ordering::Release);
+    }
+
+    pub(super) fn claim(&self, next_seq: u64) {
+        self.claimed_seq.store(next_seq, Ordering::Release);
+    }
+
+    pub(super) fn publish_signed(&self, size: Option<u64>) {
+        self.signed_size.store(size.unwrap_or_default(), Ordering::Release);
+    }
+
+    pub(super) fn publish_witnessed(&self, size: Option<u64>) {
+        self.witnessed_size.store(size.unwrap_or_default(), Ordering::Release);
+    }
+
+    /// Rows under the newest checkpoint.
+    pub fn signed_size(&self) -> u64 {
+        self.signed_size.load(Ordering::Acquire)
+    }
+
+    /// Rows that a witness has seen, as far as it told this node.
+    pub fn witnessed_size(&self) -> u64 {
+        self.witnessed_size.load(Ordering::Acquire)
+    }
+
+    /// No row of the writer's stands at this seq or above, at the moment of asking.
+    pub(super) fn claimed(&self) -> u64 {
+        self.claimed_seq.load(Ordering::Acquire)
+    }
+
+    pub fn head(&self) -> Option<u64> {
+        self.next_seq.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    /// Why appends are refused; stays until a restart.
+    pub fn write_fault(&self) -> Option<String> {
+        self.write_fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why an append would fail at the moment, for good or until something changes.
+    pub fn append_fault(&self) -> Option<String> {
+        self.write_fault().or_else(|| {
+            let passing = self.passing_fault.lock().unwrap_or_else(PoisonError::into_inner);
+            passing.as_ref().filter(|(since, _)| since.elapsed() < PASSING_FAULT_LASTS).map(|(_, fault)| fault.clone())
+        })
+    }
+
+    pub(super) fn set_passing_fault(&self, fault: Option<String>) {
+        *self.passing_fault.lock().unwrap_or_else(PoisonError::into_inner) = fault.map(|f| (Instant::now(), f));
+    }
+
+    /// Why what is read from the file cannot be taken for the whole log.
+    pub fn read_fault(&self) -> Option<String> {
+        self.read_fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn refuse_writes(&self, fault: String) {
+        tracing::error!(%fault, "the log refuses appends");
+        self.write_fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
+    }
+
+    pub(super) fn distrust(&self, fault: String) {
+        self.read_fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| fault.clone());
+        self.refuse_writes(fault);
+    }
+}
