@@ -25,9 +25,18 @@ const PAGES: usize = 200;
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    // `cargo bench … -- append` or `-- read` runs one half.
+    let wanted = |half: &str| {
+        let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+        asked.is_empty() || asked.iter().any(|arg| arg == half)
+    };
     runtime.block_on(async {
-        append().await;
-        read().await;
+        if wanted("append") {
+            append().await;
+        }
+        if wanted("read") {
+            read().await;
+        }
     });
 }
 

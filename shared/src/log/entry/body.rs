@@ -36,7 +36,9 @@ pub struct Stamp<'a> {
 
 /// Writes the bytes that are signed, stored, sent and exported (docs/format.md, "Body").
 pub fn write_body(stamp: &Stamp<'_>, caller: &CallerEntry) -> Result<String, EntryError> {
-    let mut body = String::with_capacity(256 + caller.fields.len() + caller.redacted.len());
+    let mut body = String::with_capacity(320 + caller.fields.len() + caller.redacted.len());
+    let mut salt = [0; 32];
+    let _ = hex::encode_to_slice(stamp.salt, &mut salt);
     // Writing to a String cannot fail.
     let _ = write!(
         body,
@@ -46,7 +48,7 @@ pub fn write_body(stamp: &Stamp<'_>, caller: &CallerEntry) -> Result<String, Ent
         stamp.generation,
         stamp.seq,
         stamp.era,
-        hex::encode(stamp.salt),
+        std::str::from_utf8(&salt).unwrap_or_default(),
         stamp.timestamp,
         stamp.id
     );
