@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use piperoll_shared::api::aggregator::{Envelope, NodeReport, Status};
-use piperoll_shared::api::node::{Position, ScanRequest};
+use piperoll_shared::api::node::ScanRequest;
 use piperoll_shared::log::cursor::{Cursor, Head, Incomplete, Snapshot};
 use piperoll_shared::log::ids::{Generation, NodeId};
-use piperoll_shared::log::order::{Key, Order};
+use piperoll_shared::log::order::{Key, Order, Position};
 use piperoll_shared::log::time::Timestamp;
 
 use super::config::Life;
 use super::member::Member;
+use super::proving::Proof;
 use super::query::Query;
 use super::read::Tally;
 use super::witness::Standing;
@@ -53,6 +54,7 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
         from_seq: None,
         head: None,
         generation: None,
+        prove: None,
     };
     if let Some(cursor) = &query.cursor {
         if let Some(lost) = cursor.incomplete.iter().find(|lost| &lost.node_id == id) {
@@ -154,7 +156,12 @@ impl Part {
             node_id: self.member.node.id.to_string(),
             generation: self.generation.map(|g| g.to_string()),
             status: self.status,
-            proven: false,
+            proven: self.tally.proof == Proof::Whole,
+            unproven: match &self.tally.proof {
+                Proof::Whole => None,
+                Proof::Not(words) => Some(words.clone()),
+            },
+            rows_witnessed: self.tally.witnessed,
             verdict: self.verdict(&standing).to_owned(),
             witnessed: standing.size,
             witnessed_at: standing.seen.map(|seen| seen.to_text()),
@@ -202,8 +209,11 @@ pub(crate) fn envelope(
     let expected = parts.iter().filter(|part| part.status != Status::Excluded).count();
     let answered = parts.iter().filter(|part| part.status == Status::Ok).count();
     let nodes: Vec<NodeReport> = parts.iter().map(|part| part.report(rows_of(&part.member.node.id))).collect();
+    let proven = answered > 0 && answered == expected && nodes.iter().all(NodeReport::is_proven);
     Envelope {
         complete: answered == expected,
+        proven,
+        completeness: completeness(&nodes, proven),
         complete_through: complete_through(parts, query, through).map(|t| t.to_text()),
         order_uncertainty_ms: order_uncertainty(parts),
         expected,
@@ -214,6 +224,35 @@ pub(crate) fn envelope(
         from: query.from.to_text(),
         to: query.to.to_text(),
     }
+}
+
+/// What the answer proves beyond the signatures of its rows, in words.
+fn completeness(nodes: &[NodeReport], proven: bool) -> String {
+    if proven {
+        let newer: u64 = nodes.iter().map(|node| node.verified - node.rows_witnessed.min(node.verified)).sum();
+        return match newer {
+            0 => "proven whole: no row of this range is missing".to_owned(),
+            1 => "proven whole up to the last cosigned checkpoints; 1 row is newer and authenticated only".to_owned(),
+            n => format!("proven whole up to the last cosigned checkpoints; {n} rows are newer and authenticated only"),
+        };
+    }
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for node in nodes.iter().filter(|node| !node.is_proven()) {
+        let reason = match (&node.unproven, node.status) {
+            (Some(words), Status::Ok | Status::Invalid) => words.as_str(),
+            _ => "did not answer in full",
+        };
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, names)) => names.push(&node.node_id),
+            None => reasons.push((reason, vec![&node.node_id])),
+        }
+    }
+    let all = reasons.len() == 1 && nodes.iter().all(|node| !node.is_proven());
+    let words: Vec<String> = reasons
+        .into_iter()
+        .map(|(reason, names)| if all { reason.to_owned() } else { format!("{}: {reason}", names.join(", ")) })
+        .collect();
+    format!("authentic, completeness not proven ({})", words.join("; "))
 }
 
 /// In the order asked for, nothing up to this time is missing: the end of the answer, or the point where the

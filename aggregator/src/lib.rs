@@ -10,6 +10,7 @@ mod member;
 mod merge;
 mod metrics;
 mod page;
+mod proving;
 mod query;
 mod read;
 mod stream;

@@ -101,6 +101,7 @@ async fn answer(member: Arc<Member>, request: ScanRequest, limits: super::config
             Err(failure) => break Some(failure),
         }
     };
+    rows.extend(reader.rest());
     let mut part = Part::asked(&member, started);
     part.generation = Some(reader.head.generation);
     part.head_seq = reader.head.head_seq;
@@ -159,6 +160,7 @@ fn settle(mut part: Part, has_more_here: bool, rows: &[PlacedRow]) -> Part {
     tally.unknown_key = count(Integrity::UnknownKey);
     tally.rows = mine().count().try_into().unwrap_or(0);
     tally.verified = count(Integrity::Ok);
+    tally.witnessed = mine().filter(|row| row.witnessed).count().try_into().unwrap_or(0);
     let broke_off_later = has_more_here && matches!(part.status, Status::Incomplete | Status::Timeout | Status::Error);
     if broke_off_later || matches!(part.status, Status::Ok | Status::Invalid) {
         (part.status, part.reason) = conclude(&tally, true, None);

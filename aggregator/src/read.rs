@@ -1,5 +1,6 @@
 //! Reading one node: frames in, checked rows out, and at the end a verdict in words.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -8,14 +9,17 @@ use hyper::Method;
 use hyper::body::Incoming;
 use piperoll_shared::api::aggregator::Status;
 use piperoll_shared::api::frame::{EntryFrame, Frame, decode};
-use piperoll_shared::api::node::{ScanRequest, StreamHead, peer_path};
-use piperoll_shared::log::order::{Key, Order};
+use piperoll_shared::api::node::{ScanRequest, StreamEnd, StreamHead, peer_path};
+use piperoll_shared::log::completeness::Place;
+use piperoll_shared::log::order::{Key, Order, Position};
 use piperoll_shared::log::row::{FoundAt, Row};
+use piperoll_shared::log::tree::RangeProof;
 use piperoll_shared::log::verify::{Claim, Integrity, RowChecker};
 
 use super::config::Limits;
 use super::link::{Failure, Lane};
 use super::member::Member;
+use super::proving::{Proof, Proving};
 
 /// A row with its place in the timeline.
 #[derive(Debug, Clone)]
@@ -24,6 +28,7 @@ pub(crate) struct PlacedRow {
     pub(crate) body: Bytes,
     pub(crate) mac: Bytes,
     pub(crate) integrity: Integrity,
+    pub(crate) witnessed: bool,
     pub(crate) reason: Option<&'static str>,
 }
 
@@ -34,6 +39,7 @@ impl PlacedRow {
             body: self.body.as_ref().into(),
             mac: self.mac.as_ref().into(),
             integrity: self.integrity,
+            witnessed: self.witnessed,
             reason: self.reason.map(Into::into),
             found_at: (self.integrity != Integrity::Ok).then_some(found),
         }
@@ -53,6 +59,9 @@ pub(crate) struct NodeReader {
     /// The last row's place, and its seq and era for gaps.
     last: Option<Key>,
     last_era: Option<u32>,
+    /// What was witnessed of the node, to be proven; none when nothing was.
+    proving: Option<Proving>,
+    ready: VecDeque<PlacedRow>,
     pub(crate) tally: Tally,
 }
 
@@ -63,6 +72,8 @@ pub(crate) struct Tally {
     pub(crate) verified: u64,
     pub(crate) invalid: u64,
     pub(crate) unknown_key: u64,
+    pub(crate) witnessed: u64,
+    pub(crate) proof: Proof,
     /// In words: gaps, rows out of order, what the node itself found.
     pub(crate) faults: Vec<String>,
     pub(crate) more: bool,
@@ -80,7 +91,9 @@ impl NodeReader {
         limits: &Limits,
         lane: Lane,
     ) -> Result<Self, Failure> {
-        let body = Bytes::from(serde_json::to_vec(request).unwrap_or_default());
+        let pinned = member.witness.pinned();
+        let request = ScanRequest { prove: pinned.as_ref().map(|pinned| pinned.size), ..request.clone() };
+        let body = Bytes::from(serde_json::to_vec(&request).unwrap_or_default());
         let asked = Instant::now();
         let response = member.link.request(lane, Method::POST, peer_path::SCAN, body, limits.first_row).await?;
         let mut body = response.into_body();
@@ -94,6 +107,8 @@ impl NodeReader {
             return Err(Failure::Error(format!("the node says it is {}/{}", head.cluster, head.node_id)));
         }
         member.seen();
+        let pinned = pinned.filter(|pinned| pinned.generation == head.generation);
+        let proving = pinned.map(|pinned| Proving::new(pinned, &request, head.head_seq));
         Ok(Self {
             body,
             buffer,
@@ -106,30 +121,87 @@ impl NodeReader {
             unfiltered: request.filter.is_empty(),
             last: None,
             last_era: None,
+            proving,
+            ready: VecDeque::new(),
         })
     }
 
     /// The next row; `None` after the node's end record. Time counts only while waiting for the network.
     pub(crate) async fn next(&mut self) -> Result<Option<PlacedRow>, Failure> {
-        if self.tally.ended {
-            return Ok(None);
-        }
         loop {
+            if let Some(row) = self.ready.pop_front() {
+                return Ok(Some(row));
+            }
+            if self.tally.ended {
+                return Ok(None);
+            }
             match next_frame(&mut self.body, &mut self.buffer, self.idle).await? {
-                Some(Frame::Entry(entry)) => return Ok(Some(self.place(entry))),
-                Some(Frame::Progress(_)) => {}
-                Some(Frame::End(end)) => {
-                    self.tally.ended = true;
-                    self.tally.more = end.more;
-                    for fault in end.faults {
-                        self.fault(fault);
-                    }
-                    return Ok(None);
-                }
+                Some(Frame::Entry(entry)) => self.entry(entry),
+                Some(Frame::Border(entry)) => self.border(&entry),
+                Some(Frame::Proof(proof)) => self.proof(&proof),
+                Some(Frame::Progress(_)) => self.release(),
+                Some(Frame::End(end)) => self.end(end),
                 Some(Frame::Head(_)) => return Err(Failure::Error("a second beginning inside the stream".to_owned())),
                 None => return Err(Failure::Broken("the stream ended without its end record".to_owned())),
             }
         }
+    }
+
+    /// Rows that came before a failure and still waited for their proof.
+    pub(crate) fn rest(&mut self) -> impl Iterator<Item = PlacedRow> {
+        let waiting = self.proving.as_mut().map(|proving| proving.release().0).unwrap_or_default();
+        std::mem::take(&mut self.ready).into_iter().chain(waiting)
+    }
+
+    fn entry(&mut self, entry: EntryFrame) {
+        let (row, era) = self.place(entry);
+        match &mut self.proving {
+            Some(proving) => proving.row(row, era),
+            None => self.ready.push_back(row),
+        }
+    }
+
+    fn border(&mut self, entry: &EntryFrame) {
+        let checked = self.checker.check(&claim(entry));
+        if let (Some(proving), Some(era)) =
+            (&mut self.proving, checked.era.filter(|_| checked.integrity == Integrity::Ok))
+        {
+            let place = Place { seq: entry.seq, era, timestamp: entry.timestamp };
+            proving.border(place, &entry.body, &entry.mac);
+        }
+    }
+
+    fn proof(&mut self, proof: &RangeProof) {
+        let Some(proving) = &mut self.proving else { return };
+        if let Err(words) = proving.prove(proof) {
+            self.fault(words);
+        }
+        self.release();
+    }
+
+    fn release(&mut self) {
+        let Some(proving) = &mut self.proving else { return };
+        let (rows, fault) = proving.release();
+        self.tally.witnessed += rows.iter().filter(|row| row.witnessed).count() as u64;
+        self.ready.extend(rows);
+        if let Some(words) = fault {
+            self.fault(words);
+        }
+    }
+
+    fn end(&mut self, end: StreamEnd) {
+        self.release();
+        self.tally.ended = true;
+        self.tally.more = end.more;
+        for fault in end.faults {
+            self.fault(fault);
+        }
+        let last = self.last.as_ref().filter(|_| end.more);
+        let last = last.map(|key| Position { timestamp: key.timestamp, seq: key.seq });
+        self.tally.proof = match &mut self.proving {
+            Some(proving) => proving.conclude(last),
+            None => Proof::Not("nothing of this log was witnessed yet".to_owned()),
+        };
     }
 
     fn fault(&mut self, words: String) {
@@ -140,15 +212,9 @@ impl NodeReader {
 
     /// Checks the row and gives it its place: a sound row's own time, otherwise the place that the node gives it.
     /// A row behind its turn gets the time of the row in front of it, so that the merge sees rows in order.
-    fn place(&mut self, entry: EntryFrame) -> PlacedRow {
-        let claim = Claim {
-            seq: entry.seq,
-            timestamp: entry.timestamp,
-            epoch: entry.epoch,
-            mac: &entry.mac,
-            body: &entry.body,
-        };
-        let checked = self.checker.check(&claim);
+    /// Also the row's era, when its signature fits.
+    fn place(&mut self, entry: EntryFrame) -> (PlacedRow, Option<u32>) {
+        let checked = self.checker.check(&claim(&entry));
         self.tally.rows += 1;
         match checked.integrity {
             Integrity::Ok | Integrity::Erased => self.tally.verified += 1,
@@ -178,8 +244,16 @@ impl NodeReader {
         }
         self.last_era = checked.era.or(self.last_era);
         self.last = Some(key.clone());
-        PlacedRow { key, body: entry.body, mac: entry.mac, integrity: checked.integrity, reason: checked.reason }
+        let EntryFrame { body, mac, .. } = entry;
+        let era = checked.era.filter(|_| checked.integrity == Integrity::Ok);
+        let (integrity, reason) = (checked.integrity, checked.reason);
+        (PlacedRow { key, body, mac, integrity, witnessed: false, reason }, era)
     }
+}
+
+fn claim(entry: &EntryFrame) -> Claim<'_> {
+    let EntryFrame { seq, timestamp, epoch, mac, body, .. } = entry;
+    Claim { seq: *seq, timestamp: *timestamp, epoch: *epoch, mac, body }
 }
 
 /// Waits for one complete frame. Single bytes that trickle in do not extend the wait.

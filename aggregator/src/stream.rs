@@ -66,6 +66,7 @@ struct Counts {
     verified: u64,
     invalid: u64,
     unknown_key: u64,
+    witnessed: u64,
 }
 
 /// A stream whose nodes have all begun or failed; nothing is sent yet.
@@ -136,7 +137,7 @@ impl Stream {
         while emitted < limit {
             let Some(index) = merge.take() else { break };
             let Some(row) = self.feeds[index].rows.pop_front() else { break };
-            self.feeds[index].emitted.add(row.integrity);
+            self.feeds[index].emitted.add(&row);
             emitted += 1;
             writer.row(&row, emitted).await?;
             last = Some(row.key);
@@ -232,16 +233,17 @@ impl Feed {
         if !self.began {
             return;
         }
-        let Counts { rows, verified, invalid, unknown_key } = self.emitted;
-        self.part.tally = Tally { rows, verified, invalid, unknown_key, ..self.part.tally.clone() };
+        let Counts { rows, verified, invalid, unknown_key, witnessed } = self.emitted;
+        self.part.tally = Tally { rows, verified, invalid, unknown_key, witnessed, ..self.part.tally.clone() };
         (self.part.status, self.part.reason) = conclude(&self.part.tally, true, self.failure.as_ref());
     }
 }
 
 impl Counts {
-    fn add(&mut self, integrity: Integrity) {
+    fn add(&mut self, row: &PlacedRow) {
         self.rows += 1;
-        match integrity {
+        self.witnessed += u64::from(row.witnessed);
+        match row.integrity {
             Integrity::Ok | Integrity::Erased => self.verified += 1,
             Integrity::UnknownKey => self.unknown_key += 1,
             Integrity::Violation => self.invalid += 1,
@@ -269,6 +271,7 @@ async fn pump(mut reader: NodeReader, send: mpsc::Sender<Message>) {
             Err(failure) => break Some(failure),
         }
     };
+    rows.extend(reader.rest());
     if !rows.is_empty() && send.send(Message::Rows(rows)).await.is_err() {
         return;
     }

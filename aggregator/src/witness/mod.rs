@@ -24,6 +24,7 @@ use super::api::App;
 use super::config::Life;
 use super::link::Failure;
 use super::member::Member;
+use super::proving::Pinned;
 use judge::{Judgement, judge};
 use memory::{Alarm, Evidence, Memory, Pin, Remembered};
 
@@ -65,6 +66,8 @@ pub(crate) struct Watch {
 
 struct State {
     remembered: Remembered,
+    /// What `remembered.pin` says, opened.
+    pinned: Option<Checkpoint>,
     /// Why the last look told nothing new.
     trouble: Option<(&'static str, String)>,
     looked: bool,
@@ -88,9 +91,27 @@ impl Watch {
         cosigner: &SigningKey,
     ) -> std::io::Result<Self> {
         let (memory, remembered) = Memory::open(state_dir, &member.id)?;
-        let state = Mutex::new(State { remembered, trouble: None, looked: false });
+        let state = Mutex::new(State { remembered, pinned: None, trouble: None, looked: false });
         let origins = format!("{}/{}/", member.ring.cluster(), member.id);
-        Ok(Self { memory, node_key: member.checkpoint_key, origins, cosigner: cosigner.clone(), state })
+        let watch = Self { memory, node_key: member.checkpoint_key, origins, cosigner: cosigner.clone(), state };
+        // A pin that cannot be opened, because the roster names another key by now, is met again at the next look.
+        {
+            let mut state = watch.state();
+            state.pinned = state.remembered.pin.as_ref().and_then(|pin| watch.open_pin(pin).ok());
+        }
+        Ok(watch)
+    }
+
+    fn open_pin(&self, pin: &Pin) -> Result<Checkpoint, String> {
+        self.opened(&Note::parse(&pin.note).map_err(|e| e.to_string())?)
+    }
+
+    /// What rows of this node are held against.
+    pub(crate) fn pinned(&self) -> Option<Pinned> {
+        let state = self.state();
+        let checkpoint = state.pinned.as_ref().filter(|checkpoint| checkpoint.size > 0)?;
+        let generation = checkpoint.origin.rsplit('/').next()?.parse().ok()?;
+        Some(Pinned { generation, size: checkpoint.size, root: checkpoint.root })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -133,6 +154,7 @@ impl Watch {
         let stored = self.memory.keep(&evidence).and_then(|()| self.memory.store(&cleared));
         stored.map_err(|error| AcceptError::Store(error.to_string()))?;
         state.remembered = cleared;
+        state.pinned = None;
         state.looked = false;
         Ok(())
     }
@@ -143,9 +165,9 @@ impl Watch {
         let presented = self.opened(&note)?;
         let proof = proof(answer).ok_or("its consistency proof is not one")?;
         let mut state = self.state();
-        let pinned = match &state.remembered.pin {
-            None => None,
-            Some(pin) => Some(Note::parse(&pin.note).map_err(|e| e.to_string()).and_then(|note| self.opened(&note))?),
+        let pinned = match (&state.pinned, &state.remembered.pin) {
+            (None, Some(pin)) => Some(self.open_pin(pin)?),
+            (pinned, _) => pinned.clone(),
         };
         let (verdict, reason) = match judge(pinned.as_ref(), &presented, &proof) {
             // An alarm stays whatever the node presents later; only an operator clears it.
@@ -153,12 +175,13 @@ impl Watch {
             Judgement::Advance | Judgement::Same => {
                 let seconds = u64::try_from(now.micros() / 1_000_000).unwrap_or_default();
                 let cosigned = note.clone().with(self.cosigner.cosign(note.text(), seconds)).to_string();
-                let Checkpoint { origin, size, .. } = presented;
+                let (origin, size) = (presented.origin.clone(), presented.size);
                 let pin = Pin { origin, size, note: cosigned.clone(), seen: now };
                 let remembered = Remembered { pin: Some(pin), alarm: None };
                 // Stored before it is returned: what a node holds cosigned, this witness never forgets.
                 self.memory.store(&remembered).map_err(|e| format!("the witness cannot remember it: {e}"))?;
                 state.remembered = remembered;
+                state.pinned = Some(presented);
                 return Ok(Some(cosigned));
             }
             Judgement::Fork(reason) => ("fork", reason),

@@ -64,6 +64,7 @@ fn request(query: &QueryArgs, order: Order, limit: Option<u64>) -> anyhow::Resul
         from_seq: None,
         head: None,
         generation: None,
+        prove: None,
     })
 }
 

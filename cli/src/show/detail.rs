@@ -26,7 +26,7 @@ pub(crate) fn detail(line: &RowLine<'_>) -> String {
         None => put("raw bytes", line.entry.get()),
     }
     put("signature", &line.signature);
-    out.push_str(&format!("{:>14}  {colour}{}{}", "integrity", integrity_word(line.integrity), paint::PLAIN));
+    out.push_str(&format!("{:>14}  {colour}{}{}", "integrity", integrity_word(line), paint::PLAIN));
     if let Some(reason) = &line.reason {
         out.push_str(&format!(": {}", escape(reason)));
     }

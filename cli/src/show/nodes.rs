@@ -90,5 +90,5 @@ pub(crate) fn envelope_summary(envelope: &Envelope) -> String {
     } else {
         String::new()
     };
-    format!("{head}{broken}; {order}")
+    format!("{head}{broken}; {order}\n{}", escape(&envelope.completeness))
 }

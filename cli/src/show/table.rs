@@ -101,7 +101,7 @@ fn cells(line: &RowLine<'_>) -> [String; 8] {
             Some(other) => escape(other).to_uppercase(),
             None => "-".to_owned(),
         },
-        integrity_word(line.integrity).to_owned(),
+        integrity_word(line).to_owned(),
     ]
 }
 
@@ -116,9 +116,10 @@ fn what(view: &EntryView<'_>) -> String {
     escape(text.as_deref().unwrap_or("-")).into_owned()
 }
 
-pub(super) fn integrity_word(integrity: Integrity) -> &'static str {
-    match integrity {
-        Integrity::Ok => "verified",
+pub(super) fn integrity_word(row: &RowLine<'_>) -> &'static str {
+    match row.integrity {
+        Integrity::Ok if row.witnessed => "witnessed",
+        Integrity::Ok => "authentic",
         Integrity::Violation => "VIOLATION",
         Integrity::UnknownKey => "UNKNOWN KEY",
         Integrity::Erased => "erased",

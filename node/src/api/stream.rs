@@ -90,10 +90,16 @@ fn write_batch(app: &App, form: Form, scan: &Scan, batch: &Batch, out: &mut Vec<
     match form {
         Form::Frames => {
             for row in &batch.rows {
-                let StoredRow { seq, place, timestamp, epoch, mac, body, .. } = row;
-                let entry =
-                    frame::EntryParts { seq: *seq, place: *place, timestamp: *timestamp, epoch: *epoch, mac, body };
-                frame::write_entry(out, &entry);
+                frame::write_entry(out, &entry_parts(row));
+            }
+            if let Some(proof) = &batch.proof {
+                frame::write_proof(out, proof);
+            }
+            for row in &batch.borders {
+                frame::write_border(out, &entry_parts(row));
+            }
+            if let Some(proof) = &batch.borders_proof {
+                frame::write_proof(out, proof);
             }
             if batch.done {
                 let end = StreamEnd {
@@ -125,11 +131,18 @@ fn write_batch(app: &App, form: Form, scan: &Scan, batch: &Batch, out: &mut Vec<
     }
 }
 
+fn entry_parts(row: &StoredRow) -> frame::EntryParts<'_> {
+    let StoredRow { seq, place, timestamp, epoch, mac, body, .. } = row;
+    frame::EntryParts { seq: *seq, place: *place, timestamp: *timestamp, epoch: *epoch, mac, body }
+}
+
 fn local_row<'a>(node_id: &str, row: &'a StoredRow) -> Row<'a> {
     Row {
         body: row.body.as_slice().into(),
         mac: row.mac.as_slice().into(),
         integrity: row.checked.integrity,
+        // Only who holds the witness's word can say it; on the node itself it would be the node's own.
+        witnessed: false,
         reason: row.checked.reason.map(Into::into),
         found_at: (row.checked.integrity != Integrity::Ok)
             .then(|| FoundAt { node_id: node_id.to_owned(), seq: row.seq }),

@@ -10,7 +10,7 @@ use piperoll_shared::log::note::KeyKind;
 use piperoll_shared::log::verify::{Integrity, RowChecker, SequenceWalk};
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::scan::{SEQ_MAX, read_row};
+use super::rows::{SEQ_MAX, read_row};
 use super::tree_check::TreeCheck;
 use super::{Health, LogKeys, schema};
 

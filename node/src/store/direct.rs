@@ -8,7 +8,7 @@ use piperoll_shared::net::clock::{Clock, SystemClock};
 use rusqlite::Connection;
 
 use super::open::CopyAside;
-use super::scan;
+use super::rows;
 use super::signer::{self, Kept};
 use super::writer::{Appended, Draft};
 use super::{AppendError, Batch, Check, Extent, LogDir, LogKeys, OpenError, OpenWriter, ReadError, Scan};
@@ -33,7 +33,7 @@ impl DirectLog {
     }
 
     pub fn extent(&self) -> Result<Extent, ReadError> {
-        Ok(scan::extent(&self.conn)?)
+        Ok(rows::extent(&self.conn)?)
     }
 
     pub fn scan(&self, request: &ScanRequest) -> Result<Scan, ReadError> {

@@ -6,7 +6,7 @@ use piperoll_shared::log::tree::TreeBuilder;
 use piperoll_shared::log::verify::{Integrity, RowChecker};
 use piperoll_shared::log::view::EntryView;
 
-use super::scan::{SEQ_MAX, StoredRow, read_row};
+use super::rows::{SEQ_MAX, StoredRow, read_row};
 use super::signer::Signer;
 use super::transaction::End;
 use super::tree::{self, TreeError};

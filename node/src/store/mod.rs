@@ -6,7 +6,9 @@ mod edge;
 mod error;
 mod health;
 mod open;
+mod prove;
 mod readers;
+mod rows;
 mod scan;
 mod schema;
 mod search;
@@ -35,7 +37,8 @@ pub use direct::{DirectLog, append_directly};
 pub use error::{AppendError, OpenError, ReadError};
 pub use health::Health;
 pub use open::LogDir;
-pub use scan::{Batch, Extent, Scan, StoredRow};
+pub use rows::{Extent, StoredRow};
+pub use scan::{Batch, Scan};
 pub use signer::{CheckpointFault, Kept, SignedCheckpoint};
 pub use tree::TreeError;
 pub use writer::{Appended, Draft, parse_draft};
@@ -150,7 +153,7 @@ impl Store {
     }
 
     pub async fn extent(&self) -> Result<Extent, ReadError> {
-        Ok(self.readers.run(scan::extent).await??)
+        Ok(self.readers.run(rows::extent).await??)
     }
 
     /// A full check up to the newest committed row.

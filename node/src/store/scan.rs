@@ -4,22 +4,25 @@
 //! by binary search over rows whose signature fits; no index on time exists. Rows of several eras are merged by `(timestamp, seq)`.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use piperoll_shared::api::node::{Position, ScanRequest};
+use piperoll_shared::api::node::ScanRequest;
 use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::limits::BODY_AND_MAC_BYTES_MAX;
-use piperoll_shared::log::order::Order;
+use piperoll_shared::log::order::{Order, Position};
 use piperoll_shared::log::seal::KeyRing;
 use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::verify::{Checked, Claim, Integrity, RowChecker, SequenceFault};
+use piperoll_shared::log::tree::RangeProof;
+use piperoll_shared::log::verify::{Integrity, RowChecker, SequenceFault};
 use piperoll_shared::log::view::EntryView;
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::Connection;
 
 use super::error::ReadError;
+use super::prove::{EraPart, Prover, ROWS_PER_PROOF, border_rows};
+use super::rows::{ERA_COLUMN, SEQ_MAX, StoredRow, read_row};
 use super::search::{Part, Search};
+use super::tree::TreeError;
 
 /// Rows and bytes fetched by one statement, which is one read transaction.
 const BLOCK_ROWS: usize = 512;
@@ -27,36 +30,18 @@ const BLOCK_BYTES: usize = 1024 * 1024;
 /// A batch ends at whichever comes first.
 const BATCH_BYTES: usize = 256 * 1024;
 const BATCH_TIME: Duration = Duration::from_millis(100);
-/// No log gets there; a row above it was planted, and is found by a full check.
-pub(super) const SEQ_MAX: u64 = 1 << 62;
-/// Bytes taken of a stored body or mac. No sound one is longer, so what is cut was a violation before.
-const STORED_BYTES_MAX: usize = 2 * BODY_AND_MAC_BYTES_MAX;
 /// Faults spelled out in one answer; the rest would say the same.
 const FAULTS_LISTED_MAX: usize = 20;
-
-const ERA_COLUMN: &str = "the era column differs from the signed era";
-
-/// A row as it stands in the database, with what its check gave.
-#[derive(Debug, Clone)]
-pub struct StoredRow {
-    pub seq: u64,
-    /// As the column says; believed only when the check is `ok`.
-    pub timestamp: Timestamp,
-    /// Where the row stands in the timeline. Its own time when it is sound, otherwise that of the sound row in
-    /// front of it in reading order: what nobody signed must not decide what is read next.
-    pub place: Timestamp,
-    pub era: u32,
-    pub epoch: u32,
-    /// Empty when NULL.
-    pub mac: Vec<u8>,
-    pub body: Vec<u8>,
-    pub checked: Checked,
-}
 
 /// The next rows of a scan.
 #[derive(Debug, Default)]
 pub struct Batch {
     pub rows: Vec<StoredRow>,
+    /// For those of the rows that are sound and under the reader's checkpoint, when it asked.
+    pub proof: Option<RangeProof>,
+    /// With the last batch of an unfiltered scan: rows beside the range, and their proof.
+    pub borders: Vec<StoredRow>,
+    pub borders_proof: Option<RangeProof>,
     /// Nothing follows.
     pub done: bool,
 }
@@ -74,6 +59,7 @@ pub struct Scan {
     scanned: u64,
     sent: u64,
     faults: Faults,
+    prover: Option<Prover>,
 }
 
 /// What is wrong with the sequence of rows, in words. Bounded: a log with every second row gone has as many
@@ -86,32 +72,13 @@ struct Faults {
 
 /// The rows of one era that are still to be read: `from..to` in seq.
 struct Run {
+    era: Range<u64>,
+    part: Range<u64>,
     from: u64,
     to: u64,
     /// Place of the next row, should it not be sound.
     carry: Timestamp,
     buffer: VecDeque<StoredRow>,
-}
-
-/// Head and tail of a log at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extent {
-    pub oldest_seq: Option<u64>,
-    pub head_seq: Option<u64>,
-    pub last_timestamp: Option<Timestamp>,
-}
-
-/// The rows that are there, by the table itself.
-pub(super) fn extent(conn: &Connection) -> rusqlite::Result<Extent> {
-    let oldest_seq =
-        conn.query_row("SELECT min(seq) FROM entries WHERE seq BETWEEN 0 AND ?1", [SEQ_MAX], |row| row.get(0))?;
-    let newest = "SELECT seq, ts FROM entries WHERE seq BETWEEN 0 AND ?1 ORDER BY seq DESC LIMIT 1";
-    let newest = conn.query_row(newest, [SEQ_MAX], |row| Ok((row.get(0)?, integer(row, 1)?))).optional()?;
-    let (head_seq, last_timestamp) = match newest {
-        Some((seq, ts)) => (Some(seq), ts.map(Timestamp::from_micros)),
-        None => (None, None),
-    };
-    Ok(Extent { oldest_seq, head_seq, last_timestamp })
 }
 
 impl Scan {
@@ -130,6 +97,7 @@ impl Scan {
         {
             return Err(ReadError::Generation { now: generation.to_string(), asked: asked.to_string() });
         }
+        let newest = head;
         let head = match (request.head, head) {
             (Some(asked), Some(head)) => Some(asked.min(head)),
             (None, head) => head,
@@ -146,6 +114,14 @@ impl Scan {
             scanned: 0,
             sent: 0,
             faults: Faults::default(),
+            prover: None,
+        };
+        scan.prover = match request.prove {
+            Some(size) if size > newest.map_or(0, |newest| newest + 1) => {
+                scan.faults.note(|| format!("{size} rows were witnessed, and this log has fewer"));
+                None
+            }
+            size => size.filter(|size| *size > 0).map(Prover::new),
         };
         if let Some(head) = head {
             let mut search = Search { conn, checker: &mut scan.checker };
@@ -154,10 +130,10 @@ impl Scan {
                 if from >= to {
                     continue;
                 }
-                let Part { from, to, carry } = search.narrow(from, to, request)?;
-                if from < to {
-                    scan.runs.push(Run { from, to, carry, buffer: VecDeque::new() });
-                }
+                let Part { from: start, to: end, carry } = search.narrow(from, to, request)?;
+                let end = end.max(start);
+                let (era, part, buffer) = (from..to, start..end, VecDeque::new());
+                scan.runs.push(Run { era, part, from: start, to: end, carry, buffer });
             }
         }
         Ok(scan)
@@ -190,7 +166,8 @@ impl Scan {
         let started = Instant::now();
         let mut batch = Batch::default();
         let mut bytes = 0;
-        while bytes < BATCH_BYTES && started.elapsed() < BATCH_TIME {
+        let rows_max = if self.prover.is_some() { ROWS_PER_PROOF } else { usize::MAX };
+        while bytes < BATCH_BYTES && batch.rows.len() < rows_max && started.elapsed() < BATCH_TIME {
             if self.limit_reached() {
                 batch.done = true;
                 break;
@@ -219,7 +196,32 @@ impl Scan {
                 batch.rows.push(row);
             }
         }
+        self.prove(conn, &mut batch)?;
         Ok(batch)
+    }
+
+    /// Adds the proofs. A tree that cannot be read is a fault of the log, and no reason to keep its rows back.
+    fn prove(&mut self, conn: &Connection, batch: &mut Batch) -> rusqlite::Result<()> {
+        match self.try_prove(conn, batch) {
+            Ok(()) => Ok(()),
+            Err(TreeError::Sqlite(error)) => Err(error),
+            Err(problem) => {
+                self.faults.note(|| format!("the rows cannot be proven: {problem}"));
+                self.prover = None;
+                Ok(())
+            }
+        }
+    }
+
+    fn try_prove(&mut self, conn: &Connection, batch: &mut Batch) -> Result<(), TreeError> {
+        let Some(prover) = &mut self.prover else { return Ok(()) };
+        batch.proof = Some(prover.prove(conn, &batch.rows)?);
+        if batch.done && self.filter.is_empty() {
+            let parts: Vec<EraPart> = self.runs.iter().map(|run| run.read(self.order)).collect();
+            batch.borders = border_rows(conn, &parts, prover.size(), &mut self.checker)?;
+            batch.borders_proof = Some(prover.prove(conn, &batch.borders)?);
+        }
+        Ok(())
     }
 
     fn next_row(&mut self, conn: &Connection) -> Result<Option<StoredRow>, ReadError> {
@@ -303,6 +305,17 @@ impl Scan {
     }
 }
 
+impl Run {
+    /// What of it was given to the reader so far.
+    fn read(&self, order: Order) -> EraPart {
+        let given = match order {
+            Order::Asc => self.part.start..self.buffer.front().map_or(self.from, |row| row.seq),
+            Order::Desc => self.buffer.front().map_or(self.to, |row| row.seq + 1)..self.part.end,
+        };
+        EraPart { era: self.era.clone(), part: self.part.clone(), given }
+    }
+}
+
 impl Faults {
     fn note(&mut self, words: impl FnOnce() -> String) {
         if self.listed.len() < FAULTS_LISTED_MAX {
@@ -318,42 +331,4 @@ impl Faults {
             self.note(|| SequenceFault::Missing { first: from, last: to - 1 }.to_string());
         }
     }
-}
-
-impl StoredRow {
-    fn position(&self) -> Position {
-        Position { timestamp: self.place, seq: self.seq }
-    }
-}
-
-/// Reads and checks one row; columns that cannot hold what they should are a violation, not an error.
-pub(super) fn read_row(row: &rusqlite::Row<'_>, checker: &mut RowChecker) -> rusqlite::Result<StoredRow> {
-    let bytes = |index| -> rusqlite::Result<Vec<u8>> {
-        Ok(match row.get_ref(index)? {
-            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes[..bytes.len().min(STORED_BYTES_MAX)].to_vec(),
-            _ => Vec::new(),
-        })
-    };
-    // What is not a number gets one that no signed body can say.
-    let number = |index| -> rusqlite::Result<u32> {
-        Ok(integer(row, index)?.and_then(|number| u32::try_from(number).ok()).unwrap_or(u32::MAX))
-    };
-    let seq = u64::try_from(row.get::<_, i64>(0)?).unwrap_or(u64::MAX);
-    let timestamp = Timestamp::from_micros(integer(row, 1)?.unwrap_or(i64::MIN));
-    let (era, epoch) = (number(2)?, number(3)?);
-    let (mac, body) = (bytes(4)?, bytes(5)?);
-    let mut checked = checker.check(&Claim { seq, timestamp, epoch, mac: &mac, body: &body });
-    if checked.integrity == Integrity::Ok && checked.era != Some(era) {
-        checked.integrity = Integrity::Violation;
-        checked.reason = Some(ERA_COLUMN);
-    }
-    Ok(StoredRow { seq, timestamp, place: timestamp, era, epoch, mac, body, checked })
-}
-
-/// A column that should be a number; `None` when somebody put something else there.
-pub(super) fn integer(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result<Option<i64>> {
-    Ok(match row.get_ref(index)? {
-        ValueRef::Integer(number) => Some(number),
-        _ => None,
-    })
 }

@@ -1,13 +1,13 @@
 //! Finding places in the log without an index on time, believing signatures only.
 
-use piperoll_shared::api::node::{Position, ScanRequest};
+use piperoll_shared::api::node::ScanRequest;
 use piperoll_shared::log::entry::Prefix;
-use piperoll_shared::log::order::Order;
+use piperoll_shared::log::order::{Order, Position};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::{Integrity, RowChecker};
 use rusqlite::Connection;
 
-use super::scan::read_row;
+use super::rows::read_row;
 
 /// Rows looked at for one landmark: a log whose rows all fail must not make a search read all of it.
 const LANDMARK_ROWS_MAX: u32 = 4_096;

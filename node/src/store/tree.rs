@@ -5,7 +5,7 @@
 //! of each level is made again from what lies below it.
 
 use piperoll_shared::log::tree::{
-    FullTile, HASH_BYTES, Hash, TILE_LEVELS, TILE_WIDTH, TileSource, TreeBuilder, leaf_hash, perfect_root,
+    FullTile, HASH_BYTES, Hash, TILE_LEVELS, TILE_WIDTH, TileSource, TreeBuilder, leaf_hash,
 };
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _};
@@ -28,7 +28,7 @@ pub enum TreeError {
     Edge(u64),
 }
 
-pub(super) const INSERT_TILE: &str = "INSERT INTO tiles (id, hashes) VALUES (?1, ?2)";
+pub(super) const INSERT_TILE: &str = "INSERT INTO tiles (id, root, hashes) VALUES (?1, ?2, ?3)";
 
 pub(super) fn tile_id(level: u32, index: u64) -> i64 {
     // Levels are below 8 and indexes below 2^48: no log has 2^56 rows.
@@ -36,7 +36,7 @@ pub(super) fn tile_id(level: u32, index: u64) -> i64 {
 }
 
 pub(super) fn insert_tile(statement: &mut rusqlite::CachedStatement<'_>, tile: &FullTile) -> rusqlite::Result<()> {
-    statement.execute((tile_id(tile.level, tile.index), tile.to_bytes())).map(|_| ())
+    statement.execute((tile_id(tile.level, tile.index), tile.root, tile.to_bytes())).map(|_| ())
 }
 
 /// A stored full tile, as it is.
@@ -51,6 +51,21 @@ pub(super) fn stored_tile(conn: &Connection, level: u32, index: u64) -> Result<V
         return Err(TreeError::TileForm { level, index });
     }
     Ok(hashes.to_vec())
+}
+
+/// The roots of the full tiles `from..to` of a level.
+pub(super) fn stored_roots(conn: &Connection, level: u32, from: u64, to: u64) -> Result<Vec<Hash>, TreeError> {
+    let mut statement = conn.prepare_cached("SELECT id, root FROM tiles WHERE id >= ?1 AND id < ?2 ORDER BY id")?;
+    let mut rows = statement.query((tile_id(level, from), tile_id(level, to)))?;
+    let mut found = Vec::new();
+    for index in from..to {
+        let row = rows.next()?.ok_or(TreeError::TileMissing { level, index })?;
+        if row.get::<_, i64>(0)? != tile_id(level, index) {
+            return Err(TreeError::TileMissing { level, index });
+        }
+        found.push(bytes(row, 1)?.try_into().map_err(|_| TreeError::TileForm { level, index })?);
+    }
+    Ok(found)
 }
 
 /// The leaves of rows `from..to`, from their stored bytes.
@@ -85,13 +100,18 @@ impl TileSource for StoredTiles<'_> {
 
     fn tile(&mut self, level: u32, index: u64, width: u64) -> Result<Vec<Hash>, TreeError> {
         let first = index * TILE_WIDTH;
-        if width == TILE_WIDTH {
-            return stored_tile(self.0, level, index);
+        match stored_tile(self.0, level, index) {
+            // A tree of a past size ends inside a tile that is full by now.
+            Ok(mut tile) => {
+                tile.truncate(usize::try_from(width).unwrap_or(usize::MAX));
+                Ok(tile)
+            }
+            Err(TreeError::TileMissing { .. }) if width < TILE_WIDTH => match level.checked_sub(1) {
+                None => leaves(self.0, first, first + width),
+                Some(below) => stored_roots(self.0, below, first, first + width),
+            },
+            Err(error) => Err(error),
         }
-        if level == 0 {
-            return leaves(self.0, first, first + width);
-        }
-        (first..first + width).map(|below| Ok(perfect_root(&stored_tile(self.0, level - 1, below)?))).collect()
     }
 }
 

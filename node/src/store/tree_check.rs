@@ -7,7 +7,7 @@ use piperoll_shared::log::tree::{FullTile, TreeBuilder, leaf_hash};
 use rusqlite::Connection;
 
 use super::signer::{Kept, kept};
-use super::tree::{TreeError, stored_tile};
+use super::tree::{self, TreeError, stored_tile};
 
 /// Follows a walk over all rows.
 pub(super) struct TreeCheck {
@@ -62,7 +62,11 @@ impl TreeCheck {
         for made in self.full.drain(..) {
             let (level, index) = (made.level, made.index);
             match stored_tile(conn, level, index) {
-                Ok(stored) if stored == made.hashes => {}
+                Ok(stored) if stored == made.hashes => {
+                    if tree::stored_roots(conn, level, index, index + 1).ok() != Some(vec![made.root]) {
+                        faults.push(format!("the root of tile {index} of level {level} does not fit its hashes"));
+                    }
+                }
                 Ok(_) => faults.push(format!("tile {index} of level {level} does not fit its rows")),
                 Err(TreeError::Sqlite(error)) => return Err(error),
                 Err(problem) => faults.push(problem.to_string()),

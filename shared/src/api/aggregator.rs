@@ -46,8 +46,15 @@ pub struct NodeReport {
     pub node_id: String,
     pub generation: Option<String>,
     pub status: Status,
-    /// A range proof shows that no row of an unfiltered range is missing. Needs checkpoints, so `false` here.
+    /// Range proofs show that no row of this unfiltered range is missing, up to the checkpoint that this aggregator has
+    /// cosigned last (`witnessed`); newer rows are authenticated only, and say so.
     pub proven: bool,
+    /// Why not, in words.
+    #[serde(default)]
+    pub unproven: Option<String>,
+    /// Rows of this node in the answer that are proven to stand under the cosigned checkpoint.
+    #[serde(default)]
+    pub rows_witnessed: u64,
     /// What is concluded about the node's log as a whole: `ok`, `unreachable`, `stale`, `rollback`, `fork`,
     /// `row_invalid`, `unknown_key`, `unverifiable` or `pruned`.
     pub verdict: String,
@@ -75,11 +82,24 @@ pub struct NodeReport {
     pub clock_uncertainty_ms: Option<f64>,
 }
 
+impl NodeReport {
+    /// Nothing can be missing of it: proven, or not asked.
+    pub fn is_proven(&self) -> bool {
+        self.proven || self.status == Status::Excluded
+    }
+}
+
 /// The completeness statement, the same in a page, in the last record of a stream and in an error body.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Envelope {
     /// Every expected, not excluded node is `ok`; nothing else influences it.
     pub complete: bool,
+    /// Complete, and every node's part is proven whole.
+    #[serde(default)]
+    pub proven: bool,
+    /// What is proven beyond the rows' signatures, in words.
+    #[serde(default)]
+    pub completeness: String,
     /// In the order asked for, nothing up to this time is missing; null when a node gave nothing.
     pub complete_through: Option<String>,
     /// How far the order of rows of different nodes can be off; null when a clock is unknown.

@@ -7,6 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::node::{StreamEnd, StreamHead};
 use crate::log::limits::BODY_AND_MAC_BYTES_MAX;
 use crate::log::time::Timestamp;
+use crate::log::tree::{HASH_BYTES, Hash, RangeProof};
 
 pub const MEDIA_TYPE: &str = "application/vnd.piperoll.frames.v1";
 
@@ -22,13 +23,22 @@ const MAC_SENT_BYTES_MAX: usize = 255;
 const HEAD: u8 = b'H';
 const ENTRY: u8 = b'E';
 const PROGRESS: u8 = b'P';
+const BORDER: u8 = b'B';
+const PROOF: u8 = b'W';
 const END: u8 = b'Z';
+
+/// A proof has up to two hashes per level of the tree for every row; a batch has some hundred rows.
+pub const PROOF_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// One decoded frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
     Head(StreamHead),
     Entry(EntryFrame),
+    /// A row that is not part of the answer, but shows where the range of the answer ends.
+    Border(EntryFrame),
+    /// Proves some of the rows since the last proof.
+    Proof(RangeProof),
     /// Rows scanned so far; tells a working node from a silent one.
     Progress(u64),
     End(StreamEnd),
@@ -91,14 +101,32 @@ pub struct EntryParts<'a> {
     pub body: &'a [u8],
 }
 
+/// Runs as pairs of begin and end, their number in front, then the hashes.
+pub fn write_proof(out: &mut Vec<u8>, proof: &RangeProof) {
+    let mut runs = u32::try_from(proof.runs.len()).unwrap_or(u32::MAX).to_be_bytes().to_vec();
+    for run in &proof.runs {
+        runs.extend_from_slice(&run.start.to_be_bytes());
+        runs.extend_from_slice(&run.end.to_be_bytes());
+    }
+    push(out, PROOF, &[&runs, proof.hashes.as_flattened()]);
+}
+
+pub fn write_border(out: &mut Vec<u8>, entry: &EntryParts<'_>) {
+    write_row(out, BORDER, entry);
+}
+
 /// What is longer than a mac or a body can be is cut; it was a violation and stays one.
 pub fn write_entry(out: &mut Vec<u8>, entry: &EntryParts<'_>) {
+    write_row(out, ENTRY, entry);
+}
+
+fn write_row(out: &mut Vec<u8>, kind: u8, entry: &EntryParts<'_>) {
     let mac = &entry.mac[..entry.mac.len().min(MAC_SENT_BYTES_MAX)];
     let body = &entry.body[..entry.body.len().min(BODY_SENT_BYTES_MAX)];
     let mac_len = u8::try_from(mac.len()).unwrap_or(u8::MAX);
     let (place, timestamp) = (entry.place.micros().to_be_bytes(), entry.timestamp.micros().to_be_bytes());
     let (seq, epoch) = (entry.seq.to_be_bytes(), entry.epoch.to_be_bytes());
-    push(out, ENTRY, &[&seq, &place, &timestamp, &epoch, &[mac_len], mac, body]);
+    push(out, kind, &[&seq, &place, &timestamp, &epoch, &[mac_len], mac, body]);
 }
 
 /// Takes one frame off the front of what has arrived; `None` when it is not complete yet.
@@ -107,12 +135,12 @@ pub fn decode(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
         return Ok(None);
     }
     let kind = buffer[0];
-    if ![HEAD, ENTRY, PROGRESS, END].contains(&kind) {
+    if ![HEAD, ENTRY, BORDER, PROOF, PROGRESS, END].contains(&kind) {
         return Err(FrameError::Kind(kind));
     }
     let length = u32::from_be_bytes([buffer[1], buffer[2], buffer[3], buffer[4]]);
     let length = usize::try_from(length).unwrap_or(usize::MAX);
-    if length > FRAME_BYTES_MAX {
+    if length > if kind == PROOF { PROOF_BYTES_MAX } else { FRAME_BYTES_MAX } {
         return Err(FrameError::Length(length));
     }
     if buffer.len() < HEADER_BYTES + length {
@@ -127,6 +155,8 @@ pub fn decode(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
             let scanned = payload.as_ref().try_into().map_err(|_| FrameError::Payload("progress"))?;
             Frame::Progress(u64::from_be_bytes(scanned))
         }
+        PROOF => Frame::Proof(proof(payload).ok_or(FrameError::Payload("proof"))?),
+        BORDER => Frame::Border(entry(payload).ok_or(FrameError::Payload("border"))?),
         _ => Frame::Entry(entry(payload).ok_or(FrameError::Payload("entry"))?),
     };
     Ok(Some(frame))
@@ -148,6 +178,16 @@ fn entry(mut payload: Bytes) -> Option<EntryFrame> {
     Some(EntryFrame { seq, place, timestamp, epoch, mac, body: payload })
 }
 
+fn proof(mut payload: Bytes) -> Option<RangeProof> {
+    let count = usize::try_from(payload.try_get_u32().ok()?).ok()?;
+    if payload.len() < count.checked_mul(16)? {
+        return None;
+    }
+    let runs = (0..count).map(|_| payload.get_u64()..payload.get_u64()).collect();
+    let (hashes, rest) = payload.as_chunks::<HASH_BYTES>();
+    rest.is_empty().then(|| RangeProof { runs, hashes: hashes.to_vec() as Vec<Hash> })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +201,17 @@ mod tests {
         write_entry(&mut out, &EntryParts { seq: 1, place, timestamp, epoch: 3, mac: &[0xaa, 0xbb], body: b"{}" });
         let expected = "4500000021000000000000000100000000000000040000000000000002".to_owned() + "0000000302aabb7b7d";
         assert_eq!(hex::encode(&out), expected);
+    }
+
+    /// The golden bytes of docs/format.md.
+    #[test]
+    fn proof_frame_bytes_are_fixed() {
+        let mut out = Vec::new();
+        let proof = RangeProof { runs: vec![1..3, 4..5], hashes: vec![[0xcc; 32]] };
+        write_proof(&mut out, &proof);
+        let runs = "0000000000000001000000000000000300000000000000040000000000000005";
+        assert_eq!(hex::encode(&out), format!("570000004400000002{runs}{}", "cc".repeat(32)));
+        assert_eq!(decode(&mut BytesMut::from(&out[..])), Ok(Some(Frame::Proof(proof))));
     }
 
     #[test]

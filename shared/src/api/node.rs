@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::log::ids::{ClusterName, EntryId, Generation, NodeId};
-use crate::log::order::Order;
+use crate::log::order::{Order, Position};
 use crate::log::time::Timestamp;
 
 /// Paths of the local socket (HTTP/1.1 over a Unix socket).
@@ -88,13 +88,9 @@ pub struct ScanRequest {
     /// The generation the snapshot belongs to.
     #[serde(default)]
     pub generation: Option<Generation>,
-}
-
-/// A place in one node's rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Position {
-    pub timestamp: Timestamp,
-    pub seq: u64,
+    /// Prove the rows under a tree of this many rows, whose root the reader has from a checkpoint it trusts.
+    #[serde(default)]
+    pub prove: Option<u64>,
 }
 
 /// First frame of a scan.

@@ -136,6 +136,7 @@ mod tests {
             body: Cow::Borrowed(br#"{"v":1,"node_id":"mx1","seq":1,"id":"x","user":"=cmd()","action":"auth.login","outcome":"denied","user_agent":"a,\"b\""}"#),
             mac: Cow::Borrowed(&[0xab]),
             integrity: Integrity::Ok,
+            witnessed: false,
             reason: None,
             found_at: None,
         };

@@ -3,6 +3,7 @@
 //! Nothing here reads a clock, a file or a socket, so every rule can be tested with plain values.
 
 pub mod checkpoint;
+pub mod completeness;
 pub mod csv;
 pub mod cursor;
 pub mod entry;

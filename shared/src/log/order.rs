@@ -13,6 +13,20 @@ pub struct Key {
     pub seq: u64,
 }
 
+/// A place in one node's rows: what is left of [`Key`] when the node is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Position {
+    pub timestamp: Timestamp,
+    pub seq: u64,
+}
+
+impl Position {
+    /// The first place there is behind this one.
+    pub fn next(self) -> Self {
+        Self { timestamp: self.timestamp, seq: self.seq.saturating_add(1) }
+    }
+}
+
 /// Which end of the timeline a reader sees first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

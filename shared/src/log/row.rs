@@ -17,6 +17,8 @@ pub struct Row<'a> {
     pub body: Cow<'a, [u8]>,
     pub mac: Cow<'a, [u8]>,
     pub integrity: Integrity,
+    /// A proof leads from it to a checkpoint that a witness cosigned; otherwise it is authenticated by its mac only.
+    pub witnessed: bool,
     pub reason: Option<Cow<'a, str>>,
     /// Where a violated row was found; its own bytes cannot be believed.
     pub found_at: Option<FoundAt>,
@@ -46,7 +48,8 @@ impl Row<'_> {
         let _ = hex::encode_to_slice(&self.mac, &mut out[digits..]);
         out.extend_from_slice(b"\",\"integrity\":\"");
         out.extend_from_slice(self.integrity.as_str().as_bytes());
-        out.extend_from_slice(b"\",\"witnessed\":false");
+        out.extend_from_slice(b"\",\"witnessed\":");
+        out.extend_from_slice(if self.witnessed { b"true" } else { b"false" });
         if let Some(reason) = &self.reason {
             out.extend_from_slice(b",\"reason\":");
             out.extend_from_slice(serde_json::to_string(reason).unwrap_or_default().as_bytes());
@@ -88,6 +91,7 @@ impl RowLine<'_> {
             body,
             mac: hex::decode(&self.signature).unwrap_or_default().into(),
             integrity: self.integrity,
+            witnessed: self.witnessed,
             reason: self.reason.as_deref().map(Cow::Borrowed),
             found_at: self.found_at.clone(),
         }

@@ -13,6 +13,7 @@ mod import;
 mod local;
 mod memory;
 mod paging;
+mod proven;
 mod storage;
 mod tamper;
 mod witness;

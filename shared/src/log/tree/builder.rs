@@ -10,6 +10,8 @@ pub struct FullTile {
     pub level: u32,
     pub index: u64,
     pub hashes: Vec<Hash>,
+    /// Over all of them: one hash of the tile above.
+    pub root: Hash,
 }
 
 impl FullTile {
@@ -65,7 +67,7 @@ impl TreeBuilder {
             let hashes = std::mem::replace(&mut self.edge[at], Vec::with_capacity(TILE_WIDTH as usize));
             hash = perfect_root(&hashes);
             let index = (self.size >> (TILE_LEVELS * (level + 1))) - 1;
-            full(FullTile { level, index, hashes });
+            full(FullTile { level, index, hashes, root: hash });
         }
     }
 

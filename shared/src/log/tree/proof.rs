@@ -13,6 +13,10 @@ pub enum ProofError {
     Length { found: usize, expected: usize },
     #[error("the hashes do not lead to the root")]
     Root,
+    #[error("the proof has too few hashes for the rows that are there")]
+    Short,
+    #[error("the proof has more hashes than the rows that are there leave out")]
+    Long,
 }
 
 /// The largest power of two below `size`, where RFC 6962 splits a tree; `size` is at least 2.

@@ -1,73 +1,120 @@
-//! Range proofs: that rows `begin..end` are exactly the rows of a tree, all of them, in order (docs/format.md, "Range
-//! proof"; the idea is transparency-dev/merkle's compact range). Not standardised; about 1 KiB for any range.
+//! Range proofs: that some rows are rows of a tree, at their places and in full (docs/format.md, "Range proof").
+//!
+//! A proof holds the perfect subtrees that cover whatever the rows leave out, from left to right. For one contiguous
+//! range that is transparency-dev/merkle's compact range: two short lists, about 1 KiB for any range. The shape follows
+//! from the places of the rows and the size of the tree, so a proof of any other shape is refused, and how many rows
+//! are left out, and where, cannot be hidden.
+
+use std::ops::Range;
 
 use super::cover;
 use super::hash::{Hash, empty_root, node_hash};
 use super::proof::ProofError;
 use super::reader::{TileSource, TreeReader};
 
-/// The hashes left and right of a range. Their numbers follow from the range and the tree's size, so a proof of any
-/// other shape is refused.
+/// A range proof and the rows it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RangeProof {
-    /// The perfect subtrees that cover `0..begin`.
-    pub left: Vec<Hash>,
-    /// The perfect subtrees that cover `end..size`.
-    pub right: Vec<Hash>,
+    /// Ascending and apart from each other.
+    pub runs: Vec<Range<u64>>,
+    pub hashes: Vec<Hash>,
 }
 
-/// Makes the proof for `begin..end` of the first `size` rows.
+impl RangeProof {
+    /// Whether these are the rows of its runs, and they stand at their places in the tree with this size and root,
+    /// which come from one signed checkpoint. `rows` ascend.
+    pub fn verify(&self, rows: impl Iterator<Item = (u64, Hash)>, size: u64, root: &Hash) -> Result<(), ProofError> {
+        let mut expected = self.runs.iter().cloned().flatten();
+        let mut made = RangeRoot::new(size, &self.hashes);
+        for (seq, leaf) in rows {
+            if expected.next() != Some(seq) {
+                return Err(ProofError::Sizes);
+            }
+            made.leaf(seq, leaf)?;
+        }
+        if expected.next().is_some() {
+            return Err(ProofError::Sizes);
+        }
+        if made.root()? == *root { Ok(()) } else { Err(ProofError::Root) }
+    }
+}
+
+/// Makes the proof for the rows of `runs` among the first `size` rows. The runs are ascending and apart from each
+/// other, and end within `size`.
 pub fn range_proof<S: TileSource>(
     tree: &mut TreeReader<S>,
-    begin: u64,
-    end: u64,
+    runs: &[Range<u64>],
     size: u64,
-) -> Result<RangeProof, S::Error> {
-    let mut hashes = |begin, end| -> Result<Vec<Hash>, S::Error> {
-        cover(begin, end).map(|(level, index)| tree.subtree(level, index)).collect()
-    };
-    Ok(RangeProof { left: hashes(0, begin)?, right: hashes(end, size)? })
+) -> Result<Vec<Hash>, S::Error> {
+    let begins = runs.iter().map(|run| run.start).chain([size]);
+    let ends = [0].into_iter().chain(runs.iter().map(|run| run.end));
+    let left_out = ends.zip(begins).flat_map(|(from, to)| cover(from, to));
+    left_out.map(|(level, index)| tree.subtree(level, index)).collect()
 }
 
-/// The root that follows from a proof and the leaves of its range; comparing it with the signed one proves position,
-/// order, and that no row is left out.
-pub fn root_of_range(
-    begin: u64,
-    leaves: impl Iterator<Item = Hash>,
-    size: u64,
-    proof: &RangeProof,
-) -> Result<Hash, ProofError> {
-    let mut row = Row::default();
-    let take = |row: &mut Row, begin: u64, end: u64, hashes: &[Hash]| {
-        let expected = cover(begin, end).count();
-        if hashes.len() != expected {
-            return Err(ProofError::Length { found: hashes.len(), expected });
+/// The runs that these ascending places make: neighbours share one. `None` when they do not ascend.
+pub fn runs_of(places: impl Iterator<Item = u64>) -> Option<Vec<Range<u64>>> {
+    let mut runs: Vec<Range<u64>> = Vec::new();
+    for seq in places {
+        match runs.last_mut() {
+            Some(last) if seq < last.end => return None,
+            Some(last) if seq == last.end => last.end += 1,
+            _ => runs.push(seq..seq.checked_add(1)?),
         }
-        for ((level, _), hash) in cover(begin, end).zip(hashes) {
-            row.push(level, *hash);
+    }
+    Some(runs)
+}
+
+/// Follows the leaves of the rows that are there, and fills what lies between them from the proof. Comparing the root
+/// with the signed one proves every row, its place, and the number of rows that were left out.
+#[derive(Debug)]
+pub struct RangeRoot<'a> {
+    size: u64,
+    edge: Edge,
+    proof: std::slice::Iter<'a, Hash>,
+}
+
+impl<'a> RangeRoot<'a> {
+    pub fn new(size: u64, proof: &'a [Hash]) -> Self {
+        Self { size, edge: Edge::default(), proof: proof.iter() }
+    }
+
+    /// The next row that is there; places must ascend.
+    pub fn leaf(&mut self, seq: u64, leaf: Hash) -> Result<(), ProofError> {
+        if seq < self.edge.end || seq >= self.size {
+            return Err(ProofError::Sizes);
+        }
+        self.skip_to(seq)?;
+        self.edge.push(0, leaf);
+        Ok(())
+    }
+
+    /// The root of all `size` rows, once every row that is there was given.
+    pub fn root(mut self) -> Result<Hash, ProofError> {
+        self.skip_to(self.size)?;
+        if !self.proof.as_slice().is_empty() {
+            return Err(ProofError::Long);
+        }
+        Ok(self.edge.root())
+    }
+
+    fn skip_to(&mut self, seq: u64) -> Result<(), ProofError> {
+        for (level, _) in cover(self.edge.end, seq) {
+            let hash = self.proof.next().ok_or(ProofError::Short)?;
+            self.edge.push(level, *hash);
         }
         Ok(())
-    };
-    take(&mut row, 0, begin, &proof.left)?;
-    for leaf in leaves {
-        row.push(0, leaf);
     }
-    if row.end > size {
-        return Err(ProofError::Sizes);
-    }
-    let end = row.end;
-    take(&mut row, end, size, &proof.right)?;
-    Ok(row.root())
 }
 
 /// A row of perfect subtrees from the left edge on, merged wherever two make a wider one.
 #[derive(Debug, Default)]
-struct Row {
+struct Edge {
     end: u64,
     subtrees: Vec<(u32, Hash)>,
 }
 
-impl Row {
+impl Edge {
     /// Adds a subtree right of what is there; its place must be a multiple of its width.
     fn push(&mut self, level: u32, hash: Hash) {
         self.end += 1 << level;

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use super::builder::perfect_root;
 use super::hash::{Hash, empty_root, node_hash};
 use super::{TILE_LEVELS, TILE_WIDTH, cover};
 
@@ -14,17 +13,52 @@ pub trait TileSource {
     fn tile(&mut self, level: u32, index: u64, width: u64) -> Result<Vec<Hash>, Self::Error>;
 }
 
-/// Reads hashes of perfect subtrees and remembers the tiles it has met: proofs for one size touch the same few.
+/// Tiles that were met, to be met again: proofs for one size touch the same few. It belongs to one size of one tree.
+#[derive(Debug, Default)]
+pub struct TileMemory(HashMap<(u32, u64), Tile>);
+
+/// A tile and everything above it: `levels[l]` holds the roots of its perfect subtrees of `2^l` hashes.
+#[derive(Debug)]
+struct Tile {
+    levels: Vec<Vec<Hash>>,
+}
+
+impl Tile {
+    fn new(hashes: Vec<Hash>) -> Self {
+        let mut levels = vec![hashes];
+        while let Some(above) = levels.last().map(|level| pairs(level)).filter(|above| !above.is_empty()) {
+            levels.push(above);
+        }
+        Self { levels }
+    }
+}
+
+fn pairs(level: &[Hash]) -> Vec<Hash> {
+    level.as_chunks::<2>().0.iter().map(|[left, right]| node_hash(left, right)).collect()
+}
+
+/// Reads hashes of perfect subtrees.
 pub struct TreeReader<S> {
     source: S,
     /// Rows there are; no subtree beyond is asked for.
     size: u64,
-    met: HashMap<(u32, u64), Vec<Hash>>,
+    met: TileMemory,
 }
 
 impl<S: TileSource> TreeReader<S> {
     pub fn new(source: S, size: u64) -> Self {
-        Self { source, size, met: HashMap::new() }
+        Self::with_memory(source, size, TileMemory::default())
+    }
+
+    /// Goes on with what an earlier reader of the same tree and size has met.
+    pub fn with_memory(source: S, size: u64, met: TileMemory) -> Self {
+        Self { source, size, met }
+    }
+
+    /// What is worth keeping: tiles of leaves are many, and each serves few proofs.
+    pub fn into_memory(mut self) -> TileMemory {
+        self.met.0.retain(|(level, _), _| *level > 0);
+        self.met
     }
 
     pub fn size(&self) -> u64 {
@@ -36,18 +70,18 @@ impl<S: TileSource> TreeReader<S> {
         let (tile_level, inside) = (level / TILE_LEVELS, level % TILE_LEVELS);
         let first = index << inside;
         let tile = self.tile(tile_level, first / TILE_WIDTH)?;
-        let offset = usize::try_from(first % TILE_WIDTH).unwrap_or(usize::MAX);
-        Ok(perfect_root(&tile[offset..offset + (1 << inside)]))
+        let offset = usize::try_from((first % TILE_WIDTH) >> inside).unwrap_or(usize::MAX);
+        Ok(tile.levels[inside as usize][offset])
     }
 
-    fn tile(&mut self, level: u32, index: u64) -> Result<&[Hash], S::Error> {
-        if !self.met.contains_key(&(level, index)) {
+    fn tile(&mut self, level: u32, index: u64) -> Result<&Tile, S::Error> {
+        if !self.met.0.contains_key(&(level, index)) {
             let hashes_there = self.size >> (TILE_LEVELS * level);
             let width = (hashes_there - index * TILE_WIDTH).min(TILE_WIDTH);
             let tile = self.source.tile(level, index, width)?;
-            self.met.insert((level, index), tile);
+            self.met.0.insert((level, index), Tile::new(tile));
         }
-        Ok(&self.met[&(level, index)])
+        Ok(&self.met.0[&(level, index)])
     }
 
     /// The root of the first `size` rows.

@@ -1,0 +1,155 @@
+//! Holding one node's rows against the checkpoint that was witnessed of it.
+//!
+//! A node proves its rows batch by batch, so rows wait here until their proof has come; a batch is small, and nothing
+//! grows with the answer.
+
+use bytes::Bytes;
+use piperoll_shared::api::node::ScanRequest;
+use piperoll_shared::log::completeness::{Place, Shown};
+use piperoll_shared::log::ids::Generation;
+use piperoll_shared::log::order::{Order, Position};
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::tree::{Hash, RangeProof, leaf_hash};
+
+use super::read::PlacedRow;
+
+/// The checkpoint that rows are held against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pinned {
+    pub(crate) generation: Generation,
+    pub(crate) size: u64,
+    pub(crate) root: Hash,
+}
+
+/// Whether an answer is all that was witnessed of its range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// No witnessed row of the range is missing.
+    Whole,
+    /// Not shown, and why.
+    Not(String),
+}
+
+impl Default for Proof {
+    fn default() -> Self {
+        Self::Not("the answer did not come to its end".to_owned())
+    }
+}
+
+/// A row whose signature fits, with what a proof is about.
+struct Sound {
+    place: Place,
+    leaf: Hash,
+    /// Where it stands among the rows that wait; none for a border row.
+    index: Option<usize>,
+}
+
+/// The rows of one answer on their way through the proofs.
+pub(crate) struct Proving {
+    pinned: Pinned,
+    waiting: Vec<PlacedRow>,
+    sound: Vec<Sound>,
+    borders: Vec<Sound>,
+    /// None when the query has a filter: what it leaves out cannot be told from what is withheld.
+    shown: Option<Shown>,
+    begin: Position,
+    end: Position,
+    order: Order,
+    /// No row above it belongs to the answer.
+    head: Option<u64>,
+}
+
+impl Proving {
+    pub(crate) fn new(pinned: Pinned, request: &ScanRequest, head: Option<u64>) -> Self {
+        let at = |timestamp: Timestamp| Position { timestamp, seq: 0 };
+        let (mut begin, mut end) = (at(request.from), at(request.to));
+        match (request.after, request.order) {
+            (Some(after), Order::Asc) => begin = begin.max(after.next()),
+            (Some(after), Order::Desc) => end = end.min(after),
+            (None, _) => {}
+        }
+        Self {
+            pinned,
+            waiting: Vec::new(),
+            sound: Vec::new(),
+            borders: Vec::new(),
+            shown: request.filter.is_empty().then(Shown::default),
+            begin,
+            end,
+            order: request.order,
+            head: request.head.or(head),
+        }
+    }
+
+    /// A row that waits for its proof. `era` is known for a row whose signature fits.
+    pub(crate) fn row(&mut self, row: PlacedRow, era: Option<u32>) {
+        if let Some(era) = era {
+            let place = Place { seq: row.key.seq, era, timestamp: row.key.timestamp };
+            let leaf = leaf_hash(&row.body, &row.mac);
+            self.sound.push(Sound { place, leaf, index: Some(self.waiting.len()) });
+        }
+        self.waiting.push(row);
+    }
+
+    /// A border row whose signature fits.
+    pub(crate) fn border(&mut self, place: Place, body: &Bytes, mac: &Bytes) {
+        self.borders.push(Sound { place, leaf: leaf_hash(body, mac), index: None });
+    }
+
+    /// Takes the proof of what came since the last one. Returns what does not fit, in words.
+    pub(crate) fn prove(&mut self, proof: &RangeProof) -> Result<(), String> {
+        let of_borders = self.waiting.is_empty();
+        if proof.runs.is_empty() {
+            return Ok(());
+        }
+        let rows = if of_borders { &mut self.borders } else { &mut self.sound };
+        let covered = |row: &mut Sound| proof.runs.iter().any(|run| run.contains(&row.place.seq));
+        let mut sound: Vec<Sound> = rows.extract_if(.., covered).collect();
+        sound.sort_by_key(|row| row.place.seq);
+        let size = self.pinned.size;
+        let leaves = sound.iter().map(|row| (row.place.seq, row.leaf));
+        proof.verify(leaves, size, &self.pinned.root).map_err(|problem| {
+            let (first, last) = (proof.runs.first().map_or(0, |run| run.start), proof.runs.last().map_or(0, |r| r.end));
+            format!(
+                "rows {first} to {} do not fit the checkpoint of {size} rows that was witnessed ({problem})",
+                last.saturating_sub(1)
+            )
+        })?;
+        for row in sound {
+            if let Some(index) = row.index {
+                self.waiting[index].witnessed = true;
+            }
+            match (&mut self.shown, of_borders) {
+                (Some(shown), true) => shown.border(row.place),
+                (Some(shown), false) => shown.row(row.place),
+                (None, _) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows that waited, proven or not, in their order; and in words, when one should have been proven.
+    pub(crate) fn release(&mut self) -> (Vec<PlacedRow>, Option<String>) {
+        let without = self.sound.iter().find(|row| row.place.seq < self.pinned.size);
+        let fault = without.map(|row| format!("row {} was witnessed, and no proof came for it", row.place.seq));
+        self.sound.clear();
+        (std::mem::take(&mut self.waiting), fault)
+    }
+
+    /// What the whole answer proves, when nothing more comes. `last` is its last row if there are more behind it.
+    pub(crate) fn conclude(&mut self, last: Option<Position>) -> Proof {
+        let Some(shown) = self.shown.take() else {
+            return Proof::Not("the query has a filter".to_owned());
+        };
+        match (last, self.order) {
+            (Some(last), Order::Asc) => self.end = self.end.min(last.next()),
+            (Some(last), Order::Desc) => self.begin = self.begin.max(last),
+            (None, _) => {}
+        }
+        let size = self.pinned.size.min(self.head.map_or(0, |head| head + 1));
+        match shown.is_whole(self.begin, self.end, size) {
+            Ok(()) => Proof::Whole,
+            Err(problem) => Proof::Not(problem.to_string()),
+        }
+    }
+}

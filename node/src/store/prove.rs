@@ -1,0 +1,97 @@
+//! The proofs that go with a scan: its rows under the tree that the reader trusts, and the border rows that show where
+//! the range ends (docs/format.md, "Completeness of a range").
+
+use std::ops::Range;
+
+use piperoll_shared::log::tree::{RangeProof, TileMemory, TreeReader, range_proof, runs_of};
+use piperoll_shared::log::verify::{Integrity, RowChecker};
+use rusqlite::Connection;
+
+use super::rows::{StoredRow, read_row};
+use super::tree::{StoredTiles, TreeError};
+
+/// Rows proven together. A proof can have two hashes per level of the tree for each.
+pub(super) const ROWS_PER_PROOF: usize = 512;
+
+/// Proves rows of one scan under one tree size.
+pub(super) struct Prover {
+    size: u64,
+    met: TileMemory,
+}
+
+impl Prover {
+    pub(super) fn new(size: u64) -> Self {
+        Self { size, met: TileMemory::default() }
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The proof for those of these rows that are sound and under the tree.
+    pub(super) fn prove(&mut self, conn: &Connection, rows: &[StoredRow]) -> Result<RangeProof, TreeError> {
+        let sound = rows.iter().filter(|row| row.checked.integrity == Integrity::Ok && row.seq < self.size);
+        let mut places: Vec<u64> = sound.map(|row| row.seq).collect();
+        places.sort_unstable();
+        places.dedup();
+        let runs = runs_of(places.into_iter()).unwrap_or_default();
+        if runs.is_empty() {
+            return Ok(RangeProof { runs, hashes: Vec::new() });
+        }
+        let mut tree = TreeReader::with_memory(StoredTiles(conn), self.size, std::mem::take(&mut self.met));
+        let hashes = range_proof(&mut tree, &runs, self.size)?;
+        self.met = tree.into_memory();
+        Ok(RangeProof { runs, hashes })
+    }
+}
+
+/// What a scan read of one era.
+#[derive(Debug, Clone)]
+pub(super) struct EraPart {
+    /// All rows of the era that the scan may see.
+    pub(super) era: Range<u64>,
+    /// Those within the range that was asked for.
+    pub(super) part: Range<u64>,
+    /// Those that were given.
+    pub(super) given: Range<u64>,
+}
+
+impl EraPart {
+    /// The rows that show, beside those given, that nothing of the range was left out below `size`.
+    fn borders(&self, size: u64) -> impl Iterator<Item = u64> {
+        let end = self.era.end.min(size);
+        let Range { start, end: part_end } = self.part.clone();
+        let given = self.given.clone();
+        let candidates = [
+            Some(self.era.start),
+            start.checked_sub(1),
+            given.start.checked_sub(1),
+            Some(given.end),
+            Some(part_end),
+            end.checked_sub(1),
+        ];
+        let era = self.era.start..end;
+        candidates.into_iter().flatten().filter(move |seq| era.contains(seq) && !given.contains(seq))
+    }
+}
+
+/// Reads the border rows of all eras.
+pub(super) fn border_rows(
+    conn: &Connection,
+    parts: &[EraPart],
+    size: u64,
+    checker: &mut RowChecker,
+) -> rusqlite::Result<Vec<StoredRow>> {
+    let mut places: Vec<u64> = parts.iter().flat_map(|part| part.borders(size)).collect();
+    places.sort_unstable();
+    places.dedup();
+    let mut statement = conn.prepare_cached("SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq = ?1")?;
+    let mut found = Vec::new();
+    for seq in places {
+        let mut rows = statement.query([seq])?;
+        if let Some(row) = rows.next()? {
+            found.push(read_row(row, checker)?);
+        }
+    }
+    Ok(found)
+}

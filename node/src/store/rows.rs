@@ -1,0 +1,90 @@
+//! One stored row, read and checked.
+
+use piperoll_shared::log::limits::BODY_AND_MAC_BYTES_MAX;
+use piperoll_shared::log::order::Position;
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::verify::{Checked, Claim, Integrity, RowChecker};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension as _};
+
+/// No log gets there; a row above it was planted, and is found by a full check.
+pub(super) const SEQ_MAX: u64 = 1 << 62;
+/// Bytes taken of a stored body or mac. No sound one is longer, so what is cut was a violation before.
+const STORED_BYTES_MAX: usize = 2 * BODY_AND_MAC_BYTES_MAX;
+pub(super) const ERA_COLUMN: &str = "the era column differs from the signed era";
+
+/// A row as it stands in the database, with what its check gave.
+#[derive(Debug, Clone)]
+pub struct StoredRow {
+    pub seq: u64,
+    /// As the column says; believed only when the check is `ok`.
+    pub timestamp: Timestamp,
+    /// Where the row stands in the timeline. Its own time when it is sound, otherwise that of the sound row in
+    /// front of it in reading order: what nobody signed must not decide what is read next.
+    pub place: Timestamp,
+    pub era: u32,
+    pub epoch: u32,
+    /// Empty when NULL.
+    pub mac: Vec<u8>,
+    pub body: Vec<u8>,
+    pub checked: Checked,
+}
+
+/// Head and tail of a log at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    pub oldest_seq: Option<u64>,
+    pub head_seq: Option<u64>,
+    pub last_timestamp: Option<Timestamp>,
+}
+
+/// The rows that are there, by the table itself.
+pub(super) fn extent(conn: &Connection) -> rusqlite::Result<Extent> {
+    let oldest_seq =
+        conn.query_row("SELECT min(seq) FROM entries WHERE seq BETWEEN 0 AND ?1", [SEQ_MAX], |row| row.get(0))?;
+    let newest = "SELECT seq, ts FROM entries WHERE seq BETWEEN 0 AND ?1 ORDER BY seq DESC LIMIT 1";
+    let newest = conn.query_row(newest, [SEQ_MAX], |row| Ok((row.get(0)?, integer(row, 1)?))).optional()?;
+    let (head_seq, last_timestamp) = match newest {
+        Some((seq, ts)) => (Some(seq), ts.map(Timestamp::from_micros)),
+        None => (None, None),
+    };
+    Ok(Extent { oldest_seq, head_seq, last_timestamp })
+}
+
+impl StoredRow {
+    pub(super) fn position(&self) -> Position {
+        Position { timestamp: self.place, seq: self.seq }
+    }
+}
+
+/// Reads and checks one row; columns that cannot hold what they should are a violation, not an error.
+pub(super) fn read_row(row: &rusqlite::Row<'_>, checker: &mut RowChecker) -> rusqlite::Result<StoredRow> {
+    let bytes = |index| -> rusqlite::Result<Vec<u8>> {
+        Ok(match row.get_ref(index)? {
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes[..bytes.len().min(STORED_BYTES_MAX)].to_vec(),
+            _ => Vec::new(),
+        })
+    };
+    // What is not a number gets one that no signed body can say.
+    let number = |index| -> rusqlite::Result<u32> {
+        Ok(integer(row, index)?.and_then(|number| u32::try_from(number).ok()).unwrap_or(u32::MAX))
+    };
+    let seq = u64::try_from(row.get::<_, i64>(0)?).unwrap_or(u64::MAX);
+    let timestamp = Timestamp::from_micros(integer(row, 1)?.unwrap_or(i64::MIN));
+    let (era, epoch) = (number(2)?, number(3)?);
+    let (mac, body) = (bytes(4)?, bytes(5)?);
+    let mut checked = checker.check(&Claim { seq, timestamp, epoch, mac: &mac, body: &body });
+    if checked.integrity == Integrity::Ok && checked.era != Some(era) {
+        checked.integrity = Integrity::Violation;
+        checked.reason = Some(ERA_COLUMN);
+    }
+    Ok(StoredRow { seq, timestamp, place: timestamp, era, epoch, mac, body, checked })
+}
+
+/// A column that should be a number; `None` when somebody put something else there.
+pub(super) fn integer(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result<Option<i64>> {
+    Ok(match row.get_ref(index)? {
+        ValueRef::Integer(number) => Some(number),
+        _ => None,
+    })
+}
