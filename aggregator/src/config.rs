@@ -39,6 +39,8 @@ pub struct AggregatorConfig {
     pub audit_socket: PathBuf,
     /// Cosigns the nodes' checkpoints.
     pub witness_key: SigningSeed,
+    /// Signs the manifests of evidence bundles.
+    pub export_key: SigningSeed,
     /// Between two looks at every node's checkpoint.
     pub witness_interval: Duration,
 }
@@ -106,6 +108,7 @@ struct Typed {
     embedded_node: Option<PathBuf>,
     audit_socket: PathBuf,
     witness_key: PathBuf,
+    export_key: PathBuf,
     #[serde(default)]
     witness: TypedWitness,
     #[serde(default)]
@@ -202,6 +205,7 @@ impl AggregatorConfig {
             embedded_node: typed.embedded_node.map(|file| base.join(file)),
             audit_socket: base.join(typed.audit_socket),
             witness_key: files::read_seed(&base.join(typed.witness_key))?,
+            export_key: files::read_seed(&base.join(typed.export_key))?,
             witness_interval: Duration::from_millis(typed.witness.poll_ms.unwrap_or(WITNESS_POLL_MS).max(1)),
         })
     }

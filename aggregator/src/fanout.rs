@@ -12,7 +12,7 @@ use piperoll_shared::log::time::Timestamp;
 
 use super::config::Life;
 use super::member::Member;
-use super::proving::Proof;
+use super::proving::{Pinned, Proof};
 use super::query::Query;
 use super::read::Tally;
 use super::witness::Standing;
@@ -20,11 +20,18 @@ use super::witness::Standing;
 /// What a query wants of one roster entry.
 pub(crate) enum Ask {
     /// Dial it.
-    Scan(ScanRequest),
+    Scan(Box<Asked>),
     /// Leave it out, and say why.
     Not { status: Status, reason: String },
     /// It had no part in the range; it is not even expected.
     Absent,
+}
+
+/// What one node is asked, and what its rows are held against.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) request: ScanRequest,
+    pub(crate) pinned: Option<Pinned>,
 }
 
 /// Decides, per node, what to ask.
@@ -56,6 +63,16 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
         generation: None,
         prove: None,
     };
+    let pinned = member.witness.pinned();
+    request.prove = pinned.as_ref().map(|pinned| pinned.size);
+    if query.sealed {
+        let Some(pinned) = &pinned else {
+            return Ask::Not { status: Status::Error, reason: "nothing of its log was witnessed yet".to_owned() };
+        };
+        // Only what a witness stands for; newer rows belong to the next export.
+        request.head = Some(pinned.size - 1);
+        request.generation = Some(pinned.generation);
+    }
     if let Some(cursor) = &query.cursor {
         if let Some(lost) = cursor.incomplete.iter().find(|lost| &lost.node_id == id) {
             return Ask::Not {
@@ -74,7 +91,7 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
         }
         request.after = Some(position_for(&cursor.last, id, query.order));
     }
-    Ask::Scan(request)
+    Ask::Scan(Box::new(Asked { request, pinned }))
 }
 
 /// The place `(timestamp, node_id, seq)` as one node sees it: rows of the same microsecond are behind it or

@@ -4,6 +4,7 @@
 mod api;
 mod audit;
 pub mod config;
+mod export;
 mod fanout;
 mod link;
 mod member;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use api::App;
 use audit::Audit;
 use config::{AggregatorConfig, Limits};
+use export::Exporter;
 use link::Link;
 use member::Member;
 use tokens::{TokenError, TokenStore};
@@ -88,6 +90,10 @@ impl Aggregator {
         let name = format!("{}/aggregator/{}", config.cluster, config.id);
         let cosigner = config.witness_key.named(&name, KeyKind::Witness);
         let cosigner = cosigner.ok_or_else(|| state(std::io::Error::other(format!("{name:?} cannot sign"))))?;
+        let export_key = config.export_key.named(&name, KeyKind::Log);
+        let export_key = export_key.ok_or_else(|| state(std::io::Error::other(format!("{name:?} cannot sign"))))?;
+        let (cluster_name, dir, roster) = (config.cluster.clone(), &config.state_dir, &config.roster);
+        let exporter = Exporter::new(cluster_name, export_key, cosigner.public(), dir, roster).map_err(state)?;
         let members = config.roster.iter().map(|node| {
             let expected = Identity::new(&config.cluster, Kind::Node, &node.id);
             let link = Link::new(node.address.clone(), expected, Arc::clone(&tls), config.limits.connect);
@@ -97,7 +103,7 @@ impl Aggregator {
         let members = members.collect::<Result<_, StartError>>()?;
         let cluster = Cluster { members, limits: config.limits, cursor_key };
         let audit = Audit::new(SocketClient::new(&config.audit_socket)?);
-        let app = Arc::new(App::new(cluster, tokens, audit, &config));
+        let app = Arc::new(App::new(cluster, tokens, audit, exporter, &config));
         Ok(Self { app, tls, listener, config })
     }
 

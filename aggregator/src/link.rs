@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use piperoll_shared::net::identity::Identity;
 use piperoll_shared::net::tls::{Material, TlsStore};
 use rustls::pki_types::{CertificateDer, ServerName};
+use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
@@ -27,6 +28,8 @@ const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const SMALL_ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// The proof of an export with a filter has some hashes per row.
+const LARGE_ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Why a node gave no answer, or no whole one. The words are for the person who has to act.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,14 +169,33 @@ impl Link {
     }
 
     /// A small JSON answer.
-    pub(crate) async fn get_json<T: serde::de::DeserializeOwned>(
+    pub(crate) async fn get_json<T: DeserializeOwned>(&self, path: &str, timeout: Duration) -> Result<T, Failure> {
+        self.json(Lane::Shared, Method::GET, path, Bytes::new(), SMALL_ANSWER_BYTES_MAX, timeout).await
+    }
+
+    /// A JSON answer that may be large, on a connection of its own.
+    pub(crate) async fn post_json<T: DeserializeOwned>(
         &self,
         path: &str,
+        body: &impl serde::Serialize,
+        timeout: Duration,
+    ) -> Result<T, Failure> {
+        let body = Bytes::from(serde_json::to_vec(body).unwrap_or_default());
+        self.json(Lane::Own, Method::POST, path, body, LARGE_ANSWER_BYTES_MAX, timeout).await
+    }
+
+    async fn json<T: DeserializeOwned>(
+        &self,
+        lane: Lane,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        bytes_max: usize,
         timeout: Duration,
     ) -> Result<T, Failure> {
         let reading = async {
-            let response = self.request(Lane::Shared, Method::GET, path, Bytes::new(), timeout).await?;
-            let body = http_body_util::Limited::new(response.into_body(), SMALL_ANSWER_BYTES_MAX)
+            let response = self.request(lane, method, path, body, timeout).await?;
+            let body = http_body_util::Limited::new(response.into_body(), bytes_max)
                 .collect()
                 .await
                 .map_err(|e| Failure::Broken(format!("the answer broke off: {e}")))?;

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use piperoll_shared::api::aggregator::{Envelope, Status};
-use piperoll_shared::api::node::ScanRequest;
 use piperoll_shared::log::verify::Integrity;
 use tokio::time::timeout_at;
 
 use super::Cluster;
-use super::fanout::{Ask, Part, ask, envelope, next_cursor};
+use super::fanout::{Ask, Asked, Part, ask, envelope, next_cursor};
 use super::link::{Failure, Lane};
 use super::member::Member;
 use super::merge::Merge;
@@ -44,7 +43,7 @@ pub(crate) async fn page(cluster: &Cluster, query: &Query) -> Page {
             Ask::Not { status, reason } => {
                 asked.push(tokio::spawn(std::future::ready(Answer::none(Part::unasked(member, status, reason)))));
             }
-            Ask::Scan(request) => asked.push(tokio::spawn(answer(Arc::clone(member), request, cluster.limits))),
+            Ask::Scan(scan) => asked.push(tokio::spawn(answer(Arc::clone(member), *scan, cluster.limits))),
         }
     }
     let mut answers = Vec::with_capacity(asked.len());
@@ -65,14 +64,14 @@ impl Answer {
 }
 
 /// Reads one node within the page's time limit. Rows that came before a failure are kept.
-async fn answer(member: Arc<Member>, request: ScanRequest, limits: super::config::Limits) -> Answer {
+async fn answer(member: Arc<Member>, asked: Asked, limits: super::config::Limits) -> Answer {
     if let Some(reason) = member.known_down() {
         return Answer::none(Part::unasked(&member, Status::Unreachable, reason));
     }
     let started = Instant::now();
     let deadline = tokio::time::Instant::now() + limits.page;
     let late = |limit: Duration| Failure::Timeout(format!("not finished within {} ms", limit.as_millis()));
-    let opened = timeout_at(deadline, NodeReader::open(&member, &request, &limits, Lane::Shared)).await;
+    let opened = timeout_at(deadline, NodeReader::open(&member, &asked, &limits, Lane::Shared)).await;
     let mut reader = match opened.unwrap_or_else(|_| Err(late(limits.page))) {
         Ok(reader) => reader,
         Err(failure) => {
@@ -86,7 +85,7 @@ async fn answer(member: Arc<Member>, request: ScanRequest, limits: super::config
     let failure = loop {
         match timeout_at(deadline, reader.next()).await.unwrap_or_else(|_| Err(late(limits.page))) {
             Ok(Some(row)) => {
-                if request.limit.is_some_and(|limit| rows.len() as u64 >= limit) {
+                if asked.request.limit.is_some_and(|limit| rows.len() as u64 >= limit) {
                     break Some(Failure::Error("the node sent more rows than it was asked for".to_owned()));
                 }
                 bytes += row.body.len() + ROW_OVERHEAD_BYTES;
@@ -179,10 +178,10 @@ pub(crate) async fn one_row(cluster: &Cluster, member: &Arc<Member>, seq: u64) -
     );
     query.limit = Some(1);
     let mut found = match ask(member, &query, Some(1)) {
-        Ask::Scan(mut request) => {
-            request.from_seq = Some(seq);
-            request.head = Some(seq);
-            answer(Arc::clone(member), request, cluster.limits).await
+        Ask::Scan(mut asked) => {
+            asked.request.from_seq = Some(seq);
+            asked.request.head = Some(seq);
+            answer(Arc::clone(member), *asked, cluster.limits).await
         }
         Ask::Not { status, reason } => Answer::none(Part::unasked(member, status, reason)),
         Ask::Absent => Answer::none(Part::unasked(member, Status::Unreachable, "retired".to_owned())),

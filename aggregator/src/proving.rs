@@ -3,6 +3,8 @@
 //! A node proves its rows batch by batch, so rows wait here until their proof has come; a batch is small, and nothing
 //! grows with the answer.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use piperoll_shared::api::node::ScanRequest;
 use piperoll_shared::log::completeness::{Place, Shown};
@@ -19,6 +21,8 @@ pub(crate) struct Pinned {
     pub(crate) generation: Generation,
     pub(crate) size: u64,
     pub(crate) root: Hash,
+    /// The node's checkpoint with this witness's cosignature.
+    pub(crate) note: Arc<str>,
 }
 
 /// Whether an answer is all that was witnessed of its range.

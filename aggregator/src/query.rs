@@ -40,6 +40,8 @@ pub(crate) struct Query {
     pub(crate) require: Require,
     pub(crate) cursor: Option<Cursor>,
     pub(crate) hash: QueryHash,
+    /// Only rows under the checkpoints that were witnessed: what can be proven to others.
+    pub(crate) sealed: bool,
 }
 
 /// Why a query was refused, with a stable word for programs.
@@ -162,7 +164,7 @@ impl Query {
             Some(cursor) => (cursor.from, cursor.to),
             None => range(typed.from.as_deref(), typed.to.as_deref(), now)?,
         };
-        Ok(Self { filter, asked_at, from, to, order, format, limit, require, cursor, hash })
+        Ok(Self { filter, asked_at, from, to, order, format, limit, require, cursor, hash, sealed: false })
     }
 }
 
@@ -231,6 +233,7 @@ impl Query {
             require: Require::Any,
             cursor: None,
             hash,
+            sealed: false,
         }
     }
 }

@@ -9,7 +9,7 @@ use hyper::Method;
 use hyper::body::Incoming;
 use piperoll_shared::api::aggregator::Status;
 use piperoll_shared::api::frame::{EntryFrame, Frame, decode};
-use piperoll_shared::api::node::{ScanRequest, StreamEnd, StreamHead, peer_path};
+use piperoll_shared::api::node::{StreamEnd, StreamHead, peer_path};
 use piperoll_shared::log::completeness::Place;
 use piperoll_shared::log::order::{Key, Order, Position};
 use piperoll_shared::log::row::{FoundAt, Row};
@@ -17,6 +17,7 @@ use piperoll_shared::log::tree::RangeProof;
 use piperoll_shared::log::verify::{Claim, Integrity, RowChecker};
 
 use super::config::Limits;
+use super::fanout::Asked;
 use super::link::{Failure, Lane};
 use super::member::Member;
 use super::proving::{Proof, Proving};
@@ -62,6 +63,8 @@ pub(crate) struct NodeReader {
     /// What was witnessed of the node, to be proven; none when nothing was.
     proving: Option<Proving>,
     ready: VecDeque<PlacedRow>,
+    /// Sound rows beside the range: a few for every era.
+    pub(crate) borders: Vec<EntryFrame>,
     pub(crate) tally: Tally,
 }
 
@@ -85,20 +88,14 @@ const FAULTS_MAX: usize = 20;
 
 impl NodeReader {
     /// Asks and waits for the first frame, which says who answers.
-    pub(crate) async fn open(
-        member: &Member,
-        request: &ScanRequest,
-        limits: &Limits,
-        lane: Lane,
-    ) -> Result<Self, Failure> {
-        let pinned = member.witness.pinned();
-        let request = ScanRequest { prove: pinned.as_ref().map(|pinned| pinned.size), ..request.clone() };
-        let body = Bytes::from(serde_json::to_vec(&request).unwrap_or_default());
-        let asked = Instant::now();
+    pub(crate) async fn open(member: &Member, asked: &Asked, limits: &Limits, lane: Lane) -> Result<Self, Failure> {
+        let request = &asked.request;
+        let body = Bytes::from(serde_json::to_vec(request).unwrap_or_default());
+        let started = Instant::now();
         let response = member.link.request(lane, Method::POST, peer_path::SCAN, body, limits.first_row).await?;
         let mut body = response.into_body();
         let mut buffer = BytesMut::new();
-        let left = limits.first_row.saturating_sub(asked.elapsed()).max(Duration::from_millis(1));
+        let left = limits.first_row.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
         let Some(Frame::Head(head)) = next_frame(&mut body, &mut buffer, left).await? else {
             return Err(Failure::Error("the answer does not begin as a Piperoll stream does".to_owned()));
         };
@@ -107,8 +104,8 @@ impl NodeReader {
             return Err(Failure::Error(format!("the node says it is {}/{}", head.cluster, head.node_id)));
         }
         member.seen();
-        let pinned = pinned.filter(|pinned| pinned.generation == head.generation);
-        let proving = pinned.map(|pinned| Proving::new(pinned, &request, head.head_seq));
+        let pinned = asked.pinned.clone().filter(|pinned| pinned.generation == head.generation);
+        let proving = pinned.map(|pinned| Proving::new(pinned, request, head.head_seq));
         Ok(Self {
             body,
             buffer,
@@ -123,6 +120,7 @@ impl NodeReader {
             last_era: None,
             proving,
             ready: VecDeque::new(),
+            borders: Vec::new(),
         })
     }
 
@@ -168,6 +166,7 @@ impl NodeReader {
         {
             let place = Place { seq: entry.seq, era, timestamp: entry.timestamp };
             proving.border(place, &entry.body, &entry.mac);
+            self.borders.push(entry.clone());
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::Cluster;
 use super::config::Limits;
-use super::fanout::{Ask, Part, ask, envelope};
+use super::fanout::{Ask, Asked, Part, ask, envelope};
 use super::link::{Failure, Lane};
 use super::member::Member;
 use super::merge::Merge;
@@ -88,9 +88,9 @@ impl Stream {
                 Ask::Not { status, reason } => {
                     opening.push(tokio::spawn(std::future::ready(Feed::none(Part::unasked(member, status, reason)))));
                 }
-                Ask::Scan(request) => {
+                Ask::Scan(asked) => {
                     let (member, limits) = (Arc::clone(member), cluster.limits);
-                    opening.push(tokio::spawn(async move { Feed::open(member, request, limits).await }));
+                    opening.push(tokio::spawn(async move { Feed::open(member, *asked, limits).await }));
                 }
             }
         }
@@ -174,12 +174,12 @@ impl Feed {
         Self { part, began: false, rows: VecDeque::new(), incoming: None, failure: None, emitted: Counts::default() }
     }
 
-    async fn open(member: Arc<Member>, request: piperoll_shared::api::node::ScanRequest, limits: Limits) -> Self {
+    async fn open(member: Arc<Member>, asked: Asked, limits: Limits) -> Self {
         if let Some(reason) = member.known_down() {
             return Self::none(Part::unasked(&member, Status::Unreachable, reason));
         }
         let started = Instant::now();
-        let opened = tokio::time::timeout(limits.page, NodeReader::open(&member, &request, &limits, Lane::Own)).await;
+        let opened = tokio::time::timeout(limits.page, NodeReader::open(&member, &asked, &limits, Lane::Own)).await;
         let late = || Failure::Timeout(format!("no answer began within {} ms", limits.page.as_millis()));
         match opened.unwrap_or_else(|_| Err(late())) {
             Ok(reader) => {
@@ -279,7 +279,7 @@ async fn pump(mut reader: NodeReader, send: mpsc::Sender<Message>) {
 }
 
 impl Part {
-    fn snapshot(&self) -> Self {
+    pub(crate) fn snapshot(&self) -> Self {
         Self {
             member: Arc::clone(&self.member),
             generation: self.generation,

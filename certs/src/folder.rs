@@ -113,6 +113,7 @@ roster = "roster.toml"
 users = "users.toml"
 secrets_dir = "secrets"
 witness_key = "witness.key"  # cosigns the nodes' checkpoints; mode 0600
+export_key = "export.key"    # signs the manifests of evidence bundles; mode 0600
 
 # Where this aggregator's own entries go: every request, allowed or denied, is recorded there.
 # Without `embedded_node`, name the socket of a node on this machine in `audit_socket`.

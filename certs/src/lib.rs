@@ -6,6 +6,7 @@
 mod folder;
 mod issue;
 mod members;
+mod trust;
 
 use std::path::{Path, PathBuf};
 
@@ -154,6 +155,7 @@ impl Authority {
         write_public(&folder.join("aggregator.toml"), folder::aggregator_toml(self.cluster(), id, &listen).as_bytes())?;
         let mut aggregator = Member::new(MemberKind::Aggregator, id, Some(&place.address));
         aggregator.signing_key = Some(make_signing_key(&folder.join("witness.key"))?);
+        aggregator.export_key = Some(make_signing_key(&folder.join("export.key"))?);
         Ok([node, aggregator])
     }
 

@@ -70,11 +70,15 @@ pub struct Member {
     /// The public key of a node's checkpoints or of an aggregator's cosignatures: base64 of 32 bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub signing_key: Option<String>,
+    /// The public key of an aggregator's manifests.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub export_key: Option<String>,
 }
 
 impl Member {
     pub(crate) fn new(kind: MemberKind, id: &NodeId, address: Option<&str>) -> Self {
-        Self { kind, id: id.clone(), address: address.map(str::to_owned), role: None, retired: None, signing_key: None }
+        let address = address.map(str::to_owned);
+        Self { kind, id: id.clone(), address, role: None, retired: None, signing_key: None, export_key: None }
     }
 }
 

@@ -59,6 +59,7 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
                 "Copy ca.crl to every machine: daemons refuse new connections within seconds and close open ones within a minute."
             );
         }
+        ClusterCommand::Trust { dir } => print!("{}", Authority::open(&dir)?.trust()?.to_text()),
         ClusterCommand::Retire { dir, id, first_day, last_day, last_seq } => {
             for day in [&first_day, &last_day] {
                 anyhow::ensure!(Timestamp::day_range(day).is_some(), "{day:?} is not a day; write YYYY-MM-DD");

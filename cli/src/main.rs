@@ -15,6 +15,7 @@ use clap::Parser as _;
 
 use args::{Args, Command};
 use exit::Exit;
+use piperoll_verify::{Outcome, VerifyBundleArgs};
 
 fn main() -> std::process::ExitCode {
     // One provider for the whole process, before anything can open a TLS connection.
@@ -68,9 +69,20 @@ async fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Query(args) => remote::query(args).await,
         Command::Show(args) => remote::show(args).await,
         Command::Export(args) => remote::export(args).await,
+        Command::VerifyBundle(args) => verify_bundle(&args),
         Command::Verify(args) => remote::verify(args).await,
         Command::Nodes(args) => remote::nodes(args).await,
     }
+}
+
+fn verify_bundle(args: &VerifyBundleArgs) -> anyhow::Result<Exit> {
+    let outcome = piperoll_verify::run(args, &mut std::io::stdout().lock()).map_err(anyhow::Error::msg)?;
+    Ok(match outcome {
+        Outcome::Verified => Exit::Complete,
+        Outcome::Unchecked => Exit::Failed,
+        Outcome::Incomplete => Exit::Incomplete,
+        Outcome::Refused => Exit::Violation,
+    })
 }
 
 /// `piperoll … | head` is not a failure.

@@ -319,17 +319,20 @@ impl Cluster {
         TokenStore::open(&state).unwrap().create(name, role, expires, SystemClock.now()).unwrap().token
     }
 
-    /// Runs the program as a user of the aggregator.
-    pub fn run(&self, args: &[&str]) -> Run {
-        Command::new(piperoll())
+    /// The program as a user of the aggregator runs it.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(piperoll());
+        command
             .args(args)
             .env("PIPEROLL_URL", &self.url)
             .env("PIPEROLL_CA", self.ca())
             .env("PIPEROLL_TOKEN", &self.token)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
-            .into()
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Run {
+        self.command(args).output().unwrap().into()
     }
 
     /// Runs `piperoll node <args> --config <its node.toml>`.

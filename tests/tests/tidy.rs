@@ -23,7 +23,7 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
 fn files() -> Vec<(String, String)> {
     let root = root();
     let mut found = Vec::new();
-    for room in ["shared", "node", "aggregator", "client", "certs", "cli", "tests"] {
+    for room in ["shared", "node", "aggregator", "client", "certs", "verifier", "cli", "tests"] {
         sources(&root.join(room), &mut found);
     }
     assert!(found.len() > 50, "the rooms were not found");
@@ -34,7 +34,7 @@ fn files() -> Vec<(String, String)> {
 }
 
 /// Room, words it must not name, and why.
-const FORBIDDEN: [(&str, &[&str], &str); 9] = [
+const FORBIDDEN: [(&str, &[&str], &str); 10] = [
     (
         "shared/src/log/",
         &[
@@ -62,6 +62,11 @@ const FORBIDDEN: [(&str, &[&str], &str); 9] = [
     ("aggregator/", &["piperoll_node", "piperoll_certs", "rusqlite"], "aggregator imports shared and client only"),
     ("client/", &["piperoll_node", "piperoll_aggregator", "piperoll_certs", "rusqlite"], "client imports shared only"),
     ("certs/", &["piperoll_node", "piperoll_aggregator", "piperoll_client", "tokio"], "certs imports shared only"),
+    (
+        "verifier/",
+        &["piperoll_node", "piperoll_aggregator", "piperoll_client", "piperoll_certs", "tokio", "rusqlite"],
+        "the verifier imports the model only",
+    ),
     ("node/src/api/", &["rusqlite"], "SQLite stays in the store"),
     ("cli/src/", &["rcgen"], "certificates are made in certs"),
 ];
@@ -101,14 +106,33 @@ fn the_manifests_agree() {
         ("aggregator", &["piperoll-client", "piperoll-shared"]),
         ("client", &["piperoll-shared"]),
         ("certs", &["piperoll-shared"]),
+        ("verifier", &["piperoll-shared"]),
     ] {
         let manifest = std::fs::read_to_string(root().join(room).join("Cargo.toml")).unwrap();
-        let ours =
-            manifest.lines().filter(|line| line.starts_with("piperoll-")).map(|line| line.split('.').next().unwrap());
+        let ours = manifest
+            .lines()
+            .filter(|line| line.starts_with("piperoll-"))
+            .map(|line| line.split(['.', ' ']).next().unwrap());
         for name in ours {
             assert!(allowed.contains(&name), "{room} must not depend on {name}");
         }
         assert!(manifest.contains("[lints]\nworkspace = true"), "{room} keeps the workspace's lints");
+    }
+}
+
+/// What an auditor runs is small: nothing in it can open a socket or a database.
+#[test]
+fn the_verifier_brings_nothing_along() {
+    let tree = std::process::Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--offline", "-p", "piperoll-verify", "-e", "normal", "--prefix", "none"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    let crates: Vec<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(crates.contains(&"ed25519-dalek"), "{tree}");
+    for foreign in ["tokio", "hyper", "axum", "reqwest", "rustls", "aws-lc-rs", "ring", "rusqlite", "libsqlite3-sys"] {
+        assert!(!crates.contains(&foreign), "piperoll-verify brings {foreign} along");
     }
 }
 
@@ -143,7 +167,7 @@ fn nothing_is_left_lying_about() {
 #[test]
 fn the_code_map_is_the_code() {
     let map = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
-    for room in ["shared", "node", "aggregator", "client", "certs", "cli", "tests"] {
+    for room in ["shared", "node", "aggregator", "client", "certs", "verifier", "cli", "tests"] {
         assert!(map.contains(&format!("`{room}/`")), "ARCHITECTURE.md has no caption for {room}/");
     }
     for word in map.split('`').skip(1).step_by(2) {

@@ -49,6 +49,10 @@ pub(super) struct Done {
 }
 
 impl Caller {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Exact sets; no role outranks another beyond what stands here.
     pub(super) fn may(&self, permission: Permission) -> bool {
         match self.role {

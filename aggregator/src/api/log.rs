@@ -29,9 +29,9 @@ use crate::stream::{Output, Stream};
 
 /// Streams at one time. Each has a connection to every node and buffers of about a megabyte per node.
 pub(super) const STREAMS_MAX: usize = 32;
-const AUDIT_COMPLETE: HeaderName = HeaderName::from_static("audit-complete");
+pub(super) const AUDIT_COMPLETE: HeaderName = HeaderName::from_static("audit-complete");
 /// No scopes yet: everyone who may view may view everything. A cursor is bound to this word.
-const SCOPE_ALL: &str = "all";
+pub(super) const SCOPE_ALL: &str = "all";
 
 /// `GET /audit-log`.
 pub(super) async fn audit_log(
@@ -65,7 +65,7 @@ pub(super) async fn audit_log(
 }
 
 /// A misspelt node would make an empty answer look complete.
-fn known_nodes(app: &App, query: &Query) -> Result<(), ApiError> {
+pub(super) fn known_nodes(app: &App, query: &Query) -> Result<(), ApiError> {
     let known = |name: &&str| app.cluster.members.iter().any(|member| member.node.id.as_str() == *name);
     match query.filter.named_nodes().find(|name| !known(name)) {
         None => Ok(()),
@@ -77,21 +77,21 @@ fn known_nodes(app: &App, query: &Query) -> Result<(), ApiError> {
     }
 }
 
-fn describe(query: &Query) -> Value {
+pub(super) fn describe(query: &Query) -> Value {
     json!({
         "filter": query.filter.to_string(), "from": query.from, "to": query.to, "order": query.order,
         "format": format!("{:?}", query.format).to_lowercase(), "continued": query.cursor.is_some(),
     })
 }
 
-fn with_done(response: impl IntoResponse, action: &'static str, details: Value) -> Response {
+pub(super) fn with_done(response: impl IntoResponse, action: &'static str, details: Value) -> Response {
     let mut response = response.into_response();
     response.extensions_mut().insert(Done { action, details });
     response
 }
 
 /// What the entry says about the answer.
-fn outcome(mut asked: Value, envelope: &Envelope) -> Value {
+pub(super) fn outcome(mut asked: Value, envelope: &Envelope) -> Value {
     asked["rows"] = json!(envelope.count);
     asked["complete"] = json!(envelope.complete);
     let missing: Vec<&str> = envelope
@@ -142,10 +142,7 @@ fn answer_page(page: Page, query: &Query, asked: Value) -> Response {
 }
 
 async fn answer_stream(app: &Arc<App>, query: Query, output: Output, action: &'static str, asked: Value) -> Response {
-    let Ok(room) = Arc::clone(&app.streams).try_acquire_owned() else {
-        let detail = format!("{STREAMS_MAX} exports and checks are under way; try again when one has ended");
-        return with_done(ApiError::new(429, "busy", detail), action, asked);
-    };
+    let Ok(room) = Arc::clone(&app.streams).try_acquire_owned() else { return with_done(busy(), action, asked) };
     let require = query.require;
     let name = file_name(&query);
     let stream = Stream::open(&app.cluster, query).await;
@@ -179,8 +176,12 @@ async fn answer_stream(app: &Arc<App>, query: Query, output: Output, action: &'s
     with_done((headers, body), action, details)
 }
 
+pub(super) fn busy() -> ApiError {
+    ApiError::new(429, "busy", format!("{STREAMS_MAX} exports and checks are under way; try again when one has ended"))
+}
+
 /// `audit-2026-04-15_to_2026-05-12_user-admin`: what is inside, in a name every system accepts.
-fn file_name(query: &Query) -> String {
+pub(super) fn file_name(query: &Query) -> String {
     let day = |time: Timestamp| time.to_text()[..10].to_owned();
     let to = query.to.min(SystemClock.now());
     let filter: String = query

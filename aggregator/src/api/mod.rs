@@ -2,6 +2,7 @@
 
 mod auth;
 mod error;
+mod exports;
 mod log;
 mod nodes;
 mod openapi;
@@ -23,6 +24,7 @@ use tokio::sync::Semaphore;
 use super::Cluster;
 use super::audit::Audit;
 use super::config::AggregatorConfig;
+use super::export::Exporter;
 use super::metrics::Metrics;
 use super::tokens::TokenStore;
 
@@ -32,6 +34,7 @@ pub use openapi::openapi_json;
 pub(crate) struct App {
     pub(crate) cluster: Cluster,
     pub(crate) audit: Audit,
+    exporter: Arc<Exporter>,
     tokens: TokenStore,
     users: HashMap<String, Role>,
     cluster_name: piperoll_shared::log::ids::ClusterName,
@@ -41,10 +44,17 @@ pub(crate) struct App {
 }
 
 impl App {
-    pub(crate) fn new(cluster: Cluster, tokens: TokenStore, audit: Audit, config: &AggregatorConfig) -> Self {
+    pub(crate) fn new(
+        cluster: Cluster,
+        tokens: TokenStore,
+        audit: Audit,
+        exporter: Exporter,
+        config: &AggregatorConfig,
+    ) -> Self {
         Self {
             cluster,
             audit,
+            exporter: Arc::new(exporter),
             tokens,
             users: config.users.clone(),
             cluster_name: config.cluster.clone(),
@@ -59,6 +69,8 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
     let api = Router::new()
         .route("/audit-log", get(log::audit_log))
         .route("/audit-log/{node}/{seq}", get(log::entry))
+        .route("/audit-log/{node}/{seq}/proof", get(exports::proof))
+        .route("/exports", post(exports::exports))
         .route("/verify", post(log::verify))
         .route("/nodes", get(nodes::nodes))
         .route("/nodes/{node}/accept", post(nodes::accept))

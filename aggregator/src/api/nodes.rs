@@ -88,7 +88,7 @@ fn info(member: &Member, part: &Part, status: Option<&NodeStatus>) -> NodeInfo {
     }
 }
 
-const REASON_CHARACTERS_MAX: usize = 1_000;
+pub(super) const REASON_CHARACTERS_MAX: usize = 1_000;
 
 /// `POST /nodes/{node}/accept`: the only way to clear a fork or a rollback.
 pub(super) async fn accept(

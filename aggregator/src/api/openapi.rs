@@ -1,8 +1,8 @@
 //! The contract as OpenAPI, made from the code; `docs/openapi.json` is compared with it by a test.
 
 use piperoll_shared::api::aggregator::{
-    AcceptRequest, CreatedToken, Envelope, FinalRecord, NewToken, NodeInfo, NodeReport, NodesAnswer, Role, Status,
-    TokenInfo,
+    AcceptRequest, CreatedToken, Envelope, ExportRequest, FinalRecord, IncompleteArg, NewToken, NodeInfo, NodeReport,
+    NodesAnswer, Role, Status, TokenInfo,
 };
 use piperoll_shared::api::problem::Problem;
 use utoipa::OpenApi;
@@ -42,6 +42,27 @@ mod paths {
         (status = 503, description = "The node did not answer", body = Envelope),
     ), security(("bearer" = []), ("certificate" = [])))]
     pub(super) fn entry() {}
+
+    #[utoipa::path(get, path = "/api/v1/audit-log/{node}/{seq}/proof", tag = "evidence", params(
+        ("node" = String, Path, description = "Node id"),
+        ("seq" = u64, Path, description = "Row number in that node's log"),
+    ), responses(
+        (status = 200, description = "c2sp.org/tlog-proof@v1: inclusion under the newest cosigned checkpoint; the leaf is SHA-256(0x00 ‖ entry ‖ signature)", body = String, content_type = "text/plain"),
+        (status = 403, description = "Needs auditor or admin", body = Problem),
+        (status = 404, description = "No such node, or no cosigned checkpoint covers the row yet", body = Problem),
+        (status = 503, description = "The node did not answer", body = Problem),
+    ), security(("bearer" = []), ("certificate" = [])))]
+    pub(super) fn proof() {}
+
+    #[utoipa::path(post, path = "/api/v1/exports", tag = "evidence", request_body = ExportRequest, responses(
+        (status = 200, description = "An evidence bundle; header audit-complete says whether every expected node is in it in full", body = Vec<u8>, content_type = "application/x-tar"),
+        (status = 400, description = "No reason, or a bad filter or range", body = Problem),
+        (status = 403, description = "Needs auditor or admin", body = Problem),
+        (status = 429, description = "Too many exports and checks at once", body = Problem),
+        (status = 503, description = "Expected nodes are missing, and no partial bundle was asked for", body = Envelope),
+        (status = 507, description = "The state directory has no room for it", body = Problem),
+    ), security(("bearer" = []), ("certificate" = [])))]
+    pub(super) fn exports() {}
 
     #[utoipa::path(post, path = "/api/v1/verify", tag = "log", request_body = VerifyRequest, responses(
         (status = 200, description = "NDJSON: rows that fail, {\"progress\":n}, and a final record", body = FinalRecord),
@@ -118,11 +139,11 @@ impl utoipa::Modify for Security {
 #[openapi(
     info(title = "Piperoll aggregator", description = "One merged, verified timeline of all nodes; the missing ones by name.", license(name = "MIT OR Apache-2.0")),
     paths(
-        paths::audit_log, paths::entry, paths::verify, paths::nodes, paths::accept, paths::list_tokens, paths::create_token,
+        paths::audit_log, paths::entry, paths::proof, paths::exports, paths::verify, paths::nodes, paths::accept, paths::list_tokens, paths::create_token,
         paths::revoke_token, paths::healthz, paths::readyz, paths::metrics
     ),
     components(schemas(
-        AcceptRequest, Envelope, FinalRecord, NodeReport, NodeInfo, NodesAnswer, Status, Role, TokenInfo, NewToken, CreatedToken, Problem, VerifyRequest
+        AcceptRequest, Envelope, ExportRequest, IncompleteArg, FinalRecord, NodeReport, NodeInfo, NodesAnswer, Status, Role, TokenInfo, NewToken, CreatedToken, Problem, VerifyRequest
     )),
     modifiers(&Security)
 )]

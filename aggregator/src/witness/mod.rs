@@ -62,6 +62,8 @@ pub(crate) struct Watch {
     origins: String,
     cosigner: SigningKey,
     state: Mutex<State>,
+    /// One look at a time: of two that overlap, the slower one would present a smaller log than the other has pinned.
+    looking: tokio::sync::Mutex<()>,
 }
 
 struct State {
@@ -93,7 +95,14 @@ impl Watch {
         let (memory, remembered) = Memory::open(state_dir, &member.id)?;
         let state = Mutex::new(State { remembered, pinned: None, trouble: None, looked: false });
         let origins = format!("{}/{}/", member.ring.cluster(), member.id);
-        let watch = Self { memory, node_key: member.checkpoint_key, origins, cosigner: cosigner.clone(), state };
+        let watch = Self {
+            memory,
+            node_key: member.checkpoint_key,
+            origins,
+            cosigner: cosigner.clone(),
+            state,
+            looking: tokio::sync::Mutex::new(()),
+        };
         // A pin that cannot be opened, because the roster names another key by now, is met again at the next look.
         {
             let mut state = watch.state();
@@ -111,7 +120,8 @@ impl Watch {
         let state = self.state();
         let checkpoint = state.pinned.as_ref().filter(|checkpoint| checkpoint.size > 0)?;
         let generation = checkpoint.origin.rsplit('/').next()?.parse().ok()?;
-        Some(Pinned { generation, size: checkpoint.size, root: checkpoint.root })
+        let note = state.remembered.pin.as_ref()?.note.as_str().into();
+        Some(Pinned { generation, size: checkpoint.size, root: checkpoint.root, note })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -243,8 +253,9 @@ pub(crate) async fn watch(app: Arc<App>, member: Arc<Member>, interval: Duration
     }
 }
 
-async fn look(member: &Member) {
+pub(crate) async fn look(member: &Member) {
     let watch = &member.witness;
+    let _one = watch.looking.lock().await;
     let trouble = match looked(member).await {
         Ok(()) => None,
         Err(Failure::Unreachable { reason, .. } | Failure::Timeout(reason) | Failure::Broken(reason)) => {

@@ -1,5 +1,6 @@
 //! What can be typed.
 
+mod cluster;
 mod remote;
 
 use std::ffi::OsString;
@@ -7,10 +8,12 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use piperoll_shared::log::filter::KEYS;
-use piperoll_shared::log::ids::{ClusterName, EntryId, NodeId};
+use piperoll_shared::log::ids::EntryId;
 
+pub(crate) use cluster::ClusterCommand;
 pub(crate) use remote::{
-    ConnectionArgs, NodesCommand, RemoteExportArgs, RemoteNodesArgs, RemoteQueryArgs, RemoteShowArgs, RemoteVerifyArgs,
+    ConnectionArgs, IncompleteChoice, NodesCommand, RemoteExportArgs, RemoteNodesArgs, RemoteQueryArgs, RemoteShowArgs,
+    RemoteVerifyArgs,
 };
 
 const FILTER_HELP: &str =
@@ -50,11 +53,14 @@ pub(crate) enum Command {
     Query(RemoteQueryArgs),
     /// One entry, whole: piperoll show mx1/42
     Show(RemoteShowArgs),
-    /// Everything that matches, as NDJSON or CSV
+    /// Everything that matches, as NDJSON, as CSV, or as evidence that others can check
     #[command(
-        after_help = "Examples:\n  piperoll export --from 2026-04-01 --to 2026-05-01 --format csv\n  piperoll export 'domain:example.org' --output -"
+        after_help = "Examples:\n  piperoll export --bundle april.tar --from 2026-04-01 --to 2026-05-01 --reason 'audit 2026/7'\n  piperoll export --from 2026-04-01 --to 2026-05-01 --format csv\n  piperoll export 'domain:example.org' --output -"
     )]
     Export(RemoteExportArgs),
+    /// Check an evidence bundle offline, with public keys only
+    #[command(after_help = "Example:\n  piperoll verify-bundle evidence.tar --trust trust.toml")]
+    VerifyBundle(piperoll_verify::VerifyBundleArgs),
     /// Read every row of every node and check it
     Verify(RemoteVerifyArgs),
     /// Every node: reachable, last seen, head, clock, verdict
@@ -66,6 +72,7 @@ impl Command {
     pub(crate) fn only_prints(&self) -> bool {
         match self {
             Self::Query(_) | Self::Show(_) | Self::Export(_) | Self::Verify(_) | Self::Nodes(_) => true,
+            Self::VerifyBundle(_) => true,
             Self::Node(command) => !matches!(command, NodeCommand::Serve { .. } | NodeCommand::Append(_)),
             Self::Demo(_) | Self::Cluster(_) | Self::Aggregator(_) => false,
         }
@@ -86,67 +93,6 @@ pub(crate) struct DemoArgs {
     /// Mapping for --import: a TOML file, or the name of a built-in one (cloudtrail)
     #[arg(long)]
     pub(crate) map: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum ClusterCommand {
-    /// Make a new cluster directory; it holds the authority's key, so keep it safe and offline
-    Init {
-        dir: PathBuf,
-        #[arg(long)]
-        name: ClusterName,
-    },
-    /// Make the folder to copy to a node's machine
-    AddNode {
-        dir: PathBuf,
-        id: NodeId,
-        /// Where aggregators reach it: HOST:PORT
-        #[arg(long)]
-        address: String,
-        /// Where it listens; every interface at the same port by default
-        #[arg(long)]
-        listen: Option<String>,
-    },
-    /// Make the folder to copy to an aggregator's machine
-    AddAggregator {
-        dir: PathBuf,
-        id: NodeId,
-        /// Where people and programs reach it: HOST:PORT
-        #[arg(long)]
-        address: String,
-        #[arg(long)]
-        listen: Option<String>,
-        /// Where its embedded node (for its own entries) listens
-        #[arg(long, default_value = "127.0.0.1:7444")]
-        node_address: String,
-    },
-    /// Make a person's certificate
-    AddUser {
-        dir: PathBuf,
-        name: NodeId,
-        #[arg(long, value_enum)]
-        role: RoleArg,
-    },
-    /// New keys and certificates for a member, into its folder
-    Renew { dir: PathBuf, id: NodeId },
-    /// Put a member's certificates on the revocation list
-    Revoke { dir: PathBuf, id: NodeId },
-    /// Mark a node as gone for good: not dialled any more, missing only for ranges of its life
-    Retire {
-        dir: PathBuf,
-        id: NodeId,
-        /// First day of its life, YYYY-MM-DD
-        #[arg(long)]
-        first_day: String,
-        /// Last day of its life, YYYY-MM-DD
-        #[arg(long)]
-        last_day: String,
-        /// The last row it wrote
-        #[arg(long)]
-        last_seq: u64,
-    },
-    /// List the members
-    List { dir: PathBuf },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Subcommand};
+use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 
 use super::{ExportFormat, OrderArg, OutputArgs, QueryArgs};
 
@@ -66,6 +66,31 @@ pub(crate) struct RemoteExportArgs {
     /// Refuse instead of exporting a part
     #[arg(long)]
     pub(crate) require_complete: bool,
+    /// Write an evidence bundle that others can check offline with `verify-bundle`
+    #[arg(long, value_name = "FILE", requires = "reason", conflicts_with_all = ["format", "output", "order", "require_complete"])]
+    pub(crate) bundle: Option<PathBuf>,
+    /// Why the bundle is made; it is recorded, and stands in the bundle
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+    /// What to do when an expected node is missing
+    #[arg(long, value_enum, default_value_t = IncompleteChoice::Refuse, requires = "bundle")]
+    pub(crate) incomplete: IncompleteChoice,
+    /// With --incomplete wait: seconds, at most 600; 60 by default
+    #[arg(long, value_name = "SECONDS", requires = "bundle")]
+    pub(crate) wait: Option<u64>,
+    /// Write one entry's bytes and its C2SP tlog-proof here, as NODE-SEQ.entry and NODE-SEQ.tlog-proof
+    #[arg(long, value_name = "NODE:SEQ")]
+    pub(crate) row: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IncompleteChoice {
+    /// No bundle; exit code 3
+    Refuse,
+    /// Try again for a while
+    Wait,
+    /// A bundle of what there is, marked PARTIAL
+    Partial,
 }
 
 #[derive(Debug, ClapArgs)]

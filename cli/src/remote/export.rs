@@ -11,6 +11,7 @@ use piperoll_shared::log::row::RowLine;
 use reqwest::Method;
 use reqwest::header::CONTENT_DISPOSITION;
 
+use super::bundle::{bundle, row};
 use super::connection::{Answer, Connection};
 use super::report;
 use crate::args::{ExportFormat, OrderArg, RemoteExportArgs};
@@ -18,6 +19,15 @@ use crate::exit::Exit;
 
 pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
     let connection = Connection::open(&args.connection)?;
+    for place in &args.row {
+        row(&connection, place).await?;
+    }
+    if let Some(path) = &args.bundle {
+        return bundle(&args, path, &connection).await;
+    }
+    if !args.row.is_empty() {
+        return Ok(Exit::Complete);
+    }
     // Always the rows with their final record: a spreadsheet has no place for it, so its cells are made here, from
     // a stream whose end is known.
     let pairs = [
@@ -98,13 +108,13 @@ fn suggested_name(response: &reqwest::Response, format: ExportFormat) -> PathBuf
 }
 
 /// A file under a temporary name until it is known what it is, or standard output.
-enum Target {
+pub(super) enum Target {
     Stdout(std::io::BufWriter<std::io::Stdout>),
     File { file: std::io::BufWriter<std::fs::File>, temporary: PathBuf, wanted: PathBuf },
 }
 
 impl Target {
-    fn open(asked: Option<&Path>, suggested: PathBuf) -> anyhow::Result<Self> {
+    pub(super) fn open(asked: Option<&Path>, suggested: PathBuf) -> anyhow::Result<Self> {
         let wanted = match asked {
             Some(path) if path == Path::new("-") => {
                 return Ok(Self::Stdout(std::io::BufWriter::new(std::io::stdout())));
@@ -124,7 +134,7 @@ impl Target {
         Ok(Self::File { file: std::io::BufWriter::new(file), temporary, wanted })
     }
 
-    fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         let out: &mut dyn Write = match self {
             Self::Stdout(out) => out,
             Self::File { file, .. } => file,
@@ -132,8 +142,15 @@ impl Target {
         Ok(out.write_all(bytes)?)
     }
 
+    /// Removes what came of an export that was refused.
+    pub(super) fn discard(self) {
+        if let Self::File { temporary, .. } = self {
+            let _ = std::fs::remove_file(temporary);
+        }
+    }
+
     /// Gives the file its name; one that is not whole carries PARTIAL in it.
-    fn finish(self, whole: bool) -> anyhow::Result<String> {
+    pub(super) fn finish(self, whole: bool) -> anyhow::Result<String> {
         match self {
             Self::Stdout(mut out) => {
                 out.flush()?;

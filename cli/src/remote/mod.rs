@@ -1,5 +1,6 @@
 //! `piperoll query|show|export|verify|nodes`: reading through the aggregator.
 
+mod bundle;
 mod connection;
 mod export;
 mod nodes;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Query, Request, State};
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{self, Next};
@@ -10,8 +10,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use piperoll_shared::api::frame;
-use piperoll_shared::api::node::{CheckpointAnswer, CheckpointQuery, ClockReading, NodeStatus, ScanRequest, peer_path};
-use piperoll_shared::log::tree::encode_hash;
+use piperoll_shared::api::node::{
+    CheckpointAnswer, CheckpointQuery, ClockReading, InclusionQuery, NodeStatus, PROOF_REQUEST_BYTES_MAX,
+    PROOF_RUNS_MAX, ProofAnswer, ProofRequest, ScanRequest, peer_path,
+};
+use piperoll_shared::log::ids::Generation;
+use piperoll_shared::log::tree::{Hash, encode_hash};
 use piperoll_shared::net::identity::Kind;
 use piperoll_shared::net::serve::TlsPeer;
 
@@ -28,6 +32,8 @@ pub(crate) fn peer_routes(app: &Arc<App>) -> Router {
         .route(peer_path::CLOCK, get(clock))
         .route(peer_path::CHECKPOINT, get(checkpoint))
         .route(peer_path::COSIGNED, post(cosigned))
+        .route(peer_path::PROOF, post(proof).layer(DefaultBodyLimit::max(PROOF_REQUEST_BYTES_MAX)))
+        .route(peer_path::INCLUSION, get(inclusion))
         .layer(middleware::from_fn_with_state(Arc::clone(app), aggregators_only))
         .with_state(Arc::clone(app))
 }
@@ -83,4 +89,41 @@ async fn checkpoint(
 async fn cosigned(State(app): State<Arc<App>>, note: String) -> Result<StatusCode, ApiError> {
     app.store.cosigned(note).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn proof(State(app): State<Arc<App>>, Json(asked): Json<ProofRequest>) -> Result<Json<ProofAnswer>, ApiError> {
+    let runs: Vec<_> = asked.runs.iter().map(|(begin, end)| *begin..*end).collect();
+    let apart = runs.windows(2).all(|pair| pair[0].end < pair[1].start);
+    let sound = runs.iter().all(|run| run.start < run.end && run.end <= asked.size);
+    if !apart || !sound || runs.len() > PROOF_RUNS_MAX {
+        let detail = format!("up to {PROOF_RUNS_MAX} runs are proven, ascending, apart, and within the tree");
+        return Err(ApiError::new(400, "bad_runs", detail));
+    }
+    tree_is_here(&app, asked.generation, asked.size)?;
+    Ok(Json(answer(&app.store.range_proof(runs, asked.size).await?)))
+}
+
+async fn inclusion(
+    State(app): State<Arc<App>>,
+    Query(asked): Query<InclusionQuery>,
+) -> Result<Json<ProofAnswer>, ApiError> {
+    if asked.seq >= asked.size {
+        return Err(ApiError::new(400, "bad_seq", "the row is not within the tree"));
+    }
+    tree_is_here(&app, asked.generation, asked.size)?;
+    Ok(Json(answer(&app.store.inclusion(asked.seq, asked.size).await?)))
+}
+
+fn answer(hashes: &[Hash]) -> ProofAnswer {
+    ProofAnswer { hashes: hashes.iter().map(encode_hash).collect() }
+}
+
+/// Whether a proof for this log and size can be made at all.
+fn tree_is_here(app: &App, generation: Generation, size: u64) -> Result<(), ApiError> {
+    let rows = app.store.health().head().map_or(0, |head| head + 1);
+    if generation != app.store.generation() || size > rows {
+        let detail = format!("this log is generation {} with {rows} rows", app.store.generation());
+        return Err(ApiError::new(409, "another_log", detail));
+    }
+    Ok(())
 }

@@ -18,6 +18,7 @@ mod tree;
 mod tree_check;
 mod writer;
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use piperoll_shared::api::node::{ScanRequest, VerifyLine};
@@ -27,7 +28,7 @@ use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::note::SigningSeed;
 use piperoll_shared::log::seal::{KeyRing, Origin};
 use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::{Hash, TreeReader, consistency_proof};
+use piperoll_shared::log::tree::{Hash, TreeReader, consistency_proof, inclusion_proof};
 use piperoll_shared::net::clock::Clock;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
@@ -196,6 +197,33 @@ impl Store {
         let proof = self
             .readers
             .run(move |conn| consistency_proof(&mut TreeReader::new(tree::StoredTiles(conn), size), old, size));
+        Ok(proof.await??)
+    }
+
+    /// One proof for all rows of `runs` under a tree of `size` rows, which are all here.
+    pub async fn range_proof(&self, runs: Vec<Range<u64>>, size: u64) -> Result<Vec<Hash>, ReadError> {
+        let mut making = prove::Making::new(&runs, size);
+        loop {
+            // In short pieces: no reader waits behind a long proof.
+            let (returned, done) = self
+                .readers
+                .run(move |conn| {
+                    let done = making.step(conn);
+                    (making, done)
+                })
+                .await?;
+            making = returned;
+            if done? {
+                return Ok(making.hashes);
+            }
+        }
+    }
+
+    /// Shows that row `seq` stands in a tree of `size` rows, which are all here.
+    pub async fn inclusion(&self, seq: u64, size: u64) -> Result<Vec<Hash>, ReadError> {
+        let proof = self
+            .readers
+            .run(move |conn| inclusion_proof(&mut TreeReader::new(tree::StoredTiles(conn), size), seq, size));
         Ok(proof.await??)
     }
 

@@ -3,7 +3,9 @@
 
 use std::ops::Range;
 
-use piperoll_shared::log::tree::{RangeProof, TileMemory, TreeReader, range_proof, runs_of};
+use piperoll_shared::log::tree::{
+    Hash, RangeProof, TileMemory, TreeReader, cover_hashes, left_out, range_proof, runs_of,
+};
 use piperoll_shared::log::verify::{Integrity, RowChecker};
 use rusqlite::Connection;
 
@@ -42,6 +44,34 @@ impl Prover {
         let hashes = range_proof(&mut tree, &runs, self.size)?;
         self.met = tree.into_memory();
         Ok(RangeProof { runs, hashes })
+    }
+}
+
+/// Stretches covered in one step of a long proof.
+const STRETCHES_PER_STEP: usize = 500;
+
+/// A long proof that is made in steps.
+pub(super) struct Making {
+    left_out: std::vec::IntoIter<Range<u64>>,
+    size: u64,
+    met: TileMemory,
+    pub(super) hashes: Vec<Hash>,
+}
+
+impl Making {
+    pub(super) fn new(runs: &[Range<u64>], size: u64) -> Self {
+        let left_out: Vec<_> = left_out(runs, size).collect();
+        Self { left_out: left_out.into_iter(), size, met: TileMemory::default(), hashes: Vec::new() }
+    }
+
+    /// Whether it is done.
+    pub(super) fn step(&mut self, conn: &Connection) -> Result<bool, TreeError> {
+        let mut tree = TreeReader::with_memory(StoredTiles(conn), self.size, std::mem::take(&mut self.met));
+        for stretch in self.left_out.by_ref().take(STRETCHES_PER_STEP) {
+            cover_hashes(&mut tree, stretch, &mut self.hashes)?;
+        }
+        self.met = tree.into_memory();
+        Ok(self.left_out.as_slice().is_empty())
     }
 }
 

@@ -157,6 +157,42 @@ pub struct AcceptRequest {
     pub reason: String,
 }
 
+/// Longest that an export waits for missing nodes.
+pub const EXPORT_WAIT_SECONDS_MAX: u64 = 600;
+
+/// `POST /api/v1/exports`: an evidence bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExportRequest {
+    /// Why the export is made; it is recorded, and stands in the bundle.
+    pub reason: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// RFC 3339, a date, or an age; the last 7 days by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    #[serde(default)]
+    pub incomplete: IncompleteArg,
+    /// With `wait`: how long, at most 600 seconds; 60 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_seconds: Option<u64>,
+}
+
+/// What to do when expected nodes are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum IncompleteArg {
+    /// Answer 503 with the list of nodes.
+    #[default]
+    Refuse,
+    /// Try again for a while, then refuse.
+    Wait,
+    /// Make the bundle of what there is, and mark it PARTIAL.
+    Partial,
+}
+
 /// What a token or a user may do; exact sets of permissions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]

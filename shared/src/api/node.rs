@@ -24,6 +24,8 @@ pub mod peer_path {
     pub const CLOCK: &str = "/v1/peer/clock";
     pub const CHECKPOINT: &str = "/v1/peer/checkpoint";
     pub const COSIGNED: &str = "/v1/peer/cosigned";
+    pub const PROOF: &str = "/v1/peer/proof";
+    pub const INCLUSION: &str = "/v1/peer/inclusion";
 }
 
 pub const NDJSON: &str = "application/x-ndjson";
@@ -158,6 +160,37 @@ pub struct CheckpointAnswer {
     pub note: String,
     /// Consistency proof from `old` rows, base64; empty when `old` is 0 or not below the checkpoint's size.
     pub proof: Vec<String>,
+}
+
+/// Runs of rows in one range proof.
+pub const PROOF_RUNS_MAX: usize = 1_000_000;
+/// A request of that many runs as JSON.
+pub const PROOF_REQUEST_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Asks for one range proof of many rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProofRequest {
+    pub generation: Generation,
+    /// Rows of the tree.
+    pub size: u64,
+    /// Begin and end of every run, ascending and apart from each other.
+    pub runs: Vec<(u64, u64)>,
+}
+
+/// Asks for the inclusion proof of one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InclusionQuery {
+    pub generation: Generation,
+    pub size: u64,
+    pub seq: u64,
+}
+
+/// Hashes in base64.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProofAnswer {
+    pub hashes: Vec<String>,
 }
 
 /// The smallest answer there is, for measuring the clock.

@@ -2,6 +2,7 @@
 //!
 //! Nothing here reads a clock, a file or a socket, so every rule can be tested with plain values.
 
+pub mod bundle;
 pub mod checkpoint;
 pub mod completeness;
 pub mod csv;

@@ -237,7 +237,12 @@ impl Note {
 
     /// Reads a note. The signatures are not checked yet.
     pub fn parse(note: &str) -> Result<Self, NoteError> {
-        if note.len() > NOTE_BYTES_MAX {
+        Self::parse_up_to(note, NOTE_BYTES_MAX)
+    }
+
+    /// Reads a note that may be longer than a checkpoint.
+    pub fn parse_up_to(note: &str, bytes_max: usize) -> Result<Self, NoteError> {
+        if note.len() > bytes_max {
             return Err(NoteError::Form("it is too long"));
         }
         let (text, lines) = note.rsplit_once("\n\n").ok_or(NoteError::Form("it has no empty line"))?;

@@ -4,6 +4,7 @@
 
 mod access;
 mod bad_input;
+mod bundle;
 mod certificates;
 mod contract;
 mod crash;

@@ -46,10 +46,30 @@ pub fn range_proof<S: TileSource>(
     runs: &[Range<u64>],
     size: u64,
 ) -> Result<Vec<Hash>, S::Error> {
+    let mut hashes = Vec::new();
+    for gap in left_out(runs, size) {
+        cover_hashes(tree, gap, &mut hashes)?;
+    }
+    Ok(hashes)
+}
+
+/// What the runs leave out of `0..size`; some of the stretches are empty.
+pub fn left_out(runs: &[Range<u64>], size: u64) -> impl Iterator<Item = Range<u64>> {
     let begins = runs.iter().map(|run| run.start).chain([size]);
     let ends = [0].into_iter().chain(runs.iter().map(|run| run.end));
-    let left_out = ends.zip(begins).flat_map(|(from, to)| cover(from, to));
-    left_out.map(|(level, index)| tree.subtree(level, index)).collect()
+    ends.zip(begins).map(|(from, to)| from..to)
+}
+
+/// The part of a proof that stands for one stretch.
+pub fn cover_hashes<S: TileSource>(
+    tree: &mut TreeReader<S>,
+    stretch: Range<u64>,
+    hashes: &mut Vec<Hash>,
+) -> Result<(), S::Error> {
+    for (level, index) in cover(stretch.start, stretch.end) {
+        hashes.push(tree.subtree(level, index)?);
+    }
+    Ok(())
 }
 
 /// The runs that these ascending places make: neighbours share one. `None` when they do not ascend.

@@ -1,0 +1,143 @@
+//! `POST /exports`: an evidence bundle. `GET /audit-log/{node}/{seq}/proof`: one row's proof, for any C2SP tool.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use piperoll_shared::api::aggregator::{EXPORT_WAIT_SECONDS_MAX, ExportRequest, IncompleteArg};
+use piperoll_shared::api::node::{ProofAnswer, peer_path};
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use serde_json::{Value, json};
+use tokio_util::io::ReaderStream;
+
+use super::App;
+use super::auth::{Caller, Permission};
+use super::error::{ApiError, RefusalReason};
+use super::log::{AUDIT_COMPLETE, SCOPE_ALL, busy, describe, file_name, known_nodes, outcome, with_done};
+use super::nodes::REASON_CHARACTERS_MAX;
+use crate::export::{Incomplete, Order, Outcome};
+use crate::query::Query;
+
+const ACTION: &str = "audit.export";
+const WAIT_SECONDS_DEFAULT: u64 = 60;
+const PROOF_TIMEOUT: Duration = Duration::from_secs(2);
+
+pub(super) async fn exports(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    body: Bytes,
+) -> Response {
+    let (query, order) = match read(&app, &caller, &body) {
+        Ok(read) => read,
+        Err(error) => return with_done(error, ACTION, json!({ "format": "bundle" })),
+    };
+    let mut asked = describe(&query);
+    asked["format"] = json!("bundle");
+    asked["words"] = json!(order.reason);
+    let allowed = caller.require(Permission::Export).and_then(|()| known_nodes(&app, &query));
+    if let Err(error) = allowed {
+        return with_done(error, ACTION, asked);
+    }
+    let Ok(room) = Arc::clone(&app.streams).try_acquire_owned() else { return with_done(busy(), ACTION, asked) };
+    let made = app.exporter.export(&app.cluster, &query, order).await;
+    drop(room);
+    match made {
+        Ok(Outcome::Made { file, manifest, envelope }) => {
+            let mut details = outcome(asked, &envelope);
+            details["rows"] = json!(manifest.rows);
+            with_done(download(file, &query, manifest.complete), ACTION, details)
+        }
+        Ok(Outcome::Refused(envelope)) => {
+            let details = outcome(asked, &envelope);
+            let headers = [(CONTENT_TYPE, "application/json"), (AUDIT_COMPLETE, "false")];
+            let mut response = (StatusCode::SERVICE_UNAVAILABLE, headers, Json(envelope)).into_response();
+            response.extensions_mut().insert(RefusalReason("not_complete".to_owned()));
+            with_done(response, ACTION, details)
+        }
+        Err(error) => {
+            tracing::error!(%error, "a bundle could not be put together");
+            let detail = format!("the bundle could not be put together in the state directory: {error}");
+            with_done(ApiError::new(507, "no_room", detail), ACTION, asked)
+        }
+    }
+}
+
+/// The request, checked.
+fn read(app: &App, caller: &Caller, body: &[u8]) -> Result<(Query, Order), ApiError> {
+    let bad = |detail: String| ApiError::new(400, "bad_request", detail);
+    let request: ExportRequest =
+        serde_json::from_slice(body).map_err(|error| bad(format!("a reason is needed, and {error}")))?;
+    let reason = request.reason.trim().to_owned();
+    if reason.is_empty() || reason.chars().count() > REASON_CHARACTERS_MAX {
+        return Err(bad(format!("the reason has 1 to {REASON_CHARACTERS_MAX} characters")));
+    }
+    let seconds = request.wait_seconds.unwrap_or(WAIT_SECONDS_DEFAULT);
+    if seconds > EXPORT_WAIT_SECONDS_MAX {
+        return Err(bad(format!("wait_seconds is at most {EXPORT_WAIT_SECONDS_MAX}")));
+    }
+    let incomplete = match request.incomplete {
+        IncompleteArg::Refuse => Incomplete::Refuse,
+        IncompleteArg::Wait => Incomplete::Wait(Duration::from_secs(seconds)),
+        IncompleteArg::Partial => Incomplete::Partial,
+    };
+    let pair = |name: &str, value: Option<String>| value.map(|value| (name.to_owned(), value));
+    let mut pairs = vec![("format".to_owned(), "ndjson".to_owned()), ("order".to_owned(), "asc".to_owned())];
+    pairs.extend(pair("filter", request.filter).into_iter().chain(pair("from", request.from)));
+    pairs.extend(pair("to", request.to));
+    let mut query = Query::parse(pairs, SystemClock.now(), &app.cluster.cursor_key, SCOPE_ALL)?;
+    query.sealed = true;
+    Ok((query, Order { by: caller.name().to_owned(), reason, incomplete }))
+}
+
+fn download(mut file: std::fs::File, query: &Query, complete: bool) -> Response {
+    use std::io::Seek as _;
+
+    if let Err(error) = file.rewind() {
+        return ApiError::new(500, "no_room", format!("the bundle cannot be read back: {error}")).into_response();
+    }
+    let name = format!("{}{}.tar", file_name(query), if complete { "" } else { "_PARTIAL" });
+    let mut response = Body::from_stream(ReaderStream::new(tokio::fs::File::from_std(file))).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
+    headers.insert(AUDIT_COMPLETE, HeaderValue::from_static(if complete { "true" } else { "false" }));
+    if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
+        headers.insert(CONTENT_DISPOSITION, value);
+    }
+    response
+}
+
+/// C2SP tlog-proof@v1 of one row.
+pub(super) async fn proof(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path((node, seq)): Path<(String, String)>,
+) -> Response {
+    let asked: Value =
+        json!({ "node": node.chars().take(64).collect::<String>(), "seq": seq.chars().take(20).collect::<String>() });
+    match find_proof(&app, &caller, &node, &seq).await {
+        Ok(proof) => with_done(([(CONTENT_TYPE, "text/plain; charset=utf-8")], proof), ACTION, asked),
+        Err(error) => with_done(error, ACTION, asked),
+    }
+}
+
+async fn find_proof(app: &App, caller: &Caller, node: &str, seq: &str) -> Result<String, ApiError> {
+    caller.require(Permission::Export)?;
+    let member = app.cluster.members.iter().find(|member| member.node.id.as_str() == node);
+    let member = member.ok_or_else(|| ApiError::new(404, "no_such_node", format!("{node:?} is not in the roster")))?;
+    let seq: u64 = seq.parse().map_err(|_| ApiError::new(400, "bad_seq", format!("{seq:?} is not a row number")))?;
+    let pinned = member.witness.pinned().filter(|pinned| seq < pinned.size);
+    let pinned = pinned.ok_or_else(|| {
+        ApiError::new(404, "not_witnessed", format!("no witnessed checkpoint of {node} covers row {seq} yet"))
+    })?;
+    let path = format!("{}?generation={}&size={}&seq={seq}", peer_path::INCLUSION, pinned.generation, pinned.size);
+    let answer: Result<ProofAnswer, _> = member.link.get_json(&path, PROOF_TIMEOUT).await;
+    let answer =
+        answer.map_err(|failure| ApiError::new(503, "node_failed", format!("{node}: {}", failure.reason())))?;
+    let hashes: String = answer.hashes.iter().map(|hash| format!("{hash}\n")).collect();
+    Ok(format!("c2sp.org/tlog-proof@v1\nindex {seq}\n{hashes}\n{}", pinned.note))
+}

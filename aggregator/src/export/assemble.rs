@@ -1,0 +1,188 @@
+//! Putting a bundle together from what the nodes gave: copies for people, manifest, archive.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use piperoll_shared::log::bundle::{
+    self, Asked, Manifest, MemberDigest, NodePart, REPORT_ROWS_MAX, Rows, StoredEntry, csv_line, manifest_note,
+    member_header, member_padding, timeline_line,
+};
+use piperoll_shared::log::csv;
+use piperoll_shared::log::order::Order;
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::tree::encode_hash;
+
+use super::Exporter;
+use super::collect::{Collected, Proven};
+use super::spool::{Piece, SpoolRows};
+use crate::merge::Merge;
+
+/// What the manifest says besides what is counted here.
+pub(super) struct Heading {
+    pub(super) asked: Asked,
+    pub(super) created: Timestamp,
+    pub(super) complete: bool,
+}
+
+/// The finished archive, in a file without a name.
+pub(super) fn assemble(
+    exporter: &Exporter,
+    mut nodes: Vec<Collected>,
+    heading: Heading,
+) -> io::Result<(File, Manifest)> {
+    let dir = exporter.dir.as_path();
+    let mut pieces = Vec::new();
+    let mut parts = Vec::new();
+    for node in &mut nodes {
+        let id = node.part.member.node.id.to_string();
+        if let Some(proven) = &mut node.proven {
+            pieces.push(text_piece(dir, bundle::checkpoint_name(&id), &proven.pinned.note)?);
+            pieces.push(entries(dir, &id, proven)?);
+            let hashes: String = proven.proof.iter().map(|hash| encode_hash(hash) + "\n").collect();
+            pieces.push(text_piece(dir, bundle::proof_name(&id), &hashes)?);
+        }
+        let rejected = match &mut node.rejected {
+            Some(spool) => {
+                let mut piece = Piece::new(dir, bundle::rejected_name(&id))?;
+                spool.copy_to(&mut piece)?;
+                pieces.push(piece);
+                spool.rows
+            }
+            None => 0,
+        };
+        parts.push(part(node, rejected));
+    }
+    let mut first = Vec::new();
+    let (timeline, csv_copy) = readable(dir, &mut nodes, &mut first)?;
+    pieces.extend([timeline, csv_copy]);
+    let mut manifest = Manifest {
+        cluster: exporter.cluster.clone(),
+        exporter: exporter.key.public().name().to_owned(),
+        tool: format!("piperoll {}", env!("CARGO_PKG_VERSION")),
+        created: heading.created,
+        asked: heading.asked,
+        complete: heading.complete,
+        rows: nodes.iter().map(Collected::rows).sum(),
+        nodes: parts,
+        members: Vec::new(),
+    };
+    let shown: Vec<StoredEntry<'_>> = first.iter().filter_map(|row| Rows::new(row).next()?.ok()).collect();
+    pieces.push(text_piece(dir, bundle::REPORT.to_owned(), &bundle::report(&manifest, &shown))?);
+    pieces.push(text_piece(dir, bundle::TRUST.to_owned(), &exporter.trust)?);
+    pieces.push(text_piece(dir, bundle::README.to_owned(), bundle::README_TEXT)?);
+    manifest.members = pieces.iter().map(Piece::digest).collect();
+    let note = manifest_note(&manifest, &exporter.key).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok((archive(dir, &note, pieces)?, manifest))
+}
+
+fn part(node: &Collected, rejected: u64) -> NodePart {
+    let proven = node.proven.as_ref();
+    let report = node.part.report(node.rows());
+    NodePart {
+        node_id: report.node_id,
+        status: report.status.as_str().to_owned(),
+        reason: report.reason,
+        verdict: report.verdict,
+        generation: proven.map(|proven| proven.pinned.generation.to_string()),
+        size: proven.map(|proven| proven.pinned.size),
+        rows: node.rows(),
+        borders: proven.map_or(0, |proven| proven.borders.len() as u64),
+        rejected,
+    }
+}
+
+fn text_piece(dir: &Path, name: String, text: &str) -> io::Result<Piece> {
+    let mut piece = Piece::new(dir, name)?;
+    piece.write_all(text.as_bytes())?;
+    Ok(piece)
+}
+
+/// All rows of a node in ascending `seq`, those at the borders in their places. A border stands in front of an era's rows
+/// or behind them, never between.
+fn entries(dir: &Path, id: &str, proven: &mut Proven) -> io::Result<Piece> {
+    let mut piece = Piece::new(dir, bundle::entries_name(id))?;
+    let mut borders = proven.borders.iter().peekable();
+    for spool in proven.eras.values_mut() {
+        let mut rows = SpoolRows::new(spool)?;
+        if !rows.advance()? {
+            continue;
+        }
+        let first = rows.current().map_or(0, |row| row.prefix.seq);
+        while let Some(border) = borders.next_if(|border| border.seq < first) {
+            write_row(&mut piece, &border.body, &border.mac)?;
+        }
+        spool.copy_to(&mut piece)?;
+    }
+    for border in borders {
+        write_row(&mut piece, &border.body, &border.mac)?;
+    }
+    Ok(piece)
+}
+
+fn write_row(piece: &mut Piece, body: &[u8], mac: &[u8]) -> io::Result<()> {
+    let mut row = Vec::new();
+    bundle::write_entry(&mut row, body, mac);
+    piece.write_all(&row)
+}
+
+/// The timeline and its copy for spreadsheets. Sources stand in the order of node and era, which is how rows of one
+/// moment are ordered.
+fn readable(dir: &Path, nodes: &mut [Collected], first: &mut Vec<Vec<u8>>) -> io::Result<(Piece, Piece)> {
+    let mut timeline = Piece::new(dir, bundle::TIMELINE)?;
+    let mut copy = Piece::new(dir, bundle::CSV)?;
+    copy.write_all(&csv::header())?;
+    let spools = nodes.iter_mut().filter_map(|node| node.proven.as_mut()).flat_map(|proven| proven.eras.values_mut());
+    let mut sources = spools.map(SpoolRows::new).collect::<io::Result<Vec<_>>>()?;
+    let mut merge = Merge::new(Order::Asc);
+    for (index, source) in sources.iter_mut().enumerate() {
+        offer(&mut merge, index, source)?;
+    }
+    let mut line = Vec::new();
+    while let Some(index) = merge.take() {
+        if let Some(row) = sources[index].current() {
+            line.clear();
+            timeline_line(row.body, row.mac, &mut line);
+            timeline.write_all(&line)?;
+            line.clear();
+            csv_line(row.body, row.mac, &mut line);
+            copy.write_all(&line)?;
+        }
+        if first.len() < REPORT_ROWS_MAX {
+            first.push(sources[index].current_bytes().to_vec());
+        }
+        offer(&mut merge, index, &mut sources[index])?;
+    }
+    Ok((timeline, copy))
+}
+
+fn offer(merge: &mut Merge, index: usize, source: &mut SpoolRows) -> io::Result<()> {
+    if source.advance()?
+        && let Some(row) = source.current()
+    {
+        merge.offer(index, row.prefix.timestamp, row.prefix.seq);
+    }
+    Ok(())
+}
+
+fn archive(dir: &Path, note: &str, pieces: Vec<Piece>) -> io::Result<File> {
+    let mut out = io::BufWriter::new(tempfile::tempfile_in(dir)?);
+    begin(&mut out, &MemberDigest::of(bundle::MANIFEST, note.as_bytes()))?;
+    out.write_all(note.as_bytes())?;
+    out.write_all(member_padding(note.len() as u64))?;
+    for piece in pieces {
+        let digest = piece.digest();
+        begin(&mut out, &digest)?;
+        io::copy(&mut piece.into_reader()?, &mut out)?;
+        out.write_all(member_padding(digest.bytes))?;
+    }
+    let mut end = Vec::new();
+    bundle::write_end(&mut end);
+    out.write_all(&end)?;
+    out.into_inner().map_err(io::IntoInnerError::into_error)
+}
+
+fn begin(out: &mut impl io::Write, member: &MemberDigest) -> io::Result<()> {
+    let header = member_header(&member.name, member.bytes);
+    out.write_all(&header.ok_or_else(|| io::Error::other(format!("{:?} is too long a name", member.name)))?)
+}

@@ -1,0 +1,189 @@
+//! What one node gives to a bundle: its rows, the rows at the borders, one proof for all of them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use piperoll_shared::api::aggregator::Status;
+use piperoll_shared::api::frame::EntryFrame;
+use piperoll_shared::api::node::{NodeStatus, ProofAnswer, ProofRequest, peer_path};
+use piperoll_shared::log::entry::Prefix;
+use piperoll_shared::log::tree::{Hash, decode_hash};
+use piperoll_shared::log::verify::Integrity;
+
+use super::spool::Spool;
+use crate::config::Limits;
+use crate::fanout::{Asked, Part};
+use crate::link::{Failure, Lane};
+use crate::member::Member;
+use crate::proving::{Pinned, Proof};
+use crate::read::{NodeReader, PlacedRow, conclude};
+use crate::witness::look;
+
+/// For a checkpoint that covers what a node held when the export began. Nodes sign once a second.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+const SETTLE_PAUSE: Duration = Duration::from_millis(200);
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+/// A proof of a million runs takes a node some seconds.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Rows that a node gave and proved.
+pub(super) struct Proven {
+    pub(super) pinned: Pinned,
+    /// By era: one after the other they ascend.
+    pub(super) eras: BTreeMap<u32, Spool>,
+    /// By place.
+    pub(super) borders: Vec<EntryFrame>,
+    pub(super) proof: Vec<Hash>,
+}
+
+/// One node's part.
+pub(super) struct Collected {
+    pub(super) part: Part,
+    pub(super) proven: Option<Proven>,
+    /// Rows as they were found that no proof stands behind, as lines.
+    pub(super) rejected: Option<Spool>,
+}
+
+impl Collected {
+    pub(super) fn none(part: Part) -> Self {
+        Self { part, proven: None, rejected: None }
+    }
+
+    /// Rows of it in the timeline.
+    pub(super) fn rows(&self) -> u64 {
+        self.proven.iter().flat_map(|proven| proven.eras.values()).map(|spool| spool.rows).sum()
+    }
+}
+
+/// Waits until what a node holds now is under a checkpoint that this aggregator has cosigned. A node that does not get
+/// there gives less, and the bundle says up to when.
+pub(super) async fn settle(member: &Member) {
+    let Ok(status) = member.link.get_json::<NodeStatus>(peer_path::STATUS, STATUS_TIMEOUT).await else { return };
+    let Some(head) = status.head_seq else { return };
+    let deadline = Instant::now() + SETTLE_TIMEOUT;
+    loop {
+        look(member).await;
+        let covered = member.witness.pinned().is_some_and(|pinned| pinned.size > head);
+        if covered || Instant::now() >= deadline {
+            return;
+        }
+        tokio::time::sleep(SETTLE_PAUSE).await;
+    }
+}
+
+/// Rows of one node while they come.
+struct Collecting<'a> {
+    dir: &'a Path,
+    /// Rows that no filter and no range could have left out: see `wanted`.
+    eras: BTreeMap<u32, Spool>,
+    runs: BTreeMap<u32, Vec<Range<u64>>>,
+    rejected: Option<Spool>,
+}
+
+impl Collecting<'_> {
+    fn take(&mut self, row: &PlacedRow) -> io::Result<()> {
+        let prefix = Prefix::parse(&row.body).filter(|_| row.integrity == Integrity::Ok && row.witnessed);
+        let Some(prefix) = prefix else {
+            let spool = match &mut self.rejected {
+                Some(spool) => spool,
+                None => self.rejected.insert(Spool::new(self.dir)?),
+            };
+            let mut line = Vec::new();
+            row.to_row().write_json(&mut line);
+            line.push(b'\n');
+            return spool.push_line(&line);
+        };
+        let spool = match self.eras.entry(prefix.era) {
+            std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
+            std::collections::btree_map::Entry::Vacant(new) => new.insert(Spool::new(self.dir)?),
+        };
+        spool.push(&row.body, &row.mac)?;
+        let runs = self.runs.entry(prefix.era).or_default();
+        match runs.last_mut() {
+            Some(last) if last.end == prefix.seq => last.end += 1,
+            _ => runs.push(prefix.seq..prefix.seq + 1),
+        }
+        Ok(())
+    }
+}
+
+/// Reads a node to its end and asks for the proof of what it gave.
+pub(super) async fn collect(member: Arc<Member>, asked: Asked, limits: Limits, dir: &Path) -> io::Result<Collected> {
+    if let Some(reason) = member.known_down() {
+        return Ok(Collected::none(Part::unasked(&member, Status::Unreachable, reason)));
+    }
+    let started = Instant::now();
+    let mut part = Part::asked(&member, started);
+    let mut reader = match NodeReader::open(&member, &asked, &limits, Lane::Own).await {
+        Ok(reader) => reader,
+        Err(failure) => {
+            member.failed(&failure);
+            (part.status, part.reason) = conclude(&part.tally, false, Some(&failure));
+            return Ok(Collected::none(part));
+        }
+    };
+    let mut collecting = Collecting { dir, eras: BTreeMap::new(), runs: BTreeMap::new(), rejected: None };
+    let failure = loop {
+        match reader.next().await {
+            Ok(Some(row)) => collecting.take(&row)?,
+            Ok(None) => break None,
+            Err(failure) => break Some(failure),
+        }
+    };
+    for row in reader.rest() {
+        collecting.take(&row)?;
+    }
+    part.generation = Some(reader.head.generation);
+    part.head_seq = reader.head.head_seq;
+    part.oldest_seq = reader.head.oldest_seq;
+    (part.status, part.reason) = conclude(&reader.tally, true, failure.as_ref());
+    part.took = Some(started.elapsed());
+    let unfiltered = asked.request.filter.is_empty();
+    if let (Status::Ok, true, Proof::Not(words)) = (part.status, unfiltered, &reader.tally.proof) {
+        (part.status, part.reason) = (Status::Error, Some(format!("its part is not proven whole: {words}")));
+    }
+    let mut borders = std::mem::take(&mut reader.borders);
+    part.tally = std::mem::take(&mut reader.tally);
+    let Collecting { eras, runs, rejected, .. } = collecting;
+    let Some(pinned) = asked.pinned.filter(|pinned| Some(pinned.generation) == part.generation) else {
+        return Ok(Collected { part, proven: None, rejected });
+    };
+    borders.sort_by_key(|border| border.seq);
+    borders.dedup_by_key(|border| border.seq);
+    match prove(&member, &pinned, runs, &borders).await {
+        Ok(proof) => Ok(Collected { part, proven: Some(Proven { pinned, eras, borders, proof }), rejected }),
+        Err(words) => {
+            (part.status, part.reason) = (Status::Incomplete, Some(format!("its rows could not be proven: {words}")));
+            Ok(Collected { part, proven: None, rejected })
+        }
+    }
+}
+
+async fn prove(
+    member: &Member,
+    pinned: &Pinned,
+    runs: BTreeMap<u32, Vec<Range<u64>>>,
+    borders: &[EntryFrame],
+) -> Result<Vec<Hash>, String> {
+    let mut all: Vec<Range<u64>> = runs.into_values().flatten().collect();
+    all.extend(borders.iter().map(|border| border.seq..border.seq + 1));
+    all.sort_by_key(|run| run.start);
+    // Runs that touch are one.
+    let mut joined: Vec<Range<u64>> = Vec::new();
+    for run in all {
+        match joined.last_mut() {
+            Some(last) if last.end == run.start => last.end = run.end,
+            _ => joined.push(run),
+        }
+    }
+    let runs = joined.iter().map(|run| (run.start, run.end)).collect();
+    let request = ProofRequest { generation: pinned.generation, size: pinned.size, runs };
+    let answer: Result<ProofAnswer, Failure> = member.link.post_json(peer_path::PROOF, &request, PROOF_TIMEOUT).await;
+    let answer = answer.map_err(|failure| failure.reason().to_owned())?;
+    let hashes: Option<Vec<Hash>> = answer.hashes.iter().map(|hash| decode_hash(hash)).collect();
+    hashes.ok_or_else(|| "its proof is not a list of hashes".to_owned())
+}

@@ -1,0 +1,167 @@
+//! Making an evidence bundle (docs/format.md, "Evidence bundle").
+//!
+//! Nodes are read at once, each to its end, up to a checkpoint that this aggregator has cosigned; only then is anything
+//! put together, so that a bundle never says more than what every node gave.
+
+mod assemble;
+mod collect;
+mod spool;
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use piperoll_shared::api::aggregator::{Envelope, Status};
+use piperoll_shared::log::bundle::{self, KeySpan, Manifest, NodeTrust, Trust};
+use piperoll_shared::log::ids::ClusterName;
+use piperoll_shared::log::note::{SigningKey, VerifyingKey};
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+
+use super::Cluster;
+use super::config::{Life, RosterNode};
+use super::fanout::{Ask, Part, ask, envelope};
+use super::query::Query;
+use assemble::{Heading, assemble};
+use collect::{Collected, collect, settle};
+
+/// Between two tries of a caller who waits for missing nodes.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Who signs bundles, and where they are put together.
+pub(crate) struct Exporter {
+    pub(crate) cluster: ClusterName,
+    pub(crate) key: SigningKey,
+    pub(crate) dir: PathBuf,
+    /// The text of the trust file that goes with a bundle.
+    pub(crate) trust: String,
+}
+
+/// What to do about nodes that are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Incomplete {
+    Refuse,
+    Wait(Duration),
+    Partial,
+}
+
+/// Who asks, and why.
+#[derive(Debug, Clone)]
+pub(crate) struct Order {
+    pub(crate) by: String,
+    pub(crate) reason: String,
+    pub(crate) incomplete: Incomplete,
+}
+
+/// A bundle, or the statement about who is missing.
+pub(crate) enum Outcome {
+    Made { file: File, manifest: Box<Manifest>, envelope: Envelope },
+    Refused(Envelope),
+}
+
+impl Exporter {
+    pub(crate) fn new(
+        cluster: ClusterName,
+        key: SigningKey,
+        witness: &VerifyingKey,
+        state_dir: &Path,
+        roster: &[RosterNode],
+    ) -> io::Result<Self> {
+        let dir = state_dir.join("exports");
+        if !dir.exists() {
+            std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700).create(&dir)?;
+        }
+        let nodes = roster.iter().map(|node| NodeTrust {
+            id: node.id.clone(),
+            life: match node.life {
+                Life::Active => bundle::Life::Active,
+                Life::Retired { from, to } => bundle::Life::Retired { from, to },
+            },
+            keys: node
+                .checkpoint_key
+                .map(|public| KeySpan { public, generation: None, from_size: 0, to_size: None })
+                .into_iter()
+                .collect(),
+        });
+        let trust = Trust {
+            cluster: cluster.clone(),
+            nodes: nodes.collect(),
+            witnesses: vec![witness.clone()],
+            exporters: vec![key.public().clone()],
+        };
+        Ok(Self { cluster, key, dir, trust: trust.to_text() })
+    }
+
+    /// Makes the bundle of a sealed query.
+    pub(crate) async fn export(
+        self: &Arc<Self>,
+        cluster: &Cluster,
+        query: &Query,
+        order: Order,
+    ) -> io::Result<Outcome> {
+        let started = Instant::now();
+        loop {
+            let created = SystemClock.now();
+            let nodes = self.collect(cluster, query).await?;
+            let parts: Vec<Part> = nodes.iter().map(|node| node.part.snapshot()).collect();
+            let rows_of = |id: &_| nodes.iter().find(|n| &n.part.member.node.id == id).map_or(0, Collected::rows);
+            let envelope = envelope(&parts, query, &rows_of, None, None);
+            let incomplete = match order.incomplete {
+                Incomplete::Wait(patience) if !envelope.complete && started.elapsed() + RETRY_PAUSE < patience => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                    continue;
+                }
+                Incomplete::Refuse | Incomplete::Wait(_) if !envelope.complete => {
+                    return Ok(Outcome::Refused(envelope));
+                }
+                Incomplete::Refuse => "refuse",
+                Incomplete::Wait(_) => "wait",
+                Incomplete::Partial => "partial",
+            };
+            let asked = bundle::Asked {
+                by: order.by,
+                reason: order.reason,
+                filter: query.filter.to_string(),
+                from: query.from,
+                to: query.to,
+                incomplete: incomplete.to_owned(),
+            };
+            let heading = Heading { asked, created, complete: envelope.complete };
+            let exporter = Arc::clone(self);
+            let assembled = tokio::task::spawn_blocking(move || assemble(&exporter, nodes, heading)).await;
+            let (file, manifest) = assembled.map_err(io::Error::other)??;
+            return Ok(Outcome::Made { file, manifest: Box::new(manifest), envelope });
+        }
+    }
+
+    /// All nodes at once.
+    async fn collect(self: &Arc<Self>, cluster: &Cluster, query: &Query) -> io::Result<Vec<Collected>> {
+        let mut reading = Vec::new();
+        for member in &cluster.members {
+            // Only to learn whether it is asked at all: what it is asked for depends on the checkpoint it settles on.
+            let dialled = match ask(member, &Query { sealed: false, ..query.clone() }, None) {
+                Ask::Absent => continue,
+                Ask::Not { .. } => false,
+                Ask::Scan(_) => true,
+            };
+            let (exporter, member, query, limits) =
+                (Arc::clone(self), Arc::clone(member), query.clone(), cluster.limits);
+            reading.push(tokio::spawn(async move {
+                if dialled && member.known_down().is_none() {
+                    settle(&member).await;
+                }
+                match ask(&member, &query, None) {
+                    Ask::Scan(asked) => collect(member, *asked, limits, &exporter.dir).await,
+                    Ask::Not { status, reason } => Ok(Collected::none(Part::unasked(&member, status, reason))),
+                    Ask::Absent => Ok(Collected::none(Part::unasked(&member, Status::Excluded, "retired".to_owned()))),
+                }
+            }));
+        }
+        let mut nodes = Vec::with_capacity(reading.len());
+        for task in reading {
+            nodes.push(task.await.map_err(io::Error::other)??);
+        }
+        Ok(nodes)
+    }
+}

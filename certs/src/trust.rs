@@ -1,0 +1,61 @@
+//! The trust file: what an auditor needs to check evidence, and nothing that is secret.
+
+use piperoll_shared::log::bundle::{KeySpan, Life, NodeTrust, Trust};
+use piperoll_shared::log::ids::ClusterName;
+use piperoll_shared::log::note::{KeyKind, VerifyingKey};
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::tree::decode_hash;
+
+use super::members::{Member, MemberKind};
+use super::{Authority, CertsError, Result};
+
+impl Authority {
+    /// The cluster's nodes and public keys, to be handed to auditors over a way that they trust.
+    pub fn trust(&self) -> Result<Trust> {
+        let cluster = self.cluster().clone();
+        let mut trust = Trust { cluster, nodes: Vec::new(), witnesses: Vec::new(), exporters: Vec::new() };
+        for member in self.members() {
+            match member.kind {
+                MemberKind::Node => trust.nodes.push(self.node_trust(member)?),
+                MemberKind::Aggregator => {
+                    let name = format!("{}/aggregator/{}", self.cluster(), member.id);
+                    trust.witnesses.push(self.key(member, member.signing_key.as_deref(), &name, KeyKind::Witness)?);
+                    trust.exporters.push(self.key(member, member.export_key.as_deref(), &name, KeyKind::Log)?);
+                }
+                MemberKind::User => {}
+            }
+        }
+        trust.nodes.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(trust)
+    }
+
+    fn node_trust(&self, node: &Member) -> Result<NodeTrust> {
+        let name = node_name(self.cluster(), node);
+        let key = self.key(node, node.signing_key.as_deref(), &name, KeyKind::Log)?;
+        let life = match &node.retired {
+            None => Life::Active,
+            Some(life) => {
+                let day = |text: &str| {
+                    let problem = format!("{text:?} is not a day; retire {} again", node.id);
+                    Timestamp::day_range(text).ok_or_else(|| self.content(problem))
+                };
+                Life::Retired { from: day(&life.first_day)?.0, to: day(&life.last_day)?.1 }
+            }
+        };
+        let span = KeySpan { public: key.public_bytes(), generation: None, from_size: 0, to_size: None };
+        Ok(NodeTrust { id: node.id.clone(), life, keys: vec![span] })
+    }
+
+    fn key(&self, member: &Member, text: Option<&str>, name: &str, kind: KeyKind) -> Result<VerifyingKey> {
+        let key = text.and_then(decode_hash).and_then(|public| VerifyingKey::new(name, kind, &public));
+        key.ok_or_else(|| self.content(format!("{} {} has no good public key", member.kind.as_str(), member.id)))
+    }
+
+    fn content(&self, problem: String) -> CertsError {
+        CertsError::Content { path: self.dir.join("members.json"), problem }
+    }
+}
+
+fn node_name(cluster: &ClusterName, node: &Member) -> String {
+    format!("{cluster}/{}", node.id)
+}

@@ -1,0 +1,72 @@
+//! What can be typed to `piperoll cluster`.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use piperoll_shared::log::ids::{ClusterName, NodeId};
+
+use super::RoleArg;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Make a new cluster directory; it holds the authority's key, so keep it safe and offline
+    Init {
+        dir: PathBuf,
+        #[arg(long)]
+        name: ClusterName,
+    },
+    /// Make the folder to copy to a node's machine
+    AddNode {
+        dir: PathBuf,
+        id: NodeId,
+        /// Where aggregators reach it: HOST:PORT
+        #[arg(long)]
+        address: String,
+        /// Where it listens; every interface at the same port by default
+        #[arg(long)]
+        listen: Option<String>,
+    },
+    /// Make the folder to copy to an aggregator's machine
+    AddAggregator {
+        dir: PathBuf,
+        id: NodeId,
+        /// Where people and programs reach it: HOST:PORT
+        #[arg(long)]
+        address: String,
+        #[arg(long)]
+        listen: Option<String>,
+        /// Where its embedded node (for its own entries) listens
+        #[arg(long, default_value = "127.0.0.1:7444")]
+        node_address: String,
+    },
+    /// Make a person's certificate
+    AddUser {
+        dir: PathBuf,
+        name: NodeId,
+        #[arg(long, value_enum)]
+        role: RoleArg,
+    },
+    /// New keys and certificates for a member, into its folder
+    Renew { dir: PathBuf, id: NodeId },
+    /// Put a member's certificates on the revocation list
+    Revoke { dir: PathBuf, id: NodeId },
+    /// Print the trust file for auditors: the cluster's nodes and public keys, nothing secret
+    #[command(after_help = "Example:\n  piperoll cluster trust ./cluster > trust.toml")]
+    Trust { dir: PathBuf },
+    /// Mark a node as gone for good: not dialled any more, missing only for ranges of its life
+    Retire {
+        dir: PathBuf,
+        id: NodeId,
+        /// First day of its life, YYYY-MM-DD
+        #[arg(long)]
+        first_day: String,
+        /// Last day of its life, YYYY-MM-DD
+        #[arg(long)]
+        last_day: String,
+        /// The last row it wrote
+        #[arg(long)]
+        last_seq: u64,
+    },
+    /// List the members
+    List { dir: PathBuf },
+}

@@ -1,0 +1,135 @@
+//! `piperoll export --bundle` and `--row`: evidence that others can check.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use futures::StreamExt as _;
+use piperoll_shared::api::aggregator::{ExportRequest, IncompleteArg};
+use piperoll_shared::log::bundle::{BUNDLE_BYTES_MAX, MANIFEST, Manifest, Members, read_manifest};
+use piperoll_shared::log::row::RowLine;
+use piperoll_shared::log::terminal::escape;
+use reqwest::Method;
+use serde::Deserialize;
+
+use super::connection::{Answer, Connection, PAGE_TIMEOUT};
+use super::export::Target;
+use super::report;
+use crate::args::{IncompleteChoice, RemoteExportArgs};
+use crate::exit::Exit;
+
+/// Asks for a bundle and writes it beside its final name until it is whole.
+pub(super) async fn bundle(args: &RemoteExportArgs, path: &Path, connection: &Connection) -> anyhow::Result<Exit> {
+    let reason = args.reason.clone().unwrap_or_default();
+    let filter = args.query.filter.join(" ");
+    let request = ExportRequest {
+        reason,
+        filter: (!filter.is_empty()).then_some(filter),
+        from: Some(args.query.from.clone()),
+        to: Some(args.query.to.clone()),
+        incomplete: match args.incomplete {
+            IncompleteChoice::Refuse => IncompleteArg::Refuse,
+            IncompleteChoice::Wait => IncompleteArg::Wait,
+            IncompleteChoice::Partial => IncompleteArg::Partial,
+        },
+        wait_seconds: args.wait,
+    };
+    let mut target = Target::open(Some(path), PathBuf::new())?;
+    let bar = crate::local::progress_bar();
+    let response = match connection.send(connection.request(Method::POST, "/api/v1/exports").json(&request)).await {
+        Ok(Answer::Good(response)) => response,
+        Ok(Answer::Unavailable(envelope)) => {
+            target.discard();
+            eprintln!("no bundle was made: an expected node is missing (see --incomplete)");
+            return Ok(report(&envelope));
+        }
+        Err(error) => {
+            target.discard();
+            return Err(error);
+        }
+    };
+    let (mut head, mut bytes) = (Vec::new(), 0usize);
+    let mut chunks = response.bytes_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = match chunk.context("the bundle broke off") {
+            Ok(chunk) => chunk,
+            Err(error) => {
+                target.discard();
+                return Err(error);
+            }
+        };
+        bytes += chunk.len();
+        ensure!(
+            bytes <= BUNDLE_BYTES_MAX,
+            "the bundle is larger than {BUNDLE_BYTES_MAX} bytes; ask for a shorter range"
+        );
+        if head.len() < HEAD_BYTES_MAX {
+            head.extend_from_slice(&chunk);
+        }
+        target.write(&chunk)?;
+        bar.set_position(bytes as u64);
+    }
+    bar.finish_and_clear();
+    let manifest = first_manifest(&head).context("the aggregator sent something else than a bundle")?;
+    let name = target.finish(manifest.complete)?;
+    Ok(said(&manifest, &name))
+}
+
+/// The manifest stands at the beginning; this much of the bundle is kept to read it.
+const HEAD_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+fn first_manifest(head: &[u8]) -> anyhow::Result<Manifest> {
+    let member = Members::new(head).next().context("it is empty")??;
+    ensure!(member.name == MANIFEST, "it does not begin with a manifest");
+    Ok(read_manifest(member.bytes).map_err(anyhow::Error::msg)?.0)
+}
+
+fn said(manifest: &Manifest, name: &str) -> Exit {
+    eprintln!("{} entries in {name}", manifest.rows);
+    for node in manifest.nodes.iter().filter(|node| !["ok", "excluded"].contains(&node.status.as_str())) {
+        let reason = node.reason.as_deref().unwrap_or_default();
+        eprintln!("  {}: {} {}", escape(&node.node_id), escape(&node.status), escape(reason));
+    }
+    eprintln!("check it with: piperoll verify-bundle {name} --trust trust.toml   (made by `piperoll cluster trust`)");
+    if manifest.nodes.iter().any(|node| node.status == "invalid" || node.rejected > 0) {
+        Exit::Violation
+    } else if manifest.complete {
+        Exit::Complete
+    } else {
+        Exit::Incomplete
+    }
+}
+
+#[derive(Deserialize)]
+struct OneRow<'a> {
+    #[serde(borrow)]
+    entries: Vec<RowLine<'a>>,
+}
+
+/// `NODE-SEQ.entry` (body and mac, the bytes of the leaf) and `NODE-SEQ.tlog-proof` (C2SP tlog-proof), for any tool that
+/// reads these.
+pub(super) async fn row(connection: &Connection, place: &str) -> anyhow::Result<()> {
+    let (node, seq) = place
+        .split_once(':')
+        .filter(|(node, seq)| !node.is_empty() && seq.parse::<u64>().is_ok())
+        .with_context(|| format!("{place:?} is not a row; write NODE:SEQ, such as mx1:42"))?;
+    let mut texts = Vec::new();
+    for path in [format!("/api/v1/audit-log/{node}/{seq}"), format!("/api/v1/audit-log/{node}/{seq}/proof")] {
+        let request = connection.request(Method::GET, &path).timeout(PAGE_TIMEOUT);
+        match connection.send(request).await? {
+            Answer::Good(response) => texts.push(response.text().await?),
+            Answer::Unavailable(_) => anyhow::bail!("{node} did not answer"),
+        }
+    }
+    let [page, proof] = texts.as_slice() else { anyhow::bail!("{place}: no answer") };
+    let page: OneRow<'_> = serde_json::from_str(page).context("the row cannot be read")?;
+    let line = page.entries.first().with_context(|| format!("{node} did not give row {seq}"))?;
+    let row = line.to_row();
+    let entry = [row.body.as_ref(), row.mac.as_ref()].concat();
+    for (extension, bytes) in [("entry", entry.as_slice()), ("tlog-proof", proof.as_bytes())] {
+        let path = PathBuf::from(format!("{node}-{seq}.{extension}"));
+        ensure!(!path.exists(), "{} exists already and is not overwritten", path.display());
+        std::fs::write(&path, bytes).with_context(|| path.display().to_string())?;
+        eprintln!("{}", path.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! Evidence bundles (docs/format.md, "Evidence bundle"): one archive that shows, to somebody who holds only public keys,
+//! what the nodes of a cluster had recorded, that nothing of it was changed, and what is missing.
+//!
+//! A bundle is written once, by an aggregator, and checked anywhere, without network, secrets or a database. Writing and
+//! checking share everything that decides a byte: a bundle is either exactly what the writer would write, or refused.
+
+mod archive;
+mod manifest;
+mod node;
+mod readable;
+mod report;
+mod rows;
+mod trust;
+mod verify;
+
+pub use archive::{ArchiveError, Member, Members, member_header, member_padding, write_end};
+pub use manifest::{Asked, Manifest, MemberDigest, NodePart, manifest_note, read_manifest};
+pub use readable::{csv_line, merged, timeline_line};
+pub use report::{REPORT_ROWS_MAX, report};
+pub use rows::{ROW_LENGTH_BYTES, Rows, RowsError, StoredEntry, write_entry};
+pub use trust::{KeySpan, Life, NodeTrust, Trust, TrustError};
+pub use verify::{Finding, NodeVerdict, Verdict, verify_bundle};
+
+/// The first words of a manifest, and of nothing else.
+pub const FORMAT: &str = "piperoll bundle v1";
+/// A bundle is held in memory while it is checked.
+pub const BUNDLE_BYTES_MAX: usize = 8 * 1024 * 1024 * 1024;
+/// A checkpoint that a witness has seen within this time of the end of a range speaks for all of it.
+pub const CHECKPOINT_AGE_SECONDS_MAX: i64 = 60;
+pub const MANIFEST_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+pub const MANIFEST: &str = "manifest";
+pub const TIMELINE: &str = "timeline.ndjson";
+pub const CSV: &str = "timeline.csv";
+pub const REPORT: &str = "report.html";
+/// The exporter's own idea of whom to trust. A verifier uses it only to say that it has nothing better.
+pub const TRUST: &str = "trust.toml";
+/// What an auditor reads first.
+pub const README: &str = "README.txt";
+
+/// The members of one node, in this order.
+pub fn checkpoint_name(node: &str) -> String {
+    format!("nodes/{node}/checkpoint")
+}
+
+pub fn entries_name(node: &str) -> String {
+    format!("nodes/{node}/entries")
+}
+
+pub fn proof_name(node: &str) -> String {
+    format!("nodes/{node}/proof")
+}
+
+/// Rows as they were found that no proof stands behind; what they show is only that something is wrong.
+pub fn rejected_name(node: &str) -> String {
+    format!("nodes/{node}/rejected.ndjson")
+}
+
+/// The text of [`README`].
+pub const README_TEXT: &str = include_str!("../../../templates/bundle-readme.txt");

@@ -1,0 +1,208 @@
+//! Checking one node's part of a bundle: checkpoint, rows, proof.
+
+use super::CHECKPOINT_AGE_SECONDS_MAX;
+use super::rows::{Rows, StoredEntry};
+use super::trust::{NodeTrust, Trust};
+use super::verify::NodeVerdict;
+use crate::log::checkpoint::Checkpoint;
+use crate::log::completeness::{Place, Shown};
+use crate::log::filter::Filter;
+use crate::log::note::{KeyKind, Note, VerifyingKey};
+use crate::log::order::Position;
+use crate::log::time::Timestamp;
+use crate::log::tree::{Hash, RangeRoot, decode_hash, leaf_hash};
+use crate::log::verify::SequenceWalk;
+use crate::log::view::EntryView;
+
+/// The members of one node.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NodeMembers<'a> {
+    pub(super) checkpoint: &'a [u8],
+    pub(super) entries: &'a [u8],
+    pub(super) proof: &'a [u8],
+}
+
+/// What was asked, opened.
+pub(super) struct Question {
+    pub(super) filter: Filter,
+    pub(super) from: Timestamp,
+    pub(super) to: Timestamp,
+    /// When the bundle was made.
+    pub(super) created: Timestamp,
+}
+
+impl Question {
+    fn wants(&self, row: &StoredEntry<'_>, view: &EntryView<'_>) -> bool {
+        (self.from..self.to).contains(&row.prefix.timestamp) && self.filter.matches(view)
+    }
+}
+
+/// Checks a node's members. Returns its rows in the timeline, in ascending `seq`; what is wrong goes into the verdict.
+pub(super) fn check_node<'a>(
+    trust: &Trust,
+    question: &Question,
+    members: NodeMembers<'a>,
+    verdict: &mut NodeVerdict,
+) -> Vec<StoredEntry<'a>> {
+    let Some(node) = trust.node(&verdict.node_id) else {
+        verdict.fault("the trust file does not name this node".to_owned());
+        return Vec::new();
+    };
+    let (checkpoint, generation) = match open_checkpoint(trust, node, members.checkpoint, verdict) {
+        Ok(opened) => opened,
+        Err(words) => {
+            verdict.fault(words);
+            return Vec::new();
+        }
+    };
+    verdict.size = Some(checkpoint.size);
+    verdict.generation = Some(generation.clone());
+    let proof = match read_proof(members.proof) {
+        Ok(proof) => proof,
+        Err(words) => {
+            verdict.fault(words);
+            return Vec::new();
+        }
+    };
+    let rows = walk(question, &generation, members.entries, &checkpoint, &proof, verdict);
+    verdict.rows = rows.len() as u64;
+    rows
+}
+
+/// The checkpoint, signed by the node under a key that the trust file gives it for this size, and cosigned by at least
+/// one trusted witness.
+fn open_checkpoint(
+    trust: &Trust,
+    node: &NodeTrust,
+    member: &[u8],
+    verdict: &mut NodeVerdict,
+) -> Result<(Checkpoint, String), String> {
+    let text = std::str::from_utf8(member).map_err(|_| "its checkpoint is not text".to_owned())?;
+    let note = Note::parse(text).map_err(|error| format!("its checkpoint: {error}"))?;
+    let origin = note.text().lines().next().unwrap_or_default();
+    let own = format!("{}/{}/", trust.cluster, node.id);
+    let generation =
+        origin.strip_prefix(&own).ok_or_else(|| format!("its checkpoint is one of another log, {origin:?}"))?;
+    let keys = node.keys.iter().filter_map(|span| Some((span, VerifyingKey::new(origin, KeyKind::Log, &span.public)?)));
+    let mut problem = "the trust file gives this node no key".to_owned();
+    let mut opened = None;
+    for (span, key) in keys {
+        match Checkpoint::open(&note, &key) {
+            Ok(checkpoint) if span.covers(generation, checkpoint.size) => opened = Some(checkpoint),
+            Ok(checkpoint) => {
+                problem = format!("the key that signed its checkpoint was not its key at {} rows", checkpoint.size);
+            }
+            Err(error) if opened.is_none() => problem = format!("its checkpoint: {error}"),
+            Err(_) => {}
+        }
+    }
+    let checkpoint = opened.ok_or(problem)?;
+    for witness in &trust.witnesses {
+        match note.verify(witness) {
+            Ok(seconds) => {
+                let micros = i64::try_from(seconds).unwrap_or(i64::MAX / 2_000_000).saturating_mul(1_000_000);
+                let time = Timestamp::from_micros(micros);
+                verdict.witnessed_at = verdict.witnessed_at.max(Some(time));
+                verdict.witnesses.push(witness.name().to_owned());
+            }
+            Err(crate::log::note::NoteError::Unsigned(_)) => {}
+            Err(error) => return Err(format!("its checkpoint: {error}")),
+        }
+    }
+    if verdict.witnesses.is_empty() {
+        return Err("no witness of the trust file has cosigned its checkpoint".to_owned());
+    }
+    Ok((checkpoint, generation.to_owned()))
+}
+
+/// One hash per line, base64.
+fn read_proof(member: &[u8]) -> Result<Vec<Hash>, String> {
+    let bad = || "its proof is not a list of hashes".to_owned();
+    let text = std::str::from_utf8(member).map_err(|_| bad())?;
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let lines = text.strip_suffix('\n').ok_or_else(bad)?;
+    lines.split('\n').map(|line| decode_hash(line).ok_or_else(bad)).collect()
+}
+
+/// Follows the rows: their own words, their place under the checkpoint, and whether they are what was asked for.
+fn walk<'a>(
+    question: &Question,
+    generation: &str,
+    entries: &'a [u8],
+    checkpoint: &Checkpoint,
+    proof: &[Hash],
+    verdict: &mut NodeVerdict,
+) -> Vec<StoredEntry<'a>> {
+    let unfiltered = question.filter.is_empty();
+    let mut root = RangeRoot::new(checkpoint.size, proof);
+    let (mut shown, mut sequence) = (Shown::default(), SequenceWalk::default());
+    let mut wanted = Vec::new();
+    let (mut count, mut newest) = (0u64, Timestamp::MIN);
+    for row in Rows::new(entries) {
+        let row = match row {
+            Ok(row) => row,
+            Err(error) => {
+                verdict.fault(error.to_string());
+                return Vec::new();
+            }
+        };
+        let prefix = row.prefix;
+        if prefix.node_id != verdict.node_id || prefix.generation != generation {
+            verdict.fault(format!("row {} was written by {}/{}", prefix.seq, prefix.node_id, prefix.generation));
+            return Vec::new();
+        }
+        if let Err(problem) = root.leaf(prefix.seq, leaf_hash(row.body, row.mac)) {
+            verdict.fault(format!("row {} does not fit: {problem}", prefix.seq));
+            return Vec::new();
+        }
+        count += 1;
+        newest = newest.max(prefix.timestamp);
+        // Rows that stand apart were not all shown; a step back between them says nothing.
+        if let Some(fault @ crate::log::verify::SequenceFault::TimeDecreases { .. }) =
+            sequence.step(prefix.seq, Some((prefix.era, prefix.timestamp)))
+        {
+            verdict.fault(fault.to_string());
+        }
+        let view = EntryView::parse(row.body).filter(|_| !row.body.contains(&b'\n'));
+        let Some(view) = view else {
+            verdict.fault(format!("row {} is no entry", prefix.seq));
+            continue;
+        };
+        let place = Place { seq: prefix.seq, era: prefix.era, timestamp: prefix.timestamp };
+        if question.wants(&row, &view) {
+            shown.row(place);
+            wanted.push(row);
+        } else if unfiltered {
+            shown.border(place);
+            verdict.borders += 1;
+        } else {
+            verdict.fault(format!("row {} is not what was asked for", prefix.seq));
+        }
+    }
+    match root.root() {
+        Ok(made) if made == checkpoint.root => {}
+        Ok(_) => verdict.fault("its rows do not lead to the root that was signed and witnessed".to_owned()),
+        Err(problem) => verdict.fault(format!("its proof: {problem}")),
+    }
+    verdict.withheld = checkpoint.size.saturating_sub(count);
+    let at = |timestamp| Position { timestamp, seq: 0 };
+    if !unfiltered {
+        verdict.unproven = Some("the export has a filter".to_owned());
+    } else if let Err(problem) = shown.is_whole(at(question.from), at(question.to), checkpoint.size) {
+        verdict.unproven = Some(problem.to_string());
+    }
+    verdict.stale = stale(question, newest, verdict.witnessed_at);
+    wanted
+}
+
+/// An old checkpoint says nothing about what was recorded since. It speaks for the whole range when it covers a row
+/// behind the range, or was witnessed as late as the range and the export itself.
+fn stale(question: &Question, newest: Timestamp, witnessed_at: Option<Timestamp>) -> Option<String> {
+    let end = question.to.min(question.created);
+    let witnessed = witnessed_at.unwrap_or(Timestamp::MIN);
+    let late_enough = witnessed.plus_micros(CHECKPOINT_AGE_SECONDS_MAX * 1_000_000) >= end;
+    (newest < question.to && !late_enough)
+        .then(|| format!("its checkpoint was witnessed at {witnessed} and says nothing about the range up to {end}"))
+}

@@ -1,0 +1,253 @@
+//! What a verifier believes before it opens a bundle: the nodes there are, and the public keys they sign with. It comes
+//! from the cluster's administrators, never from the bundle.
+
+use serde::{Deserialize, Serialize};
+
+use crate::log::ids::{ClusterName, NodeId};
+use crate::log::note::{KeyKind, NoteError, VerifyingKey};
+use crate::log::time::Timestamp;
+use crate::log::tree::{decode_hash, encode_hash};
+
+const FORMAT: &str = "piperoll trust v1";
+
+/// Why a trust file cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TrustError {
+    #[error("this is not a trust file: {0}")]
+    Form(String),
+    #[error("it is a trust file of another format, {0:?}; this program reads {FORMAT:?}")]
+    Format(String),
+    #[error("the key of {0} is not the base64 of an Ed25519 public key")]
+    Key(String),
+    #[error("the key of aggregator {id}: {source}")]
+    Aggregator { id: String, source: NoteError },
+    #[error("{0} stands twice")]
+    Twice(String),
+    #[error("{0}: first_day and last_day are written YYYY-MM-DD")]
+    Day(String),
+}
+
+/// A node's public key and the sizes of its log that it may sign.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeySpan {
+    pub public: [u8; 32],
+    /// The one generation it is for; any when none is named.
+    pub generation: Option<String>,
+    /// Sizes from this one to that one, both included.
+    pub from_size: u64,
+    pub to_size: Option<u64>,
+}
+
+impl KeySpan {
+    pub fn covers(&self, generation: &str, size: u64) -> bool {
+        self.generation.as_deref().is_none_or(|named| named == generation)
+            && self.from_size <= size
+            && self.to_size.is_none_or(|to| size <= to)
+    }
+}
+
+/// Whether a node is expected to answer, and for which times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    Active,
+    /// Half-open.
+    Retired {
+        from: Timestamp,
+        to: Timestamp,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeTrust {
+    pub id: NodeId,
+    pub life: Life,
+    pub keys: Vec<KeySpan>,
+}
+
+/// The opened file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trust {
+    pub cluster: ClusterName,
+    pub nodes: Vec<NodeTrust>,
+    pub witnesses: Vec<VerifyingKey>,
+    /// Keys that sign manifests.
+    pub exporters: Vec<VerifyingKey>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Typed {
+    format: String,
+    cluster: ClusterName,
+    #[serde(default, rename = "node")]
+    nodes: Vec<TypedNode>,
+    #[serde(default, rename = "aggregator")]
+    aggregators: Vec<TypedAggregator>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedNode {
+    id: NodeId,
+    /// Days, such as 2026-04-15; only of a node that left.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    first_day: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    last_day: Option<String>,
+    #[serde(rename = "key", default)]
+    keys: Vec<TypedKey>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedKey {
+    /// Base64 of 32 bytes.
+    public: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    generation: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    from_size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    to_size: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedAggregator {
+    id: NodeId,
+    /// C2SP verification keys.
+    witness: String,
+    exporter: String,
+}
+
+impl Trust {
+    pub fn parse(text: &str) -> Result<Self, TrustError> {
+        let typed: Typed = toml::from_str(text).map_err(|error| TrustError::Form(error.message().to_owned()))?;
+        if typed.format != FORMAT {
+            return Err(TrustError::Format(typed.format));
+        }
+        let mut trust =
+            Self { cluster: typed.cluster, nodes: Vec::new(), witnesses: Vec::new(), exporters: Vec::new() };
+        for node in typed.nodes {
+            if trust.nodes.iter().any(|known| known.id == node.id) {
+                return Err(TrustError::Twice(node.id.to_string()));
+            }
+            trust.nodes.push(node.open()?);
+        }
+        trust.nodes.sort_by(|a, b| a.id.cmp(&b.id));
+        for aggregator in typed.aggregators {
+            let open = |text: &str, kind: KeyKind| {
+                let bad = |source| TrustError::Aggregator { id: aggregator.id.to_string(), source };
+                let key = VerifyingKey::parse(text).map_err(bad)?;
+                if key.kind() == kind { Ok(key) } else { Err(bad(NoteError::Key)) }
+            };
+            trust.witnesses.push(open(&aggregator.witness, KeyKind::Witness)?);
+            trust.exporters.push(open(&aggregator.exporter, KeyKind::Log)?);
+        }
+        Ok(trust)
+    }
+
+    /// The file's text.
+    pub fn to_text(&self) -> String {
+        let days = |life: Life| match life {
+            Life::Active => (None, None),
+            Life::Retired { from, to } => {
+                let day = |time: Timestamp| Some(time.to_text()[..10].to_owned());
+                (day(from), day(to.plus_micros(-1)))
+            }
+        };
+        let nodes = self.nodes.iter().map(|node| {
+            let (first_day, last_day) = days(node.life);
+            let keys = node.keys.iter().map(|key| TypedKey {
+                public: encode_hash(&key.public),
+                generation: key.generation.clone(),
+                from_size: (key.from_size > 0).then_some(key.from_size),
+                to_size: key.to_size,
+            });
+            TypedNode { id: node.id.clone(), first_day, last_day, keys: keys.collect() }
+        });
+        let aggregators = self.witnesses.iter().zip(&self.exporters).filter_map(|(witness, exporter)| {
+            let id = witness.name().rsplit('/').next()?.parse().ok()?;
+            Some(TypedAggregator { id, witness: witness.to_string(), exporter: exporter.to_string() })
+        });
+        let typed = Typed {
+            format: FORMAT.to_owned(),
+            cluster: self.cluster.clone(),
+            nodes: nodes.collect(),
+            aggregators: aggregators.collect(),
+        };
+        toml::to_string(&typed).unwrap_or_default()
+    }
+
+    pub fn node(&self, id: &str) -> Option<&NodeTrust> {
+        self.nodes.iter().find(|node| node.id.as_str() == id)
+    }
+}
+
+impl TypedNode {
+    fn open(self) -> Result<NodeTrust, TrustError> {
+        let bad_day = || TrustError::Day(self.id.to_string());
+        let life = match (&self.first_day, &self.last_day) {
+            (None, None) => Life::Active,
+            (Some(first), Some(last)) => {
+                let from = Timestamp::day_range(first).ok_or_else(bad_day)?.0;
+                let to = Timestamp::day_range(last).ok_or_else(bad_day)?.1;
+                Life::Retired { from, to }
+            }
+            _ => return Err(bad_day()),
+        };
+        let keys = self.keys.into_iter().map(|key| {
+            let public = decode_hash(&key.public);
+            let good = public.filter(|public| VerifyingKey::new("key", KeyKind::Log, public).is_some());
+            Ok(KeySpan {
+                public: good.ok_or_else(|| TrustError::Key(self.id.to_string()))?,
+                generation: key.generation,
+                from_size: key.from_size.unwrap_or(0),
+                to_size: key.to_size,
+            })
+        });
+        let keys = keys.collect::<Result<_, TrustError>>()?;
+        Ok(NodeTrust { id: self.id, life, keys })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::note::SigningSeed;
+
+    #[test]
+    fn a_trust_file_reads_as_it_was_written() {
+        let seed = SigningSeed::from_bytes([7; 32]);
+        let key = |name: &str, kind| seed.named(name, kind).expect("a key").public().clone();
+        let span = |to_size| KeySpan { public: seed.public_bytes(), generation: None, from_size: 3, to_size };
+        let day = |text| Timestamp::day_range(text).expect("a day");
+        let retired = Life::Retired { from: day("2026-01-01").0, to: day("2026-02-03").1 };
+        let trust = Trust {
+            cluster: "demo".parse().expect("a name"),
+            nodes: vec![
+                NodeTrust {
+                    id: "mx1".parse().expect("an id"),
+                    life: Life::Active,
+                    keys: vec![span(Some(9)), span(None)],
+                },
+                NodeTrust { id: "mx2".parse().expect("an id"), life: retired, keys: vec![span(None)] },
+            ],
+            witnesses: vec![key("demo/aggregator/agg", KeyKind::Witness)],
+            exporters: vec![key("demo/aggregator/agg", KeyKind::Log)],
+        };
+        assert_eq!(Trust::parse(&trust.to_text()), Ok(trust.clone()));
+        let text = trust.to_text();
+        for bad in [
+            text.replace("piperoll trust v1", "piperoll trust v2"),
+            text.replace("mx2", "mx1"),
+            text.replace("2026-02-03", "yesterday"),
+            text.replace(&encode_hash(&seed.public_bytes()), "AAAA"),
+            text.replace("exporter", "exporters"),
+            text.replace("witness = \"demo", "witness = \"omed"),
+        ] {
+            assert!(Trust::parse(&bad).is_err(), "{bad}");
+        }
+        assert!(span(Some(9)).covers("g", 9) && !span(Some(9)).covers("g", 10) && !span(None).covers("g", 2));
+    }
+}

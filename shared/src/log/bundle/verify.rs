@@ -1,0 +1,304 @@
+//! Checking a bundle with nothing but a trust file.
+
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use super::archive::{Member, Members};
+use super::manifest::{Manifest, NodePart, read_manifest};
+use super::node::{NodeMembers, Question, check_node};
+use super::readable::{csv_line, merged, timeline_line};
+use super::report::{REPORT_ROWS_MAX, report};
+use super::rows::StoredEntry;
+use super::trust::{Life, Trust};
+use super::{
+    CSV, MANIFEST, README, README_TEXT, REPORT, TIMELINE, TRUST, checkpoint_name, entries_name, proof_name,
+    rejected_name,
+};
+use crate::log::csv;
+use crate::log::filter::Filter;
+use crate::log::time::Timestamp;
+
+/// Faults spelled out; the rest is counted.
+const FINDINGS_LISTED_MAX: usize = 100;
+
+/// One thing that is wrong: the bundle is not what its signers made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The node it is about, when it is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<String>,
+    pub what: String,
+}
+
+/// What is concluded about one node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct NodeVerdict {
+    pub node_id: String,
+    /// The exporter's word on whether the node answered.
+    pub status: String,
+    pub generation: Option<String>,
+    /// Rows under the checkpoint.
+    pub size: Option<u64>,
+    /// Rows in the timeline, counted here.
+    pub rows: u64,
+    pub borders: u64,
+    /// Rows under the checkpoint that are not in the bundle.
+    pub withheld: u64,
+    pub witnesses: Vec<String>,
+    pub witnessed_at: Option<Timestamp>,
+    /// Why no one can say that nothing of the range is missing; none when that is proven.
+    pub unproven: Option<String>,
+    /// Why its part is missing or not whole, when it was expected.
+    pub missing: Option<String>,
+    /// Why its checkpoint does not speak for the whole range.
+    #[serde(skip)]
+    pub(super) stale: Option<String>,
+    #[serde(skip)]
+    faults: Vec<String>,
+}
+
+impl NodeVerdict {
+    pub(super) fn fault(&mut self, words: String) {
+        self.faults.push(words);
+    }
+}
+
+/// What is concluded about a bundle.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// False when the bundle was checked against the keys it brings along, which shows nothing.
+    pub trusted: bool,
+    /// Every node that was expected is here in full.
+    pub complete: bool,
+    /// Complete, and no row of the range can be missing.
+    pub proven: bool,
+    pub rows: u64,
+    pub nodes: Vec<NodeVerdict>,
+    /// What is wrong. Empty, or the bundle is refused.
+    pub findings: Vec<Finding>,
+    pub findings_count: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Manifest>,
+}
+
+impl Verdict {
+    fn find(&mut self, node_id: Option<&str>, what: impl Into<String>) {
+        self.findings_count += 1;
+        if self.findings.len() < FINDINGS_LISTED_MAX {
+            self.findings.push(Finding { node_id: node_id.map(str::to_owned), what: what.into() });
+        }
+    }
+
+    pub fn is_sound(&self) -> bool {
+        self.findings_count == 0
+    }
+}
+
+/// Checks a bundle. Every count, digest and readable copy is made again from the proven rows; nothing that the manifest
+/// says is believed.
+///
+/// Without a trust file the one in the bundle is used, and the verdict says so: whoever made the bundle up made up its
+/// keys too.
+pub fn verify_bundle(bundle: &[u8], trust: Option<&Trust>) -> Verdict {
+    let mut verdict = Verdict { trusted: trust.is_some(), ..Verdict::default() };
+    let members = match Members::new(bundle).collect::<Result<Vec<Member<'_>>, _>>() {
+        Ok(members) => members,
+        Err(error) => {
+            verdict.find(None, error.to_string());
+            return verdict;
+        }
+    };
+    let Some((first, rest)) = members.split_first().filter(|(first, _)| first.name == MANIFEST) else {
+        verdict.find(None, "it does not begin with a manifest");
+        return verdict;
+    };
+    let (manifest, note) = match read_manifest(first.bytes) {
+        Ok(read) => read,
+        Err(words) => {
+            verdict.find(None, words);
+            return verdict;
+        }
+    };
+    let own = rest.iter().find(|member| member.name == TRUST).and_then(|member| std::str::from_utf8(member.bytes).ok());
+    let own = own.ok_or_else(|| "it is not here".to_owned());
+    let own = own.and_then(|text| Trust::parse(text).map_err(|error| error.to_string()));
+    let trust = match (trust, &own) {
+        (Some(trust), _) | (None, Ok(trust)) => trust,
+        (None, Err(words)) => {
+            verdict.find(None, format!("{TRUST} of the bundle: {words}"));
+            return verdict;
+        }
+    };
+    if !trust.exporters.iter().any(|key| key.name() == manifest.exporter && note.verify(key).is_ok()) {
+        verdict
+            .find(None, format!("the manifest is not signed by an exporter of the trust file ({})", manifest.exporter));
+    }
+    if manifest.cluster != trust.cluster {
+        verdict.find(None, format!("it is of the cluster {}, the trust file of {}", manifest.cluster, trust.cluster));
+    }
+    check_digests(&manifest, rest, &mut verdict);
+    match Filter::parse(&manifest.asked.filter, manifest.created) {
+        Ok(filter) => {
+            let (from, to, created) = (manifest.asked.from, manifest.asked.to, manifest.created);
+            let question = Question { filter, from, to, created };
+            check_nodes(trust, &question, &manifest, rest, &mut verdict);
+        }
+        Err(error) => verdict.find(None, format!("the filter in the manifest: {error}")),
+    }
+    verdict.manifest = Some(manifest);
+    verdict
+}
+
+fn check_digests(manifest: &Manifest, members: &[Member<'_>], verdict: &mut Verdict) {
+    if manifest.members.len() != members.len() {
+        let (said, found) = (manifest.members.len(), members.len());
+        verdict.find(None, format!("the manifest lists {said} members, and there are {found}"));
+    }
+    for (said, found) in manifest.members.iter().zip(members) {
+        if said.name != found.name {
+            verdict.find(None, format!("{:?} stands where {:?} should", found.name, said.name));
+        } else if said.bytes != found.bytes.len() as u64 || said.sha256 != hex::encode(Sha256::digest(found.bytes)) {
+            verdict.find(None, format!("{:?} is not what was signed for", found.name));
+        }
+    }
+}
+
+fn check_nodes(trust: &Trust, question: &Question, manifest: &Manifest, members: &[Member<'_>], verdict: &mut Verdict) {
+    if !manifest.nodes.is_sorted_by(|a, b| a.node_id < b.node_id) {
+        verdict.find(None, "the manifest's nodes are not in order");
+        return;
+    }
+    let mut left = members.iter();
+    let mut rows = Vec::new();
+    for part in &manifest.nodes {
+        let mut node =
+            NodeVerdict { node_id: part.node_id.clone(), status: part.status.clone(), ..NodeVerdict::default() };
+        if part.generation.is_some() {
+            let mut take = |name: String| left.next().filter(|member| member.name == name).map(|member| member.bytes);
+            let checkpoint = take(checkpoint_name(&part.node_id));
+            let entries = take(entries_name(&part.node_id));
+            let proof = take(proof_name(&part.node_id));
+            match (checkpoint, entries, proof) {
+                (Some(checkpoint), Some(entries), Some(proof)) => {
+                    rows.push(check_node(trust, question, NodeMembers { checkpoint, entries, proof }, &mut node));
+                }
+                _ => node.fault("its members are not all here".to_owned()),
+            }
+        }
+        let mut rejected = 0;
+        if part.rejected > 0 {
+            let name = rejected_name(&part.node_id);
+            match left.next().filter(|member| member.name == name) {
+                Some(member) => rejected = member.bytes.iter().filter(|byte| **byte == b'\n').count() as u64,
+                None => node.fault("its rejected rows are not here".to_owned()),
+            }
+            node.fault(format!("the exporter met {} rows that no proof stands behind", part.rejected));
+        }
+        compare_counts(part, rejected, &mut node);
+        for words in std::mem::take(&mut node.faults) {
+            verdict.find(Some(&part.node_id), words);
+        }
+        verdict.nodes.push(node);
+    }
+    check_expected(trust, question, manifest, verdict);
+    check_readable(manifest, merged(rows), left.as_slice(), verdict);
+}
+
+/// The manifest's counts against those that were made here.
+fn compare_counts(part: &NodePart, rejected: u64, node: &mut NodeVerdict) {
+    for (what, said, found) in [
+        ("rows", part.rows, node.rows),
+        ("border rows", part.borders, node.borders),
+        ("rejected rows", part.rejected, rejected),
+    ] {
+        if said != found {
+            node.fault(format!("the manifest says {said} {what}, and there are {found}"));
+        }
+    }
+    if part.generation != node.generation || part.size != node.size {
+        node.fault("the manifest names another log than the checkpoint".to_owned());
+    }
+}
+
+/// Who should be here comes from the trust file.
+fn check_expected(trust: &Trust, question: &Question, manifest: &Manifest, verdict: &mut Verdict) {
+    let only = question.filter.only_nodes();
+    for node in &trust.nodes {
+        let id = node.id.as_str();
+        let overlaps = match node.life {
+            Life::Active => true,
+            Life::Retired { from, to } => question.from < to && from < question.to,
+        };
+        if !overlaps || only.as_ref().is_some_and(|names| !names.contains(&id)) {
+            continue;
+        }
+        let at = verdict.nodes.iter().position(|known| known.node_id == id);
+        let known = match at {
+            Some(at) => &mut verdict.nodes[at],
+            None => {
+                let absent =
+                    NodeVerdict { node_id: id.to_owned(), status: "absent".to_owned(), ..NodeVerdict::default() };
+                verdict.nodes.push(absent);
+                let last = verdict.nodes.len() - 1;
+                &mut verdict.nodes[last]
+            }
+        };
+        known.missing = if known.size.is_none() {
+            Some(format!("nothing of it is here ({})", known.status))
+        } else if known.status != "ok" {
+            Some(format!("it did not answer in full ({})", known.status))
+        } else {
+            known.stale.clone().or_else(|| known.unproven.clone().filter(|_| question.filter.is_empty()))
+        };
+    }
+    verdict.complete = verdict.nodes.iter().all(|node| node.missing.is_none());
+    verdict.proven = verdict.complete && question.filter.is_empty() && !trust.nodes.is_empty();
+    if manifest.complete && !verdict.complete {
+        verdict.find(None, "the manifest says that the bundle is complete, and it is not");
+    }
+}
+
+/// The copies for people, made again.
+fn check_readable(manifest: &Manifest, rows: Vec<StoredEntry<'_>>, members: &[Member<'_>], verdict: &mut Verdict) {
+    verdict.rows = rows.len() as u64;
+    if manifest.rows != verdict.rows {
+        verdict.find(None, format!("the manifest says {} rows, and there are {}", manifest.rows, rows.len()));
+    }
+    let names: Vec<&str> = members.iter().map(|member| member.name).collect();
+    let [timeline, csv_copy, page, _, readme] = members else {
+        verdict.find(None, format!("behind the nodes stand {names:?}"));
+        return;
+    };
+    if names != [TIMELINE, CSV, REPORT, TRUST, README] {
+        verdict.find(None, format!("behind the nodes stand {names:?}"));
+        return;
+    }
+    if !same(timeline.bytes, &[], &rows, timeline_line) {
+        verdict.find(None, format!("{TIMELINE} is not what the proven rows say"));
+    }
+    if !same(csv_copy.bytes, &csv::header(), &rows, csv_line) {
+        verdict.find(None, format!("{CSV} is not what the proven rows say"));
+    }
+    let first = &rows[..rows.len().min(REPORT_ROWS_MAX)];
+    if page.bytes != report(manifest, first).as_bytes() {
+        verdict.find(None, format!("{REPORT} is not what the manifest and the proven rows say"));
+    }
+    if readme.bytes != README_TEXT.as_bytes() {
+        verdict.find(None, format!("{README} is not the one that belongs here"));
+    }
+}
+
+/// Whether a copy is the head and then one line per row.
+fn same(copy: &[u8], head: &[u8], rows: &[StoredEntry<'_>], write: impl Fn(&[u8], &[u8], &mut Vec<u8>)) -> bool {
+    let Some(mut rest) = copy.strip_prefix(head) else { return false };
+    let mut line = Vec::new();
+    for row in rows {
+        line.clear();
+        write(row.body, row.mac, &mut line);
+        match rest.strip_prefix(line.as_slice()) {
+            Some(behind) => rest = behind,
+            None => return false,
+        }
+    }
+    rest.is_empty()
+}

@@ -1,0 +1,93 @@
+//! Checks evidence bundles offline: no network, no secret, no database. The judgement is
+//! `piperoll_shared::log::bundle`; here are the file, the words, and the exit code.
+
+mod words;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use piperoll_shared::log::bundle::{BUNDLE_BYTES_MAX, Trust, Verdict, verify_bundle};
+
+/// What to check, and how to say it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct VerifyBundleArgs {
+    /// The bundle, as `piperoll export --bundle` wrote it
+    pub bundle: PathBuf,
+    /// The cluster's trust file, from its administrators (`piperoll cluster trust`), never from whoever gave the bundle.
+    /// Without it the keys inside the bundle are used, which shows nothing, and the exit code is never 0
+    #[arg(long)]
+    pub trust: Option<PathBuf>,
+    /// One JSON object for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What the exit code says; the numbers are those of every reading command of Piperoll.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Complete and verified.
+    Verified = 0,
+    /// It could not be checked, or only against keys that it brought along.
+    Unchecked = 1,
+    /// Authentic, and something that should be in it is not.
+    Incomplete = 3,
+    /// It is not what its signers made.
+    Refused = 4,
+}
+
+impl Outcome {
+    /// A refusal outranks everything; trust outranks completeness.
+    pub fn of(verdict: &Verdict) -> Self {
+        if !verdict.is_sound() {
+            Self::Refused
+        } else if !verdict.trusted {
+            Self::Unchecked
+        } else if verdict.complete {
+            Self::Verified
+        } else {
+            Self::Incomplete
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Verified => "verified",
+            Self::Unchecked => "unchecked",
+            Self::Incomplete => "incomplete",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// Checks a bundle and says what came of it on `out`.
+pub fn run(args: &VerifyBundleArgs, out: &mut impl Write) -> Result<Outcome, String> {
+    let trust = match &args.trust {
+        None => None,
+        Some(path) => {
+            let bytes = read(path, 16 * 1024 * 1024)?;
+            let text = String::from_utf8(bytes).map_err(|_| format!("{}: it is not text", path.display()))?;
+            Some(Trust::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?)
+        }
+    };
+    let bundle = read(&args.bundle, BUNDLE_BYTES_MAX)?;
+    let verdict = verify_bundle(&bundle, trust.as_ref());
+    let outcome = Outcome::of(&verdict);
+    let said = if args.json { json(&verdict, outcome) } else { words::words(&verdict, outcome) };
+    out.write_all(said.as_bytes()).map_err(|error| format!("standard output: {error}"))?;
+    Ok(outcome)
+}
+
+fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, String> {
+    let words = |error: std::io::Error| format!("{}: {error}", path.display());
+    let bytes = std::fs::metadata(path).map_err(words)?.len();
+    if bytes > bytes_max as u64 {
+        return Err(format!("{}: {bytes} bytes are more than the {bytes_max} that are read", path.display()));
+    }
+    std::fs::read(path).map_err(words)
+}
+
+fn json(verdict: &Verdict, outcome: Outcome) -> String {
+    let mut value = serde_json::to_value(verdict).unwrap_or_default();
+    value["outcome"] = outcome.word().into();
+    format!("{value}\n")
+}

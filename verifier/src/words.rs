@@ -1,0 +1,93 @@
+//! The verdict in plain words.
+
+use std::fmt::Write as _;
+
+use piperoll_shared::log::bundle::{Manifest, NodeVerdict, Verdict};
+use piperoll_shared::log::terminal::escape;
+use piperoll_shared::log::time::Timestamp;
+
+use super::Outcome;
+
+/// Everything an auditor needs to know, and what was not checked.
+pub(crate) fn words(verdict: &Verdict, outcome: Outcome) -> String {
+    let mut out = String::new();
+    if let Some(manifest) = &verdict.manifest {
+        heading(&mut out, manifest);
+    }
+    for node in &verdict.nodes {
+        line(&mut out, node);
+    }
+    for finding in &verdict.findings {
+        let node = finding.node_id.as_deref().map(|id| format!("{id}: ")).unwrap_or_default();
+        let _ = writeln!(out, "  WRONG  {}{}", escape(&node), escape(&finding.what));
+    }
+    if verdict.findings_count > verdict.findings.len() {
+        let _ = writeln!(out, "  and {} more", verdict.findings_count - verdict.findings.len());
+    }
+    let _ = writeln!(out, "\n{}", conclusion(verdict, outcome));
+    out
+}
+
+fn heading(out: &mut String, manifest: &Manifest) {
+    let asked = &manifest.asked;
+    let bound = |time: Timestamp| match time {
+        Timestamp::MIN => "the beginning".to_owned(),
+        Timestamp::MAX => "the export".to_owned(),
+        time => time.to_text(),
+    };
+    let what =
+        if asked.filter.is_empty() { "every entry".to_owned() } else { format!("entries that match {}", asked.filter) };
+    let _ = writeln!(
+        out,
+        "Evidence from {}, made {} by {}",
+        manifest.cluster,
+        manifest.created,
+        escape(&manifest.exporter)
+    );
+    let _ = writeln!(out, "  asked by {}: {}", escape(&asked.by), escape(&asked.reason));
+    let _ = writeln!(out, "  {} from {} to {}\n", escape(&what), bound(asked.from), bound(asked.to));
+}
+
+fn line(out: &mut String, node: &NodeVerdict) {
+    let _ = write!(out, "  {:<12} ", escape(&node.node_id));
+    match (&node.missing, node.size, node.witnessed_at) {
+        (Some(why), ..) => {
+            let _ = write!(out, "MISSING  {}", escape(why));
+        }
+        (None, Some(size), Some(time)) => {
+            let _ = write!(out, "{} entries; {size} rows were witnessed, last at {time}", node.rows);
+            if node.unproven.is_some() {
+                let _ = write!(out, "; {} of them are not shown", node.withheld);
+            }
+        }
+        (None, ..) => {
+            let _ = write!(out, "not part of the question ({})", escape(&node.status));
+        }
+    }
+    out.push('\n');
+}
+
+fn conclusion(verdict: &Verdict, outcome: Outcome) -> String {
+    let rows = verdict.rows;
+    let authentic = "every entry is, byte for byte, what its node had recorded and signed, and what a witness had seen";
+    match outcome {
+        Outcome::Refused => {
+            "REFUSED: this is not what its signers made. Keep it as it is, and ask where it has been.".to_owned()
+        }
+        Outcome::Unchecked => format!(
+            "UNCHECKED (self-asserted): {rows} entries fit the keys that the bundle brings along. Whoever could make up the \
+             entries could make up those keys too. Check again with --trust and a trust file from the cluster's administrators."
+        ),
+        Outcome::Incomplete => {
+            let missing: Vec<&str> =
+                verdict.nodes.iter().filter(|node| node.missing.is_some()).map(|node| node.node_id.as_str()).collect();
+            format!("INCOMPLETE: {rows} entries, {authentic}; not in full: {}.", escape(&missing.join(", ")))
+        }
+        Outcome::Verified if verdict.proven => {
+            format!("VERIFIED: {rows} entries, {authentic}. Nothing of this range is missing.")
+        }
+        Outcome::Verified => format!(
+            "VERIFIED: {rows} entries, {authentic}. The export has a filter: that no matching entry was left out is not proven."
+        ),
+    }
+}
