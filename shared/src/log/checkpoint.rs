@@ -31,7 +31,8 @@ impl Checkpoint {
         format!("{}\n{}\n{}\n", self.origin, self.size, encode_hash(&self.root))
     }
 
-    fn parse(text: &str) -> Result<Self, CheckpointError> {
+    /// Reads the text of a note. Whether anybody signed it is another question: see [`Checkpoint::open`].
+    pub fn parse(text: &str) -> Result<Self, CheckpointError> {
         let mut lines = text.split('\n');
         let (Some(origin), Some(size), Some(root), Some(""), None) =
             (lines.next(), lines.next(), lines.next(), lines.next(), lines.next())

@@ -19,7 +19,9 @@ pub use readable::{csv_line, merged, timeline_line};
 pub use report::{REPORT_ROWS_MAX, report};
 pub use rows::{ROW_LENGTH_BYTES, Rows, RowsError, StoredEntry, write_entry};
 pub use trust::{KeySpan, Life, NodeTrust, Trust, TrustError};
-pub use verify::{Finding, NodeVerdict, Verdict, verify_bundle};
+#[cfg(feature = "negative-control")]
+pub use verify::verify_bundle_without;
+pub use verify::{Check, Finding, NodeVerdict, Verdict, verify_bundle};
 
 /// The first words of a manifest, and of nothing else.
 pub const FORMAT: &str = "piperoll bundle v1";

@@ -1,0 +1,333 @@
+//! Evidence bundles without a cluster: the frozen ones, every lie that can be told in one, and, as a negative control,
+//! that each check of the verifier is the one that finds some of them.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod maker;
+
+use maker::{Case, Log, START, exporter, seed, trust};
+use piperoll_shared::log::bundle::{
+    CSV, Check, KeySpan, README, REPORT, TIMELINE, TRUST, Trust, Verdict, entries_name, verify_bundle,
+    verify_bundle_without,
+};
+use piperoll_shared::log::note::KeyKind;
+use piperoll_shared::log::time::Timestamp;
+use proptest::prelude::*;
+
+fn accepted(verdict: &Verdict) -> bool {
+    verdict.is_sound() && verdict.trusted && verdict.complete
+}
+
+fn golden(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
+}
+
+fn filtered() -> Case {
+    let mut case = Case::new();
+    case.asked.filter = "user:bob".to_owned();
+    for log in &mut case.logs {
+        log.shown.retain(|seq| seq % 3 == 1);
+    }
+    case
+}
+
+/// A range in the middle, with the rows at its borders.
+fn ranged() -> Case {
+    let mut case = Case::new();
+    case.asked.from = Timestamp::from_micros(START + 100 * 1_000_000);
+    case.asked.to = Timestamp::from_micros(START + 200 * 1_000_000);
+    case.logs[0].shown = [0].into_iter().chain(99..=200).chain([299]).collect();
+    case.logs[1].shown = vec![0, 4];
+    case
+}
+
+#[test]
+fn frozen_bundles_are_made_and_read_as_ever() {
+    for (name, case, rows, proven) in [
+        ("whole.tar", Case::new(), 305, true),
+        ("filtered.tar", filtered(), 102, false),
+        ("range.tar", ranged(), 100, true),
+    ] {
+        let made = case.parts().seal();
+        let path = golden(name);
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, &made).unwrap();
+            std::fs::write(golden("trust.toml"), trust().to_text()).unwrap();
+        }
+        let frozen = std::fs::read(&path).unwrap();
+        assert!(frozen == made, "{name} is not what is made today: the format has changed");
+        let trusted = Trust::parse(&std::fs::read_to_string(golden("trust.toml")).unwrap()).unwrap();
+        let verdict = verify_bundle(&frozen, Some(&trusted));
+        assert!(accepted(&verdict), "{name}: {:?} {:?}", verdict.findings, verdict.nodes);
+        assert_eq!((verdict.rows, verdict.proven), (rows, proven), "{name}");
+        assert!(!verify_bundle(&frozen, None).trusted, "keys from inside show nothing");
+    }
+}
+
+/// One lie: how it is told, the words that refuse it, and the check that alone can find it.
+struct Lie {
+    what: &'static str,
+    words: &'static str,
+    check: Check,
+    bundle: Vec<u8>,
+    trust: Trust,
+}
+
+fn lie(what: &'static str, words: &'static str, check: Check, bundle: Vec<u8>) -> Lie {
+    Lie { what, words, check, bundle, trust: trust() }
+}
+
+/// A node's log with one thing changed, signed, witnessed and exported as if nothing had been.
+fn log_lie(change: impl FnOnce(&mut Case)) -> Vec<u8> {
+    let mut case = Case::new();
+    change(&mut case);
+    case.parts().seal()
+}
+
+/// Lies of whoever holds the exporter's key, and of nodes whose logs break their own rules.
+fn lies() -> Vec<Lie> {
+    let honest = Case::new();
+    let member = |name: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut parts = honest.parts();
+        change(parts.member(name));
+        parts.seal()
+    };
+    let mut lies = vec![
+        lie("another exporter", "not signed by an exporter", Check::ManifestSignature, {
+            let mut parts = honest.parts();
+            parts.key = seed(9).named("golden/aggregator/agg", KeyKind::Log).unwrap();
+            parts.seal()
+        }),
+        lie("another cluster", "it is of the cluster", Check::Cluster, {
+            let mut parts = honest.parts();
+            parts.manifest.cluster = "other".parse().unwrap();
+            parts.renew_report(&honest);
+            parts.seal()
+        }),
+        lie("another trust file inside", "is not what was signed for", Check::Digests, {
+            let mut parts = honest.parts();
+            parts.manifest.members = honest.parts().members.iter().map(|(n, b)| digest(n, b)).collect();
+            parts.member(TRUST).extend_from_slice(b"\n# trust me\n");
+            parts.pack()
+        }),
+        lie(
+            "a checkpoint that the node did not sign",
+            "signature",
+            Check::NodeSignature,
+            log_lie(|case| {
+                case.logs[1].signer = seed(9);
+            }),
+        ),
+        lie("no witness", "no witness of the trust file", Check::Witness, {
+            // A row behind the range: how old the checkpoint is does not matter.
+            let mut case = ranged();
+            case.logs[0].cosigned_at = None;
+            case.parts().seal()
+        }),
+        lie(
+            "rows of another node",
+            "was written by mx2",
+            Check::Identity,
+            log_lie(|case| {
+                let other = Log::new(1, 5);
+                case.logs[0].rows[2].body = String::from_utf8(other.rows[2].body.clone()).unwrap().into_bytes();
+            }),
+        ),
+        lie(
+            "time runs backwards",
+            "the time of row 7",
+            Check::TimeOrder,
+            log_lie(|case| {
+                let log = &mut case.logs[0];
+                log.rows[7].body = maker::body(&log.id, &log.generation, 7, 0, START + 1, "alice");
+            }),
+        ),
+        lie(
+            "a row that is no entry",
+            "row 3 is no entry",
+            Check::EntryForm,
+            log_lie(|case| {
+                case.logs[0].rows[3].body.pop();
+            }),
+        ),
+        lie(
+            "rows left out",
+            "not shown",
+            Check::Whole,
+            log_lie(|case| {
+                case.logs[0].shown.retain(|seq| !(50..60).contains(seq));
+            }),
+        ),
+        lie(
+            "an old checkpoint",
+            "says nothing about the range",
+            Check::Fresh,
+            log_lie(|case| {
+                let log = &mut case.logs[0];
+                (log.size, log.cosigned_at) = (200, Some(START / 1_000_000 + 200));
+                log.shown.truncate(200);
+            }),
+        ),
+        lie(
+            "a node left out",
+            "nothing of it is here",
+            Check::Expected,
+            log_lie(|case| {
+                case.logs.pop();
+            }),
+        ),
+        lie(
+            "rows that were rejected",
+            "no proof stands behind",
+            Check::Rejected,
+            log_lie(|case| {
+                case.logs[1].rejected = b"{\"entry\":\"?\"}\n".to_vec();
+            }),
+        ),
+        lie("a count too high", "the manifest says", Check::Counts, {
+            let mut parts = honest.parts();
+            parts.manifest.nodes[0].borders = 1;
+            parts.seal()
+        }),
+        lie("a row that was not asked for", "is not what was asked for", Check::Question, {
+            let mut case = filtered();
+            case.logs[0].shown.push(299);
+            let (mut parts, all) = (case.parts(), case.logs.iter().map(|log| log.shown.len() as u64).sum());
+            // The copies show what the rows are.
+            let mut open = case.clone();
+            open.asked.filter = String::new();
+            let mut copies = open.parts();
+            parts.manifest.rows = all;
+            parts.manifest.nodes[0].rows += 1;
+            for name in [TIMELINE, CSV] {
+                *parts.member(name) = copies.member(name).clone();
+            }
+            parts.renew_report(&case);
+            parts.seal()
+        }),
+        lie("another timeline", "is not what the proven rows say", Check::Timeline, member(TIMELINE, &|b| b[400] ^= 1)),
+        lie("another table", "is not what the proven rows say", Check::Csv, member(CSV, &|b| b.push(b'\n'))),
+        lie("another report", "is not what the manifest", Check::Report, member(REPORT, &|b| b[900] ^= 1)),
+        lie("another readme", "is not the one that belongs here", Check::Readme, member(README, &|b| b.clear())),
+    ];
+    lies.push(lie("a row changed in every copy", "do not lead to the root", Check::Root, {
+        let mut case = honest.clone();
+        let signed = case.logs[0].note();
+        let body = String::from_utf8(case.logs[0].rows[1].body.clone()).unwrap().replace("bob", "eve");
+        case.logs[0].rows[1].body = body.into_bytes();
+        case.logs[0].checkpoint = Some(signed);
+        case.parts().seal()
+    }));
+    let mut ended = trust();
+    ended.nodes[0].keys[0].to_size = Some(299);
+    lies.push(Lie {
+        trust: ended,
+        ..lie("a key past its end", "was not its key", Check::KeySpan, honest.parts().seal())
+    });
+    lies
+}
+
+fn digest(name: &str, bytes: &[u8]) -> piperoll_shared::log::bundle::MemberDigest {
+    piperoll_shared::log::bundle::MemberDigest::of(name, bytes)
+}
+
+#[test]
+fn every_lie_is_refused_and_every_check_is_needed() {
+    for lie in lies() {
+        let verdict = verify_bundle(&lie.bundle, Some(&lie.trust));
+        assert!(!accepted(&verdict), "{}: accepted", lie.what);
+        let mut words: Vec<String> = verdict.findings.iter().map(|finding| finding.what.clone()).collect();
+        words.extend(verdict.nodes.iter().filter_map(|node| node.missing.clone()));
+        assert!(words.iter().any(|said| said.contains(lie.words)), "{}: {words:?}", lie.what);
+        // The negative control: without this one check the lie would be believed.
+        let blind = verify_bundle_without(lie.check, &lie.bundle, Some(&lie.trust));
+        let words: Vec<&str> = blind.findings.iter().map(|finding| finding.what.as_str()).collect();
+        assert!(accepted(&blind), "{}: found without {:?}: {words:?}", lie.what, lie.check);
+    }
+}
+
+/// Whoever holds no key at all: every cut, every addition, every exchanged row.
+#[test]
+fn nothing_can_be_changed_without_a_key() {
+    let bundle = Case::new().parts().seal();
+    let refused = |bundle: &[u8], what: &str| {
+        let verdict = verify_bundle(bundle, Some(&trust()));
+        assert!(!verdict.is_sound(), "{what}: {:?}", verdict.nodes);
+        verdict.findings[0].what.clone()
+    };
+    let mut longer = bundle.clone();
+    longer.push(0);
+    assert!(refused(&longer, "a byte behind the end").contains("behind its end"));
+    for cut in [0, 1, 511, 512, 700, bundle.len() / 2, bundle.len() - 512, bundle.len() - 1] {
+        refused(&bundle[..cut], "cut");
+    }
+    for bit in (0..bundle.len() * 8).step_by(4_099) {
+        let mut flipped = bundle.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        refused(&flipped, &format!("bit {bit}"));
+    }
+    let rows_changed = |change: &dyn Fn(&mut Vec<maker::Stored>), what: &str| {
+        let case = Case::new();
+        let mut changed = case.clone();
+        changed.logs[0].checkpoint = Some(case.logs[0].note());
+        let mut rows: Vec<maker::Stored> = case.logs[0].shown_rows().cloned().collect();
+        change(&mut rows);
+        let mut parts = case.parts();
+        let mut entries = Vec::new();
+        for row in &rows {
+            piperoll_shared::log::bundle::write_entry(&mut entries, &row.body, &row.mac);
+        }
+        *parts.member(&entries_name("mx1")) = entries;
+        refused(&parts.seal(), what);
+    };
+    rows_changed(&|rows| drop(rows.remove(9)), "a row dropped");
+    rows_changed(&|rows| rows.swap(9, 10), "rows swapped");
+    rows_changed(&|rows| rows.insert(9, rows[9].clone()), "a row repeated");
+    rows_changed(&|rows| rows.truncate(299), "the last row dropped");
+    rows_changed(&|rows| rows[5].mac[0] ^= 1, "a mac changed");
+    // A size that is not the rows', in the manifest and in the checkpoint of another log.
+    let mut parts = Case::new().parts();
+    parts.manifest.nodes[0].size = Some(301);
+    assert!(refused(&parts.seal(), "a wrong size").contains("another log than the checkpoint"));
+    let mut case = Case::new();
+    case.logs[0].checkpoint = Some(case.logs[1].note());
+    assert!(refused(&case.parts().seal(), "a foreign checkpoint").contains("another log"));
+    // A witness's word for another size.
+    let mut case = Case::new();
+    case.logs[0].size = 299;
+    let older = case.logs[0].note();
+    let mut case = Case::new();
+    let signed = case.logs[0].note();
+    let cosignature = older.lines().last().unwrap();
+    case.logs[0].checkpoint =
+        Some(format!("{}\n{cosignature}\n", signed.lines().take(5).collect::<Vec<_>>().join("\n")));
+    assert!(refused(&case.parts().seal(), "a cosignature of another checkpoint").contains("does not fit"));
+    // Keys may be added to what is trusted; they do not count before their time.
+    let mut rotated = trust();
+    let old = rotated.nodes[0].keys[0].clone();
+    let new = KeySpan { public: seed(77).public_bytes(), from_size: 1_000, ..old.clone() };
+    rotated.nodes[0].keys = vec![new, KeySpan { to_size: Some(999), ..old }];
+    assert!(accepted(&verify_bundle(&bundle, Some(&rotated))));
+    assert_eq!(exporter().public().kind(), KeyKind::Log);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever is written over a bundle, wherever: refused, and never a panic.
+    #[test]
+    fn garbage_in_a_bundle_is_refused(at: prop::sample::Index, bytes in prop::collection::vec(any::<u8>(), 1..600)) {
+        let mut bundle = Case::new().parts().seal();
+        let at = at.index(bundle.len());
+        let end = (at + bytes.len()).min(bundle.len());
+        let same = bundle[at..end] == bytes[..end - at];
+        bundle[at..end].copy_from_slice(&bytes[..end - at]);
+        let verdict = verify_bundle(&bundle, Some(&trust()));
+        prop_assert!(same || !verdict.is_sound());
+    }
+
+    #[test]
+    fn garbage_alone_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..4_096)) {
+        prop_assert!(!verify_bundle(&bytes, Some(&trust())).is_sound());
+    }
+}

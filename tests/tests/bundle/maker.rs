@@ -1,0 +1,274 @@
+//! Bundles made by hand, from logs with fixed keys, so that every byte and every lie can be chosen.
+
+use piperoll_shared::log::bundle::{
+    Asked, CSV, KeySpan, Life, MANIFEST, Manifest, MemberDigest, NodePart, NodeTrust, README, README_TEXT, REPORT,
+    REPORT_ROWS_MAX, Rows, StoredEntry, TIMELINE, TRUST, Trust, checkpoint_name, csv_line, entries_name, manifest_note,
+    member_header, member_padding, merged, proof_name, rejected_name, report, timeline_line, write_end, write_entry,
+};
+use piperoll_shared::log::checkpoint::Checkpoint;
+use piperoll_shared::log::csv;
+use piperoll_shared::log::note::{KeyKind, SigningKey, SigningSeed};
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::tree::{
+    Hash, TileSource, TreeBuilder, TreeReader, encode_hash, leaf_hash, perfect_root, range_proof, runs_of,
+};
+
+pub const NODES: [&str; 2] = ["mx1", "mx2"];
+pub const START: i64 = 1_776_240_000_000_000;
+
+pub fn seed(number: u8) -> SigningSeed {
+    SigningSeed::from_bytes([number; 32])
+}
+
+pub fn exporter() -> SigningKey {
+    seed(101).named("golden/aggregator/agg", KeyKind::Log).unwrap()
+}
+
+pub fn witness() -> SigningKey {
+    seed(102).named("golden/aggregator/agg", KeyKind::Witness).unwrap()
+}
+
+pub fn trust() -> Trust {
+    let nodes = NODES.iter().zip(1..).map(|(id, number)| NodeTrust {
+        id: id.parse().unwrap(),
+        life: Life::Active,
+        keys: vec![KeySpan { public: seed(number).public_bytes(), generation: None, from_size: 0, to_size: None }],
+    });
+    Trust {
+        cluster: "golden".parse().unwrap(),
+        nodes: nodes.collect(),
+        witnesses: vec![witness().public().clone()],
+        exporters: vec![exporter().public().clone()],
+    }
+}
+
+/// One stored row.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    pub seq: u64,
+    pub body: Vec<u8>,
+    pub mac: Vec<u8>,
+}
+
+/// One node's log, and what of it goes into the bundle.
+#[derive(Clone)]
+pub struct Log {
+    pub id: String,
+    pub generation: String,
+    pub rows: Vec<Stored>,
+    /// Rows under the checkpoint.
+    pub size: u64,
+    /// Rows in the member `entries`.
+    pub shown: Vec<u64>,
+    pub signer: SigningSeed,
+    pub cosigned_at: Option<i64>,
+    pub rejected: Vec<u8>,
+    /// In place of the checkpoint that belongs to the rows.
+    pub checkpoint: Option<String>,
+}
+
+pub fn body(node: &str, generation: &str, seq: u64, era: u32, micros: i64, user: &str) -> Vec<u8> {
+    let time = Timestamp::from_micros(micros).to_text();
+    format!(
+        "{{\"v\":1,\"node_id\":\"{node}\",\"generation\":\"{generation}\",\"seq\":{seq},\"era\":{era},\
+         \"salt\":\"{seq:032x}\",\"timestamp\":\"{time}\",\"id\":\"01960000-0000-7000-8000-{seq:012x}\",\
+         \"user\":\"{user}\",\"category\":\"auth\",\"action\":\"auth.login\",\"outcome\":\"success\",\"via\":\"cli\"}}"
+    )
+    .into_bytes()
+}
+
+impl Log {
+    pub fn new(node: usize, rows: u64) -> Self {
+        let id = NODES[node].to_owned();
+        let generation = format!("{:032x}", 7 + node);
+        let rows = (0..rows).map(|seq| {
+            let micros = START + i64::try_from(seq).unwrap() * 1_000_000 + i64::try_from(node).unwrap();
+            let user = ["alice", "bob", "carol"][usize::try_from(seq % 3).unwrap()];
+            let mac = [[u8::try_from(node).unwrap(); 24].as_slice(), &seq.to_be_bytes()].concat();
+            Stored { seq, body: body(&id, &generation, seq, 0, micros, user), mac }
+        });
+        let rows: Vec<Stored> = rows.collect();
+        let size = rows.len() as u64;
+        let shown = (0..size).collect();
+        let signer = seed(u8::try_from(node).unwrap() + 1);
+        let cosigned_at = Some(START / 1_000_000 + 3_600);
+        Self { id, generation, rows, size, shown, signer, cosigned_at, rejected: Vec::new(), checkpoint: None }
+    }
+
+    fn leaves(&self) -> Vec<Hash> {
+        self.rows.iter().take(usize::try_from(self.size).unwrap()).map(|row| leaf_hash(&row.body, &row.mac)).collect()
+    }
+
+    pub fn note(&self) -> String {
+        let mut tree = TreeBuilder::default();
+        self.leaves().into_iter().for_each(|leaf| tree.push(leaf, |_| {}));
+        let origin = format!("golden/{}/{}", self.id, self.generation);
+        let key = self.signer.named(&origin, KeyKind::Log).unwrap();
+        let mut note = Checkpoint { origin, size: self.size, root: tree.root() }.sign(&key).unwrap();
+        if let Some(seconds) = self.cosigned_at {
+            let cosignature = witness().cosign(note.text(), u64::try_from(seconds).unwrap());
+            note = note.with(cosignature);
+        }
+        note.to_string()
+    }
+
+    pub fn proof(&self) -> Vec<Hash> {
+        let mut tree = TreeReader::new(Leaves(self.leaves()), self.size);
+        range_proof(&mut tree, &runs_of(self.shown.iter().copied()).unwrap(), self.size).unwrap()
+    }
+
+    pub fn shown_rows(&self) -> impl Iterator<Item = &Stored> {
+        self.shown.iter().map(|seq| &self.rows[usize::try_from(*seq).unwrap()])
+    }
+}
+
+/// A tree of one tile.
+struct Leaves(Vec<Hash>);
+
+impl TileSource for Leaves {
+    type Error = std::convert::Infallible;
+
+    fn tile(&mut self, level: u32, index: u64, width: u64) -> Result<Vec<Hash>, Self::Error> {
+        let (from, to) = ((index * 256) as usize, (index * 256 + width) as usize);
+        Ok(match level {
+            0 => self.0[from..to].to_vec(),
+            _ => (from..to).map(|tile| perfect_root(&self.0[tile * 256..(tile + 1) * 256])).collect(),
+        })
+    }
+}
+
+/// A question, and logs to answer it.
+#[derive(Clone)]
+pub struct Case {
+    pub logs: Vec<Log>,
+    pub asked: Asked,
+    pub created: Timestamp,
+}
+
+impl Case {
+    pub fn new() -> Self {
+        let asked = Asked {
+            by: "auditor".to_owned(),
+            reason: "the yearly audit".to_owned(),
+            filter: String::new(),
+            from: Timestamp::from_micros(START - 1),
+            to: Timestamp::from_micros(START + 3_600_000_000),
+            incomplete: "refuse".to_owned(),
+        };
+        let created = Timestamp::from_micros(START + 3_600_000_000);
+        Self { logs: vec![Log::new(0, 300), Log::new(1, 5)], asked, created }
+    }
+
+    /// The members behind the manifest, and the manifest that fits them.
+    pub fn parts(&self) -> Parts {
+        let wanted = |row: &StoredEntry<'_>| {
+            let inside = (self.asked.from..self.asked.to).contains(&row.prefix.timestamp);
+            inside && (self.asked.filter.is_empty() || self.matches(row))
+        };
+        let entries: Vec<Vec<u8>> = self.logs.iter().map(entries).collect();
+        let (mut members, mut nodes, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+        for (log, entries) in self.logs.iter().zip(&entries) {
+            let all: Vec<StoredEntry<'_>> = Rows::new(entries).map(Result::unwrap).collect();
+            let count = all.len() as u64;
+            let mine: Vec<StoredEntry<'_>> = all.into_iter().filter(|row| wanted(row)).collect();
+            let note = log.checkpoint.clone().unwrap_or_else(|| log.note());
+            let hashes: String = log.proof().iter().map(|hash| encode_hash(hash) + "\n").collect();
+            members.push((checkpoint_name(&log.id), note.into_bytes()));
+            members.push((entries_name(&log.id), entries.clone()));
+            members.push((proof_name(&log.id), hashes.into_bytes()));
+            let rejected = log.rejected.iter().filter(|byte| **byte == b'\n').count() as u64;
+            if rejected > 0 {
+                members.push((rejected_name(&log.id), log.rejected.clone()));
+            }
+            let checkpoint = log.checkpoint.as_ref().map(|note| Checkpoint::parse(note.split("\n\n").next().unwrap()));
+            nodes.push(NodePart {
+                node_id: log.id.clone(),
+                status: "ok".to_owned(),
+                reason: None,
+                verdict: "ok".to_owned(),
+                generation: Some(log.generation.clone()),
+                size: Some(checkpoint.and_then(Result::ok).map_or(log.size, |checkpoint| checkpoint.size)),
+                rows: mine.len() as u64,
+                borders: if self.asked.filter.is_empty() { count - mine.len() as u64 } else { 0 },
+                rejected,
+            });
+            rows.push(mine);
+        }
+        let rows = merged(rows);
+        let manifest = Manifest {
+            cluster: "golden".parse().unwrap(),
+            exporter: "golden/aggregator/agg".to_owned(),
+            tool: "piperoll 0.1.0".to_owned(),
+            created: self.created,
+            asked: self.asked.clone(),
+            complete: true,
+            rows: rows.len() as u64,
+            nodes,
+            members: Vec::new(),
+        };
+        let copy = |head: Vec<u8>, write: &dyn Fn(&[u8], &[u8], &mut Vec<u8>)| {
+            rows.iter().fold(head, |mut out, row| {
+                write(row.body, row.mac, &mut out);
+                out
+            })
+        };
+        members.push((TIMELINE.to_owned(), copy(Vec::new(), &timeline_line)));
+        members.push((CSV.to_owned(), copy(csv::header(), &csv_line)));
+        let page = report(&manifest, &rows[..rows.len().min(REPORT_ROWS_MAX)]);
+        members.push((REPORT.to_owned(), page.into_bytes()));
+        members.push((TRUST.to_owned(), trust().to_text().into_bytes()));
+        members.push((README.to_owned(), README_TEXT.as_bytes().to_vec()));
+        Parts { manifest, members, key: exporter() }
+    }
+
+    fn matches(&self, row: &StoredEntry<'_>) -> bool {
+        let filter = piperoll_shared::log::filter::Filter::parse(&self.asked.filter, self.created).unwrap();
+        piperoll_shared::log::view::EntryView::parse(row.body).is_some_and(|view| filter.matches(&view))
+    }
+}
+
+fn entries(log: &Log) -> Vec<u8> {
+    let mut out = Vec::new();
+    log.shown_rows().for_each(|row| write_entry(&mut out, &row.body, &row.mac));
+    out
+}
+
+/// A bundle before it is sealed.
+pub struct Parts {
+    pub manifest: Manifest,
+    pub members: Vec<(String, Vec<u8>)>,
+    pub key: SigningKey,
+}
+
+impl Parts {
+    pub fn member(&mut self, name: &str) -> &mut Vec<u8> {
+        &mut self.members.iter_mut().find(|(known, _)| known == name).unwrap().1
+    }
+
+    /// The report that goes with the manifest as it is now; rows are those of the timeline.
+    pub fn renew_report(&mut self, case: &Case) {
+        let lines: Vec<Vec<u8>> = case.logs.iter().map(entries).collect();
+        let rows = merged(lines.iter().map(|lines| Rows::new(lines).map(Result::unwrap).collect()).collect());
+        let page = report(&self.manifest, &rows);
+        *self.member(REPORT) = page.into_bytes();
+    }
+
+    /// Lists the members as they are, signs, and packs.
+    pub fn seal(mut self) -> Vec<u8> {
+        self.manifest.members = self.members.iter().map(|(name, bytes)| MemberDigest::of(name, bytes)).collect();
+        self.pack()
+    }
+
+    /// Signs and packs, whatever the manifest says of the members.
+    pub fn pack(self) -> Vec<u8> {
+        let note = manifest_note(&self.manifest, &self.key).unwrap().into_bytes();
+        let mut out = Vec::new();
+        for (name, bytes) in std::iter::once((MANIFEST.to_owned(), note)).chain(self.members) {
+            out.extend_from_slice(&member_header(&name, bytes.len() as u64).unwrap());
+            out.extend_from_slice(&bytes);
+            out.extend_from_slice(member_padding(bytes.len() as u64));
+        }
+        write_end(&mut out);
+        out
+    }
+}
