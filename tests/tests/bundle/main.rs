@@ -84,15 +84,15 @@ fn log_lie(change: impl FnOnce(&mut Case)) -> Vec<u8> {
     case.parts().seal()
 }
 
-/// Lies of whoever holds the exporter's key, and of nodes whose logs break their own rules.
-fn lies() -> Vec<Lie> {
+/// Lies of whoever holds the exporter's key.
+fn exporters_lies() -> Vec<Lie> {
     let honest = Case::new();
     let member = |name: &str, change: &dyn Fn(&mut Vec<u8>)| {
         let mut parts = honest.parts();
         change(parts.member(name));
         parts.seal()
     };
-    let mut lies = vec![
+    vec![
         lie("another exporter", "not signed by an exporter", Check::ManifestSignature, {
             let mut parts = honest.parts();
             parts.key = seed(9).named("golden/aggregator/agg", KeyKind::Log).unwrap();
@@ -110,6 +110,37 @@ fn lies() -> Vec<Lie> {
             parts.member(TRUST).extend_from_slice(b"\n# trust me\n");
             parts.pack()
         }),
+        lie("a count too high", "the manifest says", Check::Counts, {
+            let mut parts = honest.parts();
+            parts.manifest.nodes[0].borders = 1;
+            parts.seal()
+        }),
+        lie("a row that was not asked for", "is not what was asked for", Check::Question, {
+            let mut case = filtered();
+            case.logs[0].shown.push(299);
+            let (mut parts, all) = (case.parts(), case.logs.iter().map(|log| log.shown.len() as u64).sum());
+            // The copies show what the rows are.
+            let mut open = case.clone();
+            open.asked.filter = String::new();
+            let mut copies = open.parts();
+            parts.manifest.rows = all;
+            parts.manifest.nodes[0].rows += 1;
+            for name in [TIMELINE, CSV] {
+                *parts.member(name) = copies.member(name).clone();
+            }
+            parts.renew_report(&case);
+            parts.seal()
+        }),
+        lie("another timeline", "is not what the proven rows say", Check::Timeline, member(TIMELINE, &|b| b[400] ^= 1)),
+        lie("another table", "is not what the proven rows say", Check::Csv, member(CSV, &|b| b.push(b'\n'))),
+        lie("another report", "is not what the manifest", Check::Report, member(REPORT, &|b| b[900] ^= 1)),
+        lie("another readme", "is not the one that belongs here", Check::Readme, member(README, &|b| b.clear())),
+    ]
+}
+
+/// Logs that break their own rules, and parts of logs that are passed off as the whole.
+fn nodes_lies() -> Vec<Lie> {
+    vec![
         lie(
             "a checkpoint that the node did not sign",
             "signature",
@@ -184,32 +215,13 @@ fn lies() -> Vec<Lie> {
                 case.logs[1].rejected = b"{\"entry\":\"?\"}\n".to_vec();
             }),
         ),
-        lie("a count too high", "the manifest says", Check::Counts, {
-            let mut parts = honest.parts();
-            parts.manifest.nodes[0].borders = 1;
-            parts.seal()
-        }),
-        lie("a row that was not asked for", "is not what was asked for", Check::Question, {
-            let mut case = filtered();
-            case.logs[0].shown.push(299);
-            let (mut parts, all) = (case.parts(), case.logs.iter().map(|log| log.shown.len() as u64).sum());
-            // The copies show what the rows are.
-            let mut open = case.clone();
-            open.asked.filter = String::new();
-            let mut copies = open.parts();
-            parts.manifest.rows = all;
-            parts.manifest.nodes[0].rows += 1;
-            for name in [TIMELINE, CSV] {
-                *parts.member(name) = copies.member(name).clone();
-            }
-            parts.renew_report(&case);
-            parts.seal()
-        }),
-        lie("another timeline", "is not what the proven rows say", Check::Timeline, member(TIMELINE, &|b| b[400] ^= 1)),
-        lie("another table", "is not what the proven rows say", Check::Csv, member(CSV, &|b| b.push(b'\n'))),
-        lie("another report", "is not what the manifest", Check::Report, member(REPORT, &|b| b[900] ^= 1)),
-        lie("another readme", "is not the one that belongs here", Check::Readme, member(README, &|b| b.clear())),
-    ];
+    ]
+}
+
+fn lies() -> Vec<Lie> {
+    let honest = Case::new();
+    let mut lies = exporters_lies();
+    lies.extend(nodes_lies());
     lies.push(lie("a row changed in every copy", "do not lead to the root", Check::Root, {
         let mut case = honest.clone();
         let signed = case.logs[0].note();

@@ -13,22 +13,22 @@ use piperoll_shared::log::tree::{
     Hash, TileSource, TreeBuilder, TreeReader, encode_hash, leaf_hash, perfect_root, range_proof, runs_of,
 };
 
-pub const NODES: [&str; 2] = ["mx1", "mx2"];
-pub const START: i64 = 1_776_240_000_000_000;
+pub(crate) const NODES: [&str; 2] = ["mx1", "mx2"];
+pub(crate) const START: i64 = 1_776_240_000_000_000;
 
-pub fn seed(number: u8) -> SigningSeed {
+pub(crate) fn seed(number: u8) -> SigningSeed {
     SigningSeed::from_bytes([number; 32])
 }
 
-pub fn exporter() -> SigningKey {
+pub(crate) fn exporter() -> SigningKey {
     seed(101).named("golden/aggregator/agg", KeyKind::Log).unwrap()
 }
 
-pub fn witness() -> SigningKey {
+pub(crate) fn witness() -> SigningKey {
     seed(102).named("golden/aggregator/agg", KeyKind::Witness).unwrap()
 }
 
-pub fn trust() -> Trust {
+pub(crate) fn trust() -> Trust {
     let nodes = NODES.iter().zip(1..).map(|(id, number)| NodeTrust {
         id: id.parse().unwrap(),
         life: Life::Active,
@@ -44,30 +44,29 @@ pub fn trust() -> Trust {
 
 /// One stored row.
 #[derive(Debug, Clone)]
-pub struct Stored {
-    pub seq: u64,
-    pub body: Vec<u8>,
-    pub mac: Vec<u8>,
+pub(crate) struct Stored {
+    pub(crate) body: Vec<u8>,
+    pub(crate) mac: Vec<u8>,
 }
 
 /// One node's log, and what of it goes into the bundle.
 #[derive(Clone)]
-pub struct Log {
-    pub id: String,
-    pub generation: String,
-    pub rows: Vec<Stored>,
+pub(crate) struct Log {
+    pub(crate) id: String,
+    pub(crate) generation: String,
+    pub(crate) rows: Vec<Stored>,
     /// Rows under the checkpoint.
-    pub size: u64,
+    pub(crate) size: u64,
     /// Rows in the member `entries`.
-    pub shown: Vec<u64>,
-    pub signer: SigningSeed,
-    pub cosigned_at: Option<i64>,
-    pub rejected: Vec<u8>,
+    pub(crate) shown: Vec<u64>,
+    pub(crate) signer: SigningSeed,
+    pub(crate) cosigned_at: Option<i64>,
+    pub(crate) rejected: Vec<u8>,
     /// In place of the checkpoint that belongs to the rows.
-    pub checkpoint: Option<String>,
+    pub(crate) checkpoint: Option<String>,
 }
 
-pub fn body(node: &str, generation: &str, seq: u64, era: u32, micros: i64, user: &str) -> Vec<u8> {
+pub(crate) fn body(node: &str, generation: &str, seq: u64, era: u32, micros: i64, user: &str) -> Vec<u8> {
     let time = Timestamp::from_micros(micros).to_text();
     format!(
         "{{\"v\":1,\"node_id\":\"{node}\",\"generation\":\"{generation}\",\"seq\":{seq},\"era\":{era},\
@@ -78,14 +77,14 @@ pub fn body(node: &str, generation: &str, seq: u64, era: u32, micros: i64, user:
 }
 
 impl Log {
-    pub fn new(node: usize, rows: u64) -> Self {
+    pub(crate) fn new(node: usize, rows: u64) -> Self {
         let id = NODES[node].to_owned();
         let generation = format!("{:032x}", 7 + node);
         let rows = (0..rows).map(|seq| {
             let micros = START + i64::try_from(seq).unwrap() * 1_000_000 + i64::try_from(node).unwrap();
             let user = ["alice", "bob", "carol"][usize::try_from(seq % 3).unwrap()];
             let mac = [[u8::try_from(node).unwrap(); 24].as_slice(), &seq.to_be_bytes()].concat();
-            Stored { seq, body: body(&id, &generation, seq, 0, micros, user), mac }
+            Stored { body: body(&id, &generation, seq, 0, micros, user), mac }
         });
         let rows: Vec<Stored> = rows.collect();
         let size = rows.len() as u64;
@@ -99,7 +98,7 @@ impl Log {
         self.rows.iter().take(usize::try_from(self.size).unwrap()).map(|row| leaf_hash(&row.body, &row.mac)).collect()
     }
 
-    pub fn note(&self) -> String {
+    pub(crate) fn note(&self) -> String {
         let mut tree = TreeBuilder::default();
         self.leaves().into_iter().for_each(|leaf| tree.push(leaf, |_| {}));
         let origin = format!("golden/{}/{}", self.id, self.generation);
@@ -112,15 +111,17 @@ impl Log {
         note.to_string()
     }
 
-    pub fn proof(&self) -> Vec<Hash> {
+    pub(crate) fn proof(&self) -> Vec<Hash> {
         let mut tree = TreeReader::new(Leaves(self.leaves()), self.size);
         range_proof(&mut tree, &runs_of(self.shown.iter().copied()).unwrap(), self.size).unwrap()
     }
 
-    pub fn shown_rows(&self) -> impl Iterator<Item = &Stored> {
+    pub(crate) fn shown_rows(&self) -> impl Iterator<Item = &Stored> {
         self.shown.iter().map(|seq| &self.rows[usize::try_from(*seq).unwrap()])
     }
 }
+
+type WriteLine = fn(&[u8], &[u8], &mut Vec<u8>);
 
 /// A tree of one tile.
 struct Leaves(Vec<Hash>);
@@ -139,14 +140,14 @@ impl TileSource for Leaves {
 
 /// A question, and logs to answer it.
 #[derive(Clone)]
-pub struct Case {
-    pub logs: Vec<Log>,
-    pub asked: Asked,
-    pub created: Timestamp,
+pub(crate) struct Case {
+    pub(crate) logs: Vec<Log>,
+    pub(crate) asked: Asked,
+    pub(crate) created: Timestamp,
 }
 
 impl Case {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let asked = Asked {
             by: "auditor".to_owned(),
             reason: "the yearly audit".to_owned(),
@@ -160,7 +161,7 @@ impl Case {
     }
 
     /// The members behind the manifest, and the manifest that fits them.
-    pub fn parts(&self) -> Parts {
+    pub(crate) fn parts(&self) -> Parts {
         let wanted = |row: &StoredEntry<'_>| {
             let inside = (self.asked.from..self.asked.to).contains(&row.prefix.timestamp);
             inside && (self.asked.filter.is_empty() || self.matches(row))
@@ -206,14 +207,14 @@ impl Case {
             nodes,
             members: Vec::new(),
         };
-        let copy = |head: Vec<u8>, write: &dyn Fn(&[u8], &[u8], &mut Vec<u8>)| {
+        let copy = |head: Vec<u8>, write: WriteLine| {
             rows.iter().fold(head, |mut out, row| {
                 write(row.body, row.mac, &mut out);
                 out
             })
         };
-        members.push((TIMELINE.to_owned(), copy(Vec::new(), &timeline_line)));
-        members.push((CSV.to_owned(), copy(csv::header(), &csv_line)));
+        members.push((TIMELINE.to_owned(), copy(Vec::new(), timeline_line)));
+        members.push((CSV.to_owned(), copy(csv::header(), csv_line)));
         let page = report(&manifest, &rows[..rows.len().min(REPORT_ROWS_MAX)]);
         members.push((REPORT.to_owned(), page.into_bytes()));
         members.push((TRUST.to_owned(), trust().to_text().into_bytes()));
@@ -234,19 +235,19 @@ fn entries(log: &Log) -> Vec<u8> {
 }
 
 /// A bundle before it is sealed.
-pub struct Parts {
-    pub manifest: Manifest,
-    pub members: Vec<(String, Vec<u8>)>,
-    pub key: SigningKey,
+pub(crate) struct Parts {
+    pub(crate) manifest: Manifest,
+    pub(crate) members: Vec<(String, Vec<u8>)>,
+    pub(crate) key: SigningKey,
 }
 
 impl Parts {
-    pub fn member(&mut self, name: &str) -> &mut Vec<u8> {
+    pub(crate) fn member(&mut self, name: &str) -> &mut Vec<u8> {
         &mut self.members.iter_mut().find(|(known, _)| known == name).unwrap().1
     }
 
     /// The report that goes with the manifest as it is now; rows are those of the timeline.
-    pub fn renew_report(&mut self, case: &Case) {
+    pub(crate) fn renew_report(&mut self, case: &Case) {
         let lines: Vec<Vec<u8>> = case.logs.iter().map(entries).collect();
         let rows = merged(lines.iter().map(|lines| Rows::new(lines).map(Result::unwrap).collect()).collect());
         let page = report(&self.manifest, &rows);
@@ -254,13 +255,13 @@ impl Parts {
     }
 
     /// Lists the members as they are, signs, and packs.
-    pub fn seal(mut self) -> Vec<u8> {
+    pub(crate) fn seal(mut self) -> Vec<u8> {
         self.manifest.members = self.members.iter().map(|(name, bytes)| MemberDigest::of(name, bytes)).collect();
         self.pack()
     }
 
     /// Signs and packs, whatever the manifest says of the members.
-    pub fn pack(self) -> Vec<u8> {
+    pub(crate) fn pack(self) -> Vec<u8> {
         let note = manifest_note(&self.manifest, &self.key).unwrap().into_bytes();
         let mut out = Vec::new();
         for (name, bytes) in std::iter::once((MANIFEST.to_owned(), note)).chain(self.members) {

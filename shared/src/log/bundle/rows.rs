@@ -9,10 +9,14 @@ pub const ROW_LENGTH_BYTES: usize = 2;
 /// Why the rows of a node cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RowsError {
-    #[error("its entries end inside a row (behind row {0:?})")]
+    #[error("its entries end inside a row ({})", behind(.0))]
     Short(Option<u64>),
-    #[error("a row does not begin as a signed entry does (behind row {0:?})")]
+    #[error("a row does not begin as a signed entry does ({})", behind(.0))]
     Prefix(Option<u64>),
+}
+
+fn behind(last: &Option<u64>) -> String {
+    last.map_or("the first one".to_owned(), |seq| format!("behind row {seq}"))
 }
 
 /// One row.
