@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod by_hand;
 mod maker;
 
 use maker::{Case, Log, START, exporter, seed, trust};
