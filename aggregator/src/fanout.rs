@@ -253,6 +253,11 @@ fn completeness(nodes: &[NodeReport], proven: bool) -> String {
             n => format!("proven whole up to the last cosigned checkpoints; {n} rows are newer and authenticated only"),
         };
     }
+    let broken: Vec<&str> =
+        nodes.iter().filter(|node| node.status == Status::Invalid).map(|node| node.node_id.as_str()).collect();
+    if !broken.is_empty() {
+        return format!("not proven: what {} gave does not fit (see there)", broken.join(", "));
+    }
     let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
     for node in nodes.iter().filter(|node| !node.is_proven()) {
         let reason = match (&node.unproven, node.status) {

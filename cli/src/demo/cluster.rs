@@ -60,6 +60,9 @@ impl DemoCluster {
             AggregatorPlace { address: address.clone(), listen: Some(address.clone()), node_address: free_address()? };
         let folder = authority.add_aggregator(&"reader".parse()?, &place)?;
         let config = folder.join("aggregator.toml");
+        // The shipped witness looks every five seconds; nobody wants to wait for it here.
+        let text = std::fs::read_to_string(&config)?;
+        std::fs::write(&config, format!("{text}\n[witness]\npoll_ms = 500\n"))?;
         let aggregator = spawn(dir, "reader", &["aggregator", "serve", "--config", &config.display().to_string()])?;
         for node in &mut nodes {
             wait_until_ready(&node.id, &node.folder.join("node.sock"), &mut node.process).await?;
@@ -68,7 +71,7 @@ impl DemoCluster {
             Self { dir: dir.to_owned(), nodes, aggregator, url: format!("https://{address}"), token: String::new() };
         wait_until_ready("reader", &folder.join("node/node.sock"), &mut cluster.aggregator).await?;
         let store = TokenStore::open(&AggregatorConfig::load(&config)?.state_dir)?;
-        cluster.token = store.create("demo", Role::Auditor, None, SystemClock.now())?.token;
+        cluster.token = store.create("demo", Role::Admin, None, SystemClock.now())?.token;
         cluster.wait_for_aggregator().await?;
         Ok(cluster)
     }
@@ -139,6 +142,16 @@ impl DemoCluster {
         Ok(self.nodes[index].process.kill().await?)
     }
 
+    /// An orderly stop.
+    pub(super) async fn stop_node(&mut self, index: usize) {
+        stop_process(&mut self.nodes[index].process).await;
+    }
+
+    /// A file of the demo.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
     pub(super) async fn restart(&mut self, index: usize) -> anyhow::Result<()> {
         let node = &mut self.nodes[index];
         node.process = spawn_node(&self.dir, &node.id, &node.folder)?;
@@ -157,11 +170,7 @@ impl DemoCluster {
         let processes =
             std::iter::once(&mut self.aggregator).chain(self.nodes.iter_mut().map(|node| &mut node.process));
         for process in processes {
-            let Some(pid) = process.id().and_then(|id| i32::try_from(id).ok()) else { continue };
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
-            if tokio::time::timeout(STOP_TIMEOUT, process.wait()).await.is_err() {
-                let _ = process.kill().await;
-            }
+            stop_process(process).await;
         }
     }
 }
@@ -171,8 +180,12 @@ impl DemoNode {
         self.folder.join("node.toml")
     }
 
+    pub(super) fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
     pub(super) fn database(&self) -> PathBuf {
-        self.folder.join("data/log.db")
+        self.data().join("log.db")
     }
 
     pub(super) async fn append(&self, lines: &[String]) -> anyhow::Result<()> {
@@ -183,6 +196,14 @@ impl DemoNode {
         let refused = report.results.iter().find_map(|result| result.error.as_deref());
         ensure!(report.rejected == 0, "{} refused entries: {}", report.rejected, refused.unwrap_or_default());
         Ok(())
+    }
+}
+
+async fn stop_process(process: &mut Child) {
+    let Some(pid) = process.id().and_then(|id| i32::try_from(id).ok()) else { return };
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
+    if tokio::time::timeout(STOP_TIMEOUT, process.wait()).await.is_err() {
+        let _ = process.kill().await;
     }
 }
 

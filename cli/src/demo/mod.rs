@@ -1,10 +1,11 @@
-//! `piperoll demo`: a whole cluster on loopback, and the four things worth seeing: one merged timeline, an
-//! edited row caught, a killed node named, a complete answer after its return.
+//! `piperoll demo`: a whole cluster on loopback, and what is worth seeing: one merged timeline, an edited row caught, a
+//! killed node named, a complete answer after its return, a rewritten history remembered, evidence checked offline.
 //!
 //! Nothing here is a mock: the daemons are processes of this same program, the commands shown are run as
 //! shown, and every step is checked by exit code and content.
 
 mod cluster;
+mod history;
 mod scenario;
 mod tamper;
 
@@ -51,7 +52,9 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
         load(&cluster, &args).await?;
         show_timeline(&cluster, args.import.is_some()).await?;
         show_tampering(&cluster).await?;
-        show_missing_node(&mut cluster).await
+        show_missing_node(&mut cluster).await?;
+        history::show_rewritten_history(&mut cluster).await?;
+        history::show_evidence(&cluster).await
     };
     let shown = tokio::select! {
         shown = shown => shown,

@@ -48,6 +48,31 @@ impl Edit {
     }
 }
 
+/// Removes the newest rows and everything in the database that would tell of them; returns how many are left.
+pub(super) fn cut_tail(database: &Path, rows: u64) -> anyhow::Result<u64> {
+    let conn = Connection::open(database)?;
+    let triggers: Vec<(String, String)> = conn
+        .prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let head: u64 = conn.query_row("SELECT max(seq) FROM entries", [], |row| row.get(0))?;
+    let left = head + 1 - rows;
+    let mut script = "BEGIN IMMEDIATE;".to_owned();
+    for (name, _) in &triggers {
+        script += &format!("DROP TRIGGER {name};");
+    }
+    script += &format!(
+        "DELETE FROM entries WHERE seq >= {left}; DELETE FROM ids WHERE seq >= {left}; DELETE FROM checkpoints;"
+    );
+    // Tiles that the cut rows had completed.
+    script += &format!("DELETE FROM tiles WHERE (((id & 72057594037927935) + 1) << (8 * ((id >> 56) + 1))) > {left};");
+    for (_, sql) in &triggers {
+        script += &format!("{sql};");
+    }
+    conn.execute_batch(&(script + "COMMIT;"))?;
+    Ok(left)
+}
+
 fn rewrite(conn: &Connection, seq: u64, body: &str) -> anyhow::Result<()> {
     let trigger: String = conn
         .query_row("SELECT sql FROM sqlite_schema WHERE name = 'entries_append_only_update'", [], |row| row.get(0))

@@ -1,0 +1,137 @@
+//! What no signature of a row can show: a cut end, an older copy put back. And the file that an auditor takes along.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use piperoll_shared::api::aggregator::NodesAnswer;
+
+use super::cluster::DemoCluster;
+use super::{expect, step, tamper};
+use crate::exit::Exit;
+
+/// The witness of the demo looks twice a second.
+const VERDICT_TIMEOUT: Duration = Duration::from_secs(45);
+/// The node whose history is rewritten.
+const VICTIM: usize = 1;
+
+/// What somebody would rather not have been seen doing.
+const LATE_ENTRIES: [&str; 5] = [
+    r#"{"category":"auth","action":"auth.login","user":"m.keller","outcome":"success","ip_address":"203.0.113.77"}"#,
+    r#"{"category":"data","action":"mailbox.export","user":"m.keller","outcome":"success","description":"the whole mailbox of finance"}"#,
+    r#"{"category":"data","action":"mailbox.delete","user":"m.keller","outcome":"success"}"#,
+    r#"{"category":"config","action":"forwarding.delete","user":"m.keller","outcome":"success"}"#,
+    r#"{"category":"auth","action":"auth.logout","user":"m.keller","outcome":"success"}"#,
+];
+
+pub(super) async fn show_rewritten_history(cluster: &mut DemoCluster) -> anyhow::Result<()> {
+    let id = cluster.nodes()[VICTIM].id.clone();
+    let (kept, older) = (cluster.path("mx2.kept"), cluster.path("mx2.older"));
+    cluster.stop_node(VICTIM).await;
+    copy_log(&cluster.nodes()[VICTIM].data(), &older)?;
+    cluster.restart(VICTIM).await?;
+    let lines: Vec<String> = LATE_ENTRIES.iter().map(|line| (*line).to_owned()).collect();
+    cluster.nodes()[VICTIM].append(&lines).await?;
+    let verdict = wait_for(cluster, &id, "ok").await?;
+    cluster.stop_node(VICTIM).await;
+    copy_log(&cluster.nodes()[VICTIM].data(), &kept)?;
+
+    step(7, &format!("Somebody stops {id}, cuts off the end of its log, and removes every note about it"));
+    let rows = tamper::cut_tail(&cluster.nodes()[VICTIM].database(), LATE_ENTRIES.len() as u64 + 1)?;
+    let _ = std::fs::remove_file(cluster.nodes()[VICTIM].data().join("log.checkpoint"));
+    println!("   {rows} rows are left; on the node itself everything fits again:");
+    cluster.restart(VICTIM).await?;
+    let config = cluster.nodes()[VICTIM].config().display().to_string();
+    expect(cluster.run(&["node", "verify", "--config", &config], true).await?.0, Exit::Complete)?;
+    println!("\n   but the reader has cosigned more, and does not forget:");
+    wait_for(cluster, &id, "rollback").await?;
+    expect(cluster.run(&["nodes", "--table"], true).await?.0, Exit::Violation)?;
+    put_back_and_accept(cluster, &id, &kept, &verdict, "the cut file was replaced by the one that was kept").await?;
+    cluster.stop_node(VICTIM).await;
+    copy_log(&cluster.nodes()[VICTIM].data(), &kept)?;
+
+    step(8, &format!("An older copy of {id}'s whole log is put back"));
+    copy_log(&older, &cluster.nodes()[VICTIM].data())?;
+    cluster.restart(VICTIM).await?;
+    wait_for(cluster, &id, "rollback").await?;
+    expect(cluster.run(&["query", "node:mx2", "--limit", "1", "--table"], true).await?.0, Exit::Violation)?;
+    put_back_and_accept(cluster, &id, &kept, &verdict, "the older copy was replaced by the one that was kept").await
+}
+
+/// The right log comes back; only an operator's word clears the verdict.
+async fn put_back_and_accept(
+    cluster: &mut DemoCluster,
+    id: &str,
+    kept: &Path,
+    generation: &str,
+    reason: &str,
+) -> anyhow::Result<()> {
+    cluster.stop_node(VICTIM).await;
+    copy_log(kept, &cluster.nodes()[VICTIM].data())?;
+    cluster.restart(VICTIM).await?;
+    let accept = ["nodes", "accept", id, "--new-generation", generation, "--reason", reason];
+    expect(cluster.run(&accept, false).await?.0, Exit::Complete)?;
+    wait_for(cluster, id, "ok").await?;
+    println!("   (the right file is back, and an operator has said why; that is an entry of its own)");
+    Ok(())
+}
+
+/// Waits for a verdict about a node; returns its generation.
+async fn wait_for(cluster: &DemoCluster, id: &str, verdict: &str) -> anyhow::Result<String> {
+    let deadline = Instant::now() + VERDICT_TIMEOUT;
+    loop {
+        let (_, text) = cluster.run(&["nodes", "--json"], false).await?;
+        let answer: NodesAnswer = serde_json::from_str(&text).context("the list of nodes")?;
+        let node = answer.nodes.iter().find(|node| node.report.node_id == id).context("the node is not listed")?;
+        let settled = verdict != "ok" || node.report.unwitnessed == Some(0);
+        if node.report.verdict == verdict && settled {
+            return Ok(node.report.generation.clone().unwrap_or_default());
+        }
+        ensure!(Instant::now() < deadline, "the verdict on {id} is {}, not {verdict}", node.report.verdict);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Copies a stopped node's log as it stands.
+fn copy_log(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for name in ["log.db", "log.db-wal", "log.db-shm", "log.json", "log.checkpoint"] {
+        let target = to.join(name);
+        if target.exists() {
+            std::fs::remove_file(&target)?;
+        }
+        if from.join(name).exists() && name != "log.db-shm" {
+            std::fs::copy(from.join(name), &target)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn show_evidence(cluster: &DemoCluster) -> anyhow::Result<()> {
+    step(9, "An auditor takes the evidence along, and checks it with public keys only");
+    let trust = cluster.path("trust.toml");
+    let (status, text) =
+        cluster.run(&["cluster", "trust", &cluster.path("cluster").display().to_string()], false).await?;
+    expect(status, Exit::Complete)?;
+    std::fs::write(&trust, text)?;
+    let bundle = cluster.path("evidence.tar");
+    let (bundle_name, trust_name) = (bundle.display().to_string(), trust.display().to_string());
+    let export = ["export", "--bundle", &bundle_name, "--reason", "the intrusion of this morning"];
+    expect(cluster.run(&export, true).await?.0, Exit::Complete)?;
+    println!();
+    expect(cluster.run(&["verify-bundle", &bundle_name, "--trust", &trust_name], true).await?.0, Exit::Complete)?;
+    println!("\n   One letter of one entry is changed on the way:");
+    let changed = changed_copy(&bundle)?;
+    let check = ["verify-bundle", &changed.display().to_string(), "--trust", &trust_name];
+    expect(cluster.run(&check, true).await?.0, Exit::Violation)
+}
+
+fn changed_copy(bundle: &Path) -> anyhow::Result<PathBuf> {
+    let mut bytes = std::fs::read(bundle)?;
+    let word = b"\"outcome\":\"";
+    let at = bytes.windows(word.len()).position(|window| window == word).context("an entry to change")?;
+    bytes[at + word.len()] ^= 1;
+    let changed = bundle.with_extension("changed.tar");
+    std::fs::write(&changed, bytes)?;
+    Ok(changed)
+}
