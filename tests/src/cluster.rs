@@ -356,6 +356,13 @@ impl Cluster {
         }
     }
 
+    /// When a row was recorded, by its own word.
+    pub fn row_timestamp(&self, index: usize, seq: usize) -> String {
+        let conn = rusqlite::Connection::open(self.database(index)).unwrap();
+        let body: String = conn.query_row("SELECT body FROM entries WHERE seq = ?1", [seq], |row| row.get(0)).unwrap();
+        serde_json::from_str::<Value>(&body).unwrap()["timestamp"].as_str().unwrap().to_owned()
+    }
+
     pub fn database(&self, index: usize) -> PathBuf {
         self.nodes[index].folder.join("data/log.db")
     }

@@ -52,6 +52,16 @@ pub(super) fn extent(conn: &Connection) -> rusqlite::Result<Extent> {
 }
 
 impl StoredRow {
+    pub(super) fn checked_by(&self, checker: &mut RowChecker) -> Checked {
+        let Self { seq, timestamp, epoch, mac, body, .. } = self;
+        let mut checked = checker.check(&Claim { seq: *seq, timestamp: *timestamp, epoch: *epoch, mac, body });
+        if checked.integrity == Integrity::Ok && checked.era != Some(self.era) {
+            checked.integrity = Integrity::Violation;
+            checked.reason = Some(ERA_COLUMN);
+        }
+        checked
+    }
+
     pub(super) fn position(&self) -> Position {
         Position { timestamp: self.place, seq: self.seq }
     }
@@ -59,6 +69,13 @@ impl StoredRow {
 
 /// Reads and checks one row; columns that cannot hold what they should are a violation, not an error.
 pub(super) fn read_row(row: &rusqlite::Row<'_>, checker: &mut RowChecker) -> rusqlite::Result<StoredRow> {
+    let mut stored = read_unchecked(row)?;
+    stored.checked = stored.checked_by(checker);
+    Ok(stored)
+}
+
+/// Reads one row, to be checked later; until then it counts as a violation.
+pub(super) fn read_unchecked(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredRow> {
     let bytes = |index| -> rusqlite::Result<Vec<u8>> {
         Ok(match row.get_ref(index)? {
             ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes[..bytes.len().min(STORED_BYTES_MAX)].to_vec(),
@@ -73,11 +90,7 @@ pub(super) fn read_row(row: &rusqlite::Row<'_>, checker: &mut RowChecker) -> rus
     let timestamp = Timestamp::from_micros(integer(row, 1)?.unwrap_or(i64::MIN));
     let (era, epoch) = (number(2)?, number(3)?);
     let (mac, body) = (bytes(4)?, bytes(5)?);
-    let mut checked = checker.check(&Claim { seq, timestamp, epoch, mac: &mac, body: &body });
-    if checked.integrity == Integrity::Ok && checked.era != Some(era) {
-        checked.integrity = Integrity::Violation;
-        checked.reason = Some(ERA_COLUMN);
-    }
+    let checked = Checked { integrity: Integrity::Violation, reason: Some("the row was not checked"), era: None };
     Ok(StoredRow { seq, timestamp, place: timestamp, era, epoch, mac, body, checked })
 }
 

@@ -3,7 +3,7 @@
 
 use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::note::{Note, SigningKey};
-use piperoll_shared::log::tree::{FullTile, TreeBuilder, leaf_hash};
+use piperoll_shared::log::tree::{FullTile, Hash, TreeBuilder};
 use rusqlite::Connection;
 
 use super::signer::{Kept, kept};
@@ -38,13 +38,13 @@ impl TreeCheck {
         Ok(faults)
     }
 
-    /// The next row, as it is stored.
-    pub(super) fn row(&mut self, seq: u64, body: &[u8], mac: &[u8]) -> Vec<String> {
+    /// The next row's leaf, from its stored bytes.
+    pub(super) fn row(&mut self, seq: u64, leaf: Hash) -> Vec<String> {
         self.whole &= seq == self.builder.size();
         if !self.whole {
             return Vec::new();
         }
-        self.builder.push(leaf_hash(body, mac), |tile| self.full.push(tile));
+        self.builder.push(leaf, |tile| self.full.push(tile));
         let size = self.builder.size();
         if self.notes.iter().all(|(_, checkpoint)| checkpoint.size != size) {
             return Vec::new();

@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod completeness;
 pub mod csv;
 pub mod cursor;
+mod digest;
 pub mod entry;
 pub mod filter;
 pub mod ids;

@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 
 use hkdf::Hkdf;
-use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use super::digest::HmacKey;
 use super::ids::{ClusterName, Generation, NodeId};
 use super::limits::MAC_BYTES;
 
@@ -58,7 +58,7 @@ impl Origin {
 /// A key ready to seal and check bodies of one origin and epoch. Cloning the keyed state is what
 /// makes one mac cost one hash of the body only.
 #[derive(Clone)]
-pub struct MacKey(Hmac<Sha256>);
+pub struct MacKey(HmacKey);
 
 impl MacKey {
     /// `K = HKDF-SHA256(secret, no salt, "piperoll entry mac v1" ‖ origin ‖ epoch as 4 bytes big-endian)`.
@@ -66,25 +66,19 @@ impl MacKey {
         let mut info = KEY_LABEL.to_vec();
         info.extend_from_slice(origin.to_text().as_bytes());
         info.extend_from_slice(&epoch.to_be_bytes());
-        // HMAC pads a key with zeros to its block of 64 bytes (RFC 2104 section 2), so filling only the first
-        // 32 gives the same mac as a key of 32 bytes, without a length that could be refused.
-        let mut block = Zeroizing::new([0u8; 64]);
-        let expanded = Hkdf::<Sha256>::new(None, secret.0.as_slice()).expand(&info, &mut block[..32]);
+        let mut key = Zeroizing::new([0u8; 32]);
+        let expanded = Hkdf::<Sha256>::new(None, secret.0.as_slice()).expand(&info, key.as_mut_slice());
         debug_assert!(expanded.is_ok(), "32 bytes are within HKDF-SHA256's 8,160");
-        Self(<Hmac<Sha256> as KeyInit>::new((&*block).into()))
+        Self(HmacKey::new(&key))
     }
 
     pub fn mac(&self, body: &[u8]) -> [u8; MAC_BYTES] {
-        let mut state = self.0.clone();
-        state.update(body);
-        state.finalize().into_bytes().into()
+        self.0.sign(body)
     }
 
     /// Constant-time comparison; a NULL or short mac is simply not this one.
     pub fn verify(&self, body: &[u8], mac: &[u8]) -> bool {
-        let mut state = self.0.clone();
-        state.update(body);
-        state.verify_slice(mac).is_ok()
+        self.0.verify(body, mac)
     }
 }
 

@@ -1,0 +1,232 @@
+//! What tamper evidence costs, as ratios inside one run: `cargo bench --bench evidence -p piperoll-tests`. Figures, not
+//! tests. `-- tree`, `-- verify`, `-- bundle` or `-- witness` runs one part.
+
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on says so by panicking")]
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use piperoll_node::store::{LogDir, LogKeys, Store, parse_draft};
+use piperoll_shared::log::bundle::Members;
+use piperoll_shared::log::checkpoint::Checkpoint;
+use piperoll_shared::log::entry::{CallerEntry, Stamp, write_body};
+use piperoll_shared::log::ids::{EntryId, Generation};
+use piperoll_shared::log::note::{KeyKind, SigningSeed};
+use piperoll_shared::log::seal::{EpochSecret, KeyRing};
+use piperoll_shared::log::tree::{TreeBuilder, leaf_hash};
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_tests::{Cluster, piperoll};
+use rusqlite::Connection;
+
+const ROWS_PER_COMMIT: usize = 128;
+const ROUND: Duration = Duration::from_secs(3);
+const ROUNDS: usize = 5;
+const VERIFY_ROWS: usize = 300_000;
+const BUNDLE_LOG_ROWS: usize = 1_000_000;
+const BUNDLE_ROWS: usize = 100_000;
+const IDLE_NODES: usize = 100;
+const POLL: Duration = Duration::from_secs(2);
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let wanted = |part: &str| asked.is_empty() || asked.iter().any(|arg| arg == part);
+    runtime.block_on(async {
+        if wanted("tree") {
+            tree();
+        }
+        if wanted("verify") {
+            verify().await;
+        }
+        if wanted("bundle") {
+            bundle().await;
+        }
+        if wanted("witness") {
+            witness().await;
+        }
+    });
+}
+
+fn caller_entry(n: usize) -> String {
+    format!(
+        "{{\"category\":\"data\",\"action\":\"quarantine.release\",\"outcome\":\"success\",\"user\":\"user-{}\",\"user_type\":\"admin\",\"entity_type\":\"mail\",\"entity_id\":\"{n:016x}\",\"target\":\"office@example.org\",\"domain\":\"example.org\",\"ip_address\":\"198.51.100.{}\",\"description\":\"released message {n:08x} to its recipient\"}}",
+        n % 97,
+        n % 250
+    )
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn keys() -> LogKeys {
+    let ring = KeyRing::new("bench".parse().unwrap(), "mx1".parse().unwrap(), [(0, EpochSecret::from_bytes([1; 32]))]);
+    LogKeys { ring, checkpoint: SigningSeed::from_bytes([2; 32]) }
+}
+
+/// Everything an append does in the writer's thread, with and without the tree and a checkpoint a second.
+fn tree() {
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        without.push(appended(false));
+        with.push(appended(true));
+    }
+    let (without, with) = (median(without), median(with));
+    println!(
+        "append, {ROWS_PER_COMMIT} rows a commit: without tree {without:.0} rows/s, with tree and checkpoints {with:.0}, ratio {:.2}",
+        with / without
+    );
+}
+
+fn appended(with_tree: bool) -> f64 {
+    let dir = tempfile::tempdir().unwrap();
+    let conn = Connection::open(dir.path().join("log.db")).unwrap();
+    conn.execute_batch(
+        "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=4000;
+         CREATE TABLE entries (seq INTEGER PRIMARY KEY, ts INTEGER NOT NULL, era INTEGER NOT NULL, epoch INTEGER NOT NULL, mac BLOB, body TEXT) STRICT;
+         CREATE TABLE ids (id BLOB PRIMARY KEY, seq INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+         CREATE TABLE tiles (id INTEGER PRIMARY KEY, root BLOB NOT NULL, hashes BLOB NOT NULL) STRICT;
+         CREATE TABLE checkpoints (kind TEXT PRIMARY KEY, size INTEGER NOT NULL, note TEXT NOT NULL) STRICT, WITHOUT ROWID;",
+    )
+    .unwrap();
+    let (mut keys, generation) = (keys(), Generation::from_bytes([3; 16]));
+    let origin = keys.origin(generation);
+    let signer = keys.checkpoint.named(&origin, KeyKind::Log).unwrap();
+    let node_id = keys.ring.node_id().clone();
+    let key = keys.ring.key(generation, 0).unwrap().clone();
+    let (mut tree, mut seq, mut signed) = (TreeBuilder::default(), 0u64, Instant::now());
+    let started = Instant::now();
+    while started.elapsed() < ROUND {
+        conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+        {
+            let mut insert = conn.prepare_cached("INSERT INTO entries VALUES (?1, ?2, 0, 0, ?3, ?4)").unwrap();
+            let mut insert_id = conn.prepare_cached("INSERT INTO ids VALUES (?1, ?2) ON CONFLICT DO NOTHING").unwrap();
+            let mut insert_tile = conn.prepare_cached("INSERT INTO tiles VALUES (?1, ?2, ?3)").unwrap();
+            for _ in 0..ROWS_PER_COMMIT {
+                let caller = CallerEntry::parse(caller_entry(usize::try_from(seq).unwrap()).as_bytes()).unwrap();
+                let id = EntryId::from_uuid(uuid::Uuid::now_v7());
+                let salt = *uuid::Uuid::new_v4().as_bytes();
+                let (timestamp, via) = (SystemClock.now(), "socket uid=0");
+                let stamp = Stamp { node_id: &node_id, generation: &generation, seq, era: 0, salt, timestamp, id, via };
+                let body = write_body(&stamp, &caller).unwrap();
+                let mac = key.mac(body.as_bytes());
+                insert_id.execute((id.as_bytes(), seq)).unwrap();
+                insert.execute((seq, timestamp.micros(), &mac[..], &body)).unwrap();
+                if with_tree {
+                    tree.push(leaf_hash(body.as_bytes(), &mac), |tile| {
+                        let place = u64::from(tile.level) << 56 | tile.index;
+                        insert_tile.execute((place, tile.root, tile.to_bytes())).unwrap();
+                    });
+                }
+                seq += 1;
+            }
+        }
+        conn.execute_batch("COMMIT").unwrap();
+        if with_tree && signed.elapsed() >= Duration::from_secs(1) {
+            let checkpoint = Checkpoint { origin: origin.clone(), size: tree.size(), root: tree.root() };
+            let note = checkpoint.sign(&signer).unwrap().to_string();
+            conn.execute("INSERT OR REPLACE INTO checkpoints VALUES ('signed', ?1, ?2)", (seq, note)).unwrap();
+            signed = Instant::now();
+        }
+    }
+    seq as f64 / started.elapsed().as_secs_f64()
+}
+
+/// The full check of a log against one thread that reads the same rows and hashes each once.
+async fn verify() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let store = Store::open(LogDir::new(&path), keys(), Arc::new(SystemClock)).unwrap();
+    let via: Arc<str> = Arc::from("socket uid=0");
+    for first in (0..VERIFY_ROWS).step_by(1_000) {
+        let drafts = (first..first + 1_000).map(|n| parse_draft(caller_entry(n).as_bytes(), &via).unwrap());
+        assert!(store.append(drafts.collect()).await.iter().all(Result::is_ok));
+    }
+    let (mut reading, mut checking) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let started = Instant::now();
+        let conn = Connection::open(path.join("log.db")).unwrap();
+        let mut statement = conn.prepare("SELECT body, mac FROM entries ORDER BY seq").unwrap();
+        let mut rows = statement.query([]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            let (body, mac) = (row.get_ref(0).unwrap(), row.get_ref(1).unwrap());
+            std::hint::black_box(leaf_hash(body.as_bytes().unwrap(), mac.as_bytes().unwrap()));
+        }
+        reading.push(started.elapsed().as_secs_f64());
+        let started = Instant::now();
+        let mut check = store.check();
+        while !check.done() {
+            check = store.check_step(check).await.unwrap().0;
+        }
+        checking.push(started.elapsed().as_secs_f64());
+    }
+    store.close().await;
+    let rate = |seconds: f64| VERIFY_ROWS as f64 / seconds;
+    let (reading, checking) = (median(reading), median(checking));
+    println!(
+        "full verification of {VERIFY_ROWS} rows: {:.0} rows/s; reading and hashing each once: {:.0} rows/s; ratio {:.2}",
+        rate(checking),
+        rate(reading),
+        reading / checking
+    );
+}
+
+/// A tenth of a million rows as evidence, and how long an auditor waits.
+async fn bundle() {
+    let cluster = Cluster::witnessed(&["mx1"], 500).await;
+    let lines: Vec<String> = (0..BUNDLE_LOG_ROWS).map(caller_entry).collect();
+    cluster.append(0, &lines).await;
+    let time = |seq: usize| cluster.row_timestamp(0, seq);
+    let (from, to) = (time(BUNDLE_LOG_ROWS / 2), time(BUNDLE_LOG_ROWS / 2 + BUNDLE_ROWS));
+    let trust = cluster.dir.path().join("trust.toml");
+    std::fs::write(&trust, cluster.authority().trust().unwrap().to_text()).unwrap();
+    let path = cluster.dir.path().join("b.tar");
+    let started = Instant::now();
+    let args = ["export", "--bundle", path.to_str().unwrap(), "--reason", "speed", "--from", &from, "--to", &to];
+    let run = cluster.run(&args);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let made = started.elapsed().as_secs_f64();
+    let bytes = std::fs::read(&path).unwrap();
+    let proofs = Members::new(&bytes).map(Result::unwrap).filter(|member| member.name.ends_with("/proof"));
+    let largest = proofs.map(|member| member.bytes.len()).max().unwrap();
+    let program = piperoll().with_file_name("piperoll-verify");
+    let mut times = Vec::new();
+    for _ in 0..ROUNDS {
+        let started = Instant::now();
+        let verified = Command::new(&program).arg(&path).arg("--trust").arg(&trust).output().unwrap();
+        times.push(started.elapsed().as_secs_f64());
+        assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+    }
+    let starting = Instant::now();
+    assert!(Command::new(&program).arg("--version").output().unwrap().status.success());
+    let starting = starting.elapsed().as_secs_f64();
+    println!(
+        "bundle of about {BUNDLE_ROWS} of {BUNDLE_LOG_ROWS} rows ({} MB): made in {made:.1} s, verified in {:.2} s; largest proof {largest} bytes; the verifier starts in {:.1} ms",
+        bytes.len() / 1_000_000,
+        median(times),
+        starting * 1_000.0
+    );
+}
+
+/// A hundred idle nodes, each asked for its checkpoint every round.
+async fn witness() {
+    let ids: Vec<String> = (0..IDLE_NODES).map(|n| format!("n{n:03}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let cluster = Cluster::witnessed(&ids, u32::try_from(POLL.as_millis()).unwrap()).await;
+    cluster.wait_until_complete().await;
+    let ticks = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<u64> = stat.rsplit(')').next().unwrap().split(' ').filter_map(|f| f.parse().ok()).collect();
+        // utime and stime (proc(5)), behind the state letter and ten numbers.
+        fields[10] + fields[11]
+    };
+    let pid = cluster.aggregator_pid();
+    tokio::time::sleep(POLL * 2).await;
+    let (before, rounds) = (ticks(pid), 10);
+    tokio::time::sleep(POLL * rounds).await;
+    // Clock ticks are a hundredth of a second on every Linux that matters here.
+    let millis = (ticks(pid) - before) as f64 * 10.0 / f64::from(rounds);
+    println!("witness round for {IDLE_NODES} idle nodes: {millis:.0} ms of aggregator CPU, its other work included");
+}
