@@ -183,7 +183,7 @@ impl Part {
             witnessed: standing.size,
             witnessed_at: standing.seen.map(|seen| seen.to_text()),
             unwitnessed: self.head_seq.map(|head| (head + 1).saturating_sub(standing.size.unwrap_or_default())),
-            reason: self.reason.clone(),
+            reason: self.reason.clone().or_else(|| standing.reason.clone()),
             rows,
             verified: self.tally.verified,
             invalid: self.tally.invalid,

@@ -16,7 +16,7 @@ use piperoll_shared::log::note::{KeyKind, SigningSeed};
 use piperoll_shared::log::seal::{EpochSecret, KeyRing};
 use piperoll_shared::log::tree::{TreeBuilder, leaf_hash};
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
-use piperoll_tests::{Cluster, piperoll};
+use piperoll_tests::{Cluster, caller_entry, median, piperoll};
 use rusqlite::Connection;
 
 const ROWS_PER_COMMIT: usize = 128;
@@ -46,19 +46,6 @@ fn main() {
             witness().await;
         }
     });
-}
-
-fn caller_entry(n: usize) -> String {
-    format!(
-        "{{\"category\":\"data\",\"action\":\"quarantine.release\",\"outcome\":\"success\",\"user\":\"user-{}\",\"user_type\":\"admin\",\"entity_type\":\"mail\",\"entity_id\":\"{n:016x}\",\"target\":\"office@example.org\",\"domain\":\"example.org\",\"ip_address\":\"198.51.100.{}\",\"description\":\"released message {n:08x} to its recipient\"}}",
-        n % 97,
-        n % 250
-    )
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn keys() -> LogKeys {

@@ -273,6 +273,13 @@ impl Cluster {
         self.wait_for_node(&self.nodes[index]).await;
     }
 
+    /// `kill -9` of the aggregator and its embedded node.
+    pub fn kill_aggregator(&mut self) {
+        let process = self.aggregator.as_mut().unwrap();
+        let _ = process.kill();
+        let _ = process.wait();
+    }
+
     pub fn stop_aggregator(&mut self) {
         let process = self.aggregator.as_mut().unwrap();
         kill(Pid::from_raw(i32::try_from(process.id()).unwrap()), Signal::SIGTERM).unwrap();

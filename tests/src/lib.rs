@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a harness that cannot go on says so by panicking")]
 
 mod answer;
+mod bench;
 mod cluster;
 mod proxy;
 
 pub use answer::{Answer, Run, edit, place};
+pub use bench::{caller_entry, median};
 pub use cluster::{Cluster, Guard, Member, entry, free_address, piperoll};
 pub use proxy::{BlackHole, Fault, FaultProxy};

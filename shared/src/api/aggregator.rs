@@ -67,7 +67,7 @@ pub struct NodeReport {
     /// Rows that came since.
     #[serde(default)]
     pub unwitnessed: Option<u64>,
-    /// In words, whenever the status is not `ok`.
+    /// In words, whenever status or verdict is not `ok`.
     pub reason: Option<String>,
     /// Rows of this node in the answer.
     pub rows: u64,

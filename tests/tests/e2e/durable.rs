@@ -1,0 +1,110 @@
+//! Every durable step of checkpoint and witness, interrupted: killed at any moment, done and not told, told and not done.
+//! The verdict is `ok` in the end, nothing that was witnessed is lost, and the evidence verifies.
+
+use std::time::Duration;
+
+use piperoll_tests::{Cluster, Fault, entry};
+
+use crate::witness::{report, witnessed};
+
+async fn evidence_verifies(cluster: &Cluster) {
+    cluster.verify_all();
+    let trust = cluster.dir.path().join("trust.toml");
+    std::fs::write(&trust, cluster.authority().trust().unwrap().to_text()).unwrap();
+    let path = cluster.dir.path().join("end.tar");
+    let _ = std::fs::remove_file(&path);
+    let run = cluster.run(&["export", "--bundle", path.to_str().unwrap(), "--reason", "the end of a test"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let run = cluster.run(&["verify-bundle", path.to_str().unwrap(), "--trust", trust.to_str().unwrap()]);
+    assert_eq!(run.code, 0, "{}", run.stdout);
+}
+
+/// A witness that looks all the time, a node that signs all the time, and both are killed again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_of_node_and_witness_leave_no_alarm() {
+    let mut cluster = Cluster::witnessed(&["mx1"], 10).await;
+    for round in 0..16u32 {
+        let lines: Vec<String> = (0..90).map(|n| entry(&format!("u{n}"), &format!("round.{round}"))).collect();
+        cluster.append(0, &lines).await;
+        // Wherever the kill lands: between two writes of one step, or between the two sides of a look.
+        tokio::time::sleep(Duration::from_millis(u64::from(round) * 37 % 400)).await;
+        if round % 2 == 0 {
+            cluster.kill(0);
+            cluster.restart(0).await;
+        } else {
+            cluster.kill_aggregator();
+            cluster.spawn_aggregator();
+            cluster.wait_for_aggregator().await;
+        }
+    }
+    witnessed(&cluster, "mx1").await;
+    let alarms = cluster.page("filter=action:audit.witness_verdict%20reason:fork,rollback&limit=50").await.json();
+    assert_eq!(alarms["count"], 0, "{alarms}");
+    evidence_verifies(&cluster).await;
+}
+
+/// The witness has stored and cosigned, and the node never hears of it; then the node stores one that is old news.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cosignature_that_gets_lost_changes_nothing() {
+    let mut cluster = Cluster::witnessed(&["mx1"], 100).await;
+    witnessed(&cluster, "mx1").await;
+    let before = cluster.on_node(0, &["checkpoint", "--witnessed"]).stdout;
+    // Everything from here on is witnessed by a witness whose words do not arrive.
+    cluster.nodes[0].proxy.set(Fault::Close);
+    cluster.nodes[0].proxy.cut();
+    cluster.append(0, &[entry("alice", "auth.login")]).await;
+    report(&cluster, "mx1", |line| line["verdict"] != "ok").await;
+    assert_eq!(cluster.on_node(0, &["checkpoint", "--witnessed"]).stdout, before);
+    cluster.nodes[0].proxy.heal();
+    witnessed(&cluster, "mx1").await;
+    assert_ne!(cluster.on_node(0, &["checkpoint", "--witnessed"]).stdout, before);
+    cluster.stop(0);
+    cluster.restart(0).await;
+    witnessed(&cluster, "mx1").await;
+    evidence_verifies(&cluster).await;
+}
+
+/// A checkpoint that reached the database and not the file beside it, and the other way round: a crash between the two.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_half_stored_is_completed() {
+    let mut cluster = Cluster::witnessed(&["mx1"], 100).await;
+    let beside = cluster.nodes[0].folder.join("data/log.checkpoint");
+    witnessed(&cluster, "mx1").await;
+    let older = std::fs::read(&beside).unwrap();
+    cluster.append(0, &[entry("alice", "auth.login"), entry("bob", "auth.login")]).await;
+    witnessed(&cluster, "mx1").await;
+    cluster.stop(0);
+    // Stored in the database only.
+    std::fs::write(&beside, &older).unwrap();
+    cluster.restart(0).await;
+    witnessed(&cluster, "mx1").await;
+    assert_ne!(std::fs::read(&beside).unwrap(), older);
+    cluster.stop(0);
+    // A leftover of a write that was killed, and no file at all.
+    std::fs::write(beside.with_extension("checkpoint.new"), b"half a no").unwrap();
+    std::fs::remove_file(&beside).unwrap();
+    cluster.restart(0).await;
+    cluster.append(0, &[entry("carol", "auth.login")]).await;
+    witnessed(&cluster, "mx1").await;
+    evidence_verifies(&cluster).await;
+}
+
+/// A witness whose disk is full has cosigned nothing that it does not remember.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_witness_that_cannot_store_does_not_cosign() {
+    let cluster = Cluster::witnessed(&["mx1"], 100).await;
+    witnessed(&cluster, "mx1").await;
+    let memory = cluster.aggregator_folder().join("state/witness");
+    let remembered = std::fs::read_to_string(memory.join("mx1.json")).unwrap();
+    // A directory in the place of the file that would be written: the write fails, whoever runs this test.
+    std::fs::create_dir(memory.join("mx1.new")).unwrap();
+    cluster.append(0, &[entry("alice", "auth.login")]).await;
+    let line = report(&cluster, "mx1", |line| line["verdict"] == "unverifiable").await;
+    assert!(line["reason"].as_str().unwrap().contains("cannot remember"), "{line}");
+    assert_eq!(std::fs::read_to_string(memory.join("mx1.json")).unwrap(), remembered);
+    let kept = cluster.on_node(0, &["checkpoint", "--witnessed"]).stdout;
+    assert!(remembered.contains(kept.lines().nth(2).unwrap()), "the node holds a cosignature that nobody remembers");
+    std::fs::remove_dir(memory.join("mx1.new")).unwrap();
+    witnessed(&cluster, "mx1").await;
+    evidence_verifies(&cluster).await;
+}
