@@ -41,16 +41,17 @@ fn made() -> Value {
         json!({ "old": old, "size": size, "proof": text(consistency_proof(&mut tree(size), old, size).unwrap()) })
     });
     let range = [
-        (vec![0..1], 1),
-        (vec![2..5], 7),
-        (vec![0..1, 3..4, 6..7], 7),
-        (vec![100..300], 700),
-        (vec![], 700),
-        (vec![1..2, 256..512, 699..700], 700),
+        (&[(0, 1)][..], 1),
+        (&[(2, 5)][..], 7),
+        (&[(0, 1), (3, 4), (6, 7)][..], 7),
+        (&[(100, 300)][..], 700),
+        (&[][..], 700),
+        (&[(1, 2), (256, 512), (699, 700)][..], 700),
     ]
     .map(|(runs, size)| {
-        let proof = text(range_proof(&mut tree(size), &runs, size).unwrap());
-        let runs: Vec<[u64; 2]> = runs.iter().map(|run| [run.start, run.end]).collect();
+        let ranges: Vec<_> = runs.iter().map(|(begin, end)| *begin..*end).collect();
+        let proof = text(range_proof(&mut tree(size), &ranges, size).unwrap());
+        let runs: Vec<[u64; 2]> = runs.iter().map(|(begin, end)| [*begin, *end]).collect();
         json!({ "runs": runs, "size": size, "proof": proof })
     });
     let (node, witness) = (SigningSeed::from_bytes([7; 32]), SigningSeed::from_bytes([8; 32]));
