@@ -145,6 +145,12 @@ impl Part {
         }
     }
 
+    /// Reading it failed in a way that it should not have been able to.
+    pub(crate) fn given_up(member: &Arc<Member>, error: &tokio::task::JoinError) -> Self {
+        tracing::error!(%error, node = %member.node.id, "reading a node failed");
+        Self::unasked(member, Status::Error, "reading it failed; the aggregator's log says why".to_owned())
+    }
+
     pub(crate) fn asked(member: &Arc<Member>, started: Instant) -> Self {
         let mut part = Self::unasked(member, Status::Ok, String::new());
         part.reason = None;
@@ -182,7 +188,9 @@ impl Part {
             verdict: self.verdict(&standing).to_owned(),
             witnessed: standing.size,
             witnessed_at: standing.seen.map(|seen| seen.to_text()),
-            unwitnessed: self.head_seq.map(|head| (head + 1).saturating_sub(standing.size.unwrap_or_default())),
+            unwitnessed: self
+                .head_seq
+                .map(|head| head.saturating_add(1).saturating_sub(standing.size.unwrap_or_default())),
             reason: self.reason.clone().or_else(|| standing.reason.clone()),
             rows,
             verified: self.tally.verified,

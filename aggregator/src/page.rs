@@ -13,6 +13,7 @@ use super::fanout::{Ask, Asked, Part, ask, envelope, next_cursor};
 use super::link::{Failure, Lane};
 use super::member::Member;
 use super::merge::Merge;
+use super::proving::Proof;
 use super::query::Query;
 use super::read::{NodeReader, PlacedRow, conclude};
 
@@ -41,18 +42,16 @@ pub(crate) async fn page(cluster: &Cluster, query: &Query) -> Page {
         match ask(member, query, u64::try_from(limit).ok()) {
             Ask::Absent => {}
             Ask::Not { status, reason } => {
-                asked.push(tokio::spawn(std::future::ready(Answer::none(Part::unasked(member, status, reason)))));
+                let none = Answer::none(Part::unasked(member, status, reason));
+                asked.push((member, tokio::spawn(std::future::ready(none))));
             }
-            Ask::Scan(scan) => asked.push(tokio::spawn(answer(Arc::clone(member), *scan, cluster.limits))),
+            Ask::Scan(scan) => asked.push((member, tokio::spawn(answer(Arc::clone(member), *scan, cluster.limits)))),
         }
     }
     let mut answers = Vec::with_capacity(asked.len());
-    for task in asked {
+    for (member, task) in asked {
         // A task can only fail by a panic, which is a bug; the node must not vanish from the list for it.
-        match task.await {
-            Ok(answer) => answers.push(answer),
-            Err(error) => tracing::error!(%error, "reading a node failed"),
-        }
+        answers.push(task.await.unwrap_or_else(|error| Answer::none(Part::given_up(member, &error))));
     }
     assemble(cluster, query, answers, limit)
 }
@@ -188,6 +187,7 @@ pub(crate) async fn one_row(cluster: &Cluster, member: &Arc<Member>, seq: u64) -
     };
     // The limit is reached by the one row there is.
     found.part.tally.more = false;
+    found.part.tally.proof = Proof::Not("one row was asked for".to_owned());
     let mut page = assemble(cluster, &query, vec![found], 1);
     // A head below the row asked for is not a gap: the row was never written.
     if page.rows.is_empty()

@@ -15,6 +15,11 @@ use piperoll_shared::log::tree::{Hash, RangeProof, leaf_hash};
 
 use super::read::PlacedRow;
 
+/// Between two proofs a node sends some hundred rows, a quarter of a megabyte and one row more, and a few borders per era.
+const WAITING_ROWS_MAX: usize = 1_024;
+const WAITING_BYTES_MAX: usize = 2 * 1024 * 1024;
+pub(crate) const BORDERS_MAX: usize = 16_384;
+
 /// The checkpoint that rows are held against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pinned {
@@ -23,6 +28,8 @@ pub(crate) struct Pinned {
     pub(crate) root: Hash,
     /// The node's checkpoint with this witness's cosignature.
     pub(crate) note: Arc<str>,
+    /// When it was cosigned last.
+    pub(crate) seen: Timestamp,
 }
 
 /// Whether an answer is all that was witnessed of its range.
@@ -59,12 +66,13 @@ pub(crate) struct Proving {
     begin: Position,
     end: Position,
     order: Order,
-    /// No row above it belongs to the answer.
-    head: Option<u64>,
+    /// Rows that the answer is about: what was witnessed, or less on a page of an older snapshot. Never the node's word.
+    size: u64,
+    waiting_bytes: usize,
 }
 
 impl Proving {
-    pub(crate) fn new(pinned: Pinned, request: &ScanRequest, head: Option<u64>) -> Self {
+    pub(crate) fn new(pinned: Pinned, request: &ScanRequest) -> Self {
         let at = |timestamp: Timestamp| Position { timestamp, seq: 0 };
         let (mut begin, mut end) = (at(request.from), at(request.to));
         match (request.after, request.order) {
@@ -72,8 +80,11 @@ impl Proving {
             (Some(after), Order::Desc) => end = end.min(after),
             (None, _) => {}
         }
+        let size = pinned.size.min(request.head.map_or(u64::MAX, |head| head.saturating_add(1)));
         Self {
             pinned,
+            size,
+            waiting_bytes: 0,
             waiting: Vec::new(),
             sound: Vec::new(),
             borders: Vec::new(),
@@ -81,8 +92,14 @@ impl Proving {
             begin,
             end,
             order: request.order,
-            head: request.head.or(head),
         }
+    }
+
+    /// Whether more waits than a node sends between two proofs: one that never proves must not fill the memory.
+    pub(crate) fn is_overfull(&self) -> bool {
+        self.waiting.len() > WAITING_ROWS_MAX
+            || self.waiting_bytes > WAITING_BYTES_MAX
+            || self.borders.len() > BORDERS_MAX
     }
 
     /// A row that waits for its proof. `era` is known for a row whose signature fits.
@@ -92,6 +109,7 @@ impl Proving {
             let leaf = leaf_hash(&row.body, &row.mac);
             self.sound.push(Sound { place, leaf, index: Some(self.waiting.len()) });
         }
+        self.waiting_bytes += row.body.len();
         self.waiting.push(row);
     }
 
@@ -107,7 +125,14 @@ impl Proving {
             return Ok(());
         }
         let rows = if of_borders { &mut self.borders } else { &mut self.sound };
-        let covered = |row: &mut Sound| proof.runs.iter().any(|run| run.contains(&row.place.seq));
+        if !proof.runs.is_sorted_by(|a, b| a.end < b.start) {
+            return Err("a proof whose runs are not in order".to_owned());
+        }
+        let covered = |row: &mut Sound| {
+            let seq = row.place.seq;
+            let behind = proof.runs.partition_point(|run| run.end <= seq);
+            proof.runs.get(behind).is_some_and(|run| run.contains(&seq))
+        };
         let mut sound: Vec<Sound> = rows.extract_if(.., covered).collect();
         sound.sort_by_key(|row| row.place.seq);
         let size = self.pinned.size;
@@ -137,6 +162,7 @@ impl Proving {
         let without = self.sound.iter().find(|row| row.place.seq < self.pinned.size);
         let fault = without.map(|row| format!("row {} was witnessed, and no proof came for it", row.place.seq));
         self.sound.clear();
+        self.waiting_bytes = 0;
         (std::mem::take(&mut self.waiting), fault)
     }
 
@@ -150,8 +176,7 @@ impl Proving {
             (Some(last), Order::Desc) => self.begin = self.begin.max(last),
             (None, _) => {}
         }
-        let size = self.pinned.size.min(self.head.map_or(0, |head| head + 1));
-        match shown.is_whole(self.begin, self.end, size) {
+        match shown.is_whole(self.begin, self.end, self.size) {
             Ok(()) => Proof::Whole,
             Err(problem) => Proof::Not(problem.to_string()),
         }

@@ -20,7 +20,7 @@ use super::config::Limits;
 use super::fanout::Asked;
 use super::link::{Failure, Lane};
 use super::member::Member;
-use super::proving::{Proof, Proving};
+use super::proving::{BORDERS_MAX, Proof, Proving};
 
 /// A row with its place in the timeline.
 #[derive(Debug, Clone)]
@@ -56,6 +56,7 @@ pub(crate) struct NodeReader {
     pub(crate) head: StreamHead,
     idle: Duration,
     order: Order,
+    limit: Option<u64>,
     unfiltered: bool,
     /// The last row's place, and its seq and era for gaps.
     last: Option<Key>,
@@ -104,14 +105,27 @@ impl NodeReader {
             return Err(Failure::Error(format!("the node says it is {}/{}", head.cluster, head.node_id)));
         }
         member.seen();
+        let mut faults: Vec<String> = head.fault.iter().cloned().chain(member.alarm()).collect();
+        if let Some(pinned) = &asked.pinned {
+            let rows = head.head_seq.map_or(0, |head| head.saturating_add(1));
+            if pinned.generation != head.generation {
+                faults.push(format!(
+                    "it answers from the log {}, and {} was witnessed",
+                    head.generation, pinned.generation
+                ));
+            } else if rows < pinned.size {
+                faults.push(format!("{} rows were witnessed, and it says that there are {rows}", pinned.size));
+            }
+        }
         let pinned = asked.pinned.clone().filter(|pinned| pinned.generation == head.generation);
-        let proving = pinned.map(|pinned| Proving::new(pinned, request, head.head_seq));
+        let proving = pinned.map(|pinned| Proving::new(pinned, request));
         Ok(Self {
             body,
             buffer,
             checker: RowChecker::new(ring.clone(), head.generation),
             node_id: head.node_id.clone(),
-            tally: Tally { faults: head.fault.iter().cloned().chain(member.alarm()).collect(), ..Tally::default() },
+            tally: Tally { faults, ..Tally::default() },
+            limit: request.limit,
             head,
             idle: limits.idle,
             order: request.order,
@@ -141,6 +155,9 @@ impl NodeReader {
                 Some(Frame::End(end)) => self.end(end),
                 Some(Frame::Head(_)) => return Err(Failure::Error("a second beginning inside the stream".to_owned())),
                 None => return Err(Failure::Broken("the stream ended without its end record".to_owned())),
+            }
+            if self.proving.as_ref().is_some_and(Proving::is_overfull) || self.borders.len() > BORDERS_MAX {
+                return Err(Failure::Error("the node sends rows without their proofs".to_owned()));
             }
         }
     }
@@ -191,11 +208,15 @@ impl NodeReader {
     fn end(&mut self, end: StreamEnd) {
         self.release();
         self.tally.ended = true;
-        self.tally.more = end.more;
+        // Only who was asked for so many rows and gave them may have more.
+        self.tally.more = end.more && self.limit == Some(self.tally.rows);
+        if end.more && !self.tally.more {
+            self.fault("it stopped before the end, and was not asked to".to_owned());
+        }
         for fault in end.faults {
             self.fault(fault);
         }
-        let last = self.last.as_ref().filter(|_| end.more);
+        let last = self.last.as_ref().filter(|_| self.tally.more);
         let last = last.map(|key| Position { timestamp: key.timestamp, seq: key.seq });
         self.tally.proof = match &mut self.proving {
             Some(proving) => proving.conclude(last),

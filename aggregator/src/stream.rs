@@ -86,20 +86,18 @@ impl Stream {
             match ask(member, &query, limit) {
                 Ask::Absent => {}
                 Ask::Not { status, reason } => {
-                    opening.push(tokio::spawn(std::future::ready(Feed::none(Part::unasked(member, status, reason)))));
+                    let none = Feed::none(Part::unasked(member, status, reason));
+                    opening.push((member, tokio::spawn(std::future::ready(none))));
                 }
                 Ask::Scan(asked) => {
-                    let (member, limits) = (Arc::clone(member), cluster.limits);
-                    opening.push(tokio::spawn(async move { Feed::open(member, *asked, limits).await }));
+                    let opened = Feed::open(Arc::clone(member), *asked, cluster.limits);
+                    opening.push((member, tokio::spawn(opened)));
                 }
             }
         }
         let mut feeds = Vec::with_capacity(opening.len());
-        for task in opening {
-            match task.await {
-                Ok(feed) => feeds.push(feed),
-                Err(error) => tracing::error!(%error, "reading a node failed"),
-            }
+        for (member, task) in opening {
+            feeds.push(task.await.unwrap_or_else(|error| Feed::none(Part::given_up(member, &error))));
         }
         Self { feeds, query }
     }

@@ -6,7 +6,7 @@ mod words;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use piperoll_shared::log::bundle::{BUNDLE_BYTES_MAX, Trust, Verdict, verify_bundle};
+use piperoll_shared::log::bundle::{BUNDLE_BYTES_MAX, TRUST_BYTES_MAX, Trust, Verdict, verify_bundle};
 
 /// What to check, and how to say it.
 #[derive(Debug, Clone, clap::Args)]
@@ -64,7 +64,7 @@ pub fn run(args: &VerifyBundleArgs, out: &mut impl Write) -> Result<Outcome, Str
     let trust = match &args.trust {
         None => None,
         Some(path) => {
-            let bytes = read(path, 16 * 1024 * 1024)?;
+            let bytes = read(path, TRUST_BYTES_MAX)?;
             let text = String::from_utf8(bytes).map_err(|_| format!("{}: it is not text", path.display()))?;
             Some(Trust::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?)
         }

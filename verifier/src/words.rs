@@ -32,7 +32,7 @@ fn heading(out: &mut String, manifest: &Manifest) {
     let asked = &manifest.asked;
     let bound = |time: Timestamp| match time {
         Timestamp::MIN => "the beginning".to_owned(),
-        Timestamp::MAX => "the export".to_owned(),
+        Timestamp::MAX => format!("the export at {}", manifest.created),
         time => time.to_text(),
     };
     let what =

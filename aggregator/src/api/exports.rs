@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use piperoll_shared::api::aggregator::{EXPORT_WAIT_SECONDS_MAX, ExportRequest, IncompleteArg};
 use piperoll_shared::api::node::{ProofAnswer, peer_path};
+use piperoll_shared::log::tree::{decode_hash, encode_hash};
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 use tokio_util::io::ReaderStream;
@@ -138,6 +139,8 @@ async fn find_proof(app: &App, caller: &Caller, node: &str, seq: &str) -> Result
     let answer: Result<ProofAnswer, _> = member.link.get_json(&path, PROOF_TIMEOUT).await;
     let answer =
         answer.map_err(|failure| ApiError::new(503, "node_failed", format!("{node}: {}", failure.reason())))?;
-    let hashes: String = answer.hashes.iter().map(|hash| format!("{hash}\n")).collect();
+    let bad = || ApiError::new(503, "node_failed", format!("{node}: its proof is not a list of hashes"));
+    let hashes = answer.hashes.iter().map(|hash| decode_hash(hash).map(|hash| encode_hash(&hash) + "\n"));
+    let hashes: String = hashes.collect::<Option<_>>().ok_or_else(bad)?;
     Ok(format!("c2sp.org/tlog-proof@v1\nindex {seq}\n{hashes}\n{}", pinned.note))
 }

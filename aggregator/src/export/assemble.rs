@@ -1,7 +1,7 @@
 //! Putting a bundle together from what the nodes gave: copies for people, manifest, archive.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::path::Path;
 
 use piperoll_shared::log::bundle::{
@@ -175,6 +175,10 @@ fn archive(dir: &Path, note: &str, pieces: Vec<Piece>) -> io::Result<File> {
         begin(&mut out, &digest)?;
         io::copy(&mut piece.into_reader()?, &mut out)?;
         out.write_all(member_padding(digest.bytes))?;
+    }
+    if out.stream_position()? > bundle::BUNDLE_BYTES_MAX as u64 {
+        let words = format!("it is larger than {} bytes; ask for a shorter range", bundle::BUNDLE_BYTES_MAX);
+        return Err(io::Error::other(words));
     }
     let mut end = Vec::new();
     bundle::write_end(&mut end);

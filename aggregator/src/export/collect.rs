@@ -10,11 +10,14 @@ use std::time::{Duration, Instant};
 use piperoll_shared::api::aggregator::Status;
 use piperoll_shared::api::frame::EntryFrame;
 use piperoll_shared::api::node::{NodeStatus, ProofAnswer, ProofRequest, peer_path};
+use piperoll_shared::log::bundle::CHECKPOINT_AGE_SECONDS_MAX;
 use piperoll_shared::log::entry::Prefix;
-use piperoll_shared::log::tree::{Hash, decode_hash};
+use piperoll_shared::log::limits::BODY_AND_MAC_BYTES_MAX;
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::tree::{Hash, RangeRoot, decode_hash, leaf_hash};
 use piperoll_shared::log::verify::Integrity;
 
-use super::spool::Spool;
+use super::spool::{Spool, SpoolRows};
 use crate::config::Limits;
 use crate::fanout::{Asked, Part};
 use crate::link::{Failure, Lane};
@@ -86,7 +89,8 @@ struct Collecting<'a> {
 
 impl Collecting<'_> {
     fn take(&mut self, row: &PlacedRow) -> io::Result<()> {
-        let prefix = Prefix::parse(&row.body).filter(|_| row.integrity == Integrity::Ok && row.witnessed);
+        let fits = row.body.len() + row.mac.len() <= BODY_AND_MAC_BYTES_MAX;
+        let prefix = Prefix::parse(&row.body).filter(|_| fits && row.integrity == Integrity::Ok && row.witnessed);
         let Some(prefix) = prefix else {
             let spool = match &mut self.rejected {
                 Some(spool) => spool,
@@ -112,7 +116,15 @@ impl Collecting<'_> {
 }
 
 /// Reads a node to its end and asks for the proof of what it gave.
-pub(super) async fn collect(member: Arc<Member>, asked: Asked, limits: Limits, dir: &Path) -> io::Result<Collected> {
+///
+/// `created` is when the export began: a checkpoint that was not seen to hold since does not speak for it.
+pub(super) async fn collect(
+    member: Arc<Member>,
+    asked: Asked,
+    limits: Limits,
+    created: Timestamp,
+    dir: &Path,
+) -> io::Result<Collected> {
     if let Some(reason) = member.known_down() {
         return Ok(Collected::none(Part::unasked(&member, Status::Unreachable, reason)));
     }
@@ -134,7 +146,8 @@ pub(super) async fn collect(member: Arc<Member>, asked: Asked, limits: Limits, d
             Err(failure) => break Some(failure),
         }
     };
-    for row in reader.rest() {
+    // What only lacks the proof that was under way proves nothing, and is nothing to hold against the node.
+    for row in reader.rest().filter(|row| row.integrity != Integrity::Ok) {
         collecting.take(&row)?;
     }
     part.generation = Some(reader.head.generation);
@@ -146,7 +159,9 @@ pub(super) async fn collect(member: Arc<Member>, asked: Asked, limits: Limits, d
     if let (Status::Ok, true, Proof::Not(words)) = (part.status, unfiltered, &reader.tally.proof) {
         (part.status, part.reason) = (Status::Error, Some(format!("its part is not proven whole: {words}")));
     }
+    // A filter's answer has no borders, whatever the node sends.
     let mut borders = std::mem::take(&mut reader.borders);
+    borders.retain(|border| unfiltered && border.body.len() + border.mac.len() <= BODY_AND_MAC_BYTES_MAX);
     part.tally = std::mem::take(&mut reader.tally);
     let Collecting { eras, runs, rejected, .. } = collecting;
     let Some(pinned) = asked.pinned.filter(|pinned| Some(pinned.generation) == part.generation) else {
@@ -154,12 +169,50 @@ pub(super) async fn collect(member: Arc<Member>, asked: Asked, limits: Limits, d
     };
     borders.sort_by_key(|border| border.seq);
     borders.dedup_by_key(|border| border.seq);
-    match prove(&member, &pinned, runs, &borders).await {
-        Ok(proof) => Ok(Collected { part, proven: Some(Proven { pinned, eras, borders, proof }), rejected }),
+    let old = pinned.seen.plus_micros(CHECKPOINT_AGE_SECONDS_MAX * 1_000_000) < created;
+    if old && part.status == Status::Ok {
+        (part.status, part.reason) =
+            (Status::Error, Some(format!("its checkpoint was not renewed since {}", pinned.seen)));
+    }
+    let proven = match prove(&member, &pinned, runs, &borders).await {
+        Ok(proof) => {
+            let mut proven = Proven { pinned, eras, borders, proof };
+            // Reads every row once more; other requests go on meanwhile.
+            let fits = tokio::task::block_in_place(|| proven.fits())?;
+            if !fits {
+                (part.status, part.reason) =
+                    (Status::Invalid, Some("its proof does not lead to the checkpoint that was witnessed".to_owned()));
+            }
+            fits.then_some(proven)
+        }
         Err(words) => {
             (part.status, part.reason) = (Status::Incomplete, Some(format!("its rows could not be proven: {words}")));
-            Ok(Collected { part, proven: None, rejected })
+            None
         }
+    };
+    Ok(Collected { part, proven, rejected })
+}
+
+impl Proven {
+    /// Whether rows, borders and proof lead to the pinned root, as a verifier will ask.
+    fn fits(&mut self) -> io::Result<bool> {
+        let mut root = RangeRoot::new(self.pinned.size, &self.proof);
+        let mut good = true;
+        let mut borders = self.borders.iter().peekable();
+        for spool in self.eras.values_mut() {
+            let mut rows = SpoolRows::new(spool)?;
+            while rows.advance()? {
+                let Some(row) = rows.current() else { return Ok(false) };
+                while let Some(border) = borders.next_if(|border| border.seq < row.prefix.seq) {
+                    good &= root.leaf(border.seq, leaf_hash(&border.body, &border.mac)).is_ok();
+                }
+                good &= root.leaf(row.prefix.seq, leaf_hash(row.body, row.mac)).is_ok();
+            }
+        }
+        for border in borders {
+            good &= root.leaf(border.seq, leaf_hash(&border.body, &border.mac)).is_ok();
+        }
+        Ok(good && root.root() == Ok(self.pinned.root))
     }
 }
 

@@ -17,6 +17,7 @@ use piperoll_shared::api::aggregator::{Envelope, Status};
 use piperoll_shared::log::bundle::{self, KeySpan, Manifest, NodeTrust, Trust};
 use piperoll_shared::log::ids::ClusterName;
 use piperoll_shared::log::note::{SigningKey, VerifyingKey};
+use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
 use super::Cluster;
@@ -103,7 +104,10 @@ impl Exporter {
         let started = Instant::now();
         loop {
             let created = SystemClock.now();
-            let nodes = self.collect(cluster, query).await?;
+            // An end that is still to come is an open one: nobody can say what will be recorded until then.
+            let to = if query.to > created { Timestamp::MAX } else { query.to };
+            let query = &Query { to, ..query.clone() };
+            let nodes = self.collect(cluster, query, created).await?;
             let parts: Vec<Part> = nodes.iter().map(|node| node.part.snapshot()).collect();
             let rows_of = |id: &_| nodes.iter().find(|n| &n.part.member.node.id == id).map_or(0, Collected::rows);
             let envelope = envelope(&parts, query, &rows_of, None, None);
@@ -136,7 +140,12 @@ impl Exporter {
     }
 
     /// All nodes at once.
-    async fn collect(self: &Arc<Self>, cluster: &Cluster, query: &Query) -> io::Result<Vec<Collected>> {
+    async fn collect(
+        self: &Arc<Self>,
+        cluster: &Cluster,
+        query: &Query,
+        created: Timestamp,
+    ) -> io::Result<Vec<Collected>> {
         let mut reading = Vec::new();
         for member in &cluster.members {
             // Only to learn whether it is asked at all: what it is asked for depends on the checkpoint it settles on.
@@ -152,7 +161,7 @@ impl Exporter {
                     settle(&member).await;
                 }
                 match ask(&member, &query, None) {
-                    Ask::Scan(asked) => collect(member, *asked, limits, &exporter.dir).await,
+                    Ask::Scan(asked) => collect(member, *asked, limits, created, &exporter.dir).await,
                     Ask::Not { status, reason } => Ok(Collected::none(Part::unasked(&member, status, reason))),
                     Ask::Absent => Ok(Collected::none(Part::unasked(&member, Status::Excluded, "retired".to_owned()))),
                 }

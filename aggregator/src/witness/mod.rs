@@ -120,8 +120,9 @@ impl Watch {
         let state = self.state();
         let checkpoint = state.pinned.as_ref().filter(|checkpoint| checkpoint.size > 0)?;
         let generation = checkpoint.origin.rsplit('/').next()?.parse().ok()?;
-        let note = state.remembered.pin.as_ref()?.note.as_str().into();
-        Some(Pinned { generation, size: checkpoint.size, root: checkpoint.root, note })
+        let pin = state.remembered.pin.as_ref()?;
+        let (note, seen) = (pin.note.as_str().into(), pin.seen);
+        Some(Pinned { generation, size: checkpoint.size, root: checkpoint.root, note, seen })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -47,6 +47,9 @@ pub struct Shown {
 impl Shown {
     /// A row of the range; rows come in either order, those of several eras interleaved.
     pub fn row(&mut self, place: Place) {
+        if self.too_many {
+            return;
+        }
         // The stretch that grew last is the one that grows next, unless the clock was set back.
         for (first, last) in self.runs.iter_mut().rev() {
             if place.seq == last.seq + 1 {

@@ -14,6 +14,7 @@ mod golden_tree;
 mod hostile;
 mod import;
 mod local;
+mod lying_node;
 mod memory;
 mod paging;
 mod proven;

@@ -27,8 +27,11 @@ pub use verify::{Check, Finding, NodeVerdict, Verdict, verify_bundle};
 pub const FORMAT: &str = "piperoll bundle v1";
 /// A bundle is held in memory while it is checked.
 pub const BUNDLE_BYTES_MAX: usize = 8 * 1024 * 1024 * 1024;
-/// A checkpoint that a witness has seen within this time of the end of a range speaks for all of it.
-pub const CHECKPOINT_AGE_SECONDS_MAX: i64 = 60;
+/// A checkpoint that a witness has seen within this time of the end of a range speaks for all of it: nodes sign once a
+/// second, and cosignatures have whole seconds.
+pub const CHECKPOINT_AGE_SECONDS_MAX: i64 = 2;
+/// A trust file.
+pub const TRUST_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const MANIFEST_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 pub const MANIFEST: &str = "manifest";

@@ -27,7 +27,7 @@ pub(super) struct Question {
     pub(super) filter: Filter,
     pub(super) from: Timestamp,
     pub(super) to: Timestamp,
-    /// When the bundle was made.
+    /// When the bundle was made, by the exporter's word.
     pub(super) created: Timestamp,
     pub(super) checks: Checks,
 }
@@ -146,6 +146,7 @@ fn walk<'a>(
     let mut root = RangeRoot::new(checkpoint.size, proof);
     let (mut shown, mut sequence) = (Shown::default(), SequenceWalk::default());
     let mut wanted = Vec::new();
+    // The time of the newest row under the checkpoint, if it is here.
     let (mut count, mut newest) = (0u64, Timestamp::MIN);
     for row in Rows::new(entries) {
         let row = match row {
@@ -166,7 +167,9 @@ fn walk<'a>(
             return Vec::new();
         }
         count += 1;
-        newest = newest.max(prefix.timestamp);
+        if prefix.seq + 1 == checkpoint.size {
+            newest = prefix.timestamp;
+        }
         // Rows that stand apart were not all shown; a step back between them says nothing.
         if let Some(fault @ crate::log::verify::SequenceFault::TimeDecreases { .. }) =
             sequence.step(prefix.seq, Some((prefix.era, prefix.timestamp)))
@@ -181,7 +184,9 @@ fn walk<'a>(
         let view = view.unwrap_or_default();
         let place = Place { seq: prefix.seq, era: prefix.era, timestamp: prefix.timestamp };
         if question.wants(&row, &view) {
-            shown.row(place);
+            if unfiltered {
+                shown.row(place);
+            }
             wanted.push(row);
         } else if unfiltered {
             shown.border(place);
@@ -210,10 +215,11 @@ fn walk<'a>(
     wanted
 }
 
-/// An old checkpoint says nothing about what was recorded since. It speaks for the whole range when it covers a row
-/// behind the range, or was witnessed as late as the range and the export itself.
+/// An old checkpoint says nothing about what was recorded since. It speaks for the whole range when its newest row stands
+/// behind the range, or when it was witnessed as late as the range ends. An open range ends with the export; whoever says
+/// that it was made earlier than it was only says less.
 fn stale(question: &Question, newest: Timestamp, witnessed_at: Option<Timestamp>) -> Option<String> {
-    let end = question.to.min(question.created);
+    let end = if question.to == Timestamp::MAX { question.created } else { question.to };
     let witnessed = witnessed_at.unwrap_or(Timestamp::MIN);
     let late_enough = witnessed.plus_micros(CHECKPOINT_AGE_SECONDS_MAX * 1_000_000) >= end;
     (newest < question.to && !late_enough && question.checks.on(Check::Fresh))

@@ -11,8 +11,8 @@ use super::report::{REPORT_ROWS_MAX, report};
 use super::rows::StoredEntry;
 use super::trust::{Life, Trust};
 use super::{
-    CSV, MANIFEST, README, README_TEXT, REPORT, TIMELINE, TRUST, checkpoint_name, entries_name, proof_name,
-    rejected_name,
+    CSV, MANIFEST, README, README_TEXT, REPORT, TIMELINE, TRUST, TRUST_BYTES_MAX, checkpoint_name, entries_name,
+    proof_name, rejected_name,
 };
 use crate::log::csv;
 use crate::log::filter::Filter;
@@ -167,16 +167,17 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
             return verdict;
         }
     };
-    let own = rest.iter().find(|member| member.name == TRUST).and_then(|member| std::str::from_utf8(member.bytes).ok());
-    let own = own.ok_or_else(|| "it is not here".to_owned());
-    let own = own.and_then(|text| Trust::parse(text).map_err(|error| error.to_string()));
-    let trust = match (trust, &own) {
-        (Some(trust), _) | (None, Ok(trust)) => trust,
-        (None, Err(words)) => {
-            verdict.find(None, format!("{TRUST} of the bundle: {words}"));
-            return verdict;
-        }
+    let own = match trust {
+        Some(_) => None,
+        None => match own_trust(rest) {
+            Ok(own) => Some(own),
+            Err(words) => {
+                verdict.find(None, format!("{TRUST} of the bundle: {words}"));
+                return verdict;
+            }
+        },
     };
+    let Some(trust) = trust.or(own.as_ref()) else { return verdict };
     let signed = trust.exporters.iter().any(|key| key.name() == manifest.exporter && note.verify(key).is_ok());
     if checks.on(Check::ManifestSignature) && !signed {
         verdict
@@ -198,6 +199,13 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
     }
     verdict.manifest = Some(manifest);
     verdict
+}
+
+/// The trust file that the bundle brings along.
+fn own_trust(members: &[Member<'_>]) -> Result<Trust, String> {
+    let member = members.iter().find(|member| member.name == TRUST).ok_or("it is not here")?;
+    let text = std::str::from_utf8(member.bytes).ok().filter(|text| text.len() <= TRUST_BYTES_MAX);
+    Trust::parse(text.ok_or("it is not a text of that size")?).map_err(|error| error.to_string())
 }
 
 fn check_digests(manifest: &Manifest, members: &[Member<'_>], verdict: &mut Verdict) {
@@ -312,7 +320,13 @@ fn check_expected(trust: &Trust, question: &Question, manifest: &Manifest, verdi
     }
     verdict.complete = verdict.nodes.iter().all(|node| node.missing.is_none());
     verdict.proven = verdict.complete && question.filter.is_empty() && !trust.nodes.is_empty();
-    if manifest.complete && !verdict.complete {
+    // A node that joined since, or a checkpoint that could not be renewed, makes a bundle incomplete and nobody a liar.
+    let contradicted = verdict.nodes.iter().any(|node| {
+        let named = manifest.nodes.iter().any(|part| part.node_id == node.node_id);
+        let denied = !["ok", "excluded"].contains(&node.status.as_str());
+        named && node.missing.is_some() && node.stale.is_none() && (denied || node.unproven.is_some())
+    });
+    if manifest.complete && contradicted {
         verdict.find(None, "the manifest says that the bundle is complete, and it is not");
     }
 }

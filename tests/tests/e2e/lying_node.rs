@@ -1,0 +1,189 @@
+//! A node that holds all its keys and speaks the protocol, and leaves out what was witnessed. It stands where the real one
+//! stood, and whatever it says, no answer is called proven.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::post;
+use piperoll_node::config::NodeConfig;
+use piperoll_shared::api::frame::{EntryParts, write_border, write_end, write_entry, write_head, write_proof};
+use piperoll_shared::api::node::{StreamEnd, StreamHead, peer_path};
+use piperoll_shared::log::ids::Generation;
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::tree::{Hash, RangeProof, TileSource, TreeReader, leaf_hash, range_proof};
+use piperoll_shared::net::serve::serve_tls;
+use piperoll_shared::net::tls::{ClientAuth, TlsStore};
+use piperoll_tests::{Cluster, entry};
+use rusqlite::Connection;
+use tokio_util::sync::CancellationToken;
+
+use crate::witness::witnessed;
+
+/// Writes the frames of an answer.
+type Lie<'a> = Box<dyn Fn(&mut Vec<u8>) + 'a>;
+
+/// What the node had before it began to lie.
+struct Truth {
+    rows: Vec<(i64, Vec<u8>, String)>,
+    generation: Generation,
+}
+
+struct Leaves(Vec<Hash>);
+
+impl TileSource for Leaves {
+    type Error = std::convert::Infallible;
+
+    fn tile(&mut self, _: u32, _: u64, width: u64) -> Result<Vec<Hash>, Self::Error> {
+        Ok(self.0[..width as usize].to_vec())
+    }
+}
+
+impl Truth {
+    fn of(database: &std::path::Path) -> Self {
+        let conn = Connection::open(database).unwrap();
+        let mut statement = conn.prepare("SELECT ts, mac, body FROM entries ORDER BY seq").unwrap();
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+        let rows: Vec<(i64, Vec<u8>, String)> = rows.map(Result::unwrap).collect();
+        let generation: String =
+            conn.query_row("SELECT value FROM meta WHERE key = 'generation'", [], |row| row.get(0)).unwrap();
+        Self { rows, generation: generation.parse().unwrap() }
+    }
+
+    fn head(&self, out: &mut Vec<u8>, head_seq: Option<u64>, generation: Generation) {
+        let (cluster, node_id) = ("test".parse().unwrap(), "mx1".parse().unwrap());
+        write_head(out, &StreamHead { cluster, node_id, generation, head_seq, oldest_seq: Some(0), fault: None });
+    }
+
+    fn row(&self, seq: usize) -> EntryParts<'_> {
+        let (ts, mac, body) = &self.rows[seq];
+        let timestamp = Timestamp::from_micros(*ts);
+        EntryParts { seq: seq as u64, place: timestamp, timestamp, epoch: 0, mac, body: body.as_bytes() }
+    }
+
+    fn proof(&self, out: &mut Vec<u8>, seq: u64, size: u64) {
+        let leaves = self.rows.iter().map(|(_, mac, body)| leaf_hash(body.as_bytes(), mac));
+        let leaves: Vec<Hash> = leaves.take(usize::try_from(size).unwrap()).collect();
+        let runs = [(seq, seq + 1)].map(|(begin, end)| begin..end).to_vec();
+        let hashes = range_proof(&mut TreeReader::new(Leaves(leaves), size), &runs, size).unwrap();
+        write_proof(out, &RangeProof { runs, hashes });
+    }
+}
+
+fn end(out: &mut Vec<u8>, rows: u64, more: bool) {
+    write_end(out, &StreamEnd { rows, scanned: rows, more, faults: Vec::new() });
+}
+
+/// Answers every scan with the same frames.
+async fn serve(cluster: &Cluster, frames: Vec<u8>) -> CancellationToken {
+    let config = NodeConfig::load(&cluster.nodes[0].folder.join("node.toml")).unwrap();
+    let tls = TlsStore::load(config.peer.files).unwrap();
+    let listener = tokio::net::TcpListener::bind(&cluster.nodes[0].listen).await.unwrap();
+    let answer = async |State(frames): State<Arc<Vec<u8>>>| frames.to_vec();
+    let router = Router::new().route(peer_path::SCAN, post(answer)).with_state(Arc::new(frames));
+    let stop = CancellationToken::new();
+    tokio::spawn(serve_tls(listener, tls, ClientAuth::Required, router, stop.clone()));
+    stop
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_witnessed_cannot_be_left_out() {
+    let mut cluster = Cluster::witnessed(&["mx1"], 200).await;
+    let lines: Vec<String> = (0..40).map(|n| entry(&format!("u{n}"), "auth.login")).collect();
+    cluster.append(0, &lines).await;
+    witnessed(&cluster, "mx1").await;
+    cluster.stop(0);
+    let truth = Truth::of(&cluster.database(0));
+    let pinned: serde_json::Value = serde_json::from_str(
+        &std::fs::read_to_string(cluster.aggregator_folder().join("state/witness/mx1.json")).unwrap(),
+    )
+    .unwrap();
+    let size = pinned["pin"]["size"].as_u64().unwrap();
+    let last = truth.rows.len() as u64 - 1;
+    let lies: [(&str, &str, Lie<'_>); 4] = [
+        (
+            "one row, and more to come that nobody asked to hold back",
+            "was not asked to",
+            Box::new(|out| {
+                truth.head(out, Some(last), truth.generation);
+                write_entry(out, &truth.row(0));
+                truth.proof(out, 0, size);
+                write_border(out, &truth.row(usize::try_from(size - 1).unwrap()));
+                truth.proof(out, size - 1, size);
+                end(out, 1, true);
+            }),
+        ),
+        (
+            "an empty log",
+            "it says that there are 0",
+            Box::new(|out| {
+                truth.head(out, None, truth.generation);
+                end(out, 0, false);
+            }),
+        ),
+        (
+            "more rows than there are numbers",
+            "",
+            Box::new(|out| {
+                truth.head(out, Some(u64::MAX), truth.generation);
+                end(out, 0, false);
+            }),
+        ),
+        (
+            "another log",
+            "it answers from the log",
+            Box::new(|out| {
+                truth.head(out, None, Generation::from_bytes([9; 16]));
+                end(out, 0, false);
+            }),
+        ),
+    ];
+    for (what, words, lie) in &lies {
+        let mut frames = Vec::new();
+        lie(&mut frames);
+        let stop = serve(&cluster, frames).await;
+        cluster.nodes[0].proxy.cut();
+        let last = final_record(&cluster).await;
+        let node = last["final"]["nodes"].as_array().unwrap().iter().find(|node| node["node_id"] == "mx1").unwrap();
+        assert_eq!((&last["final"]["proven"], &node["proven"]), (&false.into(), &false.into()), "{what}: {node}");
+        assert!(node["reason"].as_str().unwrap_or_default().contains(words), "{what}: {node}");
+        if !words.is_empty() {
+            assert_eq!(node["status"], "invalid", "{what}: {node}");
+        }
+        stop.cancel();
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    }
+}
+
+/// Rows that never come with their proof do not fill the reader's memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_without_proofs_are_cut_off() {
+    let mut cluster = Cluster::witnessed(&["mx1"], 200).await;
+    witnessed(&cluster, "mx1").await;
+    cluster.stop(0);
+    let truth = Truth::of(&cluster.database(0));
+    let mut frames = Vec::new();
+    truth.head(&mut frames, Some(1), truth.generation);
+    for _ in 0..2_000 {
+        write_border(&mut frames, &truth.row(0));
+        write_entry(&mut frames, &truth.row(0));
+    }
+    let _stop = serve(&cluster, frames).await;
+    cluster.nodes[0].proxy.cut();
+    let last = final_record(&cluster).await;
+    let node = last["final"]["nodes"].as_array().unwrap().iter().find(|node| node["node_id"] == "mx1").unwrap();
+    assert!(node["reason"].as_str().unwrap().contains("without their proofs"), "{node}");
+    assert!(node["rows"].as_u64().unwrap() < 2_000, "{node}");
+}
+
+/// Of a stream of everything, once the node is not unreachable any more: the first answers may still say so.
+async fn final_record(cluster: &Cluster) -> serde_json::Value {
+    loop {
+        let path = "/api/v1/audit-log?format=ndjson&from=0001-01-01&order=asc";
+        let stream = cluster.get(path, Some(&cluster.token)).await;
+        if !stream.text.contains("\"status\":\"unreachable\"") {
+            return serde_json::from_str(stream.text.lines().last().unwrap()).unwrap();
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+}
