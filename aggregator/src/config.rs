@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use piperoll_shared::api::aggregator::Role;
+pub use piperoll_shared::log::bundle::Life;
 use piperoll_shared::log::ids::{ClusterName, NodeId};
 use piperoll_shared::log::note::SigningSeed;
 use piperoll_shared::log::seal::{EpochSecret, KeyRing};
@@ -54,17 +55,6 @@ pub struct RosterNode {
     pub ring: KeyRing,
     /// The public key of its checkpoints; without it the node cannot be witnessed.
     pub checkpoint_key: Option<[u8; 32]>,
-}
-
-/// Whether a node is expected to answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Life {
-    Active,
-    /// Left for good; missing only for ranges that overlap its life (half-open).
-    Retired {
-        from: Timestamp,
-        to: Timestamp,
-    },
 }
 
 /// Time limits of a fan-out. Timers count waiting for the network only.

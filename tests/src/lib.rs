@@ -6,8 +6,10 @@ mod answer;
 mod bench;
 mod cluster;
 mod proxy;
+mod tree;
 
 pub use answer::{Answer, Run, edit, place};
 pub use bench::{caller_entry, median};
 pub use cluster::{Cluster, Guard, Member, entry, free_address, piperoll};
 pub use proxy::{BlackHole, Fault, FaultProxy};
+pub use tree::Leaves;

@@ -21,7 +21,7 @@ use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
 use super::Cluster;
-use super::config::{Life, RosterNode};
+use super::config::RosterNode;
 use super::fanout::{Ask, Part, ask, envelope};
 use super::query::Query;
 use assemble::{Heading, assemble};
@@ -75,10 +75,7 @@ impl Exporter {
         }
         let nodes = roster.iter().map(|node| NodeTrust {
             id: node.id.clone(),
-            life: match node.life {
-                Life::Active => bundle::Life::Active,
-                Life::Retired { from, to } => bundle::Life::Retired { from, to },
-            },
+            life: node.life,
             keys: node
                 .checkpoint_key
                 .map(|public| KeySpan { public, generation: None, from_size: 0, to_size: None })

@@ -9,9 +9,9 @@ use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::csv;
 use piperoll_shared::log::note::{KeyKind, SigningKey, SigningSeed};
 use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::{
-    Hash, TileSource, TreeBuilder, TreeReader, encode_hash, leaf_hash, perfect_root, range_proof, runs_of,
-};
+use piperoll_shared::log::tree::{Hash, TreeBuilder, TreeReader, encode_hash, leaf_hash, range_proof, runs_of};
+
+use piperoll_tests::Leaves;
 
 pub(crate) const NODES: [&str; 2] = ["mx1", "mx2"];
 pub(crate) const START: i64 = 1_776_240_000_000_000;
@@ -122,21 +122,6 @@ impl Log {
 }
 
 type WriteLine = fn(&[u8], &[u8], &mut Vec<u8>);
-
-/// A tree of one tile.
-struct Leaves(Vec<Hash>);
-
-impl TileSource for Leaves {
-    type Error = std::convert::Infallible;
-
-    fn tile(&mut self, level: u32, index: u64, width: u64) -> Result<Vec<Hash>, Self::Error> {
-        let (from, to) = ((index * 256) as usize, (index * 256 + width) as usize);
-        Ok(match level {
-            0 => self.0[from..to].to_vec(),
-            _ => (from..to).map(|tile| perfect_root(&self.0[tile * 256..(tile + 1) * 256])).collect(),
-        })
-    }
-}
 
 /// A question, and logs to answer it.
 #[derive(Clone)]

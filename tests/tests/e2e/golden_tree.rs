@@ -5,28 +5,15 @@ use std::process::Command;
 use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::note::{KeyKind, Note, SigningSeed};
 use piperoll_shared::log::tree::{
-    Hash, TileSource, TreeReader, consistency_proof, encode_hash, inclusion_proof, leaf_hash, perfect_root, range_proof,
+    Hash, TreeReader, consistency_proof, encode_hash, inclusion_proof, leaf_hash, range_proof,
 };
+use piperoll_tests::Leaves;
 use serde_json::{Value, json};
 
 const LEAVES: u64 = 700;
 const MAC: [u8; 4] = [0xaa, 0xbb, 0xcc, 0xdd];
 const ORIGIN: &str = "example/mx1/07070707070707070707070707070707";
 const COSIGNED_AT: u64 = 1_776_240_000;
-
-struct Leaves(Vec<Hash>);
-
-impl TileSource for Leaves {
-    type Error = std::convert::Infallible;
-
-    fn tile(&mut self, level: u32, index: u64, width: u64) -> Result<Vec<Hash>, Self::Error> {
-        let (from, to) = ((index * 256) as usize, (index * 256 + width) as usize);
-        Ok(match level {
-            0 => self.0[from..to].to_vec(),
-            _ => (from..to).map(|tile| perfect_root(&self.0[tile * 256..(tile + 1) * 256])).collect(),
-        })
-    }
-}
 
 fn made() -> Value {
     let leaves: Vec<Hash> = (0..LEAVES).map(|n| leaf_hash(&n.to_be_bytes(), &MAC)).collect();

@@ -11,10 +11,10 @@ use piperoll_shared::api::frame::{EntryParts, write_border, write_end, write_ent
 use piperoll_shared::api::node::{StreamEnd, StreamHead, peer_path};
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::{Hash, RangeProof, TileSource, TreeReader, leaf_hash, range_proof};
+use piperoll_shared::log::tree::{Hash, RangeProof, TreeReader, leaf_hash, range_proof};
 use piperoll_shared::net::serve::serve_tls;
 use piperoll_shared::net::tls::{ClientAuth, TlsStore};
-use piperoll_tests::{Cluster, entry};
+use piperoll_tests::{Cluster, Leaves, entry};
 use rusqlite::Connection;
 use tokio_util::sync::CancellationToken;
 
@@ -27,16 +27,6 @@ type Lie<'a> = Box<dyn Fn(&mut Vec<u8>) + 'a>;
 struct Truth {
     rows: Vec<(i64, Vec<u8>, String)>,
     generation: Generation,
-}
-
-struct Leaves(Vec<Hash>);
-
-impl TileSource for Leaves {
-    type Error = std::convert::Infallible;
-
-    fn tile(&mut self, _: u32, _: u64, width: u64) -> Result<Vec<Hash>, Self::Error> {
-        Ok(self.0[..width as usize].to_vec())
-    }
 }
 
 impl Truth {
