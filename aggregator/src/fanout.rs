@@ -32,6 +32,8 @@ pub(crate) enum Ask {
 pub(crate) struct Asked {
     pub(crate) request: ScanRequest,
     pub(crate) pinned: Option<Pinned>,
+    /// Rows that were pruned are not asked for.
+    pub(crate) all_there: bool,
 }
 
 /// Decides, per node, what to ask.
@@ -91,7 +93,7 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
         }
         request.after = Some(position_for(&cursor.last, id, query.order));
     }
-    Ask::Scan(Box::new(Asked { request, pinned }))
+    Ask::Scan(Box::new(Asked { request, pinned, all_there: query.all_there }))
 }
 
 /// The place `(timestamp, node_id, seq)` as one node sees it: rows of the same microsecond are behind it or

@@ -157,7 +157,7 @@ fn settle(mut part: Part, has_more_here: bool, rows: &[PlacedRow]) -> Part {
     tally.invalid = count(Integrity::Violation);
     tally.unknown_key = count(Integrity::UnknownKey);
     tally.rows = mine().count().try_into().unwrap_or(0);
-    tally.verified = count(Integrity::Ok);
+    tally.verified = count(Integrity::Ok) + count(Integrity::Erased);
     tally.witnessed = mine().filter(|row| row.witnessed).count().try_into().unwrap_or(0);
     let broke_off_later = has_more_here && matches!(part.status, Status::Incomplete | Status::Timeout | Status::Error);
     if broke_off_later || matches!(part.status, Status::Ok | Status::Invalid) {
@@ -188,6 +188,11 @@ pub(crate) async fn one_row(cluster: &Cluster, member: &Arc<Member>, seq: u64) -
     // The limit is reached by the one row there is.
     found.part.tally.more = false;
     found.part.tally.proof = Proof::Not("one row was asked for".to_owned());
+    let pruned = found.part.oldest_seq.filter(|oldest| seq < *oldest && found.part.status == Status::Ok);
+    if let Some(oldest) = pruned {
+        (found.part.status, found.part.reason) =
+            (Status::Pruned, Some(format!("row {seq} was pruned; its log begins at row {oldest}")));
+    }
     let mut page = assemble(cluster, &query, vec![found], 1);
     // A head below the row asked for is not a gap: the row was never written.
     if page.rows.is_empty()

@@ -10,6 +10,7 @@ use piperoll_shared::api::node::ScanRequest;
 use piperoll_shared::log::completeness::{Place, Shown};
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::order::{Order, Position};
+use piperoll_shared::log::statement::Statement;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::{Hash, RangeProof, leaf_hash};
 
@@ -53,6 +54,16 @@ struct Sound {
     leaf: Hash,
     /// Where it stands among the rows that wait; none for a border row.
     index: Option<usize>,
+    /// It says that rows below a place were pruned.
+    pruned: Option<(u64, Timestamp)>,
+}
+
+/// What a row says about where its log begins.
+fn pruned(body: &[u8]) -> Option<(u64, Timestamp)> {
+    match Statement::read(body)? {
+        Statement::Pruned(pruned) => Some((pruned.to_seq, pruned.newest)),
+        _ => None,
+    }
 }
 
 /// The rows of one answer on their way through the proofs.
@@ -106,8 +117,9 @@ impl Proving {
     pub(crate) fn row(&mut self, row: PlacedRow, era: Option<u32>) {
         if let Some(era) = era {
             let place = Place { seq: row.key.seq, era, timestamp: row.key.timestamp };
-            let leaf = leaf_hash(&row.body, &row.mac);
-            self.sound.push(Sound { place, leaf, index: Some(self.waiting.len()) });
+            let leaf = row.leaf();
+            let pruned = if row.erased.is_none() { pruned(&row.body) } else { None };
+            self.sound.push(Sound { place, leaf, index: Some(self.waiting.len()), pruned });
         }
         self.waiting_bytes += row.body.len();
         self.waiting.push(row);
@@ -115,7 +127,7 @@ impl Proving {
 
     /// A border row whose signature fits.
     pub(crate) fn border(&mut self, place: Place, body: &Bytes, mac: &Bytes) {
-        self.borders.push(Sound { place, leaf: leaf_hash(body, mac), index: None });
+        self.borders.push(Sound { place, leaf: leaf_hash(body, mac), index: None, pruned: pruned(body) });
     }
 
     /// Takes the proof of what came since the last one. Returns what does not fit, in words.
@@ -147,6 +159,9 @@ impl Proving {
         for row in sound {
             if let Some(index) = row.index {
                 self.waiting[index].witnessed = true;
+            }
+            if let (Some(shown), Some((to, newest))) = (&mut self.shown, row.pruned) {
+                shown.pruned(to, newest);
             }
             match (&mut self.shown, of_borders) {
                 (Some(shown), true) => shown.border(row.place),

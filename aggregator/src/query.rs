@@ -42,6 +42,8 @@ pub(crate) struct Query {
     pub(crate) hash: QueryHash,
     /// Only rows under the checkpoints that were witnessed: what can be proven to others.
     pub(crate) sealed: bool,
+    /// Everything that there is, with whatever time; what was pruned is not asked for.
+    pub(crate) all_there: bool,
 }
 
 /// Why a query was refused, with a stable word for programs.
@@ -164,7 +166,20 @@ impl Query {
             Some(cursor) => (cursor.from, cursor.to),
             None => range(typed.from.as_deref(), typed.to.as_deref(), now)?,
         };
-        Ok(Self { filter, asked_at, from, to, order, format, limit, require, cursor, hash, sealed: false })
+        Ok(Self {
+            filter,
+            asked_at,
+            from,
+            to,
+            order,
+            format,
+            limit,
+            require,
+            cursor,
+            hash,
+            sealed: false,
+            all_there: false,
+        })
     }
 }
 
@@ -234,6 +249,7 @@ impl Query {
             cursor: None,
             hash,
             sealed: false,
+            all_there: from == Timestamp::MIN,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Reading one node: frames in, checked rows out, and at the end a verdict in words.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -13,8 +14,9 @@ use piperoll_shared::api::node::{StreamEnd, StreamHead, peer_path};
 use piperoll_shared::log::completeness::Place;
 use piperoll_shared::log::order::{Key, Order, Position};
 use piperoll_shared::log::row::{FoundAt, Row};
-use piperoll_shared::log::tree::RangeProof;
-use piperoll_shared::log::verify::{Claim, Integrity, RowChecker};
+use piperoll_shared::log::statement::{Erased, Statement};
+use piperoll_shared::log::tree::{Hash, RangeProof, leaf_hash};
+use piperoll_shared::log::verify::{Checked, Claim, Integrity, RowChecker};
 
 use super::config::Limits;
 use super::fanout::Asked;
@@ -31,10 +33,27 @@ pub(crate) struct PlacedRow {
     pub(crate) integrity: Integrity,
     pub(crate) witnessed: bool,
     pub(crate) reason: Option<&'static str>,
+    /// The row is gone; body and mac are those of the entry that says so.
+    pub(crate) erased: Option<Arc<Gone>>,
+}
+
+/// What an authentic entry says about a row that is gone.
+#[derive(Debug)]
+pub(crate) struct Gone {
+    pub(crate) said: Erased,
+    pub(crate) entry_seq: u64,
 }
 
 impl PlacedRow {
+    /// Its hash in the tree.
+    pub(crate) fn leaf(&self) -> Hash {
+        self.erased.as_ref().map_or_else(|| leaf_hash(&self.body, &self.mac), |gone| gone.said.leaf)
+    }
+
     pub(crate) fn to_row(&self) -> Row<'_> {
+        if let Some(gone) = &self.erased {
+            return Row::erased(self.key.node_id.as_str(), &gone.said, gone.entry_seq, self.witnessed);
+        }
         let found = FoundAt { node_id: self.key.node_id.to_string(), seq: self.key.seq };
         Row {
             body: self.body.as_ref().into(),
@@ -43,6 +62,7 @@ impl PlacedRow {
             witnessed: self.witnessed,
             reason: self.reason.map(Into::into),
             found_at: (self.integrity != Integrity::Ok).then_some(found),
+            erased: None,
         }
     }
 }
@@ -82,6 +102,8 @@ pub(crate) struct Tally {
     pub(crate) faults: Vec<String>,
     pub(crate) more: bool,
     pub(crate) ended: bool,
+    /// The range reaches back to rows that the node holds no more, in words.
+    pub(crate) pruned: Option<String>,
 }
 
 /// Faults listed for one node in one answer.
@@ -124,7 +146,7 @@ impl NodeReader {
             buffer,
             checker: RowChecker::new(ring.clone(), head.generation),
             node_id: head.node_id.clone(),
-            tally: Tally { faults, ..Tally::default() },
+            tally: Tally { faults, pruned: reaches_pruned(&head, asked), ..Tally::default() },
             limit: request.limit,
             head,
             idle: limits.idle,
@@ -148,7 +170,11 @@ impl NodeReader {
                 return Ok(None);
             }
             match next_frame(&mut self.body, &mut self.buffer, self.idle).await? {
-                Some(Frame::Entry(entry)) => self.entry(entry),
+                Some(Frame::Entry(entry)) => {
+                    let checked = self.checker.check(&claim(&entry));
+                    self.entry(entry, &checked, None);
+                }
+                Some(Frame::Erased(seq, entry)) => self.erased(seq, entry),
                 Some(Frame::Border(entry)) => self.border(&entry),
                 Some(Frame::Proof(proof)) => self.proof(&proof),
                 Some(Frame::Progress(_)) => self.release(),
@@ -168,8 +194,29 @@ impl NodeReader {
         std::mem::take(&mut self.ready).into_iter().chain(waiting)
     }
 
-    fn entry(&mut self, entry: EntryFrame) {
-        let (row, era) = self.place(entry);
+    /// A row that is gone counts as erased only under an authentic entry that names it.
+    fn erased(&mut self, seq: u64, statement: EntryFrame) {
+        let checked = self.checker.check(&claim(&statement));
+        let said = Statement::read(&statement.body).filter(|_| checked.integrity == Integrity::Ok);
+        let place = statement.place;
+        match said {
+            Some(Statement::Erased(said)) if said.seq == seq && seq < statement.seq => {
+                let checked = Checked { integrity: Integrity::Erased, reason: None, era: Some(said.era) };
+                let timestamp = said.timestamp;
+                let gone = Arc::new(Gone { said, entry_seq: statement.seq });
+                self.entry(EntryFrame { seq, place: timestamp, timestamp, ..statement }, &checked, Some(gone));
+            }
+            _ => {
+                let reason = Some("the row is empty, and no entry says that it was erased");
+                let checked = Checked { integrity: Integrity::Violation, reason, era: None };
+                let (mac, body) = (Bytes::new(), Bytes::new());
+                self.entry(EntryFrame { seq, place, timestamp: place, epoch: 0, mac, body }, &checked, None);
+            }
+        }
+    }
+
+    fn entry(&mut self, entry: EntryFrame, checked: &Checked, gone: Option<Arc<Gone>>) {
+        let (row, era) = self.place(entry, checked, gone);
         match &mut self.proving {
             Some(proving) => proving.row(row, era),
             None => self.ready.push_back(row),
@@ -233,8 +280,7 @@ impl NodeReader {
     /// Checks the row and gives it its place: a sound row's own time, otherwise the place that the node gives it.
     /// A row behind its turn gets the time of the row in front of it, so that the merge sees rows in order.
     /// Also the row's era, when its signature fits.
-    fn place(&mut self, entry: EntryFrame) -> (PlacedRow, Option<u32>) {
-        let checked = self.checker.check(&claim(&entry));
+    fn place(&mut self, entry: EntryFrame, checked: &Checked, erased: Option<Arc<Gone>>) -> (PlacedRow, Option<u32>) {
         self.tally.rows += 1;
         match checked.integrity {
             Integrity::Ok | Integrity::Erased => self.tally.verified += 1,
@@ -265,10 +311,19 @@ impl NodeReader {
         self.last_era = checked.era.or(self.last_era);
         self.last = Some(key.clone());
         let EntryFrame { body, mac, .. } = entry;
-        let era = checked.era.filter(|_| checked.integrity == Integrity::Ok);
+        let era = checked.era.filter(|_| sound);
         let (integrity, reason) = (checked.integrity, checked.reason);
-        (PlacedRow { key, body, mac, integrity, witnessed: false, reason }, era)
+        (PlacedRow { key, body, mac, integrity, witnessed: false, reason, erased }, era)
     }
+}
+
+/// Whether some row of the range may be one that the node pruned, by its own word.
+fn reaches_pruned(head: &StreamHead, asked: &Asked) -> Option<String> {
+    let pruned = head.pruned.filter(|pruned| asked.request.from <= pruned.newest && !asked.all_there)?;
+    Some(format!(
+        "its rows below {} (up to {}) were pruned, under entry {}",
+        pruned.to_seq, pruned.newest, pruned.entry_seq
+    ))
 }
 
 fn claim(entry: &EntryFrame) -> Claim<'_> {
@@ -302,6 +357,7 @@ pub(crate) fn conclude(tally: &Tally, began: bool, failure: Option<&Failure>) ->
     match failure {
         None => match integrity {
             Some(words) => (Status::Invalid, Some(words)),
+            None if tally.pruned.is_some() => (Status::Pruned, tally.pruned.clone()),
             None => (Status::Ok, None),
         },
         Some(failure) => {

@@ -91,6 +91,20 @@ impl SocketClient {
         self.lines(self.client.get(Self::url(socket_path::VERIFY))).await
     }
 
+    /// Asks for something that only root and the node's own user may do; see `socket_path`.
+    pub async fn ask<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.json(self.client.get(Self::url(path))).await
+    }
+
+    /// The same with a request.
+    pub async fn order<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        request: &impl serde::Serialize,
+    ) -> Result<T, ClientError> {
+        self.json(self.client.post(Self::url(path)).json(request)).await
+    }
+
     async fn lines(&self, request: RequestBuilder) -> Result<LineStream, ClientError> {
         let response = checked(self.send(request).await?).await?;
         Ok(LineStream::new(response))

@@ -1,8 +1,10 @@
 //! `node.toml`: what is typed, and the checked value it becomes.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use piperoll_shared::log::ids::{ClusterName, NodeId};
+use piperoll_shared::log::limits::{RETENTION_DAYS_DEFAULT, RETENTION_DAYS_MAX, RETENTION_DAYS_MIN};
 use piperoll_shared::log::seal::KeyRing;
 use piperoll_shared::net::files;
 pub use piperoll_shared::net::files::ConfigError;
@@ -16,6 +18,9 @@ use crate::store::LogKeys;
 /// Longest path that fits `sockaddr_un` (unix(7)), its closing NUL included.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 const SOCKET_MODE_DEFAULT: u32 = 0o660;
+const SECONDS_PER_DAY: u64 = 86_400;
+const GIB: f64 = 1_073_741_824.0;
+const RETENTION_EVERY_MIN: Duration = Duration::from_secs(1);
 
 /// A node's configuration, ready to use: paths absolute, secrets read.
 #[derive(Clone)]
@@ -29,6 +34,24 @@ pub struct NodeConfig {
     pub peer: PeerConfig,
     /// Plain HTTP for a scraper on this machine; the socket serves `/metrics` always.
     pub metrics_listen: Option<String>,
+    pub retention: RetentionConfig,
+}
+
+/// How long rows stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetentionConfig {
+    /// None means for ever.
+    pub keep_days: Option<u32>,
+    /// Bytes that the database may use; older rows go first, but none that is younger than 90 days.
+    pub size_max: Option<u64>,
+    /// Between two looks.
+    pub every: Duration,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        Self { keep_days: Some(RETENTION_DAYS_DEFAULT), size_max: None, every: Duration::from_hours(24) }
+    }
 }
 
 /// The local socket.
@@ -65,6 +88,16 @@ struct Typed {
     peer: TypedPeer,
     #[serde(default)]
     metrics: TypedMetrics,
+    #[serde(default)]
+    retention: TypedRetention,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedRetention {
+    keep: Option<String>,
+    size_max_gib: Option<f64>,
+    every: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -122,6 +155,7 @@ impl NodeConfig {
             checkpoint: files::read_seed(&base.join(&typed.checkpoint_key))?,
         };
         let socket = typed.socket.check(&base).map_err(bad)?;
+        let retention = typed.retention.check().map_err(bad)?;
         Ok(Self {
             cluster: typed.cluster,
             node_id: typed.node_id,
@@ -139,12 +173,48 @@ impl NodeConfig {
                 },
             },
             metrics_listen: typed.metrics.listen,
+            retention,
         })
     }
 
     /// Who this node's certificate must say it is.
     pub fn identity(&self) -> Identity {
         Identity::new(&self.cluster, Kind::Node, &self.node_id)
+    }
+}
+
+impl TypedRetention {
+    fn check(self) -> Result<RetentionConfig, String> {
+        let default = RetentionConfig::default();
+        let duration = |name: &str, text: &str| {
+            humantime::parse_duration(text)
+                .map_err(|e| format!("retention.{name} {text:?} is not a duration such as 365d: {e}"))
+        };
+        let keep_days = match self.keep.as_deref() {
+            None => default.keep_days,
+            Some("forever") => None,
+            Some(text) => {
+                let days = duration("keep", text)?.as_secs() / SECONDS_PER_DAY;
+                let days = u32::try_from(days).unwrap_or(u32::MAX);
+                if !(RETENTION_DAYS_MIN..=RETENTION_DAYS_MAX).contains(&days) {
+                    return Err(format!(
+                        "retention.keep is {text:?}; write {RETENTION_DAYS_MIN}d to {RETENTION_DAYS_MAX}d, or \"forever\""
+                    ));
+                }
+                Some(days)
+            }
+        };
+        let size_max = match self.size_max_gib {
+            None => None,
+            // Far below 2^64 and not negative.
+            Some(gib) if (0.001..=1_000_000.0).contains(&gib) => Some((gib * GIB) as u64),
+            Some(gib) => return Err(format!("retention.size_max_gib is {gib}; write 0.001 to 1000000")),
+        };
+        let every = self.every.as_deref().map_or(Ok(default.every), |text| duration("every", text))?;
+        if every < RETENTION_EVERY_MIN {
+            return Err(format!("retention.every must be at least {} s", RETENTION_EVERY_MIN.as_secs()));
+        }
+        Ok(RetentionConfig { keep_days, size_max, every })
     }
 }
 

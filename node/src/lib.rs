@@ -4,6 +4,7 @@
 mod api;
 pub mod config;
 mod metrics;
+mod retention;
 pub mod store;
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -100,6 +101,7 @@ impl Node {
             });
         }
         let signing = tokio::spawn(sign_regularly(self.store.clone()));
+        let retention = tokio::spawn(self.app.retention().keep());
         tracing::info!(
             node = %self.config.node_id, generation = %self.store.generation(), socket = %self.config.socket.path.display(),
             listen = %self.config.peer.listen, "node ready"
@@ -113,6 +115,7 @@ impl Node {
         }
         reload.abort();
         signing.abort();
+        retention.abort();
         self.store.close().await;
         let _ = std::fs::remove_file(&self.config.socket.path);
         tracing::info!(node = %self.config.node_id, "node stopped");

@@ -97,7 +97,8 @@ impl Cluster {
         cluster
     }
 
-    async fn run_all(&mut self) {
+    /// Starts everything that was made.
+    pub async fn run_all(&mut self) {
         for index in 0..self.nodes.len() {
             self.spawn(index);
         }
@@ -111,11 +112,16 @@ impl Cluster {
     /// The same, with a witness that looks more often than the shipped one: every `poll_ms` milliseconds.
     pub async fn witnessed(ids: &[&str], poll_ms: u32) -> Self {
         let mut cluster = Self::made(ids, |_| None).await;
-        let config = cluster.aggregator_folder().join("aggregator.toml");
-        let text = std::fs::read_to_string(&config).unwrap();
-        std::fs::write(&config, format!("{text}\n[witness]\npoll_ms = {poll_ms}\n")).unwrap();
+        cluster.poll_every(poll_ms);
         cluster.run_all().await;
         cluster
+    }
+
+    /// Before the start: how often the witness looks, in milliseconds.
+    pub fn poll_every(&self, poll_ms: u32) {
+        let config = self.aggregator_folder().join("aggregator.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, format!("{text}\n[witness]\npoll_ms = {poll_ms}\n")).unwrap();
     }
 
     /// Folders and proxies, no process yet.

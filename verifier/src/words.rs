@@ -14,6 +14,14 @@ pub(crate) fn words(verdict: &Verdict, outcome: Outcome) -> String {
     if let Some(manifest) = &verdict.manifest {
         heading(&mut out, manifest);
     }
+    if let Some(head) = &verdict.archive {
+        let (from, last) = (head.from_seq, head.to_seq.saturating_sub(1));
+        let _ = writeln!(
+            out,
+            "Rows {from} to {last} of {}/{}, archived before they were pruned\n",
+            head.cluster, head.node_id
+        );
+    }
     for node in &verdict.nodes {
         line(&mut out, node);
     }
@@ -59,6 +67,12 @@ fn line(out: &mut String, node: &NodeVerdict) {
             if node.unproven.is_some() {
                 let _ = write!(out, "; {} of them are not shown", node.withheld);
             }
+            if let Some(pruned) = node.pruned {
+                let _ = write!(out, "; those below {pruned} were pruned by the node");
+            }
+            if node.erased > 0 {
+                let _ = write!(out, "; the content of {} was erased under entries shown here", node.erased);
+            }
         }
         (None, ..) => {
             let _ = write!(out, "not part of the question ({})", escape(&node.status));
@@ -82,6 +96,9 @@ fn conclusion(verdict: &Verdict, outcome: Outcome) -> String {
             let missing: Vec<&str> =
                 verdict.nodes.iter().filter(|node| node.missing.is_some()).map(|node| node.node_id.as_str()).collect();
             format!("INCOMPLETE: {rows} entries, {authentic}; not in full: {}.", escape(&missing.join(", ")))
+        }
+        Outcome::Verified if verdict.archive.is_some() => {
+            format!("VERIFIED: {rows} entries, {authentic}. They are all that stood in these rows.")
         }
         Outcome::Verified if verdict.proven => {
             format!("VERIFIED: {rows} entries, {authentic}. Nothing of this range is missing.")

@@ -98,21 +98,19 @@ fn text_piece(dir: &Path, name: String, text: &str) -> io::Result<Piece> {
     Ok(piece)
 }
 
-/// All rows of a node in ascending `seq`, those at the borders in their places. A border stands in front of an era's rows
-/// or behind them, never between.
+/// All rows of a node in ascending `seq`, those at the borders in their places.
 fn entries(dir: &Path, id: &str, proven: &mut Proven) -> io::Result<Piece> {
     let mut piece = Piece::new(dir, bundle::entries_name(id))?;
     let mut borders = proven.borders.iter().peekable();
     for spool in proven.eras.values_mut() {
         let mut rows = SpoolRows::new(spool)?;
-        if !rows.advance()? {
-            continue;
+        while rows.advance()? {
+            let seq = rows.current().map_or(0, |row| row.seq());
+            while let Some(border) = borders.next_if(|border| border.seq < seq) {
+                write_row(&mut piece, &border.body, &border.mac)?;
+            }
+            piece.write_all(rows.current_bytes())?;
         }
-        let first = rows.current().map_or(0, |row| row.prefix.seq);
-        while let Some(border) = borders.next_if(|border| border.seq < first) {
-            write_row(&mut piece, &border.body, &border.mac)?;
-        }
-        spool.copy_to(&mut piece)?;
     }
     for border in borders {
         write_row(&mut piece, &border.body, &border.mac)?;
@@ -142,10 +140,10 @@ fn readable(dir: &Path, nodes: &mut [Collected], first: &mut Vec<Vec<u8>>) -> io
     while let Some(index) = merge.take() {
         if let Some(row) = sources[index].current() {
             line.clear();
-            timeline_line(row.body, row.mac, &mut line);
+            timeline_line(&row, &mut line);
             timeline.write_all(&line)?;
             line.clear();
-            csv_line(row.body, row.mac, &mut line);
+            csv_line(&row, &mut line);
             copy.write_all(&line)?;
         }
         if first.len() < REPORT_ROWS_MAX {
@@ -160,7 +158,7 @@ fn offer(merge: &mut Merge, index: usize, source: &mut SpoolRows) -> io::Result<
     if source.advance()?
         && let Some(row) = source.current()
     {
-        merge.offer(index, row.prefix.timestamp, row.prefix.seq);
+        merge.offer(index, row.timestamp(), row.seq());
     }
     Ok(())
 }

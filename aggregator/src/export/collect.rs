@@ -85,12 +85,15 @@ struct Collecting<'a> {
     eras: BTreeMap<u32, Spool>,
     runs: BTreeMap<u32, Vec<Range<u64>>>,
     rejected: Option<Spool>,
+    /// The entries under which rows were erased.
+    statements: Vec<EntryFrame>,
 }
 
 impl Collecting<'_> {
     fn take(&mut self, row: &PlacedRow) -> io::Result<()> {
         let fits = row.body.len() + row.mac.len() <= BODY_AND_MAC_BYTES_MAX;
-        let prefix = Prefix::parse(&row.body).filter(|_| fits && row.integrity == Integrity::Ok && row.witnessed);
+        let sound = matches!(row.integrity, Integrity::Ok | Integrity::Erased) && row.witnessed;
+        let prefix = Prefix::parse(&row.body).filter(|_| fits && sound);
         let Some(prefix) = prefix else {
             let spool = match &mut self.rejected {
                 Some(spool) => spool,
@@ -101,15 +104,28 @@ impl Collecting<'_> {
             line.push(b'\n');
             return spool.push_line(&line);
         };
-        let spool = match self.eras.entry(prefix.era) {
+        let (seq, era) = match &row.erased {
+            Some(gone) => (gone.said.seq, gone.said.era),
+            None => (prefix.seq, prefix.era),
+        };
+        let spool = match self.eras.entry(era) {
             std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::btree_map::Entry::Vacant(new) => new.insert(Spool::new(self.dir)?),
         };
-        spool.push(&row.body, &row.mac)?;
-        let runs = self.runs.entry(prefix.era).or_default();
+        match &row.erased {
+            None => spool.push(&row.body, &row.mac)?,
+            Some(gone) => {
+                spool.push_erased(seq, &row.body, &row.mac)?;
+                // Whoever checks this must see that the entry is one of the log's.
+                let (timestamp, mac, body) = (prefix.timestamp, row.mac.clone(), row.body.clone());
+                let place = timestamp;
+                self.statements.push(EntryFrame { seq: gone.entry_seq, place, timestamp, epoch: 0, mac, body });
+            }
+        }
+        let runs = self.runs.entry(era).or_default();
         match runs.last_mut() {
-            Some(last) if last.end == prefix.seq => last.end += 1,
-            _ => runs.push(prefix.seq..prefix.seq + 1),
+            Some(last) if last.end == seq => last.end += 1,
+            _ => runs.push(seq..seq + 1),
         }
         Ok(())
     }
@@ -138,7 +154,8 @@ pub(super) async fn collect(
             return Ok(Collected::none(part));
         }
     };
-    let mut collecting = Collecting { dir, eras: BTreeMap::new(), runs: BTreeMap::new(), rejected: None };
+    let mut collecting =
+        Collecting { dir, eras: BTreeMap::new(), runs: BTreeMap::new(), rejected: None, statements: Vec::new() };
     let failure = loop {
         match reader.next().await {
             Ok(Some(row)) => collecting.take(&row)?,
@@ -163,10 +180,18 @@ pub(super) async fn collect(
     let mut borders = std::mem::take(&mut reader.borders);
     borders.retain(|border| unfiltered && border.body.len() + border.mac.len() <= BODY_AND_MAC_BYTES_MAX);
     part.tally = std::mem::take(&mut reader.tally);
-    let Collecting { eras, runs, rejected, .. } = collecting;
+    let Collecting { eras, runs, rejected, statements, .. } = collecting;
     let Some(pinned) = asked.pinned.filter(|pinned| Some(pinned.generation) == part.generation) else {
         return Ok(Collected { part, proven: None, rejected });
     };
+    let given = |seq: u64| runs.values().flatten().any(|run| run.contains(&seq));
+    if let Some(young) = statements.iter().find(|entry| entry.seq >= pinned.size)
+        && part.status == Status::Ok
+    {
+        let words = format!("a row was erased under entry {}, which is not witnessed yet", young.seq);
+        (part.status, part.reason) = (Status::Error, Some(words));
+    }
+    borders.extend(statements.into_iter().filter(|entry| entry.seq < pinned.size && !given(entry.seq)));
     borders.sort_by_key(|border| border.seq);
     borders.dedup_by_key(|border| border.seq);
     let old = pinned.seen.plus_micros(CHECKPOINT_AGE_SECONDS_MAX * 1_000_000) < created;
@@ -203,10 +228,10 @@ impl Proven {
             let mut rows = SpoolRows::new(spool)?;
             while rows.advance()? {
                 let Some(row) = rows.current() else { return Ok(false) };
-                while let Some(border) = borders.next_if(|border| border.seq < row.prefix.seq) {
+                while let Some(border) = borders.next_if(|border| border.seq < row.seq()) {
                     good &= root.leaf(border.seq, leaf_hash(&border.body, &border.mac)).is_ok();
                 }
-                good &= root.leaf(row.prefix.seq, leaf_hash(row.body, row.mac)).is_ok();
+                good &= root.leaf(row.seq(), row.leaf()).is_ok();
             }
         }
         for border in borders {

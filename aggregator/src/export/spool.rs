@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
-use piperoll_shared::log::bundle::{MemberDigest, ROW_LENGTH_BYTES, Rows, StoredEntry, write_entry};
+use piperoll_shared::log::bundle::{MemberDigest, ROW_LENGTH_BYTES, Rows, StoredEntry, write_entry, write_erased};
 use sha2::{Digest as _, Sha256};
 
 /// Rows of one node and era, in ascending `seq`, in the form of a bundle's `entries`.
@@ -22,6 +22,14 @@ impl Spool {
     pub(super) fn push(&mut self, body: &[u8], mac: &[u8]) -> io::Result<()> {
         let mut row = Vec::with_capacity(ROW_LENGTH_BYTES + body.len() + mac.len());
         write_entry(&mut row, body, mac);
+        self.rows += 1;
+        self.file.write_all(&row)
+    }
+
+    /// A row that is gone, with the entry that says so.
+    pub(super) fn push_erased(&mut self, seq: u64, body: &[u8], mac: &[u8]) -> io::Result<()> {
+        let mut row = Vec::new();
+        write_erased(&mut row, seq, body, mac);
         self.rows += 1;
         self.file.write_all(&row)
     }

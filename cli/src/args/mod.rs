@@ -2,6 +2,7 @@
 
 mod cluster;
 mod remote;
+mod upkeep;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ pub(crate) use remote::{
     ConnectionArgs, IncompleteChoice, NodesCommand, RemoteExportArgs, RemoteNodesArgs, RemoteQueryArgs, RemoteShowArgs,
     RemoteVerifyArgs,
 };
+pub(crate) use upkeep::{HoldCommand, PruneArgs};
 
 const FILTER_HELP: &str =
     "Filter, for example: user:alice action:quarantine.* -outcome:success ip:10.0.0.0/8 \"free text\"";
@@ -73,7 +75,7 @@ impl Command {
         match self {
             Self::Query(_) | Self::Show(_) | Self::Export(_) | Self::Verify(_) | Self::Nodes(_) => true,
             Self::VerifyBundle(_) => true,
-            Self::Node(command) => !matches!(command, NodeCommand::Serve { .. } | NodeCommand::Append(_)),
+            Self::Node(command) => !command.changes_something(),
             Self::Demo(_) | Self::Cluster(_) | Self::Aggregator(_) => false,
         }
     }
@@ -173,6 +175,25 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
         #[arg(long, conflicts_with = "witnessed")]
         key: bool,
     },
+    /// Keep rows of a time range, whatever retention says; every change is recorded
+    #[command(subcommand)]
+    Hold(HoldCommand),
+    /// Drop the oldest rows, after a witness has seen the statement about it
+    #[command(
+        after_help = "Rows go in whole tiles of 256, never younger than 90 days, never past what is witnessed or held.\n\nExamples:\n  piperoll node prune --before 400d --dry-run\n  piperoll node prune --before 2025-01-01 --archive mx1-until-2025.tar"
+    )]
+    Prune(Box<PruneArgs>),
+    /// Empty one row for good, for privacy law; its place and hash stay, and an entry says so
+    #[command(after_help = "Example:\n  piperoll node erase --seq 4711 --reason 'request 2026/12, art. 17'")]
+    Erase {
+        #[command(flatten)]
+        place: PlaceArgs,
+        #[arg(long)]
+        seq: u64,
+        /// Stands in the log for ever, so it names no person
+        #[arg(long)]
+        reason: String,
+    },
     /// Head, faults, disk, certificate
     Status {
         #[command(flatten)]
@@ -183,6 +204,12 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
         #[arg(long)]
         health: bool,
     },
+}
+
+impl NodeCommand {
+    fn changes_something(&self) -> bool {
+        matches!(self, Self::Serve { .. } | Self::Append(_) | Self::Hold(_) | Self::Prune(_) | Self::Erase { .. })
+    }
 }
 
 /// Which log on this machine.

@@ -5,6 +5,7 @@ mod append;
 mod checkpoint;
 mod place;
 mod read;
+mod upkeep;
 mod verify;
 
 pub(crate) use verify::progress_bar;
@@ -23,6 +24,9 @@ pub(crate) async fn run(command: NodeCommand) -> anyhow::Result<Exit> {
         NodeCommand::Show { place, seq, output } => read::show(&place, seq, output).await,
         NodeCommand::Export { place, query, format } => read::export(&place, &query, format).await,
         NodeCommand::Verify { place, output } => verify::run(&place, output).await,
+        NodeCommand::Hold(command) => upkeep::hold(command).await,
+        NodeCommand::Prune(args) => upkeep::prune(*args).await,
+        NodeCommand::Erase { place, seq, reason } => upkeep::erase(&place, seq, reason).await,
         NodeCommand::Checkpoint { place, witnessed, key } => checkpoint::run(&place, witnessed, key).await,
         NodeCommand::Status { place, output, health } => verify::status(&place, output, health).await,
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use bytes::Bytes;
-use piperoll_shared::api::node::ScanRequest;
+use piperoll_shared::api::node::{PrunedRows, ScanRequest};
 use piperoll_shared::log::csv;
 use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::order::Order;
@@ -39,6 +39,8 @@ struct Summary {
     more: bool,
     faults: Vec<String>,
     fault: Option<String>,
+    #[serde(default)]
+    pruned: Option<PrunedRows>,
 }
 
 impl From<OrderArg> for Order {
@@ -95,7 +97,7 @@ pub(super) async fn show(args: &PlaceArgs, seq: u64, output: OutputArgs) -> anyh
     let lines = place.scan(request).await?;
     let read = each_row(lines, |line| {
         found = true;
-        violated |= line.integrity != Integrity::Ok;
+        violated |= is_bad(line.integrity);
         if output.as_json() {
             let mut text = Vec::new();
             line.to_row().write_json(&mut text);
@@ -106,7 +108,10 @@ pub(super) async fn show(args: &PlaceArgs, seq: u64, output: OutputArgs) -> anyh
         Ok(())
     })
     .await?;
-    if !found && read.exit() != Exit::Complete {
+    if let Some(pruned) = read.summary.pruned.filter(|pruned| !found && seq < pruned.to_seq) {
+        bail!("row {seq} was pruned with all below {}, under entry {}", pruned.to_seq, pruned.entry_seq);
+    }
+    if !found && read.exit() == Exit::Violation {
         // Its place is inside the log, and it is not there: what is missing was said already.
         return Ok(read.exit());
     }
@@ -146,6 +151,8 @@ pub(super) async fn tail(
     let mut newest: Vec<Bytes> = Vec::new();
     let mut read = collect(place.scan(request(&all, Order::Desc, Some(lines))?).await?, &mut newest).await?;
     newest.reverse();
+    // How far back a log goes is no concern of who reads its end.
+    read.summary.pruned = None;
     let mut exit = read.exit();
     // Followed by place, not by time: a row's time may be forged, or belong to a new era.
     let mut next = 0;
@@ -195,7 +202,11 @@ struct Read {
 impl Read {
     fn exit(&self) -> Exit {
         let sound = self.violations == 0 && self.summary.faults.is_empty() && self.summary.fault.is_none();
-        if sound { Exit::Complete } else { Exit::Violation }
+        match (sound, &self.summary.pruned) {
+            (false, _) => Exit::Violation,
+            (true, Some(_)) => Exit::Incomplete,
+            (true, None) => Exit::Complete,
+        }
     }
 
     /// The last words on stderr.
@@ -203,6 +214,9 @@ impl Read {
         let summary = &self.summary;
         for fault in summary.faults.iter().chain(&summary.fault) {
             anstream::eprintln!("{}INTEGRITY VIOLATION{}: {fault}", crate::show::paint::RED, crate::show::paint::PLAIN);
+        }
+        if let Some(pruned) = &summary.pruned {
+            eprintln!("{}", pruned_words(pruned));
         }
         let more = if summary.more { "; there are more, use --limit or --from" } else { "" };
         eprintln!(
@@ -213,6 +227,13 @@ impl Read {
     }
 }
 
+fn pruned_words(pruned: &PrunedRows) -> String {
+    format!(
+        "rows below {} (up to {}) were pruned, under entry {}; the range reaches back to them",
+        pruned.to_seq, pruned.newest, pruned.entry_seq
+    )
+}
+
 async fn each_row(mut lines: Lines, mut each: impl FnMut(&RowLine<'_>) -> anyhow::Result<()>) -> anyhow::Result<Read> {
     let mut violations = 0;
     while let Some(line) = lines.next().await? {
@@ -220,7 +241,7 @@ async fn each_row(mut lines: Lines, mut each: impl FnMut(&RowLine<'_>) -> anyhow
             return Ok(Read { summary, violations });
         }
         let row: RowLine<'_> = serde_json::from_slice(&line)?;
-        violations += u64::from(row.integrity != Integrity::Ok);
+        violations += u64::from(is_bad(row.integrity));
         each(&row)?;
     }
     Err(anyhow!("the answer broke off before its end; what was shown is not complete"))
@@ -234,10 +255,14 @@ async fn collect(lines: Lines, rows: &mut Vec<Bytes>) -> anyhow::Result<Read> {
             return Ok(Read { summary, violations });
         }
         let row: RowLine<'_> = serde_json::from_slice(&line)?;
-        violations += u64::from(row.integrity != Integrity::Ok);
+        violations += u64::from(is_bad(row.integrity));
         rows.push(line);
     }
     Err(anyhow!("the answer broke off before its end"))
+}
+
+fn is_bad(integrity: Integrity) -> bool {
+    !matches!(integrity, Integrity::Ok | Integrity::Erased)
 }
 
 fn final_line(line: &[u8]) -> Option<Summary> {
@@ -254,7 +279,7 @@ async fn print_json(mut lines: Lines) -> anyhow::Result<Exit> {
             out.flush()?;
             return Ok(Read { summary, violations }.exit());
         }
-        violations += u64::from(serde_json::from_slice::<RowLine<'_>>(&line)?.integrity != Integrity::Ok);
+        violations += u64::from(is_bad(serde_json::from_slice::<RowLine<'_>>(&line)?.integrity));
     }
     out.flush()?;
     Err(anyhow!("the answer broke off before its end; what was written is not complete"))

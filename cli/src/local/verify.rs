@@ -6,7 +6,7 @@ use anyhow::{anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use piperoll_node::config::NodeConfig;
 use piperoll_node::store::LogDir;
-use piperoll_shared::api::node::{NodeStatus, VerifyLine};
+use piperoll_shared::api::node::{NodeStatus, RetentionStatus, VerifyLine};
 use piperoll_shared::log::terminal::escape;
 
 use super::place::{Place, open};
@@ -29,6 +29,11 @@ pub(super) async fn run(args: &PlaceArgs, output: OutputArgs) -> anyhow::Result<
                 bar.set_length(of);
                 bar.set_position(checked);
             }
+            VerifyLine::Erased { seq, entry_seq, reason } => {
+                if !output.json {
+                    bar.suspend(|| println!("row {seq}: erased under entry {entry_seq}: {}", escape(&reason)));
+                }
+            }
             VerifyLine::Finding(finding) => {
                 if !output.json {
                     let row = finding.seq.map_or_else(|| "log".to_owned(), |seq| format!("row {seq}"));
@@ -50,12 +55,18 @@ pub(super) async fn run(args: &PlaceArgs, output: OutputArgs) -> anyhow::Result<
                     (Some(first), Some(last)) => format!("rows {first} to {last}"),
                     _ => "no rows".to_owned(),
                 };
-                let head = format!(
+                let mut head = format!(
                     "{} generation {}: {} checked, {range}",
                     summary.node_id,
                     summary.generation,
                     group_digits(summary.rows)
                 );
+                if let Some(to) = summary.pruned {
+                    head.push_str(&format!(", those below {to} pruned and their root as it was"));
+                }
+                if summary.erased > 0 {
+                    head.push_str(&format!(", {} erased", group_digits(summary.erased)));
+                }
                 if summary.findings == 0 {
                     anstream::eprintln!(
                         "{head}: {}all signatures fit, no gap, the tree and its checkpoints fit{}",
@@ -119,6 +130,17 @@ fn print_status(status: &NodeStatus) {
     put("daemon", format!("running since {}, version {}", status.started_at, status.version));
     put("head", number(status.head_seq));
     put("oldest", number(status.oldest_seq));
+    if let Some(pruned) = &status.pruned {
+        put(
+            "pruned",
+            format!(
+                "rows below {}, up to {}, under entry {}",
+                group_digits(pruned.to_seq),
+                pruned.newest,
+                pruned.entry_seq
+            ),
+        );
+    }
     put("last entry", status.last_timestamp.map_or("-".to_owned(), |t| t.to_string()));
     put(
         "database",
@@ -128,9 +150,31 @@ fn print_status(status: &NodeStatus) {
             group_digits(status.disk_free_bytes)
         ),
     );
+    if let Some(retention) = &status.retention {
+        put("retention", retention_words(retention));
+        if let Some(problem) = &retention.problem {
+            put("", format!("PROBLEM: {problem}"));
+        }
+    }
     put("certificate", status.certificate_not_after.map_or("-".to_owned(), |t| format!("ends {t}")));
     put("appends", status.write_fault.clone().map_or("accepted".to_owned(), |fault| format!("REFUSED: {fault}")));
     put("file", status.read_fault.clone().map_or("as expected".to_owned(), |fault| format!("NOT TRUSTED: {fault}")));
+}
+
+fn retention_words(retention: &RetentionStatus) -> String {
+    let keep = retention.keep_days.map_or("for ever".to_owned(), |days| format!("{days} days"));
+    let mut words = format!("rows stay {keep}");
+    if let Some(size_max) = retention.size_max {
+        let used = group_digits(retention.used_bytes);
+        words.push_str(&format!(", {used} of at most {} bytes used", group_digits(size_max)));
+    }
+    if !retention.holds.is_empty() {
+        words.push_str(&format!(", held by {}", retention.holds.join(", ")));
+    }
+    if retention.rows_left > 0 {
+        words.push_str(&format!("; {}, {} rows left to drop", retention.doing, group_digits(retention.rows_left)));
+    }
+    words
 }
 
 fn directory_status(config: &NodeConfig) -> anyhow::Result<Exit> {

@@ -48,6 +48,10 @@ pub(crate) async fn verify(args: RemoteVerifyArgs) -> anyhow::Result<Exit> {
             let row: RowLine<'_> = serde_json::from_slice(&line)?;
             let place = row.found_at.as_ref().map_or("?".to_owned(), |p| format!("{}/{}", p.node_id, p.seq));
             let reason = row.reason.as_deref().unwrap_or("");
+            if row.erased.is_some() {
+                bar.suspend(|| println!("{}: {}", escape(&place), escape(reason)));
+                continue;
+            }
             bar.suspend(|| {
                 anstream::println!("{}VIOLATION{} {}: {}", paint::RED, paint::PLAIN, escape(&place), escape(reason))
             });

@@ -23,9 +23,13 @@ pub(crate) fn detail(line: &RowLine<'_>) -> String {
                 put(&name, &text);
             }
         }
+        None if line.erased.is_some() => {}
         None => put("raw bytes", line.entry.get()),
     }
-    put("signature", &line.signature);
+    match &line.erased {
+        Some(gone) => put("timestamp", &gone.timestamp.to_text()),
+        None => put("signature", &line.signature),
+    }
     out.push_str(&format!("{:>14}  {colour}{}{}", "integrity", integrity_word(line), paint::PLAIN));
     if let Some(reason) = &line.reason {
         out.push_str(&format!(": {}", escape(reason)));

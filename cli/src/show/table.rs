@@ -88,13 +88,15 @@ fn cells(line: &RowLine<'_>) -> [String; 8] {
         (Some(real), Some(user)) => format!("{} as {}", escape(real), escape(user)),
         (_, user) => text(user),
     };
-    let time = view.timestamp.trim_end_matches('Z').replace('T', " ");
+    let gone = line.erased.as_ref();
+    let time = gone.map_or_else(|| view.timestamp.to_string(), |gone| gone.timestamp.to_text());
+    let time = time.trim_end_matches('Z').replace('T', " ");
     [
         if time.is_empty() { "?".to_owned() } else { escape(&time).into_owned() },
         format!("{}/{seq}", escape(&node)),
         who,
         text(view.action.as_deref()),
-        what(&view),
+        gone.map_or_else(|| what(&view), |gone| escape(&gone.words()).into_owned()),
         text(view.ip_address.as_deref()),
         match view.outcome.as_deref() {
             Some("success") => "ok".to_owned(),

@@ -5,7 +5,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use piperoll_shared::api::problem::Problem;
 
-use crate::store::{AppendError, CheckpointFault, ReadError};
+use crate::store::{AppendError, CheckpointFault, ReadError, TreeError, UpkeepError};
 
 /// An answer that is an error.
 pub(crate) struct ApiError(pub(crate) Problem);
@@ -45,6 +45,18 @@ impl From<AppendError> for ApiError {
     }
 }
 
+impl From<UpkeepError> for ApiError {
+    fn from(error: UpkeepError) -> Self {
+        let words = error.to_string();
+        match error {
+            UpkeepError::Refused(_) => Self::new(409, "refused", words),
+            UpkeepError::NotFound(_) => Self::new(404, "not_found", words),
+            UpkeepError::Log(error) => error.into(),
+            UpkeepError::Read(_) => Self::new(500, "unreadable", words),
+        }
+    }
+}
+
 impl From<CheckpointFault> for ApiError {
     fn from(error: CheckpointFault) -> Self {
         let (status, code) = match error {
@@ -60,6 +72,7 @@ impl From<ReadError> for ApiError {
     fn from(error: ReadError) -> Self {
         let (status, code) = match error {
             ReadError::Sqlite(_) => (500, "unreadable"),
+            ReadError::Tree(TreeError::Pruned(_)) => (410, "pruned"),
             ReadError::Tree(_) => (500, "unreadable_tree"),
             ReadError::Generation { .. } => (409, "other_generation"),
             ReadError::Filter(_) => (400, "bad_filter"),

@@ -5,6 +5,7 @@ mod error;
 mod peer;
 mod socket;
 mod stream;
+mod upkeep;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::NodeConfig;
 use crate::metrics::Metrics;
+use crate::retention::Retention;
 use crate::store::{ReadError, Store};
 
 pub(crate) use peer::peer_routes;
@@ -36,14 +38,17 @@ pub(crate) struct App {
     started_at: Timestamp,
     metrics: Metrics,
     batch_room: Arc<Semaphore>,
+    retention: Retention,
 }
 
 impl App {
     pub(crate) fn new(store: Store, clock: Arc<dyn Clock>, tls: Arc<TlsStore>, config: &NodeConfig) -> Self {
         let mut readers = config.socket.readers.clone();
         readers.extend([0, nix::unistd::geteuid().as_raw()]);
+        let retention = Retention::new(store.clone(), Arc::clone(&clock), config.retention);
         Self {
             store,
+            retention,
             tls,
             cluster: config.cluster.clone(),
             node_id: config.node_id.clone(),
@@ -55,11 +60,18 @@ impl App {
         }
     }
 
+    pub(crate) fn retention(&self) -> Retention {
+        self.retention.clone()
+    }
+
     async fn status(&self) -> Result<NodeStatus, ReadError> {
         self.store.check_file().await;
         let extent = self.store.extent().await?;
         let health = self.store.health();
         let database = self.store.dir().database();
+        // A floor or a hold that cannot be read is a finding of `verify`; status is about everything else too.
+        let floor = self.store.floor().await.ok().flatten();
+        let retention = self.retention.status().await.ok();
         Ok(NodeStatus {
             cluster: self.cluster.clone(),
             node_id: self.node_id.clone(),
@@ -80,6 +92,8 @@ impl App {
             disk_free_bytes: crate::disk_free(self.store.dir().path()),
             signed_size: health.signed_size(),
             witnessed_size: health.witnessed_size(),
+            pruned: floor.map(|floor| floor.rows()),
+            retention,
             certificate_not_after: Some(self.tls.current().not_after),
         })
     }

@@ -16,6 +16,7 @@ use super::App;
 use super::append::append;
 use super::error::ApiError;
 use super::stream::{Form, check_body, scan_body};
+use super::upkeep;
 
 /// Routes of the local socket.
 pub(crate) fn socket_routes(app: &Arc<App>) -> Router {
@@ -30,6 +31,7 @@ pub(crate) fn socket_routes(app: &Arc<App>) -> Router {
         .route(socket_path::HEALTHZ, get(healthz))
         .route(socket_path::METRICS, get(metrics))
         .merge(readers_only)
+        .merge(upkeep::routes(app))
         .with_state(Arc::clone(app))
 }
 

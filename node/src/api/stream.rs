@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::App;
 use super::error::ApiError;
-use crate::store::{Batch, Check, ReadError, Scan, StoredRow};
+use crate::store::{Batch, Check, ErasedUnder, ReadError, Scan, StoredRow};
 
 /// How rows are written for one kind of reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,7 @@ pub(super) async fn scan_body(app: &Arc<App>, request: ScanRequest, form: Form) 
         generation: app.store.generation(),
         head_seq: health.head(),
         oldest_seq: extent.oldest_seq,
+        pruned: scan.floor().map(crate::store::Floor::rows),
         fault: health.read_fault(),
     };
     let app = Arc::clone(app);
@@ -90,7 +91,10 @@ fn write_batch(app: &App, form: Form, scan: &Scan, batch: &Batch, out: &mut Vec<
     match form {
         Form::Frames => {
             for row in &batch.rows {
-                frame::write_entry(out, &entry_parts(row));
+                match &row.erased {
+                    None => frame::write_entry(out, &entry_parts(row)),
+                    Some(erased) => frame::write_erased(out, row.seq, &statement_parts(row, erased)),
+                }
             }
             if let Some(proof) = &batch.proof {
                 frame::write_proof(out, proof);
@@ -122,7 +126,7 @@ fn write_batch(app: &App, form: Form, scan: &Scan, batch: &Batch, out: &mut Vec<
                 let last = json!({ "final": {
                     "node_id": app.node_id, "generation": app.store.generation(), "rows": scan.sent(),
                     "scanned": scan.scanned(), "more": scan.limit_reached(), "faults": scan.faults(),
-                    "fault": app.store.health().read_fault(),
+                    "fault": app.store.health().read_fault(), "pruned": scan.reaches_pruned(),
                 }});
                 out.extend_from_slice(last.to_string().as_bytes());
                 out.push(b'\n');
@@ -136,7 +140,16 @@ fn entry_parts(row: &StoredRow) -> frame::EntryParts<'_> {
     frame::EntryParts { seq: *seq, place: *place, timestamp: *timestamp, epoch: *epoch, mac, body }
 }
 
+/// The entry that emptied a row, at the place of that row.
+fn statement_parts<'a>(row: &StoredRow, erased: &'a ErasedUnder) -> frame::EntryParts<'a> {
+    let ErasedUnder { entry_seq, timestamp, epoch, mac, body, .. } = erased;
+    frame::EntryParts { seq: *entry_seq, place: row.place, timestamp: *timestamp, epoch: *epoch, mac, body }
+}
+
 fn local_row<'a>(node_id: &str, row: &'a StoredRow) -> Row<'a> {
+    if let Some(erased) = &row.erased {
+        return Row::erased(node_id, &erased.statement, erased.entry_seq, false);
+    }
     Row {
         body: row.body.as_slice().into(),
         mac: row.mac.as_slice().into(),
@@ -146,6 +159,7 @@ fn local_row<'a>(node_id: &str, row: &'a StoredRow) -> Row<'a> {
         reason: row.checked.reason.map(Into::into),
         found_at: (row.checked.integrity != Integrity::Ok)
             .then(|| FoundAt { node_id: node_id.to_owned(), seq: row.seq }),
+        erased: None,
     }
 }
 

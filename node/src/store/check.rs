@@ -1,15 +1,20 @@
 //! The full check of a log: every mac, every gap, everything derived, the schema, and SQLite's own check.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use piperoll_shared::api::node::{Finding, FindingKind, VerifyLine, VerifySummary};
 use piperoll_shared::log::entry::Prefix;
 use piperoll_shared::log::ids::{Generation, NodeId};
 use piperoll_shared::log::note::KeyKind;
+use piperoll_shared::log::statement::Statement;
 use piperoll_shared::log::tree::{Hash, leaf_hash};
 use piperoll_shared::log::verify::{Integrity, RowChecker, SequenceWalk};
 use rusqlite::{Connection, OptionalExtension as _};
 
+use super::erase;
+use super::floor::{Floor, floor, statement_at};
+use super::hold;
 use super::rows::{SEQ_MAX, StoredRow, read_unchecked};
 use super::tree_check::TreeCheck;
 use super::{Health, LogKeys, schema};
@@ -39,6 +44,11 @@ pub struct Check {
     health: Option<Arc<Health>>,
     /// Sound rows whose id the index of ids does not lead back to.
     ids_missing: u64,
+    /// Rows emptied under an entry that says so.
+    erased: u64,
+    floor: Option<Floor>,
+    /// Holds that the entries met so far set and did not release.
+    held: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +80,9 @@ impl Check {
             fault: None,
             health: None,
             ids_missing: 0,
+            erased: 0,
+            floor: None,
+            held: BTreeMap::new(),
         }
     }
 
@@ -109,7 +122,16 @@ impl Check {
                 for difference in schema::differences(conn)? {
                     self.find(&mut lines, None, FindingKind::Schema, difference);
                 }
-                for fault in self.tree.begin(conn)? {
+                match floor(conn, &mut self.checker)? {
+                    Ok(floor) => self.floor = floor,
+                    Err(words) => self.find(&mut lines, None, FindingKind::Derived, words),
+                }
+                let pruned = self.floor.as_ref().map(|floor| floor.pruned.clone());
+                if let Some(pruned) = &pruned {
+                    self.next = pruned.to_seq;
+                    self.walk = SequenceWalk::going_on(pruned.to_seq, pruned.era, pruned.last_timestamp);
+                }
+                for fault in self.tree.begin(conn, pruned.as_ref())? {
                     self.find(&mut lines, None, FindingKind::Checkpoint, fault);
                 }
                 self.stage = if self.head.is_some() { Stage::Rows } else { Stage::File };
@@ -118,6 +140,7 @@ impl Check {
             Stage::File => {
                 self.stray_rows(conn, &mut lines)?;
                 self.leftover_ids(conn, &mut lines)?;
+                self.statements(conn, &mut lines)?;
                 for fault in self.tree.end(conn)? {
                     self.find(&mut lines, None, FindingKind::Checkpoint, fault);
                 }
@@ -129,6 +152,8 @@ impl Check {
                     rows: self.rows,
                     first_seq: self.first_seq,
                     last_seq: self.last_seq,
+                    erased: self.erased,
+                    pruned: self.floor.as_ref().map(|floor| floor.pruned.to_seq),
                     findings: self.findings,
                     listed: self.listed,
                 }));
@@ -159,6 +184,9 @@ impl Check {
         }
         drop(rows);
         let leaves = hash_both(&mut stored, &mut self.checker);
+        for row in &mut stored {
+            erase::recognise(conn, &mut self.checker, row)?;
+        }
         // In the order of the rows, which is nearly that of the index: ids grow with time.
         let mut ids: Vec<([u8; 16], u64)> = Vec::new();
         let count = stored.len() as u64;
@@ -167,7 +195,13 @@ impl Check {
             self.first_seq.get_or_insert(row.seq);
             self.last_seq = Some(row.seq);
             self.next = row.seq + 1;
-            let sound = row.checked.integrity == Integrity::Ok;
+            let leaf = row.erased.as_ref().map_or(leaf, |erased| erased.statement.leaf);
+            let sound = row.is_sound();
+            if let Some(erased) = &row.erased {
+                self.erased += 1;
+                let (entry_seq, reason) = (erased.entry_seq, erased.statement.reason.clone());
+                lines.push(VerifyLine::Erased { seq: row.seq, entry_seq, reason });
+            }
             if let Some(reason) = row.checked.reason {
                 let kind = if row.checked.integrity == Integrity::UnknownKey {
                     FindingKind::UnknownKey
@@ -182,6 +216,7 @@ impl Check {
             for fault in self.tree.row(row.seq, leaf) {
                 found.push((None, FindingKind::Checkpoint, fault));
             }
+            self.note_hold(row);
             if sound && let Some(prefix) = Prefix::parse(&row.body) {
                 ids.push((*prefix.id.as_bytes(), row.seq));
             }
@@ -203,6 +238,55 @@ impl Check {
             self.stage = Stage::File;
         }
         Ok(())
+    }
+
+    fn note_hold(&mut self, row: &StoredRow) {
+        match Statement::read(&row.body).filter(|_| row.checked.integrity == Integrity::Ok) {
+            Some(Statement::HoldAdded(hold)) => {
+                self.held.insert(hold.name, row.seq);
+            }
+            Some(Statement::HoldReleased(release)) => {
+                self.held.remove(&release.name);
+            }
+            _ => {}
+        }
+    }
+
+    /// The tables that lead to statements, against the statements.
+    fn statements(&mut self, conn: &Connection, lines: &mut Vec<VerifyLine>) -> rusqlite::Result<()> {
+        let first = self.floor.as_ref().map_or(0, |floor| floor.pruned.to_seq);
+        for (seq, fault) in erase::strays(conn, &mut self.checker, first)? {
+            self.find(lines, Some(seq), FindingKind::Derived, fault);
+        }
+        let held = match hold::holds(conn, &mut self.checker)? {
+            Ok(held) => held,
+            Err(words) => {
+                self.find(lines, None, FindingKind::Derived, words);
+                return Ok(());
+            }
+        };
+        let since = self.released_since(conn)?;
+        for (name, seq) in std::mem::take(&mut self.held) {
+            if !since.contains(&name) && !held.iter().any(|known| known.hold.name == name && known.entry_seq == seq) {
+                let words = format!("the hold {name:?} was set and never released, and does not count");
+                self.find(lines, Some(seq), FindingKind::Derived, words);
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds that were released by rows behind those of this check.
+    fn released_since(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
+        let mut statement =
+            conn.prepare("SELECT seq FROM entries WHERE seq > ?1 AND body LIKE '%log.hold_released%'")?;
+        let places: Vec<i64> = statement.query_map([self.head], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        let mut names = Vec::new();
+        for seq in places {
+            if let Some(Statement::HoldReleased(release)) = statement_at(conn, &mut self.checker, seq.unsigned_abs())? {
+                names.push(release.name);
+            }
+        }
+        Ok(names)
     }
 
     fn check_id(
@@ -269,8 +353,8 @@ impl Check {
         let Some(head) = self.head else { return Ok(()) };
         let (orphans, indexed): (u64, u64) = conn.query_row(
             "SELECT coalesce(sum(entries.seq IS NULL), 0), coalesce(sum(entries.seq <= ?1), 0)
-             FROM ids LEFT JOIN entries ON entries.seq = ids.seq",
-            [head],
+             FROM ids LEFT JOIN entries ON entries.seq = ids.seq WHERE ids.seq >= ?2",
+            [head, self.floor.as_ref().map_or(0, |floor| floor.pruned.to_seq)],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
         if orphans > 0 {

@@ -1,9 +1,22 @@
 //! The log without a daemon: read straight from its directory, or appended to for a moment.
 
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::{BufWriter, Seek as _, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use piperoll_shared::api::node::{ScanRequest, VerifyLine};
+use piperoll_shared::log::bundle::{
+    ARCHIVE, ArchiveHead, checkpoint_name, entries_name, member_header, member_padding, proof_name, write_end,
+    write_entry, write_erased,
+};
+use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::ids::Generation;
+use piperoll_shared::log::note::Note;
+use piperoll_shared::log::tree::{TreeReader, encode_hash, range_proof, runs_of};
+use piperoll_shared::log::verify::RowChecker;
 use piperoll_shared::net::clock::{Clock, SystemClock};
 use rusqlite::Connection;
 
@@ -12,7 +25,58 @@ use super::rows;
 use super::signer::{self, Kept};
 use super::writer::{Appended, Draft};
 use super::{AppendError, Batch, Check, Extent, LogDir, LogKeys, OpenError, OpenWriter, ReadError, Scan};
+use super::{StoredRow, floor, tree};
 use super::{open_writer, parse_filter, schema};
+
+/// Why rows were not archived.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("no witness has cosigned a checkpoint of this log yet, so nothing could prove the archive")]
+    Unwitnessed,
+    #[error("the cosigned checkpoint cannot be read: {0}")]
+    Note(String),
+    #[error("row {0} is missing or fails verification; run `piperoll node verify`")]
+    Unsound(u64),
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+}
+
+enum RowsFault {
+    Unsound(u64),
+    Sqlite(rusqlite::Error),
+    Io(std::io::Error),
+}
+
+impl RowsFault {
+    fn at(self, path: &Path) -> ArchiveError {
+        match self {
+            Self::Unsound(seq) => ArchiveError::Unsound(seq),
+            Self::Sqlite(error) => ReadError::from(error).into(),
+            Self::Io(source) => ArchiveError::Io { path: path.to_owned(), source },
+        }
+    }
+}
+
+impl From<rusqlite::Error> for RowsFault {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl From<std::io::Error> for RowsFault {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+fn write_member(out: &mut impl Write, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let header = member_header(name, bytes.len() as u64);
+    out.write_all(&header.ok_or_else(|| std::io::Error::other(format!("{name:?} is too long a name")))?)?;
+    out.write_all(bytes)?;
+    out.write_all(member_padding(bytes.len() as u64))
+}
 
 /// A log read straight from its directory, without a daemon.
 pub struct DirectLog {
@@ -57,6 +121,75 @@ impl DirectLog {
     /// A note as it was kept last, whoever signed it.
     pub fn kept_note(&self, kept: Kept) -> Result<Option<String>, ReadError> {
         Ok(signer::kept(&self.conn, kept)?)
+    }
+
+    /// Writes the rows `from..to` and what proves them to a file, for whoever needs them after a prune. They stand under
+    /// the newest checkpoint that a witness cosigned. The file is synced.
+    pub fn archive(&self, path: &Path, from: u64, to: u64) -> Result<(), ArchiveError> {
+        let keep = |kept| signer::kept(&self.conn, kept).map_err(ReadError::from);
+        let note = keep(Kept::Witnessed)?.ok_or(ArchiveError::Unwitnessed)?;
+        let text = Note::parse(&note).map_err(|e| ArchiveError::Note(e.to_string()))?;
+        let size = Checkpoint::parse(text.text()).map_err(|e| ArchiveError::Note(e.to_string()))?.size;
+        let (ring, node_id) = (&self.keys.ring, self.keys.ring.node_id());
+        let (cluster, generation) = (ring.cluster().clone(), self.generation.to_string());
+        let head = ArchiveHead { cluster, node_id: node_id.clone(), generation, from_seq: from, to_seq: to };
+        let io = |source| ArchiveError::Io { path: path.to_owned(), source };
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut entries = tempfile::tempfile_in(dir).map_err(io)?;
+        let statements = self.write_rows(from, to, &mut entries).map_err(|e| e.at(path))?;
+        let runs = runs_of((from..to).chain(statements)).unwrap_or_default();
+        let mut tree = TreeReader::new(tree::StoredTiles(&self.conn), size);
+        let hashes = range_proof(&mut tree, &runs, size).map_err(ReadError::from)?;
+        let proof: String = hashes.iter().map(|hash| encode_hash(hash) + "\n").collect();
+        let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path).map_err(io)?;
+        let mut out = BufWriter::new(file);
+        let written = (|| {
+            let id = node_id.as_str();
+            write_member(&mut out, ARCHIVE, head.to_text().as_bytes())?;
+            write_member(&mut out, &checkpoint_name(id), note.as_bytes())?;
+            let bytes = entries.seek(SeekFrom::End(0))?;
+            entries.seek(SeekFrom::Start(0))?;
+            out.write_all(&member_header(&entries_name(id), bytes).unwrap_or([0; 512]))?;
+            std::io::copy(&mut entries, &mut out)?;
+            out.write_all(member_padding(bytes))?;
+            write_member(&mut out, &proof_name(id), proof.as_bytes())?;
+            let mut end = Vec::new();
+            write_end(&mut end);
+            out.write_all(&end)?;
+            out.flush()?;
+            out.get_ref().sync_all()
+        })();
+        written.map_err(io)
+    }
+
+    /// Writes the rows, and behind them the entries that say which of them were erased; returns the places of those.
+    fn write_rows(&self, from: u64, to: u64, file: &mut std::fs::File) -> Result<Vec<u64>, RowsFault> {
+        let mut checker = RowChecker::new(self.keys.ring.clone(), self.generation);
+        let mut out = BufWriter::new(file);
+        let mut bytes = Vec::new();
+        let mut statements = BTreeMap::new();
+        for seq in from..to {
+            let row = floor::row_at(&self.conn, &mut checker, seq)?.filter(StoredRow::is_sound);
+            let row = row.ok_or(RowsFault::Unsound(seq))?;
+            bytes.clear();
+            match &row.erased {
+                None => write_entry(&mut bytes, &row.body, &row.mac),
+                Some(erased) => {
+                    write_erased(&mut bytes, seq, &erased.body, &erased.mac);
+                    if erased.entry_seq >= to {
+                        statements.insert(erased.entry_seq, (erased.body.clone(), erased.mac.clone()));
+                    }
+                }
+            }
+            out.write_all(&bytes)?;
+        }
+        for (body, mac) in statements.values() {
+            bytes.clear();
+            write_entry(&mut bytes, body, mac);
+            out.write_all(&bytes)?;
+        }
+        out.flush()?;
+        Ok(statements.into_keys().collect())
     }
 
     /// What is wrong with the schema, in words.

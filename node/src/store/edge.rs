@@ -6,6 +6,7 @@ use piperoll_shared::log::tree::TreeBuilder;
 use piperoll_shared::log::verify::{Integrity, RowChecker};
 use piperoll_shared::log::view::EntryView;
 
+use super::floor::floor;
 use super::rows::{SEQ_MAX, StoredRow, read_row};
 use super::signer::Signer;
 use super::transaction::End;
@@ -39,7 +40,9 @@ impl Writer {
         let signer = Signer::open(&self.conn, &self.dir, key).map_err(|e| e.to_string())?;
         let size = self.end.next_seq;
         signer.check(&self.conn, size).map_err(words)??;
-        tree::check_last_tile(&self.conn, size).map_err(words)??;
+        let floor = floor(&self.conn, &mut self.checker()).map_err(|e| e.to_string())??;
+        let first = floor.map_or(0, |floor| floor.pruned.to_seq);
+        tree::check_last_tile(&self.conn, first, size).map_err(words)??;
         Ok((tree::resume(&self.conn, size).map_err(words)?, signer))
     }
 

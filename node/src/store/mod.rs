@@ -3,10 +3,14 @@
 mod check;
 mod direct;
 mod edge;
+mod erase;
 mod error;
+mod floor;
 mod health;
+mod hold;
 mod open;
 mod prove;
+mod prune;
 mod readers;
 mod rows;
 mod scan;
@@ -16,6 +20,7 @@ mod signer;
 mod transaction;
 mod tree;
 mod tree_check;
+mod upkeep;
 mod writer;
 
 use std::ops::Range;
@@ -34,14 +39,19 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
 pub use check::Check;
-pub use direct::{DirectLog, append_directly};
+pub use direct::{ArchiveError, DirectLog, append_directly};
+pub use erase::ErasedUnder;
 pub use error::{AppendError, OpenError, ReadError};
+pub use floor::Floor;
 pub use health::Health;
+pub use hold::HeldUnder;
 pub use open::LogDir;
+pub use prune::PruneWish;
 pub use rows::{Extent, StoredRow};
 pub use scan::{Batch, Scan};
 pub use signer::{CheckpointFault, Kept, SignedCheckpoint};
 pub use tree::TreeError;
+pub use upkeep::{DirectUpkeep, UpkeepError};
 pub use writer::{Appended, Draft, parse_draft};
 
 use readers::Readers;

@@ -6,10 +6,11 @@ use std::ops::Range;
 use piperoll_shared::log::tree::{
     Hash, RangeProof, TileMemory, TreeReader, cover_hashes, left_out, range_proof, runs_of,
 };
-use piperoll_shared::log::verify::{Integrity, RowChecker};
+use piperoll_shared::log::verify::RowChecker;
 use rusqlite::Connection;
 
-use super::rows::{StoredRow, read_row};
+use super::floor::row_at;
+use super::rows::StoredRow;
 use super::tree::{StoredTiles, TreeError};
 
 /// Rows proven together. A proof can have two hashes per level of the tree for each.
@@ -32,7 +33,7 @@ impl Prover {
 
     /// The proof for those of these rows that are sound and under the tree.
     pub(super) fn prove(&mut self, conn: &Connection, rows: &[StoredRow]) -> Result<RangeProof, TreeError> {
-        let sound = rows.iter().filter(|row| row.checked.integrity == Integrity::Ok && row.seq < self.size);
+        let sound = rows.iter().filter(|row| row.is_sound() && row.seq < self.size);
         let mut places: Vec<u64> = sound.map(|row| row.seq).collect();
         places.sort_unstable();
         places.dedup();
@@ -105,23 +106,22 @@ impl EraPart {
     }
 }
 
-/// Reads the border rows of all eras.
+/// Reads the border rows of all eras, and the entry that says where the log begins.
 pub(super) fn border_rows(
     conn: &Connection,
     parts: &[EraPart],
+    statement: Option<u64>,
     size: u64,
     checker: &mut RowChecker,
 ) -> rusqlite::Result<Vec<StoredRow>> {
     let mut places: Vec<u64> = parts.iter().flat_map(|part| part.borders(size)).collect();
+    let given = |seq: &u64| parts.iter().any(|part| part.given.contains(seq));
+    places.extend(statement.filter(|seq| *seq < size && !given(seq)));
     places.sort_unstable();
     places.dedup();
-    let mut statement = conn.prepare_cached("SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq = ?1")?;
     let mut found = Vec::new();
     for seq in places {
-        let mut rows = statement.query([seq])?;
-        if let Some(row) = rows.next()? {
-            found.push(read_row(row, checker)?);
-        }
+        found.extend(row_at(conn, checker, seq)?);
     }
     Ok(found)
 }

@@ -3,9 +3,12 @@
 use piperoll_shared::log::limits::BODY_AND_MAC_BYTES_MAX;
 use piperoll_shared::log::order::Position;
 use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::tree::{Hash, leaf_hash};
 use piperoll_shared::log::verify::{Checked, Claim, Integrity, RowChecker};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _};
+
+use super::erase::ErasedUnder;
 
 /// No log gets there; a row above it was planted, and is found by a full check.
 pub(super) const SEQ_MAX: u64 = 1 << 62;
@@ -28,6 +31,8 @@ pub struct StoredRow {
     pub mac: Vec<u8>,
     pub body: Vec<u8>,
     pub checked: Checked,
+    /// The entry that says that this row was emptied.
+    pub erased: Option<Box<ErasedUnder>>,
 }
 
 /// Head and tail of a log at one moment.
@@ -38,10 +43,10 @@ pub struct Extent {
     pub last_timestamp: Option<Timestamp>,
 }
 
-/// The rows that are there, by the table itself.
+/// The rows that are there, by the tables themselves; rows below the floor count as gone.
 pub(super) fn extent(conn: &Connection) -> rusqlite::Result<Extent> {
-    let oldest_seq =
-        conn.query_row("SELECT min(seq) FROM entries WHERE seq BETWEEN 0 AND ?1", [SEQ_MAX], |row| row.get(0))?;
+    let oldest = "SELECT min(seq) FROM entries WHERE seq BETWEEN (SELECT coalesce(max(to_seq), 0) FROM pruned) AND ?1";
+    let oldest_seq = conn.query_row(oldest, [SEQ_MAX], |row| row.get(0))?;
     let newest = "SELECT seq, ts FROM entries WHERE seq BETWEEN 0 AND ?1 ORDER BY seq DESC LIMIT 1";
     let newest = conn.query_row(newest, [SEQ_MAX], |row| Ok((row.get(0)?, integer(row, 1)?))).optional()?;
     let (head_seq, last_timestamp) = match newest {
@@ -60,6 +65,16 @@ impl StoredRow {
             checked.reason = Some(ERA_COLUMN);
         }
         checked
+    }
+
+    /// Its place and time are authentic, and so is what it says, if it still says anything.
+    pub(super) fn is_sound(&self) -> bool {
+        matches!(self.checked.integrity, Integrity::Ok | Integrity::Erased)
+    }
+
+    /// Its hash in the tree.
+    pub(super) fn leaf(&self) -> Hash {
+        self.erased.as_ref().map_or_else(|| leaf_hash(&self.body, &self.mac), |erased| erased.statement.leaf)
     }
 
     pub(super) fn position(&self) -> Position {
@@ -91,7 +106,7 @@ pub(super) fn read_unchecked(row: &rusqlite::Row<'_>) -> rusqlite::Result<Stored
     let (era, epoch) = (number(2)?, number(3)?);
     let (mac, body) = (bytes(4)?, bytes(5)?);
     let checked = Checked { integrity: Integrity::Violation, reason: Some("the row was not checked"), era: None };
-    Ok(StoredRow { seq, timestamp, place: timestamp, era, epoch, mac, body, checked })
+    Ok(StoredRow { seq, timestamp, place: timestamp, era, epoch, mac, body, checked, erased: None })
 }
 
 /// A column that should be a number; `None` when somebody put something else there.

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use piperoll_shared::api::node::ScanRequest;
+use piperoll_shared::api::node::{PrunedRows, ScanRequest};
 use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::order::{Order, Position};
@@ -18,7 +18,9 @@ use piperoll_shared::log::verify::{Integrity, RowChecker, SequenceFault};
 use piperoll_shared::log::view::EntryView;
 use rusqlite::Connection;
 
+use super::erase;
 use super::error::ReadError;
+use super::floor::{Floor, first_seq, floor};
 use super::prove::{EraPart, Prover, ROWS_PER_PROOF, border_rows};
 use super::rows::{ERA_COLUMN, SEQ_MAX, StoredRow, read_row};
 use super::search::{Part, Search};
@@ -56,10 +58,12 @@ pub struct Scan {
     /// Rows at or before this place were delivered already.
     after: Option<Position>,
     range: (Timestamp, Timestamp),
+    from_seq: u64,
     scanned: u64,
     sent: u64,
     faults: Faults,
     prover: Option<Prover>,
+    floor: Option<Floor>,
 }
 
 /// What is wrong with the sequence of rows, in words. Bounded: a log with every second row gone has as many
@@ -111,11 +115,19 @@ impl Scan {
             checker: RowChecker::new(ring, generation),
             after: request.after,
             range: (request.from, request.to),
+            from_seq: request.from_seq.unwrap_or(0),
             scanned: 0,
             sent: 0,
             faults: Faults::default(),
             prover: None,
+            floor: None,
         };
+        let floor = floor(conn, &mut scan.checker)?;
+        match floor {
+            Ok(floor) => scan.floor = floor,
+            Err(words) => scan.faults.note(|| words),
+        }
+        let first = first_seq(scan.floor.as_ref());
         scan.prover = match request.prove {
             Some(size) if size > newest.map_or(0, |newest| newest + 1) => {
                 scan.faults.note(|| format!("{size} rows were witnessed, and this log has fewer"));
@@ -125,7 +137,7 @@ impl Scan {
         };
         if let Some(head) = head {
             let mut search = Search { conn, checker: &mut scan.checker };
-            for (from, to) in search.eras(head.min(SEQ_MAX) + 1)? {
+            for (from, to) in search.eras(first, head.min(SEQ_MAX) + 1)? {
                 let from = from.max(request.from_seq.unwrap_or(0));
                 if from >= to {
                     continue;
@@ -145,6 +157,19 @@ impl Scan {
 
     pub fn sent(&self) -> u64 {
         self.sent
+    }
+
+    /// Where the log begins, when rows were pruned.
+    pub fn floor(&self) -> Option<&Floor> {
+        self.floor.as_ref()
+    }
+
+    /// The same, when the range that was asked for reaches back to pruned rows.
+    pub fn reaches_pruned(&self) -> Option<PrunedRows> {
+        self.floor
+            .as_ref()
+            .map(Floor::rows)
+            .filter(|pruned| self.range.0 <= pruned.newest && self.from_seq < pruned.to_seq)
     }
 
     pub fn limit_reached(&self) -> bool {
@@ -182,7 +207,7 @@ impl Scan {
                 continue;
             }
             let (from, to) = self.range;
-            if row.checked.integrity == Integrity::Ok && !(from..to).contains(&row.timestamp) {
+            if row.is_sound() && !(from..to).contains(&row.timestamp) {
                 // A search that met too many unsound rows reads more than the range, and this row of it is known
                 // not to belong there.
                 continue;
@@ -218,7 +243,8 @@ impl Scan {
         batch.proof = Some(prover.prove(conn, &batch.rows)?);
         if batch.done && self.filter.is_empty() {
             let parts: Vec<EraPart> = self.runs.iter().map(|run| run.read(self.order)).collect();
-            batch.borders = border_rows(conn, &parts, prover.size(), &mut self.checker)?;
+            let statement = self.floor.as_ref().map(|floor| floor.entry_seq);
+            batch.borders = border_rows(conn, &parts, statement, prover.size(), &mut self.checker)?;
             batch.borders_proof = Some(prover.prove(conn, &batch.borders)?);
         }
         Ok(())
@@ -267,10 +293,11 @@ impl Scan {
         let mut exhausted = true;
         while let Some(row) = rows.next()? {
             let mut stored = read_row(row, &mut self.checker)?;
+            erase::recognise(conn, &mut self.checker, &mut stored)?;
             bytes += stored.body.len();
             count += 1;
             let seq = stored.seq;
-            if stored.checked.integrity == Integrity::Ok {
+            if stored.is_sound() {
                 run.carry = stored.timestamp;
                 stored.place = stored.timestamp;
             } else {

@@ -7,11 +7,28 @@ pub(super) const SCHEMA_VERSION: i64 = 1;
 /// `PRAGMA application_id`: "PRoL", so that `file` and people can tell whose database this is.
 pub(super) const APPLICATION_ID: i64 = 0x5052_6f4c;
 
+/// Where a log begins, for the triggers: what lies below was stated as pruned.
+macro_rules! floor {
+    () => {
+        "(SELECT coalesce(max(to_seq), 0) FROM pruned)"
+    };
+}
+/// A trigger that refuses a change, always or under a condition.
+macro_rules! refuse {
+    ($name:literal, $change:literal, $table:literal) => {
+        ("trigger", $name, concat!("CREATE TRIGGER ", $name, " BEFORE ", $change, " ON ", $table, " BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"))
+    };
+    ($name:literal, $change:literal, $table:literal, unless $($allowed:expr),+) => {
+        ("trigger", $name, concat!("CREATE TRIGGER ", $name, " BEFORE ", $change, " ON ", $table, " WHEN NOT (", $($allowed),+, ") BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"))
+    };
+}
+
 /// Name, kind and text of everything in the schema. `entries.ts`, `entries.era` and `ids` are derived from
 /// the bodies and can be rebuilt, and so are `tiles` from bodies and macs; `checkpoints` holds the newest signed note and
-/// the newest that came back cosigned; `mac` and `body` have no NOT NULL because an erased row is an empty one,
-/// and because a planted NULL has to be readable to be reported.
-const OBJECTS: [(&str, &str, &str); 13] = [
+/// the newest that came back cosigned; `pruned`, `erased`, `epochs` and `holds` are where to find the node's own entries
+/// that say so, and count for nothing without them. `mac` and `body` have no NOT NULL because an erased row is an empty
+/// one, and because a planted NULL has to be readable to be reported.
+const OBJECTS: [(&str, &str, &str); 23] = [
     (
         "table",
         "entries",
@@ -25,46 +42,46 @@ const OBJECTS: [(&str, &str, &str); 13] = [
         "checkpoints",
         "CREATE TABLE checkpoints (kind TEXT PRIMARY KEY, size INTEGER NOT NULL, note TEXT NOT NULL) STRICT, WITHOUT ROWID",
     ),
+    // `finished_seq` is NULL while rows that were stated as pruned may still be there.
     (
-        "trigger",
-        "entries_append_only_delete",
-        "CREATE TRIGGER entries_append_only_delete BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END",
+        "table",
+        "pruned",
+        "CREATE TABLE pruned (to_seq INTEGER PRIMARY KEY, entry_seq INTEGER NOT NULL, finished_seq INTEGER) STRICT",
     ),
     (
-        "trigger",
-        "entries_append_only_update",
-        "CREATE TRIGGER entries_append_only_update BEFORE UPDATE ON entries BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END",
+        "table",
+        "erased",
+        "CREATE TABLE erased (seq INTEGER PRIMARY KEY, entry_seq INTEGER NOT NULL, leaf BLOB NOT NULL) STRICT",
     ),
-    (
-        "trigger",
-        "ids_append_only_delete",
-        "CREATE TRIGGER ids_append_only_delete BEFORE DELETE ON ids BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END",
+    ("table", "epochs", "CREATE TABLE epochs (epoch INTEGER PRIMARY KEY, first_seq INTEGER NOT NULL) STRICT"),
+    ("table", "holds", "CREATE TABLE holds (name TEXT PRIMARY KEY, entry_seq INTEGER NOT NULL) STRICT, WITHOUT ROWID"),
+    refuse!("entries_append_only_delete", "DELETE", "entries", unless "OLD.seq < ", floor!()),
+    refuse!(
+        "entries_append_only_update", "UPDATE", "entries", unless
+        "NEW.body IS NULL AND NEW.mac IS NULL AND NEW.seq = OLD.seq AND NEW.ts = OLD.ts AND NEW.era = OLD.era AND NEW.epoch = OLD.epoch AND OLD.seq IN (SELECT seq FROM erased)"
     ),
-    (
-        "trigger",
-        "ids_append_only_update",
-        "CREATE TRIGGER ids_append_only_update BEFORE UPDATE ON ids BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END",
+    refuse!("ids_append_only_delete", "DELETE", "ids", unless "OLD.seq < ", floor!()),
+    refuse!("ids_append_only_update", "UPDATE", "ids"),
+    refuse!("meta_append_only_delete", "DELETE", "meta"),
+    refuse!("meta_append_only_update", "UPDATE", "meta"),
+    // A tile's rows end where the next one's begin: (index + 1) << 8 * (level + 1).
+    refuse!(
+        "tiles_append_only_delete", "DELETE", "tiles", unless
+        "((OLD.id & 72057594037927935) + 1) << (8 * ((OLD.id >> 56) + 1)) <= ", floor!()
     ),
-    (
-        "trigger",
-        "meta_append_only_delete",
-        "CREATE TRIGGER meta_append_only_delete BEFORE DELETE ON meta BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END",
+    refuse!(
+        "tiles_append_only_update", "UPDATE", "tiles", unless
+        "NEW.id = OLD.id AND NEW.root = OLD.root AND NEW.hashes = x'' AND ((OLD.id & 72057594037927935) + 1) << (8 * ((OLD.id >> 56) + 1)) <= ", floor!()
     ),
-    (
-        "trigger",
-        "meta_append_only_update",
-        "CREATE TRIGGER meta_append_only_update BEFORE UPDATE ON meta BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END",
+    refuse!("pruned_append_only_delete", "DELETE", "pruned"),
+    refuse!(
+        "pruned_append_only_update", "UPDATE", "pruned", unless
+        "NEW.to_seq = OLD.to_seq AND NEW.entry_seq = OLD.entry_seq AND OLD.finished_seq IS NULL AND NEW.finished_seq IS NOT NULL"
     ),
-    (
-        "trigger",
-        "tiles_append_only_delete",
-        "CREATE TRIGGER tiles_append_only_delete BEFORE DELETE ON tiles BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END",
-    ),
-    (
-        "trigger",
-        "tiles_append_only_update",
-        "CREATE TRIGGER tiles_append_only_update BEFORE UPDATE ON tiles BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END",
-    ),
+    refuse!("erased_append_only_delete", "DELETE", "erased", unless "OLD.seq < ", floor!()),
+    refuse!("erased_append_only_update", "UPDATE", "erased"),
+    refuse!("epochs_append_only_delete", "DELETE", "epochs"),
+    refuse!("epochs_append_only_update", "UPDATE", "epochs"),
 ];
 
 /// Makes a new, empty database. `auto_vacuum` must be set before the first table and before WAL.

@@ -1,5 +1,7 @@
 //! Finding places in the log without an index on time, believing signatures only.
 
+use std::ops::Range;
+
 use piperoll_shared::api::node::ScanRequest;
 use piperoll_shared::log::entry::Prefix;
 use piperoll_shared::log::order::{Order, Position};
@@ -35,10 +37,10 @@ pub(super) struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// The seq ranges of the eras below `end`. The first begins at 0, whether that row is there or not.
-    pub(super) fn eras(&mut self, end: u64) -> rusqlite::Result<Vec<(u64, u64)>> {
+    /// The seq ranges of the eras in `first..end`. The first begins at `first`, whether that row is there or not.
+    pub(super) fn eras(&mut self, first: u64, end: u64) -> rusqlite::Result<Vec<(u64, u64)>> {
         let mut ranges = Vec::new();
-        let mut from = 0;
+        let mut from = first;
         while from < end {
             let Some(first) = self.landmark(from, end)? else {
                 ranges.push((from, end));
@@ -54,14 +56,8 @@ impl Search<'_> {
     /// The part of an era's rows that the request asks for. Its `carry` depends on the log and the request's
     /// range alone, not on the page, so that a row that is not sound stands at the same place on every page.
     pub(super) fn narrow(&mut self, from: u64, to: u64, request: &ScanRequest) -> rusqlite::Result<Part> {
-        let (mut start, mut end) = (from, to);
-        let (mut below, mut above) = (None, None);
-        if request.from > Timestamp::MIN {
-            (start, below) = self.behind_last(from, to, |row| row.timestamp < request.from)?;
-        }
-        if request.to < Timestamp::MAX {
-            (end, above) = self.first_not(from, to, |row| row.timestamp < request.to)?;
-        }
+        let (mut start, mut below) = self.first_from(from, to, request.from)?;
+        let (mut end, mut above) = self.first_to(from, to, request.to)?;
         if let Some(after) = request.after {
             let place = |row: Landmark| Position { timestamp: row.timestamp, seq: row.seq };
             match request.order {
@@ -85,6 +81,31 @@ impl Search<'_> {
             Order::Desc => above.map_or(newest, |row: Landmark| row.timestamp),
         };
         Ok(Part { from: start, to: end, carry: carry.clamp(request.from, newest) })
+    }
+
+    /// The part of an era's rows whose times are in `begin..end`.
+    pub(super) fn within(
+        &mut self,
+        from: u64,
+        to: u64,
+        begin: Timestamp,
+        end: Timestamp,
+    ) -> rusqlite::Result<Range<u64>> {
+        Ok(self.first_from(from, to, begin)?.0..self.first_to(from, to, end)?.0)
+    }
+
+    fn first_from(&mut self, from: u64, to: u64, begin: Timestamp) -> rusqlite::Result<(u64, Option<Landmark>)> {
+        if begin == Timestamp::MIN {
+            return Ok((from, None));
+        }
+        self.behind_last(from, to, |row| row.timestamp < begin)
+    }
+
+    fn first_to(&mut self, from: u64, to: u64, end: Timestamp) -> rusqlite::Result<(u64, Option<Landmark>)> {
+        if end == Timestamp::MAX {
+            return Ok((to, None));
+        }
+        self.first_not(from, to, |row| row.timestamp < end)
     }
 
     /// The seq behind the last landmark in `from..to` that satisfies `before`, and that landmark; those that do

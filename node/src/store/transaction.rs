@@ -7,6 +7,7 @@ use piperoll_shared::log::entry::{CallerEntry, Prefix, Stamp, lifecycle, write_b
 use piperoll_shared::log::ids::{EntryId, Generation, NodeId};
 use piperoll_shared::log::limits::CLOCK_CLAMP_MICROS_MAX;
 use piperoll_shared::log::seal::MacKey;
+use piperoll_shared::log::statement::Statement;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::{TreeBuilder, leaf_hash};
 use rusqlite::{Connection, OptionalExtension as _};
@@ -60,6 +61,17 @@ impl Rows<'_> {
     fn own(&mut self, action: &str, description: &str, details: &serde_json::Value) -> rusqlite::Result<()> {
         let draft = Draft { entry: lifecycle(action, description, details), via: Arc::from("node") };
         self.record(draft).map(|_| ())
+    }
+
+    /// Records what the node says about its own log; returns the entry's seq.
+    pub(super) fn state(&mut self, statement: &Statement, now: Timestamp) -> rusqlite::Result<u64> {
+        self.keep_time(now)?;
+        match self.record(Draft { entry: statement.to_entry(), via: Arc::from("node") })? {
+            Ok(Appended::New(receipt)) => Ok(receipt.seq),
+            // A fresh id and bounded fields: it cannot be refused. If it is, nothing of the transaction may stand.
+            Ok(Appended::Known(_)) => Err(rusqlite::Error::StatementChangedRows(0)),
+            Err(error) => Err(rusqlite::Error::ToSqlConversionFailure(Box::new(error))),
+        }
     }
 
     pub(super) fn record(&mut self, draft: Draft) -> rusqlite::Result<AppendResult> {

@@ -24,6 +24,8 @@ pub enum TreeError {
     TileForm { level: u32, index: u64 },
     #[error("row {0} is missing")]
     RowMissing(u64),
+    #[error("the hashes of rows below {0} went with the rows when they were pruned")]
+    Pruned(u64),
     #[error("the hashes at the right edge do not belong to {0} rows")]
     Edge(u64),
 }
@@ -46,6 +48,9 @@ pub(super) fn stored_tile(conn: &Connection, level: u32, index: u64) -> Result<V
         .query_row([tile_id(level, index)], |row| row.get(0))
         .optional()?
         .ok_or(TreeError::TileMissing { level, index })?;
+    if bytes.is_empty() {
+        return Err(TreeError::Pruned((index + 1) << (TILE_LEVELS * (level + 1))));
+    }
     let (hashes, rest) = bytes.as_chunks::<HASH_BYTES>();
     if hashes.len() as u64 != TILE_WIDTH || !rest.is_empty() {
         return Err(TreeError::TileForm { level, index });
@@ -79,10 +84,24 @@ pub(super) fn leaves(conn: &Connection, from: u64, to: u64) -> Result<Vec<Hash>,
         if row.get::<_, u64>(0)? != expected {
             return Err(TreeError::RowMissing(expected));
         }
-        found.push(leaf_hash(bytes(row, 1)?, bytes(row, 2)?));
+        let (body, mac) = (bytes(row, 1)?, bytes(row, 2)?);
+        found.push(match kept_leaf(conn, expected, body, mac)? {
+            Some(kept) => kept,
+            None => leaf_hash(body, mac),
+        });
     }
     let end = from + found.len() as u64;
     if end < to { Err(TreeError::RowMissing(end)) } else { Ok(found) }
+}
+
+/// The leaf of an erased row, which cannot be made again.
+fn kept_leaf(conn: &Connection, seq: u64, body: &[u8], mac: &[u8]) -> rusqlite::Result<Option<Hash>> {
+    if !body.is_empty() || !mac.is_empty() {
+        return Ok(None);
+    }
+    let mut statement = conn.prepare_cached("SELECT leaf FROM erased WHERE seq = ?1")?;
+    let kept: Option<Vec<u8>> = statement.query_row([seq], |row| row.get(0)).optional()?;
+    Ok(kept.and_then(|leaf| leaf.try_into().ok()))
 }
 
 fn bytes<'a>(row: &'a rusqlite::Row<'_>, index: usize) -> rusqlite::Result<&'a [u8]> {
@@ -130,9 +149,11 @@ pub(super) fn resume(conn: &Connection, size: u64) -> Result<TreeBuilder, TreeEr
     TreeBuilder::resume(size, edge).ok_or(TreeError::Edge(size))
 }
 
-/// Whether the newest full tile is what its rows say.
-pub(super) fn check_last_tile(conn: &Connection, size: u64) -> Result<Result<(), String>, TreeError> {
-    let Some(index) = (size / TILE_WIDTH).checked_sub(1) else { return Ok(Ok(())) };
+/// Whether the newest full tile is what its rows say; `first` is the first row that is still there.
+pub(super) fn check_last_tile(conn: &Connection, first: u64, size: u64) -> Result<Result<(), String>, TreeError> {
+    let Some(index) = (size / TILE_WIDTH).checked_sub(1).filter(|index| index * TILE_WIDTH >= first) else {
+        return Ok(Ok(()));
+    };
     let stored = stored_tile(conn, 0, index)?;
     let first = index * TILE_WIDTH;
     let made = leaves(conn, first, first + TILE_WIDTH)?;

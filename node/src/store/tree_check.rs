@@ -3,6 +3,7 @@
 
 use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::note::{Note, SigningKey};
+use piperoll_shared::log::statement::Pruned;
 use piperoll_shared::log::tree::{FullTile, Hash, TreeBuilder};
 use rusqlite::Connection;
 
@@ -25,8 +26,23 @@ impl TreeCheck {
     }
 
     /// Reads the notes before the rows: one that is signed while the check runs belongs to the next check.
-    pub(super) fn begin(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
+    /// Goes on behind pruned rows: their root was stated when they went, and the hashes that stayed must lead to it.
+    pub(super) fn begin(&mut self, conn: &Connection, pruned: Option<&Pruned>) -> rusqlite::Result<Vec<String>> {
         let mut faults = Vec::new();
+        if let Some(pruned) = pruned {
+            match tree::resume(conn, pruned.to_seq) {
+                Ok(builder) if builder.root() == pruned.root => self.builder = builder,
+                Ok(_) => {
+                    self.whole = false;
+                    faults.push(format!("the hashes kept of the {} pruned rows are not those they had", pruned.to_seq));
+                }
+                Err(TreeError::Sqlite(error)) => return Err(error),
+                Err(problem) => {
+                    self.whole = false;
+                    faults.push(format!("the hashes of the pruned rows: {problem}"));
+                }
+            }
+        }
         for (which, name) in [(Kept::Signed, "signed"), (Kept::Witnessed, "witnessed")] {
             let (Some(text), Some(key)) = (kept(conn, which)?, &self.key) else { continue };
             let opened = Note::parse(&text).map_err(|e| e.to_string());

@@ -10,6 +10,7 @@ use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::seal::KeyRing;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::TreeBuilder;
+use piperoll_shared::log::verify::RowChecker;
 use piperoll_shared::net::clock::Clock;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
@@ -56,6 +57,8 @@ pub(super) enum Job {
         note: String,
         reply: oneshot::Sender<Result<u64, CheckpointFault>>,
     },
+    /// Anything else that only the one who writes may do, such as retention.
+    Work(Box<dyn FnOnce(&mut Writer) + Send>),
     Stop,
 }
 
@@ -128,7 +131,7 @@ impl Writer {
 
     fn commit_group(&mut self, group: Vec<Job>, stop: bool) {
         let started = Instant::now();
-        let (mut drafts, mut replies, mut asked) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut drafts, mut replies, mut asked, mut works) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for job in group {
             match job {
                 Job::Append { drafts: some, reply } => {
@@ -139,10 +142,14 @@ impl Writer {
                 Job::Cosigned { note, reply } => {
                     let _ = reply.send(self.cosigned(&note));
                 }
+                Job::Work(work) => works.push(work),
                 Job::Stop => {}
             }
         }
         self.commit_drafts(drafts, replies, started);
+        for work in works {
+            work(self);
+        }
         // Behind the commit: only what is on disk is signed.
         if stop && let Err(error) = self.checkpoint(true) {
             tracing::error!(%error, "no checkpoint at the stop");
@@ -205,19 +212,36 @@ impl Writer {
     /// Records drafts in one transaction. On an error nothing of the group is recorded, and `end` still
     /// describes what is on disk.
     pub(super) fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<AppendResult>, AppendError> {
+        let clock = Arc::clone(&self.clock);
+        self.transact(|rows, _| {
+            let mut results = Vec::with_capacity(drafts.len());
+            for draft in drafts {
+                rows.keep_time(clock.now())?;
+                results.push(rows.record(draft)?);
+            }
+            Ok(results)
+        })
+    }
+
+    /// Does some work in one transaction, with whatever entries belong to it. On an error nothing of it is done, and
+    /// `end` still describes what is on disk.
+    pub(super) fn transact<T>(
+        &mut self,
+        work: impl FnOnce(&mut Rows<'_>, Timestamp) -> rusqlite::Result<T>,
+    ) -> Result<T, AppendError> {
         if let Some(fault) = self.health.write_fault() {
             return Err(AppendError::Fault(fault));
         }
         self.check_file()?;
         let (mut end, mut tree) = (self.end, self.tree.clone());
-        let outcome = self.append_in_transaction(&mut end, &mut tree, drafts);
-        match outcome {
-            Ok(results) => {
+        match self.in_transaction(&mut end, &mut tree, work) {
+            Ok(Ok(done)) => {
                 (self.end, self.tree) = (end, tree);
                 self.health.publish_head(end.next_seq);
                 self.health.set_passing_fault(None);
-                Ok(results)
+                Ok(done)
             }
+            Ok(Err(fault)) => Err(AppendError::Fault(fault)),
             Err(error) => {
                 self.health.claim(self.end.next_seq);
                 Err(self.classify(&error))
@@ -225,14 +249,14 @@ impl Writer {
         }
     }
 
-    fn append_in_transaction(
+    fn in_transaction<T>(
         &mut self,
         end: &mut End,
         tree: &mut TreeBuilder,
-        drafts: Vec<Draft>,
-    ) -> rusqlite::Result<Vec<AppendResult>> {
+        work: impl FnOnce(&mut Rows<'_>, Timestamp) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Result<T, String>> {
         let Some(key) = self.ring.key(self.generation, self.epoch) else {
-            return Ok(vec![Err(AppendError::Fault("the newest epoch has no secret".to_owned())); drafts.len()]);
+            return Ok(Err("the newest epoch has no secret".to_owned()));
         };
         let key = key.clone();
         let node_id = self.ring.node_id().clone();
@@ -243,13 +267,11 @@ impl Writer {
             if !differences.is_empty() {
                 drop(transaction);
                 self.health.distrust(format!("the database's schema was changed: {}", differences.join("; ")));
-                let fault = self.health.write_fault().unwrap_or_default();
-                return Ok(vec![Err(AppendError::Fault(fault)); drafts.len()]);
+                return Ok(Err(self.health.write_fault().unwrap_or_default()));
             }
             self.schema_cookie = cookie;
         }
-        let mut results = Vec::with_capacity(drafts.len());
-        {
+        let done = {
             let mut rows = Rows {
                 insert: transaction.prepare_cached(
                     "INSERT INTO entries (seq, ts, era, epoch, mac, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -265,16 +287,17 @@ impl Writer {
                 epoch: self.epoch,
                 end,
             };
-            for draft in drafts {
-                let now = self.clock.now();
-                rows.keep_time(now)?;
-                results.push(rows.record(draft)?);
-            }
-        }
+            work(&mut rows, self.clock.now())?
+        };
         // Published first: a row that a full check meets at or above this number was never the writer's.
         self.health.claim(end.next_seq);
         transaction.commit()?;
-        Ok(results)
+        Ok(Ok(done))
+    }
+
+    /// Checks rows of this log.
+    pub(super) fn checker(&self) -> RowChecker {
+        RowChecker::new(self.ring.clone(), self.generation)
     }
 
     /// The file under the name must still be the one that is open: what is written to an unlinked file is
@@ -319,7 +342,7 @@ impl Writer {
 fn drafts_in(job: &Job) -> usize {
     match job {
         Job::Append { drafts, .. } => drafts.len(),
-        Job::Checkpoint { .. } | Job::Cosigned { .. } | Job::Stop => 0,
+        Job::Checkpoint { .. } | Job::Cosigned { .. } | Job::Work(_) | Job::Stop => 0,
     }
 }
 

@@ -25,6 +25,7 @@ const ENTRY: u8 = b'E';
 const PROGRESS: u8 = b'P';
 const BORDER: u8 = b'B';
 const PROOF: u8 = b'W';
+const ERASED: u8 = b'X';
 const END: u8 = b'Z';
 
 /// A proof has up to two hashes per level of the tree for every row; a batch has some hundred rows.
@@ -37,6 +38,8 @@ pub enum Frame {
     Entry(EntryFrame),
     /// A row that is not part of the answer, but shows where the range of the answer ends.
     Border(EntryFrame),
+    /// A row that was erased: its seq, and the entry that says so.
+    Erased(u64, EntryFrame),
     /// Proves some of the rows since the last proof.
     Proof(RangeProof),
     /// Rows scanned so far; tells a working node from a silent one.
@@ -120,6 +123,13 @@ pub fn write_entry(out: &mut Vec<u8>, entry: &EntryParts<'_>) {
     write_row(out, ENTRY, entry);
 }
 
+/// A row that was emptied, and the whole entry that says so.
+pub fn write_erased(out: &mut Vec<u8>, seq: u64, entry: &EntryParts<'_>) {
+    let mut row = Vec::new();
+    write_row(&mut row, ERASED, entry);
+    push(out, ERASED, &[&seq.to_be_bytes(), &row[HEADER_BYTES..]]);
+}
+
 fn write_row(out: &mut Vec<u8>, kind: u8, entry: &EntryParts<'_>) {
     let mac = &entry.mac[..entry.mac.len().min(MAC_SENT_BYTES_MAX)];
     let body = &entry.body[..entry.body.len().min(BODY_SENT_BYTES_MAX)];
@@ -135,7 +145,7 @@ pub fn decode(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
         return Ok(None);
     }
     let kind = buffer[0];
-    if ![HEAD, ENTRY, BORDER, PROOF, PROGRESS, END].contains(&kind) {
+    if ![HEAD, ENTRY, BORDER, ERASED, PROOF, PROGRESS, END].contains(&kind) {
         return Err(FrameError::Kind(kind));
     }
     let length = u32::from_be_bytes([buffer[1], buffer[2], buffer[3], buffer[4]]);
@@ -156,6 +166,11 @@ pub fn decode(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
             Frame::Progress(u64::from_be_bytes(scanned))
         }
         PROOF => Frame::Proof(proof(payload).ok_or(FrameError::Payload("proof"))?),
+        ERASED => {
+            let mut rest = payload;
+            let seq = rest.try_get_u64().map_err(|_| FrameError::Payload("erased"))?;
+            Frame::Erased(seq, entry(rest).ok_or(FrameError::Payload("erased"))?)
+        }
         BORDER => Frame::Border(entry(payload).ok_or(FrameError::Payload("border"))?),
         _ => Frame::Entry(entry(payload).ok_or(FrameError::Payload("entry"))?),
     };
@@ -212,6 +227,23 @@ mod tests {
         let runs = "0000000000000001000000000000000300000000000000040000000000000005";
         assert_eq!(hex::encode(&out), format!("570000004400000002{runs}{}", "cc".repeat(32)));
         assert_eq!(decode(&mut BytesMut::from(&out[..])), Ok(Some(Frame::Proof(proof))));
+    }
+
+    /// The golden bytes of docs/format.md.
+    #[test]
+    fn erased_frame_bytes_are_fixed() {
+        let mut out = Vec::new();
+        let time = Timestamp::from_micros(2);
+        write_erased(
+            &mut out,
+            7,
+            &EntryParts { seq: 9, place: time, timestamp: time, epoch: 3, mac: &[0xaa], body: b"{}" },
+        );
+        let expected = "58000000280000000000000007".to_owned()
+            + "000000000000000900000000000000020000000000000002"
+            + "0000000301aa7b7d";
+        assert_eq!(hex::encode(&out), expected);
+        assert!(matches!(decode(&mut BytesMut::from(&out[..])), Ok(Some(Frame::Erased(7, entry))) if entry.seq == 9));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::log::ids::{ClusterName, EntryId, Generation, NodeId};
 use crate::log::order::{Order, Position};
+use crate::log::statement::{ArchiveDigest, Hold};
 use crate::log::time::Timestamp;
 
 /// Paths of the local socket (HTTP/1.1 over a Unix socket).
@@ -15,6 +16,12 @@ pub mod socket_path {
     pub const HEALTHZ: &str = "/healthz";
     pub const METRICS: &str = "/metrics";
     pub const CHECKPOINT: &str = "/v1/checkpoint";
+    /// For root and the daemon's own user only, as all that follow.
+    pub const HOLDS: &str = "/v1/holds";
+    pub const HOLDS_RELEASE: &str = "/v1/holds/release";
+    pub const ERASE: &str = "/v1/erase";
+    pub const PRUNE: &str = "/v1/prune";
+    pub const PRUNE_PLAN: &str = "/v1/prune/plan";
 }
 
 /// Paths of the peer interface (HTTP/2 over mTLS, aggregators only).
@@ -104,9 +111,23 @@ pub struct StreamHead {
     /// Newest row of the log; none when it is empty.
     pub head_seq: Option<u64>,
     pub oldest_seq: Option<u64>,
+    /// Where the log begins, when rows were pruned.
+    #[serde(default)]
+    pub pruned: Option<PrunedRows>,
     /// Why the node does not trust its own file any more; its rows are sent all the same.
     #[serde(default)]
     pub fault: Option<String>,
+}
+
+/// What a node says about rows that it holds no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrunedRows {
+    /// The first row that is there.
+    pub to_seq: u64,
+    /// The newest time that any of the others had.
+    pub newest: Timestamp,
+    /// The entry that says so.
+    pub entry_seq: u64,
 }
 
 /// Last frame of a scan; a stream that ends without it was cut.
@@ -144,6 +165,31 @@ pub struct NodeStatus {
     pub signed_size: u64,
     #[serde(default)]
     pub witnessed_size: u64,
+    #[serde(default)]
+    pub pruned: Option<PrunedRows>,
+    /// What retention does and does not do.
+    #[serde(default)]
+    pub retention: Option<RetentionStatus>,
+}
+
+/// What retention does, as a node says it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetentionStatus {
+    /// Days that rows are kept; none means for ever.
+    pub keep_days: Option<u32>,
+    /// Bytes that the database may use.
+    pub size_max: Option<u64>,
+    pub used_bytes: u64,
+    /// `idle`, `waiting for a witness`, `pruning`, `shrinking the file`.
+    pub doing: String,
+    /// Rows still to drop.
+    pub rows_left: u64,
+    /// What the last prune gave back to the file system since the node started.
+    pub bytes_freed: u64,
+    /// Why the last attempt did less than it should.
+    pub problem: Option<String>,
+    /// Holds that keep rows.
+    pub holds: Vec<String>,
 }
 
 /// What a witness asks for: the newest checkpoint, and that the `old` rows it has pinned are unchanged in it.
@@ -193,6 +239,71 @@ pub struct ProofAnswer {
     pub hashes: Vec<String>,
 }
 
+/// Asks for a hold. Without a beginning or an end it reaches as far as the log does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HoldRequest {
+    pub name: String,
+    pub from: Option<Timestamp>,
+    pub to: Option<Timestamp>,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HoldReleaseRequest {
+    pub name: String,
+    pub reason: String,
+}
+
+/// A hold and the entry that set it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldRows {
+    pub entry_seq: u64,
+    #[serde(flatten)]
+    pub hold: Hold,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EraseRequest {
+    pub seq: u64,
+    pub reason: String,
+}
+
+/// The entry that says what was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    pub entry_seq: u64,
+}
+
+/// Asks for a plan when `to_seq` is none, and for that plan to be carried out otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PruneRequest {
+    /// Rows recorded before this time.
+    pub before: Timestamp,
+    /// What the plan said.
+    #[serde(default)]
+    pub to_seq: Option<u64>,
+    #[serde(default)]
+    pub archive: Option<ArchiveDigest>,
+}
+
+/// What could be pruned now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrunePlan {
+    /// Where the log begins.
+    pub from_seq: u64,
+    /// Where it would begin; the same when nothing can go.
+    pub to_seq: u64,
+    /// Times of the first and the last row that would go.
+    pub oldest: Option<Timestamp>,
+    pub newest: Option<Timestamp>,
+    /// What keeps more from going than was asked for, in words.
+    pub limits: Vec<String>,
+}
+
 /// The smallest answer there is, for measuring the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockReading {
@@ -204,7 +315,16 @@ pub struct ClockReading {
 #[serde(rename_all = "snake_case", tag = "type")]
 pub enum VerifyLine {
     Finding(Finding),
-    Progress { checked: u64, of: u64 },
+    /// Nothing is wrong: the row's content was erased, and an entry says so.
+    Erased {
+        seq: u64,
+        entry_seq: u64,
+        reason: String,
+    },
+    Progress {
+        checked: u64,
+        of: u64,
+    },
     Final(VerifySummary),
 }
 
@@ -246,6 +366,12 @@ pub struct VerifySummary {
     pub rows: u64,
     pub first_seq: Option<u64>,
     pub last_seq: Option<u64>,
+    /// Rows whose content was erased under an entry that says so.
+    #[serde(default)]
+    pub erased: u64,
+    /// Where the log begins, when rows were pruned under an entry that says so.
+    #[serde(default)]
+    pub pruned: Option<u64>,
     pub findings: u64,
     /// Findings beyond this many are counted, not listed.
     pub listed: u64,

@@ -32,6 +32,8 @@ pub enum Unproven {
     LeftOut { from: u64, last: u64 },
     #[error("row {0} belongs to the range and was shown as its border")]
     Border(u64),
+    #[error("rows below {to} were pruned, and the range reaches back to where they stood")]
+    Pruned { to: u64 },
     #[error("the rows fall into too many stretches")]
     TooMany,
 }
@@ -42,6 +44,8 @@ pub struct Shown {
     runs: Vec<(Place, Place)>,
     borders: Vec<Position>,
     too_many: bool,
+    /// Rows below were pruned, by the node's own proven word, and the newest of them had this time.
+    floor: Option<(u64, Timestamp)>,
 }
 
 impl Shown {
@@ -75,6 +79,11 @@ impl Shown {
         }
     }
 
+    /// A proven entry of the node says that the rows below `to` were pruned.
+    pub fn pruned(&mut self, to: u64, newest: Timestamp) {
+        self.floor = self.floor.max(Some((to, newest)));
+    }
+
     /// Whether every row of `begin..end` among the first `size` rows of the log was shown as one of the range.
     pub fn is_whole(&self, begin: Position, end: Position, size: u64) -> Result<(), Unproven> {
         if self.too_many {
@@ -87,6 +96,17 @@ impl Shown {
         runs.sort_by_key(|(first, _)| first.seq);
         let mut next = 0;
         let mut before: Option<Place> = None;
+        if let (Some((to, newest)), Some((first, _))) = (self.floor, runs.first())
+            && first.seq > 0
+        {
+            // The first row that is left shows where the rest begins. That nothing older belongs to the range follows from
+            // that row's time; of eras that are gone whole, it is the node's word.
+            let shown = first.seq == to && first.position() <= begin && newest < begin.timestamp;
+            if !shown {
+                return Err(Unproven::Pruned { to });
+            }
+            (next, before) = (to, Some(*first));
+        }
         for (first, last) in runs {
             // In front of the first row shown there can only be rows of its own era when that is the first one.
             let same_era = before.map_or(0, |place| place.era) == first.era;
@@ -175,6 +195,31 @@ mod tests {
                 borders.filter(|row| !inside(row)).for_each(|row| shown.border(*row));
             }
             prop_assert_eq!(shown.is_whole(begin, end, size), Ok(()));
+        }
+
+        /// Behind rows that were pruned, a range is whole exactly when it cannot reach them.
+        #[test]
+        fn what_was_pruned_is_not_forgotten(log in log(), a in 0i64..40, b in 0i64..40, cut in any::<prop::sample::Index>()) {
+            let (begin, end) = (at(a.min(b), 0), at(a.max(b), 0));
+            let (size, cut) = (log.len() as u64, cut.index(log.len()));
+            let newest = log[..cut].iter().map(|row| row.timestamp).max().unwrap_or(Timestamp::MIN);
+            let mut shown = Shown::default();
+            for row in &log[cut..] {
+                if (begin..end).contains(&row.position()) { shown.row(*row) } else { shown.border(*row) }
+            }
+            // Without the statement only a first era whose rest begins before the range can be known to be whole.
+            let knowable = log[cut].era == 0 && log[cut].position() <= begin;
+            prop_assert_eq!(shown.is_whole(begin, end, size).is_ok(), cut == 0 || knowable);
+            shown.pruned(cut as u64, newest);
+            let reaches = cut > 0 && (newest >= begin.timestamp || log[cut].position() > begin);
+            prop_assert_eq!(shown.is_whole(begin, end, size).is_err(), reaches);
+            // Leaving out the row that the rest begins with proves nothing.
+            if cut > 0 && cut + 1 < log.len() {
+                let mut without = Shown::default();
+                log[cut + 1..].iter().for_each(|row| if (begin..end).contains(&row.position()) { without.row(*row) } else { without.border(*row) });
+                without.pruned(cut as u64, newest);
+                prop_assert!(without.is_whole(begin, end, size).is_err());
+            }
         }
     }
 }

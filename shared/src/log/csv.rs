@@ -77,8 +77,14 @@ pub fn write_row(row: &Row<'_>, out: &mut Vec<u8>) {
     let raw = |value: Option<&serde_json::value::RawValue>| value.map(|v| v.get().to_owned()).unwrap_or_default();
     // A body that is not JSON any more goes whole into `description`: shown, never dropped.
     let broken = row.integrity != Integrity::Ok && view.id.is_empty();
+    let tombstone = row.erased.as_ref();
+    let description = match tombstone {
+        Some(tombstone) => tombstone.words(),
+        None if broken => unreadable.into_owned(),
+        None => text(&view.description),
+    };
     let cells: [String; 37] = [
-        view.timestamp.to_string(),
+        tombstone.map_or_else(|| view.timestamp.to_string(), |tombstone| tombstone.timestamp.to_text()),
         place.map_or_else(|| view.node_id.to_string(), |p| p.node_id.clone()),
         text(&view.user),
         text(&view.action),
@@ -109,7 +115,7 @@ pub fn write_row(row: &Row<'_>, out: &mut Vec<u8>) {
         text(&view.method),
         text(&view.path),
         text(&view.request_id),
-        if broken { unreadable.into_owned() } else { text(&view.description) },
+        description,
         raw(view.changes),
         raw(view.details),
         raw(view.flags),
@@ -139,6 +145,7 @@ mod tests {
             witnessed: false,
             reason: None,
             found_at: None,
+            erased: None,
         };
         let mut out = Vec::new();
         write_row(&row, &mut out);

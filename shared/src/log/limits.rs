@@ -45,3 +45,10 @@ pub const PAGE_ROWS_DEFAULT: usize = 50;
 pub const PAGE_ROWS_MAX: usize = 1_000;
 /// The range of a query that names none.
 pub const RANGE_DEFAULT_DAYS: i64 = 7;
+
+/// Days that no prune goes below, whoever asks.
+pub const RETENTION_DAYS_MIN: u32 = 90;
+/// Days that rows are kept when the configuration does not say.
+pub const RETENTION_DAYS_DEFAULT: u32 = 365;
+/// A hundred years; more is `forever`.
+pub const RETENTION_DAYS_MAX: u32 = 36_500;

@@ -17,6 +17,7 @@ pub mod note;
 pub mod order;
 pub mod row;
 pub mod seal;
+pub mod statement;
 pub mod terminal;
 pub mod time;
 pub mod tree;

@@ -269,6 +269,13 @@ impl Note {
         self
     }
 
+    /// When somebody says to have cosigned it last, in seconds since 1970; whoever that is, the signature is not checked.
+    pub fn cosigned_at(&self) -> Option<u64> {
+        const COSIGNATURE_BYTES: usize = 8 + 64;
+        let times = self.signatures.iter().filter(|signature| signature.bytes.len() == COSIGNATURE_BYTES);
+        times.filter_map(|signature| signature.bytes.first_chunk().map(|time| u64::from_be_bytes(*time))).max()
+    }
+
     /// Whether this key signed this text; every signature that claims to be its must fit. For a witness's key, the time
     /// of its newest signature in seconds since 1970, otherwise 0.
     pub fn verify(&self, key: &VerifyingKey) -> Result<u64, NoteError> {

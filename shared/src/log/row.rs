@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::statement::Erased;
+use super::time::Timestamp;
 use super::verify::Integrity;
 
 /// One row of an API answer or an NDJSON line:
@@ -20,8 +22,46 @@ pub struct Row<'a> {
     /// A proof leads from it to a checkpoint that a witness cosigned; otherwise it is authenticated by its mac only.
     pub witnessed: bool,
     pub reason: Option<Cow<'a, str>>,
-    /// Where a violated row was found; its own bytes cannot be believed.
+    /// Where a row was found whose own bytes cannot be believed, or are gone.
     pub found_at: Option<FoundAt>,
+    /// Of an erased row, which has no body and no mac any more.
+    pub erased: Option<Tombstone>,
+}
+
+/// What is left of an erased row: when it was recorded, and the entry that says why it is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    pub entry_seq: u64,
+    pub timestamp: Timestamp,
+    pub reason: String,
+}
+
+impl Tombstone {
+    /// `entry_seq` is the entry that says it.
+    pub fn of(said: &Erased, entry_seq: u64) -> Self {
+        Self { entry_seq, timestamp: said.timestamp, reason: said.reason.clone() }
+    }
+
+    /// For people.
+    pub fn words(&self) -> String {
+        format!("erased under entry {}: {}", self.entry_seq, self.reason)
+    }
+}
+
+impl<'a> Row<'a> {
+    /// A row that was erased: nothing of it can be shown but that it was there.
+    pub fn erased(node_id: &str, said: &Erased, entry_seq: u64, witnessed: bool) -> Self {
+        let tombstone = Tombstone::of(said, entry_seq);
+        Row {
+            body: Cow::Borrowed(b""),
+            mac: Cow::Borrowed(b""),
+            integrity: Integrity::Erased,
+            witnessed,
+            reason: Some(tombstone.words().into()),
+            found_at: Some(FoundAt { node_id: node_id.to_owned(), seq: said.seq }),
+            erased: Some(tombstone),
+        }
+    }
 }
 
 /// The place a row was read from.
@@ -35,7 +75,9 @@ impl Row<'_> {
     /// Appends the row's JSON, without a line end.
     pub fn write_json(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"entry\":");
-        if self.integrity == Integrity::Ok || is_one_line_json(&self.body) {
+        if self.erased.is_some() {
+            out.extend_from_slice(b"null");
+        } else if self.integrity == Integrity::Ok || is_one_line_json(&self.body) {
             out.extend_from_slice(&self.body);
         } else {
             let text = String::from_utf8_lossy(&self.body);
@@ -58,6 +100,10 @@ impl Row<'_> {
             out.extend_from_slice(b",\"found_at\":");
             out.extend_from_slice(serde_json::to_string(place).unwrap_or_default().as_bytes());
         }
+        if let Some(tombstone) = &self.erased {
+            out.extend_from_slice(b",\"erased\":");
+            out.extend_from_slice(serde_json::to_string(tombstone).unwrap_or_default().as_bytes());
+        }
         out.push(b'}');
     }
 }
@@ -78,12 +124,15 @@ pub struct RowLine<'a> {
     pub reason: Option<String>,
     #[serde(default)]
     pub found_at: Option<FoundAt>,
+    #[serde(default)]
+    pub erased: Option<Tombstone>,
 }
 
 impl RowLine<'_> {
     /// The row that the line was made of. A body that was no JSON any more comes back as far as text can hold it.
     pub fn to_row(&self) -> Row<'_> {
         let body = match serde_json::from_str::<String>(self.entry.get()) {
+            _ if self.erased.is_some() => Cow::Borrowed(&b""[..]),
             Ok(text) => Cow::Owned(text.into_bytes()),
             Err(_) => Cow::Borrowed(self.entry.get().as_bytes()),
         };
@@ -94,6 +143,7 @@ impl RowLine<'_> {
             witnessed: self.witnessed,
             reason: self.reason.as_deref().map(Cow::Borrowed),
             found_at: self.found_at.clone(),
+            erased: self.erased.clone(),
         }
     }
 }

@@ -132,6 +132,11 @@ impl SequenceWalk {
         Self { next: Some(first), last: None }
     }
 
+    /// Goes on behind the row before `first`, whose era and time were stated when it was pruned.
+    pub fn going_on(first: u64, era: u32, timestamp: Timestamp) -> Self {
+        Self { next: Some(first), last: Some((era, timestamp)) }
+    }
+
     /// Takes the next row; `era` and `timestamp` from its signed bytes, `None` for a violated row.
     pub fn step(&mut self, seq: u64, signed: Option<(u32, Timestamp)>) -> Option<SequenceFault> {
         let expected = self.next.unwrap_or(seq);

@@ -121,7 +121,7 @@ impl Log {
     }
 }
 
-type WriteLine = fn(&[u8], &[u8], &mut Vec<u8>);
+type WriteLine = fn(&StoredEntry<'_>, &mut Vec<u8>);
 
 /// A question, and logs to answer it.
 #[derive(Clone)]
@@ -148,7 +148,7 @@ impl Case {
     /// The members behind the manifest, and the manifest that fits them.
     pub(crate) fn parts(&self) -> Parts {
         let wanted = |row: &StoredEntry<'_>| {
-            let inside = (self.asked.from..self.asked.to).contains(&row.prefix.timestamp);
+            let inside = (self.asked.from..self.asked.to).contains(&row.timestamp());
             inside && (self.asked.filter.is_empty() || self.matches(row))
         };
         let entries: Vec<Vec<u8>> = self.logs.iter().map(entries).collect();
@@ -194,7 +194,7 @@ impl Case {
         };
         let copy = |head: Vec<u8>, write: WriteLine| {
             rows.iter().fold(head, |mut out, row| {
-                write(row.body, row.mac, &mut out);
+                write(row, &mut out);
                 out
             })
         };

@@ -18,6 +18,7 @@ mod lying_node;
 mod memory;
 mod paging;
 mod proven;
+mod retention;
 mod storage;
 mod tamper;
 mod witness;

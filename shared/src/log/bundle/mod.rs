@@ -7,6 +7,7 @@
 mod archive;
 mod manifest;
 mod node;
+mod node_archive;
 mod readable;
 mod report;
 mod rows;
@@ -15,9 +16,10 @@ mod verify;
 
 pub use archive::{ArchiveError, Member, Members, member_header, member_padding, write_end};
 pub use manifest::{Asked, Manifest, MemberDigest, NodePart, manifest_note, read_manifest};
+pub use node_archive::{ARCHIVE, ArchiveHead, verify_own_archive};
 pub use readable::{csv_line, merged, timeline_line};
 pub use report::{REPORT_ROWS_MAX, report};
-pub use rows::{ROW_LENGTH_BYTES, Rows, RowsError, StoredEntry, write_entry};
+pub use rows::{ROW_LENGTH_BYTES, Rows, RowsError, StoredEntry, write_entry, write_erased};
 pub use trust::{KeySpan, Life, NodeTrust, Trust, TrustError};
 #[cfg(feature = "negative-control")]
 pub use verify::verify_bundle_without;

@@ -1,5 +1,7 @@
 //! Checking one node's part of a bundle: checkpoint, rows, proof.
 
+use std::collections::BTreeMap;
+
 use super::CHECKPOINT_AGE_SECONDS_MAX;
 use super::rows::{Rows, StoredEntry};
 use super::trust::{NodeTrust, Trust};
@@ -9,6 +11,7 @@ use crate::log::completeness::{Place, Shown};
 use crate::log::filter::Filter;
 use crate::log::note::{KeyKind, Note, VerifyingKey};
 use crate::log::order::Position;
+use crate::log::statement::Statement;
 use crate::log::time::Timestamp;
 use crate::log::tree::{Hash, RangeRoot, decode_hash, leaf_hash};
 use crate::log::verify::SequenceWalk;
@@ -34,7 +37,8 @@ pub(super) struct Question {
 
 impl Question {
     fn wants(&self, row: &StoredEntry<'_>, view: &EntryView<'_>) -> bool {
-        (self.from..self.to).contains(&row.prefix.timestamp) && self.filter.matches(view)
+        // Whether an erased row would have matched cannot be known; it is shown.
+        (self.from..self.to).contains(&row.timestamp()) && (row.erased.is_some() || self.filter.matches(view))
     }
 }
 
@@ -148,6 +152,8 @@ fn walk<'a>(
     let mut wanted = Vec::new();
     // The time of the newest row under the checkpoint, if it is here.
     let (mut count, mut newest) = (0u64, Timestamp::MIN);
+    // Entries that stand for erased rows, to be met as rows of their own, and those that were.
+    let (mut needed, mut met) = (BTreeMap::new(), BTreeMap::new());
     for row in Rows::new(entries) {
         let row = match row {
             Ok(row) => row,
@@ -158,31 +164,47 @@ fn walk<'a>(
         };
         let prefix = row.prefix;
         let own = prefix.node_id == verdict.node_id && prefix.generation == generation;
+        let seq = row.seq();
         if checks.on(Check::Identity) && !own {
-            verdict.fault(format!("row {} was written by {}/{}", prefix.seq, prefix.node_id, prefix.generation));
+            verdict.fault(format!("row {seq} was written by {}/{}", prefix.node_id, prefix.generation));
             return Vec::new();
         }
-        if let Err(problem) = root.leaf(prefix.seq, leaf_hash(row.body, row.mac)) {
-            verdict.fault(format!("row {} does not fit: {problem}", prefix.seq));
+        if let Err(problem) = root.leaf(seq, row.leaf()) {
+            verdict.fault(format!("row {seq} does not fit: {problem}"));
             return Vec::new();
         }
         count += 1;
-        if prefix.seq + 1 == checkpoint.size {
-            newest = prefix.timestamp;
+        if seq + 1 == checkpoint.size {
+            newest = row.timestamp();
+        }
+        let said = Statement::read(row.body);
+        match (&row.erased, &said) {
+            (Some(erased), _) => {
+                needed.insert(prefix.seq, (erased.seq, leaf_hash(row.body, row.mac)));
+                verdict.erased += 1;
+            }
+            (None, Some(Statement::Erased(_))) => {
+                met.insert(seq, row.leaf());
+            }
+            (None, Some(Statement::Pruned(pruned))) => {
+                shown.pruned(pruned.to_seq, pruned.newest);
+                verdict.pruned = verdict.pruned.max(Some(pruned.to_seq));
+            }
+            _ => {}
         }
         // Rows that stand apart were not all shown; a step back between them says nothing.
         if let Some(fault @ crate::log::verify::SequenceFault::TimeDecreases { .. }) =
-            sequence.step(prefix.seq, Some((prefix.era, prefix.timestamp)))
+            sequence.step(seq, Some((row.era(), row.timestamp())))
             && checks.on(Check::TimeOrder)
         {
             verdict.fault(fault.to_string());
         }
         let view = EntryView::parse(row.body).filter(|_| !row.body.contains(&b'\n'));
         if view.is_none() && checks.on(Check::EntryForm) {
-            verdict.fault(format!("row {} is no entry", prefix.seq));
+            verdict.fault(format!("row {seq} is no entry"));
         }
         let view = view.unwrap_or_default();
-        let place = Place { seq: prefix.seq, era: prefix.era, timestamp: prefix.timestamp };
+        let place = Place { seq, era: row.era(), timestamp: row.timestamp() };
         if question.wants(&row, &view) {
             if unfiltered {
                 shown.row(place);
@@ -191,8 +213,11 @@ fn walk<'a>(
         } else if unfiltered {
             shown.border(place);
             verdict.borders += 1;
+        } else if matches!(said, Some(Statement::Erased(_))) {
+            // It stands here for a row that it emptied.
+            verdict.borders += 1;
         } else if checks.on(Check::Question) {
-            verdict.fault(format!("row {} is not what was asked for", prefix.seq));
+            verdict.fault(format!("row {seq} is not what was asked for"));
         } else {
             wanted.push(row);
         }
@@ -202,7 +227,16 @@ fn walk<'a>(
         Ok(_) => verdict.fault("its rows do not lead to the root that was signed and witnessed".to_owned()),
         Err(problem) => verdict.fault(format!("its proof: {problem}")),
     }
-    verdict.withheld = checkpoint.size.saturating_sub(count);
+    if checks.on(Check::Erasure) {
+        for (entry_seq, (seq, leaf)) in needed {
+            if met.get(&entry_seq) != Some(&leaf) {
+                verdict.fault(format!(
+                    "row {seq} is given as erased, and the entry {entry_seq} that says so is not proven"
+                ));
+            }
+        }
+    }
+    verdict.withheld = checkpoint.size.saturating_sub(count + verdict.pruned.unwrap_or(0));
     let at = |timestamp| Position { timestamp, seq: 0 };
     if !unfiltered {
         verdict.unproven = Some("the export has a filter".to_owned());

@@ -3,22 +3,16 @@
 
 use super::rows::StoredEntry;
 use crate::log::csv;
-use crate::log::row::Row;
-use crate::log::verify::Integrity;
 
-/// A row of the timeline, with its line end. What is in a bundle is proven, so every line says so.
-pub fn timeline_line(body: &[u8], mac: &[u8], out: &mut Vec<u8>) {
-    row(body, mac).write_json(out);
+/// A row of the timeline, with its line end.
+pub fn timeline_line(row: &StoredEntry<'_>, out: &mut Vec<u8>) {
+    row.to_row().write_json(out);
     out.push(b'\n');
 }
 
 /// The same row for a spreadsheet.
-pub fn csv_line(body: &[u8], mac: &[u8], out: &mut Vec<u8>) {
-    csv::write_row(&row(body, mac), out);
-}
-
-fn row<'a>(body: &'a [u8], mac: &'a [u8]) -> Row<'a> {
-    Row { body: body.into(), mac: mac.into(), integrity: Integrity::Ok, witnessed: true, reason: None, found_at: None }
+pub fn csv_line(row: &StoredEntry<'_>, out: &mut Vec<u8>) {
+    csv::write_row(&row.to_row(), out);
 }
 
 /// Puts the rows of all nodes into the one order there is. Nodes come in the order of their ids, so a node's place in the
@@ -28,6 +22,6 @@ pub fn merged<'a>(nodes: Vec<Vec<StoredEntry<'a>>>) -> Vec<StoredEntry<'a>> {
     for (node, rows) in nodes.into_iter().enumerate() {
         all.extend(rows.into_iter().map(|row| (node, row)));
     }
-    all.sort_by_key(|(node, row)| (row.prefix.timestamp, *node, row.prefix.seq));
+    all.sort_by_key(|(node, row)| (row.timestamp(), *node, row.seq()));
     all.into_iter().map(|(_, row)| row).collect()
 }

@@ -51,18 +51,20 @@ pub fn report(manifest: &Manifest, rows: &[StoredEntry<'_>]) -> String {
 }
 
 fn line(row: &StoredEntry<'_>) -> Line {
-    let view = EntryView::parse(row.body).unwrap_or_default();
+    let gone = row.to_row().reason.map(std::borrow::Cow::into_owned);
+    // Nothing is left to show of an erased row, and what its tombstone says is not what it said.
+    let view = EntryView::parse(row.body).filter(|_| gone.is_none()).unwrap_or_default();
     let text = |value: &Option<std::borrow::Cow<'_, str>>| value.as_deref().unwrap_or_default().to_owned();
     let entity = match (view.entity_type.as_deref(), view.entity_id.as_deref()) {
         (Some(kind), Some(id)) => format!("{kind}/{id}"),
         (kind, _) => kind.unwrap_or_default().to_owned(),
     };
     Line {
-        time: row.prefix.timestamp.to_text(),
-        place: format!("{}/{}", row.prefix.node_id, row.prefix.seq),
+        time: row.timestamp().to_text(),
+        place: format!("{}/{}", row.prefix.node_id, row.seq()),
         user: text(&view.user),
         action: text(&view.action),
-        what: view.description.as_deref().map_or(entity, str::to_owned),
+        what: gone.unwrap_or_else(|| view.description.as_deref().map_or(entity, str::to_owned)),
         address: text(&view.ip_address),
         outcome: text(&view.outcome),
     }

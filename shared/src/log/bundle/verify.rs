@@ -6,6 +6,7 @@ use sha2::{Digest as _, Sha256};
 use super::archive::{Member, Members};
 use super::manifest::{Manifest, NodePart, read_manifest};
 use super::node::{NodeMembers, Question, check_node};
+use super::node_archive::{ARCHIVE, ArchiveHead, verify_archive};
 use super::readable::{csv_line, merged, timeline_line};
 use super::report::{REPORT_ROWS_MAX, report};
 use super::rows::StoredEntry;
@@ -44,6 +45,11 @@ pub struct NodeVerdict {
     pub borders: u64,
     /// Rows under the checkpoint that are not in the bundle.
     pub withheld: u64,
+    /// Rows in the timeline whose content was erased under an entry that is proven here.
+    pub erased: u64,
+    /// Where the log begins, by an entry that is proven here; rows below were pruned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pruned: Option<u64>,
     pub witnesses: Vec<String>,
     pub witnessed_at: Option<Timestamp>,
     /// Why no one can say that nothing of the range is missing; none when that is proven.
@@ -54,12 +60,16 @@ pub struct NodeVerdict {
     #[serde(skip)]
     pub(super) stale: Option<String>,
     #[serde(skip)]
-    faults: Vec<String>,
+    pub(super) faults: Vec<String>,
 }
 
 impl NodeVerdict {
     pub(super) fn fault(&mut self, words: String) {
         self.faults.push(words);
+    }
+
+    pub(super) fn take_faults(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.faults)
     }
 }
 
@@ -78,6 +88,7 @@ pub enum Check {
     TimeOrder,
     EntryForm,
     Question,
+    Erasure,
     Whole,
     Fresh,
     Counts,
@@ -96,6 +107,10 @@ pub(super) struct Checks {
 }
 
 impl Checks {
+    pub(super) fn without(check: Check) -> Self {
+        Self { without: Some(check) }
+    }
+
     pub(super) fn on(self, check: Check) -> bool {
         self.without != Some(check)
     }
@@ -117,10 +132,13 @@ pub struct Verdict {
     pub findings_count: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Manifest>,
+    /// Of an archive of pruned rows, which has no manifest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveHead>,
 }
 
 impl Verdict {
-    fn find(&mut self, node_id: Option<&str>, what: impl Into<String>) {
+    pub(super) fn find(&mut self, node_id: Option<&str>, what: impl Into<String>) {
         self.findings_count += 1;
         if self.findings.len() < FINDINGS_LISTED_MAX {
             self.findings.push(Finding { node_id: node_id.map(str::to_owned), what: what.into() });
@@ -156,6 +174,15 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
             return verdict;
         }
     };
+    if members.first().is_some_and(|first| first.name == ARCHIVE) {
+        return match trust {
+            Some(trust) => verify_archive(&members, trust, checks),
+            None => {
+                verdict.find(None, "an archive of pruned rows is checked with a trust file only");
+                verdict
+            }
+        };
+    }
     let Some((first, rest)) = members.split_first().filter(|(first, _)| first.name == MANIFEST) else {
         verdict.find(None, "it does not begin with a manifest");
         return verdict;
@@ -258,7 +285,7 @@ fn check_nodes(trust: &Trust, question: &Question, manifest: &Manifest, members:
         if question.checks.on(Check::Counts) {
             compare_counts(part, rejected, &mut node);
         }
-        for words in std::mem::take(&mut node.faults) {
+        for words in node.take_faults() {
             verdict.find(Some(&part.node_id), words);
         }
         verdict.nodes.push(node);
@@ -368,12 +395,12 @@ fn check_readable(
 }
 
 /// Whether a copy is the head and then one line per row.
-fn same(copy: &[u8], head: &[u8], rows: &[StoredEntry<'_>], write: impl Fn(&[u8], &[u8], &mut Vec<u8>)) -> bool {
+fn same(copy: &[u8], head: &[u8], rows: &[StoredEntry<'_>], write: impl Fn(&StoredEntry<'_>, &mut Vec<u8>)) -> bool {
     let Some(mut rest) = copy.strip_prefix(head) else { return false };
     let mut line = Vec::new();
     for row in rows {
         line.clear();
-        write(row.body, row.mac, &mut line);
+        write(row, &mut line);
         match rest.strip_prefix(line.as_slice()) {
             Some(behind) => rest = behind,
             None => return false,

@@ -1,0 +1,61 @@
+//! What can be typed to `piperoll node hold` and `piperoll node prune`.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Subcommand};
+
+use super::PlaceArgs;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HoldCommand {
+    /// Keep rows from now on
+    #[command(
+        after_help = "Example:\n  piperoll node hold add case-2026-12 --from 2026-01-01 --to 2026-07-01 --reason 'court order 12 O 345/26'"
+    )]
+    Add {
+        #[command(flatten)]
+        place: PlaceArgs,
+        name: String,
+        /// Rows recorded from this time on; from the beginning by default
+        #[arg(long)]
+        from: Option<String>,
+        /// Up to but not including this time; open by default
+        #[arg(long)]
+        to: Option<String>,
+        #[arg(long)]
+        reason: String,
+    },
+    /// All holds
+    List {
+        #[command(flatten)]
+        place: PlaceArgs,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Keep them no longer
+    Release {
+        #[command(flatten)]
+        place: PlaceArgs,
+        name: String,
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PruneArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// Rows recorded before this time: RFC 3339, a date, or an age such as 400d
+    #[arg(long)]
+    pub(crate) before: String,
+    /// Only say what would go, and what keeps the rest
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Write the rows and their proof to this file first, and check it; `piperoll verify-bundle` reads it
+    #[arg(long)]
+    pub(crate) archive: Option<PathBuf>,
+    /// How long to wait for a witness and for the rows to be gone; the node goes on by itself
+    #[arg(long, default_value = "60s")]
+    pub(crate) wait: String,
+}

@@ -1,0 +1,196 @@
+//! `hold`, `prune` and `erase`: what only the owner of a node's machine may do. No aggregator can ask for it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use piperoll_client::SocketClient;
+use piperoll_node::config::NodeConfig;
+use piperoll_node::store::{DirectUpkeep, LogDir};
+use piperoll_shared::api::node::{
+    Done, EraseRequest, HeldRows, HoldReleaseRequest, HoldRequest, PrunePlan, PruneRequest, RetentionStatus,
+    socket_path,
+};
+use piperoll_shared::log::bundle::{KeySpan, Life, NodeTrust, Trust, verify_own_archive};
+use piperoll_shared::log::statement::{ArchiveDigest, Hold, HoldRelease, Pruned};
+use piperoll_shared::log::terminal::escape;
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use sha2::{Digest as _, Sha256};
+
+use super::place::{Place, open};
+use crate::args::{HoldCommand, PruneArgs};
+use crate::exit::Exit;
+use crate::show::group_digits;
+
+/// Between two looks at how far a prune is.
+const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
+
+/// Who asks, when no daemon can see it.
+fn by() -> String {
+    format!("uid={}", nix::unistd::geteuid())
+}
+
+fn direct(config: &NodeConfig) -> anyhow::Result<DirectUpkeep> {
+    Ok(DirectUpkeep::open(&LogDir::new(&config.data_dir), &config.keys, Arc::new(SystemClock))?)
+}
+
+pub(super) async fn hold(command: HoldCommand) -> anyhow::Result<Exit> {
+    match command {
+        HoldCommand::Add { place, name, from, to, reason } => {
+            let now = SystemClock.now();
+            let time = |text: &Option<String>| text.as_deref().map(|t| Timestamp::parse_human(t, now)).transpose();
+            let request = HoldRequest { name, from: time(&from)?, to: time(&to)?, reason };
+            let entry = match Place::find(&place).await? {
+                Place::Socket(client) => client.order::<Done>(socket_path::HOLDS, &request).await?.entry_seq,
+                Place::Directory(config) => {
+                    let HoldRequest { name, from, to, reason } = request.clone();
+                    let (from, to) = (from.unwrap_or(Timestamp::MIN), to.unwrap_or(Timestamp::MAX));
+                    direct(&config)?.add_hold(&Hold { name, from, to, reason, by: by() })?
+                }
+            };
+            println!("the hold {:?} is set, recorded as entry {entry}", request.name);
+        }
+        HoldCommand::Release { place, name, reason } => {
+            let entry = match Place::find(&place).await? {
+                Place::Socket(client) => {
+                    let request = HoldReleaseRequest { name: name.clone(), reason };
+                    client.order::<Done>(socket_path::HOLDS_RELEASE, &request).await?.entry_seq
+                }
+                Place::Directory(config) => {
+                    direct(&config)?.release_hold(&HoldRelease { name: name.clone(), reason, by: by() })?
+                }
+            };
+            println!("the hold {name:?} is released, recorded as entry {entry}");
+        }
+        HoldCommand::List { place, json } => {
+            let held: Vec<HeldRows> = match Place::find(&place).await? {
+                Place::Socket(client) => client.ask(socket_path::HOLDS).await?,
+                Place::Directory(config) => {
+                    let held = direct(&config)?.holds()?.into_iter();
+                    held.map(|held| HeldRows { entry_seq: held.entry_seq, hold: held.hold }).collect()
+                }
+            };
+            if json {
+                println!("{}", serde_json::to_string(&held)?);
+            } else if held.is_empty() {
+                println!("no hold keeps rows of this node");
+            }
+            for HeldRows { entry_seq, hold } in held.iter().filter(|_| !json) {
+                println!("{}  {}", escape(&hold.name), range_words(hold.from, hold.to));
+                println!("    {} ({}, entry {entry_seq})", escape(&hold.reason), escape(&hold.by));
+            }
+        }
+    }
+    Ok(Exit::Complete)
+}
+
+fn range_words(from: Timestamp, to: Timestamp) -> String {
+    let from = if from == Timestamp::MIN { "the beginning".to_owned() } else { from.to_text() };
+    let to = if to == Timestamp::MAX { "open".to_owned() } else { to.to_text() };
+    format!("{from} to {to}")
+}
+
+pub(super) async fn erase(args: &crate::args::PlaceArgs, seq: u64, reason: String) -> anyhow::Result<Exit> {
+    let entry = match Place::find(args).await? {
+        Place::Socket(client) => {
+            client.order::<Done>(socket_path::ERASE, &EraseRequest { seq, reason }).await?.entry_seq
+        }
+        Place::Directory(config) => direct(&config)?.erase(seq, &reason, &by())?,
+    };
+    println!("the content of row {seq} is erased, recorded as entry {entry}; its place in the tree stays");
+    eprintln!(
+        "Not reached from here: backups, snapshots, exports and archives made before, and what the disk itself keeps of overwritten blocks."
+    );
+    Ok(Exit::Complete)
+}
+
+pub(super) async fn prune(args: PruneArgs) -> anyhow::Result<Exit> {
+    let before = Timestamp::parse_human(&args.before, SystemClock.now())?;
+    let Place::Socket(client) = Place::find(&args.place).await? else {
+        bail!("the node is not running; start it: nothing is pruned before a witness has seen the statement about it");
+    };
+    let request = PruneRequest { before, to_seq: None, archive: None };
+    let plan: PrunePlan = client.order(socket_path::PRUNE_PLAN, &request).await?;
+    say_plan(&plan, before);
+    if args.dry_run || plan.to_seq == plan.from_seq {
+        return Ok(Exit::Complete);
+    }
+    let archive = match &args.archive {
+        None => None,
+        Some(path) => Some(archive(&args, path, &plan)?),
+    };
+    let request = PruneRequest { before, to_seq: Some(plan.to_seq), archive };
+    let _: Pruned = client.order(socket_path::PRUNE, &request).await?;
+    let wait = humantime::parse_duration(&args.wait).context("--wait is a duration such as 60s")?;
+    follow(&client, wait).await
+}
+
+fn say_plan(plan: &PrunePlan, before: Timestamp) {
+    for limit in &plan.limits {
+        println!("kept: {limit}");
+    }
+    match (plan.oldest, plan.newest) {
+        (Some(oldest), Some(newest)) => println!(
+            "{} rows, {} to {}, recorded {oldest} to {newest}",
+            group_digits(plan.to_seq - plan.from_seq),
+            plan.from_seq,
+            plan.to_seq - 1,
+        ),
+        _ => println!(
+            "nothing to prune before {before}: rows go in whole tiles of 256, and only when they are older and witnessed"
+        ),
+    }
+}
+
+/// Writes the rows to a file, reads it back, and checks it. Nothing was pruned if this fails.
+fn archive(args: &PruneArgs, path: &Path, plan: &PrunePlan) -> anyhow::Result<ArchiveDigest> {
+    let config = NodeConfig::load(&args.place.config)?;
+    let log = open(&config)?;
+    log.archive(path, plan.from_seq, plan.to_seq).context("nothing was pruned, the archive could not be written")?;
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let verdict = verify_own_archive(&bytes, &own_trust(&config));
+    if let Some(finding) = verdict.findings.first() {
+        bail!("nothing was pruned, the archive {} does not verify: {}", path.display(), finding.what);
+    }
+    ensure!(verdict.complete, "nothing was pruned, the archive {} is not whole", path.display());
+    println!("{}: {} rows, read back and verified", path.display(), group_digits(verdict.rows));
+    let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    Ok(ArchiveDigest { name, sha256: hex::encode(Sha256::digest(&bytes)) })
+}
+
+/// What this machine alone can check an archive against: its own public key.
+fn own_trust(config: &NodeConfig) -> Trust {
+    let public = config.keys.checkpoint.public_bytes();
+    let keys = vec![KeySpan { public, generation: None, from_size: 0, to_size: None }];
+    let nodes = vec![NodeTrust { id: config.node_id.clone(), life: Life::Active, keys }];
+    Trust { cluster: config.cluster.clone(), nodes, witnesses: Vec::new(), exporters: Vec::new() }
+}
+
+/// Waits until the rows are gone, or says what they wait for.
+async fn follow(client: &SocketClient, wait: Duration) -> anyhow::Result<Exit> {
+    let deadline = tokio::time::Instant::now() + wait;
+    let bar = super::progress_bar();
+    loop {
+        let status: RetentionStatus = client.ask(socket_path::PRUNE).await?;
+        bar.set_message(status.doing.clone());
+        if let Some(problem) = &status.problem {
+            bail!("the rows are stated as pruned and not all gone: {problem}");
+        }
+        if status.doing == "idle" && status.rows_left == 0 {
+            bar.finish_and_clear();
+            println!("pruned; the file shrank by {} bytes", group_digits(status.bytes_freed));
+            return Ok(Exit::Complete);
+        }
+        if tokio::time::Instant::now() > deadline {
+            bar.finish_and_clear();
+            println!(
+                "the statement is recorded and the rows do not count any more; they go as soon as a witness has seen it (now: {})",
+                status.doing
+            );
+            return Ok(Exit::Incomplete);
+        }
+        tokio::time::sleep(PROGRESS_PAUSE).await;
+    }
+}

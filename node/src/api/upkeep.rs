@@ -1,0 +1,97 @@
+//! Holds, erasure and pruning: on the local socket only, for root and the daemon's own user. No remote interface has
+//! anything of the kind.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use piperoll_shared::api::node::{
+    Done, EraseRequest, HeldRows, HoldReleaseRequest, HoldRequest, PrunePlan, PruneRequest, RetentionStatus,
+    socket_path,
+};
+use piperoll_shared::log::statement::{Hold, HoldRelease, Pruned};
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::serve::UnixPeer;
+
+use super::App;
+use super::error::ApiError;
+
+pub(super) fn routes(app: &Arc<App>) -> Router<Arc<App>> {
+    Router::new()
+        .route(socket_path::HOLDS, get(holds).post(add_hold))
+        .route(socket_path::HOLDS_RELEASE, post(release_hold))
+        .route(socket_path::ERASE, post(erase))
+        .route(socket_path::PRUNE, get(progress).post(prune))
+        .route(socket_path::PRUNE_PLAN, post(plan))
+        .layer(middleware::from_fn_with_state(Arc::clone(app), owners_only))
+}
+
+async fn owners_only(Extension(peer): Extension<UnixPeer>, request: Request, next: Next) -> Response {
+    if [0, nix::unistd::geteuid().as_raw()].contains(&peer.uid) {
+        return next.run(request).await;
+    }
+    let detail = format!("uid {} may not do this; run it as root or as the node's own user", peer.uid);
+    ApiError::new(403, "not_the_owner", detail).into_response()
+}
+
+fn by(peer: &UnixPeer) -> String {
+    format!("uid={}", peer.uid)
+}
+
+async fn holds(State(app): State<Arc<App>>) -> Result<Json<Vec<HeldRows>>, ApiError> {
+    let held = app.store.holds().await?;
+    Ok(Json(held.into_iter().map(|held| HeldRows { entry_seq: held.entry_seq, hold: held.hold }).collect()))
+}
+
+async fn add_hold(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<UnixPeer>,
+    Json(asked): Json<HoldRequest>,
+) -> Result<Json<Done>, ApiError> {
+    let HoldRequest { name, from, to, reason } = asked;
+    let (from, to) = (from.unwrap_or(Timestamp::MIN), to.unwrap_or(Timestamp::MAX));
+    let entry_seq = app.store.add_hold(Hold { name, from, to, reason, by: by(&peer) }).await?;
+    Ok(Json(Done { entry_seq }))
+}
+
+async fn release_hold(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<UnixPeer>,
+    Json(asked): Json<HoldReleaseRequest>,
+) -> Result<Json<Done>, ApiError> {
+    let HoldReleaseRequest { name, reason } = asked;
+    let entry_seq = app.store.release_hold(HoldRelease { name, reason, by: by(&peer) }).await?;
+    Ok(Json(Done { entry_seq }))
+}
+
+async fn erase(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<UnixPeer>,
+    Json(asked): Json<EraseRequest>,
+) -> Result<Json<Done>, ApiError> {
+    let entry_seq = app.store.erase(asked.seq, asked.reason, by(&peer)).await?;
+    Ok(Json(Done { entry_seq }))
+}
+
+async fn plan(State(app): State<Arc<App>>, Json(asked): Json<PruneRequest>) -> Result<Json<PrunePlan>, ApiError> {
+    Ok(Json(app.retention.plan(asked.before).await?))
+}
+
+/// 202: it is stated, and happens when a witness has seen the statement.
+async fn prune(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<UnixPeer>,
+    Json(asked): Json<PruneRequest>,
+) -> Result<(StatusCode, Json<Pruned>), ApiError> {
+    let to_seq = asked.to_seq.ok_or_else(|| ApiError::new(400, "no_plan", "name the `to_seq` that the plan gave"))?;
+    let pruned = app.retention.ask(asked.before, to_seq, &by(&peer), asked.archive).await?;
+    Ok((StatusCode::ACCEPTED, Json(pruned)))
+}
+
+async fn progress(State(app): State<Arc<App>>) -> Result<Json<RetentionStatus>, ApiError> {
+    Ok(Json(app.retention.status().await?))
+}

@@ -1,0 +1,201 @@
+//! The node's own retention: once a day, and whenever an operator asks.
+//!
+//! A prune that was stated is carried out, whatever stops the node in between: what waits for a witness, or was dropped
+//! in part, is gone on with at the next start.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use piperoll_shared::api::node::{PrunePlan, RetentionStatus};
+use piperoll_shared::log::limits::RETENTION_DAYS_MIN;
+use piperoll_shared::log::statement::{ArchiveDigest, Pruned};
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::Clock;
+
+use crate::config::RetentionConfig;
+use crate::store::{PruneWish, Store, UpkeepError};
+
+/// Between two looks whether a witness has seen the statement.
+const WITNESS_PAUSE: Duration = Duration::from_millis(200);
+const DAY: Duration = Duration::from_hours(24);
+
+/// Clones share it.
+#[derive(Clone)]
+pub(crate) struct Retention {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    config: RetentionConfig,
+    status: Arc<Mutex<RetentionStatus>>,
+    /// One prune at a time, from the plan to the last row.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Retention {
+    pub(crate) fn new(store: Store, clock: Arc<dyn Clock>, config: RetentionConfig) -> Self {
+        let idle = RetentionStatus {
+            keep_days: config.keep_days,
+            size_max: config.size_max,
+            doing: "idle".to_owned(),
+            ..RetentionStatus::default()
+        };
+        Self { store, clock, config, status: Arc::new(Mutex::new(idle)), turn: Arc::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, RetentionStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) async fn status(&self) -> Result<RetentionStatus, UpkeepError> {
+        let holds = self.store.holds().await?;
+        let used_bytes = self.store.used_bytes().await?;
+        let mut status = self.state().clone();
+        status.used_bytes = used_bytes;
+        status.holds = holds.into_iter().map(|held| held.hold.name).collect();
+        Ok(status)
+    }
+
+    fn doing(&self, what: &str) {
+        what.clone_into(&mut self.state().doing);
+    }
+
+    /// Goes on with what was begun, then keeps to the policy for ever.
+    pub(crate) async fn keep(self) {
+        loop {
+            let outcome = match self.carry_out().await {
+                Ok(()) => self.policy().await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = &outcome {
+                tracing::error!(%error, "retention did not do what it should");
+            }
+            self.doing("idle");
+            self.state().problem = outcome.err().map(|error| error.to_string());
+            tokio::time::sleep(self.config.every).await;
+        }
+    }
+
+    async fn policy(&self) -> Result<(), UpkeepError> {
+        let now = self.sober_now().await?;
+        if let Some(days) = self.config.keep_days {
+            let wish = PruneWish { before: now.minus(DAY * days), to_max: u64::MAX };
+            self.prune_if_any(wish, &format!("{days} days")).await?;
+        }
+        let Some(size_max) = self.config.size_max else { return Ok(()) };
+        let used = self.store.used_bytes().await?;
+        if used <= size_max {
+            return Ok(());
+        }
+        let extent = self.store.extent().await?;
+        let (first, rows) = extent.oldest_seq.zip(extent.head_seq).map_or((0, 0), |(a, b)| (a, b + 1 - a));
+        let share = u128::from(rows) * u128::from(used - size_max) / u128::from(used.max(1));
+        let to_max = first.saturating_add(u64::try_from(share).unwrap_or(0)).saturating_add(256);
+        // A flood of entries must not be able to push younger evidence out.
+        let wish = PruneWish { before: now.minus(DAY * RETENTION_DAYS_MIN), to_max };
+        self.prune_if_any(wish, &format!("at most {size_max} bytes")).await?;
+        let used = self.store.used_bytes().await?;
+        if used > size_max {
+            return Err(UpkeepError::Refused(format!(
+                "the database uses {used} bytes, more than the {size_max} of retention.size_max, and nothing more may go: \
+                 rows stay for {RETENTION_DAYS_MIN} days, until they are witnessed, and while a hold keeps them"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The earlier of two clocks: one that runs ahead must not prune what is young.
+    async fn sober_now(&self) -> Result<Timestamp, UpkeepError> {
+        let witnessed = self.store.witnessed_at().await?.unwrap_or(Timestamp::MIN);
+        Ok(self.clock.now().min(witnessed))
+    }
+
+    async fn prune_if_any(&self, wish: PruneWish, policy: &str) -> Result<(), UpkeepError> {
+        let plan = self.store.plan_prune(wish).await?;
+        if plan.to_seq > plan.from_seq {
+            self.begin(wish, plan, policy.to_owned(), None).await?;
+            self.carry_out().await?;
+        }
+        Ok(())
+    }
+
+    /// What an operator's wish leads to.
+    pub(crate) async fn plan(&self, before: Timestamp) -> Result<PrunePlan, UpkeepError> {
+        self.store.plan_prune(self.wish(before).await?).await
+    }
+
+    async fn wish(&self, before: Timestamp) -> Result<PruneWish, UpkeepError> {
+        let youngest = self.sober_now().await?.minus(DAY * RETENTION_DAYS_MIN);
+        if before > youngest {
+            return Err(UpkeepError::Refused(format!(
+                "rows stay for {RETENTION_DAYS_MIN} days at least, counted from the last witness: nothing recorded at {youngest} or later is pruned"
+            )));
+        }
+        Ok(PruneWish { before, to_max: u64::MAX })
+    }
+
+    /// States what an operator asked for; it is carried out in the background.
+    pub(crate) async fn ask(
+        &self,
+        before: Timestamp,
+        to_seq: u64,
+        by: &str,
+        archive: Option<ArchiveDigest>,
+    ) -> Result<Pruned, UpkeepError> {
+        let wish = PruneWish { to_max: to_seq, ..self.wish(before).await? };
+        let plan = self.store.plan_prune(wish).await?;
+        if plan.to_seq != to_seq {
+            let words = format!("only rows below {} may go now, not below {to_seq}; plan again", plan.to_seq);
+            return Err(UpkeepError::Refused(words));
+        }
+        let pruned = self.begin(wish, plan, format!("asked for by {by}: before {before}"), archive).await?;
+        let retention = self.clone();
+        tokio::spawn(async move {
+            let outcome = retention.carry_out().await;
+            retention.doing("idle");
+            if let Err(error) = &outcome {
+                tracing::error!(%error, "a prune was not carried out");
+            }
+            retention.state().problem = outcome.err().map(|error| error.to_string());
+        });
+        Ok(pruned)
+    }
+
+    async fn begin(
+        &self,
+        wish: PruneWish,
+        plan: PrunePlan,
+        policy: String,
+        archive: Option<ArchiveDigest>,
+    ) -> Result<Pruned, UpkeepError> {
+        let busy = || UpkeepError::Refused("a prune is under way; try again when it is done".to_owned());
+        let _turn = self.turn.try_lock().map_err(|_| busy())?;
+        let pruned = self.store.state_prune(wish, plan, policy, archive).await?;
+        tracing::info!(from = pruned.from_seq, to = pruned.to_seq, policy = pruned.policy, "rows are stated as pruned");
+        Ok(pruned)
+    }
+
+    /// Drops what was stated as pruned, once that was witnessed.
+    async fn carry_out(&self) -> Result<(), UpkeepError> {
+        let _turn = self.turn.lock().await;
+        let Some(floor) = self.store.unfinished_prune().await? else { return Ok(()) };
+        let rows = floor.pruned.to_seq - floor.pruned.from_seq;
+        self.state().rows_left = rows;
+        self.doing("waiting for a witness");
+        while self.store.health().witnessed_size() <= floor.entry_seq {
+            tokio::time::sleep(WITNESS_PAUSE).await;
+        }
+        let before = self.store.file_bytes().await?;
+        self.doing("pruning");
+        while !self.store.drop_batch().await? {
+            let oldest = self.store.oldest_there().await?.unwrap_or(floor.pruned.to_seq);
+            self.state().rows_left = floor.pruned.to_seq.saturating_sub(oldest);
+        }
+        self.doing("shrinking the file");
+        while !self.store.shrink().await? {}
+        let bytes_freed = before.saturating_sub(self.store.file_bytes().await?);
+        self.store.finish_prune(bytes_freed).await?;
+        let mut state = self.state();
+        (state.rows_left, state.bytes_freed) = (0, bytes_freed);
+        tracing::info!(rows, bytes_freed, "rows were pruned");
+        Ok(())
+    }
+}

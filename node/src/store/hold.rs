@@ -1,0 +1,102 @@
+//! Legal holds: time ranges whose rows nobody prunes or erases.
+//!
+//! A hold is an entry of the node; the table only says where it stands. No prune passes the entry of a hold that is not
+//! released, so every hold can be found in the log itself, and a full check looks for those that the table leaves out.
+
+use piperoll_shared::log::statement::{Hold, HoldRelease, Statement};
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::verify::RowChecker;
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::erase::check_reason;
+use super::floor::statement_at;
+use super::upkeep::UpkeepError;
+use super::writer::Writer;
+
+/// Holds at one time.
+const HOLDS_MAX: u64 = 1_000;
+/// Bytes of a hold's name.
+const NAME_BYTES_MAX: usize = 128;
+
+/// A hold and the entry that set it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldUnder {
+    pub entry_seq: u64,
+    pub hold: Hold,
+}
+
+/// All holds that are not released, by name; in words the first one whose entry does not say so.
+pub(super) fn holds(conn: &Connection, checker: &mut RowChecker) -> rusqlite::Result<Result<Vec<HeldUnder>, String>> {
+    let mut statement = conn.prepare_cached("SELECT name, entry_seq FROM holds ORDER BY name")?;
+    let named: Vec<(String, i64)> =
+        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
+    let mut found = Vec::new();
+    for (name, entry_seq) in named {
+        match statement_at(conn, checker, entry_seq.unsigned_abs())? {
+            Some(Statement::HoldAdded(hold)) if hold.name == name => {
+                found.push(HeldUnder { entry_seq: entry_seq.unsigned_abs(), hold });
+            }
+            _ => return Ok(Err(format!("the hold {name:?} counts as set by row {entry_seq}, which does not say so"))),
+        }
+    }
+    Ok(Ok(found))
+}
+
+/// The hold that a row of this time is under, if any.
+pub(super) fn over(
+    conn: &Connection,
+    checker: &mut RowChecker,
+    timestamp: Timestamp,
+) -> Result<Option<Hold>, UpkeepError> {
+    let held = holds(conn, checker)?.map_err(UpkeepError::Refused)?;
+    Ok(held.into_iter().map(|held| held.hold).find(|hold| (hold.from..hold.to).contains(&timestamp)))
+}
+
+impl Writer {
+    /// Sets a hold; returns its entry. `first` rows below are gone or going, and nothing can keep them any more.
+    pub(super) fn add_hold(&mut self, hold: &Hold) -> Result<u64, UpkeepError> {
+        check_reason(&hold.reason)?;
+        let named = hold.name.trim() == hold.name && !hold.name.is_empty() && hold.name.len() <= NAME_BYTES_MAX;
+        if !named || hold.name.chars().any(char::is_control) {
+            let words = format!("a hold's name is 1 to {NAME_BYTES_MAX} bytes without control characters");
+            return Err(UpkeepError::Refused(words));
+        }
+        if hold.to <= hold.from {
+            return Err(UpkeepError::Refused(format!("the hold's range {} to {} is empty", hold.from, hold.to)));
+        }
+        let (count, known): (u64, u64) =
+            self.conn.query_row("SELECT count(*), coalesce(sum(name = ?1), 0) FROM holds", [&hold.name], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+        if known > 0 {
+            return Err(UpkeepError::Refused(format!("there is a hold {:?} already; release it first", hold.name)));
+        }
+        if count >= HOLDS_MAX {
+            return Err(UpkeepError::Refused(format!("there are {HOLDS_MAX} holds, which is the most; release one")));
+        }
+        let statement = Statement::HoldAdded(hold.clone());
+        Ok(self.transact(|rows, now| {
+            let entry_seq = rows.state(&statement, now)?;
+            rows.conn.execute("INSERT INTO holds (name, entry_seq) VALUES (?1, ?2)", (&hold.name, entry_seq))?;
+            Ok(entry_seq)
+        })?)
+    }
+
+    /// Ends a hold; returns the entry that says so.
+    pub(super) fn release_hold(&mut self, release: &HoldRelease) -> Result<u64, UpkeepError> {
+        check_reason(&release.reason)?;
+        let known: Option<i64> = self
+            .conn
+            .query_row("SELECT entry_seq FROM holds WHERE name = ?1", [&release.name], |row| row.get(0))
+            .optional()?;
+        if known.is_none() {
+            return Err(UpkeepError::NotFound(format!("there is no hold {:?}", release.name)));
+        }
+        let statement = Statement::HoldReleased(release.clone());
+        Ok(self.transact(|rows, now| {
+            let entry_seq = rows.state(&statement, now)?;
+            rows.conn.execute("DELETE FROM holds WHERE name = ?1", [&release.name])?;
+            Ok(entry_seq)
+        })?)
+    }
+}

@@ -1,0 +1,201 @@
+//! What an operator of this machine may do to a log besides appending: holds, erasure, retention.
+
+use std::sync::Arc;
+
+use piperoll_shared::api::node::PrunePlan;
+use piperoll_shared::log::note::Note;
+use piperoll_shared::log::statement::{ArchiveDigest, Hold, HoldRelease, PruneFinished, Pruned};
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::verify::RowChecker;
+use piperoll_shared::net::clock::Clock;
+use tokio::sync::oneshot;
+
+use super::error::{AppendError, OpenError, ReadError};
+use super::floor::{Floor, floor};
+use super::hold::{HeldUnder, holds};
+use super::prune::{PruneCheck, PruneWish, plan, unfinished, used_bytes};
+use super::signer::{Kept, kept};
+use super::writer::{Job, Writer};
+use super::{LogDir, LogKeys, OpenWriter, Store, open_writer};
+
+/// Why it was not done. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UpkeepError {
+    /// It would break a rule.
+    #[error("{0}")]
+    Refused(String),
+    #[error("{0}")]
+    NotFound(String),
+    #[error(transparent)]
+    Log(#[from] AppendError),
+    #[error("the log cannot be read: {0}")]
+    Read(String),
+}
+
+impl From<rusqlite::Error> for UpkeepError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Read(error.to_string())
+    }
+}
+
+impl From<super::tree::TreeError> for UpkeepError {
+    fn from(error: super::tree::TreeError) -> Self {
+        Self::Read(error.to_string())
+    }
+}
+
+impl From<ReadError> for UpkeepError {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error.to_string())
+    }
+}
+
+type Result<T> = std::result::Result<T, UpkeepError>;
+
+impl Store {
+    /// Lets the writer do something between two groups of entries.
+    async fn on_writer<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Writer) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        let work = Box::new(move |writer: &mut Writer| {
+            let _ = reply.send(work(writer));
+        });
+        let stopping = || UpkeepError::Log(AppendError::Stopping);
+        self.jobs.send(Job::Work(work)).await.map_err(|_| stopping())?;
+        answer.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    fn checker(&self) -> RowChecker {
+        RowChecker::new(self.keys.ring.clone(), self.generation)
+    }
+
+    /// Where the log begins, when rows were pruned.
+    pub async fn floor(&self) -> Result<Option<Floor>> {
+        let mut checker = self.checker();
+        let found = self.readers.run(move |conn| floor(conn, &mut checker)).await??;
+        found.map_err(UpkeepError::Refused)
+    }
+
+    /// All holds that are not released.
+    pub async fn holds(&self) -> Result<Vec<HeldUnder>> {
+        let mut checker = self.checker();
+        self.readers.run(move |conn| holds(conn, &mut checker)).await??.map_err(UpkeepError::Refused)
+    }
+
+    pub async fn add_hold(&self, hold: Hold) -> Result<u64> {
+        self.on_writer(move |writer| writer.add_hold(&hold)).await
+    }
+
+    pub async fn release_hold(&self, release: HoldRelease) -> Result<u64> {
+        self.on_writer(move |writer| writer.release_hold(&release)).await
+    }
+
+    /// Empties one row; returns the entry that says so.
+    pub async fn erase(&self, seq: u64, reason: String, by: String) -> Result<u64> {
+        self.on_writer(move |writer| writer.erase(seq, &reason, &by)).await
+    }
+
+    /// What a wish would prune now.
+    pub async fn plan_prune(&self, wish: PruneWish) -> Result<PrunePlan> {
+        let (mut checker, witnessed) = (self.checker(), self.health.witnessed_size());
+        self.readers.run(move |conn| plan(conn, &mut checker, wish, witnessed)).await?
+    }
+
+    /// Reads every row that a plan would drop, and then states that they go. They are dropped by [`Store::prune_on`].
+    pub async fn state_prune(
+        &self,
+        wish: PruneWish,
+        plan: PrunePlan,
+        policy: String,
+        archive: Option<ArchiveDigest>,
+    ) -> Result<Pruned> {
+        let mut check = PruneCheck::new(&plan);
+        loop {
+            let mut checker = self.checker();
+            let step = move |conn: &rusqlite::Connection| {
+                let done = check.step(conn, &mut checker);
+                (check, done)
+            };
+            let (returned, done) = self.readers.run(step).await?;
+            check = returned;
+            if done? {
+                break;
+            }
+        }
+        self.on_writer(move |writer| writer.state_pruned(wish, &plan, &policy, archive)).await
+    }
+
+    /// Rows that were stated as pruned and are not gone yet.
+    pub async fn unfinished_prune(&self) -> Result<Option<Floor>> {
+        let mut checker = self.checker();
+        self.readers.run(move |conn| unfinished(conn, &mut checker)).await?
+    }
+
+    /// Drops some of them; whether none is left.
+    pub async fn drop_batch(&self) -> Result<bool> {
+        self.on_writer(Writer::drop_batch).await
+    }
+
+    /// Gives some free pages back; whether none is left.
+    pub async fn shrink(&self) -> Result<bool> {
+        self.on_writer(Writer::shrink).await
+    }
+
+    /// The lowest row that is still in the file, below the floor or not.
+    pub async fn oldest_there(&self) -> Result<Option<u64>> {
+        let read = |conn: &rusqlite::Connection| {
+            conn.query_row("SELECT min(seq) FROM entries WHERE seq >= 0", [], |row| row.get(0))
+        };
+        Ok(self.readers.run(read).await??)
+    }
+
+    pub async fn finish_prune(&self, bytes_freed: u64) -> Result<Option<PruneFinished>> {
+        self.on_writer(move |writer| writer.finish_prune(bytes_freed)).await
+    }
+
+    pub async fn file_bytes(&self) -> Result<u64> {
+        self.on_writer(|writer| writer.file_bytes()).await
+    }
+
+    /// Bytes of the database that hold something.
+    pub async fn used_bytes(&self) -> Result<u64> {
+        Ok(self.readers.run(used_bytes).await??)
+    }
+
+    /// When a witness cosigned a checkpoint of this log last, by that witness's clock.
+    pub async fn witnessed_at(&self) -> Result<Option<Timestamp>> {
+        let note = self.readers.run(|conn| kept(conn, Kept::Witnessed)).await??;
+        let seconds = note.and_then(|note| Note::parse(&note).ok()).and_then(|note| note.cosigned_at());
+        Ok(seconds.and_then(|seconds| i64::try_from(seconds).ok()?.checked_mul(1_000_000)).map(Timestamp::from_micros))
+    }
+}
+
+/// Holds and erasure in a directory whose daemon is down; holds the writer's lock for that long.
+pub struct DirectUpkeep {
+    open: OpenWriter,
+}
+
+impl DirectUpkeep {
+    pub fn open(dir: &LogDir, keys: &LogKeys, clock: Arc<dyn Clock>) -> std::result::Result<Self, OpenError> {
+        Ok(Self { open: open_writer(dir, keys, clock)? })
+    }
+
+    pub fn holds(&self) -> Result<Vec<HeldUnder>> {
+        let writer = &self.open.writer;
+        holds(&writer.conn, &mut writer.checker())?.map_err(UpkeepError::Refused)
+    }
+
+    pub fn add_hold(&mut self, hold: &Hold) -> Result<u64> {
+        self.open.writer.add_hold(hold)
+    }
+
+    pub fn release_hold(&mut self, release: &HoldRelease) -> Result<u64> {
+        self.open.writer.release_hold(release)
+    }
+
+    pub fn erase(&mut self, seq: u64, reason: &str, by: &str) -> Result<u64> {
+        self.open.writer.erase(seq, reason, by)
+    }
+}

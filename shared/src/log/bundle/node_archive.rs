@@ -1,0 +1,106 @@
+//! An archive of rows that are about to be pruned: one node's rows `from_seq..to_seq` with their proof and the newest
+//! cosigned checkpoint, in the container of a bundle. The node's log keeps the file's digest in its `log.pruned` entry.
+
+use serde::{Deserialize, Serialize};
+
+use super::archive::Member;
+use super::node::{NodeMembers, Question, check_node};
+use super::trust::Trust;
+use super::verify::{Check, Checks, NodeVerdict, Verdict};
+use super::{checkpoint_name, entries_name, proof_name};
+use crate::log::filter::Filter;
+use crate::log::ids::{ClusterName, NodeId};
+use crate::log::statement::Statement;
+use crate::log::time::Timestamp;
+
+/// The first words of an archive's head.
+const FORMAT: &str = "piperoll archive v1";
+/// The first member of an archive, and of no bundle.
+pub const ARCHIVE: &str = "archive";
+
+/// What an archive says it is; everything in it follows from the other members too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArchiveHead {
+    pub cluster: ClusterName,
+    pub node_id: NodeId,
+    pub generation: String,
+    pub from_seq: u64,
+    pub to_seq: u64,
+}
+
+impl ArchiveHead {
+    /// The member's bytes.
+    pub fn to_text(&self) -> String {
+        format!("{FORMAT}\n{}\n", serde_json::to_string(self).unwrap_or_default())
+    }
+
+    fn parse(member: &[u8]) -> Option<Self> {
+        let json = std::str::from_utf8(member).ok()?.strip_prefix(FORMAT)?.trim();
+        let head: Self = serde_json::from_str(json).ok()?;
+        (head.to_text().as_bytes() == member).then_some(head)
+    }
+}
+
+/// Checks an archive on the machine that made it, where no witness's key is known: its rows are those under a checkpoint
+/// that the node itself signed.
+pub fn verify_own_archive(archive: &[u8], trust: &Trust) -> Verdict {
+    let checks = Checks::without(Check::Witness);
+    match super::archive::Members::new(archive).collect::<Result<Vec<Member<'_>>, _>>() {
+        Ok(members) => verify_archive(&members, trust, checks),
+        Err(error) => {
+            let mut verdict = Verdict::default();
+            verdict.find(None, error.to_string());
+            verdict
+        }
+    }
+}
+
+pub(super) fn verify_archive(members: &[Member<'_>], trust: &Trust, checks: Checks) -> Verdict {
+    let mut verdict = Verdict { trusted: true, ..Verdict::default() };
+    let Some(head) = members.first().and_then(|member| ArchiveHead::parse(member.bytes)) else {
+        verdict.find(None, "its head is not one that Piperoll wrote");
+        return verdict;
+    };
+    let id = head.node_id.as_str();
+    let names = [checkpoint_name(id), entries_name(id), proof_name(id)];
+    let [_, checkpoint, entries, proof] = members else {
+        verdict.find(None, format!("it has {} members and not 4", members.len()));
+        return verdict;
+    };
+    if [checkpoint, entries, proof].map(|member| member.name) != names.each_ref().map(String::as_str) {
+        verdict.find(Some(id), "its members are not those of an archive");
+        return verdict;
+    }
+    if head.cluster != trust.cluster {
+        verdict.find(None, format!("it is of the cluster {}, the trust file of {}", head.cluster, trust.cluster));
+    }
+    let all = Timestamp::MAX;
+    let question =
+        Question { filter: Filter::default(), from: Timestamp::MIN, to: all, created: Timestamp::MIN, checks };
+    let mut node = NodeVerdict { node_id: id.to_owned(), status: "ok".to_owned(), ..NodeVerdict::default() };
+    let members = NodeMembers { checkpoint: checkpoint.bytes, entries: entries.bytes, proof: proof.bytes };
+    let rows = check_node(trust, &question, members, &mut node);
+    // Behind the rows may stand the entries that say which of them were erased.
+    let (inside, behind) = rows.split_at(rows.partition_point(|row| row.seq() < head.to_seq));
+    let whole = inside.len() as u64 == head.to_seq.saturating_sub(head.from_seq)
+        && inside.first().is_some_and(|row| row.seq() == head.from_seq)
+        && behind.iter().all(|row| matches!(Statement::read(row.body), Some(Statement::Erased(_))));
+    if !whole {
+        verdict.find(Some(id), format!("rows {} to {} are not all here", head.from_seq, head.to_seq.saturating_sub(1)));
+    }
+    if node.generation.as_deref() != Some(&head.generation) {
+        verdict.find(Some(id), "its rows are of another log than it says");
+    }
+    for words in node.take_faults() {
+        verdict.find(Some(id), words);
+    }
+    // Rows on both sides are not here, and nobody expects them.
+    node.unproven = None;
+    node.rows = inside.len() as u64;
+    verdict.rows = node.rows;
+    (verdict.complete, verdict.proven) = (whole, whole);
+    verdict.nodes.push(node);
+    verdict.archive = Some(head);
+    verdict
+}

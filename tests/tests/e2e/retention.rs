@@ -1,0 +1,283 @@
+//! Retention, holds and erasure: what goes, in which order, and what can still be proven when it is gone.
+
+use std::time::Duration;
+
+use piperoll_tests::{Cluster, Fault, entry};
+use serde_json::Value;
+
+use crate::witness::{report, witnessed};
+
+/// A clock that stood 400 days back when the first rows were recorded.
+const LONG_AGO: &str = "-34560000s";
+
+/// A node with `old` rows of 400 days ago and some of today, all witnessed.
+async fn aged(old: usize, retention: &str) -> Cluster {
+    let mut cluster = Cluster::made(&["mx1"], |_| Some(LONG_AGO.to_owned())).await;
+    cluster.poll_every(50);
+    let config = cluster.nodes[0].folder.join("node.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}\n[retention]\nkeep = \"forever\"\n")).unwrap();
+    cluster.run_all().await;
+    let lines: Vec<String> = (0..old).map(|n| entry(&format!("old{n}"), "auth.login")).collect();
+    cluster.append(0, &lines).await;
+    witnessed(&cluster, "mx1").await;
+    cluster.stop(0);
+    cluster.set_clock(0, "+0s");
+    std::fs::write(&config, format!("{text}\n[retention]\n{retention}\n")).unwrap();
+    cluster.restart(0).await;
+    let lines: Vec<String> = (0..40).map(|n| entry(&format!("new{n}"), "auth.login")).collect();
+    cluster.append(0, &lines).await;
+    witnessed(&cluster, "mx1").await;
+    cluster
+}
+
+fn rows_in(cluster: &Cluster) -> (u64, u64) {
+    let conn = rusqlite::Connection::open(cluster.database(0)).unwrap();
+    conn.query_row("SELECT min(seq), count(*) FROM entries", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+}
+
+/// Waits until the rows below this one are gone.
+async fn pruned_to(cluster: &Cluster, seq: u64) {
+    for _ in 0..300 {
+        if rows_in(cluster).0 == seq {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the log begins at {:?} and not at {seq}: {}", rows_in(cluster), cluster.log_text("mx1"));
+}
+
+fn trust(cluster: &Cluster) -> String {
+    let path = cluster.dir.path().join("trust.toml");
+    std::fs::write(&path, cluster.authority().trust().unwrap().to_text()).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn bundle(cluster: &Cluster, name: &str, more: &[&str]) -> (String, piperoll_tests::Run) {
+    let path = cluster.dir.path().join(name).to_str().unwrap().to_owned();
+    let run = cluster.run(&[&["export", "--bundle", &path, "--reason", "a test"], more].concat());
+    (path, run)
+}
+
+fn checked(cluster: &Cluster, path: &str) -> (i32, Value) {
+    let run = cluster.run(&["verify-bundle", path, "--trust", &trust(cluster), "--json"]);
+    (run.code, serde_json::from_str(&run.stdout).unwrap_or_else(|e| panic!("{e}: {}{}", run.stdout, run.stderr)))
+}
+
+fn mx1(answer: &Value) -> &Value {
+    answer["nodes"].as_array().unwrap().iter().find(|node| node["node_id"] == "mx1").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_rows_go_and_what_is_left_is_whole() {
+    let cluster = aged(1_500, "keep = \"365d\"\nevery = \"1h\"").await;
+    let (before, run) = bundle(&cluster, "before.tar", &["--from", "2000-01-01", "--incomplete", "partial"]);
+    // The daily look may have been faster than this export; either way what it holds verifies.
+    assert!([0, 3].contains(&run.code), "{}", run.stderr);
+    pruned_to(&cluster, 1_280).await;
+    witnessed(&cluster, "mx1").await;
+    let run = cluster.on_node(0, &["verify"]);
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    assert!(run.stderr.contains("below 1280 pruned"), "{}", run.stderr);
+
+    // A range of today is whole and proven; one that reaches back says that it is not.
+    let today = cluster.page("from=1d&limit=1000").await.json();
+    assert_eq!((&today["complete"], &today["proven"]), (&true.into(), &true.into()), "{today}");
+    let all = cluster.page("from=2000-01-01&limit=1000").await.json();
+    let node = mx1(&all);
+    assert_eq!(
+        (&all["complete"], &node["status"], &node["verdict"]),
+        (&false.into(), &"pruned".into(), &"pruned".into())
+    );
+    assert!(node["reason"].as_str().unwrap().contains("rows below 1280"), "{node}");
+    assert_eq!(node["oldest_seq"], 1_280);
+    let gone = cluster.get("/api/v1/audit-log/mx1/7", Some(&cluster.token)).await;
+    assert!(gone.text.contains("row 7 was pruned"), "{}", gone.text);
+    assert!(cluster.on_node(0, &["show", "7"]).stderr.contains("row 7 was pruned"));
+    assert_eq!(cluster.on_node(0, &["query", "--from", "1d"]).code, 0);
+    assert_eq!(cluster.on_node(0, &["query", "--from", "500d"]).code, 3);
+    // Everything that there is can be checked without being held against what is gone.
+    assert_eq!(cluster.run(&["verify"]).code, 0);
+
+    // Both stages stand in the log, and the status says it.
+    let said = cluster.page("filter=action:log.pruned&from=1d&order=asc").await.json();
+    let stages: Vec<&str> = said["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|row| row["entry"]["node_id"] == "mx1")
+        .map(|row| row["entry"]["details"]["stage"].as_str().unwrap())
+        .collect();
+    assert_eq!(stages, ["begun", "finished"]);
+    let status = cluster.on_node(0, &["status", "--table"]).stdout;
+    assert!(status.contains("rows below 1,280") && status.contains("rows stay 365 days"), "{status}");
+
+    // Evidence made before still verifies, and so does a part of what is left; a range that reaches back is refused.
+    assert!([0, 3].contains(&checked(&cluster, &before).0));
+    let (path, run) = bundle(&cluster, "today.tar", &["--from", "1d"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let (code, verdict) = checked(&cluster, &path);
+    assert_eq!((code, &verdict["proven"]), (0, &true.into()), "{verdict}");
+    assert_eq!(mx1(&verdict)["pruned"], 1_280);
+    let (_, run) = bundle(&cluster, "all.tar", &["--from", "2000-01-01"]);
+    assert_eq!(run.code, 3, "{}", run.stderr);
+    let (path, _) = bundle(&cluster, "part.tar", &["--from", "2000-01-01", "--incomplete", "partial"]);
+    let (code, verdict) = checked(&cluster, &path);
+    assert_eq!(code, 3, "{verdict}");
+    assert_eq!(verdict["findings_count"], 0, "{verdict}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_prunes_with_an_archive_and_holds_keep_rows() {
+    let cluster = aged(1_100, "keep = \"forever\"").await;
+    let refused = cluster.on_node(0, &["prune", "--before", "10d"]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("90 days"), "{}", refused.stderr);
+
+    // A hold over rows of long ago keeps everything from its first row on.
+    let hold = ["hold", "add", "case-7", "--from", "2000-01-01", "--to", "300d", "--reason", "court order"];
+    assert_eq!(cluster.on_node(0, &hold).code, 0);
+    assert_eq!(cluster.on_node(0, &hold).code, 1);
+    let run = cluster.on_node(0, &["prune", "--before", "300d"]);
+    assert!(run.stdout.contains("\"case-7\" keeps row 0") && run.stdout.contains("nothing to prune"), "{}", run.stdout);
+    let run = cluster.on_node(0, &["erase", "--seq", "5", "--reason", "art. 17"]);
+    assert!(run.stderr.contains("case-7"), "{}", run.stderr);
+    assert!(cluster.on_node(0, &["hold", "list"]).stdout.contains("court order"));
+    let release = ["hold", "release", "case-7", "--reason", "case closed"];
+    assert_eq!(cluster.on_node(0, &release).code, 0);
+    assert_eq!(cluster.on_node(0, &release).code, 1);
+    let entries = cluster.page("filter=action:log.hold_added,log.hold_released&from=1d").await.json();
+    assert_eq!(entries["count"], 2, "{entries}");
+
+    // One erased row inside what goes.
+    assert_eq!(cluster.on_node(0, &["erase", "--seq", "300", "--reason", "art. 17"]).code, 0);
+    witnessed(&cluster, "mx1").await;
+    let run = cluster.on_node(0, &["prune", "--before", "300d", "--dry-run"]);
+    assert!(run.stdout.contains("1,024 rows, 0 to 1023"), "{}", run.stdout);
+    assert_eq!(rows_in(&cluster).0, 0);
+    let archive = cluster.dir.path().join("old.tar").to_str().unwrap().to_owned();
+    let prune = ["prune", "--before", "300d", "--archive", &archive];
+    let run = cluster.on_node(0, &prune);
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    assert!(run.stdout.contains("read back and verified") && run.stdout.contains("shrank by"), "{}", run.stdout);
+    assert_eq!(rows_in(&cluster).0, 1_024);
+    // An archive is never overwritten, and nothing is pruned without it.
+    assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
+
+    // A stranger checks it with public keys; one changed byte and it is refused.
+    let (code, verdict) = checked(&cluster, &archive);
+    assert_eq!((code, &verdict["rows"], &mx1(&verdict)["erased"]), (0, &1_024.into(), &1.into()), "{verdict}");
+    let words = cluster.run(&["verify-bundle", &archive, "--trust", &trust(&cluster)]).stdout;
+    assert!(words.contains("archived before they were pruned"), "{words}");
+    let mut bytes = std::fs::read(&archive).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    std::fs::write(&archive, bytes).unwrap();
+    assert_eq!(checked(&cluster, &archive).0, 4);
+    let said = cluster.page("filter=action:log.pruned&from=1d&order=asc").await.json();
+    let digest = &said["entries"][0]["entry"]["details"]["archive"];
+    assert_eq!(digest["name"], "old.tar", "{said}");
+}
+
+/// Killed at whatever moment, unheard by its witness, and stopped in between: what was stated is carried out once, and
+/// not before a witness has seen it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prune_that_is_interrupted_is_finished() {
+    let mut cluster = aged(6_000, "keep = \"forever\"").await;
+    // Nobody hears the node: the statement is made, and no row goes.
+    cluster.nodes[0].proxy.set(Fault::Close);
+    cluster.nodes[0].proxy.cut();
+    report(&cluster, "mx1", |line| line["verdict"] != "ok").await;
+    let run = cluster.on_node(0, &["prune", "--before", "300d", "--wait", "1s"]);
+    assert_eq!(run.code, 3, "{}{}", run.stdout, run.stderr);
+    assert!(run.stdout.contains("waiting for a witness"), "{}", run.stdout);
+    assert_eq!(rows_in(&cluster).0, 0);
+    // What was stated does not count any more, and what is left is whole; also after a kill.
+    assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
+    cluster.kill(0);
+    assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
+    cluster.restart(0).await;
+    assert_eq!(rows_in(&cluster).0, 0);
+    let again = cluster.on_node(0, &["prune", "--before", "300d", "--wait", "1s"]);
+    assert!(again.stdout.contains("nothing to prune"), "{}{}", again.stdout, again.stderr);
+    cluster.nodes[0].proxy.heal();
+    // Kills while rows go.
+    let mut seen = std::collections::BTreeSet::new();
+    for pause in 0..12u64 {
+        tokio::time::sleep(Duration::from_millis(20 + pause * 15)).await;
+        cluster.kill(0);
+        seen.insert(rows_in(&cluster).0);
+        assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
+        cluster.restart(0).await;
+    }
+    pruned_to(&cluster, 5_888).await;
+    witnessed(&cluster, "mx1").await;
+    let said = cluster.page("filter=action:log.pruned&from=1d").await.json();
+    for _ in 0..100 {
+        if cluster.page("filter=action:log.pruned&from=1d").await.json()["count"] == 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let alarms = cluster.page("filter=action:audit.witness_verdict%20reason:fork,rollback&limit=50").await.json();
+    assert_eq!(alarms["count"], 0, "{alarms} {said}");
+    cluster.verify_all();
+    let (path, run) = bundle(&cluster, "end.tar", &["--from", "1d"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(checked(&cluster, &path).0, 0);
+}
+
+/// What somebody does to the file by hand is not retention.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_dropped_by_hand_are_missing_rows() {
+    let mut cluster = aged(700, "keep = \"forever\"").await;
+    cluster.stop(0);
+    let intact = std::fs::read(cluster.database(0)).unwrap();
+    let drop_guards = "DROP TRIGGER entries_append_only_delete; DROP TRIGGER ids_append_only_delete;";
+    let triggers = |conn: &rusqlite::Connection| -> Vec<String> {
+        let sql =
+            "SELECT sql FROM sqlite_schema WHERE name IN ('entries_append_only_delete', 'ids_append_only_delete')";
+        conn.prepare(sql).unwrap().query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    };
+    for (what, tampering, words) in [
+        ("a prefix without a statement", "DELETE FROM entries WHERE seq < 256;", "rows 0 to 255 are missing"),
+        (
+            "a prefix under an entry that says nothing of the kind",
+            "INSERT INTO pruned VALUES (256, 700, 701); DELETE FROM entries WHERE seq < 256;",
+            "which does not say so",
+        ),
+        (
+            "an emptied row under an entry that does not say so",
+            "INSERT INTO erased VALUES (20, 700, x'00'); UPDATE entries SET body = NULL, mac = NULL WHERE seq = 20;",
+            "the signature is missing",
+        ),
+        ("a hold that nobody set", "INSERT INTO holds VALUES ('x', 700);", "does not say so"),
+    ] {
+        std::fs::write(cluster.database(0), &intact).unwrap();
+        let conn = rusqlite::Connection::open(cluster.database(0)).unwrap();
+        let guards = triggers(&conn);
+        conn.execute_batch(drop_guards).unwrap();
+        conn.execute_batch(tampering).unwrap();
+        guards.iter().for_each(|guard| conn.execute_batch(guard).unwrap());
+        drop(conn);
+        let run = cluster.on_node(0, &["verify"]);
+        assert_eq!(run.code, 4, "{what}: {}{}", run.stdout, run.stderr);
+        assert!(run.stdout.contains(words), "{what}: {}", run.stdout);
+    }
+    // A row that fails is evidence, and no prune takes it along.
+    std::fs::write(cluster.database(0), &intact).unwrap();
+    let conn = rusqlite::Connection::open(cluster.database(0)).unwrap();
+    let guard: String = conn
+        .query_row("SELECT sql FROM sqlite_schema WHERE name = 'entries_append_only_update'", [], |row| row.get(0))
+        .unwrap();
+    conn.execute_batch("DROP TRIGGER entries_append_only_update").unwrap();
+    conn.execute_batch("UPDATE entries SET body = replace(body, 'old30', 'old31') WHERE seq = 31").unwrap();
+    conn.execute_batch(&guard).unwrap();
+    drop(conn);
+    cluster.restart(0).await;
+    witnessed(&cluster, "mx1").await;
+    let run = cluster.on_node(0, &["prune", "--before", "300d"]);
+    assert_eq!(run.code, 1, "{}", run.stdout);
+    assert!(run.stderr.contains("row 31") && run.stderr.contains("evidence"), "{}", run.stderr);
+    assert_eq!(rows_in(&cluster).0, 0);
+}
