@@ -56,9 +56,8 @@ impl Writer {
         if seq < first {
             return Err(UpkeepError::NotFound(format!("row {seq} was pruned; this log begins at row {first}")));
         }
-        let row = row_at(&self.conn, &mut checker, seq)?
-            .filter(|row| row.seq < self.end.next_seq)
-            .ok_or_else(|| UpkeepError::NotFound(format!("there is no row {seq}")))?;
+        let row = if seq < self.end.next_seq { row_at(&self.conn, &mut checker, seq)? } else { None };
+        let row = row.ok_or_else(|| UpkeepError::NotFound(format!("there is no row {seq}")))?;
         match row.checked.integrity {
             Integrity::Ok => {}
             Integrity::Erased => {

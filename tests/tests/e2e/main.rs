@@ -9,6 +9,7 @@ mod certificates;
 mod contract;
 mod crash;
 mod durable;
+mod erasure;
 mod faults;
 mod golden_tree;
 mod hostile;

@@ -1,0 +1,163 @@
+//! One row erased: its content is nowhere any more, its place is shown by everybody, and all other rows stay proven.
+
+use piperoll_tests::{Cluster, entry};
+use serde_json::{Value, json};
+
+use crate::witness::witnessed;
+
+const SECRET: &str = "Wilhelmine-Sauerbier-4711";
+
+fn holds_secret(cluster: &Cluster) -> Vec<String> {
+    let files = std::fs::read_dir(cluster.nodes[0].folder.join("data")).unwrap().map(|file| file.unwrap().path());
+    let with = files.filter(|path| {
+        let bytes = std::fs::read(path).unwrap();
+        bytes.windows(SECRET.len()).any(|window| window == SECRET.as_bytes())
+    });
+    with.map(|path| path.display().to_string()).collect()
+}
+
+/// A body that needs pages of its own, and one that shares a page with others.
+fn secret_entry(bytes: usize) -> String {
+    let filler = format!("{SECRET} ").repeat(bytes / SECRET.len());
+    json!({ "category": "user", "action": "user.create", "user": SECRET, "id": "0198c0de-0000-7000-8000-00000000abcd",
+            "description": SECRET, "details": { "filler": filler } })
+    .to_string()
+}
+
+fn tombstone(rows: &Value, seq: u64) -> &Value {
+    rows["entries"].as_array().unwrap().iter().find(|row| row["found_at"]["seq"] == seq).unwrap_or(&Value::Null)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_content_is_gone_and_everything_else_is_as_it_was() {
+    let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
+    let lines: Vec<String> = (0..300).map(|n| entry(&format!("u{n}"), "auth.login")).collect();
+    cluster.append(0, &lines).await;
+    let secret = secret_entry(20_000);
+    cluster.append(0, std::slice::from_ref(&secret)).await;
+    cluster.append(0, &lines[..50]).await;
+    witnessed(&cluster, "mx1").await;
+    assert!(!holds_secret(&cluster).is_empty());
+    // log.started is row 0.
+    let seq = 301;
+    let run = cluster.on_node(0, &["erase", "--seq", "301", "--reason", "art. 17, request 12"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(holds_secret(&cluster), Vec::<String>::new());
+    cluster.kill(0);
+    assert_eq!(holds_secret(&cluster), Vec::<String>::new());
+    cluster.restart(0).await;
+    witnessed(&cluster, "mx1").await;
+
+    // Every view shows that it was there, whatever was asked for, and nothing is wrong.
+    let page = cluster.page("limit=1000&order=asc").await.json();
+    let row = tombstone(&page, seq);
+    assert_eq!((&row["entry"], &row["integrity"], &row["witnessed"]), (&Value::Null, &"erased".into(), &true.into()));
+    assert!(row["reason"].as_str().unwrap().contains("erased under entry 352: art. 17, request 12"), "{row}");
+    assert_eq!((&page["complete"], &page["proven"]), (&true.into(), &true.into()), "{}", page["completeness"]);
+    let times: Vec<&str> = page["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["entry"]["timestamp"].as_str().or(row["erased"]["timestamp"].as_str()).unwrap())
+        .collect();
+    assert!(times.is_sorted());
+    let filtered = cluster.page("filter=user:u7%20node:mx1&limit=1000").await.json();
+    assert_eq!(tombstone(&filtered, seq)["integrity"], "erased");
+    let one = cluster.get("/api/v1/audit-log/mx1/301", Some(&cluster.token)).await;
+    assert!(one.status == 200 && one.text.contains("erased under entry 352"), "{}", one.text);
+    let csv = cluster.page("format=csv&from=1d").await.text;
+    assert!(csv.contains("erased under entry 352"), "{csv}");
+    let stream = cluster.page("format=ndjson&from=1d").await.text;
+    assert!(stream.contains("\"integrity\":\"erased\"") && !stream.contains(SECRET));
+    let table = cluster.run(&["query", "--table", "--from", "1d", "--limit", "400"]);
+    assert!(table.code == 0 && table.stdout.contains("erased under entry"), "{}{}", table.stdout, table.stderr);
+    let local = cluster.on_node(0, &["show", "301", "--table"]);
+    assert!(local.code == 0 && local.stdout.contains("erased under entry 352"), "{}{}", local.stdout, local.stderr);
+    assert_eq!(cluster.on_node(0, &["query", "--limit", "1000"]).code, 0);
+    let verify = cluster.on_node(0, &["verify"]);
+    assert_eq!(verify.code, 0, "{}{}", verify.stdout, verify.stderr);
+    assert!(verify.stdout.contains("row 301: erased under entry 352: art. 17"), "{}", verify.stdout);
+    let remote = cluster.run(&["verify", "--table"]);
+    assert!(remote.code == 0 && remote.stdout.contains("mx1/301: erased under entry 352"), "{}", remote.stdout);
+
+    // Evidence with and without a filter.
+    let trust = cluster.dir.path().join("trust.toml");
+    std::fs::write(&trust, cluster.authority().trust().unwrap().to_text()).unwrap();
+    for (name, filter) in [("all.tar", ""), ("some.tar", "user:u7")] {
+        let path = cluster.dir.path().join(name);
+        let path = path.to_str().unwrap();
+        let run = cluster.run(&["export", filter, "--bundle", path, "--from", "1d", "--reason", "a test"]);
+        assert_eq!(run.code, 0, "{name}: {}", run.stderr);
+        let run = cluster.run(&["verify-bundle", path, "--trust", trust.to_str().unwrap(), "--json"]);
+        let verdict: Value = serde_json::from_str(&run.stdout).unwrap();
+        let node = verdict["nodes"].as_array().unwrap().iter().find(|node| node["node_id"] == "mx1").unwrap();
+        assert_eq!((run.code, &node["erased"]), (0, &1.into()), "{name}: {verdict}");
+        assert_eq!(verdict["proven"], filter.is_empty(), "{name}: {verdict}");
+    }
+
+    // The id is not free: what was erased does not come back by being sent again.
+    let client = piperoll_client::SocketClient::new(&cluster.nodes[0].folder.join("node.sock")).unwrap();
+    let again = client.append_lines((secret + "\n").into_bytes(), false).await.unwrap();
+    assert_eq!(again.results[0].status, 409, "{again:?}");
+    assert_eq!(holds_secret(&cluster), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_not_be_erased_is_refused_and_a_stopped_node_can() {
+    let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
+    cluster.append(0, &[secret_entry(0), entry("bob", "auth.login")]).await;
+    for (args, words) in [
+        (["--seq", "99", "--reason", "r"], "there is no row 99"),
+        (["--seq", "1", "--reason", " "], "a reason is"),
+        (["--seq", "18446744073709551615", "--reason", "r"], "there is no row"),
+    ] {
+        let run = cluster.on_node(0, &[&["erase"], &args[..]].concat());
+        assert_eq!(run.code, 1, "{}", run.stdout);
+        assert!(run.stderr.contains(words), "{}", run.stderr);
+    }
+    assert_eq!(cluster.on_node(0, &["erase", "--reason", "r"]).code, 2);
+    cluster.stop(0);
+    let run = cluster.on_node(0, &["erase", "--seq", "1", "--reason", "art. 17"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(holds_secret(&cluster), Vec::<String>::new());
+    let run = cluster.on_node(0, &["erase", "--seq", "1", "--reason", "art. 17"]);
+    assert!(run.stderr.contains("erased before, under entry 4"), "{}", run.stderr);
+    let run = cluster.on_node(0, &["erase", "--seq", "4", "--reason", "art. 17"]);
+    assert!(run.stderr.contains("says what became of other rows"), "{}", run.stderr);
+    assert_eq!(cluster.on_node(0, &["query", "--limit", "1000"]).code, 0);
+    cluster.restart(0).await;
+    witnessed(&cluster, "mx1").await;
+    cluster.verify_all();
+    assert_eq!(cluster.page("limit=1000").await.json()["proven"], true);
+}
+
+/// Killed while it erases, again and again: a row is either whole or erased under an entry, and never anything between.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_leaves_a_row_whole_or_erased() {
+    let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
+    let lines: Vec<String> = (0..600).map(|n| entry(&format!("u{n}"), "auth.login")).collect();
+    cluster.append(0, &lines).await;
+    for round in 0..10u64 {
+        let folder = cluster.nodes[0].folder.clone();
+        let erasing = std::thread::spawn(move || {
+            for seq in round * 50 + 1..round * 50 + 50 {
+                let config = folder.join("node.toml");
+                let args =
+                    ["node", "erase", "--seq", &seq.to_string(), "--reason", "r", "--config", config.to_str().unwrap()];
+                let done = std::process::Command::new(piperoll_tests::piperoll()).args(args).output().unwrap();
+                if !done.status.success() {
+                    break;
+                }
+            }
+        });
+        tokio::time::sleep(std::time::Duration::from_millis(100 + round * 23)).await;
+        cluster.kill(0);
+        erasing.join().unwrap();
+        assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
+        cluster.restart(0).await;
+    }
+    witnessed(&cluster, "mx1").await;
+    cluster.verify_all();
+    let page = cluster.page("limit=1000&order=asc").await.json();
+    assert_eq!(page["proven"], true, "{}", page["completeness"]);
+}
