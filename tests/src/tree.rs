@@ -2,19 +2,28 @@
 
 use piperoll_shared::log::tree::{Hash, TILE_WIDTH, TileSource, perfect_root};
 
-/// Tiles of these leaves; enough for trees of one level above the leaves' (65,536 rows).
+/// Tiles of these leaves.
 pub struct Leaves(pub Vec<Hash>);
+
+impl Leaves {
+    /// One hash of a tile: a leaf, or the root of a whole tile below.
+    fn hash(&self, level: u32, index: u64) -> Hash {
+        match level.checked_sub(1) {
+            None => self.0[index as usize],
+            Some(below) => perfect_root(&self.hashes(below, index, TILE_WIDTH)),
+        }
+    }
+
+    fn hashes(&self, level: u32, index: u64, width: u64) -> Vec<Hash> {
+        let first = index * TILE_WIDTH;
+        (first..first + width).map(|place| self.hash(level, place)).collect()
+    }
+}
 
 impl TileSource for Leaves {
     type Error = std::convert::Infallible;
 
     fn tile(&mut self, level: u32, index: u64, width: u64) -> Result<Vec<Hash>, Self::Error> {
-        let tile = TILE_WIDTH as usize;
-        let from = index as usize * tile;
-        let places = from..from + width as usize;
-        Ok(match level {
-            0 => self.0[places].to_vec(),
-            _ => places.map(|below| perfect_root(&self.0[below * tile..(below + 1) * tile])).collect(),
-        })
+        Ok(self.hashes(level, index, width))
     }
 }

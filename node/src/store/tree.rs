@@ -47,9 +47,13 @@ pub(super) fn stored_tile(conn: &Connection, level: u32, index: u64) -> Result<V
         .prepare_cached("SELECT hashes FROM tiles WHERE id = ?1")?
         .query_row([tile_id(level, index)], |row| row.get(0))
         .optional()?
-        .ok_or(TreeError::TileMissing { level, index })?;
+        .unwrap_or_default();
     if bytes.is_empty() {
-        return Err(TreeError::Pruned((index + 1) << (TILE_LEVELS * (level + 1))));
+        let floor: u64 = conn
+            .prepare_cached("SELECT coalesce(max(to_seq), 0) FROM pruned")?
+            .query_row([], |row| row.get(0))?;
+        let end = (index + 1).checked_shl(TILE_LEVELS * (level + 1)).unwrap_or(u64::MAX);
+        return Err(if end <= floor { TreeError::Pruned(floor) } else { TreeError::TileMissing { level, index } });
     }
     let (hashes, rest) = bytes.as_chunks::<HASH_BYTES>();
     if hashes.len() as u64 != TILE_WIDTH || !rest.is_empty() {

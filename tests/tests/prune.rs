@@ -1,0 +1,220 @@
+//! Pruning at every tile boundary: whatever must still be provable is, by the same hashes as before.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use piperoll_node::store::{Draft, LogDir, LogKeys, PruneWish, Store, parse_draft};
+use piperoll_shared::api::node::VerifyLine;
+use piperoll_shared::log::note::{KeyKind, SigningKey, SigningSeed};
+use piperoll_shared::log::seal::{EpochSecret, KeyRing};
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::tree::{
+    Hash, RangeProof, TILE_WIDTH, TreeBuilder, TreeReader, consistency_proof, inclusion_proof, leaf_hash, range_proof,
+    verify_consistency, verify_inclusion,
+};
+use piperoll_shared::net::clock::Clock;
+use piperoll_tests::Leaves;
+
+/// A clock that stands still until it is told otherwise.
+#[derive(Default)]
+struct Still(AtomicI64);
+
+impl Clock for Still {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(Ordering::Relaxed))
+    }
+}
+
+const DAY_MICROS: i64 = 86_400_000_000;
+
+struct Log {
+    store: Store,
+    clock: Arc<Still>,
+    witness: SigningKey,
+    dir: std::path::PathBuf,
+}
+
+impl Log {
+    fn open(dir: &std::path::Path) -> Self {
+        let clock = Arc::new(Still::default());
+        clock.0.store(DAY_MICROS, Ordering::Relaxed);
+        let ring =
+            KeyRing::new("test".parse().unwrap(), "mx1".parse().unwrap(), [(0, EpochSecret::from_bytes([1; 32]))]);
+        let keys = LogKeys { ring, checkpoint: SigningSeed::from_bytes([2; 32]) };
+        let store = Store::open(LogDir::new(dir), keys, clock.clone()).unwrap();
+        let witness = SigningSeed::from_bytes([3; 32]).named("test/aggregator/agg", KeyKind::Witness).unwrap();
+        Self { store, clock, witness, dir: dir.to_owned() }
+    }
+
+    async fn append(&self, rows: usize) {
+        let via: Arc<str> = Arc::from("socket uid=0");
+        let draft = parse_draft(br#"{"category":"auth","action":"auth.login"}"#, &via).unwrap();
+        for chunk in (0..rows).collect::<Vec<_>>().chunks(4_000) {
+            let drafts: Vec<Draft> = chunk.iter().map(|_| draft.clone()).collect();
+            assert!(self.store.append(drafts).await.iter().all(Result::is_ok));
+        }
+    }
+
+    /// What a witness does: the newest checkpoint comes back cosigned.
+    async fn witnessed(&self) -> u64 {
+        // One signature a second, whatever comes; a stop signs at once, and so does the first request of a process.
+        loop {
+            let signed = self.store.checkpoint().await.unwrap();
+            if signed.checkpoint.size == self.store.health().head().unwrap() + 1 {
+                let seconds = u64::try_from(self.clock.now().micros() / 1_000_000).unwrap();
+                let note = signed.note.clone().with(self.witness.cosign(signed.note.text(), seconds));
+                return self.store.cosigned(note.to_string()).await.unwrap();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn prune(&self, to: u64) {
+        self.witnessed().await;
+        let wish = PruneWish { before: Timestamp::MAX, to_max: to };
+        let plan = self.store.plan_prune(wish).await.unwrap();
+        assert_eq!(plan.to_seq, to);
+        self.store.state_prune(wish, plan, "a test".to_owned(), None).await.unwrap();
+        while !self.store.drop_batch().await.unwrap() {}
+        while !self.store.shrink().await.unwrap() {}
+        let finished = self.store.finish_prune(0).await.unwrap().unwrap();
+        assert_eq!(finished.to_seq, to);
+    }
+
+    async fn findings(&self) -> Vec<String> {
+        let mut check = self.store.check();
+        let mut found = Vec::new();
+        while !check.done() {
+            let (next, lines) = self.store.check_step(check).await.unwrap();
+            check = next;
+            found.extend(lines.into_iter().filter_map(|line| match line {
+                VerifyLine::Finding(finding) => Some(finding.detail),
+                _ => None,
+            }));
+        }
+        found
+    }
+
+    /// The leaves of the rows that are there, behind those that were there before.
+    fn leaves(&self, known: &[Hash]) -> Vec<Hash> {
+        let conn = rusqlite::Connection::open(self.dir.join("log.db")).unwrap();
+        let mut statement = conn.prepare("SELECT body, mac FROM entries WHERE seq >= ?1 ORDER BY seq").unwrap();
+        let rows = statement
+            .query_map([known.len()], |row| {
+                let (body, mac): (String, Vec<u8>) = (row.get(0)?, row.get(1)?);
+                Ok(leaf_hash(body.as_bytes(), &mac))
+            })
+            .unwrap();
+        known.iter().copied().chain(rows.map(Result::unwrap)).collect()
+    }
+
+    /// Every kind of proof, at many places and sizes from the floor on, is the one that the whole tree gives.
+    async fn proofs_are_those_of(&self, leaves: &[Hash], floor: u64) {
+        let rows = leaves.len() as u64;
+        let span = rows - floor;
+        let places = |count: u64| (0..count).map(move |n| floor + n * span / count);
+        for size in places(7).filter(|size| *size > floor).chain([floor + 1, rows]) {
+            let mut whole = TreeReader::new(Leaves(leaves.to_vec()), size);
+            let root = whole.root(size).unwrap();
+            for seq in places(9).filter(|seq| *seq < size).chain([floor, size - 1]) {
+                let proof = self.store.inclusion(seq, size).await.unwrap();
+                assert_eq!(proof, inclusion_proof(&mut whole, seq, size).unwrap());
+                let leaf = &leaves[usize::try_from(seq).unwrap()];
+                assert_eq!(verify_inclusion(leaf, seq, size, &proof, &root), Ok(()));
+            }
+            for old in places(5).filter(|old| *old < size && *old > 0).chain([floor.max(1)]) {
+                let proof = self.store.consistency(old, size).await.unwrap();
+                assert_eq!(proof, consistency_proof(&mut whole, old, size).unwrap());
+                let old_root = whole.root(old).unwrap();
+                assert_eq!(verify_consistency(old, &old_root, size, &root, &proof), Ok(()));
+            }
+            for begin in places(4).filter(|begin| *begin < size) {
+                let runs = vec![begin..begin + (size - begin).div_ceil(2)];
+                let hashes = self.store.range_proof(runs.clone(), size).await.unwrap();
+                assert_eq!(hashes, range_proof(&mut whole, &runs, size).unwrap());
+                let shown = runs[0].clone().map(|seq| (seq, leaves[usize::try_from(seq).unwrap()]));
+                assert_eq!(RangeProof { runs: runs.clone(), hashes }.verify(shown, size, &root), Ok(()));
+            }
+        }
+        if floor > 0 {
+            // What went with the rows is said to be gone, and is never made up.
+            let gone = self.store.inclusion(floor - 1, rows).await.unwrap_err().to_string();
+            assert!(gone.contains("pruned"), "{gone}");
+        }
+        let mut builder = TreeBuilder::default();
+        leaves.iter().for_each(|leaf| builder.push(*leaf, |_| {}));
+        assert_eq!(self.witnessed().await, rows);
+        assert_eq!(self.store.checkpoint().await.unwrap().checkpoint.root, builder.root());
+    }
+}
+
+fn copy_log(from: &std::path::Path, to: &std::path::Path) {
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_every_boundary_of_a_small_tree() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path());
+    log.append(2_600).await;
+    log.store.close().await;
+    let before = log.leaves(&[]);
+    drop(log);
+    let boundaries = before.len() as u64 / TILE_WIDTH;
+    for floor in (1..=boundaries).map(|tile| tile * TILE_WIDTH) {
+        let copy = tempfile::tempdir().unwrap();
+        copy_log(dir.path(), copy.path());
+        let log = Log::open(copy.path());
+        let before = log.leaves(&before);
+        log.prune(floor).await;
+        let leaves = log.leaves(&before);
+        log.proofs_are_those_of(&leaves, floor).await;
+        assert_eq!(log.findings().await, Vec::<String>::new(), "at {floor}");
+        log.store.close().await;
+        drop(log);
+        // Started again, it goes on, and fills the tiles that were begun.
+        let log = Log::open(copy.path());
+        log.append(600).await;
+        let leaves = log.leaves(&leaves);
+        log.proofs_are_those_of(&leaves, floor).await;
+        assert_eq!(log.findings().await, Vec::<String>::new(), "at {floor}, later");
+        log.store.close().await;
+    }
+}
+
+/// Across the border where tiles of the second level become full, and again when the next one does over pruned rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn at_many_boundaries_of_a_large_tree() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path());
+    log.append(66_500).await;
+    let mut leaves = log.leaves(&[]);
+    for tiles in [1, 17, 128, 200, 255, 256, 257] {
+        log.prune(tiles * TILE_WIDTH).await;
+        leaves = log.leaves(&leaves);
+        log.proofs_are_those_of(&leaves, tiles * TILE_WIDTH).await;
+    }
+    assert_eq!(log.findings().await, Vec::<String>::new());
+    log.append(65_536).await;
+    leaves = log.leaves(&leaves);
+    log.proofs_are_those_of(&leaves, 257 * TILE_WIDTH).await;
+    assert_eq!(log.findings().await, Vec::<String>::new());
+    log.prune(513 * TILE_WIDTH).await;
+    leaves = log.leaves(&leaves);
+    log.proofs_are_those_of(&leaves, 513 * TILE_WIDTH).await;
+    assert_eq!(log.findings().await, Vec::<String>::new());
+    // Of what lies below the floor, the frontier is left: no more than a tile's width of roots on each level.
+    let conn = rusqlite::Connection::open(dir.path().join("log.db")).unwrap();
+    let below: u64 = conn
+        .query_row("SELECT count(*) FROM tiles WHERE id >> 56 = 0 AND (id & 72057594037927935) < 513", [], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    assert!(below < TILE_WIDTH, "{below} tiles of pruned rows are left");
+    let ids: u64 = conn.query_row("SELECT count(*) FROM ids WHERE seq < 131328", [], |row| row.get(0)).unwrap();
+    assert_eq!(ids, 0);
+    log.store.close().await;
+}
