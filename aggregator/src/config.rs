@@ -55,6 +55,10 @@ pub struct RosterNode {
     pub ring: KeyRing,
     /// The public key of its checkpoints; without it the node cannot be witnessed.
     pub checkpoint_key: Option<[u8; 32]>,
+    /// One that takes over from it; while it does, checkpoints carry both signatures.
+    pub next_checkpoint_key: Option<[u8; 32]>,
+    /// Keys it had; what was pinned under one of them is still what it was.
+    pub former_checkpoint_keys: Vec<[u8; 32]>,
 }
 
 /// Time limits of a fan-out. Timers count waiting for the network only.
@@ -133,6 +137,9 @@ struct TypedNode {
     id: NodeId,
     address: String,
     checkpoint_key: Option<String>,
+    next_checkpoint_key: Option<String>,
+    #[serde(default)]
+    former_checkpoint_keys: Vec<String>,
     #[serde(default)]
     status: TypedStatus,
     first_day: Option<String>,
@@ -233,14 +240,21 @@ fn load_roster(path: &Path, secrets: &Path, cluster: &ClusterName) -> Result<Vec
         }
         let life = life(&node).map_err(bad)?;
         let ring = KeyRing::new(cluster.clone(), node.id.clone(), epochs(secrets, &node.id)?);
-        let checkpoint_key = match &node.checkpoint_key {
-            None => None,
-            Some(text) => Some(
-                decode_hash(text)
-                    .ok_or_else(|| bad(format!("node {}: checkpoint_key is base64 of 32 bytes", node.id)))?,
-            ),
+        let key = |text: &String| {
+            decode_hash(text).ok_or_else(|| bad(format!("node {}: a checkpoint key is base64 of 32 bytes", node.id)))
         };
-        roster.push(RosterNode { id: node.id, address: node.address, life, ring, checkpoint_key });
+        let checkpoint_key = node.checkpoint_key.as_ref().map(key).transpose()?;
+        let next_checkpoint_key = node.next_checkpoint_key.as_ref().map(key).transpose()?;
+        let former_checkpoint_keys = node.former_checkpoint_keys.iter().map(key).collect::<Result<_, _>>()?;
+        roster.push(RosterNode {
+            id: node.id,
+            address: node.address,
+            life,
+            ring,
+            checkpoint_key,
+            next_checkpoint_key,
+            former_checkpoint_keys,
+        });
     }
     if roster.is_empty() {
         return Err(bad("the roster names no node; add one with `piperoll cluster add-node`".to_owned()));

@@ -141,10 +141,16 @@ impl NodeReader {
         }
         let pinned = asked.pinned.clone().filter(|pinned| pinned.generation == head.generation);
         let proving = pinned.map(|pinned| Proving::new(pinned, request));
+        let mut checker = RowChecker::new(ring.clone(), head.generation);
+        if head.epochs.is_sorted_by(|a, b| a.first_seq < b.first_seq && a.epoch < b.epoch) {
+            checker.know_epochs(head.epochs.clone());
+        } else {
+            faults.push("it says that its key epochs decrease".to_owned());
+        }
         Ok(Self {
             body,
             buffer,
-            checker: RowChecker::new(ring.clone(), head.generation),
+            checker,
             node_id: head.node_id.clone(),
             tally: Tally { faults, pruned: reaches_pruned(&head, asked), ..Tally::default() },
             limit: request.limit,

@@ -140,6 +140,14 @@ pub(crate) fn roster_toml(members: &Members) -> String {
         if let Some(key) = &node.signing_key {
             text.push_str(&format!("checkpoint_key = \"{key}\"\n"));
         }
+        if let Some(key) = &node.keys.next {
+            text.push_str(&format!("next_checkpoint_key = \"{key}\"\n"));
+        }
+        let former = node.keys.spans.iter().map(|used| &used.key).filter(|key| Some(*key) != node.signing_key.as_ref());
+        let former: Vec<String> = former.map(|key| format!("\"{key}\"")).collect();
+        if !former.is_empty() {
+            text.push_str(&format!("former_checkpoint_keys = [{}]\n", former.join(", ")));
+        }
         match &node.retired {
             None => text.push_str("status = \"active\"\n"),
             Some(life) => text.push_str(&format!(
@@ -158,4 +166,14 @@ pub(crate) fn users_toml(members: &Members) -> String {
         text.push_str(&format!("\n[[user]]\nname = \"{}\"\nrole = \"{role}\"\n", user.id));
     }
     text
+}
+
+/// Changes a configuration and leaves everything else in it as it stands, comments included.
+pub(crate) fn edit_toml(path: &Path, change: impl FnOnce(&mut toml_edit::DocumentMut)) -> Result<()> {
+    let text = fs::read_to_string(path).map_err(|source| io(path, source))?;
+    let mut document: toml_edit::DocumentMut = text
+        .parse()
+        .map_err(|e: toml_edit::TomlError| CertsError::Content { path: path.to_owned(), problem: e.to_string() })?;
+    change(&mut document);
+    write_public(path, document.to_string().as_bytes())
 }

@@ -5,6 +5,7 @@
 
 mod folder;
 mod issue;
+mod keys;
 mod members;
 mod trust;
 
@@ -18,8 +19,9 @@ use piperoll_shared::net::identity::{Identity, Kind};
 
 use folder::{write_new_private, write_private, write_public};
 use issue::{CertificateAuthority, Issued};
+pub use keys::KeysChanged;
 use members::Members;
-pub use members::{Member, MemberKind, Retired, Role};
+pub use members::{KeyHistory, KeyUse, Member, MemberKind, Retired, Role};
 
 /// Why the authority refused. Nothing was changed unless the message says so.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +42,8 @@ pub enum CertsError {
         "{0:?} is not an address; write HOST:PORT, such as mx1.example.org:7443 (a name with other letters in its xn-- form)"
     )]
     Address(String),
+    #[error("{0}")]
+    Keys(String),
     #[error("the certificate could not be made: {0}")]
     Issue(#[from] rcgen::Error),
     #[error("the operating system gave no random bytes: {0}")]
@@ -162,7 +166,7 @@ impl Authority {
     /// Removes what a member that could not be made has left behind, so that the next try begins afresh.
     fn unmake(&self, id: &NodeId) {
         let _ = std::fs::remove_dir_all(self.machine(id));
-        let _ = std::fs::remove_file(self.dir.join("secrets").join(format!("{id}.0")));
+        let _ = std::fs::remove_file(self.secret_file(id, 0));
     }
 
     /// Makes a folder with a person's certificate; the role is written for the aggregators.
@@ -234,7 +238,7 @@ impl Authority {
 
     fn make_node(&mut self, folder: &Path, id: &NodeId, place: &NodePlace) -> Result<Member> {
         let secret = random_secret()?;
-        write_new_private(&self.dir.join("secrets").join(format!("{id}.0")), secret.to_hex().as_bytes())?;
+        write_new_private(&self.secret_file(id, 0), secret.to_hex().as_bytes())?;
         write_new_private(&folder.join("secret.0"), secret.to_hex().as_bytes())?;
         self.issue(folder, "node", Kind::Node, id, &place.address)?;
         let listen = place.listen.clone().unwrap_or_else(|| everywhere(&place.address));
@@ -298,10 +302,12 @@ impl Authority {
         write_public(&folder.join("roster.toml"), folder::roster_toml(&self.members).as_bytes())?;
         write_public(&folder.join("users.toml"), folder::users_toml(&self.members).as_bytes())?;
         for node in self.members.list.iter().filter(|m| m.kind == MemberKind::Node) {
-            let name = format!("{}.0", node.id);
-            let secret = self.dir.join("secrets").join(&name);
-            let bytes = zeroize::Zeroizing::new(std::fs::read(&secret).map_err(|source| io(&secret, source))?);
-            write_private(&folder.join("secrets").join(&name), &bytes)?;
+            for epoch in 0..=node.epoch {
+                let name = format!("{}.{epoch}", node.id);
+                let secret = self.dir.join("secrets").join(&name);
+                let bytes = zeroize::Zeroizing::new(std::fs::read(&secret).map_err(|source| io(&secret, source))?);
+                write_private(&folder.join("secrets").join(&name), &bytes)?;
+            }
         }
         Ok(())
     }

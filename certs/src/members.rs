@@ -73,12 +73,52 @@ pub struct Member {
     /// The public key of an aggregator's manifests.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub export_key: Option<String>,
+    /// The newest epoch of a node's sealing secret; there is a secret for each from 0 on.
+    #[serde(default)]
+    pub epoch: u32,
+    /// Keys of a node that take over from each other.
+    #[serde(default)]
+    pub keys: KeyHistory,
+}
+
+/// What became of a node's checkpoint keys besides the present one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyHistory {
+    /// Made, and not yet alone.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next: Option<String>,
+    /// How many were made after the first, for the names of their files.
+    #[serde(default)]
+    pub made: u32,
+    /// Which sizes of which log a key may sign, for every log in which it changed.
+    #[serde(default)]
+    pub spans: Vec<KeyUse>,
+}
+
+/// A key's part in one generation's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyUse {
+    pub key: String,
+    pub generation: String,
+    pub from_size: u64,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub to_size: Option<u64>,
 }
 
 impl Member {
     pub(crate) fn new(kind: MemberKind, id: &NodeId, address: Option<&str>) -> Self {
         let address = address.map(str::to_owned);
-        Self { kind, id: id.clone(), address, role: None, retired: None, signing_key: None, export_key: None }
+        Self {
+            kind,
+            id: id.clone(),
+            address,
+            role: None,
+            retired: None,
+            signing_key: None,
+            export_key: None,
+            epoch: 0,
+            keys: KeyHistory::default(),
+        }
     }
 }
 

@@ -42,8 +42,13 @@ impl Authority {
                 Life::Retired { from: day(&life.first_day)?.0, to: day(&life.last_day)?.1 }
             }
         };
-        let span = KeySpan { public: key.public_bytes(), generation: None, from_size: 0, to_size: None };
-        Ok(NodeTrust { id: node.id.clone(), life, keys: vec![span] })
+        let mut keys = vec![KeySpan { public: key.public_bytes(), generation: None, from_size: 0, to_size: None }];
+        for used in &node.keys.spans {
+            let key = self.key(node, Some(&used.key), &name, KeyKind::Log)?;
+            let (generation, from_size, to_size) = (Some(used.generation.clone()), used.from_size, used.to_size);
+            keys.push(KeySpan { public: key.public_bytes(), generation, from_size, to_size });
+        }
+        Ok(NodeTrust { id: node.id.clone(), life, keys })
     }
 
     fn key(&self, member: &Member, text: Option<&str>, name: &str, kind: KeyKind) -> Result<VerifyingKey> {

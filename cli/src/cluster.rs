@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use anyhow::Context as _;
 use piperoll_certs::{AggregatorPlace, Authority, NodePlace, Retired, Role};
 use piperoll_shared::log::time::Timestamp;
 
@@ -59,6 +60,49 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
                 "Copy ca.crl to every machine: daemons refuse new connections within seconds and close open ones within a minute."
             );
         }
+        ClusterCommand::RotateMac { dir, id } => {
+            let mut authority = Authority::open(&dir)?;
+            let changed = authority.rotate_mac(&id)?;
+            warn_of_absent(&authority);
+            println!("epoch {} of {id}: {}/{}", changed.number, changed.folder.display(), changed.file);
+            println!("1. Copy the aggregators' folders (they hold the new secret too) and restart the aggregators.");
+            println!(
+                "2. Copy {} and node.toml to {id}, keep the older secrets there, and restart the node.",
+                changed.file
+            );
+            println!("   It records log.key_rotated and seals with the new secret from there on.");
+        }
+        ClusterCommand::RotateKey { dir, id, finish: None } => {
+            let mut authority = Authority::open(&dir)?;
+            let changed = authority.rotate_key(&id)?;
+            warn_of_absent(&authority);
+            println!("next checkpoint key of {id}: {}/{}", changed.folder.display(), changed.file);
+            println!("1. Copy the aggregators' folders and restart the aggregators.");
+            println!("2. Copy {} and node.toml to {id} and restart the node: it signs with both keys.", changed.file);
+            println!("3. There, once witnessed: piperoll node checkpoint --witnessed > both.note");
+            println!("4. piperoll cluster rotate-key {} {id} --finish both.note", dir.display());
+        }
+        ClusterCommand::RotateKey { dir, id, finish: Some(note) } => {
+            let mut authority = Authority::open(&dir)?;
+            let changed = authority.finish_key(&id, &read_note(&note)?)?;
+            warn_of_absent(&authority);
+            println!("from {} rows on, only the new key of {id} counts", changed.number);
+            println!("1. Copy node.toml to {id} and restart the node; delete its old checkpoint key.");
+            println!("2. Copy the aggregators' folders and restart the aggregators.");
+            println!("3. Give auditors the new trust file: piperoll cluster trust {}", dir.display());
+        }
+        ClusterCommand::NewGeneration { dir, id, frozen } => {
+            let mut authority = Authority::open(&dir)?;
+            let changed = authority.new_generation(&id, &read_note(&frozen)?)?;
+            warn_of_absent(&authority);
+            println!("{id} has new keys; for its old log, nothing beyond {} rows counts any more", changed.number);
+            println!(
+                "1. On {id}: stop the node, copy the folder, then piperoll node new-generation --reason \"…\", and start it."
+            );
+            println!("2. Copy the aggregators' folders and restart the aggregators.");
+            println!("3. piperoll nodes accept {id} --new-generation …, with the generation that the node printed.");
+            println!("4. Give auditors the new trust file: piperoll cluster trust {}", dir.display());
+        }
         ClusterCommand::Trust { dir } => print!("{}", Authority::open(&dir)?.trust()?.to_text()),
         ClusterCommand::Retire { dir, id, first_day, last_day, last_seq } => {
             for day in [&first_day, &last_day] {
@@ -81,6 +125,10 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
         }
     }
     Ok(Exit::Complete)
+}
+
+fn read_note(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| path.display().to_string())
 }
 
 fn made(what: &str, folder: &Path) {

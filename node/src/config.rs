@@ -83,6 +83,7 @@ struct Typed {
     log_format: LogFormat,
     secrets: Vec<TypedSecret>,
     checkpoint_key: PathBuf,
+    next_checkpoint_key: Option<PathBuf>,
     #[serde(default)]
     socket: TypedSocket,
     peer: TypedPeer,
@@ -153,6 +154,10 @@ impl NodeConfig {
         let keys = LogKeys {
             ring: KeyRing::new(typed.cluster.clone(), typed.node_id.clone(), secrets),
             checkpoint: files::read_seed(&base.join(&typed.checkpoint_key))?,
+            next_checkpoint: match &typed.next_checkpoint_key {
+                None => None,
+                Some(file) => Some(files::read_seed(&base.join(file))?),
+            },
         };
         let socket = typed.socket.check(&base).map_err(bad)?;
         let retention = typed.retention.check().map_err(bad)?;

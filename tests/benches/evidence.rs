@@ -50,7 +50,7 @@ fn main() {
 
 fn keys() -> LogKeys {
     let ring = KeyRing::new("bench".parse().unwrap(), "mx1".parse().unwrap(), [(0, EpochSecret::from_bytes([1; 32]))]);
-    LogKeys { ring, checkpoint: SigningSeed::from_bytes([2; 32]) }
+    LogKeys { ring, checkpoint: SigningSeed::from_bytes([2; 32]), next_checkpoint: None }
 }
 
 /// Everything an append does in the writer's thread, with and without the tree and a checkpoint a second.

@@ -79,7 +79,7 @@ fn plain_sqlite(batch: usize) -> f64 {
 async fn our_store(writers: usize) -> f64 {
     let dir = tempfile::tempdir().unwrap();
     let ring = KeyRing::new("bench".parse().unwrap(), "mx1".parse().unwrap(), [(0, EpochSecret::from_bytes([1; 32]))]);
-    let keys = LogKeys { ring, checkpoint: SigningSeed::from_bytes([2; 32]) };
+    let keys = LogKeys { ring, checkpoint: SigningSeed::from_bytes([2; 32]), next_checkpoint: None };
     let store = Store::open(LogDir::new(dir.path().join("data")), keys, Arc::new(SystemClock)).unwrap();
     let started = Instant::now();
     let tasks: Vec<_> = (0..writers)

@@ -256,6 +256,20 @@ impl Cluster {
         }
     }
 
+    /// Waits until a node gives its rows, sound or not.
+    pub async fn wait_until_answered(&self, id: &str) {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        loop {
+            let answer = self.page("limit=1").await.json();
+            let nodes = answer["nodes"].as_array().cloned().unwrap_or_default();
+            if nodes.iter().any(|node| node["node_id"] == id && !node["head_seq"].is_null()) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "never answered: {answer}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     pub fn signal(&self, index: usize, signal: Signal) {
         let pid = self.nodes[index].process.as_ref().unwrap().id();
         kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();

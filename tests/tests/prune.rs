@@ -40,7 +40,7 @@ impl Log {
         clock.0.store(DAY_MICROS, Ordering::Relaxed);
         let ring =
             KeyRing::new("test".parse().unwrap(), "mx1".parse().unwrap(), [(0, EpochSecret::from_bytes([1; 32]))]);
-        let keys = LogKeys { ring, checkpoint: SigningSeed::from_bytes([2; 32]) };
+        let keys = LogKeys { ring, checkpoint: SigningSeed::from_bytes([2; 32]), next_checkpoint: None };
         let store = Store::open(LogDir::new(dir), keys, clock.clone()).unwrap();
         let witness = SigningSeed::from_bytes([3; 32]).named("test/aggregator/agg", KeyKind::Witness).unwrap();
         Self { store, clock, witness, dir: dir.to_owned() }

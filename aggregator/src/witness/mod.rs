@@ -14,7 +14,7 @@ use std::time::Duration;
 use piperoll_shared::api::node::{CheckpointAnswer, peer_path};
 use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::note::{KeyKind, Note, SigningKey, VerifyingKey};
+use piperoll_shared::log::note::{KeyKind, Note, NoteError, SigningKey, VerifyingKey};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::{Hash, decode_hash};
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
@@ -58,6 +58,10 @@ pub(crate) struct Watch {
     memory: Memory,
     /// The public half of the node's checkpoint key, under whatever name its origin gives it.
     node_key: Option<[u8; 32]>,
+    /// Keys under which it may have been pinned besides that one.
+    pinned_keys: Vec<[u8; 32]>,
+    /// A key that takes over: once a checkpoint carries its signature, that one must fit too.
+    next_key: Option<[u8; 32]>,
     /// How its origins begin: `cluster/node/`.
     origins: String,
     cosigner: SigningKey,
@@ -98,6 +102,8 @@ impl Watch {
         let watch = Self {
             memory,
             node_key: member.checkpoint_key,
+            pinned_keys: member.next_checkpoint_key.iter().chain(&member.former_checkpoint_keys).copied().collect(),
+            next_key: member.next_checkpoint_key,
             origins,
             cosigner: cosigner.clone(),
             state,
@@ -112,7 +118,9 @@ impl Watch {
     }
 
     fn open_pin(&self, pin: &Pin) -> Result<Checkpoint, String> {
-        self.opened(&Note::parse(&pin.note).map_err(|e| e.to_string())?)
+        let note = Note::parse(&pin.note).map_err(|e| e.to_string())?;
+        let former = self.pinned_keys.iter().find_map(|key| self.opened_by(&note, key).ok());
+        former.map_or_else(|| self.opened(&note), Ok)
     }
 
     /// What rows of this node are held against.
@@ -219,11 +227,20 @@ impl Watch {
     /// A note's checkpoint, when the node of this roster entry signed it under the name of its origin.
     fn opened(&self, note: &Note) -> Result<Checkpoint, String> {
         let key = self.node_key.ok_or("the roster names no checkpoint key for it; bring `roster.toml` up to date")?;
+        let opened = self.opened_by(note, &key)?;
+        let next = self.next_key.and_then(|next| VerifyingKey::new(&opened.origin, KeyKind::Log, &next));
+        match next.map(|next| note.verify(&next)) {
+            Some(Err(error @ NoteError::Signature(_))) => Err(error.to_string()),
+            _ => Ok(opened),
+        }
+    }
+
+    fn opened_by(&self, note: &Note, key: &[u8; 32]) -> Result<Checkpoint, String> {
         let origin = note.text().lines().next().unwrap_or_default();
         if !origin.starts_with(&self.origins) {
             return Err(format!("it is the checkpoint of another log, {origin:?}"));
         }
-        let key = VerifyingKey::new(origin, KeyKind::Log, &key).ok_or("its origin is not a name")?;
+        let key = VerifyingKey::new(origin, KeyKind::Log, key).ok_or("its origin is not a name")?;
         Checkpoint::open(note, &key).map_err(|e| e.to_string())
     }
 }

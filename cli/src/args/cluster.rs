@@ -50,6 +50,31 @@ pub(crate) enum ClusterCommand {
     Renew { dir: PathBuf, id: NodeId },
     /// Put a member's certificates on the revocation list
     Revoke { dir: PathBuf, id: NodeId },
+    /// Make the sealing secret of a node's next epoch; the node goes over to it at its next start
+    #[command(after_help = "Example:\n  piperoll cluster rotate-mac ./cluster mx1")]
+    RotateMac { dir: PathBuf, id: NodeId },
+    /// Change the key that signs a node's checkpoints: begin, let both sign for a while, then finish
+    #[command(
+        after_help = "Example:\n  piperoll cluster rotate-key ./cluster mx1                       the node signs with both keys from its next start on\n  piperoll node checkpoint --witnessed > both.note                on the node, once it is witnessed\n  piperoll cluster rotate-key ./cluster mx1 --finish both.note    from that size on, only the new key counts"
+    )]
+    RotateKey {
+        dir: PathBuf,
+        id: NodeId,
+        /// A checkpoint that both keys signed and a witness cosigned
+        #[arg(long)]
+        finish: Option<PathBuf>,
+    },
+    /// After a break-in or a restore: new keys for a new log of a node, the old one frozen at what was witnessed of it
+    #[command(
+        after_help = "Then, on the node: piperoll node new-generation. The last witnessed checkpoint stands in the aggregator's\nstate/witness/NODE.json, and on the node (piperoll node checkpoint --witnessed), if that can be believed."
+    )]
+    NewGeneration {
+        dir: PathBuf,
+        id: NodeId,
+        /// The last checkpoint of the old log that a witness cosigned
+        #[arg(long)]
+        frozen: PathBuf,
+    },
     /// Print the trust file for auditors: the cluster's nodes and public keys, nothing secret
     #[command(after_help = "Example:\n  piperoll cluster trust ./cluster > trust.toml")]
     Trust { dir: PathBuf },

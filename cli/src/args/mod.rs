@@ -194,6 +194,17 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
         #[arg(long)]
         reason: String,
     },
+    /// Put the log aside untouched and begin an empty one, after a break-in, a restore or a damage
+    #[command(
+        after_help = "The node is stopped first. The witness reports a rollback until somebody accepts the new generation\n(piperoll nodes accept). After a break-in, make new keys before: piperoll cluster new-generation."
+    )]
+    NewGeneration {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// Stands in the first entry of the new log
+        #[arg(long)]
+        reason: String,
+    },
     /// Head, faults, disk, certificate
     Status {
         #[command(flatten)]
@@ -208,7 +219,15 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
 
 impl NodeCommand {
     fn changes_something(&self) -> bool {
-        matches!(self, Self::Serve { .. } | Self::Append(_) | Self::Hold(_) | Self::Prune(_) | Self::Erase { .. })
+        matches!(
+            self,
+            Self::Serve { .. }
+                | Self::Append(_)
+                | Self::Hold(_)
+                | Self::Prune(_)
+                | Self::Erase { .. }
+                | Self::NewGeneration { .. }
+        )
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) async fn run(command: NodeCommand) -> anyhow::Result<Exit> {
         NodeCommand::Verify { place, output } => verify::run(&place, output).await,
         NodeCommand::Hold(command) => upkeep::hold(command).await,
         NodeCommand::Prune(args) => upkeep::prune(*args).await,
+        NodeCommand::NewGeneration { place, reason } => upkeep::new_generation(&place, &reason).await,
         NodeCommand::Erase { place, seq, reason } => upkeep::erase(&place, seq, reason).await,
         NodeCommand::Checkpoint { place, witnessed, key } => checkpoint::run(&place, witnessed, key).await,
         NodeCommand::Status { place, output, health } => verify::status(&place, output, health).await,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use piperoll_client::SocketClient;
 use piperoll_node::config::NodeConfig;
-use piperoll_node::store::{DirectUpkeep, LogDir};
+use piperoll_node::store::{DirectUpkeep, LogDir, begin_generation};
 use piperoll_shared::api::node::{
     Done, EraseRequest, HeldRows, HoldReleaseRequest, HoldRequest, PrunePlan, PruneRequest, RetentionStatus,
     socket_path,
@@ -102,6 +102,22 @@ pub(super) async fn erase(args: &crate::args::PlaceArgs, seq: u64, reason: Strin
     println!("the content of row {seq} is erased, recorded as entry {entry}; its place in the tree stays");
     eprintln!(
         "Not reached from here: backups, snapshots, exports and archives made before, and what the disk itself keeps of overwritten blocks."
+    );
+    Ok(Exit::Complete)
+}
+
+pub(super) async fn new_generation(args: &crate::args::PlaceArgs, reason: &str) -> anyhow::Result<Exit> {
+    ensure!(!reason.trim().is_empty(), "--reason says why the old log is not gone on with; it is recorded");
+    let Place::Directory(config) = Place::find(args).await? else {
+        bail!("the node is running; stop it first");
+    };
+    let dir = LogDir::new(&config.data_dir);
+    let begun = begin_generation(&dir, &config.keys, Arc::new(SystemClock), reason, &by())?;
+    println!("generation {} begins in {}", begun.generation, dir.path().display());
+    println!("the old log is kept as it was in {}", begun.old.display());
+    println!(
+        "Start the node, then, for every aggregator: piperoll nodes accept {} --new-generation {}",
+        config.node_id, begun.generation
     );
     Ok(Exit::Complete)
 }

@@ -36,6 +36,7 @@ pub(super) async fn scan_body(app: &Arc<App>, request: ScanRequest, form: Form) 
         head_seq: health.head(),
         oldest_seq: extent.oldest_seq,
         pruned: scan.floor().map(crate::store::Floor::rows),
+        epochs: scan.epochs().to_vec(),
         fault: health.read_fault(),
     };
     let app = Arc::clone(app);

@@ -12,6 +12,7 @@ use piperoll_shared::log::tree::{Hash, leaf_hash};
 use piperoll_shared::log::verify::{Integrity, RowChecker, SequenceWalk};
 use rusqlite::{Connection, OptionalExtension as _};
 
+use super::epochs::epochs;
 use super::erase;
 use super::floor::{Floor, floor, statement_at};
 use super::hold;
@@ -124,6 +125,10 @@ impl Check {
                 }
                 match floor(conn, &mut self.checker)? {
                     Ok(floor) => self.floor = floor,
+                    Err(words) => self.find(&mut lines, None, FindingKind::Derived, words),
+                }
+                match epochs(conn, &mut self.checker, self.floor.as_ref())? {
+                    Ok(epochs) => self.checker.know_epochs(epochs),
                     Err(words) => self.find(&mut lines, None, FindingKind::Derived, words),
                 }
                 let pruned = self.floor.as_ref().map(|floor| floor.pruned.clone());

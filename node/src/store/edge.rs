@@ -37,7 +37,8 @@ impl Writer {
         let words = |error: TreeError| format!("the tree cannot be read: {error}");
         let origin = keys.origin(self.generation);
         let key = keys.checkpoint.named(&origin, KeyKind::Log).ok_or_else(|| format!("{origin:?} cannot sign"))?;
-        let signer = Signer::open(&self.conn, &self.dir, key).map_err(|e| e.to_string())?;
+        let next = keys.next_checkpoint.as_ref().and_then(|next| next.named(&origin, KeyKind::Log));
+        let signer = Signer::open(&self.conn, &self.dir, key, next).map_err(|e| e.to_string())?;
         let size = self.end.next_seq;
         signer.check(&self.conn, size).map_err(words)??;
         let floor = floor(&self.conn, &mut self.checker()).map_err(|e| e.to_string())??;
@@ -56,6 +57,7 @@ impl Writer {
         }
         let Some(row) = self.newest_rows(1)?.pop() else { return Ok(()) };
         self.end.next_seq = row.seq + 1;
+        self.last_epoch = Some(row.epoch);
         match (row.checked.integrity, Prefix::parse(&row.body)) {
             (Integrity::Ok, Some(prefix)) => {
                 self.end = End { next_seq: prefix.seq + 1, era: prefix.era, last: prefix.timestamp };

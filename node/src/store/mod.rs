@@ -1,8 +1,10 @@
 //! The log on disk. The only room that knows SQLite.
 
+mod anew;
 mod check;
 mod direct;
 mod edge;
+mod epochs;
 mod erase;
 mod error;
 mod floor;
@@ -30,7 +32,7 @@ use piperoll_shared::api::node::{ScanRequest, VerifyLine};
 use piperoll_shared::log::entry::lifecycle;
 use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::note::SigningSeed;
+use piperoll_shared::log::note::{KeyKind, SigningSeed};
 use piperoll_shared::log::seal::{KeyRing, Origin};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::{Hash, TreeReader, consistency_proof, inclusion_proof};
@@ -38,6 +40,7 @@ use piperoll_shared::net::clock::Clock;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
+pub use anew::{NewGeneration, begin_generation};
 pub use check::Check;
 pub use direct::{ArchiveError, DirectLog, append_directly};
 pub use erase::ErasedUnder;
@@ -66,6 +69,8 @@ pub struct LogKeys {
     pub ring: KeyRing,
     /// Signs checkpoints.
     pub checkpoint: SigningSeed,
+    /// Signs them too, while it takes over.
+    pub next_checkpoint: Option<SigningSeed>,
 }
 
 impl LogKeys {
@@ -98,6 +103,7 @@ impl Store {
         let OpenWriter { mut writer, generation, identity, health, lock } = opened;
         let last_stop = writer.last_stop().map_err(|source| OpenError::Sqlite { path: dir.database(), source })?;
         record_start(&mut writer, last_stop);
+        record_next_key(&mut writer, &keys, generation);
         if health.head().is_some() {
             dir.write_marker(ring.cluster(), ring.node_id(), generation)
                 .map_err(|source| OpenError::Io { path: dir.path().to_owned(), source })?;
@@ -297,8 +303,11 @@ fn open_writer(dir: &LogDir, keys: &LogKeys, clock: Arc<dyn Clock>) -> Result<Op
     let mut opened = dir.open_writer(ring.cluster(), ring.node_id(), new_generation)?;
     let health = Arc::new(Health::default());
     let (generation, identity, lock) = (opened.generation, opened.identity, opened.lock.take());
-    let writer = Writer::new(opened, dir, keys, clock, Arc::clone(&health))
+    let mut writer = Writer::new(opened, dir, keys, clock, Arc::clone(&health))
         .map_err(|source| OpenError::Sqlite { path: dir.database(), source })?;
+    if let Err(error) = writer.keep_epoch() {
+        tracing::error!(%error, "the new secret could not be begun with; the log can only be read");
+    }
     Ok(OpenWriter { writer, generation, identity, health, lock })
 }
 
@@ -326,6 +335,20 @@ fn record_start(writer: &mut Writer, last_stop: Option<bool>) {
     }
     if let Err(error) = writer.append(drafts) {
         tracing::error!(%error, "the start could not be recorded; the log can only be read");
+    }
+}
+
+/// While a checkpoint key takes over, the log says which one it will be.
+fn record_next_key(writer: &mut Writer, keys: &LogKeys, generation: Generation) {
+    let next = keys.next_checkpoint.as_ref().and_then(|next| next.named(&keys.origin(generation), KeyKind::Log));
+    let Some(next) = next else { return };
+    let entry = lifecycle(
+        "log.checkpoint_key_rotated",
+        "a new key signs checkpoints too, and takes over from the one before",
+        &json!({ "vkey": next.public().to_string() }),
+    );
+    if let Err(error) = writer.append(vec![Draft { entry, via: Arc::from("node") }]) {
+        tracing::error!(%error, "the next checkpoint key could not be recorded");
     }
 }
 

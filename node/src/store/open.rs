@@ -103,6 +103,20 @@ impl LogDir {
         Ok(Opened { conn, generation, identity, lock: Some(lock), copy: None })
     }
 
+    /// The writer's lock on a log that is there.
+    pub(super) fn lock_existing(&self) -> Result<File, OpenError> {
+        if !self.database().exists() && !self.marker().exists() {
+            return Err(OpenError::NoLog { path: self.dir.clone() });
+        }
+        self.check_owner()?;
+        self.take_lock()
+    }
+
+    /// Which generation is expected here.
+    pub(super) fn marked_generation(&self) -> Result<Option<Generation>, OpenError> {
+        Ok(self.read_marker()?.map(|marker| marker.generation))
+    }
+
     /// Opens for reading only, beside a running writer or without one. In a directory that this process may
     /// not write, SQLite could only open the file by ignoring its WAL, so database and WAL are copied aside.
     pub(super) fn open_reader(&self, cluster: &ClusterName, node_id: &NodeId) -> Result<Opened, OpenError> {

@@ -14,10 +14,11 @@ use piperoll_shared::log::order::{Order, Position};
 use piperoll_shared::log::seal::KeyRing;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::RangeProof;
-use piperoll_shared::log::verify::{Integrity, RowChecker, SequenceFault};
+use piperoll_shared::log::verify::{EpochSpan, Integrity, RowChecker, SequenceFault};
 use piperoll_shared::log::view::EntryView;
 use rusqlite::Connection;
 
+use super::epochs::epochs;
 use super::erase;
 use super::error::ReadError;
 use super::floor::{Floor, first_seq, floor};
@@ -64,6 +65,7 @@ pub struct Scan {
     faults: Faults,
     prover: Option<Prover>,
     floor: Option<Floor>,
+    epochs: Vec<EpochSpan>,
 }
 
 /// What is wrong with the sequence of rows, in words. Bounded: a log with every second row gone has as many
@@ -121,13 +123,21 @@ impl Scan {
             faults: Faults::default(),
             prover: None,
             floor: None,
+            epochs: Vec::new(),
         };
+        // What the tables say about each other is read at one moment.
+        let _one_moment = conn.unchecked_transaction()?;
         let floor = floor(conn, &mut scan.checker)?;
         match floor {
             Ok(floor) => scan.floor = floor,
             Err(words) => scan.faults.note(|| words),
         }
         let first = first_seq(scan.floor.as_ref());
+        match epochs(conn, &mut scan.checker, scan.floor.as_ref())? {
+            Ok(epochs) => scan.epochs = epochs,
+            Err(words) => scan.faults.note(|| words),
+        }
+        scan.checker.know_epochs(scan.epochs.clone());
         scan.prover = match request.prove {
             Some(size) if size > newest.map_or(0, |newest| newest + 1) => {
                 scan.faults.note(|| format!("{size} rows were witnessed, and this log has fewer"));
@@ -170,6 +180,11 @@ impl Scan {
             .as_ref()
             .map(Floor::rows)
             .filter(|pruned| self.range.0 <= pruned.newest && self.from_seq < pruned.to_seq)
+    }
+
+    /// Which epoch seals which rows.
+    pub fn epochs(&self) -> &[EpochSpan] {
+        &self.epochs
     }
 
     pub fn limit_reached(&self) -> bool {

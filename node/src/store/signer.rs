@@ -53,6 +53,8 @@ pub enum CheckpointFault {
 /// Owned by the writer thread alone.
 pub(super) struct Signer {
     key: SigningKey,
+    /// Takes over from `key`; while it does, both sign.
+    next: Option<SigningKey>,
     newest: Option<SignedCheckpoint>,
     signed_at: Option<Instant>,
 }
@@ -74,7 +76,12 @@ fn keep(conn: &Connection, which: Kept, signed: &SignedCheckpoint) -> rusqlite::
 impl Signer {
     /// Reads what was signed before, from the database and from the file beside it. Either may be gone or older than
     /// the other; neither may be something this key never signed.
-    pub(super) fn open(conn: &Connection, dir: &LogDir, key: SigningKey) -> Result<Self, CheckpointFault> {
+    pub(super) fn open(
+        conn: &Connection,
+        dir: &LogDir,
+        key: SigningKey,
+        next: Option<SigningKey>,
+    ) -> Result<Self, CheckpointFault> {
         let stored = kept(conn, Kept::Signed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
         let beside = dir.read_checkpoint().map_err(|e| CheckpointFault::Store(e.to_string()))?;
         let mut newest: Option<SignedCheckpoint> = None;
@@ -91,7 +98,7 @@ impl Signer {
                 newest = Some(signed);
             }
         }
-        Ok(Self { key, newest, signed_at: None })
+        Ok(Self { key, next, newest, signed_at: None })
     }
 
     /// Holds the log against what was signed: every row that was signed is there, and unchanged.
@@ -128,14 +135,20 @@ impl Signer {
                 let (now, then) = (tree.size(), newest.checkpoint.size);
                 return Err(CheckpointFault::Refused(format!("the log has {now} rows, and {then} were signed before")));
             }
+            // A key that takes over signs what is there, also on an idle node.
+            let lacking = self.next.as_ref().is_some_and(|next| newest.note.verify(next.public()).is_err());
             let young = self.signed_at.is_some_and(|at| at.elapsed() < SIGN_INTERVAL);
-            if tree.size() == newest.checkpoint.size || (young && !at_once) {
+            if (tree.size() == newest.checkpoint.size && !lacking) || (young && !at_once) {
                 return Ok(newest.clone());
             }
         }
         let origin = self.key.public().name().to_owned();
         let checkpoint = Checkpoint { origin, size: tree.size(), root: tree.root() };
-        let note = checkpoint.sign(&self.key)?;
+        let mut note = checkpoint.sign(&self.key)?;
+        if let Some(next) = &self.next {
+            let signature = next.sign(note.text());
+            note = note.with(signature);
+        }
         let signed = SignedCheckpoint { checkpoint, note };
         // The database first: the file beside it is never ahead of it, unless an older database was put back. A crash
         // between the two leaves an older file, which says less and nothing wrong.

@@ -7,7 +7,7 @@ use piperoll_shared::log::entry::{CallerEntry, Prefix, Stamp, lifecycle, write_b
 use piperoll_shared::log::ids::{EntryId, Generation, NodeId};
 use piperoll_shared::log::limits::CLOCK_CLAMP_MICROS_MAX;
 use piperoll_shared::log::seal::MacKey;
-use piperoll_shared::log::statement::Statement;
+use piperoll_shared::log::statement::{KeyRotated, Statement};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::{TreeBuilder, leaf_hash};
 use rusqlite::{Connection, OptionalExtension as _};
@@ -72,6 +72,17 @@ impl Rows<'_> {
             Ok(Appended::Known(_)) => Err(rusqlite::Error::StatementChangedRows(0)),
             Err(error) => Err(rusqlite::Error::ToSqlConversionFailure(Box::new(error))),
         }
+    }
+
+    /// Ends the epoch: the last row under its secret says so, and the first one under the next.
+    pub(super) fn rotate(&mut self, epoch: u32, key: MacKey, now: Timestamp) -> rusqlite::Result<()> {
+        self.keep_time(now)?;
+        let first_seq = self.end.next_seq + 1;
+        let statement = Statement::KeyRotated(KeyRotated { from_epoch: self.epoch, epoch, first_seq });
+        self.state(&statement, now)?;
+        (self.key, self.epoch) = (key, epoch);
+        self.state(&statement, now)?;
+        self.conn.execute("INSERT INTO epochs (epoch, first_seq) VALUES (?1, ?2)", (epoch, first_seq)).map(|_| ())
     }
 
     pub(super) fn record(&mut self, draft: Draft) -> rusqlite::Result<AppendResult> {

@@ -49,9 +49,8 @@ pub(super) fn stored_tile(conn: &Connection, level: u32, index: u64) -> Result<V
         .optional()?
         .unwrap_or_default();
     if bytes.is_empty() {
-        let floor: u64 = conn
-            .prepare_cached("SELECT coalesce(max(to_seq), 0) FROM pruned")?
-            .query_row([], |row| row.get(0))?;
+        let floor: u64 =
+            conn.prepare_cached("SELECT coalesce(max(to_seq), 0) FROM pruned")?.query_row([], |row| row.get(0))?;
         let end = (index + 1).checked_shl(TILE_LEVELS * (level + 1)).unwrap_or(u64::MAX);
         return Err(if end <= floor { TreeError::Pruned(floor) } else { TreeError::TileMissing { level, index } });
     }

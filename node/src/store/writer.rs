@@ -69,7 +69,10 @@ pub(super) struct Writer {
     identity: FileIdentity,
     pub(super) ring: KeyRing,
     pub(super) generation: Generation,
-    epoch: u32,
+    /// What rows are sealed under.
+    pub(super) epoch: u32,
+    /// What the newest row was sealed under when the log was opened.
+    pub(super) last_epoch: Option<u32>,
     clock: Arc<dyn Clock>,
     pub(super) health: Arc<Health>,
     /// The position behind the last *committed* row; a failed commit leaves it untouched. The tree as well.
@@ -97,7 +100,8 @@ impl Writer {
             identity,
             ring: keys.ring.clone(),
             generation,
-            epoch: keys.ring.newest_epoch().unwrap_or(0),
+            epoch: 0,
+            last_epoch: None,
             clock,
             health,
             end: End { next_seq: 0, era: 0, last: Timestamp::MIN },
@@ -256,7 +260,7 @@ impl Writer {
         work: impl FnOnce(&mut Rows<'_>, Timestamp) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Result<T, String>> {
         let Some(key) = self.ring.key(self.generation, self.epoch) else {
-            return Ok(Err("the newest epoch has no secret".to_owned()));
+            return Ok(Err(format!("key epoch {} has no secret", self.epoch)));
         };
         let key = key.clone();
         let node_id = self.ring.node_id().clone();

@@ -6,6 +6,7 @@ use crate::log::ids::{ClusterName, EntryId, Generation, NodeId};
 use crate::log::order::{Order, Position};
 use crate::log::statement::{ArchiveDigest, Hold};
 use crate::log::time::Timestamp;
+use crate::log::verify::EpochSpan;
 
 /// Paths of the local socket (HTTP/1.1 over a Unix socket).
 pub mod socket_path {
@@ -114,6 +115,9 @@ pub struct StreamHead {
     /// Where the log begins, when rows were pruned.
     #[serde(default)]
     pub pruned: Option<PrunedRows>,
+    /// Which epoch seals which rows.
+    #[serde(default)]
+    pub epochs: Vec<EpochSpan>,
     /// Why the node does not trust its own file any more; its rows are sent all the same.
     #[serde(default)]
     pub fault: Option<String>,

@@ -48,6 +48,15 @@ pub struct RowChecker {
     ring: KeyRing,
     generation: Generation,
     generation_text: String,
+    /// Which epoch seals which rows, when that is known; see [`EpochSpan`].
+    epochs: Vec<EpochSpan>,
+}
+
+/// One epoch's rows are one contiguous range: from `first_seq` up to the next span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochSpan {
+    pub epoch: u32,
+    pub first_seq: u64,
 }
 
 /// A checked row.
@@ -62,7 +71,14 @@ pub struct Checked {
 
 impl RowChecker {
     pub fn new(ring: KeyRing, generation: Generation) -> Self {
-        Self { ring, generation, generation_text: generation.to_string() }
+        Self { ring, generation, generation_text: generation.to_string(), epochs: Vec::new() }
+    }
+
+    /// From here on a row counts only under the epoch of its place: whoever holds a secret that was rotated away can
+    /// still make macs with it, and none that fits where the epoch had ended. Spans ascend; rows in front of the first
+    /// one may have any epoch.
+    pub fn know_epochs(&mut self, epochs: Vec<EpochSpan>) {
+        self.epochs = epochs;
     }
 
     pub fn node_id(&self) -> &NodeId {
@@ -83,6 +99,10 @@ impl RowChecker {
                 era: None,
             };
         };
+        let behind = self.epochs.partition_point(|span| span.first_seq <= claim.seq);
+        if behind.checked_sub(1).is_some_and(|at| self.epochs[at].epoch != claim.epoch) {
+            return bad("the row is sealed under an epoch that is not the one of its place");
+        }
         if claim.mac.is_empty() {
             return bad("the signature is missing");
         }

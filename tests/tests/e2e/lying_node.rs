@@ -42,8 +42,8 @@ impl Truth {
 
     fn head(&self, out: &mut Vec<u8>, head_seq: Option<u64>, generation: Generation) {
         let (cluster, node_id) = ("test".parse().unwrap(), "mx1".parse().unwrap());
-        let (oldest_seq, pruned, fault) = (Some(0), None, None);
-        write_head(out, &StreamHead { cluster, node_id, generation, head_seq, oldest_seq, pruned, fault });
+        let (oldest_seq, pruned, epochs, fault) = (Some(0), None, Vec::new(), None);
+        write_head(out, &StreamHead { cluster, node_id, generation, head_seq, oldest_seq, pruned, epochs, fault });
     }
 
     fn row(&self, seq: usize) -> EntryParts<'_> {

@@ -94,7 +94,7 @@ fn open_checkpoint(
     let mut opened = None;
     for (span, key) in keys {
         match Checkpoint::open(&note, &key) {
-            Ok(checkpoint) if span.covers(generation, checkpoint.size) || !checks.on(Check::KeySpan) => {
+            Ok(checkpoint) if node.allows(span, generation, checkpoint.size) || !checks.on(Check::KeySpan) => {
                 opened = Some(checkpoint);
             }
             Ok(checkpoint) => {

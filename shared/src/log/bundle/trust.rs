@@ -31,18 +31,19 @@ pub enum TrustError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeySpan {
     pub public: [u8; 32],
-    /// The one generation it is for; any when none is named.
+    /// The one generation it is for; without one, every generation that no other key of the node is for.
     pub generation: Option<String>,
     /// Sizes from this one to that one, both included.
     pub from_size: u64,
     pub to_size: Option<u64>,
 }
 
-impl KeySpan {
-    pub fn covers(&self, generation: &str, size: u64) -> bool {
-        self.generation.as_deref().is_none_or(|named| named == generation)
-            && self.from_size <= size
-            && self.to_size.is_none_or(|to| size <= to)
+impl NodeTrust {
+    /// Whether a key may sign this size of this generation's log.
+    pub fn allows(&self, span: &KeySpan, generation: &str, size: u64) -> bool {
+        let own = |named: &KeySpan| named.generation.as_deref() == Some(generation);
+        let for_it = own(span) || (span.generation.is_none() && !self.keys.iter().any(own));
+        for_it && span.from_size <= size && span.to_size.is_none_or(|to| size <= to)
     }
 }
 
@@ -248,6 +249,12 @@ mod tests {
         ] {
             assert!(Trust::parse(&bad).is_err(), "{bad}");
         }
-        assert!(span(Some(9)).covers("g", 9) && !span(Some(9)).covers("g", 10) && !span(None).covers("g", 2));
+        let node = &trust.nodes[0];
+        let allows = |span: &KeySpan, size| node.allows(span, "g", size);
+        assert!(allows(&span(Some(9)), 9) && !allows(&span(Some(9)), 10) && !allows(&span(None), 2));
+        // A key for one generation takes that generation from the keys that name none.
+        let own = KeySpan { generation: Some("g".to_owned()), ..span(None) };
+        let node = NodeTrust { keys: vec![span(None), own.clone()], ..node.clone() };
+        assert!(node.allows(&own, "g", 3) && !node.allows(&span(None), "g", 3) && node.allows(&span(None), "h", 3));
     }
 }

@@ -1,0 +1,187 @@
+//! Changing a node's keys while its log goes on, and after a break-in.
+//!
+//! A sealing secret is rotated by making the next one: the node goes over to it at its next start. A checkpoint key is
+//! rotated in two steps: for a while the node signs with both, and the old key ends at a checkpoint that both signed and a
+//! witness cosigned. After a compromise nothing is carried over: the old log is frozen at what was witnessed of it.
+
+use std::path::PathBuf;
+
+use piperoll_shared::log::checkpoint::Checkpoint;
+use piperoll_shared::log::ids::NodeId;
+use piperoll_shared::log::note::{KeyKind, Note, VerifyingKey};
+use piperoll_shared::log::tree::decode_hash;
+use toml_edit::{ArrayOfTables, Item, Table, value};
+
+use super::folder::{edit_toml, write_private};
+use super::members::{KeyUse, Member, MemberKind};
+use super::{Authority, CertsError, Result, make_signing_key, random_secret};
+
+/// What is to be carried to the machines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeysChanged {
+    /// The node's folder, brought up to date if it is here.
+    pub folder: PathBuf,
+    /// The new file in it: a secret of a new epoch, or a new checkpoint key.
+    pub file: String,
+    /// The newest epoch, or the size at which a key takes over.
+    pub number: u64,
+}
+
+impl Authority {
+    /// Makes the secret of a node's next epoch.
+    pub fn rotate_mac(&mut self, id: &NodeId) -> Result<KeysChanged> {
+        let (at, folder) = self.node_here(id)?;
+        let epoch = self.members.list[at].epoch + 1;
+        let file = self.make_secret(id, epoch, &folder)?;
+        // A crash before this line leaves a secret that nobody was told of, and that the next call makes anew.
+        self.members.list[at].epoch = epoch;
+        self.save()?;
+        Ok(KeysChanged { folder, file, number: u64::from(epoch) })
+    }
+
+    /// Makes a node's next checkpoint key; until [`Authority::finish_key`], it signs with both.
+    pub fn rotate_key(&mut self, id: &NodeId) -> Result<KeysChanged> {
+        let (at, folder) = self.node_here(id)?;
+        let keys = &self.members.list[at].keys;
+        if keys.next.is_some() {
+            let words = format!("{id} has a next key already; end that rotation with --finish first");
+            return Err(CertsError::Keys(words));
+        }
+        let made = keys.made + 1;
+        let file = key_file(made);
+        let _ = std::fs::remove_file(folder.join(&file));
+        let public = make_signing_key(&folder.join(&file))?;
+        edit_toml(&folder.join("node.toml"), |config| config["next_checkpoint_key"] = value(&file))?;
+        let keys = &mut self.members.list[at].keys;
+        (keys.next, keys.made) = (Some(public), made);
+        self.save()?;
+        Ok(KeysChanged { folder, file, number: 0 })
+    }
+
+    /// Ends a rotation: from the size of this checkpoint on, only the new key counts. The note must carry both keys'
+    /// signatures and the cosignature of one of the cluster's witnesses.
+    pub fn finish_key(&mut self, id: &NodeId, note: &str) -> Result<KeysChanged> {
+        let (at, folder) = self.node_here(id)?;
+        let node = self.members.list[at].clone();
+        let Some(next) = node.keys.next.clone() else {
+            return Err(CertsError::Keys(format!("{id} has no next key; begin with `rotate-key` without --finish")));
+        };
+        let old = node.signing_key.clone().unwrap_or_default();
+        let checkpoint = self.witnessed(id, note, &[&old, &next])?;
+        let generation = generation_of(&checkpoint);
+        let file = key_file(node.keys.made);
+        edit_toml(&folder.join("node.toml"), |config| {
+            config["checkpoint_key"] = value(&file);
+            config.remove("next_checkpoint_key");
+        })?;
+        let node = &mut self.members.list[at];
+        end_span(node, &old, &generation, checkpoint.size);
+        let from_size = checkpoint.size;
+        node.keys.spans.push(KeyUse { key: next.clone(), generation, from_size, to_size: None });
+        (node.signing_key, node.keys.next) = (Some(next), None);
+        self.save()?;
+        Ok(KeysChanged { folder, file, number: from_size })
+    }
+
+    /// After a compromise or a restore: a new secret and a new checkpoint key for a new generation. The old log ends, for
+    /// everybody who trusts this cluster, at this checkpoint, which a witness has cosigned.
+    pub fn new_generation(&mut self, id: &NodeId, frozen: &str) -> Result<KeysChanged> {
+        let (at, folder) = self.node_here(id)?;
+        let node = self.members.list[at].clone();
+        let old = node.signing_key.clone().unwrap_or_default();
+        let checkpoint = self.witnessed(id, frozen, &[&old])?;
+        let (made, epoch) = (node.keys.made + 1, node.epoch + 1);
+        let file = key_file(made);
+        let _ = std::fs::remove_file(folder.join(&file));
+        let public = make_signing_key(&folder.join(&file))?;
+        self.make_secret(id, epoch, &folder)?;
+        edit_toml(&folder.join("node.toml"), |config| {
+            config["checkpoint_key"] = value(&file);
+            config.remove("next_checkpoint_key");
+        })?;
+        let node = &mut self.members.list[at];
+        end_span(node, &old, &generation_of(&checkpoint), checkpoint.size);
+        (node.epoch, node.signing_key, node.keys.next, node.keys.made) = (epoch, Some(public), None, made);
+        self.save()?;
+        Ok(KeysChanged { folder, file, number: checkpoint.size })
+    }
+
+    pub(super) fn secret_file(&self, id: &NodeId, epoch: u32) -> PathBuf {
+        self.dir.join("secrets").join(format!("{id}.{epoch}"))
+    }
+
+    /// Makes a secret, and names it in the node's configuration behind those that are there.
+    fn make_secret(&self, id: &NodeId, epoch: u32, folder: &std::path::Path) -> Result<String> {
+        let secret = random_secret()?;
+        let file = format!("secret.{epoch}");
+        write_private(&self.secret_file(id, epoch), secret.to_hex().as_bytes())?;
+        write_private(&folder.join(&file), secret.to_hex().as_bytes())?;
+        edit_toml(&folder.join("node.toml"), |config| {
+            let secrets = config.entry("secrets").or_insert(Item::ArrayOfTables(ArrayOfTables::new()));
+            let Some(secrets) = secrets.as_array_of_tables_mut() else { return };
+            secrets.retain(|known| known.get("epoch").and_then(Item::as_integer) != Some(i64::from(epoch)));
+            let mut table = Table::new();
+            table["epoch"] = value(i64::from(epoch));
+            table["file"] = value(&file);
+            secrets.push(table);
+        })?;
+        Ok(file)
+    }
+
+    /// The node, and its folder, which must be here: new keys are made in it and nowhere else.
+    fn node_here(&self, id: &NodeId) -> Result<(usize, PathBuf)> {
+        let at = self.members.list.iter().position(|m| m.kind == MemberKind::Node && &m.id == id);
+        let at = at.ok_or_else(|| CertsError::NoMember(format!("node {id}")))?;
+        let folder = if self.is_embedded(id) { self.machine(id).join("node") } else { self.machine(id) };
+        if !folder.join("node.toml").exists() {
+            return Err(CertsError::Keys(format!(
+                "{} is not here; copy the node's folder back (node.toml is enough), and try again",
+                folder.display()
+            )));
+        }
+        Ok((at, folder))
+    }
+
+    /// Opens a checkpoint of a node that these keys signed and a witness of the cluster cosigned.
+    fn witnessed(&self, id: &NodeId, note: &str, keys: &[&str]) -> Result<Checkpoint> {
+        let bad = |problem: String| CertsError::Keys(format!("the checkpoint does not do: {problem}"));
+        let note = Note::parse(note).map_err(|e| bad(e.to_string()))?;
+        let origin = note.text().lines().next().unwrap_or_default().to_owned();
+        if !origin.starts_with(&format!("{}/{id}/", self.cluster())) {
+            return Err(bad(format!("it is one of {origin:?}, not of {id}")));
+        }
+        let mut opened = None;
+        for key in keys {
+            let key = decode_hash(key).and_then(|public| VerifyingKey::new(&origin, KeyKind::Log, &public));
+            let key = key.ok_or_else(|| bad(format!("{id} has no good public key")))?;
+            opened = Some(Checkpoint::open(&note, &key).map_err(|e| bad(e.to_string()))?);
+        }
+        let cosigned = self.trust()?.witnesses.iter().any(|witness| note.verify(witness).is_ok());
+        if !cosigned {
+            return Err(bad("no witness of this cluster has cosigned it".to_owned()));
+        }
+        opened.ok_or_else(|| bad("nothing signed it".to_owned()))
+    }
+}
+
+fn key_file(made: u32) -> String {
+    format!("checkpoint.{made}.key")
+}
+
+fn generation_of(checkpoint: &Checkpoint) -> String {
+    checkpoint.origin.rsplit('/').next().unwrap_or_default().to_owned()
+}
+
+/// A key's part in one generation ends at this size; it may have begun there with an earlier rotation.
+fn end_span(node: &mut Member, key: &str, generation: &str, size: u64) {
+    let open = node.keys.spans.iter_mut().find(|used| used.key == key && used.generation == generation);
+    match open {
+        Some(used) => used.to_size = Some(size),
+        None => node.keys.spans.push(KeyUse {
+            key: key.to_owned(),
+            generation: generation.to_owned(),
+            from_size: 0,
+            to_size: Some(size),
+        }),
+    }
+}

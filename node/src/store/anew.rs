@@ -1,0 +1,71 @@
+//! A new generation: the old log is put aside untouched, and an empty one begins with an entry that says why.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use piperoll_shared::log::checkpoint::Checkpoint;
+use piperoll_shared::log::entry::lifecycle;
+use piperoll_shared::log::ids::Generation;
+use piperoll_shared::log::note::Note;
+use piperoll_shared::net::clock::Clock;
+use serde_json::json;
+
+use super::error::OpenError;
+use super::signer::{Kept, kept};
+use super::writer::Draft;
+use super::{LogDir, LogKeys, OpenWriter, open_writer};
+
+/// What was begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewGeneration {
+    pub generation: Generation,
+    /// Where the old log is now.
+    pub old: PathBuf,
+}
+
+/// Begins a new generation in a directory whose daemon is down. The old log need not be readable.
+///
+/// The new log is made beside the old one, and the two change places in one step: whatever interrupts this, one whole log
+/// stands where the node looks for it.
+pub fn begin_generation(
+    dir: &LogDir,
+    keys: &LogKeys,
+    clock: Arc<dyn Clock>,
+    reason: &str,
+    by: &str,
+) -> Result<NewGeneration, OpenError> {
+    let io = |path: PathBuf| move |source| OpenError::Io { path, source };
+    let lock = dir.lock_existing()?;
+    let old_generation = dir.marked_generation()?;
+    let seen = |which| {
+        let conn = dir.open_reader(keys.ring.cluster(), keys.ring.node_id()).ok()?.conn;
+        let note = Note::parse(&kept(&conn, which).ok()??).ok()?;
+        Checkpoint::parse(note.text()).ok().map(|checkpoint| checkpoint.size)
+    };
+    let previous = json!({
+        "generation": old_generation, "signed_rows": seen(Kept::Signed), "witnessed_rows": seen(Kept::Witnessed),
+    });
+    let beside = |suffix: &str| {
+        let mut name = dir.path().file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{suffix}"));
+        dir.path().with_file_name(name)
+    };
+    let fresh = beside(&format!("begun-{}", uuid::Uuid::now_v7().simple()));
+    let fresh_dir = LogDir::new(&fresh);
+    let OpenWriter { mut writer, generation, lock: fresh_lock, .. } = open_writer(&fresh_dir, keys, clock)?;
+    let details = json!({ "previous": previous, "reason": reason, "by": by });
+    let begun = lifecycle("log.generation_begun", "a new log takes the place of another one", &details);
+    let stopped = lifecycle("log.stopped", "nothing runs yet", &json!({}));
+    let drafts = [begun, stopped].map(|entry| Draft { entry, via: Arc::from("node") });
+    writer.append(drafts.to_vec()).map_err(|e| io(fresh.clone())(std::io::Error::other(e)))?;
+    fresh_dir.write_marker(keys.ring.cluster(), keys.ring.node_id(), generation).map_err(io(fresh.clone()))?;
+    drop(writer);
+    renameat2(AT_FDCWD, &fresh, AT_FDCWD, dir.path(), RenameFlags::RENAME_EXCHANGE)
+        .map_err(|e| io(dir.path().to_owned())(e.into()))?;
+    let old = beside(&old_generation.map_or("old".to_owned(), |generation| generation.to_string()));
+    // A crash before this line leaves the old log under the name that the new one was made under.
+    std::fs::rename(&fresh, &old).map_err(io(old.clone()))?;
+    drop((lock, fresh_lock));
+    Ok(NewGeneration { generation, old })
+}

@@ -1,0 +1,224 @@
+//! Changing keys while the log goes on, and after a break-in: what counted before counts, and what must not count does not.
+
+use piperoll_shared::log::seal::{EpochSecret, MacKey, Origin};
+use piperoll_tests::{Cluster, entry};
+use serde_json::Value;
+
+use crate::witness::{report, witnessed};
+
+fn cluster_command(cluster: &Cluster, args: &[&str]) -> piperoll_tests::Run {
+    let dir = cluster.authority_dir();
+    let mut all = vec!["cluster", args[0], dir.to_str().unwrap()];
+    all.extend(&args[1..]);
+    cluster.run(&all)
+}
+
+async fn restart_all(cluster: &mut Cluster) {
+    cluster.stop_aggregator();
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    cluster.stop(0);
+    cluster.restart(0).await;
+}
+
+fn trust(cluster: &Cluster, name: &str) -> String {
+    let path = cluster.dir.path().join(name);
+    std::fs::write(&path, cluster.authority().trust().unwrap().to_text()).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Exports everything and checks it against a trust file: the exit code of the verifier, and what it says.
+fn evidence(cluster: &Cluster, name: &str, trust: &str) -> (i32, String) {
+    let path = cluster.dir.path().join(name);
+    let path = path.to_str().unwrap();
+    let run = cluster.run(&["export", "--bundle", path, "--from", "1d", "--reason", "a test"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    verified(cluster, path, trust)
+}
+
+fn verified(cluster: &Cluster, path: &str, trust: &str) -> (i32, String) {
+    let run = cluster.run(&["verify-bundle", path, "--trust", trust]);
+    (run.code, run.stdout)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_secret_seals_from_its_place_on() {
+    let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
+    let lines: Vec<String> = (0..20).map(|n| entry(&format!("u{n}"), "auth.login")).collect();
+    cluster.append(0, &lines).await;
+    let run = cluster_command(&cluster, &["rotate-mac", "mx1"]);
+    assert!(run.code == 0 && run.stdout.contains("epoch 1 of mx1"), "{}{}", run.stdout, run.stderr);
+    assert_eq!(cluster_command(&cluster, &["rotate-mac", "nobody"]).code, 1);
+    let config = std::fs::read_to_string(cluster.nodes[0].folder.join("node.toml")).unwrap();
+    assert!(config.contains("# HMAC secrets by epoch") && config.contains("file = \"secret.1\""), "{config}");
+    restart_all(&mut cluster).await;
+    cluster.append(0, &lines).await;
+    witnessed(&cluster, "mx1").await;
+
+    // The last row of the old epoch and the first of the new one say the same, each under its own secret.
+    let conn = rusqlite::Connection::open(cluster.database(0)).unwrap();
+    let rows: Vec<(u64, u32, String)> = conn
+        .prepare("SELECT seq, epoch, body FROM entries WHERE body LIKE '%log.key_rotated%' ORDER BY seq")
+        .unwrap()
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    let first = rows[1].0;
+    assert_eq!(rows.iter().map(|row| (row.0, row.1)).collect::<Vec<_>>(), [(first - 1, 0), (first, 1)]);
+    let details = |body: &str| serde_json::from_str::<Value>(body).unwrap()["details"].clone();
+    assert_eq!(details(&rows[0].2), details(&rows[1].2));
+    assert_eq!(details(&rows[0].2)["first_seq"], first);
+    let page = cluster.page("limit=1000").await.json();
+    assert_eq!((&page["complete"], &page["proven"]), (&true.into(), &true.into()), "{page}");
+    cluster.verify_all();
+    let file = trust(&cluster, "trust.toml");
+    assert_eq!(evidence(&cluster, "a.tar", &file).0, 0);
+
+    // Who holds the secret that was rotated away cannot use it for rows of today.
+    cluster.stop(0);
+    let old = std::fs::read_to_string(cluster.nodes[0].folder.join("secret.0")).unwrap();
+    let generation: String =
+        conn.query_row("SELECT value FROM meta WHERE key = 'generation'", [], |r| r.get(0)).unwrap();
+    let origin = Origin {
+        cluster: "test".parse().unwrap(),
+        node_id: "mx1".parse().unwrap(),
+        generation: generation.parse().unwrap(),
+    };
+    let key = MacKey::derive(&EpochSecret::from_hex(&old).unwrap(), &origin, 0);
+    let victim = first + 5;
+    let body: String = conn.query_row("SELECT body FROM entries WHERE seq = ?1", [victim], |row| row.get(0)).unwrap();
+    let forged = body.replace("auth.login", "auth.logon");
+    assert_ne!(body, forged);
+    let guard: String = conn
+        .query_row("SELECT sql FROM sqlite_schema WHERE name = 'entries_append_only_update'", [], |row| row.get(0))
+        .unwrap();
+    conn.execute_batch("DROP TRIGGER entries_append_only_update").unwrap();
+    let mac = key.mac(forged.as_bytes());
+    conn.execute("UPDATE entries SET body = ?1, mac = ?2, epoch = 0 WHERE seq = ?3", (&forged, &mac[..], victim))
+        .unwrap();
+    conn.execute_batch(&guard).unwrap();
+    drop(conn);
+    let run = cluster.on_node(0, &["verify"]);
+    assert_eq!(run.code, 4, "{}", run.stdout);
+    assert!(run.stdout.contains(&format!("row {victim}: the row is sealed under an epoch")), "{}", run.stdout);
+    cluster.restart(0).await;
+    cluster.wait_until_answered("mx1").await;
+    let page = cluster.page("limit=1000&filter=user:nobody").await.json();
+    let row = &page["entries"][0];
+    assert_eq!((&row["integrity"], &row["found_at"]["seq"]), (&"violation".into(), &victim.into()), "{page}");
+
+    // Without the newest secret nothing is added, and without the table nothing is believed.
+    cluster.stop(0);
+    let config_path = cluster.nodes[0].folder.join("node.toml");
+    let config = std::fs::read_to_string(&config_path).unwrap();
+    let cut = config.find("\n[[secrets]]\nepoch = 1").unwrap();
+    let end = config[cut..].find("secret.1\"\n").unwrap() + cut + "secret.1\"\n".len();
+    std::fs::write(&config_path, format!("{}{}", &config[..cut], &config[end..])).unwrap();
+    cluster.restart(0).await;
+    let status = cluster.on_node(0, &["status", "--table"]).stdout;
+    assert!(status.contains("REFUSED"), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_key_is_taken_over_at_a_witnessed_checkpoint() {
+    let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
+    cluster.append(0, &[entry("alice", "auth.login")]).await;
+    witnessed(&cluster, "mx1").await;
+    let before = trust(&cluster, "before.toml");
+    assert_eq!(evidence(&cluster, "before.tar", &before).0, 0);
+    let note = cluster.dir.path().join("both.note");
+    let note_path = note.to_str().unwrap().to_owned();
+    std::fs::write(&note, cluster.on_node(0, &["checkpoint", "--witnessed"]).stdout).unwrap();
+    let finish = ["rotate-key", "mx1", "--finish", note_path.as_str()];
+    assert!(cluster_command(&cluster, &finish).stderr.contains("no next key"));
+    let run = cluster_command(&cluster, &["rotate-key", "mx1"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(cluster_command(&cluster, &["rotate-key", "mx1"]).stderr.contains("has a next key already"));
+    // One that the new key did not sign ends nothing.
+    let run = cluster_command(&cluster, &finish);
+    assert!(run.code == 1 && run.stderr.contains("does not do"), "{}", run.stderr);
+    restart_all(&mut cluster).await;
+    witnessed(&cluster, "mx1").await;
+    std::fs::write(&note, cluster.on_node(0, &["checkpoint"]).stdout).unwrap();
+    let run = cluster_command(&cluster, &finish);
+    assert!(run.code == 1 && run.stderr.contains("no witness"), "{}", run.stderr);
+    std::fs::write(&note, cluster.on_node(0, &["checkpoint", "--witnessed"]).stdout).unwrap();
+    // While both sign, auditors with the old trust file see no difference.
+    assert_eq!(evidence(&cluster, "both.tar", &before).0, 0);
+    let run = cluster_command(&cluster, &finish);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    restart_all(&mut cluster).await;
+    cluster.append(0, &[entry("bob", "auth.login")]).await;
+    witnessed(&cluster, "mx1").await;
+    let after = trust(&cluster, "after.toml");
+    assert_eq!(evidence(&cluster, "after.tar", &after).0, 0);
+    let path = |name: &str| cluster.dir.path().join(name).to_str().unwrap().to_owned();
+    // Older evidence verifies under the new file too; newer evidence does not under the old one, which is out of date.
+    assert_eq!(verified(&cluster, &path("before.tar"), &after).0, 0);
+    assert_eq!(verified(&cluster, &path("both.tar"), &after).0, 0);
+    let (code, words) = verified(&cluster, &path("after.tar"), &before);
+    assert_eq!(code, 4, "{words}");
+    let said = cluster.page("filter=action:log.checkpoint_key_rotated&from=1d").await.json();
+    assert_eq!(said["count"], 1, "{said}");
+    let alarms = cluster.page("filter=action:audit.witness_verdict%20reason:fork,rollback&limit=50").await.json();
+    assert_eq!(alarms["count"], 0, "{alarms}");
+    cluster.verify_all();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_break_in_a_new_generation_begins_with_new_keys() {
+    let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
+    cluster.append(0, &[entry("alice", "auth.login")]).await;
+    witnessed(&cluster, "mx1").await;
+    let before = trust(&cluster, "before.toml");
+    assert_eq!(evidence(&cluster, "before.tar", &before).0, 0);
+    let frozen = cluster.dir.path().join("frozen.note");
+    std::fs::write(&frozen, cluster.on_node(0, &["checkpoint", "--witnessed"]).stdout).unwrap();
+    let run = cluster.on_node(0, &["new-generation", "--reason", "r"]);
+    assert!(run.code == 1 && run.stderr.contains("stop it first"), "{}", run.stderr);
+    cluster.stop(0);
+    let stolen = std::fs::read(cluster.nodes[0].folder.join("checkpoint.key")).unwrap();
+    let run = cluster_command(&cluster, &["new-generation", "mx1", "--frozen", frozen.to_str().unwrap()]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let run = cluster.on_node(0, &["new-generation", "--reason", "break-in of 21 November"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let words: Vec<&str> = run.stdout.split_whitespace().collect();
+    let generation = words[1].to_owned();
+    let old = run.stdout.lines().nth(1).unwrap().rsplit(' ').next().unwrap().to_owned();
+    assert!(std::path::Path::new(&old).join("log.db").exists(), "{old}");
+    cluster.stop_aggregator();
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    cluster.restart(0).await;
+    // The witness does not take another log for the one it knows, whatever keys it has.
+    let line = report(&cluster, "mx1", |line| line["verdict"] == "rollback").await;
+    assert!(line["reason"].as_str().unwrap().contains(&generation), "{line}");
+    let run = cluster.run(&["nodes", "accept", "mx1", "--new-generation", &generation, "--reason", "new keys"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    cluster.append(0, &[entry("bob", "auth.login")]).await;
+    witnessed(&cluster, "mx1").await;
+    let after = trust(&cluster, "after.toml");
+    assert_eq!(evidence(&cluster, "after.tar", &after).0, 0);
+    let path = cluster.dir.path().join("before.tar").to_str().unwrap().to_owned();
+    assert_eq!(verified(&cluster, &path, &after).0, 0);
+    let said = cluster.page("filter=action:log.generation_begun&from=1d").await.json();
+    let details = &said["entries"][0]["entry"]["details"];
+    assert_eq!(details["reason"], "break-in of 21 November", "{said}");
+    assert!(details["previous"]["witnessed_rows"].as_u64().unwrap() > 1, "{said}");
+    cluster.verify_all();
+
+    // The stolen key signs nothing that counts any more: neither in the new log nor beyond the end of the old one.
+    cluster.stop(0);
+    let config = cluster.nodes[0].folder.join("node.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let now = text.lines().find(|line| line.starts_with("checkpoint_key")).unwrap();
+    let key_file = now.split('"').nth(1).unwrap();
+    std::fs::write(cluster.nodes[0].folder.join(key_file), stolen).unwrap();
+    let data = cluster.nodes[0].folder.join("data");
+    std::fs::rename(&data, data.with_extension("aside")).unwrap();
+    std::fs::rename(&old, &data).unwrap();
+    cluster.restart(0).await;
+    let line = report(&cluster, "mx1", |line| line["verdict"] != "ok").await;
+    assert_eq!(line["verdict"], "unverifiable", "{line}");
+}
