@@ -42,12 +42,32 @@ fn ranged() -> Case {
     case
 }
 
+/// Two rows are gone, side by side, under entries that are shown.
+fn erased() -> Case {
+    let mut case = Case::new();
+    case.logs[0].erase(9, 250);
+    case.logs[0].erase(10, 251);
+    case
+}
+
+/// The first tile was pruned, and the range begins behind the first row that is left.
+fn pruned() -> Case {
+    let mut case = Case::new();
+    case.asked.from = Timestamp::from_micros(START + 256 * 1_000_000 + 1);
+    case.logs[0].prune(256, 290);
+    case.logs[0].shown = (256..300).collect();
+    case.logs[1].shown = vec![0, 4];
+    case
+}
+
 #[test]
 fn frozen_bundles_are_made_and_read_as_ever() {
     for (name, case, rows, proven) in [
         ("whole.tar", Case::new(), 305, true),
         ("filtered.tar", filtered(), 102, false),
         ("range.tar", ranged(), 100, true),
+        ("erased.tar", erased(), 305, true),
+        ("pruned.tar", pruned(), 43, true),
     ] {
         let made = case.parts().seal();
         let path = golden(name);
@@ -190,6 +210,39 @@ fn nodes_lies() -> Vec<Lie> {
                 case.logs[0].shown.retain(|seq| !(50..60).contains(seq));
             }),
         ),
+        lie(
+            "a row erased under an entry that says nothing of the kind",
+            "is given as erased",
+            Check::Erasure,
+            log_lie(|case| {
+                // The log's row 250 is a login; this statement was made up.
+                let log = &mut case.logs[0];
+                let body = log.statement(250, &log.erasure(9));
+                log.erased.insert(9, maker::Stored { body, mac: log.rows[250].mac.clone() });
+            }),
+        ),
+        lie("rows dropped that nobody stated as pruned", "were not shown", Check::Whole, {
+            // Of an earlier era, so that the first row shown says nothing about them.
+            let mut case = pruned();
+            let log = &mut case.logs[0];
+            log.rows[290] = Log::new(0, 300).rows[290].clone();
+            for (seq, row) in (0u64..).zip(&mut log.rows).skip(256) {
+                row.body = maker::body(
+                    &log.id,
+                    &log.generation,
+                    seq,
+                    1,
+                    START + i64::try_from(seq).unwrap() * 1_000_000,
+                    "bob",
+                );
+            }
+            case.parts().seal()
+        }),
+        lie("a range that reaches back to pruned rows", "were pruned", Check::Whole, {
+            let mut case = pruned();
+            case.asked.from = Timestamp::from_micros(START + 255 * 1_000_000);
+            case.parts().seal()
+        }),
         lie(
             "an old checkpoint",
             "says nothing about the range",

@@ -1,13 +1,18 @@
 //! Bundles made by hand, from logs with fixed keys, so that every byte and every lie can be chosen.
 
+use std::collections::BTreeMap;
+
 use piperoll_shared::log::bundle::{
     Asked, CSV, KeySpan, Life, MANIFEST, Manifest, MemberDigest, NodePart, NodeTrust, README, README_TEXT, REPORT,
     REPORT_ROWS_MAX, Rows, StoredEntry, TIMELINE, TRUST, Trust, checkpoint_name, csv_line, entries_name, manifest_note,
     member_header, member_padding, merged, proof_name, rejected_name, report, timeline_line, write_end, write_entry,
+    write_erased,
 };
 use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::csv;
+use piperoll_shared::log::entry::{Stamp, write_body};
 use piperoll_shared::log::note::{KeyKind, SigningKey, SigningSeed};
+use piperoll_shared::log::statement::{Erased, Pruned, Statement};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::{Hash, TreeBuilder, TreeReader, encode_hash, leaf_hash, range_proof, runs_of};
 
@@ -64,6 +69,8 @@ pub(crate) struct Log {
     pub(crate) rejected: Vec<u8>,
     /// In place of the checkpoint that belongs to the rows.
     pub(crate) checkpoint: Option<String>,
+    /// Rows that are gone, each with the entry that stands for it.
+    pub(crate) erased: BTreeMap<u64, Stored>,
 }
 
 pub(crate) fn body(node: &str, generation: &str, seq: u64, era: u32, micros: i64, user: &str) -> Vec<u8> {
@@ -91,7 +98,70 @@ impl Log {
         let shown = (0..size).collect();
         let signer = seed(u8::try_from(node).unwrap() + 1);
         let cosigned_at = Some(START / 1_000_000 + 3_600);
-        Self { id, generation, rows, size, shown, signer, cosigned_at, rejected: Vec::new(), checkpoint: None }
+        Self {
+            id,
+            generation,
+            rows,
+            size,
+            shown,
+            signer,
+            cosigned_at,
+            rejected: Vec::new(),
+            checkpoint: None,
+            erased: BTreeMap::new(),
+        }
+    }
+
+    /// The row `at` says it.
+    pub(crate) fn state(&mut self, at: u64, statement: &Statement) {
+        self.rows[usize::try_from(at).unwrap()].body = self.statement(at, statement);
+    }
+
+    pub(crate) fn statement(&self, at: u64, statement: &Statement) -> Vec<u8> {
+        let stamp = Stamp {
+            node_id: &self.id.parse().unwrap(),
+            generation: &self.generation.parse().unwrap(),
+            seq: at,
+            era: 0,
+            salt: [5; 16],
+            timestamp: Timestamp::from_micros(START + i64::try_from(at).unwrap() * 1_000_000),
+            id: format!("01960000-0000-7000-8000-{at:012x}").parse().unwrap(),
+            via: "node",
+        };
+        write_body(&stamp, &statement.to_entry()).unwrap().into_bytes()
+    }
+
+    /// What an entry says that erases the row `seq`.
+    pub(crate) fn erasure(&self, seq: u64) -> Statement {
+        let row = &self.rows[usize::try_from(seq).unwrap()];
+        let timestamp = Timestamp::from_micros(START + i64::try_from(seq).unwrap() * 1_000_000);
+        let (reason, by) = ("art. 17".to_owned(), "uid=0".to_owned());
+        Statement::Erased(Erased { seq, leaf: leaf_hash(&row.body, &row.mac), era: 0, timestamp, reason, by })
+    }
+
+    /// Empties a row under the entry `at`.
+    pub(crate) fn erase(&mut self, seq: u64, at: u64) {
+        self.state(at, &self.erasure(seq));
+        self.erased.insert(seq, self.rows[usize::try_from(at).unwrap()].clone());
+    }
+
+    /// Drops the rows below `to`, under the entry `at`.
+    pub(crate) fn prune(&mut self, to: u64, at: u64) {
+        let last = Timestamp::from_micros(START + i64::try_from(to - 1).unwrap() * 1_000_000);
+        let root = TreeReader::new(Leaves(self.leaves()), self.size).root(to).unwrap();
+        let policy = "365 days".to_owned();
+        let pruned = Pruned {
+            from_seq: 0,
+            to_seq: to,
+            epoch: 0,
+            era: 0,
+            last_timestamp: last,
+            newest: last,
+            root,
+            policy,
+            archive: None,
+        };
+        self.state(at, &Statement::Pruned(pruned));
     }
 
     fn leaves(&self) -> Vec<Hash> {
@@ -149,7 +219,7 @@ impl Case {
     pub(crate) fn parts(&self) -> Parts {
         let wanted = |row: &StoredEntry<'_>| {
             let inside = (self.asked.from..self.asked.to).contains(&row.timestamp());
-            inside && (self.asked.filter.is_empty() || self.matches(row))
+            inside && (row.erased.is_some() || self.asked.filter.is_empty() || self.matches(row))
         };
         let entries: Vec<Vec<u8>> = self.logs.iter().map(entries).collect();
         let (mut members, mut nodes, mut rows) = (Vec::new(), Vec::new(), Vec::new());
@@ -215,7 +285,12 @@ impl Case {
 
 fn entries(log: &Log) -> Vec<u8> {
     let mut out = Vec::new();
-    log.shown_rows().for_each(|row| write_entry(&mut out, &row.body, &row.mac));
+    for (seq, row) in log.shown.iter().zip(log.shown_rows()) {
+        match log.erased.get(seq) {
+            None => write_entry(&mut out, &row.body, &row.mac),
+            Some(entry) => write_erased(&mut out, *seq, &entry.body, &entry.mac),
+        }
+    }
     out
 }
 
