@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use piperoll_node::store::{Draft, LogDir, LogKeys, PruneWish, Store, parse_draft};
-use piperoll_shared::api::node::VerifyLine;
+use piperoll_shared::api::node::{PrunePlan, VerifyLine};
 use piperoll_shared::log::note::{KeyKind, SigningKey, SigningSeed};
 use piperoll_shared::log::seal::{EpochSecret, KeyRing};
+use piperoll_shared::log::statement::Hold;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::{
     Hash, RangeProof, TILE_WIDTH, TreeBuilder, TreeReader, consistency_proof, inclusion_proof, leaf_hash, range_proof,
@@ -36,10 +37,15 @@ struct Log {
 
 impl Log {
     fn open(dir: &std::path::Path) -> Self {
+        Self::open_with(dir, 1)
+    }
+
+    /// With the secrets of this many epochs.
+    fn open_with(dir: &std::path::Path, epochs: u32) -> Self {
         let clock = Arc::new(Still::default());
         clock.0.store(DAY_MICROS, Ordering::Relaxed);
-        let ring =
-            KeyRing::new("test".parse().unwrap(), "mx1".parse().unwrap(), [(0, EpochSecret::from_bytes([1; 32]))]);
+        let secrets = (0..epochs).map(|epoch| (epoch, EpochSecret::from_bytes([u8::try_from(epoch).unwrap() + 1; 32])));
+        let ring = KeyRing::new("test".parse().unwrap(), "mx1".parse().unwrap(), secrets);
         let keys = LogKeys { ring, checkpoint: SigningSeed::from_bytes([2; 32]), next_checkpoint: None };
         let store = Store::open(LogDir::new(dir), keys, clock.clone()).unwrap();
         let witness = SigningSeed::from_bytes([3; 32]).named("test/aggregator/agg", KeyKind::Witness).unwrap();
@@ -216,5 +222,111 @@ async fn at_many_boundaries_of_a_large_tree() {
     assert!(below < TILE_WIDTH, "{below} tiles of pruned rows are left");
     let ids: u64 = conn.query_row("SELECT count(*) FROM ids WHERE seq < 131328", [], |row| row.get(0)).unwrap();
     assert_eq!(ids, 0);
+    log.store.close().await;
+}
+
+/// Each step fails and is not stored, or fails for its caller and is stored all the same; what is left is always a log that
+/// verifies, and the step can be taken again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_fails_is_not_half_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path());
+    log.append(1_200).await;
+    log.witnessed().await;
+    let database = dir.path().join("log.db");
+    let wish = PruneWish { before: Timestamp::MAX, to_max: 512 };
+    let plan = log.store.plan_prune(wish).await.unwrap();
+    let state = |plan: PrunePlan| log.store.state_prune(wish, plan, "a test".to_owned(), None);
+    let hold = Hold {
+        name: "h".to_owned(),
+        from: Timestamp::MIN,
+        to: Timestamp::MAX,
+        reason: "r".to_owned(),
+        by: "uid=0".to_owned(),
+    };
+    let rows = log.store.health().head();
+    // Not stored: somebody else holds the file for longer than the writer waits.
+    {
+        let other = rusqlite::Connection::open(&database).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let (stated, erased, held) = tokio::join!(
+            state(plan.clone()),
+            log.store.erase(900, "r".to_owned(), "uid=0".to_owned()),
+            log.store.add_hold(hold.clone())
+        );
+        assert!(stated.is_err() && erased.is_err() && held.is_err());
+        other.execute_batch("ROLLBACK").unwrap();
+    }
+    assert_eq!(log.store.health().head(), rows);
+    assert_eq!(log.findings().await, Vec::<String>::new());
+    assert!(log.store.floor().await.unwrap().is_none() && log.store.holds().await.unwrap().is_empty());
+    // Stored, and the one who asked is gone before the answer.
+    {
+        let asked =
+            tokio::time::timeout(std::time::Duration::ZERO, log.store.erase(900, "r".to_owned(), "uid=0".to_owned()));
+        let _ = asked.await;
+        let store = log.store.clone();
+        let (wish, plan) = (wish, plan.clone());
+        let task = tokio::spawn(async move { store.state_prune(wish, plan, "a test".to_owned(), None).await });
+        while log.store.unfinished_prune().await.unwrap().is_none() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        task.abort();
+    }
+    assert!(state(plan).await.unwrap_err().to_string().contains("not finished"));
+    assert_eq!(log.findings().await, Vec::<String>::new());
+    // Dropped in part, with the file held by another in between; then the process ends without a word.
+    assert!(log.store.plan_prune(wish).await.unwrap().to_seq == 512, "the floor is where it was stated");
+    log.witnessed().await;
+    let _ = tokio::time::timeout(std::time::Duration::ZERO, log.store.drop_batch()).await;
+    log.store.close().await;
+    drop(log);
+    let log = Log::open(dir.path());
+    assert_eq!(log.findings().await, Vec::<String>::new());
+    while !log.store.drop_batch().await.unwrap() {}
+    // Gone, and not said: the next start says it.
+    log.store.close().await;
+    drop(log);
+    let log = Log::open(dir.path());
+    assert!(log.store.unfinished_prune().await.unwrap().is_some());
+    assert!(log.store.drop_batch().await.unwrap());
+    assert!(log.store.finish_prune(0).await.unwrap().is_some());
+    assert!(log.store.finish_prune(0).await.unwrap().is_none(), "said once");
+    assert_eq!(log.findings().await, Vec::<String>::new());
+    log.store.close().await;
+}
+
+/// A secret that is gone over to while everything fails: the log has either one epoch or both, and each row is under its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_that_fails_is_not_half_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path());
+    log.append(10).await;
+    log.store.close().await;
+    drop(log);
+    let database = dir.path().join("log.db");
+    let other = rusqlite::Connection::open(&database).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let log = Log::open_with(dir.path(), 2);
+    other.execute_batch("ROLLBACK").unwrap();
+    // It could not say so and goes on under the old secret; the next start tries again.
+    log.append(3).await;
+    assert_eq!(log.findings().await, Vec::<String>::new());
+    let epochs = |conn: &rusqlite::Connection| -> Vec<(u32, u64)> {
+        let sql = "SELECT epoch, count(*) FROM entries GROUP BY epoch";
+        conn.prepare(sql)
+            .unwrap()
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect()
+    };
+    assert_eq!(epochs(&other).len(), 1);
+    log.store.close().await;
+    drop(log);
+    let log = Log::open_with(dir.path(), 2);
+    log.append(3).await;
+    assert_eq!(epochs(&other).len(), 2);
+    assert_eq!(log.findings().await, Vec::<String>::new());
     log.store.close().await;
 }
