@@ -90,6 +90,11 @@ key = "node.key"
 ca = "ca.crt"
 crl = "ca.crl"
 
+# How long rows stay. Nothing goes before a witness has seen the entry that says so.
+[retention]
+keep = "365d"                # 90d to 36500d, or "forever"
+# size_max_gib = 50          # older rows go first, but none that is younger than 90 days
+
 # [metrics]
 # listen = "127.0.0.1:9464"  # plain HTTP for a scraper; the socket serves /metrics always
 "#

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use piperoll_node::store::{LogDir, LogKeys, Store, parse_draft};
 use piperoll_shared::log::bundle::Members;
 use piperoll_shared::log::checkpoint::Checkpoint;
@@ -199,6 +200,9 @@ async fn bundle() {
 
 /// A hundred idle nodes, each asked for its checkpoint every round.
 async fn witness() {
+    // A proxy stands in front of every node, all of them in this process.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
     let ids: Vec<String> = (0..IDLE_NODES).map(|n| format!("n{n:03}")).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     let cluster = Cluster::witnessed(&ids, u32::try_from(POLL.as_millis()).unwrap()).await;

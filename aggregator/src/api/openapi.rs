@@ -24,7 +24,7 @@ mod paths {
         ("cursor" = Option<String>, Query, description = "next_cursor of the page before"),
         ("require" = Option<String>, Query, description = "any (default) or all: 503 unless every expected node answers"),
     ), responses(
-        (status = 200, description = "Complete or partial; header audit-complete says which. Beside the envelope a page has `entries`: rows of {entry, signature, integrity, witnessed}. A stream of NDJSON ends with a final record", body = Envelope),
+        (status = 200, description = "Complete or partial; header audit-complete says which. Beside the envelope a page has `entries`: rows of {entry, signature, integrity, witnessed}; of an erased row `entry` is null and `erased` says {entry_seq, timestamp, reason}. A stream of NDJSON ends with a final record", body = Envelope),
         (status = 400, description = "Bad filter, range, parameter or cursor", body = Problem),
         (status = 401, description = "No, unknown or expired credentials", body = Problem),
         (status = 403, description = "The role does not allow it", body = Problem),

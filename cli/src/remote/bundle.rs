@@ -123,6 +123,9 @@ pub(super) async fn row(connection: &Connection, place: &str) -> anyhow::Result<
     let [page, proof] = texts.as_slice() else { anyhow::bail!("{place}: no answer") };
     let page: OneRow<'_> = serde_json::from_str(page).context("the row cannot be read")?;
     let line = page.entries.first().with_context(|| format!("{node} did not give row {seq}"))?;
+    if let Some(gone) = &line.erased {
+        anyhow::bail!("row {seq} of {node} was {}; its hash stands in that entry", gone.words());
+    }
     let row = line.to_row();
     let entry = [row.body.as_ref(), row.mac.as_ref()].concat();
     for (extension, bytes) in [("entry", entry.as_slice()), ("tlog-proof", proof.as_bytes())] {

@@ -74,6 +74,7 @@ impl From<ReadError> for ApiError {
             ReadError::Sqlite(_) => (500, "unreadable"),
             ReadError::Tree(TreeError::Pruned(_)) => (410, "pruned"),
             ReadError::Tree(_) => (500, "unreadable_tree"),
+            ReadError::PrunedMeanwhile => (409, "pruned_meanwhile"),
             ReadError::Generation { .. } => (409, "other_generation"),
             ReadError::Filter(_) => (400, "bad_filter"),
             ReadError::Stopping => (503, "stopping"),

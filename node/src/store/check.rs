@@ -123,20 +123,12 @@ impl Check {
                 for difference in schema::differences(conn)? {
                     self.find(&mut lines, None, FindingKind::Schema, difference);
                 }
-                match floor(conn, &mut self.checker)? {
-                    Ok(floor) => self.floor = floor,
-                    Err(words) => self.find(&mut lines, None, FindingKind::Derived, words),
-                }
+                self.go_to_floor(conn, &mut lines)?;
                 match epochs(conn, &mut self.checker, self.floor.as_ref())? {
                     Ok(epochs) => self.checker.know_epochs(epochs),
                     Err(words) => self.find(&mut lines, None, FindingKind::Derived, words),
                 }
-                let pruned = self.floor.as_ref().map(|floor| floor.pruned.clone());
-                if let Some(pruned) = &pruned {
-                    self.next = pruned.to_seq;
-                    self.walk = SequenceWalk::going_on(pruned.to_seq, pruned.era, pruned.last_timestamp);
-                }
-                for fault in self.tree.begin(conn, pruned.as_ref())? {
+                for fault in self.tree.begin(conn)? {
                     self.find(&mut lines, None, FindingKind::Checkpoint, fault);
                 }
                 self.stage = if self.head.is_some() { Stage::Rows } else { Stage::File };
@@ -176,7 +168,30 @@ impl Check {
         }
     }
 
+    /// Begins at the floor, or goes on there when it has moved past the place reached: those rows were pruned meanwhile.
+    fn go_to_floor(&mut self, conn: &Connection, lines: &mut Vec<VerifyLine>) -> rusqlite::Result<()> {
+        let floor = match floor(conn, &mut self.checker)? {
+            Ok(floor) => floor.filter(|floor| floor.pruned.to_seq > self.next),
+            Err(words) => {
+                // Said once.
+                if self.stage == Stage::Schema {
+                    self.find(lines, None, FindingKind::Derived, words);
+                }
+                None
+            }
+        };
+        let Some(floor) = floor else { return Ok(()) };
+        self.next = floor.pruned.to_seq;
+        self.walk = SequenceWalk::going_on(floor.pruned.to_seq, floor.pruned.era, floor.pruned.last_timestamp);
+        if let Some(fault) = self.tree.go_to(conn, &floor.pruned)? {
+            self.find(lines, None, FindingKind::Checkpoint, fault);
+        }
+        self.floor = Some(floor);
+        Ok(())
+    }
+
     fn rows(&mut self, conn: &Connection, lines: &mut Vec<VerifyLine>) -> rusqlite::Result<()> {
+        self.go_to_floor(conn, lines)?;
         let head = self.head.unwrap_or_default();
         let mut statement = conn.prepare_cached(
             "SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq >= ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",

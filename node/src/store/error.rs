@@ -63,6 +63,8 @@ pub enum ReadError {
     Tree(#[from] super::tree::TreeError),
     #[error("the log is now generation {now}, the request was made for {asked}")]
     Generation { now: String, asked: String },
+    #[error("rows were pruned while they were being read; ask again")]
+    PrunedMeanwhile,
     #[error("the filter cannot be read: {0}")]
     Filter(String),
     #[error("the node is stopping")]

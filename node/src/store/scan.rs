@@ -74,6 +74,7 @@ pub struct Scan {
 struct Faults {
     listed: Vec<String>,
     more: u64,
+    gaps: u64,
 }
 
 /// The rows of one era that are still to be read: `from..to` in seq.
@@ -241,10 +242,11 @@ impl Scan {
     }
 
     /// Adds the proofs. A tree that cannot be read is a fault of the log, and no reason to keep its rows back.
-    fn prove(&mut self, conn: &Connection, batch: &mut Batch) -> rusqlite::Result<()> {
+    fn prove(&mut self, conn: &Connection, batch: &mut Batch) -> Result<(), ReadError> {
         match self.try_prove(conn, batch) {
             Ok(()) => Ok(()),
-            Err(TreeError::Sqlite(error)) => Err(error),
+            Err(TreeError::Sqlite(error)) => Err(error.into()),
+            Err(TreeError::Pruned(_)) => Err(ReadError::PrunedMeanwhile),
             Err(problem) => {
                 self.faults.note(|| format!("the rows cannot be proven: {problem}"));
                 self.prover = None;
@@ -283,6 +285,7 @@ impl Scan {
 
     /// Fetches the next block of one run and notes every seq in it that is not there.
     fn fill(&mut self, conn: &Connection, index: usize) -> Result<(), ReadError> {
+        let gaps = self.faults.gaps;
         let run = &mut self.runs[index];
         if run.from >= run.to {
             return Ok(());
@@ -343,7 +346,20 @@ impl Scan {
             self.faults.gap(run.from, run.to);
             run.from = run.to;
         }
+        drop(rows);
+        drop(statement);
+        if self.faults.gaps > gaps {
+            self.look_for_prune(conn)?;
+        }
         Ok(())
+    }
+
+    /// A gap is no fault when its rows were pruned since the scan began; it is no answer either.
+    fn look_for_prune(&mut self, conn: &Connection) -> Result<(), ReadError> {
+        let now = floor(conn, &mut self.checker)?;
+        let moved = now
+            .is_ok_and(|now| now.is_some_and(|now| Some(&now.pruned) != self.floor.as_ref().map(|then| &then.pruned)));
+        if moved { Err(ReadError::PrunedMeanwhile) } else { Ok(()) }
     }
 }
 
@@ -370,6 +386,7 @@ impl Faults {
     /// Rows `from..to` are not there.
     fn gap(&mut self, from: u64, to: u64) {
         if from < to {
+            self.gaps += 1;
             self.note(|| SequenceFault::Missing { first: from, last: to - 1 }.to_string());
         }
     }

@@ -26,23 +26,8 @@ impl TreeCheck {
     }
 
     /// Reads the notes before the rows: one that is signed while the check runs belongs to the next check.
-    /// Goes on behind pruned rows: their root was stated when they went, and the hashes that stayed must lead to it.
-    pub(super) fn begin(&mut self, conn: &Connection, pruned: Option<&Pruned>) -> rusqlite::Result<Vec<String>> {
+    pub(super) fn begin(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
         let mut faults = Vec::new();
-        if let Some(pruned) = pruned {
-            match tree::resume(conn, pruned.to_seq) {
-                Ok(builder) if builder.root() == pruned.root => self.builder = builder,
-                Ok(_) => {
-                    self.whole = false;
-                    faults.push(format!("the hashes kept of the {} pruned rows are not those they had", pruned.to_seq));
-                }
-                Err(TreeError::Sqlite(error)) => return Err(error),
-                Err(problem) => {
-                    self.whole = false;
-                    faults.push(format!("the hashes of the pruned rows: {problem}"));
-                }
-            }
-        }
         for (which, name) in [(Kept::Signed, "signed"), (Kept::Witnessed, "witnessed")] {
             let (Some(text), Some(key)) = (kept(conn, which)?, &self.key) else { continue };
             let opened = Note::parse(&text).map_err(|e| e.to_string());
@@ -52,6 +37,23 @@ impl TreeCheck {
             }
         }
         Ok(faults)
+    }
+
+    /// Goes on behind pruned rows: their root was stated when they went, and the hashes that stayed must lead to it. Tiles
+    /// that were met and not compared yet went with the rows.
+    pub(super) fn go_to(&mut self, conn: &Connection, pruned: &Pruned) -> rusqlite::Result<Option<String>> {
+        self.full.clear();
+        let fault = match tree::resume(conn, pruned.to_seq) {
+            Ok(builder) if builder.root() == pruned.root => {
+                self.builder = builder;
+                return Ok(None);
+            }
+            Ok(_) => format!("the hashes kept of the {} pruned rows are not those they had", pruned.to_seq),
+            Err(TreeError::Sqlite(error)) => return Err(error),
+            Err(problem) => format!("the hashes of the pruned rows: {problem}"),
+        };
+        self.whole = false;
+        Ok(Some(fault))
     }
 
     /// The next row's leaf, from its stored bytes.

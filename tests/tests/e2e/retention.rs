@@ -16,14 +16,15 @@ async fn aged(old: usize, retention: &str) -> Cluster {
     cluster.poll_every(50);
     let config = cluster.nodes[0].folder.join("node.toml");
     let text = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(&config, format!("{text}\n[retention]\nkeep = \"forever\"\n")).unwrap();
+    let with = |retention: &str| text.replace("keep = \"365d\"", retention);
+    std::fs::write(&config, with("keep = \"forever\"")).unwrap();
     cluster.run_all().await;
     let lines: Vec<String> = (0..old).map(|n| entry(&format!("old{n}"), "auth.login")).collect();
     cluster.append(0, &lines).await;
     witnessed(&cluster, "mx1").await;
     cluster.stop(0);
     cluster.set_clock(0, "+0s");
-    std::fs::write(&config, format!("{text}\n[retention]\n{retention}\n")).unwrap();
+    std::fs::write(&config, with(retention)).unwrap();
     cluster.restart(0).await;
     let lines: Vec<String> = (0..40).map(|n| entry(&format!("new{n}"), "auth.login")).collect();
     cluster.append(0, &lines).await;
