@@ -60,6 +60,36 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
                 "Copy ca.crl to every machine: daemons refuse new connections within seconds and close open ones within a minute."
             );
         }
+        command @ (ClusterCommand::RotateMac { .. }
+        | ClusterCommand::RotateKey { .. }
+        | ClusterCommand::NewGeneration { .. }) => change_keys(command)?,
+        ClusterCommand::Trust { dir } => print!("{}", Authority::open(&dir)?.trust()?.to_text()),
+        ClusterCommand::Retire { dir, id, first_day, last_day, last_seq } => {
+            for day in [&first_day, &last_day] {
+                anyhow::ensure!(Timestamp::day_range(day).is_some(), "{day:?} is not a day; write YYYY-MM-DD");
+            }
+            anyhow::ensure!(first_day <= last_day, "the first day {first_day} is behind the last day {last_day}");
+            let mut authority = Authority::open(&dir)?;
+            authority.retire(&id, Retired { first_day, last_day, last_seq })?;
+            warn_of_absent(&authority);
+            println!("{id} is retired");
+            copy_aggregators();
+        }
+        ClusterCommand::List { dir } => {
+            let authority = Authority::open(&dir)?;
+            println!("cluster {}", authority.cluster());
+            for member in authority.members() {
+                let kind = format!("{:?}", member.kind).to_lowercase();
+                println!("{kind:<11} {:<24} {}", member.id, member.address.as_deref().unwrap_or(""));
+            }
+        }
+    }
+    Ok(Exit::Complete)
+}
+
+/// New keys for a node, and what to carry where.
+fn change_keys(command: ClusterCommand) -> anyhow::Result<()> {
+    match command {
         ClusterCommand::RotateMac { dir, id } => {
             let mut authority = Authority::open(&dir)?;
             let changed = authority.rotate_mac(&id)?;
@@ -103,28 +133,9 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
             println!("3. piperoll nodes accept {id} --new-generation …, with the generation that the node printed.");
             println!("4. Give auditors the new trust file: piperoll cluster trust {}", dir.display());
         }
-        ClusterCommand::Trust { dir } => print!("{}", Authority::open(&dir)?.trust()?.to_text()),
-        ClusterCommand::Retire { dir, id, first_day, last_day, last_seq } => {
-            for day in [&first_day, &last_day] {
-                anyhow::ensure!(Timestamp::day_range(day).is_some(), "{day:?} is not a day; write YYYY-MM-DD");
-            }
-            anyhow::ensure!(first_day <= last_day, "the first day {first_day} is behind the last day {last_day}");
-            let mut authority = Authority::open(&dir)?;
-            authority.retire(&id, Retired { first_day, last_day, last_seq })?;
-            warn_of_absent(&authority);
-            println!("{id} is retired");
-            copy_aggregators();
-        }
-        ClusterCommand::List { dir } => {
-            let authority = Authority::open(&dir)?;
-            println!("cluster {}", authority.cluster());
-            for member in authority.members() {
-                let kind = format!("{:?}", member.kind).to_lowercase();
-                println!("{kind:<11} {:<24} {}", member.id, member.address.as_deref().unwrap_or(""));
-            }
-        }
+        _ => {}
     }
-    Ok(Exit::Complete)
+    Ok(())
 }
 
 fn read_note(path: &Path) -> anyhow::Result<String> {

@@ -7,15 +7,13 @@ use piperoll_shared::api::node::{Finding, FindingKind, VerifyLine, VerifySummary
 use piperoll_shared::log::entry::Prefix;
 use piperoll_shared::log::ids::{Generation, NodeId};
 use piperoll_shared::log::note::KeyKind;
-use piperoll_shared::log::statement::Statement;
 use piperoll_shared::log::tree::{Hash, leaf_hash};
 use piperoll_shared::log::verify::{Integrity, RowChecker, SequenceWalk};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::epochs::epochs;
 use super::erase;
-use super::floor::{Floor, floor, statement_at};
-use super::hold;
+use super::floor::{Floor, floor};
 use super::rows::{SEQ_MAX, StoredRow, read_unchecked};
 use super::tree_check::TreeCheck;
 use super::{Health, LogKeys, schema};
@@ -27,11 +25,11 @@ const FINDINGS_LISTED_MAX: u64 = 1_000;
 /// A check between two steps. Rows written after it began are left to the next check, so that checking
 /// a log in use gives no false alarm.
 pub struct Check {
-    checker: RowChecker,
+    pub(super) checker: RowChecker,
     tree: TreeCheck,
     node_id: NodeId,
     generation: Generation,
-    head: Option<u64>,
+    pub(super) head: Option<u64>,
     next: u64,
     first_seq: Option<u64>,
     last_seq: Option<u64>,
@@ -42,14 +40,14 @@ pub struct Check {
     stage: Stage,
     fault: Option<String>,
     /// The running writer's, when there is one.
-    health: Option<Arc<Health>>,
+    pub(super) health: Option<Arc<Health>>,
     /// Sound rows whose id the index of ids does not lead back to.
     ids_missing: u64,
     /// Rows emptied under an entry that says so.
     erased: u64,
-    floor: Option<Floor>,
+    pub(super) floor: Option<Floor>,
     /// Holds that the entries met so far set and did not release.
-    held: BTreeMap<String, u64>,
+    pub(super) held: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,7 +158,7 @@ impl Check {
         Ok(lines)
     }
 
-    fn find(&mut self, lines: &mut Vec<VerifyLine>, seq: Option<u64>, kind: FindingKind, detail: String) {
+    pub(super) fn find(&mut self, lines: &mut Vec<VerifyLine>, seq: Option<u64>, kind: FindingKind, detail: String) {
         self.findings += 1;
         if self.listed < FINDINGS_LISTED_MAX {
             self.listed += 1;
@@ -258,55 +256,6 @@ impl Check {
             self.stage = Stage::File;
         }
         Ok(())
-    }
-
-    fn note_hold(&mut self, row: &StoredRow) {
-        match Statement::read(&row.body).filter(|_| row.checked.integrity == Integrity::Ok) {
-            Some(Statement::HoldAdded(hold)) => {
-                self.held.insert(hold.name, row.seq);
-            }
-            Some(Statement::HoldReleased(release)) => {
-                self.held.remove(&release.name);
-            }
-            _ => {}
-        }
-    }
-
-    /// The tables that lead to statements, against the statements.
-    fn statements(&mut self, conn: &Connection, lines: &mut Vec<VerifyLine>) -> rusqlite::Result<()> {
-        let first = self.floor.as_ref().map_or(0, |floor| floor.pruned.to_seq);
-        for (seq, fault) in erase::strays(conn, &mut self.checker, first)? {
-            self.find(lines, Some(seq), FindingKind::Derived, fault);
-        }
-        let held = match hold::holds(conn, &mut self.checker)? {
-            Ok(held) => held,
-            Err(words) => {
-                self.find(lines, None, FindingKind::Derived, words);
-                return Ok(());
-            }
-        };
-        let since = self.released_since(conn)?;
-        for (name, seq) in std::mem::take(&mut self.held) {
-            if !since.contains(&name) && !held.iter().any(|known| known.hold.name == name && known.entry_seq == seq) {
-                let words = format!("the hold {name:?} was set and never released, and does not count");
-                self.find(lines, Some(seq), FindingKind::Derived, words);
-            }
-        }
-        Ok(())
-    }
-
-    /// Holds that were released by rows behind those of this check.
-    fn released_since(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
-        let mut statement =
-            conn.prepare("SELECT seq FROM entries WHERE seq > ?1 AND body LIKE '%log.hold_released%'")?;
-        let places: Vec<i64> = statement.query_map([self.head], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-        let mut names = Vec::new();
-        for seq in places {
-            if let Some(Statement::HoldReleased(release)) = statement_at(conn, &mut self.checker, seq.unsigned_abs())? {
-                names.push(release.name);
-            }
-        }
-        Ok(names)
     }
 
     fn check_id(

@@ -2,6 +2,7 @@
 
 mod anew;
 mod check;
+mod check_statements;
 mod direct;
 mod edge;
 mod epochs;

@@ -211,6 +211,38 @@ fn nodes_lies() -> Vec<Lie> {
             }),
         ),
         lie(
+            "an old checkpoint",
+            "says nothing about the range",
+            Check::Fresh,
+            log_lie(|case| {
+                let log = &mut case.logs[0];
+                (log.size, log.cosigned_at) = (200, Some(START / 1_000_000 + 200));
+                log.shown.truncate(200);
+            }),
+        ),
+        lie(
+            "a node left out",
+            "nothing of it is here",
+            Check::Expected,
+            log_lie(|case| {
+                case.logs.pop();
+            }),
+        ),
+        lie(
+            "rows that were rejected",
+            "no proof stands behind",
+            Check::Rejected,
+            log_lie(|case| {
+                case.logs[1].rejected = b"{\"entry\":\"?\"}\n".to_vec();
+            }),
+        ),
+    ]
+}
+
+/// Rows that are gone, without a word of the node that says so.
+fn lies_about_what_is_gone() -> Vec<Lie> {
+    vec![
+        lie(
             "a row erased under an entry that says nothing of the kind",
             "is given as erased",
             Check::Erasure,
@@ -243,32 +275,6 @@ fn nodes_lies() -> Vec<Lie> {
             case.asked.from = Timestamp::from_micros(START + 255 * 1_000_000);
             case.parts().seal()
         }),
-        lie(
-            "an old checkpoint",
-            "says nothing about the range",
-            Check::Fresh,
-            log_lie(|case| {
-                let log = &mut case.logs[0];
-                (log.size, log.cosigned_at) = (200, Some(START / 1_000_000 + 200));
-                log.shown.truncate(200);
-            }),
-        ),
-        lie(
-            "a node left out",
-            "nothing of it is here",
-            Check::Expected,
-            log_lie(|case| {
-                case.logs.pop();
-            }),
-        ),
-        lie(
-            "rows that were rejected",
-            "no proof stands behind",
-            Check::Rejected,
-            log_lie(|case| {
-                case.logs[1].rejected = b"{\"entry\":\"?\"}\n".to_vec();
-            }),
-        ),
     ]
 }
 
@@ -276,6 +282,7 @@ fn lies() -> Vec<Lie> {
     let honest = Case::new();
     let mut lies = exporters_lies();
     lies.extend(nodes_lies());
+    lies.extend(lies_about_what_is_gone());
     lies.push(lie("a row changed in every copy", "do not lead to the root", Check::Root, {
         let mut case = honest.clone();
         let signed = case.logs[0].note();

@@ -1,0 +1,62 @@
+//! The full check's part about what the node states: holds and erased rows, against the tables that lead to them.
+
+use piperoll_shared::api::node::{FindingKind, VerifyLine};
+use piperoll_shared::log::statement::Statement;
+use piperoll_shared::log::verify::Integrity;
+use rusqlite::Connection;
+
+use super::check::Check;
+use super::floor::statement_at;
+use super::rows::StoredRow;
+use super::{erase, hold};
+
+impl Check {
+    pub(super) fn note_hold(&mut self, row: &StoredRow) {
+        match Statement::read(&row.body).filter(|_| row.checked.integrity == Integrity::Ok) {
+            Some(Statement::HoldAdded(hold)) => {
+                self.held.insert(hold.name, row.seq);
+            }
+            Some(Statement::HoldReleased(release)) => {
+                self.held.remove(&release.name);
+            }
+            _ => {}
+        }
+    }
+
+    /// The tables that lead to statements, against the statements.
+    pub(super) fn statements(&mut self, conn: &Connection, lines: &mut Vec<VerifyLine>) -> rusqlite::Result<()> {
+        let first = self.floor.as_ref().map_or(0, |floor| floor.pruned.to_seq);
+        for (seq, fault) in erase::strays(conn, &mut self.checker, first)? {
+            self.find(lines, Some(seq), FindingKind::Derived, fault);
+        }
+        let held = match hold::holds(conn, &mut self.checker)? {
+            Ok(held) => held,
+            Err(words) => {
+                self.find(lines, None, FindingKind::Derived, words);
+                return Ok(());
+            }
+        };
+        let since = self.released_since(conn)?;
+        for (name, seq) in std::mem::take(&mut self.held) {
+            if !since.contains(&name) && !held.iter().any(|known| known.hold.name == name && known.entry_seq == seq) {
+                let words = format!("the hold {name:?} was set and never released, and does not count");
+                self.find(lines, Some(seq), FindingKind::Derived, words);
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds that were released by rows behind those of this check.
+    fn released_since(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
+        let mut statement =
+            conn.prepare("SELECT seq FROM entries WHERE seq > ?1 AND body LIKE '%log.hold_released%'")?;
+        let places: Vec<i64> = statement.query_map([self.head], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        let mut names = Vec::new();
+        for seq in places {
+            if let Some(Statement::HoldReleased(release)) = statement_at(conn, &mut self.checker, seq.unsigned_abs())? {
+                names.push(release.name);
+            }
+        }
+        Ok(names)
+    }
+}
