@@ -54,7 +54,10 @@ pub(crate) fn frame(bytes: &[u8]) {
     let mut buffer = BytesMut::from(bytes);
     while let Ok(Some(frame)) = frame::decode(&mut buffer) {
         match frame {
-            frame::Frame::Entry(entry) | frame::Frame::Border(entry) | frame::Frame::Erased(_, entry) => {
+            frame::Frame::Entry(entry)
+            | frame::Frame::Border(entry)
+            | frame::Frame::Erased(_, entry)
+            | frame::Frame::ErasedBorder(_, entry) => {
                 let _ = (Prefix::parse(&entry.body), Statement::read(&entry.body));
             }
             _ => {}

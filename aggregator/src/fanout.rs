@@ -164,9 +164,9 @@ impl Part {
         !matches!(self.status, Status::Ok | Status::Excluded)
     }
 
-    /// Rows that fail verification are all here, so the range they stand in is not missing.
+    /// Rows that fail verification are all here, and so is what a node did not prune; both can be read on.
     fn cut_short(&self) -> bool {
-        self.missing() && !(self.status == Status::Invalid && self.tally.ended)
+        self.missing() && !(matches!(self.status, Status::Invalid | Status::Pruned) && self.tally.ended)
     }
 
     fn has_gaps(&self) -> bool {

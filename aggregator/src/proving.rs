@@ -5,16 +5,15 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use piperoll_shared::api::node::ScanRequest;
 use piperoll_shared::log::completeness::{Place, Shown};
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::order::{Order, Position};
 use piperoll_shared::log::statement::Statement;
 use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::{Hash, RangeProof, leaf_hash};
+use piperoll_shared::log::tree::{Hash, RangeProof};
 
-use super::read::PlacedRow;
+use super::read::{BorderRow, PlacedRow};
 
 /// Between two proofs a node sends some hundred rows, a quarter of a megabyte and one row more, and a few borders per era.
 const WAITING_ROWS_MAX: usize = 1_024;
@@ -126,8 +125,9 @@ impl Proving {
     }
 
     /// A border row whose signature fits.
-    pub(crate) fn border(&mut self, place: Place, body: &Bytes, mac: &Bytes) {
-        self.borders.push(Sound { place, leaf: leaf_hash(body, mac), index: None, pruned: pruned(body) });
+    pub(crate) fn border(&mut self, place: Place, row: &BorderRow) {
+        let pruned = if row.erased_under.is_none() { pruned(&row.body) } else { None };
+        self.borders.push(Sound { place, leaf: row.leaf, index: None, pruned });
     }
 
     /// Takes the proof of what came since the last one. Returns what does not fit, in words.

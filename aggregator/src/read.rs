@@ -44,6 +44,17 @@ pub(crate) struct Gone {
     pub(crate) entry_seq: u64,
 }
 
+/// A row beside the range. Of an erased one, body and mac are those of the entry that says so.
+#[derive(Debug, Clone)]
+pub(crate) struct BorderRow {
+    pub(crate) seq: u64,
+    pub(crate) leaf: Hash,
+    pub(crate) body: Bytes,
+    pub(crate) mac: Bytes,
+    /// That entry's place.
+    pub(crate) erased_under: Option<u64>,
+}
+
 impl PlacedRow {
     /// Its hash in the tree.
     pub(crate) fn leaf(&self) -> Hash {
@@ -85,7 +96,7 @@ pub(crate) struct NodeReader {
     proving: Option<Proving>,
     ready: VecDeque<PlacedRow>,
     /// Sound rows beside the range: a few for every era.
-    pub(crate) borders: Vec<EntryFrame>,
+    pub(crate) borders: Vec<BorderRow>,
     pub(crate) tally: Tally,
 }
 
@@ -182,6 +193,7 @@ impl NodeReader {
                 }
                 Some(Frame::Erased(seq, entry)) => self.erased(seq, entry),
                 Some(Frame::Border(entry)) => self.border(&entry),
+                Some(Frame::ErasedBorder(seq, entry)) => self.erased_border(seq, entry),
                 Some(Frame::Proof(proof)) => self.proof(&proof),
                 Some(Frame::Progress(_)) => self.release(),
                 Some(Frame::End(end)) => self.end(end),
@@ -214,7 +226,9 @@ impl NodeReader {
             }
             _ => {
                 let reason = Some("the row is empty, and no entry says that it was erased");
-                let checked = Checked { integrity: Integrity::Violation, reason, era: None };
+                let unknown = checked.integrity == Integrity::UnknownKey;
+                let checked =
+                    if unknown { checked } else { Checked { integrity: Integrity::Violation, reason, era: None } };
                 let (mac, body) = (Bytes::new(), Bytes::new());
                 self.entry(EntryFrame { seq, place, timestamp: place, epoch: 0, mac, body }, &checked, None);
             }
@@ -235,8 +249,25 @@ impl NodeReader {
             (&mut self.proving, checked.era.filter(|_| checked.integrity == Integrity::Ok))
         {
             let place = Place { seq: entry.seq, era, timestamp: entry.timestamp };
-            proving.border(place, &entry.body, &entry.mac);
-            self.borders.push(entry.clone());
+            let (body, mac) = (entry.body.clone(), entry.mac.clone());
+            let border = BorderRow { seq: entry.seq, leaf: leaf_hash(&body, &mac), body, mac, erased_under: None };
+            proving.border(place, &border);
+            self.borders.push(border);
+        }
+    }
+
+    fn erased_border(&mut self, seq: u64, statement: EntryFrame) {
+        let checked = self.checker.check(&claim(&statement));
+        let said = Statement::read(&statement.body).filter(|_| checked.integrity == Integrity::Ok);
+        if let (Some(proving), Some(Statement::Erased(said))) = (&mut self.proving, said)
+            && said.seq == seq
+            && seq < statement.seq
+        {
+            let place = Place { seq, era: said.era, timestamp: said.timestamp };
+            let (leaf, erased_under) = (said.leaf, Some(statement.seq));
+            let border = BorderRow { seq, leaf, body: statement.body, mac: statement.mac, erased_under };
+            proving.border(place, &border);
+            self.borders.push(border);
         }
     }
 

@@ -152,7 +152,8 @@ impl Stream {
         // off, rows that are not there.
         let lost = self.feeds.iter().any(|feed| {
             let gap = !feed.part.tally.faults.is_empty();
-            feed.began && feed.part.status != Status::Ok && (gap || !feed.part.tally.ended)
+            let whole = [Status::Ok, Status::Pruned].contains(&feed.part.status);
+            feed.began && !whole && (gap || !feed.part.tally.ended)
         });
         writer.end(envelope, lost).await
     }

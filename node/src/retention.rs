@@ -147,6 +147,12 @@ impl Retention {
             return Err(UpkeepError::Refused(words));
         }
         let pruned = self.begin(wish, plan, format!("asked for by {by}: before {before}"), archive).await?;
+        {
+            // Known before the answer: whoever asks how far it is must not hear of the time before.
+            let mut state = self.state();
+            (state.problem, state.rows_left) = (None, pruned.to_seq - pruned.from_seq);
+            "waiting for a witness".clone_into(&mut state.doing);
+        }
         let retention = self.clone();
         tokio::spawn(async move {
             let outcome = retention.carry_out().await;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -59,9 +60,19 @@ impl Drop for Guard {
     }
 }
 
-/// An address that was free a moment ago.
+/// An address that was free a moment ago, below the ports that the kernel gives to outgoing connections: of hundreds of
+/// those, one would take it before it is listened on.
 pub fn free_address() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    const FIRST: u32 = 10_000;
+    const PORTS: u32 = 22_000;
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let tried = TRIED.fetch_add(1, Ordering::Relaxed);
+        let port = FIRST + (std::process::id().wrapping_mul(7_919).wrapping_add(tried)) % PORTS;
+        if let Ok(listener) = std::net::TcpListener::bind(("127.0.0.1", u16::try_from(port).unwrap())) {
+            return listener.local_addr().unwrap().to_string();
+        }
+    }
 }
 
 /// A node of the cluster: its folder, its process, and the proxy between it and the aggregator.

@@ -17,6 +17,7 @@ use super::Exporter;
 use super::collect::{Collected, Proven};
 use super::spool::{Piece, SpoolRows};
 use crate::merge::Merge;
+use crate::read::BorderRow;
 
 /// What the manifest says besides what is counted here.
 pub(super) struct Heading {
@@ -107,20 +108,23 @@ fn entries(dir: &Path, id: &str, proven: &mut Proven) -> io::Result<Piece> {
         while rows.advance()? {
             let seq = rows.current().map_or(0, |row| row.seq());
             while let Some(border) = borders.next_if(|border| border.seq < seq) {
-                write_row(&mut piece, &border.body, &border.mac)?;
+                write_border(&mut piece, border)?;
             }
             piece.write_all(rows.current_bytes())?;
         }
     }
     for border in borders {
-        write_row(&mut piece, &border.body, &border.mac)?;
+        write_border(&mut piece, border)?;
     }
     Ok(piece)
 }
 
-fn write_row(piece: &mut Piece, body: &[u8], mac: &[u8]) -> io::Result<()> {
+fn write_border(piece: &mut Piece, border: &BorderRow) -> io::Result<()> {
     let mut row = Vec::new();
-    bundle::write_entry(&mut row, body, mac);
+    match border.erased_under {
+        None => bundle::write_entry(&mut row, &border.body, &border.mac),
+        Some(_) => bundle::write_erased(&mut row, border.seq, &border.body, &border.mac),
+    }
     piece.write_all(&row)
 }
 

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use piperoll_shared::api::aggregator::Status;
-use piperoll_shared::api::frame::EntryFrame;
 use piperoll_shared::api::node::{NodeStatus, ProofAnswer, ProofRequest, peer_path};
-use piperoll_shared::log::bundle::CHECKPOINT_AGE_SECONDS_MAX;
+use piperoll_shared::log::bundle::{CHECKPOINT_AGE_SECONDS_MAX, ERASED_HEAD_BYTES};
 use piperoll_shared::log::entry::Prefix;
 use piperoll_shared::log::limits::BODY_AND_MAC_BYTES_MAX;
 use piperoll_shared::log::time::Timestamp;
@@ -23,7 +23,7 @@ use crate::fanout::{Asked, Part};
 use crate::link::{Failure, Lane};
 use crate::member::Member;
 use crate::proving::{Pinned, Proof};
-use crate::read::{NodeReader, PlacedRow, conclude};
+use crate::read::{BorderRow, NodeReader, PlacedRow, conclude};
 use crate::witness::look;
 
 /// For a checkpoint that covers what a node held when the export began. Nodes sign once a second.
@@ -39,7 +39,7 @@ pub(super) struct Proven {
     /// By era: one after the other they ascend.
     pub(super) eras: BTreeMap<u32, Spool>,
     /// By place.
-    pub(super) borders: Vec<EntryFrame>,
+    pub(super) borders: Vec<BorderRow>,
     pub(super) proof: Vec<Hash>,
 }
 
@@ -86,12 +86,13 @@ struct Collecting<'a> {
     runs: BTreeMap<u32, Vec<Range<u64>>>,
     rejected: Option<Spool>,
     /// The entries under which rows were erased.
-    statements: Vec<EntryFrame>,
+    statements: Vec<BorderRow>,
 }
 
 impl Collecting<'_> {
     fn take(&mut self, row: &PlacedRow) -> io::Result<()> {
-        let fits = row.body.len() + row.mac.len() <= BODY_AND_MAC_BYTES_MAX;
+        let head = if row.erased.is_some() { ERASED_HEAD_BYTES } else { 0 };
+        let fits = head + row.body.len() + row.mac.len() <= BODY_AND_MAC_BYTES_MAX;
         let sound = matches!(row.integrity, Integrity::Ok | Integrity::Erased) && row.witnessed;
         let prefix = Prefix::parse(&row.body).filter(|_| fits && sound);
         let Some(prefix) = prefix else {
@@ -117,9 +118,7 @@ impl Collecting<'_> {
             Some(gone) => {
                 spool.push_erased(seq, &row.body, &row.mac)?;
                 // Whoever checks this must see that the entry is one of the log's.
-                let (timestamp, mac, body) = (prefix.timestamp, row.mac.clone(), row.body.clone());
-                let place = timestamp;
-                self.statements.push(EntryFrame { seq: gone.entry_seq, place, timestamp, epoch: 0, mac, body });
+                self.statements.push(statement(gone.entry_seq, &row.body, &row.mac));
             }
         }
         let runs = self.runs.entry(era).or_default();
@@ -129,6 +128,11 @@ impl Collecting<'_> {
         }
         Ok(())
     }
+}
+
+/// An entry that says that a row was erased, as a row beside the others.
+fn statement(seq: u64, body: &Bytes, mac: &Bytes) -> BorderRow {
+    BorderRow { seq, leaf: leaf_hash(body, mac), body: body.clone(), mac: mac.clone(), erased_under: None }
 }
 
 /// Reads a node to its end and asks for the proof of what it gave.
@@ -164,7 +168,7 @@ pub(super) async fn collect(
         }
     };
     // What only lacks the proof that was under way proves nothing, and is nothing to hold against the node.
-    for row in reader.rest().filter(|row| row.integrity != Integrity::Ok) {
+    for row in reader.rest().filter(|row| !matches!(row.integrity, Integrity::Ok | Integrity::Erased)) {
         collecting.take(&row)?;
     }
     part.generation = Some(reader.head.generation);
@@ -178,20 +182,24 @@ pub(super) async fn collect(
     }
     // A filter's answer has no borders, whatever the node sends.
     let mut borders = std::mem::take(&mut reader.borders);
-    borders.retain(|border| unfiltered && border.body.len() + border.mac.len() <= BODY_AND_MAC_BYTES_MAX);
+    let room = BODY_AND_MAC_BYTES_MAX - ERASED_HEAD_BYTES;
+    borders.retain(|border| unfiltered && border.body.len() + border.mac.len() <= room);
     part.tally = std::mem::take(&mut reader.tally);
     let Collecting { eras, runs, rejected, statements, .. } = collecting;
     let Some(pinned) = asked.pinned.filter(|pinned| Some(pinned.generation) == part.generation) else {
         return Ok(Collected { part, proven: None, rejected });
     };
     let given = |seq: u64| runs.values().flatten().any(|run| run.contains(&seq));
-    if let Some(young) = statements.iter().find(|entry| entry.seq >= pinned.size)
-        && part.status == Status::Ok
-    {
-        let words = format!("a row was erased under entry {}, which is not witnessed yet", young.seq);
-        (part.status, part.reason) = (Status::Error, Some(words));
+    let mut statements = statements;
+    statements.extend(borders.iter().filter_map(|row| Some(statement(row.erased_under?, &row.body, &row.mac))));
+    if let Some(young) = statements.iter().find(|entry| entry.seq >= pinned.size) {
+        if part.status == Status::Ok {
+            let words = format!("a row was erased under entry {}, which is not witnessed yet", young.seq);
+            (part.status, part.reason) = (Status::Error, Some(words));
+        }
+        return Ok(Collected { part, proven: None, rejected });
     }
-    borders.extend(statements.into_iter().filter(|entry| entry.seq < pinned.size && !given(entry.seq)));
+    borders.extend(statements.into_iter().filter(|entry| !given(entry.seq)));
     borders.sort_by_key(|border| border.seq);
     borders.dedup_by_key(|border| border.seq);
     let old = pinned.seen.plus_micros(CHECKPOINT_AGE_SECONDS_MAX * 1_000_000) < created;
@@ -229,13 +237,13 @@ impl Proven {
             while rows.advance()? {
                 let Some(row) = rows.current() else { return Ok(false) };
                 while let Some(border) = borders.next_if(|border| border.seq < row.seq()) {
-                    good &= root.leaf(border.seq, leaf_hash(&border.body, &border.mac)).is_ok();
+                    good &= root.leaf(border.seq, border.leaf).is_ok();
                 }
                 good &= root.leaf(row.seq(), row.leaf()).is_ok();
             }
         }
         for border in borders {
-            good &= root.leaf(border.seq, leaf_hash(&border.body, &border.mac)).is_ok();
+            good &= root.leaf(border.seq, border.leaf).is_ok();
         }
         Ok(good && root.root() == Ok(self.pinned.root))
     }
@@ -245,7 +253,7 @@ async fn prove(
     member: &Member,
     pinned: &Pinned,
     runs: BTreeMap<u32, Vec<Range<u64>>>,
-    borders: &[EntryFrame],
+    borders: &[BorderRow],
 ) -> Result<Vec<Hash>, String> {
     let mut all: Vec<Range<u64>> = runs.into_values().flatten().collect();
     all.extend(borders.iter().map(|border| border.seq..border.seq + 1));

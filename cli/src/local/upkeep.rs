@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use piperoll_client::SocketClient;
 use piperoll_node::config::NodeConfig;
-use piperoll_node::store::{DirectUpkeep, LogDir, begin_generation};
+use piperoll_node::store::{DirectUpkeep, LogDir, REASON_BYTES_MAX, begin_generation};
 use piperoll_shared::api::node::{
     Done, EraseRequest, HeldRows, HoldReleaseRequest, HoldRequest, PrunePlan, PruneRequest, RetentionStatus,
     socket_path,
@@ -93,13 +93,16 @@ fn range_words(from: Timestamp, to: Timestamp) -> String {
 }
 
 pub(super) async fn erase(args: &crate::args::PlaceArgs, seq: u64, reason: String) -> anyhow::Result<Exit> {
-    let entry = match Place::find(args).await? {
-        Place::Socket(client) => {
-            client.order::<Done>(socket_path::ERASE, &EraseRequest { seq, reason }).await?.entry_seq
-        }
+    let done: Done = match Place::find(args).await? {
+        Place::Socket(client) => client.order(socket_path::ERASE, &EraseRequest { seq, reason }).await?,
         Place::Directory(config) => direct(&config)?.erase(seq, &reason, &by())?,
     };
-    println!("the content of row {seq} is erased, recorded as entry {entry}; its place in the tree stays");
+    println!("the content of row {seq} is erased, recorded as entry {}; its place in the tree stays", done.entry_seq);
+    if !done.wal_emptied {
+        eprintln!(
+            "The file log.db-wal still holds it, because somebody is reading; a running node empties it within a second of their end, a stopped one at its next start."
+        );
+    }
     eprintln!(
         "Not reached from here: backups, snapshots, exports and archives made before, and what the disk itself keeps of overwritten blocks."
     );
@@ -107,7 +110,11 @@ pub(super) async fn erase(args: &crate::args::PlaceArgs, seq: u64, reason: Strin
 }
 
 pub(super) async fn new_generation(args: &crate::args::PlaceArgs, reason: &str) -> anyhow::Result<Exit> {
-    ensure!(!reason.trim().is_empty(), "--reason says why the old log is not gone on with; it is recorded");
+    let good = !reason.trim().is_empty() && reason.len() <= REASON_BYTES_MAX;
+    ensure!(
+        good,
+        "--reason says why the old log is not gone on with, in 1 to {REASON_BYTES_MAX} bytes; it is recorded"
+    );
     let Place::Directory(config) = Place::find(args).await? else {
         bail!("the node is running; stop it first");
     };

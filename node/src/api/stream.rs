@@ -101,7 +101,10 @@ fn write_batch(app: &App, form: Form, scan: &Scan, batch: &Batch, out: &mut Vec<
                 frame::write_proof(out, proof);
             }
             for row in &batch.borders {
-                frame::write_border(out, &entry_parts(row));
+                match &row.erased {
+                    None => frame::write_border(out, &entry_parts(row)),
+                    Some(erased) => frame::write_erased_border(out, row.seq, &statement_parts(row, erased)),
+                }
             }
             if let Some(proof) = &batch.borders_proof {
                 frame::write_proof(out, proof);

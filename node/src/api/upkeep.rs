@@ -55,7 +55,7 @@ async fn add_hold(
     let HoldRequest { name, from, to, reason } = asked;
     let (from, to) = (from.unwrap_or(Timestamp::MIN), to.unwrap_or(Timestamp::MAX));
     let entry_seq = app.store.add_hold(Hold { name, from, to, reason, by: by(&peer) }).await?;
-    Ok(Json(Done { entry_seq }))
+    Ok(Json(Done { entry_seq, wal_emptied: true }))
 }
 
 async fn release_hold(
@@ -65,7 +65,7 @@ async fn release_hold(
 ) -> Result<Json<Done>, ApiError> {
     let HoldReleaseRequest { name, reason } = asked;
     let entry_seq = app.store.release_hold(HoldRelease { name, reason, by: by(&peer) }).await?;
-    Ok(Json(Done { entry_seq }))
+    Ok(Json(Done { entry_seq, wal_emptied: true }))
 }
 
 async fn erase(
@@ -73,8 +73,7 @@ async fn erase(
     Extension(peer): Extension<UnixPeer>,
     Json(asked): Json<EraseRequest>,
 ) -> Result<Json<Done>, ApiError> {
-    let entry_seq = app.store.erase(asked.seq, asked.reason, by(&peer)).await?;
-    Ok(Json(Done { entry_seq }))
+    Ok(Json(app.store.erase(asked.seq, asked.reason, by(&peer)).await?))
 }
 
 async fn plan(State(app): State<Arc<App>>, Json(asked): Json<PruneRequest>) -> Result<Json<PrunePlan>, ApiError> {

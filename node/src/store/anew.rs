@@ -58,7 +58,10 @@ pub fn begin_generation(
     let begun = lifecycle("log.generation_begun", "a new log takes the place of another one", &details);
     let stopped = lifecycle("log.stopped", "nothing runs yet", &json!({}));
     let drafts = [begun, stopped].map(|entry| Draft { entry, via: Arc::from("node") });
-    writer.append(drafts.to_vec()).map_err(|e| io(fresh.clone())(std::io::Error::other(e)))?;
+    let recorded =
+        writer.append(drafts.to_vec()).and_then(|results| results.into_iter().collect::<Result<Vec<_>, _>>());
+    // The log that was begun stays where it was made, and the old one where it is.
+    recorded.map_err(|e| io(fresh.clone())(std::io::Error::other(e)))?;
     fresh_dir.write_marker(keys.ring.cluster(), keys.ring.node_id(), generation).map_err(io(fresh.clone()))?;
     drop(writer);
     renameat2(AT_FDCWD, &fresh, AT_FDCWD, dir.path(), RenameFlags::RENAME_EXCHANGE)

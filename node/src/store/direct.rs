@@ -35,6 +35,8 @@ pub enum ArchiveError {
     Read(#[from] ReadError),
     #[error("no witness has cosigned a checkpoint of this log yet, so nothing could prove the archive")]
     Unwitnessed,
+    #[error("a row was erased under entry {0}, which no witness has seen yet; try again in a moment")]
+    Young(u64),
     #[error("the cosigned checkpoint cannot be read: {0}")]
     Note(String),
     #[error("row {0} is missing or fails verification; run `piperoll node verify`")]
@@ -137,6 +139,9 @@ impl DirectLog {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut entries = tempfile::tempfile_in(dir).map_err(io)?;
         let statements = self.write_rows(from, to, &mut entries).map_err(|e| e.at(path))?;
+        if let Some(young) = statements.iter().find(|seq| **seq >= size) {
+            return Err(ArchiveError::Young(*young));
+        }
         let runs = runs_of((from..to).chain(statements)).unwrap_or_default();
         let mut tree = TreeReader::new(tree::StoredTiles(&self.conn), size);
         let hashes = range_proof(&mut tree, &runs, size).map_err(ReadError::from)?;

@@ -2,10 +2,12 @@
 
 use piperoll_shared::log::entry::{NODE_CATEGORY, Prefix};
 use piperoll_shared::log::note::KeyKind;
+use piperoll_shared::log::statement::Statement;
 use piperoll_shared::log::tree::TreeBuilder;
 use piperoll_shared::log::verify::{Integrity, RowChecker};
 use piperoll_shared::log::view::EntryView;
 
+use super::erase;
 use super::floor::floor;
 use super::rows::{SEQ_MAX, StoredRow, read_row};
 use super::signer::Signer;
@@ -80,7 +82,9 @@ impl Writer {
         let mut rows = statement.query((SEQ_MAX, count))?;
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
-            found.push(read_row(row, &mut checker)?);
+            let mut row = read_row(row, &mut checker)?;
+            erase::recognise(&self.conn, &mut checker, &mut row)?;
+            found.push(row);
         }
         Ok(found)
     }
@@ -92,6 +96,10 @@ impl Writer {
             return Ok(None);
         }
         for row in self.newest_rows(LOOK_BACK_ROWS)? {
+            // What became of rows and keys says nothing about a daemon, and an erased row says nothing at all.
+            if row.erased.is_some() || (Statement::read(&row.body).is_some() && row.is_sound()) {
+                continue;
+            }
             let Some(view) = EntryView::parse(&row.body).filter(|_| row.checked.integrity == Integrity::Ok) else {
                 return Ok(Some(false));
             };

@@ -36,7 +36,7 @@ pub(super) fn epochs(
         let Some(said) = said.filter(|_| fits) else {
             return Ok(Err(format!("row {first_seq} is named as the first of key epoch {epoch}, and does not say so")));
         };
-        if spans.is_empty() {
+        if spans.is_empty() && first < first_seq {
             spans.push(EpochSpan { epoch: said.from_epoch, first_seq: first });
         }
         spans.push(EpochSpan { epoch, first_seq });
@@ -49,6 +49,15 @@ pub(super) fn epochs(
         spans.extend(base.or(of_head).map(|epoch| EpochSpan { epoch, first_seq: first }));
     }
     Ok(Ok(spans))
+}
+
+/// Lets a checker know which epoch seals which rows; in words when that cannot be known.
+pub(super) fn teach(
+    conn: &Connection,
+    checker: &mut RowChecker,
+    floor: Option<&Floor>,
+) -> rusqlite::Result<Result<(), String>> {
+    Ok(epochs(conn, checker, floor)?.map(|epochs| checker.know_epochs(epochs)))
 }
 
 fn rotation_at(

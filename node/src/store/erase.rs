@@ -1,18 +1,22 @@
 //! Emptying one row: its content goes, its place, its time and its hash stay, and an entry says so.
 
+use piperoll_shared::api::node::Done;
+use piperoll_shared::log::entry::Prefix;
 use piperoll_shared::log::statement::{Erased, Statement};
 use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::verify::{Checked, Integrity, RowChecker};
+use piperoll_shared::log::verify::{Checked, Integrity, NO_MAC, RowChecker};
 use rusqlite::{Connection, OptionalExtension as _};
 
+use super::epochs::teach;
 use super::floor::{entry_at, first_seq, floor, row_at, statement_at};
 use super::hold;
+use super::open::BUSY_TIMEOUT;
 use super::rows::StoredRow;
 use super::upkeep::UpkeepError;
 use super::writer::Writer;
 
 /// Longest reason for an erasure or a hold, bytes of UTF-8.
-pub(super) const REASON_BYTES_MAX: usize = 1_024;
+pub const REASON_BYTES_MAX: usize = 1_024;
 
 /// The entry that emptied a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +32,8 @@ pub struct ErasedUnder {
 
 /// Tells an erased row from one that somebody emptied: an authentic entry of the node names it.
 pub(super) fn recognise(conn: &Connection, checker: &mut RowChecker, row: &mut StoredRow) -> rusqlite::Result<()> {
-    if !row.body.is_empty() || !row.mac.is_empty() {
+    // Any other reason outranks that it is empty: an epoch that is not the one of its place, or not one at all.
+    if !row.body.is_empty() || row.checked.reason != Some(NO_MAC) {
         return Ok(());
     }
     let named = conn
@@ -48,11 +53,13 @@ pub(super) fn recognise(conn: &Connection, checker: &mut RowChecker, row: &mut S
 }
 
 impl Writer {
-    /// Empties a row and records that. Returns the entry that says so. After a crash either both are done or neither.
-    pub(super) fn erase(&mut self, seq: u64, reason: &str, by: &str) -> Result<u64, UpkeepError> {
+    /// Empties a row and records that. After a crash either both are done or neither.
+    pub(super) fn erase(&mut self, seq: u64, reason: &str, by: &str) -> Result<Done, UpkeepError> {
         check_reason(reason)?;
         let mut checker = self.checker();
-        let first = first_seq(floor(&self.conn, &mut checker)?.map_err(UpkeepError::Refused)?.as_ref());
+        let floor = floor(&self.conn, &mut checker)?.map_err(UpkeepError::Refused)?;
+        teach(&self.conn, &mut checker, floor.as_ref())?.map_err(UpkeepError::Refused)?;
+        let first = first_seq(floor.as_ref());
         if seq < first {
             return Err(UpkeepError::NotFound(format!("row {seq} was pruned; this log begins at row {first}")));
         }
@@ -78,6 +85,7 @@ impl Writer {
             return Err(UpkeepError::Refused(format!("row {seq} is under the hold {:?}; release it first", hold.name)));
         }
         let (leaf, era, timestamp) = (row.leaf(), row.era, row.timestamp);
+        let id = Prefix::parse(&row.body).map(|prefix| *prefix.id.as_bytes()).unwrap_or_default();
         let (reason, by) = (reason.to_owned(), by.to_owned());
         let statement = Statement::Erased(Erased { seq, leaf, era, timestamp, reason, by });
         // What is overwritten in the file is overwritten with zeros, overflow pages included.
@@ -85,33 +93,36 @@ impl Writer {
         let entry_seq = self.transact(|rows, now| {
             let entry_seq = rows.state(&statement, now)?;
             rows.conn.execute(
-                "INSERT INTO erased (seq, entry_seq, leaf) VALUES (?1, ?2, ?3)",
-                (seq, entry_seq, &leaf[..]),
+                "INSERT INTO erased (seq, entry_seq, leaf, id) VALUES (?1, ?2, ?3, ?4)",
+                (seq, entry_seq, &leaf[..], &id[..]),
             )?;
             rows.conn.execute("UPDATE entries SET body = NULL, mac = NULL WHERE seq = ?1", [seq])?;
             Ok(entry_seq)
         })?;
-        self.empty_wal();
-        Ok(entry_seq)
+        let wal_emptied = self.empty_wal(WAL_TRIES);
+        Ok(Done { entry_seq, wal_emptied })
     }
 
-    /// Moves everything into the database and cuts the WAL off, which still holds what was written there before. Readers
-    /// are short, so it succeeds soon; a kill before it leaves a WAL that the next start empties.
-    pub(super) fn empty_wal(&self) -> bool {
-        (0..WAL_TRIES).any(|_| {
-            let busy = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
-            match busy {
-                Ok(0) => true,
-                _ => {
-                    std::thread::sleep(WAL_PAUSE);
-                    false
-                }
+    /// Moves everything into the database and cuts the WAL off, which still holds what was written there before. A reader
+    /// in the middle of something long can be in the way; then it is tried again every second. A kill before it leaves a
+    /// WAL that the next start empties.
+    pub(super) fn empty_wal(&mut self, tries: u32) -> bool {
+        // Entries wait meanwhile, so nobody waits for a reader here.
+        let _ = self.conn.busy_timeout(std::time::Duration::ZERO);
+        let done = (0..tries).any(|number| {
+            if number > 0 {
+                std::thread::sleep(WAL_PAUSE);
             }
-        })
+            self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0)) == Ok(0)
+        });
+        let _ = self.conn.busy_timeout(BUSY_TIMEOUT);
+        self.wal_to_empty = !done;
+        done
     }
 }
 
-const WAL_TRIES: u32 = 50;
+/// Half a second in all.
+pub(super) const WAL_TRIES: u32 = 25;
 const WAL_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
 pub(super) fn check_reason(reason: &str) -> Result<(), UpkeepError> {

@@ -3,6 +3,8 @@
 //! A hold is an entry of the node; the table only says where it stands. No prune passes the entry of a hold that is not
 //! released, so every hold can be found in the log itself, and a full check looks for those that the table leaves out.
 
+use std::collections::BTreeMap;
+
 use piperoll_shared::log::statement::{Hold, HoldRelease, Statement};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::RowChecker;
@@ -10,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::erase::check_reason;
 use super::floor::statement_at;
+use super::prune::unfinished;
 use super::upkeep::UpkeepError;
 use super::writer::Writer;
 
@@ -52,6 +55,56 @@ pub(super) fn over(
     Ok(held.into_iter().map(|held| held.hold).find(|hold| (hold.from..hold.to).contains(&timestamp)))
 }
 
+/// Finds every hold in the log itself, so that one taken out of the table still keeps its rows.
+pub(super) struct HoldScan {
+    next: u64,
+    held: BTreeMap<String, u64>,
+}
+
+/// Rows looked at in one step.
+const SCAN_ROWS: u64 = 50_000;
+
+impl HoldScan {
+    pub(super) fn new(first: u64) -> Self {
+        Self { next: first, held: BTreeMap::new() }
+    }
+
+    /// Looks on; whether it is at the end. Refuses when the table does not name a hold that was never released.
+    pub(super) fn step(&mut self, conn: &Connection, checker: &mut RowChecker) -> Result<bool, UpkeepError> {
+        let end: u64 = conn.query_row("SELECT coalesce(max(seq) + 1, 0) FROM entries", [], |row| row.get(0))?;
+        let to = end.min(self.next + SCAN_ROWS);
+        let mut statement = conn.prepare_cached(
+            "SELECT seq FROM entries WHERE seq >= ?1 AND seq < ?2 AND instr(body, '\"action\":\"log.hold_') > 0",
+        )?;
+        let places = statement.query_map((self.next, to), |row| row.get(0))?;
+        let places: Vec<u64> = places.collect::<rusqlite::Result<_>>()?;
+        for seq in places {
+            match statement_at(conn, checker, seq)? {
+                Some(Statement::HoldAdded(hold)) => {
+                    self.held.insert(hold.name, seq);
+                }
+                Some(Statement::HoldReleased(release)) => {
+                    self.held.remove(&release.name);
+                }
+                _ => {}
+            }
+        }
+        self.next = to;
+        if to < end {
+            return Ok(false);
+        }
+        let named = holds(conn, checker)?.map_err(UpkeepError::Refused)?;
+        for (name, seq) in &self.held {
+            if !named.iter().any(|held| &held.hold.name == name && held.entry_seq == *seq) {
+                return Err(UpkeepError::Refused(format!(
+                    "the hold {name:?} was set by entry {seq} and never released, and the table of holds does not name it; run `piperoll node verify`"
+                )));
+            }
+        }
+        Ok(true)
+    }
+}
+
 impl Writer {
     /// Sets a hold; returns its entry. `first` rows below are gone or going, and nothing can keep them any more.
     pub(super) fn add_hold(&mut self, hold: &Hold) -> Result<u64, UpkeepError> {
@@ -73,6 +126,14 @@ impl Writer {
         }
         if count >= HOLDS_MAX {
             return Err(UpkeepError::Refused(format!("there are {HOLDS_MAX} holds, which is the most; release one")));
+        }
+        if let Some(going) = unfinished(&self.conn, &mut self.checker())?
+            && hold.from <= going.pruned.newest
+        {
+            return Err(UpkeepError::Refused(format!(
+                "rows up to {} are stated as pruned and cannot be kept any more; set the hold from a later time on",
+                going.pruned.newest
+            )));
         }
         let statement = Statement::HoldAdded(hold.clone());
         Ok(self.transact(|rows, now| {

@@ -44,7 +44,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use anew::{NewGeneration, begin_generation};
 pub use check::Check;
 pub use direct::{ArchiveError, DirectLog, append_directly};
-pub use erase::ErasedUnder;
+pub use erase::{ErasedUnder, REASON_BYTES_MAX};
 pub use error::{AppendError, OpenError, ReadError};
 pub use floor::Floor;
 pub use health::Health;
@@ -309,6 +309,8 @@ fn open_writer(dir: &LogDir, keys: &LogKeys, clock: Arc<dyn Clock>) -> Result<Op
     if let Err(error) = writer.keep_epoch() {
         tracing::error!(%error, "the new secret could not be begun with; the log can only be read");
     }
+    // Whoever was killed behind an erasure left the content in the WAL.
+    writer.empty_wal(1);
     Ok(OpenWriter { writer, generation, identity, health, lock })
 }
 

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::error::OpenError;
 use super::schema;
 
+/// For another process that holds the database.
+pub(super) const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 const DATABASE: &str = "log.db";
 /// Says that a log is expected here, so that a missing or emptied database is an error and not a new log.
 const MARKER: &str = "log.json";
@@ -144,7 +146,7 @@ impl LogDir {
         // A schema planted in the file may not call functions with side effects.
         conn.pragma_update(None, "trusted_schema", false).map_err(sql)?;
         conn.pragma_update(None, "temp_store", "MEMORY").map_err(sql)?;
-        conn.busy_timeout(std::time::Duration::from_secs(5)).map_err(sql)?;
+        conn.busy_timeout(BUSY_TIMEOUT).map_err(sql)?;
         let version = schema::user_version(&conn).map_err(sql)?;
         if version > schema::SCHEMA_VERSION {
             return Err(OpenError::Version { path: path.to_owned(), found: version, known: schema::SCHEMA_VERSION });

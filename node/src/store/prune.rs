@@ -16,9 +16,10 @@ use piperoll_shared::log::tree::{Hash, TILE_LEVELS, TILE_WIDTH, TreeReader, perf
 use piperoll_shared::log::verify::RowChecker;
 use rusqlite::Connection;
 
+use super::epochs::teach;
 use super::erase;
 use super::floor::{Floor, first_seq, floor, row_at};
-use super::hold::holds;
+use super::hold::{HoldScan, holds};
 use super::rows::read_row;
 use super::search::Search;
 use super::tree::{StoredTiles, leaves, stored_roots, stored_tile, tile_id};
@@ -77,6 +78,19 @@ pub(super) fn plan(
     Ok(PrunePlan { from_seq: first, to_seq, oldest, newest, limits })
 }
 
+/// Bytes of an archive's name.
+const ARCHIVE_NAME_BYTES_MAX: usize = 255;
+
+fn check_archive(archive: Option<&ArchiveDigest>) -> Result<(), UpkeepError> {
+    let Some(ArchiveDigest { name, sha256 }) = archive else { return Ok(()) };
+    let named = !name.is_empty() && name.len() <= ARCHIVE_NAME_BYTES_MAX && !name.chars().any(char::is_control);
+    if named && sha256.len() == 64 && sha256.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Ok(());
+    }
+    let words = format!("an archive has a name of 1 to {ARCHIVE_NAME_BYTES_MAX} bytes and a SHA-256 of 64 digits");
+    Err(UpkeepError::Refused(words))
+}
+
 fn refused<T>(found: Result<T, String>) -> Result<T, UpkeepError> {
     found.map_err(|words| UpkeepError::Refused(format!("{words}; run `piperoll node verify`")))
 }
@@ -98,15 +112,21 @@ impl Search<'_> {
 pub(super) struct PruneCheck {
     next: u64,
     to: u64,
+    holds: HoldScan,
 }
 
 impl PruneCheck {
     pub(super) fn new(plan: &PrunePlan) -> Self {
-        Self { next: plan.from_seq, to: plan.to_seq }
+        Self { next: plan.from_seq, to: plan.to_seq, holds: HoldScan::new(plan.from_seq) }
     }
 
     /// Reads on; whether all are read. The first row that fails ends it.
     pub(super) fn step(&mut self, conn: &Connection, checker: &mut RowChecker) -> Result<bool, UpkeepError> {
+        if self.next >= self.to {
+            return self.holds.step(conn, checker);
+        }
+        let floor = refused(floor(conn, checker)?)?;
+        refused(teach(conn, checker, floor.as_ref())?)?;
         let end = self.to.min(self.next + TILES_PER_STEP * TILE_WIDTH);
         let evidence = |seq: u64, why: &str| {
             UpkeepError::Refused(format!(
@@ -140,7 +160,7 @@ impl PruneCheck {
         if self.next < end {
             return Err(evidence(self.next, "is missing"));
         }
-        Ok(self.next >= self.to)
+        Ok(false)
     }
 }
 
@@ -166,6 +186,7 @@ impl Writer {
         policy: &str,
         archive: Option<ArchiveDigest>,
     ) -> Result<Pruned, UpkeepError> {
+        check_archive(archive.as_ref())?;
         let mut checker = self.checker();
         if unfinished(&self.conn, &mut checker)?.is_some() {
             return Err(UpkeepError::Refused("an earlier prune is not finished yet; try again when it is".to_owned()));
@@ -179,9 +200,13 @@ impl Writer {
         if to_seq <= from_seq {
             return Err(UpkeepError::Refused("there is nothing to prune".to_owned()));
         }
+        let fits = self.signer.as_ref().map(|signer| signer.check(&self.conn, self.end.next_seq)).transpose()?;
+        refused(fits.unwrap_or_else(|| Err("the log's earlier checkpoints cannot be used".to_owned())))?;
+        let floor_now = refused(floor(&self.conn, &mut checker)?)?;
+        refused(teach(&self.conn, &mut checker, floor_now.as_ref())?)?;
         let last = row_at(&self.conn, &mut checker, to_seq - 1)?.filter(super::rows::StoredRow::is_sound);
         let last = last.ok_or_else(|| UpkeepError::Refused(format!("row {} fails verification", to_seq - 1)))?;
-        let mut newest = refused(floor(&self.conn, &mut checker)?)?.map_or(Timestamp::MIN, |floor| floor.pruned.newest);
+        let mut newest = floor_now.map_or(Timestamp::MIN, |floor| floor.pruned.newest);
         let mut search = Search { conn: &self.conn, checker: &mut checker };
         for (_, end) in search.eras(from_seq, to_seq)? {
             let row = row_at(&self.conn, search.checker, end - 1)?;
@@ -222,16 +247,11 @@ impl Writer {
         let from = first / TILE_WIDTH * TILE_WIDTH;
         let to = to.min(from + TILES_PER_BATCH * TILE_WIDTH);
         let ids = self.check_going(from, to)?;
-        // An erased row does not say its id any more; for one of those the whole index is looked through.
-        let erased = (ids.len() as u64) < to - first;
         let full_above = self.end.next_seq >> (2 * TILE_LEVELS) << TILE_LEVELS;
         self.transact(|rows, _| {
             let mut drop_id = rows.conn.prepare_cached("DELETE FROM ids WHERE id = ?1 AND seq = ?2")?;
             for (id, seq) in &ids {
                 drop_id.execute((&id[..], seq))?;
-            }
-            if erased {
-                rows.conn.execute("DELETE FROM ids WHERE seq >= ?1 AND seq < ?2", (from, to))?;
             }
             rows.conn.execute("DELETE FROM entries WHERE seq >= ?1 AND seq < ?2", (from, to))?;
             rows.conn.execute("DELETE FROM erased WHERE seq >= ?1 AND seq < ?2", (from, to))?;
@@ -241,7 +261,7 @@ impl Writer {
     }
 
     /// Holds the tiles from `from` to `to` against their rows once more, and finds the ids that go.
-    fn check_going(&self, from: u64, to: u64) -> Result<Vec<([u8; 16], u64)>, UpkeepError> {
+    fn check_going(&self, from: u64, to: u64) -> Result<Vec<(Vec<u8>, u64)>, UpkeepError> {
         for index in from / TILE_WIDTH..to / TILE_WIDTH {
             let first = index * TILE_WIDTH;
             let made = leaves(&self.conn, first, first + TILE_WIDTH)?;
@@ -257,8 +277,14 @@ impl Writer {
         while let Some(row) = rows.next()? {
             let body = row.get_ref(1)?.as_bytes().unwrap_or_default();
             if let Some(prefix) = Prefix::parse(body) {
-                ids.push((*prefix.id.as_bytes(), row.get(0)?));
+                ids.push((prefix.id.as_bytes().to_vec(), row.get(0)?));
             }
+        }
+        // An erased row does not say its id any more.
+        let mut statement = self.conn.prepare_cached("SELECT id, seq FROM erased WHERE seq >= ?1 AND seq < ?2")?;
+        let mut rows = statement.query((from, to))?;
+        while let Some(row) = rows.next()? {
+            ids.push((row.get(0)?, row.get(1)?));
         }
         Ok(ids)
     }
@@ -307,7 +333,7 @@ impl Writer {
             Ok(())
         })?;
         // The file gets shorter when the WAL is moved into it.
-        self.empty_wal();
+        self.empty_wal(erase::WAL_TRIES);
         Ok(Some(finished))
     }
 }

@@ -51,7 +51,7 @@ const OBJECTS: [(&str, &str, &str); 23] = [
     (
         "table",
         "erased",
-        "CREATE TABLE erased (seq INTEGER PRIMARY KEY, entry_seq INTEGER NOT NULL, leaf BLOB NOT NULL) STRICT",
+        "CREATE TABLE erased (seq INTEGER PRIMARY KEY, entry_seq INTEGER NOT NULL, leaf BLOB NOT NULL, id BLOB NOT NULL) STRICT",
     ),
     ("table", "epochs", "CREATE TABLE epochs (epoch INTEGER PRIMARY KEY, first_seq INTEGER NOT NULL) STRICT"),
     ("table", "holds", "CREATE TABLE holds (name TEXT PRIMARY KEY, entry_seq INTEGER NOT NULL) STRICT, WITHOUT ROWID"),

@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use piperoll_shared::api::node::ScanRequest;
-use piperoll_shared::log::entry::Prefix;
 use piperoll_shared::log::order::{Order, Position};
 use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::verify::{Integrity, RowChecker};
+use piperoll_shared::log::verify::RowChecker;
 use rusqlite::Connection;
 
+use super::erase;
 use super::rows::read_row;
 
 /// Rows looked at for one landmark: a log whose rows all fail must not make a search read all of it.
@@ -147,11 +147,11 @@ impl Search<'_> {
         )?;
         let mut rows = statement.query((from, to, LANDMARK_ROWS_MAX))?;
         while let Some(row) = rows.next()? {
-            let row = read_row(row, self.checker)?;
-            if let Some(prefix) = Prefix::parse(&row.body)
-                && row.checked.integrity == Integrity::Ok
-            {
-                return Ok(Some(Landmark { seq: row.seq, timestamp: prefix.timestamp, era: prefix.era }));
+            let mut row = read_row(row, self.checker)?;
+            erase::recognise(self.conn, self.checker, &mut row)?;
+            if row.is_sound() {
+                // The check has held both columns against what is signed.
+                return Ok(Some(Landmark { seq: row.seq, timestamp: row.timestamp, era: row.era }));
             }
         }
         Ok(None)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use piperoll_shared::api::node::PrunePlan;
+use piperoll_shared::api::node::{Done, PrunePlan};
 use piperoll_shared::log::note::Note;
 use piperoll_shared::log::statement::{ArchiveDigest, Hold, HoldRelease, PruneFinished, Pruned};
 use piperoll_shared::log::time::Timestamp;
@@ -93,7 +93,7 @@ impl Store {
     }
 
     /// Empties one row; returns the entry that says so.
-    pub async fn erase(&self, seq: u64, reason: String, by: String) -> Result<u64> {
+    pub async fn erase(&self, seq: u64, reason: String, by: String) -> Result<Done> {
         self.on_writer(move |writer| writer.erase(seq, &reason, &by)).await
     }
 
@@ -195,7 +195,7 @@ impl DirectUpkeep {
         self.open.writer.release_hold(release)
     }
 
-    pub fn erase(&mut self, seq: u64, reason: &str, by: &str) -> Result<u64> {
+    pub fn erase(&mut self, seq: u64, reason: &str, by: &str) -> Result<Done> {
         self.open.writer.erase(seq, reason, by)
     }
 }

@@ -81,6 +81,8 @@ pub(super) struct Writer {
     /// `None` when what was signed before cannot be used; the log then takes nothing.
     pub(super) signer: Option<Signer>,
     schema_cookie: i64,
+    /// The WAL still holds what was erased: a reader was in the way.
+    pub(super) wal_to_empty: bool,
 }
 
 impl Writer {
@@ -108,6 +110,7 @@ impl Writer {
             tree: TreeBuilder::default(),
             signer: None,
             schema_cookie,
+            wal_to_empty: false,
         };
         writer.read_edge()?;
         writer.read_tree(keys);
@@ -157,6 +160,9 @@ impl Writer {
         // Behind the commit: only what is on disk is signed.
         if stop && let Err(error) = self.checkpoint(true) {
             tracing::error!(%error, "no checkpoint at the stop");
+        }
+        if self.wal_to_empty {
+            self.empty_wal(1);
         }
         for reply in asked {
             let _ = reply.send(self.checkpoint(false));
@@ -325,6 +331,10 @@ impl Writer {
     fn classify(&self, error: &rusqlite::Error) -> AppendError {
         let code = error.sqlite_error_code();
         tracing::error!(%error, "append failed, nothing of the group was recorded");
+        if matches!(error, rusqlite::Error::ToSqlConversionFailure(_)) {
+            // The node's own entry could not be written; the file is as good as before.
+            return AppendError::Fault(error.to_string());
+        }
         let failed = match code {
             Some(ErrorCode::DiskFull) => AppendError::DiskFull,
             Some(ErrorCode::ReadOnly) => AppendError::Fault(

@@ -26,6 +26,7 @@ const PROGRESS: u8 = b'P';
 const BORDER: u8 = b'B';
 const PROOF: u8 = b'W';
 const ERASED: u8 = b'X';
+const ERASED_BORDER: u8 = b'Y';
 const END: u8 = b'Z';
 
 /// A proof has up to two hashes per level of the tree for every row; a batch has some hundred rows.
@@ -40,6 +41,8 @@ pub enum Frame {
     Border(EntryFrame),
     /// A row that was erased: its seq, and the entry that says so.
     Erased(u64, EntryFrame),
+    /// The same of a border row.
+    ErasedBorder(u64, EntryFrame),
     /// Proves some of the rows since the last proof.
     Proof(RangeProof),
     /// Rows scanned so far; tells a working node from a silent one.
@@ -125,9 +128,18 @@ pub fn write_entry(out: &mut Vec<u8>, entry: &EntryParts<'_>) {
 
 /// A row that was emptied, and the whole entry that says so.
 pub fn write_erased(out: &mut Vec<u8>, seq: u64, entry: &EntryParts<'_>) {
+    write_gone(out, ERASED, seq, entry);
+}
+
+/// A border row that was emptied, in the same form.
+pub fn write_erased_border(out: &mut Vec<u8>, seq: u64, entry: &EntryParts<'_>) {
+    write_gone(out, ERASED_BORDER, seq, entry);
+}
+
+fn write_gone(out: &mut Vec<u8>, kind: u8, seq: u64, entry: &EntryParts<'_>) {
     let mut row = Vec::new();
-    write_row(&mut row, ERASED, entry);
-    push(out, ERASED, &[&seq.to_be_bytes(), &row[HEADER_BYTES..]]);
+    write_row(&mut row, kind, entry);
+    push(out, kind, &[&seq.to_be_bytes(), &row[HEADER_BYTES..]]);
 }
 
 fn write_row(out: &mut Vec<u8>, kind: u8, entry: &EntryParts<'_>) {
@@ -145,7 +157,7 @@ pub fn decode(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
         return Ok(None);
     }
     let kind = buffer[0];
-    if ![HEAD, ENTRY, BORDER, ERASED, PROOF, PROGRESS, END].contains(&kind) {
+    if ![HEAD, ENTRY, BORDER, ERASED, ERASED_BORDER, PROOF, PROGRESS, END].contains(&kind) {
         return Err(FrameError::Kind(kind));
     }
     let length = u32::from_be_bytes([buffer[1], buffer[2], buffer[3], buffer[4]]);
@@ -166,10 +178,11 @@ pub fn decode(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
             Frame::Progress(u64::from_be_bytes(scanned))
         }
         PROOF => Frame::Proof(proof(payload).ok_or(FrameError::Payload("proof"))?),
-        ERASED => {
+        ERASED | ERASED_BORDER => {
             let mut rest = payload;
             let seq = rest.try_get_u64().map_err(|_| FrameError::Payload("erased"))?;
-            Frame::Erased(seq, entry(rest).ok_or(FrameError::Payload("erased"))?)
+            let statement = entry(rest).ok_or(FrameError::Payload("erased"))?;
+            if kind == ERASED { Frame::Erased(seq, statement) } else { Frame::ErasedBorder(seq, statement) }
         }
         BORDER => Frame::Border(entry(payload).ok_or(FrameError::Payload("border"))?),
         _ => Frame::Entry(entry(payload).ok_or(FrameError::Payload("entry"))?),

@@ -279,6 +279,9 @@ pub struct EraseRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
     pub entry_seq: u64,
+    /// For an erasure: false while a reader keeps the WAL, which holds the content too, from being emptied.
+    #[serde(default)]
+    pub wal_emptied: bool,
 }
 
 /// Asks for a plan when `to_seq` is none, and for that plan to be carried out otherwise.

@@ -43,6 +43,9 @@ pub struct Claim<'a> {
     pub body: &'a [u8],
 }
 
+/// Why an empty row fails, unless an entry erased it.
+pub const NO_MAC: &str = "the signature is missing";
+
 /// Checks rows of one node in one generation.
 pub struct RowChecker {
     ring: KeyRing,
@@ -104,7 +107,7 @@ impl RowChecker {
             return bad("the row is sealed under an epoch that is not the one of its place");
         }
         if claim.mac.is_empty() {
-            return bad("the signature is missing");
+            return bad(NO_MAC);
         }
         if !key.verify(claim.body, claim.mac) {
             return bad("the signature does not fit the entry's bytes");

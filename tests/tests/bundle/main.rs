@@ -253,6 +253,19 @@ fn lies_about_what_is_gone() -> Vec<Lie> {
                 log.erased.insert(9, maker::Stored { body, mac: log.rows[250].mac.clone() });
             }),
         ),
+        lie(
+            "a row erased under a true entry that erased another",
+            "is given as erased",
+            Check::Erasure,
+            log_lie(|case| {
+                // Row 200 is erased under entry 250; a made-up body claims the same place for row 9.
+                let log = &mut case.logs[0];
+                let body = log.statement(250, &log.erasure(9));
+                let mac = log.rows[250].mac.clone();
+                log.erase(200, 250);
+                log.erased.insert(9, maker::Stored { body, mac });
+            }),
+        ),
         lie("rows dropped that nobody stated as pruned", "were not shown", Check::Whole, {
             // Of an earlier era, so that the first row shown says nothing about them.
             let mut case = pruned();

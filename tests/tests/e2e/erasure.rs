@@ -80,6 +80,25 @@ async fn the_content_is_gone_and_everything_else_is_as_it_was() {
     let remote = cluster.run(&["verify", "--table"]);
     assert!(remote.code == 0 && remote.stdout.contains("mx1/301: erased under entry 352"), "{}", remote.stdout);
 
+    // Beside a range it is one of the rows that show where the range ends, and on a page the one behind the last.
+    let neighbour = |at: u64| cluster.row_timestamp(0, usize::try_from(at).unwrap());
+    for range in [
+        format!("from={}", neighbour(302)),
+        format!("from=1d&to={}", neighbour(300)),
+        format!("order=asc&limit=301&filter=&from={}", neighbour(0)),
+        "limit=52".to_owned(),
+        "limit=53".to_owned(),
+        "limit=54".to_owned(),
+    ] {
+        let page = cluster.page(&range.replace('+', "%2b")).await.json();
+        assert_eq!(
+            (&page["complete"], &page["proven"]),
+            (&true.into(), &true.into()),
+            "{range}: {}",
+            page["completeness"]
+        );
+    }
+
     // Evidence with and without a filter.
     let trust = cluster.dir.path().join("trust.toml");
     std::fs::write(&trust, cluster.authority().trust().unwrap().to_text()).unwrap();

@@ -219,6 +219,5 @@ async fn after_a_break_in_a_new_generation_begins_with_new_keys() {
     std::fs::rename(&data, data.with_extension("aside")).unwrap();
     std::fs::rename(&old, &data).unwrap();
     cluster.restart(0).await;
-    let line = report(&cluster, "mx1", |line| line["verdict"] != "ok").await;
-    assert_eq!(line["verdict"], "unverifiable", "{line}");
+    report(&cluster, "mx1", |line| line["verdict"] == "unverifiable").await;
 }

@@ -103,6 +103,18 @@ async fn old_rows_go_and_what_is_left_is_whole() {
     );
     assert!(node["reason"].as_str().unwrap().contains("rows below 1280"), "{node}");
     assert_eq!(node["oldest_seq"], 1_280);
+    // Page after page, until the last: the node is asked for what it still has.
+    let (mut rows, mut cursor) = (0, String::new());
+    loop {
+        let page = cluster.page(&format!("from=2000-01-01&limit=50&filter=node:mx1&{cursor}")).await.json();
+        assert_eq!(mx1(&page)["status"], "pruned", "{}", mx1(&page));
+        rows += page["count"].as_u64().unwrap();
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("cursor={next}"),
+            None => break,
+        }
+    }
+    assert!(rows > 250, "{rows}");
     let gone = cluster.get("/api/v1/audit-log/mx1/7", Some(&cluster.token)).await;
     assert!(gone.text.contains("row 7 was pruned"), "{}", gone.text);
     assert!(cluster.on_node(0, &["show", "7"]).stderr.contains("row 7 was pruned"));
@@ -143,7 +155,7 @@ async fn old_rows_go_and_what_is_left_is_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_prunes_with_an_archive_and_holds_keep_rows() {
-    let cluster = aged(1_100, "keep = \"forever\"").await;
+    let mut cluster = aged(1_100, "keep = \"forever\"").await;
     let refused = cluster.on_node(0, &["prune", "--before", "10d"]);
     assert_eq!(refused.code, 1);
     assert!(refused.stderr.contains("90 days"), "{}", refused.stderr);
@@ -157,6 +169,22 @@ async fn an_operator_prunes_with_an_archive_and_holds_keep_rows() {
     let run = cluster.on_node(0, &["erase", "--seq", "5", "--reason", "art. 17"]);
     assert!(run.stderr.contains("case-7"), "{}", run.stderr);
     assert!(cluster.on_node(0, &["hold", "list"]).stdout.contains("court order"));
+    // Taken out of its table it still keeps its rows, and is missed.
+    let held: Value = serde_json::from_str(&cluster.on_node(0, &["hold", "list", "--json"]).stdout).unwrap();
+    let edit_holds = |cluster: &mut Cluster, sql: &str| {
+        cluster.stop(0);
+        rusqlite::Connection::open(cluster.database(0)).unwrap().execute_batch(sql).unwrap();
+    };
+    edit_holds(&mut cluster, "DELETE FROM holds");
+    cluster.restart(0).await;
+    witnessed(&cluster, "mx1").await;
+    let run = cluster.on_node(0, &["prune", "--before", "300d"]);
+    assert!(run.code == 1 && run.stderr.contains("\"case-7\" was set by entry"), "{}{}", run.stdout, run.stderr);
+    let run = cluster.on_node(0, &["verify"]);
+    assert!(run.code == 4 && run.stdout.contains("never released"), "{}", run.stdout);
+    edit_holds(&mut cluster, &format!("INSERT INTO holds VALUES ('case-7', {})", held[0]["entry_seq"]));
+    cluster.restart(0).await;
+    witnessed(&cluster, "mx1").await;
     let release = ["hold", "release", "case-7", "--reason", "case closed"];
     assert_eq!(cluster.on_node(0, &release).code, 0);
     assert_eq!(cluster.on_node(0, &release).code, 1);
@@ -265,7 +293,7 @@ async fn rows_dropped_by_hand_are_missing_rows() {
         ),
         (
             "an emptied row under an entry that does not say so",
-            "INSERT INTO erased VALUES (20, 700, x'00'); UPDATE entries SET body = NULL, mac = NULL WHERE seq = 20;",
+            "INSERT INTO erased VALUES (20, 700, x'00', x'00'); UPDATE entries SET body = NULL, mac = NULL WHERE seq = 20;",
             "the signature is missing",
         ),
         ("a hold that nobody set", "INSERT INTO holds VALUES ('x', 700);", "does not say so"),

@@ -19,7 +19,7 @@ pub use manifest::{Asked, Manifest, MemberDigest, NodePart, manifest_note, read_
 pub use node_archive::{ARCHIVE, ArchiveHead, verify_own_archive};
 pub use readable::{csv_line, merged, timeline_line};
 pub use report::{REPORT_ROWS_MAX, report};
-pub use rows::{ROW_LENGTH_BYTES, Rows, RowsError, StoredEntry, write_entry, write_erased};
+pub use rows::{ERASED_HEAD_BYTES, ROW_LENGTH_BYTES, Rows, RowsError, StoredEntry, write_entry, write_erased};
 pub use trust::{KeySpan, Life, NodeTrust, Trust, TrustError};
 #[cfg(feature = "negative-control")]
 pub use verify::verify_bundle_without;

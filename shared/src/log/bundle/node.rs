@@ -153,7 +153,7 @@ fn walk<'a>(
     // The time of the newest row under the checkpoint, if it is here.
     let (mut count, mut newest) = (0u64, Timestamp::MIN);
     // Entries that stand for erased rows, to be met as rows of their own, and those that were.
-    let (mut needed, mut met) = (BTreeMap::new(), BTreeMap::new());
+    let (mut needed, mut met) = (Vec::new(), BTreeMap::new());
     for row in Rows::new(entries) {
         let row = match row {
             Ok(row) => row,
@@ -180,8 +180,7 @@ fn walk<'a>(
         let said = Statement::read(row.body);
         match (&row.erased, &said) {
             (Some(erased), _) => {
-                needed.insert(prefix.seq, (erased.seq, leaf_hash(row.body, row.mac)));
-                verdict.erased += 1;
+                needed.push((prefix.seq, erased.seq, leaf_hash(row.body, row.mac)));
             }
             (None, Some(Statement::Erased(_))) => {
                 met.insert(seq, row.leaf());
@@ -209,6 +208,7 @@ fn walk<'a>(
             if unfiltered {
                 shown.row(place);
             }
+            verdict.erased += u64::from(row.erased.is_some());
             wanted.push(row);
         } else if unfiltered {
             shown.border(place);
@@ -228,7 +228,7 @@ fn walk<'a>(
         Err(problem) => verdict.fault(format!("its proof: {problem}")),
     }
     if checks.on(Check::Erasure) {
-        for (entry_seq, (seq, leaf)) in needed {
+        for (entry_seq, seq, leaf) in needed {
             if met.get(&entry_seq) != Some(&leaf) {
                 verdict.fault(format!(
                     "row {seq} is given as erased, and the entry {entry_seq} that says so is not proven"

@@ -27,8 +27,9 @@ fn behind(last: &Option<u64>) -> String {
     last.map_or("the first one".to_owned(), |seq| format!("behind row {seq}"))
 }
 
+/// The letter and the seq in front of the entry that stands for an erased row.
+pub const ERASED_HEAD_BYTES: usize = 9;
 /// What an erased row begins with; a body begins with a brace.
-const ERASED_HEAD_BYTES: usize = 9;
 const ERASED: u8 = b'X';
 
 /// One row.
