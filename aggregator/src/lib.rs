@@ -11,6 +11,7 @@ mod member;
 mod merge;
 mod metrics;
 mod page;
+mod placed;
 mod proving;
 mod query;
 mod read;

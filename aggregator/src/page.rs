@@ -13,9 +13,10 @@ use super::fanout::{Ask, Asked, Part, ask, envelope, next_cursor};
 use super::link::{Failure, Lane};
 use super::member::Member;
 use super::merge::Merge;
+use super::placed::PlacedRow;
 use super::proving::Proof;
 use super::query::Query;
-use super::read::{NodeReader, PlacedRow, conclude};
+use super::read::{NodeReader, conclude};
 
 /// Bytes of rows that one node may put into one page; beyond it the page ends earlier.
 const NODE_BYTES_MAX: usize = 8 * 1024 * 1024;

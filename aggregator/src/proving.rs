@@ -13,7 +13,7 @@ use piperoll_shared::log::statement::Statement;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::{Hash, RangeProof};
 
-use super::read::{BorderRow, PlacedRow};
+use super::placed::{BorderRow, PlacedRow};
 
 /// Between two proofs a node sends some hundred rows, a quarter of a megabyte and one row more, and a few borders per era.
 const WAITING_ROWS_MAX: usize = 1_024;

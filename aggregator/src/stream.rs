@@ -18,8 +18,9 @@ use super::fanout::{Ask, Asked, Part, ask, envelope};
 use super::link::{Failure, Lane};
 use super::member::Member;
 use super::merge::Merge;
+use super::placed::PlacedRow;
 use super::query::Query;
-use super::read::{NodeReader, PlacedRow, Tally, conclude};
+use super::read::{NodeReader, Tally, conclude};
 
 /// Rows handed over together, and hand-overs waiting per node.
 const BATCH_ROWS: usize = 128;

@@ -17,7 +17,7 @@ use super::Exporter;
 use super::collect::{Collected, Proven};
 use super::spool::{Piece, SpoolRows};
 use crate::merge::Merge;
-use crate::read::BorderRow;
+use crate::placed::BorderRow;
 
 /// What the manifest says besides what is counted here.
 pub(super) struct Heading {

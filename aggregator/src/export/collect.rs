@@ -22,8 +22,9 @@ use crate::config::Limits;
 use crate::fanout::{Asked, Part};
 use crate::link::{Failure, Lane};
 use crate::member::Member;
+use crate::placed::{BorderRow, PlacedRow};
 use crate::proving::{Pinned, Proof};
-use crate::read::{BorderRow, NodeReader, PlacedRow, conclude};
+use crate::read::{NodeReader, conclude};
 use crate::witness::look;
 
 /// For a checkpoint that covers what a node held when the export began. Nodes sign once a second.

@@ -1,0 +1,64 @@
+//! Rows as the reader holds them: the bytes that came, and what was concluded about them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use piperoll_shared::log::order::Key;
+use piperoll_shared::log::row::{FoundAt, Row};
+use piperoll_shared::log::statement::Erased;
+use piperoll_shared::log::tree::{Hash, leaf_hash};
+use piperoll_shared::log::verify::Integrity;
+
+/// A row with its place in the timeline.
+#[derive(Debug, Clone)]
+pub(crate) struct PlacedRow {
+    pub(crate) key: Key,
+    pub(crate) body: Bytes,
+    pub(crate) mac: Bytes,
+    pub(crate) integrity: Integrity,
+    pub(crate) witnessed: bool,
+    pub(crate) reason: Option<&'static str>,
+    /// The row is gone; body and mac are those of the entry that says so.
+    pub(crate) erased: Option<Arc<Gone>>,
+}
+
+/// What an authentic entry says about a row that is gone.
+#[derive(Debug)]
+pub(crate) struct Gone {
+    pub(crate) said: Erased,
+    pub(crate) entry_seq: u64,
+}
+
+/// A row beside the range. Of an erased one, body and mac are those of the entry that says so.
+#[derive(Debug, Clone)]
+pub(crate) struct BorderRow {
+    pub(crate) seq: u64,
+    pub(crate) leaf: Hash,
+    pub(crate) body: Bytes,
+    pub(crate) mac: Bytes,
+    /// That entry's place.
+    pub(crate) erased_under: Option<u64>,
+}
+
+impl PlacedRow {
+    /// Its hash in the tree.
+    pub(crate) fn leaf(&self) -> Hash {
+        self.erased.as_ref().map_or_else(|| leaf_hash(&self.body, &self.mac), |gone| gone.said.leaf)
+    }
+
+    pub(crate) fn to_row(&self) -> Row<'_> {
+        if let Some(gone) = &self.erased {
+            return Row::erased(self.key.node_id.as_str(), &gone.said, gone.entry_seq, self.witnessed);
+        }
+        let found = FoundAt { node_id: self.key.node_id.to_string(), seq: self.key.seq };
+        Row {
+            body: self.body.as_ref().into(),
+            mac: self.mac.as_ref().into(),
+            integrity: self.integrity,
+            witnessed: self.witnessed,
+            reason: self.reason.map(Into::into),
+            found_at: (self.integrity != Integrity::Ok).then_some(found),
+            erased: None,
+        }
+    }
+}
