@@ -20,7 +20,7 @@ pub(crate) fn node_table(nodes: &[NodeReport]) -> String {
             escape(&node.verdict).into_owned(),
             group_digits(node.rows),
             group_digits(node.invalid),
-            node.head_seq.map_or("-".to_owned(), group_digits),
+            head(node),
             node.last_seen.as_deref().map_or("never".to_owned(), |t| t.get(11..19).unwrap_or(t).to_owned()),
             match (node.clock_offset_ms, node.clock_uncertainty_ms) {
                 (Some(offset), Some(uncertainty)) => format!("{offset:+.1}±{uncertainty:.1} ms"),
@@ -47,6 +47,15 @@ pub(crate) fn node_table(nodes: &[NodeReport]) -> String {
         out.push('\n');
     }
     out
+}
+
+/// The newest row, with the oldest in front when the log does not begin at 0 any more.
+fn head(node: &NodeReport) -> String {
+    match (node.oldest_seq, node.head_seq) {
+        (Some(oldest), Some(head)) if oldest > 0 => format!("{}…{}", group_digits(oldest), group_digits(head)),
+        (_, Some(head)) => group_digits(head),
+        (_, None) => "-".to_owned(),
+    }
 }
 
 /// One sentence that can be trusted: what was read, from whom, and who is missing.

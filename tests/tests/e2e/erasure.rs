@@ -182,4 +182,12 @@ async fn a_kill_leaves_a_row_whole_or_erased() {
     cluster.verify_all();
     let page = cluster.page("limit=1000&order=asc").await.json();
     assert_eq!(page["proven"], true, "{}", page["completeness"]);
+    let trust = cluster.dir.path().join("trust.toml");
+    std::fs::write(&trust, cluster.authority().trust().unwrap().to_text()).unwrap();
+    let path = cluster.dir.path().join("end.tar");
+    let run =
+        cluster.run(&["export", "--bundle", path.to_str().unwrap(), "--from", "1d", "--reason", "the end of a test"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let run = cluster.run(&["verify-bundle", path.to_str().unwrap(), "--trust", trust.to_str().unwrap()]);
+    assert_eq!(run.code, 0, "{}", run.stdout);
 }

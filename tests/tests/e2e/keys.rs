@@ -120,6 +120,48 @@ async fn a_new_secret_seals_from_its_place_on() {
     assert!(status.contains("REFUSED"), "{status}");
 }
 
+/// Killed while it goes over to the new secret, after an admin's machine had crashed in the middle of making it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_that_is_interrupted_is_finished() {
+    let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
+    cluster.append(0, &[entry("alice", "auth.login")]).await;
+    // Files of a rotation that nobody was told of: they are made anew, and nothing of them is used.
+    let folder = cluster.nodes[0].folder.clone();
+    let stray = "ab".repeat(32);
+    for path in [cluster.authority_dir().join("secrets/mx1.1"), folder.join("secret.1")] {
+        std::fs::write(&path, &stray).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    let config = folder.join("node.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}\n[[secrets]]\nepoch = 1\nfile = \"secret.1\"\n")).unwrap();
+    assert_eq!(cluster_command(&cluster, &["rotate-mac", "mx1"]).code, 0);
+    let text = std::fs::read_to_string(&config).unwrap();
+    assert_eq!(text.matches("secret.1").count(), 1, "{text}");
+    let secret = std::fs::read_to_string(folder.join("secret.1")).unwrap();
+    assert_ne!(secret, stray);
+    for copy in [cluster.authority_dir().join("secrets/mx1.1"), cluster.aggregator_folder().join("secrets/mx1.1")] {
+        assert_eq!(std::fs::read_to_string(copy).unwrap(), secret);
+    }
+    cluster.stop_aggregator();
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    cluster.stop(0);
+    for round in 0..12u64 {
+        cluster.spawn(0);
+        tokio::time::sleep(std::time::Duration::from_millis(4 + round * 6)).await;
+        cluster.kill(0);
+        assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
+    }
+    cluster.restart(0).await;
+    witnessed(&cluster, "mx1").await;
+    let said = cluster.page("filter=action:log.key_rotated&from=1d").await.json();
+    assert_eq!(said["count"], 2, "{said}");
+    cluster.verify_all();
+    let file = trust(&cluster, "trust.toml");
+    assert_eq!(evidence(&cluster, "end.tar", &file).0, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_key_is_taken_over_at_a_witnessed_checkpoint() {
     let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
