@@ -318,6 +318,6 @@ async fn verifying_a_log_in_use_gives_no_false_alarm() {
     };
     tokio::join!(writing, checking);
     assert_eq!(witnessed(&cluster, "mx1").await["verdict"], "ok");
-    let entries = cluster.page("filter=action:audit.witness_verdict%20outcome:failure").await.json();
+    let entries = cluster.page("filter=node:agg%20action:audit.witness_verdict%20outcome:failure").await.json();
     assert_eq!(entries["count"], 0, "{entries}");
 }
