@@ -242,9 +242,7 @@ impl Check {
         for fault in self.tree.compare_tiles(conn)? {
             found.push((None, FindingKind::Tree, fault));
         }
-        for (id, seq) in ids {
-            self.check_id(conn, id, seq, &mut found)?;
-        }
+        self.check_ids(conn, ids, &mut found)?;
         for (seq, kind, detail) in found {
             self.find(lines, seq, kind, detail);
         }
@@ -254,6 +252,38 @@ impl Check {
                 self.find(lines, None, FindingKind::Sequence, fault.to_string());
             }
             self.stage = Stage::File;
+        }
+        Ok(())
+    }
+
+    /// Ids grow with time, mostly, so the index is read where the ids of these rows are; what is not found that way is looked
+    /// for one by one.
+    fn check_ids(
+        &mut self,
+        conn: &Connection,
+        mut ids: Vec<([u8; 16], u64)>,
+        found: &mut Vec<(Option<u64>, FindingKind, String)>,
+    ) -> rusqlite::Result<()> {
+        ids.sort_unstable();
+        let (Some((first, _)), Some((last, _))) = (ids.first(), ids.last()) else { return Ok(()) };
+        let mut statement =
+            conn.prepare_cached("SELECT id, seq FROM ids WHERE id >= ?1 AND id <= ?2 ORDER BY id LIMIT ?3")?;
+        let mut indexed = statement.query((first, last, 2 * ids.len() + 16))?;
+        let mut here = None;
+        let mut left = Vec::new();
+        for (id, seq) in ids {
+            while here.is_none_or(|(known, _)| known < id)
+                && let Some(row) = indexed.next()?
+            {
+                here = Some((row.get::<_, [u8; 16]>(0).unwrap_or_default(), row.get::<_, i64>(1)?));
+            }
+            if here != i64::try_from(seq).ok().map(|seq| (id, seq)) {
+                left.push((id, seq));
+            }
+        }
+        drop(indexed);
+        for (id, seq) in left {
+            self.check_id(conn, id, seq, found)?;
         }
         Ok(())
     }

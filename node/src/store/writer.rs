@@ -290,6 +290,8 @@ impl Writer {
                     .prepare_cached("INSERT INTO ids (id, seq) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?,
                 insert_tile: transaction.prepare_cached(tree::INSERT_TILE)?,
                 tree,
+                waiting: Vec::new(),
+                waiting_bytes: 0,
                 conn: &transaction,
                 key,
                 node_id,
@@ -297,7 +299,9 @@ impl Writer {
                 epoch: self.epoch,
                 end,
             };
-            work(&mut rows, self.clock.now())?
+            let done = work(&mut rows, self.clock.now())?;
+            rows.grow_tree()?;
+            done
         };
         // Published first: a row that a full check meets at or above this number was never the writer's.
         self.health.claim(end.next_seq);

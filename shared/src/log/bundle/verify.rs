@@ -7,15 +7,9 @@ use super::archive::{Member, Members};
 use super::manifest::{Manifest, NodePart, read_manifest};
 use super::node::{NodeMembers, Question, check_node};
 use super::node_archive::{ARCHIVE, ArchiveHead, verify_archive};
-use super::readable::{csv_line, merged, timeline_line};
-use super::report::{REPORT_ROWS_MAX, report};
-use super::rows::StoredEntry;
+use super::readable::{check_readable, merged};
 use super::trust::{Life, Trust};
-use super::{
-    CSV, MANIFEST, README, README_TEXT, REPORT, TIMELINE, TRUST, TRUST_BYTES_MAX, checkpoint_name, entries_name,
-    proof_name, rejected_name,
-};
-use crate::log::csv;
+use super::{MANIFEST, TRUST, TRUST_BYTES_MAX, checkpoint_name, entries_name, proof_name, rejected_name};
 use crate::log::filter::Filter;
 use crate::log::time::Timestamp;
 
@@ -213,19 +207,30 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
     if checks.on(Check::Cluster) && manifest.cluster != trust.cluster {
         verdict.find(None, format!("it is of the cluster {}, the trust file of {}", manifest.cluster, trust.cluster));
     }
-    if checks.on(Check::Digests) {
-        check_digests(&manifest, rest, &mut verdict);
+    // Hashing every member once more takes as long as all the rest, so it goes beside it.
+    let digests = || if checks.on(Check::Digests) { check_digests(&manifest, rest) } else { Vec::new() };
+    let wrong = std::thread::scope(|scope| {
+        let beside = scope.spawn(digests);
+        check_question(trust, &manifest, rest, checks, &mut verdict);
+        // A thread that only hashes cannot fail; if it could, its work would be done here.
+        beside.join().unwrap_or_else(|_| digests())
+    });
+    for words in wrong {
+        verdict.find(None, words);
     }
+    verdict.manifest = Some(manifest);
+    verdict
+}
+
+fn check_question(trust: &Trust, manifest: &Manifest, rest: &[Member<'_>], checks: Checks, verdict: &mut Verdict) {
     match Filter::parse(&manifest.asked.filter, manifest.created) {
         Ok(filter) => {
             let (from, to, created) = (manifest.asked.from, manifest.asked.to, manifest.created);
             let question = Question { filter, from, to, created, checks };
-            check_nodes(trust, &question, &manifest, rest, &mut verdict);
+            check_nodes(trust, &question, manifest, rest, verdict);
         }
         Err(error) => verdict.find(None, format!("the filter in the manifest: {error}")),
     }
-    verdict.manifest = Some(manifest);
-    verdict
 }
 
 /// The trust file that the bundle brings along.
@@ -235,18 +240,21 @@ fn own_trust(members: &[Member<'_>]) -> Result<Trust, String> {
     Trust::parse(text.ok_or("it is not a text of that size")?).map_err(|error| error.to_string())
 }
 
-fn check_digests(manifest: &Manifest, members: &[Member<'_>], verdict: &mut Verdict) {
+/// What is wrong with the members' digests, in words.
+fn check_digests(manifest: &Manifest, members: &[Member<'_>]) -> Vec<String> {
+    let mut wrong = Vec::new();
     if manifest.members.len() != members.len() {
         let (said, found) = (manifest.members.len(), members.len());
-        verdict.find(None, format!("the manifest lists {said} members, and there are {found}"));
+        wrong.push(format!("the manifest lists {said} members, and there are {found}"));
     }
     for (said, found) in manifest.members.iter().zip(members) {
         if said.name != found.name {
-            verdict.find(None, format!("{:?} stands where {:?} should", found.name, said.name));
+            wrong.push(format!("{:?} stands where {:?} should", found.name, said.name));
         } else if said.bytes != found.bytes.len() as u64 || said.sha256 != hex::encode(Sha256::digest(found.bytes)) {
-            verdict.find(None, format!("{:?} is not what was signed for", found.name));
+            wrong.push(format!("{:?} is not what was signed for", found.name));
         }
     }
+    wrong
 }
 
 fn check_nodes(trust: &Trust, question: &Question, manifest: &Manifest, members: &[Member<'_>], verdict: &mut Verdict) {
@@ -356,55 +364,4 @@ fn check_expected(trust: &Trust, question: &Question, manifest: &Manifest, verdi
     if manifest.complete && contradicted {
         verdict.find(None, "the manifest says that the bundle is complete, and it is not");
     }
-}
-
-/// The copies for people, made again.
-fn check_readable(
-    manifest: &Manifest,
-    rows: Vec<StoredEntry<'_>>,
-    members: &[Member<'_>],
-    checks: Checks,
-    verdict: &mut Verdict,
-) {
-    verdict.rows = rows.len() as u64;
-    if checks.on(Check::Counts) && manifest.rows != verdict.rows {
-        verdict.find(None, format!("the manifest says {} rows, and there are {}", manifest.rows, rows.len()));
-    }
-    let names: Vec<&str> = members.iter().map(|member| member.name).collect();
-    let [timeline, csv_copy, page, _, readme] = members else {
-        verdict.find(None, format!("behind the nodes stand {names:?}"));
-        return;
-    };
-    if names != [TIMELINE, CSV, REPORT, TRUST, README] {
-        verdict.find(None, format!("behind the nodes stand {names:?}"));
-        return;
-    }
-    if checks.on(Check::Timeline) && !same(timeline.bytes, &[], &rows, timeline_line) {
-        verdict.find(None, format!("{TIMELINE} is not what the proven rows say"));
-    }
-    if checks.on(Check::Csv) && !same(csv_copy.bytes, &csv::header(), &rows, csv_line) {
-        verdict.find(None, format!("{CSV} is not what the proven rows say"));
-    }
-    let first = &rows[..rows.len().min(REPORT_ROWS_MAX)];
-    if checks.on(Check::Report) && page.bytes != report(manifest, first).as_bytes() {
-        verdict.find(None, format!("{REPORT} is not what the manifest and the proven rows say"));
-    }
-    if checks.on(Check::Readme) && readme.bytes != README_TEXT.as_bytes() {
-        verdict.find(None, format!("{README} is not the one that belongs here"));
-    }
-}
-
-/// Whether a copy is the head and then one line per row.
-fn same(copy: &[u8], head: &[u8], rows: &[StoredEntry<'_>], write: impl Fn(&StoredEntry<'_>, &mut Vec<u8>)) -> bool {
-    let Some(mut rest) = copy.strip_prefix(head) else { return false };
-    let mut line = Vec::new();
-    for row in rows {
-        line.clear();
-        write(row, &mut line);
-        match rest.strip_prefix(line.as_slice()) {
-            Some(behind) => rest = behind,
-            None => return false,
-        }
-    }
-    rest.is_empty()
 }
