@@ -30,8 +30,11 @@ pub(crate) fn detail(line: &RowLine<'_>) -> String {
         Some(gone) => put("timestamp", &gone.timestamp.to_text()),
         None => put("signature", &line.signature),
     }
-    out.push_str(&format!("{:>14}  {colour}{}{}", "integrity", integrity_word(line), paint::PLAIN));
-    if let Some(reason) = &line.reason {
+    let word = if line.erased.is_some() { "" } else { integrity_word(line) };
+    out.push_str(&format!("{:>14}  {colour}{word}{}", "integrity", paint::PLAIN));
+    if let Some(gone) = &line.erased {
+        out.push_str(&escape(&gone.words()));
+    } else if let Some(reason) = &line.reason {
         out.push_str(&format!(": {}", escape(reason)));
     }
     if line.integrity == Integrity::Ok {

@@ -9,7 +9,7 @@ use piperoll_shared::log::ids::{Generation, NodeId};
 use piperoll_shared::log::note::KeyKind;
 use piperoll_shared::log::tree::{Hash, leaf_hash};
 use piperoll_shared::log::verify::{Integrity, RowChecker, SequenceWalk};
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::Connection;
 
 use super::epochs::epochs;
 use super::erase;
@@ -18,7 +18,9 @@ use super::rows::{SEQ_MAX, StoredRow, read_unchecked};
 use super::tree_check::TreeCheck;
 use super::{Health, LogKeys, schema};
 
-const STEP_ROWS: u64 = 4_096;
+/// Rows hashed together, and how many such blocks make a step, which is one read transaction.
+const BLOCK_ROWS: u64 = 2_048;
+const BLOCKS_PER_STEP: u32 = 6;
 /// Findings spelled out; the rest is counted.
 const FINDINGS_LISTED_MAX: u64 = 1_000;
 
@@ -33,7 +35,7 @@ pub struct Check {
     next: u64,
     first_seq: Option<u64>,
     last_seq: Option<u64>,
-    rows: u64,
+    pub(super) rows: u64,
     walk: SequenceWalk,
     findings: u64,
     listed: u64,
@@ -42,7 +44,7 @@ pub struct Check {
     /// The running writer's, when there is one.
     pub(super) health: Option<Arc<Health>>,
     /// Sound rows whose id the index of ids does not lead back to.
-    ids_missing: u64,
+    pub(super) ids_missing: u64,
     /// Rows emptied under an entry that says so.
     erased: u64,
     pub(super) floor: Option<Floor>,
@@ -191,23 +193,46 @@ impl Check {
     fn rows(&mut self, conn: &Connection, lines: &mut Vec<VerifyLine>) -> rusqlite::Result<()> {
         self.go_to_floor(conn, lines)?;
         let head = self.head.unwrap_or_default();
-        let mut statement = conn.prepare_cached(
-            "SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq >= ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
-        )?;
-        let mut found = Vec::new();
-        let mut stored = Vec::new();
-        let mut rows = statement.query((self.next, head, STEP_ROWS))?;
-        while let Some(row) = rows.next()? {
-            stored.push(read_unchecked(row)?);
+        let mut block = read_block(conn, self.next, head)?;
+        for number in 1..=BLOCKS_PER_STEP {
+            // The next block is read while this one is hashed.
+            let behind = block.last().map_or(self.next, |row| row.seq + 1);
+            let (leaves, ahead) = std::thread::scope(|scope| {
+                let hashing = scope.spawn(|| hash_both(&mut block, &mut self.checker));
+                let ahead = if number < BLOCKS_PER_STEP { read_block(conn, behind, head) } else { Ok(Vec::new()) };
+                (hashing.join(), ahead)
+            });
+            let ahead = ahead?;
+            // A thread that hashes cannot fail; if it could, its work would be done here.
+            let leaves = leaves.unwrap_or_else(|_| hash_both(&mut block, &mut self.checker));
+            self.block(conn, &mut block, leaves, lines)?;
+            if (block.len() as u64) < BLOCK_ROWS {
+                if let Some(fault) = self.walk.finish(self.head) {
+                    self.find(lines, None, FindingKind::Sequence, fault.to_string());
+                }
+                self.stage = Stage::File;
+                break;
+            }
+            block = ahead;
         }
-        drop(rows);
-        let leaves = hash_both(&mut stored, &mut self.checker);
-        for row in &mut stored {
+        lines.push(VerifyLine::Progress { checked: self.rows, of: head + 1 });
+        Ok(())
+    }
+
+    /// What a block of hashed rows says.
+    fn block(
+        &mut self,
+        conn: &Connection,
+        stored: &mut [StoredRow],
+        leaves: Vec<Hash>,
+        lines: &mut Vec<VerifyLine>,
+    ) -> rusqlite::Result<()> {
+        let mut found = Vec::new();
+        for row in stored.iter_mut() {
             erase::recognise(conn, &mut self.checker, row)?;
         }
         // In the order of the rows, which is nearly that of the index: ids grow with time.
         let mut ids: Vec<([u8; 16], u64)> = Vec::new();
-        let count = stored.len() as u64;
         for (row, leaf) in stored.iter().zip(leaves) {
             self.rows += 1;
             self.first_seq.get_or_insert(row.seq);
@@ -246,77 +271,6 @@ impl Check {
         for (seq, kind, detail) in found {
             self.find(lines, seq, kind, detail);
         }
-        lines.push(VerifyLine::Progress { checked: self.rows, of: head + 1 });
-        if count < STEP_ROWS {
-            if let Some(fault) = self.walk.finish(self.head) {
-                self.find(lines, None, FindingKind::Sequence, fault.to_string());
-            }
-            self.stage = Stage::File;
-        }
-        Ok(())
-    }
-
-    /// Ids grow with time, mostly, so the index is read where the ids of these rows are; what is not found that way is looked
-    /// for one by one.
-    fn check_ids(
-        &mut self,
-        conn: &Connection,
-        mut ids: Vec<([u8; 16], u64)>,
-        found: &mut Vec<(Option<u64>, FindingKind, String)>,
-    ) -> rusqlite::Result<()> {
-        ids.sort_unstable();
-        let (Some((first, _)), Some((last, _))) = (ids.first(), ids.last()) else { return Ok(()) };
-        let mut statement =
-            conn.prepare_cached("SELECT id, seq FROM ids WHERE id >= ?1 AND id <= ?2 ORDER BY id LIMIT ?3")?;
-        let mut indexed = statement.query((first, last, 2 * ids.len() + 16))?;
-        let mut here = None;
-        let mut left = Vec::new();
-        for (id, seq) in ids {
-            while here.is_none_or(|(known, _)| known < id)
-                && let Some(row) = indexed.next()?
-            {
-                here = Some((row.get::<_, [u8; 16]>(0).unwrap_or_default(), row.get::<_, i64>(1)?));
-            }
-            if here != i64::try_from(seq).ok().map(|seq| (id, seq)) {
-                left.push((id, seq));
-            }
-        }
-        drop(indexed);
-        for (id, seq) in left {
-            self.check_id(conn, id, seq, found)?;
-        }
-        Ok(())
-    }
-
-    fn check_id(
-        &mut self,
-        conn: &Connection,
-        id: [u8; 16],
-        seq: u64,
-        found: &mut Vec<(Option<u64>, FindingKind, String)>,
-    ) -> rusqlite::Result<()> {
-        let indexed: Option<u64> =
-            conn.prepare_cached("SELECT seq FROM ids WHERE id = ?1")?.query_row([id], |row| row.get(0)).optional()?;
-        let id = uuid::Uuid::from_bytes(id);
-        match indexed {
-            Some(indexed) if indexed == seq => {}
-            Some(indexed) => {
-                self.ids_missing += 1;
-                found.push((
-                    Some(seq),
-                    FindingKind::Derived,
-                    format!("the id {id} of row {seq} is indexed as row {indexed}"),
-                ));
-            }
-            None => {
-                self.ids_missing += 1;
-                found.push((
-                    Some(seq),
-                    FindingKind::Derived,
-                    format!("the id {id} of row {seq} is not in the index of ids"),
-                ));
-            }
-        }
         Ok(())
     }
 
@@ -346,31 +300,6 @@ impl Check {
         Ok(())
     }
 
-    /// Ids that lead to no row, and rows with more than one id. A row that was violated keeps its id, which is
-    /// not a second fault.
-    fn leftover_ids(&mut self, conn: &Connection, lines: &mut Vec<VerifyLine>) -> rusqlite::Result<()> {
-        let Some(head) = self.head else { return Ok(()) };
-        let (orphans, indexed): (u64, u64) = conn.query_row(
-            "SELECT coalesce(sum(entries.seq IS NULL), 0), coalesce(sum(entries.seq <= ?1), 0)
-             FROM ids LEFT JOIN entries ON entries.seq = ids.seq WHERE ids.seq >= ?2",
-            [head, self.floor.as_ref().map_or(0, |floor| floor.pruned.to_seq)],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?;
-        if orphans > 0 {
-            self.find(
-                lines,
-                None,
-                FindingKind::Derived,
-                format!("the index of ids holds {orphans} ids of rows that are not there"),
-            );
-        }
-        let extra = indexed.saturating_sub(self.rows.saturating_sub(self.ids_missing));
-        if extra > 0 {
-            self.find(lines, None, FindingKind::Derived, format!("the index of ids holds {extra} ids that no row has"));
-        }
-        Ok(())
-    }
-
     fn file(&mut self, conn: &Connection, lines: &mut Vec<VerifyLine>) -> rusqlite::Result<()> {
         let mut statement = conn.prepare("PRAGMA integrity_check(20)")?;
         let mut rows = statement.query([])?;
@@ -386,6 +315,18 @@ impl Check {
         }
         Ok(())
     }
+}
+
+fn read_block(conn: &Connection, from: u64, head: u64) -> rusqlite::Result<Vec<StoredRow>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq >= ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
+    )?;
+    let mut rows = statement.query((from, head, BLOCK_ROWS))?;
+    let mut stored = Vec::new();
+    while let Some(row) = rows.next()? {
+        stored.push(read_unchecked(row)?);
+    }
+    Ok(stored)
 }
 
 /// Checks the macs of rows and makes their leaves, each on a processor of its own: the two hashes of every row are what a

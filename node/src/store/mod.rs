@@ -2,6 +2,7 @@
 
 mod anew;
 mod check;
+mod check_ids;
 mod check_statements;
 mod direct;
 mod edge;
@@ -11,6 +12,7 @@ mod error;
 mod floor;
 mod health;
 mod hold;
+mod leaves;
 mod open;
 mod prove;
 mod prune;

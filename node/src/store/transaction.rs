@@ -5,21 +5,17 @@ use std::sync::Arc;
 use piperoll_shared::api::node::Receipt;
 use piperoll_shared::log::entry::{CallerEntry, Prefix, Stamp, lifecycle, write_body};
 use piperoll_shared::log::ids::{EntryId, Generation, NodeId};
-use piperoll_shared::log::limits::{CLOCK_CLAMP_MICROS_MAX, MAC_BYTES};
+use piperoll_shared::log::limits::CLOCK_CLAMP_MICROS_MAX;
 use piperoll_shared::log::seal::MacKey;
 use piperoll_shared::log::statement::{KeyRotated, Statement};
 use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::{Hash, TreeBuilder, leaf_hash};
+use piperoll_shared::log::tree::TreeBuilder;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::error::AppendError;
+use super::leaves::LeafHasher;
 use super::tree::insert_tile;
 use super::writer::{AppendResult, Appended, Draft};
-
-/// Bodies of one transaction that are kept for the tree before it grows.
-const WAITING_BYTES_MAX: usize = 1024 * 1024;
-/// From here on a second thread is worth its start.
-const ROWS_FOR_TWO: usize = 48;
 
 /// The position behind the newest row.
 #[derive(Debug, Clone, Copy)]
@@ -37,9 +33,8 @@ pub(super) struct Rows<'a> {
     pub(super) insert_tile: rusqlite::CachedStatement<'a>,
     /// A copy of the writer's, which replaces it when the transaction is committed.
     pub(super) tree: &'a mut TreeBuilder,
-    /// Rows that are inserted and not in the tree yet: their leaves are hashed together.
-    pub(super) waiting: Vec<(String, [u8; MAC_BYTES])>,
-    pub(super) waiting_bytes: usize,
+    /// Hashes the leaves of rows that are inserted and not in the tree yet.
+    pub(super) leaves: &'a mut LeafHasher,
     pub(super) key: MacKey,
     pub(super) node_id: NodeId,
     pub(super) generation: Generation,
@@ -115,11 +110,7 @@ impl Rows<'_> {
         }
         let mac = self.key.mac(body.as_bytes());
         self.insert.execute((seq, self.end.last.micros(), self.end.era, self.epoch, &mac[..], &body))?;
-        self.waiting_bytes += body.len();
-        self.waiting.push((body, mac));
-        if self.waiting_bytes > WAITING_BYTES_MAX {
-            self.grow_tree()?;
-        }
+        self.leaves.push(body, mac);
         self.end.next_seq += 1;
         Ok(Ok(Appended::New(Receipt {
             node_id: self.node_id.clone(),
@@ -130,12 +121,11 @@ impl Rows<'_> {
         })))
     }
 
-    /// Puts the rows that wait into the tree. To be called before the commit.
+    /// Puts the rows of this transaction into the tree. To be called once, before the commit.
     pub(super) fn grow_tree(&mut self) -> rusqlite::Result<()> {
-        let waiting = std::mem::take(&mut self.waiting);
-        self.waiting_bytes = 0;
         let mut full = Vec::new();
-        for leaf in leaves(&waiting) {
+        let lost = || rusqlite::Error::ToSqlConversionFailure("the leaves of some rows were lost".into());
+        for leaf in self.leaves.take().ok_or_else(lost)? {
             self.tree.push(leaf, |tile| full.push(tile));
         }
         for tile in full {
@@ -175,24 +165,6 @@ impl Rows<'_> {
         }
         Ok(Err(AppendError::Conflict { id: id.to_string(), seq }))
     }
-}
-
-/// The leaves of rows; of many, each half on a processor of its own.
-fn leaves(rows: &[(String, [u8; MAC_BYTES])]) -> Vec<Hash> {
-    let hash = |rows: &[(String, [u8; MAC_BYTES])]| -> Vec<Hash> {
-        rows.iter().map(|(body, mac)| leaf_hash(body.as_bytes(), mac)).collect()
-    };
-    if rows.len() < ROWS_FOR_TWO {
-        return hash(rows);
-    }
-    let (first, second) = rows.split_at(rows.len() / 2);
-    std::thread::scope(|scope| {
-        let beside = scope.spawn(|| hash(second));
-        let mut leaves = hash(first);
-        // A thread that only hashes cannot fail; if it could, its work would be done here.
-        leaves.extend(beside.join().unwrap_or_else(|_| hash(second)));
-        leaves
-    })
 }
 
 /// Body and mac of a row; what cannot be a body or a mac any more reads as empty.

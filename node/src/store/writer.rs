@@ -16,6 +16,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::AppendError;
+use super::leaves::LeafHasher;
 use super::open::{FileIdentity, LogDir, Opened, file_identity};
 use super::signer::{CheckpointFault, SignedCheckpoint, Signer};
 use super::transaction::{End, Rows};
@@ -83,6 +84,7 @@ pub(super) struct Writer {
     schema_cookie: i64,
     /// The WAL still holds what was erased: a reader was in the way.
     pub(super) wal_to_empty: bool,
+    leaves: LeafHasher,
 }
 
 impl Writer {
@@ -111,6 +113,7 @@ impl Writer {
             signer: None,
             schema_cookie,
             wal_to_empty: false,
+            leaves: LeafHasher::new(),
         };
         writer.read_edge()?;
         writer.read_tree(keys);
@@ -244,6 +247,8 @@ impl Writer {
         }
         self.check_file()?;
         let (mut end, mut tree) = (self.end, self.tree.clone());
+        // What an earlier transaction left behind when it failed is no part of this one.
+        self.leaves.clear();
         match self.in_transaction(&mut end, &mut tree, work) {
             Ok(Ok(done)) => {
                 (self.end, self.tree) = (end, tree);
@@ -290,8 +295,7 @@ impl Writer {
                     .prepare_cached("INSERT INTO ids (id, seq) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?,
                 insert_tile: transaction.prepare_cached(tree::INSERT_TILE)?,
                 tree,
-                waiting: Vec::new(),
-                waiting_bytes: 0,
+                leaves: &mut self.leaves,
                 conn: &transaction,
                 key,
                 node_id,
