@@ -8,21 +8,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use piperoll_node::store::{LogDir, LogKeys, Store, parse_draft};
+use piperoll_node::store::parse_draft;
 use piperoll_shared::log::bundle::Members;
-use piperoll_shared::log::checkpoint::Checkpoint;
-use piperoll_shared::log::entry::{CallerEntry, Stamp, write_body};
-use piperoll_shared::log::ids::{EntryId, Generation};
-use piperoll_shared::log::note::{KeyKind, SigningSeed};
-use piperoll_shared::log::seal::{EpochSecret, KeyRing};
-use piperoll_shared::log::tree::{TreeBuilder, leaf_hash};
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
-use piperoll_tests::{Cluster, caller_entry, median, piperoll};
+use piperoll_shared::log::tree::leaf_hash;
+use piperoll_tests::{Cluster, append_in_flight, caller_entry, median, new_store, piperoll};
 use rusqlite::Connection;
 
-const ROWS_PER_COMMIT: usize = 128;
-const ROUND: Duration = Duration::from_secs(3);
+const WRITERS: usize = 128;
+const ROUND: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 5;
+const PAIRS: usize = 20;
 const VERIFY_ROWS: usize = 300_000;
 const BUNDLE_LOG_ROWS: usize = 1_000_000;
 const BUNDLE_ROWS: usize = 100_000;
@@ -35,7 +30,7 @@ fn main() {
     let wanted = |part: &str| asked.is_empty() || asked.iter().any(|arg| arg == part);
     runtime.block_on(async {
         if wanted("tree") {
-            tree();
+            tree().await;
         }
         if wanted("verify") {
             verify().await;
@@ -49,84 +44,52 @@ fn main() {
     });
 }
 
-fn keys() -> LogKeys {
-    let ring = KeyRing::new("bench".parse().unwrap(), "mx1".parse().unwrap(), [(0, EpochSecret::from_bytes([1; 32]))]);
-    LogKeys { ring, checkpoint: SigningSeed::from_bytes([2; 32]), next_checkpoint: None }
-}
-
-/// Everything an append does in the writer's thread, with and without the tree and a checkpoint a second.
-fn tree() {
-    let (mut without, mut with) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        without.push(appended(false));
-        with.push(appended(true));
+/// Appends with all that they do, and with all but the tree and a checkpoint every second.
+async fn tree() {
+    let (mut without, mut with, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..PAIRS {
+        // Each comes first in half of the pairs: the machine's pace drifts.
+        let first = appended(round % 2 == 0).await;
+        let second = appended(round % 2 != 0).await;
+        let (tree, none) = if round % 2 == 0 { (first, second) } else { (second, first) };
+        with.push(tree);
+        without.push(none);
+        ratios.push(tree / none);
     }
-    let (without, with) = (median(without), median(with));
+    let (without, with, ratio) = (median(without), median(with), median(ratios));
     println!(
-        "append, {ROWS_PER_COMMIT} rows a commit: without tree {without:.0} rows/s, with tree and checkpoints {with:.0}, ratio {:.2}",
-        with / without
+        "append, {WRITERS} writers: without tree {without:.0} rows/s, with tree and checkpoints {with:.0}, ratio {ratio:.2} (medians of {PAIRS} pairs)"
     );
 }
 
-fn appended(with_tree: bool) -> f64 {
+async fn appended(with_tree: bool) -> f64 {
     let dir = tempfile::tempdir().unwrap();
-    let conn = Connection::open(dir.path().join("log.db")).unwrap();
-    conn.execute_batch(
-        "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=4000;
-         CREATE TABLE entries (seq INTEGER PRIMARY KEY, ts INTEGER NOT NULL, era INTEGER NOT NULL, epoch INTEGER NOT NULL, mac BLOB, body TEXT) STRICT;
-         CREATE TABLE ids (id BLOB PRIMARY KEY, seq INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-         CREATE TABLE tiles (id INTEGER PRIMARY KEY, root BLOB NOT NULL, hashes BLOB NOT NULL) STRICT;
-         CREATE TABLE checkpoints (kind TEXT PRIMARY KEY, size INTEGER NOT NULL, note TEXT NOT NULL) STRICT, WITHOUT ROWID;",
-    )
-    .unwrap();
-    let (mut keys, generation) = (keys(), Generation::from_bytes([3; 16]));
-    let origin = keys.origin(generation);
-    let signer = keys.checkpoint.named(&origin, KeyKind::Log).unwrap();
-    let node_id = keys.ring.node_id().clone();
-    let key = keys.ring.key(generation, 0).unwrap().clone();
-    let (mut tree, mut seq, mut signed) = (TreeBuilder::default(), 0u64, Instant::now());
-    let started = Instant::now();
-    while started.elapsed() < ROUND {
-        conn.execute_batch("BEGIN IMMEDIATE").unwrap();
-        {
-            let mut insert = conn.prepare_cached("INSERT INTO entries VALUES (?1, ?2, 0, 0, ?3, ?4)").unwrap();
-            let mut insert_id = conn.prepare_cached("INSERT INTO ids VALUES (?1, ?2) ON CONFLICT DO NOTHING").unwrap();
-            let mut insert_tile = conn.prepare_cached("INSERT INTO tiles VALUES (?1, ?2, ?3)").unwrap();
-            for _ in 0..ROWS_PER_COMMIT {
-                let caller = CallerEntry::parse(caller_entry(usize::try_from(seq).unwrap()).as_bytes()).unwrap();
-                let id = EntryId::from_uuid(uuid::Uuid::now_v7());
-                let salt = *uuid::Uuid::new_v4().as_bytes();
-                let (timestamp, via) = (SystemClock.now(), "socket uid=0");
-                let stamp = Stamp { node_id: &node_id, generation: &generation, seq, era: 0, salt, timestamp, id, via };
-                let body = write_body(&stamp, &caller).unwrap();
-                let mac = key.mac(body.as_bytes());
-                insert_id.execute((id.as_bytes(), seq)).unwrap();
-                insert.execute((seq, timestamp.micros(), &mac[..], &body)).unwrap();
-                if with_tree {
-                    tree.push(leaf_hash(body.as_bytes(), &mac), |tile| {
-                        let place = u64::from(tile.level) << 56 | tile.index;
-                        insert_tile.execute((place, tile.root, tile.to_bytes())).unwrap();
-                    });
-                }
-                seq += 1;
+    let store = new_store(&dir.path().join("data"));
+    let signing = with_tree.then(|| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            loop {
+                store.checkpoint().await.unwrap();
+                tokio::time::sleep(Duration::from_secs(1)).await;
             }
-        }
-        conn.execute_batch("COMMIT").unwrap();
-        if with_tree && signed.elapsed() >= Duration::from_secs(1) {
-            let checkpoint = Checkpoint { origin: origin.clone(), size: tree.size(), root: tree.root() };
-            let note = checkpoint.sign(&signer).unwrap().to_string();
-            conn.execute("INSERT OR REPLACE INTO checkpoints VALUES ('signed', ?1, ?2)", (seq, note)).unwrap();
-            signed = Instant::now();
-        }
+        })
+    });
+    if !with_tree {
+        store.leave_out_tree().await;
     }
-    seq as f64 / started.elapsed().as_secs_f64()
+    let rate = append_in_flight(&store, WRITERS, ROUND).await;
+    if let Some(signing) = signing {
+        signing.abort();
+    }
+    store.close().await;
+    rate
 }
 
 /// The full check of a log against one thread that reads the same rows and hashes each once.
 async fn verify() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");
-    let store = Store::open(LogDir::new(&path), keys(), Arc::new(SystemClock)).unwrap();
+    let store = new_store(&path);
     let via: Arc<str> = Arc::from("socket uid=0");
     for first in (0..VERIFY_ROWS).step_by(1_000) {
         let drafts = (first..first + 1_000).map(|n| parse_draft(caller_entry(n).as_bytes(), &via).unwrap());

@@ -7,14 +7,9 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on says so by panicking")]
 
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use piperoll_node::store::{LogDir, LogKeys, Store, parse_draft};
-use piperoll_shared::log::note::SigningSeed;
-use piperoll_shared::log::seal::{EpochSecret, KeyRing};
-use piperoll_shared::net::clock::SystemClock;
-use piperoll_tests::{Cluster, caller_entry, median, piperoll};
+use piperoll_tests::{Cluster, append_in_flight, caller_entry, median, new_store, piperoll};
 use rusqlite::Connection;
 
 const WRITERS: [usize; 4] = [1, 16, 128, 1_024];
@@ -75,33 +70,10 @@ fn plain_sqlite(batch: usize) -> f64 {
     rows as f64 / started.elapsed().as_secs_f64()
 }
 
-/// As many callers in flight, each waiting for its receipt; parsing, id, mac and all.
 async fn our_store(writers: usize) -> f64 {
     let dir = tempfile::tempdir().unwrap();
-    let ring = KeyRing::new("bench".parse().unwrap(), "mx1".parse().unwrap(), [(0, EpochSecret::from_bytes([1; 32]))]);
-    let keys = LogKeys { ring, checkpoint: SigningSeed::from_bytes([2; 32]), next_checkpoint: None };
-    let store = Store::open(LogDir::new(dir.path().join("data")), keys, Arc::new(SystemClock)).unwrap();
-    let started = Instant::now();
-    let tasks: Vec<_> = (0..writers)
-        .map(|writer| {
-            let store = store.clone();
-            tokio::spawn(async move {
-                let via: Arc<str> = Arc::from("socket uid=0");
-                let mut rows = 0;
-                while started.elapsed() < ROUND {
-                    let draft = parse_draft(caller_entry(writer * 1_000_003 + rows).as_bytes(), &via).unwrap();
-                    assert!(store.append(vec![draft]).await[0].is_ok());
-                    rows += 1;
-                }
-                rows
-            })
-        })
-        .collect();
-    let mut rows = 0;
-    for task in tasks {
-        rows += task.await.unwrap();
-    }
-    let rate = rows as f64 / started.elapsed().as_secs_f64();
+    let store = new_store(&dir.path().join("data"));
+    let rate = append_in_flight(&store, writers, ROUND).await;
     store.close().await;
     rate
 }

@@ -1,5 +1,14 @@
 //! What the benchmarks share.
 
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use piperoll_node::store::{LogDir, LogKeys, Store, parse_draft};
+use piperoll_shared::log::note::SigningSeed;
+use piperoll_shared::log::seal::{EpochSecret, KeyRing};
+use piperoll_shared::net::clock::SystemClock;
+
 /// An entry as a mail gateway would record it; about 620 bytes when the node has sealed it.
 pub fn caller_entry(n: usize) -> String {
     format!(
@@ -13,4 +22,36 @@ pub fn caller_entry(n: usize) -> String {
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
+}
+
+/// A new log in `dir`.
+pub fn new_store(dir: &Path) -> Store {
+    let ring = KeyRing::new("bench".parse().unwrap(), "mx1".parse().unwrap(), [(0, EpochSecret::from_bytes([1; 32]))]);
+    let keys = LogKeys { ring, checkpoint: SigningSeed::from_bytes([2; 32]), next_checkpoint: None };
+    Store::open(LogDir::new(dir), keys, Arc::new(SystemClock)).unwrap()
+}
+
+/// Durable rows a second with as many callers in flight, each waiting for its receipt; parsing, id, mac and all.
+pub async fn append_in_flight(store: &Store, writers: usize, time: Duration) -> f64 {
+    let started = Instant::now();
+    let tasks: Vec<_> = (0..writers)
+        .map(|writer| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let via: Arc<str> = Arc::from("socket uid=0");
+                let mut rows = 0;
+                while started.elapsed() < time {
+                    let draft = parse_draft(caller_entry(writer * 1_000_003 + rows).as_bytes(), &via).unwrap();
+                    assert!(store.append(vec![draft]).await[0].is_ok());
+                    rows += 1;
+                }
+                rows
+            })
+        })
+        .collect();
+    let mut rows = 0;
+    for task in tasks {
+        rows += task.await.unwrap();
+    }
+    rows as f64 / started.elapsed().as_secs_f64()
 }

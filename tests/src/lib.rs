@@ -9,7 +9,7 @@ mod proxy;
 mod tree;
 
 pub use answer::{Answer, Run, edit, place};
-pub use bench::{caller_entry, median};
+pub use bench::{append_in_flight, caller_entry, median, new_store};
 pub use cluster::{Cluster, Guard, Member, entry, free_address, piperoll};
 pub use proxy::{BlackHole, Fault, FaultProxy};
 pub use tree::Leaves;

@@ -60,7 +60,7 @@ impl From<UpkeepError> for ApiError {
 impl From<CheckpointFault> for ApiError {
     fn from(error: CheckpointFault) -> Self {
         let (status, code) = match error {
-            CheckpointFault::Refused(_) => (503, "no_checkpoint"),
+            CheckpointFault::Refused(_) | CheckpointFault::Tree(_) => (503, "no_checkpoint"),
             CheckpointFault::Note(_) => (400, "bad_note"),
             CheckpointFault::Store(_) => (503, "log_fault"),
         };

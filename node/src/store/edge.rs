@@ -3,12 +3,12 @@
 use piperoll_shared::log::entry::{NODE_CATEGORY, Prefix};
 use piperoll_shared::log::note::KeyKind;
 use piperoll_shared::log::statement::Statement;
-use piperoll_shared::log::tree::TreeBuilder;
 use piperoll_shared::log::verify::{Integrity, RowChecker};
 use piperoll_shared::log::view::EntryView;
 
 use super::erase;
 use super::floor::floor;
+use super::grower::Grower;
 use super::rows::{SEQ_MAX, StoredRow, read_row};
 use super::signer::Signer;
 use super::transaction::End;
@@ -27,7 +27,7 @@ impl Writer {
             Ok((tree, signer)) => {
                 self.health.publish_signed(signer.newest().map(|signed| signed.checkpoint.size));
                 self.health.publish_witnessed(signer.witnessed_size(&self.conn).ok().flatten());
-                (self.tree, self.signer) = (tree, Some(signer));
+                (self.tree, self.signer) = (Some(tree), Some(signer));
             }
             Err(fault) => self.health.refuse_writes(format!(
                 "{fault}; run `piperoll node verify`, keep the file as evidence, and begin a new generation"
@@ -35,7 +35,7 @@ impl Writer {
         }
     }
 
-    fn checked_tree(&self, keys: &LogKeys) -> Result<(TreeBuilder, Signer), String> {
+    fn checked_tree(&self, keys: &LogKeys) -> Result<(Grower, Signer), String> {
         let words = |error: TreeError| format!("the tree cannot be read: {error}");
         let origin = keys.origin(self.generation);
         let key = keys.checkpoint.named(&origin, KeyKind::Log).ok_or_else(|| format!("{origin:?} cannot sign"))?;
@@ -46,7 +46,9 @@ impl Writer {
         let floor = floor(&self.conn, &mut self.checker()).map_err(|e| e.to_string())??;
         let first = floor.map_or(0, |floor| floor.pruned.to_seq);
         tree::check_last_tile(&self.conn, first, size).map_err(words)??;
-        Ok((tree::resume(&self.conn, size).map_err(words)?, signer))
+        let tree = tree::resume(&self.conn, size).map_err(words)?;
+        let tree = Grower::start(tree).map_err(|error| format!("no thread for the tree: {error}"))?;
+        Ok((tree, signer))
     }
 
     /// Finds the position behind the last row, as that row's signed bytes say it. A log whose schema or last row

@@ -10,9 +10,9 @@ mod epochs;
 mod erase;
 mod error;
 mod floor;
+mod grower;
 mod health;
 mod hold;
-mod leaves;
 mod open;
 mod prove;
 mod prune;
@@ -152,6 +152,19 @@ impl Store {
             return vec![Err(AppendError::Stopping); count];
         }
         answer.await.unwrap_or_else(|_| vec![Err(AppendError::Stopping); count])
+    }
+
+    /// From here on rows get into the log and not into its tree.
+    #[cfg(feature = "without-tree")]
+    pub async fn leave_out_tree(&self) {
+        let _ = self
+            .jobs
+            .send(Job::Work(Box::new(|writer| {
+                if let Some(tree) = &mut writer.tree {
+                    tree.off = true;
+                }
+            })))
+            .await;
     }
 
     /// Plans a read up to the newest committed row.

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use piperoll_shared::log::checkpoint::{Checkpoint, CheckpointError};
 use piperoll_shared::log::note::{Note, SigningKey};
-use piperoll_shared::log::tree::{TreeBuilder, TreeReader};
+use piperoll_shared::log::tree::{Hash, TreeReader};
 use rusqlite::{Connection, OptionalExtension as _};
 
+use super::grower::GrowerGone;
 use super::open::LogDir;
 use super::tree::{StoredTiles, TreeError};
 
@@ -46,6 +47,8 @@ pub enum CheckpointFault {
     Refused(String),
     #[error("the checkpoint does not count here: {0}")]
     Note(#[from] CheckpointError),
+    #[error("no checkpoint can be signed: {0}")]
+    Tree(#[from] GrowerGone),
     #[error("the checkpoint could not be stored: {0}")]
     Store(String),
 }
@@ -123,27 +126,31 @@ impl Signer {
     }
 
     /// The newest checkpoint, signed now if rows came since and the last one is old enough or `at_once` is asked for.
+    /// `size` is how many rows are committed, `root` the root over them.
     pub(super) fn sign(
         &mut self,
         conn: &Connection,
         dir: &LogDir,
-        tree: &TreeBuilder,
+        size: u64,
+        root: impl FnOnce() -> Result<Hash, GrowerGone>,
         at_once: bool,
     ) -> Result<SignedCheckpoint, CheckpointFault> {
         if let Some(newest) = &self.newest {
-            if tree.size() < newest.checkpoint.size {
-                let (now, then) = (tree.size(), newest.checkpoint.size);
-                return Err(CheckpointFault::Refused(format!("the log has {now} rows, and {then} were signed before")));
+            if size < newest.checkpoint.size {
+                let then = newest.checkpoint.size;
+                return Err(CheckpointFault::Refused(format!(
+                    "the log has {size} rows, and {then} were signed before"
+                )));
             }
             // A key that takes over signs what is there, also on an idle node.
             let lacking = self.next.as_ref().is_some_and(|next| newest.note.verify(next.public()).is_err());
             let young = self.signed_at.is_some_and(|at| at.elapsed() < SIGN_INTERVAL);
-            if (tree.size() == newest.checkpoint.size && !lacking) || (young && !at_once) {
+            if (size == newest.checkpoint.size && !lacking) || (young && !at_once) {
                 return Ok(newest.clone());
             }
         }
         let origin = self.key.public().name().to_owned();
-        let checkpoint = Checkpoint { origin, size: tree.size(), root: tree.root() };
+        let checkpoint = Checkpoint { origin, size, root: root()? };
         let mut note = checkpoint.sign(&self.key)?;
         if let Some(next) = &self.next {
             let signature = next.sign(note.text());

@@ -9,11 +9,10 @@ use piperoll_shared::log::limits::CLOCK_CLAMP_MICROS_MAX;
 use piperoll_shared::log::seal::MacKey;
 use piperoll_shared::log::statement::{KeyRotated, Statement};
 use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::TreeBuilder;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::error::AppendError;
-use super::leaves::LeafHasher;
+use super::grower::{Grower, GrowerGone};
 use super::tree::insert_tile;
 use super::writer::{AppendResult, Appended, Draft};
 
@@ -31,10 +30,7 @@ pub(super) struct Rows<'a> {
     pub(super) insert: rusqlite::CachedStatement<'a>,
     pub(super) insert_id: rusqlite::CachedStatement<'a>,
     pub(super) insert_tile: rusqlite::CachedStatement<'a>,
-    /// A copy of the writer's, which replaces it when the transaction is committed.
-    pub(super) tree: &'a mut TreeBuilder,
-    /// Hashes the leaves of rows that are inserted and not in the tree yet.
-    pub(super) leaves: &'a mut LeafHasher,
+    pub(super) tree: &'a mut Grower,
     pub(super) key: MacKey,
     pub(super) node_id: NodeId,
     pub(super) generation: Generation,
@@ -110,7 +106,7 @@ impl Rows<'_> {
         }
         let mac = self.key.mac(body.as_bytes());
         self.insert.execute((seq, self.end.last.micros(), self.end.era, self.epoch, &mac[..], &body))?;
-        self.leaves.push(body, mac);
+        self.tree.push(&body, mac).map_err(gone)?;
         self.end.next_seq += 1;
         Ok(Ok(Appended::New(Receipt {
             node_id: self.node_id.clone(),
@@ -121,17 +117,9 @@ impl Rows<'_> {
         })))
     }
 
-    /// Puts the rows of this transaction into the tree. To be called once, before the commit.
-    pub(super) fn grow_tree(&mut self) -> rusqlite::Result<()> {
-        let mut full = Vec::new();
-        let lost = || rusqlite::Error::ToSqlConversionFailure("the leaves of some rows were lost".into());
-        for leaf in self.leaves.take().ok_or_else(lost)? {
-            self.tree.push(leaf, |tile| full.push(tile));
-        }
-        for tile in full {
-            insert_tile(&mut self.insert_tile, &tile)?;
-        }
-        Ok(())
+    /// Stores the tiles that the rows of this transaction made full. To be called once, before the commit.
+    pub(super) fn store_tiles(&mut self) -> rusqlite::Result<()> {
+        self.tree.full_tiles().map_err(gone)?.iter().try_for_each(|tile| insert_tile(&mut self.insert_tile, tile))
     }
 
     /// The id is taken: the same content gets its first receipt, other content is refused and remembered.
@@ -165,6 +153,10 @@ impl Rows<'_> {
         }
         Ok(Err(AppendError::Conflict { id: id.to_string(), seq }))
     }
+}
+
+fn gone(error: GrowerGone) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(Box::new(error))
 }
 
 /// Body and mac of a row; what cannot be a body or a mac any more reads as empty.

@@ -9,14 +9,13 @@ use piperoll_shared::log::entry::{CallerEntry, EntryError};
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::seal::KeyRing;
 use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::TreeBuilder;
 use piperoll_shared::log::verify::RowChecker;
 use piperoll_shared::net::clock::Clock;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::AppendError;
-use super::leaves::LeafHasher;
+use super::grower::Grower;
 use super::open::{FileIdentity, LogDir, Opened, file_identity};
 use super::signer::{CheckpointFault, SignedCheckpoint, Signer};
 use super::transaction::{End, Rows};
@@ -76,15 +75,15 @@ pub(super) struct Writer {
     pub(super) last_epoch: Option<u32>,
     clock: Arc<dyn Clock>,
     pub(super) health: Arc<Health>,
-    /// The position behind the last *committed* row; a failed commit leaves it untouched. The tree as well.
+    /// The position behind the last *committed* row; a failed commit leaves it untouched.
     pub(super) end: End,
-    pub(super) tree: TreeBuilder,
+    /// `None` when the tree that is stored cannot be built upon; the log then takes nothing.
+    pub(super) tree: Option<Grower>,
     /// `None` when what was signed before cannot be used; the log then takes nothing.
     pub(super) signer: Option<Signer>,
     schema_cookie: i64,
     /// The WAL still holds what was erased: a reader was in the way.
     pub(super) wal_to_empty: bool,
-    leaves: LeafHasher,
 }
 
 impl Writer {
@@ -109,11 +108,10 @@ impl Writer {
             clock,
             health,
             end: End { next_seq: 0, era: 0, last: Timestamp::MIN },
-            tree: TreeBuilder::default(),
+            tree: None,
             signer: None,
             schema_cookie,
             wal_to_empty: false,
-            leaves: LeafHasher::new(),
         };
         writer.read_edge()?;
         writer.read_tree(keys);
@@ -176,10 +174,11 @@ impl Writer {
         if let Some(fault) = self.health.write_fault() {
             return Err(CheckpointFault::Refused(fault));
         }
-        let Some(signer) = &mut self.signer else {
+        let (Some(signer), Some(tree)) = (&mut self.signer, &self.tree) else {
             return Err(CheckpointFault::Refused("the log's earlier checkpoints cannot be used".to_owned()));
         };
-        let signed = signer.sign(&self.conn, &self.dir, &self.tree, at_once)?;
+        let size = self.end.next_seq;
+        let signed = signer.sign(&self.conn, &self.dir, size, || tree.root(size), at_once)?;
         self.health.publish_signed(Some(signed.checkpoint.size));
         Ok(signed)
     }
@@ -246,12 +245,10 @@ impl Writer {
             return Err(AppendError::Fault(fault));
         }
         self.check_file()?;
-        let (mut end, mut tree) = (self.end, self.tree.clone());
-        // What an earlier transaction left behind when it failed is no part of this one.
-        self.leaves.clear();
-        match self.in_transaction(&mut end, &mut tree, work) {
+        let mut end = self.end;
+        match self.in_transaction(&mut end, work) {
             Ok(Ok(done)) => {
-                (self.end, self.tree) = (end, tree);
+                self.end = end;
                 self.health.publish_head(end.next_seq);
                 self.health.set_passing_fault(None);
                 Ok(done)
@@ -267,7 +264,6 @@ impl Writer {
     fn in_transaction<T>(
         &mut self,
         end: &mut End,
-        tree: &mut TreeBuilder,
         work: impl FnOnce(&mut Rows<'_>, Timestamp) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Result<T, String>> {
         let Some(key) = self.ring.key(self.generation, self.epoch) else {
@@ -275,6 +271,12 @@ impl Writer {
         };
         let key = key.clone();
         let node_id = self.ring.node_id().clone();
+        let Some(tree) = &mut self.tree else {
+            return Ok(Err("the stored tree cannot be built upon".to_owned()));
+        };
+        if let Err(error) = tree.begin(end.next_seq) {
+            return Ok(Err(error.to_string()));
+        }
         let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let cookie = schema::cookie(&transaction)?;
         if cookie != self.schema_cookie {
@@ -295,7 +297,6 @@ impl Writer {
                     .prepare_cached("INSERT INTO ids (id, seq) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?,
                 insert_tile: transaction.prepare_cached(tree::INSERT_TILE)?,
                 tree,
-                leaves: &mut self.leaves,
                 conn: &transaction,
                 key,
                 node_id,
@@ -304,7 +305,7 @@ impl Writer {
                 end,
             };
             let done = work(&mut rows, self.clock.now())?;
-            rows.grow_tree()?;
+            rows.store_tiles()?;
             done
         };
         // Published first: a row that a full check meets at or above this number was never the writer's.
