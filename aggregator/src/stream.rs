@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use piperoll_shared::api::aggregator::{Envelope, FinalRecord, Status};
+use piperoll_shared::api::aggregator::{Envelope, FinalRecord, StatsAnswer, Status};
 use piperoll_shared::log::csv;
 use piperoll_shared::log::order::Key;
+use piperoll_shared::log::stats::{Counter, Plan};
 use piperoll_shared::log::verify::Integrity;
+use piperoll_shared::log::view::EntryView;
 use tokio::sync::mpsc;
 
 use super::Cluster;
@@ -31,11 +33,11 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const CHUNKS_WAITING: usize = 8;
 /// Between the last row and the reset that says "not whole".
 const RESET_DELAY: std::time::Duration = std::time::Duration::from_millis(250);
-/// A check says how far it is after this many rows.
+/// A check says how far it is after this many rows, and a count that it is alive.
 const PROGRESS_ROWS: u64 = 20_000;
 
 /// What the reader gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Output {
     /// Rows and a final record.
     Ndjson,
@@ -43,6 +45,8 @@ pub(crate) enum Output {
     Csv,
     /// Rows that fail verification, progress, and a final record.
     Check,
+    /// No rows: one JSON object with what was counted. White space in front of it keeps the connection awake.
+    Stats(Plan),
 }
 
 enum Message {
@@ -114,7 +118,11 @@ impl Stream {
     pub(crate) fn run(self, output: Output) -> ChunkReceiver {
         let (send, receive) = mpsc::channel(CHUNKS_WAITING);
         tokio::spawn(async move {
-            let mut writer = Writer { send, out: Vec::with_capacity(CHUNK_BYTES + 4_096), output };
+            let counter = match &output {
+                Output::Stats(plan) => Some(Counter::new(plan.clone())),
+                Output::Ndjson | Output::Csv | Output::Check => None,
+            };
+            let mut writer = Writer { send, out: Vec::with_capacity(CHUNK_BYTES + 4_096), output, counter };
             if self.write(&mut writer).await.is_err() {
                 tracing::debug!("the reader went away");
             }
@@ -301,11 +309,12 @@ struct Writer {
     send: mpsc::Sender<std::io::Result<Bytes>>,
     out: Vec<u8>,
     output: Output,
+    counter: Option<Counter>,
 }
 
 impl Writer {
     async fn row(&mut self, row: &PlacedRow, number: u64) -> Result<(), Gone> {
-        match self.output {
+        match &self.output {
             Output::Ndjson => {
                 row.to_row().write_json(&mut self.out);
                 self.out.push(b'\n');
@@ -321,8 +330,29 @@ impl Writer {
                     return self.flush().await;
                 }
             }
+            Output::Stats(_) => {
+                self.count(row);
+                if number.is_multiple_of(PROGRESS_ROWS) {
+                    self.out.push(b'\n');
+                    return self.flush().await;
+                }
+            }
         }
         if self.out.len() >= CHUNK_BYTES { self.flush().await } else { Ok(()) }
+    }
+
+    /// A row that fails verification is counted by the statement only: nothing in it can be believed.
+    fn count(&mut self, row: &PlacedRow) {
+        let Some(counter) = &mut self.counter else { return };
+        match row.integrity {
+            Integrity::Ok => {
+                if let Some(entry) = EntryView::parse(&row.body) {
+                    counter.add(&entry, row.key.timestamp);
+                }
+            }
+            Integrity::Erased => counter.add_erased(),
+            Integrity::UnknownKey | Integrity::Violation => {}
+        }
     }
 
     async fn end(&mut self, envelope: Envelope, lost: bool) -> Result<(), Gone> {
@@ -336,7 +366,11 @@ impl Writer {
             }
             return Ok(());
         }
-        let line = serde_json::to_string(&FinalRecord { envelope }).unwrap_or_default();
+        let line = match self.counter.take() {
+            Some(counter) => serde_json::to_string(&StatsAnswer { envelope, stats: counter.finish() }),
+            None => serde_json::to_string(&FinalRecord { envelope }),
+        };
+        let line = line.unwrap_or_default();
         self.out.extend_from_slice(line.as_bytes());
         self.out.push(b'\n');
         self.flush().await

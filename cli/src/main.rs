@@ -70,6 +70,7 @@ async fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Show(args) => remote::show(args).await,
         Command::Export(args) => remote::export(args).await,
         Command::VerifyBundle(args) => verify_bundle(&args),
+        Command::Stats(args) => remote::stats(args).await,
         Command::Verify(args) => remote::verify(args).await,
         Command::Nodes(args) => remote::nodes(args).await,
     }

@@ -141,7 +141,13 @@ fn answer_page(page: Page, query: &Query, asked: Value) -> Response {
     with_done(response, "audit.view", details)
 }
 
-async fn answer_stream(app: &Arc<App>, query: Query, output: Output, action: &'static str, asked: Value) -> Response {
+pub(super) async fn answer_stream(
+    app: &Arc<App>,
+    query: Query,
+    output: Output,
+    action: &'static str,
+    asked: Value,
+) -> Response {
     let Ok(room) = Arc::clone(&app.streams).try_acquire_owned() else { return with_done(busy(), action, asked) };
     let require = query.require;
     let name = file_name(&query);
@@ -161,13 +167,15 @@ async fn answer_stream(app: &Arc<App>, query: Query, output: Output, action: &'s
     }
     let mut headers = HeaderMap::new();
     let (media, extension) = match output {
-        Output::Csv => ("text/csv; charset=utf-8", "csv"),
-        Output::Ndjson | Output::Check => (NDJSON, "ndjson"),
+        Output::Csv => ("text/csv; charset=utf-8", Some("csv")),
+        Output::Ndjson | Output::Check => (NDJSON, Some("ndjson")),
+        Output::Stats(_) => ("application/json", None),
     };
     let partial = if opening.complete { "" } else { "_PARTIAL" };
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
     headers.insert(AUDIT_COMPLETE, HeaderValue::from_static(if opening.complete { "pending" } else { "false" }));
-    if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}{partial}.{extension}\"")) {
+    let file = extension.map(|extension| format!("attachment; filename=\"{name}{partial}.{extension}\""));
+    if let Some(value) = file.and_then(|file| HeaderValue::from_str(&file).ok()) {
         headers.insert(CONTENT_DISPOSITION, value);
     }
     let body = Body::from_stream(stream::unfold((stream.run(output), room), |(mut chunks, room)| async move {

@@ -6,6 +6,7 @@ mod exports;
 mod log;
 mod nodes;
 mod openapi;
+mod stats;
 mod tokens;
 
 use std::collections::HashMap;
@@ -71,6 +72,7 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
         .route("/audit-log/{node}/{seq}", get(log::entry))
         .route("/audit-log/{node}/{seq}/proof", get(exports::proof))
         .route("/exports", post(exports::exports))
+        .route("/stats", get(stats::stats))
         .route("/verify", post(log::verify))
         .route("/nodes", get(nodes::nodes))
         .route("/nodes/{node}/accept", post(nodes::accept))

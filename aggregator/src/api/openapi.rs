@@ -2,9 +2,10 @@
 
 use piperoll_shared::api::aggregator::{
     AcceptRequest, CreatedToken, Envelope, ExportRequest, FinalRecord, IncompleteArg, NewToken, NodeInfo, NodeReport,
-    NodesAnswer, Role, Status, TokenInfo,
+    NodesAnswer, Role, StatsAnswer, Status, TokenInfo,
 };
 use piperoll_shared::api::problem::Problem;
+use piperoll_shared::log::stats::{Bucket, FieldCounts, Histogram, Stats, Totals, ValueCount};
 use utoipa::OpenApi;
 
 use super::log::VerifyRequest;
@@ -69,6 +70,22 @@ mod paths {
         (status = 503, description = "No node answered", body = Envelope),
     ), security(("bearer" = []), ("certificate" = [])))]
     pub(super) fn verify() {}
+
+    #[utoipa::path(get, path = "/api/v1/stats", tag = "log", params(
+        ("filter" = Option<String>, Query, description = "Filter string; filter keys are accepted as parameters of their own too"),
+        ("from" = Option<String>, Query, description = "RFC 3339, a date, or an age such as 24h; 7d by default"),
+        ("to" = Option<String>, Query, description = "Up to but not including; now by default"),
+        ("by" = Option<String>, Query, description = "Fields to count the values of, such as ip_address or user,action; up to 8"),
+        ("top" = Option<usize>, Query, description = "Values listed per field; 20 by default and at most 1,000"),
+        ("bucket" = Option<String>, Query, description = "Width of the histogram's buckets, such as 15m, 1h or 1d; no histogram by default"),
+        ("require" = Option<String>, Query, description = "any (default) or all: 503 unless every expected node answers"),
+    ), responses(
+        (status = 200, description = "Exact counts over all rows that were read and verified. While `complete` is false every number is a lower bound. White space may come before the object", body = StatsAnswer),
+        (status = 400, description = "Bad filter, range, field or bucket", body = Problem),
+        (status = 429, description = "Too many exports and checks at once", body = Problem),
+        (status = 503, description = "No node answered, or require=all is not met", body = Envelope),
+    ), security(("bearer" = []), ("certificate" = [])))]
+    pub(super) fn stats() {}
 
     #[utoipa::path(get, path = "/api/v1/nodes", tag = "nodes", responses(
         (status = 200, description = "Every node of the roster, asked now", body = NodesAnswer),
@@ -139,11 +156,11 @@ impl utoipa::Modify for Security {
 #[openapi(
     info(title = "Piperoll aggregator", description = "One merged, verified timeline of all nodes; the missing ones by name.", license(name = "MIT OR Apache-2.0")),
     paths(
-        paths::audit_log, paths::entry, paths::proof, paths::exports, paths::verify, paths::nodes, paths::accept, paths::list_tokens, paths::create_token,
+        paths::audit_log, paths::entry, paths::proof, paths::exports, paths::stats, paths::verify, paths::nodes, paths::accept, paths::list_tokens, paths::create_token,
         paths::revoke_token, paths::healthz, paths::readyz, paths::metrics
     ),
     components(schemas(
-        AcceptRequest, Envelope, ExportRequest, IncompleteArg, FinalRecord, NodeReport, NodeInfo, NodesAnswer, Status, Role, TokenInfo, NewToken, CreatedToken, Problem, VerifyRequest
+        AcceptRequest, Envelope, ExportRequest, IncompleteArg, FinalRecord, NodeReport, NodeInfo, NodesAnswer, StatsAnswer, Stats, Totals, FieldCounts, ValueCount, Histogram, Bucket, Status, Role, TokenInfo, NewToken, CreatedToken, Problem, VerifyRequest
     )),
     modifiers(&Security)
 )]

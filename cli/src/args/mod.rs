@@ -14,7 +14,7 @@ use piperoll_shared::log::ids::EntryId;
 pub(crate) use cluster::ClusterCommand;
 pub(crate) use remote::{
     ConnectionArgs, IncompleteChoice, NodesCommand, RemoteExportArgs, RemoteNodesArgs, RemoteQueryArgs, RemoteShowArgs,
-    RemoteVerifyArgs,
+    RemoteStatsArgs, RemoteVerifyArgs,
 };
 pub(crate) use upkeep::{HoldCommand, PruneArgs};
 
@@ -60,6 +60,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  piperoll export --bundle april.tar --from 2026-04-01 --to 2026-05-01 --reason 'audit 2026/7'\n  piperoll export --from 2026-04-01 --to 2026-05-01 --format csv\n  piperoll export 'domain:example.org' --output -"
     )]
     Export(RemoteExportArgs),
+    /// Counts over all nodes: totals, the values of fields, a histogram
+    #[command(
+        after_help = "Examples:\n  piperoll stats --by ip_address 'action:auth.login outcome:failure'\n  piperoll stats --by user,action --bucket 1h --from 24h\n  piperoll stats --by domain --top 5 --json | jq .stats.by[0].top"
+    )]
+    Stats(RemoteStatsArgs),
     /// Check an evidence bundle offline, with public keys only
     #[command(after_help = "Example:\n  piperoll verify-bundle evidence.tar --trust trust.toml")]
     VerifyBundle(piperoll_verify::VerifyBundleArgs),
@@ -74,7 +79,7 @@ impl Command {
     pub(crate) fn only_prints(&self) -> bool {
         match self {
             Self::Query(_) | Self::Show(_) | Self::Export(_) | Self::Verify(_) | Self::Nodes(_) => true,
-            Self::VerifyBundle(_) => true,
+            Self::Stats(_) | Self::VerifyBundle(_) => true,
             Self::Node(command) => !command.changes_something(),
             Self::Demo(_) | Self::Cluster(_) | Self::Aggregator(_) => false,
         }

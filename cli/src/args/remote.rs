@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
+use piperoll_shared::log::stats::TOP_DEFAULT;
 
 use super::{ExportFormat, OrderArg, OutputArgs, QueryArgs};
 
@@ -34,6 +35,28 @@ pub(crate) struct RemoteQueryArgs {
     #[arg(long)]
     pub(crate) cursor: Option<String>,
     /// Print no rows unless every expected node answered
+    #[arg(long)]
+    pub(crate) require_complete: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RemoteStatsArgs {
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
+    #[command(flatten)]
+    pub(crate) query: QueryArgs,
+    /// Fields to count the values of, such as ip_address or user,action
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) by: Vec<String>,
+    /// Values listed per field, at most 1000
+    #[arg(long, default_value_t = TOP_DEFAULT)]
+    pub(crate) top: usize,
+    /// Counts over time in buckets of this width, such as 15m, 1h or 1d
+    #[arg(long)]
+    pub(crate) bucket: Option<String>,
+    /// Print no number unless every expected node answered
     #[arg(long)]
     pub(crate) require_complete: bool,
     #[command(flatten)]

@@ -8,13 +8,14 @@ use super::PlaceArgs;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum HoldCommand {
-    /// Keep rows from now on
+    /// Keep rows of a time range until the hold is released
     #[command(
         after_help = "Example:\n  piperoll node hold add case-2026-12 --from 2026-01-01 --to 2026-07-01 --reason 'court order 12 O 345/26'"
     )]
     Add {
         #[command(flatten)]
         place: PlaceArgs,
+        /// What it is called, in up to 128 bytes
         name: String,
         /// Rows recorded from this time on; from the beginning by default
         #[arg(long)]
@@ -22,6 +23,7 @@ pub(crate) enum HoldCommand {
         /// Up to but not including this time; open by default
         #[arg(long)]
         to: Option<String>,
+        /// Why; it becomes part of the entry that records the hold
         #[arg(long)]
         reason: String,
     },
@@ -36,7 +38,9 @@ pub(crate) enum HoldCommand {
     Release {
         #[command(flatten)]
         place: PlaceArgs,
+        /// The hold's name, as `piperoll node hold list` shows it
         name: String,
+        /// Why; it becomes part of the entry that records the release
         #[arg(long)]
         reason: String,
     },

@@ -1,16 +1,18 @@
-//! `piperoll query|show|export|verify|nodes`: reading through the aggregator.
+//! `piperoll query|show|export|stats|verify|nodes`: reading through the aggregator.
 
 mod bundle;
 mod connection;
 mod export;
 mod nodes;
 mod query;
+mod stats;
 mod verify;
 
 pub(crate) use connection::https_client_at;
 pub(crate) use export::export;
 pub(crate) use nodes::nodes;
 pub(crate) use query::{query, show};
+pub(crate) use stats::stats;
 pub(crate) use verify::verify;
 
 use piperoll_shared::api::aggregator::{Envelope, Status};

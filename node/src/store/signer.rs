@@ -25,7 +25,7 @@ pub enum Kept {
 }
 
 impl Kept {
-    fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             Self::Signed => "signed",
             Self::Witnessed => "witnessed",

@@ -28,12 +28,12 @@ impl TreeCheck {
     /// Reads the notes before the rows: one that is signed while the check runs belongs to the next check.
     pub(super) fn begin(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
         let mut faults = Vec::new();
-        for (which, name) in [(Kept::Signed, "signed"), (Kept::Witnessed, "witnessed")] {
+        for which in [Kept::Signed, Kept::Witnessed] {
             let (Some(text), Some(key)) = (kept(conn, which)?, &self.key) else { continue };
             let opened = Note::parse(&text).map_err(|e| e.to_string());
             match opened.and_then(|note| Checkpoint::open(&note, key.public()).map_err(|e| e.to_string())) {
                 Ok(checkpoint) => self.notes.push((which, checkpoint)),
-                Err(problem) => faults.push(format!("the {name} checkpoint does not count: {problem}")),
+                Err(problem) => faults.push(format!("the {} checkpoint does not count: {problem}", which.word())),
             }
         }
         Ok(faults)
@@ -70,7 +70,7 @@ impl TreeCheck {
         let root = self.builder.root();
         let here = self.notes.extract_if(.., |(_, checkpoint)| checkpoint.size == size);
         here.filter(|(_, checkpoint)| checkpoint.root != root)
-            .map(|_| format!("the first {size} rows are not those under the signed checkpoint"))
+            .map(|(which, _)| format!("the first {size} rows are not those under the {} checkpoint", which.word()))
             .collect()
     }
 

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::log::stats::Stats;
+
 /// How one node answered one query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -119,6 +121,15 @@ pub struct Envelope {
 pub struct FinalRecord {
     #[serde(rename = "final")]
     pub envelope: Envelope,
+}
+
+/// `GET /api/v1/stats`: what was counted, and the statement that says over which nodes. While it is not complete, every
+/// number is a lower bound.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StatsAnswer {
+    #[serde(flatten)]
+    pub envelope: Envelope,
+    pub stats: Stats,
 }
 
 /// `GET /api/v1/nodes`.

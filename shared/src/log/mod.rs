@@ -18,6 +18,7 @@ pub mod order;
 pub mod row;
 pub mod seal;
 pub mod statement;
+pub mod stats;
 pub mod terminal;
 pub mod time;
 pub mod tree;

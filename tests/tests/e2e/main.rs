@@ -21,6 +21,7 @@ mod memory;
 mod paging;
 mod proven;
 mod retention;
+mod stats;
 mod storage;
 mod tamper;
 mod witness;

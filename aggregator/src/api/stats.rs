@@ -1,0 +1,128 @@
+//! `GET /stats`: exact counts over all nodes. The rows are read and verified here, as for an export, so the numbers carry
+//! the same statement of completeness as rows do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query as Pairs, State};
+use axum::response::{IntoResponse as _, Response};
+use piperoll_shared::log::order::Order;
+use piperoll_shared::log::stats::{BUCKETS_MAX, FACETS_MAX, Facet, Plan, TOP_DEFAULT, TOP_MAX};
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use serde_json::json;
+
+use super::App;
+use super::auth::{Caller, Permission};
+use super::error::ApiError;
+use super::log::{SCOPE_ALL, answer_stream, describe, known_nodes, with_done};
+use crate::query::{Format, Query, QueryError};
+use crate::stream::Output;
+
+const ACTION: &str = "audit.stats";
+const BUCKET_MIN: Duration = Duration::from_secs(1);
+
+pub(super) async fn stats(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    pairs: Result<Pairs<Vec<(String, String)>>, QueryRejection>,
+) -> Response {
+    let Ok(Pairs(pairs)) = pairs else {
+        return ApiError::new(400, "bad_parameter", "the query string cannot be read").into_response();
+    };
+    let now = SystemClock.now();
+    let parsed = (|| {
+        let typed = Typed::read(pairs)?;
+        let mut query = Query::parse(typed.rest.clone(), now, &app.cluster.cursor_key, SCOPE_ALL)?;
+        (query.format, query.order, query.limit) = (Format::Json, Order::Asc, None);
+        let plan = typed.plan(&query, now)?;
+        Ok::<_, QueryError>((query, plan))
+    })();
+    let (query, plan) = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => return with_done(ApiError::from(error), ACTION, json!({})),
+    };
+    let mut asked = describe(&query);
+    asked["by"] = json!(plan.facets.iter().map(|facet| facet.name()).collect::<Vec<_>>());
+    if let Err(error) = caller.require(Permission::View).and_then(|()| known_nodes(&app, &query)) {
+        return with_done(error, ACTION, asked);
+    }
+    answer_stream(&app, query, Output::Stats(plan), ACTION, asked).await
+}
+
+/// Parameters that only statistics have, as they were typed.
+#[derive(Default)]
+struct Typed {
+    by: Vec<String>,
+    top: Option<String>,
+    bucket: Option<String>,
+    rest: Vec<(String, String)>,
+}
+
+impl Typed {
+    fn read(pairs: Vec<(String, String)>) -> Result<Self, QueryError> {
+        let mut typed = Self::default();
+        for (name, value) in pairs {
+            let slot = match name.as_str() {
+                "by" => {
+                    typed.by.extend(value.split(',').map(|name| name.trim().to_owned()));
+                    continue;
+                }
+                "top" => &mut typed.top,
+                "bucket" => &mut typed.bucket,
+                "limit" | "order" | "format" | "cursor" => {
+                    return Err(bad(&name, &value, "statistics have by, top, bucket, from, to, require and a filter"));
+                }
+                _ => {
+                    typed.rest.push((name, value));
+                    continue;
+                }
+            };
+            if slot.replace(value).is_some() {
+                return Err(QueryError::Twice(name));
+            }
+        }
+        Ok(typed)
+    }
+
+    fn plan(&self, query: &Query, now: Timestamp) -> Result<Plan, QueryError> {
+        let mut facets = Vec::new();
+        for name in &self.by {
+            let facet = Facet::parse(name).map_err(|error| bad("by", name, &error.to_string()))?;
+            if !facets.contains(&facet) {
+                facets.push(facet);
+            }
+        }
+        if facets.len() > FACETS_MAX {
+            return Err(bad("by", &self.by.join(","), &format!("up to {FACETS_MAX} fields are counted at a time")));
+        }
+        let top = match &self.top {
+            None => TOP_DEFAULT,
+            Some(text) => {
+                let top = text.parse().ok().filter(|top| (1..=TOP_MAX).contains(top));
+                top.ok_or_else(|| bad("top", text, &format!("it is 1 to {TOP_MAX}")))?
+            }
+        };
+        let bucket_micros = self.bucket.as_ref().map(|text| bucket(text, query, now)).transpose()?;
+        Ok(Plan { facets, top, bucket_micros })
+    }
+}
+
+/// The width of a bucket. What lies in the future can only be the little by which a node's clock is ahead.
+fn bucket(text: &str, query: &Query, now: Timestamp) -> Result<i64, QueryError> {
+    let width = humantime::parse_duration(text).ok().filter(|width| *width >= BUCKET_MIN && width.subsec_nanos() == 0);
+    let width = width.and_then(|width| i64::try_from(width.as_micros()).ok());
+    let width = width.ok_or_else(|| bad("bucket", text, "write whole seconds or more, such as 15m, 1h or 1d"))?;
+    let range = query.to.min(now).micros().saturating_sub(query.from.micros());
+    if range / width >= BUCKETS_MAX {
+        let words = format!("the range has more than {BUCKETS_MAX} of them; narrow it or take wider ones");
+        return Err(bad("bucket", text, &words));
+    }
+    Ok(width)
+}
+
+fn bad(parameter: &str, value: &str, allowed: &str) -> QueryError {
+    QueryError::Parameter { parameter: parameter.to_owned(), value: value.to_owned(), allowed: allowed.to_owned() }
+}

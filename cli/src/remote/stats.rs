@@ -1,0 +1,166 @@
+//! `piperoll stats`: counts over all nodes.
+
+use anyhow::Context as _;
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+use piperoll_shared::api::aggregator::StatsAnswer;
+use piperoll_shared::log::stats::{Bucket, FieldCounts, Histogram, Totals};
+use piperoll_shared::log::terminal::escape;
+use piperoll_shared::log::time::Timestamp;
+use reqwest::Method;
+use serde_json::json;
+
+use super::connection::{Answer, Connection};
+use super::report;
+use crate::args::RemoteStatsArgs;
+use crate::exit::Exit;
+use crate::show::{group_digits, paint, width};
+
+/// Columns of the longest bar.
+const BAR_WIDTH: u64 = 30;
+/// Lines of a histogram up to which empty buckets are shown too.
+const EMPTY_BUCKETS_SHOWN_MAX: i64 = 400;
+
+pub(crate) async fn stats(args: RemoteStatsArgs) -> anyhow::Result<Exit> {
+    let connection = Connection::open(&args.connection)?;
+    let mut pairs = vec![
+        ("filter", args.query.filter.join(" ")),
+        ("from", args.query.from.clone()),
+        ("to", args.query.to.clone()),
+        ("top", args.top.to_string()),
+        ("require", if args.require_complete { "all" } else { "any" }.to_owned()),
+    ];
+    pairs.extend(args.by.iter().map(|field| ("by", field.clone())));
+    pairs.extend(args.bucket.clone().map(|bucket| ("bucket", bucket)));
+    // No time limit: every row of the range is read.
+    let answer = connection.send(connection.request(Method::GET, "/api/v1/stats").query(&pairs)).await?;
+    let response = match answer {
+        Answer::Good(response) => response,
+        Answer::Unavailable(envelope) => {
+            if args.output.as_json() {
+                println!("{}", json!({ "final": &*envelope }));
+            }
+            return Ok(report(&envelope));
+        }
+    };
+    let text = response.text().await.context("the count broke off before its end; there is no number")?;
+    let answer: StatsAnswer = serde_json::from_str(&text).context("the answer cannot be read")?;
+    if args.output.as_json() {
+        println!("{}", serde_json::to_string(&answer)?);
+    } else {
+        print(&answer);
+    }
+    Ok(report(&answer.envelope))
+}
+
+fn print(answer: &StatsAnswer) {
+    let stats = &answer.stats;
+    let Totals { entries, failed, denied, flagged } = stats.totals;
+    // A node that is missing is missing in every number.
+    let least =
+        if answer.envelope.complete { String::new() } else { format!("{}AT LEAST{} ", paint::RED, paint::PLAIN) };
+    let users =
+        stats.distinct_users.map_or("too many users to count".to_owned(), |n| format!("{} users", group_digits(n)));
+    let erased = if stats.erased > 0 { format!(", and {} erased", group_digits(stats.erased)) } else { String::new() };
+    anstream::println!(
+        "{least}{}{}{} entries: {} failed, {} denied, {} flagged; {users}{erased}",
+        paint::BOLD,
+        group_digits(entries),
+        paint::PLAIN,
+        group_digits(failed),
+        group_digits(denied),
+        group_digits(flagged),
+    );
+    for field in &stats.by {
+        print_field(field, entries);
+    }
+    if let Some(histogram) = &stats.histogram {
+        print_histogram(histogram);
+    }
+}
+
+fn print_field(field: &FieldCounts, entries: u64) {
+    println!();
+    if field.distinct.is_none() {
+        println!("{}: too many different values to count; narrow the range or the filter", field.field);
+        return;
+    }
+    let mut table = table([field.field.as_str(), "COUNT", "SHARE", ""]);
+    let most = field.top.first().map_or(0, |first| first.count);
+    let mut row = |name: String, count: u64, bar: String| {
+        let share = if entries == 0 { 0.0 } else { count as f64 / entries as f64 * 100.0 };
+        let number = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+        table.add_row([Cell::new(name), number(group_digits(count)), number(format!("{share:.1} %")), Cell::new(bar)]);
+    };
+    for value in &field.top {
+        row(escape(&value.value).into_owned(), value.count, bar(value.count, most));
+    }
+    let others = field.distinct.unwrap_or_default().saturating_sub(field.top.len() as u64);
+    if others > 0 {
+        row(format!("({} others)", group_digits(others)), field.other, String::new());
+    }
+    if field.none > 0 {
+        row("(none)".to_owned(), field.none, String::new());
+    }
+    print_table(&table);
+}
+
+fn print_histogram(histogram: &Histogram) {
+    println!();
+    let mut table = table(["FROM (UTC)", "COUNT", "FAILED", "DENIED", "FLAGGED", ""]);
+    let most = histogram.buckets.iter().map(|bucket| bucket.totals.entries).max().unwrap_or(0);
+    for Bucket { from, totals } in filled(histogram) {
+        let number = |n| Cell::new(group_digits(n)).set_alignment(CellAlignment::Right);
+        table.add_row([
+            Cell::new(from.get(..19).unwrap_or(&from).replace('T', " ")),
+            number(totals.entries),
+            number(totals.failed),
+            number(totals.denied),
+            number(totals.flagged),
+            Cell::new(bar(totals.entries, most)),
+        ]);
+    }
+    print_table(&table);
+}
+
+/// With the empty buckets in between, unless those are very many.
+fn filled(histogram: &Histogram) -> Vec<Bucket> {
+    let micros = |bucket: &Bucket| Timestamp::parse_rfc3339(&bucket.from).map(Timestamp::micros).unwrap_or_default();
+    let width = i64::try_from(histogram.bucket_seconds.saturating_mul(1_000_000)).unwrap_or(i64::MAX).max(1);
+    let mut filled: Vec<Bucket> = Vec::new();
+    let span = histogram.buckets.first().zip(histogram.buckets.last()).map_or(0, |(a, b)| micros(b) - micros(a));
+    if span / width > EMPTY_BUCKETS_SHOWN_MAX {
+        return histogram.buckets.clone();
+    }
+    for bucket in &histogram.buckets {
+        while let Some(next) = filled.last().map(|last| micros(last) + width).filter(|next| *next < micros(bucket)) {
+            filled.push(Bucket { from: Timestamp::from_micros(next).to_text(), totals: Totals::default() });
+        }
+        filled.push(bucket.clone());
+    }
+    filled
+}
+
+fn bar(count: u64, most: u64) -> String {
+    let columns = (count * BAR_WIDTH).div_ceil(most.max(1));
+    "█".repeat(usize::try_from(columns).unwrap_or_default())
+}
+
+fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_width(width());
+    table.set_header(header.map(|name| Cell::new(name.to_uppercase())));
+    table
+}
+
+fn print_table(table: &Table) {
+    for (number, line) in table.to_string().lines().enumerate() {
+        let line = line.trim_end();
+        if number == 0 {
+            anstream::println!("{}{line}{}", paint::BOLD, paint::PLAIN);
+        } else {
+            anstream::println!("{line}");
+        }
+    }
+}

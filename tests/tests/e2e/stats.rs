@@ -1,0 +1,171 @@
+//! Statistics equal counting by hand over everything that can be read, and say when a node is missing in them.
+
+use std::collections::BTreeMap;
+
+use piperoll_tests::{Answer, Cluster, edit};
+use serde_json::{Value, json};
+
+const NODES: &str = "node:mx1,mx2,mx3";
+
+/// Entries that differ in every way that is counted; the same for every run.
+fn entries(node: usize) -> Vec<String> {
+    let line = |n: usize| {
+        let action = ["auth.login", "mail.release"][n % 2];
+        let outcome = ["success", "success", "failure", "denied"][n * (node + 3) % 4];
+        let mut entry = json!({ "category": "auth", "action": action, "outcome": outcome,
+            "entity_type": "mail", "entity_id": format!("m{}", n % 7) });
+        if n % 5 > 0 {
+            entry["user"] = json!(format!("u{}", n * n % 11));
+        }
+        if n % 3 > 0 {
+            entry["ip_address"] = json!(format!("192.0.2.{}", n % (node + 4)));
+        }
+        entry.to_string()
+    };
+    (0..60).map(line).collect()
+}
+
+async fn stats(cluster: &Cluster, parameters: &str) -> Answer {
+    cluster.get(&format!("/api/v1/stats?{parameters}"), Some(&cluster.token)).await
+}
+
+/// Everything that matches, as an export gives it.
+async fn export(cluster: &Cluster, filter: &str) -> Vec<Value> {
+    let text = cluster.page(&format!("format=ndjson&from=1d&filter={filter}")).await.text;
+    let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    rows.filter(|row| row["entry"].is_object()).map(|row| row["entry"].clone()).collect()
+}
+
+fn counted<'a>(rows: &'a [Value], value: impl Fn(&'a Value) -> Option<String>) -> (Vec<(String, u64)>, u64) {
+    let (mut counts, mut none) = (BTreeMap::new(), 0);
+    for row in rows {
+        match value(row) {
+            Some(value) => *counts.entry(value).or_insert(0) += 1,
+            None => none += 1,
+        }
+    }
+    let mut counts: Vec<(String, u64)> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    (counts, none)
+}
+
+fn check(stats: &Value, rows: &[Value], top: usize) {
+    let outcome = |word: &str| rows.iter().filter(|row| row["outcome"] == word).count();
+    assert_eq!(stats["entries"], rows.len());
+    assert_eq!((&stats["failed"], &stats["denied"]), (&json!(outcome("failure")), &json!(outcome("denied"))));
+    let text = |row: &Value, field: &str| row[field].as_str().map(str::to_owned);
+    assert_eq!(stats["distinct_users"], counted(rows, |row| text(row, "user")).0.len());
+    for counts in stats["by"].as_array().unwrap() {
+        let field = counts["field"].as_str().unwrap();
+        let (expected, none) = counted(rows, |row| match field {
+            "entity" => Some(format!("{}/{}", row["entity_type"].as_str()?, row["entity_id"].as_str()?)),
+            field => text(row, field),
+        });
+        assert_eq!((&counts["distinct"], &counts["none"]), (&json!(expected.len()), &json!(none)), "{field}");
+        let other: u64 = expected.iter().skip(top).map(|(_, count)| count).sum();
+        assert_eq!(counts["other"], other, "{field}");
+        let shown: Vec<(String, u64)> = counts["top"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|value| (value["value"].as_str().unwrap().to_owned(), value["count"].as_u64().unwrap()))
+            .collect();
+        assert_eq!(shown, expected[..expected.len().min(top)], "{field}");
+    }
+    let buckets = stats["histogram"]["buckets"].as_array().unwrap();
+    for bucket in buckets {
+        let second = &bucket["from"].as_str().unwrap()[..19];
+        let inside = rows.iter().filter(|row| row["timestamp"].as_str().unwrap().starts_with(second)).count();
+        assert_eq!(bucket["entries"], inside, "{second}");
+    }
+    assert_eq!(buckets.iter().map(|bucket| bucket["entries"].as_u64().unwrap()).sum::<u64>(), rows.len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_equal_counting_by_hand_also_while_a_node_is_missing() {
+    let mut cluster = Cluster::witnessed(&["mx1", "mx2", "mx3"], 200).await;
+    for node in 0..3 {
+        cluster.append(node, &entries(node)).await;
+    }
+    cluster.wait_until_complete().await;
+    for missing in [false, true] {
+        if missing {
+            cluster.kill(1);
+        }
+        for filter in
+            ["", "%20outcome:failure", "%20action:auth.*%20-user:u4", "%20ip:192.0.2.1,192.0.2.2", "%20user:nobody"]
+        {
+            for top in [1, 3, 100] {
+                let rows = export(&cluster, &format!("{NODES}{filter}")).await;
+                let parameters = format!(
+                    "from=1h&bucket=1s&top={top}&by=user,ip_address&by=entity,outcome,node_id&filter={NODES}{filter}"
+                );
+                let answer = stats(&cluster, &parameters).await;
+                assert_eq!(answer.status, 200, "{}", answer.text);
+                let answer = answer.json();
+                assert_eq!((&answer["complete"], &answer["count"]), (&json!(!missing), &json!(rows.len())), "{answer}");
+                check(&answer["stats"], &rows, top);
+            }
+        }
+        // Who is missing is missing in the numbers, and they say so.
+        let run = cluster.run(&["stats", NODES, "--by", "node_id", "--from", "1d", "--bucket", "1h", "--table"]);
+        assert_eq!(
+            (run.code, run.stdout.starts_with("AT LEAST ")),
+            (if missing { 3 } else { 0 }, missing),
+            "{}",
+            run.stdout
+        );
+        assert_eq!(run.stdout.contains(" mx2 "), !missing, "{}", run.stdout);
+        let all = cluster.run(&["stats", NODES, "--require-complete", "--json"]);
+        assert_eq!(all.code, if missing { 3 } else { 0 }, "{}", all.stderr);
+        assert_eq!(all.stdout.contains("\"stats\""), !missing, "{}", all.stdout);
+    }
+    cluster.restart(1).await;
+    cluster.wait_until_complete().await;
+
+    // Without a filter the numbers are proven whole.
+    let whole = stats(&cluster, "from=1d").await.json();
+    assert_eq!((&whole["complete"], &whole["proven"]), (&json!(true), &json!(true)), "{}", whole["completeness"]);
+
+    // What cannot be believed is not counted, and what is gone is counted as gone.
+    let erased = cluster.on_node(0, &["erase", "--seq", "3", "--reason", "request 12"]);
+    assert_eq!(erased.code, 0, "{}", erased.stderr);
+    cluster.stop(2);
+    edit(&cluster.database(2), "UPDATE entries SET body = replace(body, 'auth', 'ruth') WHERE seq = 4");
+    cluster.restart(2).await;
+    cluster.wait_until_answered("mx3").await;
+    let answer = stats(&cluster, &format!("from=1d&filter={NODES}")).await;
+    let rows = export(&cluster, NODES).await;
+    let sound = rows.iter().filter(|row| row["category"] != "ruth").count();
+    let json = answer.json();
+    assert_eq!((&json["stats"]["erased"], answer.status_of("mx3").as_str()), (&json!(1), "invalid"), "{json}");
+    assert_eq!(json["stats"]["entries"], sound, "{json}");
+    let run = cluster.run(&["stats", NODES, "--from", "1d", "--table"]);
+    assert!(run.code == 4 && run.stdout.contains("and 1 erased"), "{}{}", run.stdout, run.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_counted_is_refused_with_the_reason() {
+    let cluster = Cluster::start(&["mx1"]).await;
+    for (parameters, words) in [
+        ("by=nobody", "cannot be counted by; the fields are user, "),
+        ("by=user,user_type,session,credential,action,outcome,reason,target,domain", "up to 8 fields"),
+        ("top=0", "it is 1 to 1000"),
+        ("top=5&top=6", "stands twice"),
+        ("bucket=1ms", "whole seconds or more"),
+        ("bucket=soon", "whole seconds or more"),
+        ("bucket=1s&from=30d", "more than 10000 of them"),
+        ("limit=5", "statistics have by, top, bucket"),
+        ("filter=usr:alice", "usr"),
+        ("filter=node:mx9", "is not in the roster"),
+        ("from=tomorrow", "from"),
+    ] {
+        let answer = stats(&cluster, parameters).await;
+        assert_eq!(answer.status, 400, "{parameters}: {}", answer.text);
+        assert!(answer.text.contains(words), "{parameters}: {}", answer.text);
+    }
+    assert_eq!(stats(&cluster, "by=user%00").await.status, 400);
+    assert_eq!(cluster.get("/api/v1/stats", None).await.status, 401);
+    let recorded = cluster.page("filter=action:audit.stats&from=1d").await;
+    assert!(recorded.text.contains("audit.stats"), "{}", recorded.text);
+}
