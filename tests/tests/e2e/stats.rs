@@ -14,10 +14,10 @@ fn entries(node: usize) -> Vec<String> {
         let outcome = ["success", "success", "failure", "denied"][n * (node + 3) % 4];
         let mut entry = json!({ "category": "auth", "action": action, "outcome": outcome,
             "entity_type": "mail", "entity_id": format!("m{}", n % 7) });
-        if n % 5 > 0 {
+        if !n.is_multiple_of(5) {
             entry["user"] = json!(format!("u{}", n * n % 11));
         }
-        if n % 3 > 0 {
+        if !n.is_multiple_of(3) {
             entry["ip_address"] = json!(format!("192.0.2.{}", n % (node + 4)));
         }
         entry.to_string()
