@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
+use piperoll_shared::api::node::NodeStatus;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -20,6 +21,12 @@ pub(crate) struct Metrics {
     commit_micros: Gauge,
     write_fault: Gauge,
     read_fault: Gauge,
+    oldest_row: Gauge,
+    signed_rows: Gauge,
+    witnessed_rows: Gauge,
+    bytes_freed: Gauge,
+    holds: Gauge,
+    retention_problem: Gauge,
 }
 
 impl Metrics {
@@ -34,6 +41,12 @@ impl Metrics {
             commit_micros: Gauge::default(),
             write_fault: Gauge::default(),
             read_fault: Gauge::default(),
+            oldest_row: Gauge::default(),
+            signed_rows: Gauge::default(),
+            witnessed_rows: Gauge::default(),
+            bytes_freed: Gauge::default(),
+            holds: Gauge::default(),
+            retention_problem: Gauge::default(),
             registry: Mutex::new(Registry::default()),
         };
         registry.register("entries_appended", "Entries recorded", metrics.appended.clone());
@@ -48,16 +61,44 @@ impl Metrics {
         );
         registry.register("write_fault", "1 while appends are refused", metrics.write_fault.clone());
         registry.register("read_fault", "1 while the file is not trusted", metrics.read_fault.clone());
+        registry.register("oldest_row", "Where the log begins", metrics.oldest_row.clone());
+        registry.register("signed_rows", "Rows under the newest signed checkpoint", metrics.signed_rows.clone());
+        registry.register(
+            "witnessed_rows",
+            "Rows under the newest cosigned checkpoint",
+            metrics.witnessed_rows.clone(),
+        );
+        registry.register(
+            "retention_bytes_freed",
+            "Bytes that the last prune gave back to the disk",
+            metrics.bytes_freed.clone(),
+        );
+        registry.register("retention_holds", "Holds that keep rows", metrics.holds.clone());
+        registry.register(
+            "retention_problem",
+            "1 while retention does not do what it should",
+            metrics.retention_problem.clone(),
+        );
         *metrics.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = registry;
         metrics
     }
 
-    pub(crate) fn page(&self, health: &Health) -> axum::response::Response {
+    /// `status` is missing when the database cannot be read; then what is read from it stays as it was.
+    pub(crate) fn page(&self, health: &Health, status: Option<&NodeStatus>) -> axum::response::Response {
         let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.head.set(health.head().map_or(0, |head| number(head + 1)));
         self.commit_micros.set(number(health.commit_micros.load(Ordering::Relaxed)));
         self.write_fault.set(i64::from(health.append_fault().is_some()));
         self.read_fault.set(i64::from(health.read_fault().is_some()));
+        self.signed_rows.set(number(health.signed_size()));
+        self.witnessed_rows.set(number(health.witnessed_size()));
+        if let Some(status) = status {
+            self.oldest_row.set(number(status.oldest_seq.unwrap_or(0)));
+            let retention = status.retention.as_ref();
+            self.bytes_freed.set(number(retention.map_or(0, |retention| retention.bytes_freed)));
+            self.holds.set(number(retention.map_or(0, |retention| retention.holds.len() as u64)));
+            self.retention_problem.set(i64::from(retention.is_none_or(|retention| retention.problem.is_some())));
+        }
         let registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         piperoll_shared::net::metrics::page(&registry)
     }

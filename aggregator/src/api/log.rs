@@ -29,6 +29,8 @@ use crate::stream::{Output, Stream};
 
 /// Streams at one time. Each has a connection to every node and buffers of about a megabyte per node.
 pub(super) const STREAMS_MAX: usize = 32;
+/// What a count takes of that room: it holds up to 150 MB of values.
+const ROOM_OF_A_COUNT: u32 = 4;
 pub(super) const AUDIT_COMPLETE: HeaderName = HeaderName::from_static("audit-complete");
 /// No scopes yet: everyone who may view may view everything. A cursor is bound to this word.
 pub(super) const SCOPE_ALL: &str = "all";
@@ -148,7 +150,9 @@ pub(super) async fn answer_stream(
     action: &'static str,
     asked: Value,
 ) -> Response {
-    let Ok(room) = Arc::clone(&app.streams).try_acquire_owned() else { return with_done(busy(), action, asked) };
+    let needed = if matches!(output, Output::Stats(_)) { ROOM_OF_A_COUNT } else { 1 };
+    let room = Arc::clone(&app.streams).try_acquire_many_owned(needed);
+    let Ok(room) = room else { return with_done(busy(), action, asked) };
     let require = query.require;
     let name = file_name(&query);
     let stream = Stream::open(&app.cluster, query).await;
@@ -185,7 +189,7 @@ pub(super) async fn answer_stream(
 }
 
 pub(super) fn busy() -> ApiError {
-    ApiError::new(429, "busy", format!("{STREAMS_MAX} exports and checks are under way; try again when one has ended"))
+    ApiError::new(429, "busy", "the room for exports, checks and counts is taken; try again when one has ended")
 }
 
 /// `audit-2026-04-15_to_2026-05-12_user-admin`: what is inside, in a name every system accepts.

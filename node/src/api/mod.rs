@@ -10,6 +10,7 @@ mod upkeep;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::response::Response;
 use axum::routing::get;
 use piperoll_shared::api::node::NodeStatus;
 use piperoll_shared::log::ids::{ClusterName, NodeId};
@@ -64,6 +65,11 @@ impl App {
         self.retention.clone()
     }
 
+    async fn metrics_page(&self) -> Response {
+        let status = self.status().await.ok();
+        self.metrics.page(self.store.health(), status.as_ref())
+    }
+
     async fn status(&self) -> Result<NodeStatus, ReadError> {
         self.store.check_file().await;
         let extent = self.store.extent().await?;
@@ -102,5 +108,5 @@ impl App {
 /// `/metrics` alone, for a scraper on this machine.
 pub(crate) fn metrics_routes(app: &Arc<App>) -> Router {
     let app = Arc::clone(app);
-    Router::new().route("/metrics", get(move || async move { app.metrics.page(app.store.health()) }))
+    Router::new().route("/metrics", get(move || async move { app.metrics_page().await }))
 }

@@ -76,5 +76,5 @@ async fn healthz(State(app): State<Arc<App>>) -> Result<&'static str, ApiError> 
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {
-    app.metrics.page(app.store.health())
+    app.metrics_page().await
 }

@@ -19,8 +19,8 @@ pub const FACETS_MAX: usize = 8;
 /// Buckets of one histogram.
 pub const BUCKETS_MAX: i64 = 10_000;
 /// Different values of one field, and bytes of all of them.
-const VALUES_MAX: usize = 200_000;
-const VALUES_BYTES_MAX: usize = 32 * 1024 * 1024;
+const VALUES_MAX: usize = 100_000;
+const VALUES_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// A field whose values can be counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

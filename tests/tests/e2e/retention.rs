@@ -135,6 +135,12 @@ async fn old_rows_go_and_what_is_left_is_whole() {
     assert_eq!(stages, ["begun", "finished"]);
     let status = cluster.on_node(0, &["status", "--table"]).stdout;
     assert!(status.contains("rows below 1,280") && status.contains("rows stay 365 days"), "{status}");
+    let socket = cluster.nodes[0].folder.join("node.sock");
+    let scraper = reqwest::Client::builder().unix_socket(socket).build().unwrap();
+    let metrics = scraper.get("http://node/metrics").send().await.unwrap().text().await.unwrap();
+    for line in ["oldest_row 1280", "retention_holds 0", "retention_problem 0"] {
+        assert!(metrics.contains(&format!("piperoll_node_{line}\n")), "{metrics}");
+    }
 
     // Evidence made before still verifies, and so does a part of what is left; a range that reaches back is refused.
     assert_eq!(checked(&cluster, &before).0, 0);
