@@ -275,6 +275,7 @@ impl Writer {
             return Ok(Err("the stored tree cannot be built upon".to_owned()));
         };
         if let Err(error) = tree.begin(end.next_seq) {
+            self.health.refuse_writes(error.to_string());
             return Ok(Err(error.to_string()));
         }
         let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
