@@ -12,7 +12,7 @@ use piperoll_shared::log::order::Key;
 use piperoll_shared::log::stats::{Counter, Plan};
 use piperoll_shared::log::verify::Integrity;
 use piperoll_shared::log::view::EntryView;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::Cluster;
 use super::config::Limits;
@@ -33,8 +33,10 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const CHUNKS_WAITING: usize = 8;
 /// Between the last row and the reset that says "not whole".
 const RESET_DELAY: std::time::Duration = std::time::Duration::from_millis(250);
-/// A check says how far it is after this many rows, and a count that it is alive.
+/// A check says how far it is after this many rows.
 const PROGRESS_ROWS: u64 = 20_000;
+/// How often a count says that it is alive.
+const KEEP_AWAKE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What the reader gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +65,8 @@ struct Feed {
     failure: Option<Failure>,
     /// The rows that went into the answer.
     emitted: Counts,
+    /// The furthest of them.
+    latest: Option<Key>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -114,17 +118,32 @@ impl Stream {
         envelope(&parts, &self.query, &|_| 0, None, None)
     }
 
-    /// Merges and writes until the end; the receiver is the body of the answer. Dropping it ends everything.
-    pub(crate) fn run(self, output: Output) -> ChunkReceiver {
+    /// Merges and writes until the end; the receiver is the body of the answer. Dropping it ends everything, also while
+    /// no row matches. The room is given back when nothing is read any more.
+    pub(crate) fn run(self, output: Output, room: OwnedSemaphorePermit) -> ChunkReceiver {
         let (send, receive) = mpsc::channel(CHUNKS_WAITING);
         tokio::spawn(async move {
+            let _room = room;
+            let reader = send.clone();
+            let counting = matches!(output, Output::Stats(_));
             let counter = match &output {
                 Output::Stats(plan) => Some(Counter::new(plan.clone())),
                 Output::Ndjson | Output::Csv | Output::Check => None,
             };
             let mut writer = Writer { send, out: Vec::with_capacity(CHUNK_BYTES + 4_096), output, counter };
-            if self.write(&mut writer).await.is_err() {
-                tracing::debug!("the reader went away");
+            let keep_awake = async {
+                loop {
+                    tokio::time::sleep(KEEP_AWAKE).await;
+                    if counting {
+                        // No room in front of the reader is as good: it has not read what is there.
+                        let _ = reader.try_send(Ok(Bytes::from_static(b"\n")));
+                    }
+                }
+            };
+            tokio::select! {
+                written = self.write(&mut writer) => if written.is_err() { tracing::debug!("the reader went away") },
+                () = reader.closed() => tracing::debug!("the reader went away"),
+                () = keep_awake => {}
             }
         });
         receive
@@ -144,9 +163,18 @@ impl Stream {
         while emitted < limit {
             let Some(index) = merge.take() else { break };
             let Some(row) = self.feeds[index].rows.pop_front() else { break };
+            // What comes twice or out of order is a fault of its node, and would make a count too large.
+            let fresh = self.feeds[index].latest.as_ref().is_none_or(|latest| *latest < row.key);
+            if fresh {
+                self.feeds[index].latest = Some(row.key.clone());
+            }
             self.feeds[index].emitted.add(&row);
             emitted += 1;
-            writer.row(&row, emitted).await?;
+            match &mut writer.counter {
+                Some(counter) if fresh => count(counter, &self.query, &row),
+                Some(_) => {}
+                None => writer.row(&row, emitted).await?,
+            }
             last = Some(row.key);
             self.offer(&mut merge, index).await;
         }
@@ -179,7 +207,8 @@ impl Stream {
 
 impl Feed {
     fn none(part: Part) -> Self {
-        Self { part, began: false, rows: VecDeque::new(), incoming: None, failure: None, emitted: Counts::default() }
+        let (rows, emitted) = (VecDeque::new(), Counts::default());
+        Self { part, began: false, rows, incoming: None, failure: None, emitted, latest: None }
     }
 
     async fn open(member: Arc<Member>, asked: Asked, limits: Limits) -> Self {
@@ -264,7 +293,11 @@ impl Counts {
 async fn pump(mut reader: NodeReader, send: mpsc::Sender<Message>) {
     let (mut rows, mut bytes) = (Vec::new(), 0);
     let failure = loop {
-        match reader.next().await {
+        let next = tokio::select! {
+            next = reader.next() => next,
+            () = send.closed() => return,
+        };
+        match next {
             Ok(Some(row)) => {
                 bytes += row.body.len();
                 rows.push(row);
@@ -302,6 +335,24 @@ impl Part {
     }
 }
 
+/// Counts a row if it is what was asked for: nobody sees the rows of a count, so the node's word is not enough. One that
+/// fails verification is counted by the statement only: nothing in it can be believed.
+fn count(counter: &mut Counter, query: &Query, row: &PlacedRow) {
+    match row.integrity {
+        Integrity::Ok => match EntryView::parse(&row.body) {
+            Some(entry) => {
+                let within = (query.from..query.to).contains(&row.key.timestamp);
+                if within && query.filter.matches(&entry) {
+                    counter.add(&entry, row.key.timestamp);
+                }
+            }
+            None => counter.add_unreadable(),
+        },
+        Integrity::Erased => counter.add_erased(),
+        Integrity::UnknownKey | Integrity::Violation => {}
+    }
+}
+
 /// The reader closed the connection.
 struct Gone;
 
@@ -330,29 +381,9 @@ impl Writer {
                     return self.flush().await;
                 }
             }
-            Output::Stats(_) => {
-                self.count(row);
-                if number.is_multiple_of(PROGRESS_ROWS) {
-                    self.out.push(b'\n');
-                    return self.flush().await;
-                }
-            }
+            Output::Stats(_) => {}
         }
         if self.out.len() >= CHUNK_BYTES { self.flush().await } else { Ok(()) }
-    }
-
-    /// A row that fails verification is counted by the statement only: nothing in it can be believed.
-    fn count(&mut self, row: &PlacedRow) {
-        let Some(counter) = &mut self.counter else { return };
-        match row.integrity {
-            Integrity::Ok => {
-                if let Some(entry) = EntryView::parse(&row.body) {
-                    counter.add(&entry, row.key.timestamp);
-                }
-            }
-            Integrity::Erased => counter.add_erased(),
-            Integrity::UnknownKey | Integrity::Violation => {}
-        }
     }
 
     async fn end(&mut self, envelope: Envelope, lost: bool) -> Result<(), Gone> {

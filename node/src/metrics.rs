@@ -83,7 +83,7 @@ impl Metrics {
         metrics
     }
 
-    /// `status` is missing when the database cannot be read; then what is read from it stays as it was.
+    /// `status` is missing when the database cannot be read in time; then what is read from it stays as it was.
     pub(crate) fn page(&self, health: &Health, status: Option<&NodeStatus>) -> axum::response::Response {
         let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.head.set(health.head().map_or(0, |head| number(head + 1)));
@@ -94,10 +94,11 @@ impl Metrics {
         self.witnessed_rows.set(number(health.witnessed_size()));
         if let Some(status) = status {
             self.oldest_row.set(number(status.oldest_seq.unwrap_or(0)));
-            let retention = status.retention.as_ref();
-            self.bytes_freed.set(number(retention.map_or(0, |retention| retention.bytes_freed)));
-            self.holds.set(number(retention.map_or(0, |retention| retention.holds.len() as u64)));
-            self.retention_problem.set(i64::from(retention.is_none_or(|retention| retention.problem.is_some())));
+        }
+        if let Some(retention) = status.and_then(|status| status.retention.as_ref()) {
+            self.bytes_freed.set(number(retention.bytes_freed));
+            self.holds.set(number(retention.holds.len() as u64));
+            self.retention_problem.set(i64::from(retention.problem.is_some()));
         }
         let registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         piperoll_shared::net::metrics::page(&registry)

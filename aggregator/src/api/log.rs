@@ -29,8 +29,8 @@ use crate::stream::{Output, Stream};
 
 /// Streams at one time. Each has a connection to every node and buffers of about a megabyte per node.
 pub(super) const STREAMS_MAX: usize = 32;
-/// What a count takes of that room: it holds up to 150 MB of values.
-const ROOM_OF_A_COUNT: u32 = 4;
+/// Counts at one time. Each holds up to 150 MB of values, and whoever may read may ask for one.
+pub(super) const COUNTS_MAX: usize = 4;
 pub(super) const AUDIT_COMPLETE: HeaderName = HeaderName::from_static("audit-complete");
 /// No scopes yet: everyone who may view may view everything. A cursor is bound to this word.
 pub(super) const SCOPE_ALL: &str = "all";
@@ -150,9 +150,8 @@ pub(super) async fn answer_stream(
     action: &'static str,
     asked: Value,
 ) -> Response {
-    let needed = if matches!(output, Output::Stats(_)) { ROOM_OF_A_COUNT } else { 1 };
-    let room = Arc::clone(&app.streams).try_acquire_many_owned(needed);
-    let Ok(room) = room else { return with_done(busy(), action, asked) };
+    let rooms = if matches!(output, Output::Stats(_)) { &app.counts } else { &app.streams };
+    let Ok(room) = Arc::clone(rooms).try_acquire_owned() else { return with_done(busy(), action, asked) };
     let require = query.require;
     let name = file_name(&query);
     let stream = Stream::open(&app.cluster, query).await;
@@ -182,14 +181,18 @@ pub(super) async fn answer_stream(
     if let Some(value) = file.and_then(|file| HeaderValue::from_str(&file).ok()) {
         headers.insert(CONTENT_DISPOSITION, value);
     }
-    let body = Body::from_stream(stream::unfold((stream.run(output), room), |(mut chunks, room)| async move {
-        chunks.recv().await.map(|chunk| (chunk, (chunks, room)))
+    let body = Body::from_stream(stream::unfold(stream.run(output, room), |mut chunks| async move {
+        chunks.recv().await.map(|chunk| (chunk, chunks))
     }));
     with_done((headers, body), action, details)
 }
 
 pub(super) fn busy() -> ApiError {
-    ApiError::new(429, "busy", "the room for exports, checks and counts is taken; try again when one has ended")
+    ApiError::new(
+        429,
+        "busy",
+        "as many exports, checks or counts as there is room for are under way; try again when one has ended",
+    )
 }
 
 /// `audit-2026-04-15_to_2026-05-12_user-admin`: what is inside, in a name every system accepts.

@@ -42,6 +42,8 @@ pub(crate) struct App {
     metrics: Metrics,
     /// Room for exports and checks.
     streams: Arc<Semaphore>,
+    /// Room for counts.
+    counts: Arc<Semaphore>,
 }
 
 impl App {
@@ -61,6 +63,7 @@ impl App {
             cluster_name: config.cluster.clone(),
             metrics: Metrics::new(),
             streams: Arc::new(Semaphore::new(log::STREAMS_MAX)),
+            counts: Arc::new(Semaphore::new(log::COUNTS_MAX)),
         }
     }
 }

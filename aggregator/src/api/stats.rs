@@ -10,7 +10,7 @@ use axum::extract::{Query as Pairs, State};
 use axum::response::{IntoResponse as _, Response};
 use piperoll_shared::log::order::Order;
 use piperoll_shared::log::stats::{BUCKETS_MAX, FACETS_MAX, Facet, Plan, TOP_DEFAULT, TOP_MAX};
-use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::time::{Timestamp, parse_duration};
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde_json::json;
 
@@ -112,7 +112,7 @@ impl Typed {
 
 /// The width of a bucket. What lies in the future can only be the little by which a node's clock is ahead.
 fn bucket(text: &str, query: &Query, now: Timestamp) -> Result<i64, QueryError> {
-    let width = humantime::parse_duration(text).ok().filter(|width| *width >= BUCKET_MIN && width.subsec_nanos() == 0);
+    let width = parse_duration(text).filter(|width| *width >= BUCKET_MIN && width.subsec_nanos() == 0);
     let width = width.and_then(|width| i64::try_from(width.as_micros()).ok());
     let width = width.ok_or_else(|| bad("bucket", text, "write whole seconds or more, such as 15m, 1h or 1d"))?;
     let range = query.to.min(now).micros().saturating_sub(query.from.micros());

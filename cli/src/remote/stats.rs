@@ -47,12 +47,15 @@ pub(crate) async fn stats(args: RemoteStatsArgs) -> anyhow::Result<Exit> {
     if args.output.as_json() {
         println!("{}", serde_json::to_string(&answer)?);
     } else {
-        print(&answer);
+        // A node may have broken off after the aggregator began to answer.
+        if answer.envelope.complete || !args.require_complete {
+            print(&answer, args.bucket.is_some());
+        }
     }
     Ok(report(&answer.envelope))
 }
 
-fn print(answer: &StatsAnswer) {
+fn print(answer: &StatsAnswer, with_histogram: bool) {
     let stats = &answer.stats;
     let Totals { entries, failed, denied, flagged } = stats.totals;
     // A node that is missing is missing in every number.
@@ -70,26 +73,36 @@ fn print(answer: &StatsAnswer) {
         group_digits(denied),
         group_digits(flagged),
     );
-    for field in &stats.by {
-        print_field(field, entries);
+    if stats.unreadable > 0 {
+        anstream::println!("{} authentic rows cannot be read as entries here", group_digits(stats.unreadable));
     }
-    if let Some(histogram) = &stats.histogram {
-        print_histogram(histogram);
+    for field in &stats.by {
+        print_field(field, entries, answer.envelope.complete);
+    }
+    match &stats.histogram {
+        Some(histogram) => print_histogram(histogram),
+        None if with_histogram => println!("\ntoo many buckets to count; narrow the range or take wider ones"),
+        None => {}
     }
 }
 
-fn print_field(field: &FieldCounts, entries: u64) {
+fn print_field(field: &FieldCounts, entries: u64, complete: bool) {
     println!();
+    let name = escape(&field.field);
     if field.distinct.is_none() {
-        println!("{}: too many different values to count; narrow the range or the filter", field.field);
+        println!("{name}: too many different values to count; narrow the range or the filter");
         return;
     }
-    let mut table = table([field.field.as_str(), "COUNT", "SHARE", ""]);
+    let mut table = table([name.as_ref(), "COUNT", "SHARE", ""]);
     let most = field.top.first().map_or(0, |first| first.count);
     let mut row = |name: String, count: u64, bar: String| {
-        let share = if entries == 0 { 0.0 } else { count as f64 / entries as f64 * 100.0 };
+        // A share of what is not all there says nothing.
+        let share = match entries {
+            1.. if complete => format!("{:.1} %", count as f64 / entries as f64 * 100.0),
+            _ => "-".to_owned(),
+        };
         let number = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
-        table.add_row([Cell::new(name), number(group_digits(count)), number(format!("{share:.1} %")), Cell::new(bar)]);
+        table.add_row([Cell::new(name), number(group_digits(count)), number(share), Cell::new(bar)]);
     };
     for value in &field.top {
         row(escape(&value.value).into_owned(), value.count, bar(value.count, most));
@@ -111,7 +124,7 @@ fn print_histogram(histogram: &Histogram) {
     for Bucket { from, totals } in filled(histogram) {
         let number = |n| Cell::new(group_digits(n)).set_alignment(CellAlignment::Right);
         table.add_row([
-            Cell::new(from.get(..19).unwrap_or(&from).replace('T', " ")),
+            Cell::new(escape(from.get(..19).unwrap_or(&from)).replace('T', " ")),
             number(totals.entries),
             number(totals.failed),
             number(totals.denied),
@@ -127,12 +140,15 @@ fn filled(histogram: &Histogram) -> Vec<Bucket> {
     let micros = |bucket: &Bucket| Timestamp::parse_rfc3339(&bucket.from).map(Timestamp::micros).unwrap_or_default();
     let width = i64::try_from(histogram.bucket_seconds.saturating_mul(1_000_000)).unwrap_or(i64::MAX).max(1);
     let mut filled: Vec<Bucket> = Vec::new();
-    let span = histogram.buckets.first().zip(histogram.buckets.last()).map_or(0, |(a, b)| micros(b) - micros(a));
-    if span / width > EMPTY_BUCKETS_SHOWN_MAX {
+    let times = || histogram.buckets.iter().map(micros);
+    let span = times().max().zip(times().min()).map_or(0, |(last, first)| last - first);
+    if span / width > EMPTY_BUCKETS_SHOWN_MAX || !times().is_sorted() {
         return histogram.buckets.clone();
     }
     for bucket in &histogram.buckets {
-        while let Some(next) = filled.last().map(|last| micros(last) + width).filter(|next| *next < micros(bucket)) {
+        while let Some(next) =
+            filled.last().map(|last| micros(last).saturating_add(width)).filter(|next| *next < micros(bucket))
+        {
             filled.push(Bucket { from: Timestamp::from_micros(next).to_text(), totals: Totals::default() });
         }
         filled.push(bucket.clone());
@@ -141,7 +157,7 @@ fn filled(histogram: &Histogram) -> Vec<Bucket> {
 }
 
 fn bar(count: u64, most: u64) -> String {
-    let columns = (count * BAR_WIDTH).div_ceil(most.max(1));
+    let columns = count.saturating_mul(BAR_WIDTH).div_ceil(most.max(1)).min(BAR_WIDTH);
     "█".repeat(usize::try_from(columns).unwrap_or_default())
 }
 

@@ -8,6 +8,7 @@ mod stream;
 mod upkeep;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::response::Response;
@@ -26,6 +27,9 @@ use crate::store::{ReadError, Store};
 
 pub(crate) use peer::peer_routes;
 pub(crate) use socket::socket_routes;
+
+/// How long a scraper waits for what only the database knows.
+const METRICS_WAIT: Duration = Duration::from_secs(1);
 
 /// What every handler works with.
 pub(crate) struct App {
@@ -66,7 +70,8 @@ impl App {
     }
 
     async fn metrics_page(&self) -> Response {
-        let status = self.status().await.ok();
+        // A disk that hangs must not keep the faults from whoever watches.
+        let status = tokio::time::timeout(METRICS_WAIT, self.status()).await.ok().and_then(Result::ok);
         self.metrics.page(self.store.health(), status.as_ref())
     }
 

@@ -3,6 +3,7 @@
 use piperoll_shared::log::entry::{NODE_CATEGORY, Prefix};
 use piperoll_shared::log::note::KeyKind;
 use piperoll_shared::log::statement::Statement;
+use piperoll_shared::log::tree::TreeBuilder;
 use piperoll_shared::log::verify::{Integrity, RowChecker};
 use piperoll_shared::log::view::EntryView;
 
@@ -27,7 +28,12 @@ impl Writer {
             Ok((tree, signer)) => {
                 self.health.publish_signed(signer.newest().map(|signed| signed.checkpoint.size));
                 self.health.publish_witnessed(signer.witnessed_size(&self.conn).ok().flatten());
-                (self.tree, self.signer) = (Some(tree), Some(signer));
+                match Grower::start(tree) {
+                    Ok(tree) => (self.tree, self.signer) = (Some(tree), Some(signer)),
+                    Err(error) => self.health.refuse_writes(format!(
+                        "no thread can be started for the tree: {error}; make room for more threads and restart the node"
+                    )),
+                }
             }
             Err(fault) => self.health.refuse_writes(format!(
                 "{fault}; run `piperoll node verify`, keep the file as evidence, and begin a new generation"
@@ -35,7 +41,7 @@ impl Writer {
         }
     }
 
-    fn checked_tree(&self, keys: &LogKeys) -> Result<(Grower, Signer), String> {
+    fn checked_tree(&self, keys: &LogKeys) -> Result<(TreeBuilder, Signer), String> {
         let words = |error: TreeError| format!("the tree cannot be read: {error}");
         let origin = keys.origin(self.generation);
         let key = keys.checkpoint.named(&origin, KeyKind::Log).ok_or_else(|| format!("{origin:?} cannot sign"))?;
@@ -46,9 +52,7 @@ impl Writer {
         let floor = floor(&self.conn, &mut self.checker()).map_err(|e| e.to_string())??;
         let first = floor.map_or(0, |floor| floor.pruned.to_seq);
         tree::check_last_tile(&self.conn, first, size).map_err(words)??;
-        let tree = tree::resume(&self.conn, size).map_err(words)?;
-        let tree = Grower::start(tree).map_err(|error| format!("no thread for the tree: {error}"))?;
-        Ok((tree, signer))
+        Ok((tree::resume(&self.conn, size).map_err(words)?, signer))
     }
 
     /// Finds the position behind the last row, as that row's signed bytes say it. A log whose schema or last row

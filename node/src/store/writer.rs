@@ -15,7 +15,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::AppendError;
-use super::grower::Grower;
+use super::grower::{Grower, GrowerGone};
 use super::open::{FileIdentity, LogDir, Opened, file_identity};
 use super::signer::{CheckpointFault, SignedCheckpoint, Signer};
 use super::transaction::{End, Rows};
@@ -178,7 +178,11 @@ impl Writer {
             return Err(CheckpointFault::Refused("the log's earlier checkpoints cannot be used".to_owned()));
         };
         let size = self.end.next_seq;
-        let signed = signer.sign(&self.conn, &self.dir, size, || tree.root(size), at_once)?;
+        let signed = signer.sign(&self.conn, &self.dir, size, || tree.root(size), at_once).inspect_err(|fault| {
+            if let CheckpointFault::Tree(gone) = fault {
+                self.health.refuse_writes(gone.to_string());
+            }
+        })?;
         self.health.publish_signed(Some(signed.checkpoint.size));
         Ok(signed)
     }
@@ -341,7 +345,10 @@ impl Writer {
     fn classify(&self, error: &rusqlite::Error) -> AppendError {
         let code = error.sqlite_error_code();
         tracing::error!(%error, "append failed, nothing of the group was recorded");
-        if matches!(error, rusqlite::Error::ToSqlConversionFailure(_)) {
+        if let rusqlite::Error::ToSqlConversionFailure(cause) = error {
+            if cause.is::<GrowerGone>() {
+                self.health.refuse_writes(cause.to_string());
+            }
             // The node's own entry could not be written; the file is as good as before.
             return AppendError::Fault(error.to_string());
         }

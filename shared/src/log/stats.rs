@@ -18,6 +18,8 @@ pub const TOP_MAX: usize = 1_000;
 pub const FACETS_MAX: usize = 8;
 /// Buckets of one histogram.
 pub const BUCKETS_MAX: i64 = 10_000;
+/// A range may begin and end inside a bucket, and a node's clock be a little ahead.
+const BUCKETS_COUNTED_MAX: usize = 10_100;
 /// Different values of one field, and bytes of all of them.
 const VALUES_MAX: usize = 100_000;
 const VALUES_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -157,9 +159,12 @@ pub struct Stats {
     pub totals: Totals,
     /// Rows of the range whose content was erased; they are in no other count.
     pub erased: u64,
+    /// Authentic rows that cannot be read as entries here, such as those of a newer version; they are in no other count.
+    pub unreadable: u64,
     /// Different users; null when there are too many to count.
     pub distinct_users: Option<u64>,
     pub by: Vec<FieldCounts>,
+    /// Null when none was asked for, or when there are more buckets than fit.
     pub histogram: Option<Histogram>,
 }
 
@@ -172,7 +177,7 @@ pub struct FieldCounts {
     pub distinct: Option<u64>,
     /// The most frequent values, then by name.
     pub top: Vec<ValueCount>,
-    /// Entries with any other value.
+    /// How often all other values stand there.
     pub other: u64,
     /// Entries without this field.
     pub none: u64,
@@ -208,9 +213,11 @@ pub struct Counter {
     plan: Plan,
     totals: Totals,
     erased: u64,
+    unreadable: u64,
     users: Values,
     fields: Vec<Values>,
-    buckets: BTreeMap<i64, Totals>,
+    /// None when there are none to count, or too many.
+    buckets: Option<BTreeMap<i64, Totals>>,
 }
 
 /// How often each value of a field was seen.
@@ -225,7 +232,9 @@ struct Values {
 impl Counter {
     pub fn new(plan: Plan) -> Self {
         let fields = plan.facets.iter().map(|_| Values::default()).collect();
-        Self { plan, totals: Totals::default(), erased: 0, users: Values::default(), fields, buckets: BTreeMap::new() }
+        let buckets = plan.bucket_micros.map(|_| BTreeMap::new());
+        let users = Values::default();
+        Self { plan, totals: Totals::default(), erased: 0, unreadable: 0, users, fields, buckets }
     }
 
     /// Counts a sound entry at its place in time.
@@ -241,8 +250,11 @@ impl Counter {
         for (facet, values) in self.plan.facets.iter().zip(&mut self.fields) {
             values.add(&facet.values(entry));
         }
-        if let Some(width) = self.plan.bucket_micros {
-            self.buckets.entry(timestamp.micros().div_euclid(width)).or_default().add(one);
+        if let (Some(width), Some(buckets)) = (self.plan.bucket_micros, &mut self.buckets) {
+            buckets.entry(timestamp.micros().div_euclid(width)).or_default().add(one);
+            if buckets.len() > BUCKETS_COUNTED_MAX {
+                self.buckets = None;
+            }
         }
     }
 
@@ -251,13 +263,17 @@ impl Counter {
         self.erased += 1;
     }
 
+    /// Counts an authentic row that is no entry as far as can be read.
+    pub fn add_unreadable(&mut self) {
+        self.unreadable += 1;
+    }
+
     pub fn finish(self) -> Stats {
         let top = self.plan.top;
         let fields = self.plan.facets.iter().zip(self.fields);
-        let histogram = self.plan.bucket_micros.map(|width| Histogram {
+        let histogram = self.plan.bucket_micros.zip(self.buckets).map(|(width, buckets)| Histogram {
             bucket_seconds: width.unsigned_abs() / 1_000_000,
-            buckets: self
-                .buckets
+            buckets: buckets
                 .into_iter()
                 .map(|(at, totals)| Bucket { from: Timestamp::from_micros(at.saturating_mul(width)).to_text(), totals })
                 .collect(),
@@ -265,6 +281,7 @@ impl Counter {
         Stats {
             totals: self.totals,
             erased: self.erased,
+            unreadable: self.unreadable,
             distinct_users: self.users.distinct(),
             by: fields.map(|(facet, values)| values.finish(facet.name(), top)).collect(),
             histogram,

@@ -21,6 +21,9 @@ pub struct TimeError {
 }
 
 const TEXT_BYTES: usize = 27;
+/// Of a duration as typed, and digits of one number in it.
+const DURATION_BYTES_MAX: usize = 64;
+const DURATION_DIGITS_MAX: usize = 9;
 const MICROS_MIN: i64 = -62_167_219_200_000_000;
 const MICROS_MAX: i64 = 253_402_300_799_999_999;
 
@@ -71,14 +74,14 @@ impl Timestamp {
         if let Ok(date) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
             return Ok(Self::from_date(date));
         }
-        humantime::parse_duration(text)
+        parse_duration(text)
             .map(|age| now.minus(age))
-            .map_err(|_| TimeError { text: text.chars().take(64).collect() })
+            .ok_or_else(|| TimeError { text: text.chars().take(64).collect() })
     }
 
     /// When something ends: RFC 3339, a date, or a time *from now* such as `90d`.
     pub fn parse_expiry(text: &str, now: Self) -> Result<Self, TimeError> {
-        if let Ok(ahead) = humantime::parse_duration(text.trim()) {
+        if let Some(ahead) = parse_duration(text.trim()) {
             return Ok(now.plus_micros(i64::try_from(ahead.as_micros()).unwrap_or(i64::MAX)));
         }
         Self::parse_human(text, now)
@@ -141,6 +144,15 @@ impl<'de> Deserialize<'de> for Timestamp {
         let text = String::deserialize(deserializer)?;
         Self::parse_rfc3339(&text).map_err(serde::de::Error::custom)
     }
+}
+
+/// A duration as people type it: `15m`, `1h 30m`. Long numbers are refused before they are added up, because the sum of
+/// the largest ones overflows inside the parser.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.split(|c: char| !c.is_ascii_digit()).map(str::len).max().unwrap_or(0);
+    (text.len() <= DURATION_BYTES_MAX && digits <= DURATION_DIGITS_MAX)
+        .then(|| humantime::parse_duration(text).ok())
+        .flatten()
 }
 
 #[cfg(test)]

@@ -85,11 +85,7 @@ async fn what_was_witnessed_cannot_be_left_out() {
     witnessed(&cluster, "mx1").await;
     cluster.stop(0);
     let truth = Truth::of(&cluster.database(0));
-    let pinned: serde_json::Value = serde_json::from_str(
-        &std::fs::read_to_string(cluster.aggregator_folder().join("state/witness/mx1.json")).unwrap(),
-    )
-    .unwrap();
-    let size = pinned["pin"]["size"].as_u64().unwrap();
+    let size = witnessed_rows(&cluster);
     let last = truth.rows.len() as u64 - 1;
     let lies: [(&str, &str, Lie<'_>); 4] = [
         (
@@ -144,6 +140,43 @@ async fn what_was_witnessed_cannot_be_left_out() {
         stop.cancel();
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     }
+}
+
+/// Nobody sees the rows of a count, so it believes no node about what matches, and takes no row twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_count_is_of_what_was_asked_for() {
+    let mut cluster = Cluster::witnessed(&["mx1"], 200).await;
+    let lines: Vec<String> = (0..40).map(|n| entry(&format!("u{n}"), "auth.login")).collect();
+    cluster.append(0, &lines).await;
+    witnessed(&cluster, "mx1").await;
+    cluster.stop(0);
+    let truth = Truth::of(&cluster.database(0));
+    let size = witnessed_rows(&cluster);
+    let mut frames = Vec::new();
+    truth.head(&mut frames, Some(truth.rows.len() as u64 - 1), truth.generation);
+    for seq in (1..=40).chain([5]) {
+        write_entry(&mut frames, &truth.row(seq));
+        truth.proof(&mut frames, seq as u64, size);
+    }
+    end(&mut frames, 41, false);
+    let _stop = serve(&cluster, frames).await;
+    cluster.nodes[0].proxy.cut();
+    final_record(&cluster).await;
+    for (filter, entries) in [("user:nobody", 0), ("user:u4", 1), ("user:u1,u2,u3", 3)] {
+        let path = format!("/api/v1/stats?from=1d&filter=node:mx1%20{filter}");
+        let answer = cluster.get(&path, Some(&cluster.token)).await;
+        assert_eq!(answer.json()["stats"]["entries"], entries, "{filter}: {}", answer.text);
+        assert_eq!(answer.status_of("mx1"), "invalid", "{}", answer.text);
+    }
+    let path = "/api/v1/stats?from=1d&to=12h&filter=node:mx1";
+    let earlier = cluster.get(path, Some(&cluster.token)).await;
+    assert_eq!(earlier.json()["stats"]["entries"], 0, "{}", earlier.text);
+}
+
+fn witnessed_rows(cluster: &Cluster) -> u64 {
+    let state = std::fs::read_to_string(cluster.aggregator_folder().join("state/witness/mx1.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    state["pin"]["size"].as_u64().unwrap()
 }
 
 /// Rows that never come with their proof do not fill the reader's memory.

@@ -154,6 +154,8 @@ async fn what_cannot_be_counted_is_refused_with_the_reason() {
         ("top=5&top=6", "stands twice"),
         ("bucket=1ms", "whole seconds or more"),
         ("bucket=soon", "whole seconds or more"),
+        ("bucket=18446744073709551615s%201000000000ns", "whole seconds or more"),
+        ("from=18446744073709551615s%201000000000ns", "from"),
         ("bucket=1s&from=30d", "more than 10000 of them"),
         ("limit=5", "statistics have by, top, bucket"),
         ("filter=usr:alice", "usr"),
