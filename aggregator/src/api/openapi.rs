@@ -82,7 +82,7 @@ mod paths {
     ), responses(
         (status = 200, description = "Exact counts over all rows that were read and verified. While `complete` is false every number is a lower bound. White space may come before the object", body = StatsAnswer),
         (status = 400, description = "Bad filter, range, field or bucket", body = Problem),
-        (status = 429, description = "Too many exports and checks at once", body = Problem),
+        (status = 429, description = "Four counts are under way", body = Problem),
         (status = 503, description = "No node answered, or require=all is not met", body = Envelope),
     ), security(("bearer" = []), ("certificate" = [])))]
     pub(super) fn stats() {}

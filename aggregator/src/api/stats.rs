@@ -34,8 +34,8 @@ pub(super) async fn stats(
     };
     let now = SystemClock.now();
     let parsed = (|| {
-        let typed = Typed::read(pairs)?;
-        let mut query = Query::parse(typed.rest.clone(), now, &app.cluster.cursor_key, SCOPE_ALL)?;
+        let mut typed = Typed::read(pairs)?;
+        let mut query = Query::parse(std::mem::take(&mut typed.rest), now, &app.cluster.cursor_key, SCOPE_ALL)?;
         (query.format, query.order, query.limit) = (Format::Json, Order::Asc, None);
         let plan = typed.plan(&query, now)?;
         Ok::<_, QueryError>((query, plan))
@@ -110,7 +110,7 @@ impl Typed {
     }
 }
 
-/// The width of a bucket. What lies in the future can only be the little by which a node's clock is ahead.
+/// The width of a bucket, refused early when the range has too many. Rows of the future are bounded by the counter.
 fn bucket(text: &str, query: &Query, now: Timestamp) -> Result<i64, QueryError> {
     let width = parse_duration(text).filter(|width| *width >= BUCKET_MIN && width.subsec_nanos() == 0);
     let width = width.and_then(|width| i64::try_from(width.as_micros()).ok());
