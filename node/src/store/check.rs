@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use super::epochs::epochs;
 use super::erase;
 use super::floor::{Floor, floor};
+use super::index::IndexCheck;
 use super::rows::{SEQ_MAX, StoredRow, read_unchecked};
 use super::tree_check::TreeCheck;
 use super::{Health, LogKeys, schema};
@@ -50,6 +51,7 @@ pub struct Check {
     pub(super) floor: Option<Floor>,
     /// Holds that the entries met so far set and did not release.
     pub(super) held: BTreeMap<String, u64>,
+    index: IndexCheck,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +64,7 @@ enum Stage {
 
 impl Check {
     /// `head` is the newest row the writer knows of; without a writer the table's own newest row.
-    pub(super) fn new(keys: &LogKeys, generation: Generation, head: Option<u64>) -> Self {
+    pub(super) fn new(keys: &LogKeys, generation: Generation, head: Option<u64>, index: IndexCheck) -> Self {
         let node_id = keys.ring.node_id().clone();
         Self {
             tree: TreeCheck::new(keys.checkpoint.named(&keys.origin(generation), KeyKind::Log)),
@@ -84,6 +86,7 @@ impl Check {
             erased: 0,
             floor: None,
             held: BTreeMap::new(),
+            index,
         }
     }
 
@@ -141,6 +144,9 @@ impl Check {
                 for fault in self.tree.end(conn)? {
                     self.find(&mut lines, None, FindingKind::Checkpoint, fault);
                 }
+                for fault in self.index.finish() {
+                    self.find(&mut lines, None, FindingKind::Index, fault);
+                }
                 self.file(conn, &mut lines)?;
                 self.stage = Stage::Done;
                 lines.push(VerifyLine::Final(VerifySummary {
@@ -151,6 +157,7 @@ impl Check {
                     last_seq: self.last_seq,
                     erased: self.erased,
                     pruned: self.floor.as_ref().map(|floor| floor.pruned.to_seq),
+                    unindexed: self.index.unindexed(),
                     findings: self.findings,
                     listed: self.listed,
                 }));
@@ -183,6 +190,7 @@ impl Check {
         let Some(floor) = floor else { return Ok(()) };
         self.next = floor.pruned.to_seq;
         self.walk = SequenceWalk::going_on(floor.pruned.to_seq, floor.pruned.era, floor.pruned.last_timestamp);
+        self.index.go_to(floor.pruned.to_seq);
         if let Some(fault) = self.tree.go_to(conn, &floor.pruned)? {
             self.find(lines, None, FindingKind::Checkpoint, fault);
         }
@@ -260,6 +268,9 @@ impl Check {
                 found.push((None, FindingKind::Checkpoint, fault));
             }
             self.note_hold(row);
+            if let Some(fault) = self.index.row(conn, row) {
+                found.push((None, FindingKind::Index, fault));
+            }
             if sound && let Some(prefix) = Prefix::parse(&row.body) {
                 ids.push((*prefix.id.as_bytes(), row.seq));
             }

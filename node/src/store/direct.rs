@@ -20,6 +20,7 @@ use piperoll_shared::log::verify::RowChecker;
 use piperoll_shared::net::clock::{Clock, SystemClock};
 use rusqlite::Connection;
 
+use super::index::{BLOCK_LEVEL, Index, IndexCheck};
 use super::open::CopyAside;
 use super::rows;
 use super::signer::{self, Kept};
@@ -85,13 +86,15 @@ pub struct DirectLog {
     conn: Connection,
     keys: LogKeys,
     generation: Generation,
+    index: Arc<Index>,
     _copy: Option<CopyAside>,
 }
 
 impl DirectLog {
     pub fn open(dir: &LogDir, keys: LogKeys) -> Result<Self, OpenError> {
         let opened = dir.open_reader(keys.ring.cluster(), keys.ring.node_id())?;
-        Ok(Self { conn: opened.conn, keys, generation: opened.generation, _copy: opened.copy })
+        let index = Arc::new(Index::open(dir, opened.generation, BLOCK_LEVEL));
+        Ok(Self { conn: opened.conn, keys, generation: opened.generation, index, _copy: opened.copy })
     }
 
     pub fn generation(&self) -> Generation {
@@ -105,7 +108,8 @@ impl DirectLog {
     pub fn scan(&self, request: &ScanRequest) -> Result<Scan, ReadError> {
         let head = self.extent()?.head_seq;
         let filter = parse_filter(request, SystemClock.now())?;
-        Scan::plan(&self.conn, request, filter, head, self.keys.ring.clone(), self.generation)
+        let index = Some(Arc::clone(&self.index));
+        Scan::plan(&self.conn, request, filter, head, self.keys.ring.clone(), self.generation, index)
     }
 
     pub fn next_batch(&self, scan: &mut Scan) -> Result<Batch, ReadError> {
@@ -113,7 +117,8 @@ impl DirectLog {
     }
 
     pub fn check(&self) -> Result<Check, ReadError> {
-        Ok(Check::new(&self.keys, self.generation, self.extent()?.head_seq))
+        let index = IndexCheck::new(Arc::clone(&self.index), false);
+        Ok(Check::new(&self.keys, self.generation, self.extent()?.head_seq, index))
     }
 
     pub fn check_step(&self, check: &mut Check) -> Result<Vec<VerifyLine>, ReadError> {
@@ -211,7 +216,7 @@ pub fn append_directly(
     clock: Arc<dyn Clock>,
     drafts: Vec<Draft>,
 ) -> Result<Vec<Result<Appended, AppendError>>, OpenError> {
-    let OpenWriter { mut writer, generation, health, lock, .. } = open_writer(dir, keys, clock)?;
+    let OpenWriter { mut writer, generation, health, lock, .. } = open_writer(dir, keys, clock, BLOCK_LEVEL)?;
     let count = drafts.len();
     let results = writer.append(drafts).unwrap_or_else(|error| vec![Err(error); count]);
     let io = |source| OpenError::Io { path: dir.path().to_owned(), source };

@@ -88,6 +88,10 @@ impl Writer {
         let id = Prefix::parse(&row.body).map(|prefix| *prefix.id.as_bytes()).unwrap_or_default();
         let (reason, by) = (reason.to_owned(), by.to_owned());
         let statement = Statement::Erased(Erased { seq, leaf, era, timestamp, reason, by });
+        // The index says it too. Nothing of it comes back before the row is empty.
+        let _held = self.index.forget(seq).map_err(|error| {
+            UpkeepError::Refused(format!("what the index says about row {seq} cannot be removed: {error}"))
+        })?;
         // What is overwritten in the file is overwritten with zeros, overflow pages included.
         self.conn.pragma_update(None, "secure_delete", true)?;
         let entry_seq = self.transact(|rows, now| {

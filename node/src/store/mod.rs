@@ -13,11 +13,13 @@ mod floor;
 mod grower;
 mod health;
 mod hold;
+mod index;
 mod open;
 mod prove;
 mod prune;
 mod readers;
 mod rows;
+mod run;
 mod scan;
 mod schema;
 mod search;
@@ -51,6 +53,7 @@ pub use error::{AppendError, OpenError, ReadError};
 pub use floor::Floor;
 pub use health::Health;
 pub use hold::HeldUnder;
+pub use index::IndexExtent;
 pub use open::LogDir;
 pub use prune::PruneWish;
 pub use rows::{Extent, StoredRow};
@@ -60,6 +63,7 @@ pub use tree::TreeError;
 pub use upkeep::{DirectUpkeep, UpkeepError};
 pub use writer::{Appended, Draft, parse_draft};
 
+use index::{BLOCK_LEVEL, Index, IndexCheck, Indexer};
 use readers::Readers;
 use writer::{Job, Writer};
 
@@ -89,6 +93,7 @@ impl LogKeys {
 pub struct Store {
     jobs: mpsc::Sender<Job>,
     readers: Readers,
+    indexer: Arc<Indexer>,
     health: Arc<Health>,
     keys: LogKeys,
     generation: Generation,
@@ -101,7 +106,12 @@ pub struct Store {
 impl Store {
     /// Opens or creates the log, records `log.started`, and starts the threads.
     pub fn open(dir: LogDir, keys: LogKeys, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let opened = open_writer(&dir, &keys, Arc::clone(&clock))?;
+        Self::open_with_blocks(dir, keys, clock, BLOCK_LEVEL)
+    }
+
+    /// The same, with blocks of the index that go with another level of tiles: tests have more of them with fewer rows.
+    pub fn open_with_blocks(dir: LogDir, keys: LogKeys, clock: Arc<dyn Clock>, level: u32) -> Result<Self, OpenError> {
+        let opened = open_writer(&dir, &keys, Arc::clone(&clock), level)?;
         let ring = &keys.ring;
         let OpenWriter { mut writer, generation, identity, health, lock } = opened;
         let last_stop = writer.last_stop().map_err(|source| OpenError::Sqlite { path: dir.database(), source })?;
@@ -111,6 +121,10 @@ impl Store {
             dir.write_marker(ring.cluster(), ring.node_id(), generation)
                 .map_err(|source| OpenError::Io { path: dir.path().to_owned(), source })?;
         }
+        let index = Arc::clone(&writer.index);
+        let indexing = dir.open_reader(ring.cluster(), ring.node_id())?;
+        let indexer = Indexer::start(index, indexing.conn, ring.clone(), writer.end.next_seq)
+            .map_err(|source| OpenError::Io { path: dir.path().to_owned(), source })?;
         let readers = Readers::start(|| {
             let opened = dir.open_reader(ring.cluster(), ring.node_id())?;
             Ok(opened.conn)
@@ -125,7 +139,7 @@ impl Store {
             })
             .map_err(|source| OpenError::Io { path: dir.path().to_owned(), source })?;
         let writer = Arc::new(Mutex::new(Some(thread)));
-        Ok(Self { jobs, readers, health, keys, generation, dir, identity, clock, writer })
+        Ok(Self { jobs, readers, indexer: Arc::new(indexer), health, keys, generation, dir, identity, clock, writer })
     }
 
     pub fn health(&self) -> &Arc<Health> {
@@ -171,8 +185,9 @@ impl Store {
     pub async fn scan(&self, request: ScanRequest) -> Result<Scan, ReadError> {
         let filter = parse_filter(&request, self.clock.now())?;
         let (ring, generation, head) = (self.keys.ring.clone(), self.generation, self.health.head());
+        let index = Some(Arc::clone(self.indexer.index()));
         self.check_file().await;
-        self.readers.run(move |conn| Scan::plan(conn, &request, filter, head, ring, generation)).await?
+        self.readers.run(move |conn| Scan::plan(conn, &request, filter, head, ring, generation, index)).await?
     }
 
     /// Reads the next batch; the scan comes back with it.
@@ -189,9 +204,15 @@ impl Store {
         Ok(self.readers.run(rows::extent).await??)
     }
 
+    /// How far the index is.
+    pub fn index(&self) -> IndexExtent {
+        self.indexer.index().extent()
+    }
+
     /// A full check up to the newest committed row.
     pub fn check(&self) -> Check {
-        Check::new(&self.keys, self.generation, self.health.head()).beside(Arc::clone(&self.health))
+        let index = IndexCheck::new(Arc::clone(self.indexer.index()), true);
+        Check::new(&self.keys, self.generation, self.health.head(), index).beside(Arc::clone(&self.health))
     }
 
     pub async fn check_step(&self, mut check: Check) -> Result<(Check, Vec<VerifyLine>), ReadError> {
@@ -310,7 +331,7 @@ struct OpenWriter {
     lock: Option<std::fs::File>,
 }
 
-fn open_writer(dir: &LogDir, keys: &LogKeys, clock: Arc<dyn Clock>) -> Result<OpenWriter, OpenError> {
+fn open_writer(dir: &LogDir, keys: &LogKeys, clock: Arc<dyn Clock>, level: u32) -> Result<OpenWriter, OpenError> {
     let ring = &keys.ring;
     if ring.newest_epoch().is_none() {
         return Err(OpenError::NoSecret);
@@ -319,7 +340,8 @@ fn open_writer(dir: &LogDir, keys: &LogKeys, clock: Arc<dyn Clock>) -> Result<Op
     let mut opened = dir.open_writer(ring.cluster(), ring.node_id(), new_generation)?;
     let health = Arc::new(Health::default());
     let (generation, identity, lock) = (opened.generation, opened.identity, opened.lock.take());
-    let mut writer = Writer::new(opened, dir, keys, clock, Arc::clone(&health))
+    let index = Arc::new(Index::open(dir, generation, level));
+    let mut writer = Writer::new(opened, dir, keys, clock, Arc::clone(&health), index)
         .map_err(|source| OpenError::Sqlite { path: dir.database(), source })?;
     if let Err(error) = writer.keep_epoch() {
         tracing::error!(%error, "the new secret could not be begun with; the log can only be read");

@@ -238,6 +238,7 @@ impl Writer {
         let mut checker = self.checker();
         let Some(floor) = unfinished(&self.conn, &mut checker)? else { return Ok(true) };
         let (seq, to) = (floor.pruned.to_seq, floor.pruned.to_seq);
+        self.index.cut(seq).map_err(|error| UpkeepError::Refused(format!("the index cannot be cut: {error}")))?;
         let first: Option<u64> =
             self.conn.query_row("SELECT min(seq) FROM entries WHERE seq >= 0 AND seq < ?1", [to], |row| row.get(0))?;
         let Some(first) = first else {

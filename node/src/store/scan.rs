@@ -3,38 +3,37 @@
 //! Inside an era the time never decreases, so a time range is one contiguous seq range per era and is found
 //! by binary search over rows whose signature fits; no index on time exists. Rows of several eras are merged by `(timestamp, seq)`.
 
-use std::collections::VecDeque;
-use std::ops::Range;
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use piperoll_shared::api::node::{PrunedRows, ScanRequest};
-use piperoll_shared::log::filter::Filter;
-use piperoll_shared::log::ids::Generation;
+use piperoll_shared::log::filter::{Atom, Filter};
+use piperoll_shared::log::ids::{EntryId, Generation};
 use piperoll_shared::log::order::{Order, Position};
 use piperoll_shared::log::seal::KeyRing;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::RangeProof;
-use piperoll_shared::log::verify::{EpochSpan, Integrity, RowChecker, SequenceFault};
+use piperoll_shared::log::verify::{EpochSpan, Integrity, RowChecker};
 use piperoll_shared::log::view::EntryView;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 
 use super::epochs::epochs;
-use super::erase;
 use super::error::ReadError;
 use super::floor::{Floor, first_seq, floor};
+use super::index::Index;
 use super::prove::{EraPart, Prover, ROWS_PER_PROOF, border_rows};
-use super::rows::{ERA_COLUMN, SEQ_MAX, StoredRow, read_row};
+use super::rows::{SEQ_MAX, StoredRow};
+use super::run::{Faults, Reading, Run};
 use super::search::{Part, Search};
 use super::tree::TreeError;
 
-/// Rows and bytes fetched by one statement, which is one read transaction.
+/// Rows fetched at once, at most and when a filter may drop some of them.
 const BLOCK_ROWS: usize = 512;
-const BLOCK_BYTES: usize = 1024 * 1024;
+const FILTERED_ROWS_MIN: usize = 16;
 /// A batch ends at whichever comes first.
 const BATCH_BYTES: usize = 256 * 1024;
 const BATCH_TIME: Duration = Duration::from_millis(100);
-/// Faults spelled out in one answer; the rest would say the same.
-const FAULTS_LISTED_MAX: usize = 20;
 
 /// The next rows of a scan.
 #[derive(Debug, Default)]
@@ -52,6 +51,9 @@ pub struct Batch {
 /// A scan between two batches. It holds no connection and no transaction.
 pub struct Scan {
     filter: Filter,
+    index: Option<Arc<Index>>,
+    /// Where the ids stand that the filter names.
+    ids: HashMap<EntryId, u64>,
     order: Order,
     limit: Option<u64>,
     runs: Vec<Run>,
@@ -68,26 +70,6 @@ pub struct Scan {
     epochs: Vec<EpochSpan>,
 }
 
-/// What is wrong with the sequence of rows, in words. Bounded: a log with every second row gone has as many
-/// gaps as rows.
-#[derive(Debug, Default)]
-struct Faults {
-    listed: Vec<String>,
-    more: u64,
-    gaps: u64,
-}
-
-/// The rows of one era that are still to be read: `from..to` in seq.
-struct Run {
-    era: Range<u64>,
-    part: Range<u64>,
-    from: u64,
-    to: u64,
-    /// Place of the next row, should it not be sound.
-    carry: Timestamp,
-    buffer: VecDeque<StoredRow>,
-}
-
 impl Scan {
     /// Finds the ranges to read. `head` is the newest row the node knows it wrote, which may be more than the
     /// table still holds; the difference is a gap.
@@ -98,6 +80,7 @@ impl Scan {
         head: Option<u64>,
         ring: KeyRing,
         generation: Generation,
+        index: Option<Arc<Index>>,
     ) -> Result<Self, ReadError> {
         if let Some(asked) = request.generation
             && asked != generation
@@ -110,8 +93,11 @@ impl Scan {
             (None, head) => head,
             (Some(_), None) => None,
         };
+        let ids = if index.is_some() { find_ids(conn, &filter)? } else { HashMap::new() };
         let mut scan = Self {
             filter,
+            index,
+            ids,
             order: request.order,
             limit: request.limit,
             runs: Vec::new(),
@@ -155,8 +141,7 @@ impl Scan {
                 }
                 let Part { from: start, to: end, carry } = search.narrow(from, to, request)?;
                 let end = end.max(start);
-                let (era, part, buffer) = (from..to, start..end, VecDeque::new());
-                scan.runs.push(Run { era, part, from: start, to: end, carry, buffer });
+                scan.runs.push(Run::new(from..to, start..end, carry, request.order));
             }
         }
         Ok(scan)
@@ -194,27 +179,23 @@ impl Scan {
 
     /// Gaps in the scanned range, in words.
     pub fn faults(&self) -> Vec<String> {
-        let mut words = self.faults.listed.clone();
-        if self.faults.more > 0 {
-            words.push(format!("and {} more", self.faults.more));
-        }
-        words
+        self.faults.words()
     }
 
     /// Reads on. A row that fails its check is given whatever the filter says: an edit must not be able to
-    /// hide a row from a search.
+    /// hide a row from a search. With an index, a row is read that fitted when it was recorded, or was not sound then.
     pub(super) fn next_batch(&mut self, conn: &Connection) -> Result<Batch, ReadError> {
-        let started = Instant::now();
+        let until = Instant::now() + BATCH_TIME;
         let mut batch = Batch::default();
         let mut bytes = 0;
         let rows_max = if self.prover.is_some() { ROWS_PER_PROOF } else { usize::MAX };
-        while bytes < BATCH_BYTES && batch.rows.len() < rows_max && started.elapsed() < BATCH_TIME {
+        while bytes < BATCH_BYTES && batch.rows.len() < rows_max && Instant::now() < until {
             if self.limit_reached() {
                 batch.done = true;
                 break;
             }
-            let Some(row) = self.next_row(conn)? else {
-                batch.done = true;
+            let Some(row) = self.next_row(conn, until)? else {
+                batch.done = self.runs.iter().all(|run| run.buffer.is_empty() && !run.goes_on());
                 break;
             };
             self.scanned += 1;
@@ -267,11 +248,15 @@ impl Scan {
         Ok(())
     }
 
-    fn next_row(&mut self, conn: &Connection) -> Result<Option<StoredRow>, ReadError> {
+    fn next_row(&mut self, conn: &Connection, until: Instant) -> Result<Option<StoredRow>, ReadError> {
         let mut best: Option<(usize, Position)> = None;
         for index in 0..self.runs.len() {
-            if self.runs[index].buffer.is_empty() {
-                self.fill(conn, index)?;
+            if self.runs[index].buffer.is_empty() && self.runs[index].goes_on() {
+                self.fill(conn, index, until)?;
+                if self.runs[index].buffer.is_empty() && self.runs[index].goes_on() {
+                    // Time is up, and the rows of this run may come first.
+                    return Ok(None);
+                }
             }
             if let Some(row) = self.runs[index].buffer.front() {
                 let position = row.position();
@@ -283,71 +268,30 @@ impl Scan {
         Ok(best.and_then(|(index, _)| self.runs[index].buffer.pop_front()))
     }
 
-    /// Fetches the next block of one run and notes every seq in it that is not there.
-    fn fill(&mut self, conn: &Connection, index: usize) -> Result<(), ReadError> {
+    /// Fetches the next rows of one run.
+    fn fill(&mut self, conn: &Connection, index: usize, until: Instant) -> Result<(), ReadError> {
         let gaps = self.faults.gaps;
-        let run = &mut self.runs[index];
-        if run.from >= run.to {
-            return Ok(());
-        }
-        let sql = match self.order {
-            Order::Asc => {
-                "SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq >= ?1 AND seq < ?2 ORDER BY seq ASC LIMIT ?3"
-            }
-            Order::Desc => {
-                "SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq >= ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3"
-            }
-        };
         // A page wants few rows: do not read a block of 512 for a limit of 50.
         let want = match self.limit {
-            Some(limit) if self.filter.is_empty() => {
-                usize::try_from(limit - self.sent).unwrap_or(BLOCK_ROWS).clamp(1, BLOCK_ROWS)
+            Some(limit) => {
+                let left = usize::try_from(limit - self.sent).unwrap_or(BLOCK_ROWS);
+                left.clamp(if self.filter.is_empty() { 1 } else { FILTERED_ROWS_MIN }, BLOCK_ROWS)
             }
-            _ => BLOCK_ROWS,
+            None => BLOCK_ROWS,
         };
-        let mut statement = conn.prepare_cached(sql)?;
-        let mut rows = statement.query((run.from, run.to, want))?;
-        let (mut bytes, mut count) = (0, 0);
-        let mut exhausted = true;
-        while let Some(row) = rows.next()? {
-            let mut stored = read_row(row, &mut self.checker)?;
-            erase::recognise(conn, &mut self.checker, &mut stored)?;
-            bytes += stored.body.len();
-            count += 1;
-            let seq = stored.seq;
-            if stored.is_sound() {
-                run.carry = stored.timestamp;
-                stored.place = stored.timestamp;
-            } else {
-                let (from, to) = self.range;
-                stored.place = run.carry.clamp(from, to.plus_micros(-1).max(from));
-            }
-            if stored.checked.reason == Some(ERA_COLUMN) {
-                // The bytes and their signature are good, so no other reader could see this one.
-                self.faults.note(|| format!("row {seq}: {ERA_COLUMN}"));
-            }
-            match self.order {
-                Order::Asc => {
-                    self.faults.gap(run.from, seq);
-                    run.from = seq + 1;
-                }
-                Order::Desc => {
-                    self.faults.gap(seq + 1, run.to);
-                    run.to = seq;
-                }
-            }
-            run.buffer.push_back(stored);
-            if bytes >= BLOCK_BYTES || count == want {
-                exhausted = false;
-                break;
-            }
-        }
-        if exhausted {
-            self.faults.gap(run.from, run.to);
-            run.from = run.to;
-        }
-        drop(rows);
-        drop(statement);
+        let mut reading = Reading {
+            conn,
+            checker: &mut self.checker,
+            faults: &mut self.faults,
+            order: self.order,
+            range: self.range,
+            filter: &self.filter,
+            index: self.index.as_deref(),
+            ids: &self.ids,
+            want,
+            until,
+        };
+        self.runs[index].fill(&mut reading)?;
         if self.faults.gaps > gaps {
             self.look_for_prune(conn)?;
         }
@@ -363,31 +307,16 @@ impl Scan {
     }
 }
 
-impl Run {
-    /// What of it was given to the reader so far.
-    fn read(&self, order: Order) -> EraPart {
-        let given = match order {
-            Order::Asc => self.part.start..self.buffer.front().map_or(self.from, |row| row.seq),
-            Order::Desc => self.buffer.front().map_or(self.to, |row| row.seq + 1)..self.part.end,
-        };
-        EraPart { era: self.era.clone(), part: self.part.clone(), given }
-    }
-}
-
-impl Faults {
-    fn note(&mut self, words: impl FnOnce() -> String) {
-        if self.listed.len() < FAULTS_LISTED_MAX {
-            self.listed.push(words());
-        } else {
-            self.more += 1;
+/// Where the ids stand that a filter names, by the table of ids. A full check holds that table against the rows.
+fn find_ids(conn: &Connection, filter: &Filter) -> rusqlite::Result<HashMap<EntryId, u64>> {
+    let mut found = HashMap::new();
+    let conditions = filter.conditions();
+    for atom in conditions.iter().flat_map(|condition| condition.any.iter().flatten()) {
+        if let Atom::Id(id) = atom {
+            let mut statement = conn.prepare_cached("SELECT seq FROM ids WHERE id = ?1")?;
+            let seq: Option<i64> = statement.query_row([&id.as_bytes()[..]], |row| row.get(0)).optional()?;
+            found.extend(seq.and_then(|seq| u64::try_from(seq).ok()).map(|seq| (*id, seq)));
         }
     }
-
-    /// Rows `from..to` are not there.
-    fn gap(&mut self, from: u64, to: u64) {
-        if from < to {
-            self.gaps += 1;
-            self.note(|| SequenceFault::Missing { first: from, last: to - 1 }.to_string());
-        }
-    }
+    Ok(found)
 }

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::error::{AppendError, OpenError, ReadError};
 use super::floor::{Floor, floor};
 use super::hold::{HeldUnder, holds};
+use super::index::BLOCK_LEVEL;
 use super::prune::{PruneCheck, PruneWish, plan, unfinished, used_bytes};
 use super::signer::{Kept, kept};
 use super::writer::{Job, Writer};
@@ -97,6 +98,13 @@ impl Store {
         self.on_writer(move |writer| writer.erase(seq, &reason, &by)).await
     }
 
+    /// Throws the index away, to be made again beside everything else.
+    pub async fn reindex(&self) -> Result<()> {
+        let index = Arc::clone(self.indexer.index());
+        let done = tokio::task::spawn_blocking(move || index.reset()).await.unwrap_or_else(|e| Err(e.into()));
+        done.map_err(|error| UpkeepError::Read(format!("a block of the index cannot be removed: {error}")))
+    }
+
     /// What a wish would prune now.
     pub async fn plan_prune(&self, wish: PruneWish) -> Result<PrunePlan> {
         let (mut checker, witnessed) = (self.checker(), self.health.witnessed_size());
@@ -179,7 +187,7 @@ pub struct DirectUpkeep {
 
 impl DirectUpkeep {
     pub fn open(dir: &LogDir, keys: &LogKeys, clock: Arc<dyn Clock>) -> std::result::Result<Self, OpenError> {
-        Ok(Self { open: open_writer(dir, keys, clock)? })
+        Ok(Self { open: open_writer(dir, keys, clock, BLOCK_LEVEL)? })
     }
 
     pub fn holds(&self) -> Result<Vec<HeldUnder>> {

@@ -15,6 +15,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::AppendError;
+use super::index::Index;
 use super::grower::{Grower, GrowerGone};
 use super::open::{FileIdentity, LogDir, Opened, file_identity};
 use super::signer::{CheckpointFault, SignedCheckpoint, Signer};
@@ -82,6 +83,8 @@ pub(super) struct Writer {
     /// `None` when what was signed before cannot be used; the log then takes nothing.
     pub(super) signer: Option<Signer>,
     schema_cookie: i64,
+    /// Told of every commit, and of rows that change.
+    pub(super) index: Arc<Index>,
     /// The WAL still holds what was erased: a reader was in the way.
     pub(super) wal_to_empty: bool,
 }
@@ -94,6 +97,7 @@ impl Writer {
         keys: &LogKeys,
         clock: Arc<dyn Clock>,
         health: Arc<Health>,
+        index: Arc<Index>,
     ) -> rusqlite::Result<Self> {
         let Opened { conn, generation, identity, .. } = opened;
         let schema_cookie = schema::cookie(&conn)?;
@@ -111,6 +115,7 @@ impl Writer {
             tree: None,
             signer: None,
             schema_cookie,
+            index,
             wal_to_empty: false,
         };
         writer.read_edge()?;
@@ -254,6 +259,7 @@ impl Writer {
             Ok(Ok(done)) => {
                 self.end = end;
                 self.health.publish_head(end.next_seq);
+                self.index.grew(end.next_seq);
                 self.health.set_passing_fault(None);
                 Ok(done)
             }

@@ -355,6 +355,8 @@ pub enum FindingKind {
     Sequence,
     /// A column or table made from the bodies disagrees with them.
     Derived,
+    /// A block of the index that is not of the rows it stands for, or is gone.
+    Index,
     /// A stored tile that does not fit its rows.
     Tree,
     /// Rows that do not fit a signed checkpoint, or a checkpoint that does not count.
@@ -376,6 +378,10 @@ pub struct VerifySummary {
     /// Rows whose content was erased under an entry that says so.
     #[serde(default)]
     pub erased: u64,
+    /// Rows that searches have to read because no block of the index stands for them. Those of the newest block, which
+    /// is not full yet, do not count.
+    #[serde(default)]
+    pub unindexed: u64,
     /// Where the log begins, when rows were pruned under an entry that says so.
     #[serde(default)]
     pub pruned: Option<u64>,

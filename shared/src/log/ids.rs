@@ -102,6 +102,10 @@ pub struct Generation([u8; 16]);
 impl Generation {
     pub const TEXT_BYTES: usize = 32;
 
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }

@@ -4,6 +4,7 @@
 
 pub mod bundle;
 pub mod checkpoint;
+pub mod column;
 pub mod completeness;
 pub mod csv;
 pub mod cursor;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
+use super::column::Column;
 use super::time::Timestamp;
 use super::view::EntryView;
 
@@ -27,52 +28,35 @@ const VALUES_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// A field whose values can be counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Facet {
-    User,
-    UserType,
-    Impersonator,
-    Session,
-    Credential,
-    AuthMethod,
-    Category,
-    Action,
-    Outcome,
-    Reason,
-    EntityType,
+    Of(Column),
     /// Type and id together, as `type/id`.
     Entity,
-    Target,
-    Domain,
-    IpAddress,
-    UserAgent,
-    RequestId,
-    NodeId,
     /// The rules that flagged an entry; it may have several.
     Flag,
-    Via,
 }
 
 /// Names as in an entry, and as in a filter.
 const FACETS: [(&str, &str, Facet); 20] = [
-    ("user", "user", Facet::User),
-    ("user_type", "user_type", Facet::UserType),
-    ("impersonator", "impersonator", Facet::Impersonator),
-    ("session", "session", Facet::Session),
-    ("credential", "credential", Facet::Credential),
-    ("auth_method", "auth_method", Facet::AuthMethod),
-    ("category", "category", Facet::Category),
-    ("action", "action", Facet::Action),
-    ("outcome", "outcome", Facet::Outcome),
-    ("reason", "reason", Facet::Reason),
-    ("entity_type", "entity_type", Facet::EntityType),
+    ("user", "user", Facet::Of(Column::User)),
+    ("user_type", "user_type", Facet::Of(Column::UserType)),
+    ("impersonator", "impersonator", Facet::Of(Column::Impersonator)),
+    ("session", "session", Facet::Of(Column::Session)),
+    ("credential", "credential", Facet::Of(Column::Credential)),
+    ("auth_method", "auth_method", Facet::Of(Column::AuthMethod)),
+    ("category", "category", Facet::Of(Column::Category)),
+    ("action", "action", Facet::Of(Column::Action)),
+    ("outcome", "outcome", Facet::Of(Column::Outcome)),
+    ("reason", "reason", Facet::Of(Column::Reason)),
+    ("entity_type", "entity_type", Facet::Of(Column::EntityType)),
     ("entity", "entity", Facet::Entity),
-    ("target", "target", Facet::Target),
-    ("domain", "domain", Facet::Domain),
-    ("ip_address", "ip", Facet::IpAddress),
-    ("user_agent", "agent", Facet::UserAgent),
-    ("request_id", "request", Facet::RequestId),
-    ("node_id", "node", Facet::NodeId),
+    ("target", "target", Facet::Of(Column::Target)),
+    ("domain", "domain", Facet::Of(Column::Domain)),
+    ("ip_address", "ip", Facet::Of(Column::Ip)),
+    ("user_agent", "agent", Facet::Of(Column::Agent)),
+    ("request_id", "request", Facet::Of(Column::Request)),
+    ("node_id", "node", Facet::Of(Column::Node)),
     ("flag", "flag", Facet::Flag),
-    ("via", "via", Facet::Via),
+    ("via", "via", Facet::Of(Column::Via)),
 ];
 
 /// Not a field whose values can be counted.
@@ -95,37 +79,19 @@ impl Facet {
     }
 
     fn values<'a>(self, entry: &'a EntryView<'_>) -> Vec<Cow<'a, str>> {
-        let one = match self {
-            Self::User => entry.user.as_deref(),
-            Self::UserType => entry.user_type.as_deref(),
-            Self::Impersonator => entry.impersonator.as_deref(),
-            Self::Session => entry.session.as_deref(),
-            Self::Credential => entry.credential.as_deref(),
-            Self::AuthMethod => entry.auth_method.as_deref(),
-            Self::Category => entry.category.as_deref(),
-            Self::Action => entry.action.as_deref(),
-            Self::Outcome => Some(entry.outcome_or_unknown()),
-            Self::Reason => entry.reason.as_deref(),
-            Self::EntityType => entry.entity_type.as_deref(),
+        match self {
+            Self::Of(column) => column.value(entry).into_iter().collect(),
             Self::Entity => {
                 let both = entry.entity_type.as_deref().zip(entry.entity_id.as_deref());
-                return both.map(|(kind, id)| Cow::Owned(format!("{kind}/{id}"))).into_iter().collect();
+                both.map(|(kind, id)| Cow::Owned(format!("{kind}/{id}"))).into_iter().collect()
             }
-            Self::Target => entry.target.as_deref(),
-            Self::Domain => entry.domain.as_deref(),
-            Self::IpAddress => entry.ip_address.as_deref(),
-            Self::UserAgent => entry.user_agent.as_deref(),
-            Self::RequestId => entry.request_id.as_deref(),
-            Self::NodeId => Some(entry.node_id.as_ref()),
             Self::Flag => {
                 let mut rules = entry.flag_rules();
                 rules.sort();
                 rules.dedup();
-                return rules.into_iter().map(Cow::Owned).collect();
+                rules.into_iter().map(Cow::Owned).collect()
             }
-            Self::Via => Some(entry.via.as_ref()),
-        };
-        one.map(Cow::Borrowed).into_iter().collect()
+        }
     }
 }
 
@@ -246,7 +212,7 @@ impl Counter {
             flagged: u64::from(!entry.flag_rules().is_empty()),
         };
         self.totals.add(one);
-        self.users.add(&Facet::User.values(entry));
+        self.users.add(&Facet::Of(Column::User).values(entry));
         for (facet, values) in self.plan.facets.iter().zip(&mut self.fields) {
             values.add(&facet.values(entry));
         }
@@ -351,7 +317,7 @@ mod tests {
             top in 1usize..5,
             width in 1i64..3_000,
         ) {
-            let plan = Plan { facets: vec![Facet::User, Facet::Outcome], top, bucket_micros: Some(width) };
+            let plan = Plan { facets: vec![Facet::Of(Column::User), Facet::Of(Column::Outcome)], top, bucket_micros: Some(width) };
             let mut counter = Counter::new(plan);
             for (user, outcome, time) in &rows {
                 let body = body(*user, *outcome);

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{ActionPattern, EntityPattern, Field, Filter, IpPattern, Property, Test};
+use super::{ActionPattern, EntityPattern, Filter, IpPattern, Property, Test};
 use crate::log::time::Timestamp;
 use crate::log::view::EntryView;
 
@@ -18,7 +18,9 @@ impl Filter {
 impl Test {
     fn holds(&self, entry: &EntryView<'_>) -> bool {
         match self {
-            Self::Field(field, values) => field.of(entry).is_some_and(|have| values.iter().any(|value| value == have)),
+            Self::Field(column, values) => {
+                column.value(entry).is_some_and(|have| values.iter().any(|value| *value == have))
+            }
             Self::Action(patterns) => entry.action.as_deref().is_some_and(|action| {
                 patterns.iter().any(|pattern| match pattern {
                     ActionPattern::Exact(text) => action == text,
@@ -57,26 +59,6 @@ fn occurred(entry: &EntryView<'_>) -> Option<Timestamp> {
     Timestamp::parse_rfc3339(text).ok()
 }
 
-impl Field {
-    fn of<'a>(self, entry: &'a EntryView<'_>) -> Option<&'a str> {
-        match self {
-            Self::User => entry.user.as_deref(),
-            Self::UserType => entry.user_type.as_deref(),
-            Self::Impersonator => entry.impersonator.as_deref(),
-            Self::Session => entry.session.as_deref(),
-            Self::Credential => entry.credential.as_deref(),
-            Self::AuthMethod => entry.auth_method.as_deref(),
-            Self::Category => entry.category.as_deref(),
-            Self::Outcome => Some(entry.outcome_or_unknown()),
-            Self::Reason => entry.reason.as_deref(),
-            Self::Target => entry.target.as_deref(),
-            Self::Domain => entry.domain.as_deref(),
-            Self::Request => entry.request_id.as_deref(),
-            Self::Node => Some(&entry.node_id),
-        }
-    }
-}
-
 impl EntityPattern {
     fn holds(&self, entry: &EntryView<'_>) -> bool {
         entry.entity_type.as_deref() == Some(self.kind.as_str())
@@ -85,7 +67,7 @@ impl EntityPattern {
 }
 
 impl IpPattern {
-    fn holds(&self, have: &str) -> bool {
+    pub(super) fn holds(&self, have: &str) -> bool {
         match self {
             Self::Text(text) => have == text,
             // An IPv4 address written as IPv6 (::ffff:10.0.0.1) is the IPv4 address.

@@ -4,6 +4,7 @@
 //! may fit (`user:alice,bob`), or quoted text; a leading minus negates it. Repeating a key adds a further
 //! condition. Nodes evaluate filters; nobody else does.
 
+mod conditions;
 mod evaluate;
 mod parse;
 
@@ -11,9 +12,11 @@ use std::fmt;
 
 use ipnet::IpNet;
 
+use super::column::Column;
 use super::ids::EntryId;
 use super::time::Timestamp;
 
+pub use conditions::{Atom, Condition, TRIGRAM_CHARS};
 pub use parse::FilterError;
 
 /// A parsed filter; empty means every entry.
@@ -31,7 +34,7 @@ struct Term {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Test {
     /// Exact match of one text field.
-    Field(Field, Vec<String>),
+    Field(Column, Vec<String>),
     Action(Vec<ActionPattern>),
     Entity(Vec<EntityPattern>),
     Ip(Vec<IpPattern>),
@@ -51,37 +54,20 @@ enum Test {
 }
 
 /// Text fields that match exactly.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
-    User,
-    UserType,
-    Impersonator,
-    Session,
-    Credential,
-    AuthMethod,
-    Category,
-    Outcome,
-    Reason,
-    Target,
-    Domain,
-    Request,
-    Node,
-}
-
-const FIELDS: [(&str, Field); 13] = [
-    ("user", Field::User),
-    ("user_type", Field::UserType),
-    ("impersonator", Field::Impersonator),
-    ("session", Field::Session),
-    ("credential", Field::Credential),
-    ("auth_method", Field::AuthMethod),
-    ("category", Field::Category),
-    ("outcome", Field::Outcome),
-    ("reason", Field::Reason),
-    ("target", Field::Target),
-    ("domain", Field::Domain),
-    ("request", Field::Request),
-    ("node", Field::Node),
+const FIELDS: [(&str, Column); 13] = [
+    ("user", Column::User),
+    ("user_type", Column::UserType),
+    ("impersonator", Column::Impersonator),
+    ("session", Column::Session),
+    ("credential", Column::Credential),
+    ("auth_method", Column::AuthMethod),
+    ("category", Column::Category),
+    ("outcome", Column::Outcome),
+    ("reason", Column::Reason),
+    ("target", Column::Target),
+    ("domain", Column::Domain),
+    ("request", Column::Request),
+    ("node", Column::Node),
 ];
 
 /// Every key of the language, for messages and help.
@@ -191,7 +177,7 @@ impl Filter {
         self.terms
             .iter()
             .filter_map(|term| match &term.test {
-                Test::Field(Field::Node, names) => Some(names.iter().map(String::as_str)),
+                Test::Field(Column::Node, names) => Some(names.iter().map(String::as_str)),
                 _ => None,
             })
             .flatten()
@@ -201,7 +187,7 @@ impl Filter {
     /// others out of a report's headline. `None` means any node.
     pub fn only_nodes(&self) -> Option<Vec<&str>> {
         self.terms.iter().find_map(|term| match &term.test {
-            Test::Field(Field::Node, names) if !term.negated => Some(names.iter().map(String::as_str).collect()),
+            Test::Field(Column::Node, names) if !term.negated => Some(names.iter().map(String::as_str).collect()),
             _ => None,
         })
     }

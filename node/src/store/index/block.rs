@@ -1,0 +1,210 @@
+//! What one block of rows answers to the conditions of a filter.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::io;
+
+use piperoll_shared::log::column::Column;
+use piperoll_shared::log::filter::{Atom, Condition};
+use piperoll_shared::log::ids::EntryId;
+
+use super::set::Set;
+use super::text::{GROUP_ROWS, Groups, buckets};
+
+/// Needles are looked for by so many of their trigrams at most, the rarest first: the others exclude hardly anything.
+const TRIGRAMS_MAX: usize = 12;
+
+/// The texts that can be searched for pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Text {
+    Description,
+    /// `changes` and `details`.
+    Details,
+}
+
+/// A column's value per row, as a number: 0 for none, 1 for the first value of its dictionary.
+pub(super) enum Codes<'a> {
+    Same(u32),
+    One(Cow<'a, [u8]>),
+    Two(Vec<u8>),
+    Four(Cow<'a, [u32]>),
+}
+
+/// What is known about the columns, texts and times of neighbouring rows. Rows that are not sound entries are `odd`: nothing
+/// is said about them.
+pub(super) trait Block {
+    /// Rows, of which the first `pruned` are gone.
+    fn rows(&self) -> usize;
+    fn pruned(&self) -> usize;
+    fn odd(&self) -> io::Result<Set>;
+    /// Whether the dictionary of a column holds hashes only, because it has too many different values.
+    fn is_hashed(&self, column: Column) -> bool;
+    fn code_of(&self, column: Column, value: &str) -> io::Result<Option<u32>>;
+    /// The dictionary, in the order of the codes; empty when it is hashed.
+    fn values(&self, column: Column) -> io::Result<Vec<Cow<'_, str>>>;
+    fn codes(&self, column: Column) -> io::Result<Codes<'_>>;
+    fn groups(&self, text: Text, bucket: u16) -> io::Result<Cow<'_, Groups>>;
+    /// The time of each row, microseconds since 1970.
+    fn times(&self) -> io::Result<Cow<'_, [i64]>>;
+    /// How much earlier than it was recorded each row happened, microseconds; empty when all happened then.
+    fn earlier(&self) -> io::Result<Cow<'_, [i64]>>;
+}
+
+/// Rows that may fit; when `exact`, rows that do fit.
+struct Answer {
+    set: Set,
+    exact: bool,
+}
+
+/// What is asked of every block.
+pub(in crate::store) struct Ask<'a> {
+    pub(in crate::store) conditions: Vec<Condition<'a>>,
+    /// Where the ids stand that the conditions name.
+    pub(in crate::store) ids: &'a HashMap<EntryId, u64>,
+}
+
+/// The rows of a block that a filter selects.
+#[derive(Debug)]
+pub(in crate::store) struct Candidates {
+    /// To be read: those that fit are among them, and all that are not sound.
+    pub(in crate::store) rows: Set,
+    /// Among them those of which nothing is known without reading.
+    pub(in crate::store) odd: Set,
+    /// Every other one fits.
+    pub(in crate::store) exact: bool,
+}
+
+/// The rows of a block that begins at seq `first` that may fit.
+pub(super) fn candidates(block: &impl Block, first: u64, ask: &Ask<'_>) -> io::Result<Candidates> {
+    let there = Set::from(block.pruned(), block.rows());
+    let mut all = Answer { set: there.clone(), exact: true };
+    for condition in &ask.conditions {
+        if all.set.is_empty() {
+            break;
+        }
+        let one = holds(block, first, condition, ask)?;
+        all = Answer { set: all.set.and(&one.set), exact: all.exact && one.exact };
+    }
+    let odd = block.odd()?.and(&there);
+    Ok(Candidates { rows: all.set.or(&odd), odd, exact: all.exact })
+}
+
+fn holds(block: &impl Block, first: u64, condition: &Condition<'_>, ask: &Ask<'_>) -> io::Result<Answer> {
+    let rows = block.rows();
+    let mut any = Answer { set: Set::none(rows), exact: true };
+    for list in &condition.any {
+        let mut all = Answer { set: Set::from(0, rows), exact: true };
+        for atom in list {
+            let one = fits(block, first, atom, ask)?;
+            all = Answer { set: all.set.and(&one.set), exact: all.exact && one.exact };
+            if all.set.is_empty() {
+                break;
+            }
+        }
+        any = Answer { set: any.set.or(&all.set), exact: any.exact && all.exact };
+    }
+    Ok(match (condition.negated, any.exact) {
+        (false, _) => any,
+        (true, true) => Answer { set: Set::from(0, rows).but(&any.set), exact: true },
+        // What may fit may also not fit.
+        (true, false) => Answer { set: Set::from(0, rows), exact: false },
+    })
+}
+
+fn fits(block: &impl Block, first: u64, atom: &Atom<'_>, ask: &Ask<'_>) -> io::Result<Answer> {
+    let rows = block.rows();
+    let exactly = |set| Answer { set, exact: true };
+    Ok(match atom {
+        Atom::Is(column, values) => {
+            let mut wanted = Vec::new();
+            for value in values {
+                wanted.extend(block.code_of(*column, value)?);
+            }
+            Answer { set: with_codes(block, *column, &wanted)?, exact: !block.is_hashed(*column) }
+        }
+        Atom::Fits(column, fits) => {
+            if block.is_hashed(*column) {
+                return Ok(Answer { set: Set::from(0, rows), exact: false });
+            }
+            let values = block.values(*column)?;
+            let wanted: Vec<u32> =
+                (1u32..).zip(&values).filter(|(_, value)| fits(value)).map(|(code, _)| code).collect();
+            exactly(with_codes(block, *column, &wanted)?)
+        }
+        Atom::Description(needle) => Answer { set: with_text(block, Text::Description, needle)?, exact: false },
+        Atom::Details(needle) => Answer { set: with_text(block, Text::Details, needle)?, exact: false },
+        Atom::Seq(range) => {
+            let place = |seq: u64| usize::try_from(seq.saturating_sub(first)).unwrap_or(usize::MAX).min(rows);
+            let mut set = Set::none(rows);
+            if *range.end() >= first {
+                set.insert_range(place(*range.start()), place(range.end().saturating_add(1)));
+            }
+            exactly(set)
+        }
+        Atom::Id(id) => {
+            let mut set = Set::none(rows);
+            let at = ask.ids.get(id).and_then(|seq| seq.checked_sub(first));
+            at.and_then(|at| usize::try_from(at).ok()).into_iter().for_each(|at| set.insert(at));
+            exactly(set)
+        }
+        Atom::Occurred(from, to) => {
+            let (times, earlier) = (block.times()?, block.earlier()?);
+            let wanted = from.micros()..to.micros();
+            let happened = times.iter().enumerate().map(|(at, time)| time - earlier.get(at).copied().unwrap_or(0));
+            exactly(Set::of(rows, happened.map(|time| wanted.contains(&time))))
+        }
+    })
+}
+
+fn with_codes(block: &impl Block, column: Column, wanted: &[u32]) -> io::Result<Set> {
+    let rows = block.rows();
+    if wanted.is_empty() {
+        return Ok(Set::none(rows));
+    }
+    Ok(match block.codes(column)? {
+        Codes::Same(code) => Set::from(if wanted.contains(&code) { 0 } else { rows }, rows),
+        Codes::One(codes) => pick(rows, codes.iter().map(|code| u32::from(*code)), wanted),
+        Codes::Two(bytes) => {
+            pick(rows, bytes.as_chunks::<2>().0.iter().map(|code| u32::from(u16::from_le_bytes(*code))), wanted)
+        }
+        Codes::Four(codes) => pick(rows, codes.iter().copied(), wanted),
+    })
+}
+
+fn pick(rows: usize, codes: impl Iterator<Item = u32>, wanted: &[u32]) -> Set {
+    if let [one] = wanted {
+        return Set::of(rows, codes.map(|code| code == *one));
+    }
+    let most = wanted.iter().max().map_or(0, |most| *most as usize);
+    let mut fits = vec![false; most + 1];
+    wanted.iter().for_each(|code| fits[*code as usize] = true);
+    Set::of(rows, codes.map(|code| fits.get(code as usize).copied().unwrap_or(false)))
+}
+
+/// Rows of the groups that have every trigram of the needle; all rows for a needle that has none.
+fn with_text(block: &impl Block, text: Text, needle: &str) -> io::Result<Set> {
+    let rows = block.rows();
+    let mut wanted: Vec<u16> = buckets(needle).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let mut found = Vec::new();
+    for bucket in wanted {
+        found.push(block.groups(text, bucket)?);
+    }
+    found.sort_by_key(|groups| match &**groups {
+        Groups::List(list) => list.len(),
+        Groups::Bits(_) => usize::MAX,
+    });
+    found.truncate(TRIGRAMS_MAX);
+    let mut set = Set::none(rows);
+    let has_all = |group: usize| found.iter().all(|groups| groups.contains(group));
+    let mut take = |group: usize| set.insert_range(group * GROUP_ROWS, (group + 1) * GROUP_ROWS);
+    match found.first().map(|groups| &**groups) {
+        // The rarest one says which groups to look at.
+        Some(Groups::List(list)) => {
+            list.iter().map(|group| usize::from(*group)).filter(|group| has_all(*group)).for_each(&mut take);
+        }
+        _ => (0..rows.div_ceil(GROUP_ROWS)).filter(|group| has_all(*group)).for_each(&mut take),
+    }
+    Ok(set)
+}

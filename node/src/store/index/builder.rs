@@ -1,0 +1,197 @@
+//! A block of the index while its rows come in, in memory: it can be asked like a finished one.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::io;
+
+use piperoll_shared::log::column::{COLUMNS, Column, columns_suffice};
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::verify::Integrity;
+use piperoll_shared::log::view::EntryView;
+
+use super::block::{Block, Codes, Text};
+use super::set::Set;
+use super::text::{Groups, Texts};
+use crate::store::rows::StoredRow;
+
+/// One column so far. Codes are given in the order in which values come up.
+#[derive(Default)]
+pub(super) struct Values {
+    by_value: HashMap<Box<str>, u32>,
+    pub(super) values: Vec<Box<str>>,
+    pub(super) codes: Vec<u32>,
+}
+
+/// A block that grows by rows in order.
+pub(super) struct Builder {
+    /// Seq of its first place.
+    first: u64,
+    pruned: usize,
+    rows_max: usize,
+    rows: usize,
+    odd: Vec<usize>,
+    pub(super) columns: Vec<Values>,
+    times: Vec<i64>,
+    earlier: Vec<i64>,
+    description: Texts,
+    details: Texts,
+}
+
+impl Builder {
+    /// For the block at `first`, of which the rows below `floor` are gone.
+    pub(super) fn new(first: u64, rows_max: usize, floor: u64) -> Self {
+        let pruned = usize::try_from(floor.saturating_sub(first)).unwrap_or(usize::MAX).min(rows_max);
+        let mut builder = Self {
+            first,
+            pruned,
+            rows_max,
+            rows: 0,
+            odd: Vec::new(),
+            columns: COLUMNS.iter().map(|_| Values::default()).collect(),
+            times: Vec::new(),
+            earlier: Vec::new(),
+            description: Texts::new(rows_max),
+            details: Texts::new(rows_max),
+        };
+        for _ in 0..pruned {
+            builder.add_nothing();
+        }
+        builder
+    }
+
+    pub(super) fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// The seq it wants next.
+    pub(super) fn next(&self) -> u64 {
+        self.first + self.rows as u64
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.rows == self.rows_max
+    }
+
+    /// Takes the next row. A row with a higher seq than the next one tells that those before it are missing.
+    pub(super) fn push(&mut self, row: &StoredRow) {
+        while self.next() < row.seq && !self.is_full() {
+            self.push_missing();
+        }
+        if self.is_full() {
+            return;
+        }
+        let view = EntryView::parse(&row.body).filter(|_| row.checked.integrity == Integrity::Ok);
+        let Some((view, earlier)) = view.and_then(|view| earlier(&view, row.timestamp).map(|earlier| (view, earlier)))
+        else {
+            return self.push_missing();
+        };
+        for (column, values) in COLUMNS.iter().zip(&mut self.columns) {
+            values.push(column.value(&view).as_deref());
+        }
+        if let Some(text) = &view.description {
+            self.description.add(self.rows, text);
+        }
+        for raw in [view.changes, view.details].into_iter().flatten() {
+            self.details.add(self.rows, raw.get());
+        }
+        self.times.push(row.timestamp.micros());
+        self.earlier.push(earlier);
+        self.rows += 1;
+    }
+
+    /// A place whose row is not there, or is not what it should be: readers must look at it.
+    pub(super) fn push_missing(&mut self) {
+        self.odd.push(self.rows);
+        self.add_nothing();
+    }
+
+    fn add_nothing(&mut self) {
+        self.columns.iter_mut().for_each(|values| values.push(None));
+        self.times.push(self.times.last().copied().unwrap_or_default());
+        self.earlier.push(0);
+        self.rows += 1;
+    }
+
+    fn of(&self, column: Column) -> &Values {
+        &self.columns[column as usize]
+    }
+
+    pub(super) fn text(&self, text: Text) -> &Texts {
+        match text {
+            Text::Description => &self.description,
+            Text::Details => &self.details,
+        }
+    }
+}
+
+/// How much earlier than it was recorded an entry happened. `None` when the columns cannot say what the entry says.
+fn earlier(view: &EntryView<'_>, recorded: Timestamp) -> Option<i64> {
+    let happened = match &view.occurred_at {
+        Some(text) => Timestamp::parse_rfc3339(text).ok()?,
+        None => recorded,
+    };
+    let micros = recorded.micros().checked_sub(happened.micros())?;
+    columns_suffice(view).then_some(micros)
+}
+
+impl Values {
+    fn push(&mut self, value: Option<&str>) {
+        let code = match value {
+            None => 0,
+            Some(value) => match self.by_value.get(value) {
+                Some(code) => *code,
+                None => {
+                    self.values.push(value.into());
+                    let code = self.values.len() as u32;
+                    self.by_value.insert(value.into(), code);
+                    code
+                }
+            },
+        };
+        self.codes.push(code);
+    }
+}
+
+impl Block for Builder {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn pruned(&self) -> usize {
+        self.pruned
+    }
+
+    fn odd(&self) -> io::Result<Set> {
+        let mut set = Set::none(self.rows);
+        self.odd.iter().for_each(|row| set.insert(*row));
+        Ok(set)
+    }
+
+    fn is_hashed(&self, _: Column) -> bool {
+        false
+    }
+
+    fn code_of(&self, column: Column, value: &str) -> io::Result<Option<u32>> {
+        Ok(self.of(column).by_value.get(value).copied())
+    }
+
+    fn values(&self, column: Column) -> io::Result<Vec<Cow<'_, str>>> {
+        Ok(self.of(column).values.iter().map(|value| Cow::Borrowed(&**value)).collect())
+    }
+
+    fn codes(&self, column: Column) -> io::Result<Codes<'_>> {
+        Ok(Codes::Four(Cow::Borrowed(&self.of(column).codes)))
+    }
+
+    fn groups(&self, text: Text, bucket: u16) -> io::Result<Cow<'_, Groups>> {
+        Ok(Cow::Borrowed(self.text(text).groups(bucket)))
+    }
+
+    fn times(&self) -> io::Result<Cow<'_, [i64]>> {
+        Ok(Cow::Borrowed(&self.times))
+    }
+
+    fn earlier(&self) -> io::Result<Cow<'_, [i64]>> {
+        Ok(Cow::Borrowed(&self.earlier))
+    }
+}

@@ -1,0 +1,110 @@
+//! The index held against the rows: every block is made once more and compared, byte for byte.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::Index;
+use super::builder::Builder;
+use super::stored::encode;
+use crate::store::rows::StoredRow;
+
+/// A check that is fed with all rows of a log in order.
+pub(in crate::store) struct IndexCheck {
+    index: Arc<Index>,
+    /// The index has a writer, which knows which blocks it made.
+    live: bool,
+    builder: Option<Builder>,
+    changes: u64,
+    floor: u64,
+    /// Full blocks that have no file.
+    unwritten: Vec<u64>,
+    last_whole: Option<u64>,
+}
+
+impl IndexCheck {
+    pub(in crate::store) fn new(index: Arc<Index>, live: bool) -> Self {
+        Self { index, live, builder: None, changes: 0, floor: 0, unwritten: Vec::new(), last_whole: None }
+    }
+
+    /// The log begins at this row.
+    pub(in crate::store) fn go_to(&mut self, floor: u64) {
+        self.floor = floor;
+        self.builder = None;
+    }
+
+    /// The next row, as it was read and checked. Says what is wrong with the block that it ends.
+    pub(in crate::store) fn row(&mut self, conn: &Connection, row: &StoredRow) -> Option<String> {
+        let mut fault = None;
+        if self.builder.as_ref().is_some_and(|builder| row.seq >= builder.first() + self.index.block_rows()) {
+            // The last rows of the block are not there.
+            fault = self.end(conn);
+        }
+        let block = row.seq / self.index.block_rows();
+        let (rows, floor, index) = (self.index.block_rows(), self.floor, &self.index);
+        let (builder, changes) = (&mut self.builder, &mut self.changes);
+        let builder = builder.get_or_insert_with(|| {
+            *changes = index.read().changes;
+            Builder::new(block * rows, usize::try_from(rows).unwrap_or(usize::MAX), floor)
+        });
+        builder.push(row);
+        if builder.is_full() { self.end(conn).or(fault) } else { fault }
+    }
+
+    fn end(&mut self, conn: &Connection) -> Option<String> {
+        let mut builder = self.builder.take()?;
+        while !builder.is_full() {
+            builder.push_missing();
+        }
+        let block = builder.first() / self.index.block_rows();
+        if builder.first() < self.floor {
+            return None;
+        }
+        let (expected, changed) = {
+            let state = self.index.read();
+            (state.whole.contains(&block), state.changes != self.changes)
+        };
+        let path = self.index.path(block);
+        let file = match std::fs::read(&path) {
+            // Rows were erased or pruned meanwhile, and the block was made again.
+            _ if changed => return None,
+            Ok(file) => file,
+            Err(_) if !expected => {
+                self.unwritten.push(block);
+                return None;
+            }
+            Err(error) => return Some(format!("{}: {error}; run `piperoll node reindex`", path.display())),
+        };
+        self.last_whole = Some(block);
+        let made = self.index.expected_head(conn, block).ok().and_then(|head| encode(&builder, &head).ok());
+        let again = self.index.read().changes != self.changes;
+        (made != Some(file) && !again).then(|| {
+            let end = builder.next() - 1;
+            format!(
+                "{} is not the index of rows {} to {end}: searches may have missed rows; run `piperoll node reindex`",
+                path.display(),
+                builder.first(),
+            )
+        })
+    }
+
+    /// What is missing and cannot just be late.
+    pub(in crate::store) fn finish(&mut self) -> Vec<String> {
+        let last = self.last_whole;
+        let gone = self.unwritten.iter().filter(|block| !self.live && last.is_some_and(|last| **block < last));
+        let mut faults: Vec<String> = gone
+            .map(|block| format!("{} is gone; run `piperoll node reindex`", self.index.path(*block).display()))
+            .collect();
+        let beyond = self.index.head_block();
+        if let Some(head) = beyond {
+            let strays = self.index.files().into_iter().filter(|block| *block >= head);
+            faults.extend(strays.map(|block| format!("{} is of rows that are not there", self.index.path(block).display())));
+        }
+        faults
+    }
+
+    /// Rows of full blocks that searches read one by one.
+    pub(in crate::store) fn unindexed(&self) -> u64 {
+        self.unwritten.len() as u64 * self.index.block_rows()
+    }
+}

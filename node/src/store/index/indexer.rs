@@ -1,0 +1,233 @@
+//! The thread that makes the index, behind the commits: newest rows first, then what is missing.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use piperoll_shared::log::seal::KeyRing;
+use piperoll_shared::log::verify::RowChecker;
+use rusqlite::Connection;
+
+use super::builder::Builder;
+use super::stored::{Stored, encode};
+use super::{Index, State};
+use crate::store::epochs::teach;
+use crate::store::erase;
+use crate::store::floor::{first_seq, floor};
+use crate::store::rows::{StoredRow, read_row};
+
+/// Rows read by one statement and taken into a block under one lock, which readers may have to wait for.
+const BATCH_ROWS: u64 = 256;
+/// A few rows wait this long for more of them.
+const PAUSE: Duration = Duration::from_millis(200);
+/// A block that could not be made, because the disk is full perhaps, is tried again after this time.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// What to do next: some rows of a block.
+struct Task {
+    block: u64,
+    part: Arc<RwLock<Builder>>,
+    from: u64,
+    to: u64,
+    changes: u64,
+}
+
+/// The running thread; it ends when this is dropped.
+pub(in crate::store) struct Indexer {
+    index: Arc<Index>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Indexer {
+    /// Starts it with a connection of its own. The log has `rows` rows.
+    pub(in crate::store) fn start(index: Arc<Index>, conn: Connection, ring: KeyRing, rows: u64) -> io::Result<Self> {
+        index.head.store(rows, Ordering::Release);
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut work = Work::new(Arc::clone(&index), conn, ring);
+        let stopping = Arc::clone(&stop);
+        let thread = std::thread::Builder::new().name("indexer".to_owned()).spawn(move || {
+            let _ = work.index.thread.set(std::thread::current());
+            work.begin();
+            while !stopping.load(Ordering::Acquire) {
+                work.round();
+            }
+        })?;
+        Ok(Self { index, stop, thread: Some(thread) })
+    }
+
+    pub(in crate::store) fn index(&self) -> &Arc<Index> {
+        &self.index
+    }
+}
+
+impl Drop for Indexer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Makes the whole index at once, without a thread, for a log whose daemon is down.
+pub(in crate::store) fn make_all(
+    index: &Arc<Index>,
+    conn: Connection,
+    ring: KeyRing,
+    rows: u64,
+    mut progress: impl FnMut(u64),
+) {
+    index.head.store(rows, Ordering::Release);
+    let mut work = Work::new(Arc::clone(index), conn, ring);
+    work.begin();
+    while let Some(task) = work.task() {
+        let before = index.read().failed.len();
+        work.advance(&task);
+        progress(index.extent().rows);
+        if index.read().failed.len() > before {
+            break;
+        }
+    }
+}
+
+struct Work {
+    index: Arc<Index>,
+    conn: Connection,
+    checker: RowChecker,
+}
+
+impl Work {
+    fn new(index: Arc<Index>, conn: Connection, ring: KeyRing) -> Self {
+        let checker = RowChecker::new(ring, index.generation);
+        Self { index, conn, checker }
+    }
+
+    /// Looks at what there is. Files that are not of these rows are made again; files beyond the log's end belong to a
+    /// log that was longer.
+    fn begin(&mut self) {
+        // What cannot be believed here is said by everybody who reads; rows that do not fit are odd ones.
+        let floor = floor(&self.conn, &mut self.checker).ok().and_then(Result::ok).flatten();
+        if let Err(error) = self.index.cut(first_seq(floor.as_ref())) {
+            tracing::error!(%error, "a block of the index with pruned rows could not be removed");
+        }
+        let _ = teach(&self.conn, &mut self.checker, floor.as_ref());
+        let head = self.index.head.load(Ordering::Acquire);
+        let whole: Vec<u64> = self.index.read().whole.iter().copied().collect();
+        for block in whole {
+            let fits = (block + 1) * self.index.block_rows() <= head;
+            let fault = match fits.then(|| self.index.stored(&self.conn, block)) {
+                None => "it is beyond the end of the log".to_owned(),
+                Some(Err(error)) => error.to_string(),
+                Some(Ok(Stored { .. })) => continue,
+            };
+            tracing::warn!(%fault, file = %self.index.path(block).display(), "a block of the index is made again");
+            let mut state = self.index.write();
+            let _ = self.index.remove(&mut state, block);
+        }
+    }
+
+    fn round(&mut self) {
+        let Some(task) = self.task() else {
+            let head = self.index.head.load(Ordering::Acquire);
+            self.index.reached.store(head, Ordering::Release);
+            self.index.asleep.store(true, Ordering::Release);
+            // Whoever came in between has woken this thread, and then it does not sleep.
+            if self.index.head.load(Ordering::Acquire) == head {
+                std::thread::park_timeout(RETRY);
+            }
+            return;
+        };
+        self.index.reached.store(task.from, Ordering::Release);
+        if self.index.read().held > 0 || task.to - task.from < super::BACKLOG_ROWS && self.is_newest(&task) {
+            std::thread::park_timeout(PAUSE);
+        }
+        self.advance(&task);
+    }
+
+    /// Only at the end of the log it is worth waiting for more.
+    fn is_newest(&self, task: &Task) -> bool {
+        task.to == self.index.head.load(Ordering::Acquire)
+    }
+
+    /// The newest rows that are in no block yet.
+    fn task(&self) -> Option<Task> {
+        let head = self.index.head.load(Ordering::Acquire);
+        let rows = self.index.block_rows();
+        let mut state = self.index.write();
+        let State { whole, parts, failed, floor, changes, .. } = &mut *state;
+        failed.retain(|_, at| at.elapsed() < RETRY);
+        let blocks = *floor / rows..head.div_ceil(rows);
+        for block in blocks.rev().filter(|block| !whole.contains(block) && !failed.contains_key(block)) {
+            let first = block * rows;
+            let part = Arc::clone(parts.entry(block).or_insert_with(|| {
+                Arc::new(RwLock::new(Builder::new(first, usize::try_from(rows).unwrap_or(usize::MAX), *floor)))
+            }));
+            let (from, to) = (part.read().unwrap_or_else(PoisonError::into_inner).next(), head.min(first + rows));
+            // A full one goes to its file; one that lost its first rows has none.
+            let unwritten = to == first + rows && *floor <= first;
+            if from < to || unwritten {
+                return Some(Task { block, part, from, to, changes: *changes });
+            }
+        }
+        None
+    }
+
+    fn advance(&mut self, task: &Task) {
+        let done = if task.from < task.to { self.take_rows(task) } else { self.finish(task) };
+        if let Err(error) = done {
+            tracing::warn!(%error, rows = %format!("{}..{}", task.from, task.to), "rows could not be indexed; searches read them");
+            let mut state = self.index.write();
+            state.parts.remove(&task.block);
+            state.failed.insert(task.block, Instant::now());
+        }
+    }
+
+    fn take_rows(&mut self, task: &Task) -> io::Result<()> {
+        let to = task.to.min(task.from + BATCH_ROWS);
+        let rows = self.rows(task.from, to).map_err(io::Error::other)?;
+        let state = self.index.read();
+        // Rows were changed since they were asked for: they are read again.
+        if state.changes != task.changes || state.held > 0 {
+            return Ok(());
+        }
+        let mut part = task.part.write().unwrap_or_else(PoisonError::into_inner);
+        rows.iter().for_each(|row| part.push(row));
+        while part.next() < to {
+            part.push_missing();
+        }
+        Ok(())
+    }
+
+    fn rows(&mut self, from: u64, to: u64) -> rusqlite::Result<Vec<StoredRow>> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq >= ?1 AND seq < ?2 ORDER BY seq",
+        )?;
+        let mut rows = statement.query((from, to))?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let mut row = read_row(row, &mut self.checker)?;
+            erase::recognise(&self.conn, &mut self.checker, &mut row)?;
+            found.push(row);
+        }
+        Ok(found)
+    }
+
+    /// Writes a full block to its file.
+    fn finish(&mut self, task: &Task) -> io::Result<()> {
+        let head = self.index.expected_head(&self.conn, task.block).map_err(io::Error::other)?;
+        let bytes = encode(&task.part.read().unwrap_or_else(PoisonError::into_inner), &head)?;
+        let temporary = self.index.write_file(task.block, &bytes)?;
+        let mut state = self.index.write();
+        if state.changes != task.changes || state.held > 0 {
+            return super::overwrite_and_remove(&temporary);
+        }
+        std::fs::rename(&temporary, self.index.path(task.block))?;
+        state.whole.insert(task.block);
+        state.parts.remove(&task.block);
+        Ok(())
+    }
+}

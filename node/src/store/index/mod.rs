@@ -1,0 +1,308 @@
+//! The index: where entries stand that a filter asks for, without reading the others (docs/index.md).
+//!
+//! The log is cut into blocks of as many rows as one tile of the tree's second level stands for. A full block is a file that
+//! never changes and names the root of its rows. The newest block, which is not full, and the oldest, when rows of it were
+//! pruned, are kept in memory and made again at a start. All of it is derived from the rows, behind their commit, by one
+//! thread; where there is no block, rows are read.
+
+mod block;
+mod builder;
+mod check;
+mod indexer;
+mod set;
+mod stored;
+mod text;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
+
+use piperoll_shared::log::ids::Generation;
+use piperoll_shared::log::tree::{TILE_LEVELS, TILE_WIDTH};
+use rusqlite::Connection;
+
+use super::open::LogDir;
+use super::tree::stored_roots;
+pub(super) use block::{Ask, Candidates};
+pub(super) use check::IndexCheck;
+pub(super) use indexer::{Indexer, make_all};
+use builder::Builder;
+use stored::{Head, Stored};
+
+/// The level of the tiles that blocks go with: 65,536 rows. Small enough to be built in memory, large enough that five million
+/// rows are asked in 77 pieces.
+pub(super) const BLOCK_LEVEL: u32 = 1;
+/// Rows a block may wait for the indexer: a reader reads them in less time than it takes to wake a thread for each commit.
+const BACKLOG_ROWS: u64 = 128;
+
+/// The index of one log.
+pub(super) struct Index {
+    dir: PathBuf,
+    generation: Generation,
+    level: u32,
+    state: RwLock<State>,
+    /// Rows committed, as the writer says.
+    head: AtomicU64,
+    /// Rows below this are in the index, but for gaps left by blocks that are made anew.
+    reached: AtomicU64,
+    /// The indexer sleeps until it is woken.
+    asleep: AtomicBool,
+    thread: OnceLock<std::thread::Thread>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Blocks that have a file.
+    whole: BTreeSet<u64>,
+    /// Blocks in memory: the newest one, one whose first rows were pruned, and one that is just being made.
+    parts: BTreeMap<u64, Arc<RwLock<Builder>>>,
+    /// Blocks that could not be made, and when.
+    failed: BTreeMap<u64, Instant>,
+    /// The first row of the log.
+    floor: u64,
+    /// Counts what made blocks out of date: what was begun before is thrown away.
+    changes: u64,
+    /// Somebody is changing rows; nothing is finished meanwhile.
+    held: u32,
+}
+
+/// What the index says about the beginning of one block.
+pub(super) struct Look {
+    /// Row 0 of the candidates.
+    pub(super) first: u64,
+    /// Rows from here on are not in it.
+    pub(super) end: u64,
+    pub(super) candidates: Candidates,
+}
+
+/// How far the index is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexExtent {
+    /// Rows in it.
+    pub rows: u64,
+    /// Rows there are.
+    pub of: u64,
+    /// Files, and their bytes.
+    pub blocks: u64,
+    pub bytes: u64,
+}
+
+impl Index {
+    /// Knows which files there are; nothing is read or changed. A log without an index has an empty one.
+    pub(super) fn open(dir: &LogDir, generation: Generation, level: u32) -> Self {
+        let dir = dir.path().join("index");
+        let index = Self {
+            dir,
+            generation,
+            level,
+            state: RwLock::default(),
+            head: AtomicU64::new(0),
+            reached: AtomicU64::new(0),
+            asleep: AtomicBool::new(false),
+            thread: OnceLock::new(),
+        };
+        index.write().whole = index.files().into_iter().collect();
+        index
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Rows of one block.
+    pub(super) fn block_rows(&self) -> u64 {
+        TILE_WIDTH << (TILE_LEVELS * self.level)
+    }
+
+    fn path(&self, block: u64) -> PathBuf {
+        self.dir.join(format!("{:012}.block", block * self.block_rows()))
+    }
+
+    /// The blocks whose files are there.
+    fn files(&self) -> Vec<u64> {
+        let Ok(entries) = fs::read_dir(&self.dir) else { return Vec::new() };
+        let named = entries.flatten().filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let first: u64 = name.strip_suffix(".block")?.parse().ok()?;
+            (first % self.block_rows() == 0).then_some(first / self.block_rows())
+        });
+        named.collect()
+    }
+
+    /// Which rows of the block that `seq` stands in are worth reading. `None` when all of it must be read, because there is
+    /// nothing, or nothing that fits the rows.
+    pub(super) fn look(&self, conn: &Connection, seq: u64, ask: &Ask<'_>) -> Option<Look> {
+        let block = seq / self.block_rows();
+        let first = block * self.block_rows();
+        let (whole, part) = {
+            let state = self.read();
+            (state.whole.contains(&block), state.parts.get(&block).cloned())
+        };
+        if let Some(part) = part {
+            let part = part.read().unwrap_or_else(PoisonError::into_inner);
+            let candidates = block::candidates(&*part, first, ask).ok()?;
+            return Some(Look { first, end: part.next(), candidates });
+        }
+        if !whole {
+            return None;
+        }
+        let looked = self.stored(conn, block).and_then(|stored| block::candidates(&stored, first, ask));
+        match looked {
+            Ok(candidates) => Some(Look { first, end: first + self.block_rows(), candidates }),
+            Err(error) => {
+                tracing::warn!(%error, file = %self.path(block).display(), "a block of the index is left out");
+                None
+            }
+        }
+    }
+
+    /// Opens the file of a block, if it is of the rows that are there.
+    fn stored(&self, conn: &Connection, block: u64) -> io::Result<Stored> {
+        let stored = Stored::open(&self.path(block))?;
+        let expected = self.expected_head(conn, block).map_err(io::Error::other)?;
+        if stored.head != expected {
+            return Err(io::Error::other("it was made of other rows"));
+        }
+        Ok(stored)
+    }
+
+    fn expected_head(&self, conn: &Connection, block: u64) -> Result<Head, super::tree::TreeError> {
+        let roots = stored_roots(conn, self.level, block, block + 1)?;
+        let root = roots.first().copied().unwrap_or_default();
+        Ok(Head { generation: self.generation, first: block * self.block_rows(), root })
+    }
+
+    /// Puts the file of a block into its place. A crash leaves it whole or not at all.
+    fn write_file(&self, block: u64, bytes: &[u8]) -> io::Result<PathBuf> {
+        if !self.dir.exists() {
+            fs::DirBuilder::new().mode(0o700).create(&self.dir)?;
+        }
+        let temporary = self.path(block).with_extension("new");
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        Ok(temporary)
+    }
+
+    /// The writer has committed so many rows.
+    pub(super) fn grew(&self, rows: u64) {
+        self.head.store(rows, Ordering::Release);
+        let backlog = rows.saturating_sub(self.reached.load(Ordering::Acquire));
+        if backlog >= BACKLOG_ROWS || self.asleep.swap(false, Ordering::AcqRel) {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// Takes the block of a row out of the index, its content out of the file, and lets nothing be finished until the guard
+    /// is dropped: whoever empties a row holds it over the commit.
+    pub(super) fn forget(self: &Arc<Self>, seq: u64) -> io::Result<Held> {
+        let mut state = self.write();
+        state.held += 1;
+        let held = Held(Arc::clone(self));
+        self.remove(&mut state, seq / self.block_rows())?;
+        Ok(held)
+    }
+
+    /// The log begins at `floor` now: no block knows of rows below it any more.
+    pub(super) fn cut(&self, floor: u64) -> io::Result<()> {
+        let mut state = self.write();
+        if state.floor >= floor {
+            return Ok(());
+        }
+        state.floor = floor;
+        let ends_at = floor.div_ceil(self.block_rows());
+        let gone: Vec<u64> = state.whole.range(..ends_at).chain(state.parts.range(..ends_at).map(|(b, _)| b)).copied().collect();
+        for block in gone {
+            self.remove(&mut state, block)?;
+        }
+        drop(state);
+        self.wake();
+        Ok(())
+    }
+
+    /// Throws the whole index away; the indexer makes it again.
+    pub(super) fn reset(&self) -> io::Result<()> {
+        let mut state = self.write();
+        let all: Vec<u64> = state.whole.iter().chain(state.parts.keys()).copied().chain(self.files()).collect();
+        for block in all {
+            self.remove(&mut state, block)?;
+        }
+        self.reached.store(state.floor, Ordering::Release);
+        drop(state);
+        self.wake();
+        Ok(())
+    }
+
+    fn remove(&self, state: &mut State, block: u64) -> io::Result<()> {
+        state.changes += 1;
+        state.parts.remove(&block);
+        state.failed.remove(&block);
+        state.whole.remove(&block);
+        for path in [self.path(block), self.path(block).with_extension("new")] {
+            match overwrite_and_remove(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The first block that is not full; `None` while nobody has said how long the log is.
+    fn head_block(&self) -> Option<u64> {
+        let head = self.head.load(Ordering::Acquire);
+        (head > 0).then(|| head / self.block_rows())
+    }
+
+    pub(super) fn extent(&self) -> IndexExtent {
+        let state = self.read();
+        let parts: u64 = state.parts.values().map(|part| rows_in(part)).sum();
+        let bytes = state.whole.iter().filter_map(|block| fs::metadata(self.path(*block)).ok()).map(|meta| meta.len()).sum();
+        let blocks = state.whole.len() as u64;
+        let of = self.head.load(Ordering::Acquire).saturating_sub(state.floor);
+        IndexExtent { rows: (blocks * self.block_rows() + parts).min(of), of, blocks, bytes }
+    }
+}
+
+fn rows_in(part: &RwLock<Builder>) -> u64 {
+    use block::Block as _;
+    let part = part.read().unwrap_or_else(PoisonError::into_inner);
+    (part.rows() - part.pruned()) as u64
+}
+
+/// What was said in the file is gone from the disk's blocks too, as far as a file system overwrites in place.
+fn overwrite_and_remove(path: &Path) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    let bytes = file.metadata()?.len();
+    io::copy(&mut io::Read::take(io::repeat(0), bytes), &mut file)?;
+    file.sync_data()?;
+    fs::remove_file(path)
+}
+
+/// Keeps blocks from being finished; see [`Index::forget`].
+pub(super) struct Held(Arc<Index>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut state = self.0.write();
+        state.held -= 1;
+        // What was read before the rows changed must not be taken after it.
+        state.changes += 1;
+        drop(state);
+        self.0.wake();
+    }
+}

@@ -1,0 +1,161 @@
+//! Sets of rows of one block, a bit each.
+
+/// Rows of a block by their place in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::store) struct Set {
+    words: Vec<u64>,
+    rows: usize,
+}
+
+impl Set {
+    pub(super) fn none(rows: usize) -> Self {
+        Self { words: vec![0; rows.div_ceil(64)], rows }
+    }
+
+    /// The rows `from..rows`.
+    pub(super) fn from(from: usize, rows: usize) -> Self {
+        let mut set = Self::none(rows);
+        set.insert_range(from, rows);
+        set
+    }
+
+    /// The rows that fit, asked for each in order.
+    pub(super) fn of(rows: usize, mut fits: impl Iterator<Item = bool>) -> Self {
+        let mut set = Self::none(rows);
+        for word in &mut set.words {
+            for bit in 0..64 {
+                *word |= u64::from(fits.next().unwrap_or(false)) << bit;
+            }
+        }
+        set
+    }
+
+    pub(super) fn insert(&mut self, row: usize) {
+        if row < self.rows {
+            self.words[row / 64] |= 1 << (row % 64);
+        }
+    }
+
+    pub(super) fn insert_range(&mut self, from: usize, to: usize) {
+        for row in from..to.min(self.rows) {
+            self.insert(row);
+        }
+    }
+
+    pub(in crate::store) fn contains(&self, row: usize) -> bool {
+        row < self.rows && self.words[row / 64] >> (row % 64) & 1 == 1
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.words.iter().all(|word| *word == 0)
+    }
+
+    pub(super) fn and(mut self, other: &Self) -> Self {
+        self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word &= other);
+        self
+    }
+
+    pub(super) fn or(mut self, other: &Self) -> Self {
+        self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word |= other);
+        self
+    }
+
+    /// The rows that are not in it.
+    pub(super) fn but(mut self, other: &Self) -> Self {
+        self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word &= !other);
+        self
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.words.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        self.words.iter().enumerate().flat_map(|(at, word)| {
+            let mut word = *word;
+            std::iter::from_fn(move || {
+                let bit = (word != 0).then(|| word.trailing_zeros() as usize)?;
+                word &= word - 1;
+                Some(at * 64 + bit)
+            })
+        })
+    }
+
+    /// The first row at or behind `from`.
+    pub(in crate::store) fn next(&self, from: usize) -> Option<usize> {
+        let mut at = from / 64;
+        let mut word = self.words.get(at)? & (u64::MAX << (from % 64));
+        while word == 0 {
+            at += 1;
+            word = *self.words.get(at)?;
+        }
+        Some(at * 64 + word.trailing_zeros() as usize)
+    }
+
+    /// The last row in front of `to`.
+    pub(in crate::store) fn previous(&self, to: usize) -> Option<usize> {
+        let last = to.min(self.rows).checked_sub(1)?;
+        let mut at = last / 64;
+        let mut word = self.words[at] & (u64::MAX >> (63 - last % 64));
+        while word == 0 {
+            at = at.checked_sub(1)?;
+            word = self.words[at];
+        }
+        Some(at * 64 + 63 - word.leading_zeros() as usize)
+    }
+
+    /// As it is stored: a bit per row, lowest first.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes: Vec<u8> = self.words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        bytes.truncate(self.rows.div_ceil(8));
+        bytes
+    }
+
+    pub(super) fn from_bytes(rows: usize, bytes: &[u8]) -> Self {
+        let mut set = Self::none(rows);
+        for (at, byte) in bytes.iter().enumerate().take(rows.div_ceil(8)) {
+            set.words[at / 8] |= u64::from(*byte) << (at % 8 * 8);
+        }
+        if rows % 64 > 0
+            && let Some(last) = set.words.last_mut()
+        {
+            *last &= u64::MAX >> (64 - rows % 64);
+        }
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Against a set of numbers.
+        #[test]
+        fn is_a_set(
+            rows in 1usize..300,
+            one in prop::collection::btree_set(0usize..300, 0..60),
+            two in prop::collection::btree_set(0usize..300, 0..60),
+            at in 0usize..310,
+        ) {
+            let keep = |set: &BTreeSet<usize>| set.iter().copied().filter(|row| *row < rows).collect::<BTreeSet<_>>();
+            let (one, two) = (keep(&one), keep(&two));
+            let set = |rows_in: &BTreeSet<usize>| Set::of(rows, (0..rows).map(|row| rows_in.contains(&row)));
+            let members = |set: &Set| set.iter().collect::<BTreeSet<_>>();
+            let (a, b) = (set(&one), set(&two));
+            prop_assert_eq!(members(&a), one.clone());
+            prop_assert_eq!(a.len(), one.len() as u64);
+            prop_assert_eq!(members(&a.clone().and(&b)), &one & &two);
+            prop_assert_eq!(members(&a.clone().or(&b)), &one | &two);
+            prop_assert_eq!(members(&a.clone().but(&b)), &one - &two);
+            prop_assert_eq!(a.next(at), one.range(at..).next().copied());
+            prop_assert_eq!(a.previous(at), one.range(..at).next_back().copied());
+            prop_assert_eq!(&Set::from_bytes(rows, &a.to_bytes()), &a);
+            prop_assert_eq!(members(&Set::from(at, rows)), (at..rows).collect::<BTreeSet<_>>());
+        }
+    }
+}

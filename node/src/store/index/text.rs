@@ -1,0 +1,183 @@
+//! Finding pieces of text: which groups of rows contain which three characters.
+
+use piperoll_shared::log::filter::TRIGRAM_CHARS;
+
+/// Rows that share a bit. Alike rows follow each other, so a group costs little more than one of its rows, and a group that
+/// is hit in vain costs its rows.
+pub(super) const GROUP_ROWS: usize = 8;
+/// Trigrams are told apart by so many numbers. Those that share one only cost a look at rows that do not fit.
+pub(super) const BUCKETS: usize = 1 << 16;
+
+/// The number of three characters: the upper half of a product with 2^64 divided by the golden ratio, so that
+/// neighbouring characters do not end up in neighbouring buckets.
+fn bucket(a: char, b: char, c: char) -> u16 {
+    let packed = u64::from(u32::from(a)) << 42 | u64::from(u32::from(b)) << 21 | u64::from(u32::from(c));
+    (packed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u16
+}
+
+/// The buckets of every three characters in a row, one for each place.
+pub(super) fn buckets(lower: &str) -> impl Iterator<Item = u16> + '_ {
+    let mut chars = lower.chars();
+    let (mut a, mut b) = (chars.next().unwrap_or_default(), chars.next().unwrap_or_default());
+    const { assert!(TRIGRAM_CHARS == 3) };
+    chars.map(move |c| {
+        let found = bucket(a, b, c);
+        (a, b) = (b, c);
+        found
+    })
+}
+
+/// Where one bucket occurs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Groups {
+    /// Ascending.
+    List(Vec<u16>),
+    /// A bit per group.
+    Bits(Vec<u8>),
+}
+
+impl Groups {
+    pub(super) fn contains(&self, group: usize) -> bool {
+        match self {
+            Self::List(list) => u16::try_from(group).is_ok_and(|group| list.binary_search(&group).is_ok()),
+            Self::Bits(bits) => bits.get(group / 8).is_some_and(|byte| byte >> (group % 8) & 1 == 1),
+        }
+    }
+
+    /// As it is stored: the gaps between the groups as LEB128, or a bit per group where that is not longer. Told apart by the
+    /// length, which for bits is always that of all groups.
+    fn write(&self, groups: usize, out: &mut Vec<u8>) {
+        let start = out.len();
+        if let Self::List(list) = self {
+            let mut next = 0;
+            for group in list {
+                write_varint(u64::from(*group) - next, out);
+                next = u64::from(*group) + 1;
+            }
+            if out.len() - start < groups.div_ceil(8) {
+                return;
+            }
+            out.truncate(start);
+        }
+        out.resize(start + groups.div_ceil(8), 0);
+        match self {
+            Self::List(list) => {
+                for group in list {
+                    out[start + usize::from(*group) / 8] |= 1 << (group % 8);
+                }
+            }
+            Self::Bits(bits) => out[start..].iter_mut().zip(bits).for_each(|(byte, bits)| *byte = *bits),
+        }
+    }
+
+    pub(super) fn read(groups: usize, bytes: &[u8]) -> Option<Self> {
+        if !bytes.is_empty() && bytes.len() == groups.div_ceil(8) {
+            return Some(Self::Bits(bytes.to_vec()));
+        }
+        let (mut rest, mut next, mut list) = (bytes, 0u64, Vec::new());
+        while !rest.is_empty() {
+            let group = next.checked_add(read_varint(&mut rest)?)?;
+            list.push(u16::try_from(group).ok()?);
+            next = group + 1;
+        }
+        Some(Self::List(list))
+    }
+}
+
+/// The texts of a block as they come in.
+pub(super) struct Texts {
+    groups_max: usize,
+    /// By bucket.
+    postings: Vec<Groups>,
+    /// Buckets met in the group that is open, so that the same words eight times cost one look each.
+    met: Vec<u64>,
+    open: usize,
+}
+
+impl Texts {
+    pub(super) fn new(rows: usize) -> Self {
+        let postings = vec![Groups::List(Vec::new()); BUCKETS];
+        Self { groups_max: rows.div_ceil(GROUP_ROWS), postings, met: vec![0; BUCKETS / 64], open: 0 }
+    }
+
+    /// Takes the text of a row; rows ascend.
+    pub(super) fn add(&mut self, row: usize, text: &str) {
+        let group = row / GROUP_ROWS;
+        if group != self.open {
+            self.met.fill(0);
+            self.open = group;
+        }
+        if text.is_ascii() && !text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            self.add_lower(group, text);
+        } else {
+            self.add_lower(group, &text.to_lowercase());
+        }
+    }
+
+    fn add_lower(&mut self, group: usize, lower: &str) {
+        for bucket in buckets(lower) {
+            let bucket = usize::from(bucket);
+            let (word, bit) = (&mut self.met[bucket / 64], 1 << (bucket % 64));
+            if *word & bit == 0 {
+                *word |= bit;
+                self.postings[bucket].add(group, self.groups_max);
+            }
+        }
+    }
+
+    pub(super) fn groups(&self, bucket: u16) -> &Groups {
+        &self.postings[usize::from(bucket)]
+    }
+
+    /// As it is stored: where each bucket begins and where the last one ends, 32 bits each, then the buckets.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut postings = Vec::new();
+        let mut out = Vec::with_capacity(4 * (BUCKETS + 1));
+        for posting in &self.postings {
+            out.extend_from_slice(&(postings.len() as u32).to_le_bytes());
+            posting.write(self.groups_max, &mut postings);
+        }
+        out.extend_from_slice(&(postings.len() as u32).to_le_bytes());
+        out.extend_from_slice(&postings);
+        out
+    }
+}
+
+impl Groups {
+    /// A list that got longer than the bits of all groups becomes bits, which bounds what a block of noise takes.
+    fn add(&mut self, group: usize, groups_max: usize) {
+        match self {
+            Self::List(list) => {
+                list.push(group as u16);
+                if list.len() * 2 > groups_max.div_ceil(8) {
+                    let mut bits = vec![0; groups_max.div_ceil(8)];
+                    list.iter().for_each(|group| bits[usize::from(*group) / 8] |= 1 << (group % 8));
+                    *self = Self::Bits(bits);
+                }
+            }
+            Self::Bits(bits) => bits[group / 8] |= 1 << (group % 8),
+        }
+    }
+}
+
+/// LEB128, as in DWARF 5, section 7.6.
+pub(super) fn write_varint(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+pub(super) fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}

@@ -1,0 +1,210 @@
+//! How fast entries are found, counted and read deep down: `scripts/bench-find`. Figures, not tests.
+//!
+//! Three nodes with so many entries each (`FIND_ROWS`, five million unless told) over thirty days. Every search is asked of
+//! one node's store, and of all three through an aggregator over mTLS, after one round to warm up.
+
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on says so by panicking")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use piperoll_node::config::NodeConfig;
+use piperoll_node::store::{LogDir, Store, parse_draft};
+use piperoll_shared::api::node::ScanRequest;
+use piperoll_shared::log::order::Order;
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::{Clock, SystemClock};
+use piperoll_tests::Cluster;
+
+const NODES: [&str; 3] = ["mx1", "mx2", "mx3"];
+const ROUNDS: usize = 100;
+const STATS_ROUNDS: usize = 10;
+const DAYS: i64 = 30;
+const DAY_MICROS: i64 = 86_400_000_000;
+
+/// What the table measures: a name, the filter, and how far back.
+const SEARCHES: [(&str, &str, &str); 9] = [
+    ("user", "user:user-0417", ""),
+    ("action set and range", "action:mailbox.create,token.revoke", "&from=21d&to=20d"),
+    ("user and action", "user:user-0417 action:quarantine.release", ""),
+    ("entity", "entity:mail/0000000000abcdef", ""),
+    ("address", "ip:203.0.113.77", ""),
+    ("addresses /16", "ip:10.77.0.0/16", ""),
+    ("piece of text", "\"ticket 48113\"", ""),
+    ("piece of details", "details:queue-0c07", ""),
+    ("nothing fits", "user:nobody-at-all", ""),
+];
+
+/// Hands out the times of thirty days, evenly.
+struct Past {
+    next: AtomicI64,
+    step: i64,
+}
+
+impl Clock for Past {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.next.fetch_add(self.step, Ordering::Relaxed))
+    }
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(find());
+}
+
+async fn find() {
+    let rows: u64 = std::env::var("FIND_ROWS").map_or(5_000_000, |text| text.parse().unwrap());
+    let mut cluster = Cluster::made(&NODES, |_| None).await;
+    let started = Instant::now();
+    for (number, node) in cluster.nodes.iter().enumerate() {
+        let store = open(&node.folder, rows);
+        fill(&store, rows, number as u64).await;
+        let filled = started.elapsed();
+        while store.index().rows < store.index().of {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let index = store.index();
+        println!(
+            "{}: {rows} entries; filled after {:.0} s, indexed after {:.0} s; index {} files, {:.0} bytes an entry",
+            node.id,
+            filled.as_secs_f64(),
+            started.elapsed().as_secs_f64(),
+            index.blocks,
+            index.bytes as f64 / rows as f64
+        );
+        if number == 0 {
+            on_one_node(&store).await;
+        }
+        store.close().await;
+        let database = std::fs::metadata(node.folder.join("data/log.db")).map_or(0, |meta| meta.len());
+        println!("{}: {:.0} bytes an entry in the database", node.id, database as f64 / rows as f64);
+    }
+    cluster.run_all().await;
+    cluster.wait_until_complete().await;
+    through_the_aggregator(&cluster).await;
+}
+
+fn open(folder: &std::path::Path, rows: u64) -> Store {
+    let config = NodeConfig::load(&folder.join("node.toml")).unwrap();
+    let span = DAYS * DAY_MICROS;
+    let first = SystemClock.now().plus_micros(-span);
+    let clock = Past { next: AtomicI64::new(first.micros()), step: span / i64::try_from(rows).unwrap() };
+    Store::open(LogDir::new(&config.data_dir), config.keys, Arc::new(clock)).unwrap()
+}
+
+async fn fill(store: &Store, rows: u64, node: u64) {
+    let via: Arc<str> = Arc::from("socket uid=0");
+    let mut dice = node + 1;
+    let mut waiting = tokio::task::JoinSet::new();
+    for first in (0..rows).step_by(1_000) {
+        let drafts = (first..rows.min(first + 1_000))
+            .map(|n| parse_draft(entry(n, &mut dice).as_bytes(), &via).unwrap())
+            .collect();
+        let store = store.clone();
+        waiting.spawn(async move { assert!(store.append(drafts).await.iter().all(Result::is_ok)) });
+        while waiting.len() > 4 {
+            waiting.join_next().await.unwrap().unwrap();
+        }
+    }
+    while let Some(done) = waiting.join_next().await {
+        done.unwrap();
+    }
+}
+
+/// An entry of a mail platform: a thousand users, some of them busy, forty actions, twenty thousand addresses.
+fn entry(n: u64, dice: &mut u64) -> String {
+    let mut roll = |sides: u64| {
+        *dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*dice >> 33) % sides
+    };
+    let user = roll(1_000) * roll(1_000) / 1_000;
+    let action = ["quarantine.release", "auth.login", "mailbox.create", "token.revoke", "policy.update"][roll(5) as usize];
+    let outcome = if roll(10) == 0 { "failure" } else { "success" };
+    let address = match roll(1_000) {
+        0 => format!("203.0.113.{}", roll(250)),
+        _ => format!("10.{}.{}.{}", roll(80), roll(4), roll(64)),
+    };
+    let (entity, ticket, queue) = (roll(1_000_000), roll(1_000_000), roll(65_536));
+    format!(
+        "{{\"category\":\"data\",\"action\":\"{action}\",\"outcome\":\"{outcome}\",\"user\":\"user-{user:04}\",\"user_type\":\"admin\",\"entity_type\":\"mail\",\"entity_id\":\"{entity:016x}\",\"target\":\"office-{}@example.org\",\"domain\":\"example.org\",\"ip_address\":\"{address}\",\"description\":\"message {n:08x} of ticket {ticket:06} went to its recipient\",\"details\":{{\"queue\":\"queue-{queue:04x}\",\"size\":{}}}}}",
+        roll(500),
+        roll(100_000)
+    )
+}
+
+async fn on_one_node(store: &Store) {
+    println!("\nnewest 50 on one node, {ROUNDS} times each, ms");
+    println!("{:<24} {:>8} {:>8} {:>8} {:>7}", "", "p50", "p99", "max", "rows");
+    let now = SystemClock.now();
+    for (name, filter, range) in SEARCHES {
+        let (from, to) = match range {
+            "" => (Timestamp::MIN, Timestamp::MAX),
+            _ => (now.plus_micros(-21 * DAY_MICROS), now.plus_micros(-20 * DAY_MICROS)),
+        };
+        let request: ScanRequest = serde_json::from_value(serde_json::json!({
+            "filter": filter, "order": Order::Desc, "limit": 50, "from": from, "to": to,
+        }))
+        .unwrap();
+        let (mut times, mut found) = (Vec::new(), 0);
+        for _ in 0..=ROUNDS {
+            let started = Instant::now();
+            let mut scan = store.scan(request.clone()).await.unwrap();
+            found = 0;
+            loop {
+                let (returned, batch) = store.next_batch(scan).await.unwrap();
+                (scan, found) = (returned, found + batch.rows.len());
+                if batch.done {
+                    break;
+                }
+            }
+            times.push(started.elapsed());
+        }
+        line(name, &mut times, found);
+    }
+}
+
+async fn through_the_aggregator(cluster: &Cluster) {
+    println!("\nnewest 50 of three nodes through the aggregator, {ROUNDS} times each, ms");
+    println!("{:<24} {:>8} {:>8} {:>8} {:>7}", "", "p50", "p99", "max", "rows");
+    for (name, filter, range) in SEARCHES {
+        let range = if range.is_empty() { "&from=40d" } else { range };
+        let path = format!("limit=50&q={}{range}", encode(filter));
+        let (mut times, mut found) = (Vec::new(), 0);
+        for _ in 0..=ROUNDS {
+            let answer = cluster.page(&path).await;
+            assert_eq!(answer.json()["complete"], true, "{}", answer.text);
+            times.push(answer.took);
+            found = answer.json()["entries"].as_array().unwrap().len();
+        }
+        line(name, &mut times, found);
+    }
+    println!("\ncounts over three nodes, {STATS_ROUNDS} times each, ms");
+    for (name, path) in [
+        ("top 20 addresses, failed", "by=ip_address&q=action:auth.login%20outcome:failure&from=7d"),
+        ("histogram, 30 days", "bucket=1d&from=30d"),
+    ] {
+        let (mut times, mut found) = (Vec::new(), 0);
+        for _ in 0..=STATS_ROUNDS {
+            let answer = cluster.get(&format!("/api/v1/stats?{path}"), Some(&cluster.token)).await;
+            assert_eq!(answer.status, 200, "{}", answer.text);
+            times.push(answer.took);
+            found = answer.json()["stats"]["entries"].as_u64().unwrap_or_default() as usize;
+        }
+        line(name, &mut times, found);
+    }
+}
+
+/// The first round warms up and does not count.
+fn line(name: &str, times: &mut Vec<Duration>, rows: usize) {
+    times.remove(0);
+    times.sort();
+    let ms = |part: f64| times[((times.len() as f64 * part) as usize).min(times.len() - 1)].as_secs_f64() * 1_000.0;
+    println!("{name:<24} {:>8.2} {:>8.2} {:>8.2} {rows:>7}", ms(0.5), ms(0.99), ms(1.0));
+}
+
+fn encode(text: &str) -> String {
+    text.bytes()
+        .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}

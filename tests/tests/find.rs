@@ -1,0 +1,464 @@
+//! Whatever the index is asked, it gives what reading every row gives; and what it cannot know, it says.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use piperoll_node::store::{LogDir, LogKeys, PruneWish, Store, parse_draft};
+use piperoll_shared::api::node::{FindingKind, ScanRequest, VerifyLine};
+use piperoll_shared::log::filter::Filter;
+use piperoll_shared::log::note::{KeyKind, SigningSeed};
+use piperoll_shared::log::order::{Order, Position};
+use piperoll_shared::log::seal::{EpochSecret, KeyRing};
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::view::EntryView;
+use piperoll_shared::net::clock::Clock;
+use proptest::prelude::*;
+
+/// A tile of the lowest level: 256 rows a block.
+const SMALL_BLOCKS: u32 = 0;
+const BLOCK_ROWS: usize = 256;
+const SECOND: i64 = 1_000_000;
+const START: i64 = 1_776_240_000 * SECOND;
+
+/// Goes on by a second with every look.
+struct Ticking(AtomicI64);
+
+impl Clock for Ticking {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.fetch_add(SECOND, Ordering::Relaxed))
+    }
+}
+
+fn dice(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut state = seed;
+    move |sides| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % sides
+    }
+}
+
+const USERS: [&str; 4] = ["alice", "bob", "Ünal", "eve\\\"x"];
+const ACTIONS: [&str; 4] = ["auth.login", "auth.logout", "quarantine.release", "policy.update"];
+const OUTCOMES: [&str; 3] = ["success", "failure", "denied"];
+const ADDRESSES: [&str; 5] = ["10.1.0.3", "10.2.200.9", "::ffff:10.1.0.3", "2001:db8::7", "lambda.amazonaws.com"];
+const TEXTS: [&str; 6] =
+    ["released to its RECIPIENT", "Straße gesperrt", "ΟΔΟΣ", "a", "ticket 481 closed", "İstanbul'da oturum"];
+const DETAILS: [&str; 3] =
+    ["{\"queue\":\"q-0c07\"}", "{\"counts\":{\"ok\":3}}", "{\"password\":\"x\",\"note\":\"GRÜSSE\"}"];
+
+fn entry(roll: &mut impl FnMut(u64) -> u64, now: Timestamp) -> String {
+    let mut fields = vec![
+        "\"category\":\"auth\"".to_owned(),
+        format!("\"action\":\"{}\"", ACTIONS[roll(4) as usize]),
+        format!("\"request_id\":\"r-{}\"", roll(10_000)),
+    ];
+    let mut maybe = |key: &str, value: String, one_in: u64| {
+        if roll(one_in) > 0 {
+            fields.push(format!("\"{key}\":{value}"));
+        }
+    };
+    let word = |words: &[&str], n: u64| format!("\"{}\"", words[n as usize % words.len()]);
+    let mut n = u64::try_from(now.micros() / SECOND).unwrap().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+    let mut next = || {
+        n = n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        n >> 33
+    };
+    maybe("user", word(&USERS, next()), 8);
+    maybe("outcome", word(&OUTCOMES, next()), 4);
+    maybe("entity_type", word(&["mail", "domain"], next()), 4);
+    maybe("entity_id", format!("\"{}\"", next() % 20), 3);
+    maybe("ip_address", word(&ADDRESSES, next()), 5);
+    maybe("user_agent", word(&["Mozilla/5.0 Firefox", "curl/8.1"], next()), 2);
+    maybe("description", word(&TEXTS, next()), 5);
+    maybe("details", DETAILS[next() as usize % 3].to_owned(), 2);
+    maybe("impersonator", word(&["root"], 0), 2);
+    if next() % 5 == 0 {
+        fields.push(format!("\"occurred_at\":\"{}\"", now.plus_micros(-90 * SECOND).to_text()));
+    }
+    format!("{{{}}}", fields.join(","))
+}
+
+const TERMS: [&str; 34] = [
+    "user:alice",
+    "user:alice,bob",
+    "user:\"eve\\\"x\"",
+    "user:nobody",
+    "impersonator:root",
+    "action:auth.login",
+    "action:auth.*,policy.update",
+    "outcome:failure",
+    "outcome:unknown,denied",
+    "entity:mail",
+    "entity:mail/7,domain/3",
+    "ip:10.0.0.0/8",
+    "ip:10.1.0.3",
+    "ip:2001:db8::/32",
+    "ip:\"lambda.amazonaws.com\"",
+    "agent:firefox",
+    "node:mx1",
+    "node:mx2",
+    "via:socket",
+    "category:auth",
+    "category:log",
+    "is:failed",
+    "is:denied,bulk",
+    "is:impersonated",
+    "is:flagged",
+    "is:redacted",
+    "details:Q-0C0",
+    "details:grüsse",
+    "\"recipient\"",
+    "STRASSE",
+    "straße",
+    "οδος",
+    "\"81\"",
+    "i̇stan",
+];
+
+fn filter(roll: &mut impl FnMut(u64) -> u64, rows: &[Raw]) -> String {
+    let mut terms = Vec::new();
+    for _ in 0..=roll(3) {
+        let minus = if roll(4) == 0 { "-" } else { "" };
+        let any = &rows[roll(rows.len() as u64) as usize];
+        let term = match roll(40) {
+            0 => format!("seq:{}..{}", any.seq, any.seq + roll(400)),
+            1 => format!("occurred:{}..", any.timestamp.to_text()),
+            2 => format!("occurred:..{}", any.timestamp.plus_micros(-80 * SECOND).to_text()),
+            3 | 4 => any.view().map_or_else(|| "seq:7".to_owned(), |view| format!("id:{}", view.id)),
+            5 => format!("request:r-{}", roll(10_000)),
+            n => TERMS[(n as usize - 6) % TERMS.len()].to_owned(),
+        };
+        terms.push(format!("{minus}{term}"));
+    }
+    terms.join(" ")
+}
+
+/// A row as SQLite has it.
+struct Raw {
+    seq: u64,
+    timestamp: Timestamp,
+    body: Vec<u8>,
+}
+
+impl Raw {
+    fn view(&self) -> Option<EntryView<'_>> {
+        EntryView::parse(&self.body)
+    }
+}
+
+struct Log {
+    store: Store,
+    clock: Arc<Ticking>,
+    dir: tempfile::TempDir,
+    floor: u64,
+}
+
+impl Log {
+    fn new(level: u32) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(Ticking(AtomicI64::new(START)));
+        Self { store: open(dir.path(), &clock, level), clock, dir, floor: 0 }
+    }
+
+    async fn restart(&mut self, level: u32) {
+        self.store.close().await;
+        self.store = open(self.dir.path(), &self.clock, level);
+    }
+
+    async fn append(&self, rows: usize, seed: u64) {
+        let mut roll = dice(seed);
+        let via: Arc<str> = Arc::from("socket uid=0");
+        let now = || Timestamp::from_micros(self.clock.0.load(Ordering::Relaxed));
+        let drafts = (0..rows).map(|_| parse_draft(entry(&mut roll, now()).as_bytes(), &via).unwrap()).collect();
+        assert!(self.store.append(drafts).await.iter().all(Result::is_ok));
+    }
+
+    /// Waits until nothing is left to read by hand.
+    async fn indexed(&self) {
+        while self.store.index().rows < self.store.index().of {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn prune(&mut self, to: u64) {
+        let witness = SigningSeed::from_bytes([3; 32]).named("test/aggregator/agg", KeyKind::Witness).unwrap();
+        let signed = self.store.checkpoint().await.unwrap();
+        let note = signed.note.clone().with(witness.cosign(signed.note.text(), 1_776_240_000));
+        let seen = self.store.cosigned(note.to_string()).await.unwrap();
+        let wish = PruneWish { before: Timestamp::MAX, to_max: to.min(seen) };
+        let plan = self.store.plan_prune(wish).await.unwrap();
+        if plan.to_seq <= plan.from_seq {
+            return;
+        }
+        self.floor = plan.to_seq;
+        self.store.state_prune(wish, plan, "a test".to_owned(), None).await.unwrap();
+        while !self.store.drop_batch().await.unwrap() {}
+        self.store.finish_prune(0).await.unwrap().unwrap();
+    }
+
+    fn rows(&self) -> Vec<Raw> {
+        let conn = rusqlite::Connection::open(self.dir.path().join("log.db")).unwrap();
+        let mut statement = conn.prepare("SELECT seq, ts, body FROM entries WHERE seq >= ?1 ORDER BY seq").unwrap();
+        let rows = statement.query_map([self.floor], |row| {
+            let body: Option<String> = row.get(2)?;
+            let timestamp = Timestamp::from_micros(row.get(1)?);
+            Ok(Raw { seq: row.get(0)?, timestamp, body: body.unwrap_or_default().into_bytes() })
+        });
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    /// All rows of a query, page by page; what was said about missing ones.
+    async fn query(&self, filter: &str, order: Order, range: (Timestamp, Timestamp), page: usize) -> (Vec<u64>, Vec<String>) {
+        let (mut found, mut after, mut faults) = (Vec::new(), None::<Position>, Vec::new());
+        loop {
+            let request: ScanRequest = serde_json::from_value(serde_json::json!({
+                "filter": filter, "from": range.0, "to": range.1, "order": order, "limit": page, "after": after,
+            }))
+            .unwrap();
+            let mut scan = self.store.scan(request).await.unwrap();
+            let mut rows = Vec::new();
+            loop {
+                let (returned, batch) = self.store.next_batch(scan).await.unwrap();
+                scan = returned;
+                rows.extend(batch.rows);
+                if batch.done {
+                    break;
+                }
+            }
+            faults.extend(scan.faults());
+            found.extend(rows.iter().map(|row| row.seq));
+            after = rows.last().map(|row| Position { timestamp: row.place, seq: row.seq });
+            if rows.len() < page {
+                return (found, faults);
+            }
+        }
+    }
+
+    async fn findings(&self) -> Vec<(FindingKind, String)> {
+        let mut check = self.store.check();
+        let mut found = Vec::new();
+        while !check.done() {
+            let (next, lines) = self.store.check_step(check).await.unwrap();
+            check = next;
+            found.extend(lines.into_iter().filter_map(|line| match line {
+                VerifyLine::Finding(finding) => Some((finding.kind, finding.detail)),
+                _ => None,
+            }));
+        }
+        found
+    }
+
+    fn blocks(&self) -> BTreeSet<std::path::PathBuf> {
+        let Ok(files) = std::fs::read_dir(self.dir.path().join("index")) else { return BTreeSet::new() };
+        files.map(|file| file.unwrap().path()).collect()
+    }
+}
+
+fn open(dir: &Path, clock: &Arc<Ticking>, level: u32) -> Store {
+    let ring = KeyRing::new("test".parse().unwrap(), "mx1".parse().unwrap(), [(0, EpochSecret::from_bytes([1; 32]))]);
+    let keys = LogKeys { ring, checkpoint: SigningSeed::from_bytes([2; 32]), next_checkpoint: None };
+    Store::open_with_blocks(LogDir::new(dir), keys, clock.clone(), level).unwrap()
+}
+
+/// What reading every row and asking the filter gives.
+fn naive(rows: &[Raw], filter: &str, order: Order, range: (Timestamp, Timestamp)) -> Vec<u64> {
+    let filter = Filter::parse(filter, Timestamp::from_micros(START)).unwrap();
+    let fits = |row: &&Raw| (range.0..range.1).contains(&row.timestamp) && row.view().is_none_or(|view| filter.matches(&view));
+    let mut found: Vec<(Timestamp, u64)> = rows.iter().filter(fits).map(|row| (row.timestamp, row.seq)).collect();
+    found.sort_unstable();
+    if order == Order::Desc {
+        found.reverse();
+    }
+    found.into_iter().map(|(_, seq)| seq).collect()
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Append(usize),
+    /// A row, in thousandths of the log.
+    Erase(u64),
+    Prune(u64),
+    Restart,
+    Reindex,
+    Wait,
+    StepBack,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (1usize..700).prop_map(Step::Append),
+        2 => (0u64..1_000).prop_map(Step::Erase),
+        1 => (0u64..700).prop_map(Step::Prune),
+        1 => Just(Step::Restart),
+        1 => Just(Step::Reindex),
+        2 => Just(Step::Wait),
+        1 => Just(Step::StepBack),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, max_shrink_iters: 40, ..ProptestConfig::default() })]
+
+    /// Random entries, filters, ranges, orders and page sizes, between appends, erasures, prunes, restarts and a new index.
+    #[test]
+    fn finds_what_reading_everything_finds(steps in prop::collection::vec(step(), 1..8), seed in any::<u64>()) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut log = Log::new(SMALL_BLOCKS);
+            let mut roll = dice(seed);
+            log.append(1 + roll(600) as usize, seed).await;
+            for (number, step) in steps.iter().enumerate() {
+                let first_and_end = |log: &Log| (log.floor, log.store.health().head().unwrap() + 1);
+                match step {
+                    Step::Append(rows) => log.append(*rows, seed ^ number as u64).await,
+                    Step::Erase(at) => {
+                        let (first, end) = first_and_end(&log);
+                        // A statement of the node refuses.
+                        let _ = log.store.erase(first + (end - first) * at / 1_000, "test".to_owned(), "me".to_owned()).await;
+                    }
+                    Step::Prune(at) => {
+                        let (first, end) = first_and_end(&log);
+                        log.prune(first + (end - first) * at / 1_000).await;
+                    }
+                    Step::Restart => log.restart(SMALL_BLOCKS).await,
+                    Step::Reindex => log.store.reindex().await.unwrap(),
+                    Step::Wait => log.indexed().await,
+                    Step::StepBack => { log.clock.0.fetch_sub(500 * SECOND, Ordering::Relaxed); }
+                }
+                let rows = log.rows();
+                for _ in 0..6 {
+                    let filter = filter(&mut roll, &rows);
+                    let order = if roll(2) == 0 { Order::Asc } else { Order::Desc };
+                    let mut ends = [roll(rows.len() as u64), roll(rows.len() as u64)].map(|at| rows[at as usize].timestamp);
+                    ends.sort_unstable();
+                    let range = if roll(2) == 0 { (Timestamp::MIN, Timestamp::MAX) } else { (ends[0], ends[1]) };
+                    let page = [3, 50, 1_000][roll(3) as usize];
+                    let (found, faults) = log.query(&filter, order, range, page).await;
+                    assert_eq!(faults, Vec::<String>::new());
+                    assert_eq!(found, naive(&rows, &filter, order, range), "{filter} {order:?} {range:?} {page}");
+                }
+            }
+            log.indexed().await;
+            assert_eq!(log.findings().await, Vec::new());
+        });
+    }
+}
+
+/// Each way of lying with an index is found by a full check, and `reindex` mends it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_index_is_found() {
+    let mut log = Log::new(SMALL_BLOCKS);
+    log.append(4 * BLOCK_ROWS, 1).await;
+    log.indexed().await;
+    let blocks: Vec<_> = log.blocks().into_iter().collect();
+    assert_eq!(blocks.len(), 4);
+    assert_eq!(log.findings().await, Vec::new());
+    let original: Vec<Vec<u8>> = blocks.iter().map(|block| std::fs::read(block).unwrap()).collect();
+    let whole = (Timestamp::MIN, Timestamp::MAX);
+    let expected = log.query("user:alice", Order::Asc, whole, 1_000).await.0;
+    assert!(expected.len() > 50);
+
+    let about_index = |found: Vec<(FindingKind, String)>| {
+        assert!(found.iter().all(|(kind, _)| *kind == FindingKind::Index), "{found:?}");
+        found.into_iter().map(|(_, words)| words).collect::<Vec<_>>()
+    };
+    // A byte of every part, one after the other.
+    for at in (0..original[1].len()).step_by(original[1].len() / 40) {
+        let mut bytes = original[1].clone();
+        bytes[at] ^= 0x10;
+        std::fs::write(&blocks[1], &bytes).unwrap();
+        let found = about_index(log.findings().await);
+        assert!(matches!(&found[..], [one] if one.contains("rows 256 to 511")), "byte {at}: {found:?}");
+        // Whatever it says now, nothing breaks.
+        log.query("user:alice \"recipient\" ip:10.0.0.0/8", Order::Desc, whole, 50).await;
+    }
+    // Dropped, cut short, swapped, and that of a log with other rows.
+    std::fs::remove_file(&blocks[1]).unwrap();
+    assert_eq!(about_index(log.findings().await).len(), 1);
+    assert_eq!(log.query("user:alice", Order::Asc, whole, 1_000).await.0, expected);
+    std::fs::write(&blocks[1], &original[1][..original[1].len() - 1]).unwrap();
+    assert_eq!(about_index(log.findings().await).len(), 1);
+    std::fs::write(&blocks[1], &original[2]).unwrap();
+    assert_eq!(about_index(log.findings().await).len(), 1);
+    assert_eq!(log.query("user:alice", Order::Asc, whole, 1_000).await.0, expected, "a swapped block is not believed");
+    let other = Log::new(SMALL_BLOCKS);
+    other.append(4 * BLOCK_ROWS, 2).await;
+    other.indexed().await;
+    std::fs::copy(other.blocks().into_iter().nth(1).unwrap(), &blocks[1]).unwrap();
+    assert_eq!(about_index(log.findings().await).len(), 1);
+    assert_eq!(log.query("user:alice", Order::Asc, whole, 1_000).await.0, expected, "a foreign block is not believed");
+    std::fs::write(blocks[0].with_file_name("000000009984.block"), &original[0]).unwrap();
+    assert_eq!(about_index(log.findings().await).len(), 2, "a block of rows that are not there");
+
+    log.store.reindex().await.unwrap();
+    log.indexed().await;
+    assert_eq!(log.findings().await, Vec::new());
+    let made: Vec<Vec<u8>> = log.blocks().into_iter().map(|block| std::fs::read(block).unwrap()).collect();
+    assert_eq!(made, original, "the same rows give the same bytes");
+    log.restart(SMALL_BLOCKS).await;
+    assert_eq!(log.query("user:alice", Order::Asc, whole, 1_000).await.0, expected);
+}
+
+/// A row that was changed or taken away after it was indexed shows in every search for what it said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changed_rows_show_where_they_were_found() {
+    let log = Log::new(SMALL_BLOCKS);
+    log.append(3 * BLOCK_ROWS, 5).await;
+    log.indexed().await;
+    let whole = (Timestamp::MIN, Timestamp::MAX);
+    let expected = log.query("user:alice", Order::Asc, whole, 1_000).await.0;
+    let (edited, gone) = (expected[3], expected[expected.len() / 2]);
+    let database = log.dir.path().join("log.db");
+    piperoll_tests::edit(&database, &format!("UPDATE entries SET body = replace(body, 'alice', 'carol') WHERE seq = {edited}"));
+    piperoll_tests::edit(&database, &format!("DELETE FROM entries WHERE seq = {gone}"));
+    let (found, faults) = log.query("user:alice", Order::Asc, whole, 7).await;
+    assert_eq!(found, expected.iter().copied().filter(|seq| *seq != gone).collect::<Vec<_>>());
+    assert!(faults.iter().any(|words| words.contains(&gone.to_string())), "{faults:?}");
+    // Once the index is made of what is there now, nobody can tell what the rows said: they show in every search.
+    log.store.reindex().await.unwrap();
+    log.indexed().await;
+    for order in [Order::Asc, Order::Desc] {
+        let (found, faults) = log.query("user:nobody", order, whole, 1_000).await;
+        assert_eq!(found, [edited]);
+        assert!(faults.iter().any(|words| words.contains(&gone.to_string())), "{faults:?}");
+    }
+}
+
+/// An erased row's words are gone from the index's files at once, and so are those of pruned rows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_erased_or_pruned_leaves_the_index() {
+    let mut log = Log::new(SMALL_BLOCKS);
+    log.append(BLOCK_ROWS, 5).await;
+    let via: Arc<str> = Arc::from("socket uid=0");
+    let secret = r#"{"category":"auth","action":"auth.login","user":"unmistakable-person"}"#;
+    log.store.append(vec![parse_draft(secret.as_bytes(), &via).unwrap()]).await;
+    let seq = log.store.health().head().unwrap();
+    log.append(2 * BLOCK_ROWS, 6).await;
+    log.indexed().await;
+    let says_so = |log: &Log| {
+        let files = log.blocks();
+        files.iter().filter(|file| memchr(&std::fs::read(file).unwrap(), b"unmistakable")).count()
+    };
+    assert_eq!(says_so(&log), 1);
+    log.store.erase(seq, "a test".to_owned(), "me".to_owned()).await.unwrap();
+    assert_eq!(says_so(&log), 0);
+    log.indexed().await;
+    assert_eq!(says_so(&log), 0);
+    assert_eq!(log.findings().await, Vec::new());
+    log.prune(2 * BLOCK_ROWS as u64).await;
+    log.indexed().await;
+    let first = log.blocks().into_iter().next().unwrap();
+    assert!(first.ends_with("000000000512.block"), "{first:?}");
+    assert_eq!(log.findings().await, Vec::new());
+    log.restart(SMALL_BLOCKS).await;
+    log.indexed().await;
+    assert_eq!(log.findings().await, Vec::new());
+}
+
+fn memchr(bytes: &[u8], wanted: &[u8]) -> bool {
+    bytes.windows(wanted.len()).any(|window| window == wanted)
+}
