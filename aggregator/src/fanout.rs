@@ -14,7 +14,7 @@ use super::config::Life;
 use super::member::Member;
 use super::proving::{Pinned, Proof};
 use super::query::Query;
-use super::read::Tally;
+use super::read::{COUNTED_THERE, Tally};
 use super::witness::Standing;
 
 /// What a query wants of one roster entry.
@@ -64,6 +64,7 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
         head: None,
         generation: None,
         prove: None,
+        count: query.count.clone(),
     };
     let pinned = member.witness.pinned();
     request.prove = pinned.as_ref().map(|pinned| pinned.size);
@@ -240,7 +241,7 @@ pub(crate) fn envelope(
     Envelope {
         complete: answered == expected,
         proven,
-        completeness: completeness(&nodes, proven),
+        completeness: completeness(&nodes, proven, query.count.is_some()),
         complete_through: complete_through(parts, query, through).map(|t| t.to_text()),
         order_uncertainty_ms: order_uncertainty(parts),
         expected,
@@ -254,7 +255,7 @@ pub(crate) fn envelope(
 }
 
 /// What the answer proves beyond the signatures of its rows, in words.
-fn completeness(nodes: &[NodeReport], proven: bool) -> String {
+fn completeness(nodes: &[NodeReport], proven: bool, counted: bool) -> String {
     if proven {
         let newer: u64 = nodes.iter().map(|node| node.verified - node.rows_witnessed.min(node.verified)).sum();
         return match newer {
@@ -267,6 +268,9 @@ fn completeness(nodes: &[NodeReport], proven: bool) -> String {
         nodes.iter().filter(|node| node.status == Status::Invalid).map(|node| node.node_id.as_str()).collect();
     if !broken.is_empty() {
         return format!("not proven: what {} gave does not fit (see there)", broken.join(", "));
+    }
+    if counted {
+        return format!("not verified: {COUNTED_THERE}");
     }
     let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
     for node in nodes.iter().filter(|node| !node.is_proven()) {

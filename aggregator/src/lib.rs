@@ -6,6 +6,7 @@ mod audit;
 pub mod config;
 mod export;
 mod fanout;
+mod feed;
 mod link;
 mod member;
 mod merge;

@@ -4,6 +4,7 @@ use piperoll_shared::log::cursor::{Cursor, CursorError, CursorKey, QueryHash};
 use piperoll_shared::log::filter::{Filter, FilterError, KEYS};
 use piperoll_shared::log::limits::{PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX, RANGE_DEFAULT_DAYS};
 use piperoll_shared::log::order::Order;
+use piperoll_shared::log::stats::Plan;
 use piperoll_shared::log::time::{TimeError, Timestamp};
 
 /// How an answer is written.
@@ -44,6 +45,8 @@ pub(crate) struct Query {
     pub(crate) sealed: bool,
     /// Everything that there is, with whatever time; what was pruned is not asked for.
     pub(crate) all_there: bool,
+    /// Nodes count the rows that fit instead of sending them.
+    pub(crate) count: Option<Plan>,
 }
 
 /// Why a query was refused, with a stable word for programs.
@@ -179,6 +182,7 @@ impl Query {
             hash,
             sealed: false,
             all_there: false,
+            count: None,
         })
     }
 }
@@ -250,6 +254,7 @@ impl Query {
             hash,
             sealed: false,
             all_there: from == Timestamp::MIN,
+            count: None,
         }
     }
 }

@@ -14,6 +14,7 @@ use piperoll_shared::api::node::{StreamEnd, StreamHead, peer_path};
 use piperoll_shared::log::completeness::Place;
 use piperoll_shared::log::order::{Key, Order, Position};
 use piperoll_shared::log::statement::Statement;
+use piperoll_shared::log::stats::Counter;
 use piperoll_shared::log::tree::{RangeProof, leaf_hash};
 use piperoll_shared::log::verify::{Checked, Claim, Integrity, RowChecker};
 
@@ -40,6 +41,8 @@ pub(crate) struct NodeReader {
     last_era: Option<u32>,
     /// What was witnessed of the node, to be proven; none when nothing was.
     proving: Option<Proving>,
+    /// What the node counted, when it was asked to.
+    pub(crate) counted: Option<Counter>,
     ready: VecDeque<PlacedRow>,
     /// Sound rows beside the range: a few for every era.
     pub(crate) borders: Vec<BorderRow>,
@@ -63,6 +66,9 @@ pub(crate) struct Tally {
     pub(crate) pruned: Option<String>,
 }
 
+/// Why a count is not proven.
+pub(crate) const COUNTED_THERE: &str =
+    "the nodes counted, from their indexes; a count with `verify` reads and verifies every row";
 /// Faults listed for one node in one answer.
 const FAULTS_MAX: usize = 20;
 
@@ -97,7 +103,7 @@ impl NodeReader {
             }
         }
         let pinned = asked.pinned.clone().filter(|pinned| pinned.generation == head.generation);
-        let proving = pinned.map(|pinned| Proving::new(pinned, request));
+        let proving = pinned.filter(|_| request.count.is_none()).map(|pinned| Proving::new(pinned, request));
         let mut checker = RowChecker::new(ring.clone(), head.generation);
         if head.epochs.is_sorted_by(|a, b| a.first_seq < b.first_seq && a.epoch < b.epoch) {
             checker.know_epochs(head.epochs.clone());
@@ -118,6 +124,7 @@ impl NodeReader {
             last: None,
             last_era: None,
             proving,
+            counted: request.count.clone().map(Counter::new),
             ready: VecDeque::new(),
             borders: Vec::new(),
         })
@@ -141,6 +148,10 @@ impl NodeReader {
                 Some(Frame::Border(entry)) => self.border(&entry),
                 Some(Frame::ErasedBorder(seq, entry)) => self.erased_border(seq, entry),
                 Some(Frame::Proof(proof)) => self.proof(&proof),
+                Some(Frame::Count(part)) => {
+                    let plan = self.counted.as_mut();
+                    plan.ok_or_else(|| Failure::Error("it counted, and was not asked to".to_owned()))?.add_part(part);
+                }
                 Some(Frame::Progress(_)) => self.release(),
                 Some(Frame::End(end)) => self.end(end),
                 Some(Frame::Head(_)) => return Err(Failure::Error("a second beginning inside the stream".to_owned())),
@@ -250,6 +261,7 @@ impl NodeReader {
         let last = last.map(|key| Position { timestamp: key.timestamp, seq: key.seq });
         self.tally.proof = match &mut self.proving {
             Some(proving) => proving.conclude(last),
+            None if self.counted.is_some() => Proof::Not(COUNTED_THERE.to_owned()),
             None => Proof::Not("nothing of this log was witnessed yet".to_owned()),
         };
     }

@@ -1,9 +1,7 @@
 //! A stream: bounded buffers between nodes, merge and reader, so that memory does not grow with the result,
 //! and a final record, so that an end of file without it means incomplete.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use piperoll_shared::api::aggregator::{Envelope, FinalRecord, StatsAnswer, Status};
@@ -15,19 +13,12 @@ use piperoll_shared::log::view::EntryView;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::Cluster;
-use super::config::Limits;
-use super::fanout::{Ask, Asked, Part, ask, envelope};
-use super::link::{Failure, Lane};
-use super::member::Member;
+use super::fanout::{Ask, Part, ask, envelope};
+use super::feed::Feed;
 use super::merge::Merge;
 use super::placed::PlacedRow;
 use super::query::Query;
-use super::read::{NodeReader, Tally, conclude};
 
-/// Rows handed over together, and hand-overs waiting per node.
-const BATCH_ROWS: usize = 128;
-const BATCH_BYTES: usize = 128 * 1024;
-const BATCHES_WAITING: usize = 4;
 /// Bytes per chunk of the answer, and chunks waiting for the reader.
 const CHUNK_BYTES: usize = 64 * 1024;
 const CHUNKS_WAITING: usize = 8;
@@ -49,33 +40,6 @@ pub(crate) enum Output {
     Check,
     /// No rows: one JSON object with what was counted. White space in front of it keeps the connection awake.
     Stats(Plan),
-}
-
-enum Message {
-    Rows(Vec<PlacedRow>),
-    End(Tally, Option<Failure>),
-}
-
-/// One node's rows on their way into the merge.
-struct Feed {
-    part: Part,
-    began: bool,
-    rows: VecDeque<PlacedRow>,
-    incoming: Option<mpsc::Receiver<Message>>,
-    failure: Option<Failure>,
-    /// The rows that went into the answer.
-    emitted: Counts,
-    /// The furthest of them.
-    latest: Option<Key>,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Counts {
-    rows: u64,
-    verified: u64,
-    invalid: u64,
-    unknown_key: u64,
-    witnessed: u64,
 }
 
 /// A stream whose nodes have all begun or failed; nothing is sent yet.
@@ -130,7 +94,7 @@ impl Stream {
                 Output::Stats(plan) => Some(Counter::new(plan.clone())),
                 Output::Ndjson | Output::Csv | Output::Check => None,
             };
-            let mut writer = Writer { send, out: Vec::with_capacity(CHUNK_BYTES + 4_096), output, counter };
+            let mut writer = Writer { send, out: Vec::with_capacity(CHUNK_BYTES + 4_096), output, counter, verified: true };
             let keep_awake = async {
                 loop {
                     tokio::time::sleep(KEEP_AWAKE).await;
@@ -171,7 +135,7 @@ impl Stream {
             self.feeds[index].emitted.add(&row);
             emitted += 1;
             match &mut writer.counter {
-                Some(counter) if fresh => count(counter, &self.query, &row),
+                Some(counter) if fresh => self.query.count_row(counter, &row),
                 Some(_) => {}
                 None => writer.row(&row, emitted).await?,
             }
@@ -181,9 +145,13 @@ impl Stream {
         let more = emitted == limit && merge.take().is_some();
         for feed in &mut self.feeds {
             feed.settle();
+            if let (Some(counter), Some(counted)) = (&mut writer.counter, &feed.counted) {
+                counter.merge((**counted).clone());
+            }
         }
+        writer.verified = self.query.count.is_none();
         let parts: Vec<Part> = self.feeds.iter().map(|feed| feed.part.snapshot()).collect();
-        let rows_of = |id: &_| self.feeds.iter().find(|f| &f.part.member.node.id == id).map_or(0, |f| f.emitted.rows);
+        let rows_of = |id: &_| self.feeds.iter().find(|f| &f.part.member.node.id == id).map_or(0, Feed::rows_in_answer);
         let envelope = envelope(&parts, &self.query, &rows_of, last.as_ref().filter(|_| more), None);
         // What nobody could know of when the headers went out, and no row of the answer shows: a node that broke
         // off, rows that are not there.
@@ -205,151 +173,25 @@ impl Stream {
     }
 }
 
-impl Feed {
-    fn none(part: Part) -> Self {
-        let (rows, emitted) = (VecDeque::new(), Counts::default());
-        Self { part, began: false, rows, incoming: None, failure: None, emitted, latest: None }
-    }
-
-    async fn open(member: Arc<Member>, asked: Asked, limits: Limits) -> Self {
-        if let Some(reason) = member.known_down() {
-            return Self::none(Part::unasked(&member, Status::Unreachable, reason));
-        }
-        let started = Instant::now();
-        let opened = tokio::time::timeout(limits.page, NodeReader::open(&member, &asked, &limits, Lane::Own)).await;
-        let late = || Failure::Timeout(format!("no answer began within {} ms", limits.page.as_millis()));
-        match opened.unwrap_or_else(|_| Err(late())) {
-            Ok(reader) => {
-                let mut part = Part::asked(&member, started);
-                part.generation = Some(reader.head.generation);
-                part.head_seq = reader.head.head_seq;
-                part.oldest_seq = reader.head.oldest_seq;
-                part.tally = reader.tally.clone();
-                (part.status, part.reason) = conclude(&part.tally, true, None);
-                let (send, receive) = mpsc::channel(BATCHES_WAITING);
-                tokio::spawn(pump(reader, send));
-                let incoming = Some(receive);
-                Self { began: true, incoming, ..Self::none(part) }
-            }
-            Err(failure) => {
-                member.failed(&failure);
-                let mut part = Part::asked(&member, started);
-                (part.status, part.reason) = conclude(&part.tally, false, Some(&failure));
-                Self::none(part)
-            }
-        }
-    }
-
-    /// Has a row at the front, or is finished, when this returns.
-    async fn fill(&mut self) {
-        while self.rows.is_empty() {
-            let Some(incoming) = &mut self.incoming else { return };
-            match incoming.recv().await {
-                Some(Message::Rows(rows)) => {
-                    self.part.last = rows.last().map(|row| row.key.clone());
-                    self.rows.extend(rows);
-                }
-                Some(Message::End(tally, failure)) => {
-                    (self.part.status, self.part.reason) = conclude(&tally, self.began, failure.as_ref());
-                    self.part.tally = tally;
-                    self.failure = failure;
-                    self.incoming = None;
-                }
-                // The pump always says how it ended; without its word nothing may be called whole.
-                None => {
-                    self.failure = Some(Failure::Broken("reading the node was given up".to_owned()));
-                    self.part.status = Status::Incomplete;
-                    self.incoming = None;
-                }
-            }
-        }
-    }
-
-    /// Makes the report say what the answer holds: with a limit, the node may have sent more, or not have ended.
-    fn settle(&mut self) {
-        if !self.began {
-            return;
-        }
-        let Counts { rows, verified, invalid, unknown_key, witnessed } = self.emitted;
-        self.part.tally = Tally { rows, verified, invalid, unknown_key, witnessed, ..self.part.tally.clone() };
-        (self.part.status, self.part.reason) = conclude(&self.part.tally, true, self.failure.as_ref());
-    }
-}
-
-impl Counts {
-    fn add(&mut self, row: &PlacedRow) {
-        self.rows += 1;
-        self.witnessed += u64::from(row.witnessed);
+impl Query {
+    /// Counts a row if it is what was asked for: nobody sees the rows of a count, so the node's word is not enough. One that
+    /// fails verification is counted by the statement only: nothing in it can be believed. A node that counts sends only
+    /// what it does not count.
+    fn count_row(&self, counter: &mut Counter, row: &PlacedRow) {
         match row.integrity {
-            Integrity::Ok | Integrity::Erased => self.verified += 1,
-            Integrity::UnknownKey => self.unknown_key += 1,
-            Integrity::Violation => self.invalid += 1,
-        }
-    }
-}
-
-/// Reads a node into the channel. A full channel waits here, outside every network timer, so that a slow
-/// reader never makes a healthy node look slow.
-async fn pump(mut reader: NodeReader, send: mpsc::Sender<Message>) {
-    let (mut rows, mut bytes) = (Vec::new(), 0);
-    let failure = loop {
-        let next = tokio::select! {
-            next = reader.next() => next,
-            () = send.closed() => return,
-        };
-        match next {
-            Ok(Some(row)) => {
-                bytes += row.body.len();
-                rows.push(row);
-                if rows.len() >= BATCH_ROWS || bytes >= BATCH_BYTES {
-                    bytes = 0;
-                    if send.send(Message::Rows(std::mem::take(&mut rows))).await.is_err() {
-                        return;
+            Integrity::Ok if self.count.is_some() => {}
+            Integrity::Ok => match EntryView::parse(&row.body) {
+                Some(entry) => {
+                    let within = (self.from..self.to).contains(&row.key.timestamp);
+                    if within && self.filter.matches(&entry) {
+                        counter.add(&entry, row.key.timestamp);
                     }
                 }
-            }
-            Ok(None) => break None,
-            Err(failure) => break Some(failure),
+                None => counter.add_unreadable(),
+            },
+            Integrity::Erased => counter.add_erased(),
+            Integrity::UnknownKey | Integrity::Violation => {}
         }
-    };
-    rows.extend(reader.rest());
-    if !rows.is_empty() && send.send(Message::Rows(rows)).await.is_err() {
-        return;
-    }
-    let _ = send.send(Message::End(reader.tally, failure)).await;
-}
-
-impl Part {
-    pub(crate) fn snapshot(&self) -> Self {
-        Self {
-            member: Arc::clone(&self.member),
-            generation: self.generation,
-            head_seq: self.head_seq,
-            oldest_seq: self.oldest_seq,
-            status: self.status,
-            reason: self.reason.clone(),
-            tally: self.tally.clone(),
-            last: self.last.clone(),
-            took: self.took,
-        }
-    }
-}
-
-/// Counts a row if it is what was asked for: nobody sees the rows of a count, so the node's word is not enough. One that
-/// fails verification is counted by the statement only: nothing in it can be believed.
-fn count(counter: &mut Counter, query: &Query, row: &PlacedRow) {
-    match row.integrity {
-        Integrity::Ok => match EntryView::parse(&row.body) {
-            Some(entry) => {
-                let within = (query.from..query.to).contains(&row.key.timestamp);
-                if within && query.filter.matches(&entry) {
-                    counter.add(&entry, row.key.timestamp);
-                }
-            }
-            None => counter.add_unreadable(),
-        },
-        Integrity::Erased => counter.add_erased(),
-        Integrity::UnknownKey | Integrity::Violation => {}
     }
 }
 
@@ -361,6 +203,8 @@ struct Writer {
     out: Vec<u8>,
     output: Output,
     counter: Option<Counter>,
+    /// Every row that was counted was read and verified here.
+    verified: bool,
 }
 
 impl Writer {
@@ -398,7 +242,7 @@ impl Writer {
             return Ok(());
         }
         let line = match self.counter.take() {
-            Some(counter) => serde_json::to_string(&StatsAnswer { envelope, stats: counter.finish() }),
+            Some(counter) => serde_json::to_string(&StatsAnswer { envelope, verified: self.verified, stats: counter.finish() }),
             None => serde_json::to_string(&FinalRecord { envelope }),
         };
         let line = line.unwrap_or_default();

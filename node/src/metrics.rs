@@ -27,6 +27,8 @@ pub(crate) struct Metrics {
     bytes_freed: Gauge,
     holds: Gauge,
     retention_problem: Gauge,
+    indexed_rows: Gauge,
+    index_bytes: Gauge,
 }
 
 impl Metrics {
@@ -47,6 +49,8 @@ impl Metrics {
             bytes_freed: Gauge::default(),
             holds: Gauge::default(),
             retention_problem: Gauge::default(),
+            indexed_rows: Gauge::default(),
+            index_bytes: Gauge::default(),
             registry: Mutex::new(Registry::default()),
         };
         registry.register("entries_appended", "Entries recorded", metrics.appended.clone());
@@ -79,6 +83,8 @@ impl Metrics {
             "1 while retention does not do what it should",
             metrics.retention_problem.clone(),
         );
+        registry.register("indexed_rows", "Rows that searches need not read", metrics.indexed_rows.clone());
+        registry.register("index_bytes", "Bytes of the index's files", metrics.index_bytes.clone());
         *metrics.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = registry;
         metrics
     }
@@ -94,6 +100,10 @@ impl Metrics {
         self.witnessed_rows.set(number(health.witnessed_size()));
         if let Some(status) = status {
             self.oldest_row.set(number(status.oldest_seq.unwrap_or(0)));
+        }
+        if let Some(index) = status.and_then(|status| status.index) {
+            self.indexed_rows.set(number(index.rows));
+            self.index_bytes.set(number(index.bytes));
         }
         if let Some(retention) = status.and_then(|status| status.retention.as_ref()) {
             self.bytes_freed.set(number(retention.bytes_freed));

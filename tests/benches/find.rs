@@ -169,7 +169,7 @@ async fn through_the_aggregator(cluster: &Cluster) {
     println!("{:<24} {:>8} {:>8} {:>8} {:>7}", "", "p50", "p99", "max", "rows");
     for (name, filter, range) in SEARCHES {
         let range = if range.is_empty() { "&from=40d" } else { range };
-        let path = format!("limit=50&q={}{range}", encode(filter));
+        let path = format!("limit=50&filter={}{range}", encode(filter));
         let (mut times, mut found) = (Vec::new(), 0);
         for _ in 0..=ROUNDS {
             let answer = cluster.page(&path).await;
@@ -181,7 +181,7 @@ async fn through_the_aggregator(cluster: &Cluster) {
     }
     println!("\ncounts over three nodes, {STATS_ROUNDS} times each, ms");
     for (name, path) in [
-        ("top 20 addresses, failed", "by=ip_address&q=action:auth.login%20outcome:failure&from=7d"),
+        ("top 20 addresses, failed", "by=ip_address&filter=action:auth.login%20outcome:failure&from=7d"),
         ("histogram, 30 days", "bucket=1d&from=30d"),
     ] {
         let (mut times, mut found) = (Vec::new(), 0);

@@ -56,13 +56,13 @@ fn entry(roll: &mut impl FnMut(u64) -> u64, now: Timestamp) -> String {
         format!("\"action\":\"{}\"", ACTIONS[roll(4) as usize]),
         format!("\"request_id\":\"r-{}\"", roll(10_000)),
     ];
+    let mut n = roll(1 << 31);
     let mut maybe = |key: &str, value: String, one_in: u64| {
         if roll(one_in) > 0 {
             fields.push(format!("\"{key}\":{value}"));
         }
     };
     let word = |words: &[&str], n: u64| format!("\"{}\"", words[n as usize % words.len()]);
-    let mut n = u64::try_from(now.micros() / SECOND).unwrap().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
     let mut next = || {
         n = n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         n >> 33
@@ -177,9 +177,15 @@ impl Log {
         assert!(self.store.append(drafts).await.iter().all(Result::is_ok));
     }
 
-    /// Waits until nothing is left to read by hand.
+    /// Waits until every full block has its file, and the rest is in memory.
     async fn indexed(&self) {
-        while self.store.index().rows < self.store.index().of {
+        let rows = BLOCK_ROWS as u64;
+        let unfinished = || {
+            let index = self.store.index();
+            let full = (self.store.health().head().unwrap() + 1) / rows - self.floor.div_ceil(rows);
+            index.rows < index.of || index.blocks < full
+        };
+        while unfinished() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     }

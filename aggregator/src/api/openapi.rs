@@ -77,10 +77,11 @@ mod paths {
         ("to" = Option<String>, Query, description = "Up to but not including; now by default"),
         ("by" = Option<String>, Query, description = "Fields to count the values of, such as ip_address or user,action; up to 8"),
         ("top" = Option<usize>, Query, description = "Values listed per field; 20 by default and at most 1,000"),
+        ("verify" = Option<bool>, Query, description = "true: the aggregator reads and verifies every row and counts itself. Otherwise the nodes count, from their indexes"),
         ("bucket" = Option<String>, Query, description = "Width of the histogram's buckets, such as 15m, 1h or 1d; no histogram by default"),
         ("require" = Option<String>, Query, description = "any (default) or all: 503 unless every expected node answers"),
     ), responses(
-        (status = 200, description = "Exact counts over all rows that were read and verified. While `complete` is false every number is a lower bound. White space may come before the object", body = StatsAnswer),
+        (status = 200, description = "Exact counts; `verified` says who counted. While `complete` is false every number is a lower bound. White space may come before the object", body = StatsAnswer),
         (status = 400, description = "Bad filter, range, field or bucket", body = Problem),
         (status = 429, description = "Four counts are under way", body = Problem),
         (status = 503, description = "No node answered, or require=all is not met", body = Envelope),

@@ -1,5 +1,5 @@
-//! `GET /stats`: exact counts over all nodes. The rows are read and verified here, as for an export, so the numbers carry
-//! the same statement of completeness as rows do.
+//! `GET /stats`: exact counts over all nodes, with the same statement of completeness as rows. Nodes count, from their
+//! indexes; with `verify=true` their rows are read and verified here, as for an export, and counted here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +38,7 @@ pub(super) async fn stats(
         let mut query = Query::parse(std::mem::take(&mut typed.rest), now, &app.cluster.cursor_key, SCOPE_ALL)?;
         (query.format, query.order, query.limit) = (Format::Json, Order::Asc, None);
         let plan = typed.plan(&query, now)?;
+        query.count = (!typed.verify()?).then(|| plan.clone());
         Ok::<_, QueryError>((query, plan))
     })();
     let (query, plan) = match parsed {
@@ -58,6 +59,7 @@ struct Typed {
     by: Vec<String>,
     top: Option<String>,
     bucket: Option<String>,
+    verify: Option<String>,
     rest: Vec<(String, String)>,
 }
 
@@ -72,8 +74,9 @@ impl Typed {
                 }
                 "top" => &mut typed.top,
                 "bucket" => &mut typed.bucket,
+                "verify" => &mut typed.verify,
                 "limit" | "order" | "format" | "cursor" => {
-                    return Err(bad(&name, &value, "statistics have by, top, bucket, from, to, require and a filter"));
+                    return Err(bad(&name, &value, "statistics have by, top, bucket, verify, from, to, require and a filter"));
                 }
                 _ => {
                     typed.rest.push((name, value));
@@ -85,6 +88,15 @@ impl Typed {
             }
         }
         Ok(typed)
+    }
+
+    /// Whether rows are read and verified here.
+    fn verify(&self) -> Result<bool, QueryError> {
+        match self.verify.as_deref() {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(other) => Err(bad("verify", other, "it is true or false")),
+        }
     }
 
     fn plan(&self, query: &Query, now: Timestamp) -> Result<Plan, QueryError> {

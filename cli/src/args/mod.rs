@@ -199,6 +199,12 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
         #[arg(long)]
         reason: String,
     },
+    /// Make the index anew from the rows; searches read what it does not know yet
+    #[command(after_help = "Example, after `piperoll node verify` has found something about a block of the index:\n  piperoll node reindex")]
+    Reindex {
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
     /// Put the log aside untouched and begin an empty one, after a break-in, a restore or a damage
     #[command(
         after_help = "The node is stopped first. The witness reports a rollback until somebody accepts the new generation\n(piperoll nodes accept). After a break-in, make new keys before: piperoll cluster new-generation."
@@ -231,6 +237,7 @@ impl NodeCommand {
                 | Self::Hold(_)
                 | Self::Prune(_)
                 | Self::Erase { .. }
+                | Self::Reindex { .. }
                 | Self::NewGeneration { .. }
         )
     }

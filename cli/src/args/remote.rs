@@ -56,6 +56,9 @@ pub(crate) struct RemoteStatsArgs {
     /// Counts over time in buckets of this width, such as 15m, 1h or 1d
     #[arg(long)]
     pub(crate) bucket: Option<String>,
+    /// Read and verify every row instead of believing what the nodes count from their indexes
+    #[arg(long)]
+    pub(crate) verify: bool,
     /// Print no number unless every expected node answered
     #[arg(long)]
     pub(crate) require_complete: bool,

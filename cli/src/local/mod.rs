@@ -5,6 +5,7 @@ mod append;
 mod checkpoint;
 mod place;
 mod read;
+mod reindex;
 mod upkeep;
 mod verify;
 
@@ -28,6 +29,7 @@ pub(crate) async fn run(command: NodeCommand) -> anyhow::Result<Exit> {
         NodeCommand::Prune(args) => upkeep::prune(*args).await,
         NodeCommand::NewGeneration { place, reason } => upkeep::new_generation(&place, &reason).await,
         NodeCommand::Erase { place, seq, reason } => upkeep::erase(&place, seq, reason).await,
+        NodeCommand::Reindex { place } => reindex::run(&place).await,
         NodeCommand::Checkpoint { place, witnessed, key } => checkpoint::run(&place, witnessed, key).await,
         NodeCommand::Status { place, output, health } => verify::status(&place, output, health).await,
     }

@@ -67,6 +67,7 @@ fn request(query: &QueryArgs, order: Order, limit: Option<u64>) -> anyhow::Resul
         head: None,
         generation: None,
         prove: None,
+        count: None,
     })
 }
 

@@ -67,6 +67,10 @@ pub(super) async fn run(args: &PlaceArgs, output: OutputArgs) -> anyhow::Result<
                 if summary.erased > 0 {
                     head.push_str(&format!(", {} erased", group_digits(summary.erased)));
                 }
+                if summary.unindexed > 0 {
+                    let rows = group_digits(summary.unindexed);
+                    head.push_str(&format!(", {rows} of them in no block of the index, so that searches read them"));
+                }
                 if summary.findings == 0 {
                     anstream::eprintln!(
                         "{head}: {}all signatures fit, no gap, the tree and its checkpoints fit{}",
@@ -150,6 +154,10 @@ fn print_status(status: &NodeStatus) {
             group_digits(status.disk_free_bytes)
         ),
     );
+    if let Some(index) = &status.index {
+        let (rows, of) = (group_digits(index.rows), group_digits(index.of));
+        put("index", format!("{rows} of {of} rows, {} bytes in {} files", group_digits(index.bytes), index.blocks));
+    }
     if let Some(retention) = &status.retention {
         put("retention", retention_words(retention));
         if let Some(problem) = &retention.problem {

@@ -29,9 +29,10 @@ pub(crate) async fn stats(args: RemoteStatsArgs) -> anyhow::Result<Exit> {
         ("top", args.top.to_string()),
         ("require", if args.require_complete { "all" } else { "any" }.to_owned()),
     ];
+    pairs.extend(args.verify.then(|| ("verify", "true".to_owned())));
     pairs.extend(args.by.iter().map(|field| ("by", field.clone())));
     pairs.extend(args.bucket.clone().map(|bucket| ("bucket", bucket)));
-    // No time limit: every row of the range is read.
+    // No time limit: every row of the range may have to be read.
     let answer = connection.send(connection.request(Method::GET, "/api/v1/stats").query(&pairs)).await?;
     let response = match answer {
         Answer::Good(response) => response,

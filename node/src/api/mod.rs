@@ -104,6 +104,7 @@ impl App {
             signed_size: health.signed_size(),
             witnessed_size: health.witnessed_size(),
             pruned: floor.map(|floor| floor.rows()),
+            index: Some(self.store.index()),
             retention,
             certificate_not_after: Some(self.tls.current().not_after),
         })

@@ -8,6 +8,7 @@ use futures::stream::{self, Stream};
 use piperoll_shared::api::frame;
 use piperoll_shared::api::node::{ScanRequest, StreamEnd, StreamHead, VerifyLine};
 use piperoll_shared::log::row::{FoundAt, Row};
+use piperoll_shared::log::stats::Counter;
 use piperoll_shared::log::verify::Integrity;
 use serde_json::json;
 
@@ -72,9 +73,13 @@ async fn next_chunk(mut state: State) -> Option<(Result<Bytes, ReadError>, State
         Step::Rows(scan) => scan,
     };
     match state.app.store.next_batch(scan).await {
-        Ok((scan, batch)) => {
+        Ok((mut scan, batch)) => {
             state.app.metrics.scanned_rows.inc_by(u64::try_from(batch.rows.len()).unwrap_or(0));
-            write_batch(&state.app, state.form, &scan, &batch, &mut out);
+            if batch.done && state.form == Form::Frames {
+                let counts = scan.take_counts().map(Counter::into_parts).unwrap_or_default();
+                counts.iter().for_each(|part| frame::write_count(&mut out, part));
+            }
+            write_batch(&state.app, state.form, &mut scan, &batch, &mut out);
             if !batch.done {
                 state.step = Step::Rows(scan);
             }
@@ -88,7 +93,7 @@ async fn next_chunk(mut state: State) -> Option<(Result<Bytes, ReadError>, State
     }
 }
 
-fn write_batch(app: &App, form: Form, scan: &Scan, batch: &Batch, out: &mut Vec<u8>) {
+fn write_batch(app: &App, form: Form, scan: &mut Scan, batch: &Batch, out: &mut Vec<u8>) {
     match form {
         Form::Frames => {
             for row in &batch.rows {
@@ -127,10 +132,11 @@ fn write_batch(app: &App, form: Form, scan: &Scan, batch: &Batch, out: &mut Vec<
                 out.push(b'\n');
             }
             if batch.done {
+                let counts = scan.take_counts().map(Counter::finish);
                 let last = json!({ "final": {
                     "node_id": app.node_id, "generation": app.store.generation(), "rows": scan.sent(),
                     "scanned": scan.scanned(), "more": scan.limit_reached(), "faults": scan.faults(),
-                    "fault": app.store.health().read_fault(), "pruned": scan.reaches_pruned(),
+                    "fault": app.store.health().read_fault(), "pruned": scan.reaches_pruned(), "counts": counts,
                 }});
                 out.extend_from_slice(last.to_string().as_bytes());
                 out.push(b'\n');

@@ -1,4 +1,4 @@
-//! Holds, erasure and pruning: on the local socket only, for root and the daemon's own user. No remote interface has
+//! Holds, erasure, pruning and a new index: on the local socket only, for root and the daemon's own user. No remote interface has
 //! anything of the kind.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use piperoll_shared::api::node::{
-    Done, EraseRequest, HeldRows, HoldReleaseRequest, HoldRequest, PrunePlan, PruneRequest, RetentionStatus,
+    Done, EraseRequest, HeldRows, HoldReleaseRequest, HoldRequest, IndexExtent, PrunePlan, PruneRequest, RetentionStatus,
     socket_path,
 };
 use piperoll_shared::log::statement::{Hold, HoldRelease, Pruned};
@@ -27,6 +27,7 @@ pub(super) fn routes(app: &Arc<App>) -> Router<Arc<App>> {
         .route(socket_path::ERASE, post(erase))
         .route(socket_path::PRUNE, get(progress).post(prune))
         .route(socket_path::PRUNE_PLAN, post(plan))
+        .route(socket_path::REINDEX, post(reindex))
         .layer(middleware::from_fn_with_state(Arc::clone(app), owners_only))
 }
 
@@ -89,6 +90,12 @@ async fn prune(
     let to_seq = asked.to_seq.ok_or_else(|| ApiError::new(400, "no_plan", "name the `to_seq` that the plan gave"))?;
     let pruned = app.retention.ask(asked.before, to_seq, &by(&peer), asked.archive).await?;
     Ok((StatusCode::ACCEPTED, Json(pruned)))
+}
+
+/// 202: the index is gone, and made again while searches read what it does not know yet.
+async fn reindex(State(app): State<Arc<App>>) -> Result<(StatusCode, Json<IndexExtent>), ApiError> {
+    app.store.reindex().await?;
+    Ok((StatusCode::ACCEPTED, Json(app.store.index())))
 }
 
 async fn progress(State(app): State<Arc<App>>) -> Result<Json<RetentionStatus>, ApiError> {

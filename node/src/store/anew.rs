@@ -12,6 +12,7 @@ use piperoll_shared::net::clock::Clock;
 use serde_json::json;
 
 use super::error::OpenError;
+use super::index::BLOCK_LEVEL;
 use super::signer::{Kept, kept};
 use super::writer::Draft;
 use super::{LogDir, LogKeys, OpenWriter, open_writer};
@@ -53,7 +54,7 @@ pub fn begin_generation(
     };
     let fresh = beside(&format!("begun-{}", uuid::Uuid::now_v7().simple()));
     let fresh_dir = LogDir::new(&fresh);
-    let OpenWriter { mut writer, generation, lock: fresh_lock, .. } = open_writer(&fresh_dir, keys, clock)?;
+    let OpenWriter { mut writer, generation, lock: fresh_lock, .. } = open_writer(&fresh_dir, keys, clock, BLOCK_LEVEL)?;
     let details = json!({ "previous": previous, "reason": reason, "by": by });
     let begun = lifecycle("log.generation_begun", "a new log takes the place of another one", &details);
     let stopped = lifecycle("log.stopped", "nothing runs yet", &json!({}));

@@ -33,7 +33,7 @@ mod writer;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use piperoll_shared::api::node::{ScanRequest, VerifyLine};
+use piperoll_shared::api::node::{IndexExtent, ScanRequest, VerifyLine};
 use piperoll_shared::log::entry::lifecycle;
 use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::ids::Generation;
@@ -53,7 +53,7 @@ pub use error::{AppendError, OpenError, ReadError};
 pub use floor::Floor;
 pub use health::Health;
 pub use hold::HeldUnder;
-pub use index::IndexExtent;
+pub use index::{Made, make_index};
 pub use open::LogDir;
 pub use prune::PruneWish;
 pub use rows::{Extent, StoredRow};

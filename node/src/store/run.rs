@@ -7,6 +7,7 @@ use std::time::Instant;
 use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::ids::EntryId;
 use piperoll_shared::log::order::Order;
+use piperoll_shared::log::stats::Counter;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::{RowChecker, SequenceFault};
 use rusqlite::Connection;
@@ -41,6 +42,8 @@ pub(super) struct Reading<'a> {
     /// Nothing to look up when the filter is empty: every row is wanted.
     pub(super) filter: &'a Filter,
     pub(super) index: Option<&'a Index>,
+    /// Counts what the index can count.
+    pub(super) counter: Option<&'a mut Counter>,
     pub(super) ids: &'a HashMap<EntryId, u64>,
     /// Rows worth fetching at once.
     pub(super) want: usize,
@@ -100,8 +103,8 @@ impl Run {
 
     /// The next rows in a row that are worth reading, at the end where reading goes on; passes over those that are not.
     /// `None` when the rest of a block is not.
-    fn next_range(&mut self, reading: &Reading<'_>) -> Option<Range<u64>> {
-        let Some(index) = reading.index.filter(|_| !reading.filter.is_empty()) else {
+    fn next_range(&mut self, reading: &mut Reading<'_>) -> Option<Range<u64>> {
+        let Some(index) = reading.index.filter(|_| !reading.filter.is_empty() || reading.counter.is_some()) else {
             return Some(self.from..self.to);
         };
         let asc = reading.order == Order::Asc;
@@ -109,7 +112,12 @@ impl Run {
         let block = at / index.block_rows();
         if self.looked.as_ref().is_none_or(|(looked, _)| *looked != block) {
             let ask = Ask { conditions: reading.filter.conditions(), ids: reading.ids };
-            self.looked = Some((block, index.look(reading.conn, at, &ask)));
+            let times = reading.range.0..reading.range.1;
+            let look = match &mut reading.counter {
+                None => index.look(reading.conn, at, &ask),
+                Some(counter) => index.count(reading.conn, at, &ask, &(self.from..self.to), &times, counter),
+            };
+            self.looked = Some((block, look));
         }
         let (first, end) = (block * index.block_rows(), (block + 1) * index.block_rows());
         let whole = self.from.max(first)..self.to.min(end);

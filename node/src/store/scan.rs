@@ -12,6 +12,7 @@ use piperoll_shared::log::filter::{Atom, Filter};
 use piperoll_shared::log::ids::{EntryId, Generation};
 use piperoll_shared::log::order::{Order, Position};
 use piperoll_shared::log::seal::KeyRing;
+use piperoll_shared::log::stats::Counter;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::RangeProof;
 use piperoll_shared::log::verify::{EpochSpan, Integrity, RowChecker};
@@ -68,6 +69,8 @@ pub struct Scan {
     prover: Option<Prover>,
     floor: Option<Floor>,
     epochs: Vec<EpochSpan>,
+    /// Takes the sound rows that fit, when they are to be counted.
+    counter: Option<Counter>,
 }
 
 impl Scan {
@@ -111,6 +114,7 @@ impl Scan {
             prover: None,
             floor: None,
             epochs: Vec::new(),
+            counter: request.count.clone().map(Counter::new),
         };
         // What the tables say about each other is read at one moment.
         let _one_moment = conn.unchecked_transaction()?;
@@ -125,7 +129,8 @@ impl Scan {
             Err(words) => scan.faults.note(|| words),
         }
         scan.checker.know_epochs(scan.epochs.clone());
-        scan.prover = match request.prove {
+        // What is counted is not proven.
+        scan.prover = match request.prove.filter(|_| request.count.is_none()) {
             Some(size) if size > newest.map_or(0, |newest| newest + 1) => {
                 scan.faults.note(|| format!("{size} rows were witnessed, and this log has fewer"));
                 None
@@ -173,6 +178,11 @@ impl Scan {
         &self.epochs
     }
 
+    /// What was counted, once it is all read.
+    pub fn take_counts(&mut self) -> Option<Counter> {
+        self.counter.take()
+    }
+
     pub fn limit_reached(&self) -> bool {
         self.limit.is_some_and(|limit| self.sent >= limit)
     }
@@ -209,10 +219,7 @@ impl Scan {
                 // not to belong there.
                 continue;
             }
-            let wanted = row.checked.integrity != Integrity::Ok
-                || self.filter.is_empty()
-                || EntryView::parse(&row.body).is_none_or(|view| self.filter.matches(&view));
-            if wanted {
+            if self.is_wanted(&row) {
                 bytes += row.body.len() + 64;
                 self.sent += 1;
                 batch.rows.push(row);
@@ -220,6 +227,23 @@ impl Scan {
         }
         self.prove(conn, &mut batch)?;
         Ok(batch)
+    }
+
+    /// Whether a row is sent. A sound one that is counted is not.
+    fn is_wanted(&mut self, row: &StoredRow) -> bool {
+        if row.checked.integrity != Integrity::Ok || self.filter.is_empty() && self.counter.is_none() {
+            return true;
+        }
+        let view = EntryView::parse(&row.body);
+        let Some(counter) = &mut self.counter else {
+            return view.is_none_or(|view| self.filter.matches(&view));
+        };
+        match view {
+            None => counter.add_unreadable(),
+            Some(view) if self.filter.matches(&view) => counter.add(&view, row.timestamp),
+            Some(_) => {}
+        }
+        false
     }
 
     /// Adds the proofs. A tree that cannot be read is a fault of the log, and no reason to keep its rows back.
@@ -287,6 +311,7 @@ impl Scan {
             range: self.range,
             filter: &self.filter,
             index: self.index.as_deref(),
+            counter: self.counter.as_mut(),
             ids: &self.ids,
             want,
             until,

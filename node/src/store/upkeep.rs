@@ -98,7 +98,7 @@ impl Store {
         self.on_writer(move |writer| writer.erase(seq, &reason, &by)).await
     }
 
-    /// Throws the index away, to be made again beside everything else.
+    /// Throws the index away; it is made again beside everything else.
     pub async fn reindex(&self) -> Result<()> {
         let index = Arc::clone(self.indexer.index());
         let done = tokio::task::spawn_blocking(move || index.reset()).await.unwrap_or_else(|e| Err(e.into()));

@@ -129,6 +129,8 @@ pub struct FinalRecord {
 pub struct StatsAnswer {
     #[serde(flatten)]
     pub envelope: Envelope,
+    /// Whether every row was read and verified by the aggregator. If not, the nodes counted, from their indexes.
+    pub verified: bool,
     pub stats: Stats,
 }
 

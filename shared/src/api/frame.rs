@@ -5,6 +5,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::node::{StreamEnd, StreamHead};
+use crate::log::stats::CountPart;
 use crate::log::limits::BODY_AND_MAC_BYTES_MAX;
 use crate::log::time::Timestamp;
 use crate::log::tree::{HASH_BYTES, Hash, RangeProof};
@@ -27,6 +28,7 @@ const BORDER: u8 = b'B';
 const PROOF: u8 = b'W';
 const ERASED: u8 = b'X';
 const ERASED_BORDER: u8 = b'Y';
+const COUNT: u8 = b'C';
 const END: u8 = b'Z';
 
 /// A proof has up to two hashes per level of the tree for every row; a batch has some hundred rows.
@@ -45,6 +47,8 @@ pub enum Frame {
     ErasedBorder(u64, EntryFrame),
     /// Proves some of the rows since the last proof.
     Proof(RangeProof),
+    /// A piece of what was counted, in front of the end.
+    Count(CountPart),
     /// Rows scanned so far; tells a working node from a silent one.
     Progress(u64),
     End(StreamEnd),
@@ -90,6 +94,10 @@ pub fn write_head(out: &mut Vec<u8>, head: &StreamHead) {
 
 pub fn write_end(out: &mut Vec<u8>, end: &StreamEnd) {
     push(out, END, &[&serde_json::to_vec(end).unwrap_or_default()]);
+}
+
+pub fn write_count(out: &mut Vec<u8>, part: &CountPart) {
+    push(out, COUNT, &[&serde_json::to_vec(part).unwrap_or_default()]);
 }
 
 pub fn write_progress(out: &mut Vec<u8>, scanned: u64) {
@@ -157,7 +165,7 @@ pub fn decode(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
         return Ok(None);
     }
     let kind = buffer[0];
-    if ![HEAD, ENTRY, BORDER, ERASED, ERASED_BORDER, PROOF, PROGRESS, END].contains(&kind) {
+    if ![HEAD, ENTRY, BORDER, ERASED, ERASED_BORDER, PROOF, PROGRESS, COUNT, END].contains(&kind) {
         return Err(FrameError::Kind(kind));
     }
     let length = u32::from_be_bytes([buffer[1], buffer[2], buffer[3], buffer[4]]);
@@ -173,6 +181,7 @@ pub fn decode(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
     let frame = match kind {
         HEAD => Frame::Head(serde_json::from_slice(&payload).map_err(|_| FrameError::Payload("head"))?),
         END => Frame::End(serde_json::from_slice(&payload).map_err(|_| FrameError::Payload("end"))?),
+        COUNT => Frame::Count(serde_json::from_slice(&payload).map_err(|_| FrameError::Payload("count"))?),
         PROGRESS => {
             let scanned = payload.as_ref().try_into().map_err(|_| FrameError::Payload("progress"))?;
             Frame::Progress(u64::from_be_bytes(scanned))

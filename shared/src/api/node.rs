@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::log::ids::{ClusterName, EntryId, Generation, NodeId};
 use crate::log::order::{Order, Position};
 use crate::log::statement::{ArchiveDigest, Hold};
+use crate::log::stats::Plan;
 use crate::log::time::Timestamp;
 use crate::log::verify::EpochSpan;
 
@@ -23,6 +24,7 @@ pub mod socket_path {
     pub const ERASE: &str = "/v1/erase";
     pub const PRUNE: &str = "/v1/prune";
     pub const PRUNE_PLAN: &str = "/v1/prune/plan";
+    pub const REINDEX: &str = "/v1/reindex";
 }
 
 /// Paths of the peer interface (HTTP/2 over mTLS, aggregators only).
@@ -98,6 +100,10 @@ pub struct ScanRequest {
     /// The generation the snapshot belongs to.
     #[serde(default)]
     pub generation: Option<Generation>,
+    /// Count the rows that fit instead of sending them. Those that are not sound are sent all the same, and so are erased
+    /// ones.
+    #[serde(default)]
+    pub count: Option<Plan>,
     /// Prove the rows under a tree of this many rows, whose root the reader has from a checkpoint it trusts.
     #[serde(default)]
     pub prove: Option<u64>,
@@ -171,9 +177,24 @@ pub struct NodeStatus {
     pub witnessed_size: u64,
     #[serde(default)]
     pub pruned: Option<PrunedRows>,
+    /// How far the index is.
+    #[serde(default)]
+    pub index: Option<IndexExtent>,
     /// What retention does and does not do.
     #[serde(default)]
     pub retention: Option<RetentionStatus>,
+}
+
+/// How far the index of a log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexExtent {
+    /// Rows in it; searches read the others.
+    pub rows: u64,
+    /// Rows there are.
+    pub of: u64,
+    /// Its files, one for each full block, and their bytes.
+    pub blocks: u64,
+    pub bytes: u64,
 }
 
 /// What retention does, as a node says it.

@@ -163,12 +163,12 @@ async fn a_count_is_of_what_was_asked_for() {
     cluster.nodes[0].proxy.cut();
     final_record(&cluster).await;
     for (filter, entries) in [("user:nobody", 0), ("user:u4", 1), ("user:u1,u2,u3", 3)] {
-        let path = format!("/api/v1/stats?from=1d&filter=node:mx1%20{filter}");
+        let path = format!("/api/v1/stats?verify=true&from=1d&filter=node:mx1%20{filter}");
         let answer = cluster.get(&path, Some(&cluster.token)).await;
         assert_eq!(answer.json()["stats"]["entries"], entries, "{filter}: {}", answer.text);
         assert_eq!(answer.status_of("mx1"), "invalid", "{}", answer.text);
     }
-    let path = "/api/v1/stats?from=1d&to=12h&filter=node:mx1";
+    let path = "/api/v1/stats?verify=true&from=1d&to=12h&filter=node:mx1";
     let earlier = cluster.get(path, Some(&cluster.token)).await;
     assert_eq!(earlier.json()["stats"]["entries"], 0, "{}", earlier.text);
 }

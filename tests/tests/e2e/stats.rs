@@ -95,15 +95,16 @@ async fn counts_equal_counting_by_hand_also_while_a_node_is_missing() {
         for filter in
             ["", "%20outcome:failure", "%20action:auth.*%20-user:u4", "%20ip:192.0.2.1,192.0.2.2", "%20user:nobody"]
         {
-            for top in [1, 3, 100] {
+            for (top, verify) in [(1, true), (1, false), (3, false), (100, true), (100, false)] {
                 let rows = export(&cluster, &format!("{NODES}{filter}")).await;
                 let parameters = format!(
-                    "from=1h&bucket=1s&top={top}&by=user,ip_address&by=entity,outcome,node_id&filter={NODES}{filter}"
+                    "from=1h&bucket=1s&top={top}&verify={verify}&by=user,ip_address&by=entity,outcome,node_id&filter={NODES}{filter}"
                 );
                 let answer = stats(&cluster, &parameters).await;
                 assert_eq!(answer.status, 200, "{}", answer.text);
                 let answer = answer.json();
                 assert_eq!((&answer["complete"], &answer["count"]), (&json!(!missing), &json!(rows.len())), "{answer}");
+                assert_eq!(answer["verified"], verify);
                 check(&answer["stats"], &rows, top);
             }
         }
@@ -124,7 +125,7 @@ async fn counts_equal_counting_by_hand_also_while_a_node_is_missing() {
     cluster.wait_until_complete().await;
 
     // Without a filter the numbers are proven whole.
-    let whole = stats(&cluster, "from=1d").await.json();
+    let whole = stats(&cluster, "from=1d&verify=true").await.json();
     assert_eq!((&whole["complete"], &whole["proven"]), (&json!(true), &json!(true)), "{}", whole["completeness"]);
 
     // What cannot be believed is not counted, and what is gone is counted as gone.
@@ -134,12 +135,14 @@ async fn counts_equal_counting_by_hand_also_while_a_node_is_missing() {
     edit(&cluster.database(2), "UPDATE entries SET body = replace(body, 'auth', 'ruth') WHERE seq = 4");
     cluster.restart(2).await;
     cluster.wait_until_answered("mx3").await;
-    let answer = stats(&cluster, &format!("from=1d&filter={NODES}")).await;
     let rows = export(&cluster, NODES).await;
     let sound = rows.iter().filter(|row| row["category"] != "ruth").count();
-    let json = answer.json();
-    assert_eq!((&json["stats"]["erased"], answer.status_of("mx3").as_str()), (&json!(1), "invalid"), "{json}");
-    assert_eq!(json["stats"]["entries"], sound, "{json}");
+    for verify in [true, false] {
+        let answer = stats(&cluster, &format!("from=1d&verify={verify}&filter={NODES}")).await;
+        let json = answer.json();
+        assert_eq!((&json["stats"]["erased"], answer.status_of("mx3").as_str()), (&json!(1), "invalid"), "{json}");
+        assert_eq!(json["stats"]["entries"], sound, "{json}");
+    }
     let run = cluster.run(&["stats", NODES, "--from", "1d", "--table"]);
     assert!(run.code == 4 && run.stdout.contains("and 1 erased"), "{}{}", run.stdout, run.stderr);
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io;
 
+use ipnet::IpNet;
 use piperoll_shared::log::column::Column;
 use piperoll_shared::log::filter::{Atom, Condition};
 use piperoll_shared::log::ids::EntryId;
@@ -30,6 +31,18 @@ pub(super) enum Codes<'a> {
     Four(Cow<'a, [u32]>),
 }
 
+impl Codes<'_> {
+    /// The code of one row.
+    pub(super) fn at(&self, row: usize) -> Option<u32> {
+        match self {
+            Self::Same(code) => Some(*code),
+            Self::One(codes) => codes.get(row).map(|code| u32::from(*code)),
+            Self::Two(bytes) => bytes.as_chunks::<2>().0.get(row).map(|code| u32::from(u16::from_le_bytes(*code))),
+            Self::Four(codes) => codes.get(row).copied(),
+        }
+    }
+}
+
 /// What is known about the columns, texts and times of neighbouring rows. Rows that are not sound entries are `odd`: nothing
 /// is said about them.
 pub(super) trait Block {
@@ -42,6 +55,8 @@ pub(super) trait Block {
     fn code_of(&self, column: Column, value: &str) -> io::Result<Option<u32>>;
     /// The dictionary, in the order of the codes; empty when it is hashed.
     fn values(&self, column: Column) -> io::Result<Vec<Cow<'_, str>>>;
+    /// The codes of the addresses in a network.
+    fn codes_in(&self, net: &IpNet) -> io::Result<Vec<u32>>;
     fn codes(&self, column: Column) -> io::Result<Codes<'_>>;
     fn groups(&self, text: Text, bucket: u16) -> io::Result<Cow<'_, Groups>>;
     /// The time of each row, microseconds since 1970.
@@ -75,7 +90,7 @@ pub(in crate::store) struct Candidates {
 }
 
 /// The rows of a block that begins at seq `first` that may fit.
-pub(super) fn candidates(block: &impl Block, first: u64, ask: &Ask<'_>) -> io::Result<Candidates> {
+pub(super) fn candidates(block: &dyn Block, first: u64, ask: &Ask<'_>) -> io::Result<Candidates> {
     let there = Set::from(block.pruned(), block.rows());
     let mut all = Answer { set: there.clone(), exact: true };
     for condition in &ask.conditions {
@@ -89,7 +104,7 @@ pub(super) fn candidates(block: &impl Block, first: u64, ask: &Ask<'_>) -> io::R
     Ok(Candidates { rows: all.set.or(&odd), odd, exact: all.exact })
 }
 
-fn holds(block: &impl Block, first: u64, condition: &Condition<'_>, ask: &Ask<'_>) -> io::Result<Answer> {
+fn holds(block: &dyn Block, first: u64, condition: &Condition<'_>, ask: &Ask<'_>) -> io::Result<Answer> {
     let rows = block.rows();
     let mut any = Answer { set: Set::none(rows), exact: true };
     for list in &condition.any {
@@ -111,7 +126,7 @@ fn holds(block: &impl Block, first: u64, condition: &Condition<'_>, ask: &Ask<'_
     })
 }
 
-fn fits(block: &impl Block, first: u64, atom: &Atom<'_>, ask: &Ask<'_>) -> io::Result<Answer> {
+fn fits(block: &dyn Block, first: u64, atom: &Atom<'_>, ask: &Ask<'_>) -> io::Result<Answer> {
     let rows = block.rows();
     let exactly = |set| Answer { set, exact: true };
     Ok(match atom {
@@ -131,6 +146,7 @@ fn fits(block: &impl Block, first: u64, atom: &Atom<'_>, ask: &Ask<'_>) -> io::R
                 (1u32..).zip(&values).filter(|(_, value)| fits(value)).map(|(code, _)| code).collect();
             exactly(with_codes(block, *column, &wanted)?)
         }
+        Atom::Net(net) => exactly(with_codes(block, Column::Ip, &block.codes_in(net)?)?),
         Atom::Description(needle) => Answer { set: with_text(block, Text::Description, needle)?, exact: false },
         Atom::Details(needle) => Answer { set: with_text(block, Text::Details, needle)?, exact: false },
         Atom::Seq(range) => {
@@ -150,39 +166,40 @@ fn fits(block: &impl Block, first: u64, atom: &Atom<'_>, ask: &Ask<'_>) -> io::R
         Atom::Occurred(from, to) => {
             let (times, earlier) = (block.times()?, block.earlier()?);
             let wanted = from.micros()..to.micros();
-            let happened = times.iter().enumerate().map(|(at, time)| time - earlier.get(at).copied().unwrap_or(0));
-            exactly(Set::of(rows, happened.map(|time| wanted.contains(&time))))
+            if earlier.is_empty() {
+                return Ok(exactly(Set::of(rows, &times, |time| wanted.contains(&time))));
+            }
+            let happened: Vec<i64> = times.iter().zip(&*earlier).map(|(time, earlier)| time - earlier).collect();
+            exactly(Set::of(rows, &happened, |time| wanted.contains(&time)))
         }
     })
 }
 
-fn with_codes(block: &impl Block, column: Column, wanted: &[u32]) -> io::Result<Set> {
+pub(super) fn with_codes(block: &dyn Block, column: Column, wanted: &[u32]) -> io::Result<Set> {
     let rows = block.rows();
     if wanted.is_empty() {
         return Ok(Set::none(rows));
     }
     Ok(match block.codes(column)? {
         Codes::Same(code) => Set::from(if wanted.contains(&code) { 0 } else { rows }, rows),
-        Codes::One(codes) => pick(rows, codes.iter().map(|code| u32::from(*code)), wanted),
-        Codes::Two(bytes) => {
-            pick(rows, bytes.as_chunks::<2>().0.iter().map(|code| u32::from(u16::from_le_bytes(*code))), wanted)
-        }
-        Codes::Four(codes) => pick(rows, codes.iter().copied(), wanted),
+        Codes::One(codes) => pick(rows, &codes, |code| u32::from(code), wanted),
+        Codes::Two(bytes) => pick(rows, bytes.as_chunks::<2>().0, |code| u32::from(u16::from_le_bytes(code)), wanted),
+        Codes::Four(codes) => pick(rows, &codes, |code| code, wanted),
     })
 }
 
-fn pick(rows: usize, codes: impl Iterator<Item = u32>, wanted: &[u32]) -> Set {
+fn pick<T: Copy>(rows: usize, codes: &[T], number: impl Fn(T) -> u32, wanted: &[u32]) -> Set {
     if let [one] = wanted {
-        return Set::of(rows, codes.map(|code| code == *one));
+        return Set::of(rows, codes, |code| number(code) == *one);
     }
     let most = wanted.iter().max().map_or(0, |most| *most as usize);
     let mut fits = vec![false; most + 1];
     wanted.iter().for_each(|code| fits[*code as usize] = true);
-    Set::of(rows, codes.map(|code| fits.get(code as usize).copied().unwrap_or(false)))
+    Set::of(rows, codes, |code| fits.get(number(code) as usize).copied().unwrap_or(false))
 }
 
 /// Rows of the groups that have every trigram of the needle; all rows for a needle that has none.
-fn with_text(block: &impl Block, text: Text, needle: &str) -> io::Result<Set> {
+fn with_text(block: &dyn Block, text: Text, needle: &str) -> io::Result<Set> {
     let rows = block.rows();
     let mut wanted: Vec<u16> = buckets(needle).collect();
     wanted.sort_unstable();

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io;
 
+use ipnet::IpNet;
+use piperoll_shared::log::filter::net_contains;
 use piperoll_shared::log::column::{COLUMNS, Column, columns_suffice};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::Integrity;
@@ -177,6 +179,11 @@ impl Block for Builder {
 
     fn values(&self, column: Column) -> io::Result<Vec<Cow<'_, str>>> {
         Ok(self.of(column).values.iter().map(|value| Cow::Borrowed(&**value)).collect())
+    }
+
+    fn codes_in(&self, net: &IpNet) -> io::Result<Vec<u32>> {
+        let values = &self.of(Column::Ip).values;
+        Ok((1..).zip(values).filter(|(_, value)| net_contains(net, value)).map(|(code, _)| code).collect())
     }
 
     fn codes(&self, column: Column) -> io::Result<Codes<'_>> {

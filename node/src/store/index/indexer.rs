@@ -6,17 +6,19 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use piperoll_shared::api::node::IndexExtent;
 use piperoll_shared::log::seal::KeyRing;
 use piperoll_shared::log::verify::RowChecker;
 use rusqlite::Connection;
 
 use super::builder::Builder;
 use super::stored::{Stored, encode};
-use super::{Index, State};
+use super::{BLOCK_LEVEL, Index, State};
 use crate::store::epochs::teach;
 use crate::store::erase;
 use crate::store::floor::{first_seq, floor};
-use crate::store::rows::{StoredRow, read_row};
+use crate::store::rows::{StoredRow, extent, read_row};
+use crate::store::{LogDir, LogKeys, OpenError};
 
 /// Rows read by one statement and taken into a block under one lock, which readers may have to wait for.
 const BATCH_ROWS: u64 = 256;
@@ -73,25 +75,32 @@ impl Drop for Indexer {
     }
 }
 
-/// Makes the whole index at once, without a thread, for a log whose daemon is down.
-pub(in crate::store) fn make_all(
-    index: &Arc<Index>,
-    conn: Connection,
-    ring: KeyRing,
-    rows: u64,
-    mut progress: impl FnMut(u64),
-) {
-    index.head.store(rows, Ordering::Release);
-    let mut work = Work::new(Arc::clone(index), conn, ring);
+/// An index that was made at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Made {
+    pub extent: IndexExtent,
+    /// Every full block has its file.
+    pub complete: bool,
+}
+
+/// Throws the index of a log away and makes it again, without a daemon; holds the writer's lock for that long.
+pub fn make_index(dir: &LogDir, keys: &LogKeys, mut progress: impl FnMut(u64)) -> Result<Made, OpenError> {
+    let _lock = dir.lock_existing()?;
+    let opened = dir.open_reader(keys.ring.cluster(), keys.ring.node_id())?;
+    let io = |source| OpenError::Io { path: dir.path().to_owned(), source };
+    let sql = |source| OpenError::Sqlite { path: dir.database(), source };
+    let index = Arc::new(Index::open(dir, opened.generation, BLOCK_LEVEL));
+    index.reset().map_err(io)?;
+    let head = extent(&opened.conn).map_err(sql)?.head_seq;
+    index.head.store(head.map_or(0, |head| head + 1), Ordering::Release);
+    let mut work = Work::new(Arc::clone(&index), opened.conn, keys.ring.clone());
     work.begin();
     while let Some(task) = work.task() {
-        let before = index.read().failed.len();
         work.advance(&task);
         progress(index.extent().rows);
-        if index.read().failed.len() > before {
-            break;
-        }
     }
+    let complete = index.read().failed.is_empty();
+    Ok(Made { extent: index.extent(), complete })
 }
 
 struct Work {

@@ -8,6 +8,7 @@
 mod block;
 mod builder;
 mod check;
+mod count;
 mod indexer;
 mod set;
 mod stored;
@@ -17,20 +18,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
+use piperoll_shared::api::node::IndexExtent;
 use piperoll_shared::log::ids::Generation;
+use piperoll_shared::log::stats::Counter;
+use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::{TILE_LEVELS, TILE_WIDTH};
 use rusqlite::Connection;
 
 use super::open::LogDir;
 use super::tree::stored_roots;
+use block::Block;
 pub(super) use block::{Ask, Candidates};
 pub(super) use check::IndexCheck;
-pub(super) use indexer::{Indexer, make_all};
+pub(super) use indexer::Indexer;
+pub use indexer::{Made, make_index};
 use builder::Builder;
 use stored::{Head, Stored};
 
@@ -78,18 +85,6 @@ pub(super) struct Look {
     /// Rows from here on are not in it.
     pub(super) end: u64,
     pub(super) candidates: Candidates,
-}
-
-/// How far the index is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IndexExtent {
-    /// Rows in it.
-    pub rows: u64,
-    /// Rows there are.
-    pub of: u64,
-    /// Files, and their bytes.
-    pub blocks: u64,
-    pub bytes: u64,
 }
 
 impl Index {
@@ -142,6 +137,15 @@ impl Index {
     /// nothing, or nothing that fits the rows.
     pub(super) fn look(&self, conn: &Connection, seq: u64, ask: &Ask<'_>) -> Option<Look> {
         let block = seq / self.block_rows();
+        self.ask(conn, block, |known| block::candidates(known, block * self.block_rows(), ask))
+    }
+
+    fn ask(
+        &self,
+        conn: &Connection,
+        block: u64,
+        answer: impl FnOnce(&dyn Block) -> io::Result<Candidates>,
+    ) -> Option<Look> {
         let first = block * self.block_rows();
         let (whole, part) = {
             let state = self.read();
@@ -149,13 +153,13 @@ impl Index {
         };
         if let Some(part) = part {
             let part = part.read().unwrap_or_else(PoisonError::into_inner);
-            let candidates = block::candidates(&*part, first, ask).ok()?;
+            let candidates = answer(&*part).ok()?;
             return Some(Look { first, end: part.next(), candidates });
         }
         if !whole {
             return None;
         }
-        let looked = self.stored(conn, block).and_then(|stored| block::candidates(&stored, first, ask));
+        let looked = self.stored(conn, block).and_then(|stored| answer(&stored));
         match looked {
             Ok(candidates) => Some(Look { first, end: first + self.block_rows(), candidates }),
             Err(error) => {
@@ -163,6 +167,28 @@ impl Index {
                 None
             }
         }
+    }
+
+    /// The same, for whoever counts: what the index can count of the rows `range` is counted, and is no candidate any more.
+    pub(super) fn count(
+        &self,
+        conn: &Connection,
+        seq: u64,
+        ask: &Ask<'_>,
+        range: &Range<u64>,
+        times: &Range<Timestamp>,
+        counter: &mut Counter,
+    ) -> Option<Look> {
+        let block = seq / self.block_rows();
+        let first = block * self.block_rows();
+        let place = |seq: u64| usize::try_from(seq.saturating_sub(first)).unwrap_or(usize::MAX);
+        let part = count::Part { rows: place(range.start)..place(range.end), times: times.clone() };
+        self.ask(conn, block, |known: &dyn Block| {
+            let candidates = block::candidates(known, first, ask)?;
+            let counted = count::count(known, &candidates, &part, counter)?;
+            let rows = if counted { candidates.odd.clone() } else { candidates.rows };
+            Ok(Candidates { rows, ..candidates })
+        })
     }
 
     /// Opens the file of a block, if it is of the rows that are there.
@@ -279,7 +305,6 @@ impl Index {
 }
 
 fn rows_in(part: &RwLock<Builder>) -> u64 {
-    use block::Block as _;
     let part = part.read().unwrap_or_else(PoisonError::into_inner);
     (part.rows() - part.pruned()) as u64
 }

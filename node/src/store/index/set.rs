@@ -19,13 +19,11 @@ impl Set {
         set
     }
 
-    /// The rows that fit, asked for each in order.
-    pub(super) fn of(rows: usize, mut fits: impl Iterator<Item = bool>) -> Self {
+    /// The rows whose item fits; there is one for each row.
+    pub(super) fn of<T: Copy>(rows: usize, items: &[T], fits: impl Fn(T) -> bool) -> Self {
         let mut set = Self::none(rows);
-        for word in &mut set.words {
-            for bit in 0..64 {
-                *word |= u64::from(fits.next().unwrap_or(false)) << bit;
-            }
+        for (word, items) in set.words.iter_mut().zip(items[..rows.min(items.len())].chunks(64)) {
+            *word = items.iter().enumerate().fold(0, |word, (bit, item)| word | u64::from(fits(*item)) << bit);
         }
         set
     }
@@ -37,9 +35,19 @@ impl Set {
     }
 
     pub(super) fn insert_range(&mut self, from: usize, to: usize) {
-        for row in from..to.min(self.rows) {
-            self.insert(row);
+        let to = to.min(self.rows);
+        if from >= to {
+            return;
         }
+        let (first, last) = (from / 64, (to - 1) / 64);
+        let (begin, end) = (u64::MAX << (from % 64), u64::MAX >> (63 - (to - 1) % 64));
+        if first == last {
+            self.words[first] |= begin & end;
+            return;
+        }
+        self.words[first] |= begin;
+        self.words[first + 1..last].fill(u64::MAX);
+        self.words[last] |= end;
     }
 
     pub(in crate::store) fn contains(&self, row: usize) -> bool {
@@ -68,6 +76,13 @@ impl Set {
 
     pub(super) fn len(&self) -> u64 {
         self.words.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+
+    /// How many stand in `from..to`.
+    pub(super) fn count(&self, from: usize, to: usize) -> u64 {
+        let mut range = Self::none(self.rows);
+        range.insert_range(from, to);
+        self.words.iter().zip(&range.words).map(|(word, range)| u64::from((word & range).count_ones())).sum()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
@@ -144,11 +159,13 @@ mod tests {
         ) {
             let keep = |set: &BTreeSet<usize>| set.iter().copied().filter(|row| *row < rows).collect::<BTreeSet<_>>();
             let (one, two) = (keep(&one), keep(&two));
-            let set = |rows_in: &BTreeSet<usize>| Set::of(rows, (0..rows).map(|row| rows_in.contains(&row)));
+            let all: Vec<usize> = (0..rows).collect();
+            let set = |rows_in: &BTreeSet<usize>| Set::of(rows, &all, |row| rows_in.contains(&row));
             let members = |set: &Set| set.iter().collect::<BTreeSet<_>>();
             let (a, b) = (set(&one), set(&two));
             prop_assert_eq!(members(&a), one.clone());
             prop_assert_eq!(a.len(), one.len() as u64);
+            prop_assert_eq!(a.count(at / 2, at), one.range(at / 2..at).count() as u64);
             prop_assert_eq!(members(&a.clone().and(&b)), &one & &two);
             prop_assert_eq!(members(&a.clone().or(&b)), &one | &two);
             prop_assert_eq!(members(&a.clone().but(&b)), &one - &two);
@@ -156,6 +173,9 @@ mod tests {
             prop_assert_eq!(a.previous(at), one.range(..at).next_back().copied());
             prop_assert_eq!(&Set::from_bytes(rows, &a.to_bytes()), &a);
             prop_assert_eq!(members(&Set::from(at, rows)), (at..rows).collect::<BTreeSet<_>>());
+            let mut range = a.clone();
+            range.insert_range(at / 2, at);
+            prop_assert_eq!(members(&range), (at / 2..at.min(rows)).chain(one).collect::<BTreeSet<_>>());
         }
     }
 }

@@ -3,10 +3,14 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use ipnet::IpNet;
 use piperoll_shared::log::column::{COLUMNS, Column};
+use piperoll_shared::log::filter::net_contains;
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::tree::Hash;
 
@@ -116,7 +120,7 @@ fn write_column(column: Column, values: &Values, data: &mut Vec<u8>) -> Part {
         count = hashes.len();
     } else {
         let mut order: Vec<(&str, usize)> = values.values.iter().map(|value| &**value).zip(1..).collect();
-        order.sort_unstable();
+        order.sort_by_cached_key(|(value, _)| (place_of(column, value), *value));
         let mut end = 0u32;
         for (place, (value, code)) in (1..).zip(&order) {
             sorted[*code] = place;
@@ -137,6 +141,22 @@ fn write_column(column: Column, values: &Values, data: &mut Vec<u8>) -> Part {
     };
     codes.for_each(|code| data.extend_from_slice(&code.to_le_bytes()[..width]));
     Part { hashed, width: width as u8, count: count as u32, at: 0, middle }
+}
+
+/// What a dictionary is sorted by before the text: addresses stand by their number, whatever their notation, so that a
+/// network is a range of them; other text stands behind.
+fn place_of(column: Column, value: &str) -> u128 {
+    if column != Column::Ip {
+        return 0;
+    }
+    value.parse::<IpAddr>().map_or(u128::MAX, number_of)
+}
+
+fn number_of(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().into(),
+        IpAddr::V6(address) => address.into(),
+    }
 }
 
 /// FNV-1a of 64 bits, its halves folded together.
@@ -230,25 +250,52 @@ impl Stored {
     }
 
     /// The value with this place in a dictionary of texts.
-    fn value(&self, part: &Part, place: u64) -> io::Result<Vec<u8>> {
+    fn value(&self, part: &Part, place: u64) -> io::Result<String> {
         let texts = part.at + u64::from(part.count) * 4;
         let from = if place == 0 { 0 } else { self.number(part.at, place - 1)? };
         let to = self.number(part.at, place)?;
-        self.read(texts + u64::from(from), texts + u64::from(to))
+        String::from_utf8(self.read(texts + u64::from(from), texts + u64::from(to))?).map_err(|_| damaged())
     }
 
-    /// Finds a place in a sorted dictionary.
-    fn search<T: Ord>(part: &Part, wanted: &T, at: impl Fn(u64) -> io::Result<T>) -> io::Result<Option<u32>> {
-        let (mut low, mut high) = (0, u64::from(part.count));
+    /// The first place in a sorted dictionary whose value is not below the wanted one.
+    fn first_not_below<T: Ord>(part: &Part, wanted: &T, at: impl Fn(u64) -> io::Result<T>) -> io::Result<u32> {
+        let (mut low, mut high) = (0, part.count);
         while low < high {
             let middle = low + (high - low) / 2;
-            match at(middle)?.cmp(wanted) {
-                std::cmp::Ordering::Equal => return Ok(u32::try_from(middle + 1).ok()),
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Greater => high = middle,
+            if at(u64::from(middle))? < *wanted {
+                low = middle + 1;
+            } else {
+                high = middle;
             }
         }
-        Ok(None)
+        Ok(low)
+    }
+
+    /// The code of a value in a sorted dictionary.
+    fn search<T: Ord>(part: &Part, wanted: &T, at: impl Fn(u64) -> io::Result<T>) -> io::Result<Option<u32>> {
+        let place = Self::first_not_below(part, wanted, &at)?;
+        Ok(if place < part.count && at(u64::from(place))? == *wanted { Some(place + 1) } else { None })
+    }
+}
+
+/// A dictionary of texts, read whole.
+struct Dictionary {
+    ends: Vec<u32>,
+    texts: String,
+}
+
+impl Dictionary {
+    fn read(bytes: &[u8], part: &Part) -> io::Result<Self> {
+        let (ends, texts) = bytes.split_at_checked(part.count as usize * 4).ok_or_else(damaged)?;
+        let ends = ends.as_chunks::<4>().0.iter().map(|end| u32::from_le_bytes(*end)).collect();
+        Ok(Self { ends, texts: String::from_utf8(texts.to_vec()).map_err(|_| damaged())? })
+    }
+
+    fn value(&self, place: u64) -> io::Result<&str> {
+        let place = usize::try_from(place).unwrap_or(usize::MAX);
+        let from = place.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+        let to = self.ends.get(place).copied().unwrap_or(0);
+        self.texts.get(from as usize..to as usize).ok_or_else(damaged)
     }
 }
 
@@ -282,18 +329,46 @@ impl Block for Stored {
         if part.hashed {
             return Self::search(part, &short_hash(value), |place| self.number(part.at, place));
         }
+        let wanted = (place_of(column, value), value.to_owned());
         if part.middle - part.at > DICTIONARY_WHOLE_BYTES {
-            return Self::search(part, &value.as_bytes().to_vec(), |place| self.value(part, place));
+            return Self::search(part, &wanted, |place| {
+                let have = self.value(part, place)?;
+                Ok((place_of(column, &have), have))
+            });
         }
-        let bytes = self.whole(column as usize)?;
-        let (ends, texts) = bytes.split_at_checked(part.count as usize * 4).ok_or_else(damaged)?;
-        let ends = ends.as_chunks::<4>().0;
-        let end = |place: usize| ends.get(place).map_or(0, |end| u32::from_le_bytes(*end) as usize);
-        Self::search(part, &value.as_bytes(), |place| {
-            let place = usize::try_from(place).unwrap_or(usize::MAX);
-            let from = place.checked_sub(1).map_or(0, end);
-            texts.get(from..end(place)).ok_or_else(damaged)
+        let dictionary = Dictionary::read(&self.whole(column as usize)?, part)?;
+        Self::search(part, &wanted, |place| {
+            let have = dictionary.value(place)?.to_owned();
+            Ok((place_of(column, &have), have))
         })
+    }
+
+    fn codes_in(&self, net: &IpNet) -> io::Result<Vec<u32>> {
+        let part = &self.parts[Column::Ip as usize];
+        let number = |place| Ok(place_of(Column::Ip, &self.value(part, place)?));
+        let range = |first: IpAddr, last: IpAddr| -> io::Result<Range<u32>> {
+            let begin = Self::first_not_below(part, &number_of(first), number)?;
+            let end = match number_of(last).checked_add(1) {
+                Some(behind) => Self::first_not_below(part, &behind, number)?,
+                None => part.count,
+            };
+            Ok(begin + 1..end + 1)
+        };
+        let found = range(net.network(), net.broadcast())?;
+        // Below an IPv6 network, what was meant as IPv4 does not count.
+        let mapped = match net {
+            IpNet::V4(_) => 0..0,
+            IpNet::V6(_) => range(IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::BROADCAST))?,
+        };
+        // The address of all ones shares its place with other text.
+        let values: Vec<u32> = found.filter(|code| !mapped.contains(code)).collect();
+        let mut sure = Vec::with_capacity(values.len());
+        for code in values {
+            if number_of(net.broadcast()) != u128::MAX || net_contains(net, &self.value(part, u64::from(code) - 1)?) {
+                sure.push(code);
+            }
+        }
+        Ok(sure)
     }
 
     fn values(&self, column: Column) -> io::Result<Vec<Cow<'_, str>>> {
@@ -301,16 +376,8 @@ impl Block for Stored {
         if part.hashed {
             return Ok(Vec::new());
         }
-        let bytes = self.whole(column as usize)?;
-        let (ends, texts) = bytes.split_at_checked(part.count as usize * 4).ok_or_else(damaged)?;
-        let texts = std::str::from_utf8(texts).map_err(|_| damaged())?;
-        let mut from = 0;
-        let values = ends.as_chunks::<4>().0.iter().map(|end| {
-            let to = u32::from_le_bytes(*end) as usize;
-            let value = texts.get(std::mem::replace(&mut from, to)..to)?;
-            Some(Cow::Owned(value.to_owned()))
-        });
-        values.collect::<Option<_>>().ok_or_else(damaged)
+        let dictionary = Dictionary::read(&self.whole(column as usize)?, part)?;
+        (0..u64::from(part.count)).map(|place| Ok(Cow::Owned(dictionary.value(place)?.to_owned()))).collect()
     }
 
     fn codes(&self, column: Column) -> io::Result<Codes<'_>> {

@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use ipnet::IpNet;
+
 use super::{ActionPattern, Filter, IpPattern, Needle, Property, Test};
 use crate::log::column::{Column, FLAG_SEPARATOR};
 use crate::log::ids::EntryId;
@@ -22,6 +24,8 @@ pub enum Atom<'a> {
     Is(Column, Vec<&'a str>),
     /// The column has a value, and it fits.
     Fits(Column, Box<dyn Fn(&str) -> bool + 'a>),
+    /// The address is one of this network; see [`net_contains`](super::net_contains).
+    Net(&'a IpNet),
     /// The lower-cased description contains this.
     Description(&'a str),
     /// The lower-cased text of `changes` or `details` contains this.
@@ -77,7 +81,7 @@ impl Test {
                 .collect(),
             Self::Ip(patterns) => each(patterns, |pattern| match pattern {
                 IpPattern::Text(text) => Atom::Is(Column::Ip, vec![text]),
-                IpPattern::Net(_) => Atom::Fits(Column::Ip, Box::new(move |have| pattern.holds(have))),
+                IpPattern::Net(net) => Atom::Net(net),
             }),
             Self::Agent(needles) => {
                 each(needles, |needle| Atom::Fits(Column::Agent, Box::new(move |have| needle.is_in(have))))

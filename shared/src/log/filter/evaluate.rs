@@ -67,17 +67,21 @@ impl EntityPattern {
 }
 
 impl IpPattern {
-    pub(super) fn holds(&self, have: &str) -> bool {
+    fn holds(&self, have: &str) -> bool {
         match self {
             Self::Text(text) => have == text,
-            // An IPv4 address written as IPv6 (::ffff:10.0.0.1) is the IPv4 address.
-            Self::Net(net) => have.parse::<IpAddr>().is_ok_and(|address| match (net, address.to_canonical()) {
-                (IpNet::V4(net), IpAddr::V4(address)) => net.contains(&address),
-                (IpNet::V6(net), IpAddr::V6(address)) => net.contains(&address),
-                _ => false,
-            }),
+            Self::Net(net) => net_contains(net, have),
         }
     }
+}
+
+/// Whether a text is an address of a network. An IPv4 address written as IPv6 (::ffff:10.0.0.1) is the IPv4 address.
+pub fn net_contains(net: &IpNet, have: &str) -> bool {
+    have.parse::<IpAddr>().is_ok_and(|address| match (net, address.to_canonical()) {
+        (IpNet::V4(net), IpAddr::V4(address)) => net.contains(&address),
+        (IpNet::V6(net), IpAddr::V6(address)) => net.contains(&address),
+        _ => false,
+    })
 }
 
 impl Property {

@@ -1,0 +1,53 @@
+//! `piperoll node reindex`: the index thrown away and made again.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use piperoll_node::store::{LogDir, make_index};
+use piperoll_shared::api::node::{IndexExtent, socket_path};
+use serde_json::json;
+
+use super::place::Place;
+use super::progress_bar;
+use crate::args::PlaceArgs;
+use crate::exit::Exit;
+use crate::show::group_digits;
+
+/// Between two looks at how far the daemon is.
+const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
+
+pub(super) async fn run(args: &PlaceArgs) -> anyhow::Result<Exit> {
+    let bar = progress_bar();
+    let made = match Place::find(args).await? {
+        Place::Socket(client) => {
+            let mut made: IndexExtent = client.order(socket_path::REINDEX, &json!({})).await?;
+            // Rows that come in meanwhile are not waited for.
+            let wanted = made.of;
+            bar.set_length(wanted);
+            while made.rows < wanted {
+                tokio::time::sleep(PROGRESS_PAUSE).await;
+                let Some(index) = client.status().await?.index else { break };
+                made = index;
+                bar.set_position(made.rows.min(wanted));
+            }
+            made
+        }
+        Place::Directory(config) => {
+            let of = super::place::open(&config)?.extent()?;
+            bar.set_length(of.head_seq.map_or(0, |head| head + 1 - of.oldest_seq.unwrap_or(0)));
+            let progress = bar.clone();
+            let work = move || make_index(&LogDir::new(&config.data_dir), &config.keys, |rows| progress.set_position(rows));
+            let made = tokio::task::spawn_blocking(work).await??;
+            ensure!(made.complete, "a block could not be written; the log above says why, and searches read its rows");
+            made.extent
+        }
+    };
+    bar.finish_and_clear();
+    println!(
+        "{} rows are indexed, {} full blocks in files of {} bytes",
+        group_digits(made.rows),
+        group_digits(made.blocks),
+        group_digits(made.bytes)
+    );
+    Ok(Exit::Complete)
+}

@@ -1,0 +1,200 @@
+//! Counting entries: totals, the values of fields, and a histogram over time.
+//!
+//! Counts are exact or they are not given. Memory is bounded: a field with more different values than fit is said to
+//! have too many, rather than counted in part.
+
+mod counter;
+mod part;
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use super::column::Column;
+use super::view::EntryView;
+
+pub use counter::Counter;
+pub use part::CountPart;
+
+/// Values listed of a field: without asking, and at most.
+pub const TOP_DEFAULT: usize = 20;
+pub const TOP_MAX: usize = 1_000;
+/// Fields counted in one answer.
+pub const FACETS_MAX: usize = 8;
+/// Buckets of one histogram.
+pub const BUCKETS_MAX: i64 = 10_000;
+/// A field whose values can be counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "&'static str")]
+pub enum Facet {
+    Of(Column),
+    /// Type and id together, as `type/id`.
+    Entity,
+    /// The rules that flagged an entry; it may have several.
+    Flag,
+}
+
+/// Names as in an entry, and as in a filter.
+const FACETS: [(&str, &str, Facet); 20] = [
+    ("user", "user", Facet::Of(Column::User)),
+    ("user_type", "user_type", Facet::Of(Column::UserType)),
+    ("impersonator", "impersonator", Facet::Of(Column::Impersonator)),
+    ("session", "session", Facet::Of(Column::Session)),
+    ("credential", "credential", Facet::Of(Column::Credential)),
+    ("auth_method", "auth_method", Facet::Of(Column::AuthMethod)),
+    ("category", "category", Facet::Of(Column::Category)),
+    ("action", "action", Facet::Of(Column::Action)),
+    ("outcome", "outcome", Facet::Of(Column::Outcome)),
+    ("reason", "reason", Facet::Of(Column::Reason)),
+    ("entity_type", "entity_type", Facet::Of(Column::EntityType)),
+    ("entity", "entity", Facet::Entity),
+    ("target", "target", Facet::Of(Column::Target)),
+    ("domain", "domain", Facet::Of(Column::Domain)),
+    ("ip_address", "ip", Facet::Of(Column::Ip)),
+    ("user_agent", "agent", Facet::Of(Column::Agent)),
+    ("request_id", "request", Facet::Of(Column::Request)),
+    ("node_id", "node", Facet::Of(Column::Node)),
+    ("flag", "flag", Facet::Flag),
+    ("via", "via", Facet::Of(Column::Via)),
+];
+
+/// Not a field whose values can be counted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} cannot be counted by; the fields are {names}", names = FACETS.map(|(name, ..)| name).join(", "))]
+pub struct UnknownFacet(String);
+
+impl TryFrom<String> for Facet {
+    type Error = UnknownFacet;
+
+    fn try_from(name: String) -> Result<Self, UnknownFacet> {
+        Self::parse(&name)
+    }
+}
+
+impl From<Facet> for &'static str {
+    fn from(facet: Facet) -> Self {
+        facet.name()
+    }
+}
+
+impl Facet {
+    /// By its name in an entry or in a filter.
+    pub fn parse(name: &str) -> Result<Self, UnknownFacet> {
+        FACETS
+            .iter()
+            .find(|(entry, filter, _)| name == *entry || name == *filter)
+            .map(|(.., facet)| *facet)
+            .ok_or_else(|| UnknownFacet(name.to_owned()))
+    }
+
+    pub fn name(self) -> &'static str {
+        FACETS.iter().find(|(.., facet)| *facet == self).map_or("", |(name, ..)| name)
+    }
+
+    fn values<'a>(self, entry: &'a EntryView<'_>) -> Vec<Cow<'a, str>> {
+        match self {
+            Self::Of(column) => column.value(entry).into_iter().collect(),
+            Self::Entity => {
+                let both = entry.entity_type.as_deref().zip(entry.entity_id.as_deref());
+                both.map(|(kind, id)| Cow::Owned(format!("{kind}/{id}"))).into_iter().collect()
+            }
+            Self::Flag => {
+                let mut rules = entry.flag_rules();
+                rules.sort();
+                rules.dedup();
+                rules.into_iter().map(Cow::Owned).collect()
+            }
+        }
+    }
+}
+
+/// What is to be counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub facets: Vec<Facet>,
+    /// Values listed per field.
+    pub top: usize,
+    /// Width of the histogram's buckets in microseconds, at least 1.
+    pub bucket_micros: Option<i64>,
+}
+
+/// How many entries there are, and how many of them stand out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "api", derive(utoipa::ToSchema))]
+pub struct Totals {
+    pub entries: u64,
+    /// Outcome `failure`.
+    pub failed: u64,
+    /// Outcome `denied`.
+    pub denied: u64,
+    pub flagged: u64,
+}
+
+/// Exact counts over the entries that were read and verified.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "api", derive(utoipa::ToSchema))]
+pub struct Stats {
+    #[serde(flatten)]
+    pub totals: Totals,
+    /// Rows of the range whose content was erased; they are in no other count.
+    pub erased: u64,
+    /// Authentic rows that cannot be read as entries here, such as those of a newer version; they are in no other count.
+    pub unreadable: u64,
+    /// Different users; null when there are too many to count.
+    pub distinct_users: Option<u64>,
+    pub by: Vec<FieldCounts>,
+    /// Null when none was asked for, or when there are more buckets than fit.
+    pub histogram: Option<Histogram>,
+}
+
+/// The values of one field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "api", derive(utoipa::ToSchema))]
+pub struct FieldCounts {
+    pub field: String,
+    /// Different values; null when there are too many to count, and then `top` is empty.
+    pub distinct: Option<u64>,
+    /// The most frequent values, then by name.
+    pub top: Vec<ValueCount>,
+    /// How often all other values stand there.
+    pub other: u64,
+    /// Entries without this field.
+    pub none: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "api", derive(utoipa::ToSchema))]
+pub struct ValueCount {
+    pub value: String,
+    pub count: u64,
+}
+
+/// Counts over time. Buckets without an entry are left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "api", derive(utoipa::ToSchema))]
+pub struct Histogram {
+    pub bucket_seconds: u64,
+    pub buckets: Vec<Bucket>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "api", derive(utoipa::ToSchema))]
+pub struct Bucket {
+    /// Where it begins, RFC 3339: a multiple of its width since 1970.
+    pub from: String,
+    #[serde(flatten)]
+    pub totals: Totals,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_has_a_name_that_is_understood() {
+        for (entry, filter, facet) in FACETS {
+            assert_eq!((Facet::parse(entry), Facet::parse(filter), facet.name()), (Ok(facet), Ok(facet), entry));
+        }
+        assert!(Facet::parse("nobody").is_err_and(|error| error.to_string().contains("ip_address")));
+    }
+}
