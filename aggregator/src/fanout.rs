@@ -65,6 +65,7 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
         generation: None,
         prove: None,
         count: query.count.clone(),
+        follow: false,
     };
     let pinned = member.witness.pinned();
     request.prove = pinned.as_ref().map(|pinned| pinned.size);

@@ -17,6 +17,7 @@ mod proving;
 mod query;
 mod read;
 mod stream;
+mod tail;
 pub mod tokens;
 mod witness;
 

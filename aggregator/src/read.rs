@@ -10,7 +10,7 @@ use hyper::Method;
 use hyper::body::Incoming;
 use piperoll_shared::api::aggregator::Status;
 use piperoll_shared::api::frame::{EntryFrame, Frame, decode};
-use piperoll_shared::api::node::{StreamEnd, StreamHead, peer_path};
+use piperoll_shared::api::node::{Mark, StreamEnd, StreamHead, peer_path};
 use piperoll_shared::log::completeness::Place;
 use piperoll_shared::log::order::{Key, Order, Position};
 use piperoll_shared::log::statement::Statement;
@@ -41,6 +41,8 @@ pub(crate) struct NodeReader {
     last_era: Option<u32>,
     /// What was witnessed of the node, to be proven; none when nothing was.
     proving: Option<Proving>,
+    /// How far a node is that is followed; it comes behind the rows in front of it.
+    pub(crate) mark: Option<Mark>,
     /// What the node counted, when it was asked to.
     pub(crate) counted: Option<Counter>,
     ready: VecDeque<PlacedRow>,
@@ -125,12 +127,13 @@ impl NodeReader {
             last_era: None,
             proving,
             counted: request.count.clone().map(Counter::new),
+            mark: None,
             ready: VecDeque::new(),
             borders: Vec::new(),
         })
     }
 
-    /// The next row; `None` after the node's end record. Time counts only while waiting for the network.
+    /// The next row; `None` after the node's end record, or when a node that is followed says how far it is. Time counts only while waiting for the network.
     pub(crate) async fn next(&mut self) -> Result<Option<PlacedRow>, Failure> {
         loop {
             if let Some(row) = self.ready.pop_front() {
@@ -151,6 +154,11 @@ impl NodeReader {
                 Some(Frame::Count(part)) => {
                     let plan = self.counted.as_mut();
                     plan.ok_or_else(|| Failure::Error("it counted, and was not asked to".to_owned()))?.add_part(part);
+                }
+                Some(Frame::Mark(mark)) => {
+                    // Nothing is proven while following, so every row in front of it has been handed out.
+                    self.mark = Some(mark);
+                    return Ok(None);
                 }
                 Some(Frame::Progress(_)) => self.release(),
                 Some(Frame::End(end)) => self.end(end),

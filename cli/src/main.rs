@@ -67,6 +67,7 @@ async fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Aggregator(command) => serve::aggregator(command).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Query(args) => remote::query(args).await,
+        Command::Tail(args) => remote::tail(args).await,
         Command::Show(args) => remote::show(args).await,
         Command::Export(args) => remote::export(args).await,
         Command::VerifyBundle(args) => verify_bundle(&args),

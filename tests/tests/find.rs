@@ -82,11 +82,14 @@ fn entry(roll: &mut impl FnMut(u64) -> u64, now: Timestamp) -> String {
     format!("{{{}}}", fields.join(","))
 }
 
-const TERMS: [&str; 34] = [
+const TERMS: [&str; 37] = [
     "user:alice",
     "user:alice,bob",
     "user:\"eve\\\"x\"",
     "user:nobody",
+    "actor:root",
+    "subject:7",
+    "subject:alice,recipient",
     "impersonator:root",
     "action:auth.login",
     "action:auth.*,policy.update",
@@ -124,7 +127,7 @@ fn filter(roll: &mut impl FnMut(u64) -> u64, rows: &[Raw]) -> String {
     for _ in 0..=roll(3) {
         let minus = if roll(4) == 0 { "-" } else { "" };
         let any = &rows[roll(rows.len() as u64) as usize];
-        let term = match roll(40) {
+        let term = match roll(43) {
             0 => format!("seq:{}..{}", any.seq, any.seq + roll(400)),
             1 => format!("occurred:{}..", any.timestamp.to_text()),
             2 => format!("occurred:..{}", any.timestamp.plus_micros(-80 * SECOND).to_text()),

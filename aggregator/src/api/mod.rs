@@ -7,6 +7,7 @@ mod log;
 mod nodes;
 mod openapi;
 mod stats;
+mod tail;
 mod tokens;
 
 use std::collections::HashMap;
@@ -44,6 +45,8 @@ pub(crate) struct App {
     streams: Arc<Semaphore>,
     /// Room for counts.
     counts: Arc<Semaphore>,
+    /// Room for live tails.
+    tails: Arc<Semaphore>,
 }
 
 impl App {
@@ -64,6 +67,7 @@ impl App {
             metrics: Metrics::new(),
             streams: Arc::new(Semaphore::new(log::STREAMS_MAX)),
             counts: Arc::new(Semaphore::new(log::COUNTS_MAX)),
+            tails: Arc::new(Semaphore::new(tail::TAILS_MAX)),
         }
     }
 }
@@ -72,6 +76,7 @@ impl App {
 pub(crate) fn routes(app: &Arc<App>) -> Router {
     let api = Router::new()
         .route("/audit-log", get(log::audit_log))
+        .route("/audit-log/tail", get(tail::tail))
         .route("/audit-log/{node}/{seq}", get(log::entry))
         .route("/audit-log/{node}/{seq}/proof", get(exports::proof))
         .route("/exports", post(exports::exports))

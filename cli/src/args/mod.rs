@@ -13,7 +13,7 @@ use piperoll_shared::log::ids::EntryId;
 
 pub(crate) use cluster::ClusterCommand;
 pub(crate) use remote::{
-    ConnectionArgs, IncompleteChoice, NodesCommand, RemoteExportArgs, RemoteNodesArgs, RemoteQueryArgs, RemoteShowArgs,
+    ConnectionArgs, IncompleteChoice, NodesCommand, RemoteExportArgs, RemoteNodesArgs, RemoteQueryArgs, RemoteShowArgs, RemoteTailArgs,
     RemoteStatsArgs, RemoteVerifyArgs,
 };
 pub(crate) use upkeep::{HoldCommand, PruneArgs};
@@ -53,6 +53,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  piperoll query 'user:alice is:failed' --from 24h\n  piperoll query --json node:mx1 --limit 500 | jq .entry.action"
     )]
     Query(RemoteQueryArgs),
+    /// The newest entries of all nodes, oldest first; -f follows
+    #[command(
+        after_help = "Examples:\n  piperoll tail -f\n  piperoll tail -n 50 -f 'is:failed ip:10.0.0.0/8'\n  piperoll tail -f --json 'action:auth.*' | jq .entry.user"
+    )]
+    Tail(RemoteTailArgs),
     /// One entry, whole: piperoll show mx1/42
     Show(RemoteShowArgs),
     /// Everything that matches, as NDJSON, as CSV, or as evidence that others can check
@@ -79,7 +84,7 @@ impl Command {
     pub(crate) fn only_prints(&self) -> bool {
         match self {
             Self::Query(_) | Self::Show(_) | Self::Export(_) | Self::Verify(_) | Self::Nodes(_) => true,
-            Self::Stats(_) | Self::VerifyBundle(_) => true,
+            Self::Stats(_) | Self::Tail(_) | Self::VerifyBundle(_) => true,
             Self::Node(command) => !command.changes_something(),
             Self::Demo(_) | Self::Cluster(_) | Self::Aggregator(_) => false,
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use piperoll_shared::log::stats::TOP_DEFAULT;
 
-use super::{ExportFormat, OrderArg, OutputArgs, QueryArgs};
+use super::{ExportFormat, FILTER_HELP, OrderArg, OutputArgs, QueryArgs};
 
 /// How to reach the aggregator: flags, then environment, then ~/.config/piperoll/config.toml.
 #[derive(Debug, Clone, ClapArgs)]
@@ -62,6 +62,25 @@ pub(crate) struct RemoteStatsArgs {
     /// Print no number unless every expected node answered
     #[arg(long)]
     pub(crate) require_complete: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RemoteTailArgs {
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
+    #[arg(help = FILTER_HELP)]
+    pub(crate) filter: Vec<String>,
+    /// How many entries to begin with
+    #[arg(short = 'n', long, default_value_t = 10)]
+    pub(crate) lines: usize,
+    /// How far back to look for them: RFC 3339, a date, or an age such as 24h
+    #[arg(long, default_value = "7d")]
+    pub(crate) from: String,
+    /// Keep printing what all nodes record, and say when one does not answer
+    #[arg(short, long)]
+    pub(crate) follow: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

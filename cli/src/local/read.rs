@@ -68,6 +68,7 @@ fn request(query: &QueryArgs, order: Order, limit: Option<u64>) -> anyhow::Resul
         generation: None,
         prove: None,
         count: None,
+        follow: false,
     })
 }
 

@@ -1,4 +1,4 @@
-//! `piperoll query|show|export|stats|verify|nodes`: reading through the aggregator.
+//! `piperoll query|tail|show|export|stats|verify|nodes`: reading through the aggregator.
 
 mod bundle;
 mod connection;
@@ -6,6 +6,7 @@ mod export;
 mod nodes;
 mod query;
 mod stats;
+mod tail;
 mod verify;
 
 pub(crate) use connection::https_client_at;
@@ -13,6 +14,7 @@ pub(crate) use export::export;
 pub(crate) use nodes::nodes;
 pub(crate) use query::{query, show};
 pub(crate) use stats::stats;
+pub(crate) use tail::tail;
 pub(crate) use verify::verify;
 
 use piperoll_shared::api::aggregator::{Envelope, Status};

@@ -1,12 +1,13 @@
 //! Scans and checks as response bodies: one short piece of reading per chunk.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
 use futures::stream::{self, Stream};
 use piperoll_shared::api::frame;
-use piperoll_shared::api::node::{ScanRequest, StreamEnd, StreamHead, VerifyLine};
+use piperoll_shared::api::node::{Mark, ScanRequest, StreamEnd, StreamHead, VerifyLine};
 use piperoll_shared::log::row::{FoundAt, Row};
 use piperoll_shared::log::stats::Counter;
 use piperoll_shared::log::verify::Integrity;
@@ -14,7 +15,12 @@ use serde_json::json;
 
 use super::App;
 use super::error::ApiError;
-use crate::store::{Batch, Check, ErasedUnder, ReadError, Scan, StoredRow};
+use crate::store::{Batch, Check, ErasedUnder, ReadError, Scan, Store, StoredRow};
+
+/// How often a stream that follows looks for new rows, and how long it says nothing when there are none: long enough to be
+/// cheap for a hundred readers, short enough for people.
+const FOLLOW_POLL: Duration = Duration::from_millis(50);
+const FOLLOW_SILENCE: Duration = Duration::from_millis(250);
 
 /// How rows are written for one kind of reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +34,11 @@ pub(super) enum Form {
 /// Plans a scan and turns it into a body. Everything that can be refused is refused before the first byte.
 pub(super) async fn scan_body(app: &Arc<App>, request: ScanRequest, form: Form) -> Result<Body, ApiError> {
     let extent = app.store.extent().await?;
-    let scan = app.store.scan(request).await?;
+    let follow = (request.follow && form == Form::Frames).then(|| request.clone());
+    let (scan, mark) = match &follow {
+        Some(request) => next_part(&app.store, request.clone()).await?,
+        None => (app.store.scan(request).await?, None),
+    };
     let health = app.store.health();
     let head = StreamHead {
         cluster: app.cluster.clone(),
@@ -41,7 +51,8 @@ pub(super) async fn scan_body(app: &Arc<App>, request: ScanRequest, form: Form) 
         fault: health.read_fault(),
     };
     let app = Arc::clone(app);
-    let state = State { app, form, step: Step::Head(scan, Box::new(head)) };
+    let follow = follow.zip(mark).map(|(request, mark)| Box::new(Follow { request, mark }));
+    let state = State { app, form, step: Step::Head(scan, Box::new(head)), follow };
     Ok(Body::from_stream(stream::unfold(state, next_chunk)))
 }
 
@@ -49,12 +60,56 @@ struct State {
     app: Arc<App>,
     form: Form,
     step: Step,
+    follow: Option<Box<Follow>>,
+}
+
+/// A stream that goes on with what is recorded later.
+struct Follow {
+    request: ScanRequest,
+    /// How far it is when the scan under way is done.
+    mark: Mark,
+}
+
+/// Plans a scan of what there is now, and says how far it will get.
+async fn next_part(store: &Store, mut request: ScanRequest) -> Result<(Scan, Option<Mark>), ReadError> {
+    let (rows, time) = store.watermark();
+    request.head = rows.checked_sub(1);
+    let mark = Mark { next_seq: rows.max(request.from_seq.unwrap_or(0)), time, faults: Vec::new() };
+    Ok((store.scan(request).await?, Some(mark)))
+}
+
+/// Waits for rows behind those that were read, for as long as a reader may go without a word.
+async fn wait_for_more(app: &App, follow: &mut Follow) -> Result<Option<Scan>, ReadError> {
+    follow.request.from_seq = Some(follow.mark.next_seq);
+    let waited = tokio::time::Instant::now();
+    while waited.elapsed() < FOLLOW_SILENCE {
+        tokio::time::sleep(FOLLOW_POLL).await;
+        if app.store.watermark().0 > follow.mark.next_seq {
+            let (scan, mark) = next_part(&app.store, follow.request.clone()).await?;
+            follow.mark = mark.unwrap_or_else(|| follow.mark.clone());
+            return Ok(Some(scan));
+        }
+    }
+    let (rows, time) = app.store.watermark();
+    if rows <= follow.mark.next_seq {
+        follow.mark.time = time;
+    }
+    Ok(None)
 }
 
 enum Step {
     Head(Scan, Box<StreamHead>),
     Rows(Scan),
+    /// For more to be recorded.
+    Wait,
     Over,
+}
+
+async fn wait(state: &mut State) -> Result<Option<Scan>, ReadError> {
+    match &mut state.follow {
+        Some(follow) => wait_for_more(&state.app, follow).await,
+        None => Ok(None),
+    }
 }
 
 async fn next_chunk(mut state: State) -> Option<(Result<Bytes, ReadError>, State)> {
@@ -71,6 +126,17 @@ async fn next_chunk(mut state: State) -> Option<(Result<Bytes, ReadError>, State
             scan
         }
         Step::Rows(scan) => scan,
+        Step::Wait => match wait(&mut state).await {
+            Ok(Some(scan)) => scan,
+            Ok(None) => {
+                state.step = Step::Wait;
+                if let Some(follow) = &state.follow {
+                    frame::write_mark(&mut out, &follow.mark);
+                }
+                return Some((Ok(Bytes::from(out)), state));
+            }
+            Err(error) => return Some((Err(error), state)),
+        },
     };
     match state.app.store.next_batch(scan).await {
         Ok((mut scan, batch)) => {
@@ -79,9 +145,19 @@ async fn next_chunk(mut state: State) -> Option<(Result<Bytes, ReadError>, State
                 let counts = scan.take_counts().map(Counter::into_parts).unwrap_or_default();
                 counts.iter().for_each(|part| frame::write_count(&mut out, part));
             }
-            write_batch(&state.app, state.form, &mut scan, &batch, &mut out);
-            if !batch.done {
-                state.step = Step::Rows(scan);
+            match &mut state.follow {
+                Some(follow) if batch.done => {
+                    let mark = Mark { faults: scan.faults(), ..follow.mark.clone() };
+                    write_batch(&state.app, state.form, &mut scan, &Batch { done: false, ..batch }, &mut out);
+                    frame::write_mark(&mut out, &mark);
+                    state.step = Step::Wait;
+                }
+                _ => {
+                    write_batch(&state.app, state.form, &mut scan, &batch, &mut out);
+                    if !batch.done {
+                        state.step = Step::Rows(scan);
+                    }
+                }
             }
             Some((Ok(Bytes::from(out)), state))
         }

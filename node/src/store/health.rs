@@ -1,8 +1,10 @@
 //! What the writer, the readers and everybody who asks know about the log's condition.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use piperoll_shared::log::time::Timestamp;
 
 /// A fault that may pass by itself is reported for this long after the last attempt: callers who wait for health
 /// before they try again would otherwise wait for ever.
@@ -15,6 +17,8 @@ pub struct Health {
     next_seq: AtomicU64,
     /// What `next_seq` will be when the commit under way succeeds.
     claimed_seq: AtomicU64,
+    /// When the transaction under way began, microseconds since 1970; 0 while there is none.
+    stamping_since: AtomicI64,
     /// Rows under the newest checkpoint, and under the newest that came back cosigned; none while 0.
     signed_size: AtomicU64,
     witnessed_size: AtomicU64,
@@ -30,6 +34,25 @@ impl Health {
     pub(super) fn publish_head(&self, next_seq: u64) {
         self.claim(next_seq);
         self.next_seq.store(next_seq, Ordering::Release);
+    }
+
+    /// From here on rows get their time, and are not there yet.
+    pub(super) fn stamps_from(&self, now: Timestamp) {
+        self.stamping_since.store(now.micros(), Ordering::SeqCst);
+    }
+
+    /// They are there, or will never be.
+    pub(super) fn stamped(&self) {
+        self.stamping_since.store(0, Ordering::SeqCst);
+    }
+
+    /// The number of rows, and a time that no later row's time is below, unless the clock steps back. `now` was read
+    /// before: a transaction that begins later stamps its rows later.
+    pub(super) fn watermark(&self, now: Timestamp) -> (u64, Timestamp) {
+        let since = self.stamping_since.load(Ordering::SeqCst);
+        let time = if since == 0 { now } else { now.min(Timestamp::from_micros(since)) };
+        // Read last: what was being stamped a moment ago may be there by now.
+        (self.next_seq.load(Ordering::SeqCst), time)
     }
 
     pub(super) fn claim(&self, next_seq: u64) {

@@ -204,6 +204,11 @@ impl Store {
         Ok(self.readers.run(rows::extent).await??)
     }
 
+    /// The number of rows, and a time that no later row's time is below, unless the clock steps back.
+    pub fn watermark(&self) -> (u64, Timestamp) {
+        self.health.watermark(self.clock.now())
+    }
+
     /// How far the index is.
     pub fn index(&self) -> IndexExtent {
         self.indexer.index().extent()

@@ -255,10 +255,15 @@ impl Writer {
         }
         self.check_file()?;
         let mut end = self.end;
-        match self.in_transaction(&mut end, work) {
+        self.health.stamps_from(self.clock.now());
+        let done = self.in_transaction(&mut end, work);
+        if let Ok(Ok(_)) = &done {
+            self.health.publish_head(end.next_seq);
+        }
+        self.health.stamped();
+        match done {
             Ok(Ok(done)) => {
                 self.end = end;
-                self.health.publish_head(end.next_seq);
                 self.index.grew(end.next_seq);
                 self.health.set_passing_fault(None);
                 Ok(done)

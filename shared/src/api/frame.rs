@@ -4,7 +4,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::node::{StreamEnd, StreamHead};
+use super::node::{Mark, StreamEnd, StreamHead};
 use crate::log::stats::CountPart;
 use crate::log::limits::BODY_AND_MAC_BYTES_MAX;
 use crate::log::time::Timestamp;
@@ -29,6 +29,7 @@ const PROOF: u8 = b'W';
 const ERASED: u8 = b'X';
 const ERASED_BORDER: u8 = b'Y';
 const COUNT: u8 = b'C';
+const MARK: u8 = b'M';
 const END: u8 = b'Z';
 
 /// A proof has up to two hashes per level of the tree for every row; a batch has some hundred rows.
@@ -49,6 +50,8 @@ pub enum Frame {
     Proof(RangeProof),
     /// A piece of what was counted, in front of the end.
     Count(CountPart),
+    /// How far a stream that follows a log is.
+    Mark(Mark),
     /// Rows scanned so far; tells a working node from a silent one.
     Progress(u64),
     End(StreamEnd),
@@ -98,6 +101,10 @@ pub fn write_end(out: &mut Vec<u8>, end: &StreamEnd) {
 
 pub fn write_count(out: &mut Vec<u8>, part: &CountPart) {
     push(out, COUNT, &[&serde_json::to_vec(part).unwrap_or_default()]);
+}
+
+pub fn write_mark(out: &mut Vec<u8>, mark: &Mark) {
+    push(out, MARK, &[&serde_json::to_vec(mark).unwrap_or_default()]);
 }
 
 pub fn write_progress(out: &mut Vec<u8>, scanned: u64) {
@@ -165,7 +172,7 @@ pub fn decode(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
         return Ok(None);
     }
     let kind = buffer[0];
-    if ![HEAD, ENTRY, BORDER, ERASED, ERASED_BORDER, PROOF, PROGRESS, COUNT, END].contains(&kind) {
+    if ![HEAD, ENTRY, BORDER, ERASED, ERASED_BORDER, PROOF, PROGRESS, COUNT, MARK, END].contains(&kind) {
         return Err(FrameError::Kind(kind));
     }
     let length = u32::from_be_bytes([buffer[1], buffer[2], buffer[3], buffer[4]]);
@@ -182,6 +189,7 @@ pub fn decode(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
         HEAD => Frame::Head(serde_json::from_slice(&payload).map_err(|_| FrameError::Payload("head"))?),
         END => Frame::End(serde_json::from_slice(&payload).map_err(|_| FrameError::Payload("end"))?),
         COUNT => Frame::Count(serde_json::from_slice(&payload).map_err(|_| FrameError::Payload("count"))?),
+        MARK => Frame::Mark(serde_json::from_slice(&payload).map_err(|_| FrameError::Payload("mark"))?),
         PROGRESS => {
             let scanned = payload.as_ref().try_into().map_err(|_| FrameError::Payload("progress"))?;
             Frame::Progress(u64::from_be_bytes(scanned))

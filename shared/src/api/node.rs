@@ -104,6 +104,9 @@ pub struct ScanRequest {
     /// ones.
     #[serde(default)]
     pub count: Option<Plan>,
+    /// Go on with the rows that are recorded later, and say in between how far it is; the stream has no end.
+    #[serde(default)]
+    pub follow: bool,
     /// Prove the rows under a tree of this many rows, whose root the reader has from a checkpoint it trusts.
     #[serde(default)]
     pub prove: Option<u64>,
@@ -183,6 +186,18 @@ pub struct NodeStatus {
     /// What retention does and does not do.
     #[serde(default)]
     pub retention: Option<RetentionStatus>,
+}
+
+/// How far a stream that follows a log is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Every row below this seq was looked at.
+    pub next_seq: u64,
+    /// No later row has an earlier time, unless the node's clock steps back.
+    pub time: Timestamp,
+    /// What was wrong with the rows since the last mark, in words.
+    #[serde(default)]
+    pub faults: Vec<String>,
 }
 
 /// How far the index of a log is.

@@ -23,5 +23,6 @@ mod proven;
 mod retention;
 mod stats;
 mod storage;
+mod tail;
 mod tamper;
 mod witness;

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
+use super::evaluate::{ACTOR, SUBJECT};
 use super::{ActionPattern, Filter, IpPattern, Needle, Property, Test};
 use crate::log::column::{Column, FLAG_SEPARATOR};
 use crate::log::ids::EntryId;
@@ -49,7 +50,7 @@ impl Filter {
             .iter()
             .flat_map(|term| match &term.test {
                 Test::Text(needle) => std::slice::from_ref(needle),
-                Test::Details(needles) => needles,
+                Test::Details(needles) | Test::Subject(needles) => needles,
                 _ => &[],
             })
             .filter(short)
@@ -63,8 +64,19 @@ impl Test {
         fn each<'a, T>(list: &'a [T], atom: impl Fn(&'a T) -> Atom<'a>) -> Vec<Vec<Atom<'a>>> {
             list.iter().map(|item| vec![atom(item)]).collect()
         }
+        fn is(column: Column, values: &[String]) -> Atom<'_> {
+            Atom::Is(column, values.iter().map(String::as_str).collect())
+        }
         match self {
-            Self::Field(column, values) => vec![vec![Atom::Is(*column, values.iter().map(String::as_str).collect())]],
+            Self::Field(column, values) => vec![vec![is(*column, values)]],
+            Self::Actor(values) => ACTOR.iter().map(|column| vec![is(*column, values)]).collect(),
+            Self::Subject(needles) => {
+                let named = |column| Atom::Is(column, needles.iter().map(|needle| needle.text.as_str()).collect());
+                let mut any: Vec<_> = SUBJECT.iter().map(|column| vec![named(*column)]).collect();
+                any.extend(each(needles, |needle| Atom::Description(&needle.lower)));
+                any.extend(each(needles, |needle| Atom::Details(&needle.lower)));
+                any
+            }
             Self::Action(patterns) => each(patterns, |pattern| match pattern {
                 ActionPattern::Exact(text) => Atom::Is(Column::Action, vec![text]),
                 ActionPattern::Prefix(text) => {

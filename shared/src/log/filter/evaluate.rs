@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{ActionPattern, EntityPattern, Filter, IpPattern, Property, Test};
+use crate::log::column::Column;
 use crate::log::time::Timestamp;
 use crate::log::view::EntryView;
 
@@ -20,6 +21,13 @@ impl Test {
         match self {
             Self::Field(column, values) => {
                 column.value(entry).is_some_and(|have| values.iter().any(|value| *value == have))
+            }
+            Self::Actor(values) => ACTOR.iter().any(|column| is_one_of(*column, entry, values.iter().map(String::as_str))),
+            Self::Subject(needles) => {
+                let within = |raw: &str| needles.iter().any(|needle| needle.is_in(raw));
+                SUBJECT.iter().any(|column| is_one_of(*column, entry, needles.iter().map(|needle| needle.text.as_str())))
+                    || entry.description.as_deref().is_some_and(within)
+                    || [entry.changes, entry.details].iter().flatten().any(|raw| within(raw.get()))
             }
             Self::Action(patterns) => entry.action.as_deref().is_some_and(|action| {
                 patterns.iter().any(|pattern| match pattern {
@@ -51,6 +59,15 @@ impl Test {
             Self::Text(needle) => entry.description.as_deref().is_some_and(|text| needle.is_in(text)),
         }
     }
+}
+
+/// Where an entry says who acted.
+pub(super) const ACTOR: [Column; 2] = [Column::User, Column::Impersonator];
+/// Where an entry names whom it is about, besides its texts.
+pub(super) const SUBJECT: [Column; 4] = [Column::User, Column::Impersonator, Column::Target, Column::EntityId];
+
+fn is_one_of<'a>(column: Column, entry: &EntryView<'_>, mut values: impl Iterator<Item = &'a str>) -> bool {
+    column.value(entry).is_some_and(|have| values.any(|value| value == have))
 }
 
 /// An entry without `occurred_at` happened when it was recorded.

@@ -36,6 +36,10 @@ struct Term {
 enum Test {
     /// Exact match of one text field.
     Field(Column, Vec<String>),
+    /// Who it was: the user, or whoever acted as the user.
+    Actor(Vec<String>),
+    /// Whom it is about: an exact user, impersonator, target or entity id, or part of the texts.
+    Subject(Vec<Needle>),
     Action(Vec<ActionPattern>),
     Entity(Vec<EntityPattern>),
     Ip(Vec<IpPattern>),
@@ -72,8 +76,10 @@ const FIELDS: [(&str, Column); 13] = [
 ];
 
 /// Every key of the language, for messages and help.
-pub const KEYS: [&str; 24] = [
+pub const KEYS: [&str; 26] = [
     "user",
+    "actor",
+    "subject",
     "user_type",
     "impersonator",
     "session",
@@ -240,6 +246,8 @@ impl Test {
             Self::Field(field, values) => {
                 (FIELDS.iter().find(|(_, f)| f == field).map(|(name, _)| *name), values.clone())
             }
+            Self::Actor(values) => (Some("actor"), values.clone()),
+            Self::Subject(list) => (Some("subject"), needles(list)),
             Self::Action(patterns) => (
                 Some("action"),
                 patterns

@@ -189,6 +189,8 @@ impl Parser {
             values.into_iter().map(read).collect()
         }
         Ok(match key {
+            "actor" => Test::Actor(values.into_iter().map(|v| v.text).collect()),
+            "subject" => Test::Subject(each(values, needle)?),
             "action" => Test::Action(each(values, action)?),
             "entity" => Test::Entity(each(values, entity)?),
             "ip" => Test::Ip(each(values, ip)?),

@@ -1,0 +1,154 @@
+//! `GET /audit-log/tail`: what all nodes record, as server-sent events, with resume by Last-Event-ID.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query as Pairs, State};
+use axum::http::HeaderMap;
+use axum::response::sse::{Event as Sent, Sse};
+use axum::response::{IntoResponse as _, Response};
+use futures::stream;
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::App;
+use super::auth::{Caller, Permission};
+use super::error::ApiError;
+use super::log::{SCOPE_ALL, known_nodes, with_done};
+use crate::query::{Query, QueryError};
+use crate::tail::{Event, NodeEvent, Positions, start};
+
+const ACTION: &str = "audit.tail";
+/// Tails at one time. Each has a connection to every node, and up to 4,096 events that wait for their reader.
+pub(super) const TAILS_MAX: usize = 32;
+const LAST_EVENT_ID: &str = "last-event-id";
+
+pub(super) async fn tail(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    pairs: Result<Pairs<Vec<(String, String)>>, QueryRejection>,
+) -> Response {
+    let Ok(Pairs(pairs)) = pairs else {
+        return ApiError::new(400, "bad_parameter", "the query string cannot be read").into_response();
+    };
+    let asked = match Asked::read(&app, &headers, pairs, SystemClock.now()) {
+        Ok(asked) => asked,
+        Err(error) => return with_done(ApiError::from(error), ACTION, json!({})),
+    };
+    let details = json!({
+        "filter": asked.query.filter.to_string(), "from": asked.since, "resumed": asked.positions != Positions::default(),
+    });
+    if let Err(error) = caller.require(Permission::View).and_then(|()| known_nodes(&app, &asked.query)) {
+        return with_done(error, ACTION, details);
+    }
+    let Ok(room) = Arc::clone(&app.tails).try_acquire_owned() else {
+        let words = format!("{TAILS_MAX} tails are open already; close one, or ask again later");
+        return with_done(ApiError::new(429, "busy", words), ACTION, details);
+    };
+    let tail = start(&app.cluster, &asked.query.filter, asked.positions, asked.since);
+    let (given_up, who) = (tail.given_up, caller.name().to_owned());
+    tokio::spawn(async move {
+        if given_up.await.is_ok() {
+            note_drop(&app, &who).await;
+        }
+    });
+    let events = stream::unfold((tail.events, room), |(mut events, room): (_, OwnedSemaphorePermit)| async move {
+        let event = mpsc::Receiver::recv(&mut events).await?;
+        Some((Ok::<_, Infallible>(to_sent(&event)), (events, room)))
+    });
+    with_done(Sse::new(events), ACTION, details)
+}
+
+/// What a reader wants to follow, and from where.
+struct Asked {
+    query: Query,
+    positions: Positions,
+    since: Timestamp,
+}
+
+impl Asked {
+    fn read(app: &App, headers: &HeaderMap, pairs: Vec<(String, String)>, now: Timestamp) -> Result<Self, QueryError> {
+        let (mut rest, mut since, mut after) = (Vec::new(), None, None);
+        for (name, value) in pairs {
+            let slot = match name.as_str() {
+                "from" => &mut since,
+                "after" => &mut after,
+                "to" | "limit" | "order" | "format" | "cursor" | "require" => {
+                    return Err(bad(&name, &value, "a tail has from, after and a filter"));
+                }
+                _ => {
+                    rest.push((name, value));
+                    continue;
+                }
+            };
+            if slot.replace(value).is_some() {
+                return Err(QueryError::Twice(name));
+            }
+        }
+        let query = Query::parse(rest, now, &app.cluster.cursor_key, SCOPE_ALL)?;
+        let since = match since {
+            Some(text) => Timestamp::parse_human(&text, now)
+                .map_err(|source| QueryError::Time { parameter: "from", source })?,
+            None => now,
+        };
+        // What a browser sends by itself when it connects again is newer than the address it was given.
+        let header = headers.get(LAST_EVENT_ID).map(|value| value.to_str().unwrap_or("?").to_owned());
+        let positions = match header.or(after) {
+            Some(text) => Positions::parse(&text).map_err(|error| bad("after", "", &error.to_string()))?,
+            None => Positions::default(),
+        };
+        Ok(Self { query, positions, since })
+    }
+}
+
+fn bad(parameter: &str, value: &str, allowed: &str) -> QueryError {
+    QueryError::Parameter { parameter: parameter.to_owned(), value: value.to_owned(), allowed: allowed.to_owned() }
+}
+
+/// A reader that was dropped has not seen what came then; the log says so.
+async fn note_drop(app: &App, who: &str) {
+    let entry = json!({
+        "category": "audit", "action": "audit.tail_dropped", "outcome": "failure", "user": who, "reason": "too_slow",
+        "description": "a live tail was ended because its reader was too slow",
+    });
+    if let Err(error) = app.audit.note(&entry).await {
+        tracing::error!(%error, "the end of a live tail could not be recorded");
+    }
+}
+
+fn to_sent(event: &Event) -> Sent {
+    match event {
+        Event::Row { row, late, after } => {
+            let mut text = Vec::new();
+            row.to_row().write_json(&mut text);
+            let text = String::from_utf8_lossy(&text);
+            let text = match text.strip_prefix('{').filter(|_| *late) {
+                Some(rest) => format!("{{\"late\":true,{rest}"),
+                None => text.into_owned(),
+            };
+            Sent::default().event("entry").id(after.to_string()).data(text)
+        }
+        Event::Node(node) => Sent::default().event("node").data(node_json(node).to_string()),
+        Event::Heartbeat { watermark, nodes, after } => {
+            let complete = nodes.iter().all(|node| node.status.as_str() == "ok");
+            let nodes: Vec<Value> = nodes.iter().map(node_json).collect();
+            let data = json!({ "watermark": watermark.map(|time| time.to_text()), "complete": complete, "nodes": nodes });
+            Sent::default().event("heartbeat").id(after.to_string()).data(data.to_string())
+        }
+        Event::Dropped { after } => Sent::default()
+            .event("dropped")
+            .id(after.to_string())
+            .data(json!({ "reason": "the reader was too slow; connect again with this id to go on" }).to_string()),
+    }
+}
+
+fn node_json(node: &NodeEvent) -> Value {
+    json!({
+        "node_id": node.node_id, "status": node.status, "reason": node.reason, "since": node.since.to_text(),
+    })
+}

@@ -1,0 +1,266 @@
+//! `piperoll tail`: the newest entries of all nodes, and with -f what they record from then on.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use futures::StreamExt as _;
+use piperoll_shared::api::aggregator::Envelope;
+use piperoll_shared::log::limits::PAGE_ROWS_MAX;
+use piperoll_shared::log::row::RowLine;
+use piperoll_shared::log::terminal::escape;
+use piperoll_shared::log::verify::Integrity;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::connection::{Answer, Connection, PAGE_TIMEOUT};
+use super::{exit_of, report};
+use crate::args::{OutputArgs, RemoteTailArgs};
+use crate::exit::Exit;
+use crate::show::{one_line, paint};
+
+/// Before a connection that broke off is made again.
+const RETRY: Duration = Duration::from_secs(1);
+/// The aggregator says something every five seconds; a connection that is silent for this long is gone.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// Bytes of one event; the longest entry fits several times.
+const EVENT_BYTES_MAX: usize = 1024 * 1024;
+/// Later than any row.
+const END_OF_TIME: &str = "9999-01-01T00:00:00Z";
+
+#[derive(Deserialize)]
+struct Rows<'a> {
+    #[serde(borrow)]
+    entries: Vec<&'a RawValue>,
+}
+
+pub(crate) async fn tail(args: RemoteTailArgs) -> anyhow::Result<Exit> {
+    if !(1..=PAGE_ROWS_MAX).contains(&args.lines) {
+        bail!("-n is 1 to {PAGE_ROWS_MAX}; use `piperoll export` for more");
+    }
+    let connection = Connection::open(&args.connection)?;
+    let filter = args.filter.join(" ");
+    let pairs = [
+        ("filter", filter.clone()),
+        ("from", args.from.clone()),
+        ("to", END_OF_TIME.to_owned()),
+        ("limit", args.lines.to_string()),
+        ("order", "desc".to_owned()),
+    ];
+    let request = connection.request(Method::GET, "/api/v1/audit-log").query(&pairs).timeout(PAGE_TIMEOUT);
+    let envelope = match connection.send(request).await? {
+        Answer::Good(response) => {
+            let text = response.text().await?;
+            let rows: Rows<'_> = serde_json::from_str(&text).context("the answer cannot be read")?;
+            for row in rows.entries.iter().rev() {
+                print_row(row.get(), args.output)?;
+            }
+            serde_json::from_str(&text).context("the answer cannot be read")?
+        }
+        Answer::Unavailable(envelope) => *envelope,
+    };
+    let exit = report(&envelope);
+    if !args.follow {
+        return Ok(exit);
+    }
+    eprintln!("following; Ctrl-C ends");
+    let since = SystemClock.now().to_text();
+    let mut following = Following { filter, after: places(&envelope), since, output: args.output };
+    let mut worst = exit_of(&envelope);
+    tokio::select! {
+        ended = following.run(&connection, &mut worst) => ended?,
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    Ok(worst)
+}
+
+/// Where every node stood when the page was made, as a tail takes it.
+fn places(envelope: &Envelope) -> String {
+    let place = |node: &piperoll_shared::api::aggregator::NodeReport| {
+        let (generation, head) = (node.generation.as_ref()?, node.head_seq?);
+        Some(format!("{}:{generation}:{}", node.node_id, head + 1))
+    };
+    envelope.nodes.iter().filter_map(place).collect::<Vec<_>>().join(",")
+}
+
+/// A row is printed when it comes; a late one says so.
+fn print_row(text: &str, output: OutputArgs) -> anyhow::Result<Integrity> {
+    #[derive(Deserialize)]
+    struct Late {
+        #[serde(default)]
+        late: bool,
+    }
+    let row: RowLine<'_> = serde_json::from_str(text).context("a row cannot be read")?;
+    if output.as_json() {
+        println!("{text}");
+    } else {
+        let late = serde_json::from_str::<Late>(text).is_ok_and(|late| late.late);
+        anstream::println!("{}{}", one_line(&row), if late { " late" } else { "" });
+    }
+    Ok(row.integrity)
+}
+
+struct Following {
+    filter: String,
+    /// The id of the last event.
+    after: String,
+    /// For nodes that no event has named yet.
+    since: String,
+    output: OutputArgs,
+}
+
+/// One server-sent event (HTML Living Standard, section 9.2.6).
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Event {
+    name: String,
+    id: Option<String>,
+    data: String,
+}
+
+impl Following {
+    async fn run(&mut self, connection: &Connection, worst: &mut Exit) -> anyhow::Result<()> {
+        loop {
+            let pairs = [("filter", &self.filter), ("after", &self.after), ("from", &self.since)];
+            let request = connection.request(Method::GET, "/api/v1/audit-log/tail").query(&pairs);
+            let why = match connection.send(request).await {
+                Ok(Answer::Good(response)) => self.read(response, worst).await?,
+                Ok(Answer::Unavailable(_)) => "the aggregator does not answer".to_owned(),
+                // Refused is refused; a connection that cannot be made may be possible again.
+                Err(error) if error.to_string().starts_with("https://") => error.to_string(),
+                Err(error) => return Err(error),
+            };
+            anstream::eprintln!("{}{} - trying again{}", paint::YELLOW, escape(&why), paint::PLAIN);
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Prints what comes; returns why it ended.
+    async fn read(&mut self, response: reqwest::Response, worst: &mut Exit) -> anyhow::Result<String> {
+        let mut chunks = response.bytes_stream();
+        let mut events = Events::default();
+        loop {
+            let chunk = match tokio::time::timeout(SILENCE_MAX, chunks.next()).await {
+                Err(_) => return Ok(format!("nothing was heard for {} s", SILENCE_MAX.as_secs())),
+                Ok(None) => return Ok("the aggregator ended the tail".to_owned()),
+                Ok(Some(Err(error))) => return Ok(super::connection::last_cause(&error)),
+                Ok(Some(Ok(chunk))) => chunk,
+            };
+            events.push(&chunk)?;
+            while let Some(event) = events.next()? {
+                self.take(&event, worst)?;
+                if let Some(id) = event.id {
+                    self.after = id;
+                }
+            }
+        }
+    }
+
+    fn take(&self, event: &Event, worst: &mut Exit) -> anyhow::Result<()> {
+        match event.name.as_str() {
+            "entry" => {
+                let integrity = print_row(&event.data, self.output)?;
+                if !matches!(integrity, Integrity::Ok | Integrity::Erased) {
+                    *worst = Exit::Violation;
+                }
+            }
+            "node" => {
+                let node: serde_json::Value = serde_json::from_str(&event.data).context("an event cannot be read")?;
+                let text = |field: &str| escape(node[field].as_str().unwrap_or("-")).into_owned();
+                let (id, status, reason) = (text("node_id"), text("status"), text("reason"));
+                match status.as_str() {
+                    "ok" => anstream::eprintln!("{}{id} {reason}{}", paint::GREEN, paint::PLAIN),
+                    "invalid" => {
+                        *worst = Exit::Violation;
+                        anstream::eprintln!("{}{id} INVALID: {reason}{}", paint::RED, paint::PLAIN);
+                    }
+                    _ => {
+                        if *worst == Exit::Complete {
+                            *worst = Exit::Incomplete;
+                        }
+                        anstream::eprintln!("{}{id} MISSING ({status}): {reason}{}", paint::RED, paint::PLAIN);
+                    }
+                }
+                if self.output.as_json() {
+                    println!("{}", serde_json::json!({ "node": node }));
+                }
+            }
+            "dropped" => eprintln!("this reader was too slow; going on where it was"),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Bytes that came, cut into events.
+#[derive(Default)]
+struct Events {
+    bytes: Vec<u8>,
+    open: Event,
+}
+
+impl Events {
+    fn push(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        self.bytes.extend_from_slice(bytes);
+        if self.bytes.len() > 2 * EVENT_BYTES_MAX {
+            bail!("the aggregator sent a line that has no end");
+        }
+        Ok(())
+    }
+
+    /// The next whole event.
+    fn next(&mut self) -> anyhow::Result<Option<Event>> {
+        while let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.bytes.drain(..=end).collect();
+            let line = String::from_utf8(line).context("an event is not text")?;
+            let line = line.trim_end_matches(['\n', '\r']);
+            if line.is_empty() {
+                let event = std::mem::take(&mut self.open);
+                if event != Event::default() {
+                    return Ok(Some(event));
+                }
+                continue;
+            }
+            let (field, value) = line.split_once(':').unwrap_or((line, ""));
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            match field {
+                "event" => value.clone_into(&mut self.open.name),
+                "id" => self.open.id = Some(value.to_owned()),
+                "data" => {
+                    if !self.open.data.is_empty() {
+                        self.open.data.push('\n');
+                    }
+                    self.open.data.push_str(value);
+                }
+                // Comments and what later versions add.
+                _ => {}
+            }
+            if self.open.data.len() > EVENT_BYTES_MAX {
+                bail!("the aggregator sent an event of more than {EVENT_BYTES_MAX} bytes");
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_come_whole_however_they_are_cut() -> anyhow::Result<()> {
+        let text = ": a comment\n\nevent: entry\nid: mx1@4\ndata: {\"a\":1}\n\nevent:node\ndata:one\ndata: two\r\n\r\n";
+        for cut in 1..text.len() {
+            let (mut events, mut found) = (Events::default(), Vec::new());
+            for piece in text.as_bytes().chunks(cut) {
+                events.push(piece)?;
+                while let Some(event) = events.next()? {
+                    found.push((event.name, event.id, event.data));
+                }
+            }
+            let entry = ("entry".to_owned(), Some("mx1@4".to_owned()), "{\"a\":1}".to_owned());
+            assert_eq!(found, [entry, ("node".to_owned(), None, "one\ntwo".to_owned())]);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,247 @@
+//! The live tail over all nodes: nothing lost, nothing twice, in order, while nodes die and return.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use piperoll_tests::{Cluster, entry, place};
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One open tail.
+struct Tail {
+    response: reqwest::Response,
+    bytes: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Event {
+    name: String,
+    id: String,
+    data: Value,
+}
+
+impl Tail {
+    async fn open(cluster: &Cluster, parameters: &str, last_event_id: Option<&str>) -> Self {
+        let ca = std::fs::read(cluster.ca()).unwrap();
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .tls_certs_only(reqwest::Certificate::from_pem_bundle(&ca).unwrap())
+            .build()
+            .unwrap();
+        let mut request = client
+            .get(format!("{}/api/v1/audit-log/tail?{parameters}", cluster.url))
+            .bearer_auth(&cluster.token);
+        if let Some(id) = last_event_id {
+            request = request.header("Last-Event-ID", id);
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { response, bytes: Vec::new() }
+    }
+
+    /// The next event; none at the end, or when none comes for so long.
+    async fn next(&mut self, wait: Duration) -> Option<Event> {
+        loop {
+            if let Some(end) = self.bytes.windows(2).position(|pair| pair == b"\n\n") {
+                let text: Vec<u8> = self.bytes.drain(..end + 2).collect();
+                let text = String::from_utf8(text).unwrap();
+                let field = |name: &str| {
+                    let start = format!("{name}: ");
+                    text.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_default().to_owned()
+                };
+                let data = serde_json::from_str(&field("data")).unwrap();
+                return Some(Event { name: field("event"), id: field("id"), data });
+            }
+            let chunk = tokio::time::timeout(wait, self.response.chunk()).await.ok()?.unwrap()?;
+            self.bytes.extend_from_slice(&chunk);
+        }
+    }
+
+    /// Everything up to the last of these many rows of our own.
+    async fn rows(&mut self, count: usize) -> Vec<Event> {
+        let (mut events, started) = (Vec::new(), Instant::now());
+        while events.iter().filter(|event: &&Event| event.name == "entry").count() < count {
+            assert!(started.elapsed() < PATIENCE, "{} of {count} rows came", events.len());
+            events.extend(self.next(Duration::from_secs(6)).await);
+        }
+        events
+    }
+}
+
+fn entries(events: &[Event]) -> impl Iterator<Item = &Event> {
+    events.iter().filter(|event| event.name == "entry")
+}
+
+/// No row twice, and those that are not late in order.
+fn in_order(events: &[Event]) {
+    let key = |row: &Value| {
+        let entry = &row["entry"];
+        let text = |field: &str| entry[field].as_str().unwrap().to_owned();
+        (text("timestamp"), text("node_id"), entry["seq"].as_u64().unwrap())
+    };
+    let turned: Vec<_> = entries(events).filter(|event| event.data["late"] != true).map(|event| key(&event.data)).collect();
+    assert!(turned.is_sorted(), "out of order");
+    let mut places = BTreeMap::new();
+    for event in entries(events) {
+        *places.entry(place(&event.data)).or_insert(0) += 1;
+    }
+    assert!(places.values().all(|count| *count == 1), "a row came twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_or_comes_twice_while_a_node_dies_and_returns() {
+    let mut cluster = Cluster::start(&["mx1", "mx2", "mx3"]).await;
+    cluster.wait_until_complete().await;
+    let filter = "filter=action:tail.*";
+    let mut tail = Tail::open(&cluster, filter, None).await;
+    let first = tail.next(PATIENCE).await.unwrap();
+    assert_eq!(first.name, "heartbeat");
+    let write = |round: usize| (0..20).map(|n| entry(&format!("u{round}-{n}"), "tail.written")).collect::<Vec<_>>();
+
+    // All three, in several rounds: all of it, in order, none late.
+    for round in 0..5 {
+        for node in 0..3 {
+            cluster.append(node, &write(round)).await;
+        }
+        // What the filter does not select does not come.
+        cluster.append(0, &[entry("nobody", "other.thing")]).await;
+    }
+    let mut seen = tail.rows(300).await;
+    in_order(&seen);
+    assert!(entries(&seen).all(|event| event.data["late"] != true), "nobody was missing");
+    assert!(entries(&seen).all(|event| event.data["integrity"] == "ok"));
+
+    // A node dies. The others go on, and it is named.
+    cluster.kill(1);
+    for round in 5..8 {
+        cluster.append(0, &write(round)).await;
+        cluster.append(2, &write(round)).await;
+    }
+    let some = tail.rows(120).await;
+    assert!(entries(&some).all(|event| event.data["entry"]["node_id"] != "mx2"));
+    seen.extend(some);
+    while !seen.iter().any(|event| event.name == "node" && event.data["node_id"] == "mx2") {
+        seen.extend(tail.next(PATIENCE).await);
+    }
+    // The reader goes away, and comes back to the place it was at.
+    let id = seen.iter().rev().find(|event| !event.id.is_empty()).unwrap().id.clone();
+    drop(tail);
+    cluster.append(0, &write(8)).await;
+    cluster.restart(1).await;
+    cluster.append(1, &write(8)).await;
+    let mut tail = Tail::open(&cluster, filter, Some(&id)).await;
+    seen.extend(tail.rows(40).await);
+    cluster.append(2, &write(9)).await;
+    seen.extend(tail.rows(20).await);
+
+    // A node that hangs is missing too; what it records meanwhile comes late, and says so.
+    cluster.signal(2, Signal::SIGSTOP);
+    let hung = loop {
+        let event = tail.next(PATIENCE).await.unwrap();
+        if event.name == "node" {
+            break event;
+        }
+    };
+    assert_eq!((hung.data["node_id"].as_str(), hung.data["status"].as_str()), (Some("mx3"), Some("timeout")));
+    cluster.append(0, &write(10)).await;
+    seen.extend(tail.rows(20).await);
+    cluster.signal(2, Signal::SIGCONT);
+    cluster.append(2, &write(11)).await;
+    let last = tail.rows(20).await;
+    assert!(last.iter().any(|event| event.name == "node" && event.data["status"] == "ok"), "{last:?}");
+    seen.extend(last);
+    in_order(&seen);
+
+    // The same as what the log holds.
+    let page = cluster.page("limit=1000&from=1h&order=asc&filter=action:tail.*").await;
+    let mut expected = page.places();
+    let mut followed: Vec<String> = entries(&seen).map(|event| place(&event.data)).collect();
+    expected.sort();
+    followed.sort();
+    assert_eq!(followed, expected);
+    cluster.verify_all();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_is_too_slow_is_dropped_and_recorded() {
+    let cluster = Cluster::start(&["mx1"]).await;
+    let mut tail = Tail::open(&cluster, "from=1h&filter=action:tail.*", None).await;
+    let long = "x".repeat(3_000);
+    let lines: Vec<String> = (0..12_000)
+        .map(|n| format!("{{\"category\":\"data\",\"action\":\"tail.flood\",\"user\":\"u{n}\",\"description\":\"{long}\"}}"))
+        .collect();
+    cluster.append(0, &lines).await;
+    // Nobody reads meanwhile.
+    let started = Instant::now();
+    while cluster.page("from=1h&filter=action:audit.tail_dropped").await.places().is_empty() {
+        assert!(started.elapsed() < PATIENCE, "the reader was not dropped");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        // The wait for the recorded entry must not look like an idle tail: it reads a little, far too slowly.
+        tail.next(Duration::from_millis(1)).await;
+    }
+    let mut last = None;
+    let mut rows = 1;
+    while let Some(event) = tail.next(Duration::from_secs(5)).await {
+        rows += usize::from(event.name == "entry");
+        last = Some(event);
+    }
+    let last = last.unwrap();
+    assert!(last.name == "dropped" && rows < 12_000, "{rows} rows, then {}", last.name);
+    // And goes on where it was.
+    let mut tail = Tail::open(&cluster, "filter=action:tail.*", Some(&last.id)).await;
+    let mut next = tail.next(PATIENCE).await.unwrap();
+    while next.name != "entry" {
+        next = tail.next(PATIENCE).await.unwrap();
+    }
+    assert!(next.data["entry"]["seq"].as_u64().unwrap() > 3_000, "{}", next.data["entry"]["seq"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_follows_and_bad_input_is_refused() {
+    let mut cluster = Cluster::start(&["mx1", "mx2"]).await;
+    cluster.wait_until_complete().await;
+    cluster.append(0, &[entry("alice", "tail.before")]).await;
+    let file = cluster.dir.path().join("tail.out");
+    let mut following = cluster.command(&["tail", "-n", "1", "-f", "--json", "action:tail.*"]);
+    following.stdout(std::fs::File::create(&file).unwrap());
+    let mut following = piperoll_tests::Guard(following.spawn().unwrap());
+    let wait_for = async |words: &str| {
+        let started = Instant::now();
+        while !std::fs::read_to_string(&file).unwrap().contains(words) {
+            assert!(started.elapsed() < PATIENCE, "{words} did not come: {}", std::fs::read_to_string(&file).unwrap());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    wait_for("tail.before").await;
+    cluster.append(1, &[entry("bob", "tail.during")]).await;
+    wait_for("tail.during").await;
+    // The aggregator goes away for a moment; nothing is lost.
+    cluster.kill_aggregator();
+    cluster.append(1, &[entry("bob", "tail.meanwhile")]).await;
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    wait_for("tail.meanwhile").await;
+    cluster.kill(0);
+    wait_for("\"node_id\":\"mx1\",\"reason\"").await;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(following.0.id().cast_signed()), Signal::SIGINT).unwrap();
+    assert_eq!(following.0.wait().unwrap().code(), Some(3), "a node was missing");
+    let text = std::fs::read_to_string(&file).unwrap();
+    for action in ["tail.before", "tail.during", "tail.meanwhile"] {
+        assert_eq!(text.matches(action).count(), 1, "{text}");
+    }
+
+    for (parameters, words) in [
+        ("after=mx1", "not a position"),
+        ("limit=4", "a tail has from, after and a filter"),
+        ("from=yesterdayish", "from"),
+        ("filter=user:", "needs a value"),
+        ("filter=node:mx9", "not in the roster"),
+    ] {
+        let answer = cluster.get(&format!("/api/v1/audit-log/tail?{parameters}"), Some(&cluster.token)).await;
+        assert!(answer.status == 400 && answer.text.contains(words), "{parameters}: {} {}", answer.status, answer.text);
+    }
+    assert_eq!(cluster.get("/api/v1/audit-log/tail", None).await.status, 401);
+}
