@@ -7,6 +7,7 @@ mod exit;
 mod import;
 mod local;
 mod remote;
+mod report;
 mod serve;
 mod show;
 mod token;
@@ -68,6 +69,7 @@ async fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Demo(args) => demo::run(args).await,
         Command::Query(args) => remote::query(args).await,
         Command::Tail(args) => remote::tail(args).await,
+        Command::Report(command) => report::run(*command).await,
         Command::Show(args) => remote::show(args).await,
         Command::Export(args) => remote::export(args).await,
         Command::VerifyBundle(args) => verify_bundle(&args),

@@ -13,7 +13,7 @@ use piperoll_shared::log::ids::EntryId;
 
 pub(crate) use cluster::ClusterCommand;
 pub(crate) use remote::{
-    ConnectionArgs, IncompleteChoice, NodesCommand, RemoteExportArgs, RemoteNodesArgs, RemoteQueryArgs, RemoteShowArgs, RemoteTailArgs,
+    ConnectionArgs, IncompleteChoice, NodesCommand, RemoteExportArgs, RemoteNodesArgs, RemoteQueryArgs, RemoteShowArgs, RemoteTailArgs, ReportArgs, ReportCommand, ReportFormat,
     RemoteStatsArgs, RemoteVerifyArgs,
 };
 pub(crate) use upkeep::{HoldCommand, PruneArgs};
@@ -70,6 +70,9 @@ pub(crate) enum Command {
         after_help = "Examples:\n  piperoll stats --by ip_address 'action:auth.login outcome:failure'\n  piperoll stats --by user,action --bucket 1h --from 24h\n  piperoll stats --by domain --top 5 --json | jq .stats.by[0].top"
     )]
     Stats(RemoteStatsArgs),
+    /// Guessed passwords, second persons, one person's doings, a data subject
+    #[command(subcommand)]
+    Report(Box<ReportCommand>),
     /// Check an evidence bundle offline, with public keys only
     #[command(after_help = "Example:\n  piperoll verify-bundle evidence.tar --trust trust.toml")]
     VerifyBundle(piperoll_verify::VerifyBundleArgs),
@@ -84,7 +87,7 @@ impl Command {
     pub(crate) fn only_prints(&self) -> bool {
         match self {
             Self::Query(_) | Self::Show(_) | Self::Export(_) | Self::Verify(_) | Self::Nodes(_) => true,
-            Self::Stats(_) | Self::Tail(_) | Self::VerifyBundle(_) => true,
+            Self::Stats(_) | Self::Tail(_) | Self::Report(_) | Self::VerifyBundle(_) => true,
             Self::Node(command) => !command.changes_something(),
             Self::Demo(_) | Self::Cluster(_) | Self::Aggregator(_) => false,
         }

@@ -66,6 +66,79 @@ pub(crate) struct RemoteStatsArgs {
     pub(crate) output: OutputArgs,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportFormat {
+    Table,
+    Json,
+    /// One page without scripts, for printing
+    Html,
+}
+
+/// What every report has.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ReportArgs {
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
+    /// Only entries that fit this filter too
+    #[arg(long)]
+    pub(crate) filter: Vec<String>,
+    /// From this time on: RFC 3339, a date, or an age such as 24h
+    #[arg(long, default_value = "7d")]
+    pub(crate) from: String,
+    /// Up to but not including this time
+    #[arg(long, default_value = "now")]
+    pub(crate) to: String,
+    #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
+    pub(crate) format: ReportFormat,
+    /// A new file instead of standard output, for JSON and HTML
+    #[arg(long)]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReportCommand {
+    /// Addresses that guess passwords over all nodes, and whether one got in
+    #[command(after_help = "Example:\n  piperoll report brute-force --failures 10 --window 10m --from 24h")]
+    BruteForce {
+        #[command(flatten)]
+        common: ReportArgs,
+        /// The action of a sign-in; `*` at the end is a prefix
+        #[arg(long, default_value = "auth.login*")]
+        action: String,
+        /// An address counts that fails this often ...
+        #[arg(long, default_value_t = 10)]
+        failures: usize,
+        /// ... within this time
+        #[arg(long, default_value = "10m")]
+        window: String,
+    },
+    /// Actions that need a second person, and whether one confirmed them in time
+    #[command(
+        after_help = "Examples:\n  piperoll report four-eyes\n  piperoll report four-eyes --rules rules.toml --from 30d --format html --output four-eyes.html\n\nA rule: [[rule]] name, action, confirm, window, order (confirmed_after or confirmed_before); see docs/reports.md."
+    )]
+    FourEyes {
+        #[command(flatten)]
+        common: ReportArgs,
+        /// TOML file of rules; built-in ones about mail forwarding and policies by default
+        #[arg(long)]
+        rules: Option<PathBuf>,
+    },
+    /// Everything one person did, from which addresses, and under which names
+    #[command(after_help = "Example:\n  piperoll report access m.keller --from 30d")]
+    Access {
+        #[command(flatten)]
+        common: ReportArgs,
+        user: String,
+    },
+    /// Everything that touches a person or thing, for a request under the GDPR
+    #[command(after_help = "Example:\n  piperoll report subject office@example.org --from 365d --format html --output subject.html")]
+    Subject {
+        #[command(flatten)]
+        common: ReportArgs,
+        subject: String,
+    },
+}
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct RemoteTailArgs {
     #[command(flatten)]

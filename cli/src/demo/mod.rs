@@ -146,6 +146,15 @@ async fn show_timeline(cluster: &DemoCluster, imported: bool) -> anyhow::Result<
     expect(status, Exit::Complete)?;
     let (_, answer) = cluster.query(&["query", filter, "--limit", "12", "--json"]).await?;
     ensure!(answer.envelope.complete && answer.envelope.count > 0, "the timeline is not complete");
+    if !imported {
+        println!("\n   From which addresses were passwords guessed?");
+        let counted = ["stats", "--by", "ip_address", "--top", "3", "action:auth.login outcome:failure", "--table"];
+        expect(cluster.run(&counted, true).await?.0, Exit::Complete)?;
+        println!("\n   Which forwarding rules have no second person behind them?");
+        expect(cluster.run(&["report", "four-eyes"], true).await?.0, Exit::Complete)?;
+        let (_, text) = cluster.run(&["report", "four-eyes", "--format", "json"], false).await?;
+        ensure!(text.contains("2 actions WITHOUT a second person"), "the report does not name them");
+    }
     Ok(())
 }
 
@@ -209,6 +218,9 @@ fn invite(cluster: &DemoCluster) {
     println!("   export PIPEROLL_CA={}", cluster.ca().display());
     println!("   export PIPEROLL_TOKEN={}", cluster.token());
     println!("   piperoll query 'ip:203.0.113.0/24' --limit 20");
+    println!("   piperoll tail -f");
+    println!("   piperoll stats --by ip_address 'action:auth.login outcome:failure'");
+    println!("   piperoll report brute-force");
     println!("   piperoll nodes");
     println!(
         "   curl --cacert $PIPEROLL_CA -H \"Authorization: Bearer $PIPEROLL_TOKEN\" \"$PIPEROLL_URL/api/v1/audit-log?user=m.keller&limit=3\""

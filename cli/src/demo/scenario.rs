@@ -40,6 +40,7 @@ pub(super) fn day() -> Vec<Vec<String>> {
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
     let mut events: Vec<Event> = (0..ORDINARY_EVENTS).map(|_| ordinary(&mut dice, midnight)).collect();
     events.extend(intrusion(&mut dice, midnight));
+    events.extend(four_eyes(midnight));
     events.sort_by_key(|event| event.at);
     let mut nodes = vec![Vec::new(); NODES];
     for mut event in events {
@@ -118,6 +119,24 @@ fn ordinary(dice: &mut Dice, midnight: DateTime<Utc>) -> Event {
         }
     };
     Event { at: office_time(dice, midnight), node: dice.roll(NODES), entry }
+}
+
+/// Forwarding rules that need a second person: one gets one, one is approved by whoever made it. The intruder's gets none.
+fn four_eyes(midnight: DateTime<Utc>) -> Vec<Event> {
+    let event = |minute: i64, node, action: &str, who: usize, mailbox: &str, text: &str| {
+        let (user, ip) = STAFF[who];
+        let entry = json!({
+            "category": "config", "action": action, "outcome": "success", "user": user, "user_type": "admin",
+            "ip_address": ip, "entity_type": "mailbox", "entity_id": mailbox, "description": text,
+        });
+        Event { at: midnight + Duration::minutes(minute), node, entry }
+    };
+    vec![
+        event(612, 0, "forwarding.create", 2, "sales@example.org", "mail of sales is copied to the shop's mailbox"),
+        event(624, 2, "forwarding.approve", 4, "sales@example.org", "approved after a call with the shop"),
+        event(845, 1, "forwarding.create", 5, "press@example.net", "mail of press is copied to the agency"),
+        event(846, 1, "forwarding.approve", 5, "press@example.net", "approved"),
+    ]
 }
 
 /// 02:40: passwords are guessed; 03:12: one fits; then mail is redirected, malware released, traces hidden.

@@ -26,14 +26,14 @@ struct Settings {
 }
 
 /// Where to ask, and with what.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     client: Client,
     url: String,
     token: String,
 }
 
 /// What a page request gave.
-pub(super) enum Answer<T> {
+pub(crate) enum Answer<T> {
     Good(T),
     /// 503 with an envelope: not complete though asked to be, or nobody answered.
     Unavailable(Box<Envelope>),
@@ -67,7 +67,7 @@ fn builder(ca: Option<&Path>) -> anyhow::Result<ClientBuilder> {
 }
 
 impl Connection {
-    pub(super) fn open(args: &ConnectionArgs) -> anyhow::Result<Self> {
+    pub(crate) fn open(args: &ConnectionArgs) -> anyhow::Result<Self> {
         let settings = settings()?;
         let missing = |what: &str, flag: &str, variable: &str| {
             anyhow!("no {what}: give {flag}, set {variable}, or write it in ~/.config/piperoll/config.toml")
@@ -82,12 +82,12 @@ impl Connection {
         Ok(Self { client: https_client(Some(&ca))?, url: url.trim_end_matches('/').to_owned(), token })
     }
 
-    pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token)
     }
 
     /// Sends; an error answer becomes an error with the aggregator's own words.
-    pub(super) async fn send(&self, request: RequestBuilder) -> anyhow::Result<Answer<Response>> {
+    pub(crate) async fn send(&self, request: RequestBuilder) -> anyhow::Result<Answer<Response>> {
         let response = request.send().await.map_err(|error| anyhow!("{}: {}", self.url, last_cause(&error)))?;
         let status = response.status();
         if status.is_success() {

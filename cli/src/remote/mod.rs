@@ -9,7 +9,7 @@ mod stats;
 mod tail;
 mod verify;
 
-pub(crate) use connection::https_client_at;
+pub(crate) use connection::{Answer, Connection, https_client_at};
 pub(crate) use export::export;
 pub(crate) use nodes::nodes;
 pub(crate) use query::{query, show};
@@ -38,7 +38,7 @@ pub(crate) fn exit_of(envelope: &Envelope) -> Exit {
 }
 
 /// The node table and the statement, on stderr.
-fn report(envelope: &Envelope) -> Exit {
+pub(crate) fn report(envelope: &Envelope) -> Exit {
     anstream::eprintln!();
     anstream::eprint!("{}", node_table(&envelope.nodes));
     anstream::eprintln!("{}", envelope_summary(envelope));

@@ -20,6 +20,7 @@ mod lying_node;
 mod memory;
 mod paging;
 mod proven;
+mod report;
 mod retention;
 mod stats;
 mod storage;

@@ -1,0 +1,140 @@
+//! `piperoll report`: questions that take more than one filter, answered over all nodes.
+//!
+//! Every report is made from rows that were read and verified, and ends with the statement about who answered.
+
+mod access;
+mod brute_force;
+mod event;
+mod four_eyes;
+mod render;
+mod subject;
+
+use anyhow::{Context as _, bail};
+use piperoll_client::LineStream;
+use piperoll_shared::api::aggregator::{Envelope, FinalRecord};
+use piperoll_shared::log::row::RowLine;
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::verify::Integrity;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use reqwest::Method;
+
+use crate::args::{ReportArgs, ReportCommand};
+use crate::exit::Exit;
+use crate::remote::{Answer, Connection, report as say_who_answered};
+use event::Event;
+use render::{Grid, Report};
+
+/// Entries that one report is made of; more is a question for statistics.
+const EVENTS_MAX: usize = 500_000;
+
+pub(crate) async fn run(command: ReportCommand) -> anyhow::Result<Exit> {
+    let now = SystemClock.now();
+    match command {
+        ReportCommand::BruteForce { common, action, failures, window } => {
+            let rule = brute_force::Rule { failures, window: event::duration(&window)? };
+            make(&common, &brute_force::filter(&action), Margin::default(), |events, _| {
+                brute_force::report(events, &rule)
+            })
+            .await
+        }
+        ReportCommand::FourEyes { common, rules } => {
+            let rules = four_eyes::Rules::load(rules.as_deref())?;
+            let margin = Margin { before: rules.longest_before(), after: rules.longest_after() };
+            make(&common, &rules.filter(), margin, |events, range| four_eyes::report(events, &rules, range, now)).await
+        }
+        ReportCommand::Access { common, user } => {
+            let filter = format!("actor:{}", quoted(&user));
+            make(&common, &filter, Margin::default(), |events, _| access::report(events, &user)).await
+        }
+        ReportCommand::Subject { common, subject } => {
+            let filter = format!("subject:{}", quoted(&subject));
+            make(&common, &filter, Margin::default(), |events, _| subject::report(events, &subject)).await
+        }
+    }
+}
+
+/// What is read besides the range, in microseconds, because it bears on what is in it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Margin {
+    before: i64,
+    after: i64,
+}
+
+/// The range that was asked for.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    from: Timestamp,
+    to: Timestamp,
+}
+
+async fn make(
+    args: &ReportArgs,
+    filter: &str,
+    margin: Margin,
+    work: impl FnOnce(&[Event], Asked) -> Report,
+) -> anyhow::Result<Exit> {
+    let now = SystemClock.now();
+    let time = |text: &str| Timestamp::parse_human(text, now).with_context(|| format!("{text:?} is no time"));
+    let asked = Asked { from: time(&args.from)?, to: time(&args.to)? };
+    let filter = format!("{filter} {}", args.filter.join(" "));
+    let connection = Connection::open(&args.connection)?;
+    let range = (asked.from.plus_micros(-margin.before), asked.to.plus_micros(margin.after));
+    let Some((mut events, unsound, envelope)) = read(&connection, filter.trim(), range).await? else {
+        return Ok(Exit::Nothing);
+    };
+    events.sort_by(|a, b| (a.time, &a.node, a.seq).cmp(&(b.time, &b.node, b.seq)));
+    let mut report = work(&events, asked);
+    report.asked("Range", format!("{} to {}, not included", asked.from, asked.to));
+    report.asked("Filter", filter.trim().to_owned());
+    report.asked("Entries read", events.len().to_string());
+    if unsound > 0 {
+        report.warn(format!("{unsound} rows that fail verification are not in this report; `piperoll query` shows them"));
+    }
+    render::print(&report, &envelope, args)?;
+    Ok(say_who_answered(&envelope))
+}
+
+/// Every entry of a filter and range; none when no node answered.
+async fn read(
+    connection: &Connection,
+    filter: &str,
+    (from, to): (Timestamp, Timestamp),
+) -> anyhow::Result<Option<(Vec<Event>, u64, Envelope)>> {
+    let pairs = [
+        ("filter", filter.to_owned()),
+        ("from", from.to_text()),
+        ("to", to.to_text()),
+        ("order", "asc".to_owned()),
+        ("format", "ndjson".to_owned()),
+    ];
+    let request = connection.request(Method::GET, "/api/v1/audit-log").query(&pairs);
+    let response = match connection.send(request).await? {
+        Answer::Good(response) => response,
+        Answer::Unavailable(envelope) => {
+            say_who_answered(&envelope);
+            return Ok(None);
+        }
+    };
+    let mut lines = LineStream::new(response);
+    let (mut events, mut unsound) = (Vec::new(), 0);
+    while let Some(line) = lines.next().await? {
+        if line.starts_with(b"{\"final\":") {
+            let last: FinalRecord = serde_json::from_slice(&line).context("the final record cannot be read")?;
+            return Ok(Some((events, unsound, last.envelope)));
+        }
+        let row: RowLine<'_> = serde_json::from_slice(&line).context("a row cannot be read")?;
+        match row.integrity {
+            Integrity::Ok => events.extend(Event::read(row.entry.get())),
+            Integrity::Erased => {}
+            Integrity::Violation | Integrity::UnknownKey => unsound += 1,
+        }
+        if events.len() > EVENTS_MAX {
+            bail!("more than {EVENTS_MAX} entries belong to this report; narrow --from and --to or add a filter");
+        }
+    }
+    bail!("the answer broke off before its end; there is no report")
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}

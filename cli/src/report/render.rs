@@ -1,0 +1,141 @@
+//! A report as a table for a terminal, as JSON for programs, and as a page for printing.
+
+use std::io::Write as _;
+
+use anyhow::Context as _;
+use askama::Template;
+use comfy_table::{Cell, ContentArrangement, Table};
+use piperoll_shared::api::aggregator::Envelope;
+use piperoll_shared::log::terminal::escape;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use serde_json::{Map, Value, json};
+
+use crate::args::{ReportArgs, ReportFormat};
+use crate::show::{envelope_summary, paint, width};
+
+/// A finished report.
+pub(super) struct Report {
+    name: &'static str,
+    title: String,
+    pub(super) headline: String,
+    /// The headline is bad news.
+    pub(super) alarming: bool,
+    asked: Vec<(String, String)>,
+    warnings: Vec<String>,
+    notes: Vec<String>,
+    pub(super) grids: Vec<Grid>,
+}
+
+/// One table of it.
+pub(super) struct Grid {
+    caption: String,
+    columns: Vec<&'static str>,
+    pub(super) rows: Vec<Vec<String>>,
+}
+
+impl Report {
+    pub(super) fn new(name: &'static str, title: &str, headline: String, alarming: bool) -> Self {
+        let (asked, warnings, notes, grids) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { name, title: title.to_owned(), headline, alarming, asked, warnings, notes, grids }
+    }
+
+    pub(super) fn asked(&mut self, name: &str, value: String) {
+        self.asked.push((name.to_owned(), value));
+    }
+
+    pub(super) fn warn(&mut self, words: String) {
+        self.warnings.push(words);
+    }
+
+    pub(super) fn note(&mut self, words: String) {
+        self.notes.push(words);
+    }
+}
+
+impl Grid {
+    pub(super) fn new(caption: &str, columns: &[&'static str]) -> Self {
+        Self { caption: caption.to_owned(), columns: columns.to_vec(), rows: Vec::new() }
+    }
+
+    pub(super) fn push<const N: usize>(&mut self, row: [String; N]) {
+        self.rows.push(row.to_vec());
+    }
+}
+
+pub(super) fn print(report: &Report, envelope: &Envelope, args: &ReportArgs) -> anyhow::Result<()> {
+    let text = match args.format {
+        ReportFormat::Table => return print_table(report, envelope),
+        ReportFormat::Json => format!("{}\n", to_json(report, envelope)),
+        ReportFormat::Html => to_html(report, envelope)?,
+    };
+    match &args.output {
+        None => Ok(std::io::stdout().lock().write_all(text.as_bytes())?),
+        Some(path) => {
+            let mut file = std::fs::File::create_new(path).with_context(|| {
+                format!("{}: it cannot be made, or it exists already and is not overwritten", path.display())
+            })?;
+            file.write_all(text.as_bytes()).with_context(|| path.display().to_string())?;
+            eprintln!("the report is in {}", path.display());
+            Ok(())
+        }
+    }
+}
+
+fn print_table(report: &Report, envelope: &Envelope) -> anyhow::Result<()> {
+    let colour = if report.alarming { paint::RED } else { paint::BOLD };
+    anstream::println!("{}{}{}", paint::BOLD, escape(&report.title), paint::PLAIN);
+    if !envelope.complete {
+        anstream::println!("{}NOT COMPLETE: what a missing node recorded is not in it{}", paint::RED, paint::PLAIN);
+    }
+    anstream::println!("{colour}{}{}", escape(&report.headline), paint::PLAIN);
+    for (name, value) in &report.asked {
+        println!("  {}: {}", escape(name), escape(value));
+    }
+    for words in &report.warnings {
+        anstream::println!("{}{}{}", paint::RED, escape(words), paint::PLAIN);
+    }
+    for grid in report.grids.iter().filter(|grid| !grid.rows.is_empty()) {
+        anstream::println!("\n{}{}{}", paint::BOLD, escape(&grid.caption), paint::PLAIN);
+        let mut table = Table::new();
+        table.load_style(comfy_table::presets::NOTHING);
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_width(width());
+        table.set_header(grid.columns.iter().map(|name| name.to_uppercase()));
+        for row in &grid.rows {
+            table.add_row(row.iter().map(|cell| Cell::new(escape(cell))));
+        }
+        table.lines().for_each(|line| println!("{}", line.trim_end()));
+    }
+    report.notes.iter().for_each(|words| println!("\n{}", escape(words)));
+    Ok(())
+}
+
+fn to_json(report: &Report, envelope: &Envelope) -> Value {
+    let grid = |grid: &Grid| {
+        let row = |row: &Vec<String>| {
+            let cells = grid.columns.iter().zip(row);
+            Value::Object(cells.map(|(name, cell)| (name.replace(' ', "_"), json!(cell))).collect::<Map<_, _>>())
+        };
+        json!({ "caption": grid.caption, "rows": grid.rows.iter().map(row).collect::<Vec<_>>() })
+    };
+    let asked: Map<String, Value> = report.asked.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    json!({
+        "report": report.name, "title": report.title, "headline": report.headline, "alarming": report.alarming,
+        "asked": asked, "warnings": report.warnings, "notes": report.notes,
+        "tables": report.grids.iter().map(grid).collect::<Vec<_>>(), "final": envelope,
+    })
+}
+
+#[derive(Template)]
+#[template(path = "report.html")]
+struct Page<'a> {
+    report: &'a Report,
+    envelope: &'a Envelope,
+    statement: String,
+    made: String,
+}
+
+fn to_html(report: &Report, envelope: &Envelope) -> anyhow::Result<String> {
+    let statement = anstream::adapter::strip_str(&envelope_summary(envelope)).to_string();
+    Ok(Page { report, envelope, statement, made: SystemClock.now().to_text() }.render()?)
+}
