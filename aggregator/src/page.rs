@@ -1,10 +1,12 @@
-//! One page: every node answers at most a page of rows, the merge takes the first of them, and completeness
-//! is known before the first byte goes out.
+//! One page: every node is asked for its share of it, those that had more in front than that are asked again, the merge takes
+//! the first rows, and completeness is known before the first byte goes out.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use piperoll_shared::api::aggregator::{Envelope, Status};
+use piperoll_shared::log::order::{Key, Order, Position};
 use piperoll_shared::log::verify::Integrity;
 use tokio::time::timeout_at;
 
@@ -30,46 +32,131 @@ pub(crate) struct Page {
     pub(crate) envelope: Envelope,
 }
 
+/// A node is asked for its part of an even page and half of that again, and for no fewer rows than this: proving a row costs
+/// more than asking once more.
+const SHARE_MIN: usize = 4;
+
 /// What one node gave.
 struct Answer {
     part: Part,
-    rows: std::vec::IntoIter<PlacedRow>,
+    rows: VecDeque<PlacedRow>,
+    /// What it was asked, to ask on behind its last row.
+    asked: Option<Asked>,
 }
 
 pub(crate) async fn page(cluster: &Cluster, query: &Query) -> Page {
     let limit = query.limit.unwrap_or(usize::MAX);
-    let mut asked = Vec::new();
-    for member in &cluster.members {
-        match ask(member, query, u64::try_from(limit).ok()) {
+    let deadline = tokio::time::Instant::now() + cluster.limits.page;
+    let asks: Vec<_> = cluster.members.iter().map(|member| (member, ask(member, query, None))).collect();
+    let dialled = asks.iter().filter(|(_, ask)| matches!(ask, Ask::Scan(_))).count();
+    let share = (limit.saturating_mul(3) / (2 * dialled.max(1))).max(SHARE_MIN).min(limit);
+    let mut under_way = Vec::new();
+    for (member, ask) in asks {
+        match ask {
             Ask::Absent => {}
             Ask::Not { status, reason } => {
                 let none = Answer::none(Part::unasked(member, status, reason));
-                asked.push((member, tokio::spawn(std::future::ready(none))));
+                under_way.push((member, tokio::spawn(std::future::ready(none))));
             }
-            Ask::Scan(scan) => asked.push((member, tokio::spawn(answer(Arc::clone(member), *scan, cluster.limits)))),
+            Ask::Scan(mut asked) => {
+                asked.request.limit = u64::try_from(share).ok();
+                under_way.push((member, tokio::spawn(answer(Arc::clone(member), *asked, cluster.limits, deadline))));
+            }
         }
     }
-    let mut answers = Vec::with_capacity(asked.len());
-    for (member, task) in asked {
+    let mut answers = Vec::with_capacity(under_way.len());
+    for (member, task) in under_way {
         // A task can only fail by a panic, which is a bug; the node must not vanish from the list for it.
         answers.push(task.await.unwrap_or_else(|error| Answer::none(Part::given_up(member, &error))));
     }
+    refill(cluster, query, &mut answers, limit, deadline).await;
     assemble(cluster, query, answers, limit)
+}
+
+/// Asks on where a node has more rows that may stand in front of the page's last one, until none has.
+async fn refill(
+    cluster: &Cluster,
+    query: &Query,
+    answers: &mut [Answer],
+    limit: usize,
+    deadline: tokio::time::Instant,
+) {
+    loop {
+        let short = fall_short(answers, limit, query.order);
+        if short.is_empty() {
+            return;
+        }
+        let mut under_way = Vec::new();
+        for index in short {
+            let Some(asked) = answers[index].next_request(limit) else { return };
+            let member = Arc::clone(&answers[index].part.member);
+            under_way.push((index, tokio::spawn(answer(member, asked, cluster.limits, deadline))));
+        }
+        for (index, task) in under_way {
+            let member = Arc::clone(&answers[index].part.member);
+            let more = task.await.unwrap_or_else(|error| Answer::none(Part::given_up(&member, &error)));
+            answers[index].extend(more);
+        }
+    }
+}
+
+/// The nodes whose rows end in front of the page's last row, although they have more.
+fn fall_short(answers: &[Answer], limit: usize, order: Order) -> Vec<usize> {
+    let mut keys: Vec<&Key> = answers.iter().flat_map(|answer| answer.rows.iter().map(|row| &row.key)).collect();
+    keys.sort_unstable_by(|a, b| if order.before(a, b) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater });
+    let last = limit.checked_sub(1).and_then(|place| keys.get(place));
+    let ends_early = |answer: &Answer| {
+        answer.part.tally.more
+            && !answer.cut_by_bytes()
+            && answer.rows.back().is_some_and(|row| last.is_none_or(|last| order.before(&row.key, *last)))
+    };
+    (0..answers.len()).filter(|index| ends_early(&answers[*index])).collect()
 }
 
 impl Answer {
     fn none(part: Part) -> Self {
-        Self { part, rows: Vec::new().into_iter() }
+        Self { part, rows: VecDeque::new(), asked: None }
+    }
+
+    /// The page ends early where a node gave as many bytes as it may.
+    fn cut_by_bytes(&self) -> bool {
+        self.rows.iter().map(|row| row.body.len() + ROW_OVERHEAD_BYTES).sum::<usize>() > NODE_BYTES_MAX
+    }
+
+    /// Asks for the rest of a page behind the last row, of the same rows as the first time.
+    fn next_request(&self, limit: usize) -> Option<Asked> {
+        let mut asked = self.asked.clone()?;
+        let last = &self.rows.back()?.key;
+        asked.request.after = Some(Position { timestamp: last.timestamp, seq: last.seq });
+        asked.request.limit = u64::try_from(limit.saturating_sub(self.rows.len()).max(SHARE_MIN)).ok();
+        asked.request.head = asked.request.head.or(self.part.head_seq);
+        asked.request.generation = self.part.generation;
+        Some(asked)
+    }
+
+    /// Adds what came when it was asked again. Where that failed, what came before stays.
+    fn extend(&mut self, more: Self) {
+        let before = std::mem::take(&mut self.part.tally);
+        let Part { status, reason, last, took, tally, .. } = more.part;
+        self.part.tally = before.and(tally);
+        (self.part.status, self.part.reason) = (status, reason);
+        self.part.last = last.or(self.part.last.take());
+        self.part.took = self.part.took.zip(took).map(|(first, second)| first + second);
+        self.rows.extend(more.rows);
     }
 }
 
 /// Reads one node within the page's time limit. Rows that came before a failure are kept.
-async fn answer(member: Arc<Member>, asked: Asked, limits: super::config::Limits) -> Answer {
+async fn answer(
+    member: Arc<Member>,
+    asked: Asked,
+    limits: super::config::Limits,
+    deadline: tokio::time::Instant,
+) -> Answer {
     if let Some(reason) = member.known_down() {
         return Answer::none(Part::unasked(&member, Status::Unreachable, reason));
     }
     let started = Instant::now();
-    let deadline = tokio::time::Instant::now() + limits.page;
     let late = |limit: Duration| Failure::Timeout(format!("not finished within {} ms", limit.as_millis()));
     let opened = timeout_at(deadline, NodeReader::open(&member, &asked, &limits, Lane::Shared)).await;
     let mut reader = match opened.unwrap_or_else(|_| Err(late(limits.page))) {
@@ -81,7 +168,7 @@ async fn answer(member: Arc<Member>, asked: Asked, limits: super::config::Limits
             return Answer::none(part);
         }
     };
-    let (mut rows, mut bytes) = (Vec::new(), 0);
+    let (mut rows, mut bytes) = (VecDeque::new(), 0);
     let failure = loop {
         match timeout_at(deadline, reader.next()).await.unwrap_or_else(|_| Err(late(limits.page))) {
             Ok(Some(row)) => {
@@ -89,7 +176,7 @@ async fn answer(member: Arc<Member>, asked: Asked, limits: super::config::Limits
                     break Some(Failure::Error("the node sent more rows than it was asked for".to_owned()));
                 }
                 bytes += row.body.len() + ROW_OVERHEAD_BYTES;
-                rows.push(row);
+                rows.push_back(row);
                 if bytes > NODE_BYTES_MAX {
                     reader.tally.ended = true;
                     reader.tally.more = true;
@@ -105,10 +192,10 @@ async fn answer(member: Arc<Member>, asked: Asked, limits: super::config::Limits
     part.generation = Some(reader.head.generation);
     part.head_seq = reader.head.head_seq;
     part.oldest_seq = reader.head.oldest_seq;
-    part.last = rows.last().map(|row| row.key.clone());
+    part.last = rows.back().map(|row: &PlacedRow| row.key.clone());
     part.tally = reader.tally;
     (part.status, part.reason) = conclude(&part.tally, true, failure.as_ref());
-    Answer { part, rows: rows.into_iter() }
+    Answer { part, rows, asked: Some(asked) }
 }
 
 /// Takes the first `limit` rows of the merge. The page ends early where a node has more rows than it sent.
@@ -117,7 +204,7 @@ fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: u
     let mut fronts: Vec<Option<PlacedRow>> = Vec::with_capacity(answers.len());
     let mut short = false;
     for (index, answer) in answers.iter_mut().enumerate() {
-        let front = answer.rows.next();
+        let front = answer.rows.pop_front();
         if let Some(row) = &front {
             merge.offer(index, row.key.timestamp, row.key.seq);
         }
@@ -128,7 +215,7 @@ fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: u
         let Some(index) = merge.take() else { break };
         let Some(row) = fronts[index].take() else { break };
         rows.push(row);
-        fronts[index] = answers[index].rows.next();
+        fronts[index] = answers[index].rows.pop_front();
         match &fronts[index] {
             Some(row) => merge.offer(index, row.key.timestamp, row.key.seq),
             None if answers[index].part.tally.more => {
@@ -174,14 +261,15 @@ pub(crate) async fn one_row(cluster: &Cluster, member: &Arc<Member>, seq: u64) -
         piperoll_shared::log::filter::Filter::default(),
         piperoll_shared::log::time::Timestamp::MIN,
         piperoll_shared::log::time::Timestamp::MAX,
-        piperoll_shared::log::order::Order::Asc,
+        Order::Asc,
     );
     query.limit = Some(1);
     let mut found = match ask(member, &query, Some(1)) {
         Ask::Scan(mut asked) => {
             asked.request.from_seq = Some(seq);
             asked.request.head = Some(seq);
-            answer(Arc::clone(member), *asked, cluster.limits).await
+            let deadline = tokio::time::Instant::now() + cluster.limits.page;
+            answer(Arc::clone(member), *asked, cluster.limits, deadline).await
         }
         Ask::Not { status, reason } => Answer::none(Part::unasked(member, status, reason)),
         Ask::Absent => Answer::none(Part::unasked(member, Status::Unreachable, "retired".to_owned())),

@@ -68,6 +68,31 @@ pub(crate) struct Tally {
     pub(crate) pruned: Option<String>,
 }
 
+impl Tally {
+    /// This part of an answer, and the part that follows it.
+    pub(crate) fn and(self, next: Self) -> Self {
+        let mut faults = self.faults;
+        for fault in next.faults {
+            if faults.len() < FAULTS_MAX && !faults.contains(&fault) {
+                faults.push(fault);
+            }
+        }
+        Self {
+            rows: self.rows + next.rows,
+            verified: self.verified + next.verified,
+            invalid: self.invalid + next.invalid,
+            unknown_key: self.unknown_key + next.unknown_key,
+            witnessed: self.witnessed + next.witnessed,
+            // Both parts whole are the whole: the second begins behind the last row of the first.
+            proof: if self.proof == Proof::Whole { next.proof } else { self.proof },
+            faults,
+            more: next.more,
+            ended: next.ended,
+            pruned: self.pruned.or(next.pruned),
+        }
+    }
+}
+
 /// Why a count is not proven.
 pub(crate) const COUNTED_THERE: &str =
     "the nodes counted, from their indexes; a count with `verify` reads and verifies every row";

@@ -15,11 +15,13 @@ use piperoll_shared::api::node::ScanRequest;
 use piperoll_shared::log::order::Order;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock, SystemClock};
-use piperoll_tests::Cluster;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use piperoll_tests::{Cluster, Fault};
 
 const NODES: [&str; 3] = ["mx1", "mx2", "mx3"];
 const ROUNDS: usize = 100;
 const STATS_ROUNDS: usize = 10;
+const MANY: usize = 100;
 const DAYS: i64 = 30;
 const DAY_MICROS: i64 = 86_400_000_000;
 
@@ -28,7 +30,7 @@ const SEARCHES: [(&str, &str, &str); 9] = [
     ("user", "user:user-0417", ""),
     ("action set and range", "action:mailbox.create,token.revoke", "&from=21d&to=20d"),
     ("user and action", "user:user-0417 action:quarantine.release", ""),
-    ("entity", "entity:mail/0000000000abcdef", ""),
+    ("entity", "entity:mail/000000000000c0de", ""),
     ("address", "ip:203.0.113.77", ""),
     ("addresses /16", "ip:10.77.0.0/16", ""),
     ("piece of text", "\"ticket 48113\"", ""),
@@ -50,7 +52,66 @@ impl Clock for Past {
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(find());
+    // `cargo bench … -- find` or `-- nodes` runs one half.
+    let wanted = |half: &str| {
+        let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+        asked.is_empty() || asked.iter().any(|arg| arg == half)
+    };
+    if wanted("find") {
+        runtime.block_on(find());
+    }
+    if wanted("nodes") {
+        runtime.block_on(nodes());
+    }
+}
+
+/// A hundred nodes in four processes: what one page costs, with all of them, with a dead one, and with one that hangs.
+async fn nodes() {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    let ids: Vec<String> = (0..MANY).map(|n| format!("n{n:03}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let mut cluster = Cluster::made(&ids, |_| None).await;
+    for first in (0..MANY - 1).step_by(25) {
+        cluster.spawn_pack(first..(first + 25).min(MANY - 1)).await;
+    }
+    // The last one has a process of its own, to be killed.
+    cluster.spawn(MANY - 1);
+    cluster.spawn_aggregator();
+    cluster.wait_for_node(&cluster.nodes[MANY - 1]).await;
+    cluster.wait_for_aggregator().await;
+    for index in 0..MANY {
+        let lines: Vec<String> = (0..2_000).map(piperoll_tests::caller_entry).collect();
+        cluster.append(index, &lines).await;
+    }
+    cluster.wait_until_complete().await;
+    println!("\n{MANY} nodes in 5 processes on this machine, first page of 50, {ROUNDS} times, ms");
+    println!("{:<32} {:>8} {:>8} {:>8} {:>12}", "", "p50", "p99", "max", "slowest node");
+    many_pages(&cluster, "all answer", ROUNDS).await;
+    cluster.kill(MANY - 1);
+    for _ in 0..5 {
+        cluster.page("limit=50").await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    many_pages(&cluster, "one is known to be dead", ROUNDS).await;
+    cluster.nodes[MANY / 2].proxy.set(Fault::Silent);
+    many_pages(&cluster, "and one accepts, and is silent", 5).await;
+}
+
+async fn many_pages(cluster: &Cluster, name: &str, rounds: usize) {
+    let (mut times, mut slowest) = (Vec::new(), Vec::new());
+    for _ in 0..=rounds {
+        let answer = cluster.page("limit=50").await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        times.push(answer.took.as_secs_f64() * 1_000.0);
+        let all = answer.json()["nodes"].as_array().cloned().unwrap();
+        slowest.push(all.iter().filter_map(|node| node["took_ms"].as_f64()).fold(0.0, f64::max));
+    }
+    times.remove(0);
+    times.sort_by(f64::total_cmp);
+    let at = |part: f64| times[((times.len() as f64 * part) as usize).min(times.len() - 1)];
+    let slowest = piperoll_tests::median(slowest);
+    println!("{name:<32} {:>8.1} {:>8.1} {:>8.1} {slowest:>12.1}", at(0.5), at(0.99), at(1.0));
 }
 
 async fn find() {

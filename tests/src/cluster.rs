@@ -92,6 +92,8 @@ pub struct Cluster {
     pub url: String,
     pub token: String,
     aggregator: Option<Child>,
+    /// Processes with many nodes each.
+    packs: Vec<Guard>,
     client: reqwest::Client,
 }
 
@@ -118,6 +120,22 @@ impl Cluster {
             self.wait_for_node(node).await;
         }
         self.wait_for_aggregator().await;
+    }
+
+    /// Starts these nodes together in one process, and waits for them.
+    pub async fn spawn_pack(&mut self, indexes: std::ops::Range<usize>) {
+        let configs = self.nodes[indexes.clone()].iter().map(|node| node.folder.join("node.toml"));
+        let child = Command::new(piperoll().with_file_name("node-pack"))
+            .args(configs)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(self.log(&format!("pack-{}", indexes.start)))
+            .spawn()
+            .unwrap();
+        self.packs.push(Guard(child));
+        for node in &self.nodes[indexes] {
+            self.wait_for_node(node).await;
+        }
     }
 
     /// The same, with a witness that looks more often than the shipped one: every `poll_ms` milliseconds.
@@ -161,7 +179,7 @@ impl Cluster {
             .tls_certs_only(reqwest::Certificate::from_pem_bundle(&ca).unwrap())
             .build()
             .unwrap();
-        Self { nodes, url: format!("https://{address}"), token, aggregator: None, client, dir }
+        Self { nodes, url: format!("https://{address}"), token, aggregator: None, packs: Vec::new(), client, dir }
     }
 
     pub fn ca(&self) -> PathBuf {

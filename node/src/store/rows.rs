@@ -31,6 +31,8 @@ pub struct StoredRow {
     pub mac: Vec<u8>,
     pub body: Vec<u8>,
     pub checked: Checked,
+    /// The index says that it fits the filter.
+    pub(super) indexed: bool,
     /// The entry that says that this row was emptied.
     pub erased: Option<Box<ErasedUnder>>,
 }
@@ -106,7 +108,7 @@ pub(super) fn read_unchecked(row: &rusqlite::Row<'_>) -> rusqlite::Result<Stored
     let (era, epoch) = (number(2)?, number(3)?);
     let (mac, body) = (bytes(4)?, bytes(5)?);
     let checked = Checked { integrity: Integrity::Violation, reason: Some("the row was not checked"), era: None };
-    Ok(StoredRow { seq, timestamp, place: timestamp, era, epoch, mac, body, checked, erased: None })
+    Ok(StoredRow { seq, timestamp, place: timestamp, era, epoch, mac, body, checked, indexed: false, erased: None })
 }
 
 /// A column that should be a number; `None` when somebody put something else there.

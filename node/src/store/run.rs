@@ -169,6 +169,7 @@ impl Run {
             count += 1;
             self.put_in_place(&mut stored, reading)?;
             let seq = stored.seq;
+            stored.indexed = self.is_known_to_fit(seq);
             if stored.checked.reason == Some(ERA_COLUMN) {
                 // The bytes and their signature are good, so no other reader could see this one.
                 reading.faults.note(|| format!("row {seq}: {ERA_COLUMN}"));
@@ -202,6 +203,14 @@ impl Run {
             }
         }
         Ok(bytes)
+    }
+
+    /// Whether the index is sure that a row fits the filter.
+    fn is_known_to_fit(&self, seq: u64) -> bool {
+        let Some((_, Some(look))) = &self.looked else { return false };
+        let Some(place) = seq.checked_sub(look.first).and_then(|place| usize::try_from(place).ok()) else { return false };
+        let candidates = &look.candidates;
+        seq < look.end && candidates.exact && candidates.rows.contains(place) && !candidates.odd.contains(place)
     }
 
     /// A sound row stands at its own time; another one at that of the sound row in front of it in reading order, read or

@@ -17,6 +17,7 @@ mod import;
 mod keys;
 mod local;
 mod lying_node;
+mod many_nodes;
 mod memory;
 mod paging;
 mod proven;

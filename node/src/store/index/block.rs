@@ -10,10 +10,13 @@ use piperoll_shared::log::filter::{Atom, Condition};
 use piperoll_shared::log::ids::EntryId;
 
 use super::set::Set;
+use super::stored::Dictionary;
 use super::text::{GROUP_ROWS, Groups, buckets};
 
-/// Needles are looked for by so many of their trigrams at most, the rarest first: the others exclude hardly anything.
+/// Needles are looked for by so many of their trigrams, evenly spread over them, and of those by the rarest: the others
+/// exclude hardly anything, and each costs a read.
 const TRIGRAMS_MAX: usize = 12;
+const TRIGRAMS_READ_MAX: usize = 4;
 
 /// The texts that can be searched for pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +34,45 @@ pub(super) enum Codes<'a> {
     Four(Cow<'a, [u32]>),
 }
 
+/// A dictionary; its first value has the code 1.
+pub(super) enum Values<'a> {
+    Borrowed(&'a [Box<str>]),
+    Read(Dictionary),
+}
+
+impl Values<'_> {
+    /// The highest code.
+    pub(super) fn len(&self) -> u32 {
+        match self {
+            Self::Borrowed(values) => values.len() as u32,
+            Self::Read(dictionary) => dictionary.len(),
+        }
+    }
+
+    /// The value with this code.
+    pub(super) fn of(&self, code: u32) -> Option<&str> {
+        let place = code.checked_sub(1)?;
+        match self {
+            Self::Borrowed(values) => values.get(place as usize).map(|value| &**value),
+            Self::Read(dictionary) => dictionary.value(place).ok(),
+        }
+    }
+}
+
 impl Codes<'_> {
+    /// Calls for the code of every row of a set; false when there are fewer codes than rows.
+    pub(super) fn each(&self, set: &Set, mut take: impl FnMut(u32)) -> bool {
+        match self {
+            Self::Same(code) => (0..set.len()).for_each(|_| take(*code)),
+            Self::One(codes) => return set.pick(codes, |code| take(u32::from(code))),
+            Self::Two(bytes) => {
+                return set.pick(bytes.as_chunks::<2>().0, |code| take(u32::from(u16::from_le_bytes(code))));
+            }
+            Self::Four(codes) => return set.pick(codes, take),
+        }
+        true
+    }
+
     /// The code of one row.
     pub(super) fn at(&self, row: usize) -> Option<u32> {
         match self {
@@ -53,12 +94,16 @@ pub(super) trait Block {
     /// Whether the dictionary of a column holds hashes only, because it has too many different values.
     fn is_hashed(&self, column: Column) -> bool;
     fn code_of(&self, column: Column, value: &str) -> io::Result<Option<u32>>;
-    /// The dictionary, in the order of the codes; empty when it is hashed.
-    fn values(&self, column: Column) -> io::Result<Vec<Cow<'_, str>>>;
+    /// The dictionary; empty when it is hashed.
+    fn values(&self, column: Column) -> io::Result<Values<'_>>;
     /// The codes of the addresses in a network.
     fn codes_in(&self, net: &IpNet) -> io::Result<Vec<u32>>;
     fn codes(&self, column: Column) -> io::Result<Codes<'_>>;
+    /// How much there is to read about a bucket.
+    fn groups_bytes(&self, text: Text, bucket: u16) -> io::Result<usize>;
     fn groups(&self, text: Text, bucket: u16) -> io::Result<Cow<'_, Groups>>;
+    /// The earliest and the latest time of its rows.
+    fn span(&self) -> (i64, i64);
     /// The time of each row, microseconds since 1970.
     fn times(&self) -> io::Result<Cow<'_, [i64]>>;
     /// How much earlier than it was recorded each row happened, microseconds; empty when all happened then.
@@ -142,8 +187,7 @@ fn fits(block: &dyn Block, first: u64, atom: &Atom<'_>, ask: &Ask<'_>) -> io::Re
                 return Ok(Answer { set: Set::from(0, rows), exact: false });
             }
             let values = block.values(*column)?;
-            let wanted: Vec<u32> =
-                (1u32..).zip(&values).filter(|(_, value)| fits(value)).map(|(code, _)| code).collect();
+            let wanted: Vec<u32> = (1..=values.len()).filter(|code| values.of(*code).is_some_and(fits)).collect();
             exactly(with_codes(block, *column, &wanted)?)
         }
         Atom::Net(net) => exactly(with_codes(block, Column::Ip, &block.codes_in(net)?)?),
@@ -204,15 +248,19 @@ fn with_text(block: &dyn Block, text: Text, needle: &str) -> io::Result<Set> {
     let mut wanted: Vec<u16> = buckets(needle).collect();
     wanted.sort_unstable();
     wanted.dedup();
+    let step = wanted.len().div_ceil(TRIGRAMS_MAX).max(1);
+    let mut sizes = Vec::new();
+    for bucket in wanted.into_iter().step_by(step) {
+        sizes.push((block.groups_bytes(text, bucket)?, bucket));
+    }
+    sizes.sort_unstable();
+    if sizes.first().is_some_and(|(bytes, _)| *bytes == 0) {
+        return Ok(Set::none(rows));
+    }
     let mut found = Vec::new();
-    for bucket in wanted {
+    for (_, bucket) in sizes.into_iter().take(TRIGRAMS_READ_MAX) {
         found.push(block.groups(text, bucket)?);
     }
-    found.sort_by_key(|groups| match &**groups {
-        Groups::List(list) => list.len(),
-        Groups::Bits(_) => usize::MAX,
-    });
-    found.truncate(TRIGRAMS_MAX);
     let mut set = Set::none(rows);
     let has_all = |group: usize| found.iter().all(|groups| groups.contains(group));
     let mut take = |group: usize| set.insert_range(group * GROUP_ROWS, (group + 1) * GROUP_ROWS);

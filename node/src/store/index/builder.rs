@@ -177,8 +177,8 @@ impl Block for Builder {
         Ok(self.of(column).by_value.get(value).copied())
     }
 
-    fn values(&self, column: Column) -> io::Result<Vec<Cow<'_, str>>> {
-        Ok(self.of(column).values.iter().map(|value| Cow::Borrowed(&**value)).collect())
+    fn values(&self, column: Column) -> io::Result<super::block::Values<'_>> {
+        Ok(super::block::Values::Borrowed(&self.of(column).values))
     }
 
     fn codes_in(&self, net: &IpNet) -> io::Result<Vec<u32>> {
@@ -188,6 +188,15 @@ impl Block for Builder {
 
     fn codes(&self, column: Column) -> io::Result<Codes<'_>> {
         Ok(Codes::Four(Cow::Borrowed(&self.of(column).codes)))
+    }
+
+    fn groups_bytes(&self, text: Text, bucket: u16) -> io::Result<usize> {
+        Ok(self.text(text).groups(bucket).bytes())
+    }
+
+    fn span(&self) -> (i64, i64) {
+        let first = self.times.iter().min().copied().unwrap_or_default();
+        (first, self.times.iter().max().copied().unwrap_or_default())
     }
 
     fn groups(&self, text: Text, bucket: u16) -> io::Result<Cow<'_, Groups>> {

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 
 use super::Index;
 use super::builder::Builder;
-use super::stored::encode;
+use super::encode::encode;
 use crate::store::rows::StoredRow;
 
 /// A check that is fed with all rows of a log in order.

@@ -8,7 +8,7 @@ use piperoll_shared::log::column::{Column, FLAG_SEPARATOR};
 use piperoll_shared::log::stats::{Counter, Facet, Plan, Totals};
 use piperoll_shared::log::time::Timestamp;
 
-use super::block::{Block, Candidates, Codes};
+use super::block::{Block, Candidates};
 use super::set::Set;
 
 /// What part of a block is counted: places in it, and times of its rows.
@@ -31,13 +31,15 @@ pub(super) fn count(
     let mut range = Set::none(rows);
     range.insert_range(part.rows.start, part.rows.end);
     let mut set = candidates.rows.clone().but(&candidates.odd).and(&range);
-    let times = block.times()?;
     let within = part.times.start.micros()..part.times.end.micros();
-    set = set.and(&Set::of(rows, &times, |time| within.contains(&time)));
+    let (first, last) = block.span();
+    if !within.contains(&first) || !within.contains(&last) {
+        set = set.and(&Set::of(rows, &block.times()?, |time| within.contains(&time)));
+    }
     if set.is_empty() {
         return Ok(true);
     }
-    totals(block, &set, &times, counter)?;
+    totals(block, &set, counter)?;
     count_column(block, Column::User, &set, |value, count| counter.add_value(None, value, count))?;
     for (number, facet) in counter.plan().facets.clone().into_iter().enumerate() {
         let field = Some(number);
@@ -67,7 +69,7 @@ fn columns(plan: &Plan) -> impl Iterator<Item = Column> {
     plan.facets.iter().flat_map(of).chain([Column::User, Column::Outcome, Column::Flags])
 }
 
-fn totals(block: &dyn Block, set: &Set, times: &[i64], counter: &mut Counter) -> io::Result<()> {
+fn totals(block: &dyn Block, set: &Set, counter: &mut Counter) -> io::Result<()> {
     let rows = block.rows();
     let outcome = |value| -> io::Result<Set> {
         let code = block.code_of(Column::Outcome, value)?;
@@ -85,7 +87,13 @@ fn totals(block: &dyn Block, set: &Set, times: &[i64], counter: &mut Counter) ->
         counter.add_totals(within(0, rows), Timestamp::MIN);
         return Ok(());
     };
+    let (first, last) = block.span();
+    if first.div_euclid(width) == last.div_euclid(width) {
+        counter.add_totals(within(0, rows), Timestamp::from_micros(first));
+        return Ok(());
+    }
     // Rows of one bucket stand together, but where the clock stepped back.
+    let times = block.times()?;
     let mut from = 0;
     while from < rows {
         let bucket = times[from].div_euclid(width) * width;
@@ -107,19 +115,15 @@ fn count_column(
     mut take: impl FnMut(Option<&str>, u64),
 ) -> io::Result<()> {
     let values = block.values(column)?;
-    let mut counts = vec![0u64; values.len() + 1];
-    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "a code without a value");
-    match block.codes(column)? {
-        Codes::Same(code) => *counts.get_mut(code as usize).ok_or_else(damaged)? = set.len(),
-        codes => {
-            for row in set.iter() {
-                let code = codes.at(row).ok_or_else(damaged)?;
-                *counts.get_mut(code as usize).ok_or_else(damaged)? += 1;
-            }
-        }
+    // One more for codes that are in no dictionary.
+    let mut counts = vec![0u64; values.len() as usize + 2];
+    let beyond = counts.len() - 1;
+    let whole = block.codes(column)?.each(set, |code| counts[(code as usize).min(beyond)] += 1);
+    if !whole || counts.pop() != Some(0) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the codes of a column do not fit its values"));
     }
-    for (code, count) in counts.into_iter().enumerate().filter(|(_, count)| *count > 0) {
-        take(code.checked_sub(1).map(|place| &*values[place]), count);
+    for (code, count) in (0u32..).zip(counts).filter(|(_, count)| *count > 0) {
+        take(values.of(code), count);
     }
     Ok(())
 }
@@ -133,10 +137,7 @@ fn count_entities(block: &dyn Block, set: &Set, mut take: impl FnMut(Option<&str
         *counts.entry(both.unwrap_or_default()).or_default() += 1;
     }
     for ((kind, id), count) in counts {
-        let value = |values: &[std::borrow::Cow<'_, str>], code: u32| {
-            code.checked_sub(1).and_then(|place| values.get(place as usize).map(ToString::to_string))
-        };
-        match value(&kinds, kind).zip(value(&ids, id)) {
+        match kinds.of(kind).zip(ids.of(id)) {
             Some((kind, id)) => take(Some(&format!("{kind}/{id}")), count),
             None => take(None, count),
         }

@@ -12,7 +12,8 @@ use piperoll_shared::log::verify::RowChecker;
 use rusqlite::Connection;
 
 use super::builder::Builder;
-use super::stored::{Stored, encode};
+use super::encode::encode;
+use super::stored::Stored;
 use super::{BLOCK_LEVEL, Index, State};
 use crate::store::epochs::teach;
 use crate::store::erase;

@@ -9,7 +9,9 @@ mod block;
 mod builder;
 mod check;
 mod count;
+mod encode;
 mod indexer;
+mod layout;
 mod set;
 mod stored;
 mod text;
@@ -39,7 +41,8 @@ pub(super) use check::IndexCheck;
 pub(super) use indexer::Indexer;
 pub use indexer::{Made, make_index};
 use builder::Builder;
-use stored::{Head, Stored};
+use layout::Head;
+use stored::Stored;
 
 /// The level of the tiles that blocks go with: 65,536 rows. Small enough to be built in memory, large enough that five million
 /// rows are asked in 77 pieces.

@@ -85,6 +85,23 @@ impl Set {
         self.words.iter().zip(&range.words).map(|(word, range)| u64::from((word & range).count_ones())).sum()
     }
 
+    /// Hands out the items of its rows, of which there is one for each row; false when there are fewer.
+    pub(super) fn pick<T: Copy>(&self, items: &[T], mut take: impl FnMut(T)) -> bool {
+        for (word, items) in self.words.iter().zip(items.chunks(64)) {
+            if *word == u64::MAX && items.len() == 64 {
+                items.iter().for_each(|item| take(*item));
+                continue;
+            }
+            let mut word = *word;
+            while word != 0 {
+                let Some(item) = items.get(word.trailing_zeros() as usize) else { return false };
+                take(*item);
+                word &= word - 1;
+            }
+        }
+        items.len() >= self.rows
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         self.words.iter().enumerate().flat_map(|(at, word)| {
             let mut word = *word;
@@ -171,6 +188,11 @@ mod tests {
             prop_assert_eq!(members(&a.clone().but(&b)), &one - &two);
             prop_assert_eq!(a.next(at), one.range(at..).next().copied());
             prop_assert_eq!(a.previous(at), one.range(..at).next_back().copied());
+            let mut picked = Vec::new();
+            prop_assert!(a.pick(&all, |row| picked.push(row)));
+            prop_assert_eq!(picked, one.iter().copied().collect::<Vec<_>>());
+            let too_few = a.pick(&all[1..], |_| {});
+            prop_assert!(!too_few);
             prop_assert_eq!(&Set::from_bytes(rows, &a.to_bytes()), &a);
             prop_assert_eq!(members(&Set::from(at, rows)), (at..rows).collect::<BTreeSet<_>>());
             let mut range = a.clone();

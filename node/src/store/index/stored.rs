@@ -1,4 +1,4 @@
-//! A finished block of the index: one file that never changes (docs/index.md, "The file").
+//! Reading a finished block of the index: one file that never changes.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -9,176 +9,23 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use ipnet::IpNet;
-use piperoll_shared::log::column::{COLUMNS, Column};
+use piperoll_shared::log::column::Column;
 use piperoll_shared::log::filter::net_contains;
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::tree::Hash;
 
-use super::block::{Block, Codes, Text};
-use super::builder::{Builder, Values};
+use super::block::{Block, Codes, Text, Values};
+use super::layout::{
+    DESCRIPTION, DETAILS, EARLIER, HEAD_BYTES, Head, MAGIC, ODD, PARTS, Part, TIMES, number_of, place_of,
+    short_hash,
+};
 use super::set::Set;
-use super::text::{BUCKETS, GROUP_ROWS, Groups, read_varint, write_varint};
+use super::text::{BUCKETS, GROUP_ROWS, Groups, read_varint};
 
-const MAGIC: &[u8; 8] = b"PRindex1";
-const ODD: usize = COLUMNS.len();
-const TIMES: usize = ODD + 1;
-const EARLIER: usize = ODD + 2;
-const DESCRIPTION: usize = ODD + 3;
-const DETAILS: usize = ODD + 4;
-const PARTS: usize = ODD + 5;
-/// Bytes in front of the list of parts, of one of its lines, and of both.
-const FIXED_BYTES: usize = 72;
-const PART_BYTES: usize = 24;
-const HEAD_BYTES: usize = FIXED_BYTES + PARTS * PART_BYTES;
 /// A dictionary up to this size is read whole; a larger one is searched where it lies.
 const DICTIONARY_WHOLE_BYTES: u64 = 64 * 1024;
-/// A column of this few rows per value is known by hashes of its values: nobody counts by it, and its text would be as
-/// long as in the rows.
-const ROWS_PER_VALUE_MIN: usize = 4;
-
-/// Columns that are asked for whole values only.
-fn may_be_hashed(column: Column) -> bool {
-    matches!(column, Column::Session | Column::Credential | Column::EntityId | Column::Target | Column::Request)
-}
-
-/// Which rows a block is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Head {
-    pub(super) generation: Generation,
-    pub(super) first: u64,
-    /// Of the tree over its rows.
-    pub(super) root: Hash,
-}
-
-/// A line of the list of parts.
-#[derive(Debug, Clone, Copy, Default)]
-struct Part {
-    /// 1 when a dictionary holds hashes.
-    hashed: bool,
-    /// Bytes per code; 0 when all rows have the same one.
-    width: u8,
-    /// Values in the dictionary.
-    count: u32,
-    at: u64,
-    /// Where the dictionary ends and the codes begin; for other parts, where they end.
-    middle: u64,
-}
-
-/// The file of a full builder. The same rows give the same bytes.
-pub(super) fn encode(builder: &Builder, head: &Head) -> io::Result<Vec<u8>> {
-    let mut parts = Vec::with_capacity(PARTS);
-    let mut data = Vec::new();
-    let at = |data: &Vec<u8>| (HEAD_BYTES + data.len()) as u64;
-    for (column, values) in COLUMNS.iter().zip(&builder.columns) {
-        let start = at(&data);
-        let part = write_column(*column, values, &mut data);
-        parts.push(Part { at: start, middle: start + part.middle, ..part });
-    }
-    let mut whole = |bytes: Vec<u8>| {
-        let start = at(&data);
-        data.extend_from_slice(&bytes);
-        parts.push(Part { at: start, middle: at(&data), ..Part::default() });
-    };
-    whole(builder.odd()?.to_bytes());
-    whole(write_times(&builder.times()?));
-    let earlier = builder.earlier()?;
-    whole(if earlier.iter().all(|micros| *micros == 0) { Vec::new() } else { write_numbers(earlier.iter().copied()) });
-    whole(builder.text(Text::Description).encode());
-    whole(builder.text(Text::Details).encode());
-    let mut out = Vec::with_capacity(HEAD_BYTES + data.len());
-    out.extend_from_slice(MAGIC);
-    out.extend_from_slice(head.generation.as_bytes());
-    out.extend_from_slice(&head.first.to_le_bytes());
-    out.extend_from_slice(&(builder.rows() as u32).to_le_bytes());
-    out.extend_from_slice(&(PARTS as u32).to_le_bytes());
-    out.extend_from_slice(&head.root);
-    for part in &parts {
-        out.extend_from_slice(&[u8::from(part.hashed), part.width, 0, 0]);
-        out.extend_from_slice(&part.count.to_le_bytes());
-        out.extend_from_slice(&part.at.to_le_bytes());
-        out.extend_from_slice(&part.middle.to_le_bytes());
-    }
-    out.extend_from_slice(&data);
-    Ok(out)
-}
-
-/// Writes dictionary and codes; the part's `middle` is relative to its start.
-fn write_column(column: Column, values: &Values, data: &mut Vec<u8>) -> Part {
-    let start = data.len();
-    let hashed = may_be_hashed(column) && values.values.len() * ROWS_PER_VALUE_MIN > values.codes.len();
-    // From the code in the order of appearance to the code in the sorted dictionary.
-    let mut sorted = vec![0u32; values.values.len() + 1];
-    let count;
-    if hashed {
-        let mut hashes: Vec<u32> = values.values.iter().map(|value| short_hash(value)).collect();
-        hashes.sort_unstable();
-        hashes.dedup();
-        for (code, value) in (1..).zip(&values.values) {
-            sorted[code] = hashes.partition_point(|hash| *hash < short_hash(value)) as u32 + 1;
-        }
-        hashes.iter().for_each(|hash| data.extend_from_slice(&hash.to_le_bytes()));
-        count = hashes.len();
-    } else {
-        let mut order: Vec<(&str, usize)> = values.values.iter().map(|value| &**value).zip(1..).collect();
-        order.sort_by_cached_key(|(value, _)| (place_of(column, value), *value));
-        let mut end = 0u32;
-        for (place, (value, code)) in (1..).zip(&order) {
-            sorted[*code] = place;
-            end += value.len() as u32;
-            data.extend_from_slice(&end.to_le_bytes());
-        }
-        order.iter().for_each(|(value, _)| data.extend_from_slice(value.as_bytes()));
-        count = order.len();
-    }
-    let middle = (data.len() - start) as u64;
-    let codes = values.codes.iter().map(|code| sorted[*code as usize]);
-    let width = match count {
-        0 => 0,
-        1 if values.codes.iter().all(|code| *code == 1) => 0,
-        1..=0xff => 1,
-        0x100..=0xffff => 2,
-        _ => 4,
-    };
-    codes.for_each(|code| data.extend_from_slice(&code.to_le_bytes()[..width]));
-    Part { hashed, width: width as u8, count: count as u32, at: 0, middle }
-}
-
-/// What a dictionary is sorted by before the text: addresses stand by their number, whatever their notation, so that a
-/// network is a range of them; other text stands behind.
-fn place_of(column: Column, value: &str) -> u128 {
-    if column != Column::Ip {
-        return 0;
-    }
-    value.parse::<IpAddr>().map_or(u128::MAX, number_of)
-}
-
-fn number_of(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().into(),
-        IpAddr::V6(address) => address.into(),
-    }
-}
-
-/// FNV-1a of 64 bits, its halves folded together.
-fn short_hash(value: &str) -> u32 {
-    let hash = value.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    (hash >> 32) as u32 ^ hash as u32
-}
-
-fn write_numbers(numbers: impl Iterator<Item = i64>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    numbers.for_each(|number| write_varint((number << 1 ^ number >> 63) as u64, &mut bytes));
-    bytes
-}
-
-/// The first time, and from each to the next.
-fn write_times(times: &[i64]) -> Vec<u8> {
-    let mut before = 0;
-    write_numbers(times.iter().map(|time| time.wrapping_sub(std::mem::replace(&mut before, *time))))
-}
-
+/// Hashes read around the place where the wanted one should stand.
+const HASHES_READ: u64 = 1_024;
 fn read_numbers(bytes: &[u8], rows: usize) -> io::Result<Vec<i64>> {
     let mut rest = bytes;
     let numbers: Option<Vec<i64>> = (0..rows)
@@ -197,6 +44,7 @@ pub(super) struct Stored {
     bytes: u64,
     rows: usize,
     pub(super) head: Head,
+    span: (i64, i64),
     parts: [Part; PARTS],
 }
 
@@ -215,6 +63,7 @@ impl Stored {
         let first = long(take(8));
         let (rows, parts_there) = (short(take(4)) as usize, short(take(4)) as usize);
         let root: Hash = take(32).try_into().map_err(|_| damaged())?;
+        let span = (long(take(8)).cast_signed(), long(take(8)).cast_signed());
         if parts_there != PARTS {
             return Err(damaged());
         }
@@ -227,7 +76,7 @@ impl Stored {
                 return Err(damaged());
             }
         }
-        Ok(Self { file, bytes, rows, head: Head { generation, first, root }, parts })
+        Ok(Self { file, bytes, rows, head: Head { generation, first, root }, span, parts })
     }
 
     fn read(&self, from: u64, to: u64) -> io::Result<Vec<u8>> {
@@ -252,14 +101,48 @@ impl Stored {
     /// The value with this place in a dictionary of texts.
     fn value(&self, part: &Part, place: u64) -> io::Result<String> {
         let texts = part.at + u64::from(part.count) * 4;
-        let from = if place == 0 { 0 } else { self.number(part.at, place - 1)? };
-        let to = self.number(part.at, place)?;
+        let line = part.at + place * 4;
+        let ends = self.read(if place == 0 { line } else { line - 4 }, line + 4)?;
+        let (from, to) = if place == 0 { (0, short(&ends)) } else { (short(&ends[..4]), short(&ends[4..])) };
         String::from_utf8(self.read(texts + u64::from(from), texts + u64::from(to))?).map_err(|_| damaged())
+    }
+
+    /// Where in the file it stands what is known of a bucket.
+    fn groups_place(&self, text: Text, bucket: u16) -> io::Result<Range<u64>> {
+        let part = &self.parts[if text == Text::Description { DESCRIPTION } else { DETAILS }];
+        let line = part.at + u64::from(bucket) * 4;
+        let ends = self.read(line, line + 8)?;
+        let postings = part.at + (BUCKETS as u64 + 1) * 4;
+        Ok(postings + u64::from(short(&ends[..4]))..postings + u64::from(short(&ends[4..])))
+    }
+
+    /// Hashes are spread evenly, so the wanted one is near where its size says; one read finds nearly all of them.
+    fn hash_code(&self, part: &Part, wanted: u32) -> io::Result<Option<u32>> {
+        let guess = u64::from(wanted) * u64::from(part.count) >> 32;
+        let from = guess.saturating_sub(HASHES_READ / 2);
+        let to = (from + HASHES_READ).min(u64::from(part.count));
+        let bytes = self.read(part.at + from * 4, part.at + to * 4)?;
+        let hashes: Vec<u32> = bytes.as_chunks::<4>().0.iter().map(|hash| u32::from_le_bytes(*hash)).collect();
+        let inside = hashes.first().is_some_and(|first| *first <= wanted || from == 0)
+            && hashes.last().is_some_and(|last| *last >= wanted || to == u64::from(part.count));
+        if !inside {
+            return Self::search(part, &wanted, |place| self.number(part.at, place));
+        }
+        let place = hashes.binary_search(&wanted).ok();
+        Ok(place.and_then(|place| u32::try_from(from + place as u64 + 1).ok()))
     }
 
     /// The first place in a sorted dictionary whose value is not below the wanted one.
     fn first_not_below<T: Ord>(part: &Part, wanted: &T, at: impl Fn(u64) -> io::Result<T>) -> io::Result<u32> {
-        let (mut low, mut high) = (0, part.count);
+        Self::first_not_below_within(0..part.count, wanted, at)
+    }
+
+    fn first_not_below_within<T: Ord>(
+        places: Range<u32>,
+        wanted: &T,
+        at: impl Fn(u64) -> io::Result<T>,
+    ) -> io::Result<u32> {
+        let (mut low, mut high) = (places.start, places.end);
         while low < high {
             let middle = low + (high - low) / 2;
             if at(u64::from(middle))? < *wanted {
@@ -279,7 +162,7 @@ impl Stored {
 }
 
 /// A dictionary of texts, read whole.
-struct Dictionary {
+pub(super) struct Dictionary {
     ends: Vec<u32>,
     texts: String,
 }
@@ -291,8 +174,12 @@ impl Dictionary {
         Ok(Self { ends, texts: String::from_utf8(texts.to_vec()).map_err(|_| damaged())? })
     }
 
-    fn value(&self, place: u64) -> io::Result<&str> {
-        let place = usize::try_from(place).unwrap_or(usize::MAX);
+    pub(super) fn len(&self) -> u32 {
+        self.ends.len() as u32
+    }
+
+    pub(super) fn value(&self, place: u32) -> io::Result<&str> {
+        let place = place as usize;
         let from = place.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
         let to = self.ends.get(place).copied().unwrap_or(0);
         self.texts.get(from as usize..to as usize).ok_or_else(damaged)
@@ -327,7 +214,7 @@ impl Block for Stored {
     fn code_of(&self, column: Column, value: &str) -> io::Result<Option<u32>> {
         let part = &self.parts[column as usize];
         if part.hashed {
-            return Self::search(part, &short_hash(value), |place| self.number(part.at, place));
+            return self.hash_code(part, short_hash(value));
         }
         let wanted = (place_of(column, value), value.to_owned());
         if part.middle - part.at > DICTIONARY_WHOLE_BYTES {
@@ -338,7 +225,7 @@ impl Block for Stored {
         }
         let dictionary = Dictionary::read(&self.whole(column as usize)?, part)?;
         Self::search(part, &wanted, |place| {
-            let have = dictionary.value(place)?.to_owned();
+            let have = dictionary.value(u32::try_from(place).unwrap_or(u32::MAX))?.to_owned();
             Ok((place_of(column, &have), have))
         })
     }
@@ -349,7 +236,14 @@ impl Block for Stored {
         let range = |first: IpAddr, last: IpAddr| -> io::Result<Range<u32>> {
             let begin = Self::first_not_below(part, &number_of(first), number)?;
             let end = match number_of(last).checked_add(1) {
-                Some(behind) => Self::first_not_below(part, &behind, number)?,
+                Some(behind) => {
+                    // A network has few of a block's addresses: its end is looked for in steps from its beginning.
+                    let (mut low, mut step) = (begin, 1);
+                    while low < part.count && number(u64::from(low))? < behind {
+                        (low, step) = (low.saturating_add(step), step * 2);
+                    }
+                    Self::first_not_below_within(begin..low.min(part.count), &behind, number)?
+                }
                 None => part.count,
             };
             Ok(begin + 1..end + 1)
@@ -371,13 +265,16 @@ impl Block for Stored {
         Ok(sure)
     }
 
-    fn values(&self, column: Column) -> io::Result<Vec<Cow<'_, str>>> {
+    fn values(&self, column: Column) -> io::Result<Values<'_>> {
         let part = &self.parts[column as usize];
         if part.hashed {
-            return Ok(Vec::new());
+            return Ok(Values::Borrowed(&[]));
         }
-        let dictionary = Dictionary::read(&self.whole(column as usize)?, part)?;
-        (0..u64::from(part.count)).map(|place| Ok(Cow::Owned(dictionary.value(place)?.to_owned()))).collect()
+        Ok(Values::Read(Dictionary::read(&self.whole(column as usize)?, part)?))
+    }
+
+    fn span(&self) -> (i64, i64) {
+        self.span
     }
 
     fn codes(&self, column: Column) -> io::Result<Codes<'_>> {
@@ -392,13 +289,14 @@ impl Block for Stored {
         })
     }
 
+    fn groups_bytes(&self, text: Text, bucket: u16) -> io::Result<usize> {
+        let place = self.groups_place(text, bucket)?;
+        usize::try_from(place.end.saturating_sub(place.start)).map_err(|_| damaged())
+    }
+
     fn groups(&self, text: Text, bucket: u16) -> io::Result<Cow<'_, Groups>> {
-        let part = &self.parts[if text == Text::Description { DESCRIPTION } else { DETAILS }];
-        let line = part.at + u64::from(bucket) * 4;
-        let ends = self.read(line, line + 8)?;
-        let (from, to) = (short(&ends[..4]), short(&ends[4..]));
-        let postings = part.at + (BUCKETS as u64 + 1) * 4;
-        let bytes = self.read(postings + u64::from(from), postings + u64::from(to))?;
+        let place = self.groups_place(text, bucket)?;
+        let bytes = self.read(place.start, place.end)?;
         Ok(Cow::Owned(Groups::read(self.rows.div_ceil(GROUP_ROWS), &bytes).ok_or_else(damaged)?))
     }
 

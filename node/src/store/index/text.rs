@@ -44,6 +44,14 @@ impl Groups {
         }
     }
 
+    /// How much there is to look through; none for a bucket that never occurs.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::List(list) => list.len() * size_of::<u16>(),
+            Self::Bits(bits) => bits.len(),
+        }
+    }
+
     /// As it is stored: the gaps between the groups as LEB128, or a bit per group where that is not longer. Told apart by the
     /// length, which for bits is always that of all groups.
     fn write(&self, groups: usize, out: &mut Vec<u8>) {

@@ -1,0 +1,113 @@
+//! Writing a block's file. The same rows give the same bytes.
+
+use std::io;
+
+use piperoll_shared::log::column::{COLUMNS, Column};
+
+use super::block::{Block as _, Text};
+use super::builder::{Builder, Values};
+use super::layout::{HEAD_BYTES, Head, MAGIC, PARTS, Part, place_of, short_hash};
+use super::text::write_varint;
+
+/// A column of this few rows per value is known by hashes of its values: nobody counts by it, and its text would be as
+/// long as in the rows.
+const ROWS_PER_VALUE_MIN: usize = 4;
+
+/// Columns that are asked for whole values only.
+fn may_be_hashed(column: Column) -> bool {
+    matches!(column, Column::Session | Column::Credential | Column::EntityId | Column::Target | Column::Request)
+}
+
+/// The file of a full builder. The same rows give the same bytes.
+pub(super) fn encode(builder: &Builder, head: &Head) -> io::Result<Vec<u8>> {
+    let mut parts = Vec::with_capacity(PARTS);
+    let mut data = Vec::new();
+    let at = |data: &Vec<u8>| (HEAD_BYTES + data.len()) as u64;
+    for (column, values) in COLUMNS.iter().zip(&builder.columns) {
+        let start = at(&data);
+        let part = write_column(*column, values, &mut data);
+        parts.push(Part { at: start, middle: start + part.middle, ..part });
+    }
+    let mut whole = |bytes: Vec<u8>| {
+        let start = at(&data);
+        data.extend_from_slice(&bytes);
+        parts.push(Part { at: start, middle: at(&data), ..Part::default() });
+    };
+    whole(builder.odd()?.to_bytes());
+    whole(write_times(&builder.times()?));
+    let earlier = builder.earlier()?;
+    whole(if earlier.iter().all(|micros| *micros == 0) { Vec::new() } else { write_numbers(earlier.iter().copied()) });
+    whole(builder.text(Text::Description).encode());
+    whole(builder.text(Text::Details).encode());
+    let mut out = Vec::with_capacity(HEAD_BYTES + data.len());
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(head.generation.as_bytes());
+    out.extend_from_slice(&head.first.to_le_bytes());
+    out.extend_from_slice(&(builder.rows() as u32).to_le_bytes());
+    out.extend_from_slice(&(PARTS as u32).to_le_bytes());
+    out.extend_from_slice(&head.root);
+    let (first, last) = builder.span();
+    out.extend_from_slice(&first.to_le_bytes());
+    out.extend_from_slice(&last.to_le_bytes());
+    for part in &parts {
+        out.extend_from_slice(&[u8::from(part.hashed), part.width, 0, 0]);
+        out.extend_from_slice(&part.count.to_le_bytes());
+        out.extend_from_slice(&part.at.to_le_bytes());
+        out.extend_from_slice(&part.middle.to_le_bytes());
+    }
+    out.extend_from_slice(&data);
+    Ok(out)
+}
+
+/// Writes dictionary and codes; the part's `middle` is relative to its start.
+fn write_column(column: Column, values: &Values, data: &mut Vec<u8>) -> Part {
+    let start = data.len();
+    let hashed = may_be_hashed(column) && values.values.len() * ROWS_PER_VALUE_MIN > values.codes.len();
+    // From the code in the order of appearance to the code in the sorted dictionary.
+    let mut sorted = vec![0u32; values.values.len() + 1];
+    let count;
+    if hashed {
+        let mut hashes: Vec<u32> = values.values.iter().map(|value| short_hash(value)).collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        for (code, value) in (1..).zip(&values.values) {
+            sorted[code] = hashes.partition_point(|hash| *hash < short_hash(value)) as u32 + 1;
+        }
+        hashes.iter().for_each(|hash| data.extend_from_slice(&hash.to_le_bytes()));
+        count = hashes.len();
+    } else {
+        let mut order: Vec<(&str, usize)> = values.values.iter().map(|value| &**value).zip(1..).collect();
+        order.sort_by_cached_key(|(value, _)| (place_of(column, value), *value));
+        let mut end = 0u32;
+        for (place, (value, code)) in (1..).zip(&order) {
+            sorted[*code] = place;
+            end += value.len() as u32;
+            data.extend_from_slice(&end.to_le_bytes());
+        }
+        order.iter().for_each(|(value, _)| data.extend_from_slice(value.as_bytes()));
+        count = order.len();
+    }
+    let middle = (data.len() - start) as u64;
+    let codes = values.codes.iter().map(|code| sorted[*code as usize]);
+    let width = match count {
+        0 => 0,
+        1 if values.codes.iter().all(|code| *code == 1) => 0,
+        1..=0xff => 1,
+        0x100..=0xffff => 2,
+        _ => 4,
+    };
+    codes.for_each(|code| data.extend_from_slice(&code.to_le_bytes()[..width]));
+    Part { hashed, width: width as u8, count: count as u32, at: 0, middle }
+}
+
+fn write_numbers(numbers: impl Iterator<Item = i64>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    numbers.for_each(|number| write_varint((number << 1 ^ number >> 63) as u64, &mut bytes));
+    bytes
+}
+
+/// The first time, and from each to the next.
+fn write_times(times: &[i64]) -> Vec<u8> {
+    let mut before = 0;
+    write_numbers(times.iter().map(|time| time.wrapping_sub(std::mem::replace(&mut before, *time))))
+}

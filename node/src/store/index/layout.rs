@@ -1,0 +1,66 @@
+//! How a block's file is laid out (docs/index.md, "The file").
+
+use std::net::IpAddr;
+
+use piperoll_shared::log::column::{COLUMNS, Column};
+use piperoll_shared::log::ids::Generation;
+use piperoll_shared::log::tree::Hash;
+
+pub(super) const MAGIC: &[u8; 8] = b"PRindex1";
+pub(super) const ODD: usize = COLUMNS.len();
+pub(super) const TIMES: usize = ODD + 1;
+pub(super) const EARLIER: usize = ODD + 2;
+pub(super) const DESCRIPTION: usize = ODD + 3;
+pub(super) const DETAILS: usize = ODD + 4;
+pub(super) const PARTS: usize = ODD + 5;
+/// Bytes in front of the list of parts, of one of its lines, and of both.
+pub(super) const FIXED_BYTES: usize = 88;
+pub(super) const PART_BYTES: usize = 24;
+pub(super) const HEAD_BYTES: usize = FIXED_BYTES + PARTS * PART_BYTES;
+
+/// Which rows a block is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) generation: Generation,
+    pub(super) first: u64,
+    /// Of the tree over its rows.
+    pub(super) root: Hash,
+}
+
+/// A line of the list of parts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Part {
+    /// 1 when a dictionary holds hashes.
+    pub(super) hashed: bool,
+    /// Bytes per code; 0 when all rows have the same one.
+    pub(super) width: u8,
+    /// Values in the dictionary.
+    pub(super) count: u32,
+    pub(super) at: u64,
+    /// Where the dictionary ends and the codes begin; for other parts, where they end.
+    pub(super) middle: u64,
+}
+
+/// What a dictionary is sorted by before the text: addresses stand by their number, whatever their notation, so that a
+/// network is a range of them; other text stands behind.
+pub(super) fn place_of(column: Column, value: &str) -> u128 {
+    if column != Column::Ip {
+        return 0;
+    }
+    value.parse::<IpAddr>().map_or(u128::MAX, number_of)
+}
+
+pub(super) fn number_of(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().into(),
+        IpAddr::V6(address) => address.into(),
+    }
+}
+
+/// FNV-1a of 64 bits, its halves folded together.
+pub(super) fn short_hash(value: &str) -> u32 {
+    let hash = value.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    (hash >> 32) as u32 ^ hash as u32
+}
