@@ -34,6 +34,18 @@ mod paths {
     ), security(("bearer" = []), ("certificate" = [])))]
     pub(super) fn audit_log() {}
 
+    #[utoipa::path(get, path = "/api/v1/audit-log/tail", tag = "log", params(
+        ("filter" = Option<String>, Query, description = "Filter string; filter keys are accepted as parameters of their own too"),
+        ("from" = Option<String>, Query, description = "Begin with what was recorded from this time on: RFC 3339, a date, or an age such as 5m; now by default"),
+        ("after" = Option<String>, Query, description = "Go on behind this event id: `node:generation:next seq` for every node, with commas. The header Last-Event-ID outranks it"),
+    ), responses(
+        (status = 200, description = "Server-sent events without end. `entry`: a row as on a page, with `late: true` when a later one came before it. `node`: {node_id, status, reason, since} of a node that is missing, is back, or does not fit. `heartbeat`, every five seconds: {watermark, complete, nodes}. `dropped`: the reader was too slow. Ids are places to go on behind", body = String, content_type = "text/event-stream"),
+        (status = 400, description = "Bad filter, time or place", body = Problem),
+        (status = 401, description = "No, unknown or expired credentials", body = Problem),
+        (status = 429, description = "Too many tails at once", body = Problem),
+    ), security(("bearer" = []), ("certificate" = [])))]
+    pub(super) fn tail() {}
+
     #[utoipa::path(get, path = "/api/v1/audit-log/{node}/{seq}", tag = "log", params(
         ("node" = String, Path, description = "Node id"),
         ("seq" = u64, Path, description = "Row number in that node's log"),
@@ -157,7 +169,7 @@ impl utoipa::Modify for Security {
 #[openapi(
     info(title = "Piperoll aggregator", description = "One merged, verified timeline of all nodes; the missing ones by name.", license(name = "MIT OR Apache-2.0")),
     paths(
-        paths::audit_log, paths::entry, paths::proof, paths::exports, paths::stats, paths::verify, paths::nodes, paths::accept, paths::list_tokens, paths::create_token,
+        paths::audit_log, paths::tail, paths::entry, paths::proof, paths::exports, paths::stats, paths::verify, paths::nodes, paths::accept, paths::list_tokens, paths::create_token,
         paths::revoke_token, paths::healthz, paths::readyz, paths::metrics
     ),
     components(schemas(

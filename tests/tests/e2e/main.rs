@@ -14,6 +14,7 @@ mod faults;
 mod golden_tree;
 mod hostile;
 mod import;
+mod index_crash;
 mod keys;
 mod local;
 mod lying_node;

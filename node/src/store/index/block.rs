@@ -226,7 +226,7 @@ pub(super) fn with_codes(block: &dyn Block, column: Column, wanted: &[u32]) -> i
     }
     Ok(match block.codes(column)? {
         Codes::Same(code) => Set::from(if wanted.contains(&code) { 0 } else { rows }, rows),
-        Codes::One(codes) => pick(rows, &codes, |code| u32::from(code), wanted),
+        Codes::One(codes) => pick(rows, &codes, u32::from, wanted),
         Codes::Two(bytes) => pick(rows, bytes.as_chunks::<2>().0, |code| u32::from(u16::from_le_bytes(code)), wanted),
         Codes::Four(codes) => pick(rows, &codes, |code| code, wanted),
     })

@@ -131,7 +131,7 @@ impl Index {
         let named = entries.flatten().filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
             let first: u64 = name.strip_suffix(".block")?.parse().ok()?;
-            (first % self.block_rows() == 0).then_some(first / self.block_rows())
+            first.is_multiple_of(self.block_rows()).then_some(first / self.block_rows())
         });
         named.collect()
     }

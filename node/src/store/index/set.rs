@@ -148,7 +148,7 @@ impl Set {
         for (at, byte) in bytes.iter().enumerate().take(rows.div_ceil(8)) {
             set.words[at / 8] |= u64::from(*byte) << (at % 8 * 8);
         }
-        if rows % 64 > 0
+        if !rows.is_multiple_of(64)
             && let Some(last) = set.words.last_mut()
         {
             *last &= u64::MAX >> (64 - rows % 64);

@@ -118,7 +118,7 @@ impl Stored {
 
     /// Hashes are spread evenly, so the wanted one is near where its size says; one read finds nearly all of them.
     fn hash_code(&self, part: &Part, wanted: u32) -> io::Result<Option<u32>> {
-        let guess = u64::from(wanted) * u64::from(part.count) >> 32;
+        let guess = (u64::from(wanted) * u64::from(part.count)) >> 32;
         let from = guess.saturating_sub(HASHES_READ / 2);
         let to = (from + HASHES_READ).min(u64::from(part.count));
         let bytes = self.read(part.at + from * 4, part.at + to * 4)?;

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Counter, Totals};
 
-/// Bytes of the values in one piece, and buckets in one.
-const PIECE_BYTES: usize = 64 * 1024;
+/// Bytes of the values in one piece, which JSON may make six times longer, and buckets in one.
+const PIECE_BYTES: usize = 32 * 1024;
 const PIECE_BUCKETS: usize = 1_000;
 
 /// One piece of a count.
