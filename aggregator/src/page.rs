@@ -103,7 +103,9 @@ async fn refill(
 /// The nodes whose rows end in front of the page's last row, although they have more.
 fn fall_short(answers: &[Answer], limit: usize, order: Order) -> Vec<usize> {
     let mut keys: Vec<&Key> = answers.iter().flat_map(|answer| answer.rows.iter().map(|row| &row.key)).collect();
-    keys.sort_unstable_by(|a, b| if order.before(a, b) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater });
+    keys.sort_unstable_by(
+        |a, b| if order.before(a, b) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater },
+    );
     let last = limit.checked_sub(1).and_then(|place| keys.get(place));
     let ends_early = |answer: &Answer| {
         answer.part.tally.more

@@ -94,7 +94,8 @@ impl Stream {
                 Output::Stats(plan) => Some(Counter::new(plan.clone())),
                 Output::Ndjson | Output::Csv | Output::Check => None,
             };
-            let mut writer = Writer { send, out: Vec::with_capacity(CHUNK_BYTES + 4_096), output, counter, verified: true };
+            let mut writer =
+                Writer { send, out: Vec::with_capacity(CHUNK_BYTES + 4_096), output, counter, verified: true };
             let keep_awake = async {
                 loop {
                     tokio::time::sleep(KEEP_AWAKE).await;
@@ -242,7 +243,9 @@ impl Writer {
             return Ok(());
         }
         let line = match self.counter.take() {
-            Some(counter) => serde_json::to_string(&StatsAnswer { envelope, verified: self.verified, stats: counter.finish() }),
+            Some(counter) => {
+                serde_json::to_string(&StatsAnswer { envelope, verified: self.verified, stats: counter.finish() })
+            }
             None => serde_json::to_string(&FinalRecord { envelope }),
         };
         let line = line.unwrap_or_default();

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use piperoll_node::config::NodeConfig;
 use piperoll_node::store::{LogDir, Store, parse_draft};
 use piperoll_shared::api::node::ScanRequest;
 use piperoll_shared::log::order::Order;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock, SystemClock};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use piperoll_tests::{Cluster, Fault};
 
 const NODES: [&str; 3] = ["mx1", "mx2", "mx3"];
@@ -180,7 +180,8 @@ fn entry(n: u64, dice: &mut u64) -> String {
         (*dice >> 33) % sides
     };
     let user = roll(1_000) * roll(1_000) / 1_000;
-    let action = ["quarantine.release", "auth.login", "mailbox.create", "token.revoke", "policy.update"][roll(5) as usize];
+    let action =
+        ["quarantine.release", "auth.login", "mailbox.create", "token.revoke", "policy.update"][roll(5) as usize];
     let outcome = if roll(10) == 0 { "failure" } else { "success" };
     let address = match roll(1_000) {
         0 => format!("203.0.113.{}", roll(250)),

@@ -76,7 +76,11 @@ impl Typed {
                 "bucket" => &mut typed.bucket,
                 "verify" => &mut typed.verify,
                 "limit" | "order" | "format" | "cursor" => {
-                    return Err(bad(&name, &value, "statistics have by, top, bucket, verify, from, to, require and a filter"));
+                    return Err(bad(
+                        &name,
+                        &value,
+                        "statistics have by, top, bucket, verify, from, to, require and a filter",
+                    ));
                 }
                 _ => {
                     typed.rest.push((name, value));

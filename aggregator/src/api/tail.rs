@@ -92,8 +92,9 @@ impl Asked {
         }
         let query = Query::parse(rest, now, &app.cluster.cursor_key, SCOPE_ALL)?;
         let since = match since {
-            Some(text) => Timestamp::parse_human(&text, now)
-                .map_err(|source| QueryError::Time { parameter: "from", source })?,
+            Some(text) => {
+                Timestamp::parse_human(&text, now).map_err(|source| QueryError::Time { parameter: "from", source })?
+            }
             None => now,
         };
         // What a browser sends by itself when it connects again is newer than the address it was given.
@@ -137,7 +138,8 @@ fn to_sent(event: &Event) -> Sent {
         Event::Heartbeat { watermark, nodes, after } => {
             let complete = nodes.iter().all(|node| node.status.as_str() == "ok");
             let nodes: Vec<Value> = nodes.iter().map(node_json).collect();
-            let data = json!({ "watermark": watermark.map(|time| time.to_text()), "complete": complete, "nodes": nodes });
+            let data =
+                json!({ "watermark": watermark.map(|time| time.to_text()), "complete": complete, "nodes": nodes });
             Sent::default().event("heartbeat").id(after.to_string()).data(data.to_string())
         }
         Event::Dropped { after } => Sent::default()

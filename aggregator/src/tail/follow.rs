@@ -25,14 +25,32 @@ const RETRY: Duration = Duration::from_millis(500);
 /// What is heard of a node.
 pub(super) enum News {
     /// It answers again, or for the first time, from this log.
-    Begun { node: usize },
-    Row { node: usize, generation: Generation, row: Box<PlacedRow> },
+    Begun {
+        node: usize,
+    },
+    Row {
+        node: usize,
+        generation: Generation,
+        row: Box<PlacedRow>,
+    },
     /// Everything below `next_seq` was handed over, and nothing earlier than `time` comes any more.
-    Mark { node: usize, generation: Generation, next_seq: u64, time: Timestamp },
+    Mark {
+        node: usize,
+        generation: Generation,
+        next_seq: u64,
+        time: Timestamp,
+    },
     /// Something about it does not fit, which changes nothing about its being followed.
-    Fault { node: usize, words: String },
+    Fault {
+        node: usize,
+        words: String,
+    },
     /// It does not answer.
-    Lost { node: usize, status: Status, reason: String },
+    Lost {
+        node: usize,
+        status: Status,
+        reason: String,
+    },
 }
 
 /// Nobody is interested any more.
@@ -105,13 +123,17 @@ async fn read_on(
     if let Place::At { generation: known, next_seq } = *place {
         let rows = reader.head.head_seq.map_or(0, |head| head + 1);
         if known != generation {
-            let words = format!("its log is another one now, {generation} instead of {known}; it is read from its beginning");
+            let words =
+                format!("its log is another one now, {generation} instead of {known}; it is read from its beginning");
             *place = Place::At { generation, next_seq: 0 };
             tell(send, News::Fault { node, words }).await?;
             return Ok(Failure::Broken("a new generation began".to_owned()));
         }
         if rows < next_seq {
-            return Ok(Failure::Error(format!("it says that there are {rows} rows, and row {} was read before", next_seq - 1)));
+            return Ok(Failure::Error(format!(
+                "it says that there are {rows} rows, and row {} was read before",
+                next_seq - 1
+            )));
         }
     }
     for words in std::mem::take(&mut reader.tally.faults) {

@@ -84,7 +84,8 @@ pub(crate) fn start(cluster: &Cluster, filter: &Filter, positions: Positions, si
     let (give_up, given_up) = oneshot::channel();
     let (news, incoming) = mpsc::channel(NEWS_WAITING);
     let mut followers = JoinSet::new();
-    let wanted = |member: &&Arc<Member>| filter.only_nodes().is_none_or(|names| names.contains(&member.node.id.as_str()));
+    let wanted =
+        |member: &&Arc<Member>| filter.only_nodes().is_none_or(|names| names.contains(&member.node.id.as_str()));
     let members: Vec<Arc<Member>> =
         cluster.members.iter().filter(|member| member.node.life == Life::Active).filter(wanted).cloned().collect();
     let mut ordering = Ordering::new(members.iter().map(|member| member.node.id.clone()), positions.clone(), since);

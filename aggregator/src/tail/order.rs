@@ -30,8 +30,15 @@ struct Followed {
 
 enum State {
     /// Not heard of yet, or again not, since then.
-    Silent { since: Instant, at: Timestamp, status: Status, reason: Option<String> },
-    Answering { since: Timestamp },
+    Silent {
+        since: Instant,
+        at: Timestamp,
+        status: Status,
+        reason: Option<String>,
+    },
+    Answering {
+        since: Timestamp,
+    },
     /// It was reported; nobody waits for it.
     Missing(NodeEvent),
 }
@@ -49,10 +56,10 @@ pub(super) struct Ordering {
 impl Ordering {
     pub(super) fn new(ids: impl Iterator<Item = NodeId>, mut positions: Positions, since: Timestamp) -> Self {
         let (now, at) = (Instant::now(), SystemClock.now());
-        let silent = || State::Silent { since: now, at, status: Status::Timeout, reason: Some("no answer yet".to_owned()) };
-        let nodes: Vec<Followed> = ids
-            .map(|id| Followed { id, rows: VecDeque::new(), time: None, marked: None, state: silent() })
-            .collect();
+        let silent =
+            || State::Silent { since: now, at, status: Status::Timeout, reason: Some("no answer yet".to_owned()) };
+        let nodes: Vec<Followed> =
+            ids.map(|id| Followed { id, rows: VecDeque::new(), time: None, marked: None, state: silent() }).collect();
         for node in &nodes {
             if positions.of(&node.id).is_none() {
                 positions.set(&node.id, Place::Since(since));

@@ -1,20 +1,20 @@
 //! What can be typed.
 
 mod cluster;
+mod negation;
 mod remote;
 mod upkeep;
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use piperoll_shared::log::filter::KEYS;
 use piperoll_shared::log::ids::EntryId;
 
 pub(crate) use cluster::ClusterCommand;
+pub(crate) use negation::protect_negation;
 pub(crate) use remote::{
-    ConnectionArgs, IncompleteChoice, NodesCommand, RemoteExportArgs, RemoteNodesArgs, RemoteQueryArgs, RemoteShowArgs, RemoteTailArgs, ReportArgs, ReportCommand, ReportFormat,
-    RemoteStatsArgs, RemoteVerifyArgs,
+    ConnectionArgs, IncompleteChoice, NodesCommand, RemoteExportArgs, RemoteNodesArgs, RemoteQueryArgs, RemoteShowArgs,
+    RemoteStatsArgs, RemoteTailArgs, RemoteVerifyArgs, ReportArgs, ReportCommand, ReportFormat,
 };
 pub(crate) use upkeep::{HoldCommand, PruneArgs};
 
@@ -208,7 +208,9 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
         reason: String,
     },
     /// Make the index anew from the rows; searches read what it does not know yet
-    #[command(after_help = "Example, after `piperoll node verify` has found something about a block of the index:\n  piperoll node reindex")]
+    #[command(
+        after_help = "Example, after `piperoll node verify` has found something about a block of the index:\n  piperoll node reindex"
+    )]
     Reindex {
         #[command(flatten)]
         place: PlaceArgs,
@@ -412,19 +414,4 @@ pub(crate) enum TokenCommand {
 pub(crate) struct AggregatorConfigArg {
     #[arg(long, env = "PIPEROLL_AGGREGATOR_CONFIG", default_value = "/etc/piperoll/aggregator.toml")]
     pub(crate) config: PathBuf,
-}
-
-/// A filter term may begin with a minus (`-outcome:success`), which looks like an option. A blank in front,
-/// which the filter language passes over, keeps the two apart.
-pub(crate) fn protect_negation(arg: OsString) -> OsString {
-    let is_term = arg
-        .to_str()
-        .and_then(|text| text.strip_prefix('-'))
-        .is_some_and(|rest| rest.starts_with('"') || rest.split_once(':').is_some_and(|(key, _)| KEYS.contains(&key)));
-    if !is_term {
-        return arg;
-    }
-    let mut protected = OsString::from(" ");
-    protected.push(arg);
-    protected
 }

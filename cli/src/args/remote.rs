@@ -131,7 +131,9 @@ pub(crate) enum ReportCommand {
         user: String,
     },
     /// Everything that touches a person or thing, for a request under the GDPR
-    #[command(after_help = "Example:\n  piperoll report subject office@example.org --from 365d --format html --output subject.html")]
+    #[command(
+        after_help = "Example:\n  piperoll report subject office@example.org --from 365d --format html --output subject.html"
+    )]
     Subject {
         #[command(flatten)]
         common: ReportArgs,

@@ -36,7 +36,8 @@ pub(super) async fn run(args: &PlaceArgs) -> anyhow::Result<Exit> {
             let of = super::place::open(&config)?.extent()?;
             bar.set_length(of.head_seq.map_or(0, |head| head + 1 - of.oldest_seq.unwrap_or(0)));
             let progress = bar.clone();
-            let work = move || make_index(&LogDir::new(&config.data_dir), &config.keys, |rows| progress.set_position(rows));
+            let work =
+                move || make_index(&LogDir::new(&config.data_dir), &config.keys, |rows| progress.set_position(rows));
             let made = tokio::task::spawn_blocking(work).await??;
             ensure!(made.complete, "a block could not be written; the log above says why, and searches read its rows");
             made.extent

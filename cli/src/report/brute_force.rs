@@ -46,8 +46,7 @@ pub(super) fn report(events: &[Event], rule: &Rule) -> Report {
             address.entered.push(event);
         }
     }
-    let mut guessing: Vec<_> =
-        addresses.into_iter().filter(|(_, (_, densest))| *densest >= rule.failures).collect();
+    let mut guessing: Vec<_> = addresses.into_iter().filter(|(_, (_, densest))| *densest >= rule.failures).collect();
     guessing.sort_by_key(|(name, (address, _))| (std::cmp::Reverse(address.failures.len()), *name));
 
     let inside = guessing.iter().filter(|(_, (address, _))| !address.entered.is_empty()).count();
@@ -59,7 +58,8 @@ pub(super) fn report(events: &[Event], rule: &Rule) -> Report {
     let mut report = Report::new("brute-force", "Guessed sign-ins by address", headline, inside > 0);
     let window = std::time::Duration::from_micros(rule.window.unsigned_abs());
     report.asked("Rule", format!("{} failures within {}", rule.failures, humantime::format_duration(window)));
-    let mut grid = Grid::new("Addresses", &["address", "failures", "densest", "users", "nodes", "first", "last", "got in"]);
+    let mut grid =
+        Grid::new("Addresses", &["address", "failures", "densest", "users", "nodes", "first", "last", "got in"]);
     for (name, (address, densest)) in &guessing {
         grid.push([
             (*name).to_owned(),
@@ -69,9 +69,12 @@ pub(super) fn report(events: &[Event], rule: &Rule) -> Report {
             some(&address.nodes),
             address.failures.first().map_or_else(String::new, |time| when(*time)),
             address.failures.last().map_or_else(String::new, |time| when(*time)),
-            address.entered.first().map_or_else(|| "no".to_owned(), |event| {
-                format!("YES: {} at {} ({})", event.user.as_deref().unwrap_or("-"), event.when(), event.place())
-            }),
+            address.entered.first().map_or_else(
+                || "no".to_owned(),
+                |event| {
+                    format!("YES: {} at {} ({})", event.user.as_deref().unwrap_or("-"), event.when(), event.place())
+                },
+            ),
         ]);
     }
     report.grids.push(grid);

@@ -91,7 +91,13 @@ impl Rules {
         let rules = file.rule.into_iter().map(|written| {
             let Written { name, action, confirm, window, order } = written;
             ensure!(action != confirm, "rule {name:?}: an action cannot confirm itself; name another one");
-            Ok(Rule { window: duration(&window).with_context(|| format!("rule {name:?}"))?, name, action, confirm, order })
+            Ok(Rule {
+                window: duration(&window).with_context(|| format!("rule {name:?}"))?,
+                name,
+                action,
+                confirm,
+                order,
+            })
         });
         Ok(Self { rules: rules.collect::<anyhow::Result<_>>()? })
     }
@@ -155,8 +161,10 @@ fn succeeded(event: &Event) -> bool {
 }
 
 pub(super) fn report(events: &[Event], rules: &Rules, asked: Asked, now: Timestamp) -> Report {
-    let mut grid =
-        Grid::new("Actions that need a second person", &["verdict", "rule", "time", "entry", "who", "action", "entity", "second person"]);
+    let mut grid = Grid::new(
+        "Actions that need a second person",
+        &["verdict", "rule", "time", "entry", "who", "action", "entity", "second person"],
+    );
     let (mut broken, mut open, mut confirmed) = (0, 0, 0);
     let mut rows = Vec::new();
     for rule in &rules.rules {
@@ -169,7 +177,10 @@ pub(super) fn report(events: &[Event], rules: &Rules, asked: Asked, now: Timesta
                 }
                 Verdict::BySamePerson(event) => {
                     broken += 1;
-                    ("SAME PERSON", format!("{} again, at {} ({})", event.person().unwrap_or("-"), event.when(), event.place()))
+                    (
+                        "SAME PERSON",
+                        format!("{} again, at {} ({})", event.person().unwrap_or("-"), event.when(), event.place()),
+                    )
                 }
                 Verdict::Missing => {
                     broken += 1;
@@ -185,7 +196,16 @@ pub(super) fn report(events: &[Event], rules: &Rules, asked: Asked, now: Timesta
                 }
             };
             let who = done.person().unwrap_or("-").to_owned();
-            let row = [word.to_owned(), rule.name.clone(), done.when(), done.place(), who, done.action.clone(), done.entity_text(), second];
+            let row = [
+                word.to_owned(),
+                rule.name.clone(),
+                done.when(),
+                done.place(),
+                who,
+                done.action.clone(),
+                done.entity_text(),
+                second,
+            ];
             rows.push((done.time, row));
         }
     }
@@ -196,8 +216,12 @@ pub(super) fn report(events: &[Event], rules: &Rules, asked: Asked, now: Timesta
     for rule in &rules.rules {
         let window = humantime::format_duration(std::time::Duration::from_micros(rule.window.unsigned_abs()));
         let words = match rule.order {
-            Order::ConfirmedAfter => format!("{} needs {} by somebody else within {window} after it", rule.action, rule.confirm),
-            Order::ConfirmedBefore => format!("{} needs {} by somebody else within {window} before it", rule.action, rule.confirm),
+            Order::ConfirmedAfter => {
+                format!("{} needs {} by somebody else within {window} after it", rule.action, rule.confirm)
+            }
+            Order::ConfirmedBefore => {
+                format!("{} needs {} by somebody else within {window} before it", rule.action, rule.confirm)
+            }
         };
         report.asked(&format!("Rule {}", rule.name), words);
     }

@@ -88,7 +88,8 @@ async fn make(
     report.asked("Filter", filter.trim().to_owned());
     report.asked("Entries read", events.len().to_string());
     if unsound > 0 {
-        report.warn(format!("{unsound} rows that fail verification are not in this report; `piperoll query` shows them"));
+        report
+            .warn(format!("{unsound} rows that fail verification are not in this report; `piperoll query` shows them"));
     }
     render::print(&report, &envelope, args)?;
     Ok(say_who_answered(&envelope))

@@ -10,8 +10,8 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use piperoll_shared::api::node::{
-    Done, EraseRequest, HeldRows, HoldReleaseRequest, HoldRequest, IndexExtent, PrunePlan, PruneRequest, RetentionStatus,
-    socket_path,
+    Done, EraseRequest, HeldRows, HoldReleaseRequest, HoldRequest, IndexExtent, PrunePlan, PruneRequest,
+    RetentionStatus, socket_path,
 };
 use piperoll_shared::log::statement::{Hold, HoldRelease, Pruned};
 use piperoll_shared::log::time::Timestamp;

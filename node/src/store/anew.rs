@@ -54,7 +54,8 @@ pub fn begin_generation(
     };
     let fresh = beside(&format!("begun-{}", uuid::Uuid::now_v7().simple()));
     let fresh_dir = LogDir::new(&fresh);
-    let OpenWriter { mut writer, generation, lock: fresh_lock, .. } = open_writer(&fresh_dir, keys, clock, BLOCK_LEVEL)?;
+    let OpenWriter { mut writer, generation, lock: fresh_lock, .. } =
+        open_writer(&fresh_dir, keys, clock, BLOCK_LEVEL)?;
     let details = json!({ "previous": previous, "reason": reason, "by": by });
     let begun = lifecycle("log.generation_begun", "a new log takes the place of another one", &details);
     let stopped = lifecycle("log.stopped", "nothing runs yet", &json!({}));

@@ -23,6 +23,7 @@ use rusqlite::Connection;
 use super::index::{BLOCK_LEVEL, Index, IndexCheck};
 use super::open::CopyAside;
 use super::rows;
+use super::scan::Beside;
 use super::signer::{self, Kept};
 use super::writer::{Appended, Draft};
 use super::{AppendError, Batch, Check, Extent, LogDir, LogKeys, OpenError, OpenWriter, ReadError, Scan};
@@ -108,8 +109,8 @@ impl DirectLog {
     pub fn scan(&self, request: &ScanRequest) -> Result<Scan, ReadError> {
         let head = self.extent()?.head_seq;
         let filter = parse_filter(request, SystemClock.now())?;
-        let index = Some(Arc::clone(&self.index));
-        Scan::plan(&self.conn, request, filter, head, self.keys.ring.clone(), self.generation, index)
+        let beside = Beside { index: Some(Arc::clone(&self.index)), tiles: Arc::default() };
+        Scan::plan(&self.conn, request, filter, head, self.keys.ring.clone(), self.generation, beside)
     }
 
     pub fn next_batch(&self, scan: &mut Scan) -> Result<Batch, ReadError> {

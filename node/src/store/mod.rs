@@ -40,7 +40,7 @@ use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::note::{KeyKind, SigningSeed};
 use piperoll_shared::log::seal::{KeyRing, Origin};
 use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::{Hash, TreeReader, consistency_proof, inclusion_proof};
+use piperoll_shared::log::tree::{Hash, TileCache, TreeReader, consistency_proof, inclusion_proof};
 use piperoll_shared::net::clock::Clock;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
@@ -65,6 +65,7 @@ pub use writer::{Appended, Draft, parse_draft};
 
 use index::{BLOCK_LEVEL, Index, IndexCheck, Indexer};
 use readers::Readers;
+use scan::Beside;
 use writer::{Job, Writer};
 
 /// Append requests waiting for the writer; beyond it callers wait, which is the back-pressure.
@@ -94,6 +95,7 @@ pub struct Store {
     jobs: mpsc::Sender<Job>,
     readers: Readers,
     indexer: Arc<Indexer>,
+    tiles: Arc<TileCache>,
     health: Arc<Health>,
     keys: LogKeys,
     generation: Generation,
@@ -139,7 +141,19 @@ impl Store {
             })
             .map_err(|source| OpenError::Io { path: dir.path().to_owned(), source })?;
         let writer = Arc::new(Mutex::new(Some(thread)));
-        Ok(Self { jobs, readers, indexer: Arc::new(indexer), health, keys, generation, dir, identity, clock, writer })
+        Ok(Self {
+            jobs,
+            readers,
+            indexer: Arc::new(indexer),
+            tiles: Arc::default(),
+            health,
+            keys,
+            generation,
+            dir,
+            identity,
+            clock,
+            writer,
+        })
     }
 
     pub fn health(&self) -> &Arc<Health> {
@@ -185,9 +199,9 @@ impl Store {
     pub async fn scan(&self, request: ScanRequest) -> Result<Scan, ReadError> {
         let filter = parse_filter(&request, self.clock.now())?;
         let (ring, generation, head) = (self.keys.ring.clone(), self.generation, self.health.head());
-        let index = Some(Arc::clone(self.indexer.index()));
+        let beside = Beside { index: Some(Arc::clone(self.indexer.index())), tiles: Arc::clone(&self.tiles) };
         self.check_file().await;
-        self.readers.run(move |conn| Scan::plan(conn, &request, filter, head, ring, generation, index)).await?
+        self.readers.run(move |conn| Scan::plan(conn, &request, filter, head, ring, generation, beside)).await?
     }
 
     /// Reads the next batch; the scan comes back with it.

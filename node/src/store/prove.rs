@@ -2,9 +2,10 @@
 //! the range ends (docs/format.md, "Completeness of a range").
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use piperoll_shared::log::tree::{
-    Hash, RangeProof, TileMemory, TreeReader, cover_hashes, left_out, range_proof, runs_of,
+    Hash, RangeProof, TileCache, TileMemory, TreeReader, cover_hashes, left_out, range_proof, runs_of,
 };
 use piperoll_shared::log::verify::RowChecker;
 use rusqlite::Connection;
@@ -20,11 +21,12 @@ pub(super) const ROWS_PER_PROOF: usize = 512;
 pub(super) struct Prover {
     size: u64,
     met: TileMemory,
+    cache: Arc<TileCache>,
 }
 
 impl Prover {
-    pub(super) fn new(size: u64) -> Self {
-        Self { size, met: TileMemory::default() }
+    pub(super) fn new(size: u64, cache: Arc<TileCache>) -> Self {
+        Self { size, met: TileMemory::default(), cache }
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -41,7 +43,8 @@ impl Prover {
         if runs.is_empty() {
             return Ok(RangeProof { runs, hashes: Vec::new() });
         }
-        let mut tree = TreeReader::with_memory(StoredTiles(conn), self.size, std::mem::take(&mut self.met));
+        let mut tree = TreeReader::with_memory(StoredTiles(conn), self.size, std::mem::take(&mut self.met))
+            .beside(Arc::clone(&self.cache));
         let hashes = range_proof(&mut tree, &runs, self.size)?;
         self.met = tree.into_memory();
         Ok(RangeProof { runs, hashes })

@@ -139,7 +139,8 @@ impl Run {
             if at >= known.end {
                 return Some(whole.start.max(known.end)..whole.end);
             }
-            let last = set.previous(place(at) + 1).map(|row| known.start + row as u64).filter(|seq| *seq >= whole.start);
+            let last =
+                set.previous(place(at) + 1).map(|row| known.start + row as u64).filter(|seq| *seq >= whole.start);
             self.to = last.map_or(whole.start, |last| last + 1);
             let last = last?;
             let least = whole.start.max((last + 1).saturating_sub(most));
@@ -208,7 +209,9 @@ impl Run {
     /// Whether the index is sure that a row fits the filter.
     fn is_known_to_fit(&self, seq: u64) -> bool {
         let Some((_, Some(look))) = &self.looked else { return false };
-        let Some(place) = seq.checked_sub(look.first).and_then(|place| usize::try_from(place).ok()) else { return false };
+        let Some(place) = seq.checked_sub(look.first).and_then(|place| usize::try_from(place).ok()) else {
+            return false;
+        };
         let candidates = &look.candidates;
         seq < look.end && candidates.exact && candidates.rows.contains(place) && !candidates.odd.contains(place)
     }

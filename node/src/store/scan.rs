@@ -14,7 +14,7 @@ use piperoll_shared::log::order::{Order, Position};
 use piperoll_shared::log::seal::KeyRing;
 use piperoll_shared::log::stats::Counter;
 use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::RangeProof;
+use piperoll_shared::log::tree::{RangeProof, TileCache};
 use piperoll_shared::log::verify::{EpochSpan, Integrity, RowChecker};
 use piperoll_shared::log::view::EntryView;
 use rusqlite::{Connection, OptionalExtension as _};
@@ -73,6 +73,12 @@ pub struct Scan {
     counter: Option<Counter>,
 }
 
+/// What stands beside the log to read it faster.
+pub(super) struct Beside {
+    pub(super) index: Option<Arc<Index>>,
+    pub(super) tiles: Arc<TileCache>,
+}
+
 impl Scan {
     /// Finds the ranges to read. `head` is the newest row the node knows it wrote, which may be more than the
     /// table still holds; the difference is a gap.
@@ -83,8 +89,9 @@ impl Scan {
         head: Option<u64>,
         ring: KeyRing,
         generation: Generation,
-        index: Option<Arc<Index>>,
+        beside: Beside,
     ) -> Result<Self, ReadError> {
+        let Beside { index, tiles } = beside;
         if let Some(asked) = request.generation
             && asked != generation
         {
@@ -135,7 +142,7 @@ impl Scan {
                 scan.faults.note(|| format!("{size} rows were witnessed, and this log has fewer"));
                 None
             }
-            size => size.filter(|size| *size > 0).map(Prover::new),
+            size => size.filter(|size| *size > 0).map(|size| Prover::new(size, tiles)),
         };
         if let Some(head) = head {
             let mut search = Search { conn, checker: &mut scan.checker };

@@ -5,8 +5,8 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::node::{Mark, StreamEnd, StreamHead};
-use crate::log::stats::CountPart;
 use crate::log::limits::BODY_AND_MAC_BYTES_MAX;
+use crate::log::stats::CountPart;
 use crate::log::time::Timestamp;
 use crate::log::tree::{HASH_BYTES, Hash, RangeProof};
 

@@ -4,3 +4,4 @@ pub mod aggregator;
 pub mod frame;
 pub mod node;
 pub mod problem;
+mod verify;

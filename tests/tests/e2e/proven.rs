@@ -116,6 +116,14 @@ async fn a_row_sealed_anew_does_not_fit_what_was_witnessed() {
     let forged = body.replace("\"user\":\"u", "\"user\":\"x");
     let mac = hex::encode(MacKey::derive(&secret, &origin, 0).mac(forged.as_bytes()));
     let sql = format!("UPDATE entries SET body = '{}', mac = x'{mac}' WHERE seq = 40", forged.replace('\'', "''"));
+    let indexed = || {
+        let status = cluster.on_node(0, &["status", "--json"]).stdout;
+        let index = serde_json::from_str::<Value>(&status).unwrap()["index"].clone();
+        index["rows"] == index["of"]
+    };
+    while !indexed() {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
     edit(&database, &sql);
     let answer = cluster.page("order=asc&limit=200").await;
     let row =
@@ -145,10 +153,14 @@ async fn a_row_sealed_anew_does_not_fit_what_was_witnessed() {
     edit(&database, &format!("UPDATE tiles SET hashes = x'{}' WHERE id = 0", hex::encode(hashes)));
     let answer = cluster.page("order=asc&limit=200").await;
     assert_eq!(answer.status_of("mx1"), "invalid");
-    assert!(!rows(&answer).iter().any(|row| row["entry"]["node_id"] == "mx1" && row["witnessed"] == true));
+    // The running node may remember the tile as it was, which proves other rows and never this one.
+    let forged = |row: &&Value| row["entry"]["node_id"] == "mx1" && row["entry"]["seq"] == 40;
+    assert!(rows(&answer).iter().filter(forged).all(|row| row["witnessed"] == false));
     // And a node that is stopped, edited and started again is no further.
     cluster.restart(0).await;
-    assert_eq!(cluster.page("order=asc&limit=200").await.status_of("mx1"), "invalid");
+    let answer = cluster.page("order=asc&limit=200").await;
+    assert_eq!(answer.status_of("mx1"), "invalid");
+    assert!(!rows(&answer).iter().any(|row| row["entry"]["node_id"] == "mx1" && row["witnessed"] == true));
     witnessed(&cluster, "mx2").await;
 }
 

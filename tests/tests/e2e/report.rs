@@ -25,11 +25,14 @@ async fn every_report_finds_what_there_is_and_names_who_is_missing() {
     let mut cluster = Cluster::start(&["mx1", "mx2"]).await;
     // Guessing goes over both nodes; each sees too little of it to tell.
     for node in 0..2 {
-        let guess = |n: usize| line(json!({ "outcome": "failure", "user": format!("u{n}"), "ip_address": "203.0.113.9" }));
+        let guess =
+            |n: usize| line(json!({ "outcome": "failure", "user": format!("u{n}"), "ip_address": "203.0.113.9" }));
         cluster.append(node, &(0..6).map(guess).collect::<Vec<_>>()).await;
     }
     let rule = |action: &str, user: &str, entity: &str| {
-        line(json!({ "category": "config", "action": action, "user": user, "entity_type": "mailbox", "entity_id": entity }))
+        line(
+            json!({ "category": "config", "action": action, "user": user, "entity_type": "mailbox", "entity_id": entity }),
+        )
     };
     let inside = json!({ "user": "u3", "ip_address": "203.0.113.9" });
     let evil = json!({ "user": "u9", "ip_address": "192.0.2.1", "description": "<script>alert(1)</script> to Office@Example.org" });
@@ -43,14 +46,19 @@ async fn every_report_finds_what_there_is_and_names_who_is_missing() {
     let (run, guessed) = report(&cluster, &["brute-force", "--failures", "12"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     let rows = guessed["tables"][0]["rows"].as_array().unwrap();
-    assert_eq!((rows.len(), &rows[0]["failures"], &rows[0]["nodes"]), (1, &json!("12"), &json!("mx1, mx2")), "{guessed}");
+    assert_eq!(
+        (rows.len(), &rows[0]["failures"], &rows[0]["nodes"]),
+        (1, &json!("12"), &json!("mx1, mx2")),
+        "{guessed}"
+    );
     assert!(rows[0]["got_in"].as_str().unwrap().starts_with("YES: u3"), "{guessed}");
     assert_eq!((&guessed["alarming"], &guessed["final"]["complete"]), (&json!(true), &json!(true)));
     let (_, none) = report(&cluster, &["brute-force", "--failures", "13"]);
     assert_eq!(none["tables"][0]["rows"], json!([]));
 
     let (_, eyes) = report(&cluster, &["four-eyes"]);
-    let verdicts: Vec<_> = eyes["tables"][0]["rows"].as_array().unwrap().iter().map(|row| (&row["entity"], &row["verdict"])).collect();
+    let verdicts: Vec<_> =
+        eyes["tables"][0]["rows"].as_array().unwrap().iter().map(|row| (&row["entity"], &row["verdict"])).collect();
     let expected = [("mailbox/a@x", "confirmed"), ("mailbox/b@x", "SAME PERSON"), ("mailbox/c@x", "open")];
     for (found, (entity, verdict)) in verdicts.iter().zip(expected) {
         assert_eq!(found, &(&json!(entity), &json!(verdict)), "{eyes}");

@@ -30,9 +30,8 @@ impl Tail {
             .tls_certs_only(reqwest::Certificate::from_pem_bundle(&ca).unwrap())
             .build()
             .unwrap();
-        let mut request = client
-            .get(format!("{}/api/v1/audit-log/tail?{parameters}", cluster.url))
-            .bearer_auth(&cluster.token);
+        let mut request =
+            client.get(format!("{}/api/v1/audit-log/tail?{parameters}", cluster.url)).bearer_auth(&cluster.token);
         if let Some(id) = last_event_id {
             request = request.header("Last-Event-ID", id);
         }
@@ -82,7 +81,8 @@ fn in_order(events: &[Event]) {
         let text = |field: &str| entry[field].as_str().unwrap().to_owned();
         (text("timestamp"), text("node_id"), entry["seq"].as_u64().unwrap())
     };
-    let turned: Vec<_> = entries(events).filter(|event| event.data["late"] != true).map(|event| key(&event.data)).collect();
+    let turned: Vec<_> =
+        entries(events).filter(|event| event.data["late"] != true).map(|event| key(&event.data)).collect();
     assert!(turned.is_sorted(), "out of order");
     let mut places = BTreeMap::new();
     for event in entries(events) {
@@ -171,7 +171,9 @@ async fn a_reader_that_is_too_slow_is_dropped_and_recorded() {
     let mut tail = Tail::open(&cluster, "from=1h&filter=action:tail.*", None).await;
     let long = "x".repeat(3_000);
     let lines: Vec<String> = (0..12_000)
-        .map(|n| format!("{{\"category\":\"data\",\"action\":\"tail.flood\",\"user\":\"u{n}\",\"description\":\"{long}\"}}"))
+        .map(|n| {
+            format!("{{\"category\":\"data\",\"action\":\"tail.flood\",\"user\":\"u{n}\",\"description\":\"{long}\"}}")
+        })
         .collect();
     cluster.append(0, &lines).await;
     // Nobody reads meanwhile.

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::io;
 
 use ipnet::IpNet;
-use piperoll_shared::log::filter::net_contains;
 use piperoll_shared::log::column::{COLUMNS, Column, columns_suffice};
+use piperoll_shared::log::filter::net_contains;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::Integrity;
 use piperoll_shared::log::view::EntryView;

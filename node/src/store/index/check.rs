@@ -98,7 +98,9 @@ impl IndexCheck {
         let beyond = self.index.head_block();
         if let Some(head) = beyond {
             let strays = self.index.files().into_iter().filter(|block| *block >= head);
-            faults.extend(strays.map(|block| format!("{} is of rows that are not there", self.index.path(block).display())));
+            faults.extend(
+                strays.map(|block| format!("{} is of rows that are not there", self.index.path(block).display())),
+            );
         }
         faults
     }

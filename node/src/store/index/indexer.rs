@@ -13,7 +13,6 @@ use rusqlite::Connection;
 
 use super::builder::Builder;
 use super::encode::encode;
-use super::stored::Stored;
 use super::{BLOCK_LEVEL, Index, State};
 use crate::store::epochs::teach;
 use crate::store::erase;
@@ -132,7 +131,7 @@ impl Work {
             let fault = match fits.then(|| self.index.stored(&self.conn, block)) {
                 None => "it is beyond the end of the log".to_owned(),
                 Some(Err(error)) => error.to_string(),
-                Some(Ok(Stored { .. })) => continue,
+                Some(Ok(_)) => continue,
             };
             tracing::warn!(%fault, file = %self.index.path(block).display(), "a block of the index is made again");
             let mut state = self.index.write();

@@ -59,8 +59,8 @@ pub(super) fn number_of(address: IpAddr) -> u128 {
 
 /// FNV-1a of 64 bits, its halves folded together.
 pub(super) fn short_hash(value: &str) -> u32 {
-    let hash = value.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = value
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     (hash >> 32) as u32 ^ hash as u32
 }

@@ -1,11 +1,11 @@
 //! Reading a finished block of the index: one file that never changes.
 
 use std::borrow::Cow;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -16,8 +16,7 @@ use piperoll_shared::log::tree::Hash;
 
 use super::block::{Block, Codes, Text, Values};
 use super::layout::{
-    DESCRIPTION, DETAILS, EARLIER, HEAD_BYTES, Head, MAGIC, ODD, PARTS, Part, TIMES, number_of, place_of,
-    short_hash,
+    DESCRIPTION, DETAILS, EARLIER, HEAD_BYTES, Head, MAGIC, ODD, PARTS, Part, TIMES, number_of, place_of, short_hash,
 };
 use super::set::Set;
 use super::text::{BUCKETS, GROUP_ROWS, Groups, read_varint};
@@ -28,9 +27,8 @@ const DICTIONARY_WHOLE_BYTES: u64 = 64 * 1024;
 const HASHES_READ: u64 = 1_024;
 fn read_numbers(bytes: &[u8], rows: usize) -> io::Result<Vec<i64>> {
     let mut rest = bytes;
-    let numbers: Option<Vec<i64>> = (0..rows)
-        .map(|_| read_varint(&mut rest).map(|number| (number >> 1) as i64 ^ -((number & 1) as i64)))
-        .collect();
+    let numbers: Option<Vec<i64>> =
+        (0..rows).map(|_| read_varint(&mut rest).map(|number| (number >> 1) as i64 ^ -((number & 1) as i64))).collect();
     numbers.filter(|_| rest.is_empty()).ok_or_else(damaged)
 }
 
@@ -38,10 +36,28 @@ fn damaged() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the file is not a block of this index")
 }
 
+/// What the file system says about a file's last change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Changed {
+    bytes: u64,
+    modified: (i64, i64),
+    inode_changed: (i64, i64),
+    names: u64,
+}
+
+impl Changed {
+    fn of(meta: &Metadata) -> Self {
+        let (modified, inode_changed) = ((meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec()));
+        Self { bytes: meta.len(), modified, inode_changed, names: meta.nlink() }
+    }
+}
+
 /// An open block.
 pub(super) struct Stored {
     file: File,
     bytes: u64,
+    /// When the file was changed last, as it was when it was opened.
+    changed: Changed,
     rows: usize,
     pub(super) head: Head,
     span: (i64, i64),
@@ -51,7 +67,8 @@ pub(super) struct Stored {
 impl Stored {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
-        let bytes = file.metadata()?.len();
+        let meta = file.metadata()?;
+        let (bytes, changed) = (meta.len(), Changed::of(&meta));
         let mut start = [0; HEAD_BYTES];
         file.read_exact_at(&mut start, 0).map_err(|_| damaged())?;
         let mut rest = &start[..];
@@ -76,7 +93,12 @@ impl Stored {
                 return Err(damaged());
             }
         }
-        Ok(Self { file, bytes, rows, head: Head { generation, first, root }, span, parts })
+        Ok(Self { file, bytes, changed, rows, head: Head { generation, first, root }, span, parts })
+    }
+
+    /// Whether the file is as it was when it was opened, and still has its name.
+    pub(super) fn is_unchanged(&self) -> bool {
+        self.file.metadata().is_ok_and(|meta| Changed::of(&meta) == self.changed)
     }
 
     fn read(&self, from: u64, to: u64) -> io::Result<Vec<u8>> {
@@ -204,6 +226,9 @@ impl Block for Stored {
     }
 
     fn odd(&self) -> io::Result<Set> {
+        if self.parts[ODD].count == 0 {
+            return Ok(Set::none(self.rows));
+        }
         Ok(Set::from_bytes(self.rows, &self.whole(ODD)?))
     }
 
@@ -284,7 +309,9 @@ impl Block for Stored {
             0 => Codes::Same(part.count.min(1)),
             1 => Codes::One(Cow::Owned(bytes)),
             2 => Codes::Two(bytes),
-            4 => Codes::Four(Cow::Owned(bytes.as_chunks::<4>().0.iter().map(|code| u32::from_le_bytes(*code)).collect())),
+            4 => {
+                Codes::Four(Cow::Owned(bytes.as_chunks::<4>().0.iter().map(|code| u32::from_le_bytes(*code)).collect()))
+            }
             _ => return Err(damaged()),
         })
     }

@@ -22,10 +22,14 @@ impl Test {
             Self::Field(column, values) => {
                 column.value(entry).is_some_and(|have| values.iter().any(|value| *value == have))
             }
-            Self::Actor(values) => ACTOR.iter().any(|column| is_one_of(*column, entry, values.iter().map(String::as_str))),
+            Self::Actor(values) => {
+                ACTOR.iter().any(|column| is_one_of(*column, entry, values.iter().map(String::as_str)))
+            }
             Self::Subject(needles) => {
                 let within = |raw: &str| needles.iter().any(|needle| needle.is_in(raw));
-                SUBJECT.iter().any(|column| is_one_of(*column, entry, needles.iter().map(|needle| needle.text.as_str())))
+                SUBJECT
+                    .iter()
+                    .any(|column| is_one_of(*column, entry, needles.iter().map(|needle| needle.text.as_str())))
                     || entry.description.as_deref().is_some_and(within)
                     || [entry.changes, entry.details].iter().flatten().any(|raw| within(raw.get()))
             }

@@ -20,8 +20,15 @@ pub enum CountPart {
         no_buckets: bool,
     },
     /// What is known of a field besides its values; the users when no field is named.
-    Field { field: Option<usize>, none: u64, too_many: bool },
-    Values { field: Option<usize>, values: Vec<(String, u64)> },
+    Field {
+        field: Option<usize>,
+        none: u64,
+        too_many: bool,
+    },
+    Values {
+        field: Option<usize>,
+        values: Vec<(String, u64)>,
+    },
     Buckets(Vec<(i64, Totals)>),
 }
 

@@ -17,7 +17,7 @@ pub use builder::{FullTile, TreeBuilder, perfect_root};
 pub use hash::{Hash, decode_hash, empty_root, encode_hash, leaf_hash, node_hash};
 pub use proof::{ProofError, consistency_proof, inclusion_proof, verify_consistency, verify_inclusion};
 pub use range::{RangeProof, RangeRoot, cover_hashes, left_out, range_proof, runs_of};
-pub use reader::{TileMemory, TileSource, TreeReader};
+pub use reader::{TileCache, TileMemory, TileSource, TreeReader};
 
 /// Hashes in a full tile (C2SP tlog-tiles, "Merkle Tree").
 pub const TILE_WIDTH: u64 = 256;

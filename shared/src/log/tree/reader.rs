@@ -1,6 +1,7 @@
 //! Hashes of a stored tree, from its tiles.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::hash::{Hash, empty_root, node_hash};
 use super::{TILE_LEVELS, TILE_WIDTH, cover};
@@ -15,7 +16,29 @@ pub trait TileSource {
 
 /// Tiles that were met, to be met again: proofs for one size touch the same few. It belongs to one size of one tree.
 #[derive(Debug, Default)]
-pub struct TileMemory(HashMap<(u32, u64), Tile>);
+pub struct TileMemory(HashMap<(u32, u64), Arc<Tile>>);
+
+/// Tiles in a cache; 16 KiB each.
+const CACHED_TILES_MAX: usize = 1_024;
+
+/// Full tiles of one log that were met, for readers of any size: making a tile's inner hashes is what a proof spends its
+/// time on, and everybody asks for the newest rows.
+#[derive(Debug, Default)]
+pub struct TileCache(Mutex<HashMap<(u32, u64), Arc<Tile>>>);
+
+impl TileCache {
+    fn get(&self, level: u32, index: u64) -> Option<Arc<Tile>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&(level, index)).cloned()
+    }
+
+    fn keep(&self, level: u32, index: u64, tile: &Arc<Tile>) {
+        let mut tiles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if tiles.len() >= CACHED_TILES_MAX {
+            tiles.clear();
+        }
+        tiles.insert((level, index), Arc::clone(tile));
+    }
+}
 
 /// A tile and everything above it: `levels[l]` holds the roots of its perfect subtrees of `2^l` hashes.
 #[derive(Debug)]
@@ -43,6 +66,7 @@ pub struct TreeReader<S> {
     /// Rows there are; no subtree beyond is asked for.
     size: u64,
     met: TileMemory,
+    cache: Option<Arc<TileCache>>,
 }
 
 impl<S: TileSource> TreeReader<S> {
@@ -52,7 +76,13 @@ impl<S: TileSource> TreeReader<S> {
 
     /// Goes on with what an earlier reader of the same tree and size has met.
     pub fn with_memory(source: S, size: u64, met: TileMemory) -> Self {
-        Self { source, size, met }
+        Self { source, size, met, cache: None }
+    }
+
+    /// Looks for full tiles in a cache first, which must be of the same log.
+    pub fn beside(mut self, cache: Arc<TileCache>) -> Self {
+        self.cache = Some(cache);
+        self
     }
 
     /// What is worth keeping: tiles of leaves are many, and each serves few proofs.
@@ -78,8 +108,19 @@ impl<S: TileSource> TreeReader<S> {
         if !self.met.0.contains_key(&(level, index)) {
             let hashes_there = self.size >> (TILE_LEVELS * level);
             let width = (hashes_there - index * TILE_WIDTH).min(TILE_WIDTH);
-            let tile = self.source.tile(level, index, width)?;
-            self.met.0.insert((level, index), Tile::new(tile));
+            // Only a full tile is the same for every size.
+            let cache = self.cache.as_ref().filter(|_| width == TILE_WIDTH);
+            let tile = match cache.and_then(|cache| cache.get(level, index)) {
+                Some(tile) => tile,
+                None => {
+                    let tile = Arc::new(Tile::new(self.source.tile(level, index, width)?));
+                    if let Some(cache) = cache {
+                        cache.keep(level, index, &tile);
+                    }
+                    tile
+                }
+            };
+            self.met.0.insert((level, index), tile);
         }
         Ok(&self.met.0[&(level, index)])
     }

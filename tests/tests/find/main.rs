@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod entries;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,9 +16,10 @@ use piperoll_shared::log::note::{KeyKind, SigningSeed};
 use piperoll_shared::log::order::{Order, Position};
 use piperoll_shared::log::seal::{EpochSecret, KeyRing};
 use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::view::EntryView;
 use piperoll_shared::net::clock::Clock;
 use proptest::prelude::*;
+
+use entries::{Raw, dice, entry, filter};
 
 /// A tile of the lowest level: 256 rows a block.
 const SMALL_BLOCKS: u32 = 0;
@@ -30,126 +33,6 @@ struct Ticking(AtomicI64);
 impl Clock for Ticking {
     fn now(&self) -> Timestamp {
         Timestamp::from_micros(self.0.fetch_add(SECOND, Ordering::Relaxed))
-    }
-}
-
-fn dice(seed: u64) -> impl FnMut(u64) -> u64 {
-    let mut state = seed;
-    move |sides| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) % sides
-    }
-}
-
-const USERS: [&str; 4] = ["alice", "bob", "Ünal", "eve\\\"x"];
-const ACTIONS: [&str; 4] = ["auth.login", "auth.logout", "quarantine.release", "policy.update"];
-const OUTCOMES: [&str; 3] = ["success", "failure", "denied"];
-const ADDRESSES: [&str; 5] = ["10.1.0.3", "10.2.200.9", "::ffff:10.1.0.3", "2001:db8::7", "lambda.amazonaws.com"];
-const TEXTS: [&str; 6] =
-    ["released to its RECIPIENT", "Straße gesperrt", "ΟΔΟΣ", "a", "ticket 481 closed", "İstanbul'da oturum"];
-const DETAILS: [&str; 3] =
-    ["{\"queue\":\"q-0c07\"}", "{\"counts\":{\"ok\":3}}", "{\"password\":\"x\",\"note\":\"GRÜSSE\"}"];
-
-fn entry(roll: &mut impl FnMut(u64) -> u64, now: Timestamp) -> String {
-    let mut fields = vec![
-        "\"category\":\"auth\"".to_owned(),
-        format!("\"action\":\"{}\"", ACTIONS[roll(4) as usize]),
-        format!("\"request_id\":\"r-{}\"", roll(10_000)),
-    ];
-    let mut n = roll(1 << 31);
-    let mut maybe = |key: &str, value: String, one_in: u64| {
-        if roll(one_in) > 0 {
-            fields.push(format!("\"{key}\":{value}"));
-        }
-    };
-    let word = |words: &[&str], n: u64| format!("\"{}\"", words[n as usize % words.len()]);
-    let mut next = || {
-        n = n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        n >> 33
-    };
-    maybe("user", word(&USERS, next()), 8);
-    maybe("outcome", word(&OUTCOMES, next()), 4);
-    maybe("entity_type", word(&["mail", "domain"], next()), 4);
-    maybe("entity_id", format!("\"{}\"", next() % 20), 3);
-    maybe("ip_address", word(&ADDRESSES, next()), 5);
-    maybe("user_agent", word(&["Mozilla/5.0 Firefox", "curl/8.1"], next()), 2);
-    maybe("description", word(&TEXTS, next()), 5);
-    maybe("details", DETAILS[next() as usize % 3].to_owned(), 2);
-    maybe("impersonator", word(&["root"], 0), 2);
-    if next() % 5 == 0 {
-        fields.push(format!("\"occurred_at\":\"{}\"", now.plus_micros(-90 * SECOND).to_text()));
-    }
-    format!("{{{}}}", fields.join(","))
-}
-
-const TERMS: [&str; 37] = [
-    "user:alice",
-    "user:alice,bob",
-    "user:\"eve\\\"x\"",
-    "user:nobody",
-    "actor:root",
-    "subject:7",
-    "subject:alice,recipient",
-    "impersonator:root",
-    "action:auth.login",
-    "action:auth.*,policy.update",
-    "outcome:failure",
-    "outcome:unknown,denied",
-    "entity:mail",
-    "entity:mail/7,domain/3",
-    "ip:10.0.0.0/8",
-    "ip:10.1.0.3",
-    "ip:2001:db8::/32",
-    "ip:\"lambda.amazonaws.com\"",
-    "agent:firefox",
-    "node:mx1",
-    "node:mx2",
-    "via:socket",
-    "category:auth",
-    "category:log",
-    "is:failed",
-    "is:denied,bulk",
-    "is:impersonated",
-    "is:flagged",
-    "is:redacted",
-    "details:Q-0C0",
-    "details:grüsse",
-    "\"recipient\"",
-    "STRASSE",
-    "straße",
-    "οδος",
-    "\"81\"",
-    "i̇stan",
-];
-
-fn filter(roll: &mut impl FnMut(u64) -> u64, rows: &[Raw]) -> String {
-    let mut terms = Vec::new();
-    for _ in 0..=roll(3) {
-        let minus = if roll(4) == 0 { "-" } else { "" };
-        let any = &rows[roll(rows.len() as u64) as usize];
-        let term = match roll(43) {
-            0 => format!("seq:{}..{}", any.seq, any.seq + roll(400)),
-            1 => format!("occurred:{}..", any.timestamp.to_text()),
-            2 => format!("occurred:..{}", any.timestamp.plus_micros(-80 * SECOND).to_text()),
-            3 | 4 => any.view().map_or_else(|| "seq:7".to_owned(), |view| format!("id:{}", view.id)),
-            5 => format!("request:r-{}", roll(10_000)),
-            n => TERMS[(n as usize - 6) % TERMS.len()].to_owned(),
-        };
-        terms.push(format!("{minus}{term}"));
-    }
-    terms.join(" ")
-}
-
-/// A row as SQLite has it.
-struct Raw {
-    seq: u64,
-    timestamp: Timestamp,
-    body: Vec<u8>,
-}
-
-impl Raw {
-    fn view(&self) -> Option<EntryView<'_>> {
-        EntryView::parse(&self.body)
     }
 }
 
@@ -221,7 +104,13 @@ impl Log {
     }
 
     /// All rows of a query, page by page; what was said about missing ones.
-    async fn query(&self, filter: &str, order: Order, range: (Timestamp, Timestamp), page: usize) -> (Vec<u64>, Vec<String>) {
+    async fn query(
+        &self,
+        filter: &str,
+        order: Order,
+        range: (Timestamp, Timestamp),
+        page: usize,
+    ) -> (Vec<u64>, Vec<String>) {
         let (mut found, mut after, mut faults) = (Vec::new(), None::<Position>, Vec::new());
         loop {
             let request: ScanRequest = serde_json::from_value(serde_json::json!({
@@ -276,7 +165,8 @@ fn open(dir: &Path, clock: &Arc<Ticking>, level: u32) -> Store {
 /// What reading every row and asking the filter gives.
 fn naive(rows: &[Raw], filter: &str, order: Order, range: (Timestamp, Timestamp)) -> Vec<u64> {
     let filter = Filter::parse(filter, Timestamp::from_micros(START)).unwrap();
-    let fits = |row: &&Raw| (range.0..range.1).contains(&row.timestamp) && row.view().is_none_or(|view| filter.matches(&view));
+    let fits =
+        |row: &&Raw| (range.0..range.1).contains(&row.timestamp) && row.view().is_none_or(|view| filter.matches(&view));
     let mut found: Vec<(Timestamp, u64)> = rows.iter().filter(fits).map(|row| (row.timestamp, row.seq)).collect();
     found.sort_unstable();
     if order == Order::Desc {
@@ -294,7 +184,7 @@ enum Step {
     Restart,
     Reindex,
     Wait,
-    StepBack,
+    ClockBack,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -305,7 +195,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Restart),
         1 => Just(Step::Reindex),
         2 => Just(Step::Wait),
-        1 => Just(Step::StepBack),
+        1 => Just(Step::ClockBack),
     ]
 }
 
@@ -336,7 +226,7 @@ proptest! {
                     Step::Restart => log.restart(SMALL_BLOCKS).await,
                     Step::Reindex => log.store.reindex().await.unwrap(),
                     Step::Wait => log.indexed().await,
-                    Step::StepBack => { log.clock.0.fetch_sub(500 * SECOND, Ordering::Relaxed); }
+                    Step::ClockBack => { log.clock.0.fetch_sub(500 * SECOND, Ordering::Relaxed); }
                 }
                 let rows = log.rows();
                 for _ in 0..6 {
@@ -422,7 +312,10 @@ async fn changed_rows_show_where_they_were_found() {
     let expected = log.query("user:alice", Order::Asc, whole, 1_000).await.0;
     let (edited, gone) = (expected[3], expected[expected.len() / 2]);
     let database = log.dir.path().join("log.db");
-    piperoll_tests::edit(&database, &format!("UPDATE entries SET body = replace(body, 'alice', 'carol') WHERE seq = {edited}"));
+    piperoll_tests::edit(
+        &database,
+        &format!("UPDATE entries SET body = replace(body, 'alice', 'carol') WHERE seq = {edited}"),
+    );
     piperoll_tests::edit(&database, &format!("DELETE FROM entries WHERE seq = {gone}"));
     let (found, faults) = log.query("user:alice", Order::Asc, whole, 7).await;
     assert_eq!(found, expected.iter().copied().filter(|seq| *seq != gone).collect::<Vec<_>>());
