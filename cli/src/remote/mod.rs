@@ -18,6 +18,8 @@ pub(crate) use tail::tail;
 pub(crate) use verify::verify;
 
 use piperoll_shared::api::aggregator::{Envelope, Status};
+use piperoll_shared::log::filter::{Filter, TRIGRAM_CHARS};
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
 use crate::exit::Exit;
 use crate::show::{envelope_summary, node_table};
@@ -34,6 +36,15 @@ pub(crate) fn exit_of(envelope: &Envelope) -> Exit {
         Exit::Incomplete
     } else {
         Exit::Nothing
+    }
+}
+
+/// Says which texts of a filter no index finds, on stderr: somebody waits for them longer than for others.
+fn say_what_is_read_for(filter: &[String]) {
+    // One that cannot be read was refused by the aggregator, with the reason.
+    let Ok(filter) = Filter::parse(&filter.join(" "), SystemClock.now()) else { return };
+    for text in filter.too_short_to_index() {
+        eprintln!("{text:?} is shorter than {TRIGRAM_CHARS} characters: every row of the range was read for it");
     }
 }
 

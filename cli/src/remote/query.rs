@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};
-use super::report;
+use super::{report, say_what_is_read_for};
 use crate::args::{OrderArg, OutputArgs, RemoteQueryArgs, RemoteShowArgs};
 use crate::exit::Exit;
 use crate::show::{RowTable, detail};
@@ -47,6 +47,7 @@ pub(crate) async fn query(args: RemoteQueryArgs) -> anyhow::Result<Exit> {
         }
     })
     .await?;
+    say_what_is_read_for(&args.query.filter);
     Ok(exit)
 }
 
