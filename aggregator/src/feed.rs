@@ -40,6 +40,7 @@ pub(crate) struct Feed {
     pub(crate) latest: Option<Key>,
     /// What the node counted, when it came to its end.
     pub(crate) counted: Option<Box<Counter>>,
+    counted_rows: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -54,7 +55,17 @@ pub(crate) struct Counts {
 impl Feed {
     pub(crate) fn none(part: Part) -> Self {
         let (rows, emitted) = (VecDeque::new(), Counts::default());
-        Self { part, began: false, rows, incoming: None, failure: None, emitted, latest: None, counted: None }
+        Self {
+            part,
+            began: false,
+            rows,
+            incoming: None,
+            failure: None,
+            emitted,
+            latest: None,
+            counted: None,
+            counted_rows: 0,
+        }
     }
 
     pub(crate) async fn open(member: Arc<Member>, asked: Asked, limits: Limits) -> Self {
@@ -97,6 +108,7 @@ impl Feed {
                 }
                 Some(Message::End(tally, failure, counted)) => {
                     self.counted = counted.filter(|_| failure.is_none());
+                    self.counted_rows = self.counted.as_ref().map_or(0, |counted| counted.entries());
                     (self.part.status, self.part.reason) = conclude(&tally, self.began, failure.as_ref());
                     self.part.tally = tally;
                     self.failure = failure;
@@ -114,7 +126,7 @@ impl Feed {
 
     /// Rows of it in the answer, sent or counted.
     pub(crate) fn rows_in_answer(&self) -> u64 {
-        self.emitted.rows + self.counted.as_ref().map_or(0, |counted| counted.entries())
+        self.emitted.rows + self.counted_rows
     }
 
     /// Makes the report say what the answer holds: with a limit, the node may have sent more, or not have ended.

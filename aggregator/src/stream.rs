@@ -146,8 +146,8 @@ impl Stream {
         let more = emitted == limit && merge.take().is_some();
         for feed in &mut self.feeds {
             feed.settle();
-            if let (Some(counter), Some(counted)) = (&mut writer.counter, &feed.counted) {
-                counter.merge((**counted).clone());
+            if let (Some(counter), Some(counted)) = (&mut writer.counter, feed.counted.take()) {
+                counter.merge(*counted);
             }
         }
         writer.verified = self.query.count.is_none();

@@ -29,7 +29,8 @@ use crate::stream::{Output, Stream};
 
 /// Streams at one time. Each has a connection to every node and buffers of about a megabyte per node.
 pub(super) const STREAMS_MAX: usize = 32;
-/// Counts at one time. Each holds up to 150 MB of values, and whoever may read may ask for one.
+/// Counts at one time. Each holds up to 150 MB of values, and as much again for every node that counts by fields of very many
+/// values at the same moment; whoever may read may ask for one.
 pub(super) const COUNTS_MAX: usize = 4;
 pub(super) const AUDIT_COMPLETE: HeaderName = HeaderName::from_static("audit-complete");
 /// No scopes yet: everyone who may view may view everything. A cursor is bound to this word.

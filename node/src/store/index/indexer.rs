@@ -143,9 +143,9 @@ impl Work {
         let Some(task) = self.task() else {
             let head = self.index.head.load(Ordering::Acquire);
             self.index.reached.store(head, Ordering::Release);
-            self.index.asleep.store(true, Ordering::Release);
+            self.index.asleep.store(true, Ordering::SeqCst);
             // Whoever came in between has woken this thread, and then it does not sleep.
-            if self.index.head.load(Ordering::Acquire) == head {
+            if self.index.head.load(Ordering::SeqCst) == head {
                 std::thread::park_timeout(RETRY);
             }
             return;

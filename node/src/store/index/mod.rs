@@ -207,7 +207,8 @@ impl Index {
         }
         let stored = Arc::new(Stored::open(&self.path(block))?);
         let expected = self.expected_head(conn, block).map_err(io::Error::other)?;
-        if stored.head != expected {
+        // A head that says more rows than a block has would have sets of that size made for it.
+        if stored.head != expected || stored.rows() as u64 != self.block_rows() {
             return Err(io::Error::other("it was made of other rows"));
         }
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -238,9 +239,10 @@ impl Index {
 
     /// The writer has committed so many rows.
     pub(super) fn grew(&self, rows: u64) {
-        self.head.store(rows, Ordering::Release);
+        // In one order with what the indexer does before it sleeps: one of the two sees the other.
+        self.head.store(rows, Ordering::SeqCst);
         let backlog = rows.saturating_sub(self.reached.load(Ordering::Acquire));
-        if backlog >= BACKLOG_ROWS || self.asleep.swap(false, Ordering::AcqRel) {
+        if backlog >= BACKLOG_ROWS || self.asleep.swap(false, Ordering::SeqCst) {
             self.wake();
         }
     }
@@ -267,13 +269,14 @@ impl Index {
         if state.floor >= floor {
             return Ok(());
         }
-        state.floor = floor;
         let ends_at = floor.div_ceil(self.block_rows());
         let gone: Vec<u64> =
             state.whole.range(..ends_at).chain(state.parts.range(..ends_at).map(|(b, _)| b)).copied().collect();
         for block in gone {
             self.remove(&mut state, block)?;
         }
+        // Last: what could not be removed is tried again the next time.
+        state.floor = floor;
         drop(state);
         self.wake();
         Ok(())
@@ -296,7 +299,6 @@ impl Index {
         state.changes += 1;
         state.parts.remove(&block);
         state.failed.remove(&block);
-        state.whole.remove(&block);
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&block);
         for path in [self.path(block), self.path(block).with_extension("new")] {
             match overwrite_and_remove(&path) {
@@ -304,6 +306,8 @@ impl Index {
                 _ => {}
             }
         }
+        // Last: a file that could not be removed is still one that is here.
+        state.whole.remove(&block);
         Ok(())
     }
 
