@@ -12,6 +12,8 @@ use piperoll_shared::log::tree::{FullTile, Hash, TILE_WIDTH, TreeBuilder, leaf_h
 const ROWS_PER_HANDOVER: usize = 128;
 /// Bytes of their bodies, so that a buffer of long ones stays small too.
 const HANDOVER_BYTES: usize = 256 * 1_024;
+/// Fewer rows than this wait for those of the next transaction: to wake a thread costs more than to hash them.
+const ROWS_WORTH_WAKING: usize = 32;
 /// Buffers kept to be filled again.
 const SPARE_BUFFERS_MAX: usize = 4;
 
@@ -33,9 +35,10 @@ impl Rows {
         self.macs.len() >= ROWS_PER_HANDOVER || self.bytes.len() >= HANDOVER_BYTES
     }
 
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.macs.clear();
+    /// Keeps the first rows only.
+    fn truncate(&mut self, rows: usize) {
+        self.macs.truncate(rows);
+        self.bytes.truncate(self.macs.last().map_or(0, |(end, _)| *end));
     }
 
     fn leaves(&self) -> impl Iterator<Item = Hash> {
@@ -50,9 +53,10 @@ impl Rows {
 pub struct GrowerGone;
 
 enum Order {
-    /// A transaction begins behind so many rows. Rows beyond came to nothing.
-    Begin(u64),
-    Rows(Rows),
+    /// Those behind so many rows came to nothing.
+    Back(u64),
+    /// The next ones. Those behind `begun` rows belong to a transaction that may still fail.
+    Rows { rows: Rows, begun: u64 },
     /// The root over so many rows, which must be those of the newest transaction, or those before it.
     Root(u64, Sender<Hash>),
 }
@@ -63,9 +67,12 @@ pub(super) struct Grower {
     filled: Receiver<Vec<FullTile>>,
     /// Buffers that are done with, to be filled again.
     spare: Receiver<Rows>,
+    /// Pushed and not handed over yet; committed ones are among them when a transaction had only a few.
     waiting: Rows,
     /// Rows pushed, also those of the open transaction.
     size: u64,
+    /// Rows in front of the open transaction.
+    begun: u64,
     /// Full tiles of the lowest level that have not come back yet.
     due: usize,
     /// Nothing gets into the tree: for a benchmark only, since nothing can be signed over such a log.
@@ -88,6 +95,7 @@ impl Grower {
             spare,
             waiting: Rows::default(),
             size,
+            begun: size,
             due: 0,
             #[cfg(feature = "without-tree")]
             off: false,
@@ -96,14 +104,19 @@ impl Grower {
 
     /// A transaction begins behind the first `size` rows. What an earlier one left behind when it failed is forgotten.
     pub(super) fn begin(&mut self, size: u64) -> Result<(), GrowerGone> {
-        self.waiting.clear();
-        self.size = size;
+        let failed = size < self.size;
+        let handed_over = self.size - self.waiting.macs.len() as u64;
+        (self.size, self.begun) = (size, size);
         #[cfg(feature = "without-tree")]
         if self.off {
             return Ok(());
         }
         self.due_tiles()?;
-        self.orders.send(Order::Begin(size)).map_err(|_| GrowerGone)
+        if !failed {
+            return Ok(());
+        }
+        self.waiting.truncate(usize::try_from(size.saturating_sub(handed_over)).unwrap_or(usize::MAX));
+        if handed_over > size { self.orders.send(Order::Back(size)).map_err(|_| GrowerGone) } else { Ok(()) }
     }
 
     /// The next row of the transaction.
@@ -121,14 +134,18 @@ impl Grower {
         if full || self.waiting.is_full() { self.hand_over() } else { Ok(()) }
     }
 
-    /// Every tile that the transaction's rows made full. The rows behind the last one are hashed during the commit.
+    /// Every tile that the transaction's rows made full. The rows behind the last one are hashed during the commit, or
+    /// later if they are few.
     pub(super) fn full_tiles(&mut self) -> Result<Vec<FullTile>, GrowerGone> {
-        self.hand_over()?;
+        if self.waiting.macs.len() >= ROWS_WORTH_WAKING {
+            self.hand_over()?;
+        }
         self.due_tiles()
     }
 
     /// The root over the first `size` rows, as far as the last transaction goes, or the one before it if that failed.
-    pub(super) fn root(&self, size: u64) -> Result<Hash, GrowerGone> {
+    pub(super) fn root(&mut self, size: u64) -> Result<Hash, GrowerGone> {
+        self.hand_over()?;
         let (reply, root) = channel();
         self.orders.send(Order::Root(size, reply)).map_err(|_| GrowerGone)?;
         root.recv().map_err(|_| GrowerGone)
@@ -139,7 +156,8 @@ impl Grower {
             return Ok(());
         }
         let next = self.spare.try_recv().unwrap_or_default();
-        self.orders.send(Order::Rows(std::mem::replace(&mut self.waiting, next))).map_err(|_| GrowerGone)
+        let rows = std::mem::replace(&mut self.waiting, next);
+        self.orders.send(Order::Rows { rows, begun: self.begun }).map_err(|_| GrowerGone)
     }
 
     fn due_tiles(&mut self) -> Result<Vec<FullTile>, GrowerGone> {
@@ -155,7 +173,7 @@ impl Grower {
 /// What the thread owns.
 struct Growing {
     tree: TreeBuilder,
-    /// As it was when the newest transaction began.
+    /// As it was when the newest transaction began of which there are rows.
     base: TreeBuilder,
 }
 
@@ -164,18 +182,20 @@ impl Growing {
     fn run(mut self, orders: &Receiver<Order>, tiles: &Sender<Vec<FullTile>>, used: &SyncSender<Rows>) {
         while let Ok(order) = orders.recv() {
             match order {
-                Order::Begin(size) if self.tree.size() == size => self.base = self.tree.clone(),
-                Order::Begin(size) if self.base.size() == size => self.tree = self.base.clone(),
-                Order::Begin(_) => return,
-                Order::Rows(mut rows) => {
+                Order::Back(size) if self.base.size() == size => self.tree = self.base.clone(),
+                Order::Back(_) => return,
+                Order::Rows { mut rows, begun } => {
                     for leaf in rows.leaves() {
+                        if self.tree.size() == begun {
+                            self.base = self.tree.clone();
+                        }
                         let mut full = Vec::new();
                         self.tree.push(leaf, |tile| full.push(tile));
                         if !full.is_empty() && tiles.send(full).is_err() {
                             return;
                         }
                     }
-                    rows.clear();
+                    rows.truncate(0);
                     let _ = used.try_send(rows);
                 }
                 Order::Root(size, reply) => {

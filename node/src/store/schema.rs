@@ -129,7 +129,8 @@ pub(super) fn differences(conn: &Connection) -> rusqlite::Result<Vec<String>> {
 
 /// SQLite's counter of schema changes; while it stands still, the schema last checked is the one in use.
 pub(super) fn cookie(conn: &Connection) -> rusqlite::Result<i64> {
-    conn.query_row("PRAGMA schema_version", [], |row| row.get(0))
+    // Asked before every commit, so it is not to be parsed each time.
+    conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))
 }
 
 pub(super) fn user_version(conn: &Connection) -> rusqlite::Result<i64> {

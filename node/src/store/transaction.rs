@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::error::AppendError;
 use super::grower::{Grower, GrowerGone};
+use super::index::FreshRows;
 use super::tree::insert_tile;
 use super::writer::{AppendResult, Appended, Draft};
 
@@ -31,6 +32,7 @@ pub(super) struct Rows<'a> {
     pub(super) insert_id: rusqlite::CachedStatement<'a>,
     pub(super) insert_tile: rusqlite::CachedStatement<'a>,
     pub(super) tree: &'a mut Grower,
+    pub(super) fresh: &'a mut FreshRows,
     pub(super) key: MacKey,
     pub(super) node_id: NodeId,
     pub(super) generation: Generation,
@@ -107,6 +109,7 @@ impl Rows<'_> {
         let mac = self.key.mac(body.as_bytes());
         self.insert.execute((seq, self.end.last.micros(), self.end.era, self.epoch, &mac[..], &body))?;
         self.tree.push(&body, mac).map_err(gone)?;
+        self.fresh.push(self.end.last, &body);
         self.end.next_seq += 1;
         Ok(Ok(Appended::New(Receipt {
             node_id: self.node_id.clone(),

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::error::AppendError;
 use super::grower::{Grower, GrowerGone};
-use super::index::Index;
+use super::index::{FreshRows, Index};
 use super::open::{FileIdentity, LogDir, Opened, file_identity};
 use super::signer::{CheckpointFault, SignedCheckpoint, Signer};
 use super::transaction::{End, Rows};
@@ -85,6 +85,8 @@ pub(super) struct Writer {
     schema_cookie: i64,
     /// Told of every commit, and of rows that change.
     pub(super) index: Arc<Index>,
+    /// Rows of the open transaction, for the index.
+    fresh: FreshRows,
     /// The WAL still holds what was erased: a reader was in the way.
     pub(super) wal_to_empty: bool,
 }
@@ -116,6 +118,7 @@ impl Writer {
             signer: None,
             schema_cookie,
             index,
+            fresh: FreshRows::default(),
             wal_to_empty: false,
         };
         writer.read_edge()?;
@@ -179,7 +182,7 @@ impl Writer {
         if let Some(fault) = self.health.write_fault() {
             return Err(CheckpointFault::Refused(fault));
         }
-        let (Some(signer), Some(tree)) = (&mut self.signer, &self.tree) else {
+        let (Some(signer), Some(tree)) = (&mut self.signer, &mut self.tree) else {
             return Err(CheckpointFault::Refused("the log's earlier checkpoints cannot be used".to_owned()));
         };
         let size = self.end.next_seq;
@@ -264,7 +267,7 @@ impl Writer {
         match done {
             Ok(Ok(done)) => {
                 self.end = end;
-                self.index.grew(end.next_seq);
+                self.index.grew(end.next_seq, &self.fresh);
                 self.health.set_passing_fault(None);
                 Ok(done)
             }
@@ -293,6 +296,7 @@ impl Writer {
             self.health.refuse_writes(error.to_string());
             return Ok(Err(error.to_string()));
         }
+        self.fresh.begin(end.next_seq);
         let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let cookie = schema::cookie(&transaction)?;
         if cookie != self.schema_cookie {
@@ -313,6 +317,7 @@ impl Writer {
                     .prepare_cached("INSERT INTO ids (id, seq) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?,
                 insert_tile: transaction.prepare_cached(tree::INSERT_TILE)?,
                 tree,
+                fresh: &mut self.fresh,
                 conn: &transaction,
                 key,
                 node_id,

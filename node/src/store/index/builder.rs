@@ -82,8 +82,17 @@ impl Builder {
         if self.is_full() {
             return;
         }
-        let view = EntryView::parse(&row.body).filter(|_| row.checked.integrity == Integrity::Ok);
-        let Some((view, earlier)) = view.and_then(|view| earlier(&view, row.timestamp).map(|earlier| (view, earlier)))
+        if row.checked.integrity == Integrity::Ok {
+            self.push_sound(row.timestamp, &row.body);
+        } else {
+            self.push_missing();
+        }
+    }
+
+    /// The same for a row that is known to be what it should be.
+    pub(super) fn push_sound(&mut self, timestamp: Timestamp, body: &[u8]) {
+        let view = EntryView::parse(body);
+        let Some((view, earlier)) = view.and_then(|view| earlier(&view, timestamp).map(|earlier| (view, earlier)))
         else {
             return self.push_missing();
         };
@@ -96,7 +105,7 @@ impl Builder {
         for raw in [view.changes, view.details].into_iter().flatten() {
             self.details.add(self.rows, raw.get());
         }
-        self.times.push(row.timestamp.micros());
+        self.times.push(timestamp.micros());
         self.earlier.push(earlier);
         self.rows += 1;
     }

@@ -13,7 +13,7 @@ use rusqlite::Connection;
 
 use super::builder::Builder;
 use super::encode::encode;
-use super::{BLOCK_LEVEL, Index, State};
+use super::{BLOCK_LEVEL, FreshRows, Index, State};
 use crate::store::epochs::teach;
 use crate::store::erase;
 use crate::store::floor::{first_seq, floor};
@@ -34,6 +34,14 @@ struct Task {
     from: u64,
     to: u64,
     changes: u64,
+}
+
+/// Rows to be taken into a block.
+enum Rows {
+    /// As the writer committed them.
+    Fresh(FreshRows),
+    /// As they were read and checked, up to this seq.
+    Stored(Vec<StoredRow>, u64),
 }
 
 /// The running thread; it ends when this is dropped.
@@ -196,17 +204,33 @@ impl Work {
     }
 
     fn take_rows(&mut self, task: &Task) -> io::Result<()> {
-        let to = task.to.min(task.from + BATCH_ROWS);
-        let rows = self.rows(task.from, to).map_err(io::Error::other)?;
+        let rows = match self.index.waiting.take(task.from) {
+            Ok(fresh) => Rows::Fresh(fresh),
+            Err(next) => {
+                let to = task.to.min(task.from + BATCH_ROWS).min(next.unwrap_or(u64::MAX));
+                Rows::Stored(self.rows(task.from, to).map_err(io::Error::other)?, to)
+            }
+        };
         let state = self.index.read();
         // Rows were changed since they were asked for: they are read again.
         if state.changes != task.changes || state.held > 0 {
             return Ok(());
         }
         let mut part = task.part.write().unwrap_or_else(PoisonError::into_inner);
-        rows.iter().for_each(|row| part.push(row));
-        while part.next() < to {
-            part.push_missing();
+        match rows {
+            Rows::Fresh(fresh) => {
+                let wanted = fresh.from(task.from).take(usize::try_from(task.to - task.from).unwrap_or(usize::MAX));
+                wanted.for_each(|(timestamp, body)| part.push_sound(timestamp, body));
+                if fresh.end() > task.to {
+                    self.index.waiting.give_back(fresh);
+                }
+            }
+            Rows::Stored(rows, to) => {
+                rows.iter().for_each(|row| part.push(row));
+                while part.next() < to {
+                    part.push_missing();
+                }
+            }
         }
         Ok(())
     }

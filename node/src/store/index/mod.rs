@@ -10,6 +10,7 @@ mod builder;
 mod check;
 mod count;
 mod encode;
+mod fresh;
 mod indexer;
 mod layout;
 mod set;
@@ -39,6 +40,7 @@ use block::Block;
 pub(super) use block::{Ask, Candidates};
 use builder::Builder;
 pub(super) use check::IndexCheck;
+pub(super) use fresh::FreshRows;
 pub(super) use indexer::Indexer;
 pub use indexer::{Made, make_index};
 use layout::Head;
@@ -60,6 +62,8 @@ pub(super) struct Index {
     state: RwLock<State>,
     /// Files that were asked before, to be asked again.
     open: Mutex<BTreeMap<u64, Arc<Stored>>>,
+    /// Rows that were committed just now.
+    waiting: fresh::Waiting,
     /// Rows committed, as the writer says.
     head: AtomicU64,
     /// Rows below this are in the index, but for gaps left by blocks that are made anew.
@@ -104,6 +108,7 @@ impl Index {
             level,
             state: RwLock::default(),
             open: Mutex::default(),
+            waiting: fresh::Waiting::default(),
             head: AtomicU64::new(0),
             reached: AtomicU64::new(0),
             asleep: AtomicBool::new(false),
@@ -237,8 +242,12 @@ impl Index {
         Ok(temporary)
     }
 
-    /// The writer has committed so many rows.
-    pub(super) fn grew(&self, rows: u64) {
+    /// The writer has committed these rows, and so many in all.
+    pub(super) fn grew(&self, rows: u64, fresh: &FreshRows) {
+        // Without the indexer nobody would take them.
+        if self.thread.get().is_some() {
+            self.waiting.add(fresh);
+        }
         // In one order with what the indexer does before it sleeps: one of the two sees the other.
         self.head.store(rows, Ordering::SeqCst);
         let backlog = rows.saturating_sub(self.reached.load(Ordering::Acquire));
@@ -297,6 +306,7 @@ impl Index {
 
     fn remove(&self, state: &mut State, block: u64) -> io::Result<()> {
         state.changes += 1;
+        self.waiting.clear();
         state.parts.remove(&block);
         state.failed.remove(&block);
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&block);
@@ -351,6 +361,7 @@ impl Drop for Held {
         state.held -= 1;
         // What was read before the rows changed must not be taken after it.
         state.changes += 1;
+        self.0.waiting.clear();
         drop(state);
         self.0.wake();
     }

@@ -1,19 +1,17 @@
 //! Speed, as ratios inside one run: `cargo bench --bench speed -p piperoll-tests`. Figures, not tests.
 //!
-//! Durable append against plain SQLite inserts of the same bytes in the same batches; merged and verified
-//! export against `sqlite3` dumping the three tables one after the other; the first page of three nodes
-//! against the slowest node alone.
+//! Durable append with everything on against plain SQLite; merged and verified export against `sqlite3` dumping the
+//! three tables one after the other; the first page of three nodes against the slowest node alone.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on says so by panicking")]
 
+mod append;
+
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use piperoll_tests::{Cluster, append_in_flight, caller_entry, median, new_store, piperoll};
-use rusqlite::Connection;
+use piperoll_tests::{Cluster, caller_entry, median, piperoll};
 
-const WRITERS: [usize; 4] = [1, 16, 128, 1_024];
-const ROUND: Duration = Duration::from_secs(3);
 const ROUNDS: usize = 3;
 const EXPORT_ROWS_PER_NODE: usize = 200_000;
 const PAGES: usize = 200;
@@ -27,55 +25,12 @@ fn main() {
     };
     runtime.block_on(async {
         if wanted("append") {
-            append().await;
+            append::run().await;
         }
         if wanted("read") {
             read().await;
         }
     });
-}
-
-async fn append() {
-    println!("durable append, rows/s (median of {ROUNDS} rounds of {} s, alternating)", ROUND.as_secs());
-    println!("{:>8} {:>12} {:>12} {:>7}", "writers", "sqlite", "piperoll", "ratio");
-    for writers in WRITERS {
-        let (mut plain, mut ours) = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
-            plain.push(plain_sqlite(writers));
-            ours.push(our_store(writers).await);
-        }
-        let (plain, ours) = (median(plain), median(ours));
-        println!("{writers:>8} {plain:>12.0} {ours:>12.0} {:>7.2}", ours / plain);
-    }
-}
-
-/// Body and mac into one table, one commit per batch; the floor.
-fn plain_sqlite(batch: usize) -> f64 {
-    let dir = tempfile::tempdir().unwrap();
-    let conn = Connection::open(dir.path().join("plain.db")).unwrap();
-    conn.execute_batch("PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=4000; CREATE TABLE entries (seq INTEGER PRIMARY KEY, mac BLOB, body TEXT) STRICT").unwrap();
-    // The node's fields in front make a body about 250 bytes longer than the caller's text.
-    let (body, mac) = (format!("{:250}{}", "", caller_entry(7)), [7u8; 32]);
-    let (started, mut rows) = (Instant::now(), 0);
-    while started.elapsed() < ROUND {
-        conn.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let mut insert = conn.prepare_cached("INSERT INTO entries (mac, body) VALUES (?1, ?2)").unwrap();
-        for _ in 0..batch {
-            insert.execute((&mac[..], &body)).unwrap();
-        }
-        drop(insert);
-        conn.execute_batch("COMMIT").unwrap();
-        rows += batch;
-    }
-    rows as f64 / started.elapsed().as_secs_f64()
-}
-
-async fn our_store(writers: usize) -> f64 {
-    let dir = tempfile::tempdir().unwrap();
-    let store = new_store(&dir.path().join("data"));
-    let rate = append_in_flight(&store, writers, ROUND).await;
-    store.close().await;
-    rate
 }
 
 async fn read() {

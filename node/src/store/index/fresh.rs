@@ -1,0 +1,149 @@
+//! Rows on their way from the writer to the indexer, which need not be read and checked once more.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use piperoll_shared::log::time::Timestamp;
+
+/// Bytes of bodies that wait for the indexer. What does not fit is read from the database later.
+const WAITING_BYTES_MAX: usize = 16 * 1_024 * 1_024;
+/// Rows of small rows wait together, up to so many: the indexer takes them at once.
+const ROWS_TOGETHER_MAX: usize = 256;
+
+/// Rows one after the other: their bodies in one buffer, and where each ends.
+#[derive(Debug, Default, Clone)]
+pub(in crate::store) struct FreshRows {
+    first: u64,
+    bodies: Vec<u8>,
+    rows: Vec<(usize, Timestamp)>,
+}
+
+impl FreshRows {
+    /// Forgets its rows; the next ones begin at `first`.
+    pub(in crate::store) fn begin(&mut self, first: u64) {
+        self.first = first;
+        self.bodies.clear();
+        self.rows.clear();
+    }
+
+    pub(in crate::store) fn push(&mut self, timestamp: Timestamp, body: &str) {
+        self.bodies.extend_from_slice(body.as_bytes());
+        self.rows.push((self.bodies.len(), timestamp));
+    }
+
+    fn append(&mut self, next: &Self) {
+        let start = self.bodies.len();
+        self.bodies.extend_from_slice(&next.bodies);
+        self.rows.extend(next.rows.iter().map(|(end, timestamp)| (start + end, *timestamp)));
+    }
+
+    /// The seq behind its last row.
+    pub(super) fn end(&self) -> u64 {
+        self.first + self.rows.len() as u64
+    }
+
+    /// Its rows from `seq` on: when they were recorded, and their bodies.
+    pub(super) fn from(&self, seq: u64) -> impl Iterator<Item = (Timestamp, &[u8])> {
+        let skipped = usize::try_from(seq.saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.rows.len());
+        let mut start = skipped.checked_sub(1).map_or(0, |last| self.rows[last].0);
+        self.rows[skipped..].iter().map(move |(end, timestamp)| {
+            let body = &self.bodies[start..*end];
+            start = *end;
+            (*timestamp, body)
+        })
+    }
+}
+
+/// The queue between the two. The writer never waits here.
+#[derive(Debug, Default)]
+pub(super) struct Waiting(Mutex<Queue>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    rows: VecDeque<FreshRows>,
+    bytes: usize,
+}
+
+impl Waiting {
+    /// Rows that are committed.
+    pub(super) fn add(&self, rows: &FreshRows) {
+        let mut queue = self.lock();
+        if queue.bytes + rows.bodies.len() > WAITING_BYTES_MAX {
+            return;
+        }
+        queue.bytes += rows.bodies.len();
+        match queue.rows.back_mut() {
+            Some(last) if last.end() == rows.first && last.rows.len() + rows.rows.len() <= ROWS_TOGETHER_MAX => {
+                last.append(rows);
+            }
+            _ => queue.rows.push_back(rows.clone()),
+        }
+    }
+
+    /// The waiting rows with the row `seq` among them. What is before them will not be asked for any more.
+    /// Without any: where the next ones begin.
+    pub(super) fn take(&self, seq: u64) -> Result<FreshRows, Option<u64>> {
+        let mut queue = self.lock();
+        while let Some(rows) = queue.rows.pop_front_if(|rows| rows.first <= seq) {
+            queue.bytes -= rows.bodies.len();
+            if seq < rows.end() {
+                return Ok(rows);
+            }
+        }
+        Err(queue.rows.front().map(|rows| rows.first))
+    }
+
+    /// Gives back what was not used up.
+    pub(super) fn give_back(&self, rows: FreshRows) {
+        let mut queue = self.lock();
+        queue.bytes += rows.bodies.len();
+        queue.rows.push_front(rows);
+    }
+
+    /// Rows are about to change: what was said about them before counts no more, and is kept nowhere.
+    pub(super) fn clear(&self) {
+        *self.lock() = Queue::default();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(first: u64, bodies: &[&str]) -> FreshRows {
+        let mut rows = FreshRows::default();
+        rows.begin(first);
+        bodies.iter().for_each(|body| rows.push(Timestamp::from_micros(7), body));
+        rows
+    }
+
+    fn bodies(rows: &FreshRows, from: u64) -> Vec<&[u8]> {
+        rows.from(from).map(|(_, body)| body).collect()
+    }
+
+    #[test]
+    fn rows_come_out_from_any_place_on() {
+        let queue = Waiting::default();
+        assert_eq!(queue.take(0).err(), Some(None));
+        queue.add(&rows(3, &["a", "bb", ""]));
+        queue.add(&rows(6, &["c"]));
+        queue.add(&rows(9, &["d"]));
+        assert_eq!(queue.take(2).err(), Some(Some(3)), "the row in front is not among them");
+        let taken = queue.take(4).unwrap_or_default();
+        assert_eq!((bodies(&taken, 5), bodies(&taken, 3)), (vec![&b""[..], b"c"], vec![&b"a"[..], b"bb", b"", b"c"]));
+        assert!(bodies(&taken, 7).is_empty());
+        queue.give_back(taken);
+        assert_eq!(queue.take(6).map(|rows| rows.end()).ok(), Some(7), "those next to each other come together");
+        assert_eq!(queue.take(9).map(|rows| rows.end()).ok(), Some(10), "and what is before is forgotten");
+        assert_eq!(queue.take(3).err(), Some(None));
+        let long = "x".repeat(WAITING_BYTES_MAX);
+        queue.add(&rows(7, &[&long]));
+        queue.add(&rows(8, &["does not fit"]));
+        assert!(queue.take(7).is_ok());
+        assert_eq!(queue.take(8).err(), Some(None));
+    }
+}
