@@ -252,6 +252,7 @@ pub(crate) fn envelope(
         next_cursor,
         from: query.from.to_text(),
         to: query.to.to_text(),
+        unindexed_texts: query.filter.too_short_to_index().into_iter().map(str::to_owned).collect(),
     }
 }
 

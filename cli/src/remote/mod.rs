@@ -18,8 +18,7 @@ pub(crate) use tail::tail;
 pub(crate) use verify::verify;
 
 use piperoll_shared::api::aggregator::{Envelope, Status};
-use piperoll_shared::log::filter::{Filter, TRIGRAM_CHARS};
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_shared::log::filter::TRIGRAM_CHARS;
 
 use crate::exit::Exit;
 use crate::show::{envelope_summary, node_table};
@@ -39,19 +38,13 @@ pub(crate) fn exit_of(envelope: &Envelope) -> Exit {
     }
 }
 
-/// Says which texts of a filter no index finds, on stderr: somebody waits for them longer than for others.
-fn say_what_is_read_for(filter: &[String]) {
-    // One that cannot be read was refused by the aggregator, with the reason.
-    let Ok(filter) = Filter::parse(&filter.join(" "), SystemClock.now()) else { return };
-    for text in filter.too_short_to_index() {
-        eprintln!("{text:?} is shorter than {TRIGRAM_CHARS} characters: every row of the range was read for it");
-    }
-}
-
 /// The node table and the statement, on stderr.
 pub(crate) fn report(envelope: &Envelope) -> Exit {
     anstream::eprintln!();
     anstream::eprint!("{}", node_table(&envelope.nodes));
     anstream::eprintln!("{}", envelope_summary(envelope));
+    for text in &envelope.unindexed_texts {
+        eprintln!("{text:?} is shorter than {TRIGRAM_CHARS} characters: every row of the range was read for it");
+    }
     exit_of(envelope)
 }

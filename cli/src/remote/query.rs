@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};
-use super::{report, say_what_is_read_for};
+use super::report;
 use crate::args::{OrderArg, OutputArgs, RemoteQueryArgs, RemoteShowArgs};
 use crate::exit::Exit;
 use crate::show::{RowTable, detail};
@@ -36,7 +36,7 @@ pub(crate) async fn query(args: RemoteQueryArgs) -> anyhow::Result<Exit> {
     ];
     pairs.extend(args.cursor.clone().map(|cursor| ("cursor", cursor)));
     let request = connection.request(Method::GET, "/api/v1/audit-log").query(&pairs).timeout(PAGE_TIMEOUT);
-    let exit = answer(&connection, request, args.output, |envelope, lines| {
+    answer(&connection, request, args.output, |envelope, lines| {
         let mut table = RowTable::new();
         for line in lines {
             table.push(line);
@@ -46,9 +46,7 @@ pub(crate) async fn query(args: RemoteQueryArgs) -> anyhow::Result<Exit> {
             eprintln!("\nthere are more rows: raise --limit, narrow the filter, or page with --json and --cursor");
         }
     })
-    .await?;
-    say_what_is_read_for(&args.query.filter);
-    Ok(exit)
+    .await
 }
 
 pub(crate) async fn show(args: RemoteShowArgs) -> anyhow::Result<Exit> {

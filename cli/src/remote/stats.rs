@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::connection::{Answer, Connection};
-use super::{report, say_what_is_read_for};
+use super::report;
 use crate::args::RemoteStatsArgs;
 use crate::exit::Exit;
 use crate::show::{group_digits, paint, width};
@@ -53,9 +53,7 @@ pub(crate) async fn stats(args: RemoteStatsArgs) -> anyhow::Result<Exit> {
             print(&answer, args.bucket.is_some());
         }
     }
-    let exit = report(&answer.envelope);
-    say_what_is_read_for(&args.query.filter);
-    Ok(exit)
+    Ok(report(&answer.envelope))
 }
 
 fn print(answer: &StatsAnswer, with_histogram: bool) {

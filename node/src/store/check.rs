@@ -144,7 +144,7 @@ impl Check {
                 for fault in self.tree.end(conn)? {
                     self.find(&mut lines, None, FindingKind::Checkpoint, fault);
                 }
-                for fault in self.index.finish() {
+                for fault in self.index.finish(conn)? {
                     self.find(&mut lines, None, FindingKind::Index, fault);
                 }
                 self.file(conn, &mut lines)?;

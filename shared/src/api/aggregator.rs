@@ -114,6 +114,9 @@ pub struct Envelope {
     /// The absolute half-open range that was read.
     pub from: String,
     pub to: String,
+    /// Texts of the filter that are too short for the index: every row of the range was read for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unindexed_texts: Vec<String>,
 }
 
 /// The last line of an NDJSON answer.

@@ -11,6 +11,7 @@ mod crash;
 mod durable;
 mod erasure;
 mod faults;
+mod found_over_nodes;
 mod golden_tree;
 mod hostile;
 mod import;

@@ -146,6 +146,8 @@ async fn counts_equal_counting_by_hand_also_while_a_node_is_missing() {
     let run = cluster.run(&["stats", NODES, "--from", "1d", "--table"]);
     assert!(run.code == 4 && run.stdout.contains("and 1 erased"), "{}{}", run.stdout, run.stderr);
     // A text that no index finds is said to be one.
+    let answer = stats(&cluster, &format!("filter={NODES} zz zebra")).await;
+    assert_eq!(answer.json()["unindexed_texts"], json!(["zz"]));
     let run = cluster.run(&["query", NODES, "zz", "zebra"]);
     assert!(
         run.stderr.contains("\"zz\" is shorter than 3 characters") && !run.stderr.contains("\"zebra\""),

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::Index;
 use super::builder::Builder;
 use super::encode::encode;
-use crate::store::rows::StoredRow;
+use crate::store::rows::{StoredRow, extent};
 
 /// A check that is fed with all rows of a log in order.
 pub(in crate::store) struct IndexCheck {
@@ -89,20 +89,19 @@ impl IndexCheck {
     }
 
     /// What is missing and cannot just be late.
-    pub(in crate::store) fn finish(&mut self) -> Vec<String> {
+    pub(in crate::store) fn finish(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
         let last = self.last_whole;
         let gone = self.unwritten.iter().filter(|block| !self.live && last.is_some_and(|last| **block < last));
         let mut faults: Vec<String> = gone
             .map(|block| format!("{} is gone; run `piperoll node reindex`", self.index.path(*block).display()))
             .collect();
-        let beyond = self.index.head_block();
-        if let Some(head) = beyond {
-            let strays = self.index.files().into_iter().filter(|block| *block >= head);
-            faults.extend(
-                strays.map(|block| format!("{} is of rows that are not there", self.index.path(block).display())),
-            );
-        }
+        // Seen before the log's end is: whatever is made meanwhile is of rows that are there.
+        let files = self.index.files();
+        let rows = extent(conn)?.head_seq.map_or(0, |head| head + 1);
+        let strays = files.into_iter().filter(|block| (block + 1) * self.index.block_rows() > rows);
         faults
+            .extend(strays.map(|block| format!("{} is of rows that are not there", self.index.path(block).display())));
+        Ok(faults)
     }
 
     /// Rows of full blocks that searches read one by one.

@@ -321,12 +321,6 @@ impl Index {
         Ok(())
     }
 
-    /// The first block that is not full; `None` while nobody has said how long the log is.
-    fn head_block(&self) -> Option<u64> {
-        let head = self.head.load(Ordering::Acquire);
-        (head > 0).then(|| head / self.block_rows())
-    }
-
     pub(super) fn extent(&self) -> IndexExtent {
         let state = self.read();
         let parts: u64 = state.parts.values().map(|part| rows_in(part)).sum();
