@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 
 use piperoll_shared::log::ids::{ClusterName, Generation, NodeId};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,8 @@ use super::schema;
 
 /// For another process that holds the database.
 pub(super) const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+/// Statements that a connection keeps parsed: all that a search uses.
+const STATEMENTS_KEPT: usize = 64;
 const DATABASE: &str = "log.db";
 /// Says that a log is expected here, so that a missing or emptied database is an error and not a new log.
 const MARKER: &str = "log.json";
@@ -147,6 +150,9 @@ impl LogDir {
         conn.pragma_update(None, "trusted_schema", false).map_err(sql)?;
         conn.pragma_update(None, "temp_store", "MEMORY").map_err(sql)?;
         conn.busy_timeout(BUSY_TIMEOUT).map_err(sql)?;
+        // Plans do not depend on the numbers asked for: otherwise every new range would have its statement parsed again.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(sql)?;
+        conn.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
         let version = schema::user_version(&conn).map_err(sql)?;
         if version > schema::SCHEMA_VERSION {
             return Err(OpenError::Version { path: path.to_owned(), found: version, known: schema::SCHEMA_VERSION });

@@ -48,9 +48,10 @@ pub struct Extent {
 /// The rows that are there, by the tables themselves; rows below the floor count as gone.
 pub(super) fn extent(conn: &Connection) -> rusqlite::Result<Extent> {
     let oldest = "SELECT min(seq) FROM entries WHERE seq BETWEEN (SELECT coalesce(max(to_seq), 0) FROM pruned) AND ?1";
-    let oldest_seq = conn.query_row(oldest, [SEQ_MAX], |row| row.get(0))?;
+    let oldest_seq = conn.prepare_cached(oldest)?.query_row([SEQ_MAX], |row| row.get(0))?;
     let newest = "SELECT seq, ts FROM entries WHERE seq BETWEEN 0 AND ?1 ORDER BY seq DESC LIMIT 1";
-    let newest = conn.query_row(newest, [SEQ_MAX], |row| Ok((row.get(0)?, integer(row, 1)?))).optional()?;
+    let mut newest = conn.prepare_cached(newest)?;
+    let newest = newest.query_row([SEQ_MAX], |row| Ok((row.get(0)?, integer(row, 1)?))).optional()?;
     let (head_seq, last_timestamp) = match newest {
         Some((seq, ts)) => (Some(seq), ts.map(Timestamp::from_micros)),
         None => (None, None),

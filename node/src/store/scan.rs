@@ -203,6 +203,8 @@ impl Scan {
     /// hide a row from a search. With an index, a row is read that fitted when it was recorded, or was not sound then.
     pub(super) fn next_batch(&mut self, conn: &Connection) -> Result<Batch, ReadError> {
         let until = Instant::now() + BATCH_TIME;
+        // One short transaction instead of one for every few rows.
+        let _one_moment = conn.unchecked_transaction()?;
         let mut batch = Batch::default();
         let mut bytes = 0;
         let rows_max = if self.prover.is_some() { ROWS_PER_PROOF } else { usize::MAX };

@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use piperoll_shared::log::column::{COLUMNS, Column, columns_suffice};
-use piperoll_shared::log::filter::net_contains;
+use piperoll_shared::log::filter::net_has;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::Integrity;
 use piperoll_shared::log::view::EntryView;
@@ -33,6 +34,8 @@ pub(super) struct Builder {
     rows: usize,
     odd: Vec<usize>,
     pub(super) columns: Vec<Values>,
+    /// Those values of the column of addresses that are addresses, by their code.
+    addresses: Vec<(u32, IpAddr)>,
     times: Vec<i64>,
     earlier: Vec<i64>,
     description: Texts,
@@ -50,6 +53,7 @@ impl Builder {
             rows: 0,
             odd: Vec::new(),
             columns: COLUMNS.iter().map(|_| Values::default()).collect(),
+            addresses: Vec::new(),
             times: Vec::new(),
             earlier: Vec::new(),
             description: Texts::new(rows_max),
@@ -97,7 +101,13 @@ impl Builder {
             return self.push_missing();
         };
         for (column, values) in COLUMNS.iter().zip(&mut self.columns) {
-            values.push(column.value(&view).as_deref());
+            let value = column.value(&view);
+            let known = values.values.len();
+            values.push(value.as_deref());
+            if *column == Column::Ip && values.values.len() > known {
+                let address = value.and_then(|value| value.parse().ok());
+                self.addresses.extend(address.map(|address| (values.values.len() as u32, address)));
+            }
         }
         if let Some(text) = &view.description {
             self.description.add(self.rows, text);
@@ -191,8 +201,8 @@ impl Block for Builder {
     }
 
     fn codes_in(&self, net: &IpNet) -> io::Result<Vec<u32>> {
-        let values = &self.of(Column::Ip).values;
-        Ok((1..).zip(values).filter(|(_, value)| net_contains(net, value)).map(|(code, _)| code).collect())
+        let inside = self.addresses.iter().filter(|(_, address)| net_has(net, *address));
+        Ok(inside.map(|(code, _)| *code).collect())
     }
 
     fn codes(&self, column: Column) -> io::Result<Codes<'_>> {

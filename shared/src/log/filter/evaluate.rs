@@ -98,11 +98,16 @@ impl IpPattern {
 
 /// Whether a text is an address of a network. An IPv4 address written as IPv6 (::ffff:10.0.0.1) is the IPv4 address.
 pub fn net_contains(net: &IpNet, have: &str) -> bool {
-    have.parse::<IpAddr>().is_ok_and(|address| match (net, address.to_canonical()) {
+    have.parse().is_ok_and(|address| net_has(net, address))
+}
+
+/// The same for an address that was read already.
+pub fn net_has(net: &IpNet, address: IpAddr) -> bool {
+    match (net, address.to_canonical()) {
         (IpNet::V4(net), IpAddr::V4(address)) => net.contains(&address),
         (IpNet::V6(net), IpAddr::V6(address)) => net.contains(&address),
         _ => false,
-    })
+    }
 }
 
 impl Property {

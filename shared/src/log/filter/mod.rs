@@ -17,7 +17,7 @@ use super::ids::EntryId;
 use super::time::Timestamp;
 
 pub use conditions::{Atom, Condition, TRIGRAM_CHARS};
-pub use evaluate::net_contains;
+pub use evaluate::{net_contains, net_has};
 pub use parse::FilterError;
 
 /// A parsed filter; empty means every entry.
