@@ -11,12 +11,15 @@ use piperoll_shared::log::note::SigningSeed;
 use piperoll_shared::log::seal::{EpochSecret, KeyRing};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::decode_hash;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
 pub use piperoll_shared::net::files::ConfigError;
 use piperoll_shared::net::files::{self, FileError};
 use piperoll_shared::net::identity::{Identity, Kind};
 use piperoll_shared::net::telemetry::LogFormat;
 use piperoll_shared::net::tls::TlsFiles;
 use serde::Deserialize;
+
+use super::scope::Scope;
 
 /// Five seconds: what an intruder on a node can still change unnoticed is what was written since the last look.
 const WITNESS_POLL_MS: u64 = 5_000;
@@ -32,7 +35,7 @@ pub struct AggregatorConfig {
     pub files: TlsFiles,
     pub roster: Vec<RosterNode>,
     /// What people with a certificate may do.
-    pub users: HashMap<String, Role>,
+    pub users: HashMap<String, User>,
     pub limits: Limits,
     /// Configuration of a node to run in the same process.
     pub embedded_node: Option<PathBuf>,
@@ -44,6 +47,13 @@ pub struct AggregatorConfig {
     pub export_key: SigningSeed,
     /// Between two looks at every node's checkpoint.
     pub witness_interval: Duration,
+}
+
+/// A person with a certificate.
+#[derive(Debug, Clone)]
+pub struct User {
+    pub role: Role,
+    pub scope: Scope,
 }
 
 /// One expected node.
@@ -169,6 +179,7 @@ struct TypedUsers {
 struct TypedUser {
     name: String,
     role: Role,
+    scope: Option<String>,
 }
 
 impl AggregatorConfig {
@@ -178,9 +189,7 @@ impl AggregatorConfig {
         let base = files::base_of(path);
         let roster = load_roster(&base.join(&typed.roster), &base.join(&typed.secrets_dir), &typed.cluster)?;
         let users = match &typed.users {
-            Some(users) => {
-                files::read_toml::<TypedUsers>(&base.join(users))?.user.into_iter().map(|u| (u.name, u.role)).collect()
-            }
+            Some(users) => load_users(&base.join(users))?,
             None => HashMap::new(),
         };
         let limits = typed.limits.check().map_err(|problem| ConfigError::Content { path: path.to_owned(), problem })?;
@@ -228,6 +237,17 @@ impl TypedLimits {
             page: pick("page_ms", self.page_ms, default.page)?,
         })
     }
+}
+
+fn load_users(path: &Path) -> Result<HashMap<String, User>, ConfigError> {
+    let typed: TypedUsers = files::read_toml(path)?;
+    let user = |typed: TypedUser| {
+        let bad =
+            |problem| ConfigError::Content { path: path.to_owned(), problem: format!("{}: {problem}", typed.name) };
+        let scope = Scope::of(&typed.role, typed.scope.as_deref(), SystemClock.now()).map_err(bad)?;
+        Ok((typed.name, User { role: typed.role, scope }))
+    };
+    typed.user.into_iter().map(user).collect()
 }
 
 fn load_roster(path: &Path, secrets: &Path, cluster: &ClusterName) -> Result<Vec<RosterNode>, ConfigError> {

@@ -15,6 +15,7 @@ use super::member::Member;
 use super::proving::{Pinned, Proof};
 use super::query::Query;
 use super::read::{COUNTED_THERE, Tally};
+use super::scope::Scope;
 use super::witness::Standing;
 
 /// What a query wants of one roster entry.
@@ -34,6 +35,8 @@ pub(crate) struct Asked {
     pub(crate) pinned: Option<Pinned>,
     /// Rows that were pruned are not asked for.
     pub(crate) all_there: bool,
+    /// What of its rows may be shown.
+    pub(crate) scope: Scope,
 }
 
 /// Decides, per node, what to ask.
@@ -95,7 +98,7 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
         }
         request.after = Some(position_for(&cursor.last, id, query.order));
     }
-    Ask::Scan(Box::new(Asked { request, pinned, all_there: query.all_there }))
+    Ask::Scan(Box::new(Asked { request, pinned, all_there: query.all_there, scope: query.scope.clone() }))
 }
 
 /// The place `(timestamp, node_id, seq)` as one node sees it: rows of the same microsecond are behind it or
@@ -252,6 +255,7 @@ pub(crate) fn envelope(
         next_cursor,
         from: query.from.to_text(),
         to: query.to.to_text(),
+        limited_to: query.scope.text().map(str::to_owned),
         unindexed_texts: query.filter.too_short_to_index().into_iter().map(str::to_owned).collect(),
     }
 }

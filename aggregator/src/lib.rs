@@ -16,6 +16,7 @@ mod placed;
 mod proving;
 mod query;
 mod read;
+pub mod scope;
 mod stream;
 mod tail;
 pub mod tokens;

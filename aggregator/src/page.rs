@@ -19,6 +19,7 @@ use super::placed::PlacedRow;
 use super::proving::Proof;
 use super::query::Query;
 use super::read::{NodeReader, conclude};
+use super::scope::Scope;
 
 /// Bytes of rows that one node may put into one page; beyond it the page ends earlier.
 const NODE_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -258,7 +259,7 @@ fn settle(mut part: Part, has_more_here: bool, rows: &[PlacedRow]) -> Part {
 }
 
 /// One row of one node, in the form of a page; only that node is expected.
-pub(crate) async fn one_row(cluster: &Cluster, member: &Arc<Member>, seq: u64) -> (Page, Query) {
+pub(crate) async fn one_row(cluster: &Cluster, member: &Arc<Member>, seq: u64, scope: &Scope) -> (Page, Query) {
     let mut query = Query::everything(
         piperoll_shared::log::filter::Filter::default(),
         piperoll_shared::log::time::Timestamp::MIN,
@@ -266,6 +267,7 @@ pub(crate) async fn one_row(cluster: &Cluster, member: &Arc<Member>, seq: u64) -
         Order::Asc,
     );
     query.limit = Some(1);
+    query.scope = scope.clone();
     let mut found = match ask(member, &query, Some(1)) {
         Ask::Scan(mut asked) => {
             asked.request.from_seq = Some(seq);

@@ -20,6 +20,8 @@ pub(crate) struct PlacedRow {
     pub(crate) reason: Option<&'static str>,
     /// The row is gone; body and mac are those of the entry that says so.
     pub(crate) erased: Option<Arc<Gone>>,
+    /// It is not known to be within what the reader may see.
+    pub(crate) withheld: bool,
 }
 
 /// What an authentic entry says about a row that is gone.
@@ -47,10 +49,13 @@ impl PlacedRow {
     }
 
     pub(crate) fn to_row(&self) -> Row<'_> {
+        let found = FoundAt { node_id: self.key.node_id.to_string(), seq: self.key.seq };
+        if self.withheld {
+            return Row::withheld(found, self.integrity, self.witnessed);
+        }
         if let Some(gone) = &self.erased {
             return Row::erased(self.key.node_id.as_str(), &gone.said, gone.entry_seq, self.witnessed);
         }
-        let found = FoundAt { node_id: self.key.node_id.to_string(), seq: self.key.seq };
         Row {
             body: self.body.as_ref().into(),
             mac: self.mac.as_ref().into(),
@@ -59,6 +64,7 @@ impl PlacedRow {
             reason: self.reason.map(Into::into),
             found_at: (self.integrity != Integrity::Ok).then_some(found),
             erased: None,
+            withheld: false,
         }
     }
 }

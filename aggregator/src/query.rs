@@ -7,6 +7,8 @@ use piperoll_shared::log::order::Order;
 use piperoll_shared::log::stats::Plan;
 use piperoll_shared::log::time::{TimeError, Timestamp};
 
+use super::scope::Scope;
+
 /// How an answer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
@@ -47,6 +49,8 @@ pub(crate) struct Query {
     pub(crate) all_there: bool,
     /// Nodes count the rows that fit instead of sending them.
     pub(crate) count: Option<Plan>,
+    /// What the caller may see at all; it is part of the filter too.
+    pub(crate) scope: Scope,
 }
 
 /// Why a query was refused, with a stable word for programs.
@@ -103,7 +107,7 @@ impl Query {
         pairs: Vec<(String, String)>,
         now: Timestamp,
         key: &CursorKey,
-        scope: &str,
+        scope: &Scope,
     ) -> Result<Self, QueryError> {
         let typed = Typed::read(pairs)?;
         let bad = |parameter: &str, value: &str, allowed: &str| QueryError::Parameter {
@@ -147,7 +151,7 @@ impl Query {
             order.as_str(),
             typed.from.as_deref().unwrap_or_default(),
             typed.to.as_deref().unwrap_or_default(),
-            scope,
+            scope.text().unwrap_or_default(),
         ];
         parts.extend(typed.filter.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]));
         let hash = QueryHash::of(&parts);
@@ -160,6 +164,7 @@ impl Query {
                 key => Filter::parse_pair(key, value, asked_at)?,
             });
         }
+        let filter = scope.narrow(filter);
         // Each piece was within the limits; what the nodes are asked has to be as a whole.
         Filter::parse(&filter.to_string(), asked_at)?;
         if cursor.is_some() && format != Format::Json {
@@ -183,6 +188,7 @@ impl Query {
             sealed: false,
             all_there: false,
             count: None,
+            scope: scope.clone(),
         })
     }
 }
@@ -255,6 +261,7 @@ impl Query {
             sealed: false,
             all_there: from == Timestamp::MIN,
             count: None,
+            scope: Scope::default(),
         }
     }
 }

@@ -24,6 +24,7 @@ use super::link::{Failure, Lane};
 use super::member::Member;
 use super::placed::{BorderRow, Gone, PlacedRow};
 use super::proving::{BORDERS_MAX, Proof, Proving};
+use super::scope::Scope;
 
 /// One node's answer, being read.
 pub(crate) struct NodeReader {
@@ -36,6 +37,7 @@ pub(crate) struct NodeReader {
     order: Order,
     limit: Option<u64>,
     unfiltered: bool,
+    scope: Scope,
     /// The last row's place, and its seq and era for gaps.
     last: Option<Key>,
     last_era: Option<u32>,
@@ -148,6 +150,7 @@ impl NodeReader {
             idle: limits.idle,
             order: request.order,
             unfiltered: request.filter.is_empty(),
+            scope: asked.scope.clone(),
             last: None,
             last_era: None,
             proving,
@@ -341,7 +344,8 @@ impl NodeReader {
         let EntryFrame { body, mac, .. } = entry;
         let era = checked.era.filter(|_| sound);
         let (integrity, reason) = (checked.integrity, checked.reason);
-        (PlacedRow { key, body, mac, integrity, witnessed: false, reason, erased }, era)
+        let withheld = !self.scope.admits(integrity, &body);
+        (PlacedRow { key, body, mac, integrity, witnessed: false, reason, erased, withheld }, era)
     }
 }
 

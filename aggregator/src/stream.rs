@@ -180,6 +180,7 @@ impl Query {
     /// what it does not count.
     fn count_row(&self, counter: &mut Counter, row: &PlacedRow) {
         match row.integrity {
+            _ if row.withheld => {}
             Integrity::Ok if self.count.is_some() => {}
             Integrity::Ok => match EntryView::parse(&row.body) {
                 Some(entry) => {

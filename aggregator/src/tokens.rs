@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
+use super::scope::{Scope, ScopeError};
+
 /// So that a token is recognised when it turns up where it should not.
 const PREFIX: &str = "prl_";
 const NAME_BYTES_MAX: usize = 64;
@@ -34,6 +36,8 @@ pub enum TokenError {
     Name,
     #[error("there are {TOKENS_MAX} tokens already; revoke some")]
     Full,
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
     #[error("the expiry {0} has passed already")]
     Expired(Timestamp),
 }
@@ -47,17 +51,20 @@ struct Stored {
     created: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     expires: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    scope: Option<String>,
 }
 
 /// Who a token belongs to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Holder {
     pub name: String,
     pub role: Role,
+    pub scope: Scope,
 }
 
 /// What a token turned out to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Lookup {
     Good(Holder),
     /// Known, but its time is over.
@@ -142,6 +149,7 @@ impl TokenStore {
         &self,
         name: &str,
         role: Role,
+        scope: Option<&str>,
         expires: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<CreatedToken, TokenError> {
@@ -152,6 +160,8 @@ impl TokenStore {
         if let Some(expires) = expires.filter(|expires| *expires <= now) {
             return Err(TokenError::Expired(expires));
         }
+        // Kept with its times in full, so that it means the same tomorrow.
+        let scope = Scope::of(&role, scope, now)?.text().map(str::to_owned);
         let _lock = self.lock()?;
         let mut tokens = self.load()?;
         if tokens.iter().any(|token| token.name == name) {
@@ -164,7 +174,7 @@ impl TokenStore {
         getrandom::fill(&mut random)
             .map_err(|e| TokenError::Io { path: self.path.clone(), source: std::io::Error::other(e.to_string()) })?;
         let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
-        let stored = Stored { name: name.to_owned(), role, sha256: hash(&token), created: now, expires };
+        let stored = Stored { name: name.to_owned(), role, sha256: hash(&token), created: now, expires, scope };
         let info = stored.info();
         tokens.push(stored);
         self.save(&tokens)?;
@@ -193,7 +203,11 @@ impl TokenStore {
             if bool::from(stored.sha256.as_bytes().ct_eq(wanted.as_bytes())) {
                 return Ok(match stored.expires {
                     Some(expires) if expires <= now => Lookup::Expired(stored.name),
-                    _ => Lookup::Good(Holder { name: stored.name, role: stored.role }),
+                    _ => Lookup::Good(Holder {
+                        scope: Scope::of(&stored.role, stored.scope.as_deref(), now)?,
+                        name: stored.name,
+                        role: stored.role,
+                    }),
                 });
             }
         }
@@ -208,6 +222,7 @@ impl Stored {
             role: self.role.clone(),
             created: self.created.to_text(),
             expires: self.expires.map(Timestamp::to_text),
+            scope: self.scope.clone(),
         }
     }
 }

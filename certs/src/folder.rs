@@ -169,6 +169,10 @@ pub(crate) fn users_toml(members: &Members) -> String {
     for user in members.list.iter().filter(|m| m.kind == MemberKind::User) {
         let role = user.role.map_or("viewer", |role| role.as_str());
         text.push_str(&format!("\n[[user]]\nname = \"{}\"\nrole = \"{role}\"\n", user.id));
+        if let Some(scope) = &user.scope {
+            // A filter has quotes of its own.
+            text.push_str(&format!("scope = {}\n", toml_edit::value(scope.as_str())));
+        }
     }
     text
 }

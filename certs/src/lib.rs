@@ -169,14 +169,15 @@ impl Authority {
         let _ = std::fs::remove_file(self.secret_file(id, 0));
     }
 
-    /// Makes a folder with a person's certificate; the role is written for the aggregators.
-    pub fn add_user(&mut self, id: &NodeId, role: Role) -> Result<PathBuf> {
+    /// Makes a folder with a person's certificate; the role, and the filter that limits it, are written for the aggregators.
+    pub fn add_user(&mut self, id: &NodeId, role: Role, scope: Option<&str>) -> Result<PathBuf> {
         self.refuse_known(id)?;
         let folder = self.dir.join("machines").join(format!("user-{id}"));
         folder::make_new_private_dir(&folder)?;
         self.issue(&folder, "user", Kind::User, id, "")?;
         let mut member = Member::new(MemberKind::User, id, None);
         member.role = Some(role);
+        member.scope = scope.map(str::to_owned);
         self.add_members([member])?;
         Ok(folder)
     }

@@ -65,6 +65,9 @@ pub struct Member {
     pub address: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub role: Option<Role>,
+    /// What a person may see at all, as a filter.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub scope: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub retired: Option<Retired>,
     /// The public key of a node's checkpoints or of an aggregator's cosignatures: base64 of 32 bytes.
@@ -113,6 +116,7 @@ impl Member {
             id: id.clone(),
             address,
             role: None,
+            scope: None,
             retired: None,
             signing_key: None,
             export_key: None,

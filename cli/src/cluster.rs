@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use anyhow::Context as _;
+use piperoll_aggregator::scope::Scope;
 use piperoll_certs::{AggregatorPlace, Authority, NodePlace, Retired, Role};
 use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
 use crate::args::{ClusterCommand, RoleArg};
 use crate::exit::Exit;
@@ -32,14 +34,15 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
             made(&format!("aggregator {id}"), &folder);
             println!("Start it there with: piperoll aggregator serve --config aggregator.toml");
         }
-        ClusterCommand::AddUser { dir, name, role } => {
+        ClusterCommand::AddUser { dir, name, role, scope } => {
+            let limit = Scope::of(&role.into(), scope.as_deref(), SystemClock.now())?;
             let role = match role {
                 RoleArg::Viewer => Role::Viewer,
                 RoleArg::Auditor => Role::Auditor,
                 RoleArg::Admin => Role::Admin,
             };
             let mut authority = Authority::open(&dir)?;
-            let folder = authority.add_user(&name, role)?;
+            let folder = authority.add_user(&name, role, limit.text())?;
             warn_of_absent(&authority);
             made(&format!("user {name}"), &folder);
         }

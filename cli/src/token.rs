@@ -25,15 +25,15 @@ impl From<RoleArg> for Role {
 
 pub(crate) async fn run(command: TokenCommand) -> anyhow::Result<Exit> {
     match command {
-        TokenCommand::Create { config, name, role, expires } => {
+        TokenCommand::Create { config, name, role, expires, scope } => {
             let (store, config) = open(&config.config)?;
             let now = SystemClock.now();
             let expires = expires.as_deref().map(|text| Timestamp::parse_expiry(text, now)).transpose()?;
-            let created = store.create(&name, role.into(), expires, now)?;
+            let created = store.create(&name, role.into(), scope.as_deref(), expires, now)?;
             record(
                 &config,
                 "audit.token_create",
-                json!({ "token_name": name, "role": created.info.role, "expires": created.info.expires }),
+                json!({ "token_name": name, "role": created.info.role, "expires": created.info.expires, "scope": created.info.scope }),
             )
             .await;
             eprintln!("This is the only time the token is shown:");
@@ -43,7 +43,8 @@ pub(crate) async fn run(command: TokenCommand) -> anyhow::Result<Exit> {
             for token in open(&config.config)?.0.list()? {
                 let role = format!("{:?}", token.role).to_lowercase();
                 let expires = token.expires.map_or("never expires".to_owned(), |t| format!("expires {t}"));
-                println!("{:<24} {role:<8} created {}  {expires}", token.name, token.created);
+                let scope = token.scope.map_or(String::new(), |scope| format!("  limited to {scope}"));
+                println!("{:<24} {role:<8} created {}  {expires}{scope}", token.name, token.created);
             }
         }
         TokenCommand::Revoke { config, name } => {

@@ -172,7 +172,7 @@ impl Cluster {
         let folder = authority.add_aggregator(&"agg".parse().unwrap(), &place).unwrap();
         let state = AggregatorConfig::load(&folder.join("aggregator.toml")).unwrap().state_dir;
         let now = SystemClock.now();
-        let token = TokenStore::open(&state).unwrap().create("tester", Role::Admin, None, now).unwrap().token;
+        let token = TokenStore::open(&state).unwrap().create("tester", Role::Admin, None, None, now).unwrap().token;
         let ca = std::fs::read(dir.path().join("c/ca.crt")).unwrap();
         let client = reqwest::Client::builder()
             .no_proxy()
@@ -372,7 +372,13 @@ impl Cluster {
     /// Makes a further token.
     pub fn token(&self, name: &str, role: Role, expires: Option<Timestamp>) -> String {
         let state = self.aggregator_folder().join("state");
-        TokenStore::open(&state).unwrap().create(name, role, expires, SystemClock.now()).unwrap().token
+        TokenStore::open(&state).unwrap().create(name, role, None, expires, SystemClock.now()).unwrap().token
+    }
+
+    /// A token whose holder may see what a filter selects.
+    pub fn limited_token(&self, name: &str, role: Role, scope: &str) -> String {
+        let state = self.aggregator_folder().join("state");
+        TokenStore::open(&state).unwrap().create(name, role, Some(scope), None, SystemClock.now()).unwrap().token
     }
 
     /// The program as a user of the aggregator runs it.

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use super::App;
 use super::error::{ApiError, RefusalReason};
 use crate::audit::Event;
+use crate::scope::Scope;
 use crate::tokens::Lookup;
 
 /// What a request does; decides who may do it.
@@ -38,6 +39,7 @@ pub(super) enum Permission {
 pub(super) struct Caller {
     name: String,
     role: Role,
+    scope: Scope,
     method: &'static str,
 }
 
@@ -51,6 +53,23 @@ pub(super) struct Done {
 impl Caller {
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What the caller may see at all.
+    pub(super) fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// For what cannot be done with a part of the rows.
+    pub(super) fn require_everything(&self) -> Result<(), ApiError> {
+        match self.scope.text() {
+            None => Ok(()),
+            Some(scope) => Err(ApiError::new(
+                403,
+                "limited",
+                format!("this reads every row, and {} is limited to {scope}; ask somebody without a limit", self.name),
+            )),
+        }
     }
 
     /// Exact sets; no role outranks another beyond what stands here.
@@ -169,7 +188,9 @@ fn identify(app: &App, peer: &TlsPeer, headers: &HeaderMap) -> Result<Caller, (&
             return Err(refuse("bad_authorization", "send the token as `Authorization: Bearer <token>`".to_owned()));
         };
         return match app.tokens.find(token, SystemClock.now()) {
-            Ok(Lookup::Good(holder)) => Ok(Caller { name: holder.name, role: holder.role, method: "token" }),
+            Ok(Lookup::Good(holder)) => {
+                Ok(Caller { name: holder.name, role: holder.role, scope: holder.scope, method: "token" })
+            }
             Ok(Lookup::Expired(name)) => {
                 Err(refuse("token_expired", format!("the token {name:?} has expired; ask an admin for a new one")))
             }
@@ -182,7 +203,12 @@ fn identify(app: &App, peer: &TlsPeer, headers: &HeaderMap) -> Result<Caller, (&
     match &peer.identity {
         Some(identity) if identity.kind == Kind::User && identity.cluster == app.cluster_name => {
             match app.users.get(identity.id.as_str()) {
-                Some(role) => Ok(Caller { name: identity.id.to_string(), role: role.clone(), method: "certificate" }),
+                Some(user) => Ok(Caller {
+                    name: identity.id.to_string(),
+                    role: user.role.clone(),
+                    scope: user.scope.clone(),
+                    method: "certificate",
+                }),
                 None => Err(refuse("user_unknown", format!("the certificate names {identity}, who has no role here"))),
             }
         }

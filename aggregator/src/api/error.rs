@@ -55,7 +55,7 @@ impl From<TokenError> for ApiError {
         let (status, code) = match &error {
             TokenError::Exists(_) => (409, "token_exists"),
             TokenError::NotFound(_) => (404, "no_such_token"),
-            TokenError::Name | TokenError::Expired(_) => (400, "bad_token_request"),
+            TokenError::Name | TokenError::Scope(_) | TokenError::Expired(_) => (400, "bad_token_request"),
             TokenError::Full => (429, "too_many_tokens"),
             TokenError::Io { .. } | TokenError::Content { .. } => {
                 tracing::error!(%error, "the token file cannot be used");

@@ -19,7 +19,7 @@ use tokio_util::io::ReaderStream;
 use super::App;
 use super::auth::{Caller, Permission};
 use super::error::{ApiError, RefusalReason};
-use super::log::{AUDIT_COMPLETE, SCOPE_ALL, busy, describe, file_name, known_nodes, outcome, with_done};
+use super::log::{AUDIT_COMPLETE, busy, describe, file_name, find_entry, known_nodes, outcome, with_done};
 use super::nodes::REASON_CHARACTERS_MAX;
 use crate::export::{Incomplete, Order, Outcome};
 use crate::query::Query;
@@ -90,7 +90,7 @@ fn read(app: &App, caller: &Caller, body: &[u8]) -> Result<(Query, Order), ApiEr
     let mut pairs = vec![("format".to_owned(), "ndjson".to_owned()), ("order".to_owned(), "asc".to_owned())];
     pairs.extend(pair("filter", request.filter).into_iter().chain(pair("from", request.from)));
     pairs.extend(pair("to", request.to));
-    let mut query = Query::parse(pairs, SystemClock.now(), &app.cluster.cursor_key, SCOPE_ALL)?;
+    let mut query = Query::parse(pairs, SystemClock.now(), &app.cluster.cursor_key, caller.scope())?;
     query.sealed = true;
     Ok((query, Order { by: caller.name().to_owned(), reason, incomplete }))
 }
@@ -128,6 +128,10 @@ pub(super) async fn proof(
 
 async fn find_proof(app: &App, caller: &Caller, node: &str, seq: &str) -> Result<String, ApiError> {
     caller.require(Permission::Export)?;
+    if caller.scope().text().is_some() {
+        // Whoever may not see a row is not told where it stands in the tree either.
+        find_entry(app, caller, node, seq).await?;
+    }
     let member = app.cluster.members.iter().find(|member| member.node.id.as_str() == node);
     let member = member.ok_or_else(|| ApiError::new(404, "no_such_node", format!("{node:?} is not in the roster")))?;
     let seq: u64 = seq.parse().map_err(|_| ApiError::new(400, "bad_seq", format!("{seq:?} is not a row number")))?;

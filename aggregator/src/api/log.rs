@@ -33,8 +33,6 @@ pub(super) const STREAMS_MAX: usize = 32;
 /// values at the same moment; whoever may read may ask for one.
 pub(super) const COUNTS_MAX: usize = 4;
 pub(super) const AUDIT_COMPLETE: HeaderName = HeaderName::from_static("audit-complete");
-/// No scopes yet: everyone who may view may view everything. A cursor is bound to this word.
-pub(super) const SCOPE_ALL: &str = "all";
 
 /// `GET /audit-log`.
 pub(super) async fn audit_log(
@@ -45,7 +43,7 @@ pub(super) async fn audit_log(
     let Ok(Pairs(pairs)) = pairs else {
         return ApiError::new(400, "bad_parameter", "the query string cannot be read").into_response();
     };
-    let query = match Query::parse(pairs, SystemClock.now(), &app.cluster.cursor_key, SCOPE_ALL) {
+    let query = match Query::parse(pairs, SystemClock.now(), &app.cluster.cursor_key, caller.scope()) {
         Ok(query) => query,
         Err(error) => return with_done(ApiError::from(error), "audit.view", json!({})),
     };
@@ -81,10 +79,14 @@ pub(super) fn known_nodes(app: &App, query: &Query) -> Result<(), ApiError> {
 }
 
 pub(super) fn describe(query: &Query) -> Value {
-    json!({
+    let mut described = json!({
         "filter": query.filter.to_string(), "from": query.from, "to": query.to, "order": query.order,
         "format": format!("{:?}", query.format).to_lowercase(), "continued": query.cursor.is_some(),
-    })
+    });
+    if let Some(scope) = query.scope.text() {
+        described["limited_to"] = json!(scope);
+    }
+    described
 }
 
 pub(super) fn with_done(response: impl IntoResponse, action: &'static str, details: Value) -> Response {
@@ -225,15 +227,19 @@ pub(super) async fn entry(
     }
 }
 
-async fn find_entry(app: &App, caller: &Caller, node: &str, seq: &str) -> Result<(Page, Query), ApiError> {
+pub(super) async fn find_entry(app: &App, caller: &Caller, node: &str, seq: &str) -> Result<(Page, Query), ApiError> {
     caller.require(Permission::View)?;
     let not_found = || ApiError::new(404, "no_such_node", format!("{node:?} is not in the roster"));
     let member = app.cluster.members.iter().find(|m| m.node.id.as_str() == node).ok_or_else(not_found)?;
     let seq: u64 = seq.parse().map_err(|_| ApiError::new(400, "bad_seq", format!("{seq:?} is not a row number")))?;
-    let (page, query) = crate::page::one_row(&app.cluster, member, seq).await;
+    let (page, query) = crate::page::one_row(&app.cluster, member, seq, caller.scope()).await;
     let answered = page.envelope.nodes.iter().any(|n| matches!(n.status, Status::Ok | Status::Invalid));
     if page.rows.is_empty() && answered && page.envelope.complete {
         return Err(ApiError::new(404, "no_such_entry", format!("{node} has no row {seq}")));
+    }
+    if let Some(scope) = caller.scope().text().filter(|_| page.rows.iter().any(|row| row.withheld)) {
+        let detail = format!("{node} has no row {seq} that you may see: you are limited to {scope}");
+        return Err(ApiError::new(404, "no_such_entry", detail));
     }
     Ok((page, query))
 }
@@ -276,7 +282,7 @@ pub(super) async fn verify(
     };
     let query = Query::everything(Filter::default(), from, to, Order::Asc);
     let asked = describe(&query);
-    if let Err(error) = caller.require(Permission::Verify) {
+    if let Err(error) = caller.require(Permission::Verify).and_then(|()| caller.require_everything()) {
         return with_done(error, "audit.verify", asked);
     }
     answer_stream(&app, query, Output::Check, "audit.verify", asked).await

@@ -20,12 +20,11 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use piperoll_shared::api::aggregator::Role;
 use tokio::sync::Semaphore;
 
 use super::Cluster;
 use super::audit::Audit;
-use super::config::AggregatorConfig;
+use super::config::{AggregatorConfig, User};
 use super::export::Exporter;
 use super::metrics::Metrics;
 use super::tokens::TokenStore;
@@ -38,7 +37,7 @@ pub(crate) struct App {
     pub(crate) audit: Audit,
     exporter: Arc<Exporter>,
     tokens: TokenStore,
-    users: HashMap<String, Role>,
+    users: HashMap<String, User>,
     cluster_name: piperoll_shared::log::ids::ClusterName,
     metrics: Metrics,
     /// Room for exports and checks.

@@ -17,7 +17,7 @@ use serde_json::json;
 use super::App;
 use super::auth::{Caller, Permission};
 use super::error::ApiError;
-use super::log::{SCOPE_ALL, answer_stream, describe, known_nodes, with_done};
+use super::log::{answer_stream, describe, known_nodes, with_done};
 use crate::query::{Format, Query, QueryError};
 use crate::stream::Output;
 
@@ -35,7 +35,7 @@ pub(super) async fn stats(
     let now = SystemClock.now();
     let parsed = (|| {
         let mut typed = Typed::read(pairs)?;
-        let mut query = Query::parse(std::mem::take(&mut typed.rest), now, &app.cluster.cursor_key, SCOPE_ALL)?;
+        let mut query = Query::parse(std::mem::take(&mut typed.rest), now, &app.cluster.cursor_key, caller.scope())?;
         (query.format, query.order, query.limit) = (Format::Json, Order::Asc, None);
         let plan = typed.plan(&query, now)?;
         query.count = (!typed.verify()?).then(|| plan.clone());

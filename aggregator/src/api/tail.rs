@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use super::App;
 use super::auth::{Caller, Permission};
 use super::error::ApiError;
-use super::log::{SCOPE_ALL, known_nodes, with_done};
+use super::log::{known_nodes, with_done};
 use crate::query::{Query, QueryError};
 use crate::tail::{Event, NodeEvent, Positions, start};
 
@@ -36,7 +36,7 @@ pub(super) async fn tail(
     let Ok(Pairs(pairs)) = pairs else {
         return ApiError::new(400, "bad_parameter", "the query string cannot be read").into_response();
     };
-    let asked = match Asked::read(&app, &headers, pairs, SystemClock.now()) {
+    let asked = match Asked::read(&app, &caller, &headers, pairs, SystemClock.now()) {
         Ok(asked) => asked,
         Err(error) => return with_done(ApiError::from(error), ACTION, json!({})),
     };
@@ -50,7 +50,7 @@ pub(super) async fn tail(
         let words = format!("{TAILS_MAX} tails are open already; close one, or ask again later");
         return with_done(ApiError::new(429, "busy", words), ACTION, details);
     };
-    let tail = start(&app.cluster, &asked.query.filter, asked.positions, asked.since);
+    let tail = start(&app.cluster, &asked.query, asked.positions, asked.since);
     let (given_up, who) = (tail.given_up, caller.name().to_owned());
     tokio::spawn(async move {
         if given_up.await.is_ok() {
@@ -72,7 +72,13 @@ struct Asked {
 }
 
 impl Asked {
-    fn read(app: &App, headers: &HeaderMap, pairs: Vec<(String, String)>, now: Timestamp) -> Result<Self, QueryError> {
+    fn read(
+        app: &App,
+        caller: &Caller,
+        headers: &HeaderMap,
+        pairs: Vec<(String, String)>,
+        now: Timestamp,
+    ) -> Result<Self, QueryError> {
         let (mut rest, mut since, mut after) = (Vec::new(), None, None);
         for (name, value) in pairs {
             let slot = match name.as_str() {
@@ -90,7 +96,7 @@ impl Asked {
                 return Err(QueryError::Twice(name));
             }
         }
-        let query = Query::parse(rest, now, &app.cluster.cursor_key, SCOPE_ALL)?;
+        let query = Query::parse(rest, now, &app.cluster.cursor_key, caller.scope())?;
         let since = match since {
             Some(text) => {
                 Timestamp::parse_human(&text, now).map_err(|source| QueryError::Time { parameter: "from", source })?

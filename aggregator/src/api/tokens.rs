@@ -38,10 +38,13 @@ pub(super) async fn create(
         recordable?;
         let new: NewToken = serde_json::from_slice(&body)
             .map_err(|e| ApiError::new(400, "bad_request", format!("name and role are needed: {e}")))?;
-        details = json!({ "token_name": new.name.chars().take(64).collect::<String>(), "role": new.role, "expires": new.expires });
+        details = json!({ "token_name": new.name.chars().take(64).collect::<String>(), "role": new.role, "expires": new.expires, "scope": new.scope });
         let now = SystemClock.now();
         let expires = new.expires.as_deref().map(|text| expiry(text, now)).transpose()?;
-        Ok::<_, ApiError>((StatusCode::CREATED, Json(app.tokens.create(&new.name, new.role, expires, now)?)))
+        Ok::<_, ApiError>((
+            StatusCode::CREATED,
+            Json(app.tokens.create(&new.name, new.role, new.scope.as_deref(), expires, now)?),
+        ))
     })();
     done(created, "audit.token_create", details)
 }

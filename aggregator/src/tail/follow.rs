@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use piperoll_shared::api::aggregator::Status;
 use piperoll_shared::api::node::ScanRequest;
-use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::order::Order;
 use piperoll_shared::log::time::Timestamp;
@@ -17,6 +16,7 @@ use crate::fanout::Asked;
 use crate::link::{Failure, Lane};
 use crate::member::Member;
 use crate::placed::PlacedRow;
+use crate::query::Query;
 use crate::read::{NodeReader, conclude};
 
 /// Before a node that failed is asked again.
@@ -60,14 +60,14 @@ pub(super) async fn follow(
     member: Arc<Member>,
     node: usize,
     mut place: Place,
-    filter: Filter,
+    query: Query,
     limits: Limits,
     send: mpsc::Sender<News>,
 ) {
     loop {
         let (status, reason) = match member.known_down() {
             Some(reason) => (Status::Unreachable, reason),
-            None => match NodeReader::open(&member, &asked(place, &filter), &limits, Lane::Own).await {
+            None => match NodeReader::open(&member, &asked(place, &query), &limits, Lane::Own).await {
                 Err(failure) => {
                     member.failed(&failure);
                     words_of(false, &failure)
@@ -90,13 +90,13 @@ fn words_of(began: bool, failure: &Failure) -> (Status, String) {
     (status, reason.unwrap_or_default())
 }
 
-fn asked(place: Place, filter: &Filter) -> Asked {
+fn asked(place: Place, query: &Query) -> Asked {
     let (from, from_seq) = match place {
         Place::At { next_seq, .. } => (Timestamp::MIN, Some(next_seq)),
         Place::Since(time) => (time, None),
     };
     let request = ScanRequest {
-        filter: filter.to_string(),
+        filter: query.filter.to_string(),
         from,
         to: Timestamp::MAX,
         order: Order::Asc,
@@ -109,7 +109,7 @@ fn asked(place: Place, filter: &Filter) -> Asked {
         count: None,
         follow: true,
     };
-    Asked { request, pinned: None, all_there: true }
+    Asked { request, pinned: None, all_there: true, scope: query.scope.clone() }
 }
 
 /// Hands on what comes until the node fails; the place moves along.

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use piperoll_shared::api::aggregator::Status;
-use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::ids::NodeId;
 use piperoll_shared::log::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
@@ -22,6 +21,7 @@ use super::Cluster;
 use super::config::Life;
 use super::member::Member;
 use super::placed::PlacedRow;
+use super::query::Query;
 use follow::{News, follow};
 use order::Ordering;
 use position::Place;
@@ -79,7 +79,8 @@ pub(crate) struct Tail {
 }
 
 /// Follows all nodes.
-pub(crate) fn start(cluster: &Cluster, filter: &Filter, positions: Positions, since: Timestamp) -> Tail {
+pub(crate) fn start(cluster: &Cluster, query: &Query, positions: Positions, since: Timestamp) -> Tail {
+    let filter = &query.filter;
     let (send, events) = mpsc::channel(EVENTS_WAITING);
     let (give_up, given_up) = oneshot::channel();
     let (news, incoming) = mpsc::channel(NEWS_WAITING);
@@ -91,7 +92,7 @@ pub(crate) fn start(cluster: &Cluster, filter: &Filter, positions: Positions, si
     let mut ordering = Ordering::new(members.iter().map(|member| member.node.id.clone()), positions.clone(), since);
     for (index, member) in members.into_iter().enumerate() {
         let place = positions.of(&member.node.id).unwrap_or(Place::Since(since));
-        followers.spawn(follow(member, index, place, filter.clone(), cluster.limits, news.clone()));
+        followers.spawn(follow(member, index, place, query.clone(), cluster.limits, news.clone()));
     }
     drop(news);
     tokio::spawn(async move {

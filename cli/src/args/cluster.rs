@@ -45,6 +45,9 @@ pub(crate) enum ClusterCommand {
         name: NodeId,
         #[arg(long, value_enum)]
         role: RoleArg,
+        /// A filter: what the person may see at all, such as 'domain:example.org'
+        #[arg(long)]
+        scope: Option<String>,
     },
     /// New keys and certificates for a member, into its folder
     Renew { dir: PathBuf, id: NodeId },

@@ -395,8 +395,11 @@ pub(crate) enum TokenCommand {
         /// RFC 3339, a date, or a time from now such as 90d
         #[arg(long)]
         expires: Option<String>,
+        /// A filter: what the holder may see at all, such as 'domain:example.org user:kim,lee'
+        #[arg(long)]
+        scope: Option<String>,
     },
-    /// Names, roles and expiry; never the tokens
+    /// Names, roles, expiry and scopes; never the tokens
     List {
         #[command(flatten)]
         config: AggregatorConfigArg,

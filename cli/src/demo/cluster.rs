@@ -71,7 +71,7 @@ impl DemoCluster {
             Self { dir: dir.to_owned(), nodes, aggregator, url: format!("https://{address}"), token: String::new() };
         wait_until_ready("reader", &folder.join("node/node.sock"), &mut cluster.aggregator).await?;
         let store = TokenStore::open(&AggregatorConfig::load(&config)?.state_dir)?;
-        cluster.token = store.create("demo", Role::Admin, None, SystemClock.now())?.token;
+        cluster.token = store.create("demo", Role::Admin, None, None, SystemClock.now())?.token;
         cluster.wait_for_aggregator().await?;
         Ok(cluster)
     }

@@ -19,6 +19,7 @@ pub(crate) use verify::verify;
 
 use piperoll_shared::api::aggregator::{Envelope, Status};
 use piperoll_shared::log::filter::TRIGRAM_CHARS;
+use piperoll_shared::log::terminal::escape;
 
 use crate::exit::Exit;
 use crate::show::{envelope_summary, node_table};
@@ -43,6 +44,9 @@ pub(crate) fn report(envelope: &Envelope) -> Exit {
     anstream::eprintln!();
     anstream::eprint!("{}", node_table(&envelope.nodes));
     anstream::eprintln!("{}", envelope_summary(envelope));
+    if let Some(scope) = &envelope.limited_to {
+        anstream::eprintln!("limited to {}: what you may see at all", escape(scope));
+    }
     for text in &envelope.unindexed_texts {
         eprintln!("{text:?} is shorter than {TRIGRAM_CHARS} characters: every row of the range was read for it");
     }

@@ -23,11 +23,12 @@ pub(crate) fn detail(line: &RowLine<'_>) -> String {
                 put(&name, &text);
             }
         }
-        None if line.erased.is_some() => {}
+        None if line.erased.is_some() || line.withheld => {}
         None => put("raw bytes", line.entry.get()),
     }
     match &line.erased {
         Some(gone) => put("timestamp", &gone.timestamp.to_text()),
+        None if line.withheld => {}
         None => put("signature", &line.signature),
     }
     let word = if line.erased.is_some() { "" } else { integrity_word(line) };
@@ -37,7 +38,7 @@ pub(crate) fn detail(line: &RowLine<'_>) -> String {
     } else if let Some(reason) = &line.reason {
         out.push_str(&format!(": {}", escape(reason)));
     }
-    if line.integrity == Integrity::Ok {
+    if line.integrity == Integrity::Ok && !line.withheld {
         out.push_str("\n                (the mac fits; whoever holds the node's secret could have made it)");
     }
     out.push('\n');

@@ -96,7 +96,11 @@ fn cells(line: &RowLine<'_>) -> [String; 8] {
         format!("{}/{seq}", escape(&node)),
         who,
         text(view.action.as_deref()),
-        gone.map_or_else(|| what(&view), |gone| escape(&gone.words()).into_owned()),
+        match (gone, &line.reason) {
+            (Some(gone), _) => escape(&gone.words()).into_owned(),
+            (None, Some(reason)) if line.withheld => escape(reason).into_owned(),
+            (None, _) => what(&view),
+        },
         text(view.ip_address.as_deref()),
         match view.outcome.as_deref() {
             Some("success") => "ok".to_owned(),

@@ -246,6 +246,7 @@ fn local_row<'a>(node_id: &str, row: &'a StoredRow) -> Row<'a> {
         found_at: (row.checked.integrity != Integrity::Ok)
             .then(|| FoundAt { node_id: node_id.to_owned(), seq: row.seq }),
         erased: None,
+        withheld: false,
     }
 }
 

@@ -117,6 +117,9 @@ pub struct Envelope {
     /// Texts of the filter that are too short for the index: every row of the range was read for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unindexed_texts: Vec<String>,
+    /// The filter that the caller is limited to, besides their own; nothing outside it is in the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limited_to: Option<String>,
 }
 
 /// The last line of an NDJSON answer.
@@ -229,6 +232,9 @@ pub struct TokenInfo {
     /// RFC 3339.
     pub created: String,
     pub expires: Option<String>,
+    /// What its holder may see at all, as a filter; everything without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
 }
 
 /// `POST /api/v1/tokens`.
@@ -240,6 +246,9 @@ pub struct NewToken {
     /// RFC 3339 or an age from now such as `90d`.
     #[serde(default)]
     pub expires: Option<String>,
+    /// A filter: what its holder may see at all. Not for admins.
+    #[serde(default)]
+    pub scope: Option<String>,
 }
 
 /// The one time the token itself is shown.

@@ -146,6 +146,7 @@ mod tests {
             reason: None,
             found_at: None,
             erased: None,
+            withheld: false,
         };
         let mut out = Vec::new();
         write_row(&row, &mut out);

@@ -26,6 +26,8 @@ pub struct Row<'a> {
     pub found_at: Option<FoundAt>,
     /// Of an erased row, which has no body and no mac any more.
     pub erased: Option<Tombstone>,
+    /// Nothing of it is shown but its place: it is not known to be within what the reader may see.
+    pub withheld: bool,
 }
 
 /// What is left of an erased row: when it was recorded, and the entry that says why it is gone.
@@ -60,9 +62,26 @@ impl<'a> Row<'a> {
             reason: Some(tombstone.words().into()),
             found_at: Some(FoundAt { node_id: node_id.to_owned(), seq: said.seq }),
             erased: Some(tombstone),
+            withheld: false,
+        }
+    }
+
+    /// A row of which a reader with a scope may only know that it is there, and what was concluded about it.
+    pub fn withheld(place: FoundAt, integrity: Integrity, witnessed: bool) -> Self {
+        Row {
+            body: Cow::Borrowed(b""),
+            mac: Cow::Borrowed(b""),
+            integrity,
+            witnessed,
+            reason: Some(WITHHELD.into()),
+            found_at: Some(place),
+            erased: None,
+            withheld: true,
         }
     }
 }
+
+const WITHHELD: &str = "withheld: it is not known to be within what you may see";
 
 /// The place a row was read from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,7 +94,7 @@ impl Row<'_> {
     /// Appends the row's JSON, without a line end.
     pub fn write_json(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"entry\":");
-        if self.erased.is_some() {
+        if self.erased.is_some() || self.withheld {
             out.extend_from_slice(b"null");
         } else if self.integrity == Integrity::Ok || is_one_line_json(&self.body) {
             out.extend_from_slice(&self.body);
@@ -104,6 +123,9 @@ impl Row<'_> {
             out.extend_from_slice(b",\"erased\":");
             out.extend_from_slice(serde_json::to_string(tombstone).unwrap_or_default().as_bytes());
         }
+        if self.withheld {
+            out.extend_from_slice(b",\"withheld\":true");
+        }
         out.push(b'}');
     }
 }
@@ -126,13 +148,15 @@ pub struct RowLine<'a> {
     pub found_at: Option<FoundAt>,
     #[serde(default)]
     pub erased: Option<Tombstone>,
+    #[serde(default)]
+    pub withheld: bool,
 }
 
 impl RowLine<'_> {
     /// The row that the line was made of. A body that was no JSON any more comes back as far as text can hold it.
     pub fn to_row(&self) -> Row<'_> {
         let body = match serde_json::from_str::<String>(self.entry.get()) {
-            _ if self.erased.is_some() => Cow::Borrowed(&b""[..]),
+            _ if self.erased.is_some() || self.withheld => Cow::Borrowed(&b""[..]),
             Ok(text) => Cow::Owned(text.into_bytes()),
             Err(_) => Cow::Borrowed(self.entry.get().as_bytes()),
         };
@@ -144,6 +168,7 @@ impl RowLine<'_> {
             reason: self.reason.as_deref().map(Cow::Borrowed),
             found_at: self.found_at.clone(),
             erased: self.erased.clone(),
+            withheld: self.withheld,
         }
     }
 }

@@ -25,6 +25,7 @@ mod paging;
 mod proven;
 mod report;
 mod retention;
+mod scope;
 mod stats;
 mod storage;
 mod tail;

@@ -74,6 +74,7 @@ impl StoredEntry<'_> {
             reason: None,
             found_at: None,
             erased: None,
+            withheld: false,
         }
     }
 }

@@ -1,0 +1,115 @@
+//! What a caller may see at all: everything, or what one filter selects.
+//!
+//! A scope narrows what the nodes are asked, and every row that comes is held against it once more here: a node's word is not
+//! enough, and a row that cannot be believed could say anything.
+
+use std::sync::Arc;
+
+use piperoll_shared::api::aggregator::Role;
+use piperoll_shared::log::filter::{Filter, FilterError};
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::verify::Integrity;
+use piperoll_shared::log::view::EntryView;
+
+/// Bytes of a scope as it is typed; the filter of a query comes on top of it.
+pub const SCOPE_BYTES_MAX: usize = 1_024;
+
+/// Why a scope was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ScopeError {
+    #[error("the scope is empty; leave it out to allow everything")]
+    Empty,
+    #[error("the scope is longer than {SCOPE_BYTES_MAX} bytes")]
+    TooLong,
+    #[error("the scope: {0}")]
+    Filter(#[from] FilterError),
+    #[error("an admin makes tokens, so a scope cannot limit one; give the role viewer or auditor")]
+    Admin,
+}
+
+/// What a caller may see. Without a limit, everything.
+#[derive(Debug, Clone, Default)]
+pub struct Scope(Option<Arc<Limit>>);
+
+#[derive(Debug)]
+struct Limit {
+    text: String,
+    filter: Filter,
+}
+
+impl Scope {
+    /// Reads a filter. An age in it counts from `now`.
+    pub fn parse(text: &str, now: Timestamp) -> Result<Self, ScopeError> {
+        if text.len() > SCOPE_BYTES_MAX {
+            return Err(ScopeError::TooLong);
+        }
+        let filter = Filter::parse(text, now)?;
+        if filter.is_empty() {
+            return Err(ScopeError::Empty);
+        }
+        Ok(Self(Some(Arc::new(Limit { text: filter.to_string(), filter }))))
+    }
+
+    /// The scope that goes with a role: none, or the one that is typed.
+    pub fn of(role: &Role, text: Option<&str>, now: Timestamp) -> Result<Self, ScopeError> {
+        match (role, text) {
+            (_, None) => Ok(Self::default()),
+            (Role::Admin, Some(_)) => Err(ScopeError::Admin),
+            (_, Some(text)) => Self::parse(text, now),
+        }
+    }
+
+    /// The filter as text, with times in full; `None` for everything.
+    pub fn text(&self) -> Option<&str> {
+        self.0.as_ref().map(|limit| limit.text.as_str())
+    }
+
+    /// What of a filter's rows may be seen.
+    pub(crate) fn narrow(&self, filter: Filter) -> Filter {
+        match &self.0 {
+            Some(limit) => filter.and(limit.filter.clone()),
+            None => filter,
+        }
+    }
+
+    /// Whether a row may be seen. One that is not sound, or is erased, says nothing that could be held against the scope.
+    pub(crate) fn admits(&self, integrity: Integrity, body: &[u8]) -> bool {
+        let Some(limit) = &self.0 else { return true };
+        integrity == Integrity::Ok && EntryView::parse(body).is_some_and(|entry| limit.filter.matches(&entry))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn admits_sound_rows_that_fit_and_nothing_else() -> Result<(), ScopeError> {
+        let scope = Scope::parse("user:alice,bob -action:auth.*", Timestamp::MIN)?;
+        assert_eq!(scope.text(), Some("user:alice,bob -action:auth.*"));
+        let body = |user: &str, action: &str| {
+            format!(
+                "{{\"v\":1,\"node_id\":\"mx1\",\"generation\":\"{0}\",\"seq\":1,\"era\":0,\"salt\":\"{0}\",\"timestamp\":\"2026-04-15T08:00:00.000000Z\",\"id\":\"01963a5e-0000-7000-8000-000000000000\",\"category\":\"auth\",\"action\":\"{action}\",\"user\":\"{user}\",\"via\":\"cli\"}}",
+                "0".repeat(32)
+            )
+        };
+        let admits = |integrity, user, action| scope.admits(integrity, body(user, action).as_bytes());
+        assert!(admits(Integrity::Ok, "alice", "mail.release"));
+        assert!(!admits(Integrity::Ok, "carol", "mail.release"));
+        assert!(!admits(Integrity::Ok, "alice", "auth.login"));
+        for unsound in [Integrity::Violation, Integrity::Erased, Integrity::UnknownKey] {
+            assert!(!admits(unsound, "alice", "mail.release"));
+            assert!(Scope::default().admits(unsound, b""));
+        }
+        assert!(!scope.admits(Integrity::Ok, b"not an entry"));
+        Ok(())
+    }
+
+    #[test]
+    fn what_limits_nothing_or_cannot_be_read_is_refused() {
+        let refused = |text: &str| Scope::parse(text, Timestamp::MIN).err();
+        assert_eq!(refused(" "), Some(ScopeError::Empty));
+        assert_eq!(refused(&"x".repeat(SCOPE_BYTES_MAX + 1)), Some(ScopeError::TooLong));
+        assert!(matches!(refused("nokey:1"), Some(ScopeError::Filter(_))));
+    }
+}

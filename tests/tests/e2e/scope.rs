@@ -1,0 +1,153 @@
+//! Whoever is limited to a scope gets nothing outside it, on no route, whatever a node or a file says.
+
+use piperoll_shared::api::aggregator::Role;
+use piperoll_tests::{Answer, Cluster, edit, place};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+/// What must never leave for the limited reader.
+const SECRET: &str = "harbour-41c7";
+const SCOPE: &str = "user:alice,bob -domain:internal.example";
+
+fn line(user: &str, domain: &str, text: &str) -> String {
+    json!({ "category": "data", "action": "mail.release", "outcome": "success", "user": user, "domain": domain,
+            "ip_address": "192.0.2.7", "description": text })
+    .to_string()
+}
+
+/// Rows 1 and 2 are within the scope (row 0 is the node's own), 3 to 5 are not.
+fn lines() -> Vec<String> {
+    vec![
+        line("alice", "example.org", "seen"),
+        line("bob", "example.org", "seen"),
+        line("carol", "example.org", SECRET),
+        line("alice", "internal.example", SECRET),
+        line("dave", "example.org", SECRET),
+    ]
+}
+
+async fn get(cluster: &Cluster, path: &str, token: &str) -> Answer {
+    let answer = cluster.get(path, Some(token)).await;
+    assert!(!answer.text.contains(SECRET), "{path}: {}", answer.text);
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_route_gives_what_is_outside_the_scope() {
+    let mut cluster = Cluster::witnessed(&["mx1", "mx2"], 200).await;
+    for index in 0..2 {
+        cluster.append(index, &lines()).await;
+    }
+    cluster.wait_until_complete().await;
+    let kim = cluster.limited_token("kim", Role::Auditor, SCOPE);
+    let whole = cluster.token("ada", Role::Auditor, None);
+
+    // Pages, streams and counts, whatever else is asked for.
+    for filter in ["", "user:carol", "domain:internal.example", SECRET, "-user:nobody"] {
+        let path = format!("/api/v1/audit-log?from=1d&limit=100&order=asc&filter={filter}%20node:mx1,mx2");
+        let answer = get(&cluster, &path, &kim).await;
+        let json = answer.json();
+        assert_eq!((answer.status, &json["limited_to"]), (200, &json!(SCOPE)), "{json}");
+        let expected: &[&str] = if ["", "-user:nobody"].contains(&filter) { &["1", "2"] } else { &[] };
+        let mut seqs: Vec<String> = answer.places().iter().map(|place| place[4..].to_owned()).collect();
+        seqs.sort();
+        seqs.dedup();
+        assert_eq!(seqs, expected, "{filter}");
+        for format in ["ndjson", "csv"] {
+            get(&cluster, &format!("{path}&format={format}").replace("limit=100&", ""), &kim).await;
+        }
+    }
+    let stats = "/api/v1/stats?from=1d&by=user,description&filter=node:mx1,mx2".replace(",description", "");
+    for verify in [false, true] {
+        let json = get(&cluster, &format!("{stats}&verify={verify}"), &kim).await.json();
+        let by = &json["stats"]["by"][0]["top"];
+        assert_eq!(json["stats"]["entries"], 4, "{json}");
+        assert_eq!(by, &json!([{ "value": "alice", "count": 2 }, { "value": "bob", "count": 2 }]), "{json}");
+    }
+    // One row, and its proof.
+    for (seq, status) in [(1, 200), (2, 200), (0, 404), (3, 404), (4, 404), (5, 404), (77, 404)] {
+        let path = format!("/api/v1/audit-log/mx1/{seq}");
+        assert_eq!(get(&cluster, &path, &kim).await.status, status, "{path}");
+        assert_eq!(get(&cluster, &format!("{path}/proof"), &kim).await.status, status, "{path}/proof");
+        assert_eq!(cluster.get(&path, Some(&whole)).await.status == 200, seq != 77);
+    }
+    // A cursor of somebody else is none.
+    let page = cluster.get("/api/v1/audit-log?from=1d&limit=2", Some(&whole)).await;
+    let cursor = page.json()["next_cursor"].as_str().unwrap().to_owned();
+    let answer = get(&cluster, &format!("/api/v1/audit-log?from=1d&limit=2&cursor={cursor}"), &kim).await;
+    assert_eq!((answer.status, &answer.json()["code"]), (400, &json!("cursor_of_another_query")), "{}", answer.text);
+    // What takes every row is refused; a bundle holds what may be seen.
+    let refused = cluster.send(Method::POST, "/api/v1/verify", Some(&kim), None).await;
+    assert_eq!((refused.status, &refused.json()["code"]), (403, &json!("limited")), "{}", refused.text);
+    let request = json!({ "reason": "a look", "from": "1d", "filter": "node:mx1,mx2", "incomplete": "wait" });
+    let client = reqwest::Client::builder()
+        .add_root_certificate(reqwest::Certificate::from_pem(&std::fs::read(cluster.ca()).unwrap()).unwrap())
+        .build()
+        .unwrap();
+    let bundle = client.post(format!("{}/api/v1/exports", cluster.url)).bearer_auth(&kim).json(&request).send();
+    let bundle = bundle.await.unwrap();
+    let status = bundle.status();
+    let bytes = bundle.bytes().await.unwrap();
+    let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(status.is_success() && holds("example.org") && !holds(SECRET), "{status}");
+    // The tail.
+    let mut tail = client
+        .get(format!("{}/api/v1/audit-log/tail?from=1d&filter=node:mx1,mx2", cluster.url))
+        .bearer_auth(&kim)
+        .send()
+        .await
+        .unwrap();
+    cluster.append(0, &[line("carol", "example.org", SECRET), line("alice", "example.org", "the last one")]).await;
+    let mut text = String::new();
+    while !text.contains("the last one") {
+        text.push_str(std::str::from_utf8(&tail.chunk().await.unwrap().unwrap()).unwrap());
+    }
+    assert!(!text.contains(SECRET) && text.matches("event: entry").count() == 5, "{text}");
+
+    // A row that was changed so that it seems to be within the scope, and one within it that was changed: neither can be
+    // believed, so only their places are shown.
+    edit(&cluster.database(0), "UPDATE entries SET body = replace(body, 'carol', 'alice') WHERE seq = 3");
+    edit(&cluster.database(0), "UPDATE entries SET body = replace(body, 'seen', 'forged') WHERE seq = 1");
+    cluster.restart(0).await;
+    cluster.wait_until_answered("mx1").await;
+    let answer = get(&cluster, "/api/v1/audit-log?from=1d&limit=100&filter=node:mx1", &kim).await;
+    let rows: Vec<Value> = answer.json()["entries"].as_array().unwrap().clone();
+    for row in rows.iter().filter(|row| row["integrity"] != "ok") {
+        assert!(row["entry"].is_null() && row["withheld"] == true && row["signature"] == "", "{row}");
+    }
+    let withheld: Vec<String> = rows.iter().filter(|row| row["withheld"] == true).map(place).collect();
+    assert!(withheld.contains(&"mx1/1".to_owned()), "{rows:?}");
+    assert!(!answer.text.contains("forged") && answer.status_of("mx1") == "invalid", "{}", answer.text);
+    assert_eq!(get(&cluster, "/api/v1/audit-log/mx1/3", &kim).await.status, 404);
+    assert_eq!(get(&cluster, "/api/v1/audit-log/mx1/3/proof", &kim).await.status, 404);
+    // The command says it too.
+    let run = cluster.command(&["query", "node:mx2"]).env("PIPEROLL_TOKEN", &kim).output().unwrap();
+    let stderr = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success() && stderr.contains("limited to user:alice,bob"), "{stderr}");
+    // Every look was recorded with its limit.
+    let looked = cluster.page("from=1d&limit=1000&filter=user:kim").await.json();
+    let details: Vec<&Value> =
+        looked["entries"].as_array().unwrap().iter().map(|row| &row["entry"]["details"]).collect();
+    assert!(details.iter().any(|details| details["limited_to"] == SCOPE), "{details:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scopes_that_cannot_be_are_refused() {
+    let cluster = Cluster::start(&["mx1"]).await;
+    let ask =
+        |body: Value| async { cluster.send(Method::POST, "/api/v1/tokens", Some(&cluster.token), Some(body)).await };
+    for (role, scope, words) in [
+        ("admin", "user:alice", "a scope cannot limit one"),
+        ("viewer", "", "leave it out"),
+        ("viewer", "nosuchkey:x", "nosuchkey"),
+        ("auditor", "user:\"open", "scope"),
+    ] {
+        let answer = ask(json!({ "name": "x", "role": role, "scope": scope })).await;
+        assert_eq!(answer.status, 400, "{scope}: {}", answer.text);
+        assert!(answer.json()["detail"].as_str().unwrap().contains(words), "{}", answer.text);
+    }
+    let made = ask(json!({ "name": "kim", "role": "viewer", "scope": "  user:alice " })).await;
+    assert_eq!((made.status, &made.json()["scope"]), (201, &json!("user:alice")), "{}", made.text);
+    let listed = cluster.get("/api/v1/tokens", Some(&cluster.token)).await.json();
+    assert!(listed.as_array().unwrap().iter().any(|token| token["scope"] == "user:alice"), "{listed}");
+}
