@@ -19,7 +19,7 @@ pub const SCOPE_BYTES_MAX: usize = 1_024;
 pub enum ScopeError {
     #[error("the scope is empty; leave it out to allow everything")]
     Empty,
-    #[error("the scope is longer than {SCOPE_BYTES_MAX} bytes")]
+    #[error("the scope is longer than {SCOPE_BYTES_MAX} bytes, with quotes and times in full")]
     TooLong,
     #[error("the scope: {0}")]
     Filter(#[from] FilterError),
@@ -47,7 +47,12 @@ impl Scope {
         if filter.is_empty() {
             return Err(ScopeError::Empty);
         }
-        Ok(Self(Some(Arc::new(Limit { text: filter.to_string(), filter }))))
+        // With quotes and times in full it may be longer, and it is this text that is kept and read again.
+        let text = filter.to_string();
+        if text.len() > SCOPE_BYTES_MAX {
+            return Err(ScopeError::TooLong);
+        }
+        Ok(Self(Some(Arc::new(Limit { text, filter }))))
     }
 
     /// The scope that goes with a role: none, or the one that is typed.
@@ -62,6 +67,11 @@ impl Scope {
     /// The filter as text, with times in full; `None` for everything.
     pub fn text(&self) -> Option<&str> {
         self.0.as_ref().map(|limit| limit.text.as_str())
+    }
+
+    /// Whether a node stands in it, which its holder did not type.
+    pub(crate) fn names(&self, node: &str) -> bool {
+        self.0.as_ref().is_some_and(|limit| limit.filter.named_nodes().any(|name| name == node))
     }
 
     /// What of a filter's rows may be seen.

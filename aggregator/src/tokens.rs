@@ -43,6 +43,7 @@ pub enum TokenError {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Stored {
     name: String,
     role: Role,

@@ -13,13 +13,15 @@ use piperoll_shared::api::aggregator::{EXPORT_WAIT_SECONDS_MAX, ExportRequest, I
 use piperoll_shared::api::node::{ProofAnswer, peer_path};
 use piperoll_shared::log::tree::{decode_hash, encode_hash};
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_util::io::ReaderStream;
 
 use super::App;
 use super::auth::{Caller, Permission};
 use super::error::{ApiError, RefusalReason};
-use super::log::{AUDIT_COMPLETE, busy, describe, file_name, find_entry, known_nodes, outcome, with_done};
+use super::log::{
+    AUDIT_COMPLETE, busy, describe, describe_row, file_name, find_entry, known_nodes, outcome, with_done,
+};
 use super::nodes::REASON_CHARACTERS_MAX;
 use crate::export::{Incomplete, Order, Outcome};
 use crate::query::Query;
@@ -118,8 +120,7 @@ pub(super) async fn proof(
     Extension(caller): Extension<Caller>,
     Path((node, seq)): Path<(String, String)>,
 ) -> Response {
-    let asked: Value =
-        json!({ "node": node.chars().take(64).collect::<String>(), "seq": seq.chars().take(20).collect::<String>() });
+    let asked = describe_row(&caller, &node, &seq);
     match find_proof(&app, &caller, &node, &seq).await {
         Ok(proof) => with_done(([(CONTENT_TYPE, "text/plain; charset=utf-8")], proof), ACTION, asked),
         Err(error) => with_done(error, ACTION, asked),
@@ -130,7 +131,11 @@ async fn find_proof(app: &App, caller: &Caller, node: &str, seq: &str) -> Result
     caller.require(Permission::Export)?;
     if caller.scope().text().is_some() {
         // Whoever may not see a row is not told where it stands in the tree either.
-        find_entry(app, caller, node, seq).await?;
+        let (page, _) = find_entry(app, caller, node, seq).await?;
+        if page.rows.is_empty() {
+            let detail = format!("{node} did not give row {seq}, so that nobody knows whether you may see it");
+            return Err(ApiError::new(503, "node_failed", detail));
+        }
     }
     let member = app.cluster.members.iter().find(|member| member.node.id.as_str() == node);
     let member = member.ok_or_else(|| ApiError::new(404, "no_such_node", format!("{node:?} is not in the roster")))?;

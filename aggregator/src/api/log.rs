@@ -68,7 +68,7 @@ pub(super) async fn audit_log(
 /// A misspelt node would make an empty answer look complete.
 pub(super) fn known_nodes(app: &App, query: &Query) -> Result<(), ApiError> {
     let known = |name: &&str| app.cluster.members.iter().any(|member| member.node.id.as_str() == *name);
-    match query.filter.named_nodes().find(|name| !known(name)) {
+    match query.filter.named_nodes().find(|name| !known(name) && !query.scope.names(name)) {
         None => Ok(()),
         Some(name) => {
             let roster: Vec<&str> = app.cluster.members.iter().map(|member| member.node.id.as_str()).collect();
@@ -84,6 +84,16 @@ pub(super) fn describe(query: &Query) -> Value {
         "format": format!("{:?}", query.format).to_lowercase(), "continued": query.cursor.is_some(),
     });
     if let Some(scope) = query.scope.text() {
+        described["limited_to"] = json!(scope);
+    }
+    described
+}
+
+/// What an entry says about a look at one row.
+pub(super) fn describe_row(caller: &Caller, node: &str, seq: &str) -> Value {
+    let cut = |text: &str, max: usize| text.chars().take(max).collect::<String>();
+    let mut described = json!({ "node": cut(node, 64), "seq": cut(seq, 20) });
+    if let Some(scope) = caller.scope().text() {
         described["limited_to"] = json!(scope);
     }
     described
@@ -219,8 +229,7 @@ pub(super) async fn entry(
     Extension(caller): Extension<Caller>,
     Path((node, seq)): Path<(String, String)>,
 ) -> Response {
-    let asked =
-        json!({ "node": node.chars().take(64).collect::<String>(), "seq": seq.chars().take(20).collect::<String>() });
+    let asked = describe_row(&caller, &node, &seq);
     match find_entry(&app, &caller, &node, &seq).await {
         Ok(found) => answer_page(found.0, &found.1, asked),
         Err(error) => with_done(error, "audit.view", asked),

@@ -40,9 +40,12 @@ pub(super) async fn tail(
         Ok(asked) => asked,
         Err(error) => return with_done(ApiError::from(error), ACTION, json!({})),
     };
-    let details = json!({
+    let mut details = json!({
         "filter": asked.query.filter.to_string(), "from": asked.since, "resumed": asked.positions != Positions::default(),
     });
+    if let Some(scope) = caller.scope().text() {
+        details["limited_to"] = json!(scope);
+    }
     if let Err(error) = caller.require(Permission::View).and_then(|()| known_nodes(&app, &asked.query)) {
         return with_done(error, ACTION, details);
     }

@@ -92,9 +92,13 @@ struct Collecting<'a> {
 
 impl Collecting<'_> {
     fn take(&mut self, row: &PlacedRow) -> io::Result<()> {
+        if row.withheld && row.erased.is_some() {
+            // Nobody knows whether it was within the scope, and the entry that says it is gone may not be.
+            return Ok(());
+        }
         let head = if row.erased.is_some() { ERASED_HEAD_BYTES } else { 0 };
         let fits = head + row.body.len() + row.mac.len() <= BODY_AND_MAC_BYTES_MAX;
-        let sound = matches!(row.integrity, Integrity::Ok | Integrity::Erased) && row.witnessed;
+        let sound = matches!(row.integrity, Integrity::Ok | Integrity::Erased) && row.witnessed && !row.withheld;
         let prefix = Prefix::parse(&row.body).filter(|_| fits && sound);
         let Some(prefix) = prefix else {
             let spool = match &mut self.rejected {

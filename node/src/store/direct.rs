@@ -88,14 +88,14 @@ pub struct DirectLog {
     keys: LogKeys,
     generation: Generation,
     index: Arc<Index>,
-    _copy: Option<CopyAside>,
+    copy: Option<CopyAside>,
 }
 
 impl DirectLog {
     pub fn open(dir: &LogDir, keys: LogKeys) -> Result<Self, OpenError> {
         let opened = dir.open_reader(keys.ring.cluster(), keys.ring.node_id())?;
         let index = Arc::new(Index::open(dir, opened.generation, BLOCK_LEVEL));
-        Ok(Self { conn: opened.conn, keys, generation: opened.generation, index, _copy: opened.copy })
+        Ok(Self { conn: opened.conn, keys, generation: opened.generation, index, copy: opened.copy })
     }
 
     pub fn generation(&self) -> Generation {
@@ -118,7 +118,7 @@ impl DirectLog {
     }
 
     pub fn check(&self) -> Result<Check, ReadError> {
-        let index = IndexCheck::new(Arc::clone(&self.index), false);
+        let index = IndexCheck::new(Arc::clone(&self.index), false, self.copy.is_some());
         Ok(Check::new(&self.keys, self.generation, self.extent()?.head_seq, index))
     }
 

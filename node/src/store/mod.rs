@@ -230,7 +230,7 @@ impl Store {
 
     /// A full check up to the newest committed row.
     pub fn check(&self) -> Check {
-        let index = IndexCheck::new(Arc::clone(self.indexer.index()), true);
+        let index = IndexCheck::new(Arc::clone(self.indexer.index()), true, false);
         Check::new(&self.keys, self.generation, self.health.head(), index).beside(Arc::clone(&self.health))
     }
 

@@ -203,8 +203,6 @@ impl Scan {
     /// hide a row from a search. With an index, a row is read that fitted when it was recorded, or was not sound then.
     pub(super) fn next_batch(&mut self, conn: &Connection) -> Result<Batch, ReadError> {
         let until = Instant::now() + BATCH_TIME;
-        // One short transaction instead of one for every few rows.
-        let _one_moment = conn.unchecked_transaction()?;
         let mut batch = Batch::default();
         let mut bytes = 0;
         let rows_max = if self.prover.is_some() { ROWS_PER_PROOF } else { usize::MAX };
@@ -329,7 +327,10 @@ impl Scan {
             want,
             until,
         };
+        // One short transaction instead of one for every few rows; it ends before rows are filtered and proven.
+        let one_moment = reading.conn.unchecked_transaction()?;
         self.runs[index].fill(&mut reading)?;
+        drop(one_moment);
         if self.faults.gaps > gaps {
             self.look_for_prune(conn)?;
         }

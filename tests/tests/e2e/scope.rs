@@ -79,17 +79,21 @@ async fn no_route_gives_what_is_outside_the_scope() {
     // What takes every row is refused; a bundle holds what may be seen.
     let refused = cluster.send(Method::POST, "/api/v1/verify", Some(&kim), None).await;
     assert_eq!((refused.status, &refused.json()["code"]), (403, &json!("limited")), "{}", refused.text);
-    let request = json!({ "reason": "a look", "from": "1d", "filter": "node:mx1,mx2", "incomplete": "wait" });
     let client = reqwest::Client::builder()
         .add_root_certificate(reqwest::Certificate::from_pem(&std::fs::read(cluster.ca()).unwrap()).unwrap())
         .build()
         .unwrap();
-    let bundle = client.post(format!("{}/api/v1/exports", cluster.url)).bearer_auth(&kim).json(&request).send();
-    let bundle = bundle.await.unwrap();
-    let status = bundle.status();
-    let bytes = bundle.bytes().await.unwrap();
-    let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
-    assert!(status.is_success() && holds("example.org") && !holds(SECRET), "{status}");
+    let bundle = async || {
+        let request = json!({ "reason": "a look", "from": "1d", "filter": "node:mx1,mx2", "incomplete": "wait" });
+        let answer =
+            client.post(format!("{}/api/v1/exports", cluster.url)).bearer_auth(&kim).json(&request).send().await;
+        let answer = answer.unwrap();
+        let status = answer.status();
+        let bytes = answer.bytes().await.unwrap();
+        let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+        assert!(status.is_success() && holds("example.org") && !holds(SECRET), "{status}");
+    };
+    bundle().await;
     // The tail.
     let mut tail = client
         .get(format!("{}/api/v1/audit-log/tail?from=1d&filter=node:mx1,mx2", cluster.url))
@@ -103,6 +107,13 @@ async fn no_route_gives_what_is_outside_the_scope() {
         text.push_str(std::str::from_utf8(&tail.chunk().await.unwrap().unwrap()).unwrap());
     }
     assert!(!text.contains(SECRET) && text.matches("event: entry").count() == 5, "{text}");
+
+    // Of an erased row nothing is known, and why it is gone is not for everybody.
+    let erased = cluster.on_node(1, &["erase", "--seq", "5", "--reason", SECRET]);
+    assert_eq!(erased.code, 0, "{}", erased.stderr);
+    let answer = get(&cluster, "/api/v1/audit-log?from=1d&limit=100&filter=node:mx2", &kim).await;
+    assert!(answer.json()["entries"].as_array().unwrap().iter().any(|row| row["withheld"] == true), "{}", answer.text);
+    bundle().await;
 
     // A row that was changed so that it seems to be within the scope, and one within it that was changed: neither can be
     // believed, so only their places are shown.

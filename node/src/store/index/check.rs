@@ -1,6 +1,7 @@
 //! The index held against the rows: every block is made once more and compared, byte for byte.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rusqlite::Connection;
 
@@ -14,6 +15,8 @@ pub(in crate::store) struct IndexCheck {
     index: Arc<Index>,
     /// The index has a writer, which knows which blocks it made.
     live: bool,
+    /// The rows are a copy, and the files may be of newer ones.
+    copied: bool,
     builder: Option<Builder>,
     changes: u64,
     floor: u64,
@@ -23,8 +26,8 @@ pub(in crate::store) struct IndexCheck {
 }
 
 impl IndexCheck {
-    pub(in crate::store) fn new(index: Arc<Index>, live: bool) -> Self {
-        Self { index, live, builder: None, changes: 0, floor: 0, unwritten: Vec::new(), last_whole: None }
+    pub(in crate::store) fn new(index: Arc<Index>, live: bool, copied: bool) -> Self {
+        Self { index, live, copied, builder: None, changes: 0, floor: 0, unwritten: Vec::new(), last_whole: None }
     }
 
     /// The log begins at this row.
@@ -95,9 +98,18 @@ impl IndexCheck {
         let mut faults: Vec<String> = gone
             .map(|block| format!("{} is gone; run `piperoll node reindex`", self.index.path(*block).display()))
             .collect();
-        // Seen before the log's end is: whatever is made meanwhile is of rows that are there.
-        let files = self.index.files();
-        let rows = extent(conn)?.head_seq.map_or(0, |head| head + 1);
+        // Files first and the log's end behind them: whatever is made meanwhile is of rows that are there. The connection of
+        // this check may see an older end, so a running node asks its writer, and others look at what was there at first.
+        let (files, rows) = if self.live {
+            let files = self.index.files();
+            (files, self.index.head.load(Ordering::SeqCst))
+        } else {
+            let files = self.index.read().whole.iter().copied().collect();
+            (files, extent(conn)?.head_seq.map_or(0, |head| head + 1))
+        };
+        if self.copied {
+            return Ok(faults);
+        }
         let strays = files.into_iter().filter(|block| (block + 1) * self.index.block_rows() > rows);
         faults
             .extend(strays.map(|block| format!("{} is of rows that are not there", self.index.path(block).display())));

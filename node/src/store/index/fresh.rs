@@ -7,7 +7,9 @@ use piperoll_shared::log::time::Timestamp;
 
 /// Bytes of bodies that wait for the indexer. What does not fit is read from the database later.
 const WAITING_BYTES_MAX: usize = 16 * 1_024 * 1_024;
-/// Rows of small rows wait together, up to so many: the indexer takes them at once.
+/// Bytes of the writer's buffer that are kept from one commit to the next.
+const KEPT_BYTES: usize = 1_024 * 1_024;
+/// Rows of small commits wait together, up to so many: the indexer takes them at once.
 const ROWS_TOGETHER_MAX: usize = 256;
 
 /// Rows one after the other: their bodies in one buffer, and where each ends.
@@ -16,6 +18,8 @@ pub(in crate::store) struct FreshRows {
     first: u64,
     bodies: Vec<u8>,
     rows: Vec<(usize, Timestamp)>,
+    /// A row did not fit, so none behind it may follow.
+    full: bool,
 }
 
 impl FreshRows {
@@ -23,10 +27,19 @@ impl FreshRows {
     pub(in crate::store) fn begin(&mut self, first: u64) {
         self.first = first;
         self.bodies.clear();
+        self.bodies.shrink_to(KEPT_BYTES);
         self.rows.clear();
+        self.full = false;
     }
 
+    /// The next row. Behind more than the queue takes, rows are left to be read.
     pub(in crate::store) fn push(&mut self, timestamp: Timestamp, body: &str) {
+        if self.bodies.len() + body.len() > WAITING_BYTES_MAX {
+            self.full = true;
+        }
+        if self.full {
+            return;
+        }
         self.bodies.extend_from_slice(body.as_bytes());
         self.rows.push((self.bodies.len(), timestamp));
     }

@@ -219,9 +219,10 @@ impl Work {
         let mut part = task.part.write().unwrap_or_else(PoisonError::into_inner);
         match rows {
             Rows::Fresh(fresh) => {
-                let wanted = fresh.from(task.from).take(usize::try_from(task.to - task.from).unwrap_or(usize::MAX));
+                let to = task.to.min(task.from + BATCH_ROWS);
+                let wanted = fresh.from(task.from).take(usize::try_from(to - task.from).unwrap_or(usize::MAX));
                 wanted.for_each(|(timestamp, body)| part.push_sound(timestamp, body));
-                if fresh.end() > task.to {
+                if fresh.end() > to {
                     self.index.waiting.give_back(fresh);
                 }
             }

@@ -267,9 +267,11 @@ impl Index {
     pub(super) fn forget(self: &Arc<Self>, seq: u64) -> io::Result<Held> {
         let mut state = self.write();
         state.held += 1;
+        let removed = self.remove(&mut state, seq / self.block_rows());
+        // Before the guard is there: where nothing could be removed it is dropped at once, and takes the same lock.
+        drop(state);
         let held = Held(Arc::clone(self));
-        self.remove(&mut state, seq / self.block_rows())?;
-        Ok(held)
+        removed.map(|()| held)
     }
 
     /// The log begins at `floor` now: no block knows of rows below it any more.
