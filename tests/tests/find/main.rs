@@ -302,6 +302,24 @@ async fn a_changed_index_is_found() {
     assert_eq!(log.query("user:alice", Order::Asc, whole, 1_000).await.0, expected);
 }
 
+/// A block that cannot be taken away keeps its rows from being erased, and nothing else from going on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_block_that_cannot_be_removed_stops_nobody() {
+    let log = Log::new(SMALL_BLOCKS);
+    log.append(2 * BLOCK_ROWS, 3).await;
+    log.indexed().await;
+    let block = log.blocks().into_iter().next().unwrap();
+    std::fs::remove_file(&block).unwrap();
+    std::fs::create_dir(&block).unwrap();
+    let refused = log.store.erase(7, "test".to_owned(), "me".to_owned()).await;
+    assert!(refused.is_err(), "{refused:?}");
+    log.append(1, 4).await;
+    std::fs::remove_dir(&block).unwrap();
+    log.store.erase(7, "test".to_owned(), "me".to_owned()).await.unwrap();
+    log.indexed().await;
+    assert_eq!(log.findings().await, Vec::new());
+}
+
 /// A row that was changed or taken away after it was indexed shows in every search for what it said.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changed_rows_show_where_they_were_found() {
