@@ -5,7 +5,10 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use axum::http::header::USER_AGENT;
+use axum::http::{HeaderMap, Method};
 use piperoll_client::{ClientError, SocketClient};
+use piperoll_shared::net::serve::TlsPeer;
 use serde_json::{Value, json};
 
 /// Refusals of one address inside this time become one entry with a count, so that a stranger cannot fill
@@ -120,7 +123,7 @@ impl Audit {
 }
 
 /// One person can have a whole /64; it counts as one address.
-fn network(ip: IpAddr) -> IpAddr {
+pub(crate) fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) => IpAddr::V4(ip),
         IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
@@ -128,6 +131,22 @@ fn network(ip: IpAddr) -> IpAddr {
 }
 
 impl Event {
+    /// A request that nothing was decided about yet.
+    pub(crate) fn of(peer: &TlsPeer, method: &Method, path: &str, headers: &HeaderMap) -> Self {
+        Self {
+            action: "audit.request",
+            outcome: "denied",
+            reason: None,
+            user: None,
+            auth_method: None,
+            ip: peer.address.ip(),
+            user_agent: headers.get(USER_AGENT).and_then(|v| v.to_str().ok()).map(str::to_owned),
+            method: method.to_string(),
+            path: format!("/api/v1{path}"),
+            details: json!({}),
+        }
+    }
+
     fn to_entry(&self) -> Value {
         let cut = |text: &str, max: usize| text.chars().filter(|c| !c.is_control()).take(max).collect::<String>();
         let mut entry = json!({

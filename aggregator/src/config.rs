@@ -1,10 +1,11 @@
 //! `aggregator.toml` and the roster: what is typed, and the checked value it becomes.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use piperoll_shared::api::aggregator::Role;
+use piperoll_shared::api::access::Role;
 pub use piperoll_shared::log::bundle::Life;
 use piperoll_shared::log::ids::{ClusterName, NodeId};
 use piperoll_shared::log::note::SigningSeed;
@@ -19,7 +20,9 @@ use piperoll_shared::net::telemetry::LogFormat;
 use piperoll_shared::net::tls::TlsFiles;
 use serde::Deserialize;
 
+use super::rate::Rates;
 use super::scope::Scope;
+use super::session::SESSION_IDLE_DEFAULT;
 
 /// Five seconds: what an intruder on a node can still change unnoticed is what was written since the last look.
 const WITNESS_POLL_MS: u64 = 5_000;
@@ -47,6 +50,9 @@ pub struct AggregatorConfig {
     pub export_key: SigningSeed,
     /// Between two looks at every node's checkpoint.
     pub witness_interval: Duration,
+    pub rates: Rates,
+    /// A browser that asks for nothing this long is signed out.
+    pub session_idle: Duration,
 }
 
 /// A person with a certificate.
@@ -117,6 +123,10 @@ struct Typed {
     witness: TypedWitness,
     #[serde(default)]
     limits: TypedLimits,
+    #[serde(default)]
+    rates: TypedRates,
+    #[serde(default)]
+    session: TypedSession,
 }
 
 #[derive(Default, Deserialize)]
@@ -132,6 +142,19 @@ struct TypedLimits {
     first_row_ms: Option<u64>,
     idle_ms: Option<u64>,
     page_ms: Option<u64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedRates {
+    per_address: Option<NonZeroU32>,
+    per_caller: Option<NonZeroU32>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedSession {
+    idle_seconds: Option<NonZeroU32>,
 }
 
 #[derive(Deserialize)]
@@ -213,6 +236,14 @@ impl AggregatorConfig {
             witness_key: files::read_seed(&base.join(typed.witness_key))?,
             export_key: files::read_seed(&base.join(typed.export_key))?,
             witness_interval: Duration::from_millis(typed.witness.poll_ms.unwrap_or(WITNESS_POLL_MS).max(1)),
+            rates: Rates {
+                per_address: typed.rates.per_address.unwrap_or(Rates::default().per_address),
+                per_caller: typed.rates.per_caller.unwrap_or(Rates::default().per_caller),
+            },
+            session_idle: typed
+                .session
+                .idle_seconds
+                .map_or(SESSION_IDLE_DEFAULT, |seconds| Duration::from_secs(seconds.get().into())),
         })
     }
 
@@ -244,7 +275,7 @@ fn load_users(path: &Path) -> Result<HashMap<String, User>, ConfigError> {
     let user = |typed: TypedUser| {
         let bad =
             |problem| ConfigError::Content { path: path.to_owned(), problem: format!("{}: {problem}", typed.name) };
-        let scope = Scope::of(&typed.role, typed.scope.as_deref(), SystemClock.now()).map_err(bad)?;
+        let scope = Scope::of(typed.role, typed.scope.as_deref(), SystemClock.now()).map_err(bad)?;
         Ok((typed.name, User { role: typed.role, scope }))
     };
     typed.user.into_iter().map(user).collect()

@@ -96,7 +96,7 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
             // The log was empty at the first page, so nothing of it is in the snapshot.
             request.to = request.from;
         }
-        request.after = Some(position_for(&cursor.last, id, query.order));
+        request.after = query.after.as_ref().map(|last| position_for(last, id, query.order));
     }
     Ask::Scan(Box::new(Asked { request, pinned, all_there: query.all_there, scope: query.scope.clone() }))
 }
@@ -230,13 +230,20 @@ impl Part {
 /// Counts rows of one node in the finished answer.
 pub(crate) type RowsOf<'a> = &'a dyn Fn(&NodeId) -> u64;
 
+/// Where a page can be left.
+#[derive(Debug, Default)]
+pub(crate) struct Cursors {
+    pub(crate) next: Option<String>,
+    pub(crate) previous: Option<String>,
+}
+
 /// The completeness statement. `through` is the last row of the answer when there are more behind it.
 pub(crate) fn envelope(
     parts: &[Part],
     query: &Query,
     rows_of: RowsOf<'_>,
     through: Option<&Key>,
-    next_cursor: Option<String>,
+    cursors: Cursors,
 ) -> Envelope {
     let expected = parts.iter().filter(|part| part.status != Status::Excluded).count();
     let answered = parts.iter().filter(|part| part.status == Status::Ok).count();
@@ -252,7 +259,8 @@ pub(crate) fn envelope(
         answered,
         count: nodes.iter().map(|node| node.rows).sum(),
         nodes,
-        next_cursor,
+        next_cursor: cursors.next,
+        previous_cursor: cursors.previous,
         from: query.from.to_text(),
         to: query.to.to_text(),
         limited_to: query.scope.text().map(str::to_owned),

@@ -15,15 +15,20 @@ mod page;
 mod placed;
 mod proving;
 mod query;
+pub mod rate;
 mod read;
 pub mod scope;
+mod searches;
+pub mod session;
 mod stream;
 mod tail;
 pub mod tokens;
+mod ui;
 mod witness;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use piperoll_client::SocketClient;
 use piperoll_shared::log::cursor::CursorKey;
@@ -40,10 +45,11 @@ use config::{AggregatorConfig, Limits};
 use export::Exporter;
 use link::Link;
 use member::Member;
+use searches::Searches;
 use tokens::{TokenError, TokenStore};
 use witness::Watch;
 
-pub use api::openapi_json;
+pub use api::{api_routes, openapi_json};
 
 /// Why an aggregator did not start.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +67,9 @@ pub enum StartError {
     #[error("the node's socket cannot be used: {0}")]
     Audit(#[from] piperoll_client::ClientError),
 }
+
+/// For requests whose callers are gone, at a stop.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The nodes, and how they are read.
 pub(crate) struct Cluster {
@@ -107,7 +116,9 @@ impl Aggregator {
         let members = members.collect::<Result<_, StartError>>()?;
         let cluster = Cluster { members, limits: config.limits, cursor_key };
         let audit = Audit::new(SocketClient::new(&config.audit_socket)?);
-        let app = Arc::new(App::new(cluster, tokens, audit, exporter, &config));
+        let searches =
+            Searches::open(&config.state_dir).map_err(|error| state(std::io::Error::other(error.to_string())))?;
+        let app = Arc::new(App::new(cluster, tokens, audit, exporter, searches, &config));
         Ok(Self { app, tls, listener, config })
     }
 
@@ -124,11 +135,17 @@ impl Aggregator {
         }
         let app = Arc::clone(&self.app);
         background.spawn(async move { app.audit.flush_refusals().await });
+        let app = Arc::clone(&self.app);
+        background.spawn(async move { app.tidy_limits().await });
         tracing::info!(
             aggregator = %self.config.id, listen = %self.config.listen, nodes = self.app.cluster.members.len(),
             "aggregator ready"
         );
         serve_tls(self.listener, Arc::clone(&self.tls), ClientAuth::Optional, api::routes(&self.app), shutdown).await;
+        self.app.tasks.close();
+        if tokio::time::timeout(DRAIN_TIMEOUT, self.app.tasks.wait()).await.is_err() {
+            tracing::warn!(open = self.app.tasks.len(), "requests were still under way");
+        }
         self.app.audit.flush_now().await;
         background.shutdown().await;
         tracing::info!(aggregator = %self.config.id, "aggregator stopped");

@@ -11,7 +11,7 @@ use piperoll_shared::log::verify::Integrity;
 use tokio::time::timeout_at;
 
 use super::Cluster;
-use super::fanout::{Ask, Asked, Part, ask, envelope, next_cursor};
+use super::fanout::{Ask, Asked, Cursors, Part, ask, envelope, next_cursor};
 use super::link::{Failure, Lane};
 use super::member::Member;
 use super::merge::Merge;
@@ -47,6 +47,45 @@ struct Answer {
 
 pub(crate) async fn page(cluster: &Cluster, query: &Query) -> Page {
     let limit = query.limit.unwrap_or(usize::MAX);
+    match query.in_front_of() {
+        None => assemble(cluster, query, read_page(cluster, query).await, limit, None),
+        Some(anchor) => page_in_front(cluster, query, anchor, limit).await,
+    }
+}
+
+/// The page in front of a row. Reading back finds where it begins; what is shown is then read forward from there, as every page
+/// is: a row that does not fit stands beside the sound one that is read before it, so only one direction has one order.
+async fn page_in_front(cluster: &Cluster, query: &Query, anchor: &Key, limit: usize) -> Page {
+    let mut look = limit.saturating_add(1);
+    let after = loop {
+        let back = Query { order: query.order.reversed(), limit: Some(look), ..query.clone() };
+        let Page { rows: found, envelope } = assemble(cluster, &back, read_page(cluster, &back).await, look, None);
+        // Rows that do not fit may stand elsewhere when they are read forward; sound ones are where they are.
+        let is_sound = |row: &PlacedRow| matches!(row.integrity, Integrity::Ok | Integrity::Erased);
+        let sound = found.iter().enumerate().filter(|(_, row)| is_sound(row));
+        let begins = sound.map(|(index, _)| index).nth(limit.saturating_sub(1));
+        let behind = begins.and_then(|index| found.get(index + 1));
+        // Without any more the page begins where the whole query does; what did not answer can have more.
+        if behind.is_some() || (envelope.next_cursor.is_none() && envelope.complete) || found.is_empty() {
+            break behind.map(|row| row.key.clone());
+        }
+        // Cut short by its bytes, or by very many rows that do not fit: it begins there, and there is another one in front.
+        if found.len() < look || look > limit.saturating_mul(LOOK_BACK_MAX) {
+            break found.last().map(|row| row.key.clone());
+        }
+        look = look.saturating_mul(2);
+    };
+    let room = look.saturating_mul(2);
+    let forward = Query { after, limit: Some(room), ..query.clone() };
+    assemble(cluster, &forward, read_page(cluster, &forward).await, room, Some(anchor))
+}
+
+/// How many pages of rows that do not fit are looked over for a page of sound ones.
+const LOOK_BACK_MAX: usize = 4;
+
+/// What the nodes give for a page.
+async fn read_page(cluster: &Cluster, query: &Query) -> Vec<Answer> {
+    let limit = query.limit.unwrap_or(usize::MAX);
     let deadline = tokio::time::Instant::now() + cluster.limits.page;
     let asks: Vec<_> = cluster.members.iter().map(|member| (member, ask(member, query, None))).collect();
     let dialled = asks.iter().filter(|(_, ask)| matches!(ask, Ask::Scan(_))).count();
@@ -71,7 +110,7 @@ pub(crate) async fn page(cluster: &Cluster, query: &Query) -> Page {
         answers.push(task.await.unwrap_or_else(|error| Answer::none(Part::given_up(member, &error))));
     }
     refill(cluster, query, &mut answers, limit, deadline).await;
-    assemble(cluster, query, answers, limit)
+    answers
 }
 
 /// Asks on where a node has more rows that may stand in front of the page's last one, until none has.
@@ -201,8 +240,9 @@ async fn answer(
     Answer { part, rows, asked: Some(asked) }
 }
 
-/// Takes the first `limit` rows of the merge. The page ends early where a node has more rows than it sent.
-fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: usize) -> Page {
+/// Takes the first `limit` rows of the merge, as far as they stand in front of `anchor`. The page ends early where a node has
+/// more rows than it sent.
+fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: usize, anchor: Option<&Key>) -> Page {
     let mut merge = Merge::new(query.order);
     let mut fronts: Vec<Option<PlacedRow>> = Vec::with_capacity(answers.len());
     let mut short = false;
@@ -217,6 +257,10 @@ fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: u
     while rows.len() < limit {
         let Some(index) = merge.take() else { break };
         let Some(row) = fronts[index].take() else { break };
+        if anchor.is_some_and(|anchor| !query.order.before(&row.key, anchor)) {
+            fronts[index] = Some(row);
+            break;
+        }
         rows.push(row);
         fronts[index] = answers[index].rows.pop_front();
         match &fronts[index] {
@@ -232,11 +276,28 @@ fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: u
     let more = left || short || answers.iter().any(|answer| answer.part.tally.more);
     let parts: Vec<Part> =
         answers.into_iter().zip(&fronts).map(|(answer, front)| settle(answer.part, front.is_some(), &rows)).collect();
-    let last = rows.last().map(|row| row.key.clone()).filter(|_| more);
-    let cursor = last.as_ref().map(|last| next_cursor(&parts, query, last).encode(&cluster.cursor_key));
+    // Behind a page that was come to from behind, there is that page.
+    let last = rows.last().map(|row| row.key.clone()).filter(|_| more || anchor.is_some());
+    let last = last
+        .or_else(|| anchor.map(|anchor| query.after.clone().unwrap_or_else(|| beyond(anchor, query.order.reversed()))));
+    let first = query
+        .after
+        .as_ref()
+        .map(|after| rows.first().map_or_else(|| beyond(after, query.order), |row| row.key.clone()));
+    let place = |key: &Key| next_cursor(&parts, query, key);
+    let cursors = Cursors {
+        next: last.as_ref().map(|last| place(last).encode(&cluster.cursor_key)),
+        previous: first.map(|first| place(&first).back_from(first).encode(&cluster.cursor_key)),
+    };
     let count = |id: &_| rows.iter().filter(|row| &row.key.node_id == id).count().try_into().unwrap_or(0);
-    let envelope = envelope(&parts, query, &count, last.as_ref(), cursor);
+    let envelope = envelope(&parts, query, &count, last.as_ref(), cursors);
     Page { rows, envelope }
+}
+
+/// A place behind a row that has nothing behind it: the last page is empty when the one before it was full by chance.
+fn beyond(last: &Key, order: Order) -> Key {
+    let step = if order == Order::Asc { 1 } else { -1 };
+    Key { timestamp: last.timestamp.plus_micros(step), ..last.clone() }
 }
 
 /// Counts only what is on this page. A node that broke off behind the page's last row did not make this page
@@ -286,7 +347,7 @@ pub(crate) async fn one_row(cluster: &Cluster, member: &Arc<Member>, seq: u64, s
         (found.part.status, found.part.reason) =
             (Status::Pruned, Some(format!("row {seq} was pruned; its log begins at row {oldest}")));
     }
-    let mut page = assemble(cluster, &query, vec![found], 1);
+    let mut page = assemble(cluster, &query, vec![found], 1, None);
     // A head below the row asked for is not a gap: the row was never written.
     if page.rows.is_empty()
         && page.envelope.nodes.iter().all(|n| n.head_seq.is_some_and(|head| head < seq) && n.status == Status::Ok)

@@ -3,7 +3,7 @@
 use piperoll_shared::log::cursor::{Cursor, CursorError, CursorKey, QueryHash};
 use piperoll_shared::log::filter::{Filter, FilterError, KEYS};
 use piperoll_shared::log::limits::{PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX, RANGE_DEFAULT_DAYS};
-use piperoll_shared::log::order::Order;
+use piperoll_shared::log::order::{Key, Order};
 use piperoll_shared::log::stats::Plan;
 use piperoll_shared::log::time::{TimeError, Timestamp};
 
@@ -42,6 +42,8 @@ pub(crate) struct Query {
     pub(crate) limit: Option<usize>,
     pub(crate) require: Require,
     pub(crate) cursor: Option<Cursor>,
+    /// The row that a page is read behind.
+    pub(crate) after: Option<Key>,
     pub(crate) hash: QueryHash,
     /// Only rows under the checkpoints that were witnessed: what can be proven to others.
     pub(crate) sealed: bool,
@@ -183,6 +185,7 @@ impl Query {
             format,
             limit,
             require,
+            after: cursor.as_ref().map(|cursor| cursor.last.clone()),
             cursor,
             hash,
             sealed: false,
@@ -244,6 +247,11 @@ impl Typed {
 }
 
 impl Query {
+    /// The row in front of which a page is wanted.
+    pub(crate) fn in_front_of(&self) -> Option<&Key> {
+        self.cursor.as_ref().filter(|cursor| cursor.back).map(|cursor| &cursor.last)
+    }
+
     /// All rows of a range, as a stream.
     pub(crate) fn everything(filter: Filter, from: Timestamp, to: Timestamp, order: Order) -> Self {
         let hash = QueryHash::of(&[]);
@@ -257,6 +265,7 @@ impl Query {
             limit: None,
             require: Require::Any,
             cursor: None,
+            after: None,
             hash,
             sealed: false,
             all_there: from == Timestamp::MIN,

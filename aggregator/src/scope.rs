@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use piperoll_shared::api::aggregator::Role;
+use piperoll_shared::api::access::Role;
 use piperoll_shared::log::filter::{Filter, FilterError};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::Integrity;
@@ -56,7 +56,7 @@ impl Scope {
     }
 
     /// The scope that goes with a role: none, or the one that is typed.
-    pub fn of(role: &Role, text: Option<&str>, now: Timestamp) -> Result<Self, ScopeError> {
+    pub fn of(role: Role, text: Option<&str>, now: Timestamp) -> Result<Self, ScopeError> {
         match (role, text) {
             (_, None) => Ok(Self::default()),
             (Role::Admin, Some(_)) => Err(ScopeError::Admin),
@@ -69,7 +69,7 @@ impl Scope {
         self.0.as_ref().map(|limit| limit.text.as_str())
     }
 
-    /// Whether a node stands in it, which its holder did not type.
+    /// Whether it names a node; then it was not its holder who typed that name.
     pub(crate) fn names(&self, node: &str) -> bool {
         self.0.as_ref().is_some_and(|limit| limit.filter.named_nodes().any(|name| name == node))
     }

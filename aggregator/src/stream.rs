@@ -13,7 +13,7 @@ use piperoll_shared::log::view::EntryView;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::Cluster;
-use super::fanout::{Ask, Part, ask, envelope};
+use super::fanout::{Ask, Cursors, Part, ask, envelope};
 use super::feed::Feed;
 use super::merge::Merge;
 use super::placed::PlacedRow;
@@ -79,7 +79,7 @@ impl Stream {
     pub(crate) fn opening(&self) -> Envelope {
         let parts: Vec<&Feed> = self.feeds.iter().collect();
         let parts: Vec<Part> = parts.iter().map(|feed| feed.part.snapshot()).collect();
-        envelope(&parts, &self.query, &|_| 0, None, None)
+        envelope(&parts, &self.query, &|_| 0, None, Cursors::default())
     }
 
     /// Merges and writes until the end; the receiver is the body of the answer. Dropping it ends everything, also while
@@ -153,7 +153,7 @@ impl Stream {
         writer.verified = self.query.count.is_none();
         let parts: Vec<Part> = self.feeds.iter().map(|feed| feed.part.snapshot()).collect();
         let rows_of = |id: &_| self.feeds.iter().find(|f| &f.part.member.node.id == id).map_or(0, Feed::rows_in_answer);
-        let envelope = envelope(&parts, &self.query, &rows_of, last.as_ref().filter(|_| more), None);
+        let envelope = envelope(&parts, &self.query, &rows_of, last.as_ref().filter(|_| more), Cursors::default());
         // What nobody could know of when the headers went out, and no row of the answer shows: a node that broke
         // off, rows that are not there.
         let lost = self.feeds.iter().any(|feed| {

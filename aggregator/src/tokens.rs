@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use piperoll_shared::api::aggregator::{CreatedToken, Role, TokenInfo};
+use piperoll_shared::api::access::{CreatedToken, Role, TokenInfo};
 use piperoll_shared::log::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -59,6 +59,8 @@ struct Stored {
 /// Who a token belongs to.
 #[derive(Debug, Clone)]
 pub struct Holder {
+    /// SHA-256 of the token, in hexadecimal: what stands for it where it must not stand itself.
+    pub sha256: String,
     pub name: String,
     pub role: Role,
     pub scope: Scope,
@@ -162,7 +164,7 @@ impl TokenStore {
             return Err(TokenError::Expired(expires));
         }
         // Kept with its times in full, so that it means the same tomorrow.
-        let scope = Scope::of(&role, scope, now)?.text().map(str::to_owned);
+        let scope = Scope::of(role, scope, now)?.text().map(str::to_owned);
         let _lock = self.lock()?;
         let mut tokens = self.load()?;
         if tokens.iter().any(|token| token.name == name) {
@@ -197,15 +199,19 @@ impl TokenStore {
         self.save(&tokens)
     }
 
-    /// Compares hashes in constant time.
     pub fn find(&self, token: &str, now: Timestamp) -> Result<Lookup, TokenError> {
-        let wanted = hash(token);
+        self.find_hash(&hash(token), now)
+    }
+
+    /// Compares hashes in constant time.
+    pub fn find_hash(&self, wanted: &str, now: Timestamp) -> Result<Lookup, TokenError> {
         for stored in self.load()? {
             if bool::from(stored.sha256.as_bytes().ct_eq(wanted.as_bytes())) {
                 return Ok(match stored.expires {
                     Some(expires) if expires <= now => Lookup::Expired(stored.name),
                     _ => Lookup::Good(Holder {
-                        scope: Scope::of(&stored.role, stored.scope.as_deref(), now)?,
+                        scope: Scope::of(stored.role, stored.scope.as_deref(), now)?,
+                        sha256: stored.sha256,
                         name: stored.name,
                         role: stored.role,
                     }),
@@ -220,7 +226,7 @@ impl Stored {
     fn info(&self) -> TokenInfo {
         TokenInfo {
             name: self.name.clone(),
-            role: self.role.clone(),
+            role: self.role,
             created: self.created.to_text(),
             expires: self.expires.map(Timestamp::to_text),
             scope: self.scope.clone(),

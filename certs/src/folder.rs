@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use piperoll_shared::api::access::Role;
 use piperoll_shared::log::ids::{ClusterName, NodeId};
 
 use super::members::{MemberKind, Members};
@@ -167,7 +168,7 @@ pub(crate) fn roster_toml(members: &Members) -> String {
 pub(crate) fn users_toml(members: &Members) -> String {
     let mut text = String::from("# People with a certificate of this cluster, and what they may do.\n");
     for user in members.list.iter().filter(|m| m.kind == MemberKind::User) {
-        let role = user.role.map_or("viewer", |role| role.as_str());
+        let role = user.role.map_or("viewer", Role::word);
         text.push_str(&format!("\n[[user]]\nname = \"{}\"\nrole = \"{role}\"\n", user.id));
         if let Some(scope) = &user.scope {
             // A filter has quotes of its own.

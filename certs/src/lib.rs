@@ -11,6 +11,7 @@ mod trust;
 
 use std::path::{Path, PathBuf};
 
+use piperoll_shared::api::access::Role;
 use piperoll_shared::log::ids::{ClusterName, NodeId};
 use piperoll_shared::log::note::SigningSeed;
 use piperoll_shared::log::seal::EpochSecret;
@@ -21,7 +22,7 @@ use folder::{write_new_private, write_private, write_public};
 use issue::{CertificateAuthority, Issued};
 pub use keys::KeysChanged;
 use members::Members;
-pub use members::{KeyHistory, KeyUse, Member, MemberKind, Retired, Role};
+pub use members::{KeyHistory, KeyUse, Member, MemberKind, Retired};
 
 /// Why the authority refused. Nothing was changed unless the message says so.
 #[derive(Debug, thiserror::Error)]

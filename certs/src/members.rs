@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use piperoll_shared::api::access::Role;
 use piperoll_shared::log::ids::{ClusterName, NodeId};
 use piperoll_shared::net::identity::Identity;
 use serde::{Deserialize, Serialize};
@@ -35,25 +36,6 @@ pub struct Retired {
     pub first_day: String,
     pub last_day: String,
     pub last_seq: u64,
-}
-
-/// What a user may do at an aggregator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    Viewer,
-    Auditor,
-    Admin,
-}
-
-impl Role {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Auditor => "auditor",
-            Self::Admin => "admin",
-        }
-    }
 }
 
 /// One member.

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use piperoll_aggregator::scope::Scope;
-use piperoll_certs::{AggregatorPlace, Authority, NodePlace, Retired, Role};
+use piperoll_certs::{AggregatorPlace, Authority, NodePlace, Retired};
+use piperoll_shared::api::access::Role;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
-use crate::args::{ClusterCommand, RoleArg};
+use crate::args::ClusterCommand;
 use crate::exit::Exit;
 
 pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
@@ -35,12 +36,8 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
             println!("Start it there with: piperoll aggregator serve --config aggregator.toml");
         }
         ClusterCommand::AddUser { dir, name, role, scope } => {
-            let limit = Scope::of(&role.into(), scope.as_deref(), SystemClock.now())?;
-            let role = match role {
-                RoleArg::Viewer => Role::Viewer,
-                RoleArg::Auditor => Role::Auditor,
-                RoleArg::Admin => Role::Admin,
-            };
+            let role = Role::from(role);
+            let limit = Scope::of(role, scope.as_deref(), SystemClock.now())?;
             let mut authority = Authority::open(&dir)?;
             let folder = authority.add_user(&name, role, limit.text())?;
             warn_of_absent(&authority);

@@ -76,6 +76,7 @@ async fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Stats(args) => remote::stats(args).await,
         Command::Verify(args) => remote::verify(args).await,
         Command::Nodes(args) => remote::nodes(args).await,
+        Command::Browse(args) => remote::browse(args).await,
     }
 }
 

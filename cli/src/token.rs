@@ -5,7 +5,7 @@ use std::path::Path;
 use piperoll_aggregator::config::AggregatorConfig;
 use piperoll_aggregator::tokens::TokenStore;
 use piperoll_client::SocketClient;
-use piperoll_shared::api::aggregator::Role;
+use piperoll_shared::api::access::Role;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde_json::json;

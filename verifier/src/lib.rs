@@ -1,12 +1,11 @@
 //! Checks evidence bundles offline: no network, no secret, no database. The judgement is
 //! `piperoll_shared::log::bundle`; here are the file, the words, and the exit code.
 
-mod words;
-
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use piperoll_shared::log::bundle::{BUNDLE_BYTES_MAX, TRUST_BYTES_MAX, Trust, Verdict, verify_bundle};
+pub use piperoll_shared::log::bundle::Outcome;
+use piperoll_shared::log::bundle::{BUNDLE_BYTES_MAX, TRUST_BYTES_MAX, Trust, Verdict, verdict_words, verify_bundle};
 
 /// What to check, and how to say it.
 #[derive(Debug, Clone, clap::Args)]
@@ -22,43 +21,6 @@ pub struct VerifyBundleArgs {
     pub json: bool,
 }
 
-/// What the exit code says; the numbers are those of every reading command of Piperoll.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Complete and verified.
-    Verified = 0,
-    /// It could not be checked, or only against keys that it brought along.
-    Unchecked = 1,
-    /// Authentic, and something that should be in it is not.
-    Incomplete = 3,
-    /// It is not what its signers made.
-    Refused = 4,
-}
-
-impl Outcome {
-    /// A refusal outranks everything; trust outranks completeness.
-    pub fn of(verdict: &Verdict) -> Self {
-        if !verdict.is_sound() {
-            Self::Refused
-        } else if !verdict.trusted {
-            Self::Unchecked
-        } else if verdict.complete {
-            Self::Verified
-        } else {
-            Self::Incomplete
-        }
-    }
-
-    fn word(self) -> &'static str {
-        match self {
-            Self::Verified => "verified",
-            Self::Unchecked => "unchecked",
-            Self::Incomplete => "incomplete",
-            Self::Refused => "refused",
-        }
-    }
-}
-
 /// Checks a bundle and says what came of it on `out`.
 pub fn run(args: &VerifyBundleArgs, out: &mut impl Write) -> Result<Outcome, String> {
     let trust = match &args.trust {
@@ -72,7 +34,7 @@ pub fn run(args: &VerifyBundleArgs, out: &mut impl Write) -> Result<Outcome, Str
     let bundle = read(&args.bundle, BUNDLE_BYTES_MAX)?;
     let verdict = verify_bundle(&bundle, trust.as_ref());
     let outcome = Outcome::of(&verdict);
-    let said = if args.json { json(&verdict, outcome) } else { words::words(&verdict, outcome) };
+    let said = if args.json { json(&verdict, outcome) } else { verdict_words(&verdict, outcome) };
     out.write_all(said.as_bytes()).map_err(|error| format!("standard output: {error}"))?;
     Ok(outcome)
 }

@@ -1,47 +1,33 @@
-//! Who is asking, what they may do, and the entry about it.
+//! Around every `/api/v1` route: how often, from where, who, and the entry about it.
 //!
 //! The entry is on disk before the first byte of an allowed answer leaves; a request that cannot be recorded
 //! is not answered.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, USER_AGENT, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::header::{RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use piperoll_shared::api::aggregator::Role;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
-use piperoll_shared::net::identity::Kind;
 use piperoll_shared::net::serve::TlsPeer;
 use serde_json::{Value, json};
 
-use super::App;
 use super::error::{ApiError, RefusalReason};
+use super::identify::unset_cookie;
+use super::{App, origin};
 use crate::audit::Event;
 use crate::scope::Scope;
-use crate::tokens::Lookup;
 
-/// What a request does; decides who may do it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Permission {
-    View,
-    Export,
-    Verify,
-    ManageTokens,
-    /// Say that a node's new history is meant.
-    AcceptHistory,
-}
+pub(super) use super::identify::Caller;
 
-/// The person or program behind a request.
-#[derive(Debug, Clone)]
-pub(super) struct Caller {
-    name: String,
-    role: Role,
-    scope: Scope,
-    method: &'static str,
-}
+/// Sent by a page that asks for something without anybody having asked it to.
+const UNATTENDED: &str = "piperoll-unattended";
+/// Between two times at which those who have been quiet are forgotten.
+const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a handler did, for the entry.
 #[derive(Debug, Clone)]
@@ -50,100 +36,106 @@ pub(super) struct Done {
     pub(super) details: Value,
 }
 
-impl Caller {
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
+/// The answer says nothing that the caller did not know; it leaves no entry when it succeeds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unrecorded;
 
-    /// What the caller may see at all.
-    pub(super) fn scope(&self) -> &Scope {
-        &self.scope
-    }
-
-    /// For what cannot be done with a part of the rows.
-    pub(super) fn require_everything(&self) -> Result<(), ApiError> {
-        match self.scope.text() {
-            None => Ok(()),
-            Some(scope) => Err(ApiError::new(
-                403,
-                "limited",
-                format!("this reads every row, and {} is limited to {scope}; ask somebody without a limit", self.name),
-            )),
-        }
-    }
-
-    /// Exact sets; no role outranks another beyond what stands here.
-    pub(super) fn may(&self, permission: Permission) -> bool {
-        match self.role {
-            Role::Viewer => matches!(permission, Permission::View),
-            Role::Auditor => matches!(permission, Permission::View | Permission::Export | Permission::Verify),
-            Role::Admin => true,
-        }
-    }
-
-    pub(super) fn require(&self, permission: Permission) -> Result<(), ApiError> {
-        if self.may(permission) {
-            return Ok(());
-        }
-        let needs = match permission {
-            Permission::View => "viewer, auditor or admin",
-            Permission::Export | Permission::Verify => "auditor or admin",
-            Permission::ManageTokens | Permission::AcceptHistory => "admin",
-        };
-        Err(ApiError::new(
-            403,
-            "not_permitted",
-            format!("{} has the role {:?}; this needs {needs}", self.name, self.role),
-        ))
-    }
-}
-
-/// Around every `/api/v1` route: identify, answer, record, in this order.
+/// How often, from where, who; then the answer, then the entry.
 pub(super) async fn identify_and_record(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<TlsPeer>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Response {
-    let mut event = Event {
-        action: "audit.request",
-        outcome: "denied",
-        reason: None,
-        user: None,
-        auth_method: None,
-        ip: peer.address.ip(),
-        user_agent: request.headers().get(USER_AGENT).and_then(|v| v.to_str().ok()).map(str::to_owned),
-        method: request.method().to_string(),
-        path: format!("/api/v1{}", request.uri().path()),
-        details: json!({}),
-    };
-    let caller = match identify(&app, &peer, request.headers()) {
+    let (parts, body) = request.into_parts();
+    let mut event = Event::of(&peer, &parts.method, parts.uri.path(), &parts.headers);
+    if let Err(wait) = app.limits.address(peer.address.ip()) {
+        return refused(&app, event, "too_many_requests", too_many("your address", wait)).await;
+    }
+    if let Err(error) = origin::check(&parts) {
+        return refused(&app, event, "cross_site", error.into_response()).await;
+    }
+    // A tail that connects again by itself, or a page that catches up, says nothing about whether anybody is there.
+    let keep_alive = parts.uri.path() != "/audit-log/tail" && !parts.headers.contains_key(UNATTENDED);
+    let caller = match app.identify(&peer, &parts.headers, SystemClock.now(), keep_alive) {
         Ok(caller) => caller,
         Err((reason, error)) => {
-            event.reason = Some(reason.to_owned());
-            app.metrics.count(event.action, 401);
-            app.audit.refuse(event).await;
+            // A page that asks who is signed in, before anybody is, tries nothing.
+            if reason == "no_credentials" && parts.uri.path() == "/session" && parts.method == Method::GET {
+                return error.into_response();
+            }
             let mut response = error.into_response();
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"piperoll\""));
-            return response;
+            // So that what is left to show, a certificate, is looked at the next time.
+            if reason.starts_with("session_")
+                && let Ok(cookie) = HeaderValue::from_str(&unset_cookie())
+            {
+                response.headers_mut().insert(SET_COOKIE, cookie);
+            }
+            return refused(&app, event, reason, response).await;
         }
     };
-    event.user = Some(caller.name.clone());
-    event.auth_method = Some(caller.method);
+    event.user = Some(caller.name().to_owned());
+    event.auth_method = Some(caller.method());
+    if let Err(wait) = app.limits.caller(caller.name()) {
+        return refused(&app, event, "too_many_requests", too_many(caller.name(), wait)).await;
+    }
+    let scope = caller.scope().clone();
+    let mut request = Request::from_parts(parts, body);
     request.extensions_mut().insert(caller);
     // In a task of its own: a caller who hangs up cancels this function, and must not get a change without its entry.
-    let answered = tokio::spawn(async move { answer_and_record(&app, event, request, next).await });
-    answered.await.unwrap_or_else(|error| {
-        tracing::error!(%error, "answering a request failed");
-        ApiError::new(500, "internal", "answering failed; the daemon's log says why").into_response()
-    })
+    let (tasks, if_it_fails) = (app.tasks.clone(), (Arc::clone(&app), event.clone()));
+    let answered = tasks.spawn(async move { answer_and_record(&app, event, &scope, request, next).await });
+    match answered.await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::error!(%error, "answering a request failed");
+            let (app, event) = if_it_fails;
+            let event = Event { outcome: "failure", reason: Some("internal".to_owned()), ..event };
+            let failed = ApiError::new(500, "internal", "answering failed; the daemon's log says why");
+            recorded(&app, event, failed.into_response()).await
+        }
+    }
 }
 
-async fn answer_and_record(app: &App, mut event: Event, request: Request, next: Next) -> Response {
+/// Around what needs no identity.
+pub(super) async fn not_too_often(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<TlsPeer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match app.limits.address(peer.address.ip()) {
+        Ok(()) => next.run(request).await,
+        Err(wait) => too_many("your address", wait),
+    }
+}
+
+/// Turned away before anything was done. The entry about it does not wait for whoever was turned away.
+pub(super) async fn refused(app: &Arc<App>, mut event: Event, reason: &str, response: Response) -> Response {
+    event.reason = Some(reason.to_owned());
+    app.metrics.count(event.action, response.status().as_u16());
+    let recording = Arc::clone(app);
+    let _ = app.tasks.spawn(async move { recording.audit.refuse(event).await }).await;
+    response
+}
+
+pub(super) fn too_many(whose: &str, wait: Duration) -> Response {
+    let seconds = wait.as_secs() + 1;
+    let detail = format!("{whose} asks too often; wait {seconds} s, or ask for more at a time");
+    let mut response = ApiError::new(429, "too_many_requests", detail).into_response();
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}
+
+async fn answer_and_record(app: &App, mut event: Event, scope: &Scope, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if let Some(done) = response.extensions_mut().remove::<Done>() {
         event.action = done.action;
         event.details = done.details;
+    }
+    if let Some(scope) = scope.text() {
+        event.details["limited_to"] = json!(scope);
     }
     let reason = response.extensions_mut().remove::<RefusalReason>();
     event.outcome = match response.status().as_u16() {
@@ -153,6 +145,9 @@ async fn answer_and_record(app: &App, mut event: Event, request: Request, next: 
     };
     event.reason = reason.map(|r| r.0);
     app.metrics.count(event.action, response.status().as_u16());
+    if response.extensions_mut().remove::<Unrecorded>().is_some() && event.outcome == "success" {
+        return response;
+    }
     let denied = event.outcome == "denied";
     if denied {
         // A known caller is refused by name each time; only strangers are counted together.
@@ -161,6 +156,11 @@ async fn answer_and_record(app: &App, mut event: Event, request: Request, next: 
         }
         return response;
     }
+    recorded(app, event, response).await
+}
+
+/// The answer, once its entry is on disk.
+pub(super) async fn recorded(app: &App, event: Event, response: Response) -> Response {
     match app.audit.record(event).await {
         Ok(()) => response,
         Err(error) => {
@@ -179,43 +179,12 @@ pub(super) async fn recordable(app: &App) -> Result<(), ApiError> {
     app.audit.ready().await.map_err(refused)
 }
 
-/// A bearer token, or a user's certificate.
-fn identify(app: &App, peer: &TlsPeer, headers: &HeaderMap) -> Result<Caller, (&'static str, ApiError)> {
-    let refuse = |code: &'static str, detail: String| (code, ApiError::new(401, code, detail));
-    if let Some(header) = headers.get(AUTHORIZATION) {
-        let token = header.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).map(str::trim);
-        let Some(token) = token else {
-            return Err(refuse("bad_authorization", "send the token as `Authorization: Bearer <token>`".to_owned()));
-        };
-        return match app.tokens.find(token, SystemClock.now()) {
-            Ok(Lookup::Good(holder)) => {
-                Ok(Caller { name: holder.name, role: holder.role, scope: holder.scope, method: "token" })
-            }
-            Ok(Lookup::Expired(name)) => {
-                Err(refuse("token_expired", format!("the token {name:?} has expired; ask an admin for a new one")))
-            }
-            Ok(Lookup::Unknown) => {
-                Err(refuse("token_unknown", "this token is not known here, or was revoked".to_owned()))
-            }
-            Err(error) => Err(("token_file", error.into())),
-        };
-    }
-    match &peer.identity {
-        Some(identity) if identity.kind == Kind::User && identity.cluster == app.cluster_name => {
-            match app.users.get(identity.id.as_str()) {
-                Some(user) => Ok(Caller {
-                    name: identity.id.to_string(),
-                    role: user.role.clone(),
-                    scope: user.scope.clone(),
-                    method: "certificate",
-                }),
-                None => Err(refuse("user_unknown", format!("the certificate names {identity}, who has no role here"))),
-            }
+impl App {
+    /// Forgets who has been quiet for long; runs for ever.
+    pub(crate) async fn tidy_limits(&self) {
+        loop {
+            tokio::time::sleep(TIDY_INTERVAL).await;
+            self.limits.tidy();
         }
-        Some(identity) => Err(refuse("not_a_user", format!("the certificate names {identity}, which is not a user"))),
-        None => Err(refuse(
-            "no_credentials",
-            "send a token (`Authorization: Bearer …`) or use a user's certificate".to_owned(),
-        )),
     }
 }

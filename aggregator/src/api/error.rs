@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use piperoll_shared::api::problem::Problem;
 
 use crate::query::QueryError;
+use crate::searches::SearchError;
 use crate::tokens::TokenError;
 use crate::witness::AcceptError;
 
@@ -45,6 +46,22 @@ impl From<AcceptError> for ApiError {
             AcceptError::NothingToAccept => (409, "nothing_to_accept"),
             AcceptError::OtherGeneration { .. } => (409, "other_generation"),
             AcceptError::Store(_) => (500, "witness_file"),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
+impl From<SearchError> for ApiError {
+    fn from(error: SearchError) -> Self {
+        let (status, code) = match &error {
+            SearchError::NotFound(_) => (404, "no_such_search"),
+            SearchError::Name | SearchError::TooLong => (400, "bad_request"),
+            SearchError::Full | SearchError::TooManyPeople => (409, "too_many_searches"),
+            SearchError::Io { .. } | SearchError::Content { .. } | SearchError::Failed(_) => {
+                tracing::error!(%error, "the file of saved searches cannot be used");
+                let detail = "the saved searches cannot be read or written; the daemon's log says why";
+                return Self::new(500, "search_file", detail);
+            }
         };
         Self::new(status, code, error.to_string())
     }

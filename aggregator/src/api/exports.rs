@@ -9,7 +9,8 @@ use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use piperoll_shared::api::aggregator::{EXPORT_WAIT_SECONDS_MAX, ExportRequest, IncompleteArg};
+use piperoll_shared::api::access::Permission;
+use piperoll_shared::api::aggregator::{EXPORT_WAIT_SECONDS_MAX, ExportFormat, ExportRequest, IncompleteArg};
 use piperoll_shared::api::node::{ProofAnswer, peer_path};
 use piperoll_shared::log::tree::{decode_hash, encode_hash};
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
@@ -17,14 +18,16 @@ use serde_json::json;
 use tokio_util::io::ReaderStream;
 
 use super::App;
-use super::auth::{Caller, Permission};
+use super::auth::Caller;
 use super::error::{ApiError, RefusalReason};
 use super::log::{
-    AUDIT_COMPLETE, busy, describe, describe_row, file_name, find_entry, known_nodes, outcome, with_done,
+    AUDIT_COMPLETE, Asking, answer_stream, busy, describe, describe_row, file_name, find_entry, known_nodes, outcome,
+    with_done,
 };
 use super::nodes::REASON_CHARACTERS_MAX;
 use crate::export::{Incomplete, Order, Outcome};
-use crate::query::Query;
+use crate::query::{Query, Require};
+use crate::stream::Output;
 
 const ACTION: &str = "audit.export";
 const WAIT_SECONDS_DEFAULT: u64 = 60;
@@ -35,16 +38,24 @@ pub(super) async fn exports(
     Extension(caller): Extension<Caller>,
     body: Bytes,
 ) -> Response {
-    let (query, order) = match read(&app, &caller, &body) {
+    let (query, order, format) = match read(&app, &caller, &body) {
         Ok(read) => read,
-        Err(error) => return with_done(error, ACTION, json!({ "format": "bundle" })),
+        Err(error) => return with_done(error, ACTION, json!({})),
     };
     let mut asked = describe(&query);
-    asked["format"] = json!("bundle");
+    asked["format"] = json!(format);
     asked["words"] = json!(order.reason);
     let allowed = caller.require(Permission::Export).and_then(|()| known_nodes(&app, &query));
     if let Err(error) = allowed {
         return with_done(error, ACTION, asked);
+    }
+    let output = match format {
+        ExportFormat::Bundle => None,
+        ExportFormat::Csv => Some(Output::Csv),
+        ExportFormat::Ndjson => Some(Output::Ndjson),
+    };
+    if let Some(output) = output {
+        return answer_stream(&app, query, Asking { output, action: ACTION, asked, patience: order.patience() }).await;
     }
     let Ok(room) = Arc::clone(&app.streams).try_acquire_owned() else { return with_done(busy(), ACTION, asked) };
     let made = app.exporter.export(&app.cluster, &query, order).await;
@@ -71,7 +82,7 @@ pub(super) async fn exports(
 }
 
 /// The request, checked.
-fn read(app: &App, caller: &Caller, body: &[u8]) -> Result<(Query, Order), ApiError> {
+fn read(app: &App, caller: &Caller, body: &[u8]) -> Result<(Query, Order, ExportFormat), ApiError> {
     let bad = |detail: String| ApiError::new(400, "bad_request", detail);
     let request: ExportRequest =
         serde_json::from_slice(body).map_err(|error| bad(format!("a reason is needed, and {error}")))?;
@@ -93,8 +104,11 @@ fn read(app: &App, caller: &Caller, body: &[u8]) -> Result<(Query, Order), ApiEr
     pairs.extend(pair("filter", request.filter).into_iter().chain(pair("from", request.from)));
     pairs.extend(pair("to", request.to));
     let mut query = Query::parse(pairs, SystemClock.now(), &app.cluster.cursor_key, caller.scope())?;
-    query.sealed = true;
-    Ok((query, Order { by: caller.name().to_owned(), reason, incomplete }))
+    query.sealed = request.format == ExportFormat::Bundle;
+    if incomplete != Incomplete::Partial {
+        query.require = Require::All;
+    }
+    Ok((query, Order { by: caller.name().to_owned(), reason, incomplete }, request.format))
 }
 
 fn download(mut file: std::fs::File, query: &Query, complete: bool) -> Response {
@@ -120,7 +134,7 @@ pub(super) async fn proof(
     Extension(caller): Extension<Caller>,
     Path((node, seq)): Path<(String, String)>,
 ) -> Response {
-    let asked = describe_row(&caller, &node, &seq);
+    let asked = describe_row(&node, &seq);
     match find_proof(&app, &caller, &node, &seq).await {
         Ok(proof) => with_done(([(CONTENT_TYPE, "text/plain; charset=utf-8")], proof), ACTION, asked),
         Err(error) => with_done(error, ACTION, asked),

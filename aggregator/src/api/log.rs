@@ -1,6 +1,7 @@
 //! `/audit-log` and `/verify`.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -10,19 +11,22 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use futures::stream;
+use piperoll_shared::api::access::Permission;
 use piperoll_shared::api::aggregator::{Envelope, Status};
 use piperoll_shared::api::node::NDJSON;
 use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::order::Order;
 use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::verify::Integrity;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::App;
-use super::auth::{Caller, Done, Permission};
+use super::auth::{Caller, Done};
 use super::error::{ApiError, RefusalReason};
+use crate::export::RETRY_PAUSE;
 use crate::page::{Page, page};
 use crate::query::{Format, Query, Require, range};
 use crate::stream::{Output, Stream};
@@ -32,6 +36,8 @@ pub(super) const STREAMS_MAX: usize = 32;
 /// Counts at one time. Each holds up to 150 MB of values, and as much again for every node that counts by fields of very many
 /// values at the same moment; whoever may read may ask for one.
 pub(super) const COUNTS_MAX: usize = 4;
+/// The mac of a row that is given as its bytes, in hexadecimal.
+const SIGNATURE: HeaderName = HeaderName::from_static("piperoll-signature");
 pub(super) const AUDIT_COMPLETE: HeaderName = HeaderName::from_static("audit-complete");
 
 /// `GET /audit-log`.
@@ -60,8 +66,8 @@ pub(super) async fn audit_log(
     }
     match query.format {
         Format::Json => answer_page(page(&app.cluster, &query).await, &query, asked),
-        Format::Ndjson => answer_stream(&app, query, Output::Ndjson, action, asked).await,
-        Format::Csv => answer_stream(&app, query, Output::Csv, action, asked).await,
+        Format::Ndjson => answer_stream(&app, query, Asking::now(Output::Ndjson, action, asked)).await,
+        Format::Csv => answer_stream(&app, query, Asking::now(Output::Csv, action, asked)).await,
     }
 }
 
@@ -79,24 +85,16 @@ pub(super) fn known_nodes(app: &App, query: &Query) -> Result<(), ApiError> {
 }
 
 pub(super) fn describe(query: &Query) -> Value {
-    let mut described = json!({
+    json!({
         "filter": query.filter.to_string(), "from": query.from, "to": query.to, "order": query.order,
         "format": format!("{:?}", query.format).to_lowercase(), "continued": query.cursor.is_some(),
-    });
-    if let Some(scope) = query.scope.text() {
-        described["limited_to"] = json!(scope);
-    }
-    described
+    })
 }
 
 /// What an entry says about a look at one row.
-pub(super) fn describe_row(caller: &Caller, node: &str, seq: &str) -> Value {
+pub(super) fn describe_row(node: &str, seq: &str) -> Value {
     let cut = |text: &str, max: usize| text.chars().take(max).collect::<String>();
-    let mut described = json!({ "node": cut(node, 64), "seq": cut(seq, 20) });
-    if let Some(scope) = caller.scope().text() {
-        described["limited_to"] = json!(scope);
-    }
-    described
+    json!({ "node": cut(node, 64), "seq": cut(seq, 20) })
 }
 
 pub(super) fn with_done(response: impl IntoResponse, action: &'static str, details: Value) -> Response {
@@ -156,18 +154,37 @@ fn answer_page(page: Page, query: &Query, asked: Value) -> Response {
     with_done(response, "audit.view", details)
 }
 
-pub(super) async fn answer_stream(
-    app: &Arc<App>,
-    query: Query,
-    output: Output,
-    action: &'static str,
-    asked: Value,
-) -> Response {
+/// A stream that is wanted, and what its entry says.
+pub(super) struct Asking {
+    pub(super) output: Output,
+    pub(super) action: &'static str,
+    pub(super) asked: Value,
+    /// How long to try again while nodes are missing.
+    pub(super) patience: Duration,
+}
+
+impl Asking {
+    pub(super) fn now(output: Output, action: &'static str, asked: Value) -> Self {
+        Self { output, action, asked, patience: Duration::ZERO }
+    }
+}
+
+pub(super) async fn answer_stream(app: &Arc<App>, query: Query, asking: Asking) -> Response {
+    let Asking { output, action, asked, patience } = asking;
     let rooms = if matches!(output, Output::Stats(_)) { &app.counts } else { &app.streams };
-    let Ok(room) = Arc::clone(rooms).try_acquire_owned() else { return with_done(busy(), action, asked) };
     let require = query.require;
     let name = file_name(&query);
-    let stream = Stream::open(&app.cluster, query).await;
+    let started = Instant::now();
+    let (room, stream) = loop {
+        let Ok(room) = Arc::clone(rooms).try_acquire_owned() else { return with_done(busy(), action, asked) };
+        let stream = Stream::open(&app.cluster, query.clone()).await;
+        if stream.opening().complete || started.elapsed() + RETRY_PAUSE >= patience {
+            break (room, stream);
+        }
+        // Whoever waits takes nobody's room.
+        drop((room, stream));
+        tokio::time::sleep(RETRY_PAUSE).await;
+    };
     let opening = stream.opening();
     let (status, refused) = status_of(&opening, require);
     // The entry is written before the first row leaves, so it cannot count them.
@@ -229,11 +246,31 @@ pub(super) async fn entry(
     Extension(caller): Extension<Caller>,
     Path((node, seq)): Path<(String, String)>,
 ) -> Response {
-    let asked = describe_row(&caller, &node, &seq);
+    let asked = describe_row(&node, &seq);
     match find_entry(&app, &caller, &node, &seq).await {
         Ok(found) => answer_page(found.0, &found.1, asked),
         Err(error) => with_done(error, "audit.view", asked),
     }
+}
+
+/// `GET /audit-log/{node}/{seq}/body`: the row's bytes as they are stored and signed, for whoever wants to hash them.
+pub(super) async fn body(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path((node, seq)): Path<(String, String)>,
+) -> Response {
+    let asked = describe_row(&node, &seq);
+    let found = match find_entry(&app, &caller, &node, &seq).await {
+        Ok((page, query)) if page.rows.is_empty() => return answer_page(page, &query, asked),
+        Ok((page, _)) => page.rows.into_iter().next(),
+        Err(error) => return with_done(error, "audit.view", asked),
+    };
+    let row = found.filter(|row| row.integrity != Integrity::Erased);
+    let Some(row) = row else {
+        return with_done(ApiError::new(410, "erased", "the content of this row was erased"), "audit.view", asked);
+    };
+    let headers = [(CONTENT_TYPE, "application/octet-stream".to_owned()), (SIGNATURE, hex::encode(&row.mac))];
+    with_done((headers, row.body), "audit.view", asked)
 }
 
 pub(super) async fn find_entry(app: &App, caller: &Caller, node: &str, seq: &str) -> Result<(Page, Query), ApiError> {
@@ -294,5 +331,5 @@ pub(super) async fn verify(
     if let Err(error) = caller.require(Permission::Verify).and_then(|()| caller.require_everything()) {
         return with_done(error, "audit.verify", asked);
     }
-    answer_stream(&app, query, Output::Check, "audit.verify", asked).await
+    answer_stream(&app, query, Asking::now(Output::Check, "audit.verify", asked)).await
 }

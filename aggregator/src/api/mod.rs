@@ -3,9 +3,15 @@
 mod auth;
 mod error;
 mod exports;
+mod findings;
+mod headers;
+mod identify;
 mod log;
 mod nodes;
 mod openapi;
+mod origin;
+mod searches;
+mod session;
 mod stats;
 mod tail;
 mod tokens;
@@ -15,18 +21,22 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 
 use super::Cluster;
 use super::audit::Audit;
 use super::config::{AggregatorConfig, User};
 use super::export::Exporter;
 use super::metrics::Metrics;
+use super::rate::Limits;
+use super::searches::Searches;
+use super::session::Sessions;
 use super::tokens::TokenStore;
 
 pub use openapi::openapi_json;
@@ -46,6 +56,13 @@ pub(crate) struct App {
     counts: Arc<Semaphore>,
     /// Room for live tails.
     tails: Arc<Semaphore>,
+    /// Room for bundles that are checked.
+    bundles: Arc<Semaphore>,
+    /// What goes on when its caller is gone.
+    pub(crate) tasks: TaskTracker,
+    sessions: Sessions,
+    searches: Searches,
+    limits: Limits,
 }
 
 impl App {
@@ -54,6 +71,7 @@ impl App {
         tokens: TokenStore,
         audit: Audit,
         exporter: Exporter,
+        searches: Searches,
         config: &AggregatorConfig,
     ) -> Self {
         Self {
@@ -67,43 +85,88 @@ impl App {
             streams: Arc::new(Semaphore::new(log::STREAMS_MAX)),
             counts: Arc::new(Semaphore::new(log::COUNTS_MAX)),
             tails: Arc::new(Semaphore::new(tail::TAILS_MAX)),
+            bundles: Arc::new(Semaphore::new(findings::BUNDLES_MAX)),
+            tasks: TaskTracker::new(),
+            sessions: Sessions::new(config.session_idle),
+            searches,
+            limits: Limits::new(config.rates),
         }
     }
 }
 
-/// Every route. Everything under `/api/v1` needs an identity and leaves one entry, unknown paths included.
+/// One way in under `/api/v1`.
+struct Door {
+    method: &'static str,
+    path: &'static str,
+    handler: MethodRouter<Arc<App>>,
+}
+
+/// Every route that needs an identity and leaves one entry. The router is made of this list, and so is what a test goes
+/// over with every role and scope: there is no other way in.
+fn doors() -> Vec<Door> {
+    let door = |method, path, handler| Door { method, path, handler };
+    vec![
+        door("GET", "/audit-log", get(log::audit_log)),
+        door("GET", "/audit-log/tail", get(tail::tail)),
+        door("GET", "/audit-log/{node}/{seq}", get(log::entry)),
+        door("GET", "/audit-log/{node}/{seq}/body", get(log::body)),
+        door("GET", "/audit-log/{node}/{seq}/proof", get(exports::proof)),
+        door("POST", "/exports", post(exports::exports)),
+        door("GET", "/stats", get(stats::stats)),
+        door("POST", "/verify", post(log::verify)),
+        door("POST", "/bundles/verify", post(findings::verify_upload)),
+        door("POST", "/acknowledgements", post(findings::acknowledge)),
+        door("GET", "/nodes", get(nodes::nodes)),
+        door("POST", "/nodes/{node}/accept", post(nodes::accept)),
+        door("GET", "/filter", get(searches::filter_words)),
+        door("GET", "/searches", get(searches::list)),
+        door("POST", "/searches", post(searches::keep)),
+        door("DELETE", "/searches/{name}", delete(searches::remove)),
+        door("GET", "/session", get(session::who_am_i)),
+        door("DELETE", "/session", delete(session::sign_out)),
+        door("POST", "/session/links", post(session::link)),
+        door("GET", "/tokens", get(tokens::list)),
+        door("POST", "/tokens", post(tokens::create)),
+        door("DELETE", "/tokens/{name}", delete(tokens::revoke)),
+    ]
+}
+
+/// Signing in, which is for those whom nobody knows yet; it looks after itself.
+const SIGN_IN: (&str, &str) = ("POST", "/session");
+
+/// Method and path of everything under `/api/v1`.
+pub fn api_routes() -> Vec<(&'static str, String)> {
+    let doors = doors().into_iter().map(|door| (door.method, door.path)).chain([SIGN_IN]);
+    doors.map(|(method, path)| (method, format!("/api/v1{path}"))).collect()
+}
+
+/// Everything that is served. Unknown paths under `/api/v1` need an identity and leave an entry too.
 pub(crate) fn routes(app: &Arc<App>) -> Router {
-    let api = Router::new()
-        .route("/audit-log", get(log::audit_log))
-        .route("/audit-log/tail", get(tail::tail))
-        .route("/audit-log/{node}/{seq}", get(log::entry))
-        .route("/audit-log/{node}/{seq}/proof", get(exports::proof))
-        .route("/exports", post(exports::exports))
-        .route("/stats", get(stats::stats))
-        .route("/verify", post(log::verify))
-        .route("/nodes", get(nodes::nodes))
-        .route("/nodes/{node}/accept", post(nodes::accept))
-        .route("/tokens", get(tokens::list).post(tokens::create))
-        .route("/tokens/{name}", delete(tokens::revoke))
+    let mut api = Router::new();
+    for door in doors() {
+        api = api.route(door.path, door.handler);
+    }
+    let api = api
         .fallback(|| async { error::ApiError::new(404, "not_found", "there is nothing here; see /api/openapi.json") })
         .method_not_allowed_fallback(|| async {
             error::ApiError::new(405, "method_not_allowed", "this path has other methods; see /api/openapi.json")
         })
-        .layer(middleware::from_fn_with_state(Arc::clone(app), auth::identify_and_record));
-    Router::new()
-        .nest("/api/v1", api)
+        .layer(middleware::from_fn_with_state(Arc::clone(app), auth::identify_and_record))
+        .route(SIGN_IN.1, post(session::sign_in));
+    let open = Router::new()
         .route("/api/openapi.json", get(openapi))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .layer(middleware::map_response(no_store))
         .with_state(Arc::clone(app))
-}
-
-/// An answer is about one moment; a cached partial answer would be taken for a whole one later.
-async fn no_store(mut response: Response) -> Response {
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+        .merge(crate::ui::pages())
+        .layer(middleware::from_fn_with_state(Arc::clone(app), auth::not_too_often));
+    Router::new()
+        .nest("/api/v1", api)
+        .with_state(Arc::clone(app))
+        .merge(open)
+        .layer(headers::compression())
+        .layer(middleware::map_response(headers::guard))
 }
 
 async fn openapi() -> Response {

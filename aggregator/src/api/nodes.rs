@@ -7,13 +7,14 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use piperoll_shared::api::access::Permission;
 use piperoll_shared::api::aggregator::{AcceptRequest, NodeInfo, NodesAnswer, Status};
 use piperoll_shared::api::node::{NodeStatus, peer_path};
 use piperoll_shared::log::time::Timestamp;
 use serde_json::json;
 
 use super::App;
-use super::auth::{Caller, Done, Permission, recordable};
+use super::auth::{Caller, Done, recordable};
 use super::error::ApiError;
 use crate::config::{Life, Limits};
 use crate::fanout::Part;
@@ -85,6 +86,7 @@ fn info(member: &Member, part: &Part, status: Option<&NodeStatus>) -> NodeInfo {
         database_bytes: status.map(|s| s.database_bytes),
         disk_free_bytes: status.map(|s| s.disk_free_bytes),
         certificate_not_after: status.and_then(|s| s.certificate_not_after).map(Timestamp::to_text),
+        retention: status.and_then(|s| s.retention.clone()),
     }
 }
 

@@ -8,6 +8,7 @@ use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query as Pairs, State};
 use axum::response::{IntoResponse as _, Response};
+use piperoll_shared::api::access::Permission;
 use piperoll_shared::log::order::Order;
 use piperoll_shared::log::stats::{BUCKETS_MAX, FACETS_MAX, Facet, Plan, TOP_DEFAULT, TOP_MAX};
 use piperoll_shared::log::time::{Timestamp, parse_duration};
@@ -15,9 +16,9 @@ use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde_json::json;
 
 use super::App;
-use super::auth::{Caller, Permission};
+use super::auth::Caller;
 use super::error::ApiError;
-use super::log::{answer_stream, describe, known_nodes, with_done};
+use super::log::{Asking, answer_stream, describe, known_nodes, with_done};
 use crate::query::{Format, Query, QueryError};
 use crate::stream::Output;
 
@@ -52,7 +53,7 @@ pub(super) async fn stats(
     if let Err(error) = caller.require(Permission::View).and_then(|()| known_nodes(&app, &query)) {
         return with_done(error, ACTION, asked);
     }
-    answer_stream(&app, query, Output::Stats(plan), ACTION, asked).await
+    answer_stream(&app, query, Asking::now(Output::Stats(plan), ACTION, asked)).await
 }
 
 /// Parameters that only statistics have, as they were typed.

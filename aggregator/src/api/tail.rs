@@ -2,21 +2,24 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query as Pairs, State};
 use axum::http::HeaderMap;
+use axum::http::header::CACHE_CONTROL;
 use axum::response::sse::{Event as Sent, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures::stream;
+use piperoll_shared::api::access::Permission;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::App;
-use super::auth::{Caller, Permission};
+use super::auth::Caller;
 use super::error::ApiError;
 use super::log::{known_nodes, with_done};
 use crate::query::{Query, QueryError};
@@ -25,6 +28,8 @@ use crate::tail::{Event, NodeEvent, Positions, start};
 const ACTION: &str = "audit.tail";
 /// Tails at one time. Each has a connection to every node, and up to 4,096 events that wait for their reader.
 pub(super) const TAILS_MAX: usize = 32;
+/// Between two looks at whether a reader may still read.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(5);
 const LAST_EVENT_ID: &str = "last-event-id";
 
 pub(super) async fn tail(
@@ -40,12 +45,9 @@ pub(super) async fn tail(
         Ok(asked) => asked,
         Err(error) => return with_done(ApiError::from(error), ACTION, json!({})),
     };
-    let mut details = json!({
+    let details = json!({
         "filter": asked.query.filter.to_string(), "from": asked.since, "resumed": asked.positions != Positions::default(),
     });
-    if let Some(scope) = caller.scope().text() {
-        details["limited_to"] = json!(scope);
-    }
     if let Err(error) = caller.require(Permission::View).and_then(|()| known_nodes(&app, &asked.query)) {
         return with_done(error, ACTION, details);
     }
@@ -55,16 +57,51 @@ pub(super) async fn tail(
     };
     let tail = start(&app.cluster, &asked.query, asked.positions, asked.since);
     let (given_up, who) = (tail.given_up, caller.name().to_owned());
+    let noting = Arc::clone(&app);
     tokio::spawn(async move {
         if given_up.await.is_ok() {
-            note_drop(&app, &who).await;
+            note_drop(&noting, &who).await;
         }
     });
-    let events = stream::unfold((tail.events, room), |(mut events, room): (_, OwnedSemaphorePermit)| async move {
-        let event = mpsc::Receiver::recv(&mut events).await?;
-        Some((Ok::<_, Infallible>(to_sent(&event)), (events, room)))
+    let checks = tokio::time::interval(RECHECK_INTERVAL);
+    let reader = Reader { events: tail.events, app, caller, checks, _room: room };
+    let events = stream::unfold(Some(reader), |reader| async move {
+        let mut reader = reader?;
+        Some(match reader.next().await? {
+            Some(event) => (Ok::<_, Infallible>(to_sent(&event)), Some(reader)),
+            None => (Ok(ended()), None),
+        })
     });
-    with_done(Sse::new(events), ACTION, details)
+    // What server-sent events say about caching by themselves is less than what every other answer says.
+    with_done(([(CACHE_CONTROL, "no-store")], Sse::new(events)), ACTION, details)
+}
+
+/// Whoever follows.
+struct Reader {
+    events: mpsc::Receiver<Event>,
+    app: Arc<App>,
+    caller: Caller,
+    checks: tokio::time::Interval,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Reader {
+    /// The next event; `Some(None)` when what the caller has shown does not hold any more: signed out, revoked, expired.
+    async fn next(&mut self) -> Option<Option<Event>> {
+        loop {
+            tokio::select! {
+                event = self.events.recv() => return event.map(Some),
+                _ = self.checks.tick() => if !self.app.still_holds(&self.caller, SystemClock.now()) {
+                    return Some(None);
+                },
+            }
+        }
+    }
+}
+
+fn ended() -> Sent {
+    let words = json!({ "reason": "you are not signed in any more, or your token does not hold; sign in again" });
+    Sent::default().event("ended").data(words.to_string())
 }
 
 /// What a reader wants to follow, and from where.

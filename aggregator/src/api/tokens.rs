@@ -6,13 +6,13 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use piperoll_shared::api::aggregator::NewToken;
+use piperoll_shared::api::access::{NewToken, Permission};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
 use super::App;
-use super::auth::{Caller, Done, Permission, recordable};
+use super::auth::{Caller, Done, recordable};
 use super::error::ApiError;
 
 fn done(response: impl IntoResponse, action: &'static str, details: Value) -> Response {

@@ -22,13 +22,13 @@ use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
 use super::Cluster;
 use super::config::RosterNode;
-use super::fanout::{Ask, Part, ask, envelope};
+use super::fanout::{Ask, Cursors, Part, ask, envelope};
 use super::query::Query;
 use assemble::{Heading, assemble};
 use collect::{Collected, collect, settle};
 
 /// Between two tries of a caller who waits for missing nodes.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Who signs bundles, and where they are put together.
 pub(crate) struct Exporter {
@@ -53,6 +53,16 @@ pub(crate) struct Order {
     pub(crate) by: String,
     pub(crate) reason: String,
     pub(crate) incomplete: Incomplete,
+}
+
+impl Order {
+    /// How long to try again while nodes are missing.
+    pub(crate) fn patience(&self) -> Duration {
+        match self.incomplete {
+            Incomplete::Wait(patience) => patience,
+            Incomplete::Refuse | Incomplete::Partial => Duration::ZERO,
+        }
+    }
 }
 
 /// A bundle, or the statement about who is missing.
@@ -107,7 +117,7 @@ impl Exporter {
             let nodes = self.collect(cluster, query, created).await?;
             let parts: Vec<Part> = nodes.iter().map(|node| node.part.snapshot()).collect();
             let rows_of = |id: &_| nodes.iter().find(|n| &n.part.member.node.id == id).map_or(0, Collected::rows);
-            let envelope = envelope(&parts, query, &rows_of, None, None);
+            let envelope = envelope(&parts, query, &rows_of, None, Cursors::default());
             let incomplete = match order.incomplete {
                 Incomplete::Wait(patience) if !envelope.complete && started.elapsed() + RETRY_PAUSE < patience => {
                     tokio::time::sleep(RETRY_PAUSE).await;

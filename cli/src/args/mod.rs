@@ -1,6 +1,7 @@
 //! What can be typed.
 
 mod cluster;
+mod demo;
 mod negation;
 mod remote;
 mod upkeep;
@@ -11,6 +12,7 @@ use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use piperoll_shared::log::ids::EntryId;
 
 pub(crate) use cluster::ClusterCommand;
+pub(crate) use demo::DemoArgs;
 pub(crate) use negation::protect_negation;
 pub(crate) use remote::{
     ConnectionArgs, IncompleteChoice, NodesCommand, RemoteExportArgs, RemoteNodesArgs, RemoteQueryArgs, RemoteShowArgs,
@@ -80,6 +82,9 @@ pub(crate) enum Command {
     Verify(RemoteVerifyArgs),
     /// Every node: reachable, last seen, head, clock, verdict
     Nodes(RemoteNodesArgs),
+    /// Print an address that signs a browser in, once, within five minutes
+    #[command(after_help = "Example:\n  piperoll browse")]
+    Browse(ConnectionArgs),
 }
 
 impl Command {
@@ -87,27 +92,11 @@ impl Command {
     pub(crate) fn only_prints(&self) -> bool {
         match self {
             Self::Query(_) | Self::Show(_) | Self::Export(_) | Self::Verify(_) | Self::Nodes(_) => true,
-            Self::Stats(_) | Self::Tail(_) | Self::Report(_) | Self::VerifyBundle(_) => true,
+            Self::Stats(_) | Self::Tail(_) | Self::Report(_) | Self::VerifyBundle(_) | Self::Browse(_) => true,
             Self::Node(command) => !command.changes_something(),
             Self::Demo(_) | Self::Cluster(_) | Self::Aggregator(_) => false,
         }
     }
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct DemoArgs {
-    /// Directory to use (kept afterwards); a temporary one by default
-    #[arg(long)]
-    pub(crate) dir: Option<PathBuf>,
-    /// End after the last step instead of running on; exit 0 only if every step showed what it should
-    #[arg(long)]
-    pub(crate) once: bool,
-    /// Load real logs (NDJSON) instead of the built-in day
-    #[arg(long, requires = "map")]
-    pub(crate) import: Option<PathBuf>,
-    /// Mapping for --import: a TOML file, or the name of a built-in one (cloudtrail)
-    #[arg(long)]
-    pub(crate) map: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

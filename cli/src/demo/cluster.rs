@@ -10,7 +10,7 @@ use piperoll_aggregator::config::AggregatorConfig;
 use piperoll_aggregator::tokens::TokenStore;
 use piperoll_certs::{AggregatorPlace, Authority, NodePlace};
 use piperoll_client::SocketClient;
-use piperoll_shared::api::aggregator::Role;
+use piperoll_shared::api::access::Role;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use tokio::process::{Child, Command};
 

@@ -71,7 +71,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
         }
     }
     if shown.is_ok() && !args.once {
-        invite(&cluster);
+        invite(&cluster).await?;
         stop.as_mut().await;
     }
     cluster.stop().await;
@@ -212,8 +212,16 @@ async fn show_missing_node(cluster: &mut DemoCluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn invite(cluster: &DemoCluster) {
-    anstream::println!("\n{}The cluster keeps running until Ctrl-C. In another terminal:{}", paint::BOLD, paint::PLAIN);
+async fn invite(cluster: &DemoCluster) -> anyhow::Result<()> {
+    let (status, address) = cluster.run(&["browse"], false).await?;
+    expect(status, Exit::Complete)?;
+    anstream::println!("\n{}The cluster keeps running until Ctrl-C. In a browser:{}", paint::BOLD, paint::PLAIN);
+    println!("   {}", address.trim());
+    println!(
+        "   (signs you in once, within five minutes; `piperoll browse` prints another. The browser does not know this"
+    );
+    println!("   cluster's authority and says so: go on, or have it trust {})", cluster.ca().display());
+    anstream::println!("\n{}In another terminal:{}", paint::BOLD, paint::PLAIN);
     println!("   export PIPEROLL_URL={}", cluster.url());
     println!("   export PIPEROLL_CA={}", cluster.ca().display());
     println!("   export PIPEROLL_TOKEN={}", cluster.token());
@@ -225,6 +233,7 @@ fn invite(cluster: &DemoCluster) {
     println!(
         "   curl --cacert $PIPEROLL_CA -H \"Authorization: Bearer $PIPEROLL_TOKEN\" \"$PIPEROLL_URL/api/v1/audit-log?user=m.keller&limit=3\""
     );
+    Ok(())
 }
 
 fn expect(status: ExitStatus, exit: Exit) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use futures::StreamExt as _;
-use piperoll_shared::api::aggregator::{ExportRequest, IncompleteArg};
+use piperoll_shared::api::aggregator::{ExportFormat, ExportRequest, IncompleteArg};
 use piperoll_shared::log::bundle::{BUNDLE_BYTES_MAX, MANIFEST, Manifest, Members, read_manifest};
 use piperoll_shared::log::row::RowLine;
 use piperoll_shared::log::terminal::escape;
@@ -23,6 +23,7 @@ pub(super) async fn bundle(args: &RemoteExportArgs, path: &Path, connection: &Co
     let filter = args.query.filter.join(" ");
     let request = ExportRequest {
         reason,
+        format: ExportFormat::Bundle,
         filter: (!filter.is_empty()).then_some(filter),
         from: Some(args.query.from.clone()),
         to: Some(args.query.to.clone()),

@@ -82,6 +82,10 @@ impl Connection {
         Ok(Self { client: https_client(Some(&ca))?, url: url.trim_end_matches('/').to_owned(), token })
     }
 
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token)
     }

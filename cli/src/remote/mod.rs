@@ -1,5 +1,6 @@
 //! `piperoll query|tail|show|export|stats|verify|nodes`: reading through the aggregator.
 
+mod browse;
 mod bundle;
 mod connection;
 mod export;
@@ -9,6 +10,7 @@ mod stats;
 mod tail;
 mod verify;
 
+pub(crate) use browse::browse;
 pub(crate) use connection::{Answer, Connection, https_client_at};
 pub(crate) use export::export;
 pub(crate) use nodes::nodes;

@@ -20,7 +20,7 @@ use piperoll_shared::log::verify::RowChecker;
 use piperoll_shared::net::clock::{Clock, SystemClock};
 use rusqlite::Connection;
 
-use super::index::{BLOCK_LEVEL, Index, IndexCheck};
+use super::index::{BLOCK_LEVEL, CheckedRows, Index, IndexCheck};
 use super::open::CopyAside;
 use super::rows;
 use super::scan::Beside;
@@ -118,7 +118,8 @@ impl DirectLog {
     }
 
     pub fn check(&self) -> Result<Check, ReadError> {
-        let index = IndexCheck::new(Arc::clone(&self.index), false, self.copy.is_some());
+        let rows = if self.copy.is_some() { CheckedRows::Copied } else { CheckedRows::AtRest };
+        let index = IndexCheck::new(Arc::clone(&self.index), rows);
         Ok(Check::new(&self.keys, self.generation, self.extent()?.head_seq, index))
     }
 

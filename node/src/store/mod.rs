@@ -63,7 +63,7 @@ pub use tree::TreeError;
 pub use upkeep::{DirectUpkeep, UpkeepError};
 pub use writer::{Appended, Draft, parse_draft};
 
-use index::{BLOCK_LEVEL, Index, IndexCheck, Indexer};
+use index::{BLOCK_LEVEL, CheckedRows, Index, IndexCheck, Indexer};
 use readers::Readers;
 use scan::Beside;
 use writer::{Job, Writer};
@@ -230,7 +230,7 @@ impl Store {
 
     /// A full check up to the newest committed row.
     pub fn check(&self) -> Check {
-        let index = IndexCheck::new(Arc::clone(self.indexer.index()), true, false);
+        let index = IndexCheck::new(Arc::clone(self.indexer.index()), CheckedRows::Live);
         Check::new(&self.keys, self.generation, self.health.head(), index).beside(Arc::clone(&self.health))
     }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::node::RetentionStatus;
 use crate::log::stats::Stats;
 
 /// How one node answered one query.
@@ -110,6 +111,9 @@ pub struct Envelope {
     pub answered: usize,
     pub nodes: Vec<NodeReport>,
     pub next_cursor: Option<String>,
+    /// Leads to the page in front of this one, within what there was when the first page was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_cursor: Option<String>,
     pub count: u64,
     /// The absolute half-open range that was read.
     pub from: String,
@@ -163,6 +167,9 @@ pub struct NodeInfo {
     pub database_bytes: Option<u64>,
     pub disk_free_bytes: Option<u64>,
     pub certificate_not_after: Option<String>,
+    /// How long it keeps rows, and what stops it from dropping any; null while it does not answer.
+    #[serde(default)]
+    pub retention: Option<RetentionStatus>,
 }
 
 /// `POST /api/v1/nodes/{id}/accept`: an operator has looked at a fork or a rollback, and means the log that the node
@@ -185,6 +192,8 @@ pub const EXPORT_WAIT_SECONDS_MAX: u64 = 600;
 pub struct ExportRequest {
     /// Why the export is made; it is recorded, and stands in the bundle.
     pub reason: String,
+    #[serde(default)]
+    pub format: ExportFormat,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
     /// RFC 3339, a date, or an age; the last 7 days by default.
@@ -199,6 +208,19 @@ pub struct ExportRequest {
     pub wait_seconds: Option<u64>,
 }
 
+/// What is handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ExportFormat {
+    /// Evidence: an archive with proofs that anybody can check offline. Rows that no witness has seen yet are not in it.
+    #[default]
+    Bundle,
+    /// A view for spreadsheets.
+    Csv,
+    /// A view for programs; ends with a final record.
+    Ndjson,
+}
+
 /// What to do when expected nodes are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -210,51 +232,4 @@ pub enum IncompleteArg {
     Wait,
     /// Make the bundle of what there is, and mark it PARTIAL.
     Partial,
-}
-
-/// What a token or a user may do; exact sets of permissions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Reads.
-    Viewer,
-    /// Reads, exports and verifies.
-    Auditor,
-    /// Reads, exports, verifies and manages tokens.
-    Admin,
-}
-
-/// `GET /api/v1/tokens`: never the token, only what is known about it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct TokenInfo {
-    pub name: String,
-    pub role: Role,
-    /// RFC 3339.
-    pub created: String,
-    pub expires: Option<String>,
-    /// What its holder may see at all, as a filter; everything without one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scope: Option<String>,
-}
-
-/// `POST /api/v1/tokens`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NewToken {
-    pub name: String,
-    pub role: Role,
-    /// RFC 3339 or an age from now such as `90d`.
-    #[serde(default)]
-    pub expires: Option<String>,
-    /// A filter: what its holder may see at all. Not for admins.
-    #[serde(default)]
-    pub scope: Option<String>,
-}
-
-/// The one time the token itself is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct CreatedToken {
-    pub token: String,
-    #[serde(flatten)]
-    pub info: TokenInfo,
 }

@@ -1,5 +1,6 @@
 //! Wire types of both HTTP interfaces, the node's and the aggregator's.
 
+pub mod access;
 pub mod aggregator;
 pub mod frame;
 pub mod node;

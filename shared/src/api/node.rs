@@ -215,7 +215,7 @@ pub struct IndexExtent {
 }
 
 /// What retention does, as a node says it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct RetentionStatus {
     /// Days that rows are kept; none means for ever.
     pub keep_days: Option<u32>,

@@ -28,12 +28,15 @@ pub struct Cursor {
     /// Absolute range, frozen at the first page.
     pub from: Timestamp,
     pub to: Timestamp,
-    /// The last row delivered.
+    /// The last row delivered; with `back`, the first.
     pub last: Key,
     /// The snapshot.
     pub heads: Vec<Head>,
     /// Nodes that did not answer in full on some page so far; they add no rows and stay listed.
     pub incomplete: Vec<Incomplete>,
+    /// It leads to the page in front of the row `last`, not to the one behind it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub back: bool,
 }
 
 /// What the first page fixed for all later ones.
@@ -74,7 +77,12 @@ pub enum CursorError {
 impl Cursor {
     pub fn new(query: &QueryHash, snapshot: Snapshot, last: Key, incomplete: Vec<Incomplete>) -> Self {
         let Snapshot { asked_at, from, to, heads } = snapshot;
-        Self { v: VERSION, query: query.0.clone(), asked_at, from, to, last, heads, incomplete }
+        Self { v: VERSION, query: query.0.clone(), asked_at, from, to, last, heads, incomplete, back: false }
+    }
+
+    /// The same snapshot, read in the other direction from `first`.
+    pub fn back_from(self, first: Key) -> Self {
+        Self { last: first, back: true, ..self }
     }
 
     pub fn encode(&self, key: &CursorKey) -> String {

@@ -47,6 +47,13 @@ impl Order {
         }
     }
 
+    pub fn reversed(self) -> Self {
+        match self {
+            Self::Asc => Self::Desc,
+            Self::Desc => Self::Asc,
+        }
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Asc => "asc",

@@ -10,13 +10,21 @@ use super::builder::Builder;
 use super::encode::encode;
 use crate::store::rows::{StoredRow, extent};
 
+/// What the rows of a check are, beside the files of the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Rows {
+    /// Those of a running node, whose writer knows how many there are, and which blocks are only late.
+    Live,
+    /// Those of a log that is read without its node.
+    AtRest,
+    /// A copy of a running node's, and the files may be of newer ones.
+    Copied,
+}
+
 /// A check that is fed with all rows of a log in order.
 pub(in crate::store) struct IndexCheck {
     index: Arc<Index>,
-    /// The index has a writer, which knows which blocks it made.
-    live: bool,
-    /// The rows are a copy, and the files may be of newer ones.
-    copied: bool,
+    rows: Rows,
     builder: Option<Builder>,
     changes: u64,
     floor: u64,
@@ -26,8 +34,8 @@ pub(in crate::store) struct IndexCheck {
 }
 
 impl IndexCheck {
-    pub(in crate::store) fn new(index: Arc<Index>, live: bool, copied: bool) -> Self {
-        Self { index, live, copied, builder: None, changes: 0, floor: 0, unwritten: Vec::new(), last_whole: None }
+    pub(in crate::store) fn new(index: Arc<Index>, rows: Rows) -> Self {
+        Self { index, rows, builder: None, changes: 0, floor: 0, unwritten: Vec::new(), last_whole: None }
     }
 
     /// The log begins at this row.
@@ -94,22 +102,25 @@ impl IndexCheck {
     /// What is missing and cannot just be late.
     pub(in crate::store) fn finish(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
         let last = self.last_whole;
-        let gone = self.unwritten.iter().filter(|block| !self.live && last.is_some_and(|last| **block < last));
+        let gone =
+            self.unwritten.iter().filter(|block| self.rows != Rows::Live && last.is_some_and(|last| **block < last));
         let mut faults: Vec<String> = gone
             .map(|block| format!("{} is gone; run `piperoll node reindex`", self.index.path(*block).display()))
             .collect();
         // Files first and the log's end behind them: whatever is made meanwhile is of rows that are there. The connection of
-        // this check may see an older end, so a running node asks its writer, and others look at what was there at first.
-        let (files, rows) = if self.live {
-            let files = self.index.files();
-            (files, self.index.head.load(Ordering::SeqCst))
-        } else {
-            let files = self.index.read().whole.iter().copied().collect();
-            (files, extent(conn)?.head_seq.map_or(0, |head| head + 1))
+        // this check may see an older end than the writer knows.
+        let (files, rows) = match self.rows {
+            Rows::Live => {
+                let files = self.index.files();
+                (files, self.index.head.load(Ordering::SeqCst))
+            }
+            // Those that were there when the log was opened, which was before this look at its end.
+            Rows::AtRest => {
+                let files = self.index.read().whole.iter().copied().collect();
+                (files, extent(conn)?.head_seq.map_or(0, |head| head + 1))
+            }
+            Rows::Copied => return Ok(faults),
         };
-        if self.copied {
-            return Ok(faults);
-        }
         let strays = files.into_iter().filter(|block| (block + 1) * self.index.block_rows() > rows);
         faults
             .extend(strays.map(|block| format!("{} is of rows that are not there", self.index.path(block).display())));

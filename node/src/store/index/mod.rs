@@ -39,7 +39,7 @@ use super::tree::stored_roots;
 use block::Block;
 pub(super) use block::{Ask, Candidates};
 use builder::Builder;
-pub(super) use check::IndexCheck;
+pub(super) use check::{IndexCheck, Rows as CheckedRows};
 pub(super) use fresh::FreshRows;
 pub(super) use indexer::Indexer;
 pub use indexer::{Made, make_index};

@@ -13,6 +13,7 @@ mod report;
 mod rows;
 mod trust;
 mod verify;
+mod words;
 
 pub use archive::{ArchiveError, Member, Members, member_header, member_padding, write_end};
 pub use manifest::{Asked, Manifest, MemberDigest, NodePart, manifest_note, read_manifest};
@@ -24,6 +25,7 @@ pub use trust::{KeySpan, Life, NodeTrust, Trust, TrustError};
 #[cfg(feature = "negative-control")]
 pub use verify::verify_bundle_without;
 pub use verify::{Check, Finding, NodeVerdict, Verdict, verify_bundle};
+pub use words::{Outcome, verdict_words};
 
 /// The first words of a manifest, and of nothing else.
 pub const FORMAT: &str = "piperoll bundle v1";

@@ -7,6 +7,7 @@
 mod conditions;
 mod evaluate;
 mod parse;
+mod words;
 
 use std::fmt;
 
@@ -19,6 +20,8 @@ use super::time::Timestamp;
 pub use conditions::{Atom, Condition, TRIGRAM_CHARS};
 pub use evaluate::{net_contains, net_has};
 pub use parse::FilterError;
+
+pub use words::{IS_WORDS, KEY_WORDS};
 
 /// A parsed filter; empty means every entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

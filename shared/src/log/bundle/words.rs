@@ -2,14 +2,50 @@
 
 use std::fmt::Write as _;
 
-use piperoll_shared::log::bundle::{Manifest, NodeVerdict, Verdict};
-use piperoll_shared::log::terminal::escape;
-use piperoll_shared::log::time::Timestamp;
+use super::{Manifest, NodeVerdict, Verdict};
+use crate::log::terminal::escape;
+use crate::log::time::Timestamp;
 
-use super::Outcome;
+/// What the exit code says; the numbers are those of every reading command of Piperoll.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Complete and verified.
+    Verified = 0,
+    /// It could not be checked, or only against keys that it brought along.
+    Unchecked = 1,
+    /// Authentic, and something that should be in it is not.
+    Incomplete = 3,
+    /// It is not what its signers made.
+    Refused = 4,
+}
+
+impl Outcome {
+    /// A refusal outranks everything; trust outranks completeness.
+    pub fn of(verdict: &Verdict) -> Self {
+        if !verdict.is_sound() {
+            Self::Refused
+        } else if !verdict.trusted {
+            Self::Unchecked
+        } else if verdict.complete {
+            Self::Verified
+        } else {
+            Self::Incomplete
+        }
+    }
+
+    /// For programs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Verified => "verified",
+            Self::Unchecked => "unchecked",
+            Self::Incomplete => "incomplete",
+            Self::Refused => "refused",
+        }
+    }
+}
 
 /// Everything an auditor needs to know, and what was not checked.
-pub(crate) fn words(verdict: &Verdict, outcome: Outcome) -> String {
+pub fn verdict_words(verdict: &Verdict, outcome: Outcome) -> String {
     let mut out = String::new();
     if let Some(manifest) = &verdict.manifest {
         heading(&mut out, manifest);

@@ -1,0 +1,88 @@
+//! How often one address, and one caller, may ask.
+
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use governor::clock::{Clock as _, DefaultClock};
+use governor::state::keyed::HashMapStateStore;
+use governor::{Quota, RateLimiter};
+
+use super::audit::network;
+
+/// Requests per second of one address, and of one caller, when they go on for long.
+pub const PER_ADDRESS_DEFAULT: u32 = 200;
+pub const PER_CALLER_DEFAULT: u32 = 100;
+/// Seconds' worth of requests that may come at once after a quiet time.
+const BURST_SECONDS: NonZeroU32 = NonZeroU32::new(10).expect("not zero");
+/// Tries to sign in, per minute and address: enough for an office behind one address, and nothing for guessing.
+const SIGN_INS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("not zero");
+
+type Limiter<K> = RateLimiter<K, HashMapStateStore<K>, DefaultClock>;
+
+/// Requests per second; a burst of ten seconds' worth is let through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rates {
+    pub per_address: NonZeroU32,
+    pub per_caller: NonZeroU32,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        let rate = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
+        Self { per_address: rate(PER_ADDRESS_DEFAULT), per_caller: rate(PER_CALLER_DEFAULT) }
+    }
+}
+
+/// Who asked how often. Keys that have been quiet are forgotten.
+pub(crate) struct Limits {
+    addresses: Limiter<IpAddr>,
+    callers: Limiter<String>,
+    sign_ins: Limiter<IpAddr>,
+}
+
+impl Limits {
+    pub(crate) fn new(rates: Rates) -> Self {
+        let quota = |rate: NonZeroU32| Quota::per_second(rate).allow_burst(rate.saturating_mul(BURST_SECONDS));
+        Self {
+            addresses: RateLimiter::new(
+                quota(rates.per_address),
+                HashMapStateStore::default(),
+                DefaultClock::default(),
+            ),
+            callers: RateLimiter::new(quota(rates.per_caller), HashMapStateStore::default(), DefaultClock::default()),
+            sign_ins: RateLimiter::new(
+                Quota::per_minute(SIGN_INS_PER_MINUTE),
+                HashMapStateStore::default(),
+                DefaultClock::default(),
+            ),
+        }
+    }
+
+    /// One request of an address, before anything is known about it. The error is how long to wait.
+    pub(crate) fn address(&self, ip: IpAddr) -> Result<(), Duration> {
+        check(&self.addresses, &network(ip))
+    }
+
+    /// One request of a caller who is known.
+    pub(crate) fn caller(&self, name: &str) -> Result<(), Duration> {
+        check(&self.callers, &name.to_owned())
+    }
+
+    /// One try to sign in, before it is looked at, so that a guess that is right has to wait as well.
+    pub(crate) fn sign_in(&self, ip: IpAddr) -> Result<(), Duration> {
+        check(&self.sign_ins, &network(ip))
+    }
+
+    /// Forgets who has been quiet for long.
+    pub(crate) fn tidy(&self) {
+        self.addresses.retain_recent();
+        self.callers.retain_recent();
+        self.sign_ins.retain_recent();
+    }
+}
+
+fn check<K: Hash + Eq + Clone>(limiter: &Limiter<K>, key: &K) -> Result<(), Duration> {
+    limiter.check_key(key).map_err(|until| until.wait_time_from(DefaultClock::default().now()))
+}

@@ -1,0 +1,223 @@
+//! Browsers that are signed in. A session stands for a credential that was shown once, and every request looks at that
+//! credential again: a token that is revoked ends its sessions with it.
+//!
+//! Sessions live in memory only, so a restart ends them all. What is kept of a session's secret is its hash.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use piperoll_shared::log::time::Timestamp;
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+/// Without a request for this long, a session is over. PCI DSS 4.0, 8.2.8, asks for at most 15 minutes.
+pub const SESSION_IDLE_DEFAULT: Duration = Duration::from_secs(15 * 60);
+/// A session is over in any case after this long.
+const SESSION_LIFE_MAX: Duration = Duration::from_secs(12 * 3_600);
+/// Beyond it the session that was used the longest ago ends.
+const SESSIONS_MAX: usize = 10_000;
+/// A one-time address is good for this long.
+const LINK_LIFE: Duration = Duration::from_secs(5 * 60);
+const LINKS_MAX: usize = 1_000;
+const LINKS_OF_ONE_MAX: usize = 10;
+
+type Hash = [u8; 32];
+
+/// What was shown when signing in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Credential {
+    /// The token with this SHA-256, in hexadecimal.
+    Token { sha256: String },
+    /// The certificate of this person.
+    Certificate { user: String },
+}
+
+/// One session, as a request carries it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SessionId(Hash);
+
+/// A session that holds.
+#[derive(Debug, Clone)]
+pub(crate) struct Open {
+    pub(crate) id: SessionId,
+    pub(crate) credential: Credential,
+    pub(crate) ends: Timestamp,
+}
+
+/// Why there is no session; a browser is told so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// Signed out, lost in a restart, or never made here.
+    Unknown,
+    /// Nothing was asked for too long, or it reached its age.
+    Over,
+}
+
+struct Session {
+    credential: Credential,
+    began: Instant,
+    used: Instant,
+    ends: Timestamp,
+}
+
+struct Link {
+    credential: Credential,
+    made: Instant,
+}
+
+/// All sessions and one-time addresses.
+pub(crate) struct Sessions {
+    pub(crate) idle: Duration,
+    sessions: Mutex<HashMap<Hash, Session>>,
+    links: Mutex<HashMap<Hash, Link>>,
+}
+
+impl Sessions {
+    pub(crate) fn new(idle: Duration) -> Self {
+        Self { idle, sessions: Mutex::default(), links: Mutex::default() }
+    }
+
+    /// Begins a session; the text is what the cookie holds, and is kept nowhere.
+    pub(crate) fn begin(
+        &self,
+        credential: Credential,
+        now: Timestamp,
+    ) -> Result<(Zeroizing<String>, Open), getrandom::Error> {
+        let (secret, hash) = secret()?;
+        let life = i64::try_from(SESSION_LIFE_MAX.as_micros()).unwrap_or(i64::MAX);
+        let (began, ends) = (Instant::now(), now.plus_micros(life));
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.retain(|_, session| self.holds(session));
+        if sessions.len() >= SESSIONS_MAX {
+            let oldest = sessions.iter().min_by_key(|(_, session)| session.used).map(|(hash, _)| *hash);
+            oldest.and_then(|hash| sessions.remove(&hash));
+        }
+        let id = SessionId(hash);
+        sessions.insert(hash, Session { credential: credential.clone(), began, used: began, ends });
+        Ok((secret, Open { id, credential, ends }))
+    }
+
+    /// The session of a cookie. A request keeps it alive; a tail that connects again by itself does not.
+    pub(crate) fn find(&self, cookie: &str, keep_alive: bool) -> Result<Open, Gone> {
+        self.look(&SessionId(hash(cookie)), keep_alive)
+    }
+
+    /// Whether it still holds, for an answer that goes on and on.
+    pub(crate) fn is_open(&self, id: &SessionId) -> bool {
+        self.look(id, false).is_ok()
+    }
+
+    fn look(&self, id: &SessionId, keep_alive: bool) -> Result<Open, Gone> {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = sessions.get_mut(&id.0).ok_or(Gone::Unknown)?;
+        if !self.holds(session) {
+            sessions.remove(&id.0);
+            return Err(Gone::Over);
+        }
+        if keep_alive {
+            session.used = Instant::now();
+        }
+        Ok(Open { id: id.clone(), credential: session.credential.clone(), ends: session.ends })
+    }
+
+    fn holds(&self, session: &Session) -> bool {
+        session.used.elapsed() < self.idle && session.began.elapsed() < SESSION_LIFE_MAX
+    }
+
+    pub(crate) fn end(&self, id: &SessionId) {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&id.0);
+    }
+
+    /// A code that begins one session, once.
+    pub(crate) fn link(
+        &self,
+        credential: Credential,
+        now: Timestamp,
+    ) -> Result<(Zeroizing<String>, Timestamp), getrandom::Error> {
+        let (secret, hash) = secret()?;
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|_, link| link.made.elapsed() < LINK_LIFE);
+        // Whoever makes too many loses their own oldest one, and nobody else's.
+        let own = |link: &Link| link.credential == credential;
+        while links.len() >= LINKS_MAX || links.values().filter(|link| own(link)).count() >= LINKS_OF_ONE_MAX {
+            let crowded = links.len() >= LINKS_MAX;
+            let oldest = links.iter().filter(|(_, link)| crowded || own(link)).min_by_key(|(_, link)| link.made);
+            let Some(hash) = oldest.map(|(hash, _)| *hash) else { break };
+            links.remove(&hash);
+        }
+        links.insert(hash, Link { credential, made: Instant::now() });
+        Ok((secret, now.plus_micros(i64::try_from(LINK_LIFE.as_micros()).unwrap_or(i64::MAX))))
+    }
+
+    /// What a code stands for; it stands for nothing from then on.
+    pub(crate) fn redeem(&self, code: &str) -> Option<Credential> {
+        let link = self.links.lock().unwrap_or_else(PoisonError::into_inner).remove(&hash(code))?;
+        (link.made.elapsed() < LINK_LIFE).then_some(link.credential)
+    }
+}
+
+/// 256 random bits as text, and their hash. Looking a hash up tells nobody how much of a guess was right.
+fn secret() -> Result<(Zeroizing<String>, Hash), getrandom::Error> {
+    let mut random = Zeroizing::new([0u8; 32]);
+    getrandom::fill(random.as_mut_slice())?;
+    let text = Zeroizing::new(URL_SAFE_NO_PAD.encode(random.as_slice()));
+    let hash = hash(&text);
+    Ok((text, hash))
+}
+
+fn hash(text: &str) -> Hash {
+    Sha256::digest(text.as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn credential() -> Credential {
+        Credential::Token { sha256: "ab".to_owned() }
+    }
+
+    #[test]
+    fn a_session_ends_when_nothing_is_asked_and_when_it_is_ended() -> Result<(), getrandom::Error> {
+        let sessions = Sessions::new(Duration::from_millis(200));
+        let (cookie, open) = sessions.begin(credential(), Timestamp::MIN)?;
+        for _ in 0..6 {
+            std::thread::sleep(Duration::from_millis(50));
+            assert!(sessions.find(&cookie, true).is_ok());
+        }
+        assert!(sessions.is_open(&open.id));
+        std::thread::sleep(Duration::from_millis(250));
+        assert_eq!(sessions.find(&cookie, true).err(), Some(Gone::Over));
+        assert_eq!(sessions.find(&cookie, true).err(), Some(Gone::Unknown));
+
+        let (cookie, open) = sessions.begin(credential(), Timestamp::MIN)?;
+        sessions.end(&open.id);
+        assert_eq!(sessions.find(&cookie, true).err(), Some(Gone::Unknown));
+        Ok(())
+    }
+
+    #[test]
+    fn looking_without_keeping_alive_lets_a_session_end() -> Result<(), getrandom::Error> {
+        let sessions = Sessions::new(Duration::from_millis(150));
+        let (cookie, _) = sessions.begin(credential(), Timestamp::MIN)?;
+        for _ in 0..4 {
+            std::thread::sleep(Duration::from_millis(50));
+            let _ = sessions.find(&cookie, false);
+        }
+        assert!(sessions.find(&cookie, true).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_link_works_once() -> Result<(), getrandom::Error> {
+        let sessions = Sessions::new(SESSION_IDLE_DEFAULT);
+        let (code, _) = sessions.link(credential(), Timestamp::MIN)?;
+        assert_eq!(sessions.redeem("another"), None);
+        assert_eq!(sessions.redeem(&code), Some(credential()));
+        assert_eq!(sessions.redeem(&code), None);
+        Ok(())
+    }
+}

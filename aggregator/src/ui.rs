@@ -1,0 +1,122 @@
+//! The pages for people: files inside this program, and nothing else. They know the log through `/api/v1` only, as any program
+//! does, so they need no identity: who has none sees the page for signing in.
+
+use std::sync::OnceLock;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::Path;
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::{StatusCode, Uri};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::routing::get;
+use rust_embed::RustEmbed;
+use sha2::{Digest as _, Sha256};
+
+/// Scripts and styles come from this server's files and nowhere else, text never becomes markup or script (trusted types),
+/// and nothing of a page can be shown inside another one. (W3C CSP 3; W3C Trusted Types)
+const PAGE_CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+     form-action 'none'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
+
+/// The files' address names their content, so they never change under it.
+const FOREVER: &str = "public, max-age=31536000, immutable";
+
+#[derive(RustEmbed)]
+#[folder = "ui/"]
+struct Files;
+
+/// Address, title, and the module that fills the page.
+const PAGES: [(&str, &str, &str); 6] = [
+    ("/", "Timeline", "timeline"),
+    ("/nodes", "Nodes", "nodes"),
+    ("/statistics", "Statistics", "statistics"),
+    ("/exports", "Exports", "exports"),
+    ("/verify", "Verify", "verify"),
+    ("/sign-in", "Sign in", "sign-in"),
+];
+
+#[derive(Template)]
+#[template(path = "page.html")]
+struct Page {
+    title: &'static str,
+    module: &'static str,
+    version: &'static str,
+    /// Everything that the page's module needs, so that it is asked for at once.
+    modules: Vec<String>,
+}
+
+/// All pages and their files.
+pub(crate) fn pages() -> Router {
+    let mut router = Router::new();
+    for (path, title, module) in PAGES {
+        router = router.route(path, get(move || async move { page(title, module) }));
+    }
+    router
+        .route("/ui/{version}/{*file}", get(file))
+        .route("/favicon.ico", get(|| async { Redirect::permanent(&format!("/ui/{}/icon.svg", version())) }))
+        .fallback(not_found)
+}
+
+fn page(title: &'static str, module: &'static str) -> Response {
+    let page = Page { title, module, version: version(), modules: needed_by(module) };
+    match page.render() {
+        Ok(html) => ([(CONTENT_SECURITY_POLICY, PAGE_CSP)], Html(html)).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a page could not be made");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+async fn file(Path((asked, name)): Path<(String, String)>) -> Response {
+    let found = Files::get(&name).filter(|_| asked == version());
+    let Some(found) = found else {
+        return (StatusCode::NOT_FOUND, "there is no such file; load the page again\n").into_response();
+    };
+    let media = match name.rsplit_once('.') {
+        Some((_, "js")) => "text/javascript; charset=utf-8",
+        Some((_, "css")) => "text/css; charset=utf-8",
+        Some((_, "svg")) => "image/svg+xml",
+        _ => "application/octet-stream",
+    };
+    ([(CONTENT_TYPE, media), (CACHE_CONTROL, FOREVER)], found.data.into_owned()).into_response()
+}
+
+async fn not_found(uri: Uri) -> Response {
+    let words =
+        format!("there is nothing at {}; the pages are {}\n", uri.path(), PAGES.map(|(path, ..)| path).join(", "));
+    (StatusCode::NOT_FOUND, words).into_response()
+}
+
+/// Names the content of all files together.
+fn version() -> &'static str {
+    static VERSION: OnceLock<String> = OnceLock::new();
+    VERSION.get_or_init(|| {
+        let mut names: Vec<_> = Files::iter().collect();
+        names.sort_unstable();
+        let mut hash = Sha256::new();
+        for name in names {
+            hash.update(name.as_bytes());
+            hash.update(Files::get(&name).map(|file| file.data).unwrap_or_default());
+        }
+        hex::encode(&hash.finalize()[..8])
+    })
+}
+
+/// The modules that one imports, and those that they import: without the list a browser would find them one after another.
+fn needed_by(module: &str) -> Vec<String> {
+    let mut needed = vec![format!("{module}.js")];
+    let mut next = 0;
+    while let Some(name) = needed.get(next).cloned() {
+        next += 1;
+        let Some(file) = Files::get(&format!("js/{name}")) else { continue };
+        let text = String::from_utf8_lossy(&file.data).into_owned();
+        for line in text.lines() {
+            let from = line.rsplit_once(" from \"./").and_then(|(_, rest)| rest.split_once('"'));
+            if let Some((import, _)) = from.filter(|(import, _)| !needed.iter().any(|known| known == import)) {
+                needed.push(import.to_owned());
+            }
+        }
+    }
+    needed
+}

@@ -1,0 +1,105 @@
+// The HTTP interface, as any program could use it. Who is signed in is known by a cookie that scripts cannot read.
+
+const ROOT = "/api/v1";
+
+/** An answer that is an error: its word for programs, and the words for people. */
+export class Problem extends Error {
+  constructor(status, code, detail, envelope = null) {
+    super(detail);
+    this.status = status;
+    this.code = code;
+    this.envelope = envelope;
+  }
+}
+
+const listeners = { used: () => {}, signedOut: () => {} };
+/** Called whenever the server was asked, and when it does not know us any more. */
+export function onSession(used, signedOut) {
+  Object.assign(listeners, { used, signedOut });
+}
+
+async function ask(method, path, { body, signal, headers } = {}) {
+  let answer;
+  try {
+    answer = await fetch(ROOT + path, { method, body, signal, headers, credentials: "same-origin", cache: "no-store" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, "unreachable", "the aggregator does not answer; is this computer still on the network?");
+  }
+  if (answer.ok) {
+    if (!headers?.["piperoll-unattended"]) listeners.used();
+    return answer;
+  }
+  const problem = await problemOf(answer);
+  if (problem.status === 401 && path !== "/session") listeners.signedOut(problem);
+  throw problem;
+}
+
+async function problemOf(answer) {
+  const said = await answer.json().catch(() => null);
+  if (said?.detail) return new Problem(answer.status, said.code, said.detail);
+  if (said?.nodes) {
+    const words = said.answered === 0 ? "no node answered" : `${said.answered} of ${said.expected} nodes answered, and all were wanted`;
+    return new Problem(answer.status, "not_complete", words, said);
+  }
+  return new Problem(answer.status, "unknown", `the aggregator answered ${answer.status}`);
+}
+
+export const get = async (path, signal, { unattended = false } = {}) =>
+  // What nobody asked for keeps no session alive.
+  whole(await ask("GET", path, { signal, headers: unattended ? { "piperoll-unattended": "1" } : {} }));
+export const getText = async (path) => (await ask("GET", path)).text();
+export const getRaw = async (path) => ask("GET", path);
+
+/** Sends JSON; gives the answer's JSON, or null where it has none. */
+export async function send(method, path, value) {
+  const headers = value === undefined ? {} : { "content-type": "application/json" };
+  const answer = await ask(method, path, { body: value === undefined ? undefined : JSON.stringify(value), headers });
+  return answer.status === 204 ? null : whole(answer);
+}
+
+/** The JSON of an answer; one that breaks off is no answer. */
+async function whole(answer) {
+  try {
+    return await answer.json();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, "broken_off", "the answer broke off; ask again");
+  }
+}
+
+/** How often counts are asked for again when all places for counting are taken. */
+const TRIES = 4;
+const PAUSE_MS = 700;
+
+/** The same as [get], patient: only so many counts are made at a time, for everybody. */
+export async function getCounts(path, signal, options) {
+  for (let tried = 1; ; tried += 1) {
+    try {
+      return await get(path, signal, options);
+    } catch (error) {
+      if (error.status !== 429 || tried === TRIES) throw error;
+      await new Promise((done) => setTimeout(done, PAUSE_MS * tried));
+      signal?.throwIfAborted();
+    }
+  }
+}
+
+/** Sends JSON or bytes; gives the answer itself, to be read as it comes. */
+export async function stream(method, path, value, signal) {
+  const bytes = value instanceof Blob;
+  const headers = { "content-type": bytes ? "application/octet-stream" : "application/json" };
+  return ask(method, path, { body: bytes ? value : JSON.stringify(value), headers, signal });
+}
+
+/** The address of the open tail. */
+export const tailAddress = (parameters) => `${ROOT}/audit-log/tail?${parameters}`;
+
+/** Pairs without a value are left out. */
+export function parameters(pairs) {
+  const found = new URLSearchParams();
+  for (const [name, value] of Object.entries(pairs)) {
+    if (value !== undefined && value !== null && value !== "") found.set(name, value);
+  }
+  return found.toString();
+}

@@ -1,0 +1,109 @@
+// What is missing, and what does not fit. These cannot be dismissed; a violation can be acknowledged, which is an entry of its own.
+
+import { get, parameters, send } from "./api.js";
+import { askReason } from "./dialog.js";
+import { announce, copy, h, notice, put, textOr, visible } from "./dom.js";
+import { isBroken, isMissing, isPruned, missingWords, statement, verdictOf, verdictWords } from "./node-words.js";
+import { quote } from "./filter.js";
+import { may } from "./session.js";
+import { address } from "./state.js";
+import { moment } from "./time.js";
+
+/** How long an acknowledgement is looked for. */
+const ACKNOWLEDGED_FROM = "90d";
+
+/** Makes the place for them. `retry` asks again. */
+export function banners({ retry }) {
+  const element = h("div", { class: "banners" });
+  let said = "";
+  let shown = 0;
+
+  /** Draws at once, and adds what is acknowledged when that is known. `order` is the one of the answer's rows. */
+  async function show(envelope, order = "desc", { unattended = false } = {}) {
+    shown += 1;
+    const mine = shown;
+    const missing = envelope.nodes.filter(isMissing);
+    const pruned = envelope.nodes.filter(isPruned);
+    const broken = envelope.nodes.filter(isBroken);
+    const draw = (seen) => put(element,
+      missing.length > 0 && missingBanner(envelope, missing, order, retry),
+      pruned.length > 0 && prunedBanner(pruned),
+      broken.map((node) => brokenBanner(node, seen, () => show(envelope, order))));
+    draw([]);
+    const now = [...missing.map((node) => `${node.node_id} is missing`), ...broken.map((node) => `${node.node_id}: ${verdictOf(node)}`)].join("; ");
+    if (now !== said) announce(now || "all nodes answered, nothing is broken", now !== "");
+    said = now;
+    if (broken.length === 0) return;
+    const seen = await acknowledgements(unattended);
+    // Another answer may have come meanwhile; it must not be painted over by an older one.
+    if (mine === shown) draw(seen);
+  }
+
+  return { element, show };
+}
+
+function missingBanner(envelope, missing, order, retry) {
+  const names = missing.map((node) => node.node_id).join(", ");
+  return h("div", { class: "banner warn missing", role: "region", "aria-label": "Missing nodes" },
+    h("p", {}, h("span", { class: "sign" }, "⚠ "), h("b", {}, `${missing.length} of ${envelope.expected} nodes not included. `), finalWords(envelope, order, names)),
+    missing.map((node) => h("p", {}, missingWords(node))),
+    h("div", { class: "buttons" },
+      h("button", { type: "button", onclick: retry }, `Ask ${names} again`),
+      h("button", { type: "button", onclick: () => copy(statement(envelope), "Statement") }, "Copy as note")));
+}
+
+/** Up to when what is shown is final. Rows come newest first or oldest first, and so does what is known to be whole. */
+function finalWords(envelope, order, names) {
+  const through = envelope.complete_through;
+  if (!through || through.startsWith("0001") || through.startsWith("9999")) return `Rows of ${names} of any time can be missing from what is shown.`;
+  return order === "desc"
+    ? `Nothing newer than ${moment(through)} is missing; older rows of ${names} can be.`
+    : `What is shown is final up to ${moment(through)}; newer rows of ${names} can be missing.`;
+}
+
+function prunedBanner(pruned) {
+  return h("div", { class: "banner warn pruned", role: "region", "aria-label": "Rows that are no longer kept" },
+    pruned.map((node) => h("p", {}, h("span", { class: "sign" }, "▱ "), h("b", {}, node.node_id), " no longer keeps a part of this range: ", visible(node.reason ?? ""))));
+}
+
+function brokenBanner(node, seen, again) {
+  const about = seen.filter((one) => one.details.node === node.node_id && one.details.verdict === verdictOf(node));
+  const exact = about.find((one) => one.details.finding === findingOf(node));
+  const known = exact ?? about[0];
+  const same = Boolean(exact);
+  const rows = address({ filter: `node:${quote(node.node_id)}`, from: "7d", to: "", order: "desc" });
+  return h("div", { class: "banner bad broken", role: "region", "aria-label": `What is wrong with ${node.node_id}` },
+    h("p", {}, h("span", { class: "sign" }, "✖ "), h("b", {}, `${node.node_id}: ${verdictWords(node)} `), visible(node.reason ?? "")),
+    known && h("p", { class: "acknowledged" }, `${same ? "Acknowledged" : `Something else was acknowledged (${visible(textOr(known.details.finding, verdictOf(node)))})`} by ${visible(known.user)} at ${moment(known.time)} (recorded on ${visible(known.recordedOn)}): ${visible(known.details.words)}`),
+    h("div", { class: "buttons" },
+      may("audit.verify") && h("button", { type: "button", onclick: () => acknowledge(node, again) }, same ? "Add to the record" : "Acknowledge"),
+      h("a", { class: "button", href: rows }, "Its rows"), h("a", { class: "button", href: "/nodes" }, "All nodes")));
+}
+
+/** What was found, without how much of it happened to be on the page, so that an acknowledgement of it is not taken for one of something that came later. */
+const findingOf = (node) => (node.reason ?? verdictOf(node)).replace(/\b\d[\d,]* of \d[\d,]* rows/g, "rows").slice(0, 500);
+
+async function acknowledge(node, again) {
+  const reason = await askReason(`Acknowledge: ${node.node_id}`, [h("p", {}, `${node.node_id}: ${verdictWords(node)} ${visible(node.reason ?? "")}`), h("p", {}, "This is recorded with your name. It repairs nothing, and the finding stays where it is.")], "Acknowledge");
+  if (reason === null) return;
+  try {
+    await send("POST", "/acknowledgements", { node: node.node_id, verdict: verdictOf(node), finding: findingOf(node), reason });
+    await again();
+  } catch (error) {
+    notice(`It was not acknowledged: ${error.message}`, true);
+  }
+}
+
+/** Newest first. An accused node's own word about itself does not count, and anything may stand in an entry. */
+async function acknowledgements(unattended) {
+  try {
+    const asked = parameters({ filter: "action:audit.acknowledge outcome:success", from: ACKNOWLEDGED_FROM, limit: 100 });
+    const answer = await get(`/audit-log?${asked}`, undefined, { unattended });
+    const sound = answer.entries.filter((row) => row.integrity === "ok" && row.entry && typeof row.entry.details === "object" && row.entry.details !== null);
+    return sound
+      .map(({ entry }) => ({ user: textOr(entry.user, "?"), time: textOr(entry.timestamp), recordedOn: entry.node_id, details: entry.details }))
+      .filter((one) => textOr(one.details.words) && textOr(one.details.node) && one.recordedOn !== one.details.node);
+  } catch {
+    return [];
+  }
+}

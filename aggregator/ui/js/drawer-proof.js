@@ -1,0 +1,57 @@
+// Why an entry can be believed, in plain words, and how to check it without this page.
+
+import { getText } from "./api.js";
+import { copy, digits, h, save, visible } from "./dom.js";
+import { nodeOf, placeOf, seqOf } from "./row.js";
+import { may } from "./session.js";
+import { moment } from "./time.js";
+
+export function proofTab(row, { envelope }) {
+  const node = envelope.nodes.find((known) => known.node_id === nodeOf(row));
+  const place = placeOf(row);
+  const [name, seq] = place.split("/");
+  const file = `${name}-${seq}`;
+  const command = `piperoll export --bundle ${file}.tar --reason 'check of ${place}' 'node:${name} seq:${seq}' --from 0001-01-01\npiperoll verify-bundle ${file}.tar --trust trust.toml`;
+  return [
+    h("ol", {}, sentences(row, node, Boolean(row.live)).map((words) => h("li", {}, words))),
+    node && h("p", {}, `${node.node_id}: ${digits((node.head_seq ?? -1) + 1)} rows, ${digits(node.witnessed ?? 0)} of them witnessed${node.witnessed_at ? `, last at ${moment(node.witnessed_at)}` : ""}. Verdict: ${node.verdict}.`),
+    h("h3", {}, "Check it yourself"),
+    h("p", {}, "With the program, a token of an auditor, and a trust file from the administrators:"),
+    h("pre", { tabindex: 0 }, command),
+    h("p", {}, "For any tool that reads C2SP proofs, ", h("code", {}, `piperoll export --row ${name}:${seq}`), " writes the entry's bytes and its proof as two files."),
+    h("div", { class: "buttons" },
+      h("button", { type: "button", onclick: () => copy(command, "Command") }, "Copy the command"),
+      may("audit.export") && h("button", { type: "button", disabled: !row.witnessed, title: row.witnessed ? null : "No witness has seen this row yet", onclick: (event) => proof(event.currentTarget, row) }, "Get the proof (c2sp.org/tlog-proof)")),
+    h("pre", { class: "proof", hidden: true, tabindex: 0 }),
+    h("p", { class: "hint" }, "For an auditor, an evidence bundle (Export) holds this and everything needed to check it offline."),
+  ];
+}
+
+function sentences(row, node, live) {
+  const name = nodeOf(row);
+  if (row.withheld) return ["Nothing is shown of this row, so there is nothing to prove."];
+  if (row.integrity === "violation") return [`The signature does NOT fit: these are not the bytes that ${name} signed, or they stand at another place. ${visible(row.reason ?? "")}`, "Nothing that this row says can be believed."];
+  if (row.integrity === "unknown_key") return [`The signature cannot be checked: the key that it names is not known to this aggregator. ${visible(row.reason ?? "")}`];
+  const seal = row.integrity === "erased"
+    ? "The content was erased on purpose; an entry of its own says by whom and why, and the row's hash still stands in the tree."
+    : `The signature fits: ${name} recorded exactly these bytes as row ${digits(seqOf(row))}. Whoever holds ${name}'s secret could have made it, and nobody else.`;
+  const witness = row.witnessed
+    ? "It is proven to stand under a checkpoint that a witness has cosigned. Not even the node can change or remove it now without being found out."
+    : `When it was read, no witness had seen it yet; then only the signature speaks for it.${live ? " It came while this page followed the log; read the page again to learn whether one has." : " A witness looks every few seconds."}`;
+  const whole = !live && node?.proven
+    ? `That no row of this answer's range is missing from ${name} is proven as well, up to the ${digits(node.witnessed ?? 0)} rows that a witness has seen.`
+    : `That no row beside it was left out is not proven here${!live && node?.unproven ? `: ${visible(node.unproven)}` : ""}.`;
+  return [seal, witness, whole];
+}
+
+async function proof(button, row) {
+  const box = button.closest("[role=tabpanel]").querySelector("pre.proof");
+  try {
+    const text = await getText(`/audit-log/${encodeURIComponent(nodeOf(row))}/${seqOf(row)}/proof`);
+    box.textContent = text;
+    save(new Blob([text], { type: "text/plain" }), `${placeOf(row).replace("/", "-")}.tlog-proof`);
+  } catch (error) {
+    box.textContent = error.message;
+  }
+  box.hidden = false;
+}

@@ -1,0 +1,132 @@
+// Taking rows away: says exactly what leaves, what to do about missing nodes, and what came of it.
+
+import { Problem, getCounts, parameters, stream } from "./api.js";
+import { dialog } from "./dialog.js";
+import { announce, digits, freshId, h, put, save, visible } from "./dom.js";
+import { isMissing } from "./node-words.js";
+import { moment } from "./time.js";
+import { rangeWords } from "./state.js";
+
+const FORMATS = [
+  ["bundle", "Evidence bundle", "an archive with proofs that anybody can check offline; the newest seconds, which no witness has seen yet, are not in it"],
+  ["csv", "CSV", "a view for spreadsheets; cells that one would run as a formula are neutralised"],
+  ["ndjson", "NDJSON", "a view for programs, with a final record"],
+];
+const INCOMPLETE = [
+  ["refuse", "Refuse", "no file unless every node answers"],
+  ["wait", "Wait up to a minute", "then refuse"],
+  ["partial", "Go on without them", "the file is marked PARTIAL and names them"],
+];
+/** Above this the digest is not made here: the whole file would have to be in memory twice. */
+const DIGEST_BYTES_MAX = 256 * 1024 * 1024;
+
+/** Opens the dialog for what a view selects. `done()` is called when a file was made. */
+export function exportDialog(state, { done = () => {} } = {}) {
+  const what = h("div", {}, h("p", { class: "hint" }, "Counting…"));
+  const [format, incomplete] = [choices("Format", "format", FORMATS), choices("When nodes are missing", "incomplete", INCOMPLETE)];
+  const reason = h("textarea", { id: freshId("reason"), rows: 2, maxlength: 1000, required: true, autofocus: true });
+  const said = h("p", { role: "status" });
+  const bar = h("progress", { hidden: true, "aria-label": "Progress" });
+  const stopper = { abort: null };
+  let total = null;
+
+  async function run() {
+    if (!reason.value.trim()) {
+      put(said, h("span", { class: "error" }, "Say why; it is recorded, and stands in the bundle."));
+      reason.focus();
+      return false;
+    }
+    if (stopper.abort) return false;
+    stopper.abort = new AbortController();
+    bar.hidden = false;
+    bar.removeAttribute("value");
+    put(said, "The nodes are asked…");
+    try {
+      const order = { reason: reason.value.trim(), format: format.value(), filter: state.filter, from: state.from, incomplete: incomplete.value() };
+      if (state.to) order.to = state.to;
+      const made = await receive(await stream("POST", "/exports", order, stopper.abort.signal), order.format, (rows, bytes) => {
+        if (total) bar.value = Math.min(1, rows / total);
+        put(said, order.format === "bundle" ? `${digits(bytes)} bytes` : `${digits(rows)} rows, ${digits(bytes)} bytes`);
+      });
+      const again = save(made.blob, made.name);
+      put(said, h("span", {}, `${made.partial ? "PARTIAL: " : ""}${made.name}, ${digits(made.blob.size)} bytes.`), made.digest && h("span", { class: "mono" }, ` SHA-256 ${made.digest}`), " ", again);
+      announce(`exported ${made.name}`);
+      done();
+    } catch (error) {
+      put(said, h("span", { class: "error" }, error.name === "AbortError" ? "Stopped; no file was made." : failure(error)));
+    } finally {
+      stopper.abort = null;
+      bar.hidden = true;
+    }
+    return false;
+  }
+
+  const box = dialog("Export", [what, format.element, incomplete.element, h("label", { for: reason.id }, "Reason, for the record"), reason, bar, said],
+    [{ label: "Export", main: true, run }, { label: "Close" }], { wide: true, closed: () => stopper.abort?.abort() });
+  count(state).then((answer) => {
+    total = answer.stats.entries;
+    put(what, leaving(state, answer));
+  }).catch((error) => put(what, h("p", { class: "error" }, `What leaves could not be counted: ${error.message}`)));
+  return box;
+}
+
+const count = (state) => getCounts(`/stats?${parameters({ filter: state.filter, from: state.from, to: state.to, by: "node", top: 200 })}`);
+
+/** Exactly what leaves. */
+function leaving(state, answer) {
+  const missing = answer.nodes.filter(isMissing);
+  const counts = answer.stats.by[0]?.top ?? [];
+  return [
+    h("p", {}, `${answer.complete ? "" : "At least "}${digits(answer.stats.entries)} entries leave${answer.verified ? "" : " (counted by the nodes)"}: `, h("code", {}, visible(state.filter) || "everything"), `, ${rangeWords(state)} (${moment(answer.from)} to ${moment(answer.to)}). Times in files are UTC.`),
+    answer.limited_to && h("p", { class: "note" }, "Limited to ", h("code", {}, visible(answer.limited_to))),
+    h("p", {}, counts.map(({ value, count: rows }) => `${value}: ${digits(rows)}`).join(", ") || "No rows."),
+    missing.length > 0 && h("p", { class: "error" }, `Missing: ${missing.map((node) => node.node_id).join(", ")}.`),
+  ];
+}
+
+function choices(legend, name, list) {
+  const inputs = list.map(([value], index) => h("input", { type: "radio", name, value, id: freshId(name), checked: index === 0 }));
+  const labels = list.map(([, heading, words], index) => h("label", { class: "choice", for: inputs[index].id }, inputs[index], h("span", {}, h("b", {}, heading), `: ${words}`)));
+  return { element: h("fieldset", {}, h("legend", {}, legend), labels), value: () => inputs.find((input) => input.checked).value };
+}
+
+/** Reads a file as it comes. A stream that breaks off is no file. */
+async function receive(answer, format, progress) {
+  const name = /filename="([^"]+)"/.exec(answer.headers.get("content-disposition") ?? "")?.[1] ?? `export.${format}`;
+  const chunks = [];
+  let [rows, bytes] = [0, 0];
+  const reader = answer.body.getReader();
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    chunks.push(value);
+    bytes += value.length;
+    for (const byte of value) rows += byte === 10 ? 1 : 0;
+    progress(rows, bytes);
+  }
+  const blob = new Blob(chunks);
+  const lost = format === "ndjson" ? await lostNodes(blob) : [];
+  const partial = lost.length > 0 || name.includes("PARTIAL");
+  const digest = blob.size <= DIGEST_BYTES_MAX ? await sha256(blob) : null;
+  return { blob, partial, digest, name: partial && !name.includes("PARTIAL") ? name.replace(/(\.[a-z]+)$/, "_PARTIAL$1") : name };
+}
+
+/** The final record of NDJSON says who broke off on the way. */
+async function lostNodes(blob) {
+  const tail = await blob.slice(Math.max(0, blob.size - 1_048_576)).text();
+  const last = tail.trimEnd().split("\n").at(-1);
+  const final = JSON.parse(last || "{}").final;
+  if (!final) throw new Problem(0, "broken_off", "the stream ended without its final record; no file was made");
+  return final.nodes.filter((node) => !["ok", "excluded"].includes(node.status));
+}
+
+async function sha256(blob) {
+  const hash = await crypto.subtle.digest("SHA-256", await blob.arrayBuffer());
+  return [...new Uint8Array(hash)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function failure(error) {
+  if (!error.envelope) return error.message === "network error" || error instanceof TypeError ? "The stream broke off; no file was made. Try again." : error.message;
+  const missing = error.envelope.nodes.filter((node) => !["ok", "excluded"].includes(node.status));
+  return `No file was made: ${missing.map((node) => `${node.node_id} (${visible(node.reason ?? node.status)})`).join("; ")}. Wait for them, or go on without them.`;
+}

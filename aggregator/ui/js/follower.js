@@ -1,0 +1,128 @@
+// Live mode: what is new comes in by itself at the top, or waits behind a counter while something is read; what happens to a node
+// has the page read again, because it changes what is known of every time.
+
+import { announce, digits, h, notice, put, visible } from "./dom.js";
+import { follow } from "./live.js";
+import { isBroken, isMissing } from "./node-words.js";
+import { placeOf } from "./row.js";
+import { moment } from "./time.js";
+
+/** New rows come in by themselves while the reader is this near the top. */
+const NEAR_TOP_PIXELS = 60;
+/** A node that follows well and answers badly has the page read again no more often than this. */
+const TRY_AGAIN_MS = 15_000;
+/** Rows that wait; beyond it the oldest go, and it is said. */
+const WAITING_MAX = 1_000;
+
+/**
+ * `near()` says whether rows may come in by themselves, `show(items)` puts them on top and gives how many had to go, `reload()` reads the
+ * page again, `ended()` when following is over for good.
+ */
+export function follower({ near, show, reload, ended }) {
+  const button = h("button", { type: "button", "aria-pressed": "false", title: "Follow (l)" }, "Live");
+  const counter = h("div", { class: "waiting" });
+  let tail = null;
+  let waiting = [];
+  let lost = 0;
+  let drawing = 0;
+  /** What is known of each node: "ok", "missing" or "broken". Only a change of it has the page read again. */
+  let known = new Map();
+  const said = [];
+  const lastTried = new Map();
+  const reasons = new Set();
+  let saidLost = false;
+
+  function start(envelope, filter) {
+    const now = new Map(envelope.nodes.map((node) => [node.node_id, isMissing(node) ? "missing" : isBroken(node) ? "broken" : "ok"]));
+    // What the tail has said about a node is newer than the answer, unless the answer is worse.
+    for (const [node, was] of known) if (now.get(node) === "ok" && was !== "ok") now.set(node, was);
+    known = now;
+    // Behind the head of every node at the moment of the answer: nothing is left out, and nothing comes twice.
+    const after = envelope.nodes.filter((node) => node.generation && node.status !== "excluded").map((node) => `${node.node_id}:${node.generation}:${node.head_seq === null ? 0 : node.head_seq + 1}`).join(",");
+    tail = follow({ filter, after }, {
+      row: (row) => {
+        arrived({ row: { ...row, live: true } });
+        if (row.integrity === "violation") happened(row.found_at?.node_id, "broken", `${row.found_at?.node_id} gave a row that does not fit its signature`, placeOf(row));
+      },
+      node: (event, words) => happened(event.node_id, event.status === "ok" ? "ok" : event.status === "invalid" ? "broken" : "missing", words, event.reason),
+      beat,
+      slow: (words) => arrived({ said: `— ${words} —` }),
+      broken: () => drawButton("Live: connecting again…"),
+      ended: (words) => {
+        tail = null;
+        drawButton("Live");
+        if (words) {
+          notice(`Live mode ended: ${words}`, true);
+          ended();
+        }
+      },
+    });
+    drawButton("Live…");
+    for (const words of said.splice(0)) arrived({ said: words });
+  }
+
+  function beat({ watermark, complete, nodes }) {
+    if (watermark) drawButton(`Live, all until ${moment(watermark)}${complete ? "" : " without the missing"}`);
+    // A node can be back before the tail has missed it, when it was the page's answer that it was missing in.
+    for (const { node_id: node, status } of nodes) {
+      const tried = Date.now() - (lastTried.get(node) ?? 0) < TRY_AGAIN_MS;
+      if (status !== "ok" || known.get(node) !== "missing" || tried) continue;
+      lastTried.set(node, Date.now());
+      happened(node, "ok", `${node} is back`);
+    }
+  }
+
+  /** A state that is known already is no news, unless it is for a reason that was not heard yet. */
+  function happened(node, now, words, reason = "") {
+    const heard = `${node} ${now} ${reason}`;
+    if (!node || (known.get(node) === now && (now !== "broken" || reasons.has(heard)))) return;
+    known.set(node, now);
+    reasons.add(heard);
+    announce(words, true);
+    said.push(`— ${visible(words)} —`);
+    reload();
+  }
+
+  function drawButton(words) {
+    button.setAttribute("aria-pressed", String(Boolean(tail)));
+    button.textContent = words;
+  }
+
+  function arrived(item) {
+    waiting.push(item);
+    if (waiting.length > WAITING_MAX) lost += waiting.length - WAITING_MAX;
+    waiting = waiting.slice(-WAITING_MAX);
+    // Many rows of one moment are drawn once.
+    if (!drawing) drawing = requestAnimationFrame(draw);
+  }
+
+  function draw() {
+    drawing = 0;
+    if (scrollY < NEAR_TOP_PIXELS && near()) return showWaiting();
+    const rows = waiting.filter((one) => one.row).length;
+    const all = digits(rows + lost);
+    put(counter, waiting.length > 0 && h("button", { type: "button", class: "main", onclick: showWaiting }, rows + lost === 1 ? "1 new entry, press ." : `${all} new entries, press .`));
+    if (rows % 10 === 1) announce(`${all} new entries`);
+    return undefined;
+  }
+
+  function showWaiting() {
+    const gone = lost + (show(waiting) ?? 0);
+    if (gone > 0 && !saidLost) notice(`Only the newest ${digits(WAITING_MAX)} rows are kept on this page; load it again to go back to the others`);
+    saidLost ||= gone > 0;
+    waiting = [];
+    lost = 0;
+    put(counter);
+  }
+
+  function stop() {
+    tail?.stop();
+    tail = null;
+    waiting = [];
+    lost = 0;
+    put(counter);
+    drawButton("Live");
+  }
+
+  return { button, counter, start, stop, showWaiting };
+}

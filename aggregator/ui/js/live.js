@@ -1,0 +1,43 @@
+// What is recorded now, as it comes: one open connection, and nothing else is asked meanwhile.
+
+import { parameters, tailAddress } from "./api.js";
+import { announce, visible } from "./dom.js";
+import { moment } from "./time.js";
+
+/**
+ * Follows a filter behind places of the nodes. `row` gets entries, `node(event, words)` what happens to nodes, `beat` the watermark,
+ * `slow(words)` that this page was dropped, `broken` that the connection was lost, `ended(words)` the end.
+ */
+export function follow({ filter, after }, { row, node, beat, slow, broken, ended }) {
+  const source = new EventSource(tailAddress(parameters({ filter, after })));
+  const data = (event) => JSON.parse(event.data);
+  let over = false;
+  const end = (words) => {
+    if (over) return;
+    over = true;
+    source.close();
+    ended(words);
+  };
+  source.addEventListener("entry", (event) => row(data(event)));
+  source.addEventListener("node", (event) => {
+    const said = data(event);
+    node(said, nodeWords(said));
+  });
+  source.addEventListener("heartbeat", (event) => beat(data(event)));
+  source.addEventListener("dropped", () => slow("This page was too slow; it goes on where it stopped."));
+  source.addEventListener("ended", (event) => end(data(event).reason));
+  // The browser connects again by itself, from the last place it has seen, unless the server refused it.
+  source.addEventListener("error", () => {
+    if (source.readyState === EventSource.CLOSED) return end("the aggregator refused to go on; load the page again");
+    announce("connection lost, connecting again");
+    return broken();
+  });
+  return { stop: () => end(null) };
+}
+
+function nodeWords(said) {
+  const why = said.reason ? `: ${visible(said.reason)}` : "";
+  if (said.status === "ok") return `${said.node_id} is back, ${moment(said.since)}`;
+  if (said.status === "invalid") return `${said.node_id} gives what does not fit, ${moment(said.since)}${why}`;
+  return `${said.node_id} is missing since ${moment(said.since)} (${said.status}${why})`;
+}

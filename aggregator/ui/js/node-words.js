@@ -1,0 +1,47 @@
+// What is said about a node of an answer: missing, pruned, or broken are different things.
+
+import { digits, h, visible } from "./dom.js";
+import { ago, moment } from "./time.js";
+
+const MISSING = {
+  unreachable: "cannot be reached",
+  timeout: "does not answer in time",
+  incomplete: "broke off",
+  error: "answered with an error",
+};
+const BROKEN = ["row_invalid", "fork", "rollback", "unknown_key"];
+
+export const isMissing = (node) => Object.hasOwn(MISSING, node.status);
+export const isPruned = (node) => node.status === "pruned";
+export const isBroken = (node) => node.status === "invalid" || BROKEN.includes(node.verdict);
+export const verdictOf = (node) => (BROKEN.includes(node.verdict) ? node.verdict : "row_invalid");
+
+export function verdictWords(node) {
+  return {
+    row_invalid: "what it gave does not fit: a signature, a place, or a gap.",
+    fork: "shows two histories.",
+    rollback: "has lost rows that a witness had seen.",
+    unknown_key: "rows are signed with a key that is not known here.",
+  }[verdictOf(node)];
+}
+
+/** One missing node: since when, why, and what a witness knows of it. */
+export function missingWords(node) {
+  const since = node.last_seen ? ` since ${moment(node.last_seen)} (${ago(node.last_seen)})` : ", and has not answered since this aggregator started";
+  const seen = node.witnessed ? ` A witness has seen ${digits(node.witnessed)} rows of its log, at ${moment(node.witnessed_at)}; those cannot be changed unnoticed.` : "";
+  return [h("b", {}, node.node_id), ` ${MISSING[node.status]}${since}: ${visible(node.reason ?? "no reason given")}.${seen}`];
+}
+
+/** The completeness statement as text, for a ticket or for paper. */
+export function statement(envelope) {
+  const lines = [`${envelope.complete ? "Complete" : "NOT COMPLETE"}: ${envelope.answered} of ${envelope.expected} nodes answered.${envelope.completeness ? ` ${visible(envelope.completeness)}.` : ""}`];
+  if (envelope.from) lines.push(`Range: ${moment(envelope.from)} to ${moment(envelope.to)}.`);
+  if (envelope.limited_to) lines.push(`Limited to: ${visible(envelope.limited_to)}`);
+  for (const node of envelope.nodes) {
+    const why = visible(node.reason ?? "");
+    if (isMissing(node)) lines.push(`Missing: ${node.node_id} (${node.status}: ${why}), last answered ${moment(node.last_seen)}, ${node.witnessed ?? 0} rows witnessed.`);
+    if (isPruned(node)) lines.push(`Pruned: ${node.node_id}: ${why}`);
+    if (isBroken(node)) lines.push(`Broken: ${node.node_id} (${verdictOf(node)}): ${why}`);
+  }
+  return lines.join("\n");
+}

@@ -1,0 +1,92 @@
+// One row of an answer: its place, its fields, and what was concluded about it, in words, shape and colour.
+
+import { h, short, textOr, visible } from "./dom.js";
+import { term } from "./filter.js";
+
+/** The entry, or an empty one where there is none to be believed. */
+export function entryOf(row) {
+  return row.entry !== null && typeof row.entry === "object" ? row.entry : {};
+}
+
+export function placeOf(row) {
+  const entry = entryOf(row);
+  return row.found_at ? `${row.found_at.node_id}/${row.found_at.seq}` : `${entry.node_id}/${entry.seq}`;
+}
+
+export const nodeOf = (row) => row.found_at?.node_id ?? entryOf(row).node_id;
+export const seqOf = (row) => row.found_at?.seq ?? entryOf(row).seq;
+const TIME = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?Z$/;
+/** RFC 3339, or "" where there is no time to be believed. */
+export function timeOf(row) {
+  const time = row.erased?.timestamp ?? entryOf(row).timestamp;
+  return typeof time === "string" && TIME.test(time) ? time : "";
+}
+
+export function badge(kind, shape, text, title) {
+  return h("span", { class: `badge ${kind}`, title: title && visible(title) }, h("span", { class: "shape", "aria-hidden": "true" }, shape), text);
+}
+
+/** Whether the row is what its node signed, and whether a witness stands for it. */
+export function integrityBadges(row) {
+  const known = {
+    ok: () => [
+      badge("good", "✓", "verified", "The signature fits"),
+      row.witnessed
+        ? badge("good", "◉", "witnessed", "It stands under a checkpoint that a witness has cosigned")
+        : badge("calm", "○", "newest", "No witness has seen it yet; the signature fits"),
+    ],
+    violation: () => [badge("bad", "✖", "BROKEN", row.reason ?? "The signature does not fit")],
+    unknown_key: () => [badge("warn", "?", "key unknown", row.reason ?? "No key for it is known here")],
+    erased: () => [badge("calm", "▭", "erased", row.reason)],
+  };
+  const badges = Object.hasOwn(known, row.integrity) ? known[row.integrity]() : [badge("warn", "?", short(row.integrity), row.reason)];
+  const held = row.withheld && badge("warn", "▒", "withheld", "Not known to be within what you may see");
+  const late = row.late && badge("warn", "↶", "late", "It came after rows that are newer");
+  return [held, late, ...badges].filter(Boolean);
+}
+
+export function outcomeBadge(outcome) {
+  const known = {
+    success: ["calm", "●", "ok"],
+    failure: ["bad", "✖", "FAILED"],
+    denied: ["warn", "⊘", "DENIED"],
+  };
+  const [kind, shape, text] = Object.hasOwn(known, outcome) ? known[outcome] : ["calm", "–", textOr(outcome) ? short(outcome, 20) : "unknown"];
+  return badge(kind, shape, text);
+}
+
+export function flagBadge(entry) {
+  if (!Array.isArray(entry.flags) || entry.flags.length === 0) return null;
+  const rules = entry.flags.map((flag) => visible(flag?.rule ?? "?")).join(", ");
+  return badge("warn", "⚑", "flagged", rules);
+}
+
+/** The filter that an entry's field gives, `key:value`, where there is one. */
+export function termsOf(row) {
+  const entry = entryOf(row);
+  const found = [["node", nodeOf(row)]];
+  for (const [key, field] of [["user", "user"], ["impersonator", "impersonator"], ["action", "action"], ["category", "category"], ["outcome", "outcome"], ["reason", "reason"], ["target", "target"], ["domain", "domain"], ["ip", "ip_address"], ["session", "session"], ["request", "request_id"], ["credential", "credential"], ["auth_method", "auth_method"]]) {
+    if (typeof entry[field] === "string" && entry[field] !== "") found.push([key, entry[field]]);
+  }
+  const entity = entityOf(entry);
+  if (entity) found.push(["entity", entity]);
+  return found.filter(([, value]) => value).map(([key, value]) => ({ key, value, text: term(key, value) }));
+}
+
+export function entityOf(entry) {
+  if (typeof entry.entity_type !== "string") return null;
+  return typeof entry.entity_id === "string" ? `${entry.entity_type}/${entry.entity_id}` : entry.entity_type;
+}
+
+/** Who, as people say it. */
+export function actorWords(entry) {
+  return { user: textOr(entry.user), impersonator: textOr(entry.impersonator) };
+}
+
+export function headline(row) {
+  const entry = entryOf(row);
+  if (row.erased) return "An entry that was erased";
+  if (row.withheld) return "A row that is withheld";
+  const what = entityOf(entry) ?? textOr(entry.target);
+  return visible(`${textOr(entry.action, "unreadable row")}${what ? ` on ${what}` : ""}`);
+}

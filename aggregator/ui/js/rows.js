@@ -1,0 +1,184 @@
+// The rows: a real table, one row chosen at a time, values that filter when they are clicked.
+
+import { digits, h, put, short, textOr, visible } from "./dom.js";
+import { everything, micros, parts, zoneLabel } from "./time.js";
+import { isMissing } from "./node-words.js";
+import { actorWords, entityOf, entryOf, flagBadge, integrityBadges, nodeOf, outcomeBadge, placeOf, timeOf } from "./row.js";
+
+const COLUMNS = 8;
+/** Rows on a page that follows the log; beyond it the oldest go. */
+const SHOWN_MAX = 1_000;
+
+/** Makes the table. `open(row)` shows one row, `filter(key, value, exclude)` adds a condition. */
+export function rowTable({ open, filter }) {
+  const body = h("tbody");
+  const timeHead = h("th", { scope: "col", "aria-sort": "descending" });
+  const caption = h("caption", { class: "unseen" }, "Entries");
+  const head = h("tr", {}, timeHead, ["Node", "Actor", "Action", "Entity", "From", "Outcome", "State"].map((name) => h("th", { scope: "col" }, name)));
+  const element = h("div", { class: "scroll rows" }, h("table", {}, caption, h("thead", {}, head), body));
+  let shown = [];
+  let uncertainty = null;
+  let order = "desc";
+  let chosen = "";
+  let empty = "Asking every node…";
+
+  function draw() {
+    timeHead.textContent = `Time (${zoneLabel()})`;
+    timeHead.setAttribute("aria-sort", order === "desc" ? "descending" : "ascending");
+    const unsure = uncertainPairs(shown.filter((item) => !item.said), uncertainty);
+    let day = "";
+    const lines = [];
+    for (const item of shown) {
+      if (item.said) {
+        lines.push(h("tr", { class: "said" }, h("td", { colspan: COLUMNS }, item.said)));
+        continue;
+      }
+      const at = timeOf(item.row) ? parts(timeOf(item.row)) : null;
+      if (at && at.day !== day) {
+        day = at.day;
+        lines.push(h("tr", { class: "day" }, h("th", { colspan: COLUMNS, scope: "colgroup" }, day)));
+      }
+      lines.push(safeLine(item, at, unsure.get(placeOf(item.row))));
+    }
+    if (lines.length === 0) lines.push(h("tr", {}, h("td", { colspan: COLUMNS, class: "empty" }, empty)));
+    const focused = body.contains(document.activeElement) ? document.activeElement.closest("tr")?.dataset.place : null;
+    put(body, lines);
+    if (focused) body.querySelector(`tr[data-place="${CSS.escape(focused)}"] button.open`)?.focus({ preventScroll: true });
+  }
+
+  /** A row that cannot be shown must not take the others along: what does not fit its signature can be anything. */
+  function safeLine(item, at, doubt) {
+    try {
+      return line(item, at, doubt);
+    } catch (error) {
+      console.error(error);
+      return h("tr", { "data-place": placeOf(item.row), class: "broken", onclick: () => open(item.row) },
+        h("td", { colspan: COLUMNS }, h("button", { type: "button", class: "plain open", tabindex: -1 }, `${visible(placeOf(item.row))} cannot be shown as an entry; its bytes are in the drawer. `), integrityBadges(item.row)));
+    }
+  }
+
+  function value(key, text, words = short(text)) {
+    return h("button", {
+      type: "button", class: "plain value", tabindex: -1, title: "Click: only this. Alt-click: without this.",
+      onclick: (event) => { event.stopPropagation(); filter(key, text, event.altKey); },
+    }, words);
+  }
+
+  function line({ row, fresh }, at, doubt) {
+    const entry = entryOf(row);
+    const { user, impersonator } = actorWords(entry);
+    const entity = entityOf(entry);
+    const here = placeOf(row);
+    const time = at
+      ? h("time", { datetime: timeOf(row), title: everything(timeOf(row)) }, at.time, h("span", { class: "fraction" }, `.${at.fraction.slice(0, 3)}`))
+      : h("span", {}, "no time");
+    const mark = doubt && h("span", { class: "unsure", title: doubt }, " ~", h("span", { class: "unseen" }, doubt));
+    return h("tr", {
+      "data-place": here, "aria-selected": here === chosen ? "true" : null, class: [row.integrity === "violation" && "broken", fresh && "fresh"].filter(Boolean).join(" ") || null,
+      onclick: () => open(row),
+    },
+    h("td", { class: "time" }, h("button", { type: "button", class: "plain open", tabindex: here === chosen ? 0 : -1 }, time, h("span", { class: "unseen" }, ` open ${here}`)), mark),
+    h("td", {}, value("node", nodeOf(row))),
+    h("td", {}, user ? value("user", user) : h("span", { class: "as" }, "–"), impersonator && [h("span", { class: "as" }, " really "), value("impersonator", impersonator)]),
+    h("td", {}, row.erased ? h("em", {}, short(row.reason ?? "erased")) : textOr(entry.action) ? value("action", entry.action) : h("em", {}, short(textOr(row.entry) ?? row.reason ?? "–", 60))),
+    h("td", {}, entity ? value("entity", entity) : textOr(entry.target) ? value("target", entry.target) : "–"),
+    h("td", { class: "mono" }, textOr(entry.ip_address) ? value("ip", entry.ip_address) : "–"),
+    h("td", {}, row.erased || row.withheld ? "–" : outcomeBadge(entry.outcome), " ", flagBadge(entry)),
+    h("td", { class: "state" }, integrityBadges(row)));
+  }
+
+  function choose(place, { focus = true } = {}) {
+    chosen = place;
+    for (const tr of body.querySelectorAll("tr[data-place]")) {
+      const here = tr.dataset.place === place;
+      if (here) tr.setAttribute("aria-selected", "true");
+      else tr.removeAttribute("aria-selected");
+      tr.querySelector("button.open").tabIndex = here ? 0 : -1;
+      if (here && focus) {
+        tr.querySelector("button.open").focus({ preventScroll: true });
+        tr.scrollIntoView({ block: "nearest" });
+      }
+    }
+  }
+
+  const only = () => shown.filter((item) => !item.said).map((item) => item.row);
+  return {
+    element,
+    /** Shows a page. */
+    show(rows, envelope, asked) {
+      uncertainty = envelope.order_uncertainty_ms;
+      order = asked;
+      shown = rows.map((row) => ({ row }));
+      empty = emptyWords(envelope);
+      if (!rows.some((row) => placeOf(row) === chosen)) chosen = rows.length > 0 ? placeOf(rows[0]) : "";
+      draw();
+      return pairs(rows, uncertainty);
+    },
+    /** Puts what is new in front: rows, or words about a node. */
+    prepend(items) {
+      const known = new Set(only().map(placeOf));
+      const fresh = items.filter((item) => item.said || !known.has(placeOf(item.row)));
+      const all = [...fresh.map((item) => ({ ...item, fresh: true })).reverse(), ...shown.map((item) => ({ ...item, fresh: false }))];
+      shown = all.slice(0, SHOWN_MAX);
+      draw();
+      return all.length - shown.length;
+    },
+    /** Nothing, with words about why. */
+    clear(words) {
+      shown = [];
+      empty = words;
+      draw();
+    },
+    redraw: draw,
+    rows: only,
+    chosen: () => only().find((row) => placeOf(row) === chosen),
+    choose,
+    /** Moves by some rows; gives the row. */
+    move(by) {
+      const rows = only();
+      const at = rows.findIndex((row) => placeOf(row) === chosen);
+      const next = rows[Math.min(rows.length - 1, Math.max(0, at + by))];
+      if (next) choose(placeOf(next));
+      return next;
+    },
+  };
+}
+
+/** What was searched, and what was not. */
+function emptyWords(envelope) {
+  const answered = envelope.nodes.filter((node) => !isMissing(node) && node.status !== "excluded").map((node) => node.node_id);
+  const not = envelope.nodes.filter(isMissing).map((node) => node.node_id);
+  const without = not.length > 0 ? ` ${not.join(", ")} did not answer, so there may be some there.` : "";
+  return `No entry fits on ${answered.join(", ") || "any node"}.${without}`;
+}
+
+/** Pairs of rows of different nodes that lie closer together than the clocks can be off. */
+function unsurePairs(rows, uncertaintyMs) {
+  const found = [];
+  for (let index = 0; index < rows.length; index += 1) {
+    for (let other = index + 1; other < rows.length && other <= index + NEIGHBOURS_MAX; other += 1) {
+      const [a, b] = [rows[index], rows[other]];
+      if (!timeOf(a) || !timeOf(b)) continue;
+      // Before any clock was compared nothing is known about how far it may be off; then neighbours are unsure.
+      if (uncertaintyMs === null ? other > index + 1 : Math.abs(micros(timeOf(a)) - micros(timeOf(b))) > uncertaintyMs * 1000) break;
+      if (nodeOf(a) !== nodeOf(b)) found.push([a, b]);
+    }
+  }
+  return found;
+}
+
+/** Looked at in each direction; thousands of rows within a millisecond are not compared one by one. */
+const NEIGHBOURS_MAX = 50;
+
+/** Places of such rows, and words about them. */
+function uncertainPairs(items, uncertaintyMs) {
+  const found = new Map();
+  const words = uncertaintyMs === null ? "the nodes' clocks are not compared yet" : `clocks may differ by up to ${digits(uncertaintyMs)} ms`;
+  for (const [a, b] of unsurePairs(items.map((item) => item.row), uncertaintyMs)) {
+    found.set(placeOf(a), `Order to the row of ${nodeOf(b)} near it is unknown: ${words}`);
+    found.set(placeOf(b), `Order to the row of ${nodeOf(a)} near it is unknown: ${words}`);
+  }
+  return found;
+}
+
+const pairs = (rows, uncertaintyMs) => unsurePairs(rows, uncertaintyMs).length;

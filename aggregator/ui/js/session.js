@@ -1,0 +1,93 @@
+// Who is signed in, and for how long. The server ends a session by itself; this page says so in time.
+
+import { Problem, get, onSession, send } from "./api.js";
+import { h, notice } from "./dom.js";
+import { dialog } from "./dialog.js";
+
+const LAST_USE = "piperoll.lastUse";
+const WARN_SECONDS = 60;
+
+let me = null;
+let timer = 0;
+
+/** Who is signed in, or the page for signing in. */
+export async function signedIn() {
+  onSession(used, signedOut);
+  try {
+    me = await get("/session");
+  } catch (error) {
+    if (error instanceof Problem && error.status === 401) return leave(error);
+    throw error;
+  }
+  if (!me.session) return leave(null);
+  used();
+  return me;
+}
+
+export const may = (permission) => Boolean(me?.permissions.includes(permission));
+
+/** To the page for signing in, and back here afterwards. */
+function leave(problem) {
+  const back = location.pathname + location.search;
+  const why = problem ? `&why=${encodeURIComponent(problem.code)}` : "";
+  location.replace(`/sign-in?back=${encodeURIComponent(back)}${why}`);
+  return new Promise(() => {});
+}
+
+export async function signOut() {
+  await send("DELETE", "/session").catch(() => {});
+  location.assign("/sign-in");
+}
+
+function used() {
+  // Every tab of this browser has the same session, so the last use of any of them counts.
+  localStorage.setItem(LAST_USE, String(Date.now()));
+  schedule();
+}
+
+/** Seconds until the session ends: without a request, or because of its age. */
+function left() {
+  const quiet = (Date.now() - Number(localStorage.getItem(LAST_USE) ?? Date.now())) / 1000;
+  return Math.min(me.session.idle_seconds - quiet, untilOld());
+}
+
+const untilOld = () => (new Date(me.session.ends) - Date.now()) / 1000;
+
+/** Nothing is asked of the server for this; it counts for itself. */
+function schedule() {
+  clearTimeout(timer);
+  if (!me?.session || over) return;
+  const warn = Math.min(WARN_SECONDS, me.session.idle_seconds / 2);
+  if (left() <= 0) signedOut({ message: "The session has ended: nothing was asked for a while, or it was as old as one may be." });
+  else if (left() <= warn) warnOnce();
+  else warning?.close();
+  timer = setTimeout(schedule, Math.max(0.5, left() > warn ? left() - warn : left()) * 1000);
+}
+
+let warning = null;
+let saidOld = false;
+function warnOnce() {
+  if (warning) return;
+  const old = untilOld() <= left();
+  if (old && saidOld) return;
+  saidOld ||= old;
+  warning = dialog(old ? "This session ends" : "Still there?", [
+    h("p", {}, `${old ? "It has lasted as long as a session may." : "Nothing was asked for a while."} You will be signed out in ${Math.round(left())} seconds.`),
+  ], [
+    old ? { label: "Close", main: true } : { label: "Stay signed in", main: true, run: () => get("/session").then(used).catch((error) => (error.status === 401 ? signedOut(error) : notice(error.message, true))) },
+    { label: "Sign out", run: signOut },
+  ], { closed: () => { warning = null; } });
+}
+
+let over = false;
+/** The page stays as it was, greyed: what was read last is not lost by being signed out. */
+function signedOut(problem) {
+  if (over) return;
+  over = true;
+  clearTimeout(timer);
+  warning?.close();
+  document.body.classList.add("stale");
+  dialog("You are signed out", [h("p", {}, problem?.message ?? "Sign in again to go on.")], [
+    { label: "Sign in again", main: true, run: () => leave(null) },
+  ], { closed: () => leave(null) });
+}

@@ -1,0 +1,74 @@
+// Signing in: a token, a one-time address (its code stands behind #, which is sent to nobody), or a certificate.
+
+import { get, send } from "./api.js";
+import { h, put } from "./dom.js";
+
+const asked = new URLSearchParams(location.search);
+const main = document.getElementById("content");
+
+/** Why somebody is sent here; an address cannot bring other words. */
+const WHY = {
+  session_over: "Nothing was asked for a while, so you were signed out.",
+  session_unknown: "You are not signed in any more.",
+  token_unknown: "Your token was revoked.",
+  token_expired: "Your token has expired; ask an administrator for a new one.",
+};
+
+/** Only to a page of this server. */
+function back() {
+  const wanted = new URL(asked.get("back") ?? "/", location.origin);
+  return wanted.origin === location.origin ? wanted.pathname + wanted.search : "/";
+}
+
+async function enter(what) {
+  await send("POST", "/session", what);
+  location.replace(back());
+}
+
+async function begin() {
+  const code = location.hash.slice(1);
+  if (code) {
+    history.replaceState(null, "", location.pathname + location.search);
+    try {
+      return await enter({ link: code });
+    } catch (error) {
+      return form(error.message);
+    }
+  }
+  // A session that is over is forgotten with the first answer; behind it there may be a certificate.
+  const known = await get("/session").catch(() => get("/session")).catch(() => null);
+  if (known?.session) return location.replace(back());
+  return form(WHY[asked.get("why")], known);
+}
+
+function form(why, person = null) {
+  const field = h("input", { id: "token", type: "password", autocomplete: "off", spellcheck: "false", required: true, "aria-describedby": "token-help said" });
+  const said = h("p", { id: "said", class: "error", role: "alert" }, why ?? "");
+  const tried = async (what) => {
+    said.textContent = "";
+    try {
+      await enter(what);
+    } catch (error) {
+      said.textContent = error.message;
+      field.value = "";
+      field.focus();
+    }
+  };
+  const typed = (event) => {
+    event.preventDefault();
+    if (field.value.trim()) tried({ token: field.value.trim() });
+  };
+  put(main, h("form", { class: "sign-in", onsubmit: typed },
+    h("h1", {}, "Sign in to Piperoll"),
+    said,
+    person && h("div", { class: "person" },
+      h("p", {}, `Your certificate names ${person.name} (${person.role}).`),
+      h("button", { type: "button", class: "main", onclick: () => tried({}) }, `Go on as ${person.name}`)),
+    h("label", { for: "token" }, "Token"),
+    field,
+    h("p", { id: "token-help", class: "hint" }, "It begins with prl_. An administrator makes one with ", h("code", {}, "piperoll aggregator token create"), ". It is sent once and not kept in this browser."),
+    h("button", { type: "submit", class: person ? null : "main" }, "Sign in")));
+  (person ? main.querySelector("button.main") : field).focus();
+}
+
+begin();

@@ -1,0 +1,42 @@
+// The last seven days at a glance, whatever the filter is.
+
+import { getCounts, parameters } from "./api.js";
+import { digits, h, put } from "./dom.js";
+import { address } from "./state.js";
+
+const WEEK = { from: "7d", by: "user", top: 5 };
+
+/** Makes the bar; it fills itself. */
+export function weekBar() {
+  const element = h("div", { class: "week" }, numbers([["Last 7 days", "…", null]]));
+  return {
+    element,
+    async load() {
+      try {
+        put(element, weekNumbers(await getCounts(`/stats?${parameters(WEEK)}`)));
+      } catch (error) {
+        put(element, h("p", { class: "hint" }, `Not counted: ${error.message}`));
+      }
+    },
+  };
+}
+
+/** Events, flagged, failed, active users; lower bounds while a node is missing. */
+export function weekNumbers(answer) {
+  const { stats } = answer;
+  const least = answer.complete ? "" : "≥ ";
+  const link = (filter) => address({ filter, from: "7d", to: "", order: "desc" });
+  return numbers([
+    ["events in 7 days", `${least}${digits(stats.entries)}`, link("")],
+    ["flagged", `${least}${digits(stats.flagged)}`, link("is:flagged")],
+    ["failed or denied", `${least}${digits(stats.failed + stats.denied)}`, link("outcome:failure,denied")],
+    ["active users", stats.distinct_users === null ? "very many" : `${least}${digits(stats.distinct_users)}`, "/statistics"],
+  ]);
+}
+
+function numbers(list) {
+  return h("ul", { class: "numbers" }, list.map(([label, number, href]) => {
+    const content = [h("b", {}, number), h("span", { class: "label" }, label)];
+    return h("li", {}, href ? h("a", { href }, content) : content);
+  }));
+}

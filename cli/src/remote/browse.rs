@@ -1,0 +1,23 @@
+//! `piperoll browse`: the way from a terminal to the page, without a token in an address.
+
+use piperoll_shared::api::access::SignInLink;
+use reqwest::Method;
+
+use super::connection::{Answer, Connection, PAGE_TIMEOUT};
+use crate::args::ConnectionArgs;
+use crate::exit::Exit;
+
+/// Prints the address alone, so that it can be handed on to whatever opens it.
+pub(crate) async fn browse(args: ConnectionArgs) -> anyhow::Result<Exit> {
+    let connection = Connection::open(&args)?;
+    let request = connection.request(Method::POST, "/api/v1/session/links").timeout(PAGE_TIMEOUT);
+    match connection.send(request).await? {
+        Answer::Good(response) => {
+            let link: SignInLink = response.json().await?;
+            println!("{}{}", connection.url(), link.path);
+            eprintln!("good for one browser until {}; whoever opens it is signed in as you", link.expires);
+            Ok(Exit::Complete)
+        }
+        Answer::Unavailable(envelope) => Ok(super::report(&envelope)),
+    }
+}
