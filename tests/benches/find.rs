@@ -18,6 +18,13 @@ use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock, SystemClock};
 use piperoll_tests::{Cluster, Fault};
 
+#[allow(dead_code, reason = "the tests use more of it")]
+#[path = "../tests/browser/driver.rs"]
+mod driver;
+
+use driver::Browser;
+
+const PAGE_ROUNDS: usize = 20;
 const NODES: [&str; 3] = ["mx1", "mx2", "mx3"];
 const ROUNDS: usize = 200;
 /// Before the aggregator is asked.
@@ -148,6 +155,27 @@ async fn find() {
     // The newest block of each node is made again at a start, and everything was new to the witness.
     tokio::time::sleep(WARM_UP).await;
     through_the_aggregator(&cluster).await;
+    in_a_browser(&cluster).await;
+}
+
+/// From the address to rows that can be read, and to the counts around them, as the page itself marks it.
+async fn in_a_browser(cluster: &Cluster) {
+    let Some(browser) = Browser::signed_in(cluster, &cluster.token).await else { return };
+    let (mut rows, mut counts) = (Vec::new(), Vec::new());
+    for _ in 0..=PAGE_ROUNDS {
+        browser.go("/").await;
+        let marked = "return performance.getEntriesByName('counts').length > 0";
+        browser.until("counts", async || browser.js(marked, serde_json::json!([])).await == true).await;
+        for (name, times) in [("rows", &mut rows), ("counts", &mut counts)] {
+            let at = "return performance.getEntriesByName(arguments[0])[0].startTime";
+            let ms = browser.js(at, serde_json::json!([name])).await.as_f64().unwrap();
+            times.push(Duration::from_secs_f64(ms / 1_000.0));
+        }
+    }
+    println!("\nthe page in a browser, {PAGE_ROUNDS} times, ms from its address");
+    line("rows can be read", &mut rows, browser.places().await.len());
+    line("counts are there", &mut counts, 0);
+    browser.close().await;
 }
 
 fn open(folder: &std::path::Path, rows: u64) -> Store {

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
+use piperoll_node::store::Store;
+use piperoll_shared::api::node::{Finding, VerifyLine};
 use serde_json::Value;
 
 /// What a command did.
@@ -89,4 +91,19 @@ pub fn edit(database: &Path, sql: &str) {
         script += &format!(";{sql}");
     }
     conn.execute_batch(&(script + ";COMMIT;")).unwrap_or_else(|e| panic!("{sql}: {e}"));
+}
+
+/// What a full check of a store finds.
+pub async fn findings(store: &Store) -> Vec<Finding> {
+    let mut check = store.check();
+    let mut found = Vec::new();
+    while !check.done() {
+        let (next, lines) = store.check_step(check).await.unwrap();
+        check = next;
+        found.extend(lines.into_iter().filter_map(|line| match line {
+            VerifyLine::Finding(finding) => Some(finding),
+            _ => None,
+        }));
+    }
+    found
 }

@@ -11,8 +11,7 @@ use nix::unistd::Pid;
 use piperoll_aggregator::config::AggregatorConfig;
 use piperoll_aggregator::tokens::TokenStore;
 use piperoll_certs::{AggregatorPlace, Authority, NodePlace};
-use piperoll_shared::api::aggregator::Role;
-use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::api::access::Role;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -94,7 +93,7 @@ pub struct Cluster {
     aggregator: Option<Child>,
     /// Processes with many nodes each.
     packs: Vec<Guard>,
-    client: reqwest::Client,
+    pub(crate) client: reqwest::Client,
 }
 
 impl Cluster {
@@ -148,9 +147,15 @@ impl Cluster {
 
     /// Before the start: how often the witness looks, in milliseconds.
     pub fn poll_every(&self, poll_ms: u32) {
+        self.configure_aggregator(&format!("[witness]\npoll_ms = {poll_ms}\n"));
+    }
+
+    /// Before the start: other tables for `aggregator.toml`, in place of those of the same names.
+    pub fn configure_aggregator(&self, lines: &str) {
         let config = self.aggregator_folder().join("aggregator.toml");
-        let text = std::fs::read_to_string(&config).unwrap();
-        std::fs::write(&config, format!("{text}\n[witness]\npoll_ms = {poll_ms}\n")).unwrap();
+        let mut table: toml::Table = std::fs::read_to_string(&config).unwrap().parse().unwrap();
+        table.extend(lines.parse::<toml::Table>().unwrap());
+        std::fs::write(&config, table.to_string()).unwrap();
     }
 
     /// Folders and proxies, no process yet.
@@ -179,7 +184,11 @@ impl Cluster {
             .tls_certs_only(reqwest::Certificate::from_pem_bundle(&ca).unwrap())
             .build()
             .unwrap();
-        Self { nodes, url: format!("https://{address}"), token, aggregator: None, packs: Vec::new(), client, dir }
+        let made =
+            Self { nodes, url: format!("https://{address}"), token, aggregator: None, packs: Vec::new(), client, dir };
+        // A test asks as fast as it can. What is about the limits sets its own.
+        made.configure_aggregator("[rates]\nper_address = 100000\nper_caller = 100000\n");
+        made
     }
 
     pub fn ca(&self) -> PathBuf {
@@ -342,43 +351,6 @@ impl Cluster {
             let report = client.append_lines((batch.join("\n") + "\n").into_bytes(), false).await.unwrap();
             assert_eq!(report.rejected, 0, "{:?}", report.results.iter().find(|r| r.error.is_some()));
         }
-    }
-
-    /// `GET /api/v1/audit-log?…`.
-    pub async fn page(&self, parameters: &str) -> Answer {
-        self.get(&format!("/api/v1/audit-log?{parameters}"), Some(&self.token)).await
-    }
-
-    pub async fn get(&self, path: &str, token: Option<&str>) -> Answer {
-        self.send(reqwest::Method::GET, path, token, None).await
-    }
-
-    pub async fn send(&self, method: reqwest::Method, path: &str, token: Option<&str>, body: Option<Value>) -> Answer {
-        let asked = Instant::now();
-        let mut request = self.client.request(method, format!("{}{path}", self.url));
-        if let Some(token) = token {
-            request = request.bearer_auth(token);
-        }
-        if let Some(body) = body {
-            request = request.json(&body);
-        }
-        let response = request.send().await.unwrap();
-        let status = response.status().as_u16();
-        let complete_header = response.headers().get("audit-complete").map(|v| v.to_str().unwrap().to_owned());
-        let text = response.text().await.unwrap();
-        Answer { status, complete_header, text, took: asked.elapsed() }
-    }
-
-    /// Makes a further token.
-    pub fn token(&self, name: &str, role: Role, expires: Option<Timestamp>) -> String {
-        let state = self.aggregator_folder().join("state");
-        TokenStore::open(&state).unwrap().create(name, role, None, expires, SystemClock.now()).unwrap().token
-    }
-
-    /// A token whose holder may see what a filter selects.
-    pub fn limited_token(&self, name: &str, role: Role, scope: &str) -> String {
-        let state = self.aggregator_folder().join("state");
-        TokenStore::open(&state).unwrap().create(name, role, Some(scope), None, SystemClock.now()).unwrap().token
     }
 
     /// The program as a user of the aggregator runs it.

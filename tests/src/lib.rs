@@ -3,12 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a harness that cannot go on says so by panicking")]
 
 mod answer;
+mod ask;
 mod bench;
 mod cluster;
 mod proxy;
 mod tree;
 
-pub use answer::{Answer, Run, edit, place};
+pub use answer::{Answer, Run, edit, findings, place};
 pub use bench::{append_in_flight, caller_entry, median, new_store};
 pub use cluster::{Cluster, Guard, Member, entry, free_address, piperoll};
 pub use proxy::{BlackHole, Fault, FaultProxy};

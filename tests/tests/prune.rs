@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use piperoll_node::store::{Draft, LogDir, LogKeys, PruneWish, Store, parse_draft};
-use piperoll_shared::api::node::{PrunePlan, VerifyLine};
+use piperoll_shared::api::node::PrunePlan;
 use piperoll_shared::log::note::{KeyKind, SigningKey, SigningSeed};
 use piperoll_shared::log::seal::{EpochSecret, KeyRing};
 use piperoll_shared::log::statement::Hold;
@@ -16,7 +16,7 @@ use piperoll_shared::log::tree::{
     verify_consistency, verify_inclusion,
 };
 use piperoll_shared::net::clock::Clock;
-use piperoll_tests::Leaves;
+use piperoll_tests::{Leaves, findings};
 
 /// A clock that stands still until it is told otherwise.
 #[derive(Default)]
@@ -90,17 +90,7 @@ impl Log {
     }
 
     async fn findings(&self) -> Vec<String> {
-        let mut check = self.store.check();
-        let mut found = Vec::new();
-        while !check.done() {
-            let (next, lines) = self.store.check_step(check).await.unwrap();
-            check = next;
-            found.extend(lines.into_iter().filter_map(|line| match line {
-                VerifyLine::Finding(finding) => Some(finding.detail),
-                _ => None,
-            }));
-        }
-        found
+        findings(&self.store).await.into_iter().map(|finding| finding.detail).collect()
     }
 
     /// The leaves of the rows that are there, behind those that were there before.

@@ -1,6 +1,6 @@
 //! Who may do what, and the one entry that each request leaves.
 
-use piperoll_shared::api::aggregator::Role;
+use piperoll_shared::api::access::Role;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use piperoll_tests::{Answer, Cluster, entry};
 use reqwest::Method;

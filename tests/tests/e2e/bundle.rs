@@ -215,7 +215,7 @@ async fn bad_requests_are_refused_with_reasons() {
         assert_eq!(answer.status, 400, "{}", answer.text);
         assert!(answer.text.contains(words), "{words}: {}", answer.text);
     }
-    let viewer = cluster.token("viewer", piperoll_shared::api::aggregator::Role::Viewer, None);
+    let viewer = cluster.token("viewer", piperoll_shared::api::access::Role::Viewer, None);
     let body = Some(serde_json::json!({ "reason": "r" }));
     assert_eq!(cluster.send(reqwest::Method::POST, "/api/v1/exports", Some(&viewer), body).await.status, 403);
     assert_eq!(cluster.run(&["export", "--bundle", "x.tar"]).code, 2, "a reason is not optional");

@@ -1,6 +1,6 @@
 //! Order is exactly `(timestamp, node_id, seq)`, and pages are one long read cut into pieces.
 
-use piperoll_tests::{Answer, Cluster, entry, place};
+use piperoll_tests::{Answer, Cluster, edit, entry, place};
 use serde_json::Value;
 
 /// The merge key of a row.
@@ -176,4 +176,83 @@ async fn a_clock_step_begins_an_era_and_order_holds() {
     paged.reverse();
     assert_eq!(paged, keys);
     cluster.verify_all();
+}
+
+/// Forward to the end, and back to the beginning; what is shown on each page.
+async fn there_and_back(cluster: &Cluster, order: &str, limit: usize) -> (Vec<Vec<String>>, Vec<Vec<String>>) {
+    let ask = async |cursor: &Option<String>| {
+        let cursor = cursor.as_ref().map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
+        let path = format!("order={order}&limit={limit}&from=0001-01-01&filter=node:mx1,mx2{cursor}");
+        let answer = cluster.page(&path).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let json = answer.json();
+        let text = |name: &str| json[name].as_str().map(str::to_owned);
+        (answer.places(), text("previous_cursor"), text("next_cursor"))
+    };
+    let (mut there, mut back, mut cursor) = (Vec::new(), Vec::<Vec<String>>::new(), None);
+    let mut before = loop {
+        let (places, before, next) = ask(&cursor).await;
+        there.push(places);
+        match next {
+            Some(next) => cursor = Some(next),
+            None => break before,
+        }
+    };
+    while let Some(cursor) = before {
+        let (places, again, next) = ask(&Some(cursor)).await;
+        // Behind it is where it was come from.
+        let (behind, ..) = ask(&next).await;
+        let known = back.last().unwrap_or(there.last().unwrap());
+        let way = || format!("{order} {limit}: {places:?} is followed by {behind:?}, not by {known:?}; {next:?}");
+        assert!(known.is_empty() || behind.iter().any(|place| known.contains(place)), "{}", way());
+        back.push(places);
+        before = again;
+    }
+    back.reverse();
+    (there, back)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_lead_back_over_the_same_rows_also_over_rows_that_do_not_fit() {
+    let mut cluster = Cluster::start(&["mx1", "mx2"]).await;
+    for turn in 0..15 {
+        cluster.append(turn % 2, &[entry(&format!("user{turn}"), "auth.login"), entry("other", "auth.login")]).await;
+    }
+    cluster.wait_until_complete().await;
+    for order in ["asc", "desc"] {
+        for limit in [1, 3, 4, 7] {
+            let (there, back) = there_and_back(&cluster, order, limit).await;
+            let last = there.len() - 1;
+            assert_eq!(back, there[..last], "{order} {limit}");
+        }
+    }
+    // A row that does not fit stands beside its neighbour in the order of reading; on the way back it must not fall between
+    // two pages.
+    for (node, seq) in [(0, 3), (0, 4), (1, 6), (1, 9)] {
+        edit(
+            &cluster.database(node),
+            &format!("UPDATE entries SET body = replace(body, 'auth.login', 'auth.logon') WHERE seq = {seq}"),
+        );
+    }
+    for index in 0..2 {
+        cluster.restart(index).await;
+        cluster.wait_until_answered(&cluster.nodes[index].id).await;
+    }
+    for order in ["asc", "desc"] {
+        for limit in [1, 2, 3, 5] {
+            let (there, back) = there_and_back(&cluster, order, limit).await;
+            let all = |pages: &[Vec<String>]| {
+                let mut places: Vec<String> = pages.iter().flatten().cloned().collect();
+                places.sort();
+                places.dedup();
+                places
+            };
+            let seen = all(&there);
+            let mut again = all(&back);
+            again.extend(there.last().unwrap().iter().cloned());
+            again.sort();
+            again.dedup();
+            assert_eq!(again, seen, "{order} {limit}");
+        }
+    }
 }

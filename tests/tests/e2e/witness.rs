@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use piperoll_shared::api::aggregator::Role;
+use piperoll_shared::api::access::Role;
 use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::note::{Note, VerifyingKey};
 use piperoll_tests::{Cluster, edit, entry};

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use piperoll_node::store::{LogDir, LogKeys, PruneWish, Store, parse_draft};
-use piperoll_shared::api::node::{FindingKind, ScanRequest, VerifyLine};
+use piperoll_shared::api::node::{FindingKind, ScanRequest};
 use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::note::{KeyKind, SigningSeed};
 use piperoll_shared::log::order::{Order, Position};
 use piperoll_shared::log::seal::{EpochSecret, KeyRing};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::Clock;
+use piperoll_tests::findings;
 use proptest::prelude::*;
 
 use entries::{Raw, dice, entry, filter};
@@ -137,17 +138,7 @@ impl Log {
     }
 
     async fn findings(&self) -> Vec<(FindingKind, String)> {
-        let mut check = self.store.check();
-        let mut found = Vec::new();
-        while !check.done() {
-            let (next, lines) = self.store.check_step(check).await.unwrap();
-            check = next;
-            found.extend(lines.into_iter().filter_map(|line| match line {
-                VerifyLine::Finding(finding) => Some((finding.kind, finding.detail)),
-                _ => None,
-            }));
-        }
-        found
+        findings(&self.store).await.into_iter().map(|finding| (finding.kind, finding.detail)).collect()
     }
 
     fn blocks(&self) -> BTreeSet<std::path::PathBuf> {

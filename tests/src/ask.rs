@@ -1,0 +1,65 @@
+//! Asking the aggregator over HTTP, and tokens to ask with.
+
+use std::time::Instant;
+
+use piperoll_aggregator::tokens::TokenStore;
+use piperoll_shared::api::access::Role;
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use serde_json::Value;
+
+use crate::{Answer, Cluster};
+
+impl Cluster {
+    /// `GET /api/v1/audit-log?…`.
+    pub async fn page(&self, parameters: &str) -> Answer {
+        self.get(&format!("/api/v1/audit-log?{parameters}"), Some(&self.token)).await
+    }
+
+    pub async fn get(&self, path: &str, token: Option<&str>) -> Answer {
+        self.send(reqwest::Method::GET, path, token, None).await
+    }
+
+    pub async fn send(&self, method: reqwest::Method, path: &str, token: Option<&str>, body: Option<Value>) -> Answer {
+        let asked = Instant::now();
+        let mut request = self.client.request(method, format!("{}{path}", self.url));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let complete_header = response.headers().get("audit-complete").map(|v| v.to_str().unwrap().to_owned());
+        let text = response.text().await.unwrap();
+        Answer { status, complete_header, text, took: asked.elapsed() }
+    }
+
+    /// A client that knows the authority and nothing else.
+    pub fn browser_like(&self) -> reqwest::Client {
+        self.client_builder().build().unwrap()
+    }
+
+    /// The same with a person's certificate.
+    pub fn browser_with(&self, identity: reqwest::Identity) -> reqwest::Client {
+        self.client_builder().identity(identity).build().unwrap()
+    }
+
+    fn client_builder(&self) -> reqwest::ClientBuilder {
+        let ca = reqwest::Certificate::from_pem_bundle(&std::fs::read(self.ca()).unwrap()).unwrap();
+        reqwest::Client::builder().no_proxy().tls_certs_only(ca)
+    }
+
+    /// Makes a further token.
+    pub fn token(&self, name: &str, role: Role, expires: Option<Timestamp>) -> String {
+        let state = self.aggregator_folder().join("state");
+        TokenStore::open(&state).unwrap().create(name, role, None, expires, SystemClock.now()).unwrap().token
+    }
+
+    /// A token whose holder may see what a filter selects.
+    pub fn limited_token(&self, name: &str, role: Role, scope: &str) -> String {
+        let state = self.aggregator_folder().join("state");
+        TokenStore::open(&state).unwrap().create(name, role, Some(scope), None, SystemClock.now()).unwrap().token
+    }
+}

@@ -1,0 +1,118 @@
+//! Taking evidence away and having it checked; a part is called a part.
+
+use piperoll_shared::api::access::Role;
+use piperoll_tests::{Cluster, entry};
+
+use super::driver::Browser;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_auditor_leaves_with_a_verified_bundle() {
+    let mut cluster = Cluster::witnessed(&["mx1", "mx2", "mx3"], 200).await;
+    for index in 0..3 {
+        cluster.append(index, &(0..20).map(|n| entry(&format!("user{n}"), "auth.login")).collect::<Vec<_>>()).await;
+    }
+    cluster.wait_until_complete().await;
+    let auditor = cluster.token("ada", Role::Auditor, None);
+    let Some(browser) = Browser::signed_in(&cluster, &auditor).await else { return };
+
+    // What leaves is said before it leaves; without a reason nothing does.
+    browser.go("/?filter=user:user7").await;
+    browser.until("three rows", async || browser.places().await.len() == 3).await;
+    browser.press(".under", "Export").await;
+    browser.says("dialog", "3 entries leave").await;
+    browser.says("dialog", "mx1: 1, mx2: 1, mx3: 1").await;
+    browser.press("dialog .buttons", "Export").await;
+    browser.says("dialog", "Say why").await;
+    browser.write("dialog textarea", "case 17").await;
+    browser.press("dialog .buttons", "Export").await;
+    let bundle = browser.download(".tar").await;
+    browser.says("dialog", "SHA-256").await;
+    let trust = cluster.dir.path().join("trust.toml");
+    let made = std::process::Command::new(piperoll_tests::piperoll())
+        .args(["cluster", "trust"])
+        .arg(cluster.authority_dir())
+        .output()
+        .unwrap();
+    std::fs::write(&trust, made.stdout).unwrap();
+    let check = ["verify-bundle", bundle.to_str().unwrap(), "--trust", trust.to_str().unwrap()];
+    let checked = cluster.run(&check);
+    assert_eq!(checked.code, 0, "{}{}", checked.stdout, checked.stderr);
+
+    // The server checks it by the same code, and says that it was the server.
+    browser.go("/verify").await;
+    browser.says("main", "by the same code as the offline verifier").await;
+    browser.is_accessible("verify").await;
+    browser.find("input[type=file]").await.send_keys(bundle.to_str().unwrap()).await.unwrap();
+    browser.says(".verdict", "VERIFIED").await;
+    browser.says(".verdict", "asked by ada: case 17").await;
+    browser.shot("verify").await;
+    let mut forged = std::fs::read(&bundle).unwrap();
+    let at = forged.windows(5).position(|bytes| bytes == b"user7").unwrap();
+    forged[at..at + 5].copy_from_slice(b"user8");
+    let forgery = cluster.dir.path().join("forged.tar");
+    std::fs::write(&forgery, forged).unwrap();
+    browser.find("input[type=file]").await.send_keys(forgery.to_str().unwrap()).await.unwrap();
+    browser.says(".verdict", "REFUSED").await;
+    browser.press("main", "Check every row").await;
+    browser.says("main", "every row fits").await;
+
+    // A node is missing: refused by name, or a part that is called one.
+    cluster.kill(2);
+    browser.go("/exports").await;
+    browser.says("table", "case 17").await;
+    browser.write("main input.mono", "user:user7").await;
+    browser.press("main", "Export…").await;
+    browser.says("dialog", "Missing: mx3").await;
+    browser.click("dialog input[value=csv]").await;
+    browser.write("dialog textarea", "case 18").await;
+    browser.press("dialog .buttons", "Export").await;
+    browser.says("dialog", "No file was made: mx3").await;
+    browser.click("dialog input[value=partial]").await;
+    browser.press("dialog .buttons", "Export").await;
+    let part = browser.download("PARTIAL.csv").await;
+    browser.says("dialog", "PARTIAL").await;
+    assert_eq!(std::fs::read_to_string(part).unwrap().lines().count(), 3);
+    browser.click("dialog input[value=ndjson]").await;
+    browser.press("dialog .buttons", "Export").await;
+    let part = std::fs::read_to_string(browser.download("PARTIAL.ndjson").await).unwrap();
+    assert!(part.trim_end().lines().last().unwrap().starts_with("{\"final\":"));
+    browser.press("dialog .buttons", "Close").await;
+    browser.says("table", "case 18").await;
+    browser.is_accessible("exports").await;
+    browser.shot("exports").await;
+    browser.close().await;
+    cluster.restart(2).await;
+    cluster.verify_all();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_limited_sees_that_and_nothing_else() {
+    let cluster = Cluster::start(&["mx1"]).await;
+    cluster.append(0, &[entry("alice", "auth.login"), entry("mallory", "auth.login")]).await;
+    cluster.wait_until_complete().await;
+    let token = cluster.limited_token("reseller", Role::Viewer, "user:alice");
+    let Some(browser) = Browser::signed_in(&cluster, &token).await else { return };
+    browser.says(".scope", "You see only what this selects: user:alice").await;
+    browser.says(".facets", "alice").await;
+    assert_eq!(browser.places().await.len(), 1);
+    assert!(!browser.texts(".under .actions button").await.contains(&"Export".to_owned()));
+    browser.is_accessible("a limited reader").await;
+    // Suggestions are counted by the server, within the limit.
+    browser.write("input[role=combobox]", "user:").await;
+    browser.says(".suggestions", "alice").await;
+    for filter in ["user:mallory", "-user:alice", ""] {
+        browser.go(&format!("/?filter={filter}")).await;
+        browser.says(".pager .statement", "nodes").await;
+        assert!(browser.places().await.len() <= 1, "{filter}");
+        assert!(!browser.text(".rows").await.contains("mallory") && !browser.text(".facets").await.contains("mallory"));
+    }
+    browser.go("/exports").await;
+    browser.says("main", "Your role does not allow exports").await;
+    browser.go("/verify").await;
+    browser.says("main", "Your role does not allow this").await;
+    browser.go("/statistics").await;
+    browser.says("main", "alice").await;
+    assert!(!browser.text("main").await.contains("mallory"));
+    browser.is_accessible("statistics").await;
+    browser.close().await;
+}

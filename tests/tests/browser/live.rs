@@ -1,0 +1,124 @@
+//! Who is missing, who lies: what a page says while nodes die, return, and are tampered with.
+
+use fantoccini::key::Key;
+use piperoll_tests::{Cluster, edit, entry};
+use serde_json::json;
+
+use super::driver::Browser;
+
+const EVERYBODY: &str = "/?filter=node:mx1,mx2,mx3%20-category:log";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_node_is_named_at_once_and_greeted_when_it_returns() {
+    let mut cluster = Cluster::witnessed(&["mx1", "mx2", "mx3"], 200).await;
+    for index in 0..3 {
+        cluster.append(index, &[entry("alice", "auth.login"), entry("bob", "auth.login")]).await;
+    }
+    cluster.wait_until_complete().await;
+    let Some(browser) = Browser::signed_in(&cluster, &cluster.token).await else { return };
+    browser.go(EVERYBODY).await;
+    browser.until("six rows", async || browser.places().await.len() == 6).await;
+
+    // Live: rows come by themselves at the top; while an entry is read they wait behind a counter.
+    browser.keys("l").await;
+    browser.says(".under .actions", "Live, all until").await;
+    cluster.append(0, &[entry("carol", "mail.release")]).await;
+    browser.says("tbody tr[data-place]", "carol").await;
+    browser.keys(&Key::Enter.to_string()).await;
+    browser.says(".drawer", "Summary").await;
+    cluster.append(1, &[entry("dave", "mail.release"), entry("dave", "mail.release")]).await;
+    browser.says(".waiting", "2 new entries").await;
+    browser.is_accessible("live").await;
+    browser.keys(&Key::Escape.to_string()).await;
+    browser.keys(".").await;
+    browser.says("tbody tr[data-place]", "dave").await;
+    assert!(browser.text(".waiting").await.is_empty());
+    assert_eq!(browser.places().await.len(), 9);
+
+    // A node dies: a line among the rows, and a banner that says what a witness knows.
+    cluster.kill(2);
+    browser.says("tr.said", "mx3 is missing since").await;
+    browser.says(".banner.missing", "1 of 3 nodes not included").await;
+    browser.says(".banner.missing", "mx3 cannot be reached since").await;
+    browser.says(".banner.missing", "A witness has seen 3 rows of its log").await;
+    assert!(browser.texts(".banner.missing button").await.iter().all(|words| !words.contains("Close")));
+    browser.is_accessible("a missing node").await;
+    cluster.append(0, &[entry("erin", "mail.release")]).await;
+    browser.says("tbody tr[data-place]", "erin").await;
+    browser.shot("missing").await;
+
+    // Asked anew, every number says that it is a lower bound, and the chart is hatched.
+    browser.keys("l").await;
+    browser.go(EVERYBODY).await;
+    browser.says(".banner.missing", "mx3").await;
+    browser.says(".histogram .legend", "mx3 not counted: every number is a lower bound").await;
+    browser.says(".facets .absent", "mx3").await;
+    browser.says(".pager .statement", "2/3 nodes").await;
+    browser.go("/nodes").await;
+    browser.says("table.nodes", "MISSING").await;
+    browser.is_accessible("nodes with a missing one").await;
+    browser.shot("nodes").await;
+
+    // It returns while we follow.
+    browser.go(&format!("{EVERYBODY}&live=1")).await;
+    browser.says(".banner.missing", "mx3").await;
+    cluster.restart(2).await;
+    browser.says("tr.said", "mx3 is back").await;
+    browser.until("no banner", async || browser.texts(".banner").await.is_empty()).await;
+
+    // All of them are gone: what was there stays, greyed, with all names.
+    browser.go(EVERYBODY).await;
+    browser.until("ten rows", async || browser.places().await.len() == 10).await;
+    for index in 0..3 {
+        cluster.kill(index);
+    }
+    browser.press(".filter-bar", "Search").await;
+    browser.says(".pager", "no node answered; what is shown is old").await;
+    browser.says(".banner.missing", "3 of 3 nodes not included").await;
+    assert_eq!(
+        (browser.places().await.len(), browser.js("return document.body.className", json!([])).await),
+        (10, json!("stale"))
+    );
+    browser.is_accessible("everybody is missing").await;
+    browser.close().await;
+    for index in 0..3 {
+        cluster.restart(index).await;
+    }
+    cluster.verify_all();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edited_row_cannot_be_overlooked_and_is_acknowledged_by_an_entry() {
+    let mut cluster = Cluster::witnessed(&["mx1", "mx2"], 200).await;
+    cluster.append(0, &(0..5).map(|n| entry(&format!("user{n}"), "auth.login")).collect::<Vec<_>>()).await;
+    cluster.wait_until_complete().await;
+    cluster.stop(0);
+    edit(&cluster.database(0), "UPDATE entries SET body = replace(body, 'user3', 'nobod') WHERE seq = 4");
+    cluster.restart(0).await;
+    let auditor = cluster.token("ada", piperoll_shared::api::access::Role::Auditor, None);
+    let Some(browser) = Browser::signed_in(&cluster, &auditor).await else { return };
+    cluster.wait_until_answered("mx1").await;
+    browser.go("/?filter=node:mx1").await;
+    browser.says(".banner.broken", "mx1: what it gave does not fit").await;
+    browser.says("tr.broken", "BROKEN").await;
+    browser.says(".pager .statement", "1 BROKEN").await;
+    browser.is_accessible("a broken row").await;
+    browser.shot("broken").await;
+    browser.click("tr.broken button.open").await;
+    browser.click("#tab-proof").await;
+    browser.says("#drawer-panel", "The signature does NOT fit").await;
+    browser.keys(&Key::Escape.to_string()).await;
+
+    browser.press(".banner.broken", "Acknowledge").await;
+    browser.press("dialog", "Acknowledge").await;
+    assert_eq!(browser.texts("dialog").await.len(), 1, "without a reason nothing is acknowledged");
+    browser.write("dialog textarea", "disk swapped by the night shift").await;
+    browser.press("dialog", "Acknowledge").await;
+    browser.says(".banner.broken .acknowledged", "Acknowledged by ada").await;
+    // It stays where it is, for everybody, from then on.
+    browser.go("/?filter=node:mx1").await;
+    browser.says(".banner.broken .acknowledged", "disk swapped by the night shift").await;
+    browser.go("/?filter=action:audit.acknowledge").await;
+    browser.says("tbody tr[data-place]", "audit.acknowledge").await;
+    browser.close().await;
+}

@@ -1,0 +1,13 @@
+//! The pages, in a real Chromium, against a real cluster. Screenshots are kept in `target/screenshots`.
+//!
+//! Without Chromium and its driver, certutil or axe-core these tests say that they were skipped; where `CI` is set they fail.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod driver;
+mod evidence;
+mod hostile;
+mod live;
+mod safety;
+mod session;
+mod timeline;

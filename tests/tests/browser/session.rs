@@ -1,0 +1,86 @@
+//! Signing in and out, by token, by one-time address, and what an old session is told.
+
+use piperoll_tests::{Cluster, entry};
+use serde_json::json;
+
+use super::driver::Browser;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_begins_with_a_token_and_ends_by_itself() {
+    let cluster = Cluster::made(&["mx1"], |_| None).await;
+    cluster.configure_aggregator("[session]\nidle_seconds = 6\n");
+    let mut cluster = cluster;
+    cluster.run_all().await;
+    cluster.append(0, &[entry("alice", "auth.login")]).await;
+    cluster.wait_until_complete().await;
+    let Some(browser) = Browser::open(&cluster).await else { return };
+
+    // Whoever is not signed in is asked to, and comes back to where they wanted to go.
+    browser.go("/?filter=user:alice").await;
+    browser.says("h1", "Sign in to Piperoll").await;
+    browser.is_accessible("sign-in").await;
+    browser.shot("sign-in").await;
+    browser.write("#token", "prl_nonsense").await;
+    browser.press("form", "Sign in").await;
+    browser.says("#said", "this token is not known here").await;
+    browser.is_accessible("a refused sign-in").await;
+    browser.write("#token", &cluster.token).await;
+    browser.press("form", "Sign in").await;
+    browser.until("back", async || browser.address().await == "/?filter=user:alice").await;
+    browser.says("tbody tr[data-place]", "alice").await;
+
+    // The cookie is out of reach of scripts, and nothing secret is kept by the page.
+    let kept = browser
+        .js("return [document.cookie, JSON.stringify(localStorage), JSON.stringify(sessionStorage)].join()", json!([]))
+        .await;
+    assert!(!kept.as_str().unwrap().contains("prl_") && kept.as_str().unwrap().starts_with(','), "{kept}");
+
+    // It warns, goes on when asked to, and ends by itself; what was shown stays.
+    browser.says("dialog", "You will be signed out in 3 seconds").await;
+    browser.is_accessible("a session that ends soon").await;
+    browser.press("dialog", "Stay signed in").await;
+    browser.until("no dialog", async || browser.texts("dialog").await.is_empty()).await;
+    browser.says("dialog", "Still there?").await;
+    browser.says("dialog", "You are signed out").await;
+    assert_eq!(browser.places().await.len(), 1);
+    browser.press("dialog", "Sign in again").await;
+    browser.says("h1", "Sign in to Piperoll").await;
+
+    // A one-time address works once.
+    let made = cluster.run(&["browse"]);
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    let path = made.stdout.trim().strip_prefix(&cluster.url).unwrap().to_owned();
+    browser.go("/healthz").await;
+    browser.go(&path).await;
+    browser.find("tr[data-place]").await;
+    assert!(!browser.address().await.contains('#'));
+    browser.press("#head", "Sign out").await;
+    browser.says("h1", "Sign in to Piperoll").await;
+    browser.go("/healthz").await;
+    browser.go(&path).await;
+    browser.says("#said", "this address was used already").await;
+
+    // All of it is in the log.
+    let log =
+        cluster.page("filter=action:audit.sign_in,audit.sign_out,audit.sign_in_link&from=1h&order=asc&limit=50").await;
+    let told: Vec<String> = log.json()["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| {
+            format!("{} {}", row["entry"]["action"].as_str().unwrap(), row["entry"]["outcome"].as_str().unwrap())
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "audit.sign_in denied",
+            "audit.sign_in success",
+            "audit.sign_in_link success",
+            "audit.sign_in success",
+            "audit.sign_out success"
+        ]
+    );
+    assert!(!log.text.contains("prl_"));
+    browser.close().await;
+}

@@ -1,0 +1,205 @@
+//! Every way in, for every role, with and without a limit. The list of ways is the program's own: one that is not
+//! expected here fails.
+
+use piperoll_shared::api::access::{Permission, Role};
+use piperoll_tests::{Cluster, entry};
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::{Value, json};
+
+/// In a row that the limited readers must not see.
+const SECRET: &str = "lantern-77";
+const SCOPE: &str = "user:alice";
+
+/// What it takes.
+#[derive(Clone, Copy)]
+enum Needs {
+    /// Nobody needs to be known.
+    Nothing,
+    /// Somebody who is known.
+    Anybody,
+    One(Permission),
+    /// The permission, and no limit.
+    Everything(Permission),
+}
+
+struct Way {
+    method: &'static str,
+    path: &'static str,
+    needs: Needs,
+    /// What is asked, and what comes when it is allowed.
+    asks: fn() -> (String, Option<Value>),
+    gives: u16,
+    /// What a limited reader gets who asks for the row outside.
+    outside: Option<u16>,
+}
+
+fn ways() -> Vec<Way> {
+    use Needs::{Anybody, Everything, Nothing, One};
+    use Permission::{AcceptHistory, Export, ManageTokens, Verify, View};
+    let way = |method, path, needs, asks, gives| Way { method, path, needs, asks, gives, outside: None };
+    let row = |method, path, needs, asks| Way { method, path, needs, asks, gives: 200, outside: Some(404) };
+    vec![
+        way("GET", "/audit-log", One(View), || ("/audit-log?filter=node:mx1".into(), None), 200),
+        way("GET", "/audit-log/tail", One(View), || ("/audit-log/tail?filter=node:mx1&from=1h".into(), None), 200),
+        row("GET", "/audit-log/{node}/{seq}", One(View), || ("/audit-log/mx1/1".into(), None)),
+        row("GET", "/audit-log/{node}/{seq}/body", One(View), || ("/audit-log/mx1/1/body".into(), None)),
+        row("GET", "/audit-log/{node}/{seq}/proof", One(Export), || ("/audit-log/mx1/1/proof".into(), None)),
+        way(
+            "POST",
+            "/exports",
+            One(Export),
+            || ("/exports".into(), Some(json!({ "reason": "a look", "format": "ndjson" }))),
+            200,
+        ),
+        way("GET", "/stats", One(View), || ("/stats?by=user,action&filter=node:mx1".into(), None), 200),
+        way("POST", "/verify", Everything(Verify), || ("/verify".into(), Some(json!({}))), 200),
+        way("POST", "/bundles/verify", One(Verify), || ("/bundles/verify".into(), Some(json!("no bundle"))), 200),
+        way(
+            "POST",
+            "/acknowledgements",
+            One(Verify),
+            || ("/acknowledgements".into(), Some(json!({ "node": "mx1", "verdict": "fork", "reason": "seen" }))),
+            204,
+        ),
+        way("GET", "/nodes", One(View), || ("/nodes".into(), None), 200),
+        way(
+            "POST",
+            "/nodes/{node}/accept",
+            One(AcceptHistory),
+            || ("/nodes/mx1/accept".into(), Some(json!({ "generation": "0".repeat(32), "reason": "seen" }))),
+            409,
+        ),
+        way("GET", "/filter", Anybody, || ("/filter".into(), None), 200),
+        way("GET", "/searches", Anybody, || ("/searches".into(), None), 200),
+        way(
+            "POST",
+            "/searches",
+            One(View),
+            || ("/searches".into(), Some(json!({ "name": "x", "parameters": "" }))),
+            204,
+        ),
+        way("DELETE", "/searches/{name}", One(View), || ("/searches/x".into(), None), 204),
+        way("GET", "/session", Anybody, || ("/session".into(), None), 200),
+        way("POST", "/session", Nothing, || ("/session".into(), Some(json!({ "token": "prl_x" }))), 401),
+        // What was sent is a token, so there is no session to end.
+        way("DELETE", "/session", Anybody, || ("/session".into(), None), 409),
+        way("POST", "/session/links", Anybody, || ("/session/links".into(), None), 201),
+        way("GET", "/tokens", One(ManageTokens), || ("/tokens".into(), None), 200),
+        way(
+            "POST",
+            "/tokens",
+            One(ManageTokens),
+            || ("/tokens".into(), Some(json!({ "name": "y", "role": "viewer" }))),
+            201,
+        ),
+        way("DELETE", "/tokens/{name}", One(ManageTokens), || ("/tokens/y".into(), None), 204),
+    ]
+}
+
+struct Caller {
+    name: &'static str,
+    role: Role,
+    limited: bool,
+    token: String,
+}
+
+fn allowed(needs: Needs, caller: &Caller) -> bool {
+    // Exactly the sets of the contract, written down a second time.
+    let may = |permission| {
+        matches!(
+            (&caller.role, permission),
+            (_, Permission::View) | (Role::Auditor, Permission::Export | Permission::Verify) | (Role::Admin, _)
+        )
+    };
+    match needs {
+        Needs::Nothing | Needs::Anybody => true,
+        Needs::One(permission) => may(permission),
+        Needs::Everything(permission) => may(permission) && !caller.limited,
+    }
+}
+
+fn request(client: &Client, cluster: &Cluster, way: &Way) -> RequestBuilder {
+    let (path, body) = (way.asks)();
+    let method: Method = way.method.parse().unwrap();
+    let request = client.request(method, format!("{}/api/v1{path}", cluster.url));
+    match body {
+        Some(body) => request.json(&body),
+        None => request,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_way_in_for_every_role_and_limit() {
+    let cluster = Cluster::witnessed(&["mx1"], 200).await;
+    cluster.append(0, &[entry("alice", "auth.login"), entry(SECRET, "auth.login")]).await;
+    cluster.wait_until_complete().await;
+    let client = cluster.browser_like();
+    let callers = [
+        ("viewer", Role::Viewer, false),
+        ("auditor", Role::Auditor, false),
+        ("admin", Role::Admin, false),
+        ("limited-viewer", Role::Viewer, true),
+        ("limited-auditor", Role::Auditor, true),
+    ]
+    .map(|(name, role, limited)| {
+        let token = if limited { cluster.limited_token(name, role, SCOPE) } else { cluster.token(name, role, None) };
+        Caller { name, role, limited, token }
+    });
+
+    let known: Vec<(String, String)> =
+        ways().iter().map(|way| (way.method.to_owned(), format!("/api/v1{}", way.path))).collect();
+    let real = piperoll_aggregator::api_routes();
+    for (method, path) in &real {
+        assert!(known.contains(&((*method).to_owned(), path.clone())), "{method} {path} is not expected here");
+    }
+    assert_eq!(known.len(), real.len(), "something is expected that does not exist");
+    // And the document that programs are written from has exactly these.
+    let document: Value = serde_json::from_str(piperoll_aggregator::openapi_json()).unwrap();
+    let documented = document["paths"].as_object().unwrap().iter().filter(|(path, _)| path.starts_with("/api/v1"));
+    let documented: usize = documented.map(|(_, methods)| methods.as_object().unwrap().len()).sum();
+    assert_eq!(documented, real.len());
+
+    wait_for_proof(&cluster).await;
+    for way in ways() {
+        let name = format!("{} {}", way.method, way.path);
+        for caller in &callers {
+            let answer = request(&client, &cluster, &way).bearer_auth(&caller.token).send().await.unwrap();
+            let expected = if allowed(way.needs, caller) { way.gives } else { 403 };
+            assert_eq!(answer.status().as_u16(), expected, "{} {name}", caller.name);
+            if expected == 403 {
+                let words = answer.text().await.unwrap();
+                assert!(words.contains("this needs") || words.contains("limited to"), "{name}: {words}");
+            } else if caller.limited && !way.path.ends_with("/tail") {
+                let words = answer.text().await.unwrap();
+                assert!(!words.contains(SECRET), "{} {name}: {words}", caller.name);
+            }
+            if let Some(outside) = way.outside {
+                let path = (way.asks)().0.replace("/mx1/1", "/mx1/2");
+                let answer = client.get(format!("{}/api/v1{path}", cluster.url)).bearer_auth(&caller.token);
+                let expected = if caller.limited && expected != 403 { outside } else { expected };
+                assert_eq!(answer.send().await.unwrap().status().as_u16(), expected, "{} {path}", caller.name);
+            }
+        }
+        // Whoever is not known gets nothing, and no page of another site gets anything in somebody's name.
+        let stranger = request(&client, &cluster, &way).send().await.unwrap();
+        assert_eq!(stranger.status().as_u16(), 401, "{name}");
+        for (header, value) in
+            [("sec-fetch-site", "cross-site"), ("sec-fetch-site", "same-site"), ("origin", "https://evil.example")]
+        {
+            let answer = request(&client, &cluster, &way).header(header, value).send().await.unwrap();
+            assert_eq!(answer.status().as_u16(), 403, "{name} with {header}: {value}");
+        }
+    }
+    cluster.verify_all();
+}
+
+/// A proof exists once a witness has seen the rows.
+async fn wait_for_proof(cluster: &Cluster) {
+    for _ in 0..200 {
+        if cluster.get("/api/v1/audit-log/mx1/2/proof", Some(&cluster.token)).await.status == 200 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("row 2 was never witnessed");
+}
