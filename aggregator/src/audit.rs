@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::header::USER_AGENT;
 use axum::http::{HeaderMap, Method};
-use piperoll_client::{ClientError, SocketClient};
+use piperoll_client::{ClientError, NodeClient};
 use piperoll_shared::net::serve::TlsPeer;
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ const ADDRESSES_MAX: usize = 10_000;
 
 /// Where this aggregator's entries go.
 pub(crate) struct Audit {
-    node: SocketClient,
+    node: NodeClient,
     refusals: Mutex<HashMap<IpAddr, Refusals>>,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Event {
 }
 
 impl Audit {
-    pub(crate) fn new(node: SocketClient) -> Self {
+    pub(crate) fn new(node: NodeClient) -> Self {
         Self { node, refusals: Mutex::default() }
     }
 

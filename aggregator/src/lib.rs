@@ -30,7 +30,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use piperoll_client::SocketClient;
+use piperoll_client::NodeClient;
 use piperoll_shared::log::cursor::CursorKey;
 use piperoll_shared::log::note::KeyKind;
 use piperoll_shared::net::identity::{Identity, Kind};
@@ -115,7 +115,7 @@ impl Aggregator {
         });
         let members = members.collect::<Result<_, StartError>>()?;
         let cluster = Cluster { members, limits: config.limits, cursor_key };
-        let audit = Audit::new(SocketClient::new(&config.audit_socket)?);
+        let audit = Audit::new(NodeClient::new(&config.audit_socket)?);
         let searches =
             Searches::open(&config.state_dir).map_err(|error| state(std::io::Error::other(error.to_string())))?;
         let app = Arc::new(App::new(cluster, tokens, audit, exporter, searches, &config));

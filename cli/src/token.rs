@@ -4,7 +4,7 @@ use std::path::Path;
 
 use piperoll_aggregator::config::AggregatorConfig;
 use piperoll_aggregator::tokens::TokenStore;
-use piperoll_client::SocketClient;
+use piperoll_client::NodeClient;
 use piperoll_shared::api::access::Role;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
@@ -69,7 +69,7 @@ async fn record(config: &AggregatorConfig, action: &str, details: serde_json::Va
         "category": "audit", "action": action, "outcome": "success", "user": format!("uid {uid}"), "auth_method": "local",
         "description": "changed on the command line", "details": details,
     });
-    let recorded = match SocketClient::new(&config.audit_socket) {
+    let recorded = match NodeClient::new(&config.audit_socket) {
         Ok(node) => node.append(&entry).await.map(|_| ()),
         Err(error) => Err(error),
     };

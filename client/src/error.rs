@@ -1,17 +1,15 @@
 //! Why an entry could not be handed over.
 
-use std::path::PathBuf;
-
 use piperoll_shared::api::problem::Problem;
 
 /// A failed call to the node's socket.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens there; nothing was recorded.
-    #[error("no node listens on {path}; start it, or name its socket")]
-    Down { path: PathBuf },
-    #[error("{path} may not be used by this user; join the socket's group or use sudo")]
-    Permission { path: PathBuf },
+    #[error("no node listens on {place}; start it, or name its socket")]
+    Down { place: String },
+    #[error("{place} may not be used by this user; join the socket's group or use sudo")]
+    Permission { place: String },
     /// The node said why.
     #[error("{}", .0.detail)]
     Refused(Problem),
@@ -24,8 +22,22 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// It may go better later, and sending the same entry again does no harm.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Refused(problem) => is_passing_status(problem.status),
+            // Somebody will start the node, or mend what is in the way.
+            _ => true,
+        }
+    }
+
     /// Nobody was there to take it, so the directory may be used instead.
     pub fn is_down(&self) -> bool {
         matches!(self, Self::Down { .. })
     }
+}
+
+/// Nothing is wrong with the entry: the node cannot take it now.
+pub(crate) fn is_passing_status(status: u16) -> bool {
+    matches!(status, 401 | 408 | 425 | 429 | 500..=599)
 }

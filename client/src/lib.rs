@@ -1,9 +1,38 @@
-//! What an application links to record entries: the minimal emitter over the node's local socket.
+//! What an application links to record entries.
 //!
-//! The socket's HTTP contract is in `docs/operations.md`; this crate adds nothing to it but types.
+//! [`Recorder`] takes an [`Entry`] and hands it to the node on the same machine. What becomes of an entry that cannot be
+//! recorded at once is decided by its category's [`LossPolicy`]; none is ever lost without the log saying so. [`RecordLayer`]
+//! records every request that changes something, or that was denied. docs/recording.md tells all of it.
 
+mod batch;
+mod captured;
+mod changes;
+mod delivery;
+mod entry;
 mod error;
-mod socket;
+mod layer;
+mod ledger;
+mod metrics;
+mod node;
+mod policy;
+mod proxies;
+mod recorder;
+mod secret;
+mod spool;
+pub mod testing;
 
+pub use captured::Captured;
+pub use changes::{Change, Changes};
+pub use entry::{Category, Entry, Outcome};
 pub use error::ClientError;
-pub use socket::{LineStream, SocketClient};
+pub use layer::{Activity, Caller, Peer, RecordLayer, RecordService};
+pub use node::{LineStream, NodeClient};
+pub use piperoll_shared::api::node::Receipt;
+pub use piperoll_shared::log::entry::EntryError;
+pub use piperoll_shared::log::ids::EntryId;
+pub use piperoll_shared::log::time::Timestamp;
+pub use policy::LossPolicy;
+pub use proxies::{ProxyHeader, TrustedProxies};
+pub use recorder::{Builder, EmitError, Emitted, OpenError, Recorder};
+pub use secret::Secret;
+pub use spool::SpoolError;

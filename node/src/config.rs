@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use piperoll_shared::log::flags::Rules;
 use piperoll_shared::log::ids::{ClusterName, NodeId};
 use piperoll_shared::log::limits::{RETENTION_DAYS_DEFAULT, RETENTION_DAYS_MAX, RETENTION_DAYS_MIN};
+use piperoll_shared::log::redact::Redactor;
 use piperoll_shared::log::seal::KeyRing;
 use piperoll_shared::net::files;
 pub use piperoll_shared::net::files::ConfigError;
@@ -35,6 +37,10 @@ pub struct NodeConfig {
     /// Plain HTTP for a scraper on this machine; the socket serves `/metrics` always.
     pub metrics_listen: Option<String>,
     pub retention: RetentionConfig,
+    /// What stands out.
+    pub flags: Rules,
+    /// Masks what callers should not have sent.
+    pub redactor: Redactor,
 }
 
 /// How long rows stay.
@@ -91,6 +97,18 @@ struct Typed {
     metrics: TypedMetrics,
     #[serde(default)]
     retention: TypedRetention,
+    #[serde(default)]
+    flags: Rules,
+    #[serde(default)]
+    redact: TypedRedact,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedRedact {
+    /// Further names of secrets.
+    #[serde(default)]
+    keys: Vec<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -161,6 +179,8 @@ impl NodeConfig {
         };
         let socket = typed.socket.check(&base).map_err(bad)?;
         let retention = typed.retention.check().map_err(bad)?;
+        typed.flags.check().map_err(bad)?;
+        let redactor = Redactor::new(&typed.redact.keys).map_err(|e| bad(format!("redact.keys: {e}")))?;
         Ok(Self {
             cluster: typed.cluster,
             node_id: typed.node_id,
@@ -179,6 +199,8 @@ impl NodeConfig {
             },
             metrics_listen: typed.metrics.listen,
             retention,
+            flags: typed.flags,
+            redactor,
         })
     }
 

@@ -67,8 +67,8 @@ impl Node {
             None => None,
         };
         let dir = LogDir::new(&config.data_dir);
-        let (keys, store_clock) = (config.keys.clone(), Arc::clone(&clock));
-        let store = tokio::task::spawn_blocking(move || Store::open(dir, keys, store_clock))
+        let (keys, store_clock, rules) = (config.keys.clone(), Arc::clone(&clock), config.flags.clone());
+        let store = tokio::task::spawn_blocking(move || Store::open(dir, keys, store_clock, rules))
             .await
             .map_err(|e| StartError::Listen { place: "the log".to_owned(), source: std::io::Error::other(e) })??;
         // The log's lock is held from here on, so an old socket file belongs to nobody.

@@ -8,10 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use piperoll_node::store::parse_draft;
 use piperoll_shared::log::bundle::Members;
 use piperoll_shared::log::tree::leaf_hash;
-use piperoll_tests::{Cluster, append_in_flight, caller_entry, median, new_store, piperoll};
+use piperoll_tests::{Cluster, append_in_flight, caller_entry, draft, median, new_store, piperoll};
 use rusqlite::Connection;
 
 const WRITERS: usize = 128;
@@ -92,7 +91,7 @@ async fn verify() {
     let store = new_store(&path);
     let via: Arc<str> = Arc::from("socket uid=0");
     for first in (0..VERIFY_ROWS).step_by(1_000) {
-        let drafts = (first..first + 1_000).map(|n| parse_draft(caller_entry(n).as_bytes(), &via).unwrap());
+        let drafts = (first..first + 1_000).map(|n| draft(&caller_entry(n), &via));
         assert!(store.append(drafts.collect()).await.iter().all(Result::is_ok));
     }
     let (mut reading, mut checking) = (Vec::new(), Vec::new());

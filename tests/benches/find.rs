@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use piperoll_node::config::NodeConfig;
-use piperoll_node::store::{LogDir, Store, parse_draft};
+use piperoll_node::store::{LogDir, Store};
 use piperoll_shared::api::node::ScanRequest;
 use piperoll_shared::log::order::Order;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock, SystemClock};
-use piperoll_tests::{Cluster, Fault};
+use piperoll_tests::{Cluster, Fault, draft};
 
 #[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../tests/browser/driver.rs"]
@@ -183,7 +183,7 @@ fn open(folder: &std::path::Path, rows: u64) -> Store {
     let span = DAYS * DAY_MICROS;
     let first = SystemClock.now().plus_micros(-span);
     let clock = Past { next: AtomicI64::new(first.micros()), step: span / i64::try_from(rows).unwrap() };
-    Store::open(LogDir::new(&config.data_dir), config.keys, Arc::new(clock)).unwrap()
+    Store::open(LogDir::new(&config.data_dir), config.keys, Arc::new(clock), config.flags).unwrap()
 }
 
 async fn fill(store: &Store, rows: u64, node: u64) {
@@ -191,9 +191,7 @@ async fn fill(store: &Store, rows: u64, node: u64) {
     let mut dice = node + 1;
     let mut waiting = tokio::task::JoinSet::new();
     for first in (0..rows).step_by(1_000) {
-        let drafts = (first..rows.min(first + 1_000))
-            .map(|n| parse_draft(entry(n, &mut dice).as_bytes(), &via).unwrap())
-            .collect();
+        let drafts = (first..rows.min(first + 1_000)).map(|n| draft(&entry(n, &mut dice), &via)).collect();
         let store = store.clone();
         waiting.spawn(async move { assert!(store.append(drafts).await.iter().all(Result::is_ok)) });
         while waiting.len() > 4 {

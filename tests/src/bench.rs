@@ -4,8 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use piperoll_node::store::{LogDir, LogKeys, Store, parse_draft};
+use piperoll_node::store::{Draft, LogDir, LogKeys, Store, parse_draft};
+use piperoll_shared::log::flags::Rules;
 use piperoll_shared::log::note::SigningSeed;
+use piperoll_shared::log::redact::Redactor;
 use piperoll_shared::log::seal::{EpochSecret, KeyRing};
 use piperoll_shared::net::clock::SystemClock;
 
@@ -18,6 +20,11 @@ pub fn caller_entry(n: usize) -> String {
     )
 }
 
+/// An entry on its way into a log, as the node's socket takes it.
+pub fn draft(text: &str, via: &Arc<str>) -> Draft {
+    parse_draft(text.as_bytes(), via, Redactor::shared()).unwrap()
+}
+
 /// The value in the middle.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -28,7 +35,7 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 pub fn new_store(dir: &Path) -> Store {
     let ring = KeyRing::new("bench".parse().unwrap(), "mx1".parse().unwrap(), [(0, EpochSecret::from_bytes([1; 32]))]);
     let keys = LogKeys { ring, checkpoint: SigningSeed::from_bytes([2; 32]), next_checkpoint: None };
-    Store::open(LogDir::new(dir), keys, Arc::new(SystemClock)).unwrap()
+    Store::open(LogDir::new(dir), keys, Arc::new(SystemClock), Rules::default()).unwrap()
 }
 
 /// Durable rows a second with as many callers in flight, each waiting for its receipt; parsing, id, mac and all.
@@ -41,7 +48,7 @@ pub async fn append_in_flight(store: &Store, writers: usize, time: Duration) -> 
                 let via: Arc<str> = Arc::from("socket uid=0");
                 let mut rows = 0;
                 while started.elapsed() < time {
-                    let draft = parse_draft(caller_entry(writer * 1_000_003 + rows).as_bytes(), &via).unwrap();
+                    let draft = draft(&caller_entry(writer * 1_000_003 + rows), &via);
                     assert!(store.append(vec![draft]).await[0].is_ok());
                     rows += 1;
                 }

@@ -261,7 +261,7 @@ impl Cluster {
     }
 
     pub async fn wait_for_node(&self, node: &Member) {
-        let client = piperoll_client::SocketClient::new(&node.folder.join("node.sock")).unwrap();
+        let client = piperoll_client::NodeClient::new(&node.folder.join("node.sock")).unwrap();
         let deadline = Instant::now() + READY_TIMEOUT;
         while client.status().await.is_err() {
             assert!(Instant::now() < deadline, "{} is not ready: {}", node.id, self.log_text(&node.id));
@@ -346,7 +346,7 @@ impl Cluster {
 
     /// Records NDJSON lines on a node and expects every one to be taken.
     pub async fn append(&self, index: usize, lines: &[String]) {
-        let client = piperoll_client::SocketClient::new(&self.nodes[index].folder.join("node.sock")).unwrap();
+        let client = piperoll_client::NodeClient::new(&self.nodes[index].folder.join("node.sock")).unwrap();
         for batch in lines.chunks(10_000) {
             let report = client.append_lines((batch.join("\n") + "\n").into_bytes(), false).await.unwrap();
             assert_eq!(report.rejected, 0, "{:?}", report.results.iter().find(|r| r.error.is_some()));

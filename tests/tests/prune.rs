@@ -5,8 +5,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use piperoll_node::store::{Draft, LogDir, LogKeys, PruneWish, Store, parse_draft};
+use piperoll_node::store::{Draft, LogDir, LogKeys, PruneWish, Store};
 use piperoll_shared::api::node::PrunePlan;
+use piperoll_shared::log::flags::Rules;
 use piperoll_shared::log::note::{KeyKind, SigningKey, SigningSeed};
 use piperoll_shared::log::seal::{EpochSecret, KeyRing};
 use piperoll_shared::log::statement::Hold;
@@ -16,7 +17,7 @@ use piperoll_shared::log::tree::{
     verify_consistency, verify_inclusion,
 };
 use piperoll_shared::net::clock::Clock;
-use piperoll_tests::{Leaves, findings};
+use piperoll_tests::{Leaves, draft, findings};
 
 /// A clock that stands still until it is told otherwise.
 #[derive(Default)]
@@ -49,14 +50,14 @@ impl Log {
         let secrets = (0..epochs).map(|epoch| (epoch, EpochSecret::from_bytes([u8::try_from(epoch).unwrap() + 1; 32])));
         let ring = KeyRing::new("test".parse().unwrap(), "mx1".parse().unwrap(), secrets);
         let keys = LogKeys { ring, checkpoint: SigningSeed::from_bytes([2; 32]), next_checkpoint: None };
-        let store = Store::open(LogDir::new(dir), keys, clock.clone()).unwrap();
+        let store = Store::open(LogDir::new(dir), keys, clock.clone(), Rules::none()).unwrap();
         let witness = SigningSeed::from_bytes([3; 32]).named("test/aggregator/agg", KeyKind::Witness).unwrap();
         Self { store, clock, witness, dir: dir.to_owned() }
     }
 
     async fn append(&self, rows: usize) {
         let via: Arc<str> = Arc::from("socket uid=0");
-        let draft = parse_draft(br#"{"category":"auth","action":"auth.login"}"#, &via).unwrap();
+        let draft = draft(r#"{"category":"auth","action":"auth.login"}"#, &via);
         for chunk in (0..rows).collect::<Vec<_>>().chunks(4_000) {
             let drafts: Vec<Draft> = chunk.iter().map(|_| draft.clone()).collect();
             assert!(self.store.append(drafts).await.iter().all(Result::is_ok));

@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail, ensure};
 use piperoll_aggregator::config::AggregatorConfig;
 use piperoll_aggregator::tokens::TokenStore;
 use piperoll_certs::{AggregatorPlace, Authority, NodePlace};
-use piperoll_client::SocketClient;
+use piperoll_client::NodeClient;
 use piperoll_shared::api::access::Role;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use tokio::process::{Child, Command};
@@ -25,7 +25,7 @@ pub(super) struct DemoNode {
     pub(super) address: String,
     folder: PathBuf,
     process: Child,
-    socket: SocketClient,
+    socket: NodeClient,
 }
 
 pub(super) struct DemoCluster {
@@ -52,7 +52,7 @@ impl DemoCluster {
             let place = NodePlace { address: address.clone(), listen: Some(address.clone()) };
             let folder = authority.add_node(&id.parse()?, &place)?;
             let process = spawn_node(dir, id, &folder)?;
-            let socket = SocketClient::new(&folder.join("node.sock"))?;
+            let socket = NodeClient::new(&folder.join("node.sock"))?;
             nodes.push(DemoNode { id: id.to_owned(), address, folder, process, socket });
         }
         let address = free_address()?;
@@ -233,7 +233,7 @@ fn spawn(dir: &Path, name: &str, args: &[&str]) -> anyhow::Result<Child> {
 
 async fn wait_until_ready(id: &str, socket: &Path, process: &mut Child) -> anyhow::Result<()> {
     let deadline = Instant::now() + READY_TIMEOUT;
-    let client = SocketClient::new(socket)?;
+    let client = NodeClient::new(socket)?;
     while client.health().await.is_err() {
         if let Some(status) = process.try_wait()? {
             bail!("{id} ended at once ({status})");

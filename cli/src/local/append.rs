@@ -242,7 +242,7 @@ fn append_to_directory(config: &NodeConfig, lines: &[u8], import: bool) -> anyho
     let mut drafts = Vec::new();
     let mut outcomes = Vec::new();
     for (index, line) in lines.split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
-        match parse_draft(line, &via) {
+        match parse_draft(line, &via, &config.redactor) {
             Ok(draft) => {
                 drafts.push(draft);
                 outcomes.push((index + 1, None));
@@ -251,7 +251,8 @@ fn append_to_directory(config: &NodeConfig, lines: &[u8], import: bool) -> anyho
         }
     }
     let dir = LogDir::new(&config.data_dir);
-    let mut recorded = append_directly(&dir, &config.keys, Arc::new(SystemClock), drafts)?.into_iter();
+    let mut recorded =
+        append_directly(&dir, &config.keys, Arc::new(SystemClock), config.flags.clone(), drafts)?.into_iter();
     let mut report = BatchReport { accepted: 0, rejected: 0, results: Vec::new() };
     for (line, refused) in outcomes {
         let (status, receipt, error) = match refused {

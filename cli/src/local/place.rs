@@ -1,7 +1,7 @@
 //! Finding the log, and reading it the same way from socket or directory.
 
 use bytes::Bytes;
-use piperoll_client::{ClientError, LineStream, SocketClient};
+use piperoll_client::{ClientError, LineStream, NodeClient};
 use piperoll_node::config::NodeConfig;
 use piperoll_node::store::{DirectLog, LogDir};
 use piperoll_shared::api::node::{ScanRequest, VerifyLine};
@@ -15,7 +15,7 @@ const LINES_AHEAD: usize = 256;
 
 /// Where entries come from.
 pub(super) enum Place {
-    Socket(SocketClient),
+    Socket(NodeClient),
     Directory(Box<NodeConfig>),
 }
 
@@ -23,13 +23,13 @@ impl Place {
     /// The socket when somebody listens there, otherwise the directory.
     pub(super) async fn find(args: &PlaceArgs) -> anyhow::Result<Self> {
         if let (Some(socket), false) = (&args.socket, args.direct) {
-            return Ok(Self::Socket(SocketClient::new(socket)?));
+            return Ok(Self::Socket(NodeClient::new(socket)?));
         }
         let config = NodeConfig::load(&args.config)?;
         if args.direct {
             return Ok(Self::Directory(Box::new(config)));
         }
-        let client = SocketClient::new(&config.socket.path)?;
+        let client = NodeClient::new(&config.socket.path)?;
         match client.status().await {
             Err(error) if error.is_down() => Ok(Self::Directory(Box::new(config))),
             Err(error @ ClientError::Permission { .. }) => Err(error.into()),

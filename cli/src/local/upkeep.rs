@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use piperoll_client::SocketClient;
+use piperoll_client::NodeClient;
 use piperoll_node::config::NodeConfig;
 use piperoll_node::store::{DirectUpkeep, LogDir, REASON_BYTES_MAX, begin_generation};
 use piperoll_shared::api::node::{
@@ -192,7 +192,7 @@ fn own_trust(config: &NodeConfig) -> Trust {
 }
 
 /// Waits until the rows are gone, or says what they wait for.
-async fn follow(client: &SocketClient, wait: Duration) -> anyhow::Result<Exit> {
+async fn follow(client: &NodeClient, wait: Duration) -> anyhow::Result<Exit> {
     let deadline = tokio::time::Instant::now() + wait;
     let bar = super::progress_bar();
     loop {

@@ -11,7 +11,8 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use http_body_util::LengthLimitError;
-use piperoll_shared::api::node::{BatchReport, LineResult, NDJSON};
+use piperoll_shared::api::node::{BatchReport, GAP_TEXT_BYTES_MAX, GapReport, LineResult, NDJSON};
+use piperoll_shared::log::entry::lifecycle;
 use piperoll_shared::log::limits::{BATCH_BYTES_MAX, BATCH_LINES_MAX, CALLER_ENTRY_BYTES_MAX};
 use piperoll_shared::net::serve::UnixPeer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -58,6 +59,35 @@ pub(super) async fn append(
     }
 }
 
+/// `POST /v1/gaps`: what is known to be lost stands in the log itself.
+pub(super) async fn gap(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<UnixPeer>,
+    Json(report): Json<GapReport>,
+) -> Result<Response, ApiError> {
+    for (name, text) in [("cause", Some(&report.cause)), ("source", report.source.as_ref())] {
+        let Some(text) = text else { continue };
+        if text.is_empty() || text.len() > GAP_TEXT_BYTES_MAX || text.chars().any(char::is_control) {
+            let detail = format!("`{name}` must be one line of 1 to {GAP_TEXT_BYTES_MAX} bytes. Nothing was recorded");
+            return Err(ApiError::new(400, "bad_gap", detail));
+        }
+    }
+    let mut details = serde_json::json!({
+        "count": report.count, "cause": app.redactor.text(&report.cause), "reported_by": format!("socket uid={}", peer.uid),
+    });
+    for (name, time) in [("from", report.from), ("to", report.to)] {
+        if let Some(time) = time {
+            details[name] = serde_json::json!(time);
+        }
+    }
+    if let Some(source) = &report.source {
+        details["source"] = serde_json::json!(app.redactor.text(source));
+    }
+    let mut entry = lifecycle("log.gap", "an application reports events that were lost", &details);
+    entry.id = Some(report.id);
+    recorded_one(&app, Draft { entry, via: Arc::from("node") }).await
+}
+
 /// Reads a body within its time and size.
 async fn receive(body: Body, limit: usize) -> Result<Bytes, ApiError> {
     match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, limit)).await {
@@ -99,10 +129,14 @@ pub(super) fn batch_room() -> Arc<Semaphore> {
 }
 
 async fn append_one(app: &App, body: &[u8], via: &Arc<str>) -> Result<Response, ApiError> {
-    let draft = parse_draft(body, via).map_err(|e| {
+    let draft = parse_draft(body, via, &app.redactor).map_err(|e| {
         app.metrics.refused.inc();
         ApiError::from(AppendError::Entry(e))
     })?;
+    recorded_one(app, draft).await
+}
+
+async fn recorded_one(app: &App, draft: Draft) -> Result<Response, ApiError> {
     let result = app.store.append(vec![draft]).await.pop().unwrap_or(Err(AppendError::Stopping));
     count(app, &result);
     let (status, receipt) = match result? {
@@ -130,7 +164,7 @@ async fn append_batch(app: &App, body: &[u8], via: &Arc<str>) -> Result<Response
     let mut drafts: Vec<Draft> = Vec::with_capacity(lines.len());
     let mut outcomes: Vec<(usize, Option<AppendError>)> = Vec::with_capacity(lines.len());
     for (number, line) in lines {
-        match parse_draft(line, via) {
+        match parse_draft(line, via, &app.redactor) {
             Ok(draft) => {
                 drafts.push(draft);
                 outcomes.push((number, None));

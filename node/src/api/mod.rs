@@ -15,6 +15,7 @@ use axum::response::Response;
 use axum::routing::get;
 use piperoll_shared::api::node::NodeStatus;
 use piperoll_shared::log::ids::{ClusterName, NodeId};
+use piperoll_shared::log::redact::Redactor;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::Clock;
 use piperoll_shared::net::tls::TlsStore;
@@ -43,6 +44,7 @@ pub(crate) struct App {
     started_at: Timestamp,
     metrics: Metrics,
     batch_room: Arc<Semaphore>,
+    redactor: Redactor,
     retention: Retention,
 }
 
@@ -62,6 +64,7 @@ impl App {
             clock,
             metrics: Metrics::new(),
             batch_room: append::batch_room(),
+            redactor: config.redactor.clone(),
         }
     }
 

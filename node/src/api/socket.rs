@@ -13,7 +13,7 @@ use piperoll_shared::api::node::{NDJSON, NodeStatus, ScanRequest, socket_path};
 use piperoll_shared::net::serve::UnixPeer;
 
 use super::App;
-use super::append::append;
+use super::append::{append, gap};
 use super::error::ApiError;
 use super::stream::{Form, check_body, scan_body};
 use super::upkeep;
@@ -26,6 +26,7 @@ pub(crate) fn socket_routes(app: &Arc<App>) -> Router {
         .layer(middleware::from_fn_with_state(Arc::clone(app), readers_only));
     Router::new()
         .route(socket_path::ENTRIES, post(append))
+        .route(socket_path::GAPS, post(gap))
         .route(socket_path::STATUS, get(status))
         .route(socket_path::CHECKPOINT, get(checkpoint))
         .route(socket_path::HEALTHZ, get(healthz))

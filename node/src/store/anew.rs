@@ -6,6 +6,7 @@ use std::sync::Arc;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::entry::lifecycle;
+use piperoll_shared::log::flags::Rules;
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::note::Note;
 use piperoll_shared::net::clock::Clock;
@@ -55,7 +56,7 @@ pub fn begin_generation(
     let fresh = beside(&format!("begun-{}", uuid::Uuid::now_v7().simple()));
     let fresh_dir = LogDir::new(&fresh);
     let OpenWriter { mut writer, generation, lock: fresh_lock, .. } =
-        open_writer(&fresh_dir, keys, clock, BLOCK_LEVEL)?;
+        open_writer(&fresh_dir, keys, clock, Rules::none(), BLOCK_LEVEL)?;
     let details = json!({ "previous": previous, "reason": reason, "by": by });
     let begun = lifecycle("log.generation_begun", "a new log takes the place of another one", &details);
     let stopped = lifecycle("log.stopped", "nothing runs yet", &json!({}));

@@ -13,6 +13,7 @@ use piperoll_shared::log::bundle::{
     write_entry, write_erased,
 };
 use piperoll_shared::log::checkpoint::Checkpoint;
+use piperoll_shared::log::flags::Rules;
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::note::Note;
 use piperoll_shared::log::tree::{TreeReader, encode_hash, range_proof, runs_of};
@@ -216,9 +217,10 @@ pub fn append_directly(
     dir: &LogDir,
     keys: &LogKeys,
     clock: Arc<dyn Clock>,
+    rules: Rules,
     drafts: Vec<Draft>,
 ) -> Result<Vec<Result<Appended, AppendError>>, OpenError> {
-    let OpenWriter { mut writer, generation, health, lock, .. } = open_writer(dir, keys, clock, BLOCK_LEVEL)?;
+    let OpenWriter { mut writer, generation, health, lock, .. } = open_writer(dir, keys, clock, rules, BLOCK_LEVEL)?;
     let count = drafts.len();
     let results = writer.append(drafts).unwrap_or_else(|error| vec![Err(error); count]);
     let io = |source| OpenError::Io { path: dir.path().to_owned(), source };

@@ -14,6 +14,7 @@ mod grower;
 mod health;
 mod hold;
 mod index;
+mod judging;
 mod open;
 mod prove;
 mod prune;
@@ -36,6 +37,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use piperoll_shared::api::node::{IndexExtent, ScanRequest, VerifyLine};
 use piperoll_shared::log::entry::lifecycle;
 use piperoll_shared::log::filter::Filter;
+use piperoll_shared::log::flags::Rules;
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::note::{KeyKind, SigningSeed};
 use piperoll_shared::log::seal::{KeyRing, Origin};
@@ -106,14 +108,20 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens or creates the log, records `log.started`, and starts the threads.
-    pub fn open(dir: LogDir, keys: LogKeys, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        Self::open_with_blocks(dir, keys, clock, BLOCK_LEVEL)
+    /// Opens or creates the log, records `log.started`, and starts the threads. `rules` decide what is flagged.
+    pub fn open(dir: LogDir, keys: LogKeys, clock: Arc<dyn Clock>, rules: Rules) -> Result<Self, OpenError> {
+        Self::open_with_blocks(dir, keys, clock, rules, BLOCK_LEVEL)
     }
 
     /// The same, with blocks of the index that go with another level of tiles: tests have more of them with fewer rows.
-    pub fn open_with_blocks(dir: LogDir, keys: LogKeys, clock: Arc<dyn Clock>, level: u32) -> Result<Self, OpenError> {
-        let opened = open_writer(&dir, &keys, Arc::clone(&clock), level)?;
+    pub fn open_with_blocks(
+        dir: LogDir,
+        keys: LogKeys,
+        clock: Arc<dyn Clock>,
+        rules: Rules,
+        level: u32,
+    ) -> Result<Self, OpenError> {
+        let opened = open_writer(&dir, &keys, Arc::clone(&clock), rules, level)?;
         let ring = &keys.ring;
         let OpenWriter { mut writer, generation, identity, health, lock } = opened;
         let last_stop = writer.last_stop().map_err(|source| OpenError::Sqlite { path: dir.database(), source })?;
@@ -350,7 +358,13 @@ struct OpenWriter {
     lock: Option<std::fs::File>,
 }
 
-fn open_writer(dir: &LogDir, keys: &LogKeys, clock: Arc<dyn Clock>, level: u32) -> Result<OpenWriter, OpenError> {
+fn open_writer(
+    dir: &LogDir,
+    keys: &LogKeys,
+    clock: Arc<dyn Clock>,
+    rules: Rules,
+    level: u32,
+) -> Result<OpenWriter, OpenError> {
     let ring = &keys.ring;
     if ring.newest_epoch().is_none() {
         return Err(OpenError::NoSecret);
@@ -365,6 +379,7 @@ fn open_writer(dir: &LogDir, keys: &LogKeys, clock: Arc<dyn Clock>, level: u32) 
     if let Err(error) = writer.keep_epoch() {
         tracing::error!(%error, "the new secret could not be begun with; the log can only be read");
     }
+    writer.judge = judging::remember(&writer, rules);
     // Whoever was killed behind an erasure left the content in the WAL.
     writer.empty_wal(1);
     Ok(OpenWriter { writer, generation, identity, health, lock })

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use piperoll_shared::api::node::Receipt;
 use piperoll_shared::log::entry::{CallerEntry, Prefix, Stamp, lifecycle, write_body};
+use piperoll_shared::log::flags::Judge;
 use piperoll_shared::log::ids::{EntryId, Generation, NodeId};
 use piperoll_shared::log::limits::CLOCK_CLAMP_MICROS_MAX;
 use piperoll_shared::log::seal::MacKey;
@@ -14,6 +15,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::error::AppendError;
 use super::grower::{Grower, GrowerGone};
 use super::index::FreshRows;
+use super::judging::to_text;
 use super::tree::insert_tile;
 use super::writer::{AppendResult, Appended, Draft};
 
@@ -33,6 +35,8 @@ pub(super) struct Rows<'a> {
     pub(super) insert_tile: rusqlite::CachedStatement<'a>,
     pub(super) tree: &'a mut Grower,
     pub(super) fresh: &'a mut FreshRows,
+    /// Remembers what it judges; taken back as a whole when the transaction fails.
+    pub(super) judge: &'a mut Judge,
     pub(super) key: MacKey,
     pub(super) node_id: NodeId,
     pub(super) generation: Generation,
@@ -99,11 +103,17 @@ impl Rows<'_> {
             id,
             via: &draft.via,
         };
-        let body = match write_body(&stamp, &draft.entry) {
+        let mark = self.judge.mark();
+        let flags = to_text(&self.judge.judge(draft.entry.facts(), stamp.timestamp));
+        let body = match write_body(&stamp, &draft.entry, &flags) {
             Ok(body) => body,
-            Err(error) => return Ok(Err(error.into())),
+            Err(error) => {
+                self.judge.back_to(mark);
+                return Ok(Err(error.into()));
+            }
         };
         if self.insert_id.execute((id.as_bytes(), seq))? == 0 {
+            self.judge.back_to(mark);
             return self.known_id(&draft, id);
         }
         let mac = self.key.mac(body.as_bytes());

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use piperoll_shared::api::node::{Done, PrunePlan};
+use piperoll_shared::log::flags::Rules;
 use piperoll_shared::log::note::Note;
 use piperoll_shared::log::statement::{ArchiveDigest, Hold, HoldRelease, PruneFinished, Pruned};
 use piperoll_shared::log::time::Timestamp;
@@ -187,7 +188,7 @@ pub struct DirectUpkeep {
 
 impl DirectUpkeep {
     pub fn open(dir: &LogDir, keys: &LogKeys, clock: Arc<dyn Clock>) -> std::result::Result<Self, OpenError> {
-        Ok(Self { open: open_writer(dir, keys, clock, BLOCK_LEVEL)? })
+        Ok(Self { open: open_writer(dir, keys, clock, Rules::none(), BLOCK_LEVEL)? })
     }
 
     pub fn holds(&self) -> Result<Vec<HeldUnder>> {

@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use piperoll_shared::api::node::Receipt;
 use piperoll_shared::log::entry::{CallerEntry, EntryError};
+use piperoll_shared::log::flags::{Judge, Rules};
 use piperoll_shared::log::ids::Generation;
+use piperoll_shared::log::redact::Redactor;
 use piperoll_shared::log::seal::KeyRing;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::RowChecker;
@@ -87,6 +89,8 @@ pub(super) struct Writer {
     pub(super) index: Arc<Index>,
     /// Rows of the open transaction, for the index.
     fresh: FreshRows,
+    /// Decides what stands out.
+    pub(super) judge: Judge,
     /// The WAL still holds what was erased: a reader was in the way.
     pub(super) wal_to_empty: bool,
 }
@@ -119,6 +123,7 @@ impl Writer {
             schema_cookie,
             index,
             fresh: FreshRows::default(),
+            judge: Judge::new(Rules::none()),
             wal_to_empty: false,
         };
         writer.read_edge()?;
@@ -264,6 +269,11 @@ impl Writer {
             self.health.publish_head(end.next_seq);
         }
         self.health.stamped();
+        if matches!(done, Ok(Ok(_))) {
+            self.judge.settle();
+        } else {
+            self.judge.back_to(0);
+        }
         match done {
             Ok(Ok(done)) => {
                 self.end = end;
@@ -318,6 +328,7 @@ impl Writer {
                 insert_tile: transaction.prepare_cached(tree::INSERT_TILE)?,
                 tree,
                 fresh: &mut self.fresh,
+                judge: &mut self.judge,
                 conn: &transaction,
                 key,
                 node_id,
@@ -333,6 +344,10 @@ impl Writer {
         self.health.claim(end.next_seq);
         transaction.commit()?;
         Ok(Ok(done))
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Checks rows of this log.
@@ -401,7 +416,7 @@ impl From<Appended> for Receipt {
     }
 }
 
-/// Refuses what could never fit before it reaches the writer.
-pub fn parse_draft(bytes: &[u8], via: &Arc<str>) -> Result<Draft, EntryError> {
-    Ok(Draft { entry: CallerEntry::parse(bytes)?, via: Arc::clone(via) })
+/// Masks secrets, and refuses what could never fit, before it reaches the writer.
+pub fn parse_draft(bytes: &[u8], via: &Arc<str>, redactor: &Redactor) -> Result<Draft, EntryError> {
+    Ok(Draft { entry: CallerEntry::parse_redacted(bytes, redactor)?, via: Arc::clone(via) })
 }

@@ -14,6 +14,8 @@ pub use super::verify::{Finding, FindingKind, VerifyLine, VerifySummary};
 /// Paths of the local socket (HTTP/1.1 over a Unix socket).
 pub mod socket_path {
     pub const ENTRIES: &str = "/v1/entries";
+    /// Events that are known to be lost.
+    pub const GAPS: &str = "/v1/gaps";
     pub const SCAN: &str = "/v1/scan";
     pub const STATUS: &str = "/v1/status";
     pub const VERIFY: &str = "/v1/verify";
@@ -52,6 +54,29 @@ pub struct Receipt {
     /// The entry's mac in hexadecimal.
     pub signature: String,
 }
+
+/// Events that an application knows to be lost; the node writes a `log.gap` entry about them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GapReport {
+    /// The same report sent again is recorded once.
+    pub id: EntryId,
+    /// None when it cannot be known.
+    pub count: Option<u64>,
+    /// Why, one line of at most [`GAP_TEXT_BYTES_MAX`] bytes.
+    pub cause: String,
+    /// Who lost them, such as the application's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// When the first and the last of them happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Timestamp>,
+}
+
+/// Of a gap's cause and source.
+pub const GAP_TEXT_BYTES_MAX: usize = 256;
 
 /// What became of one line of a batch, in the order of the lines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

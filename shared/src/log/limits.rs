@@ -3,6 +3,11 @@
 /// Body plus mac of one entry. An RFC 6962 tile bundle stores an entry behind a 16-bit length
 /// (C2SP tlog-tiles, "Log Entries"), so a larger entry could never be proved.
 pub const BODY_AND_MAC_BYTES_MAX: usize = 65_535;
+/// Why an entry was flagged, in words; control characters, quotes and backslashes are not among them.
+pub const FLAG_REASON_BYTES_MAX: usize = 96;
+/// Set aside in every body for what the node's rules may have to say: eight flags with the longest names and reasons. What a
+/// caller sends must not be refused because it stands out.
+pub const FLAGS_BYTES_MAX: usize = 1_280;
 /// HMAC-SHA256 output.
 pub const MAC_BYTES: usize = 32;
 /// Entries in one append request; the command line splits longer input.

@@ -201,7 +201,7 @@ mod tests {
             id: "0198c0de-0000-7000-8000-000000000001".parse().expect("an id"),
             via,
         };
-        write_body(&stamp, &statement.to_entry()).expect("a body")
+        write_body(&stamp, &statement.to_entry(), "").expect("a body")
     }
 
     #[test]

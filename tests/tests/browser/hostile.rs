@@ -43,7 +43,7 @@ fn entries() -> Vec<String> {
 async fn hostile_entries_are_text_everywhere() {
     let cluster = Cluster::witnessed(&["mx1"], 200).await;
     let taken: Vec<String> = {
-        let client = piperoll_client::SocketClient::new(&cluster.nodes[0].folder.join("node.sock")).unwrap();
+        let client = piperoll_client::NodeClient::new(&cluster.nodes[0].folder.join("node.sock")).unwrap();
         let lines = entries();
         let report = client.append_lines((lines.join("\n") + "\n").into_bytes(), false).await.unwrap();
         assert_eq!(report.rejected, 0, "{:?}", report.results.iter().find(|r| r.error.is_some()));

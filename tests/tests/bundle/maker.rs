@@ -128,7 +128,7 @@ impl Log {
             id: format!("01960000-0000-7000-8000-{at:012x}").parse().unwrap(),
             via: "node",
         };
-        write_body(&stamp, &statement.to_entry()).unwrap().into_bytes()
+        write_body(&stamp, &statement.to_entry(), "").unwrap().into_bytes()
     }
 
     /// What an entry says that erases the row `seq`.

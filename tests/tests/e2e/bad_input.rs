@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use piperoll_client::SocketClient;
+use piperoll_client::NodeClient;
 use piperoll_tests::{Cluster, Run, entry, piperoll};
 use serde_json::{Value, json};
 
@@ -70,7 +70,7 @@ async fn entries_that_are_refused_say_why_and_where() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_million_lines_with_one_bad_one() {
     let cluster = Cluster::start(&["mx1"]).await;
-    let client = SocketClient::new(&cluster.nodes[0].folder.join("node.sock")).unwrap();
+    let client = NodeClient::new(&cluster.nodes[0].folder.join("node.sock")).unwrap();
     let good = entry("bulk", "data.write") + "\n";
     let refused = client.append_lines(good.repeat(10_001).into_bytes(), false).await.unwrap_err().to_string();
     assert!(refused.contains("more than the 10000"), "{refused}");
@@ -91,7 +91,7 @@ async fn a_million_lines_with_one_bad_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn numbers_keep_every_digit_and_ids_are_idempotent() {
     let cluster = Cluster::start(&["mx1"]).await;
-    let client = SocketClient::new(&cluster.nodes[0].folder.join("node.sock")).unwrap();
+    let client = NodeClient::new(&cluster.nodes[0].folder.join("node.sock")).unwrap();
     let id = "0198c0de-0000-4000-8000-00000000abcd";
     let line = |user: &str| {
         format!(

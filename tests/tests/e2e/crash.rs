@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use piperoll_client::SocketClient;
+use piperoll_client::NodeClient;
 use piperoll_tests::Cluster;
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ async fn acknowledged_entries_survive_fifty_kills() {
         .map(|writer| {
             let (socket, acknowledged, stop) = (socket.clone(), Arc::clone(&acknowledged), Arc::clone(&stop));
             tokio::spawn(async move {
-                let client = SocketClient::new(&socket).unwrap();
+                let client = NodeClient::new(&socket).unwrap();
                 let mut number = 0;
                 while !stop.load(Ordering::Relaxed) {
                     number += 1;

@@ -118,7 +118,7 @@ async fn the_content_is_gone_and_everything_else_is_as_it_was() {
     assert!(run.code == 1 && run.stderr.contains("erased under entry 352"), "{}", run.stderr);
 
     // The id is not free: what was erased does not come back by being sent again.
-    let client = piperoll_client::SocketClient::new(&cluster.nodes[0].folder.join("node.sock")).unwrap();
+    let client = piperoll_client::NodeClient::new(&cluster.nodes[0].folder.join("node.sock")).unwrap();
     let again = client.append_lines((secret + "\n").into_bytes(), false).await.unwrap();
     assert_eq!(again.results[0].status, 409, "{again:?}");
     assert_eq!(holds_secret(&cluster), Vec::<String>::new());

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use piperoll_client::SocketClient;
+use piperoll_client::NodeClient;
 use piperoll_tests::{Cluster, entry, piperoll};
 use serde_json::json;
 
@@ -48,7 +48,7 @@ async fn a_full_disk_refuses_and_recovers() {
     let process = Command::new("unshare").args(["-m", "sh", "-c", &script]).stderr(Stdio::null()).spawn().unwrap();
     let process = piperoll_tests::Guard(process);
     cluster.wait_for_node(&cluster.nodes[0]).await;
-    let client = SocketClient::new(&cluster.nodes[0].folder.join("node.sock")).unwrap();
+    let client = NodeClient::new(&cluster.nodes[0].folder.join("node.sock")).unwrap();
     let entry = json!({ "category": "data", "action": "x.write", "details": { "filler": "f".repeat(4_000) } });
     let mut accepted = Vec::new();
     let refusal = loop {

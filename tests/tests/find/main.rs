@@ -9,15 +9,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use piperoll_node::store::{LogDir, LogKeys, PruneWish, Store, parse_draft};
+use piperoll_node::store::{LogDir, LogKeys, PruneWish, Store};
 use piperoll_shared::api::node::{FindingKind, ScanRequest};
 use piperoll_shared::log::filter::Filter;
+use piperoll_shared::log::flags::Rules;
 use piperoll_shared::log::note::{KeyKind, SigningSeed};
 use piperoll_shared::log::order::{Order, Position};
 use piperoll_shared::log::seal::{EpochSecret, KeyRing};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::Clock;
-use piperoll_tests::findings;
+use piperoll_tests::{draft, findings};
 use proptest::prelude::*;
 
 use entries::{Raw, dice, entry, filter};
@@ -60,7 +61,7 @@ impl Log {
         let mut roll = dice(seed);
         let via: Arc<str> = Arc::from("socket uid=0");
         let now = || Timestamp::from_micros(self.clock.0.load(Ordering::Relaxed));
-        let drafts = (0..rows).map(|_| parse_draft(entry(&mut roll, now()).as_bytes(), &via).unwrap()).collect();
+        let drafts = (0..rows).map(|_| draft(&entry(&mut roll, now()), &via)).collect();
         assert!(self.store.append(drafts).await.iter().all(Result::is_ok));
     }
 
@@ -150,7 +151,7 @@ impl Log {
 fn open(dir: &Path, clock: &Arc<Ticking>, level: u32) -> Store {
     let ring = KeyRing::new("test".parse().unwrap(), "mx1".parse().unwrap(), [(0, EpochSecret::from_bytes([1; 32]))]);
     let keys = LogKeys { ring, checkpoint: SigningSeed::from_bytes([2; 32]), next_checkpoint: None };
-    Store::open_with_blocks(LogDir::new(dir), keys, clock.clone(), level).unwrap()
+    Store::open_with_blocks(LogDir::new(dir), keys, clock.clone(), Rules::default(), level).unwrap()
 }
 
 /// What reading every row and asking the filter gives.
@@ -346,7 +347,7 @@ async fn what_is_erased_or_pruned_leaves_the_index() {
     log.append(BLOCK_ROWS, 5).await;
     let via: Arc<str> = Arc::from("socket uid=0");
     let secret = r#"{"category":"auth","action":"auth.login","user":"unmistakable-person"}"#;
-    log.store.append(vec![parse_draft(secret.as_bytes(), &via).unwrap()]).await;
+    log.store.append(vec![draft(&secret, &via)]).await;
     let seq = log.store.health().head().unwrap();
     log.append(2 * BLOCK_ROWS, 6).await;
     log.indexed().await;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::spoken::push_json;
-use super::{CallerEntry, EntryError, FORMAT_VERSION, NODE_CATEGORY};
+use super::{CallerEntry, EntryError, FORMAT_VERSION, Facts, NODE_CATEGORY};
 use crate::log::ids::{EntryId, Generation, NodeId};
 use crate::log::limits;
 use crate::log::time::Timestamp;
@@ -16,7 +16,8 @@ pub fn lifecycle(action: &str, description: &str, details: &serde_json::Value) -
     push_json(&mut fields, "outcome", "success");
     push_json(&mut fields, "description", description);
     push_json(&mut fields, "details", details);
-    CallerEntry { id: None, fields, redacted: String::new() }
+    // Nobody's rules are about what the node says itself.
+    CallerEntry { id: None, fields, redacted: String::new(), facts: Facts::default() }
 }
 
 /// What the node knows when it writes a body.
@@ -34,9 +35,10 @@ pub struct Stamp<'a> {
     pub via: &'a str,
 }
 
-/// Writes the bytes that are signed, stored, sent and exported (docs/format.md, "Body").
-pub fn write_body(stamp: &Stamp<'_>, caller: &CallerEntry) -> Result<String, EntryError> {
-    let mut body = String::with_capacity(320 + caller.fields.len() + caller.redacted.len());
+/// Writes the bytes that are signed, stored, sent and exported (docs/format.md, "Body"). `flags` is a JSON list of at most
+/// [`limits::FLAGS_BYTES_MAX`] bytes, or nothing.
+pub fn write_body(stamp: &Stamp<'_>, caller: &CallerEntry, flags: &str) -> Result<String, EntryError> {
+    let mut body = String::with_capacity(336 + caller.fields.len() + caller.redacted.len() + flags.len());
     let mut salt = [0; 32];
     let _ = hex::encode_to_slice(stamp.salt, &mut salt);
     // Writing to a String cannot fail.
@@ -53,13 +55,22 @@ pub fn write_body(stamp: &Stamp<'_>, caller: &CallerEntry) -> Result<String, Ent
         stamp.id
     );
     body.push_str(&caller.fields);
+    let before_flags = body.len();
+    if !flags.is_empty() {
+        body.push_str(",\"flags\":");
+        body.push_str(flags);
+    }
+    let flags_bytes = body.len() - before_flags;
     body.push_str(&caller.redacted);
     push_json(&mut body, "via", stamp.via);
     body.push('}');
-    let bytes = body.len() + limits::MAC_BYTES;
-    if bytes > limits::BODY_AND_MAC_BYTES_MAX {
-        return Err(EntryError::TooLarge { bytes, max: limits::BODY_AND_MAC_BYTES_MAX });
+    // Whether an entry fits does not depend on what the rules say about it.
+    let bytes = body.len() - flags_bytes + limits::MAC_BYTES;
+    let max = limits::BODY_AND_MAC_BYTES_MAX - limits::FLAGS_BYTES_MAX;
+    if bytes > max {
+        return Err(EntryError::TooLarge { bytes, max });
     }
+    debug_assert!(flags_bytes <= limits::FLAGS_BYTES_MAX, "{flags}");
     Ok(body)
 }
 

@@ -3,6 +3,7 @@
 //! The body is written once. Everything after that reads the stored bytes; nobody re-serialises them.
 
 mod body;
+mod facts;
 mod spoken;
 
 use super::ids::EntryId;
@@ -11,6 +12,7 @@ use super::limits;
 
 use body::ID_FIELD_BYTES;
 pub use body::{Prefix, Stamp, lifecycle, write_body};
+pub use facts::Facts;
 use spoken::{Spoken, push_json};
 
 /// Version of the body format, the field `v`.
@@ -63,6 +65,7 @@ pub struct CallerEntry {
     fields: String,
     /// `,"redacted":[…]` or nothing; stands behind `flags` in a body.
     redacted: String,
+    facts: Facts,
 }
 
 impl CallerEntry {
@@ -71,12 +74,11 @@ impl CallerEntry {
         if bytes.len() > limits::CALLER_ENTRY_BYTES_MAX {
             return Err(EntryError::TooLarge { bytes: bytes.len(), max: limits::CALLER_ENTRY_BYTES_MAX });
         }
-        let text = std::str::from_utf8(bytes).map_err(|e| EntryError::Utf8(e.valid_up_to()))?;
-        let text = compact(text)?;
-        if !text.starts_with('{') {
-            return Err(EntryError::Schema("an entry is a JSON object".to_owned()));
-        }
-        let spoken: Spoken<'_> = serde_json::from_str(&text).map_err(|e| schema_error(&e))?;
+        Self::parse_compact(&compact_text(bytes)?)
+    }
+
+    fn parse_compact(text: &str) -> Result<Self, EntryError> {
+        let spoken: Spoken<'_> = serde_json::from_str(text).map_err(|e| schema_error(&e))?;
         spoken.check()?;
         let mut fields = String::with_capacity(text.len());
         spoken.write_fields(&mut fields);
@@ -84,7 +86,22 @@ impl CallerEntry {
         if let Some(paths) = spoken.redacted.as_ref().filter(|paths| !paths.is_empty()) {
             push_json(&mut redacted, "redacted", paths);
         }
-        Ok(Self { id: spoken.id, fields, redacted })
+        Ok(Self { id: spoken.id, fields, redacted, facts: spoken.facts() })
+    }
+
+    /// The same without the secrets that can be recognised.
+    #[cfg(feature = "api")]
+    pub fn parse_redacted(bytes: &[u8], redactor: &crate::log::redact::Redactor) -> Result<Self, EntryError> {
+        if bytes.len() > limits::CALLER_ENTRY_BYTES_MAX {
+            return Err(EntryError::TooLarge { bytes: bytes.len(), max: limits::CALLER_ENTRY_BYTES_MAX });
+        }
+        let text = compact_text(bytes)?;
+        Self::parse_compact(&redactor.entry(&text))
+    }
+
+    /// What rules look at.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
     }
 
     /// Whether `body`, an entry already stored under the same id, holds the same caller's fields.
@@ -96,6 +113,15 @@ impl CallerEntry {
         let rest = skip_flags(rest).unwrap_or(rest);
         rest.strip_prefix(self.redacted.as_str()).is_some_and(|rest| rest.starts_with(",\"via\":"))
     }
+}
+
+fn compact_text(bytes: &[u8]) -> Result<String, EntryError> {
+    let text = std::str::from_utf8(bytes).map_err(|e| EntryError::Utf8(e.valid_up_to()))?;
+    let text = compact(text)?;
+    if !text.starts_with('{') {
+        return Err(EntryError::Schema("an entry is a JSON object".to_owned()));
+    }
+    Ok(text)
 }
 
 /// What follows a list of flags at the beginning of `text`.
@@ -138,7 +164,7 @@ mod tests {
             id: "0198c0de-0000-7000-8000-000000000001".parse().expect("an id"),
             via: "socket uid=1000",
         };
-        write_body(&stamp, entry).expect("a body")
+        write_body(&stamp, entry, "").expect("a body")
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{CATEGORIES, EntryError, NODE_CATEGORY, OUTCOMES};
+use super::{CATEGORIES, EntryError, Facts, NODE_CATEGORY, OUTCOMES};
 use crate::log::ids::EntryId;
 use crate::log::limits;
 use crate::log::time::Timestamp;
@@ -188,6 +188,23 @@ impl Spoken<'_> {
             return Err(EntryError::field("redacted", format!("more than {} paths", limits::REDACTED_COUNT_MAX)));
         }
         Ok(())
+    }
+
+    pub(super) fn facts(&self) -> Facts {
+        let text = |value: &Option<Cow<'_, str>>| value.as_deref().map(str::to_owned);
+        Facts {
+            occurred_at: self.occurred_at.as_deref().and_then(|time| Timestamp::parse_rfc3339(time).ok()),
+            user: text(&self.user),
+            user_type: text(&self.user_type),
+            impersonator: text(&self.impersonator),
+            category: text(&self.category).unwrap_or_default(),
+            action: text(&self.action).unwrap_or_default(),
+            outcome: text(&self.outcome),
+            entity_type: text(&self.entity_type),
+            entity_id: text(&self.entity_id),
+            ip_address: text(&self.ip_address),
+            changes: self.changes.map(|changes| changes.get().to_owned()),
+        }
     }
 
     pub(super) fn write_fields(&self, out: &mut String) {

@@ -1,10 +1,10 @@
-//! HTTP/1.1 over the node's Unix socket.
+//! The node on this machine: HTTP/1.1 over its Unix socket, or HTTPS on loopback with a token.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
-use piperoll_shared::api::node::{BatchReport, NDJSON, NodeStatus, Receipt, ScanRequest, socket_path};
+use piperoll_shared::api::node::{BatchReport, GapReport, NDJSON, NodeStatus, Receipt, ScanRequest, socket_path};
 use piperoll_shared::api::problem::Problem;
 use reqwest::{Client, RequestBuilder, Response};
 
@@ -15,13 +15,24 @@ const APPEND_TIMEOUT: Duration = Duration::from_secs(30);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection to the node on this machine.
-#[derive(Debug, Clone)]
-pub struct SocketClient {
+#[derive(Clone)]
+pub struct NodeClient {
     client: Client,
-    path: PathBuf,
+    /// In front of every path.
+    base: String,
+    /// For messages: the socket's path or the address.
+    place: String,
+    token: Option<String>,
 }
 
-impl SocketClient {
+/// The token stays out of everything that is printed.
+impl std::fmt::Debug for NodeClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeClient").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+impl NodeClient {
     /// Does not connect yet.
     pub fn new(path: &Path) -> Result<Self, ClientError> {
         let client = Client::builder()
@@ -33,24 +44,52 @@ impl SocketClient {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|e| ClientError::Protocol(e.to_string()))?;
-        Ok(Self { client, path: path.to_owned() })
+        Ok(Self { client, base: "http://node".to_owned(), place: path.display().to_string(), token: None })
     }
 
-    fn url(path: &str) -> String {
-        format!("http://node{path}")
+    /// For whoever cannot reach the socket, such as a container: `address` is `127.0.0.1:7403` or so, `ca` the cluster's
+    /// authority in PEM, `token` what `piperoll node token` printed.
+    pub fn over_https(address: &str, ca: &[u8], token: &str) -> Result<Self, ClientError> {
+        let wrong = |e: reqwest::Error| ClientError::Protocol(in_words(&e));
+        let client = Client::builder()
+            .tls_certs_only(reqwest::Certificate::from_pem_bundle(ca).map_err(wrong)?)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(wrong)?;
+        let (base, place) = (format!("https://{address}"), format!("https://{address}"));
+        Ok(Self { client, base, place, token: Some(token.to_owned()) })
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    fn get(&self, path: &str) -> RequestBuilder {
+        self.authorized(self.client.get(self.url(path)))
+    }
+
+    fn post(&self, path: &str) -> RequestBuilder {
+        self.authorized(self.client.post(self.url(path)))
+    }
+
+    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
     }
 
     /// Records one entry; returns after it is on disk.
     pub async fn append(&self, entry: &serde_json::Value) -> Result<Receipt, ClientError> {
-        let request = self.client.post(Self::url(socket_path::ENTRIES)).timeout(APPEND_TIMEOUT).json(entry);
+        let request = self.post(socket_path::ENTRIES).timeout(APPEND_TIMEOUT).json(entry);
         self.json(request).await
     }
 
     /// Records a batch of NDJSON lines, at most `BATCH_LINES_MAX`; every line gets its own result.
     pub async fn append_lines(&self, lines: Vec<u8>, import: bool) -> Result<BatchReport, ClientError> {
         let mut request = self
-            .client
-            .post(Self::url(socket_path::ENTRIES))
+            .post(socket_path::ENTRIES)
             .timeout(APPEND_TIMEOUT)
             .header(reqwest::header::CONTENT_TYPE, NDJSON)
             .body(lines);
@@ -64,36 +103,41 @@ impl SocketClient {
         serde_json::from_str(&text).map_err(|_| problem(status.as_u16(), &text))
     }
 
+    /// Says that events were lost; returns after the node's entry about it is on disk.
+    pub async fn report_gap(&self, report: &GapReport) -> Result<Receipt, ClientError> {
+        self.json(self.post(socket_path::GAPS).timeout(APPEND_TIMEOUT).json(report)).await
+    }
+
     pub async fn status(&self) -> Result<NodeStatus, ClientError> {
-        self.json(self.client.get(Self::url(socket_path::STATUS)).timeout(STATUS_TIMEOUT)).await
+        self.json(self.get(socket_path::STATUS).timeout(STATUS_TIMEOUT)).await
     }
 
     /// `Ok` while the node records entries.
     pub async fn health(&self) -> Result<(), ClientError> {
-        let response = self.send(self.client.get(Self::url(socket_path::HEALTHZ)).timeout(STATUS_TIMEOUT)).await?;
+        let response = self.send(self.get(socket_path::HEALTHZ).timeout(STATUS_TIMEOUT)).await?;
         checked(response).await.map(|_| ())
     }
 
     /// The newest checkpoint, a signed note; signed now when it is time to.
     pub async fn checkpoint(&self) -> Result<String, ClientError> {
-        let request = self.client.get(Self::url(socket_path::CHECKPOINT)).timeout(STATUS_TIMEOUT);
+        let request = self.get(socket_path::CHECKPOINT).timeout(STATUS_TIMEOUT);
         let response = checked(self.send(request).await?).await?;
         response.text().await.map_err(|e| ClientError::Unknown(in_words(&e)))
     }
 
     /// Rows as NDJSON lines, ending with a `final` line.
     pub async fn scan(&self, request: &ScanRequest) -> Result<LineStream, ClientError> {
-        self.lines(self.client.post(Self::url(socket_path::SCAN)).json(request)).await
+        self.lines(self.post(socket_path::SCAN).json(request)).await
     }
 
     /// A full check as NDJSON lines, ending with a `final` line.
     pub async fn verify(&self) -> Result<LineStream, ClientError> {
-        self.lines(self.client.get(Self::url(socket_path::VERIFY))).await
+        self.lines(self.get(socket_path::VERIFY)).await
     }
 
     /// Asks for something that only root and the node's own user may do; see `socket_path`.
     pub async fn ask<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.json(self.client.get(Self::url(path))).await
+        self.json(self.get(path)).await
     }
 
     /// The same with a request.
@@ -102,7 +146,7 @@ impl SocketClient {
         path: &str,
         request: &impl serde::Serialize,
     ) -> Result<T, ClientError> {
-        self.json(self.client.post(Self::url(path)).json(request)).await
+        self.json(self.post(path).json(request)).await
     }
 
     async fn lines(&self, request: RequestBuilder) -> Result<LineStream, ClientError> {
@@ -120,9 +164,9 @@ impl SocketClient {
             let kind = root_io_kind(&error);
             match kind {
                 Some(std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) if error.is_connect() => {
-                    ClientError::Down { path: self.path.clone() }
+                    ClientError::Down { place: self.place.clone() }
                 }
-                Some(std::io::ErrorKind::PermissionDenied) => ClientError::Permission { path: self.path.clone() },
+                Some(std::io::ErrorKind::PermissionDenied) => ClientError::Permission { place: self.place.clone() },
                 _ => ClientError::Unknown(in_words(&error)),
             }
         })

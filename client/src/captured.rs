@@ -1,0 +1,33 @@
+//! Entries kept in memory, for tests of applications.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use piperoll_shared::api::node::Receipt;
+use piperoll_shared::log::ids::EntryId;
+use piperoll_shared::log::time::Timestamp;
+use serde_json::Value;
+
+use super::recorder::Emitted;
+
+/// What a recorder was given that records nowhere.
+#[derive(Debug, Clone, Default)]
+pub struct Captured(Arc<Mutex<Vec<Value>>>);
+
+impl Captured {
+    /// All entries so far, as they would have been sent: checked, and without their secrets.
+    pub fn entries(&self) -> Vec<Value> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    pub(crate) fn take(&self, id: EntryId, text: &str, now: Timestamp) -> Emitted {
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.push(serde_json::from_str(text).unwrap_or_default());
+        let seq = entries.len() as u64 - 1;
+        let node_id = "captured".parse().expect("a constant name");
+        Emitted::Recorded(Receipt { node_id, seq, timestamp: now, id, signature: String::new() })
+    }
+}

@@ -1,0 +1,187 @@
+//! Sending what waits: one task that reads the spool from its front, and says what was lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use tokio_util::sync::CancellationToken;
+
+use super::ClientError;
+use super::batch::send_lines;
+use super::ledger::{Cause, Ledger};
+use super::metrics::Metrics;
+use super::node::NodeClient;
+use super::spool::{Kept, Read, SegmentReader, Spool};
+
+/// Entries and bytes in one request.
+const LINES_MAX: usize = 256;
+const BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// For one request.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two tries while the node does not record.
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A segment that nothing was written to for so long is removed when it was sent.
+const QUIET: Duration = Duration::from_millis(200);
+/// What was lost is looked for this often even when nothing new comes.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+pub(crate) struct Delivery {
+    pub(crate) node: NodeClient,
+    pub(crate) spool: Arc<Spool>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) source: String,
+}
+
+impl Delivery {
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        stop.run_until_cancelled(self.deliver()).await;
+    }
+
+    async fn deliver(&self) {
+        loop {
+            self.report_losses().await;
+            match self.spool.oldest() {
+                Ok(Some(segment)) => self.empty(segment).await,
+                Ok(None) => {
+                    self.metrics.oldest_waiting(None);
+                    let _ = tokio::time::timeout(LOOK_AGAIN, self.spool.waiting().more.notified()).await;
+                }
+                Err(error) => {
+                    tracing::error!(%error, folder = %self.spool.folder().display(), "the spool cannot be read");
+                    tokio::time::sleep(PAUSE_MAX).await;
+                }
+            }
+        }
+    }
+
+    /// Sends a segment's entries in their order, and removes it.
+    async fn empty(&self, mut segment: SegmentReader) {
+        let mut is_closed = false;
+        loop {
+            let (batch, end) = next_batch(&mut segment);
+            if let Some(first) = batch.first() {
+                self.metrics.oldest_waiting(Some(first.time));
+                self.send(&batch).await;
+                continue;
+            }
+            match end {
+                Some(End::Damaged) => return self.set_aside(segment),
+                Some(End::Unreadable(error)) => {
+                    tracing::error!(%error, "a segment of the spool cannot be read");
+                    tokio::time::sleep(PAUSE_MAX).await;
+                    return;
+                }
+                // All that is in it was sent. First nothing more may come, then it can go.
+                _ if is_closed => {
+                    if let Err(error) = segment.remove() {
+                        tracing::error!(%error, "a segment of the spool cannot be removed; its entries are sent again");
+                        tokio::time::sleep(PAUSE_MAX).await;
+                    }
+                    return;
+                }
+                _ => {
+                    let more = self.spool.waiting().more.notified();
+                    if tokio::time::timeout(QUIET, more).await.is_err() || !self.ledger.is_clean() {
+                        self.spool.turn_over().await;
+                        is_closed = true;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Until all of them are recorded, or never can be.
+    async fn send(&self, batch: &[Kept]) {
+        let mut pause = PAUSE_FIRST;
+        let mut rest: Vec<&Kept> = batch.iter().collect();
+        while !rest.is_empty() {
+            let lines = rest.iter().flat_map(|kept| [kept.text.as_str(), "\n"]).collect::<String>().into_bytes();
+            let answers = send_lines(&self.node, PATIENCE, lines, rest.len()).await;
+            let mut again = Vec::new();
+            let mut problem = None;
+            for (kept, answer) in rest.into_iter().zip(answers) {
+                match answer {
+                    Ok(_) => self.spool.waiting().settled(1, kept.bytes()),
+                    Err(error) if error.is_passing() => {
+                        problem = Some(error);
+                        again.push(kept);
+                    }
+                    Err(error) => self.refused(kept, &error),
+                }
+            }
+            rest = again;
+            if let Some(problem) = problem {
+                tracing::debug!(%problem, waiting = rest.len(), "entries wait in the spool");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+
+    fn refused(&self, kept: &Kept, error: &ClientError) {
+        // The entry itself is not printed: logs are read by more people.
+        tracing::error!(%error, "the node refuses an entry that was kept for it; it is counted as lost");
+        self.ledger.lost(Cause::Refused, Some(1), kept.time);
+        self.metrics.lost(1);
+        self.spool.waiting().settled(1, kept.bytes());
+    }
+
+    fn set_aside(&self, segment: SegmentReader) {
+        self.ledger.lost(Cause::Damaged, None, SystemClock.now().micros());
+        match segment.set_aside() {
+            Ok(path) => tracing::error!(path = %path.display(), "a segment of the spool is damaged and was set aside"),
+            Err(error) => tracing::error!(%error, "a damaged segment of the spool cannot be set aside"),
+        }
+        self.spool.recount();
+    }
+
+    /// What is known to be lost becomes an entry of the node. While it does not, everything else waits behind it.
+    async fn report_losses(&self) {
+        let mut pause = PAUSE_FIRST;
+        while let Some((cause, report)) = self.ledger.next_report(&self.source) {
+            match self.node.report_gap(&report).await {
+                Ok(_) => {
+                    self.metrics.gaps.inc();
+                    self.ledger.reported(cause);
+                }
+                // The id is known with other content: it was reported before, by a process of another user.
+                Err(ClientError::Refused(problem)) if problem.status == 409 => self.ledger.reported(cause),
+                Err(error) => {
+                    if !error.is_passing() {
+                        tracing::error!(%error, "losses cannot be reported");
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                    // What waits on the disk goes first: the node may take it and not this.
+                    if !error.is_passing() || !self.spool.waiting().is_empty() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+enum End {
+    Reached,
+    Damaged,
+    Unreadable(std::io::Error),
+}
+
+fn next_batch(segment: &mut SegmentReader) -> (Vec<Kept>, Option<End>) {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    while batch.len() < LINES_MAX && bytes < BYTES_MAX {
+        match segment.next() {
+            Ok(Read::Record(kept)) => {
+                bytes += kept.bytes();
+                batch.push(kept);
+            }
+            Ok(Read::End) => return (batch, Some(End::Reached)),
+            Ok(Read::Damaged) => return (batch, Some(End::Damaged)),
+            Err(error) => return (batch, Some(End::Unreadable(error))),
+        }
+    }
+    (batch, None)
+}

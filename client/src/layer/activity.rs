@@ -1,0 +1,118 @@
+//! What a handler says about the request it handles.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::INTENT;
+use crate::EntryId;
+use crate::entry::{Category, Entry, Outcome};
+
+/// Who is behind a request.
+#[derive(Debug, Clone, Default)]
+pub struct Caller {
+    pub user: String,
+    /// `admin`, `service`, …; empty when there is nothing to say, as with all that follow.
+    pub user_type: String,
+    /// The real person, when somebody acts as `user`.
+    pub impersonator: String,
+    pub session: String,
+    pub auth_method: String,
+    /// The id of an API key, never the key.
+    pub credential: String,
+}
+
+impl Caller {
+    pub(super) fn fill(self, entry: Entry) -> Entry {
+        entry
+            .user(self.user)
+            .user_type(self.user_type)
+            .impersonator(self.impersonator)
+            .session(self.session)
+            .auth_method(self.auth_method)
+            .credential(self.credential)
+    }
+}
+
+/// The entry that will be written about this request; a request extension.
+#[derive(Debug, Clone)]
+pub struct Activity(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    /// As the request alone tells it.
+    bare: Entry,
+    entry: Entry,
+    is_wanted: bool,
+    /// What was recorded before it began.
+    intent: Option<EntryId>,
+}
+
+impl Activity {
+    pub(super) fn new(entry: Entry, is_wanted: bool) -> Self {
+        Self(Arc::new(Mutex::new(State { bare: entry.clone(), entry, is_wanted, intent: None })))
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What was done, by its name. A request that only reads is recorded from here on, too.
+    pub fn named(&self, category: Category, action: impl Into<String>) -> &Self {
+        self.with(|state| {
+            (state.entry.category, state.entry.action) = (category, action.into());
+            state.is_wanted = true;
+        });
+        self
+    }
+
+    /// Anything else that an entry can say: `activity.enrich(|entry| entry.entity("domain", "example.org"))`.
+    pub fn enrich(&self, say: impl FnOnce(Entry) -> Entry) -> &Self {
+        self.with(|state| state.entry = say(state.entry.clone()));
+        self
+    }
+
+    /// Who is behind it.
+    pub fn caller(&self, caller: Caller) -> &Self {
+        self.enrich(|entry| caller.fill(entry))
+    }
+
+    pub(super) fn is_wanted(&self) -> bool {
+        self.with(|state| state.is_wanted)
+    }
+
+    /// Before it begins; an entry of its own.
+    pub(super) fn intent(&self) -> Entry {
+        let id = EntryId::from_uuid(uuid::Uuid::now_v7());
+        let bare = self.with(|state| {
+            state.intent = Some(id);
+            state.bare.clone()
+        });
+        bare.with_id(id).outcome(Outcome::Unknown).reason(INTENT)
+    }
+
+    /// When it is over. What the handler said about the outcome stands.
+    pub(super) fn last_words(&self, outcome: Outcome, reason: &str) -> Entry {
+        self.with(|state| ended(state.entry.clone(), outcome, reason, state.intent))
+    }
+
+    /// Without what the handler said, under the same id: the other one was never sent.
+    pub(super) fn bare_words(&self, outcome: Outcome, reason: &str) -> Entry {
+        self.with(|state| ended(state.bare.clone(), outcome, reason, state.intent))
+    }
+
+    pub(super) fn has_intent(&self) -> bool {
+        self.with(|state| state.intent.is_some())
+    }
+}
+
+fn ended(mut entry: Entry, outcome: Outcome, reason: &str, intent: Option<EntryId>) -> Entry {
+    if !entry.has_outcome() {
+        entry = entry.outcome(outcome);
+    }
+    if !entry.has_reason() {
+        entry = entry.reason(reason);
+    }
+    match intent {
+        Some(intent) => entry.detail("intent", intent),
+        None => entry,
+    }
+}

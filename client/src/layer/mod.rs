@@ -1,0 +1,259 @@
+//! A tower layer: one entry for every request that changes something, and for every one that was denied.
+//!
+//! The handler says more through [`Activity`], a request extension. If it says nothing the entry is written all the same: hooks
+//! that wait to be called miss what nobody thought of.
+
+mod activity;
+mod words;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use piperoll_shared::api::problem::Problem;
+use tower::{Layer, Service};
+
+use super::entry::{Category, Entry, Outcome};
+use super::policy::LossPolicy;
+use super::proxies::TrustedProxies;
+use super::recorder::{EmitError, Emitted, Recorder};
+pub use activity::{Activity, Caller};
+
+/// Who connected, for servers that keep it under no type this crate knows; put into the request's extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
+
+/// Recorded as `reason` of an entry that was written before its operation began.
+pub(crate) const INTENT: &str = "intent";
+
+type Identify = dyn Fn(&Parts) -> Option<Caller> + Send + Sync;
+
+/// Records what goes through it. Put it outside of what authenticates, so that denied requests are seen too.
+#[derive(Clone)]
+pub struct RecordLayer(Arc<Settings>);
+
+struct Settings {
+    recorder: Recorder,
+    proxies: TrustedProxies,
+    category: Category,
+    identify: Option<Box<Identify>>,
+    intents: bool,
+}
+
+impl RecordLayer {
+    pub fn new(recorder: Recorder) -> Self {
+        Self(Arc::new(Settings {
+            recorder,
+            proxies: TrustedProxies::none(),
+            category: Category::Data,
+            identify: None,
+            intents: true,
+        }))
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut Settings)) -> Self {
+        // A layer is put together before it is shared.
+        if let Some(settings) = Arc::get_mut(&mut self.0) {
+            set(settings);
+        }
+        self
+    }
+
+    /// What requests are about until their handler says otherwise. Its policy decides whether an intent is recorded first.
+    #[must_use]
+    pub fn category(self, category: Category) -> Self {
+        self.with(|settings| settings.category = category)
+    }
+
+    /// Who may say where a request comes from.
+    #[must_use]
+    pub fn proxies(self, proxies: TrustedProxies) -> Self {
+        self.with(|settings| settings.proxies = proxies)
+    }
+
+    /// Who is behind a request, where that can be told before it is handled; handlers can say it as well.
+    #[must_use]
+    pub fn identify(self, who: impl Fn(&Parts) -> Option<Caller> + Send + Sync + 'static) -> Self {
+        self.with(|settings| settings.identify = Some(Box::new(who)))
+    }
+
+    /// Strict operations are recorded when they are over only. If that fails the caller is told that it happened and was not
+    /// recorded.
+    #[must_use]
+    pub fn without_intents(self) -> Self {
+        self.with(|settings| settings.intents = false)
+    }
+}
+
+impl<S> Layer<S> for RecordLayer {
+    type Service = RecordService<S>;
+
+    fn layer(&self, inner: S) -> RecordService<S> {
+        RecordService { inner, settings: Arc::clone(&self.0) }
+    }
+}
+
+/// What [`RecordLayer`] makes of a service.
+#[derive(Clone)]
+pub struct RecordService<S> {
+    inner: S,
+    settings: Arc<Settings>,
+}
+
+impl<S, B, R> Service<Request<B>> for RecordService<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    B: Send + 'static,
+    R: From<String> + Send + 'static,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<R>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        // The one that is ready is used, and a copy stays.
+        let ready = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, ready);
+        let settings = Arc::clone(&self.settings);
+        let (mut parts, body) = request.into_parts();
+        let is_change = !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
+        let activity = Activity::new(settings.first_words(&parts), is_change);
+        parts.extensions.insert(activity.clone());
+        let request = Request::from_parts(parts, body);
+        if !is_change {
+            return Box::pin(settings.look(inner, request, activity));
+        }
+        Box::pin(async move {
+            // In a task of its own: whoever hangs up cancels this one, and a change goes on or is over by then.
+            let change = tokio::spawn(Arc::clone(&settings).change(inner, request, activity.clone()));
+            match change.await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    if let Err(error) = settings.over(&activity, Outcome::Failure, "panic").await {
+                        tracing::error!(%error, "an operation that panicked could not be recorded");
+                    }
+                    match error.try_into_panic() {
+                        Ok(panic) => std::panic::resume_unwind(panic),
+                        Err(_) => Ok(not_recorded("the operation was cut short")),
+                    }
+                }
+            }
+        })
+    }
+}
+
+impl Settings {
+    fn first_words(&self, parts: &Parts) -> Entry {
+        let peer = super::proxies::peer_of(&parts.extensions);
+        let client = peer.map(|peer| self.proxies.client(peer, &parts.headers));
+        let caller = self.identify.as_ref().and_then(|identify| identify(parts));
+        words::first(parts, self.category, peer, client, caller)
+    }
+
+    /// Something that may change something.
+    async fn change<S, B, R>(
+        self: Arc<Self>,
+        mut inner: S,
+        request: Request<B>,
+        activity: Activity,
+    ) -> Result<Response<R>, S::Error>
+    where
+        S: Service<Request<B>, Response = Response<R>>,
+        R: From<String>,
+    {
+        let is_strict = self.recorder.policy_of(self.category) == LossPolicy::Strict;
+        if is_strict && self.intents {
+            // Nothing has happened yet, and without it nothing will.
+            if let Err(error) = self.recorder.emit(activity.intent()).await {
+                return Ok(not_recorded(&format!("nothing was done: the operation could not be recorded: {error}")));
+            }
+        }
+        let answer = inner.call(request).await;
+        let (outcome, reason) = match &answer {
+            Ok(response) => judge(response.status()),
+            Err(_) => (Outcome::Failure, "service_error".to_owned()),
+        };
+        match self.over(&activity, outcome, &reason).await {
+            Ok(_) => answer,
+            Err(error) => {
+                Ok(not_recorded(&format!("the operation is over and its result could not be recorded: {error}")))
+            }
+        }
+    }
+
+    /// Something that reads. It is recorded when it was denied, or when its handler says so.
+    async fn look<S, B, R>(
+        self: Arc<Self>,
+        mut inner: S,
+        request: Request<B>,
+        activity: Activity,
+    ) -> Result<Response<R>, S::Error>
+    where
+        S: Service<Request<B>, Response = Response<R>>,
+        R: From<String>,
+    {
+        let answer = inner.call(request).await?;
+        let (outcome, reason) = judge(answer.status());
+        if outcome != Outcome::Denied && !activity.is_wanted() {
+            return Ok(answer);
+        }
+        match self.over(&activity, outcome, &reason).await {
+            Ok(_) => Ok(answer),
+            Err(error) => Ok(not_recorded(&format!("the answer is withheld, it could not be recorded: {error}"))),
+        }
+    }
+
+    /// Records how it ended. An entry that was made wrongly is recorded as it was before its handler said anything.
+    async fn over(&self, activity: &Activity, outcome: Outcome, reason: &str) -> Result<Emitted, EmitError> {
+        let entry = activity.last_words(outcome, reason);
+        // What was promised is kept on this machine rather than lost, where there is room for it.
+        let policy = match self.recorder.policy_of(entry.category) {
+            LossPolicy::Strict if activity.has_intent() && self.recorder.can_keep() => LossPolicy::Spool,
+            policy => policy,
+        };
+        match self.recorder.emit_under(entry, policy).await {
+            Err(EmitError::Invalid(error)) => {
+                tracing::error!(%error, "a handler's words cannot be recorded; the request is recorded without them");
+                let bare = activity.bare_words(outcome, reason).detail("handler_words_refused", error.to_string());
+                self.recorder.emit_under(bare, policy).await
+            }
+            result => result,
+        }
+    }
+}
+
+fn judge(status: StatusCode) -> (Outcome, String) {
+    let outcome = match status.as_u16() {
+        401 | 403 | 407 => Outcome::Denied,
+        0..=399 => Outcome::Success,
+        _ => Outcome::Failure,
+    };
+    let reason = if outcome == Outcome::Success { String::new() } else { format!("http_{}", status.as_u16()) };
+    (outcome, reason)
+}
+
+fn not_recorded<R: From<String>>(detail: &str) -> Response<R> {
+    let problem = Problem::new(503, "not_recorded", detail);
+    let mut response = Response::new(R::from(serde_json::to_string(&problem).unwrap_or_default()));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(Problem::MEDIA_TYPE));
+    response
+}
+
+/// Axum's routers cannot fail, and so cannot what stands around them.
+const _: fn(&RecordService<axum::Router>) = |service| {
+    fn is_service<S: Service<Request<axum::body::Body>, Error = Infallible>>(_: &S) {}
+    is_service(service);
+};

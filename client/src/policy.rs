@@ -1,0 +1,59 @@
+//! What becomes of an entry that cannot be recorded at once.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::entry::Category;
+
+/// How long an entry may take until its policy decides.
+pub(crate) const DEADLINE_DEFAULT: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LossPolicy {
+    /// Emitting fails, and so should the operation.
+    Strict,
+    /// It is kept in a synced file on this machine and recorded later, exactly once.
+    Spool,
+    /// It is kept in a file that is not synced while there is room, and counted when there is none. Emitting does not wait for
+    /// the node.
+    BestEffort,
+}
+
+impl LossPolicy {
+    /// As metrics name it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Spool => "spool",
+            Self::BestEffort => "best_effort",
+        }
+    }
+}
+
+/// A policy for each category. What an attacker would like to have missing is strict; nothing is best effort unless asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Policies(HashMap<Category, LossPolicy>);
+
+impl Default for Policies {
+    fn default() -> Self {
+        let policy = |category| match category {
+            Category::Data | Category::Integration => LossPolicy::Spool,
+            _ => LossPolicy::Strict,
+        };
+        Self(Category::ALL.into_iter().map(|category| (category, policy(category))).collect())
+    }
+}
+
+impl Policies {
+    pub(crate) fn set(&mut self, category: Category, policy: LossPolicy) {
+        self.0.insert(category, policy);
+    }
+
+    pub(crate) fn of(&self, category: Category) -> LossPolicy {
+        self.0.get(&category).copied().unwrap_or(LossPolicy::Strict)
+    }
+
+    pub(crate) fn all_strict(&self) -> bool {
+        self.0.values().all(|policy| *policy == LossPolicy::Strict)
+    }
+}

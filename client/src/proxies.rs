@@ -1,0 +1,223 @@
+//! Who a request comes from, when proxies stand in between.
+//!
+//! Every proxy adds who connected to it at the right end of a list. What stands left of the first address that is not one of
+//! our proxies was written by that client and means nothing.
+
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr as _;
+
+use http::HeaderMap;
+use http::header::{FORWARDED, HeaderName};
+use ipnet::IpNet;
+
+/// Proxies in a row that are looked at; a longer list is a forgery or a loop.
+const HOPS_MAX: usize = 32;
+/// Bytes of the header, from its right end, that are looked at.
+const BYTES_MAX: usize = 8 * 1024;
+
+/// The one header that our proxies write. The others are ignored: a client could have sent them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ProxyHeader {
+    /// `X-Forwarded-For`, a list of addresses.
+    #[default]
+    XForwardedFor,
+    /// `X-Real-IP`, one address.
+    XRealIp,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
+/// Our proxies, by their addresses.
+#[derive(Debug, Clone, Default)]
+pub struct TrustedProxies {
+    networks: Vec<IpNet>,
+    header: ProxyHeader,
+}
+
+impl TrustedProxies {
+    /// Nobody is trusted: the client is who connects.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    pub fn new(networks: impl IntoIterator<Item = IpNet>, header: ProxyHeader) -> Self {
+        Self { networks: networks.into_iter().collect(), header }
+    }
+
+    fn trusts(&self, ip: IpAddr) -> bool {
+        self.networks.iter().any(|network| network.contains(&ip))
+    }
+
+    /// The client's address: the rightmost one that is none of our proxies. Where the list ends, or cannot be read any further,
+    /// it is the last proxy that is known.
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let mut known = peer.to_canonical();
+        let name = match self.header {
+            ProxyHeader::XForwardedFor => HeaderName::from_static("x-forwarded-for"),
+            ProxyHeader::XRealIp => HeaderName::from_static("x-real-ip"),
+            ProxyHeader::Forwarded => FORWARDED,
+        };
+        let mut hops = 0;
+        let mut bytes = 0;
+        // Several lines of one header are one list.
+        for value in headers.get_all(name).iter().rev().collect::<Vec<_>>() {
+            let Ok(text) = value.to_str() else { return known };
+            bytes += text.len();
+            if bytes > BYTES_MAX {
+                return known;
+            }
+            let elements: Vec<&str> = match self.header {
+                ProxyHeader::XForwardedFor => text.split(',').collect(),
+                ProxyHeader::XRealIp => vec![text],
+                ProxyHeader::Forwarded => split_quoted(text, ','),
+            };
+            for element in elements.into_iter().rev() {
+                if !self.trusts(known) || hops == HOPS_MAX {
+                    return known;
+                }
+                hops += 1;
+                let address = match self.header {
+                    ProxyHeader::Forwarded => forwarded_for(element).and_then(address),
+                    _ => address(element.trim()),
+                };
+                let Some(address) = address else { return known };
+                known = address;
+            }
+        }
+        known
+    }
+}
+
+/// The `for` of one element of `Forwarded`.
+fn forwarded_for(element: &str) -> Option<&str> {
+    split_quoted(element, ';').into_iter().find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("for").then(|| value.trim().trim_matches('"'))
+    })
+}
+
+/// Cuts at a character outside of quotes.
+fn split_quoted(text: &str, at: char) -> Vec<&str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    text.split(|c| {
+        match c {
+            _ if is_escaped => is_escaped = false,
+            '\\' if is_quoted => is_escaped = true,
+            '"' => is_quoted = !is_quoted,
+            _ => return c == at && !is_quoted,
+        }
+        false
+    })
+    .collect()
+}
+
+/// An address with or without port, brackets and zone; `unknown` and made-up names are none.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let without_port = match text.strip_prefix('[') {
+        Some(inside) => {
+            let (ip, rest) = inside.split_once(']')?;
+            let is_port = rest.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
+            if !rest.is_empty() && !is_port {
+                return None;
+            }
+            ip
+        }
+        None => match text.split_once(':') {
+            Some((ip, port)) if !port.contains(':') => {
+                port.parse::<u16>().ok()?;
+                ip
+            }
+            _ => text,
+        },
+    };
+    let without_zone = without_port.split_once('%').map_or(without_port, |(ip, _)| ip);
+    IpAddr::from_str(without_zone).ok().map(|ip| ip.to_canonical())
+}
+
+/// Who connected, as the server keeps it beside a request.
+pub(crate) fn peer_of(extensions: &http::Extensions) -> Option<IpAddr> {
+    if let Some(super::Peer(ip)) = extensions.get::<super::Peer>() {
+        return Some(*ip);
+    }
+    extensions.get::<axum::extract::ConnectInfo<SocketAddr>>().map(|info| info.0.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn client(header: ProxyHeader, name: &'static str, lines: &[&str], peer: &str) -> String {
+        let networks = ["10.0.0.0/8", "2001:db8:1::/48"].map(|net| net.parse().expect("a network"));
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(name, HeaderValue::from_bytes(line.as_bytes()).expect("a header"));
+        }
+        TrustedProxies::new(networks, header).client(peer.parse().expect("an address"), &headers).to_string()
+    }
+
+    #[test]
+    fn lists_are_walked_from_the_right() {
+        for (lines, peer, expected) in [
+            // Nobody forwards for a stranger, whatever he says.
+            (&["192.0.2.9"][..], "198.51.100.1", "198.51.100.1"),
+            (&["192.0.2.9"], "10.0.0.1", "192.0.2.9"),
+            (&["1.1.1.1, 192.0.2.9, 10.0.0.2"], "10.0.0.1", "192.0.2.9"),
+            (&["1.1.1.1", "192.0.2.9", "10.0.0.2"], "10.0.0.1", "192.0.2.9"),
+            (&["10.0.0.3, 10.0.0.2"], "10.0.0.1", "10.0.0.3"),
+            (&[], "10.0.0.1", "10.0.0.1"),
+            (&[""], "10.0.0.1", "10.0.0.1"),
+            (&["unknown, 10.0.0.2"], "10.0.0.1", "10.0.0.2"),
+            (&["192.0.2.9, nonsense"], "10.0.0.1", "10.0.0.1"),
+            (&["192.0.2.9:4711"], "10.0.0.1", "192.0.2.9"),
+            (&["[2001:db8::7]:4711"], "2001:db8:1::1", "2001:db8::7"),
+            (&["2001:db8::7"], "10.0.0.1", "2001:db8::7"),
+            (&["fe80::1%eth0"], "10.0.0.1", "fe80::1"),
+            (&["::ffff:192.0.2.9"], "::ffff:10.0.0.1", "192.0.2.9"),
+            (&["010.1.1.1"], "10.0.0.1", "10.0.0.1"),
+            (&["192.0.2.9:99999"], "10.0.0.1", "10.0.0.1"),
+            (&["[2001:db8::7]x"], "10.0.0.1", "10.0.0.1"),
+            (&["1.1.1.1, \u{e4}"], "10.0.0.1", "10.0.0.1"),
+        ] {
+            assert_eq!(client(ProxyHeader::XForwardedFor, "x-forwarded-for", lines, peer), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn huge_lists_end_somewhere() {
+        let many = vec!["10.0.0.2"; 10_000].join(",");
+        assert_eq!(client(ProxyHeader::XForwardedFor, "x-forwarded-for", &[&many], "10.0.0.1"), "10.0.0.1");
+        let some = format!("192.0.2.9,{}", vec!["10.0.0.2"; 100].join(","));
+        assert_eq!(client(ProxyHeader::XForwardedFor, "x-forwarded-for", &[&some], "10.0.0.1"), "10.0.0.2");
+        let lines: Vec<&str> = vec!["10.0.0.2"; 100];
+        assert_eq!(client(ProxyHeader::XForwardedFor, "x-forwarded-for", &lines, "10.0.0.1"), "10.0.0.2");
+    }
+
+    #[test]
+    fn only_the_header_that_our_proxies_write_counts() {
+        let forwarded = |line: &str| client(ProxyHeader::Forwarded, "forwarded", &[line], "10.0.0.1");
+        assert_eq!(forwarded("for=192.0.2.9"), "192.0.2.9");
+        assert_eq!(forwarded("proto=https;For=\"[2001:db8::7]:4711\";by=10.0.0.1"), "2001:db8::7");
+        assert_eq!(forwarded("for=1.1.1.1, for=192.0.2.9;host=\"a,b;for=9.9.9.9\", for=10.0.0.2"), "192.0.2.9");
+        assert_eq!(forwarded("for=_hidden, for=10.0.0.2"), "10.0.0.2");
+        assert_eq!(forwarded("proto=https"), "10.0.0.1");
+        assert_eq!(client(ProxyHeader::Forwarded, "x-forwarded-for", &["192.0.2.9"], "10.0.0.1"), "10.0.0.1");
+        assert_eq!(client(ProxyHeader::XRealIp, "x-real-ip", &["192.0.2.9"], "10.0.0.1"), "192.0.2.9");
+        assert_eq!(client(ProxyHeader::XRealIp, "x-real-ip", &["1.1.1.1", "192.0.2.9"], "10.0.0.1"), "192.0.2.9");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_header_makes_it_fail(text in "[ -~]{0,200}", peer in proptest::num::u32::ANY) {
+            let mut headers = HeaderMap::new();
+            for name in ["x-forwarded-for", "forwarded", "x-real-ip"] {
+                headers.append(name, HeaderValue::from_str(&text).expect("printable"));
+            }
+            for header in [ProxyHeader::XForwardedFor, ProxyHeader::XRealIp, ProxyHeader::Forwarded] {
+                let all = TrustedProxies::new(["0.0.0.0/0".parse().expect("a network")], header);
+                all.client(IpAddr::from(peer.to_be_bytes()), &headers);
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! A value that must never be recorded, and can still be compared.
+
+use std::fmt;
+use std::sync::LazyLock;
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use piperoll_shared::log::redact::{MARK, MASK};
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Serialize, Serializer};
+use sha2::Sha256;
+
+/// Known to this process alone, so that what is written about a secret can be compared here and guessed nowhere.
+static COMPARING: LazyLock<[u8; 32]> = LazyLock::new(|| {
+    let mut key = [0; 32];
+    key[..16].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
+    key[16..].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
+    key
+});
+
+/// A field that is a secret, by its type: [`super::Changes`] says that it changed and not to what, and wherever else it gets
+/// into an entry it is masked.
+#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(transparent)]
+pub struct Secret<T>(T);
+
+impl<T> Secret<T> {
+    pub fn new(value: T) -> Self {
+        Self(value)
+    }
+
+    /// For those who need it.
+    pub fn expose(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> fmt::Debug for Secret<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
+}
+
+/// A mark that differs where the values differ, which masking replaces by `***`.
+impl<T: Serialize> Serialize for Secret<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = serde_json::to_vec(&self.0).map_err(serde::ser::Error::custom)?;
+        let mut mac = Hmac::<Sha256>::new_from_slice(&*COMPARING).map_err(serde::ser::Error::custom)?;
+        mac.update(&text);
+        let mut map = serializer.serialize_map(Some(1))?;
+        map.serialize_entry(MARK, &hex::encode(mac.finalize().into_bytes()))?;
+        map.end()
+    }
+}

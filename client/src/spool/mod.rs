@@ -1,0 +1,207 @@
+//! Entries that wait on this machine's disk (docs/recording.md, "Spool").
+//!
+//! A folder belongs to one process. It holds segments: files of records that are appended to, read from the front, and removed
+//! when all of their records are in the log. An entry keeps its id, so one that is sent twice is recorded once; that is why
+//! nothing needs to be remembered about how far a segment was read.
+
+mod record;
+mod segment;
+mod writer;
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::fcntl::{Flock, FlockArg};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+pub(crate) use record::Kept;
+pub(crate) use segment::{Read, SegmentReader};
+use segment::{numbers, path_of};
+use writer::{Job, Writer};
+
+/// Entries on their way to the disk.
+const JOBS_MAX: usize = 1_024;
+const LOCK: &str = "lock";
+
+/// Why an entry could not be kept.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SpoolError {
+    #[error("the spool in {folder} is full ({bytes} bytes); entries go on when the node records again")]
+    Full { folder: PathBuf, bytes: u64 },
+    #[error("the spool in {folder} cannot be written: {problem}")]
+    Write { folder: PathBuf, problem: String },
+    #[error("the spool's folder {folder} cannot be used: {problem}")]
+    Open { folder: PathBuf, problem: String },
+    #[error("the spool's folder {folder} is used by another process; give each process its own")]
+    Locked { folder: PathBuf },
+    #[error("the spool is closed")]
+    Closed,
+}
+
+/// What waits, as both ends of the spool count it.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    pub(crate) entries: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    /// Wakes whoever reads.
+    pub(crate) more: Notify,
+}
+
+impl Waiting {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.load(Ordering::Acquire) == 0
+    }
+
+    fn add(&self, entries: u64, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.entries.fetch_add(entries, Ordering::AcqRel);
+        self.more.notify_one();
+    }
+
+    pub(crate) fn settled(&self, entries: u64, bytes: u64) {
+        let less = |of: &AtomicU64, by: u64| {
+            let _ = of.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| Some(now.saturating_sub(by)));
+        };
+        less(&self.bytes, bytes);
+        less(&self.entries, entries);
+    }
+}
+
+/// The spool with its writing thread running.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    folder: PathBuf,
+    jobs: mpsc::Sender<Job>,
+    waiting: Arc<Waiting>,
+    bytes_max: u64,
+    _lock: Flock<File>,
+}
+
+impl Spool {
+    /// Makes the folder where there is none, and counts what waits in it.
+    pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<Self, SpoolError> {
+        let wrong = |e: std::io::Error| SpoolError::Open { folder: folder.to_owned(), problem: e.to_string() };
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrong)?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(folder.join(LOCK));
+        let lock = Flock::lock(lock.map_err(wrong)?, FlockArg::LockExclusiveNonblock)
+            .map_err(|_| SpoolError::Locked { folder: folder.to_owned() })?;
+        let waiting = Arc::new(Waiting::default());
+        let numbers = numbers(folder).map_err(wrong)?;
+        for number in &numbers {
+            let (entries, bytes) = segment::count(&path_of(folder, *number)).map_err(wrong)?;
+            waiting.add(entries, bytes);
+        }
+        let next = numbers.last().map_or(1, |last| last + 1);
+        let (jobs, receive) = mpsc::channel(JOBS_MAX);
+        let writer = Writer::new(folder.to_owned(), next, Arc::clone(&waiting));
+        std::thread::Builder::new().name("audit-spool".to_owned()).spawn(move || writer.run(receive)).map_err(wrong)?;
+        Ok(Self { folder: folder.to_owned(), jobs, waiting, bytes_max, _lock: lock })
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(crate) fn waiting(&self) -> &Arc<Waiting> {
+        &self.waiting
+    }
+
+    /// Keeps an entry; returns when it is in the file, and on the disk if `sync`.
+    pub(crate) async fn keep(&self, kept: Kept, sync: bool) -> Result<(), SpoolError> {
+        let bytes = self.waiting.bytes.load(Ordering::Acquire);
+        if bytes.saturating_add(kept.bytes()) > self.bytes_max {
+            return Err(SpoolError::Full { folder: self.folder.clone(), bytes });
+        }
+        let (reply, answer) = oneshot::channel();
+        self.jobs.send(Job::Keep { kept, sync, reply }).await.map_err(|_| SpoolError::Closed)?;
+        answer.await.map_err(|_| SpoolError::Closed)?
+    }
+
+    /// The oldest segment, if there is any.
+    pub(crate) fn oldest(&self) -> std::io::Result<Option<SegmentReader>> {
+        match numbers(&self.folder)?.first() {
+            None => Ok(None),
+            Some(number) => SegmentReader::open(path_of(&self.folder, *number)).map(Some),
+        }
+    }
+
+    /// Counts what waits from the files, behind a damage that nobody can count.
+    pub(crate) fn recount(&self) {
+        let counts = numbers(&self.folder).map(|numbers| {
+            numbers
+                .iter()
+                .filter_map(|number| segment::count(&path_of(&self.folder, *number)).ok())
+                .fold((0, 0), |(entries, bytes), (more_entries, more_bytes)| {
+                    (entries + more_entries, bytes + more_bytes)
+                })
+        });
+        if let Ok((entries, bytes)) = counts {
+            self.waiting.entries.store(entries, Ordering::Release);
+            self.waiting.bytes.store(bytes, Ordering::Release);
+        }
+    }
+
+    /// Nothing more is written to the segment that is being read to its end.
+    pub(crate) async fn turn_over(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.jobs.send(Job::TurnOver { reply }).await.is_ok() {
+            let _ = answer.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    fn kept(n: u64) -> Kept {
+        Kept { time: 7, text: format!("{{\"n\":{n}}}") }
+    }
+
+    async fn texts(spool: &Spool) -> Vec<String> {
+        let mut reader = spool.oldest().expect("a folder").expect("a segment");
+        let mut texts = Vec::new();
+        while let Read::Record(kept) = reader.next().expect("a file") {
+            texts.push(kept.text);
+        }
+        texts
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_is_there_after_a_crash_and_a_torn_end_is_not() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let spool = Spool::open(dir.path(), 1_000_000).expect("a spool");
+        for n in 0..3 {
+            spool.keep(kept(n), true).await.expect("kept");
+        }
+        assert!(matches!(Spool::open(dir.path(), 1).expect_err("locked"), SpoolError::Locked { .. }));
+        let segment = path_of(dir.path(), 1);
+        drop(spool);
+        let mut file = OpenOptions::new().append(true).open(&segment).expect("the segment");
+        file.write_all(&kept(3).to_bytes()[..9]).expect("half a record");
+        let spool = Spool::open(dir.path(), 1_000_000).expect("a spool");
+        assert_eq!(spool.waiting().entries.load(Ordering::Acquire), 3);
+        assert_eq!(texts(&spool).await, [r#"{"n":0}"#, r#"{"n":1}"#, r#"{"n":2}"#]);
+        spool.keep(kept(4), true).await.expect("kept");
+        assert_eq!(numbers(dir.path()).expect("a folder"), [1, 2], "nothing is written behind a torn end");
+    }
+
+    #[tokio::test]
+    async fn a_full_spool_says_so_and_a_damaged_one_too() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let spool = Spool::open(dir.path(), 60).expect("a spool");
+        spool.keep(kept(0), false).await.expect("kept");
+        spool.keep(kept(1), true).await.expect("kept");
+        assert!(matches!(spool.keep(kept(2), true).await, Err(SpoolError::Full { .. })));
+        let segment = path_of(dir.path(), 1);
+        let mut bytes = std::fs::read(&segment).expect("the segment");
+        *bytes.get_mut(18).expect("a byte") ^= 1;
+        std::fs::write(&segment, bytes).expect("written");
+        let mut reader = spool.oldest().expect("a folder").expect("a segment");
+        assert!(matches!(reader.next().expect("a file"), Read::Damaged));
+    }
+}

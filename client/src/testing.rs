@@ -1,0 +1,60 @@
+//! For tests of applications: whether every route that changes something records something.
+
+use http::{Method, Request};
+use serde_json::Value;
+use tower::{Service, ServiceExt as _};
+
+use super::captured::Captured;
+
+/// A route that changes something and left no entry, or one that nobody named.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unrecorded {
+    #[error("{method} {path} was answered and left no entry; put RecordLayer around the route")]
+    Nothing { method: Method, path: String },
+    #[error("{method} {path} left {count} entries; it is recorded twice")]
+    Several { method: Method, path: String, count: usize },
+    #[error("{method} {path} left the entry {action:?}; its handler should say what it does with Activity::named")]
+    Unnamed { method: Method, path: String, action: String },
+}
+
+/// Sends a request without a body to every route, and looks at what `captured` holds behind it. Call it with a recorder of
+/// [`super::Recorder::capturing`] and every route that changes something.
+///
+/// # Errors
+/// Names the first route that is not recorded as it should be.
+///
+/// # Panics
+/// When the service itself fails, or a path is not one.
+pub async fn check_routes<S, B>(
+    service: S,
+    captured: &Captured,
+    routes: impl IntoIterator<Item = (Method, &str)>,
+) -> Result<(), Unrecorded>
+where
+    S: Service<Request<B>> + Clone,
+    S::Error: std::fmt::Debug,
+    B: Default,
+{
+    for (method, path) in routes {
+        captured.clear();
+        let mut request = Request::new(B::default());
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = path.parse().expect("a path");
+        service.clone().oneshot(request).await.expect("an answer");
+        let path = path.to_owned();
+        let entries: Vec<Value> =
+            captured.entries().into_iter().filter(|entry| entry["reason"] != super::layer::INTENT).collect();
+        match entries.as_slice() {
+            [] => return Err(Unrecorded::Nothing { method, path }),
+            [one] => {
+                let action = one["action"].as_str().unwrap_or_default();
+                let was_refused = one["outcome"] == "denied";
+                if action.starts_with("http.") && !was_refused {
+                    return Err(Unrecorded::Unnamed { method, path, action: action.to_owned() });
+                }
+            }
+            several => return Err(Unrecorded::Several { method, path, count: several.len() }),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! How often something happened lately, in bounded memory.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, Hash, RandomState};
+
+/// Keys in one half of the memory. When it is full the older half is forgotten, so at most twice as many are remembered;
+/// about 100 bytes each.
+const KEYS_MAX: usize = 100_000;
+
+/// A key as it is remembered: 64 bits of a hash that nobody outside can foresee.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key(u64);
+
+/// Values by key, of which those that nobody asked about for long are forgotten first.
+#[derive(Debug)]
+pub(super) struct Memory<V> {
+    hasher: RandomState,
+    young: HashMap<Key, V>,
+    old: HashMap<Key, V>,
+}
+
+impl<V> Default for Memory<V> {
+    fn default() -> Self {
+        Self { hasher: RandomState::new(), young: HashMap::new(), old: HashMap::new() }
+    }
+}
+
+impl<V> Memory<V> {
+    pub(super) fn key(&self, of: impl Hash) -> Key {
+        Key(self.hasher.hash_one(of))
+    }
+
+    pub(super) fn get(&self, key: Key) -> Option<&V> {
+        self.young.get(&key).or_else(|| self.old.get(&key))
+    }
+
+    /// The value, made when there is none.
+    pub(super) fn entry(&mut self, key: Key, new: impl FnOnce() -> V) -> &mut V {
+        if !self.young.contains_key(&key) {
+            if self.young.len() >= KEYS_MAX {
+                self.old = std::mem::take(&mut self.young);
+            }
+            let value = self.old.remove(&key).unwrap_or_else(new);
+            self.young.insert(key, value);
+        }
+        self.young.entry(key).or_insert_with(|| unreachable!("put there just now"))
+    }
+
+    pub(super) fn remove(&mut self, key: Key) {
+        self.young.remove(&key);
+        self.old.remove(&key);
+    }
+}
+
+/// Times of one key that fall into one slice of time as long as the window, ascending.
+type Times = Vec<i64>;
+
+/// Counts what happened within a window that ends where one looks, in whatever order times come.
+#[derive(Debug)]
+pub(super) struct Window {
+    micros: i64,
+    /// More than this many are never needed to say that there are enough.
+    times_max: usize,
+    slices: Memory<Times>,
+}
+
+/// One time that was counted, to take it back.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Counted {
+    key: Key,
+    time: i64,
+}
+
+impl Window {
+    /// `enough` is the count that matters.
+    pub(super) fn new(micros: i64, enough: usize) -> Self {
+        Self { micros: micros.max(1), times_max: enough.saturating_add(1), slices: Memory::default() }
+    }
+
+    /// Counts one, and says how many there are now within the window that ends with it: exact up to what is enough.
+    pub(super) fn count(&mut self, of: impl Hash + Copy, time: i64) -> (usize, Option<Counted>) {
+        let slice = time.div_euclid(self.micros);
+        let (key, before) = (self.slices.key((of, slice)), self.slices.key((of, slice - 1)));
+        let since = time.saturating_sub(self.micros);
+        let within = |times: &Times| times.iter().filter(|t| **t > since && **t <= time).count();
+        let earlier = self.slices.get(before).map_or(0, within);
+        let max = self.times_max;
+        let times = self.slices.entry(key, Vec::new);
+        let at = times.partition_point(|t| *t <= time);
+        times.insert(at, time);
+        let count = earlier + within(times);
+        // The newest are what the next ones are counted with.
+        let counted = if times.len() > max {
+            let gone = times.remove(0);
+            (gone != time).then_some(Counted { key, time })
+        } else {
+            Some(Counted { key, time })
+        };
+        (count, counted)
+    }
+
+    /// As if it had not been counted; what it drove out stays away, which makes nothing of a window that was full.
+    pub(super) fn take_back(&mut self, counted: Counted) {
+        let times = self.slices.entry(counted.key, Vec::new);
+        if let Ok(at) = times.binary_search(&counted.time) {
+            times.remove(at);
+        }
+        if times.is_empty() {
+            self.slices.remove(counted.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_what_lies_in_the_window_in_any_order() {
+        let mut window = Window::new(100, 5);
+        assert_eq!(window.count("a", 1_000).0, 1);
+        assert_eq!(window.count("a", 1_050).0, 2);
+        assert_eq!(window.count("b", 1_050).0, 1);
+        assert_eq!(window.count("a", 1_099).0, 3);
+        assert_eq!(window.count("a", 1_101).0, 3, "the first one is out by now");
+        assert_eq!(window.count("a", 500).0, 1, "an import from long ago is counted among its own");
+        let (count, counted) = window.count("a", 1_102);
+        assert_eq!(count, 4);
+        window.take_back(counted.expect("it was counted"));
+        assert_eq!(window.count("a", 1_102).0, 4);
+    }
+
+    #[test]
+    fn memory_stays_bounded() {
+        let mut window = Window::new(100, 5);
+        for time in 0..1_000 {
+            window.count("a", 1_000 + time % 100);
+        }
+        assert!(window.slices.young.values().all(|times| times.len() <= 7));
+        assert!(window.count("a", 1_099).0 >= 5);
+        let mut memory: Memory<u8> = Memory::default();
+        for n in 0..3 * KEYS_MAX {
+            let key = memory.key(n);
+            *memory.entry(key, || 0) = 1;
+        }
+        assert!(memory.young.len() + memory.old.len() <= 2 * KEYS_MAX);
+    }
+}
