@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use piperoll_shared::api::aggregator::{Envelope, Status};
+use piperoll_shared::api::aggregator::{Envelope, NodeReport, Status};
 use piperoll_shared::log::order::{Key, Order, Position};
 use piperoll_shared::log::verify::Integrity;
 use tokio::time::timeout_at;
@@ -65,13 +65,16 @@ async fn page_in_front(cluster: &Cluster, query: &Query, anchor: &Key, limit: us
         let sound = found.iter().enumerate().filter(|(_, row)| is_sound(row));
         let begins = sound.map(|(index, _)| index).nth(limit.saturating_sub(1));
         let behind = begins.and_then(|index| found.get(index + 1));
-        // Without any more the page begins where the whole query does; what did not answer can have more.
-        if behind.is_some() || (envelope.next_cursor.is_none() && envelope.complete) || found.is_empty() {
+        // Without any more the page begins where the whole query does.
+        let broke_off = |node: &NodeReport| matches!(node.status, Status::Incomplete | Status::Timeout | Status::Error);
+        let is_all = envelope.next_cursor.is_none() && !envelope.nodes.iter().any(broke_off);
+        if behind.is_some() || is_all || found.is_empty() {
             break behind.map(|row| row.key.clone());
         }
-        // Cut short by its bytes, or by very many rows that do not fit: it begins there, and there is another one in front.
+        // Cut short by a node that can have more, by its bytes, or by very many rows that do not fit: it begins with the last
+        // one found, and there is another one in front.
         if found.len() < look || look > limit.saturating_mul(LOOK_BACK_MAX) {
-            break found.last().map(|row| row.key.clone());
+            break found.last().map(|row| beyond(&row.key, query.order.reversed()));
         }
         look = look.saturating_mul(2);
     };

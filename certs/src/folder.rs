@@ -96,6 +96,16 @@ crl = "ca.crl"
 keep = "365d"                # 90d to 36500d, or "forever"
 # size_max_gib = 50          # older rows go first, but none that is younger than 90 days
 
+# [flags]                    # what stands out; see docs/flags.md
+# outside_hours = {{ from = "22:00", to = "06:00", zone = "Europe/Berlin" }}
+# many_operations = false
+
+# [redact]
+# keys = ["ssn", "card_*"]   # further names of secrets
+
+# [http]
+# listen = "127.0.0.1:7403"  # recording over HTTPS with a token, for whoever cannot reach the socket
+
 # [metrics]
 # listen = "127.0.0.1:9464"  # plain HTTP for a scraper; the socket serves /metrics always
 "#

@@ -80,7 +80,8 @@ impl CertificateAuthority {
         if !host.is_empty() {
             names.push(host.to_owned());
         }
-        if identity.kind == Kind::Aggregator {
+        // What listens on loopback is asked by these names: a node for recording, an aggregator for its health.
+        if identity.kind != Kind::User {
             names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
             names.dedup();
         }

@@ -35,6 +35,7 @@ impl std::fmt::Debug for NodeClient {
 impl NodeClient {
     /// Does not connect yet.
     pub fn new(path: &Path) -> Result<Self, ClientError> {
+        have_a_provider();
         let client = Client::builder()
             .unix_socket(path)
             // No TLS is spoken here, so no roots are needed: a container without any must work.
@@ -50,6 +51,7 @@ impl NodeClient {
     /// For whoever cannot reach the socket, such as a container: `address` is `127.0.0.1:7403` or so, `ca` the cluster's
     /// authority in PEM, `token` what `piperoll node token` printed.
     pub fn over_https(address: &str, ca: &[u8], token: &str) -> Result<Self, ClientError> {
+        have_a_provider();
         let wrong = |e: reqwest::Error| ClientError::Protocol(in_words(&e));
         let client = Client::builder()
             .tls_certs_only(reqwest::Certificate::from_pem_bundle(ca).map_err(wrong)?)
@@ -170,6 +172,16 @@ impl NodeClient {
                 _ => ClientError::Unknown(in_words(&error)),
             }
         })
+    }
+}
+
+/// An application that chose no cryptography for its process gets ours; one that did keeps its own.
+fn have_a_provider() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Lost against another thread that does the same.
+        let _ = rustls::crypto::CryptoProvider::install_default(std::sync::Arc::unwrap_or_clone(
+            piperoll_shared::net::tls::provider(),
+        ));
     }
 }
 

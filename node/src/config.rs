@@ -1,5 +1,6 @@
 //! `node.toml`: what is typed, and the checked value it becomes.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ pub struct NodeConfig {
     pub log_format: LogFormat,
     pub keys: LogKeys,
     pub socket: SocketConfig,
+    pub http: HttpConfig,
     pub peer: PeerConfig,
     /// Plain HTTP for a scraper on this machine; the socket serves `/metrics` always.
     pub metrics_listen: Option<String>,
@@ -71,6 +73,15 @@ pub struct SocketConfig {
     pub readers: Vec<u32>,
 }
 
+/// Recording over HTTPS for whoever cannot reach the socket.
+#[derive(Debug, Clone)]
+pub struct HttpConfig {
+    /// An address of this machine's loopback; none means that nobody listens.
+    pub listen: Option<SocketAddr>,
+    /// The file of tokens.
+    pub tokens: PathBuf,
+}
+
 /// The mTLS interface for aggregators.
 #[derive(Debug, Clone)]
 pub struct PeerConfig {
@@ -92,6 +103,8 @@ struct Typed {
     next_checkpoint_key: Option<PathBuf>,
     #[serde(default)]
     socket: TypedSocket,
+    #[serde(default)]
+    http: TypedHttp,
     peer: TypedPeer,
     #[serde(default)]
     metrics: TypedMetrics,
@@ -136,6 +149,13 @@ struct TypedSocket {
     readers: Vec<u32>,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedHttp {
+    listen: Option<SocketAddr>,
+    tokens: Option<PathBuf>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TypedPeer {
@@ -178,6 +198,11 @@ impl NodeConfig {
             },
         };
         let socket = typed.socket.check(&base).map_err(bad)?;
+        if let Some(listen) = typed.http.listen.filter(|listen| !listen.ip().is_loopback()) {
+            return Err(bad(format!(
+                "http.listen is {listen}, which other machines can reach; entries are taken from this machine only, so write 127.0.0.1 or [::1]"
+            )));
+        }
         let retention = typed.retention.check().map_err(bad)?;
         typed.flags.check().map_err(bad)?;
         let redactor = Redactor::new(&typed.redact.keys).map_err(|e| bad(format!("redact.keys: {e}")))?;
@@ -188,6 +213,10 @@ impl NodeConfig {
             log_format: typed.log_format,
             keys,
             socket,
+            http: HttpConfig {
+                listen: typed.http.listen,
+                tokens: base.join(typed.http.tokens.unwrap_or_else(|| PathBuf::from("recording-tokens.toml"))),
+            },
             peer: PeerConfig {
                 listen: typed.peer.listen,
                 files: TlsFiles {

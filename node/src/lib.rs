@@ -6,6 +6,7 @@ pub mod config;
 mod metrics;
 mod retention;
 pub mod store;
+pub mod tokens;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -49,6 +50,7 @@ pub struct Node {
     peer: TcpListener,
     socket: UnixListener,
     metrics: Option<TcpListener>,
+    http: Option<TcpListener>,
     config: NodeConfig,
 }
 
@@ -66,6 +68,10 @@ impl Node {
             Some(place) => Some(TcpListener::bind(place).await.map_err(listen(place.clone()))?),
             None => None,
         };
+        let http = match config.http.listen {
+            Some(place) => Some(TcpListener::bind(place).await.map_err(listen(place.to_string()))?),
+            None => None,
+        };
         let dir = LogDir::new(&config.data_dir);
         let (keys, store_clock, rules) = (config.keys.clone(), Arc::clone(&clock), config.flags.clone());
         let store = tokio::task::spawn_blocking(move || Store::open(dir, keys, store_clock, rules))
@@ -74,7 +80,7 @@ impl Node {
         // The log's lock is held from here on, so an old socket file belongs to nobody.
         let socket = bind_socket(&config.socket).map_err(listen(config.socket.path.display().to_string()))?;
         let app = Arc::new(App::new(store.clone(), clock, Arc::clone(&tls), &config));
-        Ok(Self { store, app, tls, peer, socket, metrics, config })
+        Ok(Self { store, app, tls, peer, socket, metrics, http, config })
     }
 
     /// Where peers connect; the port when the configuration asked for any.
@@ -94,6 +100,10 @@ impl Node {
             shutdown.clone(),
         ));
         tasks.spawn(serve_unix(self.socket, api::socket_routes(&self.app), shutdown.clone()));
+        if let Some(listener) = self.http {
+            let app = api::http_routes(&self.app);
+            tasks.spawn(serve_tls(listener, Arc::clone(&self.tls), ClientAuth::Optional, app, shutdown.clone()));
+        }
         if let Some(listener) = self.metrics {
             let (app, shutdown) = (api::metrics_routes(&self.app), shutdown.clone());
             tasks.spawn(async move {

@@ -18,7 +18,7 @@ pub(crate) use remote::{
     ConnectionArgs, IncompleteChoice, NodesCommand, RemoteExportArgs, RemoteNodesArgs, RemoteQueryArgs, RemoteShowArgs,
     RemoteStatsArgs, RemoteTailArgs, RemoteVerifyArgs, ReportArgs, ReportCommand, ReportFormat,
 };
-pub(crate) use upkeep::{HoldCommand, PruneArgs};
+pub(crate) use upkeep::{HoldCommand, PruneArgs, RecordingTokenCommand};
 
 const FILTER_HELP: &str =
     "Filter, for example: user:alice action:quarantine.* -outcome:success ip:10.0.0.0/8 \"free text\"";
@@ -177,6 +177,9 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
         #[arg(long, conflicts_with = "witnessed")]
         key: bool,
     },
+    /// Tokens for recording over HTTPS on loopback ([http] in node.toml)
+    #[command(subcommand)]
+    Token(RecordingTokenCommand),
     /// Keep rows of a time range, whatever retention says; every change is recorded
     #[command(subcommand)]
     Hold(HoldCommand),
@@ -233,6 +236,7 @@ impl NodeCommand {
             self,
             Self::Serve { .. }
                 | Self::Append(_)
+                | Self::Token(_)
                 | Self::Hold(_)
                 | Self::Prune(_)
                 | Self::Erase { .. }

@@ -1,4 +1,4 @@
-//! What can be typed to `piperoll node hold` and `piperoll node prune`.
+//! What can be typed to `piperoll node hold`, `prune` and `token`.
 
 use std::path::PathBuf;
 
@@ -62,4 +62,27 @@ pub(crate) struct PruneArgs {
     /// How long to wait for a witness and for the rows to be gone; the node goes on by itself
     #[arg(long, default_value = "60s")]
     pub(crate) wait: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RecordingTokenCommand {
+    /// Make a token; it is printed once and kept nowhere
+    #[command(after_help = "Example:\n  piperoll node token create billing > /run/secrets/piperoll-token")]
+    Create {
+        /// Stands in `via` of everything that is recorded with it
+        name: String,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Their names
+    List {
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Refuse a token from now on
+    Revoke {
+        name: String,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
 }

@@ -6,6 +6,7 @@ mod checkpoint;
 mod place;
 mod read;
 mod reindex;
+mod token;
 mod upkeep;
 mod verify;
 
@@ -25,6 +26,7 @@ pub(crate) async fn run(command: NodeCommand) -> anyhow::Result<Exit> {
         NodeCommand::Show { place, seq, output } => read::show(&place, seq, output).await,
         NodeCommand::Export { place, query, format } => read::export(&place, &query, format).await,
         NodeCommand::Verify { place, output } => verify::run(&place, output).await,
+        NodeCommand::Token(command) => token::run(command).await,
         NodeCommand::Hold(command) => upkeep::hold(command).await,
         NodeCommand::Prune(args) => upkeep::prune(*args).await,
         NodeCommand::NewGeneration { place, reason } => upkeep::new_generation(&place, &reason).await,

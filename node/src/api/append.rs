@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
 use axum::Json;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::State;
@@ -14,11 +13,11 @@ use http_body_util::LengthLimitError;
 use piperoll_shared::api::node::{BatchReport, GAP_TEXT_BYTES_MAX, GapReport, LineResult, NDJSON};
 use piperoll_shared::log::entry::lifecycle;
 use piperoll_shared::log::limits::{BATCH_BYTES_MAX, BATCH_LINES_MAX, CALLER_ENTRY_BYTES_MAX};
-use piperoll_shared::net::serve::UnixPeer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::App;
 use super::error::{ApiError, append_status};
+use super::http::Sender;
 use crate::store::{AppendError, Appended, Draft, parse_draft};
 
 /// Header by which the command line says that a batch comes from an import, not from an application. It
@@ -33,12 +32,12 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) async fn append(
     State(app): State<Arc<App>>,
-    Extension(peer): Extension<UnixPeer>,
+    sender: Sender,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let word = if headers.contains_key(IMPORT_HEADER) { "import" } else { "socket" };
-    let via: Arc<str> = Arc::from(format!("{word} uid={}", peer.uid));
+    let word = if headers.contains_key(IMPORT_HEADER) { "import" } else { sender.way() };
+    let via: Arc<str> = Arc::from(format!("{word} {}", sender.0));
     let media = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("application/json");
     match media.split(';').next().unwrap_or_default().trim() {
         "application/json" => {
@@ -62,7 +61,7 @@ pub(super) async fn append(
 /// `POST /v1/gaps`: what is known to be lost stands in the log itself.
 pub(super) async fn gap(
     State(app): State<Arc<App>>,
-    Extension(peer): Extension<UnixPeer>,
+    sender: Sender,
     Json(report): Json<GapReport>,
 ) -> Result<Response, ApiError> {
     for (name, text) in [("cause", Some(&report.cause)), ("source", report.source.as_ref())] {
@@ -73,7 +72,7 @@ pub(super) async fn gap(
         }
     }
     let mut details = serde_json::json!({
-        "count": report.count, "cause": app.redactor.text(&report.cause), "reported_by": format!("socket uid={}", peer.uid),
+        "count": report.count, "cause": app.redactor.text(&report.cause), "reported_by": format!("{} {}", sender.way(), sender.0),
     });
     for (name, time) in [("from", report.from), ("to", report.to)] {
         if let Some(time) = time {

@@ -2,6 +2,7 @@
 
 mod append;
 mod error;
+mod http;
 mod peer;
 mod socket;
 mod stream;
@@ -25,7 +26,9 @@ use crate::config::NodeConfig;
 use crate::metrics::Metrics;
 use crate::retention::Retention;
 use crate::store::{ReadError, Store};
+use crate::tokens::RecordingTokens;
 
+pub(crate) use http::http_routes;
 pub(crate) use peer::peer_routes;
 pub(crate) use socket::socket_routes;
 
@@ -45,6 +48,7 @@ pub(crate) struct App {
     metrics: Metrics,
     batch_room: Arc<Semaphore>,
     redactor: Redactor,
+    tokens: RecordingTokens,
     retention: Retention,
 }
 
@@ -65,6 +69,7 @@ impl App {
             metrics: Metrics::new(),
             batch_room: append::batch_room(),
             redactor: config.redactor.clone(),
+            tokens: RecordingTokens::new(&config.http.tokens),
         }
     }
 

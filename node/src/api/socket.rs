@@ -69,7 +69,7 @@ async fn checkpoint(State(app): State<Arc<App>>) -> Result<String, ApiError> {
 }
 
 /// 200 while entries can be recorded, 503 with the cause while they cannot.
-async fn healthz(State(app): State<Arc<App>>) -> Result<&'static str, ApiError> {
+pub(super) async fn healthz(State(app): State<Arc<App>>) -> Result<&'static str, ApiError> {
     match app.store.health().append_fault() {
         None => Ok("ok\n"),
         Some(fault) => Err(ApiError::new(503, "log_fault", fault)),

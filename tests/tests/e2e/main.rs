@@ -25,6 +25,7 @@ mod many_nodes;
 mod memory;
 mod paging;
 mod proven;
+mod recording;
 mod report;
 mod retention;
 mod scope;

@@ -1,0 +1,53 @@
+//! `piperoll node token`: works on the token file; what it does is recorded like everything else.
+
+use piperoll_client::NodeClient;
+use piperoll_node::config::NodeConfig;
+use piperoll_node::tokens::RecordingTokens;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use serde_json::json;
+
+use crate::args::RecordingTokenCommand;
+use crate::exit::Exit;
+
+pub(super) async fn run(command: RecordingTokenCommand) -> anyhow::Result<Exit> {
+    match command {
+        RecordingTokenCommand::Create { name, place } => {
+            let config = NodeConfig::load(&place.config)?;
+            let token = RecordingTokens::new(&config.http.tokens).create(&name, SystemClock.now())?;
+            record(&config, "recording.token_create", &name).await;
+            if config.http.listen.is_none() {
+                eprintln!("nobody listens for it yet: set `listen` under [http] in {}", place.config.display());
+            }
+            eprintln!("This is the only time the token is shown:");
+            println!("{token}");
+        }
+        RecordingTokenCommand::List { place } => {
+            let config = NodeConfig::load(&place.config)?;
+            for token in RecordingTokens::new(&config.http.tokens).list()? {
+                println!("{:<24} created {}", token.name, token.created);
+            }
+        }
+        RecordingTokenCommand::Revoke { name, place } => {
+            let config = NodeConfig::load(&place.config)?;
+            RecordingTokens::new(&config.http.tokens).revoke(&name)?;
+            record(&config, "recording.token_revoke", &name).await;
+            println!("revoked {name}");
+        }
+    }
+    Ok(Exit::Complete)
+}
+
+/// The file is changed already; a node that is down cannot say so, and whoever changed it is told.
+async fn record(config: &NodeConfig, action: &str, name: &str) {
+    let entry = json!({
+        "category": "security", "action": action, "outcome": "success", "entity_type": "recording_token", "entity_id": name,
+        "details": { "by": format!("uid={}", nix::unistd::getuid()) },
+    });
+    let recorded = match NodeClient::new(&config.socket.path) {
+        Ok(client) => client.append(&entry).await.map(|_| ()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = recorded {
+        eprintln!("this change could not be recorded: {error}");
+    }
+}

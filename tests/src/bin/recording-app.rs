@@ -1,0 +1,45 @@
+//! An application that records and does nothing else, to be killed by tests: `recording-app SOCKET FOLDER POLICY BYTES COUNT`.
+//! It prints what became of every entry, then waits until nothing waits any more.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use piperoll_client::{Category, Emitted, Entry, LossPolicy, Recorder};
+
+const FLUSH: Duration = Duration::from_secs(60);
+
+#[tokio::main]
+async fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let [_, socket, folder, policy, bytes, count] = args.as_slice() else { panic!("five arguments") };
+    let policy = match policy.as_str() {
+        "strict" => LossPolicy::Strict,
+        "spool" => LossPolicy::Spool,
+        "best_effort" => LossPolicy::BestEffort,
+        other => panic!("{other}: no policy"),
+    };
+    let recorder = Recorder::builder(Path::new(socket))
+        .expect("a client")
+        .policy_for_all(policy)
+        .spool(Path::new(folder))
+        .spool_bytes_max(bytes.parse().expect("a number"))
+        .deadline(Duration::from_millis(500))
+        .source("recording-app")
+        .open()
+        .expect("a recorder");
+    for n in 0..count.parse().expect("a number") {
+        let entry = Entry::new(Category::Data, "app.write").user("app").user_type("service").detail("n", n);
+        let id = entry.id();
+        let word = match recorder.emit(entry).await {
+            Ok(Emitted::Recorded(_)) => "recorded".to_owned(),
+            Ok(Emitted::Kept(_)) => "kept".to_owned(),
+            Ok(Emitted::Dropped) => "dropped".to_owned(),
+            Err(error) => format!("failed {error}"),
+        };
+        println!("{id} {word}");
+        std::io::stdout().flush().expect("standard output");
+    }
+    println!("done");
+    println!("flushed {}", recorder.close(FLUSH).await);
+}

@@ -1,0 +1,40 @@
+//! An application and its node, where either of them is stopped, hangs or dies: strict fails, spool arrives exactly once, best
+//! effort is counted exactly.
+
+mod layer;
+mod policies;
+mod secrets;
+
+use std::collections::HashMap;
+
+use piperoll_tests::Cluster;
+use serde_json::Value;
+
+/// One node without an aggregator.
+async fn one_node() -> Cluster {
+    let mut cluster = Cluster::made(&["mx1"], |_| None).await;
+    cluster.spawn(0);
+    cluster.wait_for_node(&cluster.nodes[0]).await;
+    cluster
+}
+
+fn socket(cluster: &Cluster) -> std::path::PathBuf {
+    cluster.nodes[0].folder.join("node.sock")
+}
+
+/// The entries of the log that fit, oldest first.
+fn entries(cluster: &Cluster, filter: &str) -> Vec<Value> {
+    let run = cluster.on_node(0, &["export", filter, "--from", "0001-01-01"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let rows = run.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    rows.filter(|row| row.get("entry").is_some()).map(|row| row["entry"].clone()).collect()
+}
+
+/// How often each id stands in the log.
+fn by_id(entries: &[Value]) -> HashMap<String, usize> {
+    let mut counts = HashMap::new();
+    for entry in entries {
+        *counts.entry(entry["id"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    counts
+}

@@ -1,0 +1,245 @@
+//! What becomes of entries under each policy.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use piperoll_client::{Category, EmitError, Emitted, Entry, LossPolicy, Recorder};
+use piperoll_tests::{Cluster, Guard, piperoll};
+
+use super::{by_id, entries, one_node, socket};
+
+const FLUSH: Duration = Duration::from_secs(60);
+
+fn recorder(cluster: &Cluster, policy: LossPolicy) -> Recorder {
+    let folder = cluster.dir.path().join(format!("spool-{policy:?}"));
+    let builder = Recorder::builder(&socket(cluster)).unwrap().policy_for_all(policy).spool(&folder);
+    builder.deadline(Duration::from_millis(500)).source("test").open().unwrap()
+}
+
+fn act(policy: LossPolicy, n: usize) -> Entry {
+    Entry::new(Category::Data, "app.write").user(format!("{policy:?}")).user_type("service").detail("n", n)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_away_or_hangs_is_met_by_each_policy_in_its_way() {
+    let mut cluster = one_node().await;
+    let all = [LossPolicy::Strict, LossPolicy::Spool, LossPolicy::BestEffort].map(|p| (p, recorder(&cluster, p)));
+    let mut expected = Vec::new();
+    for (policy, recorder) in &all {
+        let entry = act(*policy, 0);
+        expected.push(entry.id().to_string());
+        let emitted = recorder.emit(entry).await.unwrap();
+        assert_eq!(matches!(emitted, Emitted::Recorded(_)), *policy != LossPolicy::BestEffort, "{emitted:?}");
+    }
+    for how in ["stopped", "hanging"] {
+        match how {
+            "stopped" => cluster.stop(0),
+            _ => cluster.signal(0, Signal::SIGSTOP),
+        }
+        for n in 1..4 {
+            for (policy, recorder) in &all {
+                let entry = act(*policy, n);
+                let id = entry.id();
+                match (policy, recorder.emit(entry).await) {
+                    (LossPolicy::Strict, Err(EmitError::Late { .. })) => {}
+                    (LossPolicy::Spool | LossPolicy::BestEffort, Ok(Emitted::Kept(kept))) => {
+                        assert_eq!(kept, id);
+                        expected.push(id.to_string());
+                    }
+                    (_, other) => panic!("{how}, {policy:?}: {other:?}"),
+                }
+            }
+        }
+        let text = all[1].1.metrics_text();
+        assert!(text.contains("piperoll_audit_spool_entries 3.0"), "{text}");
+        let lag = text.lines().find_map(|line| line.strip_prefix("piperoll_audit_writer_lag_seconds ")).unwrap();
+        assert!(lag.parse::<f64>().unwrap() > 0.0, "{text}");
+        match how {
+            "stopped" => cluster.restart(0).await,
+            _ => cluster.signal(0, Signal::SIGCONT),
+        }
+        for (_, recorder) in &all {
+            assert!(recorder.flush(FLUSH).await, "{how}: {}", cluster.log_text("mx1"));
+        }
+    }
+    // Whoever begins while the socket is missing.
+    let (hidden, late) = (cluster.dir.path().join("hidden"), cluster.dir.path().join("late"));
+    std::fs::rename(socket(&cluster), &hidden).unwrap();
+    let late =
+        Recorder::builder(&socket(&cluster)).unwrap().policy_for_all(LossPolicy::Spool).spool(&late).open().unwrap();
+    let entry = act(LossPolicy::Strict, 9);
+    expected.push(entry.id().to_string());
+    assert!(matches!(late.emit(entry).await, Ok(Emitted::Kept(_))));
+    std::fs::rename(&hidden, socket(&cluster)).unwrap();
+    assert!(late.flush(FLUSH).await);
+    let log = entries(&cluster, "action:app.write");
+    let counts = by_id(&log);
+    for id in &expected {
+        assert_eq!(counts.get(id), Some(&1), "{id} of {expected:?}");
+    }
+    for user in ["Spool", "BestEffort"] {
+        let times: Vec<&str> =
+            log.iter().filter(|e| e["user"] == user).filter_map(|e| e["occurred_at"].as_str()).collect();
+        assert!(times.is_sorted() && times.len() == 7, "{user} in order: {times:?}");
+    }
+    assert!(entries(&cluster, "action:log.gap -via:x").iter().all(|gap| gap["details"]["source"] != "test"));
+    cluster.verify_all();
+}
+
+/// The application, and what it said about each entry until it was killed or ended.
+struct App {
+    process: Guard,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl App {
+    fn start(cluster: &Cluster, policy: &str, spool_bytes: u64, count: u64) -> Self {
+        let mut process = Command::new(piperoll().with_file_name("recording-app"))
+            .arg(socket(cluster))
+            .arg(cluster.dir.path().join("app"))
+            .args([policy, &spool_bytes.to_string(), &count.to_string()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        Self { process: Guard(process), lines }
+    }
+
+    /// Lines up to one that is `until`, or `most` of them.
+    fn read(&mut self, until: &str, most: usize) -> Vec<(String, String)> {
+        let mut read = Vec::new();
+        for line in self.lines.by_ref().map_while(Result::ok).take(most) {
+            if line == until {
+                break;
+            }
+            let (id, word) = line.split_once(' ').unwrap_or((&line, ""));
+            read.push((id.to_owned(), word.to_owned()));
+        }
+        read
+    }
+
+    fn kill(mut self) {
+        self.process.0.kill().unwrap();
+        self.process.0.wait().unwrap();
+    }
+
+    fn end(mut self) {
+        assert_eq!(self.read("flushed true", 1_000_000).len(), 0, "everything was sent");
+        assert!(self.process.0.wait().unwrap().success());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_best_effort_drops_is_counted_exactly_across_a_killed_application() {
+    let mut cluster = one_node().await;
+    cluster.stop(0);
+    let mut app = App::start(&cluster, "best_effort", 2_000, 100);
+    let said = app.read("done", 1_000);
+    app.kill();
+    let with = |word: &str| said.iter().filter(|(_, said)| said == word).map(|(id, _)| id.clone()).collect::<Vec<_>>();
+    let (kept, dropped) = (with("kept"), with("dropped"));
+    assert!(kept.len() + dropped.len() == 100 && !kept.is_empty() && !dropped.is_empty(), "{said:?}");
+    cluster.restart(0).await;
+    let mut app = App::start(&cluster, "best_effort", 2_000, 0);
+    app.read("done", 1);
+    app.end();
+    let counts = by_id(&entries(&cluster, "action:app.write"));
+    assert_eq!(counts.len(), kept.len());
+    assert!(kept.iter().all(|id| counts.get(id) == Some(&1)));
+    let gaps = entries(&cluster, "action:log.gap");
+    let ours: Vec<_> = gaps.iter().filter(|gap| gap["details"]["source"] == "recording-app").collect();
+    assert_eq!(ours.len(), 1, "{gaps:?}");
+    assert_eq!(ours[0]["details"]["count"], dropped.len());
+    assert_eq!(ours[0]["via"], "node");
+    assert_eq!(ours[0]["details"]["cause"], "the application's spool was full");
+    cluster.verify_all();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spooled_entries_arrive_exactly_once_whoever_is_killed() {
+    let mut cluster = one_node().await;
+    let mut said = Vec::new();
+    for turn in 0..8_u64 {
+        let mut app = App::start(&cluster, "spool", 10_000_000, 400);
+        said.extend(app.read("done", 40 + usize::try_from(turn).unwrap() * 23));
+        cluster.kill(0);
+        said.extend(app.read("done", 30));
+        if turn % 2 == 0 {
+            app.kill();
+            cluster.restart(0).await;
+        } else {
+            cluster.restart(0).await;
+            said.extend(app.read("done", 1_000));
+            app.kill();
+        }
+    }
+    let mut app = App::start(&cluster, "spool", 10_000_000, 0);
+    app.read("done", 1);
+    app.end();
+    let log = entries(&cluster, "action:app.write");
+    let counts = by_id(&log);
+    assert!(counts.values().all(|count| *count == 1), "nothing stands there twice");
+    for (id, word) in &said {
+        assert!(word == "recorded" || word == "kept", "{id} {word}");
+        assert_eq!(counts.get(id), Some(&1), "{id} was {word} and is not there once");
+    }
+    assert!(said.iter().any(|(_, word)| word == "kept") && said.iter().any(|(_, word)| word == "recorded"));
+    assert!(
+        entries(&cluster, "action:log.gap").iter().all(|gap| gap["details"]["source"].is_null()),
+        "nothing was lost"
+    );
+    cluster.verify_all();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_spool_is_a_loss_of_unknown_size() {
+    let mut cluster = one_node().await;
+    cluster.stop(0);
+    let recorder_of = |cluster: &Cluster| recorder(cluster, LossPolicy::Spool);
+    let first = recorder_of(&cluster);
+    for n in 0..5 {
+        assert!(matches!(first.emit(act(LossPolicy::Spool, n)).await, Ok(Emitted::Kept(_))));
+    }
+    assert!(!first.close(Duration::from_millis(10)).await);
+    let segment = cluster.dir.path().join("spool-Spool/0000000000000001.spool");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    cluster.restart(0).await;
+    let again = recorder_of(&cluster);
+    assert!(again.flush(FLUSH).await);
+    assert_eq!(entries(&cluster, "action:app.write").len(), 2, "what stands in front of the damage");
+    let gaps = entries(&cluster, "action:log.gap");
+    let ours = gaps.iter().find(|gap| gap["details"]["source"] == "test").unwrap();
+    assert!(ours["details"]["count"].is_null() && ours["details"]["cause"].as_str().unwrap().contains("damaged"));
+    assert!(segment.with_extension("damaged").exists());
+    cluster.verify_all();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_never_be_recorded_is_refused_at_once() {
+    let cluster = one_node().await;
+    for policy in [LossPolicy::Strict, LossPolicy::Spool, LossPolicy::BestEffort] {
+        let recorder = recorder(&cluster, policy);
+        let bad = Entry::new(Category::Data, "two words");
+        assert!(matches!(recorder.emit(bad).await, Err(EmitError::Invalid(_))), "{policy:?}");
+        let large = Entry::new(Category::Data, "x.y").detail("text", "t".repeat(300_000));
+        assert!(matches!(recorder.emit(large).await, Err(EmitError::Invalid(_))), "{policy:?}");
+    }
+    let recorder = recorder(&cluster, LossPolicy::Strict);
+    let entry = Entry::new(Category::Data, "x.y").user("a");
+    let other = Entry::new(Category::Data, "x.z").with_id(entry.id());
+    assert!(matches!(recorder.emit(entry.clone()).await, Ok(Emitted::Recorded(_))));
+    assert!(matches!(recorder.emit(entry).await, Ok(Emitted::Recorded(_))), "the same again is known");
+    assert!(matches!(recorder.emit(other).await, Err(EmitError::Refused(_))));
+    assert_eq!(entries(&cluster, "action:x.y").len(), 1);
+    let none = Recorder::builder(&socket(&cluster)).unwrap().open();
+    assert!(none.unwrap_err().to_string().contains("folder"));
+    let taken = Recorder::builder(&socket(&cluster)).unwrap().spool(&cluster.dir.path().join("one"));
+    let _held = taken.open().unwrap();
+    let second = Recorder::builder(&socket(&cluster)).unwrap().spool(&cluster.dir.path().join("one")).open();
+    assert!(second.unwrap_err().to_string().contains("another process"));
+}
