@@ -32,7 +32,7 @@ async fn update(
     Extension(activity): Extension<Activity>,
     Json(new): Json<Domain>,
 ) -> Result<&'static str, StatusCode> {
-    let old = domains.lock().unwrap().insert(name.clone(), new.clone()).unwrap_or_default();
+    let old = domains.lock().expect("no handler panics").insert(name.clone(), new.clone()).unwrap_or_default();
     let changes = Changes::between(&old, &new).map_err(|_| StatusCode::BAD_REQUEST)?;
     activity.named(Category::Config, "domain.update").enrich(|entry| entry.entity("domain", name).changes(changes));
     Ok("saved")

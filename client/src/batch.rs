@@ -54,13 +54,13 @@ impl Batcher {
                 bytes += next.line.len();
                 batch.push(next);
             }
+            while under_way.len() >= UNDER_WAY_MAX {
+                under_way.join_next().await;
+            }
             // Whoever gave up needs no answer, and nothing to be recorded for him.
             batch.retain(|submission| !submission.reply.is_closed());
             if batch.is_empty() {
                 continue;
-            }
-            while under_way.len() >= UNDER_WAY_MAX {
-                under_way.join_next().await;
             }
             while under_way.try_join_next().is_some() {}
             under_way.spawn(send(self.node.clone(), self.patience, batch));
@@ -82,6 +82,8 @@ pub(crate) async fn send_lines(node: &NodeClient, patience: Duration, lines: Vec
     let all = |error: &dyn Fn() -> ClientError| (0..count).map(|_| Err(error())).collect();
     match tokio::time::timeout(patience, node.append_lines(lines, false)).await {
         Err(_) => all(&|| ClientError::Unknown("it took too long".to_owned())),
+        // About the request and not about one of the entries: whatever answers there may be mended, and they stay.
+        Ok(Err(ClientError::Refused(problem))) => all(&|| ClientError::Protocol(problem.detail.clone())),
         Ok(Err(error)) => all(&|| error.clone()),
         Ok(Ok(report)) if report.results.len() == count => report
             .results

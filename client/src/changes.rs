@@ -1,6 +1,6 @@
 //! What changed between two states of something.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use piperoll_shared::log::limits::{CHANGES_COUNT_MAX, LONG_TEXT_BYTES_MAX};
@@ -12,18 +12,18 @@ const SAID_MAX: usize = 4;
 const SAID_CHARS_MAX: usize = 60;
 
 /// Changed fields with their values before and after; fields that are as they were are not among them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Changes(Vec<Change>);
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// A path such as `limits.quota`.
     pub field: String,
     /// None when it was not there.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new: Option<Value>,
 }
 
@@ -61,6 +61,8 @@ impl Changes {
     fn compare(&mut self, field: &str, old: Option<Value>, new: Option<Value>) {
         match (old, new) {
             (old, new) if old == new => {}
+            // Nothing below the name of a secret is told apart: the name is what it is masked by.
+            (old, new) if Redactor::shared().is_secret_name(field) => self.push(field, old, new),
             (Some(Value::Object(old)), Some(Value::Object(new))) if !is_mark(&old) && !is_mark(&new) => {
                 self.compare_fields(field, old, new);
             }
@@ -69,10 +71,12 @@ impl Changes {
                     self.compare(&format!("{field}[{at}]"), Some(old), Some(new));
                 }
             }
-            (old, new) => {
-                self.0.push(Change { field: field.to_owned(), old: old.map(unmarked), new: new.map(unmarked) })
-            }
+            (old, new) => self.push(field, old, new),
         }
+    }
+
+    fn push(&mut self, field: &str, old: Option<Value>, new: Option<Value>) {
+        self.0.push(Change { field: field.to_owned(), old: old.map(unmarked), new: new.map(unmarked) });
     }
 
     fn compare_fields(&mut self, field: &str, mut old: Map<String, Value>, new: Map<String, Value>) {

@@ -1,8 +1,12 @@
 //! Sending what waits: one task that reads the spool from its front, and says what was lost.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use piperoll_shared::api::node::GapReport;
+use piperoll_shared::log::ids::EntryId;
+use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use tokio_util::sync::CancellationToken;
 
@@ -40,10 +44,18 @@ impl Delivery {
     }
 
     async fn deliver(&self) {
+        // Segments whose files cannot be removed or read; they are left alone until a restart.
+        let mut done = HashSet::new();
         loop {
             self.report_losses().await;
-            match self.spool.oldest() {
-                Ok(Some(segment)) => self.empty(segment).await,
+            match self.spool.oldest(&done) {
+                Ok(Some(segment)) => {
+                    let number = segment.number;
+                    if let Err(error) = self.empty(segment).await {
+                        tracing::error!(%error, number, "a segment of the spool is left where it is; it is looked at again after a restart");
+                        done.insert(number);
+                    }
+                }
                 Ok(None) => {
                     self.metrics.oldest_waiting(None);
                     let _ = tokio::time::timeout(LOOK_AGAIN, self.spool.waiting().more.notified()).await;
@@ -57,35 +69,30 @@ impl Delivery {
     }
 
     /// Sends a segment's entries in their order, and removes it.
-    async fn empty(&self, mut segment: SegmentReader) {
-        let mut is_closed = false;
+    async fn empty(&self, mut segment: SegmentReader) -> std::io::Result<()> {
         loop {
-            let (batch, end) = next_batch(&mut segment);
+            // Asked first: what is closed by then is read to its end below.
+            let end = self.spool.end_of(&segment);
+            let (batch, stop) = next_batch(&mut segment, end);
             if let Some(first) = batch.first() {
                 self.metrics.oldest_waiting(Some(first.time));
                 self.send(&batch).await;
-                continue;
+                if !matches!(stop, Some(Stop::Damaged | Stop::Unreadable(_))) {
+                    continue;
+                }
             }
-            match end {
-                Some(End::Damaged) => return self.set_aside(segment),
-                Some(End::Unreadable(error)) => {
-                    tracing::error!(%error, "a segment of the spool cannot be read");
-                    tokio::time::sleep(PAUSE_MAX).await;
-                    return;
+            match stop {
+                Some(Stop::Damaged) => return self.set_aside(&segment),
+                Some(Stop::Unreadable(error)) => {
+                    self.ledger.lost(Cause::Damaged, None, SystemClock.now().micros());
+                    return Err(error);
                 }
-                // All that is in it was sent. First nothing more may come, then it can go.
-                _ if is_closed => {
-                    if let Err(error) = segment.remove() {
-                        tracing::error!(%error, "a segment of the spool cannot be removed; its entries are sent again");
-                        tokio::time::sleep(PAUSE_MAX).await;
-                    }
-                    return;
-                }
+                _ if end.is_none() => return segment.remove(),
                 _ => {
                     let more = self.spool.waiting().more.notified();
                     if tokio::time::timeout(QUIET, more).await.is_err() || !self.ledger.is_clean() {
+                        // Nothing more may come into it, then it can go.
                         self.spool.turn_over().await;
-                        is_closed = true;
                     }
                 }
             }
@@ -108,7 +115,7 @@ impl Delivery {
                         problem = Some(error);
                         again.push(kept);
                     }
-                    Err(error) => self.refused(kept, &error),
+                    Err(error) => self.refused(kept, &error).await,
                 }
             }
             rest = again;
@@ -120,21 +127,42 @@ impl Delivery {
         }
     }
 
-    fn refused(&self, kept: &Kept, error: &ClientError) {
+    /// Said at once, under an id that follows from the entry's: after a crash it is refused and said again, which is once.
+    async fn refused(&self, kept: &Kept, error: &ClientError) {
         // The entry itself is not printed: logs are read by more people.
         tracing::error!(%error, "the node refuses an entry that was kept for it; it is counted as lost");
-        self.ledger.lost(Cause::Refused, Some(1), kept.time);
+        let time = Timestamp::from_micros(kept.time);
+        let report = GapReport {
+            id: gap_id(&kept.text),
+            count: Some(1),
+            cause: Cause::Refused.words().to_owned(),
+            source: Some(self.source.clone()).filter(|source| !source.is_empty()),
+            from: Some(time),
+            to: Some(time),
+        };
+        let mut pause = PAUSE_FIRST;
+        while let Err(problem) = self.node.report_gap(&report).await {
+            if matches!(&problem, ClientError::Refused(problem) if problem.status == 409) {
+                break;
+            }
+            tracing::error!(%problem, "a loss cannot be reported; what is kept waits behind it");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+        self.metrics.gaps.inc();
         self.metrics.lost(1);
         self.spool.waiting().settled(1, kept.bytes());
     }
 
-    fn set_aside(&self, segment: SegmentReader) {
+    fn set_aside(&self, segment: &SegmentReader) -> std::io::Result<()> {
         self.ledger.lost(Cause::Damaged, None, SystemClock.now().micros());
-        match segment.set_aside() {
-            Ok(path) => tracing::error!(path = %path.display(), "a segment of the spool is damaged and was set aside"),
-            Err(error) => tracing::error!(%error, "a damaged segment of the spool cannot be set aside"),
+        // What is left of the counts belongs to what cannot be read.
+        if self.spool.is_last(segment) {
+            self.spool.waiting().forget();
         }
-        self.spool.recount();
+        let path = segment.set_aside()?;
+        tracing::error!(path = %path.display(), "a segment of the spool is damaged and was set aside");
+        Ok(())
     }
 
     /// What is known to be lost becomes an entry of the node. While it does not, everything else waits behind it.
@@ -164,23 +192,34 @@ impl Delivery {
     }
 }
 
-enum End {
+enum Stop {
     Reached,
     Damaged,
     Unreadable(std::io::Error),
 }
 
-fn next_batch(segment: &mut SegmentReader) -> (Vec<Kept>, Option<End>) {
+/// The id under which the loss of an entry is said.
+fn gap_id(entry: &str) -> EntryId {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        id: EntryId,
+    }
+    let id = serde_json::from_str::<Named>(entry)
+        .map_or_else(|_| *uuid::Uuid::now_v7().as_bytes(), |named| *named.id.as_bytes());
+    EntryId::from_uuid(uuid::Uuid::from_bytes(id.map(|byte| byte ^ 0x5a)))
+}
+
+fn next_batch(segment: &mut SegmentReader, end: Option<u64>) -> (Vec<Kept>, Option<Stop>) {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     while batch.len() < LINES_MAX && bytes < BYTES_MAX {
-        match segment.next() {
+        match segment.next(end) {
             Ok(Read::Record(kept)) => {
                 bytes += kept.bytes();
                 batch.push(kept);
             }
-            Ok(Read::End) => return (batch, Some(End::Reached)),
-            Ok(Read::Damaged) => return (batch, Some(End::Damaged)),
-            Err(error) => return (batch, Some(End::Unreadable(error))),
+            Ok(Read::End) => return (batch, Some(Stop::Reached)),
+            Ok(Read::Damaged) => return (batch, Some(Stop::Damaged)),
+            Err(error) => return (batch, Some(Stop::Unreadable(error))),
         }
     }
     (batch, None)

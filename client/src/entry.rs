@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 
 use piperoll_shared::log::ids::EntryId;
+use piperoll_shared::log::redact::Redactor;
 use piperoll_shared::log::time::Timestamp;
-use serde::Serialize;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -105,6 +107,9 @@ pub struct Entry {
     details: Map<String, Value>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     redacted: Vec<String>,
+    /// When it was made.
+    #[serde(skip)]
+    pub(crate) made: Timestamp,
 }
 
 /// Setters of the fields that are text.
@@ -150,6 +155,7 @@ impl Entry {
             changes: Changes::default(),
             details: Map::new(),
             redacted: Vec::new(),
+            made: SystemClock.now(),
         }
     }
 
@@ -158,7 +164,8 @@ impl Entry {
         self.id
     }
 
-    /// An id of the application's own, such as one that stands beside its own record.
+    /// An id of the application's own, such as one that stands beside its own record. Whoever makes the entry again under the
+    /// same id, after a crash for example, sets [`Self::occurred_at`] as well: it is a part of what must be the same.
     pub fn with_id(mut self, id: EntryId) -> Self {
         self.id = id;
         self
@@ -266,13 +273,21 @@ impl Entry {
         self.reason.is_some()
     }
 
-    /// As it is sent.
-    pub(crate) fn to_text(&self) -> String {
+    /// As it is sent: without its secrets, and with a sentence about its changes if it has no other.
+    pub(crate) fn to_text(&self, redactor: &Redactor) -> String {
         // Texts, numbers and JSON values cannot fail to serialise.
-        if self.description.is_none() && !self.changes.is_empty() {
-            let said = Self { description: Some(self.changes.sentence()), ..self.clone() };
-            return serde_json::to_string(&said).unwrap_or_default();
+        let text = serde_json::to_string(self).unwrap_or_default();
+        let masked = redactor.entry(&text);
+        if self.description.is_some() || self.changes.is_empty() {
+            return masked.into_owned();
         }
-        serde_json::to_string(self).unwrap_or_default()
+        // Of what is left when the secrets are gone.
+        #[derive(Deserialize)]
+        struct Masked {
+            changes: Changes,
+        }
+        let Ok(Masked { changes }) = serde_json::from_str(&masked) else { return masked.into_owned() };
+        let sentence = serde_json::to_string(&changes.sentence()).unwrap_or_default();
+        format!("{},\"description\":{sentence}}}", masked.strip_suffix('}').unwrap_or(&masked))
     }
 }

@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use piperoll_shared::api::node::GapReport;
 use piperoll_shared::log::ids::EntryId;
 use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use uuid::Uuid;
 
 const FILE: &str = "lost";
@@ -34,7 +35,7 @@ pub(crate) enum Cause {
 impl Cause {
     const ALL: [Self; 4] = [Self::NoRoom, Self::Unwritable, Self::Refused, Self::Damaged];
 
-    fn words(self) -> &'static str {
+    pub(crate) fn words(self) -> &'static str {
         match self {
             Self::NoRoom => "the application's spool was full",
             Self::Unwritable => "the application's spool could not be written",
@@ -81,6 +82,12 @@ impl Ledger {
         let mut slots = [[None; 2]; 4];
         for (at, slot) in slots.as_flattened_mut().iter_mut().enumerate() {
             *slot = Slot::from_bytes(&bytes[at * SLOT_BYTES..(at + 1) * SLOT_BYTES]);
+        }
+        for [counting, reporting] in &mut slots {
+            // A crash while a count became a report leaves it in both places.
+            if counting.zip(*reporting).is_some_and(|(one, other)| one.id == other.id) {
+                *counting = None;
+            }
         }
         Ok(Self { file: Some(file), slots: Mutex::new(slots) })
     }
@@ -171,8 +178,13 @@ impl Slot {
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let number = |at: usize| bytes.get(at..at + 8)?.try_into().ok();
         let crc = bytes.get(44..48)?.try_into().ok()?;
-        if bytes.iter().all(|b| *b == 0) || crc32fast::hash(&bytes[..44]) != u32::from_le_bytes(crc) {
+        if bytes.iter().all(|b| *b == 0) {
             return None;
+        }
+        if crc32fast::hash(&bytes[..44]) != u32::from_le_bytes(crc) {
+            // Something was counted, and nobody knows how much.
+            let now = SystemClock.now().micros();
+            return Some(Self { id: Uuid::now_v7(), count: 0, is_unknown: true, first: now, last: now });
         }
         Some(Self {
             id: Uuid::from_slice(&bytes[..16]).ok()?,

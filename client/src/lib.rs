@@ -5,6 +5,7 @@
 //! records every request that changes something, or that was denied. docs/recording.md tells all of it.
 
 mod batch;
+mod builder;
 mod captured;
 mod changes;
 mod delivery;
@@ -21,6 +22,7 @@ mod secret;
 mod spool;
 pub mod testing;
 
+pub use builder::{Builder, OpenError};
 pub use captured::Captured;
 pub use changes::{Change, Changes};
 pub use entry::{Category, Entry, Outcome};
@@ -33,6 +35,6 @@ pub use piperoll_shared::log::ids::EntryId;
 pub use piperoll_shared::log::time::Timestamp;
 pub use policy::LossPolicy;
 pub use proxies::{ProxyHeader, TrustedProxies};
-pub use recorder::{Builder, EmitError, Emitted, OpenError, Recorder};
+pub use recorder::{EmitError, Emitted, Recorder};
 pub use secret::Secret;
 pub use spool::SpoolError;

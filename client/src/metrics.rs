@@ -68,7 +68,7 @@ impl Metrics {
                 self.lost(1);
                 "lost"
             }
-            Err(EmitError::Late { .. } | EmitError::Closed) => "failed",
+            Err(EmitError::Late { .. } | EmitError::Closed | EmitError::NoFolder) => "failed",
             Err(EmitError::Invalid(_) | EmitError::Refused(_)) => "refused",
         };
         self.emitted.get_or_create(&vec![("policy", policy.word()), ("result", word)]).inc();

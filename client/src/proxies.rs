@@ -57,58 +57,80 @@ impl TrustedProxies {
             ProxyHeader::XRealIp => HeaderName::from_static("x-real-ip"),
             ProxyHeader::Forwarded => FORWARDED,
         };
-        let mut hops = 0;
-        let mut bytes = 0;
-        // Several lines of one header are one list.
-        for value in headers.get_all(name).iter().rev().collect::<Vec<_>>() {
-            let Ok(text) = value.to_str() else { return known };
-            bytes += text.len();
-            if bytes > BYTES_MAX {
-                return known;
-            }
-            let elements: Vec<&str> = match self.header {
-                ProxyHeader::XForwardedFor => text.split(',').collect(),
-                ProxyHeader::XRealIp => vec![text],
-                ProxyHeader::Forwarded => split_quoted(text, ','),
-            };
-            for element in elements.into_iter().rev() {
+        let (mut hops, mut bytes) = (0, 0);
+        // Several lines of one header are one list. From the right, as far as it was not written by a stranger.
+        for line in headers.get_all(name).iter().collect::<Vec<_>>().into_iter().rev() {
+            let mut rest = Some(line.as_bytes());
+            while let Some(left) = rest {
                 if !self.trusts(known) || hops == HOPS_MAX {
                     return known;
                 }
+                let (element, before) = self.last_element(left);
                 hops += 1;
+                bytes += element.len();
+                if bytes > BYTES_MAX {
+                    return known;
+                }
+                let element = std::str::from_utf8(element).ok();
                 let address = match self.header {
-                    ProxyHeader::Forwarded => forwarded_for(element).and_then(address),
-                    _ => address(element.trim()),
+                    ProxyHeader::Forwarded => element.and_then(forwarded_for).and_then(address),
+                    _ => element.and_then(address),
                 };
                 let Some(address) = address else { return known };
                 known = address;
+                rest = before;
             }
         }
         known
     }
-}
 
-/// The `for` of one element of `Forwarded`.
-fn forwarded_for(element: &str) -> Option<&str> {
-    split_quoted(element, ';').into_iter().find_map(|pair| {
-        let (name, value) = pair.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("for").then(|| value.trim().trim_matches('"'))
-    })
-}
-
-/// Cuts at a character outside of quotes.
-fn split_quoted(text: &str, at: char) -> Vec<&str> {
-    let (mut is_quoted, mut is_escaped) = (false, false);
-    text.split(|c| {
-        match c {
-            _ if is_escaped => is_escaped = false,
-            '\\' if is_quoted => is_escaped = true,
-            '"' => is_quoted = !is_quoted,
-            _ => return c == at && !is_quoted,
+    /// What the last proxy added, and what stood there before. A comma inside quotes is none; quotes that were left open further
+    /// left are somebody else's.
+    fn last_element<'a>(&self, line: &'a [u8]) -> (&'a [u8], Option<&'a [u8]>) {
+        if self.header == ProxyHeader::XRealIp {
+            return (line, None);
         }
-        false
-    })
-    .collect()
+        let mut end = line.len();
+        while let Some(comma) = line[..end].iter().rposition(|b| *b == b',') {
+            let element = &line[comma + 1..];
+            if self.header != ProxyHeader::Forwarded || has_whole_quotes(element) {
+                return (element, Some(&line[..comma]));
+            }
+            end = comma;
+            if line.len() - end > BYTES_MAX {
+                break;
+            }
+        }
+        (line, None)
+    }
+}
+
+fn has_whole_quotes(element: &[u8]) -> bool {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    for byte in element {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_quoted => is_escaped = true,
+            b'"' => is_quoted = !is_quoted,
+            _ => {}
+        }
+    }
+    !is_quoted
+}
+
+/// The `for` of one element of `Forwarded`, whose quotes are whole.
+fn forwarded_for(element: &str) -> Option<&str> {
+    if !has_whole_quotes(element.as_bytes()) {
+        return None;
+    }
+    let mut is_quoted = false;
+    let pairs = element.split(|c| {
+        is_quoted ^= c == '"';
+        c == ';' && !is_quoted
+    });
+    pairs
+        .filter_map(|pair| pair.split_once('='))
+        .find_map(|(name, value)| name.trim().eq_ignore_ascii_case("for").then(|| value.trim().trim_matches('"')))
 }
 
 /// An address with or without port, brackets and zone; `unknown` and made-up names are none.
@@ -179,6 +201,7 @@ mod tests {
             (&["192.0.2.9:99999"], "10.0.0.1", "10.0.0.1"),
             (&["[2001:db8::7]x"], "10.0.0.1", "10.0.0.1"),
             (&["1.1.1.1, \u{e4}"], "10.0.0.1", "10.0.0.1"),
+            (&["\u{e4}, 192.0.2.9, 10.0.0.2"], "10.0.0.1", "192.0.2.9"),
         ] {
             assert_eq!(client(ProxyHeader::XForwardedFor, "x-forwarded-for", lines, peer), expected, "{lines:?}");
         }
@@ -187,7 +210,9 @@ mod tests {
     #[test]
     fn huge_lists_end_somewhere() {
         let many = vec!["10.0.0.2"; 10_000].join(",");
-        assert_eq!(client(ProxyHeader::XForwardedFor, "x-forwarded-for", &[&many], "10.0.0.1"), "10.0.0.1");
+        assert_eq!(client(ProxyHeader::XForwardedFor, "x-forwarded-for", &[&many], "10.0.0.1"), "10.0.0.2");
+        let left = format!("{},192.0.2.9", "x".repeat(20_000));
+        assert_eq!(client(ProxyHeader::XForwardedFor, "x-forwarded-for", &[&left], "10.0.0.1"), "192.0.2.9");
         let some = format!("192.0.2.9,{}", vec!["10.0.0.2"; 100].join(","));
         assert_eq!(client(ProxyHeader::XForwardedFor, "x-forwarded-for", &[&some], "10.0.0.1"), "10.0.0.2");
         let lines: Vec<&str> = vec!["10.0.0.2"; 100];
@@ -200,6 +225,7 @@ mod tests {
         assert_eq!(forwarded("for=192.0.2.9"), "192.0.2.9");
         assert_eq!(forwarded("proto=https;For=\"[2001:db8::7]:4711\";by=10.0.0.1"), "2001:db8::7");
         assert_eq!(forwarded("for=1.1.1.1, for=192.0.2.9;host=\"a,b;for=9.9.9.9\", for=10.0.0.2"), "192.0.2.9");
+        assert_eq!(forwarded("for=1.1.1.1;x=\", for=198.51.100.9"), "198.51.100.9", "an open quote swallows nothing");
         assert_eq!(forwarded("for=_hidden, for=10.0.0.2"), "10.0.0.2");
         assert_eq!(forwarded("proto=https"), "10.0.0.1");
         assert_eq!(client(ProxyHeader::Forwarded, "x-forwarded-for", &["192.0.2.9"], "10.0.0.1"), "10.0.0.1");

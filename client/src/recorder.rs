@@ -1,13 +1,14 @@
 //! Where an application hands its entries over.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use piperoll_shared::api::node::Receipt;
 use piperoll_shared::log::entry::{CallerEntry, EntryError};
 use piperoll_shared::log::ids::EntryId;
-use piperoll_shared::log::redact::{BadName, Redactor};
+use piperoll_shared::log::redact::Redactor;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock, SystemClock};
 use prometheus_client::registry::Registry;
@@ -16,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::ClientError;
-use super::batch::{Batcher, Submission};
+use super::batch::Submission;
+use super::builder::Builder;
 use super::captured::Captured;
-use super::delivery::Delivery;
 use super::entry::{Category, Entry};
 use super::ledger::{Cause, Ledger};
 use super::metrics::Metrics;
@@ -26,10 +27,6 @@ use super::node::NodeClient;
 use super::policy::{DEADLINE_DEFAULT, LossPolicy, Policies};
 use super::spool::{Kept, Spool, SpoolError};
 
-/// Bytes that may wait on the disk unless the application says otherwise: a day of an entry a second.
-const SPOOL_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
-/// Entries on their way to the node at one time; whoever comes then waits, within his deadline.
-const QUEUE_MAX: usize = 4_096;
 /// Between two tries of a strict entry.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
@@ -63,121 +60,8 @@ pub enum EmitError {
     Lost(SpoolError),
     #[error("the recorder is closed")]
     Closed,
-}
-
-/// Why a recorder was not made.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error(transparent)]
-    Spool(#[from] SpoolError),
-    #[error(transparent)]
-    Name(#[from] BadName),
-    #[error("{0:?} needs a folder to keep entries in; give the recorder one, or make every category strict")]
-    NoFolder(LossPolicy),
-}
-
-/// How a recorder is made.
-#[derive(Debug)]
-#[must_use = "a builder does nothing until it is opened"]
-pub struct Builder {
-    node: NodeClient,
-    policies: Policies,
-    deadline: Duration,
-    folder: Option<PathBuf>,
-    spool_bytes: u64,
-    secret_names: Vec<String>,
-    source: String,
-}
-
-impl Builder {
-    /// What becomes of entries of a category that cannot be recorded at once. Without it `data` and `integration` are kept in
-    /// the spool, and everything else is strict.
-    pub fn policy(mut self, category: Category, policy: LossPolicy) -> Self {
-        self.policies.set(category, policy);
-        self
-    }
-
-    /// One policy for all categories.
-    pub fn policy_for_all(mut self, policy: LossPolicy) -> Self {
-        for category in Category::ALL {
-            self.policies.set(category, policy);
-        }
-        self
-    }
-
-    /// How long emitting may take; 2 s without it.
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
-        self
-    }
-
-    /// A folder of this process alone for what cannot be recorded at once, made with mode 0700.
-    pub fn spool(mut self, folder: &Path) -> Self {
-        self.folder = Some(folder.to_owned());
-        self
-    }
-
-    /// Bytes that may wait there; 64 MiB without it.
-    pub fn spool_bytes_max(mut self, bytes: u64) -> Self {
-        self.spool_bytes = bytes;
-        self
-    }
-
-    /// Further names under which secrets stand, such as `ssn` or `card_*`.
-    pub fn secret_names(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.secret_names.extend(names.into_iter().map(Into::into));
-        self
-    }
-
-    /// The application's name, for what the log says about losses.
-    pub fn source(mut self, name: impl Into<String>) -> Self {
-        self.source = name.into();
-        self
-    }
-
-    /// Opens the spool, and begins to send what waits in it. To be called inside a tokio runtime.
-    pub fn open(self) -> Result<Recorder, OpenError> {
-        let redactor = Redactor::new(&self.secret_names)?;
-        let (spool, ledger) = match &self.folder {
-            Some(folder) => {
-                let spool = Spool::open(folder, self.spool_bytes)?;
-                let ledger = Ledger::open(folder)
-                    .map_err(|e| SpoolError::Open { folder: folder.clone(), problem: e.to_string() })?;
-                (Some(Arc::new(spool)), ledger)
-            }
-            None if self.policies.all_strict() => (None, Ledger::in_memory()),
-            None => return Err(OpenError::NoFolder(LossPolicy::Spool)),
-        };
-        let ledger = Arc::new(ledger);
-        let (submit, submissions) = mpsc::channel(QUEUE_MAX);
-        let (stop, delivering) = (CancellationToken::new(), TaskTracker::new());
-        let metrics = Arc::new(Metrics::new(spool.as_ref().map(|spool| Arc::clone(spool.waiting()))));
-        // Ends with the last recorder.
-        tokio::spawn(Batcher::new(self.node.clone(), self.deadline).run(submissions));
-        if let Some(spool) = &spool {
-            let delivery = Delivery {
-                node: self.node.clone(),
-                spool: Arc::clone(spool),
-                ledger: Arc::clone(&ledger),
-                metrics: Arc::clone(&metrics),
-                source: self.source,
-            };
-            delivering.spawn(delivery.run(stop.clone()));
-        }
-        delivering.close();
-        let to = To::Node { submit, spool };
-        let inner = Inner {
-            to,
-            policies: self.policies,
-            deadline: self.deadline,
-            redactor,
-            ledger,
-            metrics,
-            stop,
-            delivery: delivering,
-        };
-        Ok(Recorder(Arc::new(inner)))
-    }
+    #[error("this policy needs a folder to keep entries in, and the recorder has none")]
+    NoFolder,
 }
 
 /// Hands entries over to the node on this machine. Clones share it.
@@ -185,16 +69,19 @@ impl Builder {
 pub struct Recorder(Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
-    to: To,
-    policies: Policies,
-    deadline: Duration,
-    redactor: Redactor,
-    ledger: Arc<Ledger>,
-    metrics: Arc<Metrics>,
-    stop: CancellationToken,
+pub(super) struct Inner {
+    pub(super) to: To,
+    pub(super) policies: Policies,
+    pub(super) deadline: Duration,
+    pub(super) redactor: Redactor,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) stop: CancellationToken,
     /// What sends from the disk, and holds its folder.
-    delivery: TaskTracker,
+    pub(super) delivery: TaskTracker,
+    /// Operations that are under way, for [`super::RecordLayer`].
+    pub(super) operations: TaskTracker,
+    pub(super) is_closed: AtomicBool,
 }
 
 impl Drop for Inner {
@@ -204,7 +91,7 @@ impl Drop for Inner {
 }
 
 #[derive(Debug)]
-enum To {
+pub(super) enum To {
     Node {
         submit: mpsc::Sender<Submission>,
         spool: Option<Arc<Spool>>,
@@ -221,6 +108,10 @@ enum Tried {
 }
 
 impl Recorder {
+    pub(super) fn of(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+
     /// For the node whose socket is at `socket`; nothing is connected yet.
     ///
     /// # Errors
@@ -231,15 +122,7 @@ impl Recorder {
 
     /// For a node that is reached in another way.
     pub fn builder_for(node: NodeClient) -> Builder {
-        Builder {
-            node,
-            policies: Policies::default(),
-            deadline: DEADLINE_DEFAULT,
-            folder: None,
-            spool_bytes: SPOOL_BYTES_DEFAULT,
-            secret_names: Vec::new(),
-            source: String::new(),
-        }
+        Builder::new(node)
     }
 
     /// One that keeps entries in memory, for tests of an application without a node.
@@ -254,6 +137,8 @@ impl Recorder {
             metrics: Arc::new(Metrics::new(None)),
             stop: CancellationToken::new(),
             delivery: TaskTracker::new(),
+            operations: TaskTracker::new(),
+            is_closed: AtomicBool::new(false),
         };
         (Self(Arc::new(inner)), captured)
     }
@@ -282,16 +167,17 @@ impl Recorder {
     /// # Errors
     /// As for [`Self::emit`].
     pub async fn emit_under(&self, mut entry: Entry, policy: LossPolicy) -> Result<Emitted, EmitError> {
-        let id = entry.id;
-        let now = SystemClock.now();
-        if policy != LossPolicy::Strict && entry.occurred_at.is_none() {
-            // It may be recorded much later.
-            entry.occurred_at = Some(now);
+        if self.0.is_closed.load(Ordering::Acquire) {
+            return Err(EmitError::Closed);
         }
-        let text = entry.to_text();
-        let text = self.0.redactor.entry(&text).into_owned();
+        let (id, now) = (entry.id, SystemClock.now());
+        if policy != LossPolicy::Strict && entry.occurred_at.is_none() {
+            // It may be recorded much later. When it was made, and not now: the same entry emitted again is the same.
+            entry.occurred_at = Some(entry.made);
+        }
+        let text = entry.to_text(&self.0.redactor);
         // What the node would refuse is refused here: a spool must not carry what can never arrive.
-        CallerEntry::parse(text.as_bytes())?;
+        CallerEntry::parse(text.as_bytes())?.check_size()?;
         let result = match &self.0.to {
             To::Memory(captured) => Ok(captured.take(id, &text, now)),
             To::Node { submit, spool } => match policy {
@@ -316,12 +202,28 @@ impl Recorder {
         tokio::time::timeout(within, done).await.is_ok()
     }
 
-    /// Ends the tasks behind it. What waits on the disk is sent when a recorder is opened on the same folder again.
+    /// Waits for operations that are under way and for what waits on the disk, then takes nothing more; false when that took
+    /// too long. What is left on the disk is sent when a recorder is opened on the same folder again, behind the last clone of
+    /// this one.
     pub async fn close(self, within: Duration) -> bool {
-        let flushed = self.flush(within).await;
+        let finished = async {
+            self.0.operations.close();
+            self.0.operations.wait().await;
+            self.flush(within).await
+        };
+        let flushed = tokio::time::timeout(within, finished).await.unwrap_or(false);
+        self.0.is_closed.store(true, Ordering::Release);
         self.0.stop.cancel();
         self.0.delivery.wait().await;
         flushed
+    }
+
+    /// Runs something that [`Self::close`] waits for, whoever else does.
+    pub(crate) fn operation<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.0.operations.spawn(work)
     }
 
     /// Adds what is counted to an application's metrics, under names that begin with `piperoll_audit`.
@@ -396,7 +298,7 @@ impl Recorder {
         text: String,
         now: Timestamp,
     ) -> Result<Emitted, EmitError> {
-        let Some(spool) = spool else { return Err(EmitError::Closed) };
+        let Some(spool) = spool else { return Err(EmitError::NoFolder) };
         match self.keep(spool, text, now, false).await {
             Ok(()) => Ok(Emitted::Kept(id)),
             Err(EmitError::Lost(_)) => Ok(Emitted::Dropped),
@@ -406,12 +308,21 @@ impl Recorder {
 
     async fn keep(&self, spool: &Spool, text: String, now: Timestamp, sync: bool) -> Result<(), EmitError> {
         let kept = Kept { time: now.micros(), text };
-        spool.keep(kept, sync).await.map_err(|error| {
-            let cause = if matches!(error, SpoolError::Full { .. }) { Cause::NoRoom } else { Cause::Unwritable };
-            self.0.ledger.lost(cause, Some(1), now.micros());
-            // Somebody has to say so when the node is there.
-            spool.waiting().more.notify_one();
-            EmitError::Lost(error)
-        })
+        match tokio::time::timeout(self.0.deadline, spool.keep(kept, sync)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                // What could not be written was counted where it was written.
+                if !matches!(error, SpoolError::Write { .. }) {
+                    self.0.ledger.lost(Cause::NoRoom, Some(1), now.micros());
+                }
+                // Somebody has to say so when the node is there.
+                spool.waiting().more.notify_one();
+                Err(EmitError::Lost(error))
+            }
+            // It is kept when the disk answers, or counted when it fails.
+            Err(_) => {
+                Err(EmitError::Late { deadline: self.0.deadline, problem: "the disk does not answer".to_owned() })
+            }
+        }
     }
 }

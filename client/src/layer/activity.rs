@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use piperoll_shared::log::limits::{IDENTIFIER_BYTES_MAX, SHORT_WORD_BYTES_MAX};
+
 use super::INTENT;
+use super::words::fitting;
 use crate::EntryId;
 use crate::entry::{Category, Entry, Outcome};
 
@@ -22,13 +25,15 @@ pub struct Caller {
 
 impl Caller {
     pub(super) fn fill(self, entry: Entry) -> Entry {
+        // Some of it is what somebody typed who is nobody yet.
+        let fit = |text: String, max| fitting(&text, max).0;
         entry
-            .user(self.user)
-            .user_type(self.user_type)
-            .impersonator(self.impersonator)
-            .session(self.session)
-            .auth_method(self.auth_method)
-            .credential(self.credential)
+            .user(fit(self.user, IDENTIFIER_BYTES_MAX))
+            .user_type(fit(self.user_type, SHORT_WORD_BYTES_MAX))
+            .impersonator(fit(self.impersonator, IDENTIFIER_BYTES_MAX))
+            .session(fit(self.session, IDENTIFIER_BYTES_MAX))
+            .auth_method(fit(self.auth_method, SHORT_WORD_BYTES_MAX))
+            .credential(fit(self.credential, IDENTIFIER_BYTES_MAX))
     }
 }
 
@@ -94,13 +99,10 @@ impl Activity {
         self.with(|state| ended(state.entry.clone(), outcome, reason, state.intent))
     }
 
-    /// Without what the handler said, under the same id: the other one was never sent.
+    /// Without what the handler said, its id included: that may be what was wrong.
     pub(super) fn bare_words(&self, outcome: Outcome, reason: &str) -> Entry {
-        self.with(|state| ended(state.bare.clone(), outcome, reason, state.intent))
-    }
-
-    pub(super) fn has_intent(&self) -> bool {
-        self.with(|state| state.intent.is_some())
+        let id = EntryId::from_uuid(uuid::Uuid::now_v7());
+        self.with(|state| ended(state.bare.clone().with_id(id), outcome, reason, state.intent))
     }
 }
 

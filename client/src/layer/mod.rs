@@ -9,10 +9,12 @@ mod words;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures::FutureExt as _;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
@@ -137,18 +139,13 @@ where
         }
         Box::pin(async move {
             // In a task of its own: whoever hangs up cancels this one, and a change goes on or is over by then.
-            let change = tokio::spawn(Arc::clone(&settings).change(inner, request, activity.clone()));
-            match change.await {
+            let recorder = settings.recorder.clone();
+            match recorder.operation(settings.change(inner, request, activity)).await {
                 Ok(answer) => answer,
-                Err(error) => {
-                    if let Err(error) = settings.over(&activity, Outcome::Failure, "panic").await {
-                        tracing::error!(%error, "an operation that panicked could not be recorded");
-                    }
-                    match error.try_into_panic() {
-                        Ok(panic) => std::panic::resume_unwind(panic),
-                        Err(_) => Ok(not_recorded("the operation was cut short")),
-                    }
-                }
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(_) => Ok(not_recorded("the operation was cut short; what stands in the log is its beginning")),
+                },
             }
         })
     }
@@ -180,7 +177,16 @@ impl Settings {
                 return Ok(not_recorded(&format!("nothing was done: the operation could not be recorded: {error}")));
             }
         }
-        let answer = inner.call(request).await;
+        let answer = match AssertUnwindSafe(inner.call(request)).catch_unwind().await {
+            Ok(answer) => answer,
+            Err(panic) => {
+                // Here, where nobody who hangs up can reach.
+                if let Err(error) = self.over(&activity, Outcome::Failure, "panic").await {
+                    tracing::error!(%error, "an operation that panicked could not be recorded");
+                }
+                std::panic::resume_unwind(panic);
+            }
+        };
         let (outcome, reason) = match &answer {
             Ok(response) => judge(response.status()),
             Err(_) => (Outcome::Failure, "service_error".to_owned()),
@@ -209,7 +215,10 @@ impl Settings {
         if outcome != Outcome::Denied && !activity.is_wanted() {
             return Ok(answer);
         }
-        match self.over(&activity, outcome, &reason).await {
+        // Whoever hangs up now has been refused all the same.
+        let recorder = self.recorder.clone();
+        let over = async move { self.over(&activity, outcome, &reason).await };
+        match recorder.operation(over).await.unwrap_or(Err(EmitError::Closed)) {
             Ok(_) => Ok(answer),
             Err(error) => Ok(not_recorded(&format!("the answer is withheld, it could not be recorded: {error}"))),
         }
@@ -218,13 +227,13 @@ impl Settings {
     /// Records how it ended. An entry that was made wrongly is recorded as it was before its handler said anything.
     async fn over(&self, activity: &Activity, outcome: Outcome, reason: &str) -> Result<Emitted, EmitError> {
         let entry = activity.last_words(outcome, reason);
-        // What was promised is kept on this machine rather than lost, where there is room for it.
+        // What has happened is kept on this machine rather than lost, where there is room for it.
         let policy = match self.recorder.policy_of(entry.category) {
-            LossPolicy::Strict if activity.has_intent() && self.recorder.can_keep() => LossPolicy::Spool,
+            LossPolicy::Strict if self.recorder.can_keep() => LossPolicy::Spool,
             policy => policy,
         };
         match self.recorder.emit_under(entry, policy).await {
-            Err(EmitError::Invalid(error)) => {
+            Err(error @ (EmitError::Invalid(_) | EmitError::Refused(_))) => {
                 tracing::error!(%error, "a handler's words cannot be recorded; the request is recorded without them");
                 let bare = activity.bare_words(outcome, reason).detail("handler_words_refused", error.to_string());
                 self.recorder.emit_under(bare, policy).await

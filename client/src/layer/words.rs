@@ -57,7 +57,7 @@ fn action_word(method: &http::Method) -> String {
 }
 
 /// At most `max` bytes without control characters; and whether something is missing.
-fn fitting(text: &str, max: usize) -> (String, bool) {
+pub(super) fn fitting(text: &str, max: usize) -> (String, bool) {
     let mut fit = String::with_capacity(text.len().min(max));
     for c in text.chars() {
         let c = if c.is_control() { '\u{fffd}' } else { c };

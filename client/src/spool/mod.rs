@@ -8,22 +8,24 @@ mod record;
 mod segment;
 mod writer;
 
+use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::ledger::Ledger;
 pub(crate) use record::Kept;
 pub(crate) use segment::{Read, SegmentReader};
 use segment::{numbers, path_of};
 use writer::{Job, Writer};
 
 /// Entries on their way to the disk.
-const JOBS_MAX: usize = 1_024;
+const JOBS_MAX: usize = 8_192;
 const LOCK: &str = "lock";
 
 /// Why an entry could not be kept.
@@ -55,10 +57,20 @@ impl Waiting {
         self.entries.load(Ordering::Acquire) == 0
     }
 
-    fn add(&self, entries: u64, bytes: u64) {
-        self.bytes.fetch_add(bytes, Ordering::AcqRel);
-        self.entries.fetch_add(entries, Ordering::AcqRel);
-        self.more.notify_one();
+    /// Counts an entry before it is written, so that it cannot be settled before it is counted; false when there is no room.
+    fn reserve(&self, bytes: u64, max: u64) -> bool {
+        let more = |now: u64| now.checked_add(bytes).filter(|sum| *sum <= max);
+        if self.bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
+            return false;
+        }
+        self.entries.fetch_add(1, Ordering::AcqRel);
+        true
+    }
+
+    /// Nothing that can be read waits any more.
+    pub(crate) fn forget(&self) {
+        self.entries.store(0, Ordering::Release);
+        self.bytes.store(0, Ordering::Release);
     }
 
     pub(crate) fn settled(&self, entries: u64, bytes: u64) {
@@ -70,35 +82,52 @@ impl Waiting {
     }
 }
 
+/// Which segment is being written, and how far it may be read: what lies behind is not acknowledged yet.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Written {
+    number: u64,
+    end: u64,
+}
+
 /// The spool with its writing thread running.
 #[derive(Debug)]
 pub(crate) struct Spool {
     folder: PathBuf,
     jobs: mpsc::Sender<Job>,
     waiting: Arc<Waiting>,
+    written: Arc<Mutex<Written>>,
     bytes_max: u64,
     _lock: Flock<File>,
 }
 
 impl Spool {
-    /// Makes the folder where there is none, and counts what waits in it.
-    pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<Self, SpoolError> {
+    /// Makes the folder where there is none, and counts what waits in it, and what is known to be lost.
+    pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<(Self, Arc<Ledger>), SpoolError> {
         let wrong = |e: std::io::Error| SpoolError::Open { folder: folder.to_owned(), problem: e.to_string() };
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrong)?;
+        let owner = std::fs::symlink_metadata(folder).map_err(wrong)?;
+        if !owner.is_dir() || owner.uid() != nix::unistd::geteuid().as_raw() || owner.mode() & 0o022 != 0 {
+            let problem = "it must be a folder of this user that nobody else can write to (chmod 700)".to_owned();
+            return Err(SpoolError::Open { folder: folder.to_owned(), problem });
+        }
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(folder.join(LOCK));
         let lock = Flock::lock(lock.map_err(wrong)?, FlockArg::LockExclusiveNonblock)
             .map_err(|_| SpoolError::Locked { folder: folder.to_owned() })?;
+        let ledger = Arc::new(Ledger::open(folder).map_err(wrong)?);
         let waiting = Arc::new(Waiting::default());
         let numbers = numbers(folder).map_err(wrong)?;
         for number in &numbers {
             let (entries, bytes) = segment::count(&path_of(folder, *number)).map_err(wrong)?;
-            waiting.add(entries, bytes);
+            waiting.entries.fetch_add(entries, Ordering::AcqRel);
+            waiting.bytes.fetch_add(bytes, Ordering::AcqRel);
         }
         let next = numbers.last().map_or(1, |last| last + 1);
         let (jobs, receive) = mpsc::channel(JOBS_MAX);
-        let writer = Writer::new(folder.to_owned(), next, Arc::clone(&waiting));
+        let written = Arc::new(Mutex::new(Written::default()));
+        let writer =
+            Writer::new(folder.to_owned(), next, Arc::clone(&waiting), Arc::clone(&written), Arc::clone(&ledger));
         std::thread::Builder::new().name("audit-spool".to_owned()).spawn(move || writer.run(receive)).map_err(wrong)?;
-        Ok(Self { folder: folder.to_owned(), jobs, waiting, bytes_max, _lock: lock })
+        Ok((Self { folder: folder.to_owned(), jobs, waiting, written, bytes_max, _lock: lock }, ledger))
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -109,39 +138,44 @@ impl Spool {
         &self.waiting
     }
 
-    /// Keeps an entry; returns when it is in the file, and on the disk if `sync`.
+    /// Keeps an entry; returns when it is in the file, and on the disk if `sync`. Whoever does not wait for that leaves an entry
+    /// that is kept, or counted as lost by the thread that writes.
     pub(crate) async fn keep(&self, kept: Kept, sync: bool) -> Result<(), SpoolError> {
-        let bytes = self.waiting.bytes.load(Ordering::Acquire);
-        if bytes.saturating_add(kept.bytes()) > self.bytes_max {
-            return Err(SpoolError::Full { folder: self.folder.clone(), bytes });
+        let bytes = kept.bytes();
+        if !self.waiting.reserve(bytes, self.bytes_max) {
+            return Err(SpoolError::Full {
+                folder: self.folder.clone(),
+                bytes: self.waiting.bytes.load(Ordering::Acquire),
+            });
         }
         let (reply, answer) = oneshot::channel();
-        self.jobs.send(Job::Keep { kept, sync, reply }).await.map_err(|_| SpoolError::Closed)?;
+        if let Err(error) = self.jobs.try_send(Job::Keep { kept, sync, reply }) {
+            self.waiting.settled(1, bytes);
+            return Err(match error {
+                mpsc::error::TrySendError::Full(_) => SpoolError::Full { folder: self.folder.clone(), bytes },
+                mpsc::error::TrySendError::Closed(_) => SpoolError::Closed,
+            });
+        }
         answer.await.map_err(|_| SpoolError::Closed)?
     }
 
-    /// The oldest segment, if there is any.
-    pub(crate) fn oldest(&self) -> std::io::Result<Option<SegmentReader>> {
-        match numbers(&self.folder)?.first() {
+    /// The oldest segment that is not done with, if there is any.
+    pub(crate) fn oldest(&self, done: &HashSet<u64>) -> std::io::Result<Option<SegmentReader>> {
+        match numbers(&self.folder)?.into_iter().find(|number| !done.contains(number)) {
             None => Ok(None),
-            Some(number) => SegmentReader::open(path_of(&self.folder, *number)).map(Some),
+            Some(number) => SegmentReader::open(path_of(&self.folder, number), number).map(Some),
         }
     }
 
-    /// Counts what waits from the files, behind a damage that nobody can count.
-    pub(crate) fn recount(&self) {
-        let counts = numbers(&self.folder).map(|numbers| {
-            numbers
-                .iter()
-                .filter_map(|number| segment::count(&path_of(&self.folder, *number)).ok())
-                .fold((0, 0), |(entries, bytes), (more_entries, more_bytes)| {
-                    (entries + more_entries, bytes + more_bytes)
-                })
-        });
-        if let Ok((entries, bytes)) = counts {
-            self.waiting.entries.store(entries, Ordering::Release);
-            self.waiting.bytes.store(bytes, Ordering::Release);
-        }
+    /// How far a segment may be read; none when nothing more is written to it, and all of it counts.
+    pub(crate) fn end_of(&self, segment: &SegmentReader) -> Option<u64> {
+        let written = *self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        (written.number == segment.number).then_some(written.end)
+    }
+
+    /// Whether no other segment waits.
+    pub(crate) fn is_last(&self, segment: &SegmentReader) -> bool {
+        numbers(&self.folder).is_ok_and(|numbers| numbers.iter().all(|number| *number <= segment.number))
     }
 
     /// Nothing more is written to the segment that is being read to its end.
@@ -163,9 +197,9 @@ mod tests {
     }
 
     async fn texts(spool: &Spool) -> Vec<String> {
-        let mut reader = spool.oldest().expect("a folder").expect("a segment");
+        let mut reader = spool.oldest(&HashSet::new()).expect("a folder").expect("a segment");
         let mut texts = Vec::new();
-        while let Read::Record(kept) = reader.next().expect("a file") {
+        while let Read::Record(kept) = reader.next(None).expect("a file") {
             texts.push(kept.text);
         }
         texts
@@ -174,7 +208,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_kept_is_there_after_a_crash_and_a_torn_end_is_not() {
         let dir = tempfile::tempdir().expect("a folder");
-        let spool = Spool::open(dir.path(), 1_000_000).expect("a spool");
+        let (spool, _) = Spool::open(dir.path(), 1_000_000).expect("a spool");
         for n in 0..3 {
             spool.keep(kept(n), true).await.expect("kept");
         }
@@ -183,7 +217,7 @@ mod tests {
         drop(spool);
         let mut file = OpenOptions::new().append(true).open(&segment).expect("the segment");
         file.write_all(&kept(3).to_bytes()[..9]).expect("half a record");
-        let spool = Spool::open(dir.path(), 1_000_000).expect("a spool");
+        let (spool, _) = Spool::open(dir.path(), 1_000_000).expect("a spool");
         assert_eq!(spool.waiting().entries.load(Ordering::Acquire), 3);
         assert_eq!(texts(&spool).await, [r#"{"n":0}"#, r#"{"n":1}"#, r#"{"n":2}"#]);
         spool.keep(kept(4), true).await.expect("kept");
@@ -193,7 +227,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_spool_says_so_and_a_damaged_one_too() {
         let dir = tempfile::tempdir().expect("a folder");
-        let spool = Spool::open(dir.path(), 60).expect("a spool");
+        let (spool, _) = Spool::open(dir.path(), 60).expect("a spool");
         spool.keep(kept(0), false).await.expect("kept");
         spool.keep(kept(1), true).await.expect("kept");
         assert!(matches!(spool.keep(kept(2), true).await, Err(SpoolError::Full { .. })));
@@ -201,7 +235,7 @@ mod tests {
         let mut bytes = std::fs::read(&segment).expect("the segment");
         *bytes.get_mut(18).expect("a byte") ^= 1;
         std::fs::write(&segment, bytes).expect("written");
-        let mut reader = spool.oldest().expect("a folder").expect("a segment");
-        assert!(matches!(reader.next().expect("a file"), Read::Damaged));
+        let mut reader = spool.oldest(&HashSet::new()).expect("a folder").expect("a segment");
+        assert!(matches!(reader.next(None).expect("a file"), Read::Damaged));
     }
 }

@@ -4,10 +4,12 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+
 use super::record::{Kept, Parsed, parse};
 
 const SUFFIX: &str = ".spool";
-const READ_BYTES: usize = 256 * 1024;
+const READ_BYTES: u64 = 256 * 1024;
 
 pub(super) fn path_of(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{number:016}{SUFFIX}"))
@@ -28,9 +30,9 @@ pub(super) fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
 
 /// Records and bytes of a segment that was written by an earlier process.
 pub(super) fn count(path: &Path) -> io::Result<(u64, u64)> {
-    let mut reader = SegmentReader::open(path.to_owned())?;
+    let mut reader = SegmentReader::open(path.to_owned(), 0)?;
     let (mut entries, mut bytes) = (0, 0);
-    while let Read::Record(kept) = reader.next()? {
+    while let Read::Record(kept) = reader.next(None)? {
         entries += 1;
         bytes += kept.bytes();
     }
@@ -50,19 +52,23 @@ pub(crate) enum Read {
 /// Reads a segment from its front, also while it is written to.
 #[derive(Debug)]
 pub(crate) struct SegmentReader {
+    pub(crate) number: u64,
     path: PathBuf,
     file: File,
     /// Bytes that were read and hold no whole record yet.
     buffer: Vec<u8>,
     at: usize,
+    /// Bytes of the file that were read.
+    read: u64,
 }
 
 impl SegmentReader {
-    pub(super) fn open(path: PathBuf) -> io::Result<Self> {
-        Ok(Self { file: File::open(&path)?, path, buffer: Vec::new(), at: 0 })
+    pub(super) fn open(path: PathBuf, number: u64) -> io::Result<Self> {
+        Ok(Self { number, file: File::open(&path)?, path, buffer: Vec::new(), at: 0, read: 0 })
     }
 
-    pub(crate) fn next(&mut self) -> io::Result<Read> {
+    /// Up to `end` of the file, or to its end when nothing more is written to it.
+    pub(crate) fn next(&mut self, end: Option<u64>) -> io::Result<Read> {
         loop {
             match parse(&self.buffer[self.at..]) {
                 Parsed::Record(kept, bytes) => {
@@ -74,23 +80,34 @@ impl SegmentReader {
                     self.buffer.drain(..self.at);
                     self.at = 0;
                     let before = self.buffer.len();
-                    self.file.by_ref().take(READ_BYTES as u64).read_to_end(&mut self.buffer)?;
-                    if self.buffer.len() == before {
-                        return Ok(Read::End);
+                    let room = end.map_or(READ_BYTES, |end| end.saturating_sub(self.read).min(READ_BYTES));
+                    self.file.by_ref().take(room).read_to_end(&mut self.buffer)?;
+                    let more = self.buffer.len() - before;
+                    self.read += more as u64;
+                    if more == 0 {
+                        let is_damaged = end.is_none() && self.has_record_behind();
+                        return Ok(if is_damaged { Read::Damaged } else { Read::End });
                     }
                 }
             }
         }
     }
 
+    /// Whether what looks like a torn end is a length that was changed: there is a record behind it.
+    fn has_record_behind(&self) -> bool {
+        (1..self.buffer.len()).any(|at| matches!(parse(&self.buffer[at..]), Parsed::Record(..)))
+    }
+
     /// Its records are in the log. If this is lost in a crash they are sent again, and known by their ids.
-    pub(crate) fn remove(self) -> io::Result<()> {
+    pub(crate) fn remove(&self) -> io::Result<()> {
         std::fs::remove_file(&self.path)
     }
 
     /// Puts it out of the way for whoever looks for what can be saved.
-    pub(crate) fn set_aside(self) -> io::Result<PathBuf> {
-        let aside = self.path.with_extension("damaged");
+    pub(crate) fn set_aside(&self) -> io::Result<PathBuf> {
+        // The time keeps an earlier one, of a spool that began to count anew, from being overwritten.
+        let now = SystemClock.now().micros();
+        let aside = self.path.with_extension(format!("{now}.damaged"));
         std::fs::rename(&self.path, &aside)?;
         Ok(aside)
     }

@@ -4,13 +4,14 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::super::ledger::{Cause, Ledger};
 use super::record::Kept;
 use super::segment::path_of;
-use super::{SpoolError, Waiting};
+use super::{SpoolError, Waiting, Written};
 
 /// A segment that is longer is followed by another one; it can only be removed as a whole.
 const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
@@ -25,9 +26,14 @@ pub(super) struct Writer {
     next: u64,
     open: Option<Open>,
     waiting: Arc<Waiting>,
+    /// Told to whoever reads.
+    written: Arc<Mutex<Written>>,
+    /// Counts what cannot be written: whoever emitted it may not be there any more.
+    ledger: Arc<Ledger>,
 }
 
 struct Open {
+    number: u64,
     file: File,
     /// Behind the last whole record.
     end: u64,
@@ -38,8 +44,14 @@ struct Open {
 type Reply = oneshot::Sender<Result<(), SpoolError>>;
 
 impl Writer {
-    pub(super) fn new(folder: PathBuf, next: u64, waiting: Arc<Waiting>) -> Self {
-        Self { folder, next, open: None, waiting }
+    pub(super) fn new(
+        folder: PathBuf,
+        next: u64,
+        waiting: Arc<Waiting>,
+        written: Arc<Mutex<Written>>,
+        ledger: Arc<Ledger>,
+    ) -> Self {
+        Self { folder, next, open: None, waiting, written, ledger }
     }
 
     pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
@@ -48,63 +60,73 @@ impl Writer {
             while let Ok(job) = jobs.try_recv() {
                 group.push(job);
             }
-            let (mut bytes, mut entries, mut replies, mut sync) = (Vec::new(), 0, Vec::new(), false);
+            let mut waiting = Vec::new();
             for job in group {
                 match job {
-                    Job::Keep { kept, sync: this, reply } => {
-                        bytes.extend(kept.to_bytes());
-                        entries += 1;
-                        sync |= this;
-                        replies.push(reply);
-                    }
+                    Job::Keep { kept, sync, reply } => waiting.push((kept, sync, reply)),
                     Job::TurnOver { reply } => {
-                        self.keep(&bytes, entries, sync, std::mem::take(&mut replies));
-                        (entries, sync) = (0, false);
-                        bytes.clear();
-                        self.open = None;
+                        self.keep(std::mem::take(&mut waiting));
+                        self.close();
                         let _ = reply.send(());
                     }
                 }
             }
-            self.keep(&bytes, entries, sync, replies);
+            self.keep(waiting);
         }
     }
 
-    fn keep(&mut self, bytes: &[u8], entries: u64, sync: bool, replies: Vec<Reply>) {
-        if bytes.is_empty() {
+    fn keep(&mut self, group: Vec<(Kept, bool, Reply)>) {
+        if group.is_empty() {
             return;
         }
-        let written = self.write(bytes, sync);
+        let bytes: Vec<u8> = group.iter().flat_map(|(kept, ..)| kept.to_bytes()).collect();
+        let sync = group.iter().any(|(_, sync, _)| *sync);
+        let written = self.write(&bytes, sync);
         if let Err(error) = &written {
-            tracing::error!(%error, folder = %self.folder.display(), "entries could not be kept in the spool");
-        } else {
-            self.waiting.add(entries, bytes.len() as u64);
+            tracing::error!(%error, folder = %self.folder.display(), "entries could not be kept in the spool and are counted");
         }
-        for reply in replies {
-            let result = written
-                .as_ref()
-                .map(|()| ())
-                .map_err(|error| SpoolError::Write { folder: self.folder.clone(), problem: error.to_string() });
+        for (kept, _, reply) in group {
+            let result = written.as_ref().copied().map_err(|error| {
+                self.waiting.settled(1, kept.bytes());
+                self.ledger.lost(Cause::Unwritable, Some(1), kept.time);
+                SpoolError::Write { folder: self.folder.clone(), problem: error.to_string() }
+            });
             let _ = reply.send(result);
         }
+        self.waiting.more.notify_one();
+    }
+
+    /// Nothing more goes into the segment that is open; all of it can be read.
+    fn close(&mut self) {
+        self.open = None;
+        *self.written.lock().unwrap_or_else(PoisonError::into_inner) = Written::default();
     }
 
     fn write(&mut self, bytes: &[u8], sync: bool) -> io::Result<()> {
         if self.open.as_ref().is_some_and(|open| open.end >= SEGMENT_BYTES) {
-            self.open = None;
+            self.close();
         }
         let open = match &mut self.open {
             Some(open) => open,
-            None => self.open.insert(begin(&self.folder, &mut self.next)?),
+            None => {
+                // Told before the file is there, so that nobody takes it for a finished one.
+                *self.written.lock().unwrap_or_else(PoisonError::into_inner) = Written { number: self.next, end: 0 };
+                self.open.insert(begin(&self.folder, &mut self.next)?)
+            }
         };
         let written = open.file.write_all(bytes).and_then(|()| if sync { open.sync(&self.folder) } else { Ok(()) });
         match written {
-            Ok(()) => open.end += bytes.len() as u64,
+            Ok(()) => {
+                open.end += bytes.len() as u64;
+                *self.written.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Written { number: open.number, end: open.end };
+            }
+            // What of it is there would be taken for acknowledged. If it cannot even be cut off, the file is left to its torn
+            // end, and what comes next goes into another one.
             Err(_) => {
-                // What of it is there would be taken for acknowledged. If it cannot even be cut off, the file is left to its
-                // torn end, and what comes next goes into another one.
-                let _ = open.file.set_len(open.end);
-                self.open = None;
+                if open.file.set_len(open.end).is_err() {
+                    self.close();
+                }
             }
         }
         written
@@ -125,6 +147,7 @@ impl Open {
 fn begin(folder: &Path, next: &mut u64) -> io::Result<Open> {
     let path = path_of(folder, *next);
     let file = OpenOptions::new().create_new(true).append(true).mode(0o600).open(path)?;
+    let number = *next;
     *next += 1;
-    Ok(Open { file, end: 0, is_named: false })
+    Ok(Open { number, file, end: 0, is_named: false })
 }

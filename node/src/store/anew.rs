@@ -12,10 +12,10 @@ use piperoll_shared::log::note::Note;
 use piperoll_shared::net::clock::Clock;
 use serde_json::json;
 
+use super::draft::Draft;
 use super::error::OpenError;
 use super::index::BLOCK_LEVEL;
 use super::signer::{Kept, kept};
-use super::writer::Draft;
 use super::{LogDir, LogKeys, OpenWriter, open_writer};
 
 /// What was begun.

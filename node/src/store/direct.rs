@@ -21,12 +21,12 @@ use piperoll_shared::log::verify::RowChecker;
 use piperoll_shared::net::clock::{Clock, SystemClock};
 use rusqlite::Connection;
 
+use super::draft::{Appended, Draft};
 use super::index::{BLOCK_LEVEL, CheckedRows, Index, IndexCheck};
 use super::open::CopyAside;
 use super::rows;
 use super::scan::Beside;
 use super::signer::{self, Kept};
-use super::writer::{Appended, Draft};
 use super::{AppendError, Batch, Check, Extent, LogDir, LogKeys, OpenError, OpenWriter, ReadError, Scan};
 use super::{StoredRow, floor, tree};
 use super::{open_writer, parse_filter, schema};

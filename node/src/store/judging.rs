@@ -35,8 +35,10 @@ pub(super) fn remember(writer: &Writer, rules: Rules) -> Judge {
         let since = now.minus(std::time::Duration::from_secs(days * SECONDS_PER_DAY));
         ("category:auth,audit outcome:success".to_owned(), since, LOGIN_ROWS_MAX)
     });
-    for (filter, from, limit) in logins.into_iter().chain(late) {
-        if let Err(error) = learn(writer, &mut judge, &filter, from, limit) {
+    let late = late.map(|(filter, from, limit)| (filter, from, limit, Judge::remember_lately as Remember));
+    let logins = logins.map(|(filter, from, limit)| (filter, from, limit, Judge::remember_login as Remember));
+    for (filter, from, limit, remember) in logins.into_iter().chain(late) {
+        if let Err(error) = learn(writer, &mut judge, &filter, from, limit, remember) {
             tracing::warn!(%error, "the rules for flags begin without what happened before the start");
         }
     }
@@ -44,7 +46,16 @@ pub(super) fn remember(writer: &Writer, rules: Rules) -> Judge {
     judge
 }
 
-fn learn(writer: &Writer, judge: &mut Judge, filter: &str, from: Timestamp, limit: u64) -> Result<(), ReadError> {
+type Remember = fn(&mut Judge, &Facts, Timestamp);
+
+fn learn(
+    writer: &Writer,
+    judge: &mut Judge,
+    filter: &str,
+    from: Timestamp,
+    limit: u64,
+    remember: Remember,
+) -> Result<(), ReadError> {
     let request = ScanRequest {
         filter: filter.to_owned(),
         from,
@@ -77,7 +88,7 @@ fn learn(writer: &Writer, judge: &mut Judge, filter: &str, from: Timestamp, limi
         }
     }
     for (facts, recorded) in found.iter().rev() {
-        judge.judge(facts, *recorded);
+        remember(judge, facts, *recorded);
     }
     Ok(())
 }
@@ -94,8 +105,10 @@ fn facts(view: &EntryView<'_>) -> Facts {
         outcome: text(&view.outcome),
         entity_type: text(&view.entity_type),
         entity_id: text(&view.entity_id),
-        ip_address: text(&view.ip_address),
-        changes: view.changes.map(|changes| changes.get().to_owned()),
+        ip_address: text(&view.ip_address).or_else(|| text(&view.peer_address)),
+        has_changes: view.changes.is_some(),
+        // What was flagged for itself needs no memory.
+        amounts: Vec::new(),
     }
 }
 

@@ -5,6 +5,7 @@ mod check;
 mod check_ids;
 mod check_statements;
 mod direct;
+mod draft;
 mod edge;
 mod epochs;
 mod erase;
@@ -25,6 +26,7 @@ mod scan;
 mod schema;
 mod search;
 mod signer;
+mod start;
 mod transaction;
 mod tree;
 mod tree_check;
@@ -39,7 +41,7 @@ use piperoll_shared::log::entry::lifecycle;
 use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::flags::Rules;
 use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::note::{KeyKind, SigningSeed};
+use piperoll_shared::log::note::SigningSeed;
 use piperoll_shared::log::seal::{KeyRing, Origin};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::{Hash, TileCache, TreeReader, consistency_proof, inclusion_proof};
@@ -50,6 +52,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use anew::{NewGeneration, begin_generation};
 pub use check::Check;
 pub use direct::{ArchiveError, DirectLog, append_directly};
+pub use draft::{Appended, Draft, parse_draft};
 pub use erase::{ErasedUnder, REASON_BYTES_MAX};
 pub use error::{AppendError, OpenError, ReadError};
 pub use floor::Floor;
@@ -63,11 +66,11 @@ pub use scan::{Batch, Scan};
 pub use signer::{CheckpointFault, Kept, SignedCheckpoint};
 pub use tree::TreeError;
 pub use upkeep::{DirectUpkeep, UpkeepError};
-pub use writer::{Appended, Draft, parse_draft};
 
 use index::{BLOCK_LEVEL, CheckedRows, Index, IndexCheck, Indexer};
 use readers::Readers;
 use scan::Beside;
+use start::{record_next_key, record_start};
 use writer::{Job, Writer};
 
 /// Append requests waiting for the writer; beyond it callers wait, which is the back-pressure.
@@ -383,47 +386,6 @@ fn open_writer(
     // Whoever was killed behind an erasure left the content in the WAL.
     writer.empty_wal(1);
     Ok(OpenWriter { writer, generation, identity, health, lock })
-}
-
-/// A log that refuses appends starts all the same, so that it can be read; it just cannot say so in itself.
-fn record_start(writer: &mut Writer, last_stop: Option<bool>) {
-    let word = match last_stop {
-        None => "none",
-        Some(true) => "clean",
-        Some(false) => "unclean",
-    };
-    let via: Arc<str> = Arc::from("node");
-    let started = lifecycle(
-        "log.started",
-        "the node started",
-        &json!({ "last_stop": word, "version": env!("CARGO_PKG_VERSION") }),
-    );
-    let mut drafts = vec![Draft { entry: started, via: Arc::clone(&via) }];
-    if last_stop == Some(false) {
-        let gap = lifecycle(
-            "log.gap",
-            "the node did not stop cleanly; events that were on their way and never acknowledged may be missing",
-            &json!({ "count": null, "cause": "unclean stop" }),
-        );
-        drafts.push(Draft { entry: gap, via });
-    }
-    if let Err(error) = writer.append(drafts) {
-        tracing::error!(%error, "the start could not be recorded; the log can only be read");
-    }
-}
-
-/// While a checkpoint key takes over, the log says which one it will be.
-fn record_next_key(writer: &mut Writer, keys: &LogKeys, generation: Generation) {
-    let next = keys.next_checkpoint.as_ref().and_then(|next| next.named(&keys.origin(generation), KeyKind::Log));
-    let Some(next) = next else { return };
-    let entry = lifecycle(
-        "log.checkpoint_key_rotated",
-        "a new key signs checkpoints too, and takes over from the one before",
-        &json!({ "vkey": next.public().to_string() }),
-    );
-    if let Err(error) = writer.append(vec![Draft { entry, via: Arc::from("node") }]) {
-        tracing::error!(%error, "the next checkpoint key could not be recorded");
-    }
 }
 
 fn parse_filter(request: &ScanRequest, now: Timestamp) -> Result<Filter, ReadError> {

@@ -4,11 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use piperoll_shared::api::node::Receipt;
-use piperoll_shared::log::entry::{CallerEntry, EntryError};
 use piperoll_shared::log::flags::{Judge, Rules};
 use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::redact::Redactor;
 use piperoll_shared::log::seal::KeyRing;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::RowChecker;
@@ -16,6 +13,7 @@ use piperoll_shared::net::clock::Clock;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
+use super::draft::{Appended, Draft};
 use super::error::AppendError;
 use super::grower::{Grower, GrowerGone};
 use super::index::{FreshRows, Index};
@@ -27,22 +25,6 @@ use super::{Health, LogKeys, schema};
 
 /// Rows in one commit. A larger group makes no commit cheaper per row; it only makes callers wait.
 const ROWS_PER_COMMIT_MAX: usize = 4_096;
-
-/// An entry on its way into the log.
-#[derive(Debug, Clone)]
-pub struct Draft {
-    pub entry: CallerEntry,
-    /// How it arrived; becomes the field `via`.
-    pub via: Arc<str>,
-}
-
-/// What became of a draft.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Appended {
-    New(Receipt),
-    /// The same entry was recorded before under the same id; this is its first receipt.
-    Known(Receipt),
-}
 
 pub(super) type AppendResult = Result<Appended, AppendError>;
 
@@ -406,17 +388,4 @@ fn drafts_in(job: &Job) -> usize {
         Job::Append { drafts, .. } => drafts.len(),
         Job::Checkpoint { .. } | Job::Cosigned { .. } | Job::Work(_) | Job::Stop => 0,
     }
-}
-
-impl From<Appended> for Receipt {
-    fn from(appended: Appended) -> Self {
-        match appended {
-            Appended::New(receipt) | Appended::Known(receipt) => receipt,
-        }
-    }
-}
-
-/// Masks secrets, and refuses what could never fit, before it reaches the writer.
-pub fn parse_draft(bytes: &[u8], via: &Arc<str>, redactor: &Redactor) -> Result<Draft, EntryError> {
-    Ok(Draft { entry: CallerEntry::parse_redacted(bytes, redactor)?, via: Arc::clone(via) })
 }

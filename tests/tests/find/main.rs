@@ -347,7 +347,7 @@ async fn what_is_erased_or_pruned_leaves_the_index() {
     log.append(BLOCK_ROWS, 5).await;
     let via: Arc<str> = Arc::from("socket uid=0");
     let secret = r#"{"category":"auth","action":"auth.login","user":"unmistakable-person"}"#;
-    log.store.append(vec![draft(&secret, &via)]).await;
+    log.store.append(vec![draft(secret, &via)]).await;
     let seq = log.store.health().head().unwrap();
     log.append(2 * BLOCK_ROWS, 6).await;
     log.indexed().await;

@@ -12,7 +12,8 @@ use super::limits;
 
 use body::ID_FIELD_BYTES;
 pub use body::{Prefix, Stamp, lifecycle, write_body};
-pub use facts::Facts;
+pub(crate) use facts::words;
+pub use facts::{Amount, Facts, Login};
 use spoken::{Spoken, push_json};
 
 /// Version of the body format, the field `v`.
@@ -57,7 +58,7 @@ impl EntryError {
 }
 
 /// A caller's entry after every check, as the text that goes into the body.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CallerEntry {
     /// The caller's idempotency key; the node makes one when absent.
     pub id: Option<EntryId>,
@@ -99,6 +100,13 @@ impl CallerEntry {
         Self::parse_compact(&redactor.entry(&text))
     }
 
+    /// Whether it fits into a body, whatever a node puts around it.
+    pub fn check_size(&self) -> Result<(), EntryError> {
+        let bytes = self.fields.len() + self.redacted.len() + AROUND_BYTES_MAX;
+        let max = limits::BODY_AND_MAC_BYTES_MAX - limits::FLAGS_BYTES_MAX;
+        if bytes > max { Err(EntryError::TooLarge { bytes, max }) } else { Ok(()) }
+    }
+
     /// What rules look at.
     pub fn facts(&self) -> &Facts {
         &self.facts
@@ -123,6 +131,9 @@ fn compact_text(bytes: &[u8]) -> Result<String, EntryError> {
     }
     Ok(text)
 }
+
+/// What the node's own fields and the mac take at most: the longest node id and `via`.
+const AROUND_BYTES_MAX: usize = 512;
 
 /// What follows a list of flags at the beginning of `text`.
 fn skip_flags(text: &str) -> Option<&str> {

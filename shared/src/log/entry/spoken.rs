@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::facts::amounts;
 use super::{CATEGORIES, EntryError, Facts, NODE_CATEGORY, OUTCOMES};
 use crate::log::ids::EntryId;
 use crate::log::limits;
@@ -202,8 +203,9 @@ impl Spoken<'_> {
             outcome: text(&self.outcome),
             entity_type: text(&self.entity_type),
             entity_id: text(&self.entity_id),
-            ip_address: text(&self.ip_address),
-            changes: self.changes.map(|changes| changes.get().to_owned()),
+            ip_address: text(&self.ip_address).or_else(|| text(&self.peer_address)),
+            has_changes: self.changes.is_some(),
+            amounts: self.changes.map(|changes| amounts(changes.get())).unwrap_or_default(),
         }
     }
 

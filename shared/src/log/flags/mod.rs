@@ -6,13 +6,12 @@
 mod rules;
 mod windows;
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use chrono::{Datelike as _, Timelike as _, Weekday};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
-use super::entry::Facts;
+use super::entry::{Amount, Facts, Login, words};
 use super::limits::FLAG_REASON_BYTES_MAX;
 use super::time::Timestamp;
 pub use rules::{
@@ -98,98 +97,155 @@ impl Judge {
 
     /// Judges an entry and remembers it. `recorded` stands in when the entry does not say when it happened.
     pub fn judge(&mut self, facts: &Facts, recorded: Timestamp) -> Vec<Flag> {
-        let time = facts.occurred_at.unwrap_or(recorded);
-        let at = time.micros();
         let mut flags = Flags(Vec::new());
-        if let Some(rule) = &self.rules.value_changed.0
-            && let Some(changes) = &facts.changes
-            && let Some(reason) = rule.look(changes)
-        {
-            flags.add("value_changed", reason);
-        }
-        let is_person =
-            facts.user.is_some() && !facts.user_type.as_ref().is_some_and(|t| self.rules.machines.contains(t));
-        let is_reading = facts.category == READING;
-        if let (Some(rule), Some(user), true) = (&self.rules.many_operations.0, &facts.user, is_person && !is_reading) {
-            let (count, counted) = self.operations.count(user.as_str(), at);
-            self.journal.extend(counted.map(Step::Operation));
-            if count > rule.more_than {
-                let within = humantime::format_duration(rule.within);
-                flags.add(
-                    "many_operations",
-                    format!("more than {} operations by {user} within {within}", rule.more_than),
-                );
-            }
-        }
-        if let (Some(rule), true) = (&self.rules.outside_hours.0, is_person && !is_reading)
-            && let Some(reason) = rule.look(time)
-        {
-            flags.add("outside_hours", reason);
-        }
-        if let (Some(rule), Some(kind)) = (&self.rules.sensitive_deletion.0, &facts.entity_type)
-            && facts.has_verb(&["delete", "deleted", "remove", "removed", "destroy", "purge", "drop"])
-            && rule.entity_types.contains(kind)
-        {
-            flags.add("sensitive_deletion", format!("a {kind} was deleted"));
-        }
-        if let (Some(rule), Some(kind), Some(id), true) =
-            (&self.rules.repeated_edits.0, &facts.entity_type, &facts.entity_id, is_person && !is_reading)
-            && (facts.changes.is_some()
-                || facts.has_verb(&["update", "updated", "edit", "edited", "change", "changed", "set"]))
-        {
-            let (count, counted) = self.edits.count((kind.as_str(), id.as_str()), at);
-            self.journal.extend(counted.map(Step::Edit));
-            if count >= rule.at_least {
-                let within = humantime::format_duration(rule.within);
-                flags.add("repeated_edits", format!("edited {} times or more within {within}", rule.at_least));
-            }
-        }
-        self.judge_login(facts, at, &mut flags);
+        self.judge_amounts(facts, &mut flags);
+        self.judge_lately(facts, recorded, &mut flags);
+        self.judge_login(facts, recorded, &mut flags);
         if self.rules.impersonation.0.is_some()
             && let Some(impersonator) = &facts.impersonator
         {
             let user = facts.user.as_deref().unwrap_or("somebody");
             flags.add("impersonation", format!("{impersonator} acted as {user}"));
         }
-        flags.0
+        flags.in_order()
     }
 
-    fn judge_login(&mut self, facts: &Facts, at: i64, flags: &mut Flags) {
-        if !facts.is_login() {
-            return;
+    /// Remembers what was recorded lately, behind a start; who logged in is remembered by [`Self::remember_login`].
+    pub fn remember_lately(&mut self, facts: &Facts, recorded: Timestamp) {
+        let at = facts.occurred_at.unwrap_or(recorded).micros();
+        self.count_operation(facts, at);
+        self.count_edit(facts, at);
+        self.count_failure(facts, at);
+        self.settle();
+    }
+
+    /// Remembers a successful login, behind a start.
+    pub fn remember_login(&mut self, facts: &Facts, recorded: Timestamp) {
+        self.judge_new_address(facts, recorded, &mut Flags(Vec::new()));
+        self.settle();
+    }
+
+    fn judge_amounts(&self, facts: &Facts, flags: &mut Flags) {
+        if let Some(rule) = &self.rules.value_changed.0
+            && !facts.was_in_vain()
+            && let Some(reason) = rule.look(&facts.amounts)
+        {
+            flags.add("value_changed", reason);
         }
-        let Some(address) = &facts.ip_address else { return };
-        let network = address.parse::<IpAddr>().map_or_else(|_| address.clone(), |ip| network(ip).to_string());
+        if let (Some(rule), Some(kind)) = (&self.rules.sensitive_deletion.0, &facts.entity_type)
+            && facts.has_verb(&DELETING)
+            && rule.entity_types.iter().any(|sensitive| is_same_kind(sensitive, kind))
+        {
+            let tried = if facts.was_in_vain() { "deletion of a" } else { "a" };
+            let was = if facts.was_in_vain() { "tried" } else { "deleted" };
+            flags.add("sensitive_deletion", format!("{tried} {kind} was {was}"));
+        }
+    }
+
+    /// What depends on what happened before.
+    fn judge_lately(&mut self, facts: &Facts, recorded: Timestamp, flags: &mut Flags) {
+        let time = facts.occurred_at.unwrap_or(recorded);
+        let at = time.micros();
+        let operations = self.count_operation(facts, at);
+        if let (Some(rule), Some(user)) = (&self.rules.many_operations.0, &facts.user)
+            && operations > rule.more_than
+        {
+            let within = humantime::format_duration(rule.within);
+            flags.add("many_operations", format!("more than {} operations by {user} within {within}", rule.more_than));
+        }
+        if let Some(rule) = &self.rules.outside_hours.0
+            && facts.user.is_some()
+            && !self.is_exempt(facts)
+            && let Some(reason) = rule.look(time)
+        {
+            flags.add("outside_hours", reason);
+        }
+        let edits = self.count_edit(facts, at);
+        if let Some(rule) = &self.rules.repeated_edits.0
+            && edits >= rule.at_least
+        {
+            let within = humantime::format_duration(rule.within);
+            flags.add("repeated_edits", format!("edited {} times or more within {within}", rule.at_least));
+        }
+    }
+
+    /// Machines, and whoever reads the log.
+    fn is_exempt(&self, facts: &Facts) -> bool {
+        facts.category == READING || facts.user_type.as_ref().is_some_and(|kind| self.rules.machines.contains(kind))
+    }
+
+    fn count_operation(&mut self, facts: &Facts, at: i64) -> usize {
+        let Some(user) =
+            facts.user.as_ref().filter(|_| self.rules.many_operations.0.is_some() && !self.is_exempt(facts))
+        else {
+            return 0;
+        };
+        let (count, counted) = self.operations.count(user.as_str(), at);
+        self.journal.push(Step::Operation(counted));
+        count
+    }
+
+    fn count_edit(&mut self, facts: &Facts, at: i64) -> usize {
+        let is_edit = facts.has_changes || facts.has_verb(&EDITING);
+        let (Some(_), Some(kind), Some(id)) = (&self.rules.repeated_edits.0, &facts.entity_type, &facts.entity_id)
+        else {
+            return 0;
+        };
+        if !is_edit || facts.was_in_vain() || self.is_exempt(facts) {
+            return 0;
+        }
+        let (count, counted) = self.edits.count((kind.as_str(), id.as_str()), at);
+        self.journal.push(Step::Edit(counted));
+        count
+    }
+
+    /// Zero when it is no failed login.
+    fn count_failure(&mut self, facts: &Facts, at: i64) -> usize {
+        let (Some(_), Some(Login::Failed), Some(network)) =
+            (&self.rules.failed_logins.0, facts.login(), network_of(facts))
+        else {
+            return 0;
+        };
+        let (count, counted) = self.failures.count(network.as_str(), at);
+        self.journal.push(Step::Failure(counted));
+        count
+    }
+
+    fn judge_login(&mut self, facts: &Facts, recorded: Timestamp, flags: &mut Flags) {
+        let failures = self.count_failure(facts, facts.occurred_at.unwrap_or(recorded).micros());
         if let Some(rule) = &self.rules.failed_logins.0
-            && matches!(facts.outcome.as_deref(), Some("failure" | "denied"))
+            && failures >= rule.at_least
         {
-            let (count, counted) = self.failures.count(network.as_str(), at);
-            self.journal.extend(counted.map(Step::Failure));
-            if count >= rule.at_least {
-                let within = humantime::format_duration(rule.within);
-                flags.add(
-                    "failed_logins",
-                    format!("{} failed logins or more from {network} within {within}", rule.at_least),
-                );
-            }
+            let (network, within) = (network_of(facts).unwrap_or_default(), humantime::format_duration(rule.within));
+            flags.add(
+                "failed_logins",
+                format!("{} failed logins or more from {network} within {within}", rule.at_least),
+            );
         }
-        if let (Some(rule), Some(user), Some("success")) =
-            (&self.rules.new_address.0, &facts.user, facts.outcome.as_deref())
-        {
-            let known_for = i64::from(rule.days) * MICROS_PER_DAY;
-            let is_known = |last: Option<&i64>| last.is_some_and(|last| at.saturating_sub(*last) <= known_for);
-            let (place, anywhere) =
-                (self.logins.key((user.as_str(), network.as_str())), self.logins.key((user.as_str(), "")));
-            // The very first login of a user is from a new address and says nothing.
-            if is_known(self.logins.get(anywhere)) && !is_known(self.logins.get(place)) {
-                flags.add("new_address", format!("the first login of {user} from {address} in {} days", rule.days));
-            }
-            for key in [place, anywhere] {
-                let before = self.logins.get(key).copied();
-                self.journal.push(Step::Login { key, before });
-                let last = self.logins.entry(key, || at);
-                *last = (*last).max(at);
-            }
+        self.judge_new_address(facts, recorded, flags);
+    }
+
+    fn judge_new_address(&mut self, facts: &Facts, recorded: Timestamp, flags: &mut Flags) {
+        let (Some(rule), Some(Login::Succeeded), Some(user), Some(network)) =
+            (&self.rules.new_address.0, facts.login(), &facts.user, network_of(facts))
+        else {
+            return;
+        };
+        // What says that it happens in the future is not remembered longer for that.
+        let at = facts.occurred_at.unwrap_or(recorded).min(recorded).micros();
+        let known_for = i64::from(rule.days) * MICROS_PER_DAY;
+        let (place, anywhere) =
+            (self.logins.key((user.as_str(), network.as_str())), self.logins.key((user.as_str(), "")));
+        let is_known = self.logins.get(place).is_some_and(|last| at.saturating_sub(*last) <= known_for);
+        // The very first login of a user is from a new address and says nothing.
+        if !is_known && self.logins.get(anywhere).is_some() {
+            flags.add("new_address", format!("the first login of {user} from {network} in {} days", rule.days));
+        }
+        for key in [place, anywhere] {
+            let before = self.logins.get(key).copied();
+            self.journal.push(Step::Login { key, before });
+            let last = self.logins.entry(key, || at);
+            *last = (*last).max(at);
         }
     }
 
@@ -221,6 +277,11 @@ impl Judge {
 struct Flags(Vec<Flag>);
 
 impl Flags {
+    fn in_order(mut self) -> Vec<Flag> {
+        self.0.sort_by_key(|flag| RULES.iter().position(|rule| *rule == flag.rule));
+        self.0
+    }
+
     fn add(&mut self, rule: &str, mut reason: String) {
         let mut end = FLAG_REASON_BYTES_MAX.min(reason.len());
         while !reason.is_char_boundary(end) {
@@ -239,39 +300,50 @@ impl Flags {
     }
 }
 
-impl ValueChanged {
-    fn look(&self, changes: &str) -> Option<String> {
-        #[derive(Deserialize)]
-        struct Change<'a> {
-            field: String,
-            #[serde(borrow)]
-            old: Option<&'a RawValue>,
-            #[serde(borrow)]
-            new: Option<&'a RawValue>,
-        }
-        let changes: Vec<Change<'_>> = serde_json::from_str(changes).ok()?;
-        changes.iter().find_map(|change| {
-            let last = change.field.rsplit(['.', '/']).next().unwrap_or(&change.field).to_ascii_lowercase();
-            if !self.fields.iter().any(|word| last.contains(word.as_str())) {
-                return None;
-            }
-            let (old, new) = (amount(change.old?)?, amount(change.new?)?);
-            let percent = (new - old).abs() / old.abs() * 100.0;
-            if old == new || percent <= self.over_percent {
-                return None;
-            }
-            let by = if percent.is_finite() { format!("{percent:.0} %") } else { "from nothing".to_owned() };
-            Some(format!("{} changed by {by}, more than {} %", change.field, self.over_percent))
-        })
-    }
+/// Deletion and change, as actions say them.
+const DELETING: [&str; 13] = [
+    "delete",
+    "deleted",
+    "remove",
+    "removed",
+    "destroy",
+    "destroyed",
+    "erase",
+    "erased",
+    "purge",
+    "purged",
+    "drop",
+    "dropped",
+    "unregister",
+];
+const EDITING: [&str; 13] = [
+    "update", "updated", "edit", "edited", "change", "changed", "modify", "modified", "patch", "patched", "set",
+    "rename", "renamed",
+];
+
+/// `User` and `users` are what `user` says.
+fn is_same_kind(sensitive: &str, kind: &str) -> bool {
+    let plain = |text: &str| {
+        let lower = text.to_lowercase();
+        lower.strip_suffix('s').map_or(lower.clone(), str::to_owned)
+    };
+    plain(sensitive) == plain(kind)
 }
 
-/// A number, or the number that a text such as `"12.50 EUR"` begins or ends with.
-fn amount(raw: &RawValue) -> Option<f64> {
-    let text = raw.get();
-    let text = if text.starts_with('"') { serde_json::from_str::<String>(text).ok()? } else { text.to_owned() };
-    let digits: String = text.trim_matches(|c: char| !c.is_ascii_digit() && c != '-').replace([',', '\'', ' '], "");
-    digits.parse().ok().filter(|number: &f64| number.is_finite())
+impl ValueChanged {
+    fn look(&self, amounts: &[Amount]) -> Option<String> {
+        amounts.iter().find_map(|amount| {
+            let last = amount.field.rsplit(['.', '/']).next().unwrap_or(&amount.field);
+            let is_money = words(last).iter().any(|word| self.fields.iter().any(|money| is_same_kind(money, word)));
+            let percent = (amount.new - amount.old).abs() / amount.old.abs() * 100.0;
+            // 1.2 to 1.5 is a quarter, whatever binary fractions make of it.
+            if !is_money || percent <= self.over_percent + 1e-9 {
+                return None;
+            }
+            let by = if percent.is_finite() { format!("by {percent:.0} %") } else { "from nothing".to_owned() };
+            Some(format!("{} changed {by}, more than {} %", amount.field, self.over_percent))
+        })
+    }
 }
 
 impl OutsideHours {
@@ -292,6 +364,13 @@ impl OutsideHours {
             format!("{clock} in {} is between {} and {}", self.zone, of(self.from), of(self.to))
         })
     }
+}
+
+/// Where a login came from.
+fn network_of(facts: &Facts) -> Option<String> {
+    let address = facts.ip_address.as_deref()?;
+    let ip = address.parse::<IpAddr>().or_else(|_| address.parse::<SocketAddr>().map(|place| place.ip()));
+    Some(ip.map_or_else(|_| address.to_owned(), |ip| network(ip).to_string()))
 }
 
 /// One person can have a whole /64; it counts as one address.

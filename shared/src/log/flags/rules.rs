@@ -282,7 +282,7 @@ fn time_of_day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Err
     let text = String::deserialize(deserializer)?;
     let minutes = text.split_once(':').and_then(|(hour, minute)| {
         let (hour, minute): (u16, u16) = (hour.parse().ok()?, minute.parse().ok()?);
-        (minute < 60).then_some(hour * 60 + minute).filter(|minutes| *minutes <= MINUTES_PER_DAY)
+        (minute < 60 && hour <= 24).then(|| hour * 60 + minute).filter(|minutes| *minutes <= MINUTES_PER_DAY)
     });
     minutes.ok_or_else(|| wrong(format!("{text:?} is not a time of day such as \"22:00\"")))
 }

@@ -1,3 +1,5 @@
+//! Each rule at its limits, in any order, and taken back.
+
 use super::*;
 use crate::log::entry::CallerEntry;
 
@@ -28,6 +30,7 @@ fn each_rule_at_its_limit() {
         ("100", "74", true),
         ("0", "1", true),
         ("0", "0", false),
+        ("1.2", "1.5", false),
         (r#""12.50 EUR""#, r#""20.00 EUR""#, true),
         (r#""a""#, r#""b""#, false),
     ] {
@@ -77,10 +80,60 @@ fn each_rule_at_its_limit() {
     assert!(rules_hit(&mut judge, &login("192.0.2.1"), NOON).is_empty(), "the first login of all");
     assert_eq!(rules_hit(&mut judge, &login("192.0.2.2"), NOON), ["new_address"]);
     assert!(rules_hit(&mut judge, &login("192.0.2.2"), NOON).is_empty());
-    assert_eq!(rules_hit(&mut judge, &login("192.0.2.1"), NOON + 91 * MICROS_PER_DAY), Vec::<String>::new());
+    assert_eq!(
+        rules_hit(&mut judge, &login("192.0.2.1"), NOON + 91 * MICROS_PER_DAY),
+        ["new_address"],
+        "not for so long"
+    );
 
     let acting = r#"{"category":"data","action":"mail.read","user":"victim","impersonator":"root"}"#;
     assert_eq!(rules_hit(&mut judge, acting, NOON), ["impersonation"]);
+}
+
+#[test]
+fn names_are_read_as_people_write_them() {
+    let mut judge = judge();
+    for (action, kind, flagged) in [
+        ("DeleteUser", "User", true),
+        ("users.deleteMany", "users", true),
+        ("user.undelete_request", "user", false),
+        ("user.remove", "user", true),
+        ("user.delete", "feedback", false),
+    ] {
+        let entry = format!(r#"{{"category":"user","action":"{action}","entity_type":"{kind}","entity_id":"7"}}"#);
+        assert_eq!(rules_hit(&mut judge, &entry, NOON) == ["sensitive_deletion"], flagged, "{action} {kind}");
+    }
+    for (field, flagged) in
+        [("price", true), ("unitPrice", true), ("feedback_id", false), ("generated_count", false), ("iterate", false)]
+    {
+        let entry = format!(r#"{{"category":"data","action":"a","changes":[{{"field":"{field}","old":1,"new":9}}]}}"#);
+        assert_eq!(rules_hit(&mut judge, &entry, NOON) == ["value_changed"], flagged, "{field}");
+    }
+    let denied =
+        r#"{"category":"user","action":"user.delete","entity_type":"user","entity_id":"7","outcome":"denied"}"#;
+    let entry = CallerEntry::parse(denied.as_bytes()).expect("an entry");
+    let flags = judge.judge(entry.facts(), Timestamp::from_micros(NOON));
+    assert_eq!(flags[0].reason, "deletion of a user was tried");
+    let failed = r#"{"category":"auth","action":"auth.login_failed","user":"x","peer_address":"192.0.2.9"}"#;
+    for n in 0..4 {
+        assert!(rules_hit(&mut judge, failed, NOON + n).is_empty());
+    }
+    assert_eq!(rules_hit(&mut judge, failed, NOON + 5), ["failed_logins"]);
+}
+
+#[test]
+fn what_a_full_window_drove_out_comes_back() {
+    let mut judge = judge();
+    let act = r#"{"category":"data","action":"mail.release","user":"alice"}"#;
+    for n in 0..20 {
+        rules_hit(&mut judge, act, NOON + n);
+    }
+    judge.settle();
+    for n in 20..50 {
+        rules_hit(&mut judge, act, NOON + n);
+    }
+    judge.back_to(0);
+    assert_eq!(rules_hit(&mut judge, act, NOON + 60), ["many_operations"]);
 }
 
 #[test]
@@ -136,7 +189,12 @@ fn rules_are_checked_and_can_be_off() {
     ] {
         assert!(toml::from_str::<Rules>(bad).expect(bad).check().is_err(), "{bad}");
     }
-    for bad in ["outside_hours = { zone = \"Mars\" }", "outside_hours = { from = \"25:00\" }", "odd = true"] {
+    for bad in [
+        "outside_hours = { zone = \"Mars\" }",
+        "outside_hours = { from = \"25:00\" }",
+        "outside_hours = { from = \"1093:00\" }",
+        "odd = true",
+    ] {
         assert!(toml::from_str::<Rules>(bad).is_err(), "{bad}");
     }
     let mut judge = Judge::new(Rules::none());

@@ -7,6 +7,10 @@ use std::hash::{BuildHasher as _, Hash, RandomState};
 /// about 100 bytes each.
 const KEYS_MAX: usize = 100_000;
 
+/// Times in one half of the memory of a rule, 8 bytes each; a rule that counts far remembers fewer keys.
+const TIMES_MAX: usize = 4_000_000;
+const KEYS_MIN: usize = 1_000;
+
 /// A key as it is remembered: 64 bits of a hash that nobody outside can foresee.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key(u64);
@@ -14,6 +18,7 @@ pub(super) struct Key(u64);
 /// Values by key, of which those that nobody asked about for long are forgotten first.
 #[derive(Debug)]
 pub(super) struct Memory<V> {
+    keys_max: usize,
     hasher: RandomState,
     young: HashMap<Key, V>,
     old: HashMap<Key, V>,
@@ -21,7 +26,7 @@ pub(super) struct Memory<V> {
 
 impl<V> Default for Memory<V> {
     fn default() -> Self {
-        Self { hasher: RandomState::new(), young: HashMap::new(), old: HashMap::new() }
+        Self { keys_max: KEYS_MAX, hasher: RandomState::new(), young: HashMap::new(), old: HashMap::new() }
     }
 }
 
@@ -37,10 +42,10 @@ impl<V> Memory<V> {
     /// The value, made when there is none.
     pub(super) fn entry(&mut self, key: Key, new: impl FnOnce() -> V) -> &mut V {
         if !self.young.contains_key(&key) {
-            if self.young.len() >= KEYS_MAX {
+            let value = self.old.remove(&key).unwrap_or_else(new);
+            if self.young.len() >= self.keys_max {
                 self.old = std::mem::take(&mut self.young);
             }
-            let value = self.old.remove(&key).unwrap_or_else(new);
             self.young.insert(key, value);
         }
         self.young.entry(key).or_insert_with(|| unreachable!("put there just now"))
@@ -69,20 +74,24 @@ pub(super) struct Window {
 pub(super) struct Counted {
     key: Key,
     time: i64,
+    /// What had to make room for it.
+    evicted: Option<i64>,
 }
 
 impl Window {
     /// `enough` is the count that matters.
     pub(super) fn new(micros: i64, enough: usize) -> Self {
-        Self { micros: micros.max(1), times_max: enough.saturating_add(1), slices: Memory::default() }
+        let times_max = enough.saturating_add(1);
+        let keys_max = (TIMES_MAX / times_max).clamp(KEYS_MIN, KEYS_MAX);
+        Self { micros: micros.max(1), times_max, slices: Memory { keys_max, ..Memory::default() } }
     }
 
     /// Counts one, and says how many there are now within the window that ends with it: exact up to what is enough.
-    pub(super) fn count(&mut self, of: impl Hash + Copy, time: i64) -> (usize, Option<Counted>) {
+    pub(super) fn count(&mut self, of: impl Hash + Copy, time: i64) -> (usize, Counted) {
         let slice = time.div_euclid(self.micros);
         let (key, before) = (self.slices.key((of, slice)), self.slices.key((of, slice - 1)));
         let since = time.saturating_sub(self.micros);
-        let within = |times: &Times| times.iter().filter(|t| **t > since && **t <= time).count();
+        let within = |times: &Times| times.partition_point(|t| *t <= time) - times.partition_point(|t| *t <= since);
         let earlier = self.slices.get(before).map_or(0, within);
         let max = self.times_max;
         let times = self.slices.entry(key, Vec::new);
@@ -90,18 +99,16 @@ impl Window {
         times.insert(at, time);
         let count = earlier + within(times);
         // The newest are what the next ones are counted with.
-        let counted = if times.len() > max {
-            let gone = times.remove(0);
-            (gone != time).then_some(Counted { key, time })
-        } else {
-            Some(Counted { key, time })
-        };
-        (count, counted)
+        let evicted = (times.len() > max).then(|| times.remove(0));
+        (count, Counted { key, time, evicted })
     }
 
-    /// As if it had not been counted; what it drove out stays away, which makes nothing of a window that was full.
+    /// As if it had not been counted.
     pub(super) fn take_back(&mut self, counted: Counted) {
         let times = self.slices.entry(counted.key, Vec::new);
+        if let Some(evicted) = counted.evicted {
+            times.insert(0, evicted);
+        }
         if let Ok(at) = times.binary_search(&counted.time) {
             times.remove(at);
         }
@@ -126,7 +133,7 @@ mod tests {
         assert_eq!(window.count("a", 500).0, 1, "an import from long ago is counted among its own");
         let (count, counted) = window.count("a", 1_102);
         assert_eq!(count, 4);
-        window.take_back(counted.expect("it was counted"));
+        window.take_back(counted);
         assert_eq!(window.count("a", 1_102).0, 4);
     }
 

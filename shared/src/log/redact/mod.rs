@@ -5,15 +5,16 @@ mod names;
 mod texts;
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::limits::REDACTED_COUNT_MAX;
-use names::Names;
+use names::{Kind, Names};
 use texts::Texts;
 
 /// What stands where a secret stood.
@@ -21,6 +22,9 @@ pub const MASK: &str = "***";
 
 /// The only key of the object that stands for a value marked as secret by the application; never recorded, always masked.
 pub const MARK: &str = "$piperoll_secret";
+
+/// Memory of the pattern that says whether an entry is worth a closer look; own names make it larger.
+const TRIGGER_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Fields whose text has a meaning for verifying, searching or routing, and cannot hold running text.
 const UNTOUCHED: [&str; 7] = ["id", "category", "action", "outcome", "occurred_at", "ip_address", "peer_address"];
@@ -33,11 +37,10 @@ pub struct BadName(String);
 /// Finds secrets and masks them.
 #[derive(Debug, Clone)]
 pub struct Redactor {
-    /// Fits every entry that could hold something, and few others.
+    /// Fits every entry without escapes that could hold something, and few others.
     trigger: Regex,
     names: Names,
     texts: Texts,
-    has_own_names: bool,
 }
 
 impl Default for Redactor {
@@ -49,9 +52,10 @@ impl Default for Redactor {
 impl Redactor {
     /// The built-in names and looks, and `more` names, in which `*` stands for anything.
     pub fn new(more: &[String]) -> Result<Self, BadName> {
-        let trigger = format!("(?i){}|piperoll_secret", Texts::loose());
-        let trigger = Regex::new(&trigger).map_err(|_| BadName(more.join(", ")))?;
-        Ok(Self { trigger, names: Names::new(more)?, texts: Texts::new(), has_own_names: !more.is_empty() })
+        let trigger = format!("(?i){}|piperoll_secret", Texts::loose(more));
+        let trigger =
+            RegexBuilder::new(&trigger).size_limit(TRIGGER_BYTES_MAX).build().map_err(|_| BadName(more.join(", ")))?;
+        Ok(Self { trigger, names: Names::new(more)?, texts: Texts::new() })
     }
 
     /// The one without names of its own; made once.
@@ -63,17 +67,23 @@ impl Redactor {
     /// A caller's entry, compact JSON text, without its secrets; what was masked is named in `redacted`. Number text and the
     /// order of keys stay. Text that is no object comes back as it is; whoever parses it says what is wrong.
     pub fn entry<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        if !self.has_own_names && !self.trigger.is_match(text) {
+        // Behind an escape anything can hide.
+        if !text.contains('\\') && !self.trigger.is_match(text) {
             return Cow::Borrowed(text);
         }
+        self.looked_at(text)
+    }
+
+    /// The same, without asking first whether it is worth it.
+    fn looked_at<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let Ok(members) = serde_json::from_str::<Members<'_>>(text) else { return Cow::Borrowed(text) };
-        let mut walk = Walk { redactor: self, path: String::new(), masked: Vec::new() };
+        let mut walk = Walk { redactor: self, path: String::new(), masked: Masked::default(), depth: 0 };
         let mut out = String::with_capacity(text.len());
         out.push('{');
         let mut named_before: Vec<String> = Vec::new();
         for (name, value) in &members.0 {
-            if name == "redacted" && value.get().starts_with('[') {
-                match serde_json::from_str(value.get()) {
+            if name == "redacted" {
+                match serde_json::from_str::<Option<Vec<String>>>(value.get()).map(Option::unwrap_or_default) {
                     Ok(before) => named_before = before,
                     // Not a list of texts: said by whoever parses the entry.
                     Err(_) => return Cow::Borrowed(text),
@@ -84,11 +94,18 @@ impl Redactor {
             if UNTOUCHED.contains(&name.as_ref()) {
                 out.push_str(value.get());
             } else {
-                walk.below(name, |walk| walk.value(value.get(), &mut out));
+                walk.below(name, |walk| {
+                    let before = out.len();
+                    walk.value(value.get(), &mut out);
+                    // What must be an object stays one.
+                    if name == "details" && out.get(before..) == Some("\"***\"") {
+                        out.replace_range(before.., "{}");
+                    }
+                });
             }
         }
         let masked = walk.masked;
-        if masked.is_empty() {
+        if masked.count == 0 {
             return Cow::Borrowed(text);
         }
         push_name(&mut out, "redacted");
@@ -108,17 +125,39 @@ impl Redactor {
     }
 }
 
-/// At most as many paths as an entry may name; what is over it is counted.
-fn together(mut before: Vec<String>, masked: Vec<String>) -> Vec<String> {
-    for path in masked {
-        if !before.contains(&path) {
-            before.push(path);
+/// Bytes of one path; a longer one is cut, so that naming what was masked never takes more than a little room.
+const PATH_BYTES_MAX: usize = 128;
+/// JSON inside of JSON texts that is looked into.
+const TEXTS_DEPTH_MAX: usize = 3;
+
+/// The paths of what was masked, each once and in order; what is over their limit is counted.
+#[derive(Default)]
+struct Masked {
+    paths: Vec<String>,
+    known: HashSet<String>,
+    count: usize,
+}
+
+impl Masked {
+    fn add(&mut self, path: &str) {
+        self.count += 1;
+        let mut end = PATH_BYTES_MAX.min(path.len());
+        while !path.is_char_boundary(end) {
+            end -= 1;
+        }
+        if self.paths.len() < REDACTED_COUNT_MAX && self.known.insert(path[..end].to_owned()) {
+            self.paths.push(path[..end].to_owned());
         }
     }
-    if before.len() > REDACTED_COUNT_MAX {
-        let left = before.len() - (REDACTED_COUNT_MAX - 1);
+}
+
+/// At most as many paths as an entry may name.
+fn together(mut before: Vec<String>, masked: Masked) -> Vec<String> {
+    let known: HashSet<String> = before.iter().cloned().collect();
+    before.extend(masked.paths.into_iter().filter(|path| !known.contains(path)));
+    if before.len() >= REDACTED_COUNT_MAX {
         before.truncate(REDACTED_COUNT_MAX - 1);
-        before.push(format!("and {left} more"));
+        before.push("and more".to_owned());
     }
     before
 }
@@ -126,7 +165,9 @@ fn together(mut before: Vec<String>, masked: Vec<String>) -> Vec<String> {
 struct Walk<'r> {
     redactor: &'r Redactor,
     path: String,
-    masked: Vec<String>,
+    masked: Masked,
+    /// Texts inside texts.
+    depth: usize,
 }
 
 impl Walk<'_> {
@@ -135,14 +176,15 @@ impl Walk<'_> {
         if before > 0 {
             self.path.push('.');
         }
-        self.path.push_str(name);
+        // No more of it is ever shown.
+        self.path.extend(name.chars().take(PATH_BYTES_MAX));
         let done = work(self);
         self.path.truncate(before);
         done
     }
 
     fn mask(&mut self, out: &mut String) {
-        self.masked.push(self.path.clone());
+        self.masked.add(&self.path);
         out.push_str("\"***\"");
     }
 
@@ -165,14 +207,14 @@ impl Walk<'_> {
         }
         // `{"field":"password","old":…,"new":…}` and `{"name":"Authorization","value":…}` name the secret beside it.
         let subject = members.0.iter().find_map(|(name, value)| {
-            let is_label = ["field", "name", "key", "header"].contains(&name.as_ref());
+            let is_label = LABELS.iter().any(|label| name.eq_ignore_ascii_case(label));
             let label = is_label.then(|| serde_json::from_str::<String>(value.get()).ok()).flatten()?;
             self.redactor.names.stands_for_secret(&label).then_some(label)
         });
         out.push('{');
         for (name, value) in &members.0 {
             push_name(out, name);
-            let beside = ["old", "new", "value", "values"].contains(&name.as_ref());
+            let beside = LABELLED.iter().any(|labelled| name.eq_ignore_ascii_case(labelled));
             if let Some(label) = subject.as_deref().filter(|_| beside) {
                 // One path for old and new: `changes.password`.
                 self.below(label, |walk| walk.secret(label, value.get(), out));
@@ -187,9 +229,10 @@ impl Walk<'_> {
 
     /// A value under the name of a secret. That there is none, or whether there is one, is no secret.
     fn secret(&mut self, name: &str, raw: &str, out: &mut String) {
-        let is_count =
-            raw.starts_with(|c: char| c == '-' || c.is_ascii_digit()) && name.to_ascii_lowercase().ends_with('s');
-        if is_count || matches!(raw, "null" | "true" | "false" | "\"\"" | "[]" | "{}" | "\"***\"") {
+        let is_number = raw.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+        let is_count = is_number && self.redactor.names.kind(name) == Kind::Plural;
+        let is_folder = name.eq_ignore_ascii_case("pwd") && (raw.starts_with("\"/") || raw.starts_with("\"~"));
+        if is_count || is_folder || matches!(raw, "null" | "true" | "false" | "\"\"" | "[]" | "{}" | "\"***\"") {
             out.push_str(raw);
         } else {
             self.mask(out);
@@ -198,6 +241,16 @@ impl Walk<'_> {
 
     fn array(&mut self, raw: &str, out: &mut String) {
         let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(raw) else { return self.mask(out) };
+        // A header as a pair.
+        if let [name, value] = items.as_slice()
+            && let Ok(name) = serde_json::from_str::<String>(name.get())
+            && HEADERS.iter().any(|header| name.eq_ignore_ascii_case(header))
+        {
+            out.push_str(&format!("[{},", json(&name)));
+            self.below(&name, |walk| walk.secret(&name, value.get(), out));
+            out.push(']');
+            return;
+        }
         out.push('[');
         for (at, item) in items.iter().enumerate() {
             if at > 0 {
@@ -210,16 +263,40 @@ impl Walk<'_> {
 
     fn string(&mut self, raw: &str, out: &mut String) {
         let Ok(text) = serde_json::from_str::<Cow<'_, str>>(raw) else { return self.mask(out) };
-        match self.redactor.texts.mask(&text) {
+        match self.text(&text) {
             // As it was written, escapes included.
-            Cow::Borrowed(_) => out.push_str(raw),
+            None => out.push_str(raw),
+            Some(masked) => out.push_str(&json(&masked)),
+        }
+    }
+
+    /// Running text, or JSON as a text; nothing when there is nothing to mask.
+    fn text(&mut self, text: &str) -> Option<String> {
+        let trimmed = text.trim();
+        if self.depth < TEXTS_DEPTH_MAX
+            && trimmed.starts_with(['{', '['])
+            && serde_json::from_str::<&RawValue>(trimmed).is_ok()
+        {
+            let (before, mut inside) = (self.masked.count, String::with_capacity(text.len()));
+            self.depth += 1;
+            self.value(trimmed, &mut inside);
+            self.depth -= 1;
+            return (self.masked.count > before).then_some(inside);
+        }
+        match self.redactor.texts.mask(text) {
+            Cow::Borrowed(_) => None,
             Cow::Owned(masked) => {
-                self.masked.push(self.path.clone());
-                out.push_str(&json(&masked));
+                self.masked.add(&self.path);
+                Some(masked)
             }
         }
     }
 }
+
+/// Keys whose text names what stands beside them, and keys that it stands under.
+const LABELS: [&str; 8] = ["field", "name", "key", "header", "header_name", "property", "attribute", "path"];
+const LABELLED: [&str; 9] = ["old", "new", "value", "values", "val", "from", "to", "before", "after"];
+const HEADERS: [&str; 5] = ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"];
 
 fn push_name(out: &mut String, name: &str) {
     if !out.ends_with('{') {
@@ -264,57 +341,4 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn masked(text: &str) -> String {
-        Redactor::default().entry(text).into_owned()
-    }
-
-    #[test]
-    fn secrets_go_and_the_rest_stays_as_written() {
-        for (text, expected) in [
-            (
-                r#"{"category":"user","action":"user.update","details":{"n":1.50,"new":{"apiKey":"k","a":"\u0041"},"password":"x"}}"#,
-                r#"{"category":"user","action":"user.update","details":{"n":1.50,"new":{"apiKey":"***","a":"\u0041"},"password":"***"},"redacted":["details.new.apiKey","details.password"]}"#,
-            ),
-            (
-                r#"{"category":"user","action":"a","changes":[{"field":"password","old":"a","new":"b"},{"field":"quota","old":1,"new":2}]}"#,
-                r#"{"category":"user","action":"a","changes":[{"field":"password","old":"***","new":"***"},{"field":"quota","old":1,"new":2}],"redacted":["changes.password"]}"#,
-            ),
-            (
-                r#"{"category":"auth","action":"a","path":"/x?token=abc","details":{"headers":[{"name":"Cookie","value":"s=1"}]},"redacted":["details.pan"]}"#,
-                r#"{"category":"auth","action":"a","path":"/x?token=***","details":{"headers":[{"name":"Cookie","value":"***"}]},"redacted":["details.pan","path","details.headers.Cookie"]}"#,
-            ),
-            (
-                r#"{"category":"auth","action":"a","details":{"v":{"$piperoll_secret":"77"}}}"#,
-                r#"{"category":"auth","action":"a","details":{"v":"***"},"redacted":["details.v"]}"#,
-            ),
-        ] {
-            assert_eq!(masked(text), expected);
-            assert_eq!(masked(expected), expected, "masking again changes nothing");
-        }
-    }
-
-    #[test]
-    fn what_is_no_secret_stays() {
-        for text in [
-            r#"{"category":"auth","action":"token.create","details":{"token_id":"7","max_tokens":100,"has_password":true,"password":null}}"#,
-            r#"{"category":"auth","action":"auth.login","description":"changed the password of bob","user":"token"}"#,
-            r#"{"redacted":"x","details":{"password":"x"}"#,
-            "[1]",
-        ] {
-            assert_eq!(masked(text), text);
-        }
-    }
-
-    #[test]
-    fn own_names_are_added() {
-        let own = Redactor::new(&["ssn".to_owned()]).expect("good names");
-        assert_eq!(
-            own.entry(r#"{"category":"data","action":"a","details":{"SSN":"1"}}"#),
-            r#"{"category":"data","action":"a","details":{"SSN":"***"},"redacted":["details.SSN"]}"#
-        );
-        assert!(own.is_secret_name("password") && own.is_secret_name("ssn"));
-    }
-}
+mod tests;

@@ -6,71 +6,114 @@ use regex::Regex;
 
 use super::BadName;
 
-/// A name that ends with one of these, whatever stands in front: `userPassword`, `X-Api-Key`, `dbpasswd`.
-const ENDINGS: [&str; 11] = [
+/// A name that ends with one of these, whatever stands in front and however it is spelled: `userPassword`, `X-Api-Key`,
+/// `dbpasswd`. Written without separators.
+const LONG: [&str; 27] = [
     "password",
     "passwd",
     "passphrase",
     "passcode",
     "secret",
     "token",
-    "api_?key",
-    "private_?key",
+    "apikey",
+    "privatekey",
+    "secretkey",
+    "accesskey",
+    "signingkey",
+    "encryptionkey",
+    "sessionkey",
     "authorization",
     "cookie",
-    "security_?answer",
+    "securityanswer",
+    "credentials",
+    "cardnumber",
+    "recoverycode",
+    "backupcode",
+    "mfacode",
+    "verificationcode",
+    "onetimecode",
+    "otpcode",
+    "authcode",
+    "authorizationcode",
+    "resetcode",
 ];
 /// The same, where they are a word of their own: `card_pin`, not `shipping`.
-const WORDS: [&str; 17] = [
-    "pwd",
-    "pin",
-    "otp",
-    "cvv",
-    "cvc",
-    "jwt",
-    "credentials",
-    "access_key",
-    "secret_key",
-    "signing_key",
-    "encryption_key",
-    "session_key",
-    "password_hash",
-    "password_salt",
-    "card_number",
-    "(?:recovery|backup|mfa|verification|one_time|otp)_codes?",
-    "auth_code",
-];
+const SHORT: [&str; 6] = ["pwd", "pass", "pin", "otp", "cvv2?|cvc2?", "jwt"];
+/// What may follow the word for a secret: `password2`, `password_confirmation`, `token_hash`.
+const TAIL: &str = "(?:[0-9]{1,2}|confirm(?:ation)?|repeat|again|new|old|plain|hash(?:es|ed)?|salt|value|string)?";
 /// Most of a name that is looked at, in bytes from its end; names are no longer in any entry that people write.
 const NAME_BYTES_MAX: usize = 256;
 
 /// Which names stand for secrets.
 #[derive(Debug, Clone)]
-pub(super) struct Names(Regex);
+pub(super) struct Names {
+    /// Of names without separators.
+    long: Regex,
+    /// Of names with `_` between words.
+    short: Regex,
+    own: Option<Regex>,
+}
+
+/// What kind of name it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Plain,
+    /// A number under it is a secret like everything else.
+    Secret,
+    /// A number under it is a count: `max_tokens`.
+    Plural,
+}
 
 impl Names {
     /// `more` are names as people write them; case, `-` and camel case do not matter, and `*` stands for anything.
     pub(super) fn new(more: &[String]) -> Result<Self, BadName> {
-        let mut pattern = format!("(?:(?:{})s?|(?:^|_)(?:{}))$", ENDINGS.join("|"), WORDS.join("|"));
+        let wrong = |_| BadName(more.join(", "));
+        let mut own = String::new();
         for name in more {
             let plain = name.trim();
-            if plain.trim_matches('*').is_empty() || plain.len() > NAME_BYTES_MAX {
+            let is_name =
+                !plain.trim_matches('*').is_empty() && plain.len() <= NAME_BYTES_MAX && !plain.contains(['.', '/']);
+            if !is_name {
                 return Err(BadName(name.clone()));
             }
             let parts: Vec<String> = plain.split('*').map(|part| regex::escape(&snake(part))).collect();
-            let _ = write!(pattern, "|^{}$", parts.join(".*"));
+            let _ = write!(own, "{}^{}$", if own.is_empty() { "" } else { "|" }, parts.join(".*"));
         }
-        Regex::new(&pattern).map(Self).map_err(|_| BadName(more.join(", ")))
+        Ok(Self {
+            long: Regex::new(&format!("(?:{})(s?){TAIL}$", LONG.join("|"))).map_err(wrong)?,
+            short: Regex::new(&format!("(?:^|_)(?:{})(s?)$", SHORT.join("|"))).map_err(wrong)?,
+            own: if own.is_empty() { None } else { Some(Regex::new(&own).map_err(wrong)?) },
+        })
+    }
+
+    pub(super) fn kind(&self, name: &str) -> Kind {
+        // A path such as `settings.smtp.password` is judged by its end, and `api.key` by both.
+        let last = name.rsplit(['.', '/']).next().unwrap_or(name);
+        let snake = snake(tail_of(last));
+        if self.own.as_ref().is_some_and(|own| own.is_match(&snake)) {
+            return Kind::Secret;
+        }
+        let squashed: String = snake.chars().filter(|c| *c != '_').collect();
+        match self.long.captures(&squashed).or_else(|| self.short.captures(&snake)) {
+            None => Kind::Plain,
+            Some(found) if found.get(1).is_some_and(|plural| !plural.is_empty()) || snake.ends_with("pass") => {
+                Kind::Plural
+            }
+            Some(_) => Kind::Secret,
+        }
     }
 
     pub(super) fn stands_for_secret(&self, name: &str) -> bool {
-        // A path such as `settings.smtp.password` is judged by its end.
-        let last = name.rsplit(['.', '/']).next().unwrap_or(name);
-        let mut from = last.len().saturating_sub(NAME_BYTES_MAX);
-        while !last.is_char_boundary(from) {
-            from += 1;
-        }
-        self.0.is_match(&snake(&last[from..]))
+        self.kind(name) != Kind::Plain
     }
+}
+
+fn tail_of(name: &str) -> &str {
+    let mut from = name.len().saturating_sub(NAME_BYTES_MAX);
+    while !name.is_char_boundary(from) {
+        from += 1;
+    }
+    &name[from..]
 }
 
 /// `userPassword`, `User-Password` and `user password` are `user_password`.
@@ -91,11 +134,39 @@ fn snake(name: &str) -> String {
     out
 }
 
+/// A word of [`LONG`] in running text: letters with or without a separator in between would fit too much, so it may have one
+/// where words meet.
+fn spelled(word: &str) -> String {
+    for second in ["key", "code", "number", "answer"] {
+        if let Some(first) = word.strip_suffix(second).filter(|first| !first.is_empty()) {
+            return format!("{}[_ -]?{second}", first.replace("onetime", "one[_ -]?time"));
+        }
+    }
+    word.to_owned()
+}
+
+/// Names of secrets as running text has them, in front of `=` or `:`.
+pub(super) fn in_text() -> String {
+    let long: Vec<String> = LONG.iter().map(|word| spelled(word)).collect();
+    let tail = format!("(?:[_-]?{TAIL})?");
+    format!("(?:[a-z0-9_.-]*(?:{})s?{tail}|(?:[a-z0-9_.-]*[_.-])?(?:{})s?)", long.join("|"), SHORT.join("|"))
+}
+
 /// What a name of a secret looks like at its end, in any text: for finding entries that need a closer look.
-pub(super) fn loose_endings() -> String {
-    let all: Vec<String> =
-        ENDINGS.iter().chain(&WORDS).map(|word| word.replace("_?", "_").replace('_', "[_ -]?")).collect();
-    format!("(?:{})s?", all.join("|"))
+pub(super) fn loosely(more: &[String]) -> String {
+    // Any separator anywhere: names are compared without.
+    let apart = |word: &str| word.chars().map(|c| c.to_string()).collect::<Vec<_>>().join("[_ -]?");
+    let mut all: Vec<String> = LONG.iter().map(|word| apart(word)).collect();
+    all.extend(SHORT.iter().map(|word| format!("(?:{word})")));
+    let built_in = format!(r#"(?:{})s?[_ -]?{}(?:\\?["']|\s*[=:])"#, all.join("|"), TAIL);
+    // The longest piece of an own name, wherever it stands.
+    let own = more.iter().filter_map(|name| {
+        let piece = name.split('*').max_by_key(|piece| piece.len())?;
+        let words = snake(piece);
+        let words: Vec<String> = words.split('_').filter(|word| !word.is_empty()).map(regex::escape).collect();
+        (!words.is_empty()).then(|| words.join("[_ -]?"))
+    });
+    std::iter::once(built_in).chain(own).collect::<Vec<_>>().join("|")
 }
 
 #[cfg(test)]
@@ -109,6 +180,7 @@ mod tests {
             "password",
             "Password",
             "userPassword",
+            "passWord",
             "new_password",
             "db.password",
             "settings/smtp/passwd",
@@ -132,6 +204,19 @@ mod tests {
             "cardHolder",
             "x_door",
             "accesstoken",
+            "password1",
+            "new_password2",
+            "password_confirmation",
+            "passwordConfirm",
+            "token_hash",
+            "SecretString",
+            "authorization_code",
+            "access_keys",
+            "OTPCode",
+            "ACCESSKey",
+            "db_pass",
+            "cvv2",
+            "jwts",
         ] {
             assert!(names.stands_for_secret(secret), "{secret}");
         }
@@ -152,9 +237,14 @@ mod tests {
             "has_password_policy",
             "spin",
             "user",
+            "bypass",
+            "passed",
+            "compass",
         ] {
             assert!(!names.stands_for_secret(plain), "{plain}");
         }
-        assert!(Names::new(&["*".to_owned()]).is_err());
+        for bad in ["*", "", "card.number", "a/b"] {
+            assert!(Names::new(&[bad.to_owned()]).is_err(), "{bad}");
+        }
     }
 }

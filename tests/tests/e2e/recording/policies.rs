@@ -194,6 +194,32 @@ async fn spooled_entries_arrive_exactly_once_whoever_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_process_left_is_sent_while_entries_keep_coming() {
+    let mut cluster = one_node().await;
+    cluster.stop(0);
+    let first = recorder(&cluster, LossPolicy::Spool);
+    for n in 0..5 {
+        assert!(matches!(first.emit(act(LossPolicy::Spool, n)).await, Ok(Emitted::Kept(_))));
+    }
+    assert!(!first.close(Duration::from_millis(10)).await);
+    cluster.restart(0).await;
+    let again = recorder(&cluster, LossPolicy::Spool);
+    let left = cluster.dir.path().join("spool-Spool/0000000000000001.spool");
+    let mut kept = 5;
+    while left.exists() {
+        again.emit_under(act(LossPolicy::Spool, kept), LossPolicy::BestEffort).await.unwrap();
+        kept += 1;
+        assert!(kept < 2_000, "it is never done with");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(again.flush(FLUSH).await);
+    let log = entries(&cluster, "action:app.write");
+    assert!(log.len() == kept && by_id(&log).len() == kept);
+    assert!(matches!(again.emit(act(LossPolicy::Spool, 0)).await, Ok(Emitted::Recorded(_))), "nothing waits any more");
+    cluster.verify_all();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_spool_is_a_loss_of_unknown_size() {
     let mut cluster = one_node().await;
     cluster.stop(0);
@@ -215,7 +241,8 @@ async fn a_damaged_spool_is_a_loss_of_unknown_size() {
     let gaps = entries(&cluster, "action:log.gap");
     let ours = gaps.iter().find(|gap| gap["details"]["source"] == "test").unwrap();
     assert!(ours["details"]["count"].is_null() && ours["details"]["cause"].as_str().unwrap().contains("damaged"));
-    assert!(segment.with_extension("damaged").exists());
+    let aside = std::fs::read_dir(segment.parent().unwrap()).unwrap().map(|file| file.unwrap().path());
+    assert!(aside.into_iter().any(|path| path.extension().is_some_and(|e| e == "damaged")));
     cluster.verify_all();
 }
 
@@ -226,6 +253,10 @@ async fn what_can_never_be_recorded_is_refused_at_once() {
         let recorder = recorder(&cluster, policy);
         let bad = Entry::new(Category::Data, "two words");
         assert!(matches!(recorder.emit(bad).await, Err(EmitError::Invalid(_))), "{policy:?}");
+        for bytes in [64_000, 300_000] {
+            let large = Entry::new(Category::Data, "x.y").detail("text", "t".repeat(bytes));
+            assert!(matches!(recorder.emit(large).await, Err(EmitError::Invalid(_))), "{policy:?} {bytes}");
+        }
         let large = Entry::new(Category::Data, "x.y").detail("text", "t".repeat(300_000));
         assert!(matches!(recorder.emit(large).await, Err(EmitError::Invalid(_))), "{policy:?}");
     }

@@ -1,0 +1,158 @@
+//! How a recorder is made.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use piperoll_shared::api::node::GAP_TEXT_BYTES_MAX;
+use piperoll_shared::log::redact::{BadName, Redactor};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::batch::Batcher;
+use super::delivery::Delivery;
+use super::entry::Category;
+use super::ledger::Ledger;
+use super::metrics::Metrics;
+use super::node::NodeClient;
+use super::policy::{DEADLINE_DEFAULT, LossPolicy, Policies};
+use super::recorder::{Inner, Recorder, To};
+use super::spool::{Spool, SpoolError};
+
+/// Bytes that may wait on the disk unless the application says otherwise: a day of an entry a second.
+const SPOOL_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+/// Entries on their way to the node at one time; whoever comes then waits, within his deadline.
+const QUEUE_MAX: usize = 4_096;
+
+/// Why a recorder was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    #[error(transparent)]
+    Name(#[from] BadName),
+    #[error("{0:?} needs a folder to keep entries in; give the recorder one, or make every category strict")]
+    NoFolder(LossPolicy),
+    #[error("the source is longer than {GAP_TEXT_BYTES_MAX} bytes or has control characters")]
+    Source,
+}
+
+/// How a recorder is made.
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it is opened"]
+pub struct Builder {
+    node: NodeClient,
+    policies: Policies,
+    deadline: Duration,
+    folder: Option<PathBuf>,
+    spool_bytes: u64,
+    secret_names: Vec<String>,
+    source: String,
+}
+
+impl Builder {
+    pub(super) fn new(node: NodeClient) -> Self {
+        Self {
+            node,
+            policies: Policies::default(),
+            deadline: DEADLINE_DEFAULT,
+            folder: None,
+            spool_bytes: SPOOL_BYTES_DEFAULT,
+            secret_names: Vec::new(),
+            source: String::new(),
+        }
+    }
+
+    /// What becomes of entries of a category that cannot be recorded at once. Without it `data` and `integration` are kept in
+    /// the spool, and everything else is strict.
+    pub fn policy(mut self, category: Category, policy: LossPolicy) -> Self {
+        self.policies.set(category, policy);
+        self
+    }
+
+    /// One policy for all categories.
+    pub fn policy_for_all(mut self, policy: LossPolicy) -> Self {
+        for category in Category::ALL {
+            self.policies.set(category, policy);
+        }
+        self
+    }
+
+    /// How long emitting may take; 2 s without it.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// A folder of this process alone for what cannot be recorded at once, made with mode 0700.
+    pub fn spool(mut self, folder: &Path) -> Self {
+        self.folder = Some(folder.to_owned());
+        self
+    }
+
+    /// Bytes that may wait there; 64 MiB without it.
+    pub fn spool_bytes_max(mut self, bytes: u64) -> Self {
+        self.spool_bytes = bytes;
+        self
+    }
+
+    /// Further names under which secrets stand, such as `ssn` or `card_*`.
+    pub fn secret_names(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.secret_names.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// The application's name, for what the log says about losses.
+    pub fn source(mut self, name: impl Into<String>) -> Self {
+        self.source = name.into();
+        self
+    }
+
+    /// Opens the spool, and begins to send what waits in it. To be called inside a tokio runtime.
+    pub fn open(self) -> Result<Recorder, OpenError> {
+        let redactor = Redactor::new(&self.secret_names)?;
+        if self.source.len() > GAP_TEXT_BYTES_MAX || self.source.chars().any(char::is_control) {
+            return Err(OpenError::Source);
+        }
+        let (spool, ledger) = match &self.folder {
+            Some(folder) => {
+                let (spool, ledger) = Spool::open(folder, self.spool_bytes)?;
+                (Some(Arc::new(spool)), ledger)
+            }
+            None if self.policies.all_strict() => (None, Arc::new(Ledger::in_memory())),
+            None => return Err(OpenError::NoFolder(LossPolicy::Spool)),
+        };
+        let (submit, submissions) = mpsc::channel(QUEUE_MAX);
+        let (stop, delivering) = (CancellationToken::new(), TaskTracker::new());
+        let metrics = Arc::new(Metrics::new(spool.as_ref().map(|spool| Arc::clone(spool.waiting()))));
+        // Ends with the last recorder.
+        tokio::spawn(Batcher::new(self.node.clone(), self.deadline).run(submissions));
+        if let Some(spool) = &spool {
+            let delivery = Delivery {
+                node: self.node.clone(),
+                spool: Arc::clone(spool),
+                ledger: Arc::clone(&ledger),
+                metrics: Arc::clone(&metrics),
+                source: self.source,
+            };
+            delivering.spawn(delivery.run(stop.clone()));
+        }
+        delivering.close();
+        let to = To::Node { submit, spool };
+        let inner = Inner {
+            to,
+            policies: self.policies,
+            deadline: self.deadline,
+            redactor,
+            ledger,
+            metrics,
+            stop,
+            delivery: delivering,
+            operations: TaskTracker::new(),
+            is_closed: AtomicBool::new(false),
+        };
+        Ok(Recorder::of(inner))
+    }
+}

@@ -1,0 +1,36 @@
+//! Entries on their way into the log, and what becomes of them.
+
+use std::sync::Arc;
+
+use piperoll_shared::api::node::Receipt;
+use piperoll_shared::log::entry::{CallerEntry, EntryError};
+use piperoll_shared::log::redact::Redactor;
+
+/// An entry on its way into the log.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    pub entry: CallerEntry,
+    /// How it arrived; becomes the field `via`.
+    pub via: Arc<str>,
+}
+
+/// What became of a draft.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Appended {
+    New(Receipt),
+    /// The same entry was recorded before under the same id; this is its first receipt.
+    Known(Receipt),
+}
+
+impl From<Appended> for Receipt {
+    fn from(appended: Appended) -> Self {
+        match appended {
+            Appended::New(receipt) | Appended::Known(receipt) => receipt,
+        }
+    }
+}
+
+/// Masks secrets, and refuses what could never fit, before it reaches the writer.
+pub fn parse_draft(bytes: &[u8], via: &Arc<str>, redactor: &Redactor) -> Result<Draft, EntryError> {
+    Ok(Draft { entry: CallerEntry::parse_redacted(bytes, redactor)?, via: Arc::clone(via) })
+}

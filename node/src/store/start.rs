@@ -1,0 +1,53 @@
+//! What a log says when its node starts.
+
+use std::sync::Arc;
+
+use piperoll_shared::log::entry::lifecycle;
+use piperoll_shared::log::ids::Generation;
+use piperoll_shared::log::note::KeyKind;
+use serde_json::json;
+
+use super::LogKeys;
+use super::draft::Draft;
+use super::writer::Writer;
+
+/// A log that refuses appends starts all the same, so that it can be read; it just cannot say so in itself.
+pub(super) fn record_start(writer: &mut Writer, last_stop: Option<bool>) {
+    let word = match last_stop {
+        None => "none",
+        Some(true) => "clean",
+        Some(false) => "unclean",
+    };
+    let via: Arc<str> = Arc::from("node");
+    let started = lifecycle(
+        "log.started",
+        "the node started",
+        &json!({ "last_stop": word, "version": env!("CARGO_PKG_VERSION") }),
+    );
+    let mut drafts = vec![Draft { entry: started, via: Arc::clone(&via) }];
+    if last_stop == Some(false) {
+        let gap = lifecycle(
+            "log.gap",
+            "the node did not stop cleanly; events that were on their way and never acknowledged may be missing",
+            &json!({ "count": null, "cause": "unclean stop" }),
+        );
+        drafts.push(Draft { entry: gap, via });
+    }
+    if let Err(error) = writer.append(drafts) {
+        tracing::error!(%error, "the start could not be recorded; the log can only be read");
+    }
+}
+
+/// While a checkpoint key takes over, the log says which one it will be.
+pub(super) fn record_next_key(writer: &mut Writer, keys: &LogKeys, generation: Generation) {
+    let next = keys.next_checkpoint.as_ref().and_then(|next| next.named(&keys.origin(generation), KeyKind::Log));
+    let Some(next) = next else { return };
+    let entry = lifecycle(
+        "log.checkpoint_key_rotated",
+        "a new key signs checkpoints too, and takes over from the one before",
+        &json!({ "vkey": next.public().to_string() }),
+    );
+    if let Err(error) = writer.append(vec![Draft { entry, via: Arc::from("node") }]) {
+        tracing::error!(%error, "the next checkpoint key could not be recorded");
+    }
+}

@@ -1,0 +1,123 @@
+//! What recording costs an application: `cargo bench --bench record -p piperoll-tests`. Figures, not tests.
+//!
+//! Strict entries of one task against those of 128, through a real node; and the layer's own work a request, against the same
+//! service without it.
+
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on says so by panicking")]
+
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::http::Request;
+use axum::routing::post;
+use axum::{Extension, Router};
+use nix::sys::resource::{UsageWho, getrusage};
+use piperoll_client::{Activity, Category, Changes, Entry, LossPolicy, RecordLayer, Recorder};
+use piperoll_tests::{Cluster, median};
+use serde_json::json;
+use tower::ServiceExt as _;
+
+const TIME: Duration = Duration::from_secs(4);
+const TOGETHER: usize = 128;
+const REQUESTS: usize = 100_000;
+const ROUNDS: usize = 5;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(strict());
+    // The layer's own work is measured on one thread, where CPU time is the time of this work alone.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(layer());
+}
+
+async fn strict() {
+    let mut cluster = Cluster::made(&["mx1"], |_| None).await;
+    cluster.spawn(0);
+    cluster.wait_for_node(&cluster.nodes[0]).await;
+    let socket = cluster.nodes[0].folder.join("node.sock");
+    let recorder = Recorder::builder(&socket).unwrap().policy_for_all(LossPolicy::Strict);
+    let recorder = recorder.deadline(Duration::from_secs(10)).open().unwrap();
+    let mut rates = Vec::new();
+    for tasks in [1, TOGETHER] {
+        let started = Instant::now();
+        let tasks: Vec<_> = (0..tasks)
+            .map(|task| {
+                let recorder = recorder.clone();
+                tokio::spawn(async move {
+                    let mut count = 0;
+                    while started.elapsed() < TIME {
+                        recorder.emit(entry(task * 1_000_000 + count)).await.unwrap();
+                        count += 1;
+                    }
+                    count
+                })
+            })
+            .collect();
+        let mut count = 0;
+        for task in tasks {
+            count += task.await.unwrap();
+        }
+        rates.push(count as f64 / started.elapsed().as_secs_f64());
+    }
+    println!("strict entries/s, one task      {:>10.0}", rates[0]);
+    println!("strict entries/s, {TOGETHER} tasks     {:>10.0}   {:.1} times (goal 20)", rates[1], rates[1] / rates[0]);
+}
+
+fn entry(n: usize) -> Entry {
+    Entry::new(Category::Data, "mail.release").user(format!("user{}", n % 97)).entity("mail", n.to_string())
+}
+
+async fn layer() {
+    let (recorder, captured) = Recorder::capturing();
+    async fn handler(Extension(activity): Extension<Activity>) -> &'static str {
+        let changes = Changes::default().with("quota", 5, 10);
+        activity
+            .named(Category::Data, "domain.update")
+            .enrich(|entry| entry.entity("domain", "example.org").changes(changes));
+        "done"
+    }
+    let plain = Router::new().route("/domains", post(async || "done"));
+    let with = Router::new()
+        .route("/domains", post(handler))
+        .layer(RecordLayer::new(recorder.clone()).category(Category::Data));
+    let request = || {
+        let request = Request::post("/domains?x=1").header("user-agent", "curl/8.0").header("x-request-id", "7");
+        request.body(Body::empty()).unwrap()
+    };
+    let (mut without, mut within, mut emit) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let before = cpu();
+        for _ in 0..REQUESTS {
+            plain.clone().oneshot(request()).await.unwrap();
+        }
+        without.push((cpu() - before).as_secs_f64());
+        let before = cpu();
+        for _ in 0..REQUESTS {
+            with.clone().oneshot(request()).await.unwrap();
+        }
+        within.push((cpu() - before).as_secs_f64());
+        assert_eq!(captured.entries().len(), REQUESTS);
+        captured.clear();
+        // What emitting costs without a layer: the append's share of it, but for the socket.
+        let before = cpu();
+        for n in 0..REQUESTS {
+            recorder.emit(entry(n).detail("changes", json!([5, 10]))).await.unwrap();
+        }
+        emit.push((cpu() - before).as_secs_f64());
+        captured.clear();
+    }
+    let micros = |seconds: Vec<f64>| median(seconds) / REQUESTS as f64 * 1e6;
+    let (without, within, emit) = (micros(without), micros(within), micros(emit));
+    println!("CPU us a request: without layer {without:.1}, with it {within:.1}; an entry emitted by hand {emit:.1}");
+    println!("layer beyond the entry itself   {:>10.1} us (goal 20)", within - without - emit);
+    println!("layer and entry together        {:>10.1} us", within - without);
+}
+
+/// User and system time of this process.
+fn cpu() -> Duration {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
+    let of = |time: nix::sys::time::TimeVal| {
+        Duration::new(time.tv_sec().unsigned_abs(), u32::try_from(time.tv_usec()).unwrap_or(0) * 1_000)
+    };
+    of(usage.user_time()) + of(usage.system_time())
+}
