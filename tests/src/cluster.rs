@@ -169,12 +169,14 @@ impl Cluster {
             let proxy = FaultProxy::start(&listen);
             let place = NodePlace { address: proxy.address.clone(), listen: Some(listen.clone()) };
             let folder = authority.add_node(&id.parse().unwrap(), &place).unwrap();
+            at_any_hour(&folder);
             nodes.push(Member { id: (*id).to_owned(), folder, listen, proxy, process: None, clock: clock(id) });
         }
         let address = free_address();
         let place =
             AggregatorPlace { address: address.clone(), listen: Some(address.clone()), node_address: free_address() };
         let folder = authority.add_aggregator(&"agg".parse().unwrap(), &place).unwrap();
+        at_any_hour(&folder.join("node"));
         let state = AggregatorConfig::load(&folder.join("aggregator.toml")).unwrap().state_dir;
         let now = SystemClock.now();
         let token = TokenStore::open(&state).unwrap().create("tester", Role::Admin, None, None, now).unwrap().token;
@@ -409,6 +411,13 @@ impl Drop for Cluster {
             let _ = child.wait();
         }
     }
+}
+
+/// What a test sees must not depend on the time of day at which it runs.
+fn at_any_hour(folder: &Path) {
+    let config = folder.join("node.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}\n[flags]\noutside_hours = false\n")).unwrap();
 }
 
 /// A caller's entry with some words in it.
