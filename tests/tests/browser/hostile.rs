@@ -30,7 +30,7 @@ fn entries() -> Vec<String> {
             .to_string()
         })
         .collect();
-    let long = "A".repeat(32_000);
+    let long = "A".repeat(31_000);
     lines.push(
         json!({ "category": "data", "action": "mail.release", "user": "long", "outcome": "success",
             "details": { "text": long }, "changes": [{ "field": "body", "old": long }] })
