@@ -11,11 +11,13 @@ use piperoll_tests::{Cluster, Guard, piperoll};
 use super::{by_id, entries, one_node, socket};
 
 const FLUSH: Duration = Duration::from_secs(60);
+/// Long enough for a healthy node on a busy machine.
+const DEADLINE: Duration = Duration::from_millis(2_500);
 
 fn recorder(cluster: &Cluster, policy: LossPolicy) -> Recorder {
     let folder = cluster.dir.path().join(format!("spool-{policy:?}"));
     let builder = Recorder::builder(&socket(cluster)).unwrap().policy_for_all(policy).spool(&folder);
-    builder.deadline(Duration::from_millis(500)).source("test").open().unwrap()
+    builder.deadline(DEADLINE).source("test").open().unwrap()
 }
 
 fn act(policy: LossPolicy, n: usize) -> Entry {
