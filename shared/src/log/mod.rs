@@ -24,6 +24,8 @@ pub mod order;
 pub mod redact;
 pub mod row;
 pub mod seal;
+#[cfg(feature = "api")]
+pub mod siem;
 pub mod statement;
 pub mod stats;
 pub mod terminal;
