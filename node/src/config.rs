@@ -16,6 +16,7 @@ use piperoll_shared::net::telemetry::LogFormat;
 use piperoll_shared::net::tls::TlsFiles;
 use serde::Deserialize;
 
+use crate::forward::{ForwardConfig, TypedForward};
 use crate::store::LogKeys;
 
 /// Longest path that fits `sockaddr_un` (unix(7)), its closing NUL included.
@@ -43,6 +44,8 @@ pub struct NodeConfig {
     pub flags: Rules,
     /// Masks what callers should not have sent.
     pub redactor: Redactor,
+    /// Where entries are handed on to.
+    pub forward: Vec<ForwardConfig>,
 }
 
 /// How long rows stay.
@@ -114,6 +117,8 @@ struct Typed {
     flags: Rules,
     #[serde(default)]
     redact: TypedRedact,
+    #[serde(default)]
+    forward: Vec<TypedForward>,
 }
 
 #[derive(Default, Deserialize)]
@@ -206,6 +211,7 @@ impl NodeConfig {
         let retention = typed.retention.check().map_err(bad)?;
         typed.flags.check().map_err(bad)?;
         let redactor = Redactor::new(&typed.redact.keys).map_err(|e| bad(format!("redact.keys: {e}")))?;
+        let forward = TypedForward::check_all(typed.forward, &base).map_err(bad)?;
         Ok(Self {
             cluster: typed.cluster,
             node_id: typed.node_id,
@@ -230,6 +236,7 @@ impl NodeConfig {
             retention,
             flags: typed.flags,
             redactor,
+            forward,
         })
     }
 

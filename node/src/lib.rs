@@ -3,6 +3,7 @@
 
 mod api;
 pub mod config;
+pub mod forward;
 mod metrics;
 mod retention;
 pub mod store;
@@ -23,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use api::App;
 use config::{NodeConfig, SocketConfig};
+use forward::Forwarding;
 use store::{LogDir, OpenError, Store};
 
 const SIGN_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,6 +40,8 @@ pub enum StartError {
     Tls(#[from] TlsError),
     #[error("the certificate names {found}, but this node is {expected}; copy the folder that was made for this node")]
     Identity { found: String, expected: String },
+    #[error(transparent)]
+    Forward(#[from] forward::PlaceError),
     #[error("cannot listen on {place}: {source}")]
     Listen { place: String, source: std::io::Error },
 }
@@ -79,7 +83,8 @@ impl Node {
             .map_err(|e| StartError::Listen { place: "the log".to_owned(), source: std::io::Error::other(e) })??;
         // The log's lock is held from here on, so an old socket file belongs to nobody.
         let socket = bind_socket(&config.socket).map_err(listen(config.socket.path.display().to_string()))?;
-        let app = Arc::new(App::new(store.clone(), clock, Arc::clone(&tls), &config));
+        let forwarding = Forwarding::open(store.clone(), Arc::clone(&clock), &config.forward).await?;
+        let app = Arc::new(App::new(store.clone(), clock, Arc::clone(&tls), &config, forwarding));
         Ok(Self { store, app, tls, peer, socket, metrics, http, config })
     }
 
@@ -112,6 +117,8 @@ impl Node {
         }
         let signing = tokio::spawn(sign_regularly(self.store.clone()));
         let retention = tokio::spawn(self.app.retention().keep());
+        let handing_on =
+            self.app.forwarding().start(&shutdown, self.config.cluster.as_str(), self.config.node_id.as_str());
         tracing::info!(
             node = %self.config.node_id, generation = %self.store.generation(), socket = %self.config.socket.path.display(),
             listen = %self.config.peer.listen, "node ready"
@@ -123,6 +130,7 @@ impl Node {
         if tokio::time::timeout(STOP_TIMEOUT, tasks.wait()).await.is_err() {
             tracing::warn!("a listener did not finish in time and is cut");
         }
+        handing_on.wait().await;
         reload.abort();
         signing.abort();
         retention.abort();

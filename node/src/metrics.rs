@@ -1,10 +1,11 @@
 //! What a scraper sees of a node.
 
 use std::sync::Mutex;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use piperoll_shared::api::node::NodeStatus;
+use piperoll_shared::api::node::{ForwardStatus, NodeStatus};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
@@ -29,6 +30,22 @@ pub(crate) struct Metrics {
     retention_problem: Gauge,
     indexed_rows: Gauge,
     index_bytes: Gauge,
+    forward: ForwardGauges,
+}
+
+type PerDestination<N, A> = Family<Vec<(&'static str, String)>, Gauge<N, A>>;
+
+/// One of each per destination.
+#[derive(Default)]
+struct ForwardGauges {
+    next_seq: PerDestination<i64, AtomicI64>,
+    lag_rows: PerDestination<i64, AtomicI64>,
+    lag_seconds: PerDestination<f64, AtomicU64>,
+    rows_sent: PerDestination<i64, AtomicI64>,
+    rows_reduced: PerDestination<i64, AtomicI64>,
+    errors: PerDestination<i64, AtomicI64>,
+    failing: PerDestination<i64, AtomicI64>,
+    paused: PerDestination<i64, AtomicI64>,
 }
 
 impl Metrics {
@@ -51,6 +68,7 @@ impl Metrics {
             retention_problem: Gauge::default(),
             indexed_rows: Gauge::default(),
             index_bytes: Gauge::default(),
+            forward: ForwardGauges::default(),
             registry: Mutex::new(Registry::default()),
         };
         registry.register("entries_appended", "Entries recorded", metrics.appended.clone());
@@ -85,12 +103,18 @@ impl Metrics {
         );
         registry.register("indexed_rows", "Rows that searches need not read", metrics.indexed_rows.clone());
         registry.register("index_bytes", "Bytes of the index's files", metrics.index_bytes.clone());
+        metrics.forward.register(&mut registry);
         *metrics.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = registry;
         metrics
     }
 
     /// `status` is missing when the database cannot be read in time; then what is read from it stays as it was.
-    pub(crate) fn page(&self, health: &Health, status: Option<&NodeStatus>) -> axum::response::Response {
+    pub(crate) fn page(
+        &self,
+        health: &Health,
+        status: Option<&NodeStatus>,
+        forward: &[ForwardStatus],
+    ) -> axum::response::Response {
         let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.head.set(health.head().map_or(0, |head| number(head + 1)));
         self.commit_micros.set(number(health.commit_micros.load(Ordering::Relaxed)));
@@ -110,7 +134,37 @@ impl Metrics {
             self.holds.set(number(retention.holds.len() as u64));
             self.retention_problem.set(i64::from(retention.problem.is_some()));
         }
+        self.forward.set(forward);
         let registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         piperoll_shared::net::metrics::page(&registry)
+    }
+}
+
+impl ForwardGauges {
+    fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("forward");
+        registry.register("next_seq", "Every row below has arrived there", self.next_seq.clone());
+        registry.register("lag_rows", "Rows that have not arrived there", self.lag_rows.clone());
+        registry.register("lag_seconds", "How far behind what arrived there is", self.lag_seconds.clone());
+        registry.register("rows_sent", "Rows sent there since the start, some of them again", self.rows_sent.clone());
+        registry.register("rows_reduced", "Rows sent there without all of it, marked", self.rows_reduced.clone());
+        registry.register("errors", "Tries that failed since the start", self.errors.clone());
+        registry.register("failing", "1 while the last try failed", self.failing.clone());
+        registry.register("paused", "1 while an operator holds it back", self.paused.clone());
+    }
+
+    fn set(&self, statuses: &[ForwardStatus]) {
+        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        for status in statuses {
+            let name = vec![("name", status.name.clone())];
+            self.next_seq.get_or_create(&name).set(number(status.next_seq));
+            self.lag_rows.get_or_create(&name).set(number(status.lag_rows));
+            self.lag_seconds.get_or_create(&name).set(status.lag_seconds);
+            self.rows_sent.get_or_create(&name).set(number(status.rows_sent));
+            self.rows_reduced.get_or_create(&name).set(number(status.rows_reduced));
+            self.errors.get_or_create(&name).set(number(status.errors));
+            self.failing.get_or_create(&name).set(i64::from(status.problem.is_some()));
+            self.paused.get_or_create(&name).set(i64::from(status.paused.is_some()));
+        }
     }
 }

@@ -87,6 +87,7 @@ fn info(member: &Member, part: &Part, status: Option<&NodeStatus>) -> NodeInfo {
         disk_free_bytes: status.map(|s| s.disk_free_bytes),
         certificate_not_after: status.and_then(|s| s.certificate_not_after).map(Timestamp::to_text),
         retention: status.and_then(|s| s.retention.clone()),
+        forward: status.map(|s| s.forward.clone()).unwrap_or_default(),
     }
 }
 

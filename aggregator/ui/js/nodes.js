@@ -37,7 +37,7 @@ start(async (main, me) => {
 });
 
 function table({ nodes }, hour, gaps, again) {
-  const heads = ["Node", "Reachable", "Verdict", "Rows", "Witnessed", "Clock", "Certificate", "Disk", "Retention", "Last hour", "Gaps in 7 days"];
+  const heads = ["Node", "Reachable", "Verdict", "Rows", "Witnessed", "Clock", "Certificate", "Disk", "Retention", "Handed on", "Last hour", "Gaps in 7 days"];
   return h("div", { class: "scroll" }, h("table", { class: "nodes" },
     h("caption", { class: "unseen" }, "Nodes"),
     h("thead", {}, h("tr", {}, heads.map((name) => h("th", { scope: "col" }, name)))),
@@ -60,6 +60,7 @@ function line(node, hour, gaps, again) {
     h("td", {}, certificate(node)),
     h("td", {}, node.disk_free_bytes === null ? unknown() : [node.disk_free_bytes < DISK_LOW_BYTES ? badge("bad", "!", bytes(node.disk_free_bytes)) : bytes(node.disk_free_bytes), " free", h("div", { class: "hint" }, `log ${bytes(node.database_bytes)}`)]),
     h("td", {}, retention(node)),
+    h("td", {}, handedOn(node)),
     h("td", { class: "number" }, counted(hour)),
     h("td", { class: "number" }, counted(gaps)));
 }
@@ -102,6 +103,18 @@ function retention(node) {
   const known = node.retention;
   if (isMissing(node) || !known) return unknown();
   return [known.keep_days ? `${digits(known.keep_days)} days` : "keeps everything", known.size_max && h("div", { class: "hint" }, `at most ${bytes(known.size_max)}`), known.holds.length > 0 && badge("calm", "▣", `${known.holds.length} on hold`), known.problem && h("div", { class: "error" }, visible(known.problem))];
+}
+
+// Where it hands entries on to. Nowhere is an answer too.
+function handedOn(node) {
+  if (isMissing(node)) return unknown();
+  if (node.forward.length === 0) return h("span", { class: "hint" }, "nowhere");
+  return node.forward.map((one) => {
+    const state = one.paused ? badge("warn", "‖", "paused") : one.problem ? badge("bad", "✖", "failing") : one.lag_rows > 0 ? badge("calm", "…", "on the way") : badge("good", "✓", "all there");
+    const behind = one.lag_rows > 0 && h("div", { class: "hint" }, `${digits(one.lag_rows)} rows behind${one.lag_seconds >= 1 ? `, ${Math.round(one.lag_seconds)} s` : ""}`);
+    const words = one.paused ?? one.problem;
+    return h("div", { title: one.to }, visible(one.name), " ", state, behind, words && h("div", { class: one.problem ? "error" : "hint" }, visible(words)));
+  });
 }
 
 function bytes(count) {

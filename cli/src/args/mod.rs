@@ -18,7 +18,7 @@ pub(crate) use remote::{
     ConnectionArgs, IncompleteChoice, NodesCommand, RemoteExportArgs, RemoteNodesArgs, RemoteQueryArgs, RemoteShowArgs,
     RemoteStatsArgs, RemoteTailArgs, RemoteVerifyArgs, ReportArgs, ReportCommand, ReportFormat,
 };
-pub(crate) use upkeep::{HoldCommand, PruneArgs, RecordingTokenCommand};
+pub(crate) use upkeep::{ForwardCommand, HoldCommand, PruneArgs, RecordingTokenCommand};
 
 const FILTER_HELP: &str =
     "Filter, for example: user:alice action:quarantine.* -outcome:success ip:10.0.0.0/8 \"free text\"";
@@ -180,6 +180,9 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
     /// Tokens for recording over HTTPS on loopback ([http] in node.toml)
     #[command(subcommand)]
     Token(RecordingTokenCommand),
+    /// Where this node hands entries on to ([[forward]] in node.toml): how far it is, hold it back, go on
+    #[command(subcommand)]
+    Forward(ForwardCommand),
     /// Keep rows of a time range, whatever retention says; every change is recorded
     #[command(subcommand)]
     Hold(HoldCommand),
@@ -237,6 +240,7 @@ impl NodeCommand {
             Self::Serve { .. }
                 | Self::Append(_)
                 | Self::Token(_)
+                | Self::Forward(_)
                 | Self::Hold(_)
                 | Self::Prune(_)
                 | Self::Erase { .. }

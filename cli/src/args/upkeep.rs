@@ -86,3 +86,31 @@ pub(crate) enum RecordingTokenCommand {
         place: PlaceArgs,
     },
 }
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ForwardCommand {
+    /// Every destination: how far it is, what fails, who paused it
+    List {
+        #[command(flatten)]
+        place: PlaceArgs,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Hold a destination back; what is recorded meanwhile is handed on later
+    #[command(after_help = "Example:\n  piperoll node forward pause siem --reason 'receiver is moved, ticket 812'")]
+    Pause {
+        /// The destination's name, as `piperoll node forward list` shows it
+        name: String,
+        /// Why; it becomes part of the entry that records the pause
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Go on where it was held back
+    Resume {
+        name: String,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+}

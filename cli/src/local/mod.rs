@@ -3,6 +3,7 @@
 
 mod append;
 mod checkpoint;
+mod forward;
 mod place;
 mod read;
 mod reindex;
@@ -10,6 +11,7 @@ mod token;
 mod upkeep;
 mod verify;
 
+pub(crate) use forward::{behind, state};
 pub(crate) use verify::progress_bar;
 
 use crate::args::NodeCommand;
@@ -27,6 +29,7 @@ pub(crate) async fn run(command: NodeCommand) -> anyhow::Result<Exit> {
         NodeCommand::Export { place, query, format } => read::export(&place, &query, format).await,
         NodeCommand::Verify { place, output } => verify::run(&place, output).await,
         NodeCommand::Token(command) => token::run(command).await,
+        NodeCommand::Forward(command) => forward::run(command).await,
         NodeCommand::Hold(command) => upkeep::hold(command).await,
         NodeCommand::Prune(args) => upkeep::prune(*args).await,
         NodeCommand::NewGeneration { place, reason } => upkeep::new_generation(&place, &reason).await,

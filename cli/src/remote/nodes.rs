@@ -7,6 +7,7 @@ use reqwest::Method;
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};
 use crate::args::{ConnectionArgs, NodesCommand, RemoteNodesArgs};
 use crate::exit::Exit;
+use crate::local::{behind, state};
 use crate::show::{node_table, paint};
 
 pub(crate) async fn nodes(args: RemoteNodesArgs) -> anyhow::Result<Exit> {
@@ -34,6 +35,23 @@ pub(crate) async fn nodes(args: RemoteNodesArgs) -> anyhow::Result<Exit> {
                     node.report.node_id,
                     paint::PLAIN,
                     escape(fault)
+                );
+            }
+        }
+        for node in &answer.nodes {
+            for forward in node
+                .forward
+                .iter()
+                .filter(|forward| forward.paused.is_some() || forward.problem.is_some() || forward.lag_rows > 0)
+            {
+                let color = if forward.problem.is_some() { paint::RED } else { paint::YELLOW };
+                anstream::println!(
+                    "{color}{} hands on to {}{}: behind by {}, {}",
+                    node.report.node_id,
+                    escape(&forward.name),
+                    paint::PLAIN,
+                    behind(forward),
+                    state(forward)
                 );
             }
         }

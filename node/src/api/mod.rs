@@ -23,6 +23,7 @@ use piperoll_shared::net::tls::TlsStore;
 use tokio::sync::Semaphore;
 
 use crate::config::NodeConfig;
+use crate::forward::Forwarding;
 use crate::metrics::Metrics;
 use crate::retention::Retention;
 use crate::store::{ReadError, Store};
@@ -50,10 +51,17 @@ pub(crate) struct App {
     redactor: Redactor,
     tokens: RecordingTokens,
     retention: Retention,
+    forwarding: Forwarding,
 }
 
 impl App {
-    pub(crate) fn new(store: Store, clock: Arc<dyn Clock>, tls: Arc<TlsStore>, config: &NodeConfig) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        tls: Arc<TlsStore>,
+        config: &NodeConfig,
+        forwarding: Forwarding,
+    ) -> Self {
         let mut readers = config.socket.readers.clone();
         readers.extend([0, nix::unistd::geteuid().as_raw()]);
         let retention = Retention::new(store.clone(), Arc::clone(&clock), config.retention);
@@ -70,6 +78,7 @@ impl App {
             batch_room: append::batch_room(),
             redactor: config.redactor.clone(),
             tokens: RecordingTokens::new(&config.http.tokens),
+            forwarding,
         }
     }
 
@@ -77,10 +86,14 @@ impl App {
         self.retention.clone()
     }
 
+    pub(crate) fn forwarding(&self) -> &Forwarding {
+        &self.forwarding
+    }
+
     async fn metrics_page(&self) -> Response {
         // A disk that hangs must not keep the faults from whoever watches.
         let status = tokio::time::timeout(METRICS_WAIT, self.status()).await.ok().and_then(Result::ok);
-        self.metrics.page(self.store.health(), status.as_ref())
+        self.metrics.page(self.store.health(), status.as_ref(), &self.forwarding.statuses())
     }
 
     async fn status(&self) -> Result<NodeStatus, ReadError> {
@@ -114,6 +127,7 @@ impl App {
             pruned: floor.map(|floor| floor.rows()),
             index: Some(self.store.index()),
             retention,
+            forward: self.forwarding.statuses(),
             certificate_not_after: Some(self.tls.current().not_after),
         })
     }

@@ -1,4 +1,4 @@
-//! Holds, erasure, pruning and a new index: on the local socket only, for root and the daemon's own user. No remote interface has
+//! Holds, erasure, pruning, a new index, and what is handed on: on the local socket only, for root and the daemon's own user. No remote interface has
 //! anything of the kind.
 
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use piperoll_shared::api::node::{
-    Done, EraseRequest, HeldRows, HoldReleaseRequest, HoldRequest, IndexExtent, PrunePlan, PruneRequest,
-    RetentionStatus, socket_path,
+    Done, EraseRequest, ForwardPauseRequest, ForwardResumeRequest, ForwardStatus, HeldRows, HoldReleaseRequest,
+    HoldRequest, IndexExtent, PrunePlan, PruneRequest, RetentionStatus, socket_path,
 };
 use piperoll_shared::log::statement::{Hold, HoldRelease, Pruned};
 use piperoll_shared::log::time::Timestamp;
@@ -28,6 +28,9 @@ pub(super) fn routes(app: &Arc<App>) -> Router<Arc<App>> {
         .route(socket_path::PRUNE, get(progress).post(prune))
         .route(socket_path::PRUNE_PLAN, post(plan))
         .route(socket_path::REINDEX, post(reindex))
+        .route(socket_path::FORWARD, get(forwards))
+        .route(socket_path::FORWARD_PAUSE, post(pause))
+        .route(socket_path::FORWARD_RESUME, post(resume))
         .layer(middleware::from_fn_with_state(Arc::clone(app), owners_only))
 }
 
@@ -100,4 +103,24 @@ async fn reindex(State(app): State<Arc<App>>) -> Result<(StatusCode, Json<IndexE
 
 async fn progress(State(app): State<Arc<App>>) -> Result<Json<RetentionStatus>, ApiError> {
     Ok(Json(app.retention.status().await?))
+}
+
+async fn forwards(State(app): State<Arc<App>>) -> Json<Vec<ForwardStatus>> {
+    Json(app.forwarding.statuses())
+}
+
+async fn pause(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<UnixPeer>,
+    Json(asked): Json<ForwardPauseRequest>,
+) -> Result<Json<ForwardStatus>, ApiError> {
+    Ok(Json(app.forwarding.pause(&asked.name, &asked.reason, &by(&peer)).await?))
+}
+
+async fn resume(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<UnixPeer>,
+    Json(asked): Json<ForwardResumeRequest>,
+) -> Result<Json<ForwardStatus>, ApiError> {
+    Ok(Json(app.forwarding.resume(&asked.name, &by(&peer)).await?))
 }

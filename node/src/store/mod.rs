@@ -26,6 +26,7 @@ mod scan;
 mod schema;
 mod search;
 mod signer;
+mod slice;
 mod start;
 mod transaction;
 mod tree;
@@ -64,6 +65,7 @@ pub use prune::PruneWish;
 pub use rows::{Extent, StoredRow};
 pub use scan::{Batch, Scan};
 pub use signer::{CheckpointFault, Kept, SignedCheckpoint};
+pub use slice::Slice;
 pub use tree::TreeError;
 pub use upkeep::{DirectUpkeep, UpkeepError};
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::node::RetentionStatus;
+use super::node::{ForwardStatus, RetentionStatus};
 use crate::log::stats::Stats;
 
 /// How one node answered one query.
@@ -170,6 +170,9 @@ pub struct NodeInfo {
     /// How long it keeps rows, and what stops it from dropping any; null while it does not answer.
     #[serde(default)]
     pub retention: Option<RetentionStatus>,
+    /// Where it hands entries on to, and how far that is.
+    #[serde(default)]
+    pub forward: Vec<ForwardStatus>,
 }
 
 /// `POST /api/v1/nodes/{id}/accept`: an operator has looked at a fork or a rollback, and means the log that the node

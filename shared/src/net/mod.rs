@@ -5,6 +5,7 @@ pub mod files;
 mod guard;
 pub mod identity;
 pub mod metrics;
+pub mod receiver;
 pub mod serve;
 pub mod telemetry;
 pub mod tls;

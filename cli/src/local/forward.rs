@@ -1,0 +1,84 @@
+//! `piperoll node forward`: what the running node hands on, and holding it back. With the daemon down nothing is handed on.
+
+use anyhow::bail;
+use comfy_table::{ContentArrangement, Table};
+use piperoll_client::NodeClient;
+use piperoll_shared::api::node::{ForwardPauseRequest, ForwardResumeRequest, ForwardStatus, socket_path};
+use piperoll_shared::log::terminal::escape;
+
+use super::place::Place;
+use crate::args::{ForwardCommand, PlaceArgs};
+use crate::exit::Exit;
+use crate::show::{group_digits, width};
+
+pub(super) async fn run(command: ForwardCommand) -> anyhow::Result<Exit> {
+    match command {
+        ForwardCommand::List { place, json } => {
+            let statuses: Vec<ForwardStatus> = daemon(&place).await?.ask(socket_path::FORWARD).await?;
+            if json {
+                println!("{}", serde_json::to_string(&statuses)?);
+            } else if statuses.is_empty() {
+                println!("this node hands nothing on; docs/forwarding.md says how it would");
+            } else {
+                println!("{}", table(&statuses));
+            }
+        }
+        ForwardCommand::Pause { name, reason, place } => {
+            let request = ForwardPauseRequest { name, reason };
+            let status: ForwardStatus = daemon(&place).await?.order(socket_path::FORWARD_PAUSE, &request).await?;
+            println!("{} is held back at row {}; this was recorded", status.name, group_digits(status.next_seq));
+        }
+        ForwardCommand::Resume { name, place } => {
+            let request = ForwardResumeRequest { name };
+            let status: ForwardStatus = daemon(&place).await?.order(socket_path::FORWARD_RESUME, &request).await?;
+            println!("{} goes on at row {}; this was recorded", status.name, group_digits(status.next_seq));
+        }
+    }
+    Ok(Exit::Complete)
+}
+
+async fn daemon(place: &PlaceArgs) -> anyhow::Result<NodeClient> {
+    match Place::find(place).await? {
+        Place::Socket(client) => Ok(client),
+        Place::Directory(_) => bail!("the node is not running, so nothing is handed on; start it first"),
+    }
+}
+
+fn table(statuses: &[ForwardStatus]) -> String {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_width(width());
+    table.set_header(["NAME", "TO", "FORMAT", "NEXT ROW", "BEHIND", "ERRORS", "STATE"]);
+    for status in statuses {
+        table.add_row([
+            escape(&status.name).into_owned(),
+            escape(&status.to).into_owned(),
+            status.format.clone(),
+            group_digits(status.next_seq),
+            behind(status),
+            group_digits(status.errors),
+            state(status),
+        ]);
+    }
+    table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+/// Rows, and how old what arrived last is.
+pub(crate) fn behind(status: &ForwardStatus) -> String {
+    match status.lag_rows {
+        0 => "-".to_owned(),
+        rows if status.lag_seconds >= 1.0 => format!("{} rows, {:.0} s", group_digits(rows), status.lag_seconds),
+        rows => format!("{} rows", group_digits(rows)),
+    }
+}
+
+pub(crate) fn state(status: &ForwardStatus) -> String {
+    match (&status.paused, &status.problem) {
+        (Some(paused), _) => format!("paused since {}", escape(paused)),
+        (None, Some(problem)) => {
+            format!("failing since {}: {}", status.problem_since.as_deref().unwrap_or("?"), escape(problem))
+        }
+        (None, None) => "ok".to_owned(),
+    }
+}

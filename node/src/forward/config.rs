@@ -1,0 +1,258 @@
+//! `[[forward]]` in `node.toml`: what is typed, and the checked value it becomes.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use piperoll_shared::log::filter::Filter;
+use piperoll_shared::log::siem::{ENTERPRISE_DEFAULT, Format, SYSLOG_BYTES_MIN};
+use piperoll_shared::log::time::Timestamp;
+use serde::Deserialize;
+
+/// What rsyslog takes unless it is told otherwise.
+const SYSLOG_BYTES_DEFAULT: usize = 8_192;
+/// Larger than any entry in any form.
+const SYSLOG_BYTES_MAX: usize = 1024 * 1024;
+const SYSLOG_TLS_PORT: u16 = 6_514;
+const NAME_BYTES_MAX: usize = 64;
+/// How long rows may be on their way before it is made sure that they arrived.
+const CONFIRM_EVERY_DEFAULT: Duration = Duration::from_secs(5);
+const CONFIRM_EVERY_MIN: Duration = Duration::from_millis(100);
+const CONFIRM_EVERY_MAX: Duration = Duration::from_secs(300);
+
+/// One destination.
+#[derive(Debug, Clone)]
+pub struct ForwardConfig {
+    /// In metrics, in entries, and the name of the file that says how far it is.
+    pub name: String,
+    pub target: Target,
+    pub format: Format,
+    /// Of sound rows only those that fit; rows that are not sound are handed on whatever they say.
+    pub filter: Filter,
+    pub filter_text: String,
+    /// Begin with what is recorded later, instead of with the first row there is.
+    pub from_now: bool,
+    pub confirm_every: Duration,
+}
+
+/// Where to, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    Syslog(SyslogTarget),
+    File { path: PathBuf },
+    Webhook(WebhookTarget),
+}
+
+/// RFC 5424 over TCP or TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyslogTarget {
+    pub host: String,
+    pub port: u16,
+    pub tls: Option<TlsTarget>,
+    pub size_max: usize,
+    pub enterprise: u32,
+}
+
+impl SyslogTarget {
+    /// `host:port`, with brackets around an IPv6 address.
+    pub(super) fn place(&self) -> String {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsTarget {
+    pub ca: PathBuf,
+    /// Our own certificate and its key, for receivers that want one.
+    pub own: Option<(PathBuf, PathBuf)>,
+    /// Believe only a receiver that says that it has read everything (`close_notify`) before it closes. rsyslog does not; without it,
+    /// whoever can forge packets can make us believe that what they swallowed has arrived.
+    pub close_notify: bool,
+}
+
+/// Batches of lines by POST.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookTarget {
+    pub url: reqwest::Url,
+    /// File of the token that goes into `Authorization: Bearer`.
+    pub token: Option<PathBuf>,
+    pub ca: Option<PathBuf>,
+}
+
+impl Target {
+    /// For people and for entries: no query, which may hold a secret.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Syslog(target) => {
+                format!("{}://{}", if target.tls.is_some() { "tls" } else { "tcp" }, target.place())
+            }
+            Self::File { path } => format!("file://{}", path.display()),
+            Self::Webhook(WebhookTarget { url, .. }) => {
+                let mut url = url.clone();
+                url.set_query(None);
+                url.to_string()
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TypedForward {
+    name: String,
+    to: String,
+    #[serde(default)]
+    format: Format,
+    #[serde(default)]
+    filter: String,
+    #[serde(default)]
+    from: TypedFrom,
+    ca: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    close_notify: Option<bool>,
+    token: Option<PathBuf>,
+    size_max: Option<usize>,
+    enterprise: Option<u32>,
+    confirm_every: Option<String>,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum TypedFrom {
+    #[default]
+    Beginning,
+    Now,
+}
+
+impl TypedForward {
+    /// Checks all of them; the words say which one is wrong.
+    pub(crate) fn check_all(typed: Vec<Self>, base: &Path) -> Result<Vec<ForwardConfig>, String> {
+        let mut configs: Vec<ForwardConfig> = Vec::new();
+        for forward in typed {
+            let name = forward.name.clone();
+            let config = forward.check(base).map_err(|problem| format!("forward {name:?}: {problem}"))?;
+            if configs.iter().any(|other| other.name == config.name) {
+                return Err(format!("forward {name:?}: two destinations have this name"));
+            }
+            configs.push(config);
+        }
+        Ok(configs)
+    }
+
+    fn check(self, base: &Path) -> Result<ForwardConfig, String> {
+        let is_name = (1..=NAME_BYTES_MAX).contains(&self.name.len())
+            && self.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+        if !is_name {
+            return Err(format!("a name has 1 to {NAME_BYTES_MAX} letters, digits, '-' and '_'"));
+        }
+        // Ages in it would mean another time at every look.
+        let filter = Filter::parse(&self.filter, Timestamp::MIN).map_err(|e| format!("filter: {e}"))?;
+        let confirm_every = match self.confirm_every.as_deref() {
+            None => CONFIRM_EVERY_DEFAULT,
+            Some(text) => humantime::parse_duration(text)
+                .ok()
+                .filter(|every| (CONFIRM_EVERY_MIN..=CONFIRM_EVERY_MAX).contains(every))
+                .ok_or_else(|| format!("confirm_every {text:?} is not a duration from 100ms to 5m"))?,
+        };
+        let target = self.target(base)?;
+        Ok(ForwardConfig {
+            name: self.name,
+            target,
+            format: self.format,
+            filter,
+            filter_text: self.filter,
+            from_now: self.from == TypedFrom::Now,
+            confirm_every,
+        })
+    }
+
+    fn target(&self, base: &Path) -> Result<Target, String> {
+        let at = |path: &PathBuf| base.join(path);
+        let kinds = "write tls://host:6514, tcp://host:514, file:///path or https://host/path";
+        let (scheme, rest) = self.to.split_once("://").ok_or_else(|| format!("`to` is {:?}; {kinds}", self.to))?;
+        let (is_tls, is_syslog) = (scheme == "tls", matches!(scheme, "tls" | "tcp"));
+        self.refuse_what_does_not_apply(is_tls, is_syslog, matches!(scheme, "https" | "http"))?;
+        match scheme {
+            "tls" | "tcp" => {
+                let (host, port) = host_and_port(rest, is_tls.then_some(SYSLOG_TLS_PORT))?;
+                let tls = match (&self.ca, is_tls) {
+                    (_, false) => None,
+                    (None, true) => {
+                        return Err("`ca` names the authority that the receiver's certificate is from".to_owned());
+                    }
+                    (Some(ca), true) => Some(TlsTarget {
+                        ca: at(ca),
+                        own: match (&self.certificate, &self.key) {
+                            (Some(certificate), Some(key)) => Some((at(certificate), at(key))),
+                            (None, None) => None,
+                            _ => return Err("`certificate` and `key` go together".to_owned()),
+                        },
+                        close_notify: self.close_notify.unwrap_or(false),
+                    }),
+                };
+                let size_max = self.size_max.unwrap_or(SYSLOG_BYTES_DEFAULT);
+                if !(SYSLOG_BYTES_MIN..=SYSLOG_BYTES_MAX).contains(&size_max) {
+                    return Err(format!(
+                        "size_max is {size_max}; write {SYSLOG_BYTES_MIN} to {SYSLOG_BYTES_MAX} bytes"
+                    ));
+                }
+                let enterprise = self.enterprise.unwrap_or(ENTERPRISE_DEFAULT);
+                Ok(Target::Syslog(SyslogTarget { host, port, tls, size_max, enterprise }))
+            }
+            "file" if rest.starts_with('/') => Ok(Target::File { path: PathBuf::from(rest) }),
+            "file" => Err("a file is named by its whole path: file:///var/log/piperoll.ndjson".to_owned()),
+            "https" | "http" => {
+                let url = reqwest::Url::parse(&self.to).map_err(|e| format!("`to` is no address: {e}"))?;
+                if !url.username().is_empty() || url.password().is_some() {
+                    return Err("a user or password in the address would be shown; put a token into the file that `token` names".to_owned());
+                }
+                let host = url.host_str().unwrap_or_default();
+                let is_here = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+                if scheme == "http" && !is_here {
+                    return Err("http is for this machine only (127.0.0.1); write https".to_owned());
+                }
+                Ok(Target::Webhook(WebhookTarget {
+                    url,
+                    token: self.token.as_ref().map(at),
+                    ca: self.ca.as_ref().map(at),
+                }))
+            }
+            other => Err(format!("{other:?} is not spoken; {kinds}")),
+        }
+    }
+
+    /// A setting that does nothing there is a mistake, and perhaps the belief that something is encrypted.
+    fn refuse_what_does_not_apply(&self, is_tls: bool, is_syslog: bool, is_web: bool) -> Result<(), String> {
+        for (name, is_set, applies) in [
+            ("ca", self.ca.is_some(), is_tls || is_web),
+            ("certificate", self.certificate.is_some(), is_tls),
+            ("key", self.key.is_some(), is_tls),
+            ("close_notify", self.close_notify.is_some(), is_tls),
+            ("token", self.token.is_some(), is_web),
+            ("size_max", self.size_max.is_some(), is_syslog),
+            ("enterprise", self.enterprise.is_some(), is_syslog),
+        ] {
+            if is_set && !applies {
+                return Err(format!("`{name}` does not apply to {:?}", self.to));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn host_and_port(text: &str, default: Option<u16>) -> Result<(String, u16), String> {
+    let text = text.trim_end_matches('/');
+    let bad = || format!("{text:?} is not host:port");
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !host.ends_with(':') && (!host.contains(':') || host.ends_with(']')) => {
+            (host, Some(port.parse().map_err(|_| bad())?))
+        }
+        _ => (text, None),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if host.is_empty() || host.contains(['/', ' ', '@']) {
+        return Err(bad());
+    }
+    Ok((host.to_owned(), port.or(default).ok_or_else(bad)?))
+}

@@ -1,0 +1,267 @@
+//! Handing entries on to other systems: syslog, files, webhooks. Every destination has a task and a place of its own, reads rows that
+//! are committed, and waits for nothing that a writer waits for.
+//!
+//! **At least once.** A destination's place moves when what was sent is known to have arrived, and is on disk before anything behind
+//! it counts as handed on. Whatever breaks, rows behind the place are sent again, with the same ids.
+//!
+//! Pausing, resuming, and every change of what is configured are entries.
+
+mod config;
+mod file;
+mod place;
+mod sink;
+mod stream;
+mod webhook;
+mod worker;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use piperoll_shared::api::node::ForwardStatus;
+use piperoll_shared::log::entry::lifecycle;
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::Clock;
+use serde_json::json;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::store::{Draft, Store, UpkeepError};
+
+pub(crate) use config::TypedForward;
+pub use config::{ForwardConfig, Target};
+use place::{Pause, Place, PlaceFile, Wanted};
+use worker::Worker;
+
+/// Folder of the places, in the node's data directory.
+const FOLDER: &str = "forward";
+/// Longest reason for a pause, bytes of UTF-8.
+const REASON_BYTES_MAX: usize = 1_024;
+
+/// All destinations of a node.
+pub(crate) struct Forwarding {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    outlets: Vec<Arc<Outlet>>,
+}
+
+/// One destination, as its task and everybody who asks see it.
+pub(crate) struct Outlet {
+    pub(crate) config: ForwardConfig,
+    file: PlaceFile,
+    state: Mutex<State>,
+    /// Something changed that the task should look at.
+    pub(crate) changed: Notify,
+}
+
+#[derive(Debug, Clone)]
+struct State {
+    place: Place,
+    /// When the newest row that arrived was recorded.
+    arrived: Option<Timestamp>,
+    arrived_at: Option<Timestamp>,
+    rows_sent: u64,
+    rows_reduced: u64,
+    errors: u64,
+    problem: Option<(Timestamp, String)>,
+}
+
+impl Forwarding {
+    /// Reads every place, and says in the log what is configured differently than at the last start. A place that cannot be read
+    /// stops the node: handing on from the beginning, or from nowhere, is nothing to decide silently.
+    pub(crate) async fn open(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        configs: &[ForwardConfig],
+    ) -> Result<Self, PlaceError> {
+        let folder = store.dir().path().join(FOLDER);
+        let generation = store.generation().to_string();
+        let mut outlets = Vec::new();
+        for config in configs {
+            let file = PlaceFile::new(&folder, &config.name);
+            let wanted =
+                Wanted { to: config.target.shown(), format: config.format, filter: config.filter_text.clone() };
+            let known = file.read()?;
+            let word = match &known {
+                None => Some("log.forward_added"),
+                Some(place) if place.wanted != wanted => Some("log.forward_changed"),
+                Some(_) => None,
+            };
+            let begin = match config.from_now {
+                true => store.health().head().map_or(0, |head| head + 1),
+                false => 0,
+            };
+            let mut place = known.unwrap_or(Place {
+                generation: generation.clone(),
+                next_seq: begin,
+                wanted: wanted.clone(),
+                paused: None,
+            });
+            if place.generation != generation {
+                let details = json!({ "name": config.name, "generation": place.generation, "from_seq": place.next_seq,
+                    "cause": "a new generation of the log began before the rest of the old one was handed on" });
+                record(&store, "log.forward_gap", "rows of the generation before were not handed on", details).await;
+                (place.generation, place.next_seq) = (generation.clone(), 0);
+            }
+            place.wanted = wanted;
+            if let Some(action) = word {
+                let details = json!({ "name": config.name, "to": place.wanted.to, "format": place.wanted.format,
+                    "filter": place.wanted.filter, "from_seq": place.next_seq });
+                record(&store, action, "where entries are handed on to was changed in the configuration", details)
+                    .await;
+            }
+            file.write(&place)?;
+            let state = State {
+                place,
+                arrived: None,
+                arrived_at: None,
+                rows_sent: 0,
+                rows_reduced: 0,
+                errors: 0,
+                problem: None,
+            };
+            outlets.push(Arc::new(Outlet {
+                config: config.clone(),
+                file,
+                state: Mutex::new(state),
+                changed: Notify::new(),
+            }));
+        }
+        for (name, place) in place::others(&folder, configs)? {
+            let details = json!({ "name": name, "to": place.wanted.to, "next_seq": place.next_seq });
+            record(&store, "log.forward_removed", "entries are not handed on there any more", details).await;
+            PlaceFile::new(&folder, &name).remove()?;
+        }
+        Ok(Self { store, clock, outlets })
+    }
+
+    /// Starts one task per destination; they end when `stop` says so.
+    pub(crate) fn start(&self, stop: &CancellationToken, cluster: &str, node_id: &str) -> TaskTracker {
+        let tasks = TaskTracker::new();
+        for outlet in &self.outlets {
+            let worker = Worker::new(self.store.clone(), Arc::clone(&self.clock), Arc::clone(outlet), cluster, node_id);
+            tasks.spawn(worker.run(stop.clone()));
+        }
+        tasks.close();
+        tasks
+    }
+
+    pub(crate) fn statuses(&self) -> Vec<ForwardStatus> {
+        let rows = self.store.health().head().map_or(0, |head| head + 1);
+        self.outlets.iter().map(|outlet| outlet.status(rows, self.clock.now())).collect()
+    }
+
+    /// The entry comes first: a pause that nobody can read about must not happen.
+    pub(crate) async fn pause(&self, name: &str, reason: &str, by: &str) -> Result<ForwardStatus, UpkeepError> {
+        if reason.trim().is_empty() || reason.len() > REASON_BYTES_MAX {
+            return Err(UpkeepError::Refused(format!("a reason is 1 to {REASON_BYTES_MAX} bytes of text")));
+        }
+        let outlet = self.find(name)?;
+        if outlet.state().place.paused.is_some() {
+            return Err(UpkeepError::Refused(format!("{name:?} is paused already")));
+        }
+        let details = json!({ "name": name, "reason": reason, "by": by, "next_seq": outlet.state().place.next_seq });
+        self.say("log.forward_paused", "handing on was paused", details).await?;
+        let pause = Pause { by: by.to_owned(), reason: reason.to_owned(), since: self.clock.now() };
+        outlet.change(|place| place.paused = Some(pause))?;
+        self.status_of(&outlet)
+    }
+
+    pub(crate) async fn resume(&self, name: &str, by: &str) -> Result<ForwardStatus, UpkeepError> {
+        let outlet = self.find(name)?;
+        if outlet.state().place.paused.is_none() {
+            return Err(UpkeepError::Refused(format!("{name:?} is not paused")));
+        }
+        let details = json!({ "name": name, "by": by, "next_seq": outlet.state().place.next_seq });
+        self.say("log.forward_resumed", "handing on was resumed", details).await?;
+        outlet.change(|place| place.paused = None)?;
+        self.status_of(&outlet)
+    }
+
+    fn status_of(&self, outlet: &Outlet) -> Result<ForwardStatus, UpkeepError> {
+        Ok(outlet.status(self.store.health().head().map_or(0, |head| head + 1), self.clock.now()))
+    }
+
+    fn find(&self, name: &str) -> Result<Arc<Outlet>, UpkeepError> {
+        let known: Vec<&str> = self.outlets.iter().map(|outlet| outlet.config.name.as_str()).collect();
+        let found = self.outlets.iter().find(|outlet| outlet.config.name == name).cloned();
+        found.ok_or_else(|| match known.is_empty() {
+            true => UpkeepError::NotFound("this node hands nothing on; add [[forward]] to node.toml".to_owned()),
+            false => UpkeepError::NotFound(format!("nothing is handed on to {name:?}; there is {}", known.join(", "))),
+        })
+    }
+
+    async fn say(&self, action: &str, words: &str, details: serde_json::Value) -> Result<(), UpkeepError> {
+        let draft = Draft { entry: lifecycle(action, words, &details), via: Arc::from("node") };
+        self.store.append(vec![draft]).await.pop().unwrap_or(Err(crate::store::AppendError::Stopping))?;
+        Ok(())
+    }
+}
+
+/// Says something that has happened already; a log that cannot be written is reported elsewhere.
+async fn record(store: &Store, action: &str, words: &str, details: serde_json::Value) {
+    let draft = Draft { entry: lifecycle(action, words, &details), via: Arc::from("node") };
+    if let Some(Err(error)) = store.append(vec![draft]).await.pop() {
+        tracing::error!(%error, action, "this could not be recorded");
+    }
+}
+
+impl Outlet {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a change on disk before anybody acts on it.
+    fn change(&self, change: impl FnOnce(&mut Place)) -> Result<(), PlaceError> {
+        let mut state = self.state();
+        let mut place = state.place.clone();
+        change(&mut place);
+        self.file.write(&place)?;
+        state.place = place;
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    fn status(&self, rows: u64, now: Timestamp) -> ForwardStatus {
+        let state = self.state();
+        let lag_rows = rows.saturating_sub(state.place.next_seq);
+        // Nothing arrived since the start: how old what waits is will be known with the first of it.
+        let lag_seconds =
+            state.arrived.filter(|_| lag_rows > 0).map(|arrived| now.micros().saturating_sub(arrived.micros()));
+        ForwardStatus {
+            name: self.config.name.clone(),
+            to: state.place.wanted.to.clone(),
+            format: self.config.format.as_str().to_owned(),
+            next_seq: state.place.next_seq,
+            lag_rows,
+            lag_seconds: lag_seconds.map_or(0.0, |micros| micros.max(0) as f64 / 1e6),
+            rows_sent: state.rows_sent,
+            rows_reduced: state.rows_reduced,
+            errors: state.errors,
+            problem: state.problem.as_ref().map(|(_, problem)| problem.clone()),
+            problem_since: state.problem.as_ref().map(|(since, _)| since.to_text()),
+            arrived_at: state.arrived_at.map(Timestamp::to_text),
+            paused: state
+                .place
+                .paused
+                .as_ref()
+                .map(|pause| format!("{} by {}: {}", pause.since, pause.by, pause.reason)),
+        }
+    }
+}
+
+/// A place that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    #[error("{path}: {source}; how far entries were handed on is kept there, so check the disk and the folder's owner")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{path} does not say how far entries were handed on ({problem}); move it away to hand everything on again")]
+    Content { path: PathBuf, problem: String },
+}
+
+impl From<PlaceError> for UpkeepError {
+    fn from(error: PlaceError) -> Self {
+        Self::Read(error.to_string())
+    }
+}

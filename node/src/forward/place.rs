@@ -1,0 +1,103 @@
+//! How far a destination is: one small file each, replaced whole, so that a crash leaves the old place or the new one.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use piperoll_shared::log::siem::Format;
+use piperoll_shared::log::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{ForwardConfig, PlaceError};
+
+/// What stands in the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Place {
+    pub(super) generation: String,
+    /// Every row below has arrived.
+    pub(super) next_seq: u64,
+    /// What was configured last, so that a change is noticed.
+    pub(super) wanted: Wanted,
+    pub(super) paused: Option<Pause>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    pub(super) to: String,
+    pub(super) format: Format,
+    pub(super) filter: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pause {
+    pub(super) by: String,
+    pub(super) reason: String,
+    pub(super) since: Timestamp,
+}
+
+pub(super) struct PlaceFile {
+    path: PathBuf,
+}
+
+impl PlaceFile {
+    pub(super) fn new(folder: &Path, name: &str) -> Self {
+        Self { path: folder.join(format!("{name}.json")) }
+    }
+
+    /// None before the first start with this destination.
+    pub(super) fn read(&self) -> Result<Option<Place>, PlaceError> {
+        let text = match std::fs::read_to_string(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(self.io(source)),
+        };
+        let place = serde_json::from_str(&text)
+            .map_err(|e| PlaceError::Content { path: self.path.clone(), problem: e.to_string() })?;
+        Ok(Some(place))
+    }
+
+    /// On disk when this returns.
+    pub(super) fn write(&self, place: &Place) -> Result<(), PlaceError> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(|e| self.io(e))?;
+        let text = serde_json::to_string_pretty(place)
+            .map_err(|e| PlaceError::Content { path: self.path.clone(), problem: e.to_string() })?;
+        let written = (|| {
+            let mut beside = tempfile::NamedTempFile::new_in(folder)?;
+            beside.write_all(text.as_bytes())?;
+            beside.as_file().sync_all()?;
+            beside.persist(&self.path).map_err(|e| e.error)?;
+            std::fs::File::open(folder)?.sync_all()
+        })();
+        written.map_err(|e| self.io(e))
+    }
+
+    pub(super) fn remove(&self) -> Result<(), PlaceError> {
+        std::fs::remove_file(&self.path).map_err(|e| self.io(e))
+    }
+
+    fn io(&self, source: std::io::Error) -> PlaceError {
+        PlaceError::Io { path: self.path.clone(), source }
+    }
+}
+
+/// Places of destinations that are not configured any more.
+pub(super) fn others(folder: &Path, configs: &[ForwardConfig]) -> Result<Vec<(String, Place)>, PlaceError> {
+    let listed = match std::fs::read_dir(folder) {
+        Ok(listed) => listed,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(PlaceError::Io { path: folder.to_owned(), source }),
+    };
+    let mut others = Vec::new();
+    for found in listed {
+        let path = found.map_err(|source| PlaceError::Io { path: folder.to_owned(), source })?.path();
+        let name = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json")).map(str::to_owned);
+        let Some(name) = name.filter(|name| configs.iter().all(|config| config.name != *name)) else { continue };
+        if let Some(place) = PlaceFile::new(folder, &name).read()? {
+            others.push((name, place));
+        }
+    }
+    Ok(others)
+}

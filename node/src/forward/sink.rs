@@ -1,0 +1,161 @@
+//! What every kind of destination can do: take some rows, and say that all of them arrived.
+
+use std::time::Duration;
+
+use piperoll_shared::log::row::Row;
+use piperoll_shared::log::siem::{Event, Format, Omit, Syslog};
+use piperoll_shared::log::time::Timestamp;
+
+use super::config::{ForwardConfig, Target};
+use super::file::FileSink;
+use super::stream::StreamSink;
+use super::webhook::WebhookSink;
+use crate::store::StoredRow;
+
+/// Why it did not work, for the person who has to mend it. What was sent and not confirmed is sent again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct SinkError(pub(super) String);
+
+impl SinkError {
+    pub(super) fn new(what: impl std::fmt::Display, problem: impl std::fmt::Display) -> Self {
+        Self(format!("{what}: {problem}"))
+    }
+}
+
+/// Rows of one slice in the words of the destination.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) bytes: Vec<u8>,
+    /// Rows in it.
+    pub(super) rows: u64,
+    /// Rows that had to leave something out, and say so.
+    pub(super) reduced: u64,
+    /// First and last of them.
+    pub(super) range: (u64, u64),
+    pub(super) generation: String,
+}
+
+pub(super) enum Sink {
+    Stream(StreamSink),
+    File(FileSink),
+    Webhook(WebhookSink),
+}
+
+impl Sink {
+    pub(super) fn new(config: &ForwardConfig) -> Self {
+        match &config.target {
+            Target::Syslog(target) => Self::Stream(StreamSink::new(target.clone())),
+            Target::File { path } => Self::File(FileSink::new(path.clone())),
+            Target::Webhook(target) => Self::Webhook(WebhookSink::new(target.clone())),
+        }
+    }
+
+    /// Rows that are sent at once.
+    pub(super) fn rows_max(&self) -> usize {
+        match self {
+            Self::Stream(_) | Self::File(_) => 1_000,
+            Self::Webhook(sink) => sink.rows_max(),
+        }
+    }
+
+    /// Rows that may be on their way before it is made sure that they arrived. A receiver that dies makes us send as many again.
+    pub(super) fn unconfirmed_max(&self) -> u64 {
+        match self {
+            Self::Stream(_) => 50_000,
+            Self::File(_) => 10_000,
+            // Its answer is what confirms.
+            Self::Webhook(_) => 1,
+        }
+    }
+
+    pub(super) async fn send(&mut self, batch: Batch) -> Result<(), SinkError> {
+        match self {
+            Self::Stream(sink) => sink.send(&batch.bytes).await,
+            Self::File(sink) => sink.send(batch.bytes).await,
+            Self::Webhook(sink) => sink.send(batch).await,
+        }
+    }
+
+    /// Everything that was sent has arrived when this returns.
+    pub(super) async fn confirm(&mut self) -> Result<(), SinkError> {
+        match self {
+            Self::Stream(sink) => sink.confirm().await,
+            Self::File(sink) => sink.confirm().await,
+            Self::Webhook(_) => Ok(()),
+        }
+    }
+
+    /// Forgets a connection that something went wrong on.
+    pub(super) fn reset(&mut self) {
+        match self {
+            Self::Stream(sink) => sink.reset(),
+            Self::File(sink) => sink.reset(),
+            Self::Webhook(_) => {}
+        }
+    }
+
+    /// After how long the worker should not try to send but to confirm first.
+    pub(super) fn confirm_every(&self, configured: Duration) -> Duration {
+        match self {
+            Self::Stream(_) => configured,
+            Self::File(_) => configured.min(Duration::from_secs(1)),
+            Self::Webhook(_) => Duration::ZERO,
+        }
+    }
+}
+
+/// Who writes the messages: where they are from, and how they look.
+#[derive(Clone)]
+pub(super) struct Encoder {
+    pub(super) cluster: String,
+    pub(super) node_id: String,
+    pub(super) generation: String,
+    pub(super) format: Format,
+    /// None for lines.
+    pub(super) syslog: Option<Syslog>,
+}
+
+impl Encoder {
+    pub(super) fn new(config: &ForwardConfig, cluster: &str, node_id: &str, generation: String) -> Self {
+        let syslog = match &config.target {
+            Target::Syslog(target) => {
+                Some(Syslog { format: config.format, enterprise: target.enterprise, size_max: target.size_max })
+            }
+            Target::File { .. } | Target::Webhook(_) => None,
+        };
+        let (cluster, node_id) = (cluster.to_owned(), node_id.to_owned());
+        Self { cluster, node_id, generation, format: config.format, syslog }
+    }
+
+    pub(super) fn encode(&self, rows: &[StoredRow], synced: Option<bool>, omit: Omit) -> Batch {
+        let mut batch = Batch { generation: self.generation.clone(), ..Batch::default() };
+        if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
+            batch.range = (first.seq, last.seq);
+        }
+        for stored in rows {
+            let row = stored.to_row(&self.node_id);
+            let left_out = match &self.syslog {
+                Some(syslog) => {
+                    let (frame, left_out) = syslog.frame(self.event(stored, &row).without(omit), synced);
+                    batch.bytes.extend_from_slice(&frame);
+                    left_out
+                }
+                None => {
+                    let line = self.event(stored, &row).without(omit).to_text(self.format);
+                    batch.bytes.extend_from_slice(line.as_bytes());
+                    batch.bytes.push(b'\n');
+                    omit
+                }
+            };
+            batch.rows += 1;
+            batch.reduced += u64::from(left_out != Omit::Nothing);
+        }
+        batch
+    }
+
+    fn event<'a>(&'a self, stored: &StoredRow, row: &'a Row<'a>) -> Event<'a> {
+        let recorded: Timestamp = stored.erased.as_ref().map_or(stored.timestamp, |erased| erased.statement.timestamp);
+        Event::new((&self.cluster, &self.node_id, &self.generation, stored.seq), recorded, row)
+    }
+}

@@ -1,0 +1,127 @@
+//! Batches of lines by POST. A 2xx answer says that all of them arrived; anything else, and they are sent again.
+
+use std::time::Duration;
+
+use piperoll_shared::api::node::NDJSON;
+use piperoll_shared::log::siem::Omit;
+use piperoll_shared::net::files;
+use reqwest::StatusCode;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+
+use super::config::WebhookTarget;
+use super::sink::{Batch, SinkError};
+
+const ROWS_MAX: usize = 500;
+/// Batches that a receiver takes before larger ones are tried again.
+const TAKEN_BEFORE_MORE: u32 = 20;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Of an answer that says no.
+const WORDS_CHARACTERS_MAX: usize = 200;
+
+pub(super) struct WebhookSink {
+    target: WebhookTarget,
+    client: Option<reqwest::Client>,
+    /// Fewer after the receiver said that a batch is too large; more again when it has taken some.
+    rows_max: usize,
+    taken: u32,
+    /// Less of a row after the receiver said that one row is.
+    omit: Omit,
+}
+
+impl WebhookSink {
+    pub(super) fn new(target: WebhookTarget) -> Self {
+        Self { target, client: None, rows_max: ROWS_MAX, taken: 0, omit: Omit::Nothing }
+    }
+
+    pub(super) fn rows_max(&self) -> usize {
+        self.rows_max
+    }
+
+    pub(super) fn omit(&self) -> Omit {
+        self.omit
+    }
+
+    pub(super) async fn send(&mut self, batch: Batch) -> Result<(), SinkError> {
+        let client = self.client()?;
+        let mut request = client
+            .post(self.target.url.clone())
+            .header(CONTENT_TYPE, NDJSON)
+            .header("piperoll-rows", format!("{}-{}", batch.range.0, batch.range.1))
+            // The same rows in the same batch again have the same key; whoever wants each row once looks at its id.
+            .header("idempotency-key", format!("{}-{}-{}", batch.generation, batch.range.0, batch.range.1))
+            .body(batch.bytes);
+        if let Some(path) = &self.target.token {
+            let token = files::read_private(path).map_err(|e| SinkError(e.to_string()))?;
+            let token = String::from_utf8_lossy(&token);
+            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.trim())).map_err(|_| {
+                SinkError::new(path.display(), "it is not a token; one line of printable characters is")
+            })?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        let answer = request.send().await.map_err(|e| self.problem(in_words(e)))?;
+        match answer.status() {
+            status if status.is_success() => {
+                (self.taken, self.omit) = (self.taken + 1, Omit::Nothing);
+                if self.taken >= TAKEN_BEFORE_MORE {
+                    (self.taken, self.rows_max) = (0, (self.rows_max * 2).min(ROWS_MAX));
+                }
+                Ok(())
+            }
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                self.taken = 0;
+                if batch.rows > 1 {
+                    self.rows_max = (self.rows_max / 2).max(1);
+                } else {
+                    self.omit = if self.omit == Omit::Nothing { Omit::Bulk } else { Omit::Most };
+                }
+                Err(self.problem("the receiver says that this is too large; sent again in smaller pieces"))
+            }
+            status => {
+                let words = answer.text().await.unwrap_or_default();
+                let words: String = words.chars().filter(|c| !c.is_control()).take(WORDS_CHARACTERS_MAX).collect();
+                Err(self.problem(format!("the receiver answers {status} {words}")))
+            }
+        }
+    }
+
+    fn client(&mut self) -> Result<reqwest::Client, SinkError> {
+        if let Some(client) = &self.client {
+            return Ok(client.clone());
+        }
+        let mut builder = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(ANSWER_TIMEOUT)
+            .user_agent(concat!("piperoll/", env!("CARGO_PKG_VERSION")));
+        if let Some(ca) = &self.target.ca {
+            let pem = files::read(ca).map_err(|e| SinkError(e.to_string()))?;
+            let certificates =
+                reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| SinkError::new(ca.display(), e))?;
+            builder = builder.tls_certs_only(certificates);
+        }
+        let client = builder.build().map_err(|e| self.problem(e))?;
+        self.client = Some(client.clone());
+        Ok(client)
+    }
+
+    fn problem(&self, problem: impl std::fmt::Display) -> SinkError {
+        let host = self.target.url.host_str().unwrap_or_default();
+        let port = self.target.url.port_or_known_default().unwrap_or_default();
+        SinkError::new(format!("{host}:{port}"), problem)
+    }
+}
+
+/// reqwest says where an error happened, its sources say which. The address may hold a secret.
+fn in_words(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut words = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        words = format!("{words}: {cause}");
+        source = cause.source();
+    }
+    words
+}

@@ -1,0 +1,207 @@
+//! The task of one destination: read, send, make sure, keep the place; after a failure wait and begin at the place again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use piperoll_shared::log::siem::Omit;
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::verify::Integrity;
+use piperoll_shared::log::view::EntryView;
+use piperoll_shared::net::clock::{Clock, kernel_is_synced};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::sink::{Encoder, Sink, SinkError};
+use super::{Outlet, record};
+use crate::store::{Slice, Store, StoredRow};
+
+/// How often rows are looked for when there are none.
+const POLL: Duration = Duration::from_millis(100);
+/// Between two tries.
+const RETRY_MIN: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// For the last rows to be confirmed when the node stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long what is known about the clock is believed.
+const SYNCED_LASTS: Duration = Duration::from_secs(60);
+
+pub(super) struct Worker {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    outlet: Arc<Outlet>,
+    sink: Sink,
+    encoder: Encoder,
+    /// The next row to send; at or behind the place.
+    next: u64,
+    /// When the first row that is not confirmed was sent.
+    unconfirmed_since: Option<Instant>,
+    /// When the newest row that was sent was recorded.
+    newest: Option<Timestamp>,
+    synced: Option<(Instant, Option<bool>)>,
+}
+
+impl Worker {
+    pub(super) fn new(store: Store, clock: Arc<dyn Clock>, outlet: Arc<Outlet>, cluster: &str, node_id: &str) -> Self {
+        let encoder = Encoder::new(&outlet.config, cluster, node_id, store.generation().to_string());
+        let (sink, next) = (Sink::new(&outlet.config), outlet.state().place.next_seq);
+        Self { store, clock, outlet, sink, encoder, next, unconfirmed_since: None, newest: None, synced: None }
+    }
+
+    /// Until the node stops.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let delays = || {
+            ExponentialBuilder::default()
+                .with_min_delay(RETRY_MIN)
+                .with_max_delay(RETRY_MAX)
+                .with_jitter()
+                .without_max_times()
+                .build()
+        };
+        let mut delay = delays();
+        loop {
+            let outcome = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                outcome = self.step() => outcome,
+            };
+            match outcome {
+                Ok(did_something) => {
+                    if did_something {
+                        delay = delays();
+                        continue;
+                    }
+                    let pause = tokio::time::sleep(POLL);
+                    tokio::select! { () = stop.cancelled() => break, () = pause => {}, () = self.outlet.changed.notified() => {} }
+                }
+                Err(error) => {
+                    self.failed(&error);
+                    let pause = tokio::time::sleep(delay.next().unwrap_or(RETRY_MAX));
+                    tokio::select! { () = stop.cancelled() => break, () = pause => {}, () = self.outlet.changed.notified() => {} }
+                }
+            }
+        }
+        // What is not confirmed by then is sent again after the next start.
+        if self.unconfirmed_since.is_some() {
+            let _ = tokio::time::timeout(STOP_TIMEOUT, self.confirm()).await;
+        }
+    }
+
+    /// Sends some rows, or confirms what was sent; whether there was anything to do.
+    async fn step(&mut self) -> Result<bool, SinkError> {
+        if self.outlet.state().place.paused.is_some() {
+            // What is on its way may arrive; nothing follows it.
+            let on_its_way = self.unconfirmed_since.is_some();
+            if on_its_way {
+                self.confirm().await?;
+            }
+            return Ok(on_its_way);
+        }
+        let place = self.outlet.state().place.next_seq;
+        let patience = self.sink.confirm_every(self.outlet.config.confirm_every);
+        let is_due = self.unconfirmed_since.is_some_and(|since| since.elapsed() >= patience);
+        if is_due || self.next.saturating_sub(place) >= self.sink.unconfirmed_max() {
+            self.confirm().await?;
+            return Ok(true);
+        }
+        let slice = self.store.slice(self.next, self.sink.rows_max()).await;
+        let slice = slice.map_err(|error| SinkError(error.to_string()))?;
+        if slice.next == self.next {
+            return Ok(false);
+        }
+        self.report_what_is_gone(&slice).await;
+        self.send(slice).await?;
+        Ok(true)
+    }
+
+    async fn send(&mut self, slice: Slice) -> Result<(), SinkError> {
+        let synced = self.is_synced().await;
+        let Slice { rows, next, .. } = slice;
+        let newest = rows.last().map(|row| row.timestamp);
+        let filter = self.outlet.config.filter.clone();
+        let encoder = self.encoder.clone();
+        let omit = match &self.sink {
+            Sink::Webhook(sink) => sink.omit(),
+            Sink::Stream(_) | Sink::File(_) => Omit::Nothing,
+        };
+        let encoded = tokio::task::spawn_blocking(move || {
+            let is_wanted = |row: &StoredRow| {
+                filter.is_empty()
+                    || row.checked.integrity != Integrity::Ok
+                    || EntryView::parse(&row.body).is_none_or(|view| filter.matches(&view))
+            };
+            let wanted: Vec<StoredRow> = rows.into_iter().filter(is_wanted).collect();
+            encoder.encode(&wanted, synced, omit)
+        });
+        let batch = encoded.await.map_err(|error| SinkError(error.to_string()))?;
+        let (count, reduced) = (batch.rows, batch.reduced);
+        self.unconfirmed_since.get_or_insert_with(Instant::now);
+        if count > 0 {
+            self.sink.send(batch).await?;
+        }
+        (self.next, self.newest) = (next, newest.or(self.newest));
+        let mut state = self.outlet.state();
+        state.rows_sent += count;
+        state.rows_reduced += reduced;
+        Ok(())
+    }
+
+    /// Makes sure that everything arrived, and keeps the place.
+    async fn confirm(&mut self) -> Result<(), SinkError> {
+        self.sink.confirm().await?;
+        let (next, now) = (self.next, self.clock.now());
+        self.outlet.change(|place| place.next_seq = next).map_err(|error| SinkError(error.to_string()))?;
+        self.unconfirmed_since = None;
+        let mut state = self.outlet.state();
+        state.arrived = self.newest.or(state.arrived);
+        state.arrived_at = Some(now);
+        if let Some((since, _)) = state.problem.take() {
+            tracing::info!(forward = self.outlet.config.name, %since, "entries are handed on again");
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, error: &SinkError) {
+        self.sink.reset();
+        self.unconfirmed_since = None;
+        let mut state = self.outlet.state();
+        self.next = state.place.next_seq;
+        state.errors += 1;
+        let is_new = state.problem.as_ref().is_none_or(|(_, known)| *known != error.0);
+        let since = state.problem.as_ref().map_or_else(|| self.clock.now(), |(since, _)| *since);
+        state.problem = Some((since, error.0.clone()));
+        drop(state);
+        if is_new {
+            tracing::warn!(forward = self.outlet.config.name, %error, "entries are not handed on; tried again until they are");
+        }
+    }
+
+    /// Rows that can never be handed on are said to be.
+    async fn report_what_is_gone(&self, slice: &Slice) {
+        let name = &self.outlet.config.name;
+        if let Some(first) = slice.pruned_to {
+            let details = json!({ "name": name, "from_seq": self.next, "to_seq": first, "cause": "pruned before they were handed on" });
+            record(&self.store, "log.forward_gap", "rows were not handed on", details).await;
+        }
+        for (first, last) in &slice.missing {
+            tracing::error!(
+                forward = name,
+                first,
+                last,
+                "rows are missing from the log and cannot be handed on; run `piperoll node verify`"
+            );
+        }
+    }
+
+    async fn is_synced(&mut self) -> Option<bool> {
+        self.encoder.syslog?;
+        match self.synced {
+            Some((looked, known)) if looked.elapsed() < SYNCED_LASTS => known,
+            _ => {
+                let known = kernel_is_synced().await;
+                self.synced = Some((Instant::now(), known));
+                known
+            }
+        }
+    }
+}
