@@ -4,7 +4,6 @@ mod args;
 mod cluster;
 mod demo;
 mod exit;
-mod import;
 mod local;
 mod remote;
 mod report;

@@ -17,6 +17,7 @@ use piperoll_shared::net::tls::TlsFiles;
 use serde::Deserialize;
 
 use crate::forward::{ForwardConfig, TypedForward};
+use crate::intake::{IntakeConfig, TypedIntake};
 use crate::store::LogKeys;
 
 /// Longest path that fits `sockaddr_un` (unix(7)), its closing NUL included.
@@ -46,6 +47,8 @@ pub struct NodeConfig {
     pub redactor: Redactor,
     /// Where entries are handed on to.
     pub forward: Vec<ForwardConfig>,
+    /// Ways in besides the socket.
+    pub intake: Vec<IntakeConfig>,
 }
 
 /// How long rows stay.
@@ -119,6 +122,8 @@ struct Typed {
     redact: TypedRedact,
     #[serde(default)]
     forward: Vec<TypedForward>,
+    #[serde(default)]
+    intake: Vec<TypedIntake>,
 }
 
 #[derive(Default, Deserialize)]
@@ -211,6 +216,7 @@ impl NodeConfig {
         let retention = typed.retention.check().map_err(bad)?;
         typed.flags.check().map_err(bad)?;
         let redactor = Redactor::new(&typed.redact.keys).map_err(|e| bad(format!("redact.keys: {e}")))?;
+        let intake = TypedIntake::check_all(typed.intake, &base).map_err(bad)?;
         let forward = TypedForward::check_all(typed.forward, &base).map_err(bad)?;
         Ok(Self {
             cluster: typed.cluster,
@@ -237,6 +243,7 @@ impl NodeConfig {
             flags: typed.flags,
             redactor,
             forward,
+            intake,
         })
     }
 

@@ -4,6 +4,7 @@
 mod api;
 pub mod config;
 pub mod forward;
+pub mod intake;
 mod metrics;
 mod retention;
 pub mod store;
@@ -25,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use api::App;
 use config::{NodeConfig, SocketConfig};
 use forward::Forwarding;
+use intake::Intake;
 use store::{LogDir, OpenError, Store};
 
 const SIGN_INTERVAL: Duration = Duration::from_secs(1);
@@ -41,6 +43,8 @@ pub enum StartError {
     #[error("the certificate names {found}, but this node is {expected}; copy the folder that was made for this node")]
     Identity { found: String, expected: String },
     #[error(transparent)]
+    Intake(#[from] intake::IntakeError),
+    #[error(transparent)]
     Forward(#[from] forward::PlaceError),
     #[error("cannot listen on {place}: {source}")]
     Listen { place: String, source: std::io::Error },
@@ -55,6 +59,7 @@ pub struct Node {
     socket: UnixListener,
     metrics: Option<TcpListener>,
     http: Option<TcpListener>,
+    intake: Intake,
     config: NodeConfig,
 }
 
@@ -85,7 +90,8 @@ impl Node {
         let socket = bind_socket(&config.socket).map_err(listen(config.socket.path.display().to_string()))?;
         let forwarding = Forwarding::open(store.clone(), Arc::clone(&clock), &config.forward).await?;
         let app = Arc::new(App::new(store.clone(), clock, Arc::clone(&tls), &config, forwarding));
-        Ok(Self { store, app, tls, peer, socket, metrics, http, config })
+        let intake = Intake::open(&config.intake, app.metrics().intake.clone()).await?;
+        Ok(Self { store, app, tls, peer, socket, metrics, http, intake, config })
     }
 
     /// Where peers connect; the port when the configuration asked for any.
@@ -117,6 +123,7 @@ impl Node {
         }
         let signing = tokio::spawn(sign_regularly(self.store.clone()));
         let retention = tokio::spawn(self.app.retention().keep());
+        let coming_in = self.intake.start(&self.store, &self.config.redactor, &shutdown);
         let handing_on =
             self.app.forwarding().start(&shutdown, self.config.cluster.as_str(), self.config.node_id.as_str());
         tracing::info!(
@@ -130,6 +137,7 @@ impl Node {
         if tokio::time::timeout(STOP_TIMEOUT, tasks.wait()).await.is_err() {
             tracing::warn!("a listener did not finish in time and is cut");
         }
+        coming_in.wait().await;
         handing_on.wait().await;
         reload.abort();
         signing.abort();

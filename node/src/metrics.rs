@@ -9,6 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::intake::IntakeCounts;
 use crate::store::Health;
 
 /// Counters are bumped where things happen; gauges are read from the log's health when asked.
@@ -31,6 +32,7 @@ pub(crate) struct Metrics {
     indexed_rows: Gauge,
     index_bytes: Gauge,
     forward: ForwardGauges,
+    pub(crate) intake: IntakeCounts,
 }
 
 type PerDestination<N, A> = Family<Vec<(&'static str, String)>, Gauge<N, A>>;
@@ -69,6 +71,7 @@ impl Metrics {
             indexed_rows: Gauge::default(),
             index_bytes: Gauge::default(),
             forward: ForwardGauges::default(),
+            intake: IntakeCounts::default(),
             registry: Mutex::new(Registry::default()),
         };
         registry.register("entries_appended", "Entries recorded", metrics.appended.clone());
@@ -103,6 +106,7 @@ impl Metrics {
         );
         registry.register("indexed_rows", "Rows that searches need not read", metrics.indexed_rows.clone());
         registry.register("index_bytes", "Bytes of the index's files", metrics.index_bytes.clone());
+        metrics.intake.register(&mut registry);
         metrics.forward.register(&mut registry);
         *metrics.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = registry;
         metrics

@@ -20,9 +20,9 @@ use piperoll_shared::log::verify::Integrity;
 
 use crate::args::DemoArgs;
 use crate::exit::Exit;
-use crate::import::Mapping;
 use crate::show::{group_digits, paint};
 use cluster::DemoCluster;
+use piperoll_node::intake::Mapping;
 
 /// Entries that one node records before the next one has its turn.
 const LINES_PER_TURN: usize = 5;
@@ -104,7 +104,7 @@ async fn load(cluster: &DemoCluster, args: &DemoArgs) -> anyhow::Result<()> {
             let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
             let mut per_node = vec![Vec::new(); 3];
             for (number, line) in text.lines().filter(|line| !line.trim().is_empty()).enumerate() {
-                per_node[number % 3].push(mapping.apply(line).with_context(|| format!("line {}", number + 1))?);
+                per_node[number % 3].extend(mapping.apply(line).with_context(|| format!("line {}", number + 1))?);
             }
             (format!("records of {}", file.display()), per_node)
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
 use piperoll_node::config::NodeConfig;
+use piperoll_node::intake::Mapping;
 use piperoll_node::store::{Appended, LogDir, append_directly, parse_draft};
 use piperoll_shared::api::node::{BatchReport, LineResult};
 use piperoll_shared::log::limits::BATCH_LINES_MAX;
@@ -18,7 +19,6 @@ use tokio::sync::mpsc;
 use super::place::Place;
 use crate::args::AppendArgs;
 use crate::exit::Exit;
-use crate::import::Mapping;
 use crate::show::group_digits;
 
 /// Bytes of lines in one request, well under the node's limit.
@@ -119,6 +119,8 @@ struct Totals {
     new: u64,
     known: u64,
     refused: u64,
+    /// By the mapping.
+    passed_over: u64,
 }
 
 async fn append_lines(
@@ -153,23 +155,28 @@ async fn append_lines(
             continue;
         }
         let mapped = match mapping {
-            None => Ok(line),
+            None => Ok(Some(line)),
             Some(mapping) => std::str::from_utf8(&line)
                 .map_err(anyhow::Error::from)
-                .and_then(|record| mapping.apply(record))
-                .map(String::into_bytes),
+                .and_then(|record| mapping.apply(record).map_err(anyhow::Error::from))
+                .map(|entry| entry.map(String::into_bytes)),
         };
         match mapped {
-            Ok(line) => batch.push(number, &line),
+            Ok(Some(line)) => batch.push(number, &line),
+            Ok(None) => totals.passed_over += 1,
             Err(error) => totals.refuse(number, &format!("{error:#}")),
         }
     }
     bar.finish_and_clear();
     eprintln!(
-        "{} recorded, {} known already, {} refused",
+        "{} recorded, {} known already, {} refused{}",
         group_digits(totals.new),
         group_digits(totals.known),
-        group_digits(totals.refused)
+        group_digits(totals.refused),
+        match totals.passed_over {
+            0 => String::new(),
+            count => format!(", {} passed over by the mapping", group_digits(count)),
+        }
     );
     Ok(if totals.refused == 0 { Exit::Complete } else { Exit::Failed })
 }

@@ -47,5 +47,5 @@ pub(crate) fn detail(line: &RowLine<'_>) -> String {
 
 /// The fields in the order they stand in the body.
 fn fields(entry: &RawValue) -> Option<Vec<(String, Box<RawValue>)>> {
-    crate::import::ordered::Pairs::parse(entry.get()).map(|pairs| pairs.0)
+    piperoll_node::intake::Pairs::parse(entry.get()).map(|pairs| pairs.0)
 }

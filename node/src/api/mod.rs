@@ -86,6 +86,10 @@ impl App {
         self.retention.clone()
     }
 
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     pub(crate) fn forwarding(&self) -> &Forwarding {
         &self.forwarding
     }

@@ -20,6 +20,7 @@ mod golden_tree;
 mod hostile;
 mod import;
 mod index_crash;
+mod intake;
 mod keys;
 mod local;
 mod lying_node;

@@ -7,22 +7,22 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 /// The members of an object, in order.
-pub(crate) struct Pairs(pub(crate) Vec<(String, Box<RawValue>)>);
+pub struct Pairs(pub Vec<(String, Box<RawValue>)>);
 
 impl Pairs {
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
 
-    /// The value a JSON pointer (RFC 6901) leads to through objects.
-    pub(crate) fn get(&self, pointer: &[String]) -> Option<Box<RawValue>> {
+    /// The value a JSON pointer (RFC 6901) leads to, through objects and lists.
+    pub fn get(&self, pointer: &[String]) -> Option<Box<RawValue>> {
         let (first, rest) = pointer.split_first()?;
         let value = &self.0.iter().find(|(key, _)| key == first)?.1;
-        if rest.is_empty() { Some(value.clone()) } else { Self::parse(value.get())?.get(rest) }
+        into(value.clone(), rest)
     }
 
     /// Takes out the value a pointer leads to; an object left empty goes too.
-    pub(crate) fn remove(&mut self, pointer: &[String]) {
+    pub fn remove(&mut self, pointer: &[String]) {
         let Some((first, rest)) = pointer.split_first() else { return };
         let Some(at) = self.0.iter().position(|(key, _)| key == first) else { return };
         if rest.is_empty() {
@@ -38,7 +38,7 @@ impl Pairs {
         }
     }
 
-    pub(crate) fn to_text(&self) -> String {
+    pub fn to_text(&self) -> String {
         let members: Vec<String> = self
             .0
             .iter()
@@ -47,9 +47,18 @@ impl Pairs {
         format!("{{{}}}", members.join(","))
     }
 
-    pub(crate) fn to_raw(&self) -> Option<Box<RawValue>> {
+    pub fn to_raw(&self) -> Option<Box<RawValue>> {
         RawValue::from_string(self.to_text()).ok()
     }
+}
+
+fn into(value: Box<RawValue>, pointer: &[String]) -> Option<Box<RawValue>> {
+    let Some((first, rest)) = pointer.split_first() else { return Some(value) };
+    if value.get().starts_with('[') {
+        let items: Vec<Box<RawValue>> = serde_json::from_str(value.get()).ok()?;
+        return into(items.into_iter().nth(first.parse().ok()?)?, rest);
+    }
+    Pairs::parse(value.get())?.get(pointer)
 }
 
 impl<'de> Deserialize<'de> for Pairs {

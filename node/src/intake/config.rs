@@ -1,0 +1,115 @@
+//! `[[intake]]` in `node.toml`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+const NAME_BYTES_MAX: usize = 32;
+
+/// One way in.
+#[derive(Debug, Clone)]
+pub struct IntakeConfig {
+    /// Stands in `via` of what comes in.
+    pub name: String,
+    pub source: Source,
+    /// A built-in mapping or a file.
+    pub map: String,
+    /// Begin with what comes later, instead of with what is there.
+    pub from_now: bool,
+}
+
+/// Where from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// UDP and TCP at one address of this machine's loopback.
+    Syslog(SocketAddr),
+    /// The journal's entries of one unit; none for all. The directory for journals that are not this machine's own.
+    Journal { unit: Option<String>, directory: Option<PathBuf> },
+    /// Lines of JSON.
+    File { path: PathBuf },
+}
+
+impl Source {
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::Syslog(_) => "syslog",
+            Self::Journal { .. } => "journald",
+            Self::File { .. } => "file",
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TypedIntake {
+    name: String,
+    syslog: Option<SocketAddr>,
+    journald: Option<String>,
+    journal_directory: Option<PathBuf>,
+    file: Option<PathBuf>,
+    map: Option<String>,
+    #[serde(default)]
+    from: TypedFrom,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum TypedFrom {
+    #[default]
+    Beginning,
+    Now,
+}
+
+impl TypedIntake {
+    /// Checks all of them; the words say which one is wrong.
+    pub(crate) fn check_all(typed: Vec<Self>, base: &Path) -> Result<Vec<IntakeConfig>, String> {
+        let mut configs: Vec<IntakeConfig> = Vec::new();
+        for intake in typed {
+            let name = intake.name.clone();
+            let config = intake.check(base).map_err(|problem| format!("intake {name:?}: {problem}"))?;
+            if configs.iter().any(|other| other.name == config.name) {
+                return Err(format!("intake {name:?}: two ways in have this name"));
+            }
+            configs.push(config);
+        }
+        Ok(configs)
+    }
+
+    fn check(self, base: &Path) -> Result<IntakeConfig, String> {
+        let is_name = (1..=NAME_BYTES_MAX).contains(&self.name.len())
+            && self.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        if !is_name {
+            return Err(format!("a name has 1 to {NAME_BYTES_MAX} letters, digits, '-', '_' and '.'"));
+        }
+        if self.journal_directory.is_some() && self.journald.is_none() {
+            return Err("`journal_directory` goes with `journald`".to_owned());
+        }
+        let source = match (self.syslog, self.journald, self.file) {
+            (Some(address), None, None) if address.ip().is_loopback() => Source::Syslog(address),
+            (Some(address), None, None) => {
+                return Err(format!(
+                    "syslog is {address}, which other machines can reach; nothing says who sends, so write 127.0.0.1 or [::1]"
+                ));
+            }
+            (None, Some(unit), None) => {
+                let directory = self.journal_directory.map(|directory| base.join(directory));
+                // A unit's name is an argument of another program.
+                if unit.starts_with('-') || unit.chars().any(|c| c.is_control() || c.is_whitespace()) {
+                    return Err(format!("journald names no unit: {unit:?}"));
+                }
+                Source::Journal { unit: (unit != "*").then_some(unit), directory }
+            }
+            (None, None, Some(path)) => Source::File { path: base.join(path) },
+            _ => return Err("name exactly one of syslog, journald, file".to_owned()),
+        };
+        let map = match (self.map, &source) {
+            // A file beside the configuration, or one of the built-in ones.
+            (Some(map), _) if map.ends_with(".toml") => base.join(map).display().to_string(),
+            (Some(map), _) => map,
+            (None, Source::Syslog(_)) => "syslog".to_owned(),
+            (None, _) => return Err("`map` says what becomes of a record: a built-in mapping, or a file".to_owned()),
+        };
+        Ok(IntakeConfig { name: self.name, source, map, from_now: self.from == TypedFrom::Now })
+    }
+}

@@ -1,0 +1,127 @@
+//! Ways in besides the socket, for what cannot speak to it: a syslog listener on loopback, the journal, files.
+//!
+//! What comes in here is somebody's claim: nobody asks for a receipt, and nothing says who wrote it. `via` says so in every entry. Records
+//! of a journal or a file are read from a place that is kept, with ids made of where they stand, so that a crash neither loses nor doubles
+//! one. What cannot be mapped becomes an entry all the same, that holds the record.
+
+mod config;
+mod journal;
+mod lines;
+mod mapping;
+mod mark;
+mod ordered;
+mod pipeline;
+mod syslog;
+
+use std::sync::Arc;
+
+use piperoll_shared::log::redact::Redactor;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::store::Store;
+
+pub(crate) use config::TypedIntake;
+pub use config::{IntakeConfig, Source};
+pub use mapping::{MapError, Mapping};
+pub use ordered::Pairs;
+use pipeline::Pipeline;
+use syslog::Listeners;
+
+/// Folder of the marks, in the node's data directory.
+const FOLDER: &str = "intake";
+
+/// All ways in, with their listeners bound.
+pub(crate) struct Intake {
+    ways: Vec<Way>,
+    counts: IntakeCounts,
+}
+
+struct Way {
+    config: IntakeConfig,
+    mapping: Mapping,
+    listeners: Option<Listeners>,
+}
+
+/// What came in, by name and by what became of it.
+#[derive(Clone, Default)]
+pub(crate) struct IntakeCounts(Family<Vec<(&'static str, String)>, Counter>);
+
+impl IntakeCounts {
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        let help = "Records of other systems, by what became of them: recorded, unmapped (recorded as they are), passed_over, dropped";
+        registry.register("intake_records", help, self.0.clone());
+    }
+
+    fn add(&self, name: &str, result: &str, count: u64) {
+        if count > 0 {
+            self.0.get_or_create(&vec![("name", name.to_owned()), ("result", result.to_owned())]).inc_by(count);
+        }
+    }
+}
+
+/// A way in that cannot be opened, in words.
+#[derive(Debug, thiserror::Error)]
+#[error("intake {name:?}: {problem}")]
+pub struct IntakeError {
+    name: String,
+    problem: String,
+}
+
+impl Intake {
+    /// Reads the mappings and binds the listeners, so that a wrong one is an error and not a surprise.
+    pub(crate) async fn open(configs: &[IntakeConfig], counts: IntakeCounts) -> Result<Self, IntakeError> {
+        let mut ways = Vec::new();
+        for config in configs {
+            let bad = |problem: String| IntakeError { name: config.name.clone(), problem };
+            let mapping = Mapping::load(&config.map).map_err(|e| bad(e.to_string()))?;
+            let listeners = match &config.source {
+                Source::Syslog(address) => {
+                    Some(Listeners::bind(*address).await.map_err(|e| bad(format!("{address}: {e}")))?)
+                }
+                Source::Journal { .. } | Source::File { .. } => None,
+            };
+            ways.push(Way { config: config.clone(), mapping, listeners });
+        }
+        Ok(Self { ways, counts })
+    }
+
+    /// One task per way; they end when `stop` says so, with what had come in recorded.
+    pub(crate) fn start(self, store: &Store, redactor: &Redactor, stop: &CancellationToken) -> TaskTracker {
+        let tasks = TaskTracker::new();
+        for Way { config, mapping, listeners } in self.ways {
+            let folder = store.dir().path().join(FOLDER);
+            let pipeline =
+                Pipeline::new(store.clone(), redactor.clone(), config, mapping, self.counts.clone(), &folder);
+            tasks.spawn(pipeline.run(listeners, stop.clone()));
+        }
+        tasks.close();
+        tasks
+    }
+}
+
+/// What a source hands over.
+struct Record {
+    /// JSON, or whatever was found.
+    text: Vec<u8>,
+    /// Where it stands, so that the same record gets the same id; none for what comes only once.
+    place: Option<String>,
+    /// What is kept once it is recorded.
+    mark: Option<mark::Mark>,
+}
+
+/// What goes from a source to the pipeline.
+enum Heard {
+    Record(Record),
+    /// Records that are known to be lost; none when nobody can say how many.
+    Lost {
+        count: Option<u64>,
+        cause: String,
+    },
+}
+
+type Heards = tokio::sync::mpsc::Sender<Heard>;
+type Shared<T> = Arc<std::sync::Mutex<T>>;

@@ -1,0 +1,205 @@
+//! A syslog listener on loopback: UDP, and TCP with both framings (RFC 6587 section 3.4), messages of RFC 5424 and RFC 3164.
+//!
+//! Over TCP a sender waits while the log cannot be written. Over UDP nobody can be made to wait: what comes in while the queue is full is
+//! counted, and the log says so.
+
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use syslog_loose::{ProcId, Protocol, Variant, parse_message};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::pipeline::RECORD_BYTES_MAX;
+use super::{Heard, Heards, Record, Shared};
+
+/// Largest payload of a datagram.
+const DATAGRAM_BYTES_MAX: usize = 65_535;
+/// Of one message on a stream.
+const MESSAGE_BYTES_MAX: usize = RECORD_BYTES_MAX / 2;
+const CONNECTIONS_MAX: usize = 256;
+/// How often drops are said.
+const DROPS_EVERY: Duration = Duration::from_secs(5);
+
+pub(super) struct Listeners {
+    udp: UdpSocket,
+    tcp: TcpListener,
+}
+
+impl Listeners {
+    pub(super) async fn bind(address: SocketAddr) -> std::io::Result<Self> {
+        Ok(Self { tcp: TcpListener::bind(address).await?, udp: UdpSocket::bind(address).await? })
+    }
+
+    pub(super) async fn run(self, heards: Heards, stop: CancellationToken) {
+        let Self { udp, tcp } = self;
+        let dropped: Shared<u64> = Shared::default();
+        let datagrams = datagrams(udp, heards.clone(), Shared::clone(&dropped));
+        let streams = streams(tcp, heards.clone());
+        let drops = say_drops(dropped, heards);
+        tokio::select! { () = stop.cancelled() => {}, () = datagrams => {}, () = streams => {}, () = drops => {} }
+    }
+}
+
+async fn datagrams(socket: UdpSocket, heards: Heards, dropped: Shared<u64>) {
+    let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+    loop {
+        match socket.recv_from(&mut buffer).await {
+            Ok((0, _)) => {}
+            Ok((length, peer)) => {
+                if heards.try_send(heard(&buffer[..length], peer)).is_err() {
+                    *lock(&dropped) += 1;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a datagram could not be received");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn say_drops(dropped: Shared<u64>, heards: Heards) {
+    loop {
+        tokio::time::sleep(DROPS_EVERY).await;
+        let count = std::mem::take(&mut *lock(&dropped));
+        if count > 0 {
+            let cause = "datagrams came in faster than they could be recorded".to_owned();
+            let _ = heards.send(Heard::Lost { count: Some(count), cause }).await;
+        }
+    }
+}
+
+async fn streams(listener: TcpListener, heards: Heards) {
+    let room = std::sync::Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let Ok(place) = std::sync::Arc::clone(&room).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let heards = heards.clone();
+                connections.spawn(async move {
+                    let _place = place;
+                    if let Err(error) = messages(stream, peer, &heards).await {
+                        tracing::warn!(%error, %peer, "a syslog connection was closed");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+/// Every message says by its first byte how it is framed: a digit counts octets, anything else ends with a line.
+async fn messages(stream: TcpStream, peer: SocketAddr, heards: &Heards) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    loop {
+        let Some(first) = reader.fill_buf().await?.first().copied() else { return Ok(()) };
+        let mut message = Vec::new();
+        if first.is_ascii_digit() {
+            let mut length = Vec::new();
+            (&mut reader).take(8).read_until(b' ', &mut length).await?;
+            let length =
+                std::str::from_utf8(&length).ok().and_then(|text| text.strip_suffix(' ')?.parse::<usize>().ok());
+            let length = length.filter(|length| *length <= MESSAGE_BYTES_MAX);
+            let length =
+                length.ok_or_else(|| std::io::Error::other("a message's length is not a number up to 131072"))?;
+            message.resize(length, 0);
+            reader.read_exact(&mut message).await?;
+        } else {
+            (&mut reader).take(MESSAGE_BYTES_MAX as u64).read_until(b'\n', &mut message).await?;
+        }
+        if !message.trim_ascii().is_empty() && heards.send(heard(message.trim_ascii_end(), peer)).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn heard(message: &[u8], peer: SocketAddr) -> Heard {
+    Heard::Record(Record {
+        text: take_apart(&String::from_utf8_lossy(message), peer).into_bytes(),
+        place: None,
+        mark: None,
+    })
+}
+
+/// A message as JSON, for a mapping. What does not look like syslog is all `message`.
+fn take_apart(text: &str, peer: SocketAddr) -> String {
+    let parsed = parse_message(text, Variant::Either);
+    let mut structured = Map::new();
+    for element in &parsed.structured_data {
+        let parameters =
+            element.params().map(|(name, value)| ((*name).to_owned(), json!(value))).collect::<Map<String, Value>>();
+        structured.insert(element.id.to_owned(), Value::Object(parameters));
+    }
+    // A time without its zone and year is no time, only somebody's idea of one.
+    let is_exact = matches!(parsed.protocol, Protocol::RFC5424(_));
+    let timestamp = parsed.timestamp.filter(|_| is_exact).map(|time| time.to_rfc3339());
+    let mut record = json!({
+        "protocol": if is_exact { "RFC 5424" } else { "RFC 3164" },
+        "facility": parsed.facility.map(|facility| facility.as_str()),
+        "severity": parsed.severity.map(|severity| severity.as_str()),
+        "timestamp": timestamp,
+        "local_time": parsed.timestamp.filter(|_| !is_exact).map(|time| time.naive_local().to_string()),
+        "hostname": parsed.hostname,
+        "app_name": parsed.appname,
+        "process_id": parsed.procid.map(|id| match id { ProcId::PID(pid) => json!(pid), ProcId::Name(name) => json!(name) }),
+        "message_id": parsed.msgid,
+        "structured_data": (!structured.is_empty()).then_some(structured),
+        "message": parsed.msg.trim_start_matches('\u{feff}'),
+        "peer": peer.ip(),
+    });
+    if let Some(fields) = record.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+    }
+    record.to_string()
+}
+
+fn lock(count: &Mutex<u64>) -> std::sync::MutexGuard<'_, u64> {
+    count.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn apart(text: &str) -> Value {
+        serde_json::from_str(&take_apart(text, "127.0.0.1:9".parse().expect("an address"))).expect("JSON")
+    }
+
+    #[test]
+    fn both_kinds_of_messages_are_taken_apart() {
+        let modern = apart(
+            "<165>1 2026-10-11T22:14:15.003+02:00 host app 812 ID47 [x@32473 a=\"1\" b=\"q\\\"]\"] \u{feff}it happened",
+        );
+        for (name, value) in [
+            ("facility", json!("local4")),
+            ("severity", json!("notice")),
+            ("hostname", json!("host")),
+            ("app_name", json!("app")),
+            ("timestamp", json!("2026-10-11T22:14:15.003+02:00")),
+            ("message", json!("it happened")),
+            ("message_id", json!("ID47")),
+            ("process_id", json!(812)),
+        ] {
+            assert_eq!(modern[name], value, "{name}");
+        }
+        assert_eq!(modern["structured_data"]["x@32473"]["a"], "1");
+        let old = apart("<34>Oct 11 22:14:15 host su[7]: 'su root' failed");
+        assert_eq!(
+            (&old["app_name"], &old["message"], old.get("timestamp")),
+            (&json!("su"), &json!("'su root' failed"), None)
+        );
+        for odd in ["", "no syslog at all", "<999>1 x", "<13>", "{\"json\":true}", "<34>Oct 11", "\u{0}\u{1b}[31m"] {
+            assert!(apart(odd).get("message").is_some(), "{odd:?}");
+        }
+    }
+}
