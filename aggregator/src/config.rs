@@ -224,7 +224,7 @@ impl AggregatorConfig {
             state_dir: base.join(typed.state_dir),
             files: TlsFiles {
                 certificate: base.join(typed.certificate),
-                key: base.join(typed.key),
+                key: files::at(&base, &typed.key),
                 ca: base.join(typed.ca),
                 crl: base.join(typed.crl),
             },
@@ -233,8 +233,8 @@ impl AggregatorConfig {
             limits,
             embedded_node: typed.embedded_node.map(|file| base.join(file)),
             audit_socket: base.join(typed.audit_socket),
-            witness_key: files::read_seed(&base.join(typed.witness_key))?,
-            export_key: files::read_seed(&base.join(typed.export_key))?,
+            witness_key: files::read_seed(&files::at(&base, &typed.witness_key))?,
+            export_key: files::read_seed(&files::at(&base, &typed.export_key))?,
             witness_interval: Duration::from_millis(typed.witness.poll_ms.unwrap_or(WITNESS_POLL_MS).max(1)),
             rates: Rates {
                 per_address: typed.rates.per_address.unwrap_or(Rates::default().per_address),

@@ -9,7 +9,7 @@ use piperoll_shared::api::access::Role;
 use piperoll_shared::log::ids::{ClusterName, NodeId};
 
 use super::members::{MemberKind, Members};
-use super::{CertsError, Result, io};
+use super::{CertsError, Layout, Result, io};
 
 pub(crate) fn make_private_dir(path: &Path) -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| io(path, source))
@@ -61,12 +61,37 @@ fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     written.map_err(|source| io(path, source))
 }
 
-pub(crate) fn node_toml(cluster: &ClusterName, id: &NodeId, listen: &str) -> String {
+/// Where a node's log and its socket are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NodePaths {
+    data_dir: &'static str,
+    socket: &'static str,
+}
+
+pub(crate) fn node_paths(layout: Layout) -> NodePaths {
+    match layout {
+        Layout::Folder => NodePaths { data_dir: "data", socket: "node.sock" },
+        Layout::Packaged => NodePaths { data_dir: "/var/lib/piperoll/log", socket: "/run/piperoll/node.sock" },
+    }
+}
+
+/// The same for the node inside an aggregator, which may stand beside another one.
+pub(crate) fn embedded_paths(layout: Layout) -> NodePaths {
+    match layout {
+        Layout::Folder => node_paths(layout),
+        Layout::Packaged => {
+            NodePaths { data_dir: "/var/lib/piperoll-aggregator/log", socket: "/run/piperoll-aggregator/node.sock" }
+        }
+    }
+}
+
+pub(crate) fn node_toml(cluster: &ClusterName, id: &NodeId, listen: &str, paths: NodePaths) -> String {
+    let NodePaths { data_dir, socket } = paths;
     format!(
         r#"# A Piperoll node. Paths are relative to this file, so the folder can stand anywhere.
 cluster = "{cluster}"
 node_id = "{id}"
-data_dir = "data"
+data_dir = "{data_dir}"
 log_format = "text"          # or "json"
 
 checkpoint_key = "checkpoint.key"   # signs the log's checkpoints; mode 0600
@@ -78,7 +103,7 @@ file = "secret.0"
 
 # Applications and operators on this machine.
 [socket]
-path = "node.sock"
+path = "{socket}"
 mode = "0660"
 # group = "adm"              # who may connect besides the daemon's user
 # readers = [1000]           # uids that may also read, besides root and the daemon's user
@@ -106,20 +131,35 @@ keep = "365d"                # 90d to 36500d, or "forever"
 # [http]
 # listen = "127.0.0.1:7403"  # recording over HTTPS with a token, for whoever cannot reach the socket
 
+# [[forward]]                # hand entries on to a SIEM; see docs/forwarding.md
+# name = "siem"
+# to = "tls://siem.example.org:6514"
+# ca = "siem-ca.pem"
+# format = "ocsf"
+
+# [[intake]]                 # other ways in: syslog, the journal, files; see docs/intake.md
+# name = "ssh"
+# journald = "ssh.service"
+# map = "sshd"
+
 # [metrics]
 # listen = "127.0.0.1:9464"  # plain HTTP for a scraper; the socket serves /metrics always
 "#
     )
 }
 
-pub(crate) fn aggregator_toml(cluster: &ClusterName, id: &NodeId, listen: &str) -> String {
+pub(crate) fn aggregator_toml(cluster: &ClusterName, id: &NodeId, listen: &str, layout: Layout) -> String {
+    let (state_dir, audit_socket) = match layout {
+        Layout::Folder => ("state", "node/node.sock"),
+        Layout::Packaged => ("/var/lib/piperoll-aggregator/state", embedded_paths(layout).socket),
+    };
     format!(
         r#"# A Piperoll aggregator. Paths are relative to this file, so the folder can stand anywhere.
 cluster = "{cluster}"
 id = "{id}"
 listen = "{listen}"            # HTTPS for people and programs
 log_format = "text"          # or "json"
-state_dir = "state"          # cursor key, tokens
+state_dir = "{state_dir}"          # cursor key, tokens
 
 certificate = "aggregator.crt"
 key = "aggregator.key"
@@ -134,7 +174,7 @@ export_key = "export.key"    # signs the manifests of evidence bundles; mode 060
 # Where this aggregator's own entries go: every request, allowed or denied, is recorded there.
 # Without `embedded_node`, name the socket of a node on this machine in `audit_socket`.
 embedded_node = "node/node.toml"
-audit_socket = "node/node.sock"
+audit_socket = "{audit_socket}"
 
 # [limits]
 # connect_ms = 1000

@@ -18,7 +18,7 @@ use piperoll_shared::log::seal::EpochSecret;
 use piperoll_shared::log::tree::encode_hash;
 use piperoll_shared::net::identity::{Identity, Kind};
 
-use folder::{write_new_private, write_private, write_public};
+use folder::{NodePaths, write_new_private, write_private, write_public};
 use issue::{CertificateAuthority, Issued};
 pub use keys::KeysChanged;
 use members::Members;
@@ -69,6 +69,17 @@ pub struct NodePlace {
     pub address: String,
     /// Where the node listens; by default every interface at the address's port.
     pub listen: Option<String>,
+    pub layout: Layout,
+}
+
+/// Where a machine keeps what its daemons write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Layout {
+    /// Beside the configuration, so that the folder can stand anywhere.
+    #[default]
+    Folder,
+    /// In `/var/lib` and `/run`, as the units of the package and containers expect it.
+    Packaged,
 }
 
 /// How a new aggregator is reached.
@@ -79,6 +90,7 @@ pub struct AggregatorPlace {
     pub listen: Option<String>,
     /// Where the embedded node's peer interface is; the aggregator reads it like any other.
     pub node_address: String,
+    pub layout: Layout,
 }
 
 impl Authority {
@@ -133,7 +145,8 @@ impl Authority {
     pub fn add_node(&mut self, id: &NodeId, place: &NodePlace) -> Result<PathBuf> {
         check_address(&place.address)?;
         let folder = self.new_machine(id)?;
-        let node = self.make_node(&folder, id, place).inspect_err(|_| self.unmake(id))?;
+        let paths = folder::node_paths(place.layout);
+        let node = self.make_node(&folder, id, place, paths).inspect_err(|_| self.unmake(id))?;
         self.add_members([node])?;
         Ok(folder)
     }
@@ -150,14 +163,22 @@ impl Authority {
 
     /// The aggregator and its embedded node.
     fn make_aggregator(&mut self, folder: &Path, id: &NodeId, place: &AggregatorPlace) -> Result<[Member; 2]> {
-        let node_place = NodePlace { address: place.node_address.clone(), listen: Some(place.node_address.clone()) };
+        let node_place = NodePlace {
+            address: place.node_address.clone(),
+            listen: Some(place.node_address.clone()),
+            layout: place.layout,
+        };
         let node_folder = folder.join("node");
         folder::make_new_machine_dir(&node_folder)?;
-        let node = self.make_node(&node_folder, id, &node_place)?;
+        let paths = folder::embedded_paths(place.layout);
+        let node = self.make_node(&node_folder, id, &node_place, paths)?;
         folder::make_private_dir(&folder.join("secrets"))?;
         self.issue(folder, "aggregator", Kind::Aggregator, id, &place.address)?;
         let listen = place.listen.clone().unwrap_or_else(|| everywhere(&place.address));
-        write_public(&folder.join("aggregator.toml"), folder::aggregator_toml(self.cluster(), id, &listen).as_bytes())?;
+        write_public(
+            &folder.join("aggregator.toml"),
+            folder::aggregator_toml(self.cluster(), id, &listen, place.layout).as_bytes(),
+        )?;
         let mut aggregator = Member::new(MemberKind::Aggregator, id, Some(&place.address));
         aggregator.signing_key = Some(make_signing_key(&folder.join("witness.key"))?);
         aggregator.export_key = Some(make_signing_key(&folder.join("export.key"))?);
@@ -238,13 +259,13 @@ impl Authority {
         Ok(folder)
     }
 
-    fn make_node(&mut self, folder: &Path, id: &NodeId, place: &NodePlace) -> Result<Member> {
+    fn make_node(&mut self, folder: &Path, id: &NodeId, place: &NodePlace, paths: NodePaths) -> Result<Member> {
         let secret = random_secret()?;
         write_new_private(&self.secret_file(id, 0), secret.to_hex().as_bytes())?;
         write_new_private(&folder.join("secret.0"), secret.to_hex().as_bytes())?;
         self.issue(folder, "node", Kind::Node, id, &place.address)?;
         let listen = place.listen.clone().unwrap_or_else(|| everywhere(&place.address));
-        write_public(&folder.join("node.toml"), folder::node_toml(self.cluster(), id, &listen).as_bytes())?;
+        write_public(&folder.join("node.toml"), folder::node_toml(self.cluster(), id, &listen, paths).as_bytes())?;
         let mut node = Member::new(MemberKind::Node, id, Some(&place.address));
         node.signing_key = Some(make_signing_key(&folder.join("checkpoint.key"))?);
         Ok(node)

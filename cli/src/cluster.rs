@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use piperoll_aggregator::scope::Scope;
-use piperoll_certs::{AggregatorPlace, Authority, NodePlace, Retired};
+use piperoll_certs::{AggregatorPlace, Authority, Layout, NodePlace, Retired};
 use piperoll_shared::api::access::Role;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
@@ -20,20 +20,20 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
             println!("It holds the authority's private key: keep it safe, off the nodes, and backed up.");
             println!("Next: piperoll cluster add-node {} mx1 --address mx1.example.org:7443", dir.display());
         }
-        ClusterCommand::AddNode { dir, id, address, listen } => {
+        ClusterCommand::AddNode { dir, id, address, listen, packaged } => {
             let mut authority = Authority::open(&dir)?;
-            let folder = authority.add_node(&id, &NodePlace { address, listen })?;
+            let folder = authority.add_node(&id, &NodePlace { address, listen, layout: layout(packaged) })?;
             warn_of_absent(&authority);
             made(&format!("node {id}"), &folder);
-            println!("Start it there with: piperoll node serve --config node.toml");
+            println!("{}", start_words(packaged, "node", "node.toml"));
         }
-        ClusterCommand::AddAggregator { dir, id, address, listen, node_address } => {
-            let place = AggregatorPlace { address, listen, node_address };
+        ClusterCommand::AddAggregator { dir, id, address, listen, node_address, packaged } => {
+            let place = AggregatorPlace { address, listen, node_address, layout: layout(packaged) };
             let mut authority = Authority::open(&dir)?;
             let folder = authority.add_aggregator(&id, &place)?;
             warn_of_absent(&authority);
             made(&format!("aggregator {id}"), &folder);
-            println!("Start it there with: piperoll aggregator serve --config aggregator.toml");
+            println!("{}", start_words(packaged, "aggregator", "aggregator.toml"));
         }
         ClusterCommand::AddUser { dir, name, role, scope } => {
             let role = Role::from(role);
@@ -156,4 +156,17 @@ fn warn_of_absent(authority: &Authority) {
 
 fn copy_aggregators() {
     println!("The aggregators' folders were updated too (roster, secrets, users): copy them again.");
+}
+
+fn layout(packaged: bool) -> Layout {
+    if packaged { Layout::Packaged } else { Layout::Folder }
+}
+
+fn start_words(packaged: bool, what: &str, config: &str) -> String {
+    match packaged {
+        true => format!(
+            "There it is /etc/piperoll, owned by piperoll. Start it with: systemctl enable --now piperoll-{what}"
+        ),
+        false => format!("Start it there with: piperoll {what} serve --config {config}"),
+    }
 }

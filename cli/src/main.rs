@@ -3,8 +3,10 @@
 mod args;
 mod cluster;
 mod demo;
+mod doctor;
 mod exit;
 mod local;
+mod manual;
 mod remote;
 mod report;
 mod serve;
@@ -75,6 +77,9 @@ async fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Stats(args) => remote::stats(args).await,
         Command::Verify(args) => remote::verify(args).await,
         Command::Nodes(args) => remote::nodes(args).await,
+        Command::Doctor(args) => doctor::run(args).await,
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { directory } => manual::man(&directory),
         Command::Browse(args) => remote::browse(args).await,
     }
 }

@@ -11,6 +11,7 @@ use piperoll_node::Node;
 use piperoll_node::config::NodeConfig;
 use piperoll_shared::net::clock::SystemClock;
 use piperoll_shared::net::telemetry;
+use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::AggregatorCommand;
@@ -24,6 +25,7 @@ pub(crate) async fn node(config: &Path) -> anyhow::Result<Exit> {
     let node = Node::bind(config, Arc::new(SystemClock)).await?;
     let shutdown = CancellationToken::new();
     stop_on_signal(&shutdown)?;
+    tell_service_manager(&shutdown);
     node.run(shutdown).await;
     Ok(Exit::Complete)
 }
@@ -54,6 +56,7 @@ async fn serve_aggregator(config: &Path) -> anyhow::Result<Exit> {
     let served = match aggregator {
         Ok(aggregator) => {
             stop_on_signal(&shutdown)?;
+            tell_service_manager(&shutdown);
             aggregator.run(shutdown).await;
             Ok(Exit::Complete)
         }
@@ -67,7 +70,7 @@ async fn serve_aggregator(config: &Path) -> anyhow::Result<Exit> {
 }
 
 /// Asks the aggregator on this machine, trusting only this cluster's authority.
-async fn health(config: &Path) -> anyhow::Result<Exit> {
+pub(crate) async fn health(config: &Path) -> anyhow::Result<Exit> {
     let config = AggregatorConfig::load(config)?;
     let (host, port) = config.listen.rsplit_once(':').unwrap_or(("127.0.0.1", "7400"));
     let here = match host {
@@ -81,6 +84,31 @@ async fn health(config: &Path) -> anyhow::Result<Exit> {
     let answer = client.get(format!("https://localhost:{port}/readyz")).timeout(HEALTH_TIMEOUT).send().await?;
     anyhow::ensure!(answer.status().is_success(), "{}", answer.text().await?);
     Ok(Exit::Complete)
+}
+
+/// Says to systemd, if it is there and asked for it, that this is ready, still alive, and stopping (sd_notify(3)). Listeners are bound by
+/// now, so whoever starts after this can connect.
+fn tell_service_manager(shutdown: &CancellationToken) {
+    let tell = |states: &[NotifyState<'_>]| {
+        if let Err(error) = sd_notify::notify(states) {
+            tracing::warn!(%error, "the service manager could not be told");
+        }
+    };
+    tell(&[NotifyState::Ready]);
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move {
+        match sd_notify::watchdog_enabled() {
+            // Twice as often as it is looked for.
+            Some(period) => {
+                let mut tick = tokio::time::interval(period / 2);
+                while tokio::select! { () = shutdown.cancelled() => false, _ = tick.tick() => true } {
+                    tell(&[NotifyState::Watchdog]);
+                }
+            }
+            None => shutdown.cancelled().await,
+        }
+        tell(&[NotifyState::Stopping]);
+    });
 }
 
 /// SIGTERM and Ctrl-C ask for an orderly end.

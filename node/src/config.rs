@@ -194,17 +194,17 @@ impl NodeConfig {
         let base = files::base_of(path);
         let mut secrets = Vec::new();
         for secret in &typed.secrets {
-            secrets.push((secret.epoch, files::read_secret(&base.join(&secret.file))?));
+            secrets.push((secret.epoch, files::read_secret(&files::at(&base, &secret.file))?));
         }
         if secrets.is_empty() {
             return Err(bad("`secrets` names no secret; a node needs at least epoch 0".to_owned()));
         }
         let keys = LogKeys {
             ring: KeyRing::new(typed.cluster.clone(), typed.node_id.clone(), secrets),
-            checkpoint: files::read_seed(&base.join(&typed.checkpoint_key))?,
+            checkpoint: files::read_seed(&files::at(&base, &typed.checkpoint_key))?,
             next_checkpoint: match &typed.next_checkpoint_key {
                 None => None,
-                Some(file) => Some(files::read_seed(&base.join(file))?),
+                Some(file) => Some(files::read_seed(&files::at(&base, file))?),
             },
         };
         let socket = typed.socket.check(&base).map_err(bad)?;
@@ -233,7 +233,7 @@ impl NodeConfig {
                 listen: typed.peer.listen,
                 files: TlsFiles {
                     certificate: base.join(typed.peer.certificate),
-                    key: base.join(typed.peer.key),
+                    key: files::at(&base, &typed.peer.key),
                     ca: base.join(typed.peer.ca),
                     crl: base.join(typed.peer.crl),
                 },

@@ -31,6 +31,9 @@ pub(crate) struct Metrics {
     retention_problem: Gauge,
     indexed_rows: Gauge,
     index_bytes: Gauge,
+    database_bytes: Gauge,
+    disk_free_bytes: Gauge,
+    certificate_not_after_seconds: Gauge,
     forward: ForwardGauges,
     pub(crate) intake: IntakeCounts,
 }
@@ -70,6 +73,9 @@ impl Metrics {
             retention_problem: Gauge::default(),
             indexed_rows: Gauge::default(),
             index_bytes: Gauge::default(),
+            database_bytes: Gauge::default(),
+            disk_free_bytes: Gauge::default(),
+            certificate_not_after_seconds: Gauge::default(),
             forward: ForwardGauges::default(),
             intake: IntakeCounts::default(),
             registry: Mutex::new(Registry::default()),
@@ -105,6 +111,13 @@ impl Metrics {
             metrics.retention_problem.clone(),
         );
         registry.register("indexed_rows", "Rows that searches need not read", metrics.indexed_rows.clone());
+        for (name, help, gauge) in [
+            ("database_bytes", "Bytes of the log's files", &metrics.database_bytes),
+            ("disk_free_bytes", "Bytes that are free on the log's disk", &metrics.disk_free_bytes),
+            ("certificate_not_after_seconds", "When the certificate ends", &metrics.certificate_not_after_seconds),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
         registry.register("index_bytes", "Bytes of the index's files", metrics.index_bytes.clone());
         metrics.intake.register(&mut registry);
         metrics.forward.register(&mut registry);
@@ -128,6 +141,10 @@ impl Metrics {
         self.witnessed_rows.set(number(health.witnessed_size()));
         if let Some(status) = status {
             self.oldest_row.set(number(status.oldest_seq.unwrap_or(0)));
+            self.database_bytes.set(number(status.database_bytes));
+            self.disk_free_bytes.set(number(status.disk_free_bytes));
+            let ends = status.certificate_not_after.map_or(0, |end| end.micros() / 1_000_000);
+            self.certificate_not_after_seconds.set(ends);
         }
         if let Some(index) = status.and_then(|status| status.index) {
             self.indexed_rows.set(number(index.rows));

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use piperoll_aggregator::config::AggregatorConfig;
 use piperoll_aggregator::tokens::TokenStore;
-use piperoll_certs::{AggregatorPlace, Authority, NodePlace};
+use piperoll_certs::{AggregatorPlace, Authority, Layout, NodePlace};
 use piperoll_shared::api::access::Role;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde_json::Value;
@@ -167,14 +167,19 @@ impl Cluster {
         for id in ids {
             let listen = free_address();
             let proxy = FaultProxy::start(&listen);
-            let place = NodePlace { address: proxy.address.clone(), listen: Some(listen.clone()) };
+            let place =
+                NodePlace { address: proxy.address.clone(), listen: Some(listen.clone()), layout: Layout::Folder };
             let folder = authority.add_node(&id.parse().unwrap(), &place).unwrap();
             at_any_hour(&folder);
             nodes.push(Member { id: (*id).to_owned(), folder, listen, proxy, process: None, clock: clock(id) });
         }
         let address = free_address();
-        let place =
-            AggregatorPlace { address: address.clone(), listen: Some(address.clone()), node_address: free_address() };
+        let place = AggregatorPlace {
+            address: address.clone(),
+            listen: Some(address.clone()),
+            node_address: free_address(),
+            layout: Layout::Folder,
+        };
         let folder = authority.add_aggregator(&"agg".parse().unwrap(), &place).unwrap();
         at_any_hour(&folder.join("node"));
         let state = AggregatorConfig::load(&folder.join("aggregator.toml")).unwrap().state_dir;

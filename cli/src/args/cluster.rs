@@ -25,6 +25,9 @@ pub(crate) enum ClusterCommand {
         /// Where it listens; every interface at the same port by default
         #[arg(long)]
         listen: Option<String>,
+        /// Data in /var/lib/piperoll and the socket in /run/piperoll, as the package's units and containers expect
+        #[arg(long)]
+        packaged: bool,
     },
     /// Make the folder to copy to an aggregator's machine
     AddAggregator {
@@ -38,6 +41,9 @@ pub(crate) enum ClusterCommand {
         /// Where its embedded node (for its own entries) listens
         #[arg(long, default_value = "127.0.0.1:7444")]
         node_address: String,
+        /// Data in /var/lib/piperoll-aggregator, as the package's units and containers expect
+        #[arg(long)]
+        packaged: bool,
     },
     /// Make a person's certificate
     AddUser {

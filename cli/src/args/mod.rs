@@ -3,6 +3,7 @@
 mod cluster;
 mod demo;
 mod negation;
+mod node;
 mod remote;
 mod upkeep;
 
@@ -14,6 +15,7 @@ use piperoll_shared::log::ids::EntryId;
 pub(crate) use cluster::ClusterCommand;
 pub(crate) use demo::DemoArgs;
 pub(crate) use negation::protect_negation;
+pub(crate) use node::NodeCommand;
 pub(crate) use remote::{
     ConnectionArgs, IncompleteChoice, NodesCommand, RemoteExportArgs, RemoteNodesArgs, RemoteQueryArgs, RemoteShowArgs,
     RemoteStatsArgs, RemoteTailArgs, RemoteVerifyArgs, ReportArgs, ReportCommand, ReportFormat,
@@ -82,6 +84,17 @@ pub(crate) enum Command {
     Verify(RemoteVerifyArgs),
     /// Every node: reachable, last seen, head, clock, verdict
     Nodes(RemoteNodesArgs),
+    /// Look at everything on this machine that a node or an aggregator needs, and say what to do
+    #[command(
+        after_help = "Exit code 1 when something is bad.\n\nExamples:\n  sudo -u piperoll piperoll doctor\n  piperoll doctor --node ./cluster/machines/mx1/node.toml --json | jq 'select(.verdict == \"bad\")'"
+    )]
+    Doctor(DoctorArgs),
+    /// Print the script that completes commands in a shell
+    #[command(after_help = "Example:\n  piperoll completions bash > /etc/bash_completion.d/piperoll")]
+    Completions { shell: clap_complete::Shell },
+    /// Write the manual pages into a folder
+    #[command(after_help = "Example:\n  piperoll man /usr/local/share/man/man1")]
+    Man { directory: PathBuf },
     /// Print an address that signs a browser in, once, within five minutes
     #[command(after_help = "Example:\n  piperoll browse")]
     Browse(ConnectionArgs),
@@ -94,7 +107,8 @@ impl Command {
             Self::Query(_) | Self::Show(_) | Self::Export(_) | Self::Verify(_) | Self::Nodes(_) => true,
             Self::Stats(_) | Self::Tail(_) | Self::Report(_) | Self::VerifyBundle(_) | Self::Browse(_) => true,
             Self::Node(command) => !command.changes_something(),
-            Self::Demo(_) | Self::Cluster(_) | Self::Aggregator(_) => false,
+            Self::Doctor(_) | Self::Completions { .. } => true,
+            Self::Demo(_) | Self::Cluster(_) | Self::Aggregator(_) | Self::Man { .. } => false,
         }
     }
 }
@@ -107,147 +121,6 @@ pub(crate) enum RoleArg {
     Auditor,
     /// Reads, exports, verifies and manages tokens
     Admin,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum NodeCommand {
-    /// Run the node
-    Serve {
-        #[arg(long, env = "PIPEROLL_NODE_CONFIG", default_value = "/etc/piperoll/node.toml")]
-        config: PathBuf,
-    },
-    /// Record entries: one from flags, or NDJSON lines from a file or standard input
-    #[command(
-        after_help = "Examples:\n  piperoll node append --category auth --action auth.login --user alice --ip 192.0.2.7 --outcome success\n  \
-my-program | piperoll node append -\n  piperoll node append --map cloudtrail events.ndjson"
-    )]
-    Append(Box<AppendArgs>),
-    /// Entries of this node, newest first
-    Query(LocalQueryArgs),
-    /// The newest entries of this node, oldest first; -f follows
-    Tail {
-        #[command(flatten)]
-        place: PlaceArgs,
-        #[arg(help = FILTER_HELP)]
-        filter: Vec<String>,
-        /// How many entries to begin with
-        #[arg(short = 'n', long, default_value_t = 10)]
-        lines: u64,
-        /// Keep printing new entries
-        #[arg(short, long)]
-        follow: bool,
-        #[command(flatten)]
-        output: OutputArgs,
-    },
-    /// One entry, whole
-    Show {
-        #[command(flatten)]
-        place: PlaceArgs,
-        seq: u64,
-        #[command(flatten)]
-        output: OutputArgs,
-    },
-    /// Everything that matches, oldest first, as NDJSON or CSV on standard output
-    Export {
-        #[command(flatten)]
-        place: PlaceArgs,
-        #[command(flatten)]
-        query: QueryArgs,
-        #[arg(long, value_enum, default_value_t = ExportFormat::Ndjson)]
-        format: ExportFormat,
-    },
-    /// Check every mac, every gap, everything derived, and the file itself
-    Verify {
-        #[command(flatten)]
-        place: PlaceArgs,
-        #[command(flatten)]
-        output: OutputArgs,
-    },
-    /// Print the newest checkpoint: how many rows there are and what they are, signed with the node's own key
-    #[command(
-        after_help = "Examples:\n  piperoll node checkpoint                 a C2SP signed note, for programs and for keeping\n  piperoll node checkpoint --witnessed     the newest one that came back with a witness's cosignature\n  piperoll node checkpoint --key           the public key that it verifies with (C2SP vkey)"
-    )]
-    Checkpoint {
-        #[command(flatten)]
-        place: PlaceArgs,
-        /// The newest one that a witness has cosigned
-        #[arg(long)]
-        witnessed: bool,
-        /// The key it verifies with instead
-        #[arg(long, conflicts_with = "witnessed")]
-        key: bool,
-    },
-    /// Tokens for recording over HTTPS on loopback ([http] in node.toml)
-    #[command(subcommand)]
-    Token(RecordingTokenCommand),
-    /// Where this node hands entries on to ([[forward]] in node.toml): how far it is, hold it back, go on
-    #[command(subcommand)]
-    Forward(ForwardCommand),
-    /// Keep rows of a time range, whatever retention says; every change is recorded
-    #[command(subcommand)]
-    Hold(HoldCommand),
-    /// Drop the oldest rows, after a witness has seen the statement about it
-    #[command(
-        after_help = "Rows go in whole tiles of 256, never younger than 90 days, never past what is witnessed or held.\n\nExamples:\n  piperoll node prune --before 400d --dry-run\n  piperoll node prune --before 2025-01-01 --archive mx1-until-2025.tar"
-    )]
-    Prune(Box<PruneArgs>),
-    /// Empty one row for good, for privacy law; its place and hash stay, and an entry says so
-    #[command(after_help = "Example:\n  piperoll node erase --seq 4711 --reason 'request 2026/12, art. 17'")]
-    Erase {
-        #[command(flatten)]
-        place: PlaceArgs,
-        #[arg(long)]
-        seq: u64,
-        /// Stands in the log for ever, so it names no person
-        #[arg(long)]
-        reason: String,
-    },
-    /// Make the index anew from the rows; searches read what it does not know yet
-    #[command(
-        after_help = "Example, after `piperoll node verify` has found something about a block of the index:\n  piperoll node reindex"
-    )]
-    Reindex {
-        #[command(flatten)]
-        place: PlaceArgs,
-    },
-    /// Put the log aside untouched and begin an empty one, after a break-in, a restore or a damage
-    #[command(
-        after_help = "The node is stopped first. The witness reports a rollback until somebody accepts the new generation\n(piperoll nodes accept). After a break-in, make new keys before: piperoll cluster new-generation."
-    )]
-    NewGeneration {
-        #[command(flatten)]
-        place: PlaceArgs,
-        /// Stands in the first entry of the new log
-        #[arg(long)]
-        reason: String,
-    },
-    /// Head, faults, disk, certificate
-    Status {
-        #[command(flatten)]
-        place: PlaceArgs,
-        #[command(flatten)]
-        output: OutputArgs,
-        /// Say nothing; exit 0 only while the node records entries
-        #[arg(long)]
-        health: bool,
-    },
-}
-
-impl NodeCommand {
-    fn changes_something(&self) -> bool {
-        matches!(
-            self,
-            Self::Serve { .. }
-                | Self::Append(_)
-                | Self::Token(_)
-                | Self::Forward(_)
-                | Self::Hold(_)
-                | Self::Prune(_)
-                | Self::Erase { .. }
-                | Self::Reindex { .. }
-                | Self::NewGeneration { .. }
-        )
-    }
 }
 
 /// Which log on this machine.
@@ -414,4 +287,17 @@ pub(crate) enum TokenCommand {
 pub(crate) struct AggregatorConfigArg {
     #[arg(long, env = "PIPEROLL_AGGREGATOR_CONFIG", default_value = "/etc/piperoll/aggregator.toml")]
     pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DoctorArgs {
+    /// A node's configuration; /etc/piperoll/node.toml if it is there
+    #[arg(long, env = "PIPEROLL_NODE_CONFIG")]
+    pub(crate) node: Option<PathBuf>,
+    /// An aggregator's configuration; /etc/piperoll/aggregator.toml if it is there
+    #[arg(long, env = "PIPEROLL_AGGREGATOR_CONFIG")]
+    pub(crate) aggregator: Option<PathBuf>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
 }

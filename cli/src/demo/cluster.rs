@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use piperoll_aggregator::config::AggregatorConfig;
 use piperoll_aggregator::tokens::TokenStore;
-use piperoll_certs::{AggregatorPlace, Authority, NodePlace};
+use piperoll_certs::{AggregatorPlace, Authority, Layout, NodePlace};
 use piperoll_client::NodeClient;
 use piperoll_shared::api::access::Role;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
@@ -49,15 +49,19 @@ impl DemoCluster {
         let mut nodes = Vec::new();
         for id in ["mx1", "mx2", "mx3"] {
             let address = free_address()?;
-            let place = NodePlace { address: address.clone(), listen: Some(address.clone()) };
+            let place = NodePlace { address: address.clone(), listen: Some(address.clone()), layout: Layout::Folder };
             let folder = authority.add_node(&id.parse()?, &place)?;
             let process = spawn_node(dir, id, &folder)?;
             let socket = NodeClient::new(&folder.join("node.sock"))?;
             nodes.push(DemoNode { id: id.to_owned(), address, folder, process, socket });
         }
         let address = free_address()?;
-        let place =
-            AggregatorPlace { address: address.clone(), listen: Some(address.clone()), node_address: free_address()? };
+        let place = AggregatorPlace {
+            address: address.clone(),
+            listen: Some(address.clone()),
+            node_address: free_address()?,
+            layout: Layout::Folder,
+        };
         let folder = authority.add_aggregator(&"reader".parse()?, &place)?;
         let config = folder.join("aggregator.toml");
         // The shipped witness looks every five seconds; nobody wants to wait for it here.

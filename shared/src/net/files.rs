@@ -19,11 +19,33 @@ pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     std::fs::read(path).map_err(|source| FileError::Io { path: path.to_owned(), source })
 }
 
+/// In front of the name of a file that systemd hands over (`LoadCredential=`, systemd.exec(5)).
+const CREDENTIAL: &str = "credential:";
+/// Where those are.
+const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+
+/// Where a configured file is: relative to `base`, or among systemd's credentials. Without a service manager a credential is at a place that
+/// does not exist, and the error names it.
+pub fn at(base: &Path, path: &Path) -> PathBuf {
+    match path.to_str().and_then(|text| text.strip_prefix(CREDENTIAL)) {
+        Some(name) => match std::env::var_os(CREDENTIALS_VARIABLE) {
+            Some(directory) => Path::new(&directory).join(name),
+            None => path.to_owned(),
+        },
+        None => base.join(path),
+    }
+}
+
+/// systemd opens its folder of credentials to the service alone, and may give the files a group that is a set of access rights.
+fn is_credential(path: &Path) -> bool {
+    std::env::var_os(CREDENTIALS_VARIABLE).is_some_and(|directory| path.parent() == Some(Path::new(&directory)))
+}
+
 /// Reads a private file; one that group or others could read is refused, because then it is no secret.
 pub fn read_private(path: &Path) -> Result<Vec<u8>, FileError> {
     let meta = std::fs::metadata(path).map_err(|source| FileError::Io { path: path.to_owned(), source })?;
     let mode = meta.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    if mode & if is_credential(path) { 0o007 } else { 0o077 } != 0 {
         return Err(FileError::TooOpen { path: path.to_owned(), mode });
     }
     read(path)

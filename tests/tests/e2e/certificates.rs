@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use piperoll_certs::{Authority, NodePlace};
+use piperoll_certs::{Authority, Layout, NodePlace};
 use piperoll_tests::{Cluster, Fault, entry};
 use rcgen::{CertificateParams, DnType, Issuer, KeyPair, SanType};
 
@@ -53,7 +53,11 @@ async fn certificates_that_must_not_count_do_not() {
 
     // The same name from another authority.
     let mut foreign = Authority::init(&cluster.dir.path().join("foreign"), &"test".parse().unwrap()).unwrap();
-    let place = NodePlace { address: cluster.nodes[0].listen.clone(), listen: Some(piperoll_tests::free_address()) };
+    let place = NodePlace {
+        address: cluster.nodes[0].listen.clone(),
+        listen: Some(piperoll_tests::free_address()),
+        layout: Layout::Folder,
+    };
     let other = foreign.add_node(&"mx1".parse().unwrap(), &place).unwrap();
     let process = std::process::Command::new(piperoll_tests::piperoll())
         .args(["node", "serve", "--config"])

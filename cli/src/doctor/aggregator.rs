@@ -1,0 +1,68 @@
+//! An aggregator: its files, its certificate, whether it answers, and whether each node of its roster is who it should be.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use piperoll_aggregator::config::{AggregatorConfig, Life};
+use piperoll_shared::net::identity::{Identity, Kind};
+use piperoll_shared::net::tls::Material;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::node::certificate;
+use super::{Finding, Findings};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+pub(super) async fn look(path: &Path) -> Vec<Finding> {
+    let mut findings = Findings::new("aggregator");
+    let config = match AggregatorConfig::load(path) {
+        Ok(config) => config,
+        Err(error) => {
+            findings.bad("configuration", error.to_string(), "mend it; the daemon does not start with it");
+            return findings.all;
+        }
+    };
+    findings.about = format!("aggregator {}", config.id);
+    findings.ok("configuration", format!("{}, and every secret in it is the owner's alone", path.display()));
+    certificate(&mut findings, &config.files, &Identity::new(&config.cluster, Kind::Aggregator, &config.id));
+    match crate::serve::health(path).await {
+        Ok(_) => findings.ok("daemon", format!("it answers on {}, and records what it is asked", config.listen)),
+        Err(error) => findings.bad(
+            "daemon",
+            format!("{error:#}"),
+            "start it (systemctl start piperoll-aggregator), or look at its log (journalctl -u piperoll-aggregator)",
+        ),
+    }
+    let Ok(material) = Material::load(&config.files) else { return findings.all };
+    for node in config.roster.iter().filter(|node| node.life == Life::Active) {
+        let expected = Identity::new(&config.cluster, Kind::Node, &node.id);
+        let tried = tokio::time::timeout(CONNECT_TIMEOUT, greet(&material, &expected, &node.address)).await;
+        let words = format!("{} at {}", node.id, node.address);
+        match tried {
+            Ok(Ok(())) => findings.ok("reaches", words),
+            Ok(Err(problem)) => findings.bad(
+                "reaches",
+                format!("{words}: {problem}"),
+                "on that machine: piperoll doctor. A node that left for good: piperoll cluster retire",
+            ),
+            Err(_) => findings.bad(
+                "reaches",
+                format!("{words}: no answer within {} s", CONNECT_TIMEOUT.as_secs()),
+                "look for a firewall in between, or a machine that is down",
+            ),
+        }
+    }
+    findings.all
+}
+
+/// A connection as the aggregator makes it: the certificate says whether this is the node that is expected there.
+async fn greet(material: &Material, expected: &Identity, address: &str) -> Result<(), String> {
+    let stream = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
+    let config = material.client_config(expected).map_err(|e| e.to_string())?;
+    // Names mean nothing between members; the verifier looks at the URI in the certificate.
+    let name = rustls::pki_types::ServerName::try_from("node").map_err(|e| e.to_string())?;
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|e| e.to_string())?;
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! A node: its files, its disk, its certificate, and what the daemon says.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::time::Duration;
+
+use piperoll_client::NodeClient;
+use piperoll_node::config::NodeConfig;
+use piperoll_shared::api::node::NodeStatus;
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_shared::net::identity::Identity;
+use piperoll_shared::net::tls::{Material, TlsFiles};
+
+use super::{Finding, Findings};
+use crate::show::group_digits;
+
+/// What is left of a certificate when somebody should begin to think of the next one.
+const CERTIFICATE_DAYS_LOW: i64 = 21;
+const DISK_LOW_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+const DISK_LOW_PERCENT: u64 = 10;
+/// Rows that no witness has seen after a while: nobody reads this node.
+const UNWITNESSED_ROWS_HIGH: u64 = 100_000;
+const DAY_MICROS: i64 = 86_400_000_000;
+const DAEMON_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) async fn look(path: &Path) -> Vec<Finding> {
+    let mut findings = Findings::new("node");
+    let config = match NodeConfig::load(path) {
+        Ok(config) => config,
+        Err(error) => {
+            findings.bad("configuration", error.to_string(), "mend it; the daemon does not start with it");
+            return findings.all;
+        }
+    };
+    findings.about = format!("node {}", config.node_id);
+    findings.ok("configuration", format!("{}, and every secret in it is the owner's alone", path.display()));
+    certificate(&mut findings, &config.peer.files, &config.identity());
+    directory(&mut findings, &config);
+    daemon(&mut findings, &config).await;
+    findings.all
+}
+
+/// Chain, key, dates and name of a machine's certificate.
+pub(super) fn certificate(findings: &mut Findings, files: &TlsFiles, expected: &Identity) {
+    let material = match Material::load(files) {
+        Ok(material) => material,
+        Err(error) => {
+            return findings.bad(
+                "certificate",
+                error.to_string(),
+                "copy the machine's folder again, or renew: piperoll cluster renew",
+            );
+        }
+    };
+    let days = (material.not_after.micros() - SystemClock.now().micros()) / DAY_MICROS;
+    if material.identity != *expected {
+        let words = format!("it names {}, and this is {expected}", material.identity);
+        findings.bad("certificate", words, "copy the folder that was made for this machine");
+    } else if days < 0 {
+        findings.bad("certificate", "it has ended", "piperoll cluster renew, and copy the folder again");
+    } else if days < CERTIFICATE_DAYS_LOW {
+        findings.warn(
+            "certificate",
+            format!("it ends in {days} days"),
+            "piperoll cluster renew, and copy the folder again",
+        );
+    } else {
+        findings.ok("certificate", format!("good for {days} days"));
+    }
+}
+
+fn directory(findings: &mut Findings, config: &NodeConfig) {
+    let directory = &config.data_dir;
+    let Ok(meta) = std::fs::metadata(directory) else {
+        return findings.unknown("log", format!("{} is not there yet; the first start makes it", directory.display()));
+    };
+    let mode = meta.permissions().mode() & 0o777;
+    match mode & 0o077 {
+        0 => findings.ok("log", format!("{} is its owner's alone (uid {})", directory.display(), meta.uid())),
+        _ => findings.bad(
+            "log",
+            format!("others may look into {} (mode {mode:o})", directory.display()),
+            &format!("chmod 700 {}", directory.display()),
+        ),
+    }
+    let Ok(disk) = nix::sys::statvfs::statvfs(directory) else { return };
+    let free = disk.blocks_available().saturating_mul(disk.fragment_size());
+    let all = disk.blocks().saturating_mul(disk.fragment_size()).max(1);
+    let words = format!("{} MB of {} MB are free", group_digits(free / 1_000_000), group_digits(all / 1_000_000));
+    let advice = "free space, or set [retention] size_max_gib; a full disk refuses entries until there is room";
+    match free {
+        0 => findings.bad("disk", words, advice),
+        _ if free < DISK_LOW_BYTES || free / (all / 100).max(1) < DISK_LOW_PERCENT => {
+            findings.warn("disk", words, advice)
+        }
+        _ => findings.ok("disk", words),
+    }
+}
+
+async fn daemon(findings: &mut Findings, config: &NodeConfig) {
+    let socket = config.socket.path.display().to_string();
+    let asked = async { NodeClient::new(&config.socket.path)?.status().await };
+    let status = match tokio::time::timeout(DAEMON_TIMEOUT, asked).await {
+        Ok(Ok(status)) => status,
+        Ok(Err(error)) => {
+            let advice = "start it (systemctl start piperoll-node), or look at its log (journalctl -u piperoll-node)";
+            return findings.bad("daemon", error.to_string(), advice);
+        }
+        Err(_) => {
+            return findings.bad(
+                "daemon",
+                format!("{socket} does not answer"),
+                "look at the disk: a node waits for nothing else",
+            );
+        }
+    };
+    findings.ok("daemon", format!("it answers on {socket}, version {}", status.version));
+    match std::net::TcpStream::connect(reachable(&config.peer.listen)) {
+        Ok(_) => findings.ok("peer port", format!("it listens on {}", config.peer.listen)),
+        Err(error) => findings.bad(
+            "peer port",
+            format!("{}: {error}", config.peer.listen),
+            "aggregators reach the node there; look whether a firewall or another program is in the way",
+        ),
+    }
+    said(findings, &status);
+}
+
+/// An address that is connected to instead of every one.
+fn reachable(listen: &str) -> String {
+    listen.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
+}
+
+fn said(findings: &mut Findings, status: &NodeStatus) {
+    match (&status.read_fault, &status.write_fault) {
+        (Some(fault), _) => findings.bad(
+            "entries",
+            fault.clone(),
+            "keep the file as evidence; docs/operations.md, \"When something is wrong\"",
+        ),
+        (None, Some(fault)) => {
+            findings.bad("entries", fault.clone(), "docs/operations.md, \"When something is wrong\"")
+        }
+        (None, None) => findings.ok("entries", "they are taken"),
+    }
+    let behind = status.signed_size.saturating_sub(status.witnessed_size);
+    let rows = status.head_seq.map_or(0, |head| head + 1);
+    let advice = "no aggregator reads this node: `piperoll nodes` on one says why. What is not witnessed can be cut off unnoticed";
+    match (status.witnessed_size, behind) {
+        (0, _) if rows > 0 => findings.warn("witness", "no witness has seen any row", advice),
+        (_, behind) if behind > UNWITNESSED_ROWS_HIGH => {
+            findings.warn("witness", format!("{} rows were not witnessed yet", group_digits(behind)), advice);
+        }
+        (size, _) => {
+            findings.ok("witness", format!("{} of {} rows are witnessed", group_digits(size), group_digits(rows)))
+        }
+    }
+    if let Some(problem) = status.retention.as_ref().and_then(|retention| retention.problem.as_ref()) {
+        findings.warn("retention", problem.clone(), "docs/operations.md, \"Retention, holds, erasure\"");
+    }
+    for forward in &status.forward {
+        let name = &forward.name;
+        match (&forward.paused, &forward.problem) {
+            (Some(paused), _) => {
+                findings.warn("handing on", format!("{name} is paused since {paused}"), "piperoll node forward resume")
+            }
+            (None, Some(problem)) => {
+                findings.bad(
+                    "handing on",
+                    format!("{name}: {problem}"),
+                    "mend the receiver or the way to it; nothing is lost meanwhile",
+                );
+            }
+            (None, None) => {
+                findings.ok("handing on", format!("{name}: {} rows behind", group_digits(forward.lag_rows)))
+            }
+        }
+    }
+    let skew = (SystemClock.now().micros() - status.now.micros()).abs();
+    if skew > 5_000_000 {
+        let now: Timestamp = status.now;
+        findings.bad("clock", format!("the daemon says that it is {now}"), "restart it; it runs with another clock");
+    }
+}
