@@ -90,7 +90,7 @@ impl Node {
         let socket = bind_socket(&config.socket).map_err(listen(config.socket.path.display().to_string()))?;
         let forwarding = Forwarding::open(store.clone(), Arc::clone(&clock), &config.forward).await?;
         let app = Arc::new(App::new(store.clone(), clock, Arc::clone(&tls), &config, forwarding));
-        let intake = Intake::open(&config.intake, app.metrics().intake.clone()).await?;
+        let intake = Intake::open(&config.intake, &config.data_dir, app.metrics().intake.clone()).await?;
         Ok(Self { store, app, tls, peer, socket, metrics, http, intake, config })
     }
 
@@ -137,8 +137,11 @@ impl Node {
         if tokio::time::timeout(STOP_TIMEOUT, tasks.wait()).await.is_err() {
             tracing::warn!("a listener did not finish in time and is cut");
         }
-        coming_in.wait().await;
-        handing_on.wait().await;
+        for tasks in [coming_in, handing_on] {
+            if tokio::time::timeout(STOP_TIMEOUT, tasks.wait()).await.is_err() {
+                tracing::warn!("what comes in or is handed on did not finish in time; it goes on at the next start");
+            }
+        }
         reload.abort();
         signing.abort();
         retention.abort();

@@ -80,18 +80,15 @@ pub struct WebhookTarget {
 }
 
 impl Target {
-    /// For people and for entries: no query, which may hold a secret.
+    /// For people and for entries, without anything that may be secret.
     pub fn shown(&self) -> String {
         match self {
             Self::Syslog(target) => {
                 format!("{}://{}", if target.tls.is_some() { "tls" } else { "tcp" }, target.place())
             }
             Self::File { path } => format!("file://{}", path.display()),
-            Self::Webhook(WebhookTarget { url, .. }) => {
-                let mut url = url.clone();
-                url.set_query(None);
-                url.to_string()
-            }
+            // Many receivers have their secret in the path.
+            Self::Webhook(WebhookTarget { url, .. }) => url.origin().ascii_serialization(),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Lines appended to a file that others read, and may rotate away.
 
+use std::fs::{File, Permissions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::sink::SinkError;
@@ -11,47 +12,40 @@ const MODE: u32 = 0o640;
 
 pub(super) struct FileSink {
     path: PathBuf,
-    open: Option<std::fs::File>,
+    open: Option<File>,
+    /// Something was written since the last confirmation. Without the file that it was written to, nobody can say that it is on disk.
+    is_written: bool,
 }
 
 impl FileSink {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, open: None }
+        Self { path, open: None, is_written: false }
     }
 
     pub(super) fn reset(&mut self) {
-        self.open = None;
+        (self.open, self.is_written) = (None, false);
     }
 
     /// Writes whole lines or, as far as the file system lets us, none.
     pub(super) async fn send(&mut self, bytes: Vec<u8>) -> Result<(), SinkError> {
+        if self.open.is_none() && self.is_written {
+            return Err(self.problem("the file was given up while it was written to"));
+        }
+        self.is_written = true;
         let (path, open) = (self.path.clone(), self.open.take());
-        let written = tokio::task::spawn_blocking(move || -> std::io::Result<std::fs::File> {
-            let mut file = match open.filter(|file| is_still_there(&path, file)) {
-                Some(file) => file,
-                None => open_to_append(&path)?,
-            };
-            let before = file.metadata()?.len();
-            if let Err(error) = file.write_all(&bytes) {
-                // A line that is cut off would be read as one. Whoever has appended meanwhile keeps what they wrote.
-                let cut = file.metadata()?.len();
-                if cut <= before + bytes.len() as u64 {
-                    let _ = file.set_len(before);
-                }
-                return Err(error);
-            }
-            Ok(file)
-        });
-        let file = written.await.map_err(|e| self.problem(e))?.map_err(|e| self.problem(e))?;
-        self.open = Some(file);
+        let written = tokio::task::spawn_blocking(move || append(&path, open, &bytes));
+        self.open = Some(written.await.map_err(|e| self.problem(e))?.map_err(|e| self.problem(e))?);
         Ok(())
     }
 
     pub(super) async fn confirm(&mut self) -> Result<(), SinkError> {
-        let Some(file) = self.open.take() else { return Ok(()) };
+        if !self.is_written {
+            return Ok(());
+        }
+        let file = self.open.take().ok_or_else(|| self.problem("the file was given up while it was written to"))?;
         let synced = tokio::task::spawn_blocking(move || file.sync_data().map(|()| file));
-        let file = synced.await.map_err(|e| self.problem(e))?.map_err(|e| self.problem(e))?;
-        self.open = Some(file);
+        self.open = Some(synced.await.map_err(|e| self.problem(e))?.map_err(|e| self.problem(e))?);
+        self.is_written = false;
         Ok(())
     }
 
@@ -60,16 +54,43 @@ impl FileSink {
     }
 }
 
+fn append(path: &Path, open: Option<File>, bytes: &[u8]) -> std::io::Result<File> {
+    let mut file = match open {
+        Some(file) if is_still_there(path, &file) => file,
+        Some(rotated) => {
+            // What was written to it is to be confirmed with the rest.
+            rotated.sync_data()?;
+            open_to_append(path)?
+        }
+        None => open_to_append(path)?,
+    };
+    let before = file.metadata()?.len();
+    if let Err(error) = file.write_all(bytes) {
+        // A line that is cut off would be read as one. Whoever has appended meanwhile keeps what they wrote.
+        let cut = file.metadata()?.len();
+        if cut <= before + bytes.len() as u64 {
+            let _ = file.set_len(before);
+        }
+        return Err(error);
+    }
+    Ok(file)
+}
+
 /// False when it was rotated away or removed: the next lines belong into the file that is there now.
-fn is_still_there(path: &Path, file: &std::fs::File) -> bool {
+fn is_still_there(path: &Path, file: &File) -> bool {
     let (Ok(named), Ok(held)) = (std::fs::metadata(path), file.metadata()) else { return false };
     (named.dev(), named.ino()) == (held.dev(), held.ino())
 }
 
-fn open_to_append(path: &Path) -> std::io::Result<std::fs::File> {
-    let mut file = std::fs::OpenOptions::new().create(true).append(true).read(true).mode(MODE).open(path)?;
+fn open_to_append(path: &Path) -> std::io::Result<File> {
+    let is_new = !path.exists();
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).read(true).open(path)?;
+    if is_new {
+        // Whatever the daemon's mask is.
+        file.set_permissions(Permissions::from_mode(MODE))?;
+    }
     if let Some(folder) = path.parent() {
-        std::fs::File::open(folder)?.sync_all()?;
+        File::open(folder)?.sync_all()?;
     }
     // A crash in the middle of a line leaves it without its end; what comes next must not be taken for the rest of it.
     if file.metadata()?.len() > 0 {

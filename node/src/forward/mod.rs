@@ -9,6 +9,7 @@
 mod config;
 mod file;
 mod place;
+mod queue;
 mod sink;
 mod stream;
 mod webhook;
@@ -26,7 +27,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::store::{Draft, Store, UpkeepError};
+use crate::store::{AppendError, Draft, Store, UpkeepError};
 
 pub(crate) use config::TypedForward;
 pub use config::{ForwardConfig, Target};
@@ -34,7 +35,7 @@ use place::{Pause, Place, PlaceFile, Wanted};
 use worker::Worker;
 
 /// Folder of the places, in the node's data directory.
-const FOLDER: &str = "forward";
+pub(crate) const FOLDER: &str = "forward";
 /// Longest reason for a pause, bytes of UTF-8.
 const REASON_BYTES_MAX: usize = 1_024;
 
@@ -50,6 +51,7 @@ pub(crate) struct Outlet {
     pub(crate) config: ForwardConfig,
     file: PlaceFile,
     state: Mutex<State>,
+    turn: tokio::sync::Mutex<()>,
     /// Something changed that the task should look at.
     pub(crate) changed: Notify,
 }
@@ -57,8 +59,8 @@ pub(crate) struct Outlet {
 #[derive(Debug, Clone)]
 struct State {
     place: Place,
-    /// When the newest row that arrived was recorded.
-    arrived: Option<Timestamp>,
+    /// When the oldest row that has not arrived was recorded, as far as it was looked at.
+    waits_since: Option<Timestamp>,
     arrived_at: Option<Timestamp>,
     rows_sent: u64,
     rows_reduced: u64,
@@ -79,8 +81,7 @@ impl Forwarding {
         let mut outlets = Vec::new();
         for config in configs {
             let file = PlaceFile::new(&folder, &config.name);
-            let wanted =
-                Wanted { to: config.target.shown(), format: config.format, filter: config.filter_text.clone() };
+            let wanted = Wanted::of(config);
             let known = file.read()?;
             let word = match &known {
                 None => Some("log.forward_added"),
@@ -106,14 +107,14 @@ impl Forwarding {
             place.wanted = wanted;
             if let Some(action) = word {
                 let details = json!({ "name": config.name, "to": place.wanted.to, "format": place.wanted.format,
-                    "filter": place.wanted.filter, "from_seq": place.next_seq });
+                    "filter": place.wanted.filter, "settings": place.wanted.settings, "from_seq": place.next_seq });
                 record(&store, action, "where entries are handed on to was changed in the configuration", details)
                     .await;
             }
             file.write(&place)?;
             let state = State {
                 place,
-                arrived: None,
+                waits_since: None,
                 arrived_at: None,
                 rows_sent: 0,
                 rows_reduced: 0,
@@ -124,6 +125,7 @@ impl Forwarding {
                 config: config.clone(),
                 file,
                 state: Mutex::new(state),
+                turn: tokio::sync::Mutex::default(),
                 changed: Notify::new(),
             }));
         }
@@ -163,7 +165,7 @@ impl Forwarding {
         let details = json!({ "name": name, "reason": reason, "by": by, "next_seq": outlet.state().place.next_seq });
         self.say("log.forward_paused", "handing on was paused", details).await?;
         let pause = Pause { by: by.to_owned(), reason: reason.to_owned(), since: self.clock.now() };
-        outlet.change(|place| place.paused = Some(pause))?;
+        outlet.change(|place| place.paused = Some(pause)).await?;
         self.status_of(&outlet)
     }
 
@@ -174,7 +176,7 @@ impl Forwarding {
         }
         let details = json!({ "name": name, "by": by, "next_seq": outlet.state().place.next_seq });
         self.say("log.forward_resumed", "handing on was resumed", details).await?;
-        outlet.change(|place| place.paused = None)?;
+        outlet.change(|place| place.paused = None).await?;
         self.status_of(&outlet)
     }
 
@@ -192,16 +194,19 @@ impl Forwarding {
     }
 
     async fn say(&self, action: &str, words: &str, details: serde_json::Value) -> Result<(), UpkeepError> {
-        let draft = Draft { entry: lifecycle(action, words, &details), via: Arc::from("node") };
-        self.store.append(vec![draft]).await.pop().unwrap_or(Err(crate::store::AppendError::Stopping))?;
-        Ok(())
+        Ok(say(&self.store, action, words, &details).await?)
     }
+}
+
+/// Records an entry of the node itself.
+async fn say(store: &Store, action: &str, words: &str, details: &serde_json::Value) -> Result<(), AppendError> {
+    let draft = Draft { entry: lifecycle(action, words, details), via: Arc::from("node") };
+    store.append(vec![draft]).await.pop().unwrap_or(Err(AppendError::Stopping)).map(|_| ())
 }
 
 /// Says something that has happened already; a log that cannot be written is reported elsewhere.
 async fn record(store: &Store, action: &str, words: &str, details: serde_json::Value) {
-    let draft = Draft { entry: lifecycle(action, words, &details), via: Arc::from("node") };
-    if let Some(Err(error)) = store.append(vec![draft]).await.pop() {
+    if let Err(error) = say(store, action, words, &details).await {
         tracing::error!(%error, action, "this could not be recorded");
     }
 }
@@ -211,14 +216,15 @@ impl Outlet {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a change on disk before anybody acts on it.
-    fn change(&self, change: impl FnOnce(&mut Place)) -> Result<(), PlaceError> {
-        let mut state = self.state();
-        let mut place = state.place.clone();
+    /// Keeps a change on disk before anybody acts on it. Changes take turns; nobody who only asks waits for a disk.
+    async fn change(&self, change: impl FnOnce(&mut Place)) -> Result<(), PlaceError> {
+        let _turn = self.turn.lock().await;
+        let mut place = self.state().place.clone();
         change(&mut place);
-        self.file.write(&place)?;
-        state.place = place;
-        drop(state);
+        let (file, kept) = (self.file.clone(), place.clone());
+        let written = tokio::task::spawn_blocking(move || file.write(&kept)).await;
+        written.unwrap_or_else(|e| Err(PlaceError::Io { path: self.file.path().to_owned(), source: e.into() }))?;
+        self.state().place = place;
         self.changed.notify_waiters();
         Ok(())
     }
@@ -226,16 +232,15 @@ impl Outlet {
     fn status(&self, rows: u64, now: Timestamp) -> ForwardStatus {
         let state = self.state();
         let lag_rows = rows.saturating_sub(state.place.next_seq);
-        // Nothing arrived since the start: how old what waits is will be known with the first of it.
-        let lag_seconds =
-            state.arrived.filter(|_| lag_rows > 0).map(|arrived| now.micros().saturating_sub(arrived.micros()));
+        let waits =
+            state.waits_since.filter(|_| lag_rows > 0).map_or(0, |since| now.micros().saturating_sub(since.micros()));
         ForwardStatus {
             name: self.config.name.clone(),
             to: state.place.wanted.to.clone(),
             format: self.config.format.as_str().to_owned(),
             next_seq: state.place.next_seq,
             lag_rows,
-            lag_seconds: lag_seconds.map_or(0.0, |micros| micros.max(0) as f64 / 1e6),
+            lag_seconds: waits.max(0) as f64 / 1e6,
             rows_sent: state.rows_sent,
             rows_reduced: state.rows_reduced,
             errors: state.errors,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use piperoll_shared::log::siem::Format;
 use piperoll_shared::log::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::{ForwardConfig, PlaceError};
 
@@ -27,6 +28,16 @@ pub(super) struct Wanted {
     pub(super) to: String,
     pub(super) format: Format,
     pub(super) filter: String,
+    /// Digest of all settings, so that another authority or receiver behind the same address is a change too.
+    pub(super) settings: String,
+}
+
+impl Wanted {
+    pub(super) fn of(config: &ForwardConfig) -> Self {
+        let ForwardConfig { target, format, filter_text, confirm_every, .. } = config;
+        let settings = hex::encode(Sha256::digest(format!("{target:?} {confirm_every:?}")));
+        Self { to: target.shown(), format: *format, filter: filter_text.clone(), settings }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +48,7 @@ pub(super) struct Pause {
     pub(super) since: Timestamp,
 }
 
+#[derive(Clone)]
 pub(super) struct PlaceFile {
     path: PathBuf,
 }
@@ -44,6 +56,10 @@ pub(super) struct PlaceFile {
 impl PlaceFile {
     pub(super) fn new(folder: &Path, name: &str) -> Self {
         Self { path: folder.join(format!("{name}.json")) }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// None before the first start with this destination.

@@ -62,7 +62,7 @@ impl Sink {
     /// Rows that may be on their way before it is made sure that they arrived. A receiver that dies makes us send as many again.
     pub(super) fn unconfirmed_max(&self) -> u64 {
         match self {
-            Self::Stream(_) => 50_000,
+            Self::Stream(sink) => sink.window(),
             Self::File(_) => 10_000,
             // Its answer is what confirms.
             Self::Webhook(_) => 1,

@@ -2,9 +2,10 @@
 //!
 //! Syslog has no acknowledgements. What it has is an end: we say that nothing more will come (`close_notify` and FIN), and a receiver that
 //! has read all of it closes in order. One that dies, or is stopped, with something unread makes its kernel send a reset. So a connection
-//! that ended in order delivered everything, and every few seconds one is ended to know it. The next one is opened only then, so the order
-//! of rows is kept.
+//! that ended in order delivered everything that the receiver's kernel had taken before the end; that it had taken all of it is looked up
+//! first (`queue.rs`). Every few seconds a connection is ended to know it. The next one is opened only then, so the order of rows is kept.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,60 +15,108 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::config::SyslogTarget;
+use super::queue::wait_until_taken;
 use super::sink::SinkError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// For the receiver to take what is sent; one that is stopped takes nothing.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// For the receiver to read the rest and to close.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(30);
+/// For the receiver to take something more of what is sent; one that is stopped takes nothing.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
+/// For the receiver to read what its kernel has taken, which is at most a few megabytes, and to close.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes written at once.
+const CHUNK_BYTES: usize = 64 * 1024;
 /// What a receiver says is not read further than this; syslog has no answers.
 const CHATTER_BYTES_MAX: usize = 64 * 1024;
+/// Rows that may be on their way. A receiver that ends too early gets fewer at a time, until it manages.
+const WINDOW_ROWS_MAX: u64 = 50_000;
+const WINDOW_ROWS_MIN: u64 = 100;
 
 trait Connection: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Connection for T {}
 
+struct Open {
+    stream: Box<dyn Connection>,
+    /// Our end and the other one.
+    ends: (SocketAddr, SocketAddr),
+}
+
 pub(super) struct StreamSink {
     target: SyslogTarget,
-    connection: Option<Box<dyn Connection>>,
+    open: Option<Open>,
     connector: Option<TlsConnector>,
+    /// Something was sent since the last confirmation. Without the connection that it was sent on, nobody can say that it arrived.
+    is_sent: bool,
+    window: u64,
 }
 
 impl StreamSink {
     pub(super) fn new(target: SyslogTarget) -> Self {
-        Self { target, connection: None, connector: None }
+        Self { target, open: None, connector: None, is_sent: false, window: WINDOW_ROWS_MAX }
     }
 
     pub(super) fn reset(&mut self) {
         // With new files of certificates, if there are any.
-        (self.connection, self.connector) = (None, None);
+        (self.open, self.connector, self.is_sent) = (None, None, false);
     }
 
+    pub(super) fn window(&self) -> u64 {
+        self.window
+    }
+
+    /// A call that is dropped half-way leaves no connection, so that no half message is followed by another.
     pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
-        if self.connection.is_none() {
-            self.connection = Some(self.connect().await?);
+        if self.open.is_none() {
+            if self.is_sent {
+                return Err(self.problem("the connection was given up", "what was sent on it is sent again"));
+            }
+            self.open = Some(self.connect().await?);
         }
-        let Some(connection) = &mut self.connection else { return Ok(()) };
-        let written = async {
-            connection.write_all(bytes).await?;
-            connection.flush().await
-        };
-        match tokio::time::timeout(WRITE_TIMEOUT, written).await {
-            Ok(result) => result.map_err(|error| self.problem("the connection broke", error)),
-            Err(_) => Err(self.problem("the receiver takes nothing", format!("for {} s", WRITE_TIMEOUT.as_secs()))),
+        self.is_sent = true;
+        let Some(mut open) = self.open.take() else { return Ok(()) };
+        for chunk in bytes.chunks(CHUNK_BYTES) {
+            let written = async {
+                open.stream.write_all(chunk).await?;
+                open.stream.flush().await
+            };
+            match tokio::time::timeout(PROGRESS_TIMEOUT, written).await {
+                Ok(result) => result.map_err(|error| self.problem("the connection broke", error))?,
+                Err(_) => {
+                    let words = format!("for {} s", PROGRESS_TIMEOUT.as_secs());
+                    return Err(self.problem("the receiver takes nothing", words));
+                }
+            }
         }
+        self.open = Some(open);
+        Ok(())
     }
 
     /// Ends the connection; it ends in order only if everything was read.
     pub(super) async fn confirm(&mut self) -> Result<(), SinkError> {
-        let Some(mut connection) = self.connection.take() else { return Ok(()) };
+        if !self.is_sent {
+            return Ok(());
+        }
+        let open = self.open.take();
+        let open =
+            open.ok_or_else(|| self.problem("the connection was given up", "what was sent on it is sent again"))?;
+        let ended = self.end(open).await;
+        match ended {
+            Ok(()) => (self.is_sent, self.window) = (false, (self.window * 2).min(WINDOW_ROWS_MAX)),
+            Err(_) => self.window = (self.window / 2).max(WINDOW_ROWS_MIN),
+        }
+        ended
+    }
+
+    async fn end(&self, Open { mut stream, ends }: Open) -> Result<(), SinkError> {
         let must_say_goodbye = self.target.tls.as_ref().is_some_and(|tls| tls.close_notify);
+        wait_until_taken(ends, PROGRESS_TIMEOUT)
+            .await
+            .map_err(|words| self.problem("the receiver does not take everything", words))?;
         let goodbye = async {
-            connection.shutdown().await?;
+            stream.shutdown().await?;
             let mut heard = 0;
             let mut buffer = [0; 1_024];
             loop {
-                match connection.read(&mut buffer).await {
+                match stream.read(&mut buffer).await {
                     Ok(0) => return Ok(()),
                     Ok(count) if heard + count <= CHATTER_BYTES_MAX => heard += count,
                     Ok(_) => return Err(std::io::Error::other("it answers, which syslog does not")),
@@ -86,31 +135,30 @@ impl StreamSink {
             )),
             Ok(Err(error)) => Err(self.problem("the receiver ended before it had read everything", error)),
             Err(_) => {
-                Err(self
-                    .problem("the receiver does not read to the end", format!("for {} s", GOODBYE_TIMEOUT.as_secs())))
+                let words = format!("within {} s; it gets less at a time", GOODBYE_TIMEOUT.as_secs());
+                Err(self.problem("the receiver does not read to the end", words))
             }
         }
     }
 
-    async fn connect(&mut self) -> Result<Box<dyn Connection>, SinkError> {
+    async fn connect(&mut self) -> Result<Open, SinkError> {
         let SyslogTarget { host, port, .. } = self.target.clone();
         let connector = self.connector()?;
         let connecting = async {
             let stream =
                 TcpStream::connect((host.as_str(), port)).await.map_err(|e| self.problem("no connection", e))?;
             let _ = stream.set_nodelay(true);
-            let Some(connector) = connector else { return Ok(Box::new(stream) as Box<dyn Connection>) };
+            let addresses = || Ok::<_, std::io::Error>((stream.local_addr()?, stream.peer_addr()?));
+            let ends = addresses().map_err(|e| self.problem("no connection", e))?;
+            let Some(connector) = connector else { return Ok(Open { stream: Box::new(stream), ends }) };
             let name = rustls_pki_types::ServerName::try_from(host.clone())
                 .map_err(|e| self.problem("no certificate can name this host", e))?;
             let stream = connector.connect(name, stream).await.map_err(|e| self.problem("TLS", e))?;
-            Ok(Box::new(stream) as Box<dyn Connection>)
+            Ok(Open { stream: Box::new(stream), ends })
         };
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(connection) => connection,
-            Err(_) => Err(SinkError::new(
-                self.target.place(),
-                format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()),
-            )),
+            Err(_) => Err(self.problem("no connection", format!("within {} s", CONNECT_TIMEOUT.as_secs()))),
         }
     }
 

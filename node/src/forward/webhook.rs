@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use piperoll_shared::api::node::NDJSON;
+use piperoll_shared::log::redact::Redactor;
 use piperoll_shared::log::siem::Omit;
 use piperoll_shared::net::files;
 use reqwest::StatusCode;
@@ -18,6 +19,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Of an answer that says no.
 const WORDS_CHARACTERS_MAX: usize = 200;
+const ANSWER_BYTES_MAX: usize = 4 * 1024;
 
 pub(super) struct WebhookSink {
     target: WebhookTarget,
@@ -51,6 +53,7 @@ impl WebhookSink {
             // The same rows in the same batch again have the same key; whoever wants each row once looks at its id.
             .header("idempotency-key", format!("{}-{}-{}", batch.generation, batch.range.0, batch.range.1))
             .body(batch.bytes);
+        let mut secrets: Vec<String> = self.target.url.query().map(str::to_owned).into_iter().collect();
         if let Some(path) = &self.target.token {
             let token = files::read_private(path).map_err(|e| SinkError(e.to_string()))?;
             let token = String::from_utf8_lossy(&token);
@@ -58,6 +61,7 @@ impl WebhookSink {
                 SinkError::new(path.display(), "it is not a token; one line of printable characters is")
             })?;
             value.set_sensitive(true);
+            secrets.push(token.trim().to_owned());
             request = request.header(AUTHORIZATION, value);
         }
         let answer = request.send().await.map_err(|e| self.problem(in_words(e)))?;
@@ -79,8 +83,7 @@ impl WebhookSink {
                 Err(self.problem("the receiver says that this is too large; sent again in smaller pieces"))
             }
             status => {
-                let words = answer.text().await.unwrap_or_default();
-                let words: String = words.chars().filter(|c| !c.is_control()).take(WORDS_CHARACTERS_MAX).collect();
+                let words = first_words(answer, &secrets).await;
                 Err(self.problem(format!("the receiver answers {status} {words}")))
             }
         }
@@ -124,4 +127,21 @@ fn in_words(error: reqwest::Error) -> String {
         source = cause.source();
     }
     words
+}
+
+/// How an answer begins that says no, without what must not be shown: some receivers repeat what they were sent.
+async fn first_words(mut answer: reqwest::Response, secrets: &[String]) -> String {
+    let mut bytes = Vec::new();
+    while let Ok(Some(chunk)) = answer.chunk().await {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() >= ANSWER_BYTES_MAX {
+            break;
+        }
+    }
+    let mut words = String::from_utf8_lossy(&bytes[..bytes.len().min(ANSWER_BYTES_MAX)]).into_owned();
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        words = words.replace(secret.as_str(), "***");
+    }
+    let words = Redactor::default().text(&words).to_string();
+    words.chars().filter(|c| !c.is_control()).take(WORDS_CHARACTERS_MAX).collect()
 }

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use piperoll_shared::log::siem::Omit;
-use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::Integrity;
 use piperoll_shared::log::view::EntryView;
 use piperoll_shared::net::clock::{Clock, kernel_is_synced};
@@ -13,7 +12,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::sink::{Encoder, Sink, SinkError};
-use super::{Outlet, record};
+use super::{Outlet, say};
 use crate::store::{Slice, Store, StoredRow};
 
 /// How often rows are looked for when there are none.
@@ -36,8 +35,8 @@ pub(super) struct Worker {
     next: u64,
     /// When the first row that is not confirmed was sent.
     unconfirmed_since: Option<Instant>,
-    /// When the newest row that was sent was recorded.
-    newest: Option<Timestamp>,
+    /// Rows that are not there, among those that were sent.
+    gaps: Vec<(u64, u64)>,
     synced: Option<(Instant, Option<bool>)>,
 }
 
@@ -45,7 +44,7 @@ impl Worker {
     pub(super) fn new(store: Store, clock: Arc<dyn Clock>, outlet: Arc<Outlet>, cluster: &str, node_id: &str) -> Self {
         let encoder = Encoder::new(&outlet.config, cluster, node_id, store.generation().to_string());
         let (sink, next) = (Sink::new(&outlet.config), outlet.state().place.next_seq);
-        Self { store, clock, outlet, sink, encoder, next, unconfirmed_since: None, newest: None, synced: None }
+        Self { store, clock, outlet, sink, encoder, next, unconfirmed_since: None, gaps: Vec::new(), synced: None }
     }
 
     /// Until the node stops.
@@ -109,15 +108,37 @@ impl Worker {
         if slice.next == self.next {
             return Ok(false);
         }
-        self.report_what_is_gone(&slice).await;
+        if let Some(first) = slice.pruned_to {
+            return self.pass_over_pruned(first).await.map(|()| true);
+        }
+        if self.next == place {
+            self.outlet.state().waits_since = slice.rows.first().map(|row| row.timestamp);
+        }
+        self.gaps.extend(&slice.missing);
         self.send(slice).await?;
         Ok(true)
+    }
+
+    /// Rows that were pruned can never be handed on; the log says so, once, and the place moves behind them.
+    async fn pass_over_pruned(&mut self, first: u64) -> Result<(), SinkError> {
+        if self.unconfirmed_since.is_some() {
+            self.confirm().await?;
+        }
+        self.say_gap(self.next, first - 1, "pruned before they were handed on").await?;
+        self.outlet.change(move |place| place.next_seq = first).await.map_err(|error| SinkError(error.to_string()))?;
+        self.next = first;
+        Ok(())
+    }
+
+    async fn say_gap(&self, first: u64, last: u64, cause: &str) -> Result<(), SinkError> {
+        let details = json!({ "name": self.outlet.config.name, "from_seq": first, "to_seq": last, "cause": cause });
+        let said = say(&self.store, "log.forward_gap", "rows were not handed on", &details).await;
+        said.map_err(|error| SinkError::new("rows that cannot be handed on could not be recorded", error))
     }
 
     async fn send(&mut self, slice: Slice) -> Result<(), SinkError> {
         let synced = self.is_synced().await;
         let Slice { rows, next, .. } = slice;
-        let newest = rows.last().map(|row| row.timestamp);
         let filter = self.outlet.config.filter.clone();
         let encoder = self.encoder.clone();
         let omit = match &self.sink {
@@ -139,7 +160,7 @@ impl Worker {
         if count > 0 {
             self.sink.send(batch).await?;
         }
-        (self.next, self.newest) = (next, newest.or(self.newest));
+        self.next = next;
         let mut state = self.outlet.state();
         state.rows_sent += count;
         state.rows_reduced += reduced;
@@ -149,11 +170,14 @@ impl Worker {
     /// Makes sure that everything arrived, and keeps the place.
     async fn confirm(&mut self) -> Result<(), SinkError> {
         self.sink.confirm().await?;
+        for (first, last) in std::mem::take(&mut self.gaps) {
+            self.say_gap(first, last, "missing from the log; run `piperoll node verify`").await?;
+        }
         let (next, now) = (self.next, self.clock.now());
-        self.outlet.change(|place| place.next_seq = next).map_err(|error| SinkError(error.to_string()))?;
+        self.outlet.change(move |place| place.next_seq = next).await.map_err(|error| SinkError(error.to_string()))?;
         self.unconfirmed_since = None;
         let mut state = self.outlet.state();
-        state.arrived = self.newest.or(state.arrived);
+        state.waits_since = None;
         state.arrived_at = Some(now);
         if let Some((since, _)) = state.problem.take() {
             tracing::info!(forward = self.outlet.config.name, %since, "entries are handed on again");
@@ -164,6 +188,7 @@ impl Worker {
     fn failed(&mut self, error: &SinkError) {
         self.sink.reset();
         self.unconfirmed_since = None;
+        self.gaps.clear();
         let mut state = self.outlet.state();
         self.next = state.place.next_seq;
         state.errors += 1;
@@ -173,23 +198,6 @@ impl Worker {
         drop(state);
         if is_new {
             tracing::warn!(forward = self.outlet.config.name, %error, "entries are not handed on; tried again until they are");
-        }
-    }
-
-    /// Rows that can never be handed on are said to be.
-    async fn report_what_is_gone(&self, slice: &Slice) {
-        let name = &self.outlet.config.name;
-        if let Some(first) = slice.pruned_to {
-            let details = json!({ "name": name, "from_seq": self.next, "to_seq": first, "cause": "pruned before they were handed on" });
-            record(&self.store, "log.forward_gap", "rows were not handed on", details).await;
-        }
-        for (first, last) in &slice.missing {
-            tracing::error!(
-                forward = name,
-                first,
-                last,
-                "rows are missing from the log and cannot be handed on; run `piperoll node verify`"
-            );
         }
     }
 

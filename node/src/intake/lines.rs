@@ -1,9 +1,12 @@
 //! Lines that are appended to a file, across its rotation.
+//!
+//! A file is known by the digest of its first line, not by its name, device or inode: names change when files are rotated, inodes are used
+//! again, devices are numbered anew at every boot, and a file that was cut in place is another file.
 
-use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -14,13 +17,17 @@ use super::{Heard, Heards, Record};
 
 /// How often new lines are looked for.
 const POLL: Duration = Duration::from_millis(250);
+/// Whoever writes may hold a file open for a while after it was rotated away.
+const GRACE: Duration = Duration::from_secs(5);
+/// Rotated files that nobody can go on reading.
+const PACKED: [&str; 5] = ["gz", "xz", "zst", "bz2", "zip"];
 
 pub(super) async fn follow(path: PathBuf, mark: Option<Mark>, from_now: bool, heards: Heards, stop: CancellationToken) {
-    let mut reader = Reader { path, open: None, mark, from_now };
-    while !stop.is_cancelled() && !heards.is_closed() {
-        let sender = heards.clone();
+    let mut reader = Reader { path, open: None, begin: Begin::of(mark, from_now), stop: stop.clone(), heards };
+    while !stop.is_cancelled() && !reader.heards.is_closed() {
+        // Reading may wait for a disk or for the log; nobody else waits with it.
         let read = tokio::task::spawn_blocking(move || {
-            let result = reader.read_what_is_there(&sender);
+            let result = reader.read_what_is_there();
             (reader, result)
         });
         let Ok((returned, result)) = read.await else { return };
@@ -32,125 +39,259 @@ pub(super) async fn follow(path: PathBuf, mark: Option<Mark>, from_now: bool, he
     }
 }
 
+/// Where the first look begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Begin {
+    Beginning,
+    End,
+    /// Where the last run ended, in the file with this first line.
+    At {
+        life: String,
+        offset: u64,
+    },
+}
+
+impl Begin {
+    fn of(mark: Option<Mark>, from_now: bool) -> Self {
+        match mark {
+            Some(Mark::File { life, offset }) if offset > 0 => Self::At { life, offset },
+            Some(_) => Self::Beginning,
+            None if from_now => Self::End,
+            None => Self::Beginning,
+        }
+    }
+}
+
 struct Reader {
     path: PathBuf,
     open: Option<Open>,
-    /// Where the last run of the node got to, until the first look.
-    mark: Option<Mark>,
-    from_now: bool,
+    begin: Begin,
+    stop: CancellationToken,
+    heards: Heards,
 }
 
 struct Open {
-    file: BufReader<std::fs::File>,
-    device: u64,
-    inode: u64,
+    file: BufReader<File>,
+    path: PathBuf,
     offset: u64,
-    /// Digest of the first line. A file that was cut and begun anew, or that got the inode of one that is gone, is another file.
+    /// Digest of the first line; empty before there is a whole one.
     life: String,
+    /// Since when another file has this one's name, and nothing more came.
+    rotated: Option<Instant>,
 }
 
 impl Open {
     fn at(path: &Path, offset: u64) -> std::io::Result<Self> {
-        let mut file = BufReader::new(std::fs::File::open(path)?);
-        let meta = file.get_ref().metadata()?;
-        let mut first = Vec::new();
-        if offset > 0 {
-            std::io::Read::take(&mut file, RECORD_BYTES_MAX as u64).read_until(b'\n', &mut first)?;
-        }
+        let mut file = BufReader::new(File::open(path)?);
+        let life = if offset > 0 { first_line(&mut file)? } else { String::new() };
         file.seek(SeekFrom::Start(offset))?;
-        Ok(Self { file, device: meta.dev(), inode: meta.ino(), offset, life: digest(&first) })
+        Ok(Self { file, path: path.to_owned(), offset, life, rotated: None })
     }
 
-    fn is(&self, meta: &std::fs::Metadata) -> bool {
-        (self.device, self.inode) == (meta.dev(), meta.ino())
+    fn mark(&self) -> Mark {
+        Mark::File { life: self.life.clone(), offset: self.offset }
     }
 }
 
 impl Reader {
-    /// Hands over every whole line; then goes on with the file that has taken this one's name, if one has.
-    fn read_what_is_there(&mut self, heards: &Heards) -> std::io::Result<()> {
+    /// Hands over every whole line; then goes on with the file that was begun next, if one was.
+    fn read_what_is_there(&mut self) -> std::io::Result<()> {
         loop {
             if self.open.is_none() {
-                match self.first(heards) {
+                match self.first() {
                     Ok(open) => self.open = Some(open),
-                    // It will come.
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+                    // It will come. What it holds then came after now.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                        if self.begin == Begin::End {
+                            self.begin = Begin::Beginning;
+                            self.say(Heard::Place(Mark::File { life: String::new(), offset: 0 }));
+                        }
+                        return Ok(());
+                    }
                     Err(error) => return Err(error),
                 }
             }
-            let Some(open) = &mut self.open else { return Ok(()) };
-            if !hand_over_lines(open, heards)? {
+            self.look_for_cut()?;
+            let before = self.open.as_ref().map_or(0, |open| open.offset);
+            if !self.hand_over_lines(false)? {
                 return Ok(());
             }
-            let is_shorter = open.file.get_ref().metadata()?.len() < open.offset;
-            let named = std::fs::metadata(&self.path);
-            let is_another = named.as_ref().is_ok_and(|meta| !open.is(meta));
-            if is_shorter && !is_another {
-                // Cut and begun anew in place: what was written between our last look and the cut is gone.
-                let cause = format!("{} was cut while it was being read", self.path.display());
-                let _ = heards.blocking_send(Heard::Lost { count: None, cause });
-                self.open = Some(Open::at(&self.path, 0)?);
-            } else if is_another {
-                // Whoever held the old file may have written to it until a moment ago.
-                hand_over_lines(open, heards)?;
-                self.open = Some(Open::at(&self.path, 0)?);
-            } else {
+            let Some(open) = &mut self.open else { return Ok(()) };
+            let is_current = is_named(&open.path, &self.path, open.file.get_ref())?;
+            if is_current {
+                open.rotated = None;
                 return Ok(());
+            }
+            let since = match open.rotated {
+                Some(since) if open.offset == before => since,
+                _ => *open.rotated.insert(Instant::now()),
+            };
+            if since.elapsed() < GRACE {
+                return Ok(());
+            }
+            // What stands behind the last line end will not be finished any more.
+            self.hand_over_lines(true)?;
+            match self.next_file()? {
+                Some(next) => self.open = Some(Open::at(&next, 0)?),
+                None => return Ok(()),
             }
         }
     }
 
-    /// Where to begin: where the last run ended, wherever that file is by now.
-    fn first(&mut self, heards: &Heards) -> std::io::Result<Open> {
-        let Some(Mark::File { device, inode, offset }) = self.mark.take() else {
-            let length = std::fs::metadata(&self.path)?.len();
-            return Open::at(&self.path, if self.from_now { length } else { 0 });
-        };
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        let beside = std::fs::read_dir(folder)?.flatten().map(|found| found.path());
-        for path in std::iter::once(self.path.clone()).chain(beside) {
-            let is_it = std::fs::metadata(&path)
-                .is_ok_and(|meta| (meta.dev(), meta.ino()) == (device, inode) && meta.len() >= offset);
-            if is_it {
-                return Open::at(&path, offset);
+    fn say(&self, heard: Heard) -> bool {
+        self.heards.blocking_send(heard).is_ok()
+    }
+
+    /// Where to begin: where the last run ended, wherever that file is by now. Asked again until it succeeds.
+    fn first(&mut self) -> std::io::Result<Open> {
+        let open = match self.begin.clone() {
+            Begin::Beginning => Open::at(&self.path, 0)?,
+            Begin::End => {
+                let end = end_of_lines(&self.path)?;
+                let open = Open::at(&self.path, end)?;
+                self.say(Heard::Place(open.mark()));
+                open
             }
-        }
-        let cause = format!("the file that was read last is not beside {} any more", self.path.display());
-        let open = Open::at(&self.path, 0)?;
-        let _ = heards.blocking_send(Heard::Lost { count: None, cause });
+            Begin::At { life, offset } => match self.find(&life, offset)? {
+                Some(path) => Open::at(&path, offset)?,
+                None => {
+                    let open = Open::at(&self.path, 0)?;
+                    let cause = format!("the file that was read last is not beside {} any more", self.path.display());
+                    self.say(Heard::Lost { count: None, cause });
+                    open
+                }
+            },
+        };
+        self.begin = Begin::Beginning;
         Ok(open)
     }
+
+    /// A file that was cut and begun anew in place has another first line, or is shorter than what was read of it.
+    fn look_for_cut(&mut self) -> std::io::Result<()> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        if open.offset == 0 {
+            return Ok(());
+        }
+        let mut again = BufReader::new(open.file.get_ref().try_clone()?);
+        again.seek(SeekFrom::Start(0))?;
+        let is_cut = again.get_ref().metadata()?.len() < open.offset || first_line(&mut again)? != open.life;
+        // Both share one place in the file.
+        open.file.seek(SeekFrom::Start(open.offset))?;
+        if is_cut {
+            (open.offset, open.life) = (0, String::new());
+            open.file.seek(SeekFrom::Start(0))?;
+            let cause = format!("{} was cut while it was being read", open.path.display());
+            self.say(Heard::Lost { count: None, cause });
+        }
+        Ok(())
+    }
+
+    /// False when nobody listens any more, or the node stops. With `unfinished`, what stands behind the last line end too.
+    fn hand_over_lines(&mut self, unfinished: bool) -> std::io::Result<bool> {
+        let Some(open) = &mut self.open else { return Ok(true) };
+        loop {
+            if self.stop.is_cancelled() {
+                return Ok(false);
+            }
+            let mut line = Vec::new();
+            let read = (&mut open.file).take(RECORD_BYTES_MAX as u64).read_until(b'\n', &mut line)?;
+            let is_whole = line.last() == Some(&b'\n') || read == RECORD_BYTES_MAX;
+            if read == 0 || !is_whole && !unfinished {
+                open.file.seek(SeekFrom::Start(open.offset))?;
+                return Ok(true);
+            }
+            if open.offset == 0 {
+                open.life = digest(&line);
+            }
+            let place = format!("{}:{}:{}", open.life, open.offset, digest(&line));
+            open.offset += read as u64;
+            // The rest of a line that is too long is a record of its own, which is no JSON and is kept as such.
+            let text = line.trim_ascii().to_vec();
+            if text.is_empty() {
+                continue;
+            }
+            let record = Record { text, place: Some(place), mark: Some(open.mark()) };
+            if self.heards.blocking_send(Heard::Record(record)).is_err() {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// The file with this first line, under its own name or a later one.
+    fn find(&self, life: &str, offset: u64) -> std::io::Result<Option<PathBuf>> {
+        for path in std::iter::once(self.path.clone()).chain(self.siblings()?.into_iter().map(|(_, path)| path)) {
+            let Ok(file) = File::open(&path) else { continue };
+            if file.metadata()?.len() >= offset && first_line(&mut BufReader::new(file))? == life {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The file that was begun behind the one that is open: of those rotated away meanwhile the first, otherwise the one with the name.
+    fn next_file(&self) -> std::io::Result<Option<PathBuf>> {
+        let Some(open) = &self.open else { return Ok(None) };
+        let done = open.file.get_ref().metadata()?.modified()?;
+        for (_, path) in self.siblings()?.into_iter().filter(|(changed, _)| *changed > done) {
+            if !is_named(&path, &path, open.file.get_ref())? {
+                return Ok(Some(path));
+            }
+        }
+        Ok(self.path.exists().then(|| self.path.clone()))
+    }
+
+    /// Rotated files of the same kind, by their last change: `audit.log.1`, `audit.log-20261122`, `audit-2026-11-22.log`.
+    fn siblings(&self) -> std::io::Result<Vec<(SystemTime, PathBuf)>> {
+        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(self.path.parent().unwrap_or(Path::new(".")))?.flatten() {
+            let path = entry.path();
+            let is_packed = path.extension().and_then(|end| end.to_str()).is_some_and(|end| PACKED.contains(&end));
+            let is_kin = entry.file_name().to_string_lossy().starts_with(&stem);
+            if let Ok(meta) = entry.metadata()
+                && meta.is_file()
+                && is_kin
+                && !is_packed
+                && path != self.path
+            {
+                found.push((meta.modified()?, path));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+}
+
+/// Whether the file that is open still has the name that is followed.
+fn is_named(opened: &Path, name: &Path, file: &File) -> std::io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    let held = file.metadata()?;
+    match std::fs::metadata(name) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (held.dev(), held.ino())),
+        // Nothing has taken the name yet. One that was opened under another name is done all the same.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(opened == name),
+        Err(error) => Err(error),
+    }
+}
+
+/// Digest of the first line, or nothing while there is no whole one.
+fn first_line(file: &mut BufReader<File>) -> std::io::Result<String> {
+    let mut line = Vec::new();
+    let read = file.take(RECORD_BYTES_MAX as u64).read_until(b'\n', &mut line)?;
+    Ok(if line.last() == Some(&b'\n') || read == RECORD_BYTES_MAX { digest(&line) } else { String::new() })
+}
+
+/// Behind the last whole line.
+fn end_of_lines(path: &Path) -> std::io::Result<u64> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let from = length.saturating_sub(RECORD_BYTES_MAX as u64);
+    file.seek(SeekFrom::Start(from))?;
+    let mut tail = Vec::new();
+    file.take(length - from).read_to_end(&mut tail)?;
+    Ok(tail.iter().rposition(|byte| *byte == b'\n').map_or(from, |at| from + at as u64 + 1))
 }
 
 fn digest(line: &[u8]) -> String {
     hex::encode(Sha256::digest(line))
-}
-
-/// False when nobody listens any more.
-fn hand_over_lines(open: &mut Open, heards: &Heards) -> std::io::Result<bool> {
-    loop {
-        let mut line = Vec::new();
-        let read = std::io::Read::take(&mut open.file, RECORD_BYTES_MAX as u64).read_until(b'\n', &mut line)?;
-        let is_long = read == RECORD_BYTES_MAX && line.last() != Some(&b'\n');
-        if !is_long && line.last() != Some(&b'\n') {
-            // Not written to its end yet.
-            open.file.seek(SeekFrom::Start(open.offset))?;
-            return Ok(true);
-        }
-        if open.offset == 0 {
-            open.life = digest(&line);
-        }
-        let Open { device, inode, offset, life, .. } = &*open;
-        let place = format!("{device}:{inode}:{life}:{offset}:{}", digest(&line));
-        open.offset += read as u64;
-        // The rest of a line that is too long is a record of its own, which is no JSON and is kept as such.
-        let text = line.trim_ascii().to_vec();
-        if text.is_empty() {
-            continue;
-        }
-        let mark = Some(Mark::File { device: open.device, inode: open.inode, offset: open.offset });
-        if heards.blocking_send(Heard::Record(Record { text, place: Some(place), mark })).is_err() {
-            return Ok(false);
-        }
-    }
 }

@@ -360,6 +360,28 @@ mod tests {
                 "192.0.2.7",
             ),
             ("Disconnected from user alice 192.0.2.7 port 50022", "auth.logout", "success", "alice", "192.0.2.7"),
+            // Whoever fails to log in chooses the name.
+            (
+                "Invalid user x from 198.51.100.1 port 22 from 192.0.2.7 port 4711",
+                "auth.unknown_user",
+                "failure",
+                "x from 198.51.100.1 port 22",
+                "192.0.2.7",
+            ),
+            (
+                "Failed password for invalid user x from 198.51.100.1 port 22 ssh2 from 192.0.2.7 port 4711 ssh2",
+                "auth.login",
+                "failure",
+                "x from 198.51.100.1 port 22 ssh2",
+                "192.0.2.7",
+            ),
+            (
+                "Connection closed by invalid user foo bar 192.0.2.7 port 9 [preauth]",
+                "auth.login",
+                "failure",
+                "foo bar",
+                "192.0.2.7",
+            ),
         ] {
             let record = serde_json::json!({ "MESSAGE": message, "__REALTIME_TIMESTAMP": "1776000000123456", "_PID": "1", "_HOSTNAME": "h" });
             let entry = map("sshd", &record.to_string()).expect(message);

@@ -10,16 +10,12 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Mark {
     /// The journal's own words for a place.
-    Journal {
-        cursor: String,
-    },
-    File {
-        device: u64,
-        inode: u64,
-        offset: u64,
-    },
+    Journal { cursor: String },
+    /// Digest of the file's first line, and bytes.
+    File { life: String, offset: u64 },
 }
 
+#[derive(Clone)]
 pub(super) struct MarkFile {
     path: PathBuf,
 }

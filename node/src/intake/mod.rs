@@ -13,6 +13,7 @@ mod ordered;
 mod pipeline;
 mod syslog;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use piperoll_shared::log::redact::Redactor;
@@ -27,12 +28,13 @@ use crate::store::Store;
 pub(crate) use config::TypedIntake;
 pub use config::{IntakeConfig, Source};
 pub use mapping::{MapError, Mapping};
+use mark::MarkFile;
 pub use ordered::Pairs;
 use pipeline::Pipeline;
 use syslog::Listeners;
 
 /// Folder of the marks, in the node's data directory.
-const FOLDER: &str = "intake";
+pub(crate) const FOLDER: &str = "intake";
 
 /// All ways in, with their listeners bound.
 pub(crate) struct Intake {
@@ -44,6 +46,7 @@ struct Way {
     config: IntakeConfig,
     mapping: Mapping,
     listeners: Option<Listeners>,
+    mark: Option<mark::Mark>,
 }
 
 /// What came in, by name and by what became of it.
@@ -73,7 +76,11 @@ pub struct IntakeError {
 
 impl Intake {
     /// Reads the mappings and binds the listeners, so that a wrong one is an error and not a surprise.
-    pub(crate) async fn open(configs: &[IntakeConfig], counts: IntakeCounts) -> Result<Self, IntakeError> {
+    pub(crate) async fn open(
+        configs: &[IntakeConfig],
+        data_dir: &Path,
+        counts: IntakeCounts,
+    ) -> Result<Self, IntakeError> {
         let mut ways = Vec::new();
         for config in configs {
             let bad = |problem: String| IntakeError { name: config.name.clone(), problem };
@@ -84,7 +91,8 @@ impl Intake {
                 }
                 Source::Journal { .. } | Source::File { .. } => None,
             };
-            ways.push(Way { config: config.clone(), mapping, listeners });
+            let mark = MarkFile::new(&data_dir.join(FOLDER), &config.name).read().map_err(bad)?;
+            ways.push(Way { config: config.clone(), mapping, listeners, mark });
         }
         Ok(Self { ways, counts })
     }
@@ -92,11 +100,11 @@ impl Intake {
     /// One task per way; they end when `stop` says so, with what had come in recorded.
     pub(crate) fn start(self, store: &Store, redactor: &Redactor, stop: &CancellationToken) -> TaskTracker {
         let tasks = TaskTracker::new();
-        for Way { config, mapping, listeners } in self.ways {
+        for Way { config, mapping, listeners, mark } in self.ways {
             let folder = store.dir().path().join(FOLDER);
             let pipeline =
                 Pipeline::new(store.clone(), redactor.clone(), config, mapping, self.counts.clone(), &folder);
-            tasks.spawn(pipeline.run(listeners, stop.clone()));
+            tasks.spawn(pipeline.run(listeners, mark, stop.clone()));
         }
         tasks.close();
         tasks
@@ -116,6 +124,8 @@ struct Record {
 /// What goes from a source to the pipeline.
 enum Heard {
     Record(Record),
+    /// Where reading begins, before anything was read.
+    Place(mark::Mark),
     /// Records that are known to be lost; none when nobody can say how many.
     Lost {
         count: Option<u64>,

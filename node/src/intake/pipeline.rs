@@ -9,20 +9,22 @@ use piperoll_shared::log::entry::{CallerEntry, lifecycle};
 use piperoll_shared::log::ids::EntryId;
 use piperoll_shared::log::limits::CALLER_ENTRY_BYTES_MAX;
 use piperoll_shared::log::redact::Redactor;
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::config::{IntakeConfig, Source};
 use super::mapping::Mapping;
-use super::mark::MarkFile;
+use super::mark::{Mark, MarkFile};
 use super::syslog::Listeners;
 use super::{Heard, IntakeCounts, Record, journal, lines};
 use crate::store::{AppendError, Draft, Store};
 
-/// Records that wait to be recorded; a source that could be asked again waits when there are as many, one that could not drops and counts.
-pub(super) const WAITING_MAX: usize = 4_096;
+/// Messages that wait to be recorded. Over UDP more than that are dropped and counted.
+const MESSAGES_WAITING_MAX: usize = 2_048;
+/// The same for records that can be read again, and may be longer.
+const RECORDS_WAITING_MAX: usize = 256;
 /// Records in one append.
 const BATCH_MAX: usize = 512;
 /// Of a record that cannot be mapped, this much is kept.
@@ -58,15 +60,9 @@ impl Pipeline {
     }
 
     /// Until the node stops.
-    pub(super) async fn run(self, listeners: Option<Listeners>, stop: CancellationToken) {
-        let (heards, mut heard) = mpsc::channel(WAITING_MAX);
-        let mark = match self.marks.read() {
-            Ok(mark) => mark,
-            Err(problem) => {
-                tracing::error!(intake = self.config.name, %problem, "nothing comes in this way");
-                return;
-            }
-        };
+    pub(super) async fn run(self, listeners: Option<Listeners>, mark: Option<Mark>, stop: CancellationToken) {
+        let waiting_max = if listeners.is_some() { MESSAGES_WAITING_MAX } else { RECORDS_WAITING_MAX };
+        let (heards, mut heard) = mpsc::channel(waiting_max);
         let from_now = self.config.from_now;
         let source = match (&self.config.source, listeners) {
             (Source::Syslog(_), Some(listeners)) => tokio::spawn(listeners.run(heards, stop.clone())),
@@ -79,16 +75,18 @@ impl Pipeline {
             }
             (Source::Syslog(_), None) => return,
         };
-        let mut batch = Vec::with_capacity(BATCH_MAX);
-        while heard.recv_many(&mut batch, BATCH_MAX).await > 0 {
-            let recording = self.record(std::mem::take(&mut batch));
-            // A log that cannot be written must not keep the node from stopping; what has a place is read again.
-            let is_late = async {
-                stop.cancelled().await;
-                tokio::time::sleep(STOP_TIMEOUT).await;
-            };
-            tokio::select! { () = recording => {}, () = is_late => break }
-        }
+        let recording = async {
+            let mut batch = Vec::with_capacity(BATCH_MAX);
+            while heard.recv_many(&mut batch, BATCH_MAX).await > 0 {
+                self.record(std::mem::take(&mut batch)).await;
+            }
+        };
+        // Sources end when the node stops. A log that cannot be written must not keep it from stopping; what has a place is read again.
+        let is_late = async {
+            stop.cancelled().await;
+            tokio::time::sleep(STOP_TIMEOUT).await;
+        };
+        tokio::select! { () = recording => {}, () = is_late => {} }
         source.abort();
     }
 
@@ -98,6 +96,7 @@ impl Pipeline {
         let mut drafts = Vec::new();
         for heard in batch {
             match heard {
+                Heard::Place(place) => mark = Some(place),
                 Heard::Record(record) => {
                     mark = record.mark.clone().or(mark);
                     drafts.extend(self.draft(&record));
@@ -107,7 +106,7 @@ impl Pipeline {
                     let details = json!({ "count": count, "cause": cause, "source": self.via.as_ref() });
                     let entry = lifecycle("log.gap", "records of another system were lost on their way in", &details);
                     let draft = Draft { entry, via: Arc::from("node") };
-                    drafts.push(Pending { draft, word: "dropped", text: Vec::new() });
+                    drafts.push(Pending { draft, word: "dropped", text: Vec::new(), place: None });
                 }
             }
         }
@@ -124,10 +123,17 @@ impl Pipeline {
             for (pending, result) in std::mem::take(&mut drafts).into_iter().zip(results) {
                 match result {
                     Ok(_) if pending.word == "dropped" => {}
-                    // Under its id something else was recorded: the same record, mapped differently then.
-                    Ok(_) | Err(AppendError::Conflict { .. }) => self.counts.add(&self.config.name, pending.word, 1),
+                    Ok(_) => self.counts.add(&self.config.name, pending.word, 1),
+                    // Under the id of its place something else was recorded: the same record, mapped differently then.
+                    Err(AppendError::Conflict { .. }) if pending.draft.entry.id == pending.place => {
+                        self.counts.add(&self.config.name, pending.word, 1);
+                    }
+                    // Under an id that it brought along: it is another record.
+                    Err(error @ AppendError::Conflict { .. }) => {
+                        again.extend(self.unmapped(&pending.text, pending.place, &error.to_string()));
+                    }
                     Err(AppendError::Entry(error)) if pending.word != "unmapped" => {
-                        again.extend(self.unmapped(&pending.text, pending.draft.entry.id, &error.to_string()));
+                        again.extend(self.unmapped(&pending.text, pending.place, &error.to_string()));
                     }
                     Err(AppendError::Entry(error)) => {
                         tracing::error!(%error, "a record could not even be kept as it is");
@@ -144,9 +150,10 @@ impl Pipeline {
                 tokio::time::sleep(delay.next().unwrap_or(RETRY_MAX)).await;
             }
         }
-        if let Some(mark) = mark
-            && let Err(error) = self.marks.write(&mark)
-        {
+        let Some(mark) = mark else { return };
+        let marks = self.marks.clone();
+        let kept = tokio::task::spawn_blocking(move || marks.write(&mark)).await.unwrap_or_else(|e| Err(e.into()));
+        if let Err(error) = kept {
             // Read again after the next start, and then known by their ids.
             tracing::warn!(intake = self.config.name, %error, "how far was read could not be kept");
         }
@@ -170,33 +177,35 @@ impl Pipeline {
             Ok(mut entry) => {
                 entry.id = entry.id.or(id);
                 let draft = Draft { entry, via: Arc::clone(&self.via) };
-                Some(Pending { draft, word: "recorded", text: record.text.clone() })
+                Some(Pending { draft, word: "recorded", text: record.text.clone(), place: id })
             }
             Err(error) => self.unmapped(&record.text, id, &error.to_string()),
         }
     }
 
-    /// An entry about a record that is none: what it said, and why that is no entry.
+    /// An entry about a record that is none: what it said, and why that is no entry. Of what is too long as JSON less is kept.
     fn unmapped(&self, text: &[u8], id: Option<EntryId>, problem: &str) -> Option<Pending> {
-        let kept = String::from_utf8_lossy(&text[..text.len().min(UNMAPPED_BYTES_MAX)]);
-        let mut details = json!({ "problem": problem, "record": kept });
-        if text.len() > UNMAPPED_BYTES_MAX {
-            details["bytes"] = json!(text.len());
-            details["sha256"] = json!(hex::encode(Sha256::digest(text)));
-            details["omitted"] = json!("the rest of the record");
+        for kept_max in [UNMAPPED_BYTES_MAX, UNMAPPED_BYTES_MAX / 4, UNMAPPED_BYTES_MAX / 16, 0] {
+            let kept = String::from_utf8_lossy(&text[..text.len().min(kept_max)]);
+            let mut details = json!({ "problem": problem, "record": kept });
+            if text.len() > kept_max {
+                details["bytes"] = json!(text.len());
+                details["sha256"] = json!(hex::encode(Sha256::digest(text)));
+                details["omitted"] = json!("the rest of the record");
+            }
+            let entry = json!({
+                "category": "integration", "action": "intake.unmapped", "outcome": "failure", "reason": "unmapped",
+                "details": details,
+            });
+            let parsed = CallerEntry::parse_redacted(entry.to_string().as_bytes(), &self.redactor);
+            if let Some(mut entry) = parsed.ok().filter(|entry| entry.check_size().is_ok()) {
+                entry.id = id;
+                let draft = Draft { entry, via: Arc::clone(&self.via) };
+                return Some(Pending { draft, word: "unmapped", text: Vec::new(), place: id });
+            }
         }
-        let mut entry: Value = json!({
-            "category": "integration", "action": "intake.unmapped", "outcome": "failure", "reason": "unmapped", "details": details,
-        });
-        let mut parsed = CallerEntry::parse_redacted(entry.to_string().as_bytes(), &self.redactor);
-        if parsed.is_err() {
-            entry["details"] =
-                json!({ "problem": problem, "bytes": text.len(), "sha256": hex::encode(Sha256::digest(text)) });
-            parsed = CallerEntry::parse_redacted(entry.to_string().as_bytes(), &self.redactor);
-        }
-        let mut entry = parsed.ok()?;
-        entry.id = id;
-        Some(Pending { draft: Draft { entry, via: Arc::clone(&self.via) }, word: "unmapped", text: Vec::new() })
+        tracing::error!(intake = self.config.name, problem, "a record could not even be kept as it is");
+        None
     }
 }
 
@@ -207,6 +216,8 @@ struct Pending {
     word: &'static str,
     /// The record, in case the entry is refused.
     text: Vec<u8>,
+    /// The id of where it stands.
+    place: Option<EntryId>,
 }
 
 /// The same record read again is the same entry.

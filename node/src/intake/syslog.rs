@@ -14,13 +14,12 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::pipeline::RECORD_BYTES_MAX;
 use super::{Heard, Heards, Record, Shared};
 
 /// Largest payload of a datagram.
 const DATAGRAM_BYTES_MAX: usize = 65_535;
 /// Of one message on a stream.
-const MESSAGE_BYTES_MAX: usize = RECORD_BYTES_MAX / 2;
+const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 const CONNECTIONS_MAX: usize = 256;
 /// How often drops are said.
 const DROPS_EVERY: Duration = Duration::from_secs(5);
@@ -40,8 +39,14 @@ impl Listeners {
         let dropped: Shared<u64> = Shared::default();
         let datagrams = datagrams(udp, heards.clone(), Shared::clone(&dropped));
         let streams = streams(tcp, heards.clone());
-        let drops = say_drops(dropped, heards);
+        let drops = async {
+            loop {
+                tokio::time::sleep(DROPS_EVERY).await;
+                say_drops(&dropped, &heards).await;
+            }
+        };
         tokio::select! { () = stop.cancelled() => {}, () = datagrams => {}, () = streams => {}, () = drops => {} }
+        say_drops(&dropped, &heards).await;
     }
 }
 
@@ -63,14 +68,11 @@ async fn datagrams(socket: UdpSocket, heards: Heards, dropped: Shared<u64>) {
     }
 }
 
-async fn say_drops(dropped: Shared<u64>, heards: Heards) {
-    loop {
-        tokio::time::sleep(DROPS_EVERY).await;
-        let count = std::mem::take(&mut *lock(&dropped));
-        if count > 0 {
-            let cause = "datagrams came in faster than they could be recorded".to_owned();
-            let _ = heards.send(Heard::Lost { count: Some(count), cause }).await;
-        }
+async fn say_drops(dropped: &Shared<u64>, heards: &Heards) {
+    let count = std::mem::take(&mut *lock(dropped));
+    if count > 0 {
+        let cause = "datagrams came in faster than they could be recorded".to_owned();
+        let _ = heards.send(Heard::Lost { count: Some(count), cause }).await;
     }
 }
 
@@ -111,9 +113,13 @@ async fn messages(stream: TcpStream, peer: SocketAddr, heards: &Heards) -> std::
                 std::str::from_utf8(&length).ok().and_then(|text| text.strip_suffix(' ')?.parse::<usize>().ok());
             let length = length.filter(|length| *length <= MESSAGE_BYTES_MAX);
             let length =
-                length.ok_or_else(|| std::io::Error::other("a message's length is not a number up to 131072"))?;
+                length.ok_or_else(|| std::io::Error::other("a message's length is not a number up to 65536"))?;
             message.resize(length, 0);
-            reader.read_exact(&mut message).await?;
+            if let Err(error) = reader.read_exact(&mut message).await {
+                let cause = "a sender hung up in the middle of a message".to_owned();
+                let _ = heards.send(Heard::Lost { count: Some(1), cause }).await;
+                return Err(error);
+            }
         } else {
             (&mut reader).take(MESSAGE_BYTES_MAX as u64).read_until(b'\n', &mut message).await?;
         }

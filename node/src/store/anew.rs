@@ -1,6 +1,6 @@
 //! A new generation: the old log is put aside untouched, and an empty one begins with an entry that says why.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
@@ -67,6 +67,10 @@ pub fn begin_generation(
     recorded.map_err(|e| io(fresh.clone())(std::io::Error::other(e)))?;
     fresh_dir.write_marker(keys.ring.cluster(), keys.ring.node_id(), generation).map_err(io(fresh.clone()))?;
     drop(writer);
+    // How far entries were handed on, who paused that, and how far other logs were read: none of it is about this log's rows alone.
+    for folder in BESIDE_THE_LOG {
+        copy_folder(&dir.path().join(folder), &fresh.join(folder)).map_err(io(fresh.clone()))?;
+    }
     renameat2(AT_FDCWD, &fresh, AT_FDCWD, dir.path(), RenameFlags::RENAME_EXCHANGE)
         .map_err(|e| io(dir.path().to_owned())(e.into()))?;
     let old = beside(&old_generation.map_or("old".to_owned(), |generation| generation.to_string()));
@@ -74,4 +78,23 @@ pub fn begin_generation(
     std::fs::rename(&fresh, &old).map_err(io(old.clone()))?;
     drop((lock, fresh_lock));
     Ok(NewGeneration { generation, old })
+}
+
+/// Folders of the data directory that go on with the next generation.
+const BESIDE_THE_LOG: [&str; 2] = [crate::forward::FOLDER, crate::intake::FOLDER];
+
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    let listed = match std::fs::read_dir(from) {
+        Ok(listed) => listed,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    std::fs::create_dir_all(to)?;
+    for entry in listed {
+        let entry = entry?;
+        let copy = to.join(entry.file_name());
+        std::fs::copy(entry.path(), &copy)?;
+        std::fs::File::open(&copy)?.sync_all()?;
+    }
+    std::fs::File::open(to)?.sync_all()
 }

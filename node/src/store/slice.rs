@@ -11,7 +11,7 @@ use super::floor::{first_seq, floor};
 use super::rows::{StoredRow, read_row};
 
 /// Bytes of bodies in one slice.
-const SLICE_BYTES_MAX: usize = 4 * 1024 * 1024;
+const SLICE_BYTES_MAX: usize = 256 * 1024;
 
 /// Some rows in a row.
 #[derive(Debug, Default)]

@@ -1,5 +1,5 @@
-//! ArcSight Common Event Format, version 0 (Micro Focus, "Implementing ArcSight CEF", revision 25). It has no place for `changes` and
-//! `details`; whoever needs them reads them by the id.
+//! ArcSight Common Event Format, version 0 (Micro Focus, "Implementing ArcSight CEF", revision 25). It has no place for `changes`, `details`
+//! and some others; what is there and left out is named in `flexString2`.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -47,14 +47,25 @@ pub(super) fn write(event: &Event<'_>) -> String {
     pairs.maybe("requestMethod", view.method.as_deref());
     pairs.maybe("request", view.path.as_deref());
     pairs.maybe("requestClientApplication", view.user_agent.as_deref());
+    pairs.maybe("sourceServiceName", Some(view.via.as_ref()).filter(|via| !via.is_empty()));
     pairs.maybe("msg", view.description.as_deref());
     pairs.labelled("flexString1", "flags", Some(flags.join(",").as_str()).filter(|flags| !flags.is_empty()));
-    let left_out = match event.omit {
-        // What this form never has is no less missing.
-        Omit::Nothing | Omit::Bulk if view.changes.is_some() || view.details.is_some() => "details,changes".to_owned(),
-        Omit::Nothing => String::new(),
-        omit => format!("{}; whole at {}", omit.words(), event.place()),
-    };
+    let missing: Vec<&str> = [
+        ("session", view.session.is_some()),
+        ("auth_method", view.auth_method.is_some()),
+        ("credential", view.credential.is_some()),
+        ("request_id", view.request_id.is_some()),
+        ("changes", view.changes.is_some()),
+        ("details", view.details.is_some()),
+        ("redacted", view.redacted.is_some()),
+    ]
+    .into_iter()
+    .filter_map(|(name, is_there)| is_there.then_some(name))
+    .collect();
+    let mut left_out = missing.join(",");
+    if event.omit != Omit::Nothing {
+        left_out = format!("{}; whole at {}", event.omit.words(), event.place());
+    }
     let integrity = match left_out.as_str() {
         "" => event.integrity().to_owned(),
         left_out => format!("{}; omitted: {left_out}", event.integrity()),

@@ -109,6 +109,7 @@ fn own_fields(event: &Event<'_>) -> String {
         "auth_method": view.auth_method, "credential": view.credential,
         "entity": { "type": view.entity_type, "id": view.entity_id, "name": view.entity_name }, "target": view.target,
         "peer_address": view.peer_address, "via": view.via,
+        "description": view.description.as_ref().filter(|_| event.row.integrity != crate::log::verify::Integrity::Ok),
         "omitted": (event.omit != Omit::Nothing).then_some(event.omit.words()),
         "whole_at": (event.omit != Omit::Nothing).then(|| event.place()),
         "bytes": (event.omit != Omit::Nothing).then_some(event.row.body.len()),

@@ -89,7 +89,11 @@ impl<'a> Event<'a> {
     /// What cannot be read of a row is left out of every form; its verdict is in all of them.
     pub fn new(place: (&'a str, &'a str, &'a str, u64), recorded: Timestamp, row: &'a Row<'a>) -> Self {
         let (cluster, node_id, generation, seq) = place;
-        let view = EntryView::parse(&row.body).unwrap_or_default();
+        let mut view = EntryView::parse(&row.body).unwrap_or_default();
+        if row.integrity != Integrity::Ok && row.body.contains(&b'\n') {
+            // Whoever edits a row can put white space into it, and with it a line of their own making.
+            (view.changes, view.details, view.flags, view.redacted) = (None, None, None, None);
+        }
         Self { cluster, node_id, generation, seq, recorded, row, view, omit: Omit::Nothing }
     }
 
@@ -103,7 +107,9 @@ impl<'a> Event<'a> {
             let EntryView { id, occurred_at, user, category, action, outcome, ip_address, flags, via, .. } =
                 std::mem::take(&mut self.view);
             // The limits of entries do not bind whoever edits a row.
-            let short = |text: Option<Cow<'a, str>>| text.filter(|text| text.len() <= SHORT_BYTES_MAX);
+            let short = |text: Option<Cow<'a, str>>| {
+                text.filter(|text| Value::from(text.as_ref()).to_string().len() <= SHORT_BYTES_MAX)
+            };
             self.view = EntryView {
                 id: short(Some(id)).unwrap_or_default(),
                 occurred_at: short(occurred_at),
@@ -236,8 +242,8 @@ impl<'a> Event<'a> {
 /// Bytes of the smallest message that can be asked for: the shortest form of the longest entry fits.
 pub const SYSLOG_BYTES_MIN: usize = 6_144;
 
-/// What ranks and finds an entry is longer than this only when somebody means harm.
-const SHORT_BYTES_MAX: usize = 256;
+/// What ranks and finds an entry is longer than this, as JSON, only when somebody means harm: a name of quotes alone.
+const SHORT_BYTES_MAX: usize = 514;
 
 /// A JSON object of values and of texts that are JSON already, which are kept as they are: a number in `details` may have more
 /// digits than any type here.

@@ -68,10 +68,6 @@ pub(super) fn write(event: &Event<'_>) -> String {
         "message": event.sentence(),
         "actor": actor(event),
         "device": { "hostname": event.node_id, "type_id": 1, "uid": event.node_id },
-        "src_endpoint": source(event, route.class),
-        "http_request": {
-            "http_method": view.method, "url": { "path": view.path }, "user_agent": view.user_agent, "uid": view.request_id,
-        },
         "metadata": {
             "version": VERSION,
             "product": { "name": "Piperoll", "vendor_name": "Piperoll" },
@@ -82,8 +78,16 @@ pub(super) fn write(event: &Event<'_>) -> String {
             "log_name": format!("{}/{}", event.cluster, event.node_id),
             "is_truncated": truncated.then_some(true), "untruncated_size": truncated.then_some(event.row.body.len()),
         },
-        "raw_data_hash": { "algorithm": "SHA-256", "algorithm_id": 3, "value": event.digest() },
     });
+    if !event.row.body.is_empty() {
+        document["raw_data_hash"] = json!({ "algorithm": "SHA-256", "algorithm_id": 3, "value": event.digest() });
+    }
+    if route.class != APPLICATION_LIFECYCLE {
+        document["src_endpoint"] = source(event, route.class);
+        document["http_request"] = json!({
+            "http_method": view.method, "url": { "path": view.path }, "user_agent": view.user_agent, "uid": view.request_id,
+        });
+    }
     add_class(&mut document, event, route);
     let mut document = Parts::of(document);
     document.push_text("unmapped", &unmapped(event, route));
@@ -97,8 +101,8 @@ fn add_class(document: &mut Value, event: &Event<'_>, route: Route) {
             document["user"] = json!({ "name": view.user, "uid": view.user, "type_id": user_type(event) });
             document["service"] = json!({ "name": view.via });
             document["dst_endpoint"] = json!({ "hostname": event.node_id });
-            document["logon_type_id"] = json!(OTHER);
-            document["logon_type"] = json!(view.auth_method);
+            document["auth_protocol_id"] = json!(view.auth_method.as_ref().map(|_| OTHER));
+            document["auth_protocol"] = json!(view.auth_method);
             document["is_mfa"] = json!(view.auth_method.as_deref().map(|method| method.contains('+')));
             if route.activity == 7 {
                 document["account_switch_type_id"] = json!(2);
@@ -188,13 +192,24 @@ fn source(event: &Event<'_>, class: u32) -> Value {
 
 fn unmapped(event: &Event<'_>, route: Route) -> String {
     let view = &event.view;
-    let has_entity = matches!(route.class, ENTITY_MANAGEMENT | API_ACTIVITY);
+    // What the class has a place for stands there; everything else stays together here.
+    let is_placed = matches!(route.class, ENTITY_MANAGEMENT | API_ACTIVITY);
+    let is_call = route.class == API_ACTIVITY;
     let mut unmapped = Parts::of(json!({
         "cluster": event.cluster, "generation": event.generation, "signature": hex::encode(&event.row.mac),
         "integrity": event.integrity(), "category": view.category, "outcome": view.outcome, "via": view.via,
         "effective_user": view.impersonator.as_ref().and(view.user.as_ref()),
-        "entity_type": view.entity_type.as_ref().filter(|_| !has_entity),
-        "target": view.target.as_ref().filter(|_| route.class != API_ACTIVITY),
+        "entity_type": view.entity_type.as_ref().filter(|_| !is_placed),
+        "entity_id": view.entity_id.as_ref().filter(|_| !is_placed),
+        "entity_name": view.entity_name.as_ref().filter(|_| !is_placed),
+        "target": view.target.as_ref().filter(|_| !is_call),
+        "auth_method": view.auth_method.as_ref().filter(|_| route.class != AUTHENTICATION),
+        "description": view.description.as_ref().filter(|_| event.row.integrity != Integrity::Ok),
+        "ip_address": view.ip_address.as_ref().filter(|_| route.class == APPLICATION_LIFECYCLE),
+        "user_agent": view.user_agent.as_ref().filter(|_| route.class == APPLICATION_LIFECYCLE),
+        "request_id": view.request_id.as_ref().filter(|_| route.class == APPLICATION_LIFECYCLE),
+        "method": view.method.as_ref().filter(|_| route.class == APPLICATION_LIFECYCLE),
+        "path": view.path.as_ref().filter(|_| route.class == APPLICATION_LIFECYCLE),
         "peer_address": view.peer_address,
         "omitted": (event.omit != Omit::Nothing).then_some(event.omit.words()),
         "whole_at": (event.omit != Omit::Nothing).then(|| event.place()),
@@ -249,22 +264,27 @@ const GRANTS: [(&str, u32, &str); 2] = [
     ("grant assign role_assign role_grant permission_grant", 1, "Assign Privileges"),
     ("revoke unassign role_revoke permission_revoke", 2, "Revoke Privileges"),
 ];
-const ENTITIES: [(&str, u32, &str); 7] = [
+const ENTITIES: [(&str, u32, &str); 11] = [
     ("create add", 1, "Create"),
     ("read view show get", 2, "Read"),
     ("update change edit set modify rename", 3, "Update"),
     ("delete remove", 4, "Delete"),
     ("move", 5, "Move"),
-    ("enable activate", 8, "Enable"),
-    ("disable deactivate", 9, "Disable"),
+    ("enable", 8, "Enable"),
+    ("disable", 9, "Disable"),
+    ("activate", 10, "Activate"),
+    ("deactivate", 11, "Deactivate"),
+    ("suspend", 12, "Suspend"),
+    ("resume", 13, "Resume"),
 ];
-const LIFECYCLES: [(&str, u32, &str); 7] = [
+const LIFECYCLES: [(&str, u32, &str); 8] = [
     ("install join joined", 1, "Install"),
     ("remove leave left retire", 2, "Remove"),
     ("start started", 3, "Start"),
     ("stop stopped", 4, "Stop"),
     ("restart restarted", 5, "Restart"),
     ("enable", 6, "Enable"),
+    ("disable", 7, "Disable"),
     ("update upgrade upgraded", 8, "Update"),
 ];
 const CALLS: [(&str, u32, &str); 4] = [

@@ -182,5 +182,21 @@ fn the_longest_entry_fits_into_the_smallest_message() {
         let row = self::row(&edited, Integrity::Violation);
         let (frame, _) = syslog.frame(event(&row, 1), None);
         assert!(frame.len() <= SYSLOG_BYTES_MIN, "{format:?}: {} bytes", frame.len());
+        let edited = body.replace("success", &"\\u0001".repeat(256)).replace("security", &"\\u0002".repeat(256));
+        let row = self::row(&edited, Integrity::Violation);
+        let (frame, _) = syslog.frame(event(&row, 1), None);
+        assert!(frame.len() <= SYSLOG_BYTES_MIN, "{format:?}: {} bytes", frame.len());
+    }
+}
+
+/// Whoever edits a row must not be able to add a line.
+#[test]
+fn an_edited_row_stays_one_line() {
+    let edited = body(1, r#"{"category":"data","action":"a.b","details":{"a":1}}"#, "")
+        .replace("{\"a\":1}", "[\n{\"forged\":true}\n]");
+    let row = row(&edited, Integrity::Violation);
+    for format in [Format::Native, Format::Ocsf, Format::Ecs, Format::Cef] {
+        let line = event(&row, 1).to_text(format);
+        assert!(!line.contains('\n') && line.contains("violation"), "{line}");
     }
 }

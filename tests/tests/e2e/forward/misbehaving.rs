@@ -1,0 +1,102 @@
+//! Receivers that take something and keep nothing: whatever they do, every row reaches the one that behaves.
+
+use std::io::Read as _;
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use piperoll_tests::{Cluster, entry, free_address};
+
+use super::{assert_whole_and_in_order, configure, wait_for, wait_until_all_arrived};
+
+/// What a receiver does with its connections, one after the other; the last one for all that follow.
+#[derive(Clone, Copy)]
+enum Manner {
+    /// Reads some and closes in order, long before we do.
+    ClosesEarly,
+    /// Takes nothing out of its kernel, and never closes.
+    Silent,
+    Good,
+}
+
+fn receive(address: &str, manners: Vec<Manner>) -> Arc<Mutex<Vec<u64>>> {
+    let received: Arc<Mutex<Vec<u64>>> = Arc::default();
+    let listener = TcpListener::bind(address).unwrap();
+    let kept = Arc::clone(&received);
+    std::thread::spawn(move || {
+        let mut silent: Vec<TcpStream> = Vec::new();
+        for (number, connection) in listener.incoming().enumerate() {
+            let mut connection = connection.unwrap();
+            match manners[number.min(manners.len() - 1)] {
+                Manner::ClosesEarly => {
+                    // One message at least, so that there was something to be believed.
+                    let mut first = [0; 16];
+                    connection.read_exact(&mut first).unwrap();
+                    connection.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+                    let mut rest = Vec::new();
+                    let _ = connection.read_to_end(&mut rest);
+                }
+                Manner::Silent => silent.push(connection),
+                Manner::Good => {
+                    let mut bytes = Vec::new();
+                    connection.read_to_end(&mut bytes).unwrap();
+                    let text = String::from_utf8(bytes).unwrap();
+                    let seqs =
+                        text.split(" seq=\"").skip(1).map(|rest| rest.split('"').next().unwrap().parse().unwrap());
+                    kept.lock().unwrap().extend(seqs.collect::<Vec<u64>>());
+                }
+            }
+        }
+    });
+    received
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_closes_before_we_do_is_not_believed() {
+    let mut cluster = Cluster::made(&["mx1"], |_| None).await;
+    let address = free_address();
+    configure(&cluster, 0, &format!("[[forward]]\nname = \"tcp\"\nto = \"tcp://{address}\"\nconfirm_every = \"3s\"\n"));
+    let received = receive(&address, vec![Manner::ClosesEarly, Manner::ClosesEarly, Manner::Good]);
+    cluster.run_all().await;
+    // Some before it closes, and some behind that, when nobody would read them.
+    for round in 0..6 {
+        let lines: Vec<String> = (0..20).map(|n| entry(&format!("r{round}-{n}"), "auth.login")).collect();
+        cluster.append(0, &lines).await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+    let done = wait_until_all_arrived(&cluster, 0, "tcp");
+    let rows = done["next_seq"].as_u64().unwrap();
+    // What was read by a connection that broke counts too, but here it kept nothing.
+    let seqs = received.lock().unwrap().clone();
+    assert!(done["errors"].as_u64() > Some(0), "{done}");
+    let first = *seqs.first().unwrap();
+    assert!(first <= 1, "rows up to {first} were believed to have arrived");
+    assert_whole_and_in_order(&[(0..first).collect(), seqs].concat(), rows);
+    cluster.verify_all();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_a_node_that_waits_for_a_receiver_marks_nothing_as_arrived() {
+    let mut cluster = Cluster::made(&["mx1"], |_| None).await;
+    let address = free_address();
+    configure(
+        &cluster,
+        0,
+        &format!("[[forward]]\nname = \"tcp\"\nto = \"tcp://{address}\"\nconfirm_every = \"200ms\"\n"),
+    );
+    let received = receive(&address, vec![Manner::Silent, Manner::Good]);
+    cluster.run_all().await;
+    let lines: Vec<String> = (0..50).map(|n| entry(&format!("user-{n}"), "auth.login")).collect();
+    cluster.append(0, &lines).await;
+    // Sent, and waiting for the end that does not come.
+    wait_for(&cluster, 0, "tcp", "sent", |status| status["rows_sent"].as_u64() >= Some(50));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    cluster.stop(0);
+    let place = std::fs::read_to_string(cluster.nodes[0].folder.join("data/forward/tcp.json")).unwrap();
+    assert!(place.contains("\"next_seq\": 0"), "{place}");
+    cluster.spawn(0);
+    cluster.wait_for_node(&cluster.nodes[0]).await;
+    let done = wait_until_all_arrived(&cluster, 0, "tcp");
+    assert_whole_and_in_order(&received.lock().unwrap(), done["next_seq"].as_u64().unwrap());
+    cluster.verify_all();
+}
