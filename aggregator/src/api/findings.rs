@@ -1,4 +1,4 @@
-//! `/acknowledgements`: somebody has seen that something is wrong. `/bundles/verify`: whether a bundle is what its signers made.
+//! `/acknowledgements`: somebody has seen that something is wrong. `/judgements`: what a flag meant. `/bundles/verify`: whether a bundle is what its signers made.
 
 use std::sync::Arc;
 
@@ -10,15 +10,17 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
-use piperoll_shared::api::access::{Acknowledge, Permission};
+use piperoll_shared::api::access::{Acknowledge, Judge, Permission};
 use piperoll_shared::log::bundle::{Outcome, Trust, verdict_words, verify_bundle};
-use serde_json::json;
+use piperoll_shared::log::verify::Integrity;
+use piperoll_shared::log::view::EntryView;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::App;
 use super::auth::{Caller, recordable};
 use super::error::ApiError;
-use super::log::{busy, with_done};
+use super::log::{busy, find_entry, with_done};
 use super::nodes::REASON_CHARACTERS_MAX;
 
 /// A bundle that is checked here is held in memory; larger ones are for `piperoll verify-bundle`.
@@ -62,6 +64,40 @@ pub(super) async fn acknowledge(
         Ok::<_, ApiError>(StatusCode::NO_CONTENT)
     })();
     with_done(read, "audit.acknowledge", details)
+}
+
+/// `POST /judgements`. The flagged entry is read first: nobody judges what is not there, not flagged, or not theirs to see.
+pub(super) async fn judge(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>, body: Bytes) -> Response {
+    let mut details = json!({});
+    let judged = try_judge(&app, &caller, &body, &mut details).await;
+    with_done(judged, "audit.judge", details)
+}
+
+async fn try_judge(app: &App, caller: &Caller, body: &Bytes, details: &mut Value) -> Result<StatusCode, ApiError> {
+    caller.require(Permission::Verify)?;
+    recordable(app).await?;
+    let bad = |detail: String| ApiError::new(400, "bad_request", detail);
+    let request: Judge =
+        serde_json::from_slice(body).map_err(|e| bad(format!("node, seq, judgement and reason are needed: {e}")))?;
+    if request.reason.trim().is_empty() || request.reason.chars().count() > REASON_CHARACTERS_MAX {
+        return Err(bad(format!("the reason has 1 to {REASON_CHARACTERS_MAX} characters")));
+    }
+    let place = format!("{}/{}", request.node, request.seq);
+    let (page, _) = find_entry(app, caller, &request.node, &request.seq.to_string()).await?;
+    let row = page
+        .rows
+        .first()
+        .ok_or_else(|| ApiError::new(503, "node_missing", format!("{} did not answer", request.node)))?;
+    let view = EntryView::parse(&row.body).filter(|_| row.integrity == Integrity::Ok);
+    let view = view.ok_or_else(|| {
+        ApiError::new(409, "not_intact", format!("{place} cannot be judged by what it says: it is not intact"))
+    })?;
+    if view.flag_rules().is_empty() {
+        return Err(ApiError::new(409, "not_flagged", format!("{place} is not flagged, so there is nothing to judge")));
+    }
+    *details = json!({ "entry": place, "node": request.node, "generation": view.generation, "seq": request.seq, "id": view.id,
+        "flags": view.flag_rules(), "judgement": request.judgement, "words": request.reason.trim() });
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /bundles/verify`: the same judgement as `piperoll verify-bundle`, with this aggregator's own trust file.

@@ -116,6 +116,7 @@ fn doors() -> Vec<Door> {
         door("POST", "/verify", post(log::verify)),
         door("POST", "/bundles/verify", post(findings::verify_upload)),
         door("POST", "/acknowledgements", post(findings::acknowledge)),
+        door("POST", "/judgements", post(findings::judge)),
         door("GET", "/nodes", get(nodes::nodes)),
         door("POST", "/nodes/{node}/accept", post(nodes::accept)),
         door("GET", "/filter", get(searches::filter_words)),

@@ -2,6 +2,7 @@
 
 import { getRaw } from "./api.js";
 import { copy, h, save, short, visible, visibleLines } from "./dom.js";
+import { judgements } from "./drawer-judge.js";
 import { everything, moment } from "./time.js";
 import { entityOf, entryOf, flagBadge, nodeOf, placeOf, seqOf, timeOf } from "./row.js";
 import { quote } from "./filter.js";
@@ -31,7 +32,7 @@ export function summaryTab(row, { filter }) {
   }
   for (const field of Object.keys(entry).filter((name) => !SHOWN.has(name))) lines.push(line(short(field, 40), value(null, entry[field], filter)));
   if (entry.details) lines.push(line("Details", h("pre", {}, pretty(entry.details))));
-  return [row.reason && h("p", { class: "error" }, visible(row.reason)), flagBadge(entry), h("table", { class: "facts" }, h("tbody", {}, lines)), h("p", { class: "hint" }, "Click a value to filter by it, alt-click to exclude it.")];
+  return [row.reason && h("p", { class: "error" }, visible(row.reason)), flagBadge(entry), judgements(row), h("table", { class: "facts" }, h("tbody", {}, lines)), h("p", { class: "hint" }, "Click a value to filter by it, alt-click to exclude it.")];
 }
 
 function value(key, content, filter) {

@@ -17,8 +17,9 @@ pub(crate) use demo::DemoArgs;
 pub(crate) use negation::protect_negation;
 pub(crate) use node::NodeCommand;
 pub(crate) use remote::{
-    ConnectionArgs, IncompleteChoice, NodesCommand, RemoteExportArgs, RemoteNodesArgs, RemoteQueryArgs, RemoteShowArgs,
-    RemoteStatsArgs, RemoteTailArgs, RemoteVerifyArgs, ReportArgs, ReportCommand, ReportFormat,
+    ConnectionArgs, IncompleteChoice, JudgeArgs, JudgementArg, NodesCommand, RemoteExportArgs, RemoteNodesArgs,
+    RemoteQueryArgs, RemoteShowArgs, RemoteStatsArgs, RemoteTailArgs, RemoteVerifyArgs, ReportArgs, ReportCommand,
+    ReportFormat,
 };
 pub(crate) use upkeep::{ForwardCommand, HoldCommand, PruneArgs, RecordingTokenCommand};
 
@@ -64,6 +65,11 @@ pub(crate) enum Command {
     Tail(RemoteTailArgs),
     /// One entry, whole: piperoll show mx1/42
     Show(RemoteShowArgs),
+    /// Say what a flagged entry meant; the entry stays as it is, and the judgement is one of its own
+    #[command(
+        after_help = "Example:\n  piperoll judge mx1/42 false-alarm --reason 'month-end booking, agreed with accounting'\n\nJudgements are found with: piperoll query action:audit.judge"
+    )]
+    Judge(JudgeArgs),
     /// Everything that matches, as NDJSON, as CSV, or as evidence that others can check
     #[command(
         after_help = "Examples:\n  piperoll export --bundle april.tar --from 2026-04-01 --to 2026-05-01 --reason 'audit 2026/7'\n  piperoll export --from 2026-04-01 --to 2026-05-01 --format csv\n  piperoll export 'domain:example.org' --output -"
@@ -108,7 +114,7 @@ impl Command {
             Self::Stats(_) | Self::Tail(_) | Self::Report(_) | Self::VerifyBundle(_) | Self::Browse(_) => true,
             Self::Node(command) => !command.changes_something(),
             Self::Doctor(_) | Self::Completions { .. } => true,
-            Self::Demo(_) | Self::Cluster(_) | Self::Aggregator(_) | Self::Man { .. } => false,
+            Self::Demo(_) | Self::Cluster(_) | Self::Aggregator(_) | Self::Man { .. } | Self::Judge(_) => false,
         }
     }
 }

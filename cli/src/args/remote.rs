@@ -171,6 +171,27 @@ pub(crate) struct RemoteShowArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(crate) struct JudgeArgs {
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
+    /// NODE/SEQ of the flagged entry, such as mx1/42
+    pub(crate) entry: String,
+    #[arg(value_enum)]
+    pub(crate) judgement: JudgementArg,
+    /// What was found out; it becomes part of the entry that records the judgement
+    #[arg(long)]
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum JudgementArg {
+    /// It was looked into, and what it shows did happen
+    Reviewed,
+    /// The rule was right to notice, and nothing is wrong
+    FalseAlarm,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(crate) struct RemoteExportArgs {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,

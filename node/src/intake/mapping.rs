@@ -283,7 +283,7 @@ fn text_of(raw: &RawValue) -> Option<String> {
 }
 
 fn text_at(record: &Pairs, pointer: &[String]) -> Option<String> {
-    text_of(&*record.get(pointer)?)
+    text_of(&record.get(pointer)?)
 }
 
 /// The pointers in a template.

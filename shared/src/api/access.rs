@@ -172,3 +172,25 @@ pub struct Acknowledge {
     /// What was found out or is being done, for the record.
     pub reason: String,
 }
+
+/// What somebody concludes about a flagged entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Judgement {
+    /// It was looked into, and what it shows did happen.
+    Reviewed,
+    /// The rule was right to notice, and nothing is wrong.
+    FalseAlarm,
+}
+
+/// `POST /api/v1/judgements`: what a flag meant. The entry that was flagged stays as it is; the judgement is an entry that points at it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Judge {
+    /// The node and the number of the flagged entry.
+    pub node: String,
+    pub seq: u64,
+    pub judgement: Judgement,
+    /// What was found out, for the record.
+    pub reason: String,
+}

@@ -61,6 +61,17 @@ fn ways() -> Vec<Way> {
             || ("/acknowledgements".into(), Some(json!({ "node": "mx1", "verdict": "fork", "reason": "seen" }))),
             204,
         ),
+        Way {
+            method: "POST",
+            path: "/judgements",
+            needs: One(Verify),
+            asks: || {
+                ("/judgements".into(), Some(json!({ "node": "mx1", "seq": 1, "judgement": "reviewed", "reason": "x" })))
+            },
+            // It is read, and it is not flagged.
+            gives: 409,
+            outside: None,
+        },
         way("GET", "/nodes", One(View), || ("/nodes".into(), None), 200),
         way(
             "POST",

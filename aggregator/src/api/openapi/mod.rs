@@ -3,8 +3,8 @@
 use std::sync::OnceLock;
 
 use piperoll_shared::api::access::{
-    Acknowledge, CreatedToken, NewToken, Permission, Role, SavedSearch, SessionInfo, SessionTimes, SignIn, SignInLink,
-    TokenInfo,
+    Acknowledge, CreatedToken, Judge, Judgement, NewToken, Permission, Role, SavedSearch, SessionInfo, SessionTimes,
+    SignIn, SignInLink, TokenInfo,
 };
 use piperoll_shared::api::aggregator::{
     AcceptRequest, Envelope, ExportFormat, ExportRequest, FinalRecord, IncompleteArg, NodeInfo, NodeReport,
@@ -87,11 +87,11 @@ fn add_common_answers(operation: &mut Operation) {
     info(title = "Piperoll aggregator", description = "One merged, verified timeline of all nodes; the missing ones by name.", license(name = "MIT OR Apache-2.0")),
     paths(
         paths::audit_log, paths::tail, paths::entry, paths::proof, paths::exports, paths::stats, paths::verify, paths::nodes, paths::accept, paths::list_tokens, paths::create_token,
-        paths::revoke_token, paths::body, paths::verify_upload, paths::acknowledge, paths::filter_words, paths::list_searches,
+        paths::revoke_token, paths::body, paths::verify_upload, paths::acknowledge, paths::judge, paths::filter_words, paths::list_searches,
         paths::keep_search, paths::remove_search, paths::who_am_i, paths::sign_in, paths::sign_out, paths::link, paths::healthz, paths::readyz, paths::metrics
     ),
     components(schemas(
-        AcceptRequest, Envelope, ExportRequest, IncompleteArg, FinalRecord, NodeReport, NodeInfo, NodesAnswer, StatsAnswer, Stats, Totals, FieldCounts, ValueCount, Histogram, Bucket, Status, Role, TokenInfo, NewToken, CreatedToken, Problem, VerifyRequest, Acknowledge, ExportFormat, FilterKey, FilterWords, Permission, SavedSearch, SessionInfo, SessionTimes, SignIn, SignInLink
+        AcceptRequest, Envelope, ExportRequest, IncompleteArg, FinalRecord, NodeReport, NodeInfo, NodesAnswer, StatsAnswer, Stats, Totals, FieldCounts, ValueCount, Histogram, Bucket, Status, Role, TokenInfo, NewToken, CreatedToken, Problem, VerifyRequest, Acknowledge, Judge, Judgement, ExportFormat, FilterKey, FilterWords, Permission, SavedSearch, SessionInfo, SessionTimes, SignIn, SignInLink
     )),
     modifiers(&Security, &CommonAnswers)
 )]

@@ -163,6 +163,14 @@ pub(in crate::api) fn verify_upload() {}
 ), security(("bearer" = []), ("certificate" = []), ("session" = [])))]
 pub(in crate::api) fn acknowledge() {}
 
+#[utoipa::path(post, path = "/api/v1/judgements", tag = "log", request_body = Judge, responses(
+    (status = 204, description = "The judgement is an entry that points at the flagged one; that one stays as it is"),
+    (status = 404, description = "No such node or entry, or not within what the caller may see", body = Problem),
+    (status = 409, description = "The entry is not flagged, or not intact", body = Problem),
+    (status = 503, description = "The node did not answer", body = Problem),
+), security(("bearer" = []), ("certificate" = []), ("session" = [])))]
+pub(in crate::api) fn judge() {}
+
 #[utoipa::path(get, path = "/api/v1/filter", tag = "log", responses(
     (status = 200, description = "What a filter can be made of", body = FilterWords),
 ), security(("bearer" = []), ("certificate" = []), ("session" = [])))]

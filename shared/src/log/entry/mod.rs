@@ -12,6 +12,7 @@ use super::limits;
 
 use body::ID_FIELD_BYTES;
 pub use body::{Prefix, Stamp, lifecycle, write_body};
+#[cfg(feature = "api")]
 pub(crate) use facts::words;
 pub use facts::{Amount, Facts, Login};
 use spoken::{Spoken, push_json};

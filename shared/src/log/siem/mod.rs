@@ -208,12 +208,7 @@ impl<'a> Event<'a> {
 
     /// The names of the rules that it stands out by.
     fn flags(&self) -> Vec<String> {
-        #[derive(Deserialize)]
-        struct Flag {
-            rule: String,
-        }
-        let flags = self.view.flags.and_then(|raw| serde_json::from_str::<Vec<Flag>>(raw.get()).ok());
-        flags.unwrap_or_default().into_iter().map(|flag| flag.rule).collect()
+        self.view.flag_rules()
     }
 
     fn flags_with_reasons(&self) -> Option<&'a RawValue> {

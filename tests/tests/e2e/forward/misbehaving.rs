@@ -86,10 +86,10 @@ async fn stopping_a_node_that_waits_for_a_receiver_marks_nothing_as_arrived() {
     );
     let received = receive(&address, vec![Manner::Silent, Manner::Good]);
     cluster.run_all().await;
+    // Sent, and waiting for the end that does not come.
+    wait_for(&cluster, 0, "tcp", "sent", |status| status["rows_sent"].as_u64() >= Some(1));
     let lines: Vec<String> = (0..50).map(|n| entry(&format!("user-{n}"), "auth.login")).collect();
     cluster.append(0, &lines).await;
-    // Sent, and waiting for the end that does not come.
-    wait_for(&cluster, 0, "tcp", "sent", |status| status["rows_sent"].as_u64() >= Some(50));
     tokio::time::sleep(Duration::from_secs(1)).await;
     cluster.stop(0);
     let place = std::fs::read_to_string(cluster.nodes[0].folder.join("data/forward/tcp.json")).unwrap();

@@ -81,8 +81,8 @@ async fn a_receiver_that_is_restarted_under_load_gets_every_entry() {
     let mut compared = 0;
     for line in exported.stdout.lines().filter(|line| line.starts_with("{\"entry\"")) {
         let line: &str = line;
-        let seq: Value = serde_json::from_str::<Value>(line).unwrap()["entry"]["seq"].clone();
-        let message = messages.iter().find(|message| parameter(message, "seq").unwrap() == seq.to_string()).unwrap();
+        let seq = serde_json::from_str::<Value>(line).unwrap()["entry"]["seq"].to_string();
+        let message = messages.iter().find(|message| parameter(message, "seq").unwrap() == seq).unwrap();
         assert!(message.ends_with(line), "{message}\n{line}");
         compared += 1;
     }

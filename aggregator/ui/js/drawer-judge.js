@@ -1,0 +1,53 @@
+// What a flagged entry meant, by those who looked into it. Each judgement is an entry of its own; the flagged one stays as it is.
+
+import { get, parameters, send } from "./api.js";
+import { askReason } from "./dialog.js";
+import { h, notice, put, textOr, visible } from "./dom.js";
+import { quote } from "./filter.js";
+import { entryOf, nodeOf, placeOf, seqOf } from "./row.js";
+import { may } from "./session.js";
+import { address, EVERYTHING } from "./state.js";
+import { moment } from "./time.js";
+
+const WORDS = { reviewed: ["\u2713 reviewed", "Reviewed"], false_alarm: ["\u25CB false alarm", "False alarm"] };
+
+/** Under the flags of an entry; nothing for one without. */
+export function judgements(row) {
+  const entry = entryOf(row);
+  if (!Array.isArray(entry.flags) || entry.flags.length === 0 || row.integrity !== "ok") return null;
+  const list = h("div", { class: "hint" }, "Looking for judgements\u2026");
+  const buttons = may("audit.verify") && h("div", { class: "buttons" }, Object.entries(WORDS).map(([judgement, [, label]]) => h("button", { type: "button", onclick: () => judge(judgement, label) }, label)));
+  const element = h("section", { class: "judgements", "aria-label": "Judgements of the flag" }, list, buttons);
+
+  async function load() {
+    const filter = `action:audit.judge outcome:success details:${quote(textOr(entry.id, placeOf(row)))}`;
+    try {
+      const answer = await get(`/audit-log?${parameters({ filter, from: EVERYTHING, limit: 20 })}`);
+      // Anything may stand in an entry; only what this program records counts, and not an accused node's own word.
+      const known = answer.entries.filter((one) => one.integrity === "ok" && one.entry.category === "audit" && one.entry.details?.id === entry.id);
+      const missing = answer.complete ? null : h("p", { class: "error" }, `Not complete: ${answer.answered} of ${answer.expected} nodes answered in full.`);
+      put(list, known.length === 0 ? h("p", { class: "hint" }, "Nobody has judged this yet.") : h("ul", {}, known.map(line)), missing, known.length > 0 && h("a", { href: address({ filter, from: EVERYTHING, to: "", order: "desc" }) }, "as entries"));
+    } catch (error) {
+      put(list, h("p", { class: "error" }, visible(error.message)));
+    }
+  }
+
+  async function judge(judgement, label) {
+    const reason = await askReason(`${label}: ${placeOf(row)}`, [h("p", {}, "This is recorded with your name, as an entry that points at this one. This one stays as it is.")], label);
+    if (reason === null) return;
+    try {
+      await send("POST", "/judgements", { node: nodeOf(row), seq: Number(seqOf(row)), judgement, reason });
+      await load();
+    } catch (error) {
+      notice(`It was not judged: ${error.message}`, true);
+    }
+  }
+
+  load();
+  return element;
+}
+
+function line({ entry }) {
+  const [sign] = WORDS[entry.details.judgement] ?? [textOr(entry.details.judgement, "?")];
+  return h("li", {}, h("b", {}, visible(sign)), ` by ${visible(textOr(entry.user, "?"))} at ${moment(entry.timestamp)}: ${visible(textOr(entry.details.words, ""))}`);
+}

@@ -1,0 +1,51 @@
+//! What a flag meant: an entry of its own, made by those who may, about an entry that is there, flagged, and theirs to see.
+
+use piperoll_shared::api::access::Role;
+use piperoll_tests::{Cluster, entry};
+use serde_json::{Value, json};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_judgement_is_an_entry_that_points_at_the_flagged_one() {
+    let cluster = Cluster::start(&["mx1"]).await;
+    let flagged = json!({ "category": "data", "action": "mail.read", "user": "carol", "impersonator": "root@example.org", "outcome": "success",
+        "domain": "example.org" });
+    cluster.append(0, &[flagged.to_string(), entry("alice", "auth.logout")]).await;
+    let found = cluster.run(&["query", "is:flagged", "--json"]);
+    let row: Value = serde_json::from_str(found.stdout.lines().next().unwrap()).unwrap();
+    let (place, id) = (format!("mx1/{}", row["entry"]["seq"]), row["entry"]["id"].clone());
+    assert_eq!(row["entry"]["flags"][0]["rule"], "impersonation", "{row}");
+
+    let judged =
+        cluster.run(&["judge", &place, "false-alarm", "--reason", "support call 812, asked for by the customer"]);
+    assert_eq!(judged.code, 0, "{}", judged.stderr);
+    let said = cluster.run(&["query", "action:audit.judge", "--json"]);
+    let said: Value = serde_json::from_str(said.stdout.lines().next().unwrap()).unwrap();
+    let (entry, details) = (&said["entry"], &said["entry"]["details"]);
+    assert_eq!((&entry["user"], &entry["outcome"]), (&json!("tester"), &json!("success")), "{said}");
+    assert_eq!((&details["id"], &details["judgement"]), (&id, &json!("false_alarm")), "{said}");
+    assert_eq!(details["flags"], json!(["impersonation"]));
+    // The flagged entry stays what it was.
+    let again = cluster.run(&["show", &place, "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(again.stdout.lines().next().unwrap()).unwrap()["entry"], row["entry"]);
+
+    let (plain, seq) = ("mx1/2", row["entry"]["seq"].as_u64().unwrap());
+    for (arguments, words) in [
+        (["judge", plain, "reviewed", "--reason", "x"], "not flagged"),
+        (["judge", "mx1/99", "reviewed", "--reason", "x"], "has no row 99"),
+        (["judge", "mx9/1", "reviewed", "--reason", "x"], "not in the roster"),
+        (["judge", &place, "reviewed", "--reason", " "], "the reason has"),
+        (["judge", "mx1", "reviewed", "--reason", "x"], "NODE/SEQ"),
+    ] {
+        let refused = cluster.run(&arguments);
+        assert!(refused.code == 1 && refused.stderr.contains(words), "{arguments:?}: {}", refused.stderr);
+    }
+    let body = json!({ "node": "mx1", "seq": seq, "judgement": "reviewed", "reason": "seen" });
+    let viewer = cluster.token("viewer", Role::Viewer, None);
+    let elsewhere = cluster.limited_token("elsewhere", Role::Auditor, "domain:example.net");
+    let here = cluster.limited_token("here", Role::Auditor, "domain:example.org");
+    for (token, status) in [(viewer, 403), (elsewhere, 404), (here, 204)] {
+        let answer = cluster.send(reqwest::Method::POST, "/api/v1/judgements", Some(&token), Some(body.clone())).await;
+        assert_eq!(answer.status, status, "{}", answer.text);
+    }
+    cluster.verify_all();
+}
