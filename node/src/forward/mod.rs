@@ -35,7 +35,7 @@ use place::{Pause, Place, PlaceFile, Wanted};
 use worker::Worker;
 
 /// Folder of the places, in the node's data directory.
-pub(crate) const FOLDER: &str = "forward";
+const FOLDER: &str = "forward";
 /// Longest reason for a pause, bytes of UTF-8.
 const REASON_BYTES_MAX: usize = 1_024;
 

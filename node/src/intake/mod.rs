@@ -8,6 +8,8 @@ mod config;
 mod journal;
 mod lines;
 mod mapping;
+#[cfg(test)]
+mod mapping_tests;
 mod mark;
 mod ordered;
 mod pipeline;
@@ -34,7 +36,7 @@ use pipeline::Pipeline;
 use syslog::Listeners;
 
 /// Folder of the marks, in the node's data directory.
-pub(crate) const FOLDER: &str = "intake";
+const FOLDER: &str = "intake";
 
 /// All ways in, with their listeners bound.
 pub(crate) struct Intake {

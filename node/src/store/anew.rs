@@ -81,7 +81,7 @@ pub fn begin_generation(
 }
 
 /// Folders of the data directory that go on with the next generation.
-const BESIDE_THE_LOG: [&str; 2] = [crate::forward::FOLDER, crate::intake::FOLDER];
+const BESIDE_THE_LOG: [&str; 2] = ["forward", "intake"];
 
 fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
     let listed = match std::fs::read_dir(from) {

@@ -9,6 +9,7 @@ use crate::log::stats::Plan;
 use crate::log::time::Timestamp;
 use crate::log::verify::EpochSpan;
 
+pub use super::forward::{ForwardPauseRequest, ForwardResumeRequest, ForwardStatus};
 pub use super::verify::{Finding, FindingKind, VerifyLine, VerifySummary};
 
 /// Paths of the local socket (HTTP/1.1 over a Unix socket).
@@ -220,48 +221,6 @@ pub struct NodeStatus {
     /// Where entries are handed on to, and how far.
     #[serde(default)]
     pub forward: Vec<ForwardStatus>,
-}
-
-/// One place that entries are handed on to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct ForwardStatus {
-    pub name: String,
-    /// Without anything secret.
-    pub to: String,
-    /// `native`, `ocsf`, `ecs` or `cef`.
-    pub format: String,
-    /// Every row below has arrived there.
-    pub next_seq: u64,
-    /// Rows that have not.
-    pub lag_rows: u64,
-    /// How far behind the newest row is that arrived since the node started; 0 while nothing waits.
-    pub lag_seconds: f64,
-    /// Since the node started; rows that were sent again count again.
-    pub rows_sent: u64,
-    /// Rows of which something was left out, because the receiver takes no more; they say so.
-    pub rows_reduced: u64,
-    pub errors: u64,
-    /// Why the last try failed.
-    pub problem: Option<String>,
-    pub problem_since: Option<String>,
-    /// When something arrived last, RFC 3339.
-    pub arrived_at: Option<String>,
-    /// Since when, by whom and why it is held back.
-    pub paused: Option<String>,
-}
-
-/// Holds a destination back until it is resumed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ForwardPauseRequest {
-    pub name: String,
-    pub reason: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ForwardResumeRequest {
-    pub name: String,
 }
 
 /// How far a stream that follows a log is.

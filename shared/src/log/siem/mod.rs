@@ -1,14 +1,12 @@
 //! An entry in the words of other systems: OCSF, ECS, CEF, and syslog around them.
 //!
-//! Every form is a function of one stored row and of nothing else, so golden files test it (`golden/`). None of them is what is signed:
+//! Every form is a function of one stored row and of nothing else, so golden files test it (`shared/tests/siem.rs`). None of them is what is signed:
 //! only `native` keeps the body's bytes. docs/forwarding.md has the tables of fields and where they come from.
 
 mod cef;
 mod ecs;
 mod ocsf;
 mod syslog;
-#[cfg(test)]
-mod tests;
 
 use std::borrow::Cow;
 

@@ -1,11 +1,15 @@
-//! Golden files of every form, and what must hold for any entry. `UPDATE_GOLDEN=1 cargo test -p piperoll-shared siem` writes the files anew.
+//! Golden files of every form, and what must hold for any entry. `UPDATE_GOLDEN=1 cargo test -p piperoll-shared --test siem` writes the files anew.
 
 use std::path::Path;
 
-use super::*;
-use crate::log::entry::{CallerEntry, Stamp, write_body};
-use crate::log::ids::Generation;
-use crate::log::limits;
+use piperoll_shared::log::entry::{CallerEntry, Stamp, write_body};
+use piperoll_shared::log::ids::Generation;
+use piperoll_shared::log::limits;
+use piperoll_shared::log::row::Row;
+use piperoll_shared::log::siem::{ENTERPRISE_DEFAULT, Event, Format, Omit, SYSLOG_BYTES_MIN, Syslog};
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::verify::Integrity;
+use serde_json::Value;
 
 const FLAG: &str = r#"[{"rule":"outside_hours","reason":"at 23:10, outside 06:00 to 22:00 (UTC)"}]"#;
 
@@ -90,7 +94,7 @@ fn event<'a>(row: &'a Row<'a>, seq: u64) -> Event<'a> {
 }
 
 fn compare(name: &str, found: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/log/siem/golden").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/siem").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, found).expect("the golden file");
     }
