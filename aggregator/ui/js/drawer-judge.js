@@ -22,9 +22,11 @@ export function judgements(row) {
   async function load() {
     const filter = `action:audit.judge outcome:success details:${quote(textOr(entry.id, placeOf(row)))}`;
     try {
-      const answer = await get(`/audit-log?${parameters({ filter, from: EVERYTHING, limit: 20 })}`);
-      // Anything may stand in an entry; only what this program records counts, and not an accused node's own word.
-      const known = answer.entries.filter((one) => one.integrity === "ok" && one.entry.category === "audit" && one.entry.details?.id === entry.id);
+      const answer = await get(`/audit-log?${parameters({ filter, from: EVERYTHING, limit: 100 })}`);
+      // Whoever may record on a node can write an entry that looks like a judgement. So each is shown with the node that it was recorded on,
+      // and leads to itself; aggregators record on their own nodes.
+      const isAbout = (details) => details?.id === entry.id && details.node === nodeOf(row) && details.seq === Number(seqOf(row)) && details.generation === entry.generation;
+      const known = answer.entries.filter((one) => one.integrity === "ok" && one.entry.category === "audit" && isAbout(one.entry.details));
       const missing = answer.complete ? null : h("p", { class: "error" }, `Not complete: ${answer.answered} of ${answer.expected} nodes answered in full.`);
       put(list, known.length === 0 ? h("p", { class: "hint" }, "Nobody has judged this yet.") : h("ul", {}, known.map(line)), missing, known.length > 0 && h("a", { href: address({ filter, from: EVERYTHING, to: "", order: "desc" }) }, "as entries"));
     } catch (error) {
@@ -47,7 +49,9 @@ export function judgements(row) {
   return element;
 }
 
-function line({ entry }) {
+function line(judgement) {
+  const { entry } = judgement;
+  const place = address({ filter: `node:${quote(nodeOf(judgement))} seq:${seqOf(judgement)}`, from: EVERYTHING, to: "", order: "desc" });
   const [sign] = WORDS[entry.details.judgement] ?? [textOr(entry.details.judgement, "?")];
-  return h("li", {}, h("b", {}, visible(sign)), ` by ${visible(textOr(entry.user, "?"))} at ${moment(entry.timestamp)}: ${visible(textOr(entry.details.words, ""))}`);
+  return h("li", {}, h("b", {}, visible(sign)), ` by ${visible(textOr(entry.user, "?"))} at ${moment(entry.timestamp)}: ${visible(textOr(entry.details.words, ""))} `, h("a", { href: place }, `(recorded on ${visible(nodeOf(judgement))})`));
 }

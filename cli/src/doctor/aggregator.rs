@@ -7,6 +7,7 @@ use std::time::Duration;
 use piperoll_aggregator::config::{AggregatorConfig, Life};
 use piperoll_shared::net::identity::{Identity, Kind};
 use piperoll_shared::net::tls::Material;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -14,6 +15,7 @@ use super::node::certificate;
 use super::{Finding, Findings};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const REFUSAL_WAIT: Duration = Duration::from_millis(300);
 
 pub(super) async fn look(path: &Path) -> Vec<Finding> {
     let mut findings = Findings::new("aggregator");
@@ -63,6 +65,11 @@ async fn greet(material: &Material, expected: &Identity, address: &str) -> Resul
     let config = material.client_config(expected).map_err(|e| e.to_string())?;
     // Names mean nothing between members; the verifier looks at the URI in the certificate.
     let name = rustls::pki_types::ServerName::try_from("node").map_err(|e| e.to_string())?;
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|e| e.to_string())?;
-    Ok(())
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|e| e.to_string())?;
+    // Our end of the handshake is over before the other one has judged our certificate; a refusal comes at once.
+    match tokio::time::timeout(REFUSAL_WAIT, stream.read(&mut [0; 1])).await {
+        Ok(Ok(0)) => Err("it closed the connection".to_owned()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Ok(_)) | Err(_) => Ok(()),
+    }
 }

@@ -21,6 +21,8 @@ const DISK_LOW_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 const DISK_LOW_PERCENT: u64 = 10;
 /// Rows that no witness has seen after a while: nobody reads this node.
 const UNWITNESSED_ROWS_HIGH: u64 = 100_000;
+/// In front of a file that systemd hands over.
+const CREDENTIAL: &str = "credential:";
 const DAY_MICROS: i64 = 86_400_000_000;
 const DAEMON_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -28,6 +30,12 @@ pub(super) async fn look(path: &Path) -> Vec<Finding> {
     let mut findings = Findings::new("node");
     let config = match NodeConfig::load(path) {
         Ok(config) => config,
+        Err(error) if error.to_string().contains(CREDENTIAL) && std::env::var_os("CREDENTIALS_DIRECTORY").is_none() => {
+            let words =
+                "its keys come from systemd, which gives them to the daemon only; try `piperoll node status --socket`";
+            findings.unknown("configuration", words);
+            return findings.all;
+        }
         Err(error) => {
             findings.bad("configuration", error.to_string(), "mend it; the daemon does not start with it");
             return findings.all;
@@ -57,7 +65,7 @@ pub(super) fn certificate(findings: &mut Findings, files: &TlsFiles, expected: &
     if material.identity != *expected {
         let words = format!("it names {}, and this is {expected}", material.identity);
         findings.bad("certificate", words, "copy the folder that was made for this machine");
-    } else if days < 0 {
+    } else if material.not_after <= SystemClock.now() {
         findings.bad("certificate", "it has ended", "piperoll cluster renew, and copy the folder again");
     } else if days < CERTIFICATE_DAYS_LOW {
         findings.warn(

@@ -27,6 +27,13 @@ pub(super) async fn wait_until_taken(ends: (SocketAddr, SocketAddr), patience: D
     }
 }
 
+/// Whether the kernel still knows a connection that both ends have closed: it does for a minute, unless it was reset. (One that the other
+/// end closed first is forgotten too; what was sent on it is sent again.)
+pub(super) async fn is_known(ends: (SocketAddr, SocketAddr)) -> bool {
+    let looked = tokio::task::spawn_blocking(move || read_table(ends)).await;
+    matches!(looked, Ok(Ok(Some(_))))
+}
+
 /// Bytes in a connection's queue of what is to be sent or acknowledged; none when the connection is not there any more.
 fn read_table(ends: (SocketAddr, SocketAddr)) -> Result<Option<u64>, String> {
     let path = if ends.0.is_ipv4() { "/proc/self/net/tcp" } else { "/proc/self/net/tcp6" };

@@ -36,6 +36,9 @@ pub(super) struct Batch {
     pub(super) generation: String,
 }
 
+/// Rows in one write.
+const ROWS_MAX: usize = 1_000;
+
 pub(super) enum Sink {
     Stream(StreamSink),
     File(FileSink),
@@ -54,7 +57,8 @@ impl Sink {
     /// Rows that are sent at once.
     pub(super) fn rows_max(&self) -> usize {
         match self {
-            Self::Stream(_) | Self::File(_) => 1_000,
+            Self::Stream(sink) => usize::try_from(sink.window()).unwrap_or(ROWS_MAX).min(ROWS_MAX),
+            Self::File(_) => ROWS_MAX,
             Self::Webhook(sink) => sink.rows_max(),
         }
     }

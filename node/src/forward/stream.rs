@@ -13,9 +13,10 @@ use piperoll_shared::net::receiver::receiver_config;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::config::SyslogTarget;
-use super::queue::wait_until_taken;
+use super::queue::{is_known, wait_until_taken};
 use super::sink::SinkError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,11 +32,16 @@ const CHATTER_BYTES_MAX: usize = 64 * 1024;
 const WINDOW_ROWS_MAX: u64 = 50_000;
 const WINDOW_ROWS_MIN: u64 = 100;
 
-trait Connection: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Connection for T {}
+/// For a reset that follows an end which was sent before everything was read.
+const RESET_PAUSE: Duration = Duration::from_millis(20);
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
 
 struct Open {
-    stream: Box<dyn Connection>,
+    stream: Stream,
     /// Our end and the other one.
     ends: (SocketAddr, SocketAddr),
 }
@@ -75,8 +81,13 @@ impl StreamSink {
         let Some(mut open) = self.open.take() else { return Ok(()) };
         for chunk in bytes.chunks(CHUNK_BYTES) {
             let written = async {
-                open.stream.write_all(chunk).await?;
-                open.stream.flush().await
+                match &mut open.stream {
+                    Stream::Plain(stream) => stream.write_all(chunk).await,
+                    Stream::Tls(stream) => {
+                        stream.write_all(chunk).await?;
+                        stream.flush().await
+                    }
+                }
             };
             match tokio::time::timeout(PROGRESS_TIMEOUT, written).await {
                 Ok(result) => result.map_err(|error| self.problem("the connection broke", error))?,
@@ -112,19 +123,18 @@ impl StreamSink {
             .await
             .map_err(|words| self.problem("the receiver does not take everything", words))?;
         let goodbye = async {
-            stream.shutdown().await?;
-            let mut heard = 0;
-            let mut buffer = [0; 1_024];
-            loop {
-                match stream.read(&mut buffer).await {
-                    Ok(0) => return Ok(()),
-                    Ok(count) if heard + count <= CHATTER_BYTES_MAX => heard += count,
-                    Ok(_) => return Err(std::io::Error::other("it answers, which syslog does not")),
-                    Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof && !must_say_goodbye => {
-                        return Ok(());
-                    }
-                    Err(error) => return Err(error),
+            match &mut stream {
+                Stream::Plain(stream) => read_to_end(stream, false).await?,
+                Stream::Tls(stream) => {
+                    read_to_end(stream.as_mut(), !must_say_goodbye).await?;
+                    // `close_notify` is the end of what it says; whether it read what we said shows in how the connection ends.
+                    read_raw_end(stream.get_mut().0).await?;
                 }
+            }
+            tokio::time::sleep(RESET_PAUSE).await;
+            match is_known(ends).await {
+                true => Ok(()),
+                false => Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset)),
             }
         };
         match tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await {
@@ -150,11 +160,11 @@ impl StreamSink {
             let _ = stream.set_nodelay(true);
             let addresses = || Ok::<_, std::io::Error>((stream.local_addr()?, stream.peer_addr()?));
             let ends = addresses().map_err(|e| self.problem("no connection", e))?;
-            let Some(connector) = connector else { return Ok(Open { stream: Box::new(stream), ends }) };
+            let Some(connector) = connector else { return Ok(Open { stream: Stream::Plain(stream), ends }) };
             let name = rustls_pki_types::ServerName::try_from(host.clone())
                 .map_err(|e| self.problem("no certificate can name this host", e))?;
             let stream = connector.connect(name, stream).await.map_err(|e| self.problem("TLS", e))?;
-            Ok(Open { stream: Box::new(stream), ends })
+            Ok(Open { stream: Stream::Tls(Box::new(stream)), ends })
         };
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(connection) => connection,
@@ -178,4 +188,30 @@ impl StreamSink {
     fn problem(&self, what: &str, problem: impl std::fmt::Display) -> SinkError {
         SinkError::new(format!("{}: {what}", self.target.place()), problem)
     }
+}
+
+/// Says that no more comes, and reads until the other end says the same.
+async fn read_to_end(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    may_omit_goodbye: bool,
+) -> std::io::Result<()> {
+    stream.shutdown().await?;
+    let mut heard = 0;
+    let mut buffer = [0; 1_024];
+    loop {
+        match stream.read(&mut buffer).await {
+            Ok(0) => return Ok(()),
+            Ok(count) if heard + count <= CHATTER_BYTES_MAX => heard += count,
+            Ok(_) => return Err(std::io::Error::other("it answers, which syslog does not")),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof && may_omit_goodbye => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Until TCP itself ends; a reset is an error.
+async fn read_raw_end(stream: &mut TcpStream) -> std::io::Result<()> {
+    let mut buffer = [0; 1_024];
+    while stream.read(&mut buffer).await? > 0 {}
+    Ok(())
 }

@@ -67,7 +67,10 @@ impl Worker {
             match outcome {
                 Ok(did_something) => {
                     if did_something {
-                        delay = delays();
+                        // Only an arrival says that the trouble is over.
+                        if self.outlet.state().problem.is_none() {
+                            delay = delays();
+                        }
                         continue;
                     }
                     let pause = tokio::time::sleep(POLL);

@@ -96,6 +96,8 @@ async fn read_once(asked: &mut Asked, cursor: &mut Option<String>, heards: &Hear
             Ok(Some(Line::Long(bytes))) => {
                 let cause = format!("an entry of the journal is {bytes} bytes long, more than {LINE_BYTES_MAX}");
                 let _ = heards.send(Heard::Lost { count: Some(1), cause }).await;
+                // It may have been the one that is waited for.
+                awaited = None;
                 continue;
             }
             Ok(None) => {
@@ -124,8 +126,14 @@ async fn read_once(asked: &mut Asked, cursor: &mut Option<String>, heards: &Hear
 
 /// The cursor of the newest entry.
 async fn newest(asked: &Asked) -> Result<Option<String>, String> {
-    let output = journalctl(asked).arg("--lines=1").output().await;
+    let output = journalctl(asked).args(["--lines=1", "--output-fields=__CURSOR"]).output().await;
     let output = output.map_err(|error| format!("journalctl: {error}; is systemd installed?"))?;
+    if !output.status.success() {
+        return Err(format!(
+            "journalctl ended ({}); may this user read the journal? (group systemd-journal)",
+            output.status
+        ));
+    }
     let placed =
         output.stdout.split(|byte| *byte == b'\n').find_map(|line| serde_json::from_slice::<Placed>(line).ok());
     Ok(placed.map(|placed| placed.cursor))

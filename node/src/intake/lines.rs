@@ -24,6 +24,7 @@ const PACKED: [&str; 5] = ["gz", "xz", "zst", "bz2", "zip"];
 
 pub(super) async fn follow(path: PathBuf, mark: Option<Mark>, from_now: bool, heards: Heards, stop: CancellationToken) {
     let mut reader = Reader { path, open: None, begin: Begin::of(mark, from_now), stop: stop.clone(), heards };
+    let mut known = None;
     while !stop.is_cancelled() && !reader.heards.is_closed() {
         // Reading may wait for a disk or for the log; nobody else waits with it.
         let read = tokio::task::spawn_blocking(move || {
@@ -32,9 +33,13 @@ pub(super) async fn follow(path: PathBuf, mark: Option<Mark>, from_now: bool, he
         });
         let Ok((returned, result)) = read.await else { return };
         reader = returned;
-        if let Err(error) = result {
-            tracing::warn!(file = %reader.path.display(), %error, "the file cannot be read; tried again");
+        let problem = result.err().map(|error| error.to_string());
+        if problem != known
+            && let Some(problem) = &problem
+        {
+            tracing::warn!(file = %reader.path.display(), problem, "the file cannot be read; tried again");
         }
+        known = problem;
         tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(POLL) => {} }
     }
 }
@@ -242,17 +247,12 @@ impl Reader {
 
     /// Rotated files of the same kind, by their last change: `audit.log.1`, `audit.log-20261122`, `audit-2026-11-22.log`.
     fn siblings(&self) -> std::io::Result<Vec<(SystemTime, PathBuf)>> {
-        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let mut found = Vec::new();
         for entry in std::fs::read_dir(self.path.parent().unwrap_or(Path::new(".")))?.flatten() {
             let path = entry.path();
-            let is_packed = path.extension().and_then(|end| end.to_str()).is_some_and(|end| PACKED.contains(&end));
-            let is_kin = entry.file_name().to_string_lossy().starts_with(&stem);
             if let Ok(meta) = entry.metadata()
                 && meta.is_file()
-                && is_kin
-                && !is_packed
-                && path != self.path
+                && is_rotated_name(&self.path, &path)
             {
                 found.push((meta.modified()?, path));
             }
@@ -260,6 +260,24 @@ impl Reader {
         found.sort();
         Ok(found)
     }
+}
+
+/// The name with a number behind it, or with one in front of its ending. Other logs of the same program have words there.
+fn is_rotated_name(path: &Path, other: &Path) -> bool {
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let end = |path: &Path| path.extension().unwrap_or_default().to_string_lossy().into_owned();
+    if PACKED.contains(&end(other).as_str()) {
+        return false;
+    }
+    let numbered = |prefix: &str| {
+        let rest = name(other).strip_prefix(prefix).map(str::to_owned);
+        rest.is_some_and(|rest| {
+            let mut characters = rest.chars();
+            matches!(characters.next(), Some('.' | '-')) && characters.next().is_some_and(|c| c.is_ascii_digit())
+        })
+    };
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    numbered(&name(path)) || numbered(&stem) && end(path) == end(other)
 }
 
 /// Whether the file that is open still has the name that is followed.
@@ -294,4 +312,28 @@ fn end_of_lines(path: &Path) -> std::io::Result<u64> {
 
 fn digest(line: &[u8]) -> String {
     hex::encode(Sha256::digest(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_rotated_names_are_kin() {
+        let is_kin = |other: &str| is_rotated_name(Path::new("/l/audit.log"), &Path::new("/l").join(other));
+        for kin in ["audit.log.1", "audit.log-20261122", "audit-2026-11-22T10-00-00.000.log"] {
+            assert!(is_kin(kin), "{kin}");
+        }
+        for other in [
+            "audit.log",
+            "audit-errors.log",
+            "audit.log.1.gz",
+            "audit.log.bak",
+            "audits.log",
+            "audit-2.txt",
+            "other.log.1",
+        ] {
+            assert!(!is_kin(other), "{other}");
+        }
+    }
 }

@@ -103,6 +103,10 @@ impl Intake {
     pub(crate) fn start(self, store: &Store, redactor: &Redactor, stop: &CancellationToken) -> TaskTracker {
         let tasks = TaskTracker::new();
         for Way { config, mapping, listeners, mark } in self.ways {
+            // A series that begins with its first loss would never be seen to grow.
+            for result in ["recorded", "unmapped", "passed_over", "dropped"] {
+                drop(self.counts.0.get_or_create(&vec![("name", config.name.clone()), ("result", result.to_owned())]));
+            }
             let folder = store.dir().path().join(FOLDER);
             let pipeline =
                 Pipeline::new(store.clone(), redactor.clone(), config, mapping, self.counts.clone(), &folder);
