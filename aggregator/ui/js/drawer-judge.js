@@ -11,13 +11,14 @@ import { moment } from "./time.js";
 
 const WORDS = { reviewed: ["\u2713 reviewed", "Reviewed"], false_alarm: ["\u25CB false alarm", "False alarm"] };
 
-/** Under the flags of an entry; nothing for one without. */
+/** Why an entry is flagged, and what was said of it; nothing for one that is not. */
 export function judgements(row) {
   const entry = entryOf(row);
   if (!Array.isArray(entry.flags) || entry.flags.length === 0 || row.integrity !== "ok") return null;
   const list = h("div", { class: "hint" }, "Looking for judgements\u2026");
   const buttons = may("audit.verify") && h("div", { class: "buttons" }, Object.entries(WORDS).map(([judgement, [, label]]) => h("button", { type: "button", onclick: () => judge(judgement, label) }, label)));
-  const element = h("section", { class: "judgements", "aria-label": "Judgements of the flag" }, list, buttons);
+  const reasons = h("ul", {}, entry.flags.map((flag) => h("li", {}, h("b", {}, visible(textOr(flag?.rule, "?"))), `: ${visible(textOr(flag?.reason, "no reason given"))}`)));
+  const element = h("section", { class: "judgements", "aria-label": "Flags and what was said of them" }, reasons, list, buttons);
 
   async function load() {
     const filter = `action:audit.judge outcome:success details:${quote(textOr(entry.id, placeOf(row)))}`;
