@@ -8,6 +8,8 @@ use piperoll_shared::log::siem::{ENTERPRISE_DEFAULT, Format, SYSLOG_BYTES_MIN};
 use piperoll_shared::log::time::Timestamp;
 use serde::Deserialize;
 
+use crate::config::TypedFrom;
+
 /// What rsyslog takes unless it is told otherwise.
 const SYSLOG_BYTES_DEFAULT: usize = 8_192;
 /// Larger than any entry in any form.
@@ -114,14 +116,6 @@ pub(crate) struct TypedForward {
     confirm_every: Option<String>,
 }
 
-#[derive(Default, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum TypedFrom {
-    #[default]
-    Beginning,
-    Now,
-}
-
 impl TypedForward {
     /// Checks all of them; the words say which one is wrong.
     pub(crate) fn check_all(typed: Vec<Self>, base: &Path) -> Result<Vec<ForwardConfig>, String> {
@@ -167,7 +161,7 @@ impl TypedForward {
     fn target(&self, base: &Path) -> Result<Target, String> {
         let at = |path: &PathBuf| base.join(path);
         let kinds = "write tls://host:6514, tcp://host:514, file:///path or https://host/path";
-        let (scheme, rest) = self.to.split_once("://").ok_or_else(|| format!("`to` is {:?}; {kinds}", self.to))?;
+        let (scheme, rest) = self.to.split_once("://").ok_or_else(|| format!("`to` has no scheme; {kinds}"))?;
         let (is_tls, is_syslog) = (scheme == "tls", matches!(scheme, "tls" | "tcp"));
         self.refuse_what_does_not_apply(is_tls, is_syslog, matches!(scheme, "https" | "http"))?;
         match scheme {
@@ -231,7 +225,9 @@ impl TypedForward {
             ("enterprise", self.enterprise.is_some(), is_syslog),
         ] {
             if is_set && !applies {
-                return Err(format!("`{name}` does not apply to {:?}", self.to));
+                // The address may hold a secret.
+                let scheme = self.to.split_once("://").map_or("", |(scheme, _)| scheme);
+                return Err(format!("`{name}` does not apply to {scheme}://"));
             }
         }
         Ok(())

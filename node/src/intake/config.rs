@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::config::TypedFrom;
+
 const NAME_BYTES_MAX: usize = 32;
 
 /// One way in.
@@ -51,14 +53,6 @@ pub(crate) struct TypedIntake {
     map: Option<String>,
     #[serde(default)]
     from: TypedFrom,
-}
-
-#[derive(Default, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum TypedFrom {
-    #[default]
-    Beginning,
-    Now,
 }
 
 impl TypedIntake {
