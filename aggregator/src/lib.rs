@@ -66,6 +66,8 @@ pub enum StartError {
     State { path: std::path::PathBuf, source: std::io::Error },
     #[error("the node's socket cannot be used: {0}")]
     Audit(#[from] piperoll_client::ClientError),
+    #[error("nothing can be recorded: {0}")]
+    Recorder(#[from] piperoll_client::OpenError),
 }
 
 /// For requests whose callers are gone, at a stop.
@@ -115,7 +117,7 @@ impl Aggregator {
         });
         let members = members.collect::<Result<_, StartError>>()?;
         let cluster = Cluster { members, limits: config.limits, cursor_key };
-        let audit = Audit::new(NodeClient::new(&config.audit_socket)?);
+        let audit = Audit::new(NodeClient::new(&config.audit_socket)?)?;
         let searches =
             Searches::open(&config.state_dir).map_err(|error| state(std::io::Error::other(error.to_string())))?;
         let app = Arc::new(App::new(cluster, tokens, audit, exporter, searches, &config));
@@ -134,19 +136,15 @@ impl Aggregator {
             background.spawn(witness::watch(Arc::clone(&self.app), Arc::clone(member), self.config.witness_interval));
         }
         let app = Arc::clone(&self.app);
-        background.spawn(async move { app.audit.flush_refusals().await });
-        let app = Arc::clone(&self.app);
         background.spawn(async move { app.tidy_limits().await });
         tracing::info!(
             aggregator = %self.config.id, listen = %self.config.listen, nodes = self.app.cluster.members.len(),
             "aggregator ready"
         );
         serve_tls(self.listener, Arc::clone(&self.tls), ClientAuth::Optional, api::routes(&self.app), shutdown).await;
-        self.app.tasks.close();
-        if tokio::time::timeout(DRAIN_TIMEOUT, self.app.tasks.wait()).await.is_err() {
-            tracing::warn!(open = self.app.tasks.len(), "requests were still under way");
+        if !self.app.audit.close(DRAIN_TIMEOUT).await {
+            tracing::warn!("requests were still under way, or what was refused could not be recorded");
         }
-        self.app.audit.flush_now().await;
         background.shutdown().await;
         tracing::info!(aggregator = %self.config.id, "aggregator stopped");
     }

@@ -8,6 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::audit::Audit;
 use super::member::Member;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -38,8 +39,10 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
-        let mut registry = Registry::with_prefix("piperoll_aggregator");
+    pub(crate) fn new(audit: &Audit) -> Self {
+        let mut all = Registry::default();
+        audit.register(&mut all);
+        let registry = all.sub_registry_with_prefix("piperoll_aggregator");
         let (requests, node_down, clock_offset) = (Family::default(), Family::default(), Family::default());
         registry.register("requests", "Answered requests by action and status", Family::clone(&requests));
         registry.register("node_down", "1 while a node is known to be down", Family::clone(&node_down));
@@ -51,7 +54,7 @@ impl Metrics {
         let (witnessed_rows, verdict) = (Family::default(), Family::default());
         registry.register("node_witnessed_rows", "Rows under the cosigned checkpoint", Family::clone(&witnessed_rows));
         registry.register("node_verdict", "1 for the witness's present verdict on a node", Family::clone(&verdict));
-        Self { registry: Mutex::new(registry), requests, node_down, clock_offset, witnessed_rows, verdict }
+        Self { registry: Mutex::new(all), requests, node_down, clock_offset, witnessed_rows, verdict }
     }
 
     pub(crate) fn count(&self, action: &'static str, status: u16) {

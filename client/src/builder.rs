@@ -149,6 +149,7 @@ impl Builder {
             ledger,
             metrics,
             stop,
+            closing: CancellationToken::new(),
             delivery: delivering,
             operations: TaskTracker::new(),
             is_closed: AtomicBool::new(false),

@@ -273,6 +273,14 @@ impl Entry {
         self.reason.is_some()
     }
 
+    pub(crate) fn reason_word(&self) -> &str {
+        self.reason.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.ip_address
+    }
+
     /// As it is sent: without its secrets, and with a sentence about its changes if it has no other.
     pub(crate) fn to_text(&self, redactor: &Redactor) -> String {
         // Texts, numbers and JSON values cannot fail to serialise.

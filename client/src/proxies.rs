@@ -9,6 +9,7 @@ use std::str::FromStr as _;
 use http::HeaderMap;
 use http::header::{FORWARDED, HeaderName};
 use ipnet::IpNet;
+use piperoll_shared::net::serve::TlsPeer;
 
 /// Proxies in a row that are looked at; a longer list is a forgery or a loop.
 const HOPS_MAX: usize = 32;
@@ -161,6 +162,9 @@ fn address(text: &str) -> Option<IpAddr> {
 pub(crate) fn peer_of(extensions: &http::Extensions) -> Option<IpAddr> {
     if let Some(super::Peer(ip)) = extensions.get::<super::Peer>() {
         return Some(*ip);
+    }
+    if let Some(peer) = extensions.get::<TlsPeer>() {
+        return Some(peer.address.ip());
     }
     extensions.get::<axum::extract::ConnectInfo<SocketAddr>>().map(|info| info.0.ip())
 }

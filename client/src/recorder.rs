@@ -77,6 +77,8 @@ pub(super) struct Inner {
     pub(super) ledger: Arc<Ledger>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) stop: CancellationToken,
+    /// Cancelled first: nothing that can be recorded now should wait any longer.
+    pub(super) closing: CancellationToken,
     /// What sends from the disk, and holds its folder.
     pub(super) delivery: TaskTracker,
     /// Operations that are under way, for [`super::RecordLayer`].
@@ -136,6 +138,7 @@ impl Recorder {
             ledger: Arc::new(Ledger::in_memory()),
             metrics: Arc::new(Metrics::new(None)),
             stop: CancellationToken::new(),
+            closing: CancellationToken::new(),
             delivery: TaskTracker::new(),
             operations: TaskTracker::new(),
             is_closed: AtomicBool::new(false),
@@ -207,6 +210,7 @@ impl Recorder {
     /// this one.
     pub async fn close(self, within: Duration) -> bool {
         let finished = async {
+            self.0.closing.cancel();
             self.0.operations.close();
             self.0.operations.wait().await;
             self.flush(within).await
@@ -224,6 +228,11 @@ impl Recorder {
         work: impl Future<Output = T> + Send + 'static,
     ) -> tokio::task::JoinHandle<T> {
         self.0.operations.spawn(work)
+    }
+
+    /// Waits, but not while somebody waits for [`Self::close`].
+    pub(crate) async fn unless_closing(&self, time: Duration) {
+        let _ = tokio::time::timeout(time, self.0.closing.cancelled()).await;
     }
 
     /// Adds what is counted to an application's metrics, under names that begin with `piperoll_audit`.

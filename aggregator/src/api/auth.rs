@@ -1,7 +1,6 @@
-//! Around every `/api/v1` route: how often, from where, who, and the entry about it.
+//! Around every `/api/v1` route: how often, from where, who, and what the entry about it says.
 //!
-//! The entry is on disk before the first byte of an allowed answer leaves; a request that cannot be recorded
-//! is not answered.
+//! The entry itself is written around all of this ([`crate::audit::Audit::layer`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,20 +11,21 @@ use axum::http::header::{RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use piperoll_client::{Activity, Category};
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use piperoll_shared::net::serve::TlsPeer;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::error::{ApiError, RefusalReason};
 use super::identify::unset_cookie;
 use super::{App, origin};
-use crate::audit::Event;
-use crate::scope::Scope;
 
 pub(super) use super::identify::Caller;
 
 /// Sent by a page that asks for something without anybody having asked it to.
 const UNATTENDED: &str = "piperoll-unattended";
+/// What a request is called until its handler is known.
+const REQUEST: &str = "audit.request";
 /// Between two times at which those who have been quiet are forgotten.
 const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -40,31 +40,34 @@ pub(super) struct Done {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Unrecorded;
 
-/// How often, from where, who; then the answer, then the entry.
-pub(super) async fn identify_and_record(
+/// How often, from where, who; then the answer, and what the entry says about it.
+pub(super) async fn identify(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<TlsPeer>,
+    Extension(activity): Extension<Activity>,
     request: Request,
     next: Next,
 ) -> Response {
+    activity.named(Category::Audit, REQUEST);
     let (parts, body) = request.into_parts();
-    let mut event = Event::of(&peer, &parts.method, parts.uri.path(), &parts.headers);
+    let turned_away = |reason, response| refused(&app, &activity, REQUEST, reason, response);
     if let Err(wait) = app.limits.address(peer.address.ip()) {
-        return refused(&app, event, "too_many_requests", too_many("your address", wait)).await;
+        return turned_away("too_many_requests", too_many("your address", wait));
     }
     if let Err(error) = origin::check(&parts) {
-        return refused(&app, event, "cross_site", error.into_response()).await;
+        return turned_away("cross_site", error.into_response());
     }
     // A tail that connects again by itself, or a page that catches up, says nothing about whether anybody is there.
     let keep_alive = parts.uri.path() != "/audit-log/tail" && !parts.headers.contains_key(UNATTENDED);
     let caller = match app.identify(&peer, &parts.headers, SystemClock.now(), keep_alive) {
         Ok(caller) => caller,
         Err((reason, error)) => {
+            let mut response = error.into_response();
             // A page that asks who is signed in, before anybody is, tries nothing.
             if reason == "no_credentials" && parts.uri.path() == "/session" && parts.method == Method::GET {
-                return error.into_response();
+                activity.unremarkable();
+                return response;
             }
-            let mut response = error.into_response();
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"piperoll\""));
             // So that what is left to show, a certificate, is looked at the next time.
             if reason.starts_with("session_")
@@ -72,30 +75,20 @@ pub(super) async fn identify_and_record(
             {
                 response.headers_mut().insert(SET_COOKIE, cookie);
             }
-            return refused(&app, event, reason, response).await;
+            return turned_away(reason, response);
         }
     };
-    event.user = Some(caller.name().to_owned());
-    event.auth_method = Some(caller.method());
-    if let Err(wait) = app.limits.caller(caller.name()) {
-        return refused(&app, event, "too_many_requests", too_many(caller.name(), wait)).await;
+    activity.caller(caller.in_entry());
+    if let Some(scope) = caller.scope().text() {
+        activity.enrich(|entry| entry.detail("limited_to", scope));
     }
-    let scope = caller.scope().clone();
+    if let Err(wait) = app.limits.caller(caller.name()) {
+        return turned_away("too_many_requests", too_many(caller.name(), wait));
+    }
     let mut request = Request::from_parts(parts, body);
     request.extensions_mut().insert(caller);
-    // In a task of its own: a caller who hangs up cancels this function, and must not get a change without its entry.
-    let (tasks, if_it_fails) = (app.tasks.clone(), (Arc::clone(&app), event.clone()));
-    let answered = tasks.spawn(async move { answer_and_record(&app, event, &scope, request, next).await });
-    match answered.await {
-        Ok(response) => response,
-        Err(error) => {
-            tracing::error!(%error, "answering a request failed");
-            let (app, event) = if_it_fails;
-            let event = Event { outcome: "failure", reason: Some("internal".to_owned()), ..event };
-            let failed = ApiError::new(500, "internal", "answering failed; the daemon's log says why");
-            recorded(&app, event, failed.into_response()).await
-        }
-    }
+    let response = next.run(request).await;
+    tell(&app, &activity, response)
 }
 
 /// Around what needs no identity.
@@ -111,12 +104,16 @@ pub(super) async fn not_too_often(
     }
 }
 
-/// Turned away before anything was done. The entry about it does not wait for whoever was turned away.
-pub(super) async fn refused(app: &Arc<App>, mut event: Event, reason: &str, response: Response) -> Response {
-    event.reason = Some(reason.to_owned());
-    app.metrics.count(event.action, response.status().as_u16());
-    let recording = Arc::clone(app);
-    let _ = app.tasks.spawn(async move { recording.audit.refuse(event).await }).await;
+/// Turned away before anything was done.
+pub(super) fn refused(
+    app: &App,
+    activity: &Activity,
+    action: &'static str,
+    reason: &str,
+    response: Response,
+) -> Response {
+    activity.turned_away(reason);
+    app.metrics.count(action, response.status().as_u16());
     response
 }
 
@@ -128,47 +125,31 @@ pub(super) fn too_many(whose: &str, wait: Duration) -> Response {
     response
 }
 
-async fn answer_and_record(app: &App, mut event: Event, scope: &Scope, request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    if let Some(done) = response.extensions_mut().remove::<Done>() {
-        event.action = done.action;
-        event.details = done.details;
+/// What the handler left beside its answer goes into the entry.
+fn tell(app: &App, activity: &Activity, mut response: Response) -> Response {
+    let extensions = response.extensions_mut();
+    let mut action = REQUEST;
+    if let Some(done) = extensions.remove::<Done>() {
+        action = done.action;
+        activity.named(Category::Audit, action);
+        activity.enrich(|entry| match done.details {
+            Value::Object(details) => details.into_iter().fold(entry, |entry, (name, value)| entry.detail(name, value)),
+            _ => entry,
+        });
     }
-    if let Some(scope) = scope.text() {
-        event.details["limited_to"] = json!(scope);
+    if let Some(RefusalReason(code)) = extensions.remove() {
+        activity.enrich(|entry| entry.reason(code));
     }
-    let reason = response.extensions_mut().remove::<RefusalReason>();
-    event.outcome = match response.status().as_u16() {
-        200..=299 => "success",
-        403 => "denied",
-        _ => "failure",
-    };
-    event.reason = reason.map(|r| r.0);
-    app.metrics.count(event.action, response.status().as_u16());
-    if response.extensions_mut().remove::<Unrecorded>().is_some() && event.outcome == "success" {
-        return response;
+    if extensions.remove::<Unrecorded>().is_some() {
+        activity.unremarkable();
     }
-    let denied = event.outcome == "denied";
-    if denied {
-        // A known caller is refused by name each time; only strangers are counted together.
-        if let Err(error) = app.audit.record(event).await {
-            tracing::error!(%error, "a refused request could not be recorded");
-        }
-        return response;
-    }
-    recorded(app, event, response).await
+    app.metrics.count(action, response.status().as_u16());
+    response
 }
 
-/// The answer, once its entry is on disk.
-pub(super) async fn recorded(app: &App, event: Event, response: Response) -> Response {
-    match app.audit.record(event).await {
-        Ok(()) => response,
-        Err(error) => {
-            tracing::error!(%error, "a request could not be recorded and is not answered");
-            let detail = format!("the entry about this request could not be recorded, so it is not answered: {error}");
-            ApiError::new(503, "not_recorded", detail).into_response()
-        }
-    }
+/// For a handler that panicked; its message is in the daemon's log.
+pub(super) fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    ApiError::new(500, "internal", "answering failed; the daemon's log says why").into_response()
 }
 
 /// A change that could not be recorded must not happen; the entry itself follows the change.

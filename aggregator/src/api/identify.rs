@@ -57,6 +57,15 @@ impl Caller {
         }
     }
 
+    /// As an entry names them.
+    pub(super) fn in_entry(&self) -> piperoll_client::Caller {
+        piperoll_client::Caller {
+            user: self.name.clone(),
+            auth_method: self.method().to_owned(),
+            ..piperoll_client::Caller::default()
+        }
+    }
+
     /// What the caller may see at all.
     pub(super) fn scope(&self) -> &Scope {
         &self.scope

@@ -27,7 +27,7 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
+use tower_http::catch_panic::CatchPanicLayer;
 
 use super::Cluster;
 use super::audit::Audit;
@@ -58,8 +58,6 @@ pub(crate) struct App {
     tails: Arc<Semaphore>,
     /// Room for bundles that are checked.
     bundles: Arc<Semaphore>,
-    /// What goes on when its caller is gone.
-    pub(crate) tasks: TaskTracker,
     sessions: Sessions,
     searches: Searches,
     limits: Limits,
@@ -76,17 +74,16 @@ impl App {
     ) -> Self {
         Self {
             cluster,
+            metrics: Metrics::new(&audit),
             audit,
             exporter: Arc::new(exporter),
             tokens,
             users: config.users.clone(),
             cluster_name: config.cluster.clone(),
-            metrics: Metrics::new(),
             streams: Arc::new(Semaphore::new(log::STREAMS_MAX)),
             counts: Arc::new(Semaphore::new(log::COUNTS_MAX)),
             tails: Arc::new(Semaphore::new(tail::TAILS_MAX)),
             bundles: Arc::new(Semaphore::new(findings::BUNDLES_MAX)),
-            tasks: TaskTracker::new(),
             sessions: Sessions::new(config.session_idle),
             searches,
             limits: Limits::new(config.rates),
@@ -152,8 +149,10 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
         .method_not_allowed_fallback(|| async {
             error::ApiError::new(405, "method_not_allowed", "this path has other methods; see /api/openapi.json")
         })
-        .layer(middleware::from_fn_with_state(Arc::clone(app), auth::identify_and_record))
-        .route(SIGN_IN.1, post(session::sign_in));
+        .layer(CatchPanicLayer::custom(auth::panicked))
+        .layer(middleware::from_fn_with_state(Arc::clone(app), auth::identify))
+        .route(SIGN_IN.1, post(session::sign_in))
+        .layer(app.audit.layer());
     let open = Router::new()
         .route("/api/openapi.json", get(openapi))
         .route("/healthz", get(|| async { "ok\n" }))

@@ -8,17 +8,17 @@ use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use piperoll_client::{Activity, Category};
 use piperoll_shared::api::access::{SessionInfo, SessionTimes, SignIn, SignInLink};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use piperoll_shared::net::serve::TlsPeer;
 use serde_json::json;
 
-use super::auth::{Done, Unrecorded, recordable, recorded, refused, too_many};
+use super::auth::{Done, Unrecorded, recordable, refused, too_many};
 use super::error::ApiError;
 use super::identify::{Caller, Refusal, set_cookie, unset_cookie};
 use super::{App, origin};
-use crate::audit::Event;
 use crate::session::Credential;
 
 const SIGN_IN: &str = "audit.sign_in";
@@ -30,56 +30,47 @@ const BODY_BYTES_MAX: usize = 4_096;
 pub(super) async fn sign_in(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<TlsPeer>,
+    Extension(activity): Extension<Activity>,
     request: axum::extract::Request,
 ) -> Response {
-    // In a task of its own: whoever hangs up leaves the entry about the try behind.
-    let tasks = app.tasks.clone();
-    let tried = tasks.spawn(async move { try_sign_in(&app, peer, request).await });
-    tried.await.unwrap_or_else(|error| {
-        tracing::error!(%error, "a sign-in failed");
-        ApiError::new(500, "internal", "signing in failed; the daemon's log says why").into_response()
-    })
-}
-
-async fn try_sign_in(app: &Arc<App>, peer: TlsPeer, request: axum::extract::Request) -> Response {
+    activity.named(Category::Audit, SIGN_IN);
+    let turned_away = |reason, response| refused(&app, &activity, SIGN_IN, reason, response);
     let (parts, body) = request.into_parts();
-    let mut event = Event { action: SIGN_IN, ..Event::of(&peer, &parts.method, "/session", &parts.headers) };
     let ip = peer.address.ip();
     if let Err(wait) = app.limits.address(ip).and_then(|()| app.limits.sign_in(ip)) {
-        return refused(app, event, "too_many_requests", too_many("your address", wait)).await;
+        return turned_away("too_many_requests", too_many("your address", wait));
     }
     if let Err(error) = origin::check(&parts) {
-        return refused(app, event, "cross_site", error.into_response()).await;
+        return turned_away("cross_site", error.into_response());
     }
     let Ok(body) = axum::body::to_bytes(body, BODY_BYTES_MAX).await else {
         let error = ApiError::new(413, "too_long", format!("a sign-in has at most {BODY_BYTES_MAX} bytes"));
-        return refused(app, event, "too_long", error.into_response()).await;
+        return turned_away("too_long", error.into_response());
     };
     let now = SystemClock.now();
-    let caller = match who(app, &peer, &body, now) {
+    let caller = match who(&app, &peer, &body, now) {
         Ok(caller) => caller,
-        Err((reason, error)) => return refused(app, event, reason, error.into_response()).await,
+        Err((reason, error)) => return turned_away(reason, error.into_response()),
     };
-    event.user = Some(caller.name().to_owned());
-    event.auth_method = Some(caller.method());
-    event.outcome = "success";
+    activity.caller(caller.in_entry());
     if let Some(scope) = caller.scope().text() {
-        event.details["limited_to"] = json!(scope);
+        activity.enrich(|entry| entry.detail("limited_to", scope));
     }
-    let (secret, open) = match app.sessions.begin(caller.credential().clone(), now) {
-        Ok(begun) => begun,
-        Err(error) => return no_random(&error).into_response(),
+    // A session whose beginning turns out not to be recorded has a cookie that nobody was given; it ends unused.
+    let begun = recordable(&app)
+        .await
+        .and_then(|()| app.sessions.begin(caller.credential().clone(), now).map_err(|error| no_random(&error)));
+    let response = match begun {
+        Ok((secret, open)) => {
+            let mut response = (StatusCode::CREATED, Json(info(&app, &caller, Some(open.ends)))).into_response();
+            if let Ok(cookie) = HeaderValue::from_str(&set_cookie(&secret)) {
+                response.headers_mut().insert(SET_COOKIE, cookie);
+            }
+            response
+        }
+        Err(error) => error.into_response(),
     };
-    let ends = Some(open.ends);
-    let mut response = (StatusCode::CREATED, Json(info(app, &caller, ends))).into_response();
-    if let Ok(cookie) = HeaderValue::from_str(&set_cookie(&secret)) {
-        response.headers_mut().insert(SET_COOKIE, cookie);
-    }
-    app.metrics.count(SIGN_IN, 201);
-    let response = recorded(app, event, response).await;
-    if response.status() != StatusCode::CREATED {
-        app.sessions.end(&open.id);
-    }
+    app.metrics.count(SIGN_IN, response.status().as_u16());
     response
 }
 

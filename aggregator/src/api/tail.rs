@@ -12,6 +12,7 @@ use axum::http::header::CACHE_CONTROL;
 use axum::response::sse::{Event as Sent, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures::stream;
+use piperoll_client::{Category, Entry, Outcome};
 use piperoll_shared::api::access::Permission;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
@@ -159,11 +160,12 @@ fn bad(parameter: &str, value: &str, allowed: &str) -> QueryError {
 
 /// A reader that was dropped has not seen what came then; the log says so.
 async fn note_drop(app: &App, who: &str) {
-    let entry = json!({
-        "category": "audit", "action": "audit.tail_dropped", "outcome": "failure", "user": who, "reason": "too_slow",
-        "description": "a live tail was ended because its reader was too slow",
-    });
-    if let Err(error) = app.audit.note(&entry).await {
+    let entry = Entry::new(Category::Audit, "audit.tail_dropped")
+        .outcome(Outcome::Failure)
+        .reason("too_slow")
+        .user(who)
+        .description("a live tail was ended because its reader was too slow");
+    if let Err(error) = app.audit.note(entry).await {
         tracing::error!(%error, "the end of a live tail could not be recorded");
     }
 }

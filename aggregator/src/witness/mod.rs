@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use piperoll_client::{Category, EmitError, Entry, Outcome};
 use piperoll_shared::api::node::{CheckpointAnswer, peer_path};
 use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::ids::Generation;
@@ -18,7 +19,6 @@ use piperoll_shared::log::note::{KeyKind, Note, NoteError, SigningKey, Verifying
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::{Hash, decode_hash};
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
-use serde_json::json;
 
 use super::api::App;
 use super::config::Life;
@@ -301,17 +301,17 @@ async fn looked(member: &Member) -> Result<(), Failure> {
 }
 
 /// The aggregator's own entry about a change of what is concluded.
-async fn record(app: &App, member: &Member, standing: &Standing) -> Result<(), piperoll_client::ClientError> {
+async fn record(app: &App, member: &Member, standing: &Standing) -> Result<(), EmitError> {
     let good = standing.verdict == "ok";
-    let mut entry = json!({
-        "category": "audit", "action": "audit.witness_verdict", "outcome": if good { "success" } else { "failure" },
-        "entity_type": "node", "entity_id": member.node.id,
-        "description": format!("the witness's verdict on node {} is now {}", member.node.id, standing.verdict),
-        "details": { "verdict": standing.verdict, "words": standing.reason, "witnessed_rows": standing.size,
-                     "witnessed_at": standing.seen },
-    });
-    if !good {
-        entry["reason"] = json!(standing.verdict);
-    }
-    app.audit.note(&entry).await
+    let (outcome, reason) = if good { (Outcome::Success, "") } else { (Outcome::Failure, standing.verdict) };
+    let entry = Entry::new(Category::Audit, "audit.witness_verdict")
+        .outcome(outcome)
+        .reason(reason)
+        .entity("node", member.node.id.to_string())
+        .description(format!("the witness's verdict on node {} is now {}", member.node.id, standing.verdict))
+        .detail("verdict", standing.verdict)
+        .detail("words", &standing.reason)
+        .detail("witnessed_rows", standing.size)
+        .detail("witnessed_at", standing.seen);
+    app.audit.note(entry).await
 }

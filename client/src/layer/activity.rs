@@ -47,13 +47,15 @@ struct State {
     bare: Entry,
     entry: Entry,
     is_wanted: bool,
+    /// Nobody did anything: only counted if there is more of it.
+    is_turned_away: bool,
     /// What was recorded before it began.
     intent: Option<EntryId>,
 }
 
 impl Activity {
     pub(super) fn new(entry: Entry, is_wanted: bool) -> Self {
-        Self(Arc::new(Mutex::new(State { bare: entry.clone(), entry, is_wanted, intent: None })))
+        Self(Arc::new(Mutex::new(State { bare: entry.clone(), entry, is_wanted, is_turned_away: false, intent: None })))
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
@@ -78,6 +80,27 @@ impl Activity {
     /// Who is behind it.
     pub fn caller(&self, caller: Caller) -> &Self {
         self.enrich(|entry| caller.fill(entry))
+    }
+
+    /// It was turned away before anything was done, for `reason`, a code such as `no_credentials`. The first of an address is an
+    /// entry; those that follow within a minute become one entry that counts them, so that strangers cannot fill the log.
+    pub fn turned_away(&self, reason: impl Into<String>) -> &Self {
+        self.with(|state| {
+            state.entry = state.entry.clone().outcome(Outcome::Denied).reason(reason);
+            (state.is_turned_away, state.is_wanted) = (true, true);
+        });
+        self
+    }
+
+    /// It only reads, and its answer says nothing that whoever asks did not know: no entry is needed if it succeeds. This is for
+    /// services that record reads too ([`super::RecordLayer::reads_too`]); what may change something is recorded all the same.
+    pub fn unremarkable(&self) -> &Self {
+        self.with(|state| state.is_wanted = false);
+        self
+    }
+
+    pub(super) fn is_turned_away(&self) -> bool {
+        self.with(|state| state.is_turned_away)
     }
 
     pub(super) fn is_wanted(&self) -> bool {

@@ -4,6 +4,7 @@
 //! that wait to be called miss what nobody thought of.
 
 mod activity;
+mod refusals;
 mod words;
 
 use std::convert::Infallible;
@@ -24,8 +25,9 @@ use tower::{Layer, Service};
 use super::entry::{Category, Entry, Outcome};
 use super::policy::LossPolicy;
 use super::proxies::TrustedProxies;
-use super::recorder::{EmitError, Emitted, Recorder};
+use super::recorder::{EmitError, Recorder};
 pub use activity::{Activity, Caller};
+use refusals::Refusals;
 
 /// Who connected, for servers that keep it under no type this crate knows; put into the request's extensions.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +38,8 @@ pub(crate) const INTENT: &str = "intent";
 
 type Identify = dyn Fn(&Parts) -> Option<Caller> + Send + Sync;
 
-/// Records what goes through it. Put it outside of what authenticates, so that denied requests are seen too.
+/// Records what goes through it. Put it outside of what authenticates, so that denied requests are seen too. Of several
+/// around each other the outermost records.
 #[derive(Clone)]
 pub struct RecordLayer(Arc<Settings>);
 
@@ -46,6 +49,9 @@ struct Settings {
     category: Category,
     identify: Option<Box<Identify>>,
     intents: bool,
+    /// Requests that only read are recorded like the others.
+    reads: bool,
+    refusals: Arc<Refusals>,
 }
 
 impl RecordLayer {
@@ -56,6 +62,8 @@ impl RecordLayer {
             category: Category::Data,
             identify: None,
             intents: true,
+            reads: false,
+            refusals: Arc::default(),
         }))
     }
 
@@ -90,6 +98,13 @@ impl RecordLayer {
     #[must_use]
     pub fn without_intents(self) -> Self {
         self.with(|settings| settings.intents = false)
+    }
+
+    /// Requests that only read are recorded as well, those included whose caller did not wait for the answer. Their handlers
+    /// can say which are not worth it, with [`Activity::unremarkable`].
+    #[must_use]
+    pub fn reads_too(self) -> Self {
+        self.with(|settings| settings.reads = true)
     }
 }
 
@@ -127,20 +142,23 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         // The one that is ready is used, and a copy stays.
         let ready = self.inner.clone();
-        let inner = std::mem::replace(&mut self.inner, ready);
+        let mut inner = std::mem::replace(&mut self.inner, ready);
+        if request.extensions().get::<Activity>().is_some() {
+            return Box::pin(inner.call(request));
+        }
         let settings = Arc::clone(&self.settings);
         let (mut parts, body) = request.into_parts();
         let is_change = !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-        let activity = Activity::new(settings.first_words(&parts), is_change);
+        let activity = Activity::new(settings.first_words(&parts), is_change || settings.reads);
         parts.extensions.insert(activity.clone());
         let request = Request::from_parts(parts, body);
-        if !is_change {
+        if !is_change && !settings.reads {
             return Box::pin(settings.look(inner, request, activity));
         }
         Box::pin(async move {
             // In a task of its own: whoever hangs up cancels this one, and a change goes on or is over by then.
             let recorder = settings.recorder.clone();
-            match recorder.operation(settings.change(inner, request, activity)).await {
+            match recorder.operation(settings.operate(inner, request, activity, is_change)).await {
                 Ok(answer) => answer,
                 Err(error) => match error.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),
@@ -159,19 +177,20 @@ impl Settings {
         words::first(parts, self.category, peer, client, caller)
     }
 
-    /// Something that may change something.
-    async fn change<S, B, R>(
+    /// Something that may change something, or whose caller need not wait for it to be recorded.
+    async fn operate<S, B, R>(
         self: Arc<Self>,
         mut inner: S,
         request: Request<B>,
         activity: Activity,
+        is_change: bool,
     ) -> Result<Response<R>, S::Error>
     where
         S: Service<Request<B>, Response = Response<R>>,
         R: From<String>,
     {
         let is_strict = self.recorder.policy_of(self.category) == LossPolicy::Strict;
-        if is_strict && self.intents {
+        if is_change && is_strict && self.intents {
             // Nothing has happened yet, and without it nothing will.
             if let Err(error) = self.recorder.emit(activity.intent()).await {
                 return Ok(not_recorded(&format!("nothing was done: the operation could not be recorded: {error}")));
@@ -191,8 +210,11 @@ impl Settings {
             Ok(response) => judge(response.status()),
             Err(_) => (Outcome::Failure, "service_error".to_owned()),
         };
+        if !is_change && outcome == Outcome::Success && !activity.is_wanted() {
+            return answer;
+        }
         match self.over(&activity, outcome, &reason).await {
-            Ok(_) => answer,
+            Ok(()) => answer,
             Err(error) => {
                 Ok(not_recorded(&format!("the operation is over and its result could not be recorded: {error}")))
             }
@@ -219,14 +241,17 @@ impl Settings {
         let recorder = self.recorder.clone();
         let over = async move { self.over(&activity, outcome, &reason).await };
         match recorder.operation(over).await.unwrap_or(Err(EmitError::Closed)) {
-            Ok(_) => Ok(answer),
+            Ok(()) => Ok(answer),
             Err(error) => Ok(not_recorded(&format!("the answer is withheld, it could not be recorded: {error}"))),
         }
     }
 
     /// Records how it ended. An entry that was made wrongly is recorded as it was before its handler said anything.
-    async fn over(&self, activity: &Activity, outcome: Outcome, reason: &str) -> Result<Emitted, EmitError> {
+    async fn over(&self, activity: &Activity, outcome: Outcome, reason: &str) -> Result<(), EmitError> {
         let entry = activity.last_words(outcome, reason);
+        if activity.is_turned_away() && self.refusals.is_counted(&self.recorder, &entry) {
+            return Ok(());
+        }
         // What has happened is kept on this machine rather than lost, where there is room for it.
         let policy = match self.recorder.policy_of(entry.category) {
             LossPolicy::Strict if self.recorder.can_keep() => LossPolicy::Spool,
@@ -236,9 +261,9 @@ impl Settings {
             Err(error @ (EmitError::Invalid(_) | EmitError::Refused(_))) => {
                 tracing::error!(%error, "a handler's words cannot be recorded; the request is recorded without them");
                 let bare = activity.bare_words(outcome, reason).detail("handler_words_refused", error.to_string());
-                self.recorder.emit_under(bare, policy).await
+                self.recorder.emit_under(bare, policy).await.map(drop)
             }
-            result => result,
+            result => result.map(drop),
         }
     }
 }

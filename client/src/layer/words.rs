@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use axum::extract::OriginalUri;
 use http::header::{HeaderName, USER_AGENT};
 use http::request::Parts;
 use piperoll_shared::log::limits::{IDENTIFIER_BYTES_MAX, LONG_TEXT_BYTES_MAX, METHOD_BYTES_MAX};
@@ -28,8 +29,9 @@ pub(super) fn first(
     };
     let header = |name: HeaderName| parts.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
     let method = fit("method", parts.method.as_str(), METHOD_BYTES_MAX);
-    // Without the query: it is where secrets stand, and what a handler thinks worth telling it tells.
-    let path = fit("path", parts.uri.path(), LONG_TEXT_BYTES_MAX);
+    // As it was asked for, where a nested router has taken the front of it away. Without the query: it is where secrets stand, and what a handler thinks worth telling it tells.
+    let asked = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);
+    let path = fit("path", asked.path(), LONG_TEXT_BYTES_MAX);
     let agent = header(USER_AGENT).map(|agent| fit("user_agent", &agent, LONG_TEXT_BYTES_MAX)).unwrap_or_default();
     let request_id =
         header(REQUEST_ID).map(|id| fit("request_id", &id, IDENTIFIER_BYTES_MAX)).filter(|id| !id.is_empty());

@@ -1,5 +1,6 @@
 //! Plumbing of both daemons: time, certificate identity, TLS, the accept loop, logging.
 
+pub mod address;
 pub mod clock;
 pub mod files;
 mod guard;

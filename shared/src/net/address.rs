@@ -1,0 +1,29 @@
+//! Who counts as one, when requests are counted by where they come from.
+
+use std::net::IpAddr;
+
+/// The address itself for IPv4; for IPv6 its /64, all of which one person can have.
+#[must_use]
+pub fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => IpAddr::V4(ip),
+        IpAddr::V6(ip) => IpAddr::V6(std::net::Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_with_many_addresses_is_one() {
+        for (ip, expected) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("2001:db8:1:2:ffff::", "2001:db8:1:2::"),
+        ] {
+            assert_eq!(network(ip.parse().expect("an address")), expected.parse::<IpAddr>().expect("an address"));
+        }
+    }
+}
