@@ -120,7 +120,7 @@ impl Aggregator {
         let audit = Audit::new(NodeClient::new(&config.audit_socket)?)?;
         let searches =
             Searches::open(&config.state_dir).map_err(|error| state(std::io::Error::other(error.to_string())))?;
-        let app = Arc::new(App::new(cluster, tokens, audit, exporter, searches, &config));
+        let app = Arc::new(App::new(cluster, tokens, audit, exporter, searches, Arc::clone(&tls), &config));
         Ok(Self { app, tls, listener, config })
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use piperoll_shared::log::time::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -36,6 +37,7 @@ pub(crate) struct Metrics {
     clock_offset: Family<NodeLabel, Gauge>,
     witnessed_rows: Family<NodeLabel, Gauge>,
     verdict: Family<VerdictLabel, Gauge>,
+    certificate_not_after: Gauge,
 }
 
 impl Metrics {
@@ -54,14 +56,20 @@ impl Metrics {
         let (witnessed_rows, verdict) = (Family::default(), Family::default());
         registry.register("node_witnessed_rows", "Rows under the cosigned checkpoint", Family::clone(&witnessed_rows));
         registry.register("node_verdict", "1 for the witness's present verdict on a node", Family::clone(&verdict));
-        Self { registry: Mutex::new(all), requests, node_down, clock_offset, witnessed_rows, verdict }
+        let certificate_not_after = Gauge::default();
+        let help = "When this aggregator's certificate ends";
+        registry.register("certificate_not_after_seconds", help, certificate_not_after.clone());
+        let registry = Mutex::new(all);
+        Self { registry, requests, node_down, clock_offset, witnessed_rows, verdict, certificate_not_after }
     }
 
     pub(crate) fn count(&self, action: &'static str, status: u16) {
         self.requests.get_or_create(&RequestLabel { action, status }).inc();
     }
 
-    pub(crate) fn page(&self, members: &[std::sync::Arc<Member>]) -> axum::response::Response {
+    /// `not_after` is when the certificate that is shown now ends.
+    pub(crate) fn page(&self, members: &[std::sync::Arc<Member>], not_after: Timestamp) -> axum::response::Response {
+        self.certificate_not_after.set(not_after.micros() / 1_000_000);
         for member in members {
             let label = NodeLabel { node: member.node.id.to_string() };
             self.node_down.get_or_create(&label).set(i64::from(member.known_down().is_some()));

@@ -1,12 +1,11 @@
 //! The searches that people keep: a small file in the state directory, by the name of the person.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use piperoll_shared::api::access::SavedSearch;
+use piperoll_shared::net::replaced::replace;
 
 /// Searches of one person.
 const SEARCHES_MAX: usize = 100;
@@ -106,13 +105,8 @@ impl Searches {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = (*self.snapshot()).clone();
         change(&mut changed)?;
-        let io = |source| SearchError::Io { path: self.path.clone(), source };
-        let temporary = self.path.with_extension("new");
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&temporary).map_err(io)?;
-        file.write_all(&serde_json::to_vec_pretty(&changed).unwrap_or_default()).map_err(io)?;
-        file.sync_all().map_err(io)?;
-        std::fs::rename(&temporary, &self.path).map_err(io)?;
+        let bytes = serde_json::to_vec_pretty(&changed).unwrap_or_default();
+        replace(&self.path, &bytes).map_err(|source| SearchError::Io { path: self.path.clone(), source })?;
         *self.people.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(changed);
         Ok(())
     }

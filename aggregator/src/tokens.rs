@@ -1,7 +1,6 @@
 //! Bearer tokens: 256 random bits, shown once; only their hash is kept.
 
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -10,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use piperoll_shared::api::access::{CreatedToken, Role, TokenInfo};
 use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::replaced;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -122,29 +122,15 @@ impl TokenStore {
 
     /// Held while the file is read, changed and written: the command line and the daemon both do.
     fn lock(&self) -> Result<std::fs::File, TokenError> {
-        let path = self.path.with_extension("lock");
-        let io = |source| TokenError::Io { path: path.clone(), source };
-        let mut options = std::fs::OpenOptions::new();
-        let file = options.create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(io)?;
-        file.lock().map_err(io)?;
+        let file = replaced::lock(&self.path).map_err(|source| TokenError::Io { path: self.path.clone(), source })?;
         // What another process wrote within the clock's grain would pass for what is cached.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).stamp = None;
         Ok(file)
     }
 
     fn save(&self, tokens: &[Stored]) -> Result<(), TokenError> {
-        let io = |source| TokenError::Io { path: self.path.clone(), source };
-        let temporary = self.path.with_extension("new");
-        let mut file = std::fs::OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&temporary)
-            .map_err(io)?;
-        file.write_all(&serde_json::to_vec_pretty(tokens).unwrap_or_default()).map_err(io)?;
-        file.sync_all().map_err(io)?;
-        std::fs::rename(&temporary, &self.path).map_err(io)
+        let bytes = serde_json::to_vec_pretty(tokens).unwrap_or_default();
+        replaced::replace(&self.path, &bytes).map_err(|source| TokenError::Io { path: self.path.clone(), source })
     }
 
     /// Makes a token; this is the only time it is seen.

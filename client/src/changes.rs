@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 use piperoll_shared::log::limits::{CHANGES_COUNT_MAX, LONG_TEXT_BYTES_MAX};
 use piperoll_shared::log::redact::{MARK, MASK, Redactor};
 
+/// In the place of the changes beyond [`CHANGES_COUNT_MAX`]; their number is its new value.
+const UNLISTED: &str = "(fields not listed)";
 /// Changes named in a sentence; the others are counted.
 const SAID_MAX: usize = 4;
 /// Characters of one value in a sentence.
@@ -37,7 +39,10 @@ impl Changes {
     pub fn between(old: &impl Serialize, new: &impl Serialize) -> Result<Self, serde_json::Error> {
         let mut changes = Self::default();
         changes.compare("", Some(serde_json::to_value(old)?), Some(serde_json::to_value(new)?));
-        changes.0.truncate(CHANGES_COUNT_MAX);
+        if changes.0.len() > CHANGES_COUNT_MAX {
+            let unlisted = changes.0.split_off(CHANGES_COUNT_MAX - 1).len();
+            changes.push(UNLISTED, None, Some(unlisted.into()));
+        }
         Ok(changes)
     }
 
@@ -183,6 +188,19 @@ mod tests {
             tags: vec!["a"],
             limits: json!({"rate": 1, "list": [{"x": 1}]}),
         }
+    }
+
+    #[test]
+    fn more_changes_than_an_entry_holds_are_counted() {
+        let of =
+            |value: u8| (0..1_200).map(|n| (format!("f{n:04}"), value)).collect::<std::collections::BTreeMap<_, _>>();
+        let changes = Changes::between(&of(0), &of(1)).expect("values");
+        assert_eq!(changes.iter().count(), CHANGES_COUNT_MAX);
+        let last = changes.iter().last().expect("a change");
+        assert_eq!(
+            (last.field.as_str(), &last.new),
+            (UNLISTED, &Some(serde_json::json!(1_200 - CHANGES_COUNT_MAX + 1)))
+        );
     }
 
     #[test]

@@ -82,12 +82,12 @@ impl Delivery {
                 }
             }
             match stop {
-                Some(Stop::Damaged) => return self.set_aside(&segment),
+                Some(Stop::Damaged) => return self.set_aside(&segment).await,
                 Some(Stop::Unreadable(error)) => {
                     self.ledger.lost(Cause::Damaged, None, SystemClock.now().micros());
                     return Err(error);
                 }
-                _ if end.is_none() => return segment.remove(),
+                _ if end.is_none() => return self.spool.remove(&segment),
                 _ => {
                     let more = self.spool.waiting().more.notified();
                     if tokio::time::timeout(QUIET, more).await.is_err() || !self.ledger.is_clean() {
@@ -154,13 +154,9 @@ impl Delivery {
         self.spool.waiting().settled(1, kept.bytes());
     }
 
-    fn set_aside(&self, segment: &SegmentReader) -> std::io::Result<()> {
+    async fn set_aside(&self, segment: &SegmentReader) -> std::io::Result<()> {
         self.ledger.lost(Cause::Damaged, None, SystemClock.now().micros());
-        // What is left of the counts belongs to what cannot be read.
-        if self.spool.is_last(segment) {
-            self.spool.waiting().forget();
-        }
-        let path = segment.set_aside()?;
+        let path = self.spool.set_aside(segment).await?;
         tracing::error!(path = %path.display(), "a segment of the spool is damaged and was set aside");
         Ok(())
     }

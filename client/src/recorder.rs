@@ -218,6 +218,7 @@ impl Recorder {
         let flushed = tokio::time::timeout(within, finished).await.unwrap_or(false);
         self.0.is_closed.store(true, Ordering::Release);
         self.0.stop.cancel();
+        self.0.delivery.close();
         self.0.delivery.wait().await;
         flushed
     }

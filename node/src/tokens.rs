@@ -1,7 +1,6 @@
 //! Who may record over HTTPS on loopback: tokens of 256 random bits, shown once; only their hashes are kept.
 
-use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -9,6 +8,7 @@ use std::time::SystemTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::replaced;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -79,7 +79,7 @@ impl RecordingTokens {
     }
 
     pub fn list(&self) -> Result<Vec<RecordingToken>, TokenError> {
-        let io = |source| TokenError::Io { path: self.path.clone(), source };
+        let io = |source| self.io(source);
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let meta = match std::fs::metadata(&self.path) {
             Ok(meta) => meta,
@@ -103,6 +103,7 @@ impl RecordingTokens {
         if !is_name {
             return Err(TokenError::Name);
         }
+        let _lock = self.lock()?;
         let mut tokens = self.list()?;
         if tokens.iter().any(|known| known.name == name) {
             return Err(TokenError::Exists(name.to_owned()));
@@ -111,8 +112,7 @@ impl RecordingTokens {
             return Err(TokenError::Full);
         }
         let mut random = [0; 32];
-        getrandom::fill(&mut random)
-            .map_err(|e| TokenError::Io { path: self.path.clone(), source: std::io::Error::other(e.to_string()) })?;
+        getrandom::fill(&mut random).map_err(|e| self.io(std::io::Error::other(e.to_string())))?;
         let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
         let sha256 = hex::encode(Sha256::digest(token.as_bytes()));
         tokens.push(RecordingToken { name: name.to_owned(), sha256, created: now });
@@ -121,6 +121,7 @@ impl RecordingTokens {
     }
 
     pub fn revoke(&self, name: &str) -> Result<(), TokenError> {
+        let _lock = self.lock()?;
         let mut tokens = self.list()?;
         let before = tokens.len();
         tokens.retain(|known| known.name != name);
@@ -130,26 +131,21 @@ impl RecordingTokens {
         self.write(tokens)
     }
 
-    /// Beside it first, so that a crash leaves the old file or the new one.
     fn write(&self, token: Vec<RecordingToken>) -> Result<(), TokenError> {
-        let io = |source| TokenError::Io { path: self.path.clone(), source };
         let text = toml::to_string(&Content { token })
             .map_err(|e| TokenError::Content { path: self.path.clone(), problem: e.to_string() })?;
-        let beside = self.path.with_extension("new");
-        let mut file = std::fs::OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&beside)
-            .map_err(io)?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
-        // The daemon may be another user than the one who runs the command.
-        if let Some(folder) = self.path.parent()
-            && let Ok(owner) = std::fs::metadata(folder)
-        {
-            let _ = std::os::unix::fs::chown(&beside, Some(owner.uid()), Some(owner.gid()));
-        }
-        std::fs::rename(&beside, &self.path).map_err(io)
+        replaced::replace(&self.path, text.as_bytes()).map_err(|source| self.io(source))
+    }
+
+    /// Held while the file is read, changed and written, so that no token that was revoked comes back.
+    fn lock(&self) -> Result<std::fs::File, TokenError> {
+        let lock = replaced::lock(&self.path).map_err(|source| self.io(source))?;
+        // What another process wrote within the clock's grain would pass for what is cached.
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).stamp = None;
+        Ok(lock)
+    }
+
+    fn io(&self, source: std::io::Error) -> TokenError {
+        TokenError::Io { path: self.path.clone(), source }
     }
 }

@@ -315,9 +315,12 @@ impl Cluster {
         }
     }
 
+    pub fn pid(&self, index: usize) -> u32 {
+        self.nodes[index].process.as_ref().unwrap().id()
+    }
+
     pub fn signal(&self, index: usize, signal: Signal) {
-        let pid = self.nodes[index].process.as_ref().unwrap().id();
-        kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
+        kill(Pid::from_raw(i32::try_from(self.pid(index)).unwrap()), signal).unwrap();
     }
 
     /// `kill -9`, and waits until the process is gone.

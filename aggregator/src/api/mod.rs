@@ -26,6 +26,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
+use piperoll_shared::net::tls::TlsStore;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -50,6 +51,7 @@ pub(crate) struct App {
     users: HashMap<String, User>,
     cluster_name: piperoll_shared::log::ids::ClusterName,
     metrics: Metrics,
+    tls: Arc<TlsStore>,
     /// Room for exports and checks.
     streams: Arc<Semaphore>,
     /// Room for counts.
@@ -70,11 +72,13 @@ impl App {
         audit: Audit,
         exporter: Exporter,
         searches: Searches,
+        tls: Arc<TlsStore>,
         config: &AggregatorConfig,
     ) -> Self {
         Self {
             cluster,
             metrics: Metrics::new(&audit),
+            tls,
             audit,
             exporter: Arc::new(exporter),
             tokens,
@@ -184,5 +188,5 @@ async fn readyz(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {
-    app.metrics.page(&app.cluster.members)
+    app.metrics.page(&app.cluster.members, app.tls.current().not_after)
 }

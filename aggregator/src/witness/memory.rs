@@ -1,12 +1,13 @@
 //! What the witness remembers of a node, on disk before anybody is told.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use piperoll_shared::log::ids::NodeId;
 use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::replaced::replace;
 use serde::{Deserialize, Serialize};
 
 /// The largest consistent log that was seen of a node.
@@ -82,12 +83,7 @@ impl Memory {
 
     /// Replaces the file whole and synced. A crash here leaves what was remembered before, never less.
     pub(crate) fn store(&self, remembered: &Remembered) -> std::io::Result<()> {
-        let temporary = self.dir.join(format!("{}.new", self.node));
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
-        file.write_all(&serde_json::to_vec_pretty(remembered).unwrap_or_default())?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, self.path())?;
-        File::open(&self.dir)?.sync_all()
+        replace(&self.path(), &serde_json::to_vec_pretty(remembered).unwrap_or_default())
     }
 
     pub(crate) fn keep(&self, evidence: &Evidence<'_>) -> std::io::Result<()> {

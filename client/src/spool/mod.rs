@@ -8,7 +8,7 @@ mod record;
 mod segment;
 mod writer;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -50,6 +50,8 @@ pub(crate) struct Waiting {
     pub(crate) bytes: AtomicU64,
     /// Wakes whoever reads.
     pub(crate) more: Notify,
+    /// Entries and bytes that were ever counted of each segment that is there.
+    segments: Mutex<HashMap<u64, (u64, u64)>>,
 }
 
 impl Waiting {
@@ -67,10 +69,14 @@ impl Waiting {
         true
     }
 
-    /// Nothing that can be read waits any more.
-    pub(crate) fn forget(&self) {
-        self.entries.store(0, Ordering::Release);
-        self.bytes.store(0, Ordering::Release);
+    fn in_segment(&self, number: u64, entries: u64, bytes: u64) {
+        let mut segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = segments.entry(number).or_default();
+        *counts = (counts.0 + entries, counts.1 + bytes);
+    }
+
+    fn without_segment(&self, number: u64) -> (u64, u64) {
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner).remove(&number).unwrap_or_default()
     }
 
     pub(crate) fn settled(&self, entries: u64, bytes: u64) {
@@ -120,6 +126,7 @@ impl Spool {
             let (entries, bytes) = segment::count(&path_of(folder, *number)).map_err(wrong)?;
             waiting.entries.fetch_add(entries, Ordering::AcqRel);
             waiting.bytes.fetch_add(bytes, Ordering::AcqRel);
+            waiting.in_segment(*number, entries, bytes);
         }
         let next = numbers.last().map_or(1, |last| last + 1);
         let (jobs, receive) = mpsc::channel(JOBS_MAX);
@@ -173,9 +180,24 @@ impl Spool {
         (written.number == segment.number).then_some(written.end)
     }
 
-    /// Whether no other segment waits.
-    pub(crate) fn is_last(&self, segment: &SegmentReader) -> bool {
-        numbers(&self.folder).is_ok_and(|numbers| numbers.iter().all(|number| *number <= segment.number))
+    /// All of its records are in the log. If this is lost in a crash they are sent again, and known by their ids.
+    pub(crate) fn remove(&self, segment: &SegmentReader) -> std::io::Result<()> {
+        segment.remove()?;
+        self.waiting.without_segment(segment.number);
+        Ok(())
+    }
+
+    /// Puts a segment whose rest cannot be read where somebody may look what can be saved; nothing of it waits any more.
+    pub(crate) async fn set_aside(&self, segment: &SegmentReader) -> std::io::Result<PathBuf> {
+        if self.end_of(segment).is_some() {
+            // What is kept from now on must not follow it there.
+            self.turn_over().await;
+        }
+        let aside = segment.set_aside()?;
+        let (entries, bytes) = self.waiting.without_segment(segment.number);
+        // What was read of it was settled one by one.
+        self.waiting.settled(entries.saturating_sub(segment.records), bytes.saturating_sub(segment.record_bytes));
+        Ok(aside)
     }
 
     /// Nothing more is written to the segment that is being read to its end.

@@ -60,11 +60,23 @@ pub(crate) struct SegmentReader {
     at: usize,
     /// Bytes of the file that were read.
     read: u64,
+    /// What was given out, in records and their bytes.
+    pub(super) records: u64,
+    pub(super) record_bytes: u64,
 }
 
 impl SegmentReader {
     pub(super) fn open(path: PathBuf, number: u64) -> io::Result<Self> {
-        Ok(Self { number, file: File::open(&path)?, path, buffer: Vec::new(), at: 0, read: 0 })
+        Ok(Self {
+            number,
+            file: File::open(&path)?,
+            path,
+            buffer: Vec::new(),
+            at: 0,
+            read: 0,
+            records: 0,
+            record_bytes: 0,
+        })
     }
 
     /// Up to `end` of the file, or to its end when nothing more is written to it.
@@ -73,6 +85,8 @@ impl SegmentReader {
             match parse(&self.buffer[self.at..]) {
                 Parsed::Record(kept, bytes) => {
                     self.at += bytes;
+                    self.records += 1;
+                    self.record_bytes += bytes as u64;
                     return Ok(Read::Record(kept));
                 }
                 Parsed::Damaged => return Ok(Read::Damaged),
@@ -98,13 +112,11 @@ impl SegmentReader {
         (1..self.buffer.len()).any(|at| matches!(parse(&self.buffer[at..]), Parsed::Record(..)))
     }
 
-    /// Its records are in the log. If this is lost in a crash they are sent again, and known by their ids.
-    pub(crate) fn remove(&self) -> io::Result<()> {
+    pub(super) fn remove(&self) -> io::Result<()> {
         std::fs::remove_file(&self.path)
     }
 
-    /// Puts it out of the way for whoever looks for what can be saved.
-    pub(crate) fn set_aside(&self) -> io::Result<PathBuf> {
+    pub(super) fn set_aside(&self) -> io::Result<PathBuf> {
         // The time keeps an earlier one, of a spool that began to count anew, from being overwritten.
         let now = SystemClock.now().micros();
         let aside = self.path.with_extension(format!("{now}.damaged"));

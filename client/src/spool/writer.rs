@@ -81,7 +81,7 @@ impl Writer {
         }
         let bytes: Vec<u8> = group.iter().flat_map(|(kept, ..)| kept.to_bytes()).collect();
         let sync = group.iter().any(|(_, sync, _)| *sync);
-        let written = self.write(&bytes, sync);
+        let written = self.write(group.len() as u64, &bytes, sync);
         if let Err(error) = &written {
             tracing::error!(%error, folder = %self.folder.display(), "entries could not be kept in the spool and are counted");
         }
@@ -102,7 +102,7 @@ impl Writer {
         *self.written.lock().unwrap_or_else(PoisonError::into_inner) = Written::default();
     }
 
-    fn write(&mut self, bytes: &[u8], sync: bool) -> io::Result<()> {
+    fn write(&mut self, entries: u64, bytes: &[u8], sync: bool) -> io::Result<()> {
         if self.open.as_ref().is_some_and(|open| open.end >= SEGMENT_BYTES) {
             self.close();
         }
@@ -118,6 +118,7 @@ impl Writer {
         match written {
             Ok(()) => {
                 open.end += bytes.len() as u64;
+                self.waiting.in_segment(open.number, entries, bytes.len() as u64);
                 *self.written.lock().unwrap_or_else(PoisonError::into_inner) =
                     Written { number: open.number, end: open.end };
             }

@@ -1,10 +1,10 @@
 //! How far a destination is: one small file each, replaced whole, so that a crash leaves the old place or the new one.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use piperoll_shared::log::siem::Format;
 use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::replaced::replace;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -80,14 +80,7 @@ impl PlaceFile {
         std::fs::create_dir_all(folder).map_err(|e| self.io(e))?;
         let text = serde_json::to_string_pretty(place)
             .map_err(|e| PlaceError::Content { path: self.path.clone(), problem: e.to_string() })?;
-        let written = (|| {
-            let mut beside = tempfile::NamedTempFile::new_in(folder)?;
-            beside.write_all(text.as_bytes())?;
-            beside.as_file().sync_all()?;
-            beside.persist(&self.path).map_err(|e| e.error)?;
-            std::fs::File::open(folder)?.sync_all()
-        })();
-        written.map_err(|e| self.io(e))
+        replace(&self.path, text.as_bytes()).map_err(|e| self.io(e))
     }
 
     pub(super) fn remove(&self) -> Result<(), PlaceError> {

@@ -9,11 +9,12 @@ use piperoll_shared::log::verify::Integrity;
 use piperoll_shared::log::view::EntryView;
 use piperoll_shared::net::clock::{Clock, kernel_is_synced};
 use serde_json::json;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::sink::{Encoder, Sink, SinkError};
 use super::{Outlet, say};
-use crate::store::{Slice, Store, StoredRow};
+use crate::store::{ReadError, Slice, Store, StoredRow};
 
 /// How often rows are looked for when there are none.
 const POLL: Duration = Duration::from_millis(100);
@@ -33,6 +34,8 @@ pub(super) struct Worker {
     encoder: Encoder,
     /// The next row to send; at or behind the place.
     next: u64,
+    /// What is read while the rows in front of it are written and sent, and the first row of it.
+    ahead: Option<(u64, JoinHandle<Result<Slice, ReadError>>)>,
     /// When the first row that is not confirmed was sent.
     unconfirmed_since: Option<Instant>,
     /// Rows that are not there, among those that were sent.
@@ -44,7 +47,18 @@ impl Worker {
     pub(super) fn new(store: Store, clock: Arc<dyn Clock>, outlet: Arc<Outlet>, cluster: &str, node_id: &str) -> Self {
         let encoder = Encoder::new(&outlet.config, cluster, node_id, store.generation().to_string());
         let (sink, next) = (Sink::new(&outlet.config), outlet.state().place.next_seq);
-        Self { store, clock, outlet, sink, encoder, next, unconfirmed_since: None, gaps: Vec::new(), synced: None }
+        Self {
+            store,
+            clock,
+            outlet,
+            sink,
+            encoder,
+            next,
+            ahead: None,
+            unconfirmed_since: None,
+            gaps: Vec::new(),
+            synced: None,
+        }
     }
 
     /// Until the node stops.
@@ -106,8 +120,7 @@ impl Worker {
             self.confirm().await?;
             return Ok(true);
         }
-        let slice = self.store.slice(self.next, self.sink.rows_max()).await;
-        let slice = slice.map_err(|error| SinkError(error.to_string()))?;
+        let slice = self.read().await?;
         if slice.next == self.next {
             return Ok(false);
         }
@@ -120,6 +133,23 @@ impl Worker {
         self.gaps.extend(&slice.missing);
         self.send(slice).await?;
         Ok(true)
+    }
+
+    /// The next rows; and while they are busy with the receiver, those behind them are read.
+    async fn read(&mut self) -> Result<Slice, SinkError> {
+        let rows_max = self.sink.rows_max();
+        let slice = match self.ahead.take() {
+            Some((from, reading)) if from == self.next => {
+                reading.await.map_err(|error| SinkError(error.to_string()))?
+            }
+            _ => self.store.slice(self.next, rows_max).await,
+        };
+        let slice = slice.map_err(|error| SinkError(error.to_string()))?;
+        if slice.is_full {
+            let (store, from) = (self.store.clone(), slice.next);
+            self.ahead = Some((from, tokio::spawn(async move { store.slice(from, rows_max).await })));
+        }
+        Ok(slice)
     }
 
     /// Rows that were pruned can never be handed on; the log says so, once, and the place moves behind them.
@@ -190,7 +220,7 @@ impl Worker {
 
     fn failed(&mut self, error: &SinkError) {
         self.sink.reset();
-        self.unconfirmed_since = None;
+        (self.unconfirmed_since, self.ahead) = (None, None);
         self.gaps.clear();
         let mut state = self.outlet.state();
         self.next = state.place.next_seq;

@@ -1,8 +1,8 @@
 //! How far a source was read: one small file each, replaced whole.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use piperoll_shared::net::replaced::replace;
 use serde::{Deserialize, Serialize};
 
 /// Everything in front of it is recorded.
@@ -39,10 +39,6 @@ impl MarkFile {
     pub(super) fn write(&self, mark: &Mark) -> std::io::Result<()> {
         let folder = self.path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder)?;
-        let mut beside = tempfile::NamedTempFile::new_in(folder)?;
-        beside.write_all(serde_json::to_string(mark)?.as_bytes())?;
-        beside.as_file().sync_all()?;
-        beside.persist(&self.path).map_err(|e| e.error)?;
-        std::fs::File::open(folder)?.sync_all()
+        replace(&self.path, serde_json::to_string(mark)?.as_bytes())
     }
 }

@@ -1,11 +1,11 @@
 //! Opening a log directory: who may, what must be there, and what is made when it is new.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use piperoll_shared::log::ids::{ClusterName, Generation, NodeId};
+use piperoll_shared::net::replaced::replace;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use serde::{Deserialize, Serialize};
@@ -292,7 +292,7 @@ impl LogDir {
         let marker = Marker { cluster: cluster.clone(), node_id: node_id.clone(), generation };
         let mut bytes = serde_json::to_vec(&marker).unwrap_or_default();
         bytes.push(b'\n');
-        self.replace(MARKER, &bytes)
+        replace(&self.dir.join(MARKER), &bytes)
     }
 
     pub(super) fn read_checkpoint(&self) -> std::io::Result<Option<String>> {
@@ -304,17 +304,7 @@ impl LogDir {
     }
 
     pub(super) fn write_checkpoint(&self, note: &str) -> std::io::Result<()> {
-        self.replace(CHECKPOINT, note.as_bytes())
-    }
-
-    /// Replaces a file whole and synced: a crash leaves the old one or the new one.
-    fn replace(&self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
-        let temporary = self.dir.join(format!("{name}.new"));
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, self.dir.join(name))?;
-        File::open(&self.dir)?.sync_all()
+        replace(&self.dir.join(CHECKPOINT), note.as_bytes())
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Slice {
     pub rows: Vec<StoredRow>,
     /// Where to go on.
     pub next: u64,
+    /// There were more rows than fit.
+    pub is_full: bool,
     /// The log begins here, and the rows asked for before it were pruned.
     pub pruned_to: Option<u64>,
     /// Rows that should be there and are not; first and last of each run.
@@ -49,7 +51,6 @@ fn read(conn: &Connection, checker: &mut RowChecker, from: u64, end: u64, rows_m
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query((slice.next, end, rows_max))?;
     let mut bytes = 0;
-    let mut is_full = false;
     while let Some(row) = rows.next()? {
         let mut stored = read_row(row, checker)?;
         erase::recognise(conn, checker, &mut stored)?;
@@ -59,12 +60,12 @@ fn read(conn: &Connection, checker: &mut RowChecker, from: u64, end: u64, rows_m
         slice.next = stored.seq + 1;
         bytes += stored.body.len();
         slice.rows.push(stored);
-        is_full = bytes >= SLICE_BYTES_MAX || slice.rows.len() >= rows_max;
-        if is_full {
+        slice.is_full = bytes >= SLICE_BYTES_MAX || slice.rows.len() >= rows_max;
+        if slice.is_full {
             break;
         }
     }
-    if !is_full && slice.next < end {
+    if !slice.is_full && slice.next < end {
         slice.missing.push((slice.next, end - 1));
         slice.next = end;
     }

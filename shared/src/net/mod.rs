@@ -7,6 +7,7 @@ mod guard;
 pub mod identity;
 pub mod metrics;
 pub mod receiver;
+pub mod replaced;
 pub mod serve;
 pub mod telemetry;
 pub mod tls;

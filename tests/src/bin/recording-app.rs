@@ -1,11 +1,13 @@
 //! An application that records and does nothing else, to be killed by tests: `recording-app SOCKET FOLDER POLICY BYTES COUNT`.
-//! It prints what became of every entry, then waits until nothing waits any more.
+//! It prints what became of every entry, then waits until nothing waits any more. As `strict-handler` it begins a request, prints
+//! `running`, and never ends it.
 
 use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use piperoll_client::{Category, Emitted, Entry, LossPolicy, Recorder};
+use piperoll_client::{Category, Emitted, Entry, LossPolicy, RecordLayer, Recorder};
+use tower::ServiceExt as _;
 
 const FLUSH: Duration = Duration::from_secs(60);
 
@@ -13,8 +15,9 @@ const FLUSH: Duration = Duration::from_secs(60);
 async fn main() {
     let args: Vec<String> = std::env::args().collect();
     let [_, socket, folder, policy, bytes, count] = args.as_slice() else { panic!("five arguments") };
+    let is_handler = policy == "strict-handler";
     let policy = match policy.as_str() {
-        "strict" => LossPolicy::Strict,
+        "strict" | "strict-handler" => LossPolicy::Strict,
         "spool" => LossPolicy::Spool,
         "best_effort" => LossPolicy::BestEffort,
         other => panic!("{other}: no policy"),
@@ -28,6 +31,9 @@ async fn main() {
         .source("recording-app")
         .open()
         .expect("a recorder");
+    if is_handler {
+        return handle(recorder).await;
+    }
     for n in 0..count.parse().expect("a number") {
         let entry = Entry::new(Category::Data, "app.write").user("app").user_type("service").detail("n", n);
         let id = entry.id();
@@ -42,4 +48,15 @@ async fn main() {
     }
     println!("done");
     println!("flushed {}", recorder.close(FLUSH).await);
+}
+
+/// A request whose handler says that it runs, and does not end.
+async fn handle(recorder: Recorder) {
+    let endless = axum::routing::post(async || {
+        println!("running");
+        std::future::pending::<()>().await;
+    });
+    let app = axum::Router::new().route("/run", endless).layer(RecordLayer::new(recorder));
+    let request = axum::http::Request::post("/run").body(axum::body::Body::empty()).expect("a request");
+    app.oneshot(request).await.expect("an answer");
 }

@@ -97,7 +97,7 @@ async fn a_witness_that_cannot_store_does_not_cosign() {
     let memory = cluster.aggregator_folder().join("state/witness");
     let remembered = std::fs::read_to_string(memory.join("mx1.json")).unwrap();
     // A directory in the place of the file that would be written: the write fails, whoever runs this test.
-    while let Err(error) = std::fs::create_dir(memory.join("mx1.new")) {
+    while let Err(error) = std::fs::create_dir(memory.join("mx1.json.new")) {
         // The witness is writing at this very moment.
         assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists);
         tokio::time::sleep(Duration::from_millis(3)).await;
@@ -108,7 +108,7 @@ async fn a_witness_that_cannot_store_does_not_cosign() {
     assert_eq!(std::fs::read_to_string(memory.join("mx1.json")).unwrap(), remembered);
     let kept = cluster.on_node(0, &["checkpoint", "--witnessed"]).stdout;
     assert!(remembered.contains(kept.lines().nth(2).unwrap()), "the node holds a cosignature that nobody remembers");
-    std::fs::remove_dir(memory.join("mx1.new")).unwrap();
+    std::fs::remove_dir(memory.join("mx1.json.new")).unwrap();
     witnessed(&cluster, "mx1").await;
     evidence_verifies(&cluster).await;
 }

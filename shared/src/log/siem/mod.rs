@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::limits::FLAGS_BYTES_MAX;
@@ -244,8 +244,9 @@ struct Parts(String);
 
 impl Parts {
     /// Without what is null.
-    fn of(value: Value) -> Self {
-        let mut text = without_nulls(value).to_string();
+    fn of(mut value: Value) -> Self {
+        drop_nothings(&mut value);
+        let mut text = value.to_string();
         text.pop();
         Self(text)
     }
@@ -272,20 +273,15 @@ impl Parts {
 }
 
 /// Drops nulls and empty texts, and objects and lists that hold nothing else.
-fn without_nulls(value: Value) -> Value {
+fn drop_nothings(value: &mut Value) {
+    let is_something = |value: &mut Value| {
+        drop_nothings(value);
+        !is_nothing(value)
+    };
     match value {
-        Value::Object(fields) => {
-            let kept: Map<String, Value> = fields
-                .into_iter()
-                .map(|(key, value)| (key, without_nulls(value)))
-                .filter(|(_, value)| !is_nothing(value))
-                .collect();
-            Value::Object(kept)
-        }
-        Value::Array(items) => {
-            Value::Array(items.into_iter().map(without_nulls).filter(|value| !is_nothing(value)).collect())
-        }
-        other => other,
+        Value::Object(fields) => fields.retain(|_, value| is_something(value)),
+        Value::Array(items) => items.retain_mut(is_something),
+        _ => {}
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Adds tables to the configuration of a node.
-fn configure(cluster: &Cluster, index: usize, tables: &str) {
+pub(crate) fn configure(cluster: &Cluster, index: usize, tables: &str) {
     let config = cluster.nodes[index].folder.join("node.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, format!("{text}\n{tables}")).unwrap();
@@ -43,7 +43,7 @@ fn wait_for(cluster: &Cluster, index: usize, name: &str, what: &str, is_so: impl
     }
 }
 
-fn wait_until_all_arrived(cluster: &Cluster, index: usize, name: &str) -> Value {
+pub(crate) fn wait_until_all_arrived(cluster: &Cluster, index: usize, name: &str) -> Value {
     wait_for(cluster, index, name, "all there", |status| status["lag_rows"] == 0)
 }
 

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode};
+use axum::middleware::{Next, from_fn};
+use axum::response::IntoResponse as _;
 use axum::routing::{get, post, put};
 use axum::{Extension, Router};
 use piperoll_client::testing::{Unrecorded, check_routes};
@@ -223,4 +225,74 @@ async fn a_request_cannot_keep_itself_from_being_recorded() {
     assert_eq!(entry["action"], "http.purgeit");
     assert_eq!(entry["details"]["cut"], json!(["path", "user_agent"]));
     assert_eq!(entry["user_agent"].as_str().unwrap().len(), 4_096);
+}
+
+/// What the aggregator needs of the layer, and everybody else can have.
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_are_recorded_on_request_and_strangers_are_counted() {
+    let (recorder, captured) = Recorder::capturing();
+    let guard = |Extension(activity): Extension<Activity>, request: Request, next: Next| async move {
+        match request.uri().path() {
+            "/strange" => {
+                activity.turned_away("no_credentials");
+                StatusCode::UNAUTHORIZED.into_response()
+            }
+            _ => next.run(request).await,
+        }
+    };
+    let quiet = async |Extension(activity): Extension<Activity>| {
+        activity.unremarkable();
+    };
+    let ran = Ran::default();
+    let slow = async |State(ran): State<Ran>| {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        ran.fetch_add(1, Ordering::Relaxed);
+    };
+    let inner = Router::new()
+        .route("/plain", get(async || "told"))
+        .route("/strange", get(async || "told"))
+        .route("/quiet", get(quiet).post(quiet))
+        .route("/slow", get(slow))
+        .with_state(Arc::clone(&ran))
+        .layer(RecordLayer::new(recorder.clone()))
+        .layer(from_fn(guard));
+    let layer = RecordLayer::new(recorder.clone()).category(Category::Audit).without_intents().reads_too();
+    let app = Router::new().nest("/api", inner.layer(layer));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/api", listener.local_addr().unwrap());
+    let app = app.into_make_service_with_connect_info::<std::net::SocketAddr>();
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let ask = async |method: Method, path: &str| client.request(method, format!("{url}{path}")).send().await.unwrap();
+    for path in ["/plain", "/quiet"] {
+        assert_eq!(ask(Method::GET, path).await.status(), 200);
+    }
+    assert_eq!(ask(Method::POST, "/quiet").await.status(), 200);
+    let short = client.get(format!("{url}/slow")).timeout(Duration::from_millis(50)).send().await;
+    assert!(short.is_err());
+    for _ in 0..5 {
+        assert_eq!(ask(Method::GET, "/strange").await.status(), 401);
+    }
+    // Requests under way and counts are waited for.
+    assert!(recorder.close(Duration::from_secs(20)).await);
+    assert_eq!(ran.load(Ordering::Relaxed), 1);
+    let mut seen: Vec<_> = captured
+        .entries()
+        .iter()
+        .map(|e| {
+            [&e["action"], &e["path"], &e["outcome"]].map(|value| value.as_str().unwrap_or("-").to_owned()).join(" ")
+        })
+        .collect();
+    seen.sort();
+    let expected = [
+        "http.get /api/plain success",
+        "http.get /api/slow success",
+        "http.get /api/strange denied",
+        "http.post /api/quiet success",
+        "http.refused_repeatedly - denied",
+    ];
+    assert_eq!(seen, expected, "each once, and what only reads and says so not at all");
+    let counted = captured.entries().into_iter().find(|e| e["action"] == "http.refused_repeatedly").unwrap();
+    assert_eq!(counted["details"]["counts"]["refused"], 4);
+    assert_eq!((&counted["ip_address"], &counted["reason"]), (&json!("127.0.0.1"), &json!("no_credentials")));
 }

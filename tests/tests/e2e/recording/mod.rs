@@ -1,6 +1,8 @@
 //! An application and its node, where either of them is stopped, hangs or dies: strict fails, spool arrives exactly once, best
 //! effort is counted exactly.
 
+mod app;
+mod disks;
 mod examples;
 mod layer;
 mod policies;

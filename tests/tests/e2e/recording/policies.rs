@@ -1,13 +1,12 @@
 //! What becomes of entries under each policy.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use piperoll_client::{Category, EmitError, Emitted, Entry, LossPolicy, Recorder};
-use piperoll_tests::{Cluster, Guard, piperoll};
+use piperoll_tests::Cluster;
 
+use super::app::App;
 use super::{by_id, entries, one_node, socket};
 
 const FLUSH: Duration = Duration::from_secs(60);
@@ -88,49 +87,6 @@ async fn a_node_that_is_away_or_hangs_is_met_by_each_policy_in_its_way() {
     }
     assert!(entries(&cluster, "action:log.gap -via:x").iter().all(|gap| gap["details"]["source"] != "test"));
     cluster.verify_all();
-}
-
-/// The application, and what it said about each entry until it was killed or ended.
-struct App {
-    process: Guard,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
-}
-
-impl App {
-    fn start(cluster: &Cluster, policy: &str, spool_bytes: u64, count: u64) -> Self {
-        let mut process = Command::new(piperoll().with_file_name("recording-app"))
-            .arg(socket(cluster))
-            .arg(cluster.dir.path().join("app"))
-            .args([policy, &spool_bytes.to_string(), &count.to_string()])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        Self { process: Guard(process), lines }
-    }
-
-    /// Lines up to one that is `until`, or `most` of them.
-    fn read(&mut self, until: &str, most: usize) -> Vec<(String, String)> {
-        let mut read = Vec::new();
-        for line in self.lines.by_ref().map_while(Result::ok).take(most) {
-            if line == until {
-                break;
-            }
-            let (id, word) = line.split_once(' ').unwrap_or((&line, ""));
-            read.push((id.to_owned(), word.to_owned()));
-        }
-        read
-    }
-
-    fn kill(mut self) {
-        self.process.0.kill().unwrap();
-        self.process.0.wait().unwrap();
-    }
-
-    fn end(mut self) {
-        assert_eq!(self.read("flushed true", 1_000_000).len(), 0, "everything was sent");
-        assert!(self.process.0.wait().unwrap().success());
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -275,4 +231,49 @@ async fn what_can_never_be_recorded_is_refused_at_once() {
     let _held = taken.open().unwrap();
     let second = Recorder::builder(&socket(&cluster)).unwrap().spool(&cluster.dir.path().join("one")).open();
     assert!(second.unwrap_err().to_string().contains("another process"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_that_is_damaged_while_it_is_written_loses_nothing_that_comes_after() {
+    let mut cluster = one_node().await;
+    cluster.stop(0);
+    let recorder = recorder(&cluster, LossPolicy::Spool);
+    let keep = async |n| {
+        let kept = recorder.emit_under(act(LossPolicy::Spool, n), LossPolicy::BestEffort).await;
+        assert!(matches!(kept, Ok(Emitted::Kept(_))), "{kept:?}");
+    };
+    // More than the sender takes at once: it waits for the node with the first of them.
+    for n in 0..600 {
+        keep(n).await;
+    }
+    let segment = cluster.dir.path().join("spool-Spool/0000000000000001.spool");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let near_the_end = bytes.len() - 30;
+    bytes[near_the_end] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    cluster.restart(0).await;
+    let set_aside = || {
+        let files = std::fs::read_dir(segment.parent().unwrap()).unwrap().map(|file| file.unwrap().path());
+        files.into_iter().any(|path| path.extension().is_some_and(|e| e == "damaged"))
+    };
+    let mut n = 600;
+    while !set_aside() {
+        keep(n).await;
+        n += 1;
+        assert!(n < 10_000, "nobody noticed");
+    }
+    for after in 0..5 {
+        keep(20_000 + after).await;
+    }
+    assert!(recorder.flush(FLUSH).await, "what was lost is not waited for: {}", recorder.metrics_text());
+    let emitted = recorder.emit(act(LossPolicy::Spool, 30_000)).await;
+    assert!(matches!(emitted, Ok(Emitted::Recorded(_))), "nothing waits any more: {emitted:?}");
+    let log = entries(&cluster, "action:app.write");
+    let came =
+        |from: u64, to: u64| log.iter().filter(|e| (from..to).contains(&e["details"]["n"].as_u64().unwrap())).count();
+    assert_eq!((came(0, 599), came(599, 600), came(20_000, 20_005)), (599, 0, 5));
+    let gaps = entries(&cluster, "action:log.gap");
+    let ours: Vec<_> = gaps.iter().filter(|gap| gap["details"]["source"] == "test").collect();
+    assert!(ours.len() == 1 && ours[0]["details"]["count"].is_null(), "{gaps:?}");
+    cluster.verify_all();
 }

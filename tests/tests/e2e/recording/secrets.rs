@@ -11,8 +11,10 @@ use serde::Serialize;
 use serde_json::json;
 use tower::ServiceExt as _;
 
-use super::{entries, one_node, socket};
+use super::{entries, socket};
+use crate::forward::{configure, wait_until_all_arrived};
 
+const FORMATS: [&str; 4] = ["native", "ocsf", "ecs", "cef"];
 /// Occurs in every planted secret and nowhere else.
 const PLANTED: &str = "Hunter2Planted";
 
@@ -53,6 +55,12 @@ fn nowhere(cluster: &Cluster, when: &str) {
     assert!(found.is_empty(), "{when}: {found:?}");
 }
 
+fn node_metrics(cluster: &Cluster) -> String {
+    let mut curl = std::process::Command::new("curl");
+    let asked = curl.arg("-s").arg("--unix-socket").arg(socket(cluster)).arg("http://node/metrics").output().unwrap();
+    String::from_utf8(asked.stdout).unwrap()
+}
+
 fn planted() -> Entry {
     Entry::new(Category::Data, "account.update")
         .user("alice")
@@ -71,7 +79,17 @@ fn planted() -> Entry {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn planted_secrets_are_found_nowhere() {
-    let mut cluster = one_node().await;
+    let mut cluster = Cluster::made(&["mx1"], |_| None).await;
+    let out = cluster.dir.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    let mut tables = String::new();
+    for format in FORMATS {
+        let file = out.join(format);
+        tables +=
+            &format!("[[forward]]\nname = \"{format}\"\nto = \"file://{}\"\nformat = \"{format}\"\n", file.display());
+    }
+    configure(&cluster, 0, &tables);
+    cluster.restart(0).await;
     let folder = cluster.dir.path().join("spool");
     let recorder = Recorder::builder(&socket(&cluster)).unwrap().policy_for_all(LossPolicy::Spool).spool(&folder);
     let recorder = recorder.deadline(Duration::from_millis(500)).open().unwrap();
@@ -132,6 +150,15 @@ async fn planted_secrets_are_found_nowhere() {
         assert!(first["redacted"].as_array().unwrap().contains(&json!(path)), "{path}: {}", first["redacted"]);
     }
     assert_eq!(log[3]["path"], "/reset-password/***");
+    for format in FORMATS {
+        wait_until_all_arrived(&cluster, 0, format);
+        let handed_on = std::fs::read_to_string(out.join(format)).unwrap();
+        // Not because nothing came.
+        assert!(handed_on.matches("account.update").count() >= 3 && handed_on.contains("***"), "{format}: {handed_on}");
+    }
+    assert!(cluster.log_text("mx1").contains("ready"));
+    let metrics = cluster.on_node(0, &["status", "--json"]).stdout + &node_metrics(&cluster) + &recorder.metrics_text();
+    assert!(metrics.contains("piperoll_node_forward") && !metrics.contains(PLANTED), "{metrics}");
     nowhere(&cluster, "at the end");
     cluster.stop(0);
     nowhere(&cluster, "in what a stopped node leaves");
