@@ -26,7 +26,7 @@ pub(super) fn write(event: &Event<'_>) -> String {
         "ecs": { "version": VERSION },
         "message": event.sentence(),
         "event": {
-            "kind": "event", "category": category(event), "type": kinds(event), "action": event.action(), "outcome": outcome,
+            "kind": "event", "category": category(event).map(|(name, _)| [name]), "type": kinds(event), "action": event.action(), "outcome": outcome,
             "reason": view.reason, "id": view.id, "sequence": event.seq, "created": event.recorded.to_text(),
             "provider": "piperoll", "dataset": "piperoll.entry", "module": "piperoll", "hash": event.digest(),
             "severity": if event.is_sound() { 6 } else { 2 },
@@ -61,15 +61,26 @@ fn user(event: &Event<'_>) -> Value {
     }
 }
 
-fn category(event: &Event<'_>) -> &'static [&'static str] {
-    match event.view.category.as_deref() {
-        Some("auth") => &["authentication"],
-        Some("user") => &["iam"],
-        Some("config" | "security") => &["configuration"],
-        Some("cluster" | "log") => &["host"],
-        Some(_) => &["api"],
-        None => &[],
-    }
+/// `event.category`, and the words of `event.type` that ECS expects with it.
+type Category = (&'static str, &'static [&'static str]);
+
+const AUTHENTICATION: Category = ("authentication", &["start", "end", "info"]);
+const IAM: Category = ("iam", &["admin", "change", "creation", "deletion", "group", "info", "user"]);
+const CONFIGURATION: Category = ("configuration", &["access", "change", "creation", "deletion", "info"]);
+const HOST: Category = ("host", &["access", "change", "end", "info", "start"]);
+const API: Category = (
+    "api",
+    &["access", "admin", "allowed", "change", "creation", "deletion", "denied", "end", "info", "start", "user"],
+);
+
+fn category(event: &Event<'_>) -> Option<Category> {
+    Some(match event.view.category.as_deref()? {
+        "auth" => AUTHENTICATION,
+        "user" => IAM,
+        "config" | "security" => CONFIGURATION,
+        "cluster" | "log" => HOST,
+        _ => API,
+    })
 }
 
 /// `event.type`: what happened, on the axes of ECS.
@@ -89,6 +100,12 @@ fn kinds(event: &Event<'_>) -> Vec<&'static str> {
     }
     if event.outcome() == "denied" {
         kinds.push("denied");
+    }
+    if let Some((_, expected)) = category(event) {
+        kinds.retain(|kind| expected.contains(kind));
+    }
+    if kinds.is_empty() {
+        kinds.push("info");
     }
     kinds
 }

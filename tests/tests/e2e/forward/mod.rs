@@ -1,5 +1,6 @@
 //! Handing entries on: every row arrives at least once and in order, whatever is stopped or killed, and no writer waits for it.
 
+mod forms;
 mod misbehaving;
 mod receiver;
 mod syslog;

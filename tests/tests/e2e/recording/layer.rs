@@ -69,13 +69,19 @@ struct Served {
     client: reqwest::Client,
 }
 
+fn client() -> reqwest::Client {
+    // An error says that another test has done so already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
 async fn serve(recorder: Recorder) -> Served {
     let ran = Ran::default();
     let app = service(recorder, &ran).into_make_service_with_connect_info::<std::net::SocketAddr>();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = client();
     Served { url, ran, client }
 }
 
@@ -262,7 +268,7 @@ async fn reads_are_recorded_on_request_and_strangers_are_counted() {
     let url = format!("http://{}/api", listener.local_addr().unwrap());
     let app = app.into_make_service_with_connect_info::<std::net::SocketAddr>();
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = client();
     let ask = async |method: Method, path: &str| client.request(method, format!("{url}{path}")).send().await.unwrap();
     for path in ["/plain", "/quiet"] {
         assert_eq!(ask(Method::GET, path).await.status(), 200);
