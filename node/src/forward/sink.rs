@@ -1,5 +1,7 @@
 //! What every kind of destination can do: take some rows, and say that all of them arrived.
 
+use std::num::NonZeroUsize;
+use std::panic::resume_unwind;
 use std::time::Duration;
 
 use piperoll_shared::log::row::Row;
@@ -36,8 +38,22 @@ pub(super) struct Batch {
     pub(super) generation: String,
 }
 
+impl Batch {
+    fn followed_by(mut self, next: Self) -> Self {
+        self.bytes.extend_from_slice(&next.bytes);
+        self.rows += next.rows;
+        self.reduced += next.reduced;
+        self.range.1 = next.range.1;
+        self
+    }
+}
+
 /// Rows in one write.
 const ROWS_MAX: usize = 1_000;
+/// Threads that write messages of one destination. More would be taken from those who record.
+const THREADS_MAX: usize = 2;
+/// Fewer rows are not worth a thread.
+const THREADS_ROWS_MIN: usize = 64;
 
 pub(super) enum Sink {
     Stream(StreamSink),
@@ -132,7 +148,21 @@ impl Encoder {
         Self { cluster, node_id, generation, format: config.format, syslog }
     }
 
+    /// On several threads where there are many rows, which is when the receiver is behind.
     pub(super) fn encode(&self, rows: &[StoredRow], synced: Option<bool>, omit: Omit) -> Batch {
+        let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(THREADS_MAX);
+        if threads == 1 || rows.len() < THREADS_ROWS_MIN {
+            return self.encode_part(rows, synced, omit);
+        }
+        let parts: Vec<Batch> = std::thread::scope(|scope| {
+            let part = |rows| scope.spawn(move || self.encode_part(rows, synced, omit));
+            let running: Vec<_> = rows.chunks(rows.len().div_ceil(threads)).map(part).collect();
+            running.into_iter().map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        });
+        parts.into_iter().reduce(Batch::followed_by).unwrap_or_default()
+    }
+
+    fn encode_part(&self, rows: &[StoredRow], synced: Option<bool>, omit: Omit) -> Batch {
         let mut batch = Batch { generation: self.generation.clone(), ..Batch::default() };
         if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
             batch.range = (first.seq, last.seq);

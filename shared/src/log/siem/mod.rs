@@ -105,9 +105,8 @@ impl<'a> Event<'a> {
             let EntryView { id, occurred_at, user, category, action, outcome, ip_address, flags, via, .. } =
                 std::mem::take(&mut self.view);
             // The limits of entries do not bind whoever edits a row.
-            let short = |text: Option<Cow<'a, str>>| {
-                text.filter(|text| Value::from(text.as_ref()).to_string().len() <= SHORT_BYTES_MAX)
-            };
+            let short =
+                |text: Option<Cow<'a, str>>| text.filter(|text| json_text(text.as_ref()).len() <= SHORT_BYTES_MAX);
             self.view = EntryView {
                 id: short(Some(id)).unwrap_or_default(),
                 occurred_at: short(occurred_at),
@@ -246,7 +245,7 @@ impl Parts {
     /// Without what is null.
     fn of(mut value: Value) -> Self {
         drop_nothings(&mut value);
-        let mut text = value.to_string();
+        let mut text = json_text(&value);
         text.pop();
         Self(text)
     }
@@ -255,7 +254,7 @@ impl Parts {
         if self.0.len() > 1 {
             self.0.push(',');
         }
-        self.0.push_str(&Value::from(key).to_string());
+        self.0.push_str(&json_text(key));
         self.0.push(':');
         self.0.push_str(json);
     }
@@ -270,6 +269,11 @@ impl Parts {
         self.0.push('}');
         self.0
     }
+}
+
+/// Values and texts cannot fail to be written.
+fn json_text<T: Serialize + ?Sized>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 /// Drops nulls and empty texts, and objects and lists that hold nothing else.
