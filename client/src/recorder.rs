@@ -1,8 +1,8 @@
 //! Where an application hands its entries over.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use piperoll_shared::api::node::Receipt;
@@ -88,7 +88,17 @@ pub(super) struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.closing.cancel();
         self.stop.cancel();
+    }
+}
+
+/// For what waits long and should keep nobody's folder locked.
+pub(crate) struct WeakRecorder(Weak<Inner>);
+
+impl WeakRecorder {
+    pub(crate) fn upgrade(&self) -> Option<Recorder> {
+        self.0.upgrade().map(Recorder)
     }
 }
 
@@ -231,9 +241,13 @@ impl Recorder {
         self.0.operations.spawn(work)
     }
 
-    /// Waits, but not while somebody waits for [`Self::close`].
-    pub(crate) async fn unless_closing(&self, time: Duration) {
-        let _ = tokio::time::timeout(time, self.0.closing.cancelled()).await;
+    /// Cancelled when somebody closes it, or the last clone is gone.
+    pub(crate) fn closing(&self) -> CancellationToken {
+        self.0.closing.clone()
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakRecorder {
+        WeakRecorder(Arc::downgrade(&self.0))
     }
 
     /// Adds what is counted to an application's metrics, under names that begin with `piperoll_audit`.

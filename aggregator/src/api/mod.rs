@@ -156,6 +156,7 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
         .layer(CatchPanicLayer::custom(auth::panicked))
         .layer(middleware::from_fn_with_state(Arc::clone(app), auth::identify))
         .route(SIGN_IN.1, post(session::sign_in))
+        .layer(CatchPanicLayer::custom(auth::panicked))
         .layer(app.audit.layer());
     let open = Router::new()
         .route("/api/openapi.json", get(openapi))

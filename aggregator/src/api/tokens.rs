@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::App;
 use super::auth::{Caller, Done, recordable};
 use super::error::ApiError;
+use crate::scope::SCOPE_BYTES_MAX;
 
 fn done(response: impl IntoResponse, action: &'static str, details: Value) -> Response {
     let mut response = response.into_response();
@@ -38,7 +39,7 @@ pub(super) async fn create(
         recordable?;
         let new: NewToken = serde_json::from_slice(&body)
             .map_err(|e| ApiError::new(400, "bad_request", format!("name and role are needed: {e}")))?;
-        details = json!({ "token_name": new.name.chars().take(64).collect::<String>(), "role": new.role, "expires": new.expires, "scope": new.scope });
+        details = json!({ "token_name": new.name.chars().take(64).collect::<String>(), "role": new.role, "expires": shown(new.expires.as_deref()), "scope": shown(new.scope.as_deref()) });
         let now = SystemClock.now();
         let expires = new.expires.as_deref().map(|text| expiry(text, now)).transpose()?;
         Ok::<_, ApiError>((
@@ -47,6 +48,11 @@ pub(super) async fn create(
         ))
     })();
     done(created, "audit.token_create", details)
+}
+
+/// What somebody asks for may be anything; the entry about it must fit.
+fn shown(text: Option<&str>) -> Option<String> {
+    text.map(|text| text.chars().take(SCOPE_BYTES_MAX).collect())
 }
 
 fn expiry(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {

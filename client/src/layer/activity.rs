@@ -43,10 +43,16 @@ pub struct Activity(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
-    /// As the request alone tells it.
+    /// As the request and who is behind it tell it.
     bare: Entry,
     entry: Entry,
+    /// What the handler called it.
+    name: Option<(Category, String)>,
+    is_change: bool,
+    /// Recorded whatever becomes of it.
     is_wanted: bool,
+    /// Not worth an entry unless it fails.
+    is_unremarkable: bool,
     /// Nobody did anything: only counted if there is more of it.
     is_turned_away: bool,
     /// What was recorded before it began.
@@ -54,8 +60,11 @@ struct State {
 }
 
 impl Activity {
-    pub(super) fn new(entry: Entry, is_wanted: bool) -> Self {
-        Self(Arc::new(Mutex::new(State { bare: entry.clone(), entry, is_wanted, is_turned_away: false, intent: None })))
+    pub(super) fn new(entry: Entry, is_change: bool, is_wanted: bool) -> Self {
+        let bare = entry.clone();
+        let (name, intent, is_unremarkable, is_turned_away) = (None, None, false, false);
+        let state = State { bare, entry, name, is_change, is_wanted, is_unremarkable, is_turned_away, intent };
+        Self(Arc::new(Mutex::new(state)))
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
@@ -65,7 +74,9 @@ impl Activity {
     /// What was done, by its name. A request that only reads is recorded from here on, too.
     pub fn named(&self, category: Category, action: impl Into<String>) -> &Self {
         self.with(|state| {
-            (state.entry.category, state.entry.action) = (category, action.into());
+            let action = action.into();
+            (state.entry.category, state.entry.action) = (category, action.clone());
+            state.name = Some((category, action));
             state.is_wanted = true;
         });
         self
@@ -79,7 +90,11 @@ impl Activity {
 
     /// Who is behind it.
     pub fn caller(&self, caller: Caller) -> &Self {
-        self.enrich(|entry| caller.fill(entry))
+        self.with(|state| {
+            state.bare = caller.clone().fill(state.bare.clone());
+            state.entry = caller.fill(state.entry.clone());
+        });
+        self
     }
 
     /// It was turned away before anything was done, for `reason`, a code such as `no_credentials`. The first of an address is an
@@ -87,15 +102,15 @@ impl Activity {
     pub fn turned_away(&self, reason: impl Into<String>) -> &Self {
         self.with(|state| {
             state.entry = state.entry.clone().outcome(Outcome::Denied).reason(reason);
-            (state.is_turned_away, state.is_wanted) = (true, true);
+            (state.is_turned_away, state.is_wanted, state.is_unremarkable) = (true, true, false);
         });
         self
     }
 
-    /// It only reads, and its answer says nothing that whoever asks did not know: no entry is needed if it succeeds. This is for
-    /// services that record reads too ([`super::RecordLayer::reads_too`]); what may change something is recorded all the same.
+    /// It only reads, and its answer says nothing that whoever asks did not know: no entry is needed unless it fails, not even when
+    /// it is denied. What may change something is recorded all the same.
     pub fn unremarkable(&self) -> &Self {
-        self.with(|state| state.is_wanted = false);
+        self.with(|state| state.is_unremarkable = true);
         self
     }
 
@@ -103,8 +118,16 @@ impl Activity {
         self.with(|state| state.is_turned_away)
     }
 
-    pub(super) fn is_wanted(&self) -> bool {
-        self.with(|state| state.is_wanted)
+    pub(super) fn is_change(&self) -> bool {
+        self.with(|state| state.is_change)
+    }
+
+    pub(super) fn needs_entry(&self, outcome: Outcome) -> bool {
+        self.with(|state| match (state.is_change, state.is_unremarkable) {
+            (true, _) => true,
+            (false, true) => outcome == Outcome::Failure,
+            (false, false) => state.is_wanted || outcome == Outcome::Denied,
+        })
     }
 
     /// Before it begins; an entry of its own.
@@ -122,10 +145,17 @@ impl Activity {
         self.with(|state| ended(state.entry.clone(), outcome, reason, state.intent))
     }
 
-    /// Without what the handler said, its id included: that may be what was wrong.
-    pub(super) fn bare_words(&self, outcome: Outcome, reason: &str) -> Entry {
+    /// Without what the handler said but who it was and, if wanted, what it is called. Its id is another one: that may be what was
+    /// wrong.
+    pub(super) fn bare_words(&self, outcome: Outcome, reason: &str, with_name: bool) -> Entry {
         let id = EntryId::from_uuid(uuid::Uuid::now_v7());
-        self.with(|state| ended(state.bare.clone().with_id(id), outcome, reason, state.intent))
+        self.with(|state| {
+            let mut bare = state.bare.clone().with_id(id);
+            if let Some((category, action)) = state.name.clone().filter(|_| with_name) {
+                (bare.category, bare.action) = (category, action);
+            }
+            ended(bare, outcome, reason, state.intent)
+        })
     }
 }
 

@@ -14,6 +14,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -35,6 +36,9 @@ pub struct Peer(pub IpAddr);
 
 /// Recorded as `reason` of an entry that was written before its operation began.
 pub(crate) const INTENT: &str = "intent";
+
+/// How long somebody who was refused waits for the entry about it, which is made all the same.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
 
 type Identify = dyn Fn(&Parts) -> Option<Caller> + Send + Sync;
 
@@ -149,7 +153,7 @@ where
         let settings = Arc::clone(&self.settings);
         let (mut parts, body) = request.into_parts();
         let is_change = !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-        let activity = Activity::new(settings.first_words(&parts), is_change || settings.reads);
+        let activity = Activity::new(settings.first_words(&parts), is_change, is_change || settings.reads);
         parts.extensions.insert(activity.clone());
         let request = Request::from_parts(parts, body);
         if !is_change && !settings.reads {
@@ -210,15 +214,8 @@ impl Settings {
             Ok(response) => judge(response.status()),
             Err(_) => (Outcome::Failure, "service_error".to_owned()),
         };
-        if !is_change && outcome == Outcome::Success && !activity.is_wanted() {
-            return answer;
-        }
-        match self.over(&activity, outcome, &reason).await {
-            Ok(()) => answer,
-            Err(error) => {
-                Ok(not_recorded(&format!("the operation is over and its result could not be recorded: {error}")))
-            }
-        }
+        let withheld = self.finish(activity, outcome, reason).await;
+        withheld.map_or(answer, Ok)
     }
 
     /// Something that reads. It is recorded when it was denied, or when its handler says so.
@@ -234,37 +231,70 @@ impl Settings {
     {
         let answer = inner.call(request).await?;
         let (outcome, reason) = judge(answer.status());
-        if outcome != Outcome::Denied && !activity.is_wanted() {
-            return Ok(answer);
-        }
-        // Whoever hangs up now has been refused all the same.
-        let recorder = self.recorder.clone();
-        let over = async move { self.over(&activity, outcome, &reason).await };
-        match recorder.operation(over).await.unwrap_or(Err(EmitError::Closed)) {
-            Ok(()) => Ok(answer),
-            Err(error) => Ok(not_recorded(&format!("the answer is withheld, it could not be recorded: {error}"))),
-        }
+        Ok(self.finish(activity, outcome, reason).await.unwrap_or(answer))
     }
 
-    /// Records how it ended. An entry that was made wrongly is recorded as it was before its handler said anything.
+    /// Records how it ended, if it needs an entry; what is answered instead when that cannot be done.
+    async fn finish<R: From<String>>(
+        self: Arc<Self>,
+        activity: Activity,
+        outcome: Outcome,
+        reason: String,
+    ) -> Option<Response<R>> {
+        if !activity.needs_entry(outcome) {
+            return None;
+        }
+        let (is_refused, is_change) = (outcome == Outcome::Denied || activity.is_turned_away(), activity.is_change());
+        // In a task of its own: whoever hangs up now has been served, or refused, all the same.
+        let recorder = self.recorder.clone();
+        let recording = recorder.operation(async move {
+            let recorded = self.over(&activity, outcome, &reason).await;
+            if let Err(error) = &recorded {
+                tracing::error!(%error, "a request could not be recorded");
+            }
+            recorded
+        });
+        if is_refused {
+            // No is no, recorded or not, and not worth a long wait.
+            let _ = tokio::time::timeout(REFUSAL_PATIENCE, recording).await;
+            return None;
+        }
+        let error = recording.await.unwrap_or(Err(EmitError::Closed)).err()?;
+        Some(not_recorded(&match is_change {
+            true => format!("the operation is over and its result could not be recorded: {error}"),
+            false => format!("the answer is withheld, it could not be recorded: {error}"),
+        }))
+    }
+
+    /// Records how it ended. An entry that was made wrongly is recorded without what its handler said.
     async fn over(&self, activity: &Activity, outcome: Outcome, reason: &str) -> Result<(), EmitError> {
         let entry = activity.last_words(outcome, reason);
         if activity.is_turned_away() && self.refusals.is_counted(&self.recorder, &entry) {
             return Ok(());
         }
-        // What has happened is kept on this machine rather than lost, where there is room for it.
-        let policy = match self.recorder.policy_of(entry.category) {
-            LossPolicy::Strict if self.recorder.can_keep() => LossPolicy::Spool,
-            policy => policy,
+        let policy = policy_of_what_happened(&self.recorder, entry.category);
+        let error = match self.recorder.emit_under(entry, policy).await {
+            Err(error @ (EmitError::Invalid(_) | EmitError::Refused(_))) => error,
+            result => return result.map(drop),
         };
-        match self.recorder.emit_under(entry, policy).await {
-            Err(error @ (EmitError::Invalid(_) | EmitError::Refused(_))) => {
-                tracing::error!(%error, "a handler's words cannot be recorded; the request is recorded without them");
-                let bare = activity.bare_words(outcome, reason).detail("handler_words_refused", error.to_string());
-                self.recorder.emit_under(bare, policy).await.map(drop)
+        tracing::error!(%error, "a handler's words cannot be recorded; the request is recorded without them");
+        let bare = |with_name| {
+            activity.bare_words(outcome, reason, with_name).detail("handler_words_refused", error.to_string())
+        };
+        match self.recorder.emit_under(bare(true), policy).await {
+            Err(EmitError::Invalid(_) | EmitError::Refused(_)) => {
+                self.recorder.emit_under(bare(false), policy).await.map(drop)
             }
             result => result.map(drop),
         }
+    }
+}
+
+/// What has happened is kept on this machine rather than lost, where there is room for it.
+fn policy_of_what_happened(recorder: &Recorder, category: Category) -> LossPolicy {
+    match recorder.policy_of(category) {
+        LossPolicy::Strict if recorder.can_keep() => LossPolicy::Spool,
+        policy => policy,
     }
 }
 

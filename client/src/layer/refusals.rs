@@ -9,6 +9,7 @@ use std::time::Duration;
 use piperoll_shared::net::address::network;
 use tokio::time::Instant;
 
+use super::policy_of_what_happened;
 use crate::entry::{Category, Entry, Outcome};
 use crate::recorder::Recorder;
 
@@ -46,27 +47,40 @@ impl Refusals {
         }
         addresses.insert(key, Counted { since: Instant::now(), more: 0, last_reason: String::new() });
         drop(addresses);
-        let (refusals, counting) = (Arc::clone(self), recorder.clone());
+        let (refusals, closing, weak) = (Arc::clone(self), recorder.closing(), recorder.downgrade());
         let (category, action) = (entry.category, repeated(&entry.action));
         recorder.operation(async move {
-            counting.unless_closing(WINDOW).await;
-            refusals.record(&counting, key, category, action).await;
+            // Waits for whoever closes the recorder, too, and keeps nobody from dropping it.
+            let _ = tokio::time::timeout(WINDOW, closing.cancelled()).await;
+            let counted = refusals.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            let Some(counted) = counted.filter(|counted| counted.more > 0) else { return };
+            match weak.upgrade() {
+                Some(recorder) => {
+                    counted.record(&recorder, Some(key).filter(|key| *key != unknown), category, action).await
+                }
+                None => tracing::error!(
+                    count = counted.more,
+                    "refused requests are not recorded: nobody closed the recorder"
+                ),
+            }
         });
         false
     }
+}
 
-    async fn record(&self, recorder: &Recorder, key: IpAddr, category: Category, action: String) {
-        let counted = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        let Some(Counted { since, more, last_reason }) = counted.filter(|counted| counted.more > 0) else { return };
-        let entry = Entry::new(category, action)
+impl Counted {
+    async fn record(self, recorder: &Recorder, ip: Option<IpAddr>, category: Category, action: String) {
+        let mut entry = Entry::new(category, action)
             .outcome(Outcome::Denied)
-            .reason(last_reason)
-            .ip_address(key)
-            .description(format!("{more} more requests were refused"))
-            .detail("counts", serde_json::json!({ "refused": more }))
-            .detail("window_seconds", since.elapsed().as_secs());
-        if let Err(error) = recorder.emit(entry).await {
-            tracing::error!(%error, count = more, ip = %key, "refused requests could not be recorded");
+            .reason(self.last_reason)
+            .description(format!("{} more requests were refused", self.more))
+            .detail("counts", serde_json::json!({ "refused": self.more }))
+            .detail("window_seconds", self.since.elapsed().as_secs());
+        if let Some(ip) = ip {
+            entry = entry.ip_address(ip);
+        }
+        if let Err(error) = recorder.emit_under(entry, policy_of_what_happened(recorder, category)).await {
+            tracing::error!(%error, count = self.more, "refused requests could not be recorded");
         }
     }
 }

@@ -10,6 +10,8 @@ use piperoll_shared::log::limits::{IDENTIFIER_BYTES_MAX, LONG_TEXT_BYTES_MAX, ME
 use super::Caller;
 use crate::entry::{Category, Entry};
 
+/// No browser says more about itself. What a stranger can put into an entry is room that its handler does not have.
+const AGENT_BYTES_MAX: usize = 512;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 pub(super) fn first(
@@ -32,7 +34,7 @@ pub(super) fn first(
     // As it was asked for, where a nested router has taken the front of it away. Without the query: it is where secrets stand, and what a handler thinks worth telling it tells.
     let asked = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);
     let path = fit("path", asked.path(), LONG_TEXT_BYTES_MAX);
-    let agent = header(USER_AGENT).map(|agent| fit("user_agent", &agent, LONG_TEXT_BYTES_MAX)).unwrap_or_default();
+    let agent = header(USER_AGENT).map(|agent| fit("user_agent", &agent, AGENT_BYTES_MAX)).unwrap_or_default();
     let request_id =
         header(REQUEST_ID).map(|id| fit("request_id", &id, IDENTIFIER_BYTES_MAX)).filter(|id| !id.is_empty());
     let mut entry = Entry::new(category, format!("http.{}", action_word(&parts.method)))

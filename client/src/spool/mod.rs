@@ -193,11 +193,10 @@ impl Spool {
             // What is kept from now on must not follow it there.
             self.turn_over().await;
         }
-        let aside = segment.set_aside()?;
         let (entries, bytes) = self.waiting.without_segment(segment.number);
-        // What was read of it was settled one by one.
+        // What was read of it was settled one by one. The rest is lost, whether it can be moved or not.
         self.waiting.settled(entries.saturating_sub(segment.records), bytes.saturating_sub(segment.record_bytes));
-        Ok(aside)
+        segment.set_aside()
     }
 
     /// Nothing more is written to the segment that is being read to its end.

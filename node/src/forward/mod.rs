@@ -51,7 +51,7 @@ pub(crate) struct Outlet {
     pub(crate) config: ForwardConfig,
     file: PlaceFile,
     state: Mutex<State>,
-    turn: tokio::sync::Mutex<()>,
+    turn: Arc<tokio::sync::Mutex<()>>,
     /// Something changed that the task should look at.
     pub(crate) changed: Notify,
 }
@@ -125,7 +125,7 @@ impl Forwarding {
                 config: config.clone(),
                 file,
                 state: Mutex::new(state),
-                turn: tokio::sync::Mutex::default(),
+                turn: Arc::default(),
                 changed: Notify::new(),
             }));
         }
@@ -218,11 +218,16 @@ impl Outlet {
 
     /// Keeps a change on disk before anybody acts on it. Changes take turns; nobody who only asks waits for a disk.
     async fn change(&self, change: impl FnOnce(&mut Place)) -> Result<(), PlaceError> {
-        let _turn = self.turn.lock().await;
+        let turn = Arc::clone(&self.turn).lock_owned().await;
         let mut place = self.state().place.clone();
         change(&mut place);
         let (file, kept) = (self.file.clone(), place.clone());
-        let written = tokio::task::spawn_blocking(move || file.write(&kept)).await;
+        let written = tokio::task::spawn_blocking(move || {
+            // Whoever asked for it may be gone; the next one must not write at the same time.
+            let _turn = turn;
+            file.write(&kept)
+        })
+        .await;
         written.unwrap_or_else(|e| Err(PlaceError::Io { path: self.file.path().to_owned(), source: e.into() }))?;
         self.state().place = place;
         self.changed.notify_waiters();

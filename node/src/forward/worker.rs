@@ -23,8 +23,17 @@ const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// For the last rows to be confirmed when the node stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long rows that were read ahead are believed: a row may be erased meanwhile.
+const AHEAD_LASTS: Duration = Duration::from_secs(1);
 /// How long what is known about the clock is believed.
 const SYNCED_LASTS: Duration = Duration::from_secs(60);
+
+/// What is read while the rows in front of it are written and sent.
+struct Ahead {
+    from: u64,
+    since: Instant,
+    reading: JoinHandle<Result<Slice, ReadError>>,
+}
 
 pub(super) struct Worker {
     store: Store,
@@ -34,8 +43,7 @@ pub(super) struct Worker {
     encoder: Encoder,
     /// The next row to send; at or behind the place.
     next: u64,
-    /// What is read while the rows in front of it are written and sent, and the first row of it.
-    ahead: Option<(u64, JoinHandle<Result<Slice, ReadError>>)>,
+    ahead: Option<Ahead>,
     /// When the first row that is not confirmed was sent.
     unconfirmed_since: Option<Instant>,
     /// Rows that are not there, among those that were sent.
@@ -106,7 +114,8 @@ impl Worker {
     /// Sends some rows, or confirms what was sent; whether there was anything to do.
     async fn step(&mut self) -> Result<bool, SinkError> {
         if self.outlet.state().place.paused.is_some() {
-            // What is on its way may arrive; nothing follows it.
+            // What is on its way may arrive; nothing follows it, and what was read ahead may be erased before it goes on.
+            self.ahead = None;
             let on_its_way = self.unconfirmed_since.is_some();
             if on_its_way {
                 self.confirm().await?;
@@ -139,7 +148,7 @@ impl Worker {
     async fn read(&mut self) -> Result<Slice, SinkError> {
         let rows_max = self.sink.rows_max();
         let slice = match self.ahead.take() {
-            Some((from, reading)) if from == self.next => {
+            Some(Ahead { from, since, reading }) if from == self.next && since.elapsed() < AHEAD_LASTS => {
                 reading.await.map_err(|error| SinkError(error.to_string()))?
             }
             _ => self.store.slice(self.next, rows_max).await,
@@ -147,7 +156,8 @@ impl Worker {
         let slice = slice.map_err(|error| SinkError(error.to_string()))?;
         if slice.is_full {
             let (store, from) = (self.store.clone(), slice.next);
-            self.ahead = Some((from, tokio::spawn(async move { store.slice(from, rows_max).await })));
+            let reading = tokio::spawn(async move { store.slice(from, rows_max).await });
+            self.ahead = Some(Ahead { from, since: Instant::now(), reading });
         }
         Ok(slice)
     }

@@ -12,10 +12,12 @@ use std::path::{Path, PathBuf};
 /// When it cannot be written; then it is as it was.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = beside(path, "new");
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
+    // A left-over of a crash has whatever mode it has, and might be a link that somebody planted.
+    let _ = std::fs::remove_file(&beside);
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&beside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    give_to_owner_of_folder(path, &file);
+    give_to_owner_of_folder(path, &file)?;
     std::fs::rename(&beside, path)?;
     // Without this the new name may be gone with the power, and with it a revocation that somebody was told of.
     File::open(folder_of(path))?.sync_all()
@@ -24,20 +26,28 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Waits until no other process changes the file, and keeps them waiting until what is returned is dropped.
 ///
 /// # Errors
-/// When the lock's file cannot be made.
+/// When the lock's file cannot be made, or is a link.
 pub fn lock(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(beside(path, "lock"))?;
-    give_to_owner_of_folder(path, &file);
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
+    let file = options.open(beside(path, "lock"))?;
+    give_to_owner_of_folder(path, &file)?;
     file.lock()?;
     Ok(file)
 }
 
 /// A command that root runs must leave nothing that the daemon, another user, cannot read. Nobody else may give files away, and
 /// nobody else has to.
-fn give_to_owner_of_folder(path: &Path, file: &File) {
+fn give_to_owner_of_folder(path: &Path, file: &File) -> io::Result<()> {
+    let meta = file.metadata()?;
+    if !meta.is_file() || meta.nlink() != 1 {
+        // What has another name is somebody else's.
+        return Err(io::Error::other(format!("something else stands beside {}; remove it", path.display())));
+    }
     if let Ok(owner) = std::fs::metadata(folder_of(path)) {
         let _ = std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()));
     }
+    Ok(())
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -63,6 +73,10 @@ mod tests {
         replace(&path, b"next").expect("replaced");
         assert_eq!(std::fs::read(&path).expect("the file"), b"next");
         assert_eq!(std::fs::metadata(&path).expect("the file").mode() & 0o777, 0o600);
+        std::fs::remove_file(dir.path().join("state.json.lock")).expect_err("no lock yet");
+        std::os::unix::fs::symlink(&path, dir.path().join("state.json.lock")).expect("a link");
+        lock(&path).expect_err("a link is not followed");
+        std::fs::remove_file(dir.path().join("state.json.lock")).expect("removed");
         let _held = lock(&path).expect("a lock");
         let again = File::open(dir.path().join("state.json.lock")).expect("the lock");
         assert!(again.try_lock().is_err(), "others wait");

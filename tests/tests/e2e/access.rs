@@ -82,6 +82,10 @@ async fn strangers_are_refused_and_cannot_fill_the_log() {
     assert_eq!(cluster.get("/api/v1/nodes", Some(&short)).await.status, 200);
     tokio::time::sleep(std::time::Duration::from_millis(1_700)).await;
     let before = own_entries(&cluster).len();
+    for _ in 0..20 {
+        // What a page asks before anybody has signed in.
+        assert_eq!(cluster.get("/api/v1/session", None).await.status, 401);
+    }
     let code = |answer: &Answer| answer.json()["code"].as_str().unwrap().to_owned();
     let expired = cluster.get("/api/v1/nodes", Some(&short)).await;
     assert_eq!((expired.status, code(&expired)), (401, "token_expired".to_owned()));
@@ -117,5 +121,9 @@ async fn no_answer_without_an_entry() {
     assert_eq!((answer.status, &answer.json()["code"]), (503, &json!("not_recorded")));
     assert!(answer.json().get("entries").is_none());
     assert_eq!(cluster.get("/readyz", None).await.status, 503);
+    // No is no, with an entry or without.
+    for _ in 0..2 {
+        assert_eq!(cluster.get("/api/v1/nodes", None).await.status, 401);
+    }
     assert_eq!(cluster.get("/healthz", None).await.status, 200);
 }

@@ -15,14 +15,49 @@ use super::{by_id, entries, one_node, socket};
 const FLUSH: Duration = Duration::from_secs(60);
 const POLICIES: [LossPolicy; 3] = [LossPolicy::Strict, LossPolicy::Spool, LossPolicy::BestEffort];
 
-/// Whether strace is here and may look into processes.
+/// Whether strace is here and may look into processes that it did not start.
 fn may_interfere() -> bool {
-    let tried = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
-    let may = tried.is_ok_and(|status| status.success());
-    if !may {
-        eprintln!("SKIPPED: no strace, or it may not look into processes here");
+    let mut other = Command::new("sleep").arg("60").spawn().unwrap();
+    let attached = attach(other.id(), "read");
+    let _ = other.kill();
+    let _ = other.wait();
+    match attached {
+        Some(mut strace) => {
+            let _ = strace.kill();
+            let _ = strace.wait();
+            true
+        }
+        None => {
+            eprintln!("SKIPPED: no strace, or it may not look into other processes here");
+            false
+        }
     }
-    may
+}
+
+/// strace on every thread of a process; none when it gives up.
+fn attach(pid: u32, inject: &str) -> Option<Child> {
+    let calls = inject.split(':').next().unwrap();
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}")]);
+    if inject != calls {
+        command.args(["-e", &format!("inject={inject}")]);
+    }
+    let mut strace = command.args(["-p", &pid.to_string()]).stderr(Stdio::null()).spawn().ok()?;
+    let tracer = format!("TracerPid:\t{}", strace.id());
+    let is_traced = |task: std::io::Result<std::fs::DirEntry>| {
+        let status = std::fs::read_to_string(task.unwrap().path().join("status"));
+        // A thread that has ended meanwhile does nothing any more.
+        status.map_or(true, |status| status.lines().any(|line| line == tracer))
+    };
+    loop {
+        if strace.try_wait().unwrap().is_some() {
+            return None;
+        }
+        if std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(is_traced) {
+            return Some(strace);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Something that happens to a node's system calls while this lives.
@@ -30,23 +65,7 @@ struct Interference(Child);
 
 impl Interference {
     fn with(cluster: &Cluster, inject: &str) -> Self {
-        let pid = cluster.pid(0);
-        let calls = inject.split(':').next().unwrap();
-        let strace = Command::new("strace")
-            .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}"), "-e", &format!("inject={inject}")])
-            .args(["-p", &pid.to_string()])
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let status = format!("/proc/{pid}/status");
-        while !std::fs::read_to_string(&status)
-            .unwrap()
-            .lines()
-            .any(|line| line.strip_prefix("TracerPid:").is_some_and(|tracer| tracer.trim() == strace.id().to_string()))
-        {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Self(strace)
+        Self(attach(cluster.pid(0), inject).unwrap())
     }
 
     fn end(mut self) {
