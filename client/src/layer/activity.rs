@@ -77,7 +77,7 @@ impl Activity {
             let action = action.into();
             (state.entry.category, state.entry.action) = (category, action.clone());
             state.name = Some((category, action));
-            state.is_wanted = true;
+            (state.is_wanted, state.is_unremarkable) = (true, false);
         });
         self
     }
@@ -100,15 +100,18 @@ impl Activity {
     /// It was turned away before anything was done, for `reason`, a code such as `no_credentials`. The first of an address is an
     /// entry; those that follow within a minute become one entry that counts them, so that strangers cannot fill the log.
     pub fn turned_away(&self, reason: impl Into<String>) -> &Self {
+        let (reason, _) = fitting(&reason.into(), SHORT_WORD_BYTES_MAX);
         self.with(|state| {
-            state.entry = state.entry.clone().outcome(Outcome::Denied).reason(reason);
+            for entry in [&mut state.entry, &mut state.bare] {
+                *entry = entry.clone().outcome(Outcome::Denied).reason(reason.clone());
+            }
             (state.is_turned_away, state.is_wanted, state.is_unremarkable) = (true, true, false);
         });
         self
     }
 
-    /// It only reads, and its answer says nothing that whoever asks did not know: no entry is needed unless it fails, not even when
-    /// it is denied. What may change something is recorded all the same.
+    /// It only reads, and its answer says nothing that whoever asks did not know: no entry is needed, not even when it is denied;
+    /// where reads are recorded one that fails is. What may change something is recorded all the same.
     pub fn unremarkable(&self) -> &Self {
         self.with(|state| state.is_unremarkable = true);
         self
@@ -125,7 +128,7 @@ impl Activity {
     pub(super) fn needs_entry(&self, outcome: Outcome) -> bool {
         self.with(|state| match (state.is_change, state.is_unremarkable) {
             (true, _) => true,
-            (false, true) => outcome == Outcome::Failure,
+            (false, true) => state.is_wanted && outcome == Outcome::Failure,
             (false, false) => state.is_wanted || outcome == Outcome::Denied,
         })
     }

@@ -38,7 +38,7 @@ pub struct Peer(pub IpAddr);
 pub(crate) const INTENT: &str = "intent";
 
 /// How long somebody who was refused waits for the entry about it, which is made all the same.
-const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(2);
 
 type Identify = dyn Fn(&Parts) -> Option<Caller> + Send + Sync;
 
@@ -266,12 +266,22 @@ impl Settings {
         }))
     }
 
-    /// Records how it ended. An entry that was made wrongly is recorded without what its handler said.
+    /// Records how it ended, or counts it.
     async fn over(&self, activity: &Activity, outcome: Outcome, reason: &str) -> Result<(), EmitError> {
         let entry = activity.last_words(outcome, reason);
-        if activity.is_turned_away() && self.refusals.is_counted(&self.recorder, &entry) {
-            return Ok(());
+        if !activity.is_turned_away() {
+            return self.record(activity, entry, outcome, reason).await;
         }
+        let Some(first) = self.refusals.first(&self.recorder, &entry) else { return Ok(()) };
+        let recorded = self.record(activity, entry, outcome, reason).await;
+        if recorded.is_err() {
+            self.refusals.missed(first);
+        }
+        recorded
+    }
+
+    /// An entry that was made wrongly is recorded without what its handler said.
+    async fn record(&self, activity: &Activity, entry: Entry, outcome: Outcome, reason: &str) -> Result<(), EmitError> {
         let policy = policy_of_what_happened(&self.recorder, entry.category);
         let error = match self.recorder.emit_under(entry, policy).await {
             Err(error @ (EmitError::Invalid(_) | EmitError::Refused(_))) => error,

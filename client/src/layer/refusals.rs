@@ -1,22 +1,26 @@
 //! Strangers who are turned away again and again: the first time is recorded at once, the others are counted, so that nobody
 //! can fill the log.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use piperoll_shared::net::address::network;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::policy_of_what_happened;
 use crate::entry::{Category, Entry, Outcome};
-use crate::recorder::Recorder;
+use crate::recorder::{Recorder, WeakRecorder};
 
 /// Refusals of one address inside this time become one entry with a count.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Addresses watched at once; beyond it all others share one count.
 const ADDRESSES_MAX: usize = 10_000;
+
+/// In the place of an address that nobody knows, or that there is no room to count.
+const UNKNOWN: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// Who was turned away in the last minute, and how often.
 #[derive(Debug, Default)]
@@ -31,57 +35,83 @@ struct Counted {
 }
 
 impl Refusals {
-    /// True when this one is counted and needs no entry of its own. The first of an address begins to count, and the count is
-    /// recorded when the window is over or the recorder is closed.
-    pub(super) fn is_counted(self: &Arc<Self>, recorder: &Recorder, entry: &Entry) -> bool {
-        let mut addresses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let unknown = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-        let mut key = entry.address().map_or(unknown, network);
+    /// None when this one is counted and needs no entry of its own. The first of an address begins to count, and is to be recorded;
+    /// the count is when the window is over or the recorder is closed.
+    pub(super) fn first(self: &Arc<Self>, recorder: &Recorder, entry: &Entry) -> Option<IpAddr> {
+        let mut addresses = self.addresses();
+        let mut key = entry.address().map_or(UNKNOWN, network);
         if addresses.len() >= ADDRESSES_MAX && !addresses.contains_key(&key) {
-            key = unknown;
+            key = UNKNOWN;
         }
         if let Some(known) = addresses.get_mut(&key) {
             known.more += 1;
             known.last_reason = entry.reason_word().to_owned();
-            return true;
+            return None;
         }
-        addresses.insert(key, Counted { since: Instant::now(), more: 0, last_reason: String::new() });
+        let last_reason = entry.reason_word().to_owned();
+        addresses.insert(key, Counted { since: Instant::now(), more: 0, last_reason });
         drop(addresses);
-        let (refusals, closing, weak) = (Arc::clone(self), recorder.closing(), recorder.downgrade());
+        let (closing, weak) = (recorder.closing(), recorder.downgrade());
         let (category, action) = (entry.category, repeated(&entry.action));
-        recorder.operation(async move {
-            // Waits for whoever closes the recorder, too, and keeps nobody from dropping it.
+        recorder.operation(Arc::clone(self).report(key, closing, weak, category, action));
+        Some(key)
+    }
+
+    /// The first one could not be recorded after all: then it is one of those that are counted.
+    pub(super) fn missed(&self, key: IpAddr) {
+        if let Some(counted) = self.addresses().get_mut(&key) {
+            counted.more += 1;
+        }
+    }
+
+    fn addresses(&self) -> MutexGuard<'_, HashMap<IpAddr, Counted>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for whoever closes the recorder, too, and keeps nobody from dropping it.
+    async fn report(
+        self: Arc<Self>,
+        key: IpAddr,
+        closing: CancellationToken,
+        weak: WeakRecorder,
+        category: Category,
+        action: String,
+    ) {
+        loop {
             let _ = tokio::time::timeout(WINDOW, closing.cancelled()).await;
-            let counted = refusals.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            let counted = self.addresses().remove(&key);
             let Some(counted) = counted.filter(|counted| counted.more > 0) else { return };
-            match weak.upgrade() {
-                Some(recorder) => {
-                    counted.record(&recorder, Some(key).filter(|key| *key != unknown), category, action).await
-                }
-                None => tracing::error!(
-                    count = counted.more,
-                    "refused requests are not recorded: nobody closed the recorder"
-                ),
+            let Some(recorder) = weak.upgrade() else {
+                tracing::error!(count = counted.more, "refused requests are not recorded: nobody closed the recorder");
+                return;
+            };
+            let policy = policy_of_what_happened(&recorder, category);
+            let Err(error) = recorder.emit_under(counted.entry(key, category, &action), policy).await else { return };
+            tracing::error!(%error, count = counted.more, ip = %key, "refused requests could not be recorded");
+            if closing.is_cancelled() {
+                return;
             }
-        });
-        false
+            // They belong to the next window, which may have begun meanwhile.
+            match self.addresses().entry(key) {
+                hash_map::Entry::Occupied(mut next) => {
+                    next.get_mut().more += counted.more;
+                    return;
+                }
+                hash_map::Entry::Vacant(next) => drop(next.insert(counted)),
+            }
+        }
     }
 }
 
 impl Counted {
-    async fn record(self, recorder: &Recorder, ip: Option<IpAddr>, category: Category, action: String) {
-        let mut entry = Entry::new(category, action)
+    fn entry(&self, key: IpAddr, category: Category, action: &str) -> Entry {
+        let entry = Entry::new(category, action)
             .outcome(Outcome::Denied)
-            .reason(self.last_reason)
+            .reason(&self.last_reason)
             .description(format!("{} more requests were refused", self.more))
             .detail("counts", serde_json::json!({ "refused": self.more }))
             .detail("window_seconds", self.since.elapsed().as_secs());
-        if let Some(ip) = ip {
-            entry = entry.ip_address(ip);
-        }
-        if let Err(error) = recorder.emit_under(entry, policy_of_what_happened(recorder, category)).await {
-            tracing::error!(%error, count = self.more, "refused requests could not be recorded");
-        }
+        if key == UNKNOWN { entry } else { entry.ip_address(key) }
     }
 }
 

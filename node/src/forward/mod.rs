@@ -50,7 +50,7 @@ pub(crate) struct Forwarding {
 pub(crate) struct Outlet {
     pub(crate) config: ForwardConfig,
     file: PlaceFile,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     turn: Arc<tokio::sync::Mutex<()>>,
     /// Something changed that the task should look at.
     pub(crate) changed: Notify,
@@ -124,7 +124,7 @@ impl Forwarding {
             outlets.push(Arc::new(Outlet {
                 config: config.clone(),
                 file,
-                state: Mutex::new(state),
+                state: Arc::new(Mutex::new(state)),
                 turn: Arc::default(),
                 changed: Notify::new(),
             }));
@@ -221,15 +221,16 @@ impl Outlet {
         let turn = Arc::clone(&self.turn).lock_owned().await;
         let mut place = self.state().place.clone();
         change(&mut place);
-        let (file, kept) = (self.file.clone(), place.clone());
+        let (file, state) = (self.file.clone(), Arc::clone(&self.state));
         let written = tokio::task::spawn_blocking(move || {
-            // Whoever asked for it may be gone; the next one must not write at the same time.
+            // Held until memory says what the disk says, also when whoever asked for it is gone: the next change begins there.
             let _turn = turn;
-            file.write(&kept)
+            file.write(&place)?;
+            state.lock().unwrap_or_else(PoisonError::into_inner).place = place;
+            Ok(())
         })
         .await;
         written.unwrap_or_else(|e| Err(PlaceError::Io { path: self.file.path().to_owned(), source: e.into() }))?;
-        self.state().place = place;
         self.changed.notify_waiters();
         Ok(())
     }

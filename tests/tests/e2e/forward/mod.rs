@@ -2,6 +2,7 @@
 
 mod forms;
 mod misbehaving;
+mod pausing;
 mod receiver;
 mod syslog;
 mod webhook;

@@ -2,7 +2,7 @@
 //! of its own. The kernel does this to real processes, by way of strace.
 
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -12,6 +12,7 @@ use piperoll_tests::Cluster;
 use super::app::{App, command_of};
 use super::{by_id, entries, one_node, socket};
 
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(20);
 const FLUSH: Duration = Duration::from_secs(60);
 const POLICIES: [LossPolicy; 3] = [LossPolicy::Strict, LossPolicy::Spool, LossPolicy::BestEffort];
 
@@ -49,8 +50,14 @@ fn attach(pid: u32, inject: &str) -> Option<Child> {
         // A thread that has ended meanwhile does nothing any more.
         status.map_or(true, |status| status.lines().any(|line| line == tracer))
     };
+    let begun = Instant::now();
     loop {
         if strace.try_wait().unwrap().is_some() {
+            return None;
+        }
+        if begun.elapsed() > ATTACH_TIMEOUT {
+            let _ = strace.kill();
+            let _ = strace.wait();
             return None;
         }
         if std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(is_traced) {

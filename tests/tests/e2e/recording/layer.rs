@@ -16,6 +16,7 @@ use piperoll_client::{
 };
 use piperoll_tests::Cluster;
 use serde_json::json;
+use tower::ServiceExt as _;
 
 use super::{entries, one_node, socket};
 
@@ -312,4 +313,31 @@ async fn reads_are_recorded_on_request_and_strangers_are_counted() {
     let counted = captured.entries().into_iter().find(|e| e["action"] == "http.refused_repeatedly").unwrap();
     assert_eq!(counted["details"]["counts"]["refused"], 4);
     assert_eq!((&counted["ip_address"], &counted["reason"]), (&json!("127.0.0.1"), &json!("no_credentials")));
+}
+
+/// Strangers come while the node is away: every one of them is in the count that is recorded later.
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_are_counted_while_nothing_can_be_recorded() {
+    let mut cluster = one_node().await;
+    let builder = Recorder::builder(&socket(&cluster)).unwrap().policy_for_all(LossPolicy::Strict);
+    let recorder = builder.deadline(Duration::from_millis(300)).open().unwrap();
+    let refuse = async |Extension(activity): Extension<Activity>| {
+        activity.turned_away("no_credentials");
+        StatusCode::TOO_MANY_REQUESTS
+    };
+    let layer = RecordLayer::new(recorder.clone()).category(Category::Audit).without_intents();
+    let app = Router::new().route("/strange", get(refuse)).layer(layer);
+    cluster.stop(0);
+    for _ in 0..4 {
+        let request = Request::get("/strange").body(axum::body::Body::empty()).unwrap();
+        assert_eq!(app.clone().oneshot(request).await.unwrap().status(), 429, "no is no");
+    }
+    cluster.restart(0).await;
+    assert!(recorder.close(Duration::from_secs(20)).await);
+    let log = entries(&cluster, "category:audit");
+    assert_eq!(log.len(), 1, "{log:?}");
+    assert_eq!((&log[0]["action"], &log[0]["outcome"]), (&json!("http.refused_repeatedly"), &json!("denied")));
+    assert_eq!(log[0]["details"]["counts"]["refused"], 4);
+    assert!(log[0].get("ip_address").is_none_or(serde_json::Value::is_null), "nobody knows where from: {}", log[0]);
+    cluster.verify_all();
 }
