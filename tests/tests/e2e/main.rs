@@ -13,6 +13,7 @@ mod doors;
 mod durable;
 mod erasure;
 mod faults;
+mod flagged;
 mod forward;
 mod found_over_nodes;
 mod fuzzed;
