@@ -142,6 +142,6 @@ async fn first_words(mut answer: reqwest::Response, secrets: &[String]) -> Strin
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
         words = words.replace(secret.as_str(), "***");
     }
-    let words = Redactor::default().text(&words).to_string();
+    let words = Redactor::shared().text(&words).to_string();
     words.chars().filter(|c| !c.is_control()).take(WORDS_CHARACTERS_MAX).collect()
 }

@@ -113,8 +113,35 @@ impl CallerEntry {
         &self.facts
     }
 
-    /// Whether `body`, an entry already stored under the same id, holds the same caller's fields.
+    /// Whether `body`, an entry already stored under the same id, holds the same caller's fields. What one of them has masked
+    /// and the other has not, or elsewhere, counts as the same: it may have been stored under earlier rules of masking.
     pub fn same_content(&self, body: &str) -> bool {
+        self.is_same_text(body) || self.is_same_but_for_masks(body)
+    }
+
+    #[cfg(not(feature = "api"))]
+    fn is_same_but_for_masks(&self, _body: &str) -> bool {
+        false
+    }
+
+    #[cfg(feature = "api")]
+    fn is_same_but_for_masks(&self, body: &str) -> bool {
+        use crate::log::redact::{MASK, is_same_but_for_masks};
+        if !body.contains(MASK) && !self.fields.contains(MASK) {
+            return false;
+        }
+        let Some(prefix) = Prefix::parse(body.as_bytes()) else { return false };
+        let Some(stored) = body.get(prefix.len + ID_FIELD_BYTES..).and_then(|rest| rest.strip_prefix(',')) else {
+            return false;
+        };
+        // What the node wrote around the caller's fields is no part of the comparison.
+        let Some(end) = stored.rfind(",\"via\":") else { return false };
+        let stored = without_flags(&stored[..end]);
+        let own = format!("{{{}{}}}", self.fields.trim_start_matches(','), self.redacted);
+        is_same_but_for_masks(&format!("{{{stored}}}"), &own)
+    }
+
+    fn is_same_text(&self, body: &str) -> bool {
         let Some(prefix) = Prefix::parse(body.as_bytes()) else { return false };
         let Some(after_id) = body.get(prefix.len + ID_FIELD_BYTES..) else { return false };
         let Some(rest) = after_id.strip_prefix(self.fields.as_str()) else { return false };
@@ -142,6 +169,19 @@ fn skip_flags(text: &str) -> Option<&str> {
     let mut values = serde_json::Deserializer::from_str(list).into_iter::<&serde_json::value::RawValue>();
     values.next()?.ok()?;
     list.get(values.byte_offset()..)
+}
+
+/// The fields without `flags`, which are only ever the node's, behind the caller's own.
+#[cfg(feature = "api")]
+fn without_flags(fields: &str) -> String {
+    for (at, _) in fields.match_indices(",\"flags\":[") {
+        if let Some(rest) = skip_flags(&fields[at..])
+            && (rest.is_empty() || rest.starts_with(",\"redacted\":"))
+        {
+            return format!("{}{rest}", &fields[..at]);
+        }
+    }
+    fields.to_owned()
 }
 
 fn schema_error(error: &serde_json::Error) -> EntryError {
@@ -230,6 +270,31 @@ mod tests {
         let masked = parse(r#"{"category":"auth","action":"a","redacted":["details.pw"]}"#).expect("an entry");
         assert!(masked.same_content(&stamped(&masked)));
         assert!(!parse(r#"{"category":"auth","action":"a"}"#).expect("an entry").same_content(&stamped(&masked)));
+    }
+
+    #[test]
+    #[cfg(feature = "api")]
+    fn an_entry_stored_under_earlier_rules_of_masking_is_the_same() {
+        let entry = |text: &str| parse(text).expect("an entry");
+        let earlier = r#"{"category":"auth","action":"a","description":"password=***,S3cr3t x","details":{"secret":"***","n":1.50},"redacted":["description","details.secret"]}"#;
+        for later in [
+            r#"{"category":"auth","action":"a","description":"password=*** x","details":{"secret":{"secretName":"db"},"n":1.50},"redacted":["description"]}"#,
+            r#"{"category":"auth","action":"a","description":"*** x","details":{"secret":"***","n":1.50},"redacted":["description","details.secret"]}"#,
+        ] {
+            assert!(entry(later).same_content(&stamped(&entry(earlier))), "{later}");
+            let flagged =
+                stamped(&entry(earlier)).replace(",\"redacted\"", ",\"flags\":[{\"rule\":\"r\"}],\"redacted\"");
+            assert!(entry(later).same_content(&flagged), "{later}");
+        }
+        for other in [
+            r#"{"category":"auth","action":"b","description":"password=*** x","details":{"secret":"***","n":1.50}}"#,
+            r#"{"category":"auth","action":"a","description":"password=*** y","details":{"secret":"***","n":1.50}}"#,
+            r#"{"category":"auth","action":"a","description":"password=*** x","details":{"secret":"***","n":1.5}}"#,
+            r#"{"category":"auth","action":"a","description":"password=*** x","details":{"secret":"***"}}"#,
+            r#"{"category":"auth","action":"a","description":"password=*** x","details":{}}"#,
+        ] {
+            assert!(!entry(other).same_content(&stamped(&entry(earlier))), "{other}");
+        }
     }
 
     #[test]

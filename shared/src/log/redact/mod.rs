@@ -3,19 +3,20 @@
 
 mod names;
 mod texts;
+mod tree;
+mod values;
+mod walk;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fmt;
 
 use regex::{Regex, RegexBuilder};
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
 
-use super::limits::REDACTED_COUNT_MAX;
-use names::{Kind, Names};
+use super::limits::{JSON_DEPTH_MAX, REDACTED_COUNT_MAX};
+use names::Names;
 use texts::Texts;
+use tree::{Kind, Tree};
+use walk::{Masked, Walk};
 
 /// What stands where a secret stood.
 pub const MASK: &str = "***";
@@ -35,9 +36,12 @@ const UNTOUCHED: [&str; 7] = ["id", "category", "action", "outcome", "occurred_a
 pub struct BadName(String);
 
 /// Finds secrets and masks them.
+///
+/// The time for an entry grows with its length and not with its shape: values are read once, each context reads a text once, and
+/// nothing is read that is nested deeper than [`JSON_DEPTH_MAX`] or is the fourth JSON inside of another; that is masked whole.
 #[derive(Debug, Clone)]
 pub struct Redactor {
-    /// Fits every entry without escapes that could hold something, and few others.
+    /// Matches every entry that could hold something, and few others.
     trigger: Regex,
     names: Names,
     texts: Texts,
@@ -50,12 +54,17 @@ impl Default for Redactor {
 }
 
 impl Redactor {
-    /// The built-in names and looks, and `more` names, in which `*` stands for anything.
+    /// The built-in names and looks, and `more` names, in which `*` matches anything.
+    ///
+    /// # Errors
+    /// When one of them would match everything, nothing, or a path.
     pub fn new(more: &[String]) -> Result<Self, BadName> {
-        let trigger = format!("(?i){}|piperoll_secret", Texts::loose(more));
-        let trigger =
-            RegexBuilder::new(&trigger).size_limit(TRIGGER_BYTES_MAX).build().map_err(|_| BadName(more.join(", ")))?;
-        Ok(Self { trigger, names: Names::new(more)?, texts: Texts::new() })
+        let names = Names::new(more)?;
+        let bad = |_| BadName(more.join(", "));
+        // Behind an escape anything can hide.
+        let trigger = format!(r"(?i)\\|piperoll_secret|{}", Texts::worth(more));
+        let trigger = RegexBuilder::new(&trigger).size_limit(TRIGGER_BYTES_MAX).build().map_err(bad)?;
+        Ok(Self { trigger, names, texts: Texts::new(more).map_err(bad)? })
     }
 
     /// The one without names of its own; made once.
@@ -64,11 +73,10 @@ impl Redactor {
         &SHARED
     }
 
-    /// A caller's entry, compact JSON text, without its secrets; what was masked is named in `redacted`. Number text and the
+    /// Masks the secrets in a caller's entry, compact JSON text; what was masked is named in `redacted`. Number text and the
     /// order of keys stay. Text that is no object comes back as it is; whoever parses it says what is wrong.
     pub fn entry<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        // Behind an escape anything can hide.
-        if !text.contains('\\') && !self.trigger.is_match(text) {
+        if !self.trigger.is_match(text) {
             return Cow::Borrowed(text);
         }
         self.looked_at(text)
@@ -76,37 +84,47 @@ impl Redactor {
 
     /// The same, without asking first whether it is worth it.
     fn looked_at<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let Ok(members) = serde_json::from_str::<Members<'_>>(text) else { return Cow::Borrowed(text) };
-        let mut walk = Walk { redactor: self, path: String::new(), masked: Masked::default(), depth: 0 };
-        let mut out = String::with_capacity(text.len());
-        out.push('{');
+        let Ok(tree) = Tree::parse(text, JSON_DEPTH_MAX) else { return Cow::Borrowed(text) };
+        if tree.node(0).kind != Kind::Object {
+            return Cow::Borrowed(text);
+        }
+        let mut walk = Walk::new(self);
+        let mut members: Vec<(String, String)> = Vec::new();
         let mut named_before: Vec<String> = Vec::new();
-        for (name, value) in &members.0 {
+        for member in tree.children(0) {
+            // A key that cannot be read is refused by whoever parses the entry.
+            let Some(name) = tree.key(member) else { return Cow::Borrowed(text) };
+            let raw = tree.raw(member);
             if name == "redacted" {
-                match serde_json::from_str::<Option<Vec<String>>>(value.get()).map(Option::unwrap_or_default) {
+                match serde_json::from_str::<Option<Vec<String>>>(raw).map(Option::unwrap_or_default) {
                     Ok(before) => named_before = before,
                     // Not a list of texts: said by whoever parses the entry.
                     Err(_) => return Cow::Borrowed(text),
                 }
                 continue;
             }
-            push_name(&mut out, name);
-            if UNTOUCHED.contains(&name.as_ref()) {
-                out.push_str(value.get());
+            let value = if UNTOUCHED.contains(&name.as_str()) {
+                raw.to_owned()
             } else {
-                walk.below(name, |walk| {
-                    let before = out.len();
-                    walk.value(value.get(), &mut out);
-                    // What must be an object stays one.
-                    if name == "details" && out.get(before..) == Some("\"***\"") {
-                        out.replace_range(before.., "{}");
-                    }
-                });
-            }
+                walk.path.clear();
+                walk.enter(&name);
+                // What must be an object stays one.
+                Some(walk.value(&tree, member))
+                    .filter(|value| name != "details" || value != "\"***\"")
+                    .unwrap_or("{}".to_owned())
+            };
+            members.push((name, value));
         }
-        let masked = walk.masked;
+        let mut masked = walk.masked;
         if masked.count == 0 {
             return Cow::Borrowed(text);
+        }
+        mask_copies(&mut members, &mut masked);
+        let mut out = String::with_capacity(text.len());
+        out.push('{');
+        for (name, value) in &members {
+            push_name(&mut out, name);
+            out.push_str(value);
         }
         push_name(&mut out, "redacted");
         out.push_str(&json(&together(named_before, masked)));
@@ -114,41 +132,140 @@ impl Redactor {
         Cow::Owned(out)
     }
 
-    /// Running text without its secrets.
+    /// Masks the secrets in running text.
     pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        self.texts.mask(text)
+        Walk::new(self).text(text).map_or(Cow::Borrowed(text), Cow::Owned)
     }
 
     /// Whether a value under this name is a secret.
     pub fn is_secret_name(&self, name: &str) -> bool {
-        self.names.stands_for_secret(name)
+        self.names.class(name).is_secret()
+    }
+
+    /// The contexts in which secrets are known, by name.
+    pub fn contexts() -> impl Iterator<Item = &'static str> {
+        texts::CONTEXTS.iter().map(|(name, _)| *name)
     }
 }
 
-/// Bytes of one path; a longer one is cut, so that naming what was masked never takes more than a little room.
-const PATH_BYTES_MAX: usize = 128;
-/// JSON inside of JSON texts that is looked into.
-const TEXTS_DEPTH_MAX: usize = 3;
-
-/// The paths of what was masked, each once and in order; what is over their limit is counted.
-#[derive(Default)]
-struct Masked {
-    paths: Vec<String>,
-    known: HashSet<String>,
-    count: usize,
-}
-
-impl Masked {
-    fn add(&mut self, path: &str) {
-        self.count += 1;
-        let mut end = PATH_BYTES_MAX.min(path.len());
-        while !path.is_char_boundary(end) {
-            end -= 1;
+/// Whether two JSON objects say the same but for what is masked in either: the same entry, masked by different versions of the
+/// rules. Number text, key order and the spelling of texts count; what `redacted` lists does not.
+pub fn is_same_but_for_masks(one: &str, other: &str) -> bool {
+    let (Ok(a), Ok(b)) = (Tree::parse(one, JSON_DEPTH_MAX), Tree::parse(other, JSON_DEPTH_MAX)) else { return false };
+    let mut pairs = vec![(0, 0)];
+    while let Some((at, to)) = pairs.pop() {
+        let (x, y) = (a.node(at), b.node(to));
+        if a.raw(at) == b.raw(to) {
+            continue;
         }
-        if self.paths.len() < REDACTED_COUNT_MAX && self.known.insert(path[..end].to_owned()) {
-            self.paths.push(path[..end].to_owned());
+        let (text, other_text) = (a.string(at), b.string(to));
+        if [&text, &other_text].into_iter().flatten().any(|text| text == MASK) {
+            continue;
+        }
+        match (text, other_text) {
+            (Some(text), Some(other_text)) => {
+                if !is_same_around_masks(&text, &other_text) {
+                    return false;
+                }
+            }
+            (None, None) if x.kind == y.kind && matches!(x.kind, Kind::Object | Kind::Array) => {
+                let members = |tree: &Tree<'_>, place: usize| -> Vec<(usize, Option<String>)> {
+                    let all = tree.children(place).map(|child| (child, tree.key(child)));
+                    all.filter(|(_, key)| place != 0 || key.as_deref() != Some("redacted")).collect()
+                };
+                let (left, right) = (members(&a, at), members(&b, to));
+                // `details` that were masked as a whole are an empty object.
+                let key = x.key.and_then(|_| a.key(at));
+                if key.as_deref() == Some("details")
+                    && (left.is_empty() || right.is_empty())
+                    && names_details(one, other)
+                {
+                    continue;
+                }
+                let is_like = |x: &Option<String>, y: &Option<String>| match (x, y) {
+                    (Some(x), Some(y)) => x == y || is_same_around_masks(x, y),
+                    (x, y) => x == y,
+                };
+                if left.len() != right.len() || !left.iter().zip(&right).all(|((_, x), (_, y))| is_like(x, y)) {
+                    return false;
+                }
+                pairs.extend(left.into_iter().zip(right).map(|((x, _), (y, _))| (x, y)));
+            }
+            _ => return false,
         }
     }
+    true
+}
+
+/// Whether texts are equal up to the first mask in either and behind the last one.
+fn is_same_around_masks(one: &str, other: &str) -> bool {
+    let first = [one.find(MASK), other.find(MASK)].into_iter().flatten().min();
+    let Some(first) = first else { return one == other };
+    let behind = |text: &str| text.rfind(MASK).map(|at| text.len() - at - MASK.len());
+    let last = [behind(one), behind(other)].into_iter().flatten().min().unwrap_or_default();
+    let ends = |text: &str| text.len() >= first + last;
+    ends(one)
+        && ends(other)
+        && one.as_bytes()[..first] == other.as_bytes()[..first]
+        && one.as_bytes()[one.len() - last..] == other.as_bytes()[other.len() - last..]
+}
+
+fn names_details(one: &str, other: &str) -> bool {
+    [one, other].iter().any(|text| text.contains(r#""redacted":["details""#))
+}
+
+/// Masks other occurrences of what was masked: an entry that says `redacted` must not hold the secret elsewhere.
+fn mask_copies(members: &mut [(String, String)], masked: &mut Masked) {
+    let secrets = std::mem::take(&mut masked.secrets);
+    for secret in &secrets {
+        let quoted = json(secret);
+        let forms = [quoted[1..quoted.len() - 1].to_owned(), percent_encoded(secret)];
+        for (name, value) in members.iter_mut().filter(|(name, _)| !UNTOUCHED.contains(&name.as_str())) {
+            for form in &forms {
+                if !value.contains(form.as_str()) {
+                    continue;
+                }
+                let copy = replaced(value, form);
+                // A key may have become another one's twin, and a number a text.
+                let is_sound = super::json::compact(&copy).is_ok_and(|compact| compact.len() <= copy.len());
+                if copy != *value && is_sound {
+                    *value = copy;
+                } else if copy != *value {
+                    *value = if name == "details" { "{}".to_owned() } else { "\"***\"".to_owned() };
+                }
+                masked.add(name, "");
+            }
+        }
+    }
+}
+
+/// Every occurrence that does not begin in the middle of an escape.
+fn replaced(text: &str, secret: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(secret) {
+        let slashes = rest[..at].bytes().rev().take_while(|b| *b == b'\\').count();
+        let begin = if slashes % 2 == 1 { at - 1 } else { at };
+        out.push_str(&rest[..begin]);
+        out.push_str(MASK);
+        rest = &rest[at + secret.len()..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// RFC 3986: all but unreserved characters.
+fn percent_encoded(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
 }
 
 /// At most as many paths as an entry may name.
@@ -162,142 +279,6 @@ fn together(mut before: Vec<String>, masked: Masked) -> Vec<String> {
     before
 }
 
-struct Walk<'r> {
-    redactor: &'r Redactor,
-    path: String,
-    masked: Masked,
-    /// Texts inside texts.
-    depth: usize,
-}
-
-impl Walk<'_> {
-    fn below<T>(&mut self, name: &str, work: impl FnOnce(&mut Self) -> T) -> T {
-        let before = self.path.len();
-        if before > 0 {
-            self.path.push('.');
-        }
-        // No more of it is ever shown.
-        self.path.extend(name.chars().take(PATH_BYTES_MAX));
-        let done = work(self);
-        self.path.truncate(before);
-        done
-    }
-
-    fn mask(&mut self, out: &mut String) {
-        self.masked.add(&self.path);
-        out.push_str("\"***\"");
-    }
-
-    fn value(&mut self, raw: &str, out: &mut String) {
-        match raw.as_bytes().first() {
-            Some(b'{') => self.object(raw, out),
-            Some(b'[') => self.array(raw, out),
-            Some(b'"') => self.string(raw, out),
-            _ => out.push_str(raw),
-        }
-    }
-
-    fn object(&mut self, raw: &str, out: &mut String) {
-        let Ok(members) = serde_json::from_str::<Members<'_>>(raw) else {
-            // It was valid as a part of the whole; nothing that cannot be read may pass unread.
-            return self.mask(out);
-        };
-        if members.0.iter().any(|(name, _)| name == MARK) {
-            return self.mask(out);
-        }
-        // `{"field":"password","old":…,"new":…}` and `{"name":"Authorization","value":…}` name the secret beside it.
-        let subject = members.0.iter().find_map(|(name, value)| {
-            let is_label = LABELS.iter().any(|label| name.eq_ignore_ascii_case(label));
-            let label = is_label.then(|| serde_json::from_str::<String>(value.get()).ok()).flatten()?;
-            self.redactor.names.stands_for_secret(&label).then_some(label)
-        });
-        out.push('{');
-        for (name, value) in &members.0 {
-            push_name(out, name);
-            let beside = LABELLED.iter().any(|labelled| name.eq_ignore_ascii_case(labelled));
-            if let Some(label) = subject.as_deref().filter(|_| beside) {
-                // One path for old and new: `changes.password`.
-                self.below(label, |walk| walk.secret(label, value.get(), out));
-            } else if self.redactor.names.stands_for_secret(name) {
-                self.below(name, |walk| walk.secret(name, value.get(), out));
-            } else {
-                self.below(name, |walk| walk.value(value.get(), out));
-            }
-        }
-        out.push('}');
-    }
-
-    /// A value under the name of a secret. That there is none, or whether there is one, is no secret.
-    fn secret(&mut self, name: &str, raw: &str, out: &mut String) {
-        let is_number = raw.starts_with(|c: char| c == '-' || c.is_ascii_digit());
-        let is_count = is_number && self.redactor.names.kind(name) == Kind::Plural;
-        let is_folder = name.eq_ignore_ascii_case("pwd") && (raw.starts_with("\"/") || raw.starts_with("\"~"));
-        if is_count || is_folder || matches!(raw, "null" | "true" | "false" | "\"\"" | "[]" | "{}" | "\"***\"") {
-            out.push_str(raw);
-        } else {
-            self.mask(out);
-        }
-    }
-
-    fn array(&mut self, raw: &str, out: &mut String) {
-        let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(raw) else { return self.mask(out) };
-        // A header as a pair.
-        if let [name, value] = items.as_slice()
-            && let Ok(name) = serde_json::from_str::<String>(name.get())
-            && HEADERS.iter().any(|header| name.eq_ignore_ascii_case(header))
-        {
-            out.push_str(&format!("[{},", json(&name)));
-            self.below(&name, |walk| walk.secret(&name, value.get(), out));
-            out.push(']');
-            return;
-        }
-        out.push('[');
-        for (at, item) in items.iter().enumerate() {
-            if at > 0 {
-                out.push(',');
-            }
-            self.value(item.get(), out);
-        }
-        out.push(']');
-    }
-
-    fn string(&mut self, raw: &str, out: &mut String) {
-        let Ok(text) = serde_json::from_str::<Cow<'_, str>>(raw) else { return self.mask(out) };
-        match self.text(&text) {
-            // As it was written, escapes included.
-            None => out.push_str(raw),
-            Some(masked) => out.push_str(&json(&masked)),
-        }
-    }
-
-    /// Running text, or JSON as a text; nothing when there is nothing to mask.
-    fn text(&mut self, text: &str) -> Option<String> {
-        let trimmed = text.trim();
-        if self.depth < TEXTS_DEPTH_MAX
-            && trimmed.starts_with(['{', '['])
-            && serde_json::from_str::<&RawValue>(trimmed).is_ok()
-        {
-            let (before, mut inside) = (self.masked.count, String::with_capacity(text.len()));
-            self.depth += 1;
-            self.value(trimmed, &mut inside);
-            self.depth -= 1;
-            return (self.masked.count > before).then_some(inside);
-        }
-        match self.redactor.texts.mask(text) {
-            Cow::Borrowed(_) => None,
-            Cow::Owned(masked) => {
-                self.masked.add(&self.path);
-                Some(masked)
-            }
-        }
-    }
-}
-
-/// Keys whose text names what stands beside them, and keys that it stands under.
-const LABELS: [&str; 8] = ["field", "name", "key", "header", "header_name", "property", "attribute", "path"];
-const LABELLED: [&str; 9] = ["old", "new", "value", "values", "val", "from", "to", "before", "after"];
-const HEADERS: [&str; 5] = ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"];
-
 fn push_name(out: &mut String, name: &str) {
     if !out.ends_with('{') {
         out.push(',');
@@ -310,35 +291,6 @@ fn json<T: serde::Serialize + ?Sized>(value: &T) -> String {
     // Texts and lists of texts cannot fail to serialise.
     serde_json::to_string(value).unwrap_or_default()
 }
-
-/// An object's members in their order, values as text.
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visit;
-        impl<'de> Visitor<'de> for Visit {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-                let mut members = Vec::new();
-                while let Some((name, value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
-                    members.push((name.0, value));
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Visit)
-    }
-}
-
-/// A key, borrowed where it has no escapes.
-#[derive(Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! Names under which secrets stand.
+//! Names under which secrets are kept.
 
 use std::fmt::Write as _;
 
@@ -6,66 +6,102 @@ use regex::Regex;
 
 use super::BadName;
 
-/// A name that ends with one of these, whatever stands in front and however it is spelled: `userPassword`, `X-Api-Key`,
-/// `dbpasswd`. Written without separators.
-const LONG: [&str; 27] = [
-    "password",
-    "passwd",
-    "passphrase",
-    "passcode",
-    "secret",
-    "token",
-    "apikey",
-    "privatekey",
-    "secretkey",
-    "accesskey",
-    "signingkey",
-    "encryptionkey",
-    "sessionkey",
-    "authorization",
-    "cookie",
-    "securityanswer",
-    "credentials",
-    "cardnumber",
-    "recoverycode",
-    "backupcode",
-    "mfacode",
-    "verificationcode",
-    "onetimecode",
-    "otpcode",
-    "authcode",
-    "authorizationcode",
-    "resetcode",
+/// What a name says about its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    Plain,
+    /// A password, PIN or one-time code. A number under it is a secret like everything else.
+    Password,
+    /// A token, key or other credential that a machine made. Under a plural a number is a count: `max_tokens`.
+    Token,
+    /// The value of an HTTP header that carries credentials; it reaches to the end of its line.
+    Header,
+}
+
+impl Class {
+    pub(super) fn is_secret(self) -> bool {
+        self != Self::Plain
+    }
+}
+
+/// Words for a password. A name is one when it ends with such a word, whatever its spelling: `userPassword`, `X-Pass-Phrase`.
+/// Written without separators.
+const PASSWORDS: &str = "password|passwd|passphrase|passcode|pwd|passwort|kennwort|contrase(?:n|ñ)a|motdepasse|senha|wachtwoord|parola|lösenord|пароль|密码|密碼|パスワード|securityanswer|cardnumber|recoverycode|backupcode|mfacode|verificationcode|onetimecode|onetimepassword|otpcode|pincode|resetcode|tancode|cvvcode|securitycode|accesscode";
+/// Words for tokens, keys and other credentials.
+const TOKENS: &str = "secret|token|apikey|privatekey|secretkey|accesskey|signingkey|encryptionkey|decryptionkey|sessionkey|masterkey|sshkey|accountkey|sharedkey|presharedkey|hmackey|aeskey|authkey|clientkey|storagekey|servicekey|functionkey|subscriptionkey|webhookkey|licensekey|deploykey|rootkey|signaturekey|secretkeybase|credentials|authcode|authorizationcode|jsessionid|phpsessid|aspnetsessionid|connectsid|sharedaccesssignature|sastoken";
+const HEADERS: &str = "authorization|cookie";
+/// The same where they are a word of their own: `card_pin`, not `shipping`.
+const SHORT: &str = "pw|puk|rootpw|pin|otp|totp|cvv2?|cvc2?|psk|passw";
+const SHORT_TOKENS: &str = "jwt|pat|sas";
+/// What may follow the word: `password2`, `password_confirmation`, `token_hash`.
+const TAIL: &str = "(?:[0-9]{1,2}|confirm(?:ation)?|repeat|again|new|old|current|previous|plain(?:text)?|raw|hash(?:es|ed)?|salt|value|string|binary|b64|base64|enc(?:oded|rypted)?)?";
+/// Words that end with "pass" and name something else.
+const NO_PASS: [&str; 9] =
+    ["bypass", "compass", "trespass", "encompass", "surpass", "overpass", "underpass", "bandpass", "highpass"];
+/// Where a list goes on, and other tokens that open nothing.
+const NO_TOKENS: [&str; 16] = [
+    "nexttoken",
+    "pagetoken",
+    "nextpagetoken",
+    "paginationtoken",
+    "continuationtoken",
+    "continuetoken",
+    "synctoken",
+    "cancellationtoken",
+    "starttoken",
+    "nosecret",
+    "existingsecret",
+    "imagepullsecret",
+    "imagepullsecrets",
+    "pullsecret",
+    "externalsecret",
+    "sealedsecret",
 ];
-/// The same, where they are a word of their own: `card_pin`, not `shipping`.
-const SHORT: [&str; 6] = ["pwd", "pass", "pin", "otp", "cvv2?|cvc2?", "jwt"];
-/// What may follow the word for a secret: `password2`, `password_confirmation`, `token_hash`.
-const TAIL: &str = "(?:[0-9]{1,2}|confirm(?:ation)?|repeat|again|new|old|plain|hash(?:es|ed)?|salt|value|string)?";
-/// Most of a name that is looked at, in bytes from its end; names are no longer in any entry that people write.
+/// Last pieces of a path that say which side of a value is meant, not what it is: `smtp.password.value`, `/password/old`.
+const SIDES: [&str; 24] = [
+    "value",
+    "values",
+    "old",
+    "new",
+    "string",
+    "text",
+    "data",
+    "current",
+    "previous",
+    "plain",
+    "from",
+    "to",
+    "before",
+    "after",
+    "-",
+    "content",
+    "prod",
+    "production",
+    "dev",
+    "staging",
+    "stage",
+    "test",
+    "qa",
+    "live",
+];
+/// Bytes of a name that are looked at, from its end.
 const NAME_BYTES_MAX: usize = 256;
 
 /// Which names stand for secrets.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
-    /// Of names without separators.
-    long: Regex,
-    /// Of names with `_` between words.
+    passwords: Regex,
+    tokens: Regex,
+    headers: Regex,
     short: Regex,
+    short_tokens: Regex,
+    /// Cheap to ask first: a name without any of these is none of a secret.
+    hint: Regex,
     own: Option<Regex>,
 }
 
-/// What kind of name it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Plain,
-    /// A number under it is a secret like everything else.
-    Secret,
-    /// A number under it is a count: `max_tokens`.
-    Plural,
-}
-
 impl Names {
-    /// `more` are names as people write them; case, `-` and camel case do not matter, and `*` stands for anything.
+    /// `more` are names as people write them; case, `-` and camel case do not matter, and `*` matches anything.
     pub(super) fn new(more: &[String]) -> Result<Self, BadName> {
         let wrong = |_| BadName(more.join(", "));
         let mut own = String::new();
@@ -79,33 +115,76 @@ impl Names {
             let parts: Vec<String> = plain.split('*').map(|part| regex::escape(&snake(part))).collect();
             let _ = write!(own, "{}^{}$", if own.is_empty() { "" } else { "|" }, parts.join(".*"));
         }
+        let regex = |text: String| Regex::new(&text).map_err(wrong);
         Ok(Self {
-            long: Regex::new(&format!("(?:{})(s?){TAIL}$", LONG.join("|"))).map_err(wrong)?,
-            short: Regex::new(&format!("(?:^|_)(?:{})(s?)$", SHORT.join("|"))).map_err(wrong)?,
-            own: if own.is_empty() { None } else { Some(Regex::new(&own).map_err(wrong)?) },
+            passwords: regex(format!("(?:{PASSWORDS})(s?|en)(?:{TAIL})$"))?,
+            tokens: regex(format!("(?:{TOKENS})(s?)(?:{TAIL})$"))?,
+            headers: regex(format!("(?:{HEADERS})s?$"))?,
+            short: regex(format!("(?:^|_)(?:{SHORT})(?:s|_?[0-9]{{1,2}})?$"))?,
+            short_tokens: regex(format!("(?:^|_)(?:{SHORT_TOKENS})s?$"))?,
+            hint: regex(format!("(?i){}", HINTS))?,
+            own: if own.is_empty() { None } else { Some(regex(own)?) },
         })
     }
 
-    pub(super) fn kind(&self, name: &str) -> Kind {
-        // A path such as `settings.smtp.password` is judged by its end, and `api.key` by both.
-        let last = name.rsplit(['.', '/']).next().unwrap_or(name);
-        let snake = snake(tail_of(last));
-        if self.own.as_ref().is_some_and(|own| own.is_match(&snake)) {
-            return Kind::Secret;
-        }
-        let squashed: String = snake.chars().filter(|c| *c != '_').collect();
-        match self.long.captures(&squashed).or_else(|| self.short.captures(&snake)) {
-            None => Kind::Plain,
-            Some(found) if found.get(1).is_some_and(|plural| !plural.is_empty()) || snake.ends_with("pass") => {
-                Kind::Plural
-            }
-            Some(_) => Kind::Secret,
-        }
+    /// The class of a name, which may be a path: `smtp.password.value`, `/tokens/-`, `user[password]`.
+    pub(super) fn class(&self, name: &str) -> Class {
+        self.judge(name).0
     }
 
-    pub(super) fn stands_for_secret(&self, name: &str) -> bool {
-        self.kind(name) != Kind::Plain
+    /// Whether a number under this name is how many there are.
+    pub(super) fn is_count(&self, name: &str) -> bool {
+        let (class, plural) = self.judge(name);
+        plural && matches!(class, Class::Token | Class::Password)
     }
+
+    fn judge(&self, name: &str) -> (Class, bool) {
+        let name = tail_of(name);
+        if !self.hint.is_match(name) && self.own.is_none() {
+            return (Class::Plain, false);
+        }
+        let last = last_piece(name);
+        let snake = snake(last);
+        if self.own.as_ref().is_some_and(|own| own.is_match(&snake)) {
+            return (Class::Password, false);
+        }
+        let squashed: String = snake.chars().filter(|c| *c != '_').collect();
+        if NO_TOKENS.contains(&squashed.as_str()) {
+            return (Class::Plain, false);
+        }
+        let plural = |regex: &Regex| {
+            regex.captures(&squashed).map(|found| found.get(1).is_some_and(|plural| !plural.is_empty()))
+        };
+        if let Some(plural) = plural(&self.passwords) {
+            return (Class::Password, plural);
+        }
+        if let Some(plural) = plural(&self.tokens) {
+            return (Class::Token, plural);
+        }
+        if self.headers.is_match(&squashed) {
+            return (Class::Header, false);
+        }
+        // `db_pass`, `mypass`, `pass1`: a number there is a PIN, never a count.
+        let word = snake.rsplit('_').find(|word| !word.bytes().all(|b| b.is_ascii_digit())).unwrap_or_default();
+        let bare = word.trim_end_matches(|c: char| c.is_ascii_digit());
+        let is_pass = bare.ends_with("pass") && !NO_PASS.iter().any(|other| bare.ends_with(other));
+        if is_pass || self.short.is_match(&snake) {
+            return (Class::Password, false);
+        }
+        if self.short_tokens.is_match(&snake) { (Class::Token, true) } else { (Class::Plain, false) }
+    }
+}
+
+/// Every name of a secret has one of these somewhere.
+const HINTS: &str = "pass|pwd|pw|contrase|senha|wachtwoord|parola|senord|пароль|密|パス|answer|number|code|secret|token|key|credential|sess|sid|author|cookie|pin|puk|otp|cv[vc]|psk|jwt|pat|sas|kennwort|signature";
+
+/// The last piece of a path that names something: no index, and not which side of it.
+fn last_piece(name: &str) -> &str {
+    let pieces = || name.rsplit(['.', '/', '[', ']', ':']).map(str::trim).filter(|piece| !piece.is_empty());
+    let names_something = |piece: &&str| {
+        !piece.bytes().all(|b| b.is_ascii_digit()) && !SIDES.iter().any(|side| piece.eq_ignore_ascii_case(side))
+    };
+    pieces().find(names_something).or_else(|| pieces().next()).unwrap_or(name)
 }
 
 fn tail_of(name: &str) -> &str {
@@ -121,52 +200,30 @@ fn snake(name: &str) -> String {
     let mut out = String::with_capacity(name.len() + 4);
     let mut before_is_lower = false;
     for c in name.chars() {
-        if c.is_ascii_uppercase() {
+        if matches!(c, '-' | ' ' | '$' | '@' | '"' | '\'') {
+            out.push('_');
+        } else if c.is_uppercase() {
             if before_is_lower {
                 out.push('_');
             }
-            out.push(c.to_ascii_lowercase());
+            out.extend(c.to_lowercase());
         } else {
-            out.push(if matches!(c, '-' | ' ') { '_' } else { c });
+            out.push(c);
         }
-        before_is_lower = c.is_ascii_lowercase() || c.is_ascii_digit();
+        before_is_lower = c.is_lowercase() || c.is_ascii_digit();
     }
     out
 }
 
-/// A word of [`LONG`] in running text: letters with or without a separator in between would fit too much, so it may have one
-/// where words meet.
-fn spelled(word: &str) -> String {
-    for second in ["key", "code", "number", "answer"] {
-        if let Some(first) = word.strip_suffix(second).filter(|first| !first.is_empty()) {
-            return format!("{}[_ -]?{second}", first.replace("onetime", "one[_ -]?time"));
-        }
-    }
-    word.to_owned()
-}
-
-/// Names of secrets as running text has them, in front of `=` or `:`.
-pub(super) fn in_text() -> String {
-    let long: Vec<String> = LONG.iter().map(|word| spelled(word)).collect();
-    let tail = format!("(?:[_-]?{TAIL})?");
-    format!("(?:[a-z0-9_.-]*(?:{})s?{tail}|(?:[a-z0-9_.-]*[_.-])?(?:{})s?)", long.join("|"), SHORT.join("|"))
-}
-
-/// What a name of a secret looks like at its end, in any text: for finding entries that need a closer look.
-pub(super) fn loosely(more: &[String]) -> String {
-    // Any separator anywhere: names are compared without.
-    let apart = |word: &str| word.chars().map(|c| c.to_string()).collect::<Vec<_>>().join("[_ -]?");
-    let mut all: Vec<String> = LONG.iter().map(|word| apart(word)).collect();
-    all.extend(SHORT.iter().map(|word| format!("(?:{word})")));
-    let built_in = format!(r#"(?:{})s?[_ -]?{}(?:\\?["']|\s*[=:])"#, all.join("|"), TAIL);
-    // The longest piece of an own name, wherever it stands.
-    let own = more.iter().filter_map(|name| {
+/// Looks for whatever own names have in common with a text, for finding entries that need a closer look.
+pub(super) fn own_hints(more: &[String]) -> impl Iterator<Item = String> + '_ {
+    // The longest piece of an own name, wherever it is.
+    more.iter().filter_map(|name| {
         let piece = name.split('*').max_by_key(|piece| piece.len())?;
         let words = snake(piece);
         let words: Vec<String> = words.split('_').filter(|word| !word.is_empty()).map(regex::escape).collect();
         (!words.is_empty()).then(|| words.join("[_ -]?"))
-    });
-    std::iter::once(built_in).chain(own).collect::<Vec<_>>().join("|")
+    })
 }
 
 #[cfg(test)]
@@ -217,8 +274,25 @@ mod tests {
             "db_pass",
             "cvv2",
             "jwts",
+            "dbpwd",
+            "pwd2",
+            "pass1",
+            "mypass",
+            "pw",
+            "passwort",
+            "psk",
+            "AccountKey",
+            "master_key",
+            "ssh_key",
+            "/passwords/0",
+            "/tokens/-",
+            "/password/",
+            "passwords[0]",
+            "smtp.password.value",
+            "user[password]",
+            "contraseña",
         ] {
-            assert!(names.stands_for_secret(secret), "{secret}");
+            assert!(names.class(secret).is_secret(), "{secret}");
         }
         for plain in [
             "password_changed_at",
@@ -240,11 +314,29 @@ mod tests {
             "bypass",
             "passed",
             "compass",
+            "nextToken",
+            "secretName",
+            "secretKeyRef",
+            "password_file",
+            "authorization.k8s.io/decision",
+            "code",
+            "value",
         ] {
-            assert!(!names.stands_for_secret(plain), "{plain}");
+            assert!(!names.class(plain).is_secret(), "{plain}");
         }
         for bad in ["*", "", "card.number", "a/b"] {
             assert!(Names::new(&[bad.to_owned()]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_counts_only_under_plurals_of_what_is_counted() {
+        let names = Names::new(&[]).expect("no names");
+        for count in ["max_tokens", "failed_passwords", "tokens", "secrets"] {
+            assert!(names.is_count(count), "{count}");
+        }
+        for secret in ["pins", "pass", "db_pass", "otp", "password", "token"] {
+            assert!(!names.is_count(secret), "{secret}");
         }
     }
 }

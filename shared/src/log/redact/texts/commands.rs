@@ -1,0 +1,424 @@
+//! Command lines and lists of arguments: options that are named like a secret, and those that programs give to a password.
+
+use std::ops::Range;
+
+use regex::Regex;
+
+use super::super::names::{Class, Names};
+use super::super::values::{is_spared, is_state};
+use super::{Look, Parts, pattern};
+
+/// Words of one command line that are looked at.
+const WORDS_MAX: usize = 1_024;
+
+/// How a program takes a password with a short option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// `-pS` only: apart, `-p` asks for it and the next word is something else.
+    Glued,
+    /// `-p S`, and `-pS`.
+    Apart,
+    /// `-u user:S`; without a colon it is a name.
+    BehindColon,
+    /// `-U user%S`
+    BehindPercent,
+    /// `-k S` of an option that is a word: `-passin pass:S`.
+    Pass,
+}
+
+/// Programs with their options, from their manual pages.
+const OPTIONS: [(&[&str], &str, How); 26] = [
+    (
+        &[
+            "mysql",
+            "mysqldump",
+            "mysqladmin",
+            "mysqlimport",
+            "mysqlcheck",
+            "mysqlshow",
+            "mysqlbinlog",
+            "mysqlslap",
+            "mariadb",
+            "mariadb-dump",
+            "mariadb-admin",
+            "mycli",
+            "xtrabackup",
+            "innobackupex",
+        ],
+        "-p",
+        How::Glued,
+    ),
+    (&["7z", "7za", "7zz", "7zr", "rar", "unrar"], "-p", How::Glued),
+    (&["rar"], "-hp", How::Glued),
+    (&["sshpass"], "-p", How::Apart),
+    (&["redis-cli", "keydb-cli", "valkey-cli"], "-a", How::Apart),
+    (&["curl", "wget"], "-u", How::BehindColon),
+    (&["curl"], "-U", How::BehindColon),
+    (&["curl"], "--user", How::BehindColon),
+    (&["curl"], "--proxy-user", How::BehindColon),
+    (&["http", "https", "httpie", "xh"], "-a", How::BehindColon),
+    (&["http", "https", "httpie", "xh"], "--auth", How::BehindColon),
+    (
+        &["ldapsearch", "ldapmodify", "ldapadd", "ldapdelete", "ldappasswd", "ldapwhoami", "ldapmodrdn", "ldapcompare"],
+        "-w",
+        How::Apart,
+    ),
+    (&["ldappasswd"], "-s", How::Apart),
+    (&["sqlcmd", "bcp", "osql", "isql", "ipmitool", "mosquitto_pub", "mosquitto_sub"], "-P", How::Apart),
+    (&["zip", "unzip"], "-P", How::Apart),
+    (
+        &[
+            "mongo",
+            "mongosh",
+            "mongodump",
+            "mongorestore",
+            "mongoexport",
+            "mongoimport",
+            "cqlsh",
+            "rdesktop",
+            "wkhtmltopdf",
+            "kinit",
+            "winexe-p",
+            "influx",
+            "rabbitmqadmin",
+        ],
+        "-p",
+        How::Apart,
+    ),
+    (&["rabbitmqadmin", "k6"], "--password", How::Apart),
+    (&["smbclient", "rpcclient", "net", "winexe", "smbget", "wmic"], "-U", How::BehindPercent),
+    (&["snmpget", "snmpwalk", "snmpset", "snmpbulkwalk"], "-A", How::Apart),
+    (&["snmpget", "snmpwalk", "snmpset", "snmpbulkwalk"], "-X", How::Apart),
+    (&["snmpget", "snmpwalk", "snmpset", "snmpbulkwalk"], "-c", How::Apart),
+    (&["openssl"], "-k", How::Apart),
+    (&["openssl"], "-K", How::Apart),
+    (&["openssl"], "-pass", How::Pass),
+    (&["openssl"], "-passin", How::Pass),
+    (&["openssl"], "-passout", How::Pass),
+];
+/// Programs of which `login` takes `-p S`.
+const LOGINS: [&str; 12] =
+    ["docker", "podman", "nerdctl", "buildah", "skopeo", "helm", "oras", "crane", "az", "cf", "oc", "argocd"];
+/// Programs that take a password as a word of its own behind another word.
+const POSITIONS: [(&str, &[&str], usize); 9] = [
+    ("rabbitmqctl", &["add_user", "change_password", "authenticate_user"], 2),
+    ("vault", &["login"], 1),
+    ("net", &["user"], 2),
+    ("mysqladmin", &["password"], 1),
+    ("htpasswd", &["-b", "-bc", "-cb", "-nb", "-nbB", "-Bb", "-bB", "-cbB", "-nbm"], 0),
+    ("ansible-vault", &["encrypt_string"], 1),
+    ("cryptsetup", &["--key"], 1),
+    ("nmcli", &["password", "wifi-sec.psk", "802-11-wireless-security.psk"], 1),
+    ("rootpw", &["--plaintext", "--iscrypted"], 1),
+];
+/// Options that are named like a secret and take the name of one, or a number.
+const NAMING: [(&str, &[&str]); 5] = [
+    ("docker", &["--secret"]),
+    ("podman", &["--secret"]),
+    ("buildah", &["--secret"]),
+    ("gcloud", &["--secret"]),
+    ("kubectl", &["--token-ttl"]),
+];
+
+#[derive(Debug, Clone)]
+pub(super) struct Commands {
+    /// What a command line with a secret has.
+    worth: Regex,
+    piped: Regex,
+    /// An argument in a record of auditd: `a2="…"`
+    argument: Regex,
+}
+
+impl Commands {
+    pub(super) fn new() -> Self {
+        Self {
+            worth: pattern(
+                r#"(?:^|[\s=/\\("'])(?:-{1,2}[A-Za-z]|/[pP]:)|\b(?:rabbitmqctl|vault|net|mysqladmin|htpasswd|sqlplus|ansible-vault|config|configure|npm|nmcli|rootpw)\b"#,
+            ),
+            argument: pattern(r#"\ba[0-9]{1,3}="([^"]*)""#),
+            // `echo S | passwd --stdin bob`, `echo "bob:S" | chpasswd`, `<<< S`
+            piped: pattern(
+                r#"(?:echo|printf)\s+(?:-[a-zA-Z]+\s+)?(?:'%s(?:\\n)?'\s+)?(?:'([^'\r\n]*)'|"([^"\r\n]*)"|([^\s|'"]+))\s*\|\s*(?:sudo\s+(?:-\S+\s+)*)?(\S*/)?(chpasswd|passwd|sudo|cryptsetup|docker|podman|helm|gpg|openssl|smbpasswd|kinit|faillock|su|mysql|htpasswd|vault|gh)\b"#,
+            ),
+        }
+    }
+}
+
+/// In running text: the words of the lines that look like commands.
+pub(super) fn in_text(look: &Look<'_>, parts: &mut Parts) {
+    let commands = &look.texts.commands;
+    for found in commands.piped.captures_iter(look.text) {
+        let Some(said) = found.get(1).or(found.get(2)).or(found.get(3)) else { continue };
+        // `bob:S` keeps the name.
+        let begin = match said.as_str().split_once(':') {
+            Some((user, _)) if found.get(5).is_some_and(|program| program.as_str() == "chpasswd") => {
+                said.start() + user.len() + 1
+            }
+            _ => said.start(),
+        };
+        if !is_spared(look.names, Class::Password, &look.text[begin..said.end()]) {
+            parts.add(begin, said.end());
+        }
+    }
+    let mut line_start = 0;
+    for line in look.text.split_inclusive('\n') {
+        let from = line_start;
+        line_start += line.len();
+        let is_execve = line.contains("a0=\"");
+        if !is_execve && !commands.worth.is_match(line) {
+            continue;
+        }
+        let words = if is_execve {
+            let arguments = commands.argument.captures_iter(line).filter_map(|found| found.get(1));
+            arguments.take(WORDS_MAX).map(|word| word.range()).collect()
+        } else {
+            shell_words(line)
+        };
+        let texts: Vec<&str> = words.iter().map(|word| &line[word.clone()]).collect();
+        for (at, range) in secrets_in_words(look.names, &texts) {
+            let begin = from + words[at].start;
+            parts.add(begin + range.start, begin + range.end);
+        }
+    }
+}
+
+/// Words as a shell splits them, without the quotes around them.
+fn shell_words(line: &str) -> Vec<Range<usize>> {
+    let bytes = line.as_bytes();
+    let mut words = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() && words.len() < WORDS_MAX {
+        let opens = bytes[at] == b'('
+            || matches!(bytes[at], b',' | b'[' | b'(') && matches!(bytes.get(at + 1), Some(b'"' | b'\'' | b' '));
+        if opens
+            || bytes[at].is_ascii_whitespace()
+            || matches!(bytes[at], b'|' | b';' | b'(' | b')') && at + 1 < bytes.len() && bytes[at + 1] == b' '
+        {
+            at += 1;
+            continue;
+        }
+        let quote = Some(bytes[at]).filter(|b| matches!(b, b'"' | b'\''));
+        if let Some(quote) = quote
+            && let Some(length) = closing_quote(&bytes[at + 1..], quote)
+            && bytes
+                .get(at + 2 + length)
+                .is_none_or(|b| b.is_ascii_whitespace() || matches!(b, b',' | b']' | b')' | b';' | b'|'))
+        {
+            words.push(at + 1..at + 1 + length);
+            at += length + 2;
+            continue;
+        }
+        let start = at;
+        while at < bytes.len() && !bytes[at].is_ascii_whitespace() {
+            match bytes[at] {
+                b'\\' => at += 2,
+                quote @ (b'"' | b'\'') if at > start => {
+                    at += closing_quote(&bytes[at + 1..], quote).map_or(1, |length| length + 2);
+                }
+                _ => at += 1,
+            }
+        }
+        at = at.min(bytes.len());
+        while !line.is_char_boundary(at) {
+            at += 1;
+        }
+        words.push(start..at);
+    }
+    words
+}
+
+fn closing_quote(bytes: &[u8], quote: u8) -> Option<usize> {
+    let mut at = 0;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' if quote == b'"' => at += 2,
+            b if b == quote => return Some(at),
+            _ => at += 1,
+        }
+    }
+    None
+}
+
+/// Where secrets are in a command's words: the word's place, and bytes in it.
+pub(in super::super) fn secrets_in_words(names: &Names, words: &[&str]) -> Vec<(usize, Range<usize>)> {
+    let mut found = Vec::new();
+    let mut program = "";
+    let mut logs_in = false;
+    let mut at = 0;
+    while at < words.len().min(WORDS_MAX) {
+        let word = words[at];
+        let next = words.get(at + 1).copied();
+        if is_program(word) {
+            (program, logs_in) = (base_name(word), false);
+        }
+        logs_in |= word == "login" && LOGINS.contains(&program);
+        let mut add = |at: usize, range: Range<usize>| {
+            let value = &words[at][range.clone()];
+            let value_start = range.start;
+            // Quotes inside of a word: `-p'S'`
+            let inner = value.trim_matches(['"', '\'']);
+            let lead = value.len() - value.trim_start_matches(['"', '\'']).len();
+            if !inner.is_empty() && !is_spared(names, Class::Password, inner) && !is_state(inner) {
+                found.push((at, value_start + lead..value_start + lead + inner.len()));
+            }
+        };
+        if let Some(option) = word.strip_prefix('-').map(|rest| rest.strip_prefix('-').unwrap_or(rest)) {
+            let naming = NAMING.iter().any(|(other, options)| *other == program && options.contains(&word));
+            let asks = [
+                "no-",
+                "ask",
+                "prompt-",
+                "with-",
+                "without-",
+                "skip-",
+                "generate-",
+                "show-",
+                "print-",
+                "reset-",
+                "rotate-",
+                "has-",
+                "use-",
+                "enable-",
+                "disable-",
+                "require-",
+            ]
+            .iter()
+            .any(|begin| option.starts_with(begin));
+            let is_long = option.len() > 2
+                && !option.contains('=')
+                && option.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+            if is_long && names.class(option).is_secret() && !naming && !asks {
+                if let Some(next) = next.filter(|next| is_value(next)) {
+                    // openssl: where it comes from, and then the password itself only behind `pass:`
+                    let (value, known) = match next.split_once(':') {
+                        Some(("pass", secret)) => (next.len() - secret.len(), true),
+                        Some(("env" | "file" | "fd" | "stdin" | "id" | "src", _)) => (0, false),
+                        _ => (0, !next.starts_with("id=")),
+                    };
+                    if known {
+                        add(at + 1, value..next.len());
+                        at += 2;
+                        continue;
+                    }
+                }
+            }
+            for (programs, flag, how) in OPTIONS {
+                if !programs.contains(&program) || !word.starts_with(flag) {
+                    continue;
+                }
+                let glued = word.len() > flag.len();
+                if glued && flag.starts_with("--") || glued && word.as_bytes()[flag.len()] == b'-' {
+                    continue;
+                }
+                let (place, range) = match (how, glued, next) {
+                    (How::Glued, true, _) => (at, flag.len()..word.len()),
+                    (How::Glued, false, _) => continue,
+                    (How::Pass, _, Some(next)) if word == flag => match next.strip_prefix("pass:") {
+                        Some(_) => (at + 1, 5..next.len()),
+                        None => continue,
+                    },
+                    (How::Pass, ..) => continue,
+                    (_, true, _) => (at, flag.len()..word.len()),
+                    (_, false, Some(next)) if is_value(next) => (at + 1, 0..next.len()),
+                    (_, false, _) => continue,
+                };
+                let value = &words[place][range.clone()];
+                let begin = match how {
+                    How::BehindColon => match value.find(':') {
+                        Some(colon) => range.start + colon + 1,
+                        None => continue,
+                    },
+                    How::BehindPercent => match value.find('%') {
+                        Some(sign) => range.start + sign + 1,
+                        None => continue,
+                    },
+                    _ => range.start,
+                };
+                add(place, begin..range.end);
+                break;
+            }
+            if logs_in && (word == "-p" || word.starts_with("-p") && word.len() > 3) {
+                match next.filter(|next| word == "-p" && is_value(next)) {
+                    Some(next) => add(at + 1, 0..next.len()),
+                    None if word.len() > 2 => add(at, 2..word.len()),
+                    None => {}
+                }
+            }
+        } else if let Some(value) = word
+            .strip_prefix("/p:")
+            .or(word.strip_prefix("/P:"))
+            .filter(|_| is_program_of(program, &["xfreerdp", "wlfreerdp", "mstsc", "schtasks", "psexec", "sc"]))
+        {
+            add(at, word.len() - value.len()..word.len());
+        } else if program == "sqlplus"
+            && let Some((user, rest)) = word.split_once('/').filter(|(user, rest)| !user.is_empty() && !rest.is_empty())
+        {
+            let end = rest.rfind('@').unwrap_or(rest.len());
+            add(at, user.len() + 1..user.len() + 1 + end);
+        } else if matches!(word, "set" | "add" | "put")
+            && let (Some(name), Some(value)) = (next, words.get(at + 2))
+        {
+            // `config set NAME S`; a bare word such as `password` there is a command of its own.
+            if name.contains(['.', '_', ':', '-'])
+                && names.class(name).is_secret()
+                && is_value(value)
+                && !name.starts_with('-')
+            {
+                add(at + 2, 0..value.len());
+            }
+        }
+        for (other, subcommands, offset) in POSITIONS {
+            if other == program && subcommands.contains(&word) {
+                let place = if offset == 0 { words.len() - 1 } else { at + offset };
+                if let Some(value) = words
+                    .get(place)
+                    .filter(|value| place > at + usize::from(offset == 0) && is_value(value) && !value.starts_with('/'))
+                {
+                    add(place, 0..value.len());
+                } else if offset == 1
+                    && let Some(value) = words.get(place).filter(|value| is_value(value) && !value.contains('='))
+                {
+                    add(place, 0..value.len());
+                }
+            }
+        }
+        at += 1;
+    }
+    found.sort_by_key(|(at, range)| (*at, range.start));
+    // One word is masked once, as widely as anything says.
+    found.dedup_by(|later, first| {
+        let same = later.0 == first.0;
+        if same {
+            first.1.start = first.1.start.min(later.1.start);
+            first.1.end = first.1.end.max(later.1.end);
+        }
+        same
+    });
+    found
+}
+
+fn is_program_of(program: &str, programs: &[&str]) -> bool {
+    programs.contains(&program)
+}
+
+/// A word that can be an option's value.
+fn is_value(word: &str) -> bool {
+    !word.is_empty()
+        && !word.starts_with("--")
+        && !matches!(word, "|" | "||" | "&&" | ";" | ">" | "<" | ">>" | "-" | "\\")
+        && !(word.starts_with('-') && word.len() == 2)
+}
+
+fn base_name(word: &str) -> &str {
+    let word = word.rsplit(['/', '\\', '=']).next().unwrap_or(word);
+    word.strip_suffix(".exe").unwrap_or(word)
+}
+
+fn is_program(word: &str) -> bool {
+    let name = base_name(word);
+    OPTIONS.iter().any(|(programs, ..)| programs.contains(&name))
+        || LOGINS.contains(&name)
+        || POSITIONS.iter().any(|(program, ..)| *program == name)
+        || NAMING.iter().any(|(program, _)| *program == name)
+        || matches!(name, "sqlplus" | "xfreerdp" | "wlfreerdp" | "psexec" | "schtasks")
+}

@@ -1,0 +1,686 @@
+//! Values behind names: `password=S`, `"token": "S"`, `:secret=>"S"`, `X-Api-Key: S`, `pass%77ord=S`, `password: |` and a block.
+
+use super::super::MASK;
+use super::super::names::{Class, Names};
+use super::super::values::{CONNECTORS, is_reference, is_spared, is_state, looks_made_up, looks_secret};
+use super::scan::{
+    NAME_BYTES_MAX, bracketed_end, closing, decoded_name, floor, opening_quote, pair_begins, quoted_end,
+};
+use super::{Look, Parts, SCHEMES, is_no_secret, is_prose_header};
+
+/// Parameters of URLs that carry a credential under a name that means something else elsewhere.
+const QUERY_NAMES: [&str; 22] = [
+    "code",
+    "sig",
+    "signature",
+    "x-amz-signature",
+    "x-amz-security-token",
+    "x-amz-credential-token",
+    "x-goog-signature",
+    "x-oss-signature",
+    "x-cos-security-token",
+    "hmac",
+    "ticket",
+    "assertion",
+    "samlresponse",
+    "samlrequest",
+    "key",
+    "auth",
+    "sid",
+    "session",
+    "sessionid",
+    "session_id",
+    "hash",
+    "otc",
+];
+/// Bytes that a value under such a name has at least: shorter ones are words and numbers.
+const QUERY_VALUE_BYTES_MIN: usize = 6;
+/// Last words of names that people write with a space: `API key`.
+const SECOND_WORDS: [&str; 10] =
+    ["key", "keys", "code", "phrase", "number", "word", "answer", "passe", "token", "secret"];
+/// Bytes of a header's value in which its end is looked for.
+const HEADER_BYTES_MAX: usize = 2_048;
+/// Lines of a block that are looked at, so that reading one is bounded.
+const BLOCK_LINES_MAX: usize = 256;
+
+/// What separates a name from its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Separator {
+    /// `=`, `==`, `:=`, `=>`, `->`
+    Equals,
+    Colon,
+    /// `%3D`, `%253D`
+    Encoded,
+    /// `("name", "value")`
+    Comma,
+    /// `:password "S"`, `password is "S"`
+    Space,
+}
+
+struct Name {
+    start: usize,
+    text: String,
+    /// In a URL's query or a form.
+    in_query: bool,
+    is_quoted: bool,
+}
+
+/// Adds the values of named secrets.
+pub(super) fn values(look: &Look<'_>, parts: &mut Parts) {
+    let text = look.text;
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        let Some((separator, from, to)) = separator(text, at) else { break };
+        // Always further on, whatever becomes of the value.
+        at = to.max(from + 1);
+        let least = at;
+        let from = if separator == Separator::Space { without_verb(text, from) } else { from };
+        let Some(mut name) = name_before(look.names, text, from) else { continue };
+        let mut class = look.names.class(&name.text);
+        let matters = class.is_secret() || QUERY_NAMES.iter().any(|query| name.text.eq_ignore_ascii_case(query));
+        if matters && separator == Separator::Equals && !name.in_query && !name.is_quoted {
+            // A form's body: other pairs follow.
+            let run = &text[to..floor(text, to + 512)];
+            let run = run.split(|c: char| c.is_whitespace() || matches!(c, '"' | '\'')).next().unwrap_or_default();
+            name.in_query = run.split_once('&').is_some_and(|(first, _)| pair_begins(text, to + first.len() + 1));
+        }
+        if !class.is_secret() && name.in_query && QUERY_NAMES.iter().any(|query| name.text.eq_ignore_ascii_case(query))
+        {
+            let (begin, end) = token_at(text, to, &name, separator);
+            let value = &text[begin..end];
+            let is_code = value.len() >= QUERY_VALUE_BYTES_MIN
+                && looks_made_up(value)
+                && !value.bytes().all(|b| b.is_ascii_digit());
+            if is_code && !is_no_secret(look, value) {
+                parts.add(begin, end);
+                at = end.max(least);
+            }
+            continue;
+        }
+        if !class.is_secret() {
+            continue;
+        }
+        let sign = text[..name.start].chars().next_back();
+        let is_about = match separator {
+            // A list of names and a pair of a name and its value look alike; only the latter has brackets around it.
+            Separator::Comma => !name.is_quoted || !matches!(sign, Some('(' | '[')),
+            // `secret 'db-creds' was read`
+            Separator::Space => {
+                !name.is_quoted && sign != Some(':') && !quoted_looks_secret(text, to) || name.is_quoted
+            }
+            // `secrets:read`, `arn:aws:secretsmanager:…:secret:prod/db`, and the tag of a program in syslog
+            Separator::Colon => {
+                let glued = text[to..].chars().next().is_some_and(|c| !c.is_whitespace() && c != '"' && c != '\'');
+                let chained = sign == Some(':') && !name.is_quoted;
+                let tag = text[..from].ends_with(']')
+                    && text[..from].trim_end_matches(']').ends_with(|c: char| c.is_ascii_digit());
+                let token = &text[to..floor(text, to + NAME_BYTES_MAX)];
+                let token = token.split(|c: char| c.is_whitespace() || c == ',').next().unwrap_or_default();
+                let in_call = class == Class::Password && glued && sign == Some('(') && !looks_made_up(token);
+                // `https://ci-token:S@host` is the addresses' own, and `https://host/token: it failed` no name.
+                let in_address = text[..name.start].ends_with("//") || sign == Some('/') && !glued;
+                tag || in_call
+                    || in_address
+                    || class == Class::Token && glued && !name.is_quoted && (chained || !looks_made_up(token))
+            }
+            _ => false,
+        };
+        if is_about {
+            continue;
+        }
+        // `cookie_secret=` in a query is no header.
+        if class == Class::Header && (name.in_query || separator == Separator::Encoded) {
+            class = Class::Token;
+        }
+        at = value(look, &name, class, separator, to, parts).max(least);
+    }
+}
+
+/// The next separator at or behind `at`: its kind, where it begins, and where the value may begin.
+fn separator(text: &str, at: usize) -> Option<(Separator, usize, usize)> {
+    let bytes = text.as_bytes();
+    let mut at = at;
+    while at < bytes.len() {
+        let next = |offset: usize| bytes.get(at + offset).copied();
+        match bytes[at] {
+            b'=' => {
+                let mut to = at + 1;
+                while matches!(bytes.get(to), Some(b'=' | b'>' | b'~')) {
+                    to += 1;
+                }
+                return Some((Separator::Equals, at, to));
+            }
+            b':' if next(1) == Some(b'=') => return Some((Separator::Equals, at, at + 2)),
+            b':' if next(1) == Some(b':') || next(1) == Some(b'/') && next(2) == Some(b'/') => at += 2,
+            b':' => return Some((Separator::Colon, at, at + 1)),
+            b',' if at > 0 && matches!(bytes[at - 1], b'"' | b'\'') => return Some((Separator::Comma, at, at + 1)),
+            b'"' | b'\'' if at > 0 && matches!(bytes[at - 1], b' ' | b'\t') => return Some((Separator::Space, at, at)),
+            b'-' if next(1) == Some(b'>') => return Some((Separator::Equals, at, at + 2)),
+            b'%' => {
+                let rest = &bytes[at + 1..];
+                let length = [&b"3D"[..], b"3d", b"253D", b"253d", b"25253D"]
+                    .iter()
+                    .find(|code| rest.starts_with(code))
+                    .map(|code| code.len());
+                let colon = [&b"3A"[..], b"3a"].iter().find(|code| rest.starts_with(code)).map(|code| code.len());
+                match (length, colon) {
+                    (Some(length), _) => return Some((Separator::Encoded, at, at + 1 + length)),
+                    (None, Some(length)) => return Some((Separator::Encoded, at, at + 1 + length)),
+                    (None, None) => at += 1,
+                }
+            }
+            _ => at += 1,
+        }
+    }
+    None
+}
+
+/// The end of the name in `password is "S"`.
+fn without_verb(text: &str, end: usize) -> usize {
+    let before = text[..end].trim_end_matches([' ', '\t']);
+    for verb in [" is", " was", " to", " now", " set to", " as"] {
+        if let Some(rest) = before.strip_suffix(verb) {
+            return rest.len();
+        }
+    }
+    end
+}
+
+fn quoted_looks_secret(text: &str, at: usize) -> bool {
+    let Some(quote) = opening_quote(text, at) else { return false };
+    let (end, _) = quoted_end(text, at + quote.len(), closing(quote));
+    let value = &text[at + quote.len()..end];
+    !is_reference(value) && looks_secret(&value.replace('/', ""))
+}
+
+fn name_before(names: &Names, text: &str, end: usize) -> Option<Name> {
+    let low = floor(text, end.saturating_sub(NAME_BYTES_MAX));
+    let before = text[low..end].trim_end_matches([' ', '\t']);
+    let stop = low + before.len();
+    // `["password"]`, `'password'`
+    let inner = before.strip_suffix(']').unwrap_or(before);
+    if let Some(quote) = inner.chars().last().filter(|c| matches!(c, '"' | '\'' | '`' | '”')) {
+        let body = inner[..inner.len() - quote.len_utf8()].trim_end_matches('\\');
+        let open = body.rfind(if quote == '”' { '“' } else { quote })?;
+        let name = body[open..].trim_start_matches(['"', '\'', '`', '“']);
+        let start = low + body[..open].trim_end_matches('\\').len();
+        let fits = !name.is_empty() && !name.contains(['\n', '=', '{', '}']);
+        return fits.then(|| Name { start, text: decoded_name(name), in_query: false, is_quoted: true });
+    }
+    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '-' | '%' | '[' | ']' | '$' | '\\');
+    let token = before
+        .rfind(|c: char| !is_part(c))
+        .map_or(before, |at| &before[at..][before[at..].chars().next().map_or(0, char::len_utf8)..]);
+    let token = token.trim_start_matches(['[', '-', '.', '$']);
+    if token.is_empty() {
+        return None;
+    }
+    let start = stop - token.len();
+    let sign = text[..start].chars().next_back();
+    let mut in_query = matches!(sign, Some('?' | '&' | '#'));
+    if sign == Some(';') {
+        // A matrix parameter of a path; connection strings have other pairs in front.
+        let run = &text[floor(text, start.saturating_sub(NAME_BYTES_MAX))..start];
+        let run = run.rsplit(char::is_whitespace).next().unwrap_or_default();
+        in_query = run.contains('/') && !run.contains('=');
+    }
+    if token.contains("%3F") || token.contains("%26") || token.contains("%3f") || token.contains("%25") {
+        in_query = true;
+    }
+    let mut name = Name { start, text: decoded_name(token), in_query, is_quoted: false };
+    // `API key:`, `one time code:`
+    let is_second = SECOND_WORDS.iter().any(|word| name.text.eq_ignore_ascii_case(word));
+    if is_second && !names.class(&name.text).is_secret() {
+        let front = text[low..start].trim_end_matches([' ', '-']);
+        let word = front.rsplit(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+        let second = front[..front.len() - word.len()].trim_end_matches([' ', '-']);
+        let second = second.rsplit(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+        for joined in [format!("{word} {}", name.text), format!("{second} {word} {}", name.text)] {
+            if !word.is_empty() && front.len() < start - low && names.class(&joined).is_secret() {
+                name.text = joined;
+                break;
+            }
+        }
+    }
+    Some(name)
+}
+
+/// Adds the value behind a separator; returns where reading goes on.
+fn value(look: &Look<'_>, name: &Name, class: Class, separator: Separator, to: usize, parts: &mut Parts) -> usize {
+    let text = look.text;
+    let mut spaces = text[to..].bytes().take_while(|b| matches!(b, b' ' | b'\t')).count();
+    if text[..to].ends_with("=>") {
+        // PHP's dumps go on in the next line.
+        spaces = text[to..].len() - text[to..].trim_start().len();
+    }
+    let mut begin = to + spaces;
+    if separator == Separator::Comma && opening_quote(text, begin).is_none() {
+        return to;
+    }
+    if separator == Separator::Equals && spaces > 0 && opening_quote(text, begin).is_none() && pair_begins(text, begin)
+    {
+        return begin;
+    }
+    if separator == Separator::Encoded || name.in_query {
+        let (begin, end) = token_at(text, to, name, separator);
+        // `testcookie=1`
+        let is_flag =
+            name.text.to_ascii_lowercase().ends_with("cookie") && text[begin..end].bytes().all(|b| b.is_ascii_digit());
+        if !is_flag && !is_free(look, name, &text[begin..end]) {
+            parts.add(begin, end);
+        }
+        return end;
+    }
+    // `=> string(6) "S"`, `Some("S")`, `u'S'`, `!!str S`, `SecretString("S")`
+    begin = skip_type(text, begin);
+    // `${{ secrets.TOKEN }}`, `$(cat /run/secrets/db)`: with spaces, and no secret.
+    for (open, close) in [("${{", "}}"), ("{{", "}}"), ("$(", ")"), ("<%", "%>")] {
+        if let Some(rest) = text[begin..].strip_prefix(open)
+            && let Some(length) = rest[..floor(rest, NAME_BYTES_MAX)].find(close)
+        {
+            return begin + open.len() + length + close.len();
+        }
+    }
+    // `(sensitive value)`, `<not set>`
+    if let Some(close) = text[begin..].chars().next().and_then(|open| match open {
+        '(' => Some(')'),
+        '<' => Some('>'),
+        '[' => Some(']'),
+        _ => None,
+    }) && let Some(length) = text[begin..floor(text, begin + NAME_BYTES_MAX)].find(close)
+        && is_no_secret(look, &text[begin..=begin + length])
+    {
+        return begin + length + 1;
+    }
+    if let Some(quote) = opening_quote(text, begin) {
+        let inside = begin + quote.len();
+        let (end, behind) = quoted_end(text, inside, closing(quote));
+        let mut end_all = end;
+        // The shell joins `'ab'S`; a quote that was masked before may have its value behind it.
+        let glued = text[behind..].chars().next().is_some_and(|c| c.is_alphanumeric());
+        let mut next = behind;
+        if glued && behind < text.len() {
+            let (_, rest_end) = token_at(text, behind, name, Separator::Equals);
+            (end_all, next) = (rest_end, rest_end);
+        }
+        let value = &text[inside..end];
+        let is_header_prose = class == Class::Header && is_prose_header(value);
+        if !is_free(look, name, value) && !is_header_prose || end_all > end {
+            parts.add(inside, end_all);
+        }
+        return next;
+    }
+    if text[begin..].starts_with(['[', '{']) {
+        // JSON was looked through as such before.
+        if class == Class::Header || look.is_in_json(name.start) {
+            return begin + 1;
+        }
+        let end = bracketed_end(text, begin);
+        if !is_free(look, name, &text[begin..end]) {
+            parts.add(begin, end);
+        }
+        return end;
+    }
+    if class == Class::Header {
+        return header(look, name, begin, parts);
+    }
+    if begin >= text.len() {
+        return begin;
+    }
+    let is_line = look.has_lines && is_line_start(text, name.start);
+    if separator == Separator::Colon && text[begin..].starts_with(['|', '>']) {
+        return block(text, name.start, begin, parts);
+    }
+    if separator == Separator::Colon && (spaces > 0 || begin > to) || is_line && spaces > 0 {
+        return phrase(look, name, class, begin, is_line, parts);
+    }
+    if text[begin..].starts_with(['\n', '\r']) {
+        return begin;
+    }
+    let (begin, end) = token_at(text, begin, name, separator);
+    if !is_free(look, name, &text[begin..end]) {
+        parts.add(begin, end);
+    }
+    end
+}
+
+/// Whether a value is none, says how many there are, or where a program was started.
+fn is_free(look: &Look<'_>, name: &Name, value: &str) -> bool {
+    let is_number = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
+    let lower = name.text.to_ascii_lowercase();
+    let counts_tests = lower == "pass" && is_number && look.says_fail;
+    let is_folder = (lower == "pwd" || lower == "oldpwd") && is_reference(value);
+    // `API key: billing` is a name in a sentence.
+    let is_sentence = name.text.contains(' ') && !value.bytes().any(|b| b.is_ascii_digit()) && !looks_made_up(value);
+    is_folder
+        || is_sentence
+        || counts_tests
+        || is_number && look.names.is_count(&name.text)
+        || is_spared(look.names, look.names.class(&name.text), value)
+}
+
+/// What programs print in front of a value that says its type.
+fn skip_type(text: &str, at: usize) -> usize {
+    let rest = &text[at..];
+    let word =
+        rest.bytes().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b':' | b'!' | b'&' | b'*')).count();
+    let behind = &rest[word..];
+    if word == 0 || word > 24 {
+        return at;
+    }
+    // `string(6) "S"`
+    if let Some(inner) = behind.strip_prefix('(')
+        && let Some(close) = inner.bytes().take(8).position(|b| b == b')')
+        && close > 0
+        && inner[..close].bytes().all(|b| b.is_ascii_digit())
+    {
+        let next = at + word + 1 + close + 1;
+        let spaces = text[next..].bytes().take_while(|b| *b == b' ').count();
+        return if opening_quote(text, next + spaces).is_some() { next + spaces } else { at };
+    }
+    // `Some("S")`, `N'S'`, `u"S"`
+    if behind.starts_with('(') && opening_quote(text, at + word + 1).is_some() {
+        return at + word + 1;
+    }
+    let is_prefix = matches!(&rest[..word], "u" | "b" | "r" | "N" | "E" | "n" | "f" | "B" | "U");
+    if is_prefix && opening_quote(text, at + word).is_some() {
+        return at + word;
+    }
+    if rest.starts_with("!!") && behind.starts_with(' ') { at + word + 1 } else { at }
+}
+
+fn is_line_start(text: &str, at: usize) -> bool {
+    let low = floor(text, at.saturating_sub(NAME_BYTES_MAX));
+    let before = &text[low..at];
+    let Some(begin) = before.rfind('\n').map(|end| end + 1).or((low == 0).then_some(0)) else { return false };
+    let line = &before[begin..];
+    line.bytes().all(|b| matches!(b, b' ' | b'\t' | b'-' | b'#' | b'+' | b'>'))
+        || matches!(line.trim(), "export" | "set" | "- export")
+}
+
+/// A header's value: a scheme and its credentials, or all to the end of the line.
+fn header(look: &Look<'_>, name: &Name, begin: usize, parts: &mut Parts) -> usize {
+    let text = look.text;
+    let line = look.line_end(begin);
+    // What is longer is masked to the end of its line below, without being looked at word by word.
+    let near = floor(text, line.min(begin + HEADER_BYTES_MAX));
+    // In quotes as a whole: `-H "Cookie: a=b"`.
+    let sign = text[..name.start].chars().next_back().filter(|c| matches!(c, '"' | '\'')).filter(|_| !name.is_quoted);
+    let mut end = match sign {
+        Some(quote) => {
+            let (end, _) = quoted_end(&text[..near], begin, quote.encode_utf8(&mut [0; 4]));
+            end
+        }
+        None => near,
+    };
+    let value = &text[begin..end];
+    let first_word = &value[..floor(value, NAME_BYTES_MAX)];
+    let is_masked =
+        first_word.split_whitespace().next().is_some_and(|first| first.trim_end_matches([',', ';']) == MASK);
+    if is_masked || is_no_secret(look, value) || is_prose_header(value) {
+        return begin;
+    }
+    let lower = name.text.to_ascii_lowercase();
+    if sign.is_none() && lower.contains("cookie") {
+        // RFC 6265 section 4.2.1: pairs with `; ` in between. Attributes of a cookie that is set hold spaces.
+        if !lower.contains("set") {
+            end = begin + pairs_end(value);
+        }
+    } else if sign.is_none() {
+        let mut words = value.split_whitespace();
+        let (first, second) = (words.next().unwrap_or_default(), words.next());
+        let has_list = matches!(
+            first.to_ascii_lowercase().as_str(),
+            "digest" | "oauth" | "hawk" | "signature" | "aws4-hmac-sha256" | "hmac"
+        );
+        if !has_list {
+            // A scheme that nobody registered is a word in front of something that is none: `SSWS 00Quto…`
+            let is_scheme = SCHEMES.iter().any(|scheme| first.eq_ignore_ascii_case(scheme))
+                || !looks_made_up(first) && second.is_some_and(looks_made_up);
+            let length = words_end(value, if is_scheme { 2 } else { 1 });
+            end = begin + text[begin..begin + length].trim_end_matches([',', ';', '}', ')', ']']).len();
+            if is_scheme
+                && second.is_some_and(|token| is_no_secret(look, token.trim_end_matches([',', ';', '}', ')', ']'])))
+            {
+                return begin;
+            }
+        }
+    }
+    let token = text[begin..end].split_once(' ').map_or("", |(_, token)| token.trim());
+    if !token.is_empty() && is_no_secret(look, token) {
+        return begin;
+    }
+    if end == near {
+        end = line;
+    }
+    parts.add(begin, end);
+    end.max(begin)
+}
+
+/// Bytes up to the end of a number of words, or to a quote.
+fn words_end(value: &str, count: usize) -> usize {
+    let mut words = 0;
+    for (at, c) in value.char_indices() {
+        if c.is_whitespace() && !value[..at].ends_with(char::is_whitespace) {
+            words += 1;
+        }
+        if words == count || ends_quoted(value, at, c) {
+            return value[..at].trim_end().len();
+        }
+    }
+    value.trim_end().len()
+}
+
+/// Whether a quote, or the backslash in front of one, ends what it is in.
+fn ends_quoted(value: &str, at: usize, c: char) -> bool {
+    let behind = value[at..].trim_start_matches('\\');
+    let is_quote = matches!(c, '"' | '\'') || c == '\\' && behind.starts_with(['"', '\'']);
+    is_quote && behind.chars().nth(1).is_none_or(|next| !next.is_alphanumeric())
+}
+
+/// Bytes up to the end of `a=b; c=d`.
+fn pairs_end(value: &str) -> usize {
+    let mut end = 0;
+    for word in value.split_inclusive([' ', '\t']) {
+        end += word.len();
+        if !word.trim_end().ends_with([';', ',']) {
+            break;
+        }
+    }
+    let quote = value[..end].char_indices().find(|(at, c)| ends_quoted(value, *at, *c)).map_or(end, |(at, _)| at);
+    value[..quote].trim_end().trim_end_matches([',', '}', ')', ']']).len()
+}
+
+/// A YAML block scalar: the lines behind it that are indented more than its name.
+fn block(text: &str, name_start: usize, begin: usize, parts: &mut Parts) -> usize {
+    let low = floor(text, name_start.saturating_sub(NAME_BYTES_MAX));
+    let line_start = text[low..name_start].rfind('\n').map_or(low, |end| low + end + 1);
+    let indent_of = |line: &str| line.len() - line.trim_start_matches([' ', '\t', '-']).len();
+    let indent = indent_of(&text[line_start..name_start]);
+    let Some(first) = text[begin..].find('\n') else {
+        // Not a block at all: the sign is a part of the value.
+        let end = begin + text[begin..].find(char::is_whitespace).unwrap_or(text.len() - begin);
+        parts.add(begin, end);
+        return end;
+    };
+    let from = begin + first + 1;
+    let mut end = from;
+    for line in text[from..].split_inclusive('\n').take(BLOCK_LINES_MAX) {
+        if !line.trim().is_empty() && line.len() - line.trim_start().len() <= indent {
+            break;
+        }
+        end += line.len();
+    }
+    let body = &text[from..end];
+    let lead = body.len() - body.trim_start().len();
+    let value_end = from + body.trim_end().len();
+    if text[from + lead..value_end.max(from + lead)].trim() != MASK {
+        parts.add(from + lead, value_end);
+    }
+    end
+}
+
+/// A value that people wrote behind a colon: one word, a passphrase, or a sentence about something else.
+fn phrase(look: &Look<'_>, name: &Name, class: Class, begin: usize, is_line: bool, parts: &mut Parts) -> usize {
+    let text = look.text;
+    let line_end = look.line_end(begin);
+    let mut words: Vec<(usize, usize)> = Vec::new();
+    let mut at = begin;
+    while at < line_end && words.len() < 64 {
+        let gap = text[at..line_end].bytes().take_while(|b| matches!(b, b' ' | b'\t')).count();
+        at += gap;
+        if at >= line_end {
+            break;
+        }
+        let end = at + text[at..line_end].find([' ', '\t']).unwrap_or(line_end - at);
+        words.push((at, end));
+        at = end;
+    }
+    let Some((first_at, first_end)) = words.first().copied() else { return begin };
+    let word = |at: usize| words.get(at).map_or("", |(from, to)| &text[*from..*to]);
+    let is_connector = |word: &str| CONNECTORS.iter().any(|other| word.eq_ignore_ascii_case(other));
+    let is_about = |word: &str| {
+        let bare = word.trim_matches(|c: char| !c.is_alphanumeric());
+        is_state(bare) || is_connector(bare) || is_article(bare)
+    };
+    // `failed_passwords: 3 within 10m`
+    if is_free(look, name, word(0).trim_end_matches([',', ';', '.'])) {
+        return first_end;
+    }
+    let first = word(0).trim_matches(['"', '\'', ',', ';', '.', ')', '(']);
+    // `jwt: token has expired`
+    let names_secret = words.len() > 1 && look.names.class(first).is_secret() && !looks_made_up(first);
+    let is_prose = names_secret || is_about(first) && (words.len() > 1 || is_state(first));
+    if is_prose {
+        // A sentence may hold one all the same.
+        for (from, to) in &words {
+            let (from, to) = trimmed(text, *from, *to);
+            if looks_secret(&text[from..to]) && !is_no_secret(look, &text[from..to]) {
+                parts.add(from, to);
+            }
+        }
+        return line_end;
+    }
+    if is_line {
+        // A line of a configuration holds nothing else.
+        let end = begin + text[begin..line_end].find(" #").unwrap_or(line_end - begin);
+        let end = begin + text[begin..end].trim_end().len();
+        if !is_free(look, name, &text[begin..end]) {
+            parts.add(begin, end);
+        }
+        return end;
+    }
+    // Up to where the phrase ends.
+    let (_, mut end) = token_at(text, first_at, name, Separator::Equals);
+    let ends_there = |end: usize| end < line_end && !matches!(text.as_bytes()[end], b' ' | b'\t');
+    let mut count = 1;
+    if end >= first_end {
+        for (from, to) in words.iter().skip(1).copied() {
+            let next = &text[from..to];
+            let opens = next.starts_with(['(', '[', '<', '{', '|', '-', '"', '\'', '/', '#', '→', '—', '–']);
+            if ends_there(end)
+                || is_connector(next.trim_matches(|c: char| !c.is_alphanumeric()))
+                || opens
+                || pair_begins(text, from)
+            {
+                break;
+            }
+            let (_, token_end) = token_at(text, from, name, Separator::Equals);
+            count += 1;
+            end = token_end;
+            if token_end < to {
+                break;
+            }
+        }
+    }
+    let (value_from, value_to) = (first_at, end);
+    let value = &text[value_from..value_to];
+    let is_plain =
+        !value.split_whitespace().any(|word| looks_made_up(word.trim_matches(|c: char| c.is_ascii_punctuation())));
+    // `secret: db-credentials not found`
+    let names_thing = class == Class::Token && is_plain && (count > 1 || words.len() > 1);
+    if names_thing || is_free(look, name, value) {
+        return value_to;
+    }
+    parts.add(value_from, value_to);
+    value_to
+}
+
+fn trimmed(text: &str, from: usize, to: usize) -> (usize, usize) {
+    let word = &text[from..to];
+    let begin = word.len() - word.trim_start_matches(['"', '\'', '(', '[', '<', '`']).len();
+    let end = word.trim_end_matches(['"', '\'', ')', ']', '>', ',', ';', '.', ':', '`']).len();
+    (from + begin, from + end.max(begin))
+}
+
+fn is_article(word: &str) -> bool {
+    const WORDS: [&str; 28] = [
+        "the", "a", "an", "this", "that", "your", "his", "her", "their", "my", "our", "all", "any", "some", "every",
+        "each", "it", "min", "minimum", "max", "maximum", "length", "least", "contains", "contain", "policy", "older",
+        "if",
+    ];
+    WORDS.iter().any(|other| word.eq_ignore_ascii_case(other))
+}
+
+/// From `at` to where an unquoted value ends. A sign that may be a part of it ends it only where something else begins.
+fn token_at(text: &str, at: usize, name: &Name, separator: Separator) -> (usize, usize) {
+    let rest = &text[at..];
+    let in_query = name.in_query || separator == Separator::Encoded;
+    let mut end = rest.len();
+    let mut chars = rest.char_indices().peekable();
+    while let Some((offset, c)) = chars.next() {
+        let behind = offset + c.len_utf8();
+        let next = rest[behind..].chars().next();
+        let is_last =
+            next.is_none_or(|c| c.is_whitespace() || matches!(c, ')' | ']' | '}' | ',' | ';' | '"' | '\'' | '>' | '|'));
+        let stops = match c {
+            c if c.is_whitespace() => true,
+            '%' if separator == Separator::Encoded => {
+                // As often encoded as the separator was; what is encoded once more is a part of the value.
+                let wrapped = if text[..at].ends_with("%25253D") {
+                    "2525"
+                } else if text[..at].ends_with("%253D") || text[..at].ends_with("%253d") {
+                    "25"
+                } else {
+                    ""
+                };
+                let code = rest[behind..].strip_prefix(wrapped).and_then(|code| code.get(..2)).unwrap_or_default();
+                matches!(code, "26" | "23" | "20" | "0A" | "0D")
+            }
+            '&' => in_query || is_last || pair_begins(text, at + behind),
+            '#' | '<' | '>' if in_query => true,
+            '?' | '/' if in_query && text[..name.start].ends_with(';') => true,
+            '<' => rest[behind..].starts_with('/'),
+            ',' | ';' | '|' => is_last || pair_begins(text, at + behind),
+            '"' | '\'' | '`' => in_query || is_last || next.is_some_and(|c| matches!(c, ':' | '=')),
+            '\\' => {
+                let escapes_quote = next.is_some_and(|c| matches!(c, '"' | '\''));
+                let begins_pair =
+                    next.is_some_and(|c| matches!(c, 'n' | 'r' | 't')) && pair_begins(text, at + behind + 1);
+                (escapes_quote && rest[behind + 1..].chars().next().is_none_or(|c| !c.is_alphanumeric())) || begins_pair
+            }
+            ')' | ']' | '}' => is_last && !has_open(&rest[..offset], c),
+            _ => false,
+        };
+        if stops {
+            end = offset;
+            break;
+        }
+    }
+    let value = &rest[..end];
+    // The full stop of a sentence; dots inside stay.
+    let end = if value.ends_with('.') && value.len() > 1 && !in_query { end - 1 } else { end };
+    (at, at + end)
+}
+
+/// Whether a bracket of this kind was opened in the value and not closed yet.
+fn has_open(value: &str, close: char) -> bool {
+    let open = match close {
+        ')' => '(',
+        ']' => '[',
+        _ => '{',
+    };
+    // Bounded by the value; a value of many brackets is one token.
+    value.contains(open)
+}

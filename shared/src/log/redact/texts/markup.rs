@@ -1,0 +1,168 @@
+//! XML and HTML, forms in several parts, and YAML that says with a label what the value beside it is.
+//!
+//! XML and HTML, also escaped: elements and attributes that are named like a secret, and those that name one in an attribute.
+
+use regex::Regex;
+
+use super::{Look, Parts, is_no_secret, pattern};
+
+/// Bytes of one tag that are looked at.
+const TAG_BYTES_MAX: usize = 2_048;
+/// Attributes that say what an element holds, and those that hold it.
+const LABELS: [&str; 8] = ["name", "key", "id", "property", "param", "type", "field", "fieldname"];
+const HOLDERS: [&str; 7] = ["value", "val", "data", "content", "newvalue", "oldvalue", "default"];
+
+#[derive(Debug, Clone)]
+pub(super) struct Markup {
+    tag: Regex,
+    attribute: Regex,
+    /// `<name>password</name><value><string>S`
+    labelled: Regex,
+    /// RFC 7578: the name of a part, an empty line, and the value up to the boundary.
+    part: Regex,
+    /// `- name: API_TOKEN` and `value: S` in the next line.
+    pair: Regex,
+    /// PHP's serialize: `s:8:"password";s:6:"secret";`
+    serialized: Regex,
+    /// Of a Kubernetes Secret.
+    secret_data: Regex,
+}
+
+impl Markup {
+    pub(super) fn new() -> Self {
+        Self {
+            tag: pattern(r"(?:<|&lt;|\\u003[cC])([A-Za-z_][\w.:-]{0,127})"),
+            labelled: pattern(
+                r"(?s)<(?:name|key|string|param-name|Name|Key)>\s*([\w.:/-]{1,128})\s*</[\w-]+>\s*<(?:value|string|val|param-value|Value)>\s*(?:<\w+>)?([^<]+)<",
+            ),
+            part: pattern(
+                r#"(?s)name=\\?"([^"\r\n]{1,128}?)\\?"[^\r\n]{0,256}?(?:\r?\n[A-Za-z-]+:[^\r\n]*)*(?:\r?\n\r?\n|\\r\\n\\r\\n)(.*?)(?:\r?\n--|\\r\\n--|\z)"#,
+            ),
+            pair: pattern(
+                r#"(?:name|key|Name|Key)\s*:\s*["']?([\w./-]{1,128})["']?[\t ]*\r?\n[\t -]*[vV]alue\s*:[\t ]*["']?([^\r\n"']+)"#,
+            ),
+            serialized: pattern(r#"s:[0-9]{1,4}:\\?"([^"\\]{1,128})\\?";(?:s:[0-9]{1,5}:\\?"|[id]:)(.*?)\\?"?;"#),
+            secret_data: pattern(r"(?m)^\s*kind:\s*Secret\s*$"),
+            attribute: pattern(
+                r#"([A-Za-z_][\w.:-]{0,63})\s*=\s*(?:\\?"([^"<>]*?)\\?"|'([^'<>]*)'|&quot;(.*?)&quot;)"#,
+            ),
+        }
+    }
+}
+
+pub(super) fn elements(look: &Look<'_>, parts: &mut Parts) {
+    let text = look.text;
+    let markup = &look.texts.markup;
+    for pattern in [&markup.labelled, &markup.part, &markup.pair, &markup.serialized] {
+        for found in pattern.captures_iter(text) {
+            let (Some(name), Some(value)) = (found.get(1), found.get(2)) else { continue };
+            if look.names.class(name.as_str()).is_secret() && !is_no_secret(look, value.as_str()) {
+                let value_text = value.as_str();
+                let lead = value_text.len() - value_text.trim_start().len();
+                parts.add(value.start() + lead, value.start() + lead + value_text.trim().len());
+            }
+        }
+    }
+    if markup.secret_data.is_match(text) {
+        secret_data(look, parts);
+    }
+    let mut next_end = ("", 0);
+    for found in look.texts.markup.tag.captures_iter(text) {
+        let (Some(whole), Some(name)) = (found.get(0), found.get(1)) else { continue };
+        let open = &text[whole.start()..name.start()];
+        let (close, end_tag) = match open {
+            "<" => (">", "</"),
+            "&lt;" => ("&gt;", "&lt;/"),
+            _ => (
+                if open.ends_with('C') { "\\u003E" } else { "\\u003e" },
+                if open.ends_with('C') { "\\u003C/" } else { "\\u003c/" },
+            ),
+        };
+        let limit = super::scan::floor(text, name.end() + TAG_BYTES_MAX);
+        let Some(length) = text[name.end()..limit].find(close) else { continue };
+        let tag = &text[name.end()..name.end() + length];
+        let mut is_secret = look.names.class(name.as_str()).is_secret();
+        let mut holders = Vec::new();
+        for attribute in look.texts.markup.attribute.captures_iter(tag) {
+            let (Some(key), Some(value)) =
+                (attribute.get(1), attribute.get(2).or(attribute.get(3)).or(attribute.get(4)))
+            else {
+                continue;
+            };
+            let key = key.as_str().rsplit(':').next().unwrap_or_default();
+            if LABELS.iter().any(|label| key.eq_ignore_ascii_case(label)) {
+                is_secret |= look.names.class(value.as_str()).is_secret();
+            }
+            if HOLDERS.iter().any(|holder| key.eq_ignore_ascii_case(holder)) {
+                holders.push((name.end() + value.start(), name.end() + value.end()));
+            }
+        }
+        if !is_secret {
+            continue;
+        }
+        for (from, to) in holders {
+            if !is_no_secret(look, &text[from..to]) {
+                parts.add(from, to);
+            }
+        }
+        if tag.ends_with('/') {
+            continue;
+        }
+        let from = name.end() + length + close.len();
+        let body = &text[from..];
+        // A child tag ends the text as well: an element with children is looked through by their names.
+        let plain = body.strip_prefix("<![CDATA[");
+        let (from, to) = match plain {
+            Some(inner) => (from + 9, from + 9 + inner.find("]]>").unwrap_or(inner.len())),
+            None => {
+                // The next end is the same one for all that begins in front of it, and is looked for once.
+                if next_end.0 != end_tag || next_end.1 < from {
+                    next_end = (end_tag, body.find(end_tag).map_or(usize::MAX, |to| from + to));
+                }
+                match next_end.1 {
+                    usize::MAX => continue,
+                    to => (from, to),
+                }
+            }
+        };
+        let value = &text[from..to];
+        if (plain.is_some() || !value.as_bytes().iter().take(TAG_BYTES_MAX).any(|b| *b == b'<'))
+            && !is_no_secret(look, value)
+        {
+            let lead = value.len() - value.trim_start().len();
+            parts.add(from + lead, from + lead + value.trim().len());
+        } else if let Some(inner) = value.trim_start().strip_prefix("<value>") {
+            // `<property><name>…</name><value>S</value>`
+            let at = to - inner.len();
+            parts.add(at, at + inner.find('<').unwrap_or(inner.len()));
+        }
+    }
+}
+
+/// The values below `data:` and `stringData:` of a Kubernetes Secret as YAML.
+fn secret_data(look: &Look<'_>, parts: &mut Parts) {
+    let (mut at, mut block) = (0, None);
+    for line in look.text.split_inclusive('\n') {
+        let from = at;
+        at += line.len();
+        let trimmed = line.trim();
+        let indent = line.len() - line.trim_start().len();
+        if trimmed.is_empty() {
+            continue;
+        }
+        match block {
+            Some(outer) if indent > outer => {
+                let value = line.find(": ").map_or(indent, |colon| colon + 2);
+                let text = line[value..].trim();
+                let begin = from + value + (line[value..].len() - line[value..].trim_start().len());
+                if !matches!(text, "|" | ">" | "|-" | ">-")
+                    && !line.trim_end().ends_with(':')
+                    && !is_no_secret(look, text)
+                {
+                    parts.add(begin, begin + text.len());
+                }
+            }
+            _ => block = matches!(trimmed, "data:" | "stringData:").then_some(indent),
+        }
+    }
+}

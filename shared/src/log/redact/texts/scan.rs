@@ -1,0 +1,126 @@
+//! Small steps through a text that several contexts share. Every look back or ahead is bounded.
+
+/// Bytes of a name in front of a value.
+pub(super) const NAME_BYTES_MAX: usize = 128;
+
+/// The largest char boundary that is not above `at`.
+pub(super) fn floor(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+/// The end of what begins behind an opening quote at `from`: where the closing one is. Without one, the end of the text.
+/// `quote` may have backslashes in front, as in JSON inside of a text.
+pub(super) fn quoted_end(text: &str, from: usize, quote: &str) -> (usize, usize) {
+    let mut at = from;
+    while let Some(found) = text[at..].find(quote) {
+        let end = at + found;
+        let slashes = text[from..end].bytes().rev().take_while(|b| *b == b'\\').count();
+        let behind = end + quote.len();
+        // In front of a plain quote an odd number of backslashes makes it a part of the value; two quotes are one in SQL.
+        let is_escaped = !quote.starts_with('\\') && slashes % 2 == 1;
+        let is_doubled = quote == "'" && text[behind..].starts_with('\'');
+        if is_escaped {
+            at = behind;
+        } else if is_doubled {
+            at = behind + 1;
+        } else {
+            return (end, behind);
+        }
+    }
+    (text.len(), text.len())
+}
+
+/// The opening quote at `at`, with the backslashes in front of it.
+pub(super) fn opening_quote(text: &str, at: usize) -> Option<&str> {
+    let rest = &text[at..];
+    let slashes = rest.bytes().take_while(|b| *b == b'\\').count();
+    let quote = rest[slashes..].chars().next().filter(|c| matches!(c, '"' | '\'' | '`' | '“' | '„' | '«'))?;
+    (slashes <= 7).then(|| &rest[..slashes + quote.len_utf8()])
+}
+
+/// What closes an opening quote.
+pub(super) fn closing(open: &str) -> &str {
+    match open {
+        "“" | "„" => "”",
+        "«" => "»",
+        same => same,
+    }
+}
+
+/// The end of a bracketed value that begins at `from`; the end of the text when nothing closes it.
+pub(super) fn bracketed_end(text: &str, from: usize) -> usize {
+    let mut depth = 0_usize;
+    for (offset, b) in text.as_bytes()[from..].iter().enumerate() {
+        match b {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth == 0 {
+            return from + offset + 1;
+        }
+    }
+    text.len()
+}
+
+/// A name with `%77` and `\u0077` read as what they stand for, and what is left of the last sign that no name has.
+pub(super) fn decoded_name(name: &str) -> String {
+    let bytes = name.as_bytes();
+    let mut out: Vec<u8> = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    let hex = |from: usize, length: usize| {
+        let digits = name.get(from..from + length)?;
+        digits.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u32::from_str_radix(digits, 16).ok()).flatten()
+    };
+    while at < bytes.len() {
+        if bytes[at] == b'%'
+            && let Some(byte) = hex(at + 1, 2).and_then(|byte| u8::try_from(byte).ok())
+        {
+            out.push(byte);
+            at += 3;
+        } else if bytes[at] == b'\\'
+            && bytes.get(at + 1) == Some(&b'u')
+            && let Some(c) = hex(at + 2, 4).and_then(char::from_u32)
+        {
+            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+            at += 6;
+        } else if bytes[at] == b'\\' {
+            out.push(b' ');
+            at += if matches!(bytes.get(at + 1), Some(b'n' | b'r' | b't')) { 2 } else { 1 };
+        } else {
+            out.push(bytes[at]);
+            at += 1;
+        }
+    }
+    let decoded = String::from_utf8_lossy(&out);
+    // Encoded twice: `%253F` was `%3F` and is `?`.
+    if decoded.contains('%') && decoded.len() < name.len() {
+        return decoded_name(&decoded);
+    }
+    let cut = |c: char| matches!(c, '?' | '&' | ' ' | '=' | '#' | ';' | ',' | '{' | '"' | '\'' | '(' | ':');
+    decoded.rsplit(cut).next().unwrap_or_default().to_owned()
+}
+
+/// Whether a pair begins here, after white space: `name=` or `name:`.
+pub(super) fn pair_begins(text: &str, at: usize) -> bool {
+    let rest = text[at..].trim_start_matches([' ', '\t']);
+    let mut length = 0;
+    for c in rest.chars().take(48) {
+        if c.is_alphanumeric()
+            || matches!(c, '_' | '.' | '-' | '[' | ']' | '%' | '"' | '\'')
+            || c == ' ' && length > 0 && at < text.len() && rest.as_bytes()[0].is_ascii_uppercase()
+        {
+            length += c.len_utf8();
+        } else {
+            let value = &rest[length + c.len_utf8()..];
+            // Base64 ends like a pair begins: `…m==;`
+            let is_padding = c == '=' && (value.is_empty() || value.starts_with(['=', ';', '"', '\'']));
+            return length > 0 && matches!(c, '=' | ':') && !is_padding && !value.starts_with("//");
+        }
+    }
+    false
+}

@@ -1,0 +1,326 @@
+//! What is known about a value by its look: that it says there is none, names one that is kept elsewhere, or was made by a machine.
+
+use super::MASK;
+use super::names::{Class, Names};
+
+/// Letters of one case that a bare credential may have before it is no word of a language any more.
+const WORD_BYTES_MAX: usize = 20;
+/// Parts of an address that only names a secret; longer texts are looked through no further.
+const REFERENCE_BYTES_MAX: usize = 1_024;
+
+/// Words that say what became of a secret, or that there is none.
+const STATES: [&str; 95] = [
+    "true",
+    "false",
+    "null",
+    "nil",
+    "none",
+    "undefined",
+    "unset",
+    "set",
+    "empty",
+    "yes",
+    "no",
+    "on",
+    "off",
+    "changed",
+    "unchanged",
+    "updated",
+    "rotated",
+    "revoked",
+    "expired",
+    "expires",
+    "expiring",
+    "missing",
+    "required",
+    "optional",
+    "invalid",
+    "valid",
+    "incorrect",
+    "wrong",
+    "failed",
+    "failure",
+    "failing",
+    "success",
+    "succeeded",
+    "ok",
+    "accepted",
+    "rejected",
+    "denied",
+    "refused",
+    "allowed",
+    "allow",
+    "deny",
+    "granted",
+    "forbidden",
+    "unauthorized",
+    "authorized",
+    "enabled",
+    "disabled",
+    "present",
+    "absent",
+    "not",
+    "is",
+    "was",
+    "are",
+    "were",
+    "has",
+    "have",
+    "had",
+    "must",
+    "should",
+    "may",
+    "can",
+    "cannot",
+    "could",
+    "will",
+    "would",
+    "too",
+    "does",
+    "did",
+    "never",
+    "reset",
+    "created",
+    "deleted",
+    "removed",
+    "added",
+    "issued",
+    "generated",
+    "verified",
+    "mismatch",
+    "mismatched",
+    "locked",
+    "unknown",
+    "malformed",
+    "redacted",
+    "filtered",
+    "masked",
+    "hidden",
+    "sensitive",
+    "omitted",
+    "unavailable",
+    "authentication",
+    "authenticated",
+    "validation",
+    "received",
+    "sent",
+    "needed",
+];
+/// Words between which a phrase ends: what follows is about something else.
+pub(super) const CONNECTORS: [&str; 22] = [
+    "for", "from", "by", "at", "in", "on", "to", "with", "and", "or", "but", "of", "as", "is", "was", "user", "host",
+    "port", "via", "into", "after", "before",
+];
+
+/// Beginnings of addresses and paths under which secrets are kept, not what is kept there.
+const REFERENCES: [&str; 42] = [
+    "arn:",
+    "secret/",
+    "secrets/",
+    "kv/",
+    "kv-v2/",
+    "vault:",
+    "ssm:",
+    "projects/",
+    "file:",
+    "env:",
+    "keychain:",
+    "op://",
+    "azure-keyvault:",
+    "gs://",
+    "s3://",
+    "./",
+    "../",
+    "~/",
+    "/run/",
+    "/var/",
+    "/etc/",
+    "/home/",
+    "/root/",
+    "/usr/",
+    "/opt/",
+    "/srv/",
+    "/tmp/",
+    "/mnt/",
+    "/dev/",
+    "/proc/",
+    "/data/",
+    "/app/",
+    "/secrets/",
+    "/secret/",
+    "/vault/",
+    "/api/",
+    "/v1/",
+    "/users/",
+    "/auth/",
+    "/oauth",
+    "urn:",
+    "sha256:",
+];
+
+/// Whether a value under the name of a secret is none: empty, a placeholder, a variable, masked already, the path of one that is
+/// kept elsewhere, the public half of a pair, or the id of a key.
+pub(super) fn is_spared(names: &Names, class: Class, value: &str) -> bool {
+    let value = value.trim();
+    let value = value.strip_prefix(['"', '\'']).map_or(value, |inner| inner.strip_suffix(['"', '\'']).unwrap_or(inner));
+    value.is_empty()
+        || value == MASK
+        || is_placeholder(names, value)
+        || is_public(value)
+        || is_reference(value) && (class != Class::Password || is_kept_elsewhere(value))
+}
+
+fn is_placeholder(names: &Names, value: &str) -> bool {
+    const PLACEHOLDER_BYTES_MAX: usize = 256;
+    if value.len() > PLACEHOLDER_BYTES_MAX {
+        return false;
+    }
+    let lower = value.to_ascii_lowercase();
+    let same = |allowed: &[char]| value.chars().count() >= 3 && value.chars().all(|c| allowed.contains(&c));
+    if same(&['*']) || same(&['x', 'X']) || same(&['•']) || same(&['.', '…']) || same(&['-']) || same(&['#']) {
+        return true;
+    }
+    if matches!(lower.as_str(), "true" | "false" | "null" | "nil" | "none" | "undefined" | "[]" | "{}" | "?" | "n/a") {
+        return true;
+    }
+    let inside = |open: &str, close: &str| lower.strip_prefix(open).and_then(|rest| rest.strip_suffix(close));
+    // `[REDACTED]`, `<password>`, `(hidden)`: words alone.
+    for (open, close) in [("[", "]"), ("<", ">"), ("(", ")"), ("{", "}"), ("__", "__"), ("", "")] {
+        let Some(word) = inside(open, close) else { continue };
+        let is_said =
+            ["redacted", "filtered", "masked", "hidden", "removed", "sensitive", "secret", "protected", "omitted"]
+                .iter()
+                .any(|said| word == *said || (!open.is_empty() && word.starts_with(said) && is_words(word)));
+        if is_said && !(open.is_empty() && word == "secret") {
+            return true;
+        }
+    }
+    if inside("<", ">").is_some_and(|word| is_words(word) && word.len() <= 64) {
+        return true;
+    }
+    // `${…}`, `$(…)`, `{{…}}`, `%(name)s`, `${{…}}`, `<%= … %>`
+    for (open, close) in [("${", "}"), ("$(", ")"), ("{{", "}}"), ("%(", ")s"), ("<%", "%>"), ("#{", "}"), ("%{", "}")]
+    {
+        if inside(open, close).is_some() {
+            return true;
+        }
+    }
+    let is_name = |text: &str| {
+        !text.is_empty()
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            && !text.as_bytes()[0].is_ascii_digit()
+    };
+    let is_variable = |text: &str| {
+        is_name(text)
+            && (text.bytes().all(|b| b.is_ascii_uppercase() || b == b'_' || b.is_ascii_digit())
+                || names.class(text).is_secret())
+    };
+    value.strip_prefix('$').is_some_and(|rest| is_variable(rest) || rest.parse::<u8>().is_ok() || is_env(rest))
+        || value.strip_prefix(['@', ':']).is_some_and(|rest| is_name(rest) && names.class(rest).is_secret())
+        || value.strip_prefix('%').and_then(|rest| rest.strip_suffix('%')).is_some_and(is_variable)
+        || matches!(value, "%s" | "%d" | "%v" | "%q" | "%r")
+        || is_env(value)
+}
+
+/// `env.DB_PASSWORD`, `process.env.X`, `os.environ["X"]`, `secrets.TOKEN`, `secretKeyRef`.
+fn is_env(value: &str) -> bool {
+    ["process.env", "os.environ", "os.getenv", "getenv(", "env.", "env:", "ENV[", "System.getenv", "var.", "secrets."]
+        .iter()
+        .any(|begin| value.starts_with(begin))
+}
+
+fn is_words(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_alphabetic() || matches!(c, ' ' | '_' | '-' | '.'))
+}
+
+/// Whether it is the address of something, and not the thing.
+pub(super) fn is_reference(value: &str) -> bool {
+    if value.len() > REFERENCE_BYTES_MAX || value.contains(char::is_whitespace) {
+        return false;
+    }
+    let lower = value.to_ascii_lowercase();
+    let bare = lower.strip_prefix('@').unwrap_or(&lower);
+    REFERENCES.iter().any(|begin| bare.starts_with(begin))
+        || value.get(1..3) == Some(":\\")
+        || lower.ends_with(".pem")
+        || lower.ends_with(".key")
+        || lower.ends_with(".txt")
+        || lower.ends_with(".json")
+}
+
+/// The address of a secret in a store of secrets; a password may look like any other path.
+fn is_kept_elsewhere(value: &str) -> bool {
+    [
+        "arn:",
+        "vault:",
+        "op://",
+        "ssm:",
+        "/run/secrets/",
+        "/var/run/secrets/",
+        "projects/",
+        "azure-keyvault:",
+        "keychain:",
+        "secret/",
+        "secrets/",
+    ]
+    .iter()
+    .any(|begin| value.starts_with(begin))
+}
+
+/// Public keys, certificates, fingerprints, and ids of keys.
+fn is_public(value: &str) -> bool {
+    let begins = |begin: &str| value.starts_with(begin);
+    let is_aws_id = value.len() == 20
+        && ["AKIA", "ASIA", "AROA", "AIDA", "AGPA", "ANPA"].iter().any(|begin| begins(begin))
+        && value.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
+    is_aws_id
+        || [
+            "ssh-rsa ",
+            "ssh-ed25519 ",
+            "ssh-dss ",
+            "ecdsa-sha2-",
+            "sk-ssh-",
+            "SHA256:",
+            "MD5:",
+            "-----BEGIN PUBLIC",
+            "-----BEGIN CERT",
+            "-----BEGIN RSA PUBLIC",
+        ]
+        .iter()
+        .any(|begin| begins(begin))
+}
+
+/// Whether a word says what became of something.
+pub(super) fn is_state(word: &str) -> bool {
+    let word = word.trim_matches(|c: char| !c.is_alphanumeric());
+    STATES.iter().any(|state| word.eq_ignore_ascii_case(state))
+}
+
+/// Whether a value says what is wrong with a secret: `is too short (minimum is 12 characters)`.
+pub(super) fn is_sentence(value: &str) -> bool {
+    const WORDS_MIN: usize = 2;
+    let mut words = value.split_whitespace();
+    words.next().is_some_and(|first| is_state(first) || first.eq_ignore_ascii_case("can't"))
+        && words.count() + 1 >= WORDS_MIN
+        && !value.split_whitespace().any(looks_secret)
+}
+
+/// Not a word of a language: it has a digit, or is long, or changes case like nothing that people write.
+pub(super) fn looks_made_up(text: &str) -> bool {
+    let has = |of: fn(&u8) -> bool| text.bytes().any(|b| of(&b));
+    let changes_case = text.bytes().skip(1).any(|b| b.is_ascii_uppercase()) && has(u8::is_ascii_lowercase);
+    has(u8::is_ascii_digit) || text.len() > WORD_BYTES_MAX || changes_case
+}
+
+/// Surely no word, name, number, date or address: letters and digits mixed in two cases, or with signs that only passwords have.
+pub(super) fn looks_secret(text: &str) -> bool {
+    const BYTES_MIN: usize = 6;
+    let has = |of: fn(&u8) -> bool| text.bytes().any(|b| of(&b));
+    let (upper, lower, digit) = (has(u8::is_ascii_uppercase), has(u8::is_ascii_lowercase), has(u8::is_ascii_digit));
+    let sign = text.bytes().any(|b| b"!#$%^&*+=~?".contains(&b));
+    text.len() >= BYTES_MIN
+        && !text.contains('/')
+        && ((upper && lower && digit)
+            || (sign && (upper || lower) && digit)
+            || (sign && upper && lower && !text.ends_with(['!', '?'])))
+}
