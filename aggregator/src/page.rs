@@ -22,7 +22,9 @@ use super::read::{NodeReader, conclude};
 use super::scope::Scope;
 
 /// Bytes of rows that one node may put into one page; beyond it the page ends earlier.
-const NODE_BYTES_MAX: usize = 8 * 1024 * 1024;
+const NODE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of one page; it ends early, with a cursor, where it has more.
+const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// What a row takes beside its body.
 const ROW_OVERHEAD_BYTES: usize = 256;
@@ -256,14 +258,15 @@ fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: u
         }
         fronts.push(front);
     }
-    let mut rows = Vec::new();
-    while rows.len() < limit {
+    let (mut rows, mut bytes): (Vec<PlacedRow>, usize) = (Vec::new(), 0);
+    while rows.len() < limit && (bytes < PAGE_BYTES_MAX || anchor.is_some()) {
         let Some(index) = merge.take() else { break };
         let Some(row) = fronts[index].take() else { break };
         if anchor.is_some_and(|anchor| !query.order.before(&row.key, anchor)) {
             fronts[index] = Some(row);
             break;
         }
+        bytes += row.body.len() + ROW_OVERHEAD_BYTES;
         rows.push(row);
         fronts[index] = answers[index].rows.pop_front();
         match &fronts[index] {

@@ -100,6 +100,8 @@ pub(crate) const COUNTED_THERE: &str =
     "the nodes counted, from their indexes; a count with `verify` reads and verifies every row";
 /// Faults listed for one node in one answer.
 const FAULTS_MAX: usize = 20;
+/// Characters of one: a node's words are its own, and an answer repeats them.
+const FAULT_CHARS_MAX: usize = 512;
 
 impl NodeReader {
     /// Asks and waits for the first frame, which says who answers.
@@ -290,8 +292,11 @@ impl NodeReader {
         if end.more && !self.tally.more {
             self.fault("it stopped before the end, and was not asked to".to_owned());
         }
-        for fault in end.faults {
-            self.fault(fault);
+        if end.rows != self.tally.rows {
+            self.fault(format!("it says that it gave {} rows, and {} came", end.rows, self.tally.rows));
+        }
+        for fault in end.faults.into_iter().take(FAULTS_MAX) {
+            self.fault(fault.chars().take(FAULT_CHARS_MAX).collect());
         }
         let last = self.last.as_ref().filter(|_| self.tally.more);
         let last = last.map(|key| Position { timestamp: key.timestamp, seq: key.seq });

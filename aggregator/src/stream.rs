@@ -10,7 +10,7 @@ use piperoll_shared::log::order::Key;
 use piperoll_shared::log::stats::{Counter, Plan};
 use piperoll_shared::log::verify::Integrity;
 use piperoll_shared::log::view::EntryView;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
 use super::Cluster;
 use super::fanout::{Ask, Cursors, Part, ask, envelope};
@@ -18,6 +18,7 @@ use super::feed::Feed;
 use super::merge::Merge;
 use super::placed::PlacedRow;
 use super::query::Query;
+use super::share::Share;
 
 /// Bytes per chunk of the answer, and chunks waiting for the reader.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -84,7 +85,7 @@ impl Stream {
 
     /// Merges and writes until the end; the receiver is the body of the answer. Dropping it ends everything, also while
     /// no row matches. The room is given back when nothing is read any more.
-    pub(crate) fn run(self, output: Output, room: OwnedSemaphorePermit) -> ChunkReceiver {
+    pub(crate) fn run(self, output: Output, room: Share) -> ChunkReceiver {
         let (send, receive) = mpsc::channel(CHUNKS_WAITING);
         tokio::spawn(async move {
             let _room = room;

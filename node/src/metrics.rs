@@ -23,6 +23,7 @@ pub(crate) struct Metrics {
     commit_micros: Gauge,
     write_fault: Gauge,
     read_fault: Gauge,
+    reader_panics: Gauge,
     oldest_row: Gauge,
     signed_rows: Gauge,
     witnessed_rows: Gauge,
@@ -65,6 +66,7 @@ impl Metrics {
             commit_micros: Gauge::default(),
             write_fault: Gauge::default(),
             read_fault: Gauge::default(),
+            reader_panics: Gauge::default(),
             oldest_row: Gauge::default(),
             signed_rows: Gauge::default(),
             witnessed_rows: Gauge::default(),
@@ -92,6 +94,11 @@ impl Metrics {
         );
         registry.register("write_fault", "1 while appends are refused", metrics.write_fault.clone());
         registry.register("read_fault", "1 while the file is not trusted", metrics.read_fault.clone());
+        registry.register(
+            "reader_panics",
+            "Reads that ended in a fault of the program since the node started",
+            metrics.reader_panics.clone(),
+        );
         registry.register("oldest_row", "Where the log begins", metrics.oldest_row.clone());
         registry.register("signed_rows", "Rows under the newest signed checkpoint", metrics.signed_rows.clone());
         registry.register(
@@ -137,6 +144,7 @@ impl Metrics {
         self.commit_micros.set(number(health.commit_micros.load(Ordering::Relaxed)));
         self.write_fault.set(i64::from(health.append_fault().is_some()));
         self.read_fault.set(i64::from(health.read_fault().is_some()));
+        self.reader_panics.set(number(health.reader_panics()));
         self.signed_rows.set(number(health.signed_size()));
         self.witnessed_rows.set(number(health.witnessed_size()));
         if let Some(status) = status {

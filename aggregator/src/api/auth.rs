@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt as _;
 use piperoll_client::{Activity, Category};
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
-use piperoll_shared::net::serve::TlsPeer;
+use piperoll_shared::net::serve::{Connection, TlsPeer};
 use serde_json::Value;
 
 use super::error::{ApiError, RefusalReason};
@@ -28,6 +30,9 @@ const UNATTENDED: &str = "piperoll-unattended";
 const REQUEST: &str = "audit.request";
 /// Between two times at which those who have been quiet are forgotten.
 const TIDY_INTERVAL: Duration = Duration::from_secs(60);
+/// Requests at one time whose answer was not taken yet, of all callers and of one. Each may hold a page of some megabytes.
+pub(super) const REQUESTS_MAX: usize = 256;
+pub(super) const REQUESTS_PER_CALLER_MAX: usize = 16;
 
 /// What a handler did, for the entry.
 #[derive(Debug, Clone)]
@@ -85,10 +90,30 @@ pub(super) async fn identify(
     if let Err(wait) = app.limits.caller(caller.name()) {
         return turned_away("too_many_requests", too_many(caller.name(), wait));
     }
+    if let Some(connection) = parts.extensions.get::<Connection>() {
+        connection.identified();
+    }
+    let room = match app.requests.take(caller.name()) {
+        Ok(room) => room,
+        Err(full) => {
+            let words = format!("too many requests at one time: {full}");
+            return turned_away("too_many_requests", ApiError::new(429, "busy", words).into_response());
+        }
+    };
     let mut request = Request::from_parts(parts, body);
     request.extensions_mut().insert(caller);
     let response = next.run(request).await;
-    tell(&app, &activity, response)
+    // The place is free when the last of the answer was taken, or given up.
+    tell(
+        &app,
+        &activity,
+        response.map(|body| {
+            Body::new(body.map_frame(move |frame| {
+                let _room = &room;
+                frame
+            }))
+        }),
+    )
 }
 
 /// Around what needs no identity.

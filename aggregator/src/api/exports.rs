@@ -55,9 +55,18 @@ pub(super) async fn exports(
         ExportFormat::Ndjson => Some(Output::Ndjson),
     };
     if let Some(output) = output {
-        return answer_stream(&app, query, Asking { output, action: ACTION, asked, patience: order.patience() }).await;
+        return answer_stream(
+            &app,
+            &caller,
+            query,
+            Asking { output, action: ACTION, asked, patience: order.patience() },
+        )
+        .await;
     }
-    let Ok(room) = Arc::clone(&app.streams).try_acquire_owned() else { return with_done(busy(), ACTION, asked) };
+    let room = match app.streams.take(caller.name()) {
+        Ok(room) => room,
+        Err(full) => return with_done(busy(full), ACTION, asked),
+    };
     let made = app.exporter.export(&app.cluster, &query, order).await;
     drop(room);
     match made {

@@ -28,6 +28,7 @@ pub(super) const UPLOAD_BYTES_MAX: usize = 256 * 1024 * 1024;
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(300);
 /// Bundles checked at one time.
 pub(super) const BUNDLES_MAX: usize = 2;
+pub(super) const BUNDLES_PER_CALLER_MAX: usize = 1;
 /// A verdict is one word, such as `row_invalid`.
 const VERDICT_BYTES_MAX: usize = 32;
 
@@ -112,7 +113,10 @@ pub(super) async fn verify_upload(
         return with_done(error, ACTION, details);
     }
     // There is room first, and only then are so many bytes taken.
-    let Ok(room) = Arc::clone(&app.bundles).try_acquire_owned() else { return with_done(busy(), ACTION, details) };
+    let room = match app.bundles.take(caller.name()) {
+        Ok(room) => room,
+        Err(full) => return with_done(busy(full), ACTION, details),
+    };
     let upload = tokio::time::timeout(UPLOAD_TIMEOUT, to_bytes(request.into_body(), UPLOAD_BYTES_MAX)).await;
     let Ok(Ok(body)) = upload else {
         let detail = format!(

@@ -10,6 +10,7 @@ use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use bytes::Bytes;
 use futures::stream;
 use piperoll_shared::api::access::Permission;
 use piperoll_shared::api::aggregator::{Envelope, Status};
@@ -21,6 +22,7 @@ use piperoll_shared::log::verify::Integrity;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use utoipa::ToSchema;
 
 use super::App;
@@ -29,13 +31,21 @@ use super::error::{ApiError, RefusalReason};
 use crate::export::RETRY_PAUSE;
 use crate::page::{Page, page};
 use crate::query::{Format, Query, Require, range};
+use crate::share::{Full, Share, Shares};
 use crate::stream::{Output, Stream};
 
 /// Streams at one time. Each has a connection to every node and buffers of about a megabyte per node.
 pub(super) const STREAMS_MAX: usize = 32;
+pub(super) const STREAMS_PER_CALLER_MAX: usize = 8;
 /// Counts at one time. Each holds up to 150 MB of values, and as much again for every node that counts by fields of very many
 /// values at the same moment; whoever may read may ask for one.
 pub(super) const COUNTS_MAX: usize = 4;
+pub(super) const COUNTS_PER_CALLER_MAX: usize = 1;
+/// Between two looks at whether the reader of a stream may still read.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a count waits for another one of the same caller, and how often it looks.
+const COUNT_WAIT: Duration = Duration::from_secs(20);
+const COUNT_LOOK: Duration = Duration::from_millis(50);
 /// The mac of a row that is given as its bytes, in hexadecimal.
 const SIGNATURE: HeaderName = HeaderName::from_static("piperoll-signature");
 pub(super) const AUDIT_COMPLETE: HeaderName = HeaderName::from_static("audit-complete");
@@ -66,8 +76,8 @@ pub(super) async fn audit_log(
     }
     match query.format {
         Format::Json => answer_page(page(&app.cluster, &query).await, &query, asked),
-        Format::Ndjson => answer_stream(&app, query, Asking::now(Output::Ndjson, action, asked)).await,
-        Format::Csv => answer_stream(&app, query, Asking::now(Output::Csv, action, asked)).await,
+        Format::Ndjson => answer_stream(&app, &caller, query, Asking::now(Output::Ndjson, action, asked)).await,
+        Format::Csv => answer_stream(&app, &caller, query, Asking::now(Output::Csv, action, asked)).await,
     }
 }
 
@@ -169,14 +179,28 @@ impl Asking {
     }
 }
 
-pub(super) async fn answer_stream(app: &Arc<App>, query: Query, asking: Asking) -> Response {
+/// A place for a stream. A page asks for two counts at once, so a count waits a moment for the one before it.
+async fn room(rooms: &Shares, caller: &Caller, waits: bool) -> Result<Share, Full> {
+    let until = Instant::now() + COUNT_WAIT;
+    loop {
+        match rooms.take(caller.name()) {
+            Err(Full::Yours(_)) if waits && Instant::now() < until => tokio::time::sleep(COUNT_LOOK).await,
+            taken => return taken,
+        }
+    }
+}
+
+pub(super) async fn answer_stream(app: &Arc<App>, caller: &Caller, query: Query, asking: Asking) -> Response {
     let Asking { output, action, asked, patience } = asking;
     let rooms = if matches!(output, Output::Stats(_)) { &app.counts } else { &app.streams };
     let require = query.require;
     let name = file_name(&query);
     let started = Instant::now();
     let (room, stream) = loop {
-        let Ok(room) = Arc::clone(rooms).try_acquire_owned() else { return with_done(busy(), action, asked) };
+        let room = match room(rooms, caller, matches!(output, Output::Stats(_))).await {
+            Ok(room) => room,
+            Err(full) => return with_done(busy(full), action, asked),
+        };
         let stream = Stream::open(&app.cluster, query.clone()).await;
         if stream.opening().complete || started.elapsed() + RETRY_PAUSE >= patience {
             break (room, stream);
@@ -211,18 +235,45 @@ pub(super) async fn answer_stream(app: &Arc<App>, query: Query, asking: Asking) 
     if let Some(value) = file.and_then(|file| HeaderValue::from_str(&file).ok()) {
         headers.insert(CONTENT_DISPOSITION, value);
     }
-    let body = Body::from_stream(stream::unfold(stream.run(output, room), |mut chunks| async move {
-        chunks.recv().await.map(|chunk| (chunk, chunks))
-    }));
+    let reading = Reading { chunks: stream.run(output, room), app: Arc::clone(app), caller: caller.clone() };
+    let body = Body::from_stream(stream::unfold(Some(reading), |reading| async move { reading?.next().await }));
     with_done((headers, body), action, details)
 }
 
-pub(super) fn busy() -> ApiError {
-    ApiError::new(
-        429,
-        "busy",
-        "as many exports, checks or counts as there is room for are under way; try again when one has ended",
-    )
+/// A stream on its way to its reader.
+struct Reading {
+    chunks: mpsc::Receiver<std::io::Result<Bytes>>,
+    app: Arc<App>,
+    caller: Caller,
+}
+
+impl Reading {
+    /// The next piece. The answer breaks off when what the caller has shown does not hold any more: a token that was revoked, a
+    /// session that ended. It has no final record then, so nobody takes it for whole.
+    async fn next(mut self) -> Option<(std::io::Result<Bytes>, Option<Self>)> {
+        loop {
+            tokio::select! {
+                chunk = self.chunks.recv() => {
+                    let chunk = chunk?;
+                    if !self.app.still_holds(&self.caller, SystemClock.now()) {
+                        return Some((Err(no_longer()), None));
+                    }
+                    return Some((chunk, Some(self)));
+                }
+                () = tokio::time::sleep(RECHECK_INTERVAL) => if !self.app.still_holds(&self.caller, SystemClock.now()) {
+                    return Some((Err(no_longer()), None));
+                },
+            }
+        }
+    }
+}
+
+fn no_longer() -> std::io::Error {
+    std::io::Error::other("the caller's token or session does not hold any more")
+}
+
+pub(super) fn busy(full: Full) -> ApiError {
+    ApiError::new(429, "busy", format!("too many exports, checks or counts at one time: {full}"))
 }
 
 /// `audit-2026-04-15_to_2026-05-12_user-admin`: what is inside, in a name every system accepts.
@@ -306,7 +357,7 @@ pub(super) struct VerifyRequest {
 pub(super) async fn verify(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    body: axum::body::Bytes,
+    body: Bytes,
 ) -> Response {
     let request: Result<VerifyRequest, _> =
         if body.is_empty() { Ok(VerifyRequest::default()) } else { serde_json::from_slice(&body) };
@@ -331,5 +382,5 @@ pub(super) async fn verify(
     if let Err(error) = caller.require(Permission::Verify).and_then(|()| caller.require_everything()) {
         return with_done(error, "audit.verify", asked);
     }
-    answer_stream(&app, query, Asking::now(Output::Check, "audit.verify", asked)).await
+    answer_stream(&app, &caller, query, Asking::now(Output::Check, "audit.verify", asked)).await
 }

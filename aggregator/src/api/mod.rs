@@ -20,14 +20,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use piperoll_shared::net::tls::TlsStore;
-use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::Cluster;
@@ -38,9 +37,13 @@ use super::metrics::Metrics;
 use super::rate::Limits;
 use super::searches::Searches;
 use super::session::Sessions;
+use super::share::Shares;
 use super::tokens::TokenStore;
 
 pub use openapi::openapi_json;
+
+/// Bytes of a request's body: a filter, a reason, a name.
+const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// What every handler works with.
 pub(crate) struct App {
@@ -52,14 +55,16 @@ pub(crate) struct App {
     cluster_name: piperoll_shared::log::ids::ClusterName,
     metrics: Metrics,
     tls: Arc<TlsStore>,
+    /// Room for requests of any kind, until their answer was taken.
+    requests: Shares,
     /// Room for exports and checks.
-    streams: Arc<Semaphore>,
+    streams: Shares,
     /// Room for counts.
-    counts: Arc<Semaphore>,
+    counts: Shares,
     /// Room for live tails.
-    tails: Arc<Semaphore>,
+    tails: Shares,
     /// Room for bundles that are checked.
-    bundles: Arc<Semaphore>,
+    bundles: Shares,
     sessions: Sessions,
     searches: Searches,
     limits: Limits,
@@ -84,10 +89,11 @@ impl App {
             tokens,
             users: config.users.clone(),
             cluster_name: config.cluster.clone(),
-            streams: Arc::new(Semaphore::new(log::STREAMS_MAX)),
-            counts: Arc::new(Semaphore::new(log::COUNTS_MAX)),
-            tails: Arc::new(Semaphore::new(tail::TAILS_MAX)),
-            bundles: Arc::new(Semaphore::new(findings::BUNDLES_MAX)),
+            requests: Shares::new(auth::REQUESTS_MAX, auth::REQUESTS_PER_CALLER_MAX),
+            streams: Shares::new(log::STREAMS_MAX, log::STREAMS_PER_CALLER_MAX),
+            counts: Shares::new(log::COUNTS_MAX, log::COUNTS_PER_CALLER_MAX),
+            tails: Shares::new(tail::TAILS_MAX, tail::TAILS_PER_CALLER_MAX),
+            bundles: Shares::new(findings::BUNDLES_MAX, findings::BUNDLES_PER_CALLER_MAX),
             sessions: Sessions::new(config.session_idle),
             searches,
             limits: Limits::new(config.rates),
@@ -153,6 +159,8 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
         .method_not_allowed_fallback(|| async {
             error::ApiError::new(405, "method_not_allowed", "this path has other methods; see /api/openapi.json")
         })
+        // Nothing but a bundle to be checked is longer, and that one is received apart.
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(CatchPanicLayer::custom(auth::panicked))
         .layer(middleware::from_fn_with_state(Arc::clone(app), auth::identify))
         .route(SIGN_IN.1, post(session::sign_in))

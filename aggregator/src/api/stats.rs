@@ -53,7 +53,7 @@ pub(super) async fn stats(
     if let Err(error) = caller.require(Permission::View).and_then(|()| known_nodes(&app, &query)) {
         return with_done(error, ACTION, asked);
     }
-    answer_stream(&app, query, Asking::now(Output::Stats(plan), ACTION, asked)).await
+    answer_stream(&app, &caller, query, Asking::now(Output::Stats(plan), ACTION, asked)).await
 }
 
 /// Parameters that only statistics have, as they were typed.

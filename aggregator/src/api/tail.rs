@@ -17,20 +17,22 @@ use piperoll_shared::api::access::Permission;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::App;
 use super::auth::Caller;
 use super::error::ApiError;
 use super::log::{known_nodes, with_done};
 use crate::query::{Query, QueryError};
-use crate::tail::{Event, NodeEvent, Positions, start};
+use crate::share::Share;
+use crate::tail::{Event, Events, NodeEvent, Positions, start};
 
 const ACTION: &str = "audit.tail";
 /// Tails at one time. Each has a connection to every node, and up to 4,096 events that wait for their reader.
 pub(super) const TAILS_MAX: usize = 32;
+/// Of one caller among them: as many pages as a person has open.
+pub(super) const TAILS_PER_CALLER_MAX: usize = 6;
 /// Between two looks at whether a reader may still read.
-const RECHECK_INTERVAL: Duration = Duration::from_secs(5);
+const RECHECK_INTERVAL: Duration = Duration::from_secs(2);
 const LAST_EVENT_ID: &str = "last-event-id";
 
 pub(super) async fn tail(
@@ -52,10 +54,17 @@ pub(super) async fn tail(
     if let Err(error) = caller.require(Permission::View).and_then(|()| known_nodes(&app, &asked.query)) {
         return with_done(error, ACTION, details);
     }
-    let Ok(room) = Arc::clone(&app.tails).try_acquire_owned() else {
-        let words = format!("{TAILS_MAX} tails are open already; close one, or ask again later");
-        return with_done(ApiError::new(429, "busy", words), ACTION, details);
+    let room = match app.tails.take(caller.name()) {
+        Ok(room) => room,
+        Err(full) => {
+            let words = format!("too many live tails at one time: {full}");
+            return with_done(ApiError::new(429, "busy", words), ACTION, details);
+        }
     };
+    if let Some(unknown) = asked.positions.unknown(&app.cluster) {
+        let words = format!("{unknown:?} is not in the roster; send back the id of the last event of this cluster");
+        return with_done(ApiError::new(400, "no_such_node", words), ACTION, details);
+    }
     let tail = start(&app.cluster, &asked.query, asked.positions, asked.since);
     let (given_up, who) = (tail.given_up, caller.name().to_owned());
     let noting = Arc::clone(&app);
@@ -65,11 +74,11 @@ pub(super) async fn tail(
         }
     });
     let checks = tokio::time::interval(RECHECK_INTERVAL);
-    let reader = Reader { events: tail.events, app, caller, checks, _room: room };
+    let reader = Reader { events: tail.events, positions: tail.positions, app, caller, checks, _room: room };
     let events = stream::unfold(Some(reader), |reader| async move {
         let mut reader = reader?;
         Some(match reader.next().await? {
-            Some(event) => (Ok::<_, Infallible>(to_sent(&event)), Some(reader)),
+            Some(event) => (Ok::<_, Infallible>(to_sent(&event, &mut reader.positions)), Some(reader)),
             None => (Ok(ended()), None),
         })
     });
@@ -79,11 +88,13 @@ pub(super) async fn tail(
 
 /// Whoever follows.
 struct Reader {
-    events: mpsc::Receiver<Event>,
+    events: Events,
+    /// Where every node is gone on with; an event says what changed of it.
+    positions: Positions,
     app: Arc<App>,
     caller: Caller,
     checks: tokio::time::Interval,
-    _room: OwnedSemaphorePermit,
+    _room: Share,
 }
 
 impl Reader {
@@ -170,9 +181,10 @@ async fn note_drop(app: &App, who: &str) {
     }
 }
 
-fn to_sent(event: &Event) -> Sent {
+fn to_sent(event: &Event, positions: &mut Positions) -> Sent {
     match event {
         Event::Row { row, late, after } => {
+            positions.follow(after);
             let mut text = Vec::new();
             row.to_row().write_json(&mut text);
             let text = String::from_utf8_lossy(&text);
@@ -180,19 +192,20 @@ fn to_sent(event: &Event) -> Sent {
                 Some(rest) => format!("{{\"late\":true,{rest}"),
                 None => text.into_owned(),
             };
-            Sent::default().event("entry").id(after.to_string()).data(text)
+            Sent::default().event("entry").id(positions.to_string()).data(text)
         }
         Event::Node(node) => Sent::default().event("node").data(node_json(node).to_string()),
         Event::Heartbeat { watermark, nodes, after } => {
+            positions.follow(after);
             let complete = nodes.iter().all(|node| node.status.as_str() == "ok");
             let nodes: Vec<Value> = nodes.iter().map(node_json).collect();
             let data =
                 json!({ "watermark": watermark.map(|time| time.to_text()), "complete": complete, "nodes": nodes });
-            Sent::default().event("heartbeat").id(after.to_string()).data(data.to_string())
+            Sent::default().event("heartbeat").id(positions.to_string()).data(data.to_string())
         }
-        Event::Dropped { after } => Sent::default()
+        Event::Dropped => Sent::default()
             .event("dropped")
-            .id(after.to_string())
+            .id(positions.to_string())
             .data(json!({ "reason": "the reader was too slow; connect again with this id to go on" }).to_string()),
     }
 }

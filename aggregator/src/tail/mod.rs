@@ -9,6 +9,7 @@ mod order;
 mod position;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering as Atomic};
 use std::time::Duration;
 
 use piperoll_shared::api::aggregator::Status;
@@ -35,9 +36,10 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How often rows are looked at whose grace may be over.
 const TICK: Duration = Duration::from_millis(100);
 /// Between the nodes and the merge; nodes wait when it is full.
-const NEWS_WAITING: usize = 1_024;
-/// Between the merge and the reader. A reader that is behind by so many is dropped: nothing is kept for it.
+const NEWS_WAITING: usize = 64;
+/// Between the merge and the reader, events and bytes. A reader that is behind by so many is dropped: nothing is kept for it.
 const EVENTS_WAITING: usize = 4_096;
+const EVENTS_BYTES_WAITING: usize = 8 * 1024 * 1024;
 
 /// What the reader of a tail gets.
 #[derive(Debug)]
@@ -46,8 +48,8 @@ pub(crate) enum Event {
         row: Box<PlacedRow>,
         /// A later one was handed out before.
         late: bool,
-        /// Where to go on behind it.
-        after: Positions,
+        /// What changed since the event before, of where to go on behind this one.
+        after: Vec<(NodeId, Place)>,
     },
     /// What became of a node: it stopped answering, came back, or does not fit.
     Node(NodeEvent),
@@ -55,11 +57,38 @@ pub(crate) enum Event {
         /// Everything up to this time was handed out, of all nodes that are not missing.
         watermark: Option<Timestamp>,
         nodes: Vec<NodeEvent>,
-        after: Positions,
+        after: Vec<(NodeId, Place)>,
     },
-    /// The last one: the reader was too slow.
-    Dropped { after: Positions },
+    /// The last one: the reader was too slow. It goes on behind the event before.
+    Dropped,
 }
+
+impl Event {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Row { row, .. } => row.body.len() + ROW_OVERHEAD_BYTES,
+            Self::Heartbeat { nodes, .. } => nodes.len() * ROW_OVERHEAD_BYTES,
+            Self::Node(_) | Self::Dropped => ROW_OVERHEAD_BYTES,
+        }
+    }
+}
+
+/// Events on their way to their reader; what is read makes room.
+pub(crate) struct Events {
+    incoming: mpsc::Receiver<Event>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Events {
+    pub(crate) async fn recv(&mut self) -> Option<Event> {
+        let event = self.incoming.recv().await?;
+        self.waiting.fetch_sub(event.bytes(), Atomic::Relaxed);
+        Some(event)
+    }
+}
+
+/// What an event takes besides the bytes of its row.
+const ROW_OVERHEAD_BYTES: usize = 512;
 
 /// A node as a tail sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +102,9 @@ pub(crate) struct NodeEvent {
 
 /// A tail under way. It ends when its events are dropped.
 pub(crate) struct Tail {
-    pub(crate) events: mpsc::Receiver<Event>,
+    pub(crate) events: Events,
+    /// Where it begins.
+    pub(crate) positions: Positions,
     /// Says that the reader was given up, long before a reader that slow gets to the last event.
     pub(crate) given_up: oneshot::Receiver<()>,
 }
@@ -83,30 +114,43 @@ pub(crate) fn start(cluster: &Cluster, query: &Query, positions: Positions, sinc
     let filter = &query.filter;
     let (send, events) = mpsc::channel(EVENTS_WAITING);
     let (give_up, given_up) = oneshot::channel();
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&waiting);
     let (news, incoming) = mpsc::channel(NEWS_WAITING);
     let mut followers = JoinSet::new();
     let wanted =
         |member: &&Arc<Member>| filter.only_nodes().is_none_or(|names| names.contains(&member.node.id.as_str()));
     let members: Vec<Arc<Member>> =
         cluster.members.iter().filter(|member| member.node.life == Life::Active).filter(wanted).cloned().collect();
-    let mut ordering = Ordering::new(members.iter().map(|member| member.node.id.clone()), positions.clone(), since);
+    let mut from = positions;
+    for member in &members {
+        if from.of(&member.node.id).is_none() {
+            from.set(&member.node.id, Place::Since(since));
+        }
+    }
+    let mut ordering = Ordering::new(members.iter().map(|member| member.node.id.clone()));
     for (index, member) in members.into_iter().enumerate() {
-        let place = positions.of(&member.node.id).unwrap_or(Place::Since(since));
+        let place = from.of(&member.node.id).unwrap_or(Place::Since(since));
         followers.spawn(follow(member, index, place, query.clone(), cluster.limits, news.clone()));
     }
     drop(news);
     tokio::spawn(async move {
         tokio::select! {
-            slow = run(&mut ordering, incoming, &send) => if slow { let _ = give_up.send(()); },
+            slow = run(&mut ordering, incoming, &send, &waiting) => if slow { let _ = give_up.send(()); },
             () = send.closed() => {}
         }
         followers.shutdown().await;
     });
-    Tail { events, given_up }
+    Tail { events: Events { incoming: events, waiting: counted }, positions: from, given_up }
 }
 
 /// Whether it ended because the reader was too slow.
-async fn run(ordering: &mut Ordering, mut incoming: mpsc::Receiver<News>, send: &mpsc::Sender<Event>) -> bool {
+async fn run(
+    ordering: &mut Ordering,
+    mut incoming: mpsc::Receiver<News>,
+    send: &mpsc::Sender<Event>,
+    waiting: &AtomicUsize,
+) -> bool {
     let mut tick = tokio::time::interval(TICK);
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
     loop {
@@ -119,14 +163,16 @@ async fn run(ordering: &mut Ordering, mut incoming: mpsc::Receiver<News>, send: 
             _ = heartbeat.tick() => ordering.beat(),
         }
         loop {
-            // One place is kept for the last word, which says where to go on without the event that has no room.
-            let last_word = (send.capacity() <= 1).then(|| ordering.positions().clone());
+            // One place is kept for the last word: the reader goes on behind the event that it got last.
+            let is_full = send.capacity() <= 1 || waiting.load(Atomic::Relaxed) >= EVENTS_BYTES_WAITING;
             let Some(event) = ordering.next() else { break };
-            if let Some(after) = last_word {
-                return send.try_send(Event::Dropped { after }).is_ok();
-            }
+            let event = if is_full { Event::Dropped } else { event };
+            waiting.fetch_add(event.bytes(), Atomic::Relaxed);
             if send.try_send(event).is_err() {
                 return false;
+            }
+            if is_full {
+                return true;
             }
         }
     }

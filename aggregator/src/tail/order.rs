@@ -1,6 +1,6 @@
 //! Which row comes next, and what is said about the nodes in between. Decides; waits for nothing.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use piperoll_shared::api::aggregator::Status;
@@ -10,12 +10,13 @@ use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
 use super::follow::News;
-use super::position::{Place, Positions};
+use super::position::Place;
 use super::{Event, GRACE, NodeEvent};
 use crate::placed::PlacedRow;
 
 /// Rows that wait for their turn, of all nodes. Beyond it they go out as if their grace were over.
 const HELD_MAX: usize = 10_000;
+const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// One node's rows that were not handed out yet, in its own order.
 struct Followed {
@@ -47,29 +48,28 @@ pub(super) struct Ordering {
     nodes: Vec<Followed>,
     held: usize,
     last: Option<Key>,
-    positions: Positions,
+    held_bytes: usize,
+    /// Where nodes are gone on with, as far as no event has said it yet: by their number here.
+    moved: BTreeMap<usize, Place>,
     /// Said before the next row.
     said: VecDeque<NodeEvent>,
     beat: bool,
 }
 
 impl Ordering {
-    pub(super) fn new(ids: impl Iterator<Item = NodeId>, mut positions: Positions, since: Timestamp) -> Self {
+    pub(super) fn new(ids: impl Iterator<Item = NodeId>) -> Self {
         let (now, at) = (Instant::now(), SystemClock.now());
         let silent =
             || State::Silent { since: now, at, status: Status::Timeout, reason: Some("no answer yet".to_owned()) };
         let nodes: Vec<Followed> =
             ids.map(|id| Followed { id, rows: VecDeque::new(), time: None, marked: None, state: silent() }).collect();
-        for node in &nodes {
-            if positions.of(&node.id).is_none() {
-                positions.set(&node.id, Place::Since(since));
-            }
-        }
-        Self { nodes, held: 0, last: None, positions, said: VecDeque::new(), beat: false }
+        Self { nodes, held: 0, held_bytes: 0, last: None, moved: BTreeMap::new(), said: VecDeque::new(), beat: false }
     }
 
-    pub(super) fn positions(&self) -> &Positions {
-        &self.positions
+    /// What no event has said yet.
+    fn moved(&mut self) -> Vec<(NodeId, Place)> {
+        let moved = std::mem::take(&mut self.moved);
+        moved.into_iter().map(|(index, place)| (self.nodes[index].id.clone(), place)).collect()
     }
 
     /// The next event is a heartbeat.
@@ -91,15 +91,16 @@ impl Ordering {
             News::Row { node, generation, row } => {
                 let node = &mut self.nodes[node];
                 node.time = node.time.max(Some(row.key.timestamp));
+                self.held_bytes += row.body.len();
                 node.rows.push_back((Instant::now(), generation, row));
                 self.held += 1;
             }
-            News::Mark { node, generation, next_seq, time } => {
-                let node = &mut self.nodes[node];
+            News::Mark { node: index, generation, next_seq, time } => {
+                let node = &mut self.nodes[index];
                 node.time = node.time.max(Some(time));
                 let place = Place::At { generation, next_seq };
                 if node.rows.is_empty() {
-                    self.positions.set(&node.id, place);
+                    self.moved.insert(index, place);
                 } else {
                     node.marked = Some(place);
                 }
@@ -134,7 +135,7 @@ impl Ordering {
         std::mem::take(&mut self.beat).then(|| Event::Heartbeat {
             watermark: self.watermark().flatten(),
             nodes: self.nodes.iter().map(Followed::event).collect(),
-            after: self.positions.clone(),
+            after: self.moved(),
         })
     }
 
@@ -166,19 +167,21 @@ impl Ordering {
             None => true,
             Some(time) => time.is_some_and(|time| row.key.timestamp < time),
         };
-        if !late && !settled && came.elapsed() < GRACE && self.held <= HELD_MAX {
+        if !late && !settled && came.elapsed() < GRACE && self.held <= HELD_MAX && self.held_bytes <= HELD_BYTES_MAX {
             return None;
         }
         let node = &mut self.nodes[index];
         let (_, generation, row) = node.rows.pop_front()?;
         self.held -= 1;
+        self.held_bytes = self.held_bytes.saturating_sub(row.body.len());
         let place = Place::At { generation, next_seq: row.key.seq.saturating_add(1) };
         let place = if node.rows.is_empty() { node.marked.take().unwrap_or(place) } else { place };
-        self.positions.set(&node.id, place);
+        self.moved.insert(index, place);
         if !late {
             self.last = Some(row.key.clone());
         }
-        Some(Event::Row { row, late, after: self.positions.clone() })
+        let after = self.moved();
+        Some(Event::Row { row, late, after })
     }
 }
 

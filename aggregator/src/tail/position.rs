@@ -6,6 +6,8 @@ use std::fmt;
 use piperoll_shared::log::ids::{Generation, NodeId};
 use piperoll_shared::log::time::Timestamp;
 
+use crate::Cluster;
+
 /// Bytes of the text; a thousand nodes with short names fit.
 pub(crate) const POSITIONS_BYTES_MAX: usize = 128 * 1_024;
 
@@ -45,6 +47,19 @@ impl Positions {
 
     pub(crate) fn of(&self, node: &NodeId) -> Option<Place> {
         self.0.get(node).copied()
+    }
+
+    /// A node that is named here and is not in the roster.
+    pub(crate) fn unknown(&self, cluster: &Cluster) -> Option<&NodeId> {
+        let known = |id: &NodeId| cluster.members.iter().any(|member| &member.node.id == id);
+        self.0.keys().find(|id| !known(id))
+    }
+
+    /// Takes over what an event says.
+    pub(crate) fn follow(&mut self, changes: &[(NodeId, Place)]) {
+        for (node, place) in changes {
+            self.set(node, *place);
+        }
     }
 
     pub(crate) fn set(&mut self, node: &NodeId, place: Place) {

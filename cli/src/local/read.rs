@@ -237,12 +237,13 @@ fn pruned_words(pruned: &PrunedRows) -> String {
 }
 
 async fn each_row(mut lines: Lines, mut each: impl FnMut(&RowLine<'_>) -> anyhow::Result<()>) -> anyhow::Result<Read> {
-    let mut violations = 0;
+    let (mut violations, mut came) = (0, 0);
     while let Some(line) = lines.next().await? {
         if let Some(summary) = final_line(&line) {
-            return Ok(Read { summary, violations });
+            return concluded(&mut lines, summary, violations, came).await;
         }
         let row: RowLine<'_> = serde_json::from_slice(&line)?;
+        came += 1;
         violations += u64::from(is_bad(row.integrity));
         each(&row)?;
     }
@@ -251,16 +252,28 @@ async fn each_row(mut lines: Lines, mut each: impl FnMut(&RowLine<'_>) -> anyhow
 
 async fn collect(lines: Lines, rows: &mut Vec<Bytes>) -> anyhow::Result<Read> {
     let mut lines = lines;
-    let mut violations = 0;
+    let (mut violations, mut came) = (0, 0);
     while let Some(line) = lines.next().await? {
         if let Some(summary) = final_line(&line) {
-            return Ok(Read { summary, violations });
+            return concluded(&mut lines, summary, violations, came).await;
         }
         let row: RowLine<'_> = serde_json::from_slice(&line)?;
+        came += 1;
         violations += u64::from(is_bad(row.integrity));
         rows.push(line);
     }
     Err(anyhow!("the answer broke off before its end"))
+}
+
+/// A read whose final record is the last line and says as many rows as came.
+async fn concluded(lines: &mut Lines, summary: Summary, violations: u64, came: u64) -> anyhow::Result<Read> {
+    if lines.next().await?.is_some() {
+        return Err(anyhow!("text follows the final record; the answer is not what it says"));
+    }
+    if summary.rows != came {
+        return Err(anyhow!("{}", crate::remote::count_problem(summary.rows, came)));
+    }
+    Ok(Read { summary, violations })
 }
 
 fn is_bad(integrity: Integrity) -> bool {
@@ -268,19 +281,23 @@ fn is_bad(integrity: Integrity) -> bool {
 }
 
 fn final_line(line: &[u8]) -> Option<Summary> {
-    line.starts_with(b"{\"final\":").then(|| serde_json::from_slice::<Final>(line).ok()).flatten().map(|f| f.summary)
+    line.starts_with(crate::remote::FINAL)
+        .then(|| serde_json::from_slice::<Final>(line).ok())
+        .flatten()
+        .map(|f| f.summary)
 }
 
 async fn print_json(mut lines: Lines) -> anyhow::Result<Exit> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let mut violations = 0;
+    let (mut violations, mut came) = (0, 0);
     while let Some(line) = lines.next().await? {
         out.write_all(&line)?;
         out.write_all(b"\n")?;
         if let Some(summary) = final_line(&line) {
             out.flush()?;
-            return Ok(Read { summary, violations }.exit());
+            return Ok(concluded(&mut lines, summary, violations, came).await?.exit());
         }
+        came += 1;
         violations += u64::from(is_bad(serde_json::from_slice::<RowLine<'_>>(&line)?.integrity));
     }
     out.flush()?;

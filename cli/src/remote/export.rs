@@ -13,7 +13,7 @@ use reqwest::header::CONTENT_DISPOSITION;
 
 use super::bundle::{bundle, row};
 use super::connection::{Answer, Connection};
-use super::report;
+use super::{FINAL, end_problem, report};
 use crate::args::{ExportFormat, OrderArg, RemoteExportArgs};
 use crate::exit::Exit;
 
@@ -56,8 +56,11 @@ pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
             Ok(None) => break Err("the stream ended without its final record".to_owned()),
             Err(error) => break Err(format!("the stream broke off ({error})")),
         };
-        if line.starts_with(b"{\"final\":") {
+        if line.starts_with(FINAL) {
             let last: FinalRecord = serde_json::from_slice(&line).context("the final record cannot be read")?;
+            if let Some(problem) = end_problem(&mut lines, last.envelope.count, rows).await {
+                break Err(problem);
+            }
             if args.format == ExportFormat::Ndjson {
                 target.write(&line)?;
                 target.write(b"\n")?;
@@ -130,7 +133,13 @@ impl Target {
         let mut temporary = wanted.clone().into_os_string();
         temporary.push(".part");
         let temporary = PathBuf::from(temporary);
-        let file = std::fs::File::create(&temporary).with_context(|| temporary.display().to_string())?;
+        // Nobody else reads an export, and a link that somebody put there is not followed.
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create_new(true);
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(&temporary).with_context(|| {
+            format!("cannot create {}; remove it if an earlier export left it", temporary.display())
+        })?;
         Ok(Self::File { file: std::io::BufWriter::new(file), temporary, wanted })
     }
 

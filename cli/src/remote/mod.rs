@@ -28,6 +28,25 @@ use piperoll_shared::log::terminal::escape;
 use crate::exit::Exit;
 use crate::show::{envelope_summary, node_table};
 
+/// Begins the last line of a stream of rows. A row's line begins otherwise, whatever the row holds; that nothing follows, and that
+/// as many rows came as it says, is what makes it the last.
+pub(crate) const FINAL: &[u8] = b"{\"final\":";
+
+/// What is wrong with the end of a stream of rows, in words.
+pub(crate) async fn end_problem(lines: &mut piperoll_client::LineStream, said: u64, came: u64) -> Option<String> {
+    match lines.next().await {
+        Ok(None) => {}
+        Ok(Some(_)) => return Some("text follows the final record; the answer is not what it says".to_owned()),
+        Err(error) => return Some(format!("the stream broke off behind its final record ({error})")),
+    }
+    (said != came).then(|| count_problem(said, came))
+}
+
+/// The words for rows that are missing or too many.
+pub(crate) fn count_problem(said: u64, came: u64) -> String {
+    format!("the answer says that it has {said} rows, and {came} came; nothing can be concluded from it")
+}
+
 /// The exit code that agrees with an answer.
 pub(crate) fn exit_of(envelope: &Envelope) -> Exit {
     let invalid = envelope.nodes.iter().any(|node| node.status == Status::Invalid || node.invalid > 0);

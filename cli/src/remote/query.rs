@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};
-use super::report;
+use super::{count_problem, report};
 use crate::args::{OrderArg, OutputArgs, RemoteQueryArgs, RemoteShowArgs};
 use crate::exit::Exit;
 use crate::show::{RowTable, detail};
@@ -81,6 +81,11 @@ async fn answer(
     let text = response.text().await?;
     let envelope: Envelope = serde_json::from_str(&text).context("the answer cannot be read")?;
     let rows: Rows<'_> = serde_json::from_str(&text).context("the answer cannot be read")?;
+    // An element that a row brought along would be one too many.
+    let came = rows.entries.len() as u64;
+    if came != envelope.count {
+        bail!("{}", count_problem(envelope.count, came));
+    }
     if output.as_json() {
         for row in &rows.entries {
             println!("{}", row.get());

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};
-use super::{exit_of, report};
+use super::{count_problem, exit_of, report};
 use crate::args::{OutputArgs, RemoteTailArgs};
 use crate::exit::Exit;
 use crate::show::{one_line, paint};
@@ -53,10 +53,15 @@ pub(crate) async fn tail(args: RemoteTailArgs) -> anyhow::Result<Exit> {
         Answer::Good(response) => {
             let text = response.text().await?;
             let rows: Rows<'_> = serde_json::from_str(&text).context("the answer cannot be read")?;
+            let envelope: Envelope = serde_json::from_str(&text).context("the answer cannot be read")?;
+            let came = rows.entries.len() as u64;
+            if came != envelope.count {
+                bail!("{}", count_problem(envelope.count, came));
+            }
             for row in rows.entries.iter().rev() {
                 print_row(row.get(), args.output)?;
             }
-            serde_json::from_str(&text).context("the answer cannot be read")?
+            envelope
         }
         Answer::Unavailable(envelope) => *envelope,
     };

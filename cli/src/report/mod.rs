@@ -20,7 +20,7 @@ use reqwest::Method;
 
 use crate::args::{ReportArgs, ReportCommand};
 use crate::exit::Exit;
-use crate::remote::{Answer, Connection, report as say_who_answered};
+use crate::remote::{Answer, Connection, FINAL, end_problem, report as say_who_answered};
 use event::Event;
 use render::{Grid, Report};
 
@@ -117,13 +117,17 @@ async fn read(
         }
     };
     let mut lines = LineStream::new(response);
-    let (mut events, mut unsound) = (Vec::new(), 0);
+    let (mut events, mut unsound, mut rows) = (Vec::new(), 0, 0);
     while let Some(line) = lines.next().await? {
-        if line.starts_with(b"{\"final\":") {
+        if line.starts_with(FINAL) {
             let last: FinalRecord = serde_json::from_slice(&line).context("the final record cannot be read")?;
+            if let Some(problem) = end_problem(&mut lines, last.envelope.count, rows).await {
+                bail!("{problem}");
+            }
             return Ok(Some((events, unsound, last.envelope)));
         }
         let row: RowLine<'_> = serde_json::from_slice(&line).context("a row cannot be read")?;
+        rows += 1;
         match row.integrity {
             Integrity::Ok => events.extend(Event::read(row.entry.get())),
             Integrity::Erased => {}

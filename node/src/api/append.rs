@@ -1,21 +1,20 @@
 //! `POST /v1/entries`: one object, or a batch of lines.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use http_body_util::LengthLimitError;
 use piperoll_shared::api::node::{BatchReport, GAP_TEXT_BYTES_MAX, GapReport, LineResult, NDJSON};
 use piperoll_shared::log::entry::lifecycle;
 use piperoll_shared::log::limits::{BATCH_BYTES_MAX, BATCH_LINES_MAX, CALLER_ENTRY_BYTES_MAX};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::App;
+use super::body::{BODY_TIMEOUT, Typed, receive};
 use super::error::{ApiError, append_status};
 use super::http::Sender;
 use crate::store::{AppendError, Appended, Draft, parse_draft};
@@ -27,9 +26,6 @@ const IMPORT_HEADER: &str = "piperoll-import";
 /// Bytes of batches that are being received or recorded at one time, and the unit they are counted in.
 const BATCHES_BYTES_MAX: usize = 192 * 1024 * 1024;
 const ROOM_UNIT_BYTES: usize = 1024;
-/// For a body to arrive, and for room to become free before that.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-
 pub(super) async fn append(
     State(app): State<Arc<App>>,
     sender: Sender,
@@ -62,7 +58,7 @@ pub(super) async fn append(
 pub(super) async fn gap(
     State(app): State<Arc<App>>,
     sender: Sender,
-    Json(report): Json<GapReport>,
+    Typed(report): Typed<GapReport>,
 ) -> Result<Response, ApiError> {
     for (name, text) in [("cause", Some(&report.cause)), ("source", report.source.as_ref())] {
         let Some(text) = text else { continue };
@@ -85,26 +81,6 @@ pub(super) async fn gap(
     let mut entry = lifecycle("log.gap", "an application reports events that were lost", &details);
     entry.id = Some(report.id);
     recorded_one(&app, Draft { entry, via: Arc::from("node") }).await
-}
-
-/// Reads a body within its time and size.
-async fn receive(body: Body, limit: usize) -> Result<Bytes, ApiError> {
-    match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, limit)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) => {
-            let too_long = std::error::Error::source(&error).is_some_and(|cause| cause.is::<LengthLimitError>());
-            let (status, code, problem) = if too_long {
-                (413, "too_large", format!("the body is larger than {limit} bytes; split it"))
-            } else {
-                (400, "bad_body", format!("the body could not be read: {error}"))
-            };
-            Err(ApiError::new(status, code, format!("{problem}. Nothing was recorded")))
-        }
-        Err(_) => {
-            let detail = format!("the body did not arrive within {} s. Nothing was recorded", BODY_TIMEOUT.as_secs());
-            Err(ApiError::new(408, "slow_body", detail))
-        }
-    }
 }
 
 /// A share of the memory that all batches together may take; waits for it, then gives up.

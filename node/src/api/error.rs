@@ -77,6 +77,7 @@ impl From<ReadError> for ApiError {
             ReadError::PrunedMeanwhile => (409, "pruned_meanwhile"),
             ReadError::Generation { .. } => (409, "other_generation"),
             ReadError::Filter(_) => (400, "bad_filter"),
+            ReadError::Panicked => (500, "read_failed"),
             ReadError::Stopping => (503, "stopping"),
         };
         Self::new(status, code, error.to_string())

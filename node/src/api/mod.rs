@@ -1,6 +1,7 @@
 //! The node's two HTTP interfaces.
 
 mod append;
+mod body;
 mod error;
 mod http;
 mod peer;
@@ -126,6 +127,7 @@ impl App {
                 .map(|path| std::fs::metadata(path).map_or(0, |meta| meta.len()))
                 .sum(),
             disk_free_bytes: crate::disk_free(self.store.dir().path()),
+            reader_panics: health.reader_panics(),
             signed_size: health.signed_size(),
             witnessed_size: health.witnessed_size(),
             pruned: floor.map(|floor| floor.rows()),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{self, Next};
@@ -20,6 +20,7 @@ use piperoll_shared::net::identity::Kind;
 use piperoll_shared::net::serve::TlsPeer;
 
 use super::App;
+use super::body::Typed;
 use super::error::ApiError;
 use super::stream::{Form, scan_body};
 use crate::store::SignedCheckpoint;
@@ -32,7 +33,7 @@ pub(crate) fn peer_routes(app: &Arc<App>) -> Router {
         .route(peer_path::CLOCK, get(clock))
         .route(peer_path::CHECKPOINT, get(checkpoint))
         .route(peer_path::COSIGNED, post(cosigned))
-        .route(peer_path::PROOF, post(proof).layer(DefaultBodyLimit::max(PROOF_REQUEST_BYTES_MAX)))
+        .route(peer_path::PROOF, post(proof))
         .route(peer_path::INCLUSION, get(inclusion))
         .layer(middleware::from_fn_with_state(Arc::clone(app), aggregators_only))
         .with_state(Arc::clone(app))
@@ -61,7 +62,7 @@ async fn aggregators_only(
     }
 }
 
-async fn scan(State(app): State<Arc<App>>, Json(request): Json<ScanRequest>) -> Result<Response, ApiError> {
+async fn scan(State(app): State<Arc<App>>, Typed(request): Typed<ScanRequest>) -> Result<Response, ApiError> {
     Ok(([(CONTENT_TYPE, frame::MEDIA_TYPE)], scan_body(&app, request, Form::Frames).await?).into_response())
 }
 
@@ -91,7 +92,10 @@ async fn cosigned(State(app): State<Arc<App>>, note: String) -> Result<StatusCod
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn proof(State(app): State<Arc<App>>, Json(asked): Json<ProofRequest>) -> Result<Json<ProofAnswer>, ApiError> {
+async fn proof(
+    State(app): State<Arc<App>>,
+    Typed(asked): Typed<ProofRequest, PROOF_REQUEST_BYTES_MAX>,
+) -> Result<Json<ProofAnswer>, ApiError> {
     let runs: Vec<_> = asked.runs.iter().map(|(begin, end)| *begin..*end).collect();
     let apart = runs.windows(2).all(|pair| pair[0].end < pair[1].start);
     let sound = runs.iter().all(|run| run.start < run.end && run.end <= asked.size);

@@ -14,6 +14,7 @@ use piperoll_shared::net::serve::UnixPeer;
 
 use super::App;
 use super::append::{append, gap};
+use super::body::Typed;
 use super::error::ApiError;
 use super::stream::{Form, check_body, scan_body};
 use super::upkeep;
@@ -51,7 +52,7 @@ async fn readers_only(
     ApiError::new(403, "not_a_reader", detail).into_response()
 }
 
-async fn scan(State(app): State<Arc<App>>, Json(request): Json<ScanRequest>) -> Result<Response, ApiError> {
+async fn scan(State(app): State<Arc<App>>, Typed(request): Typed<ScanRequest>) -> Result<Response, ApiError> {
     Ok(([(CONTENT_TYPE, NDJSON)], scan_body(&app, request, Form::Lines).await?).into_response())
 }
 
@@ -69,9 +70,13 @@ async fn checkpoint(State(app): State<Arc<App>>) -> Result<String, ApiError> {
 }
 
 /// 200 while entries can be recorded, 503 with the cause while they cannot.
-pub(super) async fn healthz(State(app): State<Arc<App>>) -> Result<&'static str, ApiError> {
+/// Whether appends are accepted; what is wrong with reading is said as well, and keeps nobody from recording.
+pub(super) async fn healthz(State(app): State<Arc<App>>) -> Result<String, ApiError> {
     match app.store.health().append_fault() {
-        None => Ok("ok\n"),
+        None => Ok(match app.store.health().reader_panics() {
+            0 => "ok\n".to_owned(),
+            count => format!("ok\nreads: {count} ended in a fault of the program; the daemon's log says where\n"),
+        }),
         Some(fault) => Err(ApiError::new(503, "log_fault", fault)),
     }
 }

@@ -18,6 +18,7 @@ use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::serve::UnixPeer;
 
 use super::App;
+use super::body::Typed;
 use super::error::ApiError;
 
 pub(super) fn routes(app: &Arc<App>) -> Router<Arc<App>> {
@@ -54,7 +55,7 @@ async fn holds(State(app): State<Arc<App>>) -> Result<Json<Vec<HeldRows>>, ApiEr
 async fn add_hold(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<UnixPeer>,
-    Json(asked): Json<HoldRequest>,
+    Typed(asked): Typed<HoldRequest>,
 ) -> Result<Json<Done>, ApiError> {
     let HoldRequest { name, from, to, reason } = asked;
     let (from, to) = (from.unwrap_or(Timestamp::MIN), to.unwrap_or(Timestamp::MAX));
@@ -65,7 +66,7 @@ async fn add_hold(
 async fn release_hold(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<UnixPeer>,
-    Json(asked): Json<HoldReleaseRequest>,
+    Typed(asked): Typed<HoldReleaseRequest>,
 ) -> Result<Json<Done>, ApiError> {
     let HoldReleaseRequest { name, reason } = asked;
     let entry_seq = app.store.release_hold(HoldRelease { name, reason, by: by(&peer) }).await?;
@@ -75,12 +76,12 @@ async fn release_hold(
 async fn erase(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<UnixPeer>,
-    Json(asked): Json<EraseRequest>,
+    Typed(asked): Typed<EraseRequest>,
 ) -> Result<Json<Done>, ApiError> {
     Ok(Json(app.store.erase(asked.seq, asked.reason, by(&peer)).await?))
 }
 
-async fn plan(State(app): State<Arc<App>>, Json(asked): Json<PruneRequest>) -> Result<Json<PrunePlan>, ApiError> {
+async fn plan(State(app): State<Arc<App>>, Typed(asked): Typed<PruneRequest>) -> Result<Json<PrunePlan>, ApiError> {
     Ok(Json(app.retention.plan(asked.before).await?))
 }
 
@@ -88,7 +89,7 @@ async fn plan(State(app): State<Arc<App>>, Json(asked): Json<PruneRequest>) -> R
 async fn prune(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<UnixPeer>,
-    Json(asked): Json<PruneRequest>,
+    Typed(asked): Typed<PruneRequest>,
 ) -> Result<(StatusCode, Json<Pruned>), ApiError> {
     let to_seq = asked.to_seq.ok_or_else(|| ApiError::new(400, "no_plan", "name the `to_seq` that the plan gave"))?;
     let pruned = app.retention.ask(asked.before, to_seq, &by(&peer), asked.archive).await?;
@@ -112,7 +113,7 @@ async fn forwards(State(app): State<Arc<App>>) -> Json<Vec<ForwardStatus>> {
 async fn pause(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<UnixPeer>,
-    Json(asked): Json<ForwardPauseRequest>,
+    Typed(asked): Typed<ForwardPauseRequest>,
 ) -> Result<Json<ForwardStatus>, ApiError> {
     Ok(Json(app.forwarding.pause(&asked.name, &asked.reason, &by(&peer)).await?))
 }
@@ -120,7 +121,7 @@ async fn pause(
 async fn resume(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<UnixPeer>,
-    Json(asked): Json<ForwardResumeRequest>,
+    Typed(asked): Typed<ForwardResumeRequest>,
 ) -> Result<Json<ForwardStatus>, ApiError> {
     Ok(Json(app.forwarding.resume(&asked.name, &by(&peer)).await?))
 }

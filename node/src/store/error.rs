@@ -67,6 +67,9 @@ pub enum ReadError {
     PrunedMeanwhile,
     #[error("the filter cannot be read: {0}")]
     Filter(String),
+    /// A fault of this program: the thread was replaced, and health counts it.
+    #[error("the read failed in an unexpected way; the daemon's log says where, and other reads go on")]
+    Panicked,
     #[error("the node is stopping")]
     Stopping,
 }

@@ -28,6 +28,8 @@ pub struct Health {
     /// Why the last commit failed, until one succeeds: a full disk may get room again.
     passing_fault: Mutex<Option<(Instant, String)>>,
     read_fault: Mutex<Option<String>>,
+    /// Reads that panicked since the node started.
+    reader_panics: AtomicU64,
 }
 
 impl Health {
@@ -106,6 +108,16 @@ impl Health {
     /// Why what is read from the file cannot be taken for the whole log.
     pub fn read_fault(&self) -> Option<String> {
         self.read_fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads that ended in a fault of this program since the node started; each got an error, and its thread was replaced.
+    pub fn reader_panics(&self) -> u64 {
+        self.reader_panics.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_reader_panic(&self) {
+        let count = self.reader_panics.fetch_add(1, Ordering::Relaxed) + 1;
+        tracing::error!(count, "a reader panicked and was replaced; please report this with the lines above");
     }
 
     pub(super) fn refuse_writes(&self, fault: String) {

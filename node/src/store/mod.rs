@@ -140,10 +140,9 @@ impl Store {
         let indexing = dir.open_reader(ring.cluster(), ring.node_id())?;
         let indexer = Indexer::start(index, indexing.conn, ring.clone(), writer.end.next_seq)
             .map_err(|source| OpenError::Io { path: dir.path().to_owned(), source })?;
-        let readers = Readers::start(|| {
-            let opened = dir.open_reader(ring.cluster(), ring.node_id())?;
-            Ok(opened.conn)
-        })?;
+        let (readers_dir, readers_ring) = (dir.clone(), ring.clone());
+        let open = move || Ok(readers_dir.open_reader(readers_ring.cluster(), readers_ring.node_id())?.conn);
+        let readers = Readers::start(open, Arc::clone(&health))?;
         let (jobs, receiver) = mpsc::channel(JOBS_WAITING_MAX);
         let thread = std::thread::Builder::new()
             .name("writer".to_owned())

@@ -205,6 +205,9 @@ pub struct NodeStatus {
     pub database_bytes: u64,
     pub disk_free_bytes: u64,
     pub certificate_not_after: Option<Timestamp>,
+    /// Reads that ended in a fault of the program since the node started; their threads were replaced.
+    #[serde(default)]
+    pub reader_panics: u64,
     /// Rows under the newest checkpoint, and under the newest that a witness cosigned.
     #[serde(default)]
     pub signed_size: u64,

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::entry::is_one_object;
 use super::row::Row;
 use super::verify::Integrity;
 use super::view::EntryView;
@@ -47,12 +48,31 @@ pub const COLUMNS: [&str; 37] = [
     "via",
 ];
 
-/// A cell that a spreadsheet would run as a formula gets a leading apostrophe.
+/// Signs with which a formula begins, those of full width among them: spreadsheets take them for the same.
+const FORMULA_SIGNS: [char; 9] = ['=', '+', '-', '@', '|', '＝', '＋', '－', '＠'];
+/// What separates cells in one locale or another. A program that splits at another sign than the comma sees a cell begin behind it.
+const CELL_SEPARATORS: [char; 5] = [';', '\t', '\n', '\r', '|'];
+
+/// A cell that a spreadsheet would run as a formula gets an apostrophe in front of it: at its beginning, and wherever another
+/// locale's spreadsheet would see a cell begin.
 fn cell(text: &str) -> Cow<'_, str> {
-    match text.as_bytes().first() {
-        Some(b'=' | b'+' | b'-' | b'@' | b'\t' | b'\r') => Cow::Owned(format!("'{text}")),
-        _ => Cow::Borrowed(text),
+    let mut out = String::new();
+    let (mut copied, mut begins) = (0, true);
+    for (at, c) in text.char_indices() {
+        if begins && (FORMULA_SIGNS.contains(&c) || at == 0 && matches!(c, '\t' | '\r')) {
+            out.push_str(&text[copied..at]);
+            out.push('\'');
+            copied = at;
+        }
+        // White space and quotes in front of a sign do not keep it from being one.
+        begins =
+            CELL_SEPARATORS.contains(&c) || begins && (c.is_whitespace() || matches!(c, '"' | '\u{feff}' | '\u{200b}'));
     }
+    if out.is_empty() && copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(&text[copied..]);
+    Cow::Owned(out)
 }
 
 /// The header line.
@@ -62,7 +82,7 @@ pub fn header() -> Vec<u8> {
 
 /// One row as a CSV line with its line end.
 pub fn write_row(row: &Row<'_>, out: &mut Vec<u8>) {
-    let view = EntryView::parse(&row.body).unwrap_or_default();
+    let view = EntryView::parse(&row.body).filter(|_| is_one_object(&row.body)).unwrap_or_default();
     let signature = hex::encode(&row.mac);
     let (seq, era) = (view.seq.to_string(), view.era.to_string());
     // What a row says of its own place is believed only when it is sound.
@@ -135,6 +155,29 @@ fn line<'a>(cells: impl Iterator<Item = &'a str>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_formula_is_neutralised_wherever_a_cell_may_begin() {
+        for (text, shown) in [
+            ("=1+1", "'=1+1"),
+            ("a;=HYPERLINK(0)", "a;'=HYPERLINK(0)"),
+            (";=1+1", ";'=1+1"),
+            ("\n=1+1", "\n'=1+1"),
+            ("x\t=1", "x\t'=1"),
+            ("＝1＋1", "'＝1＋1"),
+            ("  =1", "  '=1"),
+            ("\"=1", "\"'=1"),
+            ("\u{feff}@SUM(1)", "\u{feff}'@SUM(1)"),
+            ("a\r\n+1;-2", "a\r\n'+1;'-2"),
+            ("\tx", "'\tx"),
+        ] {
+            assert_eq!(cell(text), shown);
+            assert_eq!(cell(shown), shown, "neutralising again changes nothing");
+        }
+        for plain in ["", "a=b", "2026-01-01", "x-1", "a@b.org", "1;2"] {
+            assert_eq!(cell(plain), plain);
+        }
+    }
 
     #[test]
     fn formulas_are_neutralised_and_nine_columns_lead() {

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::entry::is_one_object;
 use super::statement::Erased;
 use super::time::Timestamp;
 use super::verify::Integrity;
@@ -12,8 +13,8 @@ use super::verify::Integrity;
 /// One row of an API answer or an NDJSON line:
 /// `{"entry":<body, verbatim>,"signature":"<hex mac>","integrity":"ok","witnessed":false}`.
 ///
-/// A violated body that is no longer JSON stands as a JSON string, so the line stays readable and nothing
-/// is dropped.
+/// Bytes that are not one JSON object are a JSON string there, whatever their mac says: they must not end the line or begin another
+/// row in it, and nothing is dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row<'a> {
     pub body: Cow<'a, [u8]>,
@@ -96,7 +97,7 @@ impl Row<'_> {
         out.extend_from_slice(b"{\"entry\":");
         if self.erased.is_some() || self.withheld {
             out.extend_from_slice(b"null");
-        } else if self.integrity == Integrity::Ok || is_one_line_json(&self.body) {
+        } else if is_one_object(&self.body) {
             out.extend_from_slice(&self.body);
         } else {
             let text = String::from_utf8_lossy(&self.body);
@@ -128,10 +129,6 @@ impl Row<'_> {
         }
         out.push(b'}');
     }
-}
-
-fn is_one_line_json(body: &[u8]) -> bool {
-    !body.contains(&b'\n') && serde_json::from_slice::<&RawValue>(body).is_ok()
 }
 
 /// A row line read back, for the command line and for tests.

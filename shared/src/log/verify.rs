@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::Prefix;
+use super::entry::{NOT_ONE_ENTRY, Prefix, is_one_entry};
 use super::ids::{Generation, NodeId};
 use super::seal::KeyRing;
 use super::time::Timestamp;
@@ -126,6 +126,10 @@ impl RowChecker {
         }
         if prefix.timestamp != claim.timestamp {
             return bad("the time column differs from the signed time");
+        }
+        // Whoever holds the secret can seal anything; only one entry on one line is a row.
+        if !is_one_entry(claim.body) {
+            return bad(NOT_ONE_ENTRY);
         }
         Checked { integrity: Integrity::Ok, reason: None, era: Some(prefix.era) }
     }

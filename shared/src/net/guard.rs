@@ -1,34 +1,41 @@
 //! What one client may take: a share of the connections, and time in which something has to happen.
+//!
+//! A connection counts against its client from the first byte. One that nobody has been identified on gets little, and gives way
+//! first: to others of the same client when that one has too many, and to anybody when all places are taken. So does one that is
+//! idle. What keeps a connection from being idle is a request under way, not traffic: pings are free.
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::io;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::CancellationToken;
 
-/// Connections of one accept loop, and of one client (an address, or a user on a socket) among them: a client
+/// Connections of one accept loop, and of one client (a network, or a user on a socket) among them: a client
 /// that opens all it can must leave room for the others.
 const CONNECTIONS_MAX: usize = 1_024;
 const CONNECTIONS_PER_CLIENT_MAX: usize = 256;
-/// A connection on which nothing was ever received is closed after this time, an idle one after the longer.
-const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of those, the ones on which nobody was identified yet.
+const STRANGERS_PER_CLIENT_MAX: usize = 32;
+/// A connection without any request, one that is idle and nobody's, and one that is idle and somebody's are closed after these times.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const STRANGER_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// An answer of which nothing was taken for so long is given up with its connection.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Counts open connections per client.
 pub(super) struct Gate<K> {
-    open: Arc<Mutex<HashMap<K, usize>>>,
+    open: Arc<Mutex<HashMap<K, Vec<Arc<Activity>>>>>,
 }
 
 /// One admitted connection; leaving frees its place.
 pub(super) struct Place<K: Eq + Hash + Clone> {
-    open: Arc<Mutex<HashMap<K, usize>>>,
+    open: Arc<Mutex<HashMap<K, Vec<Arc<Activity>>>>>,
     client: K,
+    pub(super) activity: Arc<Activity>,
 }
 
 impl<K: Eq + Hash + Clone> Gate<K> {
@@ -36,101 +43,161 @@ impl<K: Eq + Hash + Clone> Gate<K> {
         Self { open: Arc::new(Mutex::new(HashMap::new())) }
     }
 
-    /// A place for this client, or in words why there is none.
-    pub(super) fn admit(&self, client: K) -> Result<Place<K>, String> {
+    /// A place for this client, or in words why there is none. `known` when it is identified by connecting.
+    pub(super) fn admit(&self, client: K, known: bool) -> Result<Place<K>, String> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.values().sum::<usize>() >= CONNECTIONS_MAX {
-            return Err(format!("{CONNECTIONS_MAX} connections are open"));
-        }
         let own = open.entry(client.clone()).or_default();
-        if *own >= CONNECTIONS_PER_CLIENT_MAX {
-            return Err(format!("this client has {CONNECTIONS_PER_CLIENT_MAX} connections open"));
+        let strangers = own.iter().filter(|activity| !activity.is_known()).count();
+        if own.len() >= CONNECTIONS_PER_CLIENT_MAX && !give_way(own) {
+            return Err(format!("this client has {CONNECTIONS_PER_CLIENT_MAX} connections open, and all are in use"));
         }
-        *own += 1;
-        Ok(Place { open: Arc::clone(&self.open), client })
+        if !known && strangers >= STRANGERS_PER_CLIENT_MAX && !give_way(own) {
+            return Err(format!(
+                "this client has {STRANGERS_PER_CLIENT_MAX} connections open without being identified"
+            ));
+        }
+        if open.values().map(Vec::len).sum::<usize>() >= CONNECTIONS_MAX {
+            // Whoever has the most gives first.
+            let mut clients: Vec<&mut Vec<Arc<Activity>>> = open.values_mut().collect();
+            clients.sort_by_key(|connections| std::cmp::Reverse(connections.len()));
+            if !clients.into_iter().any(give_way) {
+                return Err(format!("{CONNECTIONS_MAX} connections are open, and all are in use"));
+            }
+        }
+        let activity = Arc::new(Activity::new(known));
+        open.entry(client.clone()).or_default().push(Arc::clone(&activity));
+        Ok(Place { open: Arc::clone(&self.open), client, activity })
     }
+}
+
+/// Cuts the connection that can be spared most: idle, nobody's before somebody's, the longest first. False when all are in use.
+fn give_way(connections: &mut Vec<Arc<Activity>>) -> bool {
+    let spare = connections.iter().enumerate().filter(|(_, activity)| activity.is_idle());
+    let spare = spare.min_by_key(|(_, activity)| (activity.is_known(), activity.used())).map(|(at, _)| at);
+    let Some(at) = spare else { return false };
+    connections.swap_remove(at).cut.cancel();
+    true
 }
 
 impl<K: Eq + Hash + Clone> Drop for Place<K> {
     fn drop(&mut self) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(own) = open.get_mut(&self.client) {
-            *own -= 1;
-            if *own == 0 {
+            own.retain(|activity| !Arc::ptr_eq(activity, &self.activity));
+            if own.is_empty() {
                 open.remove(&self.client);
             }
         }
     }
 }
 
-/// A stream that counts the bytes received and the bytes sent.
-pub(super) struct Counted<S> {
-    inner: S,
-    traffic: Arc<Traffic>,
+/// What happens on one connection: its requests and answers. Requests carry it as [`Connection`].
+#[derive(Debug)]
+pub(super) struct Activity {
+    began: Instant,
+    known: AtomicBool,
+    asked: AtomicBool,
+    /// Milliseconds after `began` at which the last request ended.
+    used: AtomicU64,
+    /// Requests under way, by number: since when a part of the answer waits to be taken, if one does.
+    under_way: Mutex<HashMap<u64, Option<Instant>>>,
+    next: AtomicU64,
+    pub(super) cut: CancellationToken,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Traffic {
-    received: AtomicU64,
-    sent: AtomicU64,
-}
-
-impl<S> Counted<S> {
-    pub(super) fn new(inner: S) -> (Self, Arc<Traffic>) {
-        let traffic = Arc::new(Traffic::default());
-        (Self { inner, traffic: Arc::clone(&traffic) }, traffic)
+impl Activity {
+    fn new(known: bool) -> Self {
+        Self {
+            began: Instant::now(),
+            known: AtomicBool::new(known),
+            asked: AtomicBool::new(false),
+            used: AtomicU64::new(0),
+            under_way: Mutex::default(),
+            next: AtomicU64::new(0),
+            cut: CancellationToken::new(),
+        }
     }
-}
 
-impl Traffic {
-    fn total(&self) -> u64 {
-        self.received.load(Ordering::Relaxed).wrapping_add(self.sent.load(Ordering::Relaxed))
+    fn is_known(&self) -> bool {
+        self.known.load(Ordering::Relaxed)
     }
 
-    /// Resolves, with the reason, when the connection has been silent for too long.
-    pub(super) async fn silent(&self) -> &'static str {
-        let mut seen = self.total();
-        let mut since = tokio::time::Instant::now();
+    fn is_idle(&self) -> bool {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// A request begins; it ends when what is returned is dropped.
+    pub(super) fn request(self: &Arc<Self>) -> UnderWay {
+        self.asked.store(true, Ordering::Relaxed);
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(number, None);
+        UnderWay { activity: Arc::clone(self), number }
+    }
+
+    /// Resolves, with the reason, when the connection is to be closed.
+    pub(super) async fn over(&self) -> &'static str {
         loop {
-            tokio::time::sleep(LOOK_INTERVAL).await;
-            let total = self.total();
-            if self.received.load(Ordering::Relaxed) == 0 && since.elapsed() >= FIRST_BYTE_TIMEOUT {
-                return "nothing was ever received";
+            tokio::select! {
+                () = self.cut.cancelled() => return "it was idle, and another one needed its place",
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
             }
-            if total != seen && self.received.load(Ordering::Relaxed) > 0 {
-                (seen, since) = (total, tokio::time::Instant::now());
-            } else if since.elapsed() >= IDLE_TIMEOUT {
+            let idle = self.began.elapsed().saturating_sub(Duration::from_millis(self.used()));
+            let (is_empty, unread) = {
+                let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+                let unread = under_way.values().flatten().any(|since| since.elapsed() >= UNREAD_TIMEOUT);
+                (under_way.is_empty(), unread)
+            };
+            if unread {
+                return "an answer was not read";
+            }
+            if !is_empty {
+                continue;
+            }
+            if !self.asked.load(Ordering::Relaxed) && idle >= FIRST_REQUEST_TIMEOUT {
+                return "nothing was ever asked";
+            }
+            if idle >= if self.is_known() { IDLE_TIMEOUT } else { STRANGER_IDLE_TIMEOUT } {
                 return "idle for too long";
             }
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
-        let read = u64::try_from(buf.filled().len() - before).unwrap_or_default();
-        self.traffic.received.fetch_add(read, Ordering::Relaxed);
-        polled
+/// One request of a connection, until its answer was taken or given up.
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    activity: Arc<Activity>,
+    number: u64,
+}
+
+impl UnderWay {
+    /// Something of the answer waits to be taken, since now; or nothing does.
+    pub(super) fn waits(&self, waits: bool) {
+        let mut under_way = self.activity.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.insert(self.number, waits.then(Instant::now));
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.inner).poll_write(cx, bytes);
-        if let Poll::Ready(Ok(written)) = polled {
-            self.traffic.sent.fetch_add(u64::try_from(written).unwrap_or_default(), Ordering::Relaxed);
-        }
-        polled
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.activity.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+        let now = u64::try_from(self.activity.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.activity.used.store(now, Ordering::Relaxed);
     }
+}
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
+/// The connection that a request came on; a request extension. Whoever finds out who asks says so here.
+#[derive(Debug, Clone)]
+pub struct Connection(pub(super) Arc<Activity>);
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+impl Connection {
+    /// Somebody was identified on this connection: it is not one of a stranger's any more.
+    pub fn identified(&self) {
+        self.0.known.store(true, Ordering::Relaxed);
     }
 }
 
@@ -141,10 +208,38 @@ mod tests {
     #[test]
     fn one_client_cannot_take_every_connection() {
         let gate = Gate::new();
-        let mut held: Vec<_> = (0..CONNECTIONS_PER_CLIENT_MAX).map(|_| gate.admit("a").expect("room")).collect();
-        assert!(gate.admit("a").is_err());
-        assert!(gate.admit("b").is_ok());
-        held.pop();
-        assert!(gate.admit("a").is_ok());
+        let held: Vec<_> = (0..CONNECTIONS_PER_CLIENT_MAX).map(|_| gate.admit("a", true).expect("room")).collect();
+        let busy: Vec<_> = held.iter().map(|place| place.activity.request()).collect();
+        assert!(gate.admit("a", true).is_err());
+        assert!(gate.admit("b", false).is_ok());
+        drop(busy);
+        assert!(gate.admit("a", true).is_ok(), "an idle one gives way");
+        assert_eq!(held.iter().filter(|place| place.activity.cut.is_cancelled()).count(), 1);
+    }
+
+    #[test]
+    fn strangers_get_little_and_lose_it_first() {
+        let gate = Gate::new();
+        let strangers: Vec<_> = (0..STRANGERS_PER_CLIENT_MAX).map(|_| gate.admit("a", false).expect("room")).collect();
+        let busy: Vec<_> = strangers.iter().map(|place| place.activity.request()).collect();
+        assert!(gate.admit("a", false).is_err());
+        let known = gate.admit("a", true).expect("whoever is known has more room");
+        drop(busy);
+        let _more = gate.admit("a", false).expect("an idle stranger gives way");
+        assert!(!known.activity.cut.is_cancelled());
+    }
+
+    #[test]
+    fn when_all_places_are_taken_idle_ones_of_the_greediest_give_way() {
+        let gate = Gate::new();
+        let mut held = Vec::new();
+        for client in 0..CONNECTIONS_MAX / CONNECTIONS_PER_CLIENT_MAX {
+            held.extend((0..CONNECTIONS_PER_CLIENT_MAX).map(|_| gate.admit(client, true).expect("room")));
+        }
+        let honest = gate.admit(999, false).expect("room that an idle one gave");
+        assert_eq!(held.iter().filter(|place| place.activity.cut.is_cancelled()).count(), 1);
+        let _busy: Vec<_> = held.iter().map(|place| place.activity.request()).collect();
+        let _own = honest.activity.request();
+        assert!(gate.admit(1_000, false).is_err(), "requests under way are not cut");
     }
 }

@@ -7,12 +7,15 @@
 use std::fmt::Display;
 use std::hash::Hash;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -24,7 +27,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
-use super::guard::{Counted, Gate, Place};
+use super::address::network;
+pub use super::guard::Connection;
+use super::guard::{Activity, Gate, Place, UnderWay};
 use super::identity::Identity;
 use super::tls::{ClientAuth, Material, TlsStore};
 
@@ -33,9 +38,18 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// Requests under way may finish for this long after a stop was asked for.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Unacknowledged bytes per stream and per connection: bounds the memory that a slow reader can take.
+/// Unacknowledged bytes per stream and per connection: bounds the memory that a slow reader can take, and that bodies take
+/// which nobody reads yet.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Requests at one time on one connection.
+const STREAMS_PER_CONNECTION_MAX: u32 = 64;
+/// Bytes of answers that are handed to a connection before they can be sent, per request.
+const SEND_BUFFER_BYTES: usize = 128 * 1024;
+const PIECE_BYTES: usize = 64 * 1024;
+/// For the next piece of a request's body, and how fast a body comes in that takes longer.
+const PIECE_TIMEOUT: Duration = Duration::from_secs(15);
+const BYTES_PER_SECOND_MIN: u64 = 8 * 1024;
 /// A cursor over hundreds of nodes travels in the request line.
 const HEADERS_BYTES_MAX: u32 = 256 * 1024;
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
@@ -71,10 +85,12 @@ pub async fn serve_tls(
             Next::Failed => continue,
             Next::Stop => break,
         };
-        let Some(place) = admit(&gate, address.ip()) else { continue };
+        let known = auth == ClientAuth::Required;
+        let Some(place) = admit(&gate, network(address.ip()), known) else { continue };
         let (tls, app, shutdown) = (Arc::clone(&tls), app.clone(), shutdown.clone());
         tasks.spawn(async move {
-            serve_tls_connection(stream, address, &tls, auth, app, shutdown).await;
+            let activity = Arc::clone(&place.activity);
+            serve_tls_connection(stream, address, &tls, auth, app, activity, shutdown).await;
             drop(place);
         });
     }
@@ -92,11 +108,12 @@ pub async fn serve_unix(listener: UnixListener, app: Router, shutdown: Cancellat
             Next::Stop => break,
         };
         let Ok(credentials) = stream.peer_cred() else { continue };
-        let Some(place) = admit(&gate, credentials.uid()) else { continue };
+        let Some(place) = admit(&gate, credentials.uid(), true) else { continue };
         let peer = UnixPeer { uid: credentials.uid(), gid: credentials.gid() };
         let (app, shutdown) = (app.clone(), shutdown.clone());
         tasks.spawn(async move {
-            serve_connection(stream, peer, app, shutdown, std::future::pending()).await;
+            let activity = Arc::clone(&place.activity);
+            serve_connection(stream, peer, app, activity, shutdown, std::future::pending()).await;
             drop(place);
         });
     }
@@ -104,8 +121,8 @@ pub async fn serve_unix(listener: UnixListener, app: Router, shutdown: Cancellat
 }
 
 /// A place for the client, or a line in the log and the connection closed.
-fn admit<K: Eq + Hash + Clone + Display>(gate: &Gate<K>, client: K) -> Option<Place<K>> {
-    gate.admit(client.clone()).map_err(|reason| tracing::warn!(%client, %reason, "connection refused")).ok()
+fn admit<K: Eq + Hash + Clone + Display>(gate: &Gate<K>, client: K, known: bool) -> Option<Place<K>> {
+    gate.admit(client.clone(), known).map_err(|reason| tracing::warn!(%client, %reason, "connection refused")).ok()
 }
 
 enum Next<T> {
@@ -142,6 +159,7 @@ async fn serve_tls_connection(
     tls: &TlsStore,
     auth: ClientAuth,
     app: Router,
+    activity: Arc<Activity>,
     shutdown: CancellationToken,
 ) {
     let config = match tls.current().server_config(auth) {
@@ -176,7 +194,7 @@ async fn serve_tls_connection(
     };
     let peer = TlsPeer { address, identity };
     let distrusted = distrusted(tls.subscribe(), auth, chain, address);
-    serve_connection(stream, peer, app, shutdown, distrusted).await;
+    serve_connection(stream, peer, app, activity, shutdown, distrusted).await;
 }
 
 /// Resolves when the peer's certificate no longer holds: revoked, expired, or another authority.
@@ -206,15 +224,25 @@ async fn serve_connection<S, P>(
     stream: S,
     peer: P,
     app: Router,
+    activity: Arc<Activity>,
     shutdown: CancellationToken,
     cut: impl Future<Output = ()>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     P: Clone + Send + Sync + 'static,
 {
+    let asked = Arc::clone(&activity);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
-        app.clone().call(request.map(Body::new))
+        request.extensions_mut().insert(Connection(Arc::clone(&asked)));
+        let under_way = asked.request();
+        let answering = app.clone().call(request.map(|body| Body::new(Arriving::new(body))));
+        async move {
+            let Ok(response) = answering.await;
+            // Nothing of it was taken yet.
+            under_way.waits(true);
+            Ok::<_, std::convert::Infallible>(response.map(|body| Leaving { body, under_way, rest: Bytes::new() }))
+        }
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
@@ -223,11 +251,12 @@ async fn serve_connection<S, P>(
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .max_header_list_size(HEADERS_BYTES_MAX)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-    let (stream, traffic) = Counted::new(stream);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
-    let mut silent = std::pin::pin!(traffic.silent());
+    let mut over = std::pin::pin!(activity.over());
     let mut connection = std::pin::pin!(connection);
     let mut cut = std::pin::pin!(cut);
     let mut draining = false;
@@ -244,10 +273,109 @@ async fn serve_connection<S, P>(
                 connection.as_mut().graceful_shutdown();
             }
             () = cut.as_mut() => return,
-            reason = silent.as_mut() => {
+            reason = over.as_mut() => {
                 tracing::debug!(%reason, "connection closed");
                 return;
             }
         }
+    }
+}
+
+/// The body of a request while it comes in. One that stops, or comes a drop at a time, ends with an error instead of holding what
+/// came of it for ever.
+struct Arriving {
+    body: Incoming,
+    began: Instant,
+    bytes: u64,
+    /// When the next piece has to be here.
+    due: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Arriving {
+    fn new(body: Incoming) -> Self {
+        Self { body, began: Instant::now(), bytes: 0, due: Box::pin(tokio::time::sleep(PIECE_TIMEOUT)) }
+    }
+
+    fn is_slow(&self) -> bool {
+        let elapsed = self.began.elapsed();
+        elapsed > PIECE_TIMEOUT && self.bytes < elapsed.as_secs().saturating_mul(BYTES_PER_SECOND_MIN)
+    }
+}
+
+impl hyper::body::Body for Arriving {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            let Some(Ok(frame)) = frame else { return Poll::Ready(frame.map(|frame| frame.map_err(axum::Error::new))) };
+            self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if self.is_slow() {
+                return Poll::Ready(Some(Err(axum::Error::new(std::io::Error::from(std::io::ErrorKind::TimedOut)))));
+            }
+            self.due.as_mut().reset(tokio::time::Instant::now() + PIECE_TIMEOUT);
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        match self.due.as_mut().poll(cx) {
+            Poll::Ready(()) => {
+                Poll::Ready(Some(Err(axum::Error::new(std::io::Error::from(std::io::ErrorKind::TimedOut)))))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of an answer, given in pieces: what is not taken stays here, where it is seen and counted.
+struct Leaving {
+    body: Body,
+    under_way: UnderWay,
+    rest: Bytes,
+}
+
+impl hyper::body::Body for Leaving {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.rest.is_empty() {
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(other) => return Poll::Ready(Some(Ok(other))),
+                },
+                Poll::Ready(other) => return Poll::Ready(other),
+                // There is nothing to take, so nobody is late.
+                Poll::Pending => {
+                    self.under_way.waits(false);
+                    return Poll::Pending;
+                }
+            }
+        }
+        self.under_way.waits(true);
+        let length = self.rest.len().min(PIECE_BYTES);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = self.rest.len() as u64;
+        let inner = self.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(inner.lower().saturating_add(rest));
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint
     }
 }

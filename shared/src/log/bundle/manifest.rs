@@ -9,6 +9,9 @@ use crate::log::ids::ClusterName;
 use crate::log::note::{Note, NoteError, SigningKey};
 use crate::log::time::Timestamp;
 
+/// Nodes in one bundle; no cluster has as many.
+const NODES_MAX: usize = 20_000;
+
 /// The signed statement of the exporter. Everything in it that can be recomputed is recomputed by a verifier.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -99,6 +102,9 @@ pub fn read_manifest(member: &[u8]) -> Result<(Manifest, Note), String> {
     let json = note.text().strip_prefix(FORMAT).and_then(|rest| rest.strip_prefix('\n'));
     let json = json.ok_or_else(|| format!("the manifest does not begin with {FORMAT:?}"))?;
     let manifest: Manifest = serde_json::from_str(json).map_err(|error| format!("the manifest: {error}"))?;
+    if manifest.nodes.len() > NODES_MAX {
+        return Err(format!("the manifest names {} nodes, more than the {NODES_MAX} of one bundle", manifest.nodes.len()));
+    }
     // One form only: what a program read and what a person reads must be the same.
     if serde_json::to_string_pretty(&manifest).is_ok_and(|form| json.strip_suffix('\n') == Some(&form)) {
         Ok((manifest, note))

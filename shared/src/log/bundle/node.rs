@@ -8,6 +8,7 @@ use super::trust::{NodeTrust, Trust};
 use super::verify::{Check, Checks, NodeVerdict};
 use crate::log::checkpoint::Checkpoint;
 use crate::log::completeness::{Place, Shown};
+use crate::log::entry::is_one_entry;
 use crate::log::filter::Filter;
 use crate::log::note::{KeyKind, Note, VerifyingKey};
 use crate::log::order::Position;
@@ -198,7 +199,7 @@ fn walk<'a>(
         {
             verdict.fault(fault.to_string());
         }
-        let view = EntryView::parse(row.body).filter(|_| !row.body.contains(&b'\n'));
+        let view = EntryView::parse(row.body).filter(|_| is_one_entry(row.body));
         if view.is_none() && checks.on(Check::EntryForm) {
             verdict.fault(format!("row {seq} is no entry"));
         }

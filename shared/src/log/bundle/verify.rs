@@ -1,5 +1,7 @@
 //! Checking a bundle with nothing but a trust file.
 
+use std::collections::{HashMap, HashSet};
+
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -324,24 +326,27 @@ fn compare_counts(part: &NodePart, rejected: u64, node: &mut NodeVerdict) {
 
 /// Who should be here comes from the trust file.
 fn check_expected(trust: &Trust, question: &Question, manifest: &Manifest, verdict: &mut Verdict) {
-    let only = question.filter.only_nodes();
+    let only: Option<HashSet<&str>> = question.filter.only_nodes().map(|names| names.into_iter().collect());
+    // Looked up and not searched for: both lists are as long as whoever wrote the bundle likes.
+    let mut places: HashMap<String, usize> =
+        verdict.nodes.iter().enumerate().map(|(at, node)| (node.node_id.clone(), at)).collect();
     for node in &trust.nodes {
         let id = node.id.as_str();
         let overlaps = match node.life {
             Life::Active => true,
             Life::Retired { from, to } => question.from < to && from < question.to,
         };
-        if !overlaps || only.as_ref().is_some_and(|names| !names.contains(&id)) {
+        if !overlaps || only.as_ref().is_some_and(|names| !names.contains(id)) {
             continue;
         }
-        let at = verdict.nodes.iter().position(|known| known.node_id == id);
-        let known = match at {
-            Some(at) => &mut verdict.nodes[at],
+        let known = match places.get(id) {
+            Some(at) => &mut verdict.nodes[*at],
             None => {
                 let absent =
                     NodeVerdict { node_id: id.to_owned(), status: "absent".to_owned(), ..NodeVerdict::default() };
                 verdict.nodes.push(absent);
                 let last = verdict.nodes.len() - 1;
+                places.insert(id.to_owned(), last);
                 &mut verdict.nodes[last]
             }
         };
@@ -356,8 +361,9 @@ fn check_expected(trust: &Trust, question: &Question, manifest: &Manifest, verdi
     verdict.complete = verdict.nodes.iter().all(|node| node.missing.is_none());
     verdict.proven = verdict.complete && question.filter.is_empty() && !trust.nodes.is_empty();
     // A node that joined since, or a checkpoint that could not be renewed, makes a bundle incomplete and nobody a liar.
+    let named: HashSet<&str> = manifest.nodes.iter().map(|part| part.node_id.as_str()).collect();
     let contradicted = verdict.nodes.iter().any(|node| {
-        let named = manifest.nodes.iter().any(|part| part.node_id == node.node_id);
+        let named = named.contains(node.node_id.as_str());
         let denied = !["ok", "excluded"].contains(&node.status.as_str());
         named && node.missing.is_some() && node.stale.is_none() && (denied || node.unproven.is_some())
     });

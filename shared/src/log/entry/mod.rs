@@ -4,6 +4,7 @@
 
 mod body;
 mod facts;
+mod form;
 mod spoken;
 
 use super::ids::EntryId;
@@ -15,6 +16,7 @@ pub use body::{Prefix, Stamp, lifecycle, write_body};
 #[cfg(feature = "api")]
 pub(crate) use facts::words;
 pub use facts::{Amount, Facts, Login};
+pub use form::{NOT_ONE_ENTRY, is_one_entry, is_one_object};
 use spoken::{Spoken, push_json};
 
 /// Version of the body format, the field `v`.

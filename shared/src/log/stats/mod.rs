@@ -21,6 +21,9 @@ pub const TOP_DEFAULT: usize = 20;
 pub const TOP_MAX: usize = 1_000;
 /// Fields counted in one answer.
 pub const FACETS_MAX: usize = 8;
+/// Width of a bucket: a microsecond, the resolution of time stamps, to a thousand years.
+pub const BUCKET_MICROS_MIN: i64 = 1;
+pub const BUCKET_MICROS_MAX: i64 = 1_000 * 366 * 86_400 * 1_000_000;
 /// Buckets of one histogram.
 pub const BUCKETS_MAX: i64 = 10_000;
 /// A field whose values can be counted.
@@ -110,12 +113,50 @@ impl Facet {
 
 /// What is to be counted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "AskedPlan")]
 pub struct Plan {
     pub facets: Vec<Facet>,
     /// Values listed per field.
     pub top: usize,
-    /// Width of the histogram's buckets in microseconds, at least 1.
+    /// Width of the histogram's buckets in microseconds, [`BUCKET_MICROS_MIN`] to [`BUCKET_MICROS_MAX`].
     pub bucket_micros: Option<i64>,
+}
+
+/// A plan as somebody sent it, peers among them: whatever it says is checked before it is one.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AskedPlan {
+    #[serde(default)]
+    facets: Vec<Facet>,
+    #[serde(default)]
+    top: usize,
+    #[serde(default)]
+    bucket_micros: Option<i64>,
+}
+
+/// A plan that cannot be followed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadPlan {
+    #[error("bucket_micros is {0}; write {BUCKET_MICROS_MIN} to {BUCKET_MICROS_MAX}")]
+    Bucket(i64),
+    #[error("{0} facets, more than the {FACETS_MAX} of one count")]
+    Facets(usize),
+    #[error("top is {0}, more than {TOP_MAX}")]
+    Top(usize),
+}
+
+impl TryFrom<AskedPlan> for Plan {
+    type Error = BadPlan;
+
+    fn try_from(asked: AskedPlan) -> Result<Self, BadPlan> {
+        let AskedPlan { facets, top, bucket_micros } = asked;
+        match bucket_micros {
+            Some(width) if !(BUCKET_MICROS_MIN..=BUCKET_MICROS_MAX).contains(&width) => Err(BadPlan::Bucket(width)),
+            _ if facets.len() > FACETS_MAX => Err(BadPlan::Facets(facets.len())),
+            _ if top > TOP_MAX => Err(BadPlan::Top(top)),
+            bucket_micros => Ok(Self { facets, top, bucket_micros }),
+        }
+    }
 }
 
 /// How many entries there are, and how many of them stand out.
@@ -189,6 +230,21 @@ pub struct Bucket {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plan_that_would_not_end_is_none() {
+        let read =
+            |width: &str| serde_json::from_str::<Plan>(&format!(r#"{{"facets":[],"top":1,"bucket_micros":{width}}}"#));
+        for good in ["null", "1", "3600000000"] {
+            assert!(read(good).is_ok(), "{good}");
+        }
+        for bad in ["0", "-1", "-9223372036854775808", "9223372036854775807"] {
+            assert!(read(bad).is_err_and(|error| error.to_string().contains("bucket_micros")), "{bad}");
+        }
+        assert!(serde_json::from_str::<Plan>(r#"{"facets":[],"top":1000000}"#).is_err());
+        let many = vec!["\"user\""; FACETS_MAX + 1].join(",");
+        assert!(serde_json::from_str::<Plan>(&format!(r#"{{"facets":[{many}],"top":1}}"#)).is_err());
+    }
 
     #[test]
     fn every_field_has_a_name_that_is_understood() {

@@ -1,0 +1,86 @@
+//! Room that callers share: so much for all, and no more than a share for one of them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Places of one kind.
+#[derive(Debug, Clone)]
+pub(crate) struct Shares {
+    room: Arc<Semaphore>,
+    each: usize,
+    held: Arc<Mutex<HashMap<String, usize>>>,
+}
+
+/// One place, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    held: Arc<Mutex<HashMap<String, usize>>>,
+    caller: String,
+    _room: OwnedSemaphorePermit,
+}
+
+/// Why there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Full {
+    /// Others have room all the same.
+    #[error("you have {0} of them open, and nobody may have more; close one, or ask again later")]
+    Yours(usize),
+    #[error("as many as there is room for are open; ask again later")]
+    All,
+}
+
+impl Shares {
+    /// `all` places, of which one caller may have `each`.
+    pub(crate) fn new(all: usize, each: usize) -> Self {
+        Self { room: Arc::new(Semaphore::new(all)), each, held: Arc::default() }
+    }
+
+    /// A place for a caller, by name.
+    pub(crate) fn take(&self, caller: &str) -> Result<Share, Full> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = held.entry(caller.to_owned()).or_default();
+        if *own >= self.each {
+            return Err(Full::Yours(self.each));
+        }
+        let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
+            if *own == 0 {
+                held.remove(caller);
+            }
+            return Err(Full::All);
+        };
+        *own += 1;
+        Ok(Share { held: Arc::clone(&self.held), caller: caller.to_owned(), _room: room })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = held.get_mut(&self.caller) {
+            *own -= 1;
+            if *own == 0 {
+                held.remove(&self.caller);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_caller_cannot_take_all_places() {
+        let shares = Shares::new(3, 2);
+        let first = shares.take("a").expect("room");
+        let _second = shares.take("a").expect("room");
+        assert_eq!(shares.take("a").err(), Some(Full::Yours(2)));
+        let _other = shares.take("b").expect("room for others");
+        assert_eq!(shares.take("c").err(), Some(Full::All));
+        drop(first);
+        assert!(shares.take("c").is_ok());
+        assert_eq!(shares.held.lock().expect("a lock").len(), 2, "who holds nothing is forgotten");
+    }
+}

@@ -1,0 +1,50 @@
+//! Bodies of requests: read within a time and a size, whoever sends them, and answered in the words of the contract.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{FromRequest, Request};
+use http_body_util::LengthLimitError;
+use serde::de::DeserializeOwned;
+
+use super::error::ApiError;
+
+/// For a body to arrive.
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Of a JSON request other than entries: a filter, ids, a range.
+const JSON_BYTES_MAX: usize = 64 * 1024;
+
+/// A JSON body of at most `BYTES_MAX` bytes.
+pub(super) struct Typed<T, const BYTES_MAX: usize = JSON_BYTES_MAX>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Sync, const BYTES_MAX: usize> FromRequest<S> for Typed<T, BYTES_MAX> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let body = receive(request.into_body(), BYTES_MAX).await?;
+        serde_json::from_slice(&body).map(Self).map_err(|error| {
+            let detail = format!("the body is not what this route takes: {error}. Nothing was done");
+            ApiError::new(400, "bad_body", detail)
+        })
+    }
+}
+
+/// Reads a body within its time and size.
+pub(super) async fn receive(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, limit)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) => {
+            let too_long = std::error::Error::source(&error).is_some_and(|cause| cause.is::<LengthLimitError>());
+            let (status, code, problem) = if too_long {
+                (413, "too_large", format!("the body is larger than {limit} bytes; split it"))
+            } else {
+                (400, "bad_body", format!("the body could not be read: {error}"))
+            };
+            Err(ApiError::new(status, code, format!("{problem}. Nothing was recorded")))
+        }
+        Err(_) => {
+            let detail = format!("the body did not arrive within {} s. Nothing was recorded", BODY_TIMEOUT.as_secs());
+            Err(ApiError::new(408, "slow_body", detail))
+        }
+    }
+}
