@@ -1,13 +1,25 @@
 //! What a fuzzer does with bytes, for each target. Nothing here may panic, and what is read must be what was written.
 
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::LazyLock;
+
 use bytes::BytesMut;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use piperoll_client::{ProxyHeader, TrustedProxies};
+use piperoll_node::intake::{Mapping, parsers};
 use piperoll_shared::api::frame;
 use piperoll_shared::log::bundle::{Rows, Trust, verify_bundle};
 use piperoll_shared::log::checkpoint::Checkpoint;
-use piperoll_shared::log::entry::Prefix;
+use piperoll_shared::log::cursor::{Cursor, CursorKey, QueryHash};
+use piperoll_shared::log::entry::{CallerEntry, Prefix, is_one_object};
+use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::note::{KeyKind, Note, SigningSeed, VerifyingKey};
+use piperoll_shared::log::redact::Redactor;
+use piperoll_shared::log::row::{Row, RowLine};
 use piperoll_shared::log::statement::Statement;
+use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::{Hash, RangeProof, leaf_hash, verify_consistency, verify_inclusion};
+use piperoll_shared::log::verify::Integrity;
 
 /// A trust file whose keys signed nothing, so that no bundle is sound under it.
 const TRUST: &str = "format = \"piperoll trust v1\"\ncluster = \"golden\"\n";
@@ -62,5 +74,127 @@ pub(crate) fn frame(bytes: &[u8]) {
             }
             _ => {}
         }
+    }
+}
+
+/// Masked as a text and as the detail of an entry: what comes out is JSON, and says so exactly when something was masked.
+pub(crate) fn redact(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let redactor = Redactor::shared();
+    let _ = redactor.text(&text);
+    let entry = serde_json::json!({ "category": "data", "action": "a", "description": text, "details": { "v": text } });
+    let entry = entry.to_string();
+    let masked = redactor.entry(&entry);
+    let value: serde_json::Value = serde_json::from_str(&masked).expect("masking gives JSON");
+    assert_eq!(value.get("redacted").is_some(), masked != entry, "masked is said, and said only then");
+    if let Ok(json) = serde_json::from_str::<&serde_json::value::RawValue>(&text) {
+        let details = format!(r#"{{"category":"data","action":"a","details":{{"v":{}}}}}"#, json.get());
+        if let Ok(compact) = piperoll_shared::log::json::compact(&details) {
+            let masked = redactor.entry(&compact);
+            assert!(piperoll_shared::log::json::compact(&masked).is_ok(), "what was strict stays strict");
+        }
+    }
+}
+
+/// A body in a row's line: one line, one object, whatever the bytes are.
+pub(crate) fn row(bytes: &[u8]) {
+    for integrity in [Integrity::Ok, Integrity::Violation] {
+        let row = Row {
+            body: bytes.into(),
+            mac: [7; 32][..].into(),
+            integrity,
+            witnessed: false,
+            reason: None,
+            found_at: None,
+            erased: None,
+            withheld: false,
+        };
+        let mut line = Vec::new();
+        row.write_json(&mut line);
+        assert!(!line.contains(&b'\n'), "a row is one line");
+        let read: RowLine<'_> = serde_json::from_slice(&line).expect("a row's line is JSON");
+        assert_eq!(read.integrity, integrity, "and says what was concluded");
+        if is_one_object(bytes) {
+            assert_eq!(read.entry.get().as_bytes(), bytes, "an entry stays as it is");
+        }
+        let mut cells = Vec::new();
+        piperoll_shared::log::csv::write_row(&row, &mut cells);
+    }
+}
+
+/// Records under every built-in mapping.
+pub(crate) fn mapping(bytes: &[u8]) {
+    static MAPPINGS: LazyLock<Vec<Mapping>> = LazyLock::new(|| {
+        ["cloudtrail", "kubernetes-audit", "sshd", "syslog"].map(|name| Mapping::load(name).expect("built in")).into()
+    });
+    let text = String::from_utf8_lossy(bytes);
+    for mapping in MAPPINGS.iter() {
+        if let Ok(Some(entry)) = mapping.apply(&text) {
+            let _ = CallerEntry::parse_redacted(entry.as_bytes(), Redactor::shared());
+        }
+    }
+}
+
+/// A syslog message; what comes out is JSON that keeps it.
+pub(crate) fn syslog(bytes: &[u8]) {
+    let record = parsers::syslog(&String::from_utf8_lossy(bytes));
+    assert!(piperoll_shared::log::json::compact(&record).is_ok(), "a record is JSON");
+}
+
+/// A connection's bytes, which say themselves how they are cut into messages of one or more lines.
+pub(crate) fn framing(bytes: &[u8]) {
+    for record in parsers::syslog_stream(bytes) {
+        assert!(piperoll_shared::log::json::compact(&record).is_ok(), "a record is JSON");
+    }
+}
+
+pub(crate) fn journal(bytes: &[u8]) {
+    let _ = parsers::journal(bytes);
+}
+
+/// Lines that callers send; what is accepted is written into a body that is one entry.
+pub(crate) fn ndjson(bytes: &[u8]) {
+    for line in bytes.split(|b| *b == b'\n') {
+        let Ok(entry) = CallerEntry::parse_redacted(line, Redactor::shared()) else { continue };
+        let _ = (entry.check_size(), entry.facts());
+        let plain = CallerEntry::parse(line).is_ok();
+        assert!(plain, "masking makes nothing acceptable that was not");
+    }
+}
+
+pub(crate) fn filter(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let now = Timestamp::from_micros(1_776_240_000_000_000);
+    if let Ok(filter) = Filter::parse(text, now) {
+        let again = Filter::parse(&filter.to_string(), now);
+        assert_eq!(again.map(|again| again.to_string()).ok(), Some(filter.to_string()), "one canonical form");
+    }
+}
+
+pub(crate) fn cursor(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (key, query) = (CursorKey::new(&[7; 32]), QueryHash::of(&["q"]));
+    assert!(Cursor::decode(&text, &key, &query).is_err(), "nobody signed this");
+}
+
+/// The first line is the header's name, the others are its values.
+pub(crate) fn forwarded(bytes: &[u8]) {
+    let networks = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().expect("a network"));
+    for (header, name) in [
+        (ProxyHeader::XForwardedFor, "x-forwarded-for"),
+        (ProxyHeader::Forwarded, "forwarded"),
+        (ProxyHeader::XRealIp, "x-real-ip"),
+    ] {
+        let proxies = TrustedProxies::new(networks, header);
+        let mut headers = HeaderMap::new();
+        for line in bytes.split(|b| *b == b'\n') {
+            if let Ok(value) = HeaderValue::from_bytes(line) {
+                headers.append(HeaderName::from_static(name), value);
+            }
+        }
+        let peer = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+        let _ = proxies.client(peer, &headers);
+        let stranger = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+        assert_eq!(proxies.client(stranger, &headers), stranger, "nobody's proxy is believed nothing");
     }
 }

@@ -19,6 +19,8 @@ pub const SESSION_IDLE_DEFAULT: Duration = Duration::from_secs(15 * 60);
 const SESSION_LIFE_MAX: Duration = Duration::from_secs(12 * 3_600);
 /// Beyond it the session that was used the longest ago ends.
 const SESSIONS_MAX: usize = 10_000;
+/// Sessions of one credential; beyond it its own oldest one ends, and nobody else's.
+const SESSIONS_OF_ONE_MAX: usize = 20;
 /// A one-time address is good for this long.
 const LINK_LIFE: Duration = Duration::from_secs(5 * 60);
 const LINKS_MAX: usize = 1_000;
@@ -91,6 +93,11 @@ impl Sessions {
         let (began, ends) = (Instant::now(), now.plus_micros(life));
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.retain(|_, session| self.holds(session));
+        let own = |session: &Session| session.credential == credential;
+        if sessions.values().filter(|session| own(session)).count() >= SESSIONS_OF_ONE_MAX {
+            let oldest = sessions.iter().filter(|(_, session)| own(session)).min_by_key(|(_, session)| session.used);
+            oldest.map(|(hash, _)| *hash).and_then(|hash| sessions.remove(&hash));
+        }
         if sessions.len() >= SESSIONS_MAX {
             let oldest = sessions.iter().min_by_key(|(_, session)| session.used).map(|(hash, _)| *hash);
             oldest.and_then(|hash| sessions.remove(&hash));
@@ -196,6 +203,20 @@ mod tests {
         let (cookie, open) = sessions.begin(credential(), Timestamp::MIN)?;
         sessions.end(&open.id);
         assert_eq!(sessions.find(&cookie, true).err(), Some(Gone::Unknown));
+        Ok(())
+    }
+
+    #[test]
+    fn one_credential_cannot_end_the_sessions_of_others() -> Result<(), getrandom::Error> {
+        let sessions = Sessions::new(SESSION_IDLE_DEFAULT);
+        let other = Credential::Certificate { user: "kim".to_owned() };
+        let (cookie, _) = sessions.begin(other, Timestamp::MIN)?;
+        let (first, _) = sessions.begin(credential(), Timestamp::MIN)?;
+        for _ in 0..SESSIONS_OF_ONE_MAX {
+            let _ = sessions.begin(credential(), Timestamp::MIN)?;
+        }
+        assert!(sessions.find(&cookie, true).is_ok());
+        assert_eq!(sessions.find(&first, true).err(), Some(Gone::Unknown), "its own oldest one ends");
         Ok(())
     }
 

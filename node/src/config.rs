@@ -33,6 +33,8 @@ pub struct NodeConfig {
     pub cluster: ClusterName,
     pub node_id: NodeId,
     pub data_dir: PathBuf,
+    /// Where the configuration and the keys beside it are.
+    pub folder: PathBuf,
     pub log_format: LogFormat,
     pub keys: LogKeys,
     pub socket: SocketConfig,
@@ -68,6 +70,10 @@ impl Default for RetentionConfig {
     }
 }
 
+/// Bytes of entries that one user other than root may append in an hour when the configuration does not say: more than any application
+/// records that is in order, and less than fills a disk before somebody looks.
+const BYTES_PER_HOUR_DEFAULT: u64 = 4 * 1024 * 1024 * 1024;
+
 /// The local socket.
 #[derive(Debug, Clone)]
 pub struct SocketConfig {
@@ -77,6 +83,8 @@ pub struct SocketConfig {
     /// Who may read through the socket besides root and the daemon's own user. Appending is open to whoever
     /// may connect.
     pub readers: Vec<u32>,
+    /// Bytes of entries that one user or token may append in an hour; none means that nobody is limited.
+    pub bytes_per_hour: Option<u64>,
 }
 
 /// Recording over HTTPS for whoever cannot reach the socket.
@@ -157,6 +165,7 @@ struct TypedSocket {
     group: Option<String>,
     #[serde(default)]
     readers: Vec<u32>,
+    bytes_per_hour: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -231,6 +240,7 @@ impl NodeConfig {
             cluster: typed.cluster,
             node_id: typed.node_id,
             data_dir: base.join(typed.data_dir),
+            folder: base.clone(),
             log_format: typed.log_format,
             keys,
             socket,
@@ -313,6 +323,11 @@ impl TypedSocket {
                 .filter(|mode| *mode <= 0o777)
                 .ok_or_else(|| format!("socket.mode {text:?} is not a mode such as \"0660\""))?,
         };
-        Ok(SocketConfig { path, mode, group: self.group, readers: self.readers })
+        let bytes_per_hour = match self.bytes_per_hour {
+            None => Some(BYTES_PER_HOUR_DEFAULT),
+            Some(0) => None,
+            some => some,
+        };
+        Ok(SocketConfig { path, mode, group: self.group, readers: self.readers, bytes_per_hour })
     }
 }

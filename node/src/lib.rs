@@ -90,7 +90,9 @@ impl Node {
         let socket = bind_socket(&config.socket).map_err(listen(config.socket.path.display().to_string()))?;
         let forwarding = Forwarding::open(store.clone(), Arc::clone(&clock), &config.forward).await?;
         let app = Arc::new(App::new(store.clone(), clock, Arc::clone(&tls), &config, forwarding));
-        let intake = Intake::open(&config.intake, &config.data_dir, app.metrics().intake.clone()).await?;
+        // No file of the node is anybody's log.
+        let own = vec![config.data_dir.clone(), config.folder.clone()];
+        let intake = Intake::open(&config.intake, &config.data_dir, own, app.metrics().intake.clone()).await?;
         Ok(Self { store, app, tls, peer, socket, metrics, http, intake, config })
     }
 

@@ -15,8 +15,22 @@ use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::RangeProof;
 
 type Target = (&'static str, fn(&[u8]));
-const TARGETS: [Target; 4] =
-    [("bundle", bodies::bundle), ("note", bodies::note), ("proof", bodies::proof), ("frame", bodies::frame)];
+const TARGETS: [Target; 14] = [
+    ("bundle", bodies::bundle),
+    ("note", bodies::note),
+    ("proof", bodies::proof),
+    ("frame", bodies::frame),
+    ("redact", bodies::redact),
+    ("row", bodies::row),
+    ("mapping", bodies::mapping),
+    ("syslog", bodies::syslog),
+    ("framing", bodies::framing),
+    ("journal", bodies::journal),
+    ("ndjson", bodies::ndjson),
+    ("filter", bodies::filter),
+    ("cursor", bodies::cursor),
+    ("forwarded", bodies::forwarded),
+];
 
 fn corpus(target: &str) -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target)

@@ -40,12 +40,22 @@ pub(super) async fn acknowledge(
 ) -> Response {
     let recordable = recordable(&app).await;
     let mut details = json!({});
+    let bad = |detail: String| ApiError::new(400, "bad_request", detail);
+    let request: Result<Acknowledge, _> =
+        serde_json::from_slice(&body).map_err(|e| bad(format!("node, verdict and reason are needed: {e}")));
+    // Nobody acknowledges what they may not see: a row outside of their scope, or a log as a whole.
+    let within = match (&request, caller.scope().text()) {
+        (Ok(request), Some(_)) => match request.seq {
+            Some(seq) => find_entry(&app, &caller, &request.node, &seq.to_string()).await.map(|_| ()),
+            None => caller.require_everything(),
+        },
+        _ => Ok(()),
+    };
     let read = (|| {
         caller.require(Permission::Verify)?;
         recordable?;
-        let bad = |detail: String| ApiError::new(400, "bad_request", detail);
-        let request: Acknowledge =
-            serde_json::from_slice(&body).map_err(|e| bad(format!("node, verdict and reason are needed: {e}")))?;
+        let request = request?;
+        within?;
         if request.reason.trim().is_empty() || request.reason.chars().count() > REASON_CHARACTERS_MAX {
             return Err(bad(format!("the reason has 1 to {REASON_CHARACTERS_MAX} characters")));
         }

@@ -354,11 +354,7 @@ pub(super) struct VerifyRequest {
 
 /// `POST /verify`: reads every row of every node in the range and checks it here. The answer is NDJSON: rows
 /// that fail, progress, and the final record.
-pub(super) async fn verify(
-    State(app): State<Arc<App>>,
-    Extension(caller): Extension<Caller>,
-    body: Bytes,
-) -> Response {
+pub(super) async fn verify(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>, body: Bytes) -> Response {
     let request: Result<VerifyRequest, _> =
         if body.is_empty() { Ok(VerifyRequest::default()) } else { serde_json::from_slice(&body) };
     let request = match request {

@@ -14,10 +14,17 @@ const WHY = {
   token_expired: "Your token has expired; ask an administrator for a new one.",
 };
 
-/** Only to a page of this server. */
-function back() {
-  const wanted = new URL(asked.get("back") ?? "/", location.origin);
-  return wanted.origin === location.origin ? wanted.pathname + wanted.search : "/";
+/** Only to a page of this server: a path with one slash at its beginning. `//host` and `/\\host` would be another server's, also when
+    they only become that by resolving `/./` or `/x/..`. What is followed is the whole address, and not its path read once more. */
+export function back(text = asked.get("back"), origin = location.origin) {
+  const home = `${origin}/`;
+  try {
+    const wanted = new URL(text ?? "/", home);
+    const ours = wanted.origin === origin && /^\/(?![/\\])/.test(wanted.pathname) && !wanted.username && !wanted.password;
+    return ours ? home + wanted.pathname.slice(1) + wanted.search : home;
+  } catch {
+    return home;
+  }
 }
 
 async function enter(what) {
@@ -29,6 +36,9 @@ async function begin() {
   const code = location.hash.slice(1);
   if (code) {
     history.replaceState(null, "", location.pathname + location.search);
+    // Who is signed in already may have been sent here by somebody else's link: what they do next would be recorded under that name.
+    const present = await get("/session").catch(() => null);
+    if (present?.session) return replaceSession(code, present);
     try {
       return await enter({ link: code });
     } catch (error) {
@@ -39,6 +49,27 @@ async function begin() {
   const known = await get("/session").catch(() => get("/session")).catch(() => null);
   if (known?.session) return location.replace(back());
   return form(WHY[asked.get("why")], known);
+}
+
+/** Asks before a link takes the place of a session. */
+function replaceSession(code, present) {
+  const said = h("p", { id: "said", class: "error", role: "alert" });
+  const replace = async () => {
+    said.textContent = "";
+    try {
+      await send("DELETE", "/session");
+      await enter({ link: code });
+    } catch (error) {
+      said.textContent = error.message;
+    }
+  };
+  put(main, h("div", { class: "sign-in" },
+    h("h1", {}, "Sign in with this link?"),
+    said,
+    h("p", {}, `You are signed in as ${present.name} (${present.role}). The link signs this browser in as the person who made it, and what you do from then on is recorded under that name.`),
+    h("button", { type: "button", class: "main", onclick: () => location.replace(back()) }, `Stay signed in as ${present.name}`),
+    h("button", { type: "button", onclick: replace }, "Sign out and use the link")));
+  main.querySelector("button.main").focus();
 }
 
 function form(why, person = null) {

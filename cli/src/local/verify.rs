@@ -166,6 +166,12 @@ fn print_status(status: &NodeStatus) {
     }
     put("certificate", status.certificate_not_after.map_or("-".to_owned(), |t| format!("ends {t}")));
     put("appends", status.write_fault.clone().map_or("accepted".to_owned(), |fault| format!("REFUSED: {fault}")));
+    for source in &status.intake {
+        put("source", format!("{} is not read: {}", source.name, source.problem));
+    }
+    if status.reader_panics > 0 {
+        put("reads", format!("{} ended in a fault of the program; the daemon's log says where", status.reader_panics));
+    }
     put("file", status.read_fault.clone().map_or("as expected".to_owned(), |fault| format!("NOT TRUSTED: {fault}")));
 }
 

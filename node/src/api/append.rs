@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
@@ -23,9 +23,13 @@ use crate::store::{AppendError, Appended, Draft, parse_draft};
 /// lowers trust only, so anyone may set it.
 const IMPORT_HEADER: &str = "piperoll-import";
 
-/// Bytes of batches that are being received or recorded at one time, and the unit they are counted in.
-const BATCHES_BYTES_MAX: usize = 192 * 1024 * 1024;
+/// Bytes of requests that are being received or recorded at one time, and the unit they are counted in. The whole node stays within
+/// its memory limit whoever sends.
+const BATCHES_BYTES_MAX: usize = 96 * 1024 * 1024;
 const ROOM_UNIT_BYTES: usize = 1024;
+/// A batch is parsed and recorded in parts of this size.
+const PART_LINES_MAX: usize = 1_000;
+const PART_BYTES_MAX: usize = 1024 * 1024;
 pub(super) async fn append(
     State(app): State<Arc<App>>,
     sender: Sender,
@@ -37,14 +41,17 @@ pub(super) async fn append(
     let media = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("application/json");
     match media.split(';').next().unwrap_or_default().trim() {
         "application/json" => {
+            let _room = room_for(&app.batch_room, &headers, CALLER_ENTRY_BYTES_MAX).await?;
             let body = receive(body, CALLER_ENTRY_BYTES_MAX).await?;
+            within_quota(&app, &sender, body.len())?;
             append_one(&app, &body, &via).await
         }
         NDJSON => {
             // Held until the report is made: the parsed entries are as large as the text they came from.
-            let _room = room_for(&app.batch_room, &headers).await?;
+            let _room = room_for(&app.batch_room, &headers, BATCH_BYTES_MAX).await?;
             let body = receive(body, BATCH_BYTES_MAX).await?;
-            append_batch(&app, &body, &via).await
+            within_quota(&app, &sender, body.len())?;
+            append_batch(&app, body, &via).await
         }
         other => Err(ApiError::new(
             415,
@@ -83,10 +90,26 @@ pub(super) async fn gap(
     recorded_one(&app, Draft { entry, via: Arc::from("node") }).await
 }
 
+/// Root and the daemon's own user have no quota: they could do without the daemon whatever it refuses.
+fn within_quota(app: &App, sender: &Sender, bytes: usize) -> Result<(), ApiError> {
+    let owners = [0, nix::unistd::geteuid().as_raw()].map(|uid| format!("uid={uid}"));
+    if owners.contains(&sender.0) {
+        return Ok(());
+    }
+    app.quotas.take(&sender.0, bytes as u64).map_err(|wait| {
+        let detail = format!(
+            "{} has used up its quota of socket.bytes_per_hour; send it again in {} s. Nothing was recorded",
+            sender.0,
+            wait.as_secs() + 1
+        );
+        ApiError::new(429, "quota", detail)
+    })
+}
+
 /// A share of the memory that all batches together may take; waits for it, then gives up.
-async fn room_for(room: &Arc<Semaphore>, headers: &HeaderMap) -> Result<OwnedSemaphorePermit, ApiError> {
+async fn room_for(room: &Arc<Semaphore>, headers: &HeaderMap, most: usize) -> Result<OwnedSemaphorePermit, ApiError> {
     let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
-    let bytes = announced.unwrap_or(BATCH_BYTES_MAX).min(BATCH_BYTES_MAX);
+    let bytes = announced.unwrap_or(most).min(most);
     let share = u32::try_from(bytes.div_ceil(ROOM_UNIT_BYTES)).unwrap_or(u32::MAX);
     match tokio::time::timeout(BODY_TIMEOUT, Arc::clone(room).acquire_many_owned(share)).await {
         Ok(Ok(permit)) => Ok(permit),
@@ -121,47 +144,69 @@ async fn recorded_one(app: &App, draft: Draft) -> Result<Response, ApiError> {
     Ok((status, Json(receipt)).into_response())
 }
 
-/// Good lines are recorded and bad ones reported; blank lines count but say nothing.
-async fn append_batch(app: &App, body: &[u8], via: &Arc<str>) -> Result<Response, ApiError> {
-    let lines: Vec<(usize, &[u8])> = body
+/// Good lines are recorded and bad ones reported; blank lines count but say nothing. Lines are parsed and masked in parts, on threads
+/// that nobody's requests wait for, so that a batch takes little more memory than its bytes.
+async fn append_batch(app: &Arc<App>, body: Bytes, via: &Arc<str>) -> Result<Response, ApiError> {
+    let lines: Vec<(usize, Bytes)> = body
         .split(|b| *b == b'\n')
         .enumerate()
         .map(|(i, line)| (i + 1, line))
         .filter(|(_, line)| !line.iter().all(u8::is_ascii_whitespace))
+        .take(BATCH_LINES_MAX + 1)
+        .map(|(i, line)| (i, body.slice_ref(line)))
         .collect();
     if lines.len() > BATCH_LINES_MAX {
-        let detail = format!(
-            "{} lines, more than the {BATCH_LINES_MAX} of one request; split it. Nothing was recorded",
-            lines.len()
-        );
+        let detail = format!("more than the {BATCH_LINES_MAX} lines of one request; split it. Nothing was recorded");
         return Err(ApiError::new(413, "too_many_lines", detail));
     }
-    let mut drafts: Vec<Draft> = Vec::with_capacity(lines.len());
-    let mut outcomes: Vec<(usize, Option<AppendError>)> = Vec::with_capacity(lines.len());
-    for (number, line) in lines {
-        match parse_draft(line, via, &app.redactor) {
-            Ok(draft) => {
-                drafts.push(draft);
-                outcomes.push((number, None));
-            }
-            Err(error) => outcomes.push((number, Some(error.into()))),
-        }
-    }
-    let mut recorded = app.store.append(drafts).await.into_iter();
-    let mut report = BatchReport { accepted: 0, rejected: 0, results: Vec::with_capacity(outcomes.len()) };
+    let mut report = BatchReport { accepted: 0, rejected: 0, results: Vec::with_capacity(lines.len()) };
     let mut status = StatusCode::OK;
-    for (line, refused) in outcomes {
-        let result = match refused {
-            Some(error) => Err(error),
-            None => recorded.next().unwrap_or(Err(AppendError::Stopping)),
-        };
-        count(app, &result);
-        if let Err(error @ (AppendError::DiskFull | AppendError::Fault(_) | AppendError::Stopping)) = &result {
-            status = StatusCode::from_u16(append_status(error).0).unwrap_or(status);
+    let mut lines = lines.into_iter().peekable();
+    while lines.peek().is_some() {
+        let (mut part, mut bytes) = (Vec::new(), 0);
+        while let Some((_, line)) = lines.peek()
+            && part.len() < PART_LINES_MAX
+            && (part.is_empty() || bytes + line.len() <= PART_BYTES_MAX)
+        {
+            bytes += line.len();
+            part.extend(lines.next());
         }
-        report.push(line, result);
+        let (parser, via) = (Arc::clone(app), Arc::clone(via));
+        let work = move || -> Vec<(usize, Result<Draft, AppendError>)> {
+            part.iter().map(|(number, line)| (*number, parse_line(line, &via, &parser))).collect()
+        };
+        let parsed = tokio::task::spawn_blocking(work).await.map_err(|_| {
+            ApiError::new(500, "internal", "a part of the batch could not be parsed; the daemon's log says where")
+        })?;
+        let mut drafts = Vec::with_capacity(parsed.len());
+        let mut outcomes = Vec::with_capacity(parsed.len());
+        for (number, result) in parsed {
+            match result {
+                Ok(draft) => {
+                    drafts.push(draft);
+                    outcomes.push((number, None));
+                }
+                Err(error) => outcomes.push((number, Some(error))),
+            }
+        }
+        let mut recorded = app.store.append(drafts).await.into_iter();
+        for (line, refused) in outcomes {
+            let result = match refused {
+                Some(error) => Err(error),
+                None => recorded.next().unwrap_or(Err(AppendError::Stopping)),
+            };
+            count(app, &result);
+            if let Err(error @ (AppendError::DiskFull | AppendError::Fault(_) | AppendError::Stopping)) = &result {
+                status = StatusCode::from_u16(append_status(error).0).unwrap_or(status);
+            }
+            report.push(line, result);
+        }
     }
     Ok((status, Json(report)).into_response())
+}
+
+fn parse_line(line: &[u8], via: &Arc<str>, app: &App) -> Result<Draft, AppendError> {
+    Ok(parse_draft(line, via, &app.redactor)?)
 }
 
 trait Push {

@@ -11,7 +11,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use piperoll_shared::api::node::socket_path;
-use piperoll_shared::net::serve::UnixPeer;
+use piperoll_shared::net::serve::{Connection, UnixPeer};
 
 use super::App;
 use super::append::{append, gap};
@@ -44,6 +44,9 @@ async fn token_only(State(app): State<Arc<App>>, mut request: Request, next: Nex
     };
     match app.tokens.find(token) {
         Ok(Some(name)) => {
+            if let Some(connection) = request.extensions().get::<Connection>() {
+                connection.identified();
+            }
             request.extensions_mut().insert(TokenName(name));
             next.run(request).await
         }

@@ -5,6 +5,7 @@ mod body;
 mod error;
 mod http;
 mod peer;
+mod quota;
 mod socket;
 mod stream;
 mod upkeep;
@@ -49,6 +50,7 @@ pub(crate) struct App {
     started_at: Timestamp,
     metrics: Metrics,
     batch_room: Arc<Semaphore>,
+    quotas: quota::Quotas,
     redactor: Redactor,
     tokens: RecordingTokens,
     retention: Retention,
@@ -77,6 +79,7 @@ impl App {
             clock,
             metrics: Metrics::new(),
             batch_room: append::batch_room(),
+            quotas: quota::Quotas::new(config.socket.bytes_per_hour),
             redactor: config.redactor.clone(),
             tokens: RecordingTokens::new(&config.http.tokens),
             forwarding,
@@ -134,6 +137,7 @@ impl App {
             index: Some(self.store.index()),
             retention,
             forward: self.forwarding.statuses(),
+            intake: self.metrics.intake.1.all(),
             certificate_not_after: Some(self.tls.current().not_after),
         })
     }

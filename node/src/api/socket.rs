@@ -60,8 +60,21 @@ async fn verify(State(app): State<Arc<App>>) -> ([(axum::http::HeaderName, &'sta
     ([(CONTENT_TYPE, NDJSON)], check_body(&app).await)
 }
 
-async fn status(State(app): State<Arc<App>>) -> Result<Json<NodeStatus>, ApiError> {
-    Ok(Json(app.status().await?))
+/// Whoever may only append learns whether this node is well, and not what is held, or where entries are forwarded to.
+async fn status(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<UnixPeer>,
+) -> Result<Json<NodeStatus>, ApiError> {
+    let mut status = app.status().await?;
+    if !app.readers.contains(&peer.uid) {
+        status.forward.clear();
+        status.intake.clear();
+        if let Some(retention) = &mut status.retention {
+            retention.holds.clear();
+            retention.problem = None;
+        }
+    }
+    Ok(Json(status))
 }
 
 /// Open to whoever may connect: a checkpoint says how many rows there are, and nothing about them.
@@ -73,10 +86,16 @@ async fn checkpoint(State(app): State<Arc<App>>) -> Result<String, ApiError> {
 /// Whether appends are accepted; what is wrong with reading is said as well, and keeps nobody from recording.
 pub(super) async fn healthz(State(app): State<Arc<App>>) -> Result<String, ApiError> {
     match app.store.health().append_fault() {
-        None => Ok(match app.store.health().reader_panics() {
-            0 => "ok\n".to_owned(),
-            count => format!("ok\nreads: {count} ended in a fault of the program; the daemon's log says where\n"),
-        }),
+        None => {
+            let mut words = "ok\n".to_owned();
+            if let count @ 1.. = app.store.health().reader_panics() {
+                words += &format!("reads: {count} ended in a fault of the program; the daemon's log says where\n");
+            }
+            for source in app.metrics.intake.1.all() {
+                words += &format!("source {}: {}\n", source.name, source.problem);
+            }
+            Ok(words)
+        }
         Some(fault) => Err(ApiError::new(503, "log_fault", fault)),
     }
 }

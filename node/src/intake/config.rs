@@ -29,7 +29,8 @@ pub enum Source {
     /// The journal's entries of one unit; none for all. The directory for journals that are not this machine's own.
     Journal { unit: Option<String>, directory: Option<PathBuf> },
     /// Lines of JSON.
-    File { path: PathBuf },
+    /// `owners` may write it besides root and the daemon; links are resolved inside of `links_in` only.
+    File { path: PathBuf, owners: Vec<u32>, links_in: Option<PathBuf> },
 }
 
 impl Source {
@@ -50,6 +51,9 @@ pub(crate) struct TypedIntake {
     journald: Option<String>,
     journal_directory: Option<PathBuf>,
     file: Option<PathBuf>,
+    #[serde(default)]
+    owners: Vec<u32>,
+    links_in: Option<PathBuf>,
     map: Option<String>,
     #[serde(default)]
     from: TypedFrom,
@@ -79,6 +83,9 @@ impl TypedIntake {
         if self.journal_directory.is_some() && self.journald.is_none() {
             return Err("`journal_directory` goes with `journald`".to_owned());
         }
+        if self.file.is_none() && (!self.owners.is_empty() || self.links_in.is_some()) {
+            return Err("`owners` and `links_in` go with `file`".to_owned());
+        }
         let source = match (self.syslog, self.journald, self.file) {
             (Some(address), None, None) if address.ip().is_loopback() => Source::Syslog(address),
             (Some(address), None, None) => {
@@ -94,7 +101,11 @@ impl TypedIntake {
                 }
                 Source::Journal { unit: (unit != "*").then_some(unit), directory }
             }
-            (None, None, Some(path)) => Source::File { path: base.join(path) },
+            (None, None, Some(path)) => Source::File {
+                path: base.join(path),
+                owners: self.owners.clone(),
+                links_in: self.links_in.as_ref().map(|folder| base.join(folder)),
+            },
             _ => return Err("name exactly one of syslog, journald, file".to_owned()),
         };
         let map = match (self.map, &source) {

@@ -10,7 +10,7 @@ use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 use super::mark::Mark;
-use super::{Heard, Heards, Record};
+use super::{Heard, Heards, Problems, Record};
 
 /// Before journalctl is started again that ended.
 const RESTART_PAUSE: Duration = Duration::from_secs(2);
@@ -18,18 +18,26 @@ const RESTART_PAUSE: Duration = Duration::from_secs(2);
 const LINE_BYTES_MAX: usize = 1024 * 1024;
 
 pub(super) struct Asked {
+    /// Of the source, for health.
+    pub(super) name: String,
     pub(super) unit: Option<String>,
     pub(super) directory: Option<PathBuf>,
     pub(super) from_now: bool,
 }
 
 #[derive(Deserialize)]
-struct Placed {
+pub(super) struct Placed {
     #[serde(rename = "__CURSOR")]
-    cursor: String,
+    pub(super) cursor: String,
 }
 
-pub(super) async fn follow(mut asked: Asked, mark: Option<Mark>, heards: Heards, stop: CancellationToken) {
+pub(super) async fn follow(
+    mut asked: Asked,
+    mark: Option<Mark>,
+    heards: Heards,
+    problems: Problems,
+    stop: CancellationToken,
+) {
     let mut cursor = match mark {
         Some(Mark::Journal { cursor }) => Some(cursor),
         _ => None,
@@ -37,7 +45,8 @@ pub(super) async fn follow(mut asked: Asked, mark: Option<Mark>, heards: Heards,
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            problem = read_once(&mut asked, &mut cursor, &heards) => {
+            problem = read_once(&mut asked, &mut cursor, &heards, &problems) => {
+                problems.set(&asked.name, Some(problem.clone()));
                 tracing::warn!(unit = asked.unit, problem, "the journal cannot be followed; tried again");
             }
         }
@@ -63,7 +72,7 @@ fn journalctl(asked: &Asked) -> Command {
 }
 
 /// Until journalctl ends; says why.
-async fn read_once(asked: &mut Asked, cursor: &mut Option<String>, heards: &Heards) -> String {
+async fn read_once(asked: &mut Asked, cursor: &mut Option<String>, heards: &Heards, problems: &Problems) -> String {
     if asked.from_now && cursor.is_none() {
         match newest(asked).await {
             Ok(Some(newest)) => {
@@ -115,6 +124,7 @@ async fn read_once(asked: &mut Asked, cursor: &mut Option<String>, heards: &Hear
             let cause = "the journal was cleaned up further than it was read".to_owned();
             let _ = heards.send(Heard::Lost { count: None, cause }).await;
         }
+        problems.set(&asked.name, None);
         *cursor = Some(placed.cursor.clone());
         let mark = Some(Mark::Journal { cursor: placed.cursor.clone() });
         let record = Record { text: line, place: Some(placed.cursor), mark };
@@ -139,13 +149,13 @@ async fn newest(asked: &Asked) -> Result<Option<String>, String> {
     Ok(placed.map(|placed| placed.cursor))
 }
 
-enum Line {
+pub(super) enum Line {
     Whole(Vec<u8>),
     /// Too long to be kept; its bytes.
     Long(usize),
 }
 
-async fn next_line(lines: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<Option<Line>> {
+pub(super) async fn next_line(lines: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<Option<Line>> {
     let mut line = Vec::new();
     let mut bytes = 0;
     loop {

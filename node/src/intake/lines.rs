@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::mark::Mark;
 use super::pipeline::RECORD_BYTES_MAX;
-use super::{Heard, Heards, Record};
+use super::safe::Safe;
+use super::{Heard, Heards, Problems, Record};
 
 /// How often new lines are looked for.
 const POLL: Duration = Duration::from_millis(250);
@@ -22,8 +23,15 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Rotated files that nobody can go on reading.
 const PACKED: [&str; 5] = ["gz", "xz", "zst", "bz2", "zip"];
 
-pub(super) async fn follow(path: PathBuf, mark: Option<Mark>, from_now: bool, heards: Heards, stop: CancellationToken) {
-    let mut reader = Reader { path, open: None, begin: Begin::of(mark, from_now), stop: stop.clone(), heards };
+pub(super) async fn follow(
+    asked: Asked,
+    mark: Option<Mark>,
+    heards: Heards,
+    problems: Problems,
+    stop: CancellationToken,
+) {
+    let Asked { name, path, safe, from_now } = asked;
+    let mut reader = Reader { path, safe, open: None, begin: Begin::of(mark, from_now), stop: stop.clone(), heards };
     let mut known = None;
     while !stop.is_cancelled() && !reader.heards.is_closed() {
         // Reading may wait for a disk or for the log; nobody else waits with it.
@@ -39,9 +47,21 @@ pub(super) async fn follow(path: PathBuf, mark: Option<Mark>, from_now: bool, he
         {
             tracing::warn!(file = %reader.path.display(), problem, "the file cannot be read; tried again");
         }
+        if problem != known {
+            problems.set(&name, problem.clone());
+        }
         known = problem;
         tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(POLL) => {} }
     }
+}
+
+/// What is followed.
+pub(super) struct Asked {
+    /// Of the source, for health.
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+    pub(super) safe: Safe,
+    pub(super) from_now: bool,
 }
 
 /// Where the first look begins.
@@ -69,6 +89,7 @@ impl Begin {
 
 struct Reader {
     path: PathBuf,
+    safe: Safe,
     open: Option<Open>,
     begin: Begin,
     stop: CancellationToken,
@@ -86,8 +107,8 @@ struct Open {
 }
 
 impl Open {
-    fn at(path: &Path, offset: u64) -> std::io::Result<Self> {
-        let mut file = BufReader::new(File::open(path)?);
+    fn at(safe: &Safe, path: &Path, offset: u64) -> std::io::Result<Self> {
+        let mut file = BufReader::new(safe.open(path)?);
         let life = if offset > 0 { first_line(&mut file)? } else { String::new() };
         file.seek(SeekFrom::Start(offset))?;
         Ok(Self { file, path: path.to_owned(), offset, life, rotated: None })
@@ -137,7 +158,7 @@ impl Reader {
             // What stands behind the last line end will not be finished any more.
             self.hand_over_lines(true)?;
             match self.next_file()? {
-                Some(next) => self.open = Some(Open::at(&next, 0)?),
+                Some(next) => self.open = Some(Open::at(&self.safe, &next, 0)?),
                 None => return Ok(()),
             }
         }
@@ -150,17 +171,17 @@ impl Reader {
     /// Where to begin: where the last run ended, wherever that file is by now. Asked again until it succeeds.
     fn first(&mut self) -> std::io::Result<Open> {
         let open = match self.begin.clone() {
-            Begin::Beginning => Open::at(&self.path, 0)?,
+            Begin::Beginning => Open::at(&self.safe, &self.path, 0)?,
             Begin::End => {
-                let end = end_of_lines(&self.path)?;
-                let open = Open::at(&self.path, end)?;
+                let end = end_of_lines(self.safe.open(&self.path)?)?;
+                let open = Open::at(&self.safe, &self.path, end)?;
                 self.say(Heard::Place(open.mark()));
                 open
             }
             Begin::At { life, offset } => match self.find(&life, offset)? {
-                Some(path) => Open::at(&path, offset)?,
+                Some(path) => Open::at(&self.safe, &path, offset)?,
                 None => {
-                    let open = Open::at(&self.path, 0)?;
+                    let open = Open::at(&self.safe, &self.path, 0)?;
                     let cause = format!("the file that was read last is not beside {} any more", self.path.display());
                     self.say(Heard::Lost { count: None, cause });
                     open
@@ -225,7 +246,14 @@ impl Reader {
     /// The file with this first line, under its own name or a later one.
     fn find(&self, life: &str, offset: u64) -> std::io::Result<Option<PathBuf>> {
         for path in std::iter::once(self.path.clone()).chain(self.siblings()?.into_iter().map(|(_, path)| path)) {
-            let Ok(file) = File::open(&path) else { continue };
+            let file = match self.safe.open(&path) {
+                Ok(file) => file,
+                // The place is kept until it is allowed, or somebody else's name is out of the way.
+                Err(error) if path == self.path && error.kind() == std::io::ErrorKind::PermissionDenied => {
+                    return Err(error);
+                }
+                Err(_) => continue,
+            };
             if file.metadata()?.len() >= offset && first_line(&mut BufReader::new(file))? == life {
                 return Ok(Some(path));
             }
@@ -284,6 +312,7 @@ fn is_rotated_name(path: &Path, other: &Path) -> bool {
 fn is_named(opened: &Path, name: &Path, file: &File) -> std::io::Result<bool> {
     use std::os::unix::fs::MetadataExt as _;
     let held = file.metadata()?;
+    // Through a link, as far as links are followed at all: the file that is open was checked.
     match std::fs::metadata(name) {
         Ok(named) => Ok((named.dev(), named.ino()) == (held.dev(), held.ino())),
         // Nothing has taken the name yet. One that was opened under another name is done all the same.
@@ -300,8 +329,7 @@ fn first_line(file: &mut BufReader<File>) -> std::io::Result<String> {
 }
 
 /// Behind the last whole line.
-fn end_of_lines(path: &Path) -> std::io::Result<u64> {
-    let mut file = File::open(path)?;
+fn end_of_lines(mut file: File) -> std::io::Result<u64> {
     let length = file.metadata()?.len();
     let from = length.saturating_sub(RECORD_BYTES_MAX as u64);
     file.seek(SeekFrom::Start(from))?;

@@ -21,6 +21,9 @@ const BUILT_IN: [(&str, &str); 4] = [
     ("syslog", include_str!("../../mappings/syslog.toml")),
 ];
 
+/// Bytes of a field that a template makes; no field of an entry is longer.
+const FIELD_BYTES_MAX: usize = 64 * 1024;
+
 /// Why a mapping cannot be used, or a record not be mapped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -31,6 +34,7 @@ pub struct MapError(String);
 pub struct Mapping {
     fields: Vec<(String, Rule)>,
     require: Vec<(Vec<String>, Regex)>,
+    refuse: Vec<(Vec<String>, Regex)>,
     patterns: Vec<Pattern>,
     only_patterns: bool,
 }
@@ -45,6 +49,9 @@ struct Typed {
     /// Pointer to regular expression: a record in which one does not match is passed over.
     #[serde(default)]
     require: BTreeMap<String, String>,
+    /// Pointer to regular expression: a record in which one matches is passed over. What is not there matches nothing.
+    #[serde(default)]
+    refuse: BTreeMap<String, String>,
     #[serde(default)]
     pattern: Vec<TypedPattern>,
     /// A record that no pattern matches is passed over.
@@ -131,11 +138,12 @@ impl Mapping {
         for TypedPattern { pointer: at, regex: text, set } in typed.pattern {
             patterns.push(Pattern { pointer: pointer(&at)?, regex: regex(&text)?, set });
         }
-        let mut require = Vec::new();
-        for (at, text) in &typed.require {
-            require.push((pointer(at)?, regex(text)?));
-        }
-        Ok(Self { fields: typed.field.into_iter().collect(), require, patterns, only_patterns: typed.only_patterns })
+        let conditions = |typed: &BTreeMap<String, String>| -> Result<Vec<_>, MapError> {
+            typed.iter().map(|(at, text)| Ok((pointer(at)?, regex(text)?))).collect()
+        };
+        let (require, refuse) = (conditions(&typed.require)?, conditions(&typed.refuse)?);
+        let fields = typed.field.into_iter().collect();
+        Ok(Self { fields, require, refuse, patterns, only_patterns: typed.only_patterns })
     }
 
     /// One record to one entry, as JSON text; none for a record that the mapping passes over.
@@ -149,7 +157,7 @@ impl Mapping {
         let is_met = |(pointer, regex): &(Vec<String>, Regex)| {
             text_at(&record, pointer).is_some_and(|text| regex.is_match(&text))
         };
-        if !self.require.iter().all(is_met) {
+        if !self.require.iter().all(is_met) || self.refuse.iter().any(is_met) {
             return Ok(None);
         }
         let Some(found) = self.match_patterns(&record) else { return Ok(None) };
@@ -229,13 +237,23 @@ impl Rule {
             return Some(constant.clone());
         }
         if let Some(template) = &self.template {
-            let mut value = template.clone();
-            for pointer in placeholders(template) {
+            // Each placeholder once, from left to right: what a value holds is not looked at again.
+            let (mut value, mut rest) = (String::new(), template.as_str());
+            while let Some((before, pointer, after)) = rest
+                .split_once('{')
+                .and_then(|(before, inner)| inner.split_once('}').map(|(pointer, after)| (before, pointer, after)))
+            {
+                value.push_str(before);
                 match text_at(record, &steps(pointer)) {
-                    Some(text) => value = value.replace(&format!("{{{pointer}}}"), &text),
+                    Some(text) => value.push_str(&text),
                     None => return self.absent.clone(),
                 }
+                rest = after;
+                if value.len() > FIELD_BYTES_MAX {
+                    break;
+                }
             }
+            value.push_str(rest);
             return Some(self.finish(value));
         }
         for pointer in self.pointers() {

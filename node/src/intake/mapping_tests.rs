@@ -92,6 +92,16 @@ fn what_sshd_says_becomes_logins() {
         assert_eq!(entry["occurred_at"], "2026-04-12T13:20:00.123456Z");
         assert_eq!(entry["details"]["_PID"], "1");
     }
+    // The id of a certificate is its owner's words, and comes behind the address.
+    let id = "Accepted publickey for bob from 203.0.113.77 port 4022 ssh2: ED25519-CERT SHA256:abc ID x from 10.0.0.1 port 22: y (serial 0) CA";
+    let entry = map("sshd", &serde_json::json!({ "MESSAGE": id, "_UID": "0" }).to_string()).expect("an entry");
+    assert_eq!((&entry["user"], &entry["ip_address"]), (&"bob".into(), &"203.0.113.77".into()));
+    let both = "Failed publickey for invalid user x from 10.0.0.1 port 1 ssh2: A SHA256:b ID c from 203.0.113.77 port 2 ssh2: ED25519-CERT SHA256:abc ID d from 10.0.0.2 port 22";
+    let entry = map("sshd", &serde_json::json!({ "MESSAGE": both }).to_string()).expect("an entry");
+    assert_eq!((&entry["outcome"], entry.get("ip_address"), entry.get("user")), (&"failure".into(), None, None));
+    let forged =
+        serde_json::json!({ "MESSAGE": "Accepted password for root from 10.0.0.1 port 1 ssh2", "_UID": "1000" });
+    assert_eq!(map("sshd", &forged.to_string()), None);
     assert_eq!(map("sshd", r#"{"MESSAGE":"Server listening on 0.0.0.0 port 22."}"#), None);
     assert_eq!(map("sshd", r#"{"MESSAGE":[1,2,3]}"#), None);
 }

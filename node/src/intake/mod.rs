@@ -4,6 +4,7 @@
 //! of a journal or a file are read from a place that is kept, with ids made of where they stand, so that a crash neither loses nor doubles
 //! one. What cannot be mapped becomes an entry all the same, that holds the record.
 
+mod attempt;
 mod config;
 mod journal;
 mod lines;
@@ -12,12 +13,16 @@ mod mapping;
 mod mapping_tests;
 mod mark;
 mod ordered;
+pub mod parsers;
 mod pipeline;
+mod safe;
 mod syslog;
 
-use std::path::Path;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
 
+use piperoll_shared::api::node::IntakeStatus;
 use piperoll_shared::log::redact::Redactor;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -42,6 +47,8 @@ const FOLDER: &str = "intake";
 pub(crate) struct Intake {
     ways: Vec<Way>,
     counts: IntakeCounts,
+    own: Vec<PathBuf>,
+    ids: pipeline::Ids,
 }
 
 struct Way {
@@ -53,11 +60,11 @@ struct Way {
 
 /// What came in, by name and by what became of it.
 #[derive(Clone, Default)]
-pub(crate) struct IntakeCounts(Family<Vec<(&'static str, String)>, Counter>);
+pub(crate) struct IntakeCounts(Family<Vec<(&'static str, String)>, Counter>, pub(crate) Problems);
 
 impl IntakeCounts {
     pub(crate) fn register(&self, registry: &mut Registry) {
-        let help = "Records of other systems, by what became of them: recorded, unmapped (recorded as they are), passed_over, dropped";
+        let help = "Records of other systems, by what became of them: recorded, unmapped (recorded as they are), passed_over, dropped, conflict (recorded under a fresh id)";
         registry.register("intake_records", help, self.0.clone());
     }
 
@@ -65,6 +72,26 @@ impl IntakeCounts {
         if count > 0 {
             self.0.get_or_create(&vec![("name", name.to_owned()), ("result", result.to_owned())]).inc_by(count);
         }
+    }
+}
+
+/// What keeps a source from being read, by its name; shown in health.
+#[derive(Clone, Default)]
+pub(crate) struct Problems(Shared<BTreeMap<String, String>>);
+
+impl Problems {
+    fn set(&self, name: &str, problem: Option<String>) {
+        let mut problems = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match problem {
+            Some(problem) => drop(problems.insert(name.to_owned(), problem)),
+            None => drop(problems.remove(name)),
+        }
+    }
+
+    /// Names and words.
+    pub(crate) fn all(&self) -> Vec<IntakeStatus> {
+        let problems = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        problems.iter().map(|(name, problem)| IntakeStatus { name: name.clone(), problem: problem.clone() }).collect()
     }
 }
 
@@ -81,9 +108,15 @@ impl Intake {
     pub(crate) async fn open(
         configs: &[IntakeConfig],
         data_dir: &Path,
+        own: Vec<PathBuf>,
         counts: IntakeCounts,
     ) -> Result<Self, IntakeError> {
         let mut ways = Vec::new();
+        let ids = match configs.first() {
+            None => pipeline::Ids::none(),
+            Some(first) => pipeline::Ids::load(&data_dir.join(FOLDER))
+                .map_err(|problem| IntakeError { name: first.name.clone(), problem })?,
+        };
         for config in configs {
             let bad = |problem: String| IntakeError { name: config.name.clone(), problem };
             let mapping = Mapping::load(&config.map).map_err(|e| bad(e.to_string()))?;
@@ -96,7 +129,7 @@ impl Intake {
             let mark = MarkFile::new(&data_dir.join(FOLDER), &config.name).read().map_err(bad)?;
             ways.push(Way { config: config.clone(), mapping, listeners, mark });
         }
-        Ok(Self { ways, counts })
+        Ok(Self { ways, counts, own, ids })
     }
 
     /// One task per way; they end when `stop` says so, with what had come in recorded.
@@ -104,12 +137,20 @@ impl Intake {
         let tasks = TaskTracker::new();
         for Way { config, mapping, listeners, mark } in self.ways {
             // A series that begins with its first loss would never be seen to grow.
-            for result in ["recorded", "unmapped", "passed_over", "dropped"] {
+            for result in ["recorded", "unmapped", "passed_over", "dropped", "conflict"] {
                 drop(self.counts.0.get_or_create(&vec![("name", config.name.clone()), ("result", result.to_owned())]));
             }
             let folder = store.dir().path().join(FOLDER);
-            let pipeline =
-                Pipeline::new(store.clone(), redactor.clone(), config, mapping, self.counts.clone(), &folder);
+            let pipeline = Pipeline::new(
+                store.clone(),
+                redactor.clone(),
+                config,
+                mapping,
+                self.counts.clone(),
+                self.ids.clone(),
+                &folder,
+            );
+            let listeners = listeners.map_or(pipeline::Opened::Read(self.own.clone()), pipeline::Opened::Listening);
             tasks.spawn(pipeline.run(listeners, mark, stop.clone()));
         }
         tasks.close();

@@ -1,22 +1,27 @@
 //! From records to entries: mapped, masked, recorded, and only then marked as read.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use piperoll_shared::log::entry::{CallerEntry, lifecycle};
 use piperoll_shared::log::ids::EntryId;
 use piperoll_shared::log::limits::CALLER_ENTRY_BYTES_MAX;
 use piperoll_shared::log::redact::Redactor;
+use piperoll_shared::net::replaced::replace;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
+use super::attempt::Attempts;
 use super::config::{IntakeConfig, Source};
 use super::mapping::Mapping;
 use super::mark::{Mark, MarkFile};
+use super::safe::Safe;
 use super::syslog::Listeners;
 use super::{Heard, IntakeCounts, Record, journal, lines};
 use crate::store::{AppendError, Draft, Store};
@@ -29,20 +34,40 @@ const RECORDS_WAITING_MAX: usize = 256;
 const BATCH_MAX: usize = 512;
 /// Of a record that cannot be mapped, this much is kept.
 const UNMAPPED_BYTES_MAX: usize = 16 * 1024;
+/// Records that are taken one at a time after an unclean end: all that a batch can have held, and those behind it that waited.
+const CAREFUL_RECORDS: usize = BATCH_MAX + RECORDS_WAITING_MAX;
+const PASSED: &str = "two starts of the node ended while this record was worked on, so it was passed";
+/// The key that ids are made with, in the folder of the marks.
+const IDS_KEY: &str = "ids.key";
 /// Between two tries to record.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// For what has come in to be recorded when the node stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// What a source reads from.
+pub(super) enum Opened {
+    Listening(Listeners),
+    /// Files and journals; the folders of the node, none of whose files is a log of another program.
+    Read(Vec<PathBuf>),
+}
+
 pub(super) struct Pipeline {
     store: Store,
-    redactor: Redactor,
+    mapper: Arc<Mapper>,
     config: IntakeConfig,
-    mapping: Mapping,
     counts: IntakeCounts,
     marks: MarkFile,
+    attempts: Attempts,
+}
+
+/// Makes entries of records. It knows no log, so it works on any thread.
+struct Mapper {
+    redactor: Redactor,
+    mapping: Mapping,
+    name: String,
     via: Arc<str>,
+    ids: Ids,
 }
 
 impl Pipeline {
@@ -52,33 +77,48 @@ impl Pipeline {
         config: IntakeConfig,
         mapping: Mapping,
         counts: IntakeCounts,
+        ids: Ids,
         folder: &Path,
     ) -> Self {
         let via = Arc::from(format!("{} {}", config.source.word(), config.name));
         let marks = MarkFile::new(folder, &config.name);
-        Self { store, redactor, config, mapping, counts, marks, via }
+        let attempts = Attempts::open(folder, &config.name);
+        let mapper = Arc::new(Mapper { redactor, mapping, name: config.name.clone(), via, ids });
+        Self { store, mapper, config, counts, marks, attempts }
     }
 
     /// Until the node stops.
-    pub(super) async fn run(self, listeners: Option<Listeners>, mark: Option<Mark>, stop: CancellationToken) {
-        let waiting_max = if listeners.is_some() { MESSAGES_WAITING_MAX } else { RECORDS_WAITING_MAX };
+    pub(super) async fn run(mut self, opened: Opened, mark: Option<Mark>, stop: CancellationToken) {
+        let waiting_max =
+            if matches!(opened, Opened::Listening(_)) { MESSAGES_WAITING_MAX } else { RECORDS_WAITING_MAX };
         let (heards, mut heard) = mpsc::channel(waiting_max);
         let from_now = self.config.from_now;
-        let source = match (&self.config.source, listeners) {
-            (Source::Syslog(_), Some(listeners)) => tokio::spawn(listeners.run(heards, stop.clone())),
+        let problems = self.counts.1.clone();
+        let name = self.config.name.clone();
+        let source = match (&self.config.source, opened) {
+            (Source::Syslog(_), Opened::Listening(listeners)) => tokio::spawn(listeners.run(heards, stop.clone())),
             (Source::Journal { unit, directory }, _) => {
-                let asked = journal::Asked { unit: unit.clone(), directory: directory.clone(), from_now };
-                tokio::spawn(journal::follow(asked, mark, heards, stop.clone()))
+                let asked = journal::Asked { name, unit: unit.clone(), directory: directory.clone(), from_now };
+                tokio::spawn(journal::follow(asked, mark, heards, problems, stop.clone()))
             }
-            (Source::File { path }, _) => {
-                tokio::spawn(lines::follow(path.clone(), mark, from_now, heards, stop.clone()))
+            (Source::File { path, owners, links_in }, Opened::Read(own)) => {
+                let safe = Safe { owners: owners.clone(), links_in: links_in.clone(), own };
+                let asked = lines::Asked { name, path: path.clone(), safe, from_now };
+                tokio::spawn(lines::follow(asked, mark, heards, problems, stop.clone()))
             }
-            (Source::Syslog(_), None) => return,
+            (Source::Syslog(_), Opened::Read(_)) | (Source::File { .. }, Opened::Listening(_)) => return,
         };
+        // What the last run died in may be among the first that come; then one at a time until it is passed.
+        let mut careful = if self.attempts.ended_uncleanly() { CAREFUL_RECORDS } else { 0 };
         let recording = async {
             let mut batch = Vec::with_capacity(BATCH_MAX);
-            while heard.recv_many(&mut batch, BATCH_MAX).await > 0 {
-                self.record(std::mem::take(&mut batch)).await;
+            loop {
+                let most = if careful > 0 { 1 } else { BATCH_MAX };
+                if heard.recv_many(&mut batch, most).await == 0 {
+                    return;
+                }
+                self.record(std::mem::take(&mut batch), careful > 0).await;
+                careful = careful.saturating_sub(1);
             }
         };
         // Sources end when the node stops. A log that cannot be written must not keep it from stopping; what has a place is read again.
@@ -90,26 +130,50 @@ impl Pipeline {
         source.abort();
     }
 
-    /// Tries until it is recorded.
-    async fn record(&self, batch: Vec<Heard>) {
-        let mut mark = None;
-        let mut drafts = Vec::new();
-        for heard in batch {
-            match heard {
-                Heard::Place(place) => mark = Some(place),
-                Heard::Record(record) => {
-                    mark = record.mark.clone().or(mark);
-                    drafts.extend(self.draft(&record));
-                }
-                Heard::Lost { count, cause } => {
-                    self.counts.add(&self.config.name, "dropped", count.unwrap_or(1));
-                    let details = json!({ "count": count, "cause": cause, "source": self.via.as_ref() });
-                    let entry = lifecycle("log.gap", "records of another system were lost on their way in", &details);
-                    let draft = Draft { entry, via: Arc::from("node") };
-                    drafts.push(Pending { draft, word: "dropped", text: Vec::new(), place: None });
-                }
+    /// Says, synced, what is worked on. True when it is to be passed: starts died in it.
+    async fn begin(&mut self, batch: &[Heard], careful: bool) -> bool {
+        let place = batch.iter().find_map(|heard| match heard {
+            Heard::Record(record) => record.place.clone(),
+            _ => None,
+        });
+        // What comes only once cannot come again after a crash.
+        let Some(place) = place else { return false };
+        let mut attempts = std::mem::take(&mut self.attempts);
+        let written = tokio::task::spawn_blocking(move || {
+            let begun = if careful { attempts.begin_one(&place) } else { attempts.begin_batch(&place).map(|()| true) };
+            (attempts, begun)
+        });
+        let Ok((attempts, begun)) = written.await else { return false };
+        self.attempts = attempts;
+        match begun {
+            Ok(goes_on) => !goes_on,
+            Err(error) => {
+                tracing::warn!(intake = self.config.name, %error, "what is worked on could not be kept; going on");
+                false
             }
         }
+    }
+
+    /// Tries until it is recorded.
+    async fn record(&mut self, batch: Vec<Heard>, careful: bool) {
+        let passed = self.begin(&batch, careful).await;
+        let place = batch.iter().find_map(|heard| match heard {
+            Heard::Record(record) => record.place.clone(),
+            _ => None,
+        });
+        let mapper = Arc::clone(&self.mapper);
+        // Parsing and masking take time in proportion to what came; nobody else's requests wait for it.
+        let worked = tokio::task::spawn_blocking(move || mapper.work(batch, passed)).await;
+        let Work { mut drafts, mark, passed_over, dropped } = match worked {
+            Ok(work) => work,
+            Err(error) => {
+                tracing::error!(intake = self.config.name, %error, "a batch could not be worked on; it is read again after a restart");
+                return;
+            }
+        };
+        self.counts.add(&self.config.name, "passed_over", passed_over);
+        self.counts.add(&self.config.name, "dropped", dropped);
+        self.leave_out_known(&mut drafts).await;
         let mut delay = ExponentialBuilder::default()
             .with_min_delay(RETRY_MIN)
             .with_max_delay(RETRY_MAX)
@@ -124,16 +188,20 @@ impl Pipeline {
                 match result {
                     Ok(_) if pending.word == "dropped" => {}
                     Ok(_) => self.counts.add(&self.config.name, pending.word, 1),
-                    // Under the id of its place something else was recorded: the same record, mapped differently then.
-                    Err(AppendError::Conflict { .. }) if pending.draft.entry.id == pending.place => {
-                        self.counts.add(&self.config.name, pending.word, 1);
+                    // Somebody has taken the id of its place: it is kept under a fresh one, and said.
+                    Err(error @ AppendError::Conflict { .. }) if pending.draft.entry.id == pending.place => {
+                        tracing::warn!(intake = self.config.name, %error, "the id of a record was taken; it is kept under a fresh one");
+                        self.counts.add(&self.config.name, "conflict", 1);
+                        let mut fresh = pending;
+                        (fresh.draft.entry.id, fresh.place) = (None, None);
+                        again.push(fresh);
                     }
                     // Under an id that it brought along: it is another record.
                     Err(error @ AppendError::Conflict { .. }) => {
-                        again.extend(self.unmapped(&pending.text, pending.place, &error.to_string()));
+                        again.extend(self.mapper.unmapped(&pending.text, pending.place, &error.to_string()));
                     }
                     Err(AppendError::Entry(error)) if pending.word != "unmapped" => {
-                        again.extend(self.unmapped(&pending.text, pending.place, &error.to_string()));
+                        again.extend(self.mapper.unmapped(&pending.text, pending.place, &error.to_string()));
                     }
                     Err(AppendError::Entry(error)) => {
                         tracing::error!(%error, "a record could not even be kept as it is");
@@ -150,26 +218,103 @@ impl Pipeline {
                 tokio::time::sleep(delay.next().unwrap_or(RETRY_MAX)).await;
             }
         }
+        if let (true, Some(place)) = (careful, &place) {
+            self.attempts.end_one(place);
+        }
         let Some(mark) = mark else { return };
         let marks = self.marks.clone();
-        let kept = tokio::task::spawn_blocking(move || marks.write(&mark)).await.unwrap_or_else(|e| Err(e.into()));
+        let mut attempts = std::mem::take(&mut self.attempts);
+        // The mark first: a crash in between makes the next start careful for nothing.
+        let kept = tokio::task::spawn_blocking(move || {
+            let kept = marks.write(&mark);
+            if kept.is_ok() {
+                attempts.done();
+            }
+            (attempts, kept)
+        });
+        let Ok((attempts, kept)) = kept.await else { return };
+        self.attempts = attempts;
         if let Err(error) = kept {
             // Read again after the next start, and then known by their ids.
             tracing::warn!(intake = self.config.name, %error, "how far was read could not be kept");
         }
     }
 
+    /// Records that an earlier version stored under ids that everybody could work out are duplicates all the same, when they came
+    /// in here: nobody else's entry says so.
+    async fn leave_out_known(&self, drafts: &mut Vec<Pending>) {
+        let old: Vec<_> = drafts.iter().map(|pending| pending.old).collect();
+        if old.iter().all(Option::is_none) {
+            return;
+        }
+        match self.store.recorded_via(old, Arc::clone(&self.mapper.via)).await {
+            Ok(known) => {
+                let mut known = known.into_iter();
+                let before = drafts.len();
+                drafts.retain(|_| !known.next().unwrap_or(false));
+                self.counts.add(&self.config.name, "recorded", (before - drafts.len()) as u64);
+            }
+            Err(error) => {
+                tracing::warn!(intake = self.config.name, %error, "whether records are known could not be read")
+            }
+        }
+    }
+}
+
+/// What a batch became.
+struct Work {
+    drafts: Vec<Pending>,
+    mark: Option<Mark>,
+    passed_over: u64,
+    dropped: u64,
+}
+
+impl Mapper {
+    /// With `passed` the record is only named: starts died in it.
+    fn work(&self, batch: Vec<Heard>, passed: bool) -> Work {
+        let mut work = Work { drafts: Vec::new(), mark: None, passed_over: 0, dropped: 0 };
+        for heard in batch {
+            match heard {
+                Heard::Place(place) => work.mark = Some(place),
+                Heard::Record(record) if passed => {
+                    work.mark = record.mark.clone().or(work.mark);
+                    let id = record.place.as_deref().map(|place| self.ids.of(&self.name, place));
+                    tracing::error!(
+                        intake = self.name,
+                        bytes = record.text.len(),
+                        "a record ended the node twice; only its hash is kept"
+                    );
+                    work.drafts.extend(self.named_only(&record.text, id, PASSED));
+                }
+                Heard::Record(record) => {
+                    work.mark = record.mark.clone().or(work.mark);
+                    match self.draft(&record) {
+                        Some(draft) => work.drafts.push(draft),
+                        None => work.passed_over += 1,
+                    }
+                }
+                Heard::Lost { count, cause } => {
+                    work.dropped += count.unwrap_or(1);
+                    let details = json!({ "count": count, "cause": cause, "source": self.via.as_ref() });
+                    let entry = lifecycle("log.gap", "records of another system were lost on their way in", &details);
+                    let draft = Draft { entry, via: Arc::from("node") };
+                    work.drafts.push(Pending { draft, word: "dropped", text: Vec::new(), place: None, old: None });
+                }
+            }
+        }
+        work
+    }
+
     /// What becomes of one record; nothing when the mapping passes over it.
     fn draft(&self, record: &Record) -> Option<Pending> {
-        let id = record.place.as_deref().map(|place| id_of(&self.config.name, place));
+        let id = record.place.as_deref().map(|place| self.ids.of(&self.name, place));
+        let old = record.place.as_deref().and_then(|place| self.ids.old(&self.name, place));
+        let with_old = |pending: Option<Pending>| pending.map(|pending| Pending { old, ..pending });
         let text = String::from_utf8_lossy(&record.text);
         let mapped = match self.mapping.apply(&text) {
             Ok(Some(mapped)) => mapped,
-            Ok(None) => {
-                self.counts.add(&self.config.name, "passed_over", 1);
-                return None;
-            }
-            Err(error) => return self.unmapped(&record.text, id, &error.to_string()),
+            Ok(None) => return None,
+            Err(error) => return with_old(self.unmapped(&record.text, id, &error.to_string())),
         };
         let parsed = CallerEntry::parse_redacted(mapped.as_bytes(), &self.redactor)
             .and_then(|entry| entry.check_size().map(|()| entry));
@@ -177,15 +322,15 @@ impl Pipeline {
             Ok(mut entry) => {
                 entry.id = entry.id.or(id);
                 let draft = Draft { entry, via: Arc::clone(&self.via) };
-                Some(Pending { draft, word: "recorded", text: record.text.clone(), place: id })
+                Some(Pending { draft, word: "recorded", text: record.text.clone(), place: id, old })
             }
-            Err(error) => self.unmapped(&record.text, id, &error.to_string()),
+            Err(error) => with_old(self.unmapped(&record.text, id, &error.to_string())),
         }
     }
 
     /// An entry about a record that is none: what it said, and why that is no entry. Of what is too long as JSON less is kept.
     fn unmapped(&self, text: &[u8], id: Option<EntryId>, problem: &str) -> Option<Pending> {
-        for kept_max in [UNMAPPED_BYTES_MAX, UNMAPPED_BYTES_MAX / 4, UNMAPPED_BYTES_MAX / 16, 0] {
+        for kept_max in [UNMAPPED_BYTES_MAX, UNMAPPED_BYTES_MAX / 4, UNMAPPED_BYTES_MAX / 16] {
             let kept = String::from_utf8_lossy(&text[..text.len().min(kept_max)]);
             let mut details = json!({ "problem": problem, "record": kept });
             if text.len() > kept_max {
@@ -193,19 +338,34 @@ impl Pipeline {
                 details["sha256"] = json!(hex::encode(Sha256::digest(text)));
                 details["omitted"] = json!("the rest of the record");
             }
-            let entry = json!({
-                "category": "integration", "action": "intake.unmapped", "outcome": "failure", "reason": "unmapped",
-                "details": details,
-            });
-            let parsed = CallerEntry::parse_redacted(entry.to_string().as_bytes(), &self.redactor);
-            if let Some(mut entry) = parsed.ok().filter(|entry| entry.check_size().is_ok()) {
-                entry.id = id;
-                let draft = Draft { entry, via: Arc::clone(&self.via) };
-                return Some(Pending { draft, word: "unmapped", text: Vec::new(), place: id });
+            if let Some(pending) = self.about_record(&details, id) {
+                return Some(pending);
             }
         }
-        tracing::error!(intake = self.config.name, problem, "a record could not even be kept as it is");
-        None
+        self.named_only(text, id, problem)
+    }
+
+    /// An entry that only names a record: its length and hash.
+    fn named_only(&self, text: &[u8], id: Option<EntryId>, problem: &str) -> Option<Pending> {
+        let sha256 = hex::encode(Sha256::digest(text));
+        let details = json!({ "problem": problem, "bytes": text.len(), "sha256": sha256, "omitted": "the record" });
+        let pending = self.about_record(&details, id);
+        if pending.is_none() {
+            tracing::error!(intake = self.name, problem, "a record could not even be named");
+        }
+        pending
+    }
+
+    fn about_record(&self, details: &serde_json::Value, id: Option<EntryId>) -> Option<Pending> {
+        let entry = json!({
+            "category": "integration", "action": "intake.unmapped", "outcome": "failure", "reason": "unmapped",
+            "details": details,
+        });
+        let mut entry = CallerEntry::parse_redacted(entry.to_string().as_bytes(), &self.redactor).ok()?;
+        entry.check_size().ok()?;
+        entry.id = id;
+        let draft = Draft { entry, via: Arc::clone(&self.via) };
+        Some(Pending { draft, word: "unmapped", text: Vec::new(), place: id, old: None })
     }
 }
 
@@ -216,17 +376,79 @@ struct Pending {
     word: &'static str,
     /// The record, in case the entry is refused.
     text: Vec<u8>,
-    /// The id of where it stands.
+    /// The id of where it is in its source.
     place: Option<EntryId>,
+    /// The id that an earlier version gave it.
+    old: Option<EntryId>,
 }
 
-/// The same record read again is the same entry.
-fn id_of(name: &str, place: &str) -> EntryId {
-    let digest =
-        Sha256::new().chain_update(name.as_bytes()).chain_update([0]).chain_update(place.as_bytes()).finalize();
+/// Makes ids of where records are in their source: the same record read again is the same entry. A key of this node's own is mixed in,
+/// so that nobody can work them out and take them first.
+#[derive(Clone)]
+pub(super) struct Ids {
+    key: Option<Zeroizing<[u8; 32]>>,
+}
+
+impl Ids {
+    /// For a node without sources.
+    pub(super) fn none() -> Self {
+        Self { key: None }
+    }
+
+    /// Reads the key, or makes it.
+    pub(super) fn load(folder: &Path) -> Result<Self, String> {
+        let path = folder.join(IDS_KEY);
+        let words = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                let text = Zeroizing::new(text);
+                let mut key = Zeroizing::new([0; 32]);
+                hex::decode_to_slice(text.trim(), key.as_mut_slice()).map_err(|_| {
+                    words(&"this is not a key of 64 hexadecimal digits; put it back from a backup, or remove it and let records be read twice")
+                })?;
+                Ok(Self { key: Some(key) })
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let mut key = Zeroizing::new([0; 32]);
+                getrandom::fill(key.as_mut_slice()).map_err(|e| words(&e))?;
+                std::fs::create_dir_all(folder).map_err(|e| words(&e))?;
+                let text = Zeroizing::new(hex::encode(key.as_slice()));
+                replace(&path, text.as_bytes()).map_err(|e| words(&e))?;
+                Ok(Self { key: Some(key) })
+            }
+            Err(error) => Err(words(&error)),
+        }
+    }
+
+    fn of(&self, name: &str, place: &str) -> EntryId {
+        let digest = match &self.key {
+            None => public(name, place),
+            Some(key) => {
+                let mut mac = Hmac::<Sha256>::new_from_slice(key.as_slice())
+                    .unwrap_or_else(|_| unreachable!("HMAC takes any key"));
+                for part in [name.as_bytes(), &[0], place.as_bytes()] {
+                    mac.update(part);
+                }
+                mac.finalize().into_bytes().into()
+            }
+        };
+        named(&digest)
+    }
+
+    /// The id of earlier versions, which everybody can work out.
+    fn old(&self, name: &str, place: &str) -> Option<EntryId> {
+        self.key.as_ref().map(|_| named(&public(name, place)))
+    }
+}
+
+fn public(name: &str, place: &str) -> [u8; 32] {
+    Sha256::new().chain_update(name.as_bytes()).chain_update([0]).chain_update(place.as_bytes()).finalize().into()
+}
+
+/// A name-based id of our own making (RFC 9562 section 5.8).
+fn named(digest: &[u8; 32]) -> EntryId {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
-    // A name-based id of our own making (RFC 9562 section 5.8).
     EntryId::from_uuid(uuid::Builder::from_custom_bytes(bytes).into_uuid())
 }
 

@@ -4,14 +4,13 @@
 //! counted, and the log says so.
 
 use std::net::SocketAddr;
-use std::sync::Mutex;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use syslog_loose::{ProcId, Protocol, Variant, parse_message};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
+use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
 use super::{Heard, Heards, Record, Shared};
@@ -21,6 +20,8 @@ const DATAGRAM_BYTES_MAX: usize = 65_535;
 /// Of one message on a stream.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 const CONNECTIONS_MAX: usize = 256;
+/// A connection that is silent for so long gives its place to another one when all are taken.
+const IDLE_BEFORE_GIVING_WAY: Duration = Duration::from_secs(5);
 /// How often drops are said.
 const DROPS_EVERY: Duration = Duration::from_secs(5);
 
@@ -76,35 +77,71 @@ async fn say_drops(dropped: &Shared<u64>, heards: &Heards) {
     }
 }
 
+/// A connection that is open: when it last sent something, and how it is told to go.
+struct Open {
+    heard: Arc<Mutex<Instant>>,
+    cut: CancellationToken,
+}
+
+/// The connection that has been silent the longest, if that is long enough to give its place away.
+fn most_idle(open: &mut Vec<Open>) -> Option<Open> {
+    let since = |open: &Open| *open.heard.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (at, oldest) = open.iter().enumerate().map(|(at, open)| (at, since(open))).min_by_key(|(_, since)| *since)?;
+    (oldest.elapsed() >= IDLE_BEFORE_GIVING_WAY).then(|| open.swap_remove(at))
+}
+
 async fn streams(listener: TcpListener, heards: Heards) {
-    let room = std::sync::Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = tokio::task::JoinSet::new();
+    let mut open: Vec<Open> = Vec::new();
     loop {
-        let Ok(place) = std::sync::Arc::clone(&room).acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let heards = heards.clone();
-                connections.spawn(async move {
-                    let _place = place;
-                    if let Err(error) = messages(stream, peer, &heards).await {
-                        tracing::warn!(%error, %peer, "a syslog connection was closed");
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => {
+                    open.retain(|open| !open.cut.is_cancelled());
+                    if open.len() >= CONNECTIONS_MAX {
+                        // Between two messages nothing is lost by going; a sender connects again.
+                        match most_idle(&mut open) {
+                            Some(idle) => idle.cut.cancel(),
+                            None => {
+                                tracing::warn!(%peer, "{CONNECTIONS_MAX} syslog connections are open and in use; this one is closed");
+                                continue;
+                            }
+                        }
                     }
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+                    let (heard, cut) = (Arc::new(Mutex::new(Instant::now())), CancellationToken::new());
+                    open.push(Open { heard: Arc::clone(&heard), cut: cut.clone() });
+                    let heards = heards.clone();
+                    connections.spawn(async move {
+                        tokio::select! {
+                            ended = messages(stream, peer, &heards, &heard) => if let Err(error) = ended {
+                                tracing::warn!(%error, %peer, "a syslog connection was closed");
+                            },
+                            () = cut.cancelled() => tracing::warn!(%peer, "an idle syslog connection gave its place to another one"),
+                        }
+                        cut.cancel();
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+            Some(_) = connections.join_next() => open.retain(|open| !open.cut.is_cancelled()),
         }
-        while connections.try_join_next().is_some() {}
     }
 }
 
 /// Every message says by its first byte how it is framed: a digit counts octets, anything else ends with a line.
-async fn messages(stream: TcpStream, peer: SocketAddr, heards: &Heards) -> std::io::Result<()> {
+pub(super) async fn messages(
+    stream: impl AsyncRead + Unpin,
+    peer: SocketAddr,
+    heards: &Heards,
+    heard_at: &Mutex<Instant>,
+) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     loop {
         let Some(first) = reader.fill_buf().await?.first().copied() else { return Ok(()) };
+        *heard_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
         let mut message = Vec::new();
         if first.is_ascii_digit() {
             let mut length = Vec::new();
@@ -138,16 +175,16 @@ fn heard(message: &[u8], peer: SocketAddr) -> Heard {
 }
 
 /// A message as JSON, for a mapping. What does not look like syslog is all `message`.
-fn take_apart(text: &str, peer: SocketAddr) -> String {
+pub(super) fn take_apart(text: &str, peer: SocketAddr) -> String {
     let parsed = parse_message(text, Variant::Either);
-    let mut structured = Map::new();
-    for element in &parsed.structured_data {
-        let parameters =
-            element.params().map(|(name, value)| ((*name).to_owned(), json!(value))).collect::<Map<String, Value>>();
-        structured.insert(element.id.to_owned(), Value::Object(parameters));
-    }
+    let is_modern = matches!(parsed.protocol, Protocol::RFC5424(_));
+    let structured = structured_data(text);
+    // What was taken apart and did not come out whole is kept as it came: an element that is not in the form of RFC 5424, a name
+    // that comes twice, or data in a message of the older kind, where the parser takes what looks like it out of the text.
+    let is_whole = if is_modern { structured.is_some() } else { parsed.structured_data.is_empty() };
+    let structured = structured.filter(|_| is_modern).unwrap_or_else(|| loose_data(&parsed));
     // A time without its zone and year is no time, only somebody's idea of one.
-    let is_exact = matches!(parsed.protocol, Protocol::RFC5424(_));
+    let is_exact = is_modern;
     let timestamp = parsed.timestamp.filter(|_| is_exact).map(|time| time.to_rfc3339());
     let mut record = json!({
         "protocol": if is_exact { "RFC 5424" } else { "RFC 3164" },
@@ -161,12 +198,70 @@ fn take_apart(text: &str, peer: SocketAddr) -> String {
         "message_id": parsed.msgid,
         "structured_data": (!structured.is_empty()).then_some(structured),
         "message": parsed.msg.trim_start_matches('\u{feff}'),
+        "raw": (!is_whole).then_some(text),
         "peer": peer.ip(),
     });
     if let Some(fields) = record.as_object_mut() {
         fields.retain(|_, value| !value.is_null());
     }
     record.to_string()
+}
+
+/// What can be made out of data that is not in the form; the message as it came is kept beside it.
+fn loose_data(parsed: &syslog_loose::Message<&str>) -> Map<String, Value> {
+    let mut elements = Map::new();
+    for element in &parsed.structured_data {
+        let parameters = element.params().map(|(name, value)| ((*name).to_owned(), json!(value)));
+        elements.insert(element.id.to_owned(), Value::Object(parameters.collect()));
+    }
+    elements
+}
+
+/// The structured data of a message of RFC 5424 (section 6.3), by element and name. None when it is not in that form, or when a name
+/// comes twice: then nothing may be left out without the whole being kept.
+fn structured_data(text: &str) -> Option<Map<String, Value>> {
+    // <PRI>VERSION TIMESTAMP HOSTNAME APP-NAME PROCID MSGID
+    const FIELDS: usize = 6;
+    let mut rest = text;
+    for _ in 0..FIELDS {
+        rest = rest.split_once(' ')?.1;
+    }
+    if rest == "-" || rest.starts_with("- ") {
+        return Some(Map::new());
+    }
+    let mut elements = Map::new();
+    while let Some(inner) = rest.strip_prefix('[') {
+        let id_length = inner.find([' ', ']'])?;
+        let (id, mut inner) = inner.split_at(id_length);
+        let mut parameters = Map::new();
+        while let Some(parameter) = inner.strip_prefix(' ') {
+            let (name, value) = parameter.split_once("=\"")?;
+            let mut text = String::new();
+            let mut chars = value.char_indices();
+            let end = loop {
+                match chars.next()? {
+                    (_, '\\') => match chars.next()?.1 {
+                        escaped @ ('"' | '\\' | ']') => text.push(escaped),
+                        other => text.extend(['\\', other]),
+                    },
+                    (at, '"') => break at,
+                    (_, ']') => return None,
+                    (_, other) => text.push(other),
+                }
+            };
+            let is_name =
+                (1..=32).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic() && !b"=]\" ".contains(&b));
+            if !is_name || parameters.insert(name.to_owned(), json!(text)).is_some() {
+                return None;
+            }
+            inner = &value[end + 1..];
+        }
+        rest = inner.strip_prefix(']')?;
+        if id.is_empty() || elements.insert(id.to_owned(), Value::Object(parameters)).is_some() {
+            return None;
+        }
+    }
+    (!elements.is_empty() && (rest.is_empty() || rest.starts_with(' '))).then_some(elements)
 }
 
 fn lock(count: &Mutex<u64>) -> std::sync::MutexGuard<'_, u64> {
@@ -204,6 +299,20 @@ mod tests {
             (&old["app_name"], &old["message"], old.get("timestamp")),
             (&json!("su"), &json!("'su root' failed"), None)
         );
+        for (data, lost) in [
+            (r#"[evil@1 user=root cmd="cat /etc/shadow"]"#, "cat /etc/shadow"),
+            (r#"[x@1 ip="203.0.113.77" ip="127.0.0.1"]"#, "203.0.113.77"),
+            (r#"[x@1 a="1"][x@1 b="2"]"#, "a=\"1\""),
+            (r#"[x@1 a="unclosed] the rest"#, "unclosed"),
+            (r#"[x@1 a="1" b]"#, " b]"),
+        ] {
+            let text = format!("<165>1 2026-10-11T22:14:15.003Z host app 812 ID47 {data} message");
+            let record = apart(&text);
+            assert_eq!(record["raw"], text, "{data}");
+            assert!(record.to_string().contains(&lost.replace('"', "\\\"")), "{data}: {record}");
+        }
+        let nested = apart("<34>Oct 11 22:14:15 host su[7]: [x@1 a=\"1\"] 'su root' failed");
+        assert!(nested.to_string().contains("x@1"), "{nested}");
         for odd in ["", "no syslog at all", "<999>1 x", "<13>", "{\"json\":true}", "<34>Oct 11", "\u{0}\u{1b}[31m"] {
             assert!(apart(odd).get("message").is_some(), "{odd:?}");
         }

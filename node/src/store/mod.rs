@@ -41,12 +41,13 @@ use piperoll_shared::api::node::{IndexExtent, ScanRequest, VerifyLine};
 use piperoll_shared::log::entry::lifecycle;
 use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::flags::Rules;
-use piperoll_shared::log::ids::Generation;
+use piperoll_shared::log::ids::{EntryId, Generation};
 use piperoll_shared::log::note::SigningSeed;
 use piperoll_shared::log::seal::{KeyRing, Origin};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::{Hash, TileCache, TreeReader, consistency_proof, inclusion_proof};
 use piperoll_shared::net::clock::Clock;
+use rusqlite::OptionalExtension as _;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
@@ -224,6 +225,21 @@ impl Store {
                 Ok((scan, batch))
             })
             .await?
+    }
+
+    /// Whether entries with these ids are in the log and came in under this `via`, which only the node writes.
+    pub async fn recorded_via(&self, ids: Vec<Option<EntryId>>, via: Arc<str>) -> Result<Vec<bool>, ReadError> {
+        let ending = format!(",\"via\":{}}}", serde_json::Value::from(&*via));
+        let look = move |conn: &rusqlite::Connection| -> rusqlite::Result<Vec<bool>> {
+            let mut statement =
+                conn.prepare_cached("SELECT e.body FROM ids i JOIN entries e ON e.seq = i.seq WHERE i.id = ?1")?;
+            let mut known = |id: EntryId| -> rusqlite::Result<bool> {
+                let body = statement.query_row([&id.as_bytes()[..]], |row| row.get::<_, String>(0)).optional()?;
+                Ok(body.is_some_and(|body| body.ends_with(&ending)))
+            };
+            ids.into_iter().map(|id| id.map_or(Ok(false), &mut known)).collect()
+        };
+        Ok(self.readers.run(look).await??)
     }
 
     pub async fn extent(&self) -> Result<Extent, ReadError> {

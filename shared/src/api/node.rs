@@ -224,6 +224,17 @@ pub struct NodeStatus {
     /// Where entries are handed on to, and how far.
     #[serde(default)]
     pub forward: Vec<ForwardStatus>,
+    /// Sources that cannot be read at the moment, and why.
+    #[serde(default)]
+    pub intake: Vec<IntakeStatus>,
+}
+
+/// A source that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct IntakeStatus {
+    pub name: String,
+    /// What is wrong, and the setting to change. Its place is kept meanwhile.
+    pub problem: String,
 }
 
 /// How far a stream that follows a log is.

@@ -8,14 +8,14 @@ use std::fmt::Display;
 use std::hash::Hash;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -53,6 +53,10 @@ const BYTES_PER_SECOND_MIN: u64 = 8 * 1024;
 /// A cursor over hundreds of nodes travels in the request line.
 const HEADERS_BYTES_MAX: u32 = 256 * 1024;
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+
+/// What is read of a body that its handler left, before the answer is given.
+const REST_BYTES_MAX: usize = 64 * 1024;
+const REST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Who is at the other end of a TLS connection; a request extension.
 #[derive(Debug, Clone)]
@@ -236,9 +240,14 @@ async fn serve_connection<S, P>(
         request.extensions_mut().insert(peer.clone());
         request.extensions_mut().insert(Connection(Arc::clone(&asked)));
         let under_way = asked.request();
-        let answering = app.clone().call(request.map(|body| Body::new(Arriving::new(body))));
+        let (parts, body) = request.into_parts();
+        let body = Arc::new(Mutex::new(Arriving::new(body)));
+        let request = hyper::Request::from_parts(parts, Body::new(Lent(Arc::clone(&body))));
+        let answering = app.clone().call(request);
         async move {
             let Ok(response) = answering.await;
+            // An answer that comes before the body was read, such as a refusal, would reach many clients as a broken stream.
+            let _ = tokio::time::timeout(REST_TIMEOUT, read_rest(&body)).await;
             // Nothing of it was taken yet.
             under_way.waits(true);
             Ok::<_, std::convert::Infallible>(response.map(|body| Leaving { body, under_way, rest: Bytes::new() }))
@@ -331,6 +340,45 @@ impl hyper::body::Body for Arriving {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
+}
+
+/// A request's body while its handler has it; what the handler leaves is read behind it.
+struct Lent(Arc<Mutex<Arriving>>);
+
+impl hyper::body::Body for Lent {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).size_hint()
+    }
+}
+
+/// Reads and drops what is left of a body, as far as it is short.
+async fn read_rest(body: &Mutex<Arriving>) {
+    let mut bytes = 0;
+    std::future::poll_fn(|cx| {
+        loop {
+            let mut body = body.lock().unwrap_or_else(PoisonError::into_inner);
+            if body.is_end_stream() || bytes > REST_BYTES_MAX {
+                return Poll::Ready(());
+            }
+            match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => bytes += frame.data_ref().map_or(0, Bytes::len),
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await;
 }
 
 /// The body of an answer, given in pieces: what is not taken stays here, where it is seen and counted.

@@ -103,7 +103,10 @@ pub fn read_manifest(member: &[u8]) -> Result<(Manifest, Note), String> {
     let json = json.ok_or_else(|| format!("the manifest does not begin with {FORMAT:?}"))?;
     let manifest: Manifest = serde_json::from_str(json).map_err(|error| format!("the manifest: {error}"))?;
     if manifest.nodes.len() > NODES_MAX {
-        return Err(format!("the manifest names {} nodes, more than the {NODES_MAX} of one bundle", manifest.nodes.len()));
+        return Err(format!(
+            "the manifest names {} nodes, more than the {NODES_MAX} of one bundle",
+            manifest.nodes.len()
+        ));
     }
     // One form only: what a program read and what a person reads must be the same.
     if serde_json::to_string_pretty(&manifest).is_ok_and(|form| json.strip_suffix('\n') == Some(&form)) {

@@ -1,0 +1,66 @@
+//! How much one caller may append: so many bytes an hour, so that nobody fills the disk for everybody.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The time in which an empty quota is whole again.
+const REFILL: Duration = Duration::from_secs(3_600);
+/// Callers that are remembered; beyond it those whose quota is whole again are forgotten.
+const CALLERS_MAX: usize = 10_000;
+
+/// What each caller has left, by the name that `via` gives it.
+#[derive(Debug)]
+pub(super) struct Quotas {
+    /// None when nobody is limited.
+    bytes_per_hour: Option<u64>,
+    left: Mutex<HashMap<String, (f64, Instant)>>,
+}
+
+impl Quotas {
+    pub(super) fn new(bytes_per_hour: Option<u64>) -> Self {
+        Self { bytes_per_hour, left: Mutex::default() }
+    }
+
+    /// Takes bytes from a caller's quota.
+    ///
+    /// # Errors
+    /// How long to wait until there are as many, when there are not.
+    pub(super) fn take(&self, caller: &str, bytes: u64) -> Result<(), Duration> {
+        let Some(per_hour) = self.bytes_per_hour else { return Ok(()) };
+        #[expect(clippy::cast_precision_loss, reason = "a quota is not counted to the byte")]
+        let (whole, bytes) = (per_hour as f64, bytes as f64);
+        let rate = whole / REFILL.as_secs_f64();
+        let now = Instant::now();
+        let refilled = |(left, since): (f64, Instant)| (left + now.duration_since(since).as_secs_f64() * rate).min(whole);
+        let mut all = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= CALLERS_MAX {
+            all.retain(|_, known| refilled(*known) < whole);
+        }
+        let left = all.get(caller).map_or(whole, |known| refilled(*known));
+        // What is larger than a whole quota passes when the quota is whole: it could never pass otherwise.
+        let needed = bytes.min(whole);
+        if left < needed {
+            return Err(Duration::from_secs_f64((needed - left) / rate));
+        }
+        all.insert(caller.to_owned(), (left - bytes, now));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_is_limited_and_others_are_not() {
+        let quotas = Quotas::new(Some(3_600));
+        assert!(quotas.take("uid=1", 3_000).is_ok());
+        let wait = quotas.take("uid=1", 1_000).expect_err("no room");
+        assert!((300..=400).contains(&wait.as_secs()), "{wait:?}");
+        assert!(quotas.take("uid=2", 3_600).is_ok());
+        assert!(quotas.take("uid=3", 1_000_000).is_ok(), "what is larger than a quota passes once");
+        assert!(quotas.take("uid=3", 1).is_err());
+        assert!(Quotas::new(None).take("uid=1", u64::MAX).is_ok());
+    }
+}

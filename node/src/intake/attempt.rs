@@ -1,0 +1,125 @@
+//! Which record is being worked on, kept before the work begins: what dies in a record must not die in it for ever.
+//!
+//! Every parser that a record meets is bounded, so nobody should ever die in one. This is the second line: after an unclean end the
+//! records of that batch are taken one at a time, and one in which two starts died is kept by its hash and passed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use piperoll_shared::net::replaced::replace;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// Starts that may die in a record before it is passed.
+pub(super) const DEATHS_MAX: u32 = 2;
+
+/// Records that were begun by themselves and are not done; more than one only when files were mixed up by hand.
+const BEGUN_MAX: usize = 16;
+
+/// What was begun and is not known to be done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Begun {
+    /// Digest of where the first record of a batch is in its source; none when records are taken one at a time.
+    batch: Option<String>,
+    /// How often work on a record by itself began, by the digest of its place.
+    alone: BTreeMap<String, u32>,
+}
+
+/// The file of one source, and what it said when the node started.
+#[derive(Default)]
+pub(super) struct Attempts {
+    path: PathBuf,
+    begun: Begun,
+    ended_uncleanly: bool,
+}
+
+impl Attempts {
+    /// A file that cannot be read counts as an unclean end.
+    pub(super) fn open(folder: &Path, name: &str) -> Self {
+        let path = folder.join(format!("{name}.attempt"));
+        let left = std::fs::read(&path).ok();
+        let ended_uncleanly = left.is_some();
+        let begun = left.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        Self { path, begun, ended_uncleanly }
+    }
+
+    /// Whether the last run ended in the middle of a batch.
+    pub(super) fn ended_uncleanly(&self) -> bool {
+        self.ended_uncleanly
+    }
+
+    /// Says, synced, that work on a batch begins, by its first record.
+    pub(super) fn begin_batch(&mut self, place: &str) -> std::io::Result<()> {
+        self.begun.batch = Some(digest(place));
+        self.write()
+    }
+
+    /// The same of one record by itself. False when starts died in it before: then it is to be passed.
+    pub(super) fn begin_one(&mut self, place: &str) -> std::io::Result<bool> {
+        let count = self.begun.alone.entry(digest(place)).or_default();
+        if *count >= DEATHS_MAX {
+            return Ok(false);
+        }
+        *count += 1;
+        self.begun.batch = None;
+        while self.begun.alone.len() > BEGUN_MAX {
+            self.begun.alone.pop_first();
+        }
+        self.write().map(|()| true)
+    }
+
+    /// A record that was begun by itself is recorded, or passed.
+    pub(super) fn end_one(&mut self, place: &str) {
+        self.begun.alone.remove(&digest(place));
+    }
+
+    /// Everything that was begun is recorded.
+    pub(super) fn done(&mut self) {
+        self.begun = Begun::default();
+        // If the removal is lost the next start is careful for nothing.
+        let _ = std::fs::remove_file(&self.path);
+    }
+
+    fn write(&self) -> std::io::Result<()> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder)?;
+        replace(&self.path, serde_json::to_string(&self.begun)?.as_bytes())
+    }
+}
+
+fn digest(place: &str) -> String {
+    hex::encode(Sha256::digest(place.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_in_which_two_starts_died_is_passed() -> std::io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let open = || Attempts::open(dir.path(), "k8s");
+        assert!(!open().ended_uncleanly());
+        open().begin_batch("1")?;
+        // The first death was somewhere in the batch; from now on one at a time. Each of these starts dies in the second record.
+        for _ in 0..DEATHS_MAX {
+            let mut attempts = open();
+            assert!(attempts.ended_uncleanly());
+            assert!(attempts.begin_one("1")?, "a good one");
+            attempts.end_one("1");
+            assert!(attempts.begin_one("2")?, "the one that kills");
+        }
+        let mut attempts = open();
+        assert!(attempts.begin_one("1")?, "what is good is never passed");
+        attempts.end_one("1");
+        assert!(!attempts.begin_one("2")?);
+        attempts.end_one("2");
+        assert!(attempts.begin_one("3")?);
+        attempts.done();
+        assert!(!open().ended_uncleanly());
+        std::fs::write(dir.path().join("k8s.attempt"), "torn")?;
+        assert!(open().ended_uncleanly());
+        Ok(())
+    }
+}

@@ -1,0 +1,57 @@
+//! The parsers of sources by themselves, for fuzzing: what they make of bytes, without a socket, a journal or a log.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
+use std::sync::Mutex;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use super::journal::{Line, Placed, next_line};
+use super::syslog::{messages, take_apart};
+use super::{Heard, Record};
+
+/// Room for the messages of one input; a fuzzer's inputs are shorter.
+const MESSAGES_MAX: usize = 4_096;
+
+/// One syslog message as the JSON that mappings read.
+pub fn syslog(text: &str) -> String {
+    take_apart(text, SocketAddr::from((Ipv4Addr::LOCALHOST, 514)))
+}
+
+/// The messages of one connection, with both framings, as the JSON that mappings read.
+pub fn syslog_stream(bytes: &[u8]) -> Vec<String> {
+    let (heards, mut heard) = mpsc::channel(MESSAGES_MAX);
+    let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 514));
+    let heard_at = Mutex::new(Instant::now());
+    let _ = at_once(messages(bytes, peer, &heards, &heard_at));
+    drop(heards);
+    let mut records = Vec::new();
+    while let Ok(heard) = heard.try_recv() {
+        if let Heard::Record(Record { text, .. }) = heard {
+            records.push(String::from_utf8_lossy(&text).into_owned());
+        }
+    }
+    records
+}
+
+/// The cursors in what journalctl prints.
+pub fn journal(bytes: &[u8]) -> Vec<String> {
+    let mut lines = bytes;
+    let mut cursors = Vec::new();
+    while let Some(Ok(Some(line))) = at_once(next_line(&mut lines)) {
+        if let Line::Whole(line) = line {
+            cursors.extend(serde_json::from_slice::<Placed>(&line).ok().map(|placed| placed.cursor));
+        }
+    }
+    cursors
+}
+
+/// The result of work on bytes that are all there; none when it waits all the same, for room.
+fn at_once<T>(work: impl Future<Output = T>) -> Option<T> {
+    match pin!(work).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(done) => Some(done),
+        Poll::Pending => None,
+    }
+}
