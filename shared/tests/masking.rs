@@ -146,6 +146,7 @@ fn secrets_in_every_named_context_are_masked_and_what_is_none_stays() {
         include_str!("masking/contexts.ndjson"),
         include_str!("masking/responders.ndjson"),
         include_str!("masking/reviewers.ndjson"),
+        include_str!("masking/platform.ndjson"),
     ] {
         let score = score(corpus);
         assert!(score.positives >= 200 && score.negatives >= 200);

@@ -32,7 +32,8 @@ impl Quotas {
         let (whole, bytes) = (per_hour as f64, bytes as f64);
         let rate = whole / REFILL.as_secs_f64();
         let now = Instant::now();
-        let refilled = |(left, since): (f64, Instant)| (left + now.duration_since(since).as_secs_f64() * rate).min(whole);
+        let refilled =
+            |(left, since): (f64, Instant)| (left + now.duration_since(since).as_secs_f64() * rate).min(whole);
         let mut all = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= CALLERS_MAX {
             all.retain(|_, known| refilled(*known) < whole);

@@ -164,6 +164,10 @@ impl Names {
         if self.headers.is_match(&squashed) {
             return (Class::Header, false);
         }
+        // `gpio_pin`: of a chip
+        if squashed.starts_with("gpio") {
+            return (Class::Plain, false);
+        }
         // `db_pass`, `mypass`, `pass1`: a number there is a PIN, never a count.
         let word = snake.rsplit('_').find(|word| !word.bytes().all(|b| b.is_ascii_digit())).unwrap_or_default();
         let bare = word.trim_end_matches(|c: char| c.is_ascii_digit());

@@ -9,7 +9,7 @@ const WORD_BYTES_MAX: usize = 20;
 const REFERENCE_BYTES_MAX: usize = 1_024;
 
 /// Words that say what became of a secret, or that there is none.
-const STATES: [&str; 95] = [
+const STATES: [&str; 97] = [
     "true",
     "false",
     "null",
@@ -105,6 +105,8 @@ const STATES: [&str; 95] = [
     "received",
     "sent",
     "needed",
+    "read",
+    "write",
 ];
 /// Words between which a phrase ends: what follows is about something else.
 pub(super) const CONNECTORS: [&str; 22] = [
@@ -183,6 +185,12 @@ fn is_placeholder(names: &Names, value: &str) -> bool {
     if matches!(lower.as_str(), "true" | "false" | "null" | "nil" | "none" | "undefined" | "[]" | "{}" | "?" | "n/a") {
         return true;
     }
+    // `HIDDEN_DUE_TO_SECURITY_REASONS`
+    let said =
+        value.bytes().filter(|b| *b == b'_').count() >= 2 && value.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+    if said {
+        return true;
+    }
     let inside = |open: &str, close: &str| lower.strip_prefix(open).and_then(|rest| rest.strip_suffix(close));
     // `[REDACTED]`, `<password>`, `(hidden)`: words alone.
     for (open, close) in [("[", "]"), ("<", ">"), ("(", ")"), ("{", "}"), ("__", "__"), ("", "")] {
@@ -224,9 +232,25 @@ fn is_placeholder(names: &Names, value: &str) -> bool {
 
 /// `env.DB_PASSWORD`, `process.env.X`, `os.environ["X"]`, `secrets.TOKEN`, `secretKeyRef`.
 fn is_env(value: &str) -> bool {
-    ["process.env", "os.environ", "os.getenv", "getenv(", "env.", "env:", "ENV[", "System.getenv", "var.", "secrets."]
-        .iter()
-        .any(|begin| value.starts_with(begin))
+    [
+        "process.env",
+        "os.environ",
+        "os.getenv",
+        "os.Getenv",
+        "ENV.",
+        "Deno.env",
+        "std::env",
+        "env(",
+        "getenv(",
+        "env.",
+        "env:",
+        "ENV[",
+        "System.getenv",
+        "var.",
+        "secrets.",
+    ]
+    .iter()
+    .any(|begin| value.starts_with(begin))
 }
 
 fn is_words(text: &str) -> bool {

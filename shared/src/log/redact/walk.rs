@@ -377,6 +377,12 @@ impl<'r> Walk<'r> {
                         (None, _) => Mode::Open,
                         (Some(_), _) if is_about(&key) => Mode::Open,
                         (Some(class), Kind::Object | Kind::Array) => Mode::Within(class),
+                        // Words about a token or key are not the token, unless the name says that they are.
+                        (Some(Class::Token), Kind::String)
+                            if !is_content(&key) && tree.string(child).is_some_and(|text| !looks_made_up(&text)) =>
+                        {
+                            Mode::Open
+                        }
                         (Some(class), _) => Mode::Secret { class, counts: false },
                     }
                 };
@@ -598,7 +604,17 @@ fn is_label(key: &str) -> bool {
 
 fn is_labelled(key: &str) -> bool {
     LABELLED.iter().any(|labelled| key.eq_ignore_ascii_case(labelled))
-        || ["Value", "_value"].iter().any(|end| key.len() > end.len() && key.ends_with(end))
+        || ["Value", "_value", "From", "To", "_from", "_to"]
+            .iter()
+            .any(|end| key.len() > end.len() && key.ends_with(end))
+}
+
+/// Whether a member holds the thing itself: `{"token":{"value":…}}`.
+fn is_content(key: &str) -> bool {
+    is_labelled(key)
+        || ["plain", "plaintext", "text", "raw", "string", "secret", "key", "token", "contents", "material"]
+            .iter()
+            .any(|name| key.eq_ignore_ascii_case(name))
 }
 
 /// Whether a member of an object under the name of a secret only says something about it.

@@ -78,7 +78,8 @@ const OPTIONS: [(&[&str], &str, How); 26] = [
             "rdesktop",
             "wkhtmltopdf",
             "kinit",
-            "winexe-p",
+            "psexec",
+            "psexec64",
             "influx",
             "rabbitmqadmin",
         ],
@@ -100,7 +101,7 @@ const OPTIONS: [(&[&str], &str, How); 26] = [
 const LOGINS: [&str; 12] =
     ["docker", "podman", "nerdctl", "buildah", "skopeo", "helm", "oras", "crane", "az", "cf", "oc", "argocd"];
 /// Programs that take a password as a word of its own behind another word.
-const POSITIONS: [(&str, &[&str], usize); 9] = [
+const POSITIONS: [(&str, &[&str], usize); 11] = [
     ("rabbitmqctl", &["add_user", "change_password", "authenticate_user"], 2),
     ("vault", &["login"], 1),
     ("net", &["user"], 2),
@@ -108,6 +109,8 @@ const POSITIONS: [(&str, &[&str], usize); 9] = [
     ("htpasswd", &["-b", "-bc", "-cb", "-nb", "-nbB", "-Bb", "-bB", "-cbB", "-nbm"], 0),
     ("ansible-vault", &["encrypt_string"], 1),
     ("cryptsetup", &["--key"], 1),
+    ("signtool", &["/p", "/P"], 1),
+    ("gh", &["--body", "-b"], 1),
     ("nmcli", &["password", "wifi-sec.psk", "802-11-wireless-security.psk"], 1),
     ("rootpw", &["--plaintext", "--iscrypted"], 1),
 ];
@@ -133,7 +136,7 @@ impl Commands {
     pub(super) fn new() -> Self {
         Self {
             worth: pattern(
-                r#"(?:^|[\s=/\\("'])(?:-{1,2}[A-Za-z]|/[pP]:)|\b(?:rabbitmqctl|vault|net|mysqladmin|htpasswd|sqlplus|ansible-vault|config|configure|npm|nmcli|rootpw)\b"#,
+                r#"(?i)(?:^|[\s=/\\("'])(?:-{1,2}[A-Za-z]|/[pP]:)|\b(?:rabbitmqctl|vault|net|mysqladmin|htpasswd|sqlplus|ansible-vault|config|configure|npm|nmcli|rootpw|signtool|psexec(?:64)?)\b"#,
             ),
             argument: pattern(r#"\ba[0-9]{1,3}="([^"]*)""#),
             // `echo S | passwd --stdin bob`, `echo "bob:S" | chpasswd`, `<<< S`
@@ -248,8 +251,10 @@ pub(in super::super) fn secrets_in_words(names: &Names, words: &[&str]) -> Vec<(
     while at < words.len().min(WORDS_MAX) {
         let word = words[at];
         let next = words.get(at + 1).copied();
-        if is_program(word) {
-            (program, logs_in) = (base_name(word), false);
+        if let Some(name) = program_of(word) {
+            // `gh pr create --body …` says nothing secret.
+            let is_gh = name == "gh" && words.get(at + 1) != Some(&"secret");
+            (program, logs_in) = (if is_gh { "" } else { name }, false);
         }
         logs_in |= word == "login" && LOGINS.contains(&program);
         let mut add = |at: usize, range: Range<usize>| {
@@ -414,11 +419,12 @@ fn base_name(word: &str) -> &str {
     word.strip_suffix(".exe").unwrap_or(word)
 }
 
-fn is_program(word: &str) -> bool {
+/// The program that a word names, as the tables write it.
+fn program_of(word: &str) -> Option<&'static str> {
     let name = base_name(word);
-    OPTIONS.iter().any(|(programs, ..)| programs.contains(&name))
-        || LOGINS.contains(&name)
-        || POSITIONS.iter().any(|(program, ..)| *program == name)
-        || NAMING.iter().any(|(program, _)| *program == name)
-        || matches!(name, "sqlplus" | "xfreerdp" | "wlfreerdp" | "psexec" | "schtasks")
+    let is_it = |known: &&'static str| known.eq_ignore_ascii_case(name);
+    let of_options = OPTIONS.iter().flat_map(|(programs, ..)| programs.iter().copied());
+    let of_tables = POSITIONS.iter().map(|(program, ..)| *program).chain(NAMING.iter().map(|(program, _)| *program));
+    let others = ["sqlplus", "xfreerdp", "wlfreerdp", "psexec", "schtasks"];
+    of_options.chain(LOGINS).chain(of_tables).chain(others).find(is_it)
 }

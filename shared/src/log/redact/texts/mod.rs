@@ -22,7 +22,7 @@ pub(super) use shapes::{is_basic, is_pem_begin, is_pem_end};
 /// Memory of the pattern that says whether a text is worth a closer look; own names make it larger.
 const WORTH_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What every context has at least one of. Longer words that contain a shorter one need not be here.
-const WORTH: [&str; 55] = [
+const WORTH: [&str; 58] = [
     "pass",
     "pwd",
     "pw",
@@ -73,6 +73,9 @@ const WORTH: [&str; 55] = [
     "\"-",
     "\"auth\"",
     "netrc",
+    "/p:",
+    "\"/p\"",
+    "secret set",
     "LOGIN ",
     "AUTH ",
     "puk",
