@@ -57,6 +57,6 @@ async fn handle(recorder: Recorder) {
         std::future::pending::<()>().await;
     });
     let app = axum::Router::new().route("/run", endless).layer(RecordLayer::new(recorder));
-    let request = axum::http::Request::post("/run").body(axum::body::Body::empty()).expect("a request");
+    let request = http::Request::post("/run").body(axum::body::Body::empty()).expect("a request");
     app.oneshot(request).await.expect("an answer");
 }

@@ -38,6 +38,7 @@ mod scope;
 mod sessions;
 mod stats;
 mod storage;
+mod strangers;
 mod tail;
 mod tamper;
 mod upgrade;

@@ -28,7 +28,7 @@ impl Class {
 /// Written without separators.
 const PASSWORDS: &str = "password|passwd|passphrase|passcode|pwd|passwort|kennwort|contrase(?:n|ñ)a|motdepasse|senha|wachtwoord|parola|lösenord|пароль|密码|密碼|パスワード|securityanswer|cardnumber|recoverycode|backupcode|mfacode|verificationcode|onetimecode|onetimepassword|otpcode|pincode|resetcode|tancode|cvvcode|securitycode|accesscode";
 /// Words for tokens, keys and other credentials.
-const TOKENS: &str = "secret|token|apikey|privatekey|secretkey|accesskey|signingkey|encryptionkey|decryptionkey|sessionkey|masterkey|sshkey|accountkey|sharedkey|presharedkey|hmackey|aeskey|authkey|clientkey|storagekey|servicekey|functionkey|subscriptionkey|webhookkey|licensekey|deploykey|rootkey|signaturekey|secretkeybase|credentials|authcode|authorizationcode|jsessionid|phpsessid|aspnetsessionid|connectsid|sharedaccesssignature|sastoken";
+const TOKENS: &str = "secret|token|apikey|appkey|privatekey|secretkey|accesskey|signingkey|encryptionkey|decryptionkey|sessionkey|masterkey|sshkey|accountkey|sharedkey|presharedkey|hmackey|aeskey|authkey|clientkey|storagekey|servicekey|functionkey|subscriptionkey|webhookkey|licensekey|deploykey|rootkey|signaturekey|secretkeybase|credentials|authcode|authorizationcode|jsessionid|phpsessid|aspnetsessionid|connectsid|sharedaccesssignature|sastoken";
 const HEADERS: &str = "authorization|cookie";
 /// The same where they are a word of their own: `card_pin`, not `shipping`.
 const SHORT: &str = "pw|puk|rootpw|pin|otp|totp|cvv2?|cvc2?|psk|passw";

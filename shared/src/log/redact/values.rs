@@ -264,7 +264,7 @@ pub(super) fn is_reference(value: &str) -> bool {
     }
     let lower = value.to_ascii_lowercase();
     let bare = lower.strip_prefix('@').unwrap_or(&lower);
-    REFERENCES.iter().any(|begin| bare.starts_with(begin))
+    REFERENCES.iter().any(|begin| bare.starts_with(begin) || begin.strip_suffix('/') == Some(bare))
         || value.get(1..3) == Some(":\\")
         || lower.ends_with(".pem")
         || lower.ends_with(".key")

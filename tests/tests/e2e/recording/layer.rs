@@ -225,7 +225,7 @@ async fn a_request_cannot_keep_itself_from_being_recorded() {
     let app = serve(recorder).await;
     let mut headers = HeaderMap::new();
     headers.insert("user-agent", "a".repeat(6_000).parse().unwrap());
-    headers.insert("x-request-id", axum::http::HeaderValue::from_bytes(b"\xff\xfe\ttab").unwrap());
+    headers.insert("x-request-id", http::HeaderValue::from_bytes(b"\xff\xfe\ttab").unwrap());
     let path = format!("{}/silent{}", app.url, "/x".repeat(3_000));
     app.client.request(Method::from_bytes(b"PURGE-IT").unwrap(), path).headers(headers).send().await.unwrap();
     let entry = captured.entries().pop().unwrap();

@@ -125,7 +125,7 @@ async fn planted_secrets_are_found_nowhere() {
             }),
         )
         .layer(RecordLayer::new(recorder.clone()));
-    let request = axum::http::Request::post(format!("/reset-password/{PLANTED}-0123456789?password={PLANTED}"))
+    let request = http::Request::post(format!("/reset-password/{PLANTED}-0123456789?password={PLANTED}"))
         .header("authorization", format!("Bearer {PLANTED}"))
         .header("cookie", format!("session={PLANTED}"))
         .body(axum::body::Body::from(format!("password={PLANTED}")))

@@ -544,6 +544,11 @@ fn phrase(look: &Look<'_>, name: &Name, class: Class, begin: usize, is_line: boo
         let bare = word.trim_matches(|c: char| !c.is_alphanumeric());
         is_state(bare) || is_connector(bare) || is_article(bare)
     };
+    // `<Token: id=44 name='ci'>`: other pairs follow, and they have their own names.
+    let about = ["id=", "name=", "type=", "kind=", "status="].iter().any(|pair| text[begin..].starts_with(pair));
+    if class == Class::Token && about {
+        return begin;
+    }
     // `failed_passwords: 3 within 10m`
     if is_free(look, name, word(0).trim_end_matches([',', ';', '.'])) {
         return first_end;

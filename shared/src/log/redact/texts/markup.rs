@@ -131,7 +131,9 @@ pub(super) fn elements(look: &Look<'_>, parts: &mut Parts) {
         {
             let lead = value.len() - value.trim_start().len();
             parts.add(from + lead, from + lead + value.trim().len());
-        } else if let Some(inner) = value.trim_start().strip_prefix("<value>") {
+        } else if let Some(inner) =
+            value.trim_start().strip_prefix("<value>").or(value.trim_start().strip_prefix("<Value>"))
+        {
             // `<property><name>…</name><value>S</value>`
             let at = to - inner.len();
             parts.add(at, at + inner.find('<').unwrap_or(inner.len()));

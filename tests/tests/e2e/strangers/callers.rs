@@ -1,0 +1,196 @@
+//! Callers who take all they can: others have room all the same, and memory stays within its limits.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use http_body_util::{BodyExt, Empty, StreamBody};
+use hyper::body::{Bytes, Frame};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use piperoll_shared::api::access::Role;
+use piperoll_tests::Cluster;
+use serde_json::json;
+
+use super::{peak_mib, until};
+
+const AGGREGATOR_MIB_MAX: u64 = 512;
+const NODE_MIB_MAX: u64 = 256;
+
+fn large(count: usize, bytes: usize) -> Vec<String> {
+    (0..count)
+        .map(|n| json!({ "category": "data", "action": "a.b", "user": format!("u{n}"), "details": { "text": "lorem ipsum ".repeat(bytes / 12) } }).to_string())
+        .collect()
+}
+
+/// A TLS stream that speaks HTTP/2.
+async fn connect(cluster: &Cluster) -> impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static {
+    use rustls::pki_types::pem::PemObject as _;
+    let mut roots = rustls::RootCertStore::empty();
+    let ca = rustls::pki_types::CertificateDer::from_pem_file(cluster.ca()).unwrap();
+    roots.add(ca).unwrap();
+    let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let address = cluster.url.strip_prefix("https://").unwrap();
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let name = rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap();
+    tokio_rustls::TlsConnector::from(std::sync::Arc::new(config)).connect(name, stream).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_reads_take_bounded_memory() {
+    let cluster = Cluster::start(&["mx1", "mx2"]).await;
+    for index in 0..2 {
+        cluster.append(index, &large(600, 30_000)).await;
+    }
+    cluster.wait_until_complete().await;
+    let token = cluster.token("greedy", Role::Viewer, None);
+    let mut connections = Vec::new();
+    let mut pending = Vec::new();
+    for _ in 0..2 {
+        // Nothing of an answer can be sent: the window is empty from the beginning.
+        let stream = TokioIo::new(connect(&cluster).await);
+        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        builder.initial_stream_window_size(0);
+        let (mut sender, connection) = builder.handshake::<_, Empty<Bytes>>(stream).await.unwrap();
+        tokio::spawn(connection);
+        for _ in 0..75 {
+            let uri = format!("{}/api/v1/audit-log?limit=1000&from=2d", cluster.url);
+            let request = http::Request::get(uri).header("authorization", format!("Bearer {token}"));
+            let Ok(()) = sender.ready().await else { break };
+            pending.push(tokio::spawn(sender.send_request(request.body(Empty::new()).unwrap())));
+        }
+        connections.push(sender);
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    // Others are served meanwhile, and the greedy one is told.
+    let page = cluster.page("limit=5&from=2d").await;
+    assert_eq!(page.status, 200, "{}", page.text);
+    let peak = peak_mib(cluster.aggregator_pid());
+    eprintln!("aggregator's peak with unread pages: {peak} MiB");
+    assert!(peak < AGGREGATOR_MIB_MAX, "{peak} MiB");
+    pending.into_iter().for_each(|task| task.abort());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_never_end_take_bounded_memory() {
+    let cluster = Cluster::start(&["mx1"]).await;
+    let unfinished = |bytes: usize| {
+        let first =
+            futures::stream::iter([Ok::<_, std::convert::Infallible>(Frame::data(Bytes::from(vec![b' '; bytes])))]);
+        BodyExt::boxed(StreamBody::new(first.chain(futures::stream::pending())))
+    };
+    let mut connections = Vec::new();
+    for _ in 0..2 {
+        let stream = TokioIo::new(connect(&cluster).await);
+        let (mut sender, connection) =
+            hyper::client::conn::http2::Builder::new(TokioExecutor::new()).handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        for _ in 0..60 {
+            let request = http::Request::post(format!("{}/api/v1/searches", cluster.url))
+                .header("authorization", format!("Bearer {}", cluster.token))
+                .header("content-type", "application/json");
+            let Ok(()) = sender.ready().await else { break };
+            tokio::spawn(sender.send_request(request.body(unfinished(1_900_000)).unwrap()));
+        }
+        connections.push(sender);
+    }
+    let mut sockets = Vec::new();
+    for path in ["/v1/gaps", "/v1/entries"] {
+        let stream = tokio::net::UnixStream::connect(cluster.nodes[0].folder.join("node.sock")).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        for _ in 0..60 {
+            let request = http::Request::post(format!("http://node{path}")).header("content-type", "application/json");
+            let Ok(()) = sender.ready().await else { break };
+            tokio::spawn(sender.send_request(request.body(unfinished(1_900_000)).unwrap()));
+        }
+        sockets.push(sender);
+    }
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let (aggregator, node) = (peak_mib(cluster.aggregator_pid()), peak_mib(cluster.pid(0)));
+    eprintln!("peaks with unfinished bodies: aggregator {aggregator} MiB, node {node} MiB");
+    assert!(aggregator < AGGREGATOR_MIB_MAX && node < NODE_MIB_MAX);
+    cluster.append(0, &large(10, 100)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_has_a_share_of_the_tails_and_others_have_theirs() {
+    let cluster = Cluster::start(&["mx1"]).await;
+    cluster.wait_until_complete().await;
+    let greedy = cluster.token("greedy", Role::Viewer, None);
+    let client = cluster.browser_like();
+    let tail = |token: &str| client.get(format!("{}/api/v1/audit-log/tail", cluster.url)).bearer_auth(token).send();
+    let (mut open, mut told) = (Vec::new(), 0);
+    for _ in 0..10 {
+        let answer = tail(&greedy).await.unwrap();
+        match answer.status().as_u16() {
+            200 => open.push(answer),
+            429 => told += 1,
+            other => panic!("{other}"),
+        }
+    }
+    assert!(!open.is_empty() && told > 0, "{} open, {told} refused", open.len());
+    assert_eq!(tail(&cluster.token).await.unwrap().status(), 200);
+    // What a tail goes on with is of this cluster.
+    let made_up: Vec<String> = (0..1_000).map(|n| format!("z{n}@1")).collect();
+    let request = client.get(format!("{}/api/v1/audit-log/tail", cluster.url)).bearer_auth(&cluster.token);
+    let answer = request.header("last-event-id", made_up.join(",")).send().await.unwrap();
+    assert_eq!(answer.status(), 400);
+    assert!(answer.text().await.unwrap().contains("not in the roster"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_token_ends_its_export() {
+    let cluster = Cluster::start(&["mx1"]).await;
+    cluster.append(0, &large(3_000, 20_000)).await;
+    cluster.wait_until_complete().await;
+    let token = cluster.token("leaver", Role::Auditor, None);
+    let request =
+        cluster.browser_like().get(format!("{}/api/v1/audit-log?format=ndjson&from=2d&order=asc", cluster.url));
+    let answer = request.bearer_auth(&token).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let mut body = answer.bytes_stream();
+    let mut came = body.next().await.unwrap().unwrap().len();
+    let revoked = cluster.send(reqwest::Method::DELETE, "/api/v1/tokens/leaver", Some(&cluster.token), None).await;
+    assert!(revoked.status < 300, "{}", revoked.text);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    // What was on its way arrives; then it breaks off, and nothing says that it is whole.
+    let ended = loop {
+        match body.next().await {
+            Some(Ok(bytes)) => {
+                assert!(!bytes.windows(9).any(|window| window == b"{\"final\":"), "the export came to its end");
+                came += bytes.len();
+            }
+            other => break other,
+        }
+    };
+    assert!(ended.is_some_and(|last| last.is_err()), "it ends as a broken stream");
+    assert!(came < 50_000_000, "{came} bytes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_who_hold_connections_keep_nobody_out() {
+    let cluster = Cluster::start(&["mx1"]).await;
+    let mut held = Vec::new();
+    for _ in 0..300 {
+        let stream = TokioIo::new(connect(&cluster).await);
+        let handshake =
+            hyper::client::conn::http2::Builder::new(TokioExecutor::new()).handshake::<_, Empty<Bytes>>(stream).await;
+        let Ok((sender, connection)) = handshake else { continue };
+        tokio::spawn(connection);
+        held.push(sender);
+    }
+    let page = until("an honest caller is served", async || {
+        let request = cluster.browser_like().get(format!("{}/api/v1/audit-log?limit=1", cluster.url));
+        let answer = request.bearer_auth(&cluster.token).timeout(Duration::from_secs(5)).send().await.ok()?;
+        Some(answer.status().as_u16())
+    })
+    .await;
+    assert_eq!(page, 200);
+    until("most of what nobody asks on is closed", async || {
+        (held.iter().filter(|sender| !sender.is_closed()).count() <= 64).then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,71 @@
+//! What strangers bring: deep texts, forged rows, greedy callers, followed files. Each test is named after what must hold.
+
+mod callers;
+mod rows;
+mod sources;
+
+use std::time::{Duration, Instant};
+
+use piperoll_tests::Cluster;
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks until it holds.
+async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = ask().await {
+            return found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// A request to a node's socket: status and body.
+fn on_socket(cluster: &Cluster, index: usize, path: &str, body: Option<&str>) -> (u16, String) {
+    let socket = cluster.nodes[index].folder.join("node.sock");
+    let mut command = std::process::Command::new("curl");
+    command.args(["-sS", "-m", "60", "-w", "\n%{http_code}", "--unix-socket"]).arg(socket);
+    command.arg(format!("http://node{path}"));
+    if body.is_some() {
+        command.args(["-H", "content-type: application/json", "--data-binary", "@-"]);
+    }
+    let mut child = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let text = body.unwrap_or_default().to_owned();
+    let writer = std::thread::spawn(move || {
+        let _ = std::io::Write::write_all(&mut input, text.as_bytes());
+    });
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (body, status) = text.rsplit_once('\n').unwrap();
+    (status.parse().unwrap(), body.to_owned())
+}
+
+/// The entries of a node, by its own reading.
+fn entries(cluster: &Cluster, filter: &str) -> Vec<Value> {
+    let run = cluster.on_node(0, &["query", filter, "--limit", "5000", "--order", "asc", "--json"]);
+    let rows = run.stdout.lines().filter(|line| line.starts_with("{\"entry\""));
+    rows.map(|line| serde_json::from_str::<Value>(line).unwrap()["entry"].clone()).collect()
+}
+
+fn configure(cluster: &Cluster, tables: &str) {
+    let config = cluster.nodes[0].folder.join("node.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}\n{tables}")).unwrap();
+}
+
+/// `VmHWM`: the most a process ever had in memory, in MiB.
+fn peak_mib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
+/// Text of JSON whose brackets are so deep.
+fn deep(levels: usize) -> String {
+    format!("{}\"x\"{}", "[".repeat(levels), "]".repeat(levels))
+}
