@@ -2,8 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How often whoever waits looks for a place.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Places of one kind.
 #[derive(Debug, Clone)]
@@ -52,6 +56,19 @@ impl Shares {
         };
         *own += 1;
         Ok(Share { held: Arc::clone(&self.held), caller: caller.to_owned(), _room: room })
+    }
+}
+
+impl Shares {
+    /// A place for a caller who waits for one of their own to become free.
+    pub(crate) async fn wait(&self, caller: &str, most: Duration) -> Result<Share, Full> {
+        let until = Instant::now() + most;
+        loop {
+            match self.take(caller) {
+                Err(_) if Instant::now() < until => tokio::time::sleep(LOOK).await,
+                taken => return taken,
+            }
+        }
     }
 }
 

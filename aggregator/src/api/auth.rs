@@ -6,16 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http_body_util::BodyExt as _;
 use piperoll_client::{Activity, Category};
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
-use piperoll_shared::net::serve::{Connection, TlsPeer};
+use piperoll_shared::net::serve::{Connection, Held, TlsPeer};
 use serde_json::Value;
 
 use super::error::{ApiError, RefusalReason};
@@ -33,6 +31,8 @@ const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 /// Requests at one time whose answer was not taken yet, of all callers and of one. Each may hold a page of some megabytes.
 pub(super) const REQUESTS_MAX: usize = 256;
 pub(super) const REQUESTS_PER_CALLER_MAX: usize = 16;
+/// How long a request waits for those of the same caller in front of it.
+const ROOM_WAIT: Duration = Duration::from_secs(10);
 
 /// What a handler did, for the entry.
 #[derive(Debug, Clone)]
@@ -93,7 +93,7 @@ pub(super) async fn identify(
     if let Some(connection) = parts.extensions.get::<Connection>() {
         connection.identified();
     }
-    let room = match app.requests.take(caller.name()) {
+    let room = match app.requests.wait(caller.name(), ROOM_WAIT).await {
         Ok(room) => room,
         Err(full) => {
             let words = format!("too many requests at one time: {full}");
@@ -104,16 +104,9 @@ pub(super) async fn identify(
     request.extensions_mut().insert(caller);
     let response = next.run(request).await;
     // The place is free when the last of the answer was taken, or given up.
-    tell(
-        &app,
-        &activity,
-        response.map(|body| {
-            Body::new(body.map_frame(move |frame| {
-                let _room = &room;
-                frame
-            }))
-        }),
-    )
+    let mut response = tell(&app, &activity, response);
+    response.extensions_mut().insert(Held(Arc::new(room)));
+    response
 }
 
 /// Around what needs no identity.

@@ -43,9 +43,8 @@ pub(super) const COUNTS_MAX: usize = 4;
 pub(super) const COUNTS_PER_CALLER_MAX: usize = 1;
 /// Between two looks at whether the reader of a stream may still read.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// How long a count waits for another one of the same caller, and how often it looks.
+/// How long a count waits for another one of the same caller.
 const COUNT_WAIT: Duration = Duration::from_secs(20);
-const COUNT_LOOK: Duration = Duration::from_millis(50);
 /// The mac of a row that is given as its bytes, in hexadecimal.
 const SIGNATURE: HeaderName = HeaderName::from_static("piperoll-signature");
 pub(super) const AUDIT_COMPLETE: HeaderName = HeaderName::from_static("audit-complete");
@@ -181,13 +180,7 @@ impl Asking {
 
 /// A place for a stream. A page asks for two counts at once, so a count waits a moment for the one before it.
 async fn room(rooms: &Shares, caller: &Caller, waits: bool) -> Result<Share, Full> {
-    let until = Instant::now() + COUNT_WAIT;
-    loop {
-        match rooms.take(caller.name()) {
-            Err(Full::Yours(_)) if waits && Instant::now() < until => tokio::time::sleep(COUNT_LOOK).await,
-            taken => return taken,
-        }
-    }
+    if waits { rooms.wait(caller.name(), COUNT_WAIT).await } else { rooms.take(caller.name()) }
 }
 
 pub(super) async fn answer_stream(app: &Arc<App>, caller: &Caller, query: Query, asking: Asking) -> Response {

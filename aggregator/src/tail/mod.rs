@@ -39,7 +39,7 @@ const TICK: Duration = Duration::from_millis(100);
 const NEWS_WAITING: usize = 64;
 /// Between the merge and the reader, events and bytes. A reader that is behind by so many is dropped: nothing is kept for it.
 const EVENTS_WAITING: usize = 4_096;
-const EVENTS_BYTES_WAITING: usize = 8 * 1024 * 1024;
+const EVENTS_BYTES_WAITING: usize = 16 * 1024 * 1024;
 
 /// What the reader of a tail gets.
 #[derive(Debug)]

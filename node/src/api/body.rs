@@ -33,6 +33,7 @@ impl<T: DeserializeOwned, S: Sync, const BYTES_MAX: usize> FromRequest<S> for Ty
 pub(super) async fn receive(body: Body, limit: usize) -> Result<Bytes, ApiError> {
     match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, limit)).await {
         Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if came_late(&error) => Err(late()),
         Ok(Err(error)) => {
             let too_long = std::error::Error::source(&error).is_some_and(|cause| cause.is::<LengthLimitError>());
             let (status, code, problem) = if too_long {
@@ -42,9 +43,24 @@ pub(super) async fn receive(body: Body, limit: usize) -> Result<Bytes, ApiError>
             };
             Err(ApiError::new(status, code, format!("{problem}. Nothing was recorded")))
         }
-        Err(_) => {
-            let detail = format!("the body did not arrive within {} s. Nothing was recorded", BODY_TIMEOUT.as_secs());
-            Err(ApiError::new(408, "slow_body", detail))
-        }
+        Err(_) => Err(late()),
     }
+}
+
+fn late() -> ApiError {
+    let detail =
+        format!("the body did not arrive within {} s, or stopped coming. Nothing was recorded", BODY_TIMEOUT.as_secs());
+    ApiError::new(408, "slow_body", detail)
+}
+
+/// Whether the listener gave the body up.
+fn came_late(error: &axum::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::TimedOut) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }

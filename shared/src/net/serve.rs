@@ -54,6 +54,11 @@ const BYTES_PER_SECOND_MIN: u64 = 8 * 1024;
 const HEADERS_BYTES_MAX: u32 = 256 * 1024;
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
+/// Something that an answer needs until the last of it was taken or given up, such as a place among requests under way; an
+/// extension of the response.
+#[derive(Clone)]
+pub struct Held(pub Arc<dyn std::any::Any + Send + Sync>);
+
 /// What is read of a body that its handler left, before the answer is given.
 const REST_BYTES_MAX: usize = 64 * 1024;
 const REST_TIMEOUT: Duration = Duration::from_millis(500);
@@ -245,12 +250,18 @@ async fn serve_connection<S, P>(
         let request = hyper::Request::from_parts(parts, Body::new(Lent(Arc::clone(&body))));
         let answering = app.clone().call(request);
         async move {
-            let Ok(response) = answering.await;
+            let Ok(mut response) = answering.await;
+            let held = response.extensions_mut().remove::<Held>();
             // An answer that comes before the body was read, such as a refusal, would reach many clients as a broken stream.
             let _ = tokio::time::timeout(REST_TIMEOUT, read_rest(&body)).await;
             // Nothing of it was taken yet.
             under_way.waits(true);
-            Ok::<_, std::convert::Infallible>(response.map(|body| Leaving { body, under_way, rest: Bytes::new() }))
+            Ok::<_, std::convert::Infallible>(response.map(|body| Leaving {
+                body,
+                under_way,
+                rest: Bytes::new(),
+                _held: held,
+            }))
         }
     });
     let mut builder = Builder::new(TokioExecutor::new());
@@ -386,6 +397,7 @@ struct Leaving {
     body: Body,
     under_way: UnderWay,
     rest: Bytes,
+    _held: Option<Held>,
 }
 
 impl hyper::body::Body for Leaving {

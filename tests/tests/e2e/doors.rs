@@ -57,7 +57,7 @@ fn ways() -> Vec<Way> {
         way(
             "POST",
             "/acknowledgements",
-            One(Verify),
+            Everything(Verify),
             || ("/acknowledgements".into(), Some(json!({ "node": "mx1", "verdict": "fork", "reason": "seen" }))),
             204,
         ),

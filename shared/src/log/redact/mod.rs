@@ -1,6 +1,7 @@
 //! Secrets in what a caller says: found by the names they stand under and by how they look, and masked before anything is
 //! signed, kept or sent (docs/recording.md, "Secrets").
 
+mod members;
 mod names;
 mod texts;
 mod tree;

@@ -320,13 +320,34 @@ pub(super) fn is_state(word: &str) -> bool {
     STATES.iter().any(|state| word.eq_ignore_ascii_case(state))
 }
 
+/// How validators begin a sentence about a secret.
+const COMPLAINTS: [&str; 20] = [
+    "is too ",
+    "is not ",
+    "is invalid",
+    "is required",
+    "is missing",
+    "is reserved",
+    "is weak",
+    "can't be ",
+    "cannot be ",
+    "must ",
+    "has already ",
+    "has been ",
+    "does not ",
+    "doesn't ",
+    "should ",
+    "was ",
+    "needs to ",
+    "may not ",
+    "contains ",
+    "not ",
+];
+
 /// Whether a value says what is wrong with a secret: `is too short (minimum is 12 characters)`.
 pub(super) fn is_sentence(value: &str) -> bool {
-    const WORDS_MIN: usize = 2;
-    let mut words = value.split_whitespace();
-    words.next().is_some_and(|first| is_state(first) || first.eq_ignore_ascii_case("can't"))
-        && words.count() + 1 >= WORDS_MIN
-        && !value.split_whitespace().any(looks_secret)
+    let lower = value.trim().to_ascii_lowercase();
+    COMPLAINTS.iter().any(|begin| lower.starts_with(begin)) && !value.split_whitespace().any(looks_secret)
 }
 
 /// Not a word of a language: it has a digit, or is long, or changes case like nothing that people write.

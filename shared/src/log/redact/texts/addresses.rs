@@ -45,9 +45,9 @@ impl Addresses {
             scheme: pattern(r"(?i)[a-z][a-z0-9+.-]{1,24}:(?:\\?/\\?/|%2F%2F)"),
             // go-sql-driver/mysql: `user:password@protocol(address)`; the password may hold anything but white space.
             data_source: pattern(
-                r#"(?:^|[\s"'=(])[^\s:@/"'=(]{1,64}:([^\s"']{1,256})@(?:tcp6?|udp6?|unix|\([a-zA-Z0-9])\(?[^\s@]*\)"#,
+                r#"(?:^|[\s"'=(])[^\s:@/"'=(]+:([^\s"']+)@(?:tcp6?|udp6?|unix|\([a-zA-Z0-9])\(?[^\s@]*\)"#,
             ),
-            thin: pattern(r#"(?i):(?:thin|oci8?):[^\s/@"']{1,64}/([^\s"']{1,256})@"#),
+            thin: pattern(r#"(?i):(?:thin|oci8?):[^\s/@"']+/([^\s"']+)@"#),
             code_words: pattern(&format!("(?i)/[a-z0-9_-]*(?:{})[a-z0-9_-]*/", CODE_WORDS.join("|"))),
         }
     }

@@ -136,12 +136,12 @@ impl Commands {
     pub(super) fn new() -> Self {
         Self {
             worth: pattern(
-                r#"(?i)(?:^|[\s=/\\("'])(?:-{1,2}[A-Za-z]|/[pP]:)|\b(?:rabbitmqctl|vault|net|mysqladmin|htpasswd|sqlplus|ansible-vault|config|configure|npm|nmcli|rootpw|signtool|psexec(?:64)?)\b"#,
+                r#"(?i)(?:^|[\s=/\\("'])(?:-{1,2}[A-Za-z]|/[pP]:)|(?-u:\b)(?:rabbitmqctl|vault|net|mysqladmin|htpasswd|sqlplus|ansible-vault|config|configure|npm|nmcli|rootpw|signtool|psexec(?:64)?)(?-u:\b)"#,
             ),
-            argument: pattern(r#"\ba[0-9]{1,3}="([^"]*)""#),
+            argument: pattern(r#"(?-u:\b)a[0-9]{1,3}="([^"]*)""#),
             // `echo S | passwd --stdin bob`, `echo "bob:S" | chpasswd`, `<<< S`
             piped: pattern(
-                r#"(?:echo|printf)\s+(?:-[a-zA-Z]+\s+)?(?:'%s(?:\\n)?'\s+)?(?:'([^'\r\n]*)'|"([^"\r\n]*)"|([^\s|'"]+))\s*\|\s*(?:sudo\s+(?:-\S+\s+)*)?(\S*/)?(chpasswd|passwd|sudo|cryptsetup|docker|podman|helm|gpg|openssl|smbpasswd|kinit|faillock|su|mysql|htpasswd|vault|gh)\b"#,
+                r#"(?:echo|printf)\s+(?:-[a-zA-Z]+\s+)?(?:'%s(?:\\n)?'\s+)?(?:'([^'\r\n]*)'|"([^"\r\n]*)"|([^\s|'"]+))\s*\|\s*(?:sudo\s+(?:-\S+\s+)*)?(\S*/)?(chpasswd|passwd|sudo|cryptsetup|docker|podman|helm|gpg|openssl|smbpasswd|kinit|faillock|su|mysql|htpasswd|vault|gh)(?-u:\b)"#,
             ),
         }
     }

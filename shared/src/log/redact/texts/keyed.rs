@@ -2,11 +2,13 @@
 
 use super::super::MASK;
 use super::super::names::{Class, Names};
-use super::super::values::{CONNECTORS, is_reference, is_spared, is_state, looks_made_up, looks_secret};
+use super::super::values::{is_reference, is_spared, looks_made_up, looks_secret};
+use super::headers::header;
+use super::phrases::phrase;
 use super::scan::{
     NAME_BYTES_MAX, bracketed_end, closing, decoded_name, floor, opening_quote, pair_begins, quoted_end,
 };
-use super::{Look, Parts, SCHEMES, is_no_secret, is_prose_header};
+use super::{Look, Parts, is_no_secret, is_prose_header};
 
 /// Parameters of URLs that carry a credential under a name that means something else elsewhere.
 const QUERY_NAMES: [&str; 22] = [
@@ -38,14 +40,12 @@ const QUERY_VALUE_BYTES_MIN: usize = 6;
 /// Last words of names that people write with a space: `API key`.
 const SECOND_WORDS: [&str; 10] =
     ["key", "keys", "code", "phrase", "number", "word", "answer", "passe", "token", "secret"];
-/// Bytes of a header's value in which its end is looked for.
-const HEADER_BYTES_MAX: usize = 2_048;
 /// Lines of a block that are looked at, so that reading one is bounded.
 const BLOCK_LINES_MAX: usize = 256;
 
 /// What separates a name from its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Separator {
+pub(super) enum Separator {
     /// `=`, `==`, `:=`, `=>`, `->`
     Equals,
     Colon,
@@ -57,12 +57,12 @@ enum Separator {
     Space,
 }
 
-struct Name {
-    start: usize,
-    text: String,
+pub(super) struct Name {
+    pub(super) start: usize,
+    pub(super) text: String,
     /// In a URL's query or a form.
-    in_query: bool,
-    is_quoted: bool,
+    pub(super) in_query: bool,
+    pub(super) is_quoted: bool,
 }
 
 /// Adds the values of named secrets.
@@ -346,7 +346,7 @@ fn value(look: &Look<'_>, name: &Name, class: Class, separator: Separator, to: u
 }
 
 /// Whether a value is none, says how many there are, or where a program was started.
-fn is_free(look: &Look<'_>, name: &Name, value: &str) -> bool {
+pub(super) fn is_free(look: &Look<'_>, name: &Name, value: &str) -> bool {
     let is_number = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
     let lower = name.text.to_ascii_lowercase();
     let counts_tests = lower == "pass" && is_number && look.says_fail;
@@ -399,99 +399,6 @@ fn is_line_start(text: &str, at: usize) -> bool {
         || matches!(line.trim(), "export" | "set" | "- export")
 }
 
-/// A header's value: a scheme and its credentials, or all to the end of the line.
-fn header(look: &Look<'_>, name: &Name, begin: usize, parts: &mut Parts) -> usize {
-    let text = look.text;
-    let line = look.line_end(begin);
-    // What is longer is masked to the end of its line below, without being looked at word by word.
-    let near = floor(text, line.min(begin + HEADER_BYTES_MAX));
-    // In quotes as a whole: `-H "Cookie: a=b"`.
-    let sign = text[..name.start].chars().next_back().filter(|c| matches!(c, '"' | '\'')).filter(|_| !name.is_quoted);
-    let mut end = match sign {
-        Some(quote) => {
-            let (end, _) = quoted_end(&text[..near], begin, quote.encode_utf8(&mut [0; 4]));
-            end
-        }
-        None => near,
-    };
-    let value = &text[begin..end];
-    let first_word = &value[..floor(value, NAME_BYTES_MAX)];
-    let is_masked =
-        first_word.split_whitespace().next().is_some_and(|first| first.trim_end_matches([',', ';']) == MASK);
-    if is_masked || is_no_secret(look, value) || is_prose_header(value) {
-        return begin;
-    }
-    let lower = name.text.to_ascii_lowercase();
-    if sign.is_none() && lower.contains("cookie") {
-        // RFC 6265 section 4.2.1: pairs with `; ` in between. Attributes of a cookie that is set hold spaces.
-        if !lower.contains("set") {
-            end = begin + pairs_end(value);
-        }
-    } else if sign.is_none() {
-        let mut words = value.split_whitespace();
-        let (first, second) = (words.next().unwrap_or_default(), words.next());
-        let has_list = matches!(
-            first.to_ascii_lowercase().as_str(),
-            "digest" | "oauth" | "hawk" | "signature" | "aws4-hmac-sha256" | "hmac"
-        );
-        if !has_list {
-            // A scheme that nobody registered is a word in front of something that is none: `SSWS 00Quto…`
-            let is_scheme = SCHEMES.iter().any(|scheme| first.eq_ignore_ascii_case(scheme))
-                || !looks_made_up(first) && second.is_some_and(looks_made_up);
-            let length = words_end(value, if is_scheme { 2 } else { 1 });
-            end = begin + text[begin..begin + length].trim_end_matches([',', ';', '}', ')', ']']).len();
-            if is_scheme
-                && second.is_some_and(|token| is_no_secret(look, token.trim_end_matches([',', ';', '}', ')', ']'])))
-            {
-                return begin;
-            }
-        }
-    }
-    let token = text[begin..end].split_once(' ').map_or("", |(_, token)| token.trim());
-    if !token.is_empty() && is_no_secret(look, token) {
-        return begin;
-    }
-    if end == near {
-        end = line;
-    }
-    parts.add(begin, end);
-    end.max(begin)
-}
-
-/// Bytes up to the end of a number of words, or to a quote.
-fn words_end(value: &str, count: usize) -> usize {
-    let mut words = 0;
-    for (at, c) in value.char_indices() {
-        if c.is_whitespace() && !value[..at].ends_with(char::is_whitespace) {
-            words += 1;
-        }
-        if words == count || ends_quoted(value, at, c) {
-            return value[..at].trim_end().len();
-        }
-    }
-    value.trim_end().len()
-}
-
-/// Whether a quote, or the backslash in front of one, ends what it is in.
-fn ends_quoted(value: &str, at: usize, c: char) -> bool {
-    let behind = value[at..].trim_start_matches('\\');
-    let is_quote = matches!(c, '"' | '\'') || c == '\\' && behind.starts_with(['"', '\'']);
-    is_quote && behind.chars().nth(1).is_none_or(|next| !next.is_alphanumeric())
-}
-
-/// Bytes up to the end of `a=b; c=d`.
-fn pairs_end(value: &str) -> usize {
-    let mut end = 0;
-    for word in value.split_inclusive([' ', '\t']) {
-        end += word.len();
-        if !word.trim_end().ends_with([';', ',']) {
-            break;
-        }
-    }
-    let quote = value[..end].char_indices().find(|(at, c)| ends_quoted(value, *at, *c)).map_or(end, |(at, _)| at);
-    value[..quote].trim_end().trim_end_matches([',', '}', ')', ']']).len()
-}
-
 /// A YAML block scalar: the lines behind it that are indented more than its name.
 fn block(text: &str, name_start: usize, begin: usize, parts: &mut Parts) -> usize {
     let low = floor(text, name_start.saturating_sub(NAME_BYTES_MAX));
@@ -521,115 +428,8 @@ fn block(text: &str, name_start: usize, begin: usize, parts: &mut Parts) -> usiz
     end
 }
 
-/// A value that people wrote behind a colon: one word, a passphrase, or a sentence about something else.
-fn phrase(look: &Look<'_>, name: &Name, class: Class, begin: usize, is_line: bool, parts: &mut Parts) -> usize {
-    let text = look.text;
-    let line_end = look.line_end(begin);
-    let mut words: Vec<(usize, usize)> = Vec::new();
-    let mut at = begin;
-    while at < line_end && words.len() < 64 {
-        let gap = text[at..line_end].bytes().take_while(|b| matches!(b, b' ' | b'\t')).count();
-        at += gap;
-        if at >= line_end {
-            break;
-        }
-        let end = at + text[at..line_end].find([' ', '\t']).unwrap_or(line_end - at);
-        words.push((at, end));
-        at = end;
-    }
-    let Some((first_at, first_end)) = words.first().copied() else { return begin };
-    let word = |at: usize| words.get(at).map_or("", |(from, to)| &text[*from..*to]);
-    let is_connector = |word: &str| CONNECTORS.iter().any(|other| word.eq_ignore_ascii_case(other));
-    let is_about = |word: &str| {
-        let bare = word.trim_matches(|c: char| !c.is_alphanumeric());
-        is_state(bare) || is_connector(bare) || is_article(bare)
-    };
-    // `<Token: id=44 name='ci'>`: other pairs follow, and they have their own names.
-    let about = ["id=", "name=", "type=", "kind=", "status="].iter().any(|pair| text[begin..].starts_with(pair));
-    if class == Class::Token && about {
-        return begin;
-    }
-    // `failed_passwords: 3 within 10m`
-    if is_free(look, name, word(0).trim_end_matches([',', ';', '.'])) {
-        return first_end;
-    }
-    let first = word(0).trim_matches(['"', '\'', ',', ';', '.', ')', '(']);
-    // `jwt: token has expired`
-    let names_secret = words.len() > 1 && look.names.class(first).is_secret() && !looks_made_up(first);
-    let is_prose = names_secret || is_about(first) && (words.len() > 1 || is_state(first));
-    if is_prose {
-        // A sentence may hold one all the same.
-        for (from, to) in &words {
-            let (from, to) = trimmed(text, *from, *to);
-            if looks_secret(&text[from..to]) && !is_no_secret(look, &text[from..to]) {
-                parts.add(from, to);
-            }
-        }
-        return line_end;
-    }
-    if is_line {
-        // A line of a configuration holds nothing else.
-        let end = begin + text[begin..line_end].find(" #").unwrap_or(line_end - begin);
-        let end = begin + text[begin..end].trim_end().len();
-        if !is_free(look, name, &text[begin..end]) {
-            parts.add(begin, end);
-        }
-        return end;
-    }
-    // Up to where the phrase ends.
-    let (_, mut end) = token_at(text, first_at, name, Separator::Equals);
-    let ends_there = |end: usize| end < line_end && !matches!(text.as_bytes()[end], b' ' | b'\t');
-    let mut count = 1;
-    if end >= first_end {
-        for (from, to) in words.iter().skip(1).copied() {
-            let next = &text[from..to];
-            let opens = next.starts_with(['(', '[', '<', '{', '|', '-', '"', '\'', '/', '#', '→', '—', '–']);
-            if ends_there(end)
-                || is_connector(next.trim_matches(|c: char| !c.is_alphanumeric()))
-                || opens
-                || pair_begins(text, from)
-            {
-                break;
-            }
-            let (_, token_end) = token_at(text, from, name, Separator::Equals);
-            count += 1;
-            end = token_end;
-            if token_end < to {
-                break;
-            }
-        }
-    }
-    let (value_from, value_to) = (first_at, end);
-    let value = &text[value_from..value_to];
-    let is_plain =
-        !value.split_whitespace().any(|word| looks_made_up(word.trim_matches(|c: char| c.is_ascii_punctuation())));
-    // `secret: db-credentials not found`
-    let names_thing = class == Class::Token && is_plain && (count > 1 || words.len() > 1);
-    if names_thing || is_free(look, name, value) {
-        return value_to;
-    }
-    parts.add(value_from, value_to);
-    value_to
-}
-
-fn trimmed(text: &str, from: usize, to: usize) -> (usize, usize) {
-    let word = &text[from..to];
-    let begin = word.len() - word.trim_start_matches(['"', '\'', '(', '[', '<', '`']).len();
-    let end = word.trim_end_matches(['"', '\'', ')', ']', '>', ',', ';', '.', ':', '`']).len();
-    (from + begin, from + end.max(begin))
-}
-
-fn is_article(word: &str) -> bool {
-    const WORDS: [&str; 28] = [
-        "the", "a", "an", "this", "that", "your", "his", "her", "their", "my", "our", "all", "any", "some", "every",
-        "each", "it", "min", "minimum", "max", "maximum", "length", "least", "contains", "contain", "policy", "older",
-        "if",
-    ];
-    WORDS.iter().any(|other| word.eq_ignore_ascii_case(other))
-}
-
 /// From `at` to where an unquoted value ends. A sign that may be a part of it ends it only where something else begins.
-fn token_at(text: &str, at: usize, name: &Name, separator: Separator) -> (usize, usize) {
+pub(super) fn token_at(text: &str, at: usize, name: &Name, separator: Separator) -> (usize, usize) {
     let rest = &text[at..];
     let in_query = name.in_query || separator == Separator::Encoded;
     let mut end = rest.len();

@@ -31,20 +31,20 @@ pub(super) struct Markup {
 impl Markup {
     pub(super) fn new() -> Self {
         Self {
-            tag: pattern(r"(?:<|&lt;|\\u003[cC])([A-Za-z_][\w.:-]{0,127})"),
+            tag: pattern(r"(?:<|&lt;|\\u003[cC])([A-Za-z_][A-Za-z0-9_.:-]*)"),
             labelled: pattern(
-                r"(?s)<(?:name|key|string|param-name|Name|Key)>\s*([\w.:/-]{1,128})\s*</[\w-]+>\s*<(?:value|string|val|param-value|Value)>\s*(?:<\w+>)?([^<]+)<",
+                r"(?s)<(?:name|key|string|param-name|Name|Key)>\s*([A-Za-z0-9_.:/-]+)\s*</[A-Za-z0-9_-]+>\s*<(?:value|string|val|param-value|Value)>\s*(?:<[A-Za-z0-9_]+>)?([^<]+)<",
             ),
             part: pattern(
-                r#"(?s)name=\\?"([^"\r\n]{1,128}?)\\?"[^\r\n]{0,256}?(?:\r?\n[A-Za-z-]+:[^\r\n]*)*(?:\r?\n\r?\n|\\r\\n\\r\\n)(.*?)(?:\r?\n--|\\r\\n--|\z)"#,
+                r#"(?s)name=\\?"([^"\r\n]+?)\\?"[^\r\n]*?(?:\r?\n[A-Za-z-]+:[^\r\n]*)*(?:\r?\n\r?\n|\\r\\n\\r\\n)(.*?)(?:\r?\n--|\\r\\n--|\z)"#,
             ),
             pair: pattern(
-                r#"(?:name|key|Name|Key)\s*:\s*["']?([\w./-]{1,128})["']?[\t ]*\r?\n[\t -]*[vV]alue\s*:[\t ]*["']?([^\r\n"']+)"#,
+                r#"(?:name|key|Name|Key)\s*:\s*["']?([A-Za-z0-9_./-]+)["']?[\t ]*\r?\n[\t -]*[vV]alue\s*:[\t ]*["']?([^\r\n"']+)"#,
             ),
-            serialized: pattern(r#"s:[0-9]{1,4}:\\?"([^"\\]{1,128})\\?";(?:s:[0-9]{1,5}:\\?"|[id]:)(.*?)\\?"?;"#),
+            serialized: pattern(r#"s:[0-9]{1,4}:\\?"([^"\\]+)\\?";(?:s:[0-9]{1,5}:\\?"|[id]:)(.*?)\\?"?;"#),
             secret_data: pattern(r"(?m)^\s*kind:\s*Secret\s*$"),
             attribute: pattern(
-                r#"([A-Za-z_][\w.:-]{0,63})\s*=\s*(?:\\?"([^"<>]*?)\\?"|'([^'<>]*)'|&quot;(.*?)&quot;)"#,
+                r#"([A-Za-z_][A-Za-z0-9_.:-]*)\s*=\s*(?:\\?"([^"<>]*?)\\?"|'([^'<>]*)'|&quot;(.*?)&quot;)"#,
             ),
         }
     }

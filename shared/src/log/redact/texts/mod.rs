@@ -2,8 +2,10 @@
 
 mod addresses;
 pub(super) mod commands;
+mod headers;
 mod keyed;
 mod markup;
+mod phrases;
 mod scan;
 mod shapes;
 mod sql;

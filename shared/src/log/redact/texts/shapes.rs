@@ -123,10 +123,12 @@ impl Shapes {
             ),
             // RFC 9051 section 6.2.3, RFC 4954 section 4, and .netrc
             protocols: pattern(
-                r#"(?:^|[\s"'])(?:[A-Za-z]{0,4}[0-9]{1,6} LOGIN "?[^\s"]{1,256}"? "?([^\s"]{1,256})|(?:AUTH|AUTHENTICATE) (?:PLAIN|LOGIN|XOAUTH2|OAUTHBEARER|CRAM-MD5|NTLM) ([A-Za-z0-9+/=]{6,})|(?:machine\s{1,4}\S{1,256}|default)\s{1,4}login\s{1,4}\S{1,256}\s{1,4}(?:account\s{1,4}\S{1,256}\s{1,4})?password\s{1,4}(\S{1,256}))"#,
+                r#"(?:^|[\s"'])(?:[A-Za-z]{0,4}[0-9]{1,6} LOGIN "?[^\s"]+"? "?([^\s"]+)|(?:AUTH|AUTHENTICATE) (?:PLAIN|LOGIN|XOAUTH2|OAUTHBEARER|CRAM-MD5|NTLM) ([A-Za-z0-9+/=]{6,})|(?:machine\s{1,4}\S+|default)\s{1,4}login\s{1,4}\S+\s{1,4}(?:account\s{1,4}\S+\s{1,4})?password\s{1,4}(\S+))"#,
             ),
             // RFC 959 section 4.1.1 and RFC 1939 section 7; test runners print PASS as well
-            pass: pattern(r#"(?s)\b(?:FTP|ftpd?|POP3?|pop3|USER [^\s"]{1,256})\b.{0,256}?\bPASS ([^\s"\r\n]{1,256})"#),
+            pass: pattern(
+                r#"(?s)(?-u:\b)(?:FTP|ftpd?|POP3?|pop3|USER [^\s"]+)(?-u:\b).{0,256}?(?-u:\b)PASS ([^\s"\r\n]+)"#,
+            ),
             encoded_json: pattern(r"(?:^|[^A-Za-z0-9+/_-])(eyJ[A-Za-z0-9+/_-]{8,}={0,2})"),
         }
     }

@@ -22,7 +22,7 @@ impl Sql {
     pub(super) fn new() -> Self {
         Self {
             quoted: pattern(concat!(
-                r"(?i)\b(?:identified\s+(?:with\s+\S+\s+)?(?:by|as)(?:\s+password|\s+values)?\s*",
+                r"(?i)(?-u:\b)(?:identified\s+(?:with\s+\S+\s+)?(?:by|as)(?:\s+password|\s+values)?\s*",
                 r"|identified\s+via\s+\S+\s+(?:using|as)(?:\s+password\s*\(|\s)\s*",
                 r"|password\s+for\s+\S+\s*=\s*(?:(?:old_)?password\s*\(\s*)?",
                 r"|(?:password|secret|passphrase|credential)(?:\s*=\s*|\s+)(?:(?:old_)?password\s*\(\s*)?",
@@ -30,15 +30,15 @@ impl Sql {
                 r"|(?:secret|private|master)\s+key(?:\s+encryption)?\s+by\s+password\s*=?\s*)[a-zA-Z]?(')",
             )),
             // Oracle and MariaDB take names and hashes without quotes.
-            bare: pattern(r#"(?i)\bidentified\s+by\s+(?:values\s+)?([^\s;'"]+|"[^"]*")"#),
+            bare: pattern(r#"(?i)(?-u:\b)identified\s+by\s+(?:values\s+)?([^\s;'"]+|"[^"]*")"#),
             replace: pattern(
-                r#"(?i)\bidentified\s+by\s+(?:'[^']*'|"[^"]*"|\S+)\s+replace\s+([^\s;'"]+|"[^"]*"|'[^']*')"#,
+                r#"(?i)(?-u:\b)identified\s+by\s+(?:'[^']*'|"[^"]*"|\S+)\s+replace\s+([^\s;'"]+|"[^"]*"|'[^']*')"#,
             ),
             verb: pattern(
-                r"(?i)\b(?:create|alter|set|grant|update|insert|replace|change|select|open|close|backup|restore|exec|execute|connect|drop)\b",
+                r"(?i)(?-u:\b)(?:create|alter|set|grant|update|insert|replace|change|select|open|close|backup|restore|exec|execute|connect|drop)(?-u:\b)",
             ),
             insert: pattern(
-                r#"(?is)\b(?:insert|replace)\s+(?:ignore\s+)?into\s+[^\s(]+\s*\(([^()]{1,4096})\)\s*values\s*"#,
+                r#"(?is)(?-u:\b)(?:insert|replace)\s+(?:ignore\s+)?into\s+[^\s(]+\s*\(([^()]+)\)\s*values\s*"#,
             ),
         }
     }
