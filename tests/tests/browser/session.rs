@@ -84,3 +84,52 @@ async fn a_session_begins_with_a_token_and_ends_by_itself() {
     assert!(!log.text.contains("prl_"));
     browser.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_asks_before_it_replaces_a_session_and_back_leads_to_this_server() {
+    let cluster = Cluster::start(&["mx1"]).await;
+    cluster.append(0, &[entry("alice", "auth.login")]).await;
+    cluster.wait_until_complete().await;
+    let Some(browser) = Browser::open(&cluster).await else { return };
+    browser.go("/").await;
+    browser.says("h1", "Sign in to Piperoll").await;
+    browser.write("#token", &cluster.token).await;
+    browser.press("form", "Sign in").await;
+    browser.find("tr[data-place]").await;
+
+    // Whoever is signed in is sent back at once, and never to another server.
+    for back in
+        ["/.//evil.example/login", "/x/..//evil.example/a", "//evil.example/", "/\\evil.example", "https:evil.example"]
+    {
+        browser.go(&format!("/sign-in?back={back}")).await;
+        browser.find("tr[data-place]").await;
+        let origin = browser.js("return location.origin", json!([])).await;
+        assert_eq!(origin, json!(cluster.url), "{back}");
+    }
+
+    // Somebody else's link does not take the session's place without a question.
+    let other = cluster.token("other", piperoll_shared::api::access::Role::Viewer, None);
+    let made = cluster.command(&["browse"]).env("PIPEROLL_TOKEN", &other).output().unwrap();
+    let link = String::from_utf8(made.stdout).unwrap();
+    let path = link.trim().strip_prefix(&cluster.url).unwrap().to_owned();
+    browser.go("/healthz").await;
+    browser.go(&path).await;
+    browser.says("h1", "Sign in with this link?").await;
+    browser.is_accessible("a link that would replace a session").await;
+    browser.shot("link-asks").await;
+    browser.press(".sign-in", "Stay signed in as tester").await;
+    browser.find("tr[data-place]").await;
+    let name = browser
+        .js("return fetch('/api/v1/session').then((answer) => answer.json()).then((me) => me.name)", json!([]))
+        .await;
+    assert_eq!(name, json!("tester"));
+    browser.go("/healthz").await;
+    browser.go(&path).await;
+    browser.press(".sign-in", "Sign out and use the link").await;
+    browser.find("tr[data-place]").await;
+    let name = browser
+        .js("return fetch('/api/v1/session').then((answer) => answer.json()).then((me) => me.name)", json!([]))
+        .await;
+    assert_eq!(name, json!("other"));
+    browser.close().await;
+}
