@@ -30,6 +30,10 @@ pub(crate) struct Alarm {
     pub(crate) since: Timestamp,
     /// The generation that the node presented, which is what accepting it names.
     pub(crate) generation: String,
+    /// The signed note that the node presented: accepting means this log, at least at this size. Missing in files of earlier
+    /// versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) presented: Option<String>,
 }
 
 /// One node's file.
@@ -71,7 +75,14 @@ impl Memory {
                     path.display()
                 ))
             })?,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Remembered::default(),
+            // What was witnessed is gone. If evidence against the node remains that nobody accepted, so does the alarm.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                let alarm = memory.alarm_of_evidence();
+                if let Some(alarm) = &alarm {
+                    tracing::error!(%node, reason = alarm.reason, "what was witnessed of a node is gone, and evidence against it remains");
+                }
+                Remembered { pin: None, alarm }
+            }
             Err(error) => return Err(error),
         };
         Ok((memory, remembered))
@@ -79,6 +90,26 @@ impl Memory {
 
     fn path(&self) -> PathBuf {
         self.dir.join(format!("{}.json", self.node))
+    }
+
+    /// The alarm that the last line of the evidence is about, when it was not accepted since.
+    fn alarm_of_evidence(&self) -> Option<Alarm> {
+        #[derive(Deserialize)]
+        struct Kept {
+            at: Timestamp,
+            what: String,
+            words: String,
+            presented: Option<String>,
+        }
+        let text = std::fs::read_to_string(self.dir.join(format!("{}.evidence.ndjson", self.node))).ok()?;
+        let kept: Kept = serde_json::from_str(text.lines().last()?).ok()?;
+        if kept.what == "accepted" {
+            return None;
+        }
+        let origin = kept.presented.as_deref().and_then(|note| note.lines().next()).unwrap_or_default();
+        let generation = origin.rsplit('/').next().unwrap_or_default().to_owned();
+        let reason = format!("{}; what was witnessed before is gone from the state directory", kept.words);
+        Some(Alarm { verdict: kept.what, reason, since: kept.at, generation, presented: kept.presented })
     }
 
     /// Replaces the file whole and synced. A crash here leaves what was remembered before, never less.

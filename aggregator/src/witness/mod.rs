@@ -158,8 +158,8 @@ impl Watch {
         Standing { verdict, reason, size, seen }
     }
 
-    /// Clears an alarm: the operator has looked at what happened, and means the log that the node presents now. The
-    /// next look pins it as if it were the first.
+    /// Clears an alarm: the operator has looked at what happened, and means the log that the node presented. That log is pinned, so
+    /// that what the node signs next must go on from it.
     pub(crate) fn accept(&self, generation: Generation, words: &str) -> Result<(), AcceptError> {
         let mut state = self.state();
         let Some(alarm) = state.remembered.alarm.clone() else { return Err(AcceptError::NothingToAccept) };
@@ -167,13 +167,24 @@ impl Watch {
             return Err(AcceptError::OtherGeneration { presented: alarm.generation });
         }
         let pinned = state.remembered.pin.as_ref().map(|pin| pin.note.clone());
-        let evidence =
-            Evidence { at: SystemClock.now(), what: "accepted", words, pinned: pinned.as_deref(), presented: None };
-        let cleared = Remembered::default();
+        let now = SystemClock.now();
+        let presented = alarm.presented.as_deref();
+        let evidence = Evidence { at: now, what: "accepted", words, pinned: pinned.as_deref(), presented };
+        let accepted = presented.and_then(|text| {
+            let note = Note::parse(text).ok()?;
+            let checkpoint = self.opened(&note).ok()?;
+            let seconds = u64::try_from(now.micros() / 1_000_000).unwrap_or_default();
+            let cosigned = note.clone().with(self.cosigner.cosign(note.text(), seconds)).to_string();
+            let pin =
+                Pin { origin: checkpoint.origin.clone(), size: checkpoint.size, note: cosigned, seen: alarm.since };
+            Some((pin, checkpoint))
+        });
+        let (pin, opened) = accepted.unzip();
+        let cleared = Remembered { pin, alarm: None };
         let stored = self.memory.keep(&evidence).and_then(|()| self.memory.store(&cleared));
         stored.map_err(|error| AcceptError::Store(error.to_string()))?;
         state.remembered = cleared;
-        state.pinned = None;
+        state.pinned = opened;
         state.looked = false;
         Ok(())
     }
@@ -208,7 +219,13 @@ impl Watch {
         };
         if state.remembered.alarm.is_none() {
             let generation = presented.origin.rsplit('/').next().unwrap_or_default().to_owned();
-            let alarm = Alarm { verdict: verdict.to_owned(), reason: reason.clone(), since: now, generation };
+            let alarm = Alarm {
+                verdict: verdict.to_owned(),
+                reason: reason.clone(),
+                since: now,
+                generation,
+                presented: Some(answer.note.clone()),
+            };
             let mut remembered = state.remembered.clone();
             remembered.alarm = Some(alarm);
             let pinned = remembered.pin.as_ref().map(|pin| pin.note.as_str());

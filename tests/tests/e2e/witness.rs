@@ -180,6 +180,39 @@ async fn a_restored_copy_is_found_and_can_be_accepted() {
     assert_eq!(evidence.lines().count(), 2, "the conflict and its acceptance are kept: {evidence}");
 }
 
+/// Accepting means what the node presented, and not whatever it presents next; and evidence outlives the file of pins.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_accepted_is_pinned_and_evidence_outlives_the_pin() {
+    let mut cluster = cluster_of(20).await;
+    let (oldest, older) = (cluster.dir.path().join("oldest"), cluster.dir.path().join("older"));
+    for copy in [&oldest, &older] {
+        cluster.stop(0);
+        copy_log(&data(&cluster, 0), copy);
+        cluster.restart(0).await;
+        let lines: Vec<String> = (0..30).map(|n| entry(&format!("w{n}"), "auth.login")).collect();
+        cluster.append(0, &lines).await;
+    }
+    witnessed(&cluster, "mx1").await;
+    cluster.stop(0);
+    copy_log(&older, &data(&cluster, 0));
+    cluster.restart(0).await;
+    everything_says(&cluster, "rollback", "an older copy was put back").await;
+    let generation = report(&cluster, "mx1", |_| true).await["generation"].as_str().unwrap().to_owned();
+    // The node is down while its history is accepted, and comes back with less than that.
+    cluster.stop(0);
+    let accepted = cluster.run(&["nodes", "accept", "mx1", "--new-generation", &generation, "--reason", "restored"]);
+    assert_eq!(accepted.code, 0, "{}", accepted.stderr);
+    copy_log(&oldest, &data(&cluster, 0));
+    cluster.restart(0).await;
+    everything_says(&cluster, "rollback", "an older copy was put back").await;
+    // Without the file of what was witnessed the alarm stays, as long as the evidence does.
+    cluster.stop_aggregator();
+    std::fs::remove_file(cluster.aggregator_folder().join("state/witness/mx1.json")).unwrap();
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    everything_says(&cluster, "rollback", "is gone from the state directory").await;
+}
+
 /// A copy of the database, keys and all, that writes other rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clone_that_goes_its_own_way_is_a_fork() {
