@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How often whoever waits looks for a place.
+/// Polling interval of a caller that waits for a place.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Places of one kind.

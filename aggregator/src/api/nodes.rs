@@ -37,7 +37,7 @@ pub(super) async fn nodes(State(app): State<Arc<App>>, Extension(caller): Extens
     }
     let active = || nodes.iter().filter(|node| node.roster_status == "active");
     let (expected, answered) = (active().count(), active().filter(|node| node.report.status == Status::Ok).count());
-    // Whoever is limited to a part of the rows learns sizes and health, and nothing of what the rows are about or where they go.
+    // A caller with a scope sees sizes and health, but not addresses, destinations or the names of holds.
     if caller.scope().text().is_some() {
         for node in &mut nodes {
             node.address = String::new();

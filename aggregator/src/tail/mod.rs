@@ -59,7 +59,7 @@ pub(crate) enum Event {
         nodes: Vec<NodeEvent>,
         after: Vec<(NodeId, Place)>,
     },
-    /// The last one: the reader was too slow. It goes on behind the event before.
+    /// The last event: the client was too slow. It resumes after the previous event.
     Dropped,
 }
 
@@ -163,7 +163,7 @@ async fn run(
             _ = heartbeat.tick() => ordering.beat(),
         }
         loop {
-            // One place is kept for the last word: the reader goes on behind the event that it got last.
+            // One slot is reserved for the `Dropped` event; the client resumes after the last event it received.
             let is_full = send.capacity() <= 1 || waiting.load(Atomic::Relaxed) >= EVENTS_BYTES_WAITING;
             let Some(event) = ordering.next() else { break };
             let event = if is_full { Event::Dropped } else { event };

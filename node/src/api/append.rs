@@ -24,7 +24,7 @@ use crate::store::{AppendError, Appended, Draft, parse_draft};
 const IMPORT_HEADER: &str = "piperoll-import";
 
 /// Bytes of requests that are being received or recorded at one time, and the unit they are counted in. The whole node stays within
-/// its memory limit whoever sends.
+/// its memory limit whatever clients send.
 const BATCHES_BYTES_MAX: usize = 96 * 1024 * 1024;
 const ROOM_UNIT_BYTES: usize = 1024;
 /// A batch is parsed and recorded in parts of this size.

@@ -1,4 +1,4 @@
-//! Bodies of requests: read within a time and a size, whoever sends them, and answered in the words of the contract.
+//! Request bodies: bounded in time and size, with errors in the format of the contract.
 
 use std::time::Duration;
 

@@ -60,7 +60,7 @@ async fn verify(State(app): State<Arc<App>>) -> ([(axum::http::HeaderName, &'sta
     ([(CONTENT_TYPE, NDJSON)], check_body(&app).await)
 }
 
-/// Whoever may only append learns whether this node is well, and not what is held, or where entries are forwarded to.
+/// A caller that may only append sees the node's health, but not its holds or destinations.
 async fn status(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<UnixPeer>,

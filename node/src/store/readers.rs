@@ -2,7 +2,7 @@
 //!
 //! Work comes in short pieces: a scan returns after every batch, so no thread waits for a slow consumer
 //! and no read transaction lives long enough to keep the WAL from being reset. A piece that panics ends with an error for its
-//! caller; the thread takes a new connection and goes on, so that nobody can end reading for everybody.
+//! caller; the thread opens a new connection and continues, so no request can stop reads for everybody.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -127,7 +127,7 @@ impl RowChecker {
         if prefix.timestamp != claim.timestamp {
             return bad("the time column differs from the signed time");
         }
-        // Whoever holds the secret can seal anything; only one entry on one line is a row.
+        // A holder of the secret can seal anything; only one entry on one line is a row.
         if !is_one_entry(claim.body) {
             return bad(NOT_ONE_ENTRY);
         }

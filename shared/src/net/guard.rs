@@ -57,7 +57,7 @@ impl<K: Eq + Hash + Clone> Gate<K> {
             ));
         }
         if open.values().map(Vec::len).sum::<usize>() >= CONNECTIONS_MAX {
-            // Whoever has the most gives first.
+            // The client with the most connections loses one first.
             let mut clients: Vec<&mut Vec<Arc<Activity>>> = open.values_mut().collect();
             clients.sort_by_key(|connections| std::cmp::Reverse(connections.len()));
             if !clients.into_iter().any(give_way) {
@@ -190,7 +190,7 @@ impl Drop for UnderWay {
     }
 }
 
-/// The connection that a request came on; a request extension. Whoever finds out who asks says so here.
+/// Connection of a request, as a request extension. Authentication calls [`Connection::identified`].
 #[derive(Debug, Clone)]
 pub struct Connection(pub(super) Arc<Activity>);
 
@@ -223,7 +223,7 @@ mod tests {
         let strangers: Vec<_> = (0..STRANGERS_PER_CLIENT_MAX).map(|_| gate.admit("a", false).expect("room")).collect();
         let busy: Vec<_> = strangers.iter().map(|place| place.activity.request()).collect();
         assert!(gate.admit("a", false).is_err());
-        let known = gate.admit("a", true).expect("whoever is known has more room");
+        let known = gate.admit("a", true).expect("identified clients have more room");
         drop(busy);
         let _more = gate.admit("a", false).expect("an idle stranger gives way");
         assert!(!known.activity.cut.is_cancelled());

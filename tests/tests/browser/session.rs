@@ -97,7 +97,7 @@ async fn a_link_asks_before_it_replaces_a_session_and_back_leads_to_this_server(
     browser.press("form", "Sign in").await;
     browser.find("tr[data-place]").await;
 
-    // Whoever is signed in is sent back at once, and never to another server.
+    // A signed-in browser is redirected at once, and never to another server.
     for back in
         ["/.//evil.example/login", "/x/..//evil.example/a", "//evil.example/", "/\\evil.example", "https:evil.example"]
     {

@@ -327,7 +327,7 @@ fn compare_counts(part: &NodePart, rejected: u64, node: &mut NodeVerdict) {
 /// Who should be here comes from the trust file.
 fn check_expected(trust: &Trust, question: &Question, manifest: &Manifest, verdict: &mut Verdict) {
     let only: Option<HashSet<&str>> = question.filter.only_nodes().map(|names| names.into_iter().collect());
-    // Looked up and not searched for: both lists are as long as whoever wrote the bundle likes.
+    // A map, not a scan: the author of a bundle decides how long both lists are.
     let mut places: HashMap<String, usize> =
         verdict.nodes.iter().enumerate().map(|(at, node)| (node.node_id.clone(), at)).collect();
     for node in &trust.nodes {

@@ -44,7 +44,7 @@ pub const NOT_ONE_ENTRY: &str = "the sealed bytes are not one entry on one line"
 
 /// Whether bytes are one entry: one JSON object on one line without insignificant white space, that begins with the format's
 /// prefix, holds no key twice at any depth, and gives the fields of the format the types of the format. Further fields of a later
-/// version are part of an entry. Whoever holds a node's secret can seal other bytes; no reader may take those for a row, because
+/// version are part of an entry. A holder of the node's secret can seal other bytes; no reader may take those for a row, because
 /// they could end a line, an answer or an object early and begin another one.
 pub fn is_one_entry(body: &[u8]) -> bool {
     body.len() + MAC_BYTES <= BODY_AND_MAC_BYTES_MAX && Prefix::parse(body).is_some() && is_one_object(body)

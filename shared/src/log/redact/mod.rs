@@ -93,7 +93,7 @@ impl Redactor {
         let mut members: Vec<(String, String)> = Vec::new();
         let mut named_before: Vec<String> = Vec::new();
         for member in tree.children(0) {
-            // A key that cannot be read is refused by whoever parses the entry.
+            // `CallerEntry::parse` refuses a key that cannot be read.
             let Some(name) = tree.key(member) else { return Cow::Borrowed(text) };
             let raw = tree.raw(member);
             if name == "redacted" {

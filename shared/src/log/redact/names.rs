@@ -38,7 +38,7 @@ const TAIL: &str = "(?:[0-9]{1,2}|confirm(?:ation)?|repeat|again|new|old|current
 /// Words that end with "pass" and name something else.
 const NO_PASS: [&str; 9] =
     ["bypass", "compass", "trespass", "encompass", "surpass", "overpass", "underpass", "bandpass", "highpass"];
-/// Where a list goes on, and other tokens that open nothing.
+/// Pagination tokens and other tokens that grant nothing.
 const NO_TOKENS: [&str; 16] = [
     "nexttoken",
     "pagetoken",

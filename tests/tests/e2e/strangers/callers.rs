@@ -133,7 +133,7 @@ async fn a_caller_has_a_share_of_the_tails_and_others_have_theirs() {
     }
     assert!(!open.is_empty() && told > 0, "{} open, {told} refused", open.len());
     assert_eq!(tail(&cluster.token).await.unwrap().status(), 200);
-    // What a tail goes on with is of this cluster.
+    // Positions name nodes of this cluster only.
     let made_up: Vec<String> = (0..1_000).map(|n| format!("z{n}@1")).collect();
     let request = client.get(format!("{}/api/v1/audit-log/tail", cluster.url)).bearer_auth(&cluster.token);
     let answer = request.header("last-event-id", made_up.join(",")).send().await.unwrap();

@@ -246,7 +246,7 @@ fn name_before(names: &Names, text: &str, end: usize) -> Option<Name> {
     Some(name)
 }
 
-/// Adds the value behind a separator; returns where reading goes on.
+/// Adds the value after a separator; returns the offset at which to continue.
 fn value(look: &Look<'_>, name: &Name, class: Class, separator: Separator, to: usize, parts: &mut Parts) -> usize {
     let text = look.text;
     let mut spaces = text[to..].bytes().take_while(|b| matches!(b, b' ' | b'\t')).count();
