@@ -18,6 +18,9 @@ use super::read::{COUNTED_THERE, Tally};
 use super::scope::Scope;
 use super::witness::Standing;
 
+/// Characters of a node's reason that a cursor carries.
+const CURSOR_REASON_CHARS_MAX: usize = 120;
+
 /// What a query wants of one roster entry.
 pub(crate) enum Ask {
     /// Dial it.
@@ -361,7 +364,8 @@ pub(crate) fn next_cursor(parts: &[Part], query: &Query, last: &Key) -> Cursor {
             incomplete.push(Incomplete {
                 node_id: part.member.node.id.clone(),
                 status: part.status.as_str().to_owned(),
-                reason: part.reason.clone().unwrap_or_default(),
+                // A node's words are part of what travels in an address, which has a limit of its own.
+                reason: part.reason.clone().unwrap_or_default().chars().take(CURSOR_REASON_CHARS_MAX).collect(),
             });
         }
     }

@@ -173,15 +173,16 @@ impl Link {
         self.json(Lane::Shared, Method::GET, path, Bytes::new(), SMALL_ANSWER_BYTES_MAX, timeout).await
     }
 
-    /// A JSON answer that may be large, on a connection of its own.
+    /// A JSON answer that may be large, up to `bytes_max`, on a connection of its own.
     pub(crate) async fn post_json<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl serde::Serialize,
+        bytes_max: usize,
         timeout: Duration,
     ) -> Result<T, Failure> {
         let body = Bytes::from(serde_json::to_vec(body).unwrap_or_default());
-        self.json(Lane::Own, Method::POST, path, body, LARGE_ANSWER_BYTES_MAX, timeout).await
+        self.json(Lane::Own, Method::POST, path, body, bytes_max.min(LARGE_ANSWER_BYTES_MAX), timeout).await
     }
 
     async fn json<T: DeserializeOwned>(

@@ -48,6 +48,9 @@ pub(crate) struct NodeReader {
     /// What the node counted, when it was asked to.
     pub(crate) counted: Option<Counter>,
     ready: VecDeque<PlacedRow>,
+    /// Rows that the node says it has read, and since when it is so many.
+    scanned: u64,
+    advanced: Instant,
     /// Sound rows beside the range: a few for every era.
     pub(crate) borders: Vec<BorderRow>,
     pub(crate) tally: Tally,
@@ -95,6 +98,8 @@ impl Tally {
     }
 }
 
+/// How long a node may report progress without reading any further. Passing over blocks by the index takes far less.
+const STANDSTILL_MAX: Duration = Duration::from_secs(120);
 /// Why a count is not proven.
 pub(crate) const COUNTED_THERE: &str =
     "the nodes counted, from their indexes; a count with `verify` reads and verifies every row";
@@ -159,6 +164,8 @@ impl NodeReader {
             counted: request.count.clone().map(Counter::new),
             mark: None,
             ready: VecDeque::new(),
+            scanned: 0,
+            advanced: Instant::now(),
             borders: Vec::new(),
         })
     }
@@ -188,9 +195,20 @@ impl NodeReader {
                 Some(Frame::Mark(mark)) => {
                     // Nothing is proven while following, so every row in front of it has been handed out.
                     self.mark = Some(mark);
+                    // What follows is read from a scan of its own, which counts from the beginning.
+                    (self.scanned, self.advanced) = (0, Instant::now());
                     return Ok(None);
                 }
-                Some(Frame::Progress(_)) => self.release(),
+                Some(Frame::Progress(scanned)) => {
+                    self.release();
+                    // A node that only says that it works is not waited for without end.
+                    if scanned > self.scanned {
+                        (self.scanned, self.advanced) = (scanned, Instant::now());
+                    } else if self.advanced.elapsed() > STANDSTILL_MAX {
+                        let words = format!("it read no further for {} s", STANDSTILL_MAX.as_secs());
+                        return Err(Failure::Timeout(words));
+                    }
+                }
                 Some(Frame::End(end)) => self.end(end),
                 Some(Frame::Head(_)) => return Err(Failure::Error("a second beginning inside the stream".to_owned())),
                 None => return Err(Failure::Broken("the stream ended without its end record".to_owned())),

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::Clock;
-use piperoll_shared::net::serve::{serve_tls, serve_unix};
+use piperoll_shared::net::serve::{serve_plain, serve_tls, serve_unix};
 use piperoll_shared::net::tls::{ClientAuth, TlsError, TlsStore};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
@@ -118,10 +118,7 @@ impl Node {
             tasks.spawn(serve_tls(listener, Arc::clone(&self.tls), ClientAuth::Optional, app, shutdown.clone()));
         }
         if let Some(listener) = self.metrics {
-            let (app, shutdown) = (api::metrics_routes(&self.app), shutdown.clone());
-            tasks.spawn(async move {
-                let _ = axum::serve(listener, app).with_graceful_shutdown(shutdown.cancelled_owned()).await;
-            });
+            tasks.spawn(serve_plain(listener, api::metrics_routes(&self.app), shutdown.clone()));
         }
         let signing = tokio::spawn(sign_regularly(self.store.clone()));
         let retention = tokio::spawn(self.app.retention().keep());

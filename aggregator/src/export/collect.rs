@@ -31,6 +31,10 @@ use crate::witness::look;
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 const SETTLE_PAUSE: Duration = Duration::from_millis(200);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Levels of a tree of 2^62 rows, bytes of one hash in a JSON list, and what an answer may have besides.
+const TREE_LEVELS_MAX: usize = 62;
+const HASH_TEXT_BYTES: usize = 48;
+const PROOF_BYTES_MIN: usize = 64 * 1024;
 /// A proof of a million runs takes a node some seconds.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -273,7 +277,10 @@ async fn prove(
     }
     let runs = joined.iter().map(|run| (run.start, run.end)).collect();
     let request = ProofRequest { generation: pinned.generation, size: pinned.size, runs };
-    let answer: Result<ProofAnswer, Failure> = member.link.post_json(peer_path::PROOF, &request, PROOF_TIMEOUT).await;
+    // Each run adds at most two hashes per level of the tree.
+    let bytes_max = PROOF_BYTES_MIN + request.runs.len() * 2 * TREE_LEVELS_MAX * HASH_TEXT_BYTES;
+    let answer: Result<ProofAnswer, Failure> =
+        member.link.post_json(peer_path::PROOF, &request, bytes_max, PROOF_TIMEOUT).await;
     let answer = answer.map_err(|failure| failure.reason().to_owned())?;
     let hashes: Option<Vec<Hash>> = answer.hashes.iter().map(|hash| decode_hash(hash)).collect();
     hashes.ok_or_else(|| "its proof is not a list of hashes".to_owned())

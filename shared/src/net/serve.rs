@@ -129,6 +129,27 @@ pub async fn serve_unix(listener: UnixListener, app: Router, shutdown: Cancellat
     drain(&tasks).await;
 }
 
+/// Serves `app` in clear text until `shutdown`, then drains: for a scraper, with the same limits as everywhere.
+pub async fn serve_plain(listener: TcpListener, app: Router, shutdown: CancellationToken) {
+    let tasks = TaskTracker::new();
+    let gate = Gate::new();
+    loop {
+        let (stream, address) = match accept(listener.accept(), &shutdown).await {
+            Next::Connection(connection) => connection,
+            Next::Failed => continue,
+            Next::Stop => break,
+        };
+        let Some(place) = admit(&gate, network(address.ip()), false) else { continue };
+        let (app, shutdown) = (app.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            let activity = Arc::clone(&place.activity);
+            serve_connection(stream, address, app, activity, shutdown, std::future::pending()).await;
+            drop(place);
+        });
+    }
+    drain(&tasks).await;
+}
+
 /// A place for the client, or a line in the log and the connection closed.
 fn admit<K: Eq + Hash + Clone + Display>(gate: &Gate<K>, client: K, known: bool) -> Option<Place<K>> {
     gate.admit(client.clone(), known).map_err(|reason| tracing::warn!(%client, %reason, "connection refused")).ok()
