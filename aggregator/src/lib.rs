@@ -20,7 +20,6 @@ mod read;
 pub mod scope;
 mod searches;
 pub mod session;
-mod share;
 mod stream;
 mod tail;
 pub mod tokens;

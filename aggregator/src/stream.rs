@@ -18,7 +18,7 @@ use super::feed::Feed;
 use super::merge::Merge;
 use super::placed::PlacedRow;
 use super::query::Query;
-use super::share::Share;
+use piperoll_shared::net::share::Share;
 
 /// Bytes per chunk of the answer, and chunks waiting for the reader.
 const CHUNK_BYTES: usize = 64 * 1024;

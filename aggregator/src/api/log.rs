@@ -31,8 +31,8 @@ use super::error::{ApiError, RefusalReason};
 use crate::export::RETRY_PAUSE;
 use crate::page::{Page, page};
 use crate::query::{Format, Query, Require, range};
-use crate::share::{Full, Share, Shares};
 use crate::stream::{Output, Stream};
+use piperoll_shared::net::share::{Full, Share, Shares};
 
 /// Streams at one time. Each has a connection to every node and buffers of about a megabyte per node.
 pub(super) const STREAMS_MAX: usize = 32;

@@ -37,8 +37,8 @@ use super::metrics::Metrics;
 use super::rate::Limits;
 use super::searches::Searches;
 use super::session::Sessions;
-use super::share::Shares;
 use super::tokens::TokenStore;
+use piperoll_shared::net::share::Shares;
 
 pub use openapi::openapi_json;
 

@@ -23,8 +23,8 @@ use super::auth::Caller;
 use super::error::ApiError;
 use super::log::{known_nodes, with_done};
 use crate::query::{Query, QueryError};
-use crate::share::Share;
 use crate::tail::{Event, Events, NodeEvent, Positions, start};
+use piperoll_shared::net::share::Share;
 
 const ACTION: &str = "audit.tail";
 /// Tails at one time. Each has a connection to every node, and up to 4,096 events that wait for their reader.

@@ -21,6 +21,7 @@ use piperoll_shared::log::ids::{ClusterName, NodeId};
 use piperoll_shared::log::redact::Redactor;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::Clock;
+use piperoll_shared::net::share::Shares;
 use piperoll_shared::net::tls::TlsStore;
 use tokio::sync::Semaphore;
 
@@ -51,6 +52,9 @@ pub(crate) struct App {
     metrics: Metrics,
     batch_room: Arc<Semaphore>,
     quotas: quota::Quotas,
+    /// Scans and checks until the last of their answer was taken.
+    scans: Shares,
+    peer_scans: Shares,
     redactor: Redactor,
     tokens: RecordingTokens,
     retention: Retention,
@@ -79,6 +83,8 @@ impl App {
             clock,
             metrics: Metrics::new(),
             batch_room: append::batch_room(),
+            scans: Shares::new(stream::SCANS_MAX, stream::SCANS_PER_CALLER_MAX),
+            peer_scans: Shares::new(stream::PEER_SCANS_MAX, stream::PEER_SCANS_PER_CALLER_MAX),
             quotas: quota::Quotas::new(config.socket.bytes_per_hour),
             redactor: config.redactor.clone(),
             tokens: RecordingTokens::new(&config.http.tokens),

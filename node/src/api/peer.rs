@@ -22,7 +22,7 @@ use piperoll_shared::net::serve::TlsPeer;
 use super::App;
 use super::body::Typed;
 use super::error::ApiError;
-use super::stream::{Form, scan_body};
+use super::stream::{Form, room, scan_body};
 use crate::store::SignedCheckpoint;
 
 /// Routes for aggregators.
@@ -62,8 +62,14 @@ async fn aggregators_only(
     }
 }
 
-async fn scan(State(app): State<Arc<App>>, Typed(request): Typed<ScanRequest>) -> Result<Response, ApiError> {
-    Ok(([(CONTENT_TYPE, frame::MEDIA_TYPE)], scan_body(&app, request, Form::Frames).await?).into_response())
+async fn scan(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<TlsPeer>,
+    Typed(request): Typed<ScanRequest>,
+) -> Result<Response, ApiError> {
+    let name = peer.identity.as_ref().map_or_else(String::new, ToString::to_string);
+    let room = room(&app.peer_scans, &name).await?;
+    Ok(([(CONTENT_TYPE, frame::MEDIA_TYPE)], scan_body(&app, request, Form::Frames, room).await?).into_response())
 }
 
 async fn status(State(app): State<Arc<App>>) -> Result<Json<NodeStatus>, ApiError> {

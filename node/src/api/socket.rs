@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{self, Next};
@@ -16,7 +15,7 @@ use super::App;
 use super::append::{append, gap};
 use super::body::Typed;
 use super::error::ApiError;
-use super::stream::{Form, check_body, scan_body};
+use super::stream::{Form, check_body, room, scan_body};
 use super::upkeep;
 
 /// Routes of the local socket.
@@ -52,12 +51,18 @@ async fn readers_only(
     ApiError::new(403, "not_a_reader", detail).into_response()
 }
 
-async fn scan(State(app): State<Arc<App>>, Typed(request): Typed<ScanRequest>) -> Result<Response, ApiError> {
-    Ok(([(CONTENT_TYPE, NDJSON)], scan_body(&app, request, Form::Lines).await?).into_response())
+async fn scan(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<UnixPeer>,
+    Typed(request): Typed<ScanRequest>,
+) -> Result<Response, ApiError> {
+    let room = room(&app.scans, &format!("uid={}", peer.uid)).await?;
+    Ok(([(CONTENT_TYPE, NDJSON)], scan_body(&app, request, Form::Lines, room).await?).into_response())
 }
 
-async fn verify(State(app): State<Arc<App>>) -> ([(axum::http::HeaderName, &'static str); 1], Body) {
-    ([(CONTENT_TYPE, NDJSON)], check_body(&app).await)
+async fn verify(State(app): State<Arc<App>>, Extension(peer): Extension<UnixPeer>) -> Result<Response, ApiError> {
+    let room = room(&app.scans, &format!("uid={}", peer.uid)).await?;
+    Ok(([(CONTENT_TYPE, NDJSON)], check_body(&app, room).await).into_response())
 }
 
 /// A caller that may only append sees the node's health, but not its holds or destinations.

@@ -11,6 +11,7 @@ use piperoll_shared::api::node::{Mark, ScanRequest, StreamEnd, StreamHead, Verif
 use piperoll_shared::log::row::{FoundAt, Row};
 use piperoll_shared::log::stats::Counter;
 use piperoll_shared::log::verify::Integrity;
+use piperoll_shared::net::share::{Share, Shares};
 use serde_json::json;
 
 use super::App;
@@ -22,6 +23,23 @@ use crate::store::{Batch, Check, ErasedUnder, ReadError, Scan, Store, StoredRow}
 const FOLLOW_POLL: Duration = Duration::from_millis(50);
 const FOLLOW_SILENCE: Duration = Duration::from_millis(250);
 
+/// Scans at one time over the socket, and of one user; over the peer port, and of one aggregator. Each may hold rows of about a megabyte
+/// until they are taken.
+pub(super) const SCANS_MAX: usize = 32;
+pub(super) const SCANS_PER_CALLER_MAX: usize = 12;
+pub(super) const PEER_SCANS_MAX: usize = 128;
+pub(super) const PEER_SCANS_PER_CALLER_MAX: usize = 96;
+/// How long a scan waits for others of the same caller.
+const ROOM_WAIT: Duration = Duration::from_secs(10);
+
+/// A place for a scan, which is given back when its answer was taken or given up.
+pub(super) async fn room(shares: &Shares, caller: &str) -> Result<Share, ApiError> {
+    shares
+        .wait(caller, ROOM_WAIT)
+        .await
+        .map_err(|full| ApiError::new(429, "busy", format!("too many scans at one time: {full}")))
+}
+
 /// How rows are written for one kind of reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
@@ -32,7 +50,7 @@ pub(super) enum Form {
 }
 
 /// Plans a scan and turns it into a body. Everything that can be refused is refused before the first byte.
-pub(super) async fn scan_body(app: &Arc<App>, request: ScanRequest, form: Form) -> Result<Body, ApiError> {
+pub(super) async fn scan_body(app: &Arc<App>, request: ScanRequest, form: Form, room: Share) -> Result<Body, ApiError> {
     let extent = app.store.extent().await?;
     let follow = (request.follow && form == Form::Frames).then(|| request.clone());
     let (scan, mark) = match &follow {
@@ -52,7 +70,7 @@ pub(super) async fn scan_body(app: &Arc<App>, request: ScanRequest, form: Form) 
     };
     let app = Arc::clone(app);
     let follow = follow.zip(mark).map(|(request, mark)| Box::new(Follow { request, mark }));
-    let state = State { app, form, step: Step::Head(scan, Box::new(head)), follow };
+    let state = State { app, form, step: Step::Head(scan, Box::new(head)), follow, _room: room };
     Ok(Body::from_stream(stream::unfold(state, next_chunk)))
 }
 
@@ -61,6 +79,7 @@ struct State {
     form: Form,
     step: Step,
     follow: Option<Box<Follow>>,
+    _room: Share,
 }
 
 /// A stream that goes on with what is recorded later.
@@ -259,21 +278,21 @@ impl StoredRow {
 
 /// A full check as NDJSON of [`VerifyLine`]. What the daemon alone can know, that its file is not the one under
 /// the name any more, comes first.
-pub(super) async fn check_body(app: &Arc<App>) -> Body {
+pub(super) async fn check_body(app: &Arc<App>, room: Share) -> Body {
     app.store.check_file().await;
     let check = app.store.check().with_fault(app.store.health().read_fault());
-    Body::from_stream(check_stream((Arc::clone(app), Some(check))))
+    Body::from_stream(check_stream((Arc::clone(app), Some(check), room)))
 }
 
-fn check_stream(state: (Arc<App>, Option<Check>)) -> impl Stream<Item = Result<Bytes, ReadError>> {
-    stream::unfold(state, |(app, check)| async move {
+fn check_stream(state: (Arc<App>, Option<Check>, Share)) -> impl Stream<Item = Result<Bytes, ReadError>> {
+    stream::unfold(state, |(app, check, room)| async move {
         let check = check?;
         match app.store.check_step(check).await {
             Ok((check, lines)) => {
                 let rest = (!check.done()).then_some(check);
-                Some((Ok(check_lines(&lines)), (app, rest)))
+                Some((Ok(check_lines(&lines)), (app, rest, room)))
             }
-            Err(error) => Some((Err(error), (app, None))),
+            Err(error) => Some((Err(error), (app, None, room))),
         }
     })
 }

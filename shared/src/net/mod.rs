@@ -9,5 +9,6 @@ pub mod metrics;
 pub mod receiver;
 pub mod replaced;
 pub mod serve;
+pub mod share;
 pub mod telemetry;
 pub mod tls;

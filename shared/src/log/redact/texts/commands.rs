@@ -114,6 +114,27 @@ const POSITIONS: [(&str, &[&str], usize); 11] = [
     ("nmcli", &["password", "wifi-sec.psk", "802-11-wireless-security.psk"], 1),
     ("rootpw", &["--plaintext", "--iscrypted"], 1),
 ];
+/// Beginnings of options that are named like a secret and take no value.
+const ASKING: [&str; 16] = [
+    "no-",
+    "ask",
+    "prompt-",
+    "with-",
+    "without-",
+    "skip-",
+    "generate-",
+    "show-",
+    "print-",
+    "reset-",
+    "rotate-",
+    "has-",
+    "use-",
+    "enable-",
+    "disable-",
+    "require-",
+];
+/// Programs that take `/p:S`.
+const WINDOWS: [&str; 4] = ["xfreerdp", "wlfreerdp", "psexec", "schtasks"];
 /// Options that are named like a secret and take the name of one, or a number.
 const NAMING: [(&str, &[&str]); 5] = [
     ("docker", &["--secret"]),
@@ -242,153 +263,24 @@ fn closing_quote(bytes: &[u8], quote: u8) -> Option<usize> {
     None
 }
 
+/// What is known of a command while its words are read.
+struct Line<'w> {
+    names: &'w Names,
+    words: &'w [&'w str],
+    program: &'static str,
+    /// `docker login` and the like: then `-p` is a password.
+    logs_in: bool,
+    found: Vec<(usize, Range<usize>)>,
+}
+
 /// Where secrets are in a command's words: the word's place, and bytes in it.
 pub(in super::super) fn secrets_in_words(names: &Names, words: &[&str]) -> Vec<(usize, Range<usize>)> {
-    let mut found = Vec::new();
-    let mut program = "";
-    let mut logs_in = false;
+    let mut line = Line { names, words, program: "", logs_in: false, found: Vec::new() };
     let mut at = 0;
     while at < words.len().min(WORDS_MAX) {
-        let word = words[at];
-        let next = words.get(at + 1).copied();
-        if let Some(name) = program_of(word) {
-            // `gh pr create --body …` says nothing secret.
-            let is_gh = name == "gh" && words.get(at + 1) != Some(&"secret");
-            (program, logs_in) = (if is_gh { "" } else { name }, false);
-        }
-        logs_in |= word == "login" && LOGINS.contains(&program);
-        let mut add = |at: usize, range: Range<usize>| {
-            let value = &words[at][range.clone()];
-            let value_start = range.start;
-            // Quotes inside of a word: `-p'S'`
-            let inner = value.trim_matches(['"', '\'']);
-            let lead = value.len() - value.trim_start_matches(['"', '\'']).len();
-            if !inner.is_empty() && !is_spared(names, Class::Password, inner) && !is_state(inner) {
-                found.push((at, value_start + lead..value_start + lead + inner.len()));
-            }
-        };
-        if let Some(option) = word.strip_prefix('-').map(|rest| rest.strip_prefix('-').unwrap_or(rest)) {
-            let naming = NAMING.iter().any(|(other, options)| *other == program && options.contains(&word));
-            let asks = [
-                "no-",
-                "ask",
-                "prompt-",
-                "with-",
-                "without-",
-                "skip-",
-                "generate-",
-                "show-",
-                "print-",
-                "reset-",
-                "rotate-",
-                "has-",
-                "use-",
-                "enable-",
-                "disable-",
-                "require-",
-            ]
-            .iter()
-            .any(|begin| option.starts_with(begin));
-            let is_long = option.len() > 2
-                && !option.contains('=')
-                && option.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-            if is_long && names.class(option).is_secret() && !naming && !asks {
-                if let Some(next) = next.filter(|next| is_value(next)) {
-                    // openssl: where it comes from, and then the password itself only behind `pass:`
-                    let (value, known) = match next.split_once(':') {
-                        Some(("pass", secret)) => (next.len() - secret.len(), true),
-                        Some(("env" | "file" | "fd" | "stdin" | "id" | "src", _)) => (0, false),
-                        _ => (0, !next.starts_with("id=")),
-                    };
-                    if known {
-                        add(at + 1, value..next.len());
-                        at += 2;
-                        continue;
-                    }
-                }
-            }
-            for (programs, flag, how) in OPTIONS {
-                if !programs.contains(&program) || !word.starts_with(flag) {
-                    continue;
-                }
-                let glued = word.len() > flag.len();
-                if glued && flag.starts_with("--") || glued && word.as_bytes()[flag.len()] == b'-' {
-                    continue;
-                }
-                let (place, range) = match (how, glued, next) {
-                    (How::Glued, true, _) => (at, flag.len()..word.len()),
-                    (How::Glued, false, _) => continue,
-                    (How::Pass, _, Some(next)) if word == flag => match next.strip_prefix("pass:") {
-                        Some(_) => (at + 1, 5..next.len()),
-                        None => continue,
-                    },
-                    (How::Pass, ..) => continue,
-                    (_, true, _) => (at, flag.len()..word.len()),
-                    (_, false, Some(next)) if is_value(next) => (at + 1, 0..next.len()),
-                    (_, false, _) => continue,
-                };
-                let value = &words[place][range.clone()];
-                let begin = match how {
-                    How::BehindColon => match value.find(':') {
-                        Some(colon) => range.start + colon + 1,
-                        None => continue,
-                    },
-                    How::BehindPercent => match value.find('%') {
-                        Some(sign) => range.start + sign + 1,
-                        None => continue,
-                    },
-                    _ => range.start,
-                };
-                add(place, begin..range.end);
-                break;
-            }
-            if logs_in && (word == "-p" || word.starts_with("-p") && word.len() > 3) {
-                match next.filter(|next| word == "-p" && is_value(next)) {
-                    Some(next) => add(at + 1, 0..next.len()),
-                    None if word.len() > 2 => add(at, 2..word.len()),
-                    None => {}
-                }
-            }
-        } else if let Some(value) = word
-            .strip_prefix("/p:")
-            .or(word.strip_prefix("/P:"))
-            .filter(|_| is_program_of(program, &["xfreerdp", "wlfreerdp", "mstsc", "schtasks", "psexec", "sc"]))
-        {
-            add(at, word.len() - value.len()..word.len());
-        } else if program == "sqlplus"
-            && let Some((user, rest)) = word.split_once('/').filter(|(user, rest)| !user.is_empty() && !rest.is_empty())
-        {
-            let end = rest.rfind('@').unwrap_or(rest.len());
-            add(at, user.len() + 1..user.len() + 1 + end);
-        } else if matches!(word, "set" | "add" | "put")
-            && let (Some(name), Some(value)) = (next, words.get(at + 2))
-        {
-            // `config set NAME S`; a bare word such as `password` there is a command of its own.
-            if name.contains(['.', '_', ':', '-'])
-                && names.class(name).is_secret()
-                && is_value(value)
-                && !name.starts_with('-')
-            {
-                add(at + 2, 0..value.len());
-            }
-        }
-        for (other, subcommands, offset) in POSITIONS {
-            if other == program && subcommands.contains(&word) {
-                let place = if offset == 0 { words.len() - 1 } else { at + offset };
-                if let Some(value) = words
-                    .get(place)
-                    .filter(|value| place > at + usize::from(offset == 0) && is_value(value) && !value.starts_with('/'))
-                {
-                    add(place, 0..value.len());
-                } else if offset == 1
-                    && let Some(value) = words.get(place).filter(|value| is_value(value) && !value.contains('='))
-                {
-                    add(place, 0..value.len());
-                }
-            }
-        }
-        at += 1;
+        at += line.word(at);
     }
+    let mut found = line.found;
     found.sort_by_key(|(at, range)| (*at, range.start));
     // One word is masked once, as widely as anything says.
     found.dedup_by(|later, first| {
@@ -402,8 +294,152 @@ pub(in super::super) fn secrets_in_words(names: &Names, words: &[&str]) -> Vec<(
     found
 }
 
-fn is_program_of(program: &str, programs: &[&str]) -> bool {
-    programs.contains(&program)
+impl Line<'_> {
+    /// Reads one word; returns how many words that took.
+    fn word(&mut self, at: usize) -> usize {
+        let word = self.words[at];
+        if let Some(name) = program_of(word) {
+            // `gh pr create --body …` says nothing secret.
+            let is_gh = name == "gh" && self.words.get(at + 1) != Some(&"secret");
+            (self.program, self.logs_in) = (if is_gh { "" } else { name }, false);
+        }
+        self.logs_in |= word == "login" && LOGINS.contains(&self.program);
+        let mut taken = 1;
+        if let Some(option) = word.strip_prefix('-').map(|rest| rest.strip_prefix('-').unwrap_or(rest)) {
+            if self.named_option(at, option) {
+                taken = 2;
+            } else {
+                self.short_option(at);
+                self.login_option(at);
+            }
+        } else {
+            self.plain_word(at);
+        }
+        self.position(at);
+        taken
+    }
+
+    /// A secret, without the quotes inside of its word: `-p'S'`
+    fn add(&mut self, at: usize, range: Range<usize>) {
+        let value = &self.words[at][range.clone()];
+        let inner = value.trim_matches(['"', '\'']);
+        let lead = value.len() - value.trim_start_matches(['"', '\'']).len();
+        if !inner.is_empty() && !is_spared(self.names, Class::Password, inner) && !is_state(inner) {
+            self.found.push((at, range.start + lead..range.start + lead + inner.len()));
+        }
+    }
+
+    fn value_behind(&self, at: usize) -> Option<&str> {
+        self.words.get(at + 1).copied().filter(|next| is_value(next))
+    }
+
+    /// `--password S`; whether the next word was its value.
+    fn named_option(&mut self, at: usize, option: &str) -> bool {
+        let word = self.words[at];
+        let naming = NAMING.iter().any(|(other, options)| *other == self.program && options.contains(&word));
+        let asks = ASKING.iter().any(|begin| option.starts_with(begin));
+        let is_long = option.len() > 2
+            && !option.contains('=')
+            && option.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        if !is_long || naming || asks || !self.names.class(option).is_secret() {
+            return false;
+        }
+        let Some(next) = self.value_behind(at) else { return false };
+        // openssl: where it comes from, and the password itself only behind `pass:`
+        let (begin, end) = match next.split_once(':') {
+            Some(("pass", secret)) => (next.len() - secret.len(), next.len()),
+            Some(("env" | "file" | "fd" | "stdin" | "id" | "src", _)) => return false,
+            _ if next.starts_with("id=") => return false,
+            _ => (0, next.len()),
+        };
+        self.add(at + 1, begin..end);
+        true
+    }
+
+    /// `-pS`, `-a S`, `-u bob:S`: by the program's own table.
+    fn short_option(&mut self, at: usize) {
+        let word = self.words[at];
+        for (programs, flag, how) in OPTIONS {
+            if !programs.contains(&self.program) || !word.starts_with(flag) {
+                continue;
+            }
+            let glued = word.len() > flag.len();
+            let is_other = flag.starts_with("--") || word.as_bytes().get(flag.len()) == Some(&b'-');
+            if glued && is_other {
+                continue;
+            }
+            let next = self.value_behind(at).map(str::len);
+            let (place, range) = match (how, glued, next) {
+                (How::Pass, false, Some(length)) if self.words[at + 1].starts_with("pass:") => (at + 1, 5..length),
+                (How::Pass, ..) | (How::Glued, false, _) | (_, false, None) => continue,
+                (_, true, _) => (at, flag.len()..word.len()),
+                (_, false, Some(length)) => (at + 1, 0..length),
+            };
+            let sign = match how {
+                How::BehindColon => Some(':'),
+                How::BehindPercent => Some('%'),
+                _ => None,
+            };
+            let begin = match sign {
+                None => range.start,
+                Some(sign) => match self.words[place][range.clone()].find(sign) {
+                    Some(found) => range.start + found + 1,
+                    None => continue,
+                },
+            };
+            return self.add(place, begin..range.end);
+        }
+    }
+
+    fn login_option(&mut self, at: usize) {
+        let word = self.words[at];
+        if !self.logs_in || !word.starts_with("-p") {
+            return;
+        }
+        match self.value_behind(at).map(str::len).filter(|_| word == "-p") {
+            Some(length) => self.add(at + 1, 0..length),
+            None if word.len() > 3 => self.add(at, 2..word.len()),
+            None => {}
+        }
+    }
+
+    /// Words that are no options: `/p:S`, `scott/tiger@db`, `config set NAME S`.
+    fn plain_word(&mut self, at: usize) {
+        let word = self.words[at];
+        let slash = word.strip_prefix("/p:").or(word.strip_prefix("/P:"));
+        if let Some(value) = slash.filter(|_| WINDOWS.contains(&self.program)) {
+            self.add(at, word.len() - value.len()..word.len());
+        } else if self.program == "sqlplus"
+            && let Some((user, rest)) = word.split_once('/').filter(|(user, rest)| !user.is_empty() && !rest.is_empty())
+        {
+            let end = rest.rfind('@').unwrap_or(rest.len());
+            self.add(at, user.len() + 1..user.len() + 1 + end);
+        } else if matches!(word, "set" | "add" | "put")
+            && let (Some(name), Some(value)) = (self.words.get(at + 1), self.words.get(at + 2))
+        {
+            // A bare word such as `password` there is a command of its own.
+            let is_setting = name.contains(['.', '_', ':', '-']) && !name.starts_with('-');
+            if is_setting && self.names.class(name).is_secret() && is_value(value) {
+                self.add(at + 2, 0..value.len());
+            }
+        }
+    }
+
+    /// A password that is a word of its own at a place behind another word.
+    fn position(&mut self, at: usize) {
+        let word = self.words[at];
+        for (other, subcommands, offset) in POSITIONS {
+            if other != self.program || !subcommands.contains(&word) {
+                continue;
+            }
+            let place = if offset == 0 { self.words.len() - 1 } else { at + offset };
+            let Some(value) = self.words.get(place).copied().filter(|value| is_value(value)) else { continue };
+            let is_far = place > at + usize::from(offset == 0) && !value.starts_with('/');
+            if is_far || offset == 1 && !value.contains('=') {
+                self.add(place, 0..value.len());
+            }
+        }
+    }
 }
 
 /// A word that can be an option's value.
@@ -411,7 +447,7 @@ fn is_value(word: &str) -> bool {
     !word.is_empty()
         && !word.starts_with("--")
         && !matches!(word, "|" | "||" | "&&" | ";" | ">" | "<" | ">>" | "-" | "\\")
-        && !(word.starts_with('-') && word.len() == 2)
+        && (!word.starts_with('-') || word.len() != 2)
 }
 
 fn base_name(word: &str) -> &str {

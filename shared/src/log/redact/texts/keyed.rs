@@ -106,9 +106,7 @@ pub(super) fn values(look: &Look<'_>, parts: &mut Parts) {
             // A list of names and a pair of a name and its value look alike; only the latter has brackets around it.
             Separator::Comma => !name.is_quoted || !matches!(sign, Some('(' | '[')),
             // `secret 'db-creds' was read`
-            Separator::Space => {
-                !name.is_quoted && sign != Some(':') && !quoted_looks_secret(text, to) || name.is_quoted
-            }
+            Separator::Space => name.is_quoted || sign != Some(':') && !quoted_looks_secret(text, to),
             // `secrets:read`, `arn:aws:secretsmanager:…:secret:prod/db`, and the tag of a program in syslog
             Separator::Colon => {
                 let glued = text[to..].chars().next().is_some_and(|c| !c.is_whitespace() && c != '"' && c != '\'');
@@ -433,8 +431,7 @@ pub(super) fn token_at(text: &str, at: usize, name: &Name, separator: Separator)
     let rest = &text[at..];
     let in_query = name.in_query || separator == Separator::Encoded;
     let mut end = rest.len();
-    let mut chars = rest.char_indices().peekable();
-    while let Some((offset, c)) = chars.next() {
+    for (offset, c) in rest.char_indices() {
         let behind = offset + c.len_utf8();
         let next = rest[behind..].chars().next();
         let is_last =

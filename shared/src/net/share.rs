@@ -11,7 +11,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Places of one kind.
 #[derive(Debug, Clone)]
-pub(crate) struct Shares {
+pub struct Shares {
     room: Arc<Semaphore>,
     each: usize,
     held: Arc<Mutex<HashMap<String, usize>>>,
@@ -19,7 +19,7 @@ pub(crate) struct Shares {
 
 /// One place, given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Share {
+pub struct Share {
     held: Arc<Mutex<HashMap<String, usize>>>,
     caller: String,
     _room: OwnedSemaphorePermit,
@@ -27,7 +27,7 @@ pub(crate) struct Share {
 
 /// Why there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Full {
+pub enum Full {
     /// Others have room all the same.
     #[error("you have {0} of them open, and nobody may have more; close one, or ask again later")]
     Yours(usize),
@@ -37,12 +37,12 @@ pub(crate) enum Full {
 
 impl Shares {
     /// `all` places, of which one caller may have `each`.
-    pub(crate) fn new(all: usize, each: usize) -> Self {
+    pub fn new(all: usize, each: usize) -> Self {
         Self { room: Arc::new(Semaphore::new(all)), each, held: Arc::default() }
     }
 
     /// A place for a caller, by name.
-    pub(crate) fn take(&self, caller: &str) -> Result<Share, Full> {
+    pub fn take(&self, caller: &str) -> Result<Share, Full> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let own = held.entry(caller.to_owned()).or_default();
         if *own >= self.each {
@@ -61,7 +61,7 @@ impl Shares {
 
 impl Shares {
     /// A place for a caller who waits for one of their own to become free.
-    pub(crate) async fn wait(&self, caller: &str, most: Duration) -> Result<Share, Full> {
+    pub async fn wait(&self, caller: &str, most: Duration) -> Result<Share, Full> {
         let until = Instant::now() + most;
         loop {
             match self.take(caller) {
