@@ -21,11 +21,6 @@ use super::query::Query;
 use super::read::{NodeReader, conclude};
 use super::scope::Scope;
 
-/// Bytes of rows that one node may put into one page; beyond it the page ends earlier.
-const NODE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Bytes of one page; it ends early, with a cursor, where it has more.
-const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
-
 /// What a row takes beside its body.
 const ROW_OVERHEAD_BYTES: usize = 256;
 
@@ -45,6 +40,8 @@ struct Answer {
     rows: VecDeque<PlacedRow>,
     /// What it was asked, to ask on behind its last row.
     asked: Option<Asked>,
+    /// Whether it may not give more bytes.
+    is_full: bool,
 }
 
 pub(crate) async fn page(cluster: &Cluster, query: &Query) -> Page {
@@ -105,7 +102,10 @@ async fn read_page(cluster: &Cluster, query: &Query) -> Vec<Answer> {
             }
             Ask::Scan(mut asked) => {
                 asked.request.limit = u64::try_from(share).ok();
-                under_way.push((member, tokio::spawn(answer(Arc::clone(member), *asked, cluster.limits, deadline))));
+                under_way.push((
+                    member,
+                    tokio::spawn(answer(Arc::clone(member), *asked, cluster.limits, query.page_bytes, deadline)),
+                ));
             }
         }
     }
@@ -135,7 +135,8 @@ async fn refill(
         for index in short {
             let Some(asked) = answers[index].next_request(limit) else { return };
             let member = Arc::clone(&answers[index].part.member);
-            under_way.push((index, tokio::spawn(answer(member, asked, cluster.limits, deadline))));
+            let room = query.page_bytes.saturating_sub(answers[index].bytes());
+            under_way.push((index, tokio::spawn(answer(member, asked, cluster.limits, room, deadline))));
         }
         for (index, task) in under_way {
             let member = Arc::clone(&answers[index].part.member);
@@ -154,7 +155,7 @@ fn fall_short(answers: &[Answer], limit: usize, order: Order) -> Vec<usize> {
     let last = limit.checked_sub(1).and_then(|place| keys.get(place));
     let ends_early = |answer: &Answer| {
         answer.part.tally.more
-            && !answer.cut_by_bytes()
+            && !answer.is_full
             && answer.rows.back().is_some_and(|row| last.is_none_or(|last| order.before(&row.key, *last)))
     };
     (0..answers.len()).filter(|index| ends_early(&answers[*index])).collect()
@@ -162,12 +163,11 @@ fn fall_short(answers: &[Answer], limit: usize, order: Order) -> Vec<usize> {
 
 impl Answer {
     fn none(part: Part) -> Self {
-        Self { part, rows: VecDeque::new(), asked: None }
+        Self { part, rows: VecDeque::new(), asked: None, is_full: false }
     }
 
-    /// The page ends early where a node gave as many bytes as it may.
-    fn cut_by_bytes(&self) -> bool {
-        self.rows.iter().map(|row| row.body.len() + ROW_OVERHEAD_BYTES).sum::<usize>() > NODE_BYTES_MAX
+    fn bytes(&self) -> usize {
+        self.rows.iter().map(|row| row.body.len() + ROW_OVERHEAD_BYTES).sum()
     }
 
     /// Asks for the rest of a page behind the last row, of the same rows as the first time.
@@ -190,6 +190,7 @@ impl Answer {
         self.part.last = last.or(self.part.last.take());
         self.part.took = self.part.took.zip(took).map(|(first, second)| first + second);
         self.rows.extend(more.rows);
+        self.is_full = more.is_full;
     }
 }
 
@@ -198,6 +199,7 @@ async fn answer(
     member: Arc<Member>,
     asked: Asked,
     limits: super::config::Limits,
+    room: usize,
     deadline: tokio::time::Instant,
 ) -> Answer {
     if let Some(reason) = member.known_down() {
@@ -216,6 +218,7 @@ async fn answer(
         }
     };
     let (mut rows, mut bytes) = (VecDeque::new(), 0);
+    let mut is_full = false;
     let failure = loop {
         match timeout_at(deadline, reader.next()).await.unwrap_or_else(|_| Err(late(limits.page))) {
             Ok(Some(row)) => {
@@ -224,7 +227,8 @@ async fn answer(
                 }
                 bytes += row.body.len() + ROW_OVERHEAD_BYTES;
                 rows.push_back(row);
-                if bytes > NODE_BYTES_MAX {
+                if bytes > room {
+                    is_full = true;
                     reader.tally.ended = true;
                     reader.tally.more = true;
                     break None;
@@ -242,7 +246,7 @@ async fn answer(
     part.last = rows.back().map(|row: &PlacedRow| row.key.clone());
     part.tally = reader.tally;
     (part.status, part.reason) = conclude(&part.tally, true, failure.as_ref());
-    Answer { part, rows, asked: Some(asked) }
+    Answer { part, rows, asked: Some(asked), is_full }
 }
 
 /// Takes the first `limit` rows of the merge, as far as they stand in front of `anchor`. The page ends early where a node has
@@ -259,7 +263,7 @@ fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: u
         fronts.push(front);
     }
     let (mut rows, mut bytes): (Vec<PlacedRow>, usize) = (Vec::new(), 0);
-    while rows.len() < limit && (bytes < PAGE_BYTES_MAX || anchor.is_some()) {
+    while rows.len() < limit && (bytes < query.page_bytes || anchor.is_some()) {
         let Some(index) = merge.take() else { break };
         let Some(row) = fronts[index].take() else { break };
         if anchor.is_some_and(|anchor| !query.order.before(&row.key, anchor)) {
@@ -340,7 +344,7 @@ pub(crate) async fn one_row(cluster: &Cluster, member: &Arc<Member>, seq: u64, s
             asked.request.from_seq = Some(seq);
             asked.request.head = Some(seq);
             let deadline = tokio::time::Instant::now() + cluster.limits.page;
-            answer(Arc::clone(member), *asked, cluster.limits, deadline).await
+            answer(Arc::clone(member), *asked, cluster.limits, query.page_bytes, deadline).await
         }
         Ask::Not { status, reason } => Answer::none(Part::unasked(member, status, reason)),
         Ask::Absent => Answer::none(Part::unasked(member, Status::Unreachable, "retired".to_owned())),

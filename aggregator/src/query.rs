@@ -53,7 +53,14 @@ pub(crate) struct Query {
     pub(crate) count: Option<Plan>,
     /// What the caller may see at all; it is part of the filter too.
     pub(crate) scope: Scope,
+    /// Bytes of rows that one page takes, and that one node may put into it; it ends early, with a cursor, where there are more.
+    pub(crate) page_bytes: usize,
 }
+
+/// Bytes of one page, when there is room.
+pub(crate) const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of one page while the caller, or others, have many large ones that they have not taken yet.
+pub(crate) const PAGE_BYTES_SMALL: usize = 256 * 1024;
 
 /// Why a query was refused, with a stable word for programs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -192,6 +199,7 @@ impl Query {
             all_there: false,
             count: None,
             scope: scope.clone(),
+            page_bytes: PAGE_BYTES_MAX,
         })
     }
 }
@@ -271,6 +279,7 @@ impl Query {
             all_there: from == Timestamp::MIN,
             count: None,
             scope: Scope::default(),
+            page_bytes: PAGE_BYTES_MAX,
         }
     }
 }

@@ -105,7 +105,8 @@ pub(super) async fn identify(
     let response = next.run(request).await;
     // The place is free when the last of the answer was taken, or given up.
     let mut response = tell(&app, &activity, response);
-    response.extensions_mut().insert(Held(Arc::new(room)));
+    let more = response.extensions_mut().remove::<Held>();
+    response.extensions_mut().insert(Held(Arc::new((room, more))));
     response
 }
 

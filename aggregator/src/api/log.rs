@@ -20,6 +20,7 @@ use piperoll_shared::log::order::Order;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::Integrity;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_shared::net::serve::Held;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -30,7 +31,7 @@ use super::auth::{Caller, Done};
 use super::error::{ApiError, RefusalReason};
 use crate::export::RETRY_PAUSE;
 use crate::page::{Page, page};
-use crate::query::{Format, Query, Require, range};
+use crate::query::{Format, PAGE_BYTES_SMALL, Query, Require, range};
 use crate::stream::{Output, Stream};
 use piperoll_shared::net::share::{Full, Share, Shares};
 
@@ -41,6 +42,9 @@ pub(super) const STREAMS_PER_CALLER_MAX: usize = 8;
 /// values at the same moment; whoever may read may ask for one.
 pub(super) const COUNTS_MAX: usize = 4;
 pub(super) const COUNTS_PER_CALLER_MAX: usize = 1;
+/// Pages of full size that were not taken yet; beyond them pages are small ones.
+pub(super) const PAGES_MAX: usize = 16;
+pub(super) const PAGES_PER_CALLER_MAX: usize = 4;
 /// Between two looks at whether the reader of a stream may still read.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a count waits for another one of the same caller.
@@ -58,7 +62,7 @@ pub(super) async fn audit_log(
     let Ok(Pairs(pairs)) = pairs else {
         return ApiError::new(400, "bad_parameter", "the query string cannot be read").into_response();
     };
-    let query = match Query::parse(pairs, SystemClock.now(), &app.cluster.cursor_key, caller.scope()) {
+    let mut query = match Query::parse(pairs, SystemClock.now(), &app.cluster.cursor_key, caller.scope()) {
         Ok(query) => query,
         Err(error) => return with_done(ApiError::from(error), "audit.view", json!({})),
     };
@@ -74,7 +78,15 @@ pub(super) async fn audit_log(
         return with_done(error, action, asked);
     }
     match query.format {
-        Format::Json => answer_page(page(&app.cluster, &query).await, &query, asked),
+        Format::Json => {
+            let room = app.pages.take(caller.name()).ok();
+            if room.is_none() {
+                query.page_bytes = PAGE_BYTES_SMALL;
+            }
+            let mut response = answer_page(page(&app.cluster, &query).await, &query, asked);
+            response.extensions_mut().insert(Held(Arc::new(room)));
+            response
+        }
         Format::Ndjson => answer_stream(&app, &caller, query, Asking::now(Output::Ndjson, action, asked)).await,
         Format::Csv => answer_stream(&app, &caller, query, Asking::now(Output::Csv, action, asked)).await,
     }

@@ -57,6 +57,8 @@ pub(crate) struct App {
     tls: Arc<TlsStore>,
     /// Room for requests of any kind, until their answer was taken.
     requests: Shares,
+    /// Room for pages of full size.
+    pages: Shares,
     /// Room for exports and checks.
     streams: Shares,
     /// Room for counts.
@@ -90,6 +92,7 @@ impl App {
             users: config.users.clone(),
             cluster_name: config.cluster.clone(),
             requests: Shares::new(auth::REQUESTS_MAX, auth::REQUESTS_PER_CALLER_MAX),
+            pages: Shares::new(log::PAGES_MAX, log::PAGES_PER_CALLER_MAX),
             streams: Shares::new(log::STREAMS_MAX, log::STREAMS_PER_CALLER_MAX),
             counts: Shares::new(log::COUNTS_MAX, log::COUNTS_PER_CALLER_MAX),
             tails: Shares::new(tail::TAILS_MAX, tail::TAILS_PER_CALLER_MAX),

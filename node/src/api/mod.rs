@@ -23,7 +23,6 @@ use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::Clock;
 use piperoll_shared::net::share::Shares;
 use piperoll_shared::net::tls::TlsStore;
-use tokio::sync::Semaphore;
 
 use crate::config::NodeConfig;
 use crate::forward::Forwarding;
@@ -50,7 +49,7 @@ pub(crate) struct App {
     readers: Vec<u32>,
     started_at: Timestamp,
     metrics: Metrics,
-    batch_room: Arc<Semaphore>,
+    batch_room: append::Room,
     quotas: quota::Quotas,
     /// Scans and checks until the last of their answer was taken.
     scans: Shares,
@@ -82,7 +81,7 @@ impl App {
             started_at: crate::started_now(&*clock),
             clock,
             metrics: Metrics::new(),
-            batch_room: append::batch_room(),
+            batch_room: append::Room::new(),
             scans: Shares::new(stream::SCANS_MAX, stream::SCANS_PER_CALLER_MAX),
             peer_scans: Shares::new(stream::PEER_SCANS_MAX, stream::PEER_SCANS_PER_CALLER_MAX),
             quotas: quota::Quotas::new(config.socket.bytes_per_hour),

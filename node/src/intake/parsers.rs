@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::journal::{Line, Placed, next_line};
 use super::syslog::{messages, take_apart};
@@ -25,7 +26,7 @@ pub fn syslog_stream(bytes: &[u8]) -> Vec<String> {
     let (heards, mut heard) = mpsc::channel(MESSAGES_MAX);
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 514));
     let heard_at = Mutex::new(Instant::now());
-    let _ = at_once(messages(bytes, peer, &heards, &heard_at));
+    let _ = at_once(messages(bytes, peer, &heards, &heard_at, &CancellationToken::new()));
     drop(heards);
     let mut records = Vec::new();
     while let Ok(heard) = heard.try_recv() {

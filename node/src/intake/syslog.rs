@@ -20,8 +20,10 @@ const DATAGRAM_BYTES_MAX: usize = 65_535;
 /// Of one message on a stream.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 const CONNECTIONS_MAX: usize = 256;
-/// A connection that is silent for so long gives its place to another one when all are taken.
-const IDLE_BEFORE_GIVING_WAY: Duration = Duration::from_secs(5);
+/// A connection that gives its place away may still hand over what it holds already, for so long.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long it has to be quiet to count as having handed over everything.
+const QUIET: Duration = Duration::from_millis(20);
 /// How often drops are said.
 const DROPS_EVERY: Duration = Duration::from_secs(5);
 
@@ -83,11 +85,12 @@ struct Open {
     cut: CancellationToken,
 }
 
-/// The connection that has been silent the longest, if that is long enough to give its place away.
+/// The connection that has been silent the longest. Also one that sends a little now and then gives way: a newcomer that is refused
+/// loses what it has to say, and one that is sent away between two messages can connect again.
 fn most_idle(open: &mut Vec<Open>) -> Option<Open> {
     let since = |open: &Open| *open.heard.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let (at, oldest) = open.iter().enumerate().map(|(at, open)| (at, since(open))).min_by_key(|(_, since)| *since)?;
-    (oldest.elapsed() >= IDLE_BEFORE_GIVING_WAY).then(|| open.swap_remove(at))
+    let (at, _) = open.iter().enumerate().map(|(at, open)| (at, since(open))).min_by_key(|(_, since)| *since)?;
+    Some(open.swap_remove(at))
 }
 
 async fn streams(listener: TcpListener, heards: Heards) {
@@ -99,24 +102,16 @@ async fn streams(listener: TcpListener, heards: Heards) {
                 Ok((stream, peer)) => {
                     open.retain(|open| !open.cut.is_cancelled());
                     if open.len() >= CONNECTIONS_MAX {
-                        // Between two messages nothing is lost by going; a sender connects again.
-                        match most_idle(&mut open) {
-                            Some(idle) => idle.cut.cancel(),
-                            None => {
-                                tracing::warn!(%peer, "{CONNECTIONS_MAX} syslog connections are open and in use; this one is closed");
-                                continue;
-                            }
+                        if let Some(idle) = most_idle(&mut open) {
+                            idle.cut.cancel();
                         }
                     }
                     let (heard, cut) = (Arc::new(Mutex::new(Instant::now())), CancellationToken::new());
                     open.push(Open { heard: Arc::clone(&heard), cut: cut.clone() });
                     let heards = heards.clone();
                     connections.spawn(async move {
-                        tokio::select! {
-                            ended = messages(stream, peer, &heards, &heard) => if let Err(error) = ended {
-                                tracing::warn!(%error, %peer, "a syslog connection was closed");
-                            },
-                            () = cut.cancelled() => tracing::warn!(%peer, "an idle syslog connection gave its place to another one"),
+                        if let Err(error) = messages(stream, peer, &heards, &heard, &cut).await {
+                            tracing::warn!(%error, %peer, "a syslog connection was closed");
                         }
                         cut.cancel();
                     });
@@ -131,39 +126,104 @@ async fn streams(listener: TcpListener, heards: Heards) {
     }
 }
 
-/// Every message says by its first byte how it is framed: a digit counts octets, anything else ends with a line.
+/// Every message says by its first byte how it is framed: a digit counts octets, anything else ends with a line. After `cut`, what
+/// was sent already is still taken; what is then left of a message is said to be lost.
 pub(super) async fn messages(
     stream: impl AsyncRead + Unpin,
     peer: SocketAddr,
     heards: &Heards,
     heard_at: &Mutex<Instant>,
+    cut: &CancellationToken,
 ) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
+    let mut until = None;
     loop {
-        let Some(first) = reader.fill_buf().await?.first().copied() else { return Ok(()) };
+        let first = tokio::select! {
+            biased;
+            first = reader.fill_buf() => first?.first().copied(),
+            () = quiet(cut) => return Err(std::io::Error::other("it gave its place to another one")),
+        };
+        let Some(first) = first else { return Ok(()) };
         *heard_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
-        let mut message = Vec::new();
-        if first.is_ascii_digit() {
-            let mut length = Vec::new();
-            (&mut reader).take(8).read_until(b' ', &mut length).await?;
-            let length =
-                std::str::from_utf8(&length).ok().and_then(|text| text.strip_suffix(' ')?.parse::<usize>().ok());
-            let length = length.filter(|length| *length <= MESSAGE_BYTES_MAX);
-            let length =
-                length.ok_or_else(|| std::io::Error::other("a message's length is not a number up to 65536"))?;
-            message.resize(length, 0);
-            if let Err(error) = reader.read_exact(&mut message).await {
-                let cause = "a sender hung up in the middle of a message".to_owned();
-                let _ = heards.send(Heard::Lost { count: Some(1), cause }).await;
+        if cut.is_cancelled() && *until.get_or_insert_with(|| Instant::now() + LAST_WORDS) <= Instant::now() {
+            lost(heards, None, "a sender went on while its connection had to give its place to another one").await;
+            return Err(std::io::Error::other("it gave its place to another one"));
+        }
+        let message = tokio::select! {
+            biased;
+            message = message(&mut reader, first) => message,
+            () = async { cut.cancelled().await; tokio::time::sleep(LAST_WORDS).await; } =>
+                Err(std::io::Error::other("it gave its place to another one")),
+        };
+        let message = match message {
+            Ok(message) => message,
+            Err(error) => {
+                lost(heards, Some(1), "a sender hung up in the middle of a message").await;
                 return Err(error);
             }
-        } else {
-            (&mut reader).take(MESSAGE_BYTES_MAX as u64).read_until(b'\n', &mut message).await?;
+        };
+        if message.cut_bytes > 0 {
+            lost(heards, Some(1), "a syslog message was longer than 64 KiB, and what came after them was left out")
+                .await;
         }
-        if !message.trim_ascii().is_empty() && heards.send(heard(message.trim_ascii_end(), peer)).await.is_err() {
+        let text = message.text.trim_ascii_end();
+        if !text.trim_ascii().is_empty() && heards.send(heard(text, peer)).await.is_err() {
             return Ok(());
         }
     }
+}
+
+/// Told to go, and silent since.
+async fn quiet(cut: &CancellationToken) {
+    cut.cancelled().await;
+    tokio::time::sleep(QUIET).await;
+}
+
+async fn lost(heards: &Heards, count: Option<u64>, cause: &str) {
+    let _ = heards.send(Heard::Lost { count, cause: cause.to_owned() }).await;
+}
+
+struct Message {
+    text: Vec<u8>,
+    /// Bytes of it that were too many.
+    cut_bytes: u64,
+}
+
+/// The next message. An error when the stream ends in it.
+async fn message(reader: &mut (impl tokio::io::AsyncBufRead + Unpin), first: u8) -> std::io::Result<Message> {
+    /// Digits of a length, and the blank behind it.
+    const LENGTH_BYTES_MAX: usize = 9;
+    let mut text = Vec::new();
+    if first.is_ascii_digit() {
+        while text.len() < LENGTH_BYTES_MAX {
+            let Some(byte) = reader.fill_buf().await?.first().copied() else { break };
+            reader.consume(1);
+            text.push(byte);
+            if !byte.is_ascii_digit() {
+                break;
+            }
+        }
+        let length = std::str::from_utf8(&text).ok().and_then(|text| text.strip_suffix(' ')?.parse::<usize>().ok());
+        if let Some(length) = length {
+            text.clear();
+            text.resize(length.min(MESSAGE_BYTES_MAX), 0);
+            reader.read_exact(&mut text).await?;
+            let rest = (length - text.len()) as u64;
+            let skipped = tokio::io::copy(&mut (&mut *reader).take(rest), &mut tokio::io::sink()).await?;
+            return if skipped == rest {
+                Ok(Message { text, cut_bytes: rest })
+            } else {
+                Err(std::io::ErrorKind::UnexpectedEof.into())
+            };
+        }
+        // No length: a line that begins with a digit.
+        if text.ends_with(b"\n") {
+            return Ok(Message { text, cut_bytes: 0 });
+        }
+    }
+    let room = MESSAGE_BYTES_MAX - text.len();
+    (&mut *reader).take(room as u64).read_until(b'\n', &mut text).await?;
+    Ok(Message { text, cut_bytes: 0 })
 }
 
 fn heard(message: &[u8], peer: SocketAddr) -> Heard {
@@ -316,5 +376,35 @@ mod tests {
         for odd in ["", "no syslog at all", "<999>1 x", "<13>", "{\"json\":true}", "<34>Oct 11", "\u{0}\u{1b}[31m"] {
             assert!(apart(odd).get("message").is_some(), "{odd:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_away_may_finish_and_nothing_is_lost_in_silence() {
+        let (heards, mut heard) = tokio::sync::mpsc::channel(16);
+        let (mut sender, receiver) = tokio::io::duplex(64);
+        let cut = CancellationToken::new();
+        let peer = "127.0.0.1:9".parse().expect("an address");
+        let told = cut.clone();
+        let reading = tokio::spawn(async move {
+            let at = Mutex::new(Instant::now());
+            messages(receiver, peer, &heards, &at, &told).await
+        });
+        tokio::io::AsyncWriteExt::write_all(&mut sender, b"<13>first\n<13>sec").await.expect("written");
+        cut.cancel();
+        tokio::io::AsyncWriteExt::write_all(&mut sender, b"ond\n20 unfinished").await.expect("written");
+        assert!(reading.await.expect("no panic").is_err());
+        let mut found = Vec::new();
+        while let Some(next) = heard.recv().await {
+            found.push(match next {
+                Heard::Record(record) => String::from_utf8_lossy(&record.text).into_owned(),
+                Heard::Lost { cause, .. } => cause,
+                Heard::Place(_) => continue,
+            });
+        }
+        assert!(
+            matches!(&found[..], [first, second, lost]
+            if first.contains("first") && second.contains("second") && lost.contains("middle")),
+            "{found:?}"
+        );
     }
 }

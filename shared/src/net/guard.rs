@@ -1,8 +1,10 @@
 //! What one client may take: a share of the connections, and time in which something has to happen.
 //!
 //! A connection counts against its client from the first byte. One that nobody has been identified on gets little, and gives way
-//! first: to others of the same client when that one has too many, and to anybody when all places are taken. So does one that is
-//! idle. What keeps a connection from being idle is a request under way, not traffic: pings are free.
+//! first, whatever it is doing: to others of the same client when that one has too many, and to anybody when all places are taken.
+//! A stranger may hold an answer or a body back for as long as they like; only the newest places are worth something to them, and who
+//! connects to say who they are has the newest. One that somebody was identified on gives way while it is idle. What keeps a connection
+//! from being idle is a request under way, not traffic: pings are free.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -70,11 +72,12 @@ impl<K: Eq + Hash + Clone> Gate<K> {
     }
 }
 
-/// Cuts the connection that can be spared most: idle, nobody's before somebody's, the longest first. False when all are in use.
+/// Cuts the connection that can be spared most: nobody's before somebody's, idle ones before others, the one that was quiet the longest.
+/// False when all are somebody's and in use.
 fn give_way(connections: &mut Vec<Arc<Activity>>) -> bool {
-    let spare = connections.iter().enumerate().filter(|(_, activity)| activity.is_idle());
-    let spare = spare.min_by_key(|(_, activity)| (activity.is_known(), activity.used())).map(|(at, _)| at);
-    let Some(at) = spare else { return false };
+    let spare = connections.iter().enumerate().filter(|(_, activity)| activity.is_idle() || !activity.is_known());
+    let spare = spare.min_by_key(|(_, activity)| (activity.is_known(), !activity.is_idle(), activity.used()));
+    let Some(at) = spare.map(|(at, _)| at) else { return false };
     connections.swap_remove(at).cut.cancel();
     true
 }
@@ -126,8 +129,9 @@ impl Activity {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
+    /// When the last request ended, or it was opened.
+    fn used(&self) -> Instant {
+        self.began + Duration::from_millis(self.used.load(Ordering::Relaxed))
     }
 
     /// A request begins; it ends when what is returned is dropped.
@@ -142,10 +146,10 @@ impl Activity {
     pub(super) async fn over(&self) -> &'static str {
         loop {
             tokio::select! {
-                () = self.cut.cancelled() => return "it was idle, and another one needed its place",
+                () = self.cut.cancelled() => return "it was idle or nobody's, and another one needed its place",
                 () = tokio::time::sleep(LOOK_INTERVAL) => {}
             }
-            let idle = self.began.elapsed().saturating_sub(Duration::from_millis(self.used()));
+            let idle = self.used().elapsed();
             let (is_empty, unread) = {
                 let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
                 let unread = under_way.values().flatten().any(|since| since.elapsed() >= UNREAD_TIMEOUT);
@@ -221,12 +225,16 @@ mod tests {
     fn strangers_get_little_and_lose_it_first() {
         let gate = Gate::new();
         let strangers: Vec<_> = (0..STRANGERS_PER_CLIENT_MAX).map(|_| gate.admit("a", false).expect("room")).collect();
-        let busy: Vec<_> = strangers.iter().map(|place| place.activity.request()).collect();
-        assert!(gate.admit("a", false).is_err());
+        let cut = || strangers.iter().filter(|place| place.activity.cut.is_cancelled()).count();
+        let busy: Vec<_> = strangers.iter().skip(1).map(|place| place.activity.request()).collect();
         let known = gate.admit("a", true).expect("identified clients have more room");
+        assert_eq!(cut(), 0);
+        let _idle = gate.admit("a", false).expect("an idle stranger gives way");
+        assert!(strangers[0].activity.cut.is_cancelled());
+        let newest = gate.admit("a", false).expect("a busy stranger gives way too");
+        assert_eq!(cut() + usize::from(_idle.activity.cut.is_cancelled()), 2);
+        assert!(!known.activity.cut.is_cancelled() && !newest.activity.cut.is_cancelled());
         drop(busy);
-        let _more = gate.admit("a", false).expect("an idle stranger gives way");
-        assert!(!known.activity.cut.is_cancelled());
     }
 
     #[test]
@@ -240,6 +248,7 @@ mod tests {
         assert_eq!(held.iter().filter(|place| place.activity.cut.is_cancelled()).count(), 1);
         let _busy: Vec<_> = held.iter().map(|place| place.activity.request()).collect();
         let _own = honest.activity.request();
-        assert!(gate.admit(1_000, false).is_err(), "requests under way are not cut");
+        honest.activity.known.store(true, Ordering::Relaxed);
+        assert!(gate.admit(1_000, false).is_err(), "requests of somebody under way are not cut");
     }
 }

@@ -41,7 +41,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Unacknowledged bytes per stream and per connection: bounds the memory that a slow reader can take, and that bodies take
 /// which nobody reads yet.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
 /// Requests at one time on one connection.
 const STREAMS_PER_CONNECTION_MAX: u32 = 64;
 /// Bytes of answers that are handed to a connection before they can be sent, per request.
@@ -59,9 +59,11 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 #[derive(Clone)]
 pub struct Held(pub Arc<dyn std::any::Any + Send + Sync>);
 
-/// What is read of a body that its handler left, before the answer is given.
-const REST_BYTES_MAX: usize = 64 * 1024;
-const REST_TIMEOUT: Duration = Duration::from_millis(500);
+/// What is read of a body that its handler left: while the answer waits for it, and behind the answer. Clients that still send would
+/// otherwise see a broken stream instead of the answer.
+const REST_WAIT: Duration = Duration::from_millis(100);
+const REST_TIMEOUT: Duration = Duration::from_secs(10);
+const REST_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Who is at the other end of a TLS connection; a request extension.
 #[derive(Debug, Clone)]
@@ -94,8 +96,7 @@ pub async fn serve_tls(
             Next::Failed => continue,
             Next::Stop => break,
         };
-        let known = auth == ClientAuth::Required;
-        let Some(place) = admit(&gate, network(address.ip()), known) else { continue };
+        let Some(place) = admit(&gate, network(address.ip()), false) else { continue };
         let (tls, app, shutdown) = (Arc::clone(&tls), app.clone(), shutdown.clone());
         tasks.spawn(async move {
             let activity = Arc::clone(&place.activity);
@@ -222,6 +223,9 @@ async fn serve_tls_connection(
             return;
         }
     };
+    if identity.is_some() {
+        Connection(Arc::clone(&activity)).identified();
+    }
     let peer = TlsPeer { address, identity };
     let distrusted = distrusted(tls.subscribe(), auth, chain, address);
     serve_connection(stream, peer, app, activity, shutdown, distrusted).await;
@@ -273,8 +277,11 @@ async fn serve_connection<S, P>(
         async move {
             let Ok(mut response) = answering.await;
             let held = response.extensions_mut().remove::<Held>();
-            // An answer that comes before the body was read, such as a refusal, would reach many clients as a broken stream.
-            let _ = tokio::time::timeout(REST_TIMEOUT, read_rest(&body)).await;
+            if tokio::time::timeout(REST_WAIT, read_rest(&body)).await.is_err() {
+                tokio::spawn(async move {
+                    let _ = tokio::time::timeout(REST_TIMEOUT, read_rest(&body)).await;
+                });
+            }
             // Nothing of it was taken yet.
             under_way.waits(true);
             Ok::<_, std::convert::Infallible>(response.map(|body| Leaving {
@@ -326,7 +333,8 @@ async fn serve_connection<S, P>(
 /// came of it for ever.
 struct Arriving {
     body: Incoming,
-    began: Instant,
+    /// When somebody first wanted to read it.
+    began: Option<Instant>,
     bytes: u64,
     /// When the next piece has to be here.
     due: Pin<Box<tokio::time::Sleep>>,
@@ -334,11 +342,11 @@ struct Arriving {
 
 impl Arriving {
     fn new(body: Incoming) -> Self {
-        Self { body, began: Instant::now(), bytes: 0, due: Box::pin(tokio::time::sleep(PIECE_TIMEOUT)) }
+        Self { body, began: None, bytes: 0, due: Box::pin(tokio::time::sleep(PIECE_TIMEOUT)) }
     }
 
     fn is_slow(&self) -> bool {
-        let elapsed = self.began.elapsed();
+        let elapsed = self.began.map(|began| began.elapsed()).unwrap_or_default();
         elapsed > PIECE_TIMEOUT && self.bytes < elapsed.as_secs().saturating_mul(BYTES_PER_SECOND_MIN)
     }
 }
@@ -348,6 +356,10 @@ impl hyper::body::Body for Arriving {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.began.is_none() {
+            self.began = Some(Instant::now());
+            self.due.as_mut().reset(tokio::time::Instant::now() + PIECE_TIMEOUT);
+        }
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             let Some(Ok(frame)) = frame else { return Poll::Ready(frame.map(|frame| frame.map_err(axum::Error::new))) };
             self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);

@@ -17,11 +17,12 @@ pub struct Shares {
     held: Arc<Mutex<HashMap<String, usize>>>,
 }
 
-/// One place, given back when it is dropped.
+/// A place, or several, given back when it is dropped.
 #[derive(Debug)]
 pub struct Share {
     held: Arc<Mutex<HashMap<String, usize>>>,
     caller: String,
+    places: u32,
     _room: OwnedSemaphorePermit,
 }
 
@@ -43,28 +44,32 @@ impl Shares {
 
     /// A place for a caller, by name.
     pub fn take(&self, caller: &str) -> Result<Share, Full> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = held.entry(caller.to_owned()).or_default();
-        if *own >= self.each {
-            return Err(Full::Yours(self.each));
-        }
-        let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
-            if *own == 0 {
-                held.remove(caller);
-            }
-            return Err(Full::All);
-        };
-        *own += 1;
-        Ok(Share { held: Arc::clone(&self.held), caller: caller.to_owned(), _room: room })
+        self.take_many(caller, 1)
     }
-}
 
-impl Shares {
+    /// So many places, or none.
+    pub fn take_many(&self, caller: &str, places: u32) -> Result<Share, Full> {
+        let wanted = places as usize;
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = held.get(caller).copied().unwrap_or_default();
+        if own + wanted > self.each {
+            return Err(Full::Yours(own));
+        }
+        let room = Arc::clone(&self.room).try_acquire_many_owned(places).map_err(|_| Full::All)?;
+        *held.entry(caller.to_owned()).or_default() += wanted;
+        Ok(Share { held: Arc::clone(&self.held), caller: caller.to_owned(), places, _room: room })
+    }
+
     /// A place for a caller who waits for one of their own to become free.
     pub async fn wait(&self, caller: &str, most: Duration) -> Result<Share, Full> {
+        self.wait_many(caller, 1, most).await
+    }
+
+    /// So many places, or none, after waiting for them.
+    pub async fn wait_many(&self, caller: &str, places: u32, most: Duration) -> Result<Share, Full> {
         let until = Instant::now() + most;
         loop {
-            match self.take(caller) {
+            match self.take_many(caller, places) {
                 Err(_) if Instant::now() < until => tokio::time::sleep(LOOK).await,
                 taken => return taken,
             }
@@ -76,7 +81,7 @@ impl Drop for Share {
     fn drop(&mut self) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(own) = held.get_mut(&self.caller) {
-            *own -= 1;
+            *own -= self.places as usize;
             if *own == 0 {
                 held.remove(&self.caller);
             }

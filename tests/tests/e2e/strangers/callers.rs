@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use http_body_util::{BodyExt, Empty, StreamBody};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Bytes, Frame};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use piperoll_shared::api::access::Role;
 use piperoll_tests::Cluster;
 use serde_json::json;
 
-use super::{peak_mib, until};
+use super::{entries, on_socket, peak_mib, until};
 
 const AGGREGATOR_MIB_MAX: u64 = 512;
 const NODE_MIB_MAX: u64 = 256;
@@ -64,9 +64,27 @@ async fn answers_that_nobody_reads_take_bounded_memory() {
     // Others are served meanwhile, and the greedy one is told.
     let page = cluster.page("limit=5&from=2d").await;
     assert_eq!(page.status, 200, "{}", page.text);
-    let peak = peak_mib(cluster.aggregator_pid());
-    eprintln!("aggregator's peak with unread pages: {peak} MiB");
-    assert!(peak < AGGREGATOR_MIB_MAX, "{peak} MiB");
+    let everything = json!({ "filter": "", "from": "0001-01-01T00:00:00Z", "to": "9999-01-01T00:00:00Z" }).to_string();
+    let mut scans = Vec::new();
+    for _ in 0..12 {
+        let stream = tokio::net::UnixStream::connect(cluster.nodes[1].folder.join("node.sock")).await.unwrap();
+        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        builder.initial_stream_window_size(0);
+        let (mut sender, connection) = builder.handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        for _ in 0..14 {
+            let request = http::Request::post("http://node/v1/scan").header("content-type", "application/json");
+            let Ok(()) = sender.ready().await else { break };
+            let request = request.body(Full::new(Bytes::from(everything.clone()))).unwrap();
+            pending.push(tokio::spawn(sender.send_request(request)));
+        }
+        scans.push(sender);
+    }
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    cluster.append(1, &large(1, 100)).await;
+    let (aggregator, node) = (peak_mib(cluster.aggregator_pid()), peak_mib(cluster.pid(1)));
+    eprintln!("peaks with unread answers: aggregator {aggregator} MiB, node {node} MiB");
+    assert!(aggregator < AGGREGATOR_MIB_MAX && node < NODE_MIB_MAX, "{aggregator} MiB, {node} MiB");
     pending.into_iter().for_each(|task| task.abort());
 }
 
@@ -113,6 +131,39 @@ async fn bodies_that_never_end_take_bounded_memory() {
     eprintln!("peaks with unfinished bodies: aggregator {aggregator} MiB, node {node} MiB");
     assert!(aggregator < AGGREGATOR_MIB_MAX && node < NODE_MIB_MAX);
     cluster.append(0, &large(10, 100)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_that_are_announced_and_do_not_come_hold_nobody_up() {
+    let cluster = Cluster::start(&["mx1"]).await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut stream = tokio::net::UnixStream::connect(cluster.nodes[0].folder.join("node.sock")).await.unwrap();
+        let head = format!(
+            "POST /v1/entries HTTP/1.1\r\nhost: node\r\ncontent-type: application/x-ndjson\r\ncontent-length: {}\r\n\r\n",
+            64 * 1024 * 1024
+        );
+        tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes()).await.unwrap();
+        held.push(stream);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let entry = json!({ "category": "data", "action": "honest.entry", "user": "u" }).to_string();
+    for _ in 0..3 {
+        let (status, body) = on_socket(&cluster, 0, "/v1/entries", Some(&entry));
+        assert_eq!(status, 201, "{body}");
+    }
+    assert_eq!(entries(&cluster, "action:honest.entry").len(), 3);
+}
+
+/// A client that still sends its body gets the answer all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_reaches_who_is_still_sending() {
+    let cluster = Cluster::start(&["mx1"]).await;
+    for bytes in [1_000, 300_000, 10_000_000] {
+        let request = cluster.browser_like().post(format!("{}/api/v1/searches", cluster.url));
+        let answer = request.bearer_auth("prl_nobody").body(vec![b' '; bytes]).send().await.unwrap();
+        assert_eq!(answer.status(), 401, "{bytes} bytes");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,6 +231,19 @@ async fn strangers_who_hold_connections_keep_nobody_out() {
             hyper::client::conn::http2::Builder::new(TokioExecutor::new()).handshake::<_, Empty<Bytes>>(stream).await;
         let Ok((sender, connection)) = handshake else { continue };
         tokio::spawn(connection);
+        held.push(sender);
+    }
+    // Some hold an answer back, so that their connections are in use.
+    for _ in 0..64 {
+        let stream = TokioIo::new(connect(&cluster).await);
+        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        builder.initial_stream_window_size(0);
+        let Ok((mut sender, connection)) = builder.handshake::<_, Empty<Bytes>>(stream).await else { continue };
+        tokio::spawn(connection);
+        if sender.ready().await.is_ok() {
+            let request = http::Request::get(format!("{}/api/openapi.json", cluster.url)).body(Empty::new()).unwrap();
+            tokio::spawn(sender.send_request(request));
+        }
         held.push(sender);
     }
     let page = until("an honest caller is served", async || {

@@ -126,19 +126,31 @@ async fn after_an_unclean_end_a_record_that_kills_is_passed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_syslog_connections_give_way() {
+async fn syslog_connections_that_are_held_keep_nobody_out_and_what_is_lost_is_said() {
     let mut cluster = Cluster::made(&["mx1"], |_| None).await;
     let address = free_address();
     configure(&cluster, &format!("[[intake]]\nname = \"legacy\"\nsyslog = \"{address}\"\n"));
     cluster.run_all().await;
-    let held: Vec<TcpStream> = (0..256).map(|_| TcpStream::connect(&address).unwrap()).collect();
-    until("an honest sender is recorded", async || {
-        let mut honest = TcpStream::connect(&address).ok()?;
-        honest.write_all(b"<34>1 2026-10-11T22:14:15.003Z host app 812 ID47 - honest words\n").ok()?;
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        (!entries(&cluster, "action:syslog.app").is_empty()).then_some(())
+    let mut held: Vec<TcpStream> = (0..256).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    // They are in use, as far as anybody can see.
+    held.iter_mut().for_each(|stream| stream.write_all(b"\n").unwrap());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut honest = TcpStream::connect(&address).unwrap();
+    honest.write_all(b"<34>1 2026-10-11T22:14:15.003Z host app 812 ID47 - honest words\n").unwrap();
+    until("an honest sender is recorded", async || (!entries(&cluster, "action:syslog.app").is_empty()).then_some(()))
+        .await;
+    assert!(entries(&cluster, "action:log.gap").is_empty());
+    // A message that is too long is recorded as far as it may be, and the log says so; the next one is whole.
+    let long = format!("<34>1 2026-10-11T22:14:15.003Z host long 1 - - {}", "x".repeat(70_000));
+    honest.write_all(format!("{} {long}", long.len()).as_bytes()).unwrap();
+    let next = "<34>1 2026-10-11T22:14:15.003Z host next 1 - - words";
+    honest.write_all(format!("{} {next}2026-10-11 begins with a digit\n", next.len()).as_bytes()).unwrap();
+    until("the message behind it is recorded", async || {
+        entries(&cluster, "").iter().any(|entry| entry.to_string().contains("begins with a digit")).then_some(())
     })
     .await;
+    assert_eq!(entries(&cluster, "action:syslog.next").len(), 1);
+    assert_eq!(entries(&cluster, "action:log.gap").len(), 1);
     drop(held);
     cluster.verify_all();
 }
