@@ -101,10 +101,10 @@ async fn streams(listener: TcpListener, heards: Heards) {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     open.retain(|open| !open.cut.is_cancelled());
-                    if open.len() >= CONNECTIONS_MAX {
-                        if let Some(idle) = most_idle(&mut open) {
-                            idle.cut.cancel();
-                        }
+                    if open.len() >= CONNECTIONS_MAX
+                        && let Some(idle) = most_idle(&mut open)
+                    {
+                        idle.cut.cancel();
                     }
                     let (heard, cut) = (Arc::new(Mutex::new(Instant::now())), CancellationToken::new());
                     open.push(Open { heard: Arc::clone(&heard), cut: cut.clone() });

@@ -48,10 +48,16 @@ pub const COLUMNS: [&str; 37] = [
     "via",
 ];
 
-/// Signs with which a formula begins, those of full width among them: spreadsheets take them for the same.
-const FORMULA_SIGNS: [char; 9] = ['=', '+', '-', '@', '|', '＝', '＋', '－', '＠'];
+/// Signs with which a formula begins, those of full width and the small ones among them: spreadsheets take them for the same.
+const FORMULA_SIGNS: [char; 13] = ['=', '+', '-', '@', '|', '＝', '＋', '－', '＠', '﹦', '﹢', '﹣', '﹫'];
 /// What separates cells in one locale or another. A program that splits at another sign than the comma sees a cell begin behind it.
 const CELL_SEPARATORS: [char; 5] = [';', '\t', '\n', '\r', '|'];
+
+/// Control characters, and those that only say how others are shown (Unicode's general category Cf, as far as text has them).
+fn is_unseen(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
 
 /// A cell that a spreadsheet would run as a formula gets an apostrophe in front of it: at its beginning, and wherever another
 /// locale's spreadsheet would see a cell begin.
@@ -64,9 +70,8 @@ fn cell(text: &str) -> Cow<'_, str> {
             out.push('\'');
             copied = at;
         }
-        // White space and quotes in front of a sign do not keep it from being one.
-        begins =
-            CELL_SEPARATORS.contains(&c) || begins && (c.is_whitespace() || matches!(c, '"' | '\u{feff}' | '\u{200b}'));
+        // White space, quotes and what is not seen at all do not keep a sign from being the first one.
+        begins = CELL_SEPARATORS.contains(&c) || begins && (c.is_whitespace() || c == '"' || is_unseen(c));
     }
     if out.is_empty() && copied == 0 {
         return Cow::Borrowed(text);
@@ -170,6 +175,9 @@ mod tests {
             ("\u{feff}@SUM(1)", "\u{feff}'@SUM(1)"),
             ("a\r\n+1;-2", "a\r\n'+1;'-2"),
             ("\tx", "'\tx"),
+            ("\u{0}=1", "\u{0}'=1"),
+            ("\u{1f}\u{202e}\u{2060}\u{ad}=1", "\u{1f}\u{202e}\u{2060}\u{ad}'=1"),
+            ("a;\u{200e}﹦1", "a;\u{200e}'﹦1"),
         ] {
             assert_eq!(cell(text), shown);
             assert_eq!(cell(shown), shown, "neutralising again changes nothing");
