@@ -9,6 +9,9 @@ use super::{Look, Parts, SCHEMES, is_no_secret, is_prose_header};
 /// Bytes of a header's value in which its end is looked for.
 const HEADER_BYTES_MAX: usize = 2_048;
 
+/// Words behind the credentials that are taken for a part of them.
+const WORDS_MAX: usize = 4;
+
 /// A header's value: a scheme and its credentials, or all to the end of the line.
 pub(super) fn header(look: &Look<'_>, name: &Name, begin: usize, parts: &mut Parts) -> usize {
     let text = look.text;
@@ -48,7 +51,11 @@ pub(super) fn header(look: &Look<'_>, name: &Name, begin: usize, parts: &mut Par
             // A scheme that nobody registered is a word in front of something that is none: `SSWS 00Quto…`
             let is_scheme = SCHEMES.iter().any(|scheme| first.eq_ignore_ascii_case(scheme))
                 || !looks_made_up(first) && second.is_some_and(looks_made_up);
-            let length = words_end(value, if is_scheme { 2 } else { 1 });
+            let mut words = if is_scheme { 2 } else { 1 };
+            // Credentials that somebody broke up, or a list of a scheme that nobody knows.
+            words +=
+                value.split_whitespace().skip(words).take(WORDS_MAX).take_while(|word| looks_made_up(word)).count();
+            let length = words_end(value, words);
             end = begin + text[begin..begin + length].trim_end_matches([',', ';', '}', ')', ']']).len();
             if is_scheme
                 && second.is_some_and(|token| is_no_secret(look, token.trim_end_matches([',', ';', '}', ')', ']'])))

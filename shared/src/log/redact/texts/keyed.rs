@@ -437,6 +437,10 @@ pub(super) fn token_at(text: &str, at: usize, name: &Name, separator: Separator)
         let is_last =
             next.is_none_or(|c| c.is_whitespace() || matches!(c, ')' | ']' | '}' | ',' | ';' | '"' | '\'' | '>' | '|'));
         let stops = match c {
+            // A shell takes a blank behind a backslash for a part of the word.
+            ' ' if rest[..offset].bytes().rev().take_while(|b| *b == b'\\').count() % 2 == 1 => {
+                !next.is_some_and(char::is_alphanumeric) || pair_begins(text, at + behind)
+            }
             c if c.is_whitespace() => true,
             '%' if separator == Separator::Encoded => {
                 // As often encoded as the separator was; what is encoded once more is a part of the value.
