@@ -98,14 +98,15 @@ async fn a_link_asks_before_it_replaces_a_session_and_back_leads_to_this_server(
     browser.find("tr[data-place]").await;
 
     // A signed-in browser is redirected at once, and never to another server.
-    for back in
-        ["/.//evil.example/login", "/x/..//evil.example/a", "//evil.example/", "/\\evil.example", "https:evil.example"]
-    {
+    for back in ["/.//evil.example/login", "/x/..//evil.example/a", "//evil.example/", "/\\evil.example"] {
         browser.go(&format!("/sign-in?back={back}")).await;
         browser.find("tr[data-place]").await;
         let origin = browser.js("return location.origin", json!([])).await;
         assert_eq!(origin, json!(cluster.url), "{back}");
     }
+    // Without slashes a scheme means nothing: this is a page that does not exist here.
+    browser.go("/sign-in?back=https:evil.example").await;
+    browser.says("body", "there is nothing at /evil.example").await;
 
     // Somebody else's link does not take the session's place without a question.
     let other = cluster.token("other", piperoll_shared::api::access::Role::Viewer, None);
