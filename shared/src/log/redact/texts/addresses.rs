@@ -98,7 +98,7 @@ fn user_information(look: &Look<'_>, from: usize, run: &str, scheme: &str, parts
         // `?` in a password
         return;
     };
-    // What comes behind the path's beginning is rarely a host: `/x@y`. Before a slash the last one counts.
+    // An at sign after the path has begun rarely names a host: `/x@y`. Before a slash the last one counts.
     let end = ends.iter().rev().copied().find(|end| *end < path).unwrap_or(first);
     let information = &run[..end];
     let Some((user, password)) = information.split_once(':') else {

@@ -139,7 +139,7 @@ pub(super) fn private_keys(look: &Look<'_>, parts: &mut Parts) {
     for found in shapes.private_key.find_iter(look.text).chain(shapes.putty.find_iter(look.text)) {
         parts.add(found.start(), found.end());
     }
-    // Without its begin: a key cut into records. What is in front of the end is the key.
+    // Without its begin: a key cut into records. Everything before the end is the key.
     if let Some(end) = end_without_begin(look.text) {
         parts.add(0, end);
     }
