@@ -64,7 +64,12 @@ async fn no_route_gives_what_is_outside_the_scope() {
         assert_eq!(json["stats"]["entries"], 4, "{json}");
         assert_eq!(by, &json!([{ "value": "alice", "count": 2 }, { "value": "bob", "count": 2 }]), "{json}");
     }
-    // One row, and its proof.
+    // One row, and its proof, once the rows are cosigned.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while get(&cluster, "/api/v1/audit-log/mx1/2/proof", &kim).await.status != 200 {
+        assert!(std::time::Instant::now() < deadline, "row 2 was never cosigned");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
     for (seq, status) in [(1, 200), (2, 200), (0, 404), (3, 404), (4, 404), (5, 404), (77, 404)] {
         let path = format!("/api/v1/audit-log/mx1/{seq}");
         assert_eq!(get(&cluster, &path, &kim).await.status, status, "{path}");
