@@ -10,6 +10,7 @@ use axum::{Extension, Json};
 use piperoll_shared::api::access::Permission;
 use piperoll_shared::api::aggregator::{AcceptRequest, NodeInfo, NodesAnswer, Status};
 use piperoll_shared::api::node::{NodeStatus, peer_path};
+use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::time::Timestamp;
 use serde_json::json;
 
@@ -114,27 +115,40 @@ pub(super) async fn accept(
 ) -> Response {
     let mut details = json!({ "node": node.chars().take(64).collect::<String>() });
     let recordable = recordable(&app).await;
-    let accepted = (|| {
-        caller.require(Permission::AcceptHistory)?;
-        recordable?;
-        let member = app.cluster.members.iter().find(|member| member.node.id.as_str() == node);
-        let member =
-            member.ok_or_else(|| ApiError::new(404, "no_such_node", format!("{node:?} is not in the roster")))?;
-        let bad = |detail: String| ApiError::new(400, "bad_request", detail);
-        let request: AcceptRequest =
-            serde_json::from_slice(&body).map_err(|e| bad(format!("generation and reason are needed: {e}")))?;
-        if request.reason.trim().is_empty() || request.reason.chars().count() > REASON_CHARACTERS_MAX {
-            return Err(bad(format!("the reason has 1 to {REASON_CHARACTERS_MAX} characters")));
+    let asked = acceptance(&app, &caller, &node, &body).and_then(|asked| recordable.map(|()| asked));
+    let accepted = match asked {
+        Ok((member, generation, request)) => {
+            // Accepting means what the node presents now: the right log may have been put back since the last look.
+            crate::witness::look(member).await;
+            let standing = member.witness.standing();
+            details = json!({ "node": node, "generation": request.generation, "words": request.reason,
+                "cleared": standing.verdict, "witnessed_rows": standing.size });
+            let accepted = member.witness.accept(generation, &request.reason);
+            accepted.map(|()| StatusCode::NO_CONTENT).map_err(ApiError::from)
         }
-        let generation =
-            request.generation.parse().map_err(|_| bad("the generation is 32 hexadecimal digits".into()))?;
-        let standing = member.witness.standing();
-        details = json!({ "node": node, "generation": request.generation, "words": request.reason,
-            "cleared": standing.verdict, "witnessed_rows": standing.size });
-        member.witness.accept(generation, &request.reason)?;
-        Ok::<_, ApiError>(StatusCode::NO_CONTENT)
-    })();
+        Err(refused) => Err(refused),
+    };
     let mut response = accepted.into_response();
     response.extensions_mut().insert(Done { action: "audit.history_accept", details });
     response
+}
+
+/// What a request to accept a history asks, of whom.
+fn acceptance<'a>(
+    app: &'a App,
+    caller: &Caller,
+    node: &str,
+    body: &[u8],
+) -> Result<(&'a Member, Generation, AcceptRequest), ApiError> {
+    caller.require(Permission::AcceptHistory)?;
+    let member = app.cluster.members.iter().find(|member| member.node.id.as_str() == node);
+    let member = member.ok_or_else(|| ApiError::new(404, "no_such_node", format!("{node:?} is not in the roster")))?;
+    let bad = |detail: String| ApiError::new(400, "bad_request", detail);
+    let request: AcceptRequest =
+        serde_json::from_slice(body).map_err(|e| bad(format!("generation and reason are needed: {e}")))?;
+    if request.reason.trim().is_empty() || request.reason.chars().count() > REASON_CHARACTERS_MAX {
+        return Err(bad(format!("the reason has 1 to {REASON_CHARACTERS_MAX} characters")));
+    }
+    let generation = request.generation.parse().map_err(|_| bad("the generation is 32 hexadecimal digits".into()))?;
+    Ok((member, generation, request))
 }

@@ -28,10 +28,10 @@ pub(crate) struct Alarm {
     pub(crate) verdict: String,
     pub(crate) reason: String,
     pub(crate) since: Timestamp,
-    /// The generation that the node presented, which is what accepting it names.
+    /// The generation that the node presented last, which is what accepting it names.
     pub(crate) generation: String,
-    /// The signed note that the node presented: accepting means this log, at least at this size. Missing in files of earlier
-    /// versions.
+    /// The signed note that the node presented last: accepting means this log, at least at this size. Missing in files of
+    /// earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) presented: Option<String>,
 }

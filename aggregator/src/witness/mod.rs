@@ -158,8 +158,8 @@ impl Watch {
         Standing { verdict, reason, size, seen }
     }
 
-    /// Clears an alarm: the operator has looked at what happened, and means the log that the node presented. That log is pinned, so
-    /// that what the node signs next must go on from it.
+    /// Clears an alarm: the operator has looked at what happened, and means the log that the node presented last. That log is
+    /// pinned, so that what the node signs next must go on from it.
     pub(crate) fn accept(&self, generation: Generation, words: &str) -> Result<(), AcceptError> {
         let mut state = self.state();
         let Some(alarm) = state.remembered.alarm.clone() else { return Err(AcceptError::NothingToAccept) };
@@ -201,7 +201,10 @@ impl Watch {
         };
         let (verdict, reason) = match judge(pinned.as_ref(), &presented, &proof) {
             // An alarm stays whatever the node presents later; only an operator clears it.
-            Judgement::Advance | Judgement::Same if state.remembered.alarm.is_some() => return Ok(None),
+            Judgement::Advance | Judgement::Same if state.remembered.alarm.is_some() => {
+                self.present(&mut state, &presented, &answer.note)?;
+                return Ok(None);
+            }
             Judgement::Advance | Judgement::Same => {
                 let seconds = u64::try_from(now.micros() / 1_000_000).unwrap_or_default();
                 let cosigned = note.clone().with(self.cosigner.cosign(note.text(), seconds)).to_string();
@@ -218,12 +221,11 @@ impl Watch {
             Judgement::Rollback(reason) => ("rollback", reason),
         };
         if state.remembered.alarm.is_none() {
-            let generation = presented.origin.rsplit('/').next().unwrap_or_default().to_owned();
             let alarm = Alarm {
                 verdict: verdict.to_owned(),
                 reason: reason.clone(),
                 since: now,
-                generation,
+                generation: generation_of(&presented),
                 presented: Some(answer.note.clone()),
             };
             let mut remembered = state.remembered.clone();
@@ -237,8 +239,25 @@ impl Watch {
                 tracing::error!(%error, "the evidence against a node could not be stored");
             }
             state.remembered = remembered;
+        } else {
+            self.present(&mut state, &presented, &answer.note)?;
         }
         Ok(None)
+    }
+
+    /// Keeps what the node presents while an alarm stands: the log that accepting means is the one seen last, not the one that
+    /// raised the alarm, which an operator may have replaced since. The evidence keeps the first.
+    fn present(&self, state: &mut State, presented: &Checkpoint, note: &str) -> Result<(), String> {
+        let mut remembered = state.remembered.clone();
+        let Some(alarm) = &mut remembered.alarm else { return Ok(()) };
+        if alarm.presented.as_deref() == Some(note) {
+            return Ok(());
+        }
+        alarm.generation = generation_of(presented);
+        alarm.presented = Some(note.to_owned());
+        self.memory.store(&remembered).map_err(|e| format!("the witness cannot remember it: {e}"))?;
+        state.remembered = remembered;
+        Ok(())
     }
 
     /// A note's checkpoint, when the node of this roster entry signed it under the name of its origin.
@@ -260,6 +279,11 @@ impl Watch {
         let key = VerifyingKey::new(origin, KeyKind::Log, key).ok_or("its origin is not a name")?;
         Checkpoint::open(note, &key).map_err(|e| e.to_string())
     }
+}
+
+/// The last part of an origin, `cluster/node/generation`.
+fn generation_of(checkpoint: &Checkpoint) -> String {
+    checkpoint.origin.rsplit('/').next().unwrap_or_default().to_owned()
 }
 
 fn proof(answer: &CheckpointAnswer) -> Option<Vec<Hash>> {

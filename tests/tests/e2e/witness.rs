@@ -213,6 +213,38 @@ async fn what_was_accepted_is_pinned_and_evidence_outlives_the_pin() {
     everything_says(&cluster, "rollback", "is gone from the state directory").await;
 }
 
+/// What raised the alarm went its own way since, and then the right log comes back: accepting means that one.
+#[tokio::test(flavor = "multi_thread")]
+async fn accepting_means_the_log_that_is_there_now() {
+    let mut cluster = cluster_of(20).await;
+    let (older, kept) = (cluster.dir.path().join("older"), cluster.dir.path().join("kept"));
+    cluster.stop(0);
+    copy_log(&data(&cluster, 0), &older);
+    cluster.restart(0).await;
+    let lines: Vec<String> = (0..30).map(|n| entry(&format!("w{n}"), "auth.login")).collect();
+    cluster.append(0, &lines).await;
+    witnessed(&cluster, "mx1").await;
+    cluster.stop(0);
+    copy_log(&data(&cluster, 0), &kept);
+    copy_log(&older, &data(&cluster, 0));
+    // Rows of its own before anybody looks: the log that was kept does not go on from this one.
+    cluster.stop_aggregator();
+    cluster.restart(0).await;
+    cluster.append(0, &[entry("other", "auth.login"), entry("other", "auth.login")]).await;
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    everything_says(&cluster, "rollback", "an older copy was put back").await;
+    let generation = report(&cluster, "mx1", |_| true).await["generation"].as_str().unwrap().to_owned();
+    cluster.stop(0);
+    copy_log(&kept, &data(&cluster, 0));
+    cluster.restart(0).await;
+    let accepted = cluster.run(&["nodes", "accept", "mx1", "--new-generation", &generation, "--reason", "put back"]);
+    assert_eq!(accepted.code, 0, "{}", accepted.stderr);
+    cluster.append(0, &[entry("later", "auth.login")]).await;
+    witnessed(&cluster, "mx1").await;
+    assert_eq!(cluster.page("limit=5").await.json()["complete"], true);
+}
+
 /// A copy of the database, keys and all, that writes other rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clone_that_goes_its_own_way_is_a_fork() {
