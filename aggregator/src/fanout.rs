@@ -16,7 +16,7 @@ use super::proving::{Pinned, Proof};
 use super::query::Query;
 use super::read::{COUNTED_THERE, Tally};
 use super::scope::Scope;
-use super::witness::Standing;
+use super::witness::{LostHere, Standing};
 
 /// Characters of a node's reason that a cursor carries.
 const CURSOR_REASON_CHARS_MAX: usize = 120;
@@ -138,6 +138,8 @@ pub(crate) struct Part {
     /// The last row that arrived.
     pub(crate) last: Option<Key>,
     pub(crate) took: Option<std::time::Duration>,
+    /// Rows of the range that are in no log that is here.
+    pub(crate) lost: Option<LostHere>,
 }
 
 impl Part {
@@ -152,6 +154,7 @@ impl Part {
             tally: Tally::default(),
             last: None,
             took: None,
+            lost: None,
         }
     }
 
@@ -168,13 +171,33 @@ impl Part {
         part
     }
 
+    /// The same part as an answer to this query may call it: a node that answers in full has not given what an earlier log of its had
+    /// and this one lacks.
+    pub(crate) fn within(&self, query: &Query) -> Self {
+        let mut part = self.snapshot();
+        // A question about everything that there is asks for nothing that is elsewhere.
+        if !matches!(part.status, Status::Ok | Status::Pruned) || query.all_there {
+            return part;
+        }
+        if let Some(lost) = part.member.witness.lost_in(query.from, query.to) {
+            let pruned = part.reason.take().map(|words| format!("; {words}")).unwrap_or_default();
+            part.status = Status::Superseded;
+            part.reason = Some(format!("{}{pruned}", lost.words));
+            part.tally.proof =
+                Proof::Not("rows of this range were in a log that another one took the place of".to_owned());
+            part.lost = Some(lost);
+        }
+        part
+    }
+
     fn missing(&self) -> bool {
         !matches!(self.status, Status::Ok | Status::Excluded)
     }
 
     /// Rows that fail verification are all here, and so is what a node did not prune; both can be read on.
     fn cut_short(&self) -> bool {
-        self.missing() && !(matches!(self.status, Status::Invalid | Status::Pruned) && self.tally.ended)
+        let readable = matches!(self.status, Status::Invalid | Status::Pruned | Status::Superseded);
+        self.missing() && !(readable && self.tally.ended)
     }
 
     fn has_gaps(&self) -> bool {
@@ -189,7 +212,7 @@ impl Part {
             node_id: self.member.node.id.to_string(),
             generation: self.generation.map(|g| g.to_string()),
             status: self.status,
-            proven: self.tally.proof == Proof::Whole,
+            proven: Some(self.tally.proof == Proof::Whole),
             unproven: match &self.tally.proof {
                 Proof::Whole => None,
                 Proof::Not(words) => Some(words.clone()),
@@ -225,6 +248,7 @@ impl Part {
             Status::Unreachable | Status::Timeout => "unreachable",
             Status::Error | Status::Incomplete | Status::Excluded => "unverifiable",
             Status::Pruned => "pruned",
+            Status::Superseded => "superseded",
             Status::Ok | Status::Invalid => standing.verdict,
         }
     }
@@ -248,6 +272,7 @@ pub(crate) fn envelope(
     through: Option<&Key>,
     cursors: Cursors,
 ) -> Envelope {
+    let parts: &[Part] = &parts.iter().map(|part| part.within(query)).collect::<Vec<_>>();
     let expected = parts.iter().filter(|part| part.status != Status::Excluded).count();
     let answered = parts.iter().filter(|part| part.status == Status::Ok).count();
     let nodes: Vec<NodeReport> = parts.iter().map(|part| part.report(rows_of(&part.member.node.id))).collect();
@@ -316,6 +341,11 @@ fn complete_through(parts: &[Part], query: &Query, through: Option<&Key>) -> Opt
         (None, Order::Asc) => query.to,
         (None, Order::Desc) => query.from,
     };
+    // Around rows that are lost the time is known.
+    let end = parts.iter().filter_map(|part| part.lost.as_ref()).try_fold(end, |end, lost| match query.order {
+        Order::Asc => Some(end.min(lost.oldest?)),
+        Order::Desc => Some(end.max(lost.until)),
+    })?;
     parts.iter().filter(|part| part.cut_short() || part.has_gaps()).try_fold(end, |end, part| {
         if part.has_gaps() {
             // Where the rows are missing is in words only; no time can be vouched for.

@@ -195,6 +195,7 @@ impl Part {
             tally: self.tally.clone(),
             last: self.last.clone(),
             took: self.took,
+            lost: self.lost.clone(),
         }
     }
 }

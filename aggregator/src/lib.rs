@@ -71,7 +71,7 @@ pub enum StartError {
 }
 
 /// For requests whose callers are gone, at a stop.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The nodes, and how they are read.
 pub(crate) struct Cluster {
@@ -137,6 +137,11 @@ impl Aggregator {
         }
         let app = Arc::clone(&self.app);
         background.spawn(async move { app.tidy_limits().await });
+        let (stop, stopping) = (shutdown.clone(), self.app.stopping.clone());
+        background.spawn(async move {
+            stop.cancelled().await;
+            stopping.cancel();
+        });
         tracing::info!(
             aggregator = %self.config.id, listen = %self.config.listen, nodes = self.app.cluster.members.len(),
             "aggregator ready"
@@ -152,29 +157,35 @@ impl Aggregator {
 
 /// Made once; cursors handed out before a restart stay good.
 fn load_cursor_key(dir: &Path) -> std::io::Result<CursorKey> {
-    use std::io::Write as _;
-    use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+    use std::os::unix::fs::DirBuilderExt as _;
 
     if !dir.exists() {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     }
     let path = dir.join("cursor.key");
     let mut secret = zeroize::Zeroizing::new([0u8; 32]);
-    match piperoll_shared::net::files::read_private(&path) {
-        Ok(bytes) => {
-            hex::decode_to_slice(bytes.trim_ascii(), secret.as_mut_slice()).map_err(|_| {
-                std::io::Error::other("cursor.key is not 64 hexadecimal digits; remove it to make a new one")
-            })?;
-        }
+    let damaged = match piperoll_shared::net::files::read_private(&path) {
+        Ok(bytes) => hex::decode_to_slice(bytes.trim_ascii(), secret.as_mut_slice()).is_err(),
         Err(piperoll_shared::net::files::FileError::Io { source, .. })
             if source.kind() == std::io::ErrorKind::NotFound =>
         {
-            getrandom::fill(secret.as_mut_slice()).map_err(|e| std::io::Error::other(e.to_string()))?;
-            let mut file = std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path)?;
-            file.write_all(hex::encode(secret.as_slice()).as_bytes())?;
-            file.sync_all()?;
+            false
         }
         Err(error) => return Err(std::io::Error::other(error.to_string())),
+    };
+    if damaged {
+        // It carries no promise but that of cursors: those that are under way are refused, and nothing else is lost.
+        let aside = dir.join("cursor.key.damaged");
+        std::fs::rename(&path, &aside)?;
+        tracing::error!(
+            file = %path.display(), aside = %aside.display(),
+            "the key of cursors was damaged; a new one is made, and pages that are under way begin anew"
+        );
+    }
+    if !path.exists() {
+        getrandom::fill(secret.as_mut_slice()).map_err(|e| std::io::Error::other(e.to_string()))?;
+        // Whole or not at all: a crash here leaves no file that the next start would take for a damaged one.
+        piperoll_shared::net::replaced::replace(&path, hex::encode(secret.as_slice()).as_bytes())?;
     }
     Ok(CursorKey::new(&secret))
 }

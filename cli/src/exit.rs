@@ -7,6 +7,8 @@ pub(crate) enum Exit {
     Complete = 0,
     /// Could not run.
     Failed = 1,
+    /// Not asked in a way that can be answered.
+    Usage = 2,
     /// An expected node did not answer in full.
     Incomplete = 3,
     /// A signature, a gap, or a file that is not ours. Outranks incomplete.

@@ -90,6 +90,7 @@ fn verify_bundle(args: &VerifyBundleArgs) -> anyhow::Result<Exit> {
     Ok(match outcome {
         Outcome::Verified => Exit::Complete,
         Outcome::Unchecked => Exit::Failed,
+        Outcome::Usage => Exit::Usage,
         Outcome::Incomplete => Exit::Incomplete,
         Outcome::Refused => Exit::Violation,
     })

@@ -31,7 +31,7 @@ use store::{LogDir, OpenError, Store};
 
 const SIGN_INTERVAL: Duration = Duration::from_secs(1);
 /// For the listeners to finish; longer than they give their own connections.
-const STOP_TIMEOUT: Duration = Duration::from_secs(8);
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why a node did not start. Nothing was recorded.
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +130,7 @@ impl Node {
             listen = %self.config.peer.listen, "node ready"
         );
         shutdown.cancelled().await;
+        self.app.stopping.cancel();
         tasks.close();
         // The metrics page drains by itself without a limit; a client that never finishes must not make the stop
         // an unclean one.

@@ -49,6 +49,9 @@ pub fn piperoll() -> &'static Path {
     })
 }
 
+/// Names the test in the environment of what it starts: whatever outlives it can be put down to it.
+const TEST_VARIABLE: &str = "PIPEROLL_TEST";
+
 /// A process that does not outlive its test.
 pub struct Guard(pub Child);
 
@@ -218,7 +221,10 @@ impl Cluster {
         self.aggregator.as_ref().unwrap().id()
     }
 
+    /// Starts a node that does not run.
     pub fn spawn(&mut self, index: usize) {
+        let running = self.nodes[index].process.as_mut().is_some_and(|process| process.try_wait().unwrap().is_none());
+        assert!(!running, "{} runs already; the process before would be left behind", self.nodes[index].id);
         let log = self.log(&self.nodes[index].id);
         let node = &mut self.nodes[index];
         let mut command = match &node.clock {
@@ -230,6 +236,7 @@ impl Cluster {
             }
         };
         let child = command
+            .env(TEST_VARIABLE, std::thread::current().name().unwrap_or_default())
             .args(["node", "serve", "--config"])
             .arg(node.folder.join("node.toml"))
             .stdin(Stdio::null())
@@ -240,9 +247,13 @@ impl Cluster {
         node.process = Some(child);
     }
 
+    /// Starts the aggregator, which does not run.
     pub fn spawn_aggregator(&mut self) {
+        let running = self.aggregator.as_mut().is_some_and(|process| process.try_wait().unwrap().is_none());
+        assert!(!running, "the aggregator runs already; the process before would be left behind");
         let log = self.log("agg");
         let child = Command::new(piperoll())
+            .env(TEST_VARIABLE, std::thread::current().name().unwrap_or_default())
             .args(["aggregator", "serve", "--config"])
             .arg(self.aggregator_folder().join("aggregator.toml"))
             .stdin(Stdio::null())

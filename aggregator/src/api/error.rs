@@ -45,6 +45,8 @@ impl From<AcceptError> for ApiError {
         let (status, code) = match &error {
             AcceptError::NothingToAccept => (409, "nothing_to_accept"),
             AcceptError::OtherGeneration { .. } => (409, "other_generation"),
+            AcceptError::OtherLog { .. } => (409, "other_log"),
+            AcceptError::NothingPresented => (409, "nothing_presented"),
             AcceptError::Store(_) => (500, "witness_file"),
         };
         Self::new(status, code, error.to_string())

@@ -140,7 +140,9 @@ pub(super) fn outcome(mut asked: Value, envelope: &Envelope) -> Value {
 
 /// 200 for complete or partial; 503 with the same body when the caller wants all or when nobody answered.
 fn status_of(envelope: &Envelope, require: Require) -> (StatusCode, Option<&'static str>) {
-    let gave_rows = |status| matches!(status, Status::Ok | Status::Invalid | Status::Incomplete | Status::Pruned);
+    let gave_rows = |status| {
+        matches!(status, Status::Ok | Status::Invalid | Status::Incomplete | Status::Pruned | Status::Superseded)
+    };
     if require == Require::All && !envelope.complete {
         (StatusCode::SERVICE_UNAVAILABLE, Some("not_complete"))
     } else if envelope.expected > 0 && !envelope.nodes.iter().any(|node| gave_rows(node.status)) {

@@ -27,6 +27,7 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use piperoll_shared::net::tls::TlsStore;
+use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::Cluster;
@@ -70,6 +71,8 @@ pub(crate) struct App {
     sessions: Sessions,
     searches: Searches,
     limits: Limits,
+    /// Set when the aggregator begins to stop: live tails end at once.
+    pub(crate) stopping: CancellationToken,
 }
 
 impl App {
@@ -100,6 +103,7 @@ impl App {
             sessions: Sessions::new(config.session_idle),
             searches,
             limits: Limits::new(config.rates),
+            stopping: CancellationToken::new(),
         }
     }
 }

@@ -8,10 +8,12 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use piperoll_shared::api::access::Permission;
-use piperoll_shared::api::aggregator::{AcceptRequest, NodeInfo, NodesAnswer, Status};
+use piperoll_shared::api::aggregator::{
+    AcceptRequest, AlarmInfo, NodeInfo, NodeReport, NodesAnswer, PresentedLog, Status,
+};
 use piperoll_shared::api::node::{NodeStatus, peer_path};
-use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::tree::decode_hash;
 use serde_json::json;
 
 use super::App;
@@ -21,6 +23,7 @@ use crate::config::{Life, Limits};
 use crate::fanout::Part;
 use crate::member::Member;
 use crate::read::conclude;
+use crate::witness::Acceptance;
 
 pub(super) async fn nodes(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
     if let Err(error) = caller.require(Permission::View) {
@@ -58,6 +61,10 @@ pub(super) async fn nodes(State(app): State<Arc<App>>, Extension(caller): Extens
 }
 
 async fn ask(member: Arc<Member>, limits: Limits) -> NodeInfo {
+    if member.witness.standing().is_alarm() {
+        // Whoever decides what to accept is shown what the node presents now.
+        crate::witness::look(&member).await;
+    }
     if member.node.life != Life::Active {
         let part = Part::unasked(&member, Status::Excluded, "retired".to_owned());
         return info(&member, &part, None);
@@ -89,8 +96,16 @@ async fn ask(member: Arc<Member>, limits: Limits) -> NodeInfo {
 }
 
 fn info(member: &Member, part: &Part, status: Option<&NodeStatus>) -> NodeInfo {
+    // No rows were asked for, so nothing is said about a range.
+    let rows = status.and_then(|s| s.head_seq).map_or(0, |head| head + 1);
+    let report = NodeReport { proven: None, unproven: None, ..part.report(rows) };
+    let alarm = member.witness.alarm().map(|(presented, since)| AlarmInfo {
+        since: since.to_text(),
+        presented: presented.map(|(generation, size, root)| PresentedLog { generation, size, root }),
+    });
     NodeInfo {
-        report: part.report(status.and_then(|s| s.head_seq).map_or(0, |head| head + 1)),
+        report,
+        alarm,
         address: member.node.address.clone(),
         roster_status: if member.node.life == Life::Active { "active" } else { "retired" }.to_owned(),
         version: status.map(|s| s.version.clone()),
@@ -117,13 +132,11 @@ pub(super) async fn accept(
     let recordable = recordable(&app).await;
     let asked = acceptance(&app, &caller, &node, &body).and_then(|asked| recordable.map(|()| asked));
     let accepted = match asked {
-        Ok((member, generation, request)) => {
-            // Accepting means what the node presents now: the right log may have been put back since the last look.
-            crate::witness::look(member).await;
+        Ok((member, acceptance, request)) => {
             let standing = member.witness.standing();
             details = json!({ "node": node, "generation": request.generation, "words": request.reason,
-                "cleared": standing.verdict, "witnessed_rows": standing.size });
-            let accepted = member.witness.accept(generation, &request.reason);
+                "size": request.size, "root": request.root, "cleared": standing.verdict, "witnessed_rows": standing.size });
+            let accepted = crate::witness::accept(member, &acceptance).await;
             accepted.map(|()| StatusCode::NO_CONTENT).map_err(ApiError::from)
         }
         Err(refused) => Err(refused),
@@ -139,7 +152,7 @@ fn acceptance<'a>(
     caller: &Caller,
     node: &str,
     body: &[u8],
-) -> Result<(&'a Member, Generation, AcceptRequest), ApiError> {
+) -> Result<(&'a Member, Acceptance, AcceptRequest), ApiError> {
     caller.require(Permission::AcceptHistory)?;
     let member = app.cluster.members.iter().find(|member| member.node.id.as_str() == node);
     let member = member.ok_or_else(|| ApiError::new(404, "no_such_node", format!("{node:?} is not in the roster")))?;
@@ -150,5 +163,14 @@ fn acceptance<'a>(
         return Err(bad(format!("the reason has 1 to {REASON_CHARACTERS_MAX} characters")));
     }
     let generation = request.generation.parse().map_err(|_| bad("the generation is 32 hexadecimal digits".into()))?;
-    Ok((member, generation, request))
+    let shown = match (request.size, request.root.as_deref()) {
+        (None, None) => None,
+        (Some(size), Some(root)) => {
+            let shown = decode_hash(root).map(|root| (size, root));
+            Some(shown.ok_or_else(|| bad("the root is base64 of 32 bytes".into()))?)
+        }
+        _ => return Err(bad("size and root go together: both are in `alarm.presented` of GET /nodes".into())),
+    };
+    let acceptance = Acceptance { generation, shown, words: request.reason.clone() };
+    Ok((member, acceptance, request))
 }

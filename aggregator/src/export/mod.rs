@@ -114,7 +114,10 @@ impl Exporter {
             // An end that is still to come is an open one: nobody can say what will be recorded until then.
             let to = if query.to > created { Timestamp::MAX } else { query.to };
             let query = &Query { to, ..query.clone() };
-            let nodes = self.collect(cluster, query, created).await?;
+            let mut nodes = self.collect(cluster, query, created).await?;
+            for node in &mut nodes {
+                node.part = node.part.within(query);
+            }
             let parts: Vec<Part> = nodes.iter().map(|node| node.part.snapshot()).collect();
             let rows_of = |id: &_| nodes.iter().find(|n| &n.part.member.node.id == id).map_or(0, Collected::rows);
             let envelope = envelope(&parts, query, &rows_of, None, Cursors::default());

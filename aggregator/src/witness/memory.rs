@@ -19,6 +19,69 @@ pub(crate) struct Pin {
     pub(crate) note: String,
     /// When it was last seen to hold.
     pub(crate) seen: Timestamp,
+    /// The times of its rows, as the node said them. Missing in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) span: Option<Span>,
+}
+
+/// Between which times the rows of a log stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Span {
+    /// Unknown where the node's clock stepped back at some time: an older row may have any time then.
+    pub(crate) oldest: Option<Timestamp>,
+    /// Of the last row.
+    pub(crate) newest: Option<Timestamp>,
+    pub(crate) era: u32,
+}
+
+/// A size that was cosigned at some time, with its root: what a log that was put back is compared with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mark {
+    pub(crate) size: u64,
+    /// Base64.
+    pub(crate) root: String,
+    pub(crate) seen: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) span: Option<Span>,
+}
+
+/// Rows that a log had once and that the log which was accepted in its place lacks. They stay on record for ever.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Lost {
+    pub(crate) generation: String,
+    /// Half-open. Both are 0 where the number is unknown.
+    pub(crate) from_seq: u64,
+    pub(crate) to_seq: u64,
+    /// Not before this time; unknown where nothing was remembered about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) oldest: Option<Timestamp>,
+    /// Not behind this time.
+    pub(crate) until: Timestamp,
+    /// When the last of them was witnessed.
+    pub(crate) witnessed: Timestamp,
+}
+
+impl Lost {
+    /// Whether rows of this range may be among them.
+    pub(crate) fn touches(&self, from: Timestamp, to: Timestamp) -> bool {
+        from <= self.until && self.oldest.is_none_or(|oldest| oldest < to)
+    }
+
+    pub(crate) fn words(&self) -> String {
+        let Self { generation, from_seq, to_seq, witnessed, .. } = self;
+        if from_seq == to_seq {
+            return format!(
+                "the log of generation {generation}, which this one took the place of at {witnessed}, is not here"
+            );
+        }
+        format!(
+            "rows {from_seq} to {} of generation {generation}, witnessed up to {witnessed}, are not in the log that was accepted",
+            to_seq - 1
+        )
+    }
 }
 
 /// A fork or a rollback. It stays until an operator accepts what happened; a node cannot make it go away.
@@ -38,9 +101,71 @@ pub(crate) struct Alarm {
 
 /// One node's file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Remembered {
     pub(crate) pin: Option<Pin>,
     pub(crate) alarm: Option<Alarm>,
+    /// Of the generation of the pin, ascending.
+    #[serde(default)]
+    pub(crate) marks: Vec<Mark>,
+    #[serde(default)]
+    pub(crate) lost: Vec<Lost>,
+}
+
+/// Between two marks; when there are too many, every second one of the older half goes.
+const MARK_INTERVAL_MICROS: i64 = 3_600 * 1_000_000;
+const MARKS_MAX: usize = 1_024;
+
+impl Remembered {
+    /// Keeps a cosigned size, unless one was kept a short while ago.
+    pub(crate) fn mark(&mut self, mark: Mark) {
+        let due = self.marks.last().is_none_or(|last| {
+            last.size < mark.size && mark.seen.micros() - last.seen.micros() >= MARK_INTERVAL_MICROS
+        });
+        if !due {
+            return;
+        }
+        if self.marks.len() >= MARKS_MAX {
+            let mut place = 0;
+            self.marks.retain(|_| {
+                place += 1;
+                place > MARKS_MAX / 2 || place % 2 == 0
+            });
+        }
+        self.marks.push(mark);
+    }
+}
+
+/// What a file of the witness holds: what is remembered, and the digest of it, so that a bit that flipped is not taken for
+/// something that a node did. Files of earlier versions have none.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    #[serde(flatten)]
+    remembered: serde_json::Value,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
+}
+
+impl Stored {
+    fn of(remembered: &Remembered) -> serde_json::Result<Self> {
+        let remembered = serde_json::to_value(remembered)?;
+        let sha256 = Some(digest(&remembered));
+        Ok(Self { remembered, sha256 })
+    }
+
+    fn open(bytes: &[u8]) -> Result<Remembered, String> {
+        let Self { remembered, sha256 } = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        if sha256.is_some_and(|sha256| sha256 != digest(&remembered)) {
+            return Err("it is damaged: its content does not have the digest that stands in it".to_owned());
+        }
+        serde_json::from_value(remembered).map_err(|e| e.to_string())
+    }
+}
+
+/// Over the compact text; object keys are in the order of their names in both.
+fn digest(value: &serde_json::Value) -> String {
+    use sha2::{Digest as _, Sha256};
+    hex::encode(Sha256::digest(value.to_string()))
 }
 
 /// A line of the evidence that is kept for ever: two signed notes that cannot both be true, or an acceptance.
@@ -69,7 +194,7 @@ impl Memory {
         let path = memory.path();
         let remembered = match std::fs::read(&path) {
             // Forgetting would let a node present any history as the first one.
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+            Ok(bytes) => Stored::open(&bytes).map_err(|error| {
                 std::io::Error::other(format!(
                     "{}: {error}; restore it from a backup: without it nobody knows what this node had signed",
                     path.display()
@@ -81,7 +206,7 @@ impl Memory {
                 if let Some(alarm) = &alarm {
                     tracing::error!(%node, reason = alarm.reason, "what was witnessed of a node is gone, and evidence against it remains");
                 }
-                Remembered { pin: None, alarm }
+                Remembered { alarm, ..Remembered::default() }
             }
             Err(error) => return Err(error),
         };
@@ -114,7 +239,8 @@ impl Memory {
 
     /// Replaces the file whole and synced. A crash here leaves what was remembered before, never less.
     pub(crate) fn store(&self, remembered: &Remembered) -> std::io::Result<()> {
-        replace(&self.path(), &serde_json::to_vec_pretty(remembered).unwrap_or_default())
+        let stored = Stored::of(remembered).and_then(|stored| serde_json::to_vec_pretty(&stored));
+        replace(&self.path(), &stored.map_err(std::io::Error::other)?)
     }
 
     pub(crate) fn keep(&self, evidence: &Evidence<'_>) -> std::io::Result<()> {

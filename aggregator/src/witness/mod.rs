@@ -4,6 +4,7 @@
 //! A node can lose, cut or rewrite what it holds; it cannot make somebody else forget what it signed. The witness
 //! never delays an append: nodes do not wait for it, and it looks at each of them on its own.
 
+mod accept;
 mod judge;
 mod memory;
 
@@ -12,12 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use piperoll_client::{Category, EmitError, Entry, Outcome};
-use piperoll_shared::api::node::{CheckpointAnswer, peer_path};
+use piperoll_shared::api::node::{CheckpointAnswer, LogBefore, LogSpan, NodeStatus, peer_path};
 use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::note::{KeyKind, Note, NoteError, SigningKey, VerifyingKey};
 use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::{Hash, decode_hash};
+use piperoll_shared::log::tree::{Hash, decode_hash, encode_hash};
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
 use super::api::App;
@@ -26,7 +27,9 @@ use super::link::Failure;
 use super::member::Member;
 use super::proving::Pinned;
 use judge::{Judgement, judge};
-use memory::{Alarm, Evidence, Memory, Pin, Remembered};
+use memory::{Alarm, Evidence, Lost, Mark, Memory, Pin, Remembered, Span};
+
+pub(crate) use accept::{AcceptError, Acceptance, accept};
 
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Without a look that went well for this long, what is known is old.
@@ -53,6 +56,16 @@ impl Standing {
     }
 }
 
+/// Rows of a range that an accepted log lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LostHere {
+    /// They are not older than this; unknown is `None`.
+    pub(crate) oldest: Option<Timestamp>,
+    /// Nor newer than this.
+    pub(crate) until: Timestamp,
+    pub(crate) words: String,
+}
+
 /// One node, as its witness sees it.
 pub(crate) struct Watch {
     memory: Memory,
@@ -77,17 +90,6 @@ struct State {
     /// Why the last look told nothing new.
     trouble: Option<(&'static str, String)>,
     looked: bool,
-}
-
-/// Why an operator's acceptance was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum AcceptError {
-    #[error("there is nothing to accept: the node's log is the one that was witnessed")]
-    NothingToAccept,
-    #[error("the node presents generation {presented}; name that one if you mean to accept it")]
-    OtherGeneration { presented: String },
-    #[error("the acceptance could not be stored: {0}")]
-    Store(String),
 }
 
 impl Watch {
@@ -158,35 +160,18 @@ impl Watch {
         Standing { verdict, reason, size, seen }
     }
 
-    /// Clears an alarm: the operator has looked at what happened, and means the log that the node presented last. That log is
-    /// pinned, so that what the node signs next must go on from it.
-    pub(crate) fn accept(&self, generation: Generation, words: &str) -> Result<(), AcceptError> {
-        let mut state = self.state();
-        let Some(alarm) = state.remembered.alarm.clone() else { return Err(AcceptError::NothingToAccept) };
-        if alarm.generation != generation.to_string() {
-            return Err(AcceptError::OtherGeneration { presented: alarm.generation });
+    /// Why rows of this range may be missing although the node answers: they were in a log that another one took the place of.
+    pub(crate) fn lost_in(&self, from: Timestamp, to: Timestamp) -> Option<LostHere> {
+        let state = self.state();
+        let mut all = state.remembered.lost.iter().filter(|lost| lost.touches(from, to));
+        let first = all.next()?;
+        let (mut oldest, mut until, mut words) = (first.oldest, first.until, vec![first.words()]);
+        for lost in all {
+            oldest = oldest.zip(lost.oldest).map(|(a, b)| a.min(b));
+            until = until.max(lost.until);
+            words.push(lost.words());
         }
-        let pinned = state.remembered.pin.as_ref().map(|pin| pin.note.clone());
-        let now = SystemClock.now();
-        let presented = alarm.presented.as_deref();
-        let evidence = Evidence { at: now, what: "accepted", words, pinned: pinned.as_deref(), presented };
-        let accepted = presented.and_then(|text| {
-            let note = Note::parse(text).ok()?;
-            let checkpoint = self.opened(&note).ok()?;
-            let seconds = u64::try_from(now.micros() / 1_000_000).unwrap_or_default();
-            let cosigned = note.clone().with(self.cosigner.cosign(note.text(), seconds)).to_string();
-            let pin =
-                Pin { origin: checkpoint.origin.clone(), size: checkpoint.size, note: cosigned, seen: alarm.since };
-            Some((pin, checkpoint))
-        });
-        let (pin, opened) = accepted.unzip();
-        let cleared = Remembered { pin, alarm: None };
-        let stored = self.memory.keep(&evidence).and_then(|()| self.memory.store(&cleared));
-        stored.map_err(|error| AcceptError::Store(error.to_string()))?;
-        state.remembered = cleared;
-        state.pinned = opened;
-        state.looked = false;
-        Ok(())
+        Some(LostHere { oldest, until, words: words.join("; ") })
     }
 
     /// One look at a node's checkpoint. Returns what to send back: the note with this witness's cosignature.
@@ -209,8 +194,11 @@ impl Watch {
                 let seconds = u64::try_from(now.micros() / 1_000_000).unwrap_or_default();
                 let cosigned = note.clone().with(self.cosigner.cosign(note.text(), seconds)).to_string();
                 let (origin, size) = (presented.origin.clone(), presented.size);
-                let pin = Pin { origin, size, note: cosigned.clone(), seen: now };
-                let remembered = Remembered { pin: Some(pin), alarm: None };
+                let span = answer.span.as_ref().map(|span| span_of(span));
+                let mut remembered = state.remembered.clone();
+                remembered.learn_of(answer.span.as_ref().and_then(|span| span.before.as_ref()), &state.remembered.pin);
+                remembered.mark(Mark { size, root: encode_hash(&presented.root), seen: now, span });
+                remembered.pin = Some(Pin { origin, size, note: cosigned.clone(), seen: now, span });
                 // Stored before it is returned: what a node holds cosigned, this witness never forgets.
                 self.memory.store(&remembered).map_err(|e| format!("the witness cannot remember it: {e}"))?;
                 state.remembered = remembered;
@@ -221,28 +209,47 @@ impl Watch {
             Judgement::Rollback(reason) => ("rollback", reason),
         };
         if state.remembered.alarm.is_none() {
-            let alarm = Alarm {
-                verdict: verdict.to_owned(),
-                reason: reason.clone(),
-                since: now,
-                generation: generation_of(&presented),
-                presented: Some(answer.note.clone()),
-            };
-            let mut remembered = state.remembered.clone();
-            remembered.alarm = Some(alarm);
-            let pinned = remembered.pin.as_ref().map(|pin| pin.note.as_str());
-            let presented = Some(answer.note.as_str());
-            let evidence = Evidence { at: now, what: verdict, words: &reason, pinned, presented };
-            let stored = self.memory.keep(&evidence).and_then(|()| self.memory.store(&remembered));
-            // Alarmed all the same: forgetting it at a restart is bad, keeping quiet now is worse.
-            if let Err(error) = stored {
-                tracing::error!(%error, "the evidence against a node could not be stored");
-            }
-            state.remembered = remembered;
+            let generation = generation_of(&presented);
+            let presented = Some(answer.note.clone());
+            let alarm = Alarm { verdict: verdict.to_owned(), reason, since: now, generation, presented };
+            self.raise(&mut state, alarm);
         } else {
             self.present(&mut state, &presented, &answer.note)?;
         }
         Ok(None)
+    }
+
+    /// A node that signs nothing and has fewer rows than were witnessed: its end was cut off, however it excuses itself.
+    fn take_short(&self, generation: Generation, rows: u64, excuse: &str, now: Timestamp) {
+        let mut state = self.state();
+        let Some(pinned) = &state.pinned else { return };
+        if state.remembered.alarm.is_some() || generation_of(pinned) != generation.to_string() || rows >= pinned.size {
+            return;
+        }
+        let reason = format!(
+            "{} rows were witnessed, and the node now has only {rows} and signs none of them: its end was cut off, or an older copy \
+             was put back; it says: {excuse}",
+            pinned.size
+        );
+        let generation = generation.to_string();
+        let alarm = Alarm { verdict: "rollback".to_owned(), reason, since: now, generation, presented: None };
+        self.raise(&mut state, alarm);
+    }
+
+    /// Keeps an alarm and its evidence. It stands all the same where they cannot be stored: forgetting it at a restart is bad,
+    /// keeping quiet now is worse.
+    fn raise(&self, state: &mut State, alarm: Alarm) {
+        let mut remembered = state.remembered.clone();
+        let (at, words) = (alarm.since, alarm.reason.clone());
+        let (verdict, presented) = (alarm.verdict.clone(), alarm.presented.clone());
+        remembered.alarm = Some(alarm);
+        let pinned = remembered.pin.as_ref().map(|pin| pin.note.as_str());
+        let evidence = Evidence { at, what: &verdict, words: &words, pinned, presented: presented.as_deref() };
+        let stored = self.memory.keep(&evidence).and_then(|()| self.memory.store(&remembered));
+        if let Err(error) = stored {
+            tracing::error!(%error, "the evidence against a node could not be stored");
+        }
+        state.remembered = remembered;
     }
 
     /// Keeps what the node presents while an alarm stands: the log that accepting means is the one seen last, not the one that
@@ -278,6 +285,29 @@ impl Watch {
         }
         let key = VerifyingKey::new(origin, KeyKind::Log, key).ok_or("its origin is not a name")?;
         Checkpoint::open(note, &key).map_err(|e| e.to_string())
+    }
+}
+
+/// An era above 0 says that the clock has stepped back: then nothing is known about the oldest time.
+fn span_of(said: &LogSpan) -> Span {
+    Span { oldest: said.oldest.filter(|_| said.era == 0), newest: said.newest, era: said.era }
+}
+
+impl Remembered {
+    /// A log that says that it took the place of another one, and nothing was remembered of that: whoever begins to witness a
+    /// node later must not call ranges complete that reach back before its present log.
+    fn learn_of(&mut self, before: Option<&LogBefore>, pin: &Option<Pin>) {
+        let Some(before) = before else { return };
+        let generation = before.generation.map_or_else(|| "unknown".to_owned(), |generation| generation.to_string());
+        let known = self.lost.iter().any(|lost| lost.generation == generation);
+        let empty = before.signed_rows == Some(0) && before.witnessed_rows.unwrap_or_default() == 0;
+        // The pin's own generation is what is accepted with a reason; it is recorded there.
+        let pinned = pin.as_ref().is_some_and(|pin| pin.origin.ends_with(&generation));
+        if known || empty || pinned {
+            return;
+        }
+        let to_seq = before.signed_rows.max(before.witnessed_rows).unwrap_or_default();
+        self.lost.push(Lost { generation, from_seq: 0, to_seq, oldest: None, until: before.at, witnessed: before.at });
     }
 }
 
@@ -331,7 +361,18 @@ async fn looked(member: &Member) -> Result<(), Failure> {
     let watch = &member.witness;
     let old = watch.state().remembered.pin.as_ref().map_or(0, |pin| pin.size);
     let path = format!("{}?old={old}", peer_path::CHECKPOINT);
-    let answer: CheckpointAnswer = member.link.get_json(&path, LOOK_TIMEOUT).await?;
+    let answer: CheckpointAnswer = match member.link.get_json(&path, LOOK_TIMEOUT).await {
+        Err(Failure::Error(words)) => {
+            // It signs nothing, for whatever reason. Whether its log still has what was witnessed is another question.
+            if let Ok(status) = member.link.get_json::<NodeStatus>(peer_path::STATUS, LOOK_TIMEOUT).await {
+                let known = status.head_seq.map_or(0, |head| head.saturating_add(1));
+                let rows = status.rows_stored.map_or(known, |stored| stored.min(known));
+                watch.take_short(status.generation, rows, &words, SystemClock.now());
+            }
+            return Err(Failure::Error(words));
+        }
+        answer => answer?,
+    };
     if let Some(cosigned) = watch.take(&answer, SystemClock.now()).map_err(Failure::Error)? {
         // The node keeps it for its own exports; that it did not arrive changes nothing here.
         if let Err(failure) = member.link.post(peer_path::COSIGNED, cosigned.into(), LOOK_TIMEOUT).await {

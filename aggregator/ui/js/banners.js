@@ -3,7 +3,7 @@
 import { get, parameters, send } from "./api.js";
 import { askReason } from "./dialog.js";
 import { announce, copy, h, notice, put, textOr, visible } from "./dom.js";
-import { isBroken, isMissing, isPruned, missingWords, statement, verdictOf, verdictWords } from "./node-words.js";
+import { isBroken, isMissing, isPruned, isSuperseded, missingWords, statement, verdictOf, verdictWords } from "./node-words.js";
 import { quote } from "./filter.js";
 import { may } from "./session.js";
 import { address } from "./state.js";
@@ -24,13 +24,15 @@ export function banners({ retry }) {
     const mine = shown;
     const missing = envelope.nodes.filter(isMissing);
     const pruned = envelope.nodes.filter(isPruned);
+    const superseded = envelope.nodes.filter(isSuperseded);
     const broken = envelope.nodes.filter(isBroken);
     const draw = (seen) => put(element,
       missing.length > 0 && missingBanner(envelope, missing, order, retry),
       pruned.length > 0 && prunedBanner(pruned),
+      superseded.length > 0 && supersededBanner(superseded),
       broken.map((node) => brokenBanner(node, seen, () => show(envelope, order))));
     draw([]);
-    const now = [...missing.map((node) => `${node.node_id} is missing`), ...broken.map((node) => `${node.node_id}: ${verdictOf(node)}`)].join("; ");
+    const now = [...missing.map((node) => `${node.node_id} is missing`), ...superseded.map((node) => `rows of ${node.node_id} are not in its log any more`), ...broken.map((node) => `${node.node_id}: ${verdictOf(node)}`)].join("; ");
     if (now !== said) announce(now || "all nodes answered, nothing is broken", now !== "");
     said = now;
     if (broken.length === 0) return;
@@ -64,6 +66,11 @@ function finalWords(envelope, order, names) {
 function prunedBanner(pruned) {
   return h("div", { class: "banner warn pruned", role: "region", "aria-label": "Rows that are no longer kept" },
     pruned.map((node) => h("p", {}, h("span", { class: "sign" }, "▱ "), h("b", {}, node.node_id), " no longer keeps a part of this range: ", visible(node.reason ?? ""))));
+}
+
+function supersededBanner(superseded) {
+  return h("div", { class: "banner warn superseded", role: "region", "aria-label": "Rows of an earlier log" },
+    superseded.map((node) => h("p", {}, h("span", { class: "sign" }, "⚠ "), h("b", {}, node.node_id), " began another log since, and rows of this range are not in it: ", visible(node.reason ?? ""))));
 }
 
 function brokenBanner(node, seen, again) {

@@ -13,6 +13,7 @@ const BROKEN = ["row_invalid", "fork", "rollback", "unknown_key"];
 
 export const isMissing = (node) => Object.hasOwn(MISSING, node.status);
 export const isPruned = (node) => node.status === "pruned";
+export const isSuperseded = (node) => node.status === "superseded";
 export const isBroken = (node) => node.status === "invalid" || BROKEN.includes(node.verdict);
 export const verdictOf = (node) => (BROKEN.includes(node.verdict) ? node.verdict : "row_invalid");
 
@@ -41,6 +42,7 @@ export function statement(envelope) {
     const why = visible(node.reason ?? "");
     if (isMissing(node)) lines.push(`Missing: ${node.node_id} (${node.status}: ${why}), last answered ${moment(node.last_seen)}, ${node.witnessed ?? 0} rows witnessed.`);
     if (isPruned(node)) lines.push(`Pruned: ${node.node_id}: ${why}`);
+    if (isSuperseded(node)) lines.push(`Superseded: ${node.node_id}: ${why}`);
     if (isBroken(node)) lines.push(`Broken: ${node.node_id} (${verdictOf(node)}): ${why}`);
   }
   return lines.join("\n");

@@ -8,7 +8,7 @@ import { start } from "./shell.js";
 
 /** The server's own limit. */
 const UPLOAD_BYTES_MAX = 256 * 1024 * 1024;
-const VERDICTS = { verified: ["good", "✓", "VERIFIED"], incomplete: ["warn", "!", "INCOMPLETE"], unchecked: ["warn", "?", "UNCHECKED"], refused: ["bad", "✖", "REFUSED"] };
+const VERDICTS = { verified: ["good", "✓", "VERIFIED"], incomplete: ["warn", "!", "INCOMPLETE"], unchecked: ["warn", "?", "UNCHECKED"], not_checked: ["warn", "?", "NOT CHECKED"], refused: ["bad", "✖", "REFUSED"] };
 
 start(async (main, me) => {
   main.append(h("h1", {}, "Verify"));

@@ -62,7 +62,7 @@ impl Place {
                     }
                     let last = json!({ "final": {
                         "node_id": node_id, "generation": log.generation(), "rows": scan.sent(), "scanned": scan.scanned(),
-                        "more": scan.limit_reached(), "faults": scan.faults(), "fault": log.schema_fault(), "pruned": scan.reaches_pruned(),
+                        "more": scan.limit_reached(), "faults": scan.faults(), "fault": log.fault(), "pruned": scan.reaches_pruned(),
                     }});
                     let _ = send.blocking_send(Ok(last.to_string().into()));
                     Ok(())

@@ -200,7 +200,7 @@ fn directory_status(config: &NodeConfig) -> anyhow::Result<Exit> {
     println!("{:>14}  not running; read from {}", "daemon", LogDir::new(&config.data_dir).database().display());
     println!("{:>14}  {}", "head", number(extent.head_seq));
     println!("{:>14}  {}", "last entry", extent.last_timestamp.map_or("-".to_owned(), |t| t.to_string()));
-    match log.schema_fault() {
+    match log.fault() {
         None => Ok(Exit::Complete),
         Some(fault) => {
             println!("{:>14}  NOT TRUSTED: {fault}", "file");

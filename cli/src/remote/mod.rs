@@ -50,7 +50,9 @@ pub(crate) fn count_problem(said: u64, came: u64) -> String {
 /// The exit code that agrees with an answer.
 pub(crate) fn exit_of(envelope: &Envelope) -> Exit {
     let invalid = envelope.nodes.iter().any(|node| node.status == Status::Invalid || node.invalid > 0);
-    let gave = |status| matches!(status, Status::Ok | Status::Invalid | Status::Incomplete | Status::Pruned);
+    let gave = |status| {
+        matches!(status, Status::Ok | Status::Invalid | Status::Incomplete | Status::Pruned | Status::Superseded)
+    };
     if invalid {
         Exit::Violation
     } else if envelope.complete {

@@ -1,6 +1,7 @@
 //! `piperoll nodes`.
 
-use piperoll_shared::api::aggregator::{AcceptRequest, NodesAnswer, Status};
+use anyhow::{Context as _, bail};
+use piperoll_shared::api::aggregator::{AcceptRequest, NodeInfo, NodesAnswer, Status};
 use piperoll_shared::log::terminal::escape;
 use reqwest::Method;
 
@@ -12,7 +13,7 @@ use crate::show::{node_table, paint};
 
 pub(crate) async fn nodes(args: RemoteNodesArgs) -> anyhow::Result<Exit> {
     if let Some(NodesCommand::Accept { connection, node, new_generation, reason }) = args.command {
-        return accept(&connection, &node, AcceptRequest { generation: new_generation, reason }).await;
+        return accept(&connection, &node, new_generation, reason).await;
     }
     let connection = Connection::open(&args.connection)?;
     let response = match connection.send(connection.request(Method::GET, "/api/v1/nodes").timeout(PAGE_TIMEOUT)).await?
@@ -58,7 +59,10 @@ pub(crate) async fn nodes(args: RemoteNodesArgs) -> anyhow::Result<Exit> {
         println!("{} of {} nodes answered", answer.answered, answer.expected);
     }
     let invalid = answer.nodes.iter().any(|node| node.report.status == Status::Invalid);
-    Ok(match (invalid, answer.complete, answer.answered) {
+    // A node that answers and whose checkpoint cannot be checked has not shown that its log is whole.
+    let unchecked = |node: &NodeInfo| node.report.status == Status::Ok && node.report.verdict == "unverifiable";
+    let complete = answer.complete && !answer.nodes.iter().any(unchecked);
+    Ok(match (invalid, complete, answer.answered) {
         (true, _, _) => Exit::Violation,
         (false, true, _) => Exit::Complete,
         (false, false, 0) => Exit::Nothing,
@@ -66,12 +70,34 @@ pub(crate) async fn nodes(args: RemoteNodesArgs) -> anyhow::Result<Exit> {
     })
 }
 
-async fn accept(connection: &ConnectionArgs, node: &str, request: AcceptRequest) -> anyhow::Result<Exit> {
+/// Shows what the node presents, and accepts exactly that: what it presents by the time the request arrives may be another log.
+async fn accept(connection: &ConnectionArgs, node: &str, generation: String, reason: String) -> anyhow::Result<Exit> {
     let connection = Connection::open(connection)?;
+    let response = match connection.send(connection.request(Method::GET, "/api/v1/nodes").timeout(PAGE_TIMEOUT)).await?
+    {
+        Answer::Good(response) => response,
+        Answer::Unavailable(envelope) => return Ok(super::report(&envelope)),
+    };
+    let answer: NodesAnswer = serde_json::from_str(&response.text().await?)?;
+    let info = answer.nodes.iter().find(|info| info.report.node_id == node);
+    let info = info.with_context(|| format!("{node:?} is not in the roster"))?;
+    let presented = info.alarm.as_ref().and_then(|alarm| alarm.presented.as_ref());
+    if let Some(presented) = presented.filter(|presented| presented.generation != generation) {
+        bail!(
+            "{node} presents generation {} with {} rows; name that one if you mean to accept it",
+            presented.generation,
+            presented.size
+        );
+    }
+    if let Some(presented) = presented {
+        println!("{node} presents {} rows with the root {}", presented.size, presented.root);
+    }
+    let (size, root) = presented.map(|presented| (presented.size, presented.root.clone())).unzip();
+    let request = AcceptRequest { generation, reason, size, root };
     let path = format!("/api/v1/nodes/{node}/accept");
     match connection.send(connection.request(Method::POST, &path).json(&request).timeout(PAGE_TIMEOUT)).await? {
         Answer::Good(_) => {
-            println!("accepted: what {node} presents now will be witnessed from here on; this was recorded");
+            println!("accepted: this log, and what goes on from it, is witnessed from here on; this was recorded");
             Ok(Exit::Complete)
         }
         Answer::Unavailable(envelope) => Ok(super::report(&envelope)),

@@ -34,9 +34,15 @@ pub(crate) fn node_table(nodes: &[NodeReport]) -> String {
     let mut out = String::new();
     for line in text.lines() {
         let mut line = line.trim_end().to_owned();
-        for status in
-            [Status::Unreachable, Status::Timeout, Status::Incomplete, Status::Error, Status::Invalid, Status::Pruned]
-        {
+        for status in [
+            Status::Unreachable,
+            Status::Timeout,
+            Status::Incomplete,
+            Status::Error,
+            Status::Invalid,
+            Status::Pruned,
+            Status::Superseded,
+        ] {
             let word = status.as_str().to_uppercase();
             if let Some(at) = line.find(&format!(" {word} ")) {
                 line.replace_range(at + 1..at + 1 + word.len(), &format!("{}{word}{}", paint::RED, paint::PLAIN));

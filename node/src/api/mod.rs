@@ -23,6 +23,7 @@ use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::Clock;
 use piperoll_shared::net::share::Shares;
 use piperoll_shared::net::tls::TlsStore;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::NodeConfig;
 use crate::forward::Forwarding;
@@ -58,6 +59,8 @@ pub(crate) struct App {
     tokens: RecordingTokens,
     retention: Retention,
     forwarding: Forwarding,
+    /// Set when the node begins to stop: who follows the log is not waited for.
+    pub(crate) stopping: CancellationToken,
 }
 
 impl App {
@@ -88,6 +91,7 @@ impl App {
             redactor: config.redactor.clone(),
             tokens: RecordingTokens::new(&config.http.tokens),
             forwarding,
+            stopping: CancellationToken::new(),
         }
     }
 
@@ -123,6 +127,7 @@ impl App {
             generation: self.store.generation(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             head_seq: health.head(),
+            rows_stored: Some(extent.head_seq.map_or(0, |head| head + 1)),
             oldest_seq: extent.oldest_seq,
             last_timestamp: extent.last_timestamp,
             now: self.clock.now(),

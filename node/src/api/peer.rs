@@ -90,7 +90,12 @@ async fn checkpoint(
     } else {
         Vec::new()
     };
-    Ok(Json(CheckpointAnswer { note: note.to_string(), proof: proof.iter().map(encode_hash).collect() }))
+    let span = app.store.span(checkpoint.size).await?;
+    Ok(Json(CheckpointAnswer {
+        note: note.to_string(),
+        proof: proof.iter().map(encode_hash).collect(),
+        span: Some(span),
+    }))
 }
 
 async fn cosigned(State(app): State<Arc<App>>, note: String) -> Result<StatusCode, ApiError> {

@@ -102,7 +102,11 @@ async fn wait_for_more(app: &App, follow: &mut Follow) -> Result<Option<Scan>, R
     follow.request.from_seq = Some(follow.mark.next_seq);
     let waited = tokio::time::Instant::now();
     while waited.elapsed() < FOLLOW_SILENCE {
-        tokio::time::sleep(FOLLOW_POLL).await;
+        tokio::select! {
+            () = tokio::time::sleep(FOLLOW_POLL) => {}
+            // Who follows connects again, here or when the node is back; a stop does not wait for that.
+            () = app.stopping.cancelled() => return Err(ReadError::Stopping),
+        }
         if app.store.watermark().0 > follow.mark.next_seq {
             let (scan, mark) = next_part(&app.store, follow.request.clone()).await?;
             follow.mark = mark.unwrap_or_else(|| follow.mark.clone());

@@ -9,6 +9,7 @@ use piperoll_shared::log::entry::lifecycle;
 use piperoll_shared::log::flags::Rules;
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::note::Note;
+use piperoll_shared::log::statement::GENERATION_BEGUN;
 use piperoll_shared::net::clock::Clock;
 use serde_json::json;
 
@@ -58,7 +59,7 @@ pub fn begin_generation(
     let OpenWriter { mut writer, generation, lock: fresh_lock, .. } =
         open_writer(&fresh_dir, keys, clock, Rules::none(), BLOCK_LEVEL)?;
     let details = json!({ "previous": previous, "reason": reason, "by": by });
-    let begun = lifecycle("log.generation_begun", "a new log takes the place of another one", &details);
+    let begun = lifecycle(GENERATION_BEGUN, "a new log takes the place of another one", &details);
     let stopped = lifecycle("log.stopped", "nothing runs yet", &json!({}));
     let drafts = [begun, stopped].map(|entry| Draft { entry, via: Arc::from("node") });
     let recorded =

@@ -64,10 +64,17 @@ enum Stage {
 
 impl Check {
     /// `head` is the newest row the writer knows of; without a writer the table's own newest row.
-    pub(super) fn new(keys: &LogKeys, generation: Generation, head: Option<u64>, index: IndexCheck) -> Self {
+    /// `beside` is what stands in `log.checkpoint`, read before `head` was asked for.
+    pub(super) fn new(
+        keys: &LogKeys,
+        generation: Generation,
+        beside: Result<Option<Vec<u8>>, String>,
+        head: Option<u64>,
+        index: IndexCheck,
+    ) -> Self {
         let node_id = keys.ring.node_id().clone();
         Self {
-            tree: TreeCheck::new(keys.checkpoint.named(&keys.origin(generation), KeyKind::Log)),
+            tree: TreeCheck::new(keys.checkpoint.named(&keys.origin(generation), KeyKind::Log), beside),
             checker: RowChecker::new(keys.ring.clone(), generation),
             node_id,
             generation,

@@ -15,7 +15,7 @@ use piperoll_shared::log::bundle::{
 use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::flags::Rules;
 use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::note::Note;
+use piperoll_shared::log::note::{KeyKind, Note};
 use piperoll_shared::log::tree::{TreeReader, encode_hash, range_proof, runs_of};
 use piperoll_shared::log::verify::RowChecker;
 use piperoll_shared::net::clock::{Clock, SystemClock};
@@ -26,7 +26,7 @@ use super::index::{BLOCK_LEVEL, CheckedRows, Index, IndexCheck};
 use super::open::CopyAside;
 use super::rows;
 use super::scan::Beside;
-use super::signer::{self, Kept};
+use super::signer::{self, Kept, Signer};
 use super::{AppendError, Batch, Check, Extent, LogDir, LogKeys, OpenError, OpenWriter, ReadError, Scan};
 use super::{StoredRow, floor, tree};
 use super::{open_writer, parse_filter, schema};
@@ -90,13 +90,14 @@ pub struct DirectLog {
     generation: Generation,
     index: Arc<Index>,
     copy: Option<CopyAside>,
+    dir: LogDir,
 }
 
 impl DirectLog {
     pub fn open(dir: &LogDir, keys: LogKeys) -> Result<Self, OpenError> {
         let opened = dir.open_reader(keys.ring.cluster(), keys.ring.node_id())?;
         let index = Arc::new(Index::open(dir, opened.generation, BLOCK_LEVEL));
-        Ok(Self { conn: opened.conn, keys, generation: opened.generation, index, copy: opened.copy })
+        Ok(Self { conn: opened.conn, keys, generation: opened.generation, index, copy: opened.copy, dir: dir.clone() })
     }
 
     pub fn generation(&self) -> Generation {
@@ -121,7 +122,8 @@ impl DirectLog {
     pub fn check(&self) -> Result<Check, ReadError> {
         let rows = if self.copy.is_some() { CheckedRows::Copied } else { CheckedRows::AtRest };
         let index = IndexCheck::new(Arc::clone(&self.index), rows);
-        Ok(Check::new(&self.keys, self.generation, self.extent()?.head_seq, index))
+        let beside = self.dir.read_checkpoint().map_err(|e| e.to_string());
+        Ok(Check::new(&self.keys, self.generation, beside, self.extent()?.head_seq, index))
     }
 
     pub fn check_step(&self, check: &mut Check) -> Result<Vec<VerifyLine>, ReadError> {
@@ -205,10 +207,21 @@ impl DirectLog {
         Ok(statements.into_keys().collect())
     }
 
-    /// What is wrong with the schema, in words.
-    pub fn schema_fault(&self) -> Option<String> {
+    /// Why what is read here cannot be taken for the whole log: the schema is not ours, or more was signed than is here.
+    pub fn fault(&self) -> Option<String> {
         let differences = schema::differences(&self.conn).unwrap_or_default();
-        (!differences.is_empty()).then(|| format!("the database's schema is not ours: {}", differences.join("; ")))
+        if !differences.is_empty() {
+            return Some(format!("the database's schema is not ours: {}", differences.join("; ")));
+        }
+        self.held_against_signed().err()
+    }
+
+    fn held_against_signed(&self) -> Result<(), String> {
+        let origin = self.keys.origin(self.generation);
+        let key = self.keys.checkpoint.named(&origin, KeyKind::Log).ok_or_else(|| format!("{origin:?} cannot sign"))?;
+        let signer = Signer::open(&self.conn, &self.dir, key, None).map_err(|e| e.to_string())?;
+        let size = self.extent().map_err(|e| e.to_string())?.head_seq.map_or(0, |head| head + 1);
+        signer.check(&self.conn, size).map_err(|error| format!("the tree cannot be read: {error}"))?
     }
 }
 

@@ -11,7 +11,7 @@ use super::erase;
 use super::floor::floor;
 use super::grower::Grower;
 use super::rows::{SEQ_MAX, StoredRow, read_row};
-use super::signer::Signer;
+use super::signer::{Place, Signer};
 use super::transaction::End;
 use super::tree::{self, TreeError};
 use super::writer::Writer;
@@ -26,6 +26,15 @@ impl Writer {
     pub(super) fn read_tree(&mut self, keys: &LogKeys) {
         match self.checked_tree(keys) {
             Ok((tree, signer)) => {
+                for damaged in signer.damaged() {
+                    let words = damaged.words();
+                    // What was there stays as evidence; the note that could be read is written again at the next signature.
+                    let aside = match damaged.place {
+                        Place::Beside => self.dir.set_checkpoint_aside().ok(),
+                        Place::Database | Place::Witnessed => None,
+                    };
+                    tracing::error!(fault = %words, ?aside, "a copy of the checkpoint is damaged; the other one holds, and it is written again");
+                }
                 self.health.publish_signed(signer.newest().map(|signed| signed.checkpoint.size));
                 self.health.publish_witnessed(signer.witnessed_size(&self.conn).ok().flatten());
                 match Grower::start(tree) {
@@ -35,7 +44,8 @@ impl Writer {
                     )),
                 }
             }
-            Err(fault) => self.health.refuse_writes(format!(
+            // What was signed is not here: reads are not to be taken for the whole log either.
+            Err(fault) => self.health.distrust(format!(
                 "{fault}; run `piperoll node verify`, keep the file as evidence, and begin a new generation"
             )),
         }

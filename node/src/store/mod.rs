@@ -37,7 +37,7 @@ mod writer;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use piperoll_shared::api::node::{IndexExtent, ScanRequest, VerifyLine};
+use piperoll_shared::api::node::{IndexExtent, LogSpan, ScanRequest, VerifyLine};
 use piperoll_shared::log::entry::lifecycle;
 use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::flags::Rules;
@@ -242,6 +242,11 @@ impl Store {
         Ok(self.readers.run(look).await??)
     }
 
+    /// The times of the first `size` rows, and what stood here before.
+    pub async fn span(&self, size: u64) -> Result<LogSpan, ReadError> {
+        Ok(self.readers.run(move |conn| rows::span(conn, size)).await??)
+    }
+
     pub async fn extent(&self) -> Result<Extent, ReadError> {
         Ok(self.readers.run(rows::extent).await??)
     }
@@ -259,7 +264,8 @@ impl Store {
     /// A full check up to the newest committed row.
     pub fn check(&self) -> Check {
         let index = IndexCheck::new(Arc::clone(self.indexer.index()), CheckedRows::Live);
-        Check::new(&self.keys, self.generation, self.health.head(), index).beside(Arc::clone(&self.health))
+        let beside = self.dir.read_checkpoint().map_err(|e| e.to_string());
+        Check::new(&self.keys, self.generation, beside, self.health.head(), index).beside(Arc::clone(&self.health))
     }
 
     pub async fn check_step(&self, mut check: Check) -> Result<(Check, Vec<VerifyLine>), ReadError> {
@@ -327,7 +333,7 @@ impl Store {
         Ok(proof.await??)
     }
 
-    /// Notices a file that was unlinked or replaced, and a schema that was changed, also on a node that only
+    /// Notices a file that was unlinked or replaced, a schema that was changed, and rows cut off at the end, also on a node that only
     /// reads at the moment. Our connections keep the old file; the name may lead elsewhere by now.
     pub async fn check_file(&self) {
         let health = Arc::clone(&self.health);
@@ -345,6 +351,16 @@ impl Store {
                         "{} was removed while the node was running; stop the node and put the file back",
                         path.display()
                     )),
+                }
+                // The writer's word first: what it commits in between only adds rows.
+                let committed = health.head().map_or(0, |head| head + 1);
+                let stored = rows::extent(conn).map(|extent| extent.head_seq.map_or(0, |head| head + 1));
+                if let Ok(stored) = stored
+                    && stored < committed
+                {
+                    health.distrust(format!(
+                        "{committed} rows were recorded and only {stored} are here: the end was cut off while the node was running; stop the node, keep the file as evidence, and put the right file back"
+                    ));
                 }
                 match schema::differences(conn) {
                     Ok(differences) if differences.is_empty() => {}

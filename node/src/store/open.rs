@@ -1,10 +1,12 @@
 //! Opening a log directory: who may, what must be there, and what is made when it is new.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::Read as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use piperoll_shared::log::ids::{ClusterName, Generation, NodeId};
+use piperoll_shared::log::note::NOTE_BYTES_MAX;
 use piperoll_shared::net::replaced::replace;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -295,12 +297,24 @@ impl LogDir {
         replace(&self.dir.join(MARKER), &bytes)
     }
 
-    pub(super) fn read_checkpoint(&self) -> std::io::Result<Option<String>> {
-        match fs::read_to_string(self.dir.join(CHECKPOINT)) {
-            Ok(text) => Ok(Some(text)),
+    /// The bytes of the file beside the database, if it is there. More than a note may have are not read.
+    pub(super) fn read_checkpoint(&self) -> std::io::Result<Option<Vec<u8>>> {
+        let read = File::open(self.dir.join(CHECKPOINT)).and_then(|file| {
+            let mut bytes = Vec::new();
+            file.take(NOTE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map(|_| bytes)
+        });
+        match read {
+            Ok(bytes) => Ok(Some(bytes)),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Keeps a damaged file as evidence, out of the way of the next one.
+    pub(super) fn set_checkpoint_aside(&self) -> std::io::Result<PathBuf> {
+        let aside = self.dir.join(format!("{CHECKPOINT}.damaged"));
+        fs::rename(self.dir.join(CHECKPOINT), &aside)?;
+        Ok(aside)
     }
 
     pub(super) fn write_checkpoint(&self, note: &str) -> std::io::Result<()> {

@@ -1,7 +1,9 @@
 //! One stored row, read and checked.
 
+use piperoll_shared::api::node::{LogBefore, LogSpan};
 use piperoll_shared::log::limits::BODY_AND_MAC_BYTES_MAX;
 use piperoll_shared::log::order::Position;
+use piperoll_shared::log::statement::Begun;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::{Hash, leaf_hash};
 use piperoll_shared::log::verify::{Checked, Claim, Integrity, RowChecker};
@@ -57,6 +59,30 @@ pub(super) fn extent(conn: &Connection) -> rusqlite::Result<Extent> {
         None => (None, None),
     };
     Ok(Extent { oldest_seq, head_seq, last_timestamp })
+}
+
+/// The times of the first `size` rows and what stood here before, from columns and bodies as they are.
+pub(super) fn span(conn: &Connection, size: u64) -> rusqlite::Result<LogSpan> {
+    let at = |order: &str| {
+        let sql = format!("SELECT ts, era FROM entries WHERE seq BETWEEN 0 AND ?1 ORDER BY seq {order} LIMIT 1");
+        let mut statement = conn.prepare_cached(&sql)?;
+        statement
+            .query_row([size.saturating_sub(1).min(SEQ_MAX)], |row| Ok((integer(row, 0)?, integer(row, 1)?)))
+            .optional()
+    };
+    let (oldest, newest) = (at("ASC")?, at("DESC")?);
+    let time = |row: Option<(Option<i64>, Option<i64>)>| row.and_then(|(ts, _)| ts).map(Timestamp::from_micros);
+    let era = newest.and_then(|(_, era)| era).and_then(|era| u32::try_from(era).ok()).unwrap_or_default();
+    let mut first = conn.prepare_cached("SELECT body FROM entries WHERE seq = 0")?;
+    let first =
+        first.query_row([], |row| Ok(row.get_ref(0)?.as_bytes().map(<[u8]>::to_vec).unwrap_or_default())).optional()?;
+    Ok(LogSpan { oldest: time(oldest), newest: time(newest), era, before: first.and_then(|body| log_before(&body)) })
+}
+
+/// What `log.generation_begun` says of the log before it.
+fn log_before(body: &[u8]) -> Option<LogBefore> {
+    let Begun { generation, signed_rows, witnessed_rows, at } = Begun::read(body)?;
+    Some(LogBefore { generation: generation.and_then(|text| text.parse().ok()), signed_rows, witnessed_rows, at })
 }
 
 impl StoredRow {

@@ -51,6 +51,8 @@ pub enum CheckpointFault {
     Tree(#[from] GrowerGone),
     #[error("the checkpoint could not be stored: {0}")]
     Store(String),
+    #[error("log.checkpoint could not be read: {0}")]
+    Read(String),
 }
 
 /// Owned by the writer thread alone.
@@ -60,6 +62,35 @@ pub(super) struct Signer {
     next: Option<SigningKey>,
     newest: Option<SignedCheckpoint>,
     signed_at: Option<Instant>,
+    damaged: Vec<Damaged>,
+}
+
+/// Where a note of what was signed stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Database,
+    /// `log.checkpoint`.
+    Beside,
+    /// The one that came back cosigned, in the database.
+    Witnessed,
+}
+
+/// A note that says nothing any more.
+#[derive(Debug, Clone)]
+pub(super) struct Damaged {
+    pub(super) place: Place,
+    error: String,
+}
+
+impl Damaged {
+    pub(super) fn words(&self) -> String {
+        let place = match self.place {
+            Place::Database => "the checkpoint in log.db",
+            Place::Beside => "the file log.checkpoint",
+            Place::Witnessed => "the cosigned checkpoint in log.db",
+        };
+        format!("{place} is damaged: {}", self.error)
+    }
 }
 
 /// A note from the database, unchecked.
@@ -77,8 +108,9 @@ fn keep(conn: &Connection, which: Kept, signed: &SignedCheckpoint) -> rusqlite::
 }
 
 impl Signer {
-    /// Reads what was signed before, from the database and from the file beside it. Either may be gone or older than
-    /// the other; neither may be something this key never signed.
+    /// Reads what was signed before, from the database and from the file beside it. Either may be gone, older than the other, or
+    /// damaged: what the other one says still holds. The log is refused only when a note is there and none can be read, because
+    /// then nobody can tell how many rows were signed.
     pub(super) fn open(
         conn: &Connection,
         dir: &LogDir,
@@ -86,10 +118,24 @@ impl Signer {
         next: Option<SigningKey>,
     ) -> Result<Self, CheckpointFault> {
         let stored = kept(conn, Kept::Signed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
-        let beside = dir.read_checkpoint().map_err(|e| CheckpointFault::Store(e.to_string()))?;
+        let beside = dir.read_checkpoint().map_err(|e| CheckpointFault::Read(e.to_string()))?;
         let mut newest: Option<SignedCheckpoint> = None;
-        for text in [stored, beside].into_iter().flatten() {
-            let signed = open_note(&text, &key)?;
+        let mut damaged: Vec<Damaged> = Vec::new();
+        // What a witness has cosigned was signed here too, and may stand where the other two were removed.
+        let witnessed = kept(conn, Kept::Witnessed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
+        let places = [
+            (Place::Database, stored.map(String::into_bytes)),
+            (Place::Beside, beside),
+            (Place::Witnessed, witnessed.map(String::into_bytes)),
+        ];
+        for (place, bytes) in places.into_iter().filter_map(|(place, bytes)| Some((place, bytes?))) {
+            let signed = match open_bytes(&bytes, &key) {
+                Ok(signed) => signed,
+                Err(error) => {
+                    damaged.push(Damaged { place, error: error.to_string() });
+                    continue;
+                }
+            };
             let conflict = newest.as_ref().is_some_and(|known| {
                 known.checkpoint.size == signed.checkpoint.size && known.checkpoint.root != signed.checkpoint.root
             });
@@ -101,7 +147,15 @@ impl Signer {
                 newest = Some(signed);
             }
         }
-        Ok(Self { key, next, newest, signed_at: None })
+        match (&newest, damaged.first()) {
+            (None, Some(first)) => Err(CheckpointFault::Refused(first.words())),
+            _ => Ok(Self { key, next, newest, signed_at: None, damaged }),
+        }
+    }
+
+    /// Notes that could not be read while another one could. Their place is written again with the next signature.
+    pub(super) fn damaged(&self) -> &[Damaged] {
+        &self.damaged
     }
 
     /// Holds the log against what was signed: every row that was signed is there, and unchanged.
@@ -145,6 +199,7 @@ impl Signer {
             // A key that takes over signs what is there, also on an idle node.
             let lacking = self.next.as_ref().is_some_and(|next| newest.note.verify(next.public()).is_err());
             let young = self.signed_at.is_some_and(|at| at.elapsed() < SIGN_INTERVAL);
+            let lacking = lacking || !self.damaged.is_empty();
             if (size == newest.checkpoint.size && !lacking) || (young && !at_once) {
                 return Ok(newest.clone());
             }
@@ -162,6 +217,7 @@ impl Signer {
         keep(conn, Kept::Signed, &signed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
         dir.write_checkpoint(&signed.note.to_string()).map_err(|e| CheckpointFault::Store(e.to_string()))?;
         self.signed_at = Some(Instant::now());
+        self.damaged.clear();
         self.newest = Some(signed.clone());
         Ok(signed)
     }
@@ -186,6 +242,11 @@ impl Signer {
         let note = kept(conn, Kept::Witnessed)?;
         Ok(note.and_then(|text| open_note(&text, &self.key).ok()).map(|cosigned| cosigned.checkpoint.size))
     }
+}
+
+fn open_bytes(bytes: &[u8], key: &SigningKey) -> Result<SignedCheckpoint, CheckpointFault> {
+    let text = std::str::from_utf8(bytes).map_err(|_| CheckpointFault::Read("it is not text".to_owned()))?;
+    open_note(text, key)
 }
 
 fn open_note(text: &str, key: &SigningKey) -> Result<SignedCheckpoint, CheckpointFault> {

@@ -17,23 +17,36 @@ pub(super) struct TreeCheck {
     /// False from the first missing row on: what stands behind it has no place in a tree that can be made here.
     whole: bool,
     full: Vec<FullTile>,
-    notes: Vec<(Kept, Checkpoint)>,
+    notes: Vec<(&'static str, Checkpoint)>,
+    /// What stands in `log.checkpoint`, read before the rows.
+    beside: Result<Option<Vec<u8>>, String>,
 }
 
 impl TreeCheck {
-    pub(super) fn new(key: Option<SigningKey>) -> Self {
-        Self { key, builder: TreeBuilder::default(), whole: true, full: Vec::new(), notes: Vec::new() }
+    pub(super) fn new(key: Option<SigningKey>, beside: Result<Option<Vec<u8>>, String>) -> Self {
+        Self { key, builder: TreeBuilder::default(), whole: true, full: Vec::new(), notes: Vec::new(), beside }
     }
 
     /// Reads the notes before the rows: one that is signed while the check runs belongs to the next check.
     pub(super) fn begin(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
         let mut faults = Vec::new();
-        for which in [Kept::Signed, Kept::Witnessed] {
-            let (Some(text), Some(key)) = (kept(conn, which)?, &self.key) else { continue };
-            let opened = Note::parse(&text).map_err(|e| e.to_string());
+        let Some(key) = &self.key else { return Ok(faults) };
+        let beside = std::mem::replace(&mut self.beside, Ok(None)).unwrap_or_else(|error| {
+            faults.push(format!("log.checkpoint cannot be read: {error}"));
+            None
+        });
+        let stored = |which| kept(conn, which).map(|note| note.map(String::into_bytes));
+        let notes = [
+            (Kept::Signed.word(), stored(Kept::Signed)?),
+            (Kept::Witnessed.word(), stored(Kept::Witnessed)?),
+            ("log.checkpoint's", beside),
+        ];
+        for (which, bytes) in notes.into_iter().filter_map(|(which, bytes)| Some((which, bytes?))) {
+            let opened = std::str::from_utf8(&bytes).map_err(|_| "it is not text".to_owned());
+            let opened = opened.and_then(|text| Note::parse(text).map_err(|e| e.to_string()));
             match opened.and_then(|note| Checkpoint::open(&note, key.public()).map_err(|e| e.to_string())) {
                 Ok(checkpoint) => self.notes.push((which, checkpoint)),
-                Err(problem) => faults.push(format!("the {} checkpoint does not count: {problem}", which.word())),
+                Err(problem) => faults.push(format!("the {which} checkpoint does not count: {problem}")),
             }
         }
         Ok(faults)
@@ -70,7 +83,7 @@ impl TreeCheck {
         let root = self.builder.root();
         let here = self.notes.extract_if(.., |(_, checkpoint)| checkpoint.size == size);
         here.filter(|(_, checkpoint)| checkpoint.root != root)
-            .map(|(which, _)| format!("the first {size} rows are not those under the {} checkpoint", which.word()))
+            .map(|(which, _)| format!("the first {size} rows are not those under the {which} checkpoint"))
             .collect()
     }
 

@@ -24,6 +24,9 @@ pub enum Status {
     Invalid,
     /// The range reaches below the oldest row kept.
     Pruned,
+    /// It answered, and rows of the range were in a log that another one took the place of: a generation before this one, or a log
+    /// that was put back from an older copy.
+    Superseded,
     /// Left out by the caller.
     Excluded,
 }
@@ -38,6 +41,7 @@ impl Status {
             Self::Error => "error",
             Self::Invalid => "invalid",
             Self::Pruned => "pruned",
+            Self::Superseded => "superseded",
             Self::Excluded => "excluded",
         }
     }
@@ -51,7 +55,9 @@ pub struct NodeReport {
     pub status: Status,
     /// Range proofs show that no row of this unfiltered range is missing, up to the checkpoint that this aggregator has
     /// cosigned last (`witnessed`); newer rows are authenticated only, and say so.
-    pub proven: bool,
+    /// Missing where no rows were asked for (`GET /nodes`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven: Option<bool>,
     /// Why not, in words.
     #[serde(default)]
     pub unproven: Option<String>,
@@ -59,7 +65,7 @@ pub struct NodeReport {
     #[serde(default)]
     pub rows_witnessed: u64,
     /// What is concluded about the node's log as a whole: `ok`, `unreachable`, `stale`, `rollback`, `fork`,
-    /// `row_invalid`, `unknown_key`, `unverifiable` or `pruned`.
+    /// `row_invalid`, `unknown_key`, `unverifiable`, `pruned` or `superseded`.
     pub verdict: String,
     /// Rows under the checkpoint that this aggregator has cosigned last; nothing under it can change unnoticed.
     #[serde(default)]
@@ -88,7 +94,7 @@ pub struct NodeReport {
 impl NodeReport {
     /// Nothing can be missing of it: proven, or not asked.
     pub fn is_proven(&self) -> bool {
-        self.proven || self.status == Status::Excluded
+        self.proven == Some(true) || self.status == Status::Excluded
     }
 }
 
@@ -161,6 +167,9 @@ pub struct NodeInfo {
     pub address: String,
     /// `active` or `retired`.
     pub roster_status: String,
+    /// Set while the verdict is `fork` or `rollback`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarm: Option<AlarmInfo>,
     pub version: Option<String>,
     pub last_timestamp: Option<String>,
     pub write_fault: Option<String>,
@@ -184,6 +193,31 @@ pub struct AcceptRequest {
     pub generation: String,
     /// What happened, for the record.
     pub reason: String,
+    /// Rows and root (base64) that the operator was shown (`alarm.presented` in `GET /nodes`): accepted is that log, or one that goes
+    /// on from it. Without them it is the log that the node presents at this moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
+}
+
+/// A fork or a rollback that nobody has accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AlarmInfo {
+    /// RFC 3339.
+    pub since: String,
+    /// The log that the node presented last; null while it signs none.
+    pub presented: Option<PresentedLog>,
+}
+
+/// A log as its checkpoint names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PresentedLog {
+    pub generation: String,
+    /// Rows.
+    pub size: u64,
+    /// Base64.
+    pub root: String,
 }
 
 /// Longest that an export waits for missing nodes.

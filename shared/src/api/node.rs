@@ -193,7 +193,11 @@ pub struct NodeStatus {
     pub node_id: NodeId,
     pub generation: Generation,
     pub version: String,
+    /// The newest row that the writer knows of.
     pub head_seq: Option<u64>,
+    /// Rows up to the newest that stands in the database at this moment; fewer than the writer knows of where its end was cut off.
+    #[serde(default)]
+    pub rows_stored: Option<u64>,
     pub oldest_seq: Option<u64>,
     pub last_timestamp: Option<Timestamp>,
     pub now: Timestamp,
@@ -295,6 +299,38 @@ pub struct CheckpointAnswer {
     pub note: String,
     /// Consistency proof from `old` rows, base64; empty when `old` is 0 or not below the checkpoint's size.
     pub proof: Vec<String>,
+    /// Which times the rows under it have, and what stood here before. Missing in answers of earlier versions. Not signed: a
+    /// witness uses it only to say which ranges a log that is lost later may have been about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span: Option<LogSpan>,
+}
+
+/// Where a log begins and ends, as the node says it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogSpan {
+    /// Time of the oldest row that is there.
+    pub oldest: Option<Timestamp>,
+    /// Time of the last row under the checkpoint.
+    pub newest: Option<Timestamp>,
+    /// The era of that row; above 0 the clock has stepped back before it, and an older row may have a later time.
+    #[serde(default)]
+    pub era: u32,
+    /// The log that this one took the place of, by the entry `log.generation_begun` that it begins with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<LogBefore>,
+}
+
+/// A log that another one took the place of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogBefore {
+    pub generation: Option<Generation>,
+    /// Rows under the newest checkpoint that it signed, and under the newest that a witness cosigned.
+    #[serde(default)]
+    pub signed_rows: Option<u64>,
+    #[serde(default)]
+    pub witnessed_rows: Option<u64>,
+    /// When it was replaced.
+    pub at: Timestamp,
 }
 
 /// Runs of rows in one range proof.

@@ -261,6 +261,11 @@ impl Note {
         &self.text
     }
 
+    /// How many signatures it carries, checked or not.
+    pub fn signatures(&self) -> usize {
+        self.signatures.len()
+    }
+
     /// Adds a signature, in place of an earlier one by the same key.
     #[must_use]
     pub fn with(mut self, signature: NoteSignature) -> Self {

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::{CallerEntry, NODE_CATEGORY, lifecycle};
+use super::entry::{CallerEntry, NODE_CATEGORY, Prefix, lifecycle};
 use super::time::Timestamp;
 use super::tree::{Hash, decode_hash, encode_hash};
 use super::view::EntryView;
@@ -180,6 +180,48 @@ impl Statement {
             }
         };
         lifecycle(action, words, &details)
+    }
+}
+
+/// The action of the entry that a log begins with which took the place of another one. It is older than the statements above, and is
+/// written as an entry of the log's life.
+pub const GENERATION_BEGUN: &str = "log.generation_begun";
+
+/// What that entry says of the log before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    pub generation: Option<String>,
+    /// Rows under the newest checkpoint that was signed, and under the newest that a witness cosigned, where that could be read.
+    pub signed_rows: Option<u64>,
+    pub witnessed_rows: Option<u64>,
+    pub at: Timestamp,
+}
+
+impl Begun {
+    /// `None` when a row is no such entry of the node itself.
+    pub fn read(body: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Details {
+            previous: Previous,
+        }
+        #[derive(Deserialize)]
+        struct Previous {
+            generation: Option<String>,
+            signed_rows: Option<u64>,
+            witnessed_rows: Option<u64>,
+        }
+        let view = EntryView::parse(body)?;
+        if view.action.as_deref() != Some(GENERATION_BEGUN) || view.via != "node" {
+            return None;
+        }
+        let Details { previous } = serde_json::from_str(view.details?.get()).ok()?;
+        let Previous { generation, signed_rows, witnessed_rows } = previous;
+        Some(Self { generation, signed_rows, witnessed_rows, at: Prefix::parse(body)?.timestamp })
+    }
+
+    /// Whether the log before it is known to have had no rows.
+    pub fn was_empty(&self) -> bool {
+        self.signed_rows == Some(0) && self.witnessed_rows.unwrap_or_default() == 0
     }
 }
 

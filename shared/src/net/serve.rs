@@ -37,7 +37,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// Requests under way may finish for this long after a stop was asked for.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Unacknowledged bytes per stream and per connection: bounds the memory that a slow reader can take, and that bodies take
 /// which nobody reads yet.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod bounded;
 mod by_hand;
 mod maker;
 

@@ -241,9 +241,38 @@ async fn after_a_break_in_a_new_generation_begins_with_new_keys() {
     cluster.append(0, &[entry("bob", "auth.login")]).await;
     witnessed(&cluster, "mx1").await;
     let after = trust(&cluster, "after.toml");
-    assert_eq!(evidence(&cluster, "after.tar", &after).0, 0);
+    // What the generation before had is not here: no answer over its days is whole, nor is a bundle, whoever says so.
+    let page = cluster.page("from=1d").await;
+    assert_eq!((page.json()["complete"].clone(), page.status_of("mx1")), (false.into(), "superseded".to_owned()));
+    let bundle = |name: &str, from: &str, incomplete: &str| {
+        let path = cluster.dir.path().join(name).to_str().unwrap().to_owned();
+        let args = ["export", "--bundle", &path, "--from", from, "--reason", "a test", "--incomplete", incomplete];
+        cluster.run(&args)
+    };
+    assert_eq!(bundle("refused.tar", "1d", "refuse").code, 3);
+    assert_eq!(bundle("after.tar", "1d", "partial").code, 3);
+    let partial = cluster.dir.path().join("after_PARTIAL.tar").to_str().unwrap().to_owned();
+    let (code, said) = verified(&cluster, &partial, &after);
+    assert!(code == 3 && said.contains("superseded"), "{said}");
+    // A later beginning is complete, and proven.
+    let since = crate::witness::now();
+    cluster.append(0, &[entry("carol", "auth.login")]).await;
+    witnessed(&cluster, "mx1").await;
+    assert_eq!(bundle("since.tar", &since, "refuse").code, 0);
+    let path = cluster.dir.path().join("since.tar").to_str().unwrap().to_owned();
+    assert_eq!(verified(&cluster, &path, &after).0, 0);
     let path = cluster.dir.path().join("before.tar").to_str().unwrap().to_owned();
     assert_eq!(verified(&cluster, &path, &after).0, 0);
+    // An aggregator that begins to witness only now learns it from the log itself.
+    cluster.stop_aggregator();
+    let memory = cluster.aggregator_folder().join("state/witness");
+    std::fs::rename(&memory, memory.with_extension("gone")).unwrap();
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    witnessed(&cluster, "mx1").await;
+    let page = cluster.page("from=1d").await;
+    assert_eq!((page.json()["complete"].clone(), page.status_of("mx1")), (false.into(), "superseded".to_owned()));
+    assert_eq!(cluster.page(&format!("from={since}")).await.json()["complete"], true);
     let said = cluster.page("filter=action:log.generation_begun&from=1d").await.json();
     let details = &said["entries"][0]["entry"]["details"];
     assert_eq!(details["reason"], "break-in of 21 November", "{said}");

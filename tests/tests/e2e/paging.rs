@@ -240,6 +240,7 @@ async fn pages_lead_back_over_the_same_rows_also_over_rows_that_do_not_fit() {
         );
     }
     for index in 0..2 {
+        cluster.stop(index);
         cluster.restart(index).await;
         cluster.wait_until_answered(&cluster.nodes[index].id).await;
     }

@@ -157,6 +157,7 @@ async fn a_row_sealed_anew_does_not_fit_what_was_witnessed() {
     let forged = |row: &&Value| row["entry"]["node_id"] == "mx1" && row["entry"]["seq"] == 40;
     assert!(rows(&answer).iter().filter(forged).all(|row| row["witnessed"] == false));
     // And a node that is stopped, edited and started again is no further.
+    cluster.stop(0);
     cluster.restart(0).await;
     let answer = cluster.page("order=asc&limit=200").await;
     assert_eq!(answer.status_of("mx1"), "invalid");

@@ -124,6 +124,7 @@ async fn no_route_gives_what_is_outside_the_scope() {
     // believed, so only their places are shown.
     edit(&cluster.database(0), "UPDATE entries SET body = replace(body, 'carol', 'alice') WHERE seq = 3");
     edit(&cluster.database(0), "UPDATE entries SET body = replace(body, 'seen', 'forged') WHERE seq = 1");
+    cluster.stop(0);
     cluster.restart(0).await;
     cluster.wait_until_answered("mx1").await;
     let answer = get(&cluster, "/api/v1/audit-log?from=1d&limit=100&filter=node:mx1", &kim).await;

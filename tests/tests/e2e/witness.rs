@@ -55,6 +55,11 @@ fn copy_log(from: &Path, to: &Path) {
     let _ = std::fs::remove_file(to.join("log.db-shm"));
 }
 
+pub(crate) fn now() -> String {
+    use piperoll_shared::net::clock::{Clock as _, SystemClock};
+    SystemClock.now().to_text()
+}
+
 fn data(cluster: &Cluster, index: usize) -> PathBuf {
     cluster.nodes[index].folder.join("data")
 }
@@ -118,16 +123,32 @@ async fn a_cut_tail_is_a_rollback() {
     // The node itself sees it, while what it signed is there.
     let run = cluster.on_node(0, &["verify"]);
     assert!(run.code == 4 && run.stdout.contains("the end was cut off"), "{}{}", run.stdout, run.stderr);
+    // The notes in the database can go the way of the rows; the file beside it says the same, with the daemon down and up.
+    edit(&cluster.database(0), "DELETE FROM checkpoints");
+    let everybody_knows = |cluster: &Cluster| {
+        let run = cluster.on_node(0, &["verify"]);
+        assert!(run.code == 4 && run.stdout.contains("the end was cut off"), "{}{}", run.stdout, run.stderr);
+        for args in [&["query", "--json"][..], &["export"], &["status"], &["tail", "-n", "1"]] {
+            let run = cluster.on_node(0, args);
+            assert_eq!(run.code, 4, "{args:?}: {}{}", run.stdout, run.stderr);
+        }
+        let run = cluster.on_node(0, &["append", "--category", "auth", "--action", "auth.login"]);
+        assert!(run.code != 0 && run.stderr.contains("22 rows were signed and only 15 are here"), "{}", run.stderr);
+    };
+    everybody_knows(&cluster);
     cluster.restart(0).await;
-    let run = cluster.on_node(0, &["append", "--category", "auth", "--action", "auth.login"]);
-    assert!(run.code == 1 && run.stderr.contains("22 rows were signed and only 15 are here"), "{}", run.stderr);
+    everybody_knows(&cluster);
+    // It signs nothing, and that is no excuse.
+    everything_says(&cluster, "rollback", "and signs none of them").await;
+    let generation = report(&cluster, "mx1", |_| true).await["generation"].as_str().unwrap().to_owned();
+    let run = cluster.run(&["nodes", "accept", "mx1", "--new-generation", &generation, "--reason", "r"]);
+    assert!(run.code == 1 && run.stderr.contains("has presented no signed checkpoint"), "{}", run.stderr);
     cluster.stop(0);
     // With that removed too, only the witness remembers.
-    edit(&cluster.database(0), "DELETE FROM checkpoints");
     std::fs::remove_file(data(&cluster, 0).join("log.checkpoint")).unwrap();
     assert_eq!(cluster.on_node(0, &["verify"]).code, 0, "this is what a mac cannot see");
     cluster.restart(0).await;
-    everything_says(&cluster, "rollback", "rows were witnessed, and the node now signs only").await;
+    everything_says(&cluster, "rollback", "rows were witnessed").await;
 
     // Growing beyond the old size does not make it good again; nor does a restart of the aggregator.
     let lines: Vec<String> = (0..40).map(|n| entry(&format!("v{n}"), "auth.login")).collect();
@@ -171,7 +192,20 @@ async fn a_restored_copy_is_found_and_can_be_accepted() {
     let accepted = run(accept(&generation, "disk died, restored from the backup"));
     assert_eq!(accepted.code, 0, "{}", accepted.stderr);
     witnessed(&cluster, "mx1").await;
-    assert_eq!(cluster.page("limit=5").await.json()["complete"], true);
+    // What the witness had seen and this log lacks stays on record: a range that may touch it is not complete, any other one is.
+    let page = cluster.page("limit=5").await;
+    assert_eq!((page.json()["complete"].clone(), page.status_of("mx1")), (json!(false), "superseded".to_owned()));
+    let words = page.node("mx1")["reason"].as_str().unwrap().to_owned();
+    assert!(words.contains("rows") && words.contains("are not in the log that was accepted"), "{words}");
+    assert_eq!(page.json()["proven"], false);
+    assert_eq!(cluster.run(&["query"]).code, 3);
+    assert_eq!(cluster.run(&["stats", "--by", "user"]).code, 3);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let now = now();
+    cluster.append(0, &[entry("later", "auth.login")]).await;
+    witnessed(&cluster, "mx1").await;
+    assert_eq!(cluster.page(&format!("from={now}")).await.json()["complete"], true);
+    assert_eq!(cluster.page("from=3d&to=2d").await.json()["complete"], true, "nothing was lost then");
     let entries = cluster.page("filter=action:audit.history_accept%20outcome:success").await.json();
     assert_eq!(entries["entries"][0]["entry"]["details"]["cleared"], "rollback", "{entries}");
     assert_eq!(run(accept(&generation, "again")).code, 1, "nothing to accept");
@@ -322,14 +356,15 @@ async fn edited_tiles_and_notes_are_named() {
             "another node's checkpoint",
             format!("UPDATE checkpoints SET note = '{foreign}' WHERE kind = 'signed'"),
             "does not count",
-            false,
+            // The file beside it says what was signed.
+            true,
         ),
         (
             "a checkpoint's size",
             "UPDATE checkpoints SET note = replace(note, char(10) || '602' || char(10), char(10) || '601' || char(10))"
                 .to_owned(),
             "does not count",
-            false,
+            true,
         ),
         ("no checkpoint in the database", "DELETE FROM checkpoints WHERE kind = 'signed'".to_owned(), "", true),
     ] {
@@ -341,13 +376,58 @@ async fn edited_tiles_and_notes_are_named() {
         cluster.restart(0).await;
         let run = cluster.on_node(0, &["append", "--category", "auth", "--action", "auth.login"]);
         assert_eq!(run.code, i32::from(!starts), "{what}: {}", run.stderr);
-        assert_eq!(cluster.on_node(0, &["query", "user:u1", "--json"]).code, 0, "{what}");
+        let read = cluster.on_node(0, &["query", "user:u1", "--json"]);
+        assert_eq!(read.code, if starts { 0 } else { 4 }, "{what}: {}", read.stdout);
         cluster.stop(0);
         for suffix in ["-wal", "-shm"] {
             let _ = std::fs::remove_file(format!("{}{suffix}", database.display()));
         }
         std::fs::copy(&pristine, &database).unwrap();
         std::fs::write(&beside, &signed).unwrap();
+    }
+}
+
+/// The file beside the database is a copy: whatever becomes of it, the log goes on, and the file is whole again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_copy_of_the_checkpoint_heals() {
+    let mut cluster = cluster_of(20).await;
+    cluster.stop(0);
+    let beside = data(&cluster, 0).join("log.checkpoint");
+    let signed = std::fs::read(&beside).unwrap();
+    let mut flipped = signed.clone();
+    flipped[40] ^= 1;
+    let long = [&signed[..], &[b'x'; 200_000]].concat();
+    let bytes = [b"".to_vec(), signed[..signed.len() / 2].to_vec(), flipped, b"\xff\xfe\x00".to_vec(), long];
+    for damaged in bytes {
+        std::fs::write(&beside, &damaged).unwrap();
+        let run = cluster.on_node(0, &["verify"]);
+        assert!(run.code == 4 && run.stdout.contains("log.checkpoint"), "named while it is there: {}", run.stdout);
+        cluster.restart(0).await;
+        let run = cluster.on_node(0, &["append", "--category", "auth", "--action", "auth.login"]);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        assert_eq!(std::fs::read(beside.with_file_name("log.checkpoint.damaged")).unwrap(), damaged);
+        witnessed(&cluster, "mx1").await;
+        assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
+        cluster.stop(0);
+    }
+    // None that can be read: nobody knows what was signed, and the words say which.
+    std::fs::write(&beside, b"x").unwrap();
+    edit(&cluster.database(0), "UPDATE checkpoints SET note = 'x'");
+    cluster.restart(0).await;
+    let run = cluster.on_node(0, &["append", "--category", "auth", "--action", "auth.login"]);
+    assert!(run.code == 1 && run.stderr.contains("is damaged"), "{}", run.stderr);
+}
+
+/// Rows that go from the end while the node runs: it takes nothing more on top, and its witness says what it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tail_cut_off_a_running_node_is_a_rollback() {
+    let cluster = cluster_of(20).await;
+    edit(&cluster.database(0), "DELETE FROM entries WHERE seq >= 15; DELETE FROM ids WHERE seq >= 15");
+    everything_says(&cluster, "rollback", "signs none of them").await;
+    let run = cluster.on_node(0, &["append", "--category", "auth", "--action", "auth.login"]);
+    assert!(run.code != 0 && run.stderr.contains("the end was cut off"), "{}{}", run.stdout, run.stderr);
+    for args in [&["query", "--json"][..], &["verify"], &["status"]] {
+        assert_eq!(cluster.on_node(0, args).code, 4, "{args:?}");
     }
 }
 

@@ -4,13 +4,10 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{FORMAT, MANIFEST_BYTES_MAX};
+use super::{FORMAT, MANIFEST_BYTES_MAX, MANIFEST_SIGNATURES_MAX, NODES_MAX};
 use crate::log::ids::ClusterName;
 use crate::log::note::{Note, NoteError, SigningKey};
 use crate::log::time::Timestamp;
-
-/// Nodes in one bundle; no cluster has as many.
-const NODES_MAX: usize = 20_000;
 
 /// The signed statement of the exporter. Everything in it that can be recomputed is recomputed by a verifier.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +96,12 @@ pub fn manifest_note(manifest: &Manifest, key: &SigningKey) -> Result<String, No
 pub fn read_manifest(member: &[u8]) -> Result<(Manifest, Note), String> {
     let text = std::str::from_utf8(member).map_err(|_| "the manifest is not text".to_owned())?;
     let note = Note::parse_up_to(text, MANIFEST_BYTES_MAX).map_err(|error| format!("the manifest: {error}"))?;
+    if note.signatures() > MANIFEST_SIGNATURES_MAX {
+        let count = note.signatures();
+        return Err(format!(
+            "the manifest has {count} signatures, more than the {MANIFEST_SIGNATURES_MAX} that are read"
+        ));
+    }
     let json = note.text().strip_prefix(FORMAT).and_then(|rest| rest.strip_prefix('\n'));
     let json = json.ok_or_else(|| format!("the manifest does not begin with {FORMAT:?}"))?;
     let manifest: Manifest = serde_json::from_str(json).map_err(|error| format!("the manifest: {error}"))?;

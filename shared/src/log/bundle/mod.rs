@@ -36,6 +36,12 @@ pub const BUNDLE_BYTES_MAX: usize = 8 * 1024 * 1024 * 1024;
 pub const CHECKPOINT_AGE_SECONDS_MAX: i64 = 2;
 /// A trust file.
 pub const TRUST_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Nodes in one bundle or trust file; no cluster has as many.
+const NODES_MAX: usize = 20_000;
+/// Aggregators in one trust file.
+const AGGREGATORS_MAX: usize = 256;
+/// Signatures of one manifest. Checking one takes as long as hashing the manifest.
+const MANIFEST_SIGNATURES_MAX: usize = 8;
 pub const MANIFEST_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 pub const MANIFEST: &str = "manifest";

@@ -12,7 +12,7 @@ use crate::log::entry::is_one_entry;
 use crate::log::filter::Filter;
 use crate::log::note::{KeyKind, Note, VerifyingKey};
 use crate::log::order::Position;
-use crate::log::statement::Statement;
+use crate::log::statement::{Begun, Statement};
 use crate::log::time::Timestamp;
 use crate::log::tree::{Hash, RangeRoot, decode_hash, leaf_hash};
 use crate::log::verify::SequenceWalk;
@@ -43,14 +43,15 @@ impl Question {
     }
 }
 
-/// Checks a node's members. Returns its rows in the timeline, in ascending `seq`; what is wrong goes into the verdict.
+/// Checks a node's members; `node` is what the trust file says of it. Returns its rows in the timeline, in ascending `seq`; what is wrong goes into the verdict.
 pub(super) fn check_node<'a>(
     trust: &Trust,
+    node: Option<&NodeTrust>,
     question: &Question,
     members: NodeMembers<'a>,
     verdict: &mut NodeVerdict,
 ) -> Vec<StoredEntry<'a>> {
-    let Some(node) = trust.node(&verdict.node_id) else {
+    let Some(node) = node else {
         verdict.fault("the trust file does not name this node".to_owned());
         return Vec::new();
     };
@@ -153,6 +154,8 @@ fn walk<'a>(
     let mut wanted = Vec::new();
     // The time of the newest row under the checkpoint, if it is here.
     let (mut count, mut newest) = (0u64, Timestamp::MIN);
+    // A log that took the place of another one says so in its first row.
+    let mut begun = None;
     // Entries that stand for erased rows, to be met as rows of their own, and those that were.
     let (mut needed, mut met) = (Vec::new(), BTreeMap::new());
     for row in Rows::new(entries) {
@@ -177,6 +180,9 @@ fn walk<'a>(
         count += 1;
         if seq + 1 == checkpoint.size {
             newest = row.timestamp();
+        }
+        if seq == 0 && row.erased.is_none() {
+            begun = Begun::read(row.body).filter(|begun| !begun.was_empty());
         }
         let said = Statement::read(row.body);
         match (&row.erased, &said) {
@@ -245,6 +251,12 @@ fn walk<'a>(
         verdict.unproven = None;
     } else if let Err(problem) = shown.is_whole(at(question.from), at(question.to), checkpoint.size) {
         verdict.unproven = Some(problem.to_string());
+    } else if let Some(begun) = begun.filter(|begun| question.from < begun.at) {
+        let generation = begun.generation.unwrap_or_else(|| "unknown".to_owned());
+        verdict.unproven = Some(format!(
+            "its log took the place of generation {generation} at {}, and the range reaches back before that",
+            begun.at
+        ));
     }
     verdict.stale = stale(question, newest, verdict.witnessed_at);
     wanted

@@ -73,14 +73,19 @@ pub(super) fn verify_archive(members: &[Member<'_>], trust: &Trust, checks: Chec
         return verdict;
     }
     if head.cluster != trust.cluster {
-        verdict.find(None, format!("it is of the cluster {}, the trust file of {}", head.cluster, trust.cluster));
+        // An archive is not signed as a whole, so nobody is called a liar for what its head says.
+        return verdict.is_another(format!(
+            "the archive is of the cluster {}, and the trust file is the one of {}; take the trust file of that cluster",
+            head.cluster, trust.cluster
+        ));
     }
     let all = Timestamp::MAX;
     let question =
         Question { filter: Filter::default(), from: Timestamp::MIN, to: all, created: Timestamp::MIN, checks };
     let mut node = NodeVerdict { node_id: id.to_owned(), status: "ok".to_owned(), ..NodeVerdict::default() };
     let members = NodeMembers { checkpoint: checkpoint.bytes, entries: entries.bytes, proof: proof.bytes };
-    let rows = check_node(trust, &question, members, &mut node);
+    let known = trust.nodes.iter().find(|known| known.id.as_str() == id);
+    let rows = check_node(trust, known, &question, members, &mut node);
     // Behind the rows may stand the entries that say which of them were erased.
     let (inside, behind) = rows.split_at(rows.partition_point(|row| row.seq() < head.to_seq));
     let whole = inside.len() as u64 == head.to_seq.saturating_sub(head.from_seq)

@@ -1,8 +1,11 @@
 //! What a verifier believes before it opens a bundle: the nodes there are, and the public keys they sign with. It comes
 //! from the cluster's administrators, never from the bundle.
 
+use std::collections::{HashMap, HashSet};
+
 use serde::{Deserialize, Serialize};
 
+use super::{AGGREGATORS_MAX, NODES_MAX};
 use crate::log::ids::{ClusterName, NodeId};
 use crate::log::note::{KeyKind, NoteError, VerifyingKey};
 use crate::log::time::Timestamp;
@@ -23,6 +26,8 @@ pub enum TrustError {
     Aggregator { id: String, source: NoteError },
     #[error("{0} stands twice")]
     Twice(String),
+    #[error("it names {count} {of}, more than the {most} of one cluster")]
+    TooMany { count: usize, of: &'static str, most: usize },
     #[error("{0}: first_day and last_day are written YYYY-MM-DD")]
     Day(String),
 }
@@ -127,10 +132,19 @@ impl Trust {
         if typed.format != FORMAT {
             return Err(TrustError::Format(typed.format));
         }
+        // A bundle may bring its own trust file along, so its author decides how long these lists are.
+        for (count, of, most) in
+            [(typed.nodes.len(), "nodes", NODES_MAX), (typed.aggregators.len(), "aggregators", AGGREGATORS_MAX)]
+        {
+            if count > most {
+                return Err(TrustError::TooMany { count, of, most });
+            }
+        }
         let mut trust =
             Self { cluster: typed.cluster, nodes: Vec::new(), witnesses: Vec::new(), exporters: Vec::new() };
+        let mut ids = HashSet::new();
         for node in typed.nodes {
-            if trust.nodes.iter().any(|known| known.id == node.id) {
+            if !ids.insert(node.id.clone()) {
                 return Err(TrustError::Twice(node.id.to_string()));
             }
             trust.nodes.push(node.open()?);
@@ -142,8 +156,14 @@ impl Trust {
                 let key = VerifyingKey::parse(text).map_err(bad)?;
                 if key.kind() == kind { Ok(key) } else { Err(bad(NoteError::Key)) }
             };
-            trust.witnesses.push(open(&aggregator.witness, KeyKind::Witness)?);
-            trust.exporters.push(open(&aggregator.exporter, KeyKind::Log)?);
+            let (witness, exporter) =
+                (open(&aggregator.witness, KeyKind::Witness)?, open(&aggregator.exporter, KeyKind::Log)?);
+            // The same key again would check the same signatures again.
+            if trust.witnesses.contains(&witness) || trust.exporters.contains(&exporter) {
+                return Err(TrustError::Twice(aggregator.id.to_string()));
+            }
+            trust.witnesses.push(witness);
+            trust.exporters.push(exporter);
         }
         Ok(trust)
     }
@@ -180,8 +200,9 @@ impl Trust {
         toml::to_string(&typed).unwrap_or_default()
     }
 
-    pub fn node(&self, id: &str) -> Option<&NodeTrust> {
-        self.nodes.iter().find(|node| node.id.as_str() == id)
+    /// The nodes by their ids.
+    pub fn by_id(&self) -> HashMap<&str, &NodeTrust> {
+        self.nodes.iter().map(|node| (node.id.as_str(), node)).collect()
     }
 }
 

@@ -107,6 +107,11 @@ impl Checks {
         Self { without: Some(check) }
     }
 
+    /// All of them are made.
+    pub(super) fn without_none(self) -> bool {
+        self.without.is_none()
+    }
+
     pub(super) fn on(self, check: Check) -> bool {
         self.without != Some(check)
     }
@@ -126,6 +131,9 @@ pub struct Verdict {
     /// What is wrong. Empty, or the bundle is refused.
     pub findings: Vec<Finding>,
     pub findings_count: usize,
+    /// It is nothing that could be checked with this trust file, which shows nothing about whoever made it: the one finding says why.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub not_checked: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Manifest>,
     /// Of an archive of pruned rows, which has no manifest.
@@ -139,6 +147,13 @@ impl Verdict {
         if self.findings.len() < FINDINGS_LISTED_MAX {
             self.findings.push(Finding { node_id: node_id.map(str::to_owned), what: what.into() });
         }
+    }
+
+    /// Nothing is concluded: the file, or the trust file, is another one than was meant.
+    pub(super) fn is_another(mut self, why: impl Into<String>) -> Self {
+        self.find(None, why);
+        self.not_checked = true;
+        self
     }
 
     pub fn is_sound(&self) -> bool {
@@ -163,6 +178,11 @@ pub fn verify_bundle_without(check: Check, bundle: &[u8], trust: Option<&Trust>)
 
 fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
     let mut verdict = Verdict { trusted: trust.is_some(), ..Verdict::default() };
+    // What does not begin like evidence is not evidence that was changed.
+    let first = Members::new(bundle).next().and_then(Result::ok);
+    if first.is_none_or(|first| ![MANIFEST, ARCHIVE].contains(&first.name)) {
+        return verdict.is_another("this file is no evidence bundle of Piperoll, and no archive of pruned rows");
+    }
     let members = match Members::new(bundle).collect::<Result<Vec<Member<'_>>, _>>() {
         Ok(members) => members,
         Err(error) => {
@@ -173,10 +193,9 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
     if members.first().is_some_and(|first| first.name == ARCHIVE) {
         return match trust {
             Some(trust) => verify_archive(&members, trust, checks),
-            None => {
-                verdict.find(None, "an archive of pruned rows is checked with a trust file only");
-                verdict
-            }
+            None => verdict.is_another(
+                "an archive of pruned rows is checked with the cluster's trust file only; name it with --trust",
+            ),
         };
     }
     let Some((first, rest)) = members.split_first().filter(|(first, _)| first.name == MANIFEST) else {
@@ -202,6 +221,15 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
     };
     let Some(trust) = trust.or(own.as_ref()) else { return verdict };
     let signed = trust.exporters.iter().any(|key| key.name() == manifest.exporter && note.verify(key).is_ok());
+    // A bundle that one of these exporters signed and that names another cluster is a lie; one of somebody else's is not.
+    if !signed && manifest.cluster != trust.cluster && checks.without_none() {
+        let words = format!(
+            "the bundle is of the cluster {}, and the trust file is the one of {}; take the trust file of that cluster",
+            manifest.cluster, trust.cluster
+        );
+        verdict.manifest = Some(manifest);
+        return verdict.is_another(words);
+    }
     if checks.on(Check::ManifestSignature) && !signed {
         verdict
             .find(None, format!("the manifest is not signed by an exporter of the trust file ({})", manifest.exporter));
@@ -266,6 +294,7 @@ fn check_nodes(trust: &Trust, question: &Question, manifest: &Manifest, members:
     }
     let mut left = members.iter();
     let mut rows = Vec::new();
+    let trusted = trust.by_id();
     for part in &manifest.nodes {
         let mut node =
             NodeVerdict { node_id: part.node_id.clone(), status: part.status.clone(), ..NodeVerdict::default() };
@@ -276,7 +305,9 @@ fn check_nodes(trust: &Trust, question: &Question, manifest: &Manifest, members:
             let proof = take(proof_name(&part.node_id));
             match (checkpoint, entries, proof) {
                 (Some(checkpoint), Some(entries), Some(proof)) => {
-                    rows.push(check_node(trust, question, NodeMembers { checkpoint, entries, proof }, &mut node));
+                    let (known, members) =
+                        (trusted.get(part.node_id.as_str()).copied(), NodeMembers { checkpoint, entries, proof });
+                    rows.push(check_node(trust, known, question, members, &mut node));
                 }
                 _ => node.fault("its members are not all here".to_owned()),
             }

@@ -13,6 +13,8 @@ pub enum Outcome {
     Verified = 0,
     /// It could not be checked, or only against keys that it brought along.
     Unchecked = 1,
+    /// The file or the trust file is another one than was meant: nothing is concluded.
+    Usage = 2,
     /// Authentic, and something that should be in it is not.
     Incomplete = 3,
     /// It is not what its signers made.
@@ -22,7 +24,9 @@ pub enum Outcome {
 impl Outcome {
     /// A refusal outranks everything; trust outranks completeness.
     pub fn of(verdict: &Verdict) -> Self {
-        if !verdict.is_sound() {
+        if verdict.not_checked {
+            Self::Usage
+        } else if !verdict.is_sound() {
             Self::Refused
         } else if !verdict.trusted {
             Self::Unchecked
@@ -38,6 +42,7 @@ impl Outcome {
         match self {
             Self::Verified => "verified",
             Self::Unchecked => "unchecked",
+            Self::Usage => "not_checked",
             Self::Incomplete => "incomplete",
             Self::Refused => "refused",
         }
@@ -47,6 +52,10 @@ impl Outcome {
 /// Everything an auditor needs to know, and what was not checked.
 pub fn verdict_words(verdict: &Verdict, outcome: Outcome) -> String {
     let mut out = String::new();
+    if outcome == Outcome::Usage {
+        let why = verdict.findings.first().map_or("", |finding| finding.what.as_str());
+        return format!("NOT CHECKED: {}\n", escape(why));
+    }
     if let Some(manifest) = &verdict.manifest {
         heading(&mut out, manifest);
     }
@@ -124,6 +133,7 @@ fn conclusion(verdict: &Verdict, outcome: Outcome) -> String {
         Outcome::Refused => {
             "REFUSED: this is not what its signers made. Keep it as it is, and ask where it has been.".to_owned()
         }
+        Outcome::Usage => "NOT CHECKED".to_owned(),
         Outcome::Unchecked => format!(
             "UNCHECKED (self-asserted): {rows} entries fit the keys that the bundle brings along. Whoever could make up the \
              entries could make up those keys too. Check again with --trust and a trust file from the cluster's administrators."

@@ -35,6 +35,41 @@ async fn connect(cluster: &Cluster) -> impl tokio::io::AsyncRead + tokio::io::As
     tokio_rustls::TlsConnector::from(std::sync::Arc::new(config)).connect(name, stream).await.unwrap()
 }
 
+/// A request to the aggregator, with a token unless it is empty.
+fn ask(cluster: &Cluster, token: &str, method: &str, path: &str, body: &str) -> http::Request<Full<Bytes>> {
+    let mut request = http::Request::builder().method(method).uri(format!("{}/api/v1{path}", cluster.url));
+    if !token.is_empty() {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    request = request.header("content-type", "application/json");
+    request.body(Full::new(Bytes::from(body.to_owned()))).unwrap()
+}
+
+/// Sends requests over one HTTP/2 connection whose windows are empty from the beginning, so that nothing of an answer can be sent.
+/// The connection lives as long as what is returned.
+async fn never_read(
+    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    requests: impl Iterator<Item = http::Request<Full<Bytes>>>,
+) -> (hyper::client::conn::http2::SendRequest<Full<Bytes>>, tokio::task::JoinSet<()>) {
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(0);
+    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move {
+        let _ = connection.await;
+    });
+    for request in requests {
+        let Ok(()) = sender.ready().await else { break };
+        let answer = sender.send_request(request);
+        tasks.spawn(async move {
+            // The head of an answer may come; whoever drops it would say that nothing more is wanted.
+            let _head = answer.await;
+            std::future::pending::<()>().await;
+        });
+    }
+    (sender, tasks)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_nobody_reads_take_bounded_memory() {
     let cluster = Cluster::start(&["mx1", "mx2"]).await;
@@ -43,49 +78,82 @@ async fn answers_that_nobody_reads_take_bounded_memory() {
     }
     cluster.wait_until_complete().await;
     let token = cluster.token("greedy", Role::Viewer, None);
-    let mut connections = Vec::new();
-    let mut pending = Vec::new();
+    let mut unread = Vec::new();
     for _ in 0..2 {
-        // Nothing of an answer can be sent: the window is empty from the beginning.
-        let stream = TokioIo::new(connect(&cluster).await);
-        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
-        builder.initial_stream_window_size(0);
-        let (mut sender, connection) = builder.handshake::<_, Empty<Bytes>>(stream).await.unwrap();
-        tokio::spawn(connection);
-        for _ in 0..75 {
-            let uri = format!("{}/api/v1/audit-log?limit=1000&from=2d", cluster.url);
-            let request = http::Request::get(uri).header("authorization", format!("Bearer {token}"));
-            let Ok(()) = sender.ready().await else { break };
-            pending.push(tokio::spawn(sender.send_request(request.body(Empty::new()).unwrap())));
-        }
-        connections.push(sender);
+        let page = || ask(&cluster, &token, "GET", "/audit-log?limit=1000&from=2d", "");
+        unread.push(never_read(connect(&cluster).await, (0..75).map(|_| page())).await);
     }
     tokio::time::sleep(Duration::from_secs(10)).await;
     // Others are served meanwhile, and the greedy one is told.
     let page = cluster.page("limit=5&from=2d").await;
     assert_eq!(page.status, 200, "{}", page.text);
     let everything = json!({ "filter": "", "from": "0001-01-01T00:00:00Z", "to": "9999-01-01T00:00:00Z" }).to_string();
-    let mut scans = Vec::new();
     for _ in 0..12 {
         let stream = tokio::net::UnixStream::connect(cluster.nodes[1].folder.join("node.sock")).await.unwrap();
-        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
-        builder.initial_stream_window_size(0);
-        let (mut sender, connection) = builder.handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        for _ in 0..14 {
-            let request = http::Request::post("http://node/v1/scan").header("content-type", "application/json");
-            let Ok(()) = sender.ready().await else { break };
-            let request = request.body(Full::new(Bytes::from(everything.clone()))).unwrap();
-            pending.push(tokio::spawn(sender.send_request(request)));
-        }
-        scans.push(sender);
+        let scan = || http::Request::post("http://node/v1/scan").header("content-type", "application/json");
+        let scan = || scan().body(Full::new(Bytes::from(everything.clone()))).unwrap();
+        unread.push(never_read(stream, (0..14).map(|_| scan())).await);
     }
     tokio::time::sleep(Duration::from_secs(8)).await;
     cluster.append(1, &large(1, 100)).await;
     let (aggregator, node) = (peak_mib(cluster.aggregator_pid()), peak_mib(cluster.pid(1)));
     eprintln!("peaks with unread answers: aggregator {aggregator} MiB, node {node} MiB");
     assert!(aggregator < AGGREGATOR_MIB_MAX && node < NODE_MIB_MAX, "{aggregator} MiB, {node} MiB");
-    pending.into_iter().for_each(|task| task.abort());
+    drop(unread);
+}
+
+/// Tails, exports, counts over every row, bundles and timelines, and requests of nothing but headers, of one caller.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_and_headers_of_one_caller_take_bounded_memory() {
+    let cluster = Cluster::start(&["mx1", "mx2"]).await;
+    for index in 0..2 {
+        cluster.append(index, &large(600, 30_000)).await;
+    }
+    cluster.wait_until_complete().await;
+    let token = cluster.token("greedy", Role::Admin, None);
+    let bundle = json!({ "reason": "r", "incomplete": "partial" }).to_string();
+    let kinds = [
+        ("GET", "/audit-log/tail?from=2d", ""),
+        ("GET", "/audit-log?format=ndjson&from=2d", ""),
+        ("GET", "/audit-log?format=csv&from=2d", ""),
+        ("GET", "/stats?verify=true&from=2d", ""),
+        ("POST", "/verify", "{}"),
+        ("POST", "/exports", &bundle),
+        ("GET", "/audit-log/mx1/5/proof", ""),
+    ];
+    let mut unread = Vec::new();
+    for (method, path, body) in kinds {
+        let requests = (0..40).map(|_| ask(&cluster, &token, method, path, body));
+        unread.push(never_read(connect(&cluster).await, requests).await);
+    }
+    for connection in 0..8 {
+        // Without a token too: whoever nobody knows can send as many headers.
+        let token = if connection % 2 == 0 { token.as_str() } else { "" };
+        let mut stuffed = Vec::new();
+        for _ in 0..60 {
+            let mut request = ask(&cluster, token, "GET", "/audit-log?limit=1", "");
+            for n in 0..90 {
+                let name = http::HeaderName::from_bytes(format!("x-stuffing-{n}").as_bytes()).unwrap();
+                request.headers_mut().insert(name, http::HeaderValue::from_str(&"x".repeat(150)).unwrap());
+            }
+            stuffed.push(request);
+        }
+        unread.push(never_read(connect(&cluster).await, stuffed.into_iter()).await);
+    }
+    // Rows go on arriving while nobody reads them.
+    for round in 0..4 {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        cluster.append(round % 2, &large(150, 30_000)).await;
+    }
+    let page = until("another caller is served", async || {
+        let page = cluster.page("limit=5&from=2d").await;
+        (page.status == 200).then_some(page)
+    });
+    assert_eq!(page.await.json()["count"], 5);
+    let (aggregator, node) = (peak_mib(cluster.aggregator_pid()), peak_mib(cluster.pid(1)));
+    eprintln!("peaks with unread streams and many headers: aggregator {aggregator} MiB, node {node} MiB");
+    assert!(aggregator < AGGREGATOR_MIB_MAX && node < NODE_MIB_MAX, "{aggregator} MiB, {node} MiB");
+    drop(unread);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,245 @@
+//! Accepting another history: the only thing that clears a fork or a rollback. It means one log, the one that the operator was shown,
+//! and what the old one had and this one lacks stays on record.
+
+use std::time::Duration;
+
+use piperoll_shared::api::node::{CheckpointAnswer, peer_path};
+use piperoll_shared::log::checkpoint::Checkpoint;
+use piperoll_shared::log::ids::Generation;
+use piperoll_shared::log::note::Note;
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::tree::{Hash, decode_hash, encode_hash, verify_consistency};
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+
+use super::judge::{Judgement, judge};
+use super::memory::{Evidence, Lost, Mark, Pin};
+use super::{LOOK_TIMEOUT, Watch, generation_of, proof, span_of};
+use crate::member::Member;
+
+/// A log that grows is asked about again until two answers are about one size.
+const TRIES: u32 = 5;
+const TRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// What an operator accepts.
+#[derive(Debug, Clone)]
+pub(crate) struct Acceptance {
+    pub(crate) generation: Generation,
+    /// Size and root that the operator was shown. Without them the log that is presented now is meant.
+    pub(crate) shown: Option<(u64, Hash)>,
+    /// Why, in the operator's words.
+    pub(crate) words: String,
+}
+
+/// Why an operator's acceptance was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AcceptError {
+    #[error("there is nothing to accept: the node's log is the one that was witnessed")]
+    NothingToAccept,
+    #[error("the node presents generation {presented}; name that one if you mean to accept it")]
+    OtherGeneration { presented: String },
+    #[error(
+        "the node presents {size} rows with the root {root}, which do not go on from the log that you were shown; look at `piperoll nodes` again"
+    )]
+    OtherLog { size: u64, root: String },
+    #[error(
+        "the node has presented no signed checkpoint since the alarm; bring its log back, or begin a new generation, and try again"
+    )]
+    NothingPresented,
+    #[error("the acceptance could not be stored: {0}")]
+    Store(String),
+}
+
+/// What the node presents, and, unless it could not be asked, how it goes on from the size asked about.
+struct Presented {
+    note: String,
+    checkpoint: Checkpoint,
+    answer: Option<CheckpointAnswer>,
+}
+
+impl Presented {
+    /// Whether it is this log, or goes on from it.
+    fn goes_on_from(&self, size: u64, root: &Hash) -> bool {
+        let (now, proof) = (&self.checkpoint, self.answer.as_ref().and_then(proof).unwrap_or_default());
+        match size.cmp(&now.size) {
+            std::cmp::Ordering::Equal => *root == now.root,
+            std::cmp::Ordering::Less => {
+                size == 0 || verify_consistency(size, root, now.size, &now.root, &proof).is_ok()
+            }
+            std::cmp::Ordering::Greater => false,
+        }
+    }
+}
+
+/// Clears an alarm, pins what the node presents, and records what is lost with it.
+pub(crate) async fn accept(member: &Member, wanted: &Acceptance) -> Result<(), AcceptError> {
+    let watch = &member.witness;
+    let _one = watch.looking.lock().await;
+    let (alarmed, pinned) = {
+        let state = watch.state();
+        (state.remembered.alarm.is_some(), state.pinned.clone())
+    };
+    if !alarmed {
+        return Err(AcceptError::NothingToAccept);
+    }
+    let mut tries = TRIES;
+    let (presented, lost) = loop {
+        let presented = ask(member, pinned.as_ref().map_or(0, |pinned| pinned.size)).await?;
+        let generation = generation_of(&presented.checkpoint);
+        if generation != wanted.generation.to_string() {
+            return Err(AcceptError::OtherGeneration { presented: generation });
+        }
+        if let Some((size, root)) = &wanted.shown {
+            let (size_now, root_now) = (presented.checkpoint.size, encode_hash(&presented.checkpoint.root));
+            let other = AcceptError::OtherLog { size: size_now, root: root_now };
+            let again = ask(member, *size).await?;
+            if again.checkpoint != presented.checkpoint && tries > 0 {
+                tries -= 1;
+                tokio::time::sleep(TRY_PAUSE).await;
+                continue;
+            }
+            if again.checkpoint != presented.checkpoint || !again.goes_on_from(*size, root) {
+                return Err(other);
+            }
+        }
+        let lost = match &pinned {
+            None => None,
+            Some(pinned) => lost(member, pinned, &presented).await?,
+        };
+        break (presented, lost);
+    };
+    watch.pin_accepted(&presented, lost, &wanted.words)
+}
+
+/// What the pinned log had and the presented one lacks.
+async fn lost(member: &Member, pinned: &Checkpoint, presented: &Presented) -> Result<Option<Lost>, AcceptError> {
+    let now = &presented.checkpoint;
+    let proof = presented.answer.as_ref().and_then(proof).unwrap_or_default();
+    if matches!(judge(Some(pinned), now, &proof), Judgement::Advance | Judgement::Same) {
+        return Ok(None);
+    }
+    let (pin, alarm, marks) = {
+        let state = member.witness.state();
+        let remembered = &state.remembered;
+        (remembered.pin.clone(), remembered.alarm.clone(), remembered.marks.clone())
+    };
+    let Some(pin) = pin else { return Ok(None) };
+    let (witnessed, span) = (pin.seen, pin.span);
+    let said = presented.answer.as_ref().and_then(|answer| answer.span.as_ref());
+    let newest = span.and_then(|span| span.newest).unwrap_or(witnessed).max(witnessed);
+    let since = alarm.map_or(witnessed, |alarm| alarm.since);
+    let mut lost = Lost {
+        generation: generation_of(pinned),
+        from_seq: 0,
+        to_seq: pinned.size,
+        oldest: span.and_then(|span| span.oldest),
+        until: newest,
+        witnessed,
+    };
+    if pinned.origin == now.origin {
+        // Rows of the log that was put back stand between the last common one and now.
+        lost.until = newest.max(since);
+        if let Some(common) = last_common(member, &marks, now).await? {
+            let same_era = common.span.zip(span).is_some_and(|(then, last)| then.era == last.era);
+            lost.from_seq = common.size;
+            lost.oldest = common.span.and_then(|span| span.newest).filter(|_| same_era).or(lost.oldest);
+        }
+    } else {
+        // Behind the last witnessed row there may have been others, until the new log began.
+        lost.until = newest.max(said.and_then(|said| said.oldest).unwrap_or(since));
+    }
+    Ok(Some(lost))
+}
+
+/// The largest size that was cosigned and is the beginning of the presented log too. What is true of a size is true of all below.
+async fn last_common(member: &Member, marks: &[Mark], now: &Checkpoint) -> Result<Option<Mark>, AcceptError> {
+    let marks: Vec<&Mark> = marks.iter().filter(|mark| mark.size > 0 && mark.size <= now.size).collect();
+    let (mut low, mut high) = (0, marks.len());
+    while low < high {
+        let middle = low.midpoint(high);
+        let mark = marks[middle];
+        let root = decode_hash(&mark.root);
+        let presented = ask(member, mark.size).await?;
+        if presented.answer.is_some() && root.is_some_and(|root| presented.goes_on_from(mark.size, &root)) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low.checked_sub(1).map(|last| marks[last].clone()))
+}
+
+/// What the node presents now with the proof from `old` rows, or, where it cannot be asked, what it presented last.
+async fn ask(member: &Member, old: u64) -> Result<Presented, AcceptError> {
+    let watch = &member.witness;
+    let path = format!("{}?old={old}", peer_path::CHECKPOINT);
+    let asked = member.link.get_json::<CheckpointAnswer>(&path, LOOK_TIMEOUT).await;
+    let opened = |text: &str| {
+        let note = Note::parse(text).ok()?;
+        watch.opened(&note).ok()
+    };
+    if let Ok(answer) = asked
+        && let Some(checkpoint) = opened(&answer.note)
+    {
+        let note = answer.note.clone();
+        let mut state = watch.state();
+        watch.present(&mut state, &checkpoint, &note).map_err(AcceptError::Store)?;
+        return Ok(Presented { note, checkpoint, answer: Some(answer) });
+    }
+    let last = watch.state().remembered.alarm.as_ref().and_then(|alarm| alarm.presented.clone());
+    let known = last.and_then(|note| Some((opened(&note)?, note)));
+    let (checkpoint, note) = known.ok_or(AcceptError::NothingPresented)?;
+    Ok(Presented { note, checkpoint, answer: None })
+}
+
+impl Watch {
+    /// Pins the accepted log in the same step that clears the alarm: what the node signs next must go on from it.
+    fn pin_accepted(&self, presented: &Presented, lost: Option<Lost>, words: &str) -> Result<(), AcceptError> {
+        let store = |error: std::io::Error| AcceptError::Store(error.to_string());
+        let note = Note::parse(&presented.note).map_err(|e| AcceptError::Store(e.to_string()))?;
+        let now = SystemClock.now();
+        let seconds = u64::try_from(now.micros() / 1_000_000).unwrap_or_default();
+        let cosigned = note.clone().with(self.cosigner.cosign(note.text(), seconds)).to_string();
+        let span = presented.answer.as_ref().and_then(|answer| answer.span.as_ref()).map(span_of);
+        let mut state = self.state();
+        let mut cleared = state.remembered.clone();
+        let before = cleared.pin.take();
+        let evidence = Evidence {
+            at: now,
+            what: "accepted",
+            words,
+            pinned: before.as_ref().map(|pin| pin.note.as_str()),
+            presented: Some(&presented.note),
+        };
+        let Checkpoint { origin, size, .. } = &presented.checkpoint;
+        if before.as_ref().is_some_and(|pin| pin.origin != *origin) {
+            cleared.marks.clear();
+        }
+        if let Some(lost) = lost {
+            // Marks beyond the last common row are of the log that is gone.
+            cleared.marks.retain(|mark| mark.size <= lost.from_seq);
+            cleared.lost.push(lost);
+        }
+        cleared.pin = Some(Pin { origin: origin.clone(), size: *size, note: cosigned, seen: now, span });
+        cleared.alarm = None;
+        self.memory.keep(&evidence).and_then(|()| self.memory.store(&cleared)).map_err(store)?;
+        state.remembered = cleared;
+        state.pinned = Some(presented.checkpoint.clone());
+        state.looked = false;
+        Ok(())
+    }
+}
+
+impl Watch {
+    /// What the node presented last while an alarm stands: generation, size, root and when the alarm began.
+    pub(crate) fn alarm(&self) -> Option<(Option<(String, u64, String)>, Timestamp)> {
+        let state = self.state();
+        let alarm = state.remembered.alarm.as_ref()?;
+        let checkpoint = alarm.presented.as_deref().and_then(|text| {
+            let note = Note::parse(text).ok()?;
+            self.opened(&note).ok()
+        });
+        let presented =
+            checkpoint.map(|checkpoint| (generation_of(&checkpoint), checkpoint.size, encode_hash(&checkpoint.root)));
+        Some((presented, alarm.since))
+    }
+}
