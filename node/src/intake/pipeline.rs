@@ -240,17 +240,20 @@ impl Pipeline {
         }
     }
 
-    /// Records that an earlier version stored under ids that everybody could work out are duplicates all the same, when they came
-    /// in here: nobody else's entry says so.
+    /// Leaves out records that came in here before, under the id of their place or under the one that an earlier version gave them:
+    /// only the node writes that an entry came in here. The same place is the same record, however it was written this time: a
+    /// program that gives records may write their fields in another order after a restart.
     async fn leave_out_known(&self, drafts: &mut Vec<Pending>) {
-        let old: Vec<_> = drafts.iter().map(|pending| pending.old).collect();
-        if old.iter().all(Option::is_none) {
+        let of_place = |pending: &Pending| pending.place.filter(|place| pending.draft.entry.id == Some(*place));
+        let ids: Vec<_> = drafts.iter().map(of_place).chain(drafts.iter().map(|pending| pending.old)).collect();
+        if ids.iter().all(Option::is_none) {
             return;
         }
-        match self.store.recorded_via(old, Arc::clone(&self.mapper.via)).await {
+        match self.store.recorded_via(ids, Arc::clone(&self.mapper.via)).await {
             Ok(known) => {
-                let mut known = known.into_iter();
                 let before = drafts.len();
+                let (placed, old) = known.split_at(known.len().min(before));
+                let mut known = placed.iter().zip(old).map(|(placed, old)| *placed || *old);
                 drafts.retain(|_| !known.next().unwrap_or(false));
                 self.counts.add(&self.config.name, "recorded", (before - drafts.len()) as u64);
             }
