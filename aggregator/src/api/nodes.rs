@@ -99,9 +99,9 @@ fn info(member: &Member, part: &Part, status: Option<&NodeStatus>) -> NodeInfo {
     // No rows were asked for, so nothing is said about a range.
     let rows = status.and_then(|s| s.head_seq).map_or(0, |head| head + 1);
     let report = NodeReport { proven: None, unproven: None, ..part.report(rows) };
-    let alarm = member.witness.alarm().map(|(presented, since)| AlarmInfo {
-        since: since.to_text(),
-        presented: presented.map(|(generation, size, root)| PresentedLog { generation, size, root }),
+    let alarm = member.witness.standstill().map(|alarm| AlarmInfo {
+        since: alarm.since.to_text(),
+        presented: alarm.presented.map(|(generation, size, root)| PresentedLog { generation, size, root }),
     });
     NodeInfo {
         report,

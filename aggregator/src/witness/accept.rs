@@ -229,9 +229,16 @@ impl Watch {
     }
 }
 
+/// A fork or a rollback that nobody has accepted.
+pub(crate) struct Standstill {
+    pub(crate) since: Timestamp,
+    /// Generation, size and root of the log that the node presented last; none while it signs none.
+    pub(crate) presented: Option<(String, u64, String)>,
+}
+
 impl Watch {
-    /// What the node presented last while an alarm stands: generation, size, root and when the alarm began.
-    pub(crate) fn alarm(&self) -> Option<(Option<(String, u64, String)>, Timestamp)> {
+    /// The alarm that stands, for whoever has to decide.
+    pub(crate) fn standstill(&self) -> Option<Standstill> {
         let state = self.state();
         let alarm = state.remembered.alarm.as_ref()?;
         let checkpoint = alarm.presented.as_deref().and_then(|text| {
@@ -240,6 +247,6 @@ impl Watch {
         });
         let presented =
             checkpoint.map(|checkpoint| (generation_of(&checkpoint), checkpoint.size, encode_hash(&checkpoint.root)));
-        Some((presented, alarm.since))
+        Some(Standstill { since: alarm.since, presented })
     }
 }

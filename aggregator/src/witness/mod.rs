@@ -194,7 +194,7 @@ impl Watch {
                 let seconds = u64::try_from(now.micros() / 1_000_000).unwrap_or_default();
                 let cosigned = note.clone().with(self.cosigner.cosign(note.text(), seconds)).to_string();
                 let (origin, size) = (presented.origin.clone(), presented.size);
-                let span = answer.span.as_ref().map(|span| span_of(span));
+                let span = answer.span.as_ref().map(span_of);
                 let mut remembered = state.remembered.clone();
                 remembered.learn_of(answer.span.as_ref().and_then(|span| span.before.as_ref()), &state.remembered.pin);
                 remembered.mark(Mark { size, root: encode_hash(&presented.root), seen: now, span });

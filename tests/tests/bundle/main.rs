@@ -61,6 +61,31 @@ fn pruned() -> Case {
     case
 }
 
+/// What an earlier log had is in no bundle of the one that took its place, unless it had nothing, or the range begins behind it.
+#[test]
+fn a_range_that_reaches_back_before_its_log_is_incomplete() {
+    let before = |rows: Option<u64>, from: i64| {
+        let mut case = Case::new();
+        case.asked.from = Timestamp::from_micros(from);
+        let generation = "0123456789abcdef0123456789abcdef";
+        case.logs[0].take_the_place(
+            &serde_json::json!({ "generation": generation, "signed_rows": rows, "witnessed_rows": rows }),
+        );
+        let bundle = case.parts().seal();
+        let verdict = verify_bundle(&bundle, Some(&trust()));
+        assert!(verdict.is_sound(), "it makes nobody a liar: {:?}", verdict.findings);
+        let control = verify_bundle_without(Check::Whole, &bundle, Some(&trust()));
+        assert!(control.complete, "without this check it is believed");
+        let missing = verdict.nodes[0].missing.clone().unwrap_or_default();
+        assert_eq!(verdict.complete, missing.is_empty());
+        assert!(missing.is_empty() || missing.contains(generation), "{missing}");
+        verdict.complete
+    };
+    assert!(!before(Some(9), START - 1) && !before(None, START - 1));
+    assert!(before(Some(0), START - 1), "the log before had no rows");
+    assert!(before(Some(9), START), "the range begins with the log");
+}
+
 #[test]
 fn frozen_bundles_are_made_and_read_as_ever() {
     for (name, case, rows, proven) in [

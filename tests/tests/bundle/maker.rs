@@ -10,13 +10,14 @@ use piperoll_shared::log::bundle::{
 };
 use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::csv;
-use piperoll_shared::log::entry::{Stamp, write_body};
+use piperoll_shared::log::entry::{Stamp, lifecycle, write_body};
 use piperoll_shared::log::note::{KeyKind, SigningKey, SigningSeed};
-use piperoll_shared::log::statement::{Erased, Pruned, Statement};
+use piperoll_shared::log::statement::{Erased, GENERATION_BEGUN, Pruned, Statement};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::{Hash, TreeBuilder, TreeReader, encode_hash, leaf_hash, range_proof, runs_of};
 
 use piperoll_tests::Leaves;
+use serde_json::json;
 
 pub(crate) const NODES: [&str; 2] = ["mx1", "mx2"];
 pub(crate) const START: i64 = 1_776_240_000_000_000;
@@ -129,6 +130,23 @@ impl Log {
             via: "node",
         };
         write_body(&stamp, &statement.to_entry(), "").unwrap().into_bytes()
+    }
+
+    /// Its first row says that it took the place of another log.
+    pub(crate) fn take_the_place(&mut self, previous: &serde_json::Value) {
+        let entry =
+            lifecycle(GENERATION_BEGUN, "a new log takes the place of another one", &json!({ "previous": previous }));
+        let stamp = Stamp {
+            node_id: &self.id.parse().unwrap(),
+            generation: &self.generation.parse().unwrap(),
+            seq: 0,
+            era: 0,
+            salt: [5; 16],
+            timestamp: Timestamp::from_micros(START),
+            id: "01960000-0000-7000-8000-000000000000".parse().unwrap(),
+            via: "node",
+        };
+        self.rows[0].body = write_body(&stamp, &entry, "").unwrap().into_bytes();
     }
 
     /// What an entry says that erases the row `seq`.

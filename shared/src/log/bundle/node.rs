@@ -244,22 +244,32 @@ fn walk<'a>(
         }
     }
     verdict.withheld = checkpoint.size.saturating_sub(count + verdict.pruned.unwrap_or(0));
-    let at = |timestamp| Position { timestamp, seq: 0 };
-    if !unfiltered {
-        verdict.unproven = Some("the export has a filter".to_owned());
-    } else if !checks.on(Check::Whole) {
-        verdict.unproven = None;
-    } else if let Err(problem) = shown.is_whole(at(question.from), at(question.to), checkpoint.size) {
-        verdict.unproven = Some(problem.to_string());
-    } else if let Some(begun) = begun.filter(|begun| question.from < begun.at) {
-        let generation = begun.generation.unwrap_or_else(|| "unknown".to_owned());
-        verdict.unproven = Some(format!(
-            "its log took the place of generation {generation} at {}, and the range reaches back before that",
-            begun.at
-        ));
-    }
-    verdict.stale = stale(question, newest, verdict.witnessed_at);
+    verdict.unproven = unproven(question, &shown, checkpoint.size);
+    verdict.stale = stale(question, newest, verdict.witnessed_at).or_else(|| earlier(question, begun));
     wanted
+}
+
+/// Why rows of the range could be missing although everything fits.
+fn unproven(question: &Question, shown: &Shown, size: u64) -> Option<String> {
+    let at = |timestamp| Position { timestamp, seq: 0 };
+    if !question.filter.is_empty() {
+        return Some("the export has a filter".to_owned());
+    }
+    if !question.checks.on(Check::Whole) {
+        return None;
+    }
+    shown.is_whole(at(question.from), at(question.to), size).err().map(|problem| problem.to_string())
+}
+
+/// A range that reaches back before a log that took the place of another one: what that one had is not here. The exporter may not
+/// have known it, so it makes nobody a liar.
+fn earlier(question: &Question, begun: Option<Begun>) -> Option<String> {
+    let begun = begun.filter(|begun| question.from < begun.at && question.checks.on(Check::Whole))?;
+    let generation = begun.generation.unwrap_or_else(|| "unknown".to_owned());
+    Some(format!(
+        "its log took the place of generation {generation} at {}, and the range reaches back before that",
+        begun.at
+    ))
 }
 
 /// An old checkpoint says nothing about what was recorded since. It speaks for the whole range when its newest row stands

@@ -74,7 +74,7 @@ pub(super) fn verify_archive(members: &[Member<'_>], trust: &Trust, checks: Chec
     }
     if head.cluster != trust.cluster {
         // An archive is not signed as a whole, so nobody is called a liar for what its head says.
-        return verdict.is_another(format!(
+        return verdict.set_aside(format!(
             "the archive is of the cluster {}, and the trust file is the one of {}; take the trust file of that cluster",
             head.cluster, trust.cluster
         ));

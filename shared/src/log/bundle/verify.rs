@@ -150,7 +150,7 @@ impl Verdict {
     }
 
     /// Nothing is concluded: the file, or the trust file, is another one than was meant.
-    pub(super) fn is_another(mut self, why: impl Into<String>) -> Self {
+    pub(super) fn set_aside(mut self, why: impl Into<String>) -> Self {
         self.find(None, why);
         self.not_checked = true;
         self
@@ -181,7 +181,7 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
     // What does not begin like evidence is not evidence that was changed.
     let first = Members::new(bundle).next().and_then(Result::ok);
     if first.is_none_or(|first| ![MANIFEST, ARCHIVE].contains(&first.name)) {
-        return verdict.is_another("this file is no evidence bundle of Piperoll, and no archive of pruned rows");
+        return verdict.set_aside("this file is no evidence bundle of Piperoll, and no archive of pruned rows");
     }
     let members = match Members::new(bundle).collect::<Result<Vec<Member<'_>>, _>>() {
         Ok(members) => members,
@@ -193,7 +193,7 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
     if members.first().is_some_and(|first| first.name == ARCHIVE) {
         return match trust {
             Some(trust) => verify_archive(&members, trust, checks),
-            None => verdict.is_another(
+            None => verdict.set_aside(
                 "an archive of pruned rows is checked with the cluster's trust file only; name it with --trust",
             ),
         };
@@ -228,7 +228,7 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
             manifest.cluster, trust.cluster
         );
         verdict.manifest = Some(manifest);
-        return verdict.is_another(words);
+        return verdict.set_aside(words);
     }
     if checks.on(Check::ManifestSignature) && !signed {
         verdict
