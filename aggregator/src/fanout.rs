@@ -276,12 +276,23 @@ pub(crate) fn envelope(
     let expected = parts.iter().filter(|part| part.status != Status::Excluded).count();
     let answered = parts.iter().filter(|part| part.status == Status::Ok).count();
     let nodes: Vec<NodeReport> = parts.iter().map(|part| part.report(rows_of(&part.member.node.id))).collect();
-    let proven = answered > 0 && answered == expected && nodes.iter().all(NodeReport::is_proven);
+    // Of a time that is still to come nothing can be shown.
+    let future = query.from > query.asked_at;
+    let proven = answered > 0 && answered == expected && !future && nodes.iter().all(NodeReport::is_proven);
+    let end = if query.to == Timestamp::MAX { query.asked_at.max(query.from) } else { query.to };
+    let reached = complete_through(parts, query, through).map(|time| time.min(end));
+    let completeness = match (proven, through) {
+        _ if future => "not proven: the range begins in the future".to_owned(),
+        (true, Some(last)) => part_proven(&nodes, last.timestamp, query.order),
+        _ => completeness(&nodes, proven, query.count.is_some()),
+    };
     Envelope {
         complete: answered == expected,
         proven,
-        completeness: completeness(&nodes, proven, query.count.is_some()),
-        complete_through: complete_through(parts, query, through).map(|t| t.to_text()),
+        completeness,
+        complete_through: reached.map(Timestamp::to_text),
+        more: through.is_some(),
+        order: query.order.as_str().to_owned(),
         order_uncertainty_ms: order_uncertainty(parts),
         expected,
         answered,
@@ -290,10 +301,18 @@ pub(crate) fn envelope(
         next_cursor: cursors.next,
         previous_cursor: cursors.previous,
         from: query.from.to_text(),
-        to: query.to.to_text(),
+        to: end.to_text(),
         limited_to: query.scope.text().map(str::to_owned),
         unindexed_texts: query.filter.too_short_to_index().into_iter().map(str::to_owned).collect(),
     }
+}
+
+/// What a part of a longer answer proves: nothing is missing between its first row and its last.
+fn part_proven(nodes: &[NodeReport], last: Timestamp, order: Order) -> String {
+    let towards = if order == Order::Desc { "back to" } else { "up to" };
+    let newer: u64 = nodes.iter().map(|node| node.verified - node.rows_witnessed.min(node.verified)).sum();
+    let rest = if newer == 0 { String::new() } else { format!("; {newer} of the rows shown are not cosigned yet") };
+    format!("proven whole {towards} {last}, where this page ends{rest}")
 }
 
 /// What the answer proves beyond the signatures of its rows, in words.

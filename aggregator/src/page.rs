@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use piperoll_shared::api::aggregator::{Envelope, NodeReport, Status};
+use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::order::{Key, Order, Position};
+use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::Integrity;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use tokio::time::timeout_at;
 
 use super::Cluster;
@@ -331,12 +334,8 @@ fn settle(mut part: Part, has_more_here: bool, rows: &[PlacedRow]) -> Part {
 
 /// One row of one node, in the form of a page; only that node is expected.
 pub(crate) async fn one_row(cluster: &Cluster, member: &Arc<Member>, seq: u64, scope: &Scope) -> (Page, Query) {
-    let mut query = Query::everything(
-        piperoll_shared::log::filter::Filter::default(),
-        piperoll_shared::log::time::Timestamp::MIN,
-        piperoll_shared::log::time::Timestamp::MAX,
-        Order::Asc,
-    );
+    let mut query =
+        Query::everything(Filter::default(), (Timestamp::MIN, Timestamp::MAX), Order::Asc, SystemClock.now());
     query.limit = Some(1);
     query.scope = scope.clone();
     let mut found = match ask(member, &query, Some(1)) {

@@ -260,12 +260,12 @@ impl Query {
         self.cursor.as_ref().filter(|cursor| cursor.back).map(|cursor| &cursor.last)
     }
 
-    /// All rows of a range, as a stream.
-    pub(crate) fn everything(filter: Filter, from: Timestamp, to: Timestamp, order: Order) -> Self {
+    /// All rows of a range, as a stream, asked for at `now`.
+    pub(crate) fn everything(filter: Filter, (from, to): (Timestamp, Timestamp), order: Order, now: Timestamp) -> Self {
         let hash = QueryHash::of(&[]);
         Self {
             filter,
-            asked_at: from,
+            asked_at: now,
             from,
             to,
             order,

@@ -380,7 +380,7 @@ pub(super) async fn verify(State(app): State<Arc<App>>, Extension(caller): Exten
         Ok(range) => range,
         Err(error) => return with_done(ApiError::from(error), "audit.verify", json!({})),
     };
-    let query = Query::everything(Filter::default(), from, to, Order::Asc);
+    let query = Query::everything(Filter::default(), (from, to), Order::Asc, now);
     let asked = describe(&query);
     if let Err(error) = caller.require(Permission::Verify).and_then(|()| caller.require_everything()) {
         return with_done(error, "audit.verify", asked);

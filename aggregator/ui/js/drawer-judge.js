@@ -7,8 +7,10 @@ import { quote } from "./filter.js";
 import { entryOf, nodeOf, placeOf, seqOf } from "./row.js";
 import { may } from "./session.js";
 import { address, EVERYTHING } from "./state.js";
-import { moment } from "./time.js";
+import { fromMicros, micros, moment } from "./time.js";
 
+/** How far the clocks of two nodes may be apart: a judgement is looked for from so long before the entry on. */
+const CLOCKS_OFF_MICROS = 24 * 3600 * 1e6;
 const WORDS = { reviewed: ["\u2713 reviewed", "Reviewed"], false_alarm: ["\u25CB false alarm", "False alarm"] };
 
 /** Why an entry is flagged, and what was said of it; nothing for one that is not. */
@@ -20,16 +22,19 @@ export function judgements(row) {
   const reasons = h("ul", {}, entry.flags.map((flag) => h("li", {}, h("b", {}, visible(textOr(flag?.rule, "?"))), `: ${visible(textOr(flag?.reason, "no reason given"))}`)));
   const element = h("section", { class: "judgements", "aria-label": "Flags and what was said of them" }, reasons, list, buttons);
 
+  const since = entry.timestamp ? fromMicros(micros(entry.timestamp) - CLOCKS_OFF_MICROS) : EVERYTHING;
+
   async function load() {
     const filter = `action:audit.judge outcome:success details:${quote(textOr(entry.id, placeOf(row)))}`;
     try {
-      const answer = await get(`/audit-log?${parameters({ filter, from: EVERYTHING, limit: 100 })}`);
+      // A judgement comes after what it is about, so what was pruned before that does not matter. A clock may be off by some hours.
+      const answer = await get(`/audit-log?${parameters({ filter, from: since, limit: 100 })}`);
       // Whoever may record on a node can write an entry that looks like a judgement. So each is shown with the node that it was recorded on,
       // and leads to itself; aggregators record on their own nodes.
       const isAbout = (details) => details?.id === entry.id && details.node === nodeOf(row) && details.seq === Number(seqOf(row)) && details.generation === entry.generation;
       const known = answer.entries.filter((one) => one.integrity === "ok" && one.entry.category === "audit" && isAbout(one.entry.details));
       const missing = answer.complete ? null : h("p", { class: "error" }, `Not complete: ${answer.answered} of ${answer.expected} nodes answered in full.`);
-      put(list, known.length === 0 ? h("p", { class: "hint" }, "Nobody has judged this yet.") : h("ul", {}, known.map(line)), missing, known.length > 0 && h("a", { href: address({ filter, from: EVERYTHING, to: "", order: "desc" }) }, "as entries"));
+      put(list, known.length === 0 ? h("p", { class: "hint" }, "Nobody has judged this yet.") : h("ul", {}, known.map(line)), missing, known.length > 0 && h("a", { href: address({ filter, from: since, to: "", order: "desc" }) }, "as entries"));
     } catch (error) {
       put(list, h("p", { class: "error" }, visible(error.message)));
     }

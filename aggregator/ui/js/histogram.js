@@ -44,7 +44,7 @@ export function histogram({ zoom }) {
       const wide = width * 1e6;
       const open = answer.from.startsWith("0001");
       const from = open ? starts[0] ?? now - wide : micros(answer.from);
-      const end = answer.to.startsWith("9999") ? Math.max(now, (starts.at(-1) ?? 0) + wide) : micros(answer.to);
+      const end = Math.max(micros(answer.to), (starts.at(-1) ?? 0) + wide);
       drawn = { stats: answer.stats, envelope: answer, from, to: Math.max(end, from + wide), width: wide };
       draw();
     },

@@ -36,6 +36,7 @@ export function missingWords(node) {
 /** The completeness statement as text, for a ticket or for paper. */
 export function statement(envelope) {
   const lines = [`${envelope.complete ? "Complete" : "NOT COMPLETE"}: ${envelope.answered} of ${envelope.expected} nodes answered.${envelope.completeness ? ` ${visible(envelope.completeness)}.` : ""}`];
+  if (envelope.more) lines.push(`A part: the ${envelope.order === "desc" ? "newest" : "oldest"} ${digits(envelope.count)} entries, and there are more.`);
   if (envelope.from) lines.push(`Range: ${moment(envelope.from)} to ${moment(envelope.to)}.`);
   if (envelope.limited_to) lines.push(`Limited to: ${visible(envelope.limited_to)}`);
   for (const node of envelope.nodes) {

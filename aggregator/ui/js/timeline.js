@@ -191,7 +191,7 @@ function makeView(main, me) {
       turn(`‹ ${newer}`, answer.previous_cursor, "previous"), turn(`${older} ›`, answer.next_cursor, "next"),
       state.cursor && h("button", { type: "button", onclick: () => change({}) }, "First page"),
       h("p", { class: "statement" }, [
-        `${state.live ? "When last read: " : ""}${digits(answer.count)} entries here`, `${answer.answered}/${answer.expected} nodes`, `${digits(sum("verified"))} verified${sum("invalid") > 0 ? `, ${digits(sum("invalid"))} BROKEN` : ""}`,
+        `${state.live ? "When last read: " : ""}${digits(answer.count)} entries here${answer.more ? `, ${state.order === "desc" ? "older" : "newer"} ones behind them` : ""}`, `${answer.answered}/${answer.expected} nodes`, `${digits(sum("verified"))} verified${sum("invalid") > 0 ? `, ${digits(sum("invalid"))} BROKEN` : ""}`,
         pairs > 0 ? `order uncertain for ${digits(pairs)} pairs (~)` : "order certain", visible(answer.completeness),
       ].join(" · ")));
     if (answer.unindexed_texts?.length > 0) pager.append(h("p", { class: "hint" }, visible(`Too short for the index, so every row was read: ${answer.unindexed_texts.join(", ")}`)));

@@ -36,17 +36,19 @@ pub(crate) async fn query(args: RemoteQueryArgs) -> anyhow::Result<Exit> {
     ];
     pairs.extend(args.cursor.clone().map(|cursor| ("cursor", cursor)));
     let request = connection.request(Method::GET, "/api/v1/audit-log").query(&pairs).timeout(PAGE_TIMEOUT);
-    answer(&connection, request, args.output, |envelope, lines| {
+    let exit = answer(&connection, request, args.output, |lines| {
         let mut table = RowTable::new();
         for line in lines {
             table.push(line);
         }
         table.print();
-        if envelope.next_cursor.is_some() {
-            eprintln!("\nthere are more rows: raise --limit, narrow the filter, or page with --json and --cursor");
-        }
     })
-    .await
+    .await?;
+    Ok(match exit {
+        // Whoever wants all or nothing has not got all.
+        (Exit::Complete, true) if args.require_complete => Exit::Incomplete,
+        (exit, _) => exit,
+    })
 }
 
 pub(crate) async fn show(args: RemoteShowArgs) -> anyhow::Result<Exit> {
@@ -54,28 +56,29 @@ pub(crate) async fn show(args: RemoteShowArgs) -> anyhow::Result<Exit> {
     let seq: u64 = seq.parse().with_context(|| format!("{seq:?} is not a row number"))?;
     let connection = Connection::open(&args.connection)?;
     let request = connection.request(Method::GET, &format!("/api/v1/audit-log/{node}/{seq}")).timeout(PAGE_TIMEOUT);
-    answer(&connection, request, args.output, |_, lines| {
+    let (exit, _) = answer(&connection, request, args.output, |lines| {
         for line in lines {
             anstream::print!("{}", detail(line));
         }
     })
-    .await
+    .await?;
+    Ok(exit)
 }
 
-/// Prints a page as lines or by `table`, then who answered.
+/// Prints a page as lines or by `table`, then who answered. Returns whether there are more rows, too.
 async fn answer(
     connection: &Connection,
     request: reqwest::RequestBuilder,
     output: OutputArgs,
-    table: impl Fn(&Envelope, &[RowLine<'_>]),
-) -> anyhow::Result<Exit> {
+    table: impl Fn(&[RowLine<'_>]),
+) -> anyhow::Result<(Exit, bool)> {
     let response = match connection.send(request).await? {
         Answer::Good(response) => response,
         Answer::Unavailable(envelope) => {
             if output.as_json() {
                 println!("{}", serde_json::json!({ "final": &*envelope }));
             }
-            return Ok(report(&envelope));
+            return Ok((report(&envelope), envelope.more));
         }
     };
     let text = response.text().await?;
@@ -94,7 +97,7 @@ async fn answer(
     } else {
         let lines: Vec<RowLine<'_>> =
             rows.entries.iter().map(|row| serde_json::from_str(row.get())).collect::<Result<_, _>>()?;
-        table(&envelope, &lines);
+        table(&lines);
     }
-    Ok(report(&envelope))
+    Ok((report(&envelope), envelope.more))
 }

@@ -78,7 +78,17 @@ pub(crate) fn envelope_summary(envelope: &Envelope) -> String {
         Some(ms) => format!("order between nodes uncertain by {ms:.1} ms"),
         None => "order between nodes unknown (clocks not measured yet)".to_owned(),
     };
-    let head = if envelope.complete {
+    let newest_first = envelope.order == "desc";
+    let head = if envelope.complete && envelope.more {
+        let which = if newest_first { "newest" } else { "oldest" };
+        format!(
+            "{}PAGE COMPLETE{}: the {which} {rows} rows are shown and there are more; {} of {} nodes answered",
+            paint::GREEN,
+            paint::PLAIN,
+            envelope.answered,
+            envelope.expected
+        )
+    } else if envelope.complete {
         format!(
             "{}COMPLETE{}: {rows} rows, {} of {} nodes answered",
             paint::GREEN,
@@ -87,8 +97,9 @@ pub(crate) fn envelope_summary(envelope: &Envelope) -> String {
             envelope.expected
         )
     } else {
+        let towards = if newest_first { "back to" } else { "up to" };
         let through = match &envelope.complete_through {
-            Some(time) => format!("nothing is missing up to {time}"),
+            Some(time) => format!("nothing is missing {towards} {time}"),
             None => "nothing can be said about any part of the range".to_owned(),
         };
         format!(
@@ -105,5 +116,11 @@ pub(crate) fn envelope_summary(envelope: &Envelope) -> String {
     } else {
         String::new()
     };
-    format!("{head}{broken}; {order}\n{}", escape(&envelope.completeness))
+    let more = match &envelope.next_cursor {
+        Some(cursor) if envelope.more => {
+            format!("\nthere are more rows: raise --limit, narrow the filter, or continue with --cursor {}", escape(cursor))
+        }
+        _ => String::new(),
+    };
+    format!("{head}{broken}; {order}\n{}{more}", escape(&envelope.completeness))
 }

@@ -109,8 +109,14 @@ pub struct Envelope {
     /// What is proven beyond the rows' signatures, in words.
     #[serde(default)]
     pub completeness: String,
-    /// In the order asked for, nothing up to this time is missing; null when a node gave nothing.
+    /// In the order asked for, nothing up to this time is missing, or, newest first, back to this time; null when a node gave nothing.
     pub complete_through: Option<String>,
+    /// There are more rows behind the last one of this answer: it is a part, however complete. `next_cursor` goes on.
+    #[serde(default)]
+    pub more: bool,
+    /// `desc` for newest first, or `asc`.
+    #[serde(default)]
+    pub order: String,
     /// How far the order of rows of different nodes can be off; null when a clock is unknown.
     pub order_uncertainty_ms: Option<f64>,
     pub expected: usize,
@@ -121,7 +127,8 @@ pub struct Envelope {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_cursor: Option<String>,
     pub count: u64,
-    /// The absolute half-open range that was read.
+    /// The absolute half-open range that was asked for. An open end is the moment of asking; rows of nodes whose clocks run ahead of
+    /// it are in the answer all the same.
     pub from: String,
     pub to: String,
     /// Texts of the filter that are too short for the index: every row of the range was read for them.
