@@ -309,6 +309,9 @@ impl Authority {
                 continue;
             }
             write_public(&folder.join("ca.crl"), crl.as_bytes())?;
+            if member.kind == MemberKind::Node {
+                write_public(&folder.join("witnesses"), self.witnesses()?.as_bytes())?;
+            }
             if member.kind == MemberKind::Aggregator {
                 self.update_aggregator(&folder, &crl)?;
             }
@@ -320,7 +323,17 @@ impl Authority {
         self.members.list.iter().any(|member| member.kind == MemberKind::Aggregator && &member.id == id)
     }
 
+    /// Whose cosignatures count for a node: one C2SP verification key on a line.
+    fn witnesses(&self) -> Result<String> {
+        let mut text = "# The cluster's witnesses. Rows go by themselves only when these have seen them for long enough.\n".to_owned();
+        for witness in &self.trust()?.witnesses {
+            text.push_str(&format!("{witness}\n"));
+        }
+        Ok(text)
+    }
+
     fn update_aggregator(&self, folder: &Path, crl: &str) -> Result<()> {
+        write_public(&folder.join("node").join("witnesses"), self.witnesses()?.as_bytes())?;
         write_public(&folder.join("node").join("ca.crl"), crl.as_bytes())?;
         write_public(&folder.join("roster.toml"), folder::roster_toml(&self.members).as_bytes())?;
         write_public(&folder.join("users.toml"), folder::users_toml(&self.members).as_bytes())?;

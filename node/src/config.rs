@@ -7,6 +7,7 @@ use std::time::Duration;
 use piperoll_shared::log::flags::Rules;
 use piperoll_shared::log::ids::{ClusterName, NodeId};
 use piperoll_shared::log::limits::{RETENTION_DAYS_DEFAULT, RETENTION_DAYS_MAX, RETENTION_DAYS_MIN};
+use piperoll_shared::log::note::{KeyKind, VerifyingKey};
 use piperoll_shared::log::redact::Redactor;
 use piperoll_shared::log::seal::KeyRing;
 use piperoll_shared::net::files;
@@ -204,6 +205,26 @@ fn default_data_dir() -> PathBuf {
     PathBuf::from("data")
 }
 
+/// Beside `node.toml`: the public keys of the cluster's witnesses, one C2SP verification key on a line. `piperoll cluster` writes it.
+const WITNESSES: &str = "witnesses";
+
+/// A folder of an earlier version has none: then nothing goes by itself, and the status says so.
+fn read_witnesses(path: &Path) -> Result<Vec<VerifyingKey>, String> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(format!("{}: {error}", path.display())),
+    };
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let keys = lines.map(|line| {
+        let key = VerifyingKey::parse(line).ok().filter(|key| key.kind() == KeyKind::Witness);
+        key.ok_or_else(|| {
+            format!("{}: {line:?} is not a witness's key; copy the file from the cluster directory again", path.display())
+        })
+    });
+    keys.collect()
+}
+
 impl NodeConfig {
     /// Reads `node.toml`; relative paths in it are relative to its own folder, so the folder can be copied.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
@@ -224,6 +245,7 @@ impl NodeConfig {
                 None => None,
                 Some(file) => Some(files::read_seed(&files::at(&base, file))?),
             },
+            witnesses: read_witnesses(&base.join(WITNESSES)).map_err(bad)?,
         };
         let socket = typed.socket.check(&base).map_err(bad)?;
         if let Some(listen) = typed.http.listen.filter(|listen| !listen.ip().is_loopback()) {

@@ -30,6 +30,7 @@ pub(crate) struct Metrics {
     bytes_freed: Gauge,
     holds: Gauge,
     retention_problem: Gauge,
+    retention_late_days: Gauge,
     indexed_rows: Gauge,
     index_bytes: Gauge,
     database_bytes: Gauge,
@@ -73,6 +74,7 @@ impl Metrics {
             bytes_freed: Gauge::default(),
             holds: Gauge::default(),
             retention_problem: Gauge::default(),
+            retention_late_days: Gauge::default(),
             indexed_rows: Gauge::default(),
             index_bytes: Gauge::default(),
             database_bytes: Gauge::default(),
@@ -116,6 +118,11 @@ impl Metrics {
             "retention_problem",
             "1 while retention does not do what it should",
             metrics.retention_problem.clone(),
+        );
+        registry.register(
+            "retention_late_days",
+            "Days that the oldest rows are kept longer than the policy says",
+            metrics.retention_late_days.clone(),
         );
         registry.register("indexed_rows", "Rows that searches need not read", metrics.indexed_rows.clone());
         for (name, help, gauge) in [
@@ -162,6 +169,7 @@ impl Metrics {
             self.bytes_freed.set(number(retention.bytes_freed));
             self.holds.set(number(retention.holds.len() as u64));
             self.retention_problem.set(i64::from(retention.problem.is_some()));
+            self.retention_late_days.set(i64::from(retention.late_days));
         }
         self.forward.set(forward);
         let registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -17,7 +17,10 @@ use crate::store::{PruneWish, Store, UpkeepError};
 
 /// Between two looks whether a witness has seen the statement.
 const WITNESS_PAUSE: Duration = Duration::from_millis(200);
+/// Between two looks whether there is a witness at all.
+const WITNESS_LOOK: Duration = Duration::from_secs(2);
 const DAY: Duration = Duration::from_hours(24);
+const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 
 /// Clones share it.
 #[derive(Clone)]
@@ -70,15 +73,69 @@ impl Retention {
             }
             self.doing("idle");
             self.state().problem = outcome.err().map(|error| error.to_string());
-            tokio::time::sleep(self.config.every).await;
+            self.pause().await;
         }
     }
 
-    async fn policy(&self) -> Result<(), UpkeepError> {
+    /// Until it is time to look again; without a witness, until there is one.
+    async fn pause(&self) {
+        let again = tokio::time::Instant::now() + self.config.every;
+        while tokio::time::Instant::now() < again {
+            let waited_for = matches!(self.store.witnessed_at().await, Ok(None)) && self.has_policy();
+            if !waited_for {
+                tokio::time::sleep_until(again).await;
+                return;
+            }
+            self.doing("waiting for a witness");
+            while tokio::time::Instant::now() < again && matches!(self.store.witnessed_at().await, Ok(None)) {
+                tokio::time::sleep(WITNESS_LOOK).await;
+            }
+            if !matches!(self.store.witnessed_at().await, Ok(None)) {
+                return;
+            }
+        }
+    }
+
+    fn has_policy(&self) -> bool {
+        self.config.keep_days.is_some() || self.config.size_max.is_some()
+    }
+
+    /// What goes by itself: rows that were witnessed for as long, whatever any clock says now or said when they were recorded.
+    fn witnessed_for(&self, days: u32) -> PruneWish {
+        PruneWish { before: Timestamp::MAX, to_max: self.store.rows_witnessed_for(DAY * days) }
+    }
+
+    /// Says by how much the policy is late, by the times that the rows themselves have.
+    async fn say_late(&self, days: u32) -> Result<(), UpkeepError> {
         let now = self.sober_now().await?;
+        let by_time = self.store.plan_prune(PruneWish { before: now.minus(DAY * days), to_max: u64::MAX }).await;
+        let by_age = self.store.plan_prune(self.witnessed_for(days)).await;
+        let (Ok(by_time), Ok(by_age)) = (by_time, by_age) else { return Ok(()) };
+        let late = by_time.to_seq > by_age.to_seq;
+        let extent = self.store.extent().await?;
+        let oldest = self.store.time_of(extent.oldest_seq.unwrap_or_default()).await?;
+        let over = oldest.map_or(0, |oldest| now.micros().saturating_sub(oldest.micros())) / DAY_MICROS - i64::from(days);
+        let mut state = self.state();
+        (state.late_days, state.late_because) = (0, None);
+        if late {
+            state.late_days = u32::try_from(over.max(1)).unwrap_or(u32::MAX);
+            state.late_because = Some(if self.store.knows_witnesses() {
+                let seen = self.store.oldest_witnessed().as_secs() / DAY.as_secs();
+                format!(
+                    "rows go by themselves when they were witnessed for {days} days, and this node knows of {seen} days so far; \
+                     `piperoll node prune --before TIME --confirm` does not wait for that"
+                )
+            } else {
+                "no witness is known here: copy the file `witnesses` of this node's folder in the cluster directory, and restart".to_owned()
+            });
+        }
+        Ok(())
+    }
+
+    async fn policy(&self) -> Result<(), UpkeepError> {
         if let Some(days) = self.config.keep_days {
-            let wish = PruneWish { before: now.minus(DAY * days), to_max: u64::MAX };
-            self.prune_if_any(wish, &format!("{days} days")).await?;
+            self.prune_if_any(self.witnessed_for(days), &format!("{days} days")).await?;
+            self.say_late(days).await?;
         }
         let Some(size_max) = self.config.size_max else { return Ok(()) };
         let used = self.store.used_bytes().await?;
@@ -90,7 +147,8 @@ impl Retention {
         let share = u128::from(rows) * u128::from(used - size_max) / u128::from(used.max(1));
         let to_max = first.saturating_add(u64::try_from(share).unwrap_or(0)).saturating_add(256);
         // A flood of entries must not be able to push younger evidence out.
-        let wish = PruneWish { before: now.minus(DAY * RETENTION_DAYS_MIN), to_max };
+        let old = self.witnessed_for(RETENTION_DAYS_MIN);
+        let wish = PruneWish { to_max: to_max.min(old.to_max), ..old };
         self.prune_if_any(wish, &format!("at most {size_max} bytes")).await?;
         let used = self.store.used_bytes().await?;
         if used > size_max {
@@ -102,7 +160,7 @@ impl Retention {
         Ok(())
     }
 
-    /// The earlier of two clocks: one that runs ahead must not prune what is young.
+    /// The earlier of two clocks, for what an operator asks: one that runs ahead must not prune what is young.
     async fn sober_now(&self) -> Result<Timestamp, UpkeepError> {
         let witnessed = self.store.witnessed_at().await?.unwrap_or(Timestamp::MIN);
         Ok(self.clock.now().min(witnessed))
@@ -119,7 +177,14 @@ impl Retention {
 
     /// What an operator's wish leads to.
     pub(crate) async fn plan(&self, before: Timestamp) -> Result<PrunePlan, UpkeepError> {
-        self.store.plan_prune(self.wish(before).await?).await
+        let plan = self.store.plan_prune(self.wish(before).await?).await?;
+        Ok(PrunePlan { unconfirmed_from: self.unconfirmed(plan.to_seq), ..plan })
+    }
+
+    /// The first row below this one that was not witnessed for as long as rows have to stay.
+    fn unconfirmed(&self, to_seq: u64) -> Option<u64> {
+        let sure = self.store.rows_witnessed_for(DAY * RETENTION_DAYS_MIN);
+        (to_seq > sure).then_some(sure)
     }
 
     async fn wish(&self, before: Timestamp) -> Result<PruneWish, UpkeepError> {
@@ -139,7 +204,14 @@ impl Retention {
         to_seq: u64,
         by: &str,
         archive: Option<ArchiveDigest>,
+        confirm: bool,
     ) -> Result<Pruned, UpkeepError> {
+        if let Some(first) = self.unconfirmed(to_seq).filter(|_| !confirm) {
+            return Err(UpkeepError::Refused(format!(
+                "this node does not know that the rows from {first} on were witnessed for {RETENTION_DAYS_MIN} days; only their own times say \
+                 that they are that old. If no clock was wrong when they were recorded, and none is now, add --confirm"
+            )));
+        }
         let wish = PruneWish { to_max: to_seq, ..self.wish(before).await? };
         let plan = self.store.plan_prune(wish).await?;
         if plan.to_seq != to_seq {

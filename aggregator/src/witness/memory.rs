@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use piperoll_shared::log::ids::NodeId;
 use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::replaced::replace;
+use piperoll_shared::net::digested;
 use serde::{Deserialize, Serialize};
 
 /// The largest consistent log that was seen of a node.
@@ -136,38 +136,6 @@ impl Remembered {
     }
 }
 
-/// What a file of the witness holds: what is remembered, and the digest of it, so that a bit that flipped is not taken for
-/// something that a node did. Files of earlier versions have none.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    #[serde(flatten)]
-    remembered: serde_json::Value,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    sha256: Option<String>,
-}
-
-impl Stored {
-    fn of(remembered: &Remembered) -> serde_json::Result<Self> {
-        let remembered = serde_json::to_value(remembered)?;
-        let sha256 = Some(digest(&remembered));
-        Ok(Self { remembered, sha256 })
-    }
-
-    fn open(bytes: &[u8]) -> Result<Remembered, String> {
-        let Self { remembered, sha256 } = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
-        if sha256.is_some_and(|sha256| sha256 != digest(&remembered)) {
-            return Err("it is damaged: its content does not have the digest that stands in it".to_owned());
-        }
-        serde_json::from_value(remembered).map_err(|e| e.to_string())
-    }
-}
-
-/// Over the compact text; object keys are in the order of their names in both.
-fn digest(value: &serde_json::Value) -> String {
-    use sha2::{Digest as _, Sha256};
-    hex::encode(Sha256::digest(value.to_string()))
-}
-
 /// A line of the evidence that is kept for ever: two signed notes that cannot both be true, or an acceptance.
 #[derive(Debug, Serialize)]
 pub(crate) struct Evidence<'a> {
@@ -194,7 +162,7 @@ impl Memory {
         let path = memory.path();
         let remembered = match std::fs::read(&path) {
             // Forgetting would let a node present any history as the first one.
-            Ok(bytes) => Stored::open(&bytes).map_err(|error| {
+            Ok(bytes) => digested::from_bytes(&bytes).map_err(|error| {
                 std::io::Error::other(format!(
                     "{}: {error}; restore it from a backup: without it nobody knows what this node had signed",
                     path.display()
@@ -239,8 +207,7 @@ impl Memory {
 
     /// Replaces the file whole and synced. A crash here leaves what was remembered before, never less.
     pub(crate) fn store(&self, remembered: &Remembered) -> std::io::Result<()> {
-        let stored = Stored::of(remembered).and_then(|stored| serde_json::to_vec_pretty(&stored));
-        replace(&self.path(), &stored.map_err(std::io::Error::other)?)
+        digested::write(&self.path(), remembered)
     }
 
     pub(crate) fn keep(&self, evidence: &Evidence<'_>) -> std::io::Result<()> {

@@ -56,6 +56,9 @@ pub(crate) struct PruneArgs {
     /// Only say what would go, and what keeps the rest
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Drop rows too that were not witnessed for 90 days as far as the node knows: you answer for every clock
+    #[arg(long)]
+    pub(crate) confirm: bool,
     /// Write the rows and their proof to this file first, and check it; `piperoll verify-bundle` reads it
     #[arg(long)]
     pub(crate) archive: Option<PathBuf>,

@@ -134,17 +134,23 @@ pub(super) async fn prune(args: PruneArgs) -> anyhow::Result<Exit> {
     let Place::Socket(client) = Place::find(&args.place).await? else {
         bail!("the node is not running; start it: nothing is pruned before a witness has seen the statement about it");
     };
-    let request = PruneRequest { before, to_seq: None, archive: None };
+    let request = PruneRequest { before, to_seq: None, archive: None, confirm: args.confirm };
     let plan: PrunePlan = client.order(socket_path::PRUNE_PLAN, &request).await?;
     say_plan(&plan, before);
     if args.dry_run || plan.to_seq == plan.from_seq {
         return Ok(Exit::Complete);
     }
+    if let Some(first) = plan.unconfirmed_from.filter(|_| !args.confirm) {
+        bail!(
+            "nothing was pruned: the node does not know that the rows from {first} on were witnessed for 90 days. If no clock was wrong \
+             when they were recorded, and none is now, add --confirm"
+        );
+    }
     let archive = match &args.archive {
         None => None,
         Some(path) => Some(archive(&args, path, &plan)?),
     };
-    let request = PruneRequest { before, to_seq: Some(plan.to_seq), archive };
+    let request = PruneRequest { before, to_seq: Some(plan.to_seq), archive, confirm: args.confirm };
     let _: Pruned = client.order(socket_path::PRUNE, &request).await?;
     let wait = humantime::parse_duration(&args.wait).context("--wait is a duration such as 60s")?;
     follow(&client, wait).await
@@ -153,6 +159,9 @@ pub(super) async fn prune(args: PruneArgs) -> anyhow::Result<Exit> {
 fn say_plan(plan: &PrunePlan, before: Timestamp) {
     for limit in &plan.limits {
         println!("kept: {limit}");
+    }
+    if let Some(first) = plan.unconfirmed_from {
+        println!("only their own times say that rows from {first} on are that old: --confirm is needed");
     }
     match (plan.oldest, plan.newest) {
         (Some(oldest), Some(newest)) => println!(

@@ -160,6 +160,9 @@ fn print_status(status: &NodeStatus) {
     }
     if let Some(retention) = &status.retention {
         put("retention", retention_words(retention));
+        if let Some(why) = &retention.late_because {
+            put("", format!("{} days late: {why}", retention.late_days));
+        }
         if let Some(problem) = &retention.problem {
             put("", format!("PROBLEM: {problem}"));
         }
@@ -184,6 +187,9 @@ fn retention_words(retention: &RetentionStatus) -> String {
     }
     if !retention.holds.is_empty() {
         words.push_str(&format!(", held by {}", retention.holds.join(", ")));
+    }
+    if retention.rows_left == 0 && retention.doing == "waiting for a witness" {
+        words.push_str("; waiting for a witness");
     }
     if retention.rows_left > 0 {
         words.push_str(&format!("; {}, {} rows left to drop", retention.doing, group_digits(retention.rows_left)));

@@ -92,7 +92,7 @@ async fn prune(
     Typed(asked): Typed<PruneRequest>,
 ) -> Result<(StatusCode, Json<Pruned>), ApiError> {
     let to_seq = asked.to_seq.ok_or_else(|| ApiError::new(400, "no_plan", "name the `to_seq` that the plan gave"))?;
-    let pruned = app.retention.ask(asked.before, to_seq, &by(&peer), asked.archive).await?;
+    let pruned = app.retention.ask(asked.before, to_seq, &by(&peer), asked.archive, asked.confirm).await?;
     Ok((StatusCode::ACCEPTED, Json(pruned)))
 }
 

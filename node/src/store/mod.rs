@@ -1,5 +1,6 @@
 //! The log on disk. The only room that knows SQLite.
 
+mod ages;
 mod anew;
 mod check;
 mod check_ids;
@@ -42,7 +43,7 @@ use piperoll_shared::log::entry::lifecycle;
 use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::flags::Rules;
 use piperoll_shared::log::ids::{EntryId, Generation};
-use piperoll_shared::log::note::SigningSeed;
+use piperoll_shared::log::note::{SigningSeed, VerifyingKey};
 use piperoll_shared::log::seal::{KeyRing, Origin};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::{Hash, TileCache, TreeReader, consistency_proof, inclusion_proof};
@@ -70,6 +71,7 @@ pub use slice::Slice;
 pub use tree::TreeError;
 pub use upkeep::{DirectUpkeep, UpkeepError};
 
+use ages::Ages;
 use index::{BLOCK_LEVEL, CheckedRows, Index, IndexCheck, Indexer};
 use readers::Readers;
 use scan::Beside;
@@ -87,6 +89,8 @@ pub struct LogKeys {
     pub checkpoint: SigningSeed,
     /// Signs them too, while it takes over.
     pub next_checkpoint: Option<SigningSeed>,
+    /// Whose cosignatures count: the cluster's witnesses. Without any no row goes by itself.
+    pub witnesses: Vec<VerifyingKey>,
 }
 
 impl LogKeys {
@@ -110,6 +114,7 @@ pub struct Store {
     dir: LogDir,
     identity: open::FileIdentity,
     clock: Arc<dyn Clock>,
+    ages: Arc<Mutex<Ages>>,
     writer: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
 }
 
@@ -145,6 +150,7 @@ impl Store {
         let open = move || Ok(readers_dir.open_reader(readers_ring.cluster(), readers_ring.node_id())?.conn);
         let readers = Readers::start(open, Arc::clone(&health))?;
         let (jobs, receiver) = mpsc::channel(JOBS_WAITING_MAX);
+        let ages = Arc::clone(&writer.ages);
         let thread = std::thread::Builder::new()
             .name("writer".to_owned())
             .spawn(move || {
@@ -165,6 +171,7 @@ impl Store {
             dir,
             identity,
             clock,
+            ages,
             writer,
         })
     }
@@ -240,6 +247,11 @@ impl Store {
             ids.into_iter().map(|id| id.map_or(Ok(false), &mut known)).collect()
         };
         Ok(self.readers.run(look).await??)
+    }
+
+    /// The time that a row's column says, if the row is there.
+    pub async fn time_of(&self, seq: u64) -> Result<Option<Timestamp>, ReadError> {
+        Ok(self.readers.run(move |conn| rows::time_of(conn, seq)).await??)
     }
 
     /// The times of the first `size` rows, and what stood here before.

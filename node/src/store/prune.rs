@@ -75,7 +75,7 @@ pub(super) fn plan(
     };
     let oldest = time(checker, Some(first))?;
     let newest = time(checker, to_seq.checked_sub(1))?;
-    Ok(PrunePlan { from_seq: first, to_seq, oldest, newest, limits })
+    Ok(PrunePlan { from_seq: first, to_seq, oldest, newest, limits, unconfirmed_from: None })
 }
 
 /// Bytes of an archive's name.

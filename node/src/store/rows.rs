@@ -61,6 +61,13 @@ pub(super) fn extent(conn: &Connection) -> rusqlite::Result<Extent> {
     Ok(Extent { oldest_seq, head_seq, last_timestamp })
 }
 
+/// The time that a row's column says.
+pub(super) fn time_of(conn: &Connection, seq: u64) -> rusqlite::Result<Option<Timestamp>> {
+    let mut statement = conn.prepare_cached("SELECT ts FROM entries WHERE seq = ?1")?;
+    let time = statement.query_row([seq], |row| integer(row, 0)).optional()?;
+    Ok(time.flatten().map(Timestamp::from_micros))
+}
+
 /// The times of the first `size` rows and what stood here before, from columns and bodies as they are.
 pub(super) fn span(conn: &Connection, size: u64) -> rusqlite::Result<LogSpan> {
     let at = |order: &str| {

@@ -1,6 +1,7 @@
 //! What an operator of this machine may do to a log besides appending: holds, erasure, retention.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use piperoll_shared::api::node::{Done, PrunePlan};
 use piperoll_shared::log::flags::Rules;
@@ -11,6 +12,7 @@ use piperoll_shared::log::verify::RowChecker;
 use piperoll_shared::net::clock::Clock;
 use tokio::sync::oneshot;
 
+use super::ages::Ages;
 use super::error::{AppendError, OpenError, ReadError};
 use super::floor::{Floor, floor};
 use super::hold::{HeldUnder, holds};
@@ -173,10 +175,30 @@ impl Store {
         Ok(self.readers.run(used_bytes).await??)
     }
 
-    /// When a witness cosigned a checkpoint of this log last, by that witness's clock.
+    fn ages(&self) -> MutexGuard<'_, Ages> {
+        self.ages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a witness of this cluster is known here.
+    pub fn knows_witnesses(&self) -> bool {
+        self.ages().knows_witnesses()
+    }
+
+    /// Rows below this one were witnessed for so long at least.
+    pub fn rows_witnessed_for(&self, long: Duration) -> u64 {
+        self.ages().rows_for(long)
+    }
+
+    /// For how long the oldest rows have been witnessed.
+    pub fn oldest_witnessed(&self) -> Duration {
+        self.ages().oldest()
+    }
+
+    /// When a known witness cosigned a checkpoint of this log last, by that witness's clock.
     pub async fn witnessed_at(&self) -> Result<Option<Timestamp>> {
         let note = self.readers.run(|conn| kept(conn, Kept::Witnessed)).await??;
-        let seconds = note.and_then(|note| Note::parse(&note).ok()).and_then(|note| note.cosigned_at());
+        let note = note.and_then(|note| Note::parse(&note).ok());
+        let seconds = note.and_then(|note| self.ages().cosigned_at(&note));
         Ok(seconds.and_then(|seconds| i64::try_from(seconds).ok()?.checked_mul(1_000_000)).map(Timestamp::from_micros))
     }
 }

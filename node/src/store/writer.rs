@@ -1,11 +1,12 @@
 //! The one thread that writes: it assigns seq, time and mac, and acknowledges after the synced commit.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use piperoll_shared::log::flags::{Judge, Rules};
 use piperoll_shared::log::ids::Generation;
+use piperoll_shared::log::note::Note;
 use piperoll_shared::log::seal::KeyRing;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::RowChecker;
@@ -13,6 +14,7 @@ use piperoll_shared::net::clock::Clock;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
+use super::ages::Ages;
 use super::draft::{Appended, Draft};
 use super::error::AppendError;
 use super::grower::{Grower, GrowerGone};
@@ -75,6 +77,8 @@ pub(super) struct Writer {
     pub(super) judge: Judge,
     /// The WAL still holds what was erased: a reader was in the way.
     pub(super) wal_to_empty: bool,
+    /// For how long rows were witnessed.
+    pub(super) ages: Arc<Mutex<Ages>>,
 }
 
 impl Writer {
@@ -107,6 +111,7 @@ impl Writer {
             fresh: FreshRows::default(),
             judge: Judge::new(Rules::none()),
             wal_to_empty: false,
+            ages: Arc::new(Mutex::new(Ages::open(dir.path(), generation, keys.witnesses.clone()))),
         };
         writer.read_edge()?;
         writer.read_tree(keys);
@@ -186,7 +191,14 @@ impl Writer {
         let Some(signer) = &self.signer else {
             return Err(CheckpointFault::Refused("the log's earlier checkpoints cannot be used".to_owned()));
         };
+        let opened = Note::parse(note).map_err(|e| CheckpointFault::Note(e.into()))?;
+        let mut ages = self.ages.lock().unwrap_or_else(PoisonError::into_inner);
+        if ages.knows_witnesses() && ages.cosigned_at(&opened).is_none() {
+            return Err(CheckpointFault::Uncosigned);
+        }
         let size = signer.keep_cosigned(&self.conn, note)?;
+        ages.count(&opened, size, Instant::now());
+        drop(ages);
         self.health.publish_witnessed(Some(size));
         Ok(size)
     }

@@ -281,6 +281,12 @@ pub struct RetentionStatus {
     pub bytes_freed: u64,
     /// Why the last attempt did less than it should.
     pub problem: Option<String>,
+    /// By how many days the oldest rows are kept longer than the policy says, by their own times.
+    #[serde(default)]
+    pub late_days: u32,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late_because: Option<String>,
     /// Holds that keep rows.
     pub holds: Vec<String>,
 }
@@ -416,6 +422,9 @@ pub struct PruneRequest {
     pub to_seq: Option<u64>,
     #[serde(default)]
     pub archive: Option<ArchiveDigest>,
+    /// The operator answers for the age of rows that were not witnessed for as long as rows have to stay.
+    #[serde(default)]
+    pub confirm: bool,
 }
 
 /// What could be pruned now.
@@ -430,6 +439,10 @@ pub struct PrunePlan {
     pub newest: Option<Timestamp>,
     /// What keeps more from going than was asked for, in words.
     pub limits: Vec<String>,
+    /// Rows from this one on were not witnessed for as long as rows have to stay, as far as the node knows: only their own times say
+    /// that they are old, and `confirm` is needed. Missing when all were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unconfirmed_from: Option<u64>,
 }
 
 /// The smallest answer there is, for measuring the clock.

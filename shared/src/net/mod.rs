@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod clock;
+pub mod digested;
 pub mod files;
 mod guard;
 pub mod identity;

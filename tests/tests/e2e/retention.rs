@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use piperoll_shared::net::digested;
 use piperoll_tests::{Cluster, Fault, entry};
 use serde_json::Value;
 
@@ -32,9 +33,31 @@ async fn aged(old: usize, retention: &str) -> Cluster {
     cluster
 }
 
+/// As if its rows so far had been witnessed for so many days. The node is stopped.
+fn witnessed_for(cluster: &Cluster, days: i64) {
+    let path = cluster.nodes[0].folder.join("data/witnessed.json");
+    let mut book: Value = digested::from_bytes(&std::fs::read(&path).unwrap()).unwrap();
+    for sample in book["samples"].as_array_mut().unwrap() {
+        sample["age_micros"] = (sample["age_micros"].as_i64().unwrap() - days * 86_400_000_000).into();
+    }
+    digested::write(&path, &book).unwrap();
+}
+
 fn rows_in(cluster: &Cluster) -> (u64, u64) {
     let conn = rusqlite::Connection::open(cluster.database(0)).unwrap();
     conn.query_row("SELECT min(seq), count(*) FROM entries", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+}
+
+/// What the node says of its retention, once it has looked and is late.
+async fn late_retention(cluster: &Cluster) -> Value {
+    for _ in 0..300 {
+        let status: Value = serde_json::from_str(&cluster.on_node(0, &["status", "--json"]).stdout).unwrap();
+        if status["retention"]["late_days"] != 0 {
+            return status["retention"].clone();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("never late: {}", cluster.log_text("mx1"));
 }
 
 /// Waits until the rows below this one are gone.
@@ -85,6 +108,19 @@ async fn old_rows_go_and_what_is_left_is_whole() {
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("keep = \"forever\"", "keep = \"365d\"")).unwrap();
     cluster.stop(0);
+    cluster.restart(0).await;
+    // By the times that they have, rows are older than that. No witness has seen them for longer than this test runs.
+    let late = late_retention(&cluster).await;
+    assert!((30..=40).contains(&late["late_days"].as_u64().unwrap()), "{late}");
+    assert!(late["late_because"].as_str().unwrap().contains("witnessed for 365 days"), "{late}");
+    assert_eq!(rows_in(&cluster).0, 0, "nothing goes because a clock says so");
+    cluster.stop(0);
+    witnessed_for(&cluster, 364);
+    cluster.restart(0).await;
+    late_retention(&cluster).await;
+    assert_eq!(rows_in(&cluster).0, 0, "a day is missing");
+    cluster.stop(0);
+    witnessed_for(&cluster, 2);
     cluster.restart(0).await;
     pruned_to(&cluster, 1_280).await;
     witnessed(&cluster, "mx1").await;
@@ -166,11 +202,14 @@ async fn an_operator_prunes_with_an_archive_and_holds_keep_rows() {
     assert_eq!(refused.code, 1);
     assert!(refused.stderr.contains("90 days"), "{}", refused.stderr);
 
+    let unsure = cluster.on_node(0, &["prune", "--before", "300d"]);
+    assert!(unsure.code == 1 && unsure.stderr.contains("add --confirm"), "clocks alone prune nothing: {}", unsure.stderr);
+
     // A hold over rows of long ago keeps everything from its first row on.
     let hold = ["hold", "add", "case-7", "--from", "2000-01-01", "--to", "300d", "--reason", "court order"];
     assert_eq!(cluster.on_node(0, &hold).code, 0);
     assert_eq!(cluster.on_node(0, &hold).code, 1);
-    let run = cluster.on_node(0, &["prune", "--before", "300d"]);
+    let run = cluster.on_node(0, &["prune", "--before", "300d", "--confirm"]);
     assert!(run.stdout.contains("\"case-7\" keeps row 0") && run.stdout.contains("nothing to prune"), "{}", run.stdout);
     let run = cluster.on_node(0, &["erase", "--seq", "5", "--reason", "art. 17"]);
     assert!(run.stderr.contains("case-7"), "{}", run.stderr);
@@ -184,7 +223,7 @@ async fn an_operator_prunes_with_an_archive_and_holds_keep_rows() {
     edit_holds(&mut cluster, "DELETE FROM holds");
     cluster.restart(0).await;
     witnessed(&cluster, "mx1").await;
-    let run = cluster.on_node(0, &["prune", "--before", "300d"]);
+    let run = cluster.on_node(0, &["prune", "--before", "300d", "--confirm"]);
     assert!(run.code == 1 && run.stderr.contains("\"case-7\" was set by entry"), "{}{}", run.stdout, run.stderr);
     let run = cluster.on_node(0, &["verify"]);
     assert!(run.code == 4 && run.stdout.contains("never released"), "{}", run.stdout);
@@ -204,7 +243,7 @@ async fn an_operator_prunes_with_an_archive_and_holds_keep_rows() {
     assert!(run.stdout.contains("1,024 rows, 0 to 1023"), "{}", run.stdout);
     assert_eq!(rows_in(&cluster).0, 0);
     let archive = cluster.dir.path().join("old.tar").to_str().unwrap().to_owned();
-    let prune = ["prune", "--before", "300d", "--archive", &archive];
+    let prune = ["prune", "--before", "300d", "--confirm", "--archive", &archive];
     let run = cluster.on_node(0, &prune);
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
     assert!(run.stdout.contains("read back and verified") && run.stdout.contains("shrank by"), "{}", run.stdout);
@@ -236,7 +275,7 @@ async fn a_prune_that_is_interrupted_is_finished() {
     cluster.nodes[0].proxy.set(Fault::Close);
     cluster.nodes[0].proxy.cut();
     report(&cluster, "mx1", |line| line["verdict"] != "ok").await;
-    let run = cluster.on_node(0, &["prune", "--before", "300d", "--wait", "1s"]);
+    let run = cluster.on_node(0, &["prune", "--before", "300d", "--confirm", "--wait", "1s"]);
     assert_eq!(run.code, 3, "{}{}", run.stdout, run.stderr);
     assert!(run.stdout.contains("waiting for a witness"), "{}", run.stdout);
     assert_eq!(rows_in(&cluster).0, 0);
@@ -246,7 +285,7 @@ async fn a_prune_that_is_interrupted_is_finished() {
     assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
     cluster.restart(0).await;
     assert_eq!(rows_in(&cluster).0, 0);
-    let again = cluster.on_node(0, &["prune", "--before", "300d", "--wait", "1s"]);
+    let again = cluster.on_node(0, &["prune", "--before", "300d", "--confirm", "--wait", "1s"]);
     assert!(again.stdout.contains("nothing to prune"), "{}{}", again.stdout, again.stderr);
     cluster.nodes[0].proxy.heal();
     // Kills while rows go.
@@ -327,7 +366,7 @@ async fn rows_dropped_by_hand_are_missing_rows() {
     drop(conn);
     cluster.restart(0).await;
     witnessed(&cluster, "mx1").await;
-    let run = cluster.on_node(0, &["prune", "--before", "300d"]);
+    let run = cluster.on_node(0, &["prune", "--before", "300d", "--confirm"]);
     assert_eq!(run.code, 1, "{}", run.stdout);
     assert!(run.stderr.contains("row 31") && run.stderr.contains("evidence"), "{}", run.stderr);
     assert_eq!(rows_in(&cluster).0, 0);

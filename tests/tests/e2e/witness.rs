@@ -247,6 +247,61 @@ async fn what_was_accepted_is_pinned_and_evidence_outlives_the_pin() {
     everything_says(&cluster, "rollback", "is gone from the state directory").await;
 }
 
+/// docs/install.md, "Backups", step by step: restored, replaced by a new generation, accepted under the name that the command printed.
+#[tokio::test(flavor = "multi_thread")]
+async fn restoring_by_the_guide_can_be_accepted() {
+    let mut cluster = cluster_of(20).await;
+    cluster.stop(0);
+    let backup = cluster.dir.path().join("backup");
+    copy_log(&data(&cluster, 0), &backup);
+    cluster.restart(0).await;
+    let lines: Vec<String> = (0..30).map(|n| entry(&format!("w{n}"), "auth.login")).collect();
+    cluster.append(0, &lines).await;
+    witnessed(&cluster, "mx1").await;
+    cluster.stop(0);
+    copy_log(&backup, &data(&cluster, 0));
+    cluster.restart(0).await;
+    everything_says(&cluster, "rollback", "an older copy was put back").await;
+    let restored = report(&cluster, "mx1", |_| true).await["generation"].as_str().unwrap().to_owned();
+    cluster.stop(0);
+    let begun = cluster.on_node(0, &["new-generation", "--reason", "disk died, restored"]);
+    assert_eq!(begun.code, 0, "{}", begun.stderr);
+    let generation = begun.stdout.split_whitespace().nth(1).unwrap().to_owned();
+    cluster.restart(0).await;
+    let accept = |generation: &str| {
+        cluster.run(&["nodes", "accept", "mx1", "--new-generation", generation, "--reason", "restored"])
+    };
+    let other = accept(&restored);
+    assert!(other.code == 1 && other.stderr.contains(&generation), "the log that is not there: {}", other.stderr);
+    // Another log than the one that was shown.
+    let body = json!({ "generation": generation, "reason": "r", "size": 1, "root": "A".repeat(43) + "=" });
+    let path = "/api/v1/nodes/mx1/accept";
+    let other = cluster.send(reqwest::Method::POST, path, Some(&cluster.token), Some(body)).await;
+    assert_eq!((other.status, other.json()["code"].clone()), (409, json!("other_log")), "{}", other.text);
+    let accepted = accept(&generation);
+    assert_eq!(accepted.code, 0, "{}", accepted.stderr);
+    assert_eq!(witnessed(&cluster, "mx1").await["generation"], generation);
+    let page = cluster.page("limit=5").await;
+    assert_eq!(page.status_of("mx1"), "superseded");
+    let reason = page.node("mx1")["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains(&restored) && reason.contains("rows 0 to "), "{reason}");
+    let counted = cluster.get("/api/v1/stats?from=1d", Some(&cluster.token)).await.json();
+    assert_eq!(counted["complete"], false, "{counted}");
+    // The record of it outlives a restart, and a flipped bit in it is named.
+    cluster.stop_aggregator();
+    let memory = cluster.aggregator_folder().join("state/witness/mx1.json");
+    let text = std::fs::read_to_string(&memory).unwrap();
+    std::fs::write(&memory, text.replacen("\"lost\"", "\"losu\"", 1)).unwrap();
+    let config = cluster.aggregator_folder().join("aggregator.toml");
+    let refused = cluster.run(&["aggregator", "serve", "--config", config.to_str().unwrap()]);
+    assert!(refused.code == 1 && refused.stderr.contains("it is damaged"), "{}", refused.stderr);
+    std::fs::write(&memory, text).unwrap();
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    witnessed(&cluster, "mx1").await;
+    assert_eq!(cluster.page("limit=5").await.status_of("mx1"), "superseded");
+}
+
 /// What raised the alarm went its own way since, and then the right log comes back: accepting means that one.
 #[tokio::test(flavor = "multi_thread")]
 async fn accepting_means_the_log_that_is_there_now() {

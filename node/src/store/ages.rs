@@ -1,0 +1,216 @@
+//! For how long rows have been witnessed: what automatic retention goes by.
+//!
+//! No clock is believed. The age is a sum over the cosignatures that arrive: each step between two of one witness counts as long as
+//! that witness says, but never longer than an hour, and never longer than this process has run since the one before. So a clock that
+//! jumps, all clocks that jump together, and an outage add almost nothing, and can only delay that rows go.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use piperoll_shared::log::ids::Generation;
+use piperoll_shared::log::note::{Note, VerifyingKey};
+use piperoll_shared::net::digested;
+use serde::{Deserialize, Serialize};
+
+/// The most that one step counts: longer ones are outages, or clocks that were set.
+const STEP_MAX: Duration = Duration::from_hours(1);
+/// Between two samples: rows go late by at most as long.
+const SAMPLE_EVERY: Duration = Duration::from_hours(1);
+/// When there are more, every second one of the older half goes.
+const SAMPLES_MAX: usize = 20_000;
+/// Between two writes of the file without a new sample; a crash loses that much age.
+const WRITE_EVERY: Duration = Duration::from_mins(5);
+const FILE: &str = "witnessed.json";
+
+/// Rows below `size` were witnessed when the sum was `age_micros`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sample {
+    size: u64,
+    age_micros: i64,
+}
+
+/// The file's content.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Book {
+    /// Sizes are of this log only.
+    generation: String,
+    /// The sum.
+    age_micros: i64,
+    /// The newest cosignature of each witness, by its name, in seconds since 1970 by its own clock.
+    newest: BTreeMap<String, u64>,
+    /// Ascending in both.
+    samples: Vec<Sample>,
+}
+
+/// Owned by the writer, and asked by whoever prunes.
+#[derive(Debug)]
+pub(super) struct Ages {
+    path: PathBuf,
+    witnesses: Vec<VerifyingKey>,
+    book: Book,
+    /// When the last step was counted, by a clock that nobody sets.
+    counted: Option<Instant>,
+    written: Option<Instant>,
+}
+
+impl Ages {
+    /// Reads what is known. A file that is damaged or of another log is set aside: then everything ages from now on.
+    pub(super) fn open(dir: &Path, generation: Generation, witnesses: Vec<VerifyingKey>) -> Self {
+        let path = dir.join(FILE);
+        let generation = generation.to_string();
+        let book = match std::fs::read(&path) {
+            Ok(bytes) => match digested::from_bytes::<Book>(&bytes) {
+                Ok(book) if book.generation == generation => Some(book),
+                Ok(_) => None,
+                Err(error) => {
+                    let aside = path.with_extension("json.damaged");
+                    let moved = std::fs::rename(&path, &aside).is_ok();
+                    tracing::error!(file = %path.display(), %error, moved, "for how long rows were witnessed is not known any more; they age from now on");
+                    None
+                }
+            },
+            Err(_) => None,
+        };
+        let book = book.unwrap_or_else(|| Book { generation, ..Book::default() });
+        Self { path, witnesses, book, counted: None, written: None }
+    }
+
+    /// Whether a witness of this cluster is known here at all.
+    pub(super) fn knows_witnesses(&self) -> bool {
+        !self.witnesses.is_empty()
+    }
+
+    /// When a witness that is known here cosigned a note last, in seconds since 1970 by its clock.
+    pub(super) fn cosigned_at(&self, note: &Note) -> Option<u64> {
+        self.witnesses.iter().filter_map(|witness| note.verify(witness).ok()).max()
+    }
+
+    /// Counts the cosignatures of a note of `size` rows. Returns whether there was a good one.
+    pub(super) fn count(&mut self, note: &Note, size: u64, now: Instant) -> bool {
+        let mut step = Duration::ZERO;
+        let mut good = false;
+        for witness in &self.witnesses {
+            let Ok(seconds) = note.verify(witness) else { continue };
+            good = true;
+            let newest = self.book.newest.insert(witness.name().to_owned(), seconds);
+            let said = newest.map_or(Duration::ZERO, |newest| Duration::from_secs(seconds.saturating_sub(newest)));
+            step = step.max(said);
+        }
+        if !good {
+            return false;
+        }
+        let ran = self.counted.map_or(STEP_MAX, |counted| now.saturating_duration_since(counted));
+        self.counted = Some(now);
+        let step = step.min(STEP_MAX).min(ran);
+        self.book.age_micros = self.book.age_micros.saturating_add(i64::try_from(step.as_micros()).unwrap_or_default());
+        let sampled = self.sample(size);
+        let due = self.written.is_none_or(|written| now.saturating_duration_since(written) >= WRITE_EVERY);
+        if sampled || due {
+            self.written = Some(now);
+            if let Err(error) = digested::write(&self.path, &self.book) {
+                tracing::warn!(%error, file = %self.path.display(), "for how long rows are witnessed could not be kept");
+            }
+        }
+        true
+    }
+
+    fn sample(&mut self, size: u64) -> bool {
+        let every = i64::try_from(SAMPLE_EVERY.as_micros()).unwrap_or(i64::MAX);
+        let due = self.book.samples.last().is_none_or(|last| {
+            size > last.size && self.book.age_micros.saturating_sub(last.age_micros) >= every
+        });
+        if !due {
+            return false;
+        }
+        if self.book.samples.len() >= SAMPLES_MAX {
+            let mut place = 0;
+            self.book.samples.retain(|_| {
+                place += 1;
+                place > SAMPLES_MAX / 2 || place % 2 == 0
+            });
+        }
+        self.book.samples.push(Sample { size, age_micros: self.book.age_micros });
+        true
+    }
+
+    /// Rows below this one were witnessed for so long at least.
+    pub(super) fn rows_for(&self, long: Duration) -> u64 {
+        let long = i64::try_from(long.as_micros()).unwrap_or(i64::MAX);
+        let until = self.book.age_micros.saturating_sub(long);
+        let old = self.book.samples.partition_point(|sample| sample.age_micros <= until);
+        old.checked_sub(1).map_or(0, |last| self.book.samples[last].size)
+    }
+
+    /// For how long the oldest rows have been witnessed.
+    pub(super) fn oldest(&self) -> Duration {
+        let first = self.book.samples.first().map_or(self.book.age_micros, |sample| sample.age_micros);
+        Duration::from_micros(u64::try_from(self.book.age_micros.saturating_sub(first)).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use piperoll_shared::log::note::{KeyKind, SigningKey, SigningSeed};
+    use proptest::prelude::*;
+
+    fn key(number: u8, kind: KeyKind) -> SigningKey {
+        SigningSeed::from_bytes([number; 32]).named("c/x", kind).expect("a key")
+    }
+
+    fn ages(dir: &Path) -> Ages {
+        Ages::open(dir, Generation::from_bytes([3; 16]), vec![key(1, KeyKind::Witness).public().clone()])
+    }
+
+    fn cosigned(seconds: u64, by: u8) -> Note {
+        let note = Note::unsigned("c/n/g\n9\nroot\n".to_owned()).expect("a text");
+        let text = note.text().to_owned();
+        note.with(key(by, KeyKind::Witness).cosign(&text, seconds))
+    }
+
+    proptest! {
+        /// Whatever the witness's clock does, the age is never more than the time that went by, and an hour for each start.
+        #[test]
+        fn no_clock_makes_rows_old(
+            steps in proptest::collection::vec((0u64..4_000_000_000, 0u64..20_000, any::<bool>()), 1..40)
+        ) {
+            let dir = tempfile::tempdir().expect("a folder");
+            let start = Instant::now();
+            let (mut book, mut now, mut starts) = (ages(dir.path()), start, 1);
+            for (seconds, ran, restarted) in steps {
+                now += Duration::from_secs(ran);
+                if restarted {
+                    book = ages(dir.path());
+                    starts += 1;
+                }
+                prop_assert!(book.count(&cosigned(seconds, 1), 9, now));
+            }
+            let most = now.duration_since(start) + STEP_MAX * starts;
+            prop_assert_eq!(book.rows_for(most + Duration::from_secs(1)), 0);
+            prop_assert!(book.oldest() <= most);
+        }
+    }
+
+    #[test]
+    fn rows_age_while_they_are_witnessed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (mut book, start) = (ages(dir.path()), Instant::now());
+        for minute in 0..60 * 24 * 3 {
+            let now = start + Duration::from_secs(minute * 60);
+            assert!(book.count(&cosigned(1_000_000 + minute * 60, 1), 10 + minute, now));
+            assert!(!book.count(&cosigned(9_000_000, 2), 10_000, now), "a witness that nobody knows");
+        }
+        let day = Duration::from_hours(24);
+        assert_eq!(book.rows_for(day * 4), 0);
+        let old = book.rows_for(day * 2);
+        assert!((10 + 60 * 22..=10 + 60 * 24).contains(&old), "{old}");
+        // Kept over a restart, but for some minutes; a damaged file only delays.
+        let again = ages(dir.path());
+        assert!(again.oldest() > day * 2 + Duration::from_hours(23), "{:?}", again.oldest());
+        std::fs::write(dir.path().join(FILE), b"{}").expect("a file");
+        assert_eq!(ages(dir.path()).rows_for(Duration::ZERO), 0);
+    }
+}
