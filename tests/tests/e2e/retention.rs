@@ -33,11 +33,12 @@ async fn aged(old: usize, retention: &str) -> Cluster {
     cluster
 }
 
-/// As if its rows so far had been witnessed for so many days. The node is stopped.
+/// As if its first 1,501 rows had been witnessed for so many days more. The node is stopped.
 fn witnessed_for(cluster: &Cluster, days: i64) {
     let path = cluster.nodes[0].folder.join("data/witnessed.json");
     let mut book: Value = digested::from_bytes(&std::fs::read(&path).unwrap()).unwrap();
     for sample in book["samples"].as_array_mut().unwrap() {
+        sample["size"] = 1_501.into();
         sample["age_micros"] = (sample["age_micros"].as_i64().unwrap() - days * 86_400_000_000).into();
     }
     digested::write(&path, &book).unwrap();
