@@ -19,8 +19,6 @@ const PARAMETERS_BYTES_MAX: usize = 4_096;
 pub(crate) enum SearchError {
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("{path}: {problem}; move the file away to begin anew")]
-    Content { path: PathBuf, problem: String },
     #[error("a search has a name of 1 to {NAME_CHARACTERS_MAX} characters without line breaks")]
     Name,
     #[error("the parameters of a search have at most {PARAMETERS_BYTES_MAX} bytes")]
@@ -48,8 +46,16 @@ impl Searches {
     pub(crate) fn open(state_dir: &Path) -> Result<Self, SearchError> {
         let path = state_dir.join("searches.json");
         let people = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|error| SearchError::Content { path: path.clone(), problem: error.to_string() })?,
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(people) => people,
+                // Saved searches are a convenience: reading the log does not wait for them.
+                Err(error) => {
+                    let aside = path.with_extension("json.damaged");
+                    std::fs::rename(&path, &aside).map_err(|source| SearchError::Io { path: path.clone(), source })?;
+                    tracing::error!(file = %path.display(), aside = %aside.display(), %error, "the saved searches are damaged and set aside");
+                    People::new()
+                }
+            },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => People::new(),
             Err(source) => return Err(SearchError::Io { path, source }),
         };

@@ -60,6 +60,8 @@ pub struct Authority {
     ca: CertificateAuthority,
     /// Machines' folders that are not here any more and could not be brought up to date.
     absent: Vec<PathBuf>,
+    /// Where leftovers of interrupted commands are now.
+    set_aside: Vec<PathBuf>,
 }
 
 /// How a new node is reached and where it listens.
@@ -105,7 +107,13 @@ impl Authority {
         write_public(&dir.join("ca.crt"), ca.certificate_pem().as_bytes())?;
         folder::make_private_dir(&dir.join("secrets"))?;
         folder::make_private_dir(&dir.join("machines"))?;
-        let mut authority = Self { dir: dir.to_owned(), members: Members::new(name.clone()), ca, absent: Vec::new() };
+        let mut authority = Self {
+            dir: dir.to_owned(),
+            members: Members::new(name.clone()),
+            ca,
+            absent: Vec::new(),
+            set_aside: Vec::new(),
+        };
         authority.save()?;
         Ok(authority)
     }
@@ -120,7 +128,7 @@ impl Authority {
             std::fs::read_to_string(&path).map_err(|source| CertsError::Io { path, source })
         };
         let ca = CertificateAuthority::load(&read("ca.crt")?, &read("ca.key")?)?;
-        Ok(Self { dir: dir.to_owned(), members, ca, absent: Vec::new() })
+        Ok(Self { dir: dir.to_owned(), members, ca, absent: Vec::new(), set_aside: Vec::new() })
     }
 
     pub fn cluster(&self) -> &ClusterName {
@@ -129,6 +137,11 @@ impl Authority {
 
     pub fn members(&self) -> &[Member] {
         &self.members.list
+    }
+
+    /// Folders that an interrupted command had left behind, under the names that they have now.
+    pub fn set_aside(&self) -> &[PathBuf] {
+        &self.set_aside
     }
 
     /// Folders that were moved away; what changed has to be brought to those machines by hand.
@@ -195,6 +208,7 @@ impl Authority {
     pub fn add_user(&mut self, id: &NodeId, role: Role, scope: Option<&str>) -> Result<PathBuf> {
         self.refuse_known(id)?;
         let folder = self.dir.join("machines").join(format!("user-{id}"));
+        self.set_leftover_aside(&folder)?;
         folder::make_new_private_dir(&folder)?;
         self.issue(&folder, "user", Kind::User, id, "")?;
         let mut member = Member::new(MemberKind::User, id, None);
@@ -252,11 +266,33 @@ impl Authority {
         }
     }
 
-    fn new_machine(&self, id: &NodeId) -> Result<PathBuf> {
+    fn new_machine(&mut self, id: &NodeId) -> Result<PathBuf> {
         self.refuse_known(id)?;
         let folder = self.machine(id);
+        self.set_leftover_aside(&folder)?;
+        let secret = self.secret_file(id, 0);
+        if let Err(source) = std::fs::remove_file(&secret)
+            && source.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(CertsError::Io { path: secret, source });
+        }
         folder::make_new_machine_dir(&folder)?;
         Ok(folder)
+    }
+
+    /// A command that was interrupted leaves a folder of a member that nobody knows: its keys are in no list. It is moved away, so that
+    /// the command can be repeated; the folder of a known member never is.
+    fn set_leftover_aside(&mut self, folder: &Path) -> Result<()> {
+        if !folder.exists() {
+            return Ok(());
+        }
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let aside =
+            (1..u32::MAX).map(|n| folder.with_file_name(format!("{name}.interrupted-{n}"))).find(|path| !path.exists());
+        let aside = aside.ok_or_else(|| CertsError::Exists(folder.to_owned()))?;
+        std::fs::rename(folder, &aside).map_err(|source| CertsError::Io { path: folder.to_owned(), source })?;
+        self.set_aside.push(aside);
+        Ok(())
     }
 
     fn make_node(&mut self, folder: &Path, id: &NodeId, place: &NodePlace, paths: NodePaths) -> Result<Member> {
@@ -325,7 +361,9 @@ impl Authority {
 
     /// Whose cosignatures count for a node: one C2SP verification key on a line.
     fn witnesses(&self) -> Result<String> {
-        let mut text = "# The cluster's witnesses. Rows go by themselves only when these have seen them for long enough.\n".to_owned();
+        let mut text =
+            "# The cluster's witnesses. Rows go by themselves only when these have seen them for long enough.\n"
+                .to_owned();
         for witness in &self.trust()?.witnesses {
             text.push_str(&format!("{witness}\n"));
         }

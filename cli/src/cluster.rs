@@ -149,6 +149,9 @@ fn made(what: &str, folder: &Path) {
 
 /// A folder that was moved to its machine cannot be brought up to date from here.
 fn warn_of_absent(authority: &Authority) {
+    for folder in authority.set_aside() {
+        eprintln!("a command that was interrupted had left a folder of this name; it is now {}", folder.display());
+    }
     for folder in authority.absent_folders() {
         eprintln!("{} is not here; copy the cluster's new ca.crl to that machine by hand", folder.display());
     }

@@ -22,6 +22,7 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) async fn node(config: &Path) -> anyhow::Result<Exit> {
     let config = NodeConfig::load(config)?;
     telemetry::start(config.log_format);
+    outlive_size_limits()?;
     let node = Node::bind(config, Arc::new(SystemClock)).await?;
     let shutdown = CancellationToken::new();
     stop_on_signal(&shutdown)?;
@@ -42,6 +43,7 @@ pub(crate) async fn aggregator(command: AggregatorCommand) -> anyhow::Result<Exi
 async fn serve_aggregator(config: &Path) -> anyhow::Result<Exit> {
     let config = AggregatorConfig::load(config)?;
     telemetry::start(config.log_format);
+    outlive_size_limits()?;
     let shutdown = CancellationToken::new();
     let node_shutdown = CancellationToken::new();
     let node = match &config.embedded_node {
@@ -112,6 +114,13 @@ fn tell_service_manager(shutdown: &CancellationToken) {
 }
 
 /// SIGTERM and Ctrl-C ask for an orderly end.
+/// A limit on the size of files (`LimitFSIZE=`) is an error of the write that meets it, not the end of the process.
+fn outlive_size_limits() -> anyhow::Result<()> {
+    // Asking for the signal takes away what it does by default; nobody waits for it.
+    let _ = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(nix::libc::SIGXFSZ))?;
+    Ok(())
+}
+
 fn stop_on_signal(shutdown: &CancellationToken) -> anyhow::Result<()> {
     let asked = asked_to_stop()?;
     let shutdown = shutdown.clone();

@@ -219,7 +219,10 @@ fn read_witnesses(path: &Path) -> Result<Vec<VerifyingKey>, String> {
     let keys = lines.map(|line| {
         let key = VerifyingKey::parse(line).ok().filter(|key| key.kind() == KeyKind::Witness);
         key.ok_or_else(|| {
-            format!("{}: {line:?} is not a witness's key; copy the file from the cluster directory again", path.display())
+            format!(
+                "{}: {line:?} is not a witness's key; copy the file from the cluster directory again",
+                path.display()
+            )
         })
     });
     keys.collect()

@@ -114,7 +114,8 @@ impl Retention {
         let late = by_time.to_seq > by_age.to_seq;
         let extent = self.store.extent().await?;
         let oldest = self.store.time_of(extent.oldest_seq.unwrap_or_default()).await?;
-        let over = oldest.map_or(0, |oldest| now.micros().saturating_sub(oldest.micros())) / DAY_MICROS - i64::from(days);
+        let over =
+            oldest.map_or(0, |oldest| now.micros().saturating_sub(oldest.micros())) / DAY_MICROS - i64::from(days);
         let mut state = self.state();
         (state.late_days, state.late_because) = (0, None);
         if late {

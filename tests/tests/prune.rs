@@ -49,7 +49,12 @@ impl Log {
         clock.0.store(DAY_MICROS, Ordering::Relaxed);
         let secrets = (0..epochs).map(|epoch| (epoch, EpochSecret::from_bytes([u8::try_from(epoch).unwrap() + 1; 32])));
         let ring = KeyRing::new("test".parse().unwrap(), "mx1".parse().unwrap(), secrets);
-        let keys = LogKeys { ring, checkpoint: SigningSeed::from_bytes([2; 32]), next_checkpoint: None, witnesses: Vec::new() };
+        let keys = LogKeys {
+            ring,
+            checkpoint: SigningSeed::from_bytes([2; 32]),
+            next_checkpoint: None,
+            witnesses: Vec::new(),
+        };
         let store = Store::open(LogDir::new(dir), keys, clock.clone(), Rules::none()).unwrap();
         let witness = SigningSeed::from_bytes([3; 32]).named("test/aggregator/agg", KeyKind::Witness).unwrap();
         Self { store, clock, witness, dir: dir.to_owned() }

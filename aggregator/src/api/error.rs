@@ -59,7 +59,7 @@ impl From<SearchError> for ApiError {
             SearchError::NotFound(_) => (404, "no_such_search"),
             SearchError::Name | SearchError::TooLong => (400, "bad_request"),
             SearchError::Full | SearchError::TooManyPeople => (409, "too_many_searches"),
-            SearchError::Io { .. } | SearchError::Content { .. } | SearchError::Failed(_) => {
+            SearchError::Io { .. } | SearchError::Failed(_) => {
                 tracing::error!(%error, "the file of saved searches cannot be used");
                 let detail = "the saved searches cannot be read or written; the daemon's log says why";
                 return Self::new(500, "search_file", detail);

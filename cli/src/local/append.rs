@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
+use piperoll_client::NodeClient;
 use piperoll_node::config::NodeConfig;
 use piperoll_node::intake::Mapping;
-use piperoll_node::store::{Appended, LogDir, append_directly, parse_draft};
+use piperoll_node::store::{Appended, LogDir, OpenError, append_directly, parse_draft};
 use piperoll_shared::api::node::{BatchReport, LineResult};
 use piperoll_shared::log::limits::BATCH_LINES_MAX;
 use piperoll_shared::net::clock::SystemClock;
@@ -237,10 +238,25 @@ async fn send(place: &Place, lines: Vec<u8>, import: bool) -> anyhow::Result<Bat
     match place {
         Place::Socket(client) => Ok(client.append_lines(lines, import).await?),
         Place::Directory(config) => {
-            let config = config.clone();
-            tokio::task::spawn_blocking(move || append_to_directory(&config, &lines, import)).await?
+            let (here, text) = (config.clone(), lines.clone());
+            let tried = tokio::task::spawn_blocking(move || append_to_directory(&here, &text, import)).await?;
+            match tried {
+                // A daemon has started meanwhile, and has the log for itself: it takes the entries.
+                Err(error) if is_in_use(&error) => {
+                    let client = NodeClient::new(&config.socket.path)?;
+                    if client.status().await.is_err() {
+                        return Err(error);
+                    }
+                    Ok(client.append_lines(lines, import).await?)
+                }
+                tried => tried,
+            }
         }
     }
+}
+
+fn is_in_use(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<OpenError>(), Some(OpenError::InUse { .. }))
 }
 
 /// With the daemon down: takes the writer's lock itself, for as long as this batch lasts.

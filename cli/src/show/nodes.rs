@@ -118,7 +118,10 @@ pub(crate) fn envelope_summary(envelope: &Envelope) -> String {
     };
     let more = match &envelope.next_cursor {
         Some(cursor) if envelope.more => {
-            format!("\nthere are more rows: raise --limit, narrow the filter, or continue with --cursor {}", escape(cursor))
+            format!(
+                "\nthere are more rows: raise --limit, narrow the filter, or continue with --cursor {}",
+                escape(cursor)
+            )
         }
         _ => String::new(),
     };

@@ -39,6 +39,18 @@ const FOLDER: &str = "forward";
 /// Longest reason for a pause, bytes of UTF-8.
 const REASON_BYTES_MAX: usize = 1_024;
 
+/// In place of a file that was damaged: nothing leaves before an operator has looked, because the destination may have been paused, and
+/// then everything does, because what arrived is not known.
+fn lost_place(generation: &str, wanted: &Wanted, now: Timestamp) -> Place {
+    let reason = "the file that says how far it is was damaged; `piperoll node forward resume` hands everything on from the beginning of the log";
+    Place {
+        generation: generation.to_owned(),
+        next_seq: 0,
+        wanted: wanted.clone(),
+        paused: Some(Pause { by: "piperoll".to_owned(), reason: reason.to_owned(), since: now }),
+    }
+}
+
 /// All destinations of a node.
 pub(crate) struct Forwarding {
     store: Store,
@@ -69,8 +81,8 @@ struct State {
 }
 
 impl Forwarding {
-    /// Reads every place, and says in the log what is configured differently than at the last start. A place that cannot be read
-    /// stops the node: handing on from the beginning, or from nowhere, is nothing to decide silently.
+    /// Reads every place, and says in the log what is configured differently than at the last start. A place that is
+    /// damaged pauses its destination: handing on from the beginning, or from nowhere, is nothing to decide silently.
     pub(crate) async fn open(
         store: Store,
         clock: Arc<dyn Clock>,
@@ -82,7 +94,17 @@ impl Forwarding {
         for config in configs {
             let file = PlaceFile::new(&folder, &config.name);
             let wanted = Wanted::of(config);
-            let known = file.read()?;
+            let known = match file.read() {
+                Err(PlaceError::Content { path, problem }) => {
+                    let aside = file.set_aside()?;
+                    tracing::error!(
+                        file = %path.display(), aside = %aside.display(), problem,
+                        "how far a destination is is not known any more; it is paused"
+                    );
+                    Some(lost_place(&generation, &wanted, clock.now()))
+                }
+                read => read?,
+            };
             let word = match &known {
                 None => Some("log.forward_added"),
                 Some(place) if place.wanted != wanted => Some("log.forward_changed"),

@@ -64,14 +64,21 @@ impl PlaceFile {
 
     /// None before the first start with this destination.
     pub(super) fn read(&self) -> Result<Option<Place>, PlaceError> {
-        let text = match std::fs::read_to_string(&self.path) {
-            Ok(text) => text,
+        let text = match std::fs::read(&self.path) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(self.io(source)),
         };
         let place = serde_json::from_str(&text)
             .map_err(|e| PlaceError::Content { path: self.path.clone(), problem: e.to_string() })?;
         Ok(Some(place))
+    }
+
+    /// Moves a damaged file out of the way; where it is now.
+    pub(super) fn set_aside(&self) -> Result<PathBuf, PlaceError> {
+        let aside = self.path.with_extension("json.damaged");
+        std::fs::rename(&self.path, &aside).map_err(|e| self.io(e))?;
+        Ok(aside)
     }
 
     /// On disk when this returns.
@@ -104,8 +111,13 @@ pub(super) fn others(folder: &Path, configs: &[ForwardConfig]) -> Result<Vec<(St
         let path = found.map_err(|source| PlaceError::Io { path: folder.to_owned(), source })?.path();
         let name = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json")).map(str::to_owned);
         let Some(name) = name.filter(|name| configs.iter().all(|config| config.name != *name)) else { continue };
-        if let Some(place) = PlaceFile::new(folder, &name).read()? {
-            others.push((name, place));
+        match PlaceFile::new(folder, &name).read() {
+            Ok(Some(place)) => others.push((name, place)),
+            Ok(None) => {}
+            // Of a destination that is gone nobody needs it.
+            Err(error) => {
+                tracing::warn!(%error, "the place of a destination that is not configured any more cannot be read")
+            }
         }
     }
     Ok(others)

@@ -15,6 +15,15 @@ pub(super) enum Mark {
     File { life: String, offset: u64 },
 }
 
+/// What is known of how far a source was read.
+pub(super) enum Known {
+    /// Nothing was read yet.
+    Nothing,
+    Mark(Mark),
+    /// Something was read once: begin at the beginning, also where only what comes from now on was wanted.
+    Lost,
+}
+
 #[derive(Clone)]
 pub(super) struct MarkFile {
     path: PathBuf,
@@ -25,13 +34,22 @@ impl MarkFile {
         Self { path: folder.join(format!("{name}.json")) }
     }
 
-    /// None before the first record.
-    pub(super) fn read(&self) -> Result<Option<Mark>, String> {
-        match std::fs::read_to_string(&self.path) {
-            Ok(text) => serde_json::from_str(&text).map(Some).map_err(|e| {
-                format!("{} does not say how far was read ({e}); move it away to begin anew", self.path.display())
-            }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+    /// A file that is damaged is set aside: the log does not wait for it.
+    pub(super) fn read(&self) -> Result<Known, String> {
+        match std::fs::read(&self.path) {
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(mark) => Ok(Known::Mark(mark)),
+                Err(error) => {
+                    let aside = self.path.with_extension("json.damaged");
+                    std::fs::rename(&self.path, &aside).map_err(|e| format!("{}: {e}", self.path.display()))?;
+                    tracing::error!(
+                        file = %self.path.display(), aside = %aside.display(), %error,
+                        "how far a source was read is not known any more; it is read from its beginning, and what is recorded is known by its ids"
+                    );
+                    Ok(Known::Lost)
+                }
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Known::Nothing),
             Err(error) => Err(format!("{}: {error}", self.path.display())),
         }
     }

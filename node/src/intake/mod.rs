@@ -35,7 +35,7 @@ use crate::store::Store;
 pub(crate) use config::TypedIntake;
 pub use config::{IntakeConfig, Source};
 pub use mapping::{MapError, Mapping};
-use mark::MarkFile;
+use mark::{Known, MarkFile};
 pub use ordered::Pairs;
 use pipeline::Pipeline;
 use syslog::Listeners;
@@ -126,8 +126,16 @@ impl Intake {
                 }
                 Source::Journal { .. } | Source::File { .. } => None,
             };
-            let mark = MarkFile::new(&data_dir.join(FOLDER), &config.name).read().map_err(bad)?;
-            ways.push(Way { config: config.clone(), mapping, listeners, mark });
+            let mut config = config.clone();
+            let mark = match MarkFile::new(&data_dir.join(FOLDER), &config.name).read().map_err(bad)? {
+                Known::Nothing => None,
+                Known::Mark(mark) => Some(mark),
+                Known::Lost => {
+                    config.from_now = false;
+                    None
+                }
+            };
+            ways.push(Way { config, mapping, listeners, mark });
         }
         Ok(Self { ways, counts, own, ids })
     }

@@ -119,9 +119,11 @@ impl Ages {
 
     fn sample(&mut self, size: u64) -> bool {
         let every = i64::try_from(SAMPLE_EVERY.as_micros()).unwrap_or(i64::MAX);
-        let due = self.book.samples.last().is_none_or(|last| {
-            size > last.size && self.book.age_micros.saturating_sub(last.age_micros) >= every
-        });
+        let due = self
+            .book
+            .samples
+            .last()
+            .is_none_or(|last| size > last.size && self.book.age_micros.saturating_sub(last.age_micros) >= every);
         if !due {
             return false;
         }

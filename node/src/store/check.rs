@@ -133,6 +133,15 @@ impl Check {
                 for difference in schema::differences(conn)? {
                     self.find(&mut lines, None, FindingKind::Schema, difference);
                 }
+                for (key, expected) in
+                    [("node_id", self.node_id.to_string()), ("generation", self.generation.to_string())]
+                {
+                    let found = schema::meta(conn, key)?.unwrap_or_default();
+                    if found != expected {
+                        let detail = format!("the table `meta` says that {key} is {found:?}; it is {expected:?}");
+                        self.find(&mut lines, None, FindingKind::Schema, detail);
+                    }
+                }
                 self.go_to_floor(conn, &mut lines)?;
                 match epochs(conn, &mut self.checker, self.floor.as_ref())? {
                     Ok(epochs) => self.checker.know_epochs(epochs),

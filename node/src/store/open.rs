@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use piperoll_shared::log::ids::{ClusterName, Generation, NodeId};
 use piperoll_shared::log::note::NOTE_BYTES_MAX;
@@ -16,7 +17,11 @@ use super::error::OpenError;
 use super::schema;
 
 /// For another process that holds the database.
-pub(super) const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to wait for another process that has the log: commands that append without a daemon have it for a moment, and a daemon
+/// that stops for some seconds.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Statements that a connection keeps parsed: all that a search uses.
 const STATEMENTS_KEPT: usize = 64;
 const DATABASE: &str = "log.db";
@@ -223,10 +228,14 @@ impl LogDir {
         let path = self.dir.join(LOCK);
         let io = |source| OpenError::Io { path: path.clone(), source };
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(io)?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(fs::TryLockError::WouldBlock) => Err(OpenError::InUse { path: self.dir.clone() }),
-            Err(fs::TryLockError::Error(source)) => Err(io(source)),
+        let until = Instant::now() + LOCK_WAIT;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(fs::TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(LOCK_PAUSE),
+                Err(fs::TryLockError::WouldBlock) => return Err(OpenError::InUse { path: self.dir.clone() }),
+                Err(fs::TryLockError::Error(source)) => return Err(io(source)),
+            }
         }
     }
 

@@ -51,7 +51,9 @@ pub enum CheckpointFault {
     Tree(#[from] GrowerGone),
     #[error("the checkpoint could not be stored: {0}")]
     Store(String),
-    #[error("no witness that is known here has cosigned it; copy the file `witnesses` of this node's folder in the cluster directory here again")]
+    #[error(
+        "no witness that is known here has cosigned it; copy the file `witnesses` of this node's folder in the cluster directory here again"
+    )]
     Uncosigned,
     #[error("log.checkpoint could not be read: {0}")]
     Read(String),

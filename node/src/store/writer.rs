@@ -1,7 +1,7 @@
 //! The one thread that writes: it assigns seq, time and mac, and acknowledges after the synced commit.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use piperoll_shared::log::flags::{Judge, Rules};

@@ -79,7 +79,11 @@ mod tests {
                 assert_eq!(read, kept, "bit {bit}");
             }
         }
-        assert_eq!(from_bytes::<Kept>(br#"{"rows":3,"name":null}"#)?, Kept { rows: 3, name: None }, "an earlier version");
+        assert_eq!(
+            from_bytes::<Kept>(br#"{"rows":3,"name":null}"#)?,
+            Kept { rows: 3, name: None },
+            "an earlier version"
+        );
         Ok(())
     }
 }

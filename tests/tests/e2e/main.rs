@@ -8,6 +8,7 @@ mod bundle;
 mod certificates;
 mod contract;
 mod crash;
+mod damaged;
 mod documents;
 mod doors;
 mod durable;

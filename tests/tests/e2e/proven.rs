@@ -45,8 +45,11 @@ async fn pages_streams_and_ranges_are_proven_whole() {
             let words = page.json();
             assert_eq!((&words["complete"], &words["proven"]), (&true.into(), &true.into()), "{}", words["nodes"]);
             assert!(rows(page).iter().all(|row| row["witnessed"] == true), "{words}");
-            let expected =
-                if words["more"] == true { "where this page ends" } else { "proven whole: no row of this range is missing" };
+            let expected = if words["more"] == true {
+                "where this page ends"
+            } else {
+                "proven whole: no row of this range is missing"
+            };
             assert!(words["completeness"].as_str().unwrap().contains(expected), "{}", words["completeness"]);
             assert_eq!(words["more"].as_bool(), Some(!words["next_cursor"].is_null()), "{words}");
         })

@@ -204,7 +204,11 @@ async fn an_operator_prunes_with_an_archive_and_holds_keep_rows() {
     assert!(refused.stderr.contains("90 days"), "{}", refused.stderr);
 
     let unsure = cluster.on_node(0, &["prune", "--before", "300d"]);
-    assert!(unsure.code == 1 && unsure.stderr.contains("add --confirm"), "clocks alone prune nothing: {}", unsure.stderr);
+    assert!(
+        unsure.code == 1 && unsure.stderr.contains("add --confirm"),
+        "clocks alone prune nothing: {}",
+        unsure.stderr
+    );
 
     // A hold over rows of long ago keeps everything from its first row on.
     let hold = ["hold", "add", "case-7", "--from", "2000-01-01", "--to", "300d", "--reason", "court order"];

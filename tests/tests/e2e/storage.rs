@@ -1,4 +1,4 @@
-//! A disk that is full or read-only, and a second process: a clear error at once, reads go on.
+//! A disk that is full or read-only, and a second process: a clear error, reads go on.
 
 use std::process::{Command, Stdio};
 
@@ -7,7 +7,7 @@ use piperoll_tests::{Cluster, entry, piperoll};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_process_is_refused_at_once() {
+async fn a_second_process_is_refused() {
     let mut cluster = Cluster::start(&["mx1"]).await;
     let config = cluster.nodes[0].folder.join("node.toml");
     // Another port, so that it is the log's lock that refuses and not the address.
@@ -24,6 +24,44 @@ async fn a_second_process_is_refused_at_once() {
         "the first one goes on"
     );
     cluster.stop(0);
+    cluster.verify_all();
+}
+
+/// Commands that append while the daemon is down wait for each other, and a daemon that starts waits for them.
+#[tokio::test(flavor = "multi_thread")]
+async fn appends_without_a_daemon_and_its_start_wait_for_each_other() {
+    let mut cluster = Cluster::start(&["mx1"]).await;
+    cluster.stop(0);
+    let append = |count: usize| {
+        let config = cluster.nodes[0].folder.join("node.toml");
+        (0..count)
+            .map(|n| {
+                let mut command = Command::new(piperoll());
+                command.args([
+                    "node",
+                    "append",
+                    "--category",
+                    "auth",
+                    "--action",
+                    "auth.login",
+                    "--user",
+                    &format!("u{n}"),
+                ]);
+                command.arg("--config").arg(&config).stdout(Stdio::null()).stderr(Stdio::piped());
+                piperoll_tests::Guard(command.spawn().unwrap())
+            })
+            .collect::<Vec<_>>()
+    };
+    let mut appending = append(12);
+    cluster.restart(0).await;
+    for guard in &mut appending {
+        let status = guard.0.wait().unwrap();
+        let mut words = String::new();
+        std::io::Read::read_to_string(guard.0.stderr.as_mut().unwrap(), &mut words).unwrap();
+        assert!(status.success(), "{words}");
+    }
+    let found = cluster.on_node(0, &["query", "action:auth.login", "--json"]);
+    assert_eq!(found.stdout.matches("\"auth.login\"").count(), 12, "{}", found.stdout);
     cluster.verify_all();
 }
 
