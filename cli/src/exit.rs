@@ -1,5 +1,7 @@
 //! What the exit code says; the same for every reading command.
 
+use piperoll_shared::log::filter::FilterError;
+
 /// The outcome of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -15,6 +17,21 @@ pub(crate) enum Exit {
     Violation = 4,
     /// No node answered.
     Nothing = 5,
+}
+
+/// A question that cannot be asked like that: another number, time or filter is needed, and trying again is of no use.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct UsageError(pub(crate) String);
+
+impl Exit {
+    /// What a command that failed ends with.
+    pub(crate) fn of(error: &anyhow::Error) -> Self {
+        let usage = error.chain().any(|cause| {
+            cause.is::<UsageError>() || cause.is::<FilterError>() || cause.is::<piperoll_shared::log::time::TimeError>()
+        });
+        if usage { Self::Usage } else { Self::Failed }
+    }
 }
 
 impl From<Exit> for std::process::ExitCode {

@@ -44,7 +44,7 @@ fn main() -> std::process::ExitCode {
         Err(error) if is_broken_pipe(&error) => Exit::Complete.into(),
         Err(error) => {
             eprintln!("piperoll: {}", in_one_line(&error));
-            Exit::Failed.into()
+            Exit::of(&error).into()
         }
     }
 }

@@ -11,6 +11,7 @@ use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response};
 use serde::Deserialize;
 
 use crate::args::ConnectionArgs;
+use crate::exit::UsageError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A page answers within the aggregator's own limit; this is for the way there and back.
@@ -102,11 +103,15 @@ impl Connection {
             return Ok(Answer::Unavailable(Box::new(envelope)));
         }
         match serde_json::from_str::<Problem>(&text) {
+            Ok(problem) if USAGE.contains(&problem.code.as_str()) => Err(UsageError(problem.detail).into()),
             Ok(problem) => bail!("{}", problem.detail),
             Err(_) => bail!("{} answered {status}", self.url),
         }
     }
 }
+
+/// Codes of an aggregator that say that the question itself is wrong (`QueryError`).
+const USAGE: [&str; 5] = ["bad_filter", "bad_range", "bad_parameter", "bad_cursor", "cursor_of_another_query"];
 
 fn settings() -> anyhow::Result<Settings> {
     let base = std::env::var_os("XDG_CONFIG_HOME")

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};
 use super::{count_problem, report};
 use crate::args::{OrderArg, OutputArgs, RemoteQueryArgs, RemoteShowArgs};
-use crate::exit::Exit;
+use crate::exit::{Exit, UsageError};
 use crate::show::{RowTable, detail};
 
 /// The rows of a page; the envelope is read from the same text.
@@ -23,7 +23,7 @@ struct Rows<'a> {
 
 pub(crate) async fn query(args: RemoteQueryArgs) -> anyhow::Result<Exit> {
     if !(1..=PAGE_ROWS_MAX).contains(&args.limit) {
-        bail!("--limit is 1 to {PAGE_ROWS_MAX}; use `piperoll export` for more");
+        return Err(UsageError(format!("--limit is 1 to {PAGE_ROWS_MAX}; use `piperoll export` for more")).into());
     }
     let connection = Connection::open(&args.connection)?;
     let mut pairs = vec![

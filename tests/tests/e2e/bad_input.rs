@@ -152,10 +152,20 @@ async fn queries_that_are_refused_say_why() {
         assert!(answer.json()["detail"].as_str().unwrap().contains(words), "{parameters}: {}", answer.text);
     }
     assert_eq!(cluster.page(&format!("limit=5&category=auth&cursor={cursor}")).await.status, 200);
-    let run = cluster.run(&["query", "usr:bob"]);
-    assert_eq!(run.code, 1);
-    assert!(run.stderr.contains("unknown key \"usr\""), "{}", run.stderr);
-    assert_eq!(cluster.run(&["query", "--limit", "many"]).code, 2);
+    // A question that is wrong is a usage error, wherever that is noticed.
+    for (args, words) in [
+        (&["query", "usr:bob"][..], "unknown key \"usr\""),
+        (&["query", "--limit", "0"], "--limit is 1 to"),
+        (&["query", "--limit", "many"], "invalid value"),
+        (&["query", "--from", "soonish"], "soonish"),
+        (&["stats", "--from", "1d", "--to", "2d"], "runs backwards"),
+        (&["export", "usr:bob", "--output", "-"], "unknown key"),
+    ] {
+        let run = cluster.run(args);
+        assert!(run.code == 2 && run.stderr.contains(words), "{args:?}: {} {}", run.code, run.stderr);
+    }
+    assert_eq!(cluster.on_node(0, &["query", "usr:bob"]).code, 2);
+    assert_eq!(cluster.on_node(0, &["query", "--from", "soonish"]).code, 2);
 }
 
 /// Text from entries never reaches a terminal raw.

@@ -26,7 +26,8 @@ async fn side_matters_keep_no_daemon_from_starting() {
         target.display(),
         source.display()
     );
-    let mapping = "description = \"test\"\n[field.category]\nconstant = \"data\"\n[field.action]\nconstant = \"app.said\"\n";
+    let mapping =
+        "description = \"test\"\n[field.category]\nconstant = \"data\"\n[field.action]\nconstant = \"app.said\"\n";
     std::fs::write(node.join("app.toml"), mapping).unwrap();
     std::fs::write(node.join("node.toml"), format!("{config}\n{tables}")).unwrap();
     let line = |n: usize| json!({ "number": n }).to_string() + "\n";
