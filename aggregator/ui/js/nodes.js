@@ -73,13 +73,18 @@ function reachable(node) {
 
 function verdict(node, again) {
   const words = { ok: ["good", "✓", "ok"], unreachable: ["warn", "?", "unknown"], stale: ["warn", "?", "stale: unknown"] }[node.verdict] ?? [isBroken(node) ? "bad" : "warn", isBroken(node) ? "✖" : "?", node.verdict];
+  const presented = node.alarm?.presented;
   const accept = async () => {
-    const reason = await askReason(`Accept the new history of ${node.node_id}`, [h("p", {}, `What ${node.node_id} presents now, generation ${node.generation}, becomes its history. What a witness had seen before stays known, and this is recorded with your name.`)], "Accept");
+    const reason = await askReason(`Accept the new history of ${node.node_id}`, [
+      h("p", {}, `${node.node_id} presents generation ${presented.generation} with ${digits(presented.size)} rows. This log, or one that goes on from it, becomes its history.`),
+      h("p", {}, "Rows that a witness had seen and that are not in it stay on record: ranges that may touch them are not complete from then on. This is recorded with your name."),
+    ], "Accept");
     if (reason === null) return;
-    await send("POST", `/nodes/${encodeURIComponent(node.node_id)}/accept`, { generation: node.generation, reason }).catch((error) => notice(error.message, true));
+    await send("POST", `/nodes/${encodeURIComponent(node.node_id)}/accept`, { ...presented, reason }).catch((error) => notice(error.message, true));
     await again();
   };
-  const clearable = ["fork", "rollback"].includes(node.verdict) && node.generation && may("nodes.accept");
+  // What signs nothing presents nothing that could be accepted.
+  const clearable = ["fork", "rollback"].includes(node.verdict) && presented && may("nodes.accept");
   return [badge(...words), !isMissing(node) && node.reason && h("div", {}, visible(node.reason)), node.write_fault && h("div", { class: "error" }, `Cannot record: ${visible(node.write_fault)}`), clearable && h("button", { type: "button", onclick: accept }, "Accept…")];
 }
 

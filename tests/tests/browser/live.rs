@@ -122,3 +122,36 @@ async fn an_edited_row_cannot_be_overlooked_and_is_acknowledged_by_an_entry() {
     browser.says("tbody tr[data-place]", "audit.acknowledge").await;
     browser.close().await;
 }
+
+/// Another log takes the place of a node's: the page shows what it presents, accepts exactly that, and says of older ranges that rows of
+/// them are not in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_took_the_place_of_another_is_accepted_and_named() {
+    let mut cluster = Cluster::witnessed(&["mx1", "mx2"], 200).await;
+    for index in 0..2 {
+        cluster.append(index, &[entry("alice", "auth.login"), entry("bob", "auth.login")]).await;
+    }
+    cluster.wait_until_complete().await;
+    let Some(browser) = Browser::signed_in(&cluster, &cluster.token).await else { return };
+    browser.go("/nodes").await;
+    browser.says("table.nodes", "3 rows").await;
+    cluster.stop(0);
+    assert_eq!(cluster.on_node(0, &["new-generation", "--reason", "a test"]).code, 0);
+    cluster.restart(0).await;
+    let seen = async || cluster.get("/api/v1/nodes", Some(&cluster.token)).await.text.contains("\"rollback\"");
+    browser.until("the witness has looked", seen).await;
+    browser.go("/nodes").await;
+    browser.says("table.nodes", "rollback").await;
+    browser.press("table.nodes", "Accept").await;
+    browser.says("dialog", "rows. This log, or one that goes on from it, becomes its history").await;
+    browser.is_accessible("accepting a history").await;
+    browser.shot("accept").await;
+    browser.keys("the disk died").await;
+    browser.press("dialog", "Accept").await;
+    browser.until("no alarm", async || !browser.text("table.nodes").await.contains("rollback")).await;
+    browser.go(EVERYBODY).await;
+    browser.says(".banner.superseded", "mx1 began another log since").await;
+    browser.says(".banner.superseded", "are not in the log that was accepted").await;
+    browser.is_accessible("an earlier log").await;
+    browser.shot("superseded").await;
+}
