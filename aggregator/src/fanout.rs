@@ -175,14 +175,15 @@ impl Part {
     /// and this one lacks.
     pub(crate) fn within(&self, query: &Query) -> Self {
         let mut part = self.snapshot();
-        // A question about everything that there is asks for nothing that is elsewhere.
-        if !matches!(part.status, Status::Ok | Status::Pruned) || query.all_there {
+        if part.status == Status::Excluded || query.one_row {
             return part;
         }
         if let Some(lost) = part.member.witness.lost_in(query.from, query.to) {
-            let pruned = part.reason.take().map(|words| format!("; {words}")).unwrap_or_default();
-            part.status = Status::Superseded;
-            part.reason = Some(format!("{}{pruned}", lost.words));
+            if matches!(part.status, Status::Ok | Status::Pruned) {
+                let pruned = part.reason.take().map(|words| format!("; {words}")).unwrap_or_default();
+                part.status = Status::Superseded;
+                part.reason = Some(format!("{}{pruned}", lost.words));
+            }
             part.tally.proof =
                 Proof::Not("rows of this range were in a log that another one took the place of".to_owned());
             part.lost = Some(lost);
@@ -280,7 +281,8 @@ pub(crate) fn envelope(
     let future = query.from > query.asked_at;
     let proven = answered > 0 && answered == expected && !future && nodes.iter().all(NodeReport::is_proven);
     let end = if query.to == Timestamp::MAX { query.asked_at.max(query.from) } else { query.to };
-    let reached = complete_through(parts, query, through).map(|time| time.min(end));
+    // Nobody can vouch for what is still to come.
+    let reached = complete_through(parts, query, through).map(|time| time.min(query.asked_at.max(query.from)).min(end));
     let completeness = match (proven, through) {
         _ if future => "not proven: the range begins in the future".to_owned(),
         (true, Some(last)) => part_proven(&nodes, last.timestamp, query.order),

@@ -337,6 +337,7 @@ pub(crate) async fn one_row(cluster: &Cluster, member: &Arc<Member>, seq: u64, s
     let mut query =
         Query::everything(Filter::default(), (Timestamp::MIN, Timestamp::MAX), Order::Asc, SystemClock.now());
     query.limit = Some(1);
+    query.one_row = true;
     query.scope = scope.clone();
     let mut found = match ask(member, &query, Some(1)) {
         Ask::Scan(mut asked) => {

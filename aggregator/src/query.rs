@@ -49,6 +49,8 @@ pub(crate) struct Query {
     pub(crate) sealed: bool,
     /// Everything that there is, with whatever time; what was pruned is not asked for.
     pub(crate) all_there: bool,
+    /// One row is asked for by its place: what else its log had does not matter.
+    pub(crate) one_row: bool,
     /// Nodes count the rows that fit instead of sending them.
     pub(crate) count: Option<Plan>,
     /// What the caller may see at all; it is part of the filter too.
@@ -197,6 +199,7 @@ impl Query {
             hash,
             sealed: false,
             all_there: false,
+            one_row: false,
             count: None,
             scope: scope.clone(),
             page_bytes: PAGE_BYTES_MAX,
@@ -277,6 +280,7 @@ impl Query {
             hash,
             sealed: false,
             all_there: from == Timestamp::MIN,
+            one_row: false,
             count: None,
             scope: Scope::default(),
             page_bytes: PAGE_BYTES_MAX,

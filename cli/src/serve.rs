@@ -113,7 +113,6 @@ fn tell_service_manager(shutdown: &CancellationToken) {
     });
 }
 
-/// SIGTERM and Ctrl-C ask for an orderly end.
 /// A limit on the size of files (`LimitFSIZE=`) is an error of the write that meets it, not the end of the process.
 fn outlive_size_limits() -> anyhow::Result<()> {
     // Asking for the signal takes away what it does by default; nobody waits for it.
@@ -121,6 +120,7 @@ fn outlive_size_limits() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// SIGTERM and Ctrl-C ask for an orderly end.
 fn stop_on_signal(shutdown: &CancellationToken) -> anyhow::Result<()> {
     let asked = asked_to_stop()?;
     let shutdown = shutdown.clone();

@@ -19,6 +19,9 @@ use crate::store::{PruneWish, Store, UpkeepError};
 const WITNESS_PAUSE: Duration = Duration::from_millis(200);
 /// Between two looks whether there is a witness at all.
 const WITNESS_LOOK: Duration = Duration::from_secs(2);
+const NO_WITNESSES: &str = "no witness is known here, so nothing goes: copy the file `witnesses` of this node's folder in the cluster directory beside its \
+                            `node.toml`, and restart";
+const UNKNOWN_WITNESS: &str = "a witness cosigns that is not in the file `witnesses`: copy it from this node's folder in the cluster directory, and restart";
 const DAY: Duration = Duration::from_hours(24);
 const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 
@@ -53,6 +56,9 @@ impl Retention {
         let used_bytes = self.store.used_bytes().await?;
         let mut status = self.state().clone();
         status.used_bytes = used_bytes;
+        if self.store.met_unknown_witness() {
+            status.problem.get_or_insert_with(|| UNKNOWN_WITNESS.to_owned());
+        }
         status.holds = holds.into_iter().map(|held| held.hold.name).collect();
         Ok(status)
     }
@@ -81,7 +87,8 @@ impl Retention {
     async fn pause(&self) {
         let again = tokio::time::Instant::now() + self.config.every;
         while tokio::time::Instant::now() < again {
-            let waited_for = matches!(self.store.witnessed_at().await, Ok(None)) && self.has_policy();
+            let unseen = matches!(self.store.witnessed_at().await, Ok(None));
+            let waited_for = unseen && self.store.knows_witnesses() && self.has_policy();
             if !waited_for {
                 tokio::time::sleep_until(again).await;
                 return;
@@ -107,29 +114,29 @@ impl Retention {
 
     /// Says by how much the policy is late, by the times that the rows themselves have.
     async fn say_late(&self, days: u32) -> Result<(), UpkeepError> {
-        let now = self.sober_now().await?;
-        let by_time = self.store.plan_prune(PruneWish { before: now.minus(DAY * days), to_max: u64::MAX }).await;
-        let by_age = self.store.plan_prune(self.witnessed_for(days)).await;
-        let (Ok(by_time), Ok(by_age)) = (by_time, by_age) else { return Ok(()) };
-        let late = by_time.to_seq > by_age.to_seq;
         let extent = self.store.extent().await?;
         let oldest = self.store.time_of(extent.oldest_seq.unwrap_or_default()).await?;
-        let over =
-            oldest.map_or(0, |oldest| now.micros().saturating_sub(oldest.micros())) / DAY_MICROS - i64::from(days);
+        let over = |now: Timestamp| {
+            let age = oldest.map_or(0, |oldest| now.micros().saturating_sub(oldest.micros())) / DAY_MICROS;
+            u32::try_from(age.saturating_sub(i64::from(days)).max(0)).unwrap_or(u32::MAX)
+        };
+        let (late_days, because) = if self.store.knows_witnesses() {
+            let now = self.sober_now().await?;
+            let by_time = self.store.plan_prune(PruneWish { before: now.minus(DAY * days), to_max: u64::MAX }).await;
+            let by_age = self.store.plan_prune(self.witnessed_for(days)).await;
+            let (Ok(by_time), Ok(by_age)) = (by_time, by_age) else { return Ok(()) };
+            let seen = self.store.oldest_witnessed().as_secs() / DAY.as_secs();
+            let words = format!(
+                "rows go by themselves when they were witnessed for {days} days, and this node knows of {seen} days so far; \
+                 `piperoll node prune --before TIME --confirm` does not wait for that"
+            );
+            (over(now).max(1), (by_time.to_seq > by_age.to_seq).then_some(words))
+        } else {
+            (over(self.clock.now()), Some(NO_WITNESSES.to_owned()))
+        };
         let mut state = self.state();
-        (state.late_days, state.late_because) = (0, None);
-        if late {
-            state.late_days = u32::try_from(over.max(1)).unwrap_or(u32::MAX);
-            state.late_because = Some(if self.store.knows_witnesses() {
-                let seen = self.store.oldest_witnessed().as_secs() / DAY.as_secs();
-                format!(
-                    "rows go by themselves when they were witnessed for {days} days, and this node knows of {seen} days so far; \
-                     `piperoll node prune --before TIME --confirm` does not wait for that"
-                )
-            } else {
-                "no witness is known here: copy the file `witnesses` of this node's folder in the cluster directory, and restart".to_owned()
-            });
-        }
+        state.late_days = if because.is_some() { late_days } else { 0 };
+        state.late_because = because;
         Ok(())
     }
 
@@ -189,6 +196,9 @@ impl Retention {
     }
 
     async fn wish(&self, before: Timestamp) -> Result<PruneWish, UpkeepError> {
+        if !self.store.knows_witnesses() {
+            return Err(UpkeepError::Refused(NO_WITNESSES.to_owned()));
+        }
         let youngest = self.sober_now().await?.minus(DAY * RETENTION_DAYS_MIN);
         if before > youngest {
             return Err(UpkeepError::Refused(format!(

@@ -61,16 +61,16 @@ pub(super) async fn nodes(State(app): State<Arc<App>>, Extension(caller): Extens
 }
 
 async fn ask(member: Arc<Member>, limits: Limits) -> NodeInfo {
-    if member.witness.standing().is_alarm() {
-        // Whoever decides what to accept is shown what the node presents now.
-        crate::witness::look(&member).await;
-    }
     if member.node.life != Life::Active {
         let part = Part::unasked(&member, Status::Excluded, "retired".to_owned());
         return info(&member, &part, None);
     }
     if let Some(reason) = member.known_down() {
         return info(&member, &Part::unasked(&member, Status::Unreachable, reason), None);
+    }
+    if member.witness.standing().is_alarm() {
+        // Whoever decides what to accept is shown what the node presents now.
+        crate::witness::look_unless_looked_at(&member).await;
     }
     let started = Instant::now();
     let answer: Result<NodeStatus, _> = member.link.get_json(peer_path::STATUS, limits.first_row).await;

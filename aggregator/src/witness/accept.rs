@@ -102,12 +102,28 @@ pub(crate) async fn accept(member: &Member, wanted: &Acceptance) -> Result<(), A
             }
         }
         let lost = match &pinned {
-            None => None,
+            None => unreadable_pin(watch),
             Some(pinned) => lost(member, pinned, &presented).await?,
         };
         break (presented, lost);
     };
     watch.pin_accepted(&presented, lost, &wanted.words)
+}
+
+/// A pin whose key the roster does not know any more: nothing can be compared with it, so all that it stood for counts as lost.
+fn unreadable_pin(watch: &Watch) -> Option<Lost> {
+    let state = watch.state();
+    let pin = state.remembered.pin.as_ref()?;
+    let since = state.remembered.alarm.as_ref().map_or(pin.seen, |alarm| alarm.since);
+    Some(Lost {
+        generation: pin.origin.rsplit('/').next().unwrap_or_default().to_owned(),
+        from_seq: 0,
+        to_seq: pin.size,
+        oldest: None,
+        until: pin.span.and_then(|span| span.latest).unwrap_or(pin.seen).max(pin.seen).max(since),
+        witnessed: pin.seen,
+        learned: false,
+    })
 }
 
 /// What the pinned log had and the presented one lacks.
@@ -124,28 +140,26 @@ async fn lost(member: &Member, pinned: &Checkpoint, presented: &Presented) -> Re
     };
     let Some(pin) = pin else { return Ok(None) };
     let (witnessed, span) = (pin.seen, pin.span);
-    let said = presented.answer.as_ref().and_then(|answer| answer.span.as_ref());
-    let newest = span.and_then(|span| span.newest).unwrap_or(witnessed).max(witnessed);
+    let newest = span.and_then(|span| span.latest.max(span.newest)).unwrap_or(witnessed).max(witnessed);
     let since = alarm.map_or(witnessed, |alarm| alarm.since);
     let mut lost = Lost {
         generation: generation_of(pinned),
         from_seq: 0,
         to_seq: pinned.size,
         oldest: span.and_then(|span| span.oldest),
-        until: newest,
+        // Behind the last witnessed row there may have been others, until the log was replaced.
+        until: newest.max(since),
         witnessed,
+        learned: false,
     };
-    if pinned.origin == now.origin {
-        // Rows of the log that was put back stand between the last common one and now.
-        lost.until = newest.max(since);
-        if let Some(common) = last_common(member, &marks, now).await? {
-            let same_era = common.span.zip(span).is_some_and(|(then, last)| then.era == last.era);
-            lost.from_seq = common.size;
-            lost.oldest = common.span.and_then(|span| span.newest).filter(|_| same_era).or(lost.oldest);
-        }
-    } else {
-        // Behind the last witnessed row there may have been others, until the new log began.
-        lost.until = newest.max(said.and_then(|said| said.oldest).unwrap_or(since));
+    if pinned.origin == now.origin
+        && let Some(common) = last_common(member, &marks, now).await?
+    {
+        let same_era = common.span.zip(span).is_some_and(|(then, last)| then.era == last.era);
+        // The earlier of what the node said and what the witness's clock said: neither alone may move it.
+        let from = common.span.and_then(|span| span.newest).map(|newest| newest.min(common.seen));
+        lost.from_seq = common.size;
+        lost.oldest = from.filter(|_| same_era).or(lost.oldest);
     }
     Ok(Some(lost))
 }
@@ -159,7 +173,9 @@ async fn last_common(member: &Member, marks: &[Mark], now: &Checkpoint) -> Resul
         let mark = marks[middle];
         let root = decode_hash(&mark.root);
         let presented = ask(member, mark.size).await?;
-        if presented.answer.is_some() && root.is_some_and(|root| presented.goes_on_from(mark.size, &root)) {
+        // Of another log than the one that is accepted this would say nothing.
+        let same = presented.answer.is_some() && presented.checkpoint == *now;
+        if same && root.is_some_and(|root| presented.goes_on_from(mark.size, &root)) {
             low = middle + 1;
         } else {
             high = middle;
@@ -199,7 +215,6 @@ impl Watch {
         let now = SystemClock.now();
         let seconds = u64::try_from(now.micros() / 1_000_000).unwrap_or_default();
         let cosigned = note.clone().with(self.cosigner.cosign(note.text(), seconds)).to_string();
-        let span = presented.answer.as_ref().and_then(|answer| answer.span.as_ref()).map(span_of);
         let mut state = self.state();
         let mut cleared = state.remembered.clone();
         let before = cleared.pin.take();
@@ -211,13 +226,17 @@ impl Watch {
             presented: Some(&presented.note),
         };
         let Checkpoint { origin, size, .. } = &presented.checkpoint;
-        if before.as_ref().is_some_and(|pin| pin.origin != *origin) {
+        let same = before.as_ref().filter(|pin| pin.origin == *origin);
+        let said = presented.answer.as_ref().and_then(|answer| answer.span.as_ref());
+        let known = same.and_then(|pin| pin.span);
+        let span = said.map(|said| span_of(said).after(known)).or(known);
+        if same.is_none() {
             cleared.marks.clear();
         }
         if let Some(lost) = lost {
             // Marks beyond the last common row are of the log that is gone.
             cleared.marks.retain(|mark| mark.size <= lost.from_seq);
-            cleared.lost.push(lost);
+            cleared.lose(lost);
         }
         cleared.pin = Some(Pin { origin: origin.clone(), size: *size, note: cosigned, seen: now, span });
         cleared.alarm = None;

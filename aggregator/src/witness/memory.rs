@@ -33,6 +33,21 @@ pub(crate) struct Span {
     /// Of the last row.
     pub(crate) newest: Option<Timestamp>,
     pub(crate) era: u32,
+    /// The latest time of a last row that was ever seen of this log: its clock may have run ahead for a while.
+    #[serde(default)]
+    pub(crate) latest: Option<Timestamp>,
+}
+
+impl Span {
+    /// A node's words are not signed, so they may only widen what is known of the same log.
+    pub(crate) fn after(self, before: Option<Self>) -> Self {
+        let Some(before) = before else { return self };
+        Self {
+            oldest: before.oldest.zip(self.oldest).map(|(a, b)| a.min(b)),
+            latest: before.latest.max(before.newest).max(self.newest),
+            ..self
+        }
+    }
 }
 
 /// A size that was cosigned at some time, with its root: what a log that was put back is compared with.
@@ -60,9 +75,15 @@ pub(crate) struct Lost {
     pub(crate) oldest: Option<Timestamp>,
     /// Not behind this time.
     pub(crate) until: Timestamp,
-    /// When the last of them was witnessed.
+    /// When the last of them was witnessed, or, when it was learned of only from the log that took its place, when that was.
     pub(crate) witnessed: Timestamp,
+    /// It was never witnessed here.
+    #[serde(default)]
+    pub(crate) learned: bool,
 }
+
+/// More losses than this are no operator's doing; what comes then widens the last one.
+pub(crate) const LOST_MAX: usize = 256;
 
 impl Lost {
     /// Whether rows of this range may be among them.
@@ -71,8 +92,8 @@ impl Lost {
     }
 
     pub(crate) fn words(&self) -> String {
-        let Self { generation, from_seq, to_seq, witnessed, .. } = self;
-        if from_seq == to_seq {
+        let Self { generation, from_seq, to_seq, witnessed, learned, .. } = self;
+        if *learned || from_seq == to_seq {
             return format!(
                 "the log of generation {generation}, which this one took the place of at {witnessed}, is not here"
             );
@@ -117,6 +138,16 @@ const MARK_INTERVAL_MICROS: i64 = 3_600 * 1_000_000;
 const MARKS_MAX: usize = 1_024;
 
 impl Remembered {
+    /// Keeps rows that are lost, for ever.
+    pub(crate) fn lose(&mut self, lost: Lost) {
+        if self.lost.len() < LOST_MAX {
+            self.lost.push(lost);
+        } else if let Some(last) = self.lost.last_mut() {
+            last.oldest = last.oldest.zip(lost.oldest).map(|(a, b)| a.min(b));
+            last.until = last.until.max(lost.until);
+        }
+    }
+
     /// Keeps a cosigned size, unless one was kept a short while ago.
     pub(crate) fn mark(&mut self, mark: Mark) {
         let due = self.marks.last().is_none_or(|last| {
@@ -217,5 +248,72 @@ impl Memory {
         let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
         file.write_all(&line)?;
         file.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(micros: i64) -> Timestamp {
+        Timestamp::from_micros(micros)
+    }
+
+    fn span(oldest: Option<i64>, newest: i64) -> Span {
+        Span { oldest: oldest.map(at), newest: Some(at(newest)), era: 0, latest: Some(at(newest)) }
+    }
+
+    /// A node's words are not signed: what it says later of the same log only widens what is known of it.
+    #[test]
+    fn what_a_node_says_of_its_times_only_widens() {
+        let known = span(Some(100), 900);
+        let later = span(Some(800), 850).after(Some(known));
+        assert_eq!((later.oldest, later.newest, later.latest), (Some(at(100)), Some(at(850)), Some(at(900))));
+        assert_eq!(span(None, 1_000).after(Some(known)).oldest, None, "unknown from some time on");
+        assert_eq!(span(Some(5), 1_000).after(Some(span(None, 1))).oldest, None, "and it stays unknown");
+        assert_eq!(span(Some(800), 850).after(None), span(Some(800), 850));
+    }
+
+    #[test]
+    fn lost_rows_touch_the_ranges_that_they_may_be_in() {
+        let lost = |oldest: Option<i64>| Lost {
+            generation: "g".to_owned(),
+            from_seq: 3,
+            to_seq: 9,
+            oldest: oldest.map(at),
+            until: at(200),
+            witnessed: at(190),
+            learned: false,
+        };
+        for (oldest, from, to, touches) in [
+            (Some(100), 0, 100, false),
+            (Some(100), 0, 101, true),
+            (Some(100), 200, 300, true),
+            (Some(100), 201, 300, false),
+            (None, -5, -4, true),
+            (None, 201, 300, false),
+        ] {
+            assert_eq!(lost(oldest).touches(at(from), at(to)), touches, "{oldest:?} {from} {to}");
+        }
+        let mut remembered = Remembered::default();
+        for n in 0..300 {
+            remembered.lose(Lost { until: at(n), ..lost(Some(1_000 - n)) });
+        }
+        assert_eq!(remembered.lost.len(), LOST_MAX);
+        let last = remembered.lost.last().expect("one");
+        assert_eq!((last.until, last.oldest), (at(299), Some(at(701))), "nothing is forgotten");
+    }
+
+    #[test]
+    fn marks_are_kept_by_the_hour_and_thinned() {
+        let mut remembered = Remembered::default();
+        for n in 0..4_000u32 {
+            let seen = at(i64::from(n) * MARK_INTERVAL_MICROS / 2);
+            remembered.mark(Mark { size: u64::from(n), root: String::new(), seen, span: None });
+        }
+        let marks = &remembered.marks;
+        assert!(marks.len() <= MARKS_MAX && marks.len() > MARKS_MAX / 2, "{}", marks.len());
+        assert!(marks.is_sorted_by_key(|mark| mark.size));
+        assert_eq!(marks.last().map(|mark| mark.size), Some(3_998));
     }
 }

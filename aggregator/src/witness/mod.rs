@@ -34,6 +34,8 @@ pub(crate) use accept::{AcceptError, Acceptance, accept};
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Without a look that went well for this long, what is known is old.
 const STALE_AFTER: Duration = Duration::from_secs(60);
+/// Losses that a reason spells out.
+const LOST_SHOWN_MAX: usize = 3;
 /// Hashes in a consistency proof: at most two per level of a tree of 2^64 rows.
 const PROOF_HASHES_MAX: usize = 128;
 
@@ -166,10 +168,18 @@ impl Watch {
         let mut all = state.remembered.lost.iter().filter(|lost| lost.touches(from, to));
         let first = all.next()?;
         let (mut oldest, mut until, mut words) = (first.oldest, first.until, vec![first.words()]);
+        let mut more = 0;
         for lost in all {
             oldest = oldest.zip(lost.oldest).map(|(a, b)| a.min(b));
             until = until.max(lost.until);
-            words.push(lost.words());
+            if words.len() < LOST_SHOWN_MAX {
+                words.push(lost.words());
+            } else {
+                more += 1;
+            }
+        }
+        if more > 0 {
+            words.push(format!("and {more} more"));
         }
         Some(LostHere { oldest, until, words: words.join("; ") })
     }
@@ -194,9 +204,13 @@ impl Watch {
                 let seconds = u64::try_from(now.micros() / 1_000_000).unwrap_or_default();
                 let cosigned = note.clone().with(self.cosigner.cosign(note.text(), seconds)).to_string();
                 let (origin, size) = (presented.origin.clone(), presented.size);
-                let span = answer.span.as_ref().map(span_of);
                 let mut remembered = state.remembered.clone();
-                remembered.learn_of(answer.span.as_ref().and_then(|span| span.before.as_ref()), &state.remembered.pin);
+                let before = remembered.pin.as_ref().filter(|pin| pin.origin == origin).and_then(|pin| pin.span);
+                let span = answer.span.as_ref().map(|said| span_of(said).after(before)).or(before);
+                // Once, when a log is met, and not whenever its node says something else.
+                if before.is_none() {
+                    remembered.learn_of(answer.span.as_ref().and_then(|span| span.before.as_ref()), now);
+                }
                 remembered.mark(Mark { size, root: encode_hash(&presented.root), seen: now, span });
                 remembered.pin = Some(Pin { origin, size, note: cosigned.clone(), seen: now, span });
                 // Stored before it is returned: what a node holds cosigned, this witness never forgets.
@@ -290,24 +304,26 @@ impl Watch {
 
 /// An era above 0 says that the clock has stepped back: then nothing is known about the oldest time.
 fn span_of(said: &LogSpan) -> Span {
-    Span { oldest: said.oldest.filter(|_| said.era == 0), newest: said.newest, era: said.era }
+    Span { oldest: said.oldest.filter(|_| said.era == 0), newest: said.newest, era: said.era, latest: said.newest }
 }
 
 impl Remembered {
     /// A log that says that it took the place of another one, and nothing was remembered of that: whoever begins to witness a
     /// node later must not call ranges complete that reach back before its present log.
-    fn learn_of(&mut self, before: Option<&LogBefore>, pin: &Option<Pin>) {
+    fn learn_of(&mut self, before: Option<&LogBefore>, now: Timestamp) {
         let Some(before) = before else { return };
         let generation = before.generation.map_or_else(|| "unknown".to_owned(), |generation| generation.to_string());
         let known = self.lost.iter().any(|lost| lost.generation == generation);
         let empty = before.signed_rows == Some(0) && before.witnessed_rows.unwrap_or_default() == 0;
         // The pin's own generation is what is accepted with a reason; it is recorded there.
-        let pinned = pin.as_ref().is_some_and(|pin| pin.origin.ends_with(&generation));
+        let pinned = self.pin.as_ref().is_some_and(|pin| pin.origin.ends_with(&generation));
         if known || empty || pinned {
             return;
         }
         let to_seq = before.signed_rows.max(before.witnessed_rows).unwrap_or_default();
-        self.lost.push(Lost { generation, from_seq: 0, to_seq, oldest: None, until: before.at, witnessed: before.at });
+        // A time that is still to come would never end.
+        let at = before.at.min(now);
+        self.lose(Lost { generation, from_seq: 0, to_seq, oldest: None, until: at, witnessed: at, learned: true });
     }
 }
 
@@ -343,8 +359,19 @@ pub(crate) async fn watch(app: Arc<App>, member: Arc<Member>, interval: Duration
 }
 
 pub(crate) async fn look(member: &Member) {
+    let _one = member.witness.looking.lock().await;
+    look_now(member).await;
+}
+
+/// The same, unless a look is under way: whoever only wants to know does not stand behind it.
+pub(crate) async fn look_unless_looked_at(member: &Member) {
+    if let Ok(_one) = member.witness.looking.try_lock() {
+        look_now(member).await;
+    }
+}
+
+async fn look_now(member: &Member) {
     let watch = &member.witness;
-    let _one = watch.looking.lock().await;
     let trouble = match looked(member).await {
         Ok(()) => None,
         Err(Failure::Unreachable { reason, .. } | Failure::Timeout(reason) | Failure::Broken(reason)) => {

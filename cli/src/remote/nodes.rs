@@ -89,6 +89,11 @@ async fn accept(connection: &ConnectionArgs, node: &str, generation: String, rea
             presented.size
         );
     }
+    if info.alarm.is_some() && presented.is_none() {
+        bail!(
+            "{node} has presented no signed checkpoint since the alarm; bring its log back, or begin a new generation, and try again"
+        );
+    }
     if let Some(presented) = presented {
         println!("{node} presents {} rows with the root {}", presented.size, presented.root);
     }

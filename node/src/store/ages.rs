@@ -1,8 +1,9 @@
 //! For how long rows have been witnessed: what automatic retention goes by.
 //!
 //! No clock is believed. The age is a sum over the cosignatures that arrive: each step between two of one witness counts as long as
-//! that witness says, but never longer than an hour, and never longer than this process has run since the one before. So a clock that
-//! jumps, all clocks that jump together, and an outage add almost nothing, and can only delay that rows go.
+//! that witness says, but never longer than an hour, and never longer than this process has run since the one before; the first one after
+//! a start counts an hour at most. So a clock that jumps, all clocks that jump together, and an outage add almost nothing, and can only
+//! delay that rows go.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -54,6 +55,7 @@ pub(super) struct Ages {
     /// When the last step was counted, by a clock that nobody sets.
     counted: Option<Instant>,
     written: Option<Instant>,
+    stranger: bool,
 }
 
 impl Ages {
@@ -75,7 +77,23 @@ impl Ages {
             Err(_) => None,
         };
         let book = book.unwrap_or_else(|| Book { generation, ..Book::default() });
-        Self { path, witnesses, book, counted: None, written: None }
+        Self { path, witnesses, book, counted: None, written: None, stranger: false }
+    }
+
+    /// Forgets what was sampled of rows that are not here any more: a log that was put back from an older copy records others in
+    /// their place, which are young.
+    pub(super) fn cut_to(&mut self, rows: u64) {
+        self.book.samples.retain(|sample| sample.size <= rows);
+    }
+
+    /// Notes that a cosignature came of a witness that is not known here. True the first time.
+    pub(super) fn met_stranger(&mut self) -> bool {
+        !std::mem::replace(&mut self.stranger, true)
+    }
+
+    /// Whether a witness cosigns that is not known here.
+    pub(super) fn stranger(&self) -> bool {
+        self.stranger
     }
 
     /// Whether a witness of this cluster is known here at all.
@@ -194,6 +212,19 @@ mod tests {
             prop_assert_eq!(book.rows_for(most + Duration::from_secs(1)), 0);
             prop_assert!(book.oldest() <= most);
         }
+    }
+
+    #[test]
+    fn rows_that_took_the_place_of_others_are_young() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (mut book, start) = (ages(dir.path()), Instant::now());
+        for hour in 0..200u64 {
+            let now = start + Duration::from_secs(hour * 3_600);
+            assert!(book.count(&cosigned(1_000_000 + hour * 3_600, 1), 100 + hour, now));
+        }
+        assert!(book.rows_for(Duration::from_hours(24)) > 250);
+        book.cut_to(150);
+        assert!(book.rows_for(Duration::ZERO) <= 150, "rows behind the end are others");
     }
 
     #[test]

@@ -97,7 +97,14 @@ impl DirectLog {
     pub fn open(dir: &LogDir, keys: LogKeys) -> Result<Self, OpenError> {
         let opened = dir.open_reader(keys.ring.cluster(), keys.ring.node_id())?;
         let index = Arc::new(Index::open(dir, opened.generation, BLOCK_LEVEL));
-        Ok(Self { conn: opened.conn, keys, generation: opened.generation, index, copy: opened.copy, dir: dir.clone() })
+        Ok(Self {
+            conn: opened.conn,
+            keys,
+            generation: opened.generation,
+            index,
+            dir: opened.copy.as_ref().map_or_else(|| dir.clone(), CopyAside::log_dir),
+            copy: opened.copy,
+        })
     }
 
     pub fn generation(&self) -> Generation {

@@ -351,13 +351,20 @@ impl CopyAside {
         let io = |source| OpenError::Io { path: dir.clone(), source };
         fs::DirBuilder::new().mode(0o700).create(&dir).map_err(io)?;
         let copy = Self { dir: dir.clone() };
-        for name in [DATABASE.to_owned(), format!("{DATABASE}-wal")] {
+        // The checkpoint first: what it says was signed is in the database that is copied behind it.
+        for name in [CHECKPOINT.to_owned(), DATABASE.to_owned(), format!("{DATABASE}-wal")] {
             let from = source.join(&name);
             if from.exists() {
                 fs::copy(&from, copy.dir.join(&name)).map_err(|source| OpenError::Io { path: from, source })?;
             }
         }
         Ok(copy)
+    }
+}
+
+impl CopyAside {
+    pub(super) fn log_dir(&self) -> LogDir {
+        LogDir::new(&self.dir)
     }
 }
 

@@ -184,6 +184,11 @@ impl Store {
         self.ages().knows_witnesses()
     }
 
+    /// Whether a witness cosigns that is not known here.
+    pub fn met_unknown_witness(&self) -> bool {
+        self.ages().stranger()
+    }
+
     /// Rows below this one were witnessed for so long at least.
     pub fn rows_witnessed_for(&self, long: Duration) -> u64 {
         self.ages().rows_for(long)

@@ -114,6 +114,7 @@ impl Writer {
             ages: Arc::new(Mutex::new(Ages::open(dir.path(), generation, keys.witnesses.clone()))),
         };
         writer.read_edge()?;
+        writer.ages.lock().unwrap_or_else(PoisonError::into_inner).cut_to(writer.end.next_seq);
         writer.read_tree(keys);
         writer.health.publish_head(writer.end.next_seq);
         Ok(writer)
@@ -194,6 +195,9 @@ impl Writer {
         let opened = Note::parse(note).map_err(|e| CheckpointFault::Note(e.into()))?;
         let mut ages = self.ages.lock().unwrap_or_else(PoisonError::into_inner);
         if ages.knows_witnesses() && ages.cosigned_at(&opened).is_none() {
+            if ages.met_stranger() {
+                tracing::warn!("{}", CheckpointFault::Uncosigned);
+            }
             return Err(CheckpointFault::Uncosigned);
         }
         let size = signer.keep_cosigned(&self.conn, note)?;

@@ -196,6 +196,47 @@ async fn old_rows_go_and_what_is_left_is_whole() {
     assert_eq!(verdict["findings_count"], 0, "{verdict}");
 }
 
+/// A folder of an earlier version names no witness: nothing goes, not even when asked for, and the node says what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_known_witnesses_nothing_goes_and_that_is_said() {
+    let mut cluster = aged(700, "keep = \"forever\"").await;
+    cluster.stop(0);
+    let folder = cluster.nodes[0].folder.clone();
+    let config = std::fs::read_to_string(folder.join("node.toml")).unwrap();
+    std::fs::write(folder.join("node.toml"), config.replace("keep = \"forever\"", "keep = \"365d\"")).unwrap();
+    let witnesses = std::fs::read(folder.join("witnesses")).unwrap();
+    std::fs::remove_file(folder.join("witnesses")).unwrap();
+    cluster.restart(0).await;
+    let late = late_retention(&cluster).await;
+    assert!(late["late_because"].as_str().unwrap().contains("no witness is known here"), "{late}");
+    let refused = cluster.on_node(0, &["prune", "--before", "300d", "--confirm"]);
+    assert!(refused.code == 1 && refused.stderr.contains("copy the file `witnesses`"), "{}", refused.stderr);
+    assert_eq!(rows_in(&cluster).0, 0);
+    // The keys of other witnesses: what this cluster's aggregator cosigns does not count, and that is said too.
+    cluster.stop(0);
+    let other = piperoll_shared::log::note::SigningSeed::from_bytes([9; 32]);
+    let other = other.named("test/aggregator/other", piperoll_shared::log::note::KeyKind::Witness).unwrap();
+    std::fs::write(folder.join("witnesses"), format!("{}\n", other.public())).unwrap();
+    cluster.restart(0).await;
+    cluster.append(0, &[entry("alice", "auth.login")]).await;
+    let problem = async || {
+        let status: Value = serde_json::from_str(&cluster.on_node(0, &["status", "--json"]).stdout).unwrap();
+        status["retention"]["problem"].as_str().unwrap_or_default().to_owned()
+    };
+    for _ in 0..100 {
+        if problem().await.contains("not in the file `witnesses`") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(problem().await.contains("not in the file `witnesses`"), "{}", problem().await);
+    cluster.stop(0);
+    std::fs::write(folder.join("witnesses"), witnesses).unwrap();
+    cluster.restart(0).await;
+    witnessed(&cluster, "mx1").await;
+    cluster.verify_all();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_prunes_with_an_archive_and_holds_keep_rows() {
     let mut cluster = aged(1_100, "keep = \"forever\"").await;

@@ -73,7 +73,11 @@ pub(super) fn verify_archive(members: &[Member<'_>], trust: &Trust, checks: Chec
         return verdict;
     }
     if head.cluster != trust.cluster {
-        // An archive is not signed as a whole, so nobody is called a liar for what its head says.
+        // Its head is not signed, and its checkpoint is: one of this cluster's under another cluster's head was changed.
+        if checkpoint.bytes.starts_with(format!("{}/", trust.cluster).as_bytes()) {
+            verdict.find(None, format!("it is of the cluster {}, its checkpoint of {}", head.cluster, trust.cluster));
+            return verdict;
+        }
         return verdict.set_aside(format!(
             "the archive is of the cluster {}, and the trust file is the one of {}; take the trust file of that cluster",
             head.cluster, trust.cluster

@@ -221,8 +221,9 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
     };
     let Some(trust) = trust.or(own.as_ref()) else { return verdict };
     let signed = trust.exporters.iter().any(|key| key.name() == manifest.exporter && note.verify(key).is_ok());
-    // A bundle that one of these exporters signed and that names another cluster is a lie; one of somebody else's is not.
-    if !signed && manifest.cluster != trust.cluster && checks.without_none() {
+    // A bundle that names one of these exporters and another cluster is a lie; one of somebody else's is not.
+    let ours = trust.exporters.iter().any(|key| key.name() == manifest.exporter);
+    if !signed && !ours && manifest.cluster != trust.cluster && checks.without_none() {
         let words = format!(
             "the bundle is of the cluster {}, and the trust file is the one of {}; take the trust file of that cluster",
             manifest.cluster, trust.cluster

@@ -78,7 +78,16 @@ impl Parser {
                 self.at += 1;
             }
             if self.peek().is_none() {
-                return Ok(Filter { terms });
+                let filter = Filter { terms };
+                // Nodes, cursors and manifests get it written out, with quotes: that has to be a filter too.
+                let written = filter.to_string().len();
+                if written > FILTER_BYTES_MAX {
+                    return Err((
+                        0,
+                        format!("written out with its quotes it is {written} bytes long, more than {FILTER_BYTES_MAX}"),
+                    ));
+                }
+                return Ok(filter);
             }
             if terms.len() == FILTER_TERMS_MAX {
                 return Err((self.at, format!("more than {FILTER_TERMS_MAX} conditions")));
