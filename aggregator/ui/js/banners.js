@@ -70,7 +70,7 @@ function prunedBanner(pruned) {
 
 function supersededBanner(superseded) {
   return h("div", { class: "banner warn superseded", role: "region", "aria-label": "Rows of an earlier log" },
-    superseded.map((node) => h("p", {}, h("span", { class: "sign" }, "⚠ "), h("b", {}, node.node_id), " began another log since, and rows of this range are not in it: ", visible(node.reason ?? ""))));
+    superseded.map((node) => h("p", {}, h("span", { class: "sign" }, "⚠ "), h("b", {}, node.node_id), " has another log now than the one that rows of this range were in: ", visible(node.reason ?? ""))));
 }
 
 function brokenBanner(node, seen, again) {

@@ -150,7 +150,7 @@ async fn a_log_that_took_the_place_of_another_is_accepted_and_named() {
     browser.press("dialog", "Accept").await;
     browser.until("no alarm", async || !browser.text("table.nodes").await.contains("rollback")).await;
     browser.go("/?filter=node:mx1").await;
-    browser.says(".banner.superseded", "mx1 began another log since").await;
+    browser.says(".banner.superseded", "mx1 has another log now").await;
     browser.says(".banner.superseded", "are not in the log that was accepted").await;
     browser.is_accessible("an earlier log").await;
     browser.shot("superseded").await;
