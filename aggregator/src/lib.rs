@@ -179,7 +179,7 @@ fn load_cursor_key(dir: &Path) -> std::io::Result<CursorKey> {
         std::fs::rename(&path, &aside)?;
         tracing::error!(
             file = %path.display(), aside = %aside.display(),
-            "the key of cursors was damaged; a new one is made, and pages that are under way begin anew"
+            "the cursor key was damaged; a new one is made, and open pages have to be loaded again"
         );
     }
     if !path.exists() {

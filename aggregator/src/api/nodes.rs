@@ -69,7 +69,7 @@ async fn ask(member: Arc<Member>, limits: Limits) -> NodeInfo {
         return info(&member, &Part::unasked(&member, Status::Unreachable, reason), None);
     }
     if member.witness.standing().is_alarm() {
-        // Whoever decides what to accept is shown what the node presents now.
+        // Show the operator what the node presents now, before they decide.
         crate::witness::look_unless_looked_at(&member).await;
     }
     let started = Instant::now();

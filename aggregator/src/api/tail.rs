@@ -103,7 +103,7 @@ impl Reader {
         loop {
             tokio::select! {
                 event = self.events.recv() => return event.map(Some),
-                // A reader goes on with the id of the last event; a stop does not wait for it.
+                // The reader can resume with the id of the last event, so a stop does not wait for it.
                 () = self.app.stopping.cancelled() => return None,
                 _ = self.checks.tick() => if !self.app.still_holds(&self.caller, SystemClock.now()) {
                     return Some(None);

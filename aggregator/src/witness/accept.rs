@@ -49,7 +49,7 @@ pub(crate) enum AcceptError {
     Store(String),
 }
 
-/// What the node presents, and, unless it could not be asked, how it goes on from the size asked about.
+/// What the node presents, with the consistency proof from the requested size unless the node could not be reached.
 struct Presented {
     note: String,
     checkpoint: Checkpoint,
@@ -57,7 +57,7 @@ struct Presented {
 }
 
 impl Presented {
-    /// Whether it is this log, or goes on from it.
+    /// Whether it is this log or an extension of it.
     fn goes_on_from(&self, size: u64, root: &Hash) -> bool {
         let (now, proof) = (&self.checkpoint, self.answer.as_ref().and_then(proof).unwrap_or_default());
         match size.cmp(&now.size) {
@@ -256,7 +256,7 @@ pub(crate) struct Standstill {
 }
 
 impl Watch {
-    /// The alarm that stands, for whoever has to decide.
+    /// The current alarm, for the operator who has to decide.
     pub(crate) fn standstill(&self) -> Option<Standstill> {
         let state = self.state();
         let alarm = state.remembered.alarm.as_ref()?;

@@ -308,8 +308,8 @@ fn span_of(said: &LogSpan) -> Span {
 }
 
 impl Remembered {
-    /// A log that says that it took the place of another one, and nothing was remembered of that: whoever begins to witness a
-    /// node later must not call ranges complete that reach back before its present log.
+    /// A log that says that it took the place of another one, and nothing was remembered of that: a witness that
+    /// first sees the node later must not call ranges complete that reach back before its present log.
     fn learn_of(&mut self, before: Option<&LogBefore>, now: Timestamp) {
         let Some(before) = before else { return };
         let generation = before.generation.map_or_else(|| "unknown".to_owned(), |generation| generation.to_string());
@@ -363,7 +363,7 @@ pub(crate) async fn look(member: &Member) {
     look_now(member).await;
 }
 
-/// The same, unless a look is under way: whoever only wants to know does not stand behind it.
+/// The same, unless a look is already running: a plain status request does not queue behind it.
 pub(crate) async fn look_unless_looked_at(member: &Member) {
     if let Ok(_one) = member.witness.looking.try_lock() {
         look_now(member).await;

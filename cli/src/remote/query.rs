@@ -45,7 +45,7 @@ pub(crate) async fn query(args: RemoteQueryArgs) -> anyhow::Result<Exit> {
     })
     .await?;
     Ok(match exit {
-        // Whoever wants all or nothing has not got all.
+        // `--require-complete` means all rows, and there are more.
         (Exit::Complete, true) if args.require_complete => Exit::Incomplete,
         (exit, _) => exit,
     })

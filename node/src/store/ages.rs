@@ -192,6 +192,9 @@ mod tests {
     }
 
     proptest! {
+        // Every step is synced to the disk.
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
         /// Whatever the witness's clock does, the age is never more than the time that went by, and an hour for each start.
         #[test]
         fn no_clock_makes_rows_old(

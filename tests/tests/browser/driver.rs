@@ -19,8 +19,40 @@ const AXE_VARIABLE: &str = "PIPEROLL_AXE";
 pub(crate) struct Browser {
     pub(crate) client: Client,
     base: String,
+    // In this order: the folder goes when nobody writes into it any more.
+    driver: Guard,
     home: TempDir,
-    _driver: Guard,
+}
+
+/// The browser outlives its driver for a moment, and writes into its folder while that is removed.
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.driver.0.kill();
+        let _ = self.driver.0.wait();
+        let home = self.home.path().display().to_string();
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            let users = processes_with(&home);
+            for pid in &users {
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), nix::sys::signal::Signal::SIGKILL);
+            }
+            if users.is_empty() && std::fs::remove_dir_all(&home).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// Processes whose command line names a path.
+fn processes_with(path: &str) -> Vec<i32> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    pids.filter(|pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(path)
+    })
+    .collect()
 }
 
 /// What the tests need, or why they cannot run.
@@ -53,6 +85,7 @@ impl Browser {
         let driver = Command::new("chromedriver")
             .arg(format!("--port={port}"))
             .env("HOME", home.path())
+            .env("TMPDIR", home.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -80,7 +113,7 @@ impl Browser {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         };
-        Some(Self { client, base: cluster.url.clone(), home, _driver: driver })
+        Some(Self { client, base: cluster.url.clone(), driver, home })
     }
 
     /// A browser that is signed in with a token, on the timeline.
