@@ -76,7 +76,7 @@ function verdict(node, again) {
   const presented = node.alarm?.presented;
   const accept = async () => {
     const reason = await askReason(`Accept the new history of ${node.node_id}`, [
-      h("p", {}, `${node.node_id} presents generation ${presented.generation} with ${digits(presented.size)} rows. This log, or one that goes on from it, becomes its history.`),
+      h("p", {}, `${node.node_id} presents generation ${presented.generation} with ${digits(presented.size)} rows. This log, or an extension of it, becomes its history.`),
       h("p", {}, "Rows that a witness had seen and that are not in it stay on record: ranges that may touch them are not complete from then on. This is recorded with your name."),
     ], "Accept");
     if (reason === null) return;

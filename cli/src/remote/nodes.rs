@@ -102,7 +102,7 @@ async fn accept(connection: &ConnectionArgs, node: &str, generation: String, rea
     let path = format!("/api/v1/nodes/{node}/accept");
     match connection.send(connection.request(Method::POST, &path).json(&request).timeout(PAGE_TIMEOUT)).await? {
         Answer::Good(_) => {
-            println!("accepted: this log, and what goes on from it, is witnessed from here on; this was recorded");
+            println!("accepted: this log and its extensions are witnessed from now on; the acceptance was recorded");
             Ok(Exit::Complete)
         }
         Answer::Unavailable(envelope) => Ok(super::report(&envelope)),

@@ -82,7 +82,7 @@ struct State {
 
 impl Forwarding {
     /// Reads every place, and says in the log what is configured differently than at the last start. A place that is
-    /// damaged pauses its destination: handing on from the beginning, or from nowhere, is nothing to decide silently.
+    /// damaged pauses its destination: whether to forward everything again or to skip rows is a decision for an operator.
     pub(crate) async fn open(
         store: Store,
         clock: Arc<dyn Clock>,

@@ -46,7 +46,7 @@ struct Book {
     samples: Vec<Sample>,
 }
 
-/// Owned by the writer, and asked by whoever prunes.
+/// Updated by the writer and read by retention.
 #[derive(Debug)]
 pub(super) struct Ages {
     path: PathBuf,

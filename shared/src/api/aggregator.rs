@@ -111,7 +111,7 @@ pub struct Envelope {
     pub completeness: String,
     /// In the order asked for, nothing up to this time is missing, or, newest first, back to this time; null when a node gave nothing.
     pub complete_through: Option<String>,
-    /// There are more rows behind the last one of this answer: it is a part, however complete. `next_cursor` goes on.
+    /// There are more rows behind the last one of this answer: it is one page of a longer answer. `next_cursor` continues it.
     #[serde(default)]
     pub more: bool,
     /// `desc` for newest first, or `asc`.

@@ -143,7 +143,7 @@ async fn a_log_that_took_the_place_of_another_is_accepted_and_named() {
     browser.go("/nodes").await;
     browser.says("table.nodes", "rollback").await;
     browser.press("table.nodes", "Accept").await;
-    browser.says("dialog", "rows. This log, or one that goes on from it, becomes its history").await;
+    browser.says("dialog", "rows. This log, or an extension of it, becomes its history").await;
     browser.is_accessible("accepting a history").await;
     browser.shot("accept").await;
     browser.keys("the disk died").await;

@@ -83,7 +83,7 @@ async fn side_matters_keep_no_daemon_from_starting() {
     cluster.verify_all();
 }
 
-/// What a witness remembers is a promise: a bit of it that flipped is named, and nothing goes on without it.
+/// What a witness remembers is a promise: a flipped bit is reported, and the aggregator does not start without the file.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_witness_remembers_is_named_when_it_is_damaged() {
     let mut cluster = Cluster::witnessed(&["mx1"], 100).await;

@@ -131,7 +131,7 @@ pub struct Verdict {
     /// What is wrong. Empty, or the bundle is refused.
     pub findings: Vec<Finding>,
     pub findings_count: usize,
-    /// It is nothing that could be checked with this trust file, which shows nothing about whoever made it: the one finding says why.
+    /// The file could not be checked with this trust file; its author is not accused of anything. The only finding says why.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub not_checked: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
