@@ -6,6 +6,7 @@ use std::time::Instant;
 use piperoll_shared::api::aggregator::{Envelope, NodeReport, Status};
 use piperoll_shared::api::node::ScanRequest;
 use piperoll_shared::log::cursor::{Cursor, Head, Incomplete, Snapshot};
+use piperoll_shared::log::filter::{ErasedFit, Filter};
 use piperoll_shared::log::ids::{Generation, NodeId};
 use piperoll_shared::log::order::{Key, Order, Position};
 use piperoll_shared::log::time::Timestamp;
@@ -73,6 +74,11 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
         count: query.count.clone(),
         follow: false,
     };
+    let place_decides = query.filter.names_seqs() || query.filter.on_erased(id.as_str(), 0) != ErasedFit::Unknown;
+    if query.scope.text().is_some() && !query.one_row && place_decides {
+        // What an erased row was about is gone with it: nobody can say that it was within the scope.
+        request.filter = query.filter.clone().and(Filter::without_erased()).to_string();
+    }
     let pinned = member.witness.pinned();
     request.prove = pinned.as_ref().map(|pinned| pinned.size);
     if query.sealed {
@@ -227,6 +233,7 @@ impl Part {
                 .map(|head| head.saturating_add(1).saturating_sub(standing.size.unwrap_or_default())),
             reason: self.reason.clone().or_else(|| standing.reason.clone()),
             rows,
+            erased: Some(self.tally.erased).filter(|erased| *erased > 0),
             verified: self.tally.verified,
             invalid: self.tally.invalid,
             took_ms: self.took.map(|took| (took.as_secs_f64() * 1e6).round() / 1e3),
@@ -305,6 +312,7 @@ pub(crate) fn envelope(
         from: query.from.to_text(),
         to: end.to_text(),
         limited_to: query.scope.text().map(str::to_owned),
+        erased: query.scope.text().is_none().then(|| parts.iter().map(|part| part.tally.erased).sum()),
         unindexed_texts: query.filter.too_short_to_index().into_iter().map(str::to_owned).collect(),
     }
 }

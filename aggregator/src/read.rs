@@ -71,6 +71,8 @@ pub(crate) struct Tally {
     pub(crate) ended: bool,
     /// The range reaches back to rows that the node holds no more, in words.
     pub(crate) pruned: Option<String>,
+    /// Erased rows of the range that only what they said could select, by the node's word.
+    pub(crate) erased: u64,
 }
 
 impl Tally {
@@ -94,6 +96,8 @@ impl Tally {
             more: next.more,
             ended: next.ended,
             pruned: self.pruned.or(next.pruned),
+            // Each says it of the whole range.
+            erased: self.erased.max(next.erased),
         }
     }
 }
@@ -151,7 +155,12 @@ impl NodeReader {
             buffer,
             checker,
             node_id: head.node_id.clone(),
-            tally: Tally { faults, pruned: reaches_pruned(&head, asked), ..Tally::default() },
+            tally: Tally {
+                faults,
+                pruned: reaches_pruned(&head, asked),
+                erased: erased_apart(&head, asked),
+                ..Tally::default()
+            },
             limit: request.limit,
             head,
             idle: limits.idle,
@@ -379,6 +388,11 @@ fn reaches_pruned(head: &StreamHead, asked: &Asked) -> Option<String> {
         "its rows below {} (up to {}) were pruned, under entry {}",
         pruned.to_seq, pruned.newest, pruned.entry_seq
     ))
+}
+
+/// Erased rows that are counted instead of shown. Who is limited to a scope is not told of rows that may not be within it.
+fn erased_apart(head: &StreamHead, asked: &Asked) -> u64 {
+    if asked.scope.text().is_some() { 0 } else { head.erased }
 }
 
 fn claim(entry: &EntryFrame) -> Claim<'_> {

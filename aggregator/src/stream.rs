@@ -246,7 +246,9 @@ impl Writer {
         }
         let line = match self.counter.take() {
             Some(counter) => {
-                serde_json::to_string(&StatsAnswer { envelope, verified: self.verified, stats: counter.finish() })
+                let mut stats = counter.finish();
+                stats.erased = stats.erased.saturating_add(envelope.erased.unwrap_or_default());
+                serde_json::to_string(&StatsAnswer { envelope, verified: self.verified, stats })
             }
             None => serde_json::to_string(&FinalRecord { envelope }),
         };

@@ -49,7 +49,10 @@ fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let (cluster, node_id, generation) =
         ("golden".parse().unwrap(), "mx1".parse().unwrap(), Generation::from_bytes([7; 16]));
     let (head_seq, oldest_seq, pruned, epochs, fault) = (Some(9), Some(0), None, Vec::new(), None);
-    write_head(&mut frames, &StreamHead { cluster, node_id, generation, head_seq, oldest_seq, pruned, epochs, fault });
+    write_head(
+        &mut frames,
+        &StreamHead { cluster, node_id, generation, head_seq, oldest_seq, pruned, epochs, fault, erased: 0 },
+    );
     write_entry(&mut frames, &parts);
     write_erased(&mut frames, 2, &parts);
     write_border(&mut frames, &parts);

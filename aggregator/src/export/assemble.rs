@@ -90,6 +90,7 @@ fn part(node: &Collected, rejected: u64) -> NodePart {
         rows: node.rows(),
         borders: proven.map_or(0, |proven| proven.borders.len() as u64),
         rejected,
+        erased: report.erased.filter(|erased| *erased > 0),
     }
 }
 

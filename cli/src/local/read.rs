@@ -41,6 +41,9 @@ struct Summary {
     fault: Option<String>,
     #[serde(default)]
     pruned: Option<PrunedRows>,
+    /// Erased rows of the range that only what they said could select.
+    #[serde(default)]
+    erased: u64,
 }
 
 impl From<OrderArg> for Order {
@@ -219,6 +222,9 @@ impl Read {
         }
         if let Some(pruned) = &summary.pruned {
             eprintln!("{}", pruned_words(pruned));
+        }
+        if summary.erased > 0 {
+            eprintln!("{}", crate::remote::erased_words(summary.erased));
         }
         let more = if summary.more { "; there are more, use --limit or --from" } else { "" };
         eprintln!(

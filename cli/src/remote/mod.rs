@@ -26,7 +26,7 @@ use piperoll_shared::log::filter::TRIGRAM_CHARS;
 use piperoll_shared::log::terminal::escape;
 
 use crate::exit::Exit;
-use crate::show::{envelope_summary, node_table};
+use crate::show::{envelope_summary, group_digits, node_table};
 
 /// Begins the last line of a stream of rows. A row's line begins otherwise, whatever the row holds; that nothing follows, and that
 /// as many rows came as it says, is what makes it the last.
@@ -45,6 +45,15 @@ pub(crate) async fn end_problem(lines: &mut piperoll_client::LineStream, said: u
 /// The words for rows that are missing or too many.
 pub(crate) fn count_problem(said: u64, came: u64) -> String {
     format!("the answer says that it has {said} rows, and {came} came; nothing can be concluded from it")
+}
+
+/// What is said of erased rows that a filter can neither select nor exclude.
+pub(crate) fn erased_words(erased: u64) -> String {
+    let (rows, they) = if erased == 1 { ("row", "it") } else { ("rows", "they") };
+    format!(
+        "{} erased {rows} of this range cannot be searched any more; `is:erased` shows where {they} stood",
+        group_digits(erased)
+    )
 }
 
 /// The exit code that agrees with an answer.
@@ -71,6 +80,9 @@ pub(crate) fn report(envelope: &Envelope) -> Exit {
     anstream::eprintln!("{}", envelope_summary(envelope));
     if let Some(scope) = &envelope.limited_to {
         anstream::eprintln!("limited to {}: what you may see at all", escape(scope));
+    }
+    if let Some(erased) = envelope.erased.filter(|erased| *erased > 0) {
+        eprintln!("{}", erased_words(erased));
     }
     for text in &envelope.unindexed_texts {
         eprintln!("{text:?} is shorter than {TRIGRAM_CHARS} characters: every row of the range was read for it");

@@ -67,6 +67,7 @@ pub(super) async fn scan_body(app: &Arc<App>, request: ScanRequest, form: Form, 
         pruned: scan.floor().map(crate::store::Floor::rows),
         epochs: scan.epochs().to_vec(),
         fault: health.read_fault(),
+        erased: scan.erased(),
     };
     let app = Arc::clone(app);
     let follow = follow.zip(mark).map(|(request, mark)| Box::new(Follow { request, mark }));
@@ -235,7 +236,7 @@ fn write_batch(app: &App, form: Form, scan: &mut Scan, batch: &Batch, out: &mut 
                 let last = json!({ "final": {
                     "node_id": app.node_id, "generation": app.store.generation(), "rows": scan.sent(),
                     "scanned": scan.scanned(), "more": scan.limit_reached(), "faults": scan.faults(),
-                    "fault": app.store.health().read_fault(), "pruned": scan.reaches_pruned(), "counts": counts,
+                    "fault": app.store.health().read_fault(), "pruned": scan.reaches_pruned(), "counts": counts, "erased": scan.erased(),
                 }});
                 out.extend_from_slice(last.to_string().as_bytes());
                 out.push(b'\n');

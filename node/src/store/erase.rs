@@ -1,7 +1,11 @@
 //! Emptying one row: its content goes, its place, its time and its hash stay, and an entry says so.
 
+use std::ops::Range;
+
 use piperoll_shared::api::node::Done;
 use piperoll_shared::log::entry::Prefix;
+use piperoll_shared::log::filter::{ErasedFit, Filter};
+use piperoll_shared::log::ids::NodeId;
 use piperoll_shared::log::statement::{Erased, Statement};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::{Checked, Integrity, NO_MAC, RowChecker};
@@ -50,6 +54,30 @@ pub(super) fn recognise(conn: &Connection, checker: &mut RowChecker, row: &mut S
         row.erased = Some(Box::new(ErasedUnder { entry_seq, statement: said, timestamp, epoch, mac, body }));
     }
     Ok(())
+}
+
+/// How many erased rows of a part of the log a filter can neither select nor exclude by their places. The table is believed here, and
+/// a full check holds it against the rows: the number is for people to read and shows nothing.
+pub(super) fn count_undecided(
+    conn: &Connection,
+    filter: &Filter,
+    node_id: &NodeId,
+    part: Range<u64>,
+) -> rusqlite::Result<u64> {
+    if part.is_empty() || !filter.names_seqs() && filter.on_erased(node_id.as_str(), part.start) != ErasedFit::Unknown {
+        return Ok(0);
+    }
+    if !filter.names_seqs() {
+        let mut count = conn.prepare_cached("SELECT count(*) FROM erased WHERE seq >= ?1 AND seq < ?2")?;
+        return count.query_row((part.start, part.end), |row| row.get(0));
+    }
+    let mut seqs = conn.prepare_cached("SELECT seq FROM erased WHERE seq >= ?1 AND seq < ?2")?;
+    let mut rows = seqs.query((part.start, part.end))?;
+    let mut count = 0;
+    while let Some(row) = rows.next()? {
+        count += u64::from(filter.on_erased(node_id.as_str(), row.get(0)?) == ErasedFit::Unknown);
+    }
+    Ok(count)
 }
 
 impl Writer {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use piperoll_shared::api::node::{PrunedRows, ScanRequest};
-use piperoll_shared::log::filter::{Atom, Filter};
-use piperoll_shared::log::ids::{EntryId, Generation};
+use piperoll_shared::log::filter::{Atom, ErasedFit, Filter};
+use piperoll_shared::log::ids::{EntryId, Generation, NodeId};
 use piperoll_shared::log::order::{Order, Position};
 use piperoll_shared::log::seal::KeyRing;
 use piperoll_shared::log::stats::Counter;
@@ -20,6 +20,7 @@ use piperoll_shared::log::view::EntryView;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::epochs::epochs;
+use super::erase;
 use super::error::ReadError;
 use super::floor::{Floor, first_seq, floor};
 use super::index::Index;
@@ -69,6 +70,9 @@ pub struct Scan {
     prover: Option<Prover>,
     floor: Option<Floor>,
     epochs: Vec<EpochSpan>,
+    node_id: NodeId,
+    /// Erased rows of the range that only what they said could select.
+    erased: u64,
     /// Takes the sound rows that fit, when they are to be counted.
     counter: Option<Counter>,
 }
@@ -111,6 +115,8 @@ impl Scan {
             order: request.order,
             limit: request.limit,
             runs: Vec::new(),
+            node_id: ring.node_id().clone(),
+            erased: 0,
             checker: RowChecker::new(ring, generation),
             after: request.after,
             range: (request.from, request.to),
@@ -153,6 +159,7 @@ impl Scan {
                 }
                 let Part { from: start, to: end, carry } = search.narrow(from, to, request)?;
                 let end = end.max(start);
+                scan.erased += erase::count_undecided(conn, &scan.filter, &scan.node_id, start..end)?;
                 scan.runs.push(Run::new(from..to, start..end, carry, request.order));
             }
         }
@@ -178,6 +185,11 @@ impl Scan {
             .as_ref()
             .map(Floor::rows)
             .filter(|pruned| self.range.0 <= pruned.newest && self.from_seq < pruned.to_seq)
+    }
+
+    /// Erased rows of the range that are not given, because only what they said could decide whether the filter selects them.
+    pub fn erased(&self) -> u64 {
+        self.erased
     }
 
     /// Which epoch seals which rows.
@@ -236,8 +248,11 @@ impl Scan {
         Ok(batch)
     }
 
-    /// Whether a row is sent. A sound one that is counted is not.
+    /// Whether a row is sent. A sound one that is counted is not, nor is an erased one that its place does not select.
     fn is_wanted(&mut self, row: &StoredRow) -> bool {
+        if row.checked.integrity == Integrity::Erased {
+            return self.filter.on_erased(self.node_id.as_str(), row.seq) == ErasedFit::Yes;
+        }
         if row.checked.integrity != Integrity::Ok || self.filter.is_empty() && self.counter.is_none() {
             return true;
         }

@@ -80,6 +80,9 @@ pub struct NodeReport {
     pub reason: Option<String>,
     /// Rows of this node in the answer.
     pub rows: u64,
+    /// Erased rows of the range that are not among them; see the envelope's field of that name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erased: Option<u64>,
     pub verified: u64,
     pub invalid: u64,
     pub took_ms: Option<f64>,
@@ -134,6 +137,10 @@ pub struct Envelope {
     /// Texts of the filter that are too short for the index: every row of the range was read for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unindexed_texts: Vec<String>,
+    /// Erased rows of the range that are not shown, because only what they said could decide whether the filter selects them;
+    /// `is:erased` shows them. By the nodes' word, and missing where a scope limits what is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erased: Option<u64>,
     /// The filter that the caller is limited to, besides their own; nothing outside it is in the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limited_to: Option<String>,

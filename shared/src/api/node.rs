@@ -133,7 +133,7 @@ pub struct ScanRequest {
     #[serde(default)]
     pub generation: Option<Generation>,
     /// Count the rows that fit instead of sending them. Those that are not sound are sent all the same, and so are erased
-    /// ones.
+    /// ones that the filter selects by their place.
     #[serde(default)]
     pub count: Option<Plan>,
     /// Go on with the rows that are recorded later, and say in between how far it is; the stream has no end.
@@ -162,6 +162,9 @@ pub struct StreamHead {
     /// Why the node does not trust its own file any more; its rows are sent all the same.
     #[serde(default)]
     pub fault: Option<String>,
+    /// Erased rows of the range that are not sent, because only what they said could decide whether the filter selects them.
+    #[serde(default)]
+    pub erased: u64,
 }
 
 /// What a node says about rows that it holds no more.

@@ -8,6 +8,7 @@ const FINDINGS_MAX: usize = 100;
 
 fn named(count: usize) -> Vec<NodePart> {
     let part = |n| NodePart {
+        erased: None,
         node_id: format!("n{n:07}"),
         status: String::new(),
         reason: None,

@@ -9,8 +9,8 @@ mod maker;
 
 use maker::{Case, Log, START, seed, trust};
 use piperoll_shared::log::bundle::{
-    CSV, Check, KeySpan, README, REPORT, TIMELINE, TRUST, Trust, Verdict, entries_name, verify_bundle,
-    verify_bundle_without,
+    CSV, Check, KeySpan, Outcome, README, REPORT, TIMELINE, TRUST, Trust, Verdict, entries_name, verdict_words,
+    verify_bundle, verify_bundle_without,
 };
 use piperoll_shared::log::note::KeyKind;
 use piperoll_shared::log::time::Timestamp;
@@ -49,6 +49,43 @@ fn erased() -> Case {
     case.logs[0].erase(9, 250);
     case.logs[0].erase(10, 251);
     case
+}
+
+/// One row is gone; whether it matched the filter nobody can say, so the manifest counts it and the timeline does not have it.
+fn erased_apart() -> Case {
+    let mut case = filtered();
+    case.logs[0].erase(9, 250);
+    case.logs[0].erased_apart = Some(1);
+    // Row 250 said bob before, and says now what became of row 9.
+    case.logs[0].shown.retain(|seq| *seq != 250);
+    case
+}
+
+/// Bundles with a filter count erased rows; the frozen ones of before, which show each of them, are read as ever.
+#[test]
+fn erased_rows_are_counted_apart_from_what_a_filter_selects() {
+    let made = erased_apart().parts().seal();
+    let verdict = verify_bundle(&made, Some(&trust()));
+    assert!(accepted(&verdict), "{:?} {:?}", verdict.findings, verdict.nodes);
+    assert_eq!((verdict.rows, verdict.nodes[0].erased, verdict.nodes[0].erased_apart), (101, 0, Some(1)));
+    let words = verdict_words(&verdict, Outcome::of(&verdict));
+    assert!(words.contains("1 erased row of the range is not shown"), "{words}");
+    // As it was before: the row and the entry that erased it are among the rows, and nothing is said in the manifest.
+    let mut before = erased_apart();
+    before.logs[0].erased_apart = None;
+    before.logs[0].shown.extend([9, 250]);
+    before.logs[0].shown.sort_unstable();
+    let verdict = verify_bundle(&before.parts().seal(), Some(&trust()));
+    assert!(accepted(&verdict), "{:?} {:?}", verdict.findings, verdict.nodes);
+    assert_eq!((verdict.rows, verdict.nodes[0].erased), (102, 1));
+    // Both at once is not what anybody asked for.
+    before.logs[0].erased_apart = Some(1);
+    let both = before.parts().seal();
+    let refused = verify_bundle(&both, Some(&trust()));
+    assert!(
+        refused.findings.iter().any(|finding| finding.what.contains("row 9 is not what was asked for")),
+        "{refused:?}"
+    );
 }
 
 /// The first tile was pruned, and the range begins behind the first row that is left.

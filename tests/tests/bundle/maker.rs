@@ -72,6 +72,8 @@ pub(crate) struct Log {
     pub(crate) checkpoint: Option<String>,
     /// Rows that are gone, each with the entry that stands for it.
     pub(crate) erased: BTreeMap<u64, Stored>,
+    /// How many erased rows the manifest says are not shown.
+    pub(crate) erased_apart: Option<u64>,
 }
 
 pub(crate) fn body(node: &str, generation: &str, seq: u64, era: u32, micros: i64, user: &str) -> Vec<u8> {
@@ -110,6 +112,7 @@ impl Log {
             rejected: Vec::new(),
             checkpoint: None,
             erased: BTreeMap::new(),
+            erased_apart: None,
         }
     }
 
@@ -237,7 +240,11 @@ impl Case {
     pub(crate) fn parts(&self) -> Parts {
         let wanted = |row: &StoredEntry<'_>| {
             let inside = (self.asked.from..self.asked.to).contains(&row.timestamp());
-            inside && (row.erased.is_some() || self.asked.filter.is_empty() || self.matches(row))
+            let shown = match (&row.erased, self.logs.iter().any(|log| log.erased_apart.is_some())) {
+                (Some(_), apart) => !apart,
+                (None, _) => self.asked.filter.is_empty() || self.matches(row),
+            };
+            inside && shown
         };
         let entries: Vec<Vec<u8>> = self.logs.iter().map(entries).collect();
         let (mut members, mut nodes, mut rows) = (Vec::new(), Vec::new(), Vec::new());
@@ -256,6 +263,7 @@ impl Case {
             }
             let checkpoint = log.checkpoint.as_ref().map(|note| Checkpoint::parse(note.split("\n\n").next().unwrap()));
             nodes.push(NodePart {
+                erased: log.erased_apart,
                 node_id: log.id.clone(),
                 status: "ok".to_owned(),
                 reason: None,
@@ -263,7 +271,11 @@ impl Case {
                 generation: Some(log.generation.clone()),
                 size: Some(checkpoint.and_then(Result::ok).map_or(log.size, |checkpoint| checkpoint.size)),
                 rows: mine.len() as u64,
-                borders: if self.asked.filter.is_empty() { count - mine.len() as u64 } else { 0 },
+                borders: if self.asked.filter.is_empty() || !log.erased.is_empty() {
+                    count - mine.len() as u64
+                } else {
+                    0
+                },
                 rejected,
             });
             rows.push(mine);

@@ -43,7 +43,10 @@ impl Truth {
     fn head(&self, out: &mut Vec<u8>, head_seq: Option<u64>, generation: Generation) {
         let (cluster, node_id) = ("test".parse().unwrap(), "mx1".parse().unwrap());
         let (oldest_seq, pruned, epochs, fault) = (Some(0), None, Vec::new(), None);
-        write_head(out, &StreamHead { cluster, node_id, generation, head_seq, oldest_seq, pruned, epochs, fault });
+        write_head(
+            out,
+            &StreamHead { cluster, node_id, generation, head_seq, oldest_seq, pruned, epochs, fault, erased: 0 },
+        );
     }
 
     fn row(&self, seq: usize) -> EntryParts<'_> {

@@ -207,6 +207,7 @@ fn fits(block: &dyn Block, first: u64, atom: &Atom<'_>, ask: &Ask<'_>) -> io::Re
             at.and_then(|at| usize::try_from(at).ok()).into_iter().for_each(|at| set.insert(at));
             exactly(set)
         }
+        Atom::Nothing => exactly(Set::none(rows)),
         Atom::Occurred(from, to) => {
             let (times, earlier) = (block.times()?, block.earlier()?);
             let wanted = from.micros()..to.micros();

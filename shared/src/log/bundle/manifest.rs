@@ -67,6 +67,11 @@ pub struct NodePart {
     pub borders: u64,
     /// Rows as they were found that no proof stands behind.
     pub rejected: u64,
+    /// Erased rows of the range, by the node's word, of which nobody can say whether the filter would have selected them; they are not
+    /// in the timeline. Missing where there are none, and in bundles of earlier versions, whose timeline has all erased rows of
+    /// the range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erased: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

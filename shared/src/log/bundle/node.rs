@@ -9,7 +9,7 @@ use super::verify::{Check, Checks, NodeVerdict};
 use crate::log::checkpoint::Checkpoint;
 use crate::log::completeness::{Place, Shown};
 use crate::log::entry::is_one_entry;
-use crate::log::filter::Filter;
+use crate::log::filter::{ErasedFit, Filter};
 use crate::log::note::{KeyKind, Note, VerifyingKey};
 use crate::log::order::Position;
 use crate::log::statement::{Begun, Statement};
@@ -37,9 +37,15 @@ pub(super) struct Question {
 }
 
 impl Question {
-    fn wants(&self, row: &StoredEntry<'_>, view: &EntryView<'_>) -> bool {
-        // Whether an erased row would have matched cannot be known; it is shown.
-        (self.from..self.to).contains(&row.timestamp()) && (row.erased.is_some() || self.filter.matches(view))
+    /// `erased_apart`: erased rows that only what they said could select are counted in the manifest.
+    fn wants(&self, row: &StoredEntry<'_>, view: &EntryView<'_>, erased_apart: bool) -> bool {
+        let fits = match &row.erased {
+            None => self.filter.matches(view),
+            Some(_) if erased_apart => self.filter.on_erased(row.prefix.node_id, row.seq()) == ErasedFit::Yes,
+            // Earlier versions showed every erased row, because nobody knows whether it would have matched.
+            Some(_) => true,
+        };
+        fits && (self.from..self.to).contains(&row.timestamp())
     }
 }
 
@@ -211,7 +217,7 @@ fn walk<'a>(
         }
         let view = view.unwrap_or_default();
         let place = Place { seq, era: row.era(), timestamp: row.timestamp() };
-        if question.wants(&row, &view) {
+        if question.wants(&row, &view, verdict.erased_apart.is_some()) {
             if unfiltered {
                 shown.row(place);
             }
@@ -220,7 +226,7 @@ fn walk<'a>(
         } else if unfiltered {
             shown.border(place);
             verdict.borders += 1;
-        } else if matches!(said, Some(Statement::Erased(_))) {
+        } else if row.erased.is_none() && matches!(said, Some(Statement::Erased(_))) {
             // It stands here for a row that it emptied.
             verdict.borders += 1;
         } else if checks.on(Check::Question) {

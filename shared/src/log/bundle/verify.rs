@@ -43,6 +43,9 @@ pub struct NodeVerdict {
     pub withheld: u64,
     /// Rows in the timeline whose content was erased under an entry that is proven here.
     pub erased: u64,
+    /// Erased rows of the range that may have matched the filter and are not in the timeline, by the exporter's word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub erased_apart: Option<u64>,
     /// Where the log begins, by an entry that is proven here; rows below were pruned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pruned: Option<u64>,
@@ -299,6 +302,7 @@ fn check_nodes(trust: &Trust, question: &Question, manifest: &Manifest, members:
     for part in &manifest.nodes {
         let mut node =
             NodeVerdict { node_id: part.node_id.clone(), status: part.status.clone(), ..NodeVerdict::default() };
+        node.erased_apart = part.erased;
         if part.generation.is_some() {
             let mut take = |name: String| left.next().filter(|member| member.name == name).map(|member| member.bytes);
             let checkpoint = take(checkpoint_name(&part.node_id));

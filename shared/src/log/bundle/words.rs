@@ -118,6 +118,13 @@ fn line(out: &mut String, node: &NodeVerdict) {
             if node.erased > 0 {
                 let _ = write!(out, "; the content of {} was erased under entries shown here", node.erased);
             }
+            if let Some(erased) = node.erased_apart {
+                let rows = if erased == 1 { "row of the range is" } else { "rows of the range are" };
+                let _ = write!(
+                    out,
+                    "; {erased} erased {rows} not shown: what would decide whether the filter selects them is gone (as the exporter says)"
+                );
+            }
         }
         (None, ..) => {
             let _ = write!(out, "not part of the question ({})", escape(&node.status));

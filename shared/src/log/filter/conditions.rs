@@ -35,6 +35,8 @@ pub enum Atom<'a> {
     Id(EntryId),
     /// It happened in this half-open range.
     Occurred(Timestamp, Timestamp),
+    /// No entry has this; an erased row is none any more.
+    Nothing,
 }
 
 impl Filter {
@@ -130,6 +132,7 @@ impl Property {
             Self::Impersonated => Atom::Fits(Column::Impersonator, Box::new(|_| true)),
             Self::Bulk => marked("bulk"),
             Self::Redacted => marked("redacted"),
+            Self::Erased => Atom::Nothing,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! condition. Nodes evaluate filters; nobody else does.
 
 mod conditions;
+mod erased;
 mod evaluate;
 mod parse;
 mod words;
@@ -18,6 +19,7 @@ use super::ids::EntryId;
 use super::time::Timestamp;
 
 pub use conditions::{Atom, Condition, TRIGRAM_CHARS};
+pub use erased::ErasedFit;
 pub use evaluate::{net_contains, net_has};
 pub use parse::FilterError;
 
@@ -160,15 +162,17 @@ enum Property {
     Impersonated,
     Bulk,
     Redacted,
+    Erased,
 }
 
-const PROPERTIES: [(&str, Property); 6] = [
+const PROPERTIES: [(&str, Property); 7] = [
     ("failed", Property::Failed),
     ("denied", Property::Denied),
     ("flagged", Property::Flagged),
     ("impersonated", Property::Impersonated),
     ("bulk", Property::Bulk),
     ("redacted", Property::Redacted),
+    ("erased", Property::Erased),
 ];
 
 impl Filter {

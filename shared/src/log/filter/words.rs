@@ -8,7 +8,7 @@ pub const KEY_WORDS: [(&str, Option<&str>, &str); KEYS.len()] = [
     ("user", Some("user"), "who did it"),
     ("action", Some("action"), "what was done; * at the end matches everything that begins so"),
     ("entity", Some("entity"), "what it was done to: type or type/id"),
-    ("is", None, "failed, denied, flagged, impersonated, bulk or redacted"),
+    ("is", None, "failed, denied, flagged, impersonated, bulk, redacted or erased"),
     ("outcome", Some("outcome"), "success, failure, denied or unknown"),
     ("ip", Some("ip_address"), "from which address or network, such as 10.0.0.0/8"),
     ("node", Some("node_id"), "which node recorded it"),

@@ -177,7 +177,7 @@ pub struct Totals {
 pub struct Stats {
     #[serde(flatten)]
     pub totals: Totals,
-    /// Rows of the range whose content was erased; they are in no other count.
+    /// Rows of the range whose content was erased, whether or not they would have fitted the filter; they are in no other count.
     pub erased: u64,
     /// Authentic rows that cannot be read as entries here, such as those of a newer version; they are in no other count.
     pub unreadable: u64,
