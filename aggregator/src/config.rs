@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use piperoll_shared::api::access::Role;
 pub use piperoll_shared::log::bundle::Life;
+use piperoll_shared::log::bundle::{KeepPolicy, Moved};
 use piperoll_shared::log::ids::{ClusterName, NodeId};
-use piperoll_shared::log::note::SigningSeed;
+use piperoll_shared::log::note::{KeyKind, SigningSeed, VerifyingKey};
 use piperoll_shared::log::seal::{EpochSecret, KeyRing};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::decode_hash;
@@ -37,6 +38,10 @@ pub struct AggregatorConfig {
     pub state_dir: PathBuf,
     pub files: TlsFiles,
     pub roster: Vec<RosterNode>,
+    /// How long rows have to stay on every node, ascending.
+    pub retention: Vec<KeepPolicy>,
+    /// The cluster's witnesses, this one or others.
+    pub witnesses: Vec<VerifyingKey>,
     /// What people with a certificate may do.
     pub users: HashMap<String, User>,
     pub limits: Limits,
@@ -68,6 +73,8 @@ pub struct RosterNode {
     pub id: NodeId,
     pub address: String,
     pub life: Life,
+    /// Instants of its life that were moved.
+    pub moved: Vec<Moved>,
     pub ring: KeyRing,
     /// The public key of its checkpoints; without it the node cannot be witnessed.
     pub checkpoint_key: Option<[u8; 32]>,
@@ -160,9 +167,19 @@ struct TypedSession {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TypedRoster {
+    /// Missing in rosters of the first version.
+    format: Option<String>,
+    /// C2SP verification keys.
+    #[serde(default)]
+    witnesses: Vec<String>,
     #[serde(default)]
     node: Vec<TypedNode>,
+    #[serde(default)]
+    retention: Vec<KeepPolicy>,
 }
+
+/// What a roster says it is.
+const ROSTER_FORMAT: &str = "piperoll roster v2";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -173,10 +190,15 @@ struct TypedNode {
     next_checkpoint_key: Option<String>,
     #[serde(default)]
     former_checkpoint_keys: Vec<String>,
+    /// With `first_day` and `last_day`, as rosters of the first version have it.
     #[serde(default)]
     status: TypedStatus,
     first_day: Option<String>,
     last_day: Option<String>,
+    member_from: Option<Timestamp>,
+    member_until: Option<Timestamp>,
+    #[serde(default)]
+    moved: Vec<Moved>,
     /// Kept for the record of what the node held; a retired node is not asked for it.
     #[serde(default, rename = "last_seq")]
     _last_seq: Option<u64>,
@@ -210,7 +232,8 @@ impl AggregatorConfig {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let typed: Typed = files::read_toml(path)?;
         let base = files::base_of(path);
-        let roster = load_roster(&base.join(&typed.roster), &base.join(&typed.secrets_dir), &typed.cluster)?;
+        let Roster { nodes: roster, retention, witnesses } =
+            load_roster(&base.join(&typed.roster), &base.join(&typed.secrets_dir), &typed.cluster)?;
         let users = match &typed.users {
             Some(users) => load_users(&base.join(users))?,
             None => HashMap::new(),
@@ -229,6 +252,8 @@ impl AggregatorConfig {
                 crl: base.join(typed.crl),
             },
             roster,
+            retention,
+            witnesses,
             users,
             limits,
             embedded_node: typed.embedded_node.map(|file| base.join(file)),
@@ -281,9 +306,12 @@ fn load_users(path: &Path) -> Result<HashMap<String, User>, ConfigError> {
     typed.user.into_iter().map(user).collect()
 }
 
-fn load_roster(path: &Path, secrets: &Path, cluster: &ClusterName) -> Result<Vec<RosterNode>, ConfigError> {
+fn load_roster(path: &Path, secrets: &Path, cluster: &ClusterName) -> Result<Roster, ConfigError> {
     let bad = |problem: String| ConfigError::Content { path: path.to_owned(), problem };
-    let typed: TypedRoster = files::read_toml(path)?;
+    let mut typed: TypedRoster = files::read_toml(path)?;
+    if let Some(format) = typed.format.filter(|format| format != ROSTER_FORMAT) {
+        return Err(bad(format!("it is a roster of another format, {format:?}; this program reads {ROSTER_FORMAT:?}")));
+    }
     let mut roster: Vec<RosterNode> = Vec::new();
     for node in typed.node {
         if roster.iter().any(|known| known.id == node.id) {
@@ -301,6 +329,7 @@ fn load_roster(path: &Path, secrets: &Path, cluster: &ClusterName) -> Result<Vec
             id: node.id,
             address: node.address,
             life,
+            moved: node.moved,
             ring,
             checkpoint_key,
             next_checkpoint_key,
@@ -311,12 +340,30 @@ fn load_roster(path: &Path, secrets: &Path, cluster: &ClusterName) -> Result<Vec
         return Err(bad("the roster names no node; add one with `piperoll cluster add-node`".to_owned()));
     }
     roster.sort_by(|a, b| a.id.cmp(&b.id));
-    Ok(roster)
+    typed.retention.sort_by_key(|policy| policy.from);
+    let witness = |text: &String| {
+        let key = VerifyingKey::parse(text).ok().filter(|key| key.kind() == KeyKind::Witness);
+        key.ok_or_else(|| bad(format!("{text:?} is not the key of a witness")))
+    };
+    let witnesses = typed.witnesses.iter().map(witness).collect::<Result<_, _>>()?;
+    Ok(Roster { nodes: roster, retention: typed.retention, witnesses })
+}
+
+/// The roster's content, checked.
+struct Roster {
+    nodes: Vec<RosterNode>,
+    retention: Vec<KeepPolicy>,
+    witnesses: Vec<VerifyingKey>,
 }
 
 fn life(node: &TypedNode) -> Result<Life, String> {
     if node.status == TypedStatus::Active {
-        return Ok(Life::Active);
+        let from = node.member_from.unwrap_or(Timestamp::MIN);
+        let until = node.member_until.unwrap_or(Timestamp::MAX);
+        if until < from {
+            return Err(format!("node {}: member_from is behind member_until", node.id));
+        }
+        return Ok(Life { from, until });
     }
     let day = |name: &str, text: &Option<String>| {
         text.as_deref()
@@ -324,11 +371,11 @@ fn life(node: &TypedNode) -> Result<Life, String> {
             .ok_or_else(|| format!("retired node {} needs {name} = \"YYYY-MM-DD\"", node.id))
     };
     let (from, _) = day("first_day", &node.first_day)?;
-    let (_, to) = day("last_day", &node.last_day)?;
-    if to <= from {
+    let (_, until) = day("last_day", &node.last_day)?;
+    if until <= from {
         return Err(format!("retired node {}: first_day is behind last_day", node.id));
     }
-    Ok(Life::Retired { from, to })
+    Ok(Life { from, until })
 }
 
 /// The secrets of a node: files `<node>.<epoch>`.

@@ -5,19 +5,19 @@ use std::time::Instant;
 
 use piperoll_shared::api::aggregator::{Envelope, NodeReport, Status};
 use piperoll_shared::api::node::ScanRequest;
+use piperoll_shared::log::bundle::{PRUNED_EARLY, PolicyFit};
 use piperoll_shared::log::cursor::{Cursor, Head, Incomplete, Snapshot};
 use piperoll_shared::log::filter::{ErasedFit, Filter};
 use piperoll_shared::log::ids::{Generation, NodeId};
 use piperoll_shared::log::order::{Key, Order, Position};
 use piperoll_shared::log::time::Timestamp;
 
-use super::config::Life;
 use super::member::Member;
 use super::proving::{Pinned, Proof};
 use super::query::Query;
 use super::read::{COUNTED_THERE, Tally};
 use super::scope::Scope;
-use super::witness::{LostHere, Standing};
+use super::witness::{Floor, LostHere, Standing};
 
 /// Characters of a node's reason that a cursor carries.
 const CURSOR_REASON_CHARS_MAX: usize = 120;
@@ -49,13 +49,11 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
     if query.filter.only_nodes().is_some_and(|names| !names.contains(&id.as_str())) {
         return Ask::Not { status: Status::Excluded, reason: "the filter names other nodes".to_owned() };
     }
-    if let Life::Retired { from, to } = member.node.life {
-        let overlaps = query.from < to && from < query.to;
-        return if overlaps {
-            Ask::Not {
-                status: Status::Unreachable,
-                reason: "retired; its rows of this range cannot be read here".to_owned(),
-            }
+    if member.has_left() {
+        return if member.node.life.overlaps(query.from, query.to) {
+            let left = member.node.life.until;
+            let reason = format!("it left the cluster at {left}, and its rows of this range cannot be read here");
+            Ask::Not { status: Status::Retired, reason }
         } else {
             Ask::Absent
         };
@@ -146,6 +144,10 @@ pub(crate) struct Part {
     pub(crate) took: Option<std::time::Duration>,
     /// Rows of the range that are in no log that is here.
     pub(crate) lost: Option<LostHere>,
+    /// Rows of the range were pruned after they had stayed for as long as the policy says; from here on nothing is missing.
+    pub(crate) since: Option<Timestamp>,
+    /// They were pruned earlier than that.
+    pub(crate) early: bool,
 }
 
 impl Part {
@@ -161,6 +163,8 @@ impl Part {
             last: None,
             took: None,
             lost: None,
+            since: None,
+            early: false,
         }
     }
 
@@ -184,9 +188,18 @@ impl Part {
         if part.status == Status::Excluded || query.one_row {
             return part;
         }
+        let joined = part.member.node.life.from;
+        if query.to <= joined && matches!(part.status, Status::Unreachable | Status::Timeout | Status::Error) {
+            // It is asked all the same, because its clock may have been wrong; it is not missed.
+            part.status = Status::Excluded;
+            part.reason = Some(format!("it joined the cluster at {joined}, behind this range"));
+            return part;
+        }
+        part.hold_against_policy(query);
         if let Some(lost) = part.member.witness.lost_in(query.from, query.to) {
             if matches!(part.status, Status::Ok | Status::Pruned) {
                 let pruned = part.reason.take().map(|words| format!("; {words}")).unwrap_or_default();
+                part.since = None;
                 part.status = Status::Superseded;
                 part.reason = Some(format!("{}{pruned}", lost.words));
             }
@@ -195,6 +208,37 @@ impl Part {
             part.lost = Some(lost);
         }
         part
+    }
+
+    /// Rows that were pruned had stayed for as long as the cluster's policy says, or not, or that is not shown.
+    fn hold_against_policy(&mut self, query: &Query) {
+        if query.all_there {
+            // What was pruned is not asked for: what is proven from the first row on is the whole.
+            if let Proof::Since(_) = self.tally.proof {
+                self.tally.proof = Proof::Whole;
+            }
+            return;
+        }
+        if self.status != Status::Pruned {
+            return;
+        }
+        let floor = self.tally.floor.and_then(|to_seq| self.member.witness.floor(to_seq));
+        let early = self.member.witness.pruned_early(query.from);
+        let words = match (early, floor) {
+            (Some(words), _) => {
+                self.early = true;
+                words
+            }
+            (None, Some(Floor { fit: PolicyFit::Kept, since, .. })) => {
+                let proven = if let Proof::Since(time) = self.tally.proof { time } else { since };
+                self.since = Some(since.max(proven).max(query.from));
+                "they had stayed for as long as the cluster's policy says".to_owned()
+            }
+            (None, Some(Floor { fit: PolicyFit::Unshown(words) | PolicyFit::Early(words), .. })) => words,
+            (None, None) => "the entry about it was not read and held against the policy yet".to_owned(),
+        };
+        let reason = self.reason.take().unwrap_or_default();
+        self.reason = Some(format!("{reason}; {words}"));
     }
 
     fn missing(&self) -> bool {
@@ -220,8 +264,10 @@ impl Part {
             generation: self.generation.map(|g| g.to_string()),
             status: self.status,
             proven: Some(self.tally.proof == Proof::Whole),
+            complete_since: self.since.map(Timestamp::to_text),
             unproven: match &self.tally.proof {
                 Proof::Whole => None,
+                Proof::Since(time) => Some(format!("proven whole from {time} on; older rows were pruned")),
                 Proof::Not(words) => Some(words.clone()),
             },
             rows_witnessed: self.tally.witnessed,
@@ -255,8 +301,10 @@ impl Part {
             _ if self.tally.unknown_key > 0 => "unknown_key",
             Status::Unreachable | Status::Timeout => "unreachable",
             Status::Error | Status::Incomplete | Status::Excluded => "unverifiable",
+            Status::Pruned if self.early => PRUNED_EARLY,
             Status::Pruned => "pruned",
             Status::Superseded => "superseded",
+            Status::Retired => "retired",
             Status::Ok | Status::Invalid => standing.verdict,
         }
     }
@@ -290,13 +338,18 @@ pub(crate) fn envelope(
     let end = if query.to == Timestamp::MAX { query.asked_at.max(query.from) } else { query.to };
     // Nobody can vouch for what is still to come.
     let reached = complete_through(parts, query, through).map(|time| time.min(query.asked_at.max(query.from)).min(end));
+    let since = complete_since(parts).filter(|_| !future);
     let completeness = match (proven, through) {
         _ if future => "not proven: the range begins in the future".to_owned(),
         (true, Some(last)) => part_proven(&nodes, last.timestamp, query.order),
-        _ => completeness(&nodes, proven, query.count.is_some()),
+        _ => match since {
+            Some(since) => rest_words(parts, since, query),
+            None => completeness(&nodes, proven, query.count.is_some()),
+        },
     };
     Envelope {
         complete: answered == expected,
+        complete_since: since.map(Timestamp::to_text),
         proven,
         completeness,
         complete_through: reached.map(Timestamp::to_text),
@@ -315,6 +368,31 @@ pub(crate) fn envelope(
         erased: query.scope.text().is_none().then(|| parts.iter().map(|part| part.tally.erased).sum()),
         unindexed_texts: query.filter.too_short_to_index().into_iter().map(str::to_owned).collect(),
     }
+}
+
+/// From when on an answer is complete that is not only because rows were pruned which had outlived the policy.
+fn complete_since(parts: &[Part]) -> Option<Timestamp> {
+    let all = parts.iter().all(|part| !part.missing() || part.since.is_some());
+    parts.iter().filter_map(|part| part.since).max().filter(|_| all)
+}
+
+/// The same in words.
+fn rest_words(parts: &[Part], since: Timestamp, query: &Query) -> String {
+    let pruned: Vec<&str> =
+        parts.iter().filter(|part| part.since.is_some()).map(|part| part.member.node.id.as_str()).collect();
+    let proven =
+        |part: &Part| matches!(part.tally.proof, Proof::Whole | Proof::Since(_)) || part.status == Status::Excluded;
+    let from_there = if parts.iter().all(proven) {
+        format!("proven whole from {since} on: no row is missing")
+    } else if query.count.is_some() {
+        format!("nothing is missing from {since} on, not verified: {COUNTED_THERE}")
+    } else {
+        format!("nothing is missing from {since} on; that no matching row was left out is not proven")
+    };
+    format!(
+        "{from_there}; older rows of {} had stayed for as long as the cluster's policy says and were pruned (`--from {since}` would be complete)",
+        pruned.join(", ")
+    )
 }
 
 /// What a part of a longer answer proves: nothing is missing between its first row and its last.

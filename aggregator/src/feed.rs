@@ -69,8 +69,8 @@ impl Feed {
     }
 
     pub(crate) async fn open(member: Arc<Member>, asked: Asked, limits: Limits) -> Self {
-        if let Some(reason) = member.known_down() {
-            return Self::none(Part::unasked(&member, Status::Unreachable, reason));
+        if let Some((status, reason)) = member.known_down() {
+            return Self::none(Part::unasked(&member, status, reason));
         }
         let started = Instant::now();
         let opened = tokio::time::timeout(limits.page, NodeReader::open(&member, &asked, &limits, Lane::Own)).await;
@@ -196,6 +196,8 @@ impl Part {
             last: self.last.clone(),
             took: self.took,
             lost: self.lost.clone(),
+            since: self.since,
+            early: self.early,
         }
     }
 }

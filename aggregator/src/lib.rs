@@ -9,6 +9,7 @@ mod fanout;
 mod feed;
 mod link;
 mod member;
+mod membership;
 mod merge;
 mod metrics;
 mod page;
@@ -47,7 +48,7 @@ use link::Link;
 use member::Member;
 use searches::Searches;
 use tokens::{TokenError, TokenStore};
-use witness::Watch;
+use witness::{Keeping, Watch};
 
 pub use api::{api_routes, openapi_json};
 
@@ -108,11 +109,16 @@ impl Aggregator {
         let export_key = config.export_key.named(&name, KeyKind::Log);
         let export_key = export_key.ok_or_else(|| state(std::io::Error::other(format!("{name:?} cannot sign"))))?;
         let (cluster_name, dir, roster) = (config.cluster.clone(), &config.state_dir, &config.roster);
-        let exporter = Exporter::new(cluster_name, export_key, cosigner.public(), dir, roster).map_err(state)?;
+        let exporter = Exporter::new(cluster_name, export_key, cosigner.public(), dir, roster, &config.retention)
+            .map_err(state)?;
+        let keeping = Keeping {
+            policies: config.retention.clone().into(),
+            witnesses: config.witnesses.iter().chain([cosigner.public()]).cloned().collect(),
+        };
         let members = config.roster.iter().map(|node| {
             let expected = Identity::new(&config.cluster, Kind::Node, &node.id);
             let link = Link::new(node.address.clone(), expected, Arc::clone(&tls), config.limits.connect);
-            let witness = Watch::open(&config.state_dir, node, &cosigner).map_err(state)?;
+            let witness = Watch::open(&config.state_dir, node, &cosigner, keeping.clone()).map_err(state)?;
             Ok(Arc::new(Member::new(node.clone(), link, witness)))
         });
         let members = members.collect::<Result<_, StartError>>()?;
@@ -135,6 +141,7 @@ impl Aggregator {
         for member in &self.app.cluster.members {
             background.spawn(witness::watch(Arc::clone(&self.app), Arc::clone(member), self.config.witness_interval));
         }
+        background.spawn(membership::Membership::open(&self.config).watch(Arc::clone(&self.app)));
         let app = Arc::clone(&self.app);
         background.spawn(async move { app.tidy_limits().await });
         let (stop, stopping) = (shutdown.clone(), self.app.stopping.clone());

@@ -23,6 +23,8 @@ use tokio_rustls::TlsConnector;
 
 /// A connection is replaced after this long, so that an expired or revoked certificate cannot live on.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(30 * 60);
+/// For a TLS handshake with a node that is silent.
+const PROBE_LIMIT: Duration = Duration::from_secs(1);
 const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// Bytes a node may send ahead: per stream, and for all streams of one node together.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
@@ -38,6 +40,8 @@ pub(crate) enum Failure {
     Unreachable { reason: String, tcp: bool },
     /// The connection was accepted but nothing came.
     Timeout(String),
+    /// The same, and not even a TLS handshake comes on another connection: the process or its machine stands still.
+    Frozen(String),
     /// The answer was an error.
     Error(String),
     /// The connection broke.
@@ -55,9 +59,11 @@ impl Failure {
 
     pub(crate) fn reason(&self) -> &str {
         match self {
-            Self::Unreachable { reason, .. } | Self::Timeout(reason) | Self::Error(reason) | Self::Broken(reason) => {
-                reason
-            }
+            Self::Unreachable { reason, .. }
+            | Self::Timeout(reason)
+            | Self::Frozen(reason)
+            | Self::Error(reason)
+            | Self::Broken(reason) => reason,
         }
     }
 }
@@ -130,32 +136,59 @@ impl Link {
                 .header(CONTENT_TYPE, "application/json")
                 .body(Full::new(body.clone()))
                 .map_err(|e| Failure::Error(format!("the node's address cannot be used: {e}")))?;
-            match tokio::time::timeout(timeout, send.send_request(request)).await {
-                Ok(Ok(response)) => return check_status(response).await,
-                Ok(Err(_)) if !fresh && !retried => {
+            match self.answered(send.send_request(request), timeout).await? {
+                Ok(response) => return check_status(response).await,
+                Err(_) if !fresh && !retried => {
                     retried = true;
                     self.forget();
                 }
-                Ok(Err(error)) => {
+                Err(error) => {
                     self.forget();
                     return Err(after_connect(&error));
-                }
-                Err(_) => {
-                    let silent = Failure::Timeout(format!("connected, but silent for {} ms", timeout.as_millis()));
-                    return Err(if fresh { silent } else { self.silent_or_gone(silent).await });
                 }
             }
         }
     }
 
-    /// A connection made earlier says nothing about the way now: a cable may have been pulled since. Dialling
-    /// again tells a process that hangs (it is still connected to) from a machine that is gone.
-    async fn silent_or_gone(&self, silent: Failure) -> Failure {
-        self.forget();
-        match self.connection().await {
-            Err(gone @ Failure::Unreachable { tcp: true, .. }) => gone,
-            _ => silent,
+    /// Waits for an answer, at most `timeout`. A connection made earlier says nothing about the way now, so when nothing came for most of
+    /// that time, another one is tried beside it: that tells a machine that is gone from one that stands still, and both from a node that
+    /// is busy, without waiting any longer.
+    async fn answered<T>(&self, sending: impl Future<Output = T>, timeout: Duration) -> Result<T, Failure> {
+        let mut sending = std::pin::pin!(sending);
+        let beside = PROBE_LIMIT.min(timeout);
+        if let Ok(answer) = tokio::time::timeout(timeout.saturating_sub(beside), &mut sending).await {
+            return Ok(answer);
         }
+        let both = tokio::time::timeout(beside, &mut sending);
+        let (answer, probed) = tokio::select! {
+            answer = both => (answer.ok(), None),
+            probed = self.way.probe(beside) => (None, Some(probed)),
+        };
+        let (answer, probed) = match (answer, probed) {
+            (Some(answer), _) => return Ok(answer),
+            // The node is there: it has the rest of its time.
+            (None, Some(Ok(()))) => (tokio::time::timeout(beside, &mut sending).await.ok(), Ok(())),
+            (None, Some(Err(failure))) => (None, Err(failure)),
+            (None, None) => (None, Err(Failure::Frozen(no_handshake(beside)))),
+        };
+        if let Some(answer) = answer {
+            return Ok(answer);
+        }
+        self.forget();
+        let silent = format!("connected, but silent for {} ms", timeout.as_millis());
+        Err(match probed {
+            Ok(()) => Failure::Timeout(format!("{silent}; another connection is answered, so it is busy")),
+            Err(Failure::Frozen(words)) => {
+                Failure::Frozen(format!("{silent}, and on another connection {words}: it stands still"))
+            }
+            Err(gone @ Failure::Unreachable { tcp: true, .. }) => gone,
+            Err(other) => Failure::Timeout(format!("{silent}; another connection: {}", other.reason())),
+        })
+    }
+
+    /// Whether a node completes a TLS handshake on a connection of its own; nothing is asked.
+    pub(crate) async fn probe(&self) -> Result<(), Failure> {
+        self.way.probe(PROBE_LIMIT).await
     }
 
     /// Sends a small text; the answer has nothing to say but that it went well.
@@ -267,9 +300,20 @@ async fn dial_for_all(
     let _ = tell.send(Some(dialled));
 }
 
+fn no_handshake(limit: Duration) -> String {
+    format!("TCP was accepted, but no TLS handshake came within {} ms", limit.as_millis())
+}
+
+type TlsStream = tokio_rustls::client::TlsStream<TcpStream>;
+
 impl Way {
-    async fn dial(&self, material: &Arc<Material>) -> Dialled {
-        let limit = self.connect_timeout;
+    async fn probe(&self, limit: Duration) -> Result<(), Failure> {
+        let shaken = tokio::time::timeout(limit, self.shake(&self.tls.current(), limit)).await;
+        shaken.unwrap_or_else(|_| Err(Failure::Frozen(no_handshake(limit)))).map(drop)
+    }
+
+    /// Connects and completes the TLS handshake; each of both has the limit.
+    async fn shake(&self, material: &Material, limit: Duration) -> Result<TlsStream, Failure> {
         let stream = match tokio::time::timeout(limit, TcpStream::connect(&self.address)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(Failure::tcp(format!("{}: {error}", self.address))),
@@ -287,17 +331,16 @@ impl Way {
             .map_err(|e| Failure::refused(format!("no TLS configuration can be made: {e}")))?;
         // The name takes no part in the check; the certificate's URI does.
         let name = ServerName::try_from("node.piperoll.invalid").map_err(|e| Failure::refused(e.to_string()))?;
-        let stream = match tokio::time::timeout(limit, TlsConnector::from(Arc::new(config)).connect(name, stream)).await
-        {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(Failure::refused(tls_words(&error))),
-            Err(_) => {
-                return Err(Failure::Timeout(format!(
-                    "TCP was accepted, but no TLS handshake came within {} ms",
-                    limit.as_millis()
-                )));
-            }
-        };
+        match tokio::time::timeout(limit, TlsConnector::from(Arc::new(config)).connect(name, stream)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(Failure::refused(tls_words(&error))),
+            Err(_) => Err(Failure::Frozen(no_handshake(limit))),
+        }
+    }
+
+    async fn dial(&self, material: &Arc<Material>) -> Dialled {
+        let limit = self.connect_timeout;
+        let stream = self.shake(material, limit).await?;
         let chain: Vec<CertificateDer<'static>> =
             stream.get_ref().1.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned()).collect();
         let handshake = Builder::new(TokioExecutor::new())

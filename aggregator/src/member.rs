@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use piperoll_shared::api::aggregator::Status;
 use piperoll_shared::api::node::{ClockReading, peer_path};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
-use super::config::{Life, RosterNode};
+use super::config::RosterNode;
 use super::link::{Failure, Link};
 use super::witness::Watch;
 
@@ -16,8 +17,10 @@ use super::witness::Watch;
 const DOWN_AFTER_FAILURES: u32 = 2;
 /// How often a healthy node's clock is measured.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
-const PROBE_DELAY_MIN: Duration = Duration::from_secs(1);
-const PROBE_DELAY_MAX: Duration = Duration::from_secs(15);
+/// Between two looks for the return of a node that is down or stands still, give or take a quarter: it is back within a second.
+const PROBE_DELAY: Duration = Duration::from_millis(700);
+/// Between two handshakes that are tried with a node that stands still.
+const FROZEN_PROBE_EVERY: Duration = Duration::from_secs(1);
 /// Samples older than this no longer say where a clock stands now.
 const SAMPLE_LIFE: Duration = Duration::from_secs(300);
 const SAMPLES_MAX: usize = 30;
@@ -37,6 +40,8 @@ pub(crate) struct Member {
 struct State {
     failures: u32,
     last_failure: Option<String>,
+    /// Why it counts as standing still, until a handshake is completed.
+    frozen: Option<String>,
     last_seen: Option<Timestamp>,
     samples: VecDeque<Sample>,
 }
@@ -64,12 +69,15 @@ impl Member {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why the node need not be dialled now: nobody listens there, and a probe is watching for its return.
-    pub(crate) fn known_down(&self) -> Option<String> {
+    /// Why the node need not be dialled now: nobody listens there, or it stands still, and a probe is watching for its return.
+    pub(crate) fn known_down(&self) -> Option<(Status, String)> {
         let state = self.state();
+        if let Some(reason) = &state.frozen {
+            return Some((Status::Timeout, format!("stands still, and is probed every second ({reason})")));
+        }
         (state.failures >= DOWN_AFTER_FAILURES).then(|| {
             let failure = state.last_failure.clone().unwrap_or_default();
-            format!("known to be down, watched for its return ({failure})")
+            (Status::Unreachable, format!("known to be down, watched for its return ({failure})"))
         })
     }
 
@@ -81,7 +89,13 @@ impl Member {
         let mut state = self.state();
         state.failures = 0;
         state.last_failure = None;
+        state.frozen = None;
         state.last_seen = Some(SystemClock.now());
+    }
+
+    /// Whether it is no member of the cluster any more; then it is not asked.
+    pub(crate) fn has_left(&self) -> bool {
+        self.node.life.has_ended_by(SystemClock.now())
     }
 
     /// Why this node's log is not the one that was witnessed.
@@ -97,6 +111,26 @@ impl Member {
             state.failures = state.failures.saturating_add(1);
             state.last_failure = Some(reason.clone());
             self.refused.notify_one();
+        }
+        if let Failure::Frozen(reason) = failure {
+            state.frozen = Some(reason.clone());
+            self.refused.notify_one();
+        }
+    }
+
+    /// Waits until a node that stands still completes a handshake.
+    async fn wait_for_thaw(&self) {
+        while self.state().frozen.is_some() {
+            let begun = Instant::now();
+            match self.link.probe().await {
+                Ok(()) => self.state().frozen = None,
+                Err(Failure::Frozen(_)) => tokio::time::sleep_until((begun + FROZEN_PROBE_EVERY).into()).await,
+                Err(failure) => {
+                    // It does not stand still any more; it is gone.
+                    self.state().frozen = None;
+                    self.failed(&failure);
+                }
+            }
         }
     }
 
@@ -137,15 +171,14 @@ impl Member {
 
     /// Samples the clock while the node answers, probes for its return while it does not; runs for ever.
     pub(crate) async fn watch(&self) {
-        if self.node.life != Life::Active {
+        if self.has_left() {
             return;
         }
-        let mut delay = PROBE_DELAY_MIN;
         let mut warm = false;
         loop {
+            self.wait_for_thaw().await;
             match self.sample().await {
                 Ok(()) => {
-                    delay = PROBE_DELAY_MIN;
                     // The first sample pays for the handshake; the second one measures the clock.
                     let pause = if warm { SAMPLE_INTERVAL } else { Duration::from_millis(20) };
                     let _ = tokio::time::timeout(pause, self.refused.notified()).await;
@@ -154,8 +187,7 @@ impl Member {
                 Err(failure) => {
                     warm = false;
                     self.failed(&failure);
-                    tokio::time::sleep(jittered(delay)).await;
-                    delay = (delay * 2).min(PROBE_DELAY_MAX);
+                    tokio::time::sleep(jittered(PROBE_DELAY)).await;
                 }
             }
         }

@@ -205,8 +205,8 @@ async fn answer(
     room: usize,
     deadline: tokio::time::Instant,
 ) -> Answer {
-    if let Some(reason) = member.known_down() {
-        return Answer::none(Part::unasked(&member, Status::Unreachable, reason));
+    if let Some((status, reason)) = member.known_down() {
+        return Answer::none(Part::unasked(&member, status, reason));
     }
     let started = Instant::now();
     let late = |limit: Duration| Failure::Timeout(format!("not finished within {} ms", limit.as_millis()));

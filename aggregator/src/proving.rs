@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use piperoll_shared::api::node::ScanRequest;
-use piperoll_shared::log::completeness::{Place, Shown};
+use piperoll_shared::log::completeness::{Place, Shown, Unproven};
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::order::{Order, Position};
 use piperoll_shared::log::statement::Statement;
@@ -37,8 +37,22 @@ pub(crate) struct Pinned {
 pub(crate) enum Proof {
     /// No witnessed row of the range is missing.
     Whole,
+    /// None is missing from here on; older ones were pruned.
+    Since(Timestamp),
     /// Not shown, and why.
     Not(String),
+}
+
+impl Proof {
+    /// Of two parts that follow each other: both whole are the whole, because the second begins behind the last row of the first.
+    pub(crate) fn and(self, next: Self) -> Self {
+        match (self, next) {
+            (Self::Not(words), _) | (_, Self::Not(words)) => Self::Not(words),
+            (Self::Since(one), Self::Since(other)) => Self::Since(one.max(other)),
+            (Self::Since(time), Self::Whole) | (Self::Whole, Self::Since(time)) => Self::Since(time),
+            (Self::Whole, Self::Whole) => Self::Whole,
+        }
+    }
 }
 
 impl Default for Proof {
@@ -191,9 +205,15 @@ impl Proving {
             (Some(last), Order::Desc) => self.begin = self.begin.max(last),
             (None, _) => {}
         }
-        match shown.is_whole(self.begin, self.end, self.size) {
-            Ok(()) => Proof::Whole,
-            Err(problem) => Proof::Not(problem.to_string()),
-        }
+        let problem = match shown.is_whole(self.begin, self.end, self.size) {
+            Ok(()) => return Proof::Whole,
+            Err(problem) => problem,
+        };
+        let rest = shown.since().filter(|_| matches!(problem, Unproven::Pruned { .. }));
+        let rest = rest.filter(|since| {
+            let begin = self.begin.max(Position { timestamp: *since, seq: 0 });
+            shown.is_whole(begin, self.end.max(begin), self.size).is_ok()
+        });
+        rest.map_or_else(|| Proof::Not(problem.to_string()), Proof::Since)
     }
 }

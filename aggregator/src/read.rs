@@ -71,6 +71,8 @@ pub(crate) struct Tally {
     pub(crate) ended: bool,
     /// The range reaches back to rows that the node holds no more, in words.
     pub(crate) pruned: Option<String>,
+    /// The first row that the log has, when rows were pruned.
+    pub(crate) floor: Option<u64>,
     /// Erased rows of the range that only what they said could select, by the node's word.
     pub(crate) erased: u64,
 }
@@ -91,11 +93,12 @@ impl Tally {
             unknown_key: self.unknown_key + next.unknown_key,
             witnessed: self.witnessed + next.witnessed,
             // Both parts whole are the whole: the second begins behind the last row of the first.
-            proof: if self.proof == Proof::Whole { next.proof } else { self.proof },
+            proof: self.proof.and(next.proof),
             faults,
             more: next.more,
             ended: next.ended,
             pruned: self.pruned.or(next.pruned),
+            floor: self.floor.or(next.floor),
             // Each says it of the whole range.
             erased: self.erased.max(next.erased),
         }
@@ -157,6 +160,7 @@ impl NodeReader {
             node_id: head.node_id.clone(),
             tally: Tally {
                 faults,
+                floor: head.pruned.map(|pruned| pruned.to_seq),
                 pruned: reaches_pruned(&head, asked),
                 erased: erased_apart(&head, asked),
                 ..Tally::default()
@@ -432,8 +436,8 @@ pub(crate) fn conclude(tally: &Tally, began: bool, failure: Option<&Failure>) ->
         Some(failure) => {
             let status = match failure {
                 Failure::Unreachable { .. } => Status::Unreachable,
-                Failure::Timeout(_) | Failure::Broken(_) if tally.rows > 0 => Status::Incomplete,
-                Failure::Timeout(_) => Status::Timeout,
+                Failure::Timeout(_) | Failure::Frozen(_) | Failure::Broken(_) if tally.rows > 0 => Status::Incomplete,
+                Failure::Timeout(_) | Failure::Frozen(_) => Status::Timeout,
                 Failure::Broken(_) if began => Status::Incomplete,
                 Failure::Broken(_) => Status::Unreachable,
                 Failure::Error(_) => Status::Error,

@@ -6,7 +6,10 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use piperoll_shared::api::access::Role;
+use piperoll_shared::log::bundle::{KeepPolicy, Moved};
 use piperoll_shared::log::ids::{ClusterName, NodeId};
+use piperoll_shared::log::note::VerifyingKey;
+use piperoll_shared::log::time::Timestamp;
 
 use super::members::{MemberKind, Members};
 use super::{CertsError, Layout, Result, io};
@@ -185,11 +188,14 @@ audit_socket = "{audit_socket}"
     )
 }
 
-pub(crate) fn roster_toml(members: &Members) -> String {
+pub(crate) fn roster_toml(members: &Members, witnesses: &[VerifyingKey]) -> Result<String> {
     let mut text = String::from(
-        "# The nodes that are expected to answer. DNS may resolve addresses; it never decides who is expected.\n\
+        "format = \"piperoll roster v2\"\n\
+         # The nodes that are expected to answer. DNS may resolve addresses; it never decides who is expected.\n\
          # Made by `piperoll cluster`, which writes it anew; `cluster retire` marks a node that left for good.\n",
     );
+    let keys: Vec<String> = witnesses.iter().map(|key| format!("\"{key}\"")).collect();
+    text.push_str(&format!("witnesses = [{}]\n", keys.join(", ")));
     for node in members.list.iter().filter(|m| m.kind == MemberKind::Node) {
         let address = node.address.as_deref().unwrap_or_default();
         text.push_str(&format!("\n[[node]]\nid = \"{}\"\naddress = \"{address}\"\n", node.id));
@@ -204,15 +210,29 @@ pub(crate) fn roster_toml(members: &Members) -> String {
         if !former.is_empty() {
             text.push_str(&format!("former_checkpoint_keys = [{}]\n", former.join(", ")));
         }
-        match &node.retired {
-            None => text.push_str("status = \"active\"\n"),
-            Some(life) => text.push_str(&format!(
-                "status = \"retired\"\nfirst_day = \"{}\"\nlast_day = \"{}\"\nlast_seq = {}\n",
-                life.first_day, life.last_day, life.last_seq
-            )),
+        let life = node.life()?;
+        if life.from != Timestamp::MIN {
+            text.push_str(&format!("member_from = \"{}\"\n", life.from));
+        }
+        if life.until != Timestamp::MAX {
+            text.push_str(&format!("member_until = \"{}\"\n", life.until));
+        }
+        if let Some(last) = node.last_seq.or(node.retired.as_ref().map(|retired| retired.last_seq)) {
+            text.push_str(&format!("last_seq = {last}\n"));
+        }
+        for Moved { instant, was, at, reason } in &node.moved {
+            let was = was.map(|was| format!("was = \"{was}\"\n")).unwrap_or_default();
+            text.push_str(&format!(
+                "[[node.moved]]\ninstant = \"{}\"\n{was}at = \"{at}\"\nreason = {}\n",
+                instant.as_str(),
+                toml_edit::value(reason.as_str())
+            ));
         }
     }
-    text
+    for KeepPolicy { from, keep_days } in &members.retention {
+        text.push_str(&format!("\n[[retention]]\nfrom = \"{from}\"\nkeep_days = {keep_days}\n"));
+    }
+    Ok(text)
 }
 
 pub(crate) fn users_toml(members: &Members) -> String {

@@ -12,10 +12,14 @@ mod trust;
 use std::path::{Path, PathBuf};
 
 use piperoll_shared::api::access::Role;
+use piperoll_shared::log::bundle::{Instant, KeepPolicy, Life, Moved};
 use piperoll_shared::log::ids::{ClusterName, NodeId};
+use piperoll_shared::log::limits::RETENTION_DAYS_MIN;
 use piperoll_shared::log::note::SigningSeed;
 use piperoll_shared::log::seal::EpochSecret;
+use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::encode_hash;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use piperoll_shared::net::identity::{Identity, Kind};
 
 use folder::{NodePaths, write_new_private, write_private, write_public};
@@ -52,6 +56,17 @@ pub enum CertsError {
 }
 
 type Result<T> = std::result::Result<T, CertsError>;
+
+/// What changes of a node's membership; what is missing stays.
+#[derive(Debug, Clone, Default)]
+pub struct LifeChange {
+    pub from: Option<Timestamp>,
+    /// [`Timestamp::MAX`] makes it a member again.
+    pub until: Option<Timestamp>,
+    pub last_seq: Option<u64>,
+    /// Needed where an instant is moved that was set before.
+    pub reason: Option<String>,
+}
 
 /// The admin's directory, open.
 pub struct Authority {
@@ -251,11 +266,71 @@ impl Authority {
         Ok(count)
     }
 
-    /// Marks a node as gone for good: it is not dialled any more, and missing only for ranges of its life.
-    pub fn retire(&mut self, id: &NodeId, retired: Retired) -> Result<()> {
+    /// Sets since when and until when a node is a member; from its end on it is not asked any more. An instant that was set before, or
+    /// counted as open, is kept on record with the reason, because moving it changes who was expected.
+    ///
+    /// # Errors
+    ///
+    /// For a node that is not there, an end before the beginning, and a beginning that is moved without a reason.
+    pub fn set_life(&mut self, id: &NodeId, wanted: &LifeChange) -> Result<()> {
         let node = self.members.list.iter_mut().find(|m| m.kind == MemberKind::Node && &m.id == id);
-        node.ok_or_else(|| CertsError::NoMember(id.to_string()))?.retired = Some(retired);
+        let node = node.ok_or_else(|| CertsError::NoMember(id.to_string()))?;
+        let before = node.life()?;
+        let after = Life { from: wanted.from.unwrap_or(before.from), until: wanted.until.unwrap_or(before.until) };
+        if after.until < after.from {
+            let words = format!("{id} would leave at {} before it joined at {}", after.until, after.from);
+            return Err(CertsError::Keys(words));
+        }
+        let now = SystemClock.now();
+        for (instant, was, is, open) in [
+            (Instant::MemberFrom, before.from, after.from, Timestamp::MIN),
+            (Instant::MemberUntil, before.until, after.until, Timestamp::MAX),
+        ] {
+            // That a node leaves is no move; that it left at another time is one.
+            let first_end = instant == Instant::MemberUntil && was == open;
+            if was == is || first_end {
+                continue;
+            }
+            let Some(reason) = wanted.reason.clone().filter(|reason| !reason.trim().is_empty()) else {
+                let words = format!("{} of {id} is {was} already; say with --reason why it is moved", instant.as_str());
+                return Err(CertsError::Keys(words));
+            };
+            node.moved.push(Moved { instant, was: Some(was).filter(|was| *was != open), at: now, reason });
+        }
+        node.retired = None;
+        node.member_from = Some(after.from).filter(|from| *from != Timestamp::MIN);
+        node.member_until = Some(after.until).filter(|until| *until != Timestamp::MAX);
+        node.last_seq = wanted.last_seq.or(node.last_seq);
         self.save()
+    }
+
+    /// Sets how long rows have to stay on every node from some time on.
+    ///
+    /// # Errors
+    ///
+    /// For a time that is not behind the policy that is there, and for fewer days than a node can be told.
+    pub fn set_retention(&mut self, policy: KeepPolicy) -> Result<()> {
+        if policy.keep_days < RETENTION_DAYS_MIN {
+            return Err(CertsError::Keys(format!("rows stay for {RETENTION_DAYS_MIN} days at least")));
+        }
+        if let Some(last) = self.members.retention.last().filter(|last| last.from >= policy.from) {
+            return Err(CertsError::Keys(format!(
+                "a policy holds from {} on; a new one begins behind that",
+                last.from
+            )));
+        }
+        self.members.retention.push(policy);
+        self.save()
+    }
+
+    /// How many certificates of a member are revoked.
+    pub fn revoked(&self, id: &NodeId) -> usize {
+        self.members.revoked_of(id)
+    }
+
+    /// How long rows have to stay, ascending.
+    pub fn retention(&self) -> &[KeepPolicy] {
+        &self.members.retention
     }
 
     /// One id, one member: revoking and renewing go by id.
@@ -373,7 +448,10 @@ impl Authority {
     fn update_aggregator(&self, folder: &Path, crl: &str) -> Result<()> {
         write_public(&folder.join("node").join("witnesses"), self.witnesses()?.as_bytes())?;
         write_public(&folder.join("node").join("ca.crl"), crl.as_bytes())?;
-        write_public(&folder.join("roster.toml"), folder::roster_toml(&self.members).as_bytes())?;
+        write_public(
+            &folder.join("roster.toml"),
+            folder::roster_toml(&self.members, &self.trust()?.witnesses)?.as_bytes(),
+        )?;
         write_public(&folder.join("users.toml"), folder::users_toml(&self.members).as_bytes())?;
         for node in self.members.list.iter().filter(|m| m.kind == MemberKind::Node) {
             for epoch in 0..=node.epoch {

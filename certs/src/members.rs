@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use piperoll_shared::api::access::Role;
+use piperoll_shared::log::bundle::{KeepPolicy, Life, Moved};
 use piperoll_shared::log::ids::{ClusterName, NodeId};
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use piperoll_shared::net::identity::Identity;
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +32,7 @@ impl MemberKind {
     }
 }
 
-/// The life of a node that left for good.
+/// The life of a node that left for good, as earlier versions wrote it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retired {
     /// Dates, such as 2026-04-15.
@@ -50,8 +53,21 @@ pub struct Member {
     /// What a person may see at all, as a filter.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub scope: Option<String>,
+    /// As earlier versions wrote it; [`Member::life`] reads it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub retired: Option<Retired>,
+    /// Since when it is a member; missing of those that were there before this was kept, which count as members since ever.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub member_from: Option<Timestamp>,
+    /// Until when it was a member; missing while it is one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub member_until: Option<Timestamp>,
+    /// Instants that were moved.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub moved: Vec<Moved>,
+    /// The last row that a node wrote which left.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_seq: Option<u64>,
     /// The public key of a node's checkpoints or of an aggregator's cosignatures: base64 of 32 bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub signing_key: Option<String>,
@@ -100,11 +116,31 @@ impl Member {
             role: None,
             scope: None,
             retired: None,
+            member_from: Some(SystemClock.now()),
+            member_until: None,
+            moved: Vec::new(),
+            last_seq: None,
             signing_key: None,
             export_key: None,
             epoch: 0,
             keys: KeyHistory::default(),
         }
+    }
+
+    /// Since when and until when it is a member.
+    pub fn life(&self) -> Result<Life> {
+        let days = self.retired.as_ref().map(|retired| {
+            let day = |text: &str| {
+                let words = format!("{text:?} is not a day; retire {} again", self.id);
+                Timestamp::day_range(text).ok_or(CertsError::Keys(words))
+            };
+            Ok::<_, CertsError>((day(&retired.first_day)?.0, day(&retired.last_day)?.1))
+        });
+        let days = days.transpose()?;
+        Ok(Life {
+            from: self.member_from.or(days.map(|days| days.0)).unwrap_or(Timestamp::MIN),
+            until: self.member_until.or(days.map(|days| days.1)).unwrap_or(Timestamp::MAX),
+        })
     }
 }
 
@@ -124,11 +160,18 @@ pub(crate) struct Members {
     /// Serial numbers in hexadecimal.
     pub(crate) revoked: Vec<String>,
     pub(crate) crl_number: u64,
+    /// How long rows have to stay on every node, ascending.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) retention: Vec<KeepPolicy>,
 }
+
+/// Days that a new cluster keeps rows, as the nodes' configurations say it too.
+const KEEP_DAYS_DEFAULT: u32 = 365;
 
 impl Members {
     pub(crate) fn new(cluster: ClusterName) -> Self {
-        Self { cluster, list: Vec::new(), issued: Vec::new(), revoked: Vec::new(), crl_number: 0 }
+        let retention = vec![KeepPolicy { from: SystemClock.now(), keep_days: KEEP_DAYS_DEFAULT }];
+        Self { cluster, list: Vec::new(), issued: Vec::new(), revoked: Vec::new(), crl_number: 0, retention }
     }
 
     pub(crate) fn load(path: &Path) -> Result<Self> {
@@ -143,6 +186,10 @@ impl Members {
 
     pub(crate) fn issued(&mut self, identity: &Identity, serial: String) {
         self.issued.push(IssuedSerial { id: identity.id.clone(), identity: identity.to_string(), serial });
+    }
+
+    pub(crate) fn revoked_of(&self, id: &NodeId) -> usize {
+        self.issued.iter().filter(|issued| &issued.id == id && self.revoked.contains(&issued.serial)).count()
     }
 
     /// Revokes every certificate issued so far to an id; one issued by a later `renew` is good again.

@@ -1,9 +1,8 @@
 //! The trust file: what an auditor needs to check evidence, and nothing that is secret.
 
-use piperoll_shared::log::bundle::{KeySpan, Life, NodeTrust, Trust};
+use piperoll_shared::log::bundle::{KeySpan, NodeTrust, Trust};
 use piperoll_shared::log::ids::ClusterName;
 use piperoll_shared::log::note::{KeyKind, VerifyingKey};
-use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::decode_hash;
 
 use super::members::{Member, MemberKind};
@@ -13,7 +12,8 @@ impl Authority {
     /// The cluster's nodes and public keys, to be handed to auditors over a way that they trust.
     pub fn trust(&self) -> Result<Trust> {
         let cluster = self.cluster().clone();
-        let mut trust = Trust { cluster, nodes: Vec::new(), witnesses: Vec::new(), exporters: Vec::new() };
+        let retention = self.members.retention.clone();
+        let mut trust = Trust { cluster, nodes: Vec::new(), witnesses: Vec::new(), exporters: Vec::new(), retention };
         for member in self.members() {
             match member.kind {
                 MemberKind::Node => trust.nodes.push(self.node_trust(member)?),
@@ -32,23 +32,13 @@ impl Authority {
     fn node_trust(&self, node: &Member) -> Result<NodeTrust> {
         let name = node_name(self.cluster(), node);
         let key = self.key(node, node.signing_key.as_deref(), &name, KeyKind::Log)?;
-        let life = match &node.retired {
-            None => Life::Active,
-            Some(life) => {
-                let day = |text: &str| {
-                    let problem = format!("{text:?} is not a day; retire {} again", node.id);
-                    Timestamp::day_range(text).ok_or_else(|| self.content(problem))
-                };
-                Life::Retired { from: day(&life.first_day)?.0, to: day(&life.last_day)?.1 }
-            }
-        };
         let mut keys = vec![KeySpan { public: key.public_bytes(), generation: None, from_size: 0, to_size: None }];
         for used in &node.keys.spans {
             let key = self.key(node, Some(&used.key), &name, KeyKind::Log)?;
             let (generation, from_size, to_size) = (Some(used.generation.clone()), used.from_size, used.to_size);
             keys.push(KeySpan { public: key.public_bytes(), generation, from_size, to_size });
         }
-        Ok(NodeTrust { id: node.id.clone(), life, keys })
+        Ok(NodeTrust { id: node.id.clone(), life: node.life()?, moved: node.moved.clone(), keys })
     }
 
     fn key(&self, member: &Member, text: Option<&str>, name: &str, kind: KeyKind) -> Result<VerifyingKey> {

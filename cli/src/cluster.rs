@@ -4,13 +4,15 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use piperoll_aggregator::scope::Scope;
-use piperoll_certs::{AggregatorPlace, Authority, Layout, NodePlace, Retired};
+use piperoll_certs::{AggregatorPlace, Authority, Layout, LifeChange, MemberKind, NodePlace};
 use piperoll_shared::api::access::Role;
+use piperoll_shared::log::bundle::{KeepPolicy, Life};
+use piperoll_shared::log::ids::NodeId;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
 use crate::args::ClusterCommand;
-use crate::exit::Exit;
+use crate::exit::{Exit, UsageError};
 
 pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
     match command {
@@ -55,7 +57,7 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
             let mut authority = Authority::open(&dir)?;
             let count = authority.revoke(&id)?;
             warn_of_absent(&authority);
-            println!("{count} certificates of {id} revoked; ca.crl in every folder is new.");
+            println!("{count} {} of {id} revoked; ca.crl in every folder is new.", certificates(count));
             println!(
                 "Copy ca.crl to every machine: daemons refuse new connections within seconds and close open ones within a minute."
             );
@@ -64,27 +66,91 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
         | ClusterCommand::RotateKey { .. }
         | ClusterCommand::NewGeneration { .. }) => change_keys(command)?,
         ClusterCommand::Trust { dir } => print!("{}", Authority::open(&dir)?.trust()?.to_text()),
-        ClusterCommand::Retire { dir, id, first_day, last_day, last_seq } => {
-            for day in [&first_day, &last_day] {
-                anyhow::ensure!(Timestamp::day_range(day).is_some(), "{day:?} is not a day; write YYYY-MM-DD");
-            }
-            anyhow::ensure!(first_day <= last_day, "the first day {first_day} is behind the last day {last_day}");
+        ClusterCommand::Retire { dir, id, at, first_day, last_day, last_seq, reason } => {
+            let day = |text: &Option<String>| {
+                let range = |text: &String| {
+                    Timestamp::day_range(text)
+                        .ok_or_else(|| UsageError(format!("{text:?} is not a day; write YYYY-MM-DD")))
+                };
+                text.as_ref().map(range).transpose()
+            };
+            let until = match (at, day(&last_day)?) {
+                (Some(at), _) => Timestamp::parse_human(&at, SystemClock.now())?,
+                (None, Some((_, end))) => end,
+                (None, None) => SystemClock.now(),
+            };
+            let from = day(&first_day)?.map(|(begin, _)| begin);
+            let reason = reason.or_else(|| from.map(|_| "its first day, said when it was retired".to_owned()));
+            change_life(&dir, &id, &LifeChange { from, until: Some(until), last_seq, reason })?;
+        }
+        ClusterCommand::Membership { dir, id, from, until, reason } => {
+            let time = |text: Option<String>| {
+                text.map(|text| match text.as_str() {
+                    "never" => Ok(Timestamp::MAX),
+                    text => Timestamp::parse_human(text, SystemClock.now()),
+                })
+                .transpose()
+            };
+            let (from, until) = (time(from)?, time(until)?);
+            change_life(&dir, &id, &LifeChange { from, until, last_seq: None, reason: Some(reason) })?;
+        }
+        ClusterCommand::Retention { dir, keep_days, from } => {
             let mut authority = Authority::open(&dir)?;
-            authority.retire(&id, Retired { first_day, last_day, last_seq })?;
-            warn_of_absent(&authority);
-            println!("{id} is retired");
-            copy_aggregators();
-        }
-        ClusterCommand::List { dir } => {
-            let authority = Authority::open(&dir)?;
-            println!("cluster {}", authority.cluster());
-            for member in authority.members() {
-                let kind = format!("{:?}", member.kind).to_lowercase();
-                println!("{kind:<11} {:<24} {}", member.id, member.address.as_deref().unwrap_or(""));
+            if let Some(keep_days) = keep_days {
+                let now = SystemClock.now();
+                let from = from.map_or(Ok(now), |text| Timestamp::parse_human(&text, now))?;
+                authority.set_retention(KeepPolicy { from, keep_days })?;
+                warn_of_absent(&authority);
+                copy_aggregators();
+            }
+            for policy in authority.retention() {
+                println!("from {} on: {} days", policy.from, policy.keep_days);
             }
         }
+        ClusterCommand::List { dir } => list(&Authority::open(&dir)?)?,
     }
     Ok(Exit::Complete)
+}
+
+fn change_life(dir: &Path, id: &NodeId, change: &LifeChange) -> anyhow::Result<()> {
+    let mut authority = Authority::open(dir)?;
+    authority.set_life(id, change)?;
+    warn_of_absent(&authority);
+    let member = authority.members().iter().find(|member| &member.id == id && member.kind == MemberKind::Node);
+    if let Some(member) = member {
+        println!("{id} {}", life_words(member.life()?));
+    }
+    copy_aggregators();
+    println!("Give auditors the new trust file: piperoll cluster trust {}", dir.display());
+    Ok(())
+}
+
+fn life_words(life: Life) -> String {
+    let from = if life.from == Timestamp::MIN { String::new() } else { format!("member from {}", life.from) };
+    let until = if life.until == Timestamp::MAX { String::new() } else { format!("member until {}", life.until) };
+    match (from.is_empty(), until.is_empty()) {
+        (true, true) => "member since ever".to_owned(),
+        (false, true) => from,
+        (true, false) => until,
+        (false, false) => format!("{from} until {}", life.until),
+    }
+}
+
+fn list(authority: &Authority) -> anyhow::Result<()> {
+    println!("cluster {}", authority.cluster());
+    for member in authority.members() {
+        let kind = format!("{:?}", member.kind).to_lowercase();
+        let mut words = vec![life_words(member.life()?)];
+        words.extend(member.role.map(|role| format!("role {}", role.word())));
+        let revoked = authority.revoked(&member.id);
+        words.extend((revoked > 0).then(|| format!("{revoked} {} revoked", certificates(revoked))));
+        println!("{kind:<11} {:<24} {:<28} {}", member.id, member.address.as_deref().unwrap_or("-"), words.join(", "));
+    }
+    Ok(())
+}
+
+fn certificates(count: usize) -> &'static str {
+    if count == 1 { "certificate" } else { "certificates" }
 }
 
 /// New keys for a node, and what to carry where.

@@ -6,6 +6,9 @@ use std::os::fd::AsRawFd as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// A node sends its part of a TLS handshake at once, and more than this.
+const HANDSHAKE_BYTES: usize = 200;
+
 /// What happens to connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
@@ -15,6 +18,8 @@ pub enum Fault {
     Close,
     /// Connections are accepted; nothing ever comes back.
     Silent,
+    /// A connection gets through its handshake, and then nothing comes any more.
+    Busy,
     /// The node's bytes come one a second.
     Trickle,
     /// The connection is cut after this many more bytes from the node.
@@ -110,6 +115,7 @@ impl State {
     /// The way from the node back, where the faults are.
     fn copy_faulty(&self, mut node: TcpStream, mut client: TcpStream) {
         let mut buffer = [0; 16 * 1024];
+        let mut passed = 0;
         loop {
             let wanted = if self.fault() == Fault::Trickle { 1 } else { buffer.len() };
             let Ok(n) = node.read(&mut buffer[..wanted]) else { break };
@@ -119,6 +125,7 @@ impl State {
             let mut send = n;
             match self.fault() {
                 Fault::Silent => continue,
+                Fault::Busy if passed >= HANDSHAKE_BYTES => continue,
                 Fault::Trickle => std::thread::sleep(Duration::from_secs(1)),
                 Fault::CutAfter(left) => {
                     send = n.min(left);
@@ -126,6 +133,7 @@ impl State {
                 }
                 _ => {}
             }
+            passed += send;
             if client.write_all(&buffer[..send]).is_err() || send < n {
                 break;
             }

@@ -19,7 +19,7 @@ use serde_json::json;
 use super::App;
 use super::auth::{Caller, Done, recordable};
 use super::error::ApiError;
-use crate::config::{Life, Limits};
+use crate::config::Limits;
 use crate::fanout::Part;
 use crate::member::Member;
 use crate::read::conclude;
@@ -61,12 +61,13 @@ pub(super) async fn nodes(State(app): State<Arc<App>>, Extension(caller): Extens
 }
 
 async fn ask(member: Arc<Member>, limits: Limits) -> NodeInfo {
-    if member.node.life != Life::Active {
-        let part = Part::unasked(&member, Status::Excluded, "retired".to_owned());
+    if member.has_left() {
+        let words = format!("it left the cluster at {}", member.node.life.until);
+        let part = Part::unasked(&member, Status::Excluded, words);
         return info(&member, &part, None);
     }
-    if let Some(reason) = member.known_down() {
-        return info(&member, &Part::unasked(&member, Status::Unreachable, reason), None);
+    if let Some((status, reason)) = member.known_down() {
+        return info(&member, &Part::unasked(&member, status, reason), None);
     }
     if member.witness.standing().is_alarm() {
         // Show the operator what the node presents now, before they decide.
@@ -107,7 +108,7 @@ fn info(member: &Member, part: &Part, status: Option<&NodeStatus>) -> NodeInfo {
         report,
         alarm,
         address: member.node.address.clone(),
-        roster_status: if member.node.life == Life::Active { "active" } else { "retired" }.to_owned(),
+        roster_status: if member.has_left() { "retired" } else { "active" }.to_owned(),
         version: status.map(|s| s.version.clone()),
         last_timestamp: status.and_then(|s| s.last_timestamp).map(Timestamp::to_text),
         write_fault: status.and_then(|s| s.write_fault.clone()),

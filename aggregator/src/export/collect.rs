@@ -154,8 +154,8 @@ pub(super) async fn collect(
     created: Timestamp,
     dir: &Path,
 ) -> io::Result<Collected> {
-    if let Some(reason) = member.known_down() {
-        return Ok(Collected::none(Part::unasked(&member, Status::Unreachable, reason)));
+    if let Some((status, reason)) = member.known_down() {
+        return Ok(Collected::none(Part::unasked(&member, status, reason)));
     }
     let started = Instant::now();
     let mut part = Part::asked(&member, started);

@@ -26,6 +26,7 @@ use super::fanout::{Ask, Cursors, Part, ask, envelope};
 use super::query::Query;
 use assemble::{Heading, assemble};
 use collect::{Collected, collect, settle};
+use piperoll_shared::log::bundle::KeepPolicy;
 
 /// Between two tries of a caller who waits for missing nodes.
 pub(crate) const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -78,6 +79,7 @@ impl Exporter {
         witness: &VerifyingKey,
         state_dir: &Path,
         roster: &[RosterNode],
+        retention: &[KeepPolicy],
     ) -> io::Result<Self> {
         let dir = state_dir.join("exports");
         if !dir.exists() {
@@ -86,6 +88,7 @@ impl Exporter {
         let nodes = roster.iter().map(|node| NodeTrust {
             id: node.id.clone(),
             life: node.life,
+            moved: node.moved.clone(),
             keys: node
                 .checkpoint_key
                 .map(|public| KeySpan { public, generation: None, from_size: 0, to_size: None })
@@ -97,6 +100,7 @@ impl Exporter {
             nodes: nodes.collect(),
             witnesses: vec![witness.clone()],
             exporters: vec![key.public().clone()],
+            retention: retention.to_vec(),
         };
         Ok(Self { cluster, key, dir, trust: trust.to_text() })
     }

@@ -66,7 +66,7 @@ pub(super) async fn follow(
 ) {
     loop {
         let (status, reason) = match member.known_down() {
-            Some(reason) => (Status::Unreachable, reason),
+            Some(down) => down,
             None => match NodeReader::open(&member, &asked(place, &query), &limits, Lane::Own).await {
                 Err(failure) => {
                     member.failed(&failure);

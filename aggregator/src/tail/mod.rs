@@ -19,7 +19,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::Cluster;
-use super::config::Life;
 use super::member::Member;
 use super::placed::PlacedRow;
 use super::query::Query;
@@ -121,7 +120,7 @@ pub(crate) fn start(cluster: &Cluster, query: &Query, positions: Positions, sinc
     let wanted =
         |member: &&Arc<Member>| filter.only_nodes().is_none_or(|names| names.contains(&member.node.id.as_str()));
     let members: Vec<Arc<Member>> =
-        cluster.members.iter().filter(|member| member.node.life == Life::Active).filter(wanted).cloned().collect();
+        cluster.members.iter().filter(|member| !member.has_left()).filter(wanted).cloned().collect();
     let mut from = positions;
     for member in &members {
         if from.of(&member.node.id).is_none() {

@@ -131,7 +131,35 @@ pub(crate) struct Remembered {
     pub(crate) marks: Vec<Mark>,
     #[serde(default)]
     pub(crate) lost: Vec<Lost>,
+    /// Rows that went earlier than the cluster's policy says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) early: Vec<EarlyPrune>,
 }
+
+/// Rows that a node pruned earlier than the policy says. It stays on record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EarlyPrune {
+    pub(crate) generation: String,
+    /// The first row that was left.
+    pub(crate) to_seq: u64,
+    /// The newest time of a row that went.
+    pub(crate) newest: Timestamp,
+    pub(crate) words: String,
+    pub(crate) found: Timestamp,
+}
+
+impl EarlyPrune {
+    pub(crate) fn words(&self) -> String {
+        let Self { generation, to_seq, words, .. } = self;
+        format!(
+            "rows below {to_seq} of generation {generation} were pruned earlier than the cluster's policy says: {words}"
+        )
+    }
+}
+
+/// What comes beyond so many widens the last one.
+const EARLY_MAX: usize = 256;
 
 /// Between two marks; when there are too many, every second one of the older half goes.
 const MARK_INTERVAL_MICROS: i64 = 3_600 * 1_000_000;
@@ -146,6 +174,19 @@ impl Remembered {
             last.oldest = last.oldest.zip(lost.oldest).map(|(a, b)| a.min(b));
             last.until = last.until.max(lost.until);
         }
+    }
+
+    /// Keeps that rows went too early; false when it is on record already.
+    pub(crate) fn note_early(&mut self, early: EarlyPrune) -> bool {
+        if self.early.iter().any(|known| known.generation == early.generation && known.to_seq == early.to_seq) {
+            return false;
+        }
+        if self.early.len() < EARLY_MAX {
+            self.early.push(early);
+        } else if let Some(last) = self.early.last_mut() {
+            last.newest = last.newest.max(early.newest);
+        }
+        true
     }
 
     /// Keeps a cosigned size, unless one was kept a short while ago.

@@ -5,6 +5,7 @@
 //! never delays an append: nodes do not wait for it, and it looks at each of them on its own.
 
 mod accept;
+mod floor;
 mod judge;
 mod memory;
 
@@ -22,14 +23,14 @@ use piperoll_shared::log::tree::{Hash, decode_hash, encode_hash};
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
 use super::api::App;
-use super::config::Life;
 use super::link::Failure;
 use super::member::Member;
 use super::proving::Pinned;
 use judge::{Judgement, judge};
-use memory::{Alarm, Evidence, Lost, Mark, Memory, Pin, Remembered, Span};
+use memory::{Alarm, EarlyPrune, Evidence, Lost, Mark, Memory, Pin, Remembered, Span};
 
 pub(crate) use accept::{AcceptError, Acceptance, accept};
+pub(crate) use floor::{Floor, Keeping};
 
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Without a look that went well for this long, what is known is old.
@@ -80,6 +81,7 @@ pub(crate) struct Watch {
     /// How its origins begin: `cluster/node/`.
     origins: String,
     cosigner: SigningKey,
+    keeping: Keeping,
     state: Mutex<State>,
     /// One look at a time: of two that overlap, the slower one would present a smaller log than the other has pinned.
     looking: tokio::sync::Mutex<()>,
@@ -92,6 +94,8 @@ struct State {
     /// Why the last look told nothing new.
     trouble: Option<(&'static str, String)>,
     looked: bool,
+    /// Where its log begins, when rows were pruned and the entry about it was read.
+    floor: Option<Floor>,
 }
 
 impl Watch {
@@ -99,9 +103,10 @@ impl Watch {
         state_dir: &Path,
         member: &super::config::RosterNode,
         cosigner: &SigningKey,
+        keeping: Keeping,
     ) -> std::io::Result<Self> {
         let (memory, remembered) = Memory::open(state_dir, &member.id)?;
-        let state = Mutex::new(State { remembered, pinned: None, trouble: None, looked: false });
+        let state = Mutex::new(State { remembered, pinned: None, trouble: None, looked: false, floor: None });
         let origins = format!("{}/{}/", member.ring.cluster(), member.id);
         let watch = Self {
             memory,
@@ -110,6 +115,7 @@ impl Watch {
             next_key: member.next_checkpoint_key,
             origins,
             cosigner: cosigner.clone(),
+            keeping,
             state,
             looking: tokio::sync::Mutex::new(()),
         };
@@ -182,6 +188,29 @@ impl Watch {
             words.push(format!("and {more} more"));
         }
         Some(LostHere { oldest, until, words: words.join("; ") })
+    }
+
+    /// Where its log begins, when rows were pruned, and whether they had stayed for as long as the policy says.
+    pub(crate) fn floor(&self, to_seq: u64) -> Option<Floor> {
+        self.state().floor.clone().filter(|floor| floor.to_seq == to_seq)
+    }
+
+    /// Why rows of a range that reaches back to this time were pruned earlier than the policy says. It stays on record.
+    pub(crate) fn pruned_early(&self, from: Timestamp) -> Option<String> {
+        self.state().remembered.early.iter().find(|early| from <= early.newest).map(EarlyPrune::words)
+    }
+
+    /// Keeps on record that rows went too early.
+    fn found_early(&self, early: EarlyPrune) {
+        let mut state = self.state();
+        let mut remembered = state.remembered.clone();
+        if !remembered.note_early(early) {
+            return;
+        }
+        if let Err(error) = self.memory.store(&remembered) {
+            tracing::error!(%error, "that rows were pruned too early could not be kept");
+        }
+        state.remembered = remembered;
     }
 
     /// One look at a node's checkpoint. Returns what to send back: the note with this witness's cosignature.
@@ -338,11 +367,11 @@ fn proof(answer: &CheckpointAnswer) -> Option<Vec<Hash>> {
 
 /// Looks at one node for ever; every change of the verdict becomes an entry.
 pub(crate) async fn watch(app: Arc<App>, member: Arc<Member>, interval: Duration) {
-    if member.node.life != Life::Active {
-        return;
-    }
     let mut last = None;
     loop {
+        if member.has_left() {
+            return;
+        }
         look(&member).await;
         let standing = member.witness.standing();
         if last.as_ref() != Some(&standing.verdict) {
@@ -374,9 +403,12 @@ async fn look_now(member: &Member) {
     let watch = &member.witness;
     let trouble = match looked(member).await {
         Ok(()) => None,
-        Err(Failure::Unreachable { reason, .. } | Failure::Timeout(reason) | Failure::Broken(reason)) => {
-            Some(("unreachable", reason))
-        }
+        Err(
+            Failure::Unreachable { reason, .. }
+            | Failure::Timeout(reason)
+            | Failure::Frozen(reason)
+            | Failure::Broken(reason),
+        ) => Some(("unreachable", reason)),
         Err(Failure::Error(reason)) => Some(("unverifiable", reason)),
     };
     let mut state = watch.state();
@@ -400,12 +432,14 @@ async fn looked(member: &Member) -> Result<(), Failure> {
         }
         answer => answer?,
     };
+    let (floor, oldest) = answer.span.as_ref().map_or((None, None), |span| (span.pruned, span.oldest));
     if let Some(cosigned) = watch.take(&answer, SystemClock.now()).map_err(Failure::Error)? {
         // The node keeps it for its own exports; that it did not arrive changes nothing here.
         if let Err(failure) = member.link.post(peer_path::COSIGNED, cosigned.into(), LOOK_TIMEOUT).await {
             tracing::debug!(node = %member.node.id, reason = failure.reason(), "a cosignature was not taken");
         }
     }
+    floor::look(member, floor, oldest).await;
     Ok(())
 }
 

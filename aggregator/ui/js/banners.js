@@ -3,7 +3,7 @@
 import { get, parameters, send } from "./api.js";
 import { askReason } from "./dialog.js";
 import { announce, copy, h, notice, put, textOr, visible } from "./dom.js";
-import { isBroken, isMissing, isPruned, isSuperseded, missingWords, statement, verdictOf, verdictWords } from "./node-words.js";
+import { isBroken, isMissing, isPruned, isRetired, isSuperseded, missingWords, statement, verdictOf, verdictWords } from "./node-words.js";
 import { quote } from "./filter.js";
 import { may } from "./session.js";
 import { address } from "./state.js";
@@ -24,11 +24,13 @@ export function banners({ retry }) {
     const mine = shown;
     const missing = envelope.nodes.filter(isMissing);
     const pruned = envelope.nodes.filter(isPruned);
+    const retired = envelope.nodes.filter(isRetired);
     const superseded = envelope.nodes.filter(isSuperseded);
     const broken = envelope.nodes.filter(isBroken);
     const draw = (seen) => put(element,
       missing.length > 0 && missingBanner(envelope, missing, order, retry),
-      pruned.length > 0 && prunedBanner(pruned),
+      pruned.length > 0 && prunedBanner(pruned, envelope),
+      retired.length > 0 && retiredBanner(retired),
       superseded.length > 0 && supersededBanner(superseded),
       broken.map((node) => brokenBanner(node, seen, () => show(envelope, order))));
     draw([]);
@@ -63,9 +65,16 @@ function finalWords(envelope, order, names) {
     : `What is shown is final up to ${moment(through)}; newer rows of ${names} can be missing.`;
 }
 
-function prunedBanner(pruned) {
-  return h("div", { class: "banner warn pruned", role: "region", "aria-label": "Rows that are no longer kept" },
+function prunedBanner(pruned, envelope) {
+  const since = envelope.complete_since;
+  return h("div", { class: `banner ${since ? "calm" : "warn"} pruned`, role: "region", "aria-label": "Rows that are no longer kept" },
+    since && h("p", {}, h("b", {}, `Nothing is missing from ${moment(since)} on. `), "Older rows had stayed for as long as the cluster's policy says."),
     pruned.map((node) => h("p", {}, h("span", { class: "sign" }, "▱ "), h("b", {}, node.node_id), " no longer keeps a part of this range: ", visible(node.reason ?? ""))));
+}
+
+function retiredBanner(retired) {
+  return h("div", { class: "banner warn retired", role: "region", "aria-label": "Nodes that left" },
+    retired.map((node) => h("p", {}, h("b", {}, node.node_id), " is no member any more: ", visible(node.reason ?? ""))));
 }
 
 function supersededBanner(superseded) {

@@ -3,6 +3,7 @@
 import { get, parameters } from "./api.js";
 import { h, short, textOr, visible } from "./dom.js";
 import { quote } from "./filter.js";
+import { isComplete } from "./node-words.js";
 import { actorWords, entityOf, entryOf, nodeOf, placeOf, timeOf } from "./row.js";
 import { address, EVERYTHING } from "./state.js";
 import { fromMicros, micros, parts } from "./time.js";
@@ -33,7 +34,7 @@ async function section(heading, query, row) {
   const link = h("a", { href: address({ order: "desc", ...query, row: placeOf(row) }) }, "show all");
   try {
     const answer = await get(`/audit-log?${parameters({ ...query, limit: SHOWN })}`);
-    const missing = answer.complete ? null : h("p", { class: "error" }, `Not complete: ${answer.answered} of ${answer.expected} nodes answered in full.`);
+    const missing = isComplete(answer) ? null : h("p", { class: "error" }, `Not complete: ${answer.answered} of ${answer.expected} nodes answered in full.`);
     const more = answer.next_cursor && h("p", { class: "hint" }, `The ${SHOWN} ${query.order === "asc" ? "oldest" : "newest"} of more.`);
     return h("section", {}, h("h3", {}, heading, " ", link), missing, h("ol", { class: "near" }, answer.entries.map((near) => line(near, row))), more);
   } catch (error) {

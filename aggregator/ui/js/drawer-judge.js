@@ -4,6 +4,7 @@ import { get, parameters, send } from "./api.js";
 import { askReason } from "./dialog.js";
 import { h, notice, put, textOr, visible } from "./dom.js";
 import { quote } from "./filter.js";
+import { isComplete } from "./node-words.js";
 import { entryOf, nodeOf, placeOf, seqOf } from "./row.js";
 import { may } from "./session.js";
 import { address, EVERYTHING } from "./state.js";
@@ -33,7 +34,7 @@ export function judgements(row) {
       // and leads to itself; aggregators record on their own nodes.
       const isAbout = (details) => details?.id === entry.id && details.node === nodeOf(row) && details.seq === Number(seqOf(row)) && details.generation === entry.generation;
       const known = answer.entries.filter((one) => one.integrity === "ok" && one.entry.category === "audit" && isAbout(one.entry.details));
-      const missing = answer.complete ? null : h("p", { class: "error" }, `Not complete: ${answer.answered} of ${answer.expected} nodes answered in full.`);
+      const missing = isComplete(answer) ? null : h("p", { class: "error" }, `Not complete: ${answer.answered} of ${answer.expected} nodes answered in full.`);
       put(list, known.length === 0 ? h("p", { class: "hint" }, "Nobody has judged this yet.") : h("ul", {}, known.map(line)), missing, known.length > 0 && h("a", { href: address({ filter, from: since, to: "", order: "desc" }) }, "as entries"));
     } catch (error) {
       put(list, h("p", { class: "error" }, visible(error.message)));

@@ -9,10 +9,14 @@ const MISSING = {
   incomplete: "broke off",
   error: "answered with an error",
 };
-const BROKEN = ["row_invalid", "fork", "rollback", "unknown_key"];
+const BROKEN = ["row_invalid", "fork", "rollback", "unknown_key", "pruned_early"];
 
 export const isMissing = (node) => Object.hasOwn(MISSING, node.status);
 export const isPruned = (node) => node.status === "pruned";
+/** It left the cluster, and its rows of the range cannot be read. */
+export const isRetired = (node) => node.status === "retired";
+/** Complete, or complete since the policy let older rows go. */
+export const isComplete = (envelope) => envelope.complete || Boolean(envelope.complete_since);
 export const isSuperseded = (node) => node.status === "superseded";
 export const isBroken = (node) => node.status === "invalid" || BROKEN.includes(node.verdict);
 export const verdictOf = (node) => (BROKEN.includes(node.verdict) ? node.verdict : "row_invalid");
@@ -23,6 +27,7 @@ export function verdictWords(node) {
     fork: "shows two histories.",
     rollback: "has lost rows that a witness had seen.",
     unknown_key: "rows are signed with a key that is not known here.",
+    pruned_early: "pruned rows earlier than the cluster's policy says.",
   }[verdictOf(node)];
 }
 
@@ -35,7 +40,7 @@ export function missingWords(node) {
 
 /** The completeness statement as text, for a ticket or for paper. */
 export function statement(envelope) {
-  const lines = [`${envelope.complete ? "Complete" : "NOT COMPLETE"}: ${envelope.answered} of ${envelope.expected} nodes answered.${envelope.completeness ? ` ${visible(envelope.completeness)}.` : ""}`];
+  const lines = [`${envelope.complete ? "Complete" : envelope.complete_since ? `Complete since ${moment(envelope.complete_since)}` : "NOT COMPLETE"}: ${envelope.answered} of ${envelope.expected} nodes answered.${envelope.completeness ? ` ${visible(envelope.completeness)}.` : ""}`];
   if (envelope.more) lines.push(`A part: the ${envelope.order === "desc" ? "newest" : "oldest"} ${digits(envelope.count)} entries, and there are more.`);
   if (envelope.from) lines.push(`Range: ${moment(envelope.from)} to ${moment(envelope.to)}.`);
   if (envelope.limited_to) lines.push(`Limited to: ${visible(envelope.limited_to)}`);
@@ -43,6 +48,7 @@ export function statement(envelope) {
     const why = visible(node.reason ?? "");
     if (isMissing(node)) lines.push(`Missing: ${node.node_id} (${node.status}: ${why}), last answered ${moment(node.last_seen)}, ${node.witnessed ?? 0} rows witnessed.`);
     if (isPruned(node)) lines.push(`Pruned: ${node.node_id}: ${why}`);
+    if (isRetired(node)) lines.push(`Retired: ${node.node_id}: ${why}`);
     if (isSuperseded(node)) lines.push(`Superseded: ${node.node_id}: ${why}`);
     if (isBroken(node)) lines.push(`Broken: ${node.node_id} (${verdictOf(node)}): ${why}`);
   }

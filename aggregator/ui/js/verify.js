@@ -2,6 +2,7 @@
 
 import { stream } from "./api.js";
 import { announce, digits, freshId, h, put, visible } from "./dom.js";
+import { isComplete } from "./node-words.js";
 import { badge, placeOf } from "./row.js";
 import { may } from "./session.js";
 import { start } from "./shell.js";
@@ -89,7 +90,7 @@ const SHOWN = 100;
 
 function conclusion({ final, broken, count, erased }) {
   const sound = count === 0 && final.nodes.every((node) => node.invalid === 0 && !["invalid"].includes(node.status));
-  const [kind, shape, words] = !sound ? ["bad", "✖", "BROKEN"] : final.complete ? ["good", "✓", "every row fits"] : ["warn", "!", "what was read fits, but nodes are missing"];
+  const [kind, shape, words] = !sound ? ["bad", "✖", "BROKEN"] : isComplete(final) ? ["good", "✓", "every row fits"] : ["warn", "!", "what was read fits, but nodes are missing"];
   announce(words, !sound);
   const line = (node) => h("tr", {}, h("th", { scope: "row" }, node.node_id), h("td", {}, node.status), h("td", {}, node.verdict), h("td", { class: "number" }, digits(node.verified)), h("td", { class: "number" }, digits(node.invalid)), h("td", {}, visible(node.reason ?? "")));
   return [h("p", {}, badge(kind, shape, words), ` ${final.completeness}`),

@@ -87,19 +87,55 @@ pub(crate) enum ClusterCommand {
     /// Print the trust file for auditors: the cluster's nodes and public keys, nothing secret
     #[command(after_help = "Example:\n  piperoll cluster trust ./cluster > trust.toml")]
     Trust { dir: PathBuf },
-    /// Mark a node as gone for good: not dialled any more, missing only for ranges of its life
+    /// Mark a node as gone for good: it is not asked any more, and missing only for ranges of its life
+    #[command(
+        after_help = "Example:\n  piperoll cluster retire ./cluster mx5 --last-seq 120344\nStop the node before, once its last row is witnessed (piperoll nodes)."
+    )]
     Retire {
         dir: PathBuf,
         id: NodeId,
-        /// First day of its life, YYYY-MM-DD
+        /// When it left; now by default, and it may be still to come
         #[arg(long)]
-        first_day: String,
-        /// Last day of its life, YYYY-MM-DD
-        #[arg(long)]
-        last_day: String,
+        at: Option<String>,
         /// The last row it wrote
         #[arg(long)]
-        last_seq: u64,
+        last_seq: Option<u64>,
+        /// Why, when it was retired at another time before
+        #[arg(long)]
+        reason: Option<String>,
+        /// The beginning of its life as a day (as before; see `membership`)
+        #[arg(long, hide = true)]
+        first_day: Option<String>,
+        /// The end of its life as a day (as before; see --at)
+        #[arg(long, hide = true, conflicts_with = "at")]
+        last_day: Option<String>,
+    },
+    /// Correct since when or until when a node is a member; what it was before stays on record
+    #[command(
+        after_help = "Example:\n  piperoll cluster membership ./cluster mx4 --from 2026-11-01T00:00:00Z --reason 'the clock of this machine was wrong'"
+    )]
+    Membership {
+        dir: PathBuf,
+        id: NodeId,
+        #[arg(long, required_unless_present = "until")]
+        from: Option<String>,
+        /// A time, or `never` for a node that is a member again
+        #[arg(long)]
+        until: Option<String>,
+        #[arg(long)]
+        reason: String,
+    },
+    /// Show how long rows have to stay on every node, or set it: what is pruned earlier is a violation
+    #[command(
+        after_help = "Example:\n  piperoll cluster retention ./cluster --keep-days 730\nEach node prunes by its own `retention.keep`, which must not be shorter."
+    )]
+    Retention {
+        dir: PathBuf,
+        #[arg(long)]
+        keep_days: Option<u32>,
+        /// From when on it holds; now by default
+        #[arg(long, requires = "keep_days")]
+        from: Option<String>,
     },
     /// List the members
     List { dir: PathBuf },

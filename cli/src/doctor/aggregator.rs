@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use piperoll_aggregator::config::{AggregatorConfig, Life};
+use piperoll_aggregator::config::AggregatorConfig;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use piperoll_shared::net::identity::{Identity, Kind};
 use piperoll_shared::net::tls::Material;
 use tokio::io::AsyncReadExt as _;
@@ -38,7 +39,7 @@ pub(super) async fn look(path: &Path) -> Vec<Finding> {
         ),
     }
     let Ok(material) = Material::load(&config.files) else { return findings.all };
-    for node in config.roster.iter().filter(|node| node.life == Life::Active) {
+    for node in config.roster.iter().filter(|node| !node.life.has_ended_by(SystemClock.now())) {
         let expected = Identity::new(&config.cluster, Kind::Node, &node.id);
         let tried = tokio::time::timeout(CONNECT_TIMEOUT, greet(&material, &expected, &node.address)).await;
         let words = format!("{} at {}", node.id, node.address);

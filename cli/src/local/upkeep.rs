@@ -196,8 +196,14 @@ fn archive(args: &PruneArgs, path: &Path, plan: &PrunePlan) -> anyhow::Result<Ar
 fn own_trust(config: &NodeConfig) -> Trust {
     let public = config.keys.checkpoint.public_bytes();
     let keys = vec![KeySpan { public, generation: None, from_size: 0, to_size: None }];
-    let nodes = vec![NodeTrust { id: config.node_id.clone(), life: Life::Active, keys }];
-    Trust { cluster: config.cluster.clone(), nodes, witnesses: Vec::new(), exporters: Vec::new() }
+    let nodes = vec![NodeTrust { id: config.node_id.clone(), life: Life::ALWAYS, moved: Vec::new(), keys }];
+    Trust {
+        cluster: config.cluster.clone(),
+        nodes,
+        witnesses: Vec::new(),
+        exporters: Vec::new(),
+        retention: Vec::new(),
+    }
 }
 
 /// Waits until the rows are gone, or says what they wait for.

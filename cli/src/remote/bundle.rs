@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use futures::StreamExt as _;
 use piperoll_shared::api::aggregator::{ExportFormat, ExportRequest, IncompleteArg};
-use piperoll_shared::log::bundle::{BUNDLE_BYTES_MAX, MANIFEST, Manifest, Members, read_manifest};
+use piperoll_shared::log::bundle::{
+    BUNDLE_BYTES_MAX, MANIFEST, Manifest, Members, NodePart, PRUNED_EARLY, read_manifest,
+};
 use piperoll_shared::log::row::RowLine;
 use piperoll_shared::log::terminal::escape;
 use reqwest::Method;
@@ -13,7 +15,6 @@ use serde::Deserialize;
 
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};
 use super::export::Target;
-use super::report;
 use crate::args::{IncompleteChoice, RemoteExportArgs};
 use crate::exit::Exit;
 
@@ -41,7 +42,7 @@ pub(super) async fn bundle(args: &RemoteExportArgs, path: &Path, connection: &Co
         Ok(Answer::Unavailable(envelope)) => {
             target.discard();
             eprintln!("no bundle was made: an expected node is missing (see --incomplete)");
-            return Ok(report(&envelope));
+            return Ok(super::refused(&envelope));
         }
         Err(error) => {
             target.discard();
@@ -91,7 +92,8 @@ fn said(manifest: &Manifest, name: &str) -> Exit {
         eprintln!("  {}: {} {}", escape(&node.node_id), escape(&node.status), escape(reason));
     }
     eprintln!("check it with: piperoll verify-bundle {name} --trust trust.toml   (made by `piperoll cluster trust`)");
-    if manifest.nodes.iter().any(|node| node.status == "invalid" || node.rejected > 0) {
+    let violated = |node: &NodePart| node.status == "invalid" || node.rejected > 0 || node.verdict == PRUNED_EARLY;
+    if manifest.nodes.iter().any(violated) {
         Exit::Violation
     } else if manifest.complete {
         Exit::Complete

@@ -41,7 +41,7 @@ pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
     let request = connection.request(Method::GET, "/api/v1/audit-log").query(&pairs);
     let response = match connection.send(request).await? {
         Answer::Good(response) => response,
-        Answer::Unavailable(envelope) => return Ok(report(&envelope)),
+        Answer::Unavailable(envelope) => return Ok(super::refused(&envelope)),
     };
     let mut target = Target::open(args.output.as_deref(), suggested_name(&response, args.format))?;
     if args.format == ExportFormat::Csv {

@@ -23,6 +23,6 @@ pub(crate) async fn judge(args: JudgeArgs) -> anyhow::Result<Exit> {
             println!("judged: this was recorded, and {} stays as it is", args.entry);
             Ok(Exit::Complete)
         }
-        Answer::Unavailable(envelope) => Ok(super::report(&envelope)),
+        Answer::Unavailable(envelope) => Ok(super::refused(&envelope)),
     }
 }

@@ -22,6 +22,7 @@ pub(crate) use tail::tail;
 pub(crate) use verify::verify;
 
 use piperoll_shared::api::aggregator::{Envelope, Status};
+use piperoll_shared::log::bundle::PRUNED_EARLY;
 use piperoll_shared::log::filter::TRIGRAM_CHARS;
 use piperoll_shared::log::terminal::escape;
 
@@ -58,18 +59,29 @@ pub(crate) fn erased_words(erased: u64) -> String {
 
 /// The exit code that agrees with an answer.
 pub(crate) fn exit_of(envelope: &Envelope) -> Exit {
-    let invalid = envelope.nodes.iter().any(|node| node.status == Status::Invalid || node.invalid > 0);
+    let invalid = envelope
+        .nodes
+        .iter()
+        .any(|node| node.status == Status::Invalid || node.invalid > 0 || node.verdict == PRUNED_EARLY);
     let gave = |status| {
         matches!(status, Status::Ok | Status::Invalid | Status::Incomplete | Status::Pruned | Status::Superseded)
     };
     if invalid {
         Exit::Violation
-    } else if envelope.complete {
+    } else if envelope.complete || envelope.complete_since.is_some() {
         Exit::Complete
     } else if envelope.nodes.iter().any(|node| gave(node.status)) {
         Exit::Incomplete
     } else {
         Exit::Nothing
+    }
+}
+
+/// The same for an answer that was not given, because it is not what was asked for: nothing of it is complete.
+pub(crate) fn refused(envelope: &Envelope) -> Exit {
+    match report(envelope) {
+        Exit::Complete => Exit::Incomplete,
+        exit => exit,
     }
 }
 

@@ -45,8 +45,8 @@ pub(crate) async fn query(args: RemoteQueryArgs) -> anyhow::Result<Exit> {
     })
     .await?;
     Ok(match exit {
-        // `--require-complete` means all rows, and there are more.
-        (Exit::Complete, true) if args.require_complete => Exit::Incomplete,
+        // `--require-complete` means all rows, and there are more, or some were pruned.
+        (Exit::Complete, false) if args.require_complete => Exit::Incomplete,
         (exit, _) => exit,
     })
 }
@@ -65,7 +65,7 @@ pub(crate) async fn show(args: RemoteShowArgs) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-/// Prints a page as lines or by `table`, then who answered. Returns whether there are more rows, too.
+/// Prints a page as lines or by `table`, then who answered. Returns whether these are all the rows there ever were, too.
 async fn answer(
     connection: &Connection,
     request: reqwest::RequestBuilder,
@@ -78,7 +78,7 @@ async fn answer(
             if output.as_json() {
                 println!("{}", serde_json::json!({ "final": &*envelope }));
             }
-            return Ok((report(&envelope), envelope.more));
+            return Ok((super::refused(&envelope), false));
         }
     };
     let text = response.text().await?;
@@ -99,5 +99,5 @@ async fn answer(
             rows.entries.iter().map(|row| serde_json::from_str(row.get())).collect::<Result<_, _>>()?;
         table(&lines);
     }
-    Ok((report(&envelope), envelope.more))
+    Ok((report(&envelope), envelope.complete && !envelope.more))
 }

@@ -40,7 +40,7 @@ pub(crate) async fn stats(args: RemoteStatsArgs) -> anyhow::Result<Exit> {
             if args.output.as_json() {
                 println!("{}", json!({ "final": &*envelope }));
             }
-            return Ok(report(&envelope));
+            return Ok(super::refused(&envelope));
         }
     };
     let text = response.text().await.context("the count broke off before its end; there is no number")?;

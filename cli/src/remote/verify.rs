@@ -30,7 +30,7 @@ pub(crate) async fn verify(args: RemoteVerifyArgs) -> anyhow::Result<Exit> {
     }
     let response = match connection.send(connection.request(Method::POST, "/api/v1/verify").json(&range)).await? {
         Answer::Good(response) => response,
-        Answer::Unavailable(envelope) => return Ok(report(&envelope)),
+        Answer::Unavailable(envelope) => return Ok(super::refused(&envelope)),
     };
     let as_json = args.output.as_json();
     let bar = crate::local::progress_bar();

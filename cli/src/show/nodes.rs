@@ -96,6 +96,15 @@ pub(crate) fn envelope_summary(envelope: &Envelope) -> String {
             envelope.answered,
             envelope.expected
         )
+    } else if let Some(since) = &envelope.complete_since {
+        format!(
+            "{}COMPLETE SINCE {since}{}: {rows} rows{}, {} of {} nodes answered; older rows were pruned when their time had come",
+            paint::GREEN,
+            paint::PLAIN,
+            if envelope.more { " of a page, and there are more" } else { "" },
+            envelope.nodes.iter().filter(|n| n.status == Status::Ok || n.complete_since.is_some()).count(),
+            envelope.expected
+        )
     } else {
         let towards = if newest_first { "back to" } else { "up to" };
         let through = match &envelope.complete_through {

@@ -90,7 +90,8 @@ async fn checkpoint(
     } else {
         Vec::new()
     };
-    let span = app.store.span(checkpoint.size).await?;
+    let mut span = app.store.span(checkpoint.size).await?;
+    span.pruned = app.store.floor().await?.map(|floor| floor.rows());
     Ok(Json(CheckpointAnswer {
         note: note.to_string(),
         proof: proof.iter().map(encode_hash).collect(),

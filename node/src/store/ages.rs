@@ -20,6 +20,10 @@ const STEP_MAX: Duration = Duration::from_hours(1);
 const SAMPLE_EVERY: Duration = Duration::from_hours(1);
 /// When there are more, every second one of the older half goes.
 const SAMPLES_MAX: usize = 20_000;
+/// Between two cosigned checkpoints that are kept whole, to show others for how long rows were witnessed.
+const NOTE_EVERY: Duration = Duration::from_hours(24);
+/// More than ten years of them; when there are more, every second one of the older half goes.
+const NOTES_MAX: usize = 4_096;
 /// Between two writes of the file without a new sample; a crash loses that much age.
 const WRITE_EVERY: Duration = Duration::from_mins(5);
 const FILE: &str = "witnessed.json";
@@ -30,6 +34,16 @@ const FILE: &str = "witnessed.json";
 struct Sample {
     size: u64,
     age_micros: i64,
+}
+
+/// The same, with the checkpoint itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Shown {
+    size: u64,
+    age_micros: i64,
+    /// As it came back cosigned.
+    note: String,
 }
 
 /// The file's content.
@@ -44,6 +58,9 @@ struct Book {
     newest: BTreeMap<String, u64>,
     /// Ascending in both.
     samples: Vec<Sample>,
+    /// Ascending in both; missing in files of earlier versions.
+    #[serde(default)]
+    notes: Vec<Shown>,
 }
 
 /// Updated by the writer and read by retention.
@@ -84,6 +101,7 @@ impl Ages {
     /// their place, which are young.
     pub(super) fn cut_to(&mut self, rows: u64) {
         self.book.samples.retain(|sample| sample.size <= rows);
+        self.book.notes.retain(|shown| shown.size <= rows);
     }
 
     /// Notes that a cosignature came of a witness that is not known here. True the first time.
@@ -124,7 +142,7 @@ impl Ages {
         self.counted = Some(now);
         let step = step.min(STEP_MAX).min(ran);
         self.book.age_micros = self.book.age_micros.saturating_add(i64::try_from(step.as_micros()).unwrap_or_default());
-        let sampled = self.sample(size);
+        let sampled = self.sample(size) | self.show(note, size);
         let due = self.written.is_none_or(|written| now.saturating_duration_since(written) >= WRITE_EVERY);
         if sampled || due {
             self.written = Some(now);
@@ -156,10 +174,42 @@ impl Ages {
         true
     }
 
-    /// Rows below this one were witnessed for so long at least.
+    /// Keeps a cosigned checkpoint whole, unless one was kept a short while ago.
+    fn show(&mut self, note: &Note, size: u64) -> bool {
+        let every = i64::try_from(NOTE_EVERY.as_micros()).unwrap_or(i64::MAX);
+        let due = self
+            .book
+            .notes
+            .last()
+            .is_none_or(|last| size > last.size && self.book.age_micros.saturating_sub(last.age_micros) >= every);
+        if !due {
+            return false;
+        }
+        if self.book.notes.len() >= NOTES_MAX {
+            let mut place = 0;
+            self.book.notes.retain(|_| {
+                place += 1;
+                place > NOTES_MAX / 2 || place % 2 == 0
+            });
+        }
+        self.book.notes.push(Shown { size, age_micros: self.book.age_micros, note: note.to_string() });
+        true
+    }
+
+    /// The oldest cosigned checkpoint that is kept of a log with so many rows.
+    pub(super) fn note_over(&self, rows: u64) -> Option<String> {
+        let first = self.book.notes.partition_point(|shown| shown.size < rows);
+        self.book.notes.get(first).map(|shown| shown.note.clone())
+    }
+
+    /// Rows below this one were witnessed for so long at least. Where a checkpoint can show it to others, no more than those under it.
     pub(super) fn rows_for(&self, long: Duration) -> u64 {
         let long = i64::try_from(long.as_micros()).unwrap_or(i64::MAX);
         let until = self.book.age_micros.saturating_sub(long);
+        let shown = self.book.notes.partition_point(|shown| shown.age_micros <= until);
+        if let Some(last) = shown.checked_sub(1) {
+            return self.book.notes[last].size;
+        }
         let old = self.book.samples.partition_point(|sample| sample.age_micros <= until);
         old.checked_sub(1).map_or(0, |last| self.book.samples[last].size)
     }
@@ -225,7 +275,7 @@ mod tests {
             let now = start + Duration::from_secs(hour * 3_600);
             assert!(book.count(&cosigned(1_000_000 + hour * 3_600, 1), 100 + hour, now));
         }
-        assert!(book.rows_for(Duration::from_hours(24)) > 250);
+        assert!(book.rows_for(Duration::from_hours(24)) > 200);
         book.cut_to(150);
         assert!(book.rows_for(Duration::ZERO) <= 150, "rows behind the end are others");
     }
@@ -242,7 +292,9 @@ mod tests {
         let day = Duration::from_hours(24);
         assert_eq!(book.rows_for(day * 4), 0);
         let old = book.rows_for(day * 2);
-        assert!((10 + 60 * 22..=10 + 60 * 24).contains(&old), "{old}");
+        assert!((10..=10 + 60 * 24).contains(&old), "{old}");
+        let note = book.note_over(old).expect("a checkpoint that shows it");
+        assert!(note.contains("c/n/g") && book.note_over(u64::MAX).is_none(), "{note}");
         // Kept over a restart, but for some minutes; a damaged file only delays.
         let again = ages(dir.path());
         assert!(again.oldest() > day * 2 + Duration::from_hours(23), "{:?}", again.oldest());

@@ -8,6 +8,8 @@
 //!
 //! Every step can be repeated; a node that starts goes on where it stopped.
 
+use std::sync::PoisonError;
+
 use piperoll_shared::api::node::PrunePlan;
 use piperoll_shared::log::entry::Prefix;
 use piperoll_shared::log::statement::{ArchiveDigest, PruneFinished, Pruned, Statement};
@@ -223,6 +225,7 @@ impl Writer {
             root,
             policy: policy.to_owned(),
             archive,
+            witnessed: self.ages.lock().unwrap_or_else(PoisonError::into_inner).note_over(to_seq),
         };
         let statement = Statement::Pruned(pruned.clone());
         self.transact(|rows, now| {

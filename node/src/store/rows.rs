@@ -83,7 +83,8 @@ pub(super) fn span(conn: &Connection, size: u64) -> rusqlite::Result<LogSpan> {
     let mut first = conn.prepare_cached("SELECT body FROM entries WHERE seq = 0")?;
     let first =
         first.query_row([], |row| Ok(row.get_ref(0)?.as_bytes().map(<[u8]>::to_vec).unwrap_or_default())).optional()?;
-    Ok(LogSpan { oldest: time(oldest), newest: time(newest), era, before: first.and_then(|body| log_before(&body)) })
+    let before = first.and_then(|body| log_before(&body));
+    Ok(LogSpan { oldest: time(oldest), newest: time(newest), era, before, pruned: None })
 }
 
 /// What `log.generation_begun` says of the log before it.

@@ -27,7 +27,9 @@ pub enum Status {
     /// It answered, and rows of the range were in a log that another one took the place of: a generation before this one, or a log
     /// that was put back from an older copy.
     Superseded,
-    /// Left out by the caller.
+    /// It left the cluster, and its rows of the range cannot be read.
+    Retired,
+    /// Left out by the caller, or not a member yet in the range.
     Excluded,
 }
 
@@ -42,6 +44,7 @@ impl Status {
             Self::Invalid => "invalid",
             Self::Pruned => "pruned",
             Self::Superseded => "superseded",
+            Self::Retired => "retired",
             Self::Excluded => "excluded",
         }
     }
@@ -58,6 +61,10 @@ pub struct NodeReport {
     /// Missing where no rows were asked for (`GET /nodes`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven: Option<bool>,
+    /// Its status is `pruned`, and the rows that went had stayed for as long as the cluster's policy says, by what witnesses saw of them:
+    /// from here on nothing of it is missing, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complete_since: Option<String>,
     /// Why not, in words.
     #[serde(default)]
     pub unproven: Option<String>,
@@ -65,7 +72,7 @@ pub struct NodeReport {
     #[serde(default)]
     pub rows_witnessed: u64,
     /// What is concluded about the node's log as a whole: `ok`, `unreachable`, `stale`, `rollback`, `fork`,
-    /// `row_invalid`, `unknown_key`, `unverifiable`, `pruned` or `superseded`.
+    /// `row_invalid`, `unknown_key`, `unverifiable`, `pruned`, `pruned_early`, `superseded` or `retired`.
     pub verdict: String,
     /// Rows under the checkpoint that this aggregator has cosigned last; nothing under it can change unnoticed.
     #[serde(default)]
@@ -106,6 +113,10 @@ impl NodeReport {
 pub struct Envelope {
     /// Every expected, not excluded node is `ok`; nothing else influences it.
     pub complete: bool,
+    /// Not complete only because rows of the range were pruned that had outlived the cluster's policy: from here on nothing is missing, and
+    /// `from` set to it would make the answer complete. RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complete_since: Option<String>,
     /// Complete, and every node's part is proven whole.
     #[serde(default)]
     pub proven: bool,

@@ -327,6 +327,9 @@ pub struct LogSpan {
     /// The log that this one took the place of, by the entry `log.generation_begun` that it begins with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<LogBefore>,
+    /// Where the log begins, when rows were pruned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pruned: Option<PrunedRows>,
 }
 
 /// A log that another one took the place of.

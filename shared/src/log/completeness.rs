@@ -84,6 +84,14 @@ impl Shown {
         self.floor = self.floor.max(Some((to, newest)));
     }
 
+    /// Where rows were pruned, the time from which on nothing of the rest can be missing for that: behind the newest row that is gone, and
+    /// behind the first one that is left.
+    pub fn since(&self) -> Option<Timestamp> {
+        let (to, newest) = self.floor?;
+        let first = self.runs.iter().map(|(first, _)| first).min_by_key(|first| first.seq)?;
+        (first.seq == to).then(|| first.timestamp.max(newest).plus_micros(1))
+    }
+
     /// Whether every row of `begin..end` among the first `size` rows of the log was shown as one of the range.
     pub fn is_whole(&self, begin: Position, end: Position, size: u64) -> Result<(), Unproven> {
         if self.too_many {

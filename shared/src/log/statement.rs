@@ -43,6 +43,10 @@ pub struct Pruned {
     pub policy: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<ArchiveDigest>,
+    /// The oldest checkpoint that a witness cosigned with all of the rows that go, as far as the node kept one: it shows for how long they
+    /// had been witnessed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witnessed: Option<String>,
 }
 
 /// The file that the rows were written to before.
@@ -262,6 +266,7 @@ mod tests {
                 root: [3; 32],
                 policy: "365 days".to_owned(),
                 archive,
+                witnessed: Some("a note".to_owned()),
             }),
             Statement::PruneFinished(PruneFinished { to_seq: 256, rows: 256, bytes_freed: 4_096 }),
             Statement::Erased(Erased {

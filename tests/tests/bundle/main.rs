@@ -9,8 +9,8 @@ mod maker;
 
 use maker::{Case, Log, START, seed, trust};
 use piperoll_shared::log::bundle::{
-    CSV, Check, KeySpan, Outcome, README, REPORT, TIMELINE, TRUST, Trust, Verdict, entries_name, verdict_words,
-    verify_bundle, verify_bundle_without,
+    CSV, Check, Instant, KeySpan, Life, Moved, Outcome, README, REPORT, TIMELINE, TRUST, Trust, Verdict, entries_name,
+    verdict_words, verify_bundle, verify_bundle_without,
 };
 use piperoll_shared::log::note::KeyKind;
 use piperoll_shared::log::time::Timestamp;
@@ -88,11 +88,52 @@ fn erased_rows_are_counted_apart_from_what_a_filter_selects() {
     );
 }
 
+/// Who is expected is decided for the time when a bundle was made: who joined later is not missed, who left later is, and no bundle is
+/// dated back past what it holds.
+#[test]
+fn who_was_a_member_is_decided_for_when_it_was_made() {
+    let case = Case::new();
+    let bundle = case.parts().seal();
+    let seconds = |micros: i64| Timestamp::from_micros(micros);
+    let made = case.created.micros();
+    let with = |from: i64, until: i64| {
+        let mut trust = trust();
+        let mut third = trust.nodes[0].clone();
+        third.id = "mx9".parse().unwrap();
+        third.life = Life { from: seconds(from), until: seconds(until) };
+        trust.nodes.push(third);
+        let verdict = verify_bundle(&bundle, Some(&Trust::parse(&trust.to_text()).unwrap()));
+        assert!(verdict.is_sound(), "it makes nobody a liar: {:?}", verdict.findings);
+        verdict.complete
+    };
+    assert!(with(made + 1, i64::MAX / 2), "it joined later");
+    assert!(!with(made - 1, i64::MAX / 2), "it was a member, and is not here");
+    assert!(with(START - 20, START - 10), "it had left before the range");
+    assert!(!with(START - 20, START), "its life reaches into the range");
+    assert!(!with(START - 20, made + 9), "it left later");
+    // Dated back to before it joined, with a cosignature of behind that.
+    let mut back = Case::new();
+    back.created = seconds(START + 10);
+    let bundle = back.parts().seal();
+    let mut trust = trust();
+    let mut third = trust.nodes[0].clone();
+    third.id = "mx9".parse().unwrap();
+    third.life = Life { from: seconds(START + 1_000_000_000), until: Timestamp::MAX };
+    trust.nodes.push(third);
+    assert!(!verify_bundle(&bundle, Some(&trust)).complete);
+    // A moved instant shows.
+    let reason = "its clock was wrong".to_owned();
+    trust.nodes[0].moved.push(Moved { instant: Instant::MemberFrom, was: None, at: seconds(made), reason });
+    let verdict = verify_bundle(&bundle, Some(&trust));
+    let words = verdict_words(&verdict, Outcome::of(&verdict));
+    assert!(words.contains("NOTE   member_from of mx1 was moved"), "{words}");
+}
+
 /// The first tile was pruned, and the range begins behind the first row that is left.
 fn pruned() -> Case {
     let mut case = Case::new();
     case.asked.from = Timestamp::from_micros(START + 256 * 1_000_000 + 1);
-    case.logs[0].prune(256, 290);
+    case.logs[0].prune(256, 290, None);
     case.logs[0].shown = (256..300).collect();
     case.logs[1].shown = vec![0, 4];
     case

@@ -37,7 +37,8 @@ pub(crate) fn witness() -> SigningKey {
 pub(crate) fn trust() -> Trust {
     let nodes = NODES.iter().zip(1..).map(|(id, number)| NodeTrust {
         id: id.parse().unwrap(),
-        life: Life::Active,
+        life: Life::ALWAYS,
+        moved: Vec::new(),
         keys: vec![KeySpan { public: seed(number).public_bytes(), generation: None, from_size: 0, to_size: None }],
     });
     Trust {
@@ -45,6 +46,7 @@ pub(crate) fn trust() -> Trust {
         nodes: nodes.collect(),
         witnesses: vec![witness().public().clone()],
         exporters: vec![exporter().public().clone()],
+        retention: Vec::new(),
     }
 }
 
@@ -167,7 +169,7 @@ impl Log {
     }
 
     /// Drops the rows below `to`, under the entry `at`.
-    pub(crate) fn prune(&mut self, to: u64, at: u64) {
+    pub(crate) fn prune(&mut self, to: u64, at: u64, witnessed: Option<String>) {
         let last = Timestamp::from_micros(START + i64::try_from(to - 1).unwrap() * 1_000_000);
         let root = TreeReader::new(Leaves(self.leaves()), self.size).root(to).unwrap();
         let policy = "365 days".to_owned();
@@ -181,6 +183,7 @@ impl Log {
             root,
             policy,
             archive: None,
+            witnessed,
         };
         self.state(at, &Statement::Pruned(pruned));
     }

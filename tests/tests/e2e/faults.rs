@@ -98,6 +98,46 @@ async fn every_network_fault_has_its_status() {
     cluster.verify_all();
 }
 
+/// A node that stands still costs its limit once: from then on it is named at once and not asked, until a handshake is completed again. One
+/// that is busy completes handshakes, is asked each time, and has its full limit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_node_costs_its_limit_once_and_a_busy_one_is_asked() {
+    let mut cluster = cluster().await;
+    cluster.signal(1, Signal::SIGSTOP);
+    let first = cluster.page("").await;
+    check(&first, "mx2", "timeout", "stands still");
+    for _ in 0..3 {
+        let again = cluster.page("").await;
+        check(&again, "mx2", "timeout", "probed every second");
+        assert!(again.node("mx2")["took_ms"].is_null(), "it was not asked: {}", again.node("mx2"));
+    }
+    cluster.signal(1, Signal::SIGCONT);
+    cluster.wait_until_complete().await;
+
+    let proxy = &cluster.nodes[1].proxy;
+    proxy.set(Fault::Busy);
+    for _ in 0..2 {
+        let answer = cluster.page("").await;
+        check(&answer, "mx2", "timeout", "it is busy");
+        assert!(answer.node("mx2")["took_ms"].as_f64().unwrap() >= 1_900.0, "its full limit: {}", answer.node("mx2"));
+    }
+    proxy.heal();
+    cluster.wait_until_complete().await;
+
+    // One that was away is back in answers soon after it listens, however long it was away.
+    cluster.kill(2);
+    for _ in 0..30 {
+        if cluster.page("").await.node("mx3")["reason"].as_str().unwrap().contains("known to be down") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    cluster.restart(2).await;
+    cluster.wait_until_complete().await;
+    cluster.verify_all();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_stopped_and_black_holed_nodes() {
     let mut cluster = cluster().await;

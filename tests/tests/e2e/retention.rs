@@ -1,10 +1,11 @@
 //! Retention, holds and erasure: what goes, in which order, and what can still be proven when it is gone.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use piperoll_shared::log::note::{KeyKind, Note, SigningSeed};
 use piperoll_shared::net::digested;
 use piperoll_tests::{Cluster, Fault, entry};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::witness::{report, witnessed};
 
@@ -40,6 +41,10 @@ fn witnessed_for(cluster: &Cluster, days: i64) {
     for sample in book["samples"].as_array_mut().unwrap() {
         sample["size"] = 1_501.into();
         sample["age_micros"] = (sample["age_micros"].as_i64().unwrap() - days * 86_400_000_000).into();
+    }
+    for shown in book["notes"].as_array_mut().unwrap() {
+        shown["size"] = 1_501.into();
+        shown["age_micros"] = (shown["age_micros"].as_i64().unwrap() - days * 86_400_000_000).into();
     }
     digested::write(&path, &book).unwrap();
 }
@@ -98,6 +103,119 @@ fn checked(cluster: &Cluster, path: &str) -> (i32, Value) {
 
 fn mx1(answer: &Value) -> &Value {
     answer["nodes"].as_array().unwrap().iter().find(|node| node["node_id"] == "mx1").unwrap()
+}
+
+/// The same, with a witness that says it: the checkpoints that the node kept are cosigned as long ago.
+fn cosigned_for(cluster: &Cluster, days: u64) {
+    witnessed_for(cluster, i64::try_from(days).unwrap());
+    let folder = cluster.aggregator_folder();
+    let seed = SigningSeed::from_hex(std::fs::read_to_string(folder.join("witness.key")).unwrap().trim()).unwrap();
+    let witness = seed.named("test/aggregator/agg", KeyKind::Witness).unwrap();
+    let long_ago = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() - days * 86_400;
+    let database = rusqlite::Connection::open(cluster.database(0)).unwrap();
+    let note: String =
+        database.query_row("SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1", [], |row| row.get(0)).unwrap();
+    let note = Note::parse(&note).unwrap();
+    let text = note.text().to_owned();
+    let cosigned = note.with(witness.cosign(&text, long_ago)).to_string();
+    let path = cluster.nodes[0].folder.join("data/witnessed.json");
+    let mut book: Value = digested::from_bytes(&std::fs::read(&path).unwrap()).unwrap();
+    for shown in book["notes"].as_array_mut().unwrap() {
+        shown["note"] = cosigned.clone().into();
+    }
+    digested::write(&path, &book).unwrap();
+}
+
+/// What had outlived the cluster's policy, by what a witness saw, is no loss: from then on everything is complete, and every statement says
+/// from when on.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_outlived_the_policy_leave_a_complete_rest() {
+    let mut cluster = aged(1_500, "keep = \"forever\"").await;
+    let config = cluster.nodes[0].folder.join("node.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("keep = \"forever\"", "keep = \"365d\"")).unwrap();
+    cluster.stop(0);
+    cosigned_for(&cluster, 366);
+    cluster.restart(0).await;
+    pruned_to(&cluster, 1_280).await;
+    witnessed(&cluster, "mx1").await;
+    let mut page = Value::Null;
+    for _ in 0..100 {
+        page = cluster.page("from=2000-01-01&limit=1000").await.json();
+        if page["complete_since"].is_string() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let since = page["complete_since"].as_str().unwrap_or_else(|| panic!("{page}")).to_owned();
+    assert_eq!(
+        (&page["complete"], &page["proven"], &mx1(&page)["verdict"]),
+        (&json!(false), &json!(false), &json!("pruned"))
+    );
+    assert!(page["completeness"].as_str().unwrap().starts_with(&format!("proven whole from {since} on")), "{page}");
+    let counted = cluster.get("/api/v1/stats?from=2000-01-01", Some(&cluster.token)).await.json();
+    assert!(counted["complete"] == false && counted["complete_since"].is_string(), "{counted}");
+    let filtered = cluster.page("from=2000-01-01&filter=user:old1").await.json();
+    assert!(filtered["complete_since"].is_string() && filtered["proven"] == false, "{filtered}");
+    let run = cluster.run(&["query", "--table", "--from", "2000-01-01", "--limit", "1000"]);
+    assert!(run.code == 0 && run.stderr.contains(&format!("COMPLETE SINCE {since}")), "{} {}", run.code, run.stderr);
+    let run = cluster.run(&["query", "--table", "--from", "2000-01-01", "--limit", "1000", "--require-complete"]);
+    assert!(run.code == 3 && run.stderr.contains(&format!("--from {since}")), "{} {}", run.code, run.stderr);
+    let run = cluster.run(&["query", "--table", "--from", &since, "--limit", "1000", "--require-complete"]);
+    assert!(run.code == 0 && run.stderr.contains("proven whole"), "{} {}", run.code, run.stderr);
+
+    // In evidence too, by the policy of the trust file and the cosignature in the statement alone.
+    let (_, run) = bundle(&cluster, "all.tar", &["--from", "2000-01-01", "--incomplete", "partial"]);
+    assert_eq!(run.code, 3, "what is exported is a part of the range: {}", run.stderr);
+    let mut parts = std::fs::read_dir(cluster.dir.path()).unwrap().map(|file| file.unwrap().path());
+    let part = parts.find(|path| path.to_str().unwrap().contains("PARTIAL")).unwrap();
+    let (code, verdict) = checked(&cluster, part.to_str().unwrap());
+    assert_eq!(
+        (code, &verdict["complete"], &verdict["complete_since"]),
+        (0, &json!(false), &json!(since)),
+        "{verdict}"
+    );
+    let without = cluster.dir.path().join("no-policy.toml");
+    let text = std::fs::read_to_string(trust(&cluster)).unwrap();
+    std::fs::write(&without, &text[..text.find("[[retention]]").unwrap()]).unwrap();
+    let run = cluster.run(&["verify-bundle", part.to_str().unwrap(), "--trust", without.to_str().unwrap()]);
+    assert!(run.code == 3 && run.stdout.contains("no retention policy"), "{} {}", run.code, run.stdout);
+}
+
+/// What went earlier than the cluster's policy says is a violation of its own, for every range that reaches back to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_went_too_early_are_a_violation() {
+    let mut cluster = aged(1_500, "keep = \"forever\"").await;
+    let config = cluster.nodes[0].folder.join("node.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("keep = \"forever\"", "keep = \"365d\"")).unwrap();
+    let dir = cluster.authority_dir();
+    let run = cluster.run(&["cluster", "retention", dir.to_str().unwrap(), "--keep-days", "730"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    cluster.stop_aggregator();
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    cluster.stop(0);
+    cosigned_for(&cluster, 366);
+    cluster.restart(0).await;
+    pruned_to(&cluster, 1_280).await;
+    let mut run = cluster.run(&["query", "--table", "--from", "2000-01-01"]);
+    for _ in 0..100 {
+        if run.code == 4 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        run = cluster.run(&["query", "--table", "--from", "2000-01-01"]);
+    }
+    assert!(run.code == 4 && run.stderr.contains("pruned_early"), "{} {}", run.code, run.stderr);
+    // It stays on record, and ranges of today have nothing to do with it.
+    cluster.stop_aggregator();
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    cluster.wait_until_answered("mx1").await;
+    assert_eq!(cluster.run(&["query", "--from", "2000-01-01"]).code, 4);
+    witnessed(&cluster, "mx1").await;
+    assert_eq!(cluster.run(&["query", "--from", "1d", "--limit", "1000"]).code, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -214,8 +332,8 @@ async fn without_known_witnesses_nothing_goes_and_that_is_said() {
     assert_eq!(rows_in(&cluster).0, 0);
     // The keys of other witnesses: what this cluster's aggregator cosigns does not count, and that is said too.
     cluster.stop(0);
-    let other = piperoll_shared::log::note::SigningSeed::from_bytes([9; 32]);
-    let other = other.named("test/aggregator/other", piperoll_shared::log::note::KeyKind::Witness).unwrap();
+    let other = SigningSeed::from_bytes([9; 32]);
+    let other = other.named("test/aggregator/other", KeyKind::Witness).unwrap();
     std::fs::write(folder.join("witnesses"), format!("{}\n", other.public())).unwrap();
     cluster.restart(0).await;
     cluster.append(0, &[entry("alice", "auth.login")]).await;

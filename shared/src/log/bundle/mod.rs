@@ -6,8 +6,10 @@
 
 mod archive;
 mod manifest;
+mod membership;
 mod node;
 mod node_archive;
+mod policy;
 mod readable;
 mod report;
 mod rows;
@@ -17,14 +19,16 @@ mod words;
 
 pub use archive::{ArchiveError, Member, Members, member_header, member_padding, write_end};
 pub use manifest::{Asked, Manifest, MemberDigest, NodePart, manifest_note, read_manifest};
+pub use membership::{Instant, KeepPolicy, Life, Moved};
 pub use node_archive::{ARCHIVE, ArchiveHead, verify_own_archive};
+pub use policy::{PolicyFit, kept_to_policy};
 pub use readable::{csv_line, merged, timeline_line};
 pub use report::{REPORT_ROWS_MAX, report};
 pub use rows::{ERASED_HEAD_BYTES, ROW_LENGTH_BYTES, Rows, RowsError, StoredEntry, write_entry, write_erased};
-pub use trust::{KeySpan, Life, NodeTrust, Trust, TrustError};
+pub use trust::{KeySpan, NodeTrust, Trust, TrustError};
 #[cfg(feature = "negative-control")]
 pub use verify::verify_bundle_without;
-pub use verify::{Check, Finding, NodeVerdict, Verdict, verify_bundle};
+pub use verify::{Check, Finding, NodeVerdict, PRUNED_EARLY, Verdict, verify_bundle};
 pub use words::{Outcome, verdict_words};
 
 /// The first words of a manifest, and of nothing else.

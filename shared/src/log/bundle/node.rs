@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::CHECKPOINT_AGE_SECONDS_MAX;
+use super::policy::{PolicyFit, kept_to_policy};
 use super::rows::{Rows, StoredEntry};
 use super::trust::{NodeTrust, Trust};
 use super::verify::{Check, Checks, NodeVerdict};
@@ -12,7 +13,7 @@ use crate::log::entry::is_one_entry;
 use crate::log::filter::{ErasedFit, Filter};
 use crate::log::note::{KeyKind, Note, VerifyingKey};
 use crate::log::order::Position;
-use crate::log::statement::{Begun, Statement};
+use crate::log::statement::{Begun, Pruned, Statement};
 use crate::log::time::Timestamp;
 use crate::log::tree::{Hash, RangeRoot, decode_hash, leaf_hash};
 use crate::log::verify::SequenceWalk;
@@ -77,7 +78,7 @@ pub(super) fn check_node<'a>(
             return Vec::new();
         }
     };
-    let rows = walk(question, &generation, members.entries, &checkpoint, &proof, verdict);
+    let rows = walk(trust, question, &generation, members.entries, &checkpoint, &proof, verdict);
     verdict.rows = rows.len() as u64;
     rows
 }
@@ -147,6 +148,7 @@ fn read_proof(member: &[u8]) -> Result<Vec<Hash>, String> {
 
 /// Follows the rows: their own words, their place under the checkpoint, and whether they are what was asked for.
 fn walk<'a>(
+    trust: &Trust,
     question: &Question,
     generation: &str,
     entries: &'a [u8],
@@ -162,6 +164,8 @@ fn walk<'a>(
     let (mut count, mut newest) = (0u64, Timestamp::MIN);
     // A log that took the place of another one says so in its first row.
     let mut begun = None;
+    // What the log says of the rows that are gone, and when it said so.
+    let mut floor = None;
     // Entries that stand for erased rows, to be met as rows of their own, and those that were.
     let (mut needed, mut met) = (Vec::new(), BTreeMap::new());
     for row in Rows::new(entries) {
@@ -201,6 +205,9 @@ fn walk<'a>(
             (None, Some(Statement::Pruned(pruned))) => {
                 shown.pruned(pruned.to_seq, pruned.newest);
                 verdict.pruned = verdict.pruned.max(Some(pruned.to_seq));
+                if floor.as_ref().is_none_or(|(known, _): &(Pruned, Timestamp)| known.to_seq < pruned.to_seq) {
+                    floor = Some((pruned.clone(), row.timestamp()));
+                }
             }
             _ => {}
         }
@@ -241,18 +248,40 @@ fn walk<'a>(
         Err(problem) => verdict.fault(format!("its proof: {problem}")),
     }
     if checks.on(Check::Erasure) {
-        for (entry_seq, seq, leaf) in needed {
-            if met.get(&entry_seq) != Some(&leaf) {
-                verdict.fault(format!(
-                    "row {seq} is given as erased, and the entry {entry_seq} that says so is not proven"
-                ));
-            }
-        }
+        check_erasures(needed, &met, verdict);
     }
     verdict.withheld = checkpoint.size.saturating_sub(count + verdict.pruned.unwrap_or(0));
     verdict.unproven = unproven(question, &shown, checkpoint.size);
+    if verdict.unproven.is_some() && unfiltered {
+        verdict.rest = floor.and_then(|(pruned, stated)| rest(trust, question, &shown, checkpoint, &pruned, stated));
+    }
     verdict.stale = stale(question, newest, verdict.witnessed_at).or_else(|| earlier(question, begun));
     wanted
+}
+
+/// Every erased row stands under an entry that is here, and proven. `needed` has that entry's seq, the row's, and the entry's leaf.
+fn check_erasures(needed: Vec<(u64, u64, Hash)>, met: &BTreeMap<u64, Hash>, verdict: &mut NodeVerdict) {
+    for (entry_seq, seq, leaf) in needed {
+        if met.get(&entry_seq) != Some(&leaf) {
+            verdict
+                .fault(format!("row {seq} is given as erased, and the entry {entry_seq} that says so is not proven"));
+        }
+    }
+}
+
+/// What is proven behind rows that were pruned, and whether those had stayed for as long as the policy says.
+fn rest(
+    trust: &Trust,
+    question: &Question,
+    shown: &Shown,
+    checkpoint: &Checkpoint,
+    pruned: &Pruned,
+    stated: Timestamp,
+) -> Option<(Timestamp, PolicyFit)> {
+    let since = shown.since()?.max(question.from);
+    let at = |timestamp| Position { timestamp, seq: 0 };
+    shown.is_whole(at(since), at(question.to.max(since)), checkpoint.size).ok()?;
+    Some((since, kept_to_policy(&checkpoint.origin, pruned, stated, &trust.retention, &trust.witnesses)))
 }
 
 /// Why rows of the range could be missing although everything fits.

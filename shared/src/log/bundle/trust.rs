@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::membership::{KeepPolicy, Life, Moved};
 use super::{AGGREGATORS_MAX, NODES_MAX};
 use crate::log::ids::{ClusterName, NodeId};
 use crate::log::note::{KeyKind, NoteError, VerifyingKey};
@@ -12,13 +13,18 @@ use crate::log::time::Timestamp;
 use crate::log::tree::{decode_hash, encode_hash};
 
 const FORMAT: &str = "piperoll trust v1";
+/// With instants of members, or policies of retention: who knows only the first version would expect the wrong nodes.
+const FORMAT_2: &str = "piperoll trust v2";
+/// Policies of one cluster, and moved instants of one node.
+const POLICIES_MAX: usize = 1_024;
+const MOVES_MAX: usize = 1_024;
 
 /// Why a trust file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TrustError {
     #[error("this is not a trust file: {0}")]
     Form(String),
-    #[error("it is a trust file of another format, {0:?}; this program reads {FORMAT:?}")]
+    #[error("it is a trust file of another format, {0:?}; this program reads {FORMAT:?} and {FORMAT_2:?}")]
     Format(String),
     #[error("the key of {0} is not the base64 of an Ed25519 public key")]
     Key(String),
@@ -30,6 +36,10 @@ pub enum TrustError {
     TooMany { count: usize, of: &'static str, most: usize },
     #[error("{0}: first_day and last_day are written YYYY-MM-DD")]
     Day(String),
+    #[error("{0}: member_from stands behind member_until")]
+    Backwards(String),
+    #[error("{0} needs {FORMAT_2:?} as its format")]
+    Newer(&'static str),
 }
 
 /// A node's public key and the sizes of its log that it may sign.
@@ -52,21 +62,12 @@ impl NodeTrust {
     }
 }
 
-/// Whether a node is expected to answer, and for which times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Life {
-    Active,
-    /// Half-open.
-    Retired {
-        from: Timestamp,
-        to: Timestamp,
-    },
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeTrust {
     pub id: NodeId,
     pub life: Life,
+    /// Instants of its life that were moved.
+    pub moved: Vec<Moved>,
     pub keys: Vec<KeySpan>,
 }
 
@@ -78,6 +79,8 @@ pub struct Trust {
     pub witnesses: Vec<VerifyingKey>,
     /// Keys that sign manifests.
     pub exporters: Vec<VerifyingKey>,
+    /// How long rows have to stay, ascending.
+    pub retention: Vec<KeepPolicy>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -89,6 +92,8 @@ struct Typed {
     nodes: Vec<TypedNode>,
     #[serde(default, rename = "aggregator")]
     aggregators: Vec<TypedAggregator>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    retention: Vec<KeepPolicy>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -100,8 +105,14 @@ struct TypedNode {
     first_day: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     last_day: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    member_from: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    member_until: Option<Timestamp>,
     #[serde(rename = "key", default)]
     keys: Vec<TypedKey>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    moved: Vec<Moved>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -129,19 +140,37 @@ struct TypedAggregator {
 impl Trust {
     pub fn parse(text: &str) -> Result<Self, TrustError> {
         let typed: Typed = toml::from_str(text).map_err(|error| TrustError::Form(error.message().to_owned()))?;
-        if typed.format != FORMAT {
+        let first = typed.format == FORMAT;
+        if !first && typed.format != FORMAT_2 {
             return Err(TrustError::Format(typed.format));
         }
+        let instants =
+            |node: &TypedNode| node.member_from.is_some() || node.member_until.is_some() || !node.moved.is_empty();
+        if first && typed.nodes.iter().any(instants) {
+            return Err(TrustError::Newer("member_from or member_until"));
+        }
+        if first && !typed.retention.is_empty() {
+            return Err(TrustError::Newer("retention"));
+        }
         // A bundle may bring its own trust file along, so its author decides how long these lists are.
-        for (count, of, most) in
-            [(typed.nodes.len(), "nodes", NODES_MAX), (typed.aggregators.len(), "aggregators", AGGREGATORS_MAX)]
-        {
+        for (count, of, most) in [
+            (typed.nodes.len(), "nodes", NODES_MAX),
+            (typed.aggregators.len(), "aggregators", AGGREGATORS_MAX),
+            (typed.retention.len(), "policies of retention", POLICIES_MAX),
+            (typed.nodes.iter().map(|node| node.moved.len()).max().unwrap_or(0), "moved instants", MOVES_MAX),
+        ] {
             if count > most {
                 return Err(TrustError::TooMany { count, of, most });
             }
         }
-        let mut trust =
-            Self { cluster: typed.cluster, nodes: Vec::new(), witnesses: Vec::new(), exporters: Vec::new() };
+        let mut trust = Self {
+            cluster: typed.cluster,
+            nodes: Vec::new(),
+            witnesses: Vec::new(),
+            exporters: Vec::new(),
+            retention: typed.retention,
+        };
+        trust.retention.sort_by_key(|policy| policy.from);
         let mut ids = HashSet::new();
         for node in typed.nodes {
             if !ids.insert(node.id.clone()) {
@@ -170,32 +199,36 @@ impl Trust {
 
     /// The file's text.
     pub fn to_text(&self) -> String {
-        let days = |life: Life| match life {
-            Life::Active => (None, None),
-            Life::Retired { from, to } => {
-                let day = |time: Timestamp| Some(time.to_text()[..10].to_owned());
-                (day(from), day(to.plus_micros(-1)))
-            }
-        };
+        let plain = |node: &NodeTrust| node.life == Life::ALWAYS && node.moved.is_empty();
+        let format = if self.retention.is_empty() && self.nodes.iter().all(plain) { FORMAT } else { FORMAT_2 };
         let nodes = self.nodes.iter().map(|node| {
-            let (first_day, last_day) = days(node.life);
+            let Life { from, until } = node.life;
             let keys = node.keys.iter().map(|key| TypedKey {
                 public: encode_hash(&key.public),
                 generation: key.generation.clone(),
                 from_size: (key.from_size > 0).then_some(key.from_size),
                 to_size: key.to_size,
             });
-            TypedNode { id: node.id.clone(), first_day, last_day, keys: keys.collect() }
+            TypedNode {
+                id: node.id.clone(),
+                first_day: None,
+                last_day: None,
+                member_from: Some(from).filter(|from| *from != Timestamp::MIN),
+                member_until: Some(until).filter(|until| *until != Timestamp::MAX),
+                keys: keys.collect(),
+                moved: node.moved.clone(),
+            }
         });
         let aggregators = self.witnesses.iter().zip(&self.exporters).filter_map(|(witness, exporter)| {
             let id = witness.name().rsplit('/').next()?.parse().ok()?;
             Some(TypedAggregator { id, witness: witness.to_string(), exporter: exporter.to_string() })
         });
         let typed = Typed {
-            format: FORMAT.to_owned(),
+            format: format.to_owned(),
             cluster: self.cluster.clone(),
             nodes: nodes.collect(),
             aggregators: aggregators.collect(),
+            retention: self.retention.clone(),
         };
         toml::to_string(&typed).unwrap_or_default()
     }
@@ -210,14 +243,21 @@ impl TypedNode {
     fn open(self) -> Result<NodeTrust, TrustError> {
         let bad_day = || TrustError::Day(self.id.to_string());
         let life = match (&self.first_day, &self.last_day) {
-            (None, None) => Life::Active,
-            (Some(first), Some(last)) => {
+            (None, None) => Life {
+                from: self.member_from.unwrap_or(Timestamp::MIN),
+                until: self.member_until.unwrap_or(Timestamp::MAX),
+            },
+            // As files of the first version have it.
+            (Some(first), Some(last)) if self.member_from.is_none() && self.member_until.is_none() => {
                 let from = Timestamp::day_range(first).ok_or_else(bad_day)?.0;
-                let to = Timestamp::day_range(last).ok_or_else(bad_day)?.1;
-                Life::Retired { from, to }
+                let until = Timestamp::day_range(last).ok_or_else(bad_day)?.1;
+                Life { from, until }
             }
             _ => return Err(bad_day()),
         };
+        if life.until < life.from {
+            return Err(TrustError::Backwards(self.id.to_string()));
+        }
         let keys = self.keys.into_iter().map(|key| {
             let public = decode_hash(&key.public);
             let good = public.filter(|public| VerifyingKey::new("key", KeyKind::Log, public).is_some());
@@ -229,13 +269,14 @@ impl TypedNode {
             })
         });
         let keys = keys.collect::<Result<_, TrustError>>()?;
-        Ok(NodeTrust { id: self.id, life, keys })
+        Ok(NodeTrust { id: self.id, life, moved: self.moved, keys })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::bundle::Instant;
     use crate::log::note::SigningSeed;
 
     #[test]
@@ -244,32 +285,57 @@ mod tests {
         let key = |name: &str, kind| seed.named(name, kind).expect("a key").public().clone();
         let span = |to_size| KeySpan { public: seed.public_bytes(), generation: None, from_size: 3, to_size };
         let day = |text| Timestamp::day_range(text).expect("a day");
-        let retired = Life::Retired { from: day("2026-01-01").0, to: day("2026-02-03").1 };
+        let retired = Life { from: day("2026-01-01").0, until: day("2026-02-03").1 };
+        let moved = Moved {
+            instant: Instant::MemberUntil,
+            was: Some(day("2026-03-01").0),
+            at: day("2026-02-01").0,
+            reason: "a month earlier".to_owned(),
+        };
         let trust = Trust {
             cluster: "demo".parse().expect("a name"),
             nodes: vec![
                 NodeTrust {
                     id: "mx1".parse().expect("an id"),
-                    life: Life::Active,
+                    life: Life::ALWAYS,
+                    moved: Vec::new(),
                     keys: vec![span(Some(9)), span(None)],
                 },
-                NodeTrust { id: "mx2".parse().expect("an id"), life: retired, keys: vec![span(None)] },
+                NodeTrust {
+                    id: "mx2".parse().expect("an id"),
+                    life: retired,
+                    moved: vec![moved],
+                    keys: vec![span(None)],
+                },
             ],
             witnesses: vec![key("demo/aggregator/agg", KeyKind::Witness)],
             exporters: vec![key("demo/aggregator/agg", KeyKind::Log)],
+            retention: vec![KeepPolicy { from: day("2026-01-01").0, keep_days: 365 }],
         };
         assert_eq!(Trust::parse(&trust.to_text()), Ok(trust.clone()));
         let text = trust.to_text();
         for bad in [
-            text.replace("piperoll trust v1", "piperoll trust v2"),
+            text.replace("piperoll trust v2", "piperoll trust v3"),
+            text.replace("piperoll trust v2", "piperoll trust v1"),
             text.replace("mx2", "mx1"),
-            text.replace("2026-02-03", "yesterday"),
+            text.replace("2026-02-04", "yesterday"),
+            text.replace("2026-02-04", "2025-02-04"),
             text.replace(&encode_hash(&seed.public_bytes()), "AAAA"),
             text.replace("exporter", "exporters"),
             text.replace("witness = \"demo", "witness = \"omed"),
         ] {
             assert!(Trust::parse(&bad).is_err(), "{bad}");
         }
+        // Without anything of the second version it is one of the first, which every verifier reads.
+        let mut plain = trust.clone();
+        plain.retention.clear();
+        plain.nodes.truncate(1);
+        assert!(plain.to_text().contains("piperoll trust v1"));
+        // The days of files of the first version.
+        let days = plain
+            .to_text()
+            .replace("id = \"mx1\"", "id = \"mx1\"\nfirst_day = \"2026-01-01\"\nlast_day = \"2026-02-03\"");
+        assert_eq!(Trust::parse(&days).expect("a trust file").nodes[0].life, retired);
         let node = &trust.nodes[0];
         let allows = |span: &KeySpan, size| node.allows(span, "g", size);
         assert!(allows(&span(Some(9)), 9) && !allows(&span(Some(9)), 10) && !allows(&span(None), 2));

@@ -9,14 +9,18 @@ use super::archive::{Member, Members};
 use super::manifest::{Manifest, NodePart, read_manifest};
 use super::node::{NodeMembers, Question, check_node};
 use super::node_archive::{ARCHIVE, ArchiveHead, verify_archive};
+use super::policy::PolicyFit;
 use super::readable::{check_readable, merged};
-use super::trust::{Life, Trust};
+use super::trust::Trust;
 use super::{MANIFEST, TRUST, TRUST_BYTES_MAX, checkpoint_name, entries_name, proof_name, rejected_name};
 use crate::log::filter::Filter;
 use crate::log::time::Timestamp;
 
 /// Faults spelled out; the rest is counted.
 const FINDINGS_LISTED_MAX: usize = 100;
+
+/// What an aggregator concludes of a node that pruned rows earlier than the policy says.
+pub const PRUNED_EARLY: &str = "pruned_early";
 
 /// One thing that is wrong: the bundle is not what its signers made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -55,6 +59,13 @@ pub struct NodeVerdict {
     pub unproven: Option<String>,
     /// Why its part is missing or not whole, when it was expected.
     pub missing: Option<String>,
+    /// Its rows of the range were pruned up to here, by entries that are proven here, after they had stayed for as long as the policy in the
+    /// trust file says; from here on nothing of it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub complete_since: Option<Timestamp>,
+    /// From when on everything is proven where rows were pruned, and whether those had stayed as long as they should.
+    #[serde(skip)]
+    pub(super) rest: Option<(Timestamp, PolicyFit)>,
     /// Why its checkpoint does not speak for the whole range.
     #[serde(skip)]
     pub(super) stale: Option<String>,
@@ -129,6 +140,13 @@ pub struct Verdict {
     pub complete: bool,
     /// Complete, and no row of the range can be missing.
     pub proven: bool,
+    /// Not complete only because rows were pruned that had outlived the policy: from here on every node that was expected is here in full,
+    /// and nothing can be missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub complete_since: Option<Timestamp>,
+    /// What a reader should know and nobody is accused of: instants of members that were moved.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     pub rows: u64,
     pub nodes: Vec<NodeVerdict>,
     /// What is wrong. Empty, or the bundle is refused.
@@ -360,19 +378,27 @@ fn compare_counts(part: &NodePart, rejected: u64, node: &mut NodeVerdict) {
     }
 }
 
+/// When the bundle was made, for who was a member then: the exporter's word, or the newest cosignature in it if that is later. So nobody
+/// is left out by dating a bundle back.
+fn made_at(question: &Question, verdict: &Verdict) -> Timestamp {
+    verdict.nodes.iter().filter_map(|node| node.witnessed_at).fold(question.created, Timestamp::max)
+}
+
 /// Who should be here comes from the trust file.
 fn check_expected(trust: &Trust, question: &Question, manifest: &Manifest, verdict: &mut Verdict) {
     let only: Option<HashSet<&str>> = question.filter.only_nodes().map(|names| names.into_iter().collect());
     // A map, not a scan: the author of a bundle decides how long both lists are.
     let mut places: HashMap<String, usize> =
         verdict.nodes.iter().enumerate().map(|(at, node)| (node.node_id.clone(), at)).collect();
+    let made = made_at(question, verdict);
+    let parts: HashMap<&str, &NodePart> = manifest.nodes.iter().map(|part| (part.node_id.as_str(), part)).collect();
     for node in &trust.nodes {
         let id = node.id.as_str();
-        let overlaps = match node.life {
-            Life::Active => true,
-            Life::Retired { from, to } => question.from < to && from < question.to,
-        };
-        if !overlaps || only.as_ref().is_some_and(|names| !names.contains(id)) {
+        verdict.notes.extend(node.moved.iter().map(|moved| moved.words(id)));
+        // Who joined later could not be asked, and of who had left by then only what stands in its life is missed.
+        let (from, to) = (question.from, question.to);
+        let expected = node.life.has_begun_by(made) && node.life.overlaps(from, to);
+        if !expected || only.as_ref().is_some_and(|names| !names.contains(id)) {
             continue;
         }
         let known = match places.get(id) {
@@ -386,22 +412,43 @@ fn check_expected(trust: &Trust, question: &Question, manifest: &Manifest, verdi
                 &mut verdict.nodes[last]
             }
         };
+        let early = parts.get(id).is_some_and(|part| part.verdict == PRUNED_EARLY);
         known.missing = if known.size.is_none() {
             Some(format!("nothing of it is here ({})", known.status))
+        } else if let (Some((since, fit)), "pruned", None) = (&known.rest, known.status.as_str(), &known.stale) {
+            match fit {
+                PolicyFit::Kept if !early => {
+                    known.complete_since = Some(*since);
+                    None
+                }
+                PolicyFit::Kept => {
+                    Some("the exporter had seen that rows of it were pruned earlier than the policy says".to_owned())
+                }
+                PolicyFit::Early(words) => {
+                    Some(format!("rows of it were pruned earlier than the policy says: {words}"))
+                }
+                PolicyFit::Unshown(words) => Some(format!("rows of it were pruned; {words}")),
+            }
         } else if known.status != "ok" {
             Some(format!("it did not answer in full ({})", known.status))
         } else {
             known.stale.clone().or_else(|| known.unproven.clone().filter(|_| question.filter.is_empty()))
         };
     }
-    verdict.complete = verdict.nodes.iter().all(|node| node.missing.is_none());
+    let all_here = verdict.nodes.iter().all(|node| node.missing.is_none());
+    let since = verdict.nodes.iter().filter_map(|node| node.complete_since).max();
+    verdict.complete_since = since.filter(|_| all_here);
+    verdict.complete = all_here && since.is_none();
     verdict.proven = verdict.complete && question.filter.is_empty() && !trust.nodes.is_empty();
     // A node that joined since, or a checkpoint that could not be renewed, makes a bundle incomplete and nobody a liar.
     let named: HashSet<&str> = manifest.nodes.iter().map(|part| part.node_id.as_str()).collect();
     let contradicted = verdict.nodes.iter().any(|node| {
         let named = named.contains(node.node_id.as_str());
         let denied = !["ok", "excluded"].contains(&node.status.as_str());
-        named && node.missing.is_some() && node.stale.is_none() && (denied || node.unproven.is_some())
+        named
+            && (node.missing.is_some() || node.complete_since.is_some())
+            && node.stale.is_none()
+            && (denied || node.unproven.is_some())
     });
     if manifest.complete && contradicted {
         verdict.find(None, "the manifest says that the bundle is complete, and it is not");

@@ -30,7 +30,7 @@ impl Outcome {
             Self::Refused
         } else if !verdict.trusted {
             Self::Unchecked
-        } else if verdict.complete {
+        } else if verdict.complete || verdict.complete_since.is_some() {
             Self::Verified
         } else {
             Self::Incomplete
@@ -69,6 +69,9 @@ pub fn verdict_words(verdict: &Verdict, outcome: Outcome) -> String {
     }
     for node in &verdict.nodes {
         line(&mut out, node);
+    }
+    for note in &verdict.notes {
+        let _ = writeln!(out, "  NOTE   {}", escape(note));
     }
     for finding in &verdict.findings {
         let node = finding.node_id.as_deref().map(|id| format!("{id}: ")).unwrap_or_default();
@@ -114,6 +117,9 @@ fn line(out: &mut String, node: &NodeVerdict) {
             }
             if let Some(pruned) = node.pruned {
                 let _ = write!(out, "; those below {pruned} were pruned by the node");
+                if let Some(since) = node.complete_since {
+                    let _ = write!(out, " after the policy's time; nothing is missing from {since} on");
+                }
             }
             if node.erased > 0 {
                 let _ = write!(out, "; the content of {} was erased under entries shown here", node.erased);
@@ -152,6 +158,13 @@ fn conclusion(verdict: &Verdict, outcome: Outcome) -> String {
         }
         Outcome::Verified if verdict.archive.is_some() => {
             format!("VERIFIED: {rows} entries, {authentic}. They are all that stood in these rows.")
+        }
+        Outcome::Verified if verdict.complete_since.is_some() => {
+            let since = verdict.complete_since.map(Timestamp::to_text).unwrap_or_default();
+            format!(
+                "VERIFIED: {rows} entries, {authentic}. From {since} on nothing of this range is missing; older entries had stayed for as long \
+                 as the cluster's policy says, and were pruned."
+            )
         }
         Outcome::Verified if verdict.proven => {
             format!("VERIFIED: {rows} entries, {authentic}. Nothing of this range is missing.")
