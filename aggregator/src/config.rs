@@ -91,8 +91,10 @@ pub struct Limits {
     pub first_row: Duration,
     /// Without a complete frame.
     pub idle: Duration,
-    /// For a page as a whole.
+    /// For a page as a whole, while nodes only wait.
     pub page: Duration,
+    /// For a page while nodes say that they read on: a search that finds little looks at very many rows.
+    pub search: Duration,
 }
 
 impl Default for Limits {
@@ -102,6 +104,7 @@ impl Default for Limits {
             first_row: Duration::from_secs(2),
             idle: Duration::from_secs(2),
             page: Duration::from_secs(5),
+            search: Duration::from_secs(20),
         }
     }
 }
@@ -149,6 +152,7 @@ struct TypedLimits {
     first_row_ms: Option<u64>,
     idle_ms: Option<u64>,
     page_ms: Option<u64>,
+    search_ms: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -291,6 +295,7 @@ impl TypedLimits {
             first_row: pick("first_row_ms", self.first_row_ms, default.first_row)?,
             idle: pick("idle_ms", self.idle_ms, default.idle)?,
             page: pick("page_ms", self.page_ms, default.page)?,
+            search: pick("search_ms", self.search_ms, default.search)?,
         })
     }
 }

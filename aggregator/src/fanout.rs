@@ -365,6 +365,7 @@ pub(crate) fn envelope(
         from: query.from.to_text(),
         to: end.to_text(),
         limited_to: query.scope.text().map(str::to_owned),
+        searched_to: None,
         erased: query.scope.text().is_none().then(|| parts.iter().map(|part| part.tally.erased).sum()),
         unindexed_texts: query.filter.too_short_to_index().into_iter().map(str::to_owned).collect(),
     }

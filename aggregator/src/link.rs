@@ -10,9 +10,10 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{ACCEPT, CONTENT_TYPE};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use piperoll_shared::api::frame::MEDIA_TYPE_WITH_PLACES;
 use piperoll_shared::net::identity::Identity;
 use piperoll_shared::net::tls::{Material, TlsStore};
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -134,6 +135,7 @@ impl Link {
                 .method(method.clone())
                 .uri(format!("https://{}{path}", self.way.address))
                 .header(CONTENT_TYPE, "application/json")
+                .header(ACCEPT, MEDIA_TYPE_WITH_PLACES)
                 .body(Full::new(body.clone()))
                 .map_err(|e| Failure::Error(format!("the node's address cannot be used: {e}")))?;
             match self.answered(send.send_request(request), timeout).await? {

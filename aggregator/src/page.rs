@@ -26,11 +26,15 @@ use super::scope::Scope;
 
 /// What a row takes beside its body.
 const ROW_OVERHEAD_BYTES: usize = 256;
+/// Between two looks whether a node that searches still reads on.
+const SEARCH_STEP: Duration = Duration::from_millis(500);
 
 /// A finished page.
 pub(crate) struct Page {
     pub(crate) rows: Vec<PlacedRow>,
     pub(crate) envelope: Envelope,
+    /// Up to here everything was looked at, when nodes were still searching.
+    searched: Option<Key>,
 }
 
 /// A node is asked for its part of an even page and half of that again, and for no fewer rows than this: proving a row costs
@@ -41,6 +45,8 @@ const SHARE_MIN: usize = 4;
 struct Answer {
     part: Part,
     rows: VecDeque<PlacedRow>,
+    /// It looked at every row up to here and was given up for now, while it read on.
+    reached: Option<Key>,
     /// What it was asked, to ask on behind its last row.
     asked: Option<Asked>,
     /// Whether it may not give more bytes.
@@ -61,7 +67,8 @@ async fn page_in_front(cluster: &Cluster, query: &Query, anchor: &Key, limit: us
     let mut look = limit.saturating_add(1);
     let after = loop {
         let back = Query { order: query.order.reversed(), limit: Some(look), ..query.clone() };
-        let Page { rows: found, envelope } = assemble(cluster, &back, read_page(cluster, &back).await, look, None);
+        let Page { rows: found, envelope, searched } =
+            assemble(cluster, &back, read_page(cluster, &back).await, look, None);
         // Rows that do not fit may stand elsewhere when they are read forward; sound ones are where they are.
         let is_sound = |row: &PlacedRow| matches!(row.integrity, Integrity::Ok | Integrity::Erased);
         let sound = found.iter().enumerate().filter(|(_, row)| is_sound(row));
@@ -71,7 +78,7 @@ async fn page_in_front(cluster: &Cluster, query: &Query, anchor: &Key, limit: us
         let broke_off = |node: &NodeReport| matches!(node.status, Status::Incomplete | Status::Timeout | Status::Error);
         let is_all = envelope.next_cursor.is_none() && !envelope.nodes.iter().any(broke_off);
         if behind.is_some() || is_all || found.is_empty() {
-            break behind.map(|row| row.key.clone());
+            break behind.map(|row| row.key.clone()).or(searched);
         }
         // Cut short by a node that can have more, by its bytes, or by very many rows that do not fit: it begins with the last
         // one found, and there is another one in front.
@@ -134,6 +141,8 @@ async fn refill(
         if short.is_empty() {
             return;
         }
+        // A search may have taken longer than a page does; what is asked again has some time all the same.
+        let deadline = deadline.max(tokio::time::Instant::now() + cluster.limits.first_row);
         let mut under_way = Vec::new();
         for index in short {
             let Some(asked) = answers[index].next_request(limit) else { return };
@@ -166,7 +175,7 @@ fn fall_short(answers: &[Answer], limit: usize, order: Order) -> Vec<usize> {
 
 impl Answer {
     fn none(part: Part) -> Self {
-        Self { part, rows: VecDeque::new(), asked: None, is_full: false }
+        Self { part, rows: VecDeque::new(), reached: None, asked: None, is_full: false }
     }
 
     fn bytes(&self) -> usize {
@@ -194,6 +203,7 @@ impl Answer {
         self.part.took = self.part.took.zip(took).map(|(first, second)| first + second);
         self.rows.extend(more.rows);
         self.is_full = more.is_full;
+        self.reached = more.reached;
     }
 }
 
@@ -221,9 +231,24 @@ async fn answer(
         }
     };
     let (mut rows, mut bytes) = (VecDeque::new(), 0);
-    let mut is_full = false;
+    let (mut is_full, mut reached) = (false, None);
+    let (mut until, last) = (deadline, deadline + limits.search.saturating_sub(limits.page));
     let failure = loop {
-        match timeout_at(deadline, reader.next()).await.unwrap_or_else(|_| Err(late(limits.page))) {
+        let Ok(next) = timeout_at(until, reader.next()).await else {
+            // Whoever reads on is not given up for finding little; nothing that came is lost by looking at the clock in between.
+            if !reader.advances() {
+                break Some(late(limits.page));
+            }
+            if until < last {
+                until = last.min(until + SEARCH_STEP);
+                continue;
+            }
+            reached = reader.stop_here();
+            is_full = true;
+            let words = format!("it was still searching after {} ms; narrow the range", limits.search.as_millis());
+            break if reached.is_some() { None } else { Some(Failure::Timeout(words)) };
+        };
+        match next {
             Ok(Some(row)) => {
                 if asked.request.limit.is_some_and(|limit| rows.len() as u64 >= limit) {
                     break Some(Failure::Error("the node sent more rows than it was asked for".to_owned()));
@@ -249,13 +274,16 @@ async fn answer(
     part.last = rows.back().map(|row: &PlacedRow| row.key.clone());
     part.tally = reader.tally;
     (part.status, part.reason) = conclude(&part.tally, true, failure.as_ref());
-    Answer { part, rows, asked: Some(asked), is_full }
+    Answer { part, rows, reached, asked: Some(asked), is_full }
 }
 
 /// Takes the first `limit` rows of the merge, as far as they stand in front of `anchor`. The page ends early where a node has
 /// more rows than it sent.
 fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: usize, anchor: Option<&Key>) -> Page {
     let mut merge = Merge::new(query.order);
+    // Nobody knows yet what nodes that still search have behind here.
+    let barrier = answers.iter().filter_map(|answer| answer.reached.clone());
+    let barrier = barrier.reduce(|a, b| if query.order.before(&a, &b) { a } else { b });
     let mut fronts: Vec<Option<PlacedRow>> = Vec::with_capacity(answers.len());
     let mut short = false;
     for (index, answer) in answers.iter_mut().enumerate() {
@@ -269,6 +297,10 @@ fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: u
     while rows.len() < limit && (bytes < query.page_bytes || anchor.is_some()) {
         let Some(index) = merge.take() else { break };
         let Some(row) = fronts[index].take() else { break };
+        if barrier.as_ref().is_some_and(|barrier| query.order.before(barrier, &row.key)) {
+            fronts[index] = Some(row);
+            break;
+        }
         if anchor.is_some_and(|anchor| !query.order.before(&row.key, anchor)) {
             fronts[index] = Some(row);
             break;
@@ -278,7 +310,7 @@ fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: u
         fronts[index] = answers[index].rows.pop_front();
         match &fronts[index] {
             Some(row) => merge.offer(index, row.key.timestamp, row.key.seq),
-            None if answers[index].part.tally.more => {
+            None if answers[index].part.tally.more && answers[index].reached.is_none() => {
                 short = true;
                 break;
             }
@@ -290,7 +322,11 @@ fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: u
     let parts: Vec<Part> =
         answers.into_iter().zip(&fronts).map(|(answer, front)| settle(answer.part, front.is_some(), &rows)).collect();
     // Behind a page that was come to from behind, there is that page.
+    let full = rows.len() >= limit || bytes >= query.page_bytes || short;
+    let searched = barrier.filter(|_| !full);
     let last = rows.last().map(|row| row.key.clone()).filter(|_| more || anchor.is_some());
+    // Behind the last row that was found everything up to there was looked at.
+    let last = searched.clone().or(last);
     let last = last
         .or_else(|| anchor.map(|anchor| query.after.clone().unwrap_or_else(|| beyond(anchor, query.order.reversed()))));
     let first = query
@@ -303,8 +339,9 @@ fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: u
         previous: first.map(|first| place(&first).back_from(first).encode(&cluster.cursor_key)),
     };
     let count = |id: &_| rows.iter().filter(|row| &row.key.node_id == id).count().try_into().unwrap_or(0);
-    let envelope = envelope(&parts, query, &count, last.as_ref(), cursors);
-    Page { rows, envelope }
+    let mut envelope = envelope(&parts, query, &count, last.as_ref(), cursors);
+    envelope.searched_to = searched.as_ref().map(|searched| searched.timestamp.to_text());
+    Page { rows, envelope, searched }
 }
 
 /// A place behind a row that has nothing behind it: the last page is empty when the one before it was full by chance.

@@ -51,6 +51,8 @@ pub(crate) struct NodeReader {
     /// Rows that the node says it has read, and since when it is so many.
     scanned: u64,
     advanced: Instant,
+    /// The place up to which it says that it has looked at every row.
+    reached: Option<Position>,
     /// Sound rows beside the range: a few for every era.
     pub(crate) borders: Vec<BorderRow>,
     pub(crate) tally: Tally,
@@ -179,6 +181,7 @@ impl NodeReader {
             ready: VecDeque::new(),
             scanned: 0,
             advanced: Instant::now(),
+            reached: None,
             borders: Vec::new(),
         })
     }
@@ -212,8 +215,9 @@ impl NodeReader {
                     (self.scanned, self.advanced) = (0, Instant::now());
                     return Ok(None);
                 }
-                Some(Frame::Progress(scanned)) => {
+                Some(Frame::Progress(scanned, reached)) => {
                     self.release();
+                    self.reached = reached.or(self.reached);
                     // A node that only says that it works is not waited for without end.
                     if scanned > self.scanned {
                         (self.scanned, self.advanced) = (scanned, Instant::now());
@@ -230,6 +234,20 @@ impl NodeReader {
                 return Err(Failure::Error("the node sends rows without their proofs".to_owned()));
             }
         }
+    }
+
+    /// Whether the node reads on, although it found nothing for a while. It has said so a short while ago.
+    pub(crate) fn advances(&self) -> bool {
+        self.scanned > 0 && self.advanced.elapsed() < self.idle
+    }
+
+    /// Ends reading in the middle, where the node has got to; `None` when it did not say where that is.
+    pub(crate) fn stop_here(&mut self) -> Option<Key> {
+        let Position { timestamp, seq } = self.reached?;
+        self.tally.ended = true;
+        self.tally.more = true;
+        self.tally.proof = Proof::Not("the query has a filter".to_owned());
+        Some(Key { timestamp, node_id: self.node_id.clone(), seq })
     }
 
     /// Rows that came before a failure and still waited for their proof.

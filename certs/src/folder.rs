@@ -184,6 +184,7 @@ audit_socket = "{audit_socket}"
 # first_row_ms = 2000
 # idle_ms = 2000
 # page_ms = 5000
+# search_ms = 20000
 "#
     )
 }

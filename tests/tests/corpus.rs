@@ -57,7 +57,7 @@ fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     write_erased(&mut frames, 2, &parts);
     write_border(&mut frames, &parts);
     write_proof(&mut frames, &RangeProof { runs: std::iter::once(2..4).collect(), hashes: vec![[1; 32], [2; 32]] });
-    write_progress(&mut frames, 9);
+    write_progress(&mut frames, 9, None);
     write_end(&mut frames, &StreamEnd { rows: 2, scanned: 9, more: false, faults: Vec::new() });
     let numbers: Vec<u8> = [3u64, 5, 700].iter().flat_map(|number| number.to_be_bytes()).collect();
     vec![

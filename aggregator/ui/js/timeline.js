@@ -18,7 +18,7 @@ import { savedSearches } from "./saved.js";
 import { may } from "./session.js";
 import { onKeys, start } from "./shell.js";
 import { address, query, read } from "./state.js";
-import { bucketFor, micros, widthText, zone } from "./time.js";
+import { bucketFor, micros, moment, widthText, zone } from "./time.js";
 import { weekBar } from "./week.js";
 
 const PAGE_ROWS = 100;
@@ -194,6 +194,7 @@ function makeView(main, me) {
         `${state.live ? "When last read: " : ""}${digits(answer.count)} entries here${answer.more ? `, ${state.order === "desc" ? "older" : "newer"} ones behind them` : ""}`, `${answer.answered}/${answer.expected} nodes`, `${digits(sum("verified"))} verified${sum("invalid") > 0 ? `, ${digits(sum("invalid"))} BROKEN` : ""}`,
         pairs > 0 ? `order uncertain for ${digits(pairs)} pairs (~)` : "order certain", visible(answer.completeness),
       ].join(" · ")));
+    if (answer.searched_to) pager.append(h("p", { class: "hint" }, `Searched ${state.order === "desc" ? "back" : "up"} to ${moment(answer.searched_to)} so far; there is more to search behind it.`));
     if (answer.erased > 0) pager.append(h("p", { class: "hint" }, `${digits(answer.erased)} erased ${answer.erased === 1 ? "row" : "rows"} of this range cannot be searched any more; `, h("button", { type: "button", onclick: () => change({ filter: "is:erased" }) }, "show where")));
     if (answer.unindexed_texts?.length > 0) pager.append(h("p", { class: "hint" }, visible(`Too short for the index, so every row was read: ${answer.unindexed_texts.join(", ")}`)));
     if (focused) pager.querySelector(`button.${focused}:not(:disabled)`)?.focus();

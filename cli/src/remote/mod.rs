@@ -93,6 +93,13 @@ pub(crate) fn report(envelope: &Envelope) -> Exit {
     if let Some(scope) = &envelope.limited_to {
         anstream::eprintln!("limited to {}: what you may see at all", escape(scope));
     }
+    if let Some(time) = &envelope.searched_to {
+        let towards = if envelope.order == "desc" { "back" } else { "up" };
+        eprintln!(
+            "searched {towards} to {} so far; the nodes were still searching when the time was up, and --cursor goes on",
+            escape(time)
+        );
+    }
     if let Some(erased) = envelope.erased.filter(|erased| *erased > 0) {
         eprintln!("{}", erased_words(erased));
     }

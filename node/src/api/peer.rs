@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::{Query, Request, State};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -65,11 +65,15 @@ async fn aggregators_only(
 async fn scan(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<TlsPeer>,
+    headers: HeaderMap,
     Typed(request): Typed<ScanRequest>,
 ) -> Result<Response, ApiError> {
+    let places =
+        headers.get(ACCEPT).is_some_and(|accepts| accepts.as_bytes() == frame::MEDIA_TYPE_WITH_PLACES.as_bytes());
+    let form = Form::Frames { places };
     let name = peer.identity.as_ref().map_or_else(String::new, ToString::to_string);
     let room = room(&app.peer_scans, &name).await?;
-    Ok(([(CONTENT_TYPE, frame::MEDIA_TYPE)], scan_body(&app, request, Form::Frames, room).await?).into_response())
+    Ok(([(CONTENT_TYPE, frame::MEDIA_TYPE)], scan_body(&app, request, form, room).await?).into_response())
 }
 
 async fn status(State(app): State<Arc<App>>) -> Result<Json<NodeStatus>, ApiError> {

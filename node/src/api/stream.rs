@@ -43,16 +43,22 @@ pub(super) async fn room(shares: &Shares, caller: &str) -> Result<Share, ApiErro
 /// How rows are written for one kind of reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// For aggregators: bytes untouched, checked over there.
-    Frames,
+    /// For aggregators: bytes untouched, checked over there; with the place that was reached, for those that asked for it.
+    Frames { places: bool },
     /// For people on this machine: rows with the daemon's verdict.
     Lines,
+}
+
+impl Form {
+    fn is_frames(self) -> bool {
+        matches!(self, Self::Frames { .. })
+    }
 }
 
 /// Plans a scan and turns it into a body. Everything that can be refused is refused before the first byte.
 pub(super) async fn scan_body(app: &Arc<App>, request: ScanRequest, form: Form, room: Share) -> Result<Body, ApiError> {
     let extent = app.store.extent().await?;
-    let follow = (request.follow && form == Form::Frames).then(|| request.clone());
+    let follow = (request.follow && form.is_frames()).then(|| request.clone());
     let (scan, mark) = match &follow {
         Some(request) => next_part(&app.store, request.clone()).await?,
         None => (app.store.scan(request).await?, None),
@@ -141,7 +147,7 @@ async fn next_chunk(mut state: State) -> Option<(Result<Bytes, ReadError>, State
     let scan = match std::mem::replace(&mut state.step, Step::Over) {
         Step::Over => return None,
         Step::Head(scan, head) => {
-            if state.form == Form::Frames {
+            if state.form.is_frames() {
                 // Its own chunk: the head tells a reader at once that the node is alive.
                 frame::write_head(&mut out, &head);
                 state.step = Step::Rows(scan);
@@ -165,7 +171,7 @@ async fn next_chunk(mut state: State) -> Option<(Result<Bytes, ReadError>, State
     match state.app.store.next_batch(scan).await {
         Ok((mut scan, batch)) => {
             state.app.metrics.scanned_rows.inc_by(u64::try_from(batch.rows.len()).unwrap_or(0));
-            if batch.done && state.form == Form::Frames {
+            if batch.done && state.form.is_frames() {
                 let counts = scan.take_counts().map(Counter::into_parts).unwrap_or_default();
                 counts.iter().for_each(|part| frame::write_count(&mut out, part));
             }
@@ -195,7 +201,7 @@ async fn next_chunk(mut state: State) -> Option<(Result<Bytes, ReadError>, State
 
 fn write_batch(app: &App, form: Form, scan: &mut Scan, batch: &Batch, out: &mut Vec<u8>) {
     match form {
-        Form::Frames => {
+        Form::Frames { places } => {
             for row in &batch.rows {
                 match &row.erased {
                     None => frame::write_entry(out, &entry_parts(row)),
@@ -223,7 +229,7 @@ fn write_batch(app: &App, form: Form, scan: &mut Scan, batch: &Batch, out: &mut 
                 };
                 frame::write_end(out, &end);
             } else {
-                frame::write_progress(out, scan.scanned());
+                frame::write_progress(out, scan.scanned(), scan.reached().filter(|_| places));
             }
         }
         Form::Lines => {

@@ -77,6 +77,14 @@ impl Run {
         self.from < self.to
     }
 
+    /// The row that is read next, when the buffer is empty.
+    pub(super) fn next(&self, order: Order) -> u64 {
+        match order {
+            Order::Asc => self.from,
+            Order::Desc => self.to.saturating_sub(1),
+        }
+    }
+
     /// What of it was given to the reader so far.
     pub(super) fn read(&self, order: Order) -> EraPart {
         let given = match order {

@@ -22,7 +22,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::epochs::epochs;
 use super::erase;
 use super::error::ReadError;
-use super::floor::{Floor, first_seq, floor};
+use super::floor::{Floor, first_seq, floor, row_at};
 use super::index::Index;
 use super::prove::{EraPart, Prover, ROWS_PER_PROOF, border_rows};
 use super::rows::{SEQ_MAX, StoredRow};
@@ -73,6 +73,8 @@ pub struct Scan {
     node_id: NodeId,
     /// Erased rows of the range that only what they said could select.
     erased: u64,
+    /// Every row up to here, in the order asked for, was looked at.
+    reached: Option<Position>,
     /// Takes the sound rows that fit, when they are to be counted.
     counter: Option<Counter>,
 }
@@ -117,6 +119,7 @@ impl Scan {
             runs: Vec::new(),
             node_id: ring.node_id().clone(),
             erased: 0,
+            reached: None,
             checker: RowChecker::new(ring, generation),
             after: request.after,
             range: (request.from, request.to),
@@ -202,6 +205,11 @@ impl Scan {
         self.counter.take()
     }
 
+    /// The place up to which every row was looked at when the last batch ended, if a sound row stands behind it.
+    pub fn reached(&self) -> Option<Position> {
+        self.reached
+    }
+
     pub fn limit_reached(&self) -> bool {
         self.limit.is_some_and(|limit| self.sent >= limit)
     }
@@ -244,8 +252,37 @@ impl Scan {
                 batch.rows.push(row);
             }
         }
+        self.reached = if batch.done { None } else { self.place(conn)? };
         self.prove(conn, &mut batch)?;
         Ok(batch)
+    }
+
+    /// In front of the next row that any of the runs will give. Only signed times count: one that somebody changed would make a reader who
+    /// goes on from there skip rows.
+    fn place(&mut self, conn: &Connection) -> rusqlite::Result<Option<Position>> {
+        let mut first: Option<Position> = None;
+        for run in &self.runs {
+            let next = match run.buffer.front() {
+                Some(row) if row.is_sound() => Some(row.position()),
+                Some(_) => return Ok(None),
+                None if run.goes_on() => {
+                    let row = row_at(conn, &mut self.checker, run.next(self.order))?;
+                    let Some(row) = row.filter(StoredRow::is_sound) else { return Ok(None) };
+                    Some(Position { timestamp: row.timestamp, seq: row.seq })
+                }
+                None => None,
+            };
+            if let Some(next) = next
+                && first.is_none_or(|first| self.order.before(&next, &first))
+            {
+                first = Some(next);
+            }
+        }
+        let in_front = |next: Position| match self.order {
+            Order::Asc => next.seq.checked_sub(1).map(|seq| Position { seq, ..next }),
+            Order::Desc => Some(Position { seq: next.seq + 1, ..next }),
+        };
+        Ok(first.and_then(in_front))
     }
 
     /// Whether a row is sent. A sound one that is counted is not, nor is an erased one that its place does not select.

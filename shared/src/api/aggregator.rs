@@ -148,6 +148,10 @@ pub struct Envelope {
     /// Texts of the filter that are too short for the index: every row of the range was read for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unindexed_texts: Vec<String>,
+    /// Nodes were still searching when the page's time was up: in the order asked for everything up to here was looked at, and
+    /// `next_cursor` goes on from there. RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub searched_to: Option<String>,
     /// Erased rows of the range that are not shown, because only what they said could decide whether the filter selects them;
     /// `is:erased` shows them. By the nodes' word, and missing where a scope limits what is shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]

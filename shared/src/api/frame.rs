@@ -6,15 +6,20 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::node::{Mark, StreamEnd, StreamHead};
 use crate::log::limits::BODY_AND_MAC_BYTES_MAX;
+use crate::log::order::Position;
 use crate::log::stats::CountPart;
 use crate::log::time::Timestamp;
 use crate::log::tree::{HASH_BYTES, Hash, RangeProof};
 
 pub const MEDIA_TYPE: &str = "application/vnd.piperoll.frames.v1";
+/// What a reader accepts that understands places in progress frames; nodes of earlier versions ignore it.
+pub const MEDIA_TYPE_WITH_PLACES: &str = "application/vnd.piperoll.frames.v1; progress=places";
 
 /// A stored row may have been made longer by whoever edited the file; it still has to be shown.
 pub const FRAME_BYTES_MAX: usize = 4 * BODY_AND_MAC_BYTES_MAX;
 const HEADER_BYTES: usize = 5;
+/// timestamp 8, seq 8.
+const PLACE_BYTES: usize = 16;
 /// seq 8, place 8, timestamp 8, epoch 4, mac length 1.
 const ENTRY_FIXED_BYTES: usize = 29;
 /// Bytes of a body that are sent. No sound one is longer; one that somebody made longer is cut and stays a violation.
@@ -52,8 +57,9 @@ pub enum Frame {
     Count(CountPart),
     /// How far a stream that follows a log is.
     Mark(Mark),
-    /// Rows scanned so far; tells a working node from a silent one.
-    Progress(u64),
+    /// Rows scanned so far, which tells a working node from a silent one; and, for a reader that asked for it, the place up to which every
+    /// row was looked at.
+    Progress(u64, Option<Position>),
     End(StreamEnd),
 }
 
@@ -107,8 +113,14 @@ pub fn write_mark(out: &mut Vec<u8>, mark: &Mark) {
     push(out, MARK, &[&serde_json::to_vec(mark).unwrap_or_default()]);
 }
 
-pub fn write_progress(out: &mut Vec<u8>, scanned: u64) {
-    push(out, PROGRESS, &[&scanned.to_be_bytes()]);
+pub fn write_progress(out: &mut Vec<u8>, scanned: u64, reached: Option<Position>) {
+    let scanned = scanned.to_be_bytes();
+    match reached {
+        None => push(out, PROGRESS, &[&scanned]),
+        Some(Position { timestamp, seq }) => {
+            push(out, PROGRESS, &[&scanned, &timestamp.micros().to_be_bytes(), &seq.to_be_bytes()]);
+        }
+    }
 }
 
 /// A row as it is stored, to be written.
@@ -191,8 +203,17 @@ pub fn decode(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
         COUNT => Frame::Count(serde_json::from_slice(&payload).map_err(|_| FrameError::Payload("count"))?),
         MARK => Frame::Mark(serde_json::from_slice(&payload).map_err(|_| FrameError::Payload("mark"))?),
         PROGRESS => {
-            let scanned = payload.as_ref().try_into().map_err(|_| FrameError::Payload("progress"))?;
-            Frame::Progress(u64::from_be_bytes(scanned))
+            let mut rest = payload;
+            let bad = || FrameError::Payload("progress");
+            let scanned = rest.try_get_u64().map_err(|_| bad())?;
+            let reached = match rest.len() {
+                0 => None,
+                PLACE_BYTES => {
+                    Some(Position { timestamp: Timestamp::from_micros(rest.get_i64()), seq: rest.get_u64() })
+                }
+                _ => return Err(bad()),
+            };
+            Frame::Progress(scanned, reached)
         }
         PROOF => Frame::Proof(proof(payload).ok_or(FrameError::Payload("proof"))?),
         ERASED | ERASED_BORDER => {
@@ -276,6 +297,20 @@ mod tests {
         assert!(matches!(decode(&mut BytesMut::from(&out[..])), Ok(Some(Frame::Erased(7, entry))) if entry.seq == 9));
     }
 
+    /// The golden bytes of docs/format.md.
+    #[test]
+    fn progress_frame_bytes_are_fixed() {
+        let mut out = Vec::new();
+        write_progress(&mut out, 7, None);
+        assert_eq!(hex::encode(&out), "50000000080000000000000007");
+        let place = Position { timestamp: Timestamp::from_micros(2), seq: 5 };
+        out.clear();
+        write_progress(&mut out, 7, Some(place));
+        assert_eq!(hex::encode(&out), "5000000018000000000000000700000000000000020000000000000005");
+        assert_eq!(decode(&mut BytesMut::from(&out[..])), Ok(Some(Frame::Progress(7, Some(place)))));
+        assert!(decode(&mut BytesMut::from(&b"P\0\0\0\x09123456789"[..])).is_err());
+    }
+
     #[test]
     fn a_planted_body_of_any_length_passes() {
         let mut out = Vec::new();
@@ -295,7 +330,7 @@ mod tests {
                 let entry = EntryParts { seq: i as u64, place: time, timestamp: time, epoch: 0, mac: &[1; 32], body };
                 write_entry(&mut wire, &entry);
             }
-            write_progress(&mut wire, 7);
+            write_progress(&mut wire, 7, None);
             let mut buffer = BytesMut::new();
             let mut seen = Vec::new();
             for piece in wire.chunks(cut) {

@@ -260,3 +260,46 @@ async fn everything_is_seen_both_ways(cluster: &Cluster, limit: usize) {
         assert_eq!(all(&back), all(&there), "{order} {limit}");
     }
 }
+
+/// A search that finds little is not given up as long as the nodes read on: the page ends where they have got to, says so, and its cursor goes on
+/// from there. Nothing is found twice or not at all, and no node is called anything but `ok`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_search_goes_on_page_by_page() {
+    let mut cluster = Cluster::made(&["mx1", "mx2"], |_| None).await;
+    cluster.configure_aggregator("[limits]\npage_ms = 40\nsearch_ms = 80\n");
+    cluster.run_all().await;
+    let mut wanted = 0;
+    for (index, rows) in [(0, 60_000), (1, 25_000)] {
+        for start in (0..rows).step_by(5_000) {
+            let line = |n: u32| {
+                let text = if n.is_multiple_of(2_500) { "a zz" } else { "common words of every day" };
+                serde_json::json!({ "category": "data", "action": "mail.view", "user": "u", "description": text })
+                    .to_string()
+            };
+            let lines: Vec<String> = (start..start + 5_000).map(line).collect();
+            wanted += lines.iter().filter(|line| line.contains("zz")).count();
+            cluster.append(index, &lines).await;
+        }
+    }
+    for order in ["asc", "desc"] {
+        let (mut found, mut cut, mut cursor) = (Vec::new(), 0, String::new());
+        for _ in 0..PAGES_MAX {
+            let answer = cluster.page(&format!("filter=zz&from=1d&order={order}&limit=1000{cursor}")).await;
+            let json = answer.json();
+            assert_eq!((answer.status, &json["complete"]), (200, &true.into()), "{}", answer.text);
+            found.extend(answer.places());
+            if let Some(time) = json["searched_to"].as_str() {
+                cut += 1;
+                assert!(json["more"] == true && json["complete_through"] == time, "{}", answer.text);
+            }
+            match json["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        let once: std::collections::BTreeSet<&String> = found.iter().collect();
+        assert_eq!((found.len(), once.len()), (wanted, wanted), "{order}: {found:?}");
+        assert!(cut > 0, "the search was never cut, so this showed nothing");
+    }
+    cluster.verify_all();
+}
