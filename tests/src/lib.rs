@@ -6,11 +6,13 @@ mod answer;
 mod ask;
 mod bench;
 mod cluster;
+mod interference;
 mod proxy;
 mod tree;
 
 pub use answer::{Answer, Run, edit, findings, place};
 pub use bench::{append_in_flight, caller_entry, draft, median, new_store};
 pub use cluster::{Cluster, Guard, Member, entry, free_address, piperoll};
+pub use interference::Interference;
 pub use proxy::{BlackHole, Fault, FaultProxy};
 pub use tree::Leaves;

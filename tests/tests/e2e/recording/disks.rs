@@ -1,85 +1,16 @@
 //! Disks that are slow, full or broken under the node and under the application, and an application that is killed at every step
 //! of its own. The kernel does this to real processes, by way of strace.
 
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use piperoll_client::{Category, EmitError, Emitted, Entry, LossPolicy, Recorder};
-use piperoll_tests::Cluster;
+use piperoll_tests::{Cluster, Interference};
 
 use super::app::{App, command_of};
 use super::{by_id, entries, one_node, socket};
 
-const ATTACH_TIMEOUT: Duration = Duration::from_secs(20);
 const FLUSH: Duration = Duration::from_secs(60);
 const POLICIES: [LossPolicy; 3] = [LossPolicy::Strict, LossPolicy::Spool, LossPolicy::BestEffort];
-
-/// Whether strace is here and may look into processes that it did not start.
-fn may_interfere() -> bool {
-    let mut other = Command::new("sleep").arg("60").spawn().unwrap();
-    let attached = attach(other.id(), "read");
-    let _ = other.kill();
-    let _ = other.wait();
-    match attached {
-        Some(mut strace) => {
-            let _ = strace.kill();
-            let _ = strace.wait();
-            true
-        }
-        None => {
-            eprintln!("SKIPPED: no strace, or it may not look into other processes here");
-            false
-        }
-    }
-}
-
-/// strace on every thread of a process; none when it gives up.
-fn attach(pid: u32, inject: &str) -> Option<Child> {
-    let calls = inject.split(':').next().unwrap();
-    let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}")]);
-    if inject != calls {
-        command.args(["-e", &format!("inject={inject}")]);
-    }
-    let mut strace = command.args(["-p", &pid.to_string()]).stderr(Stdio::null()).spawn().ok()?;
-    let tracer = format!("TracerPid:\t{}", strace.id());
-    let is_traced = |task: std::io::Result<std::fs::DirEntry>| {
-        let status = std::fs::read_to_string(task.unwrap().path().join("status"));
-        // A thread that has ended meanwhile does nothing any more.
-        status.map_or(true, |status| status.lines().any(|line| line == tracer))
-    };
-    let begun = Instant::now();
-    loop {
-        if strace.try_wait().unwrap().is_some() {
-            return None;
-        }
-        if begun.elapsed() > ATTACH_TIMEOUT {
-            let _ = strace.kill();
-            let _ = strace.wait();
-            return None;
-        }
-        if std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(is_traced) {
-            return Some(strace);
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// Something that happens to a node's system calls while this lives.
-struct Interference(Child);
-
-impl Interference {
-    fn with(cluster: &Cluster, inject: &str) -> Self {
-        Self(attach(cluster.pid(0), inject).unwrap())
-    }
-
-    fn end(mut self) {
-        kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), Signal::SIGTERM).unwrap();
-        self.0.wait().unwrap();
-    }
-}
 
 fn act(n: usize) -> Entry {
     Entry::new(Category::Data, "app.write").user("app").user_type("service").detail("n", n)
@@ -87,7 +18,8 @@ fn act(n: usize) -> Entry {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_or_full_disk_of_the_node_is_met_by_each_policy_in_its_way() {
-    if !may_interfere() {
+    if !Interference::is_possible() {
+        eprintln!("SKIPPED: no strace, or it may not look into other processes here");
         return;
     }
     let cluster = one_node().await;
@@ -99,7 +31,7 @@ async fn a_slow_or_full_disk_of_the_node_is_met_by_each_policy_in_its_way() {
     let mut late = Vec::new();
     let mut kept = Vec::new();
     for inject in ["fdatasync,fsync:delay_enter=4000000", "pwrite64:error=ENOSPC"] {
-        let fault = Interference::with(&cluster, inject);
+        let fault = Interference::with(cluster.pid(0), inject).unwrap();
         for n in 0..2 {
             for (policy, recorder) in &recorders {
                 let entry = act(n);
@@ -151,7 +83,8 @@ fn lost(cluster: &Cluster) -> Vec<(u64, String)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_or_broken_disk_of_the_application_is_counted_exactly() {
-    if !may_interfere() {
+    if !Interference::is_possible() {
+        eprintln!("SKIPPED: no strace, or it may not look into other processes here");
         return;
     }
     let mut cluster = one_node().await;
@@ -192,7 +125,8 @@ async fn a_full_or_broken_disk_of_the_application_is_counted_exactly() {
 /// Emitting does not wait for it longer than its deadline; what it says about such an entry is that nobody knows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_disk_of_the_application_neither_doubles_nor_hides_anything() {
-    if !may_interfere() {
+    if !Interference::is_possible() {
+        eprintln!("SKIPPED: no strace, or it may not look into other processes here");
         return;
     }
     let mut cluster = one_node().await;
@@ -215,7 +149,8 @@ async fn a_slow_disk_of_the_application_neither_doubles_nor_hides_anything() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_application_that_is_killed_at_any_step_of_its_spool_loses_and_doubles_nothing() {
-    if !may_interfere() {
+    if !Interference::is_possible() {
+        eprintln!("SKIPPED: no strace, or it may not look into other processes here");
         return;
     }
     let mut cluster = one_node().await;
