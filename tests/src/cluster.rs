@@ -42,8 +42,11 @@ pub fn piperoll() -> &'static Path {
         }
         let built = build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).status().unwrap();
         assert!(built.success(), "piperoll does not build");
-        // target/<profile>/deps/<this test>
-        let path = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("piperoll");
+        // Tests are in target/<profile>/deps, programs one folder above.
+        let exe = std::env::current_exe().unwrap();
+        let folder = exe.parent().unwrap();
+        let folder = if folder.ends_with("deps") { folder.parent().unwrap() } else { folder };
+        let path = folder.join("piperoll");
         assert!(path.exists(), "{} is missing", path.display());
         path
     })
@@ -83,6 +86,8 @@ pub struct Member {
     pub folder: PathBuf,
     pub listen: String,
     pub proxy: FaultProxy,
+    /// Variables for its process, from its next start on.
+    pub environment: Vec<(String, String)>,
     process: Option<Child>,
     /// For `clocked-node` instead of the shipped program.
     clock: Option<String>,
@@ -174,7 +179,8 @@ impl Cluster {
                 NodePlace { address: proxy.address.clone(), listen: Some(listen.clone()), layout: Layout::Folder };
             let folder = authority.add_node(&id.parse().unwrap(), &place).unwrap();
             at_any_hour(&folder);
-            nodes.push(Member { id: (*id).to_owned(), folder, listen, proxy, process: None, clock: clock(id) });
+            let (id, clock) = ((*id).to_owned(), clock(id));
+            nodes.push(Member { id, folder, listen, proxy, environment: Vec::new(), process: None, clock });
         }
         let address = free_address();
         let place = AggregatorPlace {
@@ -236,6 +242,7 @@ impl Cluster {
             }
         };
         let child = command
+            .envs(node.environment.iter().map(|(name, value)| (name, value)))
             .env(TEST_VARIABLE, std::thread::current().name().unwrap_or_default())
             .args(["node", "serve", "--config"])
             .arg(node.folder.join("node.toml"))
@@ -267,6 +274,11 @@ impl Cluster {
     /// For the next start of a node.
     pub fn set_clock(&mut self, index: usize, clock: &str) {
         self.nodes[index].clock = Some(clock.to_owned());
+    }
+
+    /// The shipped program with the machine's clock, at the next start of a node.
+    pub fn clear_clock(&mut self, index: usize) {
+        self.nodes[index].clock = None;
     }
 
     fn log(&self, name: &str) -> std::fs::File {
@@ -328,6 +340,16 @@ impl Cluster {
 
     pub fn pid(&self, index: usize) -> u32 {
         self.nodes[index].process.as_ref().unwrap().id()
+    }
+
+    /// The process of a node, as long as it was not replaced; it may have ended.
+    pub fn process(&mut self, index: usize) -> Option<&mut Child> {
+        self.nodes[index].process.as_mut()
+    }
+
+    /// The same of the aggregator.
+    pub fn aggregator_process(&mut self) -> Option<&mut Child> {
+        self.aggregator.as_mut()
     }
 
     pub fn signal(&self, index: usize, signal: Signal) {

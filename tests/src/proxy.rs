@@ -22,6 +22,10 @@ pub enum Fault {
     Busy,
     /// The node's bytes come one a second.
     Trickle,
+    /// The node's bytes come this much later.
+    Delay(Duration),
+    /// One bit of everything that the node sends is another.
+    Corrupt,
     /// The connection is cut after this many more bytes from the node.
     CutAfter(usize),
     /// Something that is neither TLS nor Piperoll answers.
@@ -127,6 +131,8 @@ impl State {
                 Fault::Silent => continue,
                 Fault::Busy if passed >= HANDSHAKE_BYTES => continue,
                 Fault::Trickle => std::thread::sleep(Duration::from_secs(1)),
+                Fault::Delay(time) => std::thread::sleep(time),
+                Fault::Corrupt => buffer[n / 2] ^= 1,
                 Fault::CutAfter(left) => {
                     send = n.min(left);
                     *self.fault.lock().unwrap() = Fault::CutAfter(left - send);

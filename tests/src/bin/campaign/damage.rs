@@ -1,0 +1,219 @@
+//! Damages one file of a stopped daemon, and holds what is said afterwards against the model: a daemon may refuse to start
+//! and must then name the file; whatever is called complete or clean must be so. The folder is put back afterwards.
+
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use piperoll_shared::log::time::Timestamp;
+
+use super::checks::{self, Outcome};
+use super::faults::{AGED, Edit, NODES, Target};
+use super::judge;
+use super::model::{Known, Row};
+use super::rng::Rng;
+use super::setup;
+use super::world::World;
+
+/// How long an aggregator that was started beside a damaged node is given to reach it. Nothing depends on the time: it is
+/// asked in any case, and only a false answer counts.
+const REACHED: Duration = Duration::from_secs(15);
+
+/// Files that are damaged in one round, one after the other.
+const FILES: usize = 2;
+
+pub(crate) async fn damage(world: &mut World, target: Target, edit: Edit, rng: &mut Rng) -> Outcome {
+    // Everything that is there is witnessed, so nothing can go unnoticed. The other nodes go on writing.
+    for node in 0..NODES {
+        world.finish_writers(node).await?;
+    }
+    world.settle().await?;
+    for node in (0..NODES).filter(|node| target != Target::Node(*node)) {
+        world.start_writers(node)?;
+    }
+    let signal = if rng.coin() { Signal::SIGTERM } else { Signal::SIGKILL };
+    world.end(Target::Aggregator, signal).await?;
+    if target != Target::Aggregator {
+        world.end(target, signal).await?;
+    }
+    let folders = folders(world, target);
+    let kept = PathBuf::from(world.fresh("kept"));
+    for (number, folder) in folders.iter().enumerate() {
+        copy(folder, &kept.join(number.to_string()))?;
+    }
+    for _ in 0..FILES {
+        // A node's own folder is the last one; the aggregator has both of the others.
+        let (file, what) = edited(if target == Target::Aggregator { &folders } else { &folders[2..] }, edit, rng)?;
+        eprintln!("  {what}");
+        judged(world, target, &file).await.map_err(|found| format!("{what}, after {signal}: {found}"))?;
+        for daemon in [target, Target::Aggregator] {
+            if world.exit_code(daemon).is_none() {
+                world.end(daemon, Signal::SIGKILL).await?;
+            }
+        }
+        for (number, folder) in folders.iter().enumerate() {
+            std::fs::remove_dir_all(folder).map_err(|e| e.to_string())?;
+            copy(&kept.join(number.to_string()), folder)?;
+        }
+    }
+    std::fs::remove_dir_all(&kept).map_err(|e| e.to_string())?;
+    if target != Target::Aggregator {
+        world.start(target).await?;
+    }
+    world.start(Target::Aggregator).await
+}
+
+/// What a witness remembers of a node belongs to the state of that node: both are kept and put back together.
+fn folders(world: &World, target: Target) -> Vec<PathBuf> {
+    let aggregator = world.cluster.aggregator_folder();
+    let mut folders = vec![aggregator.join("state"), aggregator.join("node/data")];
+    if let Target::Node(node) = target {
+        folders.push(world.cluster.nodes[node].folder.join("data"));
+    }
+    folders
+}
+
+fn copy(from: &Path, to: &Path) -> Outcome {
+    let wrong = |e: std::io::Error| format!("{}: {e}", from.display());
+    std::fs::create_dir_all(to).map_err(wrong)?;
+    std::fs::set_permissions(to, std::fs::metadata(from).map_err(wrong)?.permissions()).map_err(wrong)?;
+    for entry in std::fs::read_dir(from).map_err(wrong)? {
+        let entry = entry.map_err(wrong)?;
+        let target = to.join(entry.file_name());
+        if entry.file_type().map_err(wrong)?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target).map_err(wrong)?;
+        }
+    }
+    Ok(())
+}
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files(&path, found);
+        } else if path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0) {
+            found.push(path);
+        }
+    }
+}
+
+/// Edits one of the files; which one, and how in words.
+fn edited(folders: &[PathBuf], edit: Edit, rng: &mut Rng) -> Result<(PathBuf, String), String> {
+    let mut candidates = Vec::new();
+    folders.iter().for_each(|folder| files(folder, &mut candidates));
+    candidates.sort();
+    let path = rng.pick(&candidates).clone();
+    let wrong = |e: std::io::Error| format!("{}: {e}", path.display());
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).map_err(wrong)?;
+    let length = file.metadata().map_err(wrong)?.len();
+    let how = match edit {
+        Edit::Flip => {
+            let at = rng.next() % length;
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).map_err(wrong)?;
+            let bit = rng.below(8);
+            byte[0] ^= 1 << bit;
+            file.write_all_at(&byte, at).map_err(wrong)?;
+            format!("bit {bit} of byte {at} of {length} flipped")
+        }
+        Edit::Halve => {
+            file.set_len(length / 2).map_err(wrong)?;
+            "cut to half".to_owned()
+        }
+        Edit::Empty => {
+            file.set_len(0).map_err(wrong)?;
+            "emptied".to_owned()
+        }
+    };
+    let what = format!("{}: {how}", path.display());
+    Ok((path, what))
+}
+
+/// Starts what was stopped, and judges all that is said.
+async fn judged(world: &mut World, target: Target, file: &Path) -> Outcome {
+    let daemons = if target == Target::Aggregator { vec![target] } else { vec![target, Target::Aggregator] };
+    for daemon in daemons {
+        let before = world.cluster.log_text(&world.name(daemon)).len();
+        world.spawn(daemon);
+        if let Some(code) = world.answers(daemon).await? {
+            let text = world.cluster.log_text(&world.name(daemon));
+            let said = text.get(before..).unwrap_or_default();
+            let outcome = checks::refusal_names(Some(code), said, &names(file));
+            world.tally.check("a refusal names the file", outcome)?;
+        }
+    }
+    judge::panics(world)?;
+    for node in 0..NODES {
+        local(world, node).await?;
+    }
+    if world.exit_code(Target::Aggregator).is_none() {
+        remote(world, target).await?;
+    }
+    judge::panics(world)
+}
+
+/// The file, and for what belongs to a database the database.
+fn names(file: &Path) -> Vec<String> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let stem = name.trim_end_matches("-wal").trim_end_matches("-shm").to_owned();
+    vec![name, stem]
+}
+
+/// What the commands on a node say, with its daemon up or down.
+async fn local(world: &World, node: usize) -> Outcome {
+    let (id, generation) = (world.id(node), world.generations[node]);
+    let known = world.model.of(&id, generation);
+    let verify = world.on_node(node, &["verify"]).await?;
+    let to = super::ahead().to_text();
+    let export = world.on_node(node, &["export", "--from", "0001-01-01", "--to", &to]).await?;
+    for (command, code) in [("verify", verify.code), ("export", export.code)] {
+        if ![0, 1, 3, 4].contains(&code) {
+            return Err(format!("{id}: {command} ended with {code}"));
+        }
+    }
+    let rows: Vec<Row> = export.stdout.lines().filter_map(|line| Row::parse(line).ok().flatten()).collect();
+    let outcome = checks::nothing_changed_is_shown_as_sound(&known, &rows);
+    world.tally.check("sound rows are unchanged", outcome)?;
+    // What calls itself whole is whole. Pruned rows are the only reason to exit with 3 for a log that verifies.
+    let first = match setup::status(world, node).await {
+        Ok(status) => status.oldest_seq.unwrap_or(0),
+        Err(_) if node == AGED && generation == 0 && world.is_pruned => world.prunable,
+        Err(_) => 0,
+    };
+    let is_called_whole = export.code == 0 || (export.code == 3 && verify.code == 0 && first > 0);
+    if is_called_whole {
+        let is_gone = |known: &Known| known.seq < first.min(world.prunable) || world.model.is_erased(known);
+        let outcome = checks::receipts(&known, &rows, is_gone);
+        let outcome = outcome.map_err(|found| format!("verify {}, export {}, and {found}", verify.code, export.code));
+        world.tally.check("what is called whole is whole", outcome)?;
+    }
+    Ok(())
+}
+
+/// What the aggregator says; the stream holds its own answer against the model.
+async fn remote(world: &mut World, target: Target) -> Outcome {
+    let deadline = Instant::now() + REACHED;
+    while let Target::Node(node) = target {
+        let nodes = world.nodes().await.unwrap_or_default();
+        let id = world.id(node);
+        let line = nodes.iter().find(|line| line["node_id"] == id.as_str());
+        let is_reached = line.is_some_and(|line| line["status"] != "unreachable" && !line["head_seq"].is_null());
+        if is_reached || Instant::now() > deadline || world.exit_code(target).is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let since = world.lost_until;
+    for from in [Timestamp::from_micros(0), since] {
+        if let Err(found) = world.asker.stream(from).await
+            && super::probe::is_untrue(&found)
+        {
+            return Err(found);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! The faults, and the choice of those of a round.
+
+use super::rng::Rng;
+
+pub(crate) const NODES: usize = 3;
+/// The node whose log begins with rows of long ago, which can be pruned.
+pub(crate) const AGED: usize = 2;
+
+/// A daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    Node(usize),
+    Aggregator,
+}
+
+/// What happens between the aggregator and a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Network {
+    Refused,
+    Silent,
+    Trickle,
+    Cut(usize),
+    Garbage,
+    DelayMillis(u64),
+    Corrupt,
+}
+
+/// What happens to a node's system calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Disk {
+    Full,
+    Broken,
+    SyncFails,
+    Slow,
+}
+
+/// What happens to one file of a stopped daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Edit {
+    Flip,
+    Halve,
+    Empty,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Kill(Target),
+    Freeze(Target),
+    Restart(Target),
+    Network(usize, Network),
+    Disk(usize, Disk),
+    /// Seconds by which the wall clock is off.
+    Clock(usize, i64),
+    Prune,
+    Erase(usize),
+    RotateMac(usize),
+    RotateKey(usize),
+    /// With new keys, as after a break-in, or without.
+    NewGeneration(usize, bool),
+    Renew(Target),
+    Damage(Target, Edit),
+}
+
+impl Fault {
+    pub(crate) fn kind(self) -> &'static str {
+        match self {
+            Self::Kill(_) => "kill",
+            Self::Freeze(_) => "freeze",
+            Self::Restart(_) => "restart",
+            Self::Network(..) => "network",
+            Self::Disk(..) => "disk",
+            Self::Clock(..) => "clock",
+            Self::Prune => "prune",
+            Self::Erase(_) => "erase",
+            Self::RotateMac(_) => "rotate-mac",
+            Self::RotateKey(_) => "rotate-key",
+            Self::NewGeneration(..) => "new-generation",
+            Self::Renew(_) => "renew",
+            Self::Damage(_, Edit::Flip) => "bit-flip",
+            Self::Damage(..) => "truncation",
+        }
+    }
+
+    /// The daemon that it disturbs.
+    pub(crate) fn target(self) -> Target {
+        match self {
+            Self::Kill(target) | Self::Freeze(target) | Self::Restart(target) | Self::Renew(target) => target,
+            Self::Damage(target, _) => target,
+            Self::Prune => Target::Node(AGED),
+            Self::Network(node, _) | Self::Disk(node, _) | Self::Clock(node, _) => Target::Node(node),
+            Self::Erase(node) | Self::RotateMac(node) | Self::RotateKey(node) => Target::Node(node),
+            Self::NewGeneration(node, _) => Target::Node(node),
+        }
+    }
+
+    /// A command that an operator gives, which succeeds while the aggregator and the node run.
+    fn is_order(self) -> bool {
+        matches!(
+            self,
+            Self::Prune
+                | Self::Erase(_)
+                | Self::RotateMac(_)
+                | Self::RotateKey(_)
+                | Self::NewGeneration(..)
+                | Self::Renew(_)
+        )
+    }
+
+    /// Requests to the aggregator may fail while this happens.
+    pub(crate) fn disturbs_the_aggregator(self) -> bool {
+        let restarts = matches!(self, Self::RotateMac(_) | Self::RotateKey(_) | Self::NewGeneration(..));
+        restarts || matches!(self, Self::Damage(..)) || self.target() == Target::Aggregator
+    }
+
+    fn goes_with(self, other: Self) -> bool {
+        let is_damage = |fault| matches!(fault, Self::Damage(..));
+        let is_network = |fault| matches!(fault, Self::Network(..));
+        let share = self.target() == other.target();
+        let both_orders = self.is_order() && other.is_order();
+        let order_without_aggregator = (self.is_order() && other.target() == Target::Aggregator)
+            || (other.is_order() && self.target() == Target::Aggregator);
+        let network_beside = (is_network(self) ^ is_network(other)) && !self.is_order() && !other.is_order();
+        !is_damage(self)
+            && !is_damage(other)
+            && !both_orders
+            && !order_without_aggregator
+            && self.kind() != other.kind()
+            && (!share || network_beside)
+    }
+}
+
+fn target(rng: &mut Rng) -> Target {
+    match rng.below(NODES + 1) {
+        NODES => Target::Aggregator,
+        node => Target::Node(node),
+    }
+}
+
+/// One card of each kind, and more of those that have many forms.
+const DECK: [&str; 18] = [
+    "kill",
+    "freeze",
+    "restart",
+    "network",
+    "network",
+    "disk",
+    "clock",
+    "prune",
+    "erase",
+    "rotate-mac",
+    "rotate-key",
+    "new-generation",
+    "renew",
+    "bit-flip",
+    "bit-flip",
+    "bit-flip",
+    "bit-flip",
+    "truncation",
+];
+
+fn one(kind: &str, rng: &mut Rng) -> Fault {
+    let node = rng.below(NODES);
+    match kind {
+        "kill" => Fault::Kill(target(rng)),
+        "freeze" => Fault::Freeze(target(rng)),
+        "restart" => Fault::Restart(if rng.coin() { Target::Aggregator } else { Target::Node(node) }),
+        "network" => Fault::Network(node, network(rng)),
+        "disk" => Fault::Disk(node, *rng.pick(&[Disk::Full, Disk::Broken, Disk::SyncFails, Disk::Slow])),
+        "clock" => {
+            let forward = 2 + rng.below(120) as i64;
+            let back = -2 - rng.below(7_200) as i64;
+            Fault::Clock(node, if rng.coin() { forward } else { back })
+        }
+        "prune" => Fault::Prune,
+        "erase" => Fault::Erase(node),
+        "rotate-mac" => Fault::RotateMac(node),
+        "rotate-key" => Fault::RotateKey(node),
+        "new-generation" => Fault::NewGeneration(node, rng.coin()),
+        "renew" => Fault::Renew(target(rng)),
+        "bit-flip" => Fault::Damage(target(rng), Edit::Flip),
+        _ => Fault::Damage(target(rng), *rng.pick(&[Edit::Halve, Edit::Empty])),
+    }
+}
+
+fn network(rng: &mut Rng) -> Network {
+    match rng.below(8) {
+        0 => Network::Refused,
+        1 => Network::Silent,
+        2 => Network::Trickle,
+        3 => Network::Cut(rng.below(60_000)),
+        4 => Network::Garbage,
+        5 => Network::DelayMillis(50 + rng.below(1_000) as u64),
+        _ => Network::Corrupt,
+    }
+}
+
+/// The faults of a round: one, or two that can happen together. The first ones of all rounds are a deck of cards that is
+/// shuffled and dealt again and again, so that a short run has every kind too.
+pub(crate) fn choose(seed: u64, round: usize) -> Vec<Fault> {
+    let (deal, card) = (round / DECK.len(), round % DECK.len());
+    let mut shuffling = Rng::new(seed ^ (deal as u64) << 32);
+    let mut deck = DECK;
+    for place in (1..deck.len()).rev() {
+        deck.swap(place, shuffling.below(place + 1));
+    }
+    let mut rng = generator(seed, round);
+    let first = one(deck[card], &mut rng);
+    let mut chosen = vec![first];
+    if rng.below(5) < 3 {
+        // Not every first fault has a partner in a few tries; it is then alone.
+        let mut tries = (0..8).map(|_| one(DECK[rng.below(DECK.len())], &mut rng));
+        chosen.extend(tries.find(|second| first.goes_with(*second)));
+    }
+    chosen
+}
+
+/// A generator for each round: a round does not depend on how many numbers the one before drew.
+pub(crate) fn generator(seed: u64, round: usize) -> Rng {
+    Rng::new(Rng::new(seed).next() ^ Rng::new(round as u64).next())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_decides_the_faults_and_a_deck_has_every_kind() {
+        for seed in 0..50 {
+            let mut kinds = std::collections::BTreeSet::new();
+            for round in 0..DECK.len() {
+                let chosen = choose(seed, round);
+                assert_eq!(chosen, choose(seed, round));
+                kinds.extend(chosen.iter().map(|fault| fault.kind()));
+            }
+            assert!(DECK.iter().all(|kind| kinds.contains(kind)), "{kinds:?}");
+        }
+        assert_ne!(choose(1, 0), choose(2, 0));
+    }
+
+    #[test]
+    fn pairs_can_happen_together() {
+        let rounds = (0..500).map(|round| choose(7, round));
+        let pairs: Vec<_> = rounds.filter(|chosen| chosen.len() == 2).collect();
+        assert!(pairs.len() > 100, "{}", pairs.len());
+        assert!(pairs.iter().all(|pair| pair[0].goes_with(pair[1]) && pair[1].goes_with(pair[0])), "{pairs:?}");
+    }
+}
