@@ -12,6 +12,7 @@ use super::checks::{self, Outcome};
 use super::faults::{AGED, Edit, NODES, Target};
 use super::judge;
 use super::model::{Known, Row};
+use super::probe::WRITTEN;
 use super::rng::Rng;
 use super::setup;
 use super::world::World;
@@ -147,7 +148,7 @@ async fn judged(world: &mut World, target: Target, file: &Path) -> Outcome {
         }
     }
     judge::panics(world)?;
-    for node in 0..NODES {
+    if let Target::Node(node) = target {
         local(world, node).await?;
     }
     if world.exit_code(Target::Aggregator).is_none() {
@@ -169,27 +170,27 @@ async fn local(world: &World, node: usize) -> Outcome {
     let known = world.model.of(&id, generation);
     let verify = world.on_node(node, &["verify"]).await?;
     let to = super::ahead().to_text();
-    let export = world.on_node(node, &["export", "--from", "0001-01-01", "--to", &to]).await?;
-    for (command, code) in [("verify", verify.code), ("export", export.code)] {
-        if ![0, 1, 3, 4].contains(&code) {
-            return Err(format!("{id}: {command} ended with {code}"));
-        }
-    }
-    let rows: Vec<Row> = export.stdout.lines().filter_map(|line| Row::parse(line).ok().flatten()).collect();
-    let outcome = checks::nothing_changed_is_shown_as_sound(&known, &rows);
-    world.tally.check("sound rows are unchanged", outcome)?;
     // What calls itself whole is whole. Pruned rows are the only reason to exit with 3 for a log that verifies.
     let first = match setup::status(world, node).await {
         Ok(status) => status.oldest_seq.unwrap_or(0),
         Err(_) if node == AGED && generation == 0 && world.is_pruned => world.prunable,
         Err(_) => 0,
     };
-    let is_called_whole = export.code == 0 || (export.code == 3 && verify.code == 0 && first > 0);
-    if is_called_whole {
-        let is_gone = |known: &Known| known.seq < first.min(world.prunable) || world.model.is_erased(known);
-        let outcome = checks::receipts(&known, &rows, is_gone);
-        let outcome = outcome.map_err(|found| format!("verify {}, export {}, and {found}", verify.code, export.code));
-        world.tally.check("what is called whole is whole", outcome)?;
+    let is_gone = |known: &Known| known.seq < first.min(world.prunable) || world.model.is_erased(known);
+    for filter in ["", WRITTEN] {
+        let export = world.on_node(node, &["export", filter, "--from", "0001-01-01", "--to", &to]).await?;
+        if [verify.code, export.code].iter().any(|code| ![0, 1, 3, 4].contains(code)) {
+            return Err(format!("{id}: verify ended with {} and export with {}", verify.code, export.code));
+        }
+        let rows: Vec<Row> = export.stdout.lines().filter_map(|line| Row::parse(line).ok().flatten()).collect();
+        let outcome = checks::nothing_changed_is_shown_as_sound(&known, &rows);
+        world.tally.check("sound rows are unchanged", outcome)?;
+        if export.code == 0 || (export.code == 3 && verify.code == 0 && first > 0) {
+            let outcome = checks::receipts(&known, &rows, is_gone);
+            let codes = format!("verify {}, export {filter:?} {}", verify.code, export.code);
+            let outcome = outcome.map_err(|found| format!("{codes}, and {found}"));
+            world.tally.check("what is called whole is whole", outcome)?;
+        }
     }
     Ok(())
 }
@@ -208,8 +209,8 @@ async fn remote(world: &mut World, target: Target) -> Outcome {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let since = world.lost_until;
-    for from in [Timestamp::from_micros(0), since] {
-        if let Err(found) = world.asker.stream(from).await
+    for (from, filter) in [(Timestamp::from_micros(0), ""), (since, ""), (since, WRITTEN)] {
+        if let Err(found) = world.asker.stream(from, filter).await
             && super::probe::is_untrue(&found)
         {
             return Err(found);

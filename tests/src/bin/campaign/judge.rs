@@ -6,6 +6,7 @@ use piperoll_tests::piperoll;
 use super::checks::{self, Outcome};
 use super::faults::{AGED, NODES, Target};
 use super::model::{Known, Row};
+use super::probe::WRITTEN;
 use super::setup;
 use super::world::World;
 
@@ -20,7 +21,7 @@ pub(crate) async fn round(world: &mut World, from: Timestamp) -> Outcome {
     }
     merged(world, &union).await?;
     let from = from.max(world.lost_until);
-    let stream = world.asker.stream(from).await?;
+    let stream = world.asker.stream(from, "").await?;
     world.tally.check("healthy is complete", checks::is_complete(stream.is_complete, &stream.envelope))?;
     bundle(world, from).await?;
     alarms(world, from).await?;
@@ -42,17 +43,19 @@ async fn log(world: &World, node: usize) -> Result<Vec<Row>, String> {
     let run = world.on_node(node, &["verify"]).await?;
     let said = run.stdout + &run.stderr;
     world.tally.check("verify is clean", checks::verify_is_clean(&id, run.code, &said))?;
-    let rows = exported(world, node, first > 0).await?;
+    let rows = exported(world, node, "", first > 0).await?;
     world.tally.check("numbers are dense", checks::dense(&id, &rows, first))?;
     let is_gone = |known: &Known| known.seq < first || world.model.is_erased(known);
     let known = world.model.of(&id, generation);
     world.tally.check("receipts", checks::receipts(&known, &rows, is_gone))?;
+    let found = exported(world, node, WRITTEN, first > 0).await?;
+    world.tally.check("receipts by filter", checks::receipts(&known, &found, is_gone))?;
     Ok(rows)
 }
 
-async fn exported(world: &World, node: usize, is_pruned: bool) -> Result<Vec<Row>, String> {
+async fn exported(world: &World, node: usize, filter: &str, is_pruned: bool) -> Result<Vec<Row>, String> {
     let to = super::ahead().to_text();
-    let run = world.on_node(node, &["export", "--from", "0001-01-01", "--to", &to]).await?;
+    let run = world.on_node(node, &["export", filter, "--from", "0001-01-01", "--to", &to]).await?;
     // A range that reaches back to pruned rows is not complete.
     if run.code != if is_pruned { 3 } else { 0 } {
         return Err(format!("node export on {} ended with {}: {}", world.id(node), run.code, run.stderr));
@@ -66,7 +69,7 @@ async fn exported(world: &World, node: usize, is_pruned: bool) -> Result<Vec<Row
 
 /// Everything, from the beginning of time.
 async fn merged(world: &World, union: &[Row]) -> Outcome {
-    let stream = world.asker.stream(Timestamp::from_micros(0)).await?;
+    let stream = world.asker.stream(Timestamp::from_micros(0), "").await?;
     let rows: Vec<Row> = stream.rows.into_iter().filter(|row| row.node != "agg").collect();
     world.tally.check("merged is the union", checks::union(union, &rows))?;
     let is_replaced = world.generations.iter().any(|generation| *generation > 0);

@@ -43,6 +43,9 @@ pub(crate) fn ahead() -> Timestamp {
     Timestamp::from_micros(now().micros() + 2 * 86_400 * 1_000_000)
 }
 
+/// A run from this on has a log that fills a block of the index.
+const LONG: Duration = Duration::from_secs(300);
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = match Args::parse(std::env::args().skip(1)) {
@@ -112,7 +115,7 @@ fn remove(folder: Option<&PathBuf>) {
 }
 
 async fn campaign(args: Args, tally: Tally, folder: Arc<OnceLock<PathBuf>>) -> Outcome {
-    let mut world = setup::world(tally, |made| {
+    let mut world = setup::world(tally, args.duration >= LONG, |made| {
         let _ = folder.set(made.to_owned());
     })
     .await?;
