@@ -25,6 +25,10 @@ pub enum OpenError {
     Emptied { path: PathBuf, marker: PathBuf },
     #[error("{path} is the log of {found}, but {expected} is expected here; put the right file back")]
     Foreign { path: PathBuf, found: String, expected: String },
+    #[error(
+        "{path} is the log of {found}, but {marker} says that {expected} is expected here; put the right one of the two files back"
+    )]
+    OtherGeneration { path: PathBuf, found: String, marker: PathBuf, expected: String },
     #[error("{path} is a database of another program; move it away, or give this node a directory of its own")]
     NotOurs { path: PathBuf },
     #[error("there is no log in {path}; start the node once, or name the right directory")]

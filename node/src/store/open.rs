@@ -189,7 +189,12 @@ impl LogDir {
         let generation: Generation = found_generation.parse().map_err(|_| foreign(format!("{cluster}/{node_id}")))?;
         if let Some(marker) = marker {
             if marker.generation != generation {
-                return Err(foreign(format!("{cluster}/{node_id}/{}", marker.generation)));
+                return Err(OpenError::OtherGeneration {
+                    path: path.to_owned(),
+                    found: format!("{found_cluster}/{found_node}/{found_generation}"),
+                    marker: self.marker(),
+                    expected: format!("{cluster}/{node_id}/{}", marker.generation),
+                });
             }
             let rows: i64 = conn
                 .query_row("SELECT count(*) FROM (SELECT 1 FROM entries LIMIT 1)", [], |r| r.get(0))

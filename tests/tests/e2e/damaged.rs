@@ -109,6 +109,26 @@ async fn what_a_witness_remembers_is_named_when_it_is_damaged() {
     cluster.verify_all();
 }
 
+/// One bit of the generation in `log.json`: which of the two files is wrong cannot be known, so both are named.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_marker_of_another_generation_is_named() {
+    let mut cluster = Cluster::start(&["mx1"]).await;
+    cluster.stop(0);
+    let marker = cluster.nodes[0].folder.join("data/log.json");
+    let sound = std::fs::read(&marker).unwrap();
+    let text = std::str::from_utf8(&sound).unwrap();
+    let digit = text.find("\"generation\":\"").unwrap() + "\"generation\":\"".len();
+    let mut damaged = sound.clone();
+    damaged[digit] = if damaged[digit] == b'1' { b'0' } else { b'1' };
+    std::fs::write(&marker, damaged).unwrap();
+    let refused = cluster.on_node(0, &["serve"]);
+    assert_eq!(refused.code, 1, "{}", refused.stderr);
+    assert!(refused.stderr.contains("log.json") && refused.stderr.contains("log.db"), "{}", refused.stderr);
+    std::fs::write(&marker, sound).unwrap();
+    cluster.restart(0).await;
+    cluster.verify_all();
+}
+
 /// The table that says whose log it is, changed while the node runs: every row still fits, and the next start would not find its log.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_names_in_a_running_database_are_checked() {
