@@ -86,7 +86,7 @@ pub struct Member {
     pub folder: PathBuf,
     pub listen: String,
     pub proxy: FaultProxy,
-    /// Variables for its process, from its next start on.
+    /// Environment variables of its process, used at the next start.
     pub environment: Vec<(String, String)>,
     process: Option<Child>,
     /// For `clocked-node` instead of the shipped program.
@@ -276,7 +276,7 @@ impl Cluster {
         self.nodes[index].clock = Some(clock.to_owned());
     }
 
-    /// The shipped program with the machine's clock, at the next start of a node.
+    /// Undoes `set_clock` at the next start of a node.
     pub fn clear_clock(&mut self, index: usize) {
         self.nodes[index].clock = None;
     }
@@ -342,12 +342,12 @@ impl Cluster {
         self.nodes[index].process.as_ref().unwrap().id()
     }
 
-    /// The process of a node, as long as it was not replaced; it may have ended.
+    /// Returns a node's last process, which may have ended.
     pub fn process(&mut self, index: usize) -> Option<&mut Child> {
         self.nodes[index].process.as_mut()
     }
 
-    /// The same of the aggregator.
+    /// Returns the aggregator's last process, which may have ended.
     pub fn aggregator_process(&mut self) -> Option<&mut Child> {
         self.aggregator.as_mut()
     }

@@ -22,9 +22,9 @@ pub enum Fault {
     Busy,
     /// The node's bytes come one a second.
     Trickle,
-    /// The node's bytes come this much later.
+    /// Each chunk of the node's bytes is delayed.
     Delay(Duration),
-    /// One bit of everything that the node sends is another.
+    /// One bit of each chunk of the node's bytes is flipped.
     Corrupt,
     /// The connection is cut after this many more bytes from the node.
     CutAfter(usize),

@@ -1,4 +1,4 @@
-//! The command line.
+//! Command-line arguments.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Without a seed one is made from the clock; it is printed, so the run can be repeated.
+    /// Parses the arguments. The default seed is the clock's second; the campaign prints it, so every run can be repeated.
     pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut words = words;
         let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -31,7 +31,7 @@ impl Args {
         Ok(args)
     }
 
-    /// The command that repeats this run.
+    /// Returns the command that repeats this run.
     pub(crate) fn command(&self) -> String {
         let release = if cfg!(debug_assertions) { "" } else { "--release " };
         let seconds = self.duration.as_secs();

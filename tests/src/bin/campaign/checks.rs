@@ -1,5 +1,5 @@
-//! The checks: pure functions from facts to a sentence about what is wrong. The tests below give every check a world in
-//! which it must fail.
+//! Pure functions that return a sentence about the first violation they find. The tests below run every check against facts
+//! that it must reject.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -8,8 +8,8 @@ use super::model::{Known, Row};
 
 pub(crate) type Outcome = Result<(), String>;
 
-/// Every acknowledged entry is there exactly once, at its place, with its bytes. `is_gone` selects entries whose content
-/// was erased or whose row was pruned on purpose.
+/// Checks that every acknowledged entry is present exactly once, under its seq, with its bytes. `is_gone` selects entries
+/// that were erased or pruned on purpose.
 pub(crate) fn receipts(known: &[Known], rows: &[Row], is_gone: impl Fn(&Known) -> bool) -> Outcome {
     let mut by_id: HashMap<(&str, &str), Vec<&Row>> = HashMap::new();
     for row in rows.iter().filter(|row| !row.id.is_empty()) {
@@ -41,7 +41,7 @@ fn same_bytes(entry: &Known, row: &Row) -> Outcome {
     Ok(())
 }
 
-/// A row that is shown as sound has the bytes that were acknowledged.
+/// Checks that every row marked `ok` has the bytes that were acknowledged.
 pub(crate) fn nothing_changed_is_shown_as_sound(known: &[Known], rows: &[Row]) -> Outcome {
     let by_id: HashMap<&str, &Known> = known.iter().map(|entry| (entry.id.as_str(), entry)).collect();
     for row in rows.iter().filter(|row| row.integrity == "ok") {
@@ -52,7 +52,7 @@ pub(crate) fn nothing_changed_is_shown_as_sound(known: &[Known], rows: &[Row]) -
     Ok(())
 }
 
-/// The rows of one log in any order: `first` and every number after it, once each.
+/// Checks that the rows of one log, in any order, have the numbers from `first` on without a gap or a duplicate.
 pub(crate) fn dense(node: &str, rows: &[Row], first: u64) -> Outcome {
     let mut numbers: Vec<u64> = rows.iter().map(|row| row.seq).collect();
     numbers.sort_unstable();
@@ -64,7 +64,7 @@ pub(crate) fn dense(node: &str, rows: &[Row], first: u64) -> Outcome {
     if rows.is_empty() { Err(format!("{node}: no row at all")) } else { Ok(()) }
 }
 
-/// The merged answer has every row of the nodes and no other.
+/// Checks that the merged export has exactly the rows that the nodes export.
 pub(crate) fn union(parts: &[Row], merged: &[Row]) -> Outcome {
     let counted = |rows: &[Row]| {
         let mut counts: BTreeMap<(String, u64, String), i64> = BTreeMap::new();
@@ -85,7 +85,7 @@ pub(crate) fn union(parts: &[Row], merged: &[Row]) -> Outcome {
     Ok(())
 }
 
-/// An answer that calls itself complete has every entry of its range that was acknowledged before it was asked for.
+/// Checks that an answer marked `complete` has every entry of its range that was acknowledged before the request.
 pub(crate) fn complete_is_true(
     is_complete: bool,
     known: &[Known],
@@ -101,17 +101,17 @@ pub(crate) fn complete_is_true(
         .map_err(|found| format!("the answer is called complete, and {found}"))
 }
 
-/// Nothing is wrong in a healed cluster, so nothing may be incomplete.
+/// Checks that a healthy cluster gives complete answers.
 pub(crate) fn is_complete(is_complete: bool, said: &str) -> Outcome {
     if is_complete { Ok(()) } else { Err(format!("everything is healthy, and the answer is not complete: {said}")) }
 }
 
-/// A range that has lost rows on purpose is never called complete.
+/// Checks that a range with pruned or replaced rows is not marked `complete`.
 pub(crate) fn is_not_complete(is_complete: bool, lost: &str) -> Outcome {
     if is_complete { Err(format!("the answer is called complete, and {lost}")) } else { Ok(()) }
 }
 
-/// `piperoll node verify` of a log that nobody touched.
+/// Checks the exit code of `piperoll node verify` on an untouched log.
 pub(crate) fn verify_is_clean(node: &str, code: i32, said: &str) -> Outcome {
     if code == 0 {
         Ok(())
@@ -120,12 +120,12 @@ pub(crate) fn verify_is_clean(node: &str, code: i32, said: &str) -> Outcome {
     }
 }
 
-/// A bundle of a healthy cluster verifies.
+/// Checks the exit code of the bundle verifier.
 pub(crate) fn bundle_verifies(code: i32, said: &str) -> Outcome {
     if code == 0 { Ok(()) } else { Err(format!("a bundle of a healthy cluster is refused with {code}: {said}")) }
 }
 
-/// Verdicts of nodes that nobody tampered with.
+/// Checks that no untouched node got one of these verdicts.
 pub(crate) fn no_false_alarm<'a>(
     alarms: impl Iterator<Item = (&'a str, &'a str)>,
     is_expected: impl Fn(&str) -> bool,
@@ -138,7 +138,7 @@ pub(crate) fn no_false_alarm<'a>(
     Ok(())
 }
 
-/// No daemon's log has a panic.
+/// Checks that a daemon logged no panic.
 pub(crate) fn no_panic(daemon: &str, log: &str) -> Outcome {
     match log.lines().find(|line| line.contains("panicked at") || line.contains("stack overflow")) {
         Some(line) => Err(format!("{daemon} said: {line}")),
@@ -146,7 +146,7 @@ pub(crate) fn no_panic(daemon: &str, log: &str) -> Outcome {
     }
 }
 
-/// A tail prints every row once. Its last line may be cut, because it is ended from outside.
+/// Checks that a tail printed every row once. Its last line may be incomplete, because the campaign kills it.
 pub(crate) fn repeats_nothing(printed: &str) -> Outcome {
     let mut seen = HashSet::new();
     for row in printed.lines().filter_map(|line| Row::parse(line).ok().flatten()) {
@@ -157,17 +157,17 @@ pub(crate) fn repeats_nothing(printed: &str) -> Outcome {
     Ok(())
 }
 
-/// A process stays below its limit of memory.
+/// Checks the peak memory of a daemon.
 pub(crate) fn memory(daemon: &str, kib: u64, limit_kib: u64) -> Outcome {
     if kib <= limit_kib { Ok(()) } else { Err(format!("{daemon} used {kib} KiB, more than {limit_kib} KiB")) }
 }
 
-/// An answer came within its limit.
+/// Checks that an answer came within its time limit.
 pub(crate) fn within(request: &str, took: Duration, limit: Duration) -> Outcome {
     if took <= limit { Ok(()) } else { Err(format!("{request} took {took:?}, more than {limit:?}")) }
 }
 
-/// A daemon that refuses to start on a damaged file ends with exit code 1 and names the file.
+/// Checks that a daemon which refuses to start exits with 1 and names the damaged file.
 pub(crate) fn refusal_names(code: Option<i32>, said: &str, names: &[String]) -> Outcome {
     if code != Some(1) {
         return Err(format!("the daemon ended with {code:?} instead of 1: {said}"));

@@ -1,5 +1,5 @@
-//! Damages one file of a stopped daemon, and holds what is said afterwards against the model: a daemon may refuse to start
-//! and must then name the file; whatever is called complete or clean must be so. The folder is put back afterwards.
+//! Damages one file of a stopped daemon and checks the answers against the model: a daemon may refuse to start, naming the
+//! file, and no answer may be called complete or clean that is not. The folder is restored afterwards.
 
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use piperoll_shared::log::time::Timestamp;
 
 use super::checks::{self, Outcome};
-use super::faults::{AGED, Edit, NODES, Target};
+use super::faults::{Edit, NODES, Target};
 use super::judge;
 use super::model::{Known, Row};
 use super::probe::WRITTEN;
@@ -17,15 +17,15 @@ use super::rng::Rng;
 use super::setup;
 use super::world::World;
 
-/// How long an aggregator that was started beside a damaged node is given to reach it. Nothing depends on the time: it is
-/// asked in any case, and only a false answer counts.
+/// Longest wait for the aggregator to reach the damaged node. No check depends on it: the aggregator is queried in any case,
+/// and only a false answer is a violation.
 const REACHED: Duration = Duration::from_secs(15);
 
-/// Files that are damaged in one round, one after the other.
+/// Number of files damaged in one round, one after the other.
 const FILES: usize = 2;
 
 pub(crate) async fn damage(world: &mut World, target: Target, edit: Edit, rng: &mut Rng) -> Outcome {
-    // Everything that is there is witnessed, so nothing can go unnoticed. The other nodes go on writing.
+    // Once every row is witnessed, any loss must be noticed.
     for node in 0..NODES {
         world.finish_writers(node).await?;
     }
@@ -44,7 +44,7 @@ pub(crate) async fn damage(world: &mut World, target: Target, edit: Edit, rng: &
         copy(folder, &kept.join(number.to_string()))?;
     }
     for _ in 0..FILES {
-        // A node's own folder is the last one; the aggregator has both of the others.
+        // `folders` lists the aggregator's two first and the node's last.
         let (file, what) = edited(if target == Target::Aggregator { &folders } else { &folders[2..] }, edit, rng)?;
         eprintln!("  {what}");
         judged(world, target, &file).await.map_err(|found| format!("{what}, after {signal}: {found}"))?;
@@ -65,7 +65,7 @@ pub(crate) async fn damage(world: &mut World, target: Target, edit: Edit, rng: &
     world.start(Target::Aggregator).await
 }
 
-/// What a witness remembers of a node belongs to the state of that node: both are kept and put back together.
+/// Lists the folders to save and restore. A witness's memory must match the node's log, so both are restored together.
 fn folders(world: &World, target: Target) -> Vec<PathBuf> {
     let aggregator = world.cluster.aggregator_folder();
     let mut folders = vec![aggregator.join("state"), aggregator.join("node/data")];
@@ -102,7 +102,7 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Edits one of the files; which one, and how in words.
+/// Edits one of the files; returns its path and a description of the edit.
 fn edited(folders: &[PathBuf], edit: Edit, rng: &mut Rng) -> Result<(PathBuf, String), String> {
     let mut candidates = Vec::new();
     folders.iter().for_each(|folder| files(folder, &mut candidates));
@@ -134,7 +134,7 @@ fn edited(folders: &[PathBuf], edit: Edit, rng: &mut Rng) -> Result<(PathBuf, St
     Ok((path, what))
 }
 
-/// Starts what was stopped, and judges all that is said.
+/// Starts the stopped daemons and checks everything that they answer.
 async fn judged(world: &mut World, target: Target, file: &Path) -> Outcome {
     let daemons = if target == Target::Aggregator { vec![target] } else { vec![target, Target::Aggregator] };
     for daemon in daemons {
@@ -157,26 +157,26 @@ async fn judged(world: &mut World, target: Target, file: &Path) -> Outcome {
     judge::panics(world)
 }
 
-/// The file, and for what belongs to a database the database.
+/// Names of the file that an error may use; SQLite's side files count as their database.
 fn names(file: &Path) -> Vec<String> {
     let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let stem = name.trim_end_matches("-wal").trim_end_matches("-shm").to_owned();
     vec![name, stem]
 }
 
-/// What the commands on a node say, with its daemon up or down.
+/// Checks the commands on a node, whether or not its daemon runs.
 async fn local(world: &World, node: usize) -> Outcome {
     let (id, generation) = (world.id(node), world.generations[node]);
     let known = world.model.of(&id, generation);
     let verify = world.on_node(node, &["verify"]).await?;
     let to = super::ahead().to_text();
-    // What calls itself whole is whole. Pruned rows are the only reason to exit with 3 for a log that verifies.
+    // Pruned rows are the only reason for an export of a sound log to exit with 3.
+    let prunable = world.prunable(node);
     let first = match setup::status(world, node).await {
-        Ok(status) => status.oldest_seq.unwrap_or(0),
-        Err(_) if node == AGED && generation == 0 && world.is_pruned => world.prunable,
-        Err(_) => 0,
+        Ok(status) => status.oldest_seq.unwrap_or(0).min(prunable),
+        Err(_) => prunable,
     };
-    let is_gone = |known: &Known| known.seq < first.min(world.prunable) || world.model.is_erased(known);
+    let is_gone = |known: &Known| known.seq < first || world.model.is_erased(known);
     for filter in ["", WRITTEN] {
         let export = world.on_node(node, &["export", filter, "--from", "0001-01-01", "--to", &to]).await?;
         if [verify.code, export.code].iter().any(|code| ![0, 1, 3, 4].contains(code)) {
@@ -195,7 +195,7 @@ async fn local(world: &World, node: usize) -> Outcome {
     Ok(())
 }
 
-/// What the aggregator says; the stream holds its own answer against the model.
+/// Queries the aggregator; `Asker::stream` checks its answers against the model.
 async fn remote(world: &mut World, target: Target) -> Outcome {
     let deadline = Instant::now() + REACHED;
     while let Target::Node(node) = target {

@@ -1,19 +1,19 @@
-//! The faults, and the choice of those of a round.
+//! Kinds of faults, and the seeded choice of the faults of a round.
 
 use super::rng::Rng;
 
 pub(crate) const NODES: usize = 3;
-/// The node whose log begins with rows of long ago, which can be pruned.
+/// The node whose log begins with rows old enough to prune.
 pub(crate) const AGED: usize = 2;
 
-/// A daemon.
+/// A daemon of the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
     Node(usize),
     Aggregator,
 }
 
-/// What happens between the aggregator and a node.
+/// Network faults between the aggregator and a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Network {
     Refused,
@@ -25,7 +25,7 @@ pub(crate) enum Network {
     Corrupt,
 }
 
-/// What happens to a node's system calls.
+/// Faults injected into a node's system calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Disk {
     Full,
@@ -34,7 +34,7 @@ pub(crate) enum Disk {
     Slow,
 }
 
-/// What happens to one file of a stopped daemon.
+/// Damage to one file of a stopped daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Edit {
     Flip,
@@ -49,13 +49,13 @@ pub(crate) enum Fault {
     Restart(Target),
     Network(usize, Network),
     Disk(usize, Disk),
-    /// Seconds by which the wall clock is off.
+    /// A step of the wall clock, in seconds.
     Clock(usize, i64),
     Prune,
     Erase(usize),
     RotateMac(usize),
     RotateKey(usize),
-    /// With new keys, as after a break-in, or without.
+    /// The flag asks for new keys, as after a break-in.
     NewGeneration(usize, bool),
     Renew(Target),
     Damage(Target, Edit),
@@ -81,7 +81,7 @@ impl Fault {
         }
     }
 
-    /// The daemon that it disturbs.
+    /// The daemon that the fault disturbs.
     pub(crate) fn target(self) -> Target {
         match self {
             Self::Kill(target) | Self::Freeze(target) | Self::Restart(target) | Self::Renew(target) => target,
@@ -93,7 +93,7 @@ impl Fault {
         }
     }
 
-    /// A command that an operator gives, which succeeds while the aggregator and the node run.
+    /// Whether it is an operator's command, which needs its node and the aggregator.
     fn is_order(self) -> bool {
         matches!(
             self,
@@ -106,7 +106,7 @@ impl Fault {
         )
     }
 
-    /// Requests to the aggregator may fail while this happens.
+    /// Whether requests to the aggregator may fail meanwhile.
     pub(crate) fn disturbs_the_aggregator(self) -> bool {
         let restarts = matches!(self, Self::RotateMac(_) | Self::RotateKey(_) | Self::NewGeneration(..));
         restarts || matches!(self, Self::Damage(..)) || self.target() == Target::Aggregator
@@ -136,7 +136,7 @@ fn target(rng: &mut Rng) -> Target {
     }
 }
 
-/// One card of each kind, and more of those that have many forms.
+/// First faults of a cycle of rounds: every kind, and those with many variants more often.
 const DECK: [&str; 18] = [
     "kill",
     "freeze",
@@ -194,8 +194,8 @@ fn network(rng: &mut Rng) -> Network {
     }
 }
 
-/// The faults of a round: one, or two that can happen together. The first ones of all rounds are a deck of cards that is
-/// shuffled and dealt again and again, so that a short run has every kind too.
+/// Chooses one fault for a round, or two that can overlap. First faults are dealt from `DECK`, reshuffled for every cycle, so
+/// that a short run has nearly every kind.
 pub(crate) fn choose(seed: u64, round: usize) -> Vec<Fault> {
     let (deal, card) = (round / DECK.len(), round % DECK.len());
     let mut shuffling = Rng::new(seed ^ (deal as u64) << 32);
@@ -207,14 +207,14 @@ pub(crate) fn choose(seed: u64, round: usize) -> Vec<Fault> {
     let first = one(deck[card], &mut rng);
     let mut chosen = vec![first];
     if rng.below(5) < 3 {
-        // Not every first fault has a partner in a few tries; it is then alone.
+        // Damage, for example, overlaps with nothing; such a fault stays alone.
         let mut tries = (0..8).map(|_| one(DECK[rng.below(DECK.len())], &mut rng));
         chosen.extend(tries.find(|second| first.goes_with(*second)));
     }
     chosen
 }
 
-/// A generator for each round: a round does not depend on how many numbers the one before drew.
+/// Makes the generator of one round, which is independent of how many numbers earlier rounds drew.
 pub(crate) fn generator(seed: u64, round: usize) -> Rng {
     Rng::new(Rng::new(seed).next() ^ Rng::new(round as u64).next())
 }

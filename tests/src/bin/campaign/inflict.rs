@@ -1,4 +1,4 @@
-//! Brings faults about and ends them.
+//! Starts and ends faults.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::probe;
 use super::rng::Rng;
 use super::world::World;
 
-/// Faults that are there for a while; orders and damage happen in between.
+/// Starts a lasting fault; does nothing for commands and damage, which `act` carries out.
 pub(crate) async fn begin(world: &mut World, fault: Fault, rng: &mut Rng) -> Outcome {
     match fault {
         Fault::Kill(target) => {
@@ -46,7 +46,7 @@ pub(crate) async fn begin(world: &mut World, fault: Fault, rng: &mut Rng) -> Out
     }
 }
 
-/// What happens while writers write, and is over at once.
+/// Runs an operator's command, or damages files; does nothing for a lasting fault.
 pub(crate) async fn act(world: &mut World, fault: Fault, rng: &mut Rng) -> Outcome {
     match fault {
         Fault::Prune => orders::prune(world, rng).await,
@@ -60,7 +60,7 @@ pub(crate) async fn act(world: &mut World, fault: Fault, rng: &mut Rng) -> Outco
     }
 }
 
-/// Ends a fault that is there for a while.
+/// Ends a lasting fault.
 pub(crate) async fn end(world: &mut World, fault: Fault) -> Outcome {
     match fault {
         Fault::Kill(target) => world.start(target).await,
@@ -72,7 +72,7 @@ pub(crate) async fn end(world: &mut World, fault: Fault) -> Outcome {
         }
         Fault::Disk(node, disk) => {
             world.interferences.drain(..).for_each(Interference::end);
-            // After any other error than a full disk a node refuses until it is restarted; docs/operations.md says so.
+            // After a write error other than a full disk, a node refuses appends until a restart (docs/operations.md).
             if matches!(disk, Disk::Broken | Disk::SyncFails) {
                 world.end(Target::Node(node), Signal::SIGKILL).await?;
                 world.start(Target::Node(node)).await?;
@@ -108,7 +108,7 @@ fn injected(disk: Disk) -> &'static str {
 async fn step(world: &mut World, node: usize, seconds: i64) -> Outcome {
     if world.has_shim {
         let clock = world.cluster.dir.path().join(format!("clock-{}", world.id(node)));
-        // In place of the old file, so that a reader never finds it empty.
+        // Renamed over the old file, so that the preloaded library never reads an empty one.
         let next = clock.with_extension("next");
         std::fs::write(&next, seconds.to_string()).map_err(|e| e.to_string())?;
         return std::fs::rename(&next, &clock).map_err(|e| e.to_string());
@@ -125,8 +125,8 @@ async fn pause(rng: &mut Rng, millis: usize) {
     tokio::time::sleep(Duration::from_millis(rng.below(millis) as u64)).await;
 }
 
-/// The aggregator goes while it exports and while a tail follows it. What they print must be true: an export that exits
-/// with 0 is whole, and a tail shows no row twice.
+/// Restarts the aggregator during an export and a tail. An export that exits with 0 must be complete, and the tail must
+/// print no row twice.
 async fn restart_while_asked(world: &mut World, rng: &mut Rng) -> Outcome {
     let (output, tailed) = (world.fresh("export.ndjson"), world.fresh("tail.ndjson"));
     let known = world.model.known(|known| known.micros >= world.lost_until.micros());

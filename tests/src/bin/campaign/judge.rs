@@ -1,16 +1,16 @@
-//! After every round: gathers what the healed cluster says, and holds it against the model.
+//! Checks the healed cluster against the model after every round.
 
 use piperoll_shared::log::time::Timestamp;
 use piperoll_tests::piperoll;
 
 use super::checks::{self, Outcome};
-use super::faults::{AGED, NODES, Target};
+use super::faults::{NODES, Target};
 use super::model::{Known, Row};
 use super::probe::WRITTEN;
 use super::setup;
 use super::world::World;
 
-/// More than twice what a daemon needs at its peak here.
+/// Limit for the peak memory of a daemon, well above what these small logs need.
 const MEMORY_KIB: u64 = 256 * 1024;
 
 pub(crate) async fn round(world: &mut World, from: Timestamp) -> Outcome {
@@ -36,7 +36,7 @@ async fn log(world: &World, node: usize) -> Result<Vec<Row>, String> {
         return Err(format!("{id} says that {} of its reads ended in a panic", status.reader_panics));
     }
     let first = status.oldest_seq.unwrap_or(0);
-    let limit = if node == AGED && generation == 0 && world.is_pruned { world.prunable } else { 0 };
+    let limit = world.prunable(node);
     if first > limit {
         return Err(format!("{id} begins at row {first}, and no row from {limit} on was old enough to prune"));
     }
@@ -56,7 +56,7 @@ async fn log(world: &World, node: usize) -> Result<Vec<Row>, String> {
 async fn exported(world: &World, node: usize, filter: &str, is_pruned: bool) -> Result<Vec<Row>, String> {
     let to = super::ahead().to_text();
     let run = world.on_node(node, &["export", filter, "--from", "0001-01-01", "--to", &to]).await?;
-    // A range that reaches back to pruned rows is not complete.
+    // 3: the range reaches back to pruned rows.
     if run.code != if is_pruned { 3 } else { 0 } {
         return Err(format!("node export on {} ended with {}: {}", world.id(node), run.code, run.stderr));
     }
@@ -67,7 +67,7 @@ async fn exported(world: &World, node: usize, filter: &str, is_pruned: bool) -> 
     Ok(rows)
 }
 
-/// Everything, from the beginning of time.
+/// Compares the merged export of everything with the nodes' own exports.
 async fn merged(world: &World, union: &[Row]) -> Outcome {
     let stream = world.asker.stream(Timestamp::from_micros(0), "").await?;
     let rows: Vec<Row> = stream.rows.into_iter().filter(|row| row.node != "agg").collect();
@@ -87,7 +87,7 @@ async fn bundle(world: &mut World, from: Timestamp) -> Outcome {
     let args = ["export", "--bundle", &path, "--from", &from, "--to", &to, "--reason", "campaign"];
     let run = world.cli(&args).await?;
     super::world::succeeded("export --bundle", &run)?;
-    // Two programs with the same judgement, in turns.
+    // Alternates between the two programs that verify bundles.
     let run = if world.number.is_multiple_of(2) {
         world.cli(&["verify-bundle", &path, "--trust", &trust]).await?
     } else {
@@ -99,7 +99,7 @@ async fn bundle(world: &mut World, from: Timestamp) -> Outcome {
     std::fs::remove_file(&path).map_err(|e| e.to_string())
 }
 
-/// Verdicts that the aggregator recorded in this round.
+/// Checks the verdicts that the aggregator recorded in this round.
 async fn alarms(world: &mut World, from: Timestamp) -> Outcome {
     let path = "/api/v1/audit-log?filter=action:audit.witness_verdict%20reason:fork,rollback,row_invalid&limit=1000";
     let answer = world.asker.json(&format!("{path}&from={}", from.to_text())).await?;
@@ -118,7 +118,7 @@ async fn alarms(world: &mut World, from: Timestamp) -> Outcome {
     world.tally.check("no false alarm", outcome)
 }
 
-/// Logs and memory of the daemons.
+/// Checks logs and memory of the daemons.
 async fn daemons(world: &mut World) -> Outcome {
     panics(world)?;
     for node in 0..NODES {
@@ -141,7 +141,7 @@ fn memory(world: &World, target: Target) -> Outcome {
     world.tally.check("memory", checks::memory(&name, peak, MEMORY_KIB))
 }
 
-/// Reads what the daemons' logs have more than at the last look.
+/// Checks the lines that the daemons logged since the last call.
 pub(crate) fn panics(world: &mut World) -> Outcome {
     for target in [Target::Node(0), Target::Node(1), Target::Node(2), Target::Aggregator] {
         let name = world.name(target);

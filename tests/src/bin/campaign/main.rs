@@ -1,5 +1,5 @@
-//! The campaign: faults of every kind against a running cluster, one after the other and in pairs, chosen by a seed. After
-//! every round everything that was acknowledged must be there, and whatever was said must be true.
+//! A campaign of random faults against a running cluster, chosen by a seed, alone and in pairs. After every round each
+//! acknowledged entry must be present, and no statement of a node or the aggregator may be false.
 
 #![allow(clippy::unwrap_used, reason = "a campaign that cannot go on says so by panicking")]
 
@@ -38,12 +38,12 @@ pub(crate) fn now() -> Timestamp {
     SystemClock.now()
 }
 
-/// Later than any row: a step of a clock dates rows at most some minutes ahead.
+/// Returns a time later than that of any row; clock steps date rows at most minutes ahead.
 pub(crate) fn ahead() -> Timestamp {
     Timestamp::from_micros(now().micros() + 2 * 86_400 * 1_000_000)
 }
 
-/// A run from this on has a log that fills a block of the index.
+/// Runs of at least this length fill a block of the index first.
 const LONG: Duration = Duration::from_secs(300);
 
 #[tokio::main]
@@ -75,7 +75,7 @@ async fn main() -> ExitCode {
     finish(&args, &tally, outcome, folder.get())
 }
 
-/// The processes are gone by now: the world that held them is. Only a violation leaves its folder.
+/// Prints the result. The daemons were killed when the campaign's `World` was dropped; the folder stays after a violation only.
 fn finish(
     args: &Args,
     tally: &Tally,
@@ -119,7 +119,7 @@ async fn campaign(args: Args, tally: Tally, folder: Arc<OnceLock<PathBuf>>) -> O
         let _ = folder.set(made.to_owned());
     })
     .await?;
-    // From here on, so that a slow machine has its rounds too.
+    // Set-up does not count, so a slow machine still has rounds.
     let begun = Instant::now();
     let mut number = 0;
     while begun.elapsed() < args.duration {
@@ -136,7 +136,7 @@ async fn campaign(args: Args, tally: Tally, folder: Arc<OnceLock<PathBuf>>) -> O
     judge::panics(&mut world)
 }
 
-/// Faults under load, the end of the faults, and the checks.
+/// Runs faults under load, ends them, and checks the cluster.
 async fn round(world: &mut World, faults: &[Fault], rng: &mut Rng) -> Outcome {
     let from = now();
     world.replaced.clear();

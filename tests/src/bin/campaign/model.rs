@@ -1,4 +1,4 @@
-//! What the nodes acknowledged, and which of it is gone on purpose.
+//! Acknowledged entries, and which of them were erased on purpose.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -10,24 +10,24 @@ use serde_json::Value;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) node: String,
-    /// The log it was recorded in: 0 for the first, one more after every new generation.
+    /// Number of the log that holds it: 0 for the first, one more after every new generation.
     pub(crate) generation: usize,
     pub(crate) seq: u64,
     pub(crate) id: String,
     pub(crate) signature: String,
     pub(crate) micros: i64,
-    /// A text that the writer made up; it stands in the entry's details.
+    /// A text in the entry's details.
     pub(crate) text: String,
 }
 
-/// A row of an answer.
+/// One row of an answer or an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) node: String,
     pub(crate) seq: u64,
     pub(crate) id: String,
     pub(crate) signature: String,
-    /// `ok`, `erased`, or what is wrong with it.
+    /// `ok`, `erased` or a violation, as the answer says.
     pub(crate) integrity: String,
     pub(crate) text: String,
 }
@@ -54,14 +54,14 @@ impl Row {
     }
 }
 
-/// Shared by the writers, which add to it, and the checks.
+/// All acknowledged entries. Writers add to it, checks read it.
 #[derive(Clone, Default)]
 pub(crate) struct Model(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
     known: Vec<Known>,
-    /// Node, generation and seq of rows that were erased, or may have been.
+    /// Node, generation and seq of erased rows, including those whose erasure was only attempted.
     erased: HashSet<(String, usize, u64)>,
 }
 
@@ -90,12 +90,12 @@ impl Model {
         self.0.lock().unwrap().known.len()
     }
 
-    /// Everything acknowledged so far that `wanted` selects.
+    /// Returns the acknowledged entries that `wanted` selects.
     pub(crate) fn known(&self, wanted: impl Fn(&Known) -> bool) -> Vec<Known> {
         self.0.lock().unwrap().known.iter().filter(|known| wanted(known)).cloned().collect()
     }
 
-    /// The same of one log of one node.
+    /// Returns the acknowledged entries of one log of one node.
     pub(crate) fn of(&self, node: &str, generation: usize) -> Vec<Known> {
         self.known(|known| known.node == node && known.generation == generation)
     }

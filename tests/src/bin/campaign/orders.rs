@@ -1,4 +1,4 @@
-//! What an operator does to a running cluster: prune, erase, change keys, begin a new log.
+//! Commands of an operator: prune, erase, change keys, begin a new generation.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -14,10 +14,10 @@ use super::rng::Rng;
 use super::setup::AGES;
 use super::world::{SETTLE_LIMIT, World, succeeded};
 
-/// Rows of a log that was replaced may be dated this much after its last receipt.
+/// Margin after the last receipt of a replaced log, for the node's own entries that follow it.
 const MARGIN_MICROS: i64 = 10_000_000;
 
-/// Waits until the aggregator says this of a node.
+/// Waits until the aggregator's report of a node satisfies `until`.
 async fn reported(world: &World, node: usize, until: impl Fn(&Value) -> bool) -> Result<Value, String> {
     let (id, deadline) = (world.id(node), Instant::now() + SETTLE_LIMIT);
     loop {
@@ -35,7 +35,7 @@ async fn reported(world: &World, node: usize, until: impl Fn(&Value) -> bool) ->
 
 async fn witnessed(world: &World, node: usize) -> Outcome {
     let is_witnessed = |line: &Value| {
-        // Writers go on, so there is always a row that came since the last look.
+        // Writers are active, so `unwitnessed` is rarely 0.
         let signed = line["witnessed"].as_u64().unwrap_or(0) > 0;
         line["verdict"] == "ok" && signed
     };
@@ -45,7 +45,7 @@ async fn witnessed(world: &World, node: usize) -> Outcome {
 pub(crate) async fn prune(world: &mut World, rng: &mut Rng) -> Outcome {
     let left = AGES.len().saturating_sub(world.number_of_prunes);
     if left == 0 || world.generations[AGED] > 0 {
-        // There is nothing old any more; asking is harmless.
+        // No old rows are left; a dry run must still succeed.
         let run = world.on_node(AGED, &["prune", "--before", "300d", "--dry-run"]).await?;
         return succeeded("prune --dry-run", &run);
     }
@@ -57,7 +57,7 @@ pub(crate) async fn prune(world: &mut World, rng: &mut Rng) -> Outcome {
     if with_archive {
         args.extend(["--archive", &archive]);
     }
-    // Whatever becomes of the command, the rows may go from here on.
+    // Set before the command: rows may be pruned although it fails.
     world.is_pruned = true;
     let run = world.on_node(AGED, &args).await?;
     succeeded(&args.join(" "), &run)?;
@@ -71,9 +71,8 @@ pub(crate) async fn prune(world: &mut World, rng: &mut Rng) -> Outcome {
 
 pub(crate) async fn erase(world: &mut World, node: usize, rng: &mut Rng) -> Outcome {
     let (id, generation) = (world.id(node), world.generations[node]);
-    let prunable = if node == AGED && generation == 0 { world.prunable } else { 0 };
-    let choices =
-        world.model.known(|known| known.node == id && known.generation == generation && known.seq >= prunable);
+    let old = if node == AGED && generation == 0 { world.old_rows } else { 0 };
+    let choices = world.model.known(|known| known.node == id && known.generation == generation && known.seq >= old);
     let choices: Vec<_> = choices.into_iter().filter(|known| !world.model.is_erased(known)).collect();
     if choices.is_empty() {
         return Ok(());
@@ -84,7 +83,7 @@ pub(crate) async fn erase(world: &mut World, node: usize, rng: &mut Rng) -> Outc
     succeeded(&format!("erase of {id}/{}", known.seq), &run)
 }
 
-/// The aggregator knows new keys before the node uses them.
+/// Restarts the aggregator first, because it needs the new keys before the node uses them.
 async fn restart_both(world: &mut World, node: usize) -> Outcome {
     world.restart(Target::Aggregator).await?;
     world.restart(Target::Node(node)).await
@@ -95,7 +94,7 @@ pub(crate) async fn rotate_mac(world: &mut World, node: usize) -> Outcome {
     restart_both(world, node).await
 }
 
-/// A note that both keys signed and a witness cosigned is what ends the old key.
+/// Replaces the checkpoint key. Finishing needs a note signed by both keys and cosigned by the witness.
 pub(crate) async fn rotate_key(world: &mut World, node: usize) -> Outcome {
     let (id, note) = (world.id(node), world.fresh("both.note"));
     world.on_cluster("rotate-key", &[&id]).await?;
@@ -108,7 +107,7 @@ pub(crate) async fn rotate_key(world: &mut World, node: usize) -> Outcome {
         let finished = world.on_cluster("rotate-key", &[&id, "--finish", &note]).await;
         match finished {
             Ok(()) => return restart_both(world, node).await,
-            // The newest cosigned note may be one of before the restart.
+            // The newest cosigned note may still be from before the restart.
             Err(found) if Instant::now() > deadline => return Err(found),
             Err(_) => tokio::time::sleep(Duration::from_millis(250)).await,
         }
@@ -149,10 +148,10 @@ pub(crate) async fn new_generation(world: &mut World, node: usize, with_keys: bo
     world.start_writers(node)
 }
 
-/// The log that was put aside still has everything that was acknowledged.
+/// Checks that the replaced log still has every acknowledged entry.
 async fn replaced_log_is_whole(world: &mut World, node: usize, config: &str, old: &str) -> Outcome {
     let (id, generation) = (world.id(node), world.generations[node]);
-    // Beside the node's own, because paths in it are relative to it.
+    // In the node's folder, because its paths are relative.
     let copy = world.cluster.nodes[node].folder.join(format!("old-{generation}.toml"));
     let lines: Vec<&str> = config.lines().filter(|line| !line.starts_with("data_dir")).collect();
     let text = format!("data_dir = {old:?}\n{}\n", lines.join("\n"));
@@ -161,7 +160,8 @@ async fn replaced_log_is_whole(world: &mut World, node: usize, config: &str, old
     let mut command = std::process::Command::new(piperoll_tests::piperoll());
     command.args(["node", "export", "--direct", "--from", "0001-01-01", "--to", &to, "--config"]).arg(&copy);
     let run = World::run(command).await?;
-    let is_pruned = node == AGED && generation == 0 && world.is_pruned;
+    let limit = world.prunable(node);
+    let is_pruned = limit > 0;
     if run.code != 0 && !(is_pruned && run.code == 3) {
         return Err(format!("the log of {id} that was put aside cannot be exported ({}): {}", run.code, run.stderr));
     }
@@ -170,7 +170,6 @@ async fn replaced_log_is_whole(world: &mut World, node: usize, config: &str, old
         rows.extend(Row::parse(line)?);
     }
     let there: HashSet<u64> = rows.iter().map(|row| row.seq).collect();
-    let limit = if is_pruned { world.prunable } else { 0 };
     let known = world.model.of(&id, generation);
     let is_gone = |known: &super::model::Known| {
         world.model.is_erased(known) || (known.seq < limit && !there.contains(&known.seq))

@@ -1,4 +1,4 @@
-//! Questions to the aggregator while faults happen: whatever it answers must be true, and come in time.
+//! Queries the aggregator during faults: answers must be true and must come within their time limits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,15 +12,15 @@ use super::checks::{self, Outcome};
 use super::model::{Model, Row};
 use super::report::Tally;
 
-/// A page ends after 5 s, whatever the nodes do; the rest is for a busy machine.
+/// The aggregator ends a page after 5 s; the rest allows for a busy machine.
 const PAGE_LIMIT: Duration = Duration::from_secs(15);
-/// A stream waits at most 2 s for the next frame of a node, so a short one ends soon.
+/// The aggregator waits at most 2 s for each frame of a node, so streams of these small logs end well before this.
 const STREAM_LIMIT: Duration = Duration::from_secs(60);
 
-/// Selects what the writers record, by way of the indexes.
+/// A filter that selects the entries of the writers; answered from the indexes.
 pub(crate) const WRITTEN: &str = "action:campaign.write";
 
-/// Asks the aggregator.
+/// Client of the aggregator that checks its answers.
 #[derive(Clone)]
 pub(crate) struct Asker {
     pub(crate) http: reqwest::Client,
@@ -30,7 +30,7 @@ pub(crate) struct Asker {
     pub(crate) tally: Tally,
 }
 
-/// A stream that ended with its final record.
+/// A stream with its final record.
 pub(crate) struct Stream {
     pub(crate) rows: Vec<Row>,
     pub(crate) is_complete: bool,
@@ -57,8 +57,8 @@ impl Asker {
         serde_json::from_str(&text).map_err(|e| format!("{path}: {e}: {text}"))
     }
 
-    /// All rows from a time on, held against everything that was acknowledged before the question. Every entry of the writers
-    /// matches the filter.
+    /// Reads all rows from a time on and checks them against the entries acknowledged before the request. `filter` is empty or
+    /// `WRITTEN`, so it matches all of them.
     pub(crate) async fn stream(&self, from: Timestamp, filter: &str) -> Result<Stream, String> {
         let to = super::ahead();
         let range = from.micros()..to.micros();
@@ -82,7 +82,7 @@ impl Asker {
     async fn once(&self, from: Timestamp, number: usize) -> Outcome {
         if number.is_multiple_of(3) {
             let (status, text) = self.get("/api/v1/audit-log?limit=50", PAGE_LIMIT).await?;
-            // 503: no node answered at all.
+            // 503 is right while no node answers.
             if status != 200 && status != 503 {
                 return Err(format!("a page was answered with {status}: {text}"));
             }
@@ -108,14 +108,14 @@ pub(crate) fn parse(text: &str) -> Result<Stream, String> {
     Ok(Stream { rows, is_complete, envelope: envelope.to_string() })
 }
 
-/// Asks one question after the other until it is ended.
+/// A task that queries the aggregator until `end` is called.
 pub(crate) struct Probe {
     is_over: Arc<AtomicBool>,
     task: JoinHandle<Outcome>,
 }
 
 impl Probe {
-    /// `may_fail`: the aggregator itself is disturbed, so an answer may be missing or late, but not wrong.
+    /// With `may_fail` a request may fail or be late, because the aggregator itself is disturbed, but no answer may be false.
     pub(crate) fn start(asker: Asker, from: Timestamp, may_fail: bool) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&is_over);

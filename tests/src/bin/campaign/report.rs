@@ -1,10 +1,10 @@
-//! Counts of what the campaign did, and the closing line.
+//! Counts for the closing line.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Counts that rounds, probes and checks add to.
+/// Counters shared by rounds, probes and checks.
 #[derive(Clone, Default)]
 pub(crate) struct Tally(Arc<Mutex<Counts>>);
 
@@ -55,13 +55,13 @@ impl Tally {
         self.with(|counts| counts.slowest = counts.slowest.max(time));
     }
 
-    /// Counts a check, and puts its name in front of what it found.
+    /// Counts a check and prefixes its violation with its name.
     pub(crate) fn check(&self, name: &'static str, outcome: Result<(), String>) -> Result<(), String> {
         self.with(|counts| *counts.checks.entry(name).or_default() += 1);
         outcome.map_err(|found| format!("{name}: {found}"))
     }
 
-    /// One line: rounds, entries, faults and checks by kind, and what could not be done here.
+    /// Formats the closing line: rounds, entries, faults and checks by kind, and skipped faults.
     pub(crate) fn closing(&self, violations: usize) -> String {
         self.with(|counts| {
             let by_kind = |kinds: &BTreeMap<&'static str, usize>| {

@@ -1,4 +1,4 @@
-//! A small generator of random numbers (SplitMix64): the same seed gives the same faults on every machine and version.
+//! A random number generator (SplitMix64) whose sequences do not change with a library's version.
 
 pub(crate) struct Rng(u64);
 
@@ -15,7 +15,7 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `end`, which is not zero.
+    /// Returns a number below `end`, which must not be zero.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         (self.next() % end as u64) as usize
     }

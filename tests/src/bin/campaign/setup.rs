@@ -1,4 +1,4 @@
-//! Makes the cluster: three nodes, one of them with rows of long ago, and an aggregator.
+//! Starts the cluster: three nodes, one of them with rows old enough to prune, and an aggregator.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,9 +17,9 @@ use super::world::World;
 use super::writers;
 
 const IDS: [&str; NODES] = ["mx1", "mx2", "mx3"];
-/// Ages in days of the old rows; each prune takes the oldest that are left.
+/// Ages of the old rows in days; each prune drops the oldest age left.
 pub(crate) const AGES: [u64; 5] = [400, 380, 360, 340, 320];
-/// More than a tile of 256, which is the least that is pruned.
+/// More than a tile of 256 rows, the unit of pruning.
 const ROWS_OF_AN_AGE: usize = 270;
 const DAY_SECONDS: u64 = 86_400;
 const SHIM_SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/bin/campaign/clock.c");
@@ -30,15 +30,15 @@ fn ago(days: u64) -> String {
     format!("-{}s", days * DAY_SECONDS)
 }
 
-/// Rows that fill a block of the index, so that there is a file of one: only in a run that lasts.
+/// Rows that fill a block of the index (65,536), which is then a file; planted in long runs only.
 const INDEXED: usize = 66_000;
 const BATCH_MAX: usize = 6_000;
 
-/// `made` is told the folder as soon as there is one, so that it is found whatever happens later.
+/// Starts everything. Calls `made` with the folder as soon as it exists, so that a failed start can be examined too.
 pub(crate) async fn world(tally: Tally, is_long: bool, made: impl FnOnce(&Path)) -> Result<World, String> {
     let mut cluster = Cluster::made(&IDS, |id| (id == IDS[AGED]).then(|| ago(AGES[0]))).await;
     made(cluster.dir.path());
-    // A failed run keeps its folder as evidence; a good one removes it itself.
+    // Evidence of a violation must outlive the process; main.rs removes the folder otherwise.
     cluster.dir.disable_cleanup(true);
     cluster.poll_every(250);
     other_systems(&cluster)?;
@@ -71,7 +71,7 @@ pub(crate) async fn world(tally: Tally, is_long: bool, made: impl FnOnce(&Path))
         writers: (0..NODES).map(|_| None).collect(),
         generations: [0; NODES],
         lost_until: Timestamp::from_micros(0),
-        prunable: 0,
+        old_rows: 0,
         is_pruned: false,
         number_of_prunes: 0,
         replaced: Default::default(),
@@ -103,7 +103,7 @@ pub(crate) async fn world(tally: Tally, is_long: bool, made: impl FnOnce(&Path))
     Ok(world)
 }
 
-/// A destination of one node and a source of another, so that their offsets are files that can be damaged.
+/// Configures a destination on one node and a source on another, so that their offsets exist as files to damage.
 fn other_systems(cluster: &Cluster) -> Outcome {
     let append = |node: usize, table: String| {
         let config = cluster.nodes[node].folder.join("node.toml");
@@ -127,7 +127,7 @@ fn compiled(folder: &Path, tally: &Tally) -> Option<PathBuf> {
     None
 }
 
-/// Records old rows, each batch with a clock that is closer to the present.
+/// Records old rows, each batch with a clock closer to the present.
 async fn aged(world: &mut World) -> Outcome {
     let node = Target::Node(AGED);
     for next in AGES[1..].iter().map(Some).chain([None]) {
@@ -140,7 +140,7 @@ async fn aged(world: &mut World) -> Outcome {
         world.start(node).await?;
     }
     let status = status(world, AGED).await?;
-    world.prunable = status.head_seq.unwrap_or(0);
+    world.old_rows = status.head_seq.unwrap_or(0);
     Ok(())
 }
 

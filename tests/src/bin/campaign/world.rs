@@ -1,4 +1,4 @@
-//! The cluster under test, what is known about it, and bounded ways to start, stop and ask its daemons.
+//! The cluster under test, with bounded ways to start, stop and query its daemons.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -12,14 +12,14 @@ use piperoll_shared::log::time::Timestamp;
 use piperoll_tests::{Cluster, Interference, Run, piperoll};
 use serde_json::Value;
 
-use super::checks::Outcome;
-use super::faults::{NODES, Target};
+use super::checks::{self, Outcome};
+use super::faults::{AGED, NODES, Target};
 use super::model::Model;
 use super::probe::Asker;
 use super::report::Tally;
 use super::writers::Writers;
 
-/// Bounds that no healthy run comes near, even on a busy machine.
+/// Bounds far above what a healthy run needs on a busy machine.
 const COMMAND_LIMIT: Duration = Duration::from_secs(240);
 const START_LIMIT: Duration = Duration::from_secs(120);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -31,23 +31,23 @@ pub(crate) struct World {
     pub(crate) tally: Tally,
     pub(crate) asker: Asker,
     pub(crate) writers: Vec<Option<Writers>>,
-    /// How often each node's log was replaced by a new one.
+    /// Number of each node's present log; see `Known::generation`.
     pub(crate) generations: [usize; NODES],
-    /// Rows of logs that were replaced may be dated up to here.
+    /// Upper bound for the times of rows in replaced logs.
     pub(crate) lost_until: Timestamp,
-    /// The first row of the aged node that may not be pruned.
-    pub(crate) prunable: u64,
+    /// Rows at the beginning of the aged node's first log that are old enough to prune.
+    pub(crate) old_rows: u64,
     pub(crate) is_pruned: bool,
     pub(crate) number_of_prunes: usize,
-    /// Nodes whose log was replaced in this round: one `rollback` is right.
+    /// Nodes whose log was replaced in this round, for which `rollback` is the right verdict.
     pub(crate) replaced: HashSet<String>,
-    /// The library that moves a node's clock; without it a node is restarted with another clock.
+    /// Whether the preloaded library can step a running node's clock; otherwise the node is restarted with another clock.
     pub(crate) has_shim: bool,
     pub(crate) has_strace: bool,
     pub(crate) interferences: Vec<Interference>,
-    /// How much of each daemon's log was searched for panics.
+    /// Bytes of each daemon's log that were searched for panics.
     pub(crate) log_read: HashMap<String, usize>,
-    /// For names of files and notes.
+    /// Counter for the names of new files.
     pub(crate) number: usize,
 }
 
@@ -67,7 +67,12 @@ impl World {
         self.cluster.nodes[node].folder.join("node.sock")
     }
 
-    /// A path in the campaign's folder that was not used before.
+    /// Returns how many rows at the beginning of a node's present log may have been pruned.
+    pub(crate) fn prunable(&self, node: usize) -> u64 {
+        if node == AGED && self.generations[node] == 0 && self.is_pruned { self.old_rows } else { 0 }
+    }
+
+    /// Returns an unused path in the campaign's folder.
     pub(crate) fn fresh(&mut self, name: &str) -> String {
         self.number += 1;
         self.cluster.dir.path().join(format!("{}-{name}", self.number)).display().to_string()
@@ -103,12 +108,12 @@ impl World {
         Ok(run)
     }
 
-    /// `piperoll <args>` as a user of the aggregator.
+    /// Runs `piperoll <args>` as a user of the aggregator.
     pub(crate) async fn cli(&self, args: &[&str]) -> Result<Run, String> {
         Self::run(self.cluster.command(args)).await
     }
 
-    /// `piperoll node <args>` with the configuration of a node.
+    /// Runs `piperoll node <args>` with the configuration of a node.
     pub(crate) async fn on_node(&self, node: usize, args: &[&str]) -> Result<Run, String> {
         let config = self.cluster.nodes[node].folder.join("node.toml");
         let mut command = Command::new(piperoll());
@@ -116,14 +121,14 @@ impl World {
         Self::run(command).await
     }
 
-    /// `piperoll cluster <verb> <folder> <args>`, which must succeed.
+    /// Runs `piperoll cluster <verb> <folder> <args>`, which must succeed.
     pub(crate) async fn on_cluster(&self, verb: &str, args: &[&str]) -> Outcome {
         let folder = self.cluster.authority_dir().display().to_string();
         let run = self.cli(&[&["cluster", verb, &folder], args].concat()).await?;
         succeeded(&format!("cluster {verb} {args:?}"), &run)
     }
 
-    /// Writes the trust file of this moment.
+    /// Writes the current trust file.
     pub(crate) fn trust(&self) -> Result<String, String> {
         let path = self.cluster.dir.path().join("trust.toml");
         let trust = self.cluster.authority().trust().map_err(|e| e.to_string())?;
@@ -141,7 +146,7 @@ impl World {
         Pid::from_raw(pid.cast_signed())
     }
 
-    /// The exit code of a daemon that ended; -1 after a signal.
+    /// Returns the exit code of a daemon that ended, -1 after a signal.
     pub(crate) fn exit_code(&mut self, target: Target) -> Option<i32> {
         let process = match target {
             Target::Node(node) => self.cluster.process(node),
@@ -159,7 +164,7 @@ impl World {
         kill(self.pid(target), signal).map_err(|e| e.to_string())
     }
 
-    /// Ends a daemon by SIGTERM or SIGKILL; one that ended by itself before is a fault.
+    /// Ends a daemon by SIGTERM or SIGKILL. Fails if the daemon had ended by itself.
     pub(crate) async fn end(&mut self, target: Target, signal: Signal) -> Outcome {
         self.signal(target, signal)?;
         let deadline = Instant::now() + STOP_LIMIT;
@@ -185,8 +190,8 @@ impl World {
         }
     }
 
-    /// Waits until a daemon answers: `Ok(None)`; or ends: its exit code. An aggregator that answers may still say that it is
-    /// not ready.
+    /// Waits until a daemon answers, and returns `None`, or ends, and returns its exit code. The aggregator's answer may be that
+    /// it is not ready.
     pub(crate) async fn answers(&mut self, target: Target) -> Result<Option<i32>, String> {
         let deadline = Instant::now() + START_LIMIT;
         loop {
@@ -213,7 +218,7 @@ impl World {
         }
     }
 
-    /// Starts a daemon that must start.
+    /// Starts a daemon, which must succeed.
     pub(crate) async fn start(&mut self, target: Target) -> Outcome {
         self.spawn(target);
         match self.answers(target).await? {
@@ -237,7 +242,7 @@ impl World {
         Ok(answer["nodes"].as_array().cloned().unwrap_or_default())
     }
 
-    /// Waits until every node records, is believed, and has every row witnessed.
+    /// Waits until every node records, has the verdict `ok`, and has every row witnessed.
     pub(crate) async fn settle(&self) -> Outcome {
         let is_settled = |line: &Value| {
             line["verdict"] == "ok"
@@ -248,6 +253,11 @@ impl World {
         let deadline = Instant::now() + SETTLE_LIMIT;
         loop {
             let found = self.nodes().await;
+            let lines = found.iter().flatten();
+            let alarms = lines.filter_map(|line| Some((line["node_id"].as_str()?, line["verdict"].as_str()?)));
+            let alarms = alarms.filter(|(_, verdict)| ["fork", "rollback", "row_invalid"].contains(verdict));
+            let outcome = checks::no_false_alarm(alarms, |node| self.replaced.contains(node));
+            self.tally.check("no false alarm", outcome.map_err(|alarm| format!("{alarm}: {found:?}")))?;
             let wrong: Vec<String> = match &found {
                 Ok(nodes) => nodes.iter().filter(|line| !is_settled(line)).map(Value::to_string).collect(),
                 Err(error) => vec![error.clone()],
@@ -267,7 +277,7 @@ pub(crate) fn succeeded(what: &str, run: &Run) -> Outcome {
     if run.code == 0 { Ok(()) } else { Err(format!("{what} ended with {}: {}{}", run.code, run.stdout, run.stderr)) }
 }
 
-/// The last lines of a daemon's log.
+/// Returns the last lines of a daemon's log.
 pub(crate) fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(8)..].join("\n")

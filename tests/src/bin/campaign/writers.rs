@@ -1,5 +1,5 @@
-//! Writers that keep the receipts of everything they record. Like an application, a writer sends an entry again under the
-//! same id until the node says what became of it.
+//! Writers that keep the receipt of every entry. Like an application, a writer resends an entry under the same id until it is
+//! acknowledged.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::checks::Outcome;
 use super::model::Model;
 
-/// How long the last entry of a writer may need once every fault has ended.
+/// Longest wait for the last receipts once all faults have ended.
 const LAST_ANSWER: Duration = Duration::from_secs(120);
 const BATCH: usize = 20;
 
@@ -25,7 +25,7 @@ pub(crate) struct Writers {
 }
 
 impl Writers {
-    /// One that records entry by entry, and one that records batches.
+    /// Starts one writer of single entries and one of batches.
     pub(crate) fn start(node: &str, socket: &Path, generation: usize, model: &Model) -> Result<Self, String> {
         let is_over = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
@@ -44,7 +44,7 @@ impl Writers {
         Ok(Self { node: node.to_owned(), is_over, tasks })
     }
 
-    /// Waits until every entry that was begun is acknowledged.
+    /// Stops the writers once all their entries are acknowledged.
     pub(crate) async fn finish(mut self) -> Outcome {
         self.is_over.store(true, Ordering::Relaxed);
         let all = async {
@@ -127,7 +127,7 @@ impl Writer {
     }
 }
 
-/// The node is away or cannot write at the moment.
+/// Whether the node is down or cannot write at the moment, so that resending makes sense.
 fn may_pass(error: &ClientError) -> bool {
     match error {
         ClientError::Refused(problem) => problem.status >= 500,
