@@ -27,6 +27,8 @@ use super::session::SESSION_IDLE_DEFAULT;
 
 /// Five seconds: what an intruder on a node can still change unnoticed is what was written since the last look.
 const WITNESS_POLL_MS: u64 = 5_000;
+/// An hour: what a witness pinned is lost with its memory for no longer than that.
+const WITNESS_EXCHANGE: Duration = Duration::from_hours(1);
 
 /// An aggregator's configuration, ready to use.
 #[derive(Clone)]
@@ -55,6 +57,8 @@ pub struct AggregatorConfig {
     pub export_key: SigningSeed,
     /// Between two looks at every node's checkpoint.
     pub witness_interval: Duration,
+    /// Between two times at which what is pinned is written down and compared with what others wrote.
+    pub witness_exchange: Duration,
     pub rates: Rates,
     /// A browser that asks for nothing this long is signed out.
     pub session_idle: Duration,
@@ -143,6 +147,7 @@ struct Typed {
 #[serde(deny_unknown_fields)]
 struct TypedWitness {
     poll_ms: Option<u64>,
+    exchange_seconds: Option<NonZeroU32>,
 }
 
 #[derive(Default, Deserialize)]
@@ -265,6 +270,9 @@ impl AggregatorConfig {
             witness_key: files::read_seed(&files::at(&base, &typed.witness_key))?,
             export_key: files::read_seed(&files::at(&base, &typed.export_key))?,
             witness_interval: Duration::from_millis(typed.witness.poll_ms.unwrap_or(WITNESS_POLL_MS).max(1)),
+            witness_exchange: typed.witness.exchange_seconds.map_or(WITNESS_EXCHANGE, |seconds| {
+                Duration::from_secs(u64::from(seconds.get())).min(WITNESS_EXCHANGE)
+            }),
             rates: Rates {
                 per_address: typed.rates.per_address.unwrap_or(Rates::default().per_address),
                 per_caller: typed.rates.per_caller.unwrap_or(Rates::default().per_caller),

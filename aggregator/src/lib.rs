@@ -46,6 +46,7 @@ use config::{AggregatorConfig, Limits};
 use export::Exporter;
 use link::Link;
 use member::Member;
+use membership::Membership;
 use searches::Searches;
 use tokens::{TokenError, TokenStore};
 use witness::{Keeping, Watch};
@@ -88,6 +89,7 @@ pub struct Aggregator {
     tls: Arc<TlsStore>,
     listener: TcpListener,
     config: AggregatorConfig,
+    membership: Membership,
 }
 
 impl Aggregator {
@@ -115,10 +117,13 @@ impl Aggregator {
             policies: config.retention.clone().into(),
             witnesses: config.witnesses.iter().chain([cosigner.public()]).cloned().collect(),
         };
+        let membership = Membership::open(&config);
         let members = config.roster.iter().map(|node| {
             let expected = Identity::new(&config.cluster, Kind::Node, &node.id);
             let link = Link::new(node.address.clone(), expected, Arc::clone(&tls), config.limits.connect);
-            let witness = Watch::open(&config.state_dir, node, &cosigner, keeping.clone()).map_err(state)?;
+            let witness =
+                Watch::open(&config.state_dir, node, &cosigner, keeping.clone(), membership.had_witnessed(&node.id))
+                    .map_err(state)?;
             Ok(Arc::new(Member::new(node.clone(), link, witness)))
         });
         let members = members.collect::<Result<_, StartError>>()?;
@@ -127,7 +132,7 @@ impl Aggregator {
         let searches =
             Searches::open(&config.state_dir).map_err(|error| state(std::io::Error::other(error.to_string())))?;
         let app = Arc::new(App::new(cluster, tokens, audit, exporter, searches, Arc::clone(&tls), &config));
-        Ok(Self { app, tls, listener, config })
+        Ok(Self { app, tls, listener, config, membership })
     }
 
     /// Serves until `shutdown`.
@@ -141,7 +146,9 @@ impl Aggregator {
         for member in &self.app.cluster.members {
             background.spawn(witness::watch(Arc::clone(&self.app), Arc::clone(member), self.config.witness_interval));
         }
-        background.spawn(membership::Membership::open(&self.config).watch(Arc::clone(&self.app)));
+        background.spawn(self.membership.watch(Arc::clone(&self.app)));
+        let own = self.config.id.to_string();
+        background.spawn(witness::exchange(Arc::clone(&self.app), own, self.config.witness_exchange));
         let app = Arc::clone(&self.app);
         background.spawn(async move { app.tidy_limits().await });
         let (stop, stopping) = (shutdown.clone(), self.app.stopping.clone());
@@ -154,6 +161,10 @@ impl Aggregator {
             "aggregator ready"
         );
         serve_tls(self.listener, Arc::clone(&self.tls), ClientAuth::Optional, api::routes(&self.app), shutdown).await;
+        let written = tokio::time::timeout(DRAIN_TIMEOUT, witness::write_pins(&self.app)).await;
+        if !matches!(written, Ok(Ok(()))) {
+            tracing::warn!("what is pinned could not be written down at the stop");
+        }
         if !self.app.audit.close(DRAIN_TIMEOUT).await {
             tracing::warn!("requests were still under way, or what was refused could not be recorded");
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use piperoll_client::{Category, Entry};
+use piperoll_shared::log::ids::NodeId;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::encode_hash;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
@@ -42,10 +43,13 @@ struct KnownNode {
     epoch: Option<u32>,
     checkpoint_key: Option<String>,
     next_checkpoint_key: Option<String>,
+    /// Its log was pinned when this was written; no change of the cluster.
+    #[serde(default)]
+    witnessed: bool,
 }
 
 impl KnownNode {
-    fn of(node: &RosterNode, now: Timestamp) -> Self {
+    fn of(node: &RosterNode, witnessed: bool, now: Timestamp) -> Self {
         let open = |time: Timestamp, open: Timestamp| Some(time).filter(|time| *time != open);
         Self {
             address: node.address.clone(),
@@ -55,6 +59,7 @@ impl KnownNode {
             epoch: node.ring.newest_epoch(),
             checkpoint_key: node.checkpoint_key.as_ref().map(encode_hash),
             next_checkpoint_key: node.next_checkpoint_key.as_ref().map(encode_hash),
+            witnessed,
         }
     }
 }
@@ -181,10 +186,23 @@ impl Membership {
         }
     }
 
-    fn now(&self) -> Known {
+    /// Whether a node's log had been witnessed when this aggregator ran before.
+    pub(crate) fn had_witnessed(&self, node: &NodeId) -> bool {
+        self.known.nodes.get(node.as_str()).is_some_and(|known| known.witnessed)
+    }
+
+    fn now(&self, app: &App) -> Known {
         let now = SystemClock.now();
+        let pinned = |node: &RosterNode| {
+            let member = app.cluster.members.iter().find(|member| member.node.id == node.id);
+            member.is_some_and(|member| member.witness.pinned().is_some()) || self.had_witnessed(&node.id)
+        };
         Known {
-            nodes: self.nodes.iter().map(|node| (node.id.to_string(), KnownNode::of(node, now))).collect(),
+            nodes: self
+                .nodes
+                .iter()
+                .map(|node| (node.id.to_string(), KnownNode::of(node, pinned(node), now)))
+                .collect(),
             retention: self.retention.clone(),
             revocations: digest(&self.crl).unwrap_or_else(|| self.known.revocations.clone()),
         }
@@ -193,7 +211,7 @@ impl Membership {
     /// For ever. What could not be recorded is tried again, so nothing is said to be known before an entry about it is on disk.
     pub(crate) async fn watch(mut self, app: Arc<App>) {
         loop {
-            let now = self.now();
+            let now = self.now(&app);
             if now != self.known && self.record(&app, &now).await {
                 if let Err(error) = digested::write(&self.path, &now) {
                     tracing::warn!(%error, file = %self.path.display(), "what is known of the cluster could not be kept");

@@ -74,10 +74,13 @@ impl Presented {
 pub(crate) async fn accept(member: &Member, wanted: &Acceptance) -> Result<(), AcceptError> {
     let watch = &member.witness;
     let _one = watch.looking.lock().await;
-    let (alarmed, pinned) = {
+    let (alarmed, again, pinned) = {
         let state = watch.state();
-        (state.remembered.alarm.is_some(), state.pinned.clone())
+        (state.remembered.alarm.is_some(), state.remembered.again.is_some(), state.pinned.clone())
     };
+    if !alarmed && again {
+        return watch.accept_again(wanted);
+    }
     if !alarmed {
         return Err(AcceptError::NothingToAccept);
     }
@@ -208,6 +211,31 @@ async fn ask(member: &Member, old: u64) -> Result<Presented, AcceptError> {
 }
 
 impl Watch {
+    /// Takes note that somebody knows why the memory of this node was gone. What is pinned since stays pinned.
+    fn accept_again(&self, wanted: &Acceptance) -> Result<(), AcceptError> {
+        let store = |error: std::io::Error| AcceptError::Store(error.to_string());
+        let mut state = self.state();
+        let pin = state.remembered.pin.clone().ok_or(AcceptError::NothingPresented)?;
+        let generation = pin.origin.rsplit('/').next().unwrap_or_default().to_owned();
+        if generation != wanted.generation.to_string() {
+            return Err(AcceptError::OtherGeneration { presented: generation });
+        }
+        if let Some((size, root)) = &wanted.shown
+            && (*size > pin.size
+                || (*size == pin.size && state.pinned.as_ref().is_some_and(|pinned| pinned.root != *root)))
+        {
+            let root = state.pinned.as_ref().map(|pinned| encode_hash(&pinned.root)).unwrap_or_default();
+            return Err(AcceptError::OtherLog { size: pin.size, root });
+        }
+        let mut cleared = state.remembered.clone();
+        cleared.again = None;
+        let (at, words) = (SystemClock.now(), wanted.words.as_str());
+        let evidence = Evidence { at, what: "accepted", words, pinned: None, presented: Some(&pin.note) };
+        self.memory.keep(&evidence).and_then(|()| self.memory.store(&cleared)).map_err(store)?;
+        state.remembered = cleared;
+        Ok(())
+    }
+
     /// Pins the accepted log in the same step that clears the alarm: what the node signs next must go on from it.
     fn pin_accepted(&self, presented: &Presented, lost: Option<Lost>, words: &str) -> Result<(), AcceptError> {
         let store = |error: std::io::Error| AcceptError::Store(error.to_string());
@@ -239,7 +267,7 @@ impl Watch {
             cleared.lose(lost);
         }
         cleared.pin = Some(Pin { origin: origin.clone(), size: *size, note: cosigned, seen: now, span });
-        cleared.alarm = None;
+        (cleared.alarm, cleared.again) = (None, None);
         self.memory.keep(&evidence).and_then(|()| self.memory.store(&cleared)).map_err(store)?;
         state.remembered = cleared;
         state.pinned = Some(presented.checkpoint.clone());
@@ -248,7 +276,7 @@ impl Watch {
     }
 }
 
-/// A fork or a rollback that nobody has accepted.
+/// A fork, a rollback, or a memory that was gone, which nobody has accepted.
 pub(crate) struct Standstill {
     pub(crate) since: Timestamp,
     /// Generation, size and root of the log that the node presented last; none while it signs none.
@@ -259,7 +287,12 @@ impl Watch {
     /// The current alarm, for the operator who has to decide.
     pub(crate) fn standstill(&self) -> Option<Standstill> {
         let state = self.state();
-        let alarm = state.remembered.alarm.as_ref()?;
+        let Some(alarm) = state.remembered.alarm.as_ref() else {
+            let again = state.remembered.again.as_ref()?;
+            let pinned = state.pinned.as_ref();
+            let presented = pinned.map(|pinned| (generation_of(pinned), pinned.size, encode_hash(&pinned.root)));
+            return Some(Standstill { since: again.since, presented });
+        };
         let checkpoint = alarm.presented.as_deref().and_then(|text| {
             let note = Note::parse(text).ok()?;
             self.opened(&note).ok()

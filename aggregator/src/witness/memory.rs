@@ -134,6 +134,18 @@ pub(crate) struct Remembered {
     /// Rows that went earlier than the cluster's policy says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) early: Vec<EarlyPrune>,
+    /// What was remembered before was gone; shown until somebody accepts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) again: Option<Again>,
+}
+
+/// A node that had been witnessed is met as if for the first time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Again {
+    pub(crate) since: Timestamp,
+    /// What is still known of it.
+    pub(crate) words: String,
 }
 
 /// Rows that a node pruned earlier than the policy says. It stays on record.
@@ -233,6 +245,8 @@ impl Memory {
         let memory = Self { dir, node: node.clone() };
         let path = memory.path();
         let remembered = match std::fs::read(&path) {
+            // Emptied is as good as gone.
+            Ok(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => memory.without_memory(node),
             // Forgetting would let a node present any history as the first one.
             Ok(bytes) => digested::from_bytes(&bytes).map_err(|error| {
                 std::io::Error::other(format!(
@@ -241,16 +255,23 @@ impl Memory {
                 ))
             })?,
             // What was witnessed is gone. If evidence against the node remains that nobody accepted, so does the alarm.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                let alarm = memory.alarm_of_evidence();
-                if let Some(alarm) = &alarm {
-                    tracing::error!(%node, reason = alarm.reason, "what was witnessed of a node is gone, and evidence against it remains");
-                }
-                Remembered { alarm, ..Remembered::default() }
-            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => memory.without_memory(node),
             Err(error) => return Err(error),
         };
         Ok((memory, remembered))
+    }
+
+    fn without_memory(&self, node: &NodeId) -> Remembered {
+        let alarm = self.alarm_of_evidence();
+        if let Some(alarm) = &alarm {
+            tracing::error!(%node, reason = alarm.reason, "what was witnessed of a node is gone, and evidence against it remains");
+        }
+        Remembered { alarm, ..Remembered::default() }
+    }
+
+    /// Whether anything was ever held against the node, or accepted of it.
+    pub(crate) fn has_evidence(&self) -> bool {
+        self.dir.join(format!("{}.evidence.ndjson", self.node)).exists()
     }
 
     fn path(&self) -> PathBuf {

@@ -5,6 +5,7 @@
 //! never delays an append: nodes do not wait for it, and it looks at each of them on its own.
 
 mod accept;
+mod exchange;
 mod floor;
 mod judge;
 mod memory;
@@ -30,6 +31,7 @@ use judge::{Judgement, judge};
 use memory::{Alarm, EarlyPrune, Evidence, Lost, Mark, Memory, Pin, Remembered, Span};
 
 pub(crate) use accept::{AcceptError, Acceptance, accept};
+pub(crate) use exchange::{run as exchange, write_pins};
 pub(crate) use floor::{Floor, Keeping};
 
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -43,7 +45,7 @@ const PROOF_HASHES_MAX: usize = 128;
 /// What the witness concludes about one node's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Standing {
-    /// `ok`, `unreachable`, `stale`, `rollback`, `fork` or `unverifiable`.
+    /// `ok`, `unreachable`, `stale`, `rollback`, `fork`, `first_seen_again` or `unverifiable`.
     pub(crate) verdict: &'static str,
     /// In words, unless `ok`.
     pub(crate) reason: Option<String>,
@@ -82,6 +84,8 @@ pub(crate) struct Watch {
     origins: String,
     cosigner: SigningKey,
     keeping: Keeping,
+    /// Its log was witnessed when this aggregator ran before.
+    was_known: bool,
     state: Mutex<State>,
     /// One look at a time: of two that overlap, the slower one would present a smaller log than the other has pinned.
     looking: tokio::sync::Mutex<()>,
@@ -96,6 +100,8 @@ struct State {
     looked: bool,
     /// Where its log begins, when rows were pruned and the entry about it was read.
     floor: Option<Floor>,
+    /// What this aggregator wrote down of it before was looked for.
+    recalled: bool,
 }
 
 impl Watch {
@@ -104,9 +110,12 @@ impl Watch {
         member: &super::config::RosterNode,
         cosigner: &SigningKey,
         keeping: Keeping,
+        was_witnessed: bool,
     ) -> std::io::Result<Self> {
         let (memory, remembered) = Memory::open(state_dir, &member.id)?;
-        let state = Mutex::new(State { remembered, pinned: None, trouble: None, looked: false, floor: None });
+        let was_known = was_witnessed || memory.has_evidence();
+        let state =
+            Mutex::new(State { remembered, pinned: None, trouble: None, looked: false, floor: None, recalled: false });
         let origins = format!("{}/{}/", member.ring.cluster(), member.id);
         let watch = Self {
             memory,
@@ -116,6 +125,7 @@ impl Watch {
             origins,
             cosigner: cosigner.clone(),
             keeping,
+            was_known,
             state,
             looking: tokio::sync::Mutex::new(()),
         };
@@ -162,6 +172,10 @@ impl Watch {
             }
             (None, Some((verdict, reason))) => (*verdict, Some(reason.clone())),
             (None, None) if !state.looked => ("unverifiable", Some("its checkpoint was not looked at yet".to_owned())),
+            (None, None) if state.remembered.again.is_some() => {
+                let again = state.remembered.again.as_ref();
+                ("first_seen_again", again.map(|again| format!("{} (since {})", again.words, again.since)))
+            }
             (None, None) if old => ("stale", Some("its checkpoint was not renewed for a while".to_owned())),
             (None, None) => ("ok", None),
         };
@@ -223,6 +237,9 @@ impl Watch {
             (None, Some(pin)) => Some(self.open_pin(pin)?),
             (pinned, _) => pinned.clone(),
         };
+        if pinned.is_none() && !state.recalled {
+            return Err("what this aggregator wrote down about it before was not looked for yet".to_owned());
+        }
         let (verdict, reason) = match judge(pinned.as_ref(), &presented, &proof) {
             // An alarm stays whatever the node presents later; only an operator clears it.
             Judgement::Advance | Judgement::Same if state.remembered.alarm.is_some() => {

@@ -84,7 +84,7 @@ function verdict(node, again) {
     await again();
   };
   // What signs nothing presents nothing that could be accepted.
-  const clearable = ["fork", "rollback"].includes(node.verdict) && presented && may("nodes.accept");
+  const clearable = ["fork", "rollback", "first_seen_again"].includes(node.verdict) && presented && may("nodes.accept");
   return [badge(...words), !isMissing(node) && node.reason && h("div", {}, visible(node.reason)), node.write_fault && h("div", { class: "error" }, `Cannot record: ${visible(node.write_fault)}`), clearable && h("button", { type: "button", onclick: accept }, "Accept…")];
 }
 

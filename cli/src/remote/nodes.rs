@@ -60,7 +60,9 @@ pub(crate) async fn nodes(args: RemoteNodesArgs) -> anyhow::Result<Exit> {
     }
     let invalid = answer.nodes.iter().any(|node| node.report.status == Status::Invalid);
     // A node that answers and whose checkpoint cannot be checked has not shown that its log is whole.
-    let unchecked = |node: &NodeInfo| node.report.status == Status::Ok && node.report.verdict == "unverifiable";
+    let unchecked = |node: &NodeInfo| {
+        node.report.status == Status::Ok && ["unverifiable", "first_seen_again"].contains(&node.report.verdict.as_str())
+    };
     let complete = answer.complete && !answer.nodes.iter().any(unchecked);
     Ok(match (invalid, complete, answer.answered) {
         (true, _, _) => Exit::Violation,

@@ -269,6 +269,14 @@ async fn after_a_break_in_a_new_generation_begins_with_new_keys() {
     std::fs::rename(&memory, memory.with_extension("gone")).unwrap();
     cluster.spawn_aggregator();
     cluster.wait_for_aggregator().await;
+    // That its memory was gone shows until somebody says why; what it wrote into its own log is known again.
+    let again = report(&cluster, "mx1", |line| line["verdict"] == "first_seen_again").await;
+    assert!(again["reason"].as_str().unwrap().contains("is gone from the state directory"), "{again}");
+    let run = cluster.run(&["nodes"]);
+    assert_eq!(run.code, 3, "{}", run.stderr);
+    let generation = again["generation"].as_str().unwrap().to_owned();
+    let accepted = cluster.run(&["nodes", "accept", "mx1", "--new-generation", &generation, "--reason", "a new disk"]);
+    assert_eq!(accepted.code, 0, "{}", accepted.stderr);
     witnessed(&cluster, "mx1").await;
     let page = cluster.page("from=1d").await;
     assert_eq!((page.json()["complete"].clone(), page.status_of("mx1")), (false.into(), "superseded".to_owned()));

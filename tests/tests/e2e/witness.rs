@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use piperoll_shared::api::access::Role;
 use piperoll_shared::log::checkpoint::Checkpoint;
-use piperoll_shared::log::note::{Note, VerifyingKey};
+use piperoll_shared::log::note::{KeyKind, Note, SigningSeed, VerifyingKey};
 use piperoll_tests::{Cluster, edit, entry};
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -245,6 +245,58 @@ async fn what_was_accepted_is_pinned_and_evidence_outlives_the_pin() {
     cluster.spawn_aggregator();
     cluster.wait_for_aggregator().await;
     everything_says(&cluster, "rollback", "is gone from the state directory").await;
+}
+
+/// A witness that lost its memory, or got an older one back, is held to what it wrote into its own log: a node cannot present another history
+/// as the first one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_memory_is_found_in_the_own_log() {
+    let mut cluster = cluster_of(20).await;
+    let oldest = cluster.dir.path().join("oldest");
+    cluster.stop(0);
+    copy_log(&data(&cluster, 0), &oldest);
+    cluster.restart(0).await;
+    let lines: Vec<String> = (0..30).map(|n| entry(&format!("w{n}"), "auth.login")).collect();
+    cluster.append(0, &lines).await;
+    witnessed(&cluster, "mx1").await;
+    cluster.stop_aggregator();
+    let memory = cluster.aggregator_folder().join("state/witness/mx1.json");
+    // Emptied, as a file system does that had no room.
+    std::fs::write(&memory, b"").unwrap();
+    cluster.stop(0);
+    copy_log(&oldest, &data(&cluster, 0));
+    cluster.restart(0).await;
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    everything_says(&cluster, "rollback", "an older copy was put back").await;
+}
+
+/// Two aggregators that were shown different histories find that out from what the other one wrote down, and keep both notes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_split_view_is_found_by_comparing() {
+    let mut cluster = cluster_of(20).await;
+    // As if another aggregator had pinned another log of this node: the node's own key signs it.
+    let folder = cluster.nodes[0].folder.clone();
+    let generation = report(&cluster, "mx1", |_| true).await["generation"].as_str().unwrap().to_owned();
+    let origin = format!("test/mx1/{generation}");
+    let seed = std::fs::read_to_string(folder.join("checkpoint.key")).unwrap();
+    let key = SigningSeed::from_hex(seed.trim()).unwrap().named(&origin, KeyKind::Log).unwrap();
+    let other = Checkpoint { origin, size: 5, root: [7; 32] }.sign(&key).unwrap().to_string();
+    let pins = json!([{ "node": "mx1", "note": other, "seen": "2026-04-15T08:00:00.000000Z" }]);
+    let line = json!({ "category": "audit", "action": "audit.witness_checkpoints", "details": { "checkpoints": pins } }).to_string();
+    cluster.append(1, &[line]).await;
+    cluster.stop_aggregator();
+    let config = cluster.aggregator_folder().join("aggregator.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("poll_ms = 250", "poll_ms = 250\nexchange_seconds = 1")).unwrap();
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    everything_says(&cluster, "fork", "split view: the aggregator mx2").await;
+    let evidence = cluster.aggregator_folder().join("state/witness/mx1.evidence.ndjson");
+    let kept = std::fs::read_to_string(evidence).unwrap();
+    let kept: Value = serde_json::from_str(kept.lines().last().unwrap()).unwrap();
+    assert_eq!(kept["presented"], other, "{kept}");
+    assert!(kept["pinned"].as_str().unwrap().contains("test/mx1/"), "{kept}");
 }
 
 /// docs/install.md, "Backups", step by step: restored, replaced by a new generation, accepted under the name that the command printed.
