@@ -41,6 +41,43 @@ pub(crate) struct Asked {
     pub(crate) all_there: bool,
     /// What of its rows may be shown.
     pub(crate) scope: Scope,
+    /// It is a log that the node's present one took the place of.
+    pub(crate) aside: Option<AsideOf>,
+}
+
+/// A log that another one took the place of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AsideOf {
+    pub(crate) generation: Generation,
+    /// All that was witnessed of it is there, by the node's word; its rows are held against that.
+    pub(crate) whole: bool,
+}
+
+/// The logs of a node besides its present one that a query reaches into, and what they are asked.
+pub(crate) fn ask_asides(member: &Member, query: &Query, limit: Option<u64>) -> Vec<Asked> {
+    if query.sealed || query.one_row {
+        return Vec::new();
+    }
+    let asides = member.witness.asides_in(query.from, query.to);
+    if asides.is_empty() {
+        return Vec::new();
+    }
+    // The same question without the place of the present log.
+    let Ask::Scan(base) = ask(member, &Query { cursor: None, ..query.clone() }, limit) else { return Vec::new() };
+    let id = &member.node.id;
+    let asides = asides.into_iter().filter_map(|(generation, pinned)| {
+        let mut asked = Asked { pinned: pinned.clone(), ..(*base).clone() };
+        asked.request.generation = Some(generation);
+        asked.request.prove = pinned.as_ref().map(|pinned| pinned.size);
+        asked.aside = Some(AsideOf { generation, whole: pinned.is_some() });
+        if let Some(cursor) = &query.cursor {
+            let head = cursor.heads.iter().find(|head| &head.node_id == id && head.generation == generation)?;
+            asked.request.head = head.head_seq;
+            asked.request.after = query.after.as_ref().map(|last| position_for(last, id, query.order));
+        }
+        Some(asked)
+    });
+    asides.collect()
 }
 
 /// Decides, per node, what to ask.
@@ -94,7 +131,9 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
                 reason: format!("missing since an earlier page: {}", lost.reason),
             };
         }
-        let Some(head) = cursor.heads.iter().find(|head| &head.node_id == id) else {
+        let Some(head) =
+            cursor.heads.iter().find(|head| &head.node_id == id && !member.witness.is_past(head.generation))
+        else {
             return Ask::Not { status: Status::Excluded, reason: "joined the roster after the first page".to_owned() };
         };
         request.generation = Some(head.generation);
@@ -105,7 +144,7 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
         }
         request.after = query.after.as_ref().map(|last| position_for(last, id, query.order));
     }
-    Ask::Scan(Box::new(Asked { request, pinned, all_there: query.all_there, scope: query.scope.clone() }))
+    Ask::Scan(Box::new(Asked { request, pinned, all_there: query.all_there, scope: query.scope.clone(), aside: None }))
 }
 
 /// The place `(timestamp, node_id, seq)` as one node sees it: rows of the same microsecond are behind it or
@@ -148,6 +187,10 @@ pub(crate) struct Part {
     pub(crate) since: Option<Timestamp>,
     /// They were pruned earlier than that.
     pub(crate) early: bool,
+    /// It is of a log that the node's present one took the place of.
+    pub(crate) aside: Option<AsideOf>,
+    /// Such logs of the node that were read whole.
+    pub(crate) read: Vec<Generation>,
 }
 
 impl Part {
@@ -165,6 +208,8 @@ impl Part {
             lost: None,
             since: None,
             early: false,
+            aside: None,
+            read: Vec::new(),
         }
     }
 
@@ -196,7 +241,7 @@ impl Part {
             return part;
         }
         part.hold_against_policy(query);
-        if let Some(lost) = part.member.witness.lost_in(query.from, query.to) {
+        if let Some(lost) = part.member.witness.lost_in(query.from, query.to, &part.read) {
             if matches!(part.status, Status::Ok | Status::Pruned) {
                 let pruned = part.reason.take().map(|words| format!("; {words}")).unwrap_or_default();
                 part.since = None;
@@ -208,6 +253,32 @@ impl Part {
             part.lost = Some(lost);
         }
         part
+    }
+
+    /// Takes in what an earlier log of the same node gave: a node has one part in a statement, whatever its rows are in.
+    fn take_in(&mut self, earlier: &Self) {
+        let Some(AsideOf { generation, whole }) = earlier.aside else { return };
+        let said = |words: &str| format!("the log of generation {generation}: {words}");
+        let tally = earlier.tally.clone();
+        let faults = tally.faults.iter().map(|fault| said(fault)).collect();
+        let proof = match tally.proof {
+            Proof::Not(words) => Proof::Not(said(&words)),
+            proof => proof,
+        };
+        let (more, ended) = (self.tally.more || tally.more, self.tally.ended && tally.ended);
+        let (pruned, floor) = (self.tally.pruned.clone(), self.tally.floor);
+        let both = std::mem::take(&mut self.tally).and(Tally { faults, proof, ..tally });
+        self.tally = Tally { more, ended, pruned, floor, ..both };
+        match earlier.status {
+            Status::Ok if whole => self.read.push(generation),
+            Status::Invalid => {
+                let words = earlier.reason.as_deref().map(said);
+                self.status = Status::Invalid;
+                self.reason = Some([self.reason.take(), words].into_iter().flatten().collect::<Vec<_>>().join("; "));
+            }
+            // What is lost with it is said by the range.
+            _ => {}
+        }
     }
 
     /// Rows that were pruned had stayed for as long as the cluster's policy says, or not, or that is not shown.
@@ -328,7 +399,7 @@ pub(crate) fn envelope(
     through: Option<&Key>,
     cursors: Cursors,
 ) -> Envelope {
-    let parts: &[Part] = &parts.iter().map(|part| part.within(query)).collect::<Vec<_>>();
+    let parts: &[Part] = &by_node(parts).iter().map(|part| part.within(query)).collect::<Vec<_>>();
     let expected = parts.iter().filter(|part| part.status != Status::Excluded).count();
     let answered = parts.iter().filter(|part| part.status == Status::Ok).count();
     let nodes: Vec<NodeReport> = parts.iter().map(|part| part.report(rows_of(&part.member.node.id))).collect();
@@ -369,6 +440,18 @@ pub(crate) fn envelope(
         erased: query.scope.text().is_none().then(|| parts.iter().map(|part| part.tally.erased).sum()),
         unindexed_texts: query.filter.too_short_to_index().into_iter().map(str::to_owned).collect(),
     }
+}
+
+/// One part for each node. Those of its earlier logs stand behind the one of its present log.
+fn by_node(parts: &[Part]) -> Vec<Part> {
+    let mut nodes: Vec<Part> = Vec::new();
+    for part in parts {
+        match nodes.last_mut() {
+            Some(node) if part.aside.is_some() => node.take_in(part),
+            _ => nodes.push(part.snapshot()),
+        }
+    }
+    nodes
 }
 
 /// From when on an answer is complete that is not only because rows were pruned which had outlived the policy.
@@ -497,7 +580,8 @@ pub(crate) fn next_cursor(parts: &[Part], query: &Query, last: &Key) -> Cursor {
             .collect(),
     };
     let mut incomplete = query.cursor.as_ref().map(|cursor| cursor.incomplete.clone()).unwrap_or_default();
-    for part in parts.iter().filter(|part| part.cut_short()) {
+    // A log that another one took the place of and that cannot be read leaves its node in the answer.
+    for part in parts.iter().filter(|part| part.aside.is_none() && part.cut_short()) {
         if incomplete.iter().all(|lost| lost.node_id != part.member.node.id) {
             incomplete.push(Incomplete {
                 node_id: part.member.node.id.clone(),

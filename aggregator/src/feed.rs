@@ -69,15 +69,17 @@ impl Feed {
     }
 
     pub(crate) async fn open(member: Arc<Member>, asked: Asked, limits: Limits) -> Self {
+        let aside = asked.aside;
+        let part = |part: Part| Part { aside, ..part };
         if let Some((status, reason)) = member.known_down() {
-            return Self::none(Part::unasked(&member, status, reason));
+            return Self::none(part(Part::unasked(&member, status, reason)));
         }
         let started = Instant::now();
         let opened = tokio::time::timeout(limits.page, NodeReader::open(&member, &asked, &limits, Lane::Own)).await;
         let late = || Failure::Timeout(format!("no answer began within {} ms", limits.page.as_millis()));
         match opened.unwrap_or_else(|_| Err(late())) {
             Ok(reader) => {
-                let mut part = Part::asked(&member, started);
+                let mut part = part(Part::asked(&member, started));
                 part.generation = Some(reader.head.generation);
                 part.head_seq = reader.head.head_seq;
                 part.oldest_seq = reader.head.oldest_seq;
@@ -90,7 +92,7 @@ impl Feed {
             }
             Err(failure) => {
                 member.failed(&failure);
-                let mut part = Part::asked(&member, started);
+                let mut part = part(Part::asked(&member, started));
                 (part.status, part.reason) = conclude(&part.tally, false, Some(&failure));
                 Self::none(part)
             }
@@ -134,13 +136,18 @@ impl Feed {
         if !self.began {
             return;
         }
-        let Counts { rows, verified, invalid, unknown_key, witnessed } = self.emitted;
-        self.part.tally = Tally { rows, verified, invalid, unknown_key, witnessed, ..self.part.tally.clone() };
+        self.part.tally = self.emitted.into_tally(self.part.tally.clone());
         (self.part.status, self.part.reason) = conclude(&self.part.tally, true, self.failure.as_ref());
     }
 }
 
 impl Counts {
+    /// What was read of a node, with the counts of what is in the answer.
+    pub(crate) fn into_tally(self, tally: Tally) -> Tally {
+        let Self { rows, verified, invalid, unknown_key, witnessed } = self;
+        Tally { rows, verified, invalid, unknown_key, witnessed, ..tally }
+    }
+
     pub(crate) fn add(&mut self, row: &PlacedRow) {
         self.rows += 1;
         self.witnessed += u64::from(row.witnessed);
@@ -198,6 +205,8 @@ impl Part {
             lost: self.lost.clone(),
             since: self.since,
             early: self.early,
+            aside: self.aside,
+            read: self.read.clone(),
         }
     }
 }

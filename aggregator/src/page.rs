@@ -14,7 +14,8 @@ use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use tokio::time::timeout_at;
 
 use super::Cluster;
-use super::fanout::{Ask, Asked, Cursors, Part, ask, envelope, next_cursor};
+use super::fanout::{Ask, Asked, Cursors, Part, ask, ask_asides, envelope, next_cursor};
+use super::feed::Counts;
 use super::link::{Failure, Lane};
 use super::member::Member;
 use super::merge::Merge;
@@ -99,7 +100,15 @@ const LOOK_BACK_MAX: usize = 4;
 async fn read_page(cluster: &Cluster, query: &Query) -> Vec<Answer> {
     let limit = query.limit.unwrap_or(usize::MAX);
     let deadline = tokio::time::Instant::now() + cluster.limits.page;
-    let asks: Vec<_> = cluster.members.iter().map(|member| (member, ask(member, query, None))).collect();
+    let asides =
+        |member: &Arc<Member>| ask_asides(member, query, None).into_iter().map(|asked| Ask::Scan(Box::new(asked)));
+    let asks: Vec<_> = cluster
+        .members
+        .iter()
+        .flat_map(|member| {
+            std::iter::once(ask(member, query, None)).chain(asides(member)).map(move |ask| (member, ask))
+        })
+        .collect();
     let dialled = asks.iter().filter(|(_, ask)| matches!(ask, Ask::Scan(_))).count();
     let share = (limit.saturating_mul(3) / (2 * dialled.max(1))).max(SHARE_MIN).min(limit);
     let mut under_way = Vec::new();
@@ -215,8 +224,10 @@ async fn answer(
     room: usize,
     deadline: tokio::time::Instant,
 ) -> Answer {
+    let aside = asked.aside;
+    let part = |part: Part| Part { aside, ..part };
     if let Some((status, reason)) = member.known_down() {
-        return Answer::none(Part::unasked(&member, status, reason));
+        return Answer::none(part(Part::unasked(&member, status, reason)));
     }
     let started = Instant::now();
     let late = |limit: Duration| Failure::Timeout(format!("not finished within {} ms", limit.as_millis()));
@@ -225,7 +236,7 @@ async fn answer(
         Ok(reader) => reader,
         Err(failure) => {
             member.failed(&failure);
-            let mut part = Part::asked(&member, started);
+            let mut part = part(Part::asked(&member, started));
             (part.status, part.reason) = conclude(&part.tally, false, Some(&failure));
             return Answer::none(part);
         }
@@ -267,7 +278,7 @@ async fn answer(
         }
     };
     rows.extend(reader.rest());
-    let mut part = Part::asked(&member, started);
+    let mut part = part(Part::asked(&member, started));
     part.generation = Some(reader.head.generation);
     part.head_seq = reader.head.head_seq;
     part.oldest_seq = reader.head.oldest_seq;
@@ -294,6 +305,7 @@ fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: u
         fronts.push(front);
     }
     let (mut rows, mut bytes): (Vec<PlacedRow>, usize) = (Vec::new(), 0);
+    let mut taken = vec![Counts::default(); answers.len()];
     while rows.len() < limit && (bytes < query.page_bytes || anchor.is_some()) {
         let Some(index) = merge.take() else { break };
         let Some(row) = fronts[index].take() else { break };
@@ -306,6 +318,7 @@ fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: u
             break;
         }
         bytes += row.body.len() + ROW_OVERHEAD_BYTES;
+        taken[index].add(&row);
         rows.push(row);
         fronts[index] = answers[index].rows.pop_front();
         match &fronts[index] {
@@ -319,8 +332,8 @@ fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: u
     }
     let left = fronts.iter().any(Option::is_some);
     let more = left || short || answers.iter().any(|answer| answer.part.tally.more);
-    let parts: Vec<Part> =
-        answers.into_iter().zip(&fronts).map(|(answer, front)| settle(answer.part, front.is_some(), &rows)).collect();
+    let here = answers.into_iter().zip(&fronts).zip(&taken);
+    let parts: Vec<Part> = here.map(|((answer, front), taken)| settle(answer.part, front.is_some(), taken)).collect();
     // Behind a page that was come to from behind, there is that page.
     let full = rows.len() >= limit || bytes >= query.page_bytes || short;
     let searched = barrier.filter(|_| !full);
@@ -352,15 +365,8 @@ fn beyond(last: &Key, order: Order) -> Key {
 
 /// Counts only what is on this page. A node that broke off behind the page's last row did not make this page
 /// incomplete.
-fn settle(mut part: Part, has_more_here: bool, rows: &[PlacedRow]) -> Part {
-    let mine = || rows.iter().filter(|row| row.key.node_id == part.member.node.id);
-    let count = |integrity| mine().filter(|row| row.integrity == integrity).count().try_into().unwrap_or(0);
-    let mut tally = part.tally.clone();
-    tally.invalid = count(Integrity::Violation);
-    tally.unknown_key = count(Integrity::UnknownKey);
-    tally.rows = mine().count().try_into().unwrap_or(0);
-    tally.verified = count(Integrity::Ok) + count(Integrity::Erased);
-    tally.witnessed = mine().filter(|row| row.witnessed).count().try_into().unwrap_or(0);
+fn settle(mut part: Part, has_more_here: bool, taken: &Counts) -> Part {
+    let tally = taken.into_tally(part.tally.clone());
     let broke_off_later = has_more_here && matches!(part.status, Status::Incomplete | Status::Timeout | Status::Error);
     if broke_off_later || matches!(part.status, Status::Ok | Status::Invalid) {
         (part.status, part.reason) = conclude(&tally, true, None);

@@ -13,7 +13,7 @@ use piperoll_shared::log::view::EntryView;
 use tokio::sync::mpsc;
 
 use super::Cluster;
-use super::fanout::{Ask, Cursors, Part, ask, envelope};
+use super::fanout::{Ask, Cursors, Part, ask, ask_asides, envelope};
 use super::feed::Feed;
 use super::merge::Merge;
 use super::placed::PlacedRow;
@@ -57,6 +57,7 @@ impl Stream {
         let limit = query.limit.and_then(|limit| u64::try_from(limit).ok());
         let mut opening = Vec::new();
         for member in &cluster.members {
+            let asides = ask_asides(member, &query, limit);
             match ask(member, &query, limit) {
                 Ask::Absent => {}
                 Ask::Not { status, reason } => {
@@ -67,6 +68,10 @@ impl Stream {
                     let opened = Feed::open(Arc::clone(member), *asked, cluster.limits);
                     opening.push((member, tokio::spawn(opened)));
                 }
+            }
+            for asked in asides {
+                let opened = Feed::open(Arc::clone(member), asked, cluster.limits);
+                opening.push((member, tokio::spawn(opened)));
             }
         }
         let mut feeds = Vec::with_capacity(opening.len());
@@ -153,7 +158,10 @@ impl Stream {
         }
         writer.verified = self.query.count.is_none();
         let parts: Vec<Part> = self.feeds.iter().map(|feed| feed.part.snapshot()).collect();
-        let rows_of = |id: &_| self.feeds.iter().find(|f| &f.part.member.node.id == id).map_or(0, Feed::rows_in_answer);
+        let rows_of = |id: &_| {
+            let mine = self.feeds.iter().filter(|feed| &feed.part.member.node.id == id);
+            mine.map(Feed::rows_in_answer).sum()
+        };
         let envelope = envelope(&parts, &self.query, &rows_of, last.as_ref().filter(|_| more), Cursors::default());
         // What nobody could know of when the headers went out, and no row of the answer shows: a node that broke
         // off, rows that are not there.

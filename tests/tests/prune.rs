@@ -121,7 +121,7 @@ impl Log {
             let mut whole = TreeReader::new(Leaves(leaves.to_vec()), size);
             let root = whole.root(size).unwrap();
             for seq in places(9).filter(|seq| *seq < size).chain([floor, size - 1]) {
-                let proof = self.store.inclusion(seq, size).await.unwrap();
+                let proof = self.store.inclusion(self.store.generation(), seq, size).await.unwrap().unwrap();
                 assert_eq!(proof, inclusion_proof(&mut whole, seq, size).unwrap());
                 let leaf = &leaves[usize::try_from(seq).unwrap()];
                 assert_eq!(verify_inclusion(leaf, seq, size, &proof, &root), Ok(()));
@@ -134,7 +134,8 @@ impl Log {
             }
             for begin in places(4).filter(|begin| *begin < size) {
                 let runs: Vec<_> = std::iter::once(begin..begin + (size - begin).div_ceil(2)).collect();
-                let hashes = self.store.range_proof(runs.clone(), size).await.unwrap();
+                let hashes =
+                    self.store.range_proof(self.store.generation(), runs.clone(), size).await.unwrap().unwrap();
                 assert_eq!(hashes, range_proof(&mut whole, &runs, size).unwrap());
                 let shown = runs[0].clone().map(|seq| (seq, leaves[usize::try_from(seq).unwrap()]));
                 assert_eq!(RangeProof { runs: runs.clone(), hashes }.verify(shown, size, &root), Ok(()));
@@ -142,7 +143,7 @@ impl Log {
         }
         if floor > 0 {
             // What went with the rows is said to be gone, and is never made up.
-            let gone = self.store.inclusion(floor - 1, rows).await.unwrap_err().to_string();
+            let gone = self.store.inclusion(self.store.generation(), floor - 1, rows).await.unwrap_err().to_string();
             assert!(gone.contains("pruned"), "{gone}");
         }
         let mut builder = TreeBuilder::default();

@@ -109,7 +109,7 @@ fn asked(place: Place, query: &Query) -> Asked {
         count: None,
         follow: true,
     };
-    Asked { request, pinned: None, all_there: true, scope: query.scope.clone() }
+    Asked { request, pinned: None, all_there: true, scope: query.scope.clone(), aside: None }
 }
 
 /// Hands on what comes until the node fails; the place moves along.

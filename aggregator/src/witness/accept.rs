@@ -126,6 +126,7 @@ fn unreadable_pin(watch: &Watch) -> Option<Lost> {
         until: pin.span.and_then(|span| span.latest).unwrap_or(pin.seen).max(pin.seen).max(since),
         witnessed: pin.seen,
         learned: false,
+        note: Some(pin.note.clone()),
     })
 }
 
@@ -154,6 +155,7 @@ async fn lost(member: &Member, pinned: &Checkpoint, presented: &Presented) -> Re
         until: newest.max(since),
         witnessed,
         learned: false,
+        note: Some(pin.note.clone()),
     };
     if pinned.origin == now.origin
         && let Some(common) = last_common(member, &marks, now).await?

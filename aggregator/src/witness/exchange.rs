@@ -177,7 +177,9 @@ async fn read(app: &App, filter: &str, from: Timestamp) -> Option<Vec<(String, W
     let mut all = Vec::new();
     for row in answer.rows.iter().filter(|row| row.integrity == Integrity::Ok) {
         let details = EntryView::parse(&row.body).and_then(|view| view.details);
-        let Some(Ok(Details { checkpoints })) = details.map(|details| serde_json::from_str(details.get())) else { continue };
+        let Some(Ok(Details { checkpoints })) = details.map(|details| serde_json::from_str(details.get())) else {
+            continue;
+        };
         all.extend(checkpoints.into_iter().map(|pin| (row.key.node_id.to_string(), pin)));
     }
     Some(all)
@@ -196,7 +198,7 @@ impl Watch {
     }
 
     /// A note's checkpoint, when this node signed it under one of its keys.
-    fn opened_text(&self, note: &str) -> Option<Checkpoint> {
+    pub(super) fn opened_text(&self, note: &str) -> Option<Checkpoint> {
         let note = Note::parse(note).ok()?;
         self.opened(&note).ok().or_else(|| self.pinned_keys.iter().find_map(|key| self.opened_by(&note, key).ok()))
     }

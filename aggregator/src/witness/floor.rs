@@ -91,7 +91,7 @@ async fn statement(member: &Member, said: PrunedRows) -> Option<(Pruned, Timesta
         count: None,
         follow: false,
     };
-    let asked = Asked { request, pinned: Some(pinned), all_there: true, scope: Scope::default() };
+    let asked = Asked { request, pinned: Some(pinned), all_there: true, scope: Scope::default(), aside: None };
     let read = async {
         let mut reader = NodeReader::open(member, &asked, &Limits::default(), Lane::Shared).await.ok()?;
         loop {

@@ -80,6 +80,9 @@ pub(crate) struct Lost {
     /// It was never witnessed here.
     #[serde(default)]
     pub(crate) learned: bool,
+    /// The last checkpoint that was pinned of the log: its rows are held against it where they can still be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) note: Option<String>,
 }
 
 /// More losses than this are no operator's doing; what comes then widens the last one.
@@ -346,6 +349,7 @@ mod tests {
             until: at(200),
             witnessed: at(190),
             learned: false,
+            note: None,
         };
         for (oldest, from, to, touches) in [
             (Some(100), 0, 100, false),

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use piperoll_client::{Category, EmitError, Entry, Outcome};
-use piperoll_shared::api::node::{CheckpointAnswer, LogBefore, LogSpan, NodeStatus, peer_path};
+use piperoll_shared::api::node::{CheckpointAnswer, LogAside, LogBefore, LogSpan, NodeStatus, peer_path};
 use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::note::{KeyKind, Note, NoteError, SigningKey, VerifyingKey};
@@ -102,6 +102,8 @@ struct State {
     floor: Option<Floor>,
     /// What this aggregator wrote down of it before was looked for.
     recalled: bool,
+    /// Logs that stood in the place of its present one and that it can still read, by its word.
+    asides: Vec<LogAside>,
 }
 
 impl Watch {
@@ -114,8 +116,15 @@ impl Watch {
     ) -> std::io::Result<Self> {
         let (memory, remembered) = Memory::open(state_dir, &member.id)?;
         let was_known = was_witnessed || memory.has_evidence();
-        let state =
-            Mutex::new(State { remembered, pinned: None, trouble: None, looked: false, floor: None, recalled: false });
+        let state = Mutex::new(State {
+            remembered,
+            pinned: None,
+            trouble: None,
+            looked: false,
+            floor: None,
+            recalled: false,
+            asides: Vec::new(),
+        });
         let origins = format!("{}/{}/", member.ring.cluster(), member.id);
         let watch = Self {
             memory,
@@ -183,9 +192,11 @@ impl Watch {
     }
 
     /// Why rows of this range may be missing although the node answers: they were in a log that another one took the place of.
-    pub(crate) fn lost_in(&self, from: Timestamp, to: Timestamp) -> Option<LostHere> {
+    /// Logs of `read` are here after all.
+    pub(crate) fn lost_in(&self, from: Timestamp, to: Timestamp, read: &[Generation]) -> Option<LostHere> {
         let state = self.state();
-        let mut all = state.remembered.lost.iter().filter(|lost| lost.touches(from, to));
+        let here = |lost: &Lost| read.iter().any(|generation| lost.generation == generation.to_string());
+        let mut all = state.remembered.lost.iter().filter(|lost| lost.touches(from, to) && !here(lost));
         let first = all.next()?;
         let (mut oldest, mut until, mut words) = (first.oldest, first.until, vec![first.words()]);
         let mut more = 0;
@@ -227,8 +238,40 @@ impl Watch {
         state.remembered = remembered;
     }
 
+    /// Logs that a range may reach into besides the present one and that the node can still read, each with what was pinned of it if it has
+    /// at least as much.
+    pub(crate) fn asides_in(&self, from: Timestamp, to: Timestamp) -> Vec<(Generation, Option<Pinned>)> {
+        let state = self.state();
+        let mut found: Vec<(Generation, Option<Pinned>)> = Vec::new();
+        for lost in state.remembered.lost.iter().filter(|lost| lost.touches(from, to)) {
+            let aside = state.asides.iter().find(|aside| aside.generation.to_string() == lost.generation);
+            let Some(aside) = aside.filter(|aside| found.iter().all(|(known, _)| *known != aside.generation)) else {
+                continue;
+            };
+            let pinned = lost.note.as_deref().and_then(|note| Some((self.opened_text(note)?, note)));
+            let pinned = pinned.filter(|(checkpoint, _)| generation_of(checkpoint) == lost.generation);
+            let pinned = pinned.filter(|(checkpoint, _)| (1..=aside.rows).contains(&checkpoint.size));
+            let pinned = pinned.map(|(checkpoint, note)| Pinned {
+                generation: aside.generation,
+                size: checkpoint.size,
+                root: checkpoint.root,
+                note: note.into(),
+                seen: lost.witnessed,
+            });
+            found.push((aside.generation, pinned));
+        }
+        found
+    }
+
+    /// Whether a generation is one that another log took the place of.
+    pub(crate) fn is_past(&self, generation: Generation) -> bool {
+        let generation = generation.to_string();
+        self.state().remembered.lost.iter().any(|lost| lost.generation == generation)
+    }
+
     /// One look at a node's checkpoint. Returns what to send back: the note with this witness's cosignature.
-    fn take(&self, answer: &CheckpointAnswer, now: Timestamp) -> Result<Option<String>, String> {
+    /// `old` is the size that its proof was asked for.
+    fn take(&self, answer: &CheckpointAnswer, old: u64, now: Timestamp) -> Result<Option<String>, String> {
         let note = Note::parse(&answer.note).map_err(|e| e.to_string())?;
         let presented = self.opened(&note)?;
         let proof = proof(answer).ok_or("its consistency proof is not one")?;
@@ -239,6 +282,10 @@ impl Watch {
         };
         if pinned.is_none() && !state.recalled {
             return Err("what this aggregator wrote down about it before was not looked for yet".to_owned());
+        }
+        if state.remembered.pin.as_ref().map_or(0, |pin| pin.size) != old {
+            // Found in the own log since the node was asked: its proof is about another size.
+            return Err("what is pinned of it was found in the meantime; it is looked at again".to_owned());
         }
         let (verdict, reason) = match judge(pinned.as_ref(), &presented, &proof) {
             // An alarm stays whatever the node presents later; only an operator clears it.
@@ -369,7 +416,16 @@ impl Remembered {
         let to_seq = before.signed_rows.max(before.witnessed_rows).unwrap_or_default();
         // A time that is still to come would never end.
         let at = before.at.min(now);
-        self.lose(Lost { generation, from_seq: 0, to_seq, oldest: None, until: at, witnessed: at, learned: true });
+        self.lose(Lost {
+            generation,
+            from_seq: 0,
+            to_seq,
+            oldest: None,
+            until: at,
+            witnessed: at,
+            learned: true,
+            note: None,
+        });
     }
 }
 
@@ -449,8 +505,9 @@ async fn looked(member: &Member) -> Result<(), Failure> {
         }
         answer => answer?,
     };
+    watch.state().asides = answer.span.as_ref().map(|span| span.aside.clone()).unwrap_or_default();
     let (floor, oldest) = answer.span.as_ref().map_or((None, None), |span| (span.pruned, span.oldest));
-    if let Some(cosigned) = watch.take(&answer, SystemClock.now()).map_err(Failure::Error)? {
+    if let Some(cosigned) = watch.take(&answer, old, SystemClock.now()).map_err(Failure::Error)? {
         // The node keeps it for its own exports; that it did not arrive changes nothing here.
         if let Err(failure) = member.link.post(peer_path::COSIGNED, cosigned.into(), LOOK_TIMEOUT).await {
             tracing::debug!(node = %member.node.id, reason = failure.reason(), "a cosignature was not taken");

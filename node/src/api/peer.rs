@@ -14,7 +14,6 @@ use piperoll_shared::api::node::{
     CheckpointAnswer, CheckpointQuery, ClockReading, InclusionQuery, NodeStatus, PROOF_REQUEST_BYTES_MAX,
     PROOF_RUNS_MAX, ProofAnswer, ProofRequest, ScanRequest, peer_path,
 };
-use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::tree::{Hash, encode_hash};
 use piperoll_shared::net::identity::Kind;
 use piperoll_shared::net::serve::TlsPeer;
@@ -96,6 +95,7 @@ async fn checkpoint(
     };
     let mut span = app.store.span(checkpoint.size).await?;
     span.pruned = app.store.floor().await?.map(|floor| floor.rows());
+    span.aside = app.store.asides().await;
     Ok(Json(CheckpointAnswer {
         note: note.to_string(),
         proof: proof.iter().map(encode_hash).collect(),
@@ -119,8 +119,8 @@ async fn proof(
         let detail = format!("up to {PROOF_RUNS_MAX} runs are proven, ascending, apart, and within the tree");
         return Err(ApiError::new(400, "bad_runs", detail));
     }
-    tree_is_here(&app, asked.generation, asked.size)?;
-    Ok(Json(answer(&app.store.range_proof(runs, asked.size).await?)))
+    let made = app.store.range_proof(asked.generation, runs, asked.size).await?;
+    Ok(Json(answer(&made.ok_or_else(|| another_log(&app))?)))
 }
 
 async fn inclusion(
@@ -130,20 +130,17 @@ async fn inclusion(
     if asked.seq >= asked.size {
         return Err(ApiError::new(400, "bad_seq", "the row is not within the tree"));
     }
-    tree_is_here(&app, asked.generation, asked.size)?;
-    Ok(Json(answer(&app.store.inclusion(asked.seq, asked.size).await?)))
+    let made = app.store.inclusion(asked.generation, asked.seq, asked.size).await?;
+    Ok(Json(answer(&made.ok_or_else(|| another_log(&app))?)))
 }
 
 fn answer(hashes: &[Hash]) -> ProofAnswer {
     ProofAnswer { hashes: hashes.iter().map(encode_hash).collect() }
 }
 
-/// Whether a proof for this log and size can be made at all.
-fn tree_is_here(app: &App, generation: Generation, size: u64) -> Result<(), ApiError> {
+/// A proof for a log, or a size of it, that is not here.
+fn another_log(app: &App) -> ApiError {
     let rows = app.store.health().head().map_or(0, |head| head + 1);
-    if generation != app.store.generation() || size > rows {
-        let detail = format!("this log is generation {} with {rows} rows", app.store.generation());
-        return Err(ApiError::new(409, "another_log", detail));
-    }
-    Ok(())
+    let detail = format!("this log is generation {} with {rows} rows", app.store.generation());
+    ApiError::new(409, "another_log", detail)
 }

@@ -64,15 +64,20 @@ pub(super) async fn scan_body(app: &Arc<App>, request: ScanRequest, form: Form, 
         None => (app.store.scan(request).await?, None),
     };
     let health = app.store.health();
+    // What was put aside is one log of its own; the daemon's faults are those of the present one.
+    let (generation, head_seq, oldest_seq, fault) = match scan.log_aside() {
+        Some((generation, extent)) => (generation, extent.head_seq, extent.oldest_seq, None),
+        None => (app.store.generation(), health.head(), extent.oldest_seq, health.read_fault()),
+    };
     let head = StreamHead {
         cluster: app.cluster.clone(),
         node_id: app.node_id.clone(),
-        generation: app.store.generation(),
-        head_seq: health.head(),
-        oldest_seq: extent.oldest_seq,
+        generation,
+        head_seq,
+        oldest_seq,
         pruned: scan.floor().map(crate::store::Floor::rows),
         epochs: scan.epochs().to_vec(),
-        fault: health.read_fault(),
+        fault,
         erased: scan.erased(),
     };
     let app = Arc::clone(app);

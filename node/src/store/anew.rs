@@ -13,6 +13,7 @@ use piperoll_shared::log::statement::GENERATION_BEGUN;
 use piperoll_shared::net::clock::Clock;
 use serde_json::json;
 
+use super::aside::folder_of;
 use super::draft::Draft;
 use super::error::OpenError;
 use super::index::BLOCK_LEVEL;
@@ -49,11 +50,7 @@ pub fn begin_generation(
     let previous = json!({
         "generation": old_generation, "signed_rows": seen(Kept::Signed), "witnessed_rows": seen(Kept::Witnessed),
     });
-    let beside = |suffix: &str| {
-        let mut name = dir.path().file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{suffix}"));
-        dir.path().with_file_name(name)
-    };
+    let beside = |suffix: &str| folder_of(dir.path(), suffix);
     let fresh = beside(&format!("begun-{}", uuid::Uuid::now_v7().simple()));
     let fresh_dir = LogDir::new(&fresh);
     let OpenWriter { mut writer, generation, lock: fresh_lock, .. } =

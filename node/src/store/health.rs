@@ -88,7 +88,7 @@ impl Health {
         self.next_seq.load(Ordering::Acquire).checked_sub(1)
     }
 
-    /// Why appends are refused; stays until a restart.
+    /// Why appends are refused; stays until a restart, or until a disk that failed is good again.
     pub fn write_fault(&self) -> Option<String> {
         self.write_fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -123,6 +123,13 @@ impl Health {
     pub(super) fn refuse_writes(&self, fault: String) {
         tracing::error!(%fault, "the log refuses appends");
         self.write_fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
+    }
+
+    /// What kept the log from taking entries is over; what is wrong with the file is not.
+    pub(super) fn mended(&self) {
+        if self.read_fault().is_none() {
+            *self.write_fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
     }
 
     pub(super) fn distrust(&self, fault: String) {

@@ -2,6 +2,7 @@
 
 mod ages;
 mod anew;
+mod aside;
 mod check;
 mod check_ids;
 mod check_statements;
@@ -38,7 +39,7 @@ mod writer;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use piperoll_shared::api::node::{IndexExtent, LogSpan, ScanRequest, VerifyLine};
+use piperoll_shared::api::node::{IndexExtent, LogAside, LogSpan, ScanRequest, VerifyLine};
 use piperoll_shared::log::entry::lifecycle;
 use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::flags::Rules;
@@ -53,6 +54,7 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
 pub use anew::{NewGeneration, begin_generation};
+pub use aside::generations_aside;
 pub use check::Check;
 pub use direct::{ArchiveError, DirectLog, append_directly};
 pub use draft::{Appended, Draft, parse_draft};
@@ -72,6 +74,7 @@ pub use tree::TreeError;
 pub use upkeep::{DirectUpkeep, UpkeepError};
 
 use ages::Ages;
+use aside::{Aside, Asides};
 use index::{BLOCK_LEVEL, CheckedRows, Index, IndexCheck, Indexer};
 use readers::Readers;
 use scan::Beside;
@@ -115,6 +118,7 @@ pub struct Store {
     identity: open::FileIdentity,
     clock: Arc<dyn Clock>,
     ages: Arc<Mutex<Ages>>,
+    asides: Arc<Asides>,
     writer: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
 }
 
@@ -160,6 +164,7 @@ impl Store {
             })
             .map_err(|source| OpenError::Io { path: dir.path().to_owned(), source })?;
         let writer = Arc::new(Mutex::new(Some(thread)));
+        let asides = Arc::new(Asides::new(&dir));
         Ok(Self {
             jobs,
             readers,
@@ -172,6 +177,7 @@ impl Store {
             identity,
             clock,
             ages,
+            asides,
             writer,
         })
     }
@@ -217,6 +223,9 @@ impl Store {
 
     /// Plans a read up to the newest committed row.
     pub async fn scan(&self, request: ScanRequest) -> Result<Scan, ReadError> {
+        if let Some(aside) = self.aside(request.generation).await? {
+            return aside.scan(request, &self.keys, self.clock.now()).await;
+        }
         let filter = parse_filter(&request, self.clock.now())?;
         let (ring, generation, head) = (self.keys.ring.clone(), self.generation, self.health.head());
         let beside = Beside { index: Some(Arc::clone(self.indexer.index())), tiles: Arc::clone(&self.tiles) };
@@ -226,12 +235,37 @@ impl Store {
 
     /// Reads the next batch; the scan comes back with it.
     pub async fn next_batch(&self, mut scan: Scan) -> Result<(Scan, Batch), ReadError> {
-        self.readers
+        let readers = scan.aside().map_or_else(|| self.readers.clone(), |aside| aside.readers.clone());
+        readers
             .run(move |conn| {
                 let batch = scan.next_batch(conn)?;
                 Ok((scan, batch))
             })
             .await?
+    }
+
+    /// The log of another generation, if it stands beside this one.
+    async fn aside(&self, generation: Option<Generation>) -> Result<Option<Aside>, ReadError> {
+        let Some(generation) = generation.filter(|generation| *generation != self.generation) else { return Ok(None) };
+        let (asides, keys) = (Arc::clone(&self.asides), self.keys.clone());
+        let found = tokio::task::spawn_blocking(move || asides.find(&keys, generation)).await;
+        found.map_err(|_| ReadError::Panicked)
+    }
+
+    /// The logs that stood here before and can still be read.
+    pub async fn asides(&self) -> Vec<LogAside> {
+        let (asides, keys) = (Arc::clone(&self.asides), self.keys.clone());
+        tokio::task::spawn_blocking(move || asides.list(&keys)).await.unwrap_or_default()
+    }
+
+    /// Whose readers make the proofs of a tree, if that tree is here.
+    async fn readers_of(&self, generation: Generation, size: u64) -> Result<Option<Readers>, ReadError> {
+        if generation == self.generation {
+            let rows = self.health.head().map_or(0, |head| head + 1);
+            return Ok((size <= rows).then(|| self.readers.clone()));
+        }
+        let aside = self.aside(Some(generation)).await?.filter(|aside| aside::covers(aside, size));
+        Ok(aside.map(|aside| aside.readers))
     }
 
     /// Whether entries with these ids are in the log and came in under this `via`, which only the node writes.
@@ -318,13 +352,18 @@ impl Store {
         Ok(proof.await??)
     }
 
-    /// One proof for all rows of `runs` under a tree of `size` rows, which are all here.
-    pub async fn range_proof(&self, runs: Vec<Range<u64>>, size: u64) -> Result<Vec<Hash>, ReadError> {
+    /// One proof for all rows of `runs` under a tree of `size` rows; none when that tree is not here.
+    pub async fn range_proof(
+        &self,
+        generation: Generation,
+        runs: Vec<Range<u64>>,
+        size: u64,
+    ) -> Result<Option<Vec<Hash>>, ReadError> {
+        let Some(readers) = self.readers_of(generation, size).await? else { return Ok(None) };
         let mut making = prove::Making::new(&runs, size);
         loop {
             // In short pieces: no reader waits behind a long proof.
-            let (returned, done) = self
-                .readers
+            let (returned, done) = readers
                 .run(move |conn| {
                     let done = making.step(conn);
                     (making, done)
@@ -332,17 +371,17 @@ impl Store {
                 .await?;
             making = returned;
             if done? {
-                return Ok(making.hashes);
+                return Ok(Some(making.hashes));
             }
         }
     }
 
-    /// Shows that row `seq` stands in a tree of `size` rows, which are all here.
-    pub async fn inclusion(&self, seq: u64, size: u64) -> Result<Vec<Hash>, ReadError> {
-        let proof = self
-            .readers
-            .run(move |conn| inclusion_proof(&mut TreeReader::new(tree::StoredTiles(conn), size), seq, size));
-        Ok(proof.await??)
+    /// Shows that row `seq` stands in a tree of `size` rows; none when that tree is not here.
+    pub async fn inclusion(&self, generation: Generation, seq: u64, size: u64) -> Result<Option<Vec<Hash>>, ReadError> {
+        let Some(readers) = self.readers_of(generation, size).await? else { return Ok(None) };
+        let proof =
+            readers.run(move |conn| inclusion_proof(&mut TreeReader::new(tree::StoredTiles(conn), size), seq, size));
+        Ok(Some(proof.await??))
     }
 
     /// Notices a file that was unlinked or replaced, a schema that was changed, and rows cut off at the end, also on a node that only

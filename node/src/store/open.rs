@@ -103,6 +103,22 @@ impl LogDir {
             (None, false) => self.create(cluster, node_id, new_generation)?,
             _ => {}
         }
+        Ok(Opened { lock: Some(lock), ..self.connect_writer(cluster, node_id, marker.as_ref())? })
+    }
+
+    /// A new connection for a writer that has the lock.
+    pub(super) fn reopen_writer(&self, cluster: &ClusterName, node_id: &NodeId) -> Result<Opened, OpenError> {
+        let marker = self.read_marker()?;
+        self.connect_writer(cluster, node_id, marker.as_ref())
+    }
+
+    fn connect_writer(
+        &self,
+        cluster: &ClusterName,
+        node_id: &NodeId,
+        marker: Option<&Marker>,
+    ) -> Result<Opened, OpenError> {
+        let database = self.database();
         let conn = self.connect(&database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let sql = |source| OpenError::Sqlite { path: database.clone(), source };
         conn.pragma_update(None, "journal_mode", "WAL").map_err(sql)?;
@@ -110,9 +126,9 @@ impl LogDir {
         // Without it INSERT OR REPLACE would delete a row past the delete trigger.
         conn.pragma_update(None, "recursive_triggers", true).map_err(sql)?;
         conn.pragma_update(None, "wal_autocheckpoint", 4_000).map_err(sql)?;
-        let generation = self.check_identity(&conn, &database, cluster, node_id, marker.as_ref())?;
+        let generation = self.check_identity(&conn, &database, cluster, node_id, marker)?;
         let identity = file_identity(&database).map_err(|source| OpenError::Io { path: database.clone(), source })?;
-        Ok(Opened { conn, generation, identity, lock: Some(lock), copy: None })
+        Ok(Opened { conn, generation, identity, lock: None, copy: None })
     }
 
     /// The writer's lock on a log that is there.

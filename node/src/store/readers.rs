@@ -34,10 +34,18 @@ impl Readers {
         open: impl Fn() -> Result<Connection, OpenError> + Send + Sync + 'static,
         health: Arc<Health>,
     ) -> Result<Self, OpenError> {
+        Self::start_with(THREADS, open, health)
+    }
+
+    pub(super) fn start_with(
+        threads: usize,
+        open: impl Fn() -> Result<Connection, OpenError> + Send + Sync + 'static,
+        health: Arc<Health>,
+    ) -> Result<Self, OpenError> {
         let (queue, receiver) = mpsc::channel::<Work>(QUEUE);
         let receiver = Arc::new(Mutex::new(receiver));
         let open = Arc::new(open);
-        for number in 0..THREADS {
+        for number in 0..threads {
             let mut conn = open()?;
             let (receiver, open, health) = (Arc::clone(&receiver), Arc::clone(&open), Arc::clone(&health));
             let spawned = std::thread::Builder::new().name(format!("reader-{number}")).spawn(move || {

@@ -84,7 +84,7 @@ pub(super) fn span(conn: &Connection, size: u64) -> rusqlite::Result<LogSpan> {
     let first =
         first.query_row([], |row| Ok(row.get_ref(0)?.as_bytes().map(<[u8]>::to_vec).unwrap_or_default())).optional()?;
     let before = first.and_then(|body| log_before(&body));
-    Ok(LogSpan { oldest: time(oldest), newest: time(newest), era, before, pruned: None })
+    Ok(LogSpan { oldest: time(oldest), newest: time(newest), era, before, pruned: None, aside: Vec::new() })
 }
 
 /// What `log.generation_begun` says of the log before it.

@@ -19,13 +19,14 @@ use piperoll_shared::log::verify::{EpochSpan, Integrity, RowChecker};
 use piperoll_shared::log::view::EntryView;
 use rusqlite::{Connection, OptionalExtension as _};
 
+use super::aside::Aside;
 use super::epochs::epochs;
 use super::erase;
 use super::error::ReadError;
 use super::floor::{Floor, first_seq, floor, row_at};
 use super::index::Index;
 use super::prove::{EraPart, Prover, ROWS_PER_PROOF, border_rows};
-use super::rows::{SEQ_MAX, StoredRow};
+use super::rows::{Extent, SEQ_MAX, StoredRow};
 use super::run::{Faults, Reading, Run};
 use super::search::{Part, Search};
 use super::tree::TreeError;
@@ -75,6 +76,8 @@ pub struct Scan {
     erased: u64,
     /// Every row up to here, in the order asked for, was looked at.
     reached: Option<Position>,
+    /// The log that was put aside, when it is one.
+    aside: Option<Aside>,
     /// Takes the sound rows that fit, when they are to be counted.
     counter: Option<Counter>,
 }
@@ -120,6 +123,7 @@ impl Scan {
             node_id: ring.node_id().clone(),
             erased: 0,
             reached: None,
+            aside: None,
             checker: RowChecker::new(ring, generation),
             after: request.after,
             range: (request.from, request.to),
@@ -167,6 +171,20 @@ impl Scan {
             }
         }
         Ok(scan)
+    }
+
+    /// It reads a log that was put aside.
+    pub(super) fn of_aside(&mut self, aside: Aside) {
+        self.aside = Some(aside);
+    }
+
+    pub(super) fn aside(&self) -> Option<&Aside> {
+        self.aside.as_ref()
+    }
+
+    /// Generation and extent of the log, when it is one that was put aside.
+    pub fn log_aside(&self) -> Option<(Generation, Extent)> {
+        self.aside.as_ref().map(|aside| (aside.generation, aside.extent))
     }
 
     pub fn scanned(&self) -> u64 {

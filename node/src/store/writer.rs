@@ -1,8 +1,9 @@
 //! The one thread that writes: it assigns seq, time and mac, and acknowledges after the synced commit.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use piperoll_shared::log::flags::{Judge, Rules};
 use piperoll_shared::log::ids::Generation;
@@ -23,10 +24,13 @@ use super::open::{FileIdentity, LogDir, Opened, file_identity};
 use super::signer::{CheckpointFault, SignedCheckpoint, Signer};
 use super::transaction::{End, Rows};
 use super::tree;
-use super::{Health, LogKeys, schema};
+use super::{Health, LogKeys, rows, schema};
 
 /// Rows in one commit. A larger group makes no commit cheaper per row; it only makes callers wait.
 const ROWS_PER_COMMIT_MAX: usize = 4_096;
+
+/// Between two tries whether a disk that failed is good again.
+const MEND_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) type AppendResult = Result<Appended, AppendError>;
 
@@ -79,6 +83,9 @@ pub(super) struct Writer {
     pub(super) wal_to_empty: bool,
     /// For how long rows were witnessed.
     pub(super) ages: Arc<Mutex<Ages>>,
+    keys: LogKeys,
+    /// The disk failed; when it was tried last whether it is good again.
+    broken: Cell<Option<Instant>>,
 }
 
 impl Writer {
@@ -112,6 +119,8 @@ impl Writer {
             judge: Judge::new(Rules::none()),
             wal_to_empty: false,
             ages: Arc::new(Mutex::new(Ages::open(dir.path(), generation, keys.witnesses.clone()))),
+            keys: keys.clone(),
+            broken: Cell::new(None),
         };
         writer.read_edge()?;
         writer.ages.lock().unwrap_or_else(PoisonError::into_inner).cut_to(writer.end.next_seq);
@@ -172,6 +181,7 @@ impl Writer {
     }
 
     fn checkpoint(&mut self, at_once: bool) -> Result<SignedCheckpoint, CheckpointFault> {
+        self.mend_if_due();
         if let Some(fault) = self.health.write_fault() {
             return Err(CheckpointFault::Refused(fault));
         }
@@ -256,6 +266,7 @@ impl Writer {
         &mut self,
         work: impl FnOnce(&mut Rows<'_>, Timestamp) -> rusqlite::Result<T>,
     ) -> Result<T, AppendError> {
+        self.mend_if_due();
         if let Some(fault) = self.health.write_fault() {
             return Err(AppendError::Fault(fault));
         }
@@ -353,6 +364,61 @@ impl Writer {
         RowChecker::new(self.ring.clone(), self.generation)
     }
 
+    /// Tries whether a disk that failed is good again, a second after the last try.
+    fn mend_if_due(&mut self) {
+        if self.broken.get().is_none_or(|tried| tried.elapsed() < MEND_EVERY) {
+            return;
+        }
+        self.broken.set(Some(Instant::now()));
+        match self.mend() {
+            Ok(()) => {
+                self.broken.set(None);
+                self.health.mended();
+                tracing::warn!(rows = self.end.next_seq, "the disk is good again; the log takes entries");
+            }
+            Err(words) => tracing::debug!(words, "the disk is not good yet"),
+        }
+    }
+
+    /// Begins again from what is on disk, as a start does. What could not be synced may be in the WAL as the kernel shows it and not on the
+    /// disk, so nothing is written behind it: all of it goes into the database, synced, and the WAL begins anew. A crash before that is
+    /// one without the rows that were never acknowledged.
+    fn mend(&mut self) -> Result<(), String> {
+        let words = |error: &dyn std::fmt::Display| error.to_string();
+        // The connection that failed may hold locks.
+        self.conn = Connection::open_in_memory().map_err(|e| words(&e))?;
+        let opened = self.dir.reopen_writer(self.ring.cluster(), self.ring.node_id()).map_err(|e| words(&e))?;
+        if opened.identity != self.identity || opened.generation != self.generation {
+            return Err("another file stands in its place".to_owned());
+        }
+        let busy = opened.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        match busy {
+            Ok(0) => {}
+            Ok(_) => return Err("a reader is in the way".to_owned()),
+            Err(error) => return Err(words(&error)),
+        }
+        let stored = rows::extent(&opened.conn).map_err(|e| words(&e))?.head_seq.map_or(0, |head| head + 1);
+        if stored < self.end.next_seq {
+            let known = self.end.next_seq;
+            self.health.distrust(format!(
+                "{known} rows were recorded and only {stored} are here since the disk failed; stop the node and keep the file as evidence"
+            ));
+            return Err("rows are missing".to_owned());
+        }
+        let (keys, clock, health) = (self.keys.clone(), Arc::clone(&self.clock), Arc::clone(&self.health));
+        let fresh =
+            Self::new(opened, &self.dir, &keys, clock, health, Arc::clone(&self.index)).map_err(|e| words(&e))?;
+        if fresh.tree.is_none() || fresh.signer.is_none() {
+            return Err("the tree or what was signed cannot be read".to_owned());
+        }
+        let judge = std::mem::replace(&mut self.judge, Judge::new(Rules::none()));
+        let (ages, wal_to_empty) = (Arc::clone(&self.ages), self.wal_to_empty);
+        let (epoch, last_epoch) = (self.epoch, self.last_epoch);
+        *self = Self { judge, ages, wal_to_empty, epoch, last_epoch, ..fresh };
+        self.index.grew(self.end.next_seq, &FreshRows::default());
+        Ok(())
+    }
+
     /// The file under the name must still be the one that is open: what is written to an unlinked file is
     /// gone with the process.
     fn check_file(&self) -> Result<(), AppendError> {
@@ -369,8 +435,8 @@ impl Writer {
         Err(AppendError::Fault(self.health.write_fault().unwrap_or_default()))
     }
 
-    /// A full disk may get room again; every other failure of the file stops the writer until a restart,
-    /// which re-reads what is really on disk.
+    /// A full disk may get room again, and a disk that failed may be good again; every other failure of the file stops the writer until a
+    /// restart, which re-reads what is really on disk.
     fn classify(&self, error: &rusqlite::Error) -> AppendError {
         let code = error.sqlite_error_code();
         tracing::error!(%error, "append failed, nothing of the group was recorded");
@@ -388,6 +454,14 @@ impl Writer {
             ),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                 AppendError::Fault("another process holds the database; close it and send the entry again".to_owned())
+            }
+            Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => {
+                self.broken.set(Some(Instant::now()));
+                self.health.refuse_writes(format!(
+                    "{error}: {} or a file beside it cannot be written; look at the disk and at what the kernel says, the node tries again every second",
+                    self.dir.database().display()
+                ));
+                AppendError::Fault(self.health.write_fault().unwrap_or_default())
             }
             _ => {
                 self.health.refuse_writes(format!("{error}; restart the node, then run `piperoll node verify`"));

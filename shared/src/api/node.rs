@@ -330,6 +330,16 @@ pub struct LogSpan {
     /// Where the log begins, when rows were pruned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pruned: Option<PrunedRows>,
+    /// Logs that stood here before and can still be read, by their generation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aside: Vec<LogAside>,
+}
+
+/// A log that was put aside for another one, and is read from where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogAside {
+    pub generation: Generation,
+    pub rows: u64,
 }
 
 /// A log that another one took the place of.

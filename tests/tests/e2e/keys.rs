@@ -1,5 +1,7 @@
 //! Changing keys while the log goes on, and after a break-in: what counted before counts, and what must not count does not.
 
+use std::time::Duration;
+
 use piperoll_shared::log::seal::{EpochSecret, MacKey, Origin};
 use piperoll_tests::{Cluster, entry};
 use serde_json::Value;
@@ -149,7 +151,7 @@ async fn a_rotation_that_is_interrupted_is_finished() {
     cluster.stop(0);
     for round in 0..12u64 {
         cluster.spawn(0);
-        tokio::time::sleep(std::time::Duration::from_millis(4 + round * 6)).await;
+        tokio::time::sleep(Duration::from_millis(4 + round * 6)).await;
         cluster.kill(0);
         assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
     }
@@ -208,6 +210,51 @@ async fn a_checkpoint_key_is_taken_over_at_a_witnessed_checkpoint() {
     cluster.verify_all();
 }
 
+/// The log of before stands beside the new one and is read from there: all that was witnessed of it is in every answer, in its place and proven.
+async fn read_from_beside(cluster: &Cluster) {
+    let mut page = cluster.page("from=1d&order=asc").await;
+    for _ in 0..300 {
+        if page.json()["complete"] == true {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        page = cluster.page("from=1d&order=asc").await;
+    }
+    let json = page.json();
+    assert_eq!((&json["complete"], &json["proven"]), (&true.into(), &true.into()), "{}", page.text);
+    let of_mx1 = |json: &Value| -> Vec<String> {
+        let rows = json["entries"].as_array().unwrap().iter().filter(|row| row["entry"]["node_id"] == "mx1");
+        rows.map(|row| format!("{}/{}", row["entry"]["generation"], row["entry"]["seq"])).collect()
+    };
+    let all = of_mx1(&json);
+    let old = all.iter().filter(|place| place.split('/').next() == all[0].split('/').next()).count();
+    assert!((2..all.len()).contains(&old), "rows of both logs: {all:?}");
+    assert_eq!(page.node("mx1")["rows"].as_u64().unwrap(), all.len() as u64);
+    // Page by page, both ways, it is the same.
+    for order in ["asc", "desc"] {
+        let (mut paged, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = cluster.page(&format!("from=1d&filter=node:mx1&order={order}&limit=2{cursor}")).await.json();
+            assert_eq!(page["complete"], true, "{page}");
+            paged.extend(of_mx1(&page));
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        if order == "desc" {
+            paged.reverse();
+        }
+        assert_eq!(paged, all, "{order}");
+    }
+    let counted = cluster.get("/api/v1/stats?from=1d&filter=user:alice", Some(&cluster.token)).await.json();
+    assert_eq!((&counted["complete"], &counted["stats"]["entries"]), (&true.into(), &1.into()), "{counted}");
+    let stream = cluster.page("from=1d&format=ndjson").await.text;
+    assert!(stream.contains("\"user\":\"alice\"") && stream.contains("\"complete\":true"), "{stream}");
+    let run = cluster.run(&["verify", "--table"]);
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_break_in_a_new_generation_begins_with_new_keys() {
     let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
@@ -241,6 +288,16 @@ async fn after_a_break_in_a_new_generation_begins_with_new_keys() {
     cluster.append(0, &[entry("bob", "auth.login")]).await;
     witnessed(&cluster, "mx1").await;
     let after = trust(&cluster, "after.toml");
+    read_from_beside(&cluster).await;
+    let moved = std::path::Path::new(&old).with_extension("elsewhere").to_str().unwrap().to_owned();
+    std::fs::rename(&old, &moved).unwrap();
+    let old = moved;
+    for _ in 0..300 {
+        if cluster.page("from=1d").await.status_of("mx1") == "superseded" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     // What the generation before had is not here: no answer over its days is whole, nor is a bundle, whoever says so.
     let page = cluster.page("from=1d").await;
     assert_eq!((page.json()["complete"].clone(), page.status_of("mx1")), (false.into(), "superseded".to_owned()));
@@ -272,8 +329,8 @@ async fn after_a_break_in_a_new_generation_begins_with_new_keys() {
     // That its memory was gone shows until somebody says why; what it wrote into its own log is known again.
     let again = report(&cluster, "mx1", |line| line["verdict"] == "first_seen_again").await;
     assert!(again["reason"].as_str().unwrap().contains("is gone from the state directory"), "{again}");
-    let run = cluster.run(&["nodes"]);
-    assert_eq!(run.code, 3, "{}", run.stderr);
+    let run = cluster.run(&["nodes", "--table"]);
+    assert_eq!(run.code, 3, "{}{}", run.stdout, run.stderr);
     let generation = again["generation"].as_str().unwrap().to_owned();
     let accepted = cluster.run(&["nodes", "accept", "mx1", "--new-generation", &generation, "--reason", "a new disk"]);
     assert_eq!(accepted.code, 0, "{}", accepted.stderr);

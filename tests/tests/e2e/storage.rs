@@ -1,9 +1,10 @@
 //! A disk that is full or read-only, and a second process: a clear error, reads go on.
 
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use piperoll_client::NodeClient;
-use piperoll_tests::{Cluster, entry, piperoll};
+use piperoll_tests::{Cluster, Interference, entry, piperoll};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,4 +169,57 @@ async fn an_open_secret_is_no_secret() {
         assert!(output.status.code() == Some(1) && stderr.contains("chmod 600"), "{stderr}");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     }
+}
+
+/// A disk that fails while it is written to or synced, and is good again later: what was acknowledged is there, once and whole, and the same
+/// process takes entries again by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fails_and_comes_back_heals_without_a_restart() {
+    if !Interference::is_possible() {
+        eprintln!("SKIPPED: no strace, or it may not look into other processes here");
+        return;
+    }
+    let cluster = Cluster::witnessed(&["mx1"], 100).await;
+    let client = NodeClient::new(&cluster.nodes[0].folder.join("node.sock")).unwrap();
+    let mut acknowledged = Vec::new();
+    for inject in [
+        "pwrite64:error=EIO:when=3+",
+        "fsync,fdatasync:error=EIO",
+        "fsync,fdatasync:error=EDQUOT",
+        "pwrite64:error=ENOSPC",
+    ] {
+        let mut refused = 0;
+        {
+            let _interference = Interference::with(cluster.pid(0), inject).unwrap();
+            for n in 0..20 {
+                let id = uuid::Uuid::now_v7().to_string();
+                let line = json!({ "id": id, "category": "data", "action": "x.write", "user": format!("u{n}") });
+                match client.append(&line).await {
+                    Ok(receipt) => acknowledged.push(receipt.id.to_string()),
+                    Err(_) => refused += 1,
+                }
+            }
+        }
+        assert!(refused > 0, "{inject}: nothing failed");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let line = json!({ "category": "data", "action": "x.write", "user": "after" });
+            match client.append(&line).await {
+                Ok(receipt) => {
+                    acknowledged.push(receipt.id.to_string());
+                    break;
+                }
+                Err(error) => assert!(Instant::now() < deadline, "{inject}: never good again: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let verified = cluster.on_node(0, &["verify"]);
+        assert_eq!(verified.code, 0, "{inject}: {}{}", verified.stdout, verified.stderr);
+    }
+    let found = cluster.on_node(0, &["query", "action:x.write", "--json", "--limit", "1000"]).stdout;
+    for id in &acknowledged {
+        assert_eq!(found.matches(id.as_str()).count(), 1, "{id}");
+    }
+    crate::witness::witnessed(&cluster, "mx1").await;
+    cluster.verify_all();
 }

@@ -283,7 +283,9 @@ async fn a_split_view_is_found_by_comparing() {
     let key = SigningSeed::from_hex(seed.trim()).unwrap().named(&origin, KeyKind::Log).unwrap();
     let other = Checkpoint { origin, size: 5, root: [7; 32] }.sign(&key).unwrap().to_string();
     let pins = json!([{ "node": "mx1", "note": other, "seen": "2026-04-15T08:00:00.000000Z" }]);
-    let line = json!({ "category": "audit", "action": "audit.witness_checkpoints", "details": { "checkpoints": pins } }).to_string();
+    let line =
+        json!({ "category": "audit", "action": "audit.witness_checkpoints", "details": { "checkpoints": pins } })
+            .to_string();
     cluster.append(1, &[line]).await;
     cluster.stop_aggregator();
     let config = cluster.aggregator_folder().join("aggregator.toml");
