@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use piperoll_client::{ClientError, LineStream, NodeClient};
 use piperoll_node::config::NodeConfig;
-use piperoll_node::store::{DirectLog, LogDir};
+use piperoll_node::store::{DirectLog, LogDir, generations_aside};
 use piperoll_shared::api::node::{ScanRequest, VerifyLine};
+use piperoll_shared::log::ids::Generation;
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -63,12 +64,24 @@ impl Place {
                     let last = json!({ "final": {
                         "node_id": node_id, "generation": log.generation(), "rows": scan.sent(), "scanned": scan.scanned(),
                         "more": scan.limit_reached(), "faults": scan.faults(), "fault": log.fault(), "pruned": scan.reaches_pruned(),
+                        "erased": scan.erased(),
                     }});
                     let _ = send.blocking_send(Ok(last.to_string().into()));
                     Ok(())
                 }))
             }
         }
+    }
+
+    /// The logs that were put aside for the one in the configuration, as places of their own; none where only a socket is known.
+    pub(super) fn asides(args: &PlaceArgs) -> Vec<(Generation, Self)> {
+        let Ok(config) = NodeConfig::load(&args.config) else { return Vec::new() };
+        if args.socket.is_some() {
+            return Vec::new();
+        }
+        let of =
+            |(generation, data_dir)| (generation, Self::Directory(Box::new(NodeConfig { data_dir, ..config.clone() })));
+        generations_aside(&config.data_dir).into_iter().map(of).collect()
     }
 
     /// A full check as lines of [`VerifyLine`].

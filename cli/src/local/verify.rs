@@ -14,9 +14,20 @@ use crate::args::{OutputArgs, PlaceArgs};
 use crate::exit::Exit;
 use crate::show::{group_digits, paint};
 
-/// Walks everything; names each bad row.
+/// Walks everything, the logs that were put aside for this one too; names each bad row.
 pub(super) async fn run(args: &PlaceArgs, output: OutputArgs) -> anyhow::Result<Exit> {
-    let place = Place::find(args).await?;
+    let mut worst = walk(&Place::find(args).await?, output).await?;
+    for (generation, aside) in Place::asides(args) {
+        let found = walk(&aside, output).await.unwrap_or_else(|error| {
+            eprintln!("the log of generation {generation}, which was put aside, could not be checked: {error:#}");
+            Exit::Incomplete
+        });
+        worst = if worst as u8 >= found as u8 { worst } else { found };
+    }
+    Ok(worst)
+}
+
+async fn walk(place: &Place, output: OutputArgs) -> anyhow::Result<Exit> {
     let mut lines = place.verify().await?;
     let bar = progress_bar();
     while let Some(line) = lines.next().await? {

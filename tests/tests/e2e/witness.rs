@@ -354,6 +354,26 @@ async fn restoring_by_the_guide_can_be_accepted() {
     cluster.wait_for_aggregator().await;
     witnessed(&cluster, "mx1").await;
     assert_eq!(cluster.page("limit=5").await.status_of("mx1"), "superseded");
+    what_was_put_aside_is_looked_after(&cluster, &restored);
+}
+
+/// `verify` looks at the log that was put aside too, and a row of it can be erased where it is.
+fn what_was_put_aside_is_looked_after(cluster: &Cluster, generation: &str) {
+    let verified = cluster.on_node(0, &["verify"]);
+    assert!(verified.code == 0 && verified.stderr.contains(generation), "{}", verified.stderr);
+    let folder = &cluster.nodes[0].folder;
+    let aside = format!("data.{generation}");
+    let text = std::fs::read_to_string(folder.join("node.toml")).unwrap();
+    let copy = folder.join("aside.toml");
+    std::fs::write(&copy, text.replace("data_dir = \"data\"", &format!("data_dir = \"{aside}\""))).unwrap();
+    let copy = copy.to_str().unwrap();
+    let erased = cluster.run(&["node", "erase", "--config", copy, "--direct", "--seq", "4", "--reason", "request 7"]);
+    assert_eq!(erased.code, 0, "{}", erased.stderr);
+    let verified = cluster.on_node(0, &["verify"]);
+    assert!(verified.code == 0 && verified.stdout.contains("row 4: erased"), "{}{}", verified.stdout, verified.stderr);
+    edit(&folder.join(aside).join("log.db"), "UPDATE entries SET body = replace(body, 'u2', 'u9') WHERE seq = 3");
+    let verified = cluster.on_node(0, &["verify"]);
+    assert!(verified.code == 4 && verified.stdout.contains("row 3"), "{}{}", verified.stdout, verified.stderr);
 }
 
 /// What raised the alarm went its own way since, and then the right log comes back: accepting means that one.
