@@ -4,6 +4,7 @@
 //! when all of their records are in the log. An entry keeps its id, so one that is sent twice is recorded once; that is why
 //! nothing needs to be remembered about how far a segment was read.
 
+mod extent;
 mod record;
 mod segment;
 mod writer;
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::fcntl::{Flock, FlockArg};
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::ledger::Ledger;
@@ -27,6 +29,16 @@ use writer::{Job, Writer};
 /// Entries on their way to the disk.
 const JOBS_MAX: usize = 8_192;
 const LOCK: &str = "lock";
+
+/// Counts entries of a segment that were acknowledged and are not in it any more. A crash behind this counts them again, which is better than
+/// not at all.
+fn lost_from(folder: &Path, number: u64, missing: u64, ledger: &Ledger) {
+    tracing::error!(folder = %folder.display(), segment = number, missing, "a segment of the spool became shorter; what is missing is counted as lost");
+    ledger.lost(super::ledger::Cause::Damaged, Some(missing), SystemClock.now().micros());
+    if let Err(error) = extent::remove(folder, number) {
+        tracing::warn!(%error, segment = number, "the count of a segment could not be removed, and is counted again at the next start");
+    }
+}
 
 /// Why an entry could not be kept.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -123,12 +135,26 @@ impl Spool {
         let waiting = Arc::new(Waiting::default());
         let numbers = numbers(folder).map_err(wrong)?;
         for number in &numbers {
-            let (entries, bytes) = segment::count(&path_of(folder, *number)).map_err(wrong)?;
+            let (entries, bytes, whole) = segment::count(&path_of(folder, *number)).map_err(wrong)?;
+            // A segment with something unreadable in it is lost from there on, in unknown number, when it is read.
+            if let Some(missing) =
+                extent::read(folder, *number).and_then(|kept| kept.checked_sub(entries)).filter(|n| *n > 0)
+                && whole
+            {
+                lost_from(folder, *number, missing, &ledger);
+            }
             waiting.entries.fetch_add(entries, Ordering::AcqRel);
             waiting.bytes.fetch_add(bytes, Ordering::AcqRel);
             waiting.in_segment(*number, entries, bytes);
         }
-        let next = numbers.last().map_or(1, |last| last + 1);
+        let counted = extent::numbers(folder).map_err(wrong)?;
+        for number in counted.iter().filter(|number| !numbers.contains(number)) {
+            if let Some(kept) = extent::read(folder, *number).filter(|kept| *kept > 0) {
+                lost_from(folder, *number, kept, &ledger);
+            }
+            extent::remove(folder, *number).map_err(wrong)?;
+        }
+        let next = numbers.iter().chain(&counted).max().map_or(1, |last| last + 1);
         let (jobs, receive) = mpsc::channel(JOBS_MAX);
         let written = Arc::new(Mutex::new(Written::default()));
         let writer =
@@ -182,6 +208,7 @@ impl Spool {
 
     /// All of its records are in the log. If this is lost in a crash they are sent again, and known by their ids.
     pub(crate) fn remove(&self, segment: &SegmentReader) -> std::io::Result<()> {
+        extent::remove(&self.folder, segment.number)?;
         segment.remove()?;
         self.waiting.without_segment(segment.number);
         Ok(())
@@ -196,6 +223,7 @@ impl Spool {
         let (entries, bytes) = self.waiting.without_segment(segment.number);
         // What was read of it was settled one by one. The rest is lost, whether it can be moved or not.
         self.waiting.settled(entries.saturating_sub(segment.records), bytes.saturating_sub(segment.record_bytes));
+        extent::remove(&self.folder, segment.number)?;
         segment.set_aside()
     }
 
@@ -258,5 +286,35 @@ mod tests {
         std::fs::write(&segment, bytes).expect("written");
         let mut reader = spool.oldest(&HashSet::new()).expect("a folder").expect("a segment");
         assert!(matches!(reader.next(None).expect("a file"), Read::Damaged));
+    }
+
+    /// A segment is cut at every byte, or gone: what had been acknowledged and is not there is counted, once.
+    #[tokio::test]
+    async fn what_is_missing_from_a_segment_is_counted() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (spool, _) = Spool::open(dir.path(), 1_000_000).expect("a spool");
+        for n in 0..4 {
+            spool.keep(kept(n), true).await.expect("kept");
+        }
+        drop(spool);
+        let whole = std::fs::read(path_of(dir.path(), 1)).expect("the segment");
+        let count = std::fs::read(dir.path().join("0000000000000001.kept")).expect("the count");
+        let record = whole.len() / 4;
+        let lost = |ledger: &Ledger| ledger.next_report("app").map(|(_, report)| report.count);
+        for length in (0..=whole.len()).map(Some).chain([None]) {
+            let dir = tempfile::tempdir().expect("a folder");
+            std::fs::write(dir.path().join("0000000000000001.kept"), &count).expect("written");
+            if let Some(length) = length {
+                std::fs::write(path_of(dir.path(), 1), &whole[..length]).expect("written");
+            }
+            let there = length.unwrap_or_default() / record;
+            let missing = u64::try_from(4 - there).expect("a number");
+            let (spool, ledger) = Spool::open(dir.path(), 1_000_000).expect("a spool");
+            assert_eq!(lost(&ledger), (missing > 0).then_some(Some(missing)), "{length:?}");
+            ledger.reported(super::super::ledger::Cause::Damaged);
+            drop(spool);
+            let (_spool, ledger) = Spool::open(dir.path(), 1_000_000).expect("a spool");
+            assert_eq!(lost(&ledger), None, "{length:?}: counted once");
+        }
     }
 }

@@ -28,15 +28,20 @@ pub(super) fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
     Ok(numbers)
 }
 
-/// Records and bytes of a segment that was written by an earlier process.
-pub(super) fn count(path: &Path) -> io::Result<(u64, u64)> {
+/// Records and bytes of a segment that was written by an earlier process, and whether all of it can be read.
+pub(super) fn count(path: &Path) -> io::Result<(u64, u64, bool)> {
     let mut reader = SegmentReader::open(path.to_owned(), 0)?;
     let (mut entries, mut bytes) = (0, 0);
-    while let Read::Record(kept) = reader.next(None)? {
-        entries += 1;
-        bytes += kept.bytes();
+    loop {
+        match reader.next(None)? {
+            Read::Record(kept) => {
+                entries += 1;
+                bytes += kept.bytes();
+            }
+            Read::End => return Ok((entries, bytes, true)),
+            Read::Damaged => return Ok((entries, bytes, false)),
+        }
     }
-    Ok((entries, bytes))
 }
 
 /// What comes next in a segment.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::ledger::{Cause, Ledger};
+use super::extent::Extent;
 use super::record::Kept;
 use super::segment::path_of;
 use super::{SpoolError, Waiting, Written};
@@ -37,6 +38,8 @@ struct Open {
     file: File,
     /// Behind the last whole record.
     end: u64,
+    /// Counts them beside it; none where that file cannot be made.
+    extent: Option<Extent>,
     /// The file's name is on the disk, without which its content is lost with the machine.
     is_named: bool,
 }
@@ -118,6 +121,9 @@ impl Writer {
         match written {
             Ok(()) => {
                 open.end += bytes.len() as u64;
+                if let Some(extent) = &mut open.extent {
+                    extent.add(entries);
+                }
                 self.waiting.in_segment(open.number, entries, bytes.len() as u64);
                 *self.written.lock().unwrap_or_else(PoisonError::into_inner) =
                     Written { number: open.number, end: open.end };
@@ -150,5 +156,6 @@ fn begin(folder: &Path, next: &mut u64) -> io::Result<Open> {
     let file = OpenOptions::new().create_new(true).append(true).mode(0o600).open(path)?;
     let number = *next;
     *next += 1;
-    Ok(Open { number, file, end: 0, is_named: false })
+    let extent = Extent::begin(folder, number).ok();
+    Ok(Open { number, file, end: 0, extent, is_named: false })
 }

@@ -1,0 +1,97 @@
+//! How many records of a segment were acknowledged, beside the segment: one that became shorter, or is gone, is noticed.
+//!
+//! The count is written behind the records and not synced, so it outlives the process, and behind a power failure it may be older than the
+//! segment. Where it is newer, records that nobody waited for were not on the disk yet: they are lost, and counted as that.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+const SUFFIX: &str = ".kept";
+/// Records (8, little endian), CRC-32 of them (4).
+const BYTES: usize = 12;
+
+fn path_of(folder: &Path, number: u64) -> PathBuf {
+    folder.join(format!("{number:016}{SUFFIX}"))
+}
+
+/// The count of the segment that is being written.
+#[derive(Debug)]
+pub(super) struct Extent {
+    file: File,
+    records: u64,
+}
+
+impl Extent {
+    pub(super) fn begin(folder: &Path, number: u64) -> io::Result<Self> {
+        let file =
+            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path_of(folder, number))?;
+        Ok(Self { file, records: 0 })
+    }
+
+    /// Counts records that are in the segment. A count that cannot be written stays behind, and says less.
+    pub(super) fn add(&mut self, records: u64) {
+        self.records += records;
+        let _ = self.file.write_all_at(&to_bytes(self.records), 0);
+    }
+}
+
+fn to_bytes(records: u64) -> [u8; BYTES] {
+    let mut bytes = [0; BYTES];
+    bytes[..8].copy_from_slice(&records.to_le_bytes());
+    bytes[8..].copy_from_slice(&crc32fast::hash(&records.to_le_bytes()).to_le_bytes());
+    bytes
+}
+
+/// How many records a segment had; none where no count is there, or it was damaged.
+pub(super) fn read(folder: &Path, number: u64) -> Option<u64> {
+    let bytes: [u8; BYTES] = std::fs::read(path_of(folder, number)).ok()?.try_into().ok()?;
+    let records = u64::from_le_bytes(bytes[..8].try_into().ok()?);
+    (to_bytes(records) == bytes).then_some(records)
+}
+
+/// Segments that a count is there of.
+pub(super) fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    for file in std::fs::read_dir(folder)? {
+        let name = file?.file_name();
+        numbers.extend(
+            name.to_str().and_then(|name| name.strip_suffix(SUFFIX)).and_then(|number| number.parse::<u64>().ok()),
+        );
+    }
+    Ok(numbers)
+}
+
+/// Before its segment goes: a crash in between leaves a segment without a count, and never a count without a segment.
+pub(super) fn remove(folder: &Path, number: u64) -> io::Result<()> {
+    match std::fs::remove_file(path_of(folder, number)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_reads_as_it_was_written_and_a_damaged_one_says_nothing() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut extent = Extent::begin(dir.path(), 7).expect("a file");
+        assert_eq!(read(dir.path(), 7), None, "nothing yet");
+        extent.add(3);
+        extent.add(4);
+        assert_eq!((read(dir.path(), 7), numbers(dir.path()).expect("a list")), (Some(7), vec![7]));
+        let path = path_of(dir.path(), 7);
+        let sound = std::fs::read(&path).expect("bytes");
+        for bit in 0..sound.len() * 8 {
+            let mut flipped = sound.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, flipped).expect("written");
+            assert_eq!(read(dir.path(), 7), None, "bit {bit}");
+        }
+        remove(dir.path(), 7).expect("gone");
+        remove(dir.path(), 7).expect("gone before");
+    }
+}
