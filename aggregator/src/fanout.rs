@@ -413,6 +413,11 @@ pub(crate) fn envelope(
     let completeness = match (proven, through) {
         _ if future => "not proven: the range begins in the future".to_owned(),
         (true, Some(last)) => part_proven(&nodes, last.timestamp, query.order),
+        (true, None) if query.to != Timestamp::MAX && query.to > query.asked_at => format!(
+            "{}, up to {}, when it was asked; nobody knows yet what the rest of the range will hold",
+            completeness(&nodes, proven, query.count.is_some()),
+            query.asked_at
+        ),
         _ => match since {
             Some(since) => rest_words(parts, since, query),
             None => completeness(&nodes, proven, query.count.is_some()),

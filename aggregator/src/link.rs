@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use piperoll_shared::api::frame::MEDIA_TYPE_WITH_PLACES;
 use piperoll_shared::net::identity::Identity;
 use piperoll_shared::net::tls::{Material, TlsStore};
+use rustls::AlertDescription;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
@@ -401,11 +402,23 @@ async fn check_status(response: Response<Incoming>) -> Result<Response<Incoming>
 fn tls_words(error: &std::io::Error) -> String {
     match error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::General(words)) => words.clone(),
-        Some(rustls::Error::AlertReceived(alert)) => format!("the node refused our certificate ({alert:?})"),
+        Some(rustls::Error::AlertReceived(alert)) => alert_words(*alert),
         Some(rustls::Error::InvalidMessage(_)) => "what answers there does not speak TLS".to_owned(),
         Some(other) => format!("TLS failed: {other}"),
         None => format!("the connection broke during the TLS handshake: {error}"),
     }
+}
+
+/// What a node says of our certificate. Where a time is the reason, either side's clock may be the wrong one.
+fn alert_words(alert: AlertDescription) -> String {
+    // Sent for a certificate that is not valid yet as well.
+    let why = if alert == AlertDescription::CertificateExpired {
+        ": by the node's clock it has expired or is not valid yet. If it is valid by this machine's, the clocks differ; `piperoll doctor` on both machines \
+         says which one is wrong"
+    } else {
+        ""
+    };
+    format!("the node refused our certificate ({alert:?}){why}")
 }
 
 /// In TLS 1.3 a client learns only after its own handshake that the server refused its certificate.
@@ -416,7 +429,7 @@ fn after_connect(error: &hyper::Error) -> Failure {
         if let Some(io) = cause.downcast_ref::<std::io::Error>()
             && let Some(rustls::Error::AlertReceived(alert)) = io.get_ref().and_then(|e| e.downcast_ref())
         {
-            return Failure::refused(format!("the node refused our certificate ({alert:?})"));
+            return Failure::refused(alert_words(*alert));
         }
         last = cause.to_string();
         source = cause.source();

@@ -204,12 +204,12 @@ impl LogDir {
         }
         let generation: Generation = found_generation.parse().map_err(|_| foreign(format!("{cluster}/{node_id}")))?;
         if let Some(marker) = marker {
-            if marker.generation != generation {
+            if marker.generation != generation || marker.cluster != *cluster || marker.node_id != *node_id {
                 return Err(OpenError::OtherGeneration {
                     path: path.to_owned(),
                     found: format!("{found_cluster}/{found_node}/{found_generation}"),
                     marker: self.marker(),
-                    expected: format!("{cluster}/{node_id}/{}", marker.generation),
+                    expected: format!("{}/{}/{}", marker.cluster, marker.node_id, marker.generation),
                 });
             }
             let rows: i64 = conn

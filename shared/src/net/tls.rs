@@ -217,14 +217,25 @@ impl PeerVerifier {
 
 fn in_words(error: &webpki::Error) -> String {
     match error {
-        webpki::Error::CertExpired { .. } => "the certificate has expired".to_owned(),
-        webpki::Error::CertNotValidYet { .. } => "the certificate is not valid yet; compare the clocks".to_owned(),
+        webpki::Error::CertExpired { time, not_after } => format!(
+            "the certificate has expired, {} days ago by this machine's clock: renew it (`piperoll cluster renew`), or mend the clock if it is wrong",
+            days_between(*not_after, *time)
+        ),
+        webpki::Error::CertNotValidYet { time, not_before } => format!(
+            "the certificate is not valid yet: by it this machine's clock is {} days behind; compare the clocks of both machines",
+            days_between(*time, *not_before)
+        ),
         webpki::Error::CertRevoked => "the certificate is revoked".to_owned(),
         webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
             "the certificate was not signed by this cluster's authority".to_owned()
         }
         other => format!("the certificate is not acceptable ({other})"),
     }
+}
+
+/// Whole days, a begun one counted.
+fn days_between(from: UnixTime, to: UnixTime) -> u64 {
+    to.as_secs().saturating_sub(from.as_secs()).div_ceil(24 * 3_600)
 }
 
 impl ServerCertVerifier for PeerVerifier {

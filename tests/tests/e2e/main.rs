@@ -28,6 +28,7 @@ mod keys;
 mod local;
 mod lying_node;
 mod many_nodes;
+mod membership;
 mod memory;
 mod packaging;
 mod paging;

@@ -1,0 +1,89 @@
+//! Who belongs to a cluster changes, and what was said before stays as it was.
+
+use std::time::Duration;
+
+use piperoll_tests::{Cluster, Run, entry};
+use serde_json::Value;
+
+use crate::witness::{now, witnessed};
+
+fn cluster_command(cluster: &Cluster, name: &str, more: &[&str]) -> Run {
+    let dir = cluster.authority_dir();
+    cluster.run(&[&["cluster", name, dir.to_str().unwrap()], more].concat())
+}
+
+fn trust(cluster: &Cluster) -> String {
+    let path = cluster.dir.path().join("trust.toml");
+    std::fs::write(&path, cluster_command(cluster, "trust", &[]).stdout).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+async fn restart_aggregator(cluster: &mut Cluster) {
+    cluster.stop_aggregator();
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    cluster.wait_until_answered("mx1").await;
+}
+
+/// The entry about a change of the cluster, once it is there.
+async fn change(cluster: &Cluster, action: &str, node: &str) -> Value {
+    for _ in 0..300 {
+        let page = cluster.page(&format!("filter=action:{action}%20entity:node/{node}&from=1d")).await.json();
+        if let Some(row) = page["entries"].as_array().and_then(|rows| rows.first()) {
+            return row["entry"].clone();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("no {action} about {node}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn joining_and_leaving_change_nothing_about_older_evidence() {
+    let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
+    cluster.append(0, &[entry("alice", "auth.login")]).await;
+    witnessed(&cluster, "mx1").await;
+    let bundle = cluster.dir.path().join("before.tar").to_str().unwrap().to_owned();
+    let run = cluster.run(&["export", "--bundle", &bundle, "--from", "1d", "--reason", "a test"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let before = now();
+
+    let added = cluster_command(&cluster, "add-node", &["mx9", "--address", "127.0.0.1:1"]);
+    assert_eq!(added.code, 0, "{}", added.stderr);
+    let verified = cluster.run(&["verify-bundle", &bundle, "--trust", &trust(&cluster)]);
+    assert_eq!(verified.code, 0, "{}", verified.stdout);
+    restart_aggregator(&mut cluster).await;
+    change(&cluster, "cluster.node_joined", "mx9").await;
+    // It was never started: from its first instant on it is missing, and in front of that it is not.
+    let page = cluster.page("from=1d").await;
+    assert_eq!((page.json()["complete"].clone(), page.status_of("mx9")), (false.into(), "unreachable".to_owned()));
+    let page = cluster.page(&format!("from=1d&to={before}")).await;
+    assert_eq!(
+        (page.json()["complete"].clone(), page.status_of("mx9")),
+        (true.into(), "excluded".to_owned()),
+        "{}",
+        page.text
+    );
+
+    let retired = cluster_command(&cluster, "retire", &["mx9"]);
+    assert_eq!(retired.code, 0, "{}", retired.stderr);
+    restart_aggregator(&mut cluster).await;
+    change(&cluster, "cluster.node_retired", "mx9").await;
+    let page = cluster.page("from=1d").await;
+    assert_eq!((page.json()["complete"].clone(), page.status_of("mx9")), (false.into(), "retired".to_owned()));
+    let since = now();
+    cluster.append(0, &[entry("bob", "auth.login")]).await;
+    let page = cluster.page(&format!("from={since}")).await.json();
+    assert_eq!((&page["complete"], &page["expected"]), (&true.into(), &2.into()), "{page}");
+
+    // An instant is moved with a reason only, and everybody who verifies sees it.
+    let moved = cluster_command(&cluster, "retire", &["mx9", "--at", "2030-01-01"]);
+    assert!(moved.code == 1 && moved.stderr.contains("say with --reason"), "{}", moved.stderr);
+    let reason = ["mx9", "--until", &before, "--from", "2000-01-01", "--reason", "it was never started"];
+    let moved = cluster_command(&cluster, "membership", &reason);
+    assert_eq!(moved.code, 0, "{}", moved.stderr);
+    let verified = cluster.run(&["verify-bundle", &bundle, "--trust", &trust(&cluster)]);
+    assert!(verified.code == 3 && verified.stdout.contains("member_from of mx9 was moved"), "{}", verified.stdout);
+    let listed = cluster_command(&cluster, "list", &[]).stdout;
+    assert!(listed.contains("member from 2000-01-01"), "{listed}");
+    cluster.verify_all();
+}
