@@ -79,6 +79,8 @@ pub struct RosterNode {
     pub life: Life,
     /// Instants of its life that were moved.
     pub moved: Vec<Moved>,
+    /// The last row of a node that left.
+    pub last_seq: Option<u64>,
     pub ring: KeyRing,
     /// The public key of its checkpoints; without it the node cannot be witnessed.
     pub checkpoint_key: Option<[u8; 32]>,
@@ -208,9 +210,8 @@ struct TypedNode {
     member_until: Option<Timestamp>,
     #[serde(default)]
     moved: Vec<Moved>,
-    /// Kept for the record of what the node held; a retired node is not asked for it.
-    #[serde(default, rename = "last_seq")]
-    _last_seq: Option<u64>,
+    /// Of a node that left: whether all of it was witnessed.
+    last_seq: Option<u64>,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -343,6 +344,7 @@ fn load_roster(path: &Path, secrets: &Path, cluster: &ClusterName) -> Result<Ros
             address: node.address,
             life,
             moved: node.moved,
+            last_seq: node.last_seq,
             ring,
             checkpoint_key,
             next_checkpoint_key,

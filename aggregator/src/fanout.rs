@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use piperoll_shared::api::aggregator::{Envelope, NodeReport, Status};
 use piperoll_shared::api::node::ScanRequest;
-use piperoll_shared::log::bundle::{PRUNED_EARLY, PolicyFit};
+use piperoll_shared::log::bundle::{PRUNED_EARLY, PRUNED_UNSHOWN, PolicyFit};
 use piperoll_shared::log::cursor::{Cursor, Head, Incomplete, Snapshot};
 use piperoll_shared::log::filter::{ErasedFit, Filter};
 use piperoll_shared::log::ids::{Generation, NodeId};
@@ -87,13 +87,7 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
         return Ask::Not { status: Status::Excluded, reason: "the filter names other nodes".to_owned() };
     }
     if member.has_left() {
-        return if member.node.life.overlaps(query.from, query.to) {
-            let left = member.node.life.until;
-            let reason = format!("it left the cluster at {left}, and its rows of this range cannot be read here");
-            Ask::Not { status: Status::Retired, reason }
-        } else {
-            Ask::Absent
-        };
+        return ask_retired(member, query);
     }
     let mut request = ScanRequest {
         filter: query.filter.to_string(),
@@ -131,9 +125,14 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
                 reason: format!("missing since an earlier page: {}", lost.reason),
             };
         }
-        let Some(head) =
-            cursor.heads.iter().find(|head| &head.node_id == id && !member.witness.is_past(head.generation))
-        else {
+        let mut mine = cursor.heads.iter().filter(|head| &head.node_id == id).peekable();
+        let was_there = mine.peek().is_some();
+        let present = mine.find(|head| !member.witness.is_past(head.generation));
+        if was_there && present.is_none() {
+            let reason = "another log took the place of the one that the first page was read from".to_owned();
+            return Ask::Not { status: Status::Superseded, reason };
+        }
+        let Some(head) = present else {
             return Ask::Not { status: Status::Excluded, reason: "joined the roster after the first page".to_owned() };
         };
         request.generation = Some(head.generation);
@@ -145,6 +144,29 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
         request.after = query.after.as_ref().map(|last| position_for(last, id, query.order));
     }
     Ask::Scan(Box::new(Asked { request, pinned, all_there: query.all_there, scope: query.scope.clone(), aside: None }))
+}
+
+/// What is said of a node that left: nothing, unless its rows may be in the range.
+fn ask_retired(member: &Member, query: &Query) -> Ask {
+    let left = member.node.life.until;
+    let missing = |why: &str| {
+        let reason = format!("it left the cluster at {left}, and its rows of this range cannot be read here{why}");
+        Ask::Not { status: Status::Retired, reason }
+    };
+    if member.node.life.overlaps(query.from, query.to) {
+        return missing("");
+    }
+    // What a witness saw counts more than an instant that somebody typed.
+    if let Some(words) = member.witness.saw_rows_in(query.from, query.to) {
+        return missing(&format!("; {words}"));
+    }
+    let unseen = member.node.last_seq.zip(member.witness.witnessed_rows()).filter(|(last, rows)| last >= rows);
+    match unseen {
+        Some((last, rows)) if query.to > left => {
+            missing(&format!("; its last row is {last}, and only {rows} rows were witnessed"))
+        }
+        _ => Ask::Absent,
+    }
 }
 
 /// The place `(timestamp, node_id, seq)` as one node sees it: rows of the same microsecond are behind it or
@@ -187,6 +209,8 @@ pub(crate) struct Part {
     pub(crate) since: Option<Timestamp>,
     /// They were pruned earlier than that.
     pub(crate) early: bool,
+    /// What was pruned was held against the policy.
+    pub(crate) held: bool,
     /// It is of a log that the node's present one took the place of.
     pub(crate) aside: Option<AsideOf>,
     /// Such logs of the node that were read whole.
@@ -208,6 +232,7 @@ impl Part {
             lost: None,
             since: None,
             early: false,
+            held: false,
             aside: None,
             read: Vec::new(),
         }
@@ -234,7 +259,8 @@ impl Part {
             return part;
         }
         let joined = part.member.node.life.from;
-        if query.to <= joined && matches!(part.status, Status::Unreachable | Status::Timeout | Status::Error) {
+        let silent = matches!(part.status, Status::Unreachable | Status::Timeout | Status::Error);
+        if query.to <= joined && silent && part.member.witness.saw_rows_in(query.from, query.to).is_none() {
             // It is asked all the same, because its clock may have been wrong; it is not missed.
             part.status = Status::Excluded;
             part.reason = Some(format!("it joined the cluster at {joined}, behind this range"));
@@ -267,8 +293,10 @@ impl Part {
         };
         let (more, ended) = (self.tally.more || tally.more, self.tally.ended && tally.ended);
         let (pruned, floor) = (self.tally.pruned.clone(), self.tally.floor);
+        // Two logs, each with erased rows of its own.
+        let erased = self.tally.erased + tally.erased;
         let both = std::mem::take(&mut self.tally).and(Tally { faults, proof, ..tally });
-        self.tally = Tally { more, ended, pruned, floor, ..both };
+        self.tally = Tally { more, ended, pruned, floor, erased, ..both };
         match earlier.status {
             Status::Ok if whole => self.read.push(generation),
             Status::Invalid => {
@@ -290,9 +318,10 @@ impl Part {
             }
             return;
         }
-        if self.status != Status::Pruned {
+        if self.status != Status::Pruned || self.held {
             return;
         }
+        self.held = true;
         let floor = self.tally.floor.and_then(|to_seq| self.member.witness.floor(to_seq));
         let early = self.member.witness.pruned_early(query.from);
         let words = match (early, floor) {
@@ -373,6 +402,7 @@ impl Part {
             Status::Unreachable | Status::Timeout => "unreachable",
             Status::Error | Status::Incomplete | Status::Excluded => "unverifiable",
             Status::Pruned if self.early => PRUNED_EARLY,
+            Status::Pruned if self.since.is_none() => PRUNED_UNSHOWN,
             Status::Pruned => "pruned",
             Status::Superseded => "superseded",
             Status::Retired => "retired",
@@ -574,7 +604,14 @@ fn order_uncertainty(parts: &[Part]) -> Option<f64> {
 
 /// The cursor behind `last`: the snapshot of the first page and the nodes lost so far.
 pub(crate) fn next_cursor(parts: &[Part], query: &Query, last: &Key) -> Cursor {
-    let heads = match &query.cursor {
+    // A log that was put aside and broke off is not asked again behind what it did not give: its node is not whole from here on.
+    let broke_off = |head: &Head| {
+        let mut asides = parts.iter().filter_map(|part| Some((part, part.aside?.generation)));
+        asides.any(|(part, generation)| {
+            part.member.node.id == head.node_id && generation == head.generation && part.cut_short()
+        })
+    };
+    let mut heads: Vec<Head> = match &query.cursor {
         Some(cursor) => cursor.heads.clone(),
         None => parts
             .iter()
@@ -584,6 +621,7 @@ pub(crate) fn next_cursor(parts: &[Part], query: &Query, last: &Key) -> Cursor {
             })
             .collect(),
     };
+    heads.retain(|head| !broke_off(head));
     let mut incomplete = query.cursor.as_ref().map(|cursor| cursor.incomplete.clone()).unwrap_or_default();
     // A log that another one took the place of and that cannot be read leaves its node in the answer.
     for part in parts.iter().filter(|part| part.aside.is_none() && part.cut_short()) {

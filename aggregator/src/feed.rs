@@ -205,6 +205,7 @@ impl Part {
             lost: self.lost.clone(),
             since: self.since,
             early: self.early,
+            held: self.held,
             aside: self.aside,
             read: self.read.clone(),
         }

@@ -171,11 +171,12 @@ impl Member {
 
     /// Samples the clock while the node answers, probes for its return while it does not; runs for ever.
     pub(crate) async fn watch(&self) {
-        if self.has_left() {
-            return;
-        }
         let mut warm = false;
         loop {
+            if self.has_left() {
+                tokio::time::sleep(SAMPLE_INTERVAL).await;
+                continue;
+            }
             self.wait_for_thaw().await;
             match self.sample().await {
                 Ok(()) => {

@@ -55,6 +55,9 @@ pub enum CertsError {
     Random(getrandom::Error),
 }
 
+/// An end that lies further back than this was set afterwards.
+const AFTERWARDS_MICROS: i64 = 5 * 60 * 1_000_000;
+
 type Result<T> = std::result::Result<T, CertsError>;
 
 /// What changes of a node's membership; what is missing stays.
@@ -286,9 +289,16 @@ impl Authority {
             (Instant::MemberFrom, before.from, after.from, Timestamp::MIN),
             (Instant::MemberUntil, before.until, after.until, Timestamp::MAX),
         ] {
-            // That a node leaves is no move; that it left at another time is one.
-            let first_end = instant == Instant::MemberUntil && was == open;
-            if was == is || first_end {
+            if was == is {
+                continue;
+            }
+            if instant == Instant::MemberUntil && was == open {
+                // An end in the past says that the node was not missed since then: whoever verifies sees that it was set afterwards.
+                if is < now.plus_micros(-AFTERWARDS_MICROS) {
+                    let reason =
+                        wanted.reason.clone().unwrap_or_else(|| "it had left before that was written down".to_owned());
+                    node.moved.push(Moved { instant, was: None, at: now, reason });
+                }
                 continue;
             }
             let Some(reason) = wanted.reason.clone().filter(|reason| !reason.trim().is_empty()) else {

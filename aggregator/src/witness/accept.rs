@@ -155,7 +155,8 @@ async fn lost(member: &Member, pinned: &Checkpoint, presented: &Presented) -> Re
         until: newest.max(since),
         witnessed,
         learned: false,
-        note: Some(pin.note.clone()),
+        // Of the same log the pin is of a history that is not the accepted one.
+        note: (pinned.origin != now.origin).then(|| pin.note.clone()),
     };
     if pinned.origin == now.origin
         && let Some(common) = last_common(member, &marks, now).await?

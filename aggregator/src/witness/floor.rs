@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use piperoll_shared::api::node::{PrunedRows, ScanRequest};
 use piperoll_shared::log::bundle::{KeepPolicy, PolicyFit, kept_to_policy};
+use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::note::VerifyingKey;
 use piperoll_shared::log::order::Order;
 use piperoll_shared::log::statement::{Pruned, Statement};
@@ -37,6 +38,8 @@ pub(crate) struct Keeping {
 pub(crate) struct Floor {
     /// The first row that is left.
     pub(crate) to_seq: u64,
+    /// Of the log that it is about.
+    pub(crate) generation: Generation,
     /// From here on nothing is missing for having been pruned.
     pub(crate) since: Timestamp,
     pub(crate) fit: PolicyFit,
@@ -49,20 +52,24 @@ pub(super) async fn look(member: &Member, said: Option<PrunedRows>, oldest: Opti
         watch.state().floor = None;
         return;
     };
-    if watch.state().floor.as_ref().is_some_and(|floor| floor.to_seq == said.to_seq) {
+    let Some(pinned) = watch.pinned() else { return };
+    let known = |floor: &Floor| floor.to_seq == said.to_seq && floor.generation == pinned.generation;
+    if watch.state().floor.as_ref().is_some_and(known) {
         return;
     }
     let Some((pruned, stated)) = statement(member, said).await else { return };
-    let Some(pinned) = watch.pinned() else { return };
     let origin = format!("{}{}", watch.origins, pinned.generation);
     let now = SystemClock.now();
     let Keeping { policies, witnesses } = &watch.keeping;
+    watch.first_seen(&pinned.generation.to_string(), pruned.to_seq, now);
     let fit = if stated.micros() > now.micros().saturating_add(CLOCK_SLACK_MICROS) {
         PolicyFit::Unshown(format!(
             "they were stated as pruned at {stated}, which is still to come: its clock ran ahead"
         ))
     } else {
-        kept_to_policy(&origin, &pruned, stated, policies, witnesses)
+        // It was stated by the time when it was first seen here, whatever the node's clock says of it.
+        let seen = watch.first_seen(&pinned.generation.to_string(), pruned.to_seq, now);
+        kept_to_policy(&origin, &pruned, stated.min(seen), policies, witnesses)
     };
     let since = pruned.newest.max(oldest.unwrap_or(Timestamp::MIN)).plus_micros(1);
     if let PolicyFit::Early(words) = &fit {
@@ -71,7 +78,7 @@ pub(super) async fn look(member: &Member, said: Option<PrunedRows>, oldest: Opti
             EarlyPrune { generation, to_seq: pruned.to_seq, newest: pruned.newest, words: words.clone(), found: now };
         watch.found_early(early);
     }
-    watch.state().floor = Some(Floor { to_seq: pruned.to_seq, since, fit });
+    watch.state().floor = Some(Floor { to_seq: pruned.to_seq, generation: pinned.generation, since, fit });
 }
 
 /// The statement and its time, proven under what was witnessed.

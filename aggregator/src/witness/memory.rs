@@ -137,10 +137,25 @@ pub(crate) struct Remembered {
     /// Rows that went earlier than the cluster's policy says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) early: Vec<EarlyPrune>,
+    /// When beginnings of its logs were first seen, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) floors: Vec<SeenFloor>,
     /// What was remembered before was gone; shown until somebody accepts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) again: Option<Again>,
 }
+
+/// A log that begins later than at its first row, and since when that is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SeenFloor {
+    pub(crate) generation: String,
+    pub(crate) to_seq: u64,
+    pub(crate) seen: Timestamp,
+}
+
+/// Only the newest of a log is asked for.
+const FLOORS_MAX: usize = 64;
 
 /// A node that had been witnessed is met as if for the first time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,6 +204,14 @@ impl Remembered {
             last.oldest = last.oldest.zip(lost.oldest).map(|(a, b)| a.min(b));
             last.until = last.until.max(lost.until);
         }
+    }
+
+    /// Keeps when a beginning was first seen.
+    pub(crate) fn note_floor(&mut self, floor: SeenFloor) {
+        if self.floors.len() >= FLOORS_MAX {
+            self.floors.remove(0);
+        }
+        self.floors.push(floor);
     }
 
     /// Keeps that rows went too early; false when it is on record already.

@@ -28,7 +28,7 @@ use super::link::Failure;
 use super::member::Member;
 use super::proving::Pinned;
 use judge::{Judgement, judge};
-use memory::{Alarm, EarlyPrune, Evidence, Lost, Mark, Memory, Pin, Remembered, Span};
+use memory::{Alarm, EarlyPrune, Evidence, Lost, Mark, Memory, Pin, Remembered, SeenFloor, Span};
 
 pub(crate) use accept::{AcceptError, Acceptance, accept};
 pub(crate) use exchange::{run as exchange, write_pins};
@@ -195,7 +195,10 @@ impl Watch {
     /// Logs of `read` are here after all.
     pub(crate) fn lost_in(&self, from: Timestamp, to: Timestamp, read: &[Generation]) -> Option<LostHere> {
         let state = self.state();
-        let here = |lost: &Lost| read.iter().any(|generation| lost.generation == generation.to_string());
+        // What was lost inside of a log is not in it, wherever it is read from; only what was lost with it is here.
+        let here = |lost: &Lost| {
+            lost.note.is_some() && read.iter().any(|generation| lost.generation == generation.to_string())
+        };
         let mut all = state.remembered.lost.iter().filter(|lost| lost.touches(from, to) && !here(lost));
         let first = all.next()?;
         let (mut oldest, mut until, mut words) = (first.oldest, first.until, vec![first.words()]);
@@ -225,6 +228,23 @@ impl Watch {
         self.state().remembered.early.iter().find(|early| from <= early.newest).map(EarlyPrune::words)
     }
 
+    /// When a beginning of its log was first seen, which is kept.
+    fn first_seen(&self, generation: &str, to_seq: u64, now: Timestamp) -> Timestamp {
+        let mut state = self.state();
+        let known =
+            state.remembered.floors.iter().find(|floor| floor.generation == generation && floor.to_seq == to_seq);
+        if let Some(known) = known {
+            return known.seen;
+        }
+        let mut remembered = state.remembered.clone();
+        remembered.note_floor(SeenFloor { generation: generation.to_owned(), to_seq, seen: now });
+        if let Err(error) = self.memory.store(&remembered) {
+            tracing::error!(%error, "when a log was first seen to begin later could not be kept");
+        }
+        state.remembered = remembered;
+        now
+    }
+
     /// Keeps on record that rows went too early.
     fn found_early(&self, early: EarlyPrune) {
         let mut state = self.state();
@@ -243,7 +263,11 @@ impl Watch {
     pub(crate) fn asides_in(&self, from: Timestamp, to: Timestamp) -> Vec<(Generation, Option<Pinned>)> {
         let state = self.state();
         let mut found: Vec<(Generation, Option<Pinned>)> = Vec::new();
-        for lost in state.remembered.lost.iter().filter(|lost| lost.touches(from, to)) {
+        // The newest word about each: a log that was replaced once more was pinned once more.
+        for lost in state.remembered.lost.iter().rev().filter(|lost| lost.touches(from, to)) {
+            if state.pinned.as_ref().is_some_and(|pinned| generation_of(pinned) == lost.generation) {
+                continue;
+            }
             let aside = state.asides.iter().find(|aside| aside.generation.to_string() == lost.generation);
             let Some(aside) = aside.filter(|aside| found.iter().all(|(known, _)| *known != aside.generation)) else {
                 continue;
@@ -263,10 +287,27 @@ impl Watch {
         found
     }
 
-    /// Whether a generation is one that another log took the place of.
+    /// Whether a generation is one that another log took the place of. Rows can be lost of the present one too, and it is not past for that.
     pub(crate) fn is_past(&self, generation: Generation) -> bool {
         let generation = generation.to_string();
-        self.state().remembered.lost.iter().any(|lost| lost.generation == generation)
+        let state = self.state();
+        let present = state.pinned.as_ref().is_some_and(|pinned| generation_of(pinned) == generation);
+        !present && state.remembered.lost.iter().any(|lost| lost.generation == generation)
+    }
+
+    /// Why a node that is no member in a range is missed there all the same: rows of that time were witnessed of it.
+    pub(crate) fn saw_rows_in(&self, from: Timestamp, to: Timestamp) -> Option<String> {
+        let state = self.state();
+        let pin = state.remembered.pin.as_ref()?;
+        let span = pin.span.unwrap_or(Span { oldest: None, newest: None, era: 0, latest: None });
+        let latest = span.latest.max(span.newest).unwrap_or(pin.seen);
+        let touches = from <= latest && span.oldest.is_none_or(|oldest| oldest < to);
+        touches.then(|| format!("{} rows of it were witnessed, up to {latest}", pin.size))
+    }
+
+    /// How many rows of its present log were witnessed.
+    pub(crate) fn witnessed_rows(&self) -> Option<u64> {
+        self.state().remembered.pin.as_ref().map(|pin| pin.size)
     }
 
     /// One look at a node's checkpoint. Returns what to send back: the note with this witness's cosignature.
@@ -443,7 +484,9 @@ pub(crate) async fn watch(app: Arc<App>, member: Arc<Member>, interval: Duration
     let mut last = None;
     loop {
         if member.has_left() {
-            return;
+            // Its end may be moved, or a clock may have been wrong.
+            tokio::time::sleep(interval).await;
+            continue;
         }
         look(&member).await;
         let standing = member.witness.standing();

@@ -86,4 +86,17 @@ async fn joining_and_leaving_change_nothing_about_older_evidence() {
     let listed = cluster_command(&cluster, "list", &[]).stdout;
     assert!(listed.contains("member from 2000-01-01"), "{listed}");
     cluster.verify_all();
+
+    // An instant that somebody typed does not hide what a witness saw: mx1 "left" before its rows were recorded.
+    let slip = ["mx1", "--from", "2000-01-01", "--until", "2020-01-01", "--reason", "a slip"];
+    let moved = cluster_command(&cluster, "membership", &slip);
+    assert_eq!(moved.code, 0, "{}", moved.stderr);
+    cluster.stop_aggregator();
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    let page = cluster.page("from=1d").await;
+    assert_eq!((page.json()["complete"].clone(), page.status_of("mx1")), (false.into(), "retired".to_owned()));
+    assert!(page.node("mx1")["reason"].as_str().unwrap().contains("were witnessed"), "{}", page.text);
+    let trust = std::fs::read_to_string(trust(&cluster)).unwrap();
+    assert!(trust.contains("a slip"), "{trust}");
 }

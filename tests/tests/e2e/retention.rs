@@ -254,7 +254,7 @@ async fn old_rows_go_and_what_is_left_is_whole() {
     let node = mx1(&all);
     assert_eq!(
         (&all["complete"], &node["status"], &node["verdict"]),
-        (&false.into(), &"pruned".into(), &"pruned".into())
+        (&false.into(), &"pruned".into(), &"pruned_unshown".into())
     );
     assert!(node["reason"].as_str().unwrap().contains("rows below 1280"), "{node}");
     assert_eq!(node["oldest_seq"], 1_280);

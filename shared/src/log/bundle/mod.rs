@@ -28,7 +28,7 @@ pub use rows::{ERASED_HEAD_BYTES, ROW_LENGTH_BYTES, Rows, RowsError, StoredEntry
 pub use trust::{KeySpan, NodeTrust, Trust, TrustError};
 #[cfg(feature = "negative-control")]
 pub use verify::verify_bundle_without;
-pub use verify::{Check, Finding, NodeVerdict, PRUNED_EARLY, Verdict, verify_bundle};
+pub use verify::{Check, Finding, NodeVerdict, PRUNED_EARLY, PRUNED_UNSHOWN, Verdict, verify_bundle};
 pub use words::{Outcome, verdict_words};
 
 /// The first words of a manifest, and of nothing else.

@@ -253,7 +253,9 @@ fn walk<'a>(
     verdict.withheld = checkpoint.size.saturating_sub(count + verdict.pruned.unwrap_or(0));
     verdict.unproven = unproven(question, &shown, checkpoint.size);
     if verdict.unproven.is_some() && unfiltered {
-        verdict.rest = floor.and_then(|(pruned, stated)| rest(trust, question, &shown, checkpoint, &pruned, stated));
+        verdict.rest = floor.and_then(|(pruned, stated)| {
+            rest(trust, question, &shown, checkpoint, (&pruned, stated), verdict.witnessed_at)
+        });
     }
     verdict.stale = stale(question, newest, verdict.witnessed_at).or_else(|| earlier(question, begun));
     wanted
@@ -269,18 +271,29 @@ fn check_erasures(needed: Vec<(u64, u64, Hash)>, met: &BTreeMap<u64, Hash>, verd
     }
 }
 
+/// How far a node's clock may be ahead of its witness's.
+const CLOCK_SLACK_MICROS: i64 = 5 * 60 * 1_000_000;
+
 /// What is proven behind rows that were pruned, and whether those had stayed for as long as the policy says.
 fn rest(
     trust: &Trust,
     question: &Question,
     shown: &Shown,
     checkpoint: &Checkpoint,
-    pruned: &Pruned,
-    stated: Timestamp,
+    (pruned, stated): (&Pruned, Timestamp),
+    witnessed_at: Option<Timestamp>,
 ) -> Option<(Timestamp, PolicyFit)> {
     let since = shown.since()?.max(question.from);
     let at = |timestamp| Position { timestamp, seq: 0 };
     shown.is_whole(at(since), at(question.to.max(since)), checkpoint.size).ok()?;
+    // The statement was recorded before its checkpoint was cosigned, whatever time it says.
+    let latest = witnessed_at.unwrap_or(Timestamp::MIN).plus_micros(CLOCK_SLACK_MICROS);
+    if stated > latest {
+        let words = format!(
+            "they were stated as pruned at {stated}, behind the cosignature of that statement: the node's clock ran ahead"
+        );
+        return Some((since, PolicyFit::Unshown(words)));
+    }
     Some((since, kept_to_policy(&checkpoint.origin, pruned, stated, &trust.retention, &trust.witnesses)))
 }
 

@@ -22,6 +22,9 @@ const FINDINGS_LISTED_MAX: usize = 100;
 /// What an aggregator concludes of a node that pruned rows earlier than the policy says.
 pub const PRUNED_EARLY: &str = "pruned_early";
 
+/// The same where the aggregator does not know that the policy was kept.
+pub const PRUNED_UNSHOWN: &str = "pruned_unshown";
+
 /// One thing that is wrong: the bundle is not what its signers made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
@@ -412,17 +415,21 @@ fn check_expected(trust: &Trust, question: &Question, manifest: &Manifest, verdi
                 &mut verdict.nodes[last]
             }
         };
-        let early = parts.get(id).is_some_and(|part| part.verdict == PRUNED_EARLY);
+        // The exporter saw when the rows went; without its word a node's clock alone would say when that was.
+        let said = parts.get(id).map_or("", |part| part.verdict.as_str());
         known.missing = if known.size.is_none() {
             Some(format!("nothing of it is here ({})", known.status))
         } else if let (Some((since, fit)), "pruned", None) = (&known.rest, known.status.as_str(), &known.stale) {
             match fit {
-                PolicyFit::Kept if !early => {
+                PolicyFit::Kept if said == "pruned" => {
                     known.complete_since = Some(*since);
                     None
                 }
-                PolicyFit::Kept => {
+                PolicyFit::Kept if said == PRUNED_EARLY => {
                     Some("the exporter had seen that rows of it were pruned earlier than the policy says".to_owned())
+                }
+                PolicyFit::Kept => {
+                    Some("rows of it were pruned, and the exporter does not say that the policy was kept".to_owned())
                 }
                 PolicyFit::Early(words) => {
                     Some(format!("rows of it were pruned earlier than the policy says: {words}"))

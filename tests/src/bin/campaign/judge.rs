@@ -74,10 +74,11 @@ async fn merged(world: &World, union: &[Row]) -> Outcome {
     let stream = world.asker.stream(Timestamp::from_micros(0), "").await?;
     let rows: Vec<Row> = stream.rows.into_iter().filter(|row| row.node != "agg").collect();
     // Rows of a log that was put aside are read from there; they are in no export of the present one.
-    let present: HashSet<(&str, &str)> = union.iter().map(|row| (row.node.as_str(), row.signature.as_str())).collect();
+    // Of an erased row the place is all there is.
+    let place = |row: &Row| (row.node.clone(), row.seq, row.signature.clone());
+    let present: HashSet<(String, u64, String)> = union.iter().map(place).collect();
     let is_replaced = |node: &str| (0..NODES).any(|index| world.id(index) == node && world.generations[index] > 0);
-    let is_earlier =
-        |row: &Row| is_replaced(&row.node) && !present.contains(&(row.node.as_str(), row.signature.as_str()));
+    let is_earlier = |row: &Row| is_replaced(&row.node) && !present.contains(&place(row));
     let (earlier, rows): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(is_earlier);
     world.tally.check("merged is the union", checks::union(union, &rows))?;
     for node in 0..NODES {
