@@ -10,8 +10,9 @@ use piperoll_shared::log::stats::Counter;
 use piperoll_shared::log::verify::Integrity;
 use tokio::sync::mpsc;
 
+use super::ask::Asked;
 use super::config::Limits;
-use super::fanout::{Asked, Part};
+use super::fanout::Part;
 use super::link::{Failure, Lane};
 use super::member::Member;
 use super::placed::PlacedRow;

@@ -2,6 +2,7 @@
 //! who did not answer. Keeps no rows and no second kind of log.
 
 mod api;
+mod ask;
 mod audit;
 pub mod config;
 mod export;

@@ -14,7 +14,8 @@ use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use tokio::time::timeout_at;
 
 use super::Cluster;
-use super::fanout::{Ask, Asked, Cursors, Part, ask, ask_asides, envelope, next_cursor};
+use super::ask::{Ask, Asked, ask, ask_asides};
+use super::fanout::{Cursors, Part, envelope, next_cursor};
 use super::feed::Counts;
 use super::link::{Failure, Lane};
 use super::member::Member;
@@ -246,7 +247,7 @@ async fn answer(
     let (mut until, last) = (deadline, deadline + limits.search.saturating_sub(limits.page));
     let failure = loop {
         let Ok(next) = timeout_at(until, reader.next()).await else {
-            // Whoever reads on is not given up for finding little; nothing that came is lost by looking at the clock in between.
+            // A node that is still reading is not given up because it finds little. Looking at the clock in between loses nothing.
             if !reader.advances() {
                 break Some(late(limits.page));
             }

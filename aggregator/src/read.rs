@@ -18,8 +18,8 @@ use piperoll_shared::log::stats::Counter;
 use piperoll_shared::log::tree::{RangeProof, leaf_hash};
 use piperoll_shared::log::verify::{Checked, Claim, Integrity, RowChecker};
 
+use super::ask::Asked;
 use super::config::Limits;
-use super::fanout::Asked;
 use super::link::{Failure, Lane};
 use super::member::Member;
 use super::placed::{BorderRow, Gone, PlacedRow};

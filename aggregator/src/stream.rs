@@ -13,7 +13,8 @@ use piperoll_shared::log::view::EntryView;
 use tokio::sync::mpsc;
 
 use super::Cluster;
-use super::fanout::{Ask, Cursors, Part, ask, ask_asides, envelope};
+use super::ask::{Ask, ask, ask_asides};
+use super::fanout::{Cursors, Part, envelope};
 use super::feed::Feed;
 use super::merge::Merge;
 use super::placed::PlacedRow;

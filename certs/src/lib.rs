@@ -293,7 +293,7 @@ impl Authority {
                 continue;
             }
             if instant == Instant::MemberUntil && was == open {
-                // An end in the past says that the node was not missed since then: whoever verifies sees that it was set afterwards.
+                // An end in the past says that the node was not missed since then, so every verification shows that it was set afterwards.
                 if is < now.plus_micros(-AFTERWARDS_MICROS) {
                     let reason =
                         wanted.reason.clone().unwrap_or_else(|| "it had left before that was written down".to_owned());

@@ -18,8 +18,9 @@ use piperoll_shared::log::tree::{Hash, RangeRoot, decode_hash, leaf_hash};
 use piperoll_shared::log::verify::Integrity;
 
 use super::spool::{Spool, SpoolRows};
+use crate::ask::Asked;
 use crate::config::Limits;
-use crate::fanout::{Asked, Part};
+use crate::fanout::Part;
 use crate::link::{Failure, Lane};
 use crate::member::Member;
 use crate::placed::{BorderRow, PlacedRow};

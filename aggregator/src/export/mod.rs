@@ -21,8 +21,9 @@ use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
 use super::Cluster;
+use super::ask::{Ask, ask};
 use super::config::RosterNode;
-use super::fanout::{Ask, Cursors, Part, ask, envelope};
+use super::fanout::{Cursors, Part, envelope};
 use super::query::Query;
 use assemble::{Heading, assemble};
 use collect::{Collected, collect, settle};

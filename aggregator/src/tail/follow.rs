@@ -11,8 +11,8 @@ use piperoll_shared::log::time::Timestamp;
 use tokio::sync::mpsc;
 
 use super::position::Place;
+use crate::ask::Asked;
 use crate::config::Limits;
-use crate::fanout::Asked;
 use crate::link::{Failure, Lane};
 use crate::member::Member;
 use crate::placed::PlacedRow;

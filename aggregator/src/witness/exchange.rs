@@ -103,7 +103,7 @@ async fn recall(app: &App, own: &str) {
         }
         if written.is_none() {
             tracing::warn!(
-                "this aggregator's own log could not be read, so nothing is known but what is in the state directory"
+                "this aggregator's own log could not be read, so only what is in the state directory is known"
             );
         }
     }
@@ -175,7 +175,7 @@ async fn read(app: &App, filter: &str, from: Timestamp) -> Option<Vec<(String, W
     let mut query = Query::everything(filter, (from, Timestamp::MAX), Order::Desc, now);
     query.limit = Some(ENTRIES_MAX);
     let answer = page(&app.cluster, &query).await;
-    // A log of which one row does not fit still says what is in the others.
+    // One row that fails verification does not make the others unreadable.
     if answer.envelope.answered == 0 && answer.rows.is_empty() {
         return None;
     }

@@ -14,8 +14,8 @@ use piperoll_shared::log::verify::Integrity;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
 use super::memory::EarlyPrune;
+use crate::ask::Asked;
 use crate::config::Limits;
-use crate::fanout::Asked;
 use crate::link::Lane;
 use crate::member::Member;
 use crate::read::NodeReader;

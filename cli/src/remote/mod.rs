@@ -96,7 +96,7 @@ pub(crate) fn report(envelope: &Envelope) -> Exit {
     if let Some(time) = &envelope.searched_to {
         let towards = if envelope.order == "desc" { "back" } else { "up" };
         eprintln!(
-            "searched {towards} to {} so far; the nodes were still searching when the time was up, and --cursor goes on",
+            "searched {towards} to {} so far; the nodes were still searching when the time was up, and --cursor continues there",
             escape(time)
         );
     }

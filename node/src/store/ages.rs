@@ -75,6 +75,18 @@ pub(super) struct Ages {
     stranger: bool,
 }
 
+/// Lets every second one of the older half go when there are too many.
+fn make_room<T>(list: &mut Vec<T>, most: usize) {
+    if list.len() < most {
+        return;
+    }
+    let mut place = 0;
+    list.retain(|_| {
+        place += 1;
+        place > most / 2 || place % 2 == 0
+    });
+}
+
 impl Ages {
     /// Reads what is known. A file that is damaged or of another log is set aside: then everything ages from now on.
     pub(super) fn open(dir: &Path, generation: Generation, witnesses: Vec<VerifyingKey>) -> Self {
@@ -163,13 +175,7 @@ impl Ages {
         if !due {
             return false;
         }
-        if self.book.samples.len() >= SAMPLES_MAX {
-            let mut place = 0;
-            self.book.samples.retain(|_| {
-                place += 1;
-                place > SAMPLES_MAX / 2 || place % 2 == 0
-            });
-        }
+        make_room(&mut self.book.samples, SAMPLES_MAX);
         self.book.samples.push(Sample { size, age_micros: self.book.age_micros });
         true
     }
@@ -185,13 +191,7 @@ impl Ages {
         if !due {
             return false;
         }
-        if self.book.notes.len() >= NOTES_MAX {
-            let mut place = 0;
-            self.book.notes.retain(|_| {
-                place += 1;
-                place > NOTES_MAX / 2 || place % 2 == 0
-            });
-        }
+        make_room(&mut self.book.notes, NOTES_MAX);
         self.book.notes.push(Shown { size, age_micros: self.book.age_micros, note: note.to_string() });
         true
     }

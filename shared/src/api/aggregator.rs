@@ -72,7 +72,8 @@ pub struct NodeReport {
     #[serde(default)]
     pub rows_witnessed: u64,
     /// What is concluded about the node's log as a whole: `ok`, `unreachable`, `stale`, `rollback`, `fork`,
-    /// `row_invalid`, `unknown_key`, `unverifiable`, `pruned`, `pruned_early`, `superseded` or `retired`.
+    /// `row_invalid`, `unknown_key`, `unverifiable`, `pruned`, `pruned_unshown`, `pruned_early`,
+    /// `first_seen_again`, `superseded` or `retired`.
     pub verdict: String,
     /// Rows under the checkpoint that this aggregator has cosigned last; nothing under it can change unnoticed.
     #[serde(default)]

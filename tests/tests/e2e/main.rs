@@ -45,3 +45,4 @@ mod tail;
 mod tamper;
 mod upgrade;
 mod witness;
+mod witness_memory;

@@ -1,0 +1,144 @@
+//! What a witness remembers: lost and found again, compared with what others remember, and read on behind what was lost.
+
+use std::time::Duration;
+
+use piperoll_shared::log::checkpoint::Checkpoint;
+use piperoll_shared::log::note::{KeyKind, SigningSeed};
+use piperoll_tests::{Cluster, entry};
+use serde_json::{Value, json};
+
+use crate::witness::{cluster_of, copy_log, data, everything_says, now, report, witnessed};
+
+/// A witness that lost its memory, or got an older one back, is held to what it wrote into its own log: a node cannot present another history
+/// as the first one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_memory_is_found_in_the_own_log() {
+    let mut cluster = cluster_of(20).await;
+    let oldest = cluster.dir.path().join("oldest");
+    cluster.stop(0);
+    copy_log(&data(&cluster, 0), &oldest);
+    cluster.restart(0).await;
+    let lines: Vec<String> = (0..30).map(|n| entry(&format!("w{n}"), "auth.login")).collect();
+    cluster.append(0, &lines).await;
+    witnessed(&cluster, "mx1").await;
+    cluster.stop_aggregator();
+    let memory = cluster.aggregator_folder().join("state/witness/mx1.json");
+    // Emptied, as a file system does that had no room.
+    std::fs::write(&memory, b"").unwrap();
+    cluster.stop(0);
+    copy_log(&oldest, &data(&cluster, 0));
+    cluster.restart(0).await;
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    everything_says(&cluster, "rollback", "an older copy was put back").await;
+}
+
+/// Two aggregators that were shown different histories find that out from what the other one wrote down, and keep both notes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_split_view_is_found_by_comparing() {
+    let mut cluster = cluster_of(20).await;
+    // As if another aggregator had pinned another log of this node: the node's own key signs it.
+    let folder = cluster.nodes[0].folder.clone();
+    let generation = report(&cluster, "mx1", |_| true).await["generation"].as_str().unwrap().to_owned();
+    let origin = format!("test/mx1/{generation}");
+    let seed = std::fs::read_to_string(folder.join("checkpoint.key")).unwrap();
+    let key = SigningSeed::from_hex(seed.trim()).unwrap().named(&origin, KeyKind::Log).unwrap();
+    let other = Checkpoint { origin, size: 5, root: [7; 32] }.sign(&key).unwrap().to_string();
+    let pins = json!([{ "node": "mx1", "note": other, "seen": "2026-04-15T08:00:00.000000Z" }]);
+    let line =
+        json!({ "category": "audit", "action": "audit.witness_checkpoints", "details": { "checkpoints": pins } })
+            .to_string();
+    cluster.append(1, &[line]).await;
+    cluster.stop_aggregator();
+    let config = cluster.aggregator_folder().join("aggregator.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("poll_ms = 250", "poll_ms = 250\nexchange_seconds = 1")).unwrap();
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    // Raised by the comparison, and recorded with the next look.
+    for _ in 0..300 {
+        let said = cluster.page("filter=action:audit.witness_verdict%20reason:fork&from=1d").await.json();
+        if said["count"] != 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    everything_says(&cluster, "fork", "split view: the aggregator mx2").await;
+    let evidence = cluster.aggregator_folder().join("state/witness/mx1.evidence.ndjson");
+    let kept = std::fs::read_to_string(evidence).unwrap();
+    let kept: Value = serde_json::from_str(kept.lines().last().unwrap()).unwrap();
+    assert_eq!(kept["presented"], other, "{kept}");
+    assert!(kept["pinned"].as_str().unwrap().contains("test/mx1/"), "{kept}");
+}
+
+/// Rows were lost inside of a log, and later that log was put aside for another one: pages go on over all of it, what was lost is said, and nobody
+/// is accused of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_lost_rows_is_read_on_and_accuses_nobody() {
+    let mut cluster = cluster_of(20).await;
+    let older = cluster.dir.path().join("older");
+    cluster.stop(0);
+    copy_log(&data(&cluster, 0), &older);
+    cluster.restart(0).await;
+    cluster.append(0, &vec![entry("gone", "auth.login"); 5]).await;
+    witnessed(&cluster, "mx1").await;
+    cluster.stop(0);
+    copy_log(&older, &data(&cluster, 0));
+    cluster.restart(0).await;
+    everything_says(&cluster, "rollback", "an older copy was put back").await;
+    let generation = report(&cluster, "mx1", |_| true).await["generation"].as_str().unwrap().to_owned();
+    let args = ["nodes", "accept", "mx1", "--new-generation", &generation, "--reason", "restored"];
+    assert_eq!(cluster.run(&args).code, 0);
+    witnessed(&cluster, "mx1").await;
+    let since = now();
+    cluster.append(0, &vec![entry("later", "auth.login"); 4]).await;
+    witnessed(&cluster, "mx1").await;
+    later_rows_are_on_pages(&cluster, &since, 4).await;
+    // Beyond what was lost, and put aside.
+    cluster.append(0, &vec![entry("later", "auth.login"); 30]).await;
+    witnessed(&cluster, "mx1").await;
+    cluster.stop(0);
+    let begun = cluster.on_node(0, &["new-generation", "--reason", "a test"]);
+    assert_eq!(begun.code, 0, "{}", begun.stderr);
+    cluster.restart(0).await;
+    report(&cluster, "mx1", |line| line["verdict"] == "rollback").await;
+    let accepted = cluster.run(&[
+        "nodes",
+        "accept",
+        "mx1",
+        "--new-generation",
+        begun.stdout.split_whitespace().nth(1).unwrap(),
+        "--reason",
+        "a test",
+    ]);
+    assert_eq!(accepted.code, 0, "{}", accepted.stderr);
+    witnessed(&cluster, "mx1").await;
+    for _ in 0..300 {
+        if cluster.page(&format!("from={since}&limit=1000")).await.json()["complete"] == true {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    later_rows_are_on_pages(&cluster, &since, 34).await;
+    let page = cluster.page("from=1d&limit=1000").await;
+    assert_eq!(page.status_of("mx1"), "superseded", "{}", page.text);
+    assert!(page.node("mx1")["reason"].as_str().unwrap().contains("are not in the log that was accepted"));
+    assert_eq!(cluster.run(&["query", "--from", "1d", "--json"]).code, 3);
+}
+
+/// Page by page every row of mx1 by this user is there, and every page is complete.
+async fn later_rows_are_on_pages(cluster: &Cluster, since: &str, count: usize) {
+    let (mut found, mut cursor) = (0, String::new());
+    for _ in 0..500 {
+        let page = cluster.page(&format!("from={since}&order=asc&limit=7&filter=node:mx1{cursor}")).await;
+        let json = page.json();
+        assert_eq!((&json["complete"], page.status_of("mx1")), (&json!(true), "ok".to_owned()), "{}", page.text);
+        let rows = json["entries"].as_array().unwrap();
+        found += rows.iter().filter(|row| row["entry"]["user"] == "later").count();
+        match json["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(found, count);
+}
