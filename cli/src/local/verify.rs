@@ -6,7 +6,7 @@ use anyhow::{anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use piperoll_node::config::NodeConfig;
 use piperoll_node::store::LogDir;
-use piperoll_shared::api::node::{NodeStatus, RetentionStatus, VerifyLine};
+use piperoll_shared::api::node::{FindingKind, NodeStatus, RetentionStatus, VerifyLine};
 use piperoll_shared::log::terminal::escape;
 
 use super::place::{Place, open};
@@ -16,9 +16,9 @@ use crate::show::{group_digits, paint};
 
 /// Walks everything, the logs that were put aside for this one too; names each bad row.
 pub(super) async fn run(args: &PlaceArgs, output: OutputArgs) -> anyhow::Result<Exit> {
-    let mut worst = walk(&Place::find(args).await?, output).await?;
+    let mut worst = walk(&Place::find(args).await?, output, false).await?;
     for (generation, aside) in Place::asides(args) {
-        let found = walk(&aside, output).await.unwrap_or_else(|error| {
+        let found = walk(&aside, output, true).await.unwrap_or_else(|error| {
             eprintln!("the log of generation {generation}, which was put aside, could not be checked: {error:#}");
             Exit::Incomplete
         });
@@ -27,7 +27,11 @@ pub(super) async fn run(args: &PlaceArgs, output: OutputArgs) -> anyhow::Result<
     Ok(worst)
 }
 
-async fn walk(place: &Place, output: OutputArgs) -> anyhow::Result<Exit> {
+/// What the key of a note is called that this node does not have: a log that was put aside may be signed with one that was replaced since.
+const UNKNOWN_KEY: &str = "carries no signature of";
+
+async fn walk(place: &Place, output: OutputArgs, aside: bool) -> anyhow::Result<Exit> {
+    let mut replaced_key = 0;
     let mut lines = place.verify().await?;
     let bar = progress_bar();
     while let Some(line) = lines.next().await? {
@@ -44,6 +48,11 @@ async fn walk(place: &Place, output: OutputArgs) -> anyhow::Result<Exit> {
                 if !output.json {
                     bar.suspend(|| println!("row {seq}: erased under entry {entry_seq}: {}", escape(&reason)));
                 }
+            }
+            VerifyLine::Finding(finding)
+                if aside && finding.kind == FindingKind::Checkpoint && finding.detail.contains(UNKNOWN_KEY) =>
+            {
+                replaced_key += 1;
             }
             VerifyLine::Finding(finding) => {
                 if !output.json {
@@ -82,10 +91,14 @@ async fn walk(place: &Place, output: OutputArgs) -> anyhow::Result<Exit> {
                     let rows = group_digits(summary.unindexed);
                     head.push_str(&format!(", {rows} of them in no block of the index, so that searches read them"));
                 }
-                if summary.findings == 0 {
+                if replaced_key > 0 {
+                    head.push_str(", its checkpoints signed with a key that was replaced since and not checked");
+                }
+                if summary.findings == replaced_key {
                     anstream::eprintln!(
-                        "{head}: {}all signatures fit, no gap, the tree and its checkpoints fit{}",
+                        "{head}: {}all signatures fit, no gap, the tree and {} fit{}",
                         paint::GREEN,
+                        if replaced_key > 0 { "its rows" } else { "its checkpoints" },
                         paint::PLAIN
                     );
                     eprintln!(
