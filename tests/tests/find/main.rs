@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use piperoll_node::store::{LogDir, LogKeys, PruneWish, Store};
 use piperoll_shared::api::node::{FindingKind, ScanRequest};
-use piperoll_shared::log::filter::Filter;
+use piperoll_shared::log::filter::{ErasedFit, Filter};
 use piperoll_shared::log::flags::Rules;
 use piperoll_shared::log::note::{KeyKind, SigningSeed};
 use piperoll_shared::log::order::{Order, Position};
@@ -158,8 +158,12 @@ fn open(dir: &Path, clock: &Arc<Ticking>, level: u32) -> Store {
 /// What reading every row and asking the filter gives.
 fn naive(rows: &[Raw], filter: &str, order: Order, range: (Timestamp, Timestamp)) -> Vec<u64> {
     let filter = Filter::parse(filter, Timestamp::from_micros(START)).unwrap();
-    let fits =
-        |row: &&Raw| (range.0..range.1).contains(&row.timestamp) && row.view().is_none_or(|view| filter.matches(&view));
+    // What is left of an erased entry is its place, and that alone can fit.
+    let on_place = |row: &Raw| filter.on_erased("mx1", row.seq) == ErasedFit::Yes;
+    let fits = |row: &&Raw| {
+        (range.0..range.1).contains(&row.timestamp)
+            && row.view().map_or_else(|| on_place(row), |view| filter.matches(&view))
+    };
     let mut found: Vec<(Timestamp, u64)> = rows.iter().filter(fits).map(|row| (row.timestamp, row.seq)).collect();
     found.sort_unstable();
     if order == Order::Desc {
