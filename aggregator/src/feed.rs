@@ -143,7 +143,7 @@ impl Feed {
 }
 
 impl Counts {
-    /// What was read of a node, with the counts of what is in the answer.
+    /// Combines the rows counted while reading a node with the counts of its answer.
     pub(crate) fn into_tally(self, tally: Tally) -> Tally {
         let Self { rows, verified, invalid, unknown_key, witnessed } = self;
         Tally { rows, verified, invalid, unknown_key, witnessed, ..tally }

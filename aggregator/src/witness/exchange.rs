@@ -102,9 +102,7 @@ async fn recall(app: &App, own: &str) {
             tokio::time::sleep(RECALL_PAUSE).await;
         }
         if written.is_none() {
-            tracing::warn!(
-                "this aggregator's own log could not be read, so only what is in the state directory is known"
-            );
+            tracing::warn!("this aggregator's own log could not be read, using the state directory only");
         }
     }
     for member in &app.cluster.members {

@@ -1,7 +1,6 @@
 //! The log on disk. The only room that knows SQLite.
 
 mod ages;
-mod anew;
 mod aside;
 mod check;
 mod check_ids;
@@ -18,6 +17,7 @@ mod health;
 mod hold;
 mod index;
 mod judging;
+mod new_generation;
 mod open;
 mod prove;
 mod prune;
@@ -53,7 +53,6 @@ use rusqlite::OptionalExtension as _;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
-pub use anew::{NewGeneration, begin_generation};
 pub use aside::generations_aside;
 pub use check::Check;
 pub use direct::{ArchiveError, DirectLog, append_directly};
@@ -64,6 +63,7 @@ pub use floor::Floor;
 pub use health::Health;
 pub use hold::HeldUnder;
 pub use index::{Made, make_index};
+pub use new_generation::{NewGeneration, begin_generation};
 pub use open::LogDir;
 pub use prune::PruneWish;
 pub use rows::{Extent, StoredRow};

@@ -275,8 +275,8 @@ impl Scan {
         Ok(batch)
     }
 
-    /// In front of the next row that any of the runs will give. Only signed times count: one that somebody changed would make a reader who
-    /// goes on from there skip rows.
+    /// In front of the next row that any of the runs will give. Only signed times count: a changed time would make a reader that
+    /// continues there skip rows.
     fn place(&mut self, conn: &Connection) -> rusqlite::Result<Option<Position>> {
         let mut first: Option<Position> = None;
         for run in &self.runs {

@@ -381,7 +381,7 @@ impl Writer {
     }
 
     /// Begins again from what is on disk, as a start does. What could not be synced may be in the WAL as the kernel shows it and not on the
-    /// disk, so nothing is written behind it: all of it goes into the database, synced, and the WAL begins anew. A crash before that is
+    /// disk, so no row is appended to it: the whole WAL is checkpointed into the database, synced, and then reset. A crash before that is
     /// one without the rows that were never acknowledged.
     fn mend(&mut self) -> Result<(), String> {
         let words = |error: &dyn std::fmt::Display| error.to_string();

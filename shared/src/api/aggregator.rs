@@ -150,7 +150,7 @@ pub struct Envelope {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unindexed_texts: Vec<String>,
     /// Nodes were still searching when the page's time was up: in the order asked for everything up to here was looked at, and
-    /// `next_cursor` goes on from there. RFC 3339.
+    /// `next_cursor` continues there. RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub searched_to: Option<String>,
     /// Erased rows of the range that are not shown, because only what they said could decide whether the filter selects them;

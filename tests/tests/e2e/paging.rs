@@ -261,8 +261,8 @@ async fn everything_is_seen_both_ways(cluster: &Cluster, limit: usize) {
     }
 }
 
-/// A search that finds little is not given up as long as the nodes read on: the page ends where they have got to, says so, and its cursor goes on
-/// from there. Nothing is found twice or not at all, and no node is called anything but `ok`.
+/// A search with few matches continues while the nodes report progress: the page ends where all of them have got to, says so, and its cursor continues
+/// there. Nothing is found twice or not at all, and no node is called anything but `ok`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_search_goes_on_page_by_page() {
     /// Rows until a search of them is cut on any machine.
