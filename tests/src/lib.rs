@@ -9,6 +9,7 @@ mod cluster;
 mod interference;
 mod proxy;
 mod tree;
+mod until;
 
 pub use answer::{Answer, Run, edit, findings, place};
 pub use bench::{append_in_flight, caller_entry, draft, median, new_store};
@@ -16,3 +17,4 @@ pub use cluster::{Cluster, Guard, Member, entry, free_address, piperoll};
 pub use interference::Interference;
 pub use proxy::{BlackHole, Fault, FaultProxy};
 pub use tree::Leaves;
+pub use until::until;

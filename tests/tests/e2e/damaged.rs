@@ -1,7 +1,7 @@
 //! State files that a bit, a crash or a full disk left damaged: what is redundant heals or is set aside and keeps no daemon from
 //! starting, and what carries a promise is named.
 
-use piperoll_tests::{Cluster, entry};
+use piperoll_tests::{Cluster, entry, until};
 use rusqlite::Connection;
 use serde_json::json;
 
@@ -50,12 +50,15 @@ async fn side_matters_keep_no_daemon_from_starting() {
     assert!(kept.status < 300, "{}", kept.text);
     let state = cluster.aggregator_folder().join("state");
     let mut lines = 2;
+    let files =
+        [node.join("data/intake/app.json"), node.join("data/forward/out.json"), node.join("data/witnessed.json")];
+    let damaged = [&files[..], &[state.join("searches.json"), state.join("cursor.key")]].concat();
     for n in 0..4 {
+        // Each is written by a thread of its own, some time after the entries are in the log.
+        until("every state file is there", async || damaged.iter().all(|path| path.exists()).then_some(())).await;
         cluster.stop(0);
         cluster.stop_aggregator();
-        let files =
-            [node.join("data/intake/app.json"), node.join("data/forward/out.json"), node.join("data/witnessed.json")];
-        for path in files.iter().chain(&[state.join("searches.json"), state.join("cursor.key")]) {
+        for path in &damaged {
             let sound = std::fs::read(path).unwrap();
             std::fs::write(path, &damages(&sound)[n]).unwrap();
         }

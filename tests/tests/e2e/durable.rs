@@ -95,13 +95,13 @@ async fn a_witness_that_cannot_store_does_not_cosign() {
     let cluster = Cluster::witnessed(&["mx1"], 100).await;
     witnessed(&cluster, "mx1").await;
     let memory = cluster.aggregator_folder().join("state/witness");
-    let remembered = std::fs::read_to_string(memory.join("mx1.json")).unwrap();
     // A directory in the place of the file that would be written: the write fails, whoever runs this test.
     while let Err(error) = std::fs::create_dir(memory.join("mx1.json.new")) {
         // The witness is writing at this very moment.
         assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists);
         tokio::time::sleep(Duration::from_millis(3)).await;
     }
+    let remembered = std::fs::read_to_string(memory.join("mx1.json")).unwrap();
     cluster.append(0, &[entry("alice", "auth.login")]).await;
     let line = report(&cluster, "mx1", |line| line["verdict"] == "unverifiable").await;
     assert!(line["reason"].as_str().unwrap().contains("cannot remember"), "{line}");

@@ -4,24 +4,8 @@ mod callers;
 mod rows;
 mod sources;
 
-use std::time::{Duration, Instant};
-
-use piperoll_tests::Cluster;
+use piperoll_tests::{Cluster, until};
 use serde_json::Value;
-
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Asks until it holds.
-async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = ask().await {
-            return found;
-        }
-        assert!(begun.elapsed() < PATIENCE, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
 
 /// A request to a node's socket: status and body.
 fn on_socket(cluster: &Cluster, index: usize, path: &str, body: Option<&str>) -> (u16, String) {

@@ -214,7 +214,7 @@ async fn a_text_of_brackets_harms_no_node() {
             "objectRef": { "resource": "secrets", "name": text }, "responseStatus": { "code": 404 } });
         writeln!(file, "{event}").unwrap();
     }
-    let deep = super::until("all are recorded", async || {
+    let deep = piperoll_tests::until("all are recorded", async || {
         let found = super::entries(&cluster, "");
         let deep: Vec<Value> =
             found.into_iter().filter(|entry| entry.to_string().contains("nested too deep")).collect();

@@ -1,0 +1,16 @@
+use std::time::{Duration, Instant};
+
+/// How long a test waits for something that happens in its own time.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks until there is an answer, and panics with `what` after a minute.
+pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = ask().await {
+            return found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
