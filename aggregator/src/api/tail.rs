@@ -177,7 +177,7 @@ async fn note_drop(app: &App, who: &str) {
         .outcome(Outcome::Failure)
         .reason("too_slow")
         .user(who)
-        .description("a live tail was ended because its reader was too slow");
+        .description("a live tail was ended because its client was too slow");
     if let Err(error) = app.audit.note(entry).await {
         tracing::error!(%error, "the end of a live tail could not be recorded");
     }
@@ -208,7 +208,7 @@ fn to_sent(event: &Event, positions: &mut Positions) -> Sent {
         Event::Dropped => Sent::default()
             .event("dropped")
             .id(positions.to_string())
-            .data(json!({ "reason": "the reader was too slow; connect again with this id to go on" }).to_string()),
+            .data(json!({ "reason": "the client was too slow; connect again with this id to resume" }).to_string()),
     }
 }
 

@@ -1,8 +1,12 @@
 //! The live tail: what all nodes record, merged while it is recorded.
 //!
-//! Every node is followed from its own place. A row waits until every node that answers has said that it has nothing earlier,
-//! but no longer than the grace; one that comes after its turn is handed out at once and marked as late. A node that is
-//! silent for longer than the grace is reported as missing, and holds nobody back any more.
+//! Every node is followed from its own position. A row waits until every node that answers has said that it has nothing
+//! earlier, but no longer than the grace; one that comes after its turn is emitted at once and marked as late. A node that is
+//! silent for longer than the grace is reported as missing, and no row waits for it any more.
+//!
+//! A tail that begins in the past first reads a backlog. Then rows wait for every node that answers, so that all are in order,
+//! and the nodes wait for the client. Once the client has read everything there is, the tail is live: nodes do not wait for
+//! clients, and one that falls behind is dropped. It resumes with a backlog.
 
 mod follow;
 mod order;
@@ -14,6 +18,7 @@ use std::time::Duration;
 
 use piperoll_shared::api::aggregator::Status;
 use piperoll_shared::log::ids::NodeId;
+use piperoll_shared::log::limits::CALLER_ENTRY_BYTES_MAX;
 use piperoll_shared::log::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -22,7 +27,7 @@ use super::Cluster;
 use super::member::Member;
 use super::placed::PlacedRow;
 use super::query::Query;
-use follow::{News, follow};
+use follow::{News, Room, follow};
 use order::Ordering;
 use position::Place;
 pub(crate) use position::Positions;
@@ -36,9 +41,14 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(100);
 /// Between the nodes and the merge; nodes wait when it is full.
 const NEWS_WAITING: usize = 64;
-/// Between the merge and the reader, events and bytes. A reader that is behind by so many is dropped: nothing is kept for it.
+/// Bytes of rows in the merge, which the nodes share. Each has room for at least one row.
+const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
+const HELD_BYTES_MIN: usize = CALLER_ENTRY_BYTES_MAX + ROW_OVERHEAD_BYTES;
+/// Between the merge and the client, events and bytes. A client of a live tail that is behind by so many is dropped.
 const EVENTS_WAITING: usize = 4_096;
 const EVENTS_BYTES_WAITING: usize = 16 * 1024 * 1024;
+/// How long a backlog waits for a client that reads nothing.
+const STALL_MAX: Duration = Duration::from_secs(60);
 
 /// What the reader of a tail gets.
 #[derive(Debug)]
@@ -104,7 +114,7 @@ pub(crate) struct Tail {
     pub(crate) events: Events,
     /// Where it begins.
     pub(crate) positions: Positions,
-    /// Says that the reader was given up, long before a reader that slow gets to the last event.
+    /// Says that the client was dropped, long before a client that slow reads the last event.
     pub(crate) given_up: oneshot::Receiver<()>,
 }
 
@@ -128,9 +138,11 @@ pub(crate) fn start(cluster: &Cluster, query: &Query, positions: Positions, sinc
         }
     }
     let mut ordering = Ordering::new(members.iter().map(|member| member.node.id.clone()));
+    let room = HELD_BYTES_MAX.checked_div(members.len()).unwrap_or(0).max(HELD_BYTES_MIN);
+    let room = u32::try_from(room).unwrap_or(u32::MAX);
     for (index, member) in members.into_iter().enumerate() {
         let place = from.of(&member.node.id).unwrap_or(Place::Since(since));
-        followers.spawn(follow(member, index, place, query.clone(), cluster.limits, news.clone()));
+        followers.spawn(follow(member, index, place, query.clone(), cluster.limits, Room::new(room), news.clone()));
     }
     drop(news);
     tokio::spawn(async move {
@@ -143,7 +155,7 @@ pub(crate) fn start(cluster: &Cluster, query: &Query, positions: Positions, sinc
     Tail { events: Events { incoming: events, waiting: counted }, positions: from, given_up }
 }
 
-/// Whether it ended because the reader was too slow.
+/// Emits events until the client or every node is gone. Returns whether the client was too slow.
 async fn run(
     ordering: &mut Ordering,
     mut incoming: mpsc::Receiver<News>,
@@ -152,6 +164,7 @@ async fn run(
 ) -> bool {
     let mut tick = tokio::time::interval(TICK);
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
+    let mut is_live = false;
     loop {
         tokio::select! {
             news = incoming.recv() => match news {
@@ -161,18 +174,51 @@ async fn run(
             _ = tick.tick() => {}
             _ = heartbeat.tick() => ordering.beat(),
         }
+        // What came while this task waited for the client counts before the time that has passed.
+        while let Ok(news) = incoming.try_recv() {
+            ordering.take(news);
+        }
+        is_live = !ordering.has_backlog() && (is_live || send.capacity() == EVENTS_WAITING);
+        if !is_live && !has_room(send, waiting).await {
+            return dropped(send, waiting);
+        }
         loop {
             // One slot is reserved for the `Dropped` event; the client resumes after the last event it received.
             let is_full = send.capacity() <= 1 || waiting.load(Atomic::Relaxed) >= EVENTS_BYTES_WAITING;
+            if is_full && !is_live {
+                break;
+            }
             let Some(event) = ordering.next() else { break };
-            let event = if is_full { Event::Dropped } else { event };
+            if is_full {
+                return dropped(send, waiting);
+            }
             waiting.fetch_add(event.bytes(), Atomic::Relaxed);
             if send.try_send(event).is_err() {
                 return false;
             }
-            if is_full {
-                return true;
-            }
         }
+    }
+}
+
+/// Sends the last event. Returns whether the client is there to be dropped.
+fn dropped(send: &mpsc::Sender<Event>, waiting: &AtomicUsize) -> bool {
+    waiting.fetch_add(Event::Dropped.bytes(), Atomic::Relaxed);
+    send.try_send(Event::Dropped).is_ok()
+}
+
+/// Waits until the client has read half of what waits for it, and returns `false` if it reads nothing for `STALL_MAX`.
+async fn has_room(send: &mpsc::Sender<Event>, waiting: &AtomicUsize) -> bool {
+    let (mut least, mut stalled) = (usize::MAX, tokio::time::Instant::now());
+    loop {
+        let bytes = waiting.load(Atomic::Relaxed);
+        if send.capacity() > EVENTS_WAITING / 2 && bytes < EVENTS_BYTES_WAITING / 2 {
+            return true;
+        }
+        if bytes < least {
+            (least, stalled) = (bytes, tokio::time::Instant::now());
+        } else if stalled.elapsed() >= STALL_MAX {
+            return false;
+        }
+        tokio::time::sleep(TICK / 10).await;
     }
 }

@@ -8,25 +8,42 @@ use piperoll_shared::log::ids::{Generation, NodeId};
 use piperoll_shared::log::order::Key;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::follow::News;
 use super::position::Place;
 use super::{Event, GRACE, NodeEvent};
 use crate::placed::PlacedRow;
 
-/// Rows that wait for their turn, of all nodes. Beyond it they go out as if their grace were over.
-const HELD_MAX: usize = 10_000;
-const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// One node's rows that were not handed out yet, in its own order.
+/// One node's rows that were not emitted yet, in its own order.
 struct Followed {
     id: NodeId,
-    rows: VecDeque<(Instant, Generation, Box<PlacedRow>)>,
+    rows: VecDeque<Held>,
     /// Nothing earlier comes any more.
     time: Option<Timestamp>,
     /// Where the node is once its rows are handed out.
     marked: Option<Place>,
     state: State,
+    backlog: Backlog,
+}
+
+/// A row that waits for its turn.
+struct Held {
+    came: Instant,
+    generation: Generation,
+    row: Box<PlacedRow>,
+    /// Room of the node's follower, which reads on when the row is emitted.
+    _room: OwnedSemaphorePermit,
+}
+
+/// Rows that a node recorded before it was followed. A node has none once it sent its first mark.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Backlog {
+    None,
+    /// From where the client wanted to begin: rows of other nodes wait for it, so that all are in order.
+    SinceStart,
+    /// From while the node was missing: what others recorded meanwhile was emitted, so its rows are late.
+    SinceAbsence,
 }
 
 enum State {
@@ -46,9 +63,7 @@ enum State {
 
 pub(super) struct Ordering {
     nodes: Vec<Followed>,
-    held: usize,
     last: Option<Key>,
-    held_bytes: usize,
     /// Where nodes are gone on with, as far as no event has said it yet: by their number here.
     moved: BTreeMap<usize, Place>,
     /// Said before the next row.
@@ -61,9 +76,17 @@ impl Ordering {
         let (now, at) = (Instant::now(), SystemClock.now());
         let silent =
             || State::Silent { since: now, at, status: Status::Timeout, reason: Some("no answer yet".to_owned()) };
-        let nodes: Vec<Followed> =
-            ids.map(|id| Followed { id, rows: VecDeque::new(), time: None, marked: None, state: silent() }).collect();
-        Self { nodes, held: 0, held_bytes: 0, last: None, moved: BTreeMap::new(), said: VecDeque::new(), beat: false }
+        let followed = |id| {
+            let (rows, backlog) = (VecDeque::new(), Backlog::SinceStart);
+            Followed { id, rows, time: None, marked: None, state: silent(), backlog }
+        };
+        let nodes = ids.map(followed).collect();
+        Self { nodes, last: None, moved: BTreeMap::new(), said: VecDeque::new(), beat: false }
+    }
+
+    /// Returns whether a node that answers has not got to the end of its log yet.
+    pub(super) fn has_backlog(&self) -> bool {
+        self.nodes.iter().any(|node| node.backlog != Backlog::None)
     }
 
     /// What no event has said yet.
@@ -85,19 +108,19 @@ impl Ordering {
                 if let State::Missing(_) = &node.state {
                     let reason = Some("it answers again".to_owned());
                     self.said.push_back(NodeEvent { node_id: node.id.clone(), status: Status::Ok, reason, since });
+                    node.backlog = Backlog::SinceAbsence;
                 }
                 node.state = State::Answering { since };
             }
-            News::Row { node, generation, row } => {
+            News::Row { node, generation, row, room } => {
                 let node = &mut self.nodes[node];
                 node.time = node.time.max(Some(row.key.timestamp));
-                self.held_bytes += row.body.len();
-                node.rows.push_back((Instant::now(), generation, row));
-                self.held += 1;
+                node.rows.push_back(Held { came: Instant::now(), generation, row, _room: room });
             }
             News::Mark { node: index, generation, next_seq, time } => {
                 let node = &mut self.nodes[index];
                 node.time = node.time.max(Some(time));
+                node.backlog = Backlog::None;
                 let place = Place::At { generation, next_seq };
                 if node.rows.is_empty() {
                     self.moved.insert(index, place);
@@ -148,6 +171,7 @@ impl Ordering {
                 let event = node.event();
                 self.said.push_back(event.clone());
                 node.state = State::Missing(event);
+                node.backlog = Backlog::None;
             }
         }
     }
@@ -161,19 +185,19 @@ impl Ordering {
 
     fn next_row(&mut self) -> Option<Event> {
         let fronts = self.nodes.iter().enumerate().filter_map(|(index, node)| Some((index, node.rows.front()?)));
-        let (index, (came, _, row)) = fronts.min_by(|(_, (_, _, a)), (_, (_, _, b))| a.key.cmp(&b.key))?;
+        let (index, Held { came, row, .. }) = fronts.min_by(|(_, a), (_, b)| a.row.key.cmp(&b.row.key))?;
         let late = self.last.as_ref().is_some_and(|last| row.key < *last);
         let settled = match self.watermark() {
             None => true,
             Some(time) => time.is_some_and(|time| row.key.timestamp < time),
         };
-        if !late && !settled && came.elapsed() < GRACE && self.held <= HELD_MAX && self.held_bytes <= HELD_BYTES_MAX {
+        // A node with a backlog is working, however long it takes; one that stops working is reported as lost.
+        let is_over = || came.elapsed() >= GRACE && self.nodes.iter().all(|node| node.backlog != Backlog::SinceStart);
+        if !late && !settled && !is_over() {
             return None;
         }
         let node = &mut self.nodes[index];
-        let (_, generation, row) = node.rows.pop_front()?;
-        self.held -= 1;
-        self.held_bytes = self.held_bytes.saturating_sub(row.body.len());
+        let Held { generation, row, .. } = node.rows.pop_front()?;
         let place = Place::At { generation, next_seq: row.key.seq.saturating_add(1) };
         let place = if node.rows.is_empty() { node.marked.take().unwrap_or(place) } else { place };
         self.moved.insert(index, place);

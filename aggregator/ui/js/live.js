@@ -24,7 +24,7 @@ export function follow({ filter, after }, { row, node, beat, slow, broken, ended
     node(said, nodeWords(said));
   });
   source.addEventListener("heartbeat", (event) => beat(data(event)));
-  source.addEventListener("dropped", () => slow("This page was too slow; it goes on where it stopped."));
+  source.addEventListener("dropped", () => slow("This page was too slow; resuming where it stopped."));
   source.addEventListener("ended", (event) => end(data(event).reason));
   // The browser connects again by itself, from the last place it has seen, unless the server refused it.
   source.addEventListener("error", () => {

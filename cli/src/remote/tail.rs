@@ -98,10 +98,10 @@ fn print_row(text: &str, output: OutputArgs) -> anyhow::Result<Integrity> {
     }
     let row: RowLine<'_> = serde_json::from_str(text).context("a row cannot be read")?;
     if output.as_json() {
-        println!("{text}");
+        outln!("{text}");
     } else {
         let late = serde_json::from_str::<Late>(text).is_ok_and(|late| late.late);
-        anstream::println!("{}{}", one_line(&row), if late { " late" } else { "" });
+        paintln!("{}{}", one_line(&row), if late { " late" } else { "" });
     }
     Ok(row.integrity)
 }
@@ -187,10 +187,12 @@ impl Following {
                     }
                 }
                 if self.output.as_json() {
-                    println!("{}", serde_json::json!({ "node": node }));
+                    outln!("{}", serde_json::json!({ "node": node }));
                 }
             }
-            "dropped" => eprintln!("this reader was too slow; going on where it was"),
+            "dropped" => {
+                eprintln!("the aggregator dropped this tail because it read too slowly; resuming after the last entry")
+            }
             _ => {}
         }
         Ok(())

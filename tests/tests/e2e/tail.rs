@@ -201,6 +201,42 @@ async fn a_reader_that_is_too_slow_is_dropped_and_recorded() {
     assert!(next.data["entry"]["seq"].as_u64().unwrap() > 3_000, "{}", next.data["entry"]["seq"]);
 }
 
+/// A tail that begins far behind: more than waits for a client in one node alone, read slowly, and with rare rows of another node.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tail_far_behind_is_read_in_order_however_slowly() {
+    const ROWS: usize = 9_000;
+    let cluster = Cluster::start(&["mx1", "mx2", "mx3"]).await;
+    let long = "x".repeat(3_000);
+    let flood =
+        |n| format!("{{\"category\":\"data\",\"action\":\"tail.flood\",\"user\":\"u{n}\",\"description\":\"{long}\"}}");
+    // All rows of the first node are older than those of the second, but for one.
+    cluster.append(1, &[entry("rare", "tail.rare")]).await;
+    cluster.append(0, &(0..ROWS).map(flood).collect::<Vec<_>>()).await;
+    cluster.append(1, &vec![entry("other", "other.thing"); 20_000]).await;
+    cluster.append(1, &(0..500).map(flood).collect::<Vec<_>>()).await;
+    let mut tail = Tail::open(&cluster, "from=1h&filter=action:tail.*", None).await;
+    let mut events = Vec::new();
+    // Four seconds without a word, longer than the grace, and then a bit at a time.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    while entries(&events).count() < ROWS + 501 {
+        let event = tail.next(PATIENCE).await.expect("the tail goes on");
+        assert!(event.name != "dropped" && event.name != "node", "{event:?}");
+        events.push(event);
+        if events.len() % 300 == 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    assert!(entries(&events).all(|event| event.data["late"] != true), "every row is in order");
+    in_order(&events);
+    assert_eq!(entries(&events).next().unwrap().data["entry"]["action"], "tail.rare");
+    // The tail is live now.
+    cluster.append(2, &[entry("last", "tail.last")]).await;
+    assert_eq!(entries(&tail.rows(1).await).last().unwrap().data["entry"]["action"], "tail.last");
+    let dropped = cluster.page("from=1h&filter=action:audit.tail_dropped").await;
+    assert!(dropped.places().is_empty(), "{}", dropped.text);
+    cluster.verify_all();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_follows_and_bad_input_is_refused() {
     let mut cluster = Cluster::start(&["mx1", "mx2"]).await;
