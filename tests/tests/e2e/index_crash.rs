@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use piperoll_tests::Cluster;
+use piperoll_tests::{Cluster, until};
 use serde_json::Value;
 
 /// One full block, and some more.
@@ -70,15 +70,29 @@ async fn a_kill_while_a_block_is_made_costs_nothing_but_time() {
     assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
     let made = std::fs::read(index.join(BLOCK)).unwrap();
 
-    // The same without the daemon: found, mended, and the same bytes.
+    // Bits that flipped on the disk: rows are read instead, and the block is made again.
+    cluster.stop(0);
+    let mut rotten = made.clone();
+    (8_192..rotten.len()).step_by(1_021).for_each(|at| rotten[at] ^= 4);
+    std::fs::write(index.join(BLOCK), &rotten).unwrap();
+    cluster.restart(0).await;
+    cluster.wait_until_complete().await;
+    answers_are_right(&cluster, "with flipped bits").await;
+    until("the block is made again", async || {
+        (std::fs::read(index.join(BLOCK)).ok().as_ref() == Some(&made)).then_some(())
+    })
+    .await;
+    answers_are_right(&cluster, "with the block again").await;
+
+    // The same without the daemon: found, repaired, and the same bytes.
     cluster.stop(0);
     let mut edited = made.clone();
     *edited.last_mut().unwrap() ^= 1;
     std::fs::write(index.join(BLOCK), &edited).unwrap();
     let verify = cluster.on_node(0, &["verify", "--table"]);
     assert!(verify.code == 4 && verify.stdout.contains("is not the index of rows 0 to 65535"), "{}", verify.stdout);
-    let mended = cluster.on_node(0, &["reindex"]);
-    assert!(mended.code == 0 && mended.stdout.contains("1 full blocks"), "{}{}", mended.stdout, mended.stderr);
+    let repaired = cluster.on_node(0, &["reindex"]);
+    assert!(repaired.code == 0 && repaired.stdout.contains("1 full blocks"), "{}{}", repaired.stdout, repaired.stderr);
     assert_eq!(std::fs::read(index.join(BLOCK)).unwrap(), made);
     assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
     std::fs::remove_dir_all(&index).unwrap();

@@ -8,7 +8,7 @@ use piperoll_shared::log::column::{Column, FLAG_SEPARATOR};
 use piperoll_shared::log::stats::{Counter, Facet, Plan, Totals};
 use piperoll_shared::log::time::Timestamp;
 
-use super::block::{Block, Candidates};
+use super::block::{Block, Candidates, Values};
 use super::set::Set;
 
 /// What part of a block is counted: places in it, and times of its rows.
@@ -39,21 +39,26 @@ pub(super) fn count(
     if set.is_empty() {
         return Ok(true);
     }
-    totals(block, &set, counter)?;
-    count_column(block, Column::User, &set, |value, count| counter.add_value(None, value, count))?;
-    for (number, facet) in counter.plan().facets.clone().into_iter().enumerate() {
+    // All of it is read before anything is counted: an error midway would leave a part in the counter.
+    let found = totals(block, &set, counter.plan())?;
+    let users = ColumnCounts::read(block, Column::User, &set)?;
+    let facets: Vec<Found<'_>> =
+        counter.plan().facets.iter().map(|facet| Found::read(block, *facet, &set)).collect::<io::Result<_>>()?;
+    found.into_iter().for_each(|(totals, time)| counter.add_totals(totals, time));
+    users.each(|value, count| counter.add_value(None, value, count));
+    for (number, found) in facets.into_iter().enumerate() {
         let field = Some(number);
-        match facet {
-            Facet::Of(column) => {
-                count_column(block, column, &set, |value, count| counter.add_value(field, value, count))?;
-            }
-            Facet::Flag => count_column(block, Column::Flags, &set, |value, count| match value {
+        match found {
+            Found::Column(counts) => counts.each(|value, count| counter.add_value(field, value, count)),
+            Found::Flags(counts) => counts.each(|value, count| match value {
                 None => counter.add_value(field, None, count),
                 Some(rules) => {
                     rules.split(FLAG_SEPARATOR).for_each(|rule| counter.add_value(field, Some(rule), count));
                 }
-            })?,
-            Facet::Entity => count_entities(block, &set, |value, count| counter.add_value(field, value, count))?,
+            }),
+            Found::Entities(counts) => {
+                counts.iter().for_each(|(value, count)| counter.add_value(field, value.as_deref(), *count));
+            }
         }
     }
     Ok(true)
@@ -69,7 +74,8 @@ fn columns(plan: &Plan) -> impl Iterator<Item = Column> {
     plan.facets.iter().flat_map(of).chain([Column::User, Column::Outcome, Column::Flags])
 }
 
-fn totals(block: &dyn Block, set: &Set, counter: &mut Counter) -> io::Result<()> {
+/// Counts rows by outcome, for each bucket of time that the plan has.
+fn totals(block: &dyn Block, set: &Set, plan: &Plan) -> io::Result<Vec<(Totals, Timestamp)>> {
     let rows = block.rows();
     let outcome = |value| -> io::Result<Set> {
         let code = block.code_of(Column::Outcome, value)?;
@@ -83,52 +89,73 @@ fn totals(block: &dyn Block, set: &Set, counter: &mut Counter) -> io::Result<()>
         denied: denied.count(from, to),
         flagged: flagged.count(from, to),
     };
-    let Some(width) = counter.plan().bucket_micros else {
-        counter.add_totals(within(0, rows), Timestamp::MIN);
-        return Ok(());
+    let Some(width) = plan.bucket_micros else {
+        return Ok(vec![(within(0, rows), Timestamp::MIN)]);
     };
     let (first, last) = block.span();
     if first.div_euclid(width) == last.div_euclid(width) {
-        counter.add_totals(within(0, rows), Timestamp::from_micros(first));
-        return Ok(());
+        return Ok(vec![(within(0, rows), Timestamp::from_micros(first))]);
     }
     // Rows of one bucket stand together, but where the clock stepped back.
     let times = block.times()?;
-    let mut from = 0;
+    let (mut found, mut from) = (Vec::new(), 0);
     while from < rows {
         let bucket = times[from].div_euclid(width) * width;
         let to = times[from..].iter().position(|time| !(bucket..bucket.saturating_add(width)).contains(time));
         let to = to.map_or(rows, |length| from + length);
         let some = within(from, to);
         if some.entries > 0 {
-            counter.add_totals(some, Timestamp::from_micros(times[from]));
+            found.push((some, Timestamp::from_micros(times[from])));
         }
         from = to;
     }
-    Ok(())
+    Ok(found)
 }
 
-fn count_column(
-    block: &dyn Block,
-    column: Column,
-    set: &Set,
-    mut take: impl FnMut(Option<&str>, u64),
-) -> io::Result<()> {
-    let values = block.values(column)?;
-    // One more for codes that are in no dictionary.
-    let mut counts = vec![0u64; values.len() as usize + 2];
-    let beyond = counts.len() - 1;
-    let whole = block.codes(column)?.each(set, |code| counts[(code as usize).min(beyond)] += 1);
-    if !whole || counts.pop() != Some(0) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the codes of a column do not fit its values"));
-    }
-    for (code, count) in (0u32..).zip(counts).filter(|(_, count)| *count > 0) {
-        take(values.of(code), count);
-    }
-    Ok(())
+/// What one facet of a plan counts in a block.
+enum Found<'a> {
+    Column(ColumnCounts<'a>),
+    Flags(ColumnCounts<'a>),
+    Entities(Vec<(Option<String>, u64)>),
 }
 
-fn count_entities(block: &dyn Block, set: &Set, mut take: impl FnMut(Option<&str>, u64)) -> io::Result<()> {
+impl<'a> Found<'a> {
+    fn read(block: &'a dyn Block, facet: Facet, set: &Set) -> io::Result<Self> {
+        Ok(match facet {
+            Facet::Of(column) => Self::Column(ColumnCounts::read(block, column, set)?),
+            Facet::Flag => Self::Flags(ColumnCounts::read(block, Column::Flags, set)?),
+            Facet::Entity => Self::Entities(entities(block, set)?),
+        })
+    }
+}
+
+/// How often each value of a column occurs, by its code.
+struct ColumnCounts<'a> {
+    values: Values<'a>,
+    counts: Vec<u64>,
+}
+
+impl<'a> ColumnCounts<'a> {
+    fn read(block: &'a dyn Block, column: Column, set: &Set) -> io::Result<Self> {
+        let values = block.values(column)?;
+        // One more for codes that are in no dictionary.
+        let mut counts = vec![0u64; values.len() as usize + 2];
+        let beyond = counts.len() - 1;
+        let whole = block.codes(column)?.each(set, |code| counts[(code as usize).min(beyond)] += 1);
+        if !whole || counts.pop() != Some(0) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a column has codes without a value"));
+        }
+        Ok(Self { values, counts })
+    }
+
+    fn each(&self, mut take: impl FnMut(Option<&str>, u64)) {
+        for (code, count) in (0u32..).zip(&self.counts).filter(|(_, count)| **count > 0) {
+            take(self.values.of(code), *count);
+        }
+    }
+}
+
+fn entities(block: &dyn Block, set: &Set) -> io::Result<Vec<(Option<String>, u64)>> {
     let (kinds, ids) = (block.values(Column::EntityType)?, block.values(Column::EntityId)?);
     let (kind_codes, id_codes) = (block.codes(Column::EntityType)?, block.codes(Column::EntityId)?);
     let mut counts: HashMap<(u32, u32), u64> = HashMap::new();
@@ -136,11 +163,6 @@ fn count_entities(block: &dyn Block, set: &Set, mut take: impl FnMut(Option<&str
         let both = kind_codes.at(row).zip(id_codes.at(row)).filter(|(kind, id)| *kind > 0 && *id > 0);
         *counts.entry(both.unwrap_or_default()).or_default() += 1;
     }
-    for ((kind, id), count) in counts {
-        match kinds.of(kind).zip(ids.of(id)) {
-            Some((kind, id)) => take(Some(&format!("{kind}/{id}")), count),
-            None => take(None, count),
-        }
-    }
-    Ok(())
+    let named = |(kind, id)| Some(format!("{}/{}", kinds.of(kind)?, ids.of(id)?));
+    Ok(counts.into_iter().map(|(codes, count)| (named(codes), count)).collect())
 }

@@ -6,7 +6,7 @@ use piperoll_shared::log::column::{COLUMNS, Column};
 
 use super::block::{Block as _, Text};
 use super::builder::{Builder, Values};
-use super::layout::{HEAD_BYTES, Head, MAGIC, PARTS, Part, place_of, short_hash};
+use super::layout::{HEAD_BYTES, Head, MAGIC, PARTS, Part, add_sums, place_of, short_hash};
 use super::text::write_varint;
 
 /// A column of this few rows per value is known by hashes of its values: nobody counts by it, and its text would be as
@@ -53,6 +53,7 @@ pub(super) fn encode(builder: &Builder, head: &Head) -> io::Result<Vec<u8>> {
     let (first, last) = builder.span();
     out.extend_from_slice(&first.to_le_bytes());
     out.extend_from_slice(&last.to_le_bytes());
+    out.extend_from_slice(&at(&data).to_le_bytes());
     for part in &parts {
         out.extend_from_slice(&[u8::from(part.hashed), part.width, 0, 0]);
         out.extend_from_slice(&part.count.to_le_bytes());
@@ -60,6 +61,7 @@ pub(super) fn encode(builder: &Builder, head: &Head) -> io::Result<Vec<u8>> {
         out.extend_from_slice(&part.middle.to_le_bytes());
     }
     out.extend_from_slice(&data);
+    add_sums(&mut out);
     Ok(out)
 }
 
@@ -123,11 +125,13 @@ mod tests {
     use piperoll_shared::log::column::Column;
     use piperoll_shared::log::filter::Filter;
     use piperoll_shared::log::ids::Generation;
+    use piperoll_shared::log::stats::{Counter, Facet, Plan};
     use piperoll_shared::log::time::Timestamp;
     use piperoll_shared::log::tree::leaf_hash;
     use piperoll_shared::log::verify::{Checked, Integrity};
 
-    use super::super::block::{Ask, candidates};
+    use super::super::block::{Ask, Block, candidates};
+    use super::super::count;
     use super::super::stored::Stored;
     use super::*;
     use crate::store::rows::StoredRow;
@@ -175,10 +179,54 @@ mod tests {
     #[test]
     fn the_bytes_of_a_block_are_fixed() -> io::Result<()> {
         let bytes = encode(&block(), &head())?;
-        let start = "5052696e64657831070707070707070707070707070707070800000000000000080000001a000000";
+        let start = "5052696e64657832070707070707070707070707070707070800000000000000080000001a000000";
         assert_eq!(hex::encode(&bytes[..40]), start);
-        let golden = "087d602e1458709a0cc6b2e2aacd1d42537a51384108b1132b8009c1f8f56793";
-        assert_eq!((bytes.len(), hex::encode(leaf_hash(&bytes, b"")).as_str()), (525_310, golden));
+        let golden = "5a2eadecd30c8f7a43d0b28fd24b3d96f9a0f23777f5d7865649ded6ae09650d";
+        assert_eq!((bytes.len(), hex::encode(leaf_hash(&bytes, b"")).as_str()), (525_838, golden));
+        Ok(())
+    }
+
+    /// A bit that flips anywhere in the file makes an error or changes nothing, and leaves no part of a count.
+    #[test]
+    fn a_flipped_bit_is_an_error() -> io::Result<()> {
+        let bytes = encode(&block(), &head())?;
+        let built = block();
+        let filters = ["user:alice", "-ip:10.0.0.0/8", "STRASSE", "flag:a", "entity:mail/7", "occurred:1970-01-01"];
+        let filters = filters.map(|text| Filter::parse(text, Timestamp::from_micros(0)).map_err(io::Error::other));
+        let facets = vec![Facet::Of(Column::Ip), Facet::Flag, Facet::Entity];
+        let plan = Plan { facets, top: 10, bucket_micros: Some(2_000) };
+        let part = count::Part { rows: 0..8, times: Timestamp::MIN..Timestamp::MAX };
+        let counted = |known: &dyn Block, filter: &Filter| -> (io::Result<Counter>, Counter) {
+            let ids = std::collections::HashMap::new();
+            let mut counter = Counter::new(plan.clone());
+            let found = candidates(known, 8, &Ask { conditions: filter.conditions(), ids: &ids })
+                .and_then(|candidates| count::count(known, &candidates, &part, &mut counter));
+            (found.map(|_| counter.clone()), counter)
+        };
+        let mut errors = 0;
+        let last = bytes.len() - 1;
+        for at in (0..bytes.len()).step_by(1_531).chain([0, 8, 40, 90, last - 600, last]) {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            let mut file = tempfile::NamedTempFile::new()?;
+            file.write_all(&flipped)?;
+            let Ok(stored) = Stored::open(file.path()) else {
+                errors += 1;
+                continue;
+            };
+            for filter in &filters {
+                let filter = filter.as_ref().map_err(|error| io::Error::other(error.to_string()))?;
+                let (right, _) = counted(&built, filter);
+                match counted(&stored, filter) {
+                    (Ok(found), _) => assert_eq!(found.finish(), right?.finish(), "byte {at}, {filter}"),
+                    (Err(_), left) => {
+                        assert_eq!(left.finish(), Counter::new(plan.clone()).finish(), "byte {at}, {filter}");
+                        errors += 1;
+                    }
+                }
+            }
+        }
+        assert!(errors > 10, "only {errors} flips were noticed");
         Ok(())
     }
 

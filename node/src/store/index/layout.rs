@@ -6,15 +6,19 @@ use piperoll_shared::log::column::{COLUMNS, Column};
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::tree::Hash;
 
-pub(super) const MAGIC: &[u8; 8] = b"PRindex1";
+pub(super) const MAGIC: &[u8; 8] = b"PRindex2";
 pub(super) const ODD: usize = COLUMNS.len();
 pub(super) const TIMES: usize = ODD + 1;
 pub(super) const EARLIER: usize = ODD + 2;
 pub(super) const DESCRIPTION: usize = ODD + 3;
 pub(super) const DETAILS: usize = ODD + 4;
 pub(super) const PARTS: usize = ODD + 5;
+/// Bytes that one checksum is of.
+pub(super) const CHUNK_BYTES: u64 = 4_096;
+/// Bytes of one checksum: CRC-32 as in IEEE 802.3, little-endian.
+pub(super) const SUM_BYTES: u64 = 4;
 /// Bytes in front of the list of parts, of one of its lines, and of both.
-pub(super) const FIXED_BYTES: usize = 88;
+pub(super) const FIXED_BYTES: usize = 96;
 pub(super) const PART_BYTES: usize = 24;
 pub(super) const HEAD_BYTES: usize = FIXED_BYTES + PARTS * PART_BYTES;
 
@@ -39,6 +43,17 @@ pub(super) struct Part {
     pub(super) at: u64,
     /// Where the dictionary ends and the codes begin; for other parts, where they end.
     pub(super) middle: u64,
+}
+
+/// Appends a checksum of every chunk, and one of these checksums.
+pub(super) fn add_sums(bytes: &mut Vec<u8>) {
+    let sums: Vec<u8> = bytes.chunks(CHUNK_BYTES as usize).flat_map(sum).collect();
+    bytes.extend_from_slice(&sums);
+    bytes.extend_from_slice(&sum(&sums));
+}
+
+pub(super) fn sum(bytes: &[u8]) -> [u8; SUM_BYTES as usize] {
+    crc32fast::hash(bytes).to_le_bytes()
 }
 
 /// What a dictionary is sorted by before the text: addresses stand by their number, whatever their notation, so that a

@@ -176,10 +176,27 @@ impl Index {
         match looked {
             Ok(candidates) => Some(Look { first, end: first + self.block_rows(), candidates }),
             Err(error) => {
-                tracing::warn!(%error, file = %self.path(block).display(), "a block of the index is left out");
+                tracing::warn!(%error, file = %self.path(block).display(), "a block of the index is damaged; its rows are read instead");
+                self.make_again(block);
                 None
             }
         }
+    }
+
+    /// Removes a damaged block, so that the indexer makes it again. Without an indexer the file stays as it is.
+    fn make_again(&self, block: u64) {
+        if self.thread.get().is_none() {
+            return;
+        }
+        let mut state = self.write();
+        // Readers that found the same damage meanwhile have nothing left to do.
+        if state.whole.contains(&block)
+            && let Err(error) = self.remove(&mut state, block)
+        {
+            tracing::warn!(%error, file = %self.path(block).display(), "a damaged block of the index cannot be removed");
+        }
+        drop(state);
+        self.wake();
     }
 
     /// The same, for whoever counts: what the index can count of the rows `range` is counted, and is no candidate any more.

@@ -16,7 +16,8 @@ use piperoll_shared::log::tree::Hash;
 
 use super::block::{Block, Codes, Text, Values};
 use super::layout::{
-    DESCRIPTION, DETAILS, EARLIER, HEAD_BYTES, Head, MAGIC, ODD, PARTS, Part, TIMES, number_of, place_of, short_hash,
+    CHUNK_BYTES, DESCRIPTION, DETAILS, EARLIER, HEAD_BYTES, Head, MAGIC, ODD, PARTS, Part, SUM_BYTES, TIMES, number_of,
+    place_of, short_hash, sum,
 };
 use super::set::Set;
 use super::text::{BUCKETS, GROUP_ROWS, Groups, read_varint};
@@ -55,7 +56,9 @@ impl Changed {
 /// An open block.
 pub(super) struct Stored {
     file: File,
+    /// Bytes of the head and the parts; the checksums of their chunks follow.
     bytes: u64,
+    sums: Vec<[u8; SUM_BYTES as usize]>,
     /// When the file was changed last, as it was when it was opened.
     changed: Changed,
     rows: usize,
@@ -68,7 +71,7 @@ impl Stored {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let meta = file.metadata()?;
-        let (bytes, changed) = (meta.len(), Changed::of(&meta));
+        let changed = Changed::of(&meta);
         let mut start = [0; HEAD_BYTES];
         file.read_exact_at(&mut start, 0).map_err(|_| damaged())?;
         let mut rest = &start[..];
@@ -81,6 +84,8 @@ impl Stored {
         let (rows, parts_there) = (short(take(4)) as usize, short(take(4)) as usize);
         let root: Hash = take(32).try_into().map_err(|_| damaged())?;
         let span = (long(take(8)).cast_signed(), long(take(8)).cast_signed());
+        let bytes = long(take(8));
+        let sums = Self::sums(&file, bytes, meta.len())?;
         if parts_there != PARTS {
             return Err(damaged());
         }
@@ -93,7 +98,28 @@ impl Stored {
                 return Err(damaged());
             }
         }
-        Ok(Self { file, bytes, changed, rows, head: Head { generation, first, root }, span, parts })
+        let head = Head { generation, first, root };
+        let stored = Self { file, bytes, sums, changed, rows, head, span, parts };
+        // The head was read without its checksum, which it says the place of.
+        if stored.read(0, HEAD_BYTES as u64)? != start {
+            return Err(damaged());
+        }
+        Ok(stored)
+    }
+
+    /// Reads the checksums, which are the end of a file of `length` bytes.
+    fn sums(file: &File, bytes: u64, length: u64) -> io::Result<Vec<[u8; SUM_BYTES as usize]>> {
+        let expected = bytes.div_ceil(CHUNK_BYTES).checked_mul(SUM_BYTES).ok_or_else(damaged)?;
+        if bytes.checked_add(expected).and_then(|end| end.checked_add(SUM_BYTES)) != Some(length) {
+            return Err(damaged());
+        }
+        let mut sums = vec![0; usize::try_from(expected + SUM_BYTES).map_err(|_| damaged())?];
+        file.read_exact_at(&mut sums, bytes)?;
+        let (sums, own) = sums.split_last_chunk().ok_or_else(damaged)?;
+        if sum(sums) != *own {
+            return Err(damaged());
+        }
+        Ok(sums.as_chunks().0.to_vec())
     }
 
     /// Whether the file is as it was when it was opened, and still has its name.
@@ -101,12 +127,25 @@ impl Stored {
         self.file.metadata().is_ok_and(|meta| Changed::of(&meta) == self.changed)
     }
 
+    /// Reads bytes with all of the chunks that they are in, and compares the checksums of these.
     fn read(&self, from: u64, to: u64) -> io::Result<Vec<u8>> {
         if from > to || to > self.bytes {
             return Err(damaged());
         }
-        let mut bytes = vec![0; usize::try_from(to - from).map_err(|_| damaged())?];
-        self.file.read_exact_at(&mut bytes, from)?;
+        let first = from / CHUNK_BYTES;
+        let (begin, end) = (first * CHUNK_BYTES, to.div_ceil(CHUNK_BYTES).saturating_mul(CHUNK_BYTES).min(self.bytes));
+        let mut bytes = vec![0; usize::try_from(end.saturating_sub(begin)).map_err(|_| damaged())?];
+        self.file.read_exact_at(&mut bytes, begin)?;
+        let sums = self.sums.iter().skip(usize::try_from(first).map_err(|_| damaged())?);
+        if !bytes
+            .chunks(CHUNK_BYTES as usize)
+            .map(sum)
+            .eq(sums.take(bytes.len().div_ceil(CHUNK_BYTES as usize)).copied())
+        {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a checksum of the file is wrong"));
+        }
+        bytes.truncate(usize::try_from(to - begin).map_err(|_| damaged())?);
+        bytes.drain(..usize::try_from(from - begin).map_err(|_| damaged())?);
         Ok(bytes)
     }
 
