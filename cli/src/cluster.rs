@@ -18,16 +18,16 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
     match command {
         ClusterCommand::Init { dir, name } => {
             Authority::init(&dir, &name)?;
-            println!("cluster {name} made in {}", dir.display());
-            println!("It holds the authority's private key: keep it safe, off the nodes, and backed up.");
-            println!("Next: piperoll cluster add-node {} mx1 --address mx1.example.org:7443", dir.display());
+            outln!("cluster {name} made in {}", dir.display());
+            outln!("It holds the authority's private key: keep it safe, off the nodes, and backed up.");
+            outln!("Next: piperoll cluster add-node {} mx1 --address mx1.example.org:7443", dir.display());
         }
         ClusterCommand::AddNode { dir, id, address, listen, packaged } => {
             let mut authority = Authority::open(&dir)?;
             let folder = authority.add_node(&id, &NodePlace { address, listen, layout: layout(packaged) })?;
             warn_of_absent(&authority);
             made(&format!("node {id}"), &folder);
-            println!("{}", start_words(packaged, "node", "node.toml"));
+            outln!("{}", start_words(packaged, "node", "node.toml"));
         }
         ClusterCommand::AddAggregator { dir, id, address, listen, node_address, packaged } => {
             let place = AggregatorPlace { address, listen, node_address, layout: layout(packaged) };
@@ -35,7 +35,7 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
             let folder = authority.add_aggregator(&id, &place)?;
             warn_of_absent(&authority);
             made(&format!("aggregator {id}"), &folder);
-            println!("{}", start_words(packaged, "aggregator", "aggregator.toml"));
+            outln!("{}", start_words(packaged, "aggregator", "aggregator.toml"));
         }
         ClusterCommand::AddUser { dir, name, role, scope } => {
             let role = Role::from(role);
@@ -51,21 +51,21 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
                 made(&format!("new certificate for {id}"), &folder);
             }
             warn_of_absent(&authority);
-            println!("A running daemon picks the new files up by itself, or at once on SIGHUP.");
+            outln!("A running daemon picks the new files up by itself, or at once on SIGHUP.");
         }
         ClusterCommand::Revoke { dir, id } => {
             let mut authority = Authority::open(&dir)?;
             let count = authority.revoke(&id)?;
             warn_of_absent(&authority);
-            println!("{count} {} of {id} revoked; ca.crl in every folder is new.", certificates(count));
-            println!(
+            outln!("{count} {} of {id} revoked; ca.crl in every folder is new.", certificates(count));
+            outln!(
                 "Copy ca.crl to every machine: daemons refuse new connections within seconds and close open ones within a minute."
             );
         }
         command @ (ClusterCommand::RotateMac { .. }
         | ClusterCommand::RotateKey { .. }
         | ClusterCommand::NewGeneration { .. }) => change_keys(command)?,
-        ClusterCommand::Trust { dir } => print!("{}", Authority::open(&dir)?.trust()?.to_text()),
+        ClusterCommand::Trust { dir } => outln!("{}", Authority::open(&dir)?.trust()?.to_text().trim_end_matches('\n')),
         ClusterCommand::Retire { dir, id, at, first_day, last_day, last_seq, reason } => {
             let day = |text: &Option<String>| {
                 let range = |text: &String| {
@@ -104,7 +104,7 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
                 copy_aggregators();
             }
             for policy in authority.retention() {
-                println!("from {} on: {} days", policy.from, policy.keep_days);
+                outln!("from {} on: {} days", policy.from, policy.keep_days);
             }
         }
         ClusterCommand::List { dir } => list(&Authority::open(&dir)?)?,
@@ -118,10 +118,10 @@ fn change_life(dir: &Path, id: &NodeId, change: &LifeChange) -> anyhow::Result<(
     warn_of_absent(&authority);
     let member = authority.members().iter().find(|member| &member.id == id && member.kind == MemberKind::Node);
     if let Some(member) = member {
-        println!("{id} {}", life_words(member.life()?));
+        outln!("{id} {}", life_words(member.life()?));
     }
     copy_aggregators();
-    println!("Give auditors the new trust file: piperoll cluster trust {}", dir.display());
+    outln!("Give auditors the new trust file: piperoll cluster trust {}", dir.display());
     Ok(())
 }
 
@@ -137,14 +137,14 @@ fn life_words(life: Life) -> String {
 }
 
 fn list(authority: &Authority) -> anyhow::Result<()> {
-    println!("cluster {}", authority.cluster());
+    outln!("cluster {}", authority.cluster());
     for member in authority.members() {
         let kind = format!("{:?}", member.kind).to_lowercase();
         let mut words = vec![life_words(member.life()?)];
         words.extend(member.role.map(|role| format!("role {}", role.word())));
         let revoked = authority.revoked(&member.id);
         words.extend((revoked > 0).then(|| format!("{revoked} {} revoked", certificates(revoked))));
-        println!("{kind:<11} {:<24} {:<28} {}", member.id, member.address.as_deref().unwrap_or("-"), words.join(", "));
+        outln!("{kind:<11} {:<24} {:<28} {}", member.id, member.address.as_deref().unwrap_or("-"), words.join(", "));
     }
     Ok(())
 }
@@ -160,44 +160,44 @@ fn change_keys(command: ClusterCommand) -> anyhow::Result<()> {
             let mut authority = Authority::open(&dir)?;
             let changed = authority.rotate_mac(&id)?;
             warn_of_absent(&authority);
-            println!("epoch {} of {id}: {}/{}", changed.number, changed.folder.display(), changed.file);
-            println!("1. Copy the aggregators' folders (they hold the new secret too) and restart the aggregators.");
-            println!(
+            outln!("epoch {} of {id}: {}/{}", changed.number, changed.folder.display(), changed.file);
+            outln!("1. Copy the aggregators' folders (they hold the new secret too) and restart the aggregators.");
+            outln!(
                 "2. Copy {} and node.toml to {id}, keep the older secrets there, and restart the node.",
                 changed.file
             );
-            println!("   It records log.key_rotated and seals with the new secret from there on.");
+            outln!("   It records log.key_rotated and seals with the new secret from there on.");
         }
         ClusterCommand::RotateKey { dir, id, finish: None } => {
             let mut authority = Authority::open(&dir)?;
             let changed = authority.rotate_key(&id)?;
             warn_of_absent(&authority);
-            println!("next checkpoint key of {id}: {}/{}", changed.folder.display(), changed.file);
-            println!("1. Copy the aggregators' folders and restart the aggregators.");
-            println!("2. Copy {} and node.toml to {id} and restart the node: it signs with both keys.", changed.file);
-            println!("3. There, once witnessed: piperoll node checkpoint --witnessed > both.note");
-            println!("4. piperoll cluster rotate-key {} {id} --finish both.note", dir.display());
+            outln!("next checkpoint key of {id}: {}/{}", changed.folder.display(), changed.file);
+            outln!("1. Copy the aggregators' folders and restart the aggregators.");
+            outln!("2. Copy {} and node.toml to {id} and restart the node: it signs with both keys.", changed.file);
+            outln!("3. There, once witnessed: piperoll node checkpoint --witnessed > both.note");
+            outln!("4. piperoll cluster rotate-key {} {id} --finish both.note", dir.display());
         }
         ClusterCommand::RotateKey { dir, id, finish: Some(note) } => {
             let mut authority = Authority::open(&dir)?;
             let changed = authority.finish_key(&id, &read_note(&note)?)?;
             warn_of_absent(&authority);
-            println!("from {} rows on, only the new key of {id} counts", changed.number);
-            println!("1. Copy node.toml to {id} and restart the node; delete its old checkpoint key.");
-            println!("2. Copy the aggregators' folders and restart the aggregators.");
-            println!("3. Give auditors the new trust file: piperoll cluster trust {}", dir.display());
+            outln!("from {} rows on, only the new key of {id} counts", changed.number);
+            outln!("1. Copy node.toml to {id} and restart the node; delete its old checkpoint key.");
+            outln!("2. Copy the aggregators' folders and restart the aggregators.");
+            outln!("3. Give auditors the new trust file: piperoll cluster trust {}", dir.display());
         }
         ClusterCommand::NewGeneration { dir, id, frozen } => {
             let mut authority = Authority::open(&dir)?;
             let changed = authority.new_generation(&id, &read_note(&frozen)?)?;
             warn_of_absent(&authority);
-            println!("{id} has new keys; for its old log, nothing beyond {} rows counts any more", changed.number);
-            println!(
+            outln!("{id} has new keys; for its old log, nothing beyond {} rows counts any more", changed.number);
+            outln!(
                 "1. On {id}: stop the node, copy the folder, then piperoll node new-generation --reason \"…\", and start it."
             );
-            println!("2. Copy the aggregators' folders and restart the aggregators.");
-            println!("3. piperoll nodes accept {id} --new-generation …, with the generation that the node printed.");
-            println!("4. Give auditors the new trust file: piperoll cluster trust {}", dir.display());
+            outln!("2. Copy the aggregators' folders and restart the aggregators.");
+            outln!("3. piperoll nodes accept {id} --new-generation …, with the generation that the node printed.");
+            outln!("4. Give auditors the new trust file: piperoll cluster trust {}", dir.display());
         }
         _ => {}
     }
@@ -209,7 +209,7 @@ fn read_note(path: &Path) -> anyhow::Result<String> {
 }
 
 fn made(what: &str, folder: &Path) {
-    println!("{what}: copy {} to its machine (private files are mode 0600; keep them so)", folder.display());
+    outln!("{what}: copy {} to its machine (private files are mode 0600; keep them so)", folder.display());
     copy_aggregators();
 }
 
@@ -224,7 +224,7 @@ fn warn_of_absent(authority: &Authority) {
 }
 
 fn copy_aggregators() {
-    println!("The aggregators' folders were updated too (roster, secrets, users): copy them again.");
+    outln!("The aggregators' folders were updated too (roster, secrets, users): copy them again.");
 }
 
 fn layout(packaged: bool) -> Layout {

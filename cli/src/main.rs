@@ -1,5 +1,10 @@
 //! `piperoll`: the one binary. The composition root: the only room that knows both node and aggregator.
 
+#![deny(clippy::print_stdout, reason = "`println!` panics when nobody reads; use `outln!`")]
+
+#[macro_use]
+mod out;
+
 mod args;
 mod cluster;
 mod demo;
@@ -40,6 +45,10 @@ fn main() -> std::process::ExitCode {
     // Blocking reads of standard input must not keep a finished command alive.
     runtime.shutdown_background();
     match exit {
+        Ok(_) if let Some(error) = out::failure() => {
+            eprintln!("piperoll: cannot write to standard output: {error}");
+            Exit::Failed.into()
+        }
         Ok(exit) => exit.into(),
         Err(error) if is_broken_pipe(&error) => Exit::Complete.into(),
         Err(error) => {

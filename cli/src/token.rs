@@ -37,21 +37,21 @@ pub(crate) async fn run(command: TokenCommand) -> anyhow::Result<Exit> {
             )
             .await;
             eprintln!("This is the only time the token is shown:");
-            println!("{}", created.token);
+            outln!("{}", created.token);
         }
         TokenCommand::List { config } => {
             for token in open(&config.config)?.0.list()? {
                 let role = format!("{:?}", token.role).to_lowercase();
                 let expires = token.expires.map_or("never expires".to_owned(), |t| format!("expires {t}"));
                 let scope = token.scope.map_or(String::new(), |scope| format!("  limited to {scope}"));
-                println!("{:<24} {role:<8} created {}  {expires}{scope}", token.name, token.created);
+                outln!("{:<24} {role:<8} created {}  {expires}{scope}", token.name, token.created);
             }
         }
         TokenCommand::Revoke { config, name } => {
             let (store, config) = open(&config.config)?;
             store.revoke(&name)?;
             record(&config, "audit.token_revoke", json!({ "token_name": name })).await;
-            println!("{name} revoked");
+            outln!("{name} revoked");
         }
     }
     Ok(Exit::Complete)

@@ -127,9 +127,9 @@ impl DemoCluster {
                 .filter(|arg| **arg != "--table")
                 .map(|arg| if arg.contains([' ', ':']) { format!("'{arg}'") } else { (*arg).to_owned() })
                 .collect();
-            println!("   $ piperoll {}\n", words.join(" "));
+            outln!("   $ piperoll {}\n", words.join(" "));
             let status = command.status().await?;
-            println!("   exit code {}", status.code().unwrap_or(-1));
+            outln!("   exit code {}", status.code().unwrap_or(-1));
             return Ok((status, String::new()));
         }
         let output = command.output().await?;

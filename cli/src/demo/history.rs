@@ -39,11 +39,11 @@ pub(super) async fn show_rewritten_history(cluster: &mut DemoCluster) -> anyhow:
     step(7, &format!("Somebody stops {id}, cuts off the end of its log, and removes every note about it"));
     let rows = tamper::cut_tail(&cluster.nodes()[VICTIM].database(), LATE_ENTRIES.len() as u64 + 1)?;
     let _ = std::fs::remove_file(cluster.nodes()[VICTIM].data().join("log.checkpoint"));
-    println!("   {rows} rows are left; on the node itself everything fits again:");
+    outln!("   {rows} rows are left; on the node itself everything fits again:");
     cluster.restart(VICTIM).await?;
     let config = cluster.nodes()[VICTIM].config().display().to_string();
     expect(cluster.run(&["node", "verify", "--config", &config], true).await?.0, Exit::Complete)?;
-    println!("\n   but the reader has cosigned more, and does not forget:");
+    outln!("\n   but the reader has cosigned more, and does not forget:");
     wait_for(cluster, &id, "rollback").await?;
     expect(cluster.run(&["nodes", "--table"], true).await?.0, Exit::Violation)?;
     put_back_and_accept(cluster, &id, &kept, &verdict, "the cut file was replaced by the one that was kept").await?;
@@ -72,7 +72,7 @@ async fn put_back_and_accept(
     let accept = ["nodes", "accept", id, "--new-generation", generation, "--reason", reason];
     expect(cluster.run(&accept, false).await?.0, Exit::Complete)?;
     wait_for(cluster, id, "ok").await?;
-    println!("   (the right file is back, and an operator has said why; that is an entry of its own)");
+    outln!("   (the right file is back, and an operator has said why; that is an entry of its own)");
     Ok(())
 }
 
@@ -118,9 +118,9 @@ pub(super) async fn show_evidence(cluster: &DemoCluster) -> anyhow::Result<()> {
     let (bundle_name, trust_name) = (bundle.display().to_string(), trust.display().to_string());
     let export = ["export", "--bundle", &bundle_name, "--reason", "the intrusion of this morning"];
     expect(cluster.run(&export, true).await?.0, Exit::Complete)?;
-    println!();
+    outln!();
     expect(cluster.run(&["verify-bundle", &bundle_name, "--trust", &trust_name], true).await?.0, Exit::Complete)?;
-    println!("\n   One letter of one entry is changed on the way:");
+    outln!("\n   One letter of one entry is changed on the way:");
     let changed = changed_copy(&bundle)?;
     let check = ["verify-bundle", &changed.display().to_string(), "--trust", &trust_name];
     expect(cluster.run(&check, true).await?.0, Exit::Violation)

@@ -76,23 +76,23 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
     }
     cluster.stop().await;
     shown?;
-    anstream::println!("\n{}Every step showed what it should.{}", paint::GREEN, paint::PLAIN);
+    paintln!("\n{}Every step showed what it should.{}", paint::GREEN, paint::PLAIN);
     Ok(Exit::Complete)
 }
 
 fn step(number: u32, text: &str) {
-    anstream::println!("\n{}{number}. {text}{}", paint::BOLD, paint::PLAIN);
+    paintln!("\n{}{number}. {text}{}", paint::BOLD, paint::PLAIN);
 }
 
 async fn start(dir: &Path) -> anyhow::Result<DemoCluster> {
     step(1, "A cluster: three nodes and an aggregator, each a process of its own, mutual TLS 1.3 between them");
     let started = Instant::now();
     let cluster = DemoCluster::start(dir).await?;
-    println!("   {} (ready after {:.1} s)", dir.display(), started.elapsed().as_secs_f64());
+    outln!("   {} (ready after {:.1} s)", dir.display(), started.elapsed().as_secs_f64());
     for node in cluster.nodes() {
-        println!("   node {:<4} listens on {}, keeps its own signed log", node.id, node.address);
+        outln!("   node {:<4} listens on {}, keeps its own signed log", node.id, node.address);
     }
-    println!("   aggregator   {}", cluster.url());
+    outln!("   aggregator   {}", cluster.url());
     Ok(cluster)
 }
 
@@ -122,13 +122,13 @@ async fn load(cluster: &DemoCluster, args: &DemoArgs) -> anyhow::Result<()> {
         }
     }
     for (node, lines) in cluster.nodes().iter().zip(&per_node) {
-        println!(
+        outln!(
             "   {:<4} {:>6} entries, each on disk before it was acknowledged",
             node.id,
             group_digits(lines.len() as u64)
         );
     }
-    println!("   {} entries in {:.1} s", group_digits(total as u64), started.elapsed().as_secs_f64());
+    outln!("   {} entries in {:.1} s", group_digits(total as u64), started.elapsed().as_secs_f64());
     Ok(())
 }
 
@@ -147,10 +147,10 @@ async fn show_timeline(cluster: &DemoCluster, imported: bool) -> anyhow::Result<
     let (_, answer) = cluster.query(&["query", filter, "--limit", "12", "--json"]).await?;
     ensure!(answer.envelope.complete && answer.envelope.count > 0, "the timeline is not complete");
     if !imported {
-        println!("\n   From which addresses were passwords guessed?");
+        outln!("\n   From which addresses were passwords guessed?");
         let counted = ["stats", "--by", "ip_address", "--top", "3", "action:auth.login outcome:failure", "--table"];
         expect(cluster.run(&counted, true).await?.0, Exit::Complete)?;
-        println!("\n   Which forwarding rules have no second person behind them?");
+        outln!("\n   Which forwarding rules have no second person behind them?");
         expect(cluster.run(&["report", "four-eyes"], true).await?.0, Exit::Complete)?;
         let (_, text) = cluster.run(&["report", "four-eyes", "--format", "json"], false).await?;
         ensure!(text.contains("2 actions WITHOUT a second person"), "the report does not name them");
@@ -162,21 +162,21 @@ async fn show_tampering(cluster: &DemoCluster) -> anyhow::Result<()> {
     let node = &cluster.nodes()[1];
     let edit = tamper::edit(&node.database())?;
     step(4, &format!("Somebody with the database file of {} but without its key rewrites history:", node.id));
-    println!("   row {}: {:?} becomes {:?}", edit.seq, edit.before, edit.after);
+    outln!("   row {}: {:?} becomes {:?}", edit.seq, edit.before, edit.after);
     let filter = format!("node:{}", node.id);
     let (status, _) = cluster.run(&["query", &filter, &format!("seq:{}", edit.seq), "--table"], true).await?;
     expect(status, Exit::Violation)?;
     let (_, answer) = cluster.query(&["query", &filter, &format!("seq:{}", edit.seq), "--json"]).await?;
     let caught = answer.violations.iter().any(|place| place == &format!("{}/{}", node.id, edit.seq));
     ensure!(caught, "the edited row is not reported: {:?}", answer.violations);
-    println!("\n   The same on the node itself, over everything it holds:");
+    outln!("\n   The same on the node itself, over everything it holds:");
     let config = node.config();
     let (status, _) = cluster.run(&["node", "verify", "--config", &config.display().to_string()], true).await?;
     expect(status, Exit::Violation)?;
     edit.undo(&node.database())?;
     let (status, _) = cluster.run(&["node", "verify", "--config", &config.display().to_string()], false).await?;
     expect(status, Exit::Complete)?;
-    println!("   (the row was put back as it was: every signature fits again)");
+    outln!("   (the row was put back as it was: every signature fits again)");
     Ok(())
 }
 
@@ -191,7 +191,7 @@ async fn show_missing_node(cluster: &mut DemoCluster) -> anyhow::Result<()> {
     let named: Vec<&str> =
         answer.envelope.nodes.iter().filter(|n| n.status != Status::Ok).map(|n| n.node_id.as_str()).collect();
     ensure!(named == ["mx3"], "the missing nodes are {named:?}, not mx3");
-    println!("   (the command took {} ms)", took.as_millis());
+    outln!("   (the command took {} ms)", took.as_millis());
 
     step(6, "mx3 is started again: complete");
     cluster.restart(2).await?;
@@ -208,29 +208,29 @@ async fn show_missing_node(cluster: &mut DemoCluster) -> anyhow::Result<()> {
     expect(status, Exit::Complete)?;
     let (status, _) = cluster.run(&["verify"], false).await?;
     expect(status, Exit::Complete)?;
-    println!("   (and `piperoll verify` has read every row of every node: all signatures fit)");
+    outln!("   (and `piperoll verify` has read every row of every node: all signatures fit)");
     Ok(())
 }
 
 async fn invite(cluster: &DemoCluster) -> anyhow::Result<()> {
     let (status, address) = cluster.run(&["browse"], false).await?;
     expect(status, Exit::Complete)?;
-    anstream::println!("\n{}The cluster keeps running until Ctrl-C. In a browser:{}", paint::BOLD, paint::PLAIN);
-    println!("   {}", address.trim());
-    println!(
+    paintln!("\n{}The cluster keeps running until Ctrl-C. In a browser:{}", paint::BOLD, paint::PLAIN);
+    outln!("   {}", address.trim());
+    outln!(
         "   (signs you in once, within five minutes; `piperoll browse` prints another. The browser does not know this"
     );
-    println!("   cluster's authority and says so: go on, or have it trust {})", cluster.ca().display());
-    anstream::println!("\n{}In another terminal:{}", paint::BOLD, paint::PLAIN);
-    println!("   export PIPEROLL_URL={}", cluster.url());
-    println!("   export PIPEROLL_CA={}", cluster.ca().display());
-    println!("   export PIPEROLL_TOKEN={}", cluster.token());
-    println!("   piperoll query 'ip:203.0.113.0/24' --limit 20");
-    println!("   piperoll tail -f");
-    println!("   piperoll stats --by ip_address 'action:auth.login outcome:failure'");
-    println!("   piperoll report brute-force");
-    println!("   piperoll nodes");
-    println!(
+    outln!("   cluster's authority and says so: go on, or have it trust {})", cluster.ca().display());
+    paintln!("\n{}In another terminal:{}", paint::BOLD, paint::PLAIN);
+    outln!("   export PIPEROLL_URL={}", cluster.url());
+    outln!("   export PIPEROLL_CA={}", cluster.ca().display());
+    outln!("   export PIPEROLL_TOKEN={}", cluster.token());
+    outln!("   piperoll query 'ip:203.0.113.0/24' --limit 20");
+    outln!("   piperoll tail -f");
+    outln!("   piperoll stats --by ip_address 'action:auth.login outcome:failure'");
+    outln!("   piperoll report brute-force");
+    outln!("   piperoll nodes");
+    outln!(
         "   curl --cacert $PIPEROLL_CA -H \"Authorization: Bearer $PIPEROLL_TOKEN\" \"$PIPEROLL_URL/api/v1/audit-log?user=m.keller&limit=3\""
     );
     Ok(())

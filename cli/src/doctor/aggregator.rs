@@ -23,7 +23,7 @@ pub(super) async fn look(path: &Path) -> Vec<Finding> {
     let config = match AggregatorConfig::load(path) {
         Ok(config) => config,
         Err(error) => {
-            findings.bad("configuration", error.to_string(), "mend it; the daemon does not start with it");
+            findings.bad("configuration", error.to_string(), "fix it; the daemon does not start with it");
             return findings.all;
         }
     };

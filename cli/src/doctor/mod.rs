@@ -93,7 +93,7 @@ pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<Exit> {
     }
     for finding in &findings {
         match args.json {
-            true => println!("{}", serde_json::to_string(finding)?),
+            true => outln!("{}", serde_json::to_string(finding)?),
             false => print(finding),
         }
     }
@@ -114,8 +114,8 @@ fn print(finding: &Finding) {
         Verdict::Bad => (paint::RED, "BAD"),
     };
     let plain = paint::PLAIN;
-    anstream::println!("{color}{word:<5}{plain} {:<18} {:<13} {}", finding.about, finding.what, escape(&finding.words));
+    paintln!("{color}{word:<5}{plain} {:<18} {:<13} {}", finding.about, finding.what, escape(&finding.words));
     if let Some(advice) = &finding.advice {
-        anstream::println!("{:38} do: {}", "", escape(advice));
+        paintln!("{:38} do: {}", "", escape(advice));
     }
 }

@@ -37,7 +37,7 @@ pub(super) async fn look(path: &Path) -> Vec<Finding> {
             return findings.all;
         }
         Err(error) => {
-            findings.bad("configuration", error.to_string(), "mend it; the daemon does not start with it");
+            findings.bad("configuration", error.to_string(), "fix it; the daemon does not start with it");
             return findings.all;
         }
     };
@@ -177,7 +177,7 @@ fn said(findings: &mut Findings, status: &NodeStatus) {
                 findings.bad(
                     "handing on",
                     format!("{name}: {problem}"),
-                    "mend the receiver or the way to it; nothing is lost meanwhile",
+                    "fix the receiver or the network to it; nothing is lost meanwhile",
                 );
             }
             (None, None) => {

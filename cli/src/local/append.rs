@@ -73,7 +73,7 @@ async fn append_one(place: &Place, args: &AppendArgs) -> anyhow::Result<Exit> {
     let report = send(place, entry.to_string().into_bytes(), false).await?;
     match report.results.into_iter().next() {
         Some(LineResult { receipt: Some(receipt), .. }) => {
-            println!("{}", serde_json::to_string(&receipt)?);
+            outln!("{}", serde_json::to_string(&receipt)?);
             Ok(Exit::Complete)
         }
         Some(LineResult { error, .. }) => bail!("not recorded: {}", error.unwrap_or_default()),
@@ -223,7 +223,7 @@ impl Batch {
                         totals.new += 1;
                     }
                     if receipts {
-                        println!("{}", serde_json::to_string(receipt)?);
+                        outln!("{}", serde_json::to_string(receipt)?);
                     }
                 }
                 (None, _) => totals.refuse(number, result.error.as_deref().unwrap_or("no reason given")),

@@ -32,6 +32,6 @@ fn print_key(args: &PlaceArgs) -> anyhow::Result<Exit> {
     let config = NodeConfig::load(&args.config)?;
     let origin = config.keys.origin(open(&config)?.generation());
     let key = config.keys.checkpoint.named(&origin, KeyKind::Log).context("the log's origin cannot name a key")?;
-    println!("{}", key.public());
+    outln!("{}", key.public());
     Ok(Exit::Complete)
 }

@@ -16,22 +16,22 @@ pub(super) async fn run(command: ForwardCommand) -> anyhow::Result<Exit> {
         ForwardCommand::List { place, json } => {
             let statuses: Vec<ForwardStatus> = daemon(&place).await?.ask(socket_path::FORWARD).await?;
             if json {
-                println!("{}", serde_json::to_string(&statuses)?);
+                outln!("{}", serde_json::to_string(&statuses)?);
             } else if statuses.is_empty() {
-                println!("this node hands nothing on; docs/forwarding.md says how it would");
+                outln!("this node hands nothing on; docs/forwarding.md says how it would");
             } else {
-                println!("{}", table(&statuses));
+                outln!("{}", table(&statuses));
             }
         }
         ForwardCommand::Pause { name, reason, place } => {
             let request = ForwardPauseRequest { name, reason };
             let status: ForwardStatus = daemon(&place).await?.order(socket_path::FORWARD_PAUSE, &request).await?;
-            println!("{} is held back at row {}; this was recorded", status.name, group_digits(status.next_seq));
+            outln!("{} is held back at row {}; this was recorded", status.name, group_digits(status.next_seq));
         }
         ForwardCommand::Resume { name, place } => {
             let request = ForwardResumeRequest { name };
             let status: ForwardStatus = daemon(&place).await?.order(socket_path::FORWARD_RESUME, &request).await?;
-            println!("{} goes on at row {}; this was recorded", status.name, group_digits(status.next_seq));
+            outln!("{} goes on at row {}; this was recorded", status.name, group_digits(status.next_seq));
         }
     }
     Ok(Exit::Complete)

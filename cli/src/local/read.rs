@@ -106,7 +106,7 @@ pub(super) async fn show(args: &PlaceArgs, seq: u64, output: OutputArgs) -> anyh
         if output.as_json() {
             let mut text = Vec::new();
             line.to_row().write_json(&mut text);
-            println!("{}", String::from_utf8_lossy(&text));
+            outln!("{}", String::from_utf8_lossy(&text));
         } else {
             anstream::print!("{}", detail(line));
         }
@@ -190,9 +190,9 @@ pub(super) async fn tail(
 fn print_followed(line: &[u8], output: OutputArgs) -> anyhow::Result<u64> {
     let row: RowLine<'_> = serde_json::from_slice(line)?;
     if output.as_json() {
-        println!("{}", String::from_utf8_lossy(line));
+        outln!("{}", String::from_utf8_lossy(line));
     } else {
-        anstream::println!("{}", one_line(&row));
+        paintln!("{}", one_line(&row));
     }
     let view = EntryView::parse(row.entry.get().as_bytes()).unwrap_or_default();
     Ok(row.found_at.as_ref().map_or(view.seq, |place| place.seq))

@@ -44,7 +44,7 @@ pub(super) async fn run(args: &PlaceArgs) -> anyhow::Result<Exit> {
         }
     };
     bar.finish_and_clear();
-    println!(
+    outln!(
         "{} rows are indexed, {} full blocks in files of {} bytes",
         group_digits(made.rows),
         group_digits(made.blocks),

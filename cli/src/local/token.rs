@@ -19,19 +19,19 @@ pub(super) async fn run(command: RecordingTokenCommand) -> anyhow::Result<Exit> 
                 eprintln!("nobody listens for it yet: set `listen` under [http] in {}", place.config.display());
             }
             eprintln!("This is the only time the token is shown:");
-            println!("{token}");
+            outln!("{token}");
         }
         RecordingTokenCommand::List { place } => {
             let config = NodeConfig::load(&place.config)?;
             for token in RecordingTokens::new(&config.http.tokens).list()? {
-                println!("{:<24} created {}", token.name, token.created);
+                outln!("{:<24} created {}", token.name, token.created);
             }
         }
         RecordingTokenCommand::Revoke { name, place } => {
             let config = NodeConfig::load(&place.config)?;
             RecordingTokens::new(&config.http.tokens).revoke(&name)?;
             record(&config, "recording.token_revoke", &name).await;
-            println!("revoked {name}");
+            outln!("revoked {name}");
         }
     }
     Ok(Exit::Complete)

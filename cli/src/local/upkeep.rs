@@ -50,7 +50,7 @@ pub(super) async fn hold(command: HoldCommand) -> anyhow::Result<Exit> {
                     direct(&config)?.add_hold(&Hold { name, from, to, reason, by: by() })?
                 }
             };
-            println!("the hold {:?} is set, recorded as entry {entry}", request.name);
+            outln!("the hold {:?} is set, recorded as entry {entry}", request.name);
         }
         HoldCommand::Release { place, name, reason } => {
             let entry = match Place::find(&place).await? {
@@ -62,7 +62,7 @@ pub(super) async fn hold(command: HoldCommand) -> anyhow::Result<Exit> {
                     direct(&config)?.release_hold(&HoldRelease { name: name.clone(), reason, by: by() })?
                 }
             };
-            println!("the hold {name:?} is released, recorded as entry {entry}");
+            outln!("the hold {name:?} is released, recorded as entry {entry}");
         }
         HoldCommand::List { place, json } => {
             let held: Vec<HeldRows> = match Place::find(&place).await? {
@@ -73,13 +73,13 @@ pub(super) async fn hold(command: HoldCommand) -> anyhow::Result<Exit> {
                 }
             };
             if json {
-                println!("{}", serde_json::to_string(&held)?);
+                outln!("{}", serde_json::to_string(&held)?);
             } else if held.is_empty() {
-                println!("no hold keeps rows of this node");
+                outln!("no hold keeps rows of this node");
             }
             for HeldRows { entry_seq, hold } in held.iter().filter(|_| !json) {
-                println!("{}  {}", escape(&hold.name), range_words(hold.from, hold.to));
-                println!("    {} ({}, entry {entry_seq})", escape(&hold.reason), escape(&hold.by));
+                outln!("{}  {}", escape(&hold.name), range_words(hold.from, hold.to));
+                outln!("    {} ({}, entry {entry_seq})", escape(&hold.reason), escape(&hold.by));
             }
         }
     }
@@ -97,7 +97,7 @@ pub(super) async fn erase(args: &crate::args::PlaceArgs, seq: u64, reason: Strin
         Place::Socket(client) => client.order(socket_path::ERASE, &EraseRequest { seq, reason }).await?,
         Place::Directory(config) => direct(&config)?.erase(seq, &reason, &by())?,
     };
-    println!("the content of row {seq} is erased, recorded as entry {}; its place in the tree stays", done.entry_seq);
+    outln!("the content of row {seq} is erased, recorded as entry {}; its place in the tree stays", done.entry_seq);
     if !done.wal_emptied {
         eprintln!(
             "The file log.db-wal still holds it, because somebody is reading; a running node empties it within a second of their end, a stopped one at its next start."
@@ -120,11 +120,12 @@ pub(super) async fn new_generation(args: &crate::args::PlaceArgs, reason: &str) 
     };
     let dir = LogDir::new(&config.data_dir);
     let begun = begin_generation(&dir, &config.keys, Arc::new(SystemClock), reason, &by())?;
-    println!("generation {} begins in {}", begun.generation, dir.path().display());
-    println!("the old log is kept as it was in {}", begun.old.display());
-    println!(
+    outln!("generation {} begins in {}", begun.generation, dir.path().display());
+    outln!("the old log is kept as it was in {}", begun.old.display());
+    outln!(
         "Start the node, then, for every aggregator: piperoll nodes accept {} --new-generation {}",
-        config.node_id, begun.generation
+        config.node_id,
+        begun.generation
     );
     Ok(Exit::Complete)
 }
@@ -158,19 +159,19 @@ pub(super) async fn prune(args: PruneArgs) -> anyhow::Result<Exit> {
 
 fn say_plan(plan: &PrunePlan, before: Timestamp) {
     for limit in &plan.limits {
-        println!("kept: {limit}");
+        outln!("kept: {limit}");
     }
     if let Some(first) = plan.unconfirmed_from {
-        println!("only their own times say that rows from {first} on are that old: --confirm is needed");
+        outln!("only their own times say that rows from {first} on are that old: --confirm is needed");
     }
     match (plan.oldest, plan.newest) {
-        (Some(oldest), Some(newest)) => println!(
+        (Some(oldest), Some(newest)) => outln!(
             "{} rows, {} to {}, recorded {oldest} to {newest}",
             group_digits(plan.to_seq - plan.from_seq),
             plan.from_seq,
             plan.to_seq - 1,
         ),
-        _ => println!(
+        _ => outln!(
             "nothing to prune before {before}: rows go in whole tiles of 256, and only when they are older and witnessed"
         ),
     }
@@ -187,7 +188,7 @@ fn archive(args: &PruneArgs, path: &Path, plan: &PrunePlan) -> anyhow::Result<Ar
         bail!("nothing was pruned, the archive {} does not verify: {}", path.display(), finding.what);
     }
     ensure!(verdict.complete, "nothing was pruned, the archive {} is not whole", path.display());
-    println!("{}: {} rows, read back and verified", path.display(), group_digits(verdict.rows));
+    outln!("{}: {} rows, read back and verified", path.display(), group_digits(verdict.rows));
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     Ok(ArchiveDigest { name, sha256: hex::encode(Sha256::digest(&bytes)) })
 }
@@ -218,12 +219,12 @@ async fn follow(client: &NodeClient, wait: Duration) -> anyhow::Result<Exit> {
         }
         if status.doing == "idle" && status.rows_left == 0 {
             bar.finish_and_clear();
-            println!("pruned; the file shrank by {} bytes", group_digits(status.bytes_freed));
+            outln!("pruned; the file shrank by {} bytes", group_digits(status.bytes_freed));
             return Ok(Exit::Complete);
         }
         if tokio::time::Instant::now() > deadline {
             bar.finish_and_clear();
-            println!(
+            outln!(
                 "the statement is recorded and the rows do not count any more; they go as soon as a witness has seen it (now: {})",
                 status.doing
             );

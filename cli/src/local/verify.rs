@@ -37,7 +37,7 @@ async fn walk(place: &Place, output: OutputArgs, aside: bool) -> anyhow::Result<
     while let Some(line) = lines.next().await? {
         let parsed: VerifyLine = serde_json::from_slice(&line)?;
         if output.json {
-            println!("{}", String::from_utf8_lossy(&line));
+            outln!("{}", String::from_utf8_lossy(&line));
         }
         match parsed {
             VerifyLine::Progress { checked, of } => {
@@ -46,7 +46,7 @@ async fn walk(place: &Place, output: OutputArgs, aside: bool) -> anyhow::Result<
             }
             VerifyLine::Erased { seq, entry_seq, reason } => {
                 if !output.json {
-                    bar.suspend(|| println!("row {seq}: erased under entry {entry_seq}: {}", escape(&reason)));
+                    bar.suspend(|| outln!("row {seq}: erased under entry {entry_seq}: {}", escape(&reason)));
                 }
             }
             VerifyLine::Finding(finding)
@@ -59,7 +59,7 @@ async fn walk(place: &Place, output: OutputArgs, aside: bool) -> anyhow::Result<
                     let row = finding.seq.map_or_else(|| "log".to_owned(), |seq| format!("row {seq}"));
                     let kind = serde_json::to_string(&finding.kind).unwrap_or_default();
                     bar.suspend(|| {
-                        anstream::println!(
+                        paintln!(
                             "{}VIOLATION{} {row}: {} [{}]",
                             paint::RED,
                             paint::PLAIN,
@@ -143,7 +143,7 @@ pub(super) async fn status(args: &PlaceArgs, output: OutputArgs, health: bool) -
         (Place::Directory(config), false) => return directory_status(config),
     };
     if output.as_json() {
-        println!("{}", serde_json::to_string(&status)?);
+        outln!("{}", serde_json::to_string(&status)?);
     } else {
         print_status(&status);
     }
@@ -151,7 +151,7 @@ pub(super) async fn status(args: &PlaceArgs, output: OutputArgs, health: bool) -
 }
 
 fn print_status(status: &NodeStatus) {
-    let put = |name: &str, value: String| println!("{name:>14}  {}", escape(&value));
+    let put = |name: &str, value: String| outln!("{name:>14}  {}", escape(&value));
     let number = |n: Option<u64>| n.map_or("-".to_owned(), group_digits);
     put("node", format!("{} of cluster {}", status.node_id, status.cluster));
     put("generation", status.generation.to_string());
@@ -225,15 +225,15 @@ fn directory_status(config: &NodeConfig) -> anyhow::Result<Exit> {
     let log = open(config)?;
     let extent = log.extent()?;
     let number = |n: Option<u64>| n.map_or("-".to_owned(), group_digits);
-    println!("{:>14}  {} of cluster {}", "node", config.node_id, config.cluster);
-    println!("{:>14}  {}", "generation", log.generation());
-    println!("{:>14}  not running; read from {}", "daemon", LogDir::new(&config.data_dir).database().display());
-    println!("{:>14}  {}", "head", number(extent.head_seq));
-    println!("{:>14}  {}", "last entry", extent.last_timestamp.map_or("-".to_owned(), |t| t.to_string()));
+    outln!("{:>14}  {} of cluster {}", "node", config.node_id, config.cluster);
+    outln!("{:>14}  {}", "generation", log.generation());
+    outln!("{:>14}  not running; read from {}", "daemon", LogDir::new(&config.data_dir).database().display());
+    outln!("{:>14}  {}", "head", number(extent.head_seq));
+    outln!("{:>14}  {}", "last entry", extent.last_timestamp.map_or("-".to_owned(), |t| t.to_string()));
     match log.fault() {
         None => Ok(Exit::Complete),
         Some(fault) => {
-            println!("{:>14}  NOT TRUSTED: {fault}", "file");
+            outln!("{:>14}  NOT TRUSTED: {fault}", "file");
             Ok(Exit::Violation)
         }
     }

@@ -14,7 +14,7 @@ pub(crate) async fn browse(args: ConnectionArgs) -> anyhow::Result<Exit> {
     match connection.send(request).await? {
         Answer::Good(response) => {
             let link: SignInLink = response.json().await?;
-            println!("{}{}", connection.url(), link.path);
+            outln!("{}{}", connection.url(), link.path);
             eprintln!("good for one browser until {}; whoever opens it is signed in as you", link.expires);
             Ok(Exit::Complete)
         }

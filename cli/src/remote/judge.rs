@@ -20,7 +20,7 @@ pub(crate) async fn judge(args: JudgeArgs) -> anyhow::Result<Exit> {
     let sending = connection.request(Method::POST, "/api/v1/judgements").json(&request).timeout(PAGE_TIMEOUT);
     match connection.send(sending).await? {
         Answer::Good(_) => {
-            println!("judged: this was recorded, and {} stays as it is", args.entry);
+            outln!("judged: this was recorded, and {} stays as it is", args.entry);
             Ok(Exit::Complete)
         }
         Answer::Unavailable(envelope) => Ok(super::refused(&envelope)),

@@ -24,19 +24,13 @@ pub(crate) async fn nodes(args: RemoteNodesArgs) -> anyhow::Result<Exit> {
     let text = response.text().await?;
     let answer: NodesAnswer = serde_json::from_str(&text)?;
     if args.output.as_json() {
-        println!("{text}");
+        outln!("{text}");
     } else {
         let reports: Vec<_> = answer.nodes.iter().map(|node| node.report.clone()).collect();
         anstream::print!("{}", node_table(&reports));
         for node in &answer.nodes {
             if let Some(fault) = &node.write_fault {
-                anstream::println!(
-                    "{}{} refuses appends{}: {}",
-                    paint::RED,
-                    node.report.node_id,
-                    paint::PLAIN,
-                    escape(fault)
-                );
+                paintln!("{}{} refuses appends{}: {}", paint::RED, node.report.node_id, paint::PLAIN, escape(fault));
             }
         }
         for node in &answer.nodes {
@@ -46,7 +40,7 @@ pub(crate) async fn nodes(args: RemoteNodesArgs) -> anyhow::Result<Exit> {
                 .filter(|forward| forward.paused.is_some() || forward.problem.is_some() || forward.lag_rows > 0)
             {
                 let color = if forward.problem.is_some() { paint::RED } else { paint::YELLOW };
-                anstream::println!(
+                paintln!(
                     "{color}{} hands on to {}{}: behind by {}, {}",
                     node.report.node_id,
                     escape(&forward.name),
@@ -56,7 +50,7 @@ pub(crate) async fn nodes(args: RemoteNodesArgs) -> anyhow::Result<Exit> {
                 );
             }
         }
-        println!("{} of {} nodes answered", answer.answered, answer.expected);
+        outln!("{} of {} nodes answered", answer.answered, answer.expected);
     }
     let invalid = answer.nodes.iter().any(|node| node.report.status == Status::Invalid);
     // A node that answers and whose checkpoint cannot be checked has not shown that its log is whole.
@@ -97,14 +91,14 @@ async fn accept(connection: &ConnectionArgs, node: &str, generation: String, rea
         );
     }
     if let Some(presented) = presented {
-        println!("{node} presents {} rows with the root {}", presented.size, presented.root);
+        outln!("{node} presents {} rows with the root {}", presented.size, presented.root);
     }
     let (size, root) = presented.map(|presented| (presented.size, presented.root.clone())).unzip();
     let request = AcceptRequest { generation, reason, size, root };
     let path = format!("/api/v1/nodes/{node}/accept");
     match connection.send(connection.request(Method::POST, &path).json(&request).timeout(PAGE_TIMEOUT)).await? {
         Answer::Good(_) => {
-            println!("accepted: this log and its extensions are witnessed from now on; the acceptance was recorded");
+            outln!("accepted: this log and its extensions are witnessed from now on; the acceptance was recorded");
             Ok(Exit::Complete)
         }
         Answer::Unavailable(envelope) => Ok(super::refused(&envelope)),

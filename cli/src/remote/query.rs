@@ -76,7 +76,7 @@ async fn answer(
         Answer::Good(response) => response,
         Answer::Unavailable(envelope) => {
             if output.as_json() {
-                println!("{}", serde_json::json!({ "final": &*envelope }));
+                outln!("{}", serde_json::json!({ "final": &*envelope }));
             }
             return Ok((super::refused(&envelope), false));
         }
@@ -91,9 +91,9 @@ async fn answer(
     }
     if output.as_json() {
         for row in &rows.entries {
-            println!("{}", row.get());
+            outln!("{}", row.get());
         }
-        println!("{}", serde_json::json!({ "final": &envelope }));
+        outln!("{}", serde_json::json!({ "final": &envelope }));
     } else {
         let lines: Vec<RowLine<'_>> =
             rows.entries.iter().map(|row| serde_json::from_str(row.get())).collect::<Result<_, _>>()?;

@@ -38,7 +38,7 @@ pub(crate) async fn stats(args: RemoteStatsArgs) -> anyhow::Result<Exit> {
         Answer::Good(response) => response,
         Answer::Unavailable(envelope) => {
             if args.output.as_json() {
-                println!("{}", json!({ "final": &*envelope }));
+                outln!("{}", json!({ "final": &*envelope }));
             }
             return Ok(super::refused(&envelope));
         }
@@ -46,7 +46,7 @@ pub(crate) async fn stats(args: RemoteStatsArgs) -> anyhow::Result<Exit> {
     let text = response.text().await.context("the count broke off before its end; there is no number")?;
     let answer: StatsAnswer = serde_json::from_str(&text).context("the answer cannot be read")?;
     if args.output.as_json() {
-        println!("{}", serde_json::to_string(&answer)?);
+        outln!("{}", serde_json::to_string(&answer)?);
     } else {
         // A node may have broken off after the aggregator began to answer.
         if answer.envelope.complete || !args.require_complete {
@@ -65,7 +65,7 @@ fn print(answer: &StatsAnswer, with_histogram: bool) {
     let users =
         stats.distinct_users.map_or("too many users to count".to_owned(), |n| format!("{} users", group_digits(n)));
     let erased = if stats.erased > 0 { format!(", and {} erased", group_digits(stats.erased)) } else { String::new() };
-    anstream::println!(
+    paintln!(
         "{least}{}{}{} entries: {} failed, {} denied, {} flagged; {users}{erased}",
         paint::BOLD,
         group_digits(entries),
@@ -75,23 +75,23 @@ fn print(answer: &StatsAnswer, with_histogram: bool) {
         group_digits(flagged),
     );
     if stats.unreadable > 0 {
-        anstream::println!("{} authentic rows cannot be read as entries here", group_digits(stats.unreadable));
+        paintln!("{} authentic rows cannot be read as entries here", group_digits(stats.unreadable));
     }
     for field in &stats.by {
         print_field(field, entries, answer.envelope.complete);
     }
     match &stats.histogram {
         Some(histogram) => print_histogram(histogram),
-        None if with_histogram => println!("\ntoo many buckets to count; narrow the range or take wider ones"),
+        None if with_histogram => outln!("\ntoo many buckets to count; narrow the range or take wider ones"),
         None => {}
     }
 }
 
 fn print_field(field: &FieldCounts, entries: u64, complete: bool) {
-    println!();
+    outln!();
     let name = escape(&field.field);
     if field.distinct.is_none() {
-        println!("{name}: too many different values to count; narrow the range or the filter");
+        outln!("{name}: too many different values to count; narrow the range or the filter");
         return;
     }
     let mut table = table([name.as_ref(), "COUNT", "SHARE", ""]);
@@ -119,7 +119,7 @@ fn print_field(field: &FieldCounts, entries: u64, complete: bool) {
 }
 
 fn print_histogram(histogram: &Histogram) {
-    println!();
+    outln!();
     let mut table = table(["FROM (UTC)", "COUNT", "FAILED", "DENIED", "FLAGGED", ""]);
     let most = histogram.buckets.iter().map(|bucket| bucket.totals.entries).max().unwrap_or(0);
     for Bucket { from, totals } in filled(histogram) {
@@ -175,9 +175,9 @@ fn print_table(table: &Table) {
     for (number, line) in table.to_string().lines().enumerate() {
         let line = line.trim_end();
         if number == 0 {
-            anstream::println!("{}{line}{}", paint::BOLD, paint::PLAIN);
+            paintln!("{}{line}{}", paint::BOLD, paint::PLAIN);
         } else {
-            anstream::println!("{line}");
+            paintln!("{line}");
         }
     }
 }

@@ -37,7 +37,7 @@ pub(crate) async fn verify(args: RemoteVerifyArgs) -> anyhow::Result<Exit> {
     let mut lines = LineStream::new(response);
     while let Some(line) = lines.next().await? {
         if as_json {
-            println!("{}", String::from_utf8_lossy(&line));
+            outln!("{}", String::from_utf8_lossy(&line));
         }
         if let Ok(progress) = serde_json::from_slice::<Progress>(&line) {
             bar.set_position(progress.progress);
@@ -49,12 +49,10 @@ pub(crate) async fn verify(args: RemoteVerifyArgs) -> anyhow::Result<Exit> {
             let place = row.found_at.as_ref().map_or("?".to_owned(), |p| format!("{}/{}", p.node_id, p.seq));
             let reason = row.reason.as_deref().unwrap_or("");
             if row.erased.is_some() {
-                bar.suspend(|| println!("{}: {}", escape(&place), escape(reason)));
+                bar.suspend(|| outln!("{}: {}", escape(&place), escape(reason)));
                 continue;
             }
-            bar.suspend(|| {
-                anstream::println!("{}VIOLATION{} {}: {}", paint::RED, paint::PLAIN, escape(&place), escape(reason))
-            });
+            bar.suspend(|| paintln!("{}VIOLATION{} {}: {}", paint::RED, paint::PLAIN, escape(&place), escape(reason)));
         }
     }
     bail!("the check broke off before its end; nothing can be concluded")

@@ -83,19 +83,19 @@ pub(super) fn print(report: &Report, envelope: &Envelope, args: &ReportArgs) -> 
 
 fn print_table(report: &Report, envelope: &Envelope) -> anyhow::Result<()> {
     let colour = if report.alarming { paint::RED } else { paint::BOLD };
-    anstream::println!("{}{}{}", paint::BOLD, escape(&report.title), paint::PLAIN);
+    paintln!("{}{}{}", paint::BOLD, escape(&report.title), paint::PLAIN);
     if !envelope.complete {
-        anstream::println!("{}NOT COMPLETE: what a missing node recorded is not in it{}", paint::RED, paint::PLAIN);
+        paintln!("{}NOT COMPLETE: what a missing node recorded is not in it{}", paint::RED, paint::PLAIN);
     }
-    anstream::println!("{colour}{}{}", escape(&report.headline), paint::PLAIN);
+    paintln!("{colour}{}{}", escape(&report.headline), paint::PLAIN);
     for (name, value) in &report.asked {
-        println!("  {}: {}", escape(name), escape(value));
+        outln!("  {}: {}", escape(name), escape(value));
     }
     for words in &report.warnings {
-        anstream::println!("{}{}{}", paint::RED, escape(words), paint::PLAIN);
+        paintln!("{}{}{}", paint::RED, escape(words), paint::PLAIN);
     }
     for grid in report.grids.iter().filter(|grid| !grid.rows.is_empty()) {
-        anstream::println!("\n{}{}{}", paint::BOLD, escape(&grid.caption), paint::PLAIN);
+        paintln!("\n{}{}{}", paint::BOLD, escape(&grid.caption), paint::PLAIN);
         let mut table = Table::new();
         table.load_style(comfy_table::presets::NOTHING);
         table.set_content_arrangement(ContentArrangement::Dynamic);
@@ -104,9 +104,9 @@ fn print_table(report: &Report, envelope: &Envelope) -> anyhow::Result<()> {
         for row in &grid.rows {
             table.add_row(row.iter().map(|cell| Cell::new(escape(cell))));
         }
-        table.lines().for_each(|line| println!("{}", line.trim_end()));
+        table.lines().for_each(|line| outln!("{}", line.trim_end()));
     }
-    report.notes.iter().for_each(|words| println!("\n{}", escape(words)));
+    report.notes.iter().for_each(|words| outln!("\n{}", escape(words)));
     Ok(())
 }
 

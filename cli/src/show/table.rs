@@ -54,9 +54,9 @@ impl RowTable {
         for (number, line) in text.lines().enumerate() {
             let line = line.trim_end();
             if number == 0 {
-                anstream::println!("{}{line}{}", paint::BOLD, paint::PLAIN);
+                paintln!("{}{line}{}", paint::BOLD, paint::PLAIN);
             } else {
-                anstream::println!("{}", coloured(line));
+                paintln!("{}", coloured(line));
             }
         }
     }
