@@ -82,7 +82,7 @@ pub(crate) async fn send_lines(node: &NodeClient, patience: Duration, lines: Vec
     let all = |error: &dyn Fn() -> ClientError| (0..count).map(|_| Err(error())).collect();
     match tokio::time::timeout(patience, node.append_lines(lines, false)).await {
         Err(_) => all(&|| ClientError::Unknown("it took too long".to_owned())),
-        // About the request and not about one of the entries: whatever answers there may be mended, and they stay.
+        // About the request and not about one of the entries: the endpoint may be fixed, so they stay.
         Ok(Err(ClientError::Refused(problem))) => all(&|| ClientError::Protocol(problem.detail.clone())),
         Ok(Err(error)) => all(&|| error.clone()),
         Ok(Ok(report)) if report.results.len() == count => report

@@ -26,7 +26,7 @@ impl ClientError {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Refused(problem) => is_passing_status(problem.status),
-            // Somebody will start the node, or mend what is in the way.
+            // Somebody will start the node, or fix what is in the way.
             _ => true,
         }
     }

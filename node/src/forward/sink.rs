@@ -14,7 +14,7 @@ use super::stream::StreamSink;
 use super::webhook::WebhookSink;
 use crate::store::StoredRow;
 
-/// Why it did not work, for the person who has to mend it. What was sent and not confirmed is sent again.
+/// Why it did not work, for the person who has to fix it. What was sent and not confirmed is sent again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct SinkError(pub(super) String);

@@ -126,7 +126,7 @@ impl Health {
     }
 
     /// What kept the log from taking entries is over; what is wrong with the file is not.
-    pub(super) fn mended(&self) {
+    pub(super) fn recovered(&self) {
         if self.read_fault().is_none() {
             *self.write_fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }

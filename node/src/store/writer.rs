@@ -30,7 +30,7 @@ use super::{Health, LogKeys, rows, schema};
 const ROWS_PER_COMMIT_MAX: usize = 4_096;
 
 /// Between two tries whether a disk that failed is good again.
-const MEND_EVERY: Duration = Duration::from_secs(1);
+const RECOVERY_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) type AppendResult = Result<Appended, AppendError>;
 
@@ -181,7 +181,7 @@ impl Writer {
     }
 
     fn checkpoint(&mut self, at_once: bool) -> Result<SignedCheckpoint, CheckpointFault> {
-        self.mend_if_due();
+        self.recover_if_due();
         if let Some(fault) = self.health.write_fault() {
             return Err(CheckpointFault::Refused(fault));
         }
@@ -266,7 +266,7 @@ impl Writer {
         &mut self,
         work: impl FnOnce(&mut Rows<'_>, Timestamp) -> rusqlite::Result<T>,
     ) -> Result<T, AppendError> {
-        self.mend_if_due();
+        self.recover_if_due();
         if let Some(fault) = self.health.write_fault() {
             return Err(AppendError::Fault(fault));
         }
@@ -365,15 +365,15 @@ impl Writer {
     }
 
     /// Tries whether a disk that failed is good again, a second after the last try.
-    fn mend_if_due(&mut self) {
-        if self.broken.get().is_none_or(|tried| tried.elapsed() < MEND_EVERY) {
+    fn recover_if_due(&mut self) {
+        if self.broken.get().is_none_or(|tried| tried.elapsed() < RECOVERY_INTERVAL) {
             return;
         }
         self.broken.set(Some(Instant::now()));
-        match self.mend() {
+        match self.recover() {
             Ok(()) => {
                 self.broken.set(None);
-                self.health.mended();
+                self.health.recovered();
                 tracing::warn!(rows = self.end.next_seq, "the disk is good again; the log takes entries");
             }
             Err(words) => tracing::debug!(words, "the disk is not good yet"),
@@ -383,7 +383,7 @@ impl Writer {
     /// Begins again from what is on disk, as a start does. What could not be synced may be in the WAL as the kernel shows it and not on the
     /// disk, so no row is appended to it: the whole WAL is checkpointed into the database, synced, and then reset. A crash before that is
     /// one without the rows that were never acknowledged.
-    fn mend(&mut self) -> Result<(), String> {
+    fn recover(&mut self) -> Result<(), String> {
         let words = |error: &dyn std::fmt::Display| error.to_string();
         // The connection that failed may hold locks.
         self.conn = Connection::open_in_memory().map_err(|e| words(&e))?;

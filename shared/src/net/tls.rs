@@ -218,7 +218,7 @@ impl PeerVerifier {
 fn in_words(error: &webpki::Error) -> String {
     match error {
         webpki::Error::CertExpired { time, not_after } => format!(
-            "the certificate has expired, {} days ago by this machine's clock: renew it (`piperoll cluster renew`), or mend the clock if it is wrong",
+            "the certificate has expired, {} days ago by this machine's clock: renew it (`piperoll cluster renew`), or fix the clock if it is wrong",
             days_between(*not_after, *time)
         ),
         webpki::Error::CertNotValidYet { time, not_before } => format!(

@@ -244,7 +244,7 @@ proptest! {
     }
 }
 
-/// Each way of lying with an index is found by a full check, and `reindex` mends it.
+/// Each way of lying with an index is found by a full check, and `reindex` repairs it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_index_is_found() {
     let mut log = Log::new(SMALL_BLOCKS);
