@@ -65,7 +65,10 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
         command @ (ClusterCommand::RotateMac { .. }
         | ClusterCommand::RotateKey { .. }
         | ClusterCommand::NewGeneration { .. }) => change_keys(command)?,
-        ClusterCommand::Trust { dir } => outln!("{}", Authority::open(&dir)?.trust()?.to_text().trim_end_matches('\n')),
+        ClusterCommand::Trust { dir } => {
+            let trust = Authority::open(&dir)?.trust()?.to_text();
+            crate::out::write(&mut std::io::stdout(), format_args!("{trust}"));
+        }
         ClusterCommand::Retire { dir, id, at, first_day, last_day, last_seq, reason } => {
             let day = |text: &Option<String>| {
                 let range = |text: &String| {

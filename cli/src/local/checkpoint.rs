@@ -20,7 +20,7 @@ pub(super) async fn run(args: &PlaceArgs, witnessed: bool, key: bool) -> anyhow:
         Place::Directory(config) => open(&config)?.kept_note(kept)?,
     };
     match note {
-        Some(note) => print!("{note}"),
+        Some(note) => crate::out::write(&mut std::io::stdout(), format_args!("{note}")),
         None if witnessed => bail!("no witness has cosigned a checkpoint of this log yet"),
         None => bail!("no checkpoint was signed yet; a running node signs one within a second of its first entry"),
     }

@@ -312,3 +312,37 @@ async fn pipes_do_what_pipes_do() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && !stderr.contains("panicked"), "{stderr}");
 }
+
+/// Standard output that is closed ends no command midway, and one that is full is an error, in every command alike.
+#[tokio::test(flavor = "multi_thread")]
+async fn output_that_cannot_be_written_is_no_crash() {
+    let cluster = cluster_of(&["mx1"], 3).await;
+    let (folder, config) = (cluster.authority_dir(), cluster.nodes[0].folder.join("node.toml"));
+    let (folder, config) = (folder.to_str().unwrap(), config.to_str().unwrap());
+    let reason = ["--from", "2020-01-01", "--reason", "r"];
+    let commands: [&[&str]; 9] = [
+        &["cluster", "list", folder],
+        &["cluster", "trust", folder],
+        &[&["cluster", "membership", folder, "mx1"][..], &reason].concat(),
+        &["cluster", "retention", folder, "--keep-days", "400"],
+        &[&["node", "hold", "add", "case-1", "--to", "2021-01-01", "--config", config][..], &reason].concat(),
+        &["node", "hold", "list", "--config", config],
+        &["nodes"],
+        &["stats", "--by", "user"],
+        &["query", "--json"],
+    ];
+    for command in commands {
+        let (reader, closed) = std::io::pipe().unwrap();
+        drop(reader);
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        // The second time, what the first time changed stands.
+        for (stdout, codes) in [(Stdio::from(closed), [Some(0), None]), (Stdio::from(full), [Some(1), Some(1)])] {
+            let output = cluster.command(command).stdout(stdout).stderr(Stdio::piped()).output().unwrap();
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(codes.contains(&output.status.code()), "{command:?}: {:?} {stderr}", output.status);
+            assert!(!stderr.contains("panicked"), "{command:?}: {stderr}");
+        }
+    }
+    assert!(cluster.on_node(0, &["hold", "list"]).stdout.contains("case-1"));
+    assert!(cluster.run(&["cluster", "list", folder]).stdout.contains("member from 2020-01-01"));
+}
