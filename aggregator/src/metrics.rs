@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 
 use super::audit::Audit;
 use super::member::Member;
+use super::witness::VERDICTS;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NodeLabel {
@@ -76,7 +77,7 @@ impl Metrics {
             let standing = member.witness.standing();
             let rows = i64::try_from(standing.size.unwrap_or_default()).unwrap_or(i64::MAX);
             self.witnessed_rows.get_or_create(&label).set(rows);
-            for verdict in ["ok", "unreachable", "stale", "rollback", "fork", "first_seen_again", "unverifiable"] {
+            for verdict in VERDICTS {
                 let label = VerdictLabel { node: member.node.id.to_string(), verdict };
                 self.verdict.get_or_create(&label).set(i64::from(standing.verdict == verdict));
             }

@@ -28,6 +28,7 @@ use super::scope::Scope;
 
 /// One node's answer, being read.
 pub(crate) struct NodeReader {
+    member: Arc<Member>,
     body: Incoming,
     buffer: BytesMut,
     checker: RowChecker,
@@ -119,7 +120,12 @@ const FAULT_CHARS_MAX: usize = 512;
 
 impl NodeReader {
     /// Asks and waits for the first frame, which says who answers.
-    pub(crate) async fn open(member: &Member, asked: &Asked, limits: &Limits, lane: Lane) -> Result<Self, Failure> {
+    pub(crate) async fn open(
+        member: &Arc<Member>,
+        asked: &Asked,
+        limits: &Limits,
+        lane: Lane,
+    ) -> Result<Self, Failure> {
         let request = &asked.request;
         let body = Bytes::from(serde_json::to_vec(request).unwrap_or_default());
         let started = Instant::now();
@@ -156,6 +162,7 @@ impl NodeReader {
             faults.push("it says that its key epochs decrease".to_owned());
         }
         Ok(Self {
+            member: Arc::clone(member),
             body,
             buffer,
             checker,
@@ -370,7 +377,11 @@ impl NodeReader {
         match checked.integrity {
             Integrity::Ok | Integrity::Erased => self.tally.verified += 1,
             Integrity::UnknownKey => self.tally.unknown_key += 1,
-            Integrity::Violation => self.tally.invalid += 1,
+            Integrity::Violation => {
+                self.tally.invalid += 1;
+                let reason = checked.reason.as_ref().map(ToString::to_string).unwrap_or_default();
+                self.member.witness.found_bad_row(self.head.generation, entry.seq, &reason);
+            }
         }
         let sound = matches!(checked.integrity, Integrity::Ok | Integrity::Erased);
         let timestamp = if sound { entry.timestamp } else { entry.place };

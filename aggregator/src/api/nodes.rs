@@ -82,7 +82,9 @@ async fn ask(member: Arc<Member>, limits: Limits) -> NodeInfo {
             part.generation = Some(status.generation);
             part.head_seq = status.head_seq;
             part.oldest_seq = status.oldest_seq;
-            part.tally.faults.extend(status.read_fault.iter().cloned().chain(member.alarm()));
+            part.tally
+                .faults
+                .extend(status.read_fault.iter().cloned().chain(member.alarm()).chain(member.witness.bad_row()));
             if !part.tally.faults.is_empty() {
                 (part.status, part.reason) = conclude(&part.tally, true, None);
             }
@@ -122,7 +124,7 @@ fn info(member: &Member, part: &Part, status: Option<&NodeStatus>) -> NodeInfo {
 
 pub(super) const REASON_CHARACTERS_MAX: usize = 1_000;
 
-/// `POST /nodes/{node}/accept`: the only way to clear a fork or a rollback.
+/// `POST /nodes/{node}/accept`: the only way to clear a fork, a rollback or a row that failed verification.
 pub(super) async fn accept(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,

@@ -70,7 +70,7 @@ impl Collected {
 
 /// Waits until what a node holds now is under a checkpoint that this aggregator has cosigned. A node that does not get
 /// there gives less, and the bundle says up to when.
-pub(super) async fn settle(member: &Member) {
+pub(super) async fn settle(member: &Arc<Member>) {
     let Ok(status) = member.link.get_json::<NodeStatus>(peer_path::STATUS, STATUS_TIMEOUT).await else { return };
     let Some(head) = status.head_seq else { return };
     let deadline = Instant::now() + SETTLE_TIMEOUT;
@@ -260,7 +260,7 @@ impl Proven {
 }
 
 async fn prove(
-    member: &Member,
+    member: &Arc<Member>,
     pinned: &Pinned,
     runs: BTreeMap<u32, Vec<Range<u64>>>,
     borders: &[BorderRow],

@@ -92,7 +92,7 @@ impl Exporter {
             moved: node.moved.clone(),
             keys: node
                 .checkpoint_key
-                .map(|public| KeySpan { public, generation: None, from_size: 0, to_size: None })
+                .map(|public| KeySpan { public, generation: None, from_size: 0, to_size: None, until: None })
                 .into_iter()
                 .collect(),
         });

@@ -12,7 +12,7 @@ use piperoll_shared::log::tree::{Hash, decode_hash, encode_hash, verify_consiste
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
 use super::judge::{Judgement, judge};
-use super::memory::{Evidence, Lost, Mark, Pin};
+use super::memory::{ACCEPTED, Evidence, Lost, Mark, Pin};
 use super::{LOOK_TIMEOUT, Watch, generation_of, proof, span_of};
 use crate::member::Member;
 
@@ -33,7 +33,9 @@ pub(crate) struct Acceptance {
 /// Why an operator's acceptance was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AcceptError {
-    #[error("there is nothing to accept: the node's log is the one that was witnessed")]
+    #[error(
+        "there is nothing to accept: the node's log is the one that was witnessed, and no row of it was found to fail"
+    )]
     NothingToAccept,
     #[error("the node presents generation {presented}; name that one if you mean to accept it")]
     OtherGeneration { presented: String },
@@ -74,12 +76,14 @@ impl Presented {
 pub(crate) async fn accept(member: &Member, wanted: &Acceptance) -> Result<(), AcceptError> {
     let watch = &member.witness;
     let _one = watch.looking.lock().await;
-    let (alarmed, again, pinned) = {
+    let (alarmed, other, pinned) = {
         let state = watch.state();
-        (state.remembered.alarm.is_some(), state.remembered.again.is_some(), state.pinned.clone())
+        let remembered = &state.remembered;
+        let other = remembered.again.is_some() || remembered.bad_row.is_some();
+        (remembered.alarm.is_some(), other, state.pinned.clone())
     };
-    if !alarmed && again {
-        return watch.accept_again(wanted);
+    if !alarmed && other {
+        return watch.accept_pinned(wanted);
     }
     if !alarmed {
         return Err(AcceptError::NothingToAccept);
@@ -214,8 +218,8 @@ async fn ask(member: &Member, old: u64) -> Result<Presented, AcceptError> {
 }
 
 impl Watch {
-    /// Takes note that somebody knows why the memory of this node was gone. What is pinned since stays pinned.
-    fn accept_again(&self, wanted: &Acceptance) -> Result<(), AcceptError> {
+    /// Clears what is held against a node whose log is the pinned one: a memory that was gone, a row that failed verification.
+    fn accept_pinned(&self, wanted: &Acceptance) -> Result<(), AcceptError> {
         let store = |error: std::io::Error| AcceptError::Store(error.to_string());
         let mut state = self.state();
         let pin = state.remembered.pin.clone().ok_or(AcceptError::NothingPresented)?;
@@ -231,9 +235,9 @@ impl Watch {
             return Err(AcceptError::OtherLog { size: pin.size, root });
         }
         let mut cleared = state.remembered.clone();
-        cleared.again = None;
+        (cleared.again, cleared.bad_row) = (None, None);
         let (at, words) = (SystemClock.now(), wanted.words.as_str());
-        let evidence = Evidence { at, what: "accepted", words, pinned: None, presented: Some(&pin.note) };
+        let evidence = Evidence { at, what: ACCEPTED, words, pinned: None, presented: Some(&pin.note), row: None };
         self.memory.keep(&evidence).and_then(|()| self.memory.store(&cleared)).map_err(store)?;
         state.remembered = cleared;
         Ok(())
@@ -251,8 +255,9 @@ impl Watch {
         let before = cleared.pin.take();
         let evidence = Evidence {
             at: now,
-            what: "accepted",
+            what: ACCEPTED,
             words,
+            row: None,
             pinned: before.as_ref().map(|pin| pin.note.as_str()),
             presented: Some(&presented.note),
         };
@@ -270,7 +275,7 @@ impl Watch {
             cleared.lose(lost);
         }
         cleared.pin = Some(Pin { origin: origin.clone(), size: *size, note: cosigned, seen: now, span });
-        (cleared.alarm, cleared.again) = (None, None);
+        (cleared.alarm, cleared.again, cleared.bad_row) = (None, None, None);
         self.memory.keep(&evidence).and_then(|()| self.memory.store(&cleared)).map_err(store)?;
         state.remembered = cleared;
         state.pinned = Some(presented.checkpoint.clone());
@@ -279,7 +284,7 @@ impl Watch {
     }
 }
 
-/// A fork, a rollback, or a memory that was gone, which nobody has accepted.
+/// A fork, a rollback, a memory that was gone, or a row that failed verification, which nobody has accepted.
 pub(crate) struct Standstill {
     pub(crate) since: Timestamp,
     /// Generation, size and root of the log that the node presented last; none while it signs none.
@@ -291,10 +296,11 @@ impl Watch {
     pub(crate) fn standstill(&self) -> Option<Standstill> {
         let state = self.state();
         let Some(alarm) = state.remembered.alarm.as_ref() else {
-            let again = state.remembered.again.as_ref()?;
+            let (again, bad_row) = (&state.remembered.again, &state.remembered.bad_row);
+            let since = again.iter().map(|again| again.since).chain(bad_row.iter().map(|row| row.found)).min()?;
             let pinned = state.pinned.as_ref();
             let presented = pinned.map(|pinned| (generation_of(pinned), pinned.size, encode_hash(&pinned.root)));
-            return Some(Standstill { since: again.since, presented });
+            return Some(Standstill { since, presented });
         };
         let checkpoint = alarm.presented.as_deref().and_then(|text| {
             let note = Note::parse(text).ok()?;

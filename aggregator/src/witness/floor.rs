@@ -46,7 +46,7 @@ pub(crate) struct Floor {
 }
 
 /// Reads the entry that a node's log begins under, unless it was read before. A look that fails is repeated with the next one.
-pub(super) async fn look(member: &Member, said: Option<PrunedRows>, oldest: Option<Timestamp>) {
+pub(super) async fn look(member: &Arc<Member>, said: Option<PrunedRows>, oldest: Option<Timestamp>) {
     let watch = &member.witness;
     let Some(said) = said else {
         watch.state().floor = None;
@@ -82,7 +82,7 @@ pub(super) async fn look(member: &Member, said: Option<PrunedRows>, oldest: Opti
 }
 
 /// The statement and its time, proven under what was witnessed.
-async fn statement(member: &Member, said: PrunedRows) -> Option<(Pruned, Timestamp)> {
+async fn statement(member: &Arc<Member>, said: PrunedRows) -> Option<(Pruned, Timestamp)> {
     let pinned = member.witness.pinned().filter(|pinned| said.entry_seq < pinned.size)?;
     let request = ScanRequest {
         filter: String::new(),

@@ -123,12 +123,34 @@ pub(crate) struct Alarm {
     pub(crate) presented: Option<String>,
 }
 
+/// A row that failed verification when it was read. It stays a finding until somebody accepts it, whatever later reads find.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BadRow {
+    pub(crate) generation: String,
+    /// Where the node says that the row is.
+    pub(crate) seq: u64,
+    /// Why it failed.
+    pub(crate) reason: String,
+    pub(crate) found: Timestamp,
+}
+
+impl BadRow {
+    pub(crate) fn words(&self) -> String {
+        let Self { generation, seq, reason, found } = self;
+        format!("row {seq} of generation {generation} failed verification when it was read at {found}: {reason}")
+    }
+}
+
 /// One node's file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Remembered {
     pub(crate) pin: Option<Pin>,
     pub(crate) alarm: Option<Alarm>,
+    /// The first row that was found to fail verification since somebody accepted the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bad_row: Option<BadRow>,
     /// Of the generation of the pin, ascending.
     #[serde(default)]
     pub(crate) marks: Vec<Mark>,
@@ -254,7 +276,15 @@ pub(crate) struct Evidence<'a> {
     pub(crate) words: &'a str,
     pub(crate) pinned: Option<&'a str>,
     pub(crate) presented: Option<&'a str>,
+    /// The row that failed verification.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) row: Option<&'a BadRow>,
 }
+
+/// What a line of the evidence says when an operator accepted what the lines before it say.
+pub(crate) const ACCEPTED: &str = "accepted";
+/// The verdict on a node that gave a row that fails verification.
+pub(crate) const ROW_INVALID: &str = "row_invalid";
 
 /// `state/witness/<node>.json` and `<node>.evidence.ndjson`.
 pub(crate) struct Memory {
@@ -288,11 +318,12 @@ impl Memory {
     }
 
     fn without_memory(&self, node: &NodeId) -> Remembered {
-        let alarm = self.alarm_of_evidence();
-        if let Some(alarm) = &alarm {
-            tracing::error!(%node, reason = alarm.reason, "what was witnessed of a node is gone, and evidence against it remains");
+        let (alarm, bad_row) = self.unaccepted();
+        let reasons = alarm.iter().map(|alarm| alarm.reason.clone()).chain(bad_row.iter().map(BadRow::words));
+        for reason in reasons {
+            tracing::error!(%node, reason, "what was witnessed of a node is gone, and evidence against it remains");
         }
-        Remembered { alarm, ..Remembered::default() }
+        Remembered { alarm, bad_row, ..Remembered::default() }
     }
 
     /// Whether anything was ever held against the node, or accepted of it.
@@ -304,24 +335,34 @@ impl Memory {
         self.dir.join(format!("{}.json", self.node))
     }
 
-    /// The alarm that the last line of the evidence is about, when it was not accepted since.
-    fn alarm_of_evidence(&self) -> Option<Alarm> {
+    /// What the evidence holds against the node that was not accepted since.
+    fn unaccepted(&self) -> (Option<Alarm>, Option<BadRow>) {
         #[derive(Deserialize)]
         struct Kept {
             at: Timestamp,
             what: String,
             words: String,
             presented: Option<String>,
+            #[serde(default)]
+            row: Option<BadRow>,
         }
-        let text = std::fs::read_to_string(self.dir.join(format!("{}.evidence.ndjson", self.node))).ok()?;
-        let kept: Kept = serde_json::from_str(text.lines().last()?).ok()?;
-        if kept.what == "accepted" {
-            return None;
+        let (mut alarm, mut bad_row) = (None, None);
+        let text = std::fs::read_to_string(self.dir.join(format!("{}.evidence.ndjson", self.node))).unwrap_or_default();
+        // A line that a crash cut short is of something that was never said.
+        for kept in text.lines().filter_map(|line| serde_json::from_str::<Kept>(line).ok()) {
+            match kept.what.as_str() {
+                ACCEPTED => (alarm, bad_row) = (None, None),
+                ROW_INVALID => bad_row = bad_row.or(kept.row),
+                _ => {
+                    let origin = kept.presented.as_deref().and_then(|note| note.lines().next()).unwrap_or_default();
+                    let generation = origin.rsplit('/').next().unwrap_or_default().to_owned();
+                    let reason = format!("{}; what was witnessed before is gone from the state directory", kept.words);
+                    let (verdict, since, presented) = (kept.what, kept.at, kept.presented);
+                    alarm = Some(Alarm { verdict, reason, since, generation, presented });
+                }
+            }
         }
-        let origin = kept.presented.as_deref().and_then(|note| note.lines().next()).unwrap_or_default();
-        let generation = origin.rsplit('/').next().unwrap_or_default().to_owned();
-        let reason = format!("{}; what was witnessed before is gone from the state directory", kept.words);
-        Some(Alarm { verdict: kept.what, reason, since: kept.at, generation, presented: kept.presented })
+        (alarm, bad_row)
     }
 
     /// Replaces the file whole and synced. A crash here leaves what was remembered before, never less.

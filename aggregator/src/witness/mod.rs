@@ -28,7 +28,7 @@ use super::link::Failure;
 use super::member::Member;
 use super::proving::Pinned;
 use judge::{Judgement, judge};
-use memory::{Alarm, EarlyPrune, Evidence, Lost, Mark, Memory, Pin, Remembered, SeenFloor, Span};
+use memory::{Alarm, BadRow, EarlyPrune, Evidence, Lost, Mark, Memory, Pin, ROW_INVALID, Remembered, SeenFloor, Span};
 
 pub(crate) use accept::{AcceptError, Acceptance, accept};
 pub(crate) use exchange::{run as exchange, write_pins};
@@ -42,10 +42,14 @@ const LOST_SHOWN_MAX: usize = 3;
 /// Hashes in a consistency proof: at most two per level of a tree of 2^64 rows.
 const PROOF_HASHES_MAX: usize = 128;
 
+/// The verdicts of a witness. Metrics have one value for each.
+pub(crate) const VERDICTS: [&str; 8] =
+    ["ok", "unreachable", "stale", "rollback", "fork", ROW_INVALID, "first_seen_again", "unverifiable"];
+
 /// What the witness concludes about one node's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Standing {
-    /// `ok`, `unreachable`, `stale`, `rollback`, `fork`, `first_seen_again` or `unverifiable`.
+    /// One of `VERDICTS`.
     pub(crate) verdict: &'static str,
     /// In words, unless `ok`.
     pub(crate) reason: Option<String>,
@@ -177,7 +181,12 @@ impl Watch {
         let (verdict, reason) = match (&state.remembered.alarm, &state.trouble) {
             (Some(alarm), _) => {
                 let verdict = if alarm.verdict == "fork" { "fork" } else { "rollback" };
-                (verdict, Some(format!("{} (since {})", alarm.reason, alarm.since)))
+                let bad_row = state.remembered.bad_row.iter().map(|row| format!("; {}", row.words()));
+                (verdict, Some(format!("{} (since {}){}", alarm.reason, alarm.since, bad_row.collect::<String>())))
+            }
+            // Before all that a node could bring about itself, such as being unreachable.
+            (None, _) if let Some(row) = &state.remembered.bad_row => {
+                (ROW_INVALID, Some(format!("{}; accept it once it is understood", row.words())))
             }
             (None, Some((verdict, reason))) => (*verdict, Some(reason.clone())),
             (None, None) if !state.looked => ("unverifiable", Some("its checkpoint was not looked at yet".to_owned())),
@@ -243,6 +252,32 @@ impl Watch {
         }
         state.remembered = remembered;
         now
+    }
+
+    /// Keeps that a row failed verification, unless one is kept already. Called by `NodeReader` for every such row.
+    pub(crate) fn found_bad_row(&self, generation: Generation, seq: u64, reason: &str) {
+        let mut state = self.state();
+        if state.remembered.bad_row.is_some() {
+            return;
+        }
+        let (generation, reason, found) = (generation.to_string(), reason.to_owned(), SystemClock.now());
+        let row = BadRow { generation, seq, reason, found };
+        let mut remembered = state.remembered.clone();
+        remembered.bad_row = Some(row.clone());
+        let pinned = remembered.pin.as_ref().map(|pin| pin.note.as_str());
+        let words = row.words();
+        let evidence =
+            Evidence { at: found, what: ROW_INVALID, words: &words, pinned, presented: None, row: Some(&row) };
+        // As in `raise`: it is said all the same where it cannot be stored.
+        if let Err(error) = self.memory.keep(&evidence).and_then(|()| self.memory.store(&remembered)) {
+            tracing::error!(%error, "the evidence against a node could not be stored");
+        }
+        state.remembered = remembered;
+    }
+
+    /// Why a row of this node was found to fail verification, until somebody accepts it.
+    pub(crate) fn bad_row(&self) -> Option<String> {
+        self.state().remembered.bad_row.as_ref().map(BadRow::words)
     }
 
     /// Keeps on record that rows went too early.
@@ -392,7 +427,8 @@ impl Watch {
         let (verdict, presented) = (alarm.verdict.clone(), alarm.presented.clone());
         remembered.alarm = Some(alarm);
         let pinned = remembered.pin.as_ref().map(|pin| pin.note.as_str());
-        let evidence = Evidence { at, what: &verdict, words: &words, pinned, presented: presented.as_deref() };
+        let presented = presented.as_deref();
+        let evidence = Evidence { at, what: &verdict, words: &words, pinned, presented, row: None };
         let stored = self.memory.keep(&evidence).and_then(|()| self.memory.store(&remembered));
         if let Err(error) = stored {
             tracing::error!(%error, "the evidence against a node could not be stored");
@@ -503,19 +539,19 @@ pub(crate) async fn watch(app: Arc<App>, member: Arc<Member>, interval: Duration
     }
 }
 
-pub(crate) async fn look(member: &Member) {
+pub(crate) async fn look(member: &Arc<Member>) {
     let _one = member.witness.looking.lock().await;
     look_now(member).await;
 }
 
 /// The same, unless a look is already running: a plain status request does not queue behind it.
-pub(crate) async fn look_unless_looked_at(member: &Member) {
+pub(crate) async fn look_unless_looked_at(member: &Arc<Member>) {
     if let Ok(_one) = member.witness.looking.try_lock() {
         look_now(member).await;
     }
 }
 
-async fn look_now(member: &Member) {
+async fn look_now(member: &Arc<Member>) {
     let watch = &member.witness;
     let trouble = match looked(member).await {
         Ok(()) => None,
@@ -532,7 +568,7 @@ async fn look_now(member: &Member) {
     state.trouble = trouble;
 }
 
-async fn looked(member: &Member) -> Result<(), Failure> {
+async fn looked(member: &Arc<Member>) -> Result<(), Failure> {
     let watch = &member.witness;
     let old = watch.state().remembered.pin.as_ref().map_or(0, |pin| pin.size);
     let path = format!("{}?old={old}", peer_path::CHECKPOINT);

@@ -75,7 +75,10 @@ function verdict(node, again) {
   const words = { ok: ["good", "✓", "ok"], unreachable: ["warn", "?", "unknown"], stale: ["warn", "?", "stale: unknown"] }[node.verdict] ?? [isBroken(node) ? "bad" : "warn", isBroken(node) ? "✖" : "?", node.verdict];
   const presented = node.alarm?.presented;
   const accept = async () => {
-    const reason = await askReason(`Accept the new history of ${node.node_id}`, [
+    const reason = await askReason(node.verdict === "row_invalid" ? `Accept the finding about ${node.node_id}` : `Accept the new history of ${node.node_id}`, node.verdict === "row_invalid" ? [
+      h("p", {}, visible(node.reason)),
+      h("p", {}, "The row stays as it is: reads that return it keep reporting it. Accepting clears the verdict until another row fails. This is recorded with your name."),
+    ] : [
       h("p", {}, `${node.node_id} presents generation ${presented.generation} with ${digits(presented.size)} rows. This log, or an extension of it, becomes its history.`),
       h("p", {}, "Rows that a witness had seen and that are not in it stay on record: ranges that may touch them are not complete from then on. This is recorded with your name."),
     ], "Accept");
@@ -84,7 +87,7 @@ function verdict(node, again) {
     await again();
   };
   // What signs nothing presents nothing that could be accepted.
-  const clearable = ["fork", "rollback", "first_seen_again"].includes(node.verdict) && presented && may("nodes.accept");
+  const clearable = ["fork", "rollback", "first_seen_again", "row_invalid"].includes(node.verdict) && presented && may("nodes.accept");
   return [badge(...words), !isMissing(node) && node.reason && h("div", {}, visible(node.reason)), node.write_fault && h("div", { class: "error" }, `Cannot record: ${visible(node.write_fault)}`), clearable && h("button", { type: "button", onclick: accept }, "Accept…")];
 }
 

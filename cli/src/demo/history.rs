@@ -43,7 +43,7 @@ pub(super) async fn show_rewritten_history(cluster: &mut DemoCluster) -> anyhow:
     cluster.restart(VICTIM).await?;
     let config = cluster.nodes()[VICTIM].config().display().to_string();
     expect(cluster.run(&["node", "verify", "--config", &config], true).await?.0, Exit::Complete)?;
-    outln!("\n   but the reader has cosigned more, and does not forget:");
+    outln!("\n   but the aggregator has cosigned more, and does not forget:");
     wait_for(cluster, &id, "rollback").await?;
     expect(cluster.run(&["nodes", "--table"], true).await?.0, Exit::Violation)?;
     put_back_and_accept(cluster, &id, &kept, &verdict, "the cut file was replaced by the one that was kept").await?;
@@ -77,7 +77,7 @@ async fn put_back_and_accept(
 }
 
 /// Waits for a verdict about a node; returns its generation.
-async fn wait_for(cluster: &DemoCluster, id: &str, verdict: &str) -> anyhow::Result<String> {
+pub(super) async fn wait_for(cluster: &DemoCluster, id: &str, verdict: &str) -> anyhow::Result<String> {
     let deadline = Instant::now() + VERDICT_TIMEOUT;
     loop {
         let (_, text) = cluster.run(&["nodes", "--json"], false).await?;

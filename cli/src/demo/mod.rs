@@ -176,7 +176,14 @@ async fn show_tampering(cluster: &DemoCluster) -> anyhow::Result<()> {
     edit.undo(&node.database())?;
     let (status, _) = cluster.run(&["node", "verify", "--config", &config.display().to_string()], false).await?;
     expect(status, Exit::Complete)?;
-    outln!("   (the row was put back as it was: every signature fits again)");
+    outln!("   The row was put back as it was: every signature fits again. That it had failed stays a finding:");
+    let generation = history::wait_for(cluster, &node.id, "row_invalid").await?;
+    expect(cluster.run(&["nodes", "--table"], true).await?.0, Exit::Violation)?;
+    let reason = "the row was put back";
+    let accept = ["nodes", "accept", &node.id, "--new-generation", &generation, "--reason", reason];
+    expect(cluster.run(&accept, false).await?.0, Exit::Complete)?;
+    history::wait_for(cluster, &node.id, "ok").await?;
+    outln!("   (an operator has said why; that is an entry of its own)");
     Ok(())
 }
 

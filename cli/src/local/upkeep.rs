@@ -196,7 +196,7 @@ fn archive(args: &PruneArgs, path: &Path, plan: &PrunePlan) -> anyhow::Result<Ar
 /// What this machine alone can check an archive against: its own public key.
 fn own_trust(config: &NodeConfig) -> Trust {
     let public = config.keys.checkpoint.public_bytes();
-    let keys = vec![KeySpan { public, generation: None, from_size: 0, to_size: None }];
+    let keys = vec![KeySpan { public, generation: None, from_size: 0, to_size: None, until: None }];
     let nodes = vec![NodeTrust { id: config.node_id.clone(), life: Life::ALWAYS, moved: Vec::new(), keys }];
     Trust {
         cluster: config.cluster.clone(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::note::{KeyKind, SigningSeed};
-use piperoll_tests::{Cluster, entry};
+use piperoll_tests::{Cluster, edit, entry, until};
 use serde_json::{Value, json};
 
 use crate::witness::{cluster_of, copy_log, data, everything_says, now, report, witnessed};
@@ -141,4 +141,52 @@ async fn later_rows_are_on_pages(cluster: &Cluster, since: &str, count: usize) {
         }
     }
     assert_eq!(found, count);
+}
+
+/// A row that failed once stays a finding: after it was put back, over a restart, and without the memory, until somebody accepts it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_failed_stays_a_finding_until_it_is_accepted() {
+    let mut cluster = cluster_of(20).await;
+    let database = cluster.database(0);
+    edit(&database, "UPDATE entries SET body = replace(body, '\"user\":\"u4\"', '\"user\":\"u3\"') WHERE seq = 5");
+    assert_eq!(cluster.page("from=1d&limit=1000").await.node("mx1")["verdict"], "row_invalid");
+    edit(&database, "UPDATE entries SET body = replace(body, '\"user\":\"u3\"', '\"user\":\"u4\"') WHERE seq = 5");
+    let is_a_finding = async |cluster: &Cluster| {
+        let line = report(cluster, "mx1", |line| line["verdict"] == "row_invalid").await;
+        let reason = line["reason"].as_str().unwrap();
+        assert!(reason.contains("row 5 of generation") && reason.contains("signature does not fit"), "{reason}");
+        assert_eq!((&line["status"], cluster.run(&["nodes"]).code), (&json!("invalid"), 4), "{line}");
+        // What is read now is sound, and says so; the verdict on the node is said beside it.
+        let page = cluster.page("from=1d&limit=1000").await;
+        assert_eq!((page.json()["complete"].clone(), page.status_of("mx1")), (json!(true), "ok".to_owned()));
+        assert_eq!(page.node("mx1")["verdict"], "row_invalid", "{}", page.text);
+        let metrics = cluster.get("/metrics", None).await.text;
+        assert!(metrics.contains("node_verdict{node=\"mx1\",verdict=\"row_invalid\"} 1"), "{metrics}");
+        line["generation"].as_str().unwrap().to_owned()
+    };
+    is_a_finding(&cluster).await;
+    until("the verdict is recorded", async || {
+        let said = cluster.page("filter=action:audit.witness_verdict%20reason:row_invalid&from=1d").await.json();
+        (said["count"] == 1).then_some(())
+    })
+    .await;
+    cluster.stop_aggregator();
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    cluster.wait_until_answered("mx1").await;
+    is_a_finding(&cluster).await;
+    // The evidence knows it without the memory, which is a finding of its own.
+    cluster.stop_aggregator();
+    std::fs::remove_file(cluster.aggregator_folder().join("state/witness/mx1.json")).unwrap();
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    cluster.wait_until_answered("mx1").await;
+    let generation = is_a_finding(&cluster).await;
+    let accept = ["nodes", "accept", "mx1", "--new-generation", &generation, "--reason", "a cosmic ray, put back"];
+    let accepted = cluster.run(&accept);
+    assert_eq!(accepted.code, 0, "{}", accepted.stderr);
+    witnessed(&cluster, "mx1").await;
+    assert_eq!(cluster.run(&["nodes"]).code, 0);
+    assert_eq!(cluster.run(&accept).code, 1, "there is nothing more to accept");
+    cluster.verify_all();
 }
