@@ -9,11 +9,12 @@ use std::path::PathBuf;
 use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::ids::NodeId;
 use piperoll_shared::log::note::{KeyKind, Note, VerifyingKey};
+use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::decode_hash;
 use toml_edit::{ArrayOfTables, Item, Table, value};
 
 use super::folder::{edit_toml, write_private};
-use super::members::{KeyUse, Member, MemberKind};
+use super::members::{FormerKey, KeyUse, Member, MemberKind};
 use super::{Authority, CertsError, Result, make_signing_key, random_secret};
 
 /// What is to be carried to the machines.
@@ -67,7 +68,7 @@ impl Authority {
             return Err(CertsError::Keys(format!("{id} has no next key; begin with `rotate-key` without --finish")));
         };
         let old = node.signing_key.clone().unwrap_or_default();
-        let checkpoint = self.witnessed(id, note, &[&old, &next])?;
+        let (checkpoint, cosigned) = self.witnessed(id, note, &[&old, &next])?;
         let generation = generation_of(&checkpoint);
         let file = key_file(node.keys.made);
         edit_toml(&folder.join("node.toml"), |config| {
@@ -75,7 +76,7 @@ impl Authority {
             config.remove("next_checkpoint_key");
         })?;
         let node = &mut self.members.list[at];
-        end_span(node, &old, &generation, checkpoint.size);
+        end_span(node, &old, &generation, checkpoint.size, cosigned);
         let from_size = checkpoint.size;
         node.keys.spans.push(KeyUse { key: next.clone(), generation, from_size, to_size: None });
         (node.signing_key, node.keys.next) = (Some(next), None);
@@ -89,7 +90,7 @@ impl Authority {
         let (at, folder) = self.node_here(id)?;
         let node = self.members.list[at].clone();
         let old = node.signing_key.clone().unwrap_or_default();
-        let checkpoint = self.witnessed(id, frozen, &[&old])?;
+        let (checkpoint, cosigned) = self.witnessed(id, frozen, &[&old])?;
         let (made, epoch) = (node.keys.made + 1, node.epoch + 1);
         let file = key_file(made);
         let _ = std::fs::remove_file(folder.join(&file));
@@ -100,7 +101,7 @@ impl Authority {
             config.remove("next_checkpoint_key");
         })?;
         let node = &mut self.members.list[at];
-        end_span(node, &old, &generation_of(&checkpoint), checkpoint.size);
+        end_span(node, &old, &generation_of(&checkpoint), checkpoint.size, cosigned);
         (node.epoch, node.signing_key, node.keys.next, node.keys.made) = (epoch, Some(public), None, made);
         self.save()?;
         Ok(KeysChanged { folder, file, number: checkpoint.size })
@@ -142,8 +143,8 @@ impl Authority {
         Ok((at, folder))
     }
 
-    /// Opens a checkpoint of a node that these keys signed and a witness of the cluster cosigned.
-    fn witnessed(&self, id: &NodeId, note: &str, keys: &[&str]) -> Result<Checkpoint> {
+    /// Opens a checkpoint of a node that these keys signed and a witness of the cluster cosigned, and returns when it did.
+    fn witnessed(&self, id: &NodeId, note: &str, keys: &[&str]) -> Result<(Checkpoint, Timestamp)> {
         let bad = |problem: String| CertsError::Keys(format!("the checkpoint does not do: {problem}"));
         let note = Note::parse(note).map_err(|e| bad(e.to_string()))?;
         let origin = note.text().lines().next().unwrap_or_default().to_owned();
@@ -156,11 +157,11 @@ impl Authority {
             let key = key.ok_or_else(|| bad(format!("{id} has no good public key")))?;
             opened = Some(Checkpoint::open(&note, &key).map_err(|e| bad(e.to_string()))?);
         }
-        let cosigned = self.trust()?.witnesses.iter().any(|witness| note.verify(witness).is_ok());
-        if !cosigned {
-            return Err(bad("no witness of this cluster has cosigned it".to_owned()));
-        }
-        opened.ok_or_else(|| bad("nothing signed it".to_owned()))
+        let cosigned = self.trust()?.witnesses.iter().filter_map(|witness| note.verify(witness).ok()).max();
+        let cosigned = cosigned.and_then(|seconds| i64::try_from(seconds).ok()?.checked_mul(1_000_000));
+        let cosigned = cosigned.ok_or_else(|| bad("no witness of this cluster has cosigned it".to_owned()))?;
+        let opened = opened.ok_or_else(|| bad("nothing signed it".to_owned()))?;
+        Ok((opened, Timestamp::from_micros(cosigned)))
     }
 }
 
@@ -172,8 +173,10 @@ fn generation_of(checkpoint: &Checkpoint) -> String {
     checkpoint.origin.rsplit('/').next().unwrap_or_default().to_owned()
 }
 
-/// A key's part in one generation ends at this size; it may have begun there with an earlier rotation.
-fn end_span(node: &mut Member, key: &str, generation: &str, size: u64) {
+/// Ends a key's part in one generation at this size; it may have begun there with an earlier rotation. For other generations it
+/// counts as far as they were cosigned by then: evidence from them has to verify as before.
+fn end_span(node: &mut Member, key: &str, generation: &str, size: u64, cosigned: Timestamp) {
+    node.keys.former.push(FormerKey { key: key.to_owned(), until: cosigned });
     let open = node.keys.spans.iter_mut().find(|used| used.key == key && used.generation == generation);
     match open {
         Some(used) => used.to_size = Some(size),

@@ -94,6 +94,17 @@ pub struct KeyHistory {
     /// Which sizes of which log a key may sign, for every log in which it changed.
     #[serde(default)]
     pub spans: Vec<KeyUse>,
+    /// Keys that were replaced, for the logs that had ended by then.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub former: Vec<FormerKey>,
+}
+
+/// A key that another one took the place of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormerKey {
+    pub key: String,
+    /// When the last checkpoint that it counts for was cosigned.
+    pub until: Timestamp,
 }
 
 /// A key's part in one generation's log.

@@ -32,11 +32,16 @@ impl Authority {
     fn node_trust(&self, node: &Member) -> Result<NodeTrust> {
         let name = node_name(self.cluster(), node);
         let key = self.key(node, node.signing_key.as_deref(), &name, KeyKind::Log)?;
-        let mut keys = vec![KeySpan { public: key.public_bytes(), generation: None, from_size: 0, to_size: None }];
+        let any = |public| KeySpan { public, generation: None, from_size: 0, to_size: None, until: None };
+        let mut keys = vec![any(key.public_bytes())];
         for used in &node.keys.spans {
             let key = self.key(node, Some(&used.key), &name, KeyKind::Log)?;
             let (generation, from_size, to_size) = (Some(used.generation.clone()), used.from_size, used.to_size);
-            keys.push(KeySpan { public: key.public_bytes(), generation, from_size, to_size });
+            keys.push(KeySpan { generation, from_size, to_size, ..any(key.public_bytes()) });
+        }
+        for former in &node.keys.former {
+            let key = self.key(node, Some(&former.key), &name, KeyKind::Log)?;
+            keys.push(KeySpan { until: Some(former.until), ..any(key.public_bytes()) });
         }
         Ok(NodeTrust { id: node.id.clone(), life: node.life()?, moved: node.moved.clone(), keys })
     }

@@ -39,7 +39,13 @@ pub(crate) fn trust() -> Trust {
         id: id.parse().unwrap(),
         life: Life::ALWAYS,
         moved: Vec::new(),
-        keys: vec![KeySpan { public: seed(number).public_bytes(), generation: None, from_size: 0, to_size: None }],
+        keys: vec![KeySpan {
+            public: seed(number).public_bytes(),
+            generation: None,
+            from_size: 0,
+            to_size: None,
+            until: None,
+        }],
     });
     Trust {
         cluster: "golden".parse().unwrap(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use piperoll_shared::log::seal::{EpochSecret, MacKey, Origin};
-use piperoll_tests::{Cluster, entry};
+use piperoll_tests::{Cluster, entry, until};
 use serde_json::Value;
 
 use crate::witness::{report, witnessed};
@@ -356,4 +356,67 @@ async fn after_a_break_in_a_new_generation_begins_with_new_keys() {
     std::fs::rename(&old, &data).unwrap();
     cluster.restart(0).await;
     report(&cluster, "mx1", |line| line["verdict"] == "unverifiable").await;
+}
+
+/// Begins a new log on a stopped node, starts it, and accepts it.
+async fn begin_generation(cluster: &mut Cluster) {
+    let run = cluster.on_node(0, &["new-generation", "--reason", "a test"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let generation = run.stdout.split_whitespace().nth(1).unwrap().to_owned();
+    cluster.stop_aggregator();
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    cluster.restart(0).await;
+    report(cluster, "mx1", |line| line["verdict"] == "rollback" && !line["alarm"]["presented"].is_null()).await;
+    let run = cluster.run(&["nodes", "accept", "mx1", "--new-generation", &generation, "--reason", "a test"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    cluster.append(0, &[entry("next", "auth.login")]).await;
+    witnessed(cluster, "mx1").await;
+}
+
+/// Three logs and three keys: what was signed with a key while it was in use counts for ever, in whatever log it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_of_an_earlier_log_outlives_changes_of_keys() {
+    let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
+    cluster.append(0, &[entry("alice", "auth.login")]).await;
+    witnessed(&cluster, "mx1").await;
+    let file = trust(&cluster, "trust.toml");
+    assert_eq!(evidence(&cluster, "first.tar", &file).0, 0);
+    // The second log, under the same key, which is then rotated.
+    cluster.stop(0);
+    begin_generation(&mut cluster).await;
+    let note = cluster.dir.path().join("both.note").to_str().unwrap().to_owned();
+    assert_eq!(cluster_command(&cluster, &["rotate-key", "mx1"]).code, 0);
+    restart_all(&mut cluster).await;
+    until("both keys signed", async || {
+        witnessed(&cluster, "mx1").await;
+        std::fs::write(&note, cluster.on_node(0, &["checkpoint", "--witnessed"]).stdout).unwrap();
+        (cluster_command(&cluster, &["rotate-key", "mx1", "--finish", &note]).code == 0).then_some(())
+    })
+    .await;
+    restart_all(&mut cluster).await;
+    witnessed(&cluster, "mx1").await;
+    let since = crate::witness::now();
+    cluster.append(0, &[entry("bob", "auth.login")]).await;
+    witnessed(&cluster, "mx1").await;
+    let path = |name: &str| cluster.dir.path().join(name).to_str().unwrap().to_owned();
+    let args = ["export", "--bundle", &path("second.tar"), "--from", &since, "--reason", "a test"];
+    assert_eq!(cluster.run(&args).code, 0);
+    let file = trust(&cluster, "trust.toml");
+    for bundle in ["first.tar", "second.tar"] {
+        let (code, said) = verified(&cluster, &path(bundle), &file);
+        assert_eq!(code, 0, "{bundle}: {said}");
+    }
+    // The third log, with new keys after a break-in.
+    std::fs::write(&note, cluster.on_node(0, &["checkpoint", "--witnessed"]).stdout).unwrap();
+    cluster.stop(0);
+    assert_eq!(cluster_command(&cluster, &["new-generation", "mx1", "--frozen", &note]).code, 0);
+    begin_generation(&mut cluster).await;
+    let path = |name: &str| cluster.dir.path().join(name).to_str().unwrap().to_owned();
+    let file = trust(&cluster, "trust.toml");
+    for bundle in ["first.tar", "second.tar"] {
+        let (code, said) = verified(&cluster, &path(bundle), &file);
+        assert_eq!(code, 0, "{bundle}: {said}");
+    }
+    cluster.verify_all();
 }

@@ -101,9 +101,12 @@ fn open_checkpoint(
     let keys = node.keys.iter().filter_map(|span| Some((span, VerifyingKey::new(origin, KeyKind::Log, &span.public)?)));
     let mut problem = "the trust file gives this node no key".to_owned();
     let mut opened = None;
+    let cosigned = trust.witnesses.iter().filter_map(|witness| note.verify(witness).ok()).map(time_of).min();
     for (span, key) in keys {
         match Checkpoint::open(&note, &key) {
-            Ok(checkpoint) if node.allows(span, generation, checkpoint.size) || !checks.on(Check::KeySpan) => {
+            Ok(checkpoint)
+                if node.allows(span, generation, checkpoint.size, cosigned) || !checks.on(Check::KeySpan) =>
+            {
                 opened = Some(checkpoint);
             }
             Ok(checkpoint) => {
@@ -120,9 +123,7 @@ fn open_checkpoint(
     for witness in &trust.witnesses {
         match note.verify(witness) {
             Ok(seconds) => {
-                let micros = i64::try_from(seconds).unwrap_or(i64::MAX / 2_000_000).saturating_mul(1_000_000);
-                let time = Timestamp::from_micros(micros);
-                verdict.witnessed_at = verdict.witnessed_at.max(Some(time));
+                verdict.witnessed_at = verdict.witnessed_at.max(Some(time_of(seconds)));
                 verdict.witnesses.push(witness.name().to_owned());
             }
             Err(crate::log::note::NoteError::Unsigned(_)) => {}
@@ -133,6 +134,11 @@ fn open_checkpoint(
         return Err("no witness of the trust file has cosigned its checkpoint".to_owned());
     }
     Ok((checkpoint, generation.to_owned()))
+}
+
+/// The time of a cosignature.
+fn time_of(seconds: u64) -> Timestamp {
+    Timestamp::from_micros(i64::try_from(seconds).unwrap_or(i64::MAX / 2_000_000).saturating_mul(1_000_000))
 }
 
 /// One hash per line, base64.

@@ -51,14 +51,17 @@ pub struct KeySpan {
     /// Sizes from this one to that one, both included.
     pub from_size: u64,
     pub to_size: Option<u64>,
+    /// Of a former key: it counts for checkpoints that a witness cosigned by then, so for logs that ended before it was replaced.
+    pub until: Option<Timestamp>,
 }
 
 impl NodeTrust {
-    /// Whether a key may sign this size of this generation's log.
-    pub fn allows(&self, span: &KeySpan, generation: &str, size: u64) -> bool {
+    /// Returns whether a key may sign this size of this generation's log. `cosigned` is when a trusted witness first cosigned it.
+    pub fn allows(&self, span: &KeySpan, generation: &str, size: u64, cosigned: Option<Timestamp>) -> bool {
         let own = |named: &KeySpan| named.generation.as_deref() == Some(generation);
         let for_it = own(span) || (span.generation.is_none() && !self.keys.iter().any(own));
-        for_it && span.from_size <= size && span.to_size.is_none_or(|to| size <= to)
+        let in_time = span.until.is_none_or(|until| cosigned.is_some_and(|cosigned| cosigned <= until));
+        for_it && in_time && span.from_size <= size && span.to_size.is_none_or(|to| size <= to)
     }
 }
 
@@ -126,6 +129,8 @@ struct TypedKey {
     from_size: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     to_size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    until: Option<Timestamp>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -148,6 +153,9 @@ impl Trust {
             |node: &TypedNode| node.member_from.is_some() || node.member_until.is_some() || !node.moved.is_empty();
         if first && typed.nodes.iter().any(instants) {
             return Err(TrustError::Newer("member_from or member_until"));
+        }
+        if first && typed.nodes.iter().flat_map(|node| &node.keys).any(|key| key.until.is_some()) {
+            return Err(TrustError::Newer("the until of a key"));
         }
         if first && !typed.retention.is_empty() {
             return Err(TrustError::Newer("retention"));
@@ -199,7 +207,9 @@ impl Trust {
 
     /// The file's text.
     pub fn to_text(&self) -> String {
-        let plain = |node: &NodeTrust| node.life == Life::ALWAYS && node.moved.is_empty();
+        let plain = |node: &NodeTrust| {
+            node.life == Life::ALWAYS && node.moved.is_empty() && node.keys.iter().all(|key| key.until.is_none())
+        };
         let format = if self.retention.is_empty() && self.nodes.iter().all(plain) { FORMAT } else { FORMAT_2 };
         let nodes = self.nodes.iter().map(|node| {
             let Life { from, until } = node.life;
@@ -208,6 +218,7 @@ impl Trust {
                 generation: key.generation.clone(),
                 from_size: (key.from_size > 0).then_some(key.from_size),
                 to_size: key.to_size,
+                until: key.until,
             });
             TypedNode {
                 id: node.id.clone(),
@@ -266,6 +277,7 @@ impl TypedNode {
                 generation: key.generation,
                 from_size: key.from_size.unwrap_or(0),
                 to_size: key.to_size,
+                until: key.until,
             })
         });
         let keys = keys.collect::<Result<_, TrustError>>()?;
@@ -283,7 +295,8 @@ mod tests {
     fn a_trust_file_reads_as_it_was_written() {
         let seed = SigningSeed::from_bytes([7; 32]);
         let key = |name: &str, kind| seed.named(name, kind).expect("a key").public().clone();
-        let span = |to_size| KeySpan { public: seed.public_bytes(), generation: None, from_size: 3, to_size };
+        let span =
+            |to_size| KeySpan { public: seed.public_bytes(), generation: None, from_size: 3, to_size, until: None };
         let day = |text| Timestamp::day_range(text).expect("a day");
         let retired = Life { from: day("2026-01-01").0, until: day("2026-02-03").1 };
         let moved = Moved {
@@ -337,11 +350,21 @@ mod tests {
             .replace("id = \"mx1\"", "id = \"mx1\"\nfirst_day = \"2026-01-01\"\nlast_day = \"2026-02-03\"");
         assert_eq!(Trust::parse(&days).expect("a trust file").nodes[0].life, retired);
         let node = &trust.nodes[0];
-        let allows = |span: &KeySpan, size| node.allows(span, "g", size);
+        let allows = |span: &KeySpan, size| node.allows(span, "g", size, None);
         assert!(allows(&span(Some(9)), 9) && !allows(&span(Some(9)), 10) && !allows(&span(None), 2));
         // A key for one generation takes that generation from the keys that name none.
         let own = KeySpan { generation: Some("g".to_owned()), ..span(None) };
         let node = NodeTrust { keys: vec![span(None), own.clone()], ..node.clone() };
-        assert!(node.allows(&own, "g", 3) && !node.allows(&span(None), "g", 3) && node.allows(&span(None), "h", 3));
+        let allows = |span: &KeySpan, generation| node.allows(span, generation, 3, None);
+        assert!(allows(&own, "g") && !allows(&span(None), "g") && allows(&span(None), "h"));
+        // A former key counts for what was cosigned while it was in use, in generations that no other key is for.
+        let former = KeySpan { until: Some(day("2026-05-01").0), ..span(None) };
+        let node = NodeTrust { keys: vec![span(None), own, former.clone()], ..node };
+        let at = |text| node.allows(&former, "h", 3, Some(day(text).0));
+        assert!(at("2026-04-30") && at("2026-05-01") && !at("2026-05-02") && !node.allows(&former, "h", 3, None));
+        assert!(!node.allows(&former, "g", 3, Some(day("2026-04-30").0)));
+        let dated = Trust { nodes: vec![node], retention: Vec::new(), ..trust };
+        assert!(dated.to_text().contains("piperoll trust v2"));
+        assert_eq!(Trust::parse(&dated.to_text()), Ok(dated));
     }
 }
