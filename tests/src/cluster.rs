@@ -93,6 +93,18 @@ pub struct Member {
     clock: Option<String>,
 }
 
+impl Member {
+    /// Makes its folder and its proxy; nothing runs yet.
+    fn made(authority: &mut Authority, id: &str, clock: Option<String>) -> Self {
+        let listen = free_address();
+        let proxy = FaultProxy::start(&listen);
+        let place = NodePlace { address: proxy.address.clone(), listen: Some(listen.clone()), layout: Layout::Folder };
+        let folder = authority.add_node(&id.parse().unwrap(), &place).unwrap();
+        at_any_hour(&folder);
+        Self { id: id.to_owned(), folder, listen, proxy, environment: Vec::new(), process: None, clock }
+    }
+}
+
 pub struct Cluster {
     pub dir: TempDir,
     pub nodes: Vec<Member>,
@@ -173,14 +185,7 @@ impl Cluster {
         let mut authority = Authority::init(&dir.path().join("c"), &"test".parse().unwrap()).unwrap();
         let mut nodes = Vec::new();
         for id in ids {
-            let listen = free_address();
-            let proxy = FaultProxy::start(&listen);
-            let place =
-                NodePlace { address: proxy.address.clone(), listen: Some(listen.clone()), layout: Layout::Folder };
-            let folder = authority.add_node(&id.parse().unwrap(), &place).unwrap();
-            at_any_hour(&folder);
-            let (id, clock) = ((*id).to_owned(), clock(id));
-            nodes.push(Member { id, folder, listen, proxy, environment: Vec::new(), process: None, clock });
+            nodes.push(Member::made(&mut authority, id, clock(id)));
         }
         let address = free_address();
         let place = AggregatorPlace {
@@ -205,6 +210,13 @@ impl Cluster {
         // A test asks as fast as it can. What is about the limits sets its own.
         made.configure_aggregator("[rates]\nper_address = 100000\nper_caller = 100000\n");
         made
+    }
+
+    /// Adds a node to the roster, and starts it. The aggregator learns of it at its next start.
+    pub async fn add_node(&mut self, id: &str) {
+        let member = Member::made(&mut self.authority(), id, None);
+        self.nodes.push(member);
+        self.restart(self.nodes.len() - 1).await;
     }
 
     pub fn ca(&self) -> PathBuf {

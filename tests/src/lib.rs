@@ -8,6 +8,7 @@ mod bench;
 mod cluster;
 mod interference;
 mod proxy;
+mod rng;
 mod tree;
 mod until;
 
@@ -16,5 +17,6 @@ pub use bench::{append_in_flight, caller_entry, draft, median, new_store};
 pub use cluster::{Cluster, Guard, Member, entry, free_address, piperoll};
 pub use interference::Interference;
 pub use proxy::{BlackHole, Fault, FaultProxy};
+pub use rng::Rng;
 pub use tree::Leaves;
 pub use until::until;

@@ -1,3 +1,5 @@
+//! Waiting in tests.
+
 use std::time::{Duration, Instant};
 
 /// How long a test waits for something that happens in its own time.

@@ -13,9 +13,9 @@ use super::faults::{Edit, NODES, Target};
 use super::judge;
 use super::model::{Known, Row};
 use super::probe::WRITTEN;
-use super::rng::Rng;
 use super::setup;
 use super::world::World;
+use piperoll_tests::Rng;
 
 /// Longest wait for the aggregator to reach the damaged node. No check depends on it: the aggregator is queried in any case,
 /// and only a false answer is a violation.
@@ -113,7 +113,7 @@ fn edited(folders: &[PathBuf], edit: Edit, rng: &mut Rng) -> Result<(PathBuf, St
     let length = file.metadata().map_err(wrong)?.len();
     let how = match edit {
         Edit::Flip => {
-            let at = rng.next() % length;
+            let at = rng.number() % length;
             let mut byte = [0];
             file.read_exact_at(&mut byte, at).map_err(wrong)?;
             let bit = rng.below(8);

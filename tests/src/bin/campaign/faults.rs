@@ -1,6 +1,6 @@
 //! Kinds of faults, and the seeded choice of the faults of a round.
 
-use super::rng::Rng;
+use piperoll_tests::Rng;
 
 pub(crate) const NODES: usize = 3;
 /// The node whose log begins with rows old enough to prune.
@@ -216,7 +216,7 @@ pub(crate) fn choose(seed: u64, round: usize) -> Vec<Fault> {
 
 /// Makes the generator of one round, which is independent of how many numbers earlier rounds drew.
 pub(crate) fn generator(seed: u64, round: usize) -> Rng {
-    Rng::new(Rng::new(seed).next() ^ Rng::new(round as u64).next())
+    Rng::new(Rng::new(seed).number() ^ Rng::new(round as u64).number())
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use super::checks::{self, Outcome};
 use super::faults::{Disk, Fault, Network, Target};
 use super::orders;
 use super::probe;
-use super::rng::Rng;
 use super::world::World;
+use piperoll_tests::Rng;
 
 /// Starts a lasting fault; does nothing for commands and damage, which `act` carries out.
 pub(crate) async fn begin(world: &mut World, fault: Fault, rng: &mut Rng) -> Outcome {

@@ -13,7 +13,6 @@ mod model;
 mod orders;
 mod probe;
 mod report;
-mod rng;
 mod setup;
 mod world;
 mod writers;
@@ -30,8 +29,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use args::Args;
 use checks::Outcome;
 use faults::{Fault, NODES};
+use piperoll_tests::Rng;
 use report::Tally;
-use rng::Rng;
 use world::World;
 
 pub(crate) fn now() -> Timestamp {

@@ -10,9 +10,9 @@ use serde_json::Value;
 use super::checks::{self, Outcome};
 use super::faults::{AGED, Target};
 use super::model::Row;
-use super::rng::Rng;
 use super::setup::AGES;
 use super::world::{SETTLE_LIMIT, World, succeeded};
+use piperoll_tests::Rng;
 
 /// Margin after the last receipt of a replaced log, for the node's own entries that follow it.
 const MARGIN_MICROS: i64 = 10_000_000;

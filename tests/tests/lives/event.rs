@@ -1,0 +1,62 @@
+//! What can happen to a cluster, and the seeded choice of a life.
+
+use piperoll_tests::Rng;
+
+/// The most nodes that a life has.
+pub(crate) const NODES_MAX: usize = 4;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    Append(usize),
+    /// More rows than the unit of pruning.
+    Batch(usize),
+    /// Stays down until the next event.
+    Stop(usize),
+    Kill(usize),
+    Prune(usize),
+    Hold(usize),
+    Erase(usize),
+    RotateMac(usize),
+    RotateKey(usize),
+    NewGeneration(usize),
+    Backup(usize),
+    /// Puts the copy back; with a new generation, or accepted as it is.
+    Restore(usize, bool),
+    Retire(usize),
+    AddNode,
+    Renew(usize),
+    /// The node starts with a clock that is wrong by so many seconds.
+    Clock(usize, i64),
+    /// The aggregator forgets a node, or its file is emptied.
+    Forget(usize, bool),
+    RestartAggregator,
+    BackupAggregator,
+    RestoreAggregator,
+}
+
+/// Chooses one event. Some do nothing in the state in which the cluster is then.
+pub(crate) fn choose(rng: &mut Rng, nodes: usize) -> Event {
+    let node = rng.below(nodes);
+    match rng.below(26) {
+        0 | 1 => Event::Append(node),
+        2 | 3 => Event::Batch(node),
+        4 => Event::Stop(node),
+        5 => Event::Kill(node),
+        6 | 7 => Event::Prune(node),
+        8 => Event::Hold(node),
+        9 | 10 => Event::Erase(node),
+        11 => Event::RotateMac(node),
+        12 => Event::RotateKey(node),
+        13 | 14 => Event::NewGeneration(node),
+        15 => Event::Backup(node),
+        16 | 17 => Event::Restore(node, rng.coin()),
+        18 => Event::Retire(node),
+        19 => Event::AddNode,
+        20 => Event::Renew(node),
+        21 => Event::Clock(node, *rng.pick(&[3_600, -3_600, 40, -40])),
+        22 => Event::Forget(node, rng.coin()),
+        23 => Event::RestartAggregator,
+        24 => Event::BackupAggregator,
+        _ => Event::RestoreAggregator,
+    }
+}

@@ -1,0 +1,137 @@
+//! What a cluster's statements are held against: every acknowledged row and what became of it.
+
+use piperoll_client::Receipt;
+
+/// What became of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Here,
+    Erased,
+    Pruned,
+    /// In no log any more: its node's log was replaced by an older copy.
+    Lost,
+    /// Lost, and the aggregator was put back to a time at which it did not know of it.
+    LostUnknown,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    pub(crate) node: usize,
+    /// Number of the log that holds it; 0 for the node's first one.
+    pub(crate) log: usize,
+    pub(crate) seq: u64,
+    pub(crate) id: String,
+    pub(crate) micros: i64,
+    pub(crate) state: State,
+}
+
+/// A time range in microseconds, with an exclusive end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Range {
+    pub(crate) from: i64,
+    pub(crate) to: i64,
+}
+
+impl Range {
+    pub(crate) fn holds(&self, row: &Row) -> bool {
+        (self.from..self.to).contains(&row.micros)
+    }
+}
+
+/// What an answer over a range may say of one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expected {
+    Complete,
+    Incomplete,
+    /// Rows of the range may have been lost that nobody acknowledged, for example.
+    Either,
+}
+
+impl Expected {
+    /// Combines what is expected of two nodes.
+    pub(crate) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Incomplete, _) | (_, Self::Incomplete) => Self::Incomplete,
+            (Self::Either, _) | (_, Self::Either) => Self::Either,
+            (Self::Complete, Self::Complete) => Self::Complete,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Node {
+    /// Number of its present log.
+    pub(crate) log: usize,
+    pub(crate) is_up: bool,
+    pub(crate) is_retired: bool,
+    /// When it joined; 0 for those that the cluster began with.
+    pub(crate) joined: i64,
+    /// From this time on nothing was lost or pruned.
+    pub(crate) clear_from: i64,
+    /// From this time on its present log has everything. Bundles hold present logs only.
+    pub(crate) present_from: i64,
+}
+
+impl Node {
+    pub(crate) fn new(joined: i64) -> Self {
+        Self { log: 0, is_up: true, is_retired: false, joined, clear_from: 0, present_from: 0 }
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Model {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) rows: Vec<Row>,
+}
+
+impl Model {
+    pub(crate) fn acknowledged(&mut self, node: usize, receipt: &Receipt) {
+        self.rows.push(Row {
+            node,
+            log: self.nodes[node].log,
+            seq: receipt.seq,
+            id: receipt.id.to_string(),
+            micros: receipt.timestamp.micros(),
+            state: State::Here,
+        });
+    }
+
+    /// Returns the rows of a node's present log.
+    pub(crate) fn present(&self, node: usize) -> impl Iterator<Item = &Row> {
+        let log = self.nodes[node].log;
+        self.rows.iter().filter(move |row| (row.node, row.log) == (node, log))
+    }
+
+    /// Returns the latest time of a row of a node, and not less than `now`.
+    pub(crate) fn latest(&self, node: usize, now: i64) -> i64 {
+        self.rows.iter().filter(|row| row.node == node).map(|row| row.micros).fold(now, i64::max)
+    }
+
+    /// Marks what is not in an older copy of a node's present log, which has the rows below `size`.
+    pub(crate) fn lost(&mut self, node: usize, size: u64) {
+        let log = self.nodes[node].log;
+        for row in &mut self.rows {
+            if (row.node, row.log) == (node, log) && row.seq >= size {
+                row.state = State::Lost;
+            }
+        }
+    }
+
+    /// Says what an answer over a range may say of a node. A bundle holds present logs only.
+    pub(crate) fn expected(&self, index: usize, range: Range, is_bundle: bool) -> Expected {
+        let node = &self.nodes[index];
+        let rows: Vec<&Row> = self.rows.iter().filter(|row| row.node == index && range.holds(row)).collect();
+        let is_gone = |row: &&Row| matches!(row.state, State::Lost | State::Pruned);
+        let is_elsewhere = |row: &&Row| node.is_retired || (is_bundle && row.log != node.log);
+        if (!node.is_retired && !node.is_up) || rows.iter().any(|row| is_gone(row) || is_elsewhere(row)) {
+            // A node that joined later than the range is not missing from it.
+            return if rows.is_empty() && (node.is_retired || node.joined >= range.to) {
+                Expected::Either
+            } else {
+                Expected::Incomplete
+            };
+        }
+        let clear_from = if is_bundle { node.clear_from.max(node.present_from) } else { node.clear_from };
+        if range.from < clear_from { Expected::Either } else { Expected::Complete }
+    }
+}

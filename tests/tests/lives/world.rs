@@ -1,0 +1,537 @@
+//! A cluster with its model, and what each event does to both.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal;
+use piperoll_client::NodeClient;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_tests::{Cluster, Rng, Run, until};
+use serde_json::Value;
+
+use crate::event::{Event, NODES_MAX};
+use crate::model::{Model, Node, Range, Row, State};
+use crate::statements::Bundle;
+
+pub(crate) const ACTION: &str = "lives.row";
+/// More rows than a tile of the tree, which is the unit of pruning.
+const BATCH: usize = 280;
+/// Ages of the rows that a node begins with; rows younger than 90 days cannot be pruned.
+const AGES_DAYS: [u64; 3] = [400, 300, 200];
+const PRUNABLE_MICROS: i64 = 100 * 86_400 * SECOND;
+/// How long a node may still write entries of its own after its last acknowledged one.
+const MARGIN_MICROS: i64 = 5_000_000;
+const SECOND: i64 = 1_000_000;
+
+pub(crate) fn now() -> i64 {
+    SystemClock.now().micros()
+}
+
+/// A copy of a node's log and what the model said of it then.
+struct Backup {
+    folder: PathBuf,
+    log: usize,
+    size: u64,
+    model: Model,
+}
+
+pub(crate) struct World {
+    pub(crate) cluster: Cluster,
+    pub(crate) model: Model,
+    pub(crate) bundles: Vec<Bundle>,
+    /// Times between events, for ranges.
+    pub(crate) marks: Vec<i64>,
+    pub(crate) number: usize,
+    backups: HashMap<usize, Backup>,
+    aggregator_backup: Option<(PathBuf, Model)>,
+    holds: Vec<(usize, usize, Range)>,
+    /// Seconds by which a node's clock is ahead.
+    ahead: HashMap<usize, i64>,
+}
+
+fn ago(days: u64) -> String {
+    format!("-{}s", days * 86_400)
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    std::fs::create_dir_all(to).unwrap();
+    for file in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(file.file_name());
+        if file.file_type().unwrap().is_dir() {
+            copy_folder(&file.path(), &target);
+        } else if file.file_type().unwrap().is_file() {
+            std::fs::copy(file.path(), target).unwrap();
+        }
+    }
+}
+
+impl World {
+    pub(crate) async fn begin(nodes: usize) -> Self {
+        let ids: Vec<String> = (1..=nodes).map(|number| format!("mx{number}")).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let mut cluster = Cluster::made(&ids, |_| Some(ago(AGES_DAYS[0]))).await;
+        cluster.poll_every(100);
+        cluster.run_all().await;
+        let model = Model { nodes: vec![Node::new(0); nodes], rows: Vec::new() };
+        let mut world = Self {
+            cluster,
+            model,
+            bundles: Vec::new(),
+            marks: Vec::new(),
+            number: 0,
+            backups: HashMap::new(),
+            aggregator_backup: None,
+            holds: Vec::new(),
+            ahead: HashMap::new(),
+        };
+        for node in 0..nodes {
+            // Each batch with a clock closer to the present.
+            for next in AGES_DAYS[1..].iter().map(Some).chain([None]) {
+                world.append(node, BATCH).await;
+                match next {
+                    Some(days) => world.cluster.set_clock(node, &ago(*days)),
+                    None => world.cluster.clear_clock(node),
+                }
+                world.restart(node).await;
+            }
+        }
+        world.settle().await;
+        world.marks.push(now());
+        world
+    }
+
+    pub(crate) fn id(&self, node: usize) -> String {
+        self.cluster.nodes[node].id.clone()
+    }
+
+    pub(crate) fn path(&mut self, name: &str) -> String {
+        self.number += 1;
+        self.cluster.dir.path().join(format!("{}-{name}", self.number)).display().to_string()
+    }
+
+    pub(crate) fn cluster_command(&self, verb: &str, args: &[&str]) -> Run {
+        let folder = self.cluster.authority_dir().display().to_string();
+        self.cluster.run(&[&["cluster", verb, &folder], args].concat())
+    }
+
+    pub(crate) fn trust(&mut self) -> String {
+        let path = self.path("trust.toml");
+        std::fs::write(&path, self.cluster.authority().trust().unwrap().to_text()).unwrap();
+        path
+    }
+
+    pub(crate) async fn report(&self, node: usize) -> Option<Value> {
+        let answer = self.cluster.get("/api/v1/nodes", Some(&self.cluster.token)).await;
+        let id = self.id(node);
+        answer.json()["nodes"].as_array()?.iter().find(|line| line["node_id"] == id.as_str()).cloned()
+    }
+
+    /// Waits until every node that runs has the verdict `ok` and everything witnessed.
+    pub(crate) async fn settle(&self) {
+        for (index, node) in self.model.nodes.iter().enumerate() {
+            if node.is_up && !node.is_retired {
+                self.witnessed(index).await;
+            }
+        }
+    }
+
+    async fn witnessed(&self, node: usize) {
+        let is_settled = |line: &Value| line["verdict"] == "ok" && line["status"] == "ok" && line["unwitnessed"] == 0;
+        self.reported(node, "ok and witnessed", is_settled).await;
+    }
+
+    async fn reported(&self, node: usize, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let wait = until(what, async || {
+            last = self.report(node).await.unwrap_or_default();
+            is_so(&last).then(|| last.clone())
+        });
+        match tokio::time::timeout(std::time::Duration::from_secs(50), wait).await {
+            Ok(line) => line,
+            Err(_) => panic!("{} never became {what}: {last}", self.id(node)),
+        }
+    }
+
+    async fn restart_aggregator(&mut self) {
+        self.cluster.stop_aggregator();
+        self.start_aggregator().await;
+    }
+
+    async fn start_aggregator(&mut self) {
+        self.cluster.spawn_aggregator();
+        self.cluster.wait_for_aggregator().await;
+    }
+
+    async fn restart(&mut self, node: usize) {
+        self.cluster.stop(node);
+        self.cluster.restart(node).await;
+    }
+
+    async fn append(&mut self, node: usize, count: usize) {
+        let socket = self.cluster.nodes[node].folder.join("node.sock");
+        let client = NodeClient::new(&socket).unwrap();
+        self.number += 1;
+        let line = |n: usize| {
+            let user = format!("u{}-{n}", self.number);
+            serde_json::json!({ "category": "auth", "action": ACTION, "user": user, "outcome": "success" }).to_string()
+        };
+        let lines: Vec<String> = (0..count).map(line).collect();
+        let report = client.append_lines((lines.join("\n") + "\n").into_bytes(), false).await.unwrap();
+        for result in report.results {
+            let receipt = result.receipt.unwrap_or_else(|| panic!("not recorded: {:?}", result.error));
+            self.model.acknowledged(node, &receipt);
+        }
+    }
+
+    /// Makes true what the model says about the times that are in doubt after a node's log was replaced.
+    fn in_doubt(&mut self, node: usize) -> i64 {
+        let ahead = self.ahead.get(&node).copied().unwrap_or(0).max(0);
+        self.model.latest(node, now() + ahead * SECOND) + MARGIN_MICROS
+    }
+
+    /// Does what the event says, if it can happen now. Returns whether it did.
+    pub(crate) async fn happen(&mut self, event: Event, rng: &mut Rng) -> bool {
+        if let Some(node) = target(event)
+            && (node >= self.model.nodes.len() || self.model.nodes[node].is_retired)
+        {
+            return false;
+        }
+        match event {
+            Event::Append(node) => self.append(node, 1 + rng.below(5)).await,
+            Event::Batch(node) => self.append(node, BATCH).await,
+            Event::Stop(node) => {
+                self.cluster.stop(node);
+                self.model.nodes[node].is_up = false;
+            }
+            Event::Kill(node) => {
+                self.cluster.kill(node);
+                self.cluster.restart(node).await;
+            }
+            Event::Prune(node) => return self.prune(node, rng).await,
+            Event::Hold(node) => return self.hold(node, rng),
+            Event::Erase(node) => return self.erase(node, rng),
+            Event::RotateMac(node) => {
+                succeeded(&self.cluster_command("rotate-mac", &[&self.id(node)]));
+                self.restart_aggregator().await;
+                self.restart(node).await;
+            }
+            Event::RotateKey(node) => self.rotate_key(node).await,
+            Event::NewGeneration(node) => self.new_generation(node).await,
+            Event::Backup(node) => self.back_up(node).await,
+            Event::Restore(node, with_generation) => self.restore(node, with_generation).await,
+            Event::Retire(node) => return self.retire(node).await,
+            Event::AddNode => return self.add_node().await,
+            Event::Renew(node) => {
+                succeeded(&self.cluster_command("renew", &[&self.id(node)]));
+                self.restart_aggregator().await;
+                self.restart(node).await;
+            }
+            Event::Clock(node, seconds) => {
+                let sign = if seconds < 0 { "" } else { "+" };
+                self.cluster.set_clock(node, &format!("{sign}{seconds}s"));
+                self.restart(node).await;
+                let ahead = self.ahead.entry(node).or_default();
+                *ahead = seconds.max(*ahead);
+            }
+            Event::Forget(node, is_emptied) => self.forget(node, is_emptied).await,
+            Event::RestartAggregator => self.restart_aggregator().await,
+            Event::BackupAggregator => self.back_up_aggregator().await,
+            Event::RestoreAggregator => self.restore_aggregator().await,
+        }
+        true
+    }
+
+    async fn prune(&mut self, node: usize, rng: &mut Rng) -> bool {
+        let is_old = |row: &&Row| row.state == State::Here && row.micros < now() - PRUNABLE_MICROS;
+        let times: Vec<i64> = self.model.present(node).filter(is_old).map(|row| row.micros).collect();
+        if times.is_empty() {
+            return false;
+        }
+        let before = *rng.pick(&times);
+        let text = piperoll_shared::log::time::Timestamp::from_micros(before).to_text();
+        let run = self.cluster.on_node(node, &["prune", "--before", &text, "--confirm", "--wait", "60s"]);
+        succeeded(&run);
+        let status = self.cluster.on_node(node, &["status", "--json"]);
+        let status: Value = serde_json::from_str(&status.stdout).unwrap();
+        let oldest = status["oldest_seq"].as_u64().unwrap_or(0);
+        let log = self.model.nodes[node].log;
+        for row in &mut self.model.rows {
+            if (row.node, row.log) == (node, log) && row.seq < oldest && row.state != State::Lost {
+                assert!(row.micros < before, "{}/{} is gone, and is not older", self.cluster.nodes[node].id, row.seq);
+                let is_held = |held: &&(usize, usize, Range)| (held.0, held.1) == (node, log) && held.2.holds(row);
+                assert!(!self.holds.iter().any(|held| is_held(&held)), "row {} was held and is gone", row.seq);
+                row.state = State::Pruned;
+            }
+        }
+        if oldest > 0 {
+            let node = &mut self.model.nodes[node];
+            node.clear_from = node.clear_from.max(before);
+        }
+        true
+    }
+
+    fn hold(&mut self, node: usize, rng: &mut Rng) -> bool {
+        let rows: Vec<i64> = self.model.present(node).map(|row| row.micros).collect();
+        if rows.is_empty() {
+            return false;
+        }
+        let (one, other) = (*rng.pick(&rows), *rng.pick(&rows));
+        let range = Range { from: one.min(other), to: one.max(other) + 1 };
+        let text = |micros| piperoll_shared::log::time::Timestamp::from_micros(micros).to_text();
+        self.number += 1;
+        let name = format!("case-{}", self.number);
+        let (from, to) = (text(range.from), text(range.to));
+        succeeded(
+            &self.cluster.on_node(node, &["hold", "add", &name, "--from", &from, "--to", &to, "--reason", "a case"]),
+        );
+        self.holds.push((node, self.model.nodes[node].log, range));
+        true
+    }
+
+    fn erase(&mut self, node: usize, rng: &mut Rng) -> bool {
+        let log = self.model.nodes[node].log;
+        let is_held = |row: &Row| self.holds.iter().any(|held| (held.0, held.1) == (node, log) && held.2.holds(row));
+        let rows = self.model.present(node).filter(|row| row.state == State::Here && !is_held(row));
+        let choices: Vec<u64> = rows.map(|row| row.seq).collect();
+        if choices.is_empty() {
+            return false;
+        }
+        let seq = *rng.pick(&choices);
+        succeeded(&self.cluster.on_node(node, &["erase", "--seq", &seq.to_string(), "--reason", "asked to"]));
+        for row in &mut self.model.rows {
+            if (row.node, row.log, row.seq) == (node, log, seq) {
+                row.state = State::Erased;
+            }
+        }
+        true
+    }
+
+    async fn rotate_key(&mut self, node: usize) {
+        let id = self.id(node);
+        succeeded(&self.cluster_command("rotate-key", &[&id]));
+        self.restart_aggregator().await;
+        self.restart(node).await;
+        let note = self.path("both.note");
+        let finished = until("both keys signed", async || {
+            self.witnessed(node).await;
+            let both = self.cluster.on_node(node, &["checkpoint", "--witnessed"]);
+            std::fs::write(&note, both.stdout).unwrap();
+            (self.cluster_command("rotate-key", &[&id, "--finish", &note]).code == 0).then_some(())
+        });
+        finished.await;
+        self.restart_aggregator().await;
+        self.restart(node).await;
+    }
+
+    /// Begins a new log on a stopped node, starts it, and accepts the log.
+    async fn begin_generation(&mut self, node: usize) {
+        let begun = self.cluster.on_node(node, &["new-generation", "--reason", "a life"]);
+        succeeded(&begun);
+        let generation = begun.stdout.split_whitespace().nth(1).unwrap().to_owned();
+        self.model.nodes[node].log += 1;
+        self.model.nodes[node].present_from = self.in_doubt(node);
+        self.cluster.restart(node).await;
+        self.accept(node, Some(&generation)).await;
+    }
+
+    /// Waits for the alarm about a node's log, and accepts what the node presents.
+    async fn accept(&mut self, node: usize, generation: Option<&str>) {
+        let is_alarm = |line: &Value| {
+            ["rollback", "fork", "first_seen_again"].iter().any(|verdict| line["verdict"] == *verdict)
+                && generation.is_none_or(|generation| line["generation"] == generation)
+                && (line["verdict"] == "first_seen_again" || !line["alarm"]["presented"].is_null())
+        };
+        let line = self.reported(node, "an alarm", is_alarm).await;
+        let generation = generation.or(line["generation"].as_str()).unwrap().to_owned();
+        let id = self.id(node);
+        succeeded(&self.cluster.run(&["nodes", "accept", &id, "--new-generation", &generation, "--reason", "a life"]));
+    }
+
+    async fn new_generation(&mut self, node: usize) {
+        self.witnessed(node).await;
+        self.cluster.stop(node);
+        self.begin_generation(node).await;
+    }
+
+    async fn back_up(&mut self, node: usize) {
+        self.witnessed(node).await;
+        self.cluster.stop(node);
+        let folder = self.cluster.dir.path().join(format!("backup-{node}"));
+        copy_log(&self.cluster.nodes[node].folder.join("data"), &folder);
+        let rows: u64 = rusqlite::Connection::open(folder.join("log.db"))
+            .unwrap()
+            .query_row("SELECT max(seq) + 1 FROM entries", [], |row| row.get(0))
+            .unwrap();
+        let backup = Backup { folder, log: self.model.nodes[node].log, size: rows, model: self.model.clone() };
+        self.backups.insert(node, backup);
+        self.cluster.restart(node).await;
+    }
+
+    async fn restore(&mut self, node: usize, with_generation: bool) {
+        if self.backups.get(&node).is_none_or(|backup| backup.log != self.model.nodes[node].log) {
+            self.back_up(node).await;
+        }
+        let backup = &self.backups[&node];
+        let (folder, size, then) = (backup.folder.clone(), backup.size, backup.model.clone());
+        self.append(node, 3).await;
+        self.witnessed(node).await;
+        self.cluster.stop(node);
+        copy_log(&folder, &self.cluster.nodes[node].folder.join("data"));
+        let log = self.model.nodes[node].log;
+        // What was erased or pruned since is there again.
+        for (row, before) in self.model.rows.iter_mut().zip(&then.rows) {
+            if (row.node, row.log) == (node, log) && row.seq < size {
+                row.state = before.state;
+            }
+        }
+        self.model.lost(node, size);
+        self.model.nodes[node].clear_from = self.in_doubt(node);
+        if with_generation {
+            self.begin_generation(node).await;
+        } else {
+            self.cluster.restart(node).await;
+            self.accept(node, None).await;
+        }
+    }
+
+    async fn retire(&mut self, node: usize) -> bool {
+        // Somebody has to stay.
+        if node == 0 {
+            return false;
+        }
+        self.witnessed(node).await;
+        self.cluster.stop(node);
+        succeeded(&self.cluster_command("retire", &[&self.id(node)]));
+        let cleared = self.in_doubt(node);
+        let retired = &mut self.model.nodes[node];
+        (retired.is_up, retired.is_retired, retired.clear_from) = (false, true, cleared);
+        self.restart_aggregator().await;
+        true
+    }
+
+    async fn add_node(&mut self) -> bool {
+        if self.model.nodes.len() >= NODES_MAX {
+            return false;
+        }
+        let id = format!("mx{}", self.model.nodes.len() + 1);
+        self.model.nodes.push(Node::new(now()));
+        self.cluster.add_node(&id).await;
+        self.restart_aggregator().await;
+        true
+    }
+
+    async fn forget(&mut self, node: usize, is_emptied: bool) {
+        self.witnessed(node).await;
+        self.cluster.stop_aggregator();
+        let memory = self.cluster.aggregator_folder().join(format!("state/witness/{}.json", self.id(node)));
+        if is_emptied {
+            std::fs::write(&memory, b"").unwrap();
+        } else {
+            std::fs::remove_file(&memory).unwrap();
+        }
+        self.start_aggregator().await;
+        self.accept(node, None).await;
+    }
+
+    fn copy_aggregator(&self, copy: &Path, is_out: bool) {
+        let folder = self.cluster.aggregator_folder();
+        for name in ["state", "node/data"] {
+            let (here, there) = (folder.join(name), copy.join(name));
+            if is_out { copy_folder(&here, &there) } else { copy_folder(&there, &here) }
+        }
+    }
+
+    async fn back_up_aggregator(&mut self) {
+        self.cluster.stop_aggregator();
+        let copy = self.cluster.dir.path().join("aggregator-backup");
+        self.copy_aggregator(&copy, true);
+        self.aggregator_backup = Some((copy, self.model.clone()));
+        self.start_aggregator().await;
+    }
+
+    async fn restore_aggregator(&mut self) {
+        let Some((copy, then)) = self.aggregator_backup.clone() else { return self.back_up_aggregator().await };
+        self.settle().await;
+        self.cluster.stop_aggregator();
+        self.copy_aggregator(&copy, false);
+        let mut replaced = Vec::new();
+        for (number, row) in self.model.rows.iter_mut().enumerate() {
+            let before = then.rows.get(number).map(|row| row.state);
+            if row.state == State::Lost && before != Some(State::Lost) {
+                row.state = State::LostUnknown;
+                replaced.push(row.node);
+            }
+        }
+        for (index, node) in self.model.nodes.iter().enumerate() {
+            if then.nodes.get(index).is_some_and(|before| before.log != node.log) {
+                replaced.push(index);
+            }
+        }
+        self.start_aggregator().await;
+        for index in 0..self.model.nodes.len() {
+            let node = &self.model.nodes[index];
+            if node.is_retired || !node.is_up {
+                continue;
+            }
+            // A log that was replaced since is a new one to this aggregator, if it pinned more than is there of the old one.
+            let is_judged = |line: &Value| {
+                (line["verdict"] == "ok" && line["unwitnessed"] == 0)
+                    || (line["verdict"] != "unreachable" && !line["alarm"]["presented"].is_null())
+            };
+            let line = self.reported(index, "judged", is_judged).await;
+            if line["verdict"] != "ok" {
+                assert!(replaced.contains(&index), "nobody replaced this log: {line}");
+                self.accept(index, None).await;
+                self.model.nodes[index].clear_from = self.in_doubt(index);
+            }
+        }
+    }
+
+    /// Starts what the event before stopped.
+    pub(crate) async fn heal(&mut self) {
+        for index in 0..self.model.nodes.len() {
+            if !self.model.nodes[index].is_up && !self.model.nodes[index].is_retired {
+                self.cluster.restart(index).await;
+                self.model.nodes[index].is_up = true;
+            }
+        }
+    }
+
+    /// Ends every process in order.
+    pub(crate) fn end(mut self) {
+        self.cluster.stop_aggregator();
+        for (index, node) in self.model.nodes.iter().enumerate() {
+            if node.is_up {
+                self.cluster.signal(index, Signal::SIGTERM);
+            }
+        }
+    }
+}
+
+fn target(event: Event) -> Option<usize> {
+    match event {
+        Event::Append(node) | Event::Batch(node) | Event::Stop(node) | Event::Kill(node) | Event::Prune(node) => {
+            Some(node)
+        }
+        Event::Hold(node) | Event::Erase(node) | Event::RotateMac(node) | Event::RotateKey(node) => Some(node),
+        Event::NewGeneration(node) | Event::Backup(node) | Event::Restore(node, _) | Event::Retire(node) => Some(node),
+        Event::Renew(node) | Event::Clock(node, _) | Event::Forget(node, _) => Some(node),
+        Event::AddNode | Event::RestartAggregator | Event::BackupAggregator | Event::RestoreAggregator => None,
+    }
+}
+
+fn copy_log(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for name in ["log.db", "log.db-wal", "log.json", "log.checkpoint"] {
+        let _ = std::fs::remove_file(to.join(name));
+        if from.join(name).exists() {
+            std::fs::copy(from.join(name), to.join(name)).unwrap();
+        }
+    }
+    let _ = std::fs::remove_file(to.join("log.db-shm"));
+}
+
+fn succeeded(run: &Run) {
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+}
