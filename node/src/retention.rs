@@ -11,6 +11,7 @@ use piperoll_shared::log::limits::RETENTION_DAYS_MIN;
 use piperoll_shared::log::statement::{ArchiveDigest, Pruned};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::Clock;
+use tokio::sync::Notify;
 
 use crate::config::RetentionConfig;
 use crate::store::{PruneWish, Store, UpkeepError};
@@ -34,6 +35,8 @@ pub(crate) struct Retention {
     status: Arc<Mutex<RetentionStatus>>,
     /// One prune at a time, from the plan to the last row.
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// Wakes `pause`.
+    changed: Arc<Notify>,
 }
 
 impl Retention {
@@ -44,7 +47,7 @@ impl Retention {
             doing: "idle".to_owned(),
             ..RetentionStatus::default()
         };
-        Self { store, clock, config, status: Arc::new(Mutex::new(idle)), turn: Arc::default() }
+        Self { store, clock, config, status: Arc::new(Mutex::new(idle)), turn: Arc::default(), changed: Arc::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, RetentionStatus> {
@@ -56,6 +59,7 @@ impl Retention {
         let used_bytes = self.store.used_bytes().await?;
         let mut status = self.state().clone();
         status.used_bytes = used_bytes;
+        status.confirmed_below = self.store.confirmed_below();
         if self.store.met_unknown_witness() {
             status.problem.get_or_insert_with(|| UNKNOWN_WITNESS.to_owned());
         }
@@ -90,7 +94,7 @@ impl Retention {
             let unseen = matches!(self.store.witnessed_at().await, Ok(None));
             let waited_for = unseen && self.store.knows_witnesses() && self.has_policy();
             if !waited_for {
-                tokio::time::sleep_until(again).await;
+                let _ = tokio::time::timeout_at(again, self.changed.notified()).await;
                 return;
             }
             self.doing("waiting for a witness");
@@ -112,6 +116,12 @@ impl Retention {
         PruneWish { before: Timestamp::MAX, to_max: self.store.rows_witnessed_for(DAY * days) }
     }
 
+    /// What goes by itself of the rows whose times an operator answered for.
+    async fn confirmed_for(&self, days: u32) -> Result<PruneWish, UpkeepError> {
+        let before = self.sober_now().await?.minus(DAY * days);
+        Ok(PruneWish { before, to_max: self.store.confirmed_below().unwrap_or(0) })
+    }
+
     /// Says by how much the policy is late, by the times that the rows themselves have.
     async fn say_late(&self, days: u32) -> Result<(), UpkeepError> {
         let extent = self.store.extent().await?;
@@ -124,13 +134,15 @@ impl Retention {
             let now = self.sober_now().await?;
             let by_time = self.store.plan_prune(PruneWish { before: now.minus(DAY * days), to_max: u64::MAX }).await;
             let by_age = self.store.plan_prune(self.witnessed_for(days)).await;
-            let (Ok(by_time), Ok(by_age)) = (by_time, by_age) else { return Ok(()) };
+            let confirmed = self.store.plan_prune(self.confirmed_for(days).await?).await;
+            let (Ok(by_time), Ok(by_age), Ok(confirmed)) = (by_time, by_age, confirmed) else { return Ok(()) };
+            let by_age = by_age.to_seq.max(confirmed.to_seq);
             let seen = self.store.oldest_witnessed().as_secs() / DAY.as_secs();
             let words = format!(
                 "rows go by themselves when they were witnessed for {days} days, and this node knows of {seen} days so far; \
-                 `piperoll node prune --before TIME --confirm` does not wait for that"
+                 if the clock was right when older ones were recorded, `piperoll node confirm-times` lets these go by their own times"
             );
-            (over(now).max(1), (by_time.to_seq > by_age.to_seq).then_some(words))
+            (over(now).max(1), (by_time.to_seq > by_age).then_some(words))
         } else {
             (over(self.clock.now()), Some(NO_WITNESSES.to_owned()))
         };
@@ -143,6 +155,8 @@ impl Retention {
     async fn policy(&self) -> Result<(), UpkeepError> {
         if let Some(days) = self.config.keep_days {
             self.prune_if_any(self.witnessed_for(days), &format!("{days} days")).await?;
+            let words = format!("{days} days, by times that an operator confirmed");
+            self.prune_if_any(self.confirmed_for(days).await?, &words).await?;
             self.say_late(days).await?;
         }
         let Some(size_max) = self.config.size_max else { return Ok(()) };
@@ -158,6 +172,9 @@ impl Retention {
         let old = self.witnessed_for(RETENTION_DAYS_MIN);
         let wish = PruneWish { to_max: to_max.min(old.to_max), ..old };
         self.prune_if_any(wish, &format!("at most {size_max} bytes")).await?;
+        let confirmed = self.confirmed_for(RETENTION_DAYS_MIN).await?;
+        let wish = PruneWish { to_max: to_max.min(confirmed.to_max), ..confirmed };
+        self.prune_if_any(wish, &format!("at most {size_max} bytes, by times that an operator confirmed")).await?;
         let used = self.store.used_bytes().await?;
         if used > size_max {
             return Err(UpkeepError::Refused(format!(
@@ -183,6 +200,11 @@ impl Retention {
         Ok(())
     }
 
+    /// Looks at the policy again, because what it goes by has changed.
+    pub(crate) fn look_again(&self) {
+        self.changed.notify_one();
+    }
+
     /// What an operator's wish leads to.
     pub(crate) async fn plan(&self, before: Timestamp) -> Result<PrunePlan, UpkeepError> {
         let plan = self.store.plan_prune(self.wish(before).await?).await?;
@@ -191,7 +213,8 @@ impl Retention {
 
     /// The first row below this one that was not witnessed for as long as rows have to stay.
     fn unconfirmed(&self, to_seq: u64) -> Option<u64> {
-        let sure = self.store.rows_witnessed_for(DAY * RETENTION_DAYS_MIN);
+        let witnessed = self.store.rows_witnessed_for(DAY * RETENTION_DAYS_MIN);
+        let sure = witnessed.max(self.store.confirmed_below().unwrap_or(0));
         (to_seq > sure).then_some(sure)
     }
 

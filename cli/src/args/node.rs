@@ -89,6 +89,20 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
         after_help = "Rows go in whole tiles of 256, never younger than 90 days, never past what is witnessed or held.\n\nExamples:\n  piperoll node prune --before 400d --dry-run\n  piperoll node prune --before 2025-01-01 --archive mx1-until-2025.tar"
     )]
     Prune(Box<PruneArgs>),
+    /// Let retention go by their own times for rows recorded before this node counted witnessed time
+    #[command(
+        after_help = "Rows go by themselves when they were witnessed for as long as retention says. After an upgrade that takes as long again for older\nrows, unless you answer for the clock of the time when they were recorded. It is recorded, and can be done once.\n\nExamples:\n  piperoll node confirm-times --dry-run\n  piperoll node confirm-times --reason 'NTP was on since the machine was set up'"
+    )]
+    ConfirmTimes {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// Why these times can be believed; it becomes part of the entry that records it
+        #[arg(long, required_unless_present = "dry_run")]
+        reason: Option<String>,
+        /// Only say which rows these are
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Empty one row for good, for privacy law; its place and hash stay, and an entry says so
     #[command(after_help = "Example:\n  piperoll node erase --seq 4711 --reason 'request 2026/12, art. 17'")]
     Erase {
@@ -141,6 +155,7 @@ impl NodeCommand {
                 | Self::Forward(_)
                 | Self::Hold(_)
                 | Self::Prune(_)
+                | Self::ConfirmTimes { .. }
                 | Self::Erase { .. }
                 | Self::Reindex { .. }
                 | Self::NewGeneration { .. }

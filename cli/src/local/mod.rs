@@ -32,6 +32,7 @@ pub(crate) async fn run(command: NodeCommand) -> anyhow::Result<Exit> {
         NodeCommand::Forward(command) => forward::run(command).await,
         NodeCommand::Hold(command) => upkeep::hold(command).await,
         NodeCommand::Prune(args) => upkeep::prune(*args).await,
+        NodeCommand::ConfirmTimes { place, reason, dry_run } => upkeep::confirm_times(&place, reason, dry_run).await,
         NodeCommand::NewGeneration { place, reason } => upkeep::new_generation(&place, &reason).await,
         NodeCommand::Erase { place, seq, reason } => upkeep::erase(&place, seq, reason).await,
         NodeCommand::Reindex { place } => reindex::run(&place).await,

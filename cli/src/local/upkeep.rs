@@ -9,8 +9,8 @@ use piperoll_client::NodeClient;
 use piperoll_node::config::NodeConfig;
 use piperoll_node::store::{DirectUpkeep, LogDir, REASON_BYTES_MAX, begin_generation};
 use piperoll_shared::api::node::{
-    Done, EraseRequest, HeldRows, HoldReleaseRequest, HoldRequest, PrunePlan, PruneRequest, RetentionStatus,
-    socket_path,
+    ConfirmTimesRequest, ConfirmedTimes, Done, EraseRequest, HeldRows, HoldReleaseRequest, HoldRequest, PrunePlan,
+    PruneRequest, RetentionStatus, socket_path,
 };
 use piperoll_shared::log::bundle::{KeySpan, Life, NodeTrust, Trust, verify_own_archive};
 use piperoll_shared::log::statement::{ArchiveDigest, Hold, HoldRelease, Pruned};
@@ -90,6 +90,33 @@ fn range_words(from: Timestamp, to: Timestamp) -> String {
     let from = if from == Timestamp::MIN { "the beginning".to_owned() } else { from.to_text() };
     let to = if to == Timestamp::MAX { "open".to_owned() } else { to.to_text() };
     format!("{from} to {to}")
+}
+
+pub(super) async fn confirm_times(
+    args: &crate::args::PlaceArgs,
+    reason: Option<String>,
+    dry_run: bool,
+) -> anyhow::Result<Exit> {
+    let Place::Socket(client) = Place::find(args).await? else {
+        bail!(
+            "the node is not running; start it first, because only what it counts from witnesses says which rows are older"
+        );
+    };
+    let request = ConfirmTimesRequest { reason: reason.unwrap_or_default(), dry_run };
+    let confirmed = client.order::<ConfirmedTimes>(socket_path::CONFIRM_TIMES, &request).await?;
+    let time = |time: Option<Timestamp>| time.map_or_else(|| "unknown".to_owned(), Timestamp::to_text);
+    outln!(
+        "rows {} to {}, recorded from {} to {} by their own times",
+        confirmed.from_seq,
+        confirmed.to_seq - 1,
+        time(confirmed.oldest),
+        time(confirmed.newest)
+    );
+    match confirmed.entry_seq {
+        Some(entry) => outln!("confirmed: retention goes by these times from now on, recorded as entry {entry}"),
+        None => outln!("nothing was changed; add --reason to confirm these times, if no clock was wrong then"),
+    }
+    Ok(Exit::Complete)
 }
 
 pub(super) async fn erase(args: &crate::args::PlaceArgs, seq: u64, reason: String) -> anyhow::Result<Exit> {

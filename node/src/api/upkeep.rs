@@ -10,8 +10,8 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use piperoll_shared::api::node::{
-    Done, EraseRequest, ForwardPauseRequest, ForwardResumeRequest, ForwardStatus, HeldRows, HoldReleaseRequest,
-    HoldRequest, IndexExtent, PrunePlan, PruneRequest, RetentionStatus, socket_path,
+    ConfirmTimesRequest, ConfirmedTimes, Done, EraseRequest, ForwardPauseRequest, ForwardResumeRequest, ForwardStatus,
+    HeldRows, HoldReleaseRequest, HoldRequest, IndexExtent, PrunePlan, PruneRequest, RetentionStatus, socket_path,
 };
 use piperoll_shared::log::statement::{Hold, HoldRelease, Pruned};
 use piperoll_shared::log::time::Timestamp;
@@ -28,6 +28,7 @@ pub(super) fn routes(app: &Arc<App>) -> Router<Arc<App>> {
         .route(socket_path::ERASE, post(erase))
         .route(socket_path::PRUNE, get(progress).post(prune))
         .route(socket_path::PRUNE_PLAN, post(plan))
+        .route(socket_path::CONFIRM_TIMES, post(confirm_times))
         .route(socket_path::REINDEX, post(reindex))
         .route(socket_path::FORWARD, get(forwards))
         .route(socket_path::FORWARD_PAUSE, post(pause))
@@ -83,6 +84,16 @@ async fn erase(
 
 async fn plan(State(app): State<Arc<App>>, Typed(asked): Typed<PruneRequest>) -> Result<Json<PrunePlan>, ApiError> {
     Ok(Json(app.retention.plan(asked.before).await?))
+}
+
+async fn confirm_times(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<UnixPeer>,
+    Typed(asked): Typed<ConfirmTimesRequest>,
+) -> Result<Json<ConfirmedTimes>, ApiError> {
+    let confirmed = app.store.confirm_times(asked.reason, by(&peer), asked.dry_run).await?;
+    app.retention.look_again();
+    Ok(Json(confirmed))
 }
 
 /// 202: it is stated, and happens when a witness has seen the statement.

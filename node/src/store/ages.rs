@@ -61,6 +61,9 @@ struct Book {
     /// Ascending in both; missing in files of earlier versions.
     #[serde(default)]
     notes: Vec<Shown>,
+    /// For the rows below this one an operator answered that their own times are right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    confirmed_below: Option<u64>,
 }
 
 /// Updated by the writer and read by retention.
@@ -114,6 +117,7 @@ impl Ages {
     pub(super) fn cut_to(&mut self, rows: u64) {
         self.book.samples.retain(|sample| sample.size <= rows);
         self.book.notes.retain(|shown| shown.size <= rows);
+        self.book.confirmed_below = self.book.confirmed_below.map(|below| below.min(rows));
     }
 
     /// Notes that a cosignature came of a witness that is not known here. True the first time.
@@ -212,6 +216,24 @@ impl Ages {
         }
         let old = self.book.samples.partition_point(|sample| sample.age_micros <= until);
         old.checked_sub(1).map_or(0, |last| self.book.samples[last].size)
+    }
+
+    /// The rows that had been recorded before the first sample: nothing but their own times says how old they are.
+    pub(super) fn unsampled(&self) -> Option<u64> {
+        self.book.samples.first().map(|sample| sample.size)
+    }
+
+    /// The rows below this one go by their own times; see `confirm`.
+    pub(super) fn confirmed_below(&self) -> Option<u64> {
+        self.book.confirmed_below
+    }
+
+    /// Keeps that an operator answers for the times of the rows below this one.
+    pub(super) fn confirm(&mut self, below: u64) -> std::io::Result<()> {
+        let confirmed = Book { confirmed_below: Some(below), ..self.book.clone() };
+        digested::write(&self.path, &confirmed)?;
+        self.book = confirmed;
+        Ok(())
     }
 
     /// For how long the oldest rows have been witnessed.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use piperoll_shared::log::statement::{Hold, HoldRelease, Statement};
+use piperoll_shared::log::statement::{Hold, HoldRelease, Statement, TimesConfirmed};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::RowChecker;
 use rusqlite::{Connection, OptionalExtension as _};
@@ -106,6 +106,13 @@ impl HoldScan {
 }
 
 impl Writer {
+    /// Records that an operator answers for the times of rows; returns the entry.
+    pub(super) fn confirm_times(&mut self, confirmed: &TimesConfirmed) -> Result<u64, UpkeepError> {
+        check_reason(&confirmed.reason)?;
+        let statement = Statement::TimesConfirmed(confirmed.clone());
+        Ok(self.transact(|rows, now| rows.state(&statement, now))?)
+    }
+
     /// Sets a hold; returns its entry. `first` rows below are gone or going, and nothing can keep them any more.
     pub(super) fn add_hold(&mut self, hold: &Hold) -> Result<u64, UpkeepError> {
         check_reason(&hold.reason)?;

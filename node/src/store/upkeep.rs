@@ -3,10 +3,10 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use piperoll_shared::api::node::{Done, PrunePlan};
+use piperoll_shared::api::node::{ConfirmedTimes, Done, PrunePlan};
 use piperoll_shared::log::flags::Rules;
 use piperoll_shared::log::note::Note;
-use piperoll_shared::log::statement::{ArchiveDigest, Hold, HoldRelease, PruneFinished, Pruned};
+use piperoll_shared::log::statement::{ArchiveDigest, Hold, HoldRelease, PruneFinished, Pruned, TimesConfirmed};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::RowChecker;
 use piperoll_shared::net::clock::Clock;
@@ -192,6 +192,45 @@ impl Store {
     /// Rows below this one were witnessed for so long at least.
     pub fn rows_witnessed_for(&self, long: Duration) -> u64 {
         self.ages().rows_for(long)
+    }
+
+    /// The rows below this one go by their own times, because an operator answered for these.
+    pub fn confirmed_below(&self) -> Option<u64> {
+        self.ages().confirmed_below()
+    }
+
+    /// Lets automatic retention go by the rows' own times for the rows that had been recorded before this node counted witnessed
+    /// time. That can be done once for a log: later rows are witnessed while they age.
+    pub async fn confirm_times(&self, reason: String, by: String, dry_run: bool) -> Result<ConfirmedTimes> {
+        let refused = |words: String| Err(UpkeepError::Refused(words));
+        if let Some(below) = self.confirmed_below() {
+            return refused(format!(
+                "the times of the rows below {below} are confirmed already, and later rows are witnessed"
+            ));
+        }
+        let Some(to_seq) = self.ages().unsampled() else {
+            return refused(
+                "no witness has cosigned this log yet, so nothing counts how old rows are; wait for one".to_owned(),
+            );
+        };
+        let from_seq = self.extent().await?.oldest_seq.unwrap_or(0);
+        if from_seq >= to_seq {
+            return refused(format!("no row below {to_seq} is left whose times could be confirmed"));
+        }
+        let (oldest, newest) = (self.time_of(from_seq).await?, self.time_of(to_seq - 1).await?);
+        let mut confirmed = ConfirmedTimes { from_seq, to_seq, oldest, newest, entry_seq: None };
+        if !dry_run {
+            let said = TimesConfirmed { to_seq, reason, by };
+            confirmed.entry_seq = Some(self.on_writer(move |writer| writer.confirm_times(&said)).await?);
+            // A crash before this line leaves an entry without an effect, and the command can be repeated.
+            let kept = self.ages().confirm(to_seq);
+            kept.map_err(|error| {
+                UpkeepError::Refused(format!(
+                    "witnessed.json cannot be written: {error}; free the disk and repeat the command"
+                ))
+            })?;
+        }
+        Ok(confirmed)
     }
 
     /// For how long the oldest rows have been witnessed.

@@ -29,6 +29,7 @@ pub mod socket_path {
     pub const ERASE: &str = "/v1/erase";
     pub const PRUNE: &str = "/v1/prune";
     pub const PRUNE_PLAN: &str = "/v1/prune/plan";
+    pub const CONFIRM_TIMES: &str = "/v1/confirm-times";
     pub const REINDEX: &str = "/v1/reindex";
     /// Where entries are handed on to.
     pub const FORWARD: &str = "/v1/forward";
@@ -290,8 +291,32 @@ pub struct RetentionStatus {
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late_because: Option<String>,
+    /// For the rows below this one an operator answered that their own times are right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed_below: Option<u64>,
     /// Holds that keep rows.
     pub holds: Vec<String>,
+}
+
+/// An operator answers for the times of rows that are older than what the node knows from witnesses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfirmTimesRequest {
+    pub reason: String,
+    /// Only say which rows these are.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// The rows whose own times automatic retention goes by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfirmedTimes {
+    pub from_seq: u64,
+    pub to_seq: u64,
+    pub oldest: Option<Timestamp>,
+    pub newest: Option<Timestamp>,
+    /// The entry about it; none for a dry run.
+    pub entry_seq: Option<u64>,
 }
 
 /// What a witness asks for: the newest checkpoint, and that the `old` rows it has pinned are unchanged in it.

@@ -21,6 +21,7 @@ pub enum Statement {
     KeyRotated(KeyRotated),
     HoldAdded(Hold),
     HoldReleased(HoldRelease),
+    TimesConfirmed(TimesConfirmed),
 }
 
 /// Rows below a place are about to go. It stands in the log, and is witnessed, before the first of them is deleted.
@@ -110,6 +111,16 @@ pub struct HoldRelease {
     pub by: String,
 }
 
+/// An operator answers for the times of rows that no witness had seen before the node counted how long rows are witnessed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimesConfirmed {
+    /// Automatic retention goes by their own times for the rows below this one.
+    pub to_seq: u64,
+    pub reason: String,
+    pub by: String,
+}
+
 mod hash_text {
     use super::{Hash, decode_hash, encode_hash};
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
@@ -152,6 +163,7 @@ impl Statement {
             "log.key_rotated" => serde_json::from_str(details).ok().map(Self::KeyRotated),
             "log.hold_added" => serde_json::from_str(details).ok().map(Self::HoldAdded),
             "log.hold_released" => serde_json::from_str(details).ok().map(Self::HoldReleased),
+            "log.times_confirmed" => serde_json::from_str(details).ok().map(Self::TimesConfirmed),
             _ => None,
         }
     }
@@ -182,6 +194,11 @@ impl Statement {
             Self::HoldReleased(release) => {
                 ("log.hold_released", "a hold does not keep rows any more", json(serde_json::to_value(release)))
             }
+            Self::TimesConfirmed(confirmed) => (
+                "log.times_confirmed",
+                "an operator answers for the times of the rows below `to_seq`",
+                json(serde_json::to_value(confirmed)),
+            ),
         };
         lifecycle(action, words, &details)
     }

@@ -218,6 +218,42 @@ async fn rows_that_went_too_early_are_a_violation() {
     assert_eq!(cluster.run(&["query", "--from", "1d", "--limit", "1000"]).code, 0);
 }
 
+/// After an upgrade nothing is known of how long older rows were witnessed. An operator can answer for their times, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_can_answer_for_older_times_once() {
+    let mut cluster = aged(1_500, "keep = \"365d\"").await;
+    cluster.stop(0);
+    std::fs::remove_file(cluster.nodes[0].folder.join("data/witnessed.json")).unwrap();
+    let run = cluster.on_node(0, &["confirm-times", "--reason", "r"]);
+    assert!(run.code == 1 && run.stderr.contains("not running"), "{}", run.stderr);
+    cluster.restart(0).await;
+    let late = late_retention(&cluster).await;
+    assert!(late["late_because"].as_str().unwrap().contains("confirm-times"), "{late}");
+    let run = cluster.on_node(0, &["confirm-times"]);
+    assert_eq!(run.code, 2, "{}", run.stderr);
+    let run = cluster.on_node(0, &["confirm-times", "--reason", " "]);
+    assert!(run.code == 1 && run.stderr.contains("reason"), "{}", run.stderr);
+    let run = cluster.on_node(0, &["confirm-times", "--dry-run"]);
+    assert!(run.code == 0 && run.stdout.contains("rows 0 to "), "{}{}", run.stdout, run.stderr);
+    assert_eq!(rows_in(&cluster).0, 0, "nothing goes yet");
+    let run = cluster.on_node(0, &["confirm-times", "--reason", "NTP was on since the machine was set up"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    // Rows of today are among those that are confirmed, and stay by their own times.
+    pruned_to(&cluster, 1_280).await;
+    let run = cluster.on_node(0, &["confirm-times", "--reason", "once more"]);
+    assert!(run.code == 1 && run.stderr.contains("confirmed already"), "{}", run.stderr);
+    let status: Value = serde_json::from_str(&cluster.on_node(0, &["status", "--json"]).stdout).unwrap();
+    assert!(status["retention"]["confirmed_below"].as_u64().unwrap() > 1_500, "{status}");
+    witnessed(&cluster, "mx1").await;
+    let said = cluster.page("filter=action:log.times_confirmed&from=1d").await.json();
+    let details = &said["entries"][0]["entry"]["details"];
+    assert_eq!(details["reason"], "NTP was on since the machine was set up", "{said}");
+    let page = cluster.page("from=2000-01-01&limit=1000").await.json();
+    assert_eq!((&page["complete"], &mx1(&page)["verdict"]), (&false.into(), &"pruned_unshown".into()), "{page}");
+    assert_eq!(cluster.page("from=1d&limit=1000").await.json()["complete"], true);
+    cluster.verify_all();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn old_rows_go_and_what_is_left_is_whole() {
     let mut cluster = aged(1_500, "keep = \"forever\"").await;
