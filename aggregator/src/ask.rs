@@ -76,7 +76,11 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
         return Ask::Not { status: Status::Excluded, reason: "the filter names other nodes".to_owned() };
     }
     if member.has_left() {
-        return ask_retired(member, query);
+        match ask_retired(member, query) {
+            // Its folder is here.
+            Ask::Not { status: Status::Retired, .. } if member.link.is_local() => {}
+            other => return other,
+        }
     }
     let mut request = ScanRequest {
         filter: query.filter.to_string(),
@@ -139,7 +143,9 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
 fn ask_retired(member: &Member, query: &Query) -> Ask {
     let left = member.node.life.until;
     let missing = |why: &str| {
-        let reason = format!("it left the cluster at {left}, and its rows of this range cannot be read here{why}");
+        let folder = member.unreadable.iter().map(|words| format!("; its folder: {words}")).collect::<String>();
+        let reason =
+            format!("it left the cluster at {left}, and its rows of this range cannot be read here{why}{folder}");
         Ask::Not { status: Status::Retired, reason }
     };
     if member.node.life.overlaps(query.from, query.to) {

@@ -49,6 +49,8 @@ pub struct AggregatorConfig {
     pub limits: Limits,
     /// Configuration of a node to run in the same process.
     pub embedded_node: Option<PathBuf>,
+    /// Configurations of nodes that left, whose folders are read in the same process.
+    pub kept: Vec<(NodeId, PathBuf)>,
     /// The node that records this aggregator's own entries.
     pub audit_socket: PathBuf,
     /// Cosigns the nodes' checkpoints.
@@ -132,6 +134,8 @@ struct Typed {
     users: Option<PathBuf>,
     secrets_dir: PathBuf,
     embedded_node: Option<PathBuf>,
+    #[serde(default)]
+    retired: Vec<TypedKept>,
     audit_socket: PathBuf,
     witness_key: PathBuf,
     export_key: PathBuf,
@@ -143,6 +147,15 @@ struct Typed {
     rates: TypedRates,
     #[serde(default)]
     session: TypedSession,
+}
+
+/// The folder of a node that left, handed to this aggregator.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedKept {
+    node: NodeId,
+    /// With the node's `node.toml`, secrets and log.
+    folder: PathBuf,
 }
 
 #[derive(Default, Deserialize)]
@@ -267,6 +280,7 @@ impl AggregatorConfig {
             users,
             limits,
             embedded_node: typed.embedded_node.map(|file| base.join(file)),
+            kept: typed.retired.into_iter().map(|kept| (kept.node, base.join(kept.folder).join("node.toml"))).collect(),
             audit_socket: base.join(typed.audit_socket),
             witness_key: files::read_seed(&files::at(&base, &typed.witness_key))?,
             export_key: files::read_seed(&files::at(&base, &typed.export_key))?,

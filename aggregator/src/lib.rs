@@ -28,12 +28,14 @@ pub mod tokens;
 mod ui;
 mod witness;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use piperoll_client::NodeClient;
 use piperoll_shared::log::cursor::CursorKey;
+use piperoll_shared::log::ids::NodeId;
 use piperoll_shared::log::note::KeyKind;
 use piperoll_shared::net::identity::{Identity, Kind};
 use piperoll_shared::net::serve::serve_tls;
@@ -53,6 +55,7 @@ use tokens::{TokenError, TokenStore};
 use witness::{Keeping, Watch};
 
 pub use api::{api_routes, openapi_json};
+pub use link::LocalLog;
 
 /// Why an aggregator did not start.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +97,11 @@ pub struct Aggregator {
 }
 
 impl Aggregator {
-    pub async fn bind(config: AggregatorConfig) -> Result<Self, StartError> {
+    /// `kept` has the logs of nodes that left and whose folders are here, or why they cannot be read.
+    pub async fn bind(
+        config: AggregatorConfig,
+        kept: &HashMap<NodeId, Result<LocalLog, String>>,
+    ) -> Result<Self, StartError> {
         let tls = TlsStore::load(config.files.clone())?;
         let identity = tls.current().identity.clone();
         if identity != config.identity() {
@@ -121,11 +128,13 @@ impl Aggregator {
         let membership = Membership::open(&config);
         let members = config.roster.iter().map(|node| {
             let expected = Identity::new(&config.cluster, Kind::Node, &node.id);
-            let link = Link::new(node.address.clone(), expected, Arc::clone(&tls), config.limits.connect);
+            let kept = kept.get(&node.id).map(Result::as_ref);
+            let (local, unreadable) = (kept.and_then(Result::ok).cloned(), kept.and_then(Result::err).cloned());
+            let link = Link::new(node.address.clone(), local, expected, Arc::clone(&tls), config.limits.connect);
             let witness =
                 Watch::open(&config.state_dir, node, &cosigner, keeping.clone(), membership.had_witnessed(&node.id))
                     .map_err(state)?;
-            Ok(Arc::new(Member::new(node.clone(), link, witness)))
+            Ok(Arc::new(Member::new(node.clone(), link, unreadable, witness)))
         });
         let members = members.collect::<Result<_, StartError>>()?;
         let cluster = Cluster { members, limits: config.limits, cursor_key };

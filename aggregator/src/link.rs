@@ -19,6 +19,7 @@ use piperoll_shared::net::tls::{Material, TlsStore};
 use rustls::AlertDescription;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
@@ -27,6 +28,8 @@ use tokio_rustls::TlsConnector;
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(30 * 60);
 /// For a TLS handshake with a node that is silent.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
+/// Between the two ends of a stream inside of this process.
+const LOCAL_BUFFER_BYTES: usize = 64 * 1024;
 const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// Bytes a node may send ahead: per stream, and for all streams of one node together.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
@@ -76,9 +79,14 @@ pub(crate) struct Link {
     state: Arc<Mutex<State>>,
 }
 
+/// Serves the log of a node's folder over a stream inside of this process.
+pub type LocalLog = Arc<dyn Fn(DuplexStream) + Send + Sync>;
+
 /// Where to, and who is expected there.
 struct Way {
     address: String,
+    /// Instead of a node at the address.
+    local: Option<LocalLog>,
     expected: Identity,
     tls: Arc<TlsStore>,
     connect_timeout: Duration,
@@ -111,9 +119,20 @@ pub(crate) enum Lane {
 }
 
 impl Link {
-    pub(crate) fn new(address: String, expected: Identity, tls: Arc<TlsStore>, connect_timeout: Duration) -> Self {
-        let way = Arc::new(Way { address, expected, tls, connect_timeout });
+    pub(crate) fn new(
+        address: String,
+        local: Option<LocalLog>,
+        expected: Identity,
+        tls: Arc<TlsStore>,
+        connect_timeout: Duration,
+    ) -> Self {
+        let way = Arc::new(Way { address, local, expected, tls, connect_timeout });
         Self { way, state: Arc::default() }
+    }
+
+    /// Whether the log is read in this process.
+    pub(crate) fn is_local(&self) -> bool {
+        self.way.local.is_some()
     }
 
     /// Sends a request and waits for the head of the answer, at most `timeout` after connecting. A request that
@@ -311,6 +330,9 @@ type TlsStream = tokio_rustls::client::TlsStream<TcpStream>;
 
 impl Way {
     async fn probe(&self, limit: Duration) -> Result<(), Failure> {
+        if self.local.is_some() {
+            return Ok(());
+        }
         let shaken = tokio::time::timeout(limit, self.shake(&self.tls.current(), limit)).await;
         shaken.unwrap_or_else(|_| Err(Failure::Frozen(no_handshake(limit)))).map(drop)
     }
@@ -343,28 +365,41 @@ impl Way {
 
     async fn dial(&self, material: &Arc<Material>) -> Dialled {
         let limit = self.connect_timeout;
+        if let Some(local) = &self.local {
+            let (ours, theirs) = tokio::io::duplex(LOCAL_BUFFER_BYTES);
+            local(theirs);
+            return begin(ours, limit, std::future::pending()).await;
+        }
         let stream = self.shake(material, limit).await?;
         let chain: Vec<CertificateDer<'static>> =
             stream.get_ref().1.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned()).collect();
-        let handshake = Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .handshake(TokioIo::new(stream));
-        let (send, connection) = match tokio::time::timeout(limit, handshake).await {
-            Ok(Ok(pair)) => pair,
-            Ok(Err(error)) => return Err(after_connect(&error)),
-            Err(_) => return Err(Failure::Timeout("connected, but HTTP/2 did not begin".to_owned())),
-        };
         let distrusted = distrusted(Arc::clone(&self.tls), self.expected.clone(), chain);
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = connection => {}
-                reason = distrusted => tracing::warn!(%reason, "connection to a node closed"),
-            }
-        });
-        Ok(send)
+        begin(stream, limit, distrusted).await
     }
+}
+
+/// Begins HTTP/2 on a stream; the connection ends when `distrusted` resolves, with its reason.
+async fn begin<S>(stream: S, limit: Duration, distrusted: impl Future<Output = String> + Send + 'static) -> Dialled
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let handshake = Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .handshake(TokioIo::new(stream));
+    let (send, connection) = match tokio::time::timeout(limit, handshake).await {
+        Ok(Ok(pair)) => pair,
+        Ok(Err(error)) => return Err(after_connect(&error)),
+        Err(_) => return Err(Failure::Timeout("connected, but HTTP/2 did not begin".to_owned())),
+    };
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = connection => {}
+            reason = distrusted => tracing::warn!(%reason, "connection to a node closed"),
+        }
+    });
+    Ok(send)
 }
 
 /// Resolves when the node's certificate no longer holds, so that a revocation cuts open streams too.

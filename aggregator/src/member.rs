@@ -30,6 +30,8 @@ const SAMPLE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct Member {
     pub(crate) node: RosterNode,
     pub(crate) link: Link,
+    /// Why the log of its folder, which was handed to this aggregator, cannot be read.
+    pub(crate) unreadable: Option<String>,
     pub(crate) witness: Watch,
     state: Mutex<State>,
     /// Wakes the watcher: a query met a closed door, so the probing for the node's return begins now.
@@ -61,8 +63,9 @@ pub(crate) struct ClockOffset {
 }
 
 impl Member {
-    pub(crate) fn new(node: RosterNode, link: Link, witness: Watch) -> Self {
-        Self { node, link, witness, state: Mutex::new(State::default()), refused: tokio::sync::Notify::new() }
+    pub(crate) fn new(node: RosterNode, link: Link, unreadable: Option<String>, witness: Watch) -> Self {
+        let (state, refused) = (Mutex::default(), tokio::sync::Notify::new());
+        Self { node, link, unreadable, witness, state, refused }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -96,6 +99,11 @@ impl Member {
     /// Whether it is no member of the cluster any more; then it is not asked.
     pub(crate) fn has_left(&self) -> bool {
         self.node.life.has_ended_by(SystemClock.now())
+    }
+
+    /// Whether it left and its log is not here, so that it is not asked.
+    pub(crate) fn is_out_of_reach(&self) -> bool {
+        self.has_left() && !self.link.is_local()
     }
 
     /// Why this node's log is not the one that was witnessed.
@@ -173,7 +181,7 @@ impl Member {
     pub(crate) async fn watch(&self) {
         let mut warm = false;
         loop {
-            if self.has_left() {
+            if self.is_out_of_reach() {
                 tokio::time::sleep(SAMPLE_INTERVAL).await;
                 continue;
             }

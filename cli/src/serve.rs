@@ -1,15 +1,18 @@
 //! Running the daemons: read the configuration, bind, say so, wait for a signal, drain.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use piperoll_aggregator::Aggregator;
 use piperoll_aggregator::config::AggregatorConfig;
-use piperoll_node::Node;
+use piperoll_aggregator::{Aggregator, LocalLog};
 use piperoll_node::config::NodeConfig;
+use piperoll_node::{KeptLog, Node};
+use piperoll_shared::log::ids::NodeId;
 use piperoll_shared::net::clock::SystemClock;
+use piperoll_shared::net::identity::Identity;
 use piperoll_shared::net::telemetry;
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
@@ -54,7 +57,8 @@ async fn serve_aggregator(config: &Path) -> anyhow::Result<Exit> {
             Some(tokio::spawn(node.run(node_shutdown.clone())))
         }
     };
-    let aggregator = Aggregator::bind(config).await;
+    let kept = kept_logs(&config).await;
+    let aggregator = Aggregator::bind(config, &kept).await;
     let served = match aggregator {
         Ok(aggregator) => {
             stop_on_signal(&shutdown)?;
@@ -69,6 +73,28 @@ async fn serve_aggregator(config: &Path) -> anyhow::Result<Exit> {
         let _ = node.await;
     }
     served
+}
+
+/// Opens the folders of nodes that left. One that cannot be read keeps nothing else from starting.
+async fn kept_logs(config: &AggregatorConfig) -> HashMap<NodeId, Result<LocalLog, String>> {
+    let mut logs = HashMap::new();
+    for (node, path) in &config.kept {
+        let opened = kept_log(node, path, config.identity()).await.map_err(|error| format!("{error:#}"));
+        if let Err(error) = &opened {
+            tracing::error!(%node, config = %path.display(), error, "the folder of a node that left cannot be read");
+        }
+        logs.insert(node.clone(), opened);
+    }
+    logs
+}
+
+async fn kept_log(node: &NodeId, path: &Path, reader: Identity) -> anyhow::Result<LocalLog> {
+    let config = NodeConfig::load(path)?;
+    anyhow::ensure!(&config.node_id == node, "{} is the configuration of {}", path.display(), config.node_id);
+    let log = KeptLog::open(&config, Arc::new(SystemClock)).await?;
+    Ok(Arc::new(move |stream| {
+        tokio::spawn(log.clone().serve(stream, reader.clone()));
+    }))
 }
 
 /// Asks the aggregator on this machine, trusting only this cluster's authority.

@@ -5,6 +5,7 @@ mod api;
 pub mod config;
 pub mod forward;
 pub mod intake;
+mod kept;
 mod metrics;
 mod retention;
 pub mod store;
@@ -22,6 +23,8 @@ use piperoll_shared::net::tls::{ClientAuth, TlsError, TlsStore};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+pub use kept::KeptLog;
 
 use api::App;
 use config::{NodeConfig, SocketConfig};
@@ -89,7 +92,7 @@ impl Node {
         // The log's lock is held from here on, so an old socket file belongs to nobody.
         let socket = bind_socket(&config.socket).map_err(listen(config.socket.path.display().to_string()))?;
         let forwarding = Forwarding::open(store.clone(), Arc::clone(&clock), &config.forward).await?;
-        let app = Arc::new(App::new(store.clone(), clock, Arc::clone(&tls), &config, forwarding));
+        let app = Arc::new(App::new(store.clone(), clock, Some(Arc::clone(&tls)), &config, forwarding));
         // No file of the node is anybody's log.
         let own = vec![config.data_dir.clone(), config.folder.clone()];
         let intake = Intake::open(&config.intake, &config.data_dir, own, app.metrics().intake.clone()).await?;

@@ -61,8 +61,9 @@ pub(super) async fn nodes(State(app): State<Arc<App>>, Extension(caller): Extens
 }
 
 async fn ask(member: Arc<Member>, limits: Limits) -> NodeInfo {
-    if member.has_left() {
-        let words = format!("it left the cluster at {}", member.node.life.until);
+    if member.is_out_of_reach() {
+        let folder = member.unreadable.iter().map(|words| format!("; its folder: {words}")).collect::<String>();
+        let words = format!("it left the cluster at {}{folder}", member.node.life.until);
         let part = Part::unasked(&member, Status::Excluded, words);
         return info(&member, &part, None);
     }
@@ -85,6 +86,10 @@ async fn ask(member: Arc<Member>, limits: Limits) -> NodeInfo {
             part.tally
                 .faults
                 .extend(status.read_fault.iter().cloned().chain(member.alarm()).chain(member.witness.bad_row()));
+            if member.has_left() {
+                part.reason =
+                    Some(format!("it left the cluster at {}; its folder is read here", member.node.life.until));
+            }
             if !part.tally.faults.is_empty() {
                 (part.status, part.reason) = conclude(&part.tally, true, None);
             }

@@ -43,7 +43,8 @@ const METRICS_WAIT: Duration = Duration::from_secs(1);
 pub(crate) struct App {
     store: Store,
     clock: Arc<dyn Clock>,
-    tls: Arc<TlsStore>,
+    /// None for a log that is only read.
+    tls: Option<Arc<TlsStore>>,
     cluster: ClusterName,
     node_id: NodeId,
     /// Users who may read through the socket.
@@ -67,7 +68,7 @@ impl App {
     pub(crate) fn new(
         store: Store,
         clock: Arc<dyn Clock>,
-        tls: Arc<TlsStore>,
+        tls: Option<Arc<TlsStore>>,
         config: &NodeConfig,
         forwarding: Forwarding,
     ) -> Self {
@@ -148,7 +149,7 @@ impl App {
             retention,
             forward: self.forwarding.statuses(),
             intake: self.metrics.intake.1.all(),
-            certificate_not_after: Some(self.tls.current().not_after),
+            certificate_not_after: self.tls.as_ref().map(|tls| tls.current().not_after),
         })
     }
 }

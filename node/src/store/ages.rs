@@ -112,6 +112,12 @@ impl Ages {
         Self { path, witnesses, book, counted: None, written: None, stranger: false }
     }
 
+    /// Of a log that is only read: nothing ages, and nothing is written.
+    pub(super) fn none(generation: Generation) -> Self {
+        let book = Book { generation: generation.to_string(), ..Book::default() };
+        Self { path: PathBuf::new(), witnesses: Vec::new(), book, counted: None, written: None, stranger: false }
+    }
+
     /// Forgets what was sampled of rows that are not here any more: a log that was put back from an older copy records others in
     /// their place, which are young.
     pub(super) fn cut_to(&mut self, rows: u64) {

@@ -44,7 +44,7 @@ use piperoll_shared::log::entry::lifecycle;
 use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::flags::Rules;
 use piperoll_shared::log::ids::{EntryId, Generation};
-use piperoll_shared::log::note::{SigningSeed, VerifyingKey};
+use piperoll_shared::log::note::{KeyKind, SigningSeed, VerifyingKey};
 use piperoll_shared::log::seal::{KeyRing, Origin};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::{Hash, TileCache, TreeReader, consistency_proof, inclusion_proof};
@@ -120,9 +120,45 @@ pub struct Store {
     ages: Arc<Mutex<Ages>>,
     asides: Arc<Asides>,
     writer: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
+    /// Nothing is written; see `open_to_read`.
+    is_kept: bool,
 }
 
 impl Store {
+    /// Opens a log that is read and never written: what would write is refused. The newest checkpoint is the last one that was signed.
+    pub fn open_to_read(dir: LogDir, keys: LogKeys, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let ring = keys.ring.clone();
+        let first = dir.open_reader(ring.cluster(), ring.node_id())?;
+        let sql = |source| OpenError::Sqlite { path: dir.database(), source };
+        let extent = rows::extent(&first.conn).map_err(sql)?;
+        let (generation, identity) = (first.generation, first.identity);
+        drop(first);
+        let health = Arc::new(Health::default());
+        health.publish_head(extent.head_seq.map_or(0, |head| head.saturating_add(1)));
+        let of = dir.clone();
+        let open = move || Ok(of.open_reader(ring.cluster(), ring.node_id())?.conn);
+        let readers = Readers::start(open, Arc::clone(&health))?;
+        let index = Arc::new(Index::open(&dir, generation, BLOCK_LEVEL));
+        // Nobody receives: whoever sends is told that nothing is written here.
+        let (jobs, _) = mpsc::channel(1);
+        Ok(Self {
+            jobs,
+            readers,
+            indexer: Arc::new(Indexer::of_kept(index)),
+            tiles: Arc::default(),
+            health,
+            asides: Arc::new(Asides::new(&dir)),
+            keys,
+            generation,
+            dir,
+            identity,
+            clock,
+            ages: Arc::new(Mutex::new(Ages::none(generation))),
+            writer: Arc::default(),
+            is_kept: true,
+        })
+    }
+
     /// Opens or creates the log, records `log.started`, and starts the threads. `rules` decide what is flagged.
     pub fn open(dir: LogDir, keys: LogKeys, clock: Arc<dyn Clock>, rules: Rules) -> Result<Self, OpenError> {
         Self::open_with_blocks(dir, keys, clock, rules, BLOCK_LEVEL)
@@ -179,6 +215,7 @@ impl Store {
             ages,
             asides,
             writer,
+            is_kept: false,
         })
     }
 
@@ -325,10 +362,23 @@ impl Store {
 
     /// The newest checkpoint; signed now when it is time to.
     pub async fn checkpoint(&self) -> Result<SignedCheckpoint, CheckpointFault> {
+        if self.is_kept {
+            return self.kept_checkpoint().await;
+        }
         let (reply, answer) = oneshot::channel();
         let stopping = || CheckpointFault::Refused("the node is stopping".to_owned());
         self.jobs.send(Job::Checkpoint { reply }).await.map_err(|_| stopping())?;
         answer.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    /// The last checkpoint that was signed of a log that is only read.
+    async fn kept_checkpoint(&self) -> Result<SignedCheckpoint, CheckpointFault> {
+        let refused = |words: String| CheckpointFault::Refused(words);
+        let origin = self.keys.origin(self.generation);
+        let key = self.keys.checkpoint.named(&origin, KeyKind::Log);
+        let key = key.ok_or_else(|| refused(format!("{origin:?} cannot sign")))?;
+        let note = self.kept_note(Kept::Signed).await.map_err(|e| refused(e.to_string()))?;
+        signer::open_note(&note.ok_or_else(|| refused("nothing of this log was signed".to_owned()))?, &key)
     }
 
     /// Keeps a checkpoint of ours that a witness has cosigned.

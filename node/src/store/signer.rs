@@ -253,7 +253,7 @@ fn open_bytes(bytes: &[u8], key: &SigningKey) -> Result<SignedCheckpoint, Checkp
     open_note(text, key)
 }
 
-fn open_note(text: &str, key: &SigningKey) -> Result<SignedCheckpoint, CheckpointFault> {
+pub(super) fn open_note(text: &str, key: &SigningKey) -> Result<SignedCheckpoint, CheckpointFault> {
     let note = Note::parse(text).map_err(CheckpointError::from)?;
     let checkpoint = Checkpoint::open(&note, key.public())?;
     Ok(SignedCheckpoint { checkpoint, note })

@@ -130,6 +130,16 @@ pub async fn serve_unix(listener: UnixListener, app: Router, shutdown: Cancellat
     drain(&tasks).await;
 }
 
+/// Serves `app` over one stream inside of this process, whose other end is `peer`.
+pub async fn serve_stream<S>(stream: S, peer: TlsPeer, app: Router, shutdown: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let gate = Gate::new();
+    let Some(place) = admit(&gate, 0, true) else { return };
+    serve_connection(stream, peer, app, Arc::clone(&place.activity), shutdown, std::future::pending()).await;
+}
+
 /// Serves `app` in clear text until `shutdown`, then drains: for a scraper, with the same limits as everywhere.
 pub async fn serve_plain(listener: TcpListener, app: Router, shutdown: CancellationToken) {
     let tasks = TaskTracker::new();

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use piperoll_tests::{Cluster, Run, entry};
+use piperoll_tests::{Cluster, Run, edit, entry, until};
 use serde_json::Value;
 
-use crate::witness::{now, witnessed};
+use crate::witness::{now, report, witnessed};
 
 fn cluster_command(cluster: &Cluster, name: &str, more: &[&str]) -> Run {
     let dir = cluster.authority_dir();
@@ -99,4 +99,77 @@ async fn joining_and_leaving_change_nothing_about_older_evidence() {
     assert!(page.node("mx1")["reason"].as_str().unwrap().contains("were witnessed"), "{}", page.text);
     let trust = std::fs::read_to_string(trust(&cluster)).unwrap();
     assert!(trust.contains("a slip"), "{trust}");
+}
+
+/// The folder of a node that left is handed to the aggregator: its rows are read from there, proven, in answers and in evidence.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_folder_of_a_node_that_left_is_read() {
+    let mut cluster = Cluster::witnessed(&["mx1", "mx2"], 50).await;
+    for node in 0..2 {
+        cluster.append(node, &vec![entry("alice", "auth.login"); 30]).await;
+        witnessed(&cluster, ["mx1", "mx2"][node]).await;
+    }
+    // An earlier log of it is in the folder too.
+    cluster.stop(1);
+    let begun = cluster.on_node(1, &["new-generation", "--reason", "a test"]);
+    assert_eq!(begun.code, 0, "{}", begun.stderr);
+    let generation = begun.stdout.split_whitespace().nth(1).unwrap();
+    cluster.restart(1).await;
+    report(&cluster, "mx2", |line| line["verdict"] == "rollback" && !line["alarm"]["presented"].is_null()).await;
+    let accept = ["nodes", "accept", "mx2", "--new-generation", generation, "--reason", "a test"];
+    assert_eq!(cluster.run(&accept).code, 0);
+    cluster.append(1, &vec![entry("bob", "auth.login"); 5]).await;
+    witnessed(&cluster, "mx2").await;
+    let since = now();
+    cluster.append(1, &vec![entry("carol", "auth.login"); 5]).await;
+    witnessed(&cluster, "mx2").await;
+    cluster.stop(1);
+    assert_eq!(cluster_command(&cluster, "retire", &["mx2"]).code, 0);
+    restart_aggregator(&mut cluster).await;
+    let page = cluster.page("from=1d&limit=1000").await;
+    assert_eq!((page.json()["complete"].clone(), page.status_of("mx2")), (false.into(), "retired".to_owned()));
+
+    // A folder that is not there is named, and keeps nothing from starting.
+    let config = cluster.aggregator_folder().join("aggregator.toml");
+    let plain = std::fs::read_to_string(&config).unwrap();
+    let folder = cluster.dir.path().join("handed-over");
+    let table = format!("\n[[retired]]\nnode = \"mx2\"\nfolder = \"{}\"\n", folder.display());
+    std::fs::write(&config, plain + &table).unwrap();
+    restart_aggregator(&mut cluster).await;
+    let page = cluster.page("from=1d&limit=1000").await;
+    assert_eq!((page.json()["complete"].clone(), page.status_of("mx2")), (false.into(), "retired".to_owned()));
+    assert!(page.node("mx2")["reason"].as_str().unwrap().contains("its folder: "), "{}", page.text);
+
+    std::fs::rename(&cluster.nodes[1].folder, &folder).unwrap();
+    let before = std::fs::read_dir(folder.join("data")).unwrap().count();
+    restart_aggregator(&mut cluster).await;
+    let page = until("all of it is read", async || {
+        let page = cluster.page("from=1d&limit=1000").await;
+        (page.json()["complete"] == true).then_some(page)
+    })
+    .await;
+    assert_eq!((page.json()["proven"].clone(), page.status_of("mx2")), (true.into(), "ok".to_owned()), "{}", page.text);
+    let of_mx2 = |user: &str| {
+        let rows = page.json()["entries"].as_array().unwrap().clone();
+        rows.iter().filter(|row| row["entry"]["node_id"] == "mx2" && row["entry"]["user"] == user).count()
+    };
+    assert_eq!((of_mx2("alice"), of_mx2("bob"), of_mx2("carol")), (30, 5, 5), "rows of both logs");
+    let stats = cluster.get("/api/v1/stats?from=1d&filter=user:bob", Some(&cluster.token)).await.json();
+    assert_eq!((&stats["complete"], &stats["stats"]["entries"]), (&true.into(), &5.into()), "{stats}");
+    assert_eq!(cluster.run(&["query", "--from", "1d", "--limit", "1000"]).code, 0);
+    assert_eq!(cluster.run(&["verify"]).code, 0);
+    let line = report(&cluster, "mx2", |line| line["roster_status"] == "retired").await;
+    assert_eq!((&line["verdict"], &line["status"]), (&"ok".into(), &"ok".into()), "{line}");
+    assert!(line["reason"].as_str().unwrap().contains("its folder is read here"), "{line}");
+    let path = cluster.dir.path().join("after.tar").to_str().unwrap().to_owned();
+    let run = cluster.run(&["export", "--bundle", &path, "--from", &since, "--reason", "a test"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let verified = cluster.run(&["verify-bundle", &path, "--trust", &trust(&cluster)]);
+    assert_eq!(verified.code, 0, "{}", verified.stdout);
+    assert_eq!(std::fs::read_dir(folder.join("data")).unwrap().count(), before, "nothing is written there");
+    // It is checked as every other log.
+    let sql = "UPDATE entries SET body = replace(body, 'carol', 'mario') WHERE body LIKE '%carol%'";
+    edit(&folder.join("data/log.db"), sql);
+    let page = cluster.page(&format!("from={since}&limit=1000")).await;
+    assert_eq!((page.json()["complete"].clone(), page.status_of("mx2")), (false.into(), "invalid".to_owned()));
 }

@@ -1,6 +1,6 @@
 //! A cluster with its model, and what each event does to both.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
@@ -43,6 +43,8 @@ pub(crate) struct World {
     pub(crate) marks: Vec<i64>,
     pub(crate) number: usize,
     backups: HashMap<usize, Backup>,
+    /// Nodes whose checkpoint key was replaced since their backup.
+    new_keys_since_backup: HashSet<usize>,
     aggregator_backup: Option<(PathBuf, Model)>,
     holds: Vec<(usize, usize, Range)>,
     /// Seconds by which a node's clock is ahead.
@@ -81,6 +83,7 @@ impl World {
             marks: Vec::new(),
             number: 0,
             backups: HashMap::new(),
+            new_keys_since_backup: HashSet::new(),
             aggregator_backup: None,
             holds: Vec::new(),
             ahead: HashMap::new(),
@@ -309,6 +312,7 @@ impl World {
 
     async fn rotate_key(&mut self, node: usize) {
         let id = self.id(node);
+        self.new_keys_since_backup.insert(node);
         succeeded(&self.cluster_command("rotate-key", &[&id]));
         self.restart_aggregator().await;
         self.restart(node).await;
@@ -365,6 +369,7 @@ impl World {
             .unwrap();
         let backup = Backup { folder, log: self.model.nodes[node].log, size: rows, model: self.model.clone() };
         self.backups.insert(node, backup);
+        self.new_keys_since_backup.remove(&node);
         self.cluster.restart(node).await;
     }
 
@@ -387,7 +392,8 @@ impl World {
         }
         self.model.lost(node, size);
         self.model.nodes[node].clear_from = self.in_doubt(node);
-        if with_generation {
+        // What the replaced key signed does not go on under the new one.
+        if with_generation || self.new_keys_since_backup.contains(&node) {
             self.begin_generation(node).await;
         } else {
             self.cluster.restart(node).await;

@@ -68,6 +68,12 @@ impl Indexer {
         Ok(Self { index, stop, thread: Some(thread) })
     }
 
+    /// The index of a log that is only read: no thread makes anything.
+    pub(in crate::store) fn of_kept(index: Arc<Index>) -> Self {
+        // What is not in it is read, and nothing waits for it to be made.
+        Self { index, stop: Arc::default(), thread: None }
+    }
+
     pub(in crate::store) fn index(&self) -> &Arc<Index> {
         &self.index
     }

@@ -1,0 +1,110 @@
+//! Looks at the nodes' checkpoints, one after the other in time, and records what changes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use piperoll_client::{Category, EmitError, Entry, Outcome};
+use piperoll_shared::api::node::{CheckpointAnswer, NodeStatus, peer_path};
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+
+use super::{LOOK_TIMEOUT, Standing, floor};
+use crate::api::App;
+use crate::link::Failure;
+use crate::member::Member;
+
+/// Looks at one node for ever; every change of the verdict becomes an entry.
+pub(crate) async fn watch(app: Arc<App>, member: Arc<Member>, interval: Duration) {
+    let mut last = None;
+    loop {
+        if member.is_out_of_reach() {
+            // Its end may be moved, or a clock may have been wrong.
+            tokio::time::sleep(interval).await;
+            continue;
+        }
+        look(&member).await;
+        let standing = member.witness.standing();
+        if last.as_ref() != Some(&standing.verdict) {
+            // The first good verdict after a start is no news.
+            let news = last.is_some() || standing.verdict != "ok";
+            if news && record(&app, &member, &standing).await.is_err() {
+                tracing::error!(node = %member.node.id, verdict = standing.verdict, "a change of verdict could not be recorded");
+            }
+            tracing::info!(node = %member.node.id, verdict = standing.verdict, reason = standing.reason, "witness");
+            last = Some(standing.verdict);
+        }
+        tokio::time::sleep(interval).await;
+    }
+}
+
+pub(crate) async fn look(member: &Arc<Member>) {
+    let _one = member.witness.looking.lock().await;
+    look_now(member).await;
+}
+
+/// The same, unless a look is already running: a plain status request does not queue behind it.
+pub(crate) async fn look_unless_looked_at(member: &Arc<Member>) {
+    if let Ok(_one) = member.witness.looking.try_lock() {
+        look_now(member).await;
+    }
+}
+
+async fn look_now(member: &Arc<Member>) {
+    let watch = &member.witness;
+    let trouble = match looked(member).await {
+        Ok(()) => None,
+        Err(
+            Failure::Unreachable { reason, .. }
+            | Failure::Timeout(reason)
+            | Failure::Frozen(reason)
+            | Failure::Broken(reason),
+        ) => Some(("unreachable", reason)),
+        Err(Failure::Error(reason)) => Some(("unverifiable", reason)),
+    };
+    let mut state = watch.state();
+    state.looked = true;
+    state.trouble = trouble;
+}
+
+async fn looked(member: &Arc<Member>) -> Result<(), Failure> {
+    let watch = &member.witness;
+    let old = watch.state().remembered.pin.as_ref().map_or(0, |pin| pin.size);
+    let path = format!("{}?old={old}", peer_path::CHECKPOINT);
+    let answer: CheckpointAnswer = match member.link.get_json(&path, LOOK_TIMEOUT).await {
+        Err(Failure::Error(words)) => {
+            // It signs nothing, for whatever reason. Whether its log still has what was witnessed is another question.
+            if let Ok(status) = member.link.get_json::<NodeStatus>(peer_path::STATUS, LOOK_TIMEOUT).await {
+                let known = status.head_seq.map_or(0, |head| head.saturating_add(1));
+                let rows = status.rows_stored.map_or(known, |stored| stored.min(known));
+                watch.take_short(status.generation, rows, &words, SystemClock.now());
+            }
+            return Err(Failure::Error(words));
+        }
+        answer => answer?,
+    };
+    watch.state().asides = answer.span.as_ref().map(|span| span.aside.clone()).unwrap_or_default();
+    let (floor, oldest) = answer.span.as_ref().map_or((None, None), |span| (span.pruned, span.oldest));
+    if let Some(cosigned) = watch.take(&answer, old, SystemClock.now()).map_err(Failure::Error)? {
+        // The node keeps it for its own exports; that it did not arrive changes nothing here.
+        if let Err(failure) = member.link.post(peer_path::COSIGNED, cosigned.into(), LOOK_TIMEOUT).await {
+            tracing::debug!(node = %member.node.id, reason = failure.reason(), "a cosignature was not taken");
+        }
+    }
+    floor::look(member, floor, oldest).await;
+    Ok(())
+}
+
+/// The aggregator's own entry about a change of what is concluded.
+async fn record(app: &App, member: &Member, standing: &Standing) -> Result<(), EmitError> {
+    let good = standing.verdict == "ok";
+    let (outcome, reason) = if good { (Outcome::Success, "") } else { (Outcome::Failure, standing.verdict) };
+    let entry = Entry::new(Category::Audit, "audit.witness_verdict")
+        .outcome(outcome)
+        .reason(reason)
+        .entity("node", member.node.id.to_string())
+        .description(format!("the witness's verdict on node {} is now {}", member.node.id, standing.verdict))
+        .detail("verdict", standing.verdict)
+        .detail("words", &standing.reason)
+        .detail("witnessed_rows", standing.size)
+        .detail("witnessed_at", standing.seen);
+    app.audit.note(entry).await
+}
