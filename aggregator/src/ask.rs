@@ -69,6 +69,29 @@ pub(crate) fn ask_asides(member: &Member, query: &Query, limit: Option<u64>) -> 
     asides.collect()
 }
 
+/// What one log of a node is asked: the present one, or one that another took the place of. `None` when there is no such log to read.
+pub(crate) fn ask_log(
+    member: &Member,
+    query: &Query,
+    limit: Option<u64>,
+    generation: Option<Generation>,
+) -> Option<Ask> {
+    let ask = ask(member, query, limit);
+    let Some(generation) = generation else { return Some(ask) };
+    let Ask::Scan(mut asked) = ask else { return Some(ask) };
+    // Of a node that was never witnessed the log is not known before it answers.
+    if asked.pinned.as_ref().is_none_or(|pinned| pinned.generation == generation) {
+        asked.request.generation = Some(generation);
+        return Some(Ask::Scan(asked));
+    }
+    let pinned = member.witness.aside(generation)?;
+    asked.request.generation = Some(generation);
+    asked.request.prove = pinned.as_ref().map(|pinned| pinned.size);
+    asked.aside = Some(AsideOf { generation, whole: pinned.is_some() });
+    asked.pinned = pinned;
+    Some(Ask::Scan(asked))
+}
+
 /// Decides, per node, what to ask.
 pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
     let id = &member.node.id;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use piperoll_shared::api::aggregator::{Envelope, NodeReport, Status};
 use piperoll_shared::log::filter::Filter;
+use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::order::{Key, Order, Position};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::Integrity;
@@ -14,7 +15,7 @@ use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use tokio::time::timeout_at;
 
 use super::Cluster;
-use super::ask::{Ask, Asked, ask, ask_asides};
+use super::ask::{Ask, Asked, ask, ask_asides, ask_log};
 use super::fanout::{Cursors, Part, envelope, next_cursor};
 use super::feed::Counts;
 use super::link::{Failure, Lane};
@@ -376,14 +377,21 @@ fn settle(mut part: Part, has_more_here: bool, taken: &Counts) -> Part {
     part
 }
 
-/// One row of one node, in the form of a page; only that node is expected.
-pub(crate) async fn one_row(cluster: &Cluster, member: &Arc<Member>, seq: u64, scope: &Scope) -> (Page, Query) {
+/// One row of one node, in the form of a page; only that node is expected. `None` when the node has no log of this generation that can be
+/// read.
+pub(crate) async fn one_row(
+    cluster: &Cluster,
+    member: &Arc<Member>,
+    seq: u64,
+    generation: Option<Generation>,
+    scope: &Scope,
+) -> Option<(Page, Query)> {
     let mut query =
         Query::everything(Filter::default(), (Timestamp::MIN, Timestamp::MAX), Order::Asc, SystemClock.now());
     query.limit = Some(1);
     query.one_row = true;
     query.scope = scope.clone();
-    let mut found = match ask(member, &query, Some(1)) {
+    let mut found = match ask_log(member, &query, Some(1), generation)? {
         Ask::Scan(mut asked) => {
             asked.request.from_seq = Some(seq);
             asked.request.head = Some(seq);
@@ -408,5 +416,5 @@ pub(crate) async fn one_row(cluster: &Cluster, member: &Arc<Member>, seq: u64, s
     {
         page.envelope.complete = true;
     }
-    (page, query)
+    Some((page, query))
 }

@@ -12,6 +12,7 @@ use axum::{Extension, Json};
 use piperoll_shared::api::access::Permission;
 use piperoll_shared::api::aggregator::{EXPORT_WAIT_SECONDS_MAX, ExportFormat, ExportRequest, IncompleteArg};
 use piperoll_shared::api::node::{ProofAnswer, peer_path};
+use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::tree::{decode_hash, encode_hash};
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde_json::json;
@@ -21,8 +22,8 @@ use super::App;
 use super::auth::Caller;
 use super::error::{ApiError, RefusalReason};
 use super::log::{
-    AUDIT_COMPLETE, Asking, answer_stream, busy, describe, describe_row, file_name, find_entry, known_nodes, outcome,
-    with_done,
+    AUDIT_COMPLETE, Asking, LogOfRow, answer_stream, busy, describe, describe_row, file_name, find_entry, known_nodes,
+    log_of_row, no_such_log, outcome, with_done,
 };
 use super::nodes::REASON_CHARACTERS_MAX;
 use crate::export::{Incomplete, Order, Outcome};
@@ -142,19 +143,27 @@ pub(super) async fn proof(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
     Path((node, seq)): Path<(String, String)>,
+    log: LogOfRow,
 ) -> Response {
     let asked = describe_row(&node, &seq);
-    match find_proof(&app, &caller, &node, &seq).await {
+    match find_proof(&app, &caller, &node, &seq, log_of_row(log)).await {
         Ok(proof) => with_done(([(CONTENT_TYPE, "text/plain; charset=utf-8")], proof), ACTION, asked),
         Err(error) => with_done(error, ACTION, asked),
     }
 }
 
-async fn find_proof(app: &App, caller: &Caller, node: &str, seq: &str) -> Result<String, ApiError> {
+async fn find_proof(
+    app: &App,
+    caller: &Caller,
+    node: &str,
+    seq: &str,
+    log: Result<Option<Generation>, ApiError>,
+) -> Result<String, ApiError> {
     caller.require(Permission::Export)?;
+    let log = log?;
     if caller.scope().text().is_some() {
         // Whoever may not see a row is not told where it stands in the tree either.
-        let (page, _) = find_entry(app, caller, node, seq).await?;
+        let (page, _) = find_entry(app, caller, node, seq, Ok(log)).await?;
         if page.rows.is_empty() {
             let detail = format!("{node} did not give row {seq}, so that nobody knows whether you may see it");
             return Err(ApiError::new(503, "node_failed", detail));
@@ -163,7 +172,13 @@ async fn find_proof(app: &App, caller: &Caller, node: &str, seq: &str) -> Result
     let member = app.cluster.members.iter().find(|member| member.node.id.as_str() == node);
     let member = member.ok_or_else(|| ApiError::new(404, "no_such_node", format!("{node:?} is not in the roster")))?;
     let seq: u64 = seq.parse().map_err(|_| ApiError::new(400, "bad_seq", format!("{seq:?} is not a row number")))?;
-    let pinned = member.witness.pinned().filter(|pinned| seq < pinned.size);
+    let present = member.witness.pinned();
+    let is_present = log.is_none_or(|log| present.as_ref().is_some_and(|pinned| pinned.generation == log));
+    let pinned = match log {
+        Some(log) if !is_present => member.witness.aside(log).ok_or_else(|| no_such_log(node, Some(log)))?,
+        _ => present,
+    };
+    let pinned = pinned.filter(|pinned| seq < pinned.size);
     let pinned = pinned.ok_or_else(|| {
         ApiError::new(404, "not_witnessed", format!("no witnessed checkpoint of {node} covers row {seq} yet"))
     })?;

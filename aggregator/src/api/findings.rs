@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 use super::App;
 use super::auth::{Caller, recordable};
 use super::error::ApiError;
-use super::log::{busy, find_entry, with_done};
+use super::log::{OfLog, busy, find_entry, with_done};
 use super::nodes::REASON_CHARACTERS_MAX;
 
 /// A bundle that is checked here is held in memory; larger ones are for `piperoll verify-bundle`.
@@ -46,7 +46,7 @@ pub(super) async fn acknowledge(
     // Nobody acknowledges what they may not see: a row outside of their scope, or a log as a whole.
     let within = match (&request, caller.scope().text()) {
         (Ok(request), Some(_)) => match request.seq {
-            Some(seq) => find_entry(&app, &caller, &request.node, &seq.to_string()).await.map(|_| ()),
+            Some(seq) => find_entry(&app, &caller, &request.node, &seq.to_string(), Ok(None)).await.map(|_| ()),
             None => caller.require_everything(),
         },
         _ => Ok(()),
@@ -94,7 +94,8 @@ async fn try_judge(app: &App, caller: &Caller, body: &Bytes, details: &mut Value
         return Err(bad(format!("the reason has 1 to {REASON_CHARACTERS_MAX} characters")));
     }
     let place = format!("{}/{}", request.node, request.seq);
-    let (page, _) = find_entry(app, caller, &request.node, &request.seq.to_string()).await?;
+    let log = OfLog { generation: request.generation.clone() }.generation();
+    let (page, _) = find_entry(app, caller, &request.node, &request.seq.to_string(), log).await?;
     let row = page
         .rows
         .first()

@@ -16,6 +16,7 @@ use piperoll_shared::api::access::Permission;
 use piperoll_shared::api::aggregator::{Envelope, Status};
 use piperoll_shared::api::node::NDJSON;
 use piperoll_shared::log::filter::Filter;
+use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::order::Order;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::Integrity;
@@ -298,14 +299,37 @@ pub(super) fn file_name(query: &Query) -> String {
     format!("audit-{}_to_{}{filter}", day(query.from), day(to))
 }
 
+/// Which of a node's logs a row is in; the present one where it is not said.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OfLog {
+    pub(super) generation: Option<String>,
+}
+
+impl OfLog {
+    pub(super) fn generation(&self) -> Result<Option<Generation>, ApiError> {
+        let bad = |_| ApiError::new(400, "bad_generation", "the generation is 32 hexadecimal digits");
+        self.generation.as_deref().map(|text| text.parse().map_err(bad)).transpose()
+    }
+}
+
+/// The query string of a row's address.
+pub(super) type LogOfRow = Result<Pairs<OfLog>, QueryRejection>;
+
+pub(super) fn log_of_row(asked: LogOfRow) -> Result<Option<Generation>, ApiError> {
+    let bad = |_| ApiError::new(400, "bad_parameter", "a row's address has the parameter generation, and no other");
+    asked.map_err(bad)?.0.generation()
+}
+
 /// `GET /audit-log/{node}/{seq}`.
 pub(super) async fn entry(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
     Path((node, seq)): Path<(String, String)>,
+    log: LogOfRow,
 ) -> Response {
     let asked = describe_row(&node, &seq);
-    match find_entry(&app, &caller, &node, &seq).await {
+    match find_entry(&app, &caller, &node, &seq, log_of_row(log)).await {
         Ok(found) => answer_page(found.0, &found.1, asked),
         Err(error) => with_done(error, "audit.view", asked),
     }
@@ -316,9 +340,10 @@ pub(super) async fn body(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
     Path((node, seq)): Path<(String, String)>,
+    log: LogOfRow,
 ) -> Response {
     let asked = describe_row(&node, &seq);
-    let found = match find_entry(&app, &caller, &node, &seq).await {
+    let found = match find_entry(&app, &caller, &node, &seq, log_of_row(log)).await {
         Ok((page, query)) if page.rows.is_empty() => return answer_page(page, &query, asked),
         Ok((page, _)) => page.rows.into_iter().next(),
         Err(error) => return with_done(error, "audit.view", asked),
@@ -331,12 +356,20 @@ pub(super) async fn body(
     with_done((headers, row.body), "audit.view", asked)
 }
 
-pub(super) async fn find_entry(app: &App, caller: &Caller, node: &str, seq: &str) -> Result<(Page, Query), ApiError> {
+pub(super) async fn find_entry(
+    app: &App,
+    caller: &Caller,
+    node: &str,
+    seq: &str,
+    log: Result<Option<Generation>, ApiError>,
+) -> Result<(Page, Query), ApiError> {
     caller.require(Permission::View)?;
+    let log = log?;
     let not_found = || ApiError::new(404, "no_such_node", format!("{node:?} is not in the roster"));
     let member = app.cluster.members.iter().find(|m| m.node.id.as_str() == node).ok_or_else(not_found)?;
     let seq: u64 = seq.parse().map_err(|_| ApiError::new(400, "bad_seq", format!("{seq:?} is not a row number")))?;
-    let (page, query) = crate::page::one_row(&app.cluster, member, seq, caller.scope()).await;
+    let found = crate::page::one_row(&app.cluster, member, seq, log, caller.scope()).await;
+    let (page, query) = found.ok_or_else(|| no_such_log(node, log))?;
     let answered = page.envelope.nodes.iter().any(|n| matches!(n.status, Status::Ok | Status::Invalid));
     if page.rows.is_empty() && answered && page.envelope.complete {
         return Err(ApiError::new(404, "no_such_entry", format!("{node} has no row {seq}")));
@@ -346,6 +379,12 @@ pub(super) async fn find_entry(app: &App, caller: &Caller, node: &str, seq: &str
         return Err(ApiError::new(404, "no_such_entry", detail));
     }
     Ok((page, query))
+}
+
+/// No log of this generation can be read.
+pub(super) fn no_such_log(node: &str, generation: Option<Generation>) -> ApiError {
+    let generation = generation.map(|generation| generation.to_string()).unwrap_or_default();
+    ApiError::new(404, "no_such_log", format!("{node} has no log of generation {generation} that can be read"))
 }
 
 /// What to check; everything by default.

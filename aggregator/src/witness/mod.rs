@@ -320,6 +320,12 @@ impl Watch {
         found
     }
 
+    /// A log that can still be read besides the present one, with what was pinned of it if it has at least as much.
+    pub(crate) fn aside(&self, generation: Generation) -> Option<Option<Pinned>> {
+        let all = self.asides_in(Timestamp::MIN, Timestamp::MAX);
+        all.into_iter().find(|(known, _)| *known == generation).map(|(_, pinned)| pinned)
+    }
+
     /// Whether a generation is one that another log took the place of. Rows can be lost of the present one too, and it is not past for that.
     pub(crate) fn is_past(&self, generation: Generation) -> bool {
         let generation = generation.to_string();

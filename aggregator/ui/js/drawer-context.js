@@ -4,7 +4,7 @@ import { get, parameters } from "./api.js";
 import { h, short, textOr, visible } from "./dom.js";
 import { quote } from "./filter.js";
 import { isComplete } from "./node-words.js";
-import { actorWords, entityOf, entryOf, nodeOf, placeOf, timeOf } from "./row.js";
+import { actorWords, entityOf, entryOf, keyOf, nodeOf, placeOf, timeOf } from "./row.js";
 import { address, EVERYTHING } from "./state.js";
 import { fromMicros, micros, parts } from "./time.js";
 
@@ -46,7 +46,7 @@ function line(near, row) {
   const entry = entryOf(near);
   const time = timeOf(near) ? parts(timeOf(near)) : { day: "", time: "no time" };
   const { user } = actorWords(entry);
-  const here = placeOf(near) === placeOf(row);
+  const here = keyOf(near) === keyOf(row);
   const words = [short(user ?? "–", 40), short(textOr(entry.action) ?? near.reason ?? "–", 60), short(entityOf(entry) ?? "", 40)].filter(Boolean).join(" · ");
   return h("li", { class: here ? "here" : null, "aria-current": here ? "true" : null }, h("span", { class: "mono" }, `${time.day} ${time.time}`), h("span", {}, `${nodeOf(near)} · ${words}`, here ? " (this one)" : ""));
 }

@@ -4,7 +4,7 @@ import { getRaw } from "./api.js";
 import { copy, h, save, short, visible, visibleLines } from "./dom.js";
 import { judgements } from "./drawer-judge.js";
 import { everything, moment } from "./time.js";
-import { entityOf, entryOf, flagBadge, nodeOf, placeOf, seqOf, timeOf } from "./row.js";
+import { entityOf, entryOf, flagBadge, logOf, nodeOf, placeOf, seqOf, timeOf } from "./row.js";
 import { quote } from "./filter.js";
 import { address, EVERYTHING } from "./state.js";
 
@@ -59,7 +59,7 @@ export function changesTab(row) {
 
 export async function rawTab(row) {
   if (row.withheld || row.erased) return h("p", {}, "There are no bytes to show.");
-  const answer = await getRaw(`/audit-log/${encodeURIComponent(nodeOf(row))}/${seqOf(row)}/body`);
+  const answer = await getRaw(`/audit-log/${encodeURIComponent(nodeOf(row))}/${seqOf(row)}/body${logOf(row)}`);
   const signature = answer.headers.get("piperoll-signature");
   if (!signature) return h("p", { class: "error" }, `${nodeOf(row)} did not give the row: it does not answer, or does not keep it any more.`);
   const bytes = new Uint8Array(await answer.arrayBuffer());

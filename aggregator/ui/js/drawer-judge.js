@@ -45,7 +45,7 @@ export function judgements(row) {
     const reason = await askReason(`${label}: ${placeOf(row)}`, [h("p", {}, "This is recorded with your name, as an entry that points at this one. This one stays as it is.")], label);
     if (reason === null) return;
     try {
-      await send("POST", "/judgements", { node: nodeOf(row), seq: Number(seqOf(row)), judgement, reason });
+      await send("POST", "/judgements", { node: nodeOf(row), seq: Number(seqOf(row)), generation: row.found_at ? undefined : entryOf(row).generation, judgement, reason });
       await load();
     } catch (error) {
       notice(`It was not judged: ${error.message}`, true);

@@ -2,7 +2,7 @@
 
 import { getText } from "./api.js";
 import { copy, digits, h, save, visible } from "./dom.js";
-import { nodeOf, placeOf, seqOf } from "./row.js";
+import { addressOf, logOf, nodeOf, placeOf, seqOf } from "./row.js";
 import { may } from "./session.js";
 import { moment } from "./time.js";
 
@@ -10,17 +10,20 @@ export function proofTab(row, { envelope }) {
   const node = envelope.nodes.find((known) => known.node_id === nodeOf(row));
   const place = placeOf(row);
   const [name, seq] = place.split("/");
+  // A bundle holds the present log only; a row of an earlier one is proven by its own proof.
+  const of = addressOf(row, envelope).split("@")[1];
+  const log = of ? `@${of}` : "";
   const file = `${name}-${seq}`;
   const command = `piperoll export --bundle ${file}.tar --reason 'check of ${place}' 'node:${name} seq:${seq}' --from 0001-01-01\npiperoll verify-bundle ${file}.tar --trust trust.toml`;
   return [
     h("ol", {}, sentences(row, node, Boolean(row.live)).map((words) => h("li", {}, words))),
     node && h("p", {}, `${node.node_id}: ${digits((node.head_seq ?? -1) + 1)} rows, ${digits(node.witnessed ?? 0)} of them witnessed${node.witnessed_at ? `, last at ${moment(node.witnessed_at)}` : ""}. Verdict: ${node.verdict}.`),
     h("h3", {}, "Check it yourself"),
-    h("p", {}, "With the program, a token of an auditor, and a trust file from the administrators:"),
-    h("pre", { tabindex: 0 }, command),
-    h("p", {}, "For any tool that reads C2SP proofs, ", h("code", {}, `piperoll export --row ${name}:${seq}`), " writes the entry's bytes and its proof as two files."),
+    of ? h("p", {}, "This row is in an earlier log of its node. Bundles hold present logs; the proof below is of the row itself.") : h("p", {}, "With the program, a token of an auditor, and a trust file from the administrators:"),
+    !of && h("pre", { tabindex: 0 }, command),
+    h("p", {}, "For any tool that reads C2SP proofs, ", h("code", {}, `piperoll export --row ${name}:${seq}${log}`), " writes the entry's bytes and its proof as two files."),
     h("div", { class: "buttons" },
-      h("button", { type: "button", onclick: () => copy(command, "Command") }, "Copy the command"),
+      !of && h("button", { type: "button", onclick: () => copy(command, "Command") }, "Copy the command"),
       may("audit.export") && h("button", { type: "button", disabled: !row.witnessed, title: row.witnessed ? null : "No witness has seen this row yet", onclick: (event) => proof(event.currentTarget, row) }, "Get the proof (c2sp.org/tlog-proof)")),
     h("pre", { class: "proof", hidden: true, tabindex: 0 }),
     h("p", { class: "hint" }, "For an auditor, an evidence bundle (Export) holds this and everything needed to check it offline."),
@@ -47,7 +50,7 @@ function sentences(row, node, live) {
 async function proof(button, row) {
   const box = button.closest("[role=tabpanel]").querySelector("pre.proof");
   try {
-    const text = await getText(`/audit-log/${encodeURIComponent(nodeOf(row))}/${seqOf(row)}/proof`);
+    const text = await getText(`/audit-log/${encodeURIComponent(nodeOf(row))}/${seqOf(row)}/proof${logOf(row)}`);
     box.textContent = text;
     save(new Blob([text], { type: "text/plain" }), `${placeOf(row).replace("/", "-")}.tlog-proof`);
   } catch (error) {

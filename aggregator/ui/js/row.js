@@ -13,6 +13,25 @@ export function placeOf(row) {
   return row.found_at ? `${row.found_at.node_id}/${row.found_at.seq}` : `${entry.node_id}/${entry.seq}`;
 }
 
+/** What tells rows apart: two logs of one node have rows of the same number. */
+export function keyOf(row) {
+  return row.found_at ? placeOf(row) : `${placeOf(row)}@${entryOf(row).generation}`;
+}
+
+/** The query string that says which of its node's logs a row is in. */
+export function logOf(row) {
+  const generation = entryOf(row).generation;
+  return !row.found_at && typeof generation === "string" ? `?generation=${encodeURIComponent(generation)}` : "";
+}
+
+/** Its place, with the generation behind an @ where that is not the node's present log. */
+export function addressOf(row, envelope) {
+  const generation = entryOf(row).generation;
+  const node = envelope?.nodes?.find((known) => known.node_id === nodeOf(row));
+  const isPresent = row.found_at || typeof generation !== "string" || !node?.generation || node.generation === generation;
+  return isPresent ? placeOf(row) : `${placeOf(row)}@${generation}`;
+}
+
 export const nodeOf = (row) => row.found_at?.node_id ?? entryOf(row).node_id;
 export const seqOf = (row) => row.found_at?.seq ?? entryOf(row).seq;
 const TIME = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?Z$/;

@@ -3,7 +3,7 @@
 import { digits, h, put, short, textOr, visible } from "./dom.js";
 import { everything, micros, parts, zoneLabel } from "./time.js";
 import { isMissing } from "./node-words.js";
-import { actorWords, entityOf, entryOf, flagBadge, integrityBadges, nodeOf, outcomeBadge, placeOf, timeOf } from "./row.js";
+import { actorWords, entityOf, entryOf, flagBadge, integrityBadges, keyOf, nodeOf, outcomeBadge, placeOf, timeOf } from "./row.js";
 
 const COLUMNS = 8;
 /** Rows on a page that follows the log; beyond it the oldest go. */
@@ -38,7 +38,7 @@ export function rowTable({ open, filter }) {
         day = at.day;
         lines.push(h("tr", { class: "day" }, h("th", { colspan: COLUMNS, scope: "colgroup" }, day)));
       }
-      lines.push(safeLine(item, at, unsure.get(placeOf(item.row))));
+      lines.push(safeLine(item, at, unsure.get(keyOf(item.row))));
     }
     if (lines.length === 0) lines.push(h("tr", {}, h("td", { colspan: COLUMNS, class: "empty" }, empty)));
     const focused = body.contains(document.activeElement) ? document.activeElement.closest("tr")?.dataset.place : null;
@@ -52,7 +52,7 @@ export function rowTable({ open, filter }) {
       return line(item, at, doubt);
     } catch (error) {
       console.error(error);
-      return h("tr", { "data-place": placeOf(item.row), class: "broken", onclick: () => open(item.row) },
+      return h("tr", { "data-place": placeOf(item.row), "data-key": keyOf(item.row), class: "broken", onclick: () => open(item.row) },
         h("td", { colspan: COLUMNS }, h("button", { type: "button", class: "plain open", tabindex: -1 }, `${visible(placeOf(item.row))} cannot be shown as an entry; its bytes are in the drawer. `), integrityBadges(item.row)));
     }
   }
@@ -68,16 +68,16 @@ export function rowTable({ open, filter }) {
     const entry = entryOf(row);
     const { user, impersonator } = actorWords(entry);
     const entity = entityOf(entry);
-    const here = placeOf(row);
+    const [here, key] = [placeOf(row), keyOf(row)];
     const time = at
       ? h("time", { datetime: timeOf(row), title: everything(timeOf(row)) }, at.time, h("span", { class: "fraction" }, `.${at.fraction.slice(0, 3)}`))
       : h("span", {}, "no time");
     const mark = doubt && h("span", { class: "unsure", title: doubt }, " ~", h("span", { class: "unseen" }, doubt));
     return h("tr", {
-      "data-place": here, "aria-selected": here === chosen ? "true" : null, class: [row.integrity === "violation" && "broken", fresh && "fresh"].filter(Boolean).join(" ") || null,
+      "data-place": here, "data-key": key, "aria-selected": key === chosen ? "true" : null, class: [row.integrity === "violation" && "broken", fresh && "fresh"].filter(Boolean).join(" ") || null,
       onclick: () => open(row),
     },
-    h("td", { class: "time" }, h("button", { type: "button", class: "plain open", tabindex: here === chosen ? 0 : -1 }, time, h("span", { class: "unseen" }, ` open ${here}`)), mark),
+    h("td", { class: "time" }, h("button", { type: "button", class: "plain open", tabindex: key === chosen ? 0 : -1 }, time, h("span", { class: "unseen" }, ` open ${here}`)), mark),
     h("td", {}, value("node", nodeOf(row))),
     h("td", {}, user ? value("user", user) : h("span", { class: "as" }, "–"), impersonator && [h("span", { class: "as" }, " really "), value("impersonator", impersonator)]),
     h("td", {}, row.erased ? h("em", {}, short(row.reason ?? "erased")) : textOr(entry.action) ? value("action", entry.action) : h("em", {}, short(textOr(row.entry) ?? row.reason ?? "–", 60))),
@@ -87,10 +87,10 @@ export function rowTable({ open, filter }) {
     h("td", { class: "state" }, integrityBadges(row)));
   }
 
-  function choose(place, { focus = true } = {}) {
-    chosen = place;
+  function choose(key, { focus = true } = {}) {
+    chosen = key;
     for (const tr of body.querySelectorAll("tr[data-place]")) {
-      const here = tr.dataset.place === place;
+      const here = tr.dataset.key === key;
       if (here) tr.setAttribute("aria-selected", "true");
       else tr.removeAttribute("aria-selected");
       tr.querySelector("button.open").tabIndex = here ? 0 : -1;
@@ -110,14 +110,14 @@ export function rowTable({ open, filter }) {
       order = asked;
       shown = rows.map((row) => ({ row }));
       empty = emptyWords(envelope);
-      if (!rows.some((row) => placeOf(row) === chosen)) chosen = rows.length > 0 ? placeOf(rows[0]) : "";
+      if (!rows.some((row) => keyOf(row) === chosen)) chosen = rows.length > 0 ? keyOf(rows[0]) : "";
       draw();
       return pairs(rows, uncertainty);
     },
     /** Puts what is new in front: rows, or words about a node. */
     prepend(items) {
-      const known = new Set(only().map(placeOf));
-      const fresh = items.filter((item) => item.said || !known.has(placeOf(item.row)));
+      const known = new Set(only().map(keyOf));
+      const fresh = items.filter((item) => item.said || !known.has(keyOf(item.row)));
       const all = [...fresh.map((item) => ({ ...item, fresh: true })).reverse(), ...shown.map((item) => ({ ...item, fresh: false }))];
       shown = all.slice(0, SHOWN_MAX);
       draw();
@@ -131,14 +131,14 @@ export function rowTable({ open, filter }) {
     },
     redraw: draw,
     rows: only,
-    chosen: () => only().find((row) => placeOf(row) === chosen),
+    chosen: () => only().find((row) => keyOf(row) === chosen),
     choose,
     /** Moves by some rows; gives the row. */
     move(by) {
       const rows = only();
-      const at = rows.findIndex((row) => placeOf(row) === chosen);
+      const at = rows.findIndex((row) => keyOf(row) === chosen);
       const next = rows[Math.min(rows.length - 1, Math.max(0, at + by))];
-      if (next) choose(placeOf(next));
+      if (next) choose(keyOf(next));
       return next;
     },
   };
@@ -175,8 +175,8 @@ function uncertainPairs(items, uncertaintyMs) {
   const found = new Map();
   const words = uncertaintyMs === null ? "the nodes' clocks are not compared yet" : `clocks may differ by up to ${digits(uncertaintyMs)} ms`;
   for (const [a, b] of unsurePairs(items.map((item) => item.row), uncertaintyMs)) {
-    found.set(placeOf(a), `Order to the row of ${nodeOf(b)} near it is unknown: ${words}`);
-    found.set(placeOf(b), `Order to the row of ${nodeOf(a)} near it is unknown: ${words}`);
+    found.set(keyOf(a), `Order to the row of ${nodeOf(b)} near it is unknown: ${words}`);
+    found.set(keyOf(b), `Order to the row of ${nodeOf(a)} near it is unknown: ${words}`);
   }
   return found;
 }

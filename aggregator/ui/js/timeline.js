@@ -12,7 +12,7 @@ import { filterBar } from "./filter-bar.js";
 import { histogram } from "./histogram.js";
 import { follower } from "./follower.js";
 import { printView } from "./print.js";
-import { placeOf, termsOf } from "./row.js";
+import { addressOf, keyOf, termsOf } from "./row.js";
 import { rowTable } from "./rows.js";
 import { savedSearches } from "./saved.js";
 import { may } from "./session.js";
@@ -57,7 +57,7 @@ function makeView(main, me) {
   const chart = histogram({ zoom: (from, to) => change({ from, to }) });
   const side = facets({ filter: narrow });
   const table = rowTable({ open: (row) => openRow(row), filter: narrow });
-  const entry = drawer({ filter: narrow, step: (by) => table.move(by), moved: (row) => remember({ row: placeOf(row) }), closed: () => remember({ row: "" }) });
+  const entry = drawer({ filter: narrow, step: (by) => table.move(by), moved: (row) => remember({ row: addressOf(row, envelope) }), closed: () => remember({ row: "" }) });
   const week = weekBar();
   const pager = h("div", { class: "pager" });
 
@@ -201,18 +201,20 @@ function makeView(main, me) {
   }
 
   function openRow(row, answer = envelope) {
-    table.choose(placeOf(row), { focus: false });
-    remember({ row: placeOf(row) });
+    table.choose(keyOf(row), { focus: false });
+    remember({ row: addressOf(row, answer) });
     entry.open(row, answer);
   }
 
   /** A row that the address names; it may stand on another page. */
   async function openPlace(place) {
-    const here = table.rows().find((row) => placeOf(row) === place);
+    const here = table.rows().find((row) => addressOf(row, envelope) === place);
     if (here) return openRow(here);
-    const [node, seq] = place.split("/");
+    const [where, generation] = place.split("@");
+    const [node, seq] = where.split("/");
     try {
-      const answer = await get(`/audit-log/${encodeURIComponent(node)}/${encodeURIComponent(seq)}`);
+      const log = generation ? `?generation=${encodeURIComponent(generation)}` : "";
+      const answer = await get(`/audit-log/${encodeURIComponent(node)}/${encodeURIComponent(seq)}${log}`);
       if (state.row === place && answer.entries[0]) openRow(answer.entries[0], answer);
     } catch (error) {
       notice(`${place}: ${error.message}`, true);

@@ -164,7 +164,7 @@ pub(crate) struct RemoteTailArgs {
 pub(crate) struct RemoteShowArgs {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
-    /// NODE/SEQ, such as mx1/42
+    /// NODE/SEQ, such as mx1/42; mx1/42@GENERATION for a row of an earlier log, as the row says
     pub(crate) entry: String,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
@@ -174,7 +174,7 @@ pub(crate) struct RemoteShowArgs {
 pub(crate) struct JudgeArgs {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
-    /// NODE/SEQ of the flagged entry, such as mx1/42
+    /// NODE/SEQ of the flagged entry, such as mx1/42, or NODE/SEQ@GENERATION
     pub(crate) entry: String,
     #[arg(value_enum)]
     pub(crate) judgement: JudgementArg,
@@ -220,7 +220,7 @@ pub(crate) struct RemoteExportArgs {
     #[arg(long, value_name = "SECONDS", requires = "bundle")]
     pub(crate) wait: Option<u64>,
     /// Write one entry's bytes and its C2SP tlog-proof here, as NODE-SEQ.entry and NODE-SEQ.tlog-proof
-    #[arg(long, value_name = "NODE:SEQ")]
+    #[arg(long, value_name = "NODE:SEQ[@GENERATION]")]
     pub(crate) row: Vec<String>,
 }
 

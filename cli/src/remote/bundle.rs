@@ -13,6 +13,7 @@ use piperoll_shared::log::terminal::escape;
 use reqwest::Method;
 use serde::Deserialize;
 
+use super::RowAddress;
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};
 use super::export::Target;
 use crate::args::{IncompleteChoice, RemoteExportArgs};
@@ -111,12 +112,10 @@ struct OneRow<'a> {
 /// `NODE-SEQ.entry` (body and mac, the bytes of the leaf) and `NODE-SEQ.tlog-proof` (C2SP tlog-proof), for any tool that
 /// reads these.
 pub(super) async fn row(connection: &Connection, place: &str) -> anyhow::Result<()> {
-    let (node, seq) = place
-        .split_once(':')
-        .filter(|(node, seq)| !node.is_empty() && seq.parse::<u64>().is_ok())
-        .with_context(|| format!("{place:?} is not a row; write NODE:SEQ, such as mx1:42"))?;
+    let address = RowAddress::parse(place, ':')?;
+    let RowAddress { node, seq, .. } = &address;
     let mut texts = Vec::new();
-    for path in [format!("/api/v1/audit-log/{node}/{seq}"), format!("/api/v1/audit-log/{node}/{seq}/proof")] {
+    for path in [address.path(""), address.path("/proof")] {
         let request = connection.request(Method::GET, &path).timeout(PAGE_TIMEOUT);
         match connection.send(request).await? {
             Answer::Good(response) => texts.push(response.text().await?),

@@ -8,6 +8,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::RowAddress;
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};
 use super::{count_problem, report};
 use crate::args::{OrderArg, OutputArgs, RemoteQueryArgs, RemoteShowArgs};
@@ -52,10 +53,9 @@ pub(crate) async fn query(args: RemoteQueryArgs) -> anyhow::Result<Exit> {
 }
 
 pub(crate) async fn show(args: RemoteShowArgs) -> anyhow::Result<Exit> {
-    let (node, seq) = args.entry.split_once('/').context("write NODE/SEQ, such as mx1/42")?;
-    let seq: u64 = seq.parse().with_context(|| format!("{seq:?} is not a row number"))?;
+    let address = RowAddress::parse(&args.entry, '/')?;
     let connection = Connection::open(&args.connection)?;
-    let request = connection.request(Method::GET, &format!("/api/v1/audit-log/{node}/{seq}")).timeout(PAGE_TIMEOUT);
+    let request = connection.request(Method::GET, &address.path("")).timeout(PAGE_TIMEOUT);
     let (exit, _) = answer(&connection, request, args.output, |lines| {
         for line in lines {
             anstream::print!("{}", detail(line));

@@ -190,6 +190,9 @@ pub struct Judge {
     /// The node and the number of the flagged entry.
     pub node: String,
     pub seq: u64,
+    /// The log that it is in, as the entry itself says; the node's present one by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<String>,
     pub judgement: Judgement,
     /// What was found out, for the record.
     pub reason: String,

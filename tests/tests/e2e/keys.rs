@@ -253,6 +253,43 @@ async fn read_from_beside(cluster: &Cluster) {
     assert!(stream.contains("\"user\":\"alice\"") && stream.contains("\"complete\":true"), "{stream}");
     let run = cluster.run(&["verify", "--table"]);
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    rows_of_both_logs_have_addresses(cluster, &json);
+}
+
+/// Two logs have rows of the same number: each is shown, proven and given away under its own address, and none in place of the other.
+fn rows_of_both_logs_have_addresses(cluster: &Cluster, page: &Value) {
+    let rows = page["entries"].as_array().unwrap().iter().map(|row| &row["entry"]);
+    let mut first: Vec<&Value> = rows.filter(|entry| entry["node_id"] == "mx1" && entry["seq"] == 0).collect();
+    first.dedup_by_key(|entry| entry["generation"].clone());
+    assert_eq!(first.len(), 2, "{page}");
+    let folder = cluster.dir.path().join("rows");
+    for entry in &first {
+        let generation = entry["generation"].as_str().unwrap();
+        let shown = cluster.run(&["show", &format!("mx1/0@{generation}"), "--json"]);
+        assert_eq!(shown.code, 0, "{}", shown.stderr);
+        let line: Value = serde_json::from_str(shown.stdout.lines().next().unwrap()).unwrap();
+        assert_eq!(&line["entry"], *entry);
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir(&folder).unwrap();
+        let mut export = cluster.command(&["export", "--row", &format!("mx1:0@{generation}")]);
+        assert!(export.current_dir(&folder).output().unwrap().status.success());
+        let proof = std::fs::read_to_string(folder.join("mx1-0.tlog-proof")).unwrap();
+        assert!(proof.contains(&format!("test/mx1/{generation}\n")), "{proof}");
+        let bytes = std::fs::read(folder.join("mx1-0.entry")).unwrap();
+        assert!(String::from_utf8_lossy(&bytes).contains(generation));
+    }
+    // Without a generation the present log is meant.
+    let shown = cluster.run(&["show", "mx1/0", "--json"]).stdout;
+    let line: Value = serde_json::from_str(shown.lines().next().unwrap()).unwrap();
+    assert_eq!(&line["entry"], first[1]);
+    for (address, words) in [
+        (format!("mx1/0@{}", "0".repeat(32)), "no log of generation"),
+        ("mx1/0@x".to_owned(), "32 hexadecimal digits"),
+        ("mx1@x".to_owned(), "is not a row"),
+    ] {
+        let refused = cluster.run(&["show", &address]);
+        assert!(refused.code != 0 && refused.stderr.contains(words), "{address}: {}", refused.stderr);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

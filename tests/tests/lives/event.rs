@@ -22,7 +22,8 @@ pub(crate) enum Event {
     Backup(usize),
     /// Puts the copy back; with a new generation, or accepted as it is.
     Restore(usize, bool),
-    Retire(usize),
+    /// Its folder is handed to the aggregator, or not.
+    Retire(usize, bool),
     AddNode,
     Renew(usize),
     /// The node starts with a clock that is wrong by so many seconds.
@@ -50,7 +51,7 @@ pub(crate) fn choose(rng: &mut Rng, nodes: usize) -> Event {
         13 | 14 => Event::NewGeneration(node),
         15 => Event::Backup(node),
         16 | 17 => Event::Restore(node, rng.coin()),
-        18 => Event::Retire(node),
+        18 => Event::Retire(node, rng.coin()),
         19 => Event::AddNode,
         20 => Event::Renew(node),
         21 => Event::Clock(node, *rng.pick(&[3_600, -3_600, 40, -40])),

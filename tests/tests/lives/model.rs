@@ -64,6 +64,8 @@ pub(crate) struct Node {
     pub(crate) log: usize,
     pub(crate) is_up: bool,
     pub(crate) is_retired: bool,
+    /// It is retired, and its folder was handed to the aggregator.
+    pub(crate) is_kept: bool,
     /// When it joined; 0 for those that the cluster began with.
     pub(crate) joined: i64,
     /// From this time on nothing was lost or pruned.
@@ -74,7 +76,7 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new(joined: i64) -> Self {
-        Self { log: 0, is_up: true, is_retired: false, joined, clear_from: 0, present_from: 0 }
+        Self { log: 0, is_up: true, is_retired: false, is_kept: false, joined, clear_from: 0, present_from: 0 }
     }
 }
 
@@ -122,7 +124,7 @@ impl Model {
         let node = &self.nodes[index];
         let rows: Vec<&Row> = self.rows.iter().filter(|row| row.node == index && range.holds(row)).collect();
         let is_gone = |row: &&Row| matches!(row.state, State::Lost | State::Pruned);
-        let is_elsewhere = |row: &&Row| node.is_retired || (is_bundle && row.log != node.log);
+        let is_elsewhere = |row: &&Row| (node.is_retired && !node.is_kept) || (is_bundle && row.log != node.log);
         if (!node.is_retired && !node.is_up) || rows.iter().any(|row| is_gone(row) || is_elsewhere(row)) {
             // A node that joined later than the range is not missing from it.
             return if rows.is_empty() && (node.is_retired || node.joined >= range.to) {

@@ -96,8 +96,9 @@ fn rows_are_true(world: &World, range: Range, only: Option<usize>, is_complete: 
     }
     for row in world.model.rows.iter().filter(|row| range.holds(row)) {
         let node = &world.model.nodes[row.node];
-        let is_readable =
-            node.is_up && only.is_none_or(|only| only == row.node) && (is_complete || row.log == node.log);
+        let is_readable = (node.is_up || node.is_kept)
+            && only.is_none_or(|only| only == row.node)
+            && (is_complete || row.log == node.log);
         if !is_readable {
             continue;
         }

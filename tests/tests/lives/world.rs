@@ -223,7 +223,7 @@ impl World {
             Event::NewGeneration(node) => self.new_generation(node).await,
             Event::Backup(node) => self.back_up(node).await,
             Event::Restore(node, with_generation) => self.restore(node, with_generation).await,
-            Event::Retire(node) => return self.retire(node).await,
+            Event::Retire(node, with_folder) => return self.retire(node, with_folder).await,
             Event::AddNode => return self.add_node().await,
             Event::Renew(node) => {
                 succeeded(&self.cluster_command("renew", &[&self.id(node)]));
@@ -401,7 +401,7 @@ impl World {
         }
     }
 
-    async fn retire(&mut self, node: usize) -> bool {
+    async fn retire(&mut self, node: usize, with_folder: bool) -> bool {
         // Somebody has to stay.
         if node == 0 {
             return false;
@@ -411,9 +411,26 @@ impl World {
         succeeded(&self.cluster_command("retire", &[&self.id(node)]));
         let cleared = self.in_doubt(node);
         let retired = &mut self.model.nodes[node];
-        (retired.is_up, retired.is_retired, retired.clear_from) = (false, true, cleared);
+        (retired.is_up, retired.is_retired, retired.is_kept) = (false, true, with_folder);
+        if with_folder {
+            self.hand_over(node);
+        } else {
+            retired.clear_from = cleared;
+        }
         self.restart_aggregator().await;
         true
+    }
+
+    /// Names the folder of a retired node in the aggregator's configuration.
+    fn hand_over(&self, node: usize) {
+        let config = self.cluster.aggregator_folder().join("aggregator.toml");
+        let mut table: toml::Table = std::fs::read_to_string(&config).unwrap().parse().unwrap();
+        let folder = self.cluster.nodes[node].folder.display().to_string();
+        let mut kept = toml::Table::new();
+        kept.insert("node".to_owned(), self.id(node).into());
+        kept.insert("folder".to_owned(), folder.into());
+        table.entry("retired").or_insert(toml::Value::Array(Vec::new())).as_array_mut().unwrap().push(kept.into());
+        std::fs::write(&config, table.to_string()).unwrap();
     }
 
     async fn add_node(&mut self) -> bool {
@@ -521,7 +538,9 @@ fn target(event: Event) -> Option<usize> {
             Some(node)
         }
         Event::Hold(node) | Event::Erase(node) | Event::RotateMac(node) | Event::RotateKey(node) => Some(node),
-        Event::NewGeneration(node) | Event::Backup(node) | Event::Restore(node, _) | Event::Retire(node) => Some(node),
+        Event::NewGeneration(node) | Event::Backup(node) | Event::Restore(node, _) | Event::Retire(node, _) => {
+            Some(node)
+        }
         Event::Renew(node) | Event::Clock(node, _) | Event::Forget(node, _) => Some(node),
         Event::AddNode | Event::RestartAggregator | Event::BackupAggregator | Event::RestoreAggregator => None,
     }

@@ -42,6 +42,7 @@ pub(in crate::api) fn tail() {}
 #[utoipa::path(get, path = "/api/v1/audit-log/{node}/{seq}", tag = "log", params(
     ("node" = String, Path, description = "Node id", example = "mx1"),
     ("seq" = u64, Path, description = "Row number in that node's log", example = 1),
+    ("generation" = Option<String>, Query, description = "The log that the row is in, as the row itself says; the node's present log by default"),
 ), responses(
     (status = 200, description = "A page of one row", body = Envelope),
     (status = 404, description = "No such node or row", body = Problem),
@@ -52,6 +53,7 @@ pub(in crate::api) fn entry() {}
 #[utoipa::path(get, path = "/api/v1/audit-log/{node}/{seq}/proof", tag = "evidence", params(
     ("node" = String, Path, description = "Node id", example = "mx1"),
     ("seq" = u64, Path, description = "Row number in that node's log", example = 1),
+    ("generation" = Option<String>, Query, description = "The log that the row is in, as the row itself says; the node's present log by default"),
 ), responses(
     (status = 200, description = "c2sp.org/tlog-proof@v1: inclusion under the newest cosigned checkpoint; the leaf is SHA-256(0x00 ‖ entry ‖ signature)", body = String, content_type = "text/plain"),
     (status = 403, description = "Needs auditor or admin", body = Problem),
@@ -143,6 +145,7 @@ pub(in crate::api) fn metrics() {}
 #[utoipa::path(get, path = "/api/v1/audit-log/{node}/{seq}/body", tag = "evidence", params(
     ("node" = String, Path, description = "Node id", example = "mx1"),
     ("seq" = u64, Path, description = "Row number in that node's log", example = 1),
+    ("generation" = Option<String>, Query, description = "The log that the row is in, as the row itself says; the node's present log by default"),
 ), responses(
     (status = 200, description = "The row's bytes as they are stored and signed; header piperoll-signature is their mac in hexadecimal", body = Vec<u8>, content_type = "application/octet-stream"),
     (status = 404, description = "No such node or row", body = Problem),
