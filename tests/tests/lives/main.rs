@@ -51,10 +51,62 @@ async fn life(seed: u64) {
     world.end();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_statement_is_true_over_a_whole_life() {
+/// Every second life, beginning with this one.
+async fn lives(offset: u64) {
     let (first, number) = (variable(SEED_VARIABLE, 1), variable(NUMBER_VARIABLE, 2));
-    for seed in first..first + number {
+    for seed in (first + offset..first + number).step_by(2) {
         life(seed).await;
     }
+}
+
+// Two tests, so that two lives are lived at a time.
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_statement_is_true_over_a_whole_life() {
+    lives(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_statement_is_true_over_another_life() {
+    lives(1).await;
+}
+
+/// What the statements are held against is no check unless it can fail.
+#[test]
+fn the_model_tells_what_is_missing_from_what_is_not() {
+    use model::{Expected, Model, Node, Row, State};
+    let row = |seq: u64, state| {
+        let (id, micros) = (format!("id{seq}"), seq.cast_signed() * 10);
+        Row { node: 0, log: 0, seq, id, micros, state }
+    };
+    let model = Model {
+        nodes: vec![Node::new(0)],
+        rows: vec![row(1, State::Here), row(2, State::Lost), row(3, State::Erased), row(4, State::Pruned)],
+    };
+    let range = |from, to| Range { from, to };
+    for (from, to, expected) in [
+        (0, 20, Expected::Complete),
+        (0, 21, Expected::Incomplete),
+        (21, 40, Expected::Complete),
+        (40, 41, Expected::Incomplete),
+    ] {
+        assert_eq!(model.expected(0, range(from, to), false), expected, "{from} to {to}");
+    }
+    let with = |change: fn(&mut Node)| {
+        let mut other = model.clone();
+        change(&mut other.nodes[0]);
+        other
+    };
+    let down = with(|node| node.is_up = false);
+    assert_eq!(down.expected(0, range(21, 40), false), Expected::Incomplete);
+    let retired = with(|node| (node.is_up, node.is_retired, node.clear_from) = (false, true, 35));
+    assert_eq!(retired.expected(0, range(0, 20), false), Expected::Incomplete);
+    assert_eq!(retired.expected(0, range(36, 39), false), Expected::Complete);
+    let kept = with(|node| (node.is_up, node.is_retired, node.is_kept) = (false, true, true));
+    assert_eq!(kept.expected(0, range(0, 20), false), Expected::Complete);
+    let replaced = with(|node| (node.log, node.present_from) = (1, 50));
+    assert_eq!(replaced.expected(0, range(0, 20), false), Expected::Complete, "read from where it was put aside");
+    assert_eq!(replaced.expected(0, range(0, 20), true), Expected::Incomplete, "and not in a bundle");
+    let later = with(|node| (node.is_up, node.joined) = (false, 100));
+    assert_eq!(later.expected(0, range(41, 90), false), Expected::Either, "it joined later");
 }

@@ -270,3 +270,24 @@ pub(crate) async fn check(world: &mut World, between: Range) -> Outcome {
     }
     logs(world).await
 }
+
+/// A statement that is false is found, either way.
+#[test]
+fn a_false_statement_is_found() {
+    let said = Value::Null;
+    for (is_complete, expected, holds) in [
+        (true, Expected::Complete, true),
+        (false, Expected::Complete, false),
+        (true, Expected::Incomplete, false),
+        (false, Expected::Incomplete, true),
+        (true, Expected::Either, true),
+        (false, Expected::Either, true),
+    ] {
+        assert_eq!(is_true("an answer", is_complete, expected, &said).is_ok(), holds, "{is_complete} {expected:?}");
+    }
+    let mut shown = Shown::default();
+    let row = |integrity: &str| serde_json::json!({ "integrity": integrity, "entry": { "action": ACTION, "id": "a", "node_id": "mx1", "seq": 7 } });
+    assert!(shown.add(&row("ok")).is_ok() && shown.add(&row("erased")).is_ok());
+    assert_eq!((shown.ids["a"], shown.erased.contains(&("mx1".to_owned(), 7))), (1, true));
+    assert!(shown.add(&row("violation")).is_err() && shown.add(&row("unknown_key")).is_err());
+}
