@@ -18,6 +18,9 @@ const QUERIES_PER_ROUND: usize = 6;
 /// Any number; the test is the same every time.
 const SEED: u64 = 20_261_121;
 
+/// No node that the filter leaves answered: the envelope is all there is.
+const NOBODY: u16 = 503;
+
 /// The rows of one node, as its database has them.
 fn rows_of(cluster: &Cluster, index: usize) -> Vec<Raw> {
     let conn = rusqlite::Connection::open(cluster.database(index)).unwrap();
@@ -63,6 +66,9 @@ async fn paged(cluster: &Cluster, parameters: &str, missing: Option<usize>) -> V
         let answer = cluster.page(&format!("{parameters}{cursor}")).await;
         let json = answer.json();
         check_names(&json, missing);
+        if answer.status == NOBODY {
+            return found;
+        }
         found.extend(json["entries"].as_array().unwrap().iter().map(place));
         match json["next_cursor"].as_str() {
             Some(next) => cursor = format!("&cursor={next}"),
@@ -73,6 +79,10 @@ async fn paged(cluster: &Cluster, parameters: &str, missing: Option<usize>) -> V
 
 async fn streamed(cluster: &Cluster, parameters: &str, missing: Option<usize>) -> Vec<String> {
     let answer = cluster.page(&format!("{parameters}&format=ndjson")).await;
+    if answer.status == NOBODY {
+        check_names(&answer.json(), missing);
+        return Vec::new();
+    }
     let lines: Vec<Value> = answer.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     check_names(&lines.last().unwrap()["final"], missing);
     lines.iter().filter(|line| line["entry"].is_object()).map(place).collect()
@@ -127,9 +137,12 @@ async fn what_is_found_equals_reading_every_row_of_the_nodes_that_are_there() {
             assert_eq!(found, expected, "round {round}: {asked} {order} {limit} without {missing:?}");
             assert_eq!(streamed(&cluster, &parameters, missing).await, expected, "{asked} {order}");
             let path = format!("/api/v1/stats?filter={encoded}&from=0001-01-01");
-            let counted = cluster.get(&path, Some(&cluster.token)).await.json();
+            let answer = cluster.get(&path, Some(&cluster.token)).await;
+            let counted = answer.json();
             check_names(&counted, missing);
-            assert_eq!(counted["stats"]["entries"], expected.len(), "{asked}");
+            if answer.status != NOBODY {
+                assert_eq!(counted["stats"]["entries"], expected.len(), "{asked}");
+            }
         }
     }
     if let Some(index) = missing {

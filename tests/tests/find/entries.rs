@@ -54,7 +54,7 @@ pub(super) fn entry(roll: &mut impl FnMut(u64) -> u64, now: Timestamp) -> String
     format!("{{{}}}", fields.join(","))
 }
 
-const TERMS: [&str; 37] = [
+const TERMS: [&str; 38] = [
     "user:alice",
     "user:alice,bob",
     "user:\"eve\\\"x\"",
@@ -84,6 +84,7 @@ const TERMS: [&str; 37] = [
     "is:impersonated",
     "is:flagged",
     "is:redacted",
+    "is:erased",
     "details:Q-0C0",
     "details:grüsse",
     "\"recipient\"",
@@ -99,7 +100,7 @@ pub(super) fn filter(roll: &mut impl FnMut(u64) -> u64, rows: &[Raw]) -> String 
     for _ in 0..=roll(3) {
         let minus = if roll(4) == 0 { "-" } else { "" };
         let any = &rows[roll(rows.len() as u64) as usize];
-        let term = match roll(43) {
+        let term = match roll(44) {
             0 => format!("seq:{}..{}", any.seq, any.seq + roll(400)),
             1 => format!("occurred:{}..", any.timestamp.to_text()),
             2 => format!("occurred:..{}", any.timestamp.plus_micros(-80 * SECOND).to_text()),
