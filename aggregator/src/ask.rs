@@ -84,7 +84,20 @@ pub(crate) fn ask_log(
         asked.request.generation = Some(generation);
         return Some(Ask::Scan(asked));
     }
-    let pinned = member.witness.aside(generation)?;
+    if member.witness.presents(generation) {
+        // Another log than the witnessed one, which the answer says.
+        asked.request.generation = Some(generation);
+        return Some(Ask::Scan(asked));
+    }
+    let pinned = match member.witness.aside(generation) {
+        Some(pinned) => pinned,
+        // It was here, and nothing was heard of it since this aggregator started, or it was taken away.
+        None if member.witness.is_past(generation) => {
+            let reason = format!("the node has not said that it can still read its log of generation {generation}");
+            return Some(Ask::Not { status: Status::Unreachable, reason });
+        }
+        None => return None,
+    };
     asked.request.generation = Some(generation);
     asked.request.prove = pinned.as_ref().map(|pinned| pinned.size);
     asked.aside = Some(AsideOf { generation, whole: pinned.is_some() });

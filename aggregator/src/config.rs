@@ -149,6 +149,10 @@ struct Typed {
     session: TypedSession,
 }
 
+fn roster_has(roster: &[RosterNode], id: &NodeId) -> bool {
+    roster.iter().any(|node| node.id == *id)
+}
+
 /// The folder of a node that left, handed to this aggregator.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -261,6 +265,19 @@ impl AggregatorConfig {
             Some(users) => load_users(&base.join(users))?,
             None => HashMap::new(),
         };
+        let mut kept: Vec<(NodeId, PathBuf)> = Vec::new();
+        for TypedKept { node, folder } in typed.retired {
+            let problem = if roster_has(&roster, &node) {
+                kept.iter().any(|(known, _)| *known == node).then_some("is named twice")
+            } else {
+                Some("is not in the roster")
+            };
+            if let Some(problem) = problem {
+                let problem = format!("retired: the node {node} {problem}");
+                return Err(ConfigError::Content { path: path.to_owned(), problem });
+            }
+            kept.push((node, base.join(folder).join("node.toml")));
+        }
         let limits = typed.limits.check().map_err(|problem| ConfigError::Content { path: path.to_owned(), problem })?;
         Ok(Self {
             cluster: typed.cluster,
@@ -280,7 +297,7 @@ impl AggregatorConfig {
             users,
             limits,
             embedded_node: typed.embedded_node.map(|file| base.join(file)),
-            kept: typed.retired.into_iter().map(|kept| (kept.node, base.join(kept.folder).join("node.toml"))).collect(),
+            kept,
             audit_socket: base.join(typed.audit_socket),
             witness_key: files::read_seed(&files::at(&base, &typed.witness_key))?,
             export_key: files::read_seed(&files::at(&base, &typed.export_key))?,

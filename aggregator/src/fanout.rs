@@ -206,7 +206,13 @@ impl Part {
             unwitnessed: self
                 .head_seq
                 .map(|head| head.saturating_add(1).saturating_sub(standing.size.unwrap_or_default())),
-            reason: self.reason.clone().or_else(|| standing.reason.clone()),
+            reason: match (&self.reason, &standing.reason) {
+                // Neither hides the other.
+                (Some(own), Some(held)) if standing.is_held_against() && !own.contains(held) => {
+                    Some(format!("{own}; {held}"))
+                }
+                (own, held) => own.clone().or_else(|| held.clone()),
+            },
             rows,
             erased: Some(self.tally.erased).filter(|erased| *erased > 0),
             verified: self.tally.verified,
@@ -223,7 +229,7 @@ impl Part {
     /// What stands in the rows outranks what the witness knows, and what it knows outranks how the node answered.
     fn verdict(&self, standing: &Standing) -> &'static str {
         match self.status {
-            _ if self.tally.invalid == 0 && standing.is_alarm() => standing.verdict,
+            _ if self.tally.invalid == 0 && standing.is_held_against() => standing.verdict,
             _ if self.tally.invalid > 0 || (self.status == Status::Invalid && self.tally.unknown_key == 0) => {
                 "row_invalid"
             }

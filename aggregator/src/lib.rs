@@ -37,6 +37,7 @@ use piperoll_client::NodeClient;
 use piperoll_shared::log::cursor::CursorKey;
 use piperoll_shared::log::ids::NodeId;
 use piperoll_shared::log::note::KeyKind;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use piperoll_shared::net::identity::{Identity, Kind};
 use piperoll_shared::net::serve::serve_tls;
 use piperoll_shared::net::tls::{ClientAuth, TlsError, TlsStore};
@@ -130,7 +131,10 @@ impl Aggregator {
             let expected = Identity::new(&config.cluster, Kind::Node, &node.id);
             let kept = kept.get(&node.id).map(Result::as_ref);
             let (local, unreadable) = (kept.and_then(Result::ok).cloned(), kept.and_then(Result::err).cloned());
-            let link = Link::new(node.address.clone(), local, expected, Arc::clone(&tls), config.limits.connect);
+            if local.is_some() && !node.life.has_ended_by(SystemClock.now()) {
+                tracing::warn!(node = %node.id, "a folder is named as that of a node that left, and the node is a member: it is asked itself until it has left");
+            }
+            let link = Link::new(node.address.clone(), local, node.life, expected, Arc::clone(&tls), config.limits.connect);
             let witness =
                 Watch::open(&config.state_dir, node, &cosigner, keeping.clone(), membership.had_witnessed(&node.id))
                     .map_err(state)?;

@@ -14,6 +14,8 @@ use hyper::header::{ACCEPT, CONTENT_TYPE};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use piperoll_shared::api::frame::MEDIA_TYPE_WITH_PLACES;
+use piperoll_shared::log::bundle::Life;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use piperoll_shared::net::identity::Identity;
 use piperoll_shared::net::tls::{Material, TlsStore};
 use rustls::AlertDescription;
@@ -85,8 +87,9 @@ pub type LocalLog = Arc<dyn Fn(DuplexStream) + Send + Sync>;
 /// Where to, and who is expected there.
 struct Way {
     address: String,
-    /// Instead of a node at the address.
+    /// Instead of a node at the address, once it has left the cluster: what a member records is not in a copy of its folder.
     local: Option<LocalLog>,
+    life: Life,
     expected: Identity,
     tls: Arc<TlsStore>,
     connect_timeout: Duration,
@@ -107,6 +110,7 @@ struct Open {
     send: Sender,
     material: Arc<Material>,
     since: Instant,
+    is_local: bool,
 }
 
 /// Which connection a request may use.
@@ -122,17 +126,18 @@ impl Link {
     pub(crate) fn new(
         address: String,
         local: Option<LocalLog>,
+        life: Life,
         expected: Identity,
         tls: Arc<TlsStore>,
         connect_timeout: Duration,
     ) -> Self {
-        let way = Arc::new(Way { address, local, expected, tls, connect_timeout });
+        let way = Arc::new(Way { address, local, life, expected, tls, connect_timeout });
         Self { way, state: Arc::default() }
     }
 
     /// Whether the log is read in this process.
     pub(crate) fn is_local(&self) -> bool {
-        self.way.local.is_some()
+        self.way.local().is_some()
     }
 
     /// Sends a request and waits for the head of the answer, at most `timeout` after connecting. A request that
@@ -273,6 +278,7 @@ impl Link {
                 && !known.send.is_closed()
                 && Arc::ptr_eq(&known.material, &material)
                 && known.since.elapsed() < CONNECTION_AGE_MAX
+                && known.is_local == self.way.local().is_some()
             {
                 return Ok((known.send.clone(), false));
             }
@@ -311,12 +317,13 @@ async fn dial_for_all(
     material: Arc<Material>,
     tell: watch::Sender<Option<Dialled>>,
 ) {
+    let is_local = way.local().is_some();
     let dialled = way.dial(&material).await;
     {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         state.dialling = None;
         if let Ok(send) = &dialled {
-            state.open = Some(Open { send: send.clone(), material, since: Instant::now() });
+            state.open = Some(Open { send: send.clone(), material, since: Instant::now(), is_local });
         }
     }
     let _ = tell.send(Some(dialled));
@@ -329,8 +336,12 @@ fn no_handshake(limit: Duration) -> String {
 type TlsStream = tokio_rustls::client::TlsStream<TcpStream>;
 
 impl Way {
+    fn local(&self) -> Option<&LocalLog> {
+        self.local.as_ref().filter(|_| self.life.has_ended_by(SystemClock.now()))
+    }
+
     async fn probe(&self, limit: Duration) -> Result<(), Failure> {
-        if self.local.is_some() {
+        if self.local().is_some() {
             return Ok(());
         }
         let shaken = tokio::time::timeout(limit, self.shake(&self.tls.current(), limit)).await;
@@ -365,7 +376,7 @@ impl Way {
 
     async fn dial(&self, material: &Arc<Material>) -> Dialled {
         let limit = self.connect_timeout;
-        if let Some(local) = &self.local {
+        if let Some(local) = self.local() {
             let (ours, theirs) = tokio::io::duplex(LOCAL_BUFFER_BYTES);
             local(theirs);
             return begin(ours, limit, std::future::pending()).await;

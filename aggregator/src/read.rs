@@ -108,6 +108,22 @@ impl Tally {
     }
 }
 
+/// Entries that a node records of its own while it stops, behind the last row that an operator saw of it.
+const STOP_ENTRIES: u64 = 1;
+
+/// What does not fit between the folder of a node that left and the last row that it wrote, as the roster says it.
+fn against_last(head: &StreamHead, last: u64) -> Option<String> {
+    let rows = head.head_seq.map_or(0, |head| head.saturating_add(1));
+    if rows <= last {
+        return Some(format!(
+            "the last row that it wrote is {last}, and its folder has {rows} rows: the others are missing"
+        ));
+    }
+    let beyond = rows - 1 > last.saturating_add(STOP_ENTRIES);
+    beyond
+        .then(|| format!("the last row that it wrote is {last}, and its folder has {rows} rows: some were added later"))
+}
+
 /// How long a node may report progress without reading any further. Passing over blocks by the index takes far less.
 const STANDSTILL_MAX: Duration = Duration::from_secs(120);
 /// Why a count is not proven.
@@ -142,6 +158,9 @@ impl NodeReader {
         }
         member.seen();
         let mut faults: Vec<String> = head.fault.iter().cloned().chain(member.alarm()).collect();
+        if let Some(last) = member.node.last_seq.filter(|_| member.has_left() && asked.aside.is_none()) {
+            faults.extend(against_last(&head, last));
+        }
         if let Some(pinned) = &asked.pinned {
             let rows = head.head_seq.map_or(0, |head| head.saturating_add(1));
             if pinned.generation != head.generation {

@@ -163,7 +163,10 @@ async fn find_proof(
     let log = log?;
     if caller.scope().text().is_some() {
         // Whoever may not see a row is not told where it stands in the tree either.
-        let (page, _) = find_entry(app, caller, node, seq, Ok(log)).await?;
+        // The log that the proof is of, and not the one that the node presents now.
+        let member = app.cluster.members.iter().find(|member| member.node.id.as_str() == node);
+        let proven = log.or_else(|| member.and_then(|member| member.witness.pinned()).map(|pinned| pinned.generation));
+        let (page, _) = find_entry(app, caller, node, seq, Ok(proven)).await?;
         if page.rows.is_empty() {
             let detail = format!("{node} did not give row {seq}, so that nobody knows whether you may see it");
             return Err(ApiError::new(503, "node_failed", detail));
@@ -175,7 +178,14 @@ async fn find_proof(
     let present = member.witness.pinned();
     let is_present = log.is_none_or(|log| present.as_ref().is_some_and(|pinned| pinned.generation == log));
     let pinned = match log {
-        Some(log) if !is_present => member.witness.aside(log).ok_or_else(|| no_such_log(node, Some(log)))?,
+        Some(log) if !is_present && member.witness.presents(log) => None,
+        Some(log) if !is_present => member.witness.aside(log).ok_or_else(|| {
+            if member.witness.is_past(log) {
+                let words = format!("{node} has not said that it can still read its log of generation {log}");
+                return ApiError::new(503, "node_failed", words);
+            }
+            no_such_log(node, Some(log))
+        })?,
         _ => present,
     };
     let pinned = pinned.filter(|pinned| seq < pinned.size);

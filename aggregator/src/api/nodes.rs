@@ -83,12 +83,11 @@ async fn ask(member: Arc<Member>, limits: Limits) -> NodeInfo {
             part.generation = Some(status.generation);
             part.head_seq = status.head_seq;
             part.oldest_seq = status.oldest_seq;
-            part.tally
-                .faults
-                .extend(status.read_fault.iter().cloned().chain(member.alarm()).chain(member.witness.bad_row()));
+            part.tally.faults.extend(status.read_fault.iter().cloned().chain(member.alarm()));
             if member.has_left() {
-                part.reason =
-                    Some(format!("it left the cluster at {}; its folder is read here", member.node.life.until));
+                let trouble = member.witness.standing().reason.map(|words| format!("; {words}")).unwrap_or_default();
+                let left = member.node.life.until;
+                part.reason = Some(format!("it left the cluster at {left}; its folder is read here{trouble}"));
             }
             if !part.tally.faults.is_empty() {
                 (part.status, part.reason) = conclude(&part.tally, true, None);

@@ -197,9 +197,9 @@ fn to_sent(event: &Event, positions: &mut Positions) -> Sent {
             Sent::default().event("entry").id(positions.to_string()).data(text)
         }
         Event::Node(node) => Sent::default().event("node").data(node_json(node).to_string()),
-        Event::Heartbeat { watermark, nodes, after } => {
+        Event::Heartbeat { watermark, is_current, nodes, after } => {
             positions.follow(after);
-            let complete = nodes.iter().all(|node| node.status.as_str() == "ok");
+            let complete = *is_current && nodes.iter().all(|node| node.status.as_str() == "ok");
             let nodes: Vec<Value> = nodes.iter().map(node_json).collect();
             let data =
                 json!({ "watermark": watermark.map(|time| time.to_text()), "complete": complete, "nodes": nodes });

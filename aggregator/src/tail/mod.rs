@@ -20,6 +20,7 @@ use piperoll_shared::api::aggregator::Status;
 use piperoll_shared::log::ids::NodeId;
 use piperoll_shared::log::limits::CALLER_ENTRY_BYTES_MAX;
 use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -35,6 +36,9 @@ pub(crate) use position::Positions;
 /// How long a row waits for a node that has not said whether it has an earlier one, and how long a node may be silent
 /// before it is reported.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long the rows of other nodes wait for a node that searches its backlog and gives neither a row nor a mark: a search for something
+/// rare in a large log may take that long.
+const BACKLOG_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How often the reader hears how far all nodes are.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How often rows are looked at whose grace may be over.
@@ -65,6 +69,8 @@ pub(crate) enum Event {
     Heartbeat {
         /// Everything up to this time was handed out, of all nodes that are not missing.
         watermark: Option<Timestamp>,
+        /// Every node has got to the end of its log since the tail began.
+        is_current: bool,
         nodes: Vec<NodeEvent>,
         after: Vec<(NodeId, Place)>,
     },
@@ -137,7 +143,10 @@ pub(crate) fn start(cluster: &Cluster, query: &Query, positions: Positions, sinc
             from.set(&member.node.id, Place::Since(since));
         }
     }
-    let mut ordering = Ordering::new(members.iter().map(|member| member.node.id.clone()));
+    let recent = SystemClock.now().minus(GRACE);
+    let begins_behind = |place: Option<Place>| !matches!(place, Some(Place::Since(time)) if time >= recent);
+    let nodes = members.iter().map(|member| (member.node.id.clone(), begins_behind(from.of(&member.node.id))));
+    let mut ordering = Ordering::new(nodes);
     let room = HELD_BYTES_MAX.checked_div(members.len()).unwrap_or(0).max(HELD_BYTES_MIN);
     let room = u32::try_from(room).unwrap_or(u32::MAX);
     for (index, member) in members.into_iter().enumerate() {

@@ -12,7 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::follow::News;
 use super::position::Place;
-use super::{Event, GRACE, NodeEvent};
+use super::{BACKLOG_WAIT_MAX, Event, GRACE, NodeEvent};
 use crate::placed::PlacedRow;
 
 /// One node's rows that were not emitted yet, in its own order.
@@ -25,6 +25,8 @@ struct Followed {
     marked: Option<Place>,
     state: State,
     backlog: Backlog,
+    /// When it gave a row or a mark last, or began to answer.
+    heard: Instant,
 }
 
 /// A row that waits for its turn.
@@ -72,15 +74,16 @@ pub(super) struct Ordering {
 }
 
 impl Ordering {
-    pub(super) fn new(ids: impl Iterator<Item = NodeId>) -> Self {
+    /// `with_backlog` says of a node whether it is followed from a time that is past.
+    pub(super) fn new(nodes: impl Iterator<Item = (NodeId, bool)>) -> Self {
         let (now, at) = (Instant::now(), SystemClock.now());
         let silent =
             || State::Silent { since: now, at, status: Status::Timeout, reason: Some("no answer yet".to_owned()) };
-        let followed = |id| {
-            let (rows, backlog) = (VecDeque::new(), Backlog::SinceStart);
-            Followed { id, rows, time: None, marked: None, state: silent(), backlog }
+        let followed = |(id, with_backlog)| {
+            let backlog = if with_backlog { Backlog::SinceStart } else { Backlog::None };
+            Followed { id, rows: VecDeque::new(), time: None, marked: None, state: silent(), backlog, heard: now }
         };
-        let nodes = ids.map(followed).collect();
+        let nodes = nodes.map(followed).collect();
         Self { nodes, last: None, moved: BTreeMap::new(), said: VecDeque::new(), beat: false }
     }
 
@@ -111,16 +114,19 @@ impl Ordering {
                     node.backlog = Backlog::SinceAbsence;
                 }
                 node.state = State::Answering { since };
+                node.heard = Instant::now();
             }
             News::Row { node, generation, row, room } => {
                 let node = &mut self.nodes[node];
                 node.time = node.time.max(Some(row.key.timestamp));
+                node.heard = Instant::now();
                 node.rows.push_back(Held { came: Instant::now(), generation, row, _room: room });
             }
             News::Mark { node: index, generation, next_seq, time } => {
                 let node = &mut self.nodes[index];
                 node.time = node.time.max(Some(time));
                 node.backlog = Backlog::None;
+                node.heard = Instant::now();
                 let place = Place::At { generation, next_seq };
                 if node.rows.is_empty() {
                     self.moved.insert(index, place);
@@ -157,14 +163,19 @@ impl Ordering {
         }
         std::mem::take(&mut self.beat).then(|| Event::Heartbeat {
             watermark: self.watermark().flatten(),
+            is_current: self.nodes.iter().all(|node| node.time.is_some() && node.backlog == Backlog::None),
             nodes: self.nodes.iter().map(Followed::event).collect(),
             after: self.moved(),
         })
     }
 
-    /// Whoever was silent for longer than the grace is missing from now on.
+    /// A node that was silent for longer than the grace is missing from now on, and one that searches its backlog for too long without a
+    /// row holds no other node's rows back any more.
     fn miss(&mut self) {
         for node in &mut self.nodes {
+            if node.backlog == Backlog::SinceStart && node.rows.is_empty() && node.heard.elapsed() >= BACKLOG_WAIT_MAX {
+                node.backlog = Backlog::SinceAbsence;
+            }
             if let State::Silent { since, .. } = &node.state
                 && since.elapsed() >= GRACE
             {

@@ -374,6 +374,11 @@ impl Memory {
         let path = self.dir.join(format!("{}.evidence.ndjson", self.node));
         let mut line = serde_json::to_vec(evidence).unwrap_or_default();
         line.push(b'\n');
+        // A line that a crash cut short must not take the next one along.
+        let cut = std::fs::read(&path).is_ok_and(|known| known.last().is_some_and(|last| *last != b'\n'));
+        if cut {
+            line.insert(0, b'\n');
+        }
         let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
         file.write_all(&line)?;
         file.sync_all()

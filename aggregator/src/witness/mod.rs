@@ -57,6 +57,11 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
+    /// It stays until somebody accepts it, however the node answers.
+    pub(crate) fn is_held_against(&self) -> bool {
+        self.is_alarm() || self.verdict == ROW_INVALID
+    }
+
     /// The node's log is not the one that was witnessed.
     pub(crate) fn is_alarm(&self) -> bool {
         matches!(self.verdict, "rollback" | "fork")
@@ -184,7 +189,10 @@ impl Watch {
             }
             // Before all that a node could bring about itself, such as being unreachable.
             (None, _) if let Some(row) = &state.remembered.bad_row => {
-                (ROW_INVALID, Some(format!("{}; accept it once it is understood", row.words())))
+                let again =
+                    state.remembered.again.iter().map(|again| format!("; {} (since {})", again.words, again.since));
+                let words = format!("{}; accept it once it is understood{}", row.words(), again.collect::<String>());
+                (ROW_INVALID, Some(words))
             }
             (None, Some((verdict, reason))) => (*verdict, Some(reason.clone())),
             (None, None) if !state.looked => ("unverifiable", Some("its checkpoint was not looked at yet".to_owned())),
@@ -273,11 +281,6 @@ impl Watch {
         state.remembered = remembered;
     }
 
-    /// Why a row of this node was found to fail verification, until somebody accepts it.
-    pub(crate) fn bad_row(&self) -> Option<String> {
-        self.state().remembered.bad_row.as_ref().map(BadRow::words)
-    }
-
     /// Keeps on record that rows went too early.
     fn found_early(&self, early: EarlyPrune) {
         let mut state = self.state();
@@ -318,6 +321,12 @@ impl Watch {
             found.push((aside.generation, pinned));
         }
         found
+    }
+
+    /// Whether this is the log that the node presents in place of the witnessed one.
+    pub(crate) fn presents(&self, generation: Generation) -> bool {
+        let generation = generation.to_string();
+        self.state().remembered.alarm.as_ref().is_some_and(|alarm| alarm.generation == generation)
     }
 
     /// A log that can still be read besides the present one, with what was pinned of it if it has at least as much.

@@ -77,7 +77,7 @@ function verdict(node, again) {
   const accept = async () => {
     const reason = await askReason(node.verdict === "row_invalid" ? `Accept the finding about ${node.node_id}` : `Accept the new history of ${node.node_id}`, node.verdict === "row_invalid" ? [
       h("p", {}, visible(node.reason)),
-      h("p", {}, "The row stays as it is: reads that return it keep reporting it. Accepting clears the verdict until another row fails. This is recorded with your name."),
+      h("p", {}, "The row stays as it is: reads that return it keep reporting it. Accepting clears the verdict until a read meets a failing row again. This is recorded with your name."),
     ] : [
       h("p", {}, `${node.node_id} presents generation ${presented.generation} with ${digits(presented.size)} rows. This log, or an extension of it, becomes its history.`),
       h("p", {}, "Rows that a witness had seen and that are not in it stay on record: ranges that may touch them are not complete from then on. This is recorded with your name."),

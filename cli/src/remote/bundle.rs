@@ -8,8 +8,13 @@ use piperoll_shared::api::aggregator::{ExportFormat, ExportRequest, IncompleteAr
 use piperoll_shared::log::bundle::{
     BUNDLE_BYTES_MAX, MANIFEST, Manifest, Members, NodePart, PRUNED_EARLY, read_manifest,
 };
+use piperoll_shared::log::checkpoint::Checkpoint;
+use piperoll_shared::log::entry::Prefix;
+use piperoll_shared::log::note::Note;
 use piperoll_shared::log::row::RowLine;
 use piperoll_shared::log::terminal::escape;
+use piperoll_shared::log::tree::{Hash, decode_hash, leaf_hash, verify_inclusion};
+use piperoll_shared::log::verify::Integrity;
 use reqwest::Method;
 use serde::Deserialize;
 
@@ -114,27 +119,57 @@ struct OneRow<'a> {
 pub(super) async fn row(connection: &Connection, place: &str) -> anyhow::Result<()> {
     let address = RowAddress::parse(place, ':')?;
     let RowAddress { node, seq, .. } = &address;
-    let mut texts = Vec::new();
-    for path in [address.path(""), address.path("/proof")] {
-        let request = connection.request(Method::GET, &path).timeout(PAGE_TIMEOUT);
-        match connection.send(request).await? {
-            Answer::Good(response) => texts.push(response.text().await?),
-            Answer::Unavailable(_) => anyhow::bail!("{node} did not answer"),
-        }
-    }
-    let [page, proof] = texts.as_slice() else { anyhow::bail!("{place}: no answer") };
-    let page: OneRow<'_> = serde_json::from_str(page).context("the row cannot be read")?;
+    let text = one(connection, node, &address.path("")).await?;
+    let page: OneRow<'_> = serde_json::from_str(&text).context("the row cannot be read")?;
     let line = page.entries.first().with_context(|| format!("{node} did not give row {seq}"))?;
     if let Some(gone) = &line.erased {
         anyhow::bail!("row {seq} of {node} was {}; its hash stands in that entry", gone.words());
     }
     let row = line.to_row();
+    ensure!(
+        row.integrity == Integrity::Ok,
+        "row {seq} of {node} fails verification; `piperoll show {node}/{seq}` says why"
+    );
+    // The proof of the very log that this row is in.
+    let prefix =
+        Prefix::parse(&row.body).with_context(|| format!("row {seq} of {node} does not say which log it is in"))?;
+    let own = RowAddress { generation: Some(prefix.generation.to_owned()), node: node.clone(), seq: *seq };
+    let proof = one(connection, node, &own.path("/proof")).await?;
+    proves(&proof, *seq, &leaf_hash(&row.body, &row.mac), prefix.generation)
+        .map_err(|words| anyhow::anyhow!("the proof of row {seq} of {node} is not one: {words}"))?;
     let entry = [row.body.as_ref(), row.mac.as_ref()].concat();
     for (extension, bytes) in [("entry", entry.as_slice()), ("tlog-proof", proof.as_bytes())] {
-        let path = PathBuf::from(format!("{node}-{seq}.{extension}"));
+        let log = address.generation.iter().map(|generation| format!("@{generation}")).collect::<String>();
+        let path = PathBuf::from(format!("{node}-{seq}{log}.{extension}"));
         ensure!(!path.exists(), "{} exists already and is not overwritten", path.display());
         std::fs::write(&path, bytes).with_context(|| path.display().to_string())?;
         eprintln!("{}", path.display());
     }
     Ok(())
+}
+
+/// One small answer about a node.
+async fn one(connection: &Connection, node: &str, path: &str) -> anyhow::Result<String> {
+    let request = connection.request(Method::GET, path).timeout(PAGE_TIMEOUT);
+    match connection.send(request).await? {
+        Answer::Good(response) => Ok(response.text().await?),
+        Answer::Unavailable(_) => anyhow::bail!("{node} did not answer"),
+    }
+}
+
+/// Checks that a C2SP tlog-proof leads from this leaf to the checkpoint in it, and that this is of the row's log. Who signed
+/// the checkpoint is for the reader of the files to check.
+fn proves(proof: &str, seq: u64, leaf: &Hash, generation: &str) -> Result<(), String> {
+    let bad = || "it is not a c2sp.org/tlog-proof".to_owned();
+    let (head, note) = proof.split_once("\n\n").ok_or_else(bad)?;
+    let mut lines = head.lines();
+    let known = lines.next() == Some("c2sp.org/tlog-proof@v1") && lines.next() == Some(&format!("index {seq}"));
+    let hashes: Option<Vec<Hash>> = lines.map(decode_hash).collect();
+    let note = Note::parse(note).map_err(|error| error.to_string())?;
+    let checkpoint = Checkpoint::parse(note.text()).map_err(|error| error.to_string())?;
+    let hashes = hashes.filter(|_| known).ok_or_else(bad)?;
+    if !checkpoint.origin.ends_with(&format!("/{generation}")) {
+        return Err(format!("it is of the log {}, and the row of generation {generation}", checkpoint.origin));
+    }
+    verify_inclusion(leaf, seq, checkpoint.size, &hashes, &checkpoint.root).map_err(|error| error.to_string())
 }

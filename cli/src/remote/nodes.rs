@@ -52,7 +52,9 @@ pub(crate) async fn nodes(args: RemoteNodesArgs) -> anyhow::Result<Exit> {
         }
         outln!("{} of {} nodes answered", answer.answered, answer.expected);
     }
-    let invalid = answer.nodes.iter().any(|node| node.report.status == Status::Invalid);
+    // What is held against a node is so whether or not it answers now.
+    let held = |node: &NodeInfo| ["row_invalid", "rollback", "fork"].contains(&node.report.verdict.as_str());
+    let invalid = answer.nodes.iter().any(|node| node.report.status == Status::Invalid || held(node));
     // A node that answers and whose checkpoint cannot be checked has not shown that its log is whole.
     let unchecked = |node: &NodeInfo| {
         node.report.status == Status::Ok && ["unverifiable", "first_seen_again"].contains(&node.report.verdict.as_str())

@@ -120,14 +120,16 @@ pub struct Store {
     ages: Arc<Mutex<Ages>>,
     asides: Arc<Asides>,
     writer: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
-    /// Nothing is written; see `open_to_read`.
-    is_kept: bool,
+    /// Nothing is written; see `open_to_read`. Has the log's lock.
+    kept: Option<Arc<Option<std::fs::File>>>,
 }
 
 impl Store {
     /// Opens a log that is read and never written: what would write is refused. The newest checkpoint is the last one that was signed.
     pub fn open_to_read(dir: LogDir, keys: LogKeys, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let ring = keys.ring.clone();
+        // Held for as long as the log is read: what a daemon added meanwhile would not be seen. Where nothing can be written no daemon runs.
+        let lock = if dir.may_write() { Some(dir.lock_existing()?) } else { None };
         let first = dir.open_reader(ring.cluster(), ring.node_id())?;
         let sql = |source| OpenError::Sqlite { path: dir.database(), source };
         let extent = rows::extent(&first.conn).map_err(sql)?;
@@ -155,7 +157,7 @@ impl Store {
             clock,
             ages: Arc::new(Mutex::new(Ages::none(generation))),
             writer: Arc::default(),
-            is_kept: true,
+            kept: Some(Arc::new(lock)),
         })
     }
 
@@ -215,7 +217,7 @@ impl Store {
             ages,
             asides,
             writer,
-            is_kept: false,
+            kept: None,
         })
     }
 
@@ -362,7 +364,7 @@ impl Store {
 
     /// The newest checkpoint; signed now when it is time to.
     pub async fn checkpoint(&self) -> Result<SignedCheckpoint, CheckpointFault> {
-        if self.is_kept {
+        if self.kept.is_some() {
             return self.kept_checkpoint().await;
         }
         let (reply, answer) = oneshot::channel();
@@ -378,7 +380,16 @@ impl Store {
         let key = self.keys.checkpoint.named(&origin, KeyKind::Log);
         let key = key.ok_or_else(|| refused(format!("{origin:?} cannot sign")))?;
         let note = self.kept_note(Kept::Signed).await.map_err(|e| refused(e.to_string()))?;
-        signer::open_note(&note.ok_or_else(|| refused("nothing of this log was signed".to_owned()))?, &key)
+        let signed =
+            signer::open_note(&note.ok_or_else(|| refused("nothing of this log was signed".to_owned()))?, &key)?;
+        // A witness that renewed its cosignature would say that nothing came behind these rows.
+        let (size, rows) = (signed.checkpoint.size, self.health.head().map_or(0, |head| head.saturating_add(1)));
+        if size < rows {
+            return Err(refused(format!(
+                "only {size} of {rows} rows were signed before the node ended; start the node once and stop it in order, and hand over its folder then"
+            )));
+        }
+        Ok(signed)
     }
 
     /// Keeps a checkpoint of ours that a witness has cosigned.

@@ -260,7 +260,7 @@ impl LogDir {
         }
     }
 
-    fn may_write(&self) -> bool {
+    pub(super) fn may_write(&self) -> bool {
         nix::unistd::access(&self.dir, nix::unistd::AccessFlags::W_OK).is_ok()
     }
 

@@ -8,6 +8,7 @@ mod driver;
 mod evidence;
 mod hostile;
 mod live;
+mod logs;
 mod safety;
 mod session;
 mod timeline;

@@ -273,9 +273,9 @@ fn rows_of_both_logs_have_addresses(cluster: &Cluster, page: &Value) {
         std::fs::create_dir(&folder).unwrap();
         let mut export = cluster.command(&["export", "--row", &format!("mx1:0@{generation}")]);
         assert!(export.current_dir(&folder).output().unwrap().status.success());
-        let proof = std::fs::read_to_string(folder.join("mx1-0.tlog-proof")).unwrap();
+        let proof = std::fs::read_to_string(folder.join(format!("mx1-0@{generation}.tlog-proof"))).unwrap();
         assert!(proof.contains(&format!("test/mx1/{generation}\n")), "{proof}");
-        let bytes = std::fs::read(folder.join("mx1-0.entry")).unwrap();
+        let bytes = std::fs::read(folder.join(format!("mx1-0@{generation}.entry"))).unwrap();
         assert!(String::from_utf8_lossy(&bytes).contains(generation));
     }
     // Without a generation the present log is meant.

@@ -167,9 +167,96 @@ async fn the_folder_of_a_node_that_left_is_read() {
     let verified = cluster.run(&["verify-bundle", &path, "--trust", &trust(&cluster)]);
     assert_eq!(verified.code, 0, "{}", verified.stdout);
     assert_eq!(std::fs::read_dir(folder.join("data")).unwrap().count(), before, "nothing is written there");
+    // A folder that is a copy of a member's is not read in the member's place.
+    the_folder_of_a_member_is_not_read(&mut cluster).await;
+    let folder = folder.clone();
     // It is checked as every other log.
     let sql = "UPDATE entries SET body = replace(body, 'carol', 'mario') WHERE body LIKE '%carol%'";
     edit(&folder.join("data/log.db"), sql);
     let page = cluster.page(&format!("from={since}&limit=1000")).await;
     assert_eq!((page.json()["complete"].clone(), page.status_of("mx2")), (false.into(), "invalid".to_owned()));
+}
+
+/// The node itself is asked for as long as it is a member, whatever folder is named; and a folder that lacks rows is found out.
+async fn the_folder_of_a_member_is_not_read(cluster: &mut Cluster) {
+    let copy = cluster.dir.path().join("copy");
+    cluster.stop(0);
+    let copied = std::process::Command::new("cp").arg("-r").arg(&cluster.nodes[0].folder).arg(&copy).status().unwrap();
+    assert!(copied.success());
+    cluster.restart(0).await;
+    let config = cluster.aggregator_folder().join("aggregator.toml");
+    let plain = std::fs::read_to_string(&config).unwrap();
+    let table = format!("\n[[retired]]\nnode = \"mx1\"\nfolder = \"{}\"\n", copy.display());
+    std::fs::write(&config, format!("{plain}{table}")).unwrap();
+    restart_aggregator(cluster).await;
+    cluster.append(0, &[entry("dave", "auth.login")]).await;
+    let page = cluster.page("from=1d&filter=user:dave%20node:mx1").await.json();
+    assert_eq!((&page["count"], &page["complete"]), (&1.into(), &true.into()), "{page}");
+    witnessed(cluster, "mx1").await;
+    // Once it has left, what its folder lacks of the last row that it wrote is missing.
+    cluster.stop(0);
+    assert_eq!(cluster_command(cluster, "retire", &["mx1", "--last-seq", "100"]).code, 0);
+    cluster.stop_aggregator();
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    let page = until("the copy is read", async || {
+        let page = cluster.page("from=1d&filter=node:mx1").await;
+        (page.json()["nodes"].is_array() && page.status_of("mx1") == "invalid").then_some(page)
+    })
+    .await;
+    assert!(
+        page.node("mx1")["reason"].as_str().unwrap().contains("the last row that it wrote is 100"),
+        "{}",
+        page.text
+    );
+    // Named twice, or of nobody.
+    for (node, words) in [("mx1", "is named twice"), ("mx7", "is not in the roster")] {
+        let table = table.replace("mx1", node);
+        std::fs::write(&config, format!("{plain}\n{table}{}", if node == "mx1" { &table } else { "" })).unwrap();
+        let refused = cluster.run(&["aggregator", "serve", "--config", config.to_str().unwrap()]);
+        assert!(refused.code == 1 && refused.stderr.contains(words), "{}", refused.stderr);
+    }
+    std::fs::write(&config, plain).unwrap();
+}
+
+/// A node that was killed leaves rows that nobody signed: evidence of its folder does not say that nothing came behind the signed ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_folder_of_a_killed_node_proves_no_more_than_was_signed() {
+    let mut cluster = Cluster::witnessed(&["mx1", "mx2"], 50).await;
+    cluster.append(1, &[entry("alice", "auth.login")]).await;
+    witnessed(&cluster, "mx2").await;
+    let since = now();
+    cluster.append(1, &[entry("bob", "auth.login")]).await;
+    cluster.kill(1);
+    let conn = rusqlite::Connection::open(cluster.database(1)).unwrap();
+    let count = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, u64>(0)).unwrap();
+    let (rows, signed) = (count("SELECT max(seq) + 1 FROM entries"), count("SELECT max(size) FROM checkpoints"));
+    drop(conn);
+    if signed == rows {
+        eprintln!("SKIPPED: the last row was signed before the kill");
+        return;
+    }
+    assert_eq!(cluster_command(&cluster, "retire", &["mx2"]).code, 0);
+    let config = cluster.aggregator_folder().join("aggregator.toml");
+    let plain = std::fs::read_to_string(&config).unwrap();
+    let folder = cluster.nodes[1].folder.display().to_string();
+    std::fs::write(&config, format!("{plain}\n[[retired]]\nnode = \"mx2\"\nfolder = \"{folder}\"\n")).unwrap();
+    restart_aggregator(&mut cluster).await;
+    let line = report(&cluster, "mx2", |line| line["verdict"] == "unverifiable" && line["status"] == "ok").await;
+    assert!(line["reason"].as_str().unwrap().contains("rows were signed"), "{line}");
+    // The rows are there to be read, and the evidence is not called whole.
+    let page = cluster.page(&format!("from={since}&filter=user:bob")).await.json();
+    assert_eq!(page["count"], 1, "{page}");
+    // Behind the age that a checkpoint may have.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let to = now();
+    let path = cluster.dir.path().join("killed.tar").to_str().unwrap().to_owned();
+    let args =
+        ["export", "--bundle", &path, "--from", &since, "--to", &to, "--reason", "a test", "--incomplete", "partial"];
+    let exported = cluster.run(&args);
+    assert!([0, 3].contains(&exported.code), "{}", exported.stderr);
+    let made = std::path::Path::new(&path).exists();
+    let path = if made { path } else { path.replace(".tar", "_PARTIAL.tar") };
+    let verified = cluster.run(&["verify-bundle", &path, "--trust", &trust(&cluster)]);
+    assert_eq!(verified.code, 3, "{}", verified.stdout);
 }

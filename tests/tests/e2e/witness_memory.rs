@@ -155,7 +155,7 @@ async fn a_row_that_failed_stays_a_finding_until_it_is_accepted() {
         let line = report(cluster, "mx1", |line| line["verdict"] == "row_invalid").await;
         let reason = line["reason"].as_str().unwrap();
         assert!(reason.contains("row 5 of generation") && reason.contains("signature does not fit"), "{reason}");
-        assert_eq!((&line["status"], cluster.run(&["nodes"]).code), (&json!("invalid"), 4), "{line}");
+        assert_eq!((&line["status"], cluster.run(&["nodes"]).code), (&json!("ok"), 4), "{line}");
         // What is read now is sound, and says so; the verdict on the node is said beside it.
         let page = cluster.page("from=1d&limit=1000").await;
         assert_eq!((page.json()["complete"].clone(), page.status_of("mx1")), (json!(true), "ok".to_owned()));
@@ -175,6 +175,12 @@ async fn a_row_that_failed_stays_a_finding_until_it_is_accepted() {
     cluster.wait_for_aggregator().await;
     cluster.wait_until_answered("mx1").await;
     is_a_finding(&cluster).await;
+    // A node that does not answer is no better for it.
+    cluster.stop(0);
+    let line = report(&cluster, "mx1", |line| line["status"] == "unreachable").await;
+    assert_eq!((&line["verdict"], cluster.run(&["nodes"]).code), (&json!("row_invalid"), 4), "{line}");
+    cluster.restart(0).await;
+    cluster.wait_until_answered("mx1").await;
     // The evidence knows it without the memory, which is a finding of its own.
     cluster.stop_aggregator();
     std::fs::remove_file(cluster.aggregator_folder().join("state/witness/mx1.json")).unwrap();
@@ -182,6 +188,9 @@ async fn a_row_that_failed_stays_a_finding_until_it_is_accepted() {
     cluster.wait_for_aggregator().await;
     cluster.wait_until_answered("mx1").await;
     let generation = is_a_finding(&cluster).await;
+    // What accepting clears is all said.
+    let line = report(&cluster, "mx1", |line| line["verdict"] == "row_invalid").await;
+    assert!(line["reason"].as_str().unwrap().contains("is gone from the state directory"), "{line}");
     let accept = ["nodes", "accept", "mx1", "--new-generation", &generation, "--reason", "a cosmic ray, put back"];
     let accepted = cluster.run(&accept);
     assert_eq!(accepted.code, 0, "{}", accepted.stderr);
