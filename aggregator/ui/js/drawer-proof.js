@@ -26,7 +26,7 @@ export function proofTab(row, { envelope }) {
       !of && h("button", { type: "button", onclick: () => copy(command, "Command") }, "Copy the command"),
       may("audit.export") && h("button", { type: "button", disabled: !row.witnessed, title: row.witnessed ? null : "No witness has seen this row yet", onclick: (event) => proof(event.currentTarget, row) }, "Get the proof (c2sp.org/tlog-proof)")),
     h("pre", { class: "proof", hidden: true, tabindex: 0 }),
-    h("p", { class: "hint" }, "For an auditor, an evidence bundle (Export) holds this and everything needed to check it offline."),
+    !of && h("p", { class: "hint" }, "For an auditor, an evidence bundle (Export) holds this and everything needed to check it offline."),
   ];
 }
 
