@@ -230,3 +230,91 @@ impl Followed {
         NodeEvent { node_id: self.id.clone(), status, reason, since }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use piperoll_shared::log::verify::Integrity;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    fn ordering(with_backlog: bool) -> Ordering {
+        let ids = ["mx1", "mx2"].map(|id| (id.parse().expect("an id"), with_backlog));
+        let mut ordering = Ordering::new(ids.into_iter());
+        (0..2).for_each(|node| ordering.take(News::Begun { node }));
+        ordering
+    }
+
+    fn row(node: usize, micros: i64, seq: u64) -> News {
+        let node_id = ["mx1", "mx2"][node].parse().expect("an id");
+        let key = Key { timestamp: Timestamp::from_micros(micros), node_id, seq };
+        let (body, mac, integrity) = (Bytes::new(), Bytes::new(), Integrity::Ok);
+        let row =
+            PlacedRow { key, body, mac, integrity, witnessed: false, reason: None, erased: None, withheld: false };
+        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("room");
+        News::Row { node, generation: Generation::from_bytes([1; 16]), row: Box::new(row), room }
+    }
+
+    fn mark(node: usize, micros: i64) -> News {
+        let generation = Generation::from_bytes([1; 16]);
+        News::Mark { node, generation, next_seq: 9, time: Timestamp::from_micros(micros) }
+    }
+
+    /// The seqs of the rows that are emitted now, with an `!` for late ones.
+    fn emitted(ordering: &mut Ordering) -> String {
+        let mut said = String::new();
+        while let Some(event) = ordering.next() {
+            if let Event::Row { row, late, .. } = event {
+                said += &format!("{}{}", row.key.seq, if late { "!" } else { "" });
+            }
+        }
+        said
+    }
+
+    /// As if so much time had gone by.
+    fn pass(ordering: &mut Ordering, time: std::time::Duration) {
+        for node in &mut ordering.nodes {
+            node.heard = node.heard.checked_sub(time).expect("a time");
+            for held in &mut node.rows {
+                held.came = held.came.checked_sub(time).expect("a time");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_a_backlog_wait_for_every_node() {
+        let mut ordering = ordering(true);
+        ordering.take(row(0, 20, 2));
+        pass(&mut ordering, GRACE * 2);
+        assert_eq!(emitted(&mut ordering), "", "the other node may have an earlier one");
+        ordering.take(row(1, 10, 1));
+        ordering.take(mark(0, 100));
+        ordering.take(mark(1, 100));
+        assert_eq!(emitted(&mut ordering), "12");
+        assert!(!ordering.has_backlog());
+    }
+
+    /// A node that says that it works and gives nothing delays a backlog once, and a live tail by the grace.
+    #[test]
+    fn a_node_that_gives_nothing_holds_nobody_back_for_ever() {
+        let mut behind = ordering(true);
+        behind.take(row(0, 20, 2));
+        behind.take(mark(0, 100));
+        pass(&mut behind, BACKLOG_WAIT_MAX);
+        assert_eq!(emitted(&mut behind), "2");
+        behind.beat();
+        let Some(Event::Heartbeat { is_current, .. }) = behind.next() else { panic!("a heartbeat") };
+        assert!(!is_current, "that node has not got to its end");
+        behind.take(row(1, 10, 1));
+        assert_eq!(emitted(&mut behind), "1!");
+
+        let mut live = ordering(false);
+        live.take(row(0, 20, 2));
+        assert_eq!(emitted(&mut live), "");
+        pass(&mut live, GRACE);
+        assert_eq!(emitted(&mut live), "2");
+    }
+}
