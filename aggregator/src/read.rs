@@ -108,7 +108,7 @@ impl Tally {
     }
 }
 
-/// Entries that a node records of its own while it stops, behind the last row that an operator saw of it.
+/// Entries that a node records of its own while it stops, after the last row that an operator saw of it.
 const STOP_ENTRIES: u64 = 1;
 
 /// What does not fit between the folder of a node that left and the last row that it wrote, as the roster says it.

@@ -24,7 +24,7 @@ export function logOf(row) {
   return !row.found_at && typeof generation === "string" ? `?generation=${encodeURIComponent(generation)}` : "";
 }
 
-/** Its place, with the generation behind an @ where that is not the node's present log. */
+/** Its place, followed by @ and the generation where that is not the node's present log. */
 export function addressOf(row, envelope) {
   const generation = entryOf(row).generation;
   const node = envelope?.nodes?.find((known) => known.node_id === nodeOf(row));

@@ -39,7 +39,7 @@ pub(super) async fn show_rewritten_history(cluster: &mut DemoCluster) -> anyhow:
     step(7, &format!("Somebody stops {id}, cuts off the end of its log, and removes every note about it"));
     let rows = tamper::cut_tail(&cluster.nodes()[VICTIM].database(), LATE_ENTRIES.len() as u64 + 1)?;
     let _ = std::fs::remove_file(cluster.nodes()[VICTIM].data().join("log.checkpoint"));
-    outln!("   {rows} rows are left; on the node itself everything fits again:");
+    outln!("   {rows} rows are left; on the node itself every check passes again:");
     cluster.restart(VICTIM).await?;
     let config = cluster.nodes()[VICTIM].config().display().to_string();
     expect(cluster.run(&["node", "verify", "--config", &config], true).await?.0, Exit::Complete)?;

@@ -141,7 +141,7 @@ impl Store {
         let open = move || Ok(of.open_reader(ring.cluster(), ring.node_id())?.conn);
         let readers = Readers::start(open, Arc::clone(&health))?;
         let index = Arc::new(Index::open(&dir, generation, BLOCK_LEVEL));
-        // Nobody receives: whoever sends is told that nothing is written here.
+        // Without a receiver every send fails, so nothing is written here.
         let (jobs, _) = mpsc::channel(1);
         Ok(Self {
             jobs,
@@ -382,7 +382,7 @@ impl Store {
         let note = self.kept_note(Kept::Signed).await.map_err(|e| refused(e.to_string()))?;
         let signed =
             signer::open_note(&note.ok_or_else(|| refused("nothing of this log was signed".to_owned()))?, &key)?;
-        // A witness that renewed its cosignature would say that nothing came behind these rows.
+        // A witness that renewed its cosignature would say that nothing came after these rows.
         let (size, rows) = (signed.checkpoint.size, self.health.head().map_or(0, |head| head.saturating_add(1)));
         if size < rows {
             return Err(refused(format!(
