@@ -107,3 +107,15 @@ pub async fn findings(store: &Store) -> Vec<Finding> {
     }
     found
 }
+
+/// Copies a stopped node's log, in place of the one that is there.
+pub fn copy_log(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for name in ["log.db", "log.db-wal", "log.json", "log.checkpoint"] {
+        let _ = std::fs::remove_file(to.join(name));
+        if from.join(name).exists() {
+            std::fs::copy(from.join(name), to.join(name)).unwrap();
+        }
+    }
+    let _ = std::fs::remove_file(to.join("log.db-shm"));
+}

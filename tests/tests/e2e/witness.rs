@@ -1,13 +1,13 @@
 //! The tamper matrix that a mac cannot see, with a witness that remembers: a cut tail, an older copy, a copy that goes
 //! its own way, another database, an edited tile. Each has its verdict, its exit code and its entry.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use piperoll_shared::api::access::Role;
 use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::note::{Note, VerifyingKey};
-use piperoll_tests::{Cluster, edit, entry, until};
+use piperoll_tests::{Cluster, copy_log, edit, entry, until};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -42,17 +42,6 @@ pub(crate) async fn report(cluster: &Cluster, node: &str, until: impl Fn(&Value)
 /// Waits until everything that `node` holds is under a cosigned checkpoint.
 pub(crate) async fn witnessed(cluster: &Cluster, node: &str) -> Value {
     report(cluster, node, |line| line["verdict"] == "ok" && line["unwitnessed"] == 0).await
-}
-
-pub(crate) fn copy_log(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for name in ["log.db", "log.db-wal", "log.json", "log.checkpoint"] {
-        let _ = std::fs::remove_file(to.join(name));
-        if from.join(name).exists() {
-            std::fs::copy(from.join(name), to.join(name)).unwrap();
-        }
-    }
-    let _ = std::fs::remove_file(to.join("log.db-shm"));
 }
 
 pub(crate) fn now() -> String {

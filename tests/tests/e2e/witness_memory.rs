@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::note::{KeyKind, SigningSeed};
-use piperoll_tests::{Cluster, edit, entry, until};
+use piperoll_tests::{Cluster, copy_log, edit, entry, until};
 use serde_json::{Value, json};
 
-use crate::witness::{cluster_of, copy_log, data, everything_says, now, report, witnessed};
+use crate::witness::{cluster_of, data, everything_says, now, report, witnessed};
 
 /// A witness that lost its memory, or got an older one back, is held to what it wrote into its own log: a node cannot present another history
 /// as the first one.

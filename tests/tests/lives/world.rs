@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::Signal;
 use piperoll_client::NodeClient;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
-use piperoll_tests::{Cluster, Rng, Run, until};
+use piperoll_tests::{Cluster, Rng, Run, copy_log, until};
 use serde_json::Value;
 
 use crate::event::{Event, NODES_MAX};
@@ -544,17 +544,6 @@ fn target(event: Event) -> Option<usize> {
         Event::Renew(node) | Event::Clock(node, _) | Event::Forget(node, _) => Some(node),
         Event::AddNode | Event::RestartAggregator | Event::BackupAggregator | Event::RestoreAggregator => None,
     }
-}
-
-fn copy_log(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for name in ["log.db", "log.db-wal", "log.json", "log.checkpoint"] {
-        let _ = std::fs::remove_file(to.join(name));
-        if from.join(name).exists() {
-            std::fs::copy(from.join(name), to.join(name)).unwrap();
-        }
-    }
-    let _ = std::fs::remove_file(to.join("log.db-shm"));
 }
 
 fn succeeded(run: &Run) {
