@@ -149,10 +149,6 @@ struct Typed {
     session: TypedSession,
 }
 
-fn roster_has(roster: &[RosterNode], id: &NodeId) -> bool {
-    roster.iter().any(|node| node.id == *id)
-}
-
 /// The folder of a node that left, handed to this aggregator.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -267,7 +263,7 @@ impl AggregatorConfig {
         };
         let mut kept: Vec<(NodeId, PathBuf)> = Vec::new();
         for TypedKept { node, folder } in typed.retired {
-            let problem = if roster_has(&roster, &node) {
+            let problem = if roster.iter().any(|known| known.id == node) {
                 kept.iter().any(|(known, _)| *known == node).then_some("is named twice")
             } else {
                 Some("is not in the roster")

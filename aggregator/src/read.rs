@@ -111,7 +111,7 @@ impl Tally {
 /// Entries that a node records of its own while it stops, after the last row that an operator saw of it.
 const STOP_ENTRIES: u64 = 1;
 
-/// What does not fit between the folder of a node that left and the last row that it wrote, as the roster says it.
+/// Describes a mismatch between the folder of a node that left and the last row that it wrote according to the roster.
 fn against_last(head: &StreamHead, last: u64) -> Option<String> {
     let rows = head.head_seq.map_or(0, |head| head.saturating_add(1));
     if rows <= last {

@@ -26,7 +26,7 @@ impl ClientError {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Refused(problem) => is_passing_status(problem.status),
-            // Somebody will start the node, or fix what is in the way.
+            // Transient: an operator can start the node or remove the obstacle.
             _ => true,
         }
     }

@@ -44,7 +44,7 @@ enum Backlog {
     None,
     /// From where the client wanted to begin: rows of other nodes wait for it, so that all are in order.
     SinceStart,
-    /// From while the node was missing: what others recorded meanwhile was emitted, so its rows are late.
+    /// From while the node was missing, or gave nothing for too long: rows of others were emitted meanwhile, so its rows are late.
     SinceAbsence,
 }
 
@@ -202,7 +202,7 @@ impl Ordering {
             None => true,
             Some(time) => time.is_some_and(|time| row.key.timestamp < time),
         };
-        // A node with a backlog is working, however long it takes; one that stops working is reported as lost.
+        // A node that reads its backlog may have an earlier row; `miss` bounds how long others wait for it.
         let is_over = || came.elapsed() >= GRACE && self.nodes.iter().all(|node| node.backlog != Backlog::SinceStart);
         if !late && !settled && !is_over() {
             return None;

@@ -31,7 +31,7 @@ pub(super) async fn run(command: ForwardCommand) -> anyhow::Result<Exit> {
         ForwardCommand::Resume { name, place } => {
             let request = ForwardResumeRequest { name };
             let status: ForwardStatus = daemon(&place).await?.order(socket_path::FORWARD_RESUME, &request).await?;
-            outln!("{} goes on at row {}; this was recorded", status.name, group_digits(status.next_seq));
+            outln!("{} resumes at row {}; this was recorded", status.name, group_digits(status.next_seq));
         }
     }
     Ok(Exit::Complete)

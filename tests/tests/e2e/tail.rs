@@ -219,7 +219,7 @@ async fn a_tail_far_behind_is_read_in_order_however_slowly() {
     // Four seconds without a word, longer than the grace, and then a bit at a time.
     tokio::time::sleep(Duration::from_secs(4)).await;
     while entries(&events).count() < ROWS + 501 {
-        let event = tail.next(PATIENCE).await.expect("the tail goes on");
+        let event = tail.next(PATIENCE).await.expect("another event");
         assert!(event.name != "dropped" && event.name != "node", "{event:?}");
         events.push(event);
         if events.len() % 300 == 0 {
