@@ -402,7 +402,7 @@ impl World {
     }
 
     async fn retire(&mut self, node: usize, with_folder: bool) -> bool {
-        // Somebody has to stay.
+        // At least one node remains a member.
         if node == 0 {
             return false;
         }
