@@ -44,7 +44,7 @@ pub(crate) struct AsideOf {
 
 /// The logs of a node besides its present one that a query reaches into, and what they are asked.
 pub(crate) fn ask_asides(member: &Member, query: &Query, limit: Option<u64>) -> Vec<Asked> {
-    if query.sealed || query.one_row {
+    if query.one_row {
         return Vec::new();
     }
     let asides = member.witness.asides_in(query.from, query.to);
@@ -55,7 +55,14 @@ pub(crate) fn ask_asides(member: &Member, query: &Query, limit: Option<u64>) -> 
     let Ask::Scan(base) = ask(member, &Query { cursor: None, ..query.clone() }, limit) else { return Vec::new() };
     let id = &member.node.id;
     let asides = asides.into_iter().filter_map(|(generation, pinned)| {
+        if query.sealed && pinned.is_none() {
+            // Nothing of it could be proven.
+            return None;
+        }
         let mut asked = Asked { pinned: pinned.clone(), ..(*base).clone() };
+        if query.sealed {
+            asked.request.head = pinned.as_ref().map(|pinned| pinned.size - 1);
+        }
         asked.request.generation = Some(generation);
         asked.request.prove = pinned.as_ref().map(|pinned| pinned.size);
         asked.aside = Some(AsideOf { generation, whole: pinned.is_some() });

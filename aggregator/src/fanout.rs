@@ -44,6 +44,8 @@ pub(crate) struct Part {
     pub(crate) aside: Option<AsideOf>,
     /// Such logs of the node that were read whole.
     pub(crate) read: Vec<Generation>,
+    /// Why others were not.
+    pub(crate) unread: Vec<String>,
 }
 
 impl Part {
@@ -64,6 +66,7 @@ impl Part {
             held: false,
             aside: None,
             read: Vec::new(),
+            unread: Vec::new(),
         }
     }
 
@@ -101,7 +104,8 @@ impl Part {
                 let pruned = part.reason.take().map(|words| format!("; {words}")).unwrap_or_default();
                 part.since = None;
                 part.status = Status::Superseded;
-                part.reason = Some(format!("{}{pruned}", lost.words));
+                let unread: String = part.unread.iter().map(|words| format!("; {words}")).collect();
+                part.reason = Some(format!("{}{pruned}{unread}", lost.words));
             }
             part.tally.proof =
                 Proof::Not("rows of this range were in a log that another one took the place of".to_owned());
@@ -133,8 +137,8 @@ impl Part {
                 self.status = Status::Invalid;
                 self.reason = Some([self.reason.take(), words].into_iter().flatten().collect::<Vec<_>>().join("; "));
             }
-            // What is lost with it is said by the range.
-            _ => {}
+            // What is lost with it is said by the range; why it is, only here.
+            _ => self.unread.extend(earlier.reason.as_deref().map(said)),
         }
     }
 
@@ -312,8 +316,8 @@ pub(crate) fn envelope(
     }
 }
 
-/// One part for each node. Those of its earlier logs stand behind the one of its present log.
-fn by_node(parts: &[Part]) -> Vec<Part> {
+/// One part for each node. Those of its earlier logs come after the one of its present log.
+pub(crate) fn by_node(parts: &[Part]) -> Vec<Part> {
     let mut nodes: Vec<Part> = Vec::new();
     for part in parts {
         match nodes.last_mut() {

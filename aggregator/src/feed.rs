@@ -209,6 +209,7 @@ impl Part {
             held: self.held,
             aside: self.aside,
             read: self.read.clone(),
+            unread: self.unread.clone(),
         }
     }
 }

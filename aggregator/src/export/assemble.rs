@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io::{self, Seek as _, Write as _};
 use std::path::Path;
 
+use piperoll_shared::api::aggregator::NodeReport;
 use piperoll_shared::log::bundle::{
-    self, Asked, Manifest, MemberDigest, NodePart, REPORT_ROWS_MAX, Rows, StoredEntry, csv_line, manifest_note,
-    member_header, member_padding, timeline_line,
+    self, Asked, EarlierPart, Manifest, MemberDigest, NodePart, REPORT_ROWS_MAX, Rows, StoredEntry, csv_line,
+    manifest_note, member_header, member_padding, timeline_line,
 };
 use piperoll_shared::log::csv;
 use piperoll_shared::log::order::Order;
@@ -26,34 +27,50 @@ pub(super) struct Heading {
     pub(super) complete: bool,
 }
 
-/// The finished archive, in a file without a name.
+/// The finished archive, in a file without a name. Of every node, its present log comes first, and `reports` has what is said of it.
 pub(super) fn assemble(
     exporter: &Exporter,
-    mut nodes: Vec<Collected>,
+    mut nodes: Vec<Vec<Collected>>,
+    reports: Vec<NodeReport>,
     heading: Heading,
 ) -> io::Result<(File, Manifest)> {
     let dir = exporter.dir.as_path();
     let mut pieces = Vec::new();
     let mut parts = Vec::new();
-    for node in &mut nodes {
-        let id = node.part.member.node.id.to_string();
-        if let Some(proven) = &mut node.proven {
-            pieces.push(text_piece(dir, bundle::checkpoint_name(&id), &proven.pinned.note)?);
-            pieces.push(entries(dir, &id, proven)?);
-            let hashes: String = proven.proof.iter().map(|hash| encode_hash(hash) + "\n").collect();
-            pieces.push(text_piece(dir, bundle::proof_name(&id), &hashes)?);
+    for (logs, report) in nodes.iter_mut().zip(reports) {
+        let id = report.node_id.clone();
+        let mut earlier = Vec::new();
+        for (at, log) in logs.iter_mut().enumerate() {
+            let rows = log.rows();
+            let Some(proven) = &mut log.proven else { continue };
+            let names = match at {
+                0 => [bundle::checkpoint_name(&id), bundle::entries_name(&id), bundle::proof_name(&id)],
+                _ => {
+                    earlier.push(EarlierPart {
+                        generation: proven.pinned.generation.to_string(),
+                        size: proven.pinned.size,
+                        rows,
+                        borders: proven.borders.len() as u64,
+                    });
+                    bundle::earlier_names(&id, earlier.len())
+                }
+            };
+            pieces.extend(pieces_of(dir, names, proven)?);
         }
-        let rejected = match &mut node.rejected {
-            Some(spool) => {
-                let mut piece = Piece::new(dir, bundle::rejected_name(&id))?;
-                spool.copy_to(&mut piece)?;
-                pieces.push(piece);
-                spool.rows
-            }
-            None => 0,
-        };
-        parts.push(part(node, rejected));
+        let mut rejected = 0;
+        let mut piece = Piece::new(dir, bundle::rejected_name(&id))?;
+        for spool in logs.iter_mut().filter_map(|log| log.rejected.as_mut()) {
+            spool.copy_to(&mut piece)?;
+            rejected += spool.rows;
+        }
+        if rejected > 0 {
+            pieces.push(piece);
+        }
+        if let Some(present) = logs.first() {
+            parts.push(part(present, report, earlier, rejected));
+        }
     }
+    let mut nodes: Vec<Collected> = nodes.into_iter().flatten().collect();
     let mut first = Vec::new();
     let (timeline, csv_copy) = readable(dir, &mut nodes, &mut first)?;
     pieces.extend([timeline, csv_copy]);
@@ -77,9 +94,8 @@ pub(super) fn assemble(
     Ok((archive(dir, &note, pieces)?, manifest))
 }
 
-fn part(node: &Collected, rejected: u64) -> NodePart {
-    let proven = node.proven.as_ref();
-    let report = node.part.report(node.rows());
+fn part(present: &Collected, report: NodeReport, earlier: Vec<EarlierPart>, rejected: u64) -> NodePart {
+    let proven = present.proven.as_ref();
     NodePart {
         node_id: report.node_id,
         status: report.status.as_str().to_owned(),
@@ -87,8 +103,9 @@ fn part(node: &Collected, rejected: u64) -> NodePart {
         verdict: report.verdict,
         generation: proven.map(|proven| proven.pinned.generation.to_string()),
         size: proven.map(|proven| proven.pinned.size),
-        rows: node.rows(),
+        rows: present.rows(),
         borders: proven.map_or(0, |proven| proven.borders.len() as u64),
+        earlier,
         rejected,
         erased: report.erased.filter(|erased| *erased > 0),
     }
@@ -100,9 +117,19 @@ fn text_piece(dir: &Path, name: String, text: &str) -> io::Result<Piece> {
     Ok(piece)
 }
 
-/// All rows of a node in ascending `seq`, those at the borders in their places.
-fn entries(dir: &Path, id: &str, proven: &mut Proven) -> io::Result<Piece> {
-    let mut piece = Piece::new(dir, bundle::entries_name(id))?;
+/// The members of one log.
+fn pieces_of(dir: &Path, [checkpoint, rows, proof]: [String; 3], proven: &mut Proven) -> io::Result<[Piece; 3]> {
+    let hashes: String = proven.proof.iter().map(|hash| encode_hash(hash) + "\n").collect();
+    Ok([
+        text_piece(dir, checkpoint, &proven.pinned.note)?,
+        entries(dir, rows, proven)?,
+        text_piece(dir, proof, &hashes)?,
+    ])
+}
+
+/// All rows of a log in ascending `seq`, those at the borders in their places.
+fn entries(dir: &Path, name: String, proven: &mut Proven) -> io::Result<Piece> {
+    let mut piece = Piece::new(dir, name)?;
     let mut borders = proven.borders.iter().peekable();
     for spool in proven.eras.values_mut() {
         let mut rows = SpoolRows::new(spool)?;
@@ -129,7 +156,7 @@ fn write_border(piece: &mut Piece, border: &BorderRow) -> io::Result<()> {
     piece.write_all(&row)
 }
 
-/// The timeline and its copy for spreadsheets. Sources stand in the order of node and era, which is how rows of one
+/// The timeline and its copy for spreadsheets. Sources are in the order of node, log and era, which is how rows of one
 /// moment are ordered.
 fn readable(dir: &Path, nodes: &mut [Collected], first: &mut Vec<Vec<u8>>) -> io::Result<(Piece, Piece)> {
     let mut timeline = Piece::new(dir, bundle::TIMELINE)?;

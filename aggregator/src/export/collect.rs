@@ -156,10 +156,10 @@ pub(super) async fn collect(
     dir: &Path,
 ) -> io::Result<Collected> {
     if let Some((status, reason)) = member.known_down() {
-        return Ok(Collected::none(Part::unasked(&member, status, reason)));
+        return Ok(Collected::none(Part { aside: asked.aside, ..Part::unasked(&member, status, reason) }));
     }
     let started = Instant::now();
-    let mut part = Part::asked(&member, started);
+    let mut part = Part { aside: asked.aside, ..Part::asked(&member, started) };
     let mut reader = match NodeReader::open(&member, &asked, &limits, Lane::Own).await {
         Ok(reader) => reader,
         Err(failure) => {
@@ -212,8 +212,14 @@ pub(super) async fn collect(
     borders.extend(statements.into_iter().filter(|entry| !given(entry.seq)));
     borders.sort_by_key(|border| border.seq);
     borders.dedup_by_key(|border| border.seq);
+    // Nothing is added to a log that was put aside, and what was there and never cosigned cannot be proven.
+    let unseen = part.head_seq.map_or(0, |head| head.saturating_add(1)).saturating_sub(pinned.size);
+    if asked.aside.is_some() && unseen > 0 && part.status == Status::Ok {
+        let words = format!("no witness has cosigned its last {unseen} rows, so they cannot be proven");
+        (part.status, part.reason) = (Status::Error, Some(words));
+    }
     let old = pinned.seen.plus_micros(CHECKPOINT_AGE_SECONDS_MAX * 1_000_000) < created;
-    if old && part.status == Status::Ok {
+    if old && asked.aside.is_none() && part.status == Status::Ok {
         (part.status, part.reason) =
             (Status::Error, Some(format!("its checkpoint was not renewed since {}", pinned.seen)));
     }

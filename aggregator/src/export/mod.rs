@@ -21,9 +21,9 @@ use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
 use super::Cluster;
-use super::ask::{Ask, ask};
+use super::ask::{Ask, ask, ask_asides};
 use super::config::RosterNode;
-use super::fanout::{Cursors, Part, envelope};
+use super::fanout::{Cursors, Part, by_node, envelope};
 use super::query::Query;
 use assemble::{Heading, assemble};
 use collect::{Collected, collect, settle};
@@ -119,12 +119,13 @@ impl Exporter {
             // An end that is still to come is an open one: nobody can say what will be recorded until then.
             let to = if query.to > created { Timestamp::MAX } else { query.to };
             let query = &Query { to, ..query.clone() };
-            let mut nodes = self.collect(cluster, query, created).await?;
-            for node in &mut nodes {
-                node.part = node.part.within(query);
-            }
-            let parts: Vec<Part> = nodes.iter().map(|node| node.part.snapshot()).collect();
-            let rows_of = |id: &_| nodes.iter().find(|n| &n.part.member.node.id == id).map_or(0, Collected::rows);
+            let nodes = self.collect(cluster, query, created).await?;
+            let logs: Vec<Part> = nodes.iter().flat_map(|logs| logs.iter().map(|log| log.part.snapshot())).collect();
+            let parts: Vec<Part> = by_node(&logs).iter().map(|part| part.within(query)).collect();
+            let rows_of = |id: &_| {
+                let logs = nodes.iter().flatten().filter(|log| &log.part.member.node.id == id);
+                logs.map(Collected::rows).sum()
+            };
             let envelope = envelope(&parts, query, &rows_of, None, Cursors::default());
             let incomplete = match order.incomplete {
                 Incomplete::Wait(patience) if !envelope.complete && started.elapsed() + RETRY_PAUSE < patience => {
@@ -147,20 +148,20 @@ impl Exporter {
                 incomplete: incomplete.to_owned(),
             };
             let heading = Heading { asked, created, complete: envelope.complete };
-            let exporter = Arc::clone(self);
-            let assembled = tokio::task::spawn_blocking(move || assemble(&exporter, nodes, heading)).await;
+            let (exporter, reports) = (Arc::clone(self), envelope.nodes.clone());
+            let assembled = tokio::task::spawn_blocking(move || assemble(&exporter, nodes, reports, heading)).await;
             let (file, manifest) = assembled.map_err(io::Error::other)??;
             return Ok(Outcome::Made { file, manifest: Box::new(manifest), envelope });
         }
     }
 
-    /// All nodes at once.
+    /// All nodes at once; of each, its present log comes first.
     async fn collect(
         self: &Arc<Self>,
         cluster: &Cluster,
         query: &Query,
         created: Timestamp,
-    ) -> io::Result<Vec<Collected>> {
+    ) -> io::Result<Vec<Vec<Collected>>> {
         let mut reading = Vec::new();
         for member in &cluster.members {
             // Only to learn whether it is asked at all: what it is asked for depends on the checkpoint it settles on.
@@ -175,11 +176,17 @@ impl Exporter {
                 if dialled && member.known_down().is_none() {
                     settle(&member).await;
                 }
-                match ask(&member, &query, None) {
-                    Ask::Scan(asked) => collect(member, *asked, limits, created, &exporter.dir).await,
-                    Ask::Not { status, reason } => Ok(Collected::none(Part::unasked(&member, status, reason))),
-                    Ask::Absent => Ok(Collected::none(Part::unasked(&member, Status::Excluded, "retired".to_owned()))),
+                let mut logs = vec![match ask(&member, &query, None) {
+                    Ask::Scan(asked) => collect(Arc::clone(&member), *asked, limits, created, &exporter.dir).await?,
+                    Ask::Not { status, reason } => Collected::none(Part::unasked(&member, status, reason)),
+                    Ask::Absent => Collected::none(Part::unasked(&member, Status::Excluded, "retired".to_owned())),
+                }];
+                // Without its present log nothing says which ones were there before.
+                let asides = if logs[0].proven.is_some() { ask_asides(&member, &query, None) } else { Vec::new() };
+                for asked in asides {
+                    logs.push(collect(Arc::clone(&member), asked, limits, created, &exporter.dir).await?);
                 }
+                io::Result::Ok(logs)
             }));
         }
         let mut nodes = Vec::with_capacity(reading.len());

@@ -7,7 +7,7 @@ use piperoll_client::{Category, EmitError, Entry, Outcome};
 use piperoll_shared::api::node::{CheckpointAnswer, NodeStatus, peer_path};
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
-use super::{LOOK_TIMEOUT, Standing, floor};
+use super::{LOOK_TIMEOUT, Standing, earlier, floor};
 use crate::api::App;
 use crate::link::Failure;
 use crate::member::Member;
@@ -90,6 +90,7 @@ async fn looked(member: &Arc<Member>) -> Result<(), Failure> {
         }
     }
     floor::look(member, floor, oldest).await;
+    earlier::look(member).await;
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 //! never delays an append: nodes do not wait for it, and it looks at each of them on its own.
 
 mod accept;
+mod earlier;
 mod exchange;
 mod floor;
 mod judge;
@@ -111,6 +112,8 @@ struct State {
     recalled: bool,
     /// Logs that stood in the place of its present one and that it can still read, by its word.
     asides: Vec<LogAside>,
+    /// Those whose last rows were looked at.
+    earlier_looked: Vec<LogAside>,
 }
 
 impl Watch {
@@ -131,6 +134,7 @@ impl Watch {
             floor: None,
             recalled: false,
             asides: Vec::new(),
+            earlier_looked: Vec::new(),
         });
         let origins = format!("{}/{}/", member.ring.cluster(), member.id);
         let watch = Self {
@@ -497,13 +501,14 @@ impl Remembered {
         let Some(before) = before else { return };
         let generation = before.generation.map_or_else(|| "unknown".to_owned(), |generation| generation.to_string());
         let known = self.lost.iter().any(|lost| lost.generation == generation);
-        let empty = before.signed_rows == Some(0) && before.witnessed_rows.unwrap_or_default() == 0;
+        let recorded = before.witnessed_rows.max(before.rows);
+        let empty = before.signed_rows == Some(0) && recorded.unwrap_or_default() == 0;
         // The pin's own generation is what is accepted with a reason; it is recorded there.
         let pinned = self.pin.as_ref().is_some_and(|pin| pin.origin.ends_with(&generation));
         if known || empty || pinned {
             return;
         }
-        let to_seq = before.signed_rows.max(before.witnessed_rows).unwrap_or_default();
+        let to_seq = before.signed_rows.max(recorded).unwrap_or_default();
         // A time that is still to come would never end.
         let at = before.at.min(now);
         self.lose(Lost {

@@ -87,6 +87,11 @@ async fn checkpoint(
     State(app): State<Arc<App>>,
     Query(asked): Query<CheckpointQuery>,
 ) -> Result<Json<CheckpointAnswer>, ApiError> {
+    if let Some(generation) = asked.generation.filter(|generation| *generation != app.store.generation()) {
+        let made = app.store.aside_checkpoint(generation, asked.old).await?;
+        let (note, proof) = made.ok_or_else(|| another_log(&app))?;
+        return Ok(Json(CheckpointAnswer { note, proof: proof.iter().map(encode_hash).collect(), span: None }));
+    }
     let SignedCheckpoint { checkpoint, note } = app.store.checkpoint().await?;
     let proof = if (1..checkpoint.size).contains(&asked.old) {
         app.store.consistency(asked.old, checkpoint.size).await?

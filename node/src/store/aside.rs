@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use piperoll_shared::api::node::{LogAside, ScanRequest};
+use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::tree::TileCache;
+use piperoll_shared::log::note::Note;
+use piperoll_shared::log::tree::{Hash, TileCache, TreeReader, consistency_proof};
 
 use super::error::{OpenError, ReadError};
 use super::health::Health;
@@ -17,6 +19,8 @@ use super::index::{BLOCK_LEVEL, Index};
 use super::readers::Readers;
 use super::rows::Extent;
 use super::scan::{Beside, Scan};
+use super::signer::{Kept, kept};
+use super::tree::StoredTiles;
 use super::{LogDir, LogKeys, parse_filter, rows};
 
 /// Threads that read one of them.
@@ -139,6 +143,21 @@ impl Aside {
         let readers = Readers::start_with(THREADS, open, Arc::new(Health::default()))?;
         let index = Arc::new(Index::open(dir, generation, BLOCK_LEVEL));
         Ok(Self { readers, generation, extent, index, tiles: Arc::default() })
+    }
+
+    /// The last checkpoint that it signed, with the proof that it goes on from `old` rows. None where it signed none of what is there.
+    pub(super) async fn last_signed(&self, old: u64) -> Result<Option<(String, Vec<Hash>)>, ReadError> {
+        let Some(note) = self.readers.run(|conn| kept(conn, Kept::Signed)).await?? else { return Ok(None) };
+        let checkpoint = Note::parse(&note).ok().and_then(|note| Checkpoint::parse(note.text()).ok());
+        let Some(size) = checkpoint.map(|checkpoint| checkpoint.size).filter(|size| covers(self, *size)) else {
+            return Ok(None);
+        };
+        if !(1..size).contains(&old) {
+            return Ok(Some((note, Vec::new())));
+        }
+        let proof =
+            self.readers.run(move |conn| consistency_proof(&mut TreeReader::new(StoredTiles(conn), size), old, size));
+        Ok(Some((note, proof.await??)))
     }
 
     /// Plans a read of it.

@@ -297,6 +297,19 @@ impl Store {
         tokio::task::spawn_blocking(move || asides.list(&keys)).await.unwrap_or_default()
     }
 
+    /// The last checkpoint that a log which was put aside has signed, with the proof that it goes on from `old` rows. None where it
+    /// cannot be read, or signed none of what is there.
+    pub async fn aside_checkpoint(
+        &self,
+        generation: Generation,
+        old: u64,
+    ) -> Result<Option<(String, Vec<Hash>)>, ReadError> {
+        match self.aside(Some(generation)).await? {
+            Some(aside) => aside.last_signed(old).await,
+            None => Ok(None),
+        }
+    }
+
     /// Whose readers make the proofs of a tree, if that tree is here.
     async fn readers_of(&self, generation: Generation, size: u64) -> Result<Option<Readers>, ReadError> {
         if generation == self.generation {

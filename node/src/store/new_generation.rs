@@ -18,7 +18,7 @@ use super::draft::Draft;
 use super::error::OpenError;
 use super::index::BLOCK_LEVEL;
 use super::signer::{Kept, kept};
-use super::{LogDir, LogKeys, OpenWriter, open_writer};
+use super::{LogDir, LogKeys, OpenWriter, open_writer, rows};
 
 /// What was begun.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,8 +47,13 @@ pub fn begin_generation(
         let note = Note::parse(&kept(&conn, which).ok()??).ok()?;
         Checkpoint::parse(note.text()).ok().map(|checkpoint| checkpoint.size)
     };
+    let there = || {
+        let conn = dir.open_reader(keys.ring.cluster(), keys.ring.node_id()).ok()?.conn;
+        rows::extent(&conn).ok().map(|extent| extent.head_seq.map_or(0, |head| head.saturating_add(1)))
+    };
     let previous = json!({
         "generation": old_generation, "signed_rows": seen(Kept::Signed), "witnessed_rows": seen(Kept::Witnessed),
+        "rows": there(),
     });
     let beside = |suffix: &str| folder_of(dir.path(), suffix);
     let fresh = beside(&format!("begun-{}", uuid::Uuid::now_v7().simple()));

@@ -89,8 +89,8 @@ pub(super) fn span(conn: &Connection, size: u64) -> rusqlite::Result<LogSpan> {
 
 /// What `log.generation_begun` says of the log before it.
 fn log_before(body: &[u8]) -> Option<LogBefore> {
-    let Begun { generation, signed_rows, witnessed_rows, at } = Begun::read(body)?;
-    Some(LogBefore { generation: generation.and_then(|text| text.parse().ok()), signed_rows, witnessed_rows, at })
+    let Begun { generation, signed_rows, witnessed_rows, rows, at } = Begun::read(body)?;
+    Some(LogBefore { generation: generation.and_then(|text| text.parse().ok()), signed_rows, witnessed_rows, rows, at })
 }
 
 impl StoredRow {

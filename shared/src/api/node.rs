@@ -324,6 +324,9 @@ pub struct ConfirmedTimes {
 pub struct CheckpointQuery {
     #[serde(default)]
     pub old: u64,
+    /// Of a log that was put aside, the last checkpoint that it signed; without it, the present log is meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<Generation>,
 }
 
 /// A checkpoint and the proof that it goes on from the one asked about.
@@ -376,6 +379,9 @@ pub struct LogBefore {
     pub signed_rows: Option<u64>,
     #[serde(default)]
     pub witnessed_rows: Option<u64>,
+    /// Rows that were in it, signed or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
     /// When it was replaced.
     pub at: Timestamp,
 }

@@ -215,6 +215,8 @@ pub struct Begun {
     /// Rows under the newest checkpoint that was signed, and under the newest that a witness cosigned, where that could be read.
     pub signed_rows: Option<u64>,
     pub witnessed_rows: Option<u64>,
+    /// Rows that were in it, signed or not, where it could be read. Missing in entries of earlier versions.
+    pub rows: Option<u64>,
     pub at: Timestamp,
 }
 
@@ -230,19 +232,25 @@ impl Begun {
             generation: Option<String>,
             signed_rows: Option<u64>,
             witnessed_rows: Option<u64>,
+            rows: Option<u64>,
         }
         let view = EntryView::parse(body)?;
         if view.action.as_deref() != Some(GENERATION_BEGUN) || view.via != "node" {
             return None;
         }
         let Details { previous } = serde_json::from_str(view.details?.get()).ok()?;
-        let Previous { generation, signed_rows, witnessed_rows } = previous;
-        Some(Self { generation, signed_rows, witnessed_rows, at: Prefix::parse(body)?.timestamp })
+        let Previous { generation, signed_rows, witnessed_rows, rows } = previous;
+        Some(Self { generation, signed_rows, witnessed_rows, rows, at: Prefix::parse(body)?.timestamp })
     }
 
     /// Whether the log before it is known to have had no rows.
     pub fn was_empty(&self) -> bool {
-        self.signed_rows == Some(0) && self.witnessed_rows.unwrap_or_default() == 0
+        self.signed_rows == Some(0) && self.witnessed_rows.max(self.rows).unwrap_or_default() == 0
+    }
+
+    /// How many rows the log before it must have for nothing of it to be missing; none where that is not known.
+    pub fn rows_before(&self) -> Option<u64> {
+        self.rows.map(|rows| rows.max(self.signed_rows.max(self.witnessed_rows).unwrap_or_default()))
     }
 }
 

@@ -17,6 +17,7 @@ fn named(count: usize) -> Vec<NodePart> {
         size: None,
         rows: 0,
         borders: 0,
+        earlier: Vec::new(),
         rejected: 0,
     };
     (0..count).map(part).collect()

@@ -5,6 +5,7 @@
 
 mod bounded;
 mod by_hand;
+mod earlier;
 mod maker;
 
 use maker::{Case, Log, START, seed, trust};
@@ -16,7 +17,7 @@ use piperoll_shared::log::note::KeyKind;
 use piperoll_shared::log::time::Timestamp;
 use proptest::prelude::*;
 
-fn accepted(verdict: &Verdict) -> bool {
+pub(crate) fn accepted(verdict: &Verdict) -> bool {
     verdict.is_sound() && verdict.trusted && verdict.complete
 }
 
@@ -172,6 +173,7 @@ fn frozen_bundles_are_made_and_read_as_ever() {
         ("range.tar", ranged(), 100, true),
         ("erased.tar", erased(), 305, true),
         ("pruned.tar", pruned(), 43, true),
+        ("earlier.tar", earlier::chain(), 345, true),
     ] {
         let made = case.parts().seal();
         let path = golden(name);
@@ -190,15 +192,15 @@ fn frozen_bundles_are_made_and_read_as_ever() {
 }
 
 /// One lie: how it is told, the words that refuse it, and the check that alone can find it.
-struct Lie {
-    what: &'static str,
-    words: &'static str,
-    check: Check,
-    bundle: Vec<u8>,
-    trust: Trust,
+pub(crate) struct Lie {
+    pub(crate) what: &'static str,
+    pub(crate) words: &'static str,
+    pub(crate) check: Check,
+    pub(crate) bundle: Vec<u8>,
+    pub(crate) trust: Trust,
 }
 
-fn lie(what: &'static str, words: &'static str, check: Check, bundle: Vec<u8>) -> Lie {
+pub(crate) fn lie(what: &'static str, words: &'static str, check: Check, bundle: Vec<u8>) -> Lie {
     Lie { what, words, check, bundle, trust: trust() }
 }
 
@@ -400,6 +402,7 @@ fn lies() -> Vec<Lie> {
     let mut lies = exporters_lies();
     lies.extend(nodes_lies());
     lies.extend(lies_about_what_is_gone());
+    lies.extend(earlier::lies());
     lies.push(lie("a row changed in every copy", "do not lead to the root", Check::Root, {
         let mut case = honest.clone();
         let signed = case.logs[0].note();

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use piperoll_shared::log::bundle::{
-    Asked, CSV, KeySpan, Life, MANIFEST, Manifest, MemberDigest, NodePart, NodeTrust, README, README_TEXT, REPORT,
-    REPORT_ROWS_MAX, Rows, StoredEntry, TIMELINE, TRUST, Trust, checkpoint_name, csv_line, entries_name, manifest_note,
-    member_header, member_padding, merged, proof_name, rejected_name, report, timeline_line, write_end, write_entry,
-    write_erased,
+    Asked, CSV, EarlierPart, KeySpan, Life, MANIFEST, Manifest, MemberDigest, NodePart, NodeTrust, README, README_TEXT,
+    REPORT, REPORT_ROWS_MAX, Rows, StoredEntry, TIMELINE, TRUST, Trust, checkpoint_name, csv_line, earlier_names,
+    entries_name, manifest_note, member_header, member_padding, merged, proof_name, rejected_name, report,
+    timeline_line, write_end, write_entry, write_erased,
 };
 use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::csv;
-use piperoll_shared::log::entry::{Stamp, lifecycle, write_body};
+use piperoll_shared::log::entry::{Prefix, Stamp, lifecycle, write_body};
 use piperoll_shared::log::note::{KeyKind, SigningKey, SigningSeed};
 use piperoll_shared::log::statement::{Erased, GENERATION_BEGUN, Pruned, Statement};
 use piperoll_shared::log::time::Timestamp;
@@ -82,6 +82,8 @@ pub(crate) struct Log {
     pub(crate) erased: BTreeMap<u64, Stored>,
     /// How many erased rows the manifest says are not shown.
     pub(crate) erased_apart: Option<u64>,
+    /// Logs of the same node that this one took the place of.
+    pub(crate) earlier: Vec<Log>,
 }
 
 pub(crate) fn body(node: &str, generation: &str, seq: u64, era: u32, micros: i64, user: &str) -> Vec<u8> {
@@ -121,7 +123,28 @@ impl Log {
             checkpoint: None,
             erased: BTreeMap::new(),
             erased_apart: None,
+            earlier: Vec::new(),
         }
+    }
+
+    /// A log of the same node that this one took the place of; `number` makes its generation.
+    pub(crate) fn before(&self, number: u8, rows: u64) -> Self {
+        let node = NODES.iter().position(|id| *id == self.id).unwrap();
+        let mut log = Self::new(node, rows);
+        log.generation = format!("{:032x}", 100 + u32::from(number));
+        for (seq, row) in (0u64..).zip(&mut log.rows) {
+            let micros = START - 3_600_000_000 * i64::from(number) + i64::try_from(seq).unwrap() * 1_000_000;
+            row.body = body(
+                &log.id,
+                &log.generation,
+                seq,
+                0,
+                micros,
+                ["alice", "bob", "carol"][usize::try_from(seq % 3).unwrap()],
+            );
+            row.mac[0] = 100 + number;
+        }
+        log
     }
 
     /// The row `at` says it.
@@ -153,7 +176,7 @@ impl Log {
             seq: 0,
             era: 0,
             salt: [5; 16],
-            timestamp: Timestamp::from_micros(START),
+            timestamp: Prefix::parse(&self.rows[0].body).unwrap().timestamp,
             id: "01960000-0000-7000-8000-000000000000".parse().unwrap(),
             via: "node",
         };
@@ -255,17 +278,31 @@ impl Case {
             };
             inside && shown
         };
-        let entries: Vec<Vec<u8>> = self.logs.iter().map(entries).collect();
+        let written: Vec<(Vec<u8>, Vec<Vec<u8>>)> =
+            self.logs.iter().map(|log| (entries(log), log.earlier.iter().map(entries).collect())).collect();
         let (mut members, mut nodes, mut rows) = (Vec::new(), Vec::new(), Vec::new());
-        for (log, entries) in self.logs.iter().zip(&entries) {
+        for (log, (entries, earlier_entries)) in self.logs.iter().zip(&written) {
+            let mut pack = |log: &Log, entries: &[u8], [checkpoint, rows, proof]: [String; 3]| {
+                let note = log.checkpoint.clone().unwrap_or_else(|| log.note());
+                let hashes: String = log.proof().iter().map(|hash| encode_hash(hash) + "\n").collect();
+                let content = [note.into_bytes(), entries.to_vec(), hashes.into_bytes()];
+                members.extend([checkpoint, rows, proof].into_iter().zip(content));
+            };
             let all: Vec<StoredEntry<'_>> = Rows::new(entries).map(Result::unwrap).collect();
             let count = all.len() as u64;
             let mine: Vec<StoredEntry<'_>> = all.into_iter().filter(|row| wanted(row)).collect();
-            let note = log.checkpoint.clone().unwrap_or_else(|| log.note());
-            let hashes: String = log.proof().iter().map(|hash| encode_hash(hash) + "\n").collect();
-            members.push((checkpoint_name(&log.id), note.into_bytes()));
-            members.push((entries_name(&log.id), entries.clone()));
-            members.push((proof_name(&log.id), hashes.into_bytes()));
+            pack(log, entries, [checkpoint_name(&log.id), entries_name(&log.id), proof_name(&log.id)]);
+            let (mut earlier, mut older) = (Vec::new(), Vec::new());
+            for ((log, entries), number) in log.earlier.iter().zip(earlier_entries).zip(1..) {
+                pack(log, entries, earlier_names(&log.id, number));
+                let all: Vec<StoredEntry<'_>> = Rows::new(entries).map(Result::unwrap).collect();
+                let count = all.len() as u64;
+                let mine: Vec<StoredEntry<'_>> = all.into_iter().filter(|row| wanted(row)).collect();
+                let (rows, generation) = (mine.len() as u64, log.generation.clone());
+                let borders = if self.asked.filter.is_empty() { count - rows } else { 0 };
+                earlier.push(EarlierPart { generation, size: log.size, rows, borders });
+                older.push(mine);
+            }
             let rejected = log.rejected.iter().filter(|byte| **byte == b'\n').count() as u64;
             if rejected > 0 {
                 members.push((rejected_name(&log.id), log.rejected.clone()));
@@ -286,8 +323,10 @@ impl Case {
                     0
                 },
                 rejected,
+                earlier,
             });
             rows.push(mine);
+            rows.extend(older);
         }
         let rows = merged(rows);
         let manifest = Manifest {
@@ -347,7 +386,8 @@ impl Parts {
 
     /// The report that goes with the manifest as it is now; rows are those of the timeline.
     pub(crate) fn renew_report(&mut self, case: &Case) {
-        let lines: Vec<Vec<u8>> = case.logs.iter().map(entries).collect();
+        let logs = case.logs.iter().flat_map(|log| std::iter::once(log).chain(&log.earlier));
+        let lines: Vec<Vec<u8>> = logs.map(entries).collect();
         let rows = merged(lines.iter().map(|lines| Rows::new(lines).map(Result::unwrap).collect()).collect());
         let page = report(&self.manifest, &rows);
         *self.member(REPORT) = page.into_bytes();

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{FORMAT, MANIFEST_BYTES_MAX, MANIFEST_SIGNATURES_MAX, NODES_MAX};
+use super::{EARLIER_LOGS_MAX, FORMAT, FORMAT_2, MANIFEST_BYTES_MAX, MANIFEST_SIGNATURES_MAX, NODES_MAX};
 use crate::log::ids::ClusterName;
 use crate::log::note::{Note, NoteError, SigningKey};
 use crate::log::time::Timestamp;
@@ -55,16 +55,20 @@ pub struct NodePart {
     pub reason: Option<String>,
     /// What the witness concludes about its log.
     pub verdict: String,
-    /// Of the log that its entries are from; none when there are none.
+    /// Of its present log; none when nothing of it could be read or proven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<String>,
     /// Rows under its checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// Rows of it in the timeline.
+    /// Rows of its present log in the timeline.
     pub rows: u64,
     /// Rows beside the range, which show that nothing of it is missing.
     pub borders: u64,
+    /// Logs of it that another one took the place of and that have a part in the range. Missing where there are none, and in
+    /// bundles of the first version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<EarlierPart>,
     /// Rows as they were found that no proof stands behind.
     pub rejected: u64,
     /// Erased rows of the range, by the node's word, of which nobody can say whether the filter would have selected them; they are not
@@ -72,6 +76,19 @@ pub struct NodePart {
     /// the range.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erased: Option<u64>,
+}
+
+/// What the exporter says about a log of a node that another one took the place of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EarlierPart {
+    pub generation: String,
+    /// Rows under its checkpoint.
+    pub size: u64,
+    /// Rows of it in the timeline.
+    pub rows: u64,
+    /// Rows beside the range.
+    pub borders: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,10 +106,17 @@ impl MemberDigest {
     }
 }
 
+impl Manifest {
+    /// The version that is enough for what it says.
+    fn format(&self) -> &'static str {
+        if self.nodes.iter().all(|node| node.earlier.is_empty()) { FORMAT } else { FORMAT_2 }
+    }
+}
+
 /// The member's bytes: the manifest as a note, signed.
 pub fn manifest_note(manifest: &Manifest, key: &SigningKey) -> Result<String, NoteError> {
     let json = serde_json::to_string_pretty(manifest).unwrap_or_default();
-    let note = Note::unsigned(format!("{FORMAT}\n{json}\n"))?;
+    let note = Note::unsigned(format!("{}\n{json}\n", manifest.format()))?;
     let signature = key.sign(note.text());
     Ok(note.with(signature).to_string())
 }
@@ -107,14 +131,22 @@ pub fn read_manifest(member: &[u8]) -> Result<(Manifest, Note), String> {
             "the manifest has {count} signatures, more than the {MANIFEST_SIGNATURES_MAX} that are read"
         ));
     }
-    let json = note.text().strip_prefix(FORMAT).and_then(|rest| rest.strip_prefix('\n'));
-    let json = json.ok_or_else(|| format!("the manifest does not begin with {FORMAT:?}"))?;
+    let (format, json) = note.text().split_once('\n').unwrap_or_default();
+    if ![FORMAT, FORMAT_2].contains(&format) {
+        return Err(format!("the manifest does not begin with {FORMAT:?} or {FORMAT_2:?}"));
+    }
     let manifest: Manifest = serde_json::from_str(json).map_err(|error| format!("the manifest: {error}"))?;
     if manifest.nodes.len() > NODES_MAX {
         return Err(format!(
             "the manifest names {} nodes, more than the {NODES_MAX} of one bundle",
             manifest.nodes.len()
         ));
+    }
+    if manifest.nodes.iter().any(|node| node.earlier.len() > EARLIER_LOGS_MAX) {
+        return Err(format!("the manifest names more than {EARLIER_LOGS_MAX} earlier logs of a node"));
+    }
+    if manifest.format() != format {
+        return Err(format!("the manifest begins with {format:?}, and what it says is {:?}", manifest.format()));
     }
     // One form only: what a program read and what a person reads must be the same.
     if serde_json::to_string_pretty(&manifest).is_ok_and(|form| json.strip_suffix('\n') == Some(&form)) {

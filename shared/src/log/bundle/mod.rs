@@ -18,7 +18,7 @@ mod verify;
 mod words;
 
 pub use archive::{ArchiveError, Member, Members, member_header, member_padding, write_end};
-pub use manifest::{Asked, Manifest, MemberDigest, NodePart, manifest_note, read_manifest};
+pub use manifest::{Asked, EarlierPart, Manifest, MemberDigest, NodePart, manifest_note, read_manifest};
 pub use membership::{Instant, KeepPolicy, Life, Moved};
 pub use node_archive::{ARCHIVE, ArchiveHead, verify_own_archive};
 pub use policy::{PolicyFit, kept_to_policy};
@@ -33,6 +33,10 @@ pub use words::{Outcome, verdict_words};
 
 /// The first words of a manifest, and of nothing else.
 pub const FORMAT: &str = "piperoll bundle v1";
+/// The same with rows of logs that another one took the place of: who knows only the first version would not check these.
+pub const FORMAT_2: &str = "piperoll bundle v2";
+/// Logs of one node that a bundle holds besides its present one. No node begins as many; the names of their members have two digits.
+pub const EARLIER_LOGS_MAX: usize = 64;
 /// A bundle is held in memory while it is checked.
 pub const BUNDLE_BYTES_MAX: usize = 8 * 1024 * 1024 * 1024;
 /// A checkpoint that a witness has seen within this time of the end of a range speaks for all of it: nodes sign once a
@@ -68,6 +72,12 @@ pub fn entries_name(node: &str) -> String {
 
 pub fn proof_name(node: &str) -> String {
     format!("nodes/{node}/proof")
+}
+
+/// The members of an earlier log of a node, in this order; `number` counts from 1.
+pub fn earlier_names(node: &str, number: usize) -> [String; 3] {
+    let folder = format!("{node}/earlier-{number}");
+    [checkpoint_name(&folder), entries_name(&folder), proof_name(&folder)]
 }
 
 /// Rows as they were found that no proof stands behind; what they show is only that something is wrong.

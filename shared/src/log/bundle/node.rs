@@ -19,7 +19,7 @@ use crate::log::tree::{Hash, RangeRoot, decode_hash, leaf_hash};
 use crate::log::verify::SequenceWalk;
 use crate::log::view::EntryView;
 
-/// The members of one node.
+/// The members of one log of a node.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NodeMembers<'a> {
     pub(super) checkpoint: &'a [u8],
@@ -50,7 +50,7 @@ impl Question {
     }
 }
 
-/// Checks a node's members; `node` is what the trust file says of it. Returns its rows in the timeline, in ascending `seq`; what is wrong goes into the verdict.
+/// Checks the members of one log; `node` is what the trust file says of its node. Returns its rows in the timeline, in ascending `seq`; what is wrong goes into the verdict.
 pub(super) fn check_node<'a>(
     trust: &Trust,
     node: Option<&NodeTrust>,
@@ -168,8 +168,6 @@ fn walk<'a>(
     let mut wanted = Vec::new();
     // The time of the newest row under the checkpoint, if it is here.
     let (mut count, mut newest) = (0u64, Timestamp::MIN);
-    // A log that took the place of another one says so in its first row.
-    let mut begun = None;
     // What the log says of the rows that are gone, and when it said so.
     let mut floor = None;
     // Entries that stand for erased rows, to be met as rows of their own, and those that were.
@@ -198,7 +196,8 @@ fn walk<'a>(
             newest = row.timestamp();
         }
         if seq == 0 && row.erased.is_none() {
-            begun = Begun::read(row.body).filter(|begun| !begun.was_empty());
+            // A log that took the place of another one says so.
+            verdict.begun = Begun::read(row.body).filter(|begun| !begun.was_empty());
         }
         let said = Statement::read(row.body);
         match (&row.erased, &said) {
@@ -263,7 +262,7 @@ fn walk<'a>(
             rest(trust, question, &shown, checkpoint, (&pruned, stated), verdict.witnessed_at)
         });
     }
-    verdict.stale = stale(question, newest, verdict.witnessed_at).or_else(|| earlier(question, begun));
+    verdict.stale = stale(question, newest, verdict.witnessed_at);
     wanted
 }
 
@@ -315,15 +314,46 @@ fn unproven(question: &Question, shown: &Shown, size: u64) -> Option<String> {
     shown.is_whole(at(question.from), at(question.to), size).err().map(|problem| problem.to_string())
 }
 
-/// A range that reaches back before a log that took the place of another one: what that one had is not here. The exporter may not
+/// Why rows of logs may be missing that another one took the place of, when the range reaches back before that. The exporter may not
 /// have known it, so it makes nobody a liar.
-fn earlier(question: &Question, begun: Option<Begun>) -> Option<String> {
-    let begun = begun.filter(|begun| question.from < begun.at && question.checks.on(Check::Whole))?;
-    let generation = begun.generation.unwrap_or_else(|| "unknown".to_owned());
-    Some(format!(
-        "its log took the place of generation {generation} at {}, and the range reaches back before that",
-        begun.at
-    ))
+///
+/// Every log says in its first row which one was there before, and how many rows it had; all of them have to be here, back to
+/// where the range begins.
+pub(super) fn missing_earlier(question: &Question, node: &NodeVerdict) -> Option<String> {
+    if !question.checks.on(Check::Whole) {
+        return None;
+    }
+    let unfiltered = question.filter.is_empty();
+    let not_whole = |log: &NodeVerdict| {
+        let why = log.unproven.as_ref().filter(|_| unfiltered)?;
+        Some(format!("its earlier log of generation {}: {why}", log.generation.as_deref().unwrap_or_default()))
+    };
+    let mut left: Vec<&NodeVerdict> = node.earlier.iter().collect();
+    let mut begun = node.begun.as_ref();
+    while let Some(Begun { generation, at, .. }) = begun.filter(|begun| question.from < begun.at) {
+        let found = generation.as_ref().and_then(|generation| {
+            left.iter().position(|log| log.size.is_some() && log.generation.as_ref() == Some(generation))
+        });
+        let generation = generation.as_deref().unwrap_or("unknown");
+        let Some(found) = found else {
+            return Some(format!(
+                "its log took the place of generation {generation} at {at}, and the range reaches back before that"
+            ));
+        };
+        let log = left.swap_remove(found);
+        let (size, rows) = (log.size.unwrap_or_default(), begun.and_then(Begun::rows_before));
+        if rows.is_none_or(|rows| size < rows) {
+            let rows = rows.map_or_else(|| "an unknown number of".to_owned(), |rows| rows.to_string());
+            return Some(format!(
+                "its earlier log of generation {generation} had {rows} rows at {at}, and {size} of them were witnessed"
+            ));
+        }
+        if let Some(words) = not_whole(log) {
+            return Some(words);
+        }
+        begun = log.begun.as_ref();
+    }
+    left.into_iter().find_map(not_whole)
 }
 
 /// An old checkpoint says nothing about what was recorded since. It speaks for the whole range when its newest row stands

@@ -6,14 +6,17 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::archive::{Member, Members};
-use super::manifest::{Manifest, NodePart, read_manifest};
-use super::node::{NodeMembers, Question, check_node};
+use super::manifest::{EarlierPart, Manifest, NodePart, read_manifest};
+use super::node::{NodeMembers, Question, check_node, missing_earlier};
 use super::node_archive::{ARCHIVE, ArchiveHead, verify_archive};
 use super::policy::PolicyFit;
 use super::readable::{check_readable, merged};
 use super::trust::Trust;
-use super::{MANIFEST, TRUST, TRUST_BYTES_MAX, checkpoint_name, entries_name, proof_name, rejected_name};
+use super::{
+    MANIFEST, TRUST, TRUST_BYTES_MAX, checkpoint_name, earlier_names, entries_name, proof_name, rejected_name,
+};
 use crate::log::filter::Filter;
+use crate::log::statement::Begun;
 use crate::log::time::Timestamp;
 
 /// Faults spelled out; the rest is counted.
@@ -58,6 +61,9 @@ pub struct NodeVerdict {
     pub pruned: Option<u64>,
     pub witnesses: Vec<String>,
     pub witnessed_at: Option<Timestamp>,
+    /// Its logs that another one took the place of, as far as they are here; each says the same of itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<NodeVerdict>,
     /// Why no one can say that nothing of the range is missing; none when that is proven.
     pub unproven: Option<String>,
     /// Why its part is missing or not whole, when it was expected.
@@ -69,6 +75,9 @@ pub struct NodeVerdict {
     /// From when on everything is proven where rows were pruned, and whether those had stayed as long as they should.
     #[serde(skip)]
     pub(super) rest: Option<(Timestamp, PolicyFit)>,
+    /// What its first row says of the log that it took the place of.
+    #[serde(skip)]
+    pub(super) begun: Option<Begun>,
     /// Why its checkpoint does not speak for the whole range.
     #[serde(skip)]
     pub(super) stale: Option<String>,
@@ -324,20 +333,39 @@ fn check_nodes(trust: &Trust, question: &Question, manifest: &Manifest, members:
         let mut node =
             NodeVerdict { node_id: part.node_id.clone(), status: part.status.clone(), ..NodeVerdict::default() };
         node.erased_apart = part.erased;
+        let known = trusted.get(part.node_id.as_str()).copied();
+        let mut take = |[checkpoint, entries, proof]: [String; 3]| {
+            let mut next = |name| left.next().filter(|member| member.name == name).map(|member| member.bytes);
+            Some(NodeMembers { checkpoint: next(checkpoint)?, entries: next(entries)?, proof: next(proof)? })
+        };
         if part.generation.is_some() {
-            let mut take = |name: String| left.next().filter(|member| member.name == name).map(|member| member.bytes);
-            let checkpoint = take(checkpoint_name(&part.node_id));
-            let entries = take(entries_name(&part.node_id));
-            let proof = take(proof_name(&part.node_id));
-            match (checkpoint, entries, proof) {
-                (Some(checkpoint), Some(entries), Some(proof)) => {
-                    let (known, members) =
-                        (trusted.get(part.node_id.as_str()).copied(), NodeMembers { checkpoint, entries, proof });
-                    rows.push(check_node(trust, known, question, members, &mut node));
-                }
-                _ => node.fault("its members are not all here".to_owned()),
+            let names = [checkpoint_name(&part.node_id), entries_name(&part.node_id), proof_name(&part.node_id)];
+            match take(names) {
+                Some(members) => rows.push(check_node(trust, known, question, members, &mut node)),
+                None => node.fault("its members are not all here".to_owned()),
             }
         }
+        for (earlier, number) in part.earlier.iter().zip(1..) {
+            let (node_id, erased_apart) = (part.node_id.clone(), part.erased);
+            let mut log = NodeVerdict { node_id, erased_apart, ..NodeVerdict::default() };
+            match take(earlier_names(&part.node_id, number)) {
+                Some(members) => rows.push(check_node(trust, known, question, members, &mut log)),
+                None => log.fault("its members are not all here".to_owned()),
+            }
+            if question.checks.on(Check::Counts) {
+                compare_earlier(earlier, &mut log);
+            }
+            let is_again =
+                node.generation == log.generation || node.earlier.iter().any(|e| e.generation == log.generation);
+            if is_again && question.checks.on(Check::Identity) {
+                log.fault("it is here twice".to_owned());
+            }
+            for words in log.take_faults() {
+                node.fault(format!("its earlier log of generation {}: {words}", earlier.generation));
+            }
+            node.earlier.push(log);
+        }
+        node.stale = node.stale.take().or_else(|| missing_earlier(question, &node));
         let mut rejected = 0;
         if part.rejected > 0 {
             let name = rejected_name(&part.node_id);
@@ -378,6 +406,14 @@ fn compare_counts(part: &NodePart, rejected: u64, node: &mut NodeVerdict) {
     }
     if part.generation != node.generation || part.size != node.size {
         node.fault("the manifest names another log than the checkpoint".to_owned());
+    }
+}
+
+/// The same of an earlier log.
+fn compare_earlier(part: &EarlierPart, log: &mut NodeVerdict) {
+    let said = (Some(&part.generation), Some(part.size), part.rows, part.borders);
+    if said != (log.generation.as_ref(), log.size, log.rows, log.borders) {
+        log.fault("the manifest says something else of it than was found".to_owned());
     }
 }
 

@@ -137,6 +137,27 @@ fn line(out: &mut String, node: &NodeVerdict) {
         }
     }
     out.push('\n');
+    for log in &node.earlier {
+        let (generation, size) = (log.generation.as_deref().unwrap_or_default(), log.size.unwrap_or_default());
+        let time = log.witnessed_at.map(Timestamp::to_text).unwrap_or_default();
+        let _ = write!(
+            out,
+            "  {:<12} {} entries of its earlier log, generation {}; {size} rows were witnessed, last at {time}",
+            "",
+            log.rows,
+            escape(generation)
+        );
+        if log.unproven.is_some() {
+            let _ = write!(out, "; {} of them are not shown", log.withheld);
+        }
+        if let Some(pruned) = log.pruned {
+            let _ = write!(out, "; those below {pruned} were pruned by the node");
+        }
+        if log.erased > 0 {
+            let _ = write!(out, "; the content of {} was erased under entries shown here", log.erased);
+        }
+        out.push('\n');
+    }
 }
 
 fn conclusion(verdict: &Verdict, outcome: Outcome) -> String {
