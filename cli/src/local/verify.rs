@@ -140,7 +140,7 @@ pub(super) async fn status(args: &PlaceArgs, output: OutputArgs, health: bool) -
         }
         (Place::Directory(_), true) => bail!("the node is not running"),
         (Place::Socket(client), false) => client.status().await?,
-        (Place::Directory(config), false) => return directory_status(config),
+        (Place::Directory(config), false) => return directory_status(config, output),
     };
     if output.as_json() {
         outln!("{}", serde_json::to_string(&status)?);
@@ -221,9 +221,19 @@ fn retention_words(retention: &RetentionStatus) -> String {
     words
 }
 
-fn directory_status(config: &NodeConfig) -> anyhow::Result<Exit> {
+/// What the files say while no daemon runs. As JSON it has the names that a running node uses for the same.
+fn directory_status(config: &NodeConfig, output: OutputArgs) -> anyhow::Result<Exit> {
     let log = open(config)?;
     let extent = log.extent()?;
+    if output.as_json() {
+        let status = serde_json::json!({
+            "node_id": config.node_id, "cluster": config.cluster, "generation": log.generation(), "running": false,
+            "database": LogDir::new(&config.data_dir).database(), "oldest_seq": extent.oldest_seq,
+            "head_seq": extent.head_seq, "last_timestamp": extent.last_timestamp, "read_fault": log.fault(),
+        });
+        outln!("{status}");
+        return Ok(if log.fault().is_some() { Exit::Violation } else { Exit::Complete });
+    }
     let number = |n: Option<u64>| n.map_or("-".to_owned(), group_digits);
     outln!("{:>14}  {} of cluster {}", "node", config.node_id, config.cluster);
     outln!("{:>14}  {}", "generation", log.generation());

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::witness::{report, witnessed};
 
-fn cluster_command(cluster: &Cluster, args: &[&str]) -> piperoll_tests::Run {
+pub(crate) fn cluster_command(cluster: &Cluster, args: &[&str]) -> piperoll_tests::Run {
     let dir = cluster.authority_dir();
     let mut all = vec!["cluster", args[0], dir.to_str().unwrap()];
     all.extend(&args[1..]);
@@ -23,7 +23,7 @@ async fn restart_all(cluster: &mut Cluster) {
     cluster.restart(0).await;
 }
 
-fn trust(cluster: &Cluster, name: &str) -> String {
+pub(crate) fn trust(cluster: &Cluster, name: &str) -> String {
     let path = cluster.dir.path().join(name);
     std::fs::write(&path, cluster.authority().trust().unwrap().to_text()).unwrap();
     path.to_str().unwrap().to_owned()
@@ -396,7 +396,7 @@ async fn after_a_break_in_a_new_generation_begins_with_new_keys() {
 }
 
 /// Begins a new log on a stopped node, starts it, and accepts it.
-async fn begin_generation(cluster: &mut Cluster) {
+pub(crate) async fn begin_generation(cluster: &mut Cluster) {
     let run = cluster.on_node(0, &["new-generation", "--reason", "a test"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     let generation = run.stdout.split_whitespace().nth(1).unwrap().to_owned();

@@ -12,6 +12,7 @@ mod damaged;
 mod documents;
 mod doors;
 mod durable;
+mod earlier_evidence;
 mod erasure;
 mod faults;
 mod flagged;

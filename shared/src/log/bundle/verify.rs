@@ -346,8 +346,8 @@ fn check_nodes(trust: &Trust, question: &Question, manifest: &Manifest, members:
             }
         }
         for (earlier, number) in part.earlier.iter().zip(1..) {
-            let (node_id, erased_apart) = (part.node_id.clone(), part.erased);
-            let mut log = NodeVerdict { node_id, erased_apart, ..NodeVerdict::default() };
+            let (node_id, status, erased_apart) = (part.node_id.clone(), part.status.clone(), part.erased);
+            let mut log = NodeVerdict { node_id, status, erased_apart, ..NodeVerdict::default() };
             match take(earlier_names(&part.node_id, number)) {
                 Some(members) => rows.push(check_node(trust, known, question, members, &mut log)),
                 None => log.fault("its members are not all here".to_owned()),

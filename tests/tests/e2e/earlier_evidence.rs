@@ -1,0 +1,173 @@
+//! Evidence over the logs that a node had one after the other: whole while each of them can be read and was witnessed to its end.
+
+use piperoll_tests::{Cluster, entry, until};
+use serde_json::Value;
+
+use crate::keys::{begin_generation, cluster_command, trust};
+use crate::witness::{now, report, witnessed};
+
+/// Exports from some time on, and checks what came of it: the exit codes of both, and what the verifier says as JSON.
+fn evidence(cluster: &Cluster, name: &str, from: &str, filter: Option<&str>) -> (i32, i32, Value) {
+    let file = trust(cluster, "trust.toml");
+    let path = cluster.dir.path().join(name).to_str().unwrap().to_owned();
+    let args = ["export", "--bundle", &path, "--from", from, "--reason", "a test", "--incomplete", "partial"];
+    let run = cluster.run(&[&args[..], filter.as_slice()].concat());
+    let made = if run.code == 0 { path } else { path.replace(".tar", "_PARTIAL.tar") };
+    let checked = cluster.run(&["verify-bundle", &made, "--trust", &file, "--json"]);
+    let verdict =
+        serde_json::from_str(&checked.stdout).unwrap_or_else(|e| panic!("{e}: {} {}", run.stderr, checked.stderr));
+    (run.code, checked.code, verdict)
+}
+
+/// What is said of mx1.
+fn of_mx1(said: &Value) -> &Value {
+    said["nodes"].as_array().unwrap().iter().find(|node| node["node_id"] == "mx1").unwrap()
+}
+
+/// Users of the entries in a bundle's timeline, in its order.
+fn users(cluster: &Cluster, name: &str) -> Vec<String> {
+    let path = cluster.dir.path().join(name);
+    let output = std::process::Command::new("tar").args(["-xOf"]).arg(path).arg("timeline.ndjson").output().unwrap();
+    let rows = String::from_utf8(output.stdout).unwrap();
+    let rows = rows.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    rows.filter(|row| row["entry"]["action"] == "auth.login")
+        .map(|row| row["entry"]["user"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_over_three_logs_is_whole() {
+    let mut cluster = Cluster::witnessed(&["mx1", "mx2"], 50).await;
+    for (user, is_last) in [("one", false), ("two", false), ("three", true)] {
+        cluster.append(0, &[entry(user, "auth.login")]).await;
+        cluster.append(1, &[entry("other", "auth.login")]).await;
+        witnessed(&cluster, "mx1").await;
+        if !is_last {
+            cluster.stop(0);
+            begin_generation(&mut cluster).await;
+        }
+    }
+    witnessed(&cluster, "mx2").await;
+    let (made, checked, verdict) = evidence(&cluster, "whole.tar", "1d", None);
+    assert_eq!((made, checked), (0, 0), "{verdict:#}");
+    assert_eq!((&verdict["complete"], &verdict["proven"]), (&true.into(), &true.into()), "{verdict:#}");
+    assert_eq!(of_mx1(&verdict)["earlier"].as_array().unwrap().len(), 2, "{verdict:#}");
+    // Each log begins with an entry of its own, which `begin_generation` waited for.
+    let shown = users(&cluster, "whole.tar");
+    let shown: Vec<&str> = shown.iter().map(String::as_str).filter(|user| *user != "other").collect();
+    assert_eq!(shown, ["one", "next", "two", "next", "three"]);
+    let rows: u64 = [0, 1].iter().map(|log| of_mx1(&verdict)["earlier"][*log]["rows"].as_u64().unwrap()).sum();
+    let page = cluster.page("from=1d&filter=node:mx1&limit=1000").await.json();
+    let own = of_mx1(&verdict)["rows"].as_u64().unwrap() + rows;
+    assert!(own <= page["count"].as_u64().unwrap() && own > 12, "{own} {page:#}");
+    // With a filter, from each log what fits.
+    let (made, checked, verdict) = evidence(&cluster, "filtered.tar", "1d", Some("user:one,two"));
+    assert_eq!((made, checked, &verdict["complete"]), (0, 0, &true.into()), "{verdict:#}");
+    assert_eq!(users(&cluster, "filtered.tar"), ["one", "two"]);
+    // Another tool than ours sees the same form.
+    let program = cluster.run(&[
+        "verify-bundle",
+        cluster.dir.path().join("whole.tar").to_str().unwrap(),
+        "--trust",
+        &trust(&cluster, "trust.toml"),
+    ]);
+    assert!(program.stdout.contains("entries of its earlier log, generation "), "{}", program.stdout);
+    // Taken away, it is missed, and what was made before counts on.
+    let generation = of_mx1(&verdict)["earlier"][0]["generation"].as_str().unwrap();
+    let beside = crate::witness::data(&cluster, 0).with_file_name(format!("data.{generation}"));
+    std::fs::rename(&beside, beside.with_extension("elsewhere")).unwrap();
+    until("the log is gone", async || {
+        (cluster.page("from=1d&filter=node:mx1").await.status_of("mx1") == "superseded").then_some(())
+    })
+    .await;
+    let (made, checked, verdict) = evidence(&cluster, "less.tar", "1d", None);
+    assert_eq!((made, checked), (3, 3), "{verdict:#}");
+    let (made, checked, _) = evidence(&cluster, "since.tar", &now(), None);
+    assert_eq!((made, checked), (0, 0));
+    let path = cluster.dir.path().join("whole.tar").to_str().unwrap().to_owned();
+    let again = cluster.run(&["verify-bundle", &path, "--trust", &trust(&cluster, "trust.toml")]);
+    assert_eq!(again.code, 0, "{}", again.stdout);
+    cluster.verify_all();
+}
+
+/// A witness that never saw the earlier log cosigns its end, if the log that took its place says how many rows it had.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_witness_without_memory_learns_of_an_earlier_log() {
+    let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
+    cluster.append(0, &[entry("one", "auth.login")]).await;
+    witnessed(&cluster, "mx1").await;
+    cluster.stop(0);
+    begin_generation(&mut cluster).await;
+    cluster.stop_aggregator();
+    let memory = cluster.aggregator_folder().join("state/witness");
+    std::fs::rename(&memory, memory.with_extension("gone")).unwrap();
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    let again = report(&cluster, "mx1", |line| line["verdict"] == "first_seen_again").await;
+    let generation = again["generation"].as_str().unwrap();
+    let run = cluster.run(&["nodes", "accept", "mx1", "--new-generation", generation, "--reason", "a new disk"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    witnessed(&cluster, "mx1").await;
+    let (made, checked, verdict) = evidence(&cluster, "learned.tar", "1d", None);
+    assert_eq!((made, checked, &verdict["proven"]), (0, 0, &true.into()), "{verdict:#}");
+    assert_eq!(users(&cluster, "learned.tar"), ["one", "next"]);
+    cluster.verify_all();
+}
+
+/// After a break-in, what a former key signed and nobody had cosigned stays unproven: the thief could sign it too.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_log_under_a_stolen_key_is_not_cosigned_later() {
+    let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
+    cluster.append(0, &[entry("one", "auth.login")]).await;
+    witnessed(&cluster, "mx1").await;
+    let note = cluster.dir.path().join("frozen.note").to_str().unwrap().to_owned();
+    std::fs::write(&note, cluster.on_node(0, &["checkpoint", "--witnessed"]).stdout).unwrap();
+    cluster.stop(0);
+    assert_eq!(cluster_command(&cluster, &["new-generation", "mx1", "--frozen", &note]).code, 0);
+    begin_generation(&mut cluster).await;
+    let (made, checked, verdict) = evidence(&cluster, "stolen.tar", "1d", None);
+    assert_eq!((made, checked), (3, 3), "{verdict:#}");
+    let node = of_mx1(&verdict["manifest"]);
+    assert!(node["reason"].as_str().unwrap().contains("no witness has cosigned its last"), "{node:#}");
+    // What had been cosigned while the key counted is in it, and proven.
+    assert_eq!(verdict["findings_count"], 0, "{verdict:#}");
+    let file = cluster.dir.path().join("stolen_PARTIAL.tar");
+    assert!(file.exists() && users(&cluster, "stolen_PARTIAL.tar") == ["one", "next"]);
+    cluster.verify_all();
+}
+
+/// Rows that were acknowledged and never signed, because the node was killed, cannot be proven; nobody calls that whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_were_never_signed_are_missed() {
+    let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
+    witnessed(&cluster, "mx1").await;
+    cluster.stop_aggregator();
+    let signed = |cluster: &Cluster| {
+        let note = std::fs::read_to_string(cluster.nodes[0].folder.join("data/log.checkpoint")).unwrap();
+        note.lines().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    for n in 0.. {
+        let lines: Vec<String> = (0..20).map(|row| entry(&format!("u{n}-{row}"), "auth.login")).collect();
+        cluster.append(0, &lines).await;
+        cluster.append(0, &[entry("last", "auth.login")]).await;
+        cluster.kill(0);
+        let rows = cluster.on_node(0, &["status", "--direct", "--json"]);
+        let status: Value =
+            serde_json::from_str(&rows.stdout).unwrap_or_else(|e| panic!("{e}: {}{}", rows.stdout, rows.stderr));
+        if status["head_seq"].as_u64().unwrap() + 1 > signed(&cluster) {
+            break;
+        }
+        assert!(n < 20, "the node always signs before it is killed: {status}");
+        cluster.restart(0).await;
+    }
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    begin_generation(&mut cluster).await;
+    let (made, checked, verdict) = evidence(&cluster, "killed.tar", "1d", None);
+    assert_eq!((made, checked), (3, 3), "{verdict:#}");
+    let missing = of_mx1(&verdict)["missing"].as_str().unwrap();
+    assert!(missing.contains("superseded"), "{missing}");
+    // An exporter that said nothing of it would be found out by what the log itself says.
+    assert!(of_mx1(&verdict)["earlier"][0]["size"].as_u64().unwrap() > 0, "{verdict:#}");
+    cluster.verify_all();
+}
