@@ -10,7 +10,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use piperoll_shared::api::access::Permission;
-use piperoll_shared::api::aggregator::{EXPORT_WAIT_SECONDS_MAX, ExportFormat, ExportRequest, IncompleteArg};
+use piperoll_shared::api::aggregator::{EXPORT_WAIT_SECONDS_MAX, Envelope, ExportFormat, ExportRequest, IncompleteArg};
 use piperoll_shared::api::node::{ProofAnswer, peer_path};
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::tree::{decode_hash, encode_hash};
@@ -22,8 +22,8 @@ use super::App;
 use super::auth::Caller;
 use super::error::{ApiError, RefusalReason};
 use super::log::{
-    AUDIT_COMPLETE, Asking, LogOfRow, answer_stream, busy, describe, describe_row, file_name, find_entry, known_nodes,
-    log_of_row, no_such_log, outcome, with_done,
+    AUDIT_COMPLETE, AUDIT_COMPLETE_SINCE, Asking, LogOfRow, answer_stream, busy, describe, describe_row, file_name,
+    find_entry, known_nodes, log_of_row, no_such_log, outcome, with_done,
 };
 use super::nodes::REASON_CHARACTERS_MAX;
 use crate::export::{Incomplete, Order, Outcome};
@@ -74,7 +74,7 @@ pub(super) async fn exports(
         Ok(Outcome::Made { file, manifest, envelope }) => {
             let mut details = outcome(asked, &envelope);
             details["rows"] = json!(manifest.rows);
-            with_done(download(file, &query, manifest.complete), ACTION, details)
+            with_done(download(file, &query, &envelope), ACTION, details)
         }
         Ok(Outcome::Refused(envelope)) => {
             let details = outcome(asked, &envelope);
@@ -121,17 +121,21 @@ fn read(app: &App, caller: &Caller, body: &[u8]) -> Result<(Query, Order, Export
     Ok((query, Order { by: caller.name().to_owned(), reason, incomplete }, request.format))
 }
 
-fn download(mut file: std::fs::File, query: &Query, complete: bool) -> Response {
+fn download(mut file: std::fs::File, query: &Query, envelope: &Envelope) -> Response {
     use std::io::Seek as _;
 
     if let Err(error) = file.rewind() {
         return ApiError::new(500, "no_room", format!("the bundle cannot be read back: {error}")).into_response();
     }
-    let name = format!("{}{}.tar", file_name(query), if complete { "" } else { "_PARTIAL" });
+    let name = format!("{}{}.tar", file_name(query), if envelope.is_whole() { "" } else { "_PARTIAL" });
     let mut response = Body::from_stream(ReaderStream::new(tokio::fs::File::from_std(file))).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
-    headers.insert(AUDIT_COMPLETE, HeaderValue::from_static(if complete { "true" } else { "false" }));
+    headers.insert(AUDIT_COMPLETE, HeaderValue::from_static(if envelope.complete { "true" } else { "false" }));
+    let since = envelope.complete_since.as_deref().and_then(|since| HeaderValue::from_str(since).ok());
+    if let Some(since) = since {
+        headers.insert(AUDIT_COMPLETE_SINCE, since);
+    }
     if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
         headers.insert(CONTENT_DISPOSITION, value);
     }

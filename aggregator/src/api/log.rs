@@ -13,7 +13,7 @@ use axum::{Extension, Json};
 use bytes::Bytes;
 use futures::stream;
 use piperoll_shared::api::access::Permission;
-use piperoll_shared::api::aggregator::{Envelope, Status};
+use piperoll_shared::api::aggregator::{COMPLETE_SINCE_HEADER, Envelope, Status};
 use piperoll_shared::api::node::NDJSON;
 use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::ids::Generation;
@@ -53,6 +53,8 @@ const COUNT_WAIT: Duration = Duration::from_secs(20);
 /// The mac of a row that is given as its bytes, in hexadecimal.
 const SIGNATURE: HeaderName = HeaderName::from_static("piperoll-signature");
 pub(super) const AUDIT_COMPLETE: HeaderName = HeaderName::from_static("audit-complete");
+/// From when on it is complete that is not only because rows were pruned which had outlived the policy.
+pub(super) const AUDIT_COMPLETE_SINCE: HeaderName = HeaderName::from_static(COMPLETE_SINCE_HEADER);
 
 /// `GET /audit-log`.
 pub(super) async fn audit_log(
@@ -236,7 +238,7 @@ pub(super) async fn answer_stream(app: &Arc<App>, caller: &Caller, query: Query,
         Output::Ndjson | Output::Check => (NDJSON, Some("ndjson")),
         Output::Stats(_) => ("application/json", None),
     };
-    let partial = if opening.complete { "" } else { "_PARTIAL" };
+    let partial = if opening.is_whole() { "" } else { "_PARTIAL" };
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
     headers.insert(AUDIT_COMPLETE, HeaderValue::from_static(if opening.complete { "pending" } else { "false" }));
     let file = extension.map(|extension| format!("attachment; filename=\"{name}{partial}.{extension}\""));

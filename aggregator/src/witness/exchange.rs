@@ -245,7 +245,13 @@ impl Watch {
             _ => return,
         }
         for lost in written.iter().flat_map(|written| &written.lost) {
-            if !remembered.lost.contains(lost) {
+            // The same loss may be known with more of its rows cosigned since.
+            let is_known = |known: &Lost| {
+                let same =
+                    (&known.generation, known.from_seq, known.until) == (&lost.generation, lost.from_seq, lost.until);
+                same && known.to_seq >= lost.to_seq && (known.note.is_some() || lost.note.is_none())
+            };
+            if !remembered.lost.iter().any(is_known) {
                 remembered.lose(lost.clone());
             }
         }

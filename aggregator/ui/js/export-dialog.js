@@ -117,7 +117,7 @@ async function lostNodes(blob) {
   const last = tail.trimEnd().split("\n").at(-1);
   const final = JSON.parse(last || "{}").final;
   if (!final) throw new Problem(0, "broken_off", "the stream ended without its final record; no file was made");
-  return final.nodes.filter((node) => !["ok", "excluded"].includes(node.status));
+  return isComplete(final) ? [] : final.nodes.filter((node) => !["ok", "excluded"].includes(node.status));
 }
 
 async function sha256(blob) {

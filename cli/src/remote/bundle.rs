@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use futures::StreamExt as _;
-use piperoll_shared::api::aggregator::{ExportFormat, ExportRequest, IncompleteArg};
+use piperoll_shared::api::aggregator::{COMPLETE_SINCE_HEADER, ExportFormat, ExportRequest, IncompleteArg};
 use piperoll_shared::log::bundle::{
     BUNDLE_BYTES_MAX, MANIFEST, Manifest, Members, NodePart, PRUNED_EARLY, read_manifest,
 };
@@ -55,6 +55,7 @@ pub(super) async fn bundle(args: &RemoteExportArgs, path: &Path, connection: &Co
             return Err(error);
         }
     };
+    let since = response.headers().get(COMPLETE_SINCE_HEADER).and_then(|since| since.to_str().ok()).map(str::to_owned);
     let (mut head, mut bytes) = (Vec::new(), 0usize);
     let mut chunks = response.bytes_stream();
     while let Some(chunk) = chunks.next().await {
@@ -78,8 +79,8 @@ pub(super) async fn bundle(args: &RemoteExportArgs, path: &Path, connection: &Co
     }
     bar.finish_and_clear();
     let manifest = first_manifest(&head).context("the aggregator sent something else than a bundle")?;
-    let name = target.finish(manifest.complete)?;
-    Ok(said(&manifest, &name))
+    let name = target.finish(manifest.complete || since.is_some())?;
+    Ok(said(&manifest, since.as_deref(), &name))
 }
 
 /// The manifest stands at the beginning; this much of the bundle is kept to read it.
@@ -91,17 +92,24 @@ fn first_manifest(head: &[u8]) -> anyhow::Result<Manifest> {
     Ok(read_manifest(member.bytes).map_err(anyhow::Error::msg)?.0)
 }
 
-fn said(manifest: &Manifest, name: &str) -> Exit {
+/// `since` is what the aggregator says besides: all rows from then on are here, and older ones had outlived the policy.
+fn said(manifest: &Manifest, since: Option<&str>, name: &str) -> Exit {
     eprintln!("{} entries in {name}", manifest.rows);
     for node in manifest.nodes.iter().filter(|node| !["ok", "excluded"].contains(&node.status.as_str())) {
         let reason = node.reason.as_deref().unwrap_or_default();
         eprintln!("  {}: {} {}", escape(&node.node_id), escape(&node.status), escape(reason));
     }
+    if let Some(since) = since {
+        let since = escape(since);
+        eprintln!(
+            "COMPLETE SINCE {since}: nothing is missing from then on; older entries had stayed for as long as the policy says, and were pruned"
+        );
+    }
     eprintln!("check it with: piperoll verify-bundle {name} --trust trust.toml   (made by `piperoll cluster trust`)");
     let violated = |node: &NodePart| node.status == "invalid" || node.rejected > 0 || node.verdict == PRUNED_EARLY;
     if manifest.nodes.iter().any(violated) {
         Exit::Violation
-    } else if manifest.complete {
+    } else if manifest.complete || since.is_some() {
         Exit::Complete
     } else {
         Exit::Incomplete

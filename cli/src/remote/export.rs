@@ -85,7 +85,7 @@ pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
     bar.finish_and_clear();
     match ended {
         Ok(envelope) => {
-            let name = target.finish(envelope.complete)?;
+            let name = target.finish(envelope.is_whole())?;
             eprintln!("{} rows in {name}", envelope.count);
             Ok(report(&envelope))
         }

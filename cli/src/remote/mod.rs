@@ -99,7 +99,7 @@ pub(crate) fn exit_of(envelope: &Envelope) -> Exit {
     };
     if invalid {
         Exit::Violation
-    } else if envelope.complete || envelope.complete_since.is_some() {
+    } else if envelope.is_whole() {
         Exit::Complete
     } else if envelope.nodes.iter().any(|node| gave(node.status)) {
         Exit::Incomplete

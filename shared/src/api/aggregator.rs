@@ -109,6 +109,9 @@ impl NodeReport {
     }
 }
 
+/// The header of a bundle that is complete since a time only: the same as [`Envelope::complete_since`].
+pub const COMPLETE_SINCE_HEADER: &str = "audit-complete-since";
+
 /// The completeness statement, the same in a page, in the last record of a stream and in an error body.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Envelope {
@@ -160,6 +163,13 @@ pub struct Envelope {
     /// The filter that the caller is limited to, besides their own; nothing outside it is in the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limited_to: Option<String>,
+}
+
+impl Envelope {
+    /// Nothing is missing that the cluster's policy had not let go; what exit code 0 stands for.
+    pub fn is_whole(&self) -> bool {
+        self.complete || self.complete_since.is_some()
+    }
 }
 
 /// The last line of an NDJSON answer.

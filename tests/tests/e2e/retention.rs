@@ -165,11 +165,14 @@ async fn rows_that_outlived_the_policy_leave_a_complete_rest() {
     assert!(run.code == 0 && run.stderr.contains("proven whole"), "{} {}", run.code, run.stderr);
 
     // In evidence too, by the policy of the trust file and the cosignature in the statement alone.
-    let (_, run) = bundle(&cluster, "all.tar", &["--from", "2000-01-01", "--incomplete", "partial"]);
-    assert_eq!(run.code, 3, "what is exported is a part of the range: {}", run.stderr);
-    let mut parts = std::fs::read_dir(cluster.dir.path()).unwrap().map(|file| file.unwrap().path());
-    let part = parts.find(|path| path.to_str().unwrap().contains("PARTIAL")).unwrap();
-    let (code, verdict) = checked(&cluster, part.to_str().unwrap());
+    let (_, run) = bundle(&cluster, "strict.tar", &["--from", "2000-01-01"]);
+    assert!(run.code == 3 && run.stderr.contains(&format!("--from {since}")), "{} {}", run.code, run.stderr);
+    let (part, run) = bundle(&cluster, "all.tar", &["--from", "2000-01-01", "--incomplete", "partial"]);
+    assert!(run.code == 0 && run.stderr.contains(&format!("COMPLETE SINCE {since}")), "{} {}", run.code, run.stderr);
+    let table = cluster.dir.path().join("all.csv");
+    let run = cluster.run(&["export", "--from", "2000-01-01", "--format", "csv", "--output", table.to_str().unwrap()]);
+    assert!(run.code == 0 && table.exists(), "{}", run.stderr);
+    let (code, verdict) = checked(&cluster, &part);
     assert_eq!(
         (code, &verdict["complete"], &verdict["complete_since"]),
         (0, &json!(false), &json!(since)),
@@ -178,7 +181,7 @@ async fn rows_that_outlived_the_policy_leave_a_complete_rest() {
     let without = cluster.dir.path().join("no-policy.toml");
     let text = std::fs::read_to_string(trust(&cluster)).unwrap();
     std::fs::write(&without, &text[..text.find("[[retention]]").unwrap()]).unwrap();
-    let run = cluster.run(&["verify-bundle", part.to_str().unwrap(), "--trust", without.to_str().unwrap()]);
+    let run = cluster.run(&["verify-bundle", &part, "--trust", without.to_str().unwrap()]);
     assert!(run.code == 3 && run.stdout.contains("no retention policy"), "{} {}", run.code, run.stdout);
 }
 

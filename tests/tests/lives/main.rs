@@ -105,8 +105,15 @@ fn the_model_tells_what_is_missing_from_what_is_not() {
     let kept = with(|node| (node.is_up, node.is_retired, node.is_kept) = (false, true, true));
     assert_eq!(kept.expected(0, range(0, 20), false), Expected::Complete);
     let replaced = with(|node| (node.log, node.present_from) = (1, 50));
-    assert_eq!(replaced.expected(0, range(0, 20), false), Expected::Complete, "read from where it was put aside");
-    assert_eq!(replaced.expected(0, range(0, 20), true), Expected::Incomplete, "and not in a bundle");
+    for is_bundle in [false, true] {
+        assert_eq!(
+            replaced.expected(0, range(0, 20), is_bundle),
+            Expected::Complete,
+            "read from where it was put aside"
+        );
+    }
+    let unproven = with(|node| (node.log, node.present_from, node.is_unproven) = (1, 50, true));
+    assert_eq!(unproven.expected(0, range(0, 20), true), Expected::Either);
     let later = with(|node| (node.is_up, node.joined) = (false, 100));
     assert_eq!(later.expected(0, range(41, 90), false), Expected::Either, "it joined later");
 }

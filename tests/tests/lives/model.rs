@@ -70,13 +70,24 @@ pub(crate) struct Node {
     pub(crate) joined: i64,
     /// From this time on nothing was lost or pruned.
     pub(crate) clear_from: i64,
-    /// From this time on its present log has everything. Bundles hold present logs only.
+    /// From this time on its present log has everything.
     pub(crate) present_from: i64,
+    /// The key that signed the end of an earlier log may have been replaced before a witness saw that end.
+    pub(crate) is_unproven: bool,
 }
 
 impl Node {
     pub(crate) fn new(joined: i64) -> Self {
-        Self { log: 0, is_up: true, is_retired: false, is_kept: false, joined, clear_from: 0, present_from: 0 }
+        Self {
+            log: 0,
+            is_up: true,
+            is_retired: false,
+            is_kept: false,
+            joined,
+            clear_from: 0,
+            present_from: 0,
+            is_unproven: false,
+        }
     }
 }
 
@@ -119,13 +130,13 @@ impl Model {
         }
     }
 
-    /// Says what an answer over a range may say of a node. A bundle holds present logs only.
+    /// Says what an answer over a range may say of a node. A bundle has only what can be proven.
     pub(crate) fn expected(&self, index: usize, range: Range, is_bundle: bool) -> Expected {
         let node = &self.nodes[index];
         let rows: Vec<&Row> = self.rows.iter().filter(|row| row.node == index && range.holds(row)).collect();
         let is_gone = |row: &&Row| matches!(row.state, State::Lost | State::Pruned);
-        let is_elsewhere = |row: &&Row| (node.is_retired && !node.is_kept) || (is_bundle && row.log != node.log);
-        if (!node.is_retired && !node.is_up) || rows.iter().any(|row| is_gone(row) || is_elsewhere(row)) {
+        let is_elsewhere = node.is_retired && !node.is_kept && !rows.is_empty();
+        if (!node.is_retired && !node.is_up) || is_elsewhere || rows.iter().any(is_gone) {
             // A node that joined later than the range is not missing from it.
             return if rows.is_empty() && (node.is_retired || node.joined >= range.to) {
                 Expected::Either
@@ -133,7 +144,8 @@ impl Model {
                 Expected::Incomplete
             };
         }
-        let clear_from = if is_bundle { node.clear_from.max(node.present_from) } else { node.clear_from };
+        let is_doubted = is_bundle && node.is_unproven;
+        let clear_from = if is_doubted { node.clear_from.max(node.present_from) } else { node.clear_from };
         if range.from < clear_from { Expected::Either } else { Expected::Complete }
     }
 }

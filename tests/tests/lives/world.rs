@@ -313,6 +313,7 @@ impl World {
     async fn rotate_key(&mut self, node: usize) {
         let id = self.id(node);
         self.new_keys_since_backup.insert(node);
+        self.model.nodes[node].is_unproven = self.model.nodes[node].log > 0;
         succeeded(&self.cluster_command("rotate-key", &[&id]));
         self.restart_aggregator().await;
         self.restart(node).await;
