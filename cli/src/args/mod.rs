@@ -10,7 +10,7 @@ mod upkeep;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use piperoll_shared::log::ids::EntryId;
+use piperoll_shared::log::ids::{EntryId, Generation};
 
 pub(crate) use cluster::ClusterCommand;
 pub(crate) use demo::DemoArgs;
@@ -143,6 +143,16 @@ pub(crate) struct PlaceArgs {
     pub(crate) direct: bool,
 }
 
+/// A node's present log, or one that was put aside for it.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct LogArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// Of the log that another one took the place of, as `piperoll node verify` names it; it is read where it was put aside
+    #[arg(long, value_name = "GENERATION", conflicts_with_all = ["socket", "direct"])]
+    pub(crate) generation: Option<Generation>,
+}
+
 #[derive(Debug, Clone, Copy, ClapArgs)]
 pub(crate) struct OutputArgs {
     /// NDJSON (the default when standard output is not a terminal)
@@ -174,7 +184,7 @@ pub(crate) enum OrderArg {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct LocalQueryArgs {
     #[command(flatten)]
-    pub(crate) place: PlaceArgs,
+    pub(crate) log: LogArgs,
     #[command(flatten)]
     pub(crate) query: QueryArgs,
     #[arg(long, default_value_t = 50)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::upkeep::{ForwardCommand, HoldCommand, PruneArgs, RecordingTokenCommand};
-use super::{AppendArgs, ExportFormat, FILTER_HELP, LocalQueryArgs, OutputArgs, PlaceArgs, QueryArgs};
+use super::{AppendArgs, ExportFormat, FILTER_HELP, LocalQueryArgs, LogArgs, OutputArgs, PlaceArgs, QueryArgs};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
@@ -40,7 +40,7 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
     /// One entry, whole
     Show {
         #[command(flatten)]
-        place: PlaceArgs,
+        log: LogArgs,
         seq: u64,
         #[command(flatten)]
         output: OutputArgs,
@@ -48,7 +48,7 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
     /// Everything that matches, oldest first, as NDJSON or CSV on standard output
     Export {
         #[command(flatten)]
-        place: PlaceArgs,
+        log: LogArgs,
         #[command(flatten)]
         query: QueryArgs,
         #[arg(long, value_enum, default_value_t = ExportFormat::Ndjson)]
@@ -57,7 +57,7 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
     /// Check every mac, every gap, everything derived, and the file itself
     Verify {
         #[command(flatten)]
-        place: PlaceArgs,
+        log: LogArgs,
         #[command(flatten)]
         output: OutputArgs,
     },
@@ -67,7 +67,7 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
     )]
     Checkpoint {
         #[command(flatten)]
-        place: PlaceArgs,
+        log: LogArgs,
         /// The newest one that a witness has cosigned
         #[arg(long)]
         witnessed: bool,
@@ -107,7 +107,7 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
     #[command(after_help = "Example:\n  piperoll node erase --seq 4711 --reason 'request 2026/12, art. 17'")]
     Erase {
         #[command(flatten)]
-        place: PlaceArgs,
+        log: LogArgs,
         #[arg(long)]
         seq: u64,
         /// Stands in the log for ever, so it names no person
@@ -136,7 +136,7 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
     /// Head, faults, disk, certificate
     Status {
         #[command(flatten)]
-        place: PlaceArgs,
+        log: LogArgs,
         #[command(flatten)]
         output: OutputArgs,
         /// Say nothing; exit 0 only while the node records entries

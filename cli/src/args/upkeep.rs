@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use super::PlaceArgs;
+use super::{LogArgs, PlaceArgs};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum HoldCommand {
@@ -14,7 +14,7 @@ pub(crate) enum HoldCommand {
     )]
     Add {
         #[command(flatten)]
-        place: PlaceArgs,
+        log: LogArgs,
         /// What it is called, in up to 128 bytes
         name: String,
         /// Rows recorded from this time on; from the beginning by default
@@ -30,14 +30,14 @@ pub(crate) enum HoldCommand {
     /// All holds
     List {
         #[command(flatten)]
-        place: PlaceArgs,
+        log: LogArgs,
         #[arg(long)]
         json: bool,
     },
     /// Keep them no longer
     Release {
         #[command(flatten)]
-        place: PlaceArgs,
+        log: LogArgs,
         /// The hold's name, as `piperoll node hold list` shows it
         name: String,
         /// Why; it becomes part of the entry that records the release

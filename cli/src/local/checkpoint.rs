@@ -6,17 +6,17 @@ use piperoll_node::store::Kept;
 use piperoll_shared::log::note::KeyKind;
 
 use super::place::{Place, open};
-use crate::args::PlaceArgs;
+use crate::args::{LogArgs, PlaceArgs};
 use crate::exit::Exit;
 
-pub(super) async fn run(args: &PlaceArgs, witnessed: bool, key: bool) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: &LogArgs, witnessed: bool, key: bool) -> anyhow::Result<Exit> {
     if key {
-        return print_key(args);
+        return print_key(&args.place);
     }
     let kept = if witnessed { Kept::Witnessed } else { Kept::Signed };
-    let note = match Place::find(args).await? {
+    let note = match Place::of_log(args).await? {
         Place::Socket(client) if !witnessed => Some(client.checkpoint().await?),
-        Place::Socket(_) => open(&NodeConfig::load(&args.config)?)?.kept_note(kept)?,
+        Place::Socket(_) => open(&NodeConfig::load(&args.place.config)?)?.kept_note(kept)?,
         Place::Directory(config) => open(&config)?.kept_note(kept)?,
     };
     match note {

@@ -25,18 +25,18 @@ pub(crate) async fn run(command: NodeCommand) -> anyhow::Result<Exit> {
         NodeCommand::Tail { place, filter, lines, follow, output } => {
             read::tail(&place, &filter, lines, follow, output).await
         }
-        NodeCommand::Show { place, seq, output } => read::show(&place, seq, output).await,
-        NodeCommand::Export { place, query, format } => read::export(&place, &query, format).await,
-        NodeCommand::Verify { place, output } => verify::run(&place, output).await,
+        NodeCommand::Show { log, seq, output } => read::show(&log, seq, output).await,
+        NodeCommand::Export { log, query, format } => read::export(&log, &query, format).await,
+        NodeCommand::Verify { log, output } => verify::run(&log, output).await,
         NodeCommand::Token(command) => token::run(command).await,
         NodeCommand::Forward(command) => forward::run(command).await,
         NodeCommand::Hold(command) => upkeep::hold(command).await,
         NodeCommand::Prune(args) => upkeep::prune(*args).await,
         NodeCommand::ConfirmTimes { place, reason, dry_run } => upkeep::confirm_times(&place, reason, dry_run).await,
         NodeCommand::NewGeneration { place, reason } => upkeep::new_generation(&place, &reason).await,
-        NodeCommand::Erase { place, seq, reason } => upkeep::erase(&place, seq, reason).await,
+        NodeCommand::Erase { log, seq, reason } => upkeep::erase(&log, seq, reason).await,
         NodeCommand::Reindex { place } => reindex::run(&place).await,
-        NodeCommand::Checkpoint { place, witnessed, key } => checkpoint::run(&place, witnessed, key).await,
-        NodeCommand::Status { place, output, health } => verify::status(&place, output, health).await,
+        NodeCommand::Checkpoint { log, witnessed, key } => checkpoint::run(&log, witnessed, key).await,
+        NodeCommand::Status { log, output, health } => verify::status(&log, output, health).await,
     }
 }

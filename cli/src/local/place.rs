@@ -1,5 +1,6 @@
 //! Finding the log, and reading it the same way from socket or directory.
 
+use anyhow::bail;
 use bytes::Bytes;
 use piperoll_client::{ClientError, LineStream, NodeClient};
 use piperoll_node::config::NodeConfig;
@@ -9,7 +10,7 @@ use piperoll_shared::log::ids::Generation;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use crate::args::PlaceArgs;
+use crate::args::{LogArgs, PlaceArgs};
 
 /// Lines read ahead of a slow terminal.
 const LINES_AHEAD: usize = 256;
@@ -37,6 +38,23 @@ impl Place {
             // Alive or in trouble: either way it holds the log, and its own words are worth more.
             _ => Ok(Self::Socket(client)),
         }
+    }
+
+    /// The same, or a log that was put aside for the present one.
+    pub(super) async fn of_log(args: &LogArgs) -> anyhow::Result<Self> {
+        let Some(generation) = args.generation else { return Self::find(&args.place).await };
+        let config = NodeConfig::load(&args.place.config)?;
+        let all = generations_aside(&config.data_dir);
+        let Some((_, data_dir)) = all.iter().find(|(aside, _)| *aside == generation) else {
+            let known: Vec<String> = all.iter().map(|(aside, _)| aside.to_string()).collect();
+            let known =
+                if known.is_empty() { "there is none".to_owned() } else { format!("there are {}", known.join(", ")) };
+            bail!(
+                "no log of generation {generation} was put aside beside {}; {known}. The present log is read without --generation",
+                config.data_dir.display()
+            );
+        };
+        Ok(Self::Directory(Box::new(NodeConfig { data_dir: data_dir.clone(), ..config })))
     }
 
     /// Rows as NDJSON lines with a `final` line at the end.

@@ -17,7 +17,7 @@ use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde::Deserialize;
 
 use super::place::{Lines, Place};
-use crate::args::{ExportFormat, LocalQueryArgs, OrderArg, OutputArgs, PlaceArgs, QueryArgs};
+use crate::args::{ExportFormat, LocalQueryArgs, LogArgs, OrderArg, OutputArgs, PlaceArgs, QueryArgs};
 use crate::exit::Exit;
 use crate::show::{RowTable, detail, one_line};
 
@@ -76,7 +76,7 @@ fn request(query: &QueryArgs, order: Order, limit: Option<u64>) -> anyhow::Resul
 }
 
 pub(super) async fn query(args: LocalQueryArgs) -> anyhow::Result<Exit> {
-    let place = Place::find(&args.place).await?;
+    let place = Place::of_log(&args.log).await?;
     let lines = place.scan(request(&args.query, args.order.into(), Some(args.limit))?).await?;
     if args.output.as_json() {
         return print_json(lines).await;
@@ -91,8 +91,8 @@ pub(super) async fn query(args: LocalQueryArgs) -> anyhow::Result<Exit> {
     Ok(read.report(&args.query))
 }
 
-pub(super) async fn show(args: &PlaceArgs, seq: u64, output: OutputArgs) -> anyhow::Result<Exit> {
-    let place = Place::find(args).await?;
+pub(super) async fn show(args: &LogArgs, seq: u64, output: OutputArgs) -> anyhow::Result<Exit> {
+    let place = Place::of_log(args).await?;
     let all = QueryArgs { filter: Vec::new(), from: "0001-01-01".to_owned(), to: "now".to_owned() };
     let mut request = request(&all, Order::Asc, None)?;
     request.from_seq = Some(seq);
@@ -126,8 +126,8 @@ pub(super) async fn show(args: &PlaceArgs, seq: u64, output: OutputArgs) -> anyh
     Ok(if violated { Exit::Violation } else { Exit::Complete })
 }
 
-pub(super) async fn export(args: &PlaceArgs, query: &QueryArgs, format: ExportFormat) -> anyhow::Result<Exit> {
-    let place = Place::find(args).await?;
+pub(super) async fn export(args: &LogArgs, query: &QueryArgs, format: ExportFormat) -> anyhow::Result<Exit> {
+    let place = Place::of_log(args).await?;
     let lines = place.scan(request(query, Order::Asc, None)?).await?;
     if format == ExportFormat::Ndjson {
         return print_json(lines).await;

@@ -20,7 +20,7 @@ use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use sha2::{Digest as _, Sha256};
 
 use super::place::{Place, open};
-use crate::args::{HoldCommand, PruneArgs};
+use crate::args::{HoldCommand, LogArgs, PruneArgs};
 use crate::exit::Exit;
 use crate::show::group_digits;
 
@@ -38,11 +38,11 @@ fn direct(config: &NodeConfig) -> anyhow::Result<DirectUpkeep> {
 
 pub(super) async fn hold(command: HoldCommand) -> anyhow::Result<Exit> {
     match command {
-        HoldCommand::Add { place, name, from, to, reason } => {
+        HoldCommand::Add { log, name, from, to, reason } => {
             let now = SystemClock.now();
             let time = |text: &Option<String>| text.as_deref().map(|t| Timestamp::parse_human(t, now)).transpose();
             let request = HoldRequest { name, from: time(&from)?, to: time(&to)?, reason };
-            let entry = match Place::find(&place).await? {
+            let entry = match Place::of_log(&log).await? {
                 Place::Socket(client) => client.order::<Done>(socket_path::HOLDS, &request).await?.entry_seq,
                 Place::Directory(config) => {
                     let HoldRequest { name, from, to, reason } = request.clone();
@@ -52,8 +52,8 @@ pub(super) async fn hold(command: HoldCommand) -> anyhow::Result<Exit> {
             };
             outln!("the hold {:?} is set, recorded as entry {entry}", request.name);
         }
-        HoldCommand::Release { place, name, reason } => {
-            let entry = match Place::find(&place).await? {
+        HoldCommand::Release { log, name, reason } => {
+            let entry = match Place::of_log(&log).await? {
                 Place::Socket(client) => {
                     let request = HoldReleaseRequest { name: name.clone(), reason };
                     client.order::<Done>(socket_path::HOLDS_RELEASE, &request).await?.entry_seq
@@ -64,8 +64,8 @@ pub(super) async fn hold(command: HoldCommand) -> anyhow::Result<Exit> {
             };
             outln!("the hold {name:?} is released, recorded as entry {entry}");
         }
-        HoldCommand::List { place, json } => {
-            let held: Vec<HeldRows> = match Place::find(&place).await? {
+        HoldCommand::List { log, json } => {
+            let held: Vec<HeldRows> = match Place::of_log(&log).await? {
                 Place::Socket(client) => client.ask(socket_path::HOLDS).await?,
                 Place::Directory(config) => {
                     let held = direct(&config)?.holds()?.into_iter();
@@ -119,10 +119,22 @@ pub(super) async fn confirm_times(
     Ok(Exit::Complete)
 }
 
-pub(super) async fn erase(args: &crate::args::PlaceArgs, seq: u64, reason: String) -> anyhow::Result<Exit> {
-    let done: Done = match Place::find(args).await? {
+/// Holds of the present log keep rows of the logs that were put aside for it too.
+async fn present_holds(args: &LogArgs) -> anyhow::Result<Vec<Hold>> {
+    let held: Vec<HeldRows> = match Place::find(&args.place).await? {
+        Place::Socket(client) => client.ask(socket_path::HOLDS).await?,
+        Place::Directory(config) => return Ok(direct(&config)?.holds()?.into_iter().map(|held| held.hold).collect()),
+    };
+    Ok(held.into_iter().map(|held| held.hold).collect())
+}
+
+pub(super) async fn erase(args: &LogArgs, seq: u64, reason: String) -> anyhow::Result<Exit> {
+    let done: Done = match Place::of_log(args).await? {
         Place::Socket(client) => client.order(socket_path::ERASE, &EraseRequest { seq, reason }).await?,
-        Place::Directory(config) => direct(&config)?.erase(seq, &reason, &by())?,
+        Place::Directory(config) => {
+            let holds = if args.generation.is_some() { present_holds(args).await? } else { Vec::new() };
+            direct(&config)?.erase(seq, &reason, &by(), &holds)?
+        }
     };
     outln!("the content of row {seq} is erased, recorded as entry {}; its place in the tree stays", done.entry_seq);
     if !done.wal_emptied {
@@ -149,6 +161,13 @@ pub(super) async fn new_generation(args: &crate::args::PlaceArgs, reason: &str) 
     let begun = begin_generation(&dir, &config.keys, Arc::new(SystemClock), reason, &by())?;
     outln!("generation {} begins in {}", begun.generation, dir.path().display());
     outln!("the old log is kept as it was in {}", begun.old.display());
+    match &begun.holds {
+        Ok(holds) if holds.is_empty() => {}
+        Ok(holds) => outln!("holds that are set in the new log too: {}", escape(&holds.join(", "))),
+        Err(error) => eprintln!(
+            "The holds of the old log could not be read ({error}). Set those that still count again: piperoll node hold add"
+        ),
+    }
     outln!(
         "Start the node, then, for every aggregator: piperoll nodes accept {} --new-generation {}",
         config.node_id,

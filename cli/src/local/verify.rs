@@ -10,14 +10,18 @@ use piperoll_shared::api::node::{FindingKind, NodeStatus, RetentionStatus, Verif
 use piperoll_shared::log::terminal::escape;
 
 use super::place::{Place, open};
-use crate::args::{OutputArgs, PlaceArgs};
+use crate::args::{LogArgs, OutputArgs};
 use crate::exit::Exit;
 use crate::show::{group_digits, paint};
 
 /// Walks everything, the logs that were put aside for this one too; names each bad row.
-pub(super) async fn run(args: &PlaceArgs, output: OutputArgs) -> anyhow::Result<Exit> {
-    let mut worst = walk(&Place::find(args).await?, output, false).await?;
-    for (generation, aside) in Place::asides(args) {
+pub(super) async fn run(args: &LogArgs, output: OutputArgs) -> anyhow::Result<Exit> {
+    let place = Place::of_log(args).await?;
+    if args.generation.is_some() {
+        return walk(&place, output, true).await;
+    }
+    let mut worst = walk(&place, output, false).await?;
+    for (generation, aside) in Place::asides(&args.place) {
         let found = walk(&aside, output, true).await.unwrap_or_else(|error| {
             eprintln!("the log of generation {generation}, which was put aside, could not be checked: {error:#}");
             Exit::Incomplete
@@ -131,8 +135,8 @@ pub(crate) fn progress_bar() -> ProgressBar {
     ProgressBar::new(0).with_style(style)
 }
 
-pub(super) async fn status(args: &PlaceArgs, output: OutputArgs, health: bool) -> anyhow::Result<Exit> {
-    let place = Place::find(args).await?;
+pub(super) async fn status(args: &LogArgs, output: OutputArgs, health: bool) -> anyhow::Result<Exit> {
+    let place = Place::of_log(args).await?;
     let status = match (&place, health) {
         (Place::Socket(client), true) => {
             client.health().await?;

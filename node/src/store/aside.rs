@@ -38,6 +38,23 @@ pub(super) struct Aside {
     pub(super) extent: Extent,
     index: Arc<Index>,
     tiles: Arc<TileCache>,
+    /// What its files were like when it was opened.
+    stamp: Stamp,
+}
+
+/// Length and time of the last change of the database and its WAL. Rows are added to a log that was put aside only when an operator
+/// erases or holds some of its rows.
+type Stamp = [Option<(u64, std::time::SystemTime)>; 2];
+
+fn stamp(dir: &LogDir) -> Stamp {
+    let of = |suffix: &str| {
+        let mut path = dir.database().into_os_string();
+        path.push(suffix);
+        let file = std::fs::metadata(path).ok()?;
+        // A WAL that was only made to read is empty.
+        (file.len() > 0).then(|| Some((file.len(), file.modified().ok()?)))?
+    };
+    [of(""), of("-wal")]
 }
 
 /// All that stand beside a log.
@@ -92,7 +109,10 @@ impl Asides {
         }
         known.looked = Some(Instant::now());
         let there = generations_aside(&self.dir);
-        known.open.retain(|generation, _| there.iter().any(|(there, _)| there == generation));
+        known.open.retain(|generation, aside| {
+            let path = there.iter().find(|(there, _)| there == generation).map(|(_, path)| path);
+            path.is_some_and(|path| stamp(&LogDir::new(path)) == aside.stamp)
+        });
         for (generation, path) in there {
             if known.open.contains_key(&generation) {
                 continue;
@@ -127,7 +147,7 @@ impl Asides {
 
 impl Aside {
     fn open(dir: &LogDir, keys: &LogKeys, generation: Generation) -> Result<Self, OpenError> {
-        let ring = keys.ring.clone();
+        let (ring, stamp) = (keys.ring.clone(), stamp(dir));
         let first = dir.open_reader(ring.cluster(), ring.node_id())?;
         if first.generation != generation {
             return Err(OpenError::Foreign {
@@ -142,7 +162,7 @@ impl Aside {
         let open = move || Ok(of.open_reader(ring.cluster(), ring.node_id())?.conn);
         let readers = Readers::start_with(THREADS, open, Arc::new(Health::default()))?;
         let index = Arc::new(Index::open(dir, generation, BLOCK_LEVEL));
-        Ok(Self { readers, generation, extent, index, tiles: Arc::default() })
+        Ok(Self { readers, generation, extent, index, tiles: Arc::default(), stamp })
     }
 
     /// The last checkpoint that it signed, with the proof that it goes on from `old` rows. None where it signed none of what is there.

@@ -26,7 +26,7 @@ impl Writer {
     pub(super) fn read_tree(&mut self, keys: &LogKeys) {
         match self.checked_tree(keys) {
             Ok((tree, signer)) => {
-                for damaged in signer.damaged() {
+                for damaged in signer.iter().flat_map(Signer::damaged) {
                     let words = damaged.words();
                     // What was there stays as evidence; the note that could be read is written again at the next signature.
                     let aside = match damaged.place {
@@ -35,10 +35,12 @@ impl Writer {
                     };
                     tracing::error!(fault = %words, ?aside, "a copy of the checkpoint is damaged; the other one holds, and it is written again");
                 }
-                self.health.publish_signed(signer.newest().map(|signed| signed.checkpoint.size));
-                self.health.publish_witnessed(signer.witnessed_size(&self.conn).ok().flatten());
+                let newest = signer.as_ref().and_then(Signer::newest);
+                self.health.publish_signed(newest.map(|signed| signed.checkpoint.size));
+                let witnessed = signer.as_ref().and_then(|signer| signer.witnessed_size(&self.conn).ok().flatten());
+                self.health.publish_witnessed(witnessed);
                 match Grower::start(tree) {
-                    Ok(tree) => (self.tree, self.signer) = (Some(tree), Some(signer)),
+                    Ok(tree) => (self.tree, self.signer) = (Some(tree), signer),
                     Err(error) => self.health.refuse_writes(format!(
                         "no thread can be started for the tree: {error}; make room for more threads and restart the node"
                     )),
@@ -51,14 +53,22 @@ impl Writer {
         }
     }
 
-    fn checked_tree(&self, keys: &LogKeys) -> Result<(TreeBuilder, Signer), String> {
+    /// The tree, and who signs it; nobody where the log was put aside and its key was replaced since. What becomes of a row of it is
+    /// recorded all the same, and stays unsigned.
+    fn checked_tree(&self, keys: &LogKeys) -> Result<(TreeBuilder, Option<Signer>), String> {
         let words = |error: TreeError| format!("the tree cannot be read: {error}");
         let origin = keys.origin(self.generation);
         let key = keys.checkpoint.named(&origin, KeyKind::Log).ok_or_else(|| format!("{origin:?} cannot sign"))?;
         let next = keys.next_checkpoint.as_ref().and_then(|next| next.named(&origin, KeyKind::Log));
-        let signer = Signer::open(&self.conn, &self.dir, key, next).map_err(|e| e.to_string())?;
         let size = self.end.next_seq;
-        signer.check(&self.conn, size).map_err(words)??;
+        let signer = match Signer::open(&self.conn, &self.dir, key, next) {
+            Ok(signer) => {
+                signer.check(&self.conn, size).map_err(words)??;
+                Some(signer)
+            }
+            Err(_) if self.dir.is_aside() => None,
+            Err(error) => return Err(error.to_string()),
+        };
         let floor = floor(&self.conn, &mut self.checker()).map_err(|e| e.to_string())??;
         let first = floor.map_or(0, |floor| floor.pruned.to_seq);
         tree::check_last_tile(&self.conn, first, size).map_err(words)??;

@@ -6,7 +6,7 @@ use piperoll_shared::api::node::Done;
 use piperoll_shared::log::entry::Prefix;
 use piperoll_shared::log::filter::{ErasedFit, Filter};
 use piperoll_shared::log::ids::NodeId;
-use piperoll_shared::log::statement::{Erased, Statement};
+use piperoll_shared::log::statement::{Begun, Erased, Hold, Statement};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::{Checked, Integrity, NO_MAC, RowChecker};
 use rusqlite::{Connection, OptionalExtension as _};
@@ -81,8 +81,8 @@ pub(super) fn count_undecided(
 }
 
 impl Writer {
-    /// Empties a row and records that. After a crash either both are done or neither.
-    pub(super) fn erase(&mut self, seq: u64, reason: &str, by: &str) -> Result<Done, UpkeepError> {
+    /// Empties a row and records that. After a crash either both are done or neither. `holds` keep rows besides those of this log.
+    pub(super) fn erase(&mut self, seq: u64, reason: &str, by: &str, holds: &[Hold]) -> Result<Done, UpkeepError> {
         check_reason(reason)?;
         let mut checker = self.checker();
         let floor = floor(&self.conn, &mut checker)?.map_err(UpkeepError::Refused)?;
@@ -106,11 +106,17 @@ impl Writer {
                 return Err(UpkeepError::Refused(words));
             }
         }
-        if Statement::read(&row.body).is_some() {
+        if Statement::read(&row.body).is_some() || Begun::read(&row.body).is_some() {
             return Err(UpkeepError::Refused(format!("row {seq} says what became of other rows, and stays")));
         }
         if let Some(hold) = hold::over(&self.conn, &mut checker, row.timestamp)? {
             return Err(UpkeepError::Refused(format!("row {seq} is under the hold {:?}; release it first", hold.name)));
+        }
+        if let Some(hold) = holds.iter().find(|hold| (hold.from..hold.to).contains(&row.timestamp)) {
+            return Err(UpkeepError::Refused(format!(
+                "row {seq} is under the hold {:?} of the log that took the place of this one; release it there first",
+                hold.name
+            )));
         }
         let (leaf, era, timestamp) = (row.leaf(), row.era, row.timestamp);
         let id = Prefix::parse(&row.body).map(|prefix| *prefix.id.as_bytes()).unwrap_or_default();

@@ -9,7 +9,8 @@ use piperoll_shared::log::entry::lifecycle;
 use piperoll_shared::log::flags::Rules;
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::note::Note;
-use piperoll_shared::log::statement::GENERATION_BEGUN;
+use piperoll_shared::log::statement::{GENERATION_BEGUN, Hold};
+use piperoll_shared::log::verify::RowChecker;
 use piperoll_shared::net::clock::Clock;
 use serde_json::json;
 
@@ -18,7 +19,7 @@ use super::draft::Draft;
 use super::error::OpenError;
 use super::index::BLOCK_LEVEL;
 use super::signer::{Kept, kept};
-use super::{LogDir, LogKeys, OpenWriter, open_writer, rows};
+use super::{LogDir, LogKeys, OpenWriter, hold, open_writer, rows};
 
 /// What was begun.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct NewGeneration {
     pub generation: Generation,
     /// Where the old log is now.
     pub old: PathBuf,
+    /// Names of the holds of the old log, which are set in the new one too; in words why they could not be read.
+    pub holds: Result<Vec<String>, String>,
 }
 
 /// Begins a new generation in a directory whose daemon is down. The old log need not be readable.
@@ -55,6 +58,7 @@ pub fn begin_generation(
         "generation": old_generation, "signed_rows": seen(Kept::Signed), "witnessed_rows": seen(Kept::Witnessed),
         "rows": there(),
     });
+    let holds = held_there(dir, keys);
     let beside = |suffix: &str| folder_of(dir.path(), suffix);
     let fresh = beside(&format!("begun-{}", uuid::Uuid::now_v7().simple()));
     let fresh_dir = LogDir::new(&fresh);
@@ -68,6 +72,10 @@ pub fn begin_generation(
         writer.append(drafts.to_vec()).and_then(|results| results.into_iter().collect::<Result<Vec<_>, _>>());
     // The log that was begun stays where it was made, and the old one where it is.
     recorded.map_err(|e| io(fresh.clone())(std::io::Error::other(e)))?;
+    // A hold is about times, not about a log: it keeps what is recorded from now on, and what was recorded before.
+    for hold in holds.iter().flatten() {
+        writer.add_hold(hold).map_err(|e| io(fresh.clone())(std::io::Error::other(e)))?;
+    }
     fresh_dir.write_marker(keys.ring.cluster(), keys.ring.node_id(), generation).map_err(io(fresh.clone()))?;
     drop(writer);
     // How far entries were handed on, who paused that, and how far other logs were read: none of it is about this log's rows alone.
@@ -80,7 +88,16 @@ pub fn begin_generation(
     // A crash before this line leaves the old log under the name that the new one was made under.
     std::fs::rename(&fresh, &old).map_err(io(old.clone()))?;
     drop((lock, fresh_lock));
-    Ok(NewGeneration { generation, old })
+    let holds = holds.map(|holds| holds.into_iter().map(|hold| hold.name).collect());
+    Ok(NewGeneration { generation, old, holds })
+}
+
+/// The holds of a log that may be damaged, by entries that are authentic.
+fn held_there(dir: &LogDir, keys: &LogKeys) -> Result<Vec<Hold>, String> {
+    let conn = dir.open_reader(keys.ring.cluster(), keys.ring.node_id()).map_err(|error| error.to_string())?;
+    let mut checker = RowChecker::new(keys.ring.clone(), conn.generation);
+    let held = hold::holds(&conn.conn, &mut checker).map_err(|error| error.to_string())??;
+    Ok(held.into_iter().map(|held| held.hold).collect())
 }
 
 /// Folders of the data directory that go on with the next generation.

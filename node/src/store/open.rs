@@ -145,6 +145,12 @@ impl LogDir {
         Ok(self.read_marker()?.map(|marker| marker.generation))
     }
 
+    /// Whether this is the place of a log that another one took the place of: the name ends with its own generation.
+    pub(super) fn is_aside(&self) -> bool {
+        let suffix = self.dir.extension().and_then(|suffix| suffix.to_str()?.parse::<Generation>().ok());
+        suffix.is_some() && self.marked_generation().is_ok_and(|marked| marked == suffix)
+    }
+
     /// Opens for reading only, beside a running writer or without one. In a directory that this process may
     /// not write, SQLite could only open the file by ignoring its WAL, so database and WAL are copied aside.
     pub(super) fn open_reader(&self, cluster: &ClusterName, node_id: &NodeId) -> Result<Opened, OpenError> {

@@ -98,7 +98,7 @@ impl Store {
 
     /// Empties one row; returns the entry that says so.
     pub async fn erase(&self, seq: u64, reason: String, by: String) -> Result<Done> {
-        self.on_writer(move |writer| writer.erase(seq, &reason, &by)).await
+        self.on_writer(move |writer| writer.erase(seq, &reason, &by, &[])).await
     }
 
     /// Throws the index away; it is made again beside everything else.
@@ -263,14 +263,29 @@ impl DirectUpkeep {
     }
 
     pub fn add_hold(&mut self, hold: &Hold) -> Result<u64> {
-        self.open.writer.add_hold(hold)
+        let entry = self.open.writer.add_hold(hold)?;
+        self.sign();
+        Ok(entry)
     }
 
     pub fn release_hold(&mut self, release: &HoldRelease) -> Result<u64> {
-        self.open.writer.release_hold(release)
+        let entry = self.open.writer.release_hold(release)?;
+        self.sign();
+        Ok(entry)
     }
 
-    pub fn erase(&mut self, seq: u64, reason: &str, by: &str) -> Result<Done> {
-        self.open.writer.erase(seq, reason, by)
+    /// Empties a row. `holds` are those of the log that took the place of this one.
+    pub fn erase(&mut self, seq: u64, reason: &str, by: &str, holds: &[Hold]) -> Result<Done> {
+        let done = self.open.writer.erase(seq, reason, by, holds)?;
+        self.sign();
+        Ok(done)
+    }
+
+    /// No daemon may ever start on a log that was put aside, so what was recorded is signed now. Where that cannot be done, the rows stay
+    /// unsigned, which is said of them wherever they are read.
+    fn sign(&mut self) {
+        if let Err(error) = self.open.writer.checkpoint(true) {
+            tracing::info!(%error, "the log is not signed at this size");
+        }
     }
 }

@@ -180,7 +180,7 @@ impl Writer {
         }
     }
 
-    fn checkpoint(&mut self, at_once: bool) -> Result<SignedCheckpoint, CheckpointFault> {
+    pub(super) fn checkpoint(&mut self, at_once: bool) -> Result<SignedCheckpoint, CheckpointFault> {
         self.recover_if_due();
         if let Some(fault) = self.health.write_fault() {
             return Err(CheckpointFault::Refused(fault));

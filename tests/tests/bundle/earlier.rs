@@ -155,7 +155,7 @@ pub(crate) fn lies() -> Vec<Lie> {
             parts.manifest.nodes[0].earlier[1].borders = 1;
             parts.seal()
         }),
-        lie("a former key beyond its end", "was not its key", Check::KeySpan, { log(|_| {}) }).trusting(|trust| {
+        lie("a former key beyond its end", "was not its key", Check::KeySpan, log(|_| {})).trusting(|trust| {
             // The earlier log was cosigned after its key had been replaced.
             let replaced = trust.nodes[0].keys[0].clone();
             let present = "00000000000000000000000000000007".to_owned();

@@ -171,3 +171,93 @@ async fn rows_that_were_never_signed_are_missed() {
     assert!(of_mx1(&verdict)["earlier"][0]["size"].as_u64().unwrap() > 0, "{verdict:#}");
     cluster.verify_all();
 }
+
+/// A hold outlives the log that it was set in, rows of an earlier log can be erased, and evidence is whole again when a witness has
+/// seen that; what says that another log was there stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn holds_and_erasure_cover_an_earlier_log() {
+    let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
+    let user = |seq: u64, run: &piperoll_tests::Run| {
+        let row: Value =
+            serde_json::from_str(&run.stdout).unwrap_or_else(|e| panic!("{e}: {}{}", run.stdout, run.stderr));
+        assert_eq!(row["entry"]["seq"], seq);
+        row["entry"]["user"].as_str().unwrap_or_default().to_owned()
+    };
+    let lines: Vec<String> = ["one", "two", "three"].iter().map(|user| entry(user, "auth.login")).collect();
+    cluster.append(0, &lines).await;
+    let all: Vec<u64> = (0..8)
+        .filter(|seq| {
+            let run = cluster.on_node(0, &["show", "--json", &seq.to_string()]);
+            run.code == 0 && ["one", "two"].contains(&user(*seq, &run).as_str())
+        })
+        .collect();
+    let (one, two) = (all[0].to_string(), all[1].to_string());
+    let hold = ["hold", "add", "case-7", "--from", "1d", "--reason", "a court order"];
+    assert_eq!(cluster.on_node(0, &hold).code, 0);
+    witnessed(&cluster, "mx1").await;
+    cluster.stop(0);
+    let begun = begin_generation(&mut cluster).await;
+    assert!(begun.contains("set in the new log too: case-7"), "{begun}");
+    let held = cluster.on_node(0, &["hold", "list"]);
+    assert!(held.stdout.contains("case-7") && held.stdout.contains("a court order"), "{}", held.stdout);
+    let generation = begun.lines().nth(1).unwrap().rsplit('.').next().unwrap().to_owned();
+    let on_it =
+        |verb: &[&str], more: &[&str]| cluster.on_node(0, &[verb, &["--generation", &generation], more].concat());
+    let erase = |seq: &str| on_it(&["erase"], &["--seq", seq, "--reason", "request 9"]);
+    assert_eq!(user(all[0], &on_it(&["show"], &["--json", &one])), "one");
+    let status: Value = serde_json::from_str(&on_it(&["status"], &["--json"]).stdout).unwrap();
+    assert_eq!(status["generation"], generation.as_str());
+    // Held in both logs, so released in both.
+    assert!(erase(&one).stderr.contains("case-7"));
+    let release = ["case-7", "--reason", "the case is closed"];
+    assert_eq!(on_it(&["hold", "release"], &release).code, 0);
+    let refused = erase(&one);
+    assert!(refused.code == 1 && refused.stderr.contains("took the place of this one"), "{}", refused.stderr);
+    assert_eq!(cluster.on_node(0, &["hold", "release", "case-7", "--reason", "the case is closed"]).code, 0);
+    assert_eq!(erase(&one).code, 0);
+    // The first row says that there was a log before this one.
+    let refused = cluster.on_node(0, &["erase", "--seq", "0", "--reason", "request 9"]);
+    assert!(refused.code == 1 && refused.stderr.contains("and stays"), "{}", refused.stderr);
+    let row = format!("mx1/{one}@{generation}");
+    let shown = until("the erased row is shown as such", async || {
+        let run = cluster.run(&["show", &row, "--json"]);
+        run.stdout.contains("\"erased\"").then_some(run.stdout)
+    })
+    .await;
+    assert!(!shown.contains("\"user\":\"one\""), "{shown}");
+    let verdict = until("evidence is whole again", async || {
+        let name = format!("erased-{}.tar", now().replace(':', ""));
+        let (made, checked, verdict) = evidence(&cluster, &name, "1d", None);
+        assert_eq!(verdict["findings_count"], 0, "{verdict:#}");
+        assert_eq!(made, checked, "{verdict:#}");
+        (made == 0).then_some(verdict)
+    })
+    .await;
+    assert_eq!(
+        (&verdict["proven"], &of_mx1(&verdict)["earlier"][0]["erased"]),
+        (&true.into(), &1.into()),
+        "{verdict:#}"
+    );
+    // With another checkpoint key, what is recorded there cannot be signed any more, and is recorded.
+    let note = cluster.dir.path().join("both.note").to_str().unwrap().to_owned();
+    assert_eq!(cluster_command(&cluster, &["rotate-key", "mx1"]).code, 0);
+    crate::keys::restart_all(&mut cluster).await;
+    until("both keys signed", async || {
+        witnessed(&cluster, "mx1").await;
+        std::fs::write(&note, cluster.on_node(0, &["checkpoint", "--witnessed"]).stdout).unwrap();
+        (cluster_command(&cluster, &["rotate-key", "mx1", "--finish", &note]).code == 0).then_some(())
+    })
+    .await;
+    crate::keys::restart_all(&mut cluster).await;
+    witnessed(&cluster, "mx1").await;
+    let erased = cluster.on_node(0, &["erase", "--generation", &generation, "--seq", &two, "--reason", "request 10"]);
+    assert_eq!(erased.code, 0, "{}", erased.stderr);
+    let (made, checked, verdict) = until("the statement is known of", async || {
+        let name = format!("unsigned-{}.tar", now().replace(':', ""));
+        let (made, checked, verdict) = evidence(&cluster, &name, "1d", None);
+        (made == 3).then_some((made, checked, verdict))
+    })
+    .await;
+    assert_eq!((made, checked, &verdict["findings_count"]), (3, 3, &0.into()), "{verdict:#}");
+    cluster.verify_all();
+}

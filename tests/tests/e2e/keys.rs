@@ -15,7 +15,7 @@ pub(crate) fn cluster_command(cluster: &Cluster, args: &[&str]) -> piperoll_test
     cluster.run(&all)
 }
 
-async fn restart_all(cluster: &mut Cluster) {
+pub(crate) async fn restart_all(cluster: &mut Cluster) {
     cluster.stop_aggregator();
     cluster.spawn_aggregator();
     cluster.wait_for_aggregator().await;
@@ -395,11 +395,12 @@ async fn after_a_break_in_a_new_generation_begins_with_new_keys() {
     report(&cluster, "mx1", |line| line["verdict"] == "unverifiable").await;
 }
 
-/// Begins a new log on a stopped node, starts it, and accepts it.
-pub(crate) async fn begin_generation(cluster: &mut Cluster) {
+/// Begins a new log on a stopped node, starts it, and accepts it. Returns what the command said.
+pub(crate) async fn begin_generation(cluster: &mut Cluster) -> String {
     let run = cluster.on_node(0, &["new-generation", "--reason", "a test"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    let generation = run.stdout.split_whitespace().nth(1).unwrap().to_owned();
+    let begun = run.stdout;
+    let generation = begun.split_whitespace().nth(1).unwrap().to_owned();
     cluster.stop_aggregator();
     cluster.spawn_aggregator();
     cluster.wait_for_aggregator().await;
@@ -409,6 +410,7 @@ pub(crate) async fn begin_generation(cluster: &mut Cluster) {
     assert_eq!(run.code, 0, "{}", run.stderr);
     cluster.append(0, &[entry("next", "auth.login")]).await;
     witnessed(cluster, "mx1").await;
+    begun
 }
 
 /// Three logs and three keys: what was signed with a key while it was in use counts for ever, in whatever log it was.

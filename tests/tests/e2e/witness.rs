@@ -298,14 +298,14 @@ fn what_was_put_aside_is_looked_after(cluster: &Cluster, generation: &str) {
     assert!(verified.code == 0 && verified.stderr.contains(generation), "{}", verified.stderr);
     let folder = &cluster.nodes[0].folder;
     let aside = format!("data.{generation}");
-    let text = std::fs::read_to_string(folder.join("node.toml")).unwrap();
-    let copy = folder.join("aside.toml");
-    std::fs::write(&copy, text.replace("data_dir = \"data\"", &format!("data_dir = \"{aside}\""))).unwrap();
-    let copy = copy.to_str().unwrap();
-    let erased = cluster.run(&["node", "erase", "--config", copy, "--direct", "--seq", "4", "--reason", "request 7"]);
+    let on_it =
+        |verb: &str, more: &[&str]| cluster.on_node(0, &[&[verb, "--generation", generation][..], more].concat());
+    let erased = on_it("erase", &["--seq", "4", "--reason", "request 7"]);
     assert_eq!(erased.code, 0, "{}", erased.stderr);
     let verified = cluster.on_node(0, &["verify"]);
     assert!(verified.code == 0 && verified.stdout.contains("row 4: erased"), "{}{}", verified.stdout, verified.stderr);
+    let other = cluster.on_node(0, &["show", "--generation", &"0".repeat(32), "1"]);
+    assert!(other.code == 1 && other.stderr.contains(generation), "{}", other.stderr);
     edit(&folder.join(aside).join("log.db"), "UPDATE entries SET body = replace(body, 'u2', 'u9') WHERE seq = 3");
     let verified = cluster.on_node(0, &["verify"]);
     assert!(verified.code == 4 && verified.stdout.contains("row 3"), "{}{}", verified.stdout, verified.stderr);
