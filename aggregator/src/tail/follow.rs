@@ -51,6 +51,11 @@ pub(super) enum News {
         node: usize,
         words: String,
     },
+    /// Rows of a log that its present one took the place of belong to the tail and cannot be read.
+    Superseded {
+        node: usize,
+        words: String,
+    },
     /// It does not answer.
     Lost {
         node: usize,
@@ -67,6 +72,44 @@ struct Ended {
     failure: Failure,
     /// Whether the connection waited for the client for so long that the node may have given it up.
     was_held_up: bool,
+    /// Another log took the place of the one that was read, up to this place.
+    replaced: Option<Place>,
+}
+
+/// A log that was put aside, and where it is gone on with.
+#[derive(Debug, Clone, Copy)]
+struct Earlier {
+    generation: Generation,
+    place: Place,
+    /// All that was witnessed of it is there.
+    is_whole: bool,
+    /// How often the node refused to read it.
+    refused: u32,
+}
+
+/// A node that is busy refuses too, so it is asked again so often before rows are called missing.
+const EARLIER_TRIES: u32 = 6;
+
+/// The logs of a node besides its present one that a tail begins in, the oldest first.
+fn earlier_since(member: &Member, time: Timestamp) -> Vec<Earlier> {
+    let newest_first = member.witness.asides_in(time, Timestamp::MAX).into_iter();
+    let earlier = newest_first.map(|(generation, pinned)| Earlier {
+        generation,
+        place: Place::Since(time),
+        is_whole: pinned.is_some(),
+        refused: 0,
+    });
+    earlier.rev().collect()
+}
+
+/// The rest of a log that was replaced while it was followed, and those that came after it.
+fn earlier_from(member: &Member, place: Place) -> Vec<Earlier> {
+    let Place::At { generation, .. } = place else { return Vec::new() };
+    let all = earlier_since(member, Timestamp::MIN);
+    let later = all.iter().skip_while(|earlier| earlier.generation != generation).skip(1);
+    let later =
+        later.map(|earlier| Earlier { place: Place::At { generation: earlier.generation, next_seq: 0 }, ..*earlier });
+    std::iter::once(Earlier { generation, place, is_whole: true, refused: 0 }).chain(later).collect()
 }
 
 /// Bounds the bytes of a node's rows that wait for their turn or for the client.
@@ -96,10 +139,49 @@ pub(super) async fn follow(
     room: Room,
     send: mpsc::Sender<News>,
 ) {
+    let begin = place;
+    let mut earlier = if let Place::Since(time) = begin { earlier_since(&member, time) } else { Vec::new() };
+    let mut read = Vec::new();
+    let mut has_said = false;
     loop {
         let (status, reason) = match member.known_down() {
             Some(down) => down,
-            None => match NodeReader::open(&member, &asked(place, &query), &limits, Lane::Own).await {
+            None if let Some(log) = earlier.first_mut() => {
+                match read_earlier(&member, node, log, &query, &limits, &room, &send).await {
+                    Ok(Ok(())) => {
+                        read.extend(Some(log.generation).filter(|_| log.is_whole));
+                        earlier.remove(0);
+                        continue;
+                    }
+                    // The node is there and cannot read it.
+                    Ok(Err(Ended { failure: Failure::Error(_), .. })) if log.refused < EARLIER_TRIES => {
+                        log.refused += 1;
+                        tokio::time::sleep(RETRY).await;
+                        continue;
+                    }
+                    Ok(Err(Ended { failure: Failure::Error(reason), .. })) => {
+                        let words = format!("its log of generation {} cannot be read: {reason}", log.generation);
+                        earlier.remove(0);
+                        if send.send(News::Superseded { node, words }).await.is_err() {
+                            return;
+                        }
+                        continue;
+                    }
+                    Ok(Err(Ended { was_held_up: true, .. })) => continue,
+                    Ok(Err(Ended { failure, .. })) => words_of(false, &failure),
+                    Err(Gone) => return,
+                }
+            }
+            None if let (Place::Since(time), false) = (begin, has_said) => {
+                has_said = true;
+                if let Some(lost) = member.witness.lost_in(time, Timestamp::MAX, &read)
+                    && send.send(News::Superseded { node, words: lost.words }).await.is_err()
+                {
+                    return;
+                }
+                continue;
+            }
+            None => match NodeReader::open(&member, &asked(place, &query, None), &limits, Lane::Own).await {
                 Err(failure) => {
                     member.failed(&failure);
                     words_of(false, &failure)
@@ -107,6 +189,10 @@ pub(super) async fn follow(
                 Ok(reader) => match read_on(reader, node, &mut place, &room, &send).await {
                     // The node is asked again before anything is said about it.
                     Ok(Ended { was_held_up: true, .. }) => continue,
+                    Ok(Ended { replaced: Some(rest), .. }) => {
+                        earlier = earlier_from(&member, rest);
+                        continue;
+                    }
                     Ok(Ended { failure, .. }) => words_of(true, &failure),
                     Err(Gone) => return,
                 },
@@ -124,7 +210,8 @@ fn words_of(began: bool, failure: &Failure) -> (Status, String) {
     (status, reason.unwrap_or_default())
 }
 
-fn asked(place: Place, query: &Query) -> Asked {
+/// `earlier` names a log that is read to its end and not followed.
+fn asked(place: Place, query: &Query, earlier: Option<Generation>) -> Asked {
     let (from, from_seq) = match place {
         Place::At { next_seq, .. } => (Timestamp::MIN, Some(next_seq)),
         Place::Since(time) => (time, None),
@@ -138,12 +225,56 @@ fn asked(place: Place, query: &Query) -> Asked {
         after: None,
         from_seq,
         head: None,
-        generation: None,
+        generation: earlier,
         prove: None,
         count: None,
-        follow: true,
+        follow: earlier.is_none(),
     };
     Asked { request, pinned: None, all_there: true, scope: query.scope.clone(), aside: None }
+}
+
+/// Sends what is left of a log that was put aside, and moves its place along.
+async fn read_earlier(
+    member: &Arc<Member>,
+    node: usize,
+    log: &mut Earlier,
+    query: &Query,
+    limits: &Limits,
+    room: &Room,
+    send: &mpsc::Sender<News>,
+) -> Result<Result<(), Ended>, Gone> {
+    let generation = log.generation;
+    let ended = |failure, was_held_up| Ended { failure, was_held_up, replaced: None };
+    let mut reader = match NodeReader::open(member, &asked(log.place, query, Some(generation)), limits, Lane::Own).await
+    {
+        Ok(reader) => reader,
+        Err(failure) => return Ok(Err(ended(failure, false))),
+    };
+    tell(send, News::Begun { node }).await?;
+    let mut held_up_at: Option<Instant> = None;
+    loop {
+        match reader.next().await {
+            Ok(Some(row)) => {
+                let waited = Instant::now();
+                let room = room.take(&row).await?;
+                log.place = Place::At { generation, next_seq: row.key.seq.saturating_add(1) };
+                tell(send, News::Row { node, generation, row: Box::new(row), room }).await?;
+                if waited.elapsed() >= HELD_UP {
+                    held_up_at = Some(Instant::now());
+                }
+            }
+            Ok(None) => {
+                for words in std::mem::take(&mut reader.tally.faults) {
+                    tell(send, News::Fault { node, words }).await?;
+                }
+                return Ok(Ok(()));
+            }
+            Err(failure) => {
+                let was_held_up = held_up_at.is_some_and(|at| at.elapsed() < HELD_UP_SINCE);
+                return Ok(Err(ended(failure, was_held_up)));
+            }
+        }
+    }
 }
 
 /// Sends what comes until the node fails, and moves `place` along.
@@ -154,16 +285,19 @@ async fn read_on(
     room: &Room,
     send: &mpsc::Sender<News>,
 ) -> Result<Ended, Gone> {
-    let ended = |failure| Ended { failure, was_held_up: false };
+    let ended = |failure| Ended { failure, was_held_up: false, replaced: None };
     let generation = reader.head.generation;
     if let Place::At { generation: known, next_seq } = *place {
         let rows = reader.head.head_seq.map_or(0, |head| head + 1);
         if known != generation {
-            let words =
-                format!("its log is another one now, {generation} instead of {known}; it is read from its beginning");
+            let words = format!(
+                "its log is another one now, {generation} instead of {known}; what is left of that one is read, and then this one from its beginning"
+            );
+            let replaced = Some(*place);
             *place = Place::At { generation, next_seq: 0 };
             tell(send, News::Fault { node, words }).await?;
-            return Ok(ended(Failure::Broken("a new generation began".to_owned())));
+            let failure = Failure::Broken("a new generation began".to_owned());
+            return Ok(Ended { failure, was_held_up: false, replaced });
         }
         if rows < next_seq {
             return Ok(ended(Failure::Error(format!(
@@ -201,7 +335,7 @@ async fn read_on(
             }
             Err(failure) => {
                 let was_held_up = held_up_at.is_some_and(|at| at.elapsed() < HELD_UP_SINCE);
-                return Ok(Ended { failure, was_held_up });
+                return Ok(Ended { failure, was_held_up, replaced: None });
             }
         }
     }

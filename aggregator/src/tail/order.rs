@@ -17,6 +17,8 @@ use crate::placed::PlacedRow;
 
 /// One node's rows that were not emitted yet, in its own order.
 struct Followed {
+    /// Rows of it that belong to the tail are in no log that can be read.
+    superseded: Option<String>,
     id: NodeId,
     rows: VecDeque<Held>,
     /// Nothing earlier comes any more.
@@ -81,7 +83,16 @@ impl Ordering {
             || State::Silent { since: now, at, status: Status::Timeout, reason: Some("no answer yet".to_owned()) };
         let followed = |(id, with_backlog)| {
             let backlog = if with_backlog { Backlog::SinceStart } else { Backlog::None };
-            Followed { id, rows: VecDeque::new(), time: None, marked: None, state: silent(), backlog, heard: now }
+            Followed {
+                superseded: None,
+                id,
+                rows: VecDeque::new(),
+                time: None,
+                marked: None,
+                state: silent(),
+                backlog,
+                heard: now,
+            }
         };
         let nodes = nodes.map(followed).collect();
         Self { nodes, last: None, moved: BTreeMap::new(), said: VecDeque::new(), beat: false }
@@ -137,6 +148,13 @@ impl Ordering {
             News::Fault { node, words } => {
                 let (node_id, since) = (self.nodes[node].id.clone(), SystemClock.now());
                 self.said.push_back(NodeEvent { node_id, status: Status::Invalid, reason: Some(words), since });
+            }
+            News::Superseded { node: index, words } => {
+                let node = &mut self.nodes[index];
+                let (node_id, since) = (node.id.clone(), SystemClock.now());
+                let reason = Some(words.clone());
+                node.superseded.get_or_insert(words);
+                self.said.push_back(NodeEvent { node_id, status: Status::Superseded, reason, since });
             }
             News::Lost { node, status, reason } => {
                 let node = &mut self.nodes[node];
@@ -224,7 +242,10 @@ impl Followed {
     fn event(&self) -> NodeEvent {
         let (status, reason, since) = match &self.state {
             State::Silent { at, status, reason, .. } => (*status, reason.clone(), *at),
-            State::Answering { since } => (Status::Ok, None, *since),
+            State::Answering { since } => match &self.superseded {
+                Some(words) => (Status::Superseded, Some(words.clone()), *since),
+                None => (Status::Ok, None, *since),
+            },
             State::Missing(event) => return event.clone(),
         };
         NodeEvent { node_id: self.id.clone(), status, reason, since }

@@ -283,3 +283,68 @@ async fn the_command_follows_and_bad_input_is_refused() {
     }
     assert_eq!(cluster.get("/api/v1/audit-log/tail", None).await.status, 401);
 }
+
+/// A node's log is replaced while nobody reads: what was left of the earlier one comes first, from where it was put aside. Without it,
+/// its rows are missed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tail_reads_what_is_left_of_an_earlier_log() {
+    let mut cluster = Cluster::witnessed(&["mx1", "mx2"], 50).await;
+    let users = |events: &[Event]| -> Vec<String> {
+        entries(events).map(|event| event.data["entry"]["user"].as_str().unwrap().to_owned()).collect()
+    };
+    let logins = "filter=action:auth.login";
+    cluster.append(0, &[entry("one", "auth.login")]).await;
+    let mut first = Tail::open(&cluster, &format!("{logins}&from=1d"), None).await;
+    let events = first.rows(1).await;
+    assert_eq!(users(&events), ["one"]);
+    let id = entries(&events).last().unwrap().id.clone();
+    drop(first);
+    cluster.append(0, &[entry("two", "auth.login")]).await;
+    cluster.append(1, &[entry("other", "auth.login")]).await;
+    crate::witness::witnessed(&cluster, "mx1").await;
+    cluster.stop(0);
+    let begun = crate::keys::begin_generation(&mut cluster).await;
+    let mut resumed = Tail::open(&cluster, logins, Some(&id)).await;
+    let events = resumed.rows(3).await;
+    in_order(&events);
+    assert_eq!(users(&events), ["two", "other", "next"]);
+    assert!(events.iter().any(|event| event.data["reason"].as_str().is_some_and(|r| r.contains("is another one now"))));
+    // From a place in the earlier log, again and again, and with more rows in the present one.
+    cluster.append(0, &[entry("three", "auth.login")]).await;
+    assert_eq!(users(&resumed.rows(1).await), ["three"]);
+    let all = ["one", "two", "other", "next", "three"];
+    let mut whole = Tail::open(&cluster, &format!("{logins}&from=1d"), None).await;
+    let events = whole.rows(all.len()).await;
+    in_order(&events);
+    assert_eq!(users(&events), all);
+    for (at, event) in entries(&events).enumerate() {
+        let mut rest = Tail::open(&cluster, logins, Some(&event.id)).await;
+        let events = if at + 1 < all.len() { rest.rows(all.len() - at - 1).await } else { Vec::new() };
+        in_order(&events);
+        assert_eq!(users(&events), all[at + 1..], "after {}", all[at]);
+    }
+    let is_complete = async |tail: &mut Tail| loop {
+        let event = tail.next(PATIENCE).await.unwrap();
+        if event.name == "heartbeat" && event.data["watermark"].is_string() {
+            return event.data["complete"].clone();
+        }
+    };
+    assert_eq!(is_complete(&mut whole).await, true);
+    let old = begun.lines().nth(1).unwrap().rsplit(' ').next().unwrap();
+    std::fs::rename(old, format!("{old}.elsewhere")).unwrap();
+    piperoll_tests::until("the log is gone", async || {
+        (cluster.page("from=1d&filter=node:mx1").await.status_of("mx1") == "superseded").then_some(())
+    })
+    .await;
+    for after in [None, Some(id.as_str())] {
+        let mut less = Tail::open(&cluster, &format!("{logins}&from=1d"), after).await;
+        let events = less.rows(3).await;
+        let mut shown = users(&events);
+        shown.sort();
+        assert_eq!(shown, ["next", "other", "three"]);
+        let is_said = |event: &Event| event.data["status"] == "superseded" && event.data["node_id"] == "mx1";
+        assert!(events.iter().any(is_said), "{events:?}");
+        assert_eq!(is_complete(&mut less).await, false);
+    }
+    cluster.verify_all();
+}
