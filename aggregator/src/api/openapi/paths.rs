@@ -63,7 +63,7 @@ pub(in crate::api) fn entry() {}
 pub(in crate::api) fn proof() {}
 
 #[utoipa::path(post, path = "/api/v1/exports", tag = "evidence", request_body = ExportRequest, responses(
-    (status = 200, description = "An evidence bundle (application/x-tar), or rows as text/csv or application/x-ndjson; header audit-complete says whether every expected node is in it in full, or `pending` while a stream cannot know", content((Vec<u8> = "application/x-tar"), (String = "text/csv"), (String = "application/x-ndjson"))),
+    (status = 200, description = "An evidence bundle (application/x-tar), or rows as text/csv or application/x-ndjson; header audit-complete says whether every expected node is in it in full, or `pending` while a stream cannot know; audit-complete-since, on a bundle, from when on nothing is missing that retention had not let go", content((Vec<u8> = "application/x-tar"), (String = "text/csv"), (String = "application/x-ndjson"))),
     (status = 400, description = "No reason, or a bad filter or range", body = Problem),
     (status = 403, description = "Needs auditor or admin", body = Problem),
     (status = 429, description = "Too many exports and checks at once", body = Problem),
