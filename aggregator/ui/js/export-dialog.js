@@ -3,7 +3,7 @@
 import { Problem, getCounts, parameters, stream } from "./api.js";
 import { dialog } from "./dialog.js";
 import { announce, digits, freshId, h, put, save, visible } from "./dom.js";
-import { isMissing } from "./node-words.js";
+import { isComplete, isMissing } from "./node-words.js";
 import { moment } from "./time.js";
 import { rangeWords } from "./state.js";
 
