@@ -92,24 +92,38 @@ const EARLIER_TRIES: u32 = 6;
 
 /// The logs of a node besides its present one that a tail begins in, the oldest first.
 fn earlier_since(member: &Member, time: Timestamp) -> Vec<Earlier> {
-    let newest_first = member.witness.asides_in(time, Timestamp::MAX).into_iter();
-    let earlier = newest_first.map(|(generation, pinned)| Earlier {
-        generation,
-        place: Place::Since(time),
-        is_whole: pinned.is_some(),
-        refused: 0,
-    });
-    earlier.rev().collect()
+    let in_range = member.witness.asides_in(time, Timestamp::MAX);
+    let readable = member.witness.logs_before().into_iter().filter_map(|(_, readable)| readable);
+    let wanted = readable.filter(|(generation, _)| in_range.iter().any(|(wanted, _)| wanted == generation));
+    wanted
+        .map(|(generation, is_whole)| Earlier { generation, place: Place::Since(time), is_whole, refused: 0 })
+        .collect()
 }
 
-/// The rest of a log that was replaced while it was followed, and those that came after it.
-fn earlier_from(member: &Member, place: Place) -> Vec<Earlier> {
-    let Place::At { generation, .. } = place else { return Vec::new() };
-    let all = earlier_since(member, Timestamp::MIN);
-    let later = all.iter().skip_while(|earlier| earlier.generation != generation).skip(1);
-    let later =
-        later.map(|earlier| Earlier { place: Place::At { generation: earlier.generation, next_seq: 0 }, ..*earlier });
-    std::iter::once(Earlier { generation, place, is_whole: true, refused: 0 }).chain(later).collect()
+/// The rest of a log that was replaced while it was followed, and those that came after it; in words, what is not known of these or cannot
+/// be read.
+fn earlier_from(member: &Member, place: Place) -> (Vec<Earlier>, Option<String>) {
+    let Place::At { generation, .. } = place else { return (Vec::new(), None) };
+    let mut logs = vec![Earlier { generation, place, is_whole: true, refused: 0 }];
+    let before = member.witness.logs_before();
+    let Some(at) = before.iter().position(|(known, _)| *known == generation.to_string()) else {
+        let words =
+            format!("whether another log was between that of generation {generation} and its present one is not known");
+        return (logs, Some(words));
+    };
+    let mut missing = Vec::new();
+    for (generation, readable) in &before[at + 1..] {
+        if !matches!(readable, Some((_, true))) {
+            missing.push(generation.as_str());
+        }
+        if let Some((generation, is_whole)) = *readable {
+            let place = Place::At { generation, next_seq: 0 };
+            logs.push(Earlier { generation, place, is_whole, refused: 0 });
+        }
+    }
+    let words =
+        format!("its log of generation {} is not here, or not all that was witnessed of it", missing.join(", "));
+    (logs, (!missing.is_empty()).then_some(words))
 }
 
 /// Bounds the bytes of a node's rows that wait for their turn or for the client.
@@ -190,7 +204,15 @@ pub(super) async fn follow(
                     // The node is asked again before anything is said about it.
                     Ok(Ended { was_held_up: true, .. }) => continue,
                     Ok(Ended { replaced: Some(rest), .. }) => {
-                        earlier = earlier_from(&member, rest);
+                        let words;
+                        (earlier, words) = earlier_from(&member, rest);
+                        if let Some(words) = words
+                            && send.send(News::Superseded { node, words }).await.is_err()
+                        {
+                            return;
+                        }
+                        // A node that names another log every time is not asked without a pause.
+                        tokio::time::sleep(RETRY).await;
                         continue;
                     }
                     Ok(Ended { failure, .. }) => words_of(true, &failure),
@@ -250,6 +272,9 @@ async fn read_earlier(
         Ok(reader) => reader,
         Err(failure) => return Ok(Err(ended(failure, false))),
     };
+    if reader.head.generation != generation {
+        return Ok(Err(ended(Failure::Error("it answers from another log".to_owned()), false)));
+    }
     tell(send, News::Begun { node }).await?;
     let mut held_up_at: Option<Instant> = None;
     loop {
@@ -264,6 +289,10 @@ async fn read_earlier(
                 }
             }
             Ok(None) => {
+                // A mark is the word of a stream that goes on.
+                if reader.mark.take().is_some() {
+                    continue;
+                }
                 for words in std::mem::take(&mut reader.tally.faults) {
                     tell(send, News::Fault { node, words }).await?;
                 }

@@ -275,6 +275,8 @@ impl Watch {
             cleared.lose(lost);
         }
         cleared.pin = Some(Pin { origin: origin.clone(), size: *size, note: cosigned, seen: now, span });
+        // Others may have come and gone between the two.
+        cleared.learn_of(said.and_then(|said| said.before.as_ref()), now);
         (cleared.alarm, cleared.again, cleared.bad_row) = (None, None, None);
         self.memory.keep(&evidence).and_then(|()| self.memory.store(&cleared)).map_err(store)?;
         state.remembered = cleared;

@@ -1,7 +1,9 @@
-//! Logs that another one took the place of: their last rows were signed when their node ended, and no witness had looked since. They
-//! are cosigned where the node can still show them, so that they can be proven like all others.
+//! Logs that another one took the place of: which one was there before each, and their last rows, which were signed when their node ended
+//! and which no witness had looked at since. These are cosigned where the node can still show them, so that they can be proven like
+//! all others.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use piperoll_shared::api::node::{CheckpointAnswer, LogAside, peer_path};
 use piperoll_shared::log::note::Note;
@@ -14,25 +16,61 @@ use super::{LOOK_TIMEOUT, Watch, generation_of, proof};
 use crate::link::Failure;
 use crate::member::Member;
 
-/// Looks at each log once, as long as the node says the same of it.
+/// Logs of a node that are known besides its present one. No node has as many.
+const ASIDES_MAX: usize = 64;
+/// Logs that one look asks about: the others wait for the next one, and nobody waits long for a node that names many.
+const ASKED_MAX: usize = 4;
+/// Before a log is asked about again that the node could not speak of.
+const AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// A log that was asked about.
+#[derive(Debug, Clone)]
+pub(super) struct LookedAt {
+    aside: LogAside,
+    at: Instant,
+    /// The node said which times it has, and which log was there before it.
+    is_known: bool,
+}
+
+impl LookedAt {
+    /// What the node says of a log now is what was looked at.
+    pub(super) fn knows(&self, aside: &LogAside) -> bool {
+        self.is_known && self.aside == *aside
+    }
+}
+
+/// What a node says it has, each log once.
+pub(super) fn named(asides: &[LogAside]) -> Vec<LogAside> {
+    let mut named: Vec<LogAside> = Vec::new();
+    for aside in asides {
+        if named.len() < ASIDES_MAX && named.iter().all(|known| known.generation != aside.generation) {
+            named.push(*aside);
+        }
+    }
+    named
+}
+
+/// Looks at logs, as long as the node says something else of them than before.
 pub(super) async fn look(member: &Arc<Member>) {
     let watch = &member.witness;
     let asides = watch.state().asides.clone();
-    for aside in asides {
-        let Some(old) = watch.witnessed_of(&aside) else { continue };
+    let wanted = asides.into_iter().filter_map(|aside| Some((aside, watch.witnessed_of(&aside)?)));
+    let wanted: Vec<(LogAside, u64)> = wanted.take(ASKED_MAX).collect();
+    for (aside, old) in wanted {
         let path = format!("{}?old={old}&generation={}", peer_path::CHECKPOINT, aside.generation);
-        match member.link.get_json::<CheckpointAnswer>(&path, LOOK_TIMEOUT).await {
-            Ok(answer) => {
-                if let Err(words) = watch.take_earlier(&aside, old, &answer, SystemClock.now()) {
-                    tracing::info!(node = %member.node.id, generation = %aside.generation, words, "the last rows of an earlier log stay as they were");
-                }
-            }
-            // The node refused, and will again.
-            Err(Failure::Error(_)) => {}
+        let is_known = match member.link.get_json::<CheckpointAnswer>(&path, LOOK_TIMEOUT).await {
+            Ok(answer) => watch.take_earlier(&aside, old, &answer, SystemClock.now()).unwrap_or_else(|words| {
+                tracing::warn!(node = %member.node.id, generation = %aside.generation, words, "an earlier log is not known yet");
+                false
+            }),
+            Err(Failure::Error(_)) => false,
             // It is asked again with the next look.
-            Err(_) => continue,
-        }
-        watch.state().earlier_looked.push(aside);
+            Err(_) => return,
+        };
+        let mut state = watch.state();
+        // One word for each: a node that says something else of it every time must not fill the memory.
+        state.earlier_looked.retain(|looked| looked.aside.generation != aside.generation);
+        state.earlier_looked.push(LookedAt { aside, at: Instant::now(), is_known });
     }
 }
 
@@ -43,55 +81,61 @@ fn place_of(lost: &[Lost], aside: &LogAside) -> Option<usize> {
 }
 
 impl Watch {
-    /// How many rows of a log were witnessed, if it is worth asking for more.
+    /// How many rows of a log were witnessed, if it is to be asked about.
     fn witnessed_of(&self, aside: &LogAside) -> Option<u64> {
         let state = self.state();
-        if state.remembered.alarm.is_some() || state.earlier_looked.contains(aside) {
+        let is_done =
+            |looked: &LookedAt| looked.knows(aside) || (looked.aside == *aside && looked.at.elapsed() < AGAIN_AFTER);
+        if state.remembered.alarm.is_some() || state.earlier_looked.iter().any(is_done) {
             return None;
         }
         let lost = &state.remembered.lost[place_of(&state.remembered.lost, aside)?];
-        let old = match &lost.note {
-            Some(note) => self.opened_text(note)?.size,
-            None => 0,
-        };
-        (old < aside.rows).then_some(old)
+        Some(lost.note.as_deref().and_then(|note| self.opened_text(note)).map_or(0, |known| known.size))
     }
 
-    /// Cosigns the last checkpoint of a log if it goes on from what was witnessed. `old` is the size that its proof was asked for.
-    ///
-    /// The node's present key has to have signed it: what a former key signs now may come from whoever stole it.
+    /// Keeps what a log says of its times and of the one before it, and cosigns its last checkpoint if it goes on from what was witnessed.
+    /// `old` is the size that its proof was asked for. Returns whether the node spoke of this log.
     fn take_earlier(
         &self,
         aside: &LogAside,
         old: u64,
         answer: &CheckpointAnswer,
         now: Timestamp,
-    ) -> Result<(), String> {
-        let note = Note::parse(&answer.note).map_err(|e| e.to_string())?;
-        let presented = self.opened(&note)?;
-        let proof = proof(answer).ok_or("its consistency proof is not one")?;
+    ) -> Result<bool, String> {
+        let Some(span) = answer.span.as_ref().filter(|_| answer.generation == Some(aside.generation)) else {
+            // A node of an earlier version speaks of its present log.
+            return Ok(false);
+        };
         let mut state = self.state();
         let mut remembered = state.remembered.clone();
         let place = place_of(&remembered.lost, aside).ok_or("it is not on record any more")?;
         let lost = &mut remembered.lost[place];
-        let known = lost.note.as_deref().and_then(|note| self.opened_text(note));
-        let goes_on = match &known {
-            Some(known) => {
-                known.size == old
-                    && verify_consistency(old, &known.root, presented.size, &presented.root, &proof).is_ok()
-            }
-            // It was never witnessed here, and the log that took its place says how many rows it had.
-            None => old == 0 && presented.size >= lost.to_seq,
-        };
-        let is_of_it = generation_of(&presented) == lost.generation && (old + 1..=aside.rows).contains(&presented.size);
-        if !is_of_it || !goes_on || state.remembered.alarm.is_some() {
-            return Err(format!("{} rows of it that the node shows do not go on from {old}", presented.size));
+        // What became of a row of it later is recorded in it, with a time of its own. A node's words only widen what is known.
+        lost.until = lost.until.max(span.newest.unwrap_or(lost.until));
+        if let Some((note, size)) = self.goes_on(lost, aside, old, answer) {
+            let seconds = u64::try_from(now.micros() / 1_000_000).unwrap_or_default();
+            lost.note = Some(note.clone().with(self.cosigner.cosign(note.text(), seconds)).to_string());
+            (lost.to_seq, lost.witnessed) = (lost.to_seq.max(size), now);
         }
-        let seconds = u64::try_from(now.micros() / 1_000_000).unwrap_or_default();
-        lost.note = Some(note.clone().with(self.cosigner.cosign(note.text(), seconds)).to_string());
-        (lost.to_seq, lost.witnessed) = (lost.to_seq.max(presented.size), now);
-        self.memory.store(&remembered).map_err(|e| format!("the witness cannot remember it: {e}"))?;
-        state.remembered = remembered;
-        Ok(())
+        remembered.learn_of(span.before.as_ref(), now);
+        if remembered != state.remembered {
+            self.memory.store(&remembered).map_err(|e| format!("the witness cannot remember it: {e}"))?;
+            state.remembered = remembered;
+        }
+        Ok(true)
+    }
+
+    /// The last checkpoint of a log with its size, if it has more rows than were witnessed and goes on from these.
+    ///
+    /// The node's present key has to have signed it: what a former key signs now may come from whoever stole it. A log that this witness never
+    /// pinned is not cosigned: another one may have seen other rows of it.
+    fn goes_on(&self, lost: &Lost, aside: &LogAside, old: u64, answer: &CheckpointAnswer) -> Option<(Note, u64)> {
+        let note = Note::parse(&answer.note).ok()?;
+        let presented = self.opened(&note).ok()?;
+        let known = lost.note.as_deref().and_then(|note| self.opened_text(note)).filter(|known| known.size == old)?;
+        let proof = proof(answer)?;
+        let is_of_it = generation_of(&presented) == lost.generation && (old + 1..=aside.rows).contains(&presented.size);
+        let goes_on = verify_consistency(old, &known.root, presented.size, &presented.root, &proof).is_ok();
+        (is_of_it && goes_on).then_some((note, presented.size))
     }
 }

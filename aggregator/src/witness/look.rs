@@ -81,7 +81,7 @@ async fn looked(member: &Arc<Member>) -> Result<(), Failure> {
         }
         answer => answer?,
     };
-    watch.state().asides = answer.span.as_ref().map(|span| span.aside.clone()).unwrap_or_default();
+    watch.state().asides = answer.span.as_ref().map(|span| earlier::named(&span.aside)).unwrap_or_default();
     let (floor, oldest) = answer.span.as_ref().map_or((None, None), |span| (span.pruned, span.oldest));
     if let Some(cosigned) = watch.take(&answer, old, SystemClock.now()).map_err(Failure::Error)? {
         // The node keeps it for its own exports; that it did not arrive changes nothing here.

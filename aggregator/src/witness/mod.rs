@@ -25,6 +25,7 @@ use piperoll_shared::log::tree::{Hash, decode_hash, encode_hash};
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
 use super::proving::Pinned;
+use earlier::LookedAt;
 use judge::{Judgement, judge};
 use memory::{Alarm, BadRow, EarlyPrune, Evidence, Lost, Mark, Memory, Pin, ROW_INVALID, Remembered, SeenFloor, Span};
 
@@ -113,7 +114,7 @@ struct State {
     /// Logs that stood in the place of its present one and that it can still read, by its word.
     asides: Vec<LogAside>,
     /// Those whose last rows were looked at.
-    earlier_looked: Vec<LogAside>,
+    earlier_looked: Vec<LookedAt>,
 }
 
 impl Watch {
@@ -315,6 +316,8 @@ impl Watch {
             let pinned = lost.note.as_deref().and_then(|note| Some((self.opened_text(note)?, note)));
             let pinned = pinned.filter(|(checkpoint, _)| generation_of(checkpoint) == lost.generation);
             let pinned = pinned.filter(|(checkpoint, _)| (1..=aside.rows).contains(&checkpoint.size));
+            // Until it has said which log was before it, nobody knows whether it is all that there was.
+            let pinned = pinned.filter(|_| state.earlier_looked.iter().any(|looked| looked.knows(aside)));
             let pinned = pinned.map(|(checkpoint, note)| Pinned {
                 generation: aside.generation,
                 size: checkpoint.size,
@@ -337,6 +340,27 @@ impl Watch {
     pub(crate) fn aside(&self, generation: Generation) -> Option<Option<Pinned>> {
         let all = self.asides_in(Timestamp::MIN, Timestamp::MAX);
         all.into_iter().find(|(known, _)| *known == generation).map(|(_, pinned)| pinned)
+    }
+
+    /// The logs that its present one took the place of, the oldest first; each with its generation, and whether all that was witnessed of it
+    /// is there, if it can be read.
+    pub(crate) fn logs_before(&self) -> Vec<(String, Option<(Generation, bool)>)> {
+        let readable = self.asides_in(Timestamp::MIN, Timestamp::MAX);
+        let state = self.state();
+        let present = state.pinned.as_ref().map(generation_of);
+        let whole = state.remembered.lost.iter().filter(|lost| lost.note.is_some() || lost.learned);
+        let mut logs: Vec<(Timestamp, &str)> = Vec::new();
+        for lost in whole.filter(|lost| Some(&lost.generation) != present.as_ref()) {
+            logs.retain(|(_, known)| *known != lost.generation);
+            logs.push((lost.until, &lost.generation));
+        }
+        // What is learned of later may have been there earlier.
+        logs.sort();
+        let found = |generation: &str| {
+            let found = readable.iter().find(|(known, _)| known.to_string() == generation);
+            found.map(|(known, pinned)| (*known, pinned.is_some()))
+        };
+        logs.into_iter().map(|(_, generation)| (generation.to_owned(), found(generation))).collect()
     }
 
     /// Whether a generation is one that another log took the place of. Rows can be lost of the present one too, and it is not past for that.

@@ -89,8 +89,7 @@ async fn checkpoint(
 ) -> Result<Json<CheckpointAnswer>, ApiError> {
     if let Some(generation) = asked.generation.filter(|generation| *generation != app.store.generation()) {
         let made = app.store.aside_checkpoint(generation, asked.old).await?;
-        let (note, proof) = made.ok_or_else(|| another_log(&app))?;
-        return Ok(Json(CheckpointAnswer { note, proof: proof.iter().map(encode_hash).collect(), span: None }));
+        return Ok(Json(made.ok_or_else(|| another_log(&app))?));
     }
     let SignedCheckpoint { checkpoint, note } = app.store.checkpoint().await?;
     let proof = if (1..checkpoint.size).contains(&asked.old) {
@@ -102,6 +101,7 @@ async fn checkpoint(
     span.pruned = app.store.floor().await?.map(|floor| floor.rows());
     span.aside = app.store.asides().await;
     Ok(Json(CheckpointAnswer {
+        generation: None,
         note: note.to_string(),
         proof: proof.iter().map(encode_hash).collect(),
         span: Some(span),

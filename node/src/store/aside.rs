@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use piperoll_shared::api::node::{LogAside, ScanRequest};
+use piperoll_shared::api::node::{CheckpointAnswer, LogAside, ScanRequest};
 use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::note::Note;
-use piperoll_shared::log::tree::{Hash, TileCache, TreeReader, consistency_proof};
+use piperoll_shared::log::tree::{TileCache, TreeReader, consistency_proof, encode_hash};
 
 use super::error::{OpenError, ReadError};
 use super::health::Health;
@@ -165,19 +165,29 @@ impl Aside {
         Ok(Self { readers, generation, extent, index, tiles: Arc::default(), stamp })
     }
 
-    /// The last checkpoint that it signed, with the proof that it goes on from `old` rows. None where it signed none of what is there.
-    pub(super) async fn last_signed(&self, old: u64) -> Result<Option<(String, Vec<Hash>)>, ReadError> {
-        let Some(note) = self.readers.run(|conn| kept(conn, Kept::Signed)).await?? else { return Ok(None) };
+    /// Its times, and the last checkpoint that it signed with the proof that it goes on from `old` rows.
+    pub(super) async fn last_signed(&self, old: u64) -> Result<CheckpointAnswer, ReadError> {
+        let rows = self.extent.head_seq.map_or(0, |head| head.saturating_add(1));
+        let (note, span) = self.readers.run(move |conn| (kept(conn, Kept::Signed), rows::span(conn, rows))).await?;
+        let mut answer = CheckpointAnswer {
+            note: String::new(),
+            generation: Some(self.generation),
+            proof: Vec::new(),
+            span: Some(span?),
+        };
+        let Some(note) = note? else { return Ok(answer) };
         let checkpoint = Note::parse(&note).ok().and_then(|note| Checkpoint::parse(note.text()).ok());
         let Some(size) = checkpoint.map(|checkpoint| checkpoint.size).filter(|size| covers(self, *size)) else {
-            return Ok(None);
+            return Ok(answer);
         };
-        if !(1..size).contains(&old) {
-            return Ok(Some((note, Vec::new())));
+        answer.note = note;
+        if (1..size).contains(&old) {
+            let proof = self
+                .readers
+                .run(move |conn| consistency_proof(&mut TreeReader::new(StoredTiles(conn), size), old, size));
+            answer.proof = proof.await??.iter().map(encode_hash).collect();
         }
-        let proof =
-            self.readers.run(move |conn| consistency_proof(&mut TreeReader::new(StoredTiles(conn), size), old, size));
-        Ok(Some((note, proof.await??)))
+        Ok(answer)
     }
 
     /// Plans a read of it.

@@ -39,7 +39,7 @@ mod writer;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use piperoll_shared::api::node::{IndexExtent, LogAside, LogSpan, ScanRequest, VerifyLine};
+use piperoll_shared::api::node::{CheckpointAnswer, IndexExtent, LogAside, LogSpan, ScanRequest, VerifyLine};
 use piperoll_shared::log::entry::lifecycle;
 use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::flags::Rules;
@@ -297,15 +297,14 @@ impl Store {
         tokio::task::spawn_blocking(move || asides.list(&keys)).await.unwrap_or_default()
     }
 
-    /// The last checkpoint that a log which was put aside has signed, with the proof that it goes on from `old` rows. None where it
-    /// cannot be read, or signed none of what is there.
+    /// What a witness is told of a log that was put aside; none where it cannot be read.
     pub async fn aside_checkpoint(
         &self,
         generation: Generation,
         old: u64,
-    ) -> Result<Option<(String, Vec<Hash>)>, ReadError> {
+    ) -> Result<Option<CheckpointAnswer>, ReadError> {
         match self.aside(Some(generation)).await? {
-            Some(aside) => aside.last_signed(old).await,
+            Some(aside) => aside.last_signed(old).await.map(Some),
             None => Ok(None),
         }
     }

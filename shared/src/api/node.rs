@@ -332,8 +332,12 @@ pub struct CheckpointQuery {
 /// A checkpoint and the proof that it goes on from the one asked about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointAnswer {
-    /// A signed note (C2SP tlog-checkpoint).
+    /// A signed note (C2SP tlog-checkpoint). Empty for a log that was put aside and had signed nothing.
     pub note: String,
+    /// The log that was put aside and asked about. Missing where the present one was, and in answers of earlier versions, which are about
+    /// that one whatever was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<Generation>,
     /// Consistency proof from `old` rows, base64; empty when `old` is 0 or not below the checkpoint's size.
     pub proof: Vec<String>,
     /// Which times the rows under it have, and what stood here before. Missing in answers of earlier versions. Not signed: a

@@ -214,7 +214,14 @@ async fn holds_and_erasure_cover_an_earlier_log() {
     let refused = erase(&one);
     assert!(refused.code == 1 && refused.stderr.contains("took the place of this one"), "{}", refused.stderr);
     assert_eq!(cluster.on_node(0, &["hold", "release", "case-7", "--reason", "the case is closed"]).code, 0);
+    let since = now();
     assert_eq!(erase(&one).code, 0);
+    // It was recorded now, in the earlier log, and belongs to ranges of now.
+    until("the entry about it is found by its time", async || {
+        let page = cluster.page(&format!("from={since}&filter=action:log.erased")).await.json();
+        (page["count"] == 1 && page["complete"] == true).then_some(())
+    })
+    .await;
     // The first row says that there was a log before this one.
     let refused = cluster.on_node(0, &["erase", "--seq", "0", "--reason", "request 9"]);
     assert!(refused.code == 1 && refused.stderr.contains("and stays"), "{}", refused.stderr);
@@ -259,5 +266,45 @@ async fn holds_and_erasure_cover_an_earlier_log() {
     })
     .await;
     assert_eq!((made, checked, &verdict["findings_count"]), (3, 3, &0.into()), "{verdict:#}");
+    cluster.verify_all();
+}
+
+/// Two logs came and went while no aggregator looked: the one between was witnessed by nobody, and no range over it is called whole, however
+/// well the others can be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_no_witness_saw_is_missed() {
+    let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
+    cluster.append(0, &[entry("one", "auth.login")]).await;
+    witnessed(&cluster, "mx1").await;
+    cluster.stop_aggregator();
+    cluster.stop(0);
+    assert_eq!(cluster.on_node(0, &["new-generation", "--reason", "a test"]).code, 0);
+    cluster.restart(0).await;
+    cluster.append(0, &[entry("two", "auth.login")]).await;
+    cluster.stop(0);
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    let begun = begin_generation(&mut cluster).await;
+    let middle = begun.lines().nth(1).unwrap().rsplit('.').next().unwrap();
+    // Both logs are looked at, and what can be read is shown.
+    let page = until("all rows are shown", async || {
+        let page = cluster.page("from=1d&filter=action:auth.login&order=asc").await;
+        let rows = page.json()["entries"].as_array().unwrap().len();
+        (rows == 3).then_some(page)
+    })
+    .await;
+    for _ in 0..20 {
+        let page = cluster.page("from=1d").await;
+        assert_eq!((&page.json()["complete"], page.status_of("mx1")), (&false.into(), "superseded".to_owned()));
+        assert!(page.node("mx1")["reason"].as_str().unwrap().contains(middle), "{}", page.text);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(page.json()["complete"], false);
+    for filter in [None, Some("action:auth.login")] {
+        let (made, checked, verdict) = evidence(&cluster, &format!("{}.tar", filter.is_some()), "1d", filter);
+        assert_eq!((made, checked), (3, 3), "{verdict:#}");
+    }
+    let (made, checked, _) = evidence(&cluster, "later.tar", &now(), None);
+    assert_eq!((made, checked), (0, 0));
     cluster.verify_all();
 }
