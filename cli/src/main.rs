@@ -50,7 +50,8 @@ fn main() -> std::process::ExitCode {
             Exit::Failed.into()
         }
         Ok(exit) => exit.into(),
-        Err(error) if is_broken_pipe(&error) => Exit::Complete.into(),
+        // `piperoll … | head` is not a failure.
+        Err(error) if out::ReaderGone::is_in(&error) => Exit::Complete.into(),
         Err(error) => {
             eprintln!("piperoll: {}", in_one_line(&error));
             Exit::of(&error).into()
@@ -95,19 +96,12 @@ async fn run(command: Command) -> anyhow::Result<Exit> {
 }
 
 fn verify_bundle(args: &VerifyBundleArgs) -> anyhow::Result<Exit> {
-    let outcome = piperoll_verify::run(args, &mut std::io::stdout().lock()).map_err(anyhow::Error::msg)?;
+    let outcome = piperoll_verify::run(args, &mut out::stdout()).map_err(anyhow::Error::msg)?;
     Ok(match outcome {
         Outcome::Verified => Exit::Complete,
         Outcome::Unchecked => Exit::Failed,
         Outcome::Usage => Exit::Usage,
         Outcome::Incomplete => Exit::Incomplete,
         Outcome::Refused => Exit::Violation,
-    })
-}
-
-/// `piperoll … | head` is not a failure.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
     })
 }

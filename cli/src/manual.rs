@@ -20,6 +20,6 @@ pub(crate) fn man(directory: &Path) -> anyhow::Result<Exit> {
 pub(crate) fn completions(shell: Shell) -> anyhow::Result<Exit> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Args::command(), "piperoll", &mut script);
-    std::io::stdout().lock().write_all(&script)?;
+    crate::out::stdout().write_all(&script)?;
     Ok(Exit::Complete)
 }

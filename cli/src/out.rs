@@ -30,6 +30,40 @@ pub(crate) fn write(out: &mut impl Write, text: Arguments<'_>) {
     }
 }
 
+/// Whoever read standard output has gone: the end of the command, and no failure. A pipe or socket to somebody else that breaks is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("nobody reads standard output any more")]
+pub(crate) struct ReaderGone;
+
+impl ReaderGone {
+    /// Whether this is why something ended.
+    pub(crate) fn is_in(error: &anyhow::Error) -> bool {
+        let mut inputs = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+        inputs.any(|io| io.get_ref().is_some_and(|inner| inner.is::<Self>()))
+    }
+}
+
+/// Standard output for whoever has to stop when nobody reads it.
+pub(crate) struct Stdout(std::io::Stdout);
+
+pub(crate) fn stdout() -> Stdout {
+    Stdout(std::io::stdout())
+}
+
+fn marked(error: std::io::Error) -> std::io::Error {
+    if error.kind() == ErrorKind::BrokenPipe { std::io::Error::new(ErrorKind::BrokenPipe, ReaderGone) } else { error }
+}
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes).map_err(marked)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush().map_err(marked)
+    }
+}
+
 /// Returns the first error of `write` in this process.
 pub(crate) fn failure() -> Option<&'static std::io::Error> {
     FAILURE.get()

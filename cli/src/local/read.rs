@@ -132,7 +132,7 @@ pub(super) async fn export(args: &LogArgs, query: &QueryArgs, format: ExportForm
     if format == ExportFormat::Ndjson {
         return print_json(lines).await;
     }
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut out = std::io::BufWriter::new(crate::out::stdout());
     out.write_all(&csv::header())?;
     let read = each_row(lines, |line| {
         let mut cells = Vec::new();
@@ -294,7 +294,7 @@ fn final_line(line: &[u8]) -> Option<Summary> {
 }
 
 async fn print_json(mut lines: Lines) -> anyhow::Result<Exit> {
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut out = std::io::BufWriter::new(crate::out::stdout());
     let (mut violations, mut came) = (0, 0);
     while let Some(line) = lines.next().await? {
         out.write_all(&line)?;

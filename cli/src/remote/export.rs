@@ -112,7 +112,7 @@ fn suggested_name(response: &reqwest::Response, format: ExportFormat) -> PathBuf
 
 /// A file under a temporary name until it is known what it is, or standard output.
 pub(super) enum Target {
-    Stdout(std::io::BufWriter<std::io::Stdout>),
+    Stdout(std::io::BufWriter<crate::out::Stdout>),
     File { file: std::io::BufWriter<std::fs::File>, temporary: PathBuf, wanted: PathBuf },
 }
 
@@ -120,7 +120,7 @@ impl Target {
     pub(super) fn open(asked: Option<&Path>, suggested: PathBuf) -> anyhow::Result<Self> {
         let wanted = match asked {
             Some(path) if path == Path::new("-") => {
-                return Ok(Self::Stdout(std::io::BufWriter::new(std::io::stdout())));
+                return Ok(Self::Stdout(std::io::BufWriter::new(crate::out::stdout())));
             }
             Some(path) => path.to_owned(),
             None => suggested,

@@ -69,7 +69,7 @@ pub(super) fn print(report: &Report, envelope: &Envelope, args: &ReportArgs) -> 
         ReportFormat::Html => to_html(report, envelope)?,
     };
     match &args.output {
-        None => Ok(std::io::stdout().lock().write_all(text.as_bytes())?),
+        None => Ok(crate::out::stdout().write_all(text.as_bytes())?),
         Some(path) => {
             let mut file = std::fs::File::create_new(path).with_context(|| {
                 format!("{}: it cannot be made, or it exists already and is not overwritten", path.display())

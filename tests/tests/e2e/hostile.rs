@@ -346,3 +346,25 @@ async fn output_that_cannot_be_written_is_no_crash() {
     assert!(cluster.on_node(0, &["hold", "list"]).stdout.contains("case-1"));
     assert!(cluster.run(&["cluster", "list", folder]).stdout.contains("member from 2020-01-01"));
 }
+
+/// A daemon that goes away while entries are sent to it has recorded none of them, and the command does not end as if it had: only standard
+/// output that nobody reads is no failure.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_hangs_up_has_recorded_nothing() {
+    let cluster = Cluster::made(&["mx1"], |_| None).await;
+    let socket = cluster.dir.path().join("hangs-up.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // What is still to be written meets a closed socket.
+            drop(stream);
+        }
+    });
+    let input = cluster.dir.path().join("entries.ndjson");
+    std::fs::write(&input, (entry("alice", "auth.login") + "\n").repeat(20_000)).unwrap();
+    let (socket, input) = (socket.to_str().unwrap(), input.to_str().unwrap());
+    for command in [&["node", "append", "--socket", socket, input][..], &["node", "query", "--socket", socket]] {
+        let run = cluster.run(command);
+        assert!(run.code != 0 && !run.stderr.is_empty(), "{command:?}: {} {}", run.code, run.stderr);
+    }
+}
