@@ -9,6 +9,7 @@ mod cluster;
 mod interference;
 mod proxy;
 mod rng;
+mod tail;
 mod tree;
 mod until;
 
@@ -18,5 +19,6 @@ pub use cluster::{Cluster, Guard, Member, entry, free_address, piperoll};
 pub use interference::Interference;
 pub use proxy::{BlackHole, Fault, FaultProxy};
 pub use rng::Rng;
+pub use tail::{Event, Tail};
 pub use tree::Leaves;
 pub use until::until;

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Longest that anything on a page may take; it is there so that a test ends, not to measure.
+/// What the driver says when a page changed while it was asked.
+const CUT_SHORT: &str = "aborted by navigation";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// axe-core's own script, from its package.
 const AXE_VARIABLE: &str = "PIPEROLL_AXE";
@@ -139,9 +141,16 @@ impl Browser {
         self.client.current_url().await.unwrap().as_str().strip_prefix(&self.base).unwrap().to_owned()
     }
 
-    /// The first element, once it is there.
+    /// The first element, once it is there. A question that a change of the page cut short is asked again.
     pub(crate) async fn find(&self, css: &str) -> Element {
-        let found = self.client.wait().at_most(PATIENCE).for_element(Locator::Css(css)).await;
+        let started = Instant::now();
+        let found = loop {
+            let found = self.client.wait().at_most(PATIENCE).for_element(Locator::Css(css)).await;
+            match found {
+                Err(error) if error.to_string().contains(CUT_SHORT) && started.elapsed() < PATIENCE => {}
+                found => break found,
+            }
+        };
         match found {
             Ok(element) => element,
             Err(error) => panic!("no {css}: {error}; the page says:\n{}", self.text("body").await),

@@ -4,70 +4,19 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use piperoll_tests::{Cluster, entry, place};
+use piperoll_tests::{Cluster, Event, Tail, entry, place};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// One open tail.
-struct Tail {
-    response: reqwest::Response,
-    bytes: Vec<u8>,
-}
-
-#[derive(Debug)]
-struct Event {
-    name: String,
-    id: String,
-    data: Value,
-}
-
-impl Tail {
-    async fn open(cluster: &Cluster, parameters: &str, last_event_id: Option<&str>) -> Self {
-        let ca = std::fs::read(cluster.ca()).unwrap();
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .tls_certs_only(reqwest::Certificate::from_pem_bundle(&ca).unwrap())
-            .build()
-            .unwrap();
-        let mut request =
-            client.get(format!("{}/api/v1/audit-log/tail?{parameters}", cluster.url)).bearer_auth(&cluster.token);
-        if let Some(id) = last_event_id {
-            request = request.header("Last-Event-ID", id);
-        }
-        let response = request.send().await.unwrap();
-        assert_eq!(response.status(), 200);
-        assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Self { response, bytes: Vec::new() }
+/// Everything up to the last of these many rows of our own.
+async fn rows(tail: &mut Tail, count: usize) -> Vec<Event> {
+    let (mut events, started) = (Vec::new(), Instant::now());
+    while events.iter().filter(|event: &&Event| event.name == "entry").count() < count {
+        assert!(started.elapsed() < PATIENCE, "{} of {count} rows came", events.len());
+        events.extend(tail.next(Duration::from_secs(6)).await);
     }
-
-    /// The next event; none at the end, or when none comes for so long.
-    async fn next(&mut self, wait: Duration) -> Option<Event> {
-        loop {
-            if let Some(end) = self.bytes.windows(2).position(|pair| pair == b"\n\n") {
-                let text: Vec<u8> = self.bytes.drain(..end + 2).collect();
-                let text = String::from_utf8(text).unwrap();
-                let field = |name: &str| {
-                    let start = format!("{name}: ");
-                    text.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_default().to_owned()
-                };
-                let data = serde_json::from_str(&field("data")).unwrap();
-                return Some(Event { name: field("event"), id: field("id"), data });
-            }
-            let chunk = tokio::time::timeout(wait, self.response.chunk()).await.ok()?.unwrap()?;
-            self.bytes.extend_from_slice(&chunk);
-        }
-    }
-
-    /// Everything up to the last of these many rows of our own.
-    async fn rows(&mut self, count: usize) -> Vec<Event> {
-        let (mut events, started) = (Vec::new(), Instant::now());
-        while events.iter().filter(|event: &&Event| event.name == "entry").count() < count {
-            assert!(started.elapsed() < PATIENCE, "{} of {count} rows came", events.len());
-            events.extend(self.next(Duration::from_secs(6)).await);
-        }
-        events
-    }
+    events
 }
 
 fn entries(events: &[Event]) -> impl Iterator<Item = &Event> {
@@ -109,7 +58,7 @@ async fn nothing_is_lost_or_comes_twice_while_a_node_dies_and_returns() {
         // What the filter does not select does not come.
         cluster.append(0, &[entry("nobody", "other.thing")]).await;
     }
-    let mut seen = tail.rows(300).await;
+    let mut seen = rows(&mut tail, 300).await;
     in_order(&seen);
     assert!(entries(&seen).all(|event| event.data["late"] != true), "nobody was missing");
     assert!(entries(&seen).all(|event| event.data["integrity"] == "ok"));
@@ -120,7 +69,7 @@ async fn nothing_is_lost_or_comes_twice_while_a_node_dies_and_returns() {
         cluster.append(0, &write(round)).await;
         cluster.append(2, &write(round)).await;
     }
-    let some = tail.rows(120).await;
+    let some = rows(&mut tail, 120).await;
     assert!(entries(&some).all(|event| event.data["entry"]["node_id"] != "mx2"));
     seen.extend(some);
     while !seen.iter().any(|event| event.name == "node" && event.data["node_id"] == "mx2") {
@@ -133,9 +82,9 @@ async fn nothing_is_lost_or_comes_twice_while_a_node_dies_and_returns() {
     cluster.restart(1).await;
     cluster.append(1, &write(8)).await;
     let mut tail = Tail::open(&cluster, filter, Some(&id)).await;
-    seen.extend(tail.rows(40).await);
+    seen.extend(rows(&mut tail, 40).await);
     cluster.append(2, &write(9)).await;
-    seen.extend(tail.rows(20).await);
+    seen.extend(rows(&mut tail, 20).await);
 
     // A node that hangs is missing too; what it records meanwhile comes late, and says so.
     cluster.signal(2, Signal::SIGSTOP);
@@ -147,10 +96,10 @@ async fn nothing_is_lost_or_comes_twice_while_a_node_dies_and_returns() {
     };
     assert_eq!((hung.data["node_id"].as_str(), hung.data["status"].as_str()), (Some("mx3"), Some("timeout")));
     cluster.append(0, &write(10)).await;
-    seen.extend(tail.rows(20).await);
+    seen.extend(rows(&mut tail, 20).await);
     cluster.signal(2, Signal::SIGCONT);
     cluster.append(2, &write(11)).await;
-    let last = tail.rows(20).await;
+    let last = rows(&mut tail, 20).await;
     assert!(last.iter().any(|event| event.name == "node" && event.data["status"] == "ok"), "{last:?}");
     seen.extend(last);
     in_order(&seen);
@@ -231,7 +180,7 @@ async fn a_tail_far_behind_is_read_in_order_however_slowly() {
     assert_eq!(entries(&events).next().unwrap().data["entry"]["action"], "tail.rare");
     // The tail is live now.
     cluster.append(2, &[entry("last", "tail.last")]).await;
-    assert_eq!(entries(&tail.rows(1).await).last().unwrap().data["entry"]["action"], "tail.last");
+    assert_eq!(entries(&rows(&mut tail, 1).await).last().unwrap().data["entry"]["action"], "tail.last");
     let dropped = cluster.page("from=1h&filter=action:audit.tail_dropped").await;
     assert!(dropped.places().is_empty(), "{}", dropped.text);
     cluster.verify_all();
@@ -295,7 +244,7 @@ async fn a_tail_reads_what_is_left_of_an_earlier_log() {
     let logins = "filter=action:auth.login";
     cluster.append(0, &[entry("one", "auth.login")]).await;
     let mut first = Tail::open(&cluster, &format!("{logins}&from=1d"), None).await;
-    let events = first.rows(1).await;
+    let events = rows(&mut first, 1).await;
     assert_eq!(users(&events), ["one"]);
     let id = entries(&events).last().unwrap().id.clone();
     drop(first);
@@ -305,21 +254,21 @@ async fn a_tail_reads_what_is_left_of_an_earlier_log() {
     cluster.stop(0);
     let begun = crate::keys::begin_generation(&mut cluster).await;
     let mut resumed = Tail::open(&cluster, logins, Some(&id)).await;
-    let events = resumed.rows(3).await;
+    let events = rows(&mut resumed, 3).await;
     in_order(&events);
     assert_eq!(users(&events), ["two", "other", "next"]);
     assert!(events.iter().any(|event| event.data["reason"].as_str().is_some_and(|r| r.contains("is another one now"))));
     // From a place in the earlier log, again and again, and with more rows in the present one.
     cluster.append(0, &[entry("three", "auth.login")]).await;
-    assert_eq!(users(&resumed.rows(1).await), ["three"]);
+    assert_eq!(users(&rows(&mut resumed, 1).await), ["three"]);
     let all = ["one", "two", "other", "next", "three"];
     let mut whole = Tail::open(&cluster, &format!("{logins}&from=1d"), None).await;
-    let events = whole.rows(all.len()).await;
+    let events = rows(&mut whole, all.len()).await;
     in_order(&events);
     assert_eq!(users(&events), all);
     for (at, event) in entries(&events).enumerate() {
         let mut rest = Tail::open(&cluster, logins, Some(&event.id)).await;
-        let events = if at + 1 < all.len() { rest.rows(all.len() - at - 1).await } else { Vec::new() };
+        let events = if at + 1 < all.len() { rows(&mut rest, all.len() - at - 1).await } else { Vec::new() };
         in_order(&events);
         assert_eq!(users(&events), all[at + 1..], "after {}", all[at]);
     }
@@ -338,7 +287,7 @@ async fn a_tail_reads_what_is_left_of_an_earlier_log() {
     .await;
     for after in [None, Some(id.as_str())] {
         let mut less = Tail::open(&cluster, &format!("{logins}&from=1d"), after).await;
-        let events = less.rows(3).await;
+        let events = rows(&mut less, 3).await;
         let mut shown = users(&events);
         shown.sort();
         assert_eq!(shown, ["next", "other", "three"]);

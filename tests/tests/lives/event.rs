@@ -26,6 +26,8 @@ pub(crate) enum Event {
     Retire(usize, bool),
     AddNode,
     Renew(usize),
+    /// Its certificates are revoked; it is renewed after the statements were compared.
+    Revoke(usize),
     /// The node starts with a clock that is wrong by so many seconds.
     Clock(usize, i64),
     /// The aggregator forgets a node, or its file is emptied.
@@ -38,7 +40,7 @@ pub(crate) enum Event {
 /// Chooses one event. Some do nothing in the state in which the cluster is then.
 pub(crate) fn choose(rng: &mut Rng, nodes: usize) -> Event {
     let node = rng.below(nodes);
-    match rng.below(26) {
+    match rng.below(27) {
         0 | 1 => Event::Append(node),
         2 | 3 => Event::Batch(node),
         4 => Event::Stop(node),
@@ -58,6 +60,7 @@ pub(crate) fn choose(rng: &mut Rng, nodes: usize) -> Event {
         22 => Event::Forget(node, rng.coin()),
         23 => Event::RestartAggregator,
         24 => Event::BackupAggregator,
+        25 => Event::Revoke(node),
         _ => Event::RestoreAggregator,
     }
 }

@@ -19,6 +19,8 @@ const SEED_VARIABLE: &str = "PIPEROLL_LIVES_SEED";
 /// How many lives each test lives.
 const NUMBER_VARIABLE: &str = "PIPEROLL_LIVES";
 const EVENTS: usize = 14;
+/// Tails are followed after every so many events.
+const TAIL_EVERY: usize = 3;
 
 fn variable(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().unwrap())
@@ -38,7 +40,8 @@ async fn life(seed: u64) {
         world.settle().await;
         let begin = if world.marks.is_empty() { 0 } else { *rng.pick(&world.marks) };
         let between = Range { from: begin, to: world::now() };
-        if let Err(found) = statements::check(&mut world, between).await {
+        let is_followed = events.len() % TAIL_EVERY == 0;
+        if let Err(found) = statements::check(&mut world, between, is_followed).await {
             world.cluster.dir.disable_cleanup(true);
             let folder = world.cluster.dir.path().display().to_string();
             panic!("life {seed}, after {events:?} (in {folder}): {found}");
@@ -114,6 +117,9 @@ fn the_model_tells_what_is_missing_from_what_is_not() {
     }
     let unproven = with(|node| (node.log, node.present_from, node.is_unproven) = (1, 50, true));
     assert_eq!(unproven.expected(0, range(0, 20), true), Expected::Either);
+    assert_eq!(down.expected_of_tail(0, 21), Expected::Incomplete);
+    assert_eq!(model.expected_of_tail(0, 20), Expected::Incomplete, "a row is lost");
+    assert_eq!(model.expected_of_tail(0, 21), Expected::Complete, "what was pruned is no part of it");
     let later = with(|node| (node.is_up, node.joined) = (false, 100));
     assert_eq!(later.expected(0, range(41, 90), false), Expected::Either, "it joined later");
 }

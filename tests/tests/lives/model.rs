@@ -130,6 +130,19 @@ impl Model {
         }
     }
 
+    /// Says what a tail that begins at `from` may say of a node. What was pruned is no part of a tail.
+    pub(crate) fn expected_of_tail(&self, index: usize, from: i64) -> Expected {
+        let node = &self.nodes[index];
+        let is_lost = |row: &Row| row.node == index && row.micros >= from && row.state == State::Lost;
+        if !node.is_up || self.rows.iter().any(is_lost) {
+            Expected::Incomplete
+        } else if from < node.clear_from {
+            Expected::Either
+        } else {
+            Expected::Complete
+        }
+    }
+
     /// Says what an answer over a range may say of a node. A bundle has only what can be proven.
     pub(crate) fn expected(&self, index: usize, range: Range, is_bundle: bool) -> Expected {
         let node = &self.nodes[index];

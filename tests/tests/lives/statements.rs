@@ -2,8 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use piperoll_shared::log::time::Timestamp;
+use piperoll_tests::Tail;
 use serde_json::Value;
 
 use crate::model::{Expected, Range, Row, State};
@@ -24,6 +26,13 @@ pub(crate) struct Bundle {
     code: i32,
     trust: String,
 }
+
+/// How long a tail may be silent.
+const TAIL_PATIENCE: Duration = Duration::from_secs(20);
+/// Heartbeats, one every five seconds from the beginning on, that a tail has to get to the end of every log; and where nothing is missing, however
+/// busy the machine is.
+const TAIL_BEATS: usize = 1;
+const TAIL_BEATS_MAX: usize = 8;
 
 type Outcome = Result<(), String>;
 
@@ -185,6 +194,38 @@ async fn answers(world: &World, range: Range, only: Option<usize>) -> Outcome {
     if expected == Expected::Complete { is_true("a query", run.code == 0, expected, &said) } else { Ok(()) }
 }
 
+/// Follows the log from a time in the past until it says that it is at its end.
+async fn tail(world: &World, from: i64) -> Outcome {
+    let members = || (0..world.model.nodes.len()).filter(|node| !world.model.nodes[*node].is_retired);
+    let expected =
+        members().map(|node| world.model.expected_of_tail(node, from)).fold(Expected::Complete, Expected::and);
+    let beats_max = if expected == Expected::Complete { TAIL_BEATS_MAX } else { TAIL_BEATS };
+    let mut tail = Tail::open(&world.cluster, &format!("from={}", text(from)), None).await;
+    let (mut shown, mut beats, mut said) = (Shown::default(), 0, Value::Null);
+    let is_complete = loop {
+        let event = tail.next(TAIL_PATIENCE).await.ok_or_else(|| format!("a tail ended: {said}"))?;
+        match event.name.as_str() {
+            "entry" => shown.add(&event.data)?,
+            "heartbeat" => {
+                said = event.data;
+                beats += 1;
+                let is_complete = said["complete"] == true;
+                if is_complete || beats > beats_max {
+                    break is_complete;
+                }
+            }
+            "node" => {}
+            other => return Err(format!("a tail ended with {other}: {}", event.data)),
+        }
+    };
+    is_true("a tail", is_complete, expected, &said)?;
+    let range = Range { from, to: now() + AHEAD_MICROS };
+    for node in members() {
+        rows_are_true(world, range, Some(node), is_complete, &shown).map_err(|e| format!("a tail: {e}: {said}"))?;
+    }
+    Ok(())
+}
+
 /// Exports a range, checks the evidence, and checks older evidence again.
 fn evidence(world: &mut World, range: Range) -> Outcome {
     let (path, trust) = (world.path("bundle.tar"), world.trust());
@@ -254,8 +295,8 @@ async fn logs(world: &World) -> Outcome {
     Ok(())
 }
 
-/// Checks everything that is said about the cluster as it is now.
-pub(crate) async fn check(world: &mut World, between: Range) -> Outcome {
+/// Checks everything that is said about the cluster as it is now; what a tail says only if it `is_followed`, because a tail takes seconds.
+pub(crate) async fn check(world: &mut World, between: Range, is_followed: bool) -> Outcome {
     let end = now() + AHEAD_MICROS;
     let clear = world.model.nodes.iter().map(|node| node.clear_from.max(node.present_from)).max().unwrap_or(0);
     let everything = Range { from: 0, to: end };
@@ -267,6 +308,11 @@ pub(crate) async fn check(world: &mut World, between: Range) -> Outcome {
     }
     for range in [everything, Range { from: clear, to: end }] {
         evidence(world, range).map_err(|e| format!("{range:?}: {e}"))?;
+    }
+    if is_followed {
+        for from in [0, clear] {
+            tail(world, from).await.map_err(|e| format!("from {from}: {e}"))?;
+        }
     }
     logs(world).await
 }

@@ -45,6 +45,8 @@ pub(crate) struct World {
     backups: HashMap<usize, Backup>,
     /// Nodes whose checkpoint key was replaced since their backup.
     new_keys_since_backup: HashSet<usize>,
+    /// Nodes whose certificates are revoked, which run and are not let in.
+    revoked: HashSet<usize>,
     aggregator_backup: Option<(PathBuf, Model)>,
     holds: Vec<(usize, usize, Range)>,
     /// Seconds by which a node's clock is ahead.
@@ -84,6 +86,7 @@ impl World {
             number: 0,
             backups: HashMap::new(),
             new_keys_since_backup: HashSet::new(),
+            revoked: HashSet::new(),
             aggregator_backup: None,
             holds: Vec::new(),
             ahead: HashMap::new(),
@@ -229,6 +232,12 @@ impl World {
                 succeeded(&self.cluster_command("renew", &[&self.id(node)]));
                 self.restart_aggregator().await;
                 self.restart(node).await;
+            }
+            Event::Revoke(node) => {
+                succeeded(&self.cluster_command("revoke", &[&self.id(node)]));
+                self.restart_aggregator().await;
+                self.revoked.insert(node);
+                self.model.nodes[node].is_up = false;
             }
             Event::Clock(node, seconds) => {
                 let sign = if seconds < 0 { "" } else { "+" };
@@ -512,8 +521,13 @@ impl World {
         }
     }
 
-    /// Starts what the event before stopped.
+    /// Starts what the event before stopped, and renews what it revoked.
     pub(crate) async fn heal(&mut self) {
+        for node in std::mem::take(&mut self.revoked) {
+            succeeded(&self.cluster_command("renew", &[&self.id(node)]));
+            self.restart_aggregator().await;
+            self.cluster.stop(node);
+        }
         for index in 0..self.model.nodes.len() {
             if !self.model.nodes[index].is_up && !self.model.nodes[index].is_retired {
                 self.cluster.restart(index).await;
@@ -542,7 +556,7 @@ fn target(event: Event) -> Option<usize> {
         Event::NewGeneration(node) | Event::Backup(node) | Event::Restore(node, _) | Event::Retire(node, _) => {
             Some(node)
         }
-        Event::Renew(node) | Event::Clock(node, _) | Event::Forget(node, _) => Some(node),
+        Event::Renew(node) | Event::Revoke(node) | Event::Clock(node, _) | Event::Forget(node, _) => Some(node),
         Event::AddNode | Event::RestartAggregator | Event::BackupAggregator | Event::RestoreAggregator => None,
     }
 }
