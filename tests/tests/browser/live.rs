@@ -150,6 +150,8 @@ async fn a_log_that_took_the_place_of_another_is_accepted_and_named() {
     browser.press("dialog", "Accept").await;
     browser.until("no alarm", async || !browser.text("table.nodes").await.contains("rollback")).await;
     // As long as the old log stands beside the new one it is read from there; without it the page says what is not here.
+    let is_read = async || cluster.page("filter=node:mx1").await.status_of("mx1") == "ok";
+    browser.until("the old log is read", is_read).await;
     let old = std::fs::read_dir(&cluster.nodes[0].folder).unwrap().map(|file| file.unwrap().path());
     let old = old.into_iter().find(|path| path.to_str().unwrap().contains("/data.")).unwrap();
     std::fs::rename(&old, cluster.dir.path().join("elsewhere")).unwrap();
