@@ -269,7 +269,10 @@ impl World {
         let oldest = status["oldest_seq"].as_u64().unwrap_or(0);
         let log = self.model.nodes[node].log;
         for row in &mut self.model.rows {
-            if (row.node, row.log) == (node, log) && row.seq < oldest && row.state != State::Lost {
+            if (row.node, row.log) == (node, log)
+                && row.seq < oldest
+                && !matches!(row.state, State::Lost | State::Pruned)
+            {
                 assert!(row.micros < before, "{}/{} is gone, and is not older", self.cluster.nodes[node].id, row.seq);
                 let is_held = |held: &&(usize, usize, Range)| (held.0, held.1) == (node, log) && held.2.holds(row);
                 assert!(!self.holds.iter().any(|held| is_held(&held)), "row {} was held and is gone", row.seq);
