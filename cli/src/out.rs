@@ -30,7 +30,7 @@ pub(crate) fn write(out: &mut impl Write, text: Arguments<'_>) {
     }
 }
 
-/// Whoever read standard output has gone: the end of the command, and no failure. A pipe or socket to somebody else that breaks is one.
+/// The reader of standard output has gone: the end of the command, and no failure. Any other pipe or socket that breaks is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("nobody reads standard output any more")]
 pub(crate) struct ReaderGone;
@@ -43,7 +43,7 @@ impl ReaderGone {
     }
 }
 
-/// Standard output for whoever has to stop when nobody reads it.
+/// Standard output for a command that stops when nobody reads it.
 pub(crate) struct Stdout(std::io::Stdout);
 
 pub(crate) fn stdout() -> Stdout {

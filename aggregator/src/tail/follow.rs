@@ -289,7 +289,7 @@ async fn read_earlier(
                 }
             }
             Ok(None) => {
-                // A mark is the word of a stream that goes on.
+                // Only a stream that is followed has marks.
                 if reader.mark.take().is_some() {
                     continue;
                 }

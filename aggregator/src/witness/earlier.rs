@@ -93,7 +93,7 @@ impl Watch {
         Some(lost.note.as_deref().and_then(|note| self.opened_text(note)).map_or(0, |known| known.size))
     }
 
-    /// Keeps what a log says of its times and of the one before it, and cosigns its last checkpoint if it goes on from what was witnessed.
+    /// Keeps what a log says of its times and of the one before it, and cosigns its last checkpoint if it extends what was witnessed.
     /// `old` is the size that its proof was asked for. Returns whether the node spoke of this log.
     fn take_earlier(
         &self,
@@ -112,7 +112,7 @@ impl Watch {
         let lost = &mut remembered.lost[place];
         // What became of a row of it later is recorded in it, with a time of its own. A node's words only widen what is known.
         lost.until = lost.until.max(span.newest.unwrap_or(lost.until));
-        if let Some((note, size)) = self.goes_on(lost, aside, old, answer) {
+        if let Some((note, size)) = self.extension(lost, aside, old, answer) {
             let seconds = u64::try_from(now.micros() / 1_000_000).unwrap_or_default();
             lost.note = Some(note.clone().with(self.cosigner.cosign(note.text(), seconds)).to_string());
             (lost.to_seq, lost.witnessed) = (lost.to_seq.max(size), now);
@@ -125,17 +125,17 @@ impl Watch {
         Ok(true)
     }
 
-    /// The last checkpoint of a log with its size, if it has more rows than were witnessed and goes on from these.
+    /// The last checkpoint of a log with its size, if it extends what was witnessed.
     ///
-    /// The node's present key has to have signed it: what a former key signs now may come from whoever stole it. A log that this witness never
+    /// The node's present key has to have signed it: what a former key signs now may come from a thief. A log that this witness never
     /// pinned is not cosigned: another one may have seen other rows of it.
-    fn goes_on(&self, lost: &Lost, aside: &LogAside, old: u64, answer: &CheckpointAnswer) -> Option<(Note, u64)> {
+    fn extension(&self, lost: &Lost, aside: &LogAside, old: u64, answer: &CheckpointAnswer) -> Option<(Note, u64)> {
         let note = Note::parse(&answer.note).ok()?;
         let presented = self.opened(&note).ok()?;
         let known = lost.note.as_deref().and_then(|note| self.opened_text(note)).filter(|known| known.size == old)?;
         let proof = proof(answer)?;
         let is_of_it = generation_of(&presented) == lost.generation && (old + 1..=aside.rows).contains(&presented.size);
-        let goes_on = verify_consistency(old, &known.root, presented.size, &presented.root, &proof).is_ok();
-        (is_of_it && goes_on).then_some((note, presented.size))
+        let is_extension = verify_consistency(old, &known.root, presented.size, &presented.root, &proof).is_ok();
+        (is_of_it && is_extension).then_some((note, presented.size))
     }
 }

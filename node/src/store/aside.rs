@@ -165,7 +165,7 @@ impl Aside {
         Ok(Self { readers, generation, extent, index, tiles: Arc::default(), stamp })
     }
 
-    /// Its times, and the last checkpoint that it signed with the proof that it goes on from `old` rows.
+    /// Its times, and the last checkpoint that it signed with the proof that it extends `old` rows.
     pub(super) async fn last_signed(&self, old: u64) -> Result<CheckpointAnswer, ReadError> {
         let rows = self.extent.head_seq.map_or(0, |head| head.saturating_add(1));
         let (note, span) = self.readers.run(move |conn| (kept(conn, Kept::Signed), rows::span(conn, rows))).await?;
