@@ -34,7 +34,9 @@ async fn commands_give_the_same_with_and_without_the_daemon() {
         }
     }
     assert_eq!(cluster.on_node(0, &["status", "--health"]).code, 1);
-    assert!(cluster.on_node(0, &["status"]).stdout.contains("not running"));
+    assert!(cluster.on_node(0, &["status", "--table"]).stdout.contains("not running"));
+    let status: Value = serde_json::from_str(&cluster.on_node(0, &["status"]).stdout).unwrap();
+    assert_eq!((&status["running"], &status["head_seq"]), (&false.into(), &21.into()), "{status}");
 
     // Appending straight to the directory, and the daemon knows that its last stop was clean all the same.
     let run = cluster.on_node(

@@ -20,7 +20,7 @@ const SEED_VARIABLE: &str = "PIPEROLL_LIVES_SEED";
 const NUMBER_VARIABLE: &str = "PIPEROLL_LIVES";
 const EVENTS: usize = 14;
 /// Tails are followed after every so many events.
-const TAIL_EVERY: usize = 3;
+const TAIL_EVERY: usize = 7;
 
 fn variable(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().unwrap())
