@@ -212,7 +212,7 @@ pub(super) async fn collect(
     borders.extend(statements.into_iter().filter(|entry| !given(entry.seq)));
     borders.sort_by_key(|border| border.seq);
     borders.dedup_by_key(|border| border.seq);
-    // Nothing is added to a log that was put aside, and what was there and never cosigned cannot be proven.
+    // No new rows are waited for in a log that was put aside, and what is there and was never cosigned cannot be proven.
     let unseen = part.head_seq.map_or(0, |head| head.saturating_add(1)).saturating_sub(pinned.size);
     if asked.aside.is_some() && unseen > 0 && part.status == Status::Ok {
         let words = format!("no witness has cosigned its last {unseen} rows, so they cannot be proven");

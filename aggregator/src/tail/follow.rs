@@ -280,13 +280,7 @@ async fn read_earlier(
     loop {
         match reader.next().await {
             Ok(Some(row)) => {
-                let waited = Instant::now();
-                let room = room.take(&row).await?;
-                log.place = Place::At { generation, next_seq: row.key.seq.saturating_add(1) };
-                tell(send, News::Row { node, generation, row: Box::new(row), room }).await?;
-                if waited.elapsed() >= HELD_UP {
-                    held_up_at = Some(Instant::now());
-                }
+                held_up_at = hand_over(row, (node, generation), &mut log.place, room, send).await?.or(held_up_at);
             }
             Ok(None) => {
                 // Only a stream that is followed has marks.
@@ -343,14 +337,7 @@ async fn read_on(
     loop {
         match reader.next().await {
             Ok(Some(row)) => {
-                let waited = Instant::now();
-                let room = room.take(&row).await?;
-                let next = Place::At { generation, next_seq: row.key.seq.saturating_add(1) };
-                tell(send, News::Row { node, generation, row: Box::new(row), room }).await?;
-                *place = next;
-                if waited.elapsed() >= HELD_UP {
-                    held_up_at = Some(Instant::now());
-                }
+                held_up_at = hand_over(row, (node, generation), place, room, send).await?.or(held_up_at);
             }
             Ok(None) => {
                 let Some(mark) = reader.mark.take() else {
@@ -368,6 +355,23 @@ async fn read_on(
             }
         }
     }
+}
+
+/// Hands a row over once there is room for it, and moves `place` past it. Returns when that was if it took so long that the node may give the
+/// connection up.
+async fn hand_over(
+    row: PlacedRow,
+    (node, generation): (usize, Generation),
+    place: &mut Place,
+    room: &Room,
+    send: &mpsc::Sender<News>,
+) -> Result<Option<Instant>, Gone> {
+    let waited = Instant::now();
+    let room = room.take(&row).await?;
+    let next = Place::At { generation, next_seq: row.key.seq.saturating_add(1) };
+    tell(send, News::Row { node, generation, row: Box::new(row), room }).await?;
+    *place = next;
+    Ok((waited.elapsed() >= HELD_UP).then(Instant::now))
 }
 
 async fn tell(send: &mpsc::Sender<News>, news: News) -> Result<(), Gone> {
