@@ -98,6 +98,9 @@ pub(crate) fn ask_log(
     }
     let pinned = match member.witness.aside(generation) {
         Some(pinned) => pinned,
+        None if let Some(reason) = member.witness.gone(generation) => {
+            return Some(Ask::Not { status: Status::Pruned, reason });
+        }
         // It was here, and nothing was heard of it since this aggregator started, or it was taken away.
         None if member.witness.is_past(generation) => {
             let reason = format!("the node has not said that it can still read its log of generation {generation}");

@@ -99,6 +99,7 @@ impl Part {
             return part;
         }
         part.hold_against_policy(query);
+        part.let_go(query);
         if let Some(lost) = part.member.witness.lost_in(query.from, query.to, &part.read) {
             if matches!(part.status, Status::Ok | Status::Pruned) {
                 let pruned = part.reason.take().map(|words| format!("; {words}")).unwrap_or_default();
@@ -172,6 +173,28 @@ impl Part {
         };
         let reason = self.reason.take().unwrap_or_default();
         self.reason = Some(format!("{reason}; {words}"));
+    }
+
+    /// Logs of the range went with the first rows of the one that took their place: they are pruned rows too, and not missing ones.
+    fn let_go(&mut self, query: &Query) {
+        if query.all_there || !matches!(self.status, Status::Ok | Status::Pruned) {
+            return;
+        }
+        let Some(gone) = self.member.witness.gone_in(query.from, query.to) else { return };
+        let since = gone.until.plus_micros(1);
+        if self.status == Status::Ok {
+            // The present log has all of the range that it ever had.
+            self.status = Status::Pruned;
+            self.since = Some(since);
+            let why = if gone.is_kept { "they had" } else { "it is not shown that they had" };
+            self.reason = Some(format!("{}; {why} stayed for as long as the cluster's policy says", gone.words));
+        }
+        self.since = self.since.filter(|_| gone.is_kept).map(|known| known.max(since));
+        self.tally.proof = match std::mem::replace(&mut self.tally.proof, Proof::Whole) {
+            Proof::Whole => Proof::Since(since),
+            Proof::Since(known) => Proof::Since(known.max(since)),
+            not @ Proof::Not(_) => not,
+        };
     }
 
     fn missing(&self) -> bool {

@@ -23,8 +23,14 @@ const WITNESS_LOOK: Duration = Duration::from_secs(2);
 const NO_WITNESSES: &str = "no witness is known here, so nothing goes: copy the file `witnesses` of this node's folder in the cluster directory beside its \
                             `node.toml`, and restart";
 const UNKNOWN_WITNESS: &str = "a witness cosigns that is not in the file `witnesses`: copy it from this node's folder in the cluster directory, and restart";
+const EARLIER_LATE: &str = "a log that stood here before goes as a whole, with the first 256 rows of the present one";
 const DAY: Duration = Duration::from_hours(24);
 const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
+
+/// All rows, and all of the logs before them, that are older than a time.
+fn all_before(before: Timestamp) -> PruneWish {
+    PruneWish { before, to_max: u64::MAX, earlier_before: before }
+}
 
 /// Clones share it.
 #[derive(Clone)]
@@ -78,6 +84,8 @@ impl Retention {
                 Ok(()) => self.policy().await,
                 Err(error) => Err(error),
             };
+            // A log that cannot be removed keeps no row of the present one from going.
+            let outcome = outcome.and(self.store.remove_earlier().await);
             if let Err(error) = &outcome {
                 tracing::error!(%error, "retention did not do what it should");
             }
@@ -112,28 +120,30 @@ impl Retention {
     }
 
     /// What goes by itself: rows that were witnessed for as long, whatever any clock says now or said when they were recorded.
-    fn witnessed_for(&self, days: u32) -> PruneWish {
-        PruneWish { before: Timestamp::MAX, to_max: self.store.rows_witnessed_for(DAY * days) }
+    async fn witnessed_for(&self, days: u32) -> Result<PruneWish, UpkeepError> {
+        let earlier_before = self.sober_now().await?.minus(DAY * days);
+        Ok(PruneWish { before: Timestamp::MAX, to_max: self.store.rows_witnessed_for(DAY * days), earlier_before })
     }
 
     /// What goes by itself of the rows whose times an operator answered for.
     async fn confirmed_for(&self, days: u32) -> Result<PruneWish, UpkeepError> {
         let before = self.sober_now().await?.minus(DAY * days);
-        Ok(PruneWish { before, to_max: self.store.confirmed_below().unwrap_or(0) })
+        Ok(PruneWish { before, to_max: self.store.confirmed_below().unwrap_or(0), earlier_before: before })
     }
 
     /// Says by how much the policy is late, by the times that the rows themselves have.
     async fn say_late(&self, days: u32) -> Result<(), UpkeepError> {
         let extent = self.store.extent().await?;
         let oldest = self.store.time_of(extent.oldest_seq.unwrap_or_default()).await?;
-        let over = |now: Timestamp| {
+        let earlier = self.store.oldest_of_earlier().await?;
+        let over = |now: Timestamp, oldest: Option<Timestamp>| {
             let age = oldest.map_or(0, |oldest| now.micros().saturating_sub(oldest.micros())) / DAY_MICROS;
             u32::try_from(age.saturating_sub(i64::from(days)).max(0)).unwrap_or(u32::MAX)
         };
         let (late_days, because) = if self.store.knows_witnesses() {
             let now = self.sober_now().await?;
-            let by_time = self.store.plan_prune(PruneWish { before: now.minus(DAY * days), to_max: u64::MAX }).await;
-            let by_age = self.store.plan_prune(self.witnessed_for(days)).await;
+            let by_time = self.store.plan_prune(all_before(now.minus(DAY * days))).await;
+            let by_age = self.store.plan_prune(self.witnessed_for(days).await?).await;
             let confirmed = self.store.plan_prune(self.confirmed_for(days).await?).await;
             let (Ok(by_time), Ok(by_age), Ok(confirmed)) = (by_time, by_age, confirmed) else { return Ok(()) };
             let by_age = by_age.to_seq.max(confirmed.to_seq);
@@ -142,9 +152,14 @@ impl Retention {
                 "rows go by themselves when they were witnessed for {days} days, and this node knows of {seen} days so far; \
                  if the clock was right when older ones were recorded, `piperoll node confirm-times` lets these go by their own times"
             );
-            (over(now).max(1), (by_time.to_seq > by_age).then_some(words))
+            let by_rows = (by_time.to_seq > by_age).then_some(words);
+            let of_earlier = over(now, earlier);
+            match by_rows {
+                None if of_earlier > 0 => (of_earlier, Some(EARLIER_LATE.to_owned())),
+                by_rows => (over(now, oldest).max(of_earlier).max(1), by_rows),
+            }
         } else {
-            (over(self.clock.now()), Some(NO_WITNESSES.to_owned()))
+            (over(self.clock.now(), earlier.or(oldest)), Some(NO_WITNESSES.to_owned()))
         };
         let mut state = self.state();
         state.late_days = if because.is_some() { late_days } else { 0 };
@@ -154,7 +169,7 @@ impl Retention {
 
     async fn policy(&self) -> Result<(), UpkeepError> {
         if let Some(days) = self.config.keep_days {
-            self.prune_if_any(self.witnessed_for(days), &format!("{days} days")).await?;
+            self.prune_if_any(self.witnessed_for(days).await?, &format!("{days} days")).await?;
             let words = format!("{days} days, by times that an operator confirmed");
             self.prune_if_any(self.confirmed_for(days).await?, &words).await?;
             self.say_late(days).await?;
@@ -169,7 +184,7 @@ impl Retention {
         let share = u128::from(rows) * u128::from(used - size_max) / u128::from(used.max(1));
         let to_max = first.saturating_add(u64::try_from(share).unwrap_or(0)).saturating_add(256);
         // A flood of entries must not be able to push younger evidence out.
-        let old = self.witnessed_for(RETENTION_DAYS_MIN);
+        let old = self.witnessed_for(RETENTION_DAYS_MIN).await?;
         let wish = PruneWish { to_max: to_max.min(old.to_max), ..old };
         self.prune_if_any(wish, &format!("at most {size_max} bytes")).await?;
         let confirmed = self.confirmed_for(RETENTION_DAYS_MIN).await?;
@@ -228,7 +243,7 @@ impl Retention {
                 "rows stay for {RETENTION_DAYS_MIN} days at least, counted from the last witness: nothing recorded at {youngest} or later is pruned"
             )));
         }
-        Ok(PruneWish { before, to_max: u64::MAX })
+        Ok(all_before(before))
     }
 
     /// States what an operator asked for; it is carried out in the background.
@@ -248,6 +263,13 @@ impl Retention {
         }
         let wish = PruneWish { to_max: to_seq, ..self.wish(before).await? };
         let plan = self.store.plan_prune(wish).await?;
+        if let Some(log) = plan.earlier.first().filter(|_| archive.is_some()) {
+            return Err(UpkeepError::Refused(format!(
+                "the earlier log {} goes with these rows and is not in the archive: export it (`piperoll node export --generation {}`) and \
+                 move its folder away, or prune without an archive",
+                log.generation, log.generation
+            )));
+        }
         if plan.to_seq != to_seq {
             let words = format!("only rows below {} may go now, not below {to_seq}; plan again", plan.to_seq);
             return Err(UpkeepError::Refused(words));
@@ -301,13 +323,16 @@ impl Retention {
             let oldest = self.store.oldest_there().await?.unwrap_or(floor.pruned.to_seq);
             self.state().rows_left = floor.pruned.to_seq.saturating_sub(oldest);
         }
+        // What fails is tried again, and said, with every look at the policy.
+        let removed = self.store.remove_earlier().await;
         self.doing("shrinking the file");
         while !self.store.shrink().await? {}
         let bytes_freed = before.saturating_sub(self.store.file_bytes().await?);
         self.store.finish_prune(bytes_freed).await?;
         let mut state = self.state();
         (state.rows_left, state.bytes_freed) = (0, bytes_freed);
-        tracing::info!(rows, bytes_freed, "rows were pruned");
+        drop(state);
+        tracing::info!(rows, bytes_freed, removed = removed.is_ok(), "rows were pruned");
         Ok(())
     }
 }

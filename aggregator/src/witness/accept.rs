@@ -131,6 +131,7 @@ fn unreadable_pin(watch: &Watch) -> Option<Lost> {
         witnessed: pin.seen,
         learned: false,
         note: Some(pin.note.clone()),
+        gone: None,
     })
 }
 
@@ -161,6 +162,7 @@ async fn lost(member: &Member, pinned: &Checkpoint, presented: &Presented) -> Re
         learned: false,
         // Of the same log the pin is of a history that is not the accepted one.
         note: (pinned.origin != now.origin).then(|| pin.note.clone()),
+        gone: None,
     };
     if pinned.origin == now.origin
         && let Some(common) = last_common(member, &marks, now).await?

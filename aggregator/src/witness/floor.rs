@@ -13,7 +13,7 @@ use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::Integrity;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
-use super::memory::EarlyPrune;
+use super::memory::{EarlyPrune, GoneWith};
 use crate::ask::Asked;
 use crate::config::Limits;
 use crate::link::Lane;
@@ -77,6 +77,13 @@ pub(super) async fn look(member: &Arc<Member>, said: Option<PrunedRows>, oldest:
         let early =
             EarlyPrune { generation, to_seq: pruned.to_seq, newest: pruned.newest, words: words.clone(), found: now };
         watch.found_early(early);
+    }
+    let is_kept = fit == PolicyFit::Kept;
+    let with = GoneWith { generation: pinned.generation.to_string(), to_seq: pruned.to_seq, is_kept };
+    if let Err(words) = watch.let_go(&pruned.earlier, &with) {
+        // The look is repeated: without it these logs are missing.
+        tracing::error!(node = %member.node.id, words, "a prune is not known yet");
+        return;
     }
     watch.state().floor = Some(Floor { to_seq: pruned.to_seq, generation: pinned.generation, since, fit });
 }

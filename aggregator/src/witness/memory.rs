@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use piperoll_shared::log::ids::NodeId;
+use piperoll_shared::log::statement::EarlierPruned;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::digested;
 use serde::{Deserialize, Serialize};
@@ -83,6 +84,20 @@ pub(crate) struct Lost {
     /// The last checkpoint that was pinned of the log: its rows are held against it where they can still be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<String>,
+    /// It went with the first rows of the log that took its place, by that log's proven word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) gone: Option<GoneWith>,
+}
+
+/// The prune that a log went with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GoneWith {
+    /// Of the log that took its place, and the first row that was left of it.
+    pub(crate) generation: String,
+    pub(crate) to_seq: u64,
+    /// The rows had stayed for as long as the policy says, when this was found.
+    pub(crate) is_kept: bool,
 }
 
 /// More losses than this are no operator's doing; what comes then widens the last one.
@@ -96,6 +111,12 @@ impl Lost {
 
     pub(crate) fn words(&self) -> String {
         let Self { generation, from_seq, to_seq, witnessed, learned, .. } = self;
+        if let Some(gone) = &self.gone {
+            return format!(
+                "the log of generation {generation} went with the rows below {} of generation {}",
+                gone.to_seq, gone.generation
+            );
+        }
         if *learned || from_seq == to_seq {
             return format!(
                 "the log of generation {generation}, which this one took the place of at {witnessed}, is not here"
@@ -225,6 +246,19 @@ impl Remembered {
         } else if let Some(last) = self.lost.last_mut() {
             last.oldest = last.oldest.zip(lost.oldest).map(|(a, b)| a.min(b));
             last.until = last.until.max(lost.until);
+        }
+    }
+
+    /// Keeps that logs went with the first rows of another one. Only one that was replaced whole, and all of whose rows the statement
+    /// speaks of, is let go; what was found first counts.
+    pub(crate) fn let_go(&mut self, logs: &[EarlierPruned], with: &GoneWith) {
+        for log in logs {
+            let generation = log.generation.to_string();
+            let whole = |lost: &&mut Lost| lost.note.is_some() || lost.learned;
+            let of_it = self.lost.iter_mut().filter(|lost| lost.generation == generation).filter(whole);
+            for lost in of_it.filter(|lost| lost.gone.is_none() && lost.to_seq <= log.rows) {
+                lost.gone = Some(with.clone());
+            }
         }
     }
 
@@ -388,6 +422,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use piperoll_shared::log::ids::Generation;
 
     fn at(micros: i64) -> Timestamp {
         Timestamp::from_micros(micros)
@@ -409,6 +444,37 @@ mod tests {
     }
 
     #[test]
+    fn only_a_log_whose_rows_all_went_is_let_go() {
+        let log = Generation::from_bytes([7; 16]);
+        let lost = |to_seq: u64, note: Option<&str>, learned: bool| Lost {
+            generation: log.to_string(),
+            from_seq: 0,
+            to_seq,
+            oldest: None,
+            until: at(200),
+            witnessed: at(190),
+            learned,
+            note: note.map(str::to_owned),
+            gone: None,
+        };
+        let with = GoneWith { generation: "g".to_owned(), to_seq: 256, is_kept: true };
+        for (what, lost, goes) in [
+            ("replaced whole", lost(9, Some("note"), false), true),
+            ("learned of", lost(9, None, true), true),
+            ("more rows than the statement says", lost(10, Some("note"), false), false),
+            ("rows inside of a log", lost(9, None, false), false),
+            ("another log", Lost { generation: "other".to_owned(), ..lost(9, Some("note"), false) }, false),
+        ] {
+            let mut remembered = Remembered { lost: vec![lost], ..Remembered::default() };
+            remembered.let_go(&[EarlierPruned { generation: log, rows: 9 }], &with);
+            assert_eq!(remembered.lost[0].gone.is_some(), goes, "{what}");
+            remembered
+                .let_go(&[EarlierPruned { generation: log, rows: 9 }], &GoneWith { is_kept: false, ..with.clone() });
+            assert_eq!(remembered.lost[0].gone, goes.then(|| with.clone()), "{what}: the first word counts");
+        }
+    }
+
+    #[test]
     fn lost_rows_touch_the_ranges_that_they_may_be_in() {
         let lost = |oldest: Option<i64>| Lost {
             generation: "g".to_owned(),
@@ -419,6 +485,7 @@ mod tests {
             witnessed: at(190),
             learned: false,
             note: None,
+            gone: None,
         };
         for (oldest, from, to, touches) in [
             (Some(100), 0, 100, false),

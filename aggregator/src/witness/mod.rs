@@ -8,6 +8,7 @@ mod accept;
 mod earlier;
 mod exchange;
 mod floor;
+mod gone;
 mod judge;
 mod look;
 mod memory;
@@ -219,7 +220,11 @@ impl Watch {
         let here = |lost: &Lost| {
             lost.note.is_some() && read.iter().any(|generation| lost.generation == generation.to_string())
         };
-        let mut all = state.remembered.lost.iter().filter(|lost| lost.touches(from, to) && !here(lost));
+        let mut all = state
+            .remembered
+            .lost
+            .iter()
+            .filter(|lost| lost.touches(from, to) && !here(lost) && !state.has_let_go(lost));
         let first = all.next()?;
         let (mut oldest, mut until, mut words) = (first.oldest, first.until, vec![first.words()]);
         let mut more = 0;
@@ -544,6 +549,7 @@ impl Remembered {
             witnessed: at,
             learned: true,
             note: None,
+            gone: None,
         });
     }
 }

@@ -193,6 +193,14 @@ pub(super) async fn prune(args: PruneArgs) -> anyhow::Result<Exit> {
              when they were recorded, and none is now, add --confirm"
         );
     }
+    if let (Some(log), true) = (plan.earlier.first(), args.archive.is_some()) {
+        bail!(
+            "nothing was pruned: the earlier log {} goes with these rows, and the archive has none of its rows. Export it (piperoll node export \
+             --generation {}) and move its folder away, or prune without --archive",
+            log.generation,
+            log.generation
+        );
+    }
     let archive = match &args.archive {
         None => None,
         Some(path) => Some(archive(&args, path, &plan)?),
@@ -209,6 +217,9 @@ fn say_plan(plan: &PrunePlan, before: Timestamp) {
     }
     if let Some(first) = plan.unconfirmed_from {
         outln!("only their own times say that rows from {first} on are that old: --confirm is needed");
+    }
+    for log in &plan.earlier {
+        outln!("the earlier log {}, {} rows, goes with them", log.generation, group_digits(log.rows));
     }
     match (plan.oldest, plan.newest) {
         (Some(oldest), Some(newest)) => outln!(

@@ -134,6 +134,11 @@ impl Asides {
         known.open.values().cloned().collect()
     }
 
+    /// Looks at the folders again with the next question.
+    pub(super) fn look_again(&self) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).looked = None;
+    }
+
     /// What is there, for those who ask.
     pub(super) fn list(&self, keys: &LogKeys) -> Vec<LogAside> {
         let rows = |aside: &Aside| aside.extent.head_seq.map_or(0, |head| head.saturating_add(1));

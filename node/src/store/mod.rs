@@ -7,6 +7,7 @@ mod check_ids;
 mod check_statements;
 mod direct;
 mod draft;
+mod earlier;
 mod edge;
 mod epochs;
 mod erase;

@@ -3,7 +3,8 @@
 //! 1. *Plan*: the cut, rounded down to a full tile, below what is witnessed and below every hold.
 //! 2. *Check*: every row that would go is read; a row that fails is evidence, and nothing is dropped.
 //! 3. *State*: one transaction writes the entry `log.pruned` and moves the floor. From here on the rows do not count.
-//! 4. Once a witness has cosigned that entry: *drop* in small batches, each tile held against its rows once more.
+//! 4. Once a witness has cosigned that entry: *drop* in small batches, each tile held against its rows once more, and remove the logs
+//!    that the entry names besides.
 //! 5. *Finish*: the file shrinks in small steps, and a second `log.pruned` says by how much.
 //!
 //! Every step can be repeated; a node that starts goes on where it stopped.
@@ -18,6 +19,7 @@ use piperoll_shared::log::tree::{Hash, TILE_LEVELS, TILE_WIDTH, TreeReader, perf
 use piperoll_shared::log::verify::RowChecker;
 use rusqlite::Connection;
 
+use super::earlier::{self, Place};
 use super::epochs::teach;
 use super::erase;
 use super::floor::{Floor, first_seq, floor, row_at};
@@ -42,6 +44,9 @@ pub struct PruneWish {
     pub before: Timestamp,
     /// No row at this seq or above.
     pub to_max: u64,
+    /// Logs that stood here before go only if what was recorded in them after they were put aside is older than this, and all of it
+    /// where `before` is a time.
+    pub earlier_before: Timestamp,
 }
 
 /// The cut that a wish leads to now; in words when nothing can go at all.
@@ -50,6 +55,7 @@ pub(super) fn plan(
     checker: &mut RowChecker,
     wish: PruneWish,
     witnessed: u64,
+    place: &Place,
 ) -> Result<PrunePlan, UpkeepError> {
     let first = first_seq(refused(floor(conn, checker)?)?.as_ref());
     let held = refused(holds(conn, checker)?)?;
@@ -62,7 +68,7 @@ pub(super) fn plan(
         cut = witnessed;
         limits.push(format!("a witness has seen {witnessed} rows only"));
     }
-    for held in held {
+    for held in &held {
         let of_range = search.first_within(&eras, held.hold.from, held.hold.to)?.unwrap_or(end);
         let keeps = of_range.min(held.entry_seq);
         if keeps < cut {
@@ -70,14 +76,25 @@ pub(super) fn plan(
             limits.push(format!("the hold {:?} keeps row {keeps} and what follows", held.hold.name));
         }
     }
-    let to_seq = (cut / TILE_WIDTH * TILE_WIDTH).max(first);
+    let mut to_seq = (cut / TILE_WIDTH * TILE_WIDTH).max(first);
+    let mut earlier = Vec::new();
+    // A log whose first rows are gone says no more which one was before it, and what it took the place of is older than any of its rows.
+    if first == 0 && to_seq > 0 {
+        let leaving = earlier::leaving(conn, checker, place, wish, &held)?;
+        limits.extend(leaving.evidence);
+        earlier = leaving.logs;
+        if let Some(words) = leaving.kept {
+            limits.push(words);
+            (to_seq, earlier) = (first, Vec::new());
+        }
+    }
     let time = |checker: &mut RowChecker, seq: Option<u64>| -> rusqlite::Result<Option<Timestamp>> {
         let Some(seq) = seq.filter(|seq| (first..to_seq).contains(seq)) else { return Ok(None) };
         Ok(row_at(conn, checker, seq)?.map(|row| row.timestamp))
     };
     let oldest = time(checker, Some(first))?;
     let newest = time(checker, to_seq.checked_sub(1))?;
-    Ok(PrunePlan { from_seq: first, to_seq, oldest, newest, limits, unconfirmed_from: None })
+    Ok(PrunePlan { from_seq: first, to_seq, oldest, newest, limits, earlier, unconfirmed_from: None })
 }
 
 /// Bytes of an archive's name.
@@ -99,7 +116,12 @@ fn refused<T>(found: Result<T, String>) -> Result<T, UpkeepError> {
 
 impl Search<'_> {
     /// The first row of the log with a time in `from..to`, rows that do not fit counted in.
-    fn first_within(&mut self, eras: &[(u64, u64)], from: Timestamp, to: Timestamp) -> rusqlite::Result<Option<u64>> {
+    pub(super) fn first_within(
+        &mut self,
+        eras: &[(u64, u64)],
+        from: Timestamp,
+        to: Timestamp,
+    ) -> rusqlite::Result<Option<u64>> {
         for (first, end) in eras {
             let part = self.within(*first, *end, from, to)?;
             if part.start < part.end {
@@ -118,8 +140,8 @@ pub(super) struct PruneCheck {
 }
 
 impl PruneCheck {
-    pub(super) fn new(plan: &PrunePlan) -> Self {
-        Self { next: plan.from_seq, to: plan.to_seq, holds: HoldScan::new(plan.from_seq) }
+    pub(super) fn new(from: u64, to: u64) -> Self {
+        Self { next: from, to, holds: HoldScan::new(from) }
     }
 
     /// Reads on; whether all are read. The first row that fails ends it.
@@ -194,8 +216,10 @@ impl Writer {
             return Err(UpkeepError::Refused("an earlier prune is not finished yet; try again when it is".to_owned()));
         }
         // A hold may have come meanwhile.
-        let now = plan(&self.conn, &mut checker, wish, self.health.witnessed_size())?;
-        if now.from_seq != checked.from_seq || now.to_seq < checked.to_seq {
+        let place = Place { dir: self.dir.clone(), ring: self.ring.clone() };
+        let now = plan(&self.conn, &mut checker, wish, self.health.witnessed_size(), &place)?;
+        let same_logs = now.earlier.starts_with(&checked.earlier);
+        if now.from_seq != checked.from_seq || now.to_seq < checked.to_seq || !same_logs {
             return Err(UpkeepError::Refused("what may be pruned has changed meanwhile; try again".to_owned()));
         }
         let (from_seq, to_seq) = (checked.from_seq, checked.to_seq);
@@ -208,11 +232,11 @@ impl Writer {
         refused(teach(&self.conn, &mut checker, floor_now.as_ref())?)?;
         let last = row_at(&self.conn, &mut checker, to_seq - 1)?.filter(super::rows::StoredRow::is_sound);
         let last = last.ok_or_else(|| UpkeepError::Refused(format!("row {} fails verification", to_seq - 1)))?;
-        let mut newest = floor_now.map_or(Timestamp::MIN, |floor| floor.pruned.newest);
-        let mut search = Search { conn: &self.conn, checker: &mut checker };
-        for (_, end) in search.eras(from_seq, to_seq)? {
-            let row = row_at(&self.conn, search.checker, end - 1)?;
-            newest = newest.max(row.map_or(Timestamp::MAX, |row| row.timestamp));
+        let (mut earlier, newest) = earlier::named(&place, &checked.earlier)?;
+        let mut newest = newest.max(earlier::newest(&self.conn, &mut checker, from_seq, to_seq)?.unwrap_or(newest));
+        if let Some(floor) = floor_now {
+            newest = newest.max(floor.pruned.newest);
+            earlier::add(&mut earlier, &floor.pruned.earlier);
         }
         let root = TreeReader::new(StoredTiles(&self.conn), self.end.next_seq).root(to_seq)?;
         let pruned = Pruned {
@@ -226,6 +250,7 @@ impl Writer {
             policy: policy.to_owned(),
             archive,
             witnessed: self.ages.lock().unwrap_or_else(PoisonError::into_inner).note_over(to_seq),
+            earlier,
         };
         let statement = Statement::Pruned(pruned.clone());
         self.transact(|rows, now| {

@@ -13,6 +13,7 @@ use piperoll_shared::net::clock::Clock;
 use tokio::sync::oneshot;
 
 use super::ages::Ages;
+use super::earlier::{self, EarlierCheck, Place};
 use super::error::{AppendError, OpenError, ReadError};
 use super::floor::{Floor, floor};
 use super::hold::{HeldUnder, holds};
@@ -110,19 +111,78 @@ impl Store {
 
     /// What a wish would prune now.
     pub async fn plan_prune(&self, wish: PruneWish) -> Result<PrunePlan> {
-        let (mut checker, witnessed) = (self.checker(), self.health.witnessed_size());
-        self.readers.run(move |conn| plan(conn, &mut checker, wish, witnessed)).await?
+        let (mut checker, witnessed, place) = (self.checker(), self.health.witnessed_size(), self.place());
+        self.readers.run(move |conn| plan(conn, &mut checker, wish, witnessed, &place)).await?
+    }
+
+    fn place(&self) -> Place {
+        Place { dir: self.dir.clone(), ring: self.keys.ring.clone() }
+    }
+
+    /// The oldest time of a row in a log that stood here before and goes with the first rows of this one.
+    pub async fn oldest_of_earlier(&self) -> Result<Option<Timestamp>> {
+        let (mut checker, place) = (self.checker(), self.place());
+        Ok(self.readers.run(move |conn| earlier::oldest(conn, &mut checker, &place)).await??)
+    }
+
+    /// Reads every row of the logs that would go with a plan. Those from the first on that is evidence stay.
+    async fn check_earlier(&self, plan: &mut PrunePlan) -> Result<()> {
+        for at in 0..plan.earlier.len() {
+            let (place, log) = (self.place(), plan.earlier[at].clone());
+            let checking = move || {
+                let mut check = EarlierCheck::new(&place, &log)?;
+                while !check.step()? {}
+                Ok::<_, UpkeepError>(())
+            };
+            let stopped = |error: tokio::task::JoinError| UpkeepError::Read(error.to_string());
+            if let Err(error) = tokio::task::spawn_blocking(checking).await.map_err(stopped)? {
+                let generation = plan.earlier[at].generation;
+                tracing::error!(%generation, %error, "a log that was put aside stays, and those before it: it is to be removed by hand once it is understood");
+                plan.earlier.truncate(at);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the logs that were stated as gone with rows of this one, once a witness has seen that.
+    pub async fn remove_earlier(&self) -> Result<()> {
+        let Some(floor) = self.floor().await? else { return Ok(()) };
+        if self.health.witnessed_size() <= floor.entry_seq {
+            return Ok(());
+        }
+        let (place, held) = (self.place(), self.holds().await?);
+        let removing = move || {
+            let mut left = Vec::new();
+            for log in &floor.pruned.earlier {
+                match earlier::remove(&place, log, &held) {
+                    Ok(true) => {
+                        tracing::info!(generation = %log.generation, rows = log.rows, "a log that was put aside is removed")
+                    }
+                    Ok(false) => {}
+                    Err(words) => left.push(format!(
+                        "the earlier log {} is stated as pruned and still there: {words}",
+                        log.generation
+                    )),
+                }
+            }
+            left
+        };
+        let left = tokio::task::spawn_blocking(removing).await.map_err(|e| UpkeepError::Read(e.to_string()))?;
+        self.asides.look_again();
+        if left.is_empty() { Ok(()) } else { Err(UpkeepError::Refused(left.join("; "))) }
     }
 
     /// Reads every row that a plan would drop, and then states that they go. They are dropped by [`Store::prune_on`].
     pub async fn state_prune(
         &self,
         wish: PruneWish,
-        plan: PrunePlan,
+        mut plan: PrunePlan,
         policy: String,
         archive: Option<ArchiveDigest>,
     ) -> Result<Pruned> {
-        let mut check = PruneCheck::new(&plan);
+        self.check_earlier(&mut plan).await?;
+        let mut check = PruneCheck::new(plan.from_seq, plan.to_seq);
         loop {
             let mut checker = self.checker();
             let step = move |conn: &rusqlite::Connection| {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::log::ids::{ClusterName, EntryId, Generation, NodeId};
 use crate::log::order::{Order, Position};
-use crate::log::statement::{ArchiveDigest, Hold};
+use crate::log::statement::{ArchiveDigest, EarlierPruned, Hold};
 use crate::log::stats::Plan;
 use crate::log::time::Timestamp;
 use crate::log::verify::EpochSpan;
@@ -490,6 +490,9 @@ pub struct PrunePlan {
     pub newest: Option<Timestamp>,
     /// What keeps more from going than was asked for, in words.
     pub limits: Vec<String>,
+    /// Logs that this one took the place of, and that go with its first rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<EarlierPruned>,
     /// Rows from this one on were not witnessed for as long as rows have to stay, as far as the node knows: only their own times say
     /// that they are old, and `confirm` is needed. Missing when all were.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::entry::{CallerEntry, NODE_CATEGORY, Prefix, lifecycle};
+use super::ids::Generation;
 use super::time::Timestamp;
 use super::tree::{Hash, decode_hash, encode_hash};
 use super::view::EntryView;
@@ -35,7 +36,7 @@ pub struct Pruned {
     pub epoch: u32,
     pub era: u32,
     pub last_timestamp: Timestamp,
-    /// The newest time of any row that goes or went before, in whatever era.
+    /// The newest time of any row that goes or went before, in whatever era and log.
     pub newest: Timestamp,
     /// Root of the first `to_seq` rows.
     #[serde(with = "hash_text")]
@@ -48,6 +49,18 @@ pub struct Pruned {
     /// had been witnessed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub witnessed: Option<String>,
+    /// The logs that this one took the place of and that went with its first rows, in this prune or in one before. Missing in entries of
+    /// earlier versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<EarlierPruned>,
+}
+
+/// A log that another one took the place of, and that is removed whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlierPruned {
+    pub generation: Generation,
+    /// How many rows it had, pruned ones included.
+    pub rows: u64,
 }
 
 /// The file that the rows were written to before.
@@ -258,7 +271,7 @@ impl Begun {
 mod tests {
     use super::*;
     use crate::log::entry::{Stamp, write_body};
-    use crate::log::ids::{Generation, NodeId};
+    use crate::log::ids::NodeId;
 
     fn body(statement: &Statement, via: &str) -> String {
         let node_id: NodeId = "mx1".parse().expect("a node id");
@@ -292,6 +305,7 @@ mod tests {
                 policy: "365 days".to_owned(),
                 archive,
                 witnessed: Some("a note".to_owned()),
+                earlier: vec![EarlierPruned { generation: Generation::from_bytes([8; 16]), rows: 3 }],
             }),
             Statement::PruneFinished(PruneFinished { to_seq: 256, rows: 256, bytes_freed: 4_096 }),
             Statement::Erased(Erased {

@@ -213,6 +213,7 @@ impl Log {
             policy,
             archive: None,
             witnessed,
+            earlier: Vec::new(),
         };
         self.state(at, &Statement::Pruned(pruned));
     }

@@ -401,16 +401,21 @@ pub(crate) async fn begin_generation(cluster: &mut Cluster) -> String {
     assert_eq!(run.code, 0, "{}", run.stderr);
     let begun = run.stdout;
     let generation = begun.split_whitespace().nth(1).unwrap().to_owned();
+    accept_generation(cluster, &generation).await;
+    begun
+}
+
+/// Starts a node whose log was replaced, and accepts the new one.
+pub(crate) async fn accept_generation(cluster: &mut Cluster, generation: &str) {
     cluster.stop_aggregator();
     cluster.spawn_aggregator();
     cluster.wait_for_aggregator().await;
     cluster.restart(0).await;
     report(cluster, "mx1", |line| line["verdict"] == "rollback" && !line["alarm"]["presented"].is_null()).await;
-    let run = cluster.run(&["nodes", "accept", "mx1", "--new-generation", &generation, "--reason", "a test"]);
+    let run = cluster.run(&["nodes", "accept", "mx1", "--new-generation", generation, "--reason", "a test"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     cluster.append(0, &[entry("next", "auth.login")]).await;
     witnessed(cluster, "mx1").await;
-    begun
 }
 
 /// Three logs and three keys: what was signed with a key while it was in use counts for ever, in whatever log it was.

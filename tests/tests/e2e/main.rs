@@ -13,6 +13,7 @@ mod documents;
 mod doors;
 mod durable;
 mod earlier_evidence;
+mod earlier_pruned;
 mod erasure;
 mod faults;
 mod flagged;

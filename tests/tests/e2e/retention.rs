@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 use crate::witness::{report, witnessed};
 
 /// A clock that stood 400 days back when the first rows were recorded.
-const LONG_AGO: &str = "-34560000s";
+pub(crate) const LONG_AGO: &str = "-34560000s";
+
+/// Rows of a log with 1,500 entries of callers when they had been witnessed.
+const AGED_ROWS: u64 = 1_501;
 
 /// A node with `old` rows of 400 days ago and some of today, all witnessed.
 async fn aged(old: usize, retention: &str) -> Cluster {
@@ -34,16 +37,16 @@ async fn aged(old: usize, retention: &str) -> Cluster {
     cluster
 }
 
-/// As if its first 1,501 rows had been witnessed for so many days more. The node is stopped.
-fn witnessed_for(cluster: &Cluster, days: i64) {
+/// As if its first rows had been witnessed for so many days more. The node is stopped.
+fn witnessed_for(cluster: &Cluster, rows: u64, days: i64) {
     let path = cluster.nodes[0].folder.join("data/witnessed.json");
     let mut book: Value = digested::from_bytes(&std::fs::read(&path).unwrap()).unwrap();
     for sample in book["samples"].as_array_mut().unwrap() {
-        sample["size"] = 1_501.into();
+        sample["size"] = rows.into();
         sample["age_micros"] = (sample["age_micros"].as_i64().unwrap() - days * 86_400_000_000).into();
     }
     for shown in book["notes"].as_array_mut().unwrap() {
-        shown["size"] = 1_501.into();
+        shown["size"] = rows.into();
         shown["age_micros"] = (shown["age_micros"].as_i64().unwrap() - days * 86_400_000_000).into();
     }
     digested::write(&path, &book).unwrap();
@@ -67,7 +70,7 @@ async fn late_retention(cluster: &Cluster) -> Value {
 }
 
 /// Waits until the rows below this one are gone.
-async fn pruned_to(cluster: &Cluster, seq: u64) {
+pub(crate) async fn pruned_to(cluster: &Cluster, seq: u64) {
     for _ in 0..300 {
         if rows_in(cluster).0 == seq {
             return;
@@ -106,8 +109,8 @@ fn mx1(answer: &Value) -> &Value {
 }
 
 /// The same, with a witness that says it: the checkpoints that the node kept are cosigned as long ago.
-fn cosigned_for(cluster: &Cluster, days: u64) {
-    witnessed_for(cluster, i64::try_from(days).unwrap());
+pub(crate) fn cosigned_for(cluster: &Cluster, rows: u64, days: u64) {
+    witnessed_for(cluster, rows, i64::try_from(days).unwrap());
     let folder = cluster.aggregator_folder();
     let seed = SigningSeed::from_hex(std::fs::read_to_string(folder.join("witness.key")).unwrap().trim()).unwrap();
     let witness = seed.named("test/aggregator/agg", KeyKind::Witness).unwrap();
@@ -135,7 +138,7 @@ async fn rows_that_outlived_the_policy_leave_a_complete_rest() {
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("keep = \"forever\"", "keep = \"365d\"")).unwrap();
     cluster.stop(0);
-    cosigned_for(&cluster, 366);
+    cosigned_for(&cluster, AGED_ROWS, 366);
     cluster.restart(0).await;
     pruned_to(&cluster, 1_280).await;
     witnessed(&cluster, "mx1").await;
@@ -199,7 +202,7 @@ async fn rows_that_went_too_early_are_a_violation() {
     cluster.spawn_aggregator();
     cluster.wait_for_aggregator().await;
     cluster.stop(0);
-    cosigned_for(&cluster, 366);
+    cosigned_for(&cluster, AGED_ROWS, 366);
     cluster.restart(0).await;
     pruned_to(&cluster, 1_280).await;
     let mut run = cluster.run(&["query", "--table", "--from", "2000-01-01"]);
@@ -281,12 +284,12 @@ async fn old_rows_go_and_what_is_left_is_whole() {
     assert!(late["late_because"].as_str().unwrap().contains("witnessed for 365 days"), "{late}");
     assert_eq!(rows_in(&cluster).0, 0, "nothing goes because a clock says so");
     cluster.stop(0);
-    witnessed_for(&cluster, 364);
+    witnessed_for(&cluster, AGED_ROWS, 364);
     cluster.restart(0).await;
     late_retention(&cluster).await;
     assert_eq!(rows_in(&cluster).0, 0, "a day is missing");
     cluster.stop(0);
-    witnessed_for(&cluster, 2);
+    witnessed_for(&cluster, AGED_ROWS, 2);
     cluster.restart(0).await;
     pruned_to(&cluster, 1_280).await;
     witnessed(&cluster, "mx1").await;

@@ -83,7 +83,7 @@ impl Log {
         let signed = self.store.checkpoint().await.unwrap();
         let note = signed.note.clone().with(witness.cosign(signed.note.text(), 1_776_240_000));
         let seen = self.store.cosigned(note.to_string()).await.unwrap();
-        let wish = PruneWish { before: Timestamp::MAX, to_max: to.min(seen) };
+        let wish = PruneWish { before: Timestamp::MAX, to_max: to.min(seen), earlier_before: Timestamp::MAX };
         let plan = self.store.plan_prune(wish).await.unwrap();
         if plan.to_seq <= plan.from_seq {
             return;

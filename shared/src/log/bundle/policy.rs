@@ -95,6 +95,7 @@ mod tests {
             policy: "365 days".to_owned(),
             archive: None,
             witnessed: note,
+            earlier: Vec::new(),
         }
     }
 

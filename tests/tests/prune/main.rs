@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod earlier;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -31,6 +33,12 @@ impl Clock for Still {
 
 const DAY_MICROS: i64 = 86_400_000_000;
 
+fn keys(epochs: u32) -> LogKeys {
+    let secrets = (0..epochs).map(|epoch| (epoch, EpochSecret::from_bytes([u8::try_from(epoch).unwrap() + 1; 32])));
+    let ring = KeyRing::new("test".parse().unwrap(), "mx1".parse().unwrap(), secrets);
+    LogKeys { ring, checkpoint: SigningSeed::from_bytes([2; 32]), next_checkpoint: None, witnesses: Vec::new() }
+}
+
 struct Log {
     store: Store,
     clock: Arc<Still>,
@@ -47,14 +55,7 @@ impl Log {
     fn open_with(dir: &std::path::Path, epochs: u32) -> Self {
         let clock = Arc::new(Still::default());
         clock.0.store(DAY_MICROS, Ordering::Relaxed);
-        let secrets = (0..epochs).map(|epoch| (epoch, EpochSecret::from_bytes([u8::try_from(epoch).unwrap() + 1; 32])));
-        let ring = KeyRing::new("test".parse().unwrap(), "mx1".parse().unwrap(), secrets);
-        let keys = LogKeys {
-            ring,
-            checkpoint: SigningSeed::from_bytes([2; 32]),
-            next_checkpoint: None,
-            witnesses: Vec::new(),
-        };
+        let keys = keys(epochs);
         let store = Store::open(LogDir::new(dir), keys, clock.clone(), Rules::none()).unwrap();
         let witness = SigningSeed::from_bytes([3; 32]).named("test/aggregator/agg", KeyKind::Witness).unwrap();
         Self { store, clock, witness, dir: dir.to_owned() }
@@ -85,7 +86,7 @@ impl Log {
 
     async fn prune(&self, to: u64) {
         self.witnessed().await;
-        let wish = PruneWish { before: Timestamp::MAX, to_max: to };
+        let wish = PruneWish { before: Timestamp::MAX, to_max: to, earlier_before: Timestamp::MAX };
         let plan = self.store.plan_prune(wish).await.unwrap();
         assert_eq!(plan.to_seq, to);
         self.store.state_prune(wish, plan, "a test".to_owned(), None).await.unwrap();
@@ -239,7 +240,7 @@ async fn a_step_that_fails_is_not_half_done() {
     log.append(1_200).await;
     log.witnessed().await;
     let database = dir.path().join("log.db");
-    let wish = PruneWish { before: Timestamp::MAX, to_max: 512 };
+    let wish = PruneWish { before: Timestamp::MAX, to_max: 512, earlier_before: Timestamp::MAX };
     let plan = log.store.plan_prune(wish).await.unwrap();
     let state = |plan: PrunePlan| log.store.state_prune(wish, plan, "a test".to_owned(), None);
     let hold = Hold {

@@ -1,0 +1,57 @@
+//! Logs that went with the first rows of the one that took their place: pruned rows, and not missing ones.
+
+use piperoll_shared::log::ids::Generation;
+use piperoll_shared::log::statement::EarlierPruned;
+use piperoll_shared::log::time::Timestamp;
+
+use super::memory::{GoneWith, Lost};
+use super::{State, Watch};
+
+/// Logs of a range that went with the rows of another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GoneHere {
+    /// Their rows are not newer than this.
+    pub(crate) until: Timestamp,
+    /// They had stayed for as long as the policy says.
+    pub(crate) is_kept: bool,
+    pub(crate) words: String,
+}
+
+impl State {
+    /// Whether a log was pruned, and is not there after all.
+    pub(super) fn has_let_go(&self, lost: &Lost) -> bool {
+        lost.gone.is_some() && self.asides.iter().all(|aside| aside.generation.to_string() != lost.generation)
+    }
+}
+
+impl Watch {
+    /// Logs that a range may reach into and that went with the first rows of the one that took their place.
+    pub(crate) fn gone_in(&self, from: Timestamp, to: Timestamp) -> Option<GoneHere> {
+        let state = self.state();
+        let gone = |lost: &&Lost| lost.touches(from, to) && state.has_let_go(lost);
+        state.remembered.lost.iter().filter(gone).fold(None, |all: Option<GoneHere>, lost| {
+            let is_kept = lost.gone.as_ref().is_some_and(|gone| gone.is_kept);
+            let Some(all) = all else { return Some(GoneHere { until: lost.until, is_kept, words: lost.words() }) };
+            Some(GoneHere { until: all.until.max(lost.until), is_kept: all.is_kept && is_kept, ..all })
+        })
+    }
+
+    /// Why a log is not there any more, if that is how it went.
+    pub(crate) fn gone(&self, generation: Generation) -> Option<String> {
+        let (state, generation) = (self.state(), generation.to_string());
+        let gone = |lost: &&Lost| lost.generation == generation && state.has_let_go(lost);
+        state.remembered.lost.iter().find(gone).map(Lost::words)
+    }
+
+    /// Keeps which logs went with rows of another one.
+    pub(super) fn let_go(&self, logs: &[EarlierPruned], with: &GoneWith) -> Result<(), String> {
+        let mut state = self.state();
+        let mut remembered = state.remembered.clone();
+        remembered.let_go(logs, with);
+        if remembered != state.remembered {
+            self.memory.store(&remembered).map_err(|e| format!("which logs went could not be kept: {e}"))?;
+            state.remembered = remembered;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,257 @@
+//! Logs that were put aside, when the first rows of the one that took their place are pruned.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use piperoll_node::store::{DirectUpkeep, PruneWish, UpkeepError, begin_generation};
+use piperoll_shared::api::node::PrunePlan;
+use piperoll_shared::log::ids::Generation;
+use piperoll_shared::log::statement::{Hold, HoldRelease, Pruned};
+
+use super::*;
+
+/// A log and two that it took the place of, the oldest first.
+struct Three {
+    _dir: tempfile::TempDir,
+    data: PathBuf,
+    asides: Vec<(Generation, PathBuf)>,
+    log: Log,
+}
+
+impl Three {
+    async fn made() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let mut asides = Vec::new();
+        for rows in [300, 700] {
+            let log = Log::open(&data);
+            log.append(rows).await;
+            log.store.close().await;
+            let generation = log.store.generation();
+            drop(log);
+            let begun = begin_generation(&LogDir::new(&data), &keys(1), clock_at(1), "a test", "uid=0").unwrap();
+            asides.push((generation, begun.old));
+        }
+        let log = Log::open(&data);
+        log.append(600).await;
+        log.witnessed().await;
+        Self { _dir: dir, data, asides, log }
+    }
+
+    async fn plan(&self, wish: PruneWish) -> PrunePlan {
+        self.log.store.plan_prune(wish).await.unwrap()
+    }
+
+    async fn state(&self, wish: PruneWish) -> Result<Pruned, UpkeepError> {
+        let plan = self.plan(wish).await;
+        self.log.store.state_prune(wish, plan, "a test".to_owned(), None).await
+    }
+
+    async fn finish(&self) {
+        self.log.witnessed().await;
+        while !self.log.store.drop_batch().await.unwrap() {}
+        self.log.store.finish_prune(0).await.unwrap().unwrap();
+    }
+
+    /// Which of both are there, the oldest first.
+    fn there(&self) -> [bool; 2] {
+        [self.asides[0].1.is_dir(), self.asides[1].1.is_dir()]
+    }
+
+    fn upkeep(&self, aside: usize, day: i64) -> DirectUpkeep {
+        DirectUpkeep::open(&LogDir::new(&self.asides[aside].1), &keys(1), clock_at(day)).unwrap()
+    }
+
+    fn database(&self, aside: usize) -> rusqlite::Connection {
+        let conn = rusqlite::Connection::open(self.asides[aside].1.join("log.db")).unwrap();
+        let sql = "SELECT 'DROP TRIGGER ' || name FROM sqlite_schema WHERE type = 'trigger'";
+        let drops: Vec<String> =
+            conn.prepare(sql).unwrap().query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        conn.execute_batch(&drops.join(";")).unwrap();
+        conn
+    }
+}
+
+fn clock_at(day: i64) -> Arc<Still> {
+    let clock = Arc::new(Still::default());
+    clock.0.store(day * DAY_MICROS, Ordering::Relaxed);
+    clock
+}
+
+/// By what was witnessed, on a day.
+fn wish(to_max: u64, day: i64) -> PruneWish {
+    PruneWish { before: Timestamp::MAX, to_max, earlier_before: Timestamp::from_micros(day * DAY_MICROS) }
+}
+
+fn hold(name: &str, from: i64, to: i64) -> Hold {
+    let at = |day: i64| Timestamp::from_micros(day * DAY_MICROS);
+    Hold { name: name.to_owned(), from: at(from), to: at(to), reason: "r".to_owned(), by: "uid=0".to_owned() }
+}
+
+fn release(name: &str) -> HoldRelease {
+    HoldRelease { name: name.to_owned(), reason: "r".to_owned(), by: "uid=0".to_owned() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn they_go_with_the_first_rows() {
+    let three = Three::made().await;
+    assert!(three.plan(wish(255, 9)).await.earlier.is_empty(), "not before any row of the present one goes");
+    let pruned = three.state(wish(256, 9)).await.unwrap();
+    let named: Vec<Generation> = pruned.earlier.iter().map(|log| log.generation).collect();
+    assert_eq!(named, [three.asides[1].0, three.asides[0].0], "the newest first");
+    assert!(pruned.earlier[1].rows >= 300 && pruned.earlier[0].rows >= 700, "{pruned:?}");
+    // Nothing goes before a witness has seen it.
+    three.log.store.remove_earlier().await.unwrap();
+    assert_eq!(three.there(), [true, true]);
+    three.log.witnessed().await;
+    // A crash between the new name of a folder and its end.
+    let going = three.data.with_file_name(format!("data.going-{}", three.asides[0].0));
+    std::fs::rename(&three.asides[0].1, &going).unwrap();
+    three.log.store.remove_earlier().await.unwrap();
+    assert!(three.there() == [false, false] && !going.exists());
+    three.finish().await;
+    assert_eq!(three.log.findings().await, Vec::<String>::new());
+    // A reader who missed that statement finds them in the next one.
+    let again = three.state(wish(512, 9)).await.unwrap();
+    assert_eq!(again.earlier, pruned.earlier);
+    three.finish().await;
+    three.log.store.remove_earlier().await.unwrap();
+    assert_eq!(three.log.findings().await, Vec::<String>::new());
+    three.log.store.close().await;
+}
+
+/// What went has no newer row than the statement says, whatever clock the earlier logs had.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_time_is_of_all_logs() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let log = Log::open(&data);
+    log.clock.0.store(40 * DAY_MICROS, Ordering::Relaxed);
+    log.append(10).await;
+    log.store.close().await;
+    drop(log);
+    begin_generation(&LogDir::new(&data), &keys(1), clock_at(1), "a test", "uid=0").unwrap();
+    let log = Log::open(&data);
+    log.append(300).await;
+    log.witnessed().await;
+    // By times, the log waits until they are over.
+    let by_times = |day: i64| {
+        let before = Timestamp::from_micros(day * DAY_MICROS);
+        PruneWish { before, to_max: u64::MAX, earlier_before: before }
+    };
+    let plan = log.store.plan_prune(by_times(30)).await.unwrap();
+    assert!(plan.to_seq == 0 && plan.limits[0].contains("has a row of"), "{plan:?}");
+    let wish = wish(256, 9);
+    let plan = log.store.plan_prune(wish).await.unwrap();
+    assert_eq!(plan.earlier.len(), 1, "an age that was witnessed needs no time: {plan:?}");
+    let pruned = log.store.state_prune(wish, plan, "a test".to_owned(), None).await.unwrap();
+    assert_eq!(pruned.newest.micros(), 40 * DAY_MICROS);
+    log.store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holds_and_later_records_keep_them_and_all_that_follows() {
+    let three = Three::made().await;
+    let kept = async |why: &str| {
+        let plan = three.plan(wish(256, 9)).await;
+        assert_eq!((plan.to_seq, plan.earlier.len()), (0, 0), "{why}: {plan:?}");
+        assert!(plan.limits.iter().any(|words| words.contains(why)), "{why}: {plan:?}");
+    };
+    // A hold in the log itself, the older or the younger one, whatever times it names.
+    for aside in [0, 1] {
+        three.upkeep(aside, 1).add_hold(&hold("inside", 500, 501)).unwrap();
+        kept("\"inside\", which is to be released there").await;
+        three.upkeep(aside, 1).release_hold(&release("inside")).unwrap();
+    }
+    // One of the present log over times of an earlier one, whose entry comes behind the rows that would go.
+    three.log.store.add_hold(hold("over", 0, 2)).await.unwrap();
+    kept("\"over\"").await;
+    three.log.store.release_hold(release("over")).await.unwrap();
+    three.log.store.add_hold(hold("elsewhere", 3, 4)).await.unwrap();
+    assert_eq!(three.plan(wish(256, 9)).await.earlier.len(), 2, "a hold over other times keeps nothing here");
+    // What became of a row later is evidence of that later time.
+    three.upkeep(0, 9).erase(5, "r", "uid=0", &[]).unwrap();
+    kept("has a row of").await;
+    assert_eq!(three.plan(wish(256, 10)).await.earlier.len(), 2);
+    assert_eq!(three.there(), [true, true]);
+    three.log.store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_evidence_stays() {
+    // The older one has a changed row: the younger one goes.
+    let three = Three::made().await;
+    three
+        .database(0)
+        .execute("UPDATE entries SET body = replace(body, 'auth.login', 'auth.logon') WHERE seq = 7", [])
+        .unwrap();
+    let pruned = three.state(wish(256, 9)).await.unwrap();
+    assert_eq!(pruned.earlier.iter().map(|log| log.generation).collect::<Vec<_>>(), [three.asides[1].0]);
+    three.log.witnessed().await;
+    three.log.store.remove_earlier().await.unwrap();
+    assert_eq!(three.there(), [true, false]);
+    three.log.store.close().await;
+    // The younger one lacks its end: both stay, because what is said of the older one cannot be trusted either.
+    let three = Three::made().await;
+    three.database(1).execute("DELETE FROM entries WHERE seq > 600", []).unwrap();
+    let plan = three.plan(wish(256, 9)).await;
+    assert!(plan.to_seq == 256 && plan.earlier.is_empty() && plan.limits[0].contains("are here"), "{plan:?}");
+    let pruned = three.state(wish(256, 9)).await.unwrap();
+    assert!(pruned.earlier.is_empty());
+    three.finish().await;
+    three.log.store.remove_earlier().await.unwrap();
+    assert_eq!(three.there(), [true, true]);
+    three.log.store.close().await;
+    // A hold that somebody took out of the table.
+    let three = Three::made().await;
+    three.upkeep(1, 1).add_hold(&hold("hidden", 0, 2)).unwrap();
+    three.database(1).execute("DELETE FROM holds", []).unwrap();
+    assert!(three.state(wish(256, 9)).await.unwrap().earlier.is_empty());
+    three.log.store.close().await;
+}
+
+/// Only what the chain of first rows names: not a copy of another log under the name of one, nor a log that was put there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_none_of_these_stays() {
+    let three = Three::made().await;
+    let other = tempfile::tempdir().unwrap();
+    let log = Log::open(&other.path().join("data"));
+    log.append(400).await;
+    log.store.close().await;
+    let generation = log.store.generation();
+    drop(log);
+    let planted = three.data.with_file_name(format!("data.{generation}"));
+    std::fs::rename(other.path().join("data"), &planted).unwrap();
+    // And under the name of the oldest one.
+    std::fs::remove_dir_all(&three.asides[0].1).unwrap();
+    copy_folder(&planted, &three.asides[0].1);
+    let pruned = three.state(wish(256, 9)).await.unwrap();
+    assert_eq!(pruned.earlier.iter().map(|log| log.generation).collect::<Vec<_>>(), [three.asides[1].0]);
+    three.finish().await;
+    three.log.store.remove_earlier().await.unwrap();
+    assert!(planted.is_dir() && three.there() == [true, false]);
+    three.log.store.close().await;
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for file in std::fs::read_dir(from).unwrap().map(Result::unwrap).filter(|file| file.path().is_file()) {
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+}
+
+/// Between the statement and its end an operator has still used it.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_was_used_since_stays_and_that_is_said() {
+    let three = Three::made().await;
+    three.state(wish(256, 9)).await.unwrap();
+    three.upkeep(0, 2).erase(5, "r", "uid=0", &[]).unwrap();
+    three.log.witnessed().await;
+    let left = three.log.store.remove_earlier().await.unwrap_err().to_string();
+    assert!(left.contains("still there") && left.contains("rows when it was stated"), "{left}");
+    assert_eq!(three.there(), [true, false]);
+    // The rows of the present log go all the same.
+    three.finish().await;
+    assert_eq!(three.log.findings().await, Vec::<String>::new());
+    three.log.store.close().await;
+}
