@@ -8,16 +8,17 @@ use piperoll_client::{Category, EmitError, Entry};
 use piperoll_shared::api::node::{CheckpointAnswer, peer_path};
 use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::filter::Filter;
+use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::note::Note;
 use piperoll_shared::log::order::Order;
 use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::verify_consistency;
+use piperoll_shared::log::tree::{encode_hash, verify_consistency};
 use piperoll_shared::log::verify::Integrity;
 use piperoll_shared::log::view::EntryView;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde::{Deserialize, Serialize};
 
-use super::memory::{Again, Alarm, EarlyPrune, Lost, Pin};
+use super::memory::{Again, Alarm, EarlyPrune, Lost, Pin, Split};
 use super::{LOOK_TIMEOUT, Remembered, Watch, generation_of, proof};
 use crate::api::App;
 use crate::member::Member;
@@ -131,29 +132,52 @@ async fn compare(app: &App, own: &str) {
 }
 
 async fn compare_one(member: &Member, witness: &str, pin: &Written) {
+    compare_present(member, witness, &pin.note).await;
+    // Of the logs that another one took the place of, each aggregator has what it pinned last.
+    for note in pin.lost.iter().filter_map(|lost| lost.note.as_ref()) {
+        compare_earlier(member, witness, note).await;
+    }
+}
+
+async fn compare_present(member: &Member, witness: &str, note: &str) {
     let watch = &member.witness;
-    let Some(theirs) = watch.opened_text(&pin.note) else { return };
+    let Some(theirs) = watch.opened_text(note) else { return };
     let mine = watch.state().pinned.clone();
     let Some(mine) = mine.filter(|mine| mine.origin == theirs.origin && theirs.size > 0) else { return };
     // What was accepted here as lost was pinned there once, and the other operator may not have accepted it yet.
     if watch.accepted_without(&generation_of(&theirs), theirs.size) {
         return;
     }
-    let fits =
-        if theirs.size == mine.size { Some(theirs.root == mine.root) } else { goes_on_from(member, &theirs).await };
+    let fits = if theirs.size == mine.size {
+        Some(theirs.root == mine.root)
+    } else {
+        goes_on_from(member, &theirs, None).await
+    };
     if fits == Some(false) {
-        let words = format!(
-            "split view: the aggregator {witness} was shown a log of {} rows with another history than the one that is shown here",
-            theirs.size
-        );
-        watch.raise_split(&generation_of(&theirs), words, &pin.note);
+        watch.raise_split(witness, &theirs, note);
+    }
+}
+
+async fn compare_earlier(member: &Member, witness: &str, note: &str) {
+    let watch = &member.witness;
+    let Some(theirs) = watch.opened_text(note).filter(|theirs| theirs.size > 0) else { return };
+    let Ok(generation) = generation_of(&theirs).parse::<Generation>() else { return };
+    let Some(mine) = watch.pinned_of(generation).filter(|_| !watch.lost_inside(&theirs)) else { return };
+    let fits = if theirs.size == mine.size {
+        Some(theirs.root == mine.root)
+    } else {
+        goes_on_from(member, &theirs, Some(generation)).await
+    };
+    if fits == Some(false) {
+        watch.raise_split(witness, &theirs, note);
     }
 }
 
 /// Whether the log that the node shows here has theirs as its beginning; none while the node says nothing or has fewer rows than they saw,
-/// which the next look will tell.
-async fn goes_on_from(member: &Member, theirs: &Checkpoint) -> Option<bool> {
-    let path = format!("{}?old={}", peer_path::CHECKPOINT, theirs.size);
+/// which the next look will tell. `earlier` names a log that another one took the place of.
+async fn goes_on_from(member: &Member, theirs: &Checkpoint, earlier: Option<Generation>) -> Option<bool> {
+    let of_log = earlier.map(|generation| format!("&generation={generation}")).unwrap_or_default();
+    let path = format!("{}?old={}{of_log}", peer_path::CHECKPOINT, theirs.size);
     let answer: CheckpointAnswer = member.link.get_json(&path, LOOK_TIMEOUT).await.ok()?;
     let now = member.witness.opened_text(&answer.note)?;
     if now.origin != theirs.origin || now.size < theirs.size {
@@ -283,19 +307,39 @@ impl Watch {
             .any(|lost| lost.generation == generation && lost.from_seq < size && size <= lost.to_seq)
     }
 
-    /// Two histories that a node signed for two witnesses; both notes are kept.
-    fn raise_split(&self, generation: &str, words: String, theirs: &str) {
+    /// Whether a history of so many rows of a log is one that somebody accepted the loss of, besides that of the whole log.
+    fn lost_inside(&self, theirs: &Checkpoint) -> bool {
+        let (generation, size) = (generation_of(theirs), theirs.size);
+        let inside = |lost: &Lost| lost.note.is_none() && lost.generation == generation;
+        let state = self.state();
+        state.remembered.lost.iter().any(|lost| inside(lost) && lost.from_seq < size && size <= lost.to_seq)
+    }
+
+    /// What was pinned last of a log that another one took the place of.
+    fn pinned_of(&self, generation: Generation) -> Option<Checkpoint> {
+        let generation = generation.to_string();
+        let state = self.state();
+        let notes = state.remembered.lost.iter().rev().filter(|lost| lost.generation == generation);
+        let mut pinned = notes.filter_map(|lost| self.opened_text(lost.note.as_deref()?));
+        pinned.find(|pinned| generation_of(pinned) == generation)
+    }
+
+    /// Two histories that a node signed for two witnesses; both notes are kept. What an operator accepted is not said once more.
+    fn raise_split(&self, witness: &str, theirs: &Checkpoint, note: &str) {
         let mut state = self.state();
-        if state.remembered.alarm.is_some() {
+        let (generation, size) = (generation_of(theirs), theirs.size);
+        let split = Split { generation: generation.clone(), size, root: encode_hash(&theirs.root) };
+        if state.remembered.alarm.is_some() || state.remembered.splits.contains(&split) {
             return;
         }
-        let alarm = Alarm {
-            verdict: "fork".to_owned(),
-            reason: words,
-            since: SystemClock.now(),
-            generation: generation.to_owned(),
-            presented: Some(theirs.to_owned()),
-        };
+        let reason = format!(
+            "split view: the aggregator {witness} was shown a log of {size} rows with another history than the one that is shown here \
+             (generation {generation})"
+        );
+        let presented = Some(note.to_owned());
+        let alarm = Alarm { verdict: "fork".to_owned(), reason, since: SystemClock.now(), generation, presented };
+        // Kept together with the alarm.
+        state.remembered.note_split(split);
         self.raise(&mut state, alarm);
     }
 }

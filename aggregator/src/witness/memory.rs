@@ -183,6 +183,9 @@ pub(crate) struct Remembered {
     /// When beginnings of its logs were first seen, the newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) floors: Vec<SeenFloor>,
+    /// What other aggregators were shown and that does not fit, as far as it was said: accepting it ends it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) splits: Vec<Split>,
     /// What was remembered before was gone; shown until somebody accepts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) again: Option<Again>,
@@ -199,6 +202,19 @@ pub(crate) struct SeenFloor {
 
 /// Only the newest of a log is asked for.
 const FLOORS_MAX: usize = 64;
+
+/// A checkpoint that another aggregator pinned of a log that is shown differently here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Split {
+    pub(crate) generation: String,
+    pub(crate) size: u64,
+    /// Base64.
+    pub(crate) root: String,
+}
+
+/// The oldest is forgotten, and said again if it is still so.
+const SPLITS_MAX: usize = 64;
 
 /// A node that had been witnessed is met as if for the first time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -260,6 +276,14 @@ impl Remembered {
                 lost.gone = Some(with.clone());
             }
         }
+    }
+
+    /// Keeps that a split view was said.
+    pub(crate) fn note_split(&mut self, split: Split) {
+        if self.splits.len() >= SPLITS_MAX {
+            self.splits.remove(0);
+        }
+        self.splits.push(split);
     }
 
     /// Keeps when a beginning was first seen.

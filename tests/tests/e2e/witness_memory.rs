@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::note::{KeyKind, SigningSeed};
+use piperoll_shared::net::digested;
 use piperoll_tests::{Cluster, copy_log, edit, entry, until};
 use serde_json::{Value, json};
 
+use crate::keys::begin_generation;
 use crate::witness::{cluster_of, data, everything_says, now, report, witnessed};
 
 /// A witness that lost its memory, or got an older one back, is held to what it wrote into its own log: a node cannot present another history
@@ -69,6 +71,58 @@ async fn a_split_view_is_found_by_comparing() {
     let kept: Value = serde_json::from_str(kept.lines().last().unwrap()).unwrap();
     assert_eq!(kept["presented"], other, "{kept}");
     assert!(kept["pinned"].as_str().unwrap().contains("test/mx1/"), "{kept}");
+}
+
+/// The same of a log that another one took the place of, at the same size or not; and once it is accepted it is not said again.
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_of_an_earlier_log_are_compared() {
+    let mut cluster = cluster_of(20).await;
+    let generation = report(&cluster, "mx1", |_| true).await["generation"].as_str().unwrap().to_owned();
+    cluster.stop(0);
+    begin_generation(&mut cluster).await;
+    let memory = cluster.aggregator_folder().join("state/witness/mx1.json");
+    let memory: Value = digested::from_bytes(&std::fs::read(&memory).unwrap()).unwrap();
+    let mut lost = memory["lost"][0].clone();
+    let pin = &memory["pin"];
+    let rows = lost["to_seq"].as_u64().unwrap();
+    let origin = format!("test/mx1/{generation}");
+    let seed = std::fs::read_to_string(cluster.nodes[0].folder.join("checkpoint.key")).unwrap();
+    let key = SigningSeed::from_hex(seed.trim()).unwrap().named(&origin, KeyKind::Log).unwrap();
+    let mut said = async |cluster: &Cluster, note: Option<String>| {
+        if let Some(note) = note {
+            lost["note"] = note.into();
+        }
+        let pins = json!([{ "node": "mx1", "note": pin["note"], "seen": pin["seen"], "lost": [lost] }]);
+        let entry =
+            json!({ "category": "audit", "action": "audit.witness_checkpoints", "details": { "checkpoints": pins } });
+        cluster.append(1, &[entry.to_string()]).await;
+    };
+    // What the aggregator itself pinned accuses nobody.
+    said(&cluster, None).await;
+    cluster.stop_aggregator();
+    cluster.configure_aggregator("[witness]\npoll_ms = 100\nexchange_seconds = 1\n");
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(report(&cluster, "mx1", |line| line["verdict"] != "unverifiable").await["verdict"], "ok");
+    for size in [rows, 3] {
+        let other = Checkpoint { origin: origin.clone(), size, root: [7; 32] }.sign(&key).unwrap().to_string();
+        said(&cluster, Some(other)).await;
+        let line =
+            report(&cluster, "mx1", |line| line["verdict"] == "fork" && !line["alarm"]["presented"].is_null()).await;
+        assert!(line["reason"].as_str().unwrap().contains(&format!("a log of {size} rows")), "{line}");
+        until("it presents its present log", async || {
+            let line = report(&cluster, "mx1", |_| true).await;
+            (line["alarm"]["presented"]["generation"] != generation.as_str()).then_some(())
+        })
+        .await;
+        let present = pin["origin"].as_str().unwrap().rsplit('/').next().unwrap();
+        let run = cluster.run(&["nodes", "accept", "mx1", "--new-generation", present, "--reason", "understood"]);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        witnessed(&cluster, "mx1").await;
+    }
+    cluster.verify_all();
 }
 
 /// Rows were lost inside of a log, and later that log was put aside for another one: pages go on over all of it, what was lost is said, and nobody
