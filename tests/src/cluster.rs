@@ -105,12 +105,41 @@ impl Member {
     }
 }
 
+/// An aggregator with its embedded node, which has the same name.
+struct Aggregator {
+    id: String,
+    url: String,
+    token: String,
+    process: Option<Child>,
+}
+
+impl Aggregator {
+    /// Makes its folder and a token; nothing runs yet.
+    fn made(authority: &mut Authority, id: &str) -> Self {
+        let address = free_address();
+        let place = AggregatorPlace {
+            address: address.clone(),
+            listen: Some(address.clone()),
+            node_address: free_address(),
+            layout: Layout::Folder,
+        };
+        let folder = authority.add_aggregator(&id.parse().unwrap(), &place).unwrap();
+        at_any_hour(&folder.join("node"));
+        let state = AggregatorConfig::load(&folder.join("aggregator.toml")).unwrap().state_dir;
+        let now = SystemClock.now();
+        let token = TokenStore::open(&state).unwrap().create("tester", Role::Admin, None, None, now).unwrap().token;
+        Self { id: id.to_owned(), url: format!("https://{address}"), token, process: None }
+    }
+}
+
 pub struct Cluster {
     pub dir: TempDir,
     pub nodes: Vec<Member>,
+    /// Address of the aggregator that is asked, and a token for it; see [`Cluster::turn_to`].
     pub url: String,
     pub token: String,
-    aggregator: Option<Child>,
+    aggregators: Vec<Aggregator>,
+    asked: usize,
     /// Processes with many nodes each.
     packs: Vec<Guard>,
     pub(crate) client: reqwest::Client,
@@ -187,26 +216,15 @@ impl Cluster {
         for id in ids {
             nodes.push(Member::made(&mut authority, id, clock(id)));
         }
-        let address = free_address();
-        let place = AggregatorPlace {
-            address: address.clone(),
-            listen: Some(address.clone()),
-            node_address: free_address(),
-            layout: Layout::Folder,
-        };
-        let folder = authority.add_aggregator(&"agg".parse().unwrap(), &place).unwrap();
-        at_any_hour(&folder.join("node"));
-        let state = AggregatorConfig::load(&folder.join("aggregator.toml")).unwrap().state_dir;
-        let now = SystemClock.now();
-        let token = TokenStore::open(&state).unwrap().create("tester", Role::Admin, None, None, now).unwrap().token;
+        let aggregator = Aggregator::made(&mut authority, "agg");
         let ca = std::fs::read(dir.path().join("c/ca.crt")).unwrap();
         let client = reqwest::Client::builder()
             .no_proxy()
             .tls_certs_only(reqwest::Certificate::from_pem_bundle(&ca).unwrap())
             .build()
             .unwrap();
-        let made =
-            Self { nodes, url: format!("https://{address}"), token, aggregator: None, packs: Vec::new(), client, dir };
+        let (url, token) = (aggregator.url.clone(), aggregator.token.clone());
+        let made = Self { nodes, url, token, aggregators: vec![aggregator], asked: 0, packs: Vec::new(), client, dir };
         // A test asks as fast as it can. What is about the limits sets its own.
         made.configure_aggregator("[rates]\nper_address = 100000\nper_caller = 100000\n");
         made
@@ -217,6 +235,27 @@ impl Cluster {
         let member = Member::made(&mut self.authority(), id, None);
         self.nodes.push(member);
         self.restart(self.nodes.len() - 1).await;
+    }
+
+    /// Adds an aggregator with its node, and asks it from now on; it does not run yet. The others learn of its node at their next start, and the
+    /// nodes of its witness key at theirs.
+    pub fn add_aggregator(&mut self, id: &str) {
+        let made = Aggregator::made(&mut self.authority(), id);
+        self.aggregators.push(made);
+        self.turn_to(self.aggregators.len() - 1);
+        self.configure_aggregator("[rates]\nper_address = 100000\nper_caller = 100000\n");
+    }
+
+    /// How many aggregators there are.
+    pub fn aggregators(&self) -> usize {
+        self.aggregators.len()
+    }
+
+    /// From now on all that is about the aggregator means this one.
+    pub fn turn_to(&mut self, index: usize) {
+        let aggregator = &self.aggregators[index];
+        (self.url, self.token) = (aggregator.url.clone(), aggregator.token.clone());
+        self.asked = index;
     }
 
     pub fn ca(&self) -> PathBuf {
@@ -232,11 +271,11 @@ impl Cluster {
     }
 
     pub fn aggregator_folder(&self) -> PathBuf {
-        self.dir.path().join("c/machines/agg")
+        self.dir.path().join("c/machines").join(&self.aggregators[self.asked].id)
     }
 
     pub fn aggregator_pid(&self) -> u32 {
-        self.aggregator.as_ref().unwrap().id()
+        self.aggregators[self.asked].process.as_ref().unwrap().id()
     }
 
     /// Starts a node that does not run.
@@ -268,9 +307,10 @@ impl Cluster {
 
     /// Starts the aggregator, which does not run.
     pub fn spawn_aggregator(&mut self) {
-        let running = self.aggregator.as_mut().is_some_and(|process| process.try_wait().unwrap().is_none());
+        let known = self.aggregator_process();
+        let running = known.is_some_and(|process| process.try_wait().unwrap().is_none());
         assert!(!running, "the aggregator runs already; the process before would be left behind");
-        let log = self.log("agg");
+        let log = self.log(&self.aggregators[self.asked].id);
         let child = Command::new(piperoll())
             .env(TEST_VARIABLE, std::thread::current().name().unwrap_or_default())
             .args(["aggregator", "serve", "--config"])
@@ -280,7 +320,7 @@ impl Cluster {
             .stderr(log)
             .spawn()
             .unwrap();
-        self.aggregator = Some(child);
+        self.aggregators[self.asked].process = Some(child);
     }
 
     /// For the next start of a node.
@@ -318,7 +358,11 @@ impl Cluster {
             if answer.is_ok_and(|a| a.status().is_success()) {
                 return;
             }
-            assert!(Instant::now() < deadline, "the aggregator is not ready: {}", self.log_text("agg"));
+            assert!(
+                Instant::now() < deadline,
+                "the aggregator is not ready: {}",
+                self.log_text(&self.aggregators[self.asked].id)
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -361,7 +405,7 @@ impl Cluster {
 
     /// Returns the aggregator's last process, which may have ended.
     pub fn aggregator_process(&mut self) -> Option<&mut Child> {
-        self.aggregator.as_mut()
+        self.aggregators[self.asked].process.as_mut()
     }
 
     pub fn signal(&self, index: usize, signal: Signal) {
@@ -388,13 +432,13 @@ impl Cluster {
 
     /// `kill -9` of the aggregator and its embedded node.
     pub fn kill_aggregator(&mut self) {
-        let process = self.aggregator.as_mut().unwrap();
+        let process = self.aggregator_process().unwrap();
         let _ = process.kill();
         let _ = process.wait();
     }
 
     pub fn stop_aggregator(&mut self) {
-        let process = self.aggregator.as_mut().unwrap();
+        let process = self.aggregator_process().unwrap();
         kill(Pid::from_raw(i32::try_from(process.id()).unwrap()), Signal::SIGTERM).unwrap();
         assert!(process.wait().unwrap().success());
     }
@@ -459,7 +503,12 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for child in self.nodes.iter_mut().filter_map(|n| n.process.as_mut()).chain(self.aggregator.as_mut()) {
+        for child in self
+            .nodes
+            .iter_mut()
+            .filter_map(|n| n.process.as_mut())
+            .chain(self.aggregators.iter_mut().filter_map(|aggregator| aggregator.process.as_mut()))
+        {
             let _ = child.kill();
             let _ = child.wait();
         }

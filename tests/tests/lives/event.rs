@@ -25,6 +25,8 @@ pub(crate) enum Event {
     /// Its folder is handed to the aggregator, or not.
     Retire(usize, bool),
     AddNode,
+    /// Joins, and is asked as well from then on.
+    AddAggregator,
     Renew(usize),
     /// Its certificates are revoked; it is renewed after the statements were compared.
     Revoke(usize),
@@ -40,7 +42,7 @@ pub(crate) enum Event {
 /// Chooses one event. Some do nothing in the state in which the cluster is then.
 pub(crate) fn choose(rng: &mut Rng, nodes: usize) -> Event {
     let node = rng.below(nodes);
-    match rng.below(27) {
+    match rng.below(28) {
         0 | 1 => Event::Append(node),
         2 | 3 => Event::Batch(node),
         4 => Event::Stop(node),
@@ -61,6 +63,7 @@ pub(crate) fn choose(rng: &mut Rng, nodes: usize) -> Event {
         23 => Event::RestartAggregator,
         24 => Event::BackupAggregator,
         25 => Event::Revoke(node),
+        26 => Event::AddAggregator,
         _ => Event::RestoreAggregator,
     }
 }

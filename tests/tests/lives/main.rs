@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+mod aggregators;
 mod event;
 mod model;
 mod statements;
@@ -41,7 +42,15 @@ async fn life(seed: u64) {
         let begin = if world.marks.is_empty() { 0 } else { *rng.pick(&world.marks) };
         let between = Range { from: begin, to: world::now() };
         let is_followed = events.len() % TAIL_EVERY == 0;
-        if let Err(found) = statements::check(&mut world, between, is_followed).await {
+        // Each of them says what it knows.
+        let asked = rng.below(world.cluster.aggregators());
+        let known = world.known(asked);
+        let whole = std::mem::replace(&mut world.model, known);
+        world.cluster.turn_to(asked);
+        let found = statements::check(&mut world, between, is_followed).await;
+        world.cluster.turn_to(0);
+        world.model = whole;
+        if let Err(found) = found {
             world.cluster.dir.disable_cleanup(true);
             let folder = world.cluster.dir.path().display().to_string();
             panic!("life {seed}, after {events:?} (in {folder}): {found}");

@@ -2,10 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 use piperoll_client::NodeClient;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_node::config::NodeConfig;
+use piperoll_node::store::{LogDir, begin_generation};
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::{Clock, SystemClock};
 use piperoll_tests::{Cluster, Rng, Run, copy_log, until};
 use serde_json::Value;
 
@@ -35,6 +39,15 @@ struct Backup {
     model: Model,
 }
 
+/// A log that another one took the place of.
+struct Earlier {
+    node: usize,
+    log: usize,
+    folder: PathBuf,
+    /// As far as the aggregators know, it may have had rows up to here.
+    until: i64,
+}
+
 pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) model: Model,
@@ -47,17 +60,34 @@ pub(crate) struct World {
     new_keys_since_backup: HashSet<usize>,
     /// Nodes whose certificates are revoked, which run and are not let in.
     revoked: HashSet<usize>,
-    aggregator_backup: Option<(PathBuf, Model)>,
+    pub(crate) aggregator_backup: Option<(PathBuf, Model)>,
+    /// When a second aggregator joined, and the rows that were lost by then, of which it knows nothing.
+    pub(crate) second: Option<(i64, HashSet<String>)>,
+    earlier: Vec<Earlier>,
     holds: Vec<(usize, usize, Range)>,
     /// Seconds by which a node's clock is ahead.
     ahead: HashMap<usize, i64>,
+}
+
+/// Before the start of an aggregator: how often it looks at nodes, and compares what it saw with the others.
+pub(crate) fn configure(cluster: &Cluster) {
+    cluster.configure_aggregator("[witness]\npoll_ms = 100\nexchange_seconds = 3\n");
+}
+
+/// A clock that stands still.
+struct Then(Timestamp);
+
+impl Clock for Then {
+    fn now(&self) -> Timestamp {
+        self.0
+    }
 }
 
 fn ago(days: u64) -> String {
     format!("-{}s", days * 86_400)
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
     let _ = std::fs::remove_dir_all(to);
     std::fs::create_dir_all(to).unwrap();
     for file in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
@@ -75,7 +105,7 @@ impl World {
         let ids: Vec<String> = (1..=nodes).map(|number| format!("mx{number}")).collect();
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
         let mut cluster = Cluster::made(&ids, |_| Some(ago(AGES_DAYS[0]))).await;
-        cluster.poll_every(100);
+        configure(&cluster);
         cluster.run_all().await;
         let model = Model { nodes: vec![Node::new(0); nodes], rows: Vec::new() };
         let mut world = Self {
@@ -88,6 +118,8 @@ impl World {
             new_keys_since_backup: HashSet::new(),
             revoked: HashSet::new(),
             aggregator_backup: None,
+            second: None,
+            earlier: Vec::new(),
             holds: Vec::new(),
             ahead: HashMap::new(),
         };
@@ -95,6 +127,12 @@ impl World {
             // Each batch with a clock closer to the present.
             for next in AGES_DAYS[1..].iter().map(Some).chain([None]) {
                 world.append(node, BATCH).await;
+                // One of them has a log that stood there before, with the oldest rows.
+                if node == 1 && next == Some(&AGES_DAYS[1]) {
+                    world.cluster.set_clock(node, &ago(AGES_DAYS[1]));
+                    world.begin_aged_generation(node, AGES_DAYS[1]).await;
+                    continue;
+                }
                 match next {
                     Some(days) => world.cluster.set_clock(node, &ago(*days)),
                     None => world.cluster.clear_clock(node),
@@ -133,21 +171,30 @@ impl World {
         answer.json()["nodes"].as_array()?.iter().find(|line| line["node_id"] == id.as_str()).cloned()
     }
 
-    /// Waits until every node that runs has the verdict `ok` and everything witnessed.
-    pub(crate) async fn settle(&self) {
-        for (index, node) in self.model.nodes.iter().enumerate() {
-            if node.is_up && !node.is_retired {
+    /// Waits until every aggregator says that every node that runs has the verdict `ok` and everything witnessed.
+    pub(crate) async fn settle(&mut self) {
+        for index in 0..self.model.nodes.len() {
+            if self.model.nodes[index].is_up && !self.model.nodes[index].is_retired {
                 self.witnessed(index).await;
             }
         }
     }
 
-    async fn witnessed(&self, node: usize) {
+    /// By every aggregator.
+    pub(crate) async fn witnessed(&mut self, node: usize) {
+        for aggregator in 0..self.cluster.aggregators() {
+            self.cluster.turn_to(aggregator);
+            self.witnessed_here(node).await;
+        }
+        self.cluster.turn_to(0);
+    }
+
+    async fn witnessed_here(&self, node: usize) {
         let is_settled = |line: &Value| line["verdict"] == "ok" && line["status"] == "ok" && line["unwitnessed"] == 0;
         self.reported(node, "ok and witnessed", is_settled).await;
     }
 
-    async fn reported(&self, node: usize, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn reported(&self, node: usize, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
         let wait = until(what, async || {
             last = self.report(node).await.unwrap_or_default();
@@ -159,17 +206,7 @@ impl World {
         }
     }
 
-    async fn restart_aggregator(&mut self) {
-        self.cluster.stop_aggregator();
-        self.start_aggregator().await;
-    }
-
-    async fn start_aggregator(&mut self) {
-        self.cluster.spawn_aggregator();
-        self.cluster.wait_for_aggregator().await;
-    }
-
-    async fn restart(&mut self, node: usize) {
+    pub(crate) async fn restart(&mut self, node: usize) {
         self.cluster.stop(node);
         self.cluster.restart(node).await;
     }
@@ -191,7 +228,7 @@ impl World {
     }
 
     /// Makes true what the model says about the times that are in doubt after a node's log was replaced.
-    fn in_doubt(&mut self, node: usize) -> i64 {
+    pub(crate) fn in_doubt(&mut self, node: usize) -> i64 {
         let ahead = self.ahead.get(&node).copied().unwrap_or(0).max(0);
         self.model.latest(node, now() + ahead * SECOND) + MARGIN_MICROS
     }
@@ -228,6 +265,7 @@ impl World {
             Event::Restore(node, with_generation) => self.restore(node, with_generation).await,
             Event::Retire(node, with_folder) => return self.retire(node, with_folder).await,
             Event::AddNode => return self.add_node().await,
+            Event::AddAggregator => return self.add_aggregator().await,
             Event::Renew(node) => {
                 succeeded(&self.cluster_command("renew", &[&self.id(node)]));
                 self.restart_aggregator().await;
@@ -261,7 +299,7 @@ impl World {
             return false;
         }
         let before = *rng.pick(&times);
-        let text = piperoll_shared::log::time::Timestamp::from_micros(before).to_text();
+        let text = Timestamp::from_micros(before).to_text();
         let run = self.cluster.on_node(node, &["prune", "--before", &text, "--confirm", "--wait", "60s"]);
         succeeded(&run);
         let status = self.cluster.on_node(node, &["status", "--json"]);
@@ -283,17 +321,38 @@ impl World {
             let node = &mut self.model.nodes[node];
             node.clear_from = node.clear_from.max(before);
         }
+        let (gone, left) = std::mem::take(&mut self.earlier)
+            .into_iter()
+            .partition(|earlier: &Earlier| earlier.node == node && !earlier.folder.exists());
+        self.earlier = left;
+        self.went(gone, before);
         true
     }
 
+    /// Logs that went with the first rows of the one that took their place.
+    fn went(&mut self, gone: Vec<Earlier>, before: i64) {
+        for Earlier { node, log, until, .. } in gone {
+            eprintln!("an earlier log of {} went", self.id(node));
+            for row in &mut self.model.rows {
+                if (row.node, row.log) == (node, log) && !matches!(row.state, State::Lost | State::LostUnknown) {
+                    let is_held = self.holds.iter().any(|held| held.0 == node && held.2.holds(row));
+                    assert!(row.micros < before && !is_held, "{row:?} of an earlier log is gone");
+                    row.state = State::Pruned;
+                }
+            }
+            let node = &mut self.model.nodes[node];
+            node.clear_from = node.clear_from.max(until);
+        }
+    }
+
     fn hold(&mut self, node: usize, rng: &mut Rng) -> bool {
-        let rows: Vec<i64> = self.model.present(node).map(|row| row.micros).collect();
+        let rows: Vec<i64> = self.model.rows.iter().filter(|row| row.node == node).map(|row| row.micros).collect();
         if rows.is_empty() {
             return false;
         }
         let (one, other) = (*rng.pick(&rows), *rng.pick(&rows));
         let range = Range { from: one.min(other), to: one.max(other) + 1 };
-        let text = |micros| piperoll_shared::log::time::Timestamp::from_micros(micros).to_text();
+        let text = |micros| Timestamp::from_micros(micros).to_text();
         self.number += 1;
         let name = format!("case-{}", self.number);
         let (from, to) = (text(range.from), text(range.to));
@@ -331,7 +390,7 @@ impl World {
         self.restart(node).await;
         let note = self.path("both.note");
         let finished = until("both keys signed", async || {
-            self.witnessed(node).await;
+            self.witnessed_here(node).await;
             let both = self.cluster.on_node(node, &["checkpoint", "--witnessed"]);
             std::fs::write(&note, both.stdout).unwrap();
             (self.cluster_command("rotate-key", &[&id, "--finish", &note]).code == 0).then_some(())
@@ -346,23 +405,27 @@ impl World {
         let begun = self.cluster.on_node(node, &["new-generation", "--reason", "a life"]);
         succeeded(&begun);
         let generation = begun.stdout.split_whitespace().nth(1).unwrap().to_owned();
-        self.model.nodes[node].log += 1;
-        self.model.nodes[node].present_from = self.in_doubt(node);
-        self.cluster.restart(node).await;
-        self.accept(node, Some(&generation)).await;
+        let old = begun.stdout.lines().find_map(|line| line.strip_prefix("the old log is kept as it was in ")).unwrap();
+        self.begun(node, &generation, PathBuf::from(old)).await;
     }
 
-    /// Waits for the alarm about a node's log, and accepts what the node presents.
-    async fn accept(&mut self, node: usize, generation: Option<&str>) {
-        let is_alarm = |line: &Value| {
-            ["rollback", "fork", "first_seen_again"].iter().any(|verdict| line["verdict"] == *verdict)
-                && generation.is_none_or(|generation| line["generation"] == generation)
-                && (line["verdict"] == "first_seen_again" || !line["alarm"]["presented"].is_null())
-        };
-        let line = self.reported(node, "an alarm", is_alarm).await;
-        let generation = generation.or(line["generation"].as_str()).unwrap().to_owned();
-        let id = self.id(node);
-        succeeded(&self.cluster.run(&["nodes", "accept", &id, "--new-generation", &generation, "--reason", "a life"]));
+    /// The same with a clock of long ago, which the command does not have.
+    async fn begin_aged_generation(&mut self, node: usize, days: u64) {
+        self.witnessed(node).await;
+        self.cluster.stop(node);
+        let config = NodeConfig::load(&self.cluster.nodes[node].folder.join("node.toml")).unwrap();
+        let then = Arc::new(Then(SystemClock.now().minus(std::time::Duration::from_hours(24 * days))));
+        let begun = begin_generation(&LogDir::new(&config.data_dir), &config.keys, then, "a life", "uid=0").unwrap();
+        self.begun(node, &begun.generation.to_string(), begun.old).await;
+    }
+
+    async fn begun(&mut self, node: usize, generation: &str, old: PathBuf) {
+        let until = self.in_doubt(node);
+        self.earlier.push(Earlier { node, log: self.model.nodes[node].log, folder: old, until });
+        self.model.nodes[node].log += 1;
+        self.model.nodes[node].present_from = until;
+        self.cluster.restart(node).await;
+        self.accept(node, Some(generation)).await;
     }
 
     async fn new_generation(&mut self, node: usize) {
@@ -426,24 +489,14 @@ impl World {
         let retired = &mut self.model.nodes[node];
         (retired.is_up, retired.is_retired, retired.is_kept) = (false, true, with_folder);
         if with_folder {
-            self.hand_over(node);
+            for aggregator in 0..self.cluster.aggregators() {
+                self.hand_over(node, aggregator);
+            }
         } else {
             retired.clear_from = cleared;
         }
         self.restart_aggregator().await;
         true
-    }
-
-    /// Names the folder of a retired node in the aggregator's configuration.
-    fn hand_over(&self, node: usize) {
-        let config = self.cluster.aggregator_folder().join("aggregator.toml");
-        let mut table: toml::Table = std::fs::read_to_string(&config).unwrap().parse().unwrap();
-        let folder = self.cluster.nodes[node].folder.display().to_string();
-        let mut kept = toml::Table::new();
-        kept.insert("node".to_owned(), self.id(node).into());
-        kept.insert("folder".to_owned(), folder.into());
-        table.entry("retired").or_insert(toml::Value::Array(Vec::new())).as_array_mut().unwrap().push(kept.into());
-        std::fs::write(&config, table.to_string()).unwrap();
     }
 
     async fn add_node(&mut self) -> bool {
@@ -455,73 +508,6 @@ impl World {
         self.cluster.add_node(&id).await;
         self.restart_aggregator().await;
         true
-    }
-
-    async fn forget(&mut self, node: usize, is_emptied: bool) {
-        self.witnessed(node).await;
-        self.cluster.stop_aggregator();
-        let memory = self.cluster.aggregator_folder().join(format!("state/witness/{}.json", self.id(node)));
-        if is_emptied {
-            std::fs::write(&memory, b"").unwrap();
-        } else {
-            std::fs::remove_file(&memory).unwrap();
-        }
-        self.start_aggregator().await;
-        self.accept(node, None).await;
-    }
-
-    fn copy_aggregator(&self, copy: &Path, is_out: bool) {
-        let folder = self.cluster.aggregator_folder();
-        for name in ["state", "node/data"] {
-            let (here, there) = (folder.join(name), copy.join(name));
-            if is_out { copy_folder(&here, &there) } else { copy_folder(&there, &here) }
-        }
-    }
-
-    async fn back_up_aggregator(&mut self) {
-        self.cluster.stop_aggregator();
-        let copy = self.cluster.dir.path().join("aggregator-backup");
-        self.copy_aggregator(&copy, true);
-        self.aggregator_backup = Some((copy, self.model.clone()));
-        self.start_aggregator().await;
-    }
-
-    async fn restore_aggregator(&mut self) {
-        let Some((copy, then)) = self.aggregator_backup.clone() else { return self.back_up_aggregator().await };
-        self.settle().await;
-        self.cluster.stop_aggregator();
-        self.copy_aggregator(&copy, false);
-        let mut replaced = Vec::new();
-        for (number, row) in self.model.rows.iter_mut().enumerate() {
-            let before = then.rows.get(number).map(|row| row.state);
-            if row.state == State::Lost && before != Some(State::Lost) {
-                row.state = State::LostUnknown;
-                replaced.push(row.node);
-            }
-        }
-        for (index, node) in self.model.nodes.iter().enumerate() {
-            if then.nodes.get(index).is_some_and(|before| before.log != node.log) {
-                replaced.push(index);
-            }
-        }
-        self.start_aggregator().await;
-        for index in 0..self.model.nodes.len() {
-            let node = &self.model.nodes[index];
-            if node.is_retired || !node.is_up {
-                continue;
-            }
-            // A log that was replaced since is a new one to this aggregator, if it pinned more than is there of the old one.
-            let is_judged = |line: &Value| {
-                (line["verdict"] == "ok" && line["unwitnessed"] == 0)
-                    || (line["verdict"] != "unreachable" && !line["alarm"]["presented"].is_null())
-            };
-            let line = self.reported(index, "judged", is_judged).await;
-            if line["verdict"] != "ok" {
-                assert!(replaced.contains(&index), "nobody replaced this log: {line}");
-                self.accept(index, None).await;
-                self.model.nodes[index].clear_from = self.in_doubt(index);
-            }
-        }
     }
 
     /// Starts what the event before stopped, and renews what it revoked.
@@ -541,7 +527,10 @@ impl World {
 
     /// Ends every process in order.
     pub(crate) fn end(mut self) {
-        self.cluster.stop_aggregator();
+        for aggregator in 0..self.cluster.aggregators() {
+            self.cluster.turn_to(aggregator);
+            self.cluster.stop_aggregator();
+        }
         for (index, node) in self.model.nodes.iter().enumerate() {
             if node.is_up {
                 self.cluster.signal(index, Signal::SIGTERM);
@@ -560,10 +549,14 @@ fn target(event: Event) -> Option<usize> {
             Some(node)
         }
         Event::Renew(node) | Event::Revoke(node) | Event::Clock(node, _) | Event::Forget(node, _) => Some(node),
-        Event::AddNode | Event::RestartAggregator | Event::BackupAggregator | Event::RestoreAggregator => None,
+        Event::AddNode
+        | Event::AddAggregator
+        | Event::RestartAggregator
+        | Event::BackupAggregator
+        | Event::RestoreAggregator => None,
     }
 }
 
-fn succeeded(run: &Run) {
+pub(crate) fn succeeded(run: &Run) {
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
 }
