@@ -3,7 +3,10 @@
 //! Own dialling instead of a pooled client, because the difference between "nobody listens", "not who we
 //! expect" and "accepted but silent" is what the reader is told.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,7 +24,7 @@ use piperoll_shared::net::tls::{Material, TlsStore};
 use rustls::AlertDescription;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
@@ -95,7 +98,14 @@ struct Way {
     connect_timeout: Duration,
 }
 
-type Sender = SendRequest<Full<Bytes>>;
+/// An open connection.
+#[derive(Clone)]
+struct Sender {
+    send: SendRequest<Full<Bytes>>,
+    /// What the node's TLS refused it with. A request on it learns only that it broke.
+    refusal: Refusal,
+}
+
 type Dialled = Result<Sender, Failure>;
 
 #[derive(Default)]
@@ -107,7 +117,7 @@ struct State {
 }
 
 struct Open {
-    send: Sender,
+    sender: Sender,
     material: Arc<Material>,
     since: Instant,
     is_local: bool,
@@ -152,7 +162,7 @@ impl Link {
     ) -> Result<Response<Incoming>, Failure> {
         let mut retried = false;
         loop {
-            let (mut send, fresh) = match lane {
+            let (mut sender, fresh) = match lane {
                 Lane::Shared => self.connection().await?,
                 Lane::Own => (self.way.dial(&self.way.tls.current()).await?, true),
             };
@@ -163,7 +173,7 @@ impl Link {
                 .header(ACCEPT, MEDIA_TYPE_WITH_PLACES)
                 .body(Full::new(body.clone()))
                 .map_err(|e| Failure::Error(format!("the node's address cannot be used: {e}")))?;
-            match self.answered(send.send_request(request), timeout).await? {
+            match self.answered(sender.send.send_request(request), timeout).await? {
                 Ok(response) => return check_status(response).await,
                 Err(_) if !fresh && !retried => {
                     retried = true;
@@ -171,7 +181,7 @@ impl Link {
                 }
                 Err(error) => {
                     self.forget();
-                    return Err(after_connect(&error));
+                    return Err(sender.refusal.get().cloned().unwrap_or_else(|| after_connect(&error)));
                 }
             }
         }
@@ -275,12 +285,12 @@ impl Link {
             let mut state = self.state();
             let material = self.way.tls.current();
             if let Some(known) = &state.open
-                && !known.send.is_closed()
+                && !known.sender.send.is_closed()
                 && Arc::ptr_eq(&known.material, &material)
                 && known.since.elapsed() < CONNECTION_AGE_MAX
                 && known.is_local == self.way.local().is_some()
             {
-                return Ok((known.send.clone(), false));
+                return Ok((known.sender.clone(), false));
             }
             state.open = None;
             match state.dialling.clone().filter(|dialled| dialled.has_changed().is_ok()) {
@@ -298,7 +308,7 @@ impl Link {
             Err(_) => None,
         };
         let given_up = || Err(Failure::Error("dialling the node was given up".to_owned()));
-        result.unwrap_or_else(given_up).map(|send| (send, true))
+        result.unwrap_or_else(given_up).map(|sender| (sender, true))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -322,8 +332,8 @@ async fn dial_for_all(
     {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         state.dialling = None;
-        if let Ok(send) = &dialled {
-            state.open = Some(Open { send: send.clone(), material, since: Instant::now(), is_local });
+        if let Ok(sender) = &dialled {
+            state.open = Some(Open { sender: sender.clone(), material, since: Instant::now(), is_local });
         }
     }
     let _ = tell.send(Some(dialled));
@@ -394,14 +404,15 @@ async fn begin<S>(stream: S, limit: Duration, distrusted: impl Future<Output = S
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let refusal = Refusal::default();
     let handshake = Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .handshake(TokioIo::new(stream));
+        .handshake(TokioIo::new(Heard { stream, refusal: Arc::clone(&refusal) }));
     let (send, connection) = match tokio::time::timeout(limit, handshake).await {
         Ok(Ok(pair)) => pair,
-        Ok(Err(error)) => return Err(after_connect(&error)),
+        Ok(Err(error)) => return Err(refusal.get().cloned().unwrap_or_else(|| after_connect(&error))),
         Err(_) => return Err(Failure::Timeout("connected, but HTTP/2 did not begin".to_owned())),
     };
     tokio::spawn(async move {
@@ -410,7 +421,86 @@ where
             reason = distrusted => tracing::warn!(%reason, "connection to a node closed"),
         }
     });
-    Ok(send)
+    Ok(Sender { send, refusal })
+}
+
+/// Set once.
+type Refusal = Arc<OnceLock<Failure>>;
+
+/// A stream that remembers the alert that ended it: HTTP/2 passes on that a connection broke, and not why.
+struct Heard<S> {
+    stream: S,
+    refusal: Refusal,
+}
+
+impl<S> Heard<S> {
+    fn heard(&self, read: &Poll<std::io::Result<()>>) {
+        if let Poll::Ready(Err(error)) = read
+            && let Some(rustls::Error::AlertReceived(alert)) = error.get_ref().and_then(|e| e.downcast_ref())
+        {
+            let _ = self.refusal.set(Failure::refused(alert_words(*alert)));
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Heard<S> {
+    /// Writing failed: what came before that, and was not read yet, may say why. A connection that is closed always becomes readable, so
+    /// waiting for that ends, and what is tried again then fails again.
+    fn listen<T>(&mut self, cx: &mut Context<'_>, written: Poll<std::io::Result<T>>) -> Poll<std::io::Result<T>> {
+        let Poll::Ready(Err(error)) = written else { return written };
+        let mut bytes = [0; 1_024];
+        loop {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            let read = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
+            self.heard(&read);
+            match read {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.heard(&read);
+        read
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Heard<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.listen(cx, written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.listen(cx, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.listen(cx, written)
+    }
 }
 
 /// Resolves when the node's certificate no longer holds, so that a revocation cuts open streams too.
@@ -467,16 +557,11 @@ fn alert_words(alert: AlertDescription) -> String {
     format!("the node refused our certificate ({alert:?}){why}")
 }
 
-/// In TLS 1.3 a client learns only after its own handshake that the server refused its certificate.
+/// A connection that broke for another reason than a refusal.
 fn after_connect(error: &hyper::Error) -> Failure {
     let mut source: Option<&dyn std::error::Error> = Some(error);
     let mut last = error.to_string();
     while let Some(cause) = source {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>()
-            && let Some(rustls::Error::AlertReceived(alert)) = io.get_ref().and_then(|e| e.downcast_ref())
-        {
-            return Failure::refused(alert_words(*alert));
-        }
         last = cause.to_string();
         source = cause.source();
     }

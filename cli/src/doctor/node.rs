@@ -66,7 +66,11 @@ pub(super) fn certificate(findings: &mut Findings, files: &TlsFiles, expected: &
         let words = format!("it names {}, and this is {expected}", material.identity);
         findings.bad("certificate", words, "copy the folder that was made for this machine");
     } else if material.not_after <= SystemClock.now() {
-        findings.bad("certificate", "it has ended", "piperoll cluster renew, and copy the folder again");
+        findings.bad(
+            "certificate",
+            format!("it ended {} days ago by this machine's clock", -days),
+            "set the clock if it is wrong; otherwise piperoll cluster renew, and copy the folder again",
+        );
     } else if days < CERTIFICATE_DAYS_LOW {
         findings.warn(
             "certificate",

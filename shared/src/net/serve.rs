@@ -20,7 +20,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use rustls_pki_types::{CertificateDer, UnixTime};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,9 @@ use super::identity::Identity;
 use super::tls::{ClientAuth, Material, TlsStore};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long, and for how many bytes, a connection is read on whose handshake was refused.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 64 * 1024;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// Requests under way may finish for this long after a stop was asked for.
@@ -211,11 +214,12 @@ async fn serve_tls_connection(
         }
     };
     let _ = stream.set_nodelay(true);
-    let handshake = TlsAcceptor::from(Arc::new(config)).accept(stream);
+    let handshake = TlsAcceptor::from(Arc::new(config)).accept(stream).into_fallible();
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
+        Ok(Err((error, stream))) => {
             tracing::info!(%address, %error, "TLS handshake refused");
+            linger(stream).await;
             return;
         }
         Err(_) => {
@@ -239,6 +243,22 @@ async fn serve_tls_connection(
     let peer = TlsPeer { address, identity };
     let distrusted = distrusted(tls.subscribe(), auth, chain, address);
     serve_connection(stream, peer, app, activity, shutdown, distrusted).await;
+}
+
+/// Ends a connection so that the alert arrives that was sent last. In TLS 1.3 a client has begun to send by then, and closing with unread
+/// bytes would make the kernel reset the connection, and the client forget what it had not read.
+async fn linger(mut stream: TcpStream) {
+    let ending = async {
+        let _ = stream.shutdown().await;
+        let (mut left, mut waste) = (LINGER_BYTES_MAX, [0; 4_096]);
+        while let Ok(count @ 1..) = stream.read(&mut waste).await {
+            left = left.saturating_sub(count);
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER_TIMEOUT, ending).await;
 }
 
 /// Resolves when the peer's certificate no longer holds: revoked, expired, or another authority.

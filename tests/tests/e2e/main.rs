@@ -6,6 +6,7 @@ mod access;
 mod bad_input;
 mod bundle;
 mod certificates;
+mod clocks;
 mod contract;
 mod crash;
 mod damaged;

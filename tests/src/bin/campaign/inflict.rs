@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use piperoll_tests::{Fault as Broken, Interference};
+use piperoll_tests::{ClockShim, Fault as Broken, Interference, Rng};
 
 use super::checks::{self, Outcome};
 use super::faults::{Disk, Fault, Network, Target};
 use super::orders;
 use super::probe;
 use super::world::World;
-use piperoll_tests::Rng;
 
 /// Starts a lasting fault; does nothing for commands and damage, which `act` carries out.
 pub(crate) async fn begin(world: &mut World, fault: Fault, rng: &mut Rng) -> Outcome {
@@ -108,10 +107,7 @@ fn injected(disk: Disk) -> &'static str {
 async fn step(world: &mut World, node: usize, seconds: i64) -> Outcome {
     if world.has_shim {
         let clock = world.cluster.dir.path().join(format!("clock-{}", world.id(node)));
-        // Renamed over the old file, so that the preloaded library never reads an empty one.
-        let next = clock.with_extension("next");
-        std::fs::write(&next, seconds.to_string()).map_err(|e| e.to_string())?;
-        return std::fs::rename(&next, &clock).map_err(|e| e.to_string());
+        return ClockShim::set(&clock, seconds).map_err(|e| e.to_string());
     }
     world.end(Target::Node(node), Signal::SIGTERM).await?;
     match seconds {

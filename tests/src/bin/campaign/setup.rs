@@ -1,12 +1,11 @@
 //! Starts the cluster: three nodes, one of them with rows old enough to prune, and an aggregator.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use nix::sys::signal::Signal;
 use piperoll_client::NodeClient;
 use piperoll_shared::log::time::Timestamp;
-use piperoll_tests::{Cluster, Interference};
+use piperoll_tests::{ClockShim, Cluster, Interference};
 
 use super::checks::Outcome;
 use super::faults::{AGED, NODES, Target};
@@ -22,7 +21,6 @@ pub(crate) const AGES: [u64; 5] = [400, 380, 360, 340, 320];
 /// More than a tile of 256 rows, the unit of pruning.
 const ROWS_OF_AN_AGE: usize = 270;
 const DAY_SECONDS: u64 = 86_400;
-const SHIM_SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/bin/campaign/clock.c");
 const MAPPING: &str =
     "description = \"campaign\"\n[field.category]\nconstant = \"data\"\n[field.action]\nconstant = \"campaign.said\"\n";
 
@@ -42,13 +40,15 @@ pub(crate) async fn world(tally: Tally, is_long: bool, made: impl FnOnce(&Path))
     cluster.dir.disable_cleanup(true);
     cluster.poll_every(250);
     other_systems(&cluster)?;
-    let shim = compiled(cluster.dir.path(), &tally);
+    let shim = ClockShim::compiled(cluster.dir.path());
+    if shim.is_none() {
+        tally.skipped("clock steps of a running node (no C compiler; clocks step by restarts)".to_owned());
+    }
     for node in &mut cluster.nodes {
         if let Some(shim) = &shim {
             let clock = cluster.dir.path().join(format!("clock-{}", node.id));
             std::fs::write(&clock, "0").map_err(|e| e.to_string())?;
-            node.environment.push(("LD_PRELOAD".to_owned(), shim.display().to_string()));
-            node.environment.push(("PIPEROLL_CAMPAIGN_CLOCK".to_owned(), clock.display().to_string()));
+            node.environment.extend(shim.environment(&clock));
         }
     }
     let model = Model::default();
@@ -115,16 +115,6 @@ fn other_systems(cluster: &Cluster) -> Outcome {
     std::fs::write(cluster.nodes[1].folder.join("app.toml"), MAPPING).map_err(|e| e.to_string())?;
     append(0, format!("[[forward]]\nname = \"out\"\nto = \"file://{}\"\n", target.display()))?;
     append(1, format!("[[intake]]\nname = \"app\"\nfile = \"{}\"\nmap = \"app.toml\"\n", source.display()))
-}
-
-fn compiled(folder: &Path, tally: &Tally) -> Option<PathBuf> {
-    let shim = folder.join("clock.so");
-    let cc = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&shim).arg(SHIM_SOURCE).output();
-    if cc.is_ok_and(|output| output.status.success()) {
-        return Some(shim);
-    }
-    tally.skipped("clock steps of a running node (no C compiler; clocks step by restarts)".to_owned());
-    None
 }
 
 /// Records old rows, each batch with a clock closer to the present.

@@ -1,5 +1,5 @@
-/* Moves the wall clock of the process that preloads it by the seconds in the file named by PIPEROLL_CAMPAIGN_CLOCK.
-   The file is read at every call, so the campaign can step the clock of a running node. Monotonic clocks are left alone. */
+/* Moves the wall clock of the process that preloads it by the seconds in the file named by PIPEROLL_SHIM_CLOCK.
+   The file is read at every call, so a test can step the clock of a running node. Monotonic clocks are left alone. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -10,7 +10,7 @@
 
 static long offset_seconds(void) {
     char text[32];
-    const char *path = getenv("PIPEROLL_CAMPAIGN_CLOCK");
+    const char *path = getenv("PIPEROLL_SHIM_CLOCK");
     int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     if (file < 0) return 0;
     ssize_t bytes = read(file, text, sizeof text - 1);

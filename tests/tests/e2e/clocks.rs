@@ -1,0 +1,52 @@
+//! Machines whose clocks are so wrong that certificates are not valid by them: every side says that a clock is wrong, and never anything else.
+
+use std::time::Duration;
+
+use piperoll_tests::{ClockShim, Cluster, entry, piperoll, until};
+
+const DAY_SECONDS: i64 = 86_400;
+
+/// Reasons that the aggregator gives for a node over a while.
+async fn reasons(cluster: &Cluster, node: &str) -> Vec<String> {
+    let mut reasons = Vec::new();
+    for _ in 0..20 {
+        let page = cluster.page("limit=1").await;
+        assert_ne!(page.status_of(node), "ok", "{}", page.text);
+        reasons.push(page.node(node)["reason"].as_str().unwrap_or_default().to_owned());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    reasons
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_a_wrong_clock_is_named_as_that() {
+    let mut cluster = Cluster::made(&["mx1", "mx2"], |_| None).await;
+    let shim = ClockShim::compiled(cluster.dir.path()).expect("a C compiler, which building needs too");
+    let clock = cluster.dir.path().join("clock");
+    ClockShim::set(&clock, 0).unwrap();
+    cluster.nodes[0].environment.extend(shim.environment(&clock));
+    cluster.run_all().await;
+    cluster.append(0, &[entry("alice", "auth.login")]).await;
+    cluster.wait_until_complete().await;
+    // Before anybody's certificate was made, and behind the end of all of them.
+    for (days, words) in [(-40, "which is in the past"), (8_000, "days ago by this machine's clock")] {
+        cluster.stop(0);
+        ClockShim::set(&clock, days * DAY_SECONDS).unwrap();
+        cluster.restart(0).await;
+        let all = reasons(&cluster, "mx1").await;
+        let is_named = |reason: &&String| reason.contains("the clocks differ") && reason.contains("piperoll doctor");
+        assert!(all.iter().all(|reason| is_named(&reason)), "{days} days: {all:#?}");
+        // What the program says on that machine.
+        let doctor = std::process::Command::new(piperoll())
+            .args(["doctor", "--node"])
+            .arg(cluster.nodes[0].folder.join("node.toml"))
+            .envs(shim.environment(&clock))
+            .output()
+            .unwrap();
+        let said = String::from_utf8(doctor.stdout).unwrap();
+        assert!(said.contains(words), "{days} days: {said}");
+        ClockShim::set(&clock, 0).unwrap();
+        until("the node is back", async || (cluster.page("limit=1").await.status_of("mx1") == "ok").then_some(()))
+            .await;
+    }
+}
