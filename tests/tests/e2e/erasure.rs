@@ -1,8 +1,9 @@
 //! One row erased: its content is nowhere any more, its place is shown by everybody, and all other rows stay proven.
 
-use piperoll_tests::{Cluster, entry};
+use piperoll_tests::{Cluster, entry, until};
 use serde_json::{Value, json};
 
+use crate::keys::{begin_generation, trust};
 use crate::witness::witnessed;
 
 const SECRET: &str = "Wilhelmine-Sauerbier-4711";
@@ -222,4 +223,46 @@ async fn a_kill_leaves_a_row_whole_or_erased() {
     assert_eq!(run.code, 0, "{}", run.stderr);
     let run = cluster.run(&["verify-bundle", path.to_str().unwrap(), "--trust", trust.to_str().unwrap()]);
     assert_eq!(run.code, 0, "{}", run.stdout);
+}
+
+/// A node with two logs has erased rows of both, counted once each in every statement.
+#[tokio::test(flavor = "multi_thread")]
+async fn erased_rows_of_two_logs_are_counted_together() {
+    let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
+    let of = |users: [&str; 3]| users.map(|user| entry(user, "auth.login"));
+    cluster.append(0, &of(["a1", "a2", "a3"])).await;
+    witnessed(&cluster, "mx1").await;
+    let erase = |cluster: &Cluster, user: &str| {
+        let page = cluster.on_node(0, &["query", &format!("user:{user}"), "--json"]);
+        let row: Value = serde_json::from_str(page.stdout.lines().next().unwrap()).unwrap();
+        let run = cluster.on_node(0, &["erase", "--seq", &row["entry"]["seq"].to_string(), "--reason", "r"]);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+    };
+    erase(&cluster, "a1");
+    erase(&cluster, "a2");
+    witnessed(&cluster, "mx1").await;
+    cluster.stop(0);
+    begin_generation(&mut cluster).await;
+    cluster.append(0, &of(["b1", "b2", "b3"])).await;
+    erase(&cluster, "b1");
+    witnessed(&cluster, "mx1").await;
+    let page = until("both logs are known", async || {
+        let page = cluster.page("from=1d&filter=user:a3,b3&limit=1000").await.json();
+        (page["complete"] == true).then_some(page)
+    })
+    .await;
+    assert_eq!((&page["count"], &page["erased"]), (&json!(2), &json!(3)), "{page:#}");
+    let counted = cluster.get("/api/v1/stats?from=1d&filter=user:a3,b3", Some(&cluster.token)).await.json();
+    assert_eq!((&counted["stats"]["entries"], &counted["stats"]["erased"]), (&json!(2), &json!(3)), "{counted}");
+    let shown = cluster.page("from=1d&filter=is:erased&limit=1000").await.json();
+    assert_eq!((&shown["count"], &shown["erased"]), (&json!(3), &json!(0)), "{shown:#}");
+    let bundle = cluster.dir.path().join("two.tar").to_str().unwrap().to_owned();
+    let made = cluster.run(&["export", "--bundle", &bundle, "--from", "1d", "user:a3,b3", "--reason", "r"]);
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    let trust = trust(&cluster, "trust.toml");
+    let checked = cluster.run(&["verify-bundle", &bundle, "--trust", &trust, "--json"]);
+    let verdict: Value = serde_json::from_str(&checked.stdout).unwrap();
+    let node = verdict["nodes"].as_array().unwrap().iter().find(|node| node["node_id"] == "mx1").unwrap();
+    assert_eq!((checked.code, &node["erased_apart"]), (0, &json!(3)), "{node:#}");
+    cluster.verify_all();
 }
