@@ -186,10 +186,10 @@ impl Part {
             // The present log has all of the range that it ever had.
             self.status = Status::Pruned;
             self.since = Some(since);
-            let why = if gone.is_kept { "they had" } else { "it is not shown that they had" };
-            self.reason = Some(format!("{}; {why} stayed for as long as the cluster's policy says", gone.words));
+            self.reason = Some(format!("{}; they had stayed for as long as the cluster's policy says", gone.words));
+            self.held = true;
         }
-        self.since = self.since.filter(|_| gone.is_kept).map(|known| known.max(since));
+        self.since = self.since.map(|known| known.max(since));
         self.tally.proof = match std::mem::replace(&mut self.tally.proof, Proof::Whole) {
             Proof::Whole => Proof::Since(since),
             Proof::Since(known) => Proof::Since(known.max(since)),

@@ -437,6 +437,7 @@ impl<S> Heard<S> {
     fn heard(&self, read: &Poll<std::io::Result<()>>) {
         if let Poll::Ready(Err(error)) = read
             && let Some(rustls::Error::AlertReceived(alert)) = error.get_ref().and_then(|e| e.downcast_ref())
+            && is_about_us(*alert)
         {
             let _ = self.refusal.set(Failure::refused(alert_words(*alert)));
         }
@@ -543,6 +544,23 @@ fn tls_words(error: &std::io::Error) -> String {
         Some(other) => format!("TLS failed: {other}"),
         None => format!("the connection broke during the TLS handshake: {error}"),
     }
+}
+
+/// Whether an alert says that the node does not take our certificate. Others say that something broke.
+fn is_about_us(alert: AlertDescription) -> bool {
+    use AlertDescription as Alert;
+    matches!(
+        alert,
+        Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            | Alert::CertificateRequired
+            | Alert::DecryptError
+    )
 }
 
 /// What a node says of our certificate. Where a time is the reason, either side's clock may be the wrong one.

@@ -84,8 +84,6 @@ impl Retention {
                 Ok(()) => self.policy().await,
                 Err(error) => Err(error),
             };
-            // A log that cannot be removed keeps no row of the present one from going.
-            let outcome = outcome.and(self.store.remove_earlier().await);
             if let Err(error) = &outcome {
                 tracing::error!(%error, "retention did not do what it should");
             }
@@ -323,7 +321,7 @@ impl Retention {
             let oldest = self.store.oldest_there().await?.unwrap_or(floor.pruned.to_seq);
             self.state().rows_left = floor.pruned.to_seq.saturating_sub(oldest);
         }
-        // What fails is tried again, and said, with every look at the policy.
+        // A log that cannot be removed keeps no row of the present one from going.
         let removed = self.store.remove_earlier().await;
         self.doing("shrinking the file");
         while !self.store.shrink().await? {}
@@ -332,7 +330,7 @@ impl Retention {
         let mut state = self.state();
         (state.rows_left, state.bytes_freed) = (0, bytes_freed);
         drop(state);
-        tracing::info!(rows, bytes_freed, removed = removed.is_ok(), "rows were pruned");
-        Ok(())
+        tracing::info!(rows, bytes_freed, "rows were pruned");
+        removed
     }
 }

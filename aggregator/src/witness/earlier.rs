@@ -120,6 +120,8 @@ impl Watch {
         remembered.learn_of(span.before.as_ref(), now);
         if remembered != state.remembered {
             self.memory.store(&remembered).map_err(|e| format!("the witness cannot remember it: {e}"))?;
+            // A log that is known only now may be one that went with the rows of another one.
+            state.floor = state.floor.take().filter(|_| remembered.lost.len() == state.remembered.lost.len());
             state.remembered = remembered;
         }
         Ok(true)

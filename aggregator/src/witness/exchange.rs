@@ -30,6 +30,8 @@ const ACTION: &str = "audit.witness_checkpoints";
 const PINS_BYTES_MAX: usize = 32 * 1024;
 /// Losses, and early prunes, of one node in one entry; older ones are in earlier entries.
 const LOSSES_MAX: usize = 16;
+/// Earlier logs of one node, the last replaced ones, that are compared with what one other aggregator pinned of them.
+const EARLIER_COMPARED_MAX: usize = 4;
 /// Entries that one reading looks through, and how far back it goes for those of others.
 const ENTRIES_MAX: usize = 1_000;
 const OTHERS_WITHIN: Duration = Duration::from_hours(3);
@@ -134,7 +136,8 @@ async fn compare(app: &App, own: &str) {
 async fn compare_one(member: &Member, witness: &str, pin: &Written) {
     compare_present(member, witness, &pin.note).await;
     // Of the logs that another one took the place of, each aggregator has what it pinned last.
-    for note in pin.lost.iter().filter_map(|lost| lost.note.as_ref()) {
+    let notes = pin.lost.iter().rev().filter_map(|lost| lost.note.as_ref());
+    for note in notes.take(EARLIER_COMPARED_MAX) {
         compare_earlier(member, witness, note).await;
     }
 }
@@ -168,7 +171,11 @@ async fn compare_earlier(member: &Member, witness: &str, note: &str) {
     } else {
         goes_on_from(member, &theirs, Some(generation)).await
     };
-    if fits == Some(false) {
+    // A log may have been put aside because it is damaged: a node that cannot prove what was pinned here either has not shown two histories.
+    let is_sound = theirs.size == mine.size || fits != Some(false) || {
+        goes_on_from(member, &mine, Some(generation)).await == Some(true)
+    };
+    if fits == Some(false) && is_sound {
         watch.raise_split(witness, &theirs, note);
     }
 }
@@ -287,6 +294,8 @@ impl Watch {
         }
         state.pinned = remembered.pin.as_ref().and_then(|pin| self.open_pin(pin).ok());
         state.remembered = remembered;
+        // What is known of pruned rows is looked at again, by what is remembered now.
+        state.floor = None;
     }
 
     fn adopt(&self, remembered: &mut Remembered, checkpoint: &Checkpoint, written: &Written, words: String) {

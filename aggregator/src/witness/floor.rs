@@ -13,7 +13,7 @@ use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::Integrity;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
-use super::memory::{EarlyPrune, GoneWith};
+use super::memory::EarlyPrune;
 use crate::ask::Asked;
 use crate::config::Limits;
 use crate::link::Lane;
@@ -79,8 +79,7 @@ pub(super) async fn look(member: &Arc<Member>, said: Option<PrunedRows>, oldest:
         watch.found_early(early);
     }
     let is_kept = fit == PolicyFit::Kept;
-    let with = GoneWith { generation: pinned.generation.to_string(), to_seq: pruned.to_seq, is_kept };
-    if let Err(words) = watch.let_go(&pruned.earlier, &with) {
+    if let Err(words) = watch.let_go(&pruned.earlier, &pinned.generation, pruned.to_seq, is_kept) {
         // The look is repeated: without it these logs are missing.
         tracing::error!(node = %member.node.id, words, "a prune is not known yet");
         return;

@@ -4,23 +4,22 @@ use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::statement::EarlierPruned;
 use piperoll_shared::log::time::Timestamp;
 
-use super::memory::{GoneWith, Lost};
+use super::memory::Lost;
 use super::{State, Watch};
 
-/// Logs of a range that went with the rows of another one.
+/// Logs of a range that went with the rows of another one, after they had stayed for as long as the policy says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GoneHere {
     /// Their rows are not newer than this.
     pub(crate) until: Timestamp,
-    /// They had stayed for as long as the policy says.
-    pub(crate) is_kept: bool,
     pub(crate) words: String,
 }
 
 impl State {
-    /// Whether a log was pruned, and is not there after all.
+    /// Whether a log was pruned in time, with every row that is known of it, and is not there after all.
     pub(super) fn has_let_go(&self, lost: &Lost) -> bool {
-        lost.gone.is_some() && self.asides.iter().all(|aside| aside.generation.to_string() != lost.generation)
+        lost.gone.as_ref().is_some_and(|gone| gone.is_kept && lost.to_seq <= gone.rows)
+            && self.asides.iter().all(|aside| aside.generation.to_string() != lost.generation)
     }
 }
 
@@ -30,9 +29,8 @@ impl Watch {
         let state = self.state();
         let gone = |lost: &&Lost| lost.touches(from, to) && state.has_let_go(lost);
         state.remembered.lost.iter().filter(gone).fold(None, |all: Option<GoneHere>, lost| {
-            let is_kept = lost.gone.as_ref().is_some_and(|gone| gone.is_kept);
-            let Some(all) = all else { return Some(GoneHere { until: lost.until, is_kept, words: lost.words() }) };
-            Some(GoneHere { until: all.until.max(lost.until), is_kept: all.is_kept && is_kept, ..all })
+            let Some(all) = all else { return Some(GoneHere { until: lost.until, words: lost.words() }) };
+            Some(GoneHere { until: all.until.max(lost.until), ..all })
         })
     }
 
@@ -43,11 +41,17 @@ impl Watch {
         state.remembered.lost.iter().find(gone).map(Lost::words)
     }
 
-    /// Keeps which logs went with rows of another one.
-    pub(super) fn let_go(&self, logs: &[EarlierPruned], with: &GoneWith) -> Result<(), String> {
+    /// Keeps which logs went with the first `to_seq` rows of another one.
+    pub(super) fn let_go(
+        &self,
+        logs: &[EarlierPruned],
+        with: &Generation,
+        to_seq: u64,
+        is_kept: bool,
+    ) -> Result<(), String> {
         let mut state = self.state();
         let mut remembered = state.remembered.clone();
-        remembered.let_go(logs, with);
+        remembered.let_go(logs, with, to_seq, is_kept);
         if remembered != state.remembered {
             self.memory.store(&remembered).map_err(|e| format!("which logs went could not be kept: {e}"))?;
             state.remembered = remembered;

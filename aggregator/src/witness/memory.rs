@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use piperoll_shared::log::ids::NodeId;
+use piperoll_shared::log::ids::{Generation, NodeId};
 use piperoll_shared::log::statement::EarlierPruned;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::digested;
@@ -96,7 +96,9 @@ pub(crate) struct GoneWith {
     /// Of the log that took its place, and the first row that was left of it.
     pub(crate) generation: String,
     pub(crate) to_seq: u64,
-    /// The rows had stayed for as long as the policy says, when this was found.
+    /// Rows that the log had, by that word.
+    pub(crate) rows: u64,
+    /// The rows had stayed for as long as the policy says.
     pub(crate) is_kept: bool,
 }
 
@@ -262,18 +264,24 @@ impl Remembered {
         } else if let Some(last) = self.lost.last_mut() {
             last.oldest = last.oldest.zip(lost.oldest).map(|(a, b)| a.min(b));
             last.until = last.until.max(lost.until);
+            // It stands for others now.
+            last.gone = None;
         }
     }
 
-    /// Keeps that logs went with the first rows of another one. Only one that was replaced whole, and all of whose rows the statement
-    /// speaks of, is let go; what was found first counts.
-    pub(crate) fn let_go(&mut self, logs: &[EarlierPruned], with: &GoneWith) {
+    /// Keeps that logs went with the first rows of another one, `to_seq` of them. Only one that was replaced whole, and all of whose rows the
+    /// statement speaks of, is let go; one of unknown length is not.
+    pub(crate) fn let_go(&mut self, logs: &[EarlierPruned], with: &Generation, to_seq: u64, is_kept: bool) {
         for log in logs {
             let generation = log.generation.to_string();
-            let whole = |lost: &&mut Lost| lost.note.is_some() || lost.learned;
+            let gone = GoneWith { generation: with.to_string(), to_seq, rows: log.rows, is_kept };
+            let whole = |lost: &&mut Lost| (lost.note.is_some() || lost.learned) && lost.to_seq > 0;
             let of_it = self.lost.iter_mut().filter(|lost| lost.generation == generation).filter(whole);
-            for lost in of_it.filter(|lost| lost.gone.is_none() && lost.to_seq <= log.rows) {
-                lost.gone = Some(with.clone());
+            for lost in of_it.filter(|lost| lost.to_seq <= log.rows) {
+                // A witness's key may have been missing here when it was found first.
+                if lost.gone.as_ref().is_none_or(|known| !known.is_kept && is_kept) {
+                    lost.gone = Some(gone.clone());
+                }
             }
         }
     }
@@ -446,7 +454,6 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use piperoll_shared::log::ids::Generation;
 
     fn at(micros: i64) -> Timestamp {
         Timestamp::from_micros(micros)
@@ -481,20 +488,22 @@ mod tests {
             note: note.map(str::to_owned),
             gone: None,
         };
-        let with = GoneWith { generation: "g".to_owned(), to_seq: 256, is_kept: true };
+        let with = Generation::from_bytes([8; 16]);
         for (what, lost, goes) in [
             ("replaced whole", lost(9, Some("note"), false), true),
             ("learned of", lost(9, None, true), true),
             ("more rows than the statement says", lost(10, Some("note"), false), false),
             ("rows inside of a log", lost(9, None, false), false),
+            ("of unknown length", lost(0, None, true), false),
             ("another log", Lost { generation: "other".to_owned(), ..lost(9, Some("note"), false) }, false),
         ] {
             let mut remembered = Remembered { lost: vec![lost], ..Remembered::default() };
-            remembered.let_go(&[EarlierPruned { generation: log, rows: 9 }], &with);
-            assert_eq!(remembered.lost[0].gone.is_some(), goes, "{what}");
-            remembered
-                .let_go(&[EarlierPruned { generation: log, rows: 9 }], &GoneWith { is_kept: false, ..with.clone() });
-            assert_eq!(remembered.lost[0].gone, goes.then(|| with.clone()), "{what}: the first word counts");
+            for (is_kept, known) in [(false, false), (true, true), (false, true)] {
+                let went = EarlierPruned { generation: log, rows: 9, added: None };
+                remembered.let_go(&[went], &with, 256, is_kept);
+                let gone = remembered.lost[0].gone.as_ref();
+                assert_eq!(gone.map(|gone| gone.is_kept), goes.then_some(known), "{what}");
+            }
         }
     }
 

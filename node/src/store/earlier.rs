@@ -2,38 +2,95 @@
 //! whole.
 //!
 //! Only a log that the present one names in its first row, or that such a log names, goes. A hold on its rows keeps it, and with it all
-//! that follows. One that cannot be read, lacks rows or fails verification is evidence: it stays, and so do those before it.
+//! that follows. One that is damaged, lacks rows or fails verification is evidence: it stays, and so do those before it.
 
 use std::path::PathBuf;
 
+use piperoll_shared::api::node::FindingKind;
+use piperoll_shared::api::node::VerifyLine;
 use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::seal::KeyRing;
 use piperoll_shared::log::statement::{Begun, EarlierPruned};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::{Integrity, RowChecker};
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
-use super::LogDir;
 use super::aside::folder_of;
+use super::direct::DirectLog;
 use super::epochs::teach;
+use super::error::{OpenError, ReadError};
 use super::floor::{entry_at, first_seq, floor, row_at};
 use super::hold::{HeldUnder, holds};
 use super::open::Opened;
-use super::prune::{PruneCheck, PruneWish};
+use super::prune::PruneWish;
 use super::rows;
 use super::search::Search;
 use super::upkeep::UpkeepError;
+use super::{LogDir, LogKeys};
 
 /// Logs that go with one prune; no node has as many.
 const LOGS_MAX: usize = 16;
 /// Logs that one statement names, those of prunes before included.
 const NAMED_MAX: usize = 64;
 
-/// Where a log stands, and what its rows are sealed with.
+/// Where a log stands, and what it is sealed and signed with.
 #[derive(Clone)]
 pub(super) struct Place {
     pub(super) dir: LogDir,
-    pub(super) ring: KeyRing,
+    pub(super) keys: LogKeys,
+}
+
+impl Place {
+    /// The folder of a log that was put aside.
+    fn aside(&self, generation: Generation) -> LogDir {
+        LogDir::new(folder_of(self.dir.path(), &generation.to_string()))
+    }
+}
+
+/// Why nothing is known of a log that was put aside.
+enum Obstacle {
+    /// What is there is wrong: it stays for whoever looks into it.
+    Evidence(String),
+    /// It cannot be read now.
+    Now(String),
+}
+
+impl From<rusqlite::Error> for Obstacle {
+    fn from(error: rusqlite::Error) -> Self {
+        let words = error.to_string();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) | None => Self::Evidence(words),
+            Some(_) => Self::Now(words),
+        }
+    }
+}
+
+impl From<OpenError> for Obstacle {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Io { .. } | OpenError::InUse { .. } => Self::Now(error.to_string()),
+            OpenError::Sqlite { path, source } => match source.into() {
+                Self::Evidence(words) => Self::Evidence(format!("{}: {words}", path.display())),
+                Self::Now(words) => Self::Now(format!("{}: {words}", path.display())),
+            },
+            other => Self::Evidence(other.to_string()),
+        }
+    }
+}
+
+impl From<ReadError> for Obstacle {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Sqlite(error) => error.into(),
+            other => Self::Evidence(other.to_string()),
+        }
+    }
+}
+
+impl Obstacle {
+    fn words(self) -> String {
+        let (Self::Evidence(words) | Self::Now(words)) = self;
+        words
+    }
 }
 
 /// A log that was put aside, open to be read.
@@ -41,28 +98,35 @@ struct EarlierLog {
     opened: Opened,
     checker: RowChecker,
     rows: u64,
-    /// Where it begins, and which logs went with its own first rows.
+    /// Where it begins; the newest time of what went before, and which logs went with its own first rows.
     first: u64,
+    newest_gone: Timestamp,
     gone: Vec<EarlierPruned>,
 }
 
 impl EarlierLog {
-    /// In words why it cannot be read.
-    fn open(place: &Place, generation: Generation) -> Result<Self, String> {
-        let dir = LogDir::new(folder_of(place.dir.path(), &generation.to_string()));
-        let opened = dir.open_reader(place.ring.cluster(), place.ring.node_id()).map_err(|e| e.to_string())?;
-        if opened.generation != generation {
-            return Err(format!("the log in its folder is generation {}", opened.generation));
+    fn open(place: &Place, generation: Generation) -> Result<Self, Obstacle> {
+        let evidence = Obstacle::Evidence;
+        let dir = place.aside(generation);
+        // What this user cannot remove is not read either, and nothing is stated about it.
+        dir.check_owner()?;
+        if !dir.may_write() {
+            return Err(evidence(format!("{} cannot be written by this user", dir.path().display())));
         }
-        let mut checker = RowChecker::new(place.ring.clone(), generation);
-        let sql = |error: rusqlite::Error| error.to_string();
-        let floor = floor(&opened.conn, &mut checker).map_err(sql)??;
-        teach(&opened.conn, &mut checker, floor.as_ref()).map_err(sql)??;
-        let extent = rows::extent(&opened.conn).map_err(sql)?;
+        let ring = &place.keys.ring;
+        let opened = dir.open_reader(ring.cluster(), ring.node_id())?;
+        if opened.generation != generation {
+            return Err(evidence(format!("the log in its folder is generation {}", opened.generation)));
+        }
+        let mut checker = RowChecker::new(ring.clone(), generation);
+        let floor = floor(&opened.conn, &mut checker)?.map_err(evidence)?;
+        teach(&opened.conn, &mut checker, floor.as_ref())?.map_err(Obstacle::Evidence)?;
+        let extent = rows::extent(&opened.conn)?;
         let rows = extent.head_seq.map_or(0, |head| head.saturating_add(1));
         let first = first_seq(floor.as_ref());
+        let newest_gone = floor.as_ref().map_or(Timestamp::MIN, |floor| floor.pruned.newest);
         let gone = floor.map(|floor| floor.pruned.earlier).unwrap_or_default();
-        Ok(Self { opened, checker, rows, first, gone })
+        Ok(Self { opened, checker, rows, first, newest_gone, gone })
     }
 
     /// The newest time of rows from `from` on.
@@ -70,26 +134,26 @@ impl EarlierLog {
         newest(&self.opened.conn, &mut self.checker, from.max(self.first), self.rows)
     }
 
+    /// The era of a row.
+    fn era(&mut self, seq: u64) -> rusqlite::Result<Option<u32>> {
+        Ok(row_at(&self.opened.conn, &mut self.checker, seq)?.map(|row| row.era))
+    }
+
     /// A hold that keeps some of its rows, in words: one of its own, or one of the log that took its place.
-    fn held(&mut self, present: &[HeldUnder]) -> rusqlite::Result<Result<Option<String>, String>> {
-        let own = match holds(&self.opened.conn, &mut self.checker)? {
-            Ok(own) => own,
-            Err(words) => return Ok(Err(words)),
-        };
+    fn held(&mut self, present: &[HeldUnder]) -> Result<Option<String>, Obstacle> {
+        let own = holds(&self.opened.conn, &mut self.checker)?.map_err(Obstacle::Evidence)?;
         if let Some(held) = own.first() {
-            return Ok(Ok(Some(format!(
-                "the hold {:?}, which is to be released there (--generation)",
-                held.hold.name
-            ))));
+            let name = &held.hold.name;
+            return Ok(Some(format!("the hold {name:?}, which is to be released there (--generation)")));
         }
         let mut search = Search { conn: &self.opened.conn, checker: &mut self.checker };
         let eras = search.eras(self.first, self.rows)?;
         for held in present {
             if search.first_within(&eras, held.hold.from, held.hold.to)?.is_some() {
-                return Ok(Ok(Some(format!("the hold {:?}", held.hold.name))));
+                return Ok(Some(format!("the hold {:?}", held.hold.name)));
             }
         }
-        Ok(Ok(None))
+        Ok(None)
     }
 }
 
@@ -125,6 +189,13 @@ pub(super) struct Leaving {
     pub(super) evidence: Option<String>,
 }
 
+/// What becomes of one of them.
+enum Fate {
+    Goes(EarlierPruned, Option<Begun>),
+    /// It has to stay, and all rows that follow with it.
+    Kept(String),
+}
+
 /// Finds the logs that are older than row 0.
 pub(super) fn leaving(
     conn: &Connection,
@@ -132,62 +203,81 @@ pub(super) fn leaving(
     place: &Place,
     wish: PruneWish,
     held: &[HeldUnder],
-) -> rusqlite::Result<Leaving> {
+) -> Result<Leaving, UpkeepError> {
     let mut leaving = Leaving::default();
     let mut before = begun(conn, checker)?;
-    while let Some(begun_after) = before.take() {
-        let generation = begun_after.generation.as_ref().and_then(|text| text.parse::<Generation>().ok());
+    while let Some(begun) = before.take() {
+        let generation = begun.generation.as_ref().and_then(|text| text.parse::<Generation>().ok());
         let Some(generation) = generation.filter(|generation| {
             let is_new = leaving.logs.iter().all(|log| log.generation != *generation);
-            is_new && leaving.logs.len() < LOGS_MAX && folder_of(place.dir.path(), &generation.to_string()).is_dir()
+            is_new && leaving.logs.len() < LOGS_MAX && place.aside(*generation).path().is_dir()
         }) else {
             break;
         };
-        let evidence =
-            |words: &str| format!("the earlier log {generation} stays, and is to be removed by hand: {words}");
-        let mut log = match EarlierLog::open(place, generation) {
-            Ok(log) => log,
-            Err(words) => {
-                leaving.evidence = Some(evidence(&words));
-                break;
+        match fate(place, generation, &begun, wish, held) {
+            Ok(Fate::Goes(log, its)) => {
+                leaving.logs.push(log);
+                before = its;
             }
-        };
-        let signed = begun_after.signed_rows.max(begun_after.witnessed_rows).unwrap_or_default();
-        let had = begun_after.rows.unwrap_or_default().max(signed);
-        if log.rows < had {
-            leaving.evidence = Some(evidence(&format!("it had {had} rows, and {} are here", log.rows)));
-            break;
-        }
-        match log.held(held)? {
-            Ok(None) => {}
-            Ok(Some(hold)) => {
-                leaving.kept = Some(format!("the earlier log {generation}, and what follows, is kept by {hold}"));
-                break;
+            Ok(Fate::Kept(words)) => {
+                leaving.kept = Some(format!("the earlier log {generation}, and what follows, {words}"))
             }
-            Err(words) => {
-                leaving.evidence = Some(evidence(&words));
-                break;
+            Err(Obstacle::Evidence(words)) => {
+                leaving.evidence =
+                    Some(format!("the earlier log {generation} stays, and is to be removed by hand: {words}"));
+            }
+            Err(Obstacle::Now(words)) => {
+                return Err(UpkeepError::Refused(format!("the earlier log {generation} cannot be read now: {words}")));
             }
         }
-        // Of rows that were in it when it was put aside the present log's own age says enough, unless times decide.
-        let young_from = if wish.before == Timestamp::MAX { begun_after.rows.unwrap_or(signed) } else { 0 };
-        if let Some(newest) = log.newest(young_from)?.filter(|newest| *newest >= wish.earlier_before) {
-            let words = format!("the earlier log {generation}, and what follows, stays: it has a row of {newest}");
-            leaving.kept = Some(words);
-            break;
-        }
-        leaving.logs.push(EarlierPruned { generation, rows: log.rows });
-        before = begun(&log.opened.conn, &mut log.checker)?;
     }
     Ok(leaving)
 }
 
-/// Opens those that go once more; returns what the statement names and the newest time of a row of theirs.
+/// `begun` is what the log says that took its place.
+fn fate(
+    place: &Place,
+    generation: Generation,
+    begun_after: &Begun,
+    wish: PruneWish,
+    held: &[HeldUnder],
+) -> Result<Fate, Obstacle> {
+    let mut log = EarlierLog::open(place, generation)?;
+    let signed = begun_after.signed_rows.max(begun_after.witnessed_rows);
+    let Some(had) = begun_after.rows.max(signed) else {
+        return Err(Obstacle::Evidence(
+            "how many rows it had is not known: it could not be read when it was put aside".to_owned(),
+        ));
+    };
+    if log.rows < had {
+        return Err(Obstacle::Evidence(format!("it had {had} rows, and {} are here", log.rows)));
+    }
+    if let Some(hold) = log.held(held)? {
+        return Ok(Fate::Kept(format!("is kept by {hold}")));
+    }
+    // Of rows that were in it when it was put aside the present log's own age says enough, unless times decide.
+    let added_from = begun_after.rows.or(signed).unwrap_or_default();
+    let added = log.newest(added_from)?;
+    if added.is_some() && added_from > 0 && log.era(log.rows - 1)? != log.era(added_from - 1)? {
+        let words = "the clock was set back before something was recorded in it, so nobody knows when that was";
+        return Err(Obstacle::Evidence(words.to_owned()));
+    }
+    let young = if wish.before == Timestamp::MAX { added } else { log.newest(0)? };
+    if let Some(newest) = young.filter(|newest| *newest >= wish.earlier_before) {
+        return Ok(Fate::Kept(format!("stays: it has a row of {newest}")));
+    }
+    let before = begun(&log.opened.conn, &mut log.checker)?;
+    Ok(Fate::Goes(EarlierPruned { generation, rows: log.rows, added }, before))
+}
+
+/// Opens those that go once more; returns what the statement names and the newest time of a row that went with them or before.
 pub(super) fn named(place: &Place, logs: &[EarlierPruned]) -> Result<(Vec<EarlierPruned>, Timestamp), UpkeepError> {
     let (mut all, mut newest) = (logs.to_vec(), Timestamp::MIN);
     for log in logs {
-        let mut open = EarlierLog::open(place, log.generation).map_err(UpkeepError::Refused)?;
-        newest = newest.max(open.newest(0)?.unwrap_or(Timestamp::MIN));
+        let mut open = EarlierLog::open(place, log.generation).map_err(|found| UpkeepError::Refused(found.words()))?;
+        newest = newest.max(open.newest(0)?.unwrap_or(Timestamp::MIN)).max(open.newest_gone);
+        // One that it had named and that is still there is judged by what it is now.
+        open.gone.retain(|gone| !place.aside(gone.generation).path().is_dir());
         add(&mut all, &open.gone);
     }
     Ok((all, newest))
@@ -207,7 +297,7 @@ pub(super) fn oldest(
     conn: &Connection,
     checker: &mut RowChecker,
     place: &Place,
-) -> rusqlite::Result<Option<Timestamp>> {
+) -> Result<Option<Timestamp>, UpkeepError> {
     let wish = PruneWish { before: Timestamp::MAX, to_max: u64::MAX, earlier_before: Timestamp::MAX };
     let mut oldest = None;
     for log in leaving(conn, checker, place, wish, &[])?.logs {
@@ -219,49 +309,53 @@ pub(super) fn oldest(
     Ok(oldest)
 }
 
-/// The check of a log that is about to go, between two steps.
-pub(super) struct EarlierCheck {
-    log: EarlierLog,
-    check: PruneCheck,
+/// Reads all of a log as `node verify` does, against everything that was signed of it too. In words what is wrong; an index that is damaged
+/// is no evidence.
+pub(super) fn verify(place: &Place, log: &EarlierPruned) -> Result<(), String> {
+    let verified = || -> Result<Option<String>, Obstacle> {
+        let direct = DirectLog::open(&place.aside(log.generation), place.keys.clone())?;
+        let mut check = direct.check()?;
+        while !check.done() {
+            let lines = direct.check_step(&mut check)?;
+            let mut findings = lines.into_iter().filter_map(|line| match line {
+                VerifyLine::Finding(finding) if finding.kind != FindingKind::Index => Some(finding.detail),
+                _ => None,
+            });
+            if let Some(detail) = findings.next() {
+                return Ok(Some(detail));
+            }
+        }
+        Ok(None)
+    };
+    verified().map_err(Obstacle::words)?.map_or(Ok(()), Err)
 }
 
-impl EarlierCheck {
-    pub(super) fn new(place: &Place, log: &EarlierPruned) -> Result<Self, UpkeepError> {
-        let open = EarlierLog::open(place, log.generation).map_err(UpkeepError::Refused)?;
-        let check = PruneCheck::new(open.first, open.rows);
-        Ok(Self { log: open, check })
-    }
-
-    /// Reads on; whether all is read. The first row that fails ends it.
-    pub(super) fn step(&mut self) -> Result<bool, UpkeepError> {
-        self.check.step(&self.log.opened.conn, &mut self.log.checker)
-    }
-}
-
-/// Removes a log that was stated as gone, unless something was recorded in it since. In words why it is still there.
+/// Removes a log that was stated as gone, unless something was recorded or changed in it since. In words why it is still there.
 ///
 /// Whoever calls has seen the statement witnessed. Its folder gets another name first: a crash behind that leaves one that nobody takes
 /// for a log, and that the next call removes.
 pub(super) fn remove(place: &Place, log: &EarlierPruned, held: &[HeldUnder]) -> Result<bool, String> {
-    let beside = |suffix: String| -> PathBuf { folder_of(place.dir.path(), &suffix) };
-    let (folder, going) = (beside(log.generation.to_string()), beside(format!("going-{}", log.generation)));
+    let going: PathBuf = folder_of(place.dir.path(), &format!("going-{}", log.generation));
     let io = |error: std::io::Error| error.to_string();
-    let is_there = folder.is_dir();
-    if is_there {
-        // Held until all is gone: an operator who records something in it comes before or finds no log.
-        let _lock = LogDir::new(&folder).lock_existing().map_err(|e| e.to_string())?;
-        let mut open = EarlierLog::open(place, log.generation)?;
-        if open.rows != log.rows {
-            return Err(format!("it had {} rows when it was stated as pruned, and has {} now", log.rows, open.rows));
-        }
-        if let Some(hold) = open.held(held).map_err(|e| e.to_string())?? {
-            return Err(format!("it is kept by {hold}"));
-        }
-        drop(open);
-        std::fs::rename(&folder, &going).map_err(io)?;
-    }
     if going.is_dir() {
         std::fs::remove_dir_all(&going).map_err(io)?;
     }
-    Ok(is_there)
+    let folder = place.aside(log.generation);
+    if !folder.path().is_dir() {
+        return Ok(false);
+    }
+    // Held until all is gone: an operator who records something in it comes before or finds no log.
+    let _lock = folder.lock_existing().map_err(|e| e.to_string())?;
+    let mut open = EarlierLog::open(place, log.generation).map_err(Obstacle::words)?;
+    if open.rows != log.rows {
+        return Err(format!("it had {} rows when it was stated as pruned, and has {} now", log.rows, open.rows));
+    }
+    if let Some(hold) = open.held(held).map_err(Obstacle::words)? {
+        return Err(format!("it is kept by {hold}"));
+    }
+    drop(open);
+    verify(place, log)?;
+    std::fs::rename(folder.path(), &going).map_err(io)?;
+    std::fs::remove_dir_all(&going).map_err(io)?;
+    Ok(true)
 }

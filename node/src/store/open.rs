@@ -236,7 +236,7 @@ impl LogDir {
         Ok(())
     }
 
-    fn check_owner(&self) -> Result<(), OpenError> {
+    pub(super) fn check_owner(&self) -> Result<(), OpenError> {
         let me = nix::unistd::geteuid().as_raw();
         for path in [self.dir.clone(), self.database()] {
             match fs::metadata(&path) {

@@ -216,7 +216,7 @@ impl Writer {
             return Err(UpkeepError::Refused("an earlier prune is not finished yet; try again when it is".to_owned()));
         }
         // A hold may have come meanwhile.
-        let place = Place { dir: self.dir.clone(), ring: self.ring.clone() };
+        let place = Place { dir: self.dir.clone(), keys: self.keys.clone() };
         let now = plan(&self.conn, &mut checker, wish, self.health.witnessed_size(), &place)?;
         let same_logs = now.earlier.starts_with(&checked.earlier);
         if now.from_seq != checked.from_seq || now.to_seq < checked.to_seq || !same_logs {

@@ -13,7 +13,7 @@ use piperoll_shared::net::clock::Clock;
 use tokio::sync::oneshot;
 
 use super::ages::Ages;
-use super::earlier::{self, EarlierCheck, Place};
+use super::earlier::{self, Place};
 use super::error::{AppendError, OpenError, ReadError};
 use super::floor::{Floor, floor};
 use super::hold::{HeldUnder, holds};
@@ -116,24 +116,20 @@ impl Store {
     }
 
     fn place(&self) -> Place {
-        Place { dir: self.dir.clone(), ring: self.keys.ring.clone() }
+        Place { dir: self.dir.clone(), keys: self.keys.clone() }
     }
 
     /// The oldest time of a row in a log that stood here before and goes with the first rows of this one.
     pub async fn oldest_of_earlier(&self) -> Result<Option<Timestamp>> {
         let (mut checker, place) = (self.checker(), self.place());
-        Ok(self.readers.run(move |conn| earlier::oldest(conn, &mut checker, &place)).await??)
+        self.readers.run(move |conn| earlier::oldest(conn, &mut checker, &place)).await?
     }
 
     /// Reads every row of the logs that would go with a plan. Those from the first on that is evidence stay.
     async fn check_earlier(&self, plan: &mut PrunePlan) -> Result<()> {
         for at in 0..plan.earlier.len() {
             let (place, log) = (self.place(), plan.earlier[at].clone());
-            let checking = move || {
-                let mut check = EarlierCheck::new(&place, &log)?;
-                while !check.step()? {}
-                Ok::<_, UpkeepError>(())
-            };
+            let checking = move || earlier::verify(&place, &log);
             let stopped = |error: tokio::task::JoinError| UpkeepError::Read(error.to_string());
             if let Err(error) = tokio::task::spawn_blocking(checking).await.map_err(stopped)? {
                 let generation = plan.earlier[at].generation;

@@ -83,7 +83,7 @@ pub(super) struct Writer {
     pub(super) wal_to_empty: bool,
     /// For how long rows were witnessed.
     pub(super) ages: Arc<Mutex<Ages>>,
-    keys: LogKeys,
+    pub(super) keys: LogKeys,
     /// The disk failed; when it was tried last whether it is good again.
     broken: Cell<Option<Instant>>,
 }

@@ -61,6 +61,9 @@ pub struct EarlierPruned {
     pub generation: Generation,
     /// How many rows it had, pruned ones included.
     pub rows: u64,
+    /// The newest time of what was recorded in it after it was put aside, such as an erasure; none where nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub added: Option<Timestamp>,
 }
 
 /// The file that the rows were written to before.
@@ -305,7 +308,11 @@ mod tests {
                 policy: "365 days".to_owned(),
                 archive,
                 witnessed: Some("a note".to_owned()),
-                earlier: vec![EarlierPruned { generation: Generation::from_bytes([8; 16]), rows: 3 }],
+                earlier: vec![EarlierPruned {
+                    generation: Generation::from_bytes([8; 16]),
+                    rows: 3,
+                    added: Some(time),
+                }],
             }),
             Statement::PruneFinished(PruneFinished { to_seq: 256, rows: 256, bytes_freed: 4_096 }),
             Statement::Erased(Erased {

@@ -255,3 +255,87 @@ async fn one_that_was_used_since_stays_and_that_is_said() {
     assert_eq!(three.log.findings().await, Vec::<String>::new());
     three.log.store.close().await;
 }
+
+/// What is changed between the statement and the end is evidence too.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_was_changed_since_stays() {
+    let three = Three::made().await;
+    three.state(wish(256, 9)).await.unwrap();
+    let sql = "UPDATE entries SET body = replace(body, 'auth.login', 'auth.logon') WHERE seq = 7";
+    three.database(0).execute(sql, []).unwrap();
+    three.log.witnessed().await;
+    assert!(three.log.store.remove_earlier().await.is_err());
+    assert_eq!(three.there(), [true, false]);
+    three.log.store.close().await;
+}
+
+/// A damaged file keeps no row of the present log from going, and neither does one whose length nobody knew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_one_stays_and_the_rest_goes() {
+    let three = Three::made().await;
+    let path = three.asides[1].1.join("log.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 4;
+    bytes[middle..].fill(0xff);
+    std::fs::write(&path, bytes).unwrap();
+    let plan = three.plan(wish(256, 9)).await;
+    assert!(plan.to_seq == 256, "{plan:?}");
+    let pruned = three.state(wish(256, 9)).await.unwrap();
+    assert!(pruned.earlier.is_empty(), "{pruned:?}");
+    three.finish().await;
+    three.log.store.remove_earlier().await.unwrap();
+    assert_eq!(three.there(), [true, true]);
+    three.log.store.close().await;
+
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let log = Log::open(&data);
+    log.append(300).await;
+    log.store.close().await;
+    drop(log);
+    let sound = std::fs::read(data.join("log.db")).unwrap();
+    std::fs::write(data.join("log.db"), b"no database any more").unwrap();
+    let begun = begin_generation(&LogDir::new(&data), &keys(1), clock_at(1), "a test", "uid=0").unwrap();
+    std::fs::write(begun.old.join("log.db"), sound).unwrap();
+    let log = Log::open(&data);
+    log.append(300).await;
+    log.witnessed().await;
+    let plan = log.store.plan_prune(wish(256, 9)).await.unwrap();
+    assert!(plan.to_seq == 256 && plan.earlier.is_empty() && plan.limits[0].contains("not known"), "{plan:?}");
+    log.store.close().await;
+}
+
+/// No clock makes go what was recorded in an earlier log later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_under_a_clock_that_was_set_back_stays() {
+    let three = Three::made().await;
+    three.upkeep(0, 0).erase(5, "r", "uid=0", &[]).unwrap();
+    let plan = three.plan(wish(256, 9)).await;
+    assert_eq!(plan.earlier.iter().map(|log| log.generation).collect::<Vec<_>>(), [three.asides[1].0], "{plan:?}");
+    assert!(plan.to_seq == 256 && plan.limits[0].contains("set back"), "{plan:?}");
+    three.log.store.close().await;
+}
+
+/// What an earlier log had pruned of its own is older than its rows, and may have any time.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_time_is_of_what_went_before_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let log = Log::open(&data);
+    log.clock.0.store(40 * DAY_MICROS, Ordering::Relaxed);
+    log.append(300).await;
+    log.clock.0.store(DAY_MICROS, Ordering::Relaxed);
+    log.append(300).await;
+    log.prune(512).await;
+    log.store.close().await;
+    drop(log);
+    begin_generation(&LogDir::new(&data), &keys(1), clock_at(1), "a test", "uid=0").unwrap();
+    let log = Log::open(&data);
+    log.append(300).await;
+    log.witnessed().await;
+    let wish = wish(256, 9);
+    let plan = log.store.plan_prune(wish).await.unwrap();
+    let pruned = log.store.state_prune(wish, plan, "a test".to_owned(), None).await.unwrap();
+    assert_eq!((pruned.earlier.len(), pruned.newest.micros()), (1, 40 * DAY_MICROS));
+    log.store.close().await;
+}

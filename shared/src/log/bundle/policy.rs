@@ -35,6 +35,15 @@ pub fn kept_to_policy(
     };
     let keep = i64::from(policy.keep_days).saturating_mul(DAY_MICROS);
     let since = |time: Timestamp| stated.micros().saturating_sub(time.micros());
+    // A witness of the first rows that go had not seen what was recorded in an earlier log after these.
+    let added = pruned.earlier.iter().filter_map(|log| log.added).filter(|added| since(*added) < keep).max();
+    if let Some(added) = added {
+        let words = format!(
+            "something was recorded at {added} in a log that went with them, and stated as pruned at {stated}, and the policy is {} days",
+            policy.keep_days
+        );
+        return if added <= stated { PolicyFit::Early(words) } else { PolicyFit::Unshown(words) };
+    }
     let seen = pruned.witnessed.as_deref().and_then(|note| cosigned_at(origin, note, pruned.to_seq, witnesses));
     if seen.is_some_and(|seen| since(seen) >= keep) {
         return PolicyFit::Kept;
@@ -74,6 +83,7 @@ fn cosigned_at(origin: &str, note: &str, rows: u64, witnesses: &[VerifyingKey]) 
 mod tests {
     use super::*;
     use crate::log::note::{KeyKind, SigningKey, SigningSeed};
+    use crate::log::statement::EarlierPruned;
 
     const ORIGIN: &str = "c/mx1/00000000000000000000000000000007";
     const DAY: i64 = DAY_MICROS;
@@ -138,6 +148,20 @@ mod tests {
             ("a row of the future", fit(9_000, None, 1_365)),
         ] {
             assert!(matches!(unshown, PolicyFit::Unshown(_)), "{what}: {unshown:?}");
+        }
+        for (added, is_early) in [(999, false), (1_100, true), (2_000, false)] {
+            let generation = crate::log::ids::Generation::from_bytes([8; 16]);
+            let added = Some(Timestamp::from_micros(added * DAY));
+            let earlier = vec![EarlierPruned { generation, rows: 3, added }];
+            let pruned = Pruned { earlier, ..pruned(1_000 * DAY, seen(1_000)) };
+            let stated = Timestamp::from_micros(1_365 * DAY);
+            let fit = kept_to_policy(ORIGIN, &pruned, stated, &policies, &witnesses);
+            let expected = if added < Some(Timestamp::from_micros(1_001 * DAY)) {
+                fit == PolicyFit::Kept
+            } else {
+                fit != PolicyFit::Kept
+            };
+            assert!(expected && matches!(fit, PolicyFit::Early(_)) == is_early, "{added:?}: {fit:?}");
         }
         let without = kept_to_policy(ORIGIN, &pruned(0, seen(0)), Timestamp::from_micros(500 * DAY), &[], &witnesses);
         assert!(matches!(without, PolicyFit::Unshown(_)), "no policy");
