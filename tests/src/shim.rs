@@ -5,7 +5,7 @@ use std::process::Command;
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/clock.c");
 
-/// A compiled library that moves the clock of whoever preloads it.
+/// A compiled library that moves the clock of the process that preloads it.
 pub struct ClockShim {
     library: PathBuf,
 }

@@ -6,8 +6,7 @@
 
 use std::path::PathBuf;
 
-use piperoll_shared::api::node::FindingKind;
-use piperoll_shared::api::node::VerifyLine;
+use piperoll_shared::api::node::{FindingKind, VerifyLine};
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::statement::{Begun, EarlierPruned};
 use piperoll_shared::log::time::Timestamp;
@@ -48,7 +47,7 @@ impl Place {
 
 /// Why nothing is known of a log that was put aside.
 enum Obstacle {
-    /// What is there is wrong: it stays for whoever looks into it.
+    /// The log itself is wrong. It stays as evidence.
     Evidence(String),
     /// It cannot be read now.
     Now(String),
@@ -227,7 +226,7 @@ pub(super) fn leaving(
                     Some(format!("the earlier log {generation} stays, and is to be removed by hand: {words}"));
             }
             Err(Obstacle::Now(words)) => {
-                return Err(UpkeepError::Refused(format!("the earlier log {generation} cannot be read now: {words}")));
+                return Err(not_now(generation, &words));
             }
         }
     }
@@ -309,9 +308,9 @@ pub(super) fn oldest(
     Ok(oldest)
 }
 
-/// Reads all of a log as `node verify` does, against everything that was signed of it too. In words what is wrong; an index that is damaged
-/// is no evidence.
-pub(super) fn verify(place: &Place, log: &EarlierPruned) -> Result<(), String> {
+/// Reads all of a log as `node verify` does, against everything that was signed of it too. Returns what is wrong with it, in words; an index
+/// that is damaged is no evidence.
+pub(super) fn verify(place: &Place, log: &EarlierPruned) -> Result<Option<String>, UpkeepError> {
     let verified = || -> Result<Option<String>, Obstacle> {
         let direct = DirectLog::open(&place.aside(log.generation), place.keys.clone())?;
         let mut check = direct.check()?;
@@ -327,12 +326,20 @@ pub(super) fn verify(place: &Place, log: &EarlierPruned) -> Result<(), String> {
         }
         Ok(None)
     };
-    verified().map_err(Obstacle::words)?.map_or(Ok(()), Err)
+    match verified() {
+        Ok(found) => Ok(found),
+        Err(Obstacle::Evidence(words)) => Ok(Some(words)),
+        Err(Obstacle::Now(words)) => Err(not_now(log.generation, &words)),
+    }
+}
+
+fn not_now(generation: Generation, words: &str) -> UpkeepError {
+    UpkeepError::Refused(format!("the earlier log {generation} cannot be read now: {words}"))
 }
 
 /// Removes a log that was stated as gone, unless something was recorded or changed in it since. In words why it is still there.
 ///
-/// Whoever calls has seen the statement witnessed. Its folder gets another name first: a crash behind that leaves one that nobody takes
+/// The caller has seen the statement witnessed. Its folder gets another name first: a crash behind that leaves one that nobody takes
 /// for a log, and that the next call removes.
 pub(super) fn remove(place: &Place, log: &EarlierPruned, held: &[HeldUnder]) -> Result<bool, String> {
     let going: PathBuf = folder_of(place.dir.path(), &format!("going-{}", log.generation));
@@ -354,7 +361,9 @@ pub(super) fn remove(place: &Place, log: &EarlierPruned, held: &[HeldUnder]) -> 
         return Err(format!("it is kept by {hold}"));
     }
     drop(open);
-    verify(place, log)?;
+    if let Some(words) = verify(place, log).map_err(|e| e.to_string())? {
+        return Err(words);
+    }
     std::fs::rename(folder.path(), &going).map_err(io)?;
     std::fs::remove_dir_all(&going).map_err(io)?;
     Ok(true)

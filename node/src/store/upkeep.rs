@@ -131,9 +131,9 @@ impl Store {
             let (place, log) = (self.place(), plan.earlier[at].clone());
             let checking = move || earlier::verify(&place, &log);
             let stopped = |error: tokio::task::JoinError| UpkeepError::Read(error.to_string());
-            if let Err(error) = tokio::task::spawn_blocking(checking).await.map_err(stopped)? {
+            if let Some(evidence) = tokio::task::spawn_blocking(checking).await.map_err(stopped)?? {
                 let generation = plan.earlier[at].generation;
-                tracing::error!(%generation, %error, "a log that was put aside stays, and those before it: it is to be removed by hand once it is understood");
+                tracing::error!(%generation, evidence, "a log that was put aside stays, and those before it: it is to be removed by hand once it is understood");
                 plan.earlier.truncate(at);
                 break;
             }
@@ -144,7 +144,8 @@ impl Store {
     /// Removes the logs that were stated as gone with rows of this one, once a witness has seen that.
     pub async fn remove_earlier(&self) -> Result<()> {
         let Some(floor) = self.floor().await? else { return Ok(()) };
-        if self.health.witnessed_size() <= floor.entry_seq {
+        // Later statements only repeat which logs went: one that somebody put back to look into it is not removed again.
+        if self.health.witnessed_size() <= floor.entry_seq || floor.pruned.from_seq > 0 {
             return Ok(());
         }
         let (place, held) = (self.place(), self.holds().await?);

@@ -72,6 +72,18 @@ impl Three {
     }
 }
 
+/// Another log of some 300 rows in the place of this one.
+async fn replaced(log: Log) -> Log {
+    log.store.close().await;
+    let data = log.dir.clone();
+    drop(log);
+    begin_generation(&LogDir::new(&data), &keys(1), clock_at(1), "a test", "uid=0").unwrap();
+    let log = Log::open(&data);
+    log.append(300).await;
+    log.witnessed().await;
+    log
+}
+
 fn clock_at(day: i64) -> Arc<Still> {
     let clock = Arc::new(Still::default());
     clock.0.store(day * DAY_MICROS, Ordering::Relaxed);
@@ -128,12 +140,7 @@ async fn the_newest_time_is_of_all_logs() {
     let log = Log::open(&data);
     log.clock.0.store(40 * DAY_MICROS, Ordering::Relaxed);
     log.append(10).await;
-    log.store.close().await;
-    drop(log);
-    begin_generation(&LogDir::new(&data), &keys(1), clock_at(1), "a test", "uid=0").unwrap();
-    let log = Log::open(&data);
-    log.append(300).await;
-    log.witnessed().await;
+    let log = replaced(log).await;
     // By times, the log waits until they are over.
     let by_times = |day: i64| {
         let before = Timestamp::from_micros(day * DAY_MICROS);
@@ -327,12 +334,7 @@ async fn the_newest_time_is_of_what_went_before_too() {
     log.clock.0.store(DAY_MICROS, Ordering::Relaxed);
     log.append(300).await;
     log.prune(512).await;
-    log.store.close().await;
-    drop(log);
-    begin_generation(&LogDir::new(&data), &keys(1), clock_at(1), "a test", "uid=0").unwrap();
-    let log = Log::open(&data);
-    log.append(300).await;
-    log.witnessed().await;
+    let log = replaced(log).await;
     let wish = wish(256, 9);
     let plan = log.store.plan_prune(wish).await.unwrap();
     let pruned = log.store.state_prune(wish, plan, "a test".to_owned(), None).await.unwrap();
