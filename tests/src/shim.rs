@@ -5,12 +5,24 @@ use std::process::Command;
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/clock.c");
 
+/// How the name of the loader ends that a dynamically linked program names (ELF, `PT_INTERP`), and where in the file that is looked for.
+const LOADER: &[u8] = b"/ld-";
+const HEAD_BYTES: u64 = 4_096;
+
 /// A compiled library that moves the clock of the process that preloads it.
 pub struct ClockShim {
     library: PathBuf,
 }
 
 impl ClockShim {
+    /// Whether a program loads libraries at all: one that is linked statically keeps its clock.
+    pub fn can_reach(program: &Path) -> bool {
+        let mut head = Vec::new();
+        let file = std::fs::File::open(program).unwrap();
+        std::io::Read::read_to_end(&mut std::io::Read::take(file, HEAD_BYTES), &mut head).unwrap();
+        head.windows(LOADER.len()).any(|window| window == LOADER)
+    }
+
     /// None without a C compiler.
     pub fn compiled(folder: &Path) -> Option<Self> {
         let library = folder.join("clock.so");

@@ -172,7 +172,7 @@ pub(super) fn newest(
 }
 
 /// What an authentic first row says of the log before.
-fn begun(conn: &Connection, checker: &mut RowChecker) -> rusqlite::Result<Option<Begun>> {
+pub(super) fn begun(conn: &Connection, checker: &mut RowChecker) -> rusqlite::Result<Option<Begun>> {
     let first = entry_at(conn, checker, 0)?.filter(|row| row.checked.integrity == Integrity::Ok);
     Ok(first.and_then(|row| Begun::read(&row.body)))
 }

@@ -178,6 +178,9 @@ impl Store {
         let opened = open_writer(&dir, &keys, Arc::clone(&clock), rules, level)?;
         let ring = &keys.ring;
         let OpenWriter { mut writer, generation, identity, health, lock } = opened;
+        if let Err(error) = new_generation::finish_exchange(&dir, &keys) {
+            tracing::error!(%error, "the log that was here before cannot be given its name");
+        }
         let last_stop = writer.last_stop().map_err(|source| OpenError::Sqlite { path: dir.database(), source })?;
         record_start(&mut writer, last_stop);
         record_next_key(&mut writer, &keys, generation);

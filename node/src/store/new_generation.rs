@@ -16,6 +16,7 @@ use serde_json::json;
 
 use super::aside::folder_of;
 use super::draft::Draft;
+use super::earlier::begun;
 use super::error::OpenError;
 use super::index::BLOCK_LEVEL;
 use super::signer::{Kept, kept};
@@ -44,6 +45,7 @@ pub fn begin_generation(
 ) -> Result<NewGeneration, OpenError> {
     let io = |path: PathBuf| move |source| OpenError::Io { path, source };
     let lock = dir.lock_existing()?;
+    finish_exchange(dir, keys).map_err(io(dir.path().to_owned()))?;
     let old_generation = dir.marked_generation()?;
     let seen = |which| {
         let conn = dir.open_reader(keys.ring.cluster(), keys.ring.node_id()).ok()?.conn;
@@ -60,7 +62,7 @@ pub fn begin_generation(
     });
     let holds = held_there(dir, keys);
     let beside = |suffix: &str| folder_of(dir.path(), suffix);
-    let fresh = beside(&format!("begun-{}", uuid::Uuid::now_v7().simple()));
+    let fresh = beside(&format!("{BEGUN}{}", uuid::Uuid::now_v7().simple()));
     let fresh_dir = LogDir::new(&fresh);
     let OpenWriter { mut writer, generation, lock: fresh_lock, .. } =
         open_writer(&fresh_dir, keys, clock, Rules::none(), BLOCK_LEVEL)?;
@@ -85,11 +87,40 @@ pub fn begin_generation(
     renameat2(AT_FDCWD, &fresh, AT_FDCWD, dir.path(), RenameFlags::RENAME_EXCHANGE)
         .map_err(|e| io(dir.path().to_owned())(e.into()))?;
     let old = beside(&old_generation.map_or("old".to_owned(), |generation| generation.to_string()));
-    // A crash before this line leaves the old log under the name that the new one was made under.
+    // A crash before this line leaves the old log under the name that the new one was made under; see `finish_exchange`.
     std::fs::rename(&fresh, &old).map_err(io(old.clone()))?;
     drop((lock, fresh_lock));
     let holds = holds.map(|holds| holds.into_iter().map(|hold| hold.name).collect());
     Ok(NewGeneration { generation, old, holds })
+}
+
+/// How the name of a log begins while it is made, behind that of the log's folder.
+const BEGUN: &str = "begun-";
+
+/// Gives the log that the present one took the place of its name, where a crash came between the exchange and that. The caller has the lock.
+pub(super) fn finish_exchange(dir: &LogDir, keys: &LogKeys) -> std::io::Result<()> {
+    let Some(generation) = generation_before(dir, keys) else { return Ok(()) };
+    let old = folder_of(dir.path(), &generation.to_string());
+    let (Some(parent), false) = (old.parent(), old.exists()) else { return Ok(()) };
+    let prefix = folder_of(dir.path(), BEGUN);
+    let prefix = prefix.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for entry in std::fs::read_dir(parent)? {
+        let path = entry?.path();
+        let is_left = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix));
+        // A log that was begun and never used has another generation.
+        if is_left && LogDir::new(&path).marked_generation().is_ok_and(|marked| marked == Some(generation)) {
+            tracing::warn!(from = %path.display(), to = %old.display(), "a new generation was interrupted; the old log gets its name");
+            return std::fs::rename(&path, &old);
+        }
+    }
+    Ok(())
+}
+
+/// The log that the present one says it took the place of, if that can be read.
+fn generation_before(dir: &LogDir, keys: &LogKeys) -> Option<Generation> {
+    let opened = dir.open_reader(keys.ring.cluster(), keys.ring.node_id()).ok()?;
+    let mut checker = RowChecker::new(keys.ring.clone(), opened.generation);
+    begun(&opened.conn, &mut checker).ok()??.generation?.parse().ok()
 }
 
 /// The holds of a log that may be damaged, by entries that are authentic.

@@ -341,3 +341,23 @@ async fn the_newest_time_is_of_what_went_before_too() {
     assert_eq!((pruned.earlier.len(), pruned.newest.micros()), (1, 40 * DAY_MICROS));
     log.store.close().await;
 }
+
+/// A crash between the two steps of a new generation leaves the old log under a name that nobody looks for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_generation_that_was_interrupted_is_finished() {
+    let three = Three::made().await;
+    three.log.store.close().await;
+    let begun = |name: &str| three.data.with_file_name(format!("data.begun-{name}"));
+    std::fs::rename(&three.asides[1].1, begun("1")).unwrap();
+    // One that was begun and never took the place of any.
+    copy_folder(&three.asides[0].1, &begun("0"));
+    let log = Log::open(&three.data);
+    assert!(three.there() == [true, true] && !begun("1").exists() && begun("0").exists());
+    assert_eq!(log.store.plan_prune(wish(256, 9)).await.unwrap().earlier.len(), 2, "both are known again");
+    log.store.close().await;
+    drop(log);
+    // The command again does the same.
+    std::fs::rename(&three.asides[1].1, begun("1")).unwrap();
+    begin_generation(&LogDir::new(&three.data), &keys(1), clock_at(1), "a test", "uid=0").unwrap();
+    assert_eq!(three.there(), [true, true]);
+}
