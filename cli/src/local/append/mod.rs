@@ -1,0 +1,307 @@
+//! `piperoll node append`: one entry from flags, or lines from a file, mapped or not.
+
+mod input;
+mod send;
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use indicatif::ProgressBar;
+use piperoll_node::intake::Mapping;
+use piperoll_shared::api::node::LineResult;
+use piperoll_shared::log::limits::{BATCH_LINES_MAX, CALLER_ENTRY_BYTES_MAX};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use self::input::{Line, lines_of};
+use self::send::send;
+use super::place::Place;
+use crate::args::AppendArgs;
+use crate::exit::Exit;
+use crate::show::group_digits;
+
+/// Bytes of lines in one request, well under the node's limit.
+const REQUEST_BYTES: usize = 8 * 1024 * 1024;
+/// A line waits no longer than this for others to be recorded with.
+const BATCH_WAIT: Duration = Duration::from_millis(100);
+/// Refused lines spelled out on stderr.
+const ERRORS_SHOWN_MAX: usize = 100;
+
+pub(super) async fn run(args: AppendArgs) -> anyhow::Result<Exit> {
+    let place = Place::find(&args.place).await?;
+    if args.action.is_some() {
+        return append_one(&place, &args).await;
+    }
+    let mapping = args.map.as_deref().map(Mapping::load).transpose()?;
+    let input: Box<dyn BufRead + Send> = match args.input.as_deref() {
+        Some(path) if path != Path::new("-") => {
+            Box::new(BufReader::new(std::fs::File::open(path).with_context(|| path.display().to_string())?))
+        }
+        // Waiting for lines that nobody types would look like a hang; say what is expected.
+        None if std::io::IsTerminal::is_terminal(&std::io::stdin()) => {
+            bail!("nothing to record: give --category and --action, a file of NDJSON lines, or - for standard input")
+        }
+        _ => Box::new(BufReader::new(std::io::stdin())),
+    };
+    append_lines(&place, lines_of(input), mapping.as_ref(), args.receipts).await
+}
+
+async fn append_one(place: &Place, args: &AppendArgs) -> anyhow::Result<Exit> {
+    let entry = with_id(entry_from_flags(args)?.into_bytes()).0;
+    let report = send(place, &entry, false).await?;
+    match report.results.into_iter().next() {
+        Some(LineResult { receipt: Some(receipt), .. }) => {
+            outln!("{}", serde_json::to_string(&receipt)?);
+            Ok(Exit::Complete)
+        }
+        Some(LineResult { error, .. }) => bail!("not recorded: {}", error.unwrap_or_default()),
+        None => bail!("not recorded: the node said nothing about it"),
+    }
+}
+
+/// The entry as JSON text, with `--details` as it was typed: order and digits are the caller's.
+fn entry_from_flags(args: &AppendArgs) -> anyhow::Result<String> {
+    let mut members = Vec::new();
+    let (kind, id) = match args.entity.as_deref().map(|e| e.split_once('/')) {
+        Some(Some((kind, id))) => (Some(kind.to_owned()), Some(id.to_owned())),
+        Some(None) => (args.entity.clone(), None),
+        None => (None, None),
+    };
+    for (name, value) in [
+        ("id", args.id.map(|id| id.to_string())),
+        ("category", args.category.clone()),
+        ("action", args.action.clone()),
+        ("user", args.user.clone()),
+        ("impersonator", args.impersonator.clone()),
+        ("outcome", args.outcome.clone()),
+        ("reason", args.reason.clone()),
+        ("entity_type", kind),
+        ("entity_id", id),
+        ("target", args.target.clone()),
+        ("domain", args.domain.clone()),
+        ("ip_address", args.ip.clone()),
+        ("description", args.description.clone()),
+        ("occurred_at", args.occurred_at.clone()),
+    ] {
+        if let Some(value) = value {
+            members.push(format!("{name:?}:{}", serde_json::to_string(&value)?));
+        }
+    }
+    if let Some(details) = &args.details {
+        let raw: &RawValue = serde_json::from_str(details).context("--details is not JSON")?;
+        // A line end between two values would end the entry.
+        members.push(format!("\"details\":{}", raw.get().replace(['\n', '\r'], " ")));
+    }
+    Ok(format!("{{{}}}", members.join(",")))
+}
+
+/// Gives an entry without an id one, so that sending it again does not record it twice; says whether it did.
+fn with_id(line: Vec<u8>) -> (Vec<u8>, bool) {
+    #[derive(Deserialize)]
+    struct Identified<'a> {
+        #[serde(borrow)]
+        id: Option<&'a RawValue>,
+    }
+    let begin = line.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(0);
+    // What is no object is refused as it is.
+    let (Ok(Identified { id: None }), Some(b'{')) = (serde_json::from_slice(&line), line.get(begin)) else {
+        return (line, false);
+    };
+    let is_empty = line[begin + 1..].iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'}');
+    let mut identified = format!("{{\"id\":\"{}\"{}", Uuid::now_v7(), if is_empty { "" } else { "," }).into_bytes();
+    identified.extend_from_slice(&line[begin + 1..]);
+    (identified, true)
+}
+
+/// Counts over all requests of one input.
+#[derive(Default)]
+struct Totals {
+    new: u64,
+    known: u64,
+    refused: u64,
+    /// By the mapping.
+    passed_over: u64,
+}
+
+async fn append_lines(
+    place: &Place,
+    mut input: mpsc::Receiver<std::io::Result<Line>>,
+    mapping: Option<&Mapping>,
+    receipts: bool,
+) -> anyhow::Result<Exit> {
+    let bar = if mapping.is_some() { super::verify::progress_bar() } else { ProgressBar::hidden() };
+    let mut totals = Totals::default();
+    let appended = append_all(place, &mut input, mapping, receipts, &mut totals, &bar).await;
+    bar.finish_and_clear();
+    // Also after an error: what was recorded until then is recorded.
+    totals.say();
+    appended?;
+    Ok(if totals.refused == 0 { Exit::Complete } else { Exit::Failed })
+}
+
+async fn append_all(
+    place: &Place,
+    input: &mut mpsc::Receiver<std::io::Result<Line>>,
+    mapping: Option<&Mapping>,
+    receipts: bool,
+    totals: &mut Totals,
+    bar: &ProgressBar,
+) -> anyhow::Result<()> {
+    let mut batch = Batch::default();
+    let mut number = 0;
+    loop {
+        // A program that writes lines without a pause wants them recorded now, too.
+        let due = batch.begun.map(|begun| begun + BATCH_WAIT);
+        let received = match due {
+            None => input.recv().await,
+            Some(due) => match tokio::time::timeout_at(due, input.recv()).await {
+                Ok(received) => received,
+                Err(_) => {
+                    batch.flush(place, mapping.is_some(), receipts, totals).await?;
+                    continue;
+                }
+            },
+        };
+        // What came before an input that cannot be read any further is recorded all the same.
+        let line = match received {
+            Some(Ok(line)) => line,
+            end => {
+                batch.flush(place, mapping.is_some(), receipts, totals).await?;
+                bar.set_position(totals.new + totals.known);
+                return end.transpose().map(|_| ()).context("cannot read the input any further");
+            }
+        };
+        number += 1;
+        let line = match line {
+            Line::Whole(line) if line.iter().all(u8::is_ascii_whitespace) => continue,
+            Line::Whole(line) => line,
+            Line::Long(bytes) => {
+                totals.refuse(number, &format!("{bytes} bytes, more than the {CALLER_ENTRY_BYTES_MAX} of an entry"));
+                continue;
+            }
+        };
+        let mapped = match mapping {
+            None => Ok(Some(line)),
+            Some(mapping) => std::str::from_utf8(&line)
+                .map_err(anyhow::Error::from)
+                .and_then(|record| mapping.apply(record).map_err(anyhow::Error::from))
+                .map(|entry| entry.map(String::into_bytes)),
+        };
+        match mapped {
+            Ok(Some(line)) => {
+                if batch.is_full(line.len()) {
+                    batch.flush(place, mapping.is_some(), receipts, totals).await?;
+                    bar.set_position(totals.new + totals.known);
+                }
+                batch.push(number, line);
+            }
+            Ok(None) => totals.passed_over += 1,
+            Err(error) => totals.refuse(number, &format!("{error:#}")),
+        }
+        // A stream that never pauses.
+        if batch.begun.is_some_and(|begun| begun.elapsed() >= BATCH_WAIT) {
+            batch.flush(place, mapping.is_some(), receipts, totals).await?;
+            bar.set_position(totals.new + totals.known);
+        }
+    }
+}
+
+impl Totals {
+    fn say(&self) {
+        eprintln!(
+            "{} recorded, {} known already, {} refused{}",
+            group_digits(self.new),
+            group_digits(self.known),
+            group_digits(self.refused),
+            match self.passed_over {
+                0 => String::new(),
+                count => format!(", {} passed over by the mapping", group_digits(count)),
+            }
+        );
+    }
+
+    fn refuse(&mut self, line: u64, error: &str) {
+        self.refused += 1;
+        if self.refused <= ERRORS_SHOWN_MAX as u64 {
+            eprintln!("line {line}: not recorded: {error}");
+        }
+    }
+}
+
+/// Lines of one request and where they came from.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    /// Number of each line, and whether it got its id here.
+    lines: Vec<(u64, bool)>,
+    /// When its first line came.
+    begun: Option<Instant>,
+}
+
+impl Batch {
+    /// Whether another line of so many bytes has no room.
+    fn is_full(&self, bytes: usize) -> bool {
+        self.lines.len() == BATCH_LINES_MAX || self.bytes.len() + bytes > REQUEST_BYTES
+    }
+
+    fn push(&mut self, number: u64, line: Vec<u8>) {
+        let (line, is_given) = with_id(line);
+        self.bytes.extend_from_slice(line.trim_ascii_end());
+        self.bytes.push(b'\n');
+        self.lines.push((number, is_given));
+        self.begun.get_or_insert_with(Instant::now);
+    }
+
+    async fn flush(&mut self, place: &Place, import: bool, receipts: bool, totals: &mut Totals) -> anyhow::Result<()> {
+        self.begun = None;
+        let Some((first, _)) = self.lines.first() else { return Ok(()) };
+        let report = send(place, &std::mem::take(&mut self.bytes), import)
+            .await
+            .with_context(|| format!("nothing is known to be recorded from line {first} on"))?;
+        for result in report.results {
+            let (number, is_given) = self.lines.get(result.line.saturating_sub(1)).copied().unwrap_or_default();
+            match (&result.receipt, result.status) {
+                (Some(receipt), status) => {
+                    // Under an id that was made a moment ago it can only be known from a try before this one.
+                    if status == 200 && !is_given {
+                        totals.known += 1;
+                    } else {
+                        totals.new += 1;
+                    }
+                    if receipts {
+                        outln!("{}", serde_json::to_string(receipt)?);
+                    }
+                }
+                (None, _) => totals.refuse(number, result.error.as_deref().unwrap_or("no reason given")),
+            }
+        }
+        self.lines.clear();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_entries_without_an_id_get_one() {
+        let text = |line: &str| {
+            let (line, is_given) = with_id(line.as_bytes().to_vec());
+            (String::from_utf8(line).expect("text"), is_given)
+        };
+        for (line, rest) in [("{}", "}"), (" { \"a\" : 1.50 }", "\"a\" : 1.50 }")] {
+            let (identified, is_given) = text(line);
+            assert!(is_given && identified.starts_with("{\"id\":\"") && identified.ends_with(rest), "{identified}");
+            assert!(serde_json::from_str::<serde_json::Value>(&identified).is_ok(), "{identified}");
+        }
+        for line in ["{\"id\":\"x\"}", "{\"id\":1}", "[1]", "no JSON", "", "{\"a\":"] {
+            assert_eq!(text(line), (line.to_owned(), false));
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Hands entries to the node, or to its log, until they are recorded or refused.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use piperoll_client::{ClientError, NodeClient};
+use piperoll_node::config::NodeConfig;
+use piperoll_node::store::{Appended, LogDir, OpenError, append_directly, parse_draft};
+use piperoll_shared::api::node::{BatchReport, LineResult};
+use piperoll_shared::net::clock::SystemClock;
+
+use super::super::place::Place;
+
+/// Pauses between two tries, and for how long the same entries are tried: longer than a restart of the node takes.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+const RETRY_FOR: Duration = Duration::from_secs(60);
+
+/// Sends lines, again and again while the node cannot take them. Every line that is sent twice must have an id.
+pub(super) async fn send(place: &Place, lines: &[u8], import: bool) -> anyhow::Result<BatchReport> {
+    let begun = Instant::now();
+    let mut pauses = ExponentialBuilder::default()
+        .with_min_delay(RETRY_MIN)
+        .with_max_delay(RETRY_MAX)
+        .with_jitter()
+        .without_max_times()
+        .build();
+    let mut is_said = false;
+    loop {
+        let error = match send_once(place, lines, import).await {
+            Ok(report) => match is_passing(&report) {
+                None => return Ok(report),
+                Some(_) if begun.elapsed() >= RETRY_FOR => return Ok(report),
+                Some(reason) => reason,
+            },
+            Err(error) if begun.elapsed() < RETRY_FOR && may_pass(&error) => format!("{error:#}"),
+            Err(error) => return Err(error),
+        };
+        if !is_said {
+            eprintln!("waiting for the node, for up to {} s: {error}", RETRY_FOR.as_secs());
+            is_said = true;
+        }
+        tokio::time::sleep(pauses.next().unwrap_or(RETRY_MAX)).await;
+    }
+}
+
+/// Why lines were not recorded that are in order themselves; none when the rest is recorded or refused.
+fn is_passing(report: &BatchReport) -> Option<String> {
+    let waiting = report.results.iter().find(|result| result.status >= 500 && result.receipt.is_none())?;
+    Some(waiting.error.clone().unwrap_or_default())
+}
+
+fn may_pass(error: &anyhow::Error) -> bool {
+    match error.downcast_ref::<ClientError>() {
+        Some(ClientError::Permission { .. }) => false,
+        Some(error) => error.is_passing(),
+        None => is_in_use(error),
+    }
+}
+
+fn is_in_use(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<OpenError>(), Some(OpenError::InUse { .. }))
+}
+
+async fn send_once(place: &Place, lines: &[u8], import: bool) -> anyhow::Result<BatchReport> {
+    match place {
+        Place::Socket(client) => Ok(client.append_lines(lines.to_vec(), import).await?),
+        Place::Directory(config) => {
+            let (here, text) = (config.clone(), lines.to_vec());
+            let tried = tokio::task::spawn_blocking(move || append_to_directory(&here, &text, import)).await?;
+            match tried {
+                // A daemon has started meanwhile, and has the log for itself: it takes the entries.
+                Err(error) if is_in_use(&error) => {
+                    let client = NodeClient::new(&config.socket.path)?;
+                    if client.status().await.is_err() {
+                        return Err(error);
+                    }
+                    Ok(client.append_lines(lines.to_vec(), import).await?)
+                }
+                tried => tried,
+            }
+        }
+    }
+}
+
+/// With the daemon down: takes the writer's lock itself, for as long as this batch lasts.
+fn append_to_directory(config: &NodeConfig, lines: &[u8], import: bool) -> anyhow::Result<BatchReport> {
+    let via: Arc<str> = Arc::from(if import { "import" } else { "cli" });
+    let mut drafts = Vec::new();
+    let mut outcomes = Vec::new();
+    for (index, line) in lines.split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
+        match parse_draft(line, &via, &config.redactor) {
+            Ok(draft) => {
+                drafts.push(draft);
+                outcomes.push((index + 1, None));
+            }
+            Err(error) => outcomes.push((index + 1, Some(error.to_string()))),
+        }
+    }
+    let dir = LogDir::new(&config.data_dir);
+    let mut recorded =
+        append_directly(&dir, &config.keys, Arc::new(SystemClock), config.flags.clone(), drafts)?.into_iter();
+    let mut report = BatchReport { accepted: 0, rejected: 0, results: Vec::new() };
+    for (line, refused) in outcomes {
+        let (status, receipt, error) = match refused {
+            Some(error) => (400, None, Some(error)),
+            None => match recorded.next() {
+                Some(Ok(Appended::New(receipt))) => (201, Some(receipt), None),
+                Some(Ok(Appended::Known(receipt))) => (200, Some(receipt), None),
+                Some(Err(error)) => (400, None, Some(error.to_string())),
+                None => (500, None, Some("no result".to_owned())),
+            },
+        };
+        report.accepted += usize::from(receipt.is_some());
+        report.rejected += usize::from(receipt.is_none());
+        report.results.push(LineResult { line, status, receipt, error });
+    }
+    Ok(report)
+}
