@@ -1,5 +1,6 @@
 //! How far a source was read: one small file each, replaced whole.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use piperoll_shared::net::replaced::replace;
@@ -9,10 +10,55 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Mark {
-    /// The journal's own words for a place.
+    /// Cursor of the journal entry that was read last. Versions before 0.2 wrote this; it is read and not written any more.
     Journal { cursor: String },
-    /// Digest of the file's first line, and bytes.
+    /// How far each sequence of numbers of a journal was read, by its id.
+    Journals { sequences: BTreeMap<String, Reached> },
+    /// Digest of the file's first line, and bytes. Versions before 0.2 wrote this; it is read and not written any more.
     File { life: String, offset: u64 },
+    /// How far a file, and those that had its name before, were read; oldest first. `next` is the number of the next file, and rotated
+    /// files that changed no later than `since` (nanoseconds since 1970) are done.
+    Files { files: Vec<FilePosition>, next: u64, since: i64 },
+}
+
+/// How far one sequence of numbers of a journal was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reached {
+    /// Number of the last entry that was recorded or passed over.
+    pub(super) read: u64,
+    /// Number of the last entry that was looked at, entries of other units included.
+    pub(super) through: u64,
+    /// Time of the last entry, in microseconds since 1970.
+    pub(super) time: u64,
+    /// Boot, times and hash of the last entry.
+    pub(super) content: String,
+    /// Entries directly before the last one that are the same in all of `content`.
+    pub(super) repeats: u32,
+    /// One of its files was not yet rotated away, so it may have grown since.
+    pub(super) is_open: bool,
+}
+
+/// How far one file was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FilePosition {
+    /// SHA-256 of its first line.
+    pub(super) first: String,
+    /// Counts the files that had the name; ids are made with it, except for 0.
+    pub(super) number: u64,
+    /// Bytes that were read, after unpacking.
+    pub(super) offset: u64,
+    /// SHA-256 of these bytes.
+    pub(super) prefix: String,
+    /// Time of its last change when it was looked at last, in nanoseconds since 1970.
+    pub(super) modified: i64,
+    /// Its inode then; 0 when it was cut in place.
+    pub(super) inode: u64,
+    /// Its length then, in bytes.
+    pub(super) length: u64,
+    /// It had lost the name and was read to its end, after nothing had come for a while.
+    pub(super) is_ended: bool,
 }
 
 /// What is known of how far a source was read.

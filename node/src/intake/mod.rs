@@ -6,8 +6,8 @@
 
 mod attempt;
 mod config;
+mod files;
 mod journal;
-mod lines;
 mod mapping;
 #[cfg(test)]
 mod mapping_tests;
@@ -17,6 +17,7 @@ pub mod parsers;
 mod pipeline;
 mod safe;
 mod syslog;
+mod text;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -170,10 +171,21 @@ impl Intake {
 struct Record {
     /// JSON, or whatever was found.
     text: Vec<u8>,
+    /// Of a record that is longer than one may be, `text` is the beginning.
+    cut: Option<Cut>,
     /// Where it stands, so that the same record gets the same id; none for what comes only once.
     place: Option<String>,
+    /// The same, as an earlier version of Piperoll wrote it: what was recorded under it is the same record.
+    earlier_place: Option<String>,
     /// What is kept once it is recorded.
     mark: Option<mark::Mark>,
+}
+
+/// Length and hash of a record that was too long to be kept whole.
+#[derive(Debug, Clone)]
+struct Cut {
+    bytes: u64,
+    sha256: String,
 }
 
 /// What goes from a source to the pipeline.

@@ -9,7 +9,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::journal::{Line, Placed, next_line};
+use super::journal::next_entry;
 use super::syslog::{messages, take_apart};
 use super::{Heard, Record};
 
@@ -18,7 +18,7 @@ const MESSAGES_MAX: usize = 4_096;
 
 /// One syslog message as the JSON that mappings read.
 pub fn syslog(text: &str) -> String {
-    take_apart(text, SocketAddr::from((Ipv4Addr::LOCALHOST, 514)))
+    take_apart(text.as_bytes(), None, Ipv4Addr::LOCALHOST.into())
 }
 
 /// The messages of one connection, with both framings, as the JSON that mappings read.
@@ -37,16 +37,14 @@ pub fn syslog_stream(bytes: &[u8]) -> Vec<String> {
     records
 }
 
-/// The cursors in what journalctl prints.
+/// The records in what `journalctl --output=export` prints, as the JSON that mappings read.
 pub fn journal(bytes: &[u8]) -> Vec<String> {
-    let mut lines = bytes;
-    let mut cursors = Vec::new();
-    while let Some(Ok(Some(line))) = at_once(next_line(&mut lines)) {
-        if let Line::Whole(line) = line {
-            cursors.extend(serde_json::from_slice::<Placed>(&line).ok().map(|placed| placed.cursor));
-        }
+    let mut input = bytes;
+    let mut records = Vec::new();
+    while let Some(Ok(Some(entry))) = at_once(next_entry(&mut input)) {
+        records.push(String::from_utf8_lossy(&entry.record).into_owned());
     }
-    cursors
+    records
 }
 
 /// The result of work on bytes that are all there; none when it waits all the same, for room.

@@ -23,7 +23,7 @@ use super::mapping::Mapping;
 use super::mark::{Mark, MarkFile};
 use super::safe::Safe;
 use super::syslog::Listeners;
-use super::{Heard, IntakeCounts, Record, journal, lines};
+use super::{Cut, Heard, IntakeCounts, Record, files, journal};
 use crate::store::{AppendError, Draft, Store};
 
 /// Messages that wait to be recorded. Over UDP more than that are dropped and counted.
@@ -103,8 +103,8 @@ impl Pipeline {
             }
             (Source::File { path, owners, links_in }, Opened::Read(own)) => {
                 let safe = Safe { owners: owners.clone(), links_in: links_in.clone(), own };
-                let asked = lines::Asked { name, path: path.clone(), safe, from_now };
-                tokio::spawn(lines::follow(asked, mark, heards, problems, stop.clone()))
+                let asked = files::Asked { name, path: path.clone(), safe, from_now };
+                tokio::spawn(files::follow(asked, mark, heards, problems, stop.clone()))
             }
             (Source::Syslog(_), Opened::Read(_)) | (Source::File { .. }, Opened::Listening(_)) => return,
         };
@@ -245,16 +245,27 @@ impl Pipeline {
     /// program that gives records may write their fields in another order after a restart.
     async fn leave_out_known(&self, drafts: &mut Vec<Pending>) {
         let of_place = |pending: &Pending| pending.place.filter(|place| pending.draft.entry.id == Some(*place));
-        let ids: Vec<_> = drafts.iter().map(of_place).chain(drafts.iter().map(|pending| pending.old)).collect();
-        if ids.iter().all(Option::is_none) {
+        // All ids in one question, and how many of them are each record's.
+        let mut ids = Vec::new();
+        let mut counts = Vec::with_capacity(drafts.len());
+        for pending in drafts.iter() {
+            let before = ids.len();
+            ids.extend(of_place(pending).into_iter().chain(pending.old.iter().copied()).map(Some));
+            counts.push(ids.len() - before);
+        }
+        if ids.is_empty() {
             return;
         }
         match self.store.recorded_via(ids, Arc::clone(&self.mapper.via)).await {
             Ok(known) => {
                 let before = drafts.len();
-                let (placed, old) = known.split_at(known.len().min(before));
-                let mut known = placed.iter().zip(old).map(|(placed, old)| *placed || *old);
-                drafts.retain(|_| !known.next().unwrap_or(false));
+                let mut known = known.into_iter();
+                let mut counts = counts.into_iter();
+                drafts.retain(|_| {
+                    let of_this = counts.next().unwrap_or(0);
+                    // Not `any`, which would leave the rest of this record's answers to the next one.
+                    !known.by_ref().take(of_this).fold(false, |any, is_known| any || is_known)
+                });
                 self.counts.add(&self.config.name, "recorded", (before - drafts.len()) as u64);
             }
             Err(error) => {
@@ -301,7 +312,13 @@ impl Mapper {
                     let details = json!({ "count": count, "cause": cause, "source": self.via.as_ref() });
                     let entry = lifecycle("log.gap", "records of another system were lost on their way in", &details);
                     let draft = Draft { entry, via: Arc::from("node") };
-                    work.drafts.push(Pending { draft, word: "dropped", text: Vec::new(), place: None, old: None });
+                    work.drafts.push(Pending {
+                        draft,
+                        word: "dropped",
+                        text: Vec::new(),
+                        place: None,
+                        old: Vec::new(),
+                    });
                 }
             }
         }
@@ -311,8 +328,12 @@ impl Mapper {
     /// What becomes of one record; nothing when the mapping passes over it.
     fn draft(&self, record: &Record) -> Option<Pending> {
         let id = record.place.as_deref().map(|place| self.ids.of(&self.name, place));
-        let old = record.place.as_deref().and_then(|place| self.ids.old(&self.name, place));
-        let with_old = |pending: Option<Pending>| pending.map(|pending| Pending { old, ..pending });
+        let old = self.ids.earlier(&self.name, record);
+        let with_old = |pending: Option<Pending>| pending.map(|pending| Pending { old: old.clone(), ..pending });
+        if let Some(cut) = &record.cut {
+            let problem = format!("the record is longer than the {RECORD_BYTES_MAX} bytes that are read of one");
+            return with_old(self.unmapped_cut(&record.text, cut, id, &problem));
+        }
         let text = String::from_utf8_lossy(&record.text);
         let mapped = match self.mapping.apply(&text) {
             Ok(Some(mapped)) => mapped,
@@ -325,20 +346,26 @@ impl Mapper {
             Ok(mut entry) => {
                 entry.id = entry.id.or(id);
                 let draft = Draft { entry, via: Arc::clone(&self.via) };
-                Some(Pending { draft, word: "recorded", text: record.text.clone(), place: id, old })
+                Some(Pending { draft, word: "recorded", text: record.text.clone(), place: id, old: old.clone() })
             }
             Err(error) => with_old(self.unmapped(&record.text, id, &error.to_string())),
         }
     }
 
-    /// An entry about a record that is none: what it said, and why that is no entry. Of what is too long as JSON less is kept.
+    /// An entry about a record that is none: what it said, and why that is no entry.
     fn unmapped(&self, text: &[u8], id: Option<EntryId>, problem: &str) -> Option<Pending> {
+        let whole = Cut { bytes: text.len() as u64, sha256: hex::encode(Sha256::digest(text)) };
+        self.unmapped_cut(text, &whole, id, problem)
+    }
+
+    /// The same of a record of which `text` is the beginning. Of what is too long as JSON less is kept.
+    fn unmapped_cut(&self, text: &[u8], whole: &Cut, id: Option<EntryId>, problem: &str) -> Option<Pending> {
         for kept_max in [UNMAPPED_BYTES_MAX, UNMAPPED_BYTES_MAX / 4, UNMAPPED_BYTES_MAX / 16] {
             let kept = String::from_utf8_lossy(&text[..text.len().min(kept_max)]);
             let mut details = json!({ "problem": problem, "record": kept });
-            if text.len() > kept_max {
-                details["bytes"] = json!(text.len());
-                details["sha256"] = json!(hex::encode(Sha256::digest(text)));
+            if whole.bytes > kept_max as u64 {
+                details["bytes"] = json!(whole.bytes);
+                details["sha256"] = json!(whole.sha256);
                 details["omitted"] = json!("the rest of the record");
             }
             if let Some(pending) = self.about_record(&details, id) {
@@ -368,7 +395,7 @@ impl Mapper {
         entry.check_size().ok()?;
         entry.id = id;
         let draft = Draft { entry, via: Arc::clone(&self.via) };
-        Some(Pending { draft, word: "unmapped", text: Vec::new(), place: id, old: None })
+        Some(Pending { draft, word: "unmapped", text: Vec::new(), place: id, old: Vec::new() })
     }
 }
 
@@ -381,8 +408,8 @@ struct Pending {
     text: Vec<u8>,
     /// The id of where it is in its source.
     place: Option<EntryId>,
-    /// The id that an earlier version gave it.
-    old: Option<EntryId>,
+    /// Ids that earlier versions gave it.
+    old: Vec<EntryId>,
 }
 
 /// Makes ids of where records are in their source: the same record read again is the same entry. A key of this node's own is mixed in,
@@ -438,9 +465,12 @@ impl Ids {
         named(&digest)
     }
 
-    /// The id of earlier versions, which everybody can work out.
-    fn old(&self, name: &str, place: &str) -> Option<EntryId> {
-        self.key.as_ref().map(|_| named(&public(name, place)))
+    /// The ids that earlier versions gave a record: made without the key, or of another form of its place.
+    fn earlier(&self, name: &str, record: &Record) -> Vec<EntryId> {
+        let Some(place) = &record.place else { return Vec::new() };
+        let keyed = record.earlier_place.iter().map(|earlier| self.of(name, earlier));
+        let keyless = record.earlier_place.iter().chain([place]).map(|place| named(&public(name, place)));
+        keyed.chain(keyless.filter(|_| self.key.is_some())).collect()
     }
 }
 

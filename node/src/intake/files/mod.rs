@@ -1,0 +1,428 @@
+//! Follows the lines that programs append to a file, across its rotation.
+//!
+//! A file is known by what was read of it, not by its name, device or inode: names change when files are rotated, inodes are used
+//! again, devices are numbered anew at every boot, a file that was cut in place keeps all three, and many programs begin every file
+//! with the same line. So a position is an offset with the digest of everything before it, and one is kept for each of the newest
+//! files that had the name. At every look each file of the family (`family.rs`) is matched with a position or is a new file, so that
+//! it does not matter how often, when and how files were rotated, and what is written late to a rotated file is read as well.
+
+mod content;
+mod family;
+mod known;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio_util::sync::CancellationToken;
+
+use self::content::{Content, Line, digest};
+use self::family::{Family, Member, list};
+use self::known::Seen;
+use super::mark::{FilePosition, Mark};
+use super::safe::Safe;
+use super::{Cut, Heard, Heards, Problems, Record};
+
+/// Pause between two looks.
+const POLL: Duration = Duration::from_millis(250);
+/// A program may hold a file open for a while after it was rotated away: the next file is read once nothing more came for so long.
+const GRACE: Duration = Duration::from_secs(5);
+/// The next file waits no longer than this, so that a program that never opens its log again holds up nothing.
+const GRACE_MAX: Duration = Duration::from_secs(30);
+/// Positions that are kept: of the file with the name and of the newest of those that had it before.
+const LIVES_MAX: usize = 64;
+/// Rotated files that stay open.
+const OPEN_MAX: usize = 8;
+/// A position goes along with every so manieth record; after a crash that many are read again, and known by their ids.
+const MARK_EVERY: u32 = 64;
+
+/// What is followed.
+pub(super) struct Asked {
+    /// Of the source, for health.
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+    pub(super) safe: Safe,
+    pub(super) from_now: bool,
+}
+
+pub(super) async fn follow(
+    asked: Asked,
+    mark: Option<Mark>,
+    heards: Heards,
+    problems: Problems,
+    stop: CancellationToken,
+) {
+    let name = asked.name.clone();
+    let mut follower = Follower::new(asked, mark, heards, stop.clone());
+    let mut known = None;
+    while !stop.is_cancelled() && !follower.heards.is_closed() {
+        // Reading may wait for a disk or for the log; nobody else waits with it.
+        let looked = tokio::task::spawn_blocking(move || {
+            let result = follower.look();
+            (follower, result)
+        });
+        let Ok((returned, result)) = looked.await else { return };
+        follower = returned;
+        let problem = result.err().map(|error| error.to_string()).or_else(|| follower.problem.take());
+        if problem != known {
+            if let Some(problem) = &problem {
+                tracing::warn!(file = %follower.path.display(), problem, "cannot read the file; trying again");
+            }
+            problems.set(&name, problem.clone());
+        }
+        known = problem;
+        tokio::select! { () = stop.cancelled() => {}, () = tokio::time::sleep(POLL) => {} }
+    }
+    if !follower.is_kept {
+        let _ = follower.heards.send(Heard::Place(follower.mark())).await;
+    }
+}
+
+/// One file that has, or had, the followed name.
+struct Life {
+    at: FilePosition,
+    /// Where it was found last.
+    path: PathBuf,
+    content: Option<Content>,
+    /// Device and inode of `content`.
+    id: (u64, u64),
+    /// Since when nothing more came.
+    quiet: Instant,
+    /// Since when it does not have the name.
+    rotated: Option<Instant>,
+    is_packed: bool,
+    /// Found in this look.
+    is_found: bool,
+    /// Found in any look of this run.
+    was_found: bool,
+    /// Since when it is neither found nor open.
+    missing: Option<Instant>,
+    /// Its records may have been recorded by an earlier version, which did not tell files apart that begin with the same line.
+    may_be_known: bool,
+}
+
+struct Follower {
+    path: PathBuf,
+    safe: Safe,
+    heards: Heards,
+    stop: CancellationToken,
+    /// Oldest first.
+    lives: Vec<Life>,
+    /// Number of the next file.
+    next: u64,
+    /// Rotated files that changed no later than this were read, or were there before the first look; nanoseconds since 1970.
+    since: i64,
+    first: First,
+    /// Files by device and inode, as they were at the last look.
+    seen: HashMap<(u64, u64), Seen>,
+    last_look: Option<Family>,
+    /// Something waits for time to pass, so the next look is a whole one.
+    is_waiting: bool,
+    since_mark: u32,
+    is_kept: bool,
+    /// What keeps a rotated file from being read.
+    problem: Option<String>,
+    /// [`GRACE`] and [`GRACE_MAX`], but in tests.
+    grace: Duration,
+    grace_max: Duration,
+    /// Positions were those of an earlier version at the last look.
+    is_upgrade: bool,
+    /// Number of the newest file whose position was kept before this start.
+    newest_before: Option<u64>,
+}
+
+/// What the first look does.
+enum First {
+    Done,
+    /// Read the file from its beginning.
+    Beginning,
+    /// Pass over what is there.
+    End,
+    /// The position that an earlier version of Piperoll kept: digest of the first line, and offset.
+    Earlier {
+        first: String,
+        offset: u64,
+    },
+}
+
+impl Follower {
+    fn new(asked: Asked, mark: Option<Mark>, heards: Heards, stop: CancellationToken) -> Self {
+        let Asked { path, safe, from_now, .. } = asked;
+        let mut follower = Self {
+            path,
+            safe,
+            heards,
+            stop,
+            lives: Vec::new(),
+            next: 0,
+            since: 0,
+            first: if from_now { First::End } else { First::Beginning },
+            seen: HashMap::new(),
+            last_look: None,
+            is_waiting: false,
+            since_mark: 0,
+            is_kept: true,
+            problem: None,
+            is_upgrade: false,
+            newest_before: None,
+            grace: GRACE,
+            grace_max: GRACE_MAX,
+        };
+        match mark {
+            Some(Mark::Files { files, next, since }) => {
+                follower.lives = files.into_iter().map(Life::known).collect();
+                (follower.next, follower.since, follower.first) = (next, since, First::Done);
+                follower.newest_before = follower.lives.iter().map(|life| life.at.number).max();
+            }
+            Some(Mark::File { life, offset }) if offset > 0 => follower.first = First::Earlier { first: life, offset },
+            Some(Mark::File { .. }) => follower.first = First::Beginning,
+            _ => {}
+        }
+        follower
+    }
+
+    /// Looks at the files of the family and sends every new line.
+    fn look(&mut self) -> std::io::Result<()> {
+        let family = list(&self.path)?;
+        if !self.is_waiting && self.last_look.as_ref() == Some(&family) && self.open_are_read()? {
+            return Ok(());
+        }
+        self.is_waiting = false;
+        if !matches!(self.first, First::Done) {
+            self.begin(&family)?;
+        }
+        self.match_files(&family)?;
+        self.is_upgrade = false;
+        let is_whole = self.read_all()?;
+        self.close_some()?;
+        if !self.is_kept && !self.say(Heard::Place(self.mark())) {
+            return Ok(());
+        }
+        (self.is_kept, self.since_mark) = (true, 0);
+        self.last_look = is_whole.then_some(family);
+        Ok(())
+    }
+
+    /// Whether files that are open but have no name in the family got nothing new.
+    fn open_are_read(&self) -> std::io::Result<bool> {
+        for content in self.lives.iter().filter_map(|life| life.content.as_ref()) {
+            if let Some(file) = content.plain()
+                && file.metadata()?.len() != content.read.offset
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Decides where reading begins when no position of this version is known.
+    fn begin(&mut self, family: &Family) -> std::io::Result<()> {
+        let newest_rotated =
+            family.members.iter().filter(|member| !member.is_current).map(|member| member.modified).max();
+        let current = family.members.iter().find(|member| member.is_current);
+        match &self.first {
+            First::Done | First::Beginning => self.since = newest_rotated.unwrap_or(0),
+            First::End => {
+                self.since = newest_rotated.unwrap_or(0);
+                if let Some(current) = current {
+                    let mut content = Content::open(self.safe.open(&current.path)?, current.packing)?;
+                    let end = content.plain().map(content::end_of_lines).transpose()?.unwrap_or(0);
+                    let first =
+                        content::first_line(&mut Content::open(self.safe.open(&current.path)?, current.packing)?)?;
+                    if content.advance(end, &self.may_go_on())? && end > 0 {
+                        self.add_life(current, content, first.unwrap_or_default());
+                    }
+                }
+            }
+            First::Earlier { first, offset } => {
+                let (first, offset) = (first.clone(), *offset);
+                self.begin_at(family, &first, offset)?;
+            }
+        }
+        // Kept at once: what comes while the node is down was asked for. What comes under this name from now on is new.
+        self.first = First::Done;
+        self.is_kept = false;
+        Ok(())
+    }
+
+    fn may_go_on(&self) -> impl Fn() -> bool + use<> {
+        let stop = self.stop.clone();
+        move || !stop.is_cancelled()
+    }
+
+    fn say(&self, heard: Heard) -> bool {
+        self.heards.blocking_send(heard).is_ok()
+    }
+
+    /// Sends the lines of all files, the oldest file first. False when some were left for the next look.
+    fn read_all(&mut self) -> std::io::Result<bool> {
+        for at in 0..self.lives.len() {
+            if self.lives[at].content.is_none() {
+                continue;
+            }
+            let before = self.lives[at].at.offset;
+            let is_packed = self.lives[at].is_packed;
+            match self.hand_over_lines(at, is_packed) {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(error) if is_packed => {
+                    self.say_damaged(at, &error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            let is_last = at + 1 == self.lives.len();
+            let life = &mut self.lives[at];
+            if life.at.offset != before {
+                life.quiet = Instant::now();
+                life.at.is_ended = false;
+            }
+            let Some(rotated) = life.rotated else { continue };
+            if life.at.is_ended {
+                continue;
+            }
+            if life.is_packed || life.quiet.elapsed() >= self.grace {
+                // What is left without a line end will not be finished any more.
+                if !self.hand_over_lines(at, true)? {
+                    return Ok(false);
+                }
+                self.lives[at].at.is_ended = true;
+            } else {
+                self.is_waiting = true;
+                if !is_last && rotated.elapsed() < self.grace_max {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Sends every whole line of one file; with `to_end` what is left without a line end too. False when nothing receives any more, or
+    /// the node stops.
+    fn hand_over_lines(&mut self, at: usize, to_end: bool) -> std::io::Result<bool> {
+        loop {
+            if self.stop.is_cancelled() {
+                return Ok(false);
+            }
+            let Some(content) = &mut self.lives[at].content else { return Ok(true) };
+            let begun = content.read.offset;
+            let (line, cut, whole) = match content.next_line(to_end)? {
+                Line::End | Line::Unfinished => return Ok(true),
+                Line::Whole(line) => (digest(&line), None, line),
+                Line::Long { begin, bytes, sha256 } => (sha256.clone(), Some(Cut { bytes, sha256 }), begin),
+            };
+            let offset = content.read.offset;
+            let life = &mut self.lives[at];
+            if begun == 0 {
+                life.at.first = line.clone();
+            }
+            let plain = format!("{}:{begun}:{line}", life.at.first);
+            let place = match life.at.number {
+                0 => plain.clone(),
+                number => format!("{}#{number}:{begun}:{line}", life.at.first),
+            };
+            let earlier_place = life.may_be_known.then_some(plain);
+            life.at.offset = offset;
+            self.is_kept = false;
+            let text = whole.trim_ascii();
+            if text.is_empty() {
+                continue;
+            }
+            self.since_mark += 1;
+            let mark = (self.since_mark >= MARK_EVERY).then(|| self.mark());
+            if mark.is_some() {
+                (self.since_mark, self.is_kept) = (0, true);
+            }
+            let record = Record { text: text.to_vec(), cut, place: Some(place), earlier_place, mark };
+            if !self.say(Heard::Record(record)) {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn mark(&self) -> Mark {
+        // One without a whole line is not known by anything yet.
+        let files = self.lives.iter().filter(|life| !life.at.first.is_empty()).map(Life::position).collect();
+        Mark::Files { files, next: self.next, since: self.since }
+    }
+
+    /// Closes what need not stay open, and forgets the oldest files.
+    fn close_some(&mut self) -> std::io::Result<()> {
+        let count = self.lives.len();
+        for (at, life) in self.lives.iter_mut().enumerate() {
+            let Some(content) = &life.content else { continue };
+            // An open file takes room on its disk also when it was removed.
+            let is_removed = match content.plain() {
+                Some(file) => std::os::unix::fs::MetadataExt::nlink(&file.metadata()?) == 0,
+                None => true,
+            };
+            let is_old = at + OPEN_MAX < count;
+            if life.at.is_ended && (is_old || is_removed && life.quiet.elapsed() >= self.grace_max) {
+                life.at = life.position();
+                life.content = None;
+            } else if is_removed {
+                self.is_waiting = true;
+            }
+        }
+        while self.lives.len() > LIVES_MAX {
+            let gone = self.lives.remove(0);
+            self.since = self.since.max(gone.at.modified);
+            self.is_kept = false;
+        }
+        Ok(())
+    }
+}
+
+impl Life {
+    fn known(at: FilePosition) -> Self {
+        Self {
+            at,
+            path: PathBuf::new(),
+            content: None,
+            id: (0, 0),
+            quiet: Instant::now(),
+            rotated: None,
+            is_packed: false,
+            is_found: false,
+            was_found: false,
+            missing: None,
+            may_be_known: false,
+        }
+    }
+
+    /// The position as it is kept, with the digest of what was read.
+    fn position(&self) -> FilePosition {
+        let mut at = self.at.clone();
+        if let Some(content) = &self.content {
+            (at.offset, at.prefix) = (content.read.offset, content.read.digest());
+        }
+        at
+    }
+
+    /// Takes a file that was found, opened at this life's position.
+    fn open(&mut self, member: &Member, content: Content) {
+        self.content = Some(content);
+        self.id = member.id;
+        self.is_packed = member.packing != family::Packing::Plain;
+        // At a start nothing is known of how long it has been quiet but the time of its last change.
+        let age = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .ok()
+            .and_then(|now| now.checked_sub(Duration::from_nanos(u64::try_from(member.modified).unwrap_or(0))));
+        let now = Instant::now();
+        self.quiet = age.and_then(|age| now.checked_sub(age)).unwrap_or(now);
+        self.found(member);
+    }
+
+    fn found(&mut self, member: &Member) {
+        self.path.clone_from(&member.path);
+        (self.is_found, self.was_found, self.missing) = (true, true, None);
+        (self.at.inode, self.at.modified) = (member.id.1, member.modified);
+        if member.packing == family::Packing::Plain {
+            self.at.length = member.length;
+        }
+        self.rotated = if member.is_current { None } else { self.rotated.or(Some(Instant::now())) };
+    }
+}

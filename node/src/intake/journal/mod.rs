@@ -1,0 +1,483 @@
+//! Follows a journal through journalctl, which knows the formats of its files: every boot and every machine, each entry once.
+//!
+//! `journalctl --follow` shows the newest boot only (systemd 252; `--merge` shows all, but does not order what arrives late), and a
+//! single cursor cannot say how far the journals of several machines were read. So entries are read in passes, without `--follow`: one
+//! journalctl for each sequence of numbers that has something new (`files.rs`), their entries merged by time. A position is kept
+//! for each sequence, as the number of the last entry that was read, which rotation does not change. An entry's id is made of its
+//! boot, times and contents: these stay the same when journald copies the journal of /run to /var.
+
+mod export;
+mod files;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use tokio::io::BufReader;
+use tokio::process::{Child, ChildStdout, Command};
+use tokio_util::sync::CancellationToken;
+
+use super::mark::{Mark, Reached};
+use super::{Heard, Heards, Problems, Record};
+pub(super) use export::next_entry;
+use export::{Cursor, Entry};
+use files::{JournalFile, list};
+
+/// Pause between two looks at the headers of the files.
+const POLL: Duration = Duration::from_millis(500);
+/// Passes after a change was seen. journald counts an entry before it can be read, so the first pass may miss the last one.
+const PASSES: u32 = 2;
+/// Sequences that are read at once. With more, the order between sequences is that of their first unread entries.
+const READERS_MAX: usize = 32;
+/// Files that one journalctl opens.
+const FILES_AT_ONCE_MAX: usize = 1_000;
+/// A position goes along with every so manieth record; after a crash that many are read again, and known by their ids.
+const MARK_EVERY: u32 = 64;
+/// journald removes the journal of /run no later than this after it copied it to /var.
+const COPY_WAIT: Duration = Duration::from_secs(600);
+/// How often positions are kept that moved over entries of other units only.
+const QUIET_MARK_EVERY: Duration = Duration::from_secs(60);
+
+/// What is followed.
+pub(super) struct Asked {
+    /// Of the source, for health.
+    pub(super) name: String,
+    pub(super) unit: Option<String>,
+    pub(super) directory: Option<PathBuf>,
+    pub(super) from_now: bool,
+}
+
+pub(super) async fn follow(
+    asked: Asked,
+    mark: Option<Mark>,
+    heards: Heards,
+    problems: Problems,
+    stop: CancellationToken,
+) {
+    let mut follower = Follower::new(asked, mark, heards);
+    let mut known = None;
+    while !stop.is_cancelled() && !follower.heards.is_closed() {
+        // What is read and not yet sent is read again after the next start.
+        let problem = tokio::select! { () = stop.cancelled() => break, looked = follower.look() => looked.err() };
+        if problem != known {
+            if let Some(problem) = &problem {
+                tracing::warn!(intake = follower.asked.name, problem, "cannot read the journal; trying again");
+            }
+            problems.set(&follower.asked.name, problem.clone());
+        }
+        known = problem;
+        tokio::select! { () = stop.cancelled() => {}, () = tokio::time::sleep(POLL) => {} }
+    }
+    follower.keep_positions().await;
+}
+
+struct Follower {
+    asked: Asked,
+    heards: Heards,
+    sequences: BTreeMap<String, Reached>,
+    /// A position of before sequences were told apart, or no position at all: the first look decides where each sequence begins.
+    first: First,
+    /// Sequences that were seen in this run, with the number of their last entry.
+    seen: HashMap<String, u64>,
+    /// Sequences that appeared after positions of others were known, and when.
+    appeared: HashMap<String, Instant>,
+    /// What the headers said at the last look.
+    last_look: Vec<JournalFile>,
+    passes_due: u32,
+    since_mark: u32,
+    is_kept: bool,
+    kept: Instant,
+}
+
+/// What the first look does with sequences that have no position.
+enum First {
+    /// Reads them from their beginnings.
+    Read,
+    /// Passes over what is there.
+    PassOver,
+    /// Passes over what ended before the entry that an earlier version of Piperoll read last.
+    PassOverUntil(u64),
+}
+
+impl Follower {
+    fn new(asked: Asked, mark: Option<Mark>, heards: Heards) -> Self {
+        let mut sequences = BTreeMap::new();
+        let mut first = if asked.from_now { First::PassOver } else { First::Read };
+        match mark {
+            Some(Mark::Journals { sequences: kept }) => {
+                (sequences, first) = (kept, First::Read);
+            }
+            Some(Mark::Journal { cursor }) => {
+                if let Some(cursor) = Cursor::parse(&cursor) {
+                    let reached = Reached {
+                        read: cursor.number,
+                        through: cursor.number,
+                        time: cursor.time,
+                        content: cursor.content,
+                        repeats: 0,
+                        is_open: true,
+                    };
+                    sequences.insert(cursor.sequence, reached);
+                    first = if asked.from_now { First::PassOverUntil(cursor.time) } else { First::Read };
+                }
+            }
+            _ => {}
+        }
+        Self {
+            asked,
+            heards,
+            sequences,
+            first,
+            seen: HashMap::new(),
+            appeared: HashMap::new(),
+            last_look: Vec::new(),
+            passes_due: PASSES,
+            since_mark: 0,
+            is_kept: true,
+            kept: Instant::now(),
+        }
+    }
+
+    /// Looks at the files, and reads what is new in them.
+    async fn look(&mut self) -> Result<(), String> {
+        let directory = self.asked.directory.clone();
+        let listed = tokio::task::spawn_blocking(move || list(directory.as_deref())).await;
+        let listing = listed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        if listing.files.is_empty() && !self.sequences.is_empty() {
+            let problem =
+                listing.problem.unwrap_or_else(|| "the journal files that were read before are not there".to_owned());
+            return Err(problem);
+        }
+        if listing.files != self.last_look {
+            self.passes_due = PASSES;
+        }
+        if self.passes_due == 0 {
+            return listing.problem.map_or(Ok(()), Err);
+        }
+        let mut by_sequence: BTreeMap<String, Vec<JournalFile>> = BTreeMap::new();
+        for file in &listing.files {
+            by_sequence.entry(file.sequence.clone()).or_default().push(file.clone());
+        }
+        self.place_new(&by_sequence).await;
+        if listing.problem.is_none() {
+            self.say_gone(&by_sequence).await;
+        }
+        if !self.pass(&by_sequence).await? {
+            return listing.problem.map_or(Ok(()), Err);
+        }
+        self.last_look = listing.files;
+        self.passes_due -= 1;
+        for (sequence, files) in &by_sequence {
+            let last = last_of(files);
+            self.seen.insert(sequence.clone(), last);
+            if let Some(reached) = self.sequences.get_mut(sequence) {
+                let is_open = files.iter().any(|file| !file.is_archived);
+                if (reached.through, reached.is_open) != (last, is_open) {
+                    (reached.through, reached.is_open) = (last.max(reached.through), is_open);
+                    self.is_kept = false;
+                }
+            }
+        }
+        if !self.is_kept && (self.since_mark > 0 || self.kept.elapsed() >= QUIET_MARK_EVERY) {
+            self.keep_positions().await;
+        }
+        listing.problem.map_or(Ok(()), Err)
+    }
+
+    /// Gives every sequence that has none a position: its end where what was there before is not asked for, else its beginning.
+    async fn place_new(&mut self, by_sequence: &BTreeMap<String, Vec<JournalFile>>) {
+        let first = std::mem::replace(&mut self.first, First::Read);
+        let has_positions = !self.sequences.is_empty();
+        self.appeared.retain(|_, since| since.elapsed() < COPY_WAIT);
+        for (sequence, files) in by_sequence {
+            let last = last_of(files);
+            let begins = files.iter().map(|file| file.begins).min().unwrap_or(0);
+            let is_passed_over = match first {
+                First::Read => false,
+                First::PassOver => true,
+                First::PassOverUntil(time) => begins <= time,
+            };
+            let is_open = files.iter().any(|file| !file.is_archived);
+            self.sequences.entry(sequence.clone()).or_insert_with(|| {
+                self.is_kept = false;
+                if has_positions {
+                    self.appeared.insert(sequence.clone(), Instant::now());
+                }
+                let (read, through) =
+                    if is_passed_over { (last, last) } else { (0, first_of(files).saturating_sub(1)) };
+                Reached { read, through, time: begins, content: String::new(), repeats: 0, is_open }
+            });
+        }
+        // Kept at once: what comes while the node is down was asked for.
+        if !matches!(first, First::Read) {
+            self.keep_positions().await;
+        }
+    }
+
+    /// Says which entries were removed before they were read, and forgets sequences that no file belongs to any more. A position moves
+    /// after its loss was sent (see `hand_over`).
+    async fn say_gone(&mut self, by_sequence: &BTreeMap<String, Vec<JournalFile>>) {
+        for (sequence, files) in by_sequence {
+            let Some(reached) = self.sequences.get(sequence) else { continue };
+            let gone = missing_numbers(files, reached.through);
+            if gone > 0 {
+                self.say_removed(gone).await;
+                if let Some(reached) = self.sequences.get_mut(sequence) {
+                    reached.through = reached.through.max(last_of(files));
+                    self.is_kept = false;
+                }
+            }
+        }
+        let is_there = |sequence: &String| by_sequence.contains_key(sequence);
+        let vanished: Vec<String> = self.sequences.keys().filter(|sequence| !is_there(sequence)).cloned().collect();
+        for sequence in vanished {
+            let Some(reached) = self.sequences.get(&sequence).cloned() else { continue };
+            // journald copies the journal of /run to /var, under numbers of another sequence: then all of it is still there.
+            let is_copy = |files: &[JournalFile]| files.iter().any(|file| file.begins <= reached.time);
+            let is_copied =
+                by_sequence.iter().any(|(other, files)| self.appeared.contains_key(other) && is_copy(files));
+            match self.seen.get(&sequence) {
+                _ if is_copied => {}
+                Some(last) if *last > reached.through => self.say_removed(last - reached.through).await,
+                // Everything that was seen of it was read.
+                Some(_) => {}
+                None if reached.is_open => {
+                    let cause = "the journal files that were read last were removed; how many entries they got after that is not known";
+                    let _ = self.heards.send(Heard::Lost { count: None, cause: cause.to_owned() }).await;
+                }
+                None => {}
+            }
+            self.sequences.remove(&sequence);
+            self.seen.remove(&sequence);
+            self.is_kept = false;
+        }
+    }
+
+    async fn say_removed(&self, gone: u64) {
+        // Of how many entries of one unit that is, nothing is left that says it.
+        let count = self.asked.unit.is_none().then_some(gone);
+        let of_all = if count.is_none() { ", of this unit and others," } else { "" };
+        let cause = format!("{gone} entries of the journal{of_all} were removed before they were read");
+        let _ = self.heards.send(Heard::Lost { count, cause }).await;
+    }
+
+    /// Reads what is new in all sequences, merged by time. False when some of it was left for the next pass.
+    async fn pass(&mut self, by_sequence: &BTreeMap<String, Vec<JournalFile>>) -> Result<bool, String> {
+        let mut waiting: Vec<(u64, Reader)> = Vec::new();
+        for (sequence, files) in by_sequence {
+            let reached = self.sequences.get(sequence).cloned().unwrap_or_default();
+            if last_of(files) > reached.read {
+                let begins = files.iter().filter(|file| file.last > reached.read).map(|file| file.begins).min();
+                waiting.push((begins.unwrap_or(0).max(reached.time), Reader::new(sequence, files, reached.read)));
+            }
+        }
+        waiting.sort_by_key(|(begins, _)| std::cmp::Reverse(*begins));
+        let mut reading: Vec<(Entry, Reader)> = Vec::new();
+        let mut is_whole = true;
+        loop {
+            let earliest = |reading: &[(Entry, Reader)]| reading.iter().map(|(entry, _)| entry.time).min();
+            while reading.len() < READERS_MAX
+                && waiting
+                    .last()
+                    .is_some_and(|(begins, _)| earliest(&reading).is_none_or(|earliest| *begins <= earliest))
+            {
+                let Some((_, mut reader)) = waiting.pop() else { break };
+                reader.start(&self.asked)?;
+                match reader.next().await? {
+                    Some(entry) => reading.push((entry, reader)),
+                    None => is_whole &= !reader.is_cut,
+                }
+            }
+            let Some(at) = (0..reading.len()).min_by_key(|at| reading[*at].0.time) else { return Ok(is_whole) };
+            let entry = match reading[at].1.next().await? {
+                Some(next) => std::mem::replace(&mut reading[at].0, next),
+                None => {
+                    let (entry, reader) = reading.swap_remove(at);
+                    is_whole &= !reader.is_cut;
+                    entry
+                }
+            };
+            if !self.hand_over(entry).await {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Sends an entry; false when nothing receives any more.
+    async fn hand_over(&mut self, entry: Entry) -> bool {
+        let Entry { cursor, record, .. } = entry;
+        let mut reached = self.sequences.get(&cursor.sequence).cloned().unwrap_or_default();
+        // Two entries of one moment with the same contents are two entries.
+        reached.repeats = if reached.content == cursor.content { reached.repeats + 1 } else { 0 };
+        reached.read = cursor.number;
+        reached.through = reached.through.max(cursor.number);
+        reached.time = cursor.time;
+        reached.content = cursor.content;
+        let place = match reached.repeats {
+            0 => format!("b={}", reached.content),
+            repeats => format!("b={};again={repeats}", reached.content),
+        };
+        let is_mark_due = self.since_mark + 1 >= MARK_EVERY;
+        let mark = is_mark_due.then(|| {
+            let mut sequences = self.sequences.clone();
+            sequences.insert(cursor.sequence.clone(), reached.clone());
+            Mark::Journals { sequences }
+        });
+        let record = Record { text: record, cut: None, place: Some(place), earlier_place: Some(cursor.text), mark };
+        // `follow` drops this call when the node stops, and keeps the positions as they are then: they move only once this is sent.
+        if self.heards.send(Heard::Record(record)).await.is_err() {
+            return false;
+        }
+        self.sequences.insert(cursor.sequence, reached);
+        (self.since_mark, self.is_kept) = if is_mark_due { (0, true) } else { (self.since_mark + 1, false) };
+        true
+    }
+
+    fn mark(&self) -> Mark {
+        Mark::Journals { sequences: self.sequences.clone() }
+    }
+
+    async fn keep_positions(&mut self) {
+        if !self.is_kept {
+            let _ = self.heards.send(Heard::Place(self.mark())).await;
+            (self.is_kept, self.since_mark, self.kept) = (true, 0, Instant::now());
+        }
+    }
+}
+
+fn last_of(files: &[JournalFile]) -> u64 {
+    files.iter().map(|file| file.last).max().unwrap_or(0)
+}
+
+fn first_of(files: &[JournalFile]) -> u64 {
+    files.iter().map(|file| file.first).min().unwrap_or(0)
+}
+
+/// Counts the numbers after `through` that no file can hold. Files of one sequence overlap: the numbers between two entries of a user's
+/// journal are those of the system's.
+fn missing_numbers(files: &[JournalFile], through: u64) -> u64 {
+    let mut ranges: Vec<(u64, u64)> = files.iter().map(|file| (file.first, file.last)).collect();
+    ranges.sort_unstable();
+    let (mut covered, mut missing) = (through, 0);
+    for (first, last) in ranges {
+        missing += first.saturating_sub(covered.saturating_add(1));
+        covered = covered.max(last);
+    }
+    missing
+}
+
+/// One journalctl, over the files of one sequence.
+struct Reader {
+    sequence: String,
+    files: Vec<PathBuf>,
+    /// Number of the last entry that was read before.
+    read: u64,
+    /// Number of the first entry that may be in files that were left for the next pass.
+    limit: u64,
+    /// It ended at `limit`.
+    is_cut: bool,
+    output: Option<(Child, BufReader<ChildStdout>)>,
+}
+
+impl Reader {
+    fn new(sequence: &str, files: &[JournalFile], read: u64) -> Self {
+        let mut files: Vec<&JournalFile> = files.iter().filter(|file| file.last > read).collect();
+        files.sort_by_key(|file| file.first);
+        let limit = files.get(FILES_AT_ONCE_MAX).map_or(u64::MAX, |file| file.first);
+        let files = files.iter().take(FILES_AT_ONCE_MAX).map(|file| file.path.clone()).collect();
+        Self { sequence: sequence.to_owned(), files, read, limit, is_cut: false, output: None }
+    }
+
+    fn start(&mut self, asked: &Asked) -> Result<(), String> {
+        let mut command = Command::new("journalctl");
+        // All of a field, however long it is; what is too long is left out here.
+        command.args(["--output=export", "--all", "--no-pager", "--quiet"]);
+        if let Some(unit) = &asked.unit {
+            command.arg(format!("--unit={unit}"));
+        }
+        command.args(self.files.iter().map(|file| format!("--file={}", escape_glob(&file.display().to_string()))));
+        // A number is enough for a cursor, and finds the next entry where this one was removed.
+        command.arg(format!("--cursor=s={};i={:x}", self.sequence, self.read + 1));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+        let mut child = command.spawn().map_err(|error| format!("journalctl: {error}; is systemd installed?"))?;
+        let stdout = child.stdout.take().ok_or("journalctl gives nothing")?;
+        self.output = Some((child, BufReader::new(stdout)));
+        Ok(())
+    }
+
+    /// The next entry that was not read before; none at the end.
+    async fn next(&mut self) -> Result<Option<Entry>, String> {
+        loop {
+            let Some((child, output)) = &mut self.output else { return Ok(None) };
+            match next_entry(output).await.map_err(|error| error.to_string())? {
+                // An entry of another sequence cannot come out of these files, unless one was replaced a moment ago.
+                Some(entry) if entry.cursor.sequence != self.sequence || entry.cursor.number <= self.read => {}
+                Some(entry) if entry.cursor.number >= self.limit => {
+                    (self.output, self.is_cut) = (None, true);
+                    return Ok(None);
+                }
+                Some(entry) => {
+                    self.read = entry.cursor.number;
+                    return Ok(Some(entry));
+                }
+                None => {
+                    let status = child.wait().await.map_err(|error| format!("journalctl: {error}"))?;
+                    self.output = None;
+                    // A file may have been rotated away between the look and now.
+                    if status.success() || !self.files.iter().all(|file| file.exists()) {
+                        return Ok(None);
+                    }
+                    return Err(format!(
+                        "journalctl ended ({status}); may this user read the journal? (group systemd-journal)"
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// `--file` takes a pattern.
+fn escape_glob(path: &str) -> String {
+    path.chars().flat_map(|c| if "*?[]\\".contains(c) { vec!['\\', c] } else { vec![c] }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(first: u64, last: u64) -> JournalFile {
+        JournalFile {
+            path: PathBuf::new(),
+            sequence: String::new(),
+            first,
+            last,
+            entries: 1,
+            begins: 0,
+            is_archived: false,
+        }
+    }
+
+    #[test]
+    fn only_numbers_that_no_file_can_hold_are_missing() {
+        for (files, through, missing) in [
+            (vec![file(1, 9)], 0, 0),
+            (vec![file(5, 9)], 4, 0),
+            (vec![file(5, 9)], 9, 0),
+            (vec![file(5, 9)], 2, 2),
+            // A user's journal inside of the system's, and after it.
+            (vec![file(1, 20), file(3, 18)], 2, 0),
+            (vec![file(1, 20), file(3, 25), file(24, 30)], 10, 0),
+            // The middle one was removed.
+            (vec![file(1, 10), file(21, 30)], 5, 10),
+            (vec![file(1, 10), file(21, 30)], 25, 0),
+        ] {
+            assert_eq!(missing_numbers(&files, through), missing, "{files:?} {through}");
+        }
+    }
+
+    #[test]
+    fn paths_are_no_patterns() {
+        assert_eq!(escape_glob("/j/a[1]*.journal"), "/j/a\\[1\\]\\*.journal");
+    }
+}
