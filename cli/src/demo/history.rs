@@ -70,7 +70,13 @@ async fn put_back_and_accept(
     copy_log(kept, &cluster.nodes()[VICTIM].data())?;
     cluster.restart(VICTIM).await?;
     let accept = ["nodes", "accept", id, "--new-generation", generation, "--reason", reason];
-    expect(cluster.run(&accept, false).await?.0, Exit::Complete)?;
+    // The aggregator shows what the node presented at its last look, and accepts nothing else. Until it has looked again, that is the
+    // log that was just replaced, and it refuses.
+    let deadline = Instant::now() + VERDICT_TIMEOUT;
+    while cluster.run(&accept, false).await?.0.code() != Some(Exit::Complete as i32) {
+        ensure!(Instant::now() < deadline, "the log that was put back is not accepted");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
     wait_for(cluster, id, "ok").await?;
     outln!("   (the right file is back, and an operator has said why; that is an entry of its own)");
     Ok(())
