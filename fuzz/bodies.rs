@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use piperoll_client::{ProxyHeader, TrustedProxies};
-use piperoll_node::intake::{Mapping, parsers};
+use piperoll_node::intake::{Mapped, Mapping, parsers};
 use piperoll_shared::api::frame;
 use piperoll_shared::log::bundle::{Rows, Trust, verify_bundle};
 use piperoll_shared::log::checkpoint::Checkpoint;
@@ -125,12 +125,14 @@ pub(crate) fn row(bytes: &[u8]) {
 /// Records under every built-in mapping.
 pub(crate) fn mapping(bytes: &[u8]) {
     static MAPPINGS: LazyLock<Vec<Mapping>> = LazyLock::new(|| {
-        ["cloudtrail", "kubernetes-audit", "sshd", "syslog"].map(|name| Mapping::load(name).expect("built in")).into()
+        Mapping::built_in().iter().map(|built_in| Mapping::load(built_in.name).expect("built in")).collect()
     });
     let text = String::from_utf8_lossy(bytes);
     for mapping in MAPPINGS.iter() {
-        if let Ok(Some(entry)) = mapping.apply(&text) {
-            let _ = CallerEntry::parse_redacted(entry.as_bytes(), Redactor::shared());
+        for outcome in mapping.read(&text).unwrap_or_default() {
+            if let Ok(Mapped::Entry { text, .. }) = outcome.result {
+                let _ = CallerEntry::parse_redacted(text.as_bytes(), Redactor::shared());
+            }
         }
     }
 }

@@ -9,9 +9,11 @@ mod args;
 mod cluster;
 mod demo;
 mod doctor;
+mod documents;
 mod exit;
 mod local;
 mod manual;
+mod map;
 mod remote;
 mod report;
 mod serve;
@@ -76,6 +78,7 @@ async fn run(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Cluster(command) => cluster::run(command),
         Command::Node(command) => local::run(command).await,
+        Command::Map(command) => map::run(command),
         Command::Aggregator(command) => serve::aggregator(command).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Query(args) => remote::query(args).await,

@@ -50,6 +50,9 @@ pub(crate) enum Command {
     /// The log on this machine: serve it, append to it, read it, check it
     #[command(subcommand)]
     Node(NodeCommand),
+    /// List the mappings of foreign records, or try one
+    #[command(subcommand)]
+    Map(MapCommand),
     /// The reader of all nodes: serve it, manage its tokens
     #[command(subcommand)]
     Aggregator(AggregatorCommand),
@@ -114,7 +117,12 @@ impl Command {
             Self::Stats(_) | Self::Tail(_) | Self::Report(_) | Self::VerifyBundle(_) | Self::Browse(_) => true,
             Self::Node(command) => !command.changes_something(),
             Self::Doctor(_) | Self::Completions { .. } => true,
-            Self::Demo(_) | Self::Cluster(_) | Self::Aggregator(_) | Self::Man { .. } | Self::Judge(_) => false,
+            Self::Demo(_)
+            | Self::Cluster(_)
+            | Self::Map(_)
+            | Self::Aggregator(_)
+            | Self::Man { .. }
+            | Self::Judge(_) => false,
         }
     }
 }
@@ -249,6 +257,25 @@ pub(crate) struct AppendArgs {
     /// A JSON object
     #[arg(long, requires = "action")]
     pub(crate) details: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MapCommand {
+    /// List the built-in mappings
+    List,
+    /// Show the entries that a mapping makes of a file, without recording them
+    #[command(
+        after_help = "Examples:\n  piperoll map test cloudtrail trail.json.gz\n  piperoll map test my.toml audit.log --json | jq .outcome"
+    )]
+    Test {
+        /// A TOML file, or the name of a built-in mapping
+        map: String,
+        /// A file of records, or - for standard input
+        file: PathBuf,
+        /// Print the entries as NDJSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

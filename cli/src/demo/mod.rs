@@ -9,6 +9,7 @@ mod history;
 mod scenario;
 mod tamper;
 
+use crate::documents::{Document, Documents};
 use std::path::Path;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ use crate::args::DemoArgs;
 use crate::exit::Exit;
 use crate::show::{group_digits, paint};
 use cluster::DemoCluster;
-use piperoll_node::intake::Mapping;
+use piperoll_node::intake::{Mapped, Mapping};
 
 /// Entries that one node records before the next one has its turn.
 const LINES_PER_TURN: usize = 5;
@@ -101,10 +102,17 @@ async fn load(cluster: &DemoCluster, args: &DemoArgs) -> anyhow::Result<()> {
     let (what, per_node) = match (&args.import, &args.map) {
         (Some(file), Some(map)) => {
             let mapping = Mapping::load(map)?;
-            let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
             let mut per_node = vec![Vec::new(); 3];
-            for (number, line) in text.lines().filter(|line| !line.trim().is_empty()).enumerate() {
-                per_node[number % 3].extend(mapping.apply(line).with_context(|| format!("line {}", number + 1))?);
+            let mut number = 0;
+            for document in Documents::open(file, mapping.join().cloned(), mapping.reads_lines())? {
+                let Document { line, text } = document?;
+                let text = text.map_err(|problem| anyhow::anyhow!("line {line}: {problem}"))?;
+                for outcome in mapping.read(&text).with_context(|| format!("line {line}"))? {
+                    if let Mapped::Entry { text, .. } = outcome.result.with_context(|| format!("line {line}"))? {
+                        per_node[number % 3].push(text);
+                        number += 1;
+                    }
+                }
             }
             (format!("records of {}", file.display()), per_node)
         }

@@ -7,12 +7,10 @@
 mod attempt;
 mod config;
 mod files;
+mod join;
 mod journal;
 mod mapping;
-#[cfg(test)]
-mod mapping_tests;
 mod mark;
-mod ordered;
 pub mod parsers;
 mod pipeline;
 mod safe;
@@ -35,9 +33,10 @@ use crate::store::Store;
 
 pub(crate) use config::TypedIntake;
 pub use config::{IntakeConfig, Source};
-pub use mapping::{MapError, Mapping};
+pub use files::unpacked;
+pub use join::{Joined, Joiner};
+pub use mapping::{BuiltIn, Join, MapError, Mapped, Mapping, Outcome, Pairs};
 use mark::{Known, MarkFile};
-pub use ordered::Pairs;
 use pipeline::Pipeline;
 use syslog::Listeners;
 

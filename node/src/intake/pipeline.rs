@@ -19,10 +19,12 @@ use zeroize::Zeroizing;
 
 use super::attempt::Attempts;
 use super::config::{IntakeConfig, Source};
-use super::mapping::Mapping;
+use super::join::JoinedRecords;
+use super::mapping::{Mapped, Mapping, Outcome};
 use super::mark::{Mark, MarkFile};
 use super::safe::Safe;
 use super::syslog::Listeners;
+use super::text::{Decoded, decode};
 use super::{Cut, Heard, IntakeCounts, Record, files, journal};
 use crate::store::{AppendError, Draft, Store};
 
@@ -37,6 +39,8 @@ const UNMAPPED_BYTES_MAX: usize = 16 * 1024;
 /// Records that are taken one at a time after an unclean end: all that a batch can have held, and those behind it that waited.
 const CAREFUL_RECORDS: usize = BATCH_MAX + RECORDS_WAITING_MAX;
 const PASSED: &str = "two starts of the node ended while this record was worked on, so it was passed";
+/// Lines that belong together come within this time.
+const JOIN_WAIT: Duration = Duration::from_secs(2);
 /// The key that ids are made with, in the folder of the marks.
 const IDS_KEY: &str = "ids.key";
 /// Between two tries to record.
@@ -110,14 +114,25 @@ impl Pipeline {
         };
         // What the last run died in may be among the first that come; then one at a time until it is passed.
         let mut careful = if self.attempts.ended_uncleanly() { CAREFUL_RECORDS } else { 0 };
+        let mut joined = self.mapper.mapping.join().cloned().map(JoinedRecords::new);
         let recording = async {
             let mut batch = Vec::with_capacity(BATCH_MAX);
             loop {
                 let most = if careful > 0 { 1 } else { BATCH_MAX };
-                if heard.recv_many(&mut batch, most).await == 0 {
+                let waits = joined.as_ref().is_some_and(|joined| !joined.is_empty());
+                let limit = if waits { JOIN_WAIT } else { Duration::MAX };
+                let received = tokio::time::timeout(limit, heard.recv_many(&mut batch, most)).await;
+                let taken = std::mem::take(&mut batch);
+                let work = match &mut joined {
+                    None => taken,
+                    Some(joined) => joined_batch(joined, taken, received != Ok(0) && received.is_ok()),
+                };
+                if !work.is_empty() {
+                    self.record(work, careful > 0).await;
+                }
+                if received == Ok(0) {
                     return;
                 }
-                self.record(std::mem::take(&mut batch), careful > 0).await;
                 careful = careful.saturating_sub(1);
             }
         };
@@ -264,7 +279,7 @@ impl Pipeline {
                 drafts.retain(|_| {
                     let of_this = counts.next().unwrap_or(0);
                     // Not `any`, which would leave the rest of this record's answers to the next one.
-                    !known.by_ref().take(of_this).fold(false, |any, is_known| any || is_known)
+                    !known.by_ref().take(of_this).filter(|is_known| *is_known).count() > 0
                 });
                 self.counts.add(&self.config.name, "recorded", (before - drafts.len()) as u64);
             }
@@ -273,6 +288,23 @@ impl Pipeline {
             }
         }
     }
+}
+
+/// The records of a batch whose lines are all there; with `more` to come, the others wait.
+fn joined_batch(joined: &mut JoinedRecords, batch: Vec<Heard>, more: bool) -> Vec<Heard> {
+    let mut whole = Vec::new();
+    for heard in batch {
+        match heard {
+            Heard::Record(record) => whole.extend(joined.push(record).into_iter().map(Heard::Record)),
+            Heard::Place(mark) => joined.place(mark),
+            lost @ Heard::Lost { .. } => whole.push(lost),
+        }
+    }
+    if !more {
+        whole.extend(joined.flush().into_iter().map(Heard::Record));
+    }
+    whole.extend(joined.mark().map(Heard::Place));
+    whole
 }
 
 /// What a batch became.
@@ -302,10 +334,7 @@ impl Mapper {
                 }
                 Heard::Record(record) => {
                     work.mark = record.mark.clone().or(work.mark);
-                    match self.draft(&record) {
-                        Some(draft) => work.drafts.push(draft),
-                        None => work.passed_over += 1,
-                    }
+                    self.add_drafts(&record, &mut work);
                 }
                 Heard::Lost { count, cause } => {
                     work.dropped += count.unwrap_or(1);
@@ -325,31 +354,61 @@ impl Mapper {
         work
     }
 
-    /// What becomes of one record; nothing when the mapping passes over it.
-    fn draft(&self, record: &Record) -> Option<Pending> {
+    /// What becomes of one record, which may hold several.
+    fn add_drafts(&self, record: &Record, work: &mut Work) {
         let id = record.place.as_deref().map(|place| self.ids.of(&self.name, place));
         let old = self.ids.earlier(&self.name, record);
         let with_old = |pending: Option<Pending>| pending.map(|pending| Pending { old: old.clone(), ..pending });
         if let Some(cut) = &record.cut {
             let problem = format!("the record is longer than the {RECORD_BYTES_MAX} bytes that are read of one");
-            return with_old(self.unmapped_cut(&record.text, cut, id, &problem));
+            work.drafts.extend(with_old(self.unmapped_cut(&record.text, cut, id, &problem)));
+            return;
         }
-        let text = String::from_utf8_lossy(&record.text);
-        let mapped = match self.mapping.apply(&text) {
-            Ok(Some(mapped)) => mapped,
-            Ok(None) => return None,
-            Err(error) => return with_old(self.unmapped(&record.text, id, &error.to_string())),
+        let text = match decode(&record.text) {
+            Decoded::Binary => String::from_utf8_lossy(&record.text).into_owned(),
+            text => text.into_text(&record.text),
         };
-        let parsed = CallerEntry::parse_redacted(mapped.as_bytes(), &self.redactor)
-            .and_then(|entry| entry.check_size().map(|()| entry));
-        match parsed {
-            Ok(mut entry) => {
-                entry.id = entry.id.or(id);
-                let draft = Draft { entry, via: Arc::clone(&self.via) };
-                Some(Pending { draft, word: "recorded", text: record.text.clone(), place: id, old: old.clone() })
+        let outcomes = match self.mapping.read(&text) {
+            Ok(outcomes) => outcomes,
+            Err(error) => {
+                work.drafts.extend(with_old(self.unmapped(&record.text, id, &error.to_string())));
+                return;
             }
-            Err(error) => with_old(self.unmapped(&record.text, id, &error.to_string())),
+        };
+        for (at, Outcome { record: part, result }) in outcomes.into_iter().enumerate() {
+            // Where a record stands in its document is a part of its place.
+            let (id, old) = match at {
+                0 => (id, old.clone()),
+                _ => {
+                    (record.place.as_deref().map(|place| self.ids.of(&self.name, &format!("{place}/{at}"))), Vec::new())
+                }
+            };
+            let unmapped = |problem: String| {
+                self.unmapped(part.as_bytes(), id, &problem).map(|pending| Pending { old: old.clone(), ..pending })
+            };
+            let drafted = match result {
+                Ok(Mapped::PassedOver) => {
+                    work.passed_over += 1;
+                    continue;
+                }
+                Ok(Mapped::Entry { text, .. }) => self.draft(&text, part.as_bytes(), id, &old),
+                Err(error) => Err(error.to_string()),
+            };
+            work.drafts.extend(match drafted {
+                Ok(pending) => Some(pending),
+                Err(problem) => unmapped(problem),
+            });
         }
+    }
+
+    /// An entry as it is recorded; otherwise why it is none.
+    fn draft(&self, mapped: &str, record: &[u8], id: Option<EntryId>, old: &[EntryId]) -> Result<Pending, String> {
+        let mut entry =
+            CallerEntry::parse_redacted(mapped.as_bytes(), &self.redactor).map_err(|error| error.to_string())?;
+        entry.check_size().map_err(|error| error.to_string())?;
+        entry.id = entry.id.or(id);
+        let draft = Draft { entry, via: Arc::clone(&self.via) };
+        Ok(Pending { draft, word: "recorded", text: record.to_vec(), place: id, old: old.to_vec() })
     }
 
     /// An entry about a record that is none: what it said, and why that is no entry.

@@ -2,34 +2,55 @@
 
 use std::io::{BufRead, Read as _};
 
+use piperoll_node::intake::{Mapped, Mapping, Outcome};
 use piperoll_shared::log::limits::CALLER_ENTRY_BYTES_MAX;
 use tokio::sync::mpsc;
+
+use crate::documents::{Document, Documents};
 
 /// Lines that are read ahead.
 const LINES_AHEAD: usize = 1_024;
 /// Some programs write it at the beginning of a file (Unicode, section 23.8, "Byte Order Mark").
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// One line of the input.
-pub(super) enum Line {
+/// What one line, or one record of a document, is.
+pub(super) enum Item {
+    /// An entry as JSON. A foreign record may have an id of its own.
+    Entry {
+        line: u64,
+        text: Vec<u8>,
+        has_id: bool,
+    },
+    /// A record that the mapping is not about.
+    PassedOver,
+    Refused {
+        line: u64,
+        problem: String,
+    },
+}
+
+enum Line {
     /// Without its end.
     Whole(Vec<u8>),
     /// Longer than an entry may be; so many bytes.
     Long(u64),
 }
 
-/// Starts reading.
-pub(super) fn lines_of(mut input: Box<dyn BufRead + Send>) -> mpsc::Receiver<std::io::Result<Line>> {
+/// Starts reading entries, one a line.
+pub(super) fn entries_of(mut input: Box<dyn BufRead + Send>) -> mpsc::Receiver<std::io::Result<Item>> {
     let (send, receive) = mpsc::channel(LINES_AHEAD);
     std::thread::spawn(move || {
-        let mut is_first = true;
-        loop {
-            let read = match next_line(&mut input, is_first) {
+        for number in 1.. {
+            let read = match next_line(&mut input, number == 1) {
                 Ok(None) => return,
-                Ok(Some(line)) => Ok(line),
+                Ok(Some(Line::Whole(line))) if line.iter().all(u8::is_ascii_whitespace) => continue,
+                Ok(Some(Line::Whole(text))) => Ok(Item::Entry { line: number, text, has_id: false }),
+                Ok(Some(Line::Long(bytes))) => {
+                    let problem = format!("{bytes} bytes, more than the {CALLER_ENTRY_BYTES_MAX} of an entry");
+                    Ok(Item::Refused { line: number, problem })
+                }
                 Err(error) => Err(error),
             };
-            is_first = false;
             let has_failed = read.is_err();
             if send.blocking_send(read).is_err() || has_failed {
                 return;
@@ -37,6 +58,46 @@ pub(super) fn lines_of(mut input: Box<dyn BufRead + Send>) -> mpsc::Receiver<std
         }
     });
     receive
+}
+
+/// Starts reading foreign records.
+pub(super) fn records_of(documents: Documents, mapping: Mapping) -> mpsc::Receiver<std::io::Result<Item>> {
+    let (send, receive) = mpsc::channel(LINES_AHEAD);
+    std::thread::spawn(move || {
+        for document in documents {
+            let items = match document {
+                Ok(document) => items_of(&document, &mapping).into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error)],
+            };
+            for item in items {
+                let has_failed = item.is_err();
+                if send.blocking_send(item).is_err() || has_failed {
+                    return;
+                }
+            }
+        }
+    });
+    receive
+}
+
+fn items_of(document: &Document, mapping: &Mapping) -> Vec<Item> {
+    let line = document.line;
+    let text = match &document.text {
+        Ok(text) => text,
+        Err(problem) => return vec![Item::Refused { line, problem: problem.clone() }],
+    };
+    let outcomes = match mapping.read(text) {
+        Ok(outcomes) => outcomes,
+        Err(error) => return vec![Item::Refused { line, problem: error.to_string() }],
+    };
+    let is_list = outcomes.len() > 1;
+    let item = |(at, outcome): (usize, Outcome)| match outcome.result {
+        Ok(Mapped::Entry { text, has_id }) => Item::Entry { line, text: text.into_bytes(), has_id },
+        Ok(Mapped::PassedOver) => Item::PassedOver,
+        Err(error) if is_list => Item::Refused { line, problem: format!("record {}: {error}", at + 1) },
+        Err(error) => Item::Refused { line, problem: error.to_string() },
+    };
+    outcomes.into_iter().enumerate().map(item).collect()
 }
 
 fn next_line(input: &mut dyn BufRead, is_first: bool) -> std::io::Result<Option<Line>> {

@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
-use piperoll_node::intake::Mapping;
+use piperoll_node::intake::{Mapping, unpacked};
 use piperoll_shared::api::node::LineResult;
-use piperoll_shared::log::limits::{BATCH_LINES_MAX, CALLER_ENTRY_BYTES_MAX};
+use piperoll_shared::log::limits::BATCH_LINES_MAX;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use self::input::{Line, lines_of};
-use self::send::send;
-use super::place::Place;
+use self::input::{Item, entries_of, records_of};
+use self::send::{Target, send};
 use crate::args::AppendArgs;
+use crate::documents::Documents;
 use crate::exit::Exit;
 use crate::show::group_digits;
 
@@ -33,9 +33,9 @@ const BATCH_WAIT: Duration = Duration::from_millis(100);
 const ERRORS_SHOWN_MAX: usize = 100;
 
 pub(super) async fn run(args: AppendArgs) -> anyhow::Result<Exit> {
-    let place = Place::find(&args.place).await?;
+    let target = Target::find(&args.place).await?;
     if args.action.is_some() {
-        return append_one(&place, &args).await;
+        return append_one(&target, &args).await;
     }
     let mapping = args.map.as_deref().map(Mapping::load).transpose()?;
     let input: Box<dyn BufRead + Send> = match args.input.as_deref() {
@@ -48,12 +48,17 @@ pub(super) async fn run(args: AppendArgs) -> anyhow::Result<Exit> {
         }
         _ => Box::new(BufReader::new(std::io::stdin())),
     };
-    append_lines(&place, lines_of(input), mapping.as_ref(), args.receipts).await
+    let import = mapping.is_some();
+    let items = match mapping {
+        None => entries_of(unpacked(input)?),
+        Some(mapping) => records_of(Documents::of(input, mapping.join().cloned(), mapping.reads_lines())?, mapping),
+    };
+    append_items(&target, items, import, args.receipts).await
 }
 
-async fn append_one(place: &Place, args: &AppendArgs) -> anyhow::Result<Exit> {
+async fn append_one(target: &Target, args: &AppendArgs) -> anyhow::Result<Exit> {
     let entry = with_id(entry_from_flags(args)?.into_bytes()).0;
-    let report = send(place, &entry, false).await?;
+    let report = send(target, &entry, false).await?;
     match report.results.into_iter().next() {
         Some(LineResult { receipt: Some(receipt), .. }) => {
             outln!("{}", serde_json::to_string(&receipt)?);
@@ -126,17 +131,19 @@ struct Totals {
     refused: u64,
     /// By the mapping.
     passed_over: u64,
+    /// Foreign records that have no id of their own.
+    without_id: u64,
 }
 
-async fn append_lines(
-    place: &Place,
-    mut input: mpsc::Receiver<std::io::Result<Line>>,
-    mapping: Option<&Mapping>,
+async fn append_items(
+    target: &Target,
+    mut input: mpsc::Receiver<std::io::Result<Item>>,
+    import: bool,
     receipts: bool,
 ) -> anyhow::Result<Exit> {
-    let bar = if mapping.is_some() { super::verify::progress_bar() } else { ProgressBar::hidden() };
+    let bar = if import { super::verify::progress_bar() } else { ProgressBar::hidden() };
     let mut totals = Totals::default();
-    let appended = append_all(place, &mut input, mapping, receipts, &mut totals, &bar).await;
+    let appended = append_all(target, &mut input, import, receipts, &mut totals, &bar).await;
     bar.finish_and_clear();
     // Also after an error: what was recorded until then is recorded.
     totals.say();
@@ -145,15 +152,14 @@ async fn append_lines(
 }
 
 async fn append_all(
-    place: &Place,
-    input: &mut mpsc::Receiver<std::io::Result<Line>>,
-    mapping: Option<&Mapping>,
+    target: &Target,
+    input: &mut mpsc::Receiver<std::io::Result<Item>>,
+    import: bool,
     receipts: bool,
     totals: &mut Totals,
     bar: &ProgressBar,
 ) -> anyhow::Result<()> {
     let mut batch = Batch::default();
-    let mut number = 0;
     loop {
         // A program that writes lines without a pause wants them recorded now, too.
         let due = batch.begun.map(|begun| begun + BATCH_WAIT);
@@ -162,50 +168,35 @@ async fn append_all(
             Some(due) => match tokio::time::timeout_at(due, input.recv()).await {
                 Ok(received) => received,
                 Err(_) => {
-                    batch.flush(place, mapping.is_some(), receipts, totals).await?;
+                    batch.flush(target, import, receipts, totals).await?;
                     continue;
                 }
             },
         };
-        // What came before an input that cannot be read any further is recorded all the same.
-        let line = match received {
-            Some(Ok(line)) => line,
+        let item = match received {
+            Some(Ok(item)) => item,
+            // What came before an input that cannot be read any further is recorded all the same.
             end => {
-                batch.flush(place, mapping.is_some(), receipts, totals).await?;
+                batch.flush(target, import, receipts, totals).await?;
                 bar.set_position(totals.new + totals.known);
                 return end.transpose().map(|_| ()).context("cannot read the input any further");
             }
         };
-        number += 1;
-        let line = match line {
-            Line::Whole(line) if line.iter().all(u8::is_ascii_whitespace) => continue,
-            Line::Whole(line) => line,
-            Line::Long(bytes) => {
-                totals.refuse(number, &format!("{bytes} bytes, more than the {CALLER_ENTRY_BYTES_MAX} of an entry"));
-                continue;
-            }
-        };
-        let mapped = match mapping {
-            None => Ok(Some(line)),
-            Some(mapping) => std::str::from_utf8(&line)
-                .map_err(anyhow::Error::from)
-                .and_then(|record| mapping.apply(record).map_err(anyhow::Error::from))
-                .map(|entry| entry.map(String::into_bytes)),
-        };
-        match mapped {
-            Ok(Some(line)) => {
-                if batch.is_full(line.len()) {
-                    batch.flush(place, mapping.is_some(), receipts, totals).await?;
+        match item {
+            Item::Entry { line, text, has_id } => {
+                if batch.is_full(text.len()) {
+                    batch.flush(target, import, receipts, totals).await?;
                     bar.set_position(totals.new + totals.known);
                 }
-                batch.push(number, line);
+                totals.without_id += u64::from(import && !has_id);
+                batch.push(line, text);
             }
-            Ok(None) => totals.passed_over += 1,
-            Err(error) => totals.refuse(number, &format!("{error:#}")),
+            Item::PassedOver => totals.passed_over += 1,
+            Item::Refused { line, problem } => totals.refuse(line, &problem),
         }
         // A stream that never pauses.
         if batch.begun.is_some_and(|begun| begun.elapsed() >= BATCH_WAIT) {
-            batch.flush(place, mapping.is_some(), receipts, totals).await?;
+            batch.flush(target, import, receipts, totals).await?;
             bar.set_position(totals.new + totals.known);
         }
     }
@@ -223,6 +214,12 @@ impl Totals {
                 count => format!(", {} passed over by the mapping", group_digits(count)),
             }
         );
+        if self.without_id > 0 {
+            eprintln!(
+                "{} without an id of its own: importing such records again records them again",
+                group_digits(self.without_id)
+            );
+        }
     }
 
     fn refuse(&mut self, line: u64, error: &str) {
@@ -257,10 +254,16 @@ impl Batch {
         self.begun.get_or_insert_with(Instant::now);
     }
 
-    async fn flush(&mut self, place: &Place, import: bool, receipts: bool, totals: &mut Totals) -> anyhow::Result<()> {
+    async fn flush(
+        &mut self,
+        target: &Target,
+        import: bool,
+        receipts: bool,
+        totals: &mut Totals,
+    ) -> anyhow::Result<()> {
         self.begun = None;
         let Some((first, _)) = self.lines.first() else { return Ok(()) };
-        let report = send(place, &std::mem::take(&mut self.bytes), import)
+        let report = send(target, &std::mem::take(&mut self.bytes), import)
             .await
             .with_context(|| format!("nothing is known to be recorded from line {first} on"))?;
         for result in report.results {

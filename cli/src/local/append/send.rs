@@ -11,14 +11,33 @@ use piperoll_shared::api::node::{BatchReport, LineResult};
 use piperoll_shared::net::clock::SystemClock;
 
 use super::super::place::Place;
+use crate::args::PlaceArgs;
 
 /// Pauses between two tries, and for how long the same entries are tried: longer than a restart of the node takes.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 const RETRY_FOR: Duration = Duration::from_secs(60);
 
+/// Where entries go.
+pub(super) struct Target {
+    place: Place,
+    /// Of a node that is found by its configuration: where its log is, should the node stop meanwhile.
+    config: Option<Box<NodeConfig>>,
+}
+
+impl Target {
+    pub(super) async fn find(args: &PlaceArgs) -> anyhow::Result<Self> {
+        let place = Place::find(args).await?;
+        let config = match (&place, &args.socket) {
+            (Place::Socket(_), None) => NodeConfig::load(&args.config).ok().map(Box::new),
+            _ => None,
+        };
+        Ok(Self { place, config })
+    }
+}
+
 /// Sends lines, again and again while the node cannot take them. Every line that is sent twice must have an id.
-pub(super) async fn send(place: &Place, lines: &[u8], import: bool) -> anyhow::Result<BatchReport> {
+pub(super) async fn send(target: &Target, lines: &[u8], import: bool) -> anyhow::Result<BatchReport> {
     let begun = Instant::now();
     let mut pauses = ExponentialBuilder::default()
         .with_min_delay(RETRY_MIN)
@@ -28,7 +47,7 @@ pub(super) async fn send(place: &Place, lines: &[u8], import: bool) -> anyhow::R
         .build();
     let mut is_said = false;
     loop {
-        let error = match send_once(place, lines, import).await {
+        let error = match send_once(target, lines, import).await {
             Ok(report) => match is_passing(&report) {
                 None => return Ok(report),
                 Some(_) if begun.elapsed() >= RETRY_FOR => return Ok(report),
@@ -63,9 +82,18 @@ fn is_in_use(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref::<OpenError>(), Some(OpenError::InUse { .. }))
 }
 
-async fn send_once(place: &Place, lines: &[u8], import: bool) -> anyhow::Result<BatchReport> {
-    match place {
-        Place::Socket(client) => Ok(client.append_lines(lines.to_vec(), import).await?),
+async fn send_once(target: &Target, lines: &[u8], import: bool) -> anyhow::Result<BatchReport> {
+    match &target.place {
+        Place::Socket(client) => match client.append_lines(lines.to_vec(), import).await {
+            // It has stopped since it was found. If its log cannot be had either, the node may be starting again.
+            Err(error) if error.is_down() => {
+                let Some(config) = target.config.clone() else { return Err(error.into()) };
+                let text = lines.to_vec();
+                let tried = tokio::task::spawn_blocking(move || append_to_directory(&config, &text, import)).await?;
+                tried.map_err(|_| error.into())
+            }
+            sent => Ok(sent?),
+        },
         Place::Directory(config) => {
             let (here, text) = (config.clone(), lines.to_vec());
             let tried = tokio::task::spawn_blocking(move || append_to_directory(&here, &text, import)).await?;

@@ -203,6 +203,22 @@ impl Content {
     }
 }
 
+/// First bytes of files in the formats that are unpacked (RFC 1952 section 2.3.1; RFC 8878 section 3.1.1).
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// Unpacks an input that begins as one that is compressed with gzip or Zstandard; any other stays as it is.
+pub fn unpacked(mut input: Box<dyn BufRead + Send>) -> io::Result<Box<dyn BufRead + Send>> {
+    let begin = input.fill_buf()?;
+    if begin.starts_with(&GZIP_MAGIC) {
+        Ok(Box::new(BufReader::new(MultiGzDecoder::new(input))))
+    } else if begin.starts_with(&ZSTD_MAGIC) {
+        Ok(Box::new(BufReader::new(ZstdFrames::new(input))))
+    } else {
+        Ok(input)
+    }
+}
+
 /// Whether all of `part` is at the beginning of `whole`, and how many lines it has.
 pub(super) fn is_beginning_of(
     part: &mut Content,
@@ -394,7 +410,7 @@ mod tests {
         assert!(still_in(&read)?);
         file.write_all_at(b"L", end - 10)?;
         assert!(!still_in(&read)?, "another end");
-        file.write_all_at(text[text.len() - 10..].as_bytes(), end - 10)?;
+        file.write_all_at(&text.as_bytes()[text.len() - 10..], end - 10)?;
         assert!(still_in(&read)?);
         file.write_all_at(b"L", 0)?;
         assert!(!still_in(&read)?, "another beginning");

@@ -175,7 +175,7 @@ mod tests {
             sort(path, &mut members);
             members
                 .iter()
-                .map(|member| member.path.file_name().unwrap().to_string_lossy().into_owned())
+                .map(|member| member.path.file_name().unwrap_or_default().to_string_lossy().into_owned())
                 .collect::<Vec<_>>()
         };
         // Written to late, it is the oldest all the same.

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
+pub use self::content::unpacked;
 use self::content::{Content, Line, digest};
 use self::family::{Family, Member, list};
 use self::known::Seen;

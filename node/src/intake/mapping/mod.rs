@@ -1,51 +1,118 @@
 //! Foreign records into entries, by a small mapping in TOML (docs/intake.md, "Mappings").
 //!
-//! Nothing of a record is lost: a value that became a field unchanged stands in that field; everything else
-//! stays in `details`, number text and key order included.
+//! Nothing of a record is lost: a value that became a field unchanged is in that field; everything else stays in `details`, number
+//! text and key order included. What a field or an entry has no room for keeps its length and hash.
+
+mod auditd;
+mod built_in;
+mod fit;
+mod input;
+mod ordered;
+mod pointer;
+mod rule;
+#[cfg(test)]
+mod tests;
+mod times;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use piperoll_shared::log::time::Timestamp;
+use chrono::FixedOffset;
+use piperoll_shared::log::entry::field_limit;
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::ordered::Pairs;
+use built_in::BUILT_IN;
+pub use input::Join;
+use input::{Input, TypedInput};
+pub use ordered::Pairs;
+use pointer::Pointer;
+use rule::{Rule, TypedRule, compile};
 
-/// Mappings that ship with the program.
-const BUILT_IN: [(&str, &str); 4] = [
-    ("cloudtrail", include_str!("../../mappings/cloudtrail.toml")),
-    ("kubernetes-audit", include_str!("../../mappings/kubernetes-audit.toml")),
-    ("sshd", include_str!("../../mappings/sshd.toml")),
-    ("syslog", include_str!("../../mappings/syslog.toml")),
-];
-
-/// Bytes of a field that a template makes; no field of an entry is longer.
-const FIELD_BYTES_MAX: usize = 64 * 1024;
+/// Of a value in an error message, characters.
+const VALUE_CHARS_SHOWN: usize = 60;
 
 /// Why a mapping cannot be used, or a record not be mapped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct MapError(String);
+pub enum MapError {
+    #[error("{0}")]
+    Plain(String),
+    /// A value that its field cannot take.
+    #[error("field `{field}`: {value:?} at {at} {problem}")]
+    Value { field: &'static str, at: String, value: String, problem: String },
+}
+
+impl MapError {
+    fn plain(problem: impl Into<String>) -> Self {
+        Self::Plain(problem.into())
+    }
+
+    fn value(field: &'static str, at: &str, value: &str, problem: &str) -> Self {
+        let value = value.chars().take(VALUE_CHARS_SHOWN).collect();
+        Self::Value { field, at: at.to_owned(), value, problem: problem.to_owned() }
+    }
+}
+
+/// What became of one record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mapped {
+    /// An entry as JSON text, and whether the record had an id of its own, so that recording it again does nothing.
+    Entry { text: String, has_id: bool },
+    /// Not one of the records that this mapping is about.
+    PassedOver,
+}
+
+/// One record of a document, and what became of it.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// As JSON text, without what was around it in the document.
+    pub record: String,
+    pub result: Result<Mapped, MapError>,
+}
 
 /// A mapping, ready to use.
 #[derive(Debug)]
 pub struct Mapping {
-    fields: Vec<(String, Rule)>,
-    require: Vec<(Vec<String>, Regex)>,
-    refuse: Vec<(Vec<String>, Regex)>,
+    input: Input,
+    rules: Vec<Rule>,
+    require: Vec<Condition>,
+    refuse: Vec<Condition>,
     patterns: Vec<Pattern>,
     only_patterns: bool,
+    skip: Vec<Conditions>,
+    expects: Vec<(Pointer, String)>,
+    zone: Option<FixedOffset>,
+}
+
+type Condition = (Pointer, Regex);
+
+/// What a pattern says about a field.
+enum Found {
+    /// A named group of its regular expression.
+    Group(String),
+    Set(String),
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Typed {
-    #[expect(dead_code, reason = "for the people who read the file")]
-    description: Option<String>,
     #[serde(default)]
-    field: BTreeMap<String, Rule>,
+    description: String,
+    /// Where the records are found, for `map list`.
+    #[serde(default)]
+    source: String,
+    /// Zone of times that name none.
+    zone: Option<String>,
+    /// Pointers of which every record of this kind has at least one: what has none of them is not mapped, so that no other record
+    /// becomes an entry by what the rules say of absent values.
+    #[serde(default)]
+    expects: Vec<String>,
+    #[serde(default)]
+    input: TypedInput,
+    #[serde(default)]
+    field: BTreeMap<String, TypedRule>,
     /// Pointer to regular expression: a record in which one does not match is passed over.
     #[serde(default)]
     require: BTreeMap<String, String>,
@@ -57,67 +124,95 @@ struct Typed {
     /// A record that no pattern matches is passed over.
     #[serde(default)]
     only_patterns: bool,
+    /// Records that are passed over: all conditions of one of these are met.
+    #[serde(default)]
+    skip: Vec<TypedSkip>,
 }
 
-/// A text taken apart: its named groups, and what `set` says, become fields.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedSkip {
+    #[serde(default)]
+    require: BTreeMap<String, String>,
+    #[serde(default)]
+    refuse: BTreeMap<String, String>,
+    #[serde(default)]
+    missing: Vec<String>,
+}
+
+/// Conditions that are met together.
+#[derive(Debug)]
+struct Conditions {
+    require: Vec<Condition>,
+    refuse: Vec<Condition>,
+    missing: Vec<Pointer>,
+}
+
+impl Conditions {
+    fn check(
+        require: BTreeMap<String, String>,
+        refuse: BTreeMap<String, String>,
+        missing: &[String],
+    ) -> Result<Self, String> {
+        let missing = missing.iter().map(|pointer| Pointer::parse(pointer)).collect::<Result<_, _>>()?;
+        Ok(Self { require: conditions(require)?, refuse: conditions(refuse)?, missing })
+    }
+
+    fn are_met(&self, record: &Pairs) -> bool {
+        all_met(&self.require, record)
+            && !any_met(&self.refuse, record)
+            && self.missing.iter().all(|pointer| pointer.text(record).is_none())
+    }
+}
+
+fn conditions(typed: BTreeMap<String, String>) -> Result<Vec<Condition>, String> {
+    typed.into_iter().map(|(at, regex)| Ok((Pointer::parse(&at)?, compile(&regex)?))).collect()
+}
+
+/// A text taken apart, or a condition: named groups, and what `set` says, become fields.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TypedPattern {
-    pointer: String,
-    regex: String,
+    pointer: Option<String>,
+    first: Option<Vec<String>>,
+    regex: Option<String>,
+    #[serde(default)]
+    require: BTreeMap<String, String>,
+    #[serde(default)]
+    refuse: BTreeMap<String, String>,
+    /// Pointers that must lead nowhere.
+    #[serde(default)]
+    missing: Vec<String>,
     #[serde(default)]
     set: BTreeMap<String, String>,
 }
 
 #[derive(Debug)]
 struct Pattern {
-    pointer: Vec<String>,
-    regex: Regex,
-    set: BTreeMap<String, String>,
+    text: Option<(Vec<Pointer>, Regex)>,
+    conditions: Conditions,
+    set: BTreeMap<&'static str, String>,
 }
 
-/// Where a field's value comes from: a constant, a pointer, the first of several pointers that leads to
-/// something, or a text with pointers in it; then possibly a table from the record's word to ours.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Rule {
-    constant: Option<String>,
-    pointer: Option<String>,
-    first: Option<Vec<String>>,
-    /// `k8s.{/objectRef/resource}.{/verb}`; nothing when one of them leads nowhere.
-    template: Option<String>,
-    /// Only for records in which this pointer leads to something.
-    when: Option<String>,
-    /// Put in front of the value.
-    prefix: Option<String>,
-    /// Value to value.
-    #[serde(default)]
-    table: BTreeMap<String, String>,
-    /// For a value that the table does not name; without it the value itself is used.
-    otherwise: Option<String>,
-    /// When no pointer leads to anything; without it the field is left out.
-    absent: Option<String>,
-    /// What an action cannot hold becomes `_`.
-    #[serde(default)]
-    word: bool,
-    /// The value is a time in this unit since 1970.
-    time: Option<Unit>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Unit {
-    Seconds,
-    Micros,
+/// A mapping that ships with the program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuiltIn {
+    pub name: &'static str,
+    /// What it maps.
+    pub description: String,
+    /// Where its records are found.
+    pub source: String,
+    /// Fields of an entry that it can fill in, in the order of the format.
+    pub fields: Vec<&'static str>,
 }
 
 impl Mapping {
     /// Reads a mapping file, or finds a built-in one by name.
     ///
     /// # Errors
-    /// In words: what is wrong with it, and where.
+    /// What is wrong with it, and where.
     pub fn load(name_or_path: &str) -> Result<Self, MapError> {
-        let bad = |problem: String| MapError(format!("mapping {name_or_path}: {problem}"));
+        let bad = |problem: String| MapError::plain(format!("mapping {name_or_path}: {problem}"));
         let text = match BUILT_IN.iter().find(|(name, _)| *name == name_or_path) {
             Some((_, text)) => (*text).to_owned(),
             None => std::fs::read_to_string(Path::new(name_or_path)).map_err(|error| {
@@ -125,55 +220,94 @@ impl Mapping {
                 bad(format!("neither a readable file ({error}) nor a built-in mapping ({})", names.join(", ")))
             })?,
         };
-        let typed: Typed = toml::from_str(&text).map_err(|e| bad(e.to_string()))?;
-        for (field, rule) in &typed.field {
-            rule.check().map_err(|problem| bad(format!("field.{field} {problem}")))?;
-        }
-        let regex = |text: &str| Regex::new(text).map_err(|e| bad(e.to_string()));
-        let pointer = |text: &str| match text.starts_with('/') {
-            true => Ok(steps(text)),
-            false => Err(bad(format!("{text:?} is not a JSON pointer; it begins with '/'"))),
-        };
-        let mut patterns = Vec::new();
-        for TypedPattern { pointer: at, regex: text, set } in typed.pattern {
-            patterns.push(Pattern { pointer: pointer(&at)?, regex: regex(&text)?, set });
-        }
-        let conditions = |typed: &BTreeMap<String, String>| -> Result<Vec<_>, MapError> {
-            typed.iter().map(|(at, text)| Ok((pointer(at)?, regex(text)?))).collect()
-        };
-        let (require, refuse) = (conditions(&typed.require)?, conditions(&typed.refuse)?);
-        let fields = typed.field.into_iter().collect();
-        Ok(Self { fields, require, refuse, patterns, only_patterns: typed.only_patterns })
+        let typed: Typed = toml::from_str(&text).map_err(|error| bad(error.to_string()))?;
+        typed.check().map_err(bad)
     }
 
-    /// One record to one entry, as JSON text; none for a record that the mapping passes over.
+    /// The mappings that ship with the program.
+    pub fn built_in() -> Vec<BuiltIn> {
+        let read = |(name, text): &(&'static str, &str)| {
+            let typed: Typed = toml::from_str(text).ok()?;
+            let (description, source) = (typed.description.clone(), typed.source.clone());
+            let fields = typed.check().ok()?.fields();
+            Some(BuiltIn { name, description, source, fields })
+        };
+        BUILT_IN.iter().filter_map(read).collect()
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        let of_groups = |pattern: &Pattern| -> Vec<&'static str> {
+            let names = pattern.text.iter().flat_map(|(_, regex)| regex.capture_names().flatten());
+            names.filter_map(known_field).chain(pattern.set.keys().copied()).collect()
+        };
+        let filled: Vec<&str> =
+            self.rules.iter().map(|rule| rule.field).chain(self.patterns.iter().flat_map(of_groups)).collect();
+        FIELDS.iter().filter(|field| filled.contains(field)).copied().collect()
+    }
+
+    /// How lines belong together that are records only with others.
+    pub fn join(&self) -> Option<&Join> {
+        self.input.join.as_ref()
+    }
+
+    /// Whether lines are records that are no JSON.
+    pub fn reads_lines(&self) -> bool {
+        self.input.reads_lines()
+    }
+
+    /// The entries of a document: a line, the lines of one record, or JSON with one record or a list of them.
     ///
     /// # Errors
-    /// When the record is no JSON object.
-    pub fn apply(&self, record: &str) -> Result<Option<String>, MapError> {
-        let compact = piperoll_shared::log::json::compact(record).map_err(|e| MapError(e.to_string()))?;
-        let no_object = || MapError("the record is not a JSON object".to_owned());
-        let record = Pairs::parse(&compact).ok_or_else(no_object)?;
-        let is_met = |(pointer, regex): &(Vec<String>, Regex)| {
-            text_at(&record, pointer).is_some_and(|text| regex.is_match(&text))
+    /// When it is no document of this kind; each record has its own result.
+    pub fn read(&self, document: &str) -> Result<Vec<Outcome>, MapError> {
+        let outcome = |record: Result<Pairs, MapError>| match record {
+            Ok(record) => Outcome { result: self.map(&record), record: record.to_text() },
+            Err(error) => Outcome { result: Err(error), record: document.to_owned() },
         };
-        if !self.require.iter().all(is_met) || self.refuse.iter().any(is_met) {
-            return Ok(None);
+        Ok(self.input.records(document)?.into_iter().map(outcome).collect())
+    }
+
+    fn map(&self, record: &Pairs) -> Result<Mapped, MapError> {
+        if !self.expects.is_empty() && self.expects.iter().all(|(pointer, _)| pointer.get(record).is_none()) {
+            let names: Vec<&str> = self.expects.iter().map(|(_, shown)| shown.as_str()).collect();
+            return Err(MapError::plain(format!("not a record of this kind: it has none of {}", names.join(", "))));
         }
-        let Some(found) = self.match_patterns(&record) else { return Ok(None) };
+        let is_skipped = self.skip.iter().any(|conditions| conditions.are_met(record));
+        if is_skipped || !all_met(&self.require, record) || any_met(&self.refuse, record) {
+            return Ok(Mapped::PassedOver);
+        }
+        let Some(found) = self.match_patterns(record) else { return Ok(Mapped::PassedOver) };
         let mut entry = Pairs(Vec::new());
-        let mut rest = Pairs::parse(&compact).ok_or_else(no_object)?;
-        let mut put = |field: &str, value: &str| {
-            if let Ok(raw) = RawValue::from_string(serde_json::Value::from(value).to_string()) {
+        let mut rest = record.clone();
+        let mut has_id = false;
+        let mut put = |field: &'static str, value: &str| -> bool {
+            let (fitting, is_changed) = match field_limit(field) {
+                Some(limit) => fit::field(value, limit),
+                None => (value.to_owned(), false),
+            };
+            has_id |= field == "id";
+            if let Ok(raw) = RawValue::from_string(serde_json::Value::from(fitting).to_string()) {
                 entry.0.push((field.to_owned(), raw));
             }
+            !is_changed
         };
         for (field, value) in &found {
-            put(field, value);
+            let value = match value {
+                // Set to nothing: known not to be there.
+                Found::Set(value) if value.is_empty() => continue,
+                Found::Set(value) => value.clone(),
+                Found::Group(value) => match self.group_value(field, value)? {
+                    Some(value) => value,
+                    None => continue,
+                },
+            };
+            put(field, &value);
         }
-        for (field, rule) in self.fields.iter().filter(|(field, _)| !found.contains_key(field)) {
-            if let Some(value) = rule.value(&record, &mut rest) {
-                put(field, &value);
+        for rule in self.rules.iter().filter(|rule| !found.contains_key(rule.field)) {
+            let Some(value) = rule.value(record)? else { continue };
+            let is_whole = put(rule.field, &value.text);
+            if let Some(pointer) = value.moved.filter(|_| is_whole) {
+                pointer.remove(&mut rest);
             }
         }
         if !rest.0.is_empty()
@@ -181,135 +315,146 @@ impl Mapping {
         {
             entry.0.push(("details".to_owned(), raw));
         }
-        Ok(Some(entry.to_text()))
+        fit::entry(&mut entry);
+        Ok(Mapped::Entry { text: entry.to_text(), has_id })
+    }
+
+    /// A group's value, with what the field's own rule does to values.
+    fn group_value(&self, field: &'static str, value: &str) -> Result<Option<String>, MapError> {
+        const AT: &str = "a pattern's group";
+        if let Some(rule) = self.rules.iter().find(|rule| rule.field == field) {
+            return rule.finish(value, AT);
+        }
+        match field {
+            "ip_address" | "peer_address" => Ok(Some(rule::address(value))),
+            "occurred_at" => match times::parse(value, times::Form::Auto, self.zone) {
+                Ok(time) => Ok(Some(time)),
+                Err(problem) => Err(MapError::value(field, AT, value, &problem)),
+            },
+            _ => Ok(Some(value.to_owned())),
+        }
     }
 
     /// What patterns say; of two that say something about a field, the first one counts.
-    fn match_patterns(&self, record: &Pairs) -> Option<BTreeMap<String, String>> {
+    fn match_patterns(&self, record: &Pairs) -> Option<BTreeMap<&'static str, Found>> {
         let mut found = BTreeMap::new();
         let mut matched = false;
-        for Pattern { pointer, regex, set } in &self.patterns {
-            let Some(text) = text_at(record, pointer) else { continue };
-            let Some(groups) = regex.captures(&text) else { continue };
-            matched = true;
-            for name in regex.capture_names().flatten() {
-                if let Some(value) = groups.name(name).filter(|value| !value.is_empty()) {
-                    found.entry(name.to_owned()).or_insert_with(|| value.as_str().to_owned());
+        for pattern in &self.patterns {
+            if !pattern.conditions.are_met(record) {
+                continue;
+            }
+            if let Some((pointers, regex)) = &pattern.text {
+                let Some(text) = pointers.iter().find_map(|pointer| pointer.text(record)) else { continue };
+                let Some(groups) = regex.captures(&text) else { continue };
+                for name in regex.capture_names().flatten().filter_map(known_field) {
+                    if let Some(value) = groups.name(name).filter(|value| !value.is_empty()) {
+                        found.entry(name).or_insert_with(|| Found::Group(value.as_str().to_owned()));
+                    }
                 }
             }
-            for (name, value) in set {
-                found.entry(name.clone()).or_insert_with(|| value.clone());
+            matched = true;
+            for (name, value) in &pattern.set {
+                found.entry(name).or_insert_with(|| Found::Set(value.clone()));
             }
         }
         (matched || !self.only_patterns).then_some(found)
     }
 }
 
-impl Rule {
-    fn check(&self) -> Result<(), String> {
-        let sources = [self.constant.is_some(), self.pointer.is_some(), self.first.is_some(), self.template.is_some()];
-        if sources.iter().filter(|is_there| **is_there).count() != 1 {
-            return Err("needs exactly one of constant, pointer, first, template".to_owned());
-        }
-        let placeholders = self.template.as_deref().map(placeholders).unwrap_or_default();
-        let mut pointers = self.pointers().into_iter().chain(self.when.as_deref()).chain(placeholders);
-        match pointers.find(|pointer| !pointer.starts_with('/')) {
-            Some(bad) => Err(format!("holds {bad:?}, which is not a JSON pointer; it begins with '/'")),
-            None => Ok(()),
-        }
-    }
+fn all_met(conditions: &[Condition], record: &Pairs) -> bool {
+    conditions.iter().all(|condition| is_met(condition, record))
+}
 
-    fn pointers(&self) -> Vec<&str> {
-        self.pointer.iter().chain(self.first.iter().flatten()).map(String::as_str).collect()
-    }
+fn any_met(conditions: &[Condition], record: &Pairs) -> bool {
+    conditions.iter().any(|condition| is_met(condition, record))
+}
 
-    /// The value arrives in the field as it was.
-    fn is_verbatim(&self) -> bool {
-        self.table.is_empty() && self.prefix.is_none() && self.otherwise.is_none() && !self.word && self.time.is_none()
-    }
+fn is_met((pointer, regex): &Condition, record: &Pairs) -> bool {
+    pointer.text(record).is_some_and(|text| regex.is_match(&text))
+}
 
-    /// The field's value; what moved into it unchanged is taken out of `rest`.
-    fn value(&self, record: &Pairs, rest: &mut Pairs) -> Option<String> {
-        if self.when.as_ref().is_some_and(|pointer| record.get(&steps(pointer)).is_none()) {
-            return None;
-        }
-        if let Some(constant) = &self.constant {
-            return Some(constant.clone());
-        }
-        if let Some(template) = &self.template {
-            // Each placeholder once, from left to right: what a value holds is not looked at again.
-            let (mut value, mut rest) = (String::new(), template.as_str());
-            while let Some((before, pointer, after)) = rest
-                .split_once('{')
-                .and_then(|(before, inner)| inner.split_once('}').map(|(pointer, after)| (before, pointer, after)))
-            {
-                value.push_str(before);
-                match text_at(record, &steps(pointer)) {
-                    Some(text) => value.push_str(&text),
-                    None => return self.absent.clone(),
-                }
-                rest = after;
-                if value.len() > FIELD_BYTES_MAX {
-                    break;
-                }
-            }
-            value.push_str(rest);
-            return Some(self.finish(value));
-        }
-        for pointer in self.pointers() {
-            let path = steps(pointer);
-            let Some(raw) = record.get(&path) else { continue };
-            // Only text can move; numbers and structures stay in details as they are written.
-            let is_text = raw.get().starts_with('"');
-            let Some(text) = text_of(&raw).filter(|_| is_text || !self.is_verbatim()) else { continue };
-            if self.is_verbatim() {
-                rest.remove(&path);
-                return Some(text);
-            }
-            let mapped = self.table.get(&text).or(self.otherwise.as_ref()).cloned().unwrap_or(text);
-            return Some(self.finish(format!("{}{mapped}", self.prefix.as_deref().unwrap_or_default())));
-        }
-        self.absent.clone()
-    }
+/// Fields that a mapping may give; `changes` and `details` are not text.
+const FIELDS: [&str; 24] = [
+    "id",
+    "occurred_at",
+    "user",
+    "user_type",
+    "impersonator",
+    "session",
+    "auth_method",
+    "credential",
+    "category",
+    "action",
+    "outcome",
+    "reason",
+    "entity_type",
+    "entity_id",
+    "entity_name",
+    "target",
+    "domain",
+    "ip_address",
+    "peer_address",
+    "user_agent",
+    "method",
+    "path",
+    "request_id",
+    "description",
+];
 
-    fn finish(&self, value: String) -> String {
-        let value = match self.time {
-            None => value,
-            Some(unit) => {
-                let micros = value.parse::<i64>().ok().and_then(|number| match unit {
-                    Unit::Micros => Some(number),
-                    Unit::Seconds => number.checked_mul(1_000_000),
-                });
-                micros.map_or(value, |micros| Timestamp::from_micros(micros).to_text())
-            }
+fn known_field(name: &str) -> Option<&'static str> {
+    FIELDS.iter().find(|field| **field == name).copied()
+}
+
+impl Typed {
+    fn check(self) -> Result<Mapping, String> {
+        let field = |name: &str| {
+            known_field(name)
+                .ok_or_else(|| format!("{name:?} is not a field of an entry; the fields are {}", FIELDS.join(", ")))
         };
-        if !self.word {
-            return value;
+        let zone = self.zone.as_deref().map(times::parse_zone).transpose()?;
+        let mut rules = Vec::new();
+        for (name, rule) in self.field {
+            let field = field(&name)?;
+            rules.push(rule.check(field, zone).map_err(|problem| format!("field.{name} {problem}"))?);
         }
-        value.chars().map(|c| if c.is_ascii_alphanumeric() || "._-:/".contains(c) { c } else { '_' }).collect()
+        let mut patterns = Vec::new();
+        for (at, typed) in self.pattern.into_iter().enumerate() {
+            let bad = |problem: String| format!("pattern {}: {problem}", at + 1);
+            let text = match (
+                typed.pointer.into_iter().chain(typed.first.unwrap_or_default()).collect::<Vec<_>>(),
+                typed.regex,
+            ) {
+                (pointers, Some(regex)) if !pointers.is_empty() => {
+                    let regex = compile(&regex).map_err(bad)?;
+                    for name in regex.capture_names().flatten() {
+                        field(name).map_err(bad)?;
+                    }
+                    let pointers = pointers.iter().map(|pointer| Pointer::parse(pointer)).collect::<Result<_, _>>();
+                    Some((pointers.map_err(bad)?, regex))
+                }
+                (pointers, None) if pointers.is_empty() => None,
+                _ => return Err(bad("`regex` goes with `pointer` or `first`".to_owned())),
+            };
+            let set =
+                typed.set.into_iter().map(|(name, value)| Ok((field(&name)?, value))).collect::<Result<_, String>>();
+            patterns.push(Pattern {
+                text,
+                conditions: Conditions::check(typed.require, typed.refuse, &typed.missing).map_err(bad)?,
+                set: set.map_err(bad)?,
+            });
+        }
+        let skip = self.skip.into_iter().map(|skip| Conditions::check(skip.require, skip.refuse, &skip.missing));
+        let expects = self.expects.into_iter().map(|shown| Ok((Pointer::parse(&shown)?, shown)));
+        Ok(Mapping {
+            expects: expects.collect::<Result<_, String>>()?,
+            skip: skip.collect::<Result<_, _>>()?,
+            input: self.input.check()?,
+            rules,
+            require: conditions(self.require)?,
+            refuse: conditions(self.refuse)?,
+            patterns,
+            only_patterns: self.only_patterns,
+            zone,
+        })
     }
-}
-
-/// A text that is not empty, or a number as it is written.
-fn text_of(raw: &RawValue) -> Option<String> {
-    let text = match raw.get().as_bytes().first()? {
-        b'"' => serde_json::from_str::<String>(raw.get()).ok()?,
-        b'0'..=b'9' | b'-' => raw.get().to_owned(),
-        _ => return None,
-    };
-    (!text.is_empty()).then_some(text)
-}
-
-fn text_at(record: &Pairs, pointer: &[String]) -> Option<String> {
-    text_of(&record.get(pointer)?)
-}
-
-/// The pointers in a template.
-fn placeholders(template: &str) -> Vec<&str> {
-    template.split('{').skip(1).filter_map(|part| part.split_once('}')).map(|(pointer, _)| pointer).collect()
-}
-
-/// RFC 6901: `~1` is a slash, `~0` a tilde.
-fn steps(pointer: &str) -> Vec<String> {
-    pointer.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).collect()
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 /// The members of an object, in order.
+#[derive(Debug, Clone)]
 pub struct Pairs(pub Vec<(String, Box<RawValue>)>);
 
 impl Pairs {
@@ -14,14 +15,26 @@ impl Pairs {
         serde_json::from_str(text).ok()
     }
 
-    /// The value a JSON pointer (RFC 6901) leads to, through objects and lists.
-    pub fn get(&self, pointer: &[String]) -> Option<Box<RawValue>> {
-        let (first, rest) = pointer.split_first()?;
-        let value = &self.0.iter().find(|(key, _)| key == first)?.1;
-        into(value.clone(), rest)
+    /// The value of a member; of one that is there twice, the first.
+    pub fn member(&self, name: &str) -> Option<&RawValue> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| &**value)
     }
 
-    /// Takes out the value a pointer leads to; an object left empty goes too.
+    /// Puts another value into the place that a path of names leads to; nothing when it leads nowhere.
+    pub fn replace(&mut self, path: &[&str], value: Box<RawValue>) {
+        let Some((first, rest)) = path.split_first() else { return };
+        let Some(at) = self.0.iter().position(|(key, _)| key == first) else { return };
+        if rest.is_empty() {
+            self.0[at].1 = value;
+        } else if let Some(mut inner) = Self::parse(self.0[at].1.get()) {
+            inner.replace(rest, value);
+            if let Some(raw) = inner.to_raw() {
+                self.0[at].1 = raw;
+            }
+        }
+    }
+
+    /// Takes out the value that a path of names leads to; an object left empty goes too.
     pub fn remove(&mut self, pointer: &[String]) {
         let Some((first, rest)) = pointer.split_first() else { return };
         let Some(at) = self.0.iter().position(|(key, _)| key == first) else { return };
@@ -50,15 +63,6 @@ impl Pairs {
     pub fn to_raw(&self) -> Option<Box<RawValue>> {
         RawValue::from_string(self.to_text()).ok()
     }
-}
-
-fn into(value: Box<RawValue>, pointer: &[String]) -> Option<Box<RawValue>> {
-    let Some((first, rest)) = pointer.split_first() else { return Some(value) };
-    if value.get().starts_with('[') {
-        let items: Vec<Box<RawValue>> = serde_json::from_str(value.get()).ok()?;
-        return into(items.into_iter().nth(first.parse().ok()?)?, rest);
-    }
-    Pairs::parse(value.get())?.get(pointer)
 }
 
 impl<'de> Deserialize<'de> for Pairs {

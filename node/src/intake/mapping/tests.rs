@@ -2,10 +2,20 @@
 
 use serde_json::Value;
 
-use super::mapping::Mapping;
+use super::{BuiltIn, MapError, Mapped, Mapping};
+
+/// The entries of a document; none for what is passed over.
+fn read(mapping: &str, document: &str) -> Vec<Result<Option<String>, MapError>> {
+    let outcomes = Mapping::load(mapping).expect("a mapping").read(document).expect("a document");
+    let entry = |mapped| match mapped {
+        Mapped::Entry { text, .. } => Some(text),
+        Mapped::PassedOver => None,
+    };
+    outcomes.into_iter().map(|outcome| outcome.result.map(entry)).collect()
+}
 
 fn map(mapping: &str, record: &str) -> Option<Value> {
-    let text = Mapping::load(mapping).expect("a mapping").apply(record).expect("a record")?;
+    let text = read(mapping, record).pop().expect("a record").expect("an entry or none")?;
     let redactor = piperoll_shared::log::redact::Redactor::default();
     piperoll_shared::log::entry::CallerEntry::parse_redacted(text.as_bytes(), &redactor).expect("an entry");
     Some(serde_json::from_str(&text).expect("JSON"))
@@ -25,7 +35,7 @@ fn a_record_is_mapped_without_loss() {
     assert_eq!(entry["user_type"], "IAMUser");
     assert!(entry["details"].get("userIdentity").is_none(), "nothing is left of it");
     assert_eq!(entry["reason"], "AccessDenied");
-    let text = Mapping::load("cloudtrail").expect("a mapping").apply(record).expect("a record").expect("an entry");
+    let text = read("cloudtrail", record).remove(0).expect("a record").expect("an entry");
     assert!(text.contains("\"big\":1.00000000000000000001"), "{text}");
 }
 
@@ -119,7 +129,7 @@ fn what_kubernetes_audits_becomes_entries() {
         ("outcome", "denied"),
         ("user", "alice"),
         ("impersonator", "system:admin"),
-        ("ip_address", "192.0.2.7"),
+        ("ip_address", "10.0.0.1"),
         ("entity_type", "secrets"),
         ("entity_name", "db"),
         ("domain", "default"),
@@ -136,4 +146,236 @@ fn what_kubernetes_audits_becomes_entries() {
         (&"success".into(), &"system:admin".into(), None)
     );
     assert_eq!(map("kubernetes-audit", &record.replace("403", "500")).expect("an entry")["outcome"], "failure");
+}
+
+/// Fields that the golden files show, in order.
+const SHOWN: [&str; 17] = [
+    "occurred_at",
+    "user",
+    "user_type",
+    "impersonator",
+    "category",
+    "action",
+    "outcome",
+    "reason",
+    "entity_type",
+    "entity_id",
+    "entity_name",
+    "target",
+    "domain",
+    "ip_address",
+    "session",
+    "request_id",
+    "auth_method",
+];
+
+/// The documents of a sample file: lines, the lines of one event, or one JSON document.
+fn documents(mapping: &Mapping, text: &str, is_json: bool) -> Vec<String> {
+    if is_json {
+        return vec![text.to_owned()];
+    }
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    match mapping.join() {
+        None => lines.map(str::to_owned).collect(),
+        Some(join) => {
+            let mut joiner = crate::intake::Joiner::new(join.clone());
+            let mut documents: Vec<_> =
+                text.split('\n').filter(|line| !line.trim().is_empty()).flat_map(|line| joiner.push(line)).collect();
+            documents.extend(joiner.flush());
+            documents.into_iter().map(|joined| joined.text).collect()
+        }
+    }
+}
+
+/// One line for each record: its fields, that it was passed over, or why it is no entry.
+fn shown(mapping: &Mapping, text: &str, is_json: bool) -> String {
+    let redactor = piperoll_shared::log::redact::Redactor::default();
+    let mut lines = String::new();
+    for document in documents(mapping, text, is_json) {
+        let outcomes = match mapping.read(&document) {
+            Ok(outcomes) => outcomes,
+            Err(error) => {
+                lines.push_str(&format!("NOT MAPPED {error}\n"));
+                continue;
+            }
+        };
+        for outcome in outcomes {
+            let line = match outcome.result {
+                Ok(Mapped::PassedOver) => "PASSED OVER".to_owned(),
+                Err(error) => format!("NOT MAPPED {error}"),
+                Ok(Mapped::Entry { text, has_id }) => {
+                    let parsed = piperoll_shared::log::entry::CallerEntry::parse_redacted(text.as_bytes(), &redactor);
+                    let entry: Value = serde_json::from_str(&text).expect("JSON");
+                    let fields = SHOWN.iter().filter_map(|field| Some(format!("{field}={}", entry[*field].as_str()?)));
+                    let id = if has_id { "id " } else { "" };
+                    match parsed.and_then(|entry| entry.check_size()) {
+                        Ok(()) => format!("{id}{}", fields.collect::<Vec<_>>().join(" ")),
+                        Err(error) => format!("REFUSED {error}"),
+                    }
+                }
+            };
+            lines.push_str(&line);
+            lines.push('\n');
+        }
+    }
+    lines
+}
+
+/// The samples were composed after the vendors' documented schemas. `UPDATE_GOLDEN=1` writes what the mappings make of them now, to be
+/// read before it is kept.
+#[test]
+fn every_built_in_mapping_maps_its_samples() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings/samples");
+    let mut names: Vec<String> = std::fs::read_dir(&folder)
+        .expect("samples")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.retain(|name| !name.ends_with(".golden"));
+    names.sort();
+    let built_in = Mapping::built_in();
+    for BuiltIn { name, .. } in &built_in {
+        let has_samples = names.iter().any(|file| file.starts_with(name));
+        assert!(has_samples || ["syslog"].contains(name), "{name} has no samples");
+    }
+    for name in names {
+        let of =
+            |built_in: &&BuiltIn| name.strip_prefix(built_in.name).is_some_and(|rest| rest.starts_with(['.', '-']));
+        let mapping = built_in
+            .iter()
+            .filter(of)
+            .max_by_key(|built_in| built_in.name.len())
+            .unwrap_or_else(|| panic!("{name} is of no mapping"));
+        let mapping = Mapping::load(mapping.name).expect("built in");
+        let text = String::from_utf8_lossy(&std::fs::read(folder.join(&name)).expect("a sample")).into_owned();
+        let found = shown(&mapping, &text, name.ends_with(".json"));
+        let golden = folder.join(format!("{name}.golden"));
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&golden, &found).expect("written");
+        }
+        let wanted = std::fs::read_to_string(&golden).unwrap_or_default();
+        for (at, (found, wanted)) in found.lines().zip(wanted.lines()).enumerate() {
+            assert_eq!(found, wanted, "{name}, record {}", at + 1);
+        }
+        assert_eq!(found.lines().count(), wanted.lines().count(), "{name}");
+        assert!(found.lines().any(|line| line.contains("action=")), "{name}: no entry at all");
+    }
+}
+
+fn with_mapping(text: &str) -> Mapping {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("m.toml");
+    std::fs::write(&path, text).expect("written");
+    Mapping::load(path.to_str().expect("a path")).expect("a mapping")
+}
+
+fn one(mapping: &Mapping, record: &str) -> Result<Value, String> {
+    match mapping.read(record).expect("a document").remove(0).result {
+        Ok(Mapped::Entry { text, .. }) => Ok(serde_json::from_str(&text).expect("JSON")),
+        Ok(Mapped::PassedOver) => Err("passed over".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[test]
+fn values_that_do_not_fit_are_shortened_and_kept_whole_in_details() {
+    let mapping = with_mapping(
+        "[field.category]\nconstant = \"data\"\n[field.action]\npointer = \"/action\"\nword = true\n[field.user]\npointer = \"/user\"\n[field.user_agent]\npointer = \"/agent\"\n",
+    );
+    let (agent, action) = ("A".repeat(5_000), "a".repeat(300));
+    let entry = one(&mapping, &format!("{{\"user\":\"mallory\",\"agent\":\"{agent}\",\"action\":\"{action}\"}}"))
+        .expect("an entry");
+    assert_eq!((&entry["user"], entry["user_agent"].as_str().map(str::len)), (&"mallory".into(), Some(4_096)));
+    assert!(entry["user_agent"].as_str().is_some_and(|agent| agent.ends_with('\u{2026}')));
+    assert_eq!((entry["action"].as_str().map(str::len), &entry["details"]["agent"]), (Some(128), &agent.into()));
+    // A line end in a name is shown as one character, and the name is whole in details.
+    let entry = one(&mapping, r#"{"user":"kim\nroot","action":"a.b"}"#).expect("an entry");
+    assert_eq!((&entry["user"], &entry["details"]["user"]), (&"kim\u{fffd}root".into(), &"kim\nroot".into()));
+    let number = one(&mapping, r#"{"user":1000,"action":"a.b"}"#).expect("an entry");
+    assert_eq!((&number["user"], &number["details"]["user"]), (&"1000".into(), &1000.into()));
+}
+
+#[test]
+fn refusals_name_pointer_and_value() {
+    let mapping = with_mapping(
+        "[field.category]\nconstant = \"data\"\n[field.action]\nconstant = \"a.b\"\n[field.occurred_at]\npointer = \"/t\"\ntime = \"seconds\"\n",
+    );
+    let error = one(&mapping, r#"{"t":1692989148721}"#).expect_err("out of range");
+    assert!(
+        error.contains("`occurred_at`")
+            && error.contains("/t")
+            && error.contains("1692989148721")
+            && error.contains("out of range"),
+        "{error}"
+    );
+    for (text, wrong) in [
+        ("[field.actor]\nconstant = \"x\"\n", "not a field of an entry"),
+        ("[field.user]\npointer = \"x\"\n", "not a JSON pointer"),
+        ("[field.user]\nconstant = \"x\"\npointer = \"/x\"\n", "exactly one of"),
+        ("[field.user]\npointer = \"/x\"\nmatch = \"(\"\n", "regex"),
+        ("zone = \"Mars\"\n", "not a zone"),
+        ("[[pattern]]\nregex = \"x\"\n", "goes with"),
+        ("[input.join]\nkey = \"x\"\n", "needs a group"),
+        ("[field.user]\ntemplate = \"{/x\"\n", "not closed"),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("m.toml");
+        std::fs::write(&path, text).expect("written");
+        let error = Mapping::load(path.to_str().expect("a path")).expect_err(text).to_string();
+        assert!(error.contains(wrong), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_template_is_filled_in_once() {
+    let mapping = with_mapping(
+        "[field.category]\nconstant = \"data\"\n[field.action]\nconstant = \"t.t\"\n[field.description]\ntemplate = \"{/user} did {/kind} {/verb}\"\n",
+    );
+    let entry = one(&mapping, r#"{"kind":"{/verb}","verb":"delete","user":"kim"}"#).expect("an entry");
+    assert_eq!(entry["description"], "kim did {/verb} delete");
+}
+
+#[test]
+fn records_are_found_in_lists_envelopes_and_texts() {
+    let mapping = with_mapping(
+        "[input]\nlists = [\"/items\"]\ninside = [\"/message\"]\nsplit = \"/events\"\n[field.category]\nconstant = \"data\"\n[field.action]\nfirst = [\"/events/0/name\", \"/name\"]\n",
+    );
+    let actions = |document: &str| -> Vec<String> {
+        let outcomes = mapping.read(document).expect("a document");
+        let action = |outcome: super::Outcome| match outcome.result {
+            Ok(Mapped::Entry { text, .. }) => {
+                serde_json::from_str::<Value>(&text).expect("JSON")["action"].as_str().unwrap_or("-").to_owned()
+            }
+            other => format!("{other:?}"),
+        };
+        outcomes.into_iter().map(action).collect()
+    };
+    assert_eq!(actions(r#"[{"name":"a"},{"name":"b"}]"#), ["a", "b"]);
+    assert_eq!(
+        actions(r#"{"kind":"list","items":[{"name":"a"},{"message":"{\"name\":\"b\"}"},{"message":{"name":"c"}}]}"#),
+        ["a", "b", "c"]
+    );
+    assert_eq!(actions(r#"{"events":[{"name":"a"},{"name":"b"}]}"#), ["a", "b"]);
+    assert!(actions(r#"[{"name":"a"},5,{"name":"b"}]"#)[1].contains("not a JSON object"));
+    let envelope = one(&mapping, r#"{"message":"{\"name\":\"b\"}","group":"g"}"#).expect("an entry");
+    assert_eq!(envelope["details"]["envelope"]["group"], "g");
+}
+
+/// The table in docs/formats.md is made of the mappings themselves; `UPDATE_GOLDEN=1` writes it.
+#[test]
+fn the_table_of_formats_is_that_of_the_mappings() {
+    const BEGIN: &str = "| mapping | records | where they are found | fields |\n|---|---|---|---|\n";
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/formats.md");
+    let text = std::fs::read_to_string(&path).expect("docs/formats.md");
+    let (before, rest) = text.split_once(BEGIN).expect("the table");
+    let after = rest.split_once("\n\n").map_or("", |(_, after)| after);
+    let cell = |text: &str| text.replace('|', "\\|");
+    let rows = Mapping::built_in().into_iter().map(|BuiltIn { name, description, source, fields }| {
+        let fields = fields.iter().map(|field| format!("`{field}`")).collect::<Vec<_>>().join(", ");
+        format!("| `{name}` | {} | {} | {fields} |", cell(&description), cell(&source))
+    });
+    let wanted = format!("{before}{BEGIN}{}\n\n{after}", rows.collect::<Vec<_>>().join("\n"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &wanted).expect("written");
+    }
+    assert_eq!(text, wanted, "run this test with UPDATE_GOLDEN=1");
 }

@@ -20,12 +20,12 @@ impl KernelDrops {
     pub(super) fn of(socket: &impl AsFd) -> Self {
         let inode = nix::sys::stat::fstat(socket).ok().map(|stat| stat.st_ino);
         let mut drops = Self { inode, counted: 0 };
-        drops.new();
+        drops.since_last();
         drops
     }
 
     /// Datagrams that were dropped since the last call.
-    pub(super) fn new(&mut self) -> u64 {
+    pub(super) fn since_last(&mut self) -> u64 {
         let Some(inode) = self.inode else { return 0 };
         let tables = TABLES.iter().filter_map(|table| std::fs::read_to_string(table).ok());
         let Some(total) = tables.into_iter().find_map(|table| drops_in(&table, inode)) else { return 0 };
@@ -50,20 +50,20 @@ mod tests {
     fn the_kernel_says_what_it_dropped() -> std::io::Result<()> {
         let receiver = UdpSocket::bind("127.0.0.1:0")?;
         let mut drops = KernelDrops::of(&receiver);
-        assert_eq!(drops.new(), 0);
+        assert_eq!(drops.since_last(), 0);
         let sender = UdpSocket::bind("127.0.0.1:0")?;
         let sent: u64 = 4_000;
         for _ in 0..sent {
             sender.send_to(&[b'x'; 1_000], receiver.local_addr()?)?;
         }
-        let dropped = drops.new();
+        let dropped = drops.since_last();
         receiver.set_nonblocking(true)?;
         let mut received = 0;
         while receiver.recv(&mut [0; 2_000]).is_ok() {
             received += 1;
         }
         assert_eq!(received + dropped, sent);
-        assert!(dropped > 0 && drops.new() == 0);
+        assert!(dropped > 0 && drops.since_last() == 0);
         Ok(())
     }
 }

@@ -35,6 +35,11 @@ pub(in crate::intake) fn take_apart(bytes: &[u8], cut: Option<&Cut>, peer: IpAdd
     Value::Object(record).to_string()
 }
 
+/// A line of a log file that a syslog daemon wrote, as JSON.
+pub(in crate::intake) fn line_apart(line: &str) -> String {
+    Value::Object(fields_of(line)).to_string()
+}
+
 fn fields_of(text: &str) -> Map<String, Value> {
     let parsed = parse_message(text, Variant::Either);
     let is_modern = matches!(parsed.protocol, Protocol::RFC5424(_));
@@ -72,7 +77,7 @@ fn fields_of(text: &str) -> Map<String, Value> {
 
 /// The time after the priority, where it is one with a zone.
 fn zoned_time(text: &str) -> Option<&str> {
-    let (_, rest) = text.strip_prefix('<')?.split_once('>')?;
+    let rest = text.strip_prefix('<').and_then(|rest| rest.split_once('>')).map_or(text, |(_, rest)| rest);
     let time = rest.trim_start().split(' ').next()?;
     Timestamp::parse_rfc3339(time).ok().map(|_| time)
 }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::drops::KernelDrops;
 use self::framing::{Message, message};
-pub(super) use self::message::take_apart;
+pub(super) use self::message::{line_apart, take_apart};
 use super::{Cut, Heard, Heards, Record, Shared};
 
 /// Largest payload of a datagram.
@@ -82,7 +82,7 @@ async fn datagrams(socket: UdpSocket, heards: Heards, dropped: Shared<u64>) {
 
 async fn say_drops(dropped: &Shared<u64>, kernel: &Shared<KernelDrops>, heards: &Heards) {
     let here = std::mem::take(&mut *lock(dropped));
-    let before = lock(kernel).new();
+    let before = lock(kernel).since_last();
     let at = [
         (here, "datagrams came in faster than they could be recorded"),
         (before, "the kernel dropped datagrams because its buffer was full"),

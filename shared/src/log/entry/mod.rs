@@ -17,6 +17,7 @@ pub use body::{Prefix, Stamp, lifecycle, write_body};
 pub(crate) use facts::words;
 pub use facts::{Amount, Facts, Login};
 pub use form::{NOT_ONE_ENTRY, is_one_entry, is_one_object};
+pub use spoken::{FieldLimit, field_limit};
 use spoken::{Spoken, push_json};
 
 /// Version of the body format, the field `v`.

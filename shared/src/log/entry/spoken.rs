@@ -99,36 +99,66 @@ fn check_text(field: &'static str, value: Option<&str>, max: usize, one_line: bo
     Ok(())
 }
 
+/// What a text field of an entry can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FieldLimit {
+    /// Bytes of UTF-8.
+    pub bytes_max: usize,
+    /// No control characters, and not empty.
+    pub is_one_line: bool,
+    /// Only letters, digits and `. _ - : /`.
+    pub is_word: bool,
+}
+
+/// The limit of a text field by its name; none for fields with a form of their own (`id`, `occurred_at`) and for what is no text.
+pub fn field_limit(field: &str) -> Option<FieldLimit> {
+    let line = |bytes_max| Some(FieldLimit { bytes_max, is_one_line: true, is_word: false });
+    match field {
+        "user" | "impersonator" | "session" | "credential" | "request_id" => line(limits::IDENTIFIER_BYTES_MAX),
+        "user_type" | "auth_method" | "category" | "outcome" | "entity_type" => line(limits::SHORT_WORD_BYTES_MAX),
+        "action" => Some(FieldLimit { bytes_max: limits::ACTION_BYTES_MAX, is_one_line: true, is_word: true }),
+        "reason" => line(limits::ACTION_BYTES_MAX),
+        "entity_id" | "entity_name" => line(limits::ENTITY_BYTES_MAX),
+        "target" => line(limits::TARGET_BYTES_MAX),
+        "domain" => line(limits::DOMAIN_BYTES_MAX),
+        "ip_address" | "peer_address" => line(limits::ADDRESS_BYTES_MAX),
+        "method" => line(limits::METHOD_BYTES_MAX),
+        "user_agent" | "path" | "description" => {
+            Some(FieldLimit { bytes_max: limits::LONG_TEXT_BYTES_MAX, is_one_line: false, is_word: false })
+        }
+        _ => None,
+    }
+}
+
 impl Spoken<'_> {
     pub(super) fn check(&self) -> Result<(), EntryError> {
-        let id_max = limits::IDENTIFIER_BYTES_MAX;
-        for (field, value, max) in [
-            ("user", &self.user, id_max),
-            ("user_type", &self.user_type, limits::SHORT_WORD_BYTES_MAX),
-            ("impersonator", &self.impersonator, id_max),
-            ("session", &self.session, id_max),
-            ("auth_method", &self.auth_method, limits::SHORT_WORD_BYTES_MAX),
-            ("credential", &self.credential, id_max),
-            ("category", &self.category, limits::SHORT_WORD_BYTES_MAX),
-            ("action", &self.action, limits::ACTION_BYTES_MAX),
-            ("outcome", &self.outcome, limits::SHORT_WORD_BYTES_MAX),
-            ("reason", &self.reason, limits::ACTION_BYTES_MAX),
-            ("entity_type", &self.entity_type, limits::SHORT_WORD_BYTES_MAX),
-            ("entity_id", &self.entity_id, limits::ENTITY_BYTES_MAX),
-            ("entity_name", &self.entity_name, limits::ENTITY_BYTES_MAX),
-            ("target", &self.target, limits::TARGET_BYTES_MAX),
-            ("domain", &self.domain, limits::DOMAIN_BYTES_MAX),
-            ("ip_address", &self.ip_address, limits::ADDRESS_BYTES_MAX),
-            ("peer_address", &self.peer_address, limits::ADDRESS_BYTES_MAX),
-            ("method", &self.method, limits::METHOD_BYTES_MAX),
-            ("request_id", &self.request_id, id_max),
+        for (field, value) in [
+            ("user", &self.user),
+            ("user_type", &self.user_type),
+            ("impersonator", &self.impersonator),
+            ("session", &self.session),
+            ("auth_method", &self.auth_method),
+            ("credential", &self.credential),
+            ("category", &self.category),
+            ("action", &self.action),
+            ("outcome", &self.outcome),
+            ("reason", &self.reason),
+            ("entity_type", &self.entity_type),
+            ("entity_id", &self.entity_id),
+            ("entity_name", &self.entity_name),
+            ("target", &self.target),
+            ("domain", &self.domain),
+            ("ip_address", &self.ip_address),
+            ("peer_address", &self.peer_address),
+            ("method", &self.method),
+            ("request_id", &self.request_id),
+            ("user_agent", &self.user_agent),
+            ("path", &self.path),
+            ("description", &self.description),
         ] {
-            check_text(field, value.as_deref(), max, true)?;
-        }
-        for (field, value) in
-            [("user_agent", &self.user_agent), ("path", &self.path), ("description", &self.description)]
-        {
-            check_text(field, value.as_deref(), limits::LONG_TEXT_BYTES_MAX, false)?;
+            if let Some(limit) = field_limit(field) {
+                check_text(field, value.as_deref(), limit.bytes_max, limit.is_one_line)?;
+            }
         }
         self.check_words()?;
         self.check_objects()

@@ -151,8 +151,8 @@ async fn syslog_connections_that_are_held_keep_nobody_out_and_what_is_lost_is_sa
     .await;
     assert_eq!(entries(&cluster, "action:syslog.next").len(), 1);
     assert!(entries(&cluster, "action:log.gap").is_empty());
-    let odd = entries(&cluster, "action:intake.unmapped");
-    assert!(odd.len() == 1 && odd[0]["details"]["sha256"].is_string(), "{odd:?}");
+    let found = entries(&cluster, "action:syslog.long");
+    assert!(found.len() == 1 && found[0]["details"]["message_sha256"].is_string(), "{found:?}");
     drop(held);
     cluster.verify_all();
 }

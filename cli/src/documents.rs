@@ -1,0 +1,256 @@
+//! Finds the documents in a file of foreign records: lines, the lines of one event, or JSON over several lines; packed or not.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read as _};
+use std::path::Path;
+
+use anyhow::Context as _;
+use piperoll_node::intake::{Join, Joined, Joiner, unpacked};
+
+/// One document. A file of one JSON document is held as a whole.
+const DOCUMENT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Some programs write it at the beginning of a file (Unicode, section 23.8, "Byte Order Mark").
+const BYTE_ORDER_MARK: &str = "\u{feff}";
+
+/// A document, and the number of its first line.
+pub(crate) struct Document {
+    pub(crate) line: u64,
+    /// Or what keeps it from being one.
+    pub(crate) text: Result<String, String>,
+}
+
+/// The documents of an input, in order.
+pub(crate) struct Documents {
+    input: Box<dyn BufRead + Send>,
+    line: u64,
+    joiner: Option<Joiner>,
+    /// Numbers of the lines that went into the joiner.
+    joined_lines: Vec<u64>,
+    /// JSON may go over several lines.
+    is_json: bool,
+    ready: VecDeque<Document>,
+    is_done: bool,
+}
+
+impl Documents {
+    /// Opens a file, or standard input for `-`.
+    pub(crate) fn open(path: &Path, join: Option<Join>, reads_lines: bool) -> anyhow::Result<Self> {
+        let input: Box<dyn BufRead + Send> = if path == Path::new("-") {
+            Box::new(BufReader::new(std::io::stdin()))
+        } else {
+            Box::new(BufReader::new(std::fs::File::open(path).with_context(|| path.display().to_string())?))
+        };
+        Self::of(input, join, reads_lines).with_context(|| path.display().to_string())
+    }
+
+    pub(crate) fn of(input: Box<dyn BufRead + Send>, join: Option<Join>, reads_lines: bool) -> std::io::Result<Self> {
+        Ok(Self {
+            input: unpacked(input)?,
+            line: 0,
+            joiner: join.map(Joiner::new),
+            joined_lines: Vec::new(),
+            is_json: !reads_lines,
+            ready: VecDeque::new(),
+            is_done: false,
+        })
+    }
+
+    /// The next line without its end; none at the end of the input. A line that is too long is skipped and said.
+    fn next_line(&mut self) -> std::io::Result<Option<Result<String, String>>> {
+        let mut bytes = Vec::new();
+        let read = (&mut self.input).take(DOCUMENT_BYTES_MAX as u64 + 1).read_until(b'\n', &mut bytes)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        self.line += 1;
+        if read > DOCUMENT_BYTES_MAX {
+            let mut length = read;
+            while bytes.last() != Some(&b'\n') {
+                bytes.clear();
+                let more = (&mut self.input).take(DOCUMENT_BYTES_MAX as u64).read_until(b'\n', &mut bytes)?;
+                if more == 0 {
+                    break;
+                }
+                length += more;
+            }
+            return Ok(Some(Err(format!(
+                "{length} bytes in one line, more than the {DOCUMENT_BYTES_MAX} of a document"
+            ))));
+        }
+        let text = match String::from_utf8(bytes) {
+            Ok(text) => text,
+            // Latin-1 where it is no UTF-8, as for a followed file; a mapping says what it makes of it.
+            Err(error) => error.into_bytes().into_iter().map(char::from).collect(),
+        };
+        let text = if self.line == 1 { text.trim_start_matches(BYTE_ORDER_MARK) } else { &text };
+        Ok(Some(Ok(text.trim_end_matches(['\n', '\r']).to_owned())))
+    }
+
+    /// Reads until a document is ready, or the input ends.
+    fn fill(&mut self) -> std::io::Result<()> {
+        let mut open = OpenJson::default();
+        while self.ready.is_empty() && !self.is_done {
+            let Some(line) = self.next_line()? else {
+                self.is_done = true;
+                if let Some(broken) = open.take_broken() {
+                    self.ready.push_back(broken);
+                }
+                if let Some(joiner) = &mut self.joiner {
+                    let rest = joiner.flush();
+                    self.push_joined(rest);
+                }
+                return Ok(());
+            };
+            let line = match line {
+                Ok(line) => line,
+                Err(problem) => {
+                    self.ready.push_back(Document { line: self.line, text: Err(problem) });
+                    continue;
+                }
+            };
+            if let Some(joiner) = &mut self.joiner {
+                if !line.trim().is_empty() {
+                    self.joined_lines.push(self.line);
+                    let whole = joiner.push(&line);
+                    self.push_joined(whole);
+                }
+            } else if self.is_json {
+                self.ready.extend(open.push(self.line, &line));
+            } else if !line.trim().is_empty() {
+                self.ready.push_back(Document { line: self.line, text: Ok(line) });
+            }
+        }
+        Ok(())
+    }
+
+    fn push_joined(&mut self, whole: Vec<Joined>) {
+        let number = |first: u64| {
+            usize::try_from(first).ok().and_then(|at| self.joined_lines.get(at)).copied().unwrap_or_default()
+        };
+        let documents: Vec<Document> =
+            whole.into_iter().map(|joined| Document { line: number(joined.first), text: Ok(joined.text) }).collect();
+        self.ready.extend(documents);
+    }
+}
+
+impl Iterator for Documents {
+    type Item = std::io::Result<Document>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Err(error) = self.fill() {
+            self.is_done = true;
+            return Some(Err(error));
+        }
+        self.ready.pop_front().map(Ok)
+    }
+}
+
+/// JSON of which the end has not come yet.
+#[derive(Default)]
+struct OpenJson {
+    begun: u64,
+    text: String,
+    depth: usize,
+    in_text: bool,
+    is_escaped: bool,
+}
+
+impl OpenJson {
+    /// Takes a line, and gives what it ends. A line that is a document by itself ends an object that was begun before it and was not
+    /// ended: that one is broken, and costs no other.
+    fn push(&mut self, number: u64, line: &str) -> Vec<Document> {
+        let mut documents = Vec::new();
+        let is_nested = self.text.starts_with('[');
+        if !self.text.is_empty() && !is_nested && line.starts_with('{') && is_whole(line) {
+            documents.extend(self.take_broken());
+        }
+        if self.text.is_empty() {
+            if line.trim().is_empty() {
+                return documents;
+            }
+            self.begun = number;
+        } else {
+            self.text.push('\n');
+        }
+        self.scan(line);
+        self.text.push_str(line);
+        let is_too_long = self.text.len() > DOCUMENT_BYTES_MAX;
+        if is_too_long {
+            let problem = format!("more than the {DOCUMENT_BYTES_MAX} bytes of a document; is a bracket missing?");
+            documents.push(Document { line: self.begun, text: Err(problem) });
+            *self = Self::default();
+        } else if self.depth == 0 {
+            documents.push(Document { line: self.begun, text: Ok(std::mem::take(&mut self.text)) });
+            *self = Self::default();
+        }
+        documents
+    }
+
+    fn scan(&mut self, line: &str) {
+        for byte in line.bytes() {
+            match byte {
+                _ if self.is_escaped => self.is_escaped = false,
+                b'\\' if self.in_text => self.is_escaped = true,
+                b'"' => self.in_text = !self.in_text,
+                b'{' | b'[' if !self.in_text => self.depth += 1,
+                b'}' | b']' if !self.in_text => self.depth = self.depth.saturating_sub(1),
+                _ => {}
+            }
+        }
+        // A text cannot go over the end of a line.
+        if self.in_text {
+            (self.in_text, self.is_escaped) = (false, false);
+        }
+    }
+
+    fn take_broken(&mut self) -> Option<Document> {
+        if self.text.is_empty() {
+            return None;
+        }
+        let broken = Document { line: self.begun, text: Err("JSON that does not end".to_owned()) };
+        *self = Self::default();
+        Some(broken)
+    }
+}
+
+fn is_whole(line: &str) -> bool {
+    serde_json::from_str::<&serde_json::value::RawValue>(line).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn documents(text: &str, reads_lines: bool) -> Vec<(u64, Result<String, String>)> {
+        let input = Box::new(std::io::Cursor::new(text.as_bytes().to_vec()));
+        let documents = Documents::of(input, None, reads_lines).expect("bytes in memory");
+        documents
+            .map(|document| document.expect("bytes in memory"))
+            .map(|document| (document.line, document.text))
+            .collect()
+    }
+
+    #[test]
+    fn json_may_go_over_lines_and_a_broken_line_costs_itself() {
+        let broken = || Err("JSON that does not end".to_owned());
+        for (text, wanted) in [
+            ("{\"a\":1}\n\n{\"b\":2}", vec![(1, Ok("{\"a\":1}")), (3, Ok("{\"b\":2}"))]),
+            ("\u{feff}{\n  \"a\": \"}\"\n}\n{\"b\":2}\n", vec![(1, Ok("{\n  \"a\": \"}\"\n}")), (4, Ok("{\"b\":2}"))]),
+            ("[\n{\"a\":1},\n{\"b\":2}\n]\n", vec![(1, Ok("[\n{\"a\":1},\n{\"b\":2}\n]"))]),
+            ("{\"a\":\"x\n{\"b\":2}\n{\"c\":3}\n", vec![(1, broken()), (2, Ok("{\"b\":2}")), (3, Ok("{\"c\":3}"))]),
+            ("{\"a\":{\n", vec![(1, broken())]),
+            ("no JSON\n{\"b\":2}\n", vec![(1, Ok("no JSON")), (2, Ok("{\"b\":2}"))]),
+            ("", vec![]),
+        ] {
+            let wanted: Vec<(u64, Result<String, String>)> = wanted
+                .into_iter()
+                .map(|(line, text): (u64, Result<&str, String>)| (line, text.map(str::to_owned)))
+                .collect();
+            assert_eq!(documents(text, false), wanted, "{text}");
+        }
+        assert_eq!(
+            documents("[31/Jan/2023]\n{\"a\"\n", true),
+            [(1, Ok("[31/Jan/2023]".to_owned())), (2, Ok("{\"a\"".to_owned()))]
+        );
+    }
+}

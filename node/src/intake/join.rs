@@ -1,0 +1,224 @@
+//! Puts lines together that are one record: those of one event of the audit daemon, which others may come between.
+
+use std::collections::VecDeque;
+
+use super::Record;
+use super::mapping::Join;
+use super::mark::Mark;
+use super::pipeline::RECORD_BYTES_MAX;
+
+/// Records that are begun and not ended.
+const OPEN_MAX: usize = 64;
+/// Lines of one record; the next one begins another.
+const LINES_MAX: usize = 512;
+
+/// Lines that wait for others of their record.
+pub struct Joiner {
+    join: Join,
+    open: VecDeque<Group>,
+    next: u64,
+}
+
+struct Group {
+    key: String,
+    /// Number of its first line.
+    first: u64,
+    lines: usize,
+    text: String,
+}
+
+/// A record that is whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    /// Number of its first line, counted from 0 over all that were pushed.
+    pub first: u64,
+    /// Its lines, with line ends between.
+    pub text: String,
+}
+
+impl Joiner {
+    /// A joiner without lines.
+    pub fn new(join: Join) -> Self {
+        Self { join, open: VecDeque::new(), next: 0 }
+    }
+
+    /// Takes a line and gives the records that are whole now.
+    pub fn push(&mut self, line: &str) -> Vec<Joined> {
+        let number = self.next;
+        self.next += 1;
+        let line = line.trim_end_matches(['\n', '\r']);
+        let Some(key) = self.join.key(line) else { return vec![Joined { first: number, text: line.to_owned() }] };
+        let is_end = self.join.is_end(line);
+        let mut done = Vec::new();
+        let at = self.open.iter().position(|group| group.key == key);
+        let has_room = |group: &Group| group.lines < LINES_MAX && group.text.len() + line.len() < RECORD_BYTES_MAX;
+        let at = match at {
+            Some(at) if has_room(&self.open[at]) => {
+                self.open[at].text.push('\n');
+                self.open[at].text.push_str(line);
+                self.open[at].lines += 1;
+                at
+            }
+            full => {
+                done.extend(full.and_then(|at| self.open.remove(at)).map(Group::done));
+                self.open.push_back(Group { key: key.to_owned(), first: number, lines: 1, text: line.to_owned() });
+                self.open.len() - 1
+            }
+        };
+        if is_end {
+            done.extend(self.open.remove(at).map(Group::done));
+        } else if self.open.len() > OPEN_MAX {
+            done.extend(self.open.pop_front().map(Group::done));
+        }
+        done
+    }
+
+    /// Gives what is left, whole or not: nothing more came for a while.
+    pub fn flush(&mut self) -> Vec<Joined> {
+        self.open.drain(..).map(Group::done).collect()
+    }
+
+    /// Number of the first line that waits.
+    pub fn first_open(&self) -> Option<u64> {
+        self.open.iter().map(|group| group.first).min()
+    }
+}
+
+impl Group {
+    fn done(self) -> Joined {
+        Joined { first: self.first, text: self.text }
+    }
+}
+
+/// Records of a source on their way through a joiner, with their places and marks.
+pub(super) struct JoinedRecords {
+    joiner: Joiner,
+    /// Of each line that is not in a whole record yet: its number and place.
+    waiting: VecDeque<(u64, Record)>,
+    /// Marks, and the number of the line that each comes after.
+    marks: VecDeque<(u64, Mark)>,
+}
+
+impl JoinedRecords {
+    pub(super) fn new(join: Join) -> Self {
+        Self { joiner: Joiner::new(join), waiting: VecDeque::new(), marks: VecDeque::new() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.joiner.first_open().is_none() && self.marks.is_empty()
+    }
+
+    /// Takes a line as a record and gives the records that are whole.
+    pub(super) fn push(&mut self, mut record: Record) -> Vec<Record> {
+        // What is too long is no line of such a record.
+        if record.cut.is_some() {
+            return vec![record];
+        }
+        let text = String::from_utf8_lossy(&record.text).into_owned();
+        let number = self.joiner.next;
+        if let Some(mark) = record.mark.take() {
+            self.marks.push_back((number, mark));
+        }
+        record.text = Vec::new();
+        self.waiting.push_back((number, record));
+        let done = self.joiner.push(&text);
+        self.records_of(done)
+    }
+
+    pub(super) fn place(&mut self, mark: Mark) {
+        self.marks.push_back((self.joiner.next.saturating_sub(1), mark));
+    }
+
+    pub(super) fn flush(&mut self) -> Vec<Record> {
+        let done = self.joiner.flush();
+        self.records_of(done)
+    }
+
+    fn records_of(&mut self, done: Vec<Joined>) -> Vec<Record> {
+        let mut records = Vec::new();
+        for Joined { first, text } in done {
+            if let Some(at) = self.waiting.iter().position(|(number, _)| *number == first)
+                && let Some((_, record)) = self.waiting.remove(at)
+            {
+                records.push(Record { text: text.into_bytes(), ..record });
+            }
+        }
+        // Lines that went into the record of an earlier one.
+        let open: Vec<u64> = self.joiner.open.iter().map(|group| group.first).collect();
+        self.waiting.retain(|(number, _)| open.contains(number));
+        records
+    }
+
+    /// The newest mark that has everything before it in whole records.
+    pub(super) fn mark(&mut self) -> Option<Mark> {
+        let first_open = self.joiner.first_open().unwrap_or(u64::MAX);
+        let mut newest = None;
+        while self.marks.front().is_some_and(|(number, _)| *number < first_open) {
+            newest = self.marks.pop_front().map(|(_, mark)| mark);
+        }
+        newest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::intake::mapping::Mapping;
+
+    fn line(kind: &str, serial: u32) -> String {
+        format!("type={kind} msg=audit(1793697246.117:{serial}): a=b")
+    }
+
+    #[test]
+    fn lines_of_one_record_come_together_whatever_comes_between() {
+        let join = Mapping::load("auditd").expect("built in").join().expect("it joins").clone();
+        let mut joiner = Joiner::new(join);
+        let lines = [
+            line("SYSCALL", 1),
+            line("SYSCALL", 2),
+            line("PATH", 1),
+            line("EOE", 1),
+            line("USER_LOGIN", 3),
+            "no line of the kind".to_owned(),
+            line("PATH", 2),
+        ];
+        let mut done = Vec::new();
+        for line in &lines {
+            done.extend(joiner.push(line));
+        }
+        assert_eq!(joiner.first_open(), Some(1));
+        done.extend(joiner.flush());
+        let of = |first: u64, text: String| Joined { first, text };
+        assert_eq!(
+            done,
+            [
+                of(0, format!("{}\n{}\n{}", lines[0], lines[2], lines[3])),
+                of(4, lines[4].clone()),
+                of(5, lines[5].clone()),
+                of(1, format!("{}\n{}", lines[1], lines[6])),
+            ]
+        );
+        assert_eq!(joiner.first_open(), None);
+    }
+
+    #[test]
+    fn a_mark_waits_for_every_line_before_it() {
+        let join = Mapping::load("auditd").expect("built in").join().expect("it joins").clone();
+        let mut records = JoinedRecords::new(join);
+        let mark = |offset: u64| Mark::File { life: String::new(), offset };
+        let record = |text: String, offset: u64| Record {
+            text: text.into_bytes(),
+            cut: None,
+            place: Some(offset.to_string()),
+            earlier_place: None,
+            mark: Some(mark(offset)),
+        };
+        assert!(records.push(record(line("SYSCALL", 1), 1)).is_empty());
+        let single = records.push(record(line("USER_LOGIN", 2), 2));
+        assert_eq!((single.len(), single[0].place.as_deref(), records.mark()), (1, Some("2"), None));
+        let whole = records.push(record(line("EOE", 1), 3));
+        assert_eq!((whole.len(), whole[0].place.as_deref()), (1, Some("1")));
+        assert_eq!(records.mark(), Some(mark(3)));
+        assert!(records.is_empty());
+    }
+}

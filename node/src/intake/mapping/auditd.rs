@@ -1,0 +1,338 @@
+//! Reads an event of the Linux audit daemon: its lines, each of a type with fields, as one record.
+//!
+//! Form: linux-audit documentation, "SPEC Audit Event Enrichment" and audit.rules(7). Enriched lines carry a group separator (0x1d)
+//! before the names that the daemon added. Values that could hold a blank or a quote are hexadecimal; they are decoded after the line
+//! was taken apart, and what comes out is never taken apart again.
+
+use serde_json::{Map, Value, json};
+
+/// Before the names that the daemon added to a line.
+const SEPARATOR: char = '\u{1d}';
+/// Lines and fields of one event.
+const LINES_MAX: usize = 1_024;
+const FIELDS_MAX: usize = 512;
+/// Fields whose values are hexadecimal when they are not quoted (linux-audit field dictionary, format "encoded").
+const ENCODED: [&str; 21] = [
+    "acct",
+    "comm",
+    "exe",
+    "cwd",
+    "name",
+    "cmd",
+    "data",
+    "proctitle",
+    "key",
+    "dir",
+    "path",
+    "old",
+    "new",
+    "grp",
+    "unit",
+    "root_dir",
+    "vm",
+    "file",
+    "ocomm",
+    "watch",
+    "sw",
+];
+/// Values that stand for none.
+const NONE: [&str; 5] = ["?", "(null)", "(none)", "unset", ""];
+/// A user id of -1: nobody has logged in.
+const NOBODY: [&str; 2] = ["4294967295", "-1"];
+
+struct Line<'a> {
+    node: Option<&'a str>,
+    kind: &'a str,
+    time: &'a str,
+    serial: &'a str,
+    fields: Map<String, Value>,
+    /// What does not consist of fields, such as the beginning of an AVC message.
+    prose: String,
+}
+
+/// The lines of one event as a record, as JSON text; none when the first line is no line of the audit daemon.
+pub(super) fn event(text: &str) -> Option<String> {
+    let lines: Vec<Line<'_>> =
+        text.split('\n').filter(|line| !line.trim().is_empty()).take(LINES_MAX).filter_map(line).collect();
+    let first = lines.first()?;
+    // The line that says what happened: not the one that ends it, and not one that only adds to another.
+    let main = lines
+        .iter()
+        .find(|line| !matches!(line.kind, "EOE" | "PATH" | "CWD" | "PROCTITLE" | "SOCKADDR" | "EXECVE"))
+        .unwrap_or(first);
+    let mut record = Map::new();
+    record.insert(
+        "id".to_owned(),
+        json!(format!(
+            "{}{}:{}",
+            first.node.map(|node| format!("{node} ")).unwrap_or_default(),
+            first.time,
+            first.serial
+        )),
+    );
+    record.insert("time".to_owned(), json!(first.time));
+    if let Some(node) = first.node {
+        record.insert("node".to_owned(), json!(node));
+    }
+    record.insert("type".to_owned(), json!(main.kind));
+    let mut put = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            record.insert(name.to_owned(), json!(value));
+        }
+    };
+    let field = |name: &str| known(main.fields.get(name));
+    let login = field("AUID").or_else(|| field("auid").filter(|id| !NOBODY.contains(&id.as_str())));
+    put("person", login.clone());
+    put("account", field("acct").or_else(|| field("ID")).or_else(|| field("id")));
+    put("uid", field("UID").or_else(|| field("uid")));
+    put("result", result(&lines, main));
+    put("address", field("addr").or_else(|| lines.iter().find_map(|line| socket_address(&line.fields))));
+    put("command", command(&lines));
+    put("path", path(&lines));
+    let mut all = Map::new();
+    for line in lines.iter().filter(|line| line.kind != "EOE") {
+        let mut fields = line.fields.clone();
+        if !line.prose.is_empty() {
+            fields.insert("text".to_owned(), json!(line.prose));
+        }
+        match all.get_mut(line.kind) {
+            None => drop(all.insert(line.kind.to_owned(), Value::Object(fields))),
+            Some(Value::Array(list)) => list.push(Value::Object(fields)),
+            Some(one) => *one = Value::Array(vec![one.take(), Value::Object(fields)]),
+        }
+    }
+    record.insert("records".to_owned(), Value::Object(all));
+    Some(Value::Object(record).to_string())
+}
+
+fn known(value: Option<&Value>) -> Option<String> {
+    value.and_then(Value::as_str).filter(|text| !NONE.contains(text)).map(str::to_owned)
+}
+
+/// `node=N type=T msg=audit(SECONDS.MILLIS:SERIAL): FIELDS`.
+fn line(text: &str) -> Option<Line<'_>> {
+    let text = text.trim_matches([' ', '\r']);
+    let (node, rest) = match text.strip_prefix("node=") {
+        Some(rest) => rest.split_once(' ').map(|(node, rest)| (Some(node), rest))?,
+        None => (None, text),
+    };
+    let (kind, rest) = rest.strip_prefix("type=")?.split_once(' ')?;
+    let (stamp, rest) = rest.strip_prefix("msg=audit(")?.split_once("):")?;
+    let (time, serial) = stamp.split_once(':')?;
+    let is_stamp = time.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+        && serial.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_stamp || kind.is_empty() {
+        return None;
+    }
+    let mut fields = Map::new();
+    let mut prose = String::new();
+    let (raw, enriched) = rest.split_once(SEPARATOR).unwrap_or((rest, ""));
+    read_fields(raw.trim(), &mut fields, &mut prose, true);
+    read_fields(&enriched.replace(SEPARATOR, " "), &mut fields, &mut String::new(), false);
+    Some(Line { node, kind, time, serial, fields, prose })
+}
+
+/// Takes `name=value` after `name=value`; of a name that comes twice the second is kept under `name#2`. `msg='…'` holds fields itself.
+fn read_fields(mut text: &str, fields: &mut Map<String, Value>, prose: &mut String, has_encoded: bool) {
+    while fields.len() < FIELDS_MAX {
+        text = text.trim_start();
+        let Some(end) = text.find([' ', '=']) else {
+            push_word(prose, text);
+            return;
+        };
+        if text.as_bytes()[end] == b' ' {
+            push_word(prose, &text[..end]);
+            text = &text[end..];
+            continue;
+        }
+        let (name, rest) = (&text[..end], &text[end + 1..]);
+        let (value, after) = match rest.as_bytes().first() {
+            Some(quote @ (b'"' | b'\'')) => match rest[1..].find(char::from(*quote)) {
+                Some(close) => (&rest[..close + 2], &rest[close + 2..]),
+                None => (rest, ""),
+            },
+            Some(b'{') => rest.find('}').map_or((rest, ""), |close| rest.split_at(close + 1)),
+            _ => rest.find(' ').map_or((rest, ""), |blank| rest.split_at(blank)),
+        };
+        text = after;
+        if name == "msg" && value.starts_with('\'') {
+            read_fields(value.trim_matches('\''), fields, prose, has_encoded);
+            continue;
+        }
+        let value = match value.strip_prefix('"').map(|inner| inner.strip_suffix('"').unwrap_or(inner)) {
+            Some(quoted) => quoted.to_owned(),
+            None if has_encoded && is_encoded(name) => decoded(value),
+            None => value.to_owned(),
+        };
+        let mut key = name.to_owned();
+        let mut times = 1;
+        while fields.contains_key(&key) && times < 16 {
+            times += 1;
+            key = format!("{name}#{times}");
+        }
+        fields.insert(key, json!(value));
+    }
+}
+
+fn push_word(prose: &mut String, word: &str) {
+    if !word.is_empty() {
+        if !prose.is_empty() {
+            prose.push(' ');
+        }
+        prose.push_str(word);
+    }
+}
+
+fn is_encoded(name: &str) -> bool {
+    // Arguments of EXECVE. Those of SYSCALL have the same names and are numbers: they are told by their record's type later on.
+    ENCODED.contains(&name) || name.strip_prefix('a').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+fn decoded(value: &str) -> String {
+    let is_hex = value.len() >= 4
+        && value.len().is_multiple_of(2)
+        && value.bytes().all(|byte| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte));
+    match hex::decode(value) {
+        // Between the arguments in a title there are zero bytes.
+        Ok(bytes) if is_hex => String::from_utf8_lossy(&bytes).replace('\0', " ").trim_end().to_owned(),
+        _ => value.to_owned(),
+    }
+}
+
+/// `success`, `failure` or `denied`; none where the event has no result.
+fn result(lines: &[Line<'_>], main: &Line<'_>) -> Option<String> {
+    let is_denied_message = |line: &&Line<'_>| matches!(line.kind, "AVC" | "USER_AVC");
+    if let Some(avc) = lines.iter().find(is_denied_message) {
+        let is_let_through = avc.fields.get("permissive").and_then(Value::as_str) == Some("1");
+        if avc.prose.contains("denied") {
+            return Some(if is_let_through { "success" } else { "denied" }.to_owned());
+        }
+    }
+    if main.kind.starts_with("ANOM_") || main.kind.starts_with("RESP_") {
+        return None;
+    }
+    let text = |line: &Line<'_>, name: &str| known(line.fields.get(name));
+    if let Some(outcome) = text(main, "res").or_else(|| text(main, "result")) {
+        let is_refusal = matches!(main.kind, "USER_ACCT" | "USER_CMD");
+        return Some(
+            match (outcome.as_str(), is_refusal) {
+                ("success" | "1" | "yes", _) => "success",
+                (_, true) => "denied",
+                _ => "failure",
+            }
+            .to_owned(),
+        );
+    }
+    let call = lines.iter().find(|line| line.kind == "SYSCALL")?;
+    match (text(call, "success")?.as_str(), text(call, "exit").as_deref()) {
+        ("yes", _) => Some("success".to_owned()),
+        (_, Some("-13" | "-1" | "EACCES" | "EPERM")) => Some("denied".to_owned()),
+        _ => Some("failure".to_owned()),
+    }
+}
+
+/// The command: its arguments, or the title of the process.
+fn command(lines: &[Line<'_>]) -> Option<String> {
+    let execve: Vec<String> = lines
+        .iter()
+        .filter(|line| line.kind == "EXECVE")
+        .flat_map(|line| {
+            (0..LINES_MAX).map_while(|at| line.fields.get(&format!("a{at}")).and_then(Value::as_str).map(str::to_owned))
+        })
+        .collect();
+    if !execve.is_empty() {
+        return Some(execve.join(" "));
+    }
+    let named = |kind: &str, name: &str| {
+        lines.iter().filter(|line| line.kind == kind).find_map(|line| known(line.fields.get(name)))
+    };
+    named("USER_CMD", "cmd").or_else(|| named("PROCTITLE", "proctitle"))
+}
+
+/// The file that was worked on, from the folder it was named in.
+fn path(lines: &[Line<'_>]) -> Option<String> {
+    let is_parent = |line: &&Line<'_>| line.fields.get("nametype").and_then(Value::as_str) != Some("PARENT");
+    let name = lines
+        .iter()
+        .filter(|line| line.kind == "PATH")
+        .filter(is_parent)
+        .find_map(|line| known(line.fields.get("name")))?;
+    let folder = lines.iter().filter(|line| line.kind == "CWD").find_map(|line| known(line.fields.get("cwd")));
+    Some(match folder {
+        Some(folder) if !name.starts_with('/') => format!("{}/{name}", folder.trim_end_matches('/')),
+        _ => name,
+    })
+}
+
+/// The address of a peer: `saddr` is a `sockaddr` in hexadecimal digits, of family 2 (IPv4) or 10 (IPv6).
+fn socket_address(fields: &Map<String, Value>) -> Option<String> {
+    let bytes = hex::decode(fields.get("saddr")?.as_str()?).ok()?;
+    match bytes.get(..2)? {
+        [2, 0] => Some(std::net::Ipv4Addr::from(<[u8; 4]>::try_from(bytes.get(4..8)?).ok()?).to_string()),
+        [10, 0] => Some(std::net::Ipv6Addr::from(<[u8; 16]>::try_from(bytes.get(8..24)?).ok()?).to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(text: &str) -> Value {
+        serde_json::from_str(&event(text).expect("an event")).expect("JSON")
+    }
+
+    #[test]
+    fn the_lines_of_one_event_are_one_record() {
+        let event = record(
+            "type=SYSCALL msg=audit(1793697246.117:1246): arch=c000003e syscall=257 success=no exit=-13 a0=ffffff9c items=1 auid=1000 uid=1000 comm=\"cat\" exe=\"/usr/bin/cat\" key=\"shadow\"\u{1d}ARCH=x86_64 SYSCALL=openat AUID=\"kim\" UID=\"kim\"\n\
+             type=CWD msg=audit(1793697246.117:1246): cwd=\"/home/kim\"\n\
+             type=PATH msg=audit(1793697246.117:1246): item=0 name=\"/etc\" nametype=PARENT\n\
+             type=PATH msg=audit(1793697246.117:1246): item=1 name=\"shadow\" nametype=NORMAL\u{1d}OUID=\"root\"\n\
+             type=PROCTITLE msg=audit(1793697246.117:1246): proctitle=636174002F6574632F736861646F77\n\
+             type=EOE msg=audit(1793697246.117:1246): \n",
+        );
+        for (name, wanted) in [
+            ("id", "1793697246.117:1246"),
+            ("type", "SYSCALL"),
+            ("person", "kim"),
+            ("result", "denied"),
+            ("command", "cat /etc/shadow"),
+            ("path", "/home/kim/shadow"),
+        ] {
+            assert_eq!(event[name], wanted, "{name}: {event}");
+        }
+        assert_eq!(event["records"]["PATH"].as_array().map(Vec::len), Some(2));
+        assert_eq!(event["records"]["SYSCALL"]["a0"], "ffffff9c");
+    }
+
+    #[test]
+    fn what_somebody_typed_is_never_taken_apart() {
+        let user = |res: &str, acct: &str| {
+            record(&format!(
+                "type=USER_LOGIN msg=audit(1793697245.117:1245): pid=4242 uid=0 auid=4294967295 ses=4294967295 msg='op=login acct={acct} exe=\"/usr/sbin/sshd\" hostname=? addr=203.0.113.9 terminal=ssh res={res}'\u{1d}UID=\"root\" AUID=\"unset\"",
+            ))
+        };
+        // `eve res=success`
+        let forged = user("failed", "657665207265733D73756363657373");
+        assert_eq!((&forged["account"], &forged["result"]), (&json!("eve res=success"), &json!("failure")), "{forged}");
+        assert_eq!(forged.get("person"), None);
+        assert_eq!(forged["address"], "203.0.113.9");
+        let quoted = user("success", "\"DEADBEEF\"");
+        assert_eq!((&quoted["account"], &quoted["result"]), (&json!("DEADBEEF"), &json!("success")));
+    }
+
+    #[test]
+    fn a_message_that_something_was_denied_says_so() {
+        let avc = |permissive: &str| {
+            record(&format!(
+                "type=AVC msg=audit(1793697250.1:7): avc:  denied  {{ read }} for  pid=1 comm=\"cat\" scontext=a tcontext=b permissive={permissive}"
+            ))
+        };
+        assert_eq!(avc("0")["result"], "denied");
+        assert_eq!(avc("1")["result"], "success");
+        for odd in ["", "no line", "type=X", "type=X msg=audit(abc): a=b", "type= msg=audit(1:2): "] {
+            assert_eq!(event(odd), None, "{odd:?}");
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! Where the value of a field comes from, and what is done with it on the way.
+
+use chrono::FixedOffset;
+use ipnet::IpNet;
+use piperoll_shared::log::ids::EntryId;
+use regex::Regex;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::MapError;
+use super::ordered::Pairs;
+use super::pointer::{Pointer, text_of};
+use super::times::{self, Form};
+
+/// Bytes of a value that a template makes before it is shortened; no field of an entry is longer.
+const TEMPLATE_BYTES_MAX: usize = 64 * 1024;
+
+/// A field's rule, as the file has it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TypedRule {
+    constant: Option<String>,
+    pointer: Option<String>,
+    first: Option<Vec<String>>,
+    /// `k8s.{/objectRef/resource}.{/verb}`; nothing when one of them leads nowhere.
+    template: Option<String>,
+    /// The first of these that is not nothing.
+    templates: Option<Vec<String>>,
+    /// Only for records in which this pointer leads to something.
+    when: Option<String>,
+    /// Values that stand for none, such as `-`.
+    #[serde(default)]
+    not: Vec<String>,
+    /// Takes the group `value` of the regular expression, or its first one; a value that does not match is passed by.
+    r#match: Option<String>,
+    /// Put before the value.
+    prefix: Option<String>,
+    #[serde(default)]
+    table: BTreeMap<String, String>,
+    /// Regular expression and value, in order; the first that matches counts.
+    #[serde(default)]
+    cases: Vec<(String, String)>,
+    /// For a value that neither `table` nor `cases` has; without it the value itself is used.
+    otherwise: Option<String>,
+    /// When no pointer leads to anything; without it the field is left out.
+    absent: Option<String>,
+    /// What an action cannot hold becomes `_`.
+    #[serde(default)]
+    word: bool,
+    #[serde(default)]
+    lower: bool,
+    /// The value is a time in this form.
+    time: Option<Form>,
+    /// Zone of times that name none.
+    zone: Option<String>,
+    /// The value is an address: without its port, brackets, and the prefix of IPv4 in IPv6.
+    #[serde(default)]
+    address: bool,
+    /// A value that cannot be one of this field is left out and stays in details; without it the record is refused.
+    #[serde(default)]
+    or_none: bool,
+    /// Of a list of addresses, each added by who passed the request on: networks of proxies that are believed. The last address that is
+    /// in none of them is the value; what comes before it is a claim of its sender.
+    trusted: Option<Vec<String>>,
+}
+
+/// A field's rule, checked.
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) field: &'static str,
+    source: Source,
+    when: Option<Pointer>,
+    not: Vec<String>,
+    part: Option<Regex>,
+    prefix: Option<String>,
+    table: BTreeMap<String, String>,
+    cases: Vec<(Regex, String)>,
+    otherwise: Option<String>,
+    absent: Option<String>,
+    word: bool,
+    lower: bool,
+    time: Option<(Form, Option<FixedOffset>)>,
+    address: bool,
+    or_none: bool,
+    trusted: Option<Vec<IpNet>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Constant(String),
+    Pointers(Vec<(Pointer, String)>),
+    Templates(Vec<Vec<Part>>),
+}
+
+#[derive(Debug)]
+enum Part {
+    Text(String),
+    Pointer(Pointer),
+}
+
+/// A value for a field.
+pub(super) struct Value {
+    pub(super) text: String,
+    /// Where it was taken from unchanged, so that it need not stay there.
+    pub(super) moved: Option<Pointer>,
+}
+
+impl TypedRule {
+    pub(super) fn check(self, field: &'static str, zone: Option<FixedOffset>) -> Result<Rule, String> {
+        let templates = self.template.map(|template| vec![template]).or(self.templates);
+        let source = match (self.constant, self.pointer, self.first, templates) {
+            (Some(text), None, None, None) => Source::Constant(text),
+            (None, Some(pointer), None, None) => Source::Pointers(vec![parsed(&pointer)?]),
+            (None, None, Some(pointers), None) => {
+                Source::Pointers(pointers.iter().map(|pointer| parsed(pointer)).collect::<Result<_, _>>()?)
+            }
+            (None, None, None, Some(templates)) => {
+                Source::Templates(templates.iter().map(|template| parts(template)).collect::<Result<_, _>>()?)
+            }
+            _ => return Err("needs exactly one of constant, pointer, first, template, templates".to_owned()),
+        };
+        let zone = self.zone.as_deref().map(times::parse_zone).transpose()?.or(zone);
+        // A time of occurrence is one, whatever form it has.
+        let form = self.time.or((field == "occurred_at").then_some(Form::Auto));
+        let network =
+            |text: String| text.parse::<IpNet>().map_err(|_| format!("{text:?} is not a network such as 10.0.0.0/8"));
+        let trusted =
+            self.trusted.map(|networks| networks.into_iter().map(network).collect::<Result<_, _>>()).transpose()?;
+        let cases = self.cases.into_iter().map(|(regex, value)| Ok((compile(&regex)?, value)));
+        Ok(Rule {
+            field,
+            source,
+            when: self.when.as_deref().map(Pointer::parse).transpose()?,
+            not: self.not,
+            part: self.r#match.as_deref().map(compile).transpose()?,
+            prefix: self.prefix,
+            table: self.table,
+            cases: cases.collect::<Result<_, String>>()?,
+            otherwise: self.otherwise,
+            absent: self.absent,
+            word: self.word,
+            lower: self.lower,
+            time: form.map(|form| (form, zone)),
+            address: self.address,
+            or_none: self.or_none,
+            trusted,
+        })
+    }
+}
+
+pub(super) fn compile(regex: &str) -> Result<Regex, String> {
+    Regex::new(regex).map_err(|error| error.to_string())
+}
+
+fn parsed(pointer: &str) -> Result<(Pointer, String), String> {
+    Ok((Pointer::parse(pointer)?, pointer.to_owned()))
+}
+
+/// Texts and pointers in braces.
+fn parts(template: &str) -> Result<Vec<Part>, String> {
+    let mut parts = Vec::new();
+    let mut rest = template;
+    while let Some((before, inner)) = rest.split_once('{') {
+        let Some((pointer, after)) = inner.split_once('}') else {
+            return Err(format!("{template:?} has a brace that is not closed"));
+        };
+        parts.push(Part::Text(before.to_owned()));
+        parts.push(Part::Pointer(Pointer::parse(pointer)?));
+        rest = after;
+    }
+    parts.push(Part::Text(rest.to_owned()));
+    Ok(parts)
+}
+
+impl Rule {
+    /// The field's value in a record; none when it has none.
+    ///
+    /// # Errors
+    /// When what is there cannot be the value of this field.
+    pub(super) fn value(&self, record: &Pairs) -> Result<Option<Value>, MapError> {
+        if self.when.as_ref().is_some_and(|pointer| pointer.get(record).is_none()) {
+            return Ok(None);
+        }
+        let absent = || Ok(self.absent.clone().map(|text| Value { text, moved: None }));
+        match &self.source {
+            Source::Constant(text) => Ok(Some(Value { text: text.clone(), moved: None })),
+            Source::Templates(templates) => {
+                let Some(text) = templates.iter().find_map(|parts| self.fill(parts, record)) else { return absent() };
+                match self.finish(&text, "the template")? {
+                    Some(text) => Ok(Some(Value { text, moved: None })),
+                    None => absent(),
+                }
+            }
+            Source::Pointers(pointers) => {
+                for (pointer, shown) in pointers {
+                    let Some(raw) = pointer.get(record) else { continue };
+                    let found = match &self.trusted {
+                        Some(trusted) => last_untrusted(&raw, trusted),
+                        None => text_of(&raw),
+                    };
+                    let Some(text) = found.filter(|text| !self.not.contains(text)) else { continue };
+                    let Some(finished) = self.finish(&text, shown)? else { continue };
+                    // Only text can move; numbers stay in details as they are written.
+                    let has_moved = finished == text && raw.get().starts_with('"');
+                    return Ok(Some(Value { text: finished, moved: has_moved.then(|| pointer.clone()) }));
+                }
+                absent()
+            }
+        }
+    }
+
+    /// A template with its values; none when one of them is not there.
+    fn fill(&self, parts: &[Part], record: &Pairs) -> Option<String> {
+        let mut text = String::new();
+        for part in parts {
+            match part {
+                Part::Text(part) => text.push_str(part),
+                // Each placeholder once, from left to right: what a value holds is not looked at again.
+                Part::Pointer(pointer) => text.push_str(&pointer.text(record).filter(|text| !self.not.contains(text))?),
+            }
+            if text.len() > TEMPLATE_BYTES_MAX {
+                break;
+            }
+        }
+        Some(text)
+    }
+
+    /// A value with all that the rule does to it; none when it stands for none.
+    pub(super) fn finish(&self, text: &str, at: &str) -> Result<Option<String>, MapError> {
+        if self.not.iter().any(|not| not == text) {
+            return Ok(None);
+        }
+        let mut value = text.to_owned();
+        if let Some(part) = &self.part {
+            let Some(groups) = part.captures(&value) else { return Ok(None) };
+            let group = groups.name("value").or_else(|| groups.get(1)).or_else(|| groups.get(0));
+            match group.map(|group| group.as_str().to_owned()).filter(|group| !group.is_empty()) {
+                Some(group) => value = group,
+                None => return Ok(None),
+            }
+        }
+        if let Some((form, zone)) = self.time {
+            value = match times::parse(&value, form, zone) {
+                Ok(time) => time,
+                Err(_) if self.or_none => return Ok(None),
+                Err(problem) => return Err(MapError::value(self.field, at, text, &problem)),
+            };
+        }
+        if self.address {
+            value = address(&value);
+        }
+        let mapped = self
+            .table
+            .get(&value)
+            .or_else(|| self.cases.iter().find(|(regex, _)| regex.is_match(&value)).map(|(_, to)| to));
+        let mut value = mapped.or(self.otherwise.as_ref()).cloned().unwrap_or(value);
+        if value.is_empty() {
+            return Ok(None);
+        }
+        if self.lower {
+            value = value.to_lowercase();
+        }
+        if let Some(prefix) = &self.prefix {
+            value.insert_str(0, prefix);
+        }
+        if self.word {
+            value = word(&value);
+        }
+        if self.field == "id" && value.parse::<EntryId>().is_err() {
+            value = named_id(&value);
+        }
+        Ok(Some(value))
+    }
+}
+
+/// The last address of a list that no trusted proxy has; of trusted ones only, the first.
+fn last_untrusted(list: &RawValue, trusted: &[IpNet]) -> Option<String> {
+    let items: Vec<String> = serde_json::from_str(list.get()).ok()?;
+    let is_trusted = |item: &&String| {
+        let address = address(item).parse::<IpAddr>();
+        address.is_ok_and(|address| trusted.iter().any(|network| network.contains(&address)))
+    };
+    items.iter().rev().find(|item| !is_trusted(item)).or(items.first()).cloned()
+}
+
+/// What an action may hold.
+fn word(value: &str) -> String {
+    value.chars().map(|c| if c.is_ascii_alphanumeric() || "._-:/".contains(c) { c } else { '_' }).collect()
+}
+
+/// A name-based id (RFC 9562 section 5.8) for a record whose own id is no UUID.
+fn named_id(text: &str) -> String {
+    let digest = Sha256::new().chain_update(b"piperoll mapping\0").chain_update(text.as_bytes()).finalize();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid().hyphenated().to_string()
+}
+
+/// An address without port, brackets and zone; what is none stays as it is.
+pub(super) fn address(text: &str) -> String {
+    let text = text.trim();
+    let inner = text.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(inner, _)| inner);
+    let candidates = [Some(text), inner, text.rsplit_once(':').map(|(host, _)| host)];
+    let found = candidates.into_iter().flatten().find_map(|candidate| {
+        let bare = candidate.split_once('%').map_or(candidate, |(bare, _)| bare);
+        bare.parse::<IpAddr>().ok()
+    });
+    found.map_or_else(|| text.to_owned(), |ip| ip.to_canonical().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_lose_what_is_around_them() {
+        for (text, wanted) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("192.0.2.1:51234", "192.0.2.1"),
+            ("[2001:db8::1]:443", "2001:db8::1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("fe80::1%eth0", "fe80::1"),
+            (" 192.0.2.1 ", "192.0.2.1"),
+            ("cloudformation.amazonaws.com", "cloudformation.amazonaws.com"),
+            ("local", "local"),
+        ] {
+            assert_eq!(address(text), wanted, "{text}");
+        }
+    }
+}
