@@ -5,6 +5,7 @@
 #[macro_use]
 mod out;
 
+mod address;
 mod args;
 mod cluster;
 mod demo;

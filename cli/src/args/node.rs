@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::upkeep::{ForwardCommand, HoldCommand, PruneArgs, RecordingTokenCommand};
+use crate::address::RowAddress;
+
 use super::{AppendArgs, ExportFormat, FILTER_HELP, LocalQueryArgs, LogArgs, OutputArgs, PlaceArgs, QueryArgs};
 
 #[derive(Debug, Subcommand)]
@@ -41,7 +43,8 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
     Show {
         #[command(flatten)]
         log: LogArgs,
-        seq: u64,
+        /// SEQ, or NODE/SEQ of this node
+        row: RowAddress,
         #[command(flatten)]
         output: OutputArgs,
     },
@@ -108,8 +111,9 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
     Erase {
         #[command(flatten)]
         log: LogArgs,
-        #[arg(long)]
-        seq: u64,
+        /// SEQ, or NODE/SEQ of this node
+        #[arg(long, value_name = "SEQ")]
+        seq: RowAddress,
         /// Stands in the log for ever, so it names no person
         #[arg(long)]
         reason: String,

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use piperoll_shared::log::stats::TOP_DEFAULT;
 
+use crate::address::RowAddress;
+
 use super::{ExportFormat, FILTER_HELP, OrderArg, OutputArgs, QueryArgs};
 
 /// How to reach the aggregator: flags, then environment, then ~/.config/piperoll/config.toml.
@@ -106,8 +108,8 @@ pub(crate) enum ReportCommand {
         #[arg(long, default_value = "auth.login*")]
         action: String,
         /// An address counts that fails this often ...
-        #[arg(long, default_value_t = 10)]
-        failures: usize,
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+        failures: u32,
         /// ... within this time
         #[arg(long, default_value = "10m")]
         window: String,
@@ -164,8 +166,8 @@ pub(crate) struct RemoteTailArgs {
 pub(crate) struct RemoteShowArgs {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
-    /// NODE/SEQ, such as mx1/42; mx1/42@GENERATION for a row of an earlier log, as the row says
-    pub(crate) entry: String,
+    /// NODE/SEQ or NODE:SEQ, such as mx1/42; mx1/42@GENERATION for a row of an earlier log, as the row says
+    pub(crate) entry: RowAddress,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -175,7 +177,7 @@ pub(crate) struct JudgeArgs {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
     /// NODE/SEQ of the flagged entry, such as mx1/42, or NODE/SEQ@GENERATION
-    pub(crate) entry: String,
+    pub(crate) entry: RowAddress,
     #[arg(value_enum)]
     pub(crate) judgement: JudgementArg,
     /// What was found out; it becomes part of the entry that records the judgement
@@ -221,7 +223,7 @@ pub(crate) struct RemoteExportArgs {
     pub(crate) wait: Option<u64>,
     /// Write one entry's bytes and its C2SP tlog-proof here, as NODE-SEQ.entry and NODE-SEQ.tlog-proof
     #[arg(long, value_name = "NODE:SEQ[@GENERATION]")]
-    pub(crate) row: Vec<String>,
+    pub(crate) row: Vec<RowAddress>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -25,7 +25,7 @@ pub(crate) async fn run(command: NodeCommand) -> anyhow::Result<Exit> {
         NodeCommand::Tail { place, filter, lines, follow, output } => {
             read::tail(&place, &filter, lines, follow, output).await
         }
-        NodeCommand::Show { log, seq, output } => read::show(&log, seq, output).await,
+        NodeCommand::Show { log, row, output } => read::show(&log, row, output).await,
         NodeCommand::Export { log, query, format } => read::export(&log, &query, format).await,
         NodeCommand::Verify { log, output } => verify::run(&log, output).await,
         NodeCommand::Token(command) => token::run(command).await,

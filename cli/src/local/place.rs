@@ -10,7 +10,9 @@ use piperoll_shared::log::ids::Generation;
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use crate::address::RowAddress;
 use crate::args::{LogArgs, PlaceArgs};
+use crate::exit::UsageError;
 
 /// Lines read ahead of a slow terminal.
 const LINES_AHEAD: usize = 256;
@@ -55,6 +57,26 @@ impl Place {
             );
         };
         Ok(Self::Directory(Box::new(NodeConfig { data_dir: data_dir.clone(), ..config })))
+    }
+
+    /// The number of a row of this log.
+    ///
+    /// # Errors
+    /// When the address is that of another node, or names a log: which log is read is said with `--generation`.
+    pub(super) async fn own_row(&self, row: RowAddress) -> anyhow::Result<u64> {
+        let RowAddress { node, seq, generation } = row;
+        if let Some(generation) = generation {
+            return Err(UsageError(format!("write --generation {generation} for a row of that log")).into());
+        }
+        let Some(node) = node else { return Ok(seq) };
+        let own = match self {
+            Self::Socket(client) => client.status().await?.node_id,
+            Self::Directory(config) => config.node_id.clone(),
+        };
+        if own.as_str() != node {
+            return Err(UsageError(format!("row {seq} of {node} is not in this log: this is node {own}")).into());
+        }
+        Ok(seq)
     }
 
     /// Rows as NDJSON lines with a `final` line at the end.

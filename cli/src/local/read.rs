@@ -17,9 +17,10 @@ use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde::Deserialize;
 
 use super::place::{Lines, Place};
+use crate::address::RowAddress;
 use crate::args::{ExportFormat, LocalQueryArgs, LogArgs, OrderArg, OutputArgs, PlaceArgs, QueryArgs};
 use crate::exit::Exit;
-use crate::show::{RowTable, detail, one_line};
+use crate::show::{RowTable, counted, detail, one_line};
 
 /// How often a followed log is asked for more.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(300);
@@ -91,8 +92,9 @@ pub(super) async fn query(args: LocalQueryArgs) -> anyhow::Result<Exit> {
     Ok(read.report(&args.query))
 }
 
-pub(super) async fn show(args: &LogArgs, seq: u64, output: OutputArgs) -> anyhow::Result<Exit> {
+pub(super) async fn show(args: &LogArgs, row: RowAddress, output: OutputArgs) -> anyhow::Result<Exit> {
     let place = Place::of_log(args).await?;
+    let seq = place.own_row(row).await?;
     let all = QueryArgs { filter: Vec::new(), from: "0001-01-01".to_owned(), to: "now".to_owned() };
     let mut request = request(&all, Order::Asc, None)?;
     request.from_seq = Some(seq);
@@ -228,8 +230,13 @@ impl Read {
         }
         let more = if summary.more { "; there are more, use --limit or --from" } else { "" };
         eprintln!(
-            "{}: {} rows shown, {} read, {} fail verification, range {} to {}{more}",
-            summary.node_id, summary.rows, summary.scanned, self.violations, query.from, query.to
+            "{}: {} shown, {} read, {} verification, range {} to {}{more}",
+            summary.node_id,
+            counted(summary.rows, "row", "rows"),
+            summary.scanned,
+            counted(self.violations, "fails", "fail"),
+            query.from,
+            query.to
         );
         self.exit()
     }

@@ -20,6 +20,7 @@ use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use sha2::{Digest as _, Sha256};
 
 use super::place::{Place, open};
+use crate::address::RowAddress;
 use crate::args::{HoldCommand, LogArgs, PruneArgs};
 use crate::exit::Exit;
 use crate::show::group_digits;
@@ -128,8 +129,10 @@ async fn present_holds(args: &LogArgs) -> anyhow::Result<Vec<Hold>> {
     Ok(held.into_iter().map(|held| held.hold).collect())
 }
 
-pub(super) async fn erase(args: &LogArgs, seq: u64, reason: String) -> anyhow::Result<Exit> {
-    let done: Done = match Place::of_log(args).await? {
+pub(super) async fn erase(args: &LogArgs, row: RowAddress, reason: String) -> anyhow::Result<Exit> {
+    let place = Place::of_log(args).await?;
+    let seq = place.own_row(row).await?;
+    let done: Done = match place {
         Place::Socket(client) => client.order(socket_path::ERASE, &EraseRequest { seq, reason }).await?,
         Place::Directory(config) => {
             let holds = if args.generation.is_some() { present_holds(args).await? } else { Vec::new() };

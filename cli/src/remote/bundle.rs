@@ -18,11 +18,13 @@ use piperoll_shared::log::verify::Integrity;
 use reqwest::Method;
 use serde::Deserialize;
 
-use super::RowAddress;
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};
 use super::export::Target;
+use super::row_path;
+use crate::address::RowAddress;
 use crate::args::{IncompleteChoice, RemoteExportArgs};
 use crate::exit::Exit;
+use crate::show::counted;
 
 /// Asks for a bundle and writes it beside its final name until it is whole.
 pub(super) async fn bundle(args: &RemoteExportArgs, path: &Path, connection: &Connection) -> anyhow::Result<Exit> {
@@ -94,7 +96,7 @@ fn first_manifest(head: &[u8]) -> anyhow::Result<Manifest> {
 
 /// `since` is what the aggregator says besides: all rows from then on are here, and older ones had outlived the policy.
 fn said(manifest: &Manifest, since: Option<&str>, name: &str) -> Exit {
-    eprintln!("{} entries in {name}", manifest.rows);
+    eprintln!("{} in {name}", counted(manifest.rows, "entry", "entries"));
     for node in manifest.nodes.iter().filter(|node| !["ok", "excluded"].contains(&node.status.as_str())) {
         let reason = node.reason.as_deref().unwrap_or_default();
         eprintln!("  {}: {} {}", escape(&node.node_id), escape(&node.status), escape(reason));
@@ -124,10 +126,9 @@ struct OneRow<'a> {
 
 /// `NODE-SEQ.entry` (body and mac, the bytes of the leaf) and `NODE-SEQ.tlog-proof` (C2SP tlog-proof), for any tool that
 /// reads these.
-pub(super) async fn row(connection: &Connection, place: &str) -> anyhow::Result<()> {
-    let address = RowAddress::parse(place, ':')?;
-    let RowAddress { node, seq, .. } = &address;
-    let text = one(connection, node, &address.path("")).await?;
+pub(super) async fn row(connection: &Connection, address: RowAddress) -> anyhow::Result<()> {
+    let (node, seq, generation) = address.with_node()?;
+    let text = one(connection, &node, &row_path(&node, seq, generation.as_deref(), "")).await?;
     let page: OneRow<'_> = serde_json::from_str(&text).context("the row cannot be read")?;
     let line = page.entries.first().with_context(|| format!("{node} did not give row {seq}"))?;
     if let Some(gone) = &line.erased {
@@ -141,13 +142,12 @@ pub(super) async fn row(connection: &Connection, place: &str) -> anyhow::Result<
     // The proof of the very log that this row is in.
     let prefix =
         Prefix::parse(&row.body).with_context(|| format!("row {seq} of {node} does not say which log it is in"))?;
-    let own = RowAddress { generation: Some(prefix.generation.to_owned()), node: node.clone(), seq: *seq };
-    let proof = one(connection, node, &own.path("/proof")).await?;
-    proves(&proof, *seq, &leaf_hash(&row.body, &row.mac), prefix.generation)
+    let proof = one(connection, &node, &row_path(&node, seq, Some(prefix.generation), "/proof")).await?;
+    proves(&proof, seq, &leaf_hash(&row.body, &row.mac), prefix.generation)
         .map_err(|words| anyhow::anyhow!("the proof of row {seq} of {node} is not one: {words}"))?;
     let entry = [row.body.as_ref(), row.mac.as_ref()].concat();
     for (extension, bytes) in [("entry", entry.as_slice()), ("tlog-proof", proof.as_bytes())] {
-        let log = address.generation.iter().map(|generation| format!("@{generation}")).collect::<String>();
+        let log = generation.iter().map(|generation| format!("@{generation}")).collect::<String>();
         let path = PathBuf::from(format!("{node}-{seq}{log}.{extension}"));
         ensure!(!path.exists(), "{} exists already and is not overwritten", path.display());
         std::fs::write(&path, bytes).with_context(|| path.display().to_string())?;

@@ -16,11 +16,12 @@ use super::connection::{Answer, Connection};
 use super::{FINAL, end_problem, report};
 use crate::args::{ExportFormat, OrderArg, RemoteExportArgs};
 use crate::exit::Exit;
+use crate::show::counted;
 
 pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
     let connection = Connection::open(&args.connection)?;
-    for place in &args.row {
-        row(&connection, place).await?;
+    for address in &args.row {
+        row(&connection, address.clone()).await?;
     }
     if let Some(path) = &args.bundle {
         return bundle(&args, path, &connection).await;
@@ -86,7 +87,7 @@ pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
     match ended {
         Ok(envelope) => {
             let name = target.finish(envelope.is_whole())?;
-            eprintln!("{} rows in {name}", envelope.count);
+            eprintln!("{} in {name}", counted(envelope.count, "row", "rows"));
             Ok(report(&envelope))
         }
         Err(problem) => {

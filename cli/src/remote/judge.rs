@@ -3,13 +3,13 @@
 use piperoll_shared::api::access::{Judge, Judgement};
 use reqwest::Method;
 
-use super::RowAddress;
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};
 use crate::args::{JudgeArgs, JudgementArg};
 use crate::exit::Exit;
 
 pub(crate) async fn judge(args: JudgeArgs) -> anyhow::Result<Exit> {
-    let RowAddress { node, seq, generation } = RowAddress::parse(&args.entry, '/')?;
+    let (node, seq, generation) = args.entry.with_node()?;
+    let shown = format!("{node}/{seq}");
     let judgement = match args.judgement {
         JudgementArg::Reviewed => Judgement::Reviewed,
         JudgementArg::FalseAlarm => Judgement::FalseAlarm,
@@ -19,7 +19,7 @@ pub(crate) async fn judge(args: JudgeArgs) -> anyhow::Result<Exit> {
     let sending = connection.request(Method::POST, "/api/v1/judgements").json(&request).timeout(PAGE_TIMEOUT);
     match connection.send(sending).await? {
         Answer::Good(_) => {
-            outln!("judged: this was recorded, and {} stays as it is", args.entry);
+            outln!("judged: this was recorded, and {shown} stays as it is");
             Ok(Exit::Complete)
         }
         Answer::Unavailable(envelope) => Ok(super::refused(&envelope)),

@@ -21,7 +21,6 @@ pub(crate) use stats::stats;
 pub(crate) use tail::tail;
 pub(crate) use verify::verify;
 
-use anyhow::Context as _;
 use piperoll_shared::api::aggregator::{Envelope, Status};
 use piperoll_shared::log::bundle::PRUNED_EARLY;
 use piperoll_shared::log::filter::TRIGRAM_CHARS;
@@ -30,34 +29,10 @@ use piperoll_shared::log::terminal::escape;
 use crate::exit::Exit;
 use crate::show::{envelope_summary, group_digits, node_table};
 
-/// The address of a row: NODE, SEQ, and after an @ the generation of the log that it is in, without which the present log is meant.
-struct RowAddress {
-    node: String,
-    seq: u64,
-    generation: Option<String>,
-}
-
-impl RowAddress {
-    /// Reads an address whose parts `separator` separates.
-    fn parse(text: &str, separator: char) -> anyhow::Result<Self> {
-        let example = format!(
-            "write NODE{separator}SEQ, such as mx1{separator}42, and mx1{separator}42@GENERATION for a row of an earlier log"
-        );
-        let (place, generation) = match text.split_once('@') {
-            Some((place, generation)) => (place, Some(generation.to_owned())),
-            None => (text, None),
-        };
-        let (node, seq) = place.split_once(separator).with_context(|| format!("{text:?} is not a row; {example}"))?;
-        let seq = seq.parse().ok().filter(|_| !node.is_empty());
-        let seq = seq.with_context(|| format!("{text:?} is not a row; {example}"))?;
-        Ok(Self { node: node.to_owned(), seq, generation })
-    }
-
-    /// The path of this row's resource, or of one below it.
-    fn path(&self, below: &str) -> String {
-        let log = self.generation.as_ref().map(|generation| format!("?generation={generation}")).unwrap_or_default();
-        format!("/api/v1/audit-log/{}/{}{below}{log}", self.node, self.seq)
-    }
+/// The path of a row's resource, or of one below it.
+fn row_path(node: &str, seq: u64, generation: Option<&str>, below: &str) -> String {
+    let log = generation.map(|generation| format!("?generation={generation}")).unwrap_or_default();
+    format!("/api/v1/audit-log/{node}/{seq}{below}{log}")
 }
 
 /// Begins the last line of a stream of rows. A row's line begins otherwise, whatever the row holds; that nothing follows, and that

@@ -9,7 +9,7 @@ use super::connection::{Answer, Connection, PAGE_TIMEOUT};
 use crate::args::{ConnectionArgs, NodesCommand, RemoteNodesArgs};
 use crate::exit::Exit;
 use crate::local::{behind, state};
-use crate::show::{node_table, paint};
+use crate::show::{counted, node_table, paint};
 
 pub(crate) async fn nodes(args: RemoteNodesArgs) -> anyhow::Result<Exit> {
     if let Some(NodesCommand::Accept { connection, node, new_generation, reason }) = args.command {
@@ -82,9 +82,9 @@ async fn accept(connection: &ConnectionArgs, node: &str, generation: String, rea
     let presented = info.alarm.as_ref().and_then(|alarm| alarm.presented.as_ref());
     if let Some(presented) = presented.filter(|presented| presented.generation != generation) {
         bail!(
-            "{node} presents generation {} with {} rows; name that one if you mean to accept it",
+            "{node} presents generation {} with {}; name that one if you mean to accept it",
             presented.generation,
-            presented.size
+            counted(presented.size, "row", "rows")
         );
     }
     if info.alarm.is_some() && presented.is_none() {
@@ -93,7 +93,7 @@ async fn accept(connection: &ConnectionArgs, node: &str, generation: String, rea
         );
     }
     if let Some(presented) = presented {
-        outln!("{node} presents {} rows with the root {}", presented.size, presented.root);
+        outln!("{node} presents {} with the root {}", counted(presented.size, "row", "rows"), presented.root);
     }
     let (size, root) = presented.map(|presented| (presented.size, presented.root.clone())).unzip();
     let request = AcceptRequest { generation, reason, size, root };

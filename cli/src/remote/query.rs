@@ -8,8 +8,8 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::RowAddress;
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};
+use super::row_path;
 use super::{count_problem, report};
 use crate::args::{OrderArg, OutputArgs, RemoteQueryArgs, RemoteShowArgs};
 use crate::exit::{Exit, UsageError};
@@ -53,9 +53,10 @@ pub(crate) async fn query(args: RemoteQueryArgs) -> anyhow::Result<Exit> {
 }
 
 pub(crate) async fn show(args: RemoteShowArgs) -> anyhow::Result<Exit> {
-    let address = RowAddress::parse(&args.entry, '/')?;
+    let (node, seq, generation) = args.entry.with_node()?;
     let connection = Connection::open(&args.connection)?;
-    let request = connection.request(Method::GET, &address.path("")).timeout(PAGE_TIMEOUT);
+    let path = row_path(&node, seq, generation.as_deref(), "");
+    let request = connection.request(Method::GET, &path).timeout(PAGE_TIMEOUT);
     let (exit, _) = answer(&connection, request, args.output, |lines| {
         for line in lines {
             anstream::print!("{}", detail(line));

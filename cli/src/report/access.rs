@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::event::{Event, when};
 use super::{Grid, Report};
+use crate::show::counted;
 
 #[derive(Default)]
 struct Seen {
@@ -44,7 +45,11 @@ pub(super) fn report(events: &[Event], person: &str) -> Report {
             others.entry(words).or_default().add(event);
         }
     }
-    let headline = format!("{} entries from {} addresses.", events.len(), addresses.len());
+    let headline = format!(
+        "{} from {}.",
+        counted(events.len() as u64, "entry", "entries"),
+        counted(addresses.len() as u64, "address", "addresses")
+    );
     let mut report = Report::new("access", &format!("What {person} did"), headline, false);
     report.asked("Person", person.to_owned());
     report.grids.push(grid("By address", "address", &addresses));

@@ -31,7 +31,7 @@ pub(crate) async fn run(command: ReportCommand) -> anyhow::Result<Exit> {
     let now = SystemClock.now();
     match command {
         ReportCommand::BruteForce { common, action, failures, window } => {
-            let rule = brute_force::Rule { failures, window: event::duration(&window)? };
+            let rule = brute_force::Rule { failures: failures as usize, window: event::duration(&window)? };
             make(&common, &brute_force::filter(&action), Margin::default(), |events, _| {
                 brute_force::report(events, &rule)
             })

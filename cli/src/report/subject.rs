@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::event::Event;
 use super::{Grid, Report};
+use crate::show::counted;
 
 pub(super) fn report(events: &[Event], subject: &str) -> Report {
     let mut named: BTreeMap<&str, u64> = BTreeMap::new();
@@ -23,7 +24,7 @@ pub(super) fn report(events: &[Event], subject: &str) -> Report {
             event.outcome.clone(),
         ]);
     }
-    let headline = format!("{} entries name {subject}.", events.len());
+    let headline = format!("{} {subject}.", counted(events.len() as u64, "entry names", "entries name"));
     let mut report = Report::new("subject", &format!("What is recorded about {subject}"), headline, false);
     report.asked("Subject", subject.to_owned());
     let mut grid = Grid::new("Where the name stands", &["named as", "entries"]);

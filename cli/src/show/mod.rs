@@ -40,7 +40,12 @@ pub(crate) mod paint {
     pub(crate) const PLAIN: &str = "\u{1b}[0m";
 }
 
-/// A duration in words a person can place: `3 s ago`.
+/// A number with its noun: `1 row`, `1,234 rows`.
+pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", group_digits(number), if number == 1 { one } else { many })
+}
+
+/// A number with a comma between groups of three digits.
 pub(crate) fn group_digits(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();

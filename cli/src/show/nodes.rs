@@ -4,7 +4,7 @@ use comfy_table::{ContentArrangement, Table};
 use piperoll_shared::api::aggregator::{Envelope, NodeReport, Status};
 use piperoll_shared::log::terminal::escape;
 
-use super::{group_digits, paint, width};
+use super::{counted, group_digits, paint, width};
 
 /// The table of nodes, coloured by status.
 pub(crate) fn node_table(nodes: &[NodeReport]) -> String {
@@ -121,7 +121,7 @@ pub(crate) fn envelope_summary(envelope: &Envelope) -> String {
         )
     };
     let broken = if invalid > 0 {
-        format!("; {}{} rows fail verification{}", paint::RED, group_digits(invalid), paint::PLAIN)
+        format!("; {}{} verification{}", paint::RED, counted(invalid, "row fails", "rows fail"), paint::PLAIN)
     } else {
         String::new()
     };

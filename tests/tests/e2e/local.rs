@@ -84,3 +84,35 @@ async fn followed_logs_show_new_entries() {
         assert_eq!(row["entry"]["action"], format!("step.{n}"));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_is_named_in_every_form_that_is_printed_somewhere() {
+    let cluster = Cluster::start(&["mx1", "mx2"]).await;
+    cluster.append(0, &[entry("alice", "auth.login"), entry("bob", "auth.login")]).await;
+    cluster.wait_until_complete().await;
+    let shown = |run: piperoll_tests::Run| {
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        let line = run.stdout.lines().next().unwrap().to_owned();
+        serde_json::from_str::<Value>(&line).unwrap()["entry"].clone()
+    };
+    let own: Vec<Value> =
+        ["1", "mx1/1", "mx1:1"].map(|row| shown(cluster.on_node(0, &["show", row, "--json"]))).to_vec();
+    let merged: Vec<Value> = ["mx1/1", "mx1:1"].map(|row| shown(cluster.run(&["show", row, "--json"]))).to_vec();
+    for entry in own.iter().chain(&merged) {
+        assert_eq!((&entry["node_id"], &entry["seq"], &entry["user"]), (&"mx1".into(), &1.into(), &"alice".into()));
+    }
+    // A row of another node is not the row with that number here.
+    for (run, words) in [
+        (cluster.on_node(0, &["show", "mx2/1"]), "this is node mx1"),
+        (cluster.on_node(0, &["erase", "--seq", "mx2/1", "--reason", "request 1"]), "this is node mx1"),
+        (cluster.on_node(0, &["show", "mx1"]), "write NODE/SEQ"),
+        (cluster.run(&["show", "1"]), "of which node"),
+        (cluster.run(&["show", "mx1/x"]), "write NODE/SEQ"),
+        (cluster.run(&["judge", "mx1", "reviewed", "--reason", "r"]), "write NODE/SEQ"),
+    ] {
+        assert!(run.code == 2 && run.stderr.contains(words), "{words}: {} {}", run.code, run.stderr);
+    }
+    let erased = cluster.on_node(0, &["erase", "--seq", "mx1:2", "--reason", "request 2"]);
+    assert_eq!(erased.code, 0, "{}", erased.stderr);
+    cluster.verify_all();
+}
