@@ -24,8 +24,6 @@ pub(crate) struct Documents {
     input: Box<dyn BufRead + Send>,
     line: u64,
     joiner: Option<Joiner>,
-    /// Numbers of the lines that went into the joiner.
-    joined_lines: Vec<u64>,
     /// JSON may go over several lines.
     is_json: bool,
     ready: VecDeque<Document>,
@@ -48,7 +46,6 @@ impl Documents {
             input: unpacked(input)?,
             line: 0,
             joiner: join.map(Joiner::new),
-            joined_lines: Vec::new(),
             is_json: !reads_lines,
             ready: VecDeque::new(),
             is_done: false,
@@ -110,8 +107,7 @@ impl Documents {
             };
             if let Some(joiner) = &mut self.joiner {
                 if !line.trim().is_empty() {
-                    self.joined_lines.push(self.line);
-                    let whole = joiner.push(&line);
+                    let whole = joiner.push(self.line, &line);
                     self.push_joined(whole);
                 }
             } else if self.is_json {
@@ -124,12 +120,7 @@ impl Documents {
     }
 
     fn push_joined(&mut self, whole: Vec<Joined>) {
-        let number = |first: u64| {
-            usize::try_from(first).ok().and_then(|at| self.joined_lines.get(at)).copied().unwrap_or_default()
-        };
-        let documents: Vec<Document> =
-            whole.into_iter().map(|joined| Document { line: number(joined.first), text: Ok(joined.text) }).collect();
-        self.ready.extend(documents);
+        self.ready.extend(whole.into_iter().map(|joined| Document { line: joined.first, text: Ok(joined.text) }));
     }
 }
 

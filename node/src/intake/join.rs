@@ -16,7 +16,6 @@ const LINES_MAX: usize = 512;
 pub struct Joiner {
     join: Join,
     open: VecDeque<Group>,
-    next: u64,
 }
 
 struct Group {
@@ -30,8 +29,10 @@ struct Group {
 /// A record that is whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joined {
-    /// Number of its first line, counted from 0 over all that were pushed.
+    /// Number of its first line, as it was pushed.
     pub first: u64,
+    /// Lines in it.
+    pub lines: usize,
     /// Its lines, with line ends between.
     pub text: String,
 }
@@ -39,15 +40,15 @@ pub struct Joined {
 impl Joiner {
     /// A joiner without lines.
     pub fn new(join: Join) -> Self {
-        Self { join, open: VecDeque::new(), next: 0 }
+        Self { join, open: VecDeque::new() }
     }
 
-    /// Takes a line and gives the records that are whole now.
-    pub fn push(&mut self, line: &str) -> Vec<Joined> {
-        let number = self.next;
-        self.next += 1;
+    /// Takes a line with a number that goes up, and gives the records that are whole now.
+    pub fn push(&mut self, number: u64, line: &str) -> Vec<Joined> {
         let line = line.trim_end_matches(['\n', '\r']);
-        let Some(key) = self.join.key(line) else { return vec![Joined { first: number, text: line.to_owned() }] };
+        let Some(key) = self.join.key(line) else {
+            return vec![Joined { first: number, lines: 1, text: line.to_owned() }];
+        };
         let is_end = self.join.is_end(line);
         let mut done = Vec::new();
         let at = self.open.iter().position(|group| group.key == key);
@@ -86,7 +87,7 @@ impl Joiner {
 
 impl Group {
     fn done(self) -> Joined {
-        Joined { first: self.first, text: self.text }
+        Joined { first: self.first, lines: self.lines, text: self.text }
     }
 }
 
@@ -97,11 +98,13 @@ pub(super) struct JoinedRecords {
     waiting: VecDeque<(u64, Record)>,
     /// Marks, and the number of the line that each comes after.
     marks: VecDeque<(u64, Mark)>,
+    /// Number of the next line.
+    next: u64,
 }
 
 impl JoinedRecords {
     pub(super) fn new(join: Join) -> Self {
-        Self { joiner: Joiner::new(join), waiting: VecDeque::new(), marks: VecDeque::new() }
+        Self { joiner: Joiner::new(join), waiting: VecDeque::new(), marks: VecDeque::new(), next: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -110,23 +113,24 @@ impl JoinedRecords {
 
     /// Takes a line as a record and gives the records that are whole.
     pub(super) fn push(&mut self, mut record: Record) -> Vec<Record> {
+        let number = self.next;
+        self.next += 1;
+        if let Some(mark) = record.mark.take() {
+            self.marks.push_back((number, mark));
+        }
         // What is too long is no line of such a record.
         if record.cut.is_some() {
             return vec![record];
         }
         let text = String::from_utf8_lossy(&record.text).into_owned();
-        let number = self.joiner.next;
-        if let Some(mark) = record.mark.take() {
-            self.marks.push_back((number, mark));
-        }
         record.text = Vec::new();
         self.waiting.push_back((number, record));
-        let done = self.joiner.push(&text);
+        let done = self.joiner.push(number, &text);
         self.records_of(done)
     }
 
     pub(super) fn place(&mut self, mark: Mark) {
-        self.marks.push_back((self.joiner.next.saturating_sub(1), mark));
+        self.marks.push_back((self.next.saturating_sub(1), mark));
     }
 
     pub(super) fn flush(&mut self) -> Vec<Record> {
@@ -136,11 +140,13 @@ impl JoinedRecords {
 
     fn records_of(&mut self, done: Vec<Joined>) -> Vec<Record> {
         let mut records = Vec::new();
-        for Joined { first, text } in done {
+        for Joined { first, lines, text } in done {
             if let Some(at) = self.waiting.iter().position(|(number, _)| *number == first)
                 && let Some((_, record)) = self.waiting.remove(at)
             {
-                records.push(Record { text: text.into_bytes(), ..record });
+                // A record that was cut short by a stop is another one than the whole of it.
+                let place = record.place.map(|place| if lines > 1 { format!("{place}+{lines}") } else { place });
+                records.push(Record { text: text.into_bytes(), place, ..record });
             }
         }
         // Lines that went into the record of an earlier one.
@@ -163,6 +169,7 @@ impl JoinedRecords {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::intake::Cut;
     use crate::intake::mapping::Mapping;
 
     fn line(kind: &str, serial: u32) -> String {
@@ -183,12 +190,12 @@ mod tests {
             line("PATH", 2),
         ];
         let mut done = Vec::new();
-        for line in &lines {
-            done.extend(joiner.push(line));
+        for (number, line) in lines.iter().enumerate() {
+            done.extend(joiner.push(number as u64, line));
         }
         assert_eq!(joiner.first_open(), Some(1));
         done.extend(joiner.flush());
-        let of = |first: u64, text: String| Joined { first, text };
+        let of = |first: u64, text: String| Joined { first, lines: text.lines().count(), text };
         assert_eq!(
             done,
             [
@@ -217,8 +224,15 @@ mod tests {
         let single = records.push(record(line("USER_LOGIN", 2), 2));
         assert_eq!((single.len(), single[0].place.as_deref(), records.mark()), (1, Some("2"), None));
         let whole = records.push(record(line("EOE", 1), 3));
-        assert_eq!((whole.len(), whole[0].place.as_deref()), (1, Some("1")));
+        assert_eq!((whole.len(), whole[0].place.as_deref()), (1, Some("1+2")));
         assert_eq!(records.mark(), Some(mark(3)));
+        // A line that is too long goes by itself, and its mark waits for the lines before it.
+        assert!(records.push(record(line("SYSCALL", 4), 4)).is_empty());
+        let cut = Cut { bytes: 9, sha256: String::new() };
+        assert_eq!(records.push(Record { cut: Some(cut), ..record("x".to_owned(), 5) }).len(), 1);
+        assert_eq!(records.mark(), None);
+        assert_eq!(records.flush().len(), 1);
+        assert_eq!(records.mark(), Some(mark(5)));
         assert!(records.is_empty());
     }
 }

@@ -63,6 +63,8 @@ pub(super) struct Pipeline {
     counts: IntakeCounts,
     marks: MarkFile,
     attempts: Attempts,
+    /// A batch could not be worked on: it is read again after a restart, so no mark may pass it.
+    is_held: bool,
 }
 
 /// Makes entries of records. It knows no log, so it works on any thread.
@@ -88,7 +90,7 @@ impl Pipeline {
         let marks = MarkFile::new(folder, &config.name);
         let attempts = Attempts::open(folder, &config.name);
         let mapper = Arc::new(Mapper { redactor, mapping, name: config.name.clone(), via, ids });
-        Self { store, mapper, config, counts, marks, attempts }
+        Self { store, mapper, config, counts, marks, attempts, is_held: false }
     }
 
     /// Until the node stops.
@@ -183,6 +185,7 @@ impl Pipeline {
             Ok(work) => work,
             Err(error) => {
                 tracing::error!(intake = self.config.name, %error, "a batch could not be worked on; it is read again after a restart");
+                self.is_held = true;
                 return;
             }
         };
@@ -211,9 +214,13 @@ impl Pipeline {
                         (fresh.draft.entry.id, fresh.place) = (None, None);
                         again.push(fresh);
                     }
-                    // Under an id that it brought along: it is another record.
+                    // Under an id that it brought along: it is another record, and is kept under the id of its place.
                     Err(error @ AppendError::Conflict { .. }) => {
-                        again.extend(self.mapper.unmapped(&pending.text, pending.place, &error.to_string()));
+                        tracing::warn!(intake = self.config.name, %error, "a record has the id of another one");
+                        self.counts.add(&self.config.name, "conflict", 1);
+                        let mut other = pending;
+                        other.draft.entry.id = other.place;
+                        again.push(other);
                     }
                     Err(AppendError::Entry(error)) if pending.word != "unmapped" => {
                         again.extend(self.mapper.unmapped(&pending.text, pending.place, &error.to_string()));
@@ -236,7 +243,7 @@ impl Pipeline {
         if let (true, Some(place)) = (careful, &place) {
             self.attempts.end_one(place);
         }
-        let Some(mark) = mark else { return };
+        let Some(mark) = mark.filter(|_| !self.is_held) else { return };
         let marks = self.marks.clone();
         let mut attempts = std::mem::take(&mut self.attempts);
         // The mark first: a crash in between makes the next start careful for nothing.
@@ -368,7 +375,7 @@ impl Mapper {
             Decoded::Binary => String::from_utf8_lossy(&record.text).into_owned(),
             text => text.into_text(&record.text),
         };
-        let outcomes = match self.mapping.read(&text) {
+        let outcomes = match self.mapping.read(&text, &self.redactor) {
             Ok(outcomes) => outcomes,
             Err(error) => {
                 work.drafts.extend(with_old(self.unmapped(&record.text, id, &error.to_string())));

@@ -243,11 +243,11 @@ pub(super) fn is_beginning_of(
     }
 }
 
-/// Digest of the first line with its end; none while there is no whole one.
-pub(super) fn first_line(content: &mut Content) -> io::Result<Option<String>> {
+/// Digest of the first line with its end; none while there is no whole one. With `to_end` what has no line end is one.
+pub(super) fn first_line(content: &mut Content, to_end: bool) -> io::Result<Option<String>> {
     let mut line = Vec::new();
     let read = content.input().take(RECORD_BYTES_MAX as u64).read_until(b'\n', &mut line)?;
-    let is_whole = line.last() == Some(&b'\n') || read == RECORD_BYTES_MAX;
+    let is_whole = line.last() == Some(&b'\n') || read == RECORD_BYTES_MAX || to_end && read > 0;
     Ok(is_whole.then(|| digest(&line)))
 }
 

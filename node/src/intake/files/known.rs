@@ -2,11 +2,12 @@
 
 use std::io;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Instant;
 
 use super::content::{Content, first_line, is_beginning_of};
 use super::family::{Family, Member, Packing, modified};
-use super::{Follower, Heard, Life};
+use super::{Follower, Heard, Life, NEW_FILES_MAX};
 use crate::intake::mark::FilePosition;
 
 /// A file as it was at the last look.
@@ -29,10 +30,16 @@ impl Seen {
 impl Follower {
     /// Matches every file of the family with a position, or begins a new one for it; oldest first.
     pub(super) fn match_files(&mut self, family: &Family) -> io::Result<()> {
+        let mut is_cut = false;
         for life in &mut self.lives {
             life.is_found = false;
-            life.look_for_cut()?;
+            is_cut |= life.look_for_cut()?;
         }
+        if is_cut {
+            // A copy that was seen before the cut has what was cut.
+            self.seen.retain(|_, seen| seen.number.is_some());
+        }
+        self.lives_before = self.lives.len();
         let mut unmatched = Vec::new();
         for member in &family.members {
             if !self.is_same_as_before(member)? {
@@ -46,7 +53,12 @@ impl Follower {
                 // Renamed or removed since it was listed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => self.is_waiting = true,
                 Err(error) if self.stop.is_cancelled() => return Err(error),
-                Err(error) if member.packing != Packing::Plain => {
+                // What the system refuses may be allowed later; what is no such format will not become one.
+                Err(error)
+                    if member.packing != Packing::Plain
+                        && error.raw_os_error().is_none()
+                        && error.kind() != io::ErrorKind::PermissionDenied =>
+                {
                     let damaged = Some((Instant::now(), error.to_string(), false));
                     self.seen.insert(member.id, Seen { damaged, ..Seen::new(member, None) });
                 }
@@ -121,12 +133,14 @@ impl Follower {
 
     fn match_one(&mut self, member: &Member, current: Option<&Member>) -> io::Result<()> {
         // It has not changed since everything in it was read, or before anything was.
-        if !member.is_current && member.modified <= self.since {
+        let is_known = self.lives.iter().any(|life| life.at.inode == member.id.1);
+        if !member.is_current && !is_known && member.modified <= self.since {
             self.seen.insert(member.id, Seen::new(member, None));
             return Ok(());
         }
         let mut content = Content::open(self.safe.open(&member.path)?, member.packing)?;
-        let first = first_line(&mut content)?;
+        // What has no line end in a rotated file was taken as a line.
+        let first = first_line(&mut content, !member.is_current)?;
         let matched = match &first {
             Some(first) => self.find_life(member, first)?,
             None => None,
@@ -153,8 +167,12 @@ impl Follower {
             }
             let number = self.lives[at].at.number;
             self.seen.insert(member.id, Seen::new(member, Some(number)));
+            // Replaced by a file that begins with all of it, as rsync and editors do.
+            if self.lives[at].is_removed()? && member.packing == Packing::Plain && !self.is_continued_by(at, member)? {
+                return self.begin_new(member, first);
+            }
             // What is open has everything that its compressed form has, unless it was cut after that was made of a copy of it.
-            if self.lives[at].content.is_some() && self.has_all_of(at, member)? {
+            if member.packing != Packing::Plain && self.lives[at].content.is_some() && self.has_all_of(at, member)? {
                 self.lives[at].found(member);
                 return Ok(());
             }
@@ -183,6 +201,15 @@ impl Follower {
         if first.is_none() && member.is_current {
             return Ok(());
         }
+        self.begin_new(member, first)
+    }
+
+    fn begin_new(&mut self, member: &Member, first: Option<String>) -> io::Result<()> {
+        // The rest are taken up in later looks, in their order.
+        if self.lives.len() >= self.lives_before + NEW_FILES_MAX {
+            self.is_waiting = true;
+            return Ok(());
+        }
         let content = Content::open(self.safe.open(&member.path)?, member.packing)?;
         self.seen.insert(member.id, Seen::new(member, Some(self.next)));
         self.add_life(member, content, first.unwrap_or_default());
@@ -195,7 +222,10 @@ impl Follower {
         let mut candidates: Vec<usize> = (0..self.lives.len())
             .filter(|at| {
                 let life = &self.lives[*at];
-                let is_free = !life.is_found && (life.content.is_none() || member.packing != Packing::Plain);
+                let is_free = !life.is_found
+                    && (life.content.is_none()
+                        || member.packing != Packing::Plain
+                        || member.is_current && life.is_removed().unwrap_or(false));
                 is_free
                     && life.at.first == first
                     && (member.packing != Packing::Plain || life.at.offset <= member.length)
@@ -225,12 +255,16 @@ impl Follower {
 
     /// Whether the file that a life has open begins with all of this one.
     fn has_all_of(&self, at: usize, member: &Member) -> io::Result<bool> {
-        let open = self.lives[at].content.as_ref().and_then(Content::plain);
-        let Some(open) = open else { return Ok(false) };
-        // A descriptor of its own: a copy of this one would share its offset.
-        let open = std::fs::File::open(format!("/proc/self/fd/{}", open.as_raw_fd()))?;
+        let Some(mut open) = self.lives[at].opened_again()? else { return Ok(false) };
         let mut part = Content::open(self.safe.open(&member.path)?, member.packing)?;
-        Ok(is_beginning_of(&mut part, &mut Content::open(open, Packing::Plain)?, &self.may_go_on())?.is_some())
+        Ok(is_beginning_of(&mut part, &mut open, &self.may_go_on())?.is_some())
+    }
+
+    /// Whether this file begins with all of the one that a life has open.
+    fn is_continued_by(&self, at: usize, member: &Member) -> io::Result<bool> {
+        let Some(mut open) = self.lives[at].opened_again()? else { return Ok(true) };
+        let mut whole = Content::open(self.safe.open(&member.path)?, member.packing)?;
+        Ok(is_beginning_of(&mut open, &mut whole, &self.may_go_on())?.is_some())
     }
 
     /// The file with the name, if it was copied to this one and cut, and then begun with the same lines again: both have what was read,
@@ -288,7 +322,7 @@ impl Follower {
                 Err(error) if member.is_current => return Err(error),
                 Err(_) => continue,
             };
-            if first_line(&mut content)?.as_deref() != Some(first) {
+            if first_line(&mut content, false)?.as_deref() != Some(first) {
                 continue;
             }
             let mut content = Content::open(self.safe.open(&member.path)?, member.packing)?;
@@ -360,20 +394,35 @@ impl Follower {
 impl Life {
     /// Closes a file that was cut in place, and perhaps written to again: what is open has the name no more, or never had it in this
     /// form. A copy of what it held may be in the family.
-    fn look_for_cut(&mut self) -> io::Result<()> {
-        let Some(content) = &self.content else { return Ok(()) };
-        let Some(file) = content.plain() else { return Ok(()) };
+    fn look_for_cut(&mut self) -> io::Result<bool> {
+        let Some(content) = &self.content else { return Ok(false) };
+        let Some(file) = content.plain() else { return Ok(false) };
         let meta = file.metadata()?;
         let now = (meta.len(), modified(&meta));
         if now == (self.at.length, self.at.modified) {
-            return Ok(());
+            return Ok(false);
         }
         if content.read.is_still_in(file)? {
             (self.at.length, self.at.modified) = now;
-        } else {
-            self.at = self.position();
-            (self.content, self.id, self.at.inode) = (None, (0, 0), 0);
+            return Ok(false);
         }
-        Ok(())
+        self.at = self.position();
+        (self.content, self.id, self.at.inode) = (None, (0, 0), 0);
+        Ok(true)
+    }
+
+    /// The open file has no name any more.
+    fn is_removed(&self) -> io::Result<bool> {
+        match self.content.as_ref().and_then(Content::plain) {
+            Some(file) => Ok(file.metadata()?.nlink() == 0),
+            None => Ok(false),
+        }
+    }
+
+    /// The open file from its beginning, by a descriptor of its own: a copy of this one would share its offset.
+    fn opened_again(&self) -> io::Result<Option<Content>> {
+        let Some(file) = self.content.as_ref().and_then(Content::plain) else { return Ok(None) };
+        let file = std::fs::File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        Content::open(file, Packing::Plain).map(Some)
     }
 }

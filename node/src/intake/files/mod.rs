@@ -34,6 +34,8 @@ const GRACE: Duration = Duration::from_secs(5);
 const GRACE_MAX: Duration = Duration::from_secs(30);
 /// Positions that are kept: of the file with the name and of the newest of those that had it before.
 const LIVES_MAX: usize = 64;
+/// New files that are taken up in one look; each is open until it was read.
+const NEW_FILES_MAX: usize = 16;
 /// Rotated files that stay open.
 const OPEN_MAX: usize = 8;
 /// A position goes along with every so manieth record; after a crash that many are read again, and known by their ids.
@@ -128,6 +130,8 @@ struct Follower {
     /// [`GRACE`] and [`GRACE_MAX`], but in tests.
     grace: Duration,
     grace_max: Duration,
+    /// Files that were known when this look began.
+    lives_before: usize,
     /// Positions were those of an earlier version at the last look.
     is_upgrade: bool,
     /// Number of the newest file whose position was kept before this start.
@@ -166,6 +170,7 @@ impl Follower {
             since_mark: 0,
             is_kept: true,
             problem: None,
+            lives_before: 0,
             is_upgrade: false,
             newest_before: None,
             grace: GRACE,
@@ -208,9 +213,9 @@ impl Follower {
 
     /// Whether files that are open but have no name in the family got nothing new.
     fn open_are_read(&self) -> std::io::Result<bool> {
-        for content in self.lives.iter().filter_map(|life| life.content.as_ref()) {
-            if let Some(file) = content.plain()
-                && file.metadata()?.len() != content.read.offset
+        for life in &self.lives {
+            if let Some(file) = life.content.as_ref().and_then(Content::plain)
+                && file.metadata()?.len() != life.at.length
             {
                 return Ok(false);
             }
@@ -230,9 +235,15 @@ impl Follower {
                 if let Some(current) = current {
                     let mut content = Content::open(self.safe.open(&current.path)?, current.packing)?;
                     let end = content.plain().map(content::end_of_lines).transpose()?.unwrap_or(0);
-                    let first =
-                        content::first_line(&mut Content::open(self.safe.open(&current.path)?, current.packing)?)?;
-                    if content.advance(end, &self.may_go_on())? && end > 0 {
+                    let first = content::first_line(
+                        &mut Content::open(self.safe.open(&current.path)?, current.packing)?,
+                        false,
+                    )?;
+                    if !content.advance(end, &self.may_go_on())? {
+                        // Stopped on the way: the next start begins in the same way.
+                        return Err(std::io::Error::other("stopping"));
+                    }
+                    if end > 0 {
                         self.add_life(current, content, first.unwrap_or_default());
                     }
                 }
@@ -277,7 +288,7 @@ impl Follower {
             let is_last = at + 1 == self.lives.len();
             let life = &mut self.lives[at];
             if life.at.offset != before {
-                life.quiet = Instant::now();
+                life.quiet = changed_at(life.at.modified);
                 life.at.is_ended = false;
             }
             let Some(rotated) = life.rotated else { continue };
@@ -317,7 +328,8 @@ impl Follower {
             let offset = content.read.offset;
             let life = &mut self.lives[at];
             if begun == 0 {
-                life.at.first = line.clone();
+                // As `first_line` finds it again: of a line that is too long, its beginning.
+                life.at.first = digest(&whole);
             }
             let plain = format!("{}:{begun}:{line}", life.at.first);
             let place = match life.at.number {
@@ -367,7 +379,13 @@ impl Follower {
                 self.is_waiting = true;
             }
         }
-        while self.lives.len() > LIVES_MAX {
+        // Only what was read to its end is forgotten, and only while nothing waits: what is not read yet may be older.
+        let is_all_read = !self.is_waiting;
+        while is_all_read
+            && self.lives.len() > LIVES_MAX
+            && self.lives[0].at.is_ended
+            && self.lives[0].content.is_none()
+        {
             let gone = self.lives.remove(0);
             self.since = self.since.max(gone.at.modified);
             self.is_kept = false;
@@ -407,13 +425,7 @@ impl Life {
         self.content = Some(content);
         self.id = member.id;
         self.is_packed = member.packing != family::Packing::Plain;
-        // At a start nothing is known of how long it has been quiet but the time of its last change.
-        let age = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .ok()
-            .and_then(|now| now.checked_sub(Duration::from_nanos(u64::try_from(member.modified).unwrap_or(0))));
-        let now = Instant::now();
-        self.quiet = age.and_then(|age| now.checked_sub(age)).unwrap_or(now);
+        self.quiet = changed_at(member.modified);
         self.found(member);
     }
 
@@ -426,4 +438,12 @@ impl Life {
         }
         self.rotated = if member.is_current { None } else { self.rotated.or(Some(Instant::now())) };
     }
+}
+
+/// When a file was changed last, by the clock that waits; now for a time in the future.
+fn changed_at(modified: i64) -> Instant {
+    let modified = Duration::from_nanos(u64::try_from(modified).unwrap_or(0));
+    let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok().and_then(|now| now.checked_sub(modified));
+    let now = Instant::now();
+    age.and_then(|age| now.checked_sub(age)).unwrap_or(now)
 }

@@ -157,7 +157,7 @@ impl World {
     }
 
     fn shift(&self) {
-        for number in (1..=40).rev() {
+        for number in (1..=150).rev() {
             for packed in ["", ".gz", ".zst"] {
                 let from = self.rotated(number, packed);
                 if from.exists() {
@@ -168,7 +168,7 @@ impl World {
     }
 
     fn oldest_plain(&self) -> Option<PathBuf> {
-        (2..=41).rev().map(|number| self.rotated(number, "")).find(|path| path.exists())
+        (2..=151).rev().map(|number| self.rotated(number, "")).find(|path| path.exists())
     }
 
     fn pack(&self, ending: &str, pack: impl Fn(&[u8]) -> Vec<u8>) {
@@ -389,4 +389,96 @@ fn a_position_of_an_earlier_version_is_understood() {
         assert_eq!(world.recorded.get(&place).map(String::as_str), Some(line));
         assert_eq!(world.lost, Vec::<String>::new());
     }
+}
+
+fn looked(world: &mut World, times: usize) {
+    for _ in 0..times {
+        world.look(usize::MAX);
+    }
+}
+
+#[test]
+fn more_rotated_files_than_positions_are_all_read() {
+    let mut world = World::new();
+    world.write(1);
+    looked(&mut world, 1);
+    world.follower = None;
+    for _ in 0..101 {
+        world.apply(&Event::Rename);
+        world.write(1);
+    }
+    world.start();
+    looked(&mut world, 20);
+    assert_eq!(counted(world.recorded.values()), counted(world.written.iter()));
+    // Over a restart, when most of them are forgotten.
+    world.start();
+    looked(&mut world, 20);
+    assert_eq!(counted(world.recorded.values()), counted(world.written.iter()));
+    assert_eq!(world.lost, Vec::<String>::new());
+}
+
+#[test]
+fn a_copy_that_was_seen_before_the_cut_has_what_was_cut() {
+    let mut world = World::new();
+    world.write(3);
+    looked(&mut world, 1);
+    std::fs::copy(&world.path, world.rotated(1, "")).expect("copied");
+    looked(&mut world, 2);
+    world.file().set_len(0).expect("cut");
+    world.write(1);
+    looked(&mut world, 3);
+    world.kept = Some(world.follower.as_ref().expect("it runs").mark());
+    world.start();
+    looked(&mut world, 3);
+    assert_eq!(counted(world.recorded.values()), counted(world.written.iter()));
+    assert_eq!(world.lost, Vec::<String>::new());
+}
+
+#[test]
+fn a_file_that_begins_with_a_line_that_is_too_long_is_known_again() {
+    let mut world = World::new();
+    let long = "x".repeat(300_000);
+    std::fs::write(&world.path, format!("{long}\n")).expect("written");
+    world.write(3);
+    for _ in 0..3 {
+        looked(&mut world, 2);
+        world.start();
+    }
+    looked(&mut world, 2);
+    assert_eq!(world.recorded.len(), 4);
+    assert_eq!(world.lost, Vec::<String>::new());
+}
+
+#[test]
+fn a_rotated_file_of_one_line_without_an_end_is_known_again() {
+    let mut world = World::new();
+    std::fs::write(&world.path, "{\"n\":\"a1\"}").expect("written");
+    looked(&mut world, 1);
+    world.apply(&Event::Rename);
+    looked(&mut world, 2);
+    world.apply(&Event::Rename);
+    for _ in 0..2 {
+        world.start();
+        looked(&mut world, 2);
+    }
+    assert_eq!(world.recorded.len(), 1, "{:?}", world.recorded);
+    assert_eq!(world.lost, Vec::<String>::new());
+}
+
+#[test]
+fn a_file_that_was_replaced_by_a_longer_copy_of_itself_goes_on() {
+    let mut world = World::new();
+    world.write(3);
+    looked(&mut world, 1);
+    for _ in 0..2 {
+        let copy = world.path.with_extension("tmp");
+        std::fs::copy(&world.path, &copy).expect("copied");
+        let line = world.line();
+        writeln!(OpenOptions::new().append(true).open(&copy).expect("a file"), "{line}").expect("written");
+        world.written.push(line);
+        std::fs::rename(&copy, &world.path).expect("renamed");
+        looked(&mut world, 3);
+    }
+    assert_eq!(counted(world.recorded.values()), counted(world.written.iter()));
+    assert_eq!(world.lost, Vec::<String>::new());
 }

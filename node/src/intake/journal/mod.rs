@@ -168,6 +168,9 @@ impl Follower {
         }
         self.last_look = listing.files;
         self.passes_due -= 1;
+        if self.passes_due == 0 {
+            self.say_unread(&by_sequence).await;
+        }
         for (sequence, files) in &by_sequence {
             let last = last_of(files);
             self.seen.insert(sequence.clone(), last);
@@ -198,7 +201,6 @@ impl Follower {
                 First::PassOver => true,
                 First::PassOverUntil(time) => begins <= time,
             };
-            let is_open = files.iter().any(|file| !file.is_archived);
             self.sequences.entry(sequence.clone()).or_insert_with(|| {
                 self.is_kept = false;
                 if has_positions {
@@ -206,7 +208,7 @@ impl Follower {
                 }
                 let (read, through) =
                     if is_passed_over { (last, last) } else { (0, first_of(files).saturating_sub(1)) };
-                Reached { read, through, time: begins, content: String::new(), repeats: 0, is_open }
+                Reached { read, through, time: begins, content: String::new(), repeats: 0, is_open: true }
             });
         }
         // Kept at once: what comes while the node is down was asked for.
@@ -220,11 +222,11 @@ impl Follower {
     async fn say_gone(&mut self, by_sequence: &BTreeMap<String, Vec<JournalFile>>) {
         for (sequence, files) in by_sequence {
             let Some(reached) = self.sequences.get(sequence) else { continue };
-            let gone = missing_numbers(files, reached.through);
-            if gone > 0 {
+            // One hole at a time: what is there between two is read before the next look.
+            if let Some((gone, next)) = first_missing(files, reached.through) {
                 self.say_removed(gone).await;
                 if let Some(reached) = self.sequences.get_mut(sequence) {
-                    reached.through = reached.through.max(last_of(files));
+                    reached.through = next - 1;
                     self.is_kept = false;
                 }
             }
@@ -251,6 +253,37 @@ impl Follower {
             self.sequences.remove(&sequence);
             self.seen.remove(&sequence);
             self.is_kept = false;
+        }
+    }
+
+    /// Says what journalctl did not print of files that it read to their ends: it stops at what is damaged, and calls that a success.
+    /// Of one unit nothing says how many entries there should be.
+    async fn say_unread(&mut self, by_sequence: &BTreeMap<String, Vec<JournalFile>>) {
+        if self.asked.unit.is_some() {
+            return;
+        }
+        for (sequence, files) in by_sequence {
+            let Some(reached) = self.sequences.get(sequence) else { continue };
+            let (read, last) = (reached.read, last_of(files));
+            // The numbers after the last hole: those of holes were said.
+            let from = files
+                .iter()
+                .map(|file| file.first)
+                .filter(|first| *first > read + 1)
+                .min()
+                .map_or(read, |first| first - 1)
+                .max(read);
+            if last > from {
+                let cause = format!(
+                    "{} entries of the journal are counted in its files and cannot be read; `journalctl --verify` says what is damaged",
+                    last - from
+                );
+                let _ = self.heards.send(Heard::Lost { count: Some(last - from), cause }).await;
+                if let Some(reached) = self.sequences.get_mut(sequence) {
+                    (reached.read, reached.through) = (last, last.max(reached.through));
+                    self.is_kept = false;
+                }
+            }
         }
     }
 
@@ -354,17 +387,20 @@ fn first_of(files: &[JournalFile]) -> u64 {
     files.iter().map(|file| file.first).min().unwrap_or(0)
 }
 
-/// Counts the numbers after `through` that no file can hold. Files of one sequence overlap: the numbers between two entries of a user's
-/// journal are those of the system's.
-fn missing_numbers(files: &[JournalFile], through: u64) -> u64 {
+/// How many numbers after `through` no file can hold before one does, and the first that one does. Files of one sequence overlap: the
+/// numbers between two entries of a user's journal are those of the system's.
+fn first_missing(files: &[JournalFile], through: u64) -> Option<(u64, u64)> {
     let mut ranges: Vec<(u64, u64)> = files.iter().map(|file| (file.first, file.last)).collect();
     ranges.sort_unstable();
-    let (mut covered, mut missing) = (through, 0);
+    let mut covered = through;
     for (first, last) in ranges {
-        missing += first.saturating_sub(covered.saturating_add(1));
+        let missing = first.saturating_sub(covered.saturating_add(1));
+        if missing > 0 {
+            return Some((missing, first));
+        }
         covered = covered.max(last);
     }
-    missing
+    None
 }
 
 /// One journalctl, over the files of one sequence.
@@ -461,18 +497,18 @@ mod tests {
     #[test]
     fn only_numbers_that_no_file_can_hold_are_missing() {
         for (files, through, missing) in [
-            (vec![file(1, 9)], 0, 0),
-            (vec![file(5, 9)], 4, 0),
-            (vec![file(5, 9)], 9, 0),
-            (vec![file(5, 9)], 2, 2),
+            (vec![file(1, 9)], 0, None),
+            (vec![file(5, 9)], 4, None),
+            (vec![file(5, 9)], 9, None),
+            (vec![file(5, 9)], 2, Some((2, 5))),
             // A user's journal inside of the system's, and after it.
-            (vec![file(1, 20), file(3, 18)], 2, 0),
-            (vec![file(1, 20), file(3, 25), file(24, 30)], 10, 0),
+            (vec![file(1, 20), file(3, 18)], 2, None),
+            (vec![file(1, 20), file(3, 25), file(24, 30)], 10, None),
             // The middle one was removed.
-            (vec![file(1, 10), file(21, 30)], 5, 10),
-            (vec![file(1, 10), file(21, 30)], 25, 0),
+            (vec![file(1, 10), file(21, 30)], 5, Some((10, 21))),
+            (vec![file(1, 10), file(21, 30)], 25, None),
         ] {
-            assert_eq!(missing_numbers(&files, through), missing, "{files:?} {through}");
+            assert_eq!(first_missing(&files, through), missing, "{files:?} {through}");
         }
     }
 
