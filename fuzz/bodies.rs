@@ -129,7 +129,7 @@ pub(crate) fn mapping(bytes: &[u8]) {
     });
     let text = String::from_utf8_lossy(bytes);
     for mapping in MAPPINGS.iter() {
-        for outcome in mapping.read(&text).unwrap_or_default() {
+        for outcome in mapping.read(&text, Redactor::shared()).unwrap_or_default() {
             if let Ok(Mapped::Entry { text, .. }) = outcome.result {
                 let _ = CallerEntry::parse_redacted(text.as_bytes(), Redactor::shared());
             }

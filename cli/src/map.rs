@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::args::MapCommand;
 use crate::documents::Documents;
 use crate::exit::Exit;
-use crate::show::{group_digits, width};
+use crate::show::{counted, group_digits, width};
 
 /// Rows of the table; what comes after them is counted only.
 const ROWS_SHOWN_MAX: usize = 200;
@@ -72,7 +72,7 @@ fn test(map: &str, file: &Path, json: bool) -> anyhow::Result<Exit> {
     let mut rows = 0;
     for document in Documents::open(file, mapping.join().cloned(), mapping.reads_lines())? {
         let document = document?;
-        let outcomes = match document.text.map(|text| mapping.read(&text)) {
+        let outcomes = match document.text.map(|text| mapping.read(&text, &redactor)) {
             Ok(Ok(outcomes)) => outcomes,
             Ok(Err(error)) => {
                 counts.unmapped(document.line, &error.to_string());
@@ -95,20 +95,19 @@ fn test(map: &str, file: &Path, json: bool) -> anyhow::Result<Exit> {
                     continue;
                 }
             };
-            // As a node would: masked, and within its limits.
-            let checked = CallerEntry::parse_redacted(text.as_bytes(), &redactor).and_then(|entry| entry.check_size());
+            // As a node would, within its limits.
+            let checked = CallerEntry::parse(text.as_bytes()).and_then(|entry| entry.check_size());
             if let Err(error) = checked {
                 counts.unmapped(document.line, &error.to_string());
                 continue;
             }
             counts.entries += 1;
             counts.without_id += u64::from(!has_id);
-            let shown = redactor.entry(&text);
             if json {
-                outln!("{shown}");
+                outln!("{text}");
             } else if rows < ROWS_SHOWN_MAX {
                 rows += 1;
-                table.add_row(cells(&shown));
+                table.add_row(cells(&text));
             }
         }
     }
@@ -133,9 +132,8 @@ fn say(counts: &Counts, rows: usize, json: bool) {
         eprintln!("the first {rows} entries are shown; --json prints all");
     }
     eprintln!(
-        "{} {}, {} passed over by the mapping, {} not mapped; nothing was recorded",
-        group_digits(counts.entries),
-        if counts.entries == 1 { "entry" } else { "entries" },
+        "{}, {} passed over by the mapping, {} not mapped; nothing was recorded",
+        counted(counts.entries, "entry", "entries"),
         group_digits(counts.passed_over),
         group_digits(counts.unmapped)
     );

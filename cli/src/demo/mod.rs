@@ -24,6 +24,7 @@ use crate::exit::Exit;
 use crate::show::{group_digits, paint};
 use cluster::DemoCluster;
 use piperoll_node::intake::{Mapped, Mapping};
+use piperoll_shared::log::redact::Redactor;
 
 /// Entries that one node records before the next one has its turn.
 const LINES_PER_TURN: usize = 5;
@@ -107,7 +108,7 @@ async fn load(cluster: &DemoCluster, args: &DemoArgs) -> anyhow::Result<()> {
             for document in Documents::open(file, mapping.join().cloned(), mapping.reads_lines())? {
                 let Document { line, text } = document?;
                 let text = text.map_err(|problem| anyhow::anyhow!("line {line}: {problem}"))?;
-                for outcome in mapping.read(&text).with_context(|| format!("line {line}"))? {
+                for outcome in mapping.read(&text, Redactor::shared()).with_context(|| format!("line {line}"))? {
                     if let Mapped::Entry { text, .. } = outcome.result.with_context(|| format!("line {line}"))? {
                         per_node[number % 3].push(text);
                         number += 1;

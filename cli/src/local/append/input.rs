@@ -4,6 +4,7 @@ use std::io::{BufRead, Read as _};
 
 use piperoll_node::intake::{Mapped, Mapping, Outcome};
 use piperoll_shared::log::limits::CALLER_ENTRY_BYTES_MAX;
+use piperoll_shared::log::redact::Redactor;
 use tokio::sync::mpsc;
 
 use crate::documents::{Document, Documents};
@@ -61,12 +62,16 @@ pub(super) fn entries_of(mut input: Box<dyn BufRead + Send>) -> mpsc::Receiver<s
 }
 
 /// Starts reading foreign records.
-pub(super) fn records_of(documents: Documents, mapping: Mapping) -> mpsc::Receiver<std::io::Result<Item>> {
+pub(super) fn records_of(
+    documents: Documents,
+    mapping: Mapping,
+    redactor: Redactor,
+) -> mpsc::Receiver<std::io::Result<Item>> {
     let (send, receive) = mpsc::channel(LINES_AHEAD);
     std::thread::spawn(move || {
         for document in documents {
             let items = match document {
-                Ok(document) => items_of(&document, &mapping).into_iter().map(Ok).collect(),
+                Ok(document) => items_of(&document, &mapping, &redactor).into_iter().map(Ok).collect(),
                 Err(error) => vec![Err(error)],
             };
             for item in items {
@@ -80,13 +85,13 @@ pub(super) fn records_of(documents: Documents, mapping: Mapping) -> mpsc::Receiv
     receive
 }
 
-fn items_of(document: &Document, mapping: &Mapping) -> Vec<Item> {
+fn items_of(document: &Document, mapping: &Mapping, redactor: &Redactor) -> Vec<Item> {
     let line = document.line;
     let text = match &document.text {
         Ok(text) => text,
         Err(problem) => return vec![Item::Refused { line, problem: problem.clone() }],
     };
-    let outcomes = match mapping.read(text) {
+    let outcomes = match mapping.read(text, redactor) {
         Ok(outcomes) => outcomes,
         Err(error) => return vec![Item::Refused { line, problem: error.to_string() }],
     };

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
+use piperoll_node::config::NodeConfig;
 use piperoll_node::intake::{Mapping, unpacked};
 use piperoll_shared::api::node::LineResult;
 use piperoll_shared::log::limits::BATCH_LINES_MAX;
@@ -51,7 +52,12 @@ pub(super) async fn run(args: AppendArgs) -> anyhow::Result<Exit> {
     let import = mapping.is_some();
     let items = match mapping {
         None => entries_of(unpacked(input)?),
-        Some(mapping) => records_of(Documents::of(input, mapping.join().cloned(), mapping.reads_lines())?, mapping),
+        Some(mapping) => {
+            let documents = Documents::of(input, mapping.join().cloned(), mapping.reads_lines())?;
+            // The node masks again, with its own names of secrets; what is cut here must be masked before.
+            let redactor = NodeConfig::load(&args.place.config).map(|config| config.redactor).unwrap_or_default();
+            records_of(documents, mapping, redactor)
+        }
     };
     append_items(&target, items, import, args.receipts).await
 }

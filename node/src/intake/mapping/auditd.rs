@@ -208,6 +208,13 @@ fn result(lines: &[Line<'_>], main: &Line<'_>) -> Option<String> {
             return Some(if is_let_through { "success" } else { "denied" }.to_owned());
         }
     }
+    if let Some(apparmor) = lines.iter().find_map(|line| line.fields.get("apparmor").and_then(Value::as_str)) {
+        return match apparmor {
+            "DENIED" => Some("denied".to_owned()),
+            "ALLOWED" => Some("success".to_owned()),
+            _ => None,
+        };
+    }
     if main.kind.starts_with("ANOM_") || main.kind.starts_with("RESP_") {
         return None;
     }

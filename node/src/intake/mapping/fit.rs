@@ -1,6 +1,6 @@
 //! Makes values fit: a field that is too long is shortened with a mark, and an entry that is too long keeps length and hash of what goes.
 
-use piperoll_shared::log::entry::FieldLimit;
+use piperoll_shared::log::entry::{FieldLimit, field_limit};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
@@ -34,8 +34,17 @@ fn boundary(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
-/// Shortens the texts in `details` until the entry is not too long, and then leaves out the largest members.
+/// Makes the fields of an entry fit, and then its details: shortens the texts in `details` until the entry is not too long, and then leaves out the largest members.
 pub(super) fn entry(entry: &mut Pairs) {
+    for (name, value) in &mut entry.0 {
+        if let Some(limit) = field_limit(name)
+            && let Ok(text) = serde_json::from_str::<String>(value.get())
+            && let (shorter, true) = field(&text, limit)
+            && let Ok(raw) = RawValue::from_string(serde_json::Value::from(shorter).to_string())
+        {
+            *value = raw;
+        }
+    }
     let fixed: usize = entry
         .0
         .iter()

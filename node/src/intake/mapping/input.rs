@@ -16,6 +16,8 @@ use regex::Regex;
 const RECORDS_MAX: usize = 200_000;
 /// Records inside records, each unwrapped in turn.
 const UNWRAPPED_MAX: usize = 4;
+/// Before JSON in a syslog message (Common Event Expression).
+const COOKIE: &str = "@cee:";
 /// Member of a record for what was around it.
 const ENVELOPE: &str = "envelope";
 
@@ -245,7 +247,9 @@ fn inner_of(pointer: &Pointer, record: &Pairs) -> Option<Pairs> {
         b'{' => Pairs::parse(value.get()),
         b'"' => {
             let text: String = serde_json::from_str(value.get()).ok()?;
-            let compact = piperoll_shared::log::json::compact(text[text.find('{')?..].trim()).ok()?;
+            // A text that has JSON somewhere in it may have got that from anybody.
+            let text = text.trim_start().strip_prefix(COOKIE).unwrap_or(&text);
+            let compact = piperoll_shared::log::json::compact(text.trim()).ok()?;
             Pairs::parse(&compact)
         }
         _ => None,

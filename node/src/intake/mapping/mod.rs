@@ -19,7 +19,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use chrono::FixedOffset;
-use piperoll_shared::log::entry::field_limit;
+use piperoll_shared::log::entry::{CALLER_TEXTS, field_limit};
+use piperoll_shared::log::redact::Redactor;
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -242,7 +243,7 @@ impl Mapping {
         };
         let filled: Vec<&str> =
             self.rules.iter().map(|rule| rule.field).chain(self.patterns.iter().flat_map(of_groups)).collect();
-        FIELDS.iter().filter(|field| filled.contains(field)).copied().collect()
+        CALLER_TEXTS.iter().filter(|field| filled.contains(field)).copied().collect()
     }
 
     /// How lines belong together that are records only with others.
@@ -255,19 +256,19 @@ impl Mapping {
         self.input.reads_lines()
     }
 
-    /// The entries of a document: a line, the lines of one record, or JSON with one record or a list of them.
+    /// The entries of a document, without the secrets that can be recognised: a line, the lines of one record, or JSON with one record or a list of them.
     ///
     /// # Errors
     /// When it is no document of this kind; each record has its own result.
-    pub fn read(&self, document: &str) -> Result<Vec<Outcome>, MapError> {
+    pub fn read(&self, document: &str, redactor: &Redactor) -> Result<Vec<Outcome>, MapError> {
         let outcome = |record: Result<Pairs, MapError>| match record {
-            Ok(record) => Outcome { result: self.map(&record), record: record.to_text() },
+            Ok(record) => Outcome { result: self.map(&record, redactor), record: record.to_text() },
             Err(error) => Outcome { result: Err(error), record: document.to_owned() },
         };
         Ok(self.input.records(document)?.into_iter().map(outcome).collect())
     }
 
-    fn map(&self, record: &Pairs) -> Result<Mapped, MapError> {
+    fn map(&self, record: &Pairs, redactor: &Redactor) -> Result<Mapped, MapError> {
         if !self.expects.is_empty() && self.expects.iter().all(|(pointer, _)| pointer.get(record).is_none()) {
             let names: Vec<&str> = self.expects.iter().map(|(_, shown)| shown.as_str()).collect();
             return Err(MapError::plain(format!("not a record of this kind: it has none of {}", names.join(", "))));
@@ -281,15 +282,12 @@ impl Mapping {
         let mut rest = record.clone();
         let mut has_id = false;
         let mut put = |field: &'static str, value: &str| -> bool {
-            let (fitting, is_changed) = match field_limit(field) {
-                Some(limit) => fit::field(value, limit),
-                None => (value.to_owned(), false),
-            };
             has_id |= field == "id";
-            if let Ok(raw) = RawValue::from_string(serde_json::Value::from(fitting).to_string()) {
+            if let Ok(raw) = RawValue::from_string(serde_json::Value::from(value).to_string()) {
                 entry.0.push((field.to_owned(), raw));
             }
-            !is_changed
+            // What will be shortened stays whole in details.
+            !field_limit(field).is_some_and(|limit| fit::field(value, limit).1)
         };
         for (field, value) in &found {
             let value = match value {
@@ -315,6 +313,10 @@ impl Mapping {
         {
             entry.0.push(("details".to_owned(), raw));
         }
+        // Masked before anything is cut: half of a text may not be recognised for what all of it is.
+        let whole = entry.to_text();
+        let masked = redactor.entry(&whole);
+        let mut entry = Pairs::parse(&masked).ok_or_else(|| MapError::plain("the entry is not a JSON object"))?;
         fit::entry(&mut entry);
         Ok(Mapped::Entry { text: entry.to_text(), has_id })
     }
@@ -373,43 +375,17 @@ fn is_met((pointer, regex): &Condition, record: &Pairs) -> bool {
     pointer.text(record).is_some_and(|text| regex.is_match(&text))
 }
 
-/// Fields that a mapping may give; `changes` and `details` are not text.
-const FIELDS: [&str; 24] = [
-    "id",
-    "occurred_at",
-    "user",
-    "user_type",
-    "impersonator",
-    "session",
-    "auth_method",
-    "credential",
-    "category",
-    "action",
-    "outcome",
-    "reason",
-    "entity_type",
-    "entity_id",
-    "entity_name",
-    "target",
-    "domain",
-    "ip_address",
-    "peer_address",
-    "user_agent",
-    "method",
-    "path",
-    "request_id",
-    "description",
-];
-
+/// A field that a mapping may give; `changes` and `details` are not text.
 fn known_field(name: &str) -> Option<&'static str> {
-    FIELDS.iter().find(|field| **field == name).copied()
+    CALLER_TEXTS.iter().find(|field| **field == name).copied()
 }
 
 impl Typed {
     fn check(self) -> Result<Mapping, String> {
         let field = |name: &str| {
-            known_field(name)
-                .ok_or_else(|| format!("{name:?} is not a field of an entry; the fields are {}", FIELDS.join(", ")))
+            known_field(name).ok_or_else(|| {
+                format!("{name:?} is not a field of an entry; the fields are {}", CALLER_TEXTS.join(", "))
+            })
         };
         let zone = self.zone.as_deref().map(times::parse_zone).transpose()?;
         let mut rules = Vec::new();

@@ -99,6 +99,8 @@ enum Source {
 enum Part {
     Text(String),
     Pointer(Pointer),
+    /// `{*}`: the whole record.
+    Record,
 }
 
 /// A value for a field.
@@ -168,7 +170,7 @@ fn parts(template: &str) -> Result<Vec<Part>, String> {
             return Err(format!("{template:?} has a brace that is not closed"));
         };
         parts.push(Part::Text(before.to_owned()));
-        parts.push(Part::Pointer(Pointer::parse(pointer)?));
+        parts.push(if pointer == "*" { Part::Record } else { Part::Pointer(Pointer::parse(pointer)?) });
         rest = after;
     }
     parts.push(Part::Text(rest.to_owned()));
@@ -218,6 +220,7 @@ impl Rule {
         for part in parts {
             match part {
                 Part::Text(part) => text.push_str(part),
+                Part::Record => text.push_str(&record.to_text()),
                 // Each placeholder once, from left to right: what a value holds is not looked at again.
                 Part::Pointer(pointer) => text.push_str(&pointer.text(record).filter(|text| !self.not.contains(text))?),
             }

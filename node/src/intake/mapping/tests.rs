@@ -1,12 +1,13 @@
 //! Records of other systems, and the entries they become.
 
+use piperoll_shared::log::redact::Redactor;
 use serde_json::Value;
 
 use super::{BuiltIn, MapError, Mapped, Mapping};
 
 /// The entries of a document; none for what is passed over.
 fn read(mapping: &str, document: &str) -> Vec<Result<Option<String>, MapError>> {
-    let outcomes = Mapping::load(mapping).expect("a mapping").read(document).expect("a document");
+    let outcomes = Mapping::load(mapping).expect("a mapping").read(document, Redactor::shared()).expect("a document");
     let entry = |mapped| match mapped {
         Mapped::Entry { text, .. } => Some(text),
         Mapped::PassedOver => None,
@@ -16,7 +17,7 @@ fn read(mapping: &str, document: &str) -> Vec<Result<Option<String>, MapError>> 
 
 fn map(mapping: &str, record: &str) -> Option<Value> {
     let text = read(mapping, record).pop().expect("a record").expect("an entry or none")?;
-    let redactor = piperoll_shared::log::redact::Redactor::default();
+    let redactor = Redactor::default();
     piperoll_shared::log::entry::CallerEntry::parse_redacted(text.as_bytes(), &redactor).expect("an entry");
     Some(serde_json::from_str(&text).expect("JSON"))
 }
@@ -179,8 +180,12 @@ fn documents(mapping: &Mapping, text: &str, is_json: bool) -> Vec<String> {
         None => lines.map(str::to_owned).collect(),
         Some(join) => {
             let mut joiner = crate::intake::Joiner::new(join.clone());
-            let mut documents: Vec<_> =
-                text.split('\n').filter(|line| !line.trim().is_empty()).flat_map(|line| joiner.push(line)).collect();
+            let mut documents: Vec<_> = text
+                .split('\n')
+                .filter(|line| !line.trim().is_empty())
+                .enumerate()
+                .flat_map(|(number, line)| joiner.push(number as u64, line))
+                .collect();
             documents.extend(joiner.flush());
             documents.into_iter().map(|joined| joined.text).collect()
         }
@@ -189,10 +194,10 @@ fn documents(mapping: &Mapping, text: &str, is_json: bool) -> Vec<String> {
 
 /// One line for each record: its fields, that it was passed over, or why it is no entry.
 fn shown(mapping: &Mapping, text: &str, is_json: bool) -> String {
-    let redactor = piperoll_shared::log::redact::Redactor::default();
+    let redactor = Redactor::default();
     let mut lines = String::new();
     for document in documents(mapping, text, is_json) {
-        let outcomes = match mapping.read(&document) {
+        let outcomes = match mapping.read(&document, Redactor::shared()) {
             Ok(outcomes) => outcomes,
             Err(error) => {
                 lines.push_str(&format!("NOT MAPPED {error}\n"));
@@ -269,7 +274,7 @@ fn with_mapping(text: &str) -> Mapping {
 }
 
 fn one(mapping: &Mapping, record: &str) -> Result<Value, String> {
-    match mapping.read(record).expect("a document").remove(0).result {
+    match mapping.read(record, Redactor::shared()).expect("a document").remove(0).result {
         Ok(Mapped::Entry { text, .. }) => Ok(serde_json::from_str(&text).expect("JSON")),
         Ok(Mapped::PassedOver) => Err("passed over".to_owned()),
         Err(error) => Err(error.to_string()),
@@ -340,7 +345,7 @@ fn records_are_found_in_lists_envelopes_and_texts() {
         "[input]\nlists = [\"/items\"]\ninside = [\"/message\"]\nsplit = \"/events\"\n[field.category]\nconstant = \"data\"\n[field.action]\nfirst = [\"/events/0/name\", \"/name\"]\n",
     );
     let actions = |document: &str| -> Vec<String> {
-        let outcomes = mapping.read(document).expect("a document");
+        let outcomes = mapping.read(document, Redactor::shared()).expect("a document");
         let action = |outcome: super::Outcome| match outcome.result {
             Ok(Mapped::Entry { text, .. }) => {
                 serde_json::from_str::<Value>(&text).expect("JSON")["action"].as_str().unwrap_or("-").to_owned()
@@ -378,4 +383,111 @@ fn the_table_of_formats_is_that_of_the_mappings() {
         std::fs::write(&path, &wanted).expect("written");
     }
     assert_eq!(text, wanted, "run this test with UPDATE_GOLDEN=1");
+}
+
+/// What somebody typed, and what must not come of it.
+#[test]
+fn nobody_forges_a_record_with_what_they_type() {
+    let json = |name: &str, record: Value| map(name, &record.to_string());
+    let text =
+        |entry: &Option<Value>, field: &str| entry.as_ref().and_then(|entry| entry[field].as_str().map(str::to_owned));
+    let sudo = json(
+        "sudo",
+        serde_json::json!({ "_COMM": "sudo", "MESSAGE": " mallory : command not allowed ; TTY=pts/0 ; PWD=/ ; USER=root ; COMMAND=/bin/cat {\"accept\":{\"submituser\":\"alice\",\"runuser\":\"root\",\"command\":\"/bin/ls\",\"uuid\":\"x\"}}" }),
+    );
+    assert_eq!((text(&sudo, "user"), text(&sudo, "outcome")), (Some("mallory".to_owned()), Some("denied".to_owned())));
+    let folder = json(
+        "sudo",
+        serde_json::json!({ "_COMM": "sudo", "MESSAGE": "kim : TTY=pts/0 ; PWD=/root ; USER=root ; COMMAND=/bin/bash -c ': ; USER=nobody ; COMMAND=/bin/true'" }),
+    );
+    assert_eq!(
+        (text(&folder, "target"), text(&folder, "entity_name"), text(&folder, "outcome")),
+        (None, None, Some("success".to_owned()))
+    );
+    let failed = "password authentication failed for user \"LOG:  connection authorized: user=postgres\"";
+    let postgres = json(
+        "pgaudit",
+        serde_json::json!({ "timestamp": "2026-11-03 09:14:05.500 UTC", "error_severity": "FATAL", "message": failed }),
+    );
+    assert_eq!(text(&postgres, "outcome").as_deref(), Some("failure"));
+    let line = format!("2026-11-03 09:14:05.500 UTC [7] x@y FATAL:  {failed}");
+    let postgres = read("pgaudit", &line).pop().expect("a record").expect("mapped").expect("an entry");
+    assert!(postgres.contains("\"outcome\":\"failure\""), "{postgres}");
+    let keycloak = json(
+        "keycloak",
+        serde_json::json!({ "loggerName": "org.keycloak.events", "timestamp": "2026-11-03T09:14:05Z", "message": "type=\"LOGIN_ERROR\", realmId=\"r\", realmName=\"staff\", clientId=\"x, userId=admin, ipAddress=198.51.100.7, \", userId=\"null\", ipAddress=\"203.0.113.9\", error=\"client_not_found\"" }),
+    );
+    assert_eq!((text(&keycloak, "user"), text(&keycloak, "outcome")), (None, Some("failure".to_owned())));
+    assert_ne!(text(&keycloak, "ip_address").as_deref(), Some("198.51.100.7"));
+    let su = read(
+        "auditd",
+        "type=USER_AUTH msg=audit(1793697242.117:1242): pid=4 uid=1000 auid=1000 ses=7 msg='op=PAM:authentication acct=\"root\" exe=\"/usr/bin/su\" hostname=? addr=? terminal=pts/0 res=success'\u{1d}UID=\"kim\" AUID=\"kim\"",
+    );
+    assert!(
+        su[0].as_ref().is_ok_and(|entry| entry.as_deref().is_some_and(|entry| entry.contains("\"user\":\"kim\""))),
+        "{su:?}"
+    );
+    let sshd = json(
+        "sshd",
+        serde_json::json!({ "_UID": "0", "MESSAGE": "Disconnecting invalid user root 1.2.3.4 port 22: Change of username or service not allowed: x 203.0.113.9 port 4444: Change of username or service not allowed: (a,b) -> (c,d) [preauth]" }),
+    );
+    assert_eq!((text(&sshd, "user"), text(&sshd, "ip_address")), (None, None));
+}
+
+/// Other programs' records are no success of anybody.
+#[test]
+fn what_is_no_record_of_the_kind_is_none() {
+    for (name, record) in [
+        ("keycloak", r#"{"message":"Login failed for root: disk full"}"#),
+        ("windows-security", r#"{"Id":"abc","Operation":"UserLoginFailed"}"#),
+        ("vault", r#"{"request":"GET /admin HTTP/1.1","status":"403"}"#),
+        ("okta", r#"{"message":"x"}"#),
+        ("github-audit", r#"{"status":"denied"}"#),
+        ("cloudtrail", r#"{"records":[]}"#),
+        ("microsoft-365", r#"{"ResultStatus":"Success"}"#),
+        ("teleport", r#"{"success":true}"#),
+    ] {
+        let outcome = read(name, record);
+        assert!(outcome.iter().all(Result::is_err), "{name}: {outcome:?}");
+    }
+}
+
+#[test]
+fn records_with_an_id_of_their_client_or_in_common_stay_apart() {
+    let id = |name: &str, record: &str| {
+        let text = read(name, record).remove(0).expect("mapped").expect("an entry");
+        serde_json::from_str::<Value>(&text).expect("JSON")["id"].as_str().expect("an id").to_owned()
+    };
+    let request = |verb: &str, uri: &str| {
+        format!(
+            r#"{{"auditID":"a","stage":"ResponseComplete","verb":"{verb}","requestURI":"{uri}","user":{{"username":"eve"}},"requestReceivedTimestamp":"2026-02-01T10:00:00.123456Z","responseStatus":{{"code":200}}}}"#
+        )
+    };
+    assert_ne!(
+        id("kubernetes-audit", &request("get", "/healthz")),
+        id("kubernetes-audit", &request("list", "/api/v1/secrets"))
+    );
+    assert_eq!(
+        id("kubernetes-audit", &request("get", "/healthz")),
+        id("kubernetes-audit", &request("get", "/healthz"))
+    );
+    let shared = |target: &str| {
+        format!(
+            r#"{{"id":{{"time":"2026-03-02T10:00:00.250Z","uniqueQualifier":"1","applicationName":"drive","customerId":"C"}},"actor":{{"email":"kim@example.org"}},"events":[{{"type":"access","name":"change_user_access","parameters":[{{"name":"target_user","value":"{target}"}}]}}]}}"#
+        )
+    };
+    assert_ne!(id("google-workspace", &shared("a@example.org")), id("google-workspace", &shared("b@example.org")));
+}
+
+#[test]
+fn nothing_is_cut_before_it_is_masked() {
+    let mapping = with_mapping(
+        "[field.category]\nconstant = \"data\"\n[field.action]\nconstant = \"a.b\"\n[field.entity_name]\npointer = \"/name\"\n",
+    );
+    let deep = format!("{}\"password\":\"hunter2-planted\"", "[{\"a\":".repeat(400));
+    let secret = format!("{{\"password\":\"hunter2-planted\",\"pad\":\"{}\"}}", "x".repeat(2_000));
+    for name in [deep, secret] {
+        let entry = one(&mapping, &serde_json::json!({ "name": name }).to_string()).expect("an entry");
+        assert!(!entry.to_string().contains("hunter2"), "{entry}");
+    }
 }

@@ -18,6 +18,9 @@ pub(super) fn event(record: &Pairs) -> Option<Pairs> {
     let at = |pointers: &[&str]| pointers.iter().find_map(|pointer| text(whole.pointer(pointer)?));
     let id =
         at(&["/winlog/event_id", "/event/code", "/win/system/eventID", "/Event/System/EventID", "/EventID", "/Id"])?;
+    if !id.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
     let time = at(&[
         "/Event/System/TimeCreated/#attributes/SystemTime",
         "/Event/System/TimeCreated/@SystemTime",

@@ -5,12 +5,10 @@ use std::borrow::Cow;
 use super::body::Prefix;
 use crate::log::limits::{BODY_AND_MAC_BYTES_MAX, JSON_DEPTH_MAX, MAC_BYTES};
 
-/// Fields of the format whose value is a text, or nothing at all.
-const TEXTS: [&str; 28] = [
-    "node_id",
-    "generation",
-    "salt",
-    "timestamp",
+/// Fields that the node writes and whose value is a text.
+const NODE_TEXTS: [&str; 4] = ["node_id", "generation", "salt", "timestamp"];
+/// Fields that a caller may give and whose value is a text, in the order of the format.
+pub const CALLER_TEXTS: [&str; 24] = [
     "id",
     "occurred_at",
     "user",
@@ -90,7 +88,7 @@ impl<'a> Reader<'a> {
                 let key = self.string()?;
                 self.take(b':')?;
                 if open.len() == 1 {
-                    must_be_text = TEXTS.contains(&key.as_ref());
+                    must_be_text = NODE_TEXTS.contains(&key.as_ref()) || CALLER_TEXTS.contains(&key.as_ref());
                     shape = match key.as_ref() {
                         "details" => Some(b'{'),
                         "changes" | "flags" | "redacted" => Some(b'['),

@@ -16,7 +16,7 @@ pub use body::{Prefix, Stamp, lifecycle, write_body};
 #[cfg(feature = "api")]
 pub(crate) use facts::words;
 pub use facts::{Amount, Facts, Login};
-pub use form::{NOT_ONE_ENTRY, is_one_entry, is_one_object};
+pub use form::{CALLER_TEXTS, NOT_ONE_ENTRY, is_one_entry, is_one_object};
 pub use spoken::{FieldLimit, field_limit};
 use spoken::{Spoken, push_json};
 

@@ -130,9 +130,11 @@ pub fn field_limit(field: &str) -> Option<FieldLimit> {
     }
 }
 
-impl Spoken<'_> {
-    pub(super) fn check(&self) -> Result<(), EntryError> {
-        for (field, value) in [
+impl<'a> Spoken<'a> {
+    /// The text fields, in the order of the format.
+    fn texts(&self) -> [(&'static str, &Option<Cow<'a, str>>); 23] {
+        [
+            ("occurred_at", &self.occurred_at),
             ("user", &self.user),
             ("user_type", &self.user_type),
             ("impersonator", &self.impersonator),
@@ -150,12 +152,16 @@ impl Spoken<'_> {
             ("domain", &self.domain),
             ("ip_address", &self.ip_address),
             ("peer_address", &self.peer_address),
-            ("method", &self.method),
-            ("request_id", &self.request_id),
             ("user_agent", &self.user_agent),
+            ("method", &self.method),
             ("path", &self.path),
+            ("request_id", &self.request_id),
             ("description", &self.description),
-        ] {
+        ]
+    }
+
+    pub(super) fn check(&self) -> Result<(), EntryError> {
+        for (field, value) in self.texts() {
             if let Some(limit) = field_limit(field) {
                 check_text(field, value.as_deref(), limit.bytes_max, limit.is_one_line)?;
             }
@@ -240,31 +246,7 @@ impl Spoken<'_> {
     }
 
     pub(super) fn write_fields(&self, out: &mut String) {
-        for (field, value) in [
-            ("occurred_at", &self.occurred_at),
-            ("user", &self.user),
-            ("user_type", &self.user_type),
-            ("impersonator", &self.impersonator),
-            ("session", &self.session),
-            ("auth_method", &self.auth_method),
-            ("credential", &self.credential),
-            ("category", &self.category),
-            ("action", &self.action),
-            ("outcome", &self.outcome),
-            ("reason", &self.reason),
-            ("entity_type", &self.entity_type),
-            ("entity_id", &self.entity_id),
-            ("entity_name", &self.entity_name),
-            ("target", &self.target),
-            ("domain", &self.domain),
-            ("ip_address", &self.ip_address),
-            ("peer_address", &self.peer_address),
-            ("user_agent", &self.user_agent),
-            ("method", &self.method),
-            ("path", &self.path),
-            ("request_id", &self.request_id),
-            ("description", &self.description),
-        ] {
+        for (field, value) in self.texts() {
             if let Some(value) = value {
                 push_json(out, field, value);
             }
