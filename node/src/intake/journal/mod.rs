@@ -513,6 +513,20 @@ mod tests {
     }
 
     #[test]
+    fn a_position_of_an_earlier_version_is_understood() {
+        let cursor = "s=ab;i=1f;b=cd;m=3e9;t=6608b015f3001;x=2c21".to_owned();
+        for from_now in [false, true] {
+            let asked = Asked { name: "ssh".to_owned(), unit: None, directory: None, from_now };
+            let (heards, _heard) = tokio::sync::mpsc::channel(1);
+            let follower = Follower::new(asked, Some(Mark::Journal { cursor: cursor.clone() }), heards);
+            let reached = follower.sequences.get("ab").expect("the sequence of the cursor");
+            assert_eq!((reached.read, reached.through, reached.time), (31, 31, 0x0006_608b_015f_3001));
+            // What was written before the first start is not wanted where reading began with what came later.
+            assert_eq!(matches!(follower.first, First::PassOverUntil(0x0006_608b_015f_3001)), from_now);
+        }
+    }
+
+    #[test]
     fn paths_are_no_patterns() {
         assert_eq!(escape_glob("/j/a[1]*.journal"), "/j/a\\[1\\]\\*.journal");
     }

@@ -73,7 +73,7 @@ fn what_sshd_says_becomes_logins() {
             "192.0.2.7",
         ),
         ("Disconnected from user alice 192.0.2.7 port 50022", "auth.logout", "success", "alice", "192.0.2.7"),
-        // Whoever fails to log in chooses the name.
+        // A name that is tried may hold anything.
         (
             "Invalid user x from 198.51.100.1 port 22 from 192.0.2.7 port 4711",
             "auth.unknown_user",
