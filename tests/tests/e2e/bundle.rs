@@ -189,9 +189,11 @@ async fn one_row_has_a_proof_of_its_own() {
     let witness = &desk.cluster.authority().trust().unwrap().witnesses[0];
     assert!(note.verify(witness).unwrap() > 0);
     assert_eq!(verify_inclusion(&leaf_hash(&leaf, b""), 123, checkpoint.size, &hashes, &checkpoint.root), Ok(()));
-    for (bad, words) in [("mx1", "write NODE:SEQ"), ("mx9:1", "not in the roster"), ("mx1:99999", "has no row 99999")] {
+    for (bad, code, words) in
+        [("mx1", 2, "write NODE/SEQ"), ("mx9:1", 1, "not in the roster"), ("mx1:99999", 1, "has no row 99999")]
+    {
         let run = desk.cluster.run(&["export", "--row", bad]);
-        assert!(run.code == 1 && run.stderr.contains(words), "{}", run.stderr);
+        assert!(run.code == code && run.stderr.contains(words), "{bad}: {} {}", run.code, run.stderr);
     }
 }
 
