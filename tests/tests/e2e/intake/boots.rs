@@ -56,7 +56,7 @@ async fn every_boot_and_machine_arrives_once_in_order() {
     write_journal(&journal, "other.journal", &one(2, "cc", "44", "other 2"));
     cluster.run_all().await;
     assert_eq!(said(&wait_for(&cluster, "action:journal.said", 3)), ["a1", "other 2", "a3"]);
-    // While the node is down the boot goes on and ends, the next one begins, and the other machine's journal comes late.
+    // While the node is down the old boot ends, the next one begins, and the other machine's journal is collected late.
     cluster.stop(0);
     write_journal(&journal, "b.journal", &one(4, "aa", "33", "last of the old boot"));
     write_journal(&journal, "c.journal", &one(9, "bb", "33", "first of the new boot"));
