@@ -167,9 +167,13 @@ pub(crate) fn ndjson(bytes: &[u8]) {
 pub(crate) fn filter(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let now = Timestamp::from_micros(1_776_240_000_000_000);
-    if let Ok(filter) = Filter::parse(text, now) {
-        let again = Filter::parse(&filter.to_string(), now);
-        assert_eq!(again.map(|again| again.to_string()).ok(), Some(filter.to_string()), "one canonical form");
+    for filter in [Filter::parse(text, now), Filter::parse_stored(text, now), Filter::parse_config(text, now)]
+        .into_iter()
+        .flatten()
+    {
+        assert_eq!(Filter::parse_stored(&filter.to_string(), now).ok(), Some(filter.clone()), "one canonical form");
+        assert!(Filter::parse(&filter.typed(), now).is_ok(), "what is shown can be typed");
+        assert!(filter.widened_to_version_1().in_version_1().is_some());
     }
 }
 

@@ -118,7 +118,7 @@ pub(crate) fn ask_log(
 /// Decides, per node, what to ask.
 pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
     let id = &member.node.id;
-    if query.filter.only_nodes().is_some_and(|names| !names.contains(&id.as_str())) {
+    if !query.filter.concerns_node(id.as_str()) {
         return Ask::Not { status: Status::Excluded, reason: "the filter names other nodes".to_owned() };
     }
     if member.has_left() {

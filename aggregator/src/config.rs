@@ -22,7 +22,7 @@ use piperoll_shared::net::tls::TlsFiles;
 use serde::Deserialize;
 
 use super::rate::Rates;
-use super::scope::Scope;
+use super::scope::{Scope, Written};
 use super::session::SESSION_IDLE_DEFAULT;
 
 /// Five seconds: what an intruder on a node can still change unnoticed is what was written since the last look.
@@ -341,7 +341,7 @@ fn load_users(path: &Path) -> Result<HashMap<String, User>, ConfigError> {
     let user = |typed: TypedUser| {
         let bad =
             |problem| ConfigError::Content { path: path.to_owned(), problem: format!("{}: {problem}", typed.name) };
-        let scope = Scope::of(typed.role, typed.scope.as_deref(), SystemClock.now()).map_err(bad)?;
+        let scope = Scope::of(typed.role, typed.scope.as_deref(), Written::InFile, SystemClock.now()).map_err(bad)?;
         Ok((typed.name, User { role: typed.role, scope }))
     };
     typed.user.into_iter().map(user).collect()

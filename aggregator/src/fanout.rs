@@ -295,6 +295,7 @@ pub(crate) fn envelope(
     let expected = parts.iter().filter(|part| part.status != Status::Excluded).count();
     let answered = parts.iter().filter(|part| part.status == Status::Ok).count();
     let nodes: Vec<NodeReport> = parts.iter().map(|part| part.report(rows_of(&part.member.node.id))).collect();
+    let rows_in_answer = nodes.iter().map(|node| node.rows).sum();
     // Of a time that is still to come nothing can be shown.
     let future = query.from > query.asked_at;
     let proven = answered > 0 && answered == expected && !future && nodes.iter().all(NodeReport::is_proven);
@@ -326,13 +327,14 @@ pub(crate) fn envelope(
         order_uncertainty_ms: order_uncertainty(parts),
         expected,
         answered,
-        count: nodes.iter().map(|node| node.rows).sum(),
+        count: rows_in_answer,
         nodes,
         next_cursor: cursors.next,
         previous_cursor: cursors.previous,
         from: query.from.to_text(),
         to: end.to_text(),
-        limited_to: query.scope.text().map(str::to_owned),
+        limited_to: query.scope.words(),
+        filter_hints: query.hints(rows_in_answer == 0 && through.is_none()),
         searched_to: None,
         erased: query.scope.text().is_none().then(|| parts.iter().map(|part| part.tally.erased).sum()),
         unindexed_texts: query.filter.too_short_to_index().into_iter().map(str::to_owned).collect(),
@@ -496,6 +498,12 @@ pub(crate) fn next_cursor(parts: &[Part], query: &Query, last: &Key) -> Cursor {
             });
         }
     }
-    let snapshot = Snapshot { asked_at: query.asked_at, from: query.from, to: query.to, heads };
+    let snapshot = Snapshot {
+        asked_at: query.asked_at,
+        from: query.from,
+        to: query.to,
+        heads,
+        filter_version: query.filter_version,
+    };
     Cursor::new(&query.hash, snapshot, last.clone(), incomplete)
 }

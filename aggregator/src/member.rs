@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use piperoll_shared::api::aggregator::Status;
 use piperoll_shared::api::node::{ClockReading, peer_path};
+use piperoll_shared::log::filter::FILTER_VERSION;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
@@ -46,6 +47,8 @@ struct State {
     frozen: Option<String>,
     last_seen: Option<Timestamp>,
     samples: VecDeque<Sample>,
+    /// What it said since it was last out of reach.
+    filter_version: Option<u32>,
 }
 
 #[derive(Clone, Copy)]
@@ -115,6 +118,8 @@ impl Member {
     /// Only a failed TCP connect counts towards "down"; slow or busy is not down.
     pub(crate) fn failed(&self, failure: &Failure) {
         let mut state = self.state();
+        // It may come back as another version of the program.
+        state.filter_version = None;
         if let Failure::Unreachable { reason, tcp: true } = failure {
             state.failures = state.failures.saturating_add(1);
             state.last_failure = Some(reason.clone());
@@ -124,6 +129,19 @@ impl Member {
             state.frozen = Some(reason.clone());
             self.refused.notify_one();
         }
+    }
+
+    /// The newest version of the filter language that it reads; it is asked when it has not said so yet.
+    pub(crate) async fn filter_version(&self) -> Result<u32, Failure> {
+        if self.link.is_local() {
+            return Ok(FILTER_VERSION);
+        }
+        let known = || self.state().filter_version;
+        if let Some(version) = known() {
+            return Ok(version);
+        }
+        self.sample().await?;
+        Ok(known().unwrap_or(1))
     }
 
     /// Waits until a node that stands still completes a handshake.
@@ -170,6 +188,7 @@ impl Member {
             uncertainty_micros: half.max(1),
         };
         let mut state = self.state();
+        state.filter_version = Some(reading.filter_version);
         if state.samples.len() == SAMPLES_MAX {
             state.samples.pop_front();
         }

@@ -1,11 +1,12 @@
 //! A query, checked: what is asked of whom.
 
 use piperoll_shared::log::cursor::{Cursor, CursorError, CursorKey, QueryHash};
-use piperoll_shared::log::filter::{Filter, FilterError, KEYS};
+use piperoll_shared::log::filter::{FILTER_VERSION, Filter, FilterError, canonical_key, is_key};
 use piperoll_shared::log::limits::{PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX, RANGE_DEFAULT_DAYS};
 use piperoll_shared::log::order::{Key, Order};
 use piperoll_shared::log::stats::Plan;
 use piperoll_shared::log::time::{TimeError, Timestamp};
+use piperoll_shared::log::zone::{Now, Zone, ZoneError};
 
 use super::scope::Scope;
 
@@ -33,6 +34,12 @@ pub(crate) enum Require {
 #[derive(Debug, Clone)]
 pub(crate) struct Query {
     pub(crate) filter: Filter,
+    /// Version of the language that it was read in; what a cursor continues keeps that of its first page.
+    pub(crate) filter_version: u32,
+    /// What its author may want to know about it.
+    pub(crate) hints: Vec<String>,
+    /// In which dates without one are read.
+    pub(crate) zone: Zone,
     /// When the first page was asked for.
     pub(crate) asked_at: Timestamp,
     pub(crate) from: Timestamp,
@@ -71,13 +78,15 @@ pub(crate) enum QueryError {
     Filter(#[from] FilterError),
     #[error("{parameter}: {source}")]
     Time { parameter: &'static str, source: TimeError },
-    #[error("{parameter}={value:?} is not understood; {allowed}")]
+    #[error("tz: {0}")]
+    Zone(#[from] ZoneError),
+    #[error("{parameter}={value:?} is not allowed; {allowed}")]
     Parameter { parameter: String, value: String, allowed: String },
     #[error(
-        "unknown parameter {0:?}; besides the filter keys there are filter, from, to, order, format, limit, cursor, require"
+        "unknown parameter {0:?}; besides the filter keys there are filter, from (or since), to (or until), tz, order, format, limit, cursor, require"
     )]
     Unknown(String),
-    #[error("{0:?} stands twice; repeat filter keys only")]
+    #[error("{0:?} is given twice; repeat filter keys only")]
     Twice(String),
     #[error("the range runs backwards: from {from} to {to}")]
     Backwards { from: Timestamp, to: Timestamp },
@@ -90,7 +99,7 @@ impl QueryError {
         match self {
             Self::Filter(_) => "bad_filter",
             Self::Time { .. } | Self::Backwards { .. } => "bad_range",
-            Self::Parameter { .. } | Self::Unknown(_) | Self::Twice(_) => "bad_parameter",
+            Self::Parameter { .. } | Self::Unknown(_) | Self::Twice(_) | Self::Zone(_) => "bad_parameter",
             Self::Cursor(CursorError::Forged) => "bad_cursor",
             Self::Cursor(CursorError::OtherQuery) => "cursor_of_another_query",
         }
@@ -104,6 +113,7 @@ struct Typed {
     filter: Vec<(String, String)>,
     from: Option<String>,
     to: Option<String>,
+    tz: Option<String>,
     order: Option<String>,
     format: Option<String>,
     limit: Option<String>,
@@ -165,28 +175,29 @@ impl Query {
             scope.text().unwrap_or_default(),
         ];
         parts.extend(typed.filter.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]));
+        // Behind all others, so that cursors of before it was there stay valid.
+        parts.extend(typed.tz.iter().flat_map(|zone| ["tz", zone]));
         let hash = QueryHash::of(&parts);
         let cursor = typed.cursor.as_deref().map(|text| Cursor::decode(text, key, &hash)).transpose()?;
         let asked_at = cursor.as_ref().map_or(now, |cursor| cursor.asked_at);
-        let mut filter = Filter::default();
-        for (name, value) in &typed.filter {
-            filter = filter.and(match name.as_str() {
-                "filter" => Filter::parse(value, asked_at)?,
-                key => Filter::parse_pair(key, value, asked_at)?,
-            });
-        }
+        let filter_version = cursor.as_ref().map_or(FILTER_VERSION, |cursor| cursor.filter_version);
+        let zone = typed.tz.as_deref().map(Zone::parse).transpose()?.unwrap_or_default();
+        let (filter, hints) = typed.filter(filter_version, Now { at: asked_at, zone })?;
         let filter = scope.narrow(filter);
         // Each piece was within the limits; what the nodes are asked has to be as a whole.
-        Filter::parse(&filter.to_string(), asked_at)?;
+        Filter::parse_stored(&filter.to_string(), asked_at)?;
         if cursor.is_some() && format != Format::Json {
             return Err(bad("cursor", "…", "a cursor continues pages; a stream is read in one go"));
         }
         let (from, to) = match &cursor {
             Some(cursor) => (cursor.from, cursor.to),
-            None => range(typed.from.as_deref(), typed.to.as_deref(), now)?,
+            None => range(typed.from.as_deref(), typed.to.as_deref(), Now { at: now, zone })?,
         };
         Ok(Self {
             filter,
+            filter_version,
+            hints,
+            zone,
             asked_at,
             from,
             to,
@@ -211,14 +222,15 @@ impl Query {
 pub(crate) fn range(
     from: Option<&str>,
     to: Option<&str>,
-    now: Timestamp,
+    now: impl Into<Now>,
 ) -> Result<(Timestamp, Timestamp), QueryError> {
+    let now = now.into();
     let time = |parameter, text: &str| {
         Timestamp::parse_human(text, now).map_err(|source| QueryError::Time { parameter, source })
     };
     let from = match from {
         Some(text) => time("from", text)?,
-        None => now.plus_micros(-RANGE_DEFAULT_DAYS * 86_400 * 1_000_000),
+        None => now.at.plus_micros(-RANGE_DEFAULT_DAYS * 86_400 * 1_000_000),
     };
     let to = match to {
         // A node's clock may run ahead of ours; its newest rows belong to an open range all the same.
@@ -232,16 +244,36 @@ pub(crate) fn range(
 }
 
 impl Typed {
+    /// All pieces of the filter, and hints about them.
+    fn filter(&self, version: u32, now: Now) -> Result<(Filter, Vec<String>), FilterError> {
+        let (mut all, mut hints) = (Filter::default(), Vec::new());
+        for (name, value) in &self.filter {
+            let piece = match name.as_str() {
+                "filter" if version < FILTER_VERSION => Filter::parse_stored(value, now)?,
+                "filter" => {
+                    let typed = Filter::parse_typed(value, now)?;
+                    hints.extend(typed.hints);
+                    typed.filter
+                }
+                key if version < FILTER_VERSION => Filter::parse_stored_pair(key, value, now)?,
+                key => Filter::parse_pair(canonical_key(key).unwrap_or(key), value, now)?,
+            };
+            all = all.and(piece);
+        }
+        Ok((all, hints))
+    }
+
     fn read(pairs: Vec<(String, String)>) -> Result<Self, QueryError> {
         let mut typed = Self::default();
         for (name, value) in pairs {
             let slot = match name.as_str() {
-                key if key == "filter" || KEYS.contains(&key) => {
+                key if key == "filter" || is_key(key) => {
                     typed.filter.push((name, value));
                     continue;
                 }
-                "from" => &mut typed.from,
-                "to" => &mut typed.to,
+                "from" | "since" => &mut typed.from,
+                "to" | "until" => &mut typed.to,
+                "tz" => &mut typed.tz,
                 "order" => &mut typed.order,
                 "format" => &mut typed.format,
                 "limit" => &mut typed.limit,
@@ -258,6 +290,15 @@ impl Typed {
 }
 
 impl Query {
+    /// What the author of the filter may want to know; `nothing` when no row matched.
+    pub(crate) fn hints(&self, nothing: bool) -> Vec<String> {
+        let mut hints = self.hints.clone();
+        if nothing && self.cursor.is_none() {
+            hints.extend(self.filter.hints_when_empty());
+        }
+        hints
+    }
+
     /// The row in front of which a page is wanted.
     pub(crate) fn in_front_of(&self) -> Option<&Key> {
         self.cursor.as_ref().filter(|cursor| cursor.back).map(|cursor| &cursor.last)
@@ -268,6 +309,9 @@ impl Query {
         let hash = QueryHash::of(&[]);
         Self {
             filter,
+            filter_version: FILTER_VERSION,
+            hints: Vec::new(),
+            zone: Zone::Utc,
             asked_at: now,
             from,
             to,

@@ -10,13 +10,16 @@ use hyper::Method;
 use hyper::body::Incoming;
 use piperoll_shared::api::aggregator::Status;
 use piperoll_shared::api::frame::{EntryFrame, Frame, decode};
-use piperoll_shared::api::node::{Mark, StreamEnd, StreamHead, peer_path};
+use piperoll_shared::api::node::{Mark, ScanRequest, StreamEnd, StreamHead, peer_path};
 use piperoll_shared::log::completeness::Place;
+use piperoll_shared::log::filter::{ErasedFit, FILTER_VERSION, Filter};
 use piperoll_shared::log::order::{Key, Order, Position};
 use piperoll_shared::log::statement::Statement;
-use piperoll_shared::log::stats::Counter;
+use piperoll_shared::log::stats::{Counter, Facet};
+use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::{RangeProof, leaf_hash};
 use piperoll_shared::log::verify::{Checked, Claim, Integrity, RowChecker};
+use piperoll_shared::log::view::EntryView;
 
 use super::ask::Asked;
 use super::config::Limits;
@@ -38,6 +41,8 @@ pub(crate) struct NodeReader {
     order: Order,
     limit: Option<u64>,
     unfiltered: bool,
+    /// The filter that was meant, of a node that does not know its language: it gives more rows, and the others are passed over here.
+    sieve: Option<Filter>,
     scope: Scope,
     /// The last row's place, and its seq and era for gaps.
     last: Option<Key>,
@@ -134,6 +139,26 @@ const FAULTS_MAX: usize = 20;
 /// Characters of one: a node's words are its own, and an answer repeats them.
 const FAULT_CHARS_MAX: usize = 512;
 
+/// The request that a node of its version can be asked, and the filter that its rows have to be held against here. New syntax is
+/// never sent to a node that did not say that it reads it.
+async fn fitting(member: &Member, request: &ScanRequest) -> Result<(ScanRequest, Option<Filter>), Failure> {
+    let counts_verbs = request.count.as_ref().is_some_and(|plan| plan.facets.contains(&Facet::Verb));
+    // What is asked was written here.
+    let filter = Filter::parse_stored(&request.filter, Timestamp::MIN).map_err(|e| Failure::Error(e.to_string()))?;
+    let needs_version_2 = filter.in_version_1().is_none();
+    if !(needs_version_2 || counts_verbs) || member.filter_version().await? >= FILTER_VERSION {
+        return Ok((request.clone(), None));
+    }
+    if request.count.is_some() {
+        let words =
+            "upgrade needed: it runs a version that cannot count this; statistics with `verify` read its rows instead";
+        return Err(Failure::Error(words.to_owned()));
+    }
+    let widened = filter.widened_to_version_1();
+    // How many rows it has to give for those that are wanted is not known.
+    Ok((ScanRequest { filter: widened.to_string(), limit: None, ..request.clone() }, Some(filter)))
+}
+
 impl NodeReader {
     /// Asks and waits for the first frame, which says who answers.
     pub(crate) async fn open(
@@ -142,10 +167,12 @@ impl NodeReader {
         limits: &Limits,
         lane: Lane,
     ) -> Result<Self, Failure> {
-        let request = &asked.request;
-        let body = Bytes::from(serde_json::to_vec(request).unwrap_or_default());
         let started = Instant::now();
-        let response = member.link.request(lane, Method::POST, peer_path::SCAN, body, limits.first_row).await?;
+        let (request, sieve) = fitting(member, &asked.request).await?;
+        let request = &request;
+        let body = Bytes::from(serde_json::to_vec(request).unwrap_or_default());
+        let left = limits.first_row.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
+        let response = member.link.request(lane, Method::POST, peer_path::SCAN, body, left).await?;
         let mut body = response.into_body();
         let mut buffer = BytesMut::new();
         let left = limits.first_row.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
@@ -198,6 +225,7 @@ impl NodeReader {
             idle: limits.idle,
             order: request.order,
             unfiltered: request.filter.is_empty(),
+            sieve,
             scope: asked.scope.clone(),
             last: None,
             last_era: None,
@@ -216,7 +244,10 @@ impl NodeReader {
     pub(crate) async fn next(&mut self) -> Result<Option<PlacedRow>, Failure> {
         loop {
             if let Some(row) = self.ready.pop_front() {
-                return Ok(Some(row));
+                if self.is_wanted(&row) {
+                    return Ok(Some(row));
+                }
+                continue;
             }
             if self.tally.ended {
                 return Ok(None);
@@ -262,6 +293,24 @@ impl NodeReader {
         }
     }
 
+    /// Whether a row is one that was asked for; a node of an earlier version is asked for more. As nodes do, a row that cannot be
+    /// believed is given whatever the filter says, and an erased one when its place selects it.
+    fn is_wanted(&mut self, row: &PlacedRow) -> bool {
+        let Some(sieve) = &self.sieve else { return true };
+        match row.integrity {
+            Integrity::Ok => EntryView::parse(&row.body).is_none_or(|entry| sieve.matches(&entry)),
+            Integrity::Erased => match sieve.on_erased(self.node_id.as_str(), row.key.seq) {
+                ErasedFit::Yes => true,
+                ErasedFit::No => false,
+                ErasedFit::Unknown => {
+                    self.tally.erased += 1;
+                    false
+                }
+            },
+            Integrity::Violation | Integrity::UnknownKey => true,
+        }
+    }
+
     /// Whether the node reads on, although it found nothing for a while. It has said so a short while ago.
     pub(crate) fn advances(&self) -> bool {
         self.scanned > 0 && self.advanced.elapsed() < self.idle
@@ -277,9 +326,11 @@ impl NodeReader {
     }
 
     /// Rows that came before a failure and still waited for their proof.
-    pub(crate) fn rest(&mut self) -> impl Iterator<Item = PlacedRow> {
+    pub(crate) fn rest(&mut self) -> impl Iterator<Item = PlacedRow> + use<> {
         let waiting = self.proving.as_mut().map(|proving| proving.release().0).unwrap_or_default();
-        std::mem::take(&mut self.ready).into_iter().chain(waiting)
+        let rest: Vec<PlacedRow> = std::mem::take(&mut self.ready).into_iter().chain(waiting).collect();
+        let wanted: Vec<PlacedRow> = rest.into_iter().filter(|row| self.is_wanted(row)).collect();
+        wanted.into_iter()
     }
 
     /// A row that is gone counts as erased only under an authentic entry that names it.
@@ -376,6 +427,7 @@ impl NodeReader {
         let last = self.last.as_ref().filter(|_| self.tally.more);
         let last = last.map(|key| Position { timestamp: key.timestamp, seq: key.seq });
         self.tally.proof = match &mut self.proving {
+            Some(_) if self.sieve.is_some() => Proof::Not("the query has a filter".to_owned()),
             Some(proving) => proving.conclude(last),
             None if self.counted.is_some() => Proof::Not(COUNTED_THERE.to_owned()),
             None => Proof::Not("nothing of this log was witnessed yet".to_owned()),

@@ -27,6 +27,17 @@ pub enum ScopeError {
     Admin,
 }
 
+/// Where the text of a scope comes from, which decides the version of the filter language that it is read in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// Somebody types it.
+    Now,
+    /// A file that people write, and that may be older than the present version.
+    InFile,
+    /// This program kept it.
+    Kept,
+}
+
 /// What a caller may see. Without a limit, everything.
 #[derive(Debug, Clone, Default)]
 pub struct Scope(Option<Arc<Limit>>);
@@ -38,12 +49,20 @@ struct Limit {
 }
 
 impl Scope {
-    /// Reads a filter. An age in it counts from `now`.
+    /// Reads a filter that somebody types now. An age in it counts from `now`.
     pub fn parse(text: &str, now: Timestamp) -> Result<Self, ScopeError> {
+        Self::read(text, Written::Now, now)
+    }
+
+    fn read(text: &str, written: Written, now: Timestamp) -> Result<Self, ScopeError> {
         if text.len() > SCOPE_BYTES_MAX {
             return Err(ScopeError::TooLong);
         }
-        let filter = Filter::parse(text, now)?;
+        let filter = match written {
+            Written::Now => Filter::parse(text, now),
+            Written::InFile => Filter::parse_config(text, now),
+            Written::Kept => Filter::parse_stored(text, now),
+        }?;
         if filter.is_empty() {
             return Err(ScopeError::Empty);
         }
@@ -55,23 +74,33 @@ impl Scope {
         Ok(Self(Some(Arc::new(Limit { text, filter }))))
     }
 
-    /// The scope that goes with a role: none, or the one that is typed.
-    pub fn of(role: Role, text: Option<&str>, now: Timestamp) -> Result<Self, ScopeError> {
+    /// The scope that goes with a role: none, or the one that is written.
+    pub fn of(role: Role, text: Option<&str>, written: Written, now: Timestamp) -> Result<Self, ScopeError> {
         match (role, text) {
             (_, None) => Ok(Self::default()),
             (Role::Admin, Some(_)) => Err(ScopeError::Admin),
-            (_, Some(text)) => Self::parse(text, now),
+            (_, Some(text)) => Self::read(text, written, now),
         }
     }
 
-    /// The filter as text, with times in full; `None` for everything.
+    /// The filter as people type it; `None` for everything.
+    pub fn words(&self) -> Option<String> {
+        self.0.as_ref().map(|limit| limit.filter.typed())
+    }
+
+    /// The filter for a file that people write; `None` for everything.
+    pub fn for_file(&self) -> Option<String> {
+        self.0.as_ref().map(|limit| Filter::portable(&limit.filter.typed(), Timestamp::MIN))
+    }
+
+    /// The filter as text to be kept, with times in full; `None` for everything.
     pub fn text(&self) -> Option<&str> {
         self.0.as_ref().map(|limit| limit.text.as_str())
     }
 
     /// Whether it names a node; then it was not its holder who typed that name.
     pub(crate) fn names(&self, node: &str) -> bool {
-        self.0.as_ref().is_some_and(|limit| limit.filter.named_nodes().any(|name| name == node))
+        self.0.as_ref().is_some_and(|limit| limit.filter.named_nodes().iter().any(|name| name.text() == node))
     }
 
     /// What of a filter's rows may be seen.
@@ -112,6 +141,39 @@ mod tests {
             assert!(Scope::default().admits(unsound, b""));
         }
         assert!(!scope.admits(Integrity::Ok, b"not an entry"));
+        Ok(())
+    }
+
+    /// "Their own entries, or those of their customer": what one list of conditions cannot say.
+    #[test]
+    fn a_scope_may_have_alternatives() -> Result<(), ScopeError> {
+        let scope = Scope::parse("actor:reseller-7 OR (entity:subscriber/* domain:example.org)", Timestamp::MIN)?;
+        let kept = scope.text().map(str::to_owned);
+        assert_eq!(kept.as_deref(), Some("v2: actor:reseller-7 OR (entity:subscriber/* domain:example.org)"));
+        let again = Scope::of(Role::Viewer, kept.as_deref(), Written::Kept, Timestamp::MIN)?;
+        assert_eq!((again.text(), again.words()), (scope.text(), scope.words()));
+        let body = |fields: &str| format!("{{\"node_id\":\"mx1\",\"via\":\"cli\",{fields}}}");
+        let admits = |fields: &str| again.admits(Integrity::Ok, body(fields).as_bytes());
+        assert!(admits(r#""user":"reseller-7""#));
+        assert!(admits(r#""user":"admin","entity_type":"subscriber","entity_id":"9","domain":"example.org""#));
+        assert!(!admits(r#""user":"admin","entity_type":"subscriber","entity_id":"9","domain":"example.com""#));
+        assert!(!admits(r#""user":"admin""#));
+        Ok(())
+    }
+
+    /// A scope of before version 2 keeps its meaning, whoever reads it now.
+    #[test]
+    fn an_earlier_scope_is_read_as_it_was_written() -> Result<(), ScopeError> {
+        let kept = Scope::of(Role::Viewer, Some("user:k*"), Written::Kept, Timestamp::MIN)?;
+        let body = |user: &str| format!("{{\"node_id\":\"mx1\",\"via\":\"cli\",\"user\":\"{user}\"}}");
+        assert!(
+            kept.admits(Integrity::Ok, body("k*").as_bytes()) && !kept.admits(Integrity::Ok, body("kim").as_bytes())
+        );
+        let typed = Scope::parse("user:k*", Timestamp::MIN)?;
+        assert!(typed.admits(Integrity::Ok, body("kim").as_bytes()));
+        let unclear = Scope::of(Role::Viewer, Some("user:k*"), Written::InFile, Timestamp::MIN).err();
+        assert!(unclear.is_some_and(|error| error.to_string().contains("begin it with v2:")));
+        assert!(Scope::of(Role::Viewer, Some("v1: user:k*"), Written::InFile, Timestamp::MIN).is_ok());
         Ok(())
     }
 

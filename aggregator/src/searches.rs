@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use piperoll_shared::api::access::SavedSearch;
+use piperoll_shared::log::filter::{FILTER_VERSION, Filter};
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use piperoll_shared::net::replaced::replace;
+use serde::{Deserialize, Serialize};
 
 /// Searches of one person.
 const SEARCHES_MAX: usize = 100;
@@ -33,7 +36,57 @@ pub(crate) enum SearchError {
     NotFound(String),
 }
 
-type People = BTreeMap<String, BTreeMap<String, String>>;
+type People = BTreeMap<String, BTreeMap<String, Kept>>;
+
+/// The parameters of a search, with the version of the filter language that its filter was typed in. A file of before version 2 has the
+/// parameters alone.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(from = "KeptForm", into = "KeptForm")]
+struct Kept {
+    parameters: String,
+    filter_version: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum KeptForm {
+    Version1(String),
+    Later { parameters: String, filter_version: u32 },
+}
+
+impl From<KeptForm> for Kept {
+    fn from(form: KeptForm) -> Self {
+        match form {
+            KeptForm::Version1(parameters) => Self { parameters, filter_version: 1 },
+            KeptForm::Later { parameters, filter_version } => Self { parameters, filter_version },
+        }
+    }
+}
+
+impl From<Kept> for KeptForm {
+    fn from(kept: Kept) -> Self {
+        let Kept { parameters, filter_version } = kept;
+        if filter_version == 1 { Self::Version1(parameters) } else { Self::Later { parameters, filter_version } }
+    }
+}
+
+impl Kept {
+    /// The parameters as they would have to be typed today.
+    fn today(&self) -> String {
+        if self.filter_version >= FILTER_VERSION {
+            return self.parameters.clone();
+        }
+        let pairs = url_pairs(&self.parameters).into_iter().map(|(name, value)| {
+            let value = if name == "filter" { Filter::retyped(&value, SystemClock.now()) } else { value };
+            (name, value)
+        });
+        serde_urlencoded::to_string(pairs.collect::<Vec<_>>()).unwrap_or_else(|_| self.parameters.clone())
+    }
+}
+
+fn url_pairs(parameters: &str) -> Vec<(String, String)> {
+    serde_urlencoded::from_str(parameters).unwrap_or_default()
+}
 
 /// The file. One process writes it, and one thread at a time; nobody who reads waits for the disk.
 pub(crate) struct Searches {
@@ -65,7 +118,7 @@ impl Searches {
     pub(crate) fn of(&self, person: &str) -> Vec<SavedSearch> {
         let people = self.snapshot();
         let kept = people.get(person).into_iter().flatten();
-        kept.map(|(name, parameters)| SavedSearch { name: name.clone(), parameters: parameters.clone() }).collect()
+        kept.map(|(name, parameters)| SavedSearch { name: name.clone(), parameters: parameters.today() }).collect()
     }
 
     fn snapshot(&self) -> Arc<People> {
@@ -89,7 +142,7 @@ impl Searches {
             if kept.len() >= SEARCHES_MAX && !kept.contains_key(&search.name) {
                 return Err(SearchError::Full);
             }
-            kept.insert(search.name, search.parameters);
+            kept.insert(search.name, Kept { parameters: search.parameters, filter_version: FILTER_VERSION });
             Ok(())
         })
     }
@@ -114,6 +167,39 @@ impl Searches {
         let bytes = serde_json::to_vec_pretty(&changed).unwrap_or_default();
         replace(&self.path, &bytes).map_err(|source| SearchError::Io { path: self.path.clone(), source })?;
         *self.people.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(changed);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_keeps_the_meaning_that_it_was_saved_with() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let file = dir.path().join("searches.json");
+        std::fs::write(
+            &file,
+            r#"{"cert kim":{"old":"filter=user%3Ak*+is%3Afailed&from=7d","plain":"filter=user%3Akim"}}"#,
+        )?;
+        let searches = Searches::open(dir.path())?;
+        let new = SavedSearch { name: "new".to_owned(), parameters: "filter=user%3Ak*".to_owned() };
+        searches.keep("cert kim", new)?;
+        for _ in 0..2 {
+            let again = Searches::open(dir.path())?;
+            let of = |name: &str| {
+                again.of("cert kim").into_iter().find(|search| search.name == name).map(|search| search.parameters)
+            };
+            let old = of("old").ok_or("it is kept")?;
+            let pairs = url_pairs(&old);
+            assert_eq!(
+                pairs,
+                [("filter".to_owned(), "v1: user:k* is:failed".to_owned()), ("from".to_owned(), "7d".to_owned())]
+            );
+            assert_eq!(of("plain").as_deref(), Some("filter=user%3Akim"));
+            assert_eq!(of("new").as_deref(), Some("filter=user%3Ak*"));
+        }
         Ok(())
     }
 }

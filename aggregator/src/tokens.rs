@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::scope::{Scope, ScopeError};
+use super::scope::{Scope, ScopeError, Written};
 
 /// So that a token is recognised when it turns up where it should not.
 const PREFIX: &str = "prl_";
@@ -150,7 +150,7 @@ impl TokenStore {
             return Err(TokenError::Expired(expires));
         }
         // Kept with its times in full, so that it means the same tomorrow.
-        let scope = Scope::of(role, scope, now)?.text().map(str::to_owned);
+        let scope = Scope::of(role, scope, Written::Now, now)?.text().map(str::to_owned);
         let _lock = self.lock()?;
         let mut tokens = self.load()?;
         if tokens.iter().any(|token| token.name == name) {
@@ -196,7 +196,7 @@ impl TokenStore {
                 return Ok(match stored.expires {
                     Some(expires) if expires <= now => Lookup::Expired(stored.name),
                     _ => Lookup::Good(Holder {
-                        scope: Scope::of(stored.role, stored.scope.as_deref(), now)?,
+                        scope: Scope::of(stored.role, stored.scope.as_deref(), Written::Kept, now)?,
                         sha256: stored.sha256,
                         name: stored.name,
                         role: stored.role,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use piperoll_aggregator::scope::Scope;
+use piperoll_aggregator::scope::{Scope, Written};
 use piperoll_certs::{AggregatorPlace, Authority, Layout, LifeChange, MemberKind, NodePlace};
 use piperoll_shared::api::access::Role;
 use piperoll_shared::log::bundle::{KeepPolicy, Life};
@@ -39,9 +39,9 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
         }
         ClusterCommand::AddUser { dir, name, role, scope } => {
             let role = Role::from(role);
-            let limit = Scope::of(role, scope.as_deref(), SystemClock.now())?;
+            let limit = Scope::of(role, scope.as_deref(), Written::Now, SystemClock.now())?;
             let mut authority = Authority::open(&dir)?;
-            let folder = authority.add_user(&name, role, limit.text())?;
+            let folder = authority.add_user(&name, role, limit.for_file().as_deref())?;
             warn_of_absent(&authority);
             made(&format!("user {name}"), &folder);
         }

@@ -66,7 +66,7 @@ impl Builder {
     }
 
     /// What becomes of entries of a category that cannot be recorded at once. Without it `data` and `integration` are kept in
-    /// the spool, and everything else is strict.
+    /// the spool, and everything else is strict, categories of the application's own among them.
     pub fn policy(mut self, category: Category, policy: LossPolicy) -> Self {
         self.policies.set(category, policy);
         self
@@ -74,9 +74,7 @@ impl Builder {
 
     /// One policy for all categories.
     pub fn policy_for_all(mut self, policy: LossPolicy) -> Self {
-        for category in Category::ALL {
-            self.policies.set(category, policy);
-        }
+        self.policies.set_all(policy);
         self
     }
 

@@ -32,7 +32,11 @@ impl LossPolicy {
 
 /// A policy for each category. What an attacker would like to have missing is strict; nothing is best effort unless asked for.
 #[derive(Debug, Clone)]
-pub(crate) struct Policies(HashMap<Category, LossPolicy>);
+pub(crate) struct Policies {
+    of: HashMap<Category, LossPolicy>,
+    /// Of categories of the application's own.
+    other: LossPolicy,
+}
 
 impl Default for Policies {
     fn default() -> Self {
@@ -40,20 +44,27 @@ impl Default for Policies {
             Category::Data | Category::Integration => LossPolicy::Spool,
             _ => LossPolicy::Strict,
         };
-        Self(Category::ALL.into_iter().map(|category| (category, policy(category))).collect())
+        let of = Category::ALL.into_iter().map(|category| (category, policy(category))).collect();
+        Self { of, other: LossPolicy::Strict }
     }
 }
 
 impl Policies {
     pub(crate) fn set(&mut self, category: Category, policy: LossPolicy) {
-        self.0.insert(category, policy);
+        self.of.insert(category, policy);
+    }
+
+    /// One for every category, those of the application's own among them.
+    pub(crate) fn set_all(&mut self, policy: LossPolicy) {
+        self.of.values_mut().for_each(|known| *known = policy);
+        self.other = policy;
     }
 
     pub(crate) fn of(&self, category: Category) -> LossPolicy {
-        self.0.get(&category).copied().unwrap_or(LossPolicy::Strict)
+        self.of.get(&category).copied().unwrap_or(self.other)
     }
 
     pub(crate) fn all_strict(&self) -> bool {
-        self.0.values().all(|policy| *policy == LossPolicy::Strict)
+        self.other == LossPolicy::Strict && self.of.values().all(|policy| *policy == LossPolicy::Strict)
     }
 }

@@ -73,7 +73,7 @@ impl Caller {
 
     /// For what cannot be done with a part of the rows.
     pub(super) fn require_everything(&self) -> Result<(), ApiError> {
-        match self.scope.text() {
+        match self.scope.words() {
             None => Ok(()),
             Some(scope) => Err(ApiError::new(
                 403,

@@ -15,7 +15,7 @@ use futures::stream;
 use piperoll_shared::api::access::Permission;
 use piperoll_shared::api::aggregator::{COMPLETE_SINCE_HEADER, Envelope, Status};
 use piperoll_shared::api::node::NDJSON;
-use piperoll_shared::log::filter::Filter;
+use piperoll_shared::log::filter::{Filter, NodeName};
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::order::Order;
 use piperoll_shared::log::time::Timestamp;
@@ -97,10 +97,11 @@ pub(super) async fn audit_log(
 
 /// A misspelt node would make an empty answer look complete.
 pub(super) fn known_nodes(app: &App, query: &Query) -> Result<(), ApiError> {
-    let known = |name: &&str| app.cluster.members.iter().any(|member| member.node.id.as_str() == *name);
-    match query.filter.named_nodes().find(|name| !known(name) && !query.scope.names(name)) {
+    let known = |name: &NodeName<'_>| app.cluster.members.iter().any(|member| name.matches(member.node.id.as_str()));
+    let names = query.filter.named_nodes();
+    match names.iter().map(|name| (name.text(), known(name))).find(|(text, known)| !known && !query.scope.names(text)) {
         None => Ok(()),
-        Some(name) => {
+        Some((name, _)) => {
             let roster: Vec<&str> = app.cluster.members.iter().map(|member| member.node.id.as_str()).collect();
             let detail = format!("{name:?} is not in the roster; the nodes are {}", roster.join(", "));
             Err(ApiError::new(400, "no_such_node", detail))
@@ -376,7 +377,7 @@ pub(super) async fn find_entry(
     if page.rows.is_empty() && answered && page.envelope.complete {
         return Err(ApiError::new(404, "no_such_entry", format!("{node} has no row {seq}")));
     }
-    if let Some(scope) = caller.scope().text().filter(|_| page.rows.iter().any(|row| row.withheld)) {
+    if let Some(scope) = caller.scope().words().filter(|_| page.rows.iter().any(|row| row.withheld)) {
         let detail = format!("{node} has no row {seq} that you may see: you are limited to {scope}");
         return Err(ApiError::new(404, "no_such_entry", detail));
     }

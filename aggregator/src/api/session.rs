@@ -99,7 +99,7 @@ fn info(app: &App, caller: &Caller, ends: Option<Timestamp>) -> SessionInfo {
         name: caller.name().to_owned(),
         role: caller.role(),
         permissions: caller.role().permissions().to_vec(),
-        limited_to: caller.scope().text().map(str::to_owned),
+        limited_to: caller.scope().words(),
         method: caller.method().to_owned(),
         session: ends.map(|ends| SessionTimes { idle_seconds: app.sessions.idle.as_secs(), ends: ends.to_text() }),
         cluster: app.cluster_name.to_string(),

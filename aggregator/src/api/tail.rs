@@ -15,6 +15,7 @@ use futures::stream;
 use piperoll_client::{Category, Entry, Outcome};
 use piperoll_shared::api::access::Permission;
 use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::zone::Now;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
@@ -136,9 +137,9 @@ impl Asked {
         let (mut rest, mut since, mut after) = (Vec::new(), None, None);
         for (name, value) in pairs {
             let slot = match name.as_str() {
-                "from" => &mut since,
+                "from" | "since" => &mut since,
                 "after" => &mut after,
-                "to" | "limit" | "order" | "format" | "cursor" | "require" => {
+                "to" | "until" | "limit" | "order" | "format" | "cursor" | "require" => {
                     return Err(bad(&name, &value, "a tail has from, after and a filter"));
                 }
                 _ => {
@@ -153,6 +154,7 @@ impl Asked {
         let query = Query::parse(rest, now, &app.cluster.cursor_key, caller.scope())?;
         let since = match since {
             Some(text) => {
+                let now = Now { at: now, zone: query.zone };
                 Timestamp::parse_human(&text, now).map_err(|source| QueryError::Time { parameter: "from", source })?
             }
             None => now,

@@ -133,8 +133,7 @@ pub(crate) fn start(cluster: &Cluster, query: &Query, positions: Positions, sinc
     let counted = Arc::clone(&waiting);
     let (news, incoming) = mpsc::channel(NEWS_WAITING);
     let mut followers = JoinSet::new();
-    let wanted =
-        |member: &&Arc<Member>| filter.only_nodes().is_none_or(|names| names.contains(&member.node.id.as_str()));
+    let wanted = |member: &&Arc<Member>| filter.concerns_node(member.node.id.as_str());
     let members: Vec<Arc<Member>> =
         cluster.members.iter().filter(|member| !member.has_left()).filter(wanted).cloned().collect();
     let mut from = positions;

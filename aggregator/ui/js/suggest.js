@@ -2,7 +2,7 @@
 
 import { get, getCounts, parameters } from "./api.js";
 import { digits, freshId, h, put, short } from "./dom.js";
-import { quote, terms, unquote } from "./filter.js";
+import { term, terms, unquote, wordAt } from "./filter.js";
 
 const LISTED = 12;
 const VALUES_ASKED = 500;
@@ -37,7 +37,7 @@ export function suggest(input, box, { context, submit }) {
     words ??= await get("/filter").catch(() => ({ keys: [], is: [] }));
     const caret = input.selectionStart;
     const all = terms(input.value);
-    const here = all.find((term) => term.from < caret && caret <= term.to);
+    const here = wordAt(input.value, caret);
     const typed = here ? input.value.slice(here.from, caret) : "";
     if (here && !here.key) {
       const start = typed.replace(/^-/, "").toLowerCase();
@@ -48,9 +48,11 @@ export function suggest(input, box, { context, submit }) {
       const place = valueAround(input.value, from, here.to, caret);
       const begun = unquote(input.value.slice(place.from, caret)).replace(/^"/, "").toLowerCase();
       if (here.key === "is") return words.is.filter((word) => word.startsWith(begun)).map((word) => ({ ...place, text: word, words: word, about: "" }));
-      const rest = all.filter((term) => term !== here).map((term) => term.text).join(" ");
+      // Of alternatives and groups the other parts say nothing about this one.
+      const alone = all.some((one) => one.from === here.from && one.to === here.to);
+      const rest = alone ? all.filter((one) => one.from !== here.from).map((one) => one.text).join(" ") : "";
       const values = await valuesOf(here.key, rest);
-      return values.filter(({ value: one }) => one.toLowerCase().includes(begun)).map(({ value: one, count }) => ({ ...place, text: quote(one), words: short(one, 60), about: digits(count) }));
+      return values.filter(({ value: one }) => one.toLowerCase().includes(begun)).map(({ value: one, count }) => ({ ...place, text: term(here.key, one).slice(here.key.length + 1), words: short(one, 60), about: digits(count) }));
     }
     return words.keys.map((one) => ({ from: caret, to: caret, text: `${one.key}:`, words: `${one.key}:`, about: one.about }));
   }

@@ -196,6 +196,7 @@ function makeView(main, me) {
       ].join(" · ")));
     if (answer.searched_to) pager.append(h("p", { class: "hint" }, `Searched ${state.order === "desc" ? "back" : "up"} to ${moment(answer.searched_to)} so far; there is more to search behind it.`));
     if (answer.erased > 0) pager.append(h("p", { class: "hint" }, `${digits(answer.erased)} erased ${answer.erased === 1 ? "row" : "rows"} of this range cannot be searched any more; `, h("button", { type: "button", onclick: () => change({ filter: "is:erased" }) }, "show where")));
+    for (const hint of answer.filter_hints ?? []) pager.append(h("p", { class: "hint" }, `Hint: ${visible(hint)}`));
     if (answer.unindexed_texts?.length > 0) pager.append(h("p", { class: "hint" }, visible(`Too short for the index, so every row was read: ${answer.unindexed_texts.join(", ")}`)));
     if (focused) pager.querySelector(`button.${focused}:not(:disabled)`)?.focus();
   }

@@ -24,7 +24,7 @@ pub(crate) use remote::{
 pub(crate) use upkeep::{ForwardCommand, HoldCommand, PruneArgs, RecordingTokenCommand};
 
 const FILTER_HELP: &str =
-    "Filter, for example: user:alice action:quarantine.* -outcome:success ip:10.0.0.0/8 \"free text\"";
+    "Filter, for example: user:alice (action:quarantine.* OR verb:delete) -outcome:success ip:10.0.0.0/8 \"free text\"";
 
 /// Tamper-evident audit log for clusters: every node keeps its own signed log; a reader merges what the
 /// nodes answer and names those that did not.
@@ -176,11 +176,20 @@ pub(crate) struct QueryArgs {
     #[arg(help = FILTER_HELP)]
     pub(crate) filter: Vec<String>,
     /// From this time on: RFC 3339, a date, or an age such as 24h
-    #[arg(long, default_value = "7d")]
+    #[arg(long, alias = "since", default_value = "7d")]
     pub(crate) from: String,
     /// Up to but not including this time
-    #[arg(long, default_value = "now")]
+    #[arg(long, alias = "until", default_value = "now")]
     pub(crate) to: String,
+    #[command(flatten)]
+    pub(crate) zone: ZoneArgs,
+}
+
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub(crate) struct ZoneArgs {
+    /// Zone of dates without one, and of the times in a table: Europe/Berlin, +02:00, local, or UTC (the default)
+    #[arg(long, value_name = "ZONE", env = "PIPEROLL_TZ")]
+    pub(crate) tz: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

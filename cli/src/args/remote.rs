@@ -7,7 +7,7 @@ use piperoll_shared::log::stats::TOP_DEFAULT;
 
 use crate::address::RowAddress;
 
-use super::{ExportFormat, FILTER_HELP, OrderArg, OutputArgs, QueryArgs};
+use super::{ExportFormat, FILTER_HELP, OrderArg, OutputArgs, QueryArgs, ZoneArgs};
 
 /// How to reach the aggregator: flags, then environment, then ~/.config/piperoll/config.toml.
 #[derive(Debug, Clone, ClapArgs)]
@@ -85,11 +85,13 @@ pub(crate) struct ReportArgs {
     #[arg(long)]
     pub(crate) filter: Vec<String>,
     /// From this time on: RFC 3339, a date, or an age such as 24h
-    #[arg(long, default_value = "7d")]
+    #[arg(long, alias = "since", default_value = "7d")]
     pub(crate) from: String,
     /// Up to but not including this time
-    #[arg(long, default_value = "now")]
+    #[arg(long, alias = "until", default_value = "now")]
     pub(crate) to: String,
+    #[command(flatten)]
+    pub(crate) zone: ZoneArgs,
     #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
     pub(crate) format: ReportFormat,
     /// A new file instead of standard output, for JSON and HTML
@@ -153,8 +155,10 @@ pub(crate) struct RemoteTailArgs {
     #[arg(short = 'n', long, default_value_t = 10)]
     pub(crate) lines: usize,
     /// How far back to look for them: RFC 3339, a date, or an age such as 24h
-    #[arg(long, default_value = "7d")]
+    #[arg(long, alias = "since", default_value = "7d")]
     pub(crate) from: String,
+    #[command(flatten)]
+    pub(crate) zone: ZoneArgs,
     /// Keep printing what all nodes record, and say when one does not answer
     #[arg(short, long)]
     pub(crate) follow: bool,
@@ -241,10 +245,13 @@ pub(crate) struct RemoteVerifyArgs {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
     /// From this time on; everything by default
-    #[arg(long)]
+    #[arg(long, alias = "since")]
     pub(crate) from: Option<String>,
-    #[arg(long)]
+    /// Up to but not including this time
+    #[arg(long, alias = "until")]
     pub(crate) to: Option<String>,
+    #[command(flatten)]
+    pub(crate) zone: ZoneArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

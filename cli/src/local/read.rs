@@ -13,12 +13,11 @@ use piperoll_shared::log::row::RowLine;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::Integrity;
 use piperoll_shared::log::view::EntryView;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde::Deserialize;
 
 use super::place::{Lines, Place};
 use crate::address::RowAddress;
-use crate::args::{ExportFormat, LocalQueryArgs, LogArgs, OrderArg, OutputArgs, PlaceArgs, QueryArgs};
+use crate::args::{ExportFormat, LocalQueryArgs, LogArgs, OrderArg, OutputArgs, PlaceArgs, QueryArgs, ZoneArgs};
 use crate::exit::Exit;
 use crate::show::{RowTable, counted, detail, one_line};
 
@@ -57,7 +56,7 @@ impl From<OrderArg> for Order {
 }
 
 fn request(query: &QueryArgs, order: Order, limit: Option<u64>) -> anyhow::Result<ScanRequest> {
-    let now = SystemClock.now();
+    let now = query.zone.now()?;
     // `now` includes the entry written this very microsecond.
     let to = if query.to == "now" { Timestamp::MAX } else { Timestamp::parse_human(&query.to, now)? };
     Ok(ScanRequest {
@@ -74,6 +73,12 @@ fn request(query: &QueryArgs, order: Order, limit: Option<u64>) -> anyhow::Resul
         count: None,
         follow: false,
     })
+}
+
+/// All that there is of a filter.
+fn everything(filter: &[String]) -> QueryArgs {
+    let zone = ZoneArgs::default();
+    QueryArgs { filter: filter.to_vec(), from: "0001-01-01".to_owned(), to: "now".to_owned(), zone }
 }
 
 pub(super) async fn query(args: LocalQueryArgs) -> anyhow::Result<Exit> {
@@ -95,7 +100,7 @@ pub(super) async fn query(args: LocalQueryArgs) -> anyhow::Result<Exit> {
 pub(super) async fn show(args: &LogArgs, row: RowAddress, output: OutputArgs) -> anyhow::Result<Exit> {
     let place = Place::of_log(args).await?;
     let seq = place.own_row(row).await?;
-    let all = QueryArgs { filter: Vec::new(), from: "0001-01-01".to_owned(), to: "now".to_owned() };
+    let all = everything(&[]);
     let mut request = request(&all, Order::Asc, None)?;
     request.from_seq = Some(seq);
     request.head = Some(seq);
@@ -154,7 +159,7 @@ pub(super) async fn tail(
     output: OutputArgs,
 ) -> anyhow::Result<Exit> {
     let place = Place::find(args).await?;
-    let all = QueryArgs { filter: filter.to_vec(), from: "0001-01-01".to_owned(), to: "now".to_owned() };
+    let all = everything(filter);
     let mut newest: Vec<Bytes> = Vec::new();
     let mut read = collect(place.scan(request(&all, Order::Desc, Some(lines))?).await?, &mut newest).await?;
     newest.reverse();

@@ -20,7 +20,7 @@ use serde::Deserialize;
 
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};
 use super::export::Target;
-use super::row_path;
+use super::{question, row_path};
 use crate::address::RowAddress;
 use crate::args::{IncompleteChoice, RemoteExportArgs};
 use crate::exit::Exit;
@@ -29,13 +29,12 @@ use crate::show::counted;
 /// Asks for a bundle and writes it beside its final name until it is whole.
 pub(super) async fn bundle(args: &RemoteExportArgs, path: &Path, connection: &Connection) -> anyhow::Result<Exit> {
     let reason = args.reason.clone().unwrap_or_default();
-    let filter = args.query.filter.join(" ");
     let request = ExportRequest {
         reason,
         format: ExportFormat::Bundle,
-        filter: (!filter.is_empty()).then_some(filter),
-        from: Some(args.query.from.clone()),
-        to: Some(args.query.to.clone()),
+        filter: question::filter_without_zone(&args.query)?,
+        from: Some(question::time(&args.query.from, &args.query.zone)?),
+        to: Some(question::time(&args.query.to, &args.query.zone)?),
         incomplete: match args.incomplete {
             IncompleteChoice::Refuse => IncompleteArg::Refuse,
             IncompleteChoice::Wait => IncompleteArg::Wait,

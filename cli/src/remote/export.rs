@@ -13,7 +13,7 @@ use reqwest::header::CONTENT_DISPOSITION;
 
 use super::bundle::{bundle, row};
 use super::connection::{Answer, Connection};
-use super::{FINAL, end_problem, report};
+use super::{FINAL, end_problem, question, report};
 use crate::args::{ExportFormat, OrderArg, RemoteExportArgs};
 use crate::exit::Exit;
 use crate::show::counted;
@@ -31,14 +31,12 @@ pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
     }
     // Always the rows with their final record: a spreadsheet has no place for it, so its cells are made here, from
     // a stream whose end is known.
-    let pairs = [
-        ("filter", args.query.filter.join(" ")),
-        ("from", args.query.from.clone()),
-        ("to", args.query.to.clone()),
+    let mut pairs = question::pairs(&args.query)?;
+    pairs.extend([
         ("format", "ndjson".to_owned()),
         ("order", if args.order == OrderArg::Asc { "asc" } else { "desc" }.to_owned()),
         ("require", if args.require_complete { "all" } else { "any" }.to_owned()),
-    ];
+    ]);
     let request = connection.request(Method::GET, "/api/v1/audit-log").query(&pairs);
     let response = match connection.send(request).await? {
         Answer::Good(response) => response,

@@ -7,6 +7,7 @@ mod export;
 mod judge;
 mod nodes;
 mod query;
+pub(crate) mod question;
 mod stats;
 mod tail;
 mod verify;
@@ -108,6 +109,9 @@ pub(crate) fn report(envelope: &Envelope) -> Exit {
     }
     if let Some(erased) = envelope.erased.filter(|erased| *erased > 0) {
         eprintln!("{}", erased_words(erased));
+    }
+    for hint in &envelope.filter_hints {
+        eprintln!("hint: {}", escape(hint));
     }
     for text in &envelope.unindexed_texts {
         eprintln!("{text:?} is shorter than {TRIGRAM_CHARS} characters: every row of the range was read for it");

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};
-use super::row_path;
 use super::{count_problem, report};
+use super::{question, row_path};
 use crate::args::{OrderArg, OutputArgs, RemoteQueryArgs, RemoteShowArgs};
 use crate::exit::{Exit, UsageError};
 use crate::show::{RowTable, detail};
@@ -27,14 +27,12 @@ pub(crate) async fn query(args: RemoteQueryArgs) -> anyhow::Result<Exit> {
         return Err(UsageError(format!("--limit is 1 to {PAGE_ROWS_MAX}; use `piperoll export` for more")).into());
     }
     let connection = Connection::open(&args.connection)?;
-    let mut pairs = vec![
-        ("filter", args.query.filter.join(" ")),
-        ("from", args.query.from.clone()),
-        ("to", args.query.to.clone()),
+    let mut pairs = question::pairs(&args.query)?;
+    pairs.extend([
         ("limit", args.limit.to_string()),
         ("order", if args.order == OrderArg::Asc { "asc" } else { "desc" }.to_owned()),
         ("require", if args.require_complete { "all" } else { "any" }.to_owned()),
-    ];
+    ]);
     pairs.extend(args.cursor.clone().map(|cursor| ("cursor", cursor)));
     let request = connection.request(Method::GET, "/api/v1/audit-log").query(&pairs).timeout(PAGE_TIMEOUT);
     let exit = answer(&connection, request, args.output, |lines| {

@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::connection::{Answer, Connection};
-use super::report;
+use super::{question, report};
 use crate::args::RemoteStatsArgs;
 use crate::exit::Exit;
 use crate::show::{group_digits, paint, width};
@@ -22,13 +22,11 @@ const EMPTY_BUCKETS_SHOWN_MAX: i64 = 400;
 
 pub(crate) async fn stats(args: RemoteStatsArgs) -> anyhow::Result<Exit> {
     let connection = Connection::open(&args.connection)?;
-    let mut pairs = vec![
-        ("filter", args.query.filter.join(" ")),
-        ("from", args.query.from.clone()),
-        ("to", args.query.to.clone()),
+    let mut pairs = question::pairs(&args.query)?;
+    pairs.extend([
         ("top", args.top.to_string()),
         ("require", if args.require_complete { "all" } else { "any" }.to_owned()),
-    ];
+    ]);
     pairs.extend(args.verify.then(|| ("verify", "true".to_owned())));
     pairs.extend(args.by.iter().map(|field| ("by", field.clone())));
     pairs.extend(args.bucket.clone().map(|bucket| ("bucket", bucket)));

@@ -15,9 +15,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};
-use super::{count_problem, exit_of, report};
+use super::{count_problem, exit_of, question, report};
 use crate::args::{OutputArgs, RemoteTailArgs};
-use crate::exit::Exit;
+use crate::exit::{Exit, UsageError};
 use crate::show::{one_line, paint};
 
 /// Before a connection that broke off is made again.
@@ -37,17 +37,19 @@ struct Rows<'a> {
 
 pub(crate) async fn tail(args: RemoteTailArgs) -> anyhow::Result<Exit> {
     if !(1..=PAGE_ROWS_MAX).contains(&args.lines) {
-        bail!("-n is 1 to {PAGE_ROWS_MAX}; use `piperoll export` for more");
+        return Err(UsageError(format!("-n is 1 to {PAGE_ROWS_MAX}; use `piperoll export` for more")).into());
     }
     let connection = Connection::open(&args.connection)?;
-    let filter = args.filter.join(" ");
-    let pairs = [
+    let filter = question::filter_text(&args.filter, args.zone.now()?)?;
+    let mut pairs = vec![
         ("filter", filter.clone()),
         ("from", args.from.clone()),
         ("to", END_OF_TIME.to_owned()),
         ("limit", args.lines.to_string()),
         ("order", "desc".to_owned()),
     ];
+    let zone = question::zone_pair(&args.zone)?;
+    pairs.extend(zone.clone());
     let request = connection.request(Method::GET, "/api/v1/audit-log").query(&pairs).timeout(PAGE_TIMEOUT);
     let envelope = match connection.send(request).await? {
         Answer::Good(response) => {
@@ -71,7 +73,7 @@ pub(crate) async fn tail(args: RemoteTailArgs) -> anyhow::Result<Exit> {
     }
     eprintln!("following; Ctrl-C ends");
     let since = SystemClock.now().to_text();
-    let mut following = Following { filter, after: places(&envelope), since, output: args.output };
+    let mut following = Following { filter, zone, after: places(&envelope), since, output: args.output };
     let mut worst = exit_of(&envelope);
     tokio::select! {
         ended = following.run(&connection, &mut worst) => ended?,
@@ -108,6 +110,8 @@ fn print_row(text: &str, output: OutputArgs) -> anyhow::Result<Integrity> {
 
 struct Following {
     filter: String,
+    /// The parameter that names the zone of dates in the filter.
+    zone: Option<(&'static str, String)>,
     /// The id of the last event.
     after: String,
     /// For nodes that no event has named yet.
@@ -126,7 +130,8 @@ struct Event {
 impl Following {
     async fn run(&mut self, connection: &Connection, worst: &mut Exit) -> anyhow::Result<()> {
         loop {
-            let pairs = [("filter", &self.filter), ("after", &self.after), ("from", &self.since)];
+            let mut pairs = vec![("filter", &self.filter), ("after", &self.after), ("from", &self.since)];
+            pairs.extend(self.zone.as_ref().map(|(name, zone)| (*name, zone)));
             let request = connection.request(Method::GET, "/api/v1/audit-log/tail").query(&pairs);
             let why = match connection.send(request).await {
                 Ok(Answer::Good(response)) => self.read(response, worst).await?,

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::connection::{Answer, Connection};
-use super::report;
+use super::{question, report};
 use crate::args::RemoteVerifyArgs;
 use crate::exit::Exit;
 use crate::show::paint;
@@ -25,7 +25,7 @@ pub(crate) async fn verify(args: RemoteVerifyArgs) -> anyhow::Result<Exit> {
     let mut range = json!({});
     for (name, value) in [("from", &args.from), ("to", &args.to)] {
         if let Some(value) = value {
-            range[name] = json!(value);
+            range[name] = json!(question::time(value, &args.zone)?);
         }
     }
     let response = match connection.send(connection.request(Method::POST, "/api/v1/verify").json(&range)).await? {

@@ -14,7 +14,7 @@ pub(super) struct Rule {
 }
 
 pub(super) fn filter(action: &str) -> String {
-    format!("action:{}", super::quoted(action))
+    format!("action:{}", super::pattern(action))
 }
 
 #[derive(Default)]

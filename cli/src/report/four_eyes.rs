@@ -6,11 +6,12 @@
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
+use piperoll_shared::log::filter::matches_pattern;
 use piperoll_shared::log::time::Timestamp;
 use serde::Deserialize;
 
 use super::event::{Event, duration, when};
-use super::{Asked, Grid, Report, quoted};
+use super::{Asked, Grid, Report, pattern};
 use crate::show::counted;
 
 /// Rules in one file.
@@ -105,7 +106,7 @@ impl Rules {
     /// Entries that bear on any of the rules.
     pub(super) fn filter(&self) -> String {
         let actions = self.rules.iter().flat_map(|rule| [&rule.action, &rule.confirm]);
-        format!("action:{}", actions.map(|action| quoted(action)).collect::<Vec<_>>().join(","))
+        format!("action:{}", actions.map(|action| pattern(action)).collect::<Vec<_>>().join(","))
     }
 
     pub(super) fn longest_before(&self) -> i64 {
@@ -164,7 +165,7 @@ impl Rule {
 
 /// As the filter `action:` has it.
 fn fits(pattern: &str, action: &str) -> bool {
-    pattern.strip_suffix('*').map_or(pattern == action, |prefix| action.starts_with(prefix))
+    matches_pattern(pattern, action)
 }
 
 /// What was refused or failed changed nothing.

@@ -12,6 +12,7 @@ mod subject;
 use anyhow::{Context as _, bail};
 use piperoll_client::LineStream;
 use piperoll_shared::api::aggregator::{Envelope, FinalRecord};
+use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::row::RowLine;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::Integrity;
@@ -73,19 +74,20 @@ async fn make(
     margin: Margin,
     work: impl FnOnce(&[Event], Asked) -> Report,
 ) -> anyhow::Result<Exit> {
-    let now = SystemClock.now();
-    let time = |text: &str| Timestamp::parse_human(text, now).with_context(|| format!("{text:?} is no time"));
+    let now = args.zone.now()?;
+    let time = |text: &str| Timestamp::parse_human(text, now);
     let asked = Asked { from: time(&args.from)?, to: time(&args.to)? };
-    let filter = format!("{filter} {}", args.filter.join(" "));
+    let further = Filter::parse(&args.filter.join(" "), now)?;
+    let filter = Filter::parse(filter, now)?.and(further).typed();
     let connection = Connection::open(&args.connection)?;
     let range = (asked.from.plus_micros(-margin.before), asked.to.plus_micros(margin.after));
-    let Some((mut events, unsound, envelope)) = read(&connection, filter.trim(), range).await? else {
+    let Some((mut events, unsound, envelope)) = read(&connection, &Filter::portable(&filter, now), range).await? else {
         return Ok(Exit::Nothing);
     };
     events.sort_by(|a, b| (a.time, &a.node, a.seq).cmp(&(b.time, &b.node, b.seq)));
     let mut report = work(&events, asked);
     report.asked("Range", format!("{} to {}, not included", asked.from, asked.to));
-    report.asked("Filter", filter.trim().to_owned());
+    report.asked("Filter", filter);
     report.asked("Entries read", events.len().to_string());
     if unsound > 0 {
         report
@@ -138,6 +140,12 @@ async fn read(
         }
     }
     bail!("the answer broke off before its end; there is no report")
+}
+
+/// A value of a filter in which only `*` has a meaning.
+fn pattern(text: &str) -> String {
+    let piece = |piece: &str| if piece.is_empty() { String::new() } else { quoted(piece) };
+    text.split('*').map(piece).collect::<Vec<_>>().join("*")
 }
 
 fn quoted(text: &str) -> String {

@@ -14,6 +14,7 @@ use piperoll_shared::api::node::{
     CheckpointAnswer, CheckpointQuery, ClockReading, InclusionQuery, NodeStatus, PROOF_REQUEST_BYTES_MAX,
     PROOF_RUNS_MAX, ProofAnswer, ProofRequest, ScanRequest, peer_path,
 };
+use piperoll_shared::log::filter::FILTER_VERSION;
 use piperoll_shared::log::tree::{Hash, encode_hash};
 use piperoll_shared::net::identity::Kind;
 use piperoll_shared::net::serve::TlsPeer;
@@ -80,7 +81,7 @@ async fn status(State(app): State<Arc<App>>) -> Result<Json<NodeStatus>, ApiErro
 }
 
 async fn clock(State(app): State<Arc<App>>) -> Json<ClockReading> {
-    Json(ClockReading { now_micros: app.clock.now().micros() })
+    Json(ClockReading { now_micros: app.clock.now().micros(), filter_version: FILTER_VERSION })
 }
 
 async fn checkpoint(

@@ -138,7 +138,7 @@ impl TypedForward {
             return Err(format!("a name has 1 to {NAME_BYTES_MAX} letters, digits, '-' and '_'"));
         }
         // Ages in it would mean another time at every look.
-        let filter = Filter::parse(&self.filter, Timestamp::MIN).map_err(|e| format!("filter: {e}"))?;
+        let filter = Filter::parse_config(&self.filter, Timestamp::MIN).map_err(|e| format!("filter: {e}"))?;
         let confirm_every = match self.confirm_every.as_deref() {
             None => CONFIRM_EVERY_DEFAULT,
             Some(text) => humantime::parse_duration(text)

@@ -30,7 +30,7 @@ pub(super) fn remember(writer: &Writer, rules: Rules) -> Judge {
     let reach = judge.rules().reach();
     // What was recorded may have happened a window earlier.
     let late = (!reach.is_zero()).then(|| (String::new(), now.minus(reach * 2), LATE_ROWS_MAX));
-    let days = judge.rules().new_address.0.as_ref().map(|rule| u64::from(rule.days));
+    let days = judge.rules().login_days().map(u64::from);
     let logins = days.map(|days| {
         let since = now.minus(std::time::Duration::from_secs(days * SECONDS_PER_DAY));
         ("category:auth,audit outcome:success".to_owned(), since, LOGIN_ROWS_MAX)
@@ -70,7 +70,7 @@ fn learn(
         follow: false,
         prove: None,
     };
-    let parsed = Filter::parse(filter, writer.now()).map_err(|e| ReadError::Filter(e.to_string()))?;
+    let parsed = Filter::parse_stored(filter, writer.now()).map_err(|e| ReadError::Filter(e.to_string()))?;
     let beside = Beside { index: Some(Arc::clone(&writer.index)), tiles: Arc::default() };
     let head = writer.end.next_seq.checked_sub(1);
     let conn: &Connection = &writer.conn;
@@ -106,6 +106,7 @@ fn facts(view: &EntryView<'_>) -> Facts {
         entity_type: text(&view.entity_type),
         entity_id: text(&view.entity_id),
         ip_address: text(&view.ip_address).or_else(|| text(&view.peer_address)),
+        user_agent: text(&view.user_agent),
         has_changes: view.changes.is_some(),
         // What was flagged for itself needs no memory.
         amounts: Vec::new(),

@@ -550,5 +550,5 @@ fn open_writer(
 }
 
 fn parse_filter(request: &ScanRequest, now: Timestamp) -> Result<Filter, ReadError> {
-    Filter::parse(&request.filter, now).map_err(|e| ReadError::Filter(e.to_string()))
+    Filter::parse_stored(&request.filter, now).map_err(|e| ReadError::Filter(e.to_string()))
 }

@@ -119,7 +119,7 @@ impl Run {
         let at = if asc { self.from } else { self.to - 1 };
         let block = at / index.block_rows();
         if self.looked.as_ref().is_none_or(|(looked, _)| *looked != block) {
-            let ask = Ask { conditions: reading.filter.conditions(), ids: reading.ids };
+            let ask = Ask { condition: reading.filter.condition(), ids: reading.ids };
             let times = reading.range.0..reading.range.1;
             let look = match &mut reading.counter {
                 None => index.look(reading.conn, at, &ask),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use piperoll_shared::api::node::{PrunedRows, ScanRequest};
-use piperoll_shared::log::filter::{Atom, ErasedFit, Filter};
+use piperoll_shared::log::filter::{ErasedFit, Filter};
 use piperoll_shared::log::ids::{EntryId, Generation, NodeId};
 use piperoll_shared::log::order::{Order, Position};
 use piperoll_shared::log::seal::KeyRing;
@@ -419,13 +419,10 @@ impl Scan {
 /// Where the ids stand that a filter names, by the table of ids. A full check holds that table against the rows.
 fn find_ids(conn: &Connection, filter: &Filter) -> rusqlite::Result<HashMap<EntryId, u64>> {
     let mut found = HashMap::new();
-    let conditions = filter.conditions();
-    for atom in conditions.iter().flat_map(|condition| condition.any.iter().flatten()) {
-        if let Atom::Id(id) = atom {
-            let mut statement = conn.prepare_cached("SELECT seq FROM ids WHERE id = ?1")?;
-            let seq: Option<i64> = statement.query_row([&id.as_bytes()[..]], |row| row.get(0)).optional()?;
-            found.extend(seq.and_then(|seq| u64::try_from(seq).ok()).map(|seq| (*id, seq)));
-        }
+    for id in filter.named_ids() {
+        let mut statement = conn.prepare_cached("SELECT seq FROM ids WHERE id = ?1")?;
+        let seq: Option<i64> = statement.query_row([&id.as_bytes()[..]], |row| row.get(0)).optional()?;
+        found.extend(seq.and_then(|seq| u64::try_from(seq).ok()).map(|seq| (id, seq)));
     }
     Ok(found)
 }

@@ -160,6 +160,9 @@ pub struct Envelope {
     /// `is:erased` shows them. By the nodes' word, and missing where a scope limits what is shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erased: Option<u64>,
+    /// What was read in the filter in a way that may not have been meant, and what could be tried when nothing matched.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filter_hints: Vec<String>,
     /// The filter that the caller is limited to, besides their own; nothing outside it is in the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limited_to: Option<String>,

@@ -503,4 +503,11 @@ pub struct PrunePlan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockReading {
     pub now_micros: i64,
+    /// Newest version of the filter language that the node reads; nodes of before version 2 do not say it.
+    #[serde(default = "filter_version_1")]
+    pub filter_version: u32,
+}
+
+fn filter_version_1() -> u32 {
+    1
 }

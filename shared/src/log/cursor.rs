@@ -34,6 +34,9 @@ pub struct Cursor {
     pub heads: Vec<Head>,
     /// Nodes that did not answer in full on some page so far; they add no rows and stay listed.
     pub incomplete: Vec<Incomplete>,
+    /// Version of the filter language that the first page's filter was read in; cursors of before version 2 do not say it.
+    #[serde(default = "filter_version_1", skip_serializing_if = "is_version_1")]
+    pub filter_version: u32,
     /// It leads to the page in front of the row `last`, not to the one behind it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub back: bool,
@@ -46,6 +49,16 @@ pub struct Snapshot {
     pub from: Timestamp,
     pub to: Timestamp,
     pub heads: Vec<Head>,
+    pub filter_version: u32,
+}
+
+fn filter_version_1() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_version_1(version: &u32) -> bool {
+    *version == 1
 }
 
 /// A node's newest row when the first page was read; `None` for an empty log.
@@ -76,8 +89,9 @@ pub enum CursorError {
 
 impl Cursor {
     pub fn new(query: &QueryHash, snapshot: Snapshot, last: Key, incomplete: Vec<Incomplete>) -> Self {
-        let Snapshot { asked_at, from, to, heads } = snapshot;
-        Self { v: VERSION, query: query.0.clone(), asked_at, from, to, last, heads, incomplete, back: false }
+        let Snapshot { asked_at, from, to, heads, filter_version } = snapshot;
+        let query = query.0.clone();
+        Self { v: VERSION, query, asked_at, from, to, last, heads, incomplete, filter_version, back: false }
     }
 
     /// The same snapshot, read in the other direction from `first`.
@@ -165,7 +179,8 @@ mod tests {
         let last = Key { timestamp: Timestamp::from_micros(5), node_id: node.clone(), seq: 9 };
         let head = Head { node_id: node, generation: Generation::from_bytes([1; 16]), head_seq: Some(12) };
         let time = Timestamp::from_micros;
-        let snapshot = Snapshot { asked_at: time(11), from: time(0), to: time(10), heads: vec![head] };
+        let snapshot =
+            Snapshot { asked_at: time(11), from: time(0), to: time(10), heads: vec![head], filter_version: 2 };
         Cursor::new(query, snapshot, last, vec![])
     }
 

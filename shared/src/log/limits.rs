@@ -41,6 +41,8 @@ pub const CLOCK_CLAMP_MICROS_MAX: i64 = 1_000_000;
 
 pub const FILTER_BYTES_MAX: usize = 8_192;
 pub const FILTER_TERMS_MAX: usize = 64;
+/// Brackets and NOTs around one condition.
+pub const FILTER_DEPTH_MAX: usize = 16;
 pub const FILTER_VALUES_MAX: usize = 256;
 /// A cursor holds one head per node; 1,000 nodes fit.
 pub const CURSOR_BYTES_MAX: usize = 128 * 1024;

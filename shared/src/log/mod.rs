@@ -33,3 +33,4 @@ pub mod time;
 pub mod tree;
 pub mod verify;
 pub mod view;
+pub mod zone;

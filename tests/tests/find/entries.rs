@@ -19,8 +19,14 @@ const OUTCOMES: [&str; 3] = ["success", "failure", "denied"];
 const ADDRESSES: [&str; 5] = ["10.1.0.3", "10.2.200.9", "::ffff:10.1.0.3", "2001:db8::7", "lambda.amazonaws.com"];
 const TEXTS: [&str; 6] =
     ["released to its RECIPIENT", "Straße gesperrt", "ΟΔΟΣ", "a", "ticket 481 closed", "İstanbul'da oturum"];
-const DETAILS: [&str; 3] =
-    ["{\"queue\":\"q-0c07\"}", "{\"counts\":{\"ok\":3}}", "{\"password\":\"x\",\"note\":\"GRÜSSE\"}"];
+const DETAILS: [&str; 6] = [
+    "{\"queue\":\"q-0c07\"}",
+    "{\"counts\":{\"ok\":3},\"affected\":[\"7\",\"domain/3\"]}",
+    "{\"password\":\"x\",\"note\":\"GRÜSSE\"}",
+    "{\"who\":\"M\\u00fcller\",\"url\":\"\\/index.php\",\"n\":41}",
+    "{\"who\":\"Müller\",\"url\":\"/index.php\",\"n\":4.10e1}",
+    "{\"queue.name\":{\"deep\":[1,{\"x\":\"Ψ\\ud83d\\ude00\"}]},\"n\":7}",
+];
 
 pub(super) fn entry(roll: &mut impl FnMut(u64) -> u64, now: Timestamp) -> String {
     let mut fields = vec![
@@ -46,7 +52,8 @@ pub(super) fn entry(roll: &mut impl FnMut(u64) -> u64, now: Timestamp) -> String
     maybe("ip_address", word(&ADDRESSES, next()), 5);
     maybe("user_agent", word(&["Mozilla/5.0 Firefox", "curl/8.1"], next()), 2);
     maybe("description", word(&TEXTS, next()), 5);
-    maybe("details", DETAILS[next() as usize % 3].to_owned(), 2);
+    maybe("details", DETAILS[next() as usize % DETAILS.len()].to_owned(), 2);
+    maybe("changes", "[{\"field\":\"role\",\"old\":\"user\",\"new\":\"Admin\"}]".to_owned(), 2);
     maybe("impersonator", word(&["root"], 0), 2);
     if next() % 5 == 0 {
         fields.push(format!("\"occurred_at\":\"{}\"", now.plus_micros(-90 * SECOND).to_text()));
@@ -54,7 +61,7 @@ pub(super) fn entry(roll: &mut impl FnMut(u64) -> u64, now: Timestamp) -> String
     format!("{{{}}}", fields.join(","))
 }
 
-const TERMS: [&str; 38] = [
+const TERMS: [&str; 62] = [
     "user:alice",
     "user:alice,bob",
     "user:\"eve\\\"x\"",
@@ -93,6 +100,30 @@ const TERMS: [&str; 38] = [
     "οδος",
     "\"81\"",
     "i̇stan",
+    "user:a*",
+    "user:~ALICE",
+    "user:*",
+    "user:*\"\\\"\"*",
+    "actor:~Ro*t",
+    "action:*.release,*log*",
+    "verb:login,update",
+    "verb:~LOG*",
+    "entity:*/7",
+    "entity:ma*",
+    "entity:domain/3,mail/1*",
+    "ip:10.1.*",
+    "ip:10.1.0.0..10.2.255.255",
+    "ip:*.amazonaws.com",
+    "request:r-1*",
+    "details:müller",
+    "details:\"/index.php\"",
+    "details:m*ller*php",
+    "details.who:Müller",
+    "details.n:41",
+    "details.n:>7",
+    "details.queue.name.deep.x:Ψ*",
+    "changes.role.new:admin,Admin",
+    "re*cip*ent",
 ];
 
 pub(super) fn filter(roll: &mut impl FnMut(u64) -> u64, rows: &[Raw]) -> String {
@@ -100,7 +131,7 @@ pub(super) fn filter(roll: &mut impl FnMut(u64) -> u64, rows: &[Raw]) -> String 
     for _ in 0..=roll(3) {
         let minus = if roll(4) == 0 { "-" } else { "" };
         let any = &rows[roll(rows.len() as u64) as usize];
-        let term = match roll(44) {
+        let term = match roll(80) {
             0 => format!("seq:{}..{}", any.seq, any.seq + roll(400)),
             1 => format!("occurred:{}..", any.timestamp.to_text()),
             2 => format!("occurred:..{}", any.timestamp.plus_micros(-80 * SECOND).to_text()),
@@ -110,7 +141,21 @@ pub(super) fn filter(roll: &mut impl FnMut(u64) -> u64, rows: &[Raw]) -> String 
         };
         terms.push(format!("{minus}{term}"));
     }
-    terms.join(" ")
+    joined(terms, roll)
+}
+
+/// The terms under AND and OR, in brackets or not.
+fn joined(mut terms: Vec<String>, roll: &mut impl FnMut(u64) -> u64) -> String {
+    while terms.len() > 1 {
+        let at = roll(terms.len() as u64 - 1) as usize;
+        let second = terms.remove(at + 1);
+        let between = [" ", " AND ", " OR ", " OR "][roll(4) as usize];
+        let both = format!("{}{between}{second}", terms[at]);
+        terms[at] = [both.clone(), format!("({both})"), format!("NOT ({both})"), format!("-({both})")]
+            [roll(4) as usize]
+            .clone();
+    }
+    terms.remove(0)
 }
 
 /// A row as SQLite has it.

@@ -116,7 +116,7 @@ impl Log {
         let (mut found, mut after, mut faults) = (Vec::new(), None::<Position>, Vec::new());
         loop {
             let request: ScanRequest = serde_json::from_value(serde_json::json!({
-                "filter": filter, "from": range.0, "to": range.1, "order": order, "limit": page, "after": after,
+                "filter": stored(filter), "from": range.0, "to": range.1, "order": order, "limit": page, "after": after,
             }))
             .unwrap();
             let mut scan = self.store.scan(request).await.unwrap();
@@ -153,6 +153,11 @@ fn open(dir: &Path, clock: &Arc<Ticking>, level: u32) -> Store {
     let keys =
         LogKeys { ring, checkpoint: SigningSeed::from_bytes([2; 32]), next_checkpoint: None, witnesses: Vec::new() };
     Store::open_with_blocks(LogDir::new(dir), keys, clock.clone(), Rules::default(), level).unwrap()
+}
+
+/// As it is sent to a node.
+fn stored(filter: &str) -> String {
+    Filter::parse(filter, Timestamp::from_micros(START)).unwrap_or_else(|error| panic!("{error}")).to_string()
 }
 
 /// What reading every row and asking the filter gives.

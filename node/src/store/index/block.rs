@@ -110,16 +110,27 @@ pub(super) trait Block {
     fn earlier(&self) -> io::Result<Cow<'_, [i64]>>;
 }
 
-/// Rows that may fit; when `exact`, rows that do fit.
+/// Rows that may match, and those of them that do for certain.
 struct Answer {
-    set: Set,
-    exact: bool,
+    may: Set,
+    must: Set,
+}
+
+impl Answer {
+    fn exactly(set: Set) -> Self {
+        Self { must: set.clone(), may: set }
+    }
+
+    /// None but these; of each of them it is not known.
+    fn at_most(set: Set) -> Self {
+        Self { must: Set::none(set.rows()), may: set }
+    }
 }
 
 /// What is asked of every block.
 pub(in crate::store) struct Ask<'a> {
-    pub(in crate::store) conditions: Vec<Condition<'a>>,
-    /// Where the ids stand that the conditions name.
+    pub(in crate::store) condition: Condition<'a>,
+    /// Where the ids stand that the condition names.
     pub(in crate::store) ids: &'a HashMap<EntryId, u64>,
 }
 
@@ -134,65 +145,72 @@ pub(in crate::store) struct Candidates {
     pub(in crate::store) exact: bool,
 }
 
-/// The rows of a block that begins at seq `first` that may fit.
+/// The rows of a block that begins at seq `first` that may match.
 pub(super) fn candidates(block: &dyn Block, first: u64, ask: &Ask<'_>) -> io::Result<Candidates> {
     let there = Set::from(block.pruned(), block.rows());
-    let mut all = Answer { set: there.clone(), exact: true };
-    for condition in &ask.conditions {
-        if all.set.is_empty() {
-            break;
-        }
-        let one = holds(block, first, condition, ask)?;
-        all = Answer { set: all.set.and(&one.set), exact: all.exact && one.exact };
-    }
+    let Answer { may, must } = holds(block, first, &ask.condition, ask)?;
+    let (may, must) = (may.and(&there), must.and(&there));
     let odd = block.odd()?.and(&there);
-    Ok(Candidates { rows: all.set.or(&odd), odd, exact: all.exact })
+    let exact = may.clone().but(&must).but(&odd).is_empty();
+    Ok(Candidates { rows: may.or(&odd), odd, exact })
 }
 
 fn holds(block: &dyn Block, first: u64, condition: &Condition<'_>, ask: &Ask<'_>) -> io::Result<Answer> {
     let rows = block.rows();
-    let mut any = Answer { set: Set::none(rows), exact: true };
-    for list in &condition.any {
-        let mut all = Answer { set: Set::from(0, rows), exact: true };
-        for atom in list {
-            let one = fits(block, first, atom, ask)?;
-            all = Answer { set: all.set.and(&one.set), exact: all.exact && one.exact };
-            if all.set.is_empty() {
-                break;
+    Ok(match condition {
+        Condition::Atom(atom) => fits(block, first, atom, ask)?,
+        Condition::All(parts) => {
+            let mut all = Answer::exactly(Set::from(0, rows));
+            for part in parts {
+                if all.may.is_empty() {
+                    break;
+                }
+                let one = holds(block, first, part, ask)?;
+                all = Answer { may: all.may.and(&one.may), must: all.must.and(&one.must) };
             }
+            all
         }
-        any = Answer { set: any.set.or(&all.set), exact: any.exact && all.exact };
-    }
-    Ok(match (condition.negated, any.exact) {
-        (false, _) => any,
-        (true, true) => Answer { set: Set::from(0, rows).but(&any.set), exact: true },
-        // What may fit may also not fit.
-        (true, false) => Answer { set: Set::from(0, rows), exact: false },
+        Condition::Any(parts) => {
+            let mut any = Answer::exactly(Set::none(rows));
+            for part in parts {
+                let one = holds(block, first, part, ask)?;
+                any = Answer { may: any.may.or(&one.may), must: any.must.or(&one.must) };
+            }
+            any
+        }
+        // What may match may also not; what does for certain does not.
+        Condition::Not(part) => {
+            let one = holds(block, first, part, ask)?;
+            let all = Set::from(0, rows);
+            Answer { may: all.clone().but(&one.must), must: all.but(&one.may) }
+        }
+        Condition::AtMost(part) => Answer::at_most(holds(block, first, part, ask)?.may),
     })
 }
 
 fn fits(block: &dyn Block, first: u64, atom: &Atom<'_>, ask: &Ask<'_>) -> io::Result<Answer> {
     let rows = block.rows();
-    let exactly = |set| Answer { set, exact: true };
+    let exactly = Answer::exactly;
     Ok(match atom {
         Atom::Is(column, values) => {
             let mut wanted = Vec::new();
             for value in values {
                 wanted.extend(block.code_of(*column, value)?);
             }
-            Answer { set: with_codes(block, *column, &wanted)?, exact: !block.is_hashed(*column) }
+            let set = with_codes(block, *column, &wanted)?;
+            if block.is_hashed(*column) { Answer::at_most(set) } else { exactly(set) }
         }
         Atom::Fits(column, fits) => {
             if block.is_hashed(*column) {
-                return Ok(Answer { set: Set::from(0, rows), exact: false });
+                return Ok(Answer::at_most(Set::from(0, rows)));
             }
             let values = block.values(*column)?;
             let wanted: Vec<u32> = (1..=values.len()).filter(|code| values.of(*code).is_some_and(fits)).collect();
             exactly(with_codes(block, *column, &wanted)?)
         }
         Atom::Net(net) => exactly(with_codes(block, Column::Ip, &block.codes_in(net)?)?),
-        Atom::Description(needle) => Answer { set: with_text(block, Text::Description, needle)?, exact: false },
-        Atom::Details(needle) => Answer { set: with_text(block, Text::Details, needle)?, exact: false },
+        Atom::Description(needle) => Answer::at_most(with_text(block, Text::Description, needle)?),
+        Atom::Details(needle) => Answer::at_most(with_text(block, Text::Details, needle)?),
         Atom::Seq(range) => {
             let place = |seq: u64| usize::try_from(seq.saturating_sub(first)).unwrap_or(usize::MAX).min(rows);
             let mut set = Set::none(rows);

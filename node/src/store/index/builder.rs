@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use piperoll_shared::log::column::{COLUMNS, Column, columns_suffice};
-use piperoll_shared::log::filter::net_has;
+use piperoll_shared::log::filter::{net_has, unescaped};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::Integrity;
 use piperoll_shared::log::view::EntryView;
@@ -114,6 +114,10 @@ impl Builder {
         }
         for raw in [view.changes, view.details].into_iter().flatten() {
             self.details.add(self.rows, raw.get());
+            // Escaped and plain text are found alike.
+            if let Cow::Owned(plain) = unescaped(raw.get()) {
+                self.details.add(self.rows, &plain);
+            }
         }
         self.times.push(timestamp.micros());
         self.earlier.push(earlier);

@@ -5,6 +5,7 @@ use std::io;
 use std::ops::Range;
 
 use piperoll_shared::log::column::{Column, FLAG_SEPARATOR};
+use piperoll_shared::log::filter::verb;
 use piperoll_shared::log::stats::{Counter, Facet, Plan, Totals};
 use piperoll_shared::log::time::Timestamp;
 
@@ -49,6 +50,9 @@ pub(super) fn count(
     for (number, found) in facets.into_iter().enumerate() {
         let field = Some(number);
         match found {
+            Found::Verbs(counts) => {
+                counts.each(|action, count| counter.add_value(field, action.map(verb), count));
+            }
             Found::Column(counts) => counts.each(|value, count| counter.add_value(field, value, count)),
             Found::Flags(counts) => counts.each(|value, count| match value {
                 None => counter.add_value(field, None, count),
@@ -70,6 +74,7 @@ fn columns(plan: &Plan) -> impl Iterator<Item = Column> {
         Facet::Of(column) => vec![*column],
         Facet::Entity => vec![Column::EntityType, Column::EntityId],
         Facet::Flag => vec![Column::Flags],
+        Facet::Verb => vec![Column::Action],
     };
     plan.facets.iter().flat_map(of).chain([Column::User, Column::Outcome, Column::Flags])
 }
@@ -116,6 +121,7 @@ fn totals(block: &dyn Block, set: &Set, plan: &Plan) -> io::Result<Vec<(Totals, 
 enum Found<'a> {
     Column(ColumnCounts<'a>),
     Flags(ColumnCounts<'a>),
+    Verbs(ColumnCounts<'a>),
     Entities(Vec<(Option<String>, u64)>),
 }
 
@@ -124,6 +130,7 @@ impl<'a> Found<'a> {
         Ok(match facet {
             Facet::Of(column) => Self::Column(ColumnCounts::read(block, column, set)?),
             Facet::Flag => Self::Flags(ColumnCounts::read(block, Column::Flags, set)?),
+            Facet::Verb => Self::Verbs(ColumnCounts::read(block, Column::Action, set)?),
             Facet::Entity => Self::Entities(entities(block, set)?),
         })
     }

@@ -6,7 +6,7 @@ use piperoll_shared::log::column::{COLUMNS, Column};
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::tree::Hash;
 
-pub(super) const MAGIC: &[u8; 8] = b"PRindex2";
+pub(super) const MAGIC: &[u8; 8] = b"PRindex3";
 pub(super) const ODD: usize = COLUMNS.len();
 pub(super) const TIMES: usize = ODD + 1;
 pub(super) const EARLIER: usize = ODD + 2;

@@ -12,6 +12,11 @@ impl Set {
         Self { words: vec![0; rows.div_ceil(64)], rows }
     }
 
+    /// Rows of the block, in the set or not.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// The rows `from..rows`.
     pub(super) fn from(from: usize, rows: usize) -> Self {
         let mut set = Self::none(rows);

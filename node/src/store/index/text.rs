@@ -1,6 +1,6 @@
 //! Finding pieces of text: which groups of rows contain which three characters.
 
-use piperoll_shared::log::filter::TRIGRAM_CHARS;
+use piperoll_shared::log::filter::{TRIGRAM_CHARS, fold};
 
 /// Rows that share a bit. Alike rows follow each other, so a group costs little more than one of its rows, and a group that
 /// is hit in vain costs its rows.
@@ -118,7 +118,7 @@ impl Texts {
         if text.is_ascii() && !text.bytes().any(|byte| byte.is_ascii_uppercase()) {
             self.add_lower(group, text);
         } else {
-            self.add_lower(group, &text.to_lowercase());
+            self.add_lower(group, &fold(text));
         }
     }
 

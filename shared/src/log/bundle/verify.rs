@@ -287,7 +287,7 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
 }
 
 fn check_question(trust: &Trust, manifest: &Manifest, rest: &[Member<'_>], checks: Checks, verdict: &mut Verdict) {
-    match Filter::parse(&manifest.asked.filter, manifest.created) {
+    match Filter::parse_stored(&manifest.asked.filter, manifest.created) {
         Ok(filter) => {
             let (from, to, created) = (manifest.asked.from, manifest.asked.to, manifest.created);
             let question = Question { filter, from, to, created, checks };
@@ -425,7 +425,6 @@ fn made_at(question: &Question, verdict: &Verdict) -> Timestamp {
 
 /// Who should be here comes from the trust file.
 fn check_expected(trust: &Trust, question: &Question, manifest: &Manifest, verdict: &mut Verdict) {
-    let only: Option<HashSet<&str>> = question.filter.only_nodes().map(|names| names.into_iter().collect());
     // A map, not a scan: the author of a bundle decides how long both lists are.
     let mut places: HashMap<String, usize> =
         verdict.nodes.iter().enumerate().map(|(at, node)| (node.node_id.clone(), at)).collect();
@@ -437,7 +436,7 @@ fn check_expected(trust: &Trust, question: &Question, manifest: &Manifest, verdi
         // Who joined later could not be asked, and of who had left by then only what stands in its life is missed.
         let (from, to) = (question.from, question.to);
         let expected = node.life.has_begun_by(made) && node.life.overlaps(from, to);
-        if !expected || only.as_ref().is_some_and(|names| !names.contains(id)) {
+        if !expected || !question.filter.concerns_node(id) {
             continue;
         }
         let known = match places.get(id) {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Manifest, NodeVerdict, Verdict};
+use crate::log::filter::Filter;
 use crate::log::terminal::escape;
 use crate::log::time::Timestamp;
 
@@ -91,8 +92,11 @@ fn heading(out: &mut String, manifest: &Manifest) {
         Timestamp::MAX => format!("the export at {}", manifest.created),
         time => time.to_text(),
     };
-    let what =
-        if asked.filter.is_empty() { "every entry".to_owned() } else { format!("entries that match {}", asked.filter) };
+    let what = match Filter::parse_stored(&asked.filter, manifest.created) {
+        Ok(filter) if filter.is_empty() => "every entry".to_owned(),
+        Ok(filter) => format!("entries that match {}", filter.typed()),
+        Err(_) => format!("entries that match {}", asked.filter),
+    };
     let _ = writeln!(
         out,
         "Evidence from {}, made {} by {}",

@@ -23,6 +23,7 @@ pub struct Facts {
     pub entity_id: Option<String>,
     /// Where it came from, or who connected when that is all there is.
     pub ip_address: Option<String>,
+    pub user_agent: Option<String>,
     pub has_changes: bool,
     /// Changes from one number to another.
     pub amounts: Vec<Amount>,

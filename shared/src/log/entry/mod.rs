@@ -24,9 +24,16 @@ use spoken::{Spoken, push_json};
 pub const FORMAT_VERSION: u8 = 1;
 /// Category of the node's own lifecycle entries; a caller who uses it is refused.
 pub const NODE_CATEGORY: &str = "log";
-/// The categories a caller may use.
+/// The categories that rules, SIEM formats and loss policies know. Any other word that [`is_category`] accepts is a category too.
 pub const CATEGORIES: [&str; 8] = ["auth", "user", "config", "data", "cluster", "security", "integration", "audit"];
 pub const OUTCOMES: [&str; 4] = ["success", "failure", "denied", "unknown"];
+
+/// Whether a word may be a category: a lower-case ASCII letter, then lower-case letters, digits, `_` and `-`. Its length is limited as
+/// that of every short word. `log` is one, but no caller may use it.
+pub fn is_category(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_ascii_lowercase())
+        && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c))
+}
 
 /// Fields that only the node writes; naming one is a caller's mistake worth its own words.
 const NODE_FIELDS: [&str; 9] = ["v", "node_id", "generation", "seq", "era", "salt", "timestamp", "flags", "via"];
@@ -306,7 +313,10 @@ mod tests {
         for (text, part) in [
             (r#"{"category":"auth"}"#, "`action`"),
             (r#"{"action":"auth.login"}"#, "`category`"),
-            (r#"{"category":"nope","action":"a"}"#, "`category`"),
+            (r#"{"category":"Payment","action":"a"}"#, "`category`"),
+            (r#"{"category":"door event","action":"a"}"#, "`category`"),
+            (r#"{"category":"1st","action":"a"}"#, "`category`"),
+            (r#"{"category":"","action":"a"}"#, "`category`"),
             (r#"{"category":"auth","action":"a b"}"#, "`action`"),
             (r#"{"category":"auth","action":"a","seq":1}"#, "`seq`"),
             (r#"{"category":"auth","action":"a","usr":"x"}"#, "`usr`"),
@@ -322,6 +332,7 @@ mod tests {
             let error = parse(text).expect_err(text).to_string();
             assert!(error.contains(part), "{text}: {error}");
         }
+        assert!(parse(r#"{"category":"door_event-2","action":"door.open"}"#).is_ok());
         assert_eq!(parse(r#"{"category":"log","action":"a"}"#), Err(EntryError::Reserved));
         assert_eq!(parse(r#"{"category":"auth","action":"log.started"}"#), Err(EntryError::Reserved));
         assert!(matches!(CallerEntry::parse(b"{\"user\":\"\xff\"}"), Err(EntryError::Utf8(9))));

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::facts::amounts;
-use super::{CATEGORIES, EntryError, Facts, NODE_CATEGORY, OUTCOMES};
+use super::{CATEGORIES, EntryError, Facts, NODE_CATEGORY, OUTCOMES, is_category};
 use crate::log::ids::EntryId;
 use crate::log::limits;
 use crate::log::time::Timestamp;
@@ -175,13 +175,20 @@ impl<'a> Spoken<'a> {
             return Err(EntryError::field("action", "it is required, for example \"auth.login\""));
         };
         let Some(category) = self.category.as_deref() else {
-            return Err(EntryError::field("category", format!("it is required, one of {}", CATEGORIES.join(", "))));
+            return Err(EntryError::field(
+                "category",
+                format!("it is required: {}, or a lower-case word of your own", CATEGORIES.join(", ")),
+            ));
         };
         if category == NODE_CATEGORY || action == "log" || action.starts_with("log.") {
             return Err(EntryError::Reserved);
         }
-        if !CATEGORIES.contains(&category) {
-            return Err(EntryError::field("category", format!("{category:?} is not one of {}", CATEGORIES.join(", "))));
+        if !is_category(category) {
+            let words = format!(
+                "{category:?} is no lower-case word of letters, digits, _ and -, such as {}",
+                CATEGORIES.join(", ")
+            );
+            return Err(EntryError::field("category", words));
         }
         if !action.chars().all(|c| c.is_ascii_alphanumeric() || "._-:/".contains(c)) {
             return Err(EntryError::field(
@@ -240,6 +247,7 @@ impl<'a> Spoken<'a> {
             entity_type: text(&self.entity_type),
             entity_id: text(&self.entity_id),
             ip_address: text(&self.ip_address).or_else(|| text(&self.peer_address)),
+            user_agent: text(&self.user_agent),
             has_changes: self.changes.is_some(),
             amounts: self.changes.map(|changes| amounts(changes.get())).unwrap_or_default(),
         }

@@ -1,11 +1,15 @@
-//! A filter as an index sees it: what its terms ask of columns, texts and places.
+//! A filter as an index sees it: what it asks of columns, texts and places.
 
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
-use super::evaluate::{ACTOR, SUBJECT};
-use super::{ActionPattern, Filter, IpPattern, Needle, Property, Test};
+use super::evaluate::{ACTOR, SUBJECT, range_contains, via_matches};
+use super::fold::fold;
+use super::path::PathValue;
+use super::pattern::{Needle, Pattern};
+use super::test::{EntityPattern, IpPattern, Property, Test, verb};
+use super::{Expr, Filter};
 use crate::log::column::{Column, FLAG_SEPARATOR};
 use crate::log::ids::EntryId;
 use crate::log::time::Timestamp;
@@ -13,24 +17,28 @@ use crate::log::time::Timestamp;
 /// An index of texts knows their sequences of so many characters; shorter needles can only be found by reading.
 pub const TRIGRAM_CHARS: usize = 3;
 
-/// One term: it holds, or does not hold when negated, for entries for which all atoms of one list hold.
-pub struct Condition<'a> {
-    pub negated: bool,
-    pub any: Vec<Vec<Atom<'a>>>,
+/// What is asked about one entry.
+pub enum Condition<'a> {
+    All(Vec<Condition<'a>>),
+    Any(Vec<Condition<'a>>),
+    Not(Box<Condition<'a>>),
+    Atom(Atom<'a>),
+    /// An entry for which this does not hold does not match; one for which it holds may.
+    AtMost(Box<Condition<'a>>),
 }
 
 /// A question about one entry that an index can answer without the entry.
 pub enum Atom<'a> {
     /// The column has one of these values.
     Is(Column, Vec<&'a str>),
-    /// The column has a value, and it fits.
+    /// The column has a value, and it matches.
     Fits(Column, Box<dyn Fn(&str) -> bool + 'a>),
     /// The address is one of this network; see [`net_contains`](super::net_contains).
     Net(&'a IpNet),
-    /// The lower-cased description contains this.
-    Description(&'a str),
-    /// The lower-cased text of `changes` or `details` contains this.
-    Details(&'a str),
+    /// The folded description contains this; see [`fold`].
+    Description(String),
+    /// The folded text of `changes` or `details` contains this, as it is stored or with its escapes resolved.
+    Details(String),
     Seq(RangeInclusive<u64>),
     Id(EntryId),
     /// It happened in this half-open range.
@@ -40,83 +48,143 @@ pub enum Atom<'a> {
 }
 
 impl Filter {
-    /// Every term; an entry fits the filter when all of them hold.
-    pub fn conditions(&self) -> Vec<Condition<'_>> {
-        self.terms.iter().map(|term| Condition { negated: term.negated, any: term.test.atoms() }).collect()
+    /// What all of it asks.
+    pub fn condition(&self) -> Condition<'_> {
+        Condition::All(self.all.iter().map(Expr::condition).collect())
+    }
+
+    /// The ids that it names.
+    pub fn named_ids(&self) -> impl Iterator<Item = EntryId> {
+        let ids = self.tests().filter_map(|test| match test {
+            Test::Id(ids) => Some(ids.iter().copied()),
+            _ => None,
+        });
+        ids.flatten()
     }
 
     /// Texts that no index finds, because they are too short: every entry of the range is read for them.
     pub fn too_short_to_index(&self) -> Vec<&str> {
-        let short = |needle: &&Needle| needle.lower.chars().count() < TRIGRAM_CHARS;
-        self.terms
-            .iter()
-            .flat_map(|term| match &term.test {
-                Test::Text(needle) => std::slice::from_ref(needle),
-                Test::Details(needles) | Test::Subject(needles) => needles,
-                _ => &[],
-            })
-            .filter(short)
-            .map(|needle| needle.text.as_str())
-            .collect()
+        let short = |needle: &Needle| needle.lower().iter().all(|piece| piece.chars().count() < TRIGRAM_CHARS);
+        let needles = self.tests().flat_map(|test| match test {
+            Test::Text(needles) | Test::Details(needles) => needles.iter().collect(),
+            Test::Subject(subjects) => subjects.iter().map(|subject| &subject.part).collect(),
+            _ => Vec::new(),
+        });
+        needles.filter(|needle| short(needle)).filter_map(|needle| needle.pieces.first()).map(String::as_str).collect()
     }
 }
 
-impl Test {
-    fn atoms(&self) -> Vec<Vec<Atom<'_>>> {
-        fn each<'a, T>(list: &'a [T], atom: impl Fn(&'a T) -> Atom<'a>) -> Vec<Vec<Atom<'a>>> {
-            list.iter().map(|item| vec![atom(item)]).collect()
-        }
-        fn is(column: Column, values: &[String]) -> Atom<'_> {
-            Atom::Is(column, values.iter().map(String::as_str).collect())
-        }
+impl Expr {
+    fn condition(&self) -> Condition<'_> {
         match self {
-            Self::Field(column, values) => vec![vec![is(*column, values)]],
-            Self::Actor(values) => ACTOR.iter().map(|column| vec![is(*column, values)]).collect(),
-            Self::Subject(needles) => {
-                let named = |column| Atom::Is(column, needles.iter().map(|needle| needle.text.as_str()).collect());
-                let mut any: Vec<_> = SUBJECT.iter().map(|column| vec![named(*column)]).collect();
-                any.extend(each(needles, |needle| Atom::Description(&needle.lower)));
-                any.extend(each(needles, |needle| Atom::Details(&needle.lower)));
-                any
+            Self::All(parts) => Condition::All(parts.iter().map(Self::condition).collect()),
+            Self::Any(parts) => Condition::Any(parts.iter().map(Self::condition).collect()),
+            Self::Not(part) => Condition::Not(Box::new(part.condition())),
+            Self::Test(test) => test.condition(),
+        }
+    }
+}
+
+fn any<'a, T>(list: &'a [T], condition: impl Fn(&'a T) -> Condition<'a>) -> Condition<'a> {
+    Condition::Any(list.iter().map(condition).collect())
+}
+
+/// The column has a value that one of the patterns matches.
+fn matches<'a>(column: Column, patterns: impl Iterator<Item = &'a Pattern>) -> Condition<'a> {
+    let patterns: Vec<&Pattern> = patterns.collect();
+    let literals: Option<Vec<&str>> = patterns.iter().map(|pattern| pattern.literal()).collect();
+    Condition::Atom(match literals {
+        Some(values) => Atom::Is(column, values),
+        None => Atom::Fits(column, Box::new(move |have| patterns.iter().any(|pattern| pattern.matches(have)))),
+    })
+}
+
+/// The pieces in any order and place: all that an index can say of a text.
+fn text<'a>(needle: &Needle, atom: impl Fn(String) -> Atom<'a>) -> Condition<'a> {
+    Condition::AtMost(Box::new(Condition::All(
+        needle.lower().iter().map(|piece| Condition::Atom(atom(piece.clone()))).collect(),
+    )))
+}
+
+impl Test {
+    fn condition(&self) -> Condition<'_> {
+        match self {
+            Self::Field(column, patterns) => matches(*column, patterns.iter()),
+            Self::Actor(patterns) => any(&ACTOR, |column| matches(*column, patterns.iter())),
+            Self::Subject(subjects) => {
+                let whole = SUBJECT.map(|column| matches(column, subjects.iter().map(|subject| &subject.whole)));
+                let parts = subjects
+                    .iter()
+                    .flat_map(|subject| [text(&subject.part, Atom::Description), text(&subject.part, Atom::Details)]);
+                Condition::Any(whole.into_iter().chain(parts).collect())
             }
-            Self::Action(patterns) => each(patterns, |pattern| match pattern {
-                ActionPattern::Exact(text) => Atom::Is(Column::Action, vec![text]),
-                ActionPattern::Prefix(text) => {
-                    Atom::Fits(Column::Action, Box::new(move |have| have.starts_with(text.as_str())))
+            Self::Verb(patterns) => Condition::Atom(Atom::Fits(
+                Column::Action,
+                Box::new(|action| patterns.iter().any(|pattern| pattern.matches(verb(action)))),
+            )),
+            Self::Entity(patterns) => any(patterns, EntityPattern::condition),
+            Self::Ip(patterns) => any(patterns, |pattern| match pattern {
+                IpPattern::Text(pattern) => matches(Column::Ip, std::iter::once(pattern)),
+                IpPattern::Net(net) => Condition::Atom(Atom::Net(net)),
+                IpPattern::Range(from, to) => {
+                    Condition::Atom(Atom::Fits(Column::Ip, Box::new(|have| range_contains(*from, *to, have))))
                 }
             }),
-            Self::Entity(patterns) => patterns
-                .iter()
-                .map(|pattern| {
-                    let mut atoms = vec![Atom::Is(Column::EntityType, vec![&pattern.kind])];
-                    atoms.extend(pattern.id.as_deref().map(|id| Atom::Is(Column::EntityId, vec![id])));
-                    atoms
-                })
-                .collect(),
-            Self::Ip(patterns) => each(patterns, |pattern| match pattern {
-                IpPattern::Text(text) => Atom::Is(Column::Ip, vec![text]),
-                IpPattern::Net(net) => Atom::Net(net),
+            Self::Agent(needles) => any(needles, |needle| {
+                Condition::Atom(Atom::Fits(Column::Agent, Box::new(move |have| needle.is_in(have))))
             }),
-            Self::Agent(needles) => {
-                each(needles, |needle| Atom::Fits(Column::Agent, Box::new(move |have| needle.is_in(have))))
-            }
-            Self::Flag(rules) => vec![vec![Atom::Fits(
+            Self::Flag(patterns) => Condition::Atom(Atom::Fits(
                 Column::Flags,
-                Box::new(move |have| have.split(FLAG_SEPARATOR).any(|rule| rules.iter().any(|wanted| wanted == rule))),
-            )]],
-            Self::Via(values) => vec![vec![Atom::Fits(
-                Column::Via,
-                Box::new(move |have| {
-                    values.iter().any(|value| have == value || have.split(' ').next() == Some(value.as_str()))
+                Box::new(|have| {
+                    have.split(FLAG_SEPARATOR).any(|rule| patterns.iter().any(|pattern| pattern.matches(rule)))
                 }),
-            )]],
-            Self::Id(ids) => each(ids, |id| Atom::Id(*id)),
-            Self::Seq(ranges) => each(ranges, |(from, to)| Atom::Seq(*from..=*to)),
-            Self::Occurred(ranges) => each(ranges, |range| Atom::Occurred(range.from, range.to)),
-            Self::Details(needles) => each(needles, |needle| Atom::Details(&needle.lower)),
-            Self::Is(properties) => properties.iter().map(|property| vec![property.atom()]).collect(),
-            Self::Text(needle) => vec![vec![Atom::Description(&needle.lower)]],
+            )),
+            Self::Via(patterns) => Condition::Atom(Atom::Fits(
+                Column::Via,
+                Box::new(|have| patterns.iter().any(|pattern| via_matches(pattern, have))),
+            )),
+            Self::Id(ids) => any(ids, |id| Condition::Atom(Atom::Id(*id))),
+            Self::Seq(ranges) => any(ranges, |(from, to)| Condition::Atom(Atom::Seq(*from..=*to))),
+            Self::Occurred(ranges) => any(ranges, |range| Condition::Atom(Atom::Occurred(range.from, range.to))),
+            Self::Details(needles) => any(needles, |needle| text(needle, Atom::Details)),
+            Self::Path(_, path, values) => Condition::AtMost(Box::new(Condition::All(vec![
+                Condition::All(path_texts(path).map(|text| Condition::Atom(Atom::Details(text))).collect()),
+                any(values, |value| {
+                    Condition::All(value_texts(value).map(|text| Condition::Atom(Atom::Details(text))).collect())
+                }),
+            ]))),
+            Self::Is(properties) => any(properties, |property| Condition::Atom(property.atom())),
+            Self::Text(needles) => any(needles, |needle| text(needle, Atom::Description)),
         }
+    }
+}
+
+/// What JSON text has that leads along this path. A key may stand for several with dots between, so each is looked for without
+/// quotes.
+fn path_texts(path: &[String]) -> impl Iterator<Item = String> {
+    path.iter().filter(|key| !matches!(key.as_str(), "old" | "new")).map(|key| fold(key))
+}
+
+/// What JSON text has that holds this value. Of a number nothing is known: it can be written in many ways.
+fn value_texts(value: &PathValue) -> impl Iterator<Item = String> {
+    let pieces = match value {
+        PathValue::Text(pattern) => pattern.pieces(),
+        PathValue::Number(_) | PathValue::Range(..) => &[],
+    };
+    pieces.iter().filter(|piece| !piece.is_empty()).map(|piece| fold(piece))
+}
+
+impl EntityPattern {
+    fn condition(&self) -> Condition<'_> {
+        let mut whole = vec![matches(Column::EntityType, std::iter::once(&self.kind))];
+        let Some(id) = &self.id else { return Condition::All(whole) };
+        whole.push(matches(Column::EntityId, std::iter::once(id)));
+        if !self.affected {
+            return Condition::All(whole);
+        }
+        let texts = id.pieces().iter().map(String::as_str).chain(["affected"]).filter(|piece| !piece.is_empty());
+        let listed = texts.map(|text| Condition::Atom(Atom::Details(fold(text)))).collect();
+        Condition::Any(vec![Condition::All(whole), Condition::AtMost(Box::new(Condition::All(listed)))])
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a filter can say of an erased row, of which only the place is left.
 
-use super::{Filter, Property, Term, Test};
+use super::test::{Property, Test};
+use super::{Expr, Filter};
 use crate::log::column::Column;
 
 /// Whether an erased row is one that a filter selects.
@@ -17,37 +18,65 @@ pub enum ErasedFit {
 impl Filter {
     /// Holds the filter against the place of an erased row. The time range of a query is no part of a filter.
     pub fn on_erased(&self, node_id: &str, seq: u64) -> ErasedFit {
-        let mut all = ErasedFit::Yes;
-        for term in &self.terms {
-            match term.on_erased(node_id, seq) {
-                ErasedFit::No => return ErasedFit::No,
-                ErasedFit::Unknown => all = ErasedFit::Unknown,
-                ErasedFit::Yes => {}
-            }
-        }
-        all
+        all_of(&self.all, node_id, seq)
     }
 
     /// `-is:erased`: every entry, and no erased row.
     pub fn without_erased() -> Self {
-        Self { terms: vec![Term { negated: true, test: Test::Is(vec![Property::Erased]) }] }
+        Self::of(Expr::not(Expr::Test(Test::Is(vec![Property::Erased]))))
     }
 
     /// Whether the number of an erased row has a part in that, so that one answer does not hold for all of a node.
     pub fn names_seqs(&self) -> bool {
-        self.terms.iter().any(|term| matches!(term.test, Test::Seq(_)))
+        self.tests().any(|test| matches!(test, Test::Seq(_)))
     }
 }
 
-impl Term {
+fn all_of(parts: &[Expr], node_id: &str, seq: u64) -> ErasedFit {
+    let mut all = ErasedFit::Yes;
+    for part in parts {
+        match part.on_erased(node_id, seq) {
+            ErasedFit::No => return ErasedFit::No,
+            ErasedFit::Unknown => all = ErasedFit::Unknown,
+            ErasedFit::Yes => {}
+        }
+    }
+    all
+}
+
+impl ErasedFit {
+    fn not(self) -> Self {
+        match self {
+            Self::Yes => Self::No,
+            Self::No => Self::Yes,
+            Self::Unknown => Self::Unknown,
+        }
+    }
+}
+
+impl Expr {
+    /// Logic with three values: what is unknown stays so unless the rest decides.
     fn on_erased(&self, node_id: &str, seq: u64) -> ErasedFit {
-        let holds = match &self.test {
-            Test::Field(Column::Node, names) => names.iter().any(|name| name == node_id),
-            Test::Seq(ranges) => ranges.iter().any(|(from, to)| (*from..=*to).contains(&seq)),
-            Test::Is(properties) if properties.contains(&Property::Erased) => true,
-            _ => return ErasedFit::Unknown,
+        let holds = match self {
+            Self::Not(part) => return part.on_erased(node_id, seq).not(),
+            Self::All(parts) => return all_of(parts, node_id, seq),
+            Self::Any(parts) => {
+                let fits: Vec<ErasedFit> = parts.iter().map(|part| part.on_erased(node_id, seq)).collect();
+                let has = |fit| fits.contains(&fit);
+                return if has(ErasedFit::Yes) {
+                    ErasedFit::Yes
+                } else if has(ErasedFit::Unknown) {
+                    ErasedFit::Unknown
+                } else {
+                    ErasedFit::No
+                };
+            }
+            Self::Test(Test::Field(Column::Node, names)) => names.iter().any(|name| name.matches(node_id)),
+            Self::Test(Test::Seq(ranges)) => ranges.iter().any(|(from, to)| (*from..=*to).contains(&seq)),
+            Self::Test(Test::Is(properties)) if properties.contains(&Property::Erased) => true,
+            Self::Test(_) => return ErasedFit::Unknown,
         };
-        if holds != self.negated { ErasedFit::Yes } else { ErasedFit::No }
+        if holds { ErasedFit::Yes } else { ErasedFit::No }
     }
 }
 
@@ -81,6 +110,14 @@ mod tests {
             ("occurred:2026-04-15", ErasedFit::Unknown),
             ("details:x", ErasedFit::Unknown),
             ("words", ErasedFit::Unknown),
+            ("node:mx*", ErasedFit::Yes),
+            ("user:alice OR node:mx1", ErasedFit::Yes),
+            ("user:alice OR node:mx2", ErasedFit::Unknown),
+            ("node:mx2 OR seq:9", ErasedFit::No),
+            ("NOT (user:alice OR node:mx1)", ErasedFit::No),
+            ("NOT (node:mx2 OR seq:9)", ErasedFit::Yes),
+            ("NOT (user:alice seq:7)", ErasedFit::Unknown),
+            ("(user:alice OR is:erased) node:mx1", ErasedFit::Yes),
             ("id:0198c0de-0000-7000-8000-000000000001", ErasedFit::Unknown),
         ] {
             let filter = Filter::parse(text, Timestamp::from_micros(0)).expect(text);

@@ -1,55 +1,59 @@
-//! Whether an entry fits a filter.
+//! Whether an entry matches a filter.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{ActionPattern, EntityPattern, Filter, IpPattern, Property, Test};
+use super::pattern::Pattern;
+use super::test::{EntityPattern, IpPattern, Property, Test, verb};
+use super::{Expr, Filter, path};
 use crate::log::column::Column;
 use crate::log::time::Timestamp;
 use crate::log::view::EntryView;
 
 impl Filter {
-    /// True when every term holds. An absent field fits no value, so its negation holds.
+    /// An absent field matches no value, so its negation holds.
     pub fn matches(&self, entry: &EntryView<'_>) -> bool {
-        self.terms.iter().all(|term| term.test.holds(entry) != term.negated)
+        self.all.iter().all(|part| part.holds(entry))
+    }
+}
+
+impl Expr {
+    fn holds(&self, entry: &EntryView<'_>) -> bool {
+        match self {
+            Self::All(parts) => parts.iter().all(|part| part.holds(entry)),
+            Self::Any(parts) => parts.iter().any(|part| part.holds(entry)),
+            Self::Not(part) => !part.holds(entry),
+            Self::Test(test) => test.holds(entry),
+        }
     }
 }
 
 impl Test {
     fn holds(&self, entry: &EntryView<'_>) -> bool {
         match self {
-            Self::Field(column, values) => {
-                column.value(entry).is_some_and(|have| values.iter().any(|value| *value == have))
-            }
-            Self::Actor(values) => {
-                ACTOR.iter().any(|column| is_one_of(*column, entry, values.iter().map(String::as_str)))
-            }
-            Self::Subject(needles) => {
-                let within = |raw: &str| needles.iter().any(|needle| needle.is_in(raw));
-                SUBJECT
-                    .iter()
-                    .any(|column| is_one_of(*column, entry, needles.iter().map(|needle| needle.text.as_str())))
-                    || entry.description.as_deref().is_some_and(within)
-                    || [entry.changes, entry.details].iter().flatten().any(|raw| within(raw.get()))
-            }
-            Self::Action(patterns) => entry.action.as_deref().is_some_and(|action| {
-                patterns.iter().any(|pattern| match pattern {
-                    ActionPattern::Exact(text) => action == text,
-                    ActionPattern::Prefix(text) => action.starts_with(text.as_str()),
-                })
+            Self::Field(column, patterns) => is_one_of(*column, entry, patterns),
+            Self::Actor(patterns) => ACTOR.iter().any(|column| is_one_of(*column, entry, patterns)),
+            Self::Subject(subjects) => subjects.iter().any(|subject| {
+                SUBJECT.iter().any(|column| column.value(entry).is_some_and(|have| subject.whole.matches(&have)))
+                    || entry.description.as_deref().is_some_and(|text| subject.part.is_in(text))
+                    || [entry.changes, entry.details].iter().flatten().any(|json| subject.part.is_in_json(json.get()))
             }),
+            Self::Verb(patterns) => entry
+                .action
+                .as_deref()
+                .is_some_and(|action| patterns.iter().any(|pattern| pattern.matches(verb(action)))),
             Self::Entity(patterns) => patterns.iter().any(|pattern| pattern.holds(entry)),
             Self::Ip(patterns) => {
-                entry.ip_address.as_deref().is_some_and(|have| patterns.iter().any(|pattern| pattern.holds(have)))
+                entry.ip_address.as_deref().is_some_and(|have| patterns.iter().any(|pattern| pattern.matches(have)))
             }
             Self::Agent(needles) => {
-                entry.user_agent.as_deref().is_some_and(|agent| needles.iter().any(|n| n.is_in(agent)))
+                entry.user_agent.as_deref().is_some_and(|agent| needles.iter().any(|needle| needle.is_in(agent)))
             }
-            Self::Flag(rules) => entry.flag_rules().iter().any(|rule| rules.contains(rule)),
-            Self::Via(values) => values
-                .iter()
-                .any(|value| entry.via == value.as_str() || entry.via.split(' ').next() == Some(value.as_str())),
+            Self::Flag(patterns) => {
+                entry.flag_rules().iter().any(|rule| patterns.iter().any(|pattern| pattern.matches(rule)))
+            }
+            Self::Via(patterns) => patterns.iter().any(|pattern| via_matches(pattern, &entry.via)),
             Self::Id(ids) => entry.id.parse().is_ok_and(|id| ids.contains(&id)),
             Self::Seq(ranges) => ranges.iter().any(|(from, to)| (*from..=*to).contains(&entry.seq)),
             Self::Occurred(ranges) => {
@@ -58,9 +62,12 @@ impl Test {
             Self::Details(needles) => [entry.changes, entry.details]
                 .iter()
                 .flatten()
-                .any(|raw| needles.iter().any(|needle| needle.is_in(raw.get()))),
+                .any(|json| needles.iter().any(|needle| needle.is_in_json(json.get()))),
+            Self::Path(root, path, values) => path::holds(entry, *root, path, values),
             Self::Is(properties) => properties.iter().any(|property| property.holds(entry)),
-            Self::Text(needle) => entry.description.as_deref().is_some_and(|text| needle.is_in(text)),
+            Self::Text(needles) => {
+                entry.description.as_deref().is_some_and(|text| needles.iter().any(|needle| needle.is_in(text)))
+            }
         }
     }
 }
@@ -70,8 +77,13 @@ pub(super) const ACTOR: [Column; 2] = [Column::User, Column::Impersonator];
 /// Where an entry names whom it is about, besides its texts.
 pub(super) const SUBJECT: [Column; 4] = [Column::User, Column::Impersonator, Column::Target, Column::EntityId];
 
-fn is_one_of<'a>(column: Column, entry: &EntryView<'_>, mut values: impl Iterator<Item = &'a str>) -> bool {
-    column.value(entry).is_some_and(|have| values.any(|value| value == have))
+fn is_one_of(column: Column, entry: &EntryView<'_>, patterns: &[Pattern]) -> bool {
+    column.value(entry).is_some_and(|have| patterns.iter().any(|pattern| pattern.matches(&have)))
+}
+
+/// `via` as a whole, or its first word.
+pub(super) fn via_matches(pattern: &Pattern, via: &str) -> bool {
+    pattern.matches(via) || via.split(' ').next().is_some_and(|word| pattern.matches(word))
 }
 
 /// An entry without `occurred_at` happened when it was recorded.
@@ -82,18 +94,32 @@ fn occurred(entry: &EntryView<'_>) -> Option<Timestamp> {
 
 impl EntityPattern {
     fn holds(&self, entry: &EntryView<'_>) -> bool {
-        entry.entity_type.as_deref() == Some(self.kind.as_str())
-            && self.id.as_deref().is_none_or(|id| entry.entity_id.as_deref() == Some(id))
+        let is_kind = entry.entity_type.as_deref().is_some_and(|kind| self.kind.matches(kind));
+        let Some(id) = &self.id else { return is_kind };
+        (is_kind && entry.entity_id.as_deref().is_some_and(|have| id.matches(have)))
+            || (self.affected
+                && path::affects(entry, |name| {
+                    (is_kind && id.matches(name))
+                        || name.split_once('/').is_some_and(|(kind, name)| self.kind.matches(kind) && id.matches(name))
+                }))
     }
 }
 
 impl IpPattern {
-    fn holds(&self, have: &str) -> bool {
+    fn matches(&self, have: &str) -> bool {
         match self {
-            Self::Text(text) => have == text,
+            Self::Text(pattern) => pattern.matches(have),
             Self::Net(net) => net_contains(net, have),
+            Self::Range(from, to) => range_contains(*from, *to, have),
         }
     }
+}
+
+/// Whether a text is an address from `from` to `to`, which are of one family.
+pub(super) fn range_contains(from: IpAddr, to: IpAddr, have: &str) -> bool {
+    let Ok(address) = have.parse::<IpAddr>() else { return false };
+    let address = address.to_canonical();
+    address.is_ipv4() == from.is_ipv4() && (from..=to).contains(&address)
 }
 
 /// Whether a text is an address of a network. An IPv4 address written as IPv6 (::ffff:10.0.0.1) is the IPv4 address.
@@ -119,7 +145,7 @@ impl Property {
             Self::Impersonated => entry.impersonator.is_some(),
             Self::Bulk => entry.is_bulk(),
             Self::Redacted => !entry.redacted_paths().is_empty(),
-            // Of an erased row there is no entry to hold a filter against; see `Filter::on_erased`.
+            // An erased row is no entry any more; see `Filter::on_erased`.
             Self::Erased => false,
         }
     }

@@ -1,305 +1,322 @@
-//! The filter language (docs/filters.md): one parser, one evaluation, used by every room.
+//! The filter language (docs/filters.md): parsers of its versions, one evaluation, used by every room.
 //!
-//! A filter is a list of terms that must all hold. A term is a key with one or more values, any of which
-//! may fit (`user:alice,bob`), or quoted text; a leading minus negates it. Repeating a key adds a further
-//! condition. Nodes evaluate filters; nobody else does.
+//! A filter is a tree of tests under AND, OR and NOT. Text that is stored carries the version of the language that it is written
+//! in; text without one is of version 1.
 
 mod conditions;
 mod erased;
 mod evaluate;
-mod parse;
+mod fold;
+mod nodes;
+mod path;
+mod pattern;
+mod print;
+#[cfg(test)]
+mod round_trip;
+mod suggest;
+mod test;
+mod value;
+mod version_1;
+mod version_2;
 mod words;
 
-use std::fmt;
-
-use ipnet::IpNet;
-
-use super::column::Column;
-use super::ids::EntryId;
+#[cfg(test)]
 use super::time::Timestamp;
+use super::zone::Now;
 
 pub use conditions::{Atom, Condition, TRIGRAM_CHARS};
 pub use erased::ErasedFit;
 pub use evaluate::{net_contains, net_has};
-pub use parse::FilterError;
+pub use fold::{fold, unescaped};
+pub use nodes::NodeName;
+pub use test::verb;
+pub use words::{IS_WORDS, KEY_WORDS, KEYS, canonical_key, is_key};
 
-pub use words::{IS_WORDS, KEY_WORDS};
+use test::Test;
+
+/// The newest version of the language, which this program reads and writes.
+pub const FILTER_VERSION: u32 = 2;
+/// What begins text of a version. Version 1 knew no key of these names, so a program of that time refuses such text instead of
+/// reading something else.
+const VERSION_1_MARK: &str = "v1:";
+const VERSION_2_MARK: &str = "v2:";
 
 /// A parsed filter; empty means every entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
-    terms: Vec<Term>,
+    /// Each holds.
+    all: Vec<Expr>,
 }
 
+/// A part of a filter. Parts are kept in one form: no `All` directly in an `All`, no `Any` directly in an `Any`, neither with fewer
+/// than two parts, and no `Not` directly in a `Not`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Term {
-    negated: bool,
-    test: Test,
+enum Expr {
+    All(Vec<Expr>),
+    Any(Vec<Expr>),
+    Not(Box<Expr>),
+    Test(Test),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Test {
-    /// Exact match of one text field.
-    Field(Column, Vec<String>),
-    /// Who it was: the user, or whoever acted as the user.
-    Actor(Vec<String>),
-    /// Whom it is about: an exact user, impersonator, target or entity id, or part of the texts.
-    Subject(Vec<Needle>),
-    Action(Vec<ActionPattern>),
-    Entity(Vec<EntityPattern>),
-    Ip(Vec<IpPattern>),
-    /// Case-insensitive substring of `user_agent`.
-    Agent(Vec<Needle>),
-    Flag(Vec<String>),
-    Via(Vec<String>),
-    Id(Vec<EntryId>),
-    Seq(Vec<(u64, u64)>),
-    /// Half-open ranges of `occurred_at`.
-    Occurred(Vec<TimeRange>),
-    /// Case-insensitive substring of the text of `changes` or `details`.
-    Details(Vec<Needle>),
-    Is(Vec<Property>),
-    /// Case-insensitive substring of the description.
-    Text(Needle),
-}
-
-/// Text fields that match exactly.
-const FIELDS: [(&str, Column); 13] = [
-    ("user", Column::User),
-    ("user_type", Column::UserType),
-    ("impersonator", Column::Impersonator),
-    ("session", Column::Session),
-    ("credential", Column::Credential),
-    ("auth_method", Column::AuthMethod),
-    ("category", Column::Category),
-    ("outcome", Column::Outcome),
-    ("reason", Column::Reason),
-    ("target", Column::Target),
-    ("domain", Column::Domain),
-    ("request", Column::Request),
-    ("node", Column::Node),
-];
-
-/// Every key of the language, for messages and help.
-pub const KEYS: [&str; 26] = [
-    "user",
-    "actor",
-    "subject",
-    "user_type",
-    "impersonator",
-    "session",
-    "credential",
-    "auth_method",
-    "action",
-    "category",
-    "outcome",
-    "reason",
-    "entity",
-    "target",
-    "domain",
-    "ip",
-    "agent",
-    "request",
-    "node",
-    "flag",
-    "via",
-    "id",
-    "seq",
-    "occurred",
-    "details",
-    "is",
-];
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum ActionPattern {
-    Exact(String),
-    Prefix(String),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct EntityPattern {
-    kind: String,
-    id: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum IpPattern {
-    Net(IpNet),
-    /// A source that is not an address, such as a service's name.
-    Text(String),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct TimeRange {
-    text: String,
-    from: Timestamp,
-    to: Timestamp,
-}
-
-/// Text to find, with its lower-case form by full Unicode rules.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Needle {
-    text: String,
-    lower: String,
-}
-
-impl Needle {
-    fn new(text: String) -> Self {
-        let lower = text.to_lowercase();
-        Self { text, lower }
+impl Expr {
+    fn all(parts: Vec<Self>) -> Self {
+        let flat = parts.into_iter().flat_map(|part| match part {
+            Self::All(parts) => parts,
+            part => vec![part],
+        });
+        one_or(flat.collect(), Self::All)
     }
 
-    fn is_in(&self, haystack: &str) -> bool {
-        haystack.to_lowercase().contains(&self.lower)
+    fn any(parts: Vec<Self>) -> Self {
+        let flat = parts.into_iter().flat_map(|part| match part {
+            Self::Any(parts) => parts,
+            part => vec![part],
+        });
+        one_or(flat.collect(), Self::Any)
+    }
+
+    fn not(part: Self) -> Self {
+        match part {
+            Self::Not(part) => *part,
+            part => Self::Not(Box::new(part)),
+        }
+    }
+
+    /// Every test below it.
+    fn tests(&self) -> Vec<&Test> {
+        match self {
+            Self::Test(test) => vec![test],
+            Self::Not(part) => part.tests(),
+            Self::All(parts) | Self::Any(parts) => parts.iter().flat_map(Self::tests).collect(),
+        }
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Property {
-    Failed,
-    Denied,
-    Flagged,
-    Impersonated,
-    Bulk,
-    Redacted,
-    Erased,
+fn one_or(mut parts: Vec<Expr>, several: impl Fn(Vec<Expr>) -> Expr) -> Expr {
+    match parts.pop() {
+        Some(only) if parts.is_empty() => only,
+        Some(last) => {
+            parts.push(last);
+            several(parts)
+        }
+        None => several(parts),
+    }
 }
 
-const PROPERTIES: [(&str, Property); 7] = [
-    ("failed", Property::Failed),
-    ("denied", Property::Denied),
-    ("flagged", Property::Flagged),
-    ("impersonated", Property::Impersonated),
-    ("bulk", Property::Bulk),
-    ("redacted", Property::Redacted),
-    ("erased", Property::Erased),
-];
+/// Whether a text is one that a pattern of a filter means: `*` stands for any characters, and nothing else is special.
+pub fn matches_pattern(pattern: &str, text: &str) -> bool {
+    pattern::Pattern::new(pattern.split('*').map(str::to_owned).collect(), false).matches(text)
+}
+
+/// A filter as it was typed, and what its author may want to know about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Typed {
+    pub filter: Filter,
+    /// What was read in a way that may not have been meant, one sentence each.
+    pub hints: Vec<String>,
+}
+
+/// A filter that cannot be read, with the place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("filter: {problem}, at character {position}\n  {text}\n  {caret:>width$}", position = .at + 1, caret = "^", width = .at + 1)]
+pub struct FilterError {
+    /// Index of the character, from 0.
+    pub at: usize,
+    pub problem: String,
+    /// The filter on one line, as it was read.
+    pub text: String,
+}
+
+impl FilterError {
+    fn new(text: &str, (at, problem): Problem) -> Self {
+        Self { at, problem, text: text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect() }
+    }
+}
+
+/// Where, from 0, and what is wrong.
+type Problem = (usize, String);
+type Result<T> = std::result::Result<T, Problem>;
 
 impl Filter {
+    /// Parses what somebody types now, in the newest version of the language unless it begins with the mark of another. `now` gives ages
+    /// (`occurred:7d..`) and dates without a zone their meaning.
+    pub fn parse(text: &str, now: impl Into<Now>) -> std::result::Result<Self, FilterError> {
+        Self::parse_typed(text, now).map(|typed| typed.filter)
+    }
+
+    /// The same with hints.
+    pub fn parse_typed(text: &str, now: impl Into<Now>) -> std::result::Result<Typed, FilterError> {
+        let now = now.into();
+        let read = match text.trim_start().strip_prefix(VERSION_1_MARK) {
+            Some(rest) => version_1::parse(rest, now.at)
+                .map(|filter| Typed { filter, hints: Vec::new() })
+                .map_err(|(at, problem)| (at + chars_before(text, rest), problem)),
+            None => {
+                let rest = text.trim_start().strip_prefix(VERSION_2_MARK).unwrap_or(text);
+                version_2::parse(rest, now).map_err(|(at, problem)| (at + chars_before(text, rest), problem))
+            }
+        };
+        read.map_err(|problem| FilterError::new(text, problem))
+    }
+
+    /// Parses text that was kept: of bundles, tokens, requests between nodes. Without a mark it is of version 1.
+    pub fn parse_stored(text: &str, now: impl Into<Now>) -> std::result::Result<Self, FilterError> {
+        let is_marked = [VERSION_1_MARK, VERSION_2_MARK].iter().any(|mark| text.starts_with(mark));
+        if is_marked {
+            return Self::parse(text, now);
+        }
+        version_1::parse(text, now.into().at).map_err(|problem| FilterError::new(text, problem))
+    }
+
+    /// Parses text of a file that people write and that may be older than version 2. Where the versions read it differently, it must say
+    /// which one it is of.
+    pub fn parse_config(text: &str, now: impl Into<Now>) -> std::result::Result<Self, FilterError> {
+        let now = now.into();
+        let is_marked = [VERSION_1_MARK, VERSION_2_MARK].iter().any(|mark| text.trim_start().starts_with(mark));
+        let old = version_1::parse(text, now.at).ok().filter(|_| !is_marked);
+        match (old, Self::parse(text, now)) {
+            (Some(old), Ok(new)) if old.clone().into_version_2() != new => Err(FilterError::new(
+                text,
+                (
+                    0,
+                    format!(
+                        "versions 1 and 2 of the filter language read this differently; begin it with {VERSION_2_MARK} for the present meaning, or with {VERSION_1_MARK} for what it meant before"
+                    ),
+                ),
+            )),
+            (Some(old), Err(_)) => Ok(old),
+            (_, new) => new,
+        }
+    }
+
+    /// One `key=value` pair of a query string: the same as the condition `key:value`, commas included. A space belongs
+    /// to the value here, because nothing else follows it.
+    pub fn parse_pair(key: &str, value: &str, now: impl Into<Now>) -> std::result::Result<Self, FilterError> {
+        let value = if value.contains('"') { value.to_owned() } else { quote_spaces(value) };
+        let text = format!("{key}:{value}");
+        let filter = Self::parse(&text, now)?;
+        if !matches!(filter.all[..], [Expr::Test(_)]) {
+            let problem = format!("the value of {key} holds more than one condition; quote a value with spaces");
+            return Err(FilterError::new(&text, (key.chars().count() + 1, problem)));
+        }
+        Ok(filter)
+    }
+
+    /// The same for a pair whose query began before version 2.
+    pub fn parse_stored_pair(key: &str, value: &str, now: impl Into<Now>) -> std::result::Result<Self, FilterError> {
+        let quoted = |part: &str| if part.contains(char::is_whitespace) { quote_piece(part) } else { part.to_owned() };
+        let value = if value.contains('"') {
+            value.to_owned()
+        } else {
+            value.split(',').map(quoted).collect::<Vec<_>>().join(",")
+        };
+        Self::parse_stored(&format!("{key}:{value}"), now)
+    }
+
+    /// Typed text for a program that may know version 1 only: as it is where that version reads the same in it, otherwise with the mark
+    /// of version 2, which such a program refuses. The text is not checked.
+    pub fn portable(text: &str, now: impl Into<Now>) -> String {
+        let now = now.into();
+        let old = version_1::parse(text, now.at).map(Self::into_version_2);
+        match (old, Self::parse(text, now)) {
+            (_, Ok(_))
+                if text.trim_start().starts_with(VERSION_1_MARK) || text.trim_start().starts_with(VERSION_2_MARK) =>
+            {
+                text.to_owned()
+            }
+            (Ok(old), Ok(new)) if old == new => text.to_owned(),
+            (_, Ok(_)) => format!("{VERSION_2_MARK} {text}"),
+            (_, Err(_)) => text.to_owned(),
+        }
+    }
+
+    /// Text that was kept without a mark, as somebody would have to type it today.
+    pub fn retyped(stored: &str, now: impl Into<Now>) -> String {
+        let now = now.into();
+        let same = version_1::parse(stored, now.at).map(Self::into_version_2).ok() == Self::parse(stored, now).ok();
+        if same || stored.starts_with(VERSION_2_MARK) {
+            stored.to_owned()
+        } else {
+            format!("{VERSION_1_MARK} {stored}")
+        }
+    }
+
+    /// What could be tried when nothing matched: values in which capitals count.
+    pub fn hints_when_empty(&self) -> Vec<String> {
+        let mut values = self.tests().flat_map(print::values_with_capitals);
+        let hint = |(key, value): (&str, String)| format!("{key}:{value} respects case; {key}:~{value} ignores it");
+        values.next().map(hint).into_iter().collect()
+    }
+
+    fn of(expr: Expr) -> Self {
+        Self {
+            all: match expr {
+                Expr::All(parts) => parts,
+                expr => vec![expr],
+            },
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.terms.is_empty()
+        self.all.is_empty()
     }
 
     /// Both filters must hold.
     pub fn and(mut self, other: Self) -> Self {
-        self.terms.extend(other.terms);
+        self.all.extend(other.all);
         self
     }
 
-    /// Every node that the filter names, to want it or not.
-    pub fn named_nodes(&self) -> impl Iterator<Item = &str> {
-        self.terms
-            .iter()
-            .filter_map(|term| match &term.test {
-                Test::Field(Column::Node, names) => Some(names.iter().map(String::as_str)),
-                _ => None,
-            })
-            .flatten()
+    /// Every entry that a program of version 1 could be asked for instead: a filter of that version that selects at least what this
+    /// one selects.
+    pub fn widened_to_version_1(&self) -> Self {
+        let expressible = |part: &&Expr| Self { all: vec![(*part).clone()] }.in_version_1().is_some();
+        Self { all: self.all.iter().filter(expressible).cloned().collect() }
     }
 
-    /// The nodes a filter can match, when it names some and nothing widens that: lets a reader leave the
-    /// others out of a report's headline. `None` means any node.
-    pub fn only_nodes(&self) -> Option<Vec<&str>> {
-        self.terms.iter().find_map(|term| match &term.test {
-            Test::Field(Column::Node, names) if !term.negated => Some(names.iter().map(String::as_str).collect()),
-            _ => None,
-        })
+    /// The same with what version 2 knows by the same words: text in JSON is found with escapes and without, an entity also where a bulk
+    /// entry lists it.
+    fn into_version_2(mut self) -> Self {
+        self.all.iter_mut().for_each(Expr::lift);
+        self
+    }
+
+    fn tests(&self) -> impl Iterator<Item = &Test> {
+        self.all.iter().flat_map(Expr::tests)
     }
 }
 
-/// The canonical text: parses back to an equal filter.
-impl fmt::Display for Filter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, term) in self.terms.iter().enumerate() {
-            if i > 0 {
-                f.write_str(" ")?;
-            }
-            write!(f, "{term}")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Term {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.negated {
-            f.write_str("-")?;
-        }
-        let (key, values) = self.test.key_and_values();
-        if let Some(key) = key {
-            write!(f, "{key}:")?;
-        }
-        for (i, value) in values.iter().enumerate() {
-            if i > 0 {
-                f.write_str(",")?;
-            }
-            // A name in `ip:` is quoted, or it would be read as an address.
-            let name = matches!(&self.test, Test::Ip(patterns) if matches!(patterns.get(i), Some(IpPattern::Text(_))));
-            let special = value.chars().any(|c| c.is_whitespace() || "\",\\".contains(c));
-            if key.is_some() && !value.is_empty() && !special && !name {
-                f.write_str(value)?;
-            } else {
-                write!(f, "\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Test {
-    fn key_and_values(&self) -> (Option<&'static str>, Vec<String>) {
-        let needles = |list: &[Needle]| list.iter().map(|n| n.text.clone()).collect();
+impl Expr {
+    fn lift(&mut self) {
         match self {
-            Self::Field(field, values) => {
-                (FIELDS.iter().find(|(_, f)| f == field).map(|(name, _)| *name), values.clone())
-            }
-            Self::Actor(values) => (Some("actor"), values.clone()),
-            Self::Subject(list) => (Some("subject"), needles(list)),
-            Self::Action(patterns) => (
-                Some("action"),
-                patterns
-                    .iter()
-                    .map(|p| match p {
-                        ActionPattern::Exact(text) => text.clone(),
-                        ActionPattern::Prefix(text) => format!("{text}*"),
-                    })
-                    .collect(),
-            ),
-            Self::Entity(patterns) => (
-                Some("entity"),
-                patterns
-                    .iter()
-                    .map(|p| p.id.as_ref().map_or_else(|| p.kind.clone(), |id| format!("{}/{id}", p.kind)))
-                    .collect(),
-            ),
-            Self::Ip(patterns) => (
-                Some("ip"),
-                patterns
-                    .iter()
-                    .map(|p| match p {
-                        IpPattern::Net(net) if net.prefix_len() == net.max_prefix_len() => net.addr().to_string(),
-                        IpPattern::Net(net) => net.to_string(),
-                        IpPattern::Text(text) => text.clone(),
-                    })
-                    .collect(),
-            ),
-            Self::Agent(list) => (Some("agent"), needles(list)),
-            Self::Flag(list) => (Some("flag"), list.clone()),
-            Self::Via(list) => (Some("via"), list.clone()),
-            Self::Id(list) => (Some("id"), list.iter().map(ToString::to_string).collect()),
-            Self::Seq(list) => (
-                Some("seq"),
-                list.iter().map(|(a, b)| if a == b { a.to_string() } else { format!("{a}..{b}") }).collect(),
-            ),
-            Self::Occurred(list) => (Some("occurred"), list.iter().map(|r| r.text.clone()).collect()),
-            Self::Details(list) => (Some("details"), needles(list)),
-            Self::Is(list) => (
-                Some("is"),
-                list.iter()
-                    .filter_map(|p| PROPERTIES.iter().find(|(_, q)| q == p).map(|(name, _)| (*name).to_owned()))
-                    .collect(),
-            ),
-            Self::Text(needle) => (None, vec![needle.text.clone()]),
+            Self::Test(test) => test.lift(),
+            Self::Not(part) => part.lift(),
+            Self::All(parts) | Self::Any(parts) => parts.iter_mut().for_each(Self::lift),
         }
     }
+}
+
+fn chars_before(text: &str, rest: &str) -> usize {
+    text.chars().count() - rest.chars().count()
+}
+
+fn quote_spaces(value: &str) -> String {
+    let needs_quotes = |part: &str| part.contains(|c: char| c.is_whitespace() || "()\\".contains(c));
+    let quoted = |part: &str| match part.split_once('*') {
+        // A star keeps its meaning.
+        Some(_) => part.split('*').map(quote_piece).collect::<Vec<_>>().join("*"),
+        None => quote_piece(part),
+    };
+    let parts = value.split(',').map(|part| if needs_quotes(part) { quoted(part) } else { part.to_owned() });
+    parts.collect::<Vec<_>>().join(",")
+}
+
+fn quote_piece(piece: &str) -> String {
+    if piece.is_empty() { String::new() } else { format!("\"{}\"", piece.replace('\\', "\\\\")) }
+}
+
+/// The text of a moment that no filter of a stored form depends on.
+#[cfg(test)]
+fn no_time() -> Timestamp {
+    Timestamp::from_micros(0)
 }

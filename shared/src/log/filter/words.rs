@@ -1,18 +1,92 @@
 //! What a filter can be made of, for pages and programs that help people to write one.
 
-use super::{KEYS, PROPERTIES};
+use super::test::PROPERTIES;
+
+/// Every key of the language, for messages and help. `details.KEY` and `changes.FIELD` lead to values inside.
+pub const KEYS: [&str; 28] = [
+    "user",
+    "actor",
+    "subject",
+    "user_type",
+    "impersonator",
+    "session",
+    "credential",
+    "auth_method",
+    "action",
+    "verb",
+    "category",
+    "outcome",
+    "reason",
+    "entity",
+    "target",
+    "domain",
+    "ip",
+    "agent",
+    "request",
+    "node",
+    "flag",
+    "via",
+    "id",
+    "seq",
+    "occurred",
+    "details",
+    "description",
+    "is",
+];
+
+/// Names of fields in an entry, for the keys that are called otherwise.
+const FIELD_NAMES: [(&str, &str); 5] = [
+    ("ip_address", "ip"),
+    ("user_agent", "agent"),
+    ("request_id", "request"),
+    ("node_id", "node"),
+    ("occurred_at", "occurred"),
+];
+
+/// The key of this name, or of the field of this name.
+pub fn canonical_key(name: &str) -> Option<&'static str> {
+    let named = KEYS.into_iter().find(|key| *key == name);
+    named.or_else(|| FIELD_NAMES.iter().find(|(field, _)| *field == name).map(|(_, key)| *key))
+}
+
+/// Whether a name is that of a key, of a field with one, or leads to a value inside of `details` or `changes`.
+pub fn is_key(name: &str) -> bool {
+    canonical_key(name).is_some()
+        || name.split_once('.').is_some_and(|(root, path)| matches!(root, "details" | "changes") && !path.is_empty())
+}
+
+/// Rules that flag entries (docs/flags.md).
+pub(super) const FLAG_WORDS: [&str; 9] = [
+    "value_changed",
+    "many_operations",
+    "outside_hours",
+    "sensitive_deletion",
+    "repeated_edits",
+    "failed_logins",
+    "new_address",
+    "new_device",
+    "impersonation",
+];
+
+/// First words of `via`.
+pub(super) const VIA_WORDS: [&str; 8] = ["node", "socket", "http", "import", "cli", "syslog", "journald", "file"];
 
 /// Key, the field by which its values can be counted (`GET /stats?by=`), and what it matches. In the order in which people
 /// need them.
 pub const KEY_WORDS: [(&str, Option<&str>, &str); KEYS.len()] = [
-    ("user", Some("user"), "who did it"),
-    ("action", Some("action"), "what was done; * at the end matches everything that begins so"),
+    ("user", Some("user"), "who did it; k* matches what begins with k, ~kim ignores case"),
+    ("action", Some("action"), "what was done; auth.* or *.update match many"),
+    ("verb", Some("verb"), "the last word of the action, such as delete"),
     ("entity", Some("entity"), "what it was done to: type or type/id"),
     ("is", None, "failed, denied, flagged, impersonated, bulk, redacted or erased"),
     ("outcome", Some("outcome"), "success, failure, denied or unknown"),
-    ("ip", Some("ip_address"), "from which address or network, such as 10.0.0.0/8"),
+    ("ip", Some("ip_address"), "from which address or network: 10.0.0.0/8, 203.0.113.*, 10.0.0.1..10.0.0.9"),
     ("node", Some("node_id"), "which node recorded it"),
-    ("category", Some("category"), "auth, user, config, data, cluster, security, integration, audit or log"),
+    (
+        "category",
+        Some("category"),
+        "auth, user, config, data, cluster, security, integration, audit, log, or a word of your own",
+    ),
     ("actor", Some("user"), "who really did it, or as whom"),
     ("subject", None, "everything that touches a person or thing"),
     ("target", Some("target"), "what it was done to, by name"),
@@ -30,7 +104,8 @@ pub const KEY_WORDS: [(&str, Option<&str>, &str); KEYS.len()] = [
     ("id", None, "one entry by its id"),
     ("seq", None, "row numbers of a node: 5, 1..9"),
     ("occurred", None, "when it happened by the caller's word: from..to"),
-    ("details", None, "a piece of the details"),
+    ("details", None, "a piece of the details; details.subject:hello and details.count:>5 are values inside"),
+    ("description", None, "a piece of the description, as a text without a key"),
 ];
 
 /// What can stand behind `is:`.
@@ -57,5 +132,11 @@ mod tests {
         for (key, counted_by, _) in KEY_WORDS {
             assert!(counted_by.is_none_or(|field| Facet::parse(field).is_ok()), "{key}");
         }
+    }
+
+    #[cfg(feature = "api")]
+    #[test]
+    fn the_rules_are_those_that_flag() {
+        assert_eq!(FLAG_WORDS, crate::log::flags::RULES);
     }
 }

@@ -15,7 +15,7 @@ use super::entry::{Amount, Facts, Login, words};
 use super::limits::FLAG_REASON_BYTES_MAX;
 use super::time::Timestamp;
 pub use rules::{
-    FailedLogins, Impersonation, ManyOperations, NewAddress, OutsideHours, RepeatedEdits, Rule, Rules,
+    FailedLogins, Impersonation, ManyOperations, NewAddress, NewDevice, OutsideHours, RepeatedEdits, Rule, Rules,
     SensitiveDeletion, ValueChanged,
 };
 use windows::{Counted, Key, Memory, Window};
@@ -29,7 +29,7 @@ pub struct Flag {
 }
 
 /// The names of the rules, in the order in which an entry carries them.
-pub const RULES: [&str; 8] = [
+pub const RULES: [&str; 9] = [
     "value_changed",
     "many_operations",
     "outside_hours",
@@ -37,6 +37,7 @@ pub const RULES: [&str; 8] = [
     "repeated_edits",
     "failed_logins",
     "new_address",
+    "new_device",
     "impersonation",
 ];
 
@@ -122,6 +123,7 @@ impl Judge {
     /// Remembers a successful login, behind a start.
     pub fn remember_login(&mut self, facts: &Facts, recorded: Timestamp) {
         self.judge_new_address(facts, recorded, &mut Flags(Vec::new()));
+        self.judge_new_device(facts, recorded, &mut Flags(Vec::new()));
         self.settle();
     }
 
@@ -136,9 +138,9 @@ impl Judge {
             && facts.has_verb(&DELETING)
             && rule.entity_types.iter().any(|sensitive| is_same_kind(sensitive, kind))
         {
-            let tried = if facts.was_in_vain() { "deletion of a" } else { "a" };
-            let was = if facts.was_in_vain() { "tried" } else { "deleted" };
-            flags.add("sensitive_deletion", format!("{tried} {kind} was {was}"));
+            let reason =
+                if facts.was_in_vain() { format!("{kind}: deletion attempted") } else { format!("{kind} deleted") };
+            flags.add("sensitive_deletion", reason);
         }
     }
 
@@ -150,7 +152,7 @@ impl Judge {
         if let (Some(rule), Some(user)) = (&self.rules.many_operations.0, &facts.user)
             && operations > rule.more_than
         {
-            let within = humantime::format_duration(rule.within);
+            let within = span(rule.within);
             flags.add("many_operations", format!("more than {} operations by {user} within {within}", rule.more_than));
         }
         if let Some(rule) = &self.rules.outside_hours.0
@@ -164,7 +166,7 @@ impl Judge {
         if let Some(rule) = &self.rules.repeated_edits.0
             && edits >= rule.at_least
         {
-            let within = humantime::format_duration(rule.within);
+            let within = span(rule.within);
             flags.add("repeated_edits", format!("edited {} times or more within {within}", rule.at_least));
         }
     }
@@ -216,13 +218,14 @@ impl Judge {
         if let Some(rule) = &self.rules.failed_logins.0
             && failures >= rule.at_least
         {
-            let (network, within) = (network_of(facts).unwrap_or_default(), humantime::format_duration(rule.within));
+            let (network, within) = (network_of(facts).unwrap_or_default(), span(rule.within));
             flags.add(
                 "failed_logins",
                 format!("{} failed logins or more from {network} within {within}", rule.at_least),
             );
         }
         self.judge_new_address(facts, recorded, flags);
+        self.judge_new_device(facts, recorded, flags);
     }
 
     fn judge_new_address(&mut self, facts: &Facts, recorded: Timestamp, flags: &mut Flags) {
@@ -231,22 +234,45 @@ impl Judge {
         else {
             return;
         };
+        let days = rule.days;
+        let places = [self.logins.key((user.as_str(), network.as_str())), self.logins.key((user.as_str(), ""))];
+        if self.is_new(places, facts, recorded, days) {
+            flags.add("new_address", format!("the first login of {user} from {network} in {days} days"));
+        }
+    }
+
+    fn judge_new_device(&mut self, facts: &Facts, recorded: Timestamp, flags: &mut Flags) {
+        let (Some(rule), Some(Login::Succeeded), Some(user), Some(agent)) =
+            (&self.rules.new_device.0, facts.login(), &facts.user, &facts.user_agent)
+        else {
+            return;
+        };
+        let (days, device) = (rule.days, device_of(agent));
+        // Apart from addresses, which no control character begins.
+        let places = [
+            self.logins.key((user.as_str(), format!("\u{1}{device}").as_str())),
+            self.logins.key((user.as_str(), "\u{1}")),
+        ];
+        if self.is_new(places, facts, recorded, days) {
+            flags.add("new_device", format!("the first login of {user} with {} in {days} days", agent.trim()));
+        }
+    }
+
+    /// Whether a login is the first in so many days at its place, and not the first of its user at all, which says nothing. It is
+    /// remembered.
+    fn is_new(&mut self, [place, anywhere]: [Key; 2], facts: &Facts, recorded: Timestamp, days: u32) -> bool {
         // What says that it happens in the future is not remembered longer for that.
         let at = facts.occurred_at.unwrap_or(recorded).min(recorded).micros();
-        let known_for = i64::from(rule.days) * MICROS_PER_DAY;
-        let (place, anywhere) =
-            (self.logins.key((user.as_str(), network.as_str())), self.logins.key((user.as_str(), "")));
+        let known_for = i64::from(days) * MICROS_PER_DAY;
         let is_known = self.logins.get(place).is_some_and(|last| at.saturating_sub(*last) <= known_for);
-        // The very first login of a user is from a new address and says nothing.
-        if !is_known && self.logins.get(anywhere).is_some() {
-            flags.add("new_address", format!("the first login of {user} from {network} in {} days", rule.days));
-        }
+        let is_new = !is_known && self.logins.get(anywhere).is_some();
         for key in [place, anywhere] {
             let before = self.logins.get(key).copied();
             self.journal.push(Step::Login { key, before });
             let last = self.logins.entry(key, || at);
             *last = (*last).max(at);
         }
+        is_new
     }
 
     /// How much was remembered up to here.
@@ -298,6 +324,18 @@ impl Flags {
         let reason = reason.chars().map(|c| if c.is_control() || matches!(c, '"' | '\\') { '\'' } else { c }).collect();
         self.0.push(Flag { rule: rule.to_owned(), reason });
     }
+}
+
+/// A duration with a space between number and unit: `1 day`, `5 m`.
+fn span(duration: std::time::Duration) -> String {
+    let mut spaced = String::new();
+    for c in humantime::format_duration(duration).to_string().chars() {
+        if c.is_alphabetic() && spaced.ends_with(|last: char| last.is_ascii_digit()) {
+            spaced.push(' ');
+        }
+        spaced.push(c);
+    }
+    spaced
 }
 
 /// Deletion and change, as actions say them.
@@ -371,6 +409,16 @@ fn network_of(facts: &Facts) -> Option<String> {
     let address = facts.ip_address.as_deref()?;
     let ip = address.parse::<IpAddr>().or_else(|_| address.parse::<SocketAddr>().map(|place| place.ip()));
     Some(ip.map_or_else(|_| address.to_owned(), |ip| network(ip).to_string()))
+}
+
+/// A user agent without its numbers, which change with every update of the same program.
+fn device_of(agent: &str) -> String {
+    let mut device = String::with_capacity(agent.len());
+    for word in agent.split_inclusive(|c: char| c.is_whitespace() || "/:;,()".contains(c)) {
+        let is_number = word.starts_with(|c: char| c.is_ascii_digit());
+        device.push_str(if is_number { "#" } else { word });
+    }
+    device.trim().to_owned()
 }
 
 /// One person can have a whole /64; it counts as one address.

@@ -32,6 +32,8 @@ pub struct Rules {
     pub failed_logins: Rule<FailedLogins>,
     /// A user logs in from an address that is new for him.
     pub new_address: Rule<NewAddress>,
+    /// A user logs in with a program or device that is new for them.
+    pub new_device: Rule<NewDevice>,
     /// Somebody acted as somebody else.
     pub impersonation: Rule<Impersonation>,
     /// `user_type` of those who work day and night and quickly: `many_operations`, `repeated_edits` and `outside_hours` do not
@@ -49,6 +51,7 @@ impl Default for Rules {
             repeated_edits: Rule::default(),
             failed_logins: Rule::default(),
             new_address: Rule::default(),
+            new_device: Rule::default(),
             impersonation: Rule::default(),
             machines: ["service", "system", "api_key", "machine"].map(str::to_owned).to_vec(),
         }
@@ -66,6 +69,7 @@ impl Rules {
             repeated_edits: Rule(None),
             failed_logins: Rule(None),
             new_address: Rule(None),
+            new_device: Rule(None),
             impersonation: Rule(None),
             machines: Vec::new(),
         }
@@ -92,10 +96,14 @@ impl Rules {
         {
             return Err(format!("flags.value_changed.over_percent is {}; write 0 to 1000000", rule.over_percent));
         }
-        if let Some(rule) = &self.new_address.0
-            && !(1..=DAYS_MAX).contains(&rule.days)
-        {
-            return Err(format!("flags.new_address.days is {}; write 1 to {DAYS_MAX}", rule.days));
+        let days = [
+            ("new_address", self.new_address.0.as_ref().map(|rule| rule.days)),
+            ("new_device", self.new_device.0.as_ref().map(|rule| rule.days)),
+        ];
+        for (name, days) in days {
+            if let Some(days) = days.filter(|days| !(1..=DAYS_MAX).contains(days)) {
+                return Err(format!("flags.{name}.days is {days}; write 1 to {DAYS_MAX}"));
+            }
         }
         let names = [
             ("value_changed.fields", self.value_changed.0.as_ref().map(|r| &r.fields)),
@@ -108,6 +116,13 @@ impl Rules {
             }
         }
         Ok(())
+    }
+
+    /// For how many days the rules about logins remember one.
+    pub fn login_days(&self) -> Option<u32> {
+        let days =
+            [self.new_address.0.as_ref().map(|rule| rule.days), self.new_device.0.as_ref().map(|rule| rule.days)];
+        days.into_iter().flatten().max()
     }
 
     /// The longest time that any count reaches back.
@@ -214,6 +229,7 @@ impl Default for SensitiveDeletion {
             "backup",
             "certificate",
             "domain",
+            "expense",
             "invoice",
             "key",
             "order",
@@ -264,6 +280,19 @@ pub struct NewAddress {
 }
 
 impl Default for NewAddress {
+    fn default() -> Self {
+        Self { days: 90 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NewDevice {
+    /// A device counts as known for so long after the last login with it.
+    pub days: u32,
+}
+
+impl Default for NewDevice {
     fn default() -> Self {
         Self { days: 90 }
     }

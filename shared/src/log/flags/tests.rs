@@ -91,6 +91,35 @@ fn each_rule_at_its_limit() {
 }
 
 #[test]
+fn a_login_with_another_program_is_marked_and_an_update_is_not() {
+    let mut judge = judge();
+    let login = |user: &str, agent: &str| {
+        format!(
+            r#"{{"category":"auth","action":"auth.login","user":"{user}","outcome":"success","ip_address":"192.0.2.1","user_agent":"{agent}"}}"#
+        )
+    };
+    let firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
+    let updated = "Mozilla/5.0 (X11; Linux x86_64; rv:129.0) Gecko/20100101 Firefox/129.0.1";
+    let phone = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) Safari/604.1";
+    assert!(rules_hit(&mut judge, &login("kim", firefox), NOON).is_empty(), "the first login of all");
+    assert!(rules_hit(&mut judge, &login("kim", updated), NOON).is_empty());
+    assert_eq!(rules_hit(&mut judge, &login("kim", phone), NOON), ["new_device"]);
+    assert!(rules_hit(&mut judge, &login("kim", phone), NOON).is_empty());
+    assert_eq!(
+        rules_hit(&mut judge, &login("kim", firefox), NOON + 91 * MICROS_PER_DAY),
+        ["new_address", "new_device"]
+    );
+    // Without a user agent nothing is known of a device.
+    let silent =
+        r#"{"category":"auth","action":"auth.login","user":"lee","outcome":"success","ip_address":"192.0.2.1"}"#;
+    assert!(rules_hit(&mut judge, silent, NOON).is_empty());
+    assert!(rules_hit(&mut judge, &login("lee", phone), NOON).is_empty());
+    // Expenses are among what must not vanish unnoticed.
+    let gone = r#"{"category":"data","action":"expense.delete","entity_type":"expenses","entity_id":"7","user":"kim"}"#;
+    assert_eq!(rules_hit(&mut judge, gone, NOON), ["sensitive_deletion"]);
+}
+
+#[test]
 fn names_are_read_as_people_write_them() {
     let mut judge = judge();
     for (action, kind, flagged) in [
@@ -113,7 +142,7 @@ fn names_are_read_as_people_write_them() {
         r#"{"category":"user","action":"user.delete","entity_type":"user","entity_id":"7","outcome":"denied"}"#;
     let entry = CallerEntry::parse(denied.as_bytes()).expect("an entry");
     let flags = judge.judge(entry.facts(), Timestamp::from_micros(NOON));
-    assert_eq!(flags[0].reason, "deletion of a user was tried");
+    assert_eq!(flags[0].reason, "user: deletion attempted");
     let failed = r#"{"category":"auth","action":"auth.login_failed","user":"x","peer_address":"192.0.2.9"}"#;
     for n in 0..4 {
         assert!(rules_hit(&mut judge, failed, NOON + n).is_empty());

@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::column::Column;
+use super::filter::verb;
 use super::view::EntryView;
 
 pub use counter::Counter;
@@ -35,10 +36,12 @@ pub enum Facet {
     Entity,
     /// The rules that flagged an entry; it may have several.
     Flag,
+    /// The last word of the action.
+    Verb,
 }
 
 /// Names as in an entry, and as in a filter.
-const FACETS: [(&str, &str, Facet); 20] = [
+const FACETS: [(&str, &str, Facet); 21] = [
     ("user", "user", Facet::Of(Column::User)),
     ("user_type", "user_type", Facet::Of(Column::UserType)),
     ("impersonator", "impersonator", Facet::Of(Column::Impersonator)),
@@ -47,6 +50,7 @@ const FACETS: [(&str, &str, Facet); 20] = [
     ("auth_method", "auth_method", Facet::Of(Column::AuthMethod)),
     ("category", "category", Facet::Of(Column::Category)),
     ("action", "action", Facet::Of(Column::Action)),
+    ("verb", "verb", Facet::Verb),
     ("outcome", "outcome", Facet::Of(Column::Outcome)),
     ("reason", "reason", Facet::Of(Column::Reason)),
     ("entity_type", "entity_type", Facet::Of(Column::EntityType)),
@@ -97,6 +101,7 @@ impl Facet {
     fn values<'a>(self, entry: &'a EntryView<'_>) -> Vec<Cow<'a, str>> {
         match self {
             Self::Of(column) => column.value(entry).into_iter().collect(),
+            Self::Verb => entry.action.as_deref().map(verb).map(Cow::Borrowed).into_iter().collect(),
             Self::Entity => {
                 let both = entry.entity_type.as_deref().zip(entry.entity_id.as_deref());
                 both.map(|(kind, id)| Cow::Owned(format!("{kind}/{id}"))).into_iter().collect()

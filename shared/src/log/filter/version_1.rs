@@ -1,24 +1,45 @@
-//! Text to [`Filter`]. Every error points at the character it is about.
+//! Version 1 of the language, in which filters without a version were kept: no OR, no brackets, `*` at the end of an action only.
+//! Its meaning never changes, because bundles and tokens of that time are read by it.
 
-use std::net::IpAddr;
-
-use ipnet::IpNet;
-
-use super::{ActionPattern, EntityPattern, FIELDS, Filter, IpPattern, KEYS, Needle, PROPERTIES, Term, Test, TimeRange};
+use crate::log::column::Column;
 use crate::log::entry::{CATEGORIES, NODE_CATEGORY, OUTCOMES};
 use crate::log::limits::{FILTER_BYTES_MAX, FILTER_TERMS_MAX, FILTER_VALUES_MAX};
 use crate::log::time::Timestamp;
+use crate::log::zone::Now;
 
-/// A filter that cannot be read, with the place.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("filter: {problem}, at character {position}\n  {text}\n  {caret:>width$}", position = .at + 1, caret = "^", width = .at + 1)]
-pub struct FilterError {
-    /// Index of the character, from 0.
-    pub at: usize,
-    pub problem: String,
-    /// The filter on one line, as it was read.
-    pub text: String,
-}
+use super::pattern::{Needle, Pattern};
+use super::test::{EntityPattern, FIELDS, IpPattern, PROPERTIES, Property, Subject, Test};
+use super::{Expr, Filter, Result, value};
+
+/// The keys that it knows.
+const KEYS: [&str; 26] = [
+    "user",
+    "actor",
+    "subject",
+    "user_type",
+    "impersonator",
+    "session",
+    "credential",
+    "auth_method",
+    "action",
+    "category",
+    "outcome",
+    "reason",
+    "entity",
+    "target",
+    "domain",
+    "ip",
+    "agent",
+    "request",
+    "node",
+    "flag",
+    "via",
+    "id",
+    "seq",
+    "occurred",
+    "details",
+    "is",
+];
 
 /// A value with the character position it began at.
 struct Word {
@@ -27,38 +48,8 @@ struct Word {
     quoted: bool,
 }
 
-type Result<T> = std::result::Result<T, (usize, String)>;
-
-impl Filter {
-    /// Parses a filter string; `now` gives ages (`occurred:7d..`) their meaning.
-    pub fn parse(text: &str, now: Timestamp) -> std::result::Result<Self, FilterError> {
-        let mut parser = Parser { chars: text.chars().collect(), at: 0, now };
-        parser.filter(text.len()).map_err(|(at, problem)| FilterError {
-            at,
-            problem,
-            text: text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect(),
-        })
-    }
-
-    /// One `key=value` pair of a query string: the same as the term `key:value`, commas included. A space belongs
-    /// to the value here, because nothing else follows it.
-    pub fn parse_pair(key: &str, value: &str, now: Timestamp) -> std::result::Result<Self, FilterError> {
-        let value = if value.contains('"') { value.to_owned() } else { quote_spaces(value) };
-        let text = format!("{key}:{value}");
-        let filter = Self::parse(&text, now)?;
-        if filter.terms.len() != 1 {
-            let problem = format!("the value of {key} holds more than one condition; quote a value with spaces");
-            return Err(FilterError { at: key.chars().count() + 1, problem, text });
-        }
-        Ok(filter)
-    }
-}
-
-fn quote_spaces(value: &str) -> String {
-    let quoted = |part: &str| format!("\"{}\"", part.replace('\\', "\\\\"));
-    let parts =
-        value.split(',').map(|part| if part.contains(char::is_whitespace) { quoted(part) } else { part.to_owned() });
-    parts.collect::<Vec<_>>().join(",")
+pub(super) fn parse(text: &str, now: Timestamp) -> Result<Filter> {
+    Parser { chars: text.chars().collect(), at: 0, now }.filter(text.len())
 }
 
 struct Parser {
@@ -78,15 +69,8 @@ impl Parser {
                 self.at += 1;
             }
             if self.peek().is_none() {
-                let filter = Filter { terms };
-                // Nodes, cursors and manifests get it written out, with quotes: that has to be a filter too.
-                let written = filter.to_string().len();
-                if written > FILTER_BYTES_MAX {
-                    return Err((
-                        0,
-                        format!("written out with its quotes it is {written} bytes long, more than {FILTER_BYTES_MAX}"),
-                    ));
-                }
+                let filter = Filter { all: terms };
+                filter.check_written_length()?;
                 return Ok(filter);
             }
             if terms.len() == FILTER_TERMS_MAX {
@@ -100,7 +84,7 @@ impl Parser {
         self.chars.get(self.at).copied()
     }
 
-    fn term(&mut self) -> Result<Term> {
+    fn term(&mut self) -> Result<Expr> {
         let negated = self.peek() == Some('-');
         if negated {
             self.at += 1;
@@ -110,7 +94,7 @@ impl Parser {
         }
         if self.peek() == Some('"') {
             let text = self.quoted()?;
-            return Ok(Term { negated, test: Test::Text(needle(text)?) });
+            return Ok(part(negated, Test::Text(vec![needle(text)?])));
         }
         let start = self.at;
         while self.peek().is_some_and(|c| !c.is_whitespace() && c != ':' && c != '"') {
@@ -122,14 +106,14 @@ impl Parser {
                 return Err((self.at, "a quote cannot begin inside a word".to_owned()));
             }
             // A bare word is free text, as in every search box.
-            return Ok(Term { negated, test: Test::Text(needle(Word { text: key, at: start, quoted: false })?) });
+            return Ok(part(negated, Test::Text(vec![needle(Word { text: key, at: start, quoted: false })?])));
         }
         if !KEYS.contains(&key.as_str()) {
             return Err((start, format!("unknown key {key:?}; the keys are {}", KEYS.join(" "))));
         }
         self.at += 1;
         let values = self.values(&key)?;
-        Ok(Term { negated, test: self.test(&key, values)? })
+        Ok(part(negated, self.test(&key, values)?))
     }
 
     fn values(&mut self, key: &str) -> Result<Vec<Word>> {
@@ -188,36 +172,44 @@ impl Parser {
     }
 
     fn test(&self, key: &str, values: Vec<Word>) -> Result<Test> {
-        if let Some((_, field)) = FIELDS.iter().find(|(name, _)| *name == key) {
-            for value in &values {
-                known_word(key, value)?;
-            }
-            return Ok(Test::Field(*field, values.into_iter().map(|v| v.text).collect()));
-        }
         fn each<T>(values: Vec<Word>, read: impl Fn(Word) -> Result<T>) -> Result<Vec<T>> {
             values.into_iter().map(read).collect()
         }
+        let exactly = |values: Vec<Word>| values.into_iter().map(|word| Pattern::exactly(word.text)).collect();
+        if let Some((_, field)) = FIELDS.iter().find(|(name, _)| *name == key && key != "action") {
+            for value in &values {
+                known_word(key, value)?;
+            }
+            return Ok(Test::Field(*field, exactly(values)));
+        }
         Ok(match key {
-            "actor" => Test::Actor(values.into_iter().map(|v| v.text).collect()),
-            "subject" => Test::Subject(each(values, needle)?),
-            "action" => Test::Action(each(values, action)?),
+            "actor" => Test::Actor(exactly(values)),
+            "subject" => Test::Subject(each(values, subject)?),
+            "action" => Test::Field(Column::Action, each(values, action)?),
             "entity" => Test::Entity(each(values, entity)?),
             "ip" => Test::Ip(each(values, ip)?),
             "agent" => Test::Agent(each(values, needle)?),
-            "details" => Test::Details(each(values, needle)?),
-            "flag" => Test::Flag(values.into_iter().map(|v| v.text).collect()),
-            "via" => Test::Via(values.into_iter().map(|v| v.text).collect()),
+            "details" => Test::Details(each(values, stored_form)?),
+            "flag" => Test::Flag(exactly(values)),
+            "via" => Test::Via(exactly(values)),
             "id" => Test::Id(each(values, |v| v.text.parse().map_err(|e| (v.at, format!("{e}"))))?),
-            "seq" => Test::Seq(each(values, seq)?),
-            "occurred" => Test::Occurred(each(values, |v| occurred(v, self.now))?),
+            "seq" => Test::Seq(each(values, |v| value::seq(&v.text).map_err(|e| (v.at, e)))?),
+            "occurred" => {
+                Test::Occurred(each(values, |v| value::occurred(&v.text, Now::from(self.now)).map_err(|e| (v.at, e)))?)
+            }
             _ => Test::Is(each(values, |v| {
-                PROPERTIES.iter().find(|(name, _)| *name == v.text).map(|(_, p)| *p).ok_or_else(|| {
+                Property::named(&v.text).ok_or_else(|| {
                     let names: Vec<_> = PROPERTIES.iter().map(|(name, _)| *name).collect();
                     (v.at, format!("is:{} is unknown; it is one of {}", v.text, names.join(" ")))
                 })
             })?),
         })
     }
+}
+
+fn part(negated: bool, test: Test) -> Expr {
+    let part = Expr::Test(test);
+    if negated { Expr::not(part) } else { part }
 }
 
 /// Fields with a closed list of values: a misspelt one would silently match nothing.
@@ -237,36 +229,44 @@ fn needle(word: Word) -> Result<Needle> {
     if word.text.is_empty() {
         return Err((word.at, "there is no text to look for".to_owned()));
     }
-    Ok(Needle::new(word.text))
+    Ok(Needle::new(vec![word.text]))
 }
 
-fn action(word: Word) -> Result<ActionPattern> {
+fn stored_form(word: Word) -> Result<Needle> {
+    if word.text.is_empty() {
+        return Err((word.at, "there is no text to look for".to_owned()));
+    }
+    Ok(Needle::of_version_1(word.text))
+}
+
+fn subject(word: Word) -> Result<Subject> {
+    Ok(Subject { whole: Pattern::exactly(word.text.clone()), part: stored_form(word)? })
+}
+
+fn action(word: Word) -> Result<Pattern> {
     match word.text.strip_suffix('*') {
         Some(prefix) if prefix.contains('*') => Err((word.at, "`*` may stand only at the end of an action".to_owned())),
-        Some(prefix) => Ok(ActionPattern::Prefix(prefix.to_owned())),
+        Some(prefix) => Ok(Pattern::new(vec![prefix.to_owned(), String::new()], false)),
         None if word.text.contains('*') => Err((word.at, "`*` may stand only at the end of an action".to_owned())),
-        None => Ok(ActionPattern::Exact(word.text)),
+        None => Ok(Pattern::exactly(word.text)),
     }
 }
 
 fn entity(word: Word) -> Result<EntityPattern> {
     let (kind, id) = match word.text.split_once('/') {
         Some((_, "")) => return Err((word.at, "an entity id is missing behind the '/'".to_owned())),
-        Some((kind, id)) => (kind, Some(id.to_owned())),
+        Some((kind, id)) => (kind, Some(Pattern::exactly(id.to_owned()))),
         None => (word.text.as_str(), None),
     };
     if kind.is_empty() {
         return Err((word.at, "an entity is written type or type/id".to_owned()));
     }
-    Ok(EntityPattern { kind: kind.to_owned(), id })
+    Ok(EntityPattern { kind: Pattern::exactly(kind.to_owned()), id, affected: false })
 }
 
 fn ip(word: Word) -> Result<IpPattern> {
-    if let Ok(address) = word.text.parse::<IpAddr>() {
-        return Ok(IpPattern::Net(IpNet::from(address.to_canonical())));
-    }
-    if let Ok(net) = word.text.parse::<IpNet>() {
-        return Ok(IpPattern::Net(net.trunc()));
+    if let Some(net) = value::net(&word.text) {
+        return Ok(IpPattern::Net(net));
     }
     // What looks like an address but is none is a slip; anything else may be a service's name.
     let looks_numeric = word.text.chars().all(|c| c.is_ascii_hexdigit() || ".:/".contains(c));
@@ -276,47 +276,7 @@ fn ip(word: Word) -> Result<IpPattern> {
             format!("{:?} is neither an address nor a range such as 10.0.0.0/8 or 2001:db8::/32", word.text),
         ));
     }
-    Ok(IpPattern::Text(word.text))
-}
-
-fn seq(word: Word) -> Result<(u64, u64)> {
-    let number = |text: &str, open: u64| match text {
-        "" => Ok(open),
-        text => text.parse().map_err(|_| (word.at, "a seq is a number or a range such as 10..20".to_owned())),
-    };
-    let (from, to) = match word.text.split_once("..") {
-        Some((a, b)) => (number(a, 0)?, number(b, u64::MAX)?),
-        None => (number(&word.text, 0)?, number(&word.text, 0)?),
-    };
-    if from > to {
-        return Err((word.at, "this range runs backwards".to_owned()));
-    }
-    Ok((from, to))
-}
-
-fn occurred(word: Word, now: Timestamp) -> Result<TimeRange> {
-    let at = word.at;
-    let time = |text: &str| Timestamp::parse_human(text, now).map_err(|e| (at, e.to_string()));
-    let (from, to) = match word.text.split_once("..") {
-        Some((a, b)) => {
-            (if a.is_empty() { Timestamp::MIN } else { time(a)? }, if b.is_empty() { Timestamp::MAX } else { time(b)? })
-        }
-        None => Timestamp::day_range(&word.text).ok_or_else(|| {
-            (at, "occurred is a day (2026-04-15) or a range (2026-04-15T08:00:00Z..2026-04-15T09:00:00Z)".to_owned())
-        })?,
-    };
-    if from > to {
-        return Err((at, "this range runs backwards".to_owned()));
-    }
-    // Ages become absolute, so that a printed filter means the same a day later.
-    let text = match (word.text.contains(".."), from == Timestamp::MIN, to == Timestamp::MAX) {
-        (false, ..) => word.text,
-        (true, true, true) => "..".to_owned(),
-        (true, true, false) => format!("..{to}"),
-        (true, false, true) => format!("{from}.."),
-        (true, false, false) => format!("{from}..{to}"),
-    };
-    Ok(TimeRange { text, from, to })
+    Ok(IpPattern::Text(Pattern::exactly(word.text)))
 }
 
 #[cfg(test)]
@@ -343,8 +303,10 @@ mod tests {
             "bare words",
             "entity:mail/a/b",
         ] {
-            let filter = Filter::parse(text, now()).expect(text);
-            assert_eq!(Filter::parse(&filter.to_string(), now()).expect("its own text"), filter, "{text} -> {filter}");
+            let filter = parse(text, now()).expect(text);
+            assert_eq!(filter.in_version_1().as_deref(), Some(filter.to_string().as_str()), "{text}");
+            let again = Filter::parse_stored(&filter.to_string(), now()).expect("its own text");
+            assert_eq!(again, filter, "{text} -> {filter}");
         }
     }
 
@@ -373,10 +335,10 @@ mod tests {
             ("id:7", 3),
             ("\"\"", 0),
         ] {
-            let error = Filter::parse(text, now()).expect_err(text);
+            let error = Filter::parse_stored(text, now()).expect_err(text);
             assert_eq!(error.at, at, "{text}: {error}");
         }
-        let shown = Filter::parse("user:alice usr:bob", now()).expect_err("an unknown key").to_string();
+        let shown = Filter::parse_stored("user:alice usr:bob", now()).expect_err("an unknown key").to_string();
         assert!(shown.ends_with("\n  user:alice usr:bob\n             ^"), "{shown}");
     }
 }

@@ -1,0 +1,71 @@
+//! What is asked: filter, range and time zone, read here before anything is sent.
+
+use anyhow::Context as _;
+use piperoll_shared::log::filter::Filter;
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::zone::{Now, Zone};
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+
+use crate::args::{QueryArgs, ZoneArgs};
+use crate::exit::UsageError;
+
+impl ZoneArgs {
+    /// The zone that was named, that of this machine for `local`, or UTC.
+    pub(crate) fn zone(&self) -> anyhow::Result<Zone> {
+        match self.tz.as_deref() {
+            None => Ok(Zone::Utc),
+            Some("local") => {
+                let name = iana_time_zone::get_timezone()
+                    .context("the time zone of this machine is not known; name one with --tz")?;
+                Ok(Zone::parse(&name)?)
+            }
+            Some(name) => Zone::parse(name).map_err(|error| UsageError(format!("--tz: {error}")).into()),
+        }
+    }
+
+    /// The present moment, and the zone of dates without one.
+    pub(crate) fn now(&self) -> anyhow::Result<Now> {
+        Ok(Now { at: SystemClock.now(), zone: self.zone()? })
+    }
+}
+
+/// The words of a filter as one text that an aggregator of any version reads as it was meant. An error points at its place.
+pub(crate) fn filter_text(words: &[String], now: Now) -> anyhow::Result<String> {
+    let text = words.join(" ");
+    Filter::parse(&text, now)?;
+    Ok(Filter::portable(&text, now))
+}
+
+/// Filter and range as parameters of a request.
+pub(super) fn pairs(query: &QueryArgs) -> anyhow::Result<Vec<(&'static str, String)>> {
+    let now = query.zone.now()?;
+    let mut pairs =
+        vec![("filter", filter_text(&query.filter, now)?), ("from", query.from.clone()), ("to", query.to.clone())];
+    pairs.extend(zone_pair(&query.zone)?);
+    Ok(pairs)
+}
+
+/// The zone, when one was named: an aggregator of before there were zones need not know the parameter.
+pub(super) fn zone_pair(zone: &ZoneArgs) -> anyhow::Result<Option<(&'static str, String)>> {
+    let named = zone.tz.as_ref().map(|_| zone.zone()).transpose()?;
+    Ok(named.map(|zone| ("tz", zone.to_string())))
+}
+
+/// A time for a request that names no zone.
+pub(super) fn time(text: &str, zone: &ZoneArgs) -> anyhow::Result<String> {
+    if zone.tz.is_none() || text == "now" {
+        return Ok(text.to_owned());
+    }
+    Ok(Timestamp::parse_human(text, zone.now()?)?.to_text())
+}
+
+/// A filter for a request that names no zone; none for every entry.
+pub(super) fn filter_without_zone(query: &QueryArgs) -> anyhow::Result<Option<String>> {
+    let now = query.zone.now()?;
+    let text = filter_text(&query.filter, now)?;
+    if now.zone != Zone::Utc {
+        let resolved = Filter::parse(&text, now)?.typed();
+        return Ok(Some(Filter::portable(&resolved, now.at)).filter(|text| !text.is_empty()));
+    }
+    Ok(Some(text).filter(|text| !text.is_empty()))
+}

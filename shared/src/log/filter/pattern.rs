@@ -1,0 +1,154 @@
+//! What a value is held against: text with any run of characters where a `*` stands.
+
+use std::borrow::Cow;
+
+use super::fold::{fold, unescaped};
+
+/// A whole value. `k*` is the pieces `k` and an empty one; a value without `*` is one piece.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pattern {
+    pieces: Vec<String>,
+    ignore_case: bool,
+}
+
+impl Pattern {
+    pub(super) fn exactly(text: String) -> Self {
+        Self { pieces: vec![text], ignore_case: false }
+    }
+
+    /// `pieces` are the texts before, between and after the stars.
+    pub(super) fn new(pieces: Vec<String>, ignore_case: bool) -> Self {
+        let pieces = without_double_stars(pieces);
+        let pieces = if ignore_case { pieces.iter().map(|piece| fold(piece)).collect() } else { pieces };
+        Self { pieces, ignore_case }
+    }
+
+    pub(super) fn pieces(&self) -> &[String] {
+        &self.pieces
+    }
+
+    pub(super) fn ignores_case(&self) -> bool {
+        self.ignore_case
+    }
+
+    /// The one value that it matches.
+    pub(super) fn literal(&self) -> Option<&str> {
+        match &self.pieces[..] {
+            [one] if !self.ignore_case => Some(one),
+            _ => None,
+        }
+    }
+
+    /// Of `text*`.
+    pub(super) fn prefix(&self) -> Option<&str> {
+        match &self.pieces[..] {
+            [prefix, end] if end.is_empty() && !self.ignore_case => Some(prefix),
+            _ => None,
+        }
+    }
+
+    /// Whether it matches every value.
+    pub(super) fn is_anything(&self) -> bool {
+        self.pieces.len() == 2 && self.pieces.iter().all(String::is_empty)
+    }
+
+    pub(super) fn matches(&self, have: &str) -> bool {
+        let have = if self.ignore_case { Cow::Owned(fold(have)) } else { Cow::Borrowed(have) };
+        let (Some(first), Some(last)) = (self.pieces.first(), self.pieces.last()) else { return false };
+        if self.pieces.len() == 1 {
+            return have == first.as_str();
+        }
+        let Some(rest) = have.strip_prefix(first.as_str()) else { return false };
+        let Some(rest) = rest.strip_suffix(last.as_str()) else { return false };
+        contains_in_order(rest, &self.pieces[1..self.pieces.len() - 1])
+    }
+}
+
+fn without_double_stars(pieces: Vec<String>) -> Vec<String> {
+    let last = pieces.len().saturating_sub(1);
+    let kept = pieces.into_iter().enumerate().filter(|(at, piece)| *at == 0 || *at == last || !piece.is_empty());
+    kept.map(|(_, piece)| piece).collect()
+}
+
+/// Each piece behind the one before it. The earliest place of each leaves the most room for those that follow.
+fn contains_in_order(text: &str, pieces: &[String]) -> bool {
+    let mut rest = text;
+    for piece in pieces {
+        let Some(at) = rest.find(piece.as_str()) else { return false };
+        rest = &rest[at + piece.len()..];
+    }
+    true
+}
+
+/// Text to find anywhere in a longer one, case ignored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Needle {
+    /// As typed: the texts between the stars. `a*b` is found where a `b` follows an `a`.
+    pub(super) pieces: Vec<String>,
+    lower: Vec<String>,
+    /// In JSON it is looked for in the text as it is stored only, escapes and all, as version 1 of the language did.
+    pub(super) stored_form_only: bool,
+}
+
+impl Needle {
+    pub(super) fn new(pieces: Vec<String>) -> Self {
+        let mut pieces: Vec<String> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
+        if pieces.is_empty() {
+            // `*` alone: any text.
+            pieces.push(String::new());
+        }
+        let lower = pieces.iter().map(|piece| fold(piece)).collect();
+        Self { pieces, lower, stored_form_only: false }
+    }
+
+    pub(super) fn of_version_1(text: String) -> Self {
+        Self { stored_form_only: true, ..Self::new(vec![text]) }
+    }
+
+    pub(super) fn lower(&self) -> &[String] {
+        &self.lower
+    }
+
+    pub(super) fn is_in(&self, text: &str) -> bool {
+        contains_in_order(&fold(text), &self.lower)
+    }
+
+    /// Whether it is in JSON text, as it is stored or with its escapes resolved.
+    pub(super) fn is_in_json(&self, json: &str) -> bool {
+        self.is_in(json) || (!self.stored_form_only && json.contains('\\') && self.is_in(&unescaped(json)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Tries every way to split, without regard to time.
+    fn naive(pattern: &[char], text: &[char]) -> bool {
+        match pattern.split_first() {
+            None => text.is_empty(),
+            Some(('*', rest)) => (0..=text.len()).any(|skipped| naive(rest, &text[skipped..])),
+            Some((c, rest)) => text.first() == Some(c) && naive(rest, &text[1..]),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5_000))]
+        #[test]
+        fn a_pattern_matches_what_trying_everything_matches(pattern in "[ab*]{0,7}", text in "[ab]{0,8}") {
+            let pieces = pattern.split('*').map(str::to_owned).collect();
+            let chars = |text: &str| text.chars().collect::<Vec<_>>();
+            prop_assert_eq!(Pattern::new(pieces, false).matches(&text), naive(&chars(&pattern), &chars(&text)));
+            let needle = Needle::new(pattern.split('*').map(str::to_owned).collect());
+            prop_assert_eq!(needle.is_in(&text), naive(&chars(&format!("*{pattern}*")), &chars(&text)));
+        }
+    }
+
+    #[test]
+    fn case_is_ignored_where_that_was_asked_for() {
+        let pattern = |text: &str, ignore_case| Pattern::new(vec![text.to_owned()], ignore_case);
+        assert!(pattern("M.Keller", true).matches("m.keller") && pattern("m.keller", true).matches("M.KELLER"));
+        assert!(!pattern("M.Keller", false).matches("m.keller"));
+    }
+}

@@ -1,0 +1,155 @@
+//! What somebody may have meant.
+
+use super::words::KEYS;
+
+/// How alike two words must be for one to be suggested, from 0 to 1: one wrong letter in four.
+const ALIKE_MIN: f64 = 0.75;
+
+pub(super) const NO_REGEX: &str = "there are no regular expressions: * stands for any characters, as in user:k*, and ~ ignores case, as in user:~kim; quote a value that has these characters";
+
+/// Words of other languages for keys, and what to write instead.
+const OTHER_KEYS: [(&str, &str); 34] = [
+    ("username", "user"),
+    ("user_name", "user"),
+    ("usr", "user"),
+    ("who", "actor"),
+    ("event", "action"),
+    ("event_type", "action"),
+    ("operation", "action or verb"),
+    ("type", "entity or category"),
+    ("kind", "entity or category"),
+    ("resource", "entity"),
+    ("object", "entity"),
+    ("entity_name", "subject"),
+    ("host", "node"),
+    ("hostname", "node"),
+    ("source", "ip or via"),
+    ("src", "ip"),
+    ("src_ip", "ip"),
+    ("client_ip", "ip"),
+    ("address", "ip"),
+    ("addr", "ip"),
+    ("peer_address", "details or ip"),
+    ("status", "outcome"),
+    ("result", "outcome"),
+    ("success", "outcome:success or is:failed"),
+    ("severity", "flag, category or is:flagged"),
+    ("level", "flag, category or is:flagged"),
+    ("message", "a quoted text, which is searched for in the description"),
+    ("msg", "a quoted text, which is searched for in the description"),
+    ("text", "a quoted text, which is searched for in the description"),
+    ("time", "--from and --to, or occurred"),
+    ("timestamp", "--from and --to, or occurred"),
+    ("date", "--from and --to, or occurred"),
+    ("created", "--from and --to, or occurred"),
+    ("role", "user_type"),
+];
+
+/// Values of other languages for outcomes.
+const OTHER_OUTCOMES: [(&str, &str); 16] = [
+    ("ok", "success"),
+    ("succeeded", "success"),
+    ("successful", "success"),
+    ("passed", "success"),
+    ("allowed", "success"),
+    ("accepted", "success"),
+    ("failed", "failure"),
+    ("fail", "failure"),
+    ("error", "failure"),
+    ("err", "failure"),
+    ("deny", "denied"),
+    ("refused", "denied"),
+    ("rejected", "denied"),
+    ("forbidden", "denied"),
+    ("blocked", "denied"),
+    ("unauthorized", "denied"),
+];
+
+pub(super) fn unknown_key(typed: &str) -> String {
+    let lower = typed.to_lowercase();
+    let bare = lower.trim_start_matches('+');
+    let meant = if KEYS.contains(&bare) {
+        Some(bare.to_owned())
+    } else {
+        OTHER_KEYS
+            .iter()
+            .find(|(other, _)| *other == bare)
+            .map(|(_, meant)| (*meant).to_owned())
+            .or_else(|| nearest(bare, &KEYS))
+    };
+    let why = if typed.starts_with('+') { " (all conditions must hold anyway)" } else { "" };
+    match meant {
+        Some(meant) => {
+            format!("unknown key {typed:?}; did you mean {meant}?{why} Quote text to search for it as it is")
+        }
+        None => format!("unknown key {typed:?}; the keys are {}; quote text to search for it as it is", KEYS.join(" ")),
+    }
+}
+
+/// The words for a value that its list does not have.
+pub(super) fn not_in_list(key: &str, typed: &str, known: &[&str]) -> String {
+    let lower = typed.to_lowercase();
+    let meant = if known.contains(&lower.as_str()) {
+        Some(lower)
+    } else {
+        let other = OTHER_OUTCOMES
+            .iter()
+            .find(|(other, meant)| *other == lower && known.contains(meant))
+            .map(|(_, meant)| (*meant).to_owned());
+        other.or_else(|| nearest(&lower, known))
+    };
+    match meant {
+        Some(meant) => {
+            format!("{key} has no value {typed:?}; did you mean {key}:{meant}? It is one of {}", known.join(" "))
+        }
+        None => format!("{key} has no value {typed:?}; it is one of {}", known.join(" ")),
+    }
+}
+
+fn nearest(typed: &str, known: &[&str]) -> Option<String> {
+    let alike = known.iter().map(|word| (strsim::normalized_damerau_levenshtein(typed, word), *word));
+    let (likeness, word) = alike.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
+    let begins = typed.len() > 2 && word.starts_with(typed);
+    (likeness >= ALIKE_MIN || begins).then(|| word.to_owned())
+}
+
+/// Operators of other languages as words of their own.
+pub(super) fn refuse_foreign_word(word: &str) -> Result<(), String> {
+    let write = match word {
+        "&&" | "&" => "AND, or a space",
+        "||" | "|" => "OR",
+        "," => "a comma right between the values of one key, as in user:alice,bob",
+        "<>" | "!" => "NOT, or a minus right before the condition",
+        _ => return Ok(()),
+    };
+    Err(format!("write {write}; quote {word:?} to search for it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_meant_is_suggested() {
+        for (typed, meant) in [
+            ("usr", "did you mean user?"),
+            ("User", "did you mean user?"),
+            ("actoin", "did you mean action?"),
+            ("host", "did you mean node?"),
+            ("+user", "did you mean user?"),
+            ("zzz", "the keys are"),
+        ] {
+            assert!(unknown_key(typed).contains(meant), "{typed}: {}", unknown_key(typed));
+        }
+        let outcomes = ["success", "failure", "denied", "unknown"];
+        for (typed, meant) in [
+            ("failed", "outcome:failure"),
+            ("Success", "outcome:success"),
+            ("sucess", "outcome:success"),
+            ("deny", "outcome:denied"),
+        ] {
+            assert!(not_in_list("outcome", typed, &outcomes).contains(meant), "{typed}");
+        }
+        assert!(!not_in_list("outcome", "purple", &outcomes).contains("did you mean"));
+    }
+}

@@ -1,0 +1,586 @@
+//! Version 2 of the language: AND, OR, NOT and brackets, `*` anywhere, ranges, values inside `details`.
+//!
+//! NOT binds tightest, then AND, which a space means too, then OR. What could be read in another way than it was meant is refused,
+//! with a suggestion, or read with a hint.
+
+use super::path::PATH_KEYS_MAX;
+use super::suggest;
+use super::test::Test;
+use super::words::canonical_key;
+use super::{Expr, Filter, Result, Typed, VERSION_2_MARK};
+use crate::log::limits::{FILTER_BYTES_MAX, FILTER_DEPTH_MAX, FILTER_TERMS_MAX, FILTER_VALUES_MAX};
+use crate::log::zone::Now;
+
+mod keys;
+#[cfg(test)]
+mod tests;
+mod typed;
+
+use keys::test_of;
+use typed::{Comparison, Key, Piece, Value};
+
+pub(super) fn parse(text: &str, now: Now) -> Result<Typed> {
+    if text.len() > FILTER_BYTES_MAX {
+        return Err((0, format!("it is {} bytes long, more than {FILTER_BYTES_MAX}", text.len())));
+    }
+    let mut parser = Parser { chars: text.chars().collect(), at: 0, now, terms: 0, hints: Vec::new() };
+    parser.skip_space();
+    let filter = if parser.peek().is_none() { Filter::default() } else { Filter::of(parser.whole()?) };
+    filter.check_written_length()?;
+    Ok(Typed { filter, hints: parser.hints })
+}
+
+struct Parser {
+    chars: Vec<char>,
+    at: usize,
+    now: Now,
+    terms: usize,
+    hints: Vec<String>,
+}
+
+/// What stands between a key and its values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operator {
+    Is,
+    IsNot,
+    Compare(Comparison),
+}
+
+/// A part of a filter, and whether it is a bare word of free text.
+struct Item {
+    at: usize,
+    part: Expr,
+    word: Option<String>,
+}
+
+/// Parts under AND, and whether the first and the last are bare words.
+struct Run {
+    part: Expr,
+    begins_bare: bool,
+    ends_bare: bool,
+}
+
+/// Words that join conditions, in capitals only.
+const OPERATORS: [&str; 3] = ["AND", "OR", "NOT"];
+
+impl Parser {
+    fn peek(&self) -> Option<char> {
+        self.chars.get(self.at).copied()
+    }
+
+    fn skip_space(&mut self) {
+        while self.peek().is_some_and(char::is_whitespace) {
+            self.at += 1;
+        }
+    }
+
+    /// Whether the text goes on with this operator: the word, and behind it a space, a bracket or nothing.
+    fn is_at(&self, operator: &str) -> bool {
+        let word: Vec<char> = operator.chars().collect();
+        let end = self.at + word.len();
+        self.chars.get(self.at..end).is_some_and(|found| found == word)
+            && self.chars.get(end).is_none_or(|c| c.is_whitespace() || "()".contains(*c))
+    }
+
+    fn whole(&mut self) -> Result<Expr> {
+        let whole = self.alternatives(0)?;
+        match self.peek() {
+            None => Ok(whole.part),
+            Some(_) => Err((self.at, "this bracket closes none; quote it to search for it".to_owned())),
+        }
+    }
+
+    /// Conditions with OR between, up to the end or a closing bracket.
+    fn alternatives(&mut self, depth: usize) -> Result<Run> {
+        let first = self.run(depth)?;
+        let (mut parts, begins_bare, mut ends_bare) = (vec![first.part], first.begins_bare, first.ends_bare);
+        while self.is_at("OR") {
+            self.at += 2;
+            let next = self.run(depth)?;
+            if ends_bare || next.begins_bare {
+                self.hint_operator("OR", "finds either side");
+            }
+            parts.push(next.part);
+            ends_bare = next.ends_bare;
+        }
+        Ok(Run { part: Expr::any(parts), begins_bare, ends_bare })
+    }
+
+    fn hint_operator(&mut self, word: &str, does: &str) {
+        let hint = format!("{word} {does} here; to search for the word, quote it: \"{word}\"");
+        if !self.hints.contains(&hint) {
+            self.hints.push(hint);
+        }
+    }
+
+    /// Conditions with AND or nothing between, up to an OR, the end or a closing bracket.
+    fn run(&mut self, depth: usize) -> Result<Run> {
+        let mut items: Vec<Item> = Vec::new();
+        let mut and = None;
+        loop {
+            self.skip_space();
+            let ends = self.peek().is_none_or(|c| c == ')') || self.is_at("OR");
+            if (ends && items.is_empty()) || (self.is_at("AND") && (items.is_empty() || and.is_some())) {
+                return Err((self.at, self.missing_condition()));
+            }
+            if ends {
+                break;
+            }
+            if self.is_at("AND") {
+                and = Some(self.at);
+                self.at += 3;
+                continue;
+            }
+            let item = self.part(depth)?;
+            if and.take().is_some() && (item.word.is_some() || items.last().is_some_and(|last| last.word.is_some())) {
+                self.hint_operator("AND", "asks for both sides");
+            }
+            items.push(item);
+        }
+        if let Some(at) = and {
+            return Err((at, "AND needs a condition on both sides; to search for the word, quote it".to_owned()));
+        }
+        self.check_small_operators(&items)?;
+        let bare = |item: Option<&Item>| item.is_some_and(|item| item.word.is_some());
+        let (begins_bare, ends_bare) = (bare(items.first()), bare(items.last()));
+        Ok(Run { part: Expr::all(items.into_iter().map(|item| item.part).collect()), begins_bare, ends_bare })
+    }
+
+    fn missing_condition(&self) -> String {
+        let word = OPERATORS.into_iter().find(|word| self.is_at(word));
+        match (word, self.peek()) {
+            (Some(word), _) => format!("{word} needs a condition on both sides; to search for the word, quote it"),
+            (None, Some(_)) => "there is nothing in these brackets".to_owned(),
+            (None, None) => "a condition is missing at the end; to search for the last word, quote it".to_owned(),
+        }
+    }
+
+    /// `or` between conditions is meant as OR; between words it may be one of them.
+    fn check_small_operators(&mut self, items: &[Item]) -> Result<()> {
+        for (place, item) in items.iter().enumerate() {
+            let Some(word) = &item.word else { continue };
+            let Some(operator) = OPERATORS.into_iter().find(|operator| word.eq_ignore_ascii_case(operator)) else {
+                continue;
+            };
+            let mut beside = place
+                .checked_sub(1)
+                .and_then(|before| items.get(before))
+                .into_iter()
+                .chain(items.get(place + 1))
+                .peekable();
+            if beside.peek().is_none() {
+                continue;
+            }
+            if beside.any(|other| other.word.is_none()) {
+                return Err((
+                    item.at,
+                    format!(
+                        "write {operator} in capitals to join conditions, or \"{word}\" in quotes to search for the word"
+                    ),
+                ));
+            }
+            self.hints.push(format!("{word:?} is searched for as a word; in capitals, {operator} joins conditions"));
+        }
+        Ok(())
+    }
+
+    /// One condition, a negated one, or a group in brackets.
+    fn part(&mut self, depth: usize) -> Result<Item> {
+        let at = self.at;
+        if depth > FILTER_DEPTH_MAX {
+            return Err((at, format!("brackets and NOT are nested more than {FILTER_DEPTH_MAX} deep")));
+        }
+        if self.is_at("NOT") {
+            self.at += 3;
+            self.skip_space();
+            if self.peek().is_none_or(|c| c == ')') || ["AND", "OR"].iter().any(|word| self.is_at(word)) {
+                return Err((at, "NOT needs a condition after it; to search for the word, quote it".to_owned()));
+            }
+            let item = self.part(depth + 1)?;
+            if item.word.is_some() {
+                self.hint_operator("NOT", "leaves out what follows");
+            }
+            return Ok(Item { at, part: Expr::not(item.part), word: item.word });
+        }
+        match self.peek() {
+            Some('-') => {
+                self.at += 1;
+                match self.peek() {
+                    None => return Err((at, "a minus needs a condition right after it".to_owned())),
+                    Some(c) if c.is_whitespace() => {
+                        return Err((at, "a minus needs a condition right after it".to_owned()));
+                    }
+                    Some('-') => {
+                        return Err((
+                            at,
+                            "one minus leaves out a condition; quote text that begins with minus signs".to_owned(),
+                        ));
+                    }
+                    Some(_) => {}
+                }
+                let item = if self.peek() == Some('(') { self.group(depth)? } else { self.condition()? };
+                Ok(Item { at, part: Expr::not(item.part), word: None })
+            }
+            Some('(') => self.group(depth),
+            Some('!') => Err((
+                at,
+                "to leave out a condition write -… or NOT …, as in -user:alice; quote text that begins with !"
+                    .to_owned(),
+            )),
+            _ => self.condition(),
+        }
+    }
+
+    fn group(&mut self, depth: usize) -> Result<Item> {
+        let at = self.at;
+        self.at += 1;
+        let inside = self.alternatives(depth + 1)?;
+        if self.peek() != Some(')') {
+            return Err((at, "this bracket is never closed; quote it to search for it".to_owned()));
+        }
+        self.at += 1;
+        if self.peek().is_some_and(|c| !c.is_whitespace() && c != ')') {
+            return Err((self.at, "a space is missing after the bracket".to_owned()));
+        }
+        Ok(Item { at, part: inside.part, word: None })
+    }
+
+    /// A condition with a key, or free text.
+    fn condition(&mut self) -> Result<Item> {
+        self.terms += 1;
+        if self.terms > FILTER_TERMS_MAX {
+            return Err((self.at, format!("more than {FILTER_TERMS_MAX} conditions")));
+        }
+        let at = self.at;
+        if let Some((key, operator)) = self.key()? {
+            return self.keyed(at, &key, operator);
+        }
+        let value = self.value(true)?;
+        let word = value.text().filter(|_| !value.is_quoted());
+        if let Some(word) = &word {
+            suggest::refuse_foreign_word(word).map_err(|problem| (at, problem))?;
+        }
+        Ok(Item { at, part: Expr::Test(Test::Text(vec![value.needle()])), word })
+    }
+
+    /// A key with its operator, if there is one; otherwise nothing is read.
+    fn key(&mut self) -> Result<Option<(Key, Operator)>> {
+        let start = self.at;
+        let mut end = start;
+        while self.chars.get(end).is_some_and(|c| !c.is_whitespace() && !"\":=<>()".contains(*c)) {
+            end += 1;
+        }
+        let mut word: String = self.chars[start..end].iter().collect();
+        if self.chars.get(end) == Some(&'"')
+            && word.ends_with('.')
+            && (word.starts_with("details.") || word.starts_with("changes."))
+        {
+            // A key in quotes on the way to a value.
+        } else if word.is_empty() || self.chars.get(end).is_none_or(|c| !":=<>".contains(*c)) {
+            if let Some(negated) = word.find("!~") {
+                return Err((start + word[..negated].chars().count(), suggest::NO_REGEX.to_owned()));
+            }
+            return Ok(None);
+        }
+        self.at = end;
+        let is_not = word.ends_with('!') && self.peek() == Some('=');
+        if is_not {
+            word.pop();
+        }
+        let key = match word.split_once('.') {
+            Some((root @ ("details" | "changes"), _)) => {
+                self.at = start + root.len() + 1;
+                Key::Path(root.to_owned(), self.path(start)?)
+            }
+            _ => match canonical_key(&word) {
+                Some(key) => Key::Name(key),
+                None => return Err((start, suggest::unknown_key(&word))),
+            },
+        };
+        let operator = self.operator(is_not)?;
+        Ok(Some((key, operator)))
+    }
+
+    /// The keys of `details.a."b c".d`, behind the first dot.
+    fn path(&mut self, start: usize) -> Result<Vec<String>> {
+        let mut keys = Vec::new();
+        loop {
+            let at = self.at;
+            let key = if self.peek() == Some('"') {
+                self.quoted()?
+            } else {
+                while self.peek().is_some_and(|c| !c.is_whitespace() && !"\".:=<>!(),*[]".contains(c)) {
+                    self.at += 1;
+                }
+                self.chars[at..self.at].iter().collect()
+            };
+            if key.is_empty() {
+                return Err((
+                    at,
+                    "a key is missing here, as in details.subject:hello; a key with special characters is quoted"
+                        .to_owned(),
+                ));
+            }
+            if keys.len() == PATH_KEYS_MAX {
+                return Err((start, format!("a path has more than {PATH_KEYS_MAX} keys")));
+            }
+            keys.push(key);
+            match self.peek() {
+                Some('.') => self.at += 1,
+                Some(':' | '=' | '<' | '>' | '!') => return Ok(keys),
+                Some('[') => {
+                    return Err((self.at, "elements of a list have no number here: every element is tried".to_owned()));
+                }
+                _ => {
+                    return Err((self.at, "a value is missing after this key, as in details.subject:hello".to_owned()));
+                }
+            }
+        }
+    }
+
+    fn operator(&mut self, is_not: bool) -> Result<Operator> {
+        let at = self.at;
+        let is_not = is_not || (self.peek() == Some('!') && self.chars.get(at + 1) == Some(&'='));
+        if self.peek() == Some('!') {
+            self.at += 1;
+        }
+        let symbol = self.peek();
+        self.at += 1;
+        let equals = self.peek() == Some('=');
+        let operator = match symbol {
+            Some(':') => return Ok(Operator::Is),
+            Some('=') if self.peek() == Some('~') => return Err((at, suggest::NO_REGEX.to_owned())),
+            Some('=') if equals => return Err((at, "one = is enough".to_owned())),
+            Some('=') if is_not => return Ok(Operator::IsNot),
+            Some('=') => return Ok(Operator::Is),
+            Some('<') if equals => Comparison::LessOrEqual,
+            Some('<') => Comparison::Less,
+            Some('>') if equals => Comparison::GreaterOrEqual,
+            Some('>') => Comparison::Greater,
+            _ => return Err((at, "a colon is missing here, as in user:alice".to_owned())),
+        };
+        self.at += usize::from(equals);
+        Ok(Operator::Compare(operator))
+    }
+
+    fn keyed(&mut self, at: usize, key: &Key, operator: Operator) -> Result<Item> {
+        let mut values = if self.peek() == Some('(') { self.bracketed_values(key)? } else { self.values(key)? };
+        if let Operator::Compare(comparison) = operator {
+            if let Some(twice) = values.iter().find(|value| value.comparison.is_some()) {
+                return Err((twice.at, "one comparison is enough".to_owned()));
+            }
+            values.iter_mut().for_each(|value| value.comparison = Some(comparison));
+        }
+        let part = Expr::Test(test_of(key, &values, self.now)?);
+        Ok(Item { at, part: if operator == Operator::IsNot { Expr::not(part) } else { part }, word: None })
+    }
+
+    fn values(&mut self, key: &Key) -> Result<Vec<Value>> {
+        let mut values = Vec::new();
+        loop {
+            let value = self.value(false)?;
+            if value.split().iter().all(String::is_empty) && !value.pieces.contains(&Piece::Star) {
+                return Err((value.at, self.missing_value(key)));
+            }
+            self.push(&mut values, value)?;
+            match self.peek() {
+                Some(',') => self.at += 1,
+                None | Some(')') => return Ok(values),
+                Some(c) if c.is_whitespace() => return Ok(values),
+                Some(_) => {
+                    return Err((self.at, "quote a value with brackets, or put a space before the bracket".to_owned()));
+                }
+            }
+        }
+    }
+
+    fn push(&self, values: &mut Vec<Value>, value: Value) -> Result<()> {
+        if values.len() == FILTER_VALUES_MAX {
+            return Err((value.at, format!("more than {FILTER_VALUES_MAX} values")));
+        }
+        values.push(value);
+        Ok(())
+    }
+
+    fn missing_value(&self, key: &Key) -> String {
+        let name = key.name();
+        if self.peek() == Some('"') || self.chars.get(self.at.saturating_sub(1)) == Some(&'"') {
+            return format!("no entry has an empty value; -{name}:* finds entries without one");
+        }
+        let goes_on =
+            self.peek().is_some_and(char::is_whitespace) && self.chars[self.at..].iter().any(|c| !c.is_whitespace());
+        let advice = if goes_on { "; write it without a space before it" } else { "" };
+        format!("the key {name:?} needs a value here{advice}")
+    }
+
+    /// `key:(a OR b)`, as other languages write a list.
+    fn bracketed_values(&mut self, key: &Key) -> Result<Vec<Value>> {
+        let open = self.at;
+        self.at += 1;
+        let mut values = Vec::new();
+        loop {
+            self.skip_space();
+            self.refuse_conditions(key)?;
+            let value = self.value(false)?;
+            if value.pieces.is_empty() {
+                return Err((
+                    self.at,
+                    if self.peek().is_none() {
+                        "the bracket before this is never closed".to_owned()
+                    } else {
+                        "a value is missing here".to_owned()
+                    },
+                ));
+            }
+            self.push(&mut values, value)?;
+            self.skip_space();
+            self.refuse_conditions(key)?;
+            match self.peek() {
+                Some(')') => break,
+                Some(',') => self.at += 1,
+                _ if self.is_at("OR") => self.at += 2,
+                None => return Err((open, "this bracket is never closed".to_owned())),
+                Some(_) => return Err((self.at, "OR or a comma is missing between the values".to_owned())),
+            }
+        }
+        self.at += 1;
+        if self.peek().is_some_and(|c| !c.is_whitespace() && c != ')') {
+            return Err((self.at, "a space is missing after the bracket".to_owned()));
+        }
+        Ok(values)
+    }
+
+    /// In the brackets after a key only values can be meant.
+    fn refuse_conditions(&self, key: &Key) -> Result<()> {
+        if !["AND", "NOT"].iter().any(|word| self.is_at(word)) && self.peek() != Some('-') {
+            return Ok(());
+        }
+        let name = key.name();
+        Err((
+            self.at,
+            format!(
+                "the brackets after a key hold values with OR between; write the others as conditions of their own, as in {name}:a AND -{name}:b"
+            ),
+        ))
+    }
+
+    /// Reads one value; of free text a comma is part.
+    fn value(&mut self, is_free_text: bool) -> Result<Value> {
+        let mut value = Value { at: self.at, pieces: Vec::new(), ignore_case: false, comparison: None };
+        if !is_free_text {
+            self.prefix(&mut value)?;
+        }
+        loop {
+            match self.peek() {
+                None | Some(')') => break,
+                Some(c) if c.is_whitespace() || (c == ',' && !is_free_text) => break,
+                Some('(') if is_free_text && !value.pieces.is_empty() => {
+                    return Err((self.at, "quote text with brackets, or put a space before the bracket".to_owned()));
+                }
+                Some('(') => break,
+                Some('“' | '”' | '„' | '«' | '»') => {
+                    return Err((
+                        self.at,
+                        "this is a typographic quote; use \" or quote the whole value with it".to_owned(),
+                    ));
+                }
+                Some('"') => {
+                    let text = self.quoted()?;
+                    value.pieces.push(Piece::Text { text, quoted: true });
+                }
+                Some('*') => {
+                    self.at += 1;
+                    value.pieces.push(Piece::Star);
+                }
+                Some(c) if is_free_text && ":=<>".contains(c) && !value.pieces.is_empty() => {
+                    return Err((self.at, format!("quote text with {c:?}: \"…\"")));
+                }
+                Some(c) if is_free_text && "=<>:".contains(c) => {
+                    return Err((self.at, format!("a key is missing before {c:?}; quote text that has it")));
+                }
+                Some(_) => {
+                    let start = self.at;
+                    let ends = |c: char| {
+                        c.is_whitespace()
+                            || "\"*()“”„«»".contains(c)
+                            || (if is_free_text { ":=<>".contains(c) } else { c == ',' })
+                    };
+                    while self.peek().is_some_and(|c| !ends(c)) {
+                        self.at += 1;
+                    }
+                    value.pieces.push(Piece::Text { text: self.chars[start..self.at].iter().collect(), quoted: false });
+                }
+            }
+        }
+        if is_free_text && value.split().iter().all(String::is_empty) && !value.pieces.contains(&Piece::Star) {
+            return Err((value.at, "there is no text to look for".to_owned()));
+        }
+        Ok(value)
+    }
+
+    /// `~` and comparisons in front of a value.
+    fn prefix(&mut self, value: &mut Value) -> Result<()> {
+        match self.peek() {
+            Some('~') => {
+                self.at += 1;
+                value.ignore_case = true;
+            }
+            Some(c @ ('<' | '>')) => {
+                self.at += 1;
+                let equals = self.peek() == Some('=');
+                self.at += usize::from(equals);
+                value.comparison = Some(match (c, equals) {
+                    ('<', false) => Comparison::Less,
+                    ('<', true) => Comparison::LessOrEqual,
+                    (_, false) => Comparison::Greater,
+                    (_, true) => Comparison::GreaterOrEqual,
+                });
+            }
+            Some(c @ ('=' | '!')) => {
+                return Err((self.at, format!("quote a value that begins with {c:?}; -user:alice leaves out a value")));
+            }
+            Some(c @ ('[' | '{')) => {
+                return Err((self.at, format!("quote a value that begins with {c:?}; a range is written 10..20")));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn quoted(&mut self) -> Result<String> {
+        let at = self.at;
+        self.at += 1;
+        let mut text = String::new();
+        loop {
+            match self.peek() {
+                None => return Err((at, "this quote is never closed".to_owned())),
+                Some('"') => break,
+                Some('\\') => {
+                    self.at += 1;
+                    match self.peek() {
+                        Some(c @ ('"' | '\\')) => text.push(c),
+                        _ => return Err((self.at - 1, "only \\\" and \\\\ can be escaped".to_owned())),
+                    }
+                }
+                Some(c) => text.push(c),
+            }
+            self.at += 1;
+        }
+        self.at += 1;
+        Ok(text)
+    }
+}
+
+impl Filter {
+    /// Nodes, cursors and manifests get it written out, with quotes: that has to be a filter too.
+    pub(super) fn check_written_length(&self) -> Result<()> {
+        let written = self.to_string().len();
+        if written > FILTER_BYTES_MAX + VERSION_2_MARK.len() + 1 {
+            return Err((
+                0,
+                format!("written out with its quotes it is {written} bytes long, more than {FILTER_BYTES_MAX}"),
+            ));
+        }
+        Ok(())
+    }
+}
