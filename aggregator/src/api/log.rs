@@ -13,7 +13,7 @@ use axum::{Extension, Json};
 use bytes::Bytes;
 use futures::stream;
 use piperoll_shared::api::access::Permission;
-use piperoll_shared::api::aggregator::{COMPLETE_SINCE_HEADER, Envelope, Status};
+use piperoll_shared::api::aggregator::{COMPLETE_SINCE_HEADER, Envelope, PURPOSE_HEADER, PURPOSE_REPORT, Status};
 use piperoll_shared::api::node::NDJSON;
 use piperoll_shared::log::filter::{Filter, NodeName};
 use piperoll_shared::log::ids::Generation;
@@ -60,6 +60,7 @@ pub(super) const AUDIT_COMPLETE_SINCE: HeaderName = HeaderName::from_static(COMP
 pub(super) async fn audit_log(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
     pairs: Result<Pairs<Vec<(String, String)>>, QueryRejection>,
 ) -> Response {
     let Ok(Pairs(pairs)) = pairs else {
@@ -73,8 +74,10 @@ pub(super) async fn audit_log(
     if let Err(error) = known_nodes(&app, &query) {
         return with_done(error, "audit.view", asked);
     }
+    let is_report = headers.get(PURPOSE_HEADER).is_some_and(|purpose| purpose == PURPOSE_REPORT);
     let (action, permission) = match query.format {
         Format::Json => ("audit.view", Permission::View),
+        Format::Ndjson if is_report => ("audit.report", Permission::Export),
         Format::Ndjson | Format::Csv => ("audit.export", Permission::Export),
     };
     if let Err(error) = caller.require(permission) {

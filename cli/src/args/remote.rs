@@ -21,6 +21,15 @@ pub(crate) struct ConnectionArgs {
     /// The cluster's ca.crt
     #[arg(long, env = "PIPEROLL_CA")]
     pub(crate) ca: Option<PathBuf>,
+    /// Your client certificate, instead of a token
+    #[arg(long, env = "PIPEROLL_CERT", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+    /// The private key of the client certificate
+    #[arg(long, env = "PIPEROLL_KEY", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+    /// Show every node's part of the answer, also when all is well
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -33,6 +42,9 @@ pub(crate) struct RemoteQueryArgs {
     pub(crate) limit: usize,
     #[arg(long, value_enum, default_value_t = OrderArg::Desc)]
     pub(crate) order: OrderArg,
+    /// Without a filter, show entries of category audit too, such as your own reads
+    #[arg(long)]
+    pub(crate) all: bool,
     /// Continue behind an earlier page
     #[arg(long)]
     pub(crate) cursor: Option<String>,
@@ -159,6 +171,9 @@ pub(crate) struct RemoteTailArgs {
     pub(crate) from: String,
     #[command(flatten)]
     pub(crate) zone: ZoneArgs,
+    /// Without a filter, show entries of category audit too, such as your own reads
+    #[arg(long)]
+    pub(crate) all: bool,
     /// Keep printing what all nodes record, and say when one does not answer
     #[arg(short, long)]
     pub(crate) follow: bool,

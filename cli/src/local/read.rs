@@ -13,13 +13,14 @@ use piperoll_shared::log::row::RowLine;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::Integrity;
 use piperoll_shared::log::view::EntryView;
+use piperoll_shared::log::zone::Zone;
 use serde::Deserialize;
 
 use super::place::{Lines, Place};
 use crate::address::RowAddress;
 use crate::args::{ExportFormat, LocalQueryArgs, LogArgs, OrderArg, OutputArgs, PlaceArgs, QueryArgs, ZoneArgs};
 use crate::exit::Exit;
-use crate::show::{RowTable, counted, detail, one_line};
+use crate::show::{RowStream, RowTable, counted, detail, group_digits, say};
 
 /// How often a followed log is asked for more.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(300);
@@ -87,7 +88,7 @@ pub(super) async fn query(args: LocalQueryArgs) -> anyhow::Result<Exit> {
     if args.output.as_json() {
         return print_json(lines).await;
     }
-    let mut table = RowTable::new();
+    let mut table = RowTable::new(args.query.zone.zone()?);
     let read = each_row(lines, |line| {
         table.push(line);
         Ok(())
@@ -168,8 +169,9 @@ pub(super) async fn tail(
     let mut exit = read.exit();
     // Followed by place, not by time: a row's time may be forged, or belong to a new era.
     let mut next = 0;
+    let mut rows = RowStream::new(Zone::Utc);
     for line in &newest {
-        next = next.max(print_followed(line, output)? + 1);
+        next = next.max(print_followed(line, output, &mut rows)? + 1);
     }
     if !follow {
         return Ok(exit);
@@ -188,18 +190,18 @@ pub(super) async fn tail(
             exit = Exit::Violation;
         }
         for line in &fresh {
-            next = next.max(print_followed(line, output)? + 1);
+            next = next.max(print_followed(line, output, &mut rows)? + 1);
         }
     }
 }
 
 /// Prints a line and returns its seq.
-fn print_followed(line: &[u8], output: OutputArgs) -> anyhow::Result<u64> {
+fn print_followed(line: &[u8], output: OutputArgs, rows: &mut RowStream) -> anyhow::Result<u64> {
     let row: RowLine<'_> = serde_json::from_slice(line)?;
     if output.as_json() {
         outln!("{}", String::from_utf8_lossy(line));
     } else {
-        paintln!("{}", one_line(&row));
+        paintln!("{}", rows.line(&row, false));
     }
     let view = EntryView::parse(row.entry.get().as_bytes()).unwrap_or_default();
     Ok(row.found_at.as_ref().map_or(view.seq, |place| place.seq))
@@ -228,21 +230,24 @@ impl Read {
             anstream::eprintln!("{}INTEGRITY VIOLATION{}: {fault}", crate::show::paint::RED, crate::show::paint::PLAIN);
         }
         if let Some(pruned) = &summary.pruned {
-            eprintln!("{}", pruned_words(pruned));
+            say(&pruned_words(pruned));
         }
         if summary.erased > 0 {
-            eprintln!("{}", crate::remote::erased_words(summary.erased));
+            say(&crate::remote::erased_words(summary.erased));
         }
         let more = if summary.more { "; there are more, use --limit or --from" } else { "" };
-        eprintln!(
-            "{}: {} shown, {} read, {} verification, range {} to {}{more}",
+        say(&format!(
+            "{}: {} shown, {} read, {}, range {} to {}{more}",
             summary.node_id,
             counted(summary.rows, "row", "rows"),
-            summary.scanned,
-            counted(self.violations, "fails", "fail"),
+            group_digits(summary.scanned),
+            match self.violations {
+                0 => "every signature verified".to_owned(),
+                violations => format!("{} verification", counted(violations, "row fails", "rows fail")),
+            },
             query.from,
             query.to
-        );
+        ));
         self.exit()
     }
 }

@@ -18,6 +18,6 @@ pub(crate) async fn browse(args: ConnectionArgs) -> anyhow::Result<Exit> {
             eprintln!("good for one browser until {}; whoever opens it is signed in as you", link.expires);
             Ok(Exit::Complete)
         }
-        Answer::Unavailable(envelope) => Ok(super::refused(&envelope)),
+        Answer::Unavailable(envelope) => Ok(connection.refused(&envelope)),
     }
 }

@@ -49,7 +49,7 @@ pub(super) async fn bundle(args: &RemoteExportArgs, path: &Path, connection: &Co
         Ok(Answer::Unavailable(envelope)) => {
             target.discard();
             eprintln!("no bundle was made: an expected node is missing (see --incomplete)");
-            return Ok(super::refused(&envelope));
+            return Ok(connection.refused(&envelope));
         }
         Err(error) => {
             target.discard();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use piperoll_shared::api::aggregator::Envelope;
 use piperoll_shared::api::problem::Problem;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response};
 use serde::Deserialize;
 
@@ -24,13 +25,18 @@ struct Settings {
     url: Option<String>,
     token: Option<String>,
     ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
 }
 
 /// Where to ask, and with what.
 pub(crate) struct Connection {
     client: Client,
     url: String,
-    token: String,
+    /// None with a client certificate alone.
+    token: Option<String>,
+    ca: PathBuf,
+    verbose: bool,
 }
 
 /// What a page request gave.
@@ -40,12 +46,7 @@ pub(crate) enum Answer<T> {
     Unavailable(Box<Envelope>),
 }
 
-/// TLS that trusts only the given authority, or the system's when none is given.
-pub(crate) fn https_client(ca: Option<&Path>) -> anyhow::Result<Client> {
-    Ok(builder(ca)?.build()?)
-}
-
-/// The same, for one name at one address, whatever DNS says.
+/// TLS that trusts only the given authority, for one name at one address, whatever DNS says.
 pub(crate) fn https_client_at(ca: Option<&Path>, name: &str, address: SocketAddr) -> anyhow::Result<Client> {
     Ok(builder(ca)?.resolve(name, address).build()?)
 }
@@ -59,7 +60,12 @@ fn builder(ca: Option<&Path>) -> anyhow::Result<ClientBuilder> {
     match ca {
         Some(ca) => {
             let pem = std::fs::read(ca).with_context(|| format!("the authority {}", ca.display()))?;
-            let certificates = reqwest::Certificate::from_pem_bundle(&pem).with_context(|| ca.display().to_string())?;
+            let certificates = reqwest::Certificate::from_pem_bundle(&pem)
+                .ok()
+                .filter(|certificates| !certificates.is_empty())
+                .ok_or_else(|| {
+                    anyhow!("{} holds no certificate in PEM form; give the cluster's ca.crt", ca.display())
+                })?;
             builder = builder.tls_certs_only(certificates);
         }
         None => bail!("no authority to trust: give --ca or set PIPEROLL_CA to the cluster's ca.crt"),
@@ -67,20 +73,44 @@ fn builder(ca: Option<&Path>) -> anyhow::Result<ClientBuilder> {
     Ok(builder)
 }
 
+/// A client certificate with its key, as `cluster add-user` makes them.
+fn identity(cert: &Path, key: &Path) -> anyhow::Result<reqwest::Identity> {
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let (mut pem, key_pem) = (zeroize::Zeroizing::new(read(cert)?), zeroize::Zeroizing::new(read(key)?));
+    pem.extend_from_slice(b"\n");
+    pem.extend_from_slice(&key_pem);
+    reqwest::Identity::from_pem(&pem)
+        .map_err(|_| anyhow!("{} and {} are not a certificate and its key in PEM form", cert.display(), key.display()))
+}
+
 impl Connection {
     pub(crate) fn open(args: &ConnectionArgs) -> anyhow::Result<Self> {
         let settings = settings()?;
         let missing = |what: &str, flag: &str, variable: &str| {
-            anyhow!("no {what}: give {flag}, set {variable}, or write it in ~/.config/piperoll/config.toml")
+            UsageError(format!("no {what}: give {flag}, set {variable}, or write it in ~/.config/piperoll/config.toml"))
         };
         let url = args.url.clone().or(settings.url).ok_or_else(|| missing("aggregator", "--url", "PIPEROLL_URL"))?;
         if !url.starts_with("https://") {
-            bail!("the aggregator speaks https only; {url:?} does not begin with https://");
+            return Err(
+                UsageError(format!("the aggregator speaks https only; {url:?} does not begin with https://")).into()
+            );
         }
-        let token =
-            args.token.clone().or(settings.token).ok_or_else(|| missing("token", "--token", "PIPEROLL_TOKEN"))?;
+        let token = args.token.clone().or(settings.token);
+        let cert = args.cert.clone().zip(args.key.clone()).or_else(|| settings.cert.zip(settings.key));
+        if token.is_none() && cert.is_none() {
+            return Err(missing("token or certificate", "--token, or --cert and --key", "PIPEROLL_TOKEN").into());
+        }
         let ca = args.ca.clone().or(settings.ca).ok_or_else(|| missing("authority", "--ca", "PIPEROLL_CA"))?;
-        Ok(Self { client: https_client(Some(&ca))?, url: url.trim_end_matches('/').to_owned(), token })
+        let mut builder = builder(Some(&ca))?;
+        if let Some((cert, key)) = &cert {
+            builder = builder.identity(identity(cert, key)?);
+        }
+        let url = url.trim_end_matches('/').to_owned();
+        Ok(Self { client: builder.build()?, url, token, ca, verbose: args.verbose })
+    }
+
+    pub(super) fn is_verbose(&self) -> bool {
+        self.verbose
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -88,12 +118,16 @@ impl Connection {
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token)
+        let request = self.client.request(method, format!("{}{path}", self.url));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
     }
 
     /// Sends; an error answer becomes an error with the aggregator's own words.
     pub(crate) async fn send(&self, request: RequestBuilder) -> anyhow::Result<Answer<Response>> {
-        let response = request.send().await.map_err(|error| anyhow!("{}: {}", self.url, last_cause(&error)))?;
+        let response = request.send().await.map_err(|error| anyhow!("{}: {}", self.url, explain(&error, &self.ca)))?;
         let status = response.status();
         if status.is_success() {
             return Ok(Answer::Good(response));
@@ -125,7 +159,57 @@ fn settings() -> anyhow::Result<Settings> {
     }
 }
 
-/// reqwest's own text only says that something failed; its last cause says what.
+/// Why nothing was answered, and what to do about it. reqwest's own text only says that something failed; its causes say what.
+fn explain(error: &reqwest::Error, ca: &Path) -> String {
+    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |cause| cause.source());
+    let tls = causes.find_map(|cause| {
+        let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        cause.downcast_ref::<rustls::Error>().or_else(|| wrapped.and_then(|inner| inner.downcast_ref()))
+    });
+    match tls {
+        Some(rustls::Error::InvalidCertificate(problem)) => bad_certificate(problem, ca),
+        Some(rustls::Error::AlertReceived(alert)) => refused_certificate(*alert),
+        _ => last_cause(error),
+    }
+}
+
+fn bad_certificate(problem: &rustls::CertificateError, ca: &Path) -> String {
+    use rustls::CertificateError as Bad;
+    let ca = ca.display();
+    match problem {
+        Bad::UnknownIssuer | Bad::BadSignature => {
+            format!("its certificate was not issued by the authority in {ca}; is that the ca.crt of this cluster?")
+        }
+        Bad::Expired | Bad::ExpiredContext { .. } => format!(
+            "its certificate has expired by the clock of this machine, which says {}; renew it with `piperoll cluster renew`, or set the clock",
+            SystemClock.now()
+        ),
+        Bad::NotValidYet | Bad::NotValidYetContext { .. } => format!(
+            "its certificate is not valid yet by the clock of this machine, which says {}; set the clock",
+            SystemClock.now()
+        ),
+        Bad::NotValidForName | Bad::NotValidForNameContext { .. } => {
+            "its certificate is for another name; use the name or address that the aggregator was added with".to_owned()
+        }
+        Bad::Revoked => "its certificate was revoked".to_owned(),
+        other => format!("its certificate is not accepted ({other:?})"),
+    }
+}
+
+/// What the aggregator's TLS says of our certificate.
+fn refused_certificate(alert: rustls::AlertDescription) -> String {
+    use rustls::AlertDescription as Alert;
+    match alert {
+        Alert::CertificateExpired => "it says that your certificate has expired, or its clock is wrong; renew the certificate with `piperoll cluster renew`".to_owned(),
+        Alert::CertificateRevoked => "it says that your certificate was revoked".to_owned(),
+        Alert::UnknownCA | Alert::BadCertificate | Alert::DecryptError => {
+            "it does not accept your certificate; is it one of this cluster?".to_owned()
+        }
+        other => format!("it refused the connection ({other:?})"),
+    }
+}
+
+/// The last cause of a failure.
 pub(super) fn last_cause(error: &reqwest::Error) -> String {
     let mut last: &dyn std::error::Error = error;
     while let Some(source) = last.source() {

@@ -13,7 +13,7 @@ use reqwest::header::CONTENT_DISPOSITION;
 
 use super::bundle::{bundle, row};
 use super::connection::{Answer, Connection};
-use super::{FINAL, end_problem, question, report};
+use super::{FINAL, end_problem, question};
 use crate::args::{ExportFormat, OrderArg, RemoteExportArgs};
 use crate::exit::Exit;
 use crate::show::counted;
@@ -38,11 +38,23 @@ pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
         ("require", if args.require_complete { "all" } else { "any" }.to_owned()),
     ]);
     let request = connection.request(Method::GET, "/api/v1/audit-log").query(&pairs);
-    let response = match connection.send(request).await? {
-        Answer::Good(response) => response,
-        Answer::Unavailable(envelope) => return Ok(super::refused(&envelope)),
+    // A file that cannot be written is said before anything is read, and recorded as read.
+    let opened = args.output.as_deref().map(|path| Target::open(Some(path), PathBuf::new())).transpose()?;
+    let response = match connection.send(request).await {
+        Ok(Answer::Good(response)) => response,
+        Ok(Answer::Unavailable(envelope)) => {
+            opened.into_iter().for_each(Target::discard);
+            return Ok(connection.refused(&envelope));
+        }
+        Err(error) => {
+            opened.into_iter().for_each(Target::discard);
+            return Err(error);
+        }
     };
-    let mut target = Target::open(args.output.as_deref(), suggested_name(&response, args.format))?;
+    let mut target = match opened {
+        Some(target) => target,
+        None => Target::open(None, suggested_name(&response, args.format))?,
+    };
     if args.format == ExportFormat::Csv {
         target.write(&csv::header())?;
     }
@@ -86,7 +98,7 @@ pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
         Ok(envelope) => {
             let name = target.finish(envelope.is_whole())?;
             eprintln!("{} in {name}", counted(envelope.count, "row", "rows"));
-            Ok(report(&envelope))
+            Ok(connection.report(&envelope))
         }
         Err(problem) => {
             let name = target.finish(false)?;

@@ -22,6 +22,6 @@ pub(crate) async fn judge(args: JudgeArgs) -> anyhow::Result<Exit> {
             outln!("judged: this was recorded, and {shown} stays as it is");
             Ok(Exit::Complete)
         }
-        Answer::Unavailable(envelope) => Ok(super::refused(&envelope)),
+        Answer::Unavailable(envelope) => Ok(connection.refused(&envelope)),
     }
 }

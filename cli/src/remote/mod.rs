@@ -28,7 +28,7 @@ use piperoll_shared::log::filter::TRIGRAM_CHARS;
 use piperoll_shared::log::terminal::escape;
 
 use crate::exit::Exit;
-use crate::show::{envelope_summary, group_digits, node_table};
+use crate::show::{all_is_well, envelope_summary, group_digits, node_table, say};
 
 /// The path of a row's resource, or of one below it.
 fn row_path(node: &str, seq: u64, generation: Option<&str>, below: &str) -> String {
@@ -84,37 +84,43 @@ pub(crate) fn exit_of(envelope: &Envelope) -> Exit {
     }
 }
 
-/// The same for an answer that was not given, because it is not what was asked for: nothing of it is complete.
-pub(crate) fn refused(envelope: &Envelope) -> Exit {
-    match report(envelope) {
-        Exit::Complete => Exit::Incomplete,
-        exit => exit,
+impl Connection {
+    /// Who answered, on standard error, and the exit code that agrees with it.
+    pub(crate) fn report(&self, envelope: &Envelope) -> Exit {
+        eprintln!();
+        if self.is_verbose() || !all_is_well(envelope) {
+            anstream::eprint!("{}", node_table(&envelope.nodes));
+        }
+        envelope_summary(envelope).iter().for_each(|sentence| say(sentence));
+        if let Some(scope) = &envelope.limited_to {
+            say(&format!("limited to {}: what you may see at all", escape(scope)));
+        }
+        if let Some(time) = &envelope.searched_to {
+            let towards = if envelope.order == "desc" { "back" } else { "up" };
+            say(&format!(
+                "searched {towards} to {} so far; the nodes were still searching when the time was up, and --cursor continues there",
+                escape(time)
+            ));
+        }
+        if let Some(erased) = envelope.erased.filter(|erased| *erased > 0) {
+            say(&erased_words(erased));
+        }
+        for hint in &envelope.filter_hints {
+            say(&format!("hint: {}", escape(hint)));
+        }
+        for text in &envelope.unindexed_texts {
+            say(&format!(
+                "{text:?} is shorter than {TRIGRAM_CHARS} characters: every row of the range was read for it"
+            ));
+        }
+        exit_of(envelope)
     }
-}
 
-/// The node table and the statement, on stderr.
-pub(crate) fn report(envelope: &Envelope) -> Exit {
-    anstream::eprintln!();
-    anstream::eprint!("{}", node_table(&envelope.nodes));
-    anstream::eprintln!("{}", envelope_summary(envelope));
-    if let Some(scope) = &envelope.limited_to {
-        anstream::eprintln!("limited to {}: what you may see at all", escape(scope));
+    /// The same for an answer that was not given, because it is not what was asked for: nothing of it is complete.
+    pub(crate) fn refused(&self, envelope: &Envelope) -> Exit {
+        match self.report(envelope) {
+            Exit::Complete => Exit::Incomplete,
+            exit => exit,
+        }
     }
-    if let Some(time) = &envelope.searched_to {
-        let towards = if envelope.order == "desc" { "back" } else { "up" };
-        eprintln!(
-            "searched {towards} to {} so far; the nodes were still searching when the time was up, and --cursor continues there",
-            escape(time)
-        );
-    }
-    if let Some(erased) = envelope.erased.filter(|erased| *erased > 0) {
-        eprintln!("{}", erased_words(erased));
-    }
-    for hint in &envelope.filter_hints {
-        eprintln!("hint: {}", escape(hint));
-    }
-    for text in &envelope.unindexed_texts {
-        eprintln!("{text:?} is shorter than {TRIGRAM_CHARS} characters: every row of the range was read for it");
-    }
-    exit_of(envelope)
 }

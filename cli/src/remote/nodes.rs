@@ -19,7 +19,7 @@ pub(crate) async fn nodes(args: RemoteNodesArgs) -> anyhow::Result<Exit> {
     let response = match connection.send(connection.request(Method::GET, "/api/v1/nodes").timeout(PAGE_TIMEOUT)).await?
     {
         Answer::Good(response) => response,
-        Answer::Unavailable(envelope) => return Ok(super::refused(&envelope)),
+        Answer::Unavailable(envelope) => return Ok(connection.refused(&envelope)),
     };
     let text = response.text().await?;
     let answer: NodesAnswer = serde_json::from_str(&text)?;
@@ -74,7 +74,7 @@ async fn accept(connection: &ConnectionArgs, node: &str, generation: String, rea
     let response = match connection.send(connection.request(Method::GET, "/api/v1/nodes").timeout(PAGE_TIMEOUT)).await?
     {
         Answer::Good(response) => response,
-        Answer::Unavailable(envelope) => return Ok(super::refused(&envelope)),
+        Answer::Unavailable(envelope) => return Ok(connection.refused(&envelope)),
     };
     let answer: NodesAnswer = serde_json::from_str(&response.text().await?)?;
     let info = answer.nodes.iter().find(|info| info.report.node_id == node);
@@ -103,6 +103,6 @@ async fn accept(connection: &ConnectionArgs, node: &str, generation: String, rea
             outln!("accepted: this log and its extensions are witnessed from now on; the acceptance was recorded");
             Ok(Exit::Complete)
         }
-        Answer::Unavailable(envelope) => Ok(super::refused(&envelope)),
+        Answer::Unavailable(envelope) => Ok(connection.refused(&envelope)),
     }
 }

@@ -9,11 +9,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};
-use super::{count_problem, report};
+use super::count_problem;
 use super::{question, row_path};
 use crate::args::{OrderArg, OutputArgs, RemoteQueryArgs, RemoteShowArgs};
 use crate::exit::{Exit, UsageError};
-use crate::show::{RowTable, detail};
+use crate::show::{RowTable, detail, say};
 
 /// The rows of a page; the envelope is read from the same text.
 #[derive(Deserialize)]
@@ -27,7 +27,12 @@ pub(crate) async fn query(args: RemoteQueryArgs) -> anyhow::Result<Exit> {
         return Err(UsageError(format!("--limit is 1 to {PAGE_ROWS_MAX}; use `piperoll export` for more")).into());
     }
     let connection = Connection::open(&args.connection)?;
+    let zone = args.query.zone.zone()?;
+    let without_audit = question::leaves_out_audit(&args.query.filter, args.all, args.output);
     let mut pairs = question::pairs(&args.query)?;
+    if without_audit {
+        pairs.push(("filter", question::WITHOUT_AUDIT.to_owned()));
+    }
     pairs.extend([
         ("limit", args.limit.to_string()),
         ("order", if args.order == OrderArg::Asc { "asc" } else { "desc" }.to_owned()),
@@ -36,13 +41,16 @@ pub(crate) async fn query(args: RemoteQueryArgs) -> anyhow::Result<Exit> {
     pairs.extend(args.cursor.clone().map(|cursor| ("cursor", cursor)));
     let request = connection.request(Method::GET, "/api/v1/audit-log").query(&pairs).timeout(PAGE_TIMEOUT);
     let exit = answer(&connection, request, args.output, |lines| {
-        let mut table = RowTable::new();
+        let mut table = RowTable::new(zone);
         for line in lines {
             table.push(line);
         }
         table.print();
     })
     .await?;
+    if without_audit {
+        say(question::WITHOUT_AUDIT_WORDS);
+    }
     Ok(match exit {
         // `--require-complete` means all rows, and there are more, or some were pruned.
         (Exit::Complete, false) if args.require_complete => Exit::Incomplete,
@@ -77,7 +85,7 @@ async fn answer(
             if output.as_json() {
                 outln!("{}", serde_json::json!({ "final": &*envelope }));
             }
-            return Ok((super::refused(&envelope), false));
+            return Ok((connection.refused(&envelope), false));
         }
     };
     let text = response.text().await?;
@@ -98,5 +106,5 @@ async fn answer(
             rows.entries.iter().map(|row| serde_json::from_str(row.get())).collect::<Result<_, _>>()?;
         table(&lines);
     }
-    Ok((report(&envelope), envelope.complete && !envelope.more))
+    Ok((connection.report(&envelope), envelope.complete && !envelope.more))
 }

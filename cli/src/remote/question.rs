@@ -6,8 +6,18 @@ use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::zone::{Now, Zone};
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
-use crate::args::{QueryArgs, ZoneArgs};
+use crate::args::{OutputArgs, QueryArgs, ZoneArgs};
 use crate::exit::UsageError;
+
+/// What is asked when nothing was: what happened, without the reading of the log, as on the page.
+pub(super) const WITHOUT_AUDIT: &str = "-category:audit";
+pub(super) const WITHOUT_AUDIT_WORDS: &str =
+    "entries of category audit, such as your own reads, are left out; --all shows them too";
+
+/// Whether somebody looks at a table and did not say which entries.
+pub(super) fn leaves_out_audit(filter: &[String], all: bool, output: OutputArgs) -> bool {
+    filter.iter().all(|word| word.trim().is_empty()) && !all && !output.as_json()
+}
 
 impl ZoneArgs {
     /// The zone that was named, that of this machine for `local`, or UTC.

@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::connection::{Answer, Connection};
-use super::{question, report};
+use super::question;
 use crate::args::RemoteStatsArgs;
 use crate::exit::Exit;
 use crate::show::{group_digits, paint, width};
@@ -38,7 +38,7 @@ pub(crate) async fn stats(args: RemoteStatsArgs) -> anyhow::Result<Exit> {
             if args.output.as_json() {
                 outln!("{}", json!({ "final": &*envelope }));
             }
-            return Ok(super::refused(&envelope));
+            return Ok(connection.refused(&envelope));
         }
     };
     let text = response.text().await.context("the count broke off before its end; there is no number")?;
@@ -51,7 +51,7 @@ pub(crate) async fn stats(args: RemoteStatsArgs) -> anyhow::Result<Exit> {
             print(&answer, args.bucket.is_some());
         }
     }
-    Ok(report(&answer.envelope))
+    Ok(connection.report(&answer.envelope))
 }
 
 fn print(answer: &StatsAnswer, with_histogram: bool) {

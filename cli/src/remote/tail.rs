@@ -15,10 +15,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};
-use super::{count_problem, exit_of, question, report};
+use super::{count_problem, exit_of, question};
 use crate::args::{OutputArgs, RemoteTailArgs};
 use crate::exit::{Exit, UsageError};
-use crate::show::{one_line, paint};
+use crate::show::{RowStream, paint, say};
 
 /// Before a connection that broke off is made again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -40,7 +40,12 @@ pub(crate) async fn tail(args: RemoteTailArgs) -> anyhow::Result<Exit> {
         return Err(UsageError(format!("-n is 1 to {PAGE_ROWS_MAX}; use `piperoll export` for more")).into());
     }
     let connection = Connection::open(&args.connection)?;
-    let filter = question::filter_text(&args.filter, args.zone.now()?)?;
+    let without_audit = question::leaves_out_audit(&args.filter, args.all, args.output);
+    let filter = match without_audit {
+        true => question::WITHOUT_AUDIT.to_owned(),
+        false => question::filter_text(&args.filter, args.zone.now()?)?,
+    };
+    let mut printer = Printer { output: args.output, rows: RowStream::new(args.zone.zone()?) };
     let mut pairs = vec![
         ("filter", filter.clone()),
         ("from", args.from.clone()),
@@ -61,19 +66,22 @@ pub(crate) async fn tail(args: RemoteTailArgs) -> anyhow::Result<Exit> {
                 bail!("{}", count_problem(envelope.count, came));
             }
             for row in rows.entries.iter().rev() {
-                print_row(row.get(), args.output)?;
+                printer.print(row.get())?;
             }
             envelope
         }
         Answer::Unavailable(envelope) => *envelope,
     };
-    let exit = report(&envelope);
+    let exit = connection.report(&envelope);
+    if without_audit {
+        say(question::WITHOUT_AUDIT_WORDS);
+    }
     if !args.follow {
         return Ok(exit);
     }
     eprintln!("following; Ctrl-C ends");
     let since = SystemClock.now().to_text();
-    let mut following = Following { filter, zone, after: places(&envelope), since, output: args.output };
+    let mut following = Following { filter, zone, after: places(&envelope), since, printer };
     let mut worst = exit_of(&envelope);
     tokio::select! {
         ended = following.run(&connection, &mut worst) => ended?,
@@ -91,21 +99,29 @@ fn places(envelope: &Envelope) -> String {
     envelope.nodes.iter().filter_map(place).collect::<Vec<_>>().join(",")
 }
 
-/// A row is printed when it comes; a late one says so.
-fn print_row(text: &str, output: OutputArgs) -> anyhow::Result<Integrity> {
-    #[derive(Deserialize)]
-    struct Late {
-        #[serde(default)]
-        late: bool,
+/// How rows are printed.
+struct Printer {
+    output: OutputArgs,
+    rows: RowStream,
+}
+
+impl Printer {
+    /// A row is printed when it comes; a late one says so.
+    fn print(&mut self, text: &str) -> anyhow::Result<Integrity> {
+        #[derive(Deserialize)]
+        struct Late {
+            #[serde(default)]
+            late: bool,
+        }
+        let row: RowLine<'_> = serde_json::from_str(text).context("a row cannot be read")?;
+        if self.output.as_json() {
+            outln!("{text}");
+        } else {
+            let late = serde_json::from_str::<Late>(text).is_ok_and(|late| late.late);
+            paintln!("{}", self.rows.line(&row, late));
+        }
+        Ok(row.integrity)
     }
-    let row: RowLine<'_> = serde_json::from_str(text).context("a row cannot be read")?;
-    if output.as_json() {
-        outln!("{text}");
-    } else {
-        let late = serde_json::from_str::<Late>(text).is_ok_and(|late| late.late);
-        paintln!("{}{}", one_line(&row), if late { " late" } else { "" });
-    }
-    Ok(row.integrity)
 }
 
 struct Following {
@@ -116,7 +132,7 @@ struct Following {
     after: String,
     /// For nodes that no event has named yet.
     since: String,
-    output: OutputArgs,
+    printer: Printer,
 }
 
 /// One server-sent event (HTML Living Standard, section 9.2.6).
@@ -166,10 +182,10 @@ impl Following {
         }
     }
 
-    fn take(&self, event: &Event, worst: &mut Exit) -> anyhow::Result<()> {
+    fn take(&mut self, event: &Event, worst: &mut Exit) -> anyhow::Result<()> {
         match event.name.as_str() {
             "entry" => {
-                let integrity = print_row(&event.data, self.output)?;
+                let integrity = self.printer.print(&event.data)?;
                 if !matches!(integrity, Integrity::Ok | Integrity::Erased) {
                     *worst = Exit::Violation;
                 }
@@ -191,7 +207,7 @@ impl Following {
                         anstream::eprintln!("{}{id} MISSING ({status}): {reason}{}", paint::RED, paint::PLAIN);
                     }
                 }
-                if self.output.as_json() {
+                if self.printer.output.as_json() {
                     outln!("{}", serde_json::json!({ "node": node }));
                 }
             }

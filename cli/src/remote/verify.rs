@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::connection::{Answer, Connection};
-use super::{question, report};
+use super::question;
 use crate::args::RemoteVerifyArgs;
 use crate::exit::Exit;
 use crate::show::paint;
@@ -30,7 +30,7 @@ pub(crate) async fn verify(args: RemoteVerifyArgs) -> anyhow::Result<Exit> {
     }
     let response = match connection.send(connection.request(Method::POST, "/api/v1/verify").json(&range)).await? {
         Answer::Good(response) => response,
-        Answer::Unavailable(envelope) => return Ok(super::refused(&envelope)),
+        Answer::Unavailable(envelope) => return Ok(connection.refused(&envelope)),
     };
     let as_json = args.output.as_json();
     let bar = crate::local::progress_bar();
@@ -43,7 +43,7 @@ pub(crate) async fn verify(args: RemoteVerifyArgs) -> anyhow::Result<Exit> {
             bar.set_position(progress.progress);
         } else if let Ok(last) = serde_json::from_slice::<FinalRecord>(&line) {
             bar.finish_and_clear();
-            return Ok(report(&last.envelope));
+            return Ok(connection.report(&last.envelope));
         } else if !as_json {
             let row: RowLine<'_> = serde_json::from_slice(&line)?;
             let place = row.found_at.as_ref().map_or("?".to_owned(), |p| format!("{}/{}", p.node_id, p.seq));

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use piperoll_shared::log::time::span;
+
 use super::event::{Event, when};
 use super::{Grid, Report};
 
@@ -59,7 +61,7 @@ pub(super) fn report(events: &[Event], rule: &Rule) -> Report {
     };
     let mut report = Report::new("brute-force", "Guessed sign-ins by address", headline, inside > 0);
     let window = std::time::Duration::from_micros(rule.window.unsigned_abs());
-    report.asked("Rule", format!("{} failures within {}", rule.failures, humantime::format_duration(window)));
+    report.asked("Rule", format!("{} failures within {}", rule.failures, span(window)));
     let mut grid =
         Grid::new("Addresses", &["address", "failures", "densest", "users", "nodes", "first", "last", "got in"]);
     for (name, (address, densest)) in &guessing {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use piperoll_shared::log::filter::matches_pattern;
-use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::time::{Timestamp, span};
 use serde::Deserialize;
 
 use super::event::{Event, duration, when};
@@ -228,7 +228,7 @@ pub(super) fn report(events: &[Event], rules: &Rules, asked: Asked, now: Timesta
     let headline = format!("{broken_actions} WITHOUT a second person, {open} still open, {confirmed} confirmed.");
     let mut report = Report::new("four-eyes", "Actions and their second person", headline, broken > 0);
     for rule in &rules.rules {
-        let window = humantime::format_duration(std::time::Duration::from_micros(rule.window.unsigned_abs()));
+        let window = span(std::time::Duration::from_micros(rule.window.unsigned_abs()));
         let words = match rule.order {
             _ if rule.is_one_action() => format!("{} needs two different people within {window}", rule.action),
             Order::ConfirmedAfter => {

@@ -11,7 +11,7 @@ mod subject;
 
 use anyhow::{Context as _, bail};
 use piperoll_client::LineStream;
-use piperoll_shared::api::aggregator::{Envelope, FinalRecord};
+use piperoll_shared::api::aggregator::{Envelope, FinalRecord, PURPOSE_HEADER, PURPOSE_REPORT};
 use piperoll_shared::log::filter::Filter;
 use piperoll_shared::log::row::RowLine;
 use piperoll_shared::log::time::Timestamp;
@@ -19,11 +19,11 @@ use piperoll_shared::log::verify::Integrity;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use reqwest::Method;
 
-use crate::args::{ReportArgs, ReportCommand};
+use crate::args::{ReportArgs, ReportCommand, ReportFormat};
 use crate::exit::Exit;
-use crate::remote::{Answer, Connection, FINAL, end_problem, report as say_who_answered};
+use crate::remote::{Answer, Connection, FINAL, end_problem};
 use event::Event;
-use render::{Grid, Report};
+use render::{Grid, Output, Report};
 
 /// Entries that one report is made of; more is a question for statistics.
 const EVENTS_MAX: usize = 500_000;
@@ -80,6 +80,8 @@ async fn make(
     let further = Filter::parse(&args.filter.join(" "), now)?;
     let filter = Filter::parse(filter, now)?.and(further).typed();
     let connection = Connection::open(&args.connection)?;
+    let output =
+        args.output.as_deref().filter(|_| args.format != ReportFormat::Table).map(Output::create).transpose()?;
     let range = (asked.from.plus_micros(-margin.before), asked.to.plus_micros(margin.after));
     let Some((mut events, unsound, envelope)) = read(&connection, &Filter::portable(&filter, now), range).await? else {
         return Ok(Exit::Nothing);
@@ -93,8 +95,8 @@ async fn make(
         report
             .warn(format!("{unsound} rows that fail verification are not in this report; `piperoll query` shows them"));
     }
-    render::print(&report, &envelope, args)?;
-    Ok(say_who_answered(&envelope))
+    render::print(&report, &envelope, args, output)?;
+    Ok(connection.report(&envelope))
 }
 
 /// Every entry of a filter and range; none when no node answered.
@@ -110,11 +112,12 @@ async fn read(
         ("order", "asc".to_owned()),
         ("format", "ndjson".to_owned()),
     ];
-    let request = connection.request(Method::GET, "/api/v1/audit-log").query(&pairs);
+    let request =
+        connection.request(Method::GET, "/api/v1/audit-log").query(&pairs).header(PURPOSE_HEADER, PURPOSE_REPORT);
     let response = match connection.send(request).await? {
         Answer::Good(response) => response,
         Answer::Unavailable(envelope) => {
-            say_who_answered(&envelope);
+            connection.report(&envelope);
             return Ok(None);
         }
     };

@@ -1,6 +1,7 @@
 //! A report as a table for a terminal, as JSON for programs, and as a page for printing.
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use askama::Template;
@@ -62,21 +63,59 @@ impl Grid {
     }
 }
 
-pub(super) fn print(report: &Report, envelope: &Envelope, args: &ReportArgs) -> anyhow::Result<()> {
+pub(super) fn print(
+    report: &Report,
+    envelope: &Envelope,
+    args: &ReportArgs,
+    output: Option<Output>,
+) -> anyhow::Result<()> {
     let text = match args.format {
         ReportFormat::Table => return print_table(report, envelope),
         ReportFormat::Json => format!("{}\n", to_json(report, envelope)),
         ReportFormat::Html => to_html(report, envelope)?,
     };
-    match &args.output {
+    match output {
         None => Ok(crate::out::stdout().write_all(text.as_bytes())?),
-        Some(path) => {
-            let mut file = std::fs::File::create_new(path).with_context(|| {
-                format!("{}: it cannot be made, or it exists already and is not overwritten", path.display())
-            })?;
-            file.write_all(text.as_bytes()).with_context(|| path.display().to_string())?;
-            eprintln!("the report is in {}", path.display());
-            Ok(())
+        Some(output) => output.finish(&text),
+    }
+}
+
+/// A new file for a report. It is made before anything is read, and goes when there is no report to put into it.
+pub(super) struct Output {
+    path: PathBuf,
+    file: std::fs::File,
+    is_whole: bool,
+}
+
+impl Output {
+    pub(super) fn create(path: &Path) -> anyhow::Result<Self> {
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create_new(true);
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                anyhow::anyhow!("{} exists already and is not overwritten; choose another --output", path.display())
+            }
+            _ => anyhow::anyhow!("cannot create {}: {error}", path.display()),
+        })?;
+        Ok(Self { path: path.to_owned(), file, is_whole: false })
+    }
+
+    fn finish(mut self, text: &str) -> anyhow::Result<()> {
+        self.file
+            .write_all(text.as_bytes())
+            .and_then(|()| self.file.sync_all())
+            .with_context(|| format!("cannot write {}", self.path.display()))?;
+        self.is_whole = true;
+        eprintln!("the report is in {}", self.path.display());
+        Ok(())
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if !self.is_whole {
+            let _ = std::fs::remove_file(&self.path);
         }
     }
 }
@@ -136,6 +175,6 @@ struct Page<'a> {
 }
 
 fn to_html(report: &Report, envelope: &Envelope) -> anyhow::Result<String> {
-    let statement = anstream::adapter::strip_str(&envelope_summary(envelope)).to_string();
+    let statement = anstream::adapter::strip_str(&envelope_summary(envelope).join("\n")).to_string();
     Ok(Page { report, envelope, statement, made: SystemClock.now().to_text() }.render()?)
 }

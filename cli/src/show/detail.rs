@@ -3,24 +3,34 @@
 use piperoll_shared::log::row::RowLine;
 use piperoll_shared::log::terminal::escape;
 use piperoll_shared::log::verify::Integrity;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::paint;
-use super::table::integrity_word;
+use super::rows::integrity_word;
+use super::text::wrap;
+
+/// Columns of the names.
+const NAME_WIDTH: usize = 14;
+/// JSON of a value that is longer goes over several lines.
+const ONE_LINE_BYTES_MAX: usize = 60;
+/// Levels of objects and lists that are spread over lines; deeper ones stay JSON text.
+const LEVELS_MAX: usize = 8;
 
 /// Every field of the entry on its own line, then what was concluded about it.
 pub(crate) fn detail(line: &RowLine<'_>) -> String {
     let mut out = String::new();
     let colour = if line.integrity == Integrity::Ok { paint::GREEN } else { paint::RED };
-    let mut put = |name: &str, value: &str| out.push_str(&format!("{:>14}  {}\n", escape(name), escape(value)));
+    let mut put = |name: &str, value: &str| out.push_str(&named(name, value));
     if let Some(place) = &line.found_at {
         put("found at", &format!("{}/{}", place.node_id, place.seq));
     }
-    match fields(line.entry) {
+    match fields(line.entry.get()) {
         Some(fields) => {
             for (name, value) in fields {
-                let text = serde_json::from_str::<String>(value.get()).unwrap_or_else(|_| value.get().to_owned());
-                put(&name, &text);
+                for text in texts(&name, value.get()) {
+                    put(&text.0, &text.1);
+                }
             }
         }
         None if line.erased.is_some() || line.withheld => {}
@@ -32,20 +42,126 @@ pub(crate) fn detail(line: &RowLine<'_>) -> String {
         None => put("signature", &line.signature),
     }
     let word = if line.erased.is_some() { "" } else { integrity_word(line) };
-    out.push_str(&format!("{:>14}  {colour}{word}{}", "integrity", paint::PLAIN));
+    out.push_str(&format!("{:>NAME_WIDTH$}  {colour}{word}{}", "integrity", paint::PLAIN));
     if let Some(gone) = &line.erased {
         out.push_str(&escape(&gone.words()));
     } else if let Some(reason) = &line.reason {
         out.push_str(&format!(": {}", escape(reason)));
     }
     if line.integrity == Integrity::Ok && !line.withheld {
-        out.push_str("\n                (the mac fits; whoever holds the node's secret could have made it)");
+        let words =
+            "(the mac is right; it proves this to those who trust the node's secret, checkpoints prove it to others)";
+        out.push_str(&format!("\n{}", wrap(words, usize::from(super::width()), &" ".repeat(NAME_WIDTH + 2))));
     }
     out.push('\n');
     out
 }
 
-/// The fields in the order they stand in the body.
-fn fields(entry: &RawValue) -> Option<Vec<(String, Box<RawValue>)>> {
-    piperoll_node::intake::Pairs::parse(entry.get()).map(|pairs| pairs.0)
+fn named(name: &str, value: &str) -> String {
+    format!("{:>NAME_WIDTH$}  {}\n", escape(name), escape(value))
+}
+
+/// A field as lines with their names; only the first has one.
+fn texts(name: &str, json: &str) -> Vec<(String, String)> {
+    let lines = match name {
+        "changes" => changes(json),
+        "flags" => flags(json),
+        "details" => fields(json).map(|members| spread(&members, 0)),
+        _ => None,
+    };
+    let lines = lines.filter(|lines| !lines.is_empty()).unwrap_or_else(|| vec![plain(json)]);
+    let names = std::iter::once(name).chain(std::iter::repeat(""));
+    names.map(str::to_owned).zip(lines).collect()
+}
+
+/// A string without its quotes; other values as their JSON text.
+fn plain(json: &str) -> String {
+    serde_json::from_str::<String>(json).unwrap_or_else(|_| json.to_owned())
+}
+
+/// `price: 10 → 12`.
+fn changes(json: &str) -> Option<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Change<'a> {
+        field: String,
+        #[serde(borrow)]
+        old: Option<&'a RawValue>,
+        #[serde(borrow)]
+        new: Option<&'a RawValue>,
+    }
+    let list: Vec<Change<'_>> = serde_json::from_str(json).ok()?;
+    let side = |value: Option<&RawValue>| value.map_or_else(|| "(nothing)".to_owned(), |value| value.get().to_owned());
+    Some(
+        list.into_iter()
+            .map(|change| format!("{}: {} → {}", change.field, side(change.old), side(change.new)))
+            .collect(),
+    )
+}
+
+/// `failed_logins: 5 failed logins …`.
+fn flags(json: &str) -> Option<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Flag {
+        rule: String,
+        reason: String,
+    }
+    let list: Vec<Flag> = serde_json::from_str(json).ok()?;
+    Some(list.into_iter().map(|flag| format!("{}: {}", flag.rule, flag.reason)).collect())
+}
+
+type Members = Vec<(String, Box<RawValue>)>;
+
+/// Members of an object, one a line; objects inside are indented, where they are long.
+fn spread(members: &Members, level: usize) -> Vec<String> {
+    let indent = "  ".repeat(level);
+    let mut lines = Vec::new();
+    for (name, value) in members {
+        let json = value.get();
+        match fields(json).filter(|_| json.len() > ONE_LINE_BYTES_MAX && level < LEVELS_MAX) {
+            Some(inner) => {
+                lines.push(format!("{indent}{name}:"));
+                lines.extend(spread(&inner, level + 1));
+            }
+            None => lines.push(format!("{indent}{name}: {}", plain(json))),
+        }
+    }
+    lines
+}
+
+/// The members in the order they stand in.
+fn fields(json: &str) -> Option<Members> {
+    piperoll_node::intake::Pairs::parse(json).map(|pairs| pairs.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_flags_and_details_are_lines() {
+        let lines = |name: &str, json: &str| {
+            texts(name, json).into_iter().map(|(name, text)| format!("{name}|{text}")).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            lines("changes", r#"[{"field":"price","old":10,"new":12.50},{"field":"role","new":"admin"}]"#),
+            ["changes|price: 10 → 12.50", "|role: (nothing) → \"admin\""]
+        );
+        assert_eq!(lines("flags", r#"[{"rule":"new_device","reason":"why"}]"#), ["flags|new_device: why"]);
+        assert_eq!(
+            lines(
+                "details",
+                r#"{"a":"x","n":1.50,"long":{"first":"0123456789012345678901234567890","second":"0123456789012345678901234567890"}}"#
+            ),
+            [
+                "details|a: x",
+                "|n: 1.50",
+                "|long:",
+                "|  first: 0123456789012345678901234567890",
+                "|  second: 0123456789012345678901234567890"
+            ]
+        );
+        // What has another form stays as it is.
+        assert_eq!(lines("changes", r#"{"x":1}"#), [r#"changes|{"x":1}"#]);
+        assert_eq!(lines("details", "{}"), ["details|{}"]);
+    }
 }

@@ -2,13 +2,14 @@
 
 mod detail;
 mod nodes;
-mod table;
+mod rows;
+mod text;
 
 use std::io::IsTerminal as _;
 
 pub(crate) use detail::detail;
-pub(crate) use nodes::{envelope_summary, node_table};
-pub(crate) use table::{RowTable, one_line};
+pub(crate) use nodes::{all_is_well, envelope_summary, node_table};
+pub(crate) use rows::{RowStream, RowTable};
 
 use crate::args::OutputArgs;
 
@@ -28,6 +29,14 @@ pub(crate) fn width() -> u16 {
         .map(|(width, _)| width.0)
         .or_else(|| std::env::var("COLUMNS").ok()?.parse().ok())
         .unwrap_or(WIDTH_DEFAULT)
+}
+
+/// Prints a sentence to standard error, broken between words where that is a terminal.
+pub(crate) fn say(sentence: &str) {
+    match terminal_size::terminal_size_of(std::io::stderr()) {
+        Some((width, _)) => anstream::eprintln!("{}", text::wrap_sentence(sentence, width.0.into())),
+        None => anstream::eprintln!("{sentence}"),
+    }
 }
 
 /// ANSI colours; `anstream` takes them out again where nobody sees them or `NO_COLOR` is set.

@@ -1,17 +1,26 @@
-//! The node table that ends every reading command, on stderr.
+//! Who answered: one sentence, and each node's part where there is more to say, on stderr.
 
 use comfy_table::{ContentArrangement, Table};
 use piperoll_shared::api::aggregator::{Envelope, NodeReport, Status};
 use piperoll_shared::log::terminal::escape;
 
+use super::rows::TABLE_WIDTH_MIN;
+use super::text::wrap;
 use super::{counted, group_digits, paint, width};
 
-/// The table of nodes, coloured by status.
+/// Clocks that are further apart than this make the order of rows worth a sentence.
+const ORDER_UNCERTAIN_MS_MIN: f64 = 1_000.0;
+
+/// Every node, coloured by status; blocks where the terminal is narrow.
 pub(crate) fn node_table(nodes: &[NodeReport]) -> String {
+    let width = usize::from(width());
+    if width < TABLE_WIDTH_MIN {
+        return nodes.iter().map(|node| node_block(node, width)).collect();
+    }
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_width(width());
+    table.set_width(width.try_into().unwrap_or(u16::MAX));
     table.set_header(["NODE", "STATUS", "VERDICT", "ROWS", "INVALID", "HEAD", "LAST SEEN", "CLOCK", "TOOK", "REASON"]);
     for node in nodes {
         table.add_row([
@@ -21,35 +30,51 @@ pub(crate) fn node_table(nodes: &[NodeReport]) -> String {
             group_digits(node.rows),
             group_digits(node.invalid),
             head(node),
-            node.last_seen.as_deref().map_or("never".to_owned(), |t| t.get(11..19).unwrap_or(t).to_owned()),
-            match (node.clock_offset_ms, node.clock_uncertainty_ms) {
-                (Some(offset), Some(uncertainty)) => format!("{offset:+.1}±{uncertainty:.1} ms"),
-                _ => "-".to_owned(),
-            },
-            node.took_ms.map_or("-".to_owned(), |ms| format!("{ms:.0} ms")),
+            last_seen(node),
+            clock(node),
+            took(node),
             escape(node.reason.as_deref().unwrap_or("")).into_owned(),
         ]);
     }
     let text = table.to_string();
     let mut out = String::new();
-    for line in text.lines() {
+    for (number, line) in text.lines().enumerate() {
         let mut line = line.trim_end().to_owned();
-        for status in [
-            Status::Unreachable,
-            Status::Timeout,
-            Status::Incomplete,
-            Status::Error,
-            Status::Invalid,
-            Status::Pruned,
-            Status::Superseded,
-        ] {
-            let word = status.as_str().to_uppercase();
-            if let Some(at) = line.find(&format!(" {word} ")) {
-                line.replace_range(at + 1..at + 1 + word.len(), &format!("{}{word}{}", paint::RED, paint::PLAIN));
-                break;
-            }
+        // The heading has words of its own.
+        if number > 0
+            && let Some((at, word)) = nodes.iter().filter(|node| is_bad(node.status)).find_map(|node| {
+                let word = node.status.as_str().to_uppercase();
+                line.find(&format!(" {word} ")).map(|at| (at, word))
+            })
+        {
+            line.replace_range(at + 1..at + 1 + word.len(), &format!("{}{word}{}", paint::RED, paint::PLAIN));
         }
         out.push_str(&line);
+        out.push('\n');
+    }
+    out
+}
+
+fn is_bad(status: Status) -> bool {
+    !matches!(status, Status::Ok | Status::Excluded | Status::Retired)
+}
+
+fn node_block(node: &NodeReport, width: usize) -> String {
+    let status = node.status.as_str().to_uppercase();
+    let status = if is_bad(node.status) { format!("{}{status}{}", paint::RED, paint::PLAIN) } else { status };
+    let facts = [
+        counted(node.rows, "row", "rows"),
+        format!("head {}", head(node)),
+        format!("last seen {}", last_seen(node)),
+        format!("clock {}", clock(node)),
+        format!("took {}", took(node)),
+    ];
+    let invalid = if node.invalid > 0 { format!(", {} invalid", group_digits(node.invalid)) } else { String::new() };
+    let mut out = format!("{}  {status}  {}\n", escape(&node.node_id), escape(&node.verdict));
+    out.push_str(&wrap(&format!("{}{invalid}", facts.join(", ")), width, "    "));
+    out.push('\n');
+    if let Some(reason) = &node.reason {
+        out.push_str(&wrap(&escape(reason), width, "    "));
         out.push('\n');
     }
     out
@@ -64,9 +89,35 @@ fn head(node: &NodeReport) -> String {
     }
 }
 
-/// One sentence that can be trusted: what was read, from whom, and who is missing.
-pub(crate) fn envelope_summary(envelope: &Envelope) -> String {
-    let rows = group_digits(envelope.count);
+fn last_seen(node: &NodeReport) -> String {
+    node.last_seen.as_deref().map_or("never".to_owned(), |t| t.get(11..19).unwrap_or(t).to_owned())
+}
+
+fn clock(node: &NodeReport) -> String {
+    match (node.clock_offset_ms, node.clock_uncertainty_ms) {
+        (Some(offset), Some(uncertainty)) => format!("{offset:+.1}±{uncertainty:.1} ms"),
+        _ => "-".to_owned(),
+    }
+}
+
+fn took(node: &NodeReport) -> String {
+    node.took_ms.map_or("-".to_owned(), |ms| format!("{ms:.0} ms"))
+}
+
+/// Whether the sentence says all that there is to say of the nodes.
+pub(crate) fn all_is_well(envelope: &Envelope) -> bool {
+    let well = |node: &NodeReport| {
+        node.status == Status::Excluded
+            || (node.status == Status::Ok && node.verdict == "ok" && node.invalid == 0)
+            || (node.status == Status::Pruned && node.verdict == "pruned" && envelope.complete_since.is_some())
+    };
+    envelope.is_whole() && envelope.nodes.iter().all(well)
+}
+
+/// What can be trusted: what was read, from whom, who is missing, and what is proven. Each sentence is a line of its own, unless all is
+/// well.
+pub(crate) fn envelope_summary(envelope: &Envelope) -> Vec<String> {
+    let rows = counted(envelope.count, "row", "rows");
     let invalid: u64 = envelope.nodes.iter().map(|n| n.invalid).sum();
     let missing: Vec<&str> = envelope
         .nodes
@@ -74,36 +125,26 @@ pub(crate) fn envelope_summary(envelope: &Envelope) -> String {
         .filter(|n| !matches!(n.status, Status::Ok | Status::Excluded))
         .map(|n| n.node_id.as_str())
         .collect();
-    let order = match envelope.order_uncertainty_ms {
-        Some(ms) => format!("order between nodes uncertain by {ms:.1} ms"),
-        None => "order between nodes unknown (clocks not measured yet)".to_owned(),
-    };
     let newest_first = envelope.order == "desc";
+    let of = |answered: usize| format!("{answered} of {} answered", counted(envelope.expected as u64, "node", "nodes"));
+    let green = |words: &str| format!("{}{words}{}", paint::GREEN, paint::PLAIN);
     let head = if envelope.complete && envelope.more {
         let which = if newest_first { "newest" } else { "oldest" };
         format!(
-            "{}PAGE COMPLETE{}: the {which} {rows} rows are shown and there are more; {} of {} nodes answered",
-            paint::GREEN,
-            paint::PLAIN,
-            envelope.answered,
-            envelope.expected
+            "{}: the {which} {rows} {} shown and there are more; {}",
+            green("PAGE COMPLETE"),
+            if envelope.count == 1 { "is" } else { "are" },
+            of(envelope.answered)
         )
     } else if envelope.complete {
-        format!(
-            "{}COMPLETE{}: {rows} rows, {} of {} nodes answered",
-            paint::GREEN,
-            paint::PLAIN,
-            envelope.answered,
-            envelope.expected
-        )
+        format!("{}: {rows}, {}", green("COMPLETE"), of(envelope.answered))
     } else if let Some(since) = &envelope.complete_since {
+        let kept = envelope.nodes.iter().filter(|n| n.status == Status::Ok || n.complete_since.is_some()).count();
         format!(
-            "{}COMPLETE SINCE {since}{}: {rows} rows{}, {} of {} nodes answered; older rows were pruned when their time had come",
-            paint::GREEN,
-            paint::PLAIN,
+            "{}: {rows}{}, {}; older rows were pruned when their time had come",
+            green(&format!("COMPLETE SINCE {since}")),
             if envelope.more { " of a page, and there are more" } else { "" },
-            envelope.nodes.iter().filter(|n| n.status == Status::Ok || n.complete_since.is_some()).count(),
-            envelope.expected
+            of(kept)
         )
     } else {
         let towards = if newest_first { "back to" } else { "up to" };
@@ -112,11 +153,10 @@ pub(crate) fn envelope_summary(envelope: &Envelope) -> String {
             None => "nothing can be said about any part of the range".to_owned(),
         };
         format!(
-            "{}NOT COMPLETE{}: {rows} rows, {} of {} nodes answered in full; not {}; {through}",
+            "{}NOT COMPLETE{}: {rows}, {} in full; not {}; {through}",
             paint::RED,
             paint::PLAIN,
-            envelope.answered,
-            envelope.expected,
+            of(envelope.answered),
             missing.join(", ")
         )
     };
@@ -125,14 +165,24 @@ pub(crate) fn envelope_summary(envelope: &Envelope) -> String {
     } else {
         String::new()
     };
-    let more = match &envelope.next_cursor {
-        Some(cursor) if envelope.more => {
-            format!(
-                "\nthere are more rows: raise --limit, narrow the filter, or continue with --cursor {}",
-                escape(cursor)
-            )
+    let mut lines = vec![format!("{head}{broken}")];
+    let proven = escape(&envelope.completeness).into_owned();
+    if all_is_well(envelope) && !proven.is_empty() {
+        lines[0] = format!("{}; {proven}", lines[0]);
+    } else if !proven.is_empty() {
+        lines.push(proven);
+    }
+    match envelope.order_uncertainty_ms {
+        Some(ms) if ms < ORDER_UNCERTAIN_MS_MIN => {}
+        Some(ms) => {
+            lines.push(format!("the order of rows of different nodes is uncertain by {ms:.0} ms: their clocks differ"))
         }
-        _ => String::new(),
-    };
-    format!("{head}{broken}; {order}\n{}{more}", escape(&envelope.completeness))
+        None => lines
+            .push("the order of rows of different nodes is not known: their clocks were not measured yet".to_owned()),
+    }
+    if let Some(cursor) = envelope.next_cursor.as_ref().filter(|_| envelope.more) {
+        lines.push("there are more rows: raise --limit, narrow the filter, or continue with".to_owned());
+        lines.push(format!("--cursor {}", escape(cursor)));
+    }
+    lines
 }

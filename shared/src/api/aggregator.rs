@@ -175,6 +175,11 @@ impl Envelope {
     }
 }
 
+/// Header of a request for rows that says what they are for; what is recorded about the request follows it.
+pub const PURPOSE_HEADER: &str = "piperoll-purpose";
+/// They are counted and compared, and do not leave as they are: `audit.report` instead of `audit.export`.
+pub const PURPOSE_REPORT: &str = "report";
+
 /// The last line of an NDJSON answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FinalRecord {

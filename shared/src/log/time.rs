@@ -163,6 +163,17 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
         .flatten()
 }
 
+/// A duration as people read it: `5 min`, `1 day`, `1 h 30 min`.
+pub fn span(duration: Duration) -> String {
+    let text = humantime::format_duration(duration).to_string();
+    let words = text.split(' ').map(|word| {
+        let digits = word.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let unit = &word[digits.len()..];
+        format!("{digits} {}", if unit == "m" { "min" } else { unit })
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// An age as people type it. Units without a fixed length are refused: `1M` was a month of 30.44 days, and `1m` a minute.
 fn age(text: &str) -> Result<Duration, TimeError> {
     let error = |advice| TimeError { text: text.chars().take(64).collect(), advice };
@@ -216,6 +227,11 @@ mod tests {
             assert!(Timestamp::parse_expiry(vague, now).is_err());
         }
         assert_eq!(Timestamp::parse_human("1m", now).expect("a minute").to_text(), "2026-04-15T07:59:00.000000Z");
+        for (seconds, words) in
+            [(300, "5 min"), (86_400, "1 day"), (604_800, "7 days"), (5_400, "1 h 30 min"), (30, "30 s"), (0, "0 s")]
+        {
+            assert_eq!(span(Duration::from_secs(seconds)), words);
+        }
         assert_eq!(Timestamp::parse_human("1h30m", now).expect("an age").to_text(), "2026-04-15T06:30:00.000000Z");
     }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{Amount, Facts, Login, words};
 use super::limits::FLAG_REASON_BYTES_MAX;
-use super::time::Timestamp;
+use super::time::{Timestamp, span};
 pub use rules::{
     FailedLogins, Impersonation, ManyOperations, NewAddress, NewDevice, OutsideHours, RepeatedEdits, Rule, Rules,
     SensitiveDeletion, ValueChanged,
@@ -324,18 +324,6 @@ impl Flags {
         let reason = reason.chars().map(|c| if c.is_control() || matches!(c, '"' | '\\') { '\'' } else { c }).collect();
         self.0.push(Flag { rule: rule.to_owned(), reason });
     }
-}
-
-/// A duration with a space between number and unit: `1 day`, `5 m`.
-fn span(duration: std::time::Duration) -> String {
-    let mut spaced = String::new();
-    for c in humantime::format_duration(duration).to_string().chars() {
-        if c.is_alphabetic() && spaced.ends_with(|last: char| last.is_ascii_digit()) {
-            spaced.push(' ');
-        }
-        spaced.push(c);
-    }
-    spaced
 }
 
 /// Deletion and change, as actions say them.

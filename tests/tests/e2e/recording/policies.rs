@@ -85,7 +85,7 @@ async fn a_node_that_is_away_or_hangs_is_met_by_each_policy_in_its_way() {
             log.iter().filter(|e| e["user"] == user).filter_map(|e| e["occurred_at"].as_str()).collect();
         assert!(times.is_sorted() && times.len() == 7, "{user} in order: {times:?}");
     }
-    assert!(entries(&cluster, "action:log.gap -via:x").iter().all(|gap| gap["details"]["source"] != "test"));
+    assert!(entries(&cluster, "action:log.gap -via:\"x\"").iter().all(|gap| gap["details"]["source"] != "test"));
     cluster.verify_all();
 }
 

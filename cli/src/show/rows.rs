@@ -1,0 +1,363 @@
+//! Rows of the timeline: a table where the terminal is wide, blocks where it is not.
+
+use piperoll_shared::log::row::RowLine;
+use piperoll_shared::log::terminal::escape;
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::verify::Integrity;
+use piperoll_shared::log::view::EntryView;
+use piperoll_shared::log::zone::Zone;
+
+use super::text::{columns, cut, pad, wrap};
+use super::{paint, width};
+
+/// Below so many columns a row is a block of lines.
+pub(super) const TABLE_WIDTH_MIN: usize = 100;
+/// Between two columns.
+const GAP: usize = 2;
+/// Columns that user, action and address get at most, and that the description gets at least.
+const WHO_MAX: usize = 28;
+const ACTION_MAX: usize = 40;
+const FROM_MAX: usize = 39;
+const WHAT_MIN: usize = 24;
+/// An entry that happened less than this before it was recorded happened then.
+const SAME_TIME_MICROS: i64 = 1_000_000;
+
+/// One row, every text safe for a terminal.
+struct Cells {
+    day: String,
+    time: String,
+    /// When it happened, where that is another time.
+    occurred: String,
+    place: String,
+    who: String,
+    action: String,
+    what: String,
+    from: String,
+    outcome: String,
+    integrity: &'static str,
+    sound: bool,
+}
+
+/// Collects rows and prints them when they are all there.
+pub(crate) struct RowTable {
+    zone: Zone,
+    rows: Vec<Cells>,
+}
+
+impl RowTable {
+    pub(crate) fn new(zone: Zone) -> Self {
+        Self { zone, rows: Vec::new() }
+    }
+
+    pub(crate) fn push(&mut self, line: &RowLine<'_>) {
+        self.rows.push(Cells::of(line, self.zone));
+    }
+
+    pub(crate) fn print(&self) {
+        if self.rows.is_empty() {
+            return;
+        }
+        let text = render(&self.rows, self.zone, width().into());
+        crate::out::write(&mut anstream::stdout(), format_args!("{text}"));
+    }
+}
+
+/// Rows as they come, in columns that stay where they are.
+pub(crate) struct RowStream {
+    zone: Zone,
+    day: String,
+    /// Of place, user, action, outcome and address, so far.
+    widths: [usize; 5],
+}
+
+impl RowStream {
+    pub(crate) fn new(zone: Zone) -> Self {
+        Self { zone, day: String::new(), widths: [8, 12, 20, 7, 13] }
+    }
+
+    /// The row, with its day in front when that is another one; `late` when rows of a later time were shown already.
+    pub(crate) fn line(&mut self, line: &RowLine<'_>, late: bool) -> String {
+        let cells = Cells::of(line, self.zone);
+        let mut out = String::new();
+        if cells.day != self.day {
+            out.push_str(&format!("{}{} ({}){}\n", paint::BOLD, cells.day, self.zone, paint::PLAIN));
+            self.day.clone_from(&cells.day);
+        }
+        let width = usize::from(width());
+        let late = if late { format!("  {}late{}", paint::YELLOW, paint::PLAIN) } else { String::new() };
+        if width < TABLE_WIDTH_MIN {
+            out.push_str(&block(&cells, &cells.time, !cells.sound, width));
+            let end = out.trim_end().len();
+            out.insert_str(end, &late);
+            return out.trim_end().to_owned();
+        }
+        let texts = [&cells.place, &cells.who, &cells.action, &cells.outcome, &cells.from];
+        for (known, (text, most)) in
+            self.widths.iter_mut().zip(texts.into_iter().zip([40, WHO_MAX, ACTION_MAX, 7, FROM_MAX]))
+        {
+            *known = (*known).max(columns(text).min(most));
+        }
+        let [place, who, action, outcome, from] = self.widths;
+        let fixed = format!(
+            "{}  {}  {}  {}  {}  {}",
+            cells.time,
+            pad(&cut(&cells.place, place), place),
+            pad(&cut(&cells.who, who), who),
+            pad(&cut(&cells.action, action), action),
+            coloured(&pad(&cells.outcome, outcome)),
+            pad(&cut(&cells.from, from), from),
+        );
+        let used = columns(&cells.time) + place + who + action + outcome + from + 6 * GAP;
+        let what = with_occurred(&cells);
+        let integrity = if cells.sound { String::new() } else { format!("  {}", coloured(cells.integrity)) };
+        let room = width.saturating_sub(used + if cells.sound { 0 } else { GAP + cells.integrity.len() }).max(WHAT_MIN);
+        out.push_str(format!("{fixed}  {}", cut(&what, room)).trim_end());
+        out.push_str(&integrity);
+        out.push_str(&late);
+        out
+    }
+}
+
+fn with_occurred(cells: &Cells) -> String {
+    if cells.occurred.is_empty() { cells.what.clone() } else { format!("[occurred {}] {}", cells.occurred, cells.what) }
+}
+
+/// All rows, with a heading.
+fn render(rows: &[Cells], zone: Zone, width: usize) -> String {
+    let one_day = rows.iter().all(|row| row.day == rows[0].day) && !rows[0].day.is_empty();
+    // Where all rows are sound and alike, the statement below says so.
+    let with_integrity = rows.iter().any(|row| !row.sound || row.integrity != rows[0].integrity);
+    let times: Vec<String> = rows
+        .iter()
+        .map(|row| if one_day { row.time.clone() } else { format!("{} {}", row.day, row.time).trim().to_owned() })
+        .collect();
+    let heading = if one_day { format!("{} {}", rows[0].day, offset_or_name(zone)) } else { format!("TIME ({zone})") };
+    if width >= TABLE_WIDTH_MIN
+        && let Some(table) = table(rows, &times, &heading, with_integrity, width)
+    {
+        return table;
+    }
+    let mut out = format!("{}{heading}{}\n", paint::BOLD, paint::PLAIN);
+    for (row, time) in rows.iter().zip(&times) {
+        out.push_str(&block(row, time, with_integrity, width));
+    }
+    out
+}
+
+fn offset_or_name(zone: Zone) -> String {
+    zone.to_string()
+}
+
+/// None when the terminal has no room for what happened.
+fn table(rows: &[Cells], times: &[String], heading: &str, with_integrity: bool, width: usize) -> Option<String> {
+    let widest = |title: &str, most: usize, text: &dyn Fn(&Cells) -> &str| {
+        let widest = rows.iter().map(|row| columns(text(row))).max().unwrap_or(0);
+        // A column that nobody fills is left out.
+        if widest == 0 { 0 } else { widest.max(title.len()).min(most) }
+    };
+    let time = times.iter().map(|time| columns(time)).max().unwrap_or(0).max(columns(heading));
+    let occurred = widest("OCCURRED", 24, &|row| &row.occurred);
+    let place = widest("NODE/SEQ", usize::MAX, &|row| &row.place);
+    let who = widest("USER", WHO_MAX, &|row| &row.who);
+    let action = widest("ACTION", ACTION_MAX, &|row| &row.action);
+    let from = widest("FROM", FROM_MAX, &|row| &row.from);
+    let outcome = widest("OUTCOME", usize::MAX, &|row| &row.outcome);
+    let integrity = if with_integrity { widest("INTEGRITY", usize::MAX, &|row| row.integrity) } else { 0 };
+    let fixed = [time, occurred, place, who, action, outcome, from, integrity];
+    let used: usize = fixed.iter().filter(|width| **width > 0).map(|width| width + GAP).sum();
+    let room = width.checked_sub(used).filter(|room| *room >= WHAT_MIN)?;
+    let what = rows.iter().map(|row| columns(&row.what)).max().unwrap_or(0).max(4).min(room);
+    let line = |cells: [&str; 9]| {
+        let widths = [time, occurred, place, who, action, what, outcome, from, integrity];
+        let shown = cells.into_iter().zip(widths).enumerate().filter(|(_, (_, width))| *width > 0);
+        let shown = shown.map(|(at, (text, width))| {
+            let padded = pad(&cut(text, width), width);
+            if matches!(at, 6 | 8) { coloured(&padded) } else { padded }
+        });
+        shown.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let titles = line([heading, "OCCURRED", "NODE/SEQ", "USER", "ACTION", "WHAT", "OUTCOME", "FROM", "INTEGRITY"]);
+    let mut out = format!("{}{titles}{}\n", paint::BOLD, paint::PLAIN);
+    for (row, time) in rows.iter().zip(times) {
+        let Cells { occurred, place, who, action, what, outcome, from, integrity, .. } = row;
+        out.push_str(&line([time, occurred, place, who, action, what, outcome, from, integrity]));
+        out.push('\n');
+    }
+    Some(out)
+}
+
+/// A row as lines: when, where, who and what in the first, what happened below.
+fn block(row: &Cells, time: &str, with_integrity: bool, width: usize) -> String {
+    let first =
+        [time, &row.place, &row.who, &row.action, &row.outcome, if with_integrity { row.integrity } else { "" }];
+    let first: Vec<&str> = first.into_iter().filter(|text| !text.is_empty()).collect();
+    let mut out = String::new();
+    for (number, line) in wrap(&first.join("  "), width, "").lines().enumerate() {
+        out.push_str(&format!("{}{}\n", if number > 0 { "  " } else { "" }, coloured(line.trim_start())));
+    }
+    let occurred = if row.occurred.is_empty() { String::new() } else { format!("occurred {}", row.occurred) };
+    let from = if row.from.is_empty() { String::new() } else { format!("from {}", row.from) };
+    let rest: Vec<&str> =
+        [&row.what, &from, &occurred].into_iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
+    if !rest.is_empty() {
+        out.push_str(&wrap(&rest.join(" · "), width, "    "));
+        out.push('\n');
+    }
+    out
+}
+
+/// Words that carry a colour where they are a whole word.
+const LOUD: [(&str, &str); 5] = [
+    ("VIOLATION", paint::RED),
+    ("UNKNOWN KEY", paint::RED),
+    ("FAILURE", paint::YELLOW),
+    ("DENIED", paint::YELLOW),
+    ("UNKNOWN", paint::DIM),
+];
+
+fn coloured(text: &str) -> String {
+    for (word, colour) in LOUD {
+        if let Some(at) = text.rfind(word)
+            && (at == 0 || text[..at].ends_with(' '))
+            && (at + word.len() == text.len() || text[at + word.len()..].starts_with(' '))
+        {
+            return format!("{}{colour}{word}{}{}", &text[..at], paint::PLAIN, &text[at + word.len()..]);
+        }
+    }
+    text.to_owned()
+}
+
+impl Cells {
+    fn of(line: &RowLine<'_>, zone: Zone) -> Self {
+        let body = line.entry.get();
+        let view = EntryView::parse(body.as_bytes()).unwrap_or_default();
+        let place = line.found_at.as_ref();
+        let node = place.map_or_else(|| view.node_id.to_string(), |place| place.node_id.clone());
+        let seq = place.map_or(view.seq, |place| place.seq);
+        let text = |value: Option<&str>| value.map(name).unwrap_or_default();
+        let who = match (view.impersonator.as_deref(), view.user.as_deref()) {
+            (Some(real), Some(user)) => format!("{} as {}", name(real), name(user)),
+            (_, user) => text(user),
+        };
+        let gone = line.erased.as_ref();
+        let timestamp = gone.map_or_else(|| view.timestamp.to_string(), |gone| gone.timestamp.to_text());
+        let recorded = Timestamp::parse_rfc3339(&timestamp).ok();
+        let (day, time) = match recorded {
+            Some(time) => (clock(time, zone, "%Y-%m-%d"), clock(time, zone, "%H:%M:%S%.3f")),
+            None if timestamp.is_empty() => (String::new(), "?".to_owned()),
+            None => (String::new(), escape(&timestamp).into_owned()),
+        };
+        let happened = view.occurred_at.as_deref().and_then(|text| Timestamp::parse_rfc3339(text).ok());
+        let differs = |(happened, recorded): &(Timestamp, Timestamp)| {
+            (happened.micros() - recorded.micros()).abs() >= SAME_TIME_MICROS
+        };
+        let occurred = happened.zip(recorded).filter(differs);
+        Self {
+            day,
+            time,
+            occurred: occurred.map(|(happened, _)| clock(happened, zone, "%Y-%m-%d %H:%M:%S")).unwrap_or_default(),
+            place: format!("{}/{seq}", escape(&node)),
+            who,
+            action: text(view.action.as_deref()),
+            what: match (gone, &line.reason) {
+                (Some(gone), _) => escape(&gone.words()).into_owned(),
+                (None, Some(reason)) if line.withheld => escape(reason).into_owned(),
+                (None, _) => what(&view),
+            },
+            from: text(view.ip_address.as_deref()),
+            outcome: match view.outcome.as_deref() {
+                Some("success") => "ok".to_owned(),
+                Some(other) => escape(other).to_uppercase(),
+                None => String::new(),
+            },
+            integrity: integrity_word(line),
+            sound: line.integrity == Integrity::Ok,
+        }
+    }
+}
+
+/// What a clock of the zone shows.
+pub(super) fn clock(time: Timestamp, zone: Zone, format: &str) -> String {
+    zone.clock(time).0.format(format).to_string()
+}
+
+/// A name, in quotes when it begins or ends with a space, which nobody would see.
+fn name(text: &str) -> String {
+    if text.starts_with(' ') || text.ends_with(' ') {
+        format!("\"{}\"", escape(text))
+    } else {
+        escape(text).into_owned()
+    }
+}
+
+fn what(view: &EntryView<'_>) -> String {
+    let entity = match (view.entity_type.as_deref(), view.entity_id.as_deref()) {
+        (Some(kind), Some(id)) => Some(format!("{kind}/{id}")),
+        (Some(kind), None) => Some(kind.to_owned()),
+        _ => None,
+    };
+    let text =
+        view.description.as_deref().map(str::to_owned).or(entity).or_else(|| view.target.as_deref().map(str::to_owned));
+    escape(text.as_deref().unwrap_or_default()).into_owned()
+}
+
+pub(super) fn integrity_word(row: &RowLine<'_>) -> &'static str {
+    match row.integrity {
+        Integrity::Ok if row.witnessed => "witnessed",
+        Integrity::Ok => "authentic",
+        Integrity::Violation => "VIOLATION",
+        Integrity::UnknownKey => "UNKNOWN KEY",
+        Integrity::Erased => "erased",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(fields: &str, integrity: &str) -> String {
+        format!(
+            r#"{{"entry":{{"v":1,"node_id":"mx1","generation":"g","seq":42,"timestamp":"2026-04-15T08:00:00.123456Z","id":"i",{fields},"via":"cli"}},"signature":"s","integrity":"{integrity}","witnessed":true}}"#
+        )
+    }
+
+    fn rendered(rows: &[String], width: usize, zone: &str) -> String {
+        let zone = Zone::parse(zone).expect("a zone");
+        let cells: Vec<Cells> =
+            rows.iter().map(|row| Cells::of(&serde_json::from_str::<RowLine<'_>>(row).expect("a row"), zone)).collect();
+        anstream::adapter::strip_str(&render(&cells, zone, width)).to_string()
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        let long = "a sentence that goes on for much longer than any terminal has room for, with an address, 2001:db8::1, and more";
+        let rows = [
+            row(
+                &format!(
+                    r#""user":"m.keller","category":"auth","action":"auth.login","outcome":"denied","ip_address":"203.0.113.77","description":"{long}""#
+                ),
+                "ok",
+            ),
+            row(
+                r#""user":"Zürich 東京","category":"data","action":"quarantine.release","occurred_at":"2026-04-01T00:00:00Z","entity_type":"mail","entity_id":"7""#,
+                "ok",
+            ),
+        ];
+        for width in [60, 80, 99, 100, 120, 200] {
+            let text = rendered(&rows, width, "UTC");
+            assert!(text.lines().all(|line| columns(line) <= width), "{width}\n{text}");
+            assert!(!text.contains("witnessed") && text.contains("2026-04-15"), "{text}");
+            assert!(text.contains("08:00:00.123") && !text.contains("08:00:00.123456"), "{text}");
+            assert!(text.contains("2026-04-01"), "when it happened is shown\n{text}");
+        }
+        assert!(rendered(&rows, 80, "Europe/Berlin").contains("10:00:00.123"));
+    }
+
+    #[test]
+    fn what_is_not_sound_is_said_in_every_width() {
+        let rows = [row(r#""user":"a","category":"auth","action":"auth.login""#, "violation")];
+        for width in [60, 120] {
+            assert!(rendered(&rows, width, "UTC").contains("VIOLATION"));
+        }
+    }
+}
