@@ -111,12 +111,16 @@ type Dialled = Result<Sender, Failure>;
 #[derive(Default)]
 struct State {
     open: Option<Open>,
+    /// Connections that were made.
+    made: u64,
     /// The dial under way, which all requests that need it wait for together: a node that hangs costs each of them
     /// one time limit, not one after the other.
     dialling: Option<watch::Receiver<Option<Dialled>>>,
 }
 
 struct Open {
+    /// Counts the connections of this link.
+    number: u64,
     sender: Sender,
     material: Arc<Material>,
     since: Instant,
@@ -148,6 +152,11 @@ impl Link {
     /// Whether the log is read in this process.
     pub(crate) fn is_local(&self) -> bool {
         self.way.local().is_some()
+    }
+
+    /// The shared connection, while it is open: a node that was started again, perhaps as another version of the program, has another one.
+    pub(crate) fn connection_number(&self) -> Option<u64> {
+        self.state().open.as_ref().filter(|open| !open.sender.send.is_closed()).map(|open| open.number)
     }
 
     /// Sends a request and waits for the head of the answer, at most `timeout` after connecting. A request that
@@ -333,7 +342,9 @@ async fn dial_for_all(
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         state.dialling = None;
         if let Ok(sender) = &dialled {
-            state.open = Some(Open { sender: sender.clone(), material, since: Instant::now(), is_local });
+            state.made += 1;
+            let number = state.made;
+            state.open = Some(Open { number, sender: sender.clone(), material, since: Instant::now(), is_local });
         }
     }
     let _ = tell.send(Some(dialled));

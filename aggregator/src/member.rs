@@ -47,8 +47,8 @@ struct State {
     frozen: Option<String>,
     last_seen: Option<Timestamp>,
     samples: VecDeque<Sample>,
-    /// What it said since it was last out of reach.
-    filter_version: Option<u32>,
+    /// What it said, and on which connection.
+    filter_version: Option<(u32, u64)>,
 }
 
 #[derive(Clone, Copy)]
@@ -118,8 +118,6 @@ impl Member {
     /// Only a failed TCP connect counts towards "down"; slow or busy is not down.
     pub(crate) fn failed(&self, failure: &Failure) {
         let mut state = self.state();
-        // It may come back as another version of the program.
-        state.filter_version = None;
         if let Failure::Unreachable { reason, tcp: true } = failure {
             state.failures = state.failures.saturating_add(1);
             state.last_failure = Some(reason.clone());
@@ -136,7 +134,11 @@ impl Member {
         if self.link.is_local() {
             return Ok(FILTER_VERSION);
         }
-        let known = || self.state().filter_version;
+        // What it said on a connection that is gone may have been said by another version of the program.
+        let known = || {
+            let (version, number) = self.state().filter_version?;
+            (self.link.connection_number() == Some(number)).then_some(version)
+        };
         if let Some(version) = known() {
             return Ok(version);
         }
@@ -181,6 +183,7 @@ impl Member {
         let reading: ClockReading = self.link.get_json(peer_path::CLOCK, SAMPLE_TIMEOUT).await?;
         let round_trip = i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX);
         let half = round_trip / 2;
+        let number = self.link.connection_number();
         self.seen();
         let sample = Sample {
             taken: started,
@@ -188,7 +191,7 @@ impl Member {
             uncertainty_micros: half.max(1),
         };
         let mut state = self.state();
-        state.filter_version = Some(reading.filter_version);
+        state.filter_version = number.map(|number| (reading.filter_version, number));
         if state.samples.len() == SAMPLES_MAX {
             state.samples.pop_front();
         }

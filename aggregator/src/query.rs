@@ -331,3 +331,32 @@ impl Query {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use piperoll_shared::log::cursor::Snapshot;
+
+    /// The pages of one answer are read in one language, also when the aggregator was upgraded between them.
+    #[test]
+    fn a_cursor_keeps_the_language_of_its_first_page() -> Result<(), Box<dyn std::error::Error>> {
+        let (key, now) = (CursorKey::new(&[1; 32]), Timestamp::from_micros(1_776_240_000_000_000));
+        let pairs = |cursor: Option<String>| {
+            let named =
+                [("filter", "user:k*"), ("user_type", "a b*")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+            named.into_iter().chain(cursor.map(|cursor| ("cursor".to_owned(), cursor))).collect::<Vec<_>>()
+        };
+        let new = Query::parse(pairs(None), now, &key, &Scope::default())?;
+        assert_eq!(new.filter.typed(), "user:k* user_type:\"a b\"*");
+        let snapshot =
+            |filter_version| Snapshot { asked_at: now, from: now, to: now, heads: Vec::new(), filter_version };
+        let last = Key { timestamp: now, node_id: "mx1".parse()?, seq: 7 };
+        let old = Cursor::new(&new.hash, snapshot(1), last.clone(), Vec::new()).encode(&key);
+        let continued = Query::parse(pairs(Some(old)), now, &key, &Scope::default())?;
+        assert_eq!(continued.filter.typed(), "user:\"k*\" user_type:\"a b*\"");
+        assert_eq!(continued.filter_version, 1);
+        let newer = Cursor::new(&new.hash, snapshot(FILTER_VERSION), last, Vec::new()).encode(&key);
+        assert_eq!(Query::parse(pairs(Some(newer)), now, &key, &Scope::default())?.filter, new.filter);
+        Ok(())
+    }
+}

@@ -15,7 +15,7 @@ use piperoll_shared::log::completeness::Place;
 use piperoll_shared::log::filter::{ErasedFit, FILTER_VERSION, Filter};
 use piperoll_shared::log::order::{Key, Order, Position};
 use piperoll_shared::log::statement::Statement;
-use piperoll_shared::log::stats::{Counter, Facet};
+use piperoll_shared::log::stats::{Axis, Counter, Facet, Plan};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::{RangeProof, leaf_hash};
 use piperoll_shared::log::verify::{Checked, Claim, Integrity, RowChecker};
@@ -142,11 +142,12 @@ const FAULT_CHARS_MAX: usize = 512;
 /// The request that a node of its version can be asked, and the filter that its rows have to be held against here. New syntax is
 /// never sent to a node that did not say that it reads it.
 async fn fitting(member: &Member, request: &ScanRequest) -> Result<(ScanRequest, Option<Filter>), Failure> {
-    let counts_verbs = request.count.as_ref().is_some_and(|plan| plan.facets.contains(&Facet::Verb));
+    let needs_more = |plan: &Plan| plan.facets.contains(&Facet::Verb) || plan.axis != Axis::Recorded;
+    let counts_more = request.count.as_ref().is_some_and(needs_more);
     // What is asked was written here.
     let filter = Filter::parse_stored(&request.filter, Timestamp::MIN).map_err(|e| Failure::Error(e.to_string()))?;
     let needs_version_2 = filter.in_version_1().is_none();
-    if !(needs_version_2 || counts_verbs) || member.filter_version().await? >= FILTER_VERSION {
+    if !(needs_version_2 || counts_more) || member.filter_version().await? >= FILTER_VERSION {
         return Ok((request.clone(), None));
     }
     if request.count.is_some() {
@@ -167,12 +168,11 @@ impl NodeReader {
         limits: &Limits,
         lane: Lane,
     ) -> Result<Self, Failure> {
-        let started = Instant::now();
         let (request, sieve) = fitting(member, &asked.request).await?;
         let request = &request;
+        let started = Instant::now();
         let body = Bytes::from(serde_json::to_vec(request).unwrap_or_default());
-        let left = limits.first_row.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
-        let response = member.link.request(lane, Method::POST, peer_path::SCAN, body, left).await?;
+        let response = member.link.request(lane, Method::POST, peer_path::SCAN, body, limits.first_row).await?;
         let mut body = response.into_body();
         let mut buffer = BytesMut::new();
         let left = limits.first_row.saturating_sub(started.elapsed()).max(Duration::from_millis(1));

@@ -10,7 +10,7 @@ use axum::extract::{Query as Pairs, State};
 use axum::response::{IntoResponse as _, Response};
 use piperoll_shared::api::access::Permission;
 use piperoll_shared::log::order::Order;
-use piperoll_shared::log::stats::{BUCKETS_MAX, FACETS_MAX, Facet, Plan, TOP_DEFAULT, TOP_MAX};
+use piperoll_shared::log::stats::{Axis, BUCKETS_MAX, FACETS_MAX, Facet, Plan, TOP_DEFAULT, TOP_MAX};
 use piperoll_shared::log::time::{Timestamp, parse_duration};
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde_json::json;
@@ -62,6 +62,7 @@ struct Typed {
     by: Vec<String>,
     top: Option<String>,
     bucket: Option<String>,
+    axis: Option<String>,
     verify: Option<String>,
     rest: Vec<(String, String)>,
 }
@@ -77,12 +78,13 @@ impl Typed {
                 }
                 "top" => &mut typed.top,
                 "bucket" => &mut typed.bucket,
+                "axis" => &mut typed.axis,
                 "verify" => &mut typed.verify,
                 "limit" | "order" | "format" | "cursor" => {
                     return Err(bad(
                         &name,
                         &value,
-                        "statistics have by, top, bucket, verify, from, to, require and a filter",
+                        "statistics have by, top, bucket, axis, verify, from, to, tz, require and a filter",
                     ));
                 }
                 _ => {
@@ -125,7 +127,12 @@ impl Typed {
             }
         };
         let bucket_micros = self.bucket.as_ref().map(|text| bucket(text, query, now)).transpose()?;
-        Ok(Plan { facets, top, bucket_micros })
+        let axis = match self.axis.as_deref() {
+            None | Some("recorded") => Axis::Recorded,
+            Some("occurred") => Axis::Occurred,
+            Some(other) => return Err(bad("axis", other, "it is recorded or occurred")),
+        };
+        Ok(Plan { facets, top, bucket_micros, axis })
     }
 }
 

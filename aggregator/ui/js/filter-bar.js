@@ -13,6 +13,7 @@ export function filterBar({ change, actions }) {
   const box = h("div", { class: "text" }, h("label", { for: id, class: "unseen" }, "Filter"), input);
   const range = h("select", { "aria-label": "Range" });
   const order = h("select", { "aria-label": "Order" }, h("option", { value: "desc" }, "Newest first"), h("option", { value: "asc" }, "Oldest first"));
+  const axis = h("select", { "aria-label": "Time", title: "The time that is shown. Range, order and completeness go by when an entry was recorded." }, h("option", { value: "recorded" }, "Time recorded"), h("option", { value: "occurred" }, "Time occurred"));
   const error = h("div", { id: `${id}-error`, class: "filter-error", role: "alert" });
   const chips = h("ul", { class: "chips", "aria-label": "Conditions" });
   let state = null;
@@ -20,6 +21,7 @@ export function filterBar({ change, actions }) {
   const submit = () => change({ filter: input.value.trim() });
   suggest(input, box, { context: () => ({ from: state.from, to: state.to }), submit });
   range.addEventListener("change", () => (range.value === "custom" ? customRange() : change({ from: range.value, to: "" })));
+  axis.addEventListener("change", () => change({ axis: axis.value }));
   order.addEventListener("change", () => change({ order: order.value }));
 
   function customRange() {
@@ -45,7 +47,7 @@ export function filterBar({ change, actions }) {
   }
 
   return {
-    element: h("div", { role: "search", "aria-label": "Filter" }, h("div", { class: "filter-bar" }, box, range, order, h("button", { type: "button", class: "main", onclick: submit }, "Search")), error, h("div", { class: "under" }, chips, h("div", { class: "actions" }, actions))),
+    element: h("div", { role: "search", "aria-label": "Filter" }, h("div", { class: "filter-bar" }, box, range, order, axis, h("button", { type: "button", class: "main", onclick: submit }, "Search")), error, h("div", { class: "under" }, chips, h("div", { class: "actions" }, actions))),
     focus() {
       input.focus();
       input.select();
@@ -54,6 +56,7 @@ export function filterBar({ change, actions }) {
       state = next;
       if (document.activeElement !== input || input.value.trim() !== next.filter) input.value = next.filter;
       order.value = next.order;
+      axis.value = next.axis;
       drawRange();
       put(error);
       input.removeAttribute("aria-invalid");

@@ -37,14 +37,16 @@ export function histogram({ zoom }) {
 
   return {
     element,
-    show(answer, width) {
+    show(answer, width, axis = "recorded") {
       const buckets = answer.stats.histogram?.buckets ?? [];
       const starts = buckets.map((bucket) => micros(bucket.from));
       const now = Date.now() * 1000;
       const wide = width * 1e6;
-      const open = answer.from.startsWith("0001");
+      // What was recorded in a range may have happened at any time.
+      const open = axis === "occurred" || answer.from.startsWith("0001");
       const from = open ? starts[0] ?? now - wide : micros(answer.from);
-      const end = Math.max(micros(answer.to), (starts.at(-1) ?? 0) + wide);
+      const last = (starts.at(-1) ?? 0) + wide;
+      const end = axis === "occurred" && starts.length > 0 ? last : Math.max(micros(answer.to), last);
       drawn = { stats: answer.stats, envelope: answer, from, to: Math.max(end, from + wide), width: wide };
       draw();
     },

@@ -41,6 +41,15 @@ export function timeOf(row) {
   return typeof time === "string" && TIME.test(time) ? time : "";
 }
 
+/** When it happened by the caller's word, RFC 3339 in UTC, or "" where it does not say or what it says is no time. */
+export function occurredOf(row) {
+  const text = entryOf(row).occurred_at;
+  if (typeof text !== "string") return "";
+  if (TIME.test(text)) return text;
+  const time = new Date(text);
+  return Number.isNaN(time.getTime()) || time.getUTCFullYear() > 9999 || time.getUTCFullYear() < 0 ? "" : time.toISOString();
+}
+
 export function badge(kind, shape, text, title) {
   return h("span", { class: `badge ${kind}`, title: title && visible(title) }, h("span", { class: "shape", "aria-hidden": "true" }, shape), text);
 }

@@ -3,7 +3,7 @@
 import { digits, h, put, short, textOr, visible } from "./dom.js";
 import { everything, micros, parts, zoneLabel } from "./time.js";
 import { isMissing } from "./node-words.js";
-import { actorWords, entityOf, entryOf, flagBadge, integrityBadges, keyOf, nodeOf, outcomeBadge, placeOf, timeOf } from "./row.js";
+import { actorWords, entityOf, entryOf, flagBadge, integrityBadges, keyOf, nodeOf, occurredOf, outcomeBadge, placeOf, timeOf } from "./row.js";
 
 const COLUMNS = 8;
 /** Rows on a page that follows the log; beyond it the oldest go. */
@@ -20,10 +20,12 @@ export function rowTable({ open, filter }) {
   let uncertainty = null;
   let order = "desc";
   let chosen = "";
+  let axis = "recorded";
+  const shownTime = (row) => (axis === "occurred" && occurredOf(row)) || timeOf(row);
   let empty = "Asking every node…";
 
   function draw() {
-    timeHead.textContent = `Time (${zoneLabel()})`;
+    timeHead.textContent = axis === "occurred" ? `Occurred (${zoneLabel()})` : `Time (${zoneLabel()})`;
     timeHead.setAttribute("aria-sort", order === "desc" ? "descending" : "ascending");
     const unsure = uncertainPairs(shown.filter((item) => !item.said), uncertainty);
     let day = "";
@@ -33,7 +35,7 @@ export function rowTable({ open, filter }) {
         lines.push(h("tr", { class: "said" }, h("td", { colspan: COLUMNS }, item.said)));
         continue;
       }
-      const at = timeOf(item.row) ? parts(timeOf(item.row)) : null;
+      const at = shownTime(item.row) ? parts(shownTime(item.row)) : null;
       if (at && at.day !== day) {
         day = at.day;
         lines.push(h("tr", { class: "day" }, h("th", { colspan: COLUMNS, scope: "colgroup" }, day)));
@@ -70,7 +72,7 @@ export function rowTable({ open, filter }) {
     const entity = entityOf(entry);
     const [here, key] = [placeOf(row), keyOf(row)];
     const time = at
-      ? h("time", { datetime: timeOf(row), title: everything(timeOf(row)) }, at.time, h("span", { class: "fraction" }, `.${at.fraction.slice(0, 3)}`))
+      ? h("time", { datetime: shownTime(row), title: timesOf(row) }, at.time, h("span", { class: "fraction" }, `.${at.fraction.slice(0, 3)}`))
       : h("span", {}, "no time");
     const mark = doubt && h("span", { class: "unsure", title: doubt }, " ~", h("span", { class: "unseen" }, doubt));
     return h("tr", {
@@ -85,6 +87,11 @@ export function rowTable({ open, filter }) {
     h("td", { class: "mono" }, textOr(entry.ip_address) ? value("ip", entry.ip_address) : "–"),
     h("td", {}, row.erased || row.withheld ? "–" : outcomeBadge(entry.outcome), " ", flagBadge(entry)),
     h("td", { class: "state" }, integrityBadges(row)));
+  }
+
+  function timesOf(row) {
+    const recorded = everything(timeOf(row));
+    return occurredOf(row) ? `recorded ${recorded}; occurred ${everything(occurredOf(row))}` : recorded;
   }
 
   function choose(key, { focus = true } = {}) {
@@ -105,7 +112,8 @@ export function rowTable({ open, filter }) {
   return {
     element,
     /** Shows a page. */
-    show(rows, envelope, asked) {
+    show(rows, envelope, asked, shownAxis) {
+      axis = shownAxis;
       uncertainty = envelope.order_uncertainty_ms;
       order = asked;
       shown = rows.map((row) => ({ row }));

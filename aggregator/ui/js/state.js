@@ -16,6 +16,8 @@ export function read(search = location.search) {
     from: asked.get("from") || "7d",
     to: asked.get("to") ?? "",
     order: asked.get("order") === "asc" ? "asc" : "desc",
+    // Which time is shown; range, order and what is said to be complete always go by when an entry was recorded.
+    axis: asked.get("axis") === "occurred" ? "occurred" : "recorded",
     cursor: asked.get("cursor") ?? "",
     row: asked.get("row") ?? "",
     live: asked.get("live") === "1",
@@ -29,6 +31,7 @@ export function address(state) {
   if (state.from !== "7d") found.set("from", state.from);
   if (state.to) found.set("to", state.to);
   if (state.order === "asc") found.set("order", "asc");
+  if (state.axis === "occurred") found.set("axis", "occurred");
   if (state.cursor) found.set("cursor", state.cursor);
   if (state.row) found.set("row", state.row);
   if (state.live) found.set("live", "1");

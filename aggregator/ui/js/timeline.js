@@ -54,7 +54,9 @@ function makeView(main, me) {
     button("Print", "A report on paper", () => printView(state, me).catch((error) => notice(error.message, true)))];
   const bar = filterBar({ change, actions });
   const warn = banners({ retry: () => change({}) });
-  const chart = histogram({ zoom: (from, to) => change({ from, to }) });
+  // A range is one of recorded times; of the others a filter makes a part.
+  const zoomTo = (from, to) => change(state.axis === "occurred" ? { filter: add(state.filter, `occurred:${from}..${to}`) } : { from, to });
+  const chart = histogram({ zoom: zoomTo });
   const side = facets({ filter: narrow });
   const table = rowTable({ open: (row) => openRow(row), filter: narrow });
   const entry = drawer({ filter: narrow, step: (by) => table.move(by), moved: (row) => remember({ row: addressOf(row, envelope) }), closed: () => remember({ row: "" }) });
@@ -141,7 +143,7 @@ function makeView(main, me) {
     answered();
     // First what is missing or broken: nothing that a row says may keep it from being seen.
     warn.show(answer, state.order, { unattended }).catch((error) => notice(error.message, true));
-    const pairs = table.show(answer.entries, answer, state.order);
+    const pairs = table.show(answer.entries, answer, state.order, state.axis);
     performance.mark("rows");
     drawPager(answer, pairs);
     announce(`${answer.count} entries, ${answer.answered} of ${answer.expected} nodes`);
@@ -172,8 +174,8 @@ function makeView(main, me) {
   async function loadCounts(answer, signal, unattended) {
     const width = bucketOf(answer);
     try {
-      const counted = await getCounts(`/stats?${parameters({ ...query(state), by: COUNTED, top: TOP, bucket: widthText(width) })}`, signal, { unattended });
-      chart.show(counted, width);
+      const counted = await getCounts(`/stats?${parameters({ ...query(state), by: COUNTED, top: TOP, bucket: widthText(width), axis: state.axis === "occurred" ? "occurred" : "" })}`, signal, { unattended });
+      chart.show(counted, width, state.axis);
       side.show(counted);
       performance.mark("counts");
     } catch (error) {

@@ -17,9 +17,9 @@ pub(crate) use demo::DemoArgs;
 pub(crate) use negation::protect_negation;
 pub(crate) use node::NodeCommand;
 pub(crate) use remote::{
-    ConnectionArgs, IncompleteChoice, JudgeArgs, JudgementArg, NodesCommand, RemoteExportArgs, RemoteNodesArgs,
-    RemoteQueryArgs, RemoteShowArgs, RemoteStatsArgs, RemoteTailArgs, RemoteVerifyArgs, ReportArgs, ReportCommand,
-    ReportFormat,
+    AxisArg, ConnectionArgs, IncompleteChoice, JudgeArgs, JudgementArg, NodesCommand, RemoteExportArgs,
+    RemoteNodesArgs, RemoteQueryArgs, RemoteShowArgs, RemoteStatsArgs, RemoteTailArgs, RemoteVerifyArgs, ReportArgs,
+    ReportCommand, ReportFormat,
 };
 pub(crate) use upkeep::{ForwardCommand, HoldCommand, PruneArgs, RecordingTokenCommand};
 

@@ -45,6 +45,9 @@ pub(crate) struct RemoteQueryArgs {
     /// Without a filter, show entries of category audit too, such as your own reads
     #[arg(long)]
     pub(crate) all: bool,
+    /// The time that a table shows and sorts its page by; the range and what is complete go by when entries were recorded
+    #[arg(long, value_enum, default_value_t = AxisArg::Recorded)]
+    pub(crate) axis: AxisArg,
     /// Continue behind an earlier page
     #[arg(long)]
     pub(crate) cursor: Option<String>,
@@ -70,6 +73,9 @@ pub(crate) struct RemoteStatsArgs {
     /// Counts over time in buckets of this width, such as 15m, 1h or 1d
     #[arg(long)]
     pub(crate) bucket: Option<String>,
+    /// The time that decides the bucket; the range goes by when entries were recorded
+    #[arg(long, value_enum, default_value_t = AxisArg::Recorded)]
+    pub(crate) axis: AxisArg,
     /// Read and verify every row instead of believing what the nodes count from their indexes
     #[arg(long)]
     pub(crate) verify: bool,
@@ -78,6 +84,14 @@ pub(crate) struct RemoteStatsArgs {
     pub(crate) require_complete: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+/// A time of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AxisArg {
+    Recorded,
+    /// When it happened by the caller's word
+    Occurred,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -232,7 +232,8 @@ async fn invite(cluster: &DemoCluster) -> anyhow::Result<()> {
     let (status, address) = cluster.run(&["browse"], false).await?;
     expect(status, Exit::Complete)?;
     paintln!("\n{}The cluster keeps running until Ctrl-C. In a browser:{}", paint::BOLD, paint::PLAIN);
-    outln!("   {}", address.trim());
+    // The day of the demo was recorded within a second.
+    outln!("   {}", address.trim().replacen("/sign-in#", "/sign-in?back=%2F%3Faxis%3Doccurred#", 1));
     outln!(
         "   (signs you in once, within five minutes; `piperoll browse` prints another. The browser does not know this"
     );

@@ -20,7 +20,7 @@ use super::place::{Lines, Place};
 use crate::address::RowAddress;
 use crate::args::{ExportFormat, LocalQueryArgs, LogArgs, OrderArg, OutputArgs, PlaceArgs, QueryArgs, ZoneArgs};
 use crate::exit::Exit;
-use crate::show::{RowStream, RowTable, counted, detail, group_digits, say};
+use crate::show::{Axis, RowStream, RowTable, counted, detail, group_digits, say};
 
 /// How often a followed log is asked for more.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(300);
@@ -88,7 +88,7 @@ pub(super) async fn query(args: LocalQueryArgs) -> anyhow::Result<Exit> {
     if args.output.as_json() {
         return print_json(lines).await;
     }
-    let mut table = RowTable::new(args.query.zone.zone()?);
+    let mut table = RowTable::new(args.query.zone.zone()?, Axis::Recorded);
     let read = each_row(lines, |line| {
         table.push(line);
         Ok(())

@@ -161,16 +161,21 @@ fn settings() -> anyhow::Result<Settings> {
 
 /// Why nothing was answered, and what to do about it. reqwest's own text only says that something failed; its causes say what.
 fn explain(error: &reqwest::Error, ca: &Path) -> String {
-    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |cause| cause.source());
-    let tls = causes.find_map(|cause| {
-        let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        cause.downcast_ref::<rustls::Error>().or_else(|| wrapped.and_then(|inner| inner.downcast_ref()))
-    });
+    let tls = tls_error(error);
     match tls {
         Some(rustls::Error::InvalidCertificate(problem)) => bad_certificate(problem, ca),
         Some(rustls::Error::AlertReceived(alert)) => refused_certificate(*alert),
         _ => last_cause(error),
     }
+}
+
+/// The error of TLS among the causes. An `io::Error` does not count what it wraps among its sources, only the causes of that.
+fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut causes = std::iter::successors(Some(error), |cause| cause.source());
+    causes.find_map(|cause| match cause.downcast_ref::<std::io::Error>() {
+        Some(io) => io.get_ref().and_then(|inner| tls_error(inner)),
+        None => cause.downcast_ref::<rustls::Error>(),
+    })
 }
 
 fn bad_certificate(problem: &rustls::CertificateError, ca: &Path) -> String {

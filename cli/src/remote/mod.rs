@@ -87,8 +87,12 @@ pub(crate) fn exit_of(envelope: &Envelope) -> Exit {
 impl Connection {
     /// Who answered, on standard error, and the exit code that agrees with it.
     pub(crate) fn report(&self, envelope: &Envelope) -> Exit {
+        Self::say_who_answered(envelope, self.is_verbose() || !all_is_well(envelope))
+    }
+
+    fn say_who_answered(envelope: &Envelope, with_nodes: bool) -> Exit {
         eprintln!();
-        if self.is_verbose() || !all_is_well(envelope) {
+        if with_nodes {
             anstream::eprint!("{}", node_table(&envelope.nodes));
         }
         envelope_summary(envelope).iter().for_each(|sentence| say(sentence));
@@ -118,7 +122,7 @@ impl Connection {
 
     /// The same for an answer that was not given, because it is not what was asked for: nothing of it is complete.
     pub(crate) fn refused(&self, envelope: &Envelope) -> Exit {
-        match self.report(envelope) {
+        match Self::say_who_answered(envelope, true) {
             Exit::Complete => Exit::Incomplete,
             exit => exit,
         }

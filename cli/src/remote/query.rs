@@ -11,9 +11,9 @@ use serde_json::value::RawValue;
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};
 use super::count_problem;
 use super::{question, row_path};
-use crate::args::{OrderArg, OutputArgs, RemoteQueryArgs, RemoteShowArgs};
+use crate::args::{AxisArg, OrderArg, OutputArgs, RemoteQueryArgs, RemoteShowArgs};
 use crate::exit::{Exit, UsageError};
-use crate::show::{RowTable, detail, say};
+use crate::show::{Axis, RowTable, detail, say};
 
 /// The rows of a page; the envelope is read from the same text.
 #[derive(Deserialize)]
@@ -28,6 +28,11 @@ pub(crate) async fn query(args: RemoteQueryArgs) -> anyhow::Result<Exit> {
     }
     let connection = Connection::open(&args.connection)?;
     let zone = args.query.zone.zone()?;
+    let axis = match (args.axis, args.order) {
+        (AxisArg::Recorded, _) => Axis::Recorded,
+        (AxisArg::Occurred, OrderArg::Asc) => Axis::Occurred { newest_first: false },
+        (AxisArg::Occurred, OrderArg::Desc) => Axis::Occurred { newest_first: true },
+    };
     let without_audit = question::leaves_out_audit(&args.query.filter, args.all, args.output);
     let mut pairs = question::pairs(&args.query)?;
     if without_audit {
@@ -41,7 +46,7 @@ pub(crate) async fn query(args: RemoteQueryArgs) -> anyhow::Result<Exit> {
     pairs.extend(args.cursor.clone().map(|cursor| ("cursor", cursor)));
     let request = connection.request(Method::GET, "/api/v1/audit-log").query(&pairs).timeout(PAGE_TIMEOUT);
     let exit = answer(&connection, request, args.output, |lines| {
-        let mut table = RowTable::new(zone);
+        let mut table = RowTable::new(zone, axis);
         for line in lines {
             table.push(line);
         }

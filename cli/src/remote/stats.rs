@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::connection::{Answer, Connection};
 use super::question;
-use crate::args::RemoteStatsArgs;
+use crate::args::{AxisArg, RemoteStatsArgs};
 use crate::exit::Exit;
 use crate::show::{group_digits, paint, width};
 
@@ -27,6 +27,7 @@ pub(crate) async fn stats(args: RemoteStatsArgs) -> anyhow::Result<Exit> {
         ("top", args.top.to_string()),
         ("require", if args.require_complete { "all" } else { "any" }.to_owned()),
     ]);
+    pairs.extend((args.axis == AxisArg::Occurred).then(|| ("axis", "occurred".to_owned())));
     pairs.extend(args.verify.then(|| ("verify", "true".to_owned())));
     pairs.extend(args.by.iter().map(|field| ("by", field.clone())));
     pairs.extend(args.bucket.clone().map(|bucket| ("bucket", bucket)));

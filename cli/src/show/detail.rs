@@ -6,9 +6,9 @@ use piperoll_shared::log::verify::Integrity;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::paint;
 use super::rows::integrity_word;
-use super::text::wrap;
+use super::text::{columns, wrap};
+use super::{paint, terminal_width};
 
 /// Columns of the names.
 const NAME_WIDTH: usize = 14;
@@ -57,8 +57,18 @@ pub(crate) fn detail(line: &RowLine<'_>) -> String {
     out
 }
 
+/// Broken between words where somebody looks at it; a program gets one line.
 fn named(name: &str, value: &str) -> String {
-    format!("{:>NAME_WIDTH$}  {}\n", escape(name), escape(value))
+    let value = escape(value);
+    let (name, room) = (escape(name), terminal_width().map(|width| width.saturating_sub(NAME_WIDTH + 2)));
+    match room.filter(|room| columns(&value) > *room) {
+        None => format!("{name:>NAME_WIDTH$}  {value}\n"),
+        Some(_) => {
+            let indent = " ".repeat(NAME_WIDTH + 2 + value.len() - value.trim_start().len());
+            let wrapped = wrap(value.trim_start(), terminal_width().unwrap_or_default(), &indent);
+            format!("{name:>NAME_WIDTH$}{}\n", wrapped.get(NAME_WIDTH..).unwrap_or_default())
+        }
+    }
 }
 
 /// A field as lines with their names; only the first has one.

@@ -9,7 +9,7 @@ use std::io::IsTerminal as _;
 
 pub(crate) use detail::detail;
 pub(crate) use nodes::{all_is_well, envelope_summary, node_table};
-pub(crate) use rows::{RowStream, RowTable};
+pub(crate) use rows::{Axis, RowStream, RowTable};
 
 use crate::args::OutputArgs;
 
@@ -47,6 +47,11 @@ pub(crate) mod paint {
     pub(crate) const BOLD: &str = "\u{1b}[1m";
     pub(crate) const DIM: &str = "\u{1b}[2m";
     pub(crate) const PLAIN: &str = "\u{1b}[0m";
+}
+
+/// Width of the terminal that standard output is, if it is one.
+fn terminal_width() -> Option<usize> {
+    terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| width.0.into())
 }
 
 /// A number with its noun: `1 row`, `1,234 rows`.

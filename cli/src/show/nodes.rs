@@ -3,6 +3,7 @@
 use comfy_table::{ContentArrangement, Table};
 use piperoll_shared::api::aggregator::{Envelope, NodeReport, Status};
 use piperoll_shared::log::terminal::escape;
+use piperoll_shared::log::time::span;
 
 use super::rows::TABLE_WIDTH_MIN;
 use super::text::wrap;
@@ -104,6 +105,11 @@ fn took(node: &NodeReport) -> String {
     node.took_ms.map_or("-".to_owned(), |ms| format!("{ms:.0} ms"))
 }
 
+/// Milliseconds of more than a second, to the second.
+fn seconds(ms: f64) -> String {
+    span(std::time::Duration::from_secs((ms / 1_000.0).round() as u64))
+}
+
 /// Whether the sentence says all that there is to say of the nodes.
 pub(crate) fn all_is_well(envelope: &Envelope) -> bool {
     let well = |node: &NodeReport| {
@@ -174,9 +180,8 @@ pub(crate) fn envelope_summary(envelope: &Envelope) -> Vec<String> {
     }
     match envelope.order_uncertainty_ms {
         Some(ms) if ms < ORDER_UNCERTAIN_MS_MIN => {}
-        Some(ms) => {
-            lines.push(format!("the order of rows of different nodes is uncertain by {ms:.0} ms: their clocks differ"))
-        }
+        Some(ms) => lines
+            .push(format!("the order of rows of different nodes is uncertain by {}: their clocks differ", seconds(ms))),
         None => lines
             .push("the order of rows of different nodes is not known: their clocks were not measured yet".to_owned()),
     }

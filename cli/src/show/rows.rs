@@ -14,16 +14,38 @@ use super::{paint, width};
 pub(super) const TABLE_WIDTH_MIN: usize = 100;
 /// Between two columns.
 const GAP: usize = 2;
-/// Columns that user, action and address get at most, and that the description gets at least.
-const WHO_MAX: usize = 28;
-const ACTION_MAX: usize = 40;
-const FROM_MAX: usize = 39;
-const WHAT_MIN: usize = 24;
+/// Columns that user, action and address get at most: what there is room for decides.
+const ROOMY: Caps = Caps { who: 28, action: 40, from: 39 };
+const NARROWER: [Caps; 3] = [ROOMY, Caps { who: 20, action: 28, from: 24 }, Caps { who: 16, action: 22, from: 15 }];
+/// What the description gets at least.
+const WHAT_MIN: usize = 28;
+/// A stream cannot know how wide its columns will have to be.
+const STREAM_WIDTH_MIN: usize = 120;
+const STREAM_ROOMY_WIDTH_MIN: usize = 170;
+
+#[derive(Debug, Clone, Copy)]
+struct Caps {
+    who: usize,
+    action: usize,
+    from: usize,
+}
+
 /// An entry that happened less than this before it was recorded happened then.
 const SAME_TIME_MICROS: i64 = 1_000_000;
 
+/// The time that a table shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Axis {
+    Recorded,
+    /// When it happened by the caller's word; the rows that are shown are sorted by it.
+    Occurred {
+        newest_first: bool,
+    },
+}
+
 /// One row, every text safe for a terminal.
 struct Cells {
+    shown: Option<Timestamp>,
     day: String,
     time: String,
     /// When it happened, where that is another time.
@@ -41,21 +63,28 @@ struct Cells {
 /// Collects rows and prints them when they are all there.
 pub(crate) struct RowTable {
     zone: Zone,
+    axis: Axis,
     rows: Vec<Cells>,
 }
 
 impl RowTable {
-    pub(crate) fn new(zone: Zone) -> Self {
-        Self { zone, rows: Vec::new() }
+    pub(crate) fn new(zone: Zone, axis: Axis) -> Self {
+        Self { zone, axis, rows: Vec::new() }
     }
 
     pub(crate) fn push(&mut self, line: &RowLine<'_>) {
-        self.rows.push(Cells::of(line, self.zone));
+        self.rows.push(Cells::of(line, self.zone, self.axis));
     }
 
-    pub(crate) fn print(&self) {
+    pub(crate) fn print(mut self) {
         if self.rows.is_empty() {
             return;
+        }
+        if let Axis::Occurred { newest_first } = self.axis {
+            self.rows.sort_by_key(|row| row.shown);
+            if newest_first {
+                self.rows.reverse();
+            }
         }
         let text = render(&self.rows, self.zone, width().into());
         crate::out::write(&mut anstream::stdout(), format_args!("{text}"));
@@ -72,30 +101,30 @@ pub(crate) struct RowStream {
 
 impl RowStream {
     pub(crate) fn new(zone: Zone) -> Self {
-        Self { zone, day: String::new(), widths: [8, 12, 20, 7, 13] }
+        Self { zone, day: String::new(), widths: [8, 15, 22, 7, 15] }
     }
 
     /// The row, with its day in front when that is another one; `late` when rows of a later time were shown already.
     pub(crate) fn line(&mut self, line: &RowLine<'_>, late: bool) -> String {
-        let cells = Cells::of(line, self.zone);
+        let cells = Cells::of(line, self.zone, Axis::Recorded);
         let mut out = String::new();
         if cells.day != self.day {
-            out.push_str(&format!("{}{} ({}){}\n", paint::BOLD, cells.day, self.zone, paint::PLAIN));
+            out.push_str(&format!("{}{} {}{}\n", paint::BOLD, cells.day, self.zone, paint::PLAIN));
             self.day.clone_from(&cells.day);
         }
         let width = usize::from(width());
         let late = if late { format!("  {}late{}", paint::YELLOW, paint::PLAIN) } else { String::new() };
-        if width < TABLE_WIDTH_MIN {
+        if width < STREAM_WIDTH_MIN {
             out.push_str(&block(&cells, &cells.time, !cells.sound, width));
             let end = out.trim_end().len();
             out.insert_str(end, &late);
             return out.trim_end().to_owned();
         }
+        let caps = if width < STREAM_ROOMY_WIDTH_MIN { NARROWER[2] } else { ROOMY };
         let texts = [&cells.place, &cells.who, &cells.action, &cells.outcome, &cells.from];
-        for (known, (text, most)) in
-            self.widths.iter_mut().zip(texts.into_iter().zip([40, WHO_MAX, ACTION_MAX, 7, FROM_MAX]))
-        {
-            *known = (*known).max(columns(text).min(most));
+        let most = [40, caps.who, caps.action, 7, caps.from];
+        for (known, (text, most)) in self.widths.iter_mut().zip(texts.into_iter().zip(most)) {
+            *known = (*known).max(columns(text)).min(most);
         }
         let [place, who, action, outcome, from] = self.widths;
         let fixed = format!(
@@ -108,18 +137,16 @@ impl RowStream {
             pad(&cut(&cells.from, from), from),
         );
         let used = columns(&cells.time) + place + who + action + outcome + from + 6 * GAP;
-        let what = with_occurred(&cells);
         let integrity = if cells.sound { String::new() } else { format!("  {}", coloured(cells.integrity)) };
         let room = width.saturating_sub(used + if cells.sound { 0 } else { GAP + cells.integrity.len() }).max(WHAT_MIN);
-        out.push_str(format!("{fixed}  {}", cut(&what, room)).trim_end());
+        out.push_str(format!("{fixed}  {}", cut(&cells.what, room)).trim_end());
         out.push_str(&integrity);
         out.push_str(&late);
+        if !cells.occurred.is_empty() {
+            out.push_str(&format!("\n{}occurred {}", " ".repeat(columns(&cells.time) + GAP), cells.occurred));
+        }
         out
     }
-}
-
-fn with_occurred(cells: &Cells) -> String {
-    if cells.occurred.is_empty() { cells.what.clone() } else { format!("[occurred {}] {}", cells.occurred, cells.what) }
 }
 
 /// All rows, with a heading.
@@ -131,10 +158,9 @@ fn render(rows: &[Cells], zone: Zone, width: usize) -> String {
         .iter()
         .map(|row| if one_day { row.time.clone() } else { format!("{} {}", row.day, row.time).trim().to_owned() })
         .collect();
-    let heading = if one_day { format!("{} {}", rows[0].day, offset_or_name(zone)) } else { format!("TIME ({zone})") };
-    if width >= TABLE_WIDTH_MIN
-        && let Some(table) = table(rows, &times, &heading, with_integrity, width)
-    {
+    let heading = if one_day { format!("{} {}", rows[0].day, zone) } else { format!("TIME ({zone})") };
+    let mut tables = NARROWER.iter().filter(|_| width >= TABLE_WIDTH_MIN);
+    if let Some(table) = tables.find_map(|caps| table(rows, &times, &heading, with_integrity, width, *caps)) {
         return table;
     }
     let mut out = format!("{}{heading}{}\n", paint::BOLD, paint::PLAIN);
@@ -144,12 +170,15 @@ fn render(rows: &[Cells], zone: Zone, width: usize) -> String {
     out
 }
 
-fn offset_or_name(zone: Zone) -> String {
-    zone.to_string()
-}
-
 /// None when the terminal has no room for what happened.
-fn table(rows: &[Cells], times: &[String], heading: &str, with_integrity: bool, width: usize) -> Option<String> {
+fn table(
+    rows: &[Cells],
+    times: &[String],
+    heading: &str,
+    with_integrity: bool,
+    width: usize,
+    caps: Caps,
+) -> Option<String> {
     let widest = |title: &str, most: usize, text: &dyn Fn(&Cells) -> &str| {
         let widest = rows.iter().map(|row| columns(text(row))).max().unwrap_or(0);
         // A column that nobody fills is left out.
@@ -158,9 +187,9 @@ fn table(rows: &[Cells], times: &[String], heading: &str, with_integrity: bool, 
     let time = times.iter().map(|time| columns(time)).max().unwrap_or(0).max(columns(heading));
     let occurred = widest("OCCURRED", 24, &|row| &row.occurred);
     let place = widest("NODE/SEQ", usize::MAX, &|row| &row.place);
-    let who = widest("USER", WHO_MAX, &|row| &row.who);
-    let action = widest("ACTION", ACTION_MAX, &|row| &row.action);
-    let from = widest("FROM", FROM_MAX, &|row| &row.from);
+    let who = widest("USER", caps.who, &|row| &row.who);
+    let action = widest("ACTION", caps.action, &|row| &row.action);
+    let from = widest("FROM", caps.from, &|row| &row.from);
     let outcome = widest("OUTCOME", usize::MAX, &|row| &row.outcome);
     let integrity = if with_integrity { widest("INTEGRITY", usize::MAX, &|row| row.integrity) } else { 0 };
     let fixed = [time, occurred, place, who, action, outcome, from, integrity];
@@ -228,7 +257,7 @@ fn coloured(text: &str) -> String {
 }
 
 impl Cells {
-    fn of(line: &RowLine<'_>, zone: Zone) -> Self {
+    fn of(line: &RowLine<'_>, zone: Zone, axis: Axis) -> Self {
         let body = line.entry.get();
         let view = EntryView::parse(body.as_bytes()).unwrap_or_default();
         let place = line.found_at.as_ref();
@@ -242,17 +271,19 @@ impl Cells {
         let gone = line.erased.as_ref();
         let timestamp = gone.map_or_else(|| view.timestamp.to_string(), |gone| gone.timestamp.to_text());
         let recorded = Timestamp::parse_rfc3339(&timestamp).ok();
-        let (day, time) = match recorded {
+        let happened = view.occurred_at.as_deref().and_then(|text| Timestamp::parse_rfc3339(text).ok());
+        let shown = if axis == Axis::Recorded { recorded } else { happened.or(recorded) };
+        let (day, time) = match shown {
             Some(time) => (clock(time, zone, "%Y-%m-%d"), clock(time, zone, "%H:%M:%S%.3f")),
             None if timestamp.is_empty() => (String::new(), "?".to_owned()),
             None => (String::new(), escape(&timestamp).into_owned()),
         };
-        let happened = view.occurred_at.as_deref().and_then(|text| Timestamp::parse_rfc3339(text).ok());
         let differs = |(happened, recorded): &(Timestamp, Timestamp)| {
             (happened.micros() - recorded.micros()).abs() >= SAME_TIME_MICROS
         };
-        let occurred = happened.zip(recorded).filter(differs);
+        let occurred = happened.zip(recorded).filter(differs).filter(|_| axis == Axis::Recorded);
         Self {
+            shown,
             day,
             time,
             occurred: occurred.map(|(happened, _)| clock(happened, zone, "%Y-%m-%d %H:%M:%S")).unwrap_or_default(),
@@ -323,8 +354,10 @@ mod tests {
 
     fn rendered(rows: &[String], width: usize, zone: &str) -> String {
         let zone = Zone::parse(zone).expect("a zone");
-        let cells: Vec<Cells> =
-            rows.iter().map(|row| Cells::of(&serde_json::from_str::<RowLine<'_>>(row).expect("a row"), zone)).collect();
+        let cells: Vec<Cells> = rows
+            .iter()
+            .map(|row| Cells::of(&serde_json::from_str::<RowLine<'_>>(row).expect("a row"), zone, Axis::Recorded))
+            .collect();
         anstream::adapter::strip_str(&render(&cells, zone, width)).to_string()
     }
 

@@ -55,6 +55,8 @@ struct Settings {
     intents: bool,
     /// Requests that only read are recorded like the others.
     reads: bool,
+    /// Names of parameters in a request's query that are recorded.
+    parameters: Vec<String>,
     refusals: Arc<Refusals>,
 }
 
@@ -67,6 +69,7 @@ impl RecordLayer {
             identify: None,
             intents: true,
             reads: false,
+            parameters: Vec::new(),
             refusals: Arc::default(),
         }))
     }
@@ -102,6 +105,14 @@ impl RecordLayer {
     #[must_use]
     pub fn without_intents(self) -> Self {
         self.with(|settings| settings.intents = false)
+    }
+
+    /// Parameters of a request's query with these names are recorded, as `details.parameters`: each a text, or a list where it was given
+    /// several times. The first 32 values are kept, each of at most 256 bytes. What is secret by its name or form is masked as
+    /// everywhere. Without this nothing of the query is recorded, because it is where secrets are.
+    #[must_use]
+    pub fn parameters<N: Into<String>>(self, names: impl IntoIterator<Item = N>) -> Self {
+        self.with(|settings| settings.parameters = names.into_iter().map(Into::into).collect())
     }
 
     /// Requests that only read are recorded as well, those included whose caller did not wait for the answer. Their handlers
@@ -178,7 +189,8 @@ impl Settings {
         let peer = super::proxies::peer_of(&parts.extensions);
         let client = peer.map(|peer| self.proxies.client(peer, &parts.headers));
         let caller = self.identify.as_ref().and_then(|identify| identify(parts));
-        words::first(parts, self.category, peer, client, caller)
+        let entry = words::first(parts, self.category, peer, client, caller);
+        words::with_parameters(entry, parts, &self.parameters)
     }
 
     /// Something that may change something, or whose caller need not wait for it to be recorded.

@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 
-use axum::extract::OriginalUri;
+use axum::extract::{OriginalUri, Query};
 use http::header::{HeaderName, USER_AGENT};
 use http::request::Parts;
 use piperoll_shared::log::limits::{IDENTIFIER_BYTES_MAX, LONG_TEXT_BYTES_MAX, METHOD_BYTES_MAX};
+
+use serde_json::Value;
 
 use super::Caller;
 use crate::entry::{Category, Entry};
@@ -54,6 +56,32 @@ pub(super) fn first(
     if cut.is_empty() { entry } else { entry.detail("cut", cut) }
 }
 
+/// Values of parameters in one entry, and bytes of each: what a stranger can put into an entry is bounded.
+const PARAMETERS_MAX: usize = 32;
+const PARAMETER_BYTES_MAX: usize = 256;
+
+/// Adds the parameters of the query that have one of these names.
+pub(super) fn with_parameters(entry: Entry, parts: &Parts, names: &[String]) -> Entry {
+    if names.is_empty() {
+        return entry;
+    }
+    let asked = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);
+    // A query that is no list of names and values has none of these names.
+    let pairs = Query::<Vec<(String, String)>>::try_from_uri(asked).map(|Query(pairs)| pairs).unwrap_or_default();
+    let mut found = serde_json::Map::new();
+    let wanted = pairs.into_iter().filter(|(name, _)| names.contains(name));
+    for (name, value) in wanted.take(PARAMETERS_MAX) {
+        let (text, was_cut) = fitting(&value, PARAMETER_BYTES_MAX);
+        let text = Value::String(if was_cut { format!("{text}…") } else { text });
+        match found.get_mut(&name) {
+            None => drop(found.insert(name, text)),
+            Some(Value::Array(list)) => list.push(text),
+            Some(one) => *one = Value::Array(vec![one.take(), text]),
+        }
+    }
+    if found.is_empty() { entry } else { entry.detail("parameters", found) }
+}
+
 /// Methods are anything; actions are not.
 fn action_word(method: &http::Method) -> String {
     let word: String = method.as_str().chars().filter(char::is_ascii_alphanumeric).take(METHOD_BYTES_MAX).collect();
@@ -71,4 +99,34 @@ pub(super) fn fitting(text: &str, max: usize) -> (String, bool) {
         fit.push(c);
     }
     (fit, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_parameters_that_were_asked_for_are_recorded() {
+        let names = ["page".to_owned(), "filter".to_owned()];
+        let recorded = |uri: &str| {
+            let (parts, ()) = http::Request::builder()
+                .uri(uri)
+                .body(())
+                .map(http::Request::into_parts)
+                .unwrap_or_else(|e| panic!("{e}"));
+            let entry = with_parameters(Entry::new(Category::Data, "a.b"), &parts, &names);
+            serde_json::to_value(entry).map(|entry| entry["details"]["parameters"].clone()).unwrap_or_default()
+        };
+        assert_eq!(
+            recorded("/x?page=2&token=secret&filter=a%20b"),
+            serde_json::json!({ "page": "2", "filter": "a b" })
+        );
+        assert_eq!(recorded("/x?page=1&page=2&page=3"), serde_json::json!({ "page": ["1", "2", "3"] }));
+        assert_eq!(recorded("/x?token=secret"), Value::Null);
+        assert_eq!(recorded("/x?%ff&&=&page"), serde_json::json!({ "page": "" }));
+        let long = recorded(&format!("/x?page={}", "x".repeat(10_000)));
+        assert_eq!(long["page"].as_str().map(str::len), Some(PARAMETER_BYTES_MAX + "…".len()));
+        let many = recorded(&format!("/x?{}", "page=1&".repeat(1_000)));
+        assert_eq!(many["page"].as_array().map(Vec::len), Some(PARAMETERS_MAX));
+    }
 }

@@ -184,6 +184,21 @@ mod tests {
         Cursor::new(query, snapshot, last, vec![])
     }
 
+    /// A cursor of before version 2 of the filter language continues in version 1.
+    #[test]
+    fn an_earlier_cursor_names_no_version() -> Result<(), CursorError> {
+        let (query, key) = (QueryHash::of(&["q"]), CursorKey::new(&[1; 32]));
+        let body =
+            serde_json::to_string(&Cursor { filter_version: 1, ..cursor(&query) }).map_err(|_| CursorError::Forged)?;
+        assert!(!body.contains("filter_version"), "{body}");
+        let mut bytes = body.into_bytes();
+        let mac = key.mac(&bytes);
+        bytes.extend_from_slice(&mac);
+        assert_eq!(Cursor::decode(&URL_SAFE_NO_PAD.encode(bytes), &key, &query)?.filter_version, 1);
+        assert_eq!(Cursor::decode(&cursor(&query).encode(&key), &key, &query)?.filter_version, 2);
+        Ok(())
+    }
+
     #[test]
     fn a_cursor_of_another_query_or_key_is_refused() {
         let (query, other) = (QueryHash::of(&["user:a", "desc"]), QueryHash::of(&["user:b", "desc"]));

@@ -112,5 +112,5 @@ fn help_has_examples_and_usage_errors_exit_2() {
     assert_eq!(run(&["query", "--limt", "3"]).status.code(), Some(2));
     let output = std::process::Command::new(piperoll()).args(["query"]).env_clear().output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(1) && stderr.contains("PIPEROLL_URL"), "{stderr}");
+    assert!(output.status.code() == Some(2) && stderr.contains("PIPEROLL_URL"), "{stderr}");
 }

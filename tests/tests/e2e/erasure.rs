@@ -101,7 +101,7 @@ async fn the_content_is_gone_and_everything_else_is_as_it_was() {
     assert!(csv.contains("erased under entry 352"), "{csv}");
     let stream = cluster.page("format=ndjson&from=1d").await.text;
     assert!(stream.contains("\"integrity\":\"erased\"") && !stream.contains(SECRET));
-    let table = cluster.run(&["query", "--table", "--from", "1d", "--limit", "400"]);
+    let table = cluster.run(&["query", "--table", "--all", "--from", "1d", "--limit", "400"]);
     assert!(table.code == 0 && table.stdout.contains("erased under entry"), "{}{}", table.stdout, table.stderr);
     let local = cluster.on_node(0, &["show", "301", "--table"]);
     assert!(local.code == 0 && local.stdout.contains("erased under entry 352"), "{}{}", local.stdout, local.stderr);

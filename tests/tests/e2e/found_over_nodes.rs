@@ -127,7 +127,7 @@ async fn what_is_found_equals_reading_every_row_of_the_nodes_that_are_there() {
         for _ in 0..QUERIES_PER_ROUND {
             // Other nodes are not expected: the aggregator's own log grows with every request.
             let of = roll(3) as usize;
-            let asked = format!("{} node:mx1,mx2,mx3", filter(&mut roll, &rows[of]));
+            let asked = format!("({}) node:mx1,mx2,mx3", filter(&mut roll, &rows[of]));
             let order = ["asc", "desc"][roll(2) as usize];
             let expected = naive(&rows, missing, &asked, order);
             let encoded: String = asked.bytes().map(|byte| format!("%{byte:02X}")).collect();

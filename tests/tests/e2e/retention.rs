@@ -160,11 +160,12 @@ async fn rows_that_outlived_the_policy_leave_a_complete_rest() {
     assert!(counted["complete"] == false && counted["complete_since"].is_string(), "{counted}");
     let filtered = cluster.page("from=2000-01-01&filter=user:old1").await.json();
     assert!(filtered["complete_since"].is_string() && filtered["proven"] == false, "{filtered}");
-    let run = cluster.run(&["query", "--table", "--from", "2000-01-01", "--limit", "1000"]);
+    let run = cluster.run(&["query", "--table", "--all", "--from", "2000-01-01", "--limit", "1000"]);
     assert!(run.code == 0 && run.stderr.contains(&format!("COMPLETE SINCE {since}")), "{} {}", run.code, run.stderr);
-    let run = cluster.run(&["query", "--table", "--from", "2000-01-01", "--limit", "1000", "--require-complete"]);
+    let run =
+        cluster.run(&["query", "--table", "--all", "--from", "2000-01-01", "--limit", "1000", "--require-complete"]);
     assert!(run.code == 3 && run.stderr.contains(&format!("--from {since}")), "{} {}", run.code, run.stderr);
-    let run = cluster.run(&["query", "--table", "--from", &since, "--limit", "1000", "--require-complete"]);
+    let run = cluster.run(&["query", "--table", "--all", "--from", &since, "--limit", "1000", "--require-complete"]);
     assert!(run.code == 0 && run.stderr.contains("proven whole"), "{} {}", run.code, run.stderr);
 
     // In evidence too, by the policy of the trust file and the cosignature in the statement alone.

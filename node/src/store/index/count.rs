@@ -1,12 +1,13 @@
 //! Counting without reading rows: how often each value stands at the rows that a filter selects.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 
 use piperoll_shared::log::column::{Column, FLAG_SEPARATOR};
 use piperoll_shared::log::filter::verb;
-use piperoll_shared::log::stats::{Counter, Facet, Plan, Totals};
+use piperoll_shared::log::stats::{Axis, Counter, Facet, Plan, Totals};
 use piperoll_shared::log::time::Timestamp;
 
 use super::block::{Block, Candidates, Values};
@@ -97,12 +98,18 @@ fn totals(block: &dyn Block, set: &Set, plan: &Plan) -> io::Result<Vec<(Totals, 
     let Some(width) = plan.bucket_micros else {
         return Ok(vec![(within(0, rows), Timestamp::MIN)]);
     };
+    let earlier = if plan.axis == Axis::Occurred { block.earlier()? } else { Cow::Borrowed(&[][..]) };
     let (first, last) = block.span();
-    if first.div_euclid(width) == last.div_euclid(width) {
+    if earlier.is_empty() && first.div_euclid(width) == last.div_euclid(width) {
         return Ok(vec![(within(0, rows), Timestamp::from_micros(first))]);
     }
-    // Rows of one bucket stand together, but where the clock stepped back.
+    // Rows of one bucket are neighbours, but where the clock stepped back, or imported rows happened in another order.
     let times = block.times()?;
+    let times: Cow<'_, [i64]> = if earlier.is_empty() {
+        times
+    } else {
+        times.iter().zip(&*earlier).map(|(time, earlier)| time - earlier).collect()
+    };
     let (mut found, mut from) = (Vec::new(), 0);
     while from < rows {
         let bucket = times[from].div_euclid(width) * width;

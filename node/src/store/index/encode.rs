@@ -125,7 +125,7 @@ mod tests {
     use piperoll_shared::log::column::Column;
     use piperoll_shared::log::filter::Filter;
     use piperoll_shared::log::ids::Generation;
-    use piperoll_shared::log::stats::{Counter, Facet, Plan};
+    use piperoll_shared::log::stats::{Axis, Counter, Facet, Plan};
     use piperoll_shared::log::time::Timestamp;
     use piperoll_shared::log::tree::leaf_hash;
     use piperoll_shared::log::verify::{Checked, Integrity};
@@ -194,7 +194,7 @@ mod tests {
         let filters = ["user:alice", "-ip:10.0.0.0/8", "STRASSE", "flag:\"a\"", "entity:mail/7", "occurred:1970-01-01"];
         let filters = filters.map(|text| Filter::parse(text, Timestamp::from_micros(0)).map_err(io::Error::other));
         let facets = vec![Facet::Of(Column::Ip), Facet::Flag, Facet::Entity];
-        let plan = Plan { facets, top: 10, bucket_micros: Some(2_000) };
+        let plan = Plan { facets, top: 10, bucket_micros: Some(2_000), axis: Axis::Occurred };
         let part = count::Part { rows: 0..8, times: Timestamp::MIN..Timestamp::MAX };
         let counted = |known: &dyn Block, filter: &Filter| -> (io::Result<Counter>, Counter) {
             let ids = std::collections::HashMap::new();

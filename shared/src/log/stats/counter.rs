@@ -57,7 +57,7 @@ impl Counter {
         for (facet, values) in self.plan.facets.iter().zip(&mut self.fields) {
             values.add(&facet.values(entry));
         }
-        self.add_totals(one, timestamp);
+        self.add_totals(one, self.plan.axis.time(entry, timestamp));
     }
 
     /// Counts entries of one bucket.
@@ -175,6 +175,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::log::stats::Axis;
 
     fn body(user: Option<u8>, outcome: u8) -> String {
         let user = user.map_or(String::new(), |user| format!(r#","user":"u{user}""#));
@@ -190,7 +191,7 @@ mod tests {
             top in 1usize..5,
             width in 1i64..3_000,
         ) {
-            let plan = Plan { facets: vec![Facet::Of(Column::User), Facet::Of(Column::Outcome)], top, bucket_micros: Some(width) };
+            let plan = Plan { facets: vec![Facet::Of(Column::User), Facet::Of(Column::Outcome)], top, bucket_micros: Some(width), axis: Axis::default() };
             let mut counter = Counter::new(plan);
             for (user, outcome, time) in &rows {
                 let body = body(*user, *outcome);

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::column::Column;
 use super::filter::verb;
+use super::time::Timestamp;
 use super::view::EntryView;
 
 pub use counter::Counter;
@@ -125,6 +126,38 @@ pub struct Plan {
     pub top: usize,
     /// Width of the histogram's buckets in microseconds, [`BUCKET_MICROS_MIN`] to [`BUCKET_MICROS_MAX`].
     pub bucket_micros: Option<i64>,
+    /// Which time decides the bucket. A node of before there was a choice would refuse the word, so it is sent only where it is needed.
+    #[serde(default, skip_serializing_if = "Axis::is_recorded")]
+    pub axis: Axis,
+}
+
+/// A time of an entry. Ranges, order and completeness always go by when it was recorded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "api", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Axis {
+    #[default]
+    Recorded,
+    /// When it happened by the caller's word; when it was recorded, where the caller did not say.
+    Occurred,
+}
+
+impl Axis {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+    fn is_recorded(&self) -> bool {
+        *self == Self::Recorded
+    }
+
+    /// The time of an entry that was recorded at `recorded`.
+    pub fn time(self, entry: &EntryView<'_>, recorded: Timestamp) -> Timestamp {
+        match self {
+            Self::Recorded => recorded,
+            Self::Occurred => {
+                let occurred = entry.occurred_at.as_deref().and_then(|text| Timestamp::parse_rfc3339(text).ok());
+                occurred.unwrap_or(recorded)
+            }
+        }
+    }
 }
 
 /// A plan as somebody sent it, peers among them: whatever it says is checked before it is one.
@@ -137,6 +170,8 @@ struct AskedPlan {
     top: usize,
     #[serde(default)]
     bucket_micros: Option<i64>,
+    #[serde(default)]
+    axis: Axis,
 }
 
 /// A plan that cannot be followed.
@@ -154,12 +189,12 @@ impl TryFrom<AskedPlan> for Plan {
     type Error = BadPlan;
 
     fn try_from(asked: AskedPlan) -> Result<Self, BadPlan> {
-        let AskedPlan { facets, top, bucket_micros } = asked;
+        let AskedPlan { facets, top, bucket_micros, axis } = asked;
         match bucket_micros {
             Some(width) if !(BUCKET_MICROS_MIN..=BUCKET_MICROS_MAX).contains(&width) => Err(BadPlan::Bucket(width)),
             _ if facets.len() > FACETS_MAX => Err(BadPlan::Facets(facets.len())),
             _ if top > TOP_MAX => Err(BadPlan::Top(top)),
-            bucket_micros => Ok(Self { facets, top, bucket_micros }),
+            bucket_micros => Ok(Self { facets, top, bucket_micros, axis }),
         }
     }
 }
