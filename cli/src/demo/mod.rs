@@ -151,7 +151,7 @@ async fn show_timeline(cluster: &DemoCluster, imported: bool) -> anyhow::Result<
         },
     );
     let filter = if imported { "is:denied" } else { "ip:203.0.113.0/24 -reason:bad_password" };
-    let status = cluster.run(&["query", filter, "--limit", "12", "--table"], true).await?.0;
+    let status = cluster.run(&["query", filter, "--axis", "occurred", "--limit", "12", "--table"], true).await?.0;
     expect(status, Exit::Complete)?;
     let (_, answer) = cluster.query(&["query", filter, "--limit", "12", "--json"]).await?;
     ensure!(answer.envelope.complete && answer.envelope.count > 0, "the timeline is not complete");
@@ -173,7 +173,8 @@ async fn show_tampering(cluster: &DemoCluster) -> anyhow::Result<()> {
     step(4, &format!("Somebody with the database file of {} but without its key rewrites history:", node.id));
     outln!("   row {}: {:?} becomes {:?}", edit.seq, edit.before, edit.after);
     let filter = format!("node:{}", node.id);
-    let (status, _) = cluster.run(&["query", &filter, &format!("seq:{}", edit.seq), "--table"], true).await?;
+    let (status, _) =
+        cluster.run(&["query", &filter, &format!("seq:{}", edit.seq), "--axis", "occurred", "--table"], true).await?;
     expect(status, Exit::Violation)?;
     let (_, answer) = cluster.query(&["query", &filter, &format!("seq:{}", edit.seq), "--json"]).await?;
     let caught = answer.violations.iter().any(|place| place == &format!("{}/{}", node.id, edit.seq));
@@ -200,7 +201,9 @@ async fn show_missing_node(cluster: &mut DemoCluster) -> anyhow::Result<()> {
     step(5, "kill -9 of mx3: the others answer, and the missing one is named");
     cluster.kill(2).await?;
     let asked = Instant::now();
-    let (status, _) = cluster.run(&["query", "category:security,auth", "--limit", "5", "--table"], true).await?;
+    let (status, _) = cluster
+        .run(&["query", "category:security,auth", "--axis", "occurred", "--limit", "5", "--table"], true)
+        .await?;
     let took = asked.elapsed();
     expect(status, Exit::Incomplete)?;
     let (_, answer) = cluster.query(&["query", "--limit", "5", "--json"]).await?;

@@ -22,7 +22,7 @@ pub(crate) use stats::stats;
 pub(crate) use tail::tail;
 pub(crate) use verify::verify;
 
-use piperoll_shared::api::aggregator::{Envelope, Status};
+use piperoll_shared::api::aggregator::{Envelope, NodeReport, Status};
 use piperoll_shared::log::bundle::PRUNED_EARLY;
 use piperoll_shared::log::filter::TRIGRAM_CHARS;
 use piperoll_shared::log::terminal::escape;
@@ -87,13 +87,16 @@ pub(crate) fn exit_of(envelope: &Envelope) -> Exit {
 impl Connection {
     /// Who answered, on standard error, and the exit code that agrees with it.
     pub(crate) fn report(&self, envelope: &Envelope) -> Exit {
-        Self::say_who_answered(envelope, self.is_verbose() || !all_is_well(envelope))
+        Self::say_who_answered(envelope, self.is_verbose() || !all_is_well(envelope), self.is_verbose())
     }
 
-    fn say_who_answered(envelope: &Envelope, with_nodes: bool) -> Exit {
+    fn say_who_answered(envelope: &Envelope, with_nodes: bool, verbose: bool) -> Exit {
         eprintln!();
         if with_nodes {
-            anstream::eprint!("{}", node_table(&envelope.nodes));
+            // What the filter leaves out has no part in the answer.
+            let has_part = |node: &&NodeReport| verbose || node.status != Status::Excluded;
+            let nodes: Vec<NodeReport> = envelope.nodes.iter().filter(has_part).cloned().collect();
+            anstream::eprint!("{}", node_table(&nodes));
         }
         envelope_summary(envelope).iter().for_each(|sentence| say(sentence));
         if let Some(scope) = &envelope.limited_to {
@@ -122,7 +125,7 @@ impl Connection {
 
     /// The same for an answer that was not given, because it is not what was asked for: nothing of it is complete.
     pub(crate) fn refused(&self, envelope: &Envelope) -> Exit {
-        match Self::say_who_answered(envelope, true) {
+        match Self::say_who_answered(envelope, true, self.is_verbose()) {
             Exit::Complete => Exit::Incomplete,
             exit => exit,
         }
