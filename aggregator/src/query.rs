@@ -38,6 +38,8 @@ pub(crate) struct Query {
     pub(crate) filter_version: u32,
     /// What its author may want to know about it.
     pub(crate) hints: Vec<String>,
+    /// What they could try when nothing matches.
+    pub(crate) hints_when_empty: Vec<String>,
     /// In which dates without one are read.
     pub(crate) zone: Zone,
     /// When the first page was asked for.
@@ -183,9 +185,16 @@ impl Query {
         let filter_version = cursor.as_ref().map_or(FILTER_VERSION, |cursor| cursor.filter_version);
         let zone = typed.tz.as_deref().map(Zone::parse).transpose()?.unwrap_or_default();
         let (filter, hints) = typed.filter(filter_version, Now { at: asked_at, zone })?;
+        let hints_when_empty = filter.hints_when_empty();
         let filter = scope.narrow(filter);
-        // Each piece was within the limits; what the nodes are asked has to be as a whole.
-        Filter::parse_stored(&filter.to_string(), asked_at)?;
+        // Each piece was within the limits; what the nodes are asked has to be as a whole, and mean the same.
+        if Filter::parse_stored(&filter.to_string(), asked_at)? != filter {
+            return Err(bad(
+                "filter",
+                &filter.typed(),
+                "it cannot be passed on without a change of its meaning; this is a fault of the program",
+            ));
+        }
         if cursor.is_some() && format != Format::Json {
             return Err(bad("cursor", "…", "a cursor continues pages; a stream is read in one go"));
         }
@@ -197,6 +206,7 @@ impl Query {
             filter,
             filter_version,
             hints,
+            hints_when_empty,
             zone,
             asked_at,
             from,
@@ -294,7 +304,7 @@ impl Query {
     pub(crate) fn hints(&self, nothing: bool) -> Vec<String> {
         let mut hints = self.hints.clone();
         if nothing && self.cursor.is_none() {
-            hints.extend(self.filter.hints_when_empty());
+            hints.extend(self.hints_when_empty.iter().cloned());
         }
         hints
     }
@@ -311,6 +321,7 @@ impl Query {
             filter,
             filter_version: FILTER_VERSION,
             hints: Vec::new(),
+            hints_when_empty: Vec::new(),
             zone: Zone::Utc,
             asked_at: now,
             from,

@@ -68,6 +68,7 @@ impl Scope {
         }
         // With quotes and times in full it may be longer, and it is this text that is kept and read again.
         let text = filter.to_string();
+        Filter::parse_stored(&text, now)?;
         if text.len() > SCOPE_BYTES_MAX {
             return Err(ScopeError::TooLong);
         }
@@ -90,7 +91,7 @@ impl Scope {
 
     /// The filter for a file that people write; `None` for everything.
     pub fn for_file(&self) -> Option<String> {
-        self.0.as_ref().map(|limit| Filter::portable(&limit.filter.typed(), Timestamp::MIN))
+        self.0.as_ref().map(|limit| limit.filter.config_text())
     }
 
     /// The filter as text to be kept, with times in full; `None` for everything.
@@ -174,6 +175,23 @@ mod tests {
         let unclear = Scope::of(Role::Viewer, Some("user:k*"), Written::InFile, Timestamp::MIN).err();
         assert!(unclear.is_some_and(|error| error.to_string().contains("begin it with v2:")));
         assert!(Scope::of(Role::Viewer, Some("v1: user:k*"), Written::InFile, Timestamp::MIN).is_ok());
+        // What differs only in where it looks keeps looking where it did, alone and under a query of version 2.
+        let bulk =
+            r#"{"node_id":"mx1","via":"cli","user":"carol","details":{"affected":["domain/example.org"],"counts":{}}}"#;
+        for written in [Written::Kept, Written::InFile] {
+            let scope = Scope::of(Role::Viewer, Some("entity:domain/example.org"), written, Timestamp::MIN)?;
+            assert!(!scope.admits(Integrity::Ok, bulk.as_bytes()));
+            let asked = scope.narrow(Filter::parse("user:*", Timestamp::MIN)?);
+            let at_the_node = Filter::parse_stored(&asked.to_string(), Timestamp::MIN)?;
+            assert_eq!(at_the_node, asked);
+            assert!(EntryView::parse(bulk.as_bytes()).is_some_and(|entry| !at_the_node.matches(&entry)));
+            let again = Scope::of(Role::Viewer, scope.for_file().as_deref(), Written::InFile, Timestamp::MIN)?;
+            assert_eq!(again.text(), scope.text());
+        }
+        let wide = Scope::parse("entity:domain/example.org", Timestamp::MIN)?;
+        assert!(wide.admits(Integrity::Ok, bulk.as_bytes()));
+        let again = Scope::of(Role::Viewer, wide.for_file().as_deref(), Written::InFile, Timestamp::MIN)?;
+        assert_eq!(again.text(), wide.text());
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
 use crate::args::ClusterCommand;
 use crate::exit::{Exit, UsageError};
+use crate::show::counted;
 
 pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
     match command {
@@ -185,7 +186,7 @@ fn change_keys(command: ClusterCommand) -> anyhow::Result<()> {
             let mut authority = Authority::open(&dir)?;
             let changed = authority.finish_key(&id, &read_note(&note)?)?;
             warn_of_absent(&authority);
-            outln!("from {} rows on, only the new key of {id} counts", changed.number);
+            outln!("from {} on, only the new key of {id} counts", counted(changed.number, "row", "rows"));
             outln!("1. Copy node.toml to {id} and restart the node; delete its old checkpoint key.");
             outln!("2. Copy the aggregators' folders and restart the aggregators.");
             outln!("3. Give auditors the new trust file: piperoll cluster trust {}", dir.display());
@@ -194,7 +195,10 @@ fn change_keys(command: ClusterCommand) -> anyhow::Result<()> {
             let mut authority = Authority::open(&dir)?;
             let changed = authority.new_generation(&id, &read_note(&frozen)?)?;
             warn_of_absent(&authority);
-            outln!("{id} has new keys; for its old log, nothing beyond {} rows counts any more", changed.number);
+            outln!(
+                "{id} has new keys; for its old log, nothing beyond {} counts any more",
+                counted(changed.number, "row", "rows")
+            );
             outln!(
                 "1. On {id}: stop the node, copy the folder, then piperoll node new-generation --reason \"…\", and start it."
             );
@@ -219,10 +223,10 @@ fn made(what: &str, folder: &Path) {
 /// A folder that was moved to its machine cannot be brought up to date from here.
 fn warn_of_absent(authority: &Authority) {
     for folder in authority.set_aside() {
-        eprintln!("a command that was interrupted had left a folder of this name; it is now {}", folder.display());
+        errln!("a command that was interrupted had left a folder of this name; it is now {}", folder.display());
     }
     for folder in authority.absent_folders() {
-        eprintln!("{} is not here; copy the cluster's new ca.crl to that machine by hand", folder.display());
+        errln!("{} is not here; copy the cluster's new ca.crl to that machine by hand", folder.display());
     }
 }
 

@@ -1,6 +1,7 @@
 //! `piperoll`: the one binary. The composition root: the only room that knows both node and aggregator.
 
 #![deny(clippy::print_stdout, reason = "`println!` panics when nobody reads; use `outln!`")]
+#![deny(clippy::print_stderr, reason = "`eprintln!` panics when its output is full; use `errln!`")]
 
 #[macro_use]
 mod out;
@@ -32,7 +33,7 @@ fn main() -> std::process::ExitCode {
     let _ = rustls::crypto::CryptoProvider::install_default(std::sync::Arc::unwrap_or_clone(
         piperoll_shared::net::tls::provider(),
     ));
-    let args = Args::parse_from(std::env::args_os().map(args::protect_negation));
+    let args = Args::parse_from(args::protect_negation(std::env::args_os()));
     if args.command.only_prints() {
         // `piperoll query | head` ends quietly, as every such command does. A daemon must outlive its terminal.
         sigpipe::reset();
@@ -40,7 +41,7 @@ fn main() -> std::process::ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("piperoll: the runtime could not be started: {error}");
+            errln!("piperoll: the runtime could not be started: {error}");
             return Exit::Failed.into();
         }
     };
@@ -49,14 +50,14 @@ fn main() -> std::process::ExitCode {
     runtime.shutdown_background();
     match exit {
         Ok(_) if let Some(error) = out::failure() => {
-            eprintln!("piperoll: cannot write to standard output: {error}");
+            errln!("piperoll: cannot write to standard output: {error}");
             Exit::Failed.into()
         }
         Ok(exit) => exit.into(),
         // `piperoll … | head` is not a failure.
         Err(error) if out::ReaderGone::is_in(&error) => Exit::Complete.into(),
         Err(error) => {
-            eprintln!("piperoll: {}", in_one_line(&error));
+            errln!("piperoll: {}", in_one_line(&error));
             Exit::of(&error).into()
         }
     }

@@ -129,16 +129,16 @@ fn cells(entry: &str) -> Vec<String> {
 
 fn say(counts: &Counts, rows: usize, json: bool) {
     if !json && counts.entries > rows as u64 {
-        eprintln!("the first {rows} entries are shown; --json prints all");
+        errln!("the first {rows} entries are shown; --json prints all");
     }
-    eprintln!(
+    errln!(
         "{}, {} passed over by the mapping, {} not mapped; nothing was recorded",
         counted(counts.entries, "entry", "entries"),
         group_digits(counts.passed_over),
         group_digits(counts.unmapped)
     );
     if counts.without_id > 0 {
-        eprintln!(
+        errln!(
             "{} without an id of its own: importing the file twice would record such records twice",
             group_digits(counts.without_id)
         );
@@ -146,10 +146,10 @@ fn say(counts: &Counts, rows: usize, json: bool) {
     let mut reasons: Vec<_> = counts.reasons.iter().collect();
     reasons.sort_by_key(|(_, (_, count))| std::cmp::Reverse(*count));
     for (reason, (line, count)) in reasons.iter().take(REASONS_SHOWN_MAX) {
-        eprintln!("  {} not mapped, first in line {line}: {}", group_digits(*count), escape(reason));
+        errln!("  {} not mapped, first in line {line}: {}", group_digits(*count), escape(reason));
     }
     if reasons.len() > REASONS_SHOWN_MAX {
-        eprintln!("  and {} other reasons", reasons.len() - REASONS_SHOWN_MAX);
+        errln!("  and {} other reasons", reasons.len() - REASONS_SHOWN_MAX);
     }
 }
 

@@ -21,6 +21,17 @@ macro_rules! paintln {
     };
 }
 
+/// Prints a line to standard error, as `eprintln!` does, without its panic where that is full or closed: there is nobody to tell.
+macro_rules! errln {
+    () => { $crate::out::tell(format_args!("\n")) };
+    ($($words:tt)*) => { $crate::out::tell(format_args!("{}\n", format_args!($($words)*))) };
+}
+
+/// Writes to standard error, with colors where that is a terminal.
+pub(crate) fn tell(text: Arguments<'_>) {
+    let _ = anstream::stderr().write_fmt(text);
+}
+
 /// Writes to standard output. A reader that has read enough, such as `head`, is no failure; any other error is kept for `failure`.
 pub(crate) fn write(out: &mut impl Write, text: Arguments<'_>) {
     if let Err(error) = out.write_fmt(text)

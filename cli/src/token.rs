@@ -36,13 +36,18 @@ pub(crate) async fn run(command: TokenCommand) -> anyhow::Result<Exit> {
                 json!({ "token_name": name, "role": created.info.role, "expires": created.info.expires, "scope": created.info.scope }),
             )
             .await;
-            eprintln!("This is the only time the token is shown:");
+            errln!("This is the only time the token is shown:");
             outln!("{}", created.token);
         }
         TokenCommand::List { config } => {
+            let now = SystemClock.now();
             for token in open(&config.config)?.0.list()? {
                 let role = format!("{:?}", token.role).to_lowercase();
-                let expires = token.expires.map_or("never expires".to_owned(), |t| format!("expires {t}"));
+                let expires = match token.expires {
+                    None => "never expires".to_owned(),
+                    Some(time) if time <= now.to_text() => format!("EXPIRED {time}"),
+                    Some(time) => format!("expires {time}"),
+                };
                 let scope = token.scope.map_or(String::new(), |scope| format!("  limited to {scope}"));
                 outln!("{:<24} {role:<8} created {}  {expires}{scope}", token.name, token.created);
             }
@@ -74,6 +79,6 @@ async fn record(config: &AggregatorConfig, action: &str, details: serde_json::Va
         Err(error) => Err(error),
     };
     if let Err(error) = recorded {
-        eprintln!("warning: this change is in the token file but not in the log: {error}");
+        errln!("warning: this change is in the token file but not in the log: {error}");
     }
 }

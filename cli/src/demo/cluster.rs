@@ -164,8 +164,8 @@ impl DemoCluster {
 
     pub(super) fn print_logs(&self) {
         for entry in std::fs::read_dir(self.dir.join("logs")).into_iter().flatten().flatten() {
-            eprintln!("--- {}", entry.path().display());
-            eprint!("{}", std::fs::read_to_string(entry.path()).unwrap_or_default());
+            errln!("--- {}", entry.path().display());
+            errln!("{}", std::fs::read_to_string(entry.path()).unwrap_or_default());
         }
     }
 

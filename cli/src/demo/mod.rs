@@ -66,8 +66,8 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
         }
     };
     if let Err(error) = &shown {
-        anstream::eprintln!("{}a step did not show what it should{}: {error:#}", paint::RED, paint::PLAIN);
-        eprintln!("the daemons' own words: {}", dir.join("logs").display());
+        errln!("{}a step did not show what it should{}: {error:#}", paint::RED, paint::PLAIN);
+        errln!("the daemons' own words: {}", dir.join("logs").display());
         if args.dir.is_none() {
             cluster.print_logs();
         }

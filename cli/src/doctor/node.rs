@@ -13,7 +13,7 @@ use piperoll_shared::net::identity::Identity;
 use piperoll_shared::net::tls::{Material, TlsFiles};
 
 use super::{Finding, Findings};
-use crate::show::group_digits;
+use crate::show::{counted, group_digits};
 
 /// What is left of a certificate when somebody should begin to think of the next one.
 const CERTIFICATE_DAYS_LOW: i64 = 21;
@@ -162,11 +162,10 @@ fn said(findings: &mut Findings, status: &NodeStatus) {
     match (status.witnessed_size, behind) {
         (0, _) if rows > 0 => findings.warn("witness", "no witness has seen any row", advice),
         (_, behind) if behind > UNWITNESSED_ROWS_HIGH => {
-            findings.warn("witness", format!("{} rows were not witnessed yet", group_digits(behind)), advice);
+            findings.warn("witness", format!("{} not witnessed yet", counted(behind, "row was", "rows were")), advice);
         }
-        (size, _) => {
-            findings.ok("witness", format!("{} of {} rows are witnessed", group_digits(size), group_digits(rows)))
-        }
+        (size, _) => findings
+            .ok("witness", format!("{} of {} witnessed", group_digits(size), counted(rows, "row is", "rows are"))),
     }
     if let Some(problem) = status.retention.as_ref().and_then(|retention| retention.problem.as_ref()) {
         findings.warn("retention", problem.clone(), "docs/operations.md, \"Retention, holds, erasure\"");
@@ -185,7 +184,7 @@ fn said(findings: &mut Findings, status: &NodeStatus) {
                 );
             }
             (None, None) => {
-                findings.ok("handing on", format!("{name}: {} rows behind", group_digits(forward.lag_rows)))
+                findings.ok("handing on", format!("{name}: {} behind", counted(forward.lag_rows, "row", "rows")))
             }
         }
     }

@@ -1,15 +1,18 @@
 //! `piperoll node forward`: what the running node hands on, and holding it back. With the daemon down nothing is handed on.
 
+use std::time::Duration;
+
 use anyhow::bail;
 use comfy_table::{ContentArrangement, Table};
 use piperoll_client::NodeClient;
 use piperoll_shared::api::node::{ForwardPauseRequest, ForwardResumeRequest, ForwardStatus, socket_path};
 use piperoll_shared::log::terminal::escape;
+use piperoll_shared::log::time::span;
 
 use super::place::Place;
 use crate::args::{ForwardCommand, PlaceArgs};
 use crate::exit::Exit;
-use crate::show::{group_digits, width};
+use crate::show::{counted, group_digits, width};
 
 pub(super) async fn run(command: ForwardCommand) -> anyhow::Result<Exit> {
     match command {
@@ -68,8 +71,16 @@ fn table(statuses: &[ForwardStatus]) -> String {
 pub(crate) fn behind(status: &ForwardStatus) -> String {
     match status.lag_rows {
         0 => "-".to_owned(),
-        rows if status.lag_seconds >= 1.0 => format!("{} rows, {:.0} s", group_digits(rows), status.lag_seconds),
-        rows => format!("{} rows", group_digits(rows)),
+        rows if status.lag_seconds >= 1.0 => {
+            // Days do not need their seconds.
+            let seconds = if status.lag_seconds < 3_600.0 {
+                status.lag_seconds
+            } else {
+                (status.lag_seconds / 60.0).round() * 60.0
+            };
+            format!("{}, {}", counted(rows, "row", "rows"), span(Duration::from_secs(seconds as u64)))
+        }
+        rows => counted(rows, "row", "rows"),
     }
 }
 

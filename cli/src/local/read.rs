@@ -116,7 +116,7 @@ pub(super) async fn show(args: &LogArgs, row: RowAddress, output: OutputArgs) ->
             line.to_row().write_json(&mut text);
             outln!("{}", String::from_utf8_lossy(&text));
         } else {
-            anstream::print!("{}", detail(line));
+            crate::out::write(&mut anstream::stdout(), format_args!("{}", detail(line)));
         }
         Ok(())
     })
@@ -227,7 +227,7 @@ impl Read {
     fn report(&self, query: &QueryArgs) -> Exit {
         let summary = &self.summary;
         for fault in summary.faults.iter().chain(&summary.fault) {
-            anstream::eprintln!("{}INTEGRITY VIOLATION{}: {fault}", crate::show::paint::RED, crate::show::paint::PLAIN);
+            errln!("{}INTEGRITY VIOLATION{}: {fault}", crate::show::paint::RED, crate::show::paint::PLAIN);
         }
         if let Some(pruned) = &summary.pruned {
             say(&pruned_words(pruned));

@@ -11,7 +11,7 @@ use super::place::Place;
 use super::progress_bar;
 use crate::args::PlaceArgs;
 use crate::exit::Exit;
-use crate::show::group_digits;
+use crate::show::counted;
 
 /// Between two looks at how far the daemon is.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
@@ -45,10 +45,10 @@ pub(super) async fn run(args: &PlaceArgs) -> anyhow::Result<Exit> {
     };
     bar.finish_and_clear();
     outln!(
-        "{} rows are indexed, {} full blocks in files of {} bytes",
-        group_digits(made.rows),
-        group_digits(made.blocks),
-        group_digits(made.bytes)
+        "{} indexed, {} in files of {}",
+        counted(made.rows, "row is", "rows are"),
+        counted(made.blocks, "full block", "full blocks"),
+        counted(made.bytes, "byte", "bytes")
     );
     Ok(Exit::Complete)
 }

@@ -16,9 +16,9 @@ pub(super) async fn run(command: RecordingTokenCommand) -> anyhow::Result<Exit> 
             let token = RecordingTokens::new(&config.http.tokens).create(&name, SystemClock.now())?;
             record(&config, "recording.token_create", &name).await;
             if config.http.listen.is_none() {
-                eprintln!("nobody listens for it yet: set `listen` under [http] in {}", place.config.display());
+                errln!("nobody listens for it yet: set `listen` under [http] in {}", place.config.display());
             }
-            eprintln!("This is the only time the token is shown:");
+            errln!("This is the only time the token is shown:");
             outln!("{token}");
         }
         RecordingTokenCommand::List { place } => {
@@ -48,6 +48,6 @@ async fn record(config: &NodeConfig, action: &str, name: &str) {
         Err(error) => Err(error),
     };
     if let Err(error) = recorded {
-        eprintln!("this change could not be recorded: {error}");
+        errln!("this change could not be recorded: {error}");
     }
 }

@@ -23,7 +23,7 @@ use super::place::{Place, open};
 use crate::address::RowAddress;
 use crate::args::{HoldCommand, LogArgs, PruneArgs};
 use crate::exit::Exit;
-use crate::show::group_digits;
+use crate::show::{counted, group_digits};
 
 /// Between two looks at how far a prune is.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
@@ -141,11 +141,11 @@ pub(super) async fn erase(args: &LogArgs, row: RowAddress, reason: String) -> an
     };
     outln!("the content of row {seq} is erased, recorded as entry {}; its place in the tree stays", done.entry_seq);
     if !done.wal_emptied {
-        eprintln!(
+        errln!(
             "The file log.db-wal still holds it, because somebody is reading; a running node empties it within a second of their end, a stopped one at its next start."
         );
     }
-    eprintln!(
+    errln!(
         "Not reached from here: backups, snapshots, exports and archives made before, and what the disk itself keeps of overwritten blocks."
     );
     Ok(Exit::Complete)
@@ -167,7 +167,7 @@ pub(super) async fn new_generation(args: &crate::args::PlaceArgs, reason: &str) 
     match &begun.holds {
         Ok(holds) if holds.is_empty() => {}
         Ok(holds) => outln!("holds that are set in the new log too: {}", escape(&holds.join(", "))),
-        Err(error) => eprintln!(
+        Err(error) => errln!(
             "The holds of the old log could not be read ({error}). Set those that still count again: piperoll node hold add"
         ),
     }
@@ -222,12 +222,12 @@ fn say_plan(plan: &PrunePlan, before: Timestamp) {
         outln!("only their own times say that rows from {first} on are that old: --confirm is needed");
     }
     for log in &plan.earlier {
-        outln!("the earlier log {}, {} rows, goes with them", log.generation, group_digits(log.rows));
+        outln!("the earlier log {}, {}, goes with them", log.generation, counted(log.rows, "row", "rows"));
     }
     match (plan.oldest, plan.newest) {
         (Some(oldest), Some(newest)) => outln!(
-            "{} rows, {} to {}, recorded {oldest} to {newest}",
-            group_digits(plan.to_seq - plan.from_seq),
+            "{}, {} to {}, recorded {oldest} to {newest}",
+            counted(plan.to_seq - plan.from_seq, "row", "rows"),
             plan.from_seq,
             plan.to_seq - 1,
         ),
@@ -248,7 +248,7 @@ fn archive(args: &PruneArgs, path: &Path, plan: &PrunePlan) -> anyhow::Result<Ar
         bail!("nothing was pruned, the archive {} does not verify: {}", path.display(), finding.what);
     }
     ensure!(verdict.complete, "nothing was pruned, the archive {} is not whole", path.display());
-    outln!("{}: {} rows, read back and verified", path.display(), group_digits(verdict.rows));
+    outln!("{}: {}, read back and verified", path.display(), counted(verdict.rows, "row", "rows"));
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     Ok(ArchiveDigest { name, sha256: hex::encode(Sha256::digest(&bytes)) })
 }

@@ -12,7 +12,7 @@ use piperoll_shared::log::terminal::escape;
 use super::place::{Place, open};
 use crate::args::{LogArgs, OutputArgs};
 use crate::exit::Exit;
-use crate::show::{group_digits, paint};
+use crate::show::{counted, group_digits, paint};
 
 /// Walks everything, the logs that were put aside for this one too; names each bad row.
 pub(super) async fn run(args: &LogArgs, output: OutputArgs) -> anyhow::Result<Exit> {
@@ -23,7 +23,7 @@ pub(super) async fn run(args: &LogArgs, output: OutputArgs) -> anyhow::Result<Ex
     let mut worst = walk(&place, output, false).await?;
     for (generation, aside) in Place::asides(&args.place) {
         let found = walk(&aside, output, true).await.unwrap_or_else(|error| {
-            eprintln!("the log of generation {generation}, which was put aside, could not be checked: {error:#}");
+            errln!("the log of generation {generation}, which was put aside, could not be checked: {error:#}");
             Exit::Incomplete
         });
         worst = if worst as u8 >= found as u8 { worst } else { found };
@@ -99,25 +99,20 @@ async fn walk(place: &Place, output: OutputArgs, aside: bool) -> anyhow::Result<
                     head.push_str(", its checkpoints signed with a key that was replaced since and not checked");
                 }
                 if summary.findings == replaced_key {
-                    anstream::eprintln!(
+                    errln!(
                         "{head}: {}all signatures fit, no gap, the tree and {} fit{}",
                         paint::GREEN,
                         if replaced_key > 0 { "its rows" } else { "its checkpoints" },
                         paint::PLAIN
                     );
-                    eprintln!(
+                    errln!(
                         "Not shown by this: an older log put back together with its checkpoints, which only a witness remembers (`piperoll nodes`)."
                     );
                     return Ok(Exit::Complete);
                 }
                 let unlisted = summary.findings - summary.listed;
                 let rest = if unlisted > 0 { format!(", {unlisted} of them not listed") } else { String::new() };
-                anstream::eprintln!(
-                    "{head}: {}{} findings{}{rest}",
-                    paint::RED,
-                    group_digits(summary.findings),
-                    paint::PLAIN
-                );
+                errln!("{head}: {}{} findings{}{rest}", paint::RED, group_digits(summary.findings), paint::PLAIN);
                 return Ok(Exit::Violation);
             }
         }
@@ -220,7 +215,7 @@ fn retention_words(retention: &RetentionStatus) -> String {
         words.push_str("; waiting for a witness");
     }
     if retention.rows_left > 0 {
-        words.push_str(&format!("; {}, {} rows left to drop", retention.doing, group_digits(retention.rows_left)));
+        words.push_str(&format!("; {}, {} left to drop", retention.doing, counted(retention.rows_left, "row", "rows")));
     }
     words
 }

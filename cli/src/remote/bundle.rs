@@ -48,7 +48,7 @@ pub(super) async fn bundle(args: &RemoteExportArgs, path: &Path, connection: &Co
         Ok(Answer::Good(response)) => response,
         Ok(Answer::Unavailable(envelope)) => {
             target.discard();
-            eprintln!("no bundle was made: an expected node is missing (see --incomplete)");
+            errln!("no bundle was made: an expected node is missing (see --incomplete)");
             return Ok(connection.refused(&envelope));
         }
         Err(error) => {
@@ -95,18 +95,18 @@ fn first_manifest(head: &[u8]) -> anyhow::Result<Manifest> {
 
 /// `since` is what the aggregator says besides: all rows from then on are here, and older ones had outlived the policy.
 fn said(manifest: &Manifest, since: Option<&str>, name: &str) -> Exit {
-    eprintln!("{} in {name}", counted(manifest.rows, "entry", "entries"));
+    errln!("{} in {name}", counted(manifest.rows, "entry", "entries"));
     for node in manifest.nodes.iter().filter(|node| !["ok", "excluded"].contains(&node.status.as_str())) {
         let reason = node.reason.as_deref().unwrap_or_default();
-        eprintln!("  {}: {} {}", escape(&node.node_id), escape(&node.status), escape(reason));
+        errln!("  {}: {} {}", escape(&node.node_id), escape(&node.status), escape(reason));
     }
     if let Some(since) = since {
         let since = escape(since);
-        eprintln!(
+        errln!(
             "COMPLETE SINCE {since}: nothing is missing from then on; older entries had stayed for as long as the policy says, and were pruned"
         );
     }
-    eprintln!("check it with: piperoll verify-bundle {name} --trust trust.toml   (made by `piperoll cluster trust`)");
+    errln!("check it with: piperoll verify-bundle {name} --trust trust.toml   (made by `piperoll cluster trust`)");
     let violated = |node: &NodePart| node.status == "invalid" || node.rejected > 0 || node.verdict == PRUNED_EARLY;
     if manifest.nodes.iter().any(violated) {
         Exit::Violation
@@ -150,7 +150,7 @@ pub(super) async fn row(connection: &Connection, address: RowAddress) -> anyhow:
         let path = PathBuf::from(format!("{node}-{seq}{log}.{extension}"));
         ensure!(!path.exists(), "{} exists already and is not overwritten", path.display());
         std::fs::write(&path, bytes).with_context(|| path.display().to_string())?;
-        eprintln!("{}", path.display());
+        errln!("{}", path.display());
     }
     Ok(())
 }

@@ -97,12 +97,12 @@ pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
     match ended {
         Ok(envelope) => {
             let name = target.finish(envelope.is_whole())?;
-            eprintln!("{} in {name}", counted(envelope.count, "row", "rows"));
+            errln!("{} in {name}", counted(envelope.count, "row", "rows"));
             Ok(connection.report(&envelope))
         }
         Err(problem) => {
             let name = target.finish(false)?;
-            eprintln!("{problem}; {name} holds the part that came");
+            errln!("{problem}; {name} holds the part that came");
             Ok(Exit::Incomplete)
         }
     }

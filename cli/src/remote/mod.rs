@@ -91,12 +91,12 @@ impl Connection {
     }
 
     fn say_who_answered(envelope: &Envelope, with_nodes: bool, verbose: bool) -> Exit {
-        eprintln!();
+        errln!();
         if with_nodes {
             // What the filter leaves out has no part in the answer.
             let has_part = |node: &&NodeReport| verbose || node.status != Status::Excluded;
             let nodes: Vec<NodeReport> = envelope.nodes.iter().filter(has_part).cloned().collect();
-            anstream::eprint!("{}", node_table(&nodes));
+            crate::out::tell(format_args!("{}", node_table(&nodes)));
         }
         envelope_summary(envelope).iter().for_each(|sentence| say(sentence));
         if let Some(scope) = &envelope.limited_to {

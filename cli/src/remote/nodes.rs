@@ -27,7 +27,7 @@ pub(crate) async fn nodes(args: RemoteNodesArgs) -> anyhow::Result<Exit> {
         outln!("{text}");
     } else {
         let reports: Vec<_> = answer.nodes.iter().map(|node| node.report.clone()).collect();
-        anstream::print!("{}", node_table(&reports));
+        crate::out::write(&mut anstream::stdout(), format_args!("{}", node_table(&reports)));
         for node in &answer.nodes {
             if let Some(fault) = &node.write_fault {
                 paintln!("{}{} refuses appends{}: {}", paint::RED, node.report.node_id, paint::PLAIN, escape(fault));
@@ -50,7 +50,7 @@ pub(crate) async fn nodes(args: RemoteNodesArgs) -> anyhow::Result<Exit> {
                 );
             }
         }
-        outln!("{} of {} nodes answered", answer.answered, answer.expected);
+        outln!("{} of {} answered", answer.answered, counted(answer.expected as u64, "node", "nodes"));
     }
     // What is held against a node is so whether or not it answers now.
     let held = |node: &NodeInfo| ["row_invalid", "rollback", "fork"].contains(&node.report.verdict.as_str());

@@ -70,7 +70,7 @@ pub(crate) async fn show(args: RemoteShowArgs) -> anyhow::Result<Exit> {
     let request = connection.request(Method::GET, &path).timeout(PAGE_TIMEOUT);
     let (exit, _) = answer(&connection, request, args.output, |lines| {
         for line in lines {
-            anstream::print!("{}", detail(line));
+            crate::out::write(&mut anstream::stdout(), format_args!("{}", detail(line)));
         }
     })
     .await?;

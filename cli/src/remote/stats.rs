@@ -13,7 +13,7 @@ use super::connection::{Answer, Connection};
 use super::question;
 use crate::args::{AxisArg, RemoteStatsArgs};
 use crate::exit::Exit;
-use crate::show::{group_digits, paint, width};
+use crate::show::{counted, group_digits, paint, width};
 
 /// Columns of the longest bar.
 const BAR_WIDTH: u64 = 30;
@@ -61,20 +61,22 @@ fn print(answer: &StatsAnswer, with_histogram: bool) {
     // A node that is missing is missing in every number.
     let least =
         if answer.envelope.complete { String::new() } else { format!("{}AT LEAST{} ", paint::RED, paint::PLAIN) };
-    let users =
-        stats.distinct_users.map_or("too many users to count".to_owned(), |n| format!("{} users", group_digits(n)));
+    let users = stats.distinct_users.map_or("too many users to count".to_owned(), |n| counted(n, "user", "users"));
     let erased = if stats.erased > 0 { format!(", and {} erased", group_digits(stats.erased)) } else { String::new() };
     paintln!(
-        "{least}{}{}{} entries: {} failed, {} denied, {} flagged; {users}{erased}",
+        "{least}{}{}{}: {} failed, {} denied, {} flagged; {users}{erased}",
         paint::BOLD,
-        group_digits(entries),
+        counted(entries, "entry", "entries"),
         paint::PLAIN,
         group_digits(failed),
         group_digits(denied),
         group_digits(flagged),
     );
     if stats.unreadable > 0 {
-        paintln!("{} authentic rows cannot be read as entries here", group_digits(stats.unreadable));
+        paintln!(
+            "{} that cannot be read as entries here",
+            counted(stats.unreadable, "authentic row", "authentic rows")
+        );
     }
     for field in &stats.by {
         print_field(field, entries, answer.envelope.complete);

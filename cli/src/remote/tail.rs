@@ -81,7 +81,7 @@ pub(crate) async fn tail(args: RemoteTailArgs) -> anyhow::Result<Exit> {
     if !args.follow {
         return Ok(exit);
     }
-    eprintln!("following; Ctrl-C ends");
+    errln!("following; Ctrl-C ends");
     let since = SystemClock.now().to_text();
     let mut following = Following { filter, zone, after: places(&envelope), since, printer };
     let mut worst = exit_of(&envelope);
@@ -158,7 +158,7 @@ impl Following {
                 Err(error) if error.to_string().starts_with("https://") => error.to_string(),
                 Err(error) => return Err(error),
             };
-            anstream::eprintln!("{}{} - trying again{}", paint::YELLOW, escape(&why), paint::PLAIN);
+            errln!("{}{} - trying again{}", paint::YELLOW, escape(&why), paint::PLAIN);
             tokio::time::sleep(RETRY).await;
         }
     }
@@ -197,16 +197,16 @@ impl Following {
                 let text = |field: &str| escape(node[field].as_str().unwrap_or("-")).into_owned();
                 let (id, status, reason) = (text("node_id"), text("status"), text("reason"));
                 match status.as_str() {
-                    "ok" => anstream::eprintln!("{}{id} {reason}{}", paint::GREEN, paint::PLAIN),
+                    "ok" => errln!("{}{id} {reason}{}", paint::GREEN, paint::PLAIN),
                     "invalid" => {
                         *worst = Exit::Violation;
-                        anstream::eprintln!("{}{id} INVALID: {reason}{}", paint::RED, paint::PLAIN);
+                        errln!("{}{id} INVALID: {reason}{}", paint::RED, paint::PLAIN);
                     }
                     _ => {
                         if *worst == Exit::Complete {
                             *worst = Exit::Incomplete;
                         }
-                        anstream::eprintln!("{}{id} MISSING ({status}): {reason}{}", paint::RED, paint::PLAIN);
+                        errln!("{}{id} MISSING ({status}): {reason}{}", paint::RED, paint::PLAIN);
                     }
                 }
                 if self.printer.output.as_json() {
@@ -214,7 +214,7 @@ impl Following {
                 }
             }
             "dropped" => {
-                eprintln!("the aggregator dropped this tail because it read too slowly; resuming after the last entry")
+                errln!("the aggregator dropped this tail because it read too slowly; resuming after the last entry")
             }
             _ => {}
         }

@@ -107,7 +107,7 @@ impl Output {
             .and_then(|()| self.file.sync_all())
             .with_context(|| format!("cannot write {}", self.path.display()))?;
         self.is_whole = true;
-        eprintln!("the report is in {}", self.path.display());
+        errln!("the report is in {}", self.path.display());
         Ok(())
     }
 }

@@ -34,8 +34,8 @@ pub(crate) fn width() -> u16 {
 /// Prints a sentence to standard error, broken between words where that is a terminal.
 pub(crate) fn say(sentence: &str) {
     match terminal_size::terminal_size_of(std::io::stderr()) {
-        Some((width, _)) => anstream::eprintln!("{}", text::wrap_sentence(sentence, width.0.into())),
-        None => anstream::eprintln!("{sentence}"),
+        Some((width, _)) => errln!("{}", text::wrap_sentence(sentence, width.0.into())),
+        None => errln!("{sentence}"),
     }
 }
 

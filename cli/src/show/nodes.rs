@@ -6,16 +6,19 @@ use piperoll_shared::log::terminal::escape;
 use piperoll_shared::log::time::span;
 
 use super::rows::TABLE_WIDTH_MIN;
-use super::text::wrap;
+use super::text::{columns, wrap};
 use super::{counted, group_digits, paint, width};
 
+/// Between two columns, and what a reason gets at least.
+const GAP: usize = 2;
+const REASON_MIN: usize = 24;
 /// Clocks that are further apart than this make the order of rows worth a sentence.
 const ORDER_UNCERTAIN_MS_MIN: f64 = 1_000.0;
 
 /// Every node, coloured by status; blocks where the terminal is narrow.
 pub(crate) fn node_table(nodes: &[NodeReport]) -> String {
     let width = usize::from(width());
-    if width < TABLE_WIDTH_MIN {
+    if width < TABLE_WIDTH_MIN.max(fixed_columns(nodes) + REASON_MIN) {
         return nodes.iter().map(|node| node_block(node, width)).collect();
     }
     let mut table = Table::new();
@@ -54,6 +57,26 @@ pub(crate) fn node_table(nodes: &[NodeReport]) -> String {
         out.push('\n');
     }
     out
+}
+
+/// Columns of everything but the reason, so that no name, word or number is broken.
+fn fixed_columns(nodes: &[NodeReport]) -> usize {
+    let widest = |title: &str, text: &dyn Fn(&NodeReport) -> String| {
+        nodes.iter().map(|node| columns(&text(node))).max().unwrap_or(0).max(title.len()) + GAP
+    };
+    [
+        widest("NODE", &|node| escape(&node.node_id).into_owned()),
+        widest("STATUS", &|node| node.status.as_str().to_owned()),
+        widest("VERDICT", &|node| escape(&node.verdict).into_owned()),
+        widest("ROWS", &|node| group_digits(node.rows)),
+        widest("INVALID", &|node| group_digits(node.invalid)),
+        widest("HEAD", &head),
+        widest("LAST SEEN", &last_seen),
+        widest("CLOCK", &clock),
+        widest("TOOK", &took),
+    ]
+    .iter()
+    .sum()
 }
 
 fn is_bad(status: Status) -> bool {
@@ -113,11 +136,16 @@ fn seconds(ms: f64) -> String {
 /// Whether the sentence says all that there is to say of the nodes.
 pub(crate) fn all_is_well(envelope: &Envelope) -> bool {
     let well = |node: &NodeReport| {
-        node.status == Status::Excluded
+        (node.status == Status::Excluded && !is_held_against(node))
             || (node.status == Status::Ok && node.verdict == "ok" && node.invalid == 0)
             || (node.status == Status::Pruned && node.verdict == "pruned" && envelope.complete_since.is_some())
     };
     envelope.is_whole() && envelope.nodes.iter().all(well)
+}
+
+/// Whether a witness, or what was read of it earlier, speaks against its log.
+fn is_held_against(node: &NodeReport) -> bool {
+    matches!(node.verdict.as_str(), "row_invalid" | "rollback" | "fork" | "unknown_key" | "first_seen_again")
 }
 
 /// What can be trusted: what was read, from whom, who is missing, and what is proven. Each sentence is a line of its own, unless all is
@@ -177,6 +205,12 @@ pub(crate) fn envelope_summary(envelope: &Envelope) -> Vec<String> {
         lines[0] = format!("{}; {proven}", lines[0]);
     } else if !proven.is_empty() {
         lines.push(proven);
+    }
+    let held = envelope.nodes.iter().filter(|node| is_held_against(node));
+    let held: Vec<String> = held.map(|node| format!("{}: {}", escape(&node.node_id), escape(&node.verdict))).collect();
+    if !held.is_empty() {
+        let words = format!("{}HELD AGAINST A LOG{}", paint::RED, paint::PLAIN);
+        lines.push(format!("{words}: {}; `piperoll nodes` says why", held.join(", ")));
     }
     match envelope.order_uncertainty_ms {
         Some(ms) if ms < ORDER_UNCERTAIN_MS_MIN => {}

@@ -7,7 +7,7 @@ use piperoll_shared::log::verify::Integrity;
 use piperoll_shared::log::view::EntryView;
 use piperoll_shared::log::zone::Zone;
 
-use super::text::{columns, cut, pad, wrap};
+use super::text::{columns, cut, pad, wrap, wrap_after};
 use super::{paint, width};
 
 /// Below so many columns a row is a block of lines.
@@ -112,13 +112,18 @@ impl RowStream {
             out.push_str(&format!("{}{} {}{}\n", paint::BOLD, cells.day, self.zone, paint::PLAIN));
             self.day.clone_from(&cells.day);
         }
-        let width = usize::from(width());
+        let late_columns = if late { GAP + "late".len() } else { 0 };
+        let width = usize::from(width()).saturating_sub(late_columns);
         let late = if late { format!("  {}late{}", paint::YELLOW, paint::PLAIN) } else { String::new() };
-        if width < STREAM_WIDTH_MIN {
+        let as_block = |out: &mut String| {
             out.push_str(&block(&cells, &cells.time, !cells.sound, width));
             let end = out.trim_end().len();
             out.insert_str(end, &late);
-            return out.trim_end().to_owned();
+            out.truncate(out.trim_end().len());
+        };
+        if width < STREAM_WIDTH_MIN {
+            as_block(&mut out);
+            return out;
         }
         let caps = if width < STREAM_ROOMY_WIDTH_MIN { NARROWER[2] } else { ROOMY };
         let texts = [&cells.place, &cells.who, &cells.action, &cells.outcome, &cells.from];
@@ -137,6 +142,10 @@ impl RowStream {
             pad(&cut(&cells.from, from), from),
         );
         let used = columns(&cells.time) + place + who + action + outcome + from + 6 * GAP;
+        if used + WHAT_MIN > width {
+            as_block(&mut out);
+            return out;
+        }
         let integrity = if cells.sound { String::new() } else { format!("  {}", coloured(cells.integrity)) };
         let room = width.saturating_sub(used + if cells.sound { 0 } else { GAP + cells.integrity.len() }).max(WHAT_MIN);
         out.push_str(format!("{fixed}  {}", cut(&cells.what, room)).trim_end());
@@ -217,13 +226,12 @@ fn table(
 
 /// A row as lines: when, where, who and what in the first, what happened below.
 fn block(row: &Cells, time: &str, with_integrity: bool, width: usize) -> String {
-    let first =
-        [time, &row.place, &row.who, &row.action, &row.outcome, if with_integrity { row.integrity } else { "" }];
+    // Only our own words are coloured: a name can be any of them.
+    let (outcome, integrity) = (coloured(&row.outcome), coloured(if with_integrity { row.integrity } else { "" }));
+    let first = [time, &row.place, &row.who, &row.action, &outcome, &integrity];
     let first: Vec<&str> = first.into_iter().filter(|text| !text.is_empty()).collect();
-    let mut out = String::new();
-    for (number, line) in wrap(&first.join("  "), width, "").lines().enumerate() {
-        out.push_str(&format!("{}{}\n", if number > 0 { "  " } else { "" }, coloured(line.trim_start())));
-    }
+    let mut out = wrap_after(&first.join("  "), width, "  ");
+    out.push('\n');
     let occurred = if row.occurred.is_empty() { String::new() } else { format!("occurred {}", row.occurred) };
     let from = if row.from.is_empty() { String::new() } else { format!("from {}", row.from) };
     let rest: Vec<&str> =

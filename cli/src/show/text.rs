@@ -41,6 +41,15 @@ pub(super) fn wrap(text: &str, width: usize, indent: &str) -> String {
     textwrap::fill(text, options)
 }
 
+/// The same with an indent from the second line on.
+pub(super) fn wrap_after(text: &str, width: usize, indent: &str) -> String {
+    let options = textwrap::Options::new(width.max(20)).subsequent_indent(indent);
+    let options = options
+        .word_separator(textwrap::WordSeparator::AsciiSpace)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    textwrap::fill(text, options)
+}
+
 /// The same for a sentence: a word that is longer than a line, such as an address, stays whole, so that it can be copied.
 pub(super) fn wrap_sentence(text: &str, width: usize) -> String {
     let options = textwrap::Options::new(width.max(20)).break_words(false);

@@ -44,6 +44,8 @@ pub const FILTER_TERMS_MAX: usize = 64;
 /// Brackets and NOTs around one condition.
 pub const FILTER_DEPTH_MAX: usize = 16;
 pub const FILTER_VALUES_MAX: usize = 256;
+/// Texts that one filter looks for in others: each costs a look through every text of an entry.
+pub const FILTER_TEXTS_MAX: usize = 128;
 /// A cursor holds one head per node; 1,000 nodes fit.
 pub const CURSOR_BYTES_MAX: usize = 128 * 1024;
 

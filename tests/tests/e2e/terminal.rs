@@ -287,6 +287,44 @@ async fn an_output_is_looked_at_first() {
     );
 }
 
+/// A full disk or a reader that is gone, behind either output, ends a command with a sentence or quietly, and never with a panic.
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_that_cannot_be_written_are_no_panic() {
+    let cluster = Cluster::start(&["mx1"]).await;
+    cluster.append(0, &[piperoll_tests::entry("kim", "auth.login")]).await;
+    cluster.wait_until_complete().await;
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let commands: [&[&str]; 8] = [
+        &["query", "--table"],
+        &["query", "--json"],
+        &["show", "mx1/1", "--table"],
+        &["tail", "--table"],
+        &["stats", "--by", "user", "--table"],
+        &["nodes", "--table"],
+        &["report", "brute-force"],
+        &["export", "--output", "-"],
+    ];
+    for args in commands {
+        let output = cluster.command(args).stdout(full()).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            output.status.code() == Some(1) && !stderr.contains("panicked"),
+            "{args:?}: {:?} {stderr}",
+            output.status
+        );
+        let output = cluster.command(args).stderr(full()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}: nobody can be told, and the answer was given");
+        let script = format!("'{}' {} | true", piperoll_tests::piperoll().display(), args.join(" "));
+        let mut piped = Command::new("sh");
+        piped.args(["-c", &script]);
+        for (name, value) in cluster.command(&[]).get_envs() {
+            piped.env(name, value.unwrap_or_default());
+        }
+        let output = piped.output().unwrap();
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("panicked"), "{args:?}");
+    }
+}
+
 /// SIGTERM ends a node and an aggregator that are followed within five seconds.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_does_not_wait_for_tails() {

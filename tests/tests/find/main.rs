@@ -249,6 +249,31 @@ proptest! {
     }
 }
 
+/// A block of an earlier version, which knows the stored form of JSON texts only, is made again at the start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_earlier_block_is_made_again() {
+    let mut log = Log::new(SMALL_BLOCKS);
+    log.append(2 * BLOCK_ROWS, 3).await;
+    log.indexed().await;
+    log.store.close().await;
+    for block in log.blocks() {
+        let mut bytes = std::fs::read(&block).unwrap();
+        assert!(bytes.starts_with(b"PRindex3"));
+        bytes[..8].copy_from_slice(b"PRindex2");
+        std::fs::write(&block, bytes).unwrap();
+    }
+    log.store = open(log.dir.path(), &log.clock, SMALL_BLOCKS);
+    log.indexed().await;
+    assert!(log.blocks().iter().all(|block| std::fs::read(block).unwrap().starts_with(b"PRindex3")));
+    let (whole, rows) = ((Timestamp::MIN, Timestamp::MAX), log.rows());
+    for filter in ["details:müller", "details.who:Müller OR user:alice", "details:\"/index.php\""] {
+        let found = log.query(filter, Order::Asc, whole, 1_000).await.0;
+        assert_eq!(found, naive(&rows, filter, Order::Asc, whole));
+        assert!(found.len() > 50, "{filter}");
+    }
+    assert_eq!(log.findings().await, Vec::new());
+}
+
 /// Each way of lying with an index is found by a full check, and `reindex` repairs it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_index_is_found() {

@@ -210,7 +210,7 @@ async fn append_all(
 
 impl Totals {
     fn say(&self) {
-        eprintln!(
+        errln!(
             "{} recorded, {} known already, {} refused{}",
             group_digits(self.new),
             group_digits(self.known),
@@ -221,7 +221,7 @@ impl Totals {
             }
         );
         if self.without_id > 0 {
-            eprintln!(
+            errln!(
                 "{} without an id of its own: importing such records again records them again",
                 group_digits(self.without_id)
             );
@@ -231,7 +231,7 @@ impl Totals {
     fn refuse(&mut self, line: u64, error: &str) {
         self.refused += 1;
         if self.refused <= ERRORS_SHOWN_MAX as u64 {
-            eprintln!("line {line}: not recorded: {error}");
+            errln!("line {line}: not recorded: {error}");
         }
     }
 }

@@ -115,7 +115,12 @@ fn line(out: &mut String, node: &NodeVerdict) {
             let _ = write!(out, "MISSING  {}", escape(why));
         }
         (None, Some(size), Some(time)) => {
-            let _ = write!(out, "{} entries; {size} rows were witnessed, last at {time}", node.rows);
+            let _ = write!(
+                out,
+                "{}; {} witnessed, last at {time}",
+                counted(node.rows, "entry", "entries"),
+                counted(size, "row was", "rows were")
+            );
             if node.unproven.is_some() {
                 let _ = write!(out, "; {} of them are not shown", node.withheld);
             }
@@ -146,10 +151,11 @@ fn line(out: &mut String, node: &NodeVerdict) {
         let time = log.witnessed_at.map(Timestamp::to_text).unwrap_or_default();
         let _ = write!(
             out,
-            "  {:<12} {} entries of its earlier log, generation {}; {size} rows were witnessed, last at {time}",
+            "  {:<12} {} of its earlier log, generation {}; {} witnessed, last at {time}",
             "",
-            log.rows,
-            escape(generation)
+            counted(log.rows, "entry", "entries"),
+            escape(generation),
+            counted(size, "row was", "rows were")
         );
         if log.unproven.is_some() {
             let _ = write!(out, "; {} of them are not shown", log.withheld);
@@ -164,8 +170,13 @@ fn line(out: &mut String, node: &NodeVerdict) {
     }
 }
 
+/// A number with its noun.
+fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 fn conclusion(verdict: &Verdict, outcome: Outcome) -> String {
-    let rows = verdict.rows;
+    let rows = counted(verdict.rows, "entry", "entries");
     let authentic = "every entry is, byte for byte, what its node had recorded and signed, and what a witness had seen";
     match outcome {
         Outcome::Refused => {
@@ -173,29 +184,29 @@ fn conclusion(verdict: &Verdict, outcome: Outcome) -> String {
         }
         Outcome::Usage => "NOT CHECKED".to_owned(),
         Outcome::Unchecked => format!(
-            "UNCHECKED (self-asserted): {rows} entries fit the keys that the bundle brings along. Whoever could make up the \
+            "UNCHECKED (self-asserted): {rows} checked with the keys that the bundle brings along. Whoever could make up the \
              entries could make up those keys too. Check again with --trust and a trust file from the cluster's administrators."
         ),
         Outcome::Incomplete => {
             let missing: Vec<&str> =
                 verdict.nodes.iter().filter(|node| node.missing.is_some()).map(|node| node.node_id.as_str()).collect();
-            format!("INCOMPLETE: {rows} entries, {authentic}; not in full: {}.", escape(&missing.join(", ")))
+            format!("INCOMPLETE: {rows}, {authentic}; not in full: {}.", escape(&missing.join(", ")))
         }
         Outcome::Verified if verdict.archive.is_some() => {
-            format!("VERIFIED: {rows} entries, {authentic}. They are all that stood in these rows.")
+            format!("VERIFIED: {rows}, {authentic}. They are all that stood in these rows.")
         }
         Outcome::Verified if verdict.complete_since.is_some() => {
             let since = verdict.complete_since.map(Timestamp::to_text).unwrap_or_default();
             format!(
-                "VERIFIED: {rows} entries, {authentic}. From {since} on nothing of this range is missing; older entries had stayed for as long \
+                "VERIFIED: {rows}, {authentic}. From {since} on nothing of this range is missing; older entries had stayed for as long \
                  as the cluster's policy says, and were pruned."
             )
         }
         Outcome::Verified if verdict.proven => {
-            format!("VERIFIED: {rows} entries, {authentic}. Nothing of this range is missing.")
+            format!("VERIFIED: {rows}, {authentic}. Nothing of this range is missing.")
         }
         Outcome::Verified => format!(
-            "VERIFIED: {rows} entries, {authentic}. The export has a filter: that no matching entry was left out is not proven."
+            "VERIFIED: {rows}, {authentic}. The export has a filter: that no matching entry was left out is not proven."
         ),
     }
 }

@@ -70,7 +70,13 @@ impl Filter {
             Test::Subject(subjects) => subjects.iter().map(|subject| &subject.part).collect(),
             _ => Vec::new(),
         });
-        needles.filter(|needle| short(needle)).filter_map(|needle| needle.pieces.first()).map(String::as_str).collect()
+        let mut found: Vec<&str> = Vec::new();
+        for text in needles.filter(|needle| short(needle)).filter_map(|needle| needle.pieces.first()) {
+            if !found.contains(&text.as_str()) {
+                found.push(text);
+            }
+        }
+        found
     }
 }
 

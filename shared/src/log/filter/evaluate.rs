@@ -1,10 +1,12 @@
 //! Whether an entry matches a filter.
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::pattern::Pattern;
+use super::fold::{fold, unescaped};
+use super::pattern::{Needle, Pattern};
 use super::test::{EntityPattern, IpPattern, Property, Test, verb};
 use super::{Expr, Filter, path};
 use crate::log::column::Column;
@@ -14,30 +16,88 @@ use crate::log::view::EntryView;
 impl Filter {
     /// An absent field matches no value, so its negation holds.
     pub fn matches(&self, entry: &EntryView<'_>) -> bool {
-        self.all.iter().all(|part| part.holds(entry))
+        let texts = Texts::of(entry);
+        // What reads short values comes first: looking through texts takes longer.
+        let (long, short): (Vec<&Expr>, Vec<&Expr>) = self.all.iter().partition(|part| part.reads_texts());
+        short.into_iter().chain(long).all(|part| part.holds(entry, &texts))
     }
 }
 
 impl Expr {
-    fn holds(&self, entry: &EntryView<'_>) -> bool {
+    fn holds(&self, entry: &EntryView<'_>, texts: &Texts<'_>) -> bool {
         match self {
-            Self::All(parts) => parts.iter().all(|part| part.holds(entry)),
-            Self::Any(parts) => parts.iter().any(|part| part.holds(entry)),
-            Self::Not(part) => !part.holds(entry),
-            Self::Test(test) => test.holds(entry),
+            Self::All(parts) => parts.iter().all(|part| part.holds(entry, texts)),
+            Self::Any(parts) => parts.iter().any(|part| part.holds(entry, texts)),
+            Self::Not(part) => !part.holds(entry, texts),
+            Self::Test(test) => test.holds(entry, texts),
+        }
+    }
+
+    fn reads_texts(&self) -> bool {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts.iter().any(Self::reads_texts),
+            Self::Not(part) => part.reads_texts(),
+            Self::Test(test) => test.reads_texts(),
         }
     }
 }
 
+/// The texts of one entry without regard to case, each made when it is first looked through, and once.
+struct Texts<'a> {
+    description: Text<'a>,
+    agent: Text<'a>,
+    json: [Text<'a>; 2],
+}
+
+struct Text<'a> {
+    stored: Option<&'a str>,
+    folded: OnceCell<String>,
+    /// With the escapes of JSON resolved; none where there are none.
+    plain: OnceCell<Option<String>>,
+}
+
+impl<'a> Text<'a> {
+    fn new(stored: Option<&'a str>) -> Self {
+        Self { stored, folded: OnceCell::new(), plain: OnceCell::new() }
+    }
+
+    /// Whether the needle is in it; of JSON also in what it says, where the needle looks there.
+    fn has(&self, needle: &Needle, is_json: bool) -> bool {
+        let Some(stored) = self.stored else { return false };
+        if needle.is_in_folded(self.folded.get_or_init(|| fold(stored))) {
+            return true;
+        }
+        if !is_json || needle.stored_form_only {
+            return false;
+        }
+        let plain = self.plain.get_or_init(|| stored.contains('\\').then(|| fold(&unescaped(stored))));
+        plain.as_ref().is_some_and(|plain| needle.is_in_folded(plain))
+    }
+}
+
+impl<'a> Texts<'a> {
+    fn of(entry: &'a EntryView<'_>) -> Self {
+        Self {
+            description: Text::new(entry.description.as_deref()),
+            agent: Text::new(entry.user_agent.as_deref()),
+            json: [entry.changes, entry.details].map(|json| Text::new(json.map(|json| json.get()))),
+        }
+    }
+
+    fn json_has(&self, needle: &Needle) -> bool {
+        self.json.iter().any(|text| text.has(needle, true))
+    }
+}
+
 impl Test {
-    fn holds(&self, entry: &EntryView<'_>) -> bool {
+    fn holds(&self, entry: &EntryView<'_>, texts: &Texts<'_>) -> bool {
         match self {
             Self::Field(column, patterns) => is_one_of(*column, entry, patterns),
             Self::Actor(patterns) => ACTOR.iter().any(|column| is_one_of(*column, entry, patterns)),
             Self::Subject(subjects) => subjects.iter().any(|subject| {
                 SUBJECT.iter().any(|column| column.value(entry).is_some_and(|have| subject.whole.matches(&have)))
-                    || entry.description.as_deref().is_some_and(|text| subject.part.is_in(text))
-                    || [entry.changes, entry.details].iter().flatten().any(|json| subject.part.is_in_json(json.get()))
+                    || texts.description.has(&subject.part, false)
+                    || texts.json_has(&subject.part)
             }),
             Self::Verb(patterns) => entry
                 .action
@@ -47,9 +107,7 @@ impl Test {
             Self::Ip(patterns) => {
                 entry.ip_address.as_deref().is_some_and(|have| patterns.iter().any(|pattern| pattern.matches(have)))
             }
-            Self::Agent(needles) => {
-                entry.user_agent.as_deref().is_some_and(|agent| needles.iter().any(|needle| needle.is_in(agent)))
-            }
+            Self::Agent(needles) => needles.iter().any(|needle| texts.agent.has(needle, false)),
             Self::Flag(patterns) => {
                 entry.flag_rules().iter().any(|rule| patterns.iter().any(|pattern| pattern.matches(rule)))
             }
@@ -59,15 +117,10 @@ impl Test {
             Self::Occurred(ranges) => {
                 occurred(entry).is_some_and(|time| ranges.iter().any(|range| range.from <= time && time < range.to))
             }
-            Self::Details(needles) => [entry.changes, entry.details]
-                .iter()
-                .flatten()
-                .any(|json| needles.iter().any(|needle| needle.is_in_json(json.get()))),
+            Self::Details(needles) => needles.iter().any(|needle| texts.json_has(needle)),
             Self::Path(root, path, values) => path::holds(entry, *root, path, values),
             Self::Is(properties) => properties.iter().any(|property| property.holds(entry)),
-            Self::Text(needles) => {
-                entry.description.as_deref().is_some_and(|text| needles.iter().any(|needle| needle.is_in(text)))
-            }
+            Self::Text(needles) => needles.iter().any(|needle| texts.description.has(needle, false)),
         }
     }
 }

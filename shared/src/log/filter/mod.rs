@@ -20,7 +20,6 @@ mod version_1;
 mod version_2;
 mod words;
 
-#[cfg(test)]
 use super::time::Timestamp;
 use super::zone::Now;
 
@@ -153,7 +152,7 @@ impl Filter {
                 .map_err(|(at, problem)| (at + chars_before(text, rest), problem)),
             None => {
                 let rest = text.trim_start().strip_prefix(VERSION_2_MARK).unwrap_or(text);
-                version_2::parse(rest, now).map_err(|(at, problem)| (at + chars_before(text, rest), problem))
+                version_2::parse(rest, now, false).map_err(|(at, problem)| (at + chars_before(text, rest), problem))
             }
         };
         read.map_err(|problem| FilterError::new(text, problem))
@@ -162,10 +161,15 @@ impl Filter {
     /// Parses text that was kept: of bundles, tokens, requests between nodes. Without a mark it is of version 1.
     pub fn parse_stored(text: &str, now: impl Into<Now>) -> std::result::Result<Self, FilterError> {
         let is_marked = [VERSION_1_MARK, VERSION_2_MARK].iter().any(|mark| text.starts_with(mark));
+        let now = now.into();
+        if let Some(rest) = text.strip_prefix(VERSION_2_MARK) {
+            let read = version_2::parse(rest, now, true).map(|typed| typed.filter);
+            return read.map_err(|(at, problem)| FilterError::new(text, (at + chars_before(text, rest), problem)));
+        }
         if is_marked {
             return Self::parse(text, now);
         }
-        version_1::parse(text, now.into().at).map_err(|problem| FilterError::new(text, problem))
+        version_1::parse(text, now.at).map_err(|problem| FilterError::new(text, problem))
     }
 
     /// Parses text of a file that people write and that may be older than version 2. Where the versions read it differently, it must say
@@ -184,8 +188,9 @@ impl Filter {
                     ),
                 ),
             )),
-            (Some(old), Err(_)) => Ok(old),
-            (_, new) => new,
+            // They differ in where they look, if at all: what was written keeps its meaning.
+            (Some(old), _) => Ok(old),
+            (None, new) => new,
         }
     }
 
@@ -230,10 +235,18 @@ impl Filter {
         }
     }
 
+    /// Text for a file that people write, which [`Filter::parse_config`] reads as this filter.
+    pub fn config_text(&self) -> String {
+        let texts = self.in_version_1().into_iter().chain([self.typed()]);
+        let mut read =
+            texts.filter(|text| Self::parse_config(text, Timestamp::MIN).is_ok_and(|filter| filter == *self));
+        read.next().unwrap_or_else(|| format!("{VERSION_2_MARK} {}", self.typed().trim_start_matches("v2: ")))
+    }
+
     /// Text that was kept without a mark, as somebody would have to type it today.
     pub fn retyped(stored: &str, now: impl Into<Now>) -> String {
         let now = now.into();
-        let same = version_1::parse(stored, now.at).map(Self::into_version_2).ok() == Self::parse(stored, now).ok();
+        let same = version_1::parse(stored, now.at).ok() == Self::parse(stored, now).ok();
         if same || stored.starts_with(VERSION_2_MARK) {
             stored.to_owned()
         } else {
@@ -241,10 +254,10 @@ impl Filter {
         }
     }
 
-    /// What could be tried when nothing matched: values in which capitals count.
+    /// What could be tried when nothing matched: values in which case counts.
     pub fn hints_when_empty(&self) -> Vec<String> {
-        let mut values = self.tests().flat_map(print::values_with_capitals);
-        let hint = |(key, value): (&str, String)| format!("{key}:{value} respects case; {key}:~{value} ignores it");
+        let mut values = self.tests().flat_map(print::values_with_case);
+        let hint = |(key, value): (String, String)| format!("{key}:{value} respects case; {key}:~{value} ignores it");
         values.next().map(hint).into_iter().collect()
     }
 
@@ -270,7 +283,12 @@ impl Filter {
     /// Every entry that a program of version 1 could be asked for instead: a filter of that version that selects at least what this
     /// one selects.
     pub fn widened_to_version_1(&self) -> Self {
-        let expressible = |part: &&Expr| Self { all: vec![(*part).clone()] }.in_version_1().is_some();
+        // Of capital and final sigma that version knew the place in the word.
+        let has_sigma = |text: &str| text.contains(['Σ', 'σ', 'ς']);
+        let expressible = |part: &&Expr| {
+            let text = Self { all: vec![(*part).clone()] }.in_version_1();
+            text.is_some_and(|text| !has_sigma(&text))
+        };
         Self { all: self.all.iter().filter(expressible).cloned().collect() }
     }
 
@@ -301,14 +319,22 @@ fn chars_before(text: &str, rest: &str) -> usize {
 }
 
 fn quote_spaces(value: &str) -> String {
+    // A list in brackets is one of values, as in a filter.
+    if value.starts_with('(') {
+        return value.to_owned();
+    }
     let needs_quotes = |part: &str| part.contains(|c: char| c.is_whitespace() || "()\\".contains(c));
-    let quoted = |part: &str| match part.split_once('*') {
-        // A star keeps its meaning.
-        Some(_) => part.split('*').map(quote_piece).collect::<Vec<_>>().join("*"),
-        None => quote_piece(part),
+    let quoted = |part: &str| match part.strip_prefix('~') {
+        Some(rest) => format!("~{}", quoted_value(rest)),
+        None => quoted_value(part),
     };
     let parts = value.split(',').map(|part| if needs_quotes(part) { quoted(part) } else { part.to_owned() });
     parts.collect::<Vec<_>>().join(",")
+}
+
+fn quoted_value(part: &str) -> String {
+    // A star keeps its meaning.
+    part.split('*').map(quote_piece).collect::<Vec<_>>().join("*")
 }
 
 fn quote_piece(piece: &str) -> String {

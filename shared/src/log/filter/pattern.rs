@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::fold::{fold, unescaped};
+use super::fold::fold;
 
 /// A whole value. `k*` is the pieces `k` and an empty one; a value without `*` is one piece.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,12 +110,12 @@ impl Needle {
     }
 
     pub(super) fn is_in(&self, text: &str) -> bool {
-        contains_in_order(&fold(text), &self.lower)
+        self.is_in_folded(&fold(text))
     }
 
-    /// Whether it is in JSON text, as it is stored or with its escapes resolved.
-    pub(super) fn is_in_json(&self, json: &str) -> bool {
-        self.is_in(json) || (!self.stored_form_only && json.contains('\\') && self.is_in(&unescaped(json)))
+    /// The same for text that was folded already.
+    pub(super) fn is_in_folded(&self, folded: &str) -> bool {
+        contains_in_order(folded, &self.lower)
     }
 }
 

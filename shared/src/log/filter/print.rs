@@ -5,8 +5,9 @@ use std::fmt;
 use super::path::{Bound, Number, PathValue, Root};
 use super::pattern::{Needle, Pattern};
 use super::test::{EntityPattern, FIELDS, IpPattern, PROPERTIES, Test};
+use super::version_2::is_hidden;
 use super::words::{FLAG_WORDS, VIA_WORDS};
-use super::{Expr, Filter, VERSION_2_MARK};
+use super::{Expr, Filter, VERSION_1_MARK, VERSION_2_MARK};
 use crate::log::column::Column;
 use crate::log::entry::{CATEGORIES, NODE_CATEGORY, OUTCOMES};
 
@@ -16,7 +17,11 @@ impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.in_version_1() {
             Some(text) => f.write_str(&text),
-            None => write!(f, "{VERSION_2_MARK} {}", self.typed()),
+            None => {
+                let text = self.typed();
+                let mark = if text.starts_with(VERSION_2_MARK) { "" } else { "v2: " };
+                write!(f, "{mark}{text}")
+            }
         }
     }
 }
@@ -24,10 +29,12 @@ impl fmt::Display for Filter {
 impl Filter {
     /// As somebody would type it in version 2.
     pub fn typed(&self) -> String {
-        match &self.all[..] {
+        let text = match &self.all[..] {
             [Expr::Any(parts)] => alternatives(parts),
             parts => conditions(parts),
-        }
+        };
+        // A condition of version 1 at the beginning is not the mark of a whole text of it.
+        if text.starts_with(VERSION_1_MARK) { format!("{VERSION_2_MARK} {text}") } else { text }
     }
 
     /// In version 1, when that can say the same.
@@ -54,14 +61,20 @@ fn part(part: &Expr) -> String {
     }
 }
 
-/// The key of a condition and its values; of free text there is no key.
+/// The key of a condition and its values; of free text there is no key. What version 2 would read otherwise in the same words is quoted as
+/// a condition of version 1.
 fn condition(test: &Test) -> String {
+    if test.is_of_version_1_only()
+        && let Some(term) = term_of_version_1(&Expr::Test(test.clone()))
+    {
+        return format!("{VERSION_1_MARK}{}", quoted(&term));
+    }
     let (key, values): (&str, Vec<String>) = match test {
         Test::Field(column, patterns) => {
             (name_of(*column), patterns.iter().map(|pattern| field_value(*column, pattern)).collect())
         }
         Test::Actor(patterns) => ("actor", patterns.iter().map(value).collect()),
-        Test::Verb(patterns) => ("verb", patterns.iter().map(value).collect()),
+        Test::Verb(patterns) => ("verb", patterns.iter().map(verb_value).collect()),
         Test::Subject(subjects) => ("subject", subjects.iter().map(|subject| value(&subject.whole)).collect()),
         Test::Entity(patterns) => ("entity", patterns.iter().map(entity).collect()),
         Test::Ip(patterns) => ("ip", patterns.iter().map(ip).collect()),
@@ -87,18 +100,26 @@ fn condition(test: &Test) -> String {
     format!("{key}:{}", values.join(","))
 }
 
-/// Whole values of a condition that have capitals, with its key: they match nothing that is written otherwise.
-pub(super) fn values_with_capitals(test: &Test) -> Vec<(&'static str, String)> {
-    let (key, patterns) = match test {
-        Test::Field(column, patterns) => (name_of(*column), patterns),
-        Test::Actor(patterns) => ("actor", patterns),
-        Test::Verb(patterns) => ("verb", patterns),
+/// Whole values of a condition in which case counts, with its key: they match nothing that is written otherwise.
+pub(super) fn values_with_case(test: &Test) -> Vec<(String, String)> {
+    let (key, patterns): (String, Vec<&Pattern>) = match test {
+        Test::Field(Column::Outcome | Column::Category | Column::Node, _) => return Vec::new(),
+        Test::Field(column, patterns) => (name_of(*column).to_owned(), patterns.iter().collect()),
+        Test::Actor(patterns) => ("actor".to_owned(), patterns.iter().collect()),
+        Test::Verb(patterns) => ("verb".to_owned(), patterns.iter().collect()),
+        Test::Path(root, path, values) => {
+            let texts = values.iter().filter_map(|value| match value {
+                PathValue::Text(pattern) => Some(pattern),
+                _ => None,
+            });
+            (path_key(*root, path), texts.collect())
+        }
         _ => return Vec::new(),
     };
-    let has_capitals = |pattern: &&Pattern| {
-        !pattern.ignores_case() && pattern.pieces().iter().any(|piece| piece.chars().any(char::is_uppercase))
+    let has_letters = |pattern: &&Pattern| {
+        !pattern.ignores_case() && pattern.pieces().iter().any(|piece| piece.chars().any(char::is_alphabetic))
     };
-    patterns.iter().filter(has_capitals).map(|pattern| (key, value(pattern))).collect()
+    patterns.into_iter().filter(has_letters).map(|pattern| (key.clone(), value(pattern))).collect()
 }
 
 fn name_of(column: Column) -> &'static str {
@@ -113,7 +134,9 @@ fn seq((from, to): &(u64, u64)) -> String {
 fn piece(text: &str) -> String {
     let is_plain = text.chars().all(|c| c.is_alphanumeric() || "_.@/+:-".contains(c))
         && !text.contains("..")
-        && !text.starts_with(['-', ':', '/']);
+        && !text.starts_with(['-', ':', '/', '+'])
+        && !matches!(text, "AND" | "OR" | "NOT")
+        && !text.chars().any(is_hidden);
     if is_plain { text.to_owned() } else { quoted(text) }
 }
 
@@ -122,6 +145,9 @@ fn quoted(text: &str) -> String {
 }
 
 fn stars(pieces: &[String], piece: impl Fn(&str) -> String) -> String {
+    if matches!(pieces, [only] if only.is_empty()) {
+        return "\"\"".to_owned();
+    }
     pieces.iter().map(|text| piece(text)).collect::<Vec<_>>().join("*")
 }
 
@@ -138,8 +164,15 @@ fn listed(known: &[&str], pattern: &Pattern) -> String {
     match pattern.literal() {
         Some(word) if known.contains(&word) => word.to_owned(),
         Some(word) => quoted(word),
-        None => value(pattern),
+        None if known.iter().any(|word| pattern.matches(word)) => value(pattern),
+        None => format!("{}{}", case(pattern), stars(pattern.pieces(), quoted)),
     }
+}
+
+/// A verb has none of these, so they are refused without quotes.
+fn verb_value(pattern: &Pattern) -> String {
+    let part = |text: &str| if text.contains(['.', ':', '/']) { quoted(text) } else { piece(text) };
+    format!("{}{}", case(pattern), stars(pattern.pieces(), part))
 }
 
 fn field_value(column: Column, pattern: &Pattern) -> String {
@@ -179,9 +212,13 @@ fn ip(pattern: &IpPattern) -> String {
     }
 }
 
-fn path_condition(root: Root, path: &[String], values: &[PathValue]) -> String {
+fn path_key(root: Root, path: &[String]) -> String {
     let is_plain = |key: &str| key.chars().all(|c| c.is_alphanumeric() || "_-".contains(c));
     let keys: Vec<String> = path.iter().map(|key| if is_plain(key) { key.clone() } else { quoted(key) }).collect();
+    format!("{}.{}", root.word(), keys.join("."))
+}
+
+fn path_condition(root: Root, path: &[String], values: &[PathValue]) -> String {
     let bound = |bound: &Option<Bound>| bound.as_ref().map(|bound| bound.text.clone()).unwrap_or_default();
     let is_inclusive = |bound: &Option<Bound>| bound.as_ref().is_none_or(|bound| bound.inclusive);
     let values: Vec<String> = values
@@ -199,7 +236,7 @@ fn path_condition(root: Root, path: &[String], values: &[PathValue]) -> String {
             PathValue::Range(_, to) => format!("<{}", bound(to)),
         })
         .collect();
-    format!("{}.{}:{}", root.word(), keys.join("."), values.join(","))
+    format!("{}:{}", path_key(root, path), values.join(","))
 }
 
 fn term_of_version_1(part: &Expr) -> Option<String> {

@@ -106,6 +106,18 @@ pub(super) fn not_in_list(key: &str, typed: &str, known: &[&str]) -> String {
     }
 }
 
+/// The word of a list that was nearly typed.
+pub(super) fn near(typed: &str, known: &[&str]) -> Option<String> {
+    nearest(typed, known)
+}
+
+/// Words of SQL between a field and its values.
+pub(super) fn is_foreign_operator(word: &str) -> bool {
+    ["in", "like", "is", "equals", "eq", "contains", "matches", "ilike", "between"]
+        .iter()
+        .any(|known| word.eq_ignore_ascii_case(known))
+}
+
 fn nearest(typed: &str, known: &[&str]) -> Option<String> {
     let alike = known.iter().map(|word| (strsim::normalized_damerau_levenshtein(typed, word), *word));
     let (likeness, word) = alike.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
@@ -119,6 +131,7 @@ pub(super) fn refuse_foreign_word(word: &str) -> Result<(), String> {
         "&&" | "&" => "AND, or a space",
         "||" | "|" => "OR",
         "," => "a comma right between the values of one key, as in user:alice,bob",
+        "#" | "//" | "--" => "no comments here",
         "<>" | "!" => "NOT, or a minus right before the condition",
         _ => return Ok(()),
     };

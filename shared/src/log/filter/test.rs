@@ -126,6 +126,33 @@ pub fn verb(action: &str) -> &str {
 }
 
 impl Test {
+    /// Whether the same words would mean something else in version 2.
+    pub(super) fn is_of_version_1_only(&self) -> bool {
+        match self {
+            Self::Details(needles) => needles.iter().any(|needle| needle.stored_form_only),
+            Self::Subject(subjects) => subjects.iter().any(|subject| subject.part.stored_form_only),
+            Self::Entity(patterns) => patterns.iter().any(|pattern| pattern.id.is_some() && !pattern.affected),
+            _ => false,
+        }
+    }
+
+    /// Whether it reads texts, which takes long, or short values.
+    pub(super) fn reads_texts(&self) -> bool {
+        matches!(
+            self,
+            Self::Details(_) | Self::Subject(_) | Self::Text(_) | Self::Agent(_) | Self::Path(..) | Self::Entity(_)
+        )
+    }
+
+    /// Texts that it looks for in others.
+    pub(super) fn texts(&self) -> usize {
+        match self {
+            Self::Details(needles) | Self::Text(needles) | Self::Agent(needles) => needles.len(),
+            Self::Subject(subjects) => subjects.len(),
+            _ => 0,
+        }
+    }
+
     /// Gives it the meaning that the same words have in version 2.
     pub(super) fn lift(&mut self) {
         match self {

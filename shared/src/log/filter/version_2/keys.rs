@@ -2,7 +2,7 @@
 
 use super::typed::{Comparison, Key, Piece, Value};
 use crate::log::column::Column;
-use crate::log::entry::{NODE_CATEGORY, OUTCOMES, is_category};
+use crate::log::entry::{CATEGORIES, NODE_CATEGORY, OUTCOMES, is_category};
 use crate::log::filter::Result;
 use crate::log::filter::path::{Bound, Number, PathValue, Root};
 use crate::log::filter::pattern::{Needle, Pattern};
@@ -36,7 +36,7 @@ pub(super) fn test_of(key: &Key, values: &[Value], now: Now) -> Result<Test> {
     Ok(match name {
         "actor" => Test::Actor(each(values, whole)?),
         "verb" => Test::Verb(each(values, whole)?),
-        "subject" => Test::Subject(each(values, |value| Ok(Subject { whole: value.pattern(), part: needle(value)? }))?),
+        "subject" => Test::Subject(each(values, subject)?),
         "entity" => Test::Entity(each(values, entity)?),
         "ip" => Test::Ip(each(values, ip)?),
         "agent" => Test::Agent(each(values, needle)?),
@@ -71,7 +71,23 @@ fn plain(value: &Value) -> Result<String> {
 fn whole_value(key: &str, value: &Value) -> Result<Pattern> {
     let bare = value.bare();
     if !FREE_FIELDS.contains(&key) && !value.is_quoted() {
-        let problem = if bare.contains("..") {
+        let word = bare.as_str();
+        let problem = if matches!(word, "AND" | "OR" | "NOT") {
+            Some(format!("{word} joins conditions; quote it as a value"))
+        } else if bare.contains(['|', '&', ';']) && !bare.contains('@') {
+            Some(
+                "write a comma or OR between values, as in user:alice,bob; quote a value that has this character"
+                    .to_owned(),
+            )
+        } else if let Some(left_out) = bare.strip_prefix('-') {
+            Some(format!("to leave out a value write -{key}:{left_out}; quote a value that begins with a minus"))
+        } else if bare.contains('%') {
+            Some("* stands for any characters; quote a value that has a percent sign".to_owned())
+        } else if bare.contains(['~', '^']) {
+            Some("there is no distance and no weight; quote a value that has this character".to_owned())
+        } else if key == "verb" && bare.contains(['.', ':', '/']) {
+            Some("a verb is the last word of an action; write action:mailbox.delete, or verb:delete".to_owned())
+        } else if bare.contains("..") {
             Some("ranges are for seq, occurred, ip and numbers in details; quote a value that has two dots".to_owned())
         } else if bare.contains('?') {
             Some("* stands for any characters, and ? for nothing special: quote a value that has it".to_owned())
@@ -85,6 +101,34 @@ fn whole_value(key: &str, value: &Value) -> Result<Pattern> {
         }
     }
     Ok(value.pattern())
+}
+
+/// A person or thing; the part of a text is that of the whole value.
+fn subject(value: &Value) -> Result<Subject> {
+    needle(value)?;
+    let whole = value.pattern();
+    Ok(Subject { part: Needle::new(whole.pieces().to_vec()), whole })
+}
+
+/// What may not have been meant by a condition.
+pub(super) fn hint(key: &Key, values: &[Value]) -> Option<String> {
+    let Key::Name(name) = key else { return None };
+    let words: Vec<String> = values.iter().filter_map(unquoted_word).collect();
+    match *name {
+        "category" => words.iter().find_map(|word| {
+            let meant = suggest::near(word, &CATEGORIES).filter(|meant| meant != word)?;
+            Some(format!("{word} is searched for as a category of your own; did you mean category:{meant}?"))
+        }),
+        "entity" => words.iter().find(|word| !word.contains('/') && word.contains(['.', ':', '@'])).map(|word| {
+            format!("{word} is searched for as a type; one entity is type/id, as in entity:domain/example.org")
+        }),
+        "details" => words.iter().find_map(|word| {
+            let (path, value) = word.split_once(':')?;
+            let is_name = !path.is_empty() && path.chars().all(|c| c.is_alphanumeric() || "._-".contains(c));
+            is_name.then(|| format!("{word:?} is searched for as a text; details.{path}:{value} is a value inside"))
+        }),
+        _ => None,
+    }
 }
 
 /// Text that is found in part, whatever its case.
@@ -112,10 +156,11 @@ fn known_word(column: Column, value: &Value) -> Result<()> {
 }
 
 fn closed(key: &str, known: &[&str], value: &Value) -> Result<()> {
-    match unquoted_word(value).filter(|word| !known.contains(&word.as_str())) {
-        Some(word) => Err((value.at, suggest::not_in_list(key, &word, known))),
-        None => Ok(()),
+    let pattern = value.pattern();
+    if value.is_quoted() || known.iter().any(|word| pattern.matches(word)) {
+        return Ok(());
     }
+    Err((value.at, suggest::not_in_list(key, &pattern.pieces().join("*"), known)))
 }
 
 /// A whole value without quotes; quotes take a word out of its list.

@@ -7,8 +7,8 @@ use super::path::PATH_KEYS_MAX;
 use super::suggest;
 use super::test::Test;
 use super::words::canonical_key;
-use super::{Expr, Filter, Result, Typed, VERSION_2_MARK};
-use crate::log::limits::{FILTER_BYTES_MAX, FILTER_DEPTH_MAX, FILTER_TERMS_MAX, FILTER_VALUES_MAX};
+use super::{Expr, Filter, Result, Typed, VERSION_1_MARK, VERSION_2_MARK, version_1};
+use crate::log::limits::{FILTER_BYTES_MAX, FILTER_DEPTH_MAX, FILTER_TERMS_MAX, FILTER_TEXTS_MAX, FILTER_VALUES_MAX};
 use crate::log::zone::Now;
 
 mod keys;
@@ -17,16 +17,23 @@ mod tests;
 mod typed;
 
 use keys::test_of;
+pub(super) use typed::is_hidden;
 use typed::{Comparison, Key, Piece, Value};
 
-pub(super) fn parse(text: &str, now: Now) -> Result<Typed> {
-    if text.len() > FILTER_BYTES_MAX {
-        return Err((0, format!("it is {} bytes long, more than {FILTER_BYTES_MAX}", text.len())));
+/// `is_stored` for text that was written here.
+pub(super) fn parse(text: &str, now: Now, is_stored: bool) -> Result<Typed> {
+    let depth_spare = if is_stored { 4 } else { 0 };
+    if text.trim().len() > FILTER_BYTES_MAX {
+        return Err((0, format!("it is {} bytes long, more than {FILTER_BYTES_MAX}", text.trim().len())));
     }
-    let mut parser = Parser { chars: text.chars().collect(), at: 0, now, terms: 0, hints: Vec::new() };
+    let mut parser = Parser { chars: text.chars().collect(), at: 0, now, terms: 0, hints: Vec::new(), depth_spare };
     parser.skip_space();
     let filter = if parser.peek().is_none() { Filter::default() } else { Filter::of(parser.whole()?) };
     filter.check_written_length()?;
+    let texts: usize = filter.tests().map(Test::texts).sum();
+    if texts > FILTER_TEXTS_MAX {
+        return Err((0, format!("{texts} texts are searched for in others, more than {FILTER_TEXTS_MAX}")));
+    }
     Ok(Typed { filter, hints: parser.hints })
 }
 
@@ -36,6 +43,8 @@ struct Parser {
     now: Now,
     terms: usize,
     hints: Vec<String>,
+    /// More levels than somebody may type: a filter under a scope is one in brackets.
+    depth_spare: usize,
 }
 
 /// What stands between a key and its values.
@@ -56,6 +65,8 @@ struct Item {
 /// Parts under AND, and whether the first and the last are bare words.
 struct Run {
     part: Expr,
+    /// The one bare word that it is.
+    word: Option<String>,
     begins_bare: bool,
     ends_bare: bool,
 }
@@ -93,6 +104,7 @@ impl Parser {
     /// Conditions with OR between, up to the end or a closing bracket.
     fn alternatives(&mut self, depth: usize) -> Result<Run> {
         let first = self.run(depth)?;
+        let word = first.word;
         let (mut parts, begins_bare, mut ends_bare) = (vec![first.part], first.begins_bare, first.ends_bare);
         while self.is_at("OR") {
             self.at += 2;
@@ -103,7 +115,8 @@ impl Parser {
             parts.push(next.part);
             ends_bare = next.ends_bare;
         }
-        Ok(Run { part: Expr::any(parts), begins_bare, ends_bare })
+        let word = word.filter(|_| parts.len() == 1);
+        Ok(Run { part: Expr::any(parts), word, begins_bare, ends_bare })
     }
 
     fn hint_operator(&mut self, word: &str, does: &str) {
@@ -143,7 +156,8 @@ impl Parser {
         self.check_small_operators(&items)?;
         let bare = |item: Option<&Item>| item.is_some_and(|item| item.word.is_some());
         let (begins_bare, ends_bare) = (bare(items.first()), bare(items.last()));
-        Ok(Run { part: Expr::all(items.into_iter().map(|item| item.part).collect()), begins_bare, ends_bare })
+        let word = items.first().filter(|_| items.len() == 1).and_then(|item| item.word.clone());
+        Ok(Run { part: Expr::all(items.into_iter().map(|item| item.part).collect()), word, begins_bare, ends_bare })
     }
 
     fn missing_condition(&self) -> String {
@@ -159,6 +173,15 @@ impl Parser {
     fn check_small_operators(&mut self, items: &[Item]) -> Result<()> {
         for (place, item) in items.iter().enumerate() {
             let Some(word) = &item.word else { continue };
+            let next = items.get(place + 1).and_then(|item| item.word.as_deref());
+            if canonical_key(word).is_some() && next.is_some_and(suggest::is_foreign_operator) {
+                return Err((
+                    item.at,
+                    format!(
+                        "write {word}:alice, or {word}:alice,bob for one of several; quote {word:?} to search for the word"
+                    ),
+                ));
+            }
             let Some(operator) = OPERATORS.into_iter().find(|operator| word.eq_ignore_ascii_case(operator)) else {
                 continue;
             };
@@ -187,7 +210,7 @@ impl Parser {
     /// One condition, a negated one, or a group in brackets.
     fn part(&mut self, depth: usize) -> Result<Item> {
         let at = self.at;
-        if depth > FILTER_DEPTH_MAX {
+        if depth > FILTER_DEPTH_MAX + self.depth_spare {
             return Err((at, format!("brackets and NOT are nested more than {FILTER_DEPTH_MAX} deep")));
         }
         if self.is_at("NOT") {
@@ -242,7 +265,7 @@ impl Parser {
         if self.peek().is_some_and(|c| !c.is_whitespace() && c != ')') {
             return Err((self.at, "a space is missing after the bracket".to_owned()));
         }
-        Ok(Item { at, part: inside.part, word: None })
+        Ok(Item { at, part: inside.part, word: inside.word })
     }
 
     /// A condition with a key, or free text.
@@ -252,6 +275,9 @@ impl Parser {
             return Err((self.at, format!("more than {FILTER_TERMS_MAX} conditions")));
         }
         let at = self.at;
+        if self.chars[at..].starts_with(&['v', '1', ':', '"']) {
+            return self.of_version_1();
+        }
         if let Some((key, operator)) = self.key()? {
             return self.keyed(at, &key, operator);
         }
@@ -260,7 +286,21 @@ impl Parser {
         if let Some(word) = &word {
             suggest::refuse_foreign_word(word).map_err(|problem| (at, problem))?;
         }
+        value.check_pieces().map_err(|problem| (at, problem))?;
         Ok(Item { at, part: Expr::Test(Test::Text(vec![value.needle()])), word })
+    }
+
+    /// `v1:"…"`: conditions as version 1 reads them.
+    fn of_version_1(&mut self) -> Result<Item> {
+        let at = self.at;
+        self.at += VERSION_1_MARK.len();
+        let text = self.quoted()?;
+        let inside = version_1::parse(&text, self.now.at).map_err(|(_, problem)| (at, problem))?;
+        self.terms += inside.all.len().saturating_sub(1);
+        if inside.is_empty() || self.terms > FILTER_TERMS_MAX {
+            return Err((at, format!("a filter has 1 to {FILTER_TERMS_MAX} conditions")));
+        }
+        Ok(Item { at, part: Expr::all(inside.all), word: None })
     }
 
     /// A key with its operator, if there is one; otherwise nothing is read.
@@ -365,6 +405,14 @@ impl Parser {
 
     fn keyed(&mut self, at: usize, key: &Key, operator: Operator) -> Result<Item> {
         let mut values = if self.peek() == Some('(') { self.bracketed_values(key)? } else { self.values(key)? };
+        let compared = |less: bool| {
+            let is_less = |comparison| matches!(comparison, Comparison::Less | Comparison::LessOrEqual);
+            values.iter().find(|value| value.comparison.is_some_and(|comparison| is_less(comparison) == less))
+        };
+        if let (Some(less), Some(greater)) = (compared(true), compared(false)) {
+            let at = less.at.min(greater.at);
+            return Err((at, "a comma means or; between two bounds is 5..9, or two conditions".to_owned()));
+        }
         if let Operator::Compare(comparison) = operator {
             if let Some(twice) = values.iter().find(|value| value.comparison.is_some()) {
                 return Err((twice.at, "one comparison is enough".to_owned()));
@@ -372,6 +420,7 @@ impl Parser {
             values.iter_mut().for_each(|value| value.comparison = Some(comparison));
         }
         let part = Expr::Test(test_of(key, &values, self.now)?);
+        self.hints.extend(keys::hint(key, &values));
         Ok(Item { at, part: if operator == Operator::IsNot { Expr::not(part) } else { part }, word: None })
     }
 
@@ -379,10 +428,7 @@ impl Parser {
         let mut values = Vec::new();
         loop {
             let value = self.value(false)?;
-            if value.split().iter().all(String::is_empty) && !value.pieces.contains(&Piece::Star) {
-                return Err((value.at, self.missing_value(key)));
-            }
-            self.push(&mut values, value)?;
+            self.push(&mut values, value, key)?;
             match self.peek() {
                 Some(',') => self.at += 1,
                 None | Some(')') => return Ok(values),
@@ -394,7 +440,12 @@ impl Parser {
         }
     }
 
-    fn push(&self, values: &mut Vec<Value>, value: Value) -> Result<()> {
+    fn push(&self, values: &mut Vec<Value>, value: Value, key: &Key) -> Result<()> {
+        let may_be_empty = matches!(key, Key::Path(..)) && value.is_quoted() && value.comparison.is_none();
+        if value.split().iter().all(String::is_empty) && !value.pieces.contains(&Piece::Star) && !may_be_empty {
+            return Err((value.at, self.missing_value(key)));
+        }
+        value.check_pieces().map_err(|problem| (value.at, problem))?;
         if values.len() == FILTER_VALUES_MAX {
             return Err((value.at, format!("more than {FILTER_VALUES_MAX} values")));
         }
@@ -432,7 +483,7 @@ impl Parser {
                     },
                 ));
             }
-            self.push(&mut values, value)?;
+            self.push(&mut values, value, key)?;
             self.skip_space();
             self.refuse_conditions(key)?;
             match self.peek() {

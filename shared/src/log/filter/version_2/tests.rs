@@ -48,6 +48,9 @@ fn habits_of_other_tools_mean_what_was_meant() {
         ("description:mail,spam", "description:\"mail\",\"spam\""),
         ("hello,world", "\"hello,world\""),
         ("flag:\"an_old_rule\"", "flag:\"an_old_rule\""),
+        ("details.empty:\"\"", "details.empty:\"\""),
+        ("outcome:fail*", "outcome:fail*"),
+        ("verb:x v1:\"details:m entity:a/b\"", "verb:x v1:\"details:m\" v1:\"entity:a/b\""),
     ] {
         let typed = typed(text).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(typed.filter.typed(), canonical, "{text}");
@@ -137,6 +140,42 @@ fn what_could_mean_something_else_is_refused_at_its_place() {
     }
 }
 
+/// What other tools would understand, and this one would look for literally.
+#[test]
+fn spellings_of_other_tools_are_refused() {
+    for (text, at, part) in [
+        ("user:alice&&outcome:success", 5, "write a comma or OR"),
+        ("user:alice|bob", 5, "write a comma or OR"),
+        ("user:alice;bob", 5, "write a comma or OR"),
+        ("user:'alice'", 5, "quotes are \""),
+        ("user IN (alice, bob)", 0, "user:alice,bob for one of several"),
+        ("user like alice", 0, "write user:alice"),
+        ("user:NOT alice", 5, "joins conditions"),
+        ("user:-alice", 5, "-user:alice"),
+        ("user:alice,-bob", 11, "-user:bob"),
+        ("user:alice ,bob", 11, "separates the values"),
+        ("\"signed in\"~5", 0, "no distance"),
+        ("user:alice~1", 5, "no distance"),
+        ("+alice", 0, "must hold anyway"),
+        ("user:al\\*", 5, "in quotes only"),
+        ("user:alice # comment", 11, "no comments"),
+        ("user:al%", 5, "* stands for"),
+        ("outcome:deny*", 8, "outcome has no value"),
+        ("outcome:~failed", 8, "outcome has no value"),
+        ("via:~sockt", 4, "did you mean via:socket?"),
+        ("verb:mailbox.delete", 5, "last word"),
+        ("user:alice\u{200b}", 5, "U+200B"),
+        ("user:bob (or) user:alice", 9, "write OR in capitals"),
+        ("details.count:>5,<9", 14, "a comma means or"),
+        ("user:(\"\" OR bob)", 6, "no entry has an empty value"),
+        ("verb:x v1:\"usr:bob\"", 7, "unknown key"),
+    ] {
+        let error = typed(text).expect_err(text);
+        assert_eq!(error.at, at, "{text}: {error}");
+        assert!(error.problem.contains(part), "{text}: {error}");
+    }
+}
+
 #[test]
 fn operators_among_words_get_a_hint() {
     for (text, words) in [
@@ -146,6 +185,9 @@ fn operators_among_words_get_a_hint() {
         ("black and white", Some("in capitals, AND joins")),
         ("\"did NOT work\"", None),
         ("user:a NOT is:failed", None),
+        ("category:authn", Some("did you mean category:auth?")),
+        ("entity:example.org", Some("entity:domain/example.org")),
+        ("details:subject:hello", Some("details.subject:hello")),
         ("\"NOT\"", None),
         ("and", None),
     ] {
@@ -157,7 +199,12 @@ fn operators_among_words_get_a_hint() {
     }
     let empty = |text: &str| typed(text).map(|typed| typed.filter.hints_when_empty()).unwrap_or_default();
     assert_eq!(empty("user:M.Keller"), ["user:M.Keller respects case; user:~M.Keller ignores it"]);
-    assert!(empty("user:m.keller").is_empty() && empty("user:~M.Keller").is_empty());
+    assert_eq!(empty("user:carol").len(), 1);
+    assert_eq!(
+        empty("details.subject:HELLO"),
+        ["details.subject:HELLO respects case; details.subject:~HELLO ignores it"]
+    );
+    assert!(empty("user:~M.Keller").is_empty() && empty("outcome:failure node:mx1 is:failed").is_empty());
 }
 
 #[test]
@@ -171,6 +218,21 @@ fn a_filter_is_bounded() {
     assert!(typed(&vec!["a"; 65].join(" ")).is_err_and(|error| error.problem.contains("64 conditions")));
     assert!(typed(&format!("user:{}", vec!["a"; 257].join(","))).is_err());
     assert!(typed(&"x".repeat(8_193)).is_err());
+    assert!(
+        typed(&format!("details:{}", vec!["abc"; 129].join(","))).is_err_and(|error| error.problem.contains("128"))
+    );
+    // Under another one it is a level deeper, and still read.
+    let nested =
+        (0..15).fold("user:a OR user:b".to_owned(), |inner, n| format!("is:failed {} ({inner})", ["", "OR"][n % 2]));
+    let filter = Filter::parse(&nested, now()).unwrap_or_else(|error| panic!("{error}"));
+    let both = filter.and(Filter::parse("verb:x OR verb:y", now()).expect("a scope"));
+    assert_eq!(Filter::parse_stored(&both.to_string(), now()), Ok(both));
+    // The limit is that of the text, also with its mark.
+    let long = format!("verb:x {}", vec!["\"a\""; 20].join(" "));
+    let long = format!("{long} user:{}", "b".repeat(8_192 - long.len() - 6));
+    assert_eq!(long.len(), 8_192);
+    let filter = Filter::parse(&long, now()).expect("as long as may be");
+    assert_eq!(Filter::parse_stored(&filter.to_string(), now()), Ok(filter));
     assert!(typed(&format!("details.{}:x", vec!["a"; 17].join("."))).is_err());
 }
 
@@ -195,4 +257,6 @@ fn typed_text_can_name_its_version() {
     assert_eq!(Filter::portable("details:x", now()), "details:x");
     assert_eq!(Filter::retyped("user:k*", now()), "v1: user:k*");
     assert_eq!(Filter::retyped("user:kim", now()), "user:kim");
+    assert_eq!(Filter::retyped("details:x", now()), "v1: details:x");
+    assert_eq!(parsed("v1: details:x").typed(), "v2: v1:\"details:x\"");
 }

@@ -2,6 +2,7 @@
 
 use crate::log::filter::pattern::{Needle, Pattern};
 use crate::log::filter::value::net_of_wildcard;
+use crate::log::terminal::escape;
 
 /// What a condition is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +45,47 @@ pub(super) struct Value {
     pub(super) comparison: Option<Comparison>,
 }
 
+/// Whether a terminal would show the character as its code point.
+pub(in super::super) fn is_hidden(c: char) -> bool {
+    let mut bytes = [0; 4];
+    let text = &*c.encode_utf8(&mut bytes);
+    escape(text) != text
+}
+
 impl Value {
+    /// What nobody means who types it without quotes: other tools' operators, and characters that cannot be seen.
+    pub(super) fn check_pieces(&self) -> Result<(), String> {
+        let mut after_quotes = false;
+        for piece in &self.pieces {
+            let Piece::Text { text, quoted } = piece else { continue };
+            if *quoted {
+                after_quotes = true;
+                continue;
+            }
+            let hidden = text.chars().find(|c| !c.is_whitespace() && is_hidden(*c));
+            if let Some(c) = hidden {
+                return Err(format!(
+                    "the character U+{:04X} cannot be seen here; quote a value that has it",
+                    u32::from(c)
+                ));
+            }
+            let problem = match text.as_str() {
+                _ if text.starts_with('\'') => "quotes are \" here; quote a value that begins with '",
+                _ if text.starts_with('+') => "all conditions must hold anyway; quote text that begins with +",
+                _ if text.starts_with(',') => {
+                    "a comma separates the values of one key, as in user:alice,bob; quote text that begins with one"
+                }
+                _ if text.ends_with('\\') => "a backslash escapes in quotes only: \"a*b\" is the text a*b",
+                _ if after_quotes && text.starts_with(['~', '^']) => {
+                    "there is no distance and no weight; quote a value that has this character"
+                }
+                _ => continue,
+            };
+            return Err(problem.to_owned());
+        }
+        Ok(())
+    }
+
     /// The text, when nothing in it has a special meaning.
     pub(super) fn text(&self) -> Option<String> {
         let mut all = String::new();
