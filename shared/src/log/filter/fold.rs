@@ -44,7 +44,7 @@ pub fn unescaped(json: &str) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
-/// The character of `XXXX` or `XXXX\uXXXX`; half of a pair becomes U+FFFD.
+/// The character of four hexadecimal digits, or of two such escapes; half of a pair becomes U+FFFD.
 fn escaped_char(rest: &mut std::str::Chars<'_>) -> char {
     let Some(first) = unit(rest) else { return char::REPLACEMENT_CHARACTER };
     if let Some(c) = char::from_u32(first) {
