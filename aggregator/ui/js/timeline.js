@@ -172,9 +172,16 @@ function makeView(main, me) {
   }
 
   async function loadCounts(answer, signal, unattended) {
-    const width = bucketOf(answer);
+    let width = bucketOf(answer);
+    const count = () => getCounts(`/stats?${parameters({ ...query(state), by: COUNTED, top: TOP, bucket: widthText(width), axis: state.axis === "occurred" ? "occurred" : "" })}`, signal, { unattended });
     try {
-      const counted = await getCounts(`/stats?${parameters({ ...query(state), by: COUNTED, top: TOP, bucket: widthText(width), axis: state.axis === "occurred" ? "occurred" : "" })}`, signal, { unattended });
+      let counted = await count();
+      // What was recorded within the range may have happened within a day, or over years: only now that is known.
+      const finer = state.axis === "occurred" ? bucketFor(spanOf(counted, width)) : width;
+      if (finer < width) {
+        width = finer;
+        counted = await count();
+      }
       chart.show(counted, width, state.axis);
       side.show(counted);
       performance.mark("counts");
@@ -253,6 +260,12 @@ function makeView(main, me) {
   }
 
   return { layOut, load };
+}
+
+/** Seconds from the first bucket that has entries to the end of the last. */
+function spanOf(counted, width) {
+  const buckets = counted.stats.histogram?.buckets ?? [];
+  return buckets.length === 0 ? width : (micros(buckets.at(-1).from) - micros(buckets[0].from)) / 1e6 + width;
 }
 
 /** A width that gives about as many buckets as fit, for the range as it was answered. */

@@ -73,7 +73,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
         }
     }
     if shown.is_ok() && !args.once {
-        invite(&cluster).await?;
+        invite(&cluster, args.import.is_some()).await?;
         stop.as_mut().await;
     }
     cluster.stop().await;
@@ -231,12 +231,15 @@ async fn show_missing_node(cluster: &mut DemoCluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn invite(cluster: &DemoCluster) -> anyhow::Result<()> {
+async fn invite(cluster: &DemoCluster, imported: bool) -> anyhow::Result<()> {
     let (status, address) = cluster.run(&["browse"], false).await?;
     expect(status, Exit::Complete)?;
     paintln!("\n{}The cluster keeps running until Ctrl-C. In a browser:{}", paint::BOLD, paint::PLAIN);
-    // The day of the demo was recorded within a second.
-    outln!("   {}", address.trim().replacen("/sign-in#", "/sign-in?back=%2F%3Faxis%3Doccurred#", 1));
+    // What was recorded within a second happened over a day: the page opens on that.
+    let day =
+        if imported { String::new() } else { format!("%26filter%3D-category:audit%2520occurred:{}", scenario::DAY) };
+    let opened = format!("/sign-in?back=%2F%3Faxis%3Doccurred{day}#");
+    outln!("   {}", address.trim().replacen("/sign-in#", &opened, 1));
     outln!(
         "   (signs you in once, within five minutes; `piperoll browse` prints another. The browser does not know this"
     );

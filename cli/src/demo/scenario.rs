@@ -1,6 +1,6 @@
 //! A believable day of a mail cluster, and the intrusion in it. Made here; the same every time.
 
-use chrono::{DateTime, Duration, TimeZone as _, Utc};
+use chrono::{DateTime, Duration, NaiveDate, NaiveTime, Utc};
 use serde_json::{Value, json};
 
 const NODES: usize = 3;
@@ -34,9 +34,12 @@ struct Event {
     entry: Value,
 }
 
+/// When it all happened, in UTC.
+pub(super) const DAY: &str = "2026-04-15";
+
 /// NDJSON lines per node, in the order in which they happened.
 pub(super) fn day() -> Vec<Vec<String>> {
-    let midnight = Utc.with_ymd_and_hms(2026, 4, 15, 0, 0, 0).single().unwrap_or_default();
+    let midnight = DAY.parse().map(|day: NaiveDate| day.and_time(NaiveTime::MIN).and_utc()).unwrap_or_default();
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
     let mut events: Vec<Event> = (0..ORDINARY_EVENTS).map(|_| ordinary(&mut dice, midnight)).collect();
     events.extend(intrusion(&mut dice, midnight));

@@ -145,7 +145,8 @@ impl Connection {
 }
 
 /// Codes of an aggregator that say that the question itself is wrong (`QueryError`).
-const USAGE: [&str; 5] = ["bad_filter", "bad_range", "bad_parameter", "bad_cursor", "cursor_of_another_query"];
+const USAGE: [&str; 6] =
+    ["bad_filter", "bad_range", "bad_parameter", "bad_request", "bad_cursor", "cursor_of_another_query"];
 
 fn settings() -> anyhow::Result<Settings> {
     let base = std::env::var_os("XDG_CONFIG_HOME")

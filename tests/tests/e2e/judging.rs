@@ -37,8 +37,8 @@ async fn a_judgement_is_an_entry_that_points_at_the_flagged_one() {
         (["judge", "mx1", "reviewed", "--reason", "x"], "NODE/SEQ"),
     ] {
         let refused = cluster.run(&arguments);
-        // What is no row is a usage error.
-        let code = if arguments[1] == "mx1" { 2 } else { 1 };
+        // What is no row, and what is no reason, is a usage error.
+        let code = if arguments[1] == "mx1" || words == "the reason has" { 2 } else { 1 };
         assert!(refused.code == code && refused.stderr.contains(words), "{arguments:?}: {}", refused.stderr);
     }
     let body = json!({ "node": "mx1", "seq": seq, "judgement": "reviewed", "reason": "seen" });
