@@ -177,7 +177,7 @@ async fn a_restored_copy_is_found_and_can_be_accepted() {
     let refused = cluster.send(reqwest::Method::POST, "/api/v1/nodes/mx1/accept", Some(&auditor), body).await;
     assert_eq!(refused.status, 403);
     assert_eq!(run(accept(&"0".repeat(32), "restored")).code, 1, "another generation");
-    assert_eq!(run(accept(&generation, " ")).code, 1, "no reason");
+    assert_eq!(run(accept(&generation, " ")).code, 2, "no reason");
     let accepted = run(accept(&generation, "disk died, restored from the backup"));
     assert_eq!(accepted.code, 0, "{}", accepted.stderr);
     witnessed(&cluster, "mx1").await;
