@@ -162,7 +162,7 @@ mod tests {
         Ok(())
     }
 
-    /// A scope of before version 2 keeps its meaning, whoever reads it now.
+    /// A scope that was written before version 2 keeps its meaning for every later reader.
     #[test]
     fn an_earlier_scope_is_read_as_it_was_written() -> Result<(), ScopeError> {
         let kept = Scope::of(Role::Viewer, Some("user:k*"), Written::Kept, Timestamp::MIN)?;

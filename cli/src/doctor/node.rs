@@ -184,7 +184,7 @@ fn said(findings: &mut Findings, status: &NodeStatus) {
                 );
             }
             (None, None) => {
-                findings.ok("handing on", format!("{name}: {} behind", counted(forward.lag_rows, "row", "rows")))
+                findings.ok("handing on", format!("{name}: {} not yet sent", counted(forward.lag_rows, "row", "rows")))
             }
         }
     }

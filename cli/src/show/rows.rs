@@ -371,7 +371,8 @@ mod tests {
 
     #[test]
     fn no_line_is_wider_than_the_terminal() {
-        let long = "a sentence that goes on for much longer than any terminal has room for, with an address, 2001:db8::1, and more";
+        let long =
+            "a sentence that is much longer than any terminal has room for, with an address, 2001:db8::1, and more";
         let rows = [
             row(
                 &format!(

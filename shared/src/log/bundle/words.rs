@@ -184,8 +184,8 @@ fn conclusion(verdict: &Verdict, outcome: Outcome) -> String {
         }
         Outcome::Usage => "NOT CHECKED".to_owned(),
         Outcome::Unchecked => format!(
-            "UNCHECKED (self-asserted): {rows} checked with the keys that the bundle brings along. Whoever could make up the \
-             entries could make up those keys too. Check again with --trust and a trust file from the cluster's administrators."
+            "UNCHECKED (self-asserted): {rows} checked with the keys that the bundle itself contains. A forger of the \
+             entries could have forged those keys too. Check again with --trust and a trust file from the cluster's administrators."
         ),
         Outcome::Incomplete => {
             let missing: Vec<&str> =

@@ -15,7 +15,7 @@ use crate::log::time::Timestamp;
 pub(super) enum Test {
     /// The whole of one text field.
     Field(Column, Vec<Pattern>),
-    /// Who it was: the user, or whoever acted as the user.
+    /// The acting person: the user, or the impersonator who acted as the user.
     Actor(Vec<Pattern>),
     /// Whom it is about: the whole of user, impersonator, target or entity id, or part of the texts.
     Subject(Vec<Subject>),

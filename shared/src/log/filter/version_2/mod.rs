@@ -86,7 +86,7 @@ impl Parser {
         }
     }
 
-    /// Whether the text goes on with this operator: the word, and behind it a space, a bracket or nothing.
+    /// Whether the text continues with this operator: the word, followed by a space, a bracket or the end.
     fn is_at(&self, operator: &str) -> bool {
         let word: Vec<char> = operator.chars().collect();
         let end = self.at + word.len();
