@@ -409,7 +409,12 @@ impl Cluster {
     }
 
     pub fn signal(&self, index: usize, signal: Signal) {
-        kill(Pid::from_raw(i32::try_from(self.pid(index)).unwrap()), signal).unwrap();
+        let pid = self.pid(index);
+        kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
+        // A thread that is in a system call goes on until it leaves it: it could answer one request more.
+        while signal == Signal::SIGSTOP && !is_stopped(pid) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// `kill -9`, and waits until the process is gone.
@@ -525,4 +530,13 @@ fn at_any_hour(folder: &Path) {
 /// A caller's entry with some words in it.
 pub fn entry(user: &str, action: &str) -> String {
     serde_json::json!({ "category": "auth", "action": action, "user": user, "outcome": "success" }).to_string()
+}
+
+/// Whether every thread of a process stands still (proc_pid_stat(5), `T`).
+fn is_stopped(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap_or_default()).all(|stat| {
+        // Behind the name, which may hold anything.
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 'Z', 'X']))
+    })
 }
