@@ -75,6 +75,25 @@ async fn who_did_it_is_found_by_mouse_and_by_keys() {
     browser.click(".chips li:nth-child(2) button.remove").await;
     browser.until("one chip", async || browser.address().await == "/?filter=user%3Aalice").await;
 
+    // Alternatives are one chip: a click adds to all of them, and taking them away leaves what was added.
+    browser.go("/?filter=user:alice%20OR%20user:bob").await;
+    browser.says(".chips", "user:alice OR user:bob").await;
+    let is_either = async |browser: &Browser| {
+        let actors = browser.texts("tr[data-place] td:nth-child(3)").await;
+        let has = |name: &str| actors.iter().any(|actor| actor == name);
+        has("alice") && has("bob") && actors.iter().all(|actor| actor == "alice" || actor == "bob")
+    };
+    browser.until("alice and bob", async || is_either(&browser).await).await;
+    browser.js(alt_click, json!([])).await;
+    browser.says(".chips", "not action").await;
+    browser
+        .until("a group in the address", async || browser.address().await.contains("%28user%3Aalice+OR+user%3Abob%29"))
+        .await;
+    browser.until("alice and bob", async || is_either(&browser).await).await;
+    browser.click(".chips li:nth-child(1) button.remove").await;
+    browser.until("the other chip", async || browser.texts(".chips li").await.len() == 1).await;
+    browser.says(".chips", "not action").await;
+
     // Suggestions: keys, then values there are, with their counts.
     browser.write("input[role=combobox]", "acti").await;
     browser.says(".suggestions", "action:").await;

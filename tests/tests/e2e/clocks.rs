@@ -57,6 +57,34 @@ async fn a_node_with_a_wrong_clock_is_named_as_that() {
     }
 }
 
+/// The machine of a person has a wrong clock: the command line says so, with the time that it believes in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_on_a_machine_with_a_wrong_clock_says_so() {
+    if !ClockShim::can_reach(piperoll()) {
+        eprintln!("SKIPPED: the program is linked statically, so no library can move its clock");
+        return;
+    }
+    let cluster = Cluster::start(&["mx1"]).await;
+    let shim = ClockShim::compiled(cluster.dir.path()).expect("a C compiler, which building needs too");
+    let clock = cluster.dir.path().join("clock");
+    let query = |days: i64| {
+        ClockShim::set(&clock, days * DAY_SECONDS).unwrap();
+        let output = cluster.command(&["query"]).envs(shim.environment(&clock)).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    for (days, words) in
+        [(-40, "is not valid yet by the clock of this machine"), (8_000, "has expired by the clock of this machine")]
+    {
+        let (code, stderr) = query(days);
+        assert!(
+            code == 1 && stderr.contains(words) && stderr.contains("set the clock"),
+            "{days} days: {code} {stderr}"
+        );
+    }
+    let (code, stderr) = query(0);
+    assert_eq!(code, 0, "{stderr}");
+}
+
 /// The same way for another reason, which needs no clock: an aggregator that is revoked.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_aggregator_is_told_so_every_time() {
