@@ -12,8 +12,9 @@ const DIGITS_OF_SECONDS: usize = 10;
 /// Forms with a zone, of the access logs of Apache and nginx and of others, after those of RFC 3339.
 const ZONED: [&str; 4] =
     ["%d/%b/%Y:%H:%M:%S%.f %z", "%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%d %H:%M:%S%.f %z", "%a %b %d %H:%M:%S%.f %Y %z"];
-/// Abbreviations that mean one offset each: those of RFC 5322 section 4.3 and of Europe. Others are used for several zones.
-const ABBREVIATIONS: [(&str, &str); 16] = [
+/// Abbreviations that mean one offset each in the IANA Time Zone Database of today. Others are used for several zones: CST is also China's,
+/// PST that of the Philippines, CDT that of Cuba.
+const ABBREVIATIONS: [(&str, &str); 13] = [
     ("UTC", "+0000"),
     ("GMT", "+0000"),
     ("WET", "+0000"),
@@ -24,11 +25,8 @@ const ABBREVIATIONS: [(&str, &str); 16] = [
     ("EEST", "+0300"),
     ("EST", "-0500"),
     ("EDT", "-0400"),
-    ("CST", "-0600"),
-    ("CDT", "-0500"),
     ("MST", "-0700"),
     ("MDT", "-0600"),
-    ("PST", "-0800"),
     ("PDT", "-0700"),
 ];
 /// Forms without one.
@@ -97,6 +95,11 @@ pub(super) fn parse(text: &str, form: Form, zone: Option<FixedOffset>) -> Result
         let (_, offset) = ABBREVIATIONS.iter().find(|(abbreviation, _)| *abbreviation == name)?;
         Some(format!("{time} {offset}"))
     });
+    // Zones without an abbreviation have an offset in hours for a name.
+    let hours = bare.rsplit_once(' ').filter(|(_, name)| {
+        name.len() == 3 && name.starts_with(['+', '-']) && name[1..].bytes().all(|byte| byte.is_ascii_digit())
+    });
+    let zoned = zoned.or_else(|| hours.map(|(time, hours)| format!("{time} {hours}00")));
     let bare = zoned.unwrap_or_else(|| bare.to_owned());
     if let Some(time) = DateTime::parse_from_rfc3339(&bare)
         .ok()
