@@ -4,6 +4,8 @@
 //! before the names that the daemon added. Values that could hold a blank or a quote are hexadecimal; they are decoded after the line
 //! was taken apart, and what comes out is never taken apart again.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 /// Before the names that the daemon added to a line.
@@ -35,8 +37,22 @@ const ENCODED: [&str; 21] = [
     "watch",
     "sw",
 ];
-/// Values that stand for none.
-const NONE: [&str; 5] = ["?", "(null)", "(none)", "unset", ""];
+/// Values that stand for none, also of an account that nobody has.
+const NONE: [&str; 8] = ["?", "(null)", "(none)", "unset", "", "(unknown)", "(unknown user)", "(invalid user)"];
+/// Exits of calls that go on in the background or are made once more: EINPROGRESS, and the codes with which the kernel restarts a call
+/// (errno.h, ERESTARTSYS to ERESTART_RESTARTBLOCK).
+const UNDECIDED_EXITS: [&str; 10] = [
+    "-115",
+    "-512",
+    "-513",
+    "-514",
+    "-516",
+    "EINPROGRESS",
+    "ERESTARTSYS",
+    "ERESTARTNOINTR",
+    "ERESTARTNOHAND",
+    "ERESTART_RESTARTBLOCK",
+];
 /// A user id of -1: nobody has logged in.
 const NOBODY: [&str; 2] = ["4294967295", "-1"];
 
@@ -81,10 +97,21 @@ pub(super) fn event(text: &str) -> Option<String> {
         }
     };
     let field = |name: &str| known(main.fields.get(name));
-    let login = field("AUID").or_else(|| field("auid").filter(|id| !NOBODY.contains(&id.as_str())));
-    put("person", login.clone());
+    // The line that says what happened may not say who did it: then the call does.
+    let call = lines.iter().find(|line| line.kind == "SYSCALL");
+    let of_call = |name: &str| call.and_then(|call| known(call.fields.get(name)));
+    let somebody = |id: &String| !NOBODY.contains(&id.as_str());
+    // In what a service says of a denial, the one that asked is named second: the service itself comes first.
+    let asked = field("auid#2").filter(|_| main.kind == "USER_AVC");
+    let login = asked
+        .or_else(|| field("AUID"))
+        .or_else(|| field("auid").filter(somebody))
+        .or_else(|| of_call("AUID"))
+        .or_else(|| of_call("auid"))
+        .filter(somebody);
+    put("person", login);
     put("account", field("acct").or_else(|| field("ID")).or_else(|| field("id")));
-    put("uid", field("UID").or_else(|| field("uid")));
+    put("uid", field("UID").or_else(|| field("uid")).or_else(|| of_call("UID")).or_else(|| of_call("uid")));
     put("result", result(&lines, main));
     put("address", field("addr").or_else(|| lines.iter().find_map(|line| socket_address(&line.fields))));
     put("command", command(&lines));
@@ -127,13 +154,14 @@ fn line(text: &str) -> Option<Line<'_>> {
     let mut fields = Map::new();
     let mut prose = String::new();
     let (raw, enriched) = rest.split_once(SEPARATOR).unwrap_or((rest, ""));
-    read_fields(raw.trim(), &mut fields, &mut prose, true);
-    read_fields(&enriched.replace(SEPARATOR, " "), &mut fields, &mut String::new(), false);
+    read_fields(raw.trim(), &mut fields, &mut prose, Some(kind));
+    read_fields(&enriched.replace(SEPARATOR, " "), &mut fields, &mut String::new(), None);
     Some(Line { node, kind, time, serial, fields, prose })
 }
 
 /// Takes `name=value` after `name=value`; of a name that comes twice the second is kept under `name#2`. `msg='…'` holds fields itself.
-fn read_fields(mut text: &str, fields: &mut Map<String, Value>, prose: &mut String, has_encoded: bool) {
+/// Values are decoded as those of a record of type `kind`, or not at all.
+fn read_fields(mut text: &str, fields: &mut Map<String, Value>, prose: &mut String, kind: Option<&str>) {
     while fields.len() < FIELDS_MAX {
         text = text.trim_start();
         let Some(end) = text.find([' ', '=']) else {
@@ -145,7 +173,8 @@ fn read_fields(mut text: &str, fields: &mut Map<String, Value>, prose: &mut Stri
             text = &text[end..];
             continue;
         }
-        let (name, rest) = (&text[..end], &text[end + 1..]);
+        // Earlier programs put some fields into round brackets and commas.
+        let (name, rest) = (text[..end].trim_start_matches('('), &text[end + 1..]);
         let (value, after) = match rest.as_bytes().first() {
             Some(quote @ (b'"' | b'\'')) => match rest[1..].find(char::from(*quote)) {
                 Some(close) => (&rest[..close + 2], &rest[close + 2..]),
@@ -156,13 +185,21 @@ fn read_fields(mut text: &str, fields: &mut Map<String, Value>, prose: &mut Stri
         };
         text = after;
         if name == "msg" && value.starts_with('\'') {
-            read_fields(value.trim_matches('\''), fields, prose, has_encoded);
+            read_fields(value.trim_matches('\''), fields, prose, kind);
             continue;
         }
         let value = match value.strip_prefix('"').map(|inner| inner.strip_suffix('"').unwrap_or(inner)) {
             Some(quoted) => quoted.to_owned(),
-            None if has_encoded && is_encoded(name) => decoded(value),
-            None => value.to_owned(),
+            None => {
+                let value = value.trim_end_matches(',');
+                let value = if value.starts_with('(') { value } else { value.trim_end_matches(')') };
+                match kind {
+                    // Every argument that is not in quotes is encoded.
+                    Some("EXECVE") if is_argument(name) => decoded(value, 2),
+                    Some(kind) if is_encoded(name, kind) => decoded(value, ENCODED_DIGITS_MIN),
+                    _ => value.to_owned(),
+                }
+            }
         };
         let mut key = name.to_owned();
         let mut times = 1;
@@ -183,13 +220,31 @@ fn push_word(prose: &mut String, word: &str) {
     }
 }
 
-fn is_encoded(name: &str) -> bool {
-    // Arguments of EXECVE. Those of SYSCALL have the same names and are numbers: they are told by their record's type later on.
-    ENCODED.contains(&name) || name.strip_prefix('a').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+/// Digits of a value that is taken for an encoded one: a shorter one may be a number.
+const ENCODED_DIGITS_MIN: usize = 4;
+
+/// Of what is set, `old` and `new` are numbers.
+fn is_encoded(name: &str, kind: &str) -> bool {
+    let is_number = matches!(name, "old" | "new") && (kind == "CONFIG_CHANGE" || kind.starts_with("TIME_"));
+    ENCODED.contains(&name) && !is_number
 }
 
-fn decoded(value: &str) -> String {
-    let is_hex = value.len() >= 4
+/// `a0`, or `a0[0]` for a part of a long one.
+fn is_argument(name: &str) -> bool {
+    argument(name).is_some()
+}
+
+/// The number of an argument, and of the part of it.
+fn argument(name: &str) -> Option<(u32, u32)> {
+    let rest = name.strip_prefix('a')?;
+    match rest.strip_suffix(']') {
+        Some(rest) => rest.split_once('[').and_then(|(at, part)| Some((at.parse().ok()?, part.parse().ok()?))),
+        None => rest.parse().ok().map(|at| (at, 0)),
+    }
+}
+
+fn decoded(value: &str, digits_min: usize) -> String {
+    let is_hex = value.len() >= digits_min
         && value.len().is_multiple_of(2)
         && value.bytes().all(|byte| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte));
     match hex::decode(value) {
@@ -234,21 +289,23 @@ fn result(lines: &[Line<'_>], main: &Line<'_>) -> Option<String> {
     match (text(call, "success")?.as_str(), text(call, "exit").as_deref()) {
         ("yes", _) => Some("success".to_owned()),
         (_, Some("-13" | "-1" | "EACCES" | "EPERM")) => Some("denied".to_owned()),
+        (_, Some(exit)) if UNDECIDED_EXITS.contains(&exit) => None,
         _ => Some("failure".to_owned()),
     }
 }
 
 /// The command: its arguments, or the title of the process.
 fn command(lines: &[Line<'_>]) -> Option<String> {
-    let execve: Vec<String> = lines
-        .iter()
-        .filter(|line| line.kind == "EXECVE")
-        .flat_map(|line| {
-            (0..LINES_MAX).map_while(|at| line.fields.get(&format!("a{at}")).and_then(Value::as_str).map(str::to_owned))
-        })
-        .collect();
-    if !execve.is_empty() {
-        return Some(execve.join(" "));
+    // Long commands are on several lines, and long arguments in parts.
+    let mut arguments: BTreeMap<u32, BTreeMap<u32, &str>> = BTreeMap::new();
+    for (name, value) in lines.iter().filter(|line| line.kind == "EXECVE").flat_map(|line| &line.fields) {
+        if let (Some((at, part)), Some(value)) = (argument(name), value.as_str()) {
+            arguments.entry(at).or_default().insert(part, value);
+        }
+    }
+    if !arguments.is_empty() {
+        let whole = arguments.into_values().map(|parts| parts.into_values().collect::<String>());
+        return Some(whole.collect::<Vec<_>>().join(" "));
     }
     let named = |kind: &str, name: &str| {
         lines.iter().filter(|line| line.kind == kind).find_map(|line| known(line.fields.get(name)))
@@ -258,7 +315,9 @@ fn command(lines: &[Line<'_>]) -> Option<String> {
 
 /// The file that was worked on, from the folder it was named in.
 fn path(lines: &[Line<'_>]) -> Option<String> {
-    let is_parent = |line: &&Line<'_>| line.fields.get("nametype").and_then(Value::as_str) != Some("PARENT");
+    // Called `objtype` by earlier kernels.
+    let kind = |line: &Line<'_>| known(line.fields.get("nametype").or_else(|| line.fields.get("objtype")));
+    let is_parent = |line: &&Line<'_>| kind(line).as_deref() != Some("PARENT");
     let name = lines
         .iter()
         .filter(|line| line.kind == "PATH")
