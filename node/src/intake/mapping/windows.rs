@@ -11,10 +11,24 @@ use super::ordered::Pairs;
 const AUDIT_SUCCESS: u64 = 0x0020_0000_0000_0000;
 const AUDIT_FAILURE: u64 = 0x0010_0000_0000_0000;
 
+/// Half of the 32 low bits of `Keywords`, which no audit event uses.
+const LOW_BITS_HALF: u64 = 1 << 31;
+/// Characters of a date and the sign before its time.
+const DATE_CHARS: usize = 10;
+
+/// Without what Wazuh puts around an event in its files.
+fn without_wrapper(mut whole: Value) -> Value {
+    match whole.pointer_mut("/data/win").map(Value::take) {
+        Some(event) if event.is_object() => json!({ "win": event }),
+        _ => whole,
+    }
+}
+
 /// The event in one form: `id`, `time`, `computer`, `record`, `result`, `data`, and in `original` what else was there. None for what is
 /// no Windows event.
 pub(super) fn event(record: &Pairs) -> Option<Pairs> {
     let whole: Value = serde_json::from_str(&record.to_text()).ok()?;
+    let whole = without_wrapper(whole);
     let at = |pointers: &[&str]| pointers.iter().find_map(|pointer| text(whole.pointer(pointer)?));
     let id =
         at(&["/winlog/event_id", "/event/code", "/win/system/eventID", "/Event/System/EventID", "/EventID", "/Id"])?;
@@ -52,12 +66,34 @@ pub(super) fn event(record: &Pairs) -> Option<Pairs> {
         "/winlog/keywords/0",
         "/KeywordsDisplayNames/0",
     ]);
+    // Event ids are those of their provider: others use the same numbers for other things.
+    let provider = at(&[
+        "/winlog/provider_name",
+        "/event/provider",
+        "/win/system/providerName",
+        "/Event/System/Provider/#attributes/Name",
+        "/Event/System/Provider/@Name",
+        "/Event/System/Provider/Name",
+        "/SourceName",
+        "/ProviderName",
+    ]);
+    // It is UTC, though some programs that read the XML leave that out.
+    let time = at(&[
+        "/Event/System/TimeCreated/#attributes/SystemTime",
+        "/Event/System/TimeCreated/@SystemTime",
+        "/win/system/systemTime",
+    ])
+    .filter(|time| time.len() > DATE_CHARS && !time[DATE_CHARS..].contains(['Z', '+', '-']))
+    .map(|time| format!("{time}Z"))
+    .or(time);
     let data = data_of(&whole);
     let mut original = record.clone();
-    for path in [&["winlog", "event_data"][..], &["win", "eventdata"], &["Event", "EventData"]] {
+    for path in
+        [&["winlog", "event_data"][..], &["win", "eventdata"], &["data", "win", "eventdata"], &["Event", "EventData"]]
+    {
         original.remove(&path.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
     }
-    let fields = json!({ "id": id, "time": time, "computer": computer, "record": number, "result": result(keywords.as_deref(), words.as_deref()) });
+    let fields = json!({ "id": id, "time": time, "computer": computer, "record": number, "provider": provider, "result": result(keywords.as_deref(), words.as_deref()) });
     let Value::Object(mut fields) = fields else { return None };
     fields.retain(|_, value| !value.is_null());
     fields.insert("data".to_owned(), Value::Object(data));
@@ -80,8 +116,14 @@ fn text(value: &Value) -> Option<String> {
 
 fn data_of(whole: &Value) -> Map<String, Value> {
     let mut data = Map::new();
-    for pointer in ["/winlog/event_data", "/winlog/user_data", "/win/eventdata", "/Event/EventData", "/Event/UserData"]
-    {
+    for pointer in [
+        "/winlog/event_data",
+        "/winlog/user_data",
+        "/win/eventdata",
+        "/win/logFileCleared",
+        "/Event/EventData",
+        "/Event/UserData",
+    ] {
         if let Some(found) = whole.pointer(pointer) {
             collect(found, &mut data);
         }
@@ -125,6 +167,14 @@ fn result(keywords: Option<&str>, words: Option<&str>) -> Option<&'static str> {
         Some(digits) => u64::from_str_radix(digits, 16).ok(),
         None => keywords.parse::<i64>().ok().map(i64::cast_unsigned),
     });
+    // What shippers take from the event log themselves, in English whatever the system speaks.
+    match words {
+        Some("AUDIT_FAILURE") => return Some("failure"),
+        Some("AUDIT_SUCCESS") => return Some("success"),
+        _ => {}
+    }
+    // Programs that read numbers as floating-point ones change the low bits: rounded to the nearest number, the high ones are as they were.
+    let bits = bits.map(|bits| bits.wrapping_add(LOW_BITS_HALF));
     match bits {
         Some(bits) if bits & AUDIT_FAILURE != 0 => return Some("failure"),
         Some(bits) if bits & AUDIT_SUCCESS != 0 => return Some("success"),
