@@ -26,6 +26,8 @@ pub(crate) struct Documents {
     joiner: Option<Joiner>,
     /// JSON may go over several lines.
     is_json: bool,
+    /// A line was read that is not empty.
+    has_begun: bool,
     ready: VecDeque<Document>,
     is_done: bool,
 }
@@ -47,6 +49,7 @@ impl Documents {
             line: 0,
             joiner: join.map(Joiner::new),
             is_json: !reads_lines,
+            has_begun: false,
             ready: VecDeque::new(),
             is_done: false,
         })
@@ -105,7 +108,11 @@ impl Documents {
                     continue;
                 }
             };
-            if let Some(joiner) = &mut self.joiner {
+            if !self.is_json && !self.has_begun && !line.trim().is_empty() {
+                self.has_begun = true;
+                self.is_json = begins_document(&line);
+            }
+            if let Some(joiner) = self.joiner.as_mut().filter(|_| !self.is_json) {
                 if !line.trim().is_empty() {
                     let whole = joiner.push(self.line, &line);
                     self.push_joined(whole);
@@ -204,6 +211,12 @@ impl OpenJson {
     }
 }
 
+/// Whether the first line of a file begins JSON that goes over several lines, though the file could be one of lines too.
+fn begins_document(line: &str) -> bool {
+    let line = line.trim();
+    line.starts_with(['{', '[']) && line.ends_with(['{', '[', ',']) && !is_whole(line)
+}
+
 fn is_whole(line: &str) -> bool {
     serde_json::from_str::<&serde_json::value::RawValue>(line).is_ok()
 }
@@ -243,5 +256,8 @@ mod tests {
             documents("[31/Jan/2023]\n{\"a\"\n", true),
             [(1, Ok("[31/Jan/2023]".to_owned())), (2, Ok("{\"a\"".to_owned()))]
         );
+        for text in ["{\n  \"a\": 1\n}", "[\n  {\"a\": 1},\n  {\"b\": 2}\n]", "[{\n\"a\": 1\n}]"] {
+            assert_eq!(documents(text, true), [(1, Ok(text.to_owned()))], "one document though lines are read too");
+        }
     }
 }

@@ -46,6 +46,9 @@ impl Joiner {
     /// Takes a line with a number that goes up, and gives the records that are whole now.
     pub fn push(&mut self, number: u64, line: &str) -> Vec<Joined> {
         let line = line.trim_end_matches(['\n', '\r']);
+        if let Some(continues) = self.join.continues(line) {
+            return self.push_continued(number, line, continues);
+        }
         let Some(key) = self.join.key(line) else {
             return vec![Joined { first: number, lines: 1, text: line.to_owned() }];
         };
@@ -62,7 +65,7 @@ impl Joiner {
             }
             full => {
                 done.extend(full.and_then(|at| self.open.remove(at)).map(Group::done));
-                self.open.push_back(Group { key: key.to_owned(), first: number, lines: 1, text: line.to_owned() });
+                self.open.push_back(Group { key, first: number, lines: 1, text: line.to_owned() });
                 self.open.len() - 1
             }
         };
@@ -71,6 +74,21 @@ impl Joiner {
         } else if self.open.len() > OPEN_MAX {
             done.extend(self.open.pop_front().map(Group::done));
         }
+        done
+    }
+
+    /// A line ends the record before it, unless it continues that. Whether it is itself continued is known with the next one.
+    fn push_continued(&mut self, number: u64, line: &str, continues: bool) -> Vec<Joined> {
+        let open = self.open.back_mut();
+        let has_room = |group: &Group| group.lines < LINES_MAX && group.text.len() + line.len() < RECORD_BYTES_MAX;
+        if let Some(group) = open.filter(|group| continues && has_room(group)) {
+            group.text.push('\n');
+            group.text.push_str(line);
+            group.lines += 1;
+            return Vec::new();
+        }
+        let done = self.open.drain(..).map(Group::done).collect();
+        self.open.push_back(Group { key: String::new(), first: number, lines: 1, text: line.to_owned() });
         done
     }
 

@@ -44,15 +44,18 @@ pub(super) struct TypedInput {
     windows: bool,
     /// What a line is that is no JSON.
     line: Option<LineForm>,
-    /// Consecutive lines with the same group `key` are one record; `end` is the last of them.
+    /// Which lines are one record.
     join: Option<TypedJoin>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TypedJoin {
-    key: String,
+    /// Lines are one record in which all named groups, one of them `key`, have the same values; `end` is the last of them.
+    key: Option<String>,
     end: Option<String>,
+    /// A line that matches goes on with the one before it.
+    continued: Option<String>,
 }
 
 /// What a line of text is read as.
@@ -69,20 +72,36 @@ enum LineForm {
 
 /// How lines belong together.
 #[derive(Debug, Clone)]
-pub struct Join {
-    key: Regex,
-    end: Option<Regex>,
+pub enum Join {
+    /// By a key that each of them has; others may come between.
+    Key {
+        /// Its named groups are the key.
+        key: Regex,
+        /// Matches the last line of a record.
+        end: Option<Regex>,
+    },
+    /// A line that matches continues the one before it, as programs write that wrap long lines.
+    Continued(Regex),
 }
 
 impl Join {
     /// The key of a line; none for a line that is a record by itself.
-    pub fn key<'a>(&self, line: &'a str) -> Option<&'a str> {
-        self.key.captures(line)?.name("key").map(|key| key.as_str())
+    pub fn key(&self, line: &str) -> Option<String> {
+        let Self::Key { key, .. } = self else { return None };
+        let groups = key.captures(line)?;
+        let named = key.capture_names().flatten().map(|name| groups.name(name).map_or("", |value| value.as_str()));
+        Some(named.collect::<Vec<_>>().join("\0"))
     }
 
     /// Whether a line is the last one of its record.
     pub fn is_end(&self, line: &str) -> bool {
-        self.end.as_ref().is_some_and(|end| end.is_match(line))
+        matches!(self, Self::Key { end: Some(end), .. } if end.is_match(line))
+    }
+
+    /// Whether a line continues the one before it; none where lines do not.
+    pub fn continues(&self, line: &str) -> Option<bool> {
+        let Self::Continued(continued) = self else { return None };
+        Some(continued.is_match(line))
     }
 }
 
@@ -104,13 +123,17 @@ impl TypedInput {
             |texts: Vec<String>| texts.iter().map(|text| Pointer::parse(text)).collect::<Result<Vec<_>, _>>();
         let join = match self.join {
             None => None,
-            Some(TypedJoin { key, end }) => {
+            Some(TypedJoin { key: Some(key), end, continued: None }) => {
                 let key = compile(&key)?;
                 if !key.capture_names().flatten().any(|name| name == "key") {
                     return Err("join.key needs a group (?<key>…)".to_owned());
                 }
-                Some(Join { key, end: end.as_deref().map(compile).transpose()? })
+                Some(Join::Key { key, end: end.as_deref().map(compile).transpose()? })
             }
+            Some(TypedJoin { key: None, end: None, continued: Some(continued) }) => {
+                Some(Join::Continued(compile(&continued)?))
+            }
+            Some(_) => return Err("join has `key`, with or without `end`, or `continued`".to_owned()),
         };
         Ok(Input {
             lists: pointers(self.lists)?,
@@ -141,7 +164,7 @@ impl Input {
         if !(trimmed.starts_with('{') || trimmed.starts_with('['))
             && let Some(line) = self.line
         {
-            return Ok(vec![read_line(document, line)]);
+            return Ok(self.line_records(document, line));
         }
         // Checked and compacted one by one: as one object they would have the same name more than once.
         if !self.members.is_empty()
@@ -159,7 +182,7 @@ impl Input {
             Ok(compact) => compact,
             // A line of text may begin with a brace or a bracket too.
             Err(error) => match self.line {
-                Some(line) if !document.trim_end().contains('\n') => return Ok(vec![read_line(document, line)]),
+                Some(line) if !document.trim_end().contains('\n') => return Ok(self.line_records(document, line)),
                 _ => return Err(MapError::plain(error.to_string())),
             },
         };
@@ -181,6 +204,23 @@ impl Input {
         Ok(items.into_iter().flat_map(|item| self.unwrap(&item)).collect())
     }
 
+    /// The records of a line, which may hold JSON.
+    fn line_records(&self, document: &str, form: LineForm) -> Vec<Result<Pairs, MapError>> {
+        let unfolded;
+        let line = match &self.join {
+            Some(Join::Continued(continued)) if document.contains('\n') => {
+                unfolded = unfold(document, continued);
+                &unfolded
+            }
+            _ => document,
+        };
+        match read_line(line, form).map(|record| record.to_raw()) {
+            Ok(Some(record)) => self.unwrap(&record),
+            Ok(None) => Vec::new(),
+            Err(error) => vec![Err(error)],
+        }
+    }
+
     fn are_members(&self, whole: &Pairs) -> bool {
         whole.0.len() > 1 && whole.0.iter().all(|(name, _)| self.members.contains(name))
     }
@@ -188,6 +228,7 @@ impl Input {
     /// One item of a list as records.
     fn unwrap(&self, item: &RawValue) -> Vec<Result<Pairs, MapError>> {
         let Some(mut record) = Pairs::parse(item.get()) else { return vec![Err(not_an_object())] };
+        decode_journal_text(&mut record);
         for _ in 0..UNWRAPPED_MAX {
             let Some((inner, pointer)) =
                 self.inside.iter().find_map(|pointer| Some((inner_of(pointer, &record)?, pointer)))
@@ -222,6 +263,33 @@ impl Input {
             Ok(record)
         };
         parts.into_iter().map(one).collect()
+    }
+}
+
+/// A line that was wrapped, as it was before: each of its further lines stands where a blank was.
+fn unfold(document: &str, continued: &Regex) -> String {
+    let mut whole = String::with_capacity(document.len());
+    for line in document.split('\n') {
+        if whole.is_empty() {
+            whole.push_str(line);
+            continue;
+        }
+        let indented = continued.find(line).filter(|found| found.start() == 0).map_or(0, |found| found.end());
+        whole.push(' ');
+        whole.push_str(&line[indented..]);
+    }
+    whole
+}
+
+/// A message that is no UTF-8 is a list of its bytes in the journal's JSON (systemd, "Journal Export Formats").
+fn decode_journal_text(record: &mut Pairs) {
+    const MESSAGE: &str = "MESSAGE";
+    let Some(list) = record.member(MESSAGE).filter(|value| value.get().starts_with('[')) else { return };
+    let Ok(bytes) = serde_json::from_str::<Vec<u8>>(list.get()) else { return };
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let Ok(raw) = RawValue::from_string(serde_json::Value::from(text).to_string()) else { return };
+    if let Some((_, value)) = record.0.iter_mut().find(|(name, _)| name == MESSAGE) {
+        *value = raw;
     }
 }
 

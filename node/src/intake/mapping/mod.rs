@@ -308,6 +308,12 @@ impl Mapping {
                 pointer.remove(&mut rest);
             }
         }
+        // Of a mapping that takes texts apart, this one was in none of the forms it knows.
+        if !has_action(&entry) && !self.patterns.is_empty() {
+            return Err(MapError::plain(
+                "in none of the forms that this mapping knows: nothing says which action it is",
+            ));
+        }
         if !rest.0.is_empty()
             && let Some(raw) = rest.to_raw()
         {
@@ -361,6 +367,10 @@ impl Mapping {
         }
         (matched || !self.only_patterns).then_some(found)
     }
+}
+
+fn has_action(entry: &Pairs) -> bool {
+    entry.member("action").is_some()
 }
 
 fn all_met(conditions: &[Condition], record: &Pairs) -> bool {

@@ -99,8 +99,8 @@ enum Source {
 enum Part {
     Text(String),
     Pointer(Pointer),
-    /// `{*}`: the whole record.
-    Record,
+    /// `{*}`: the whole record, or `{* /etag}`: without what these pointers lead to.
+    Record(Vec<Pointer>),
 }
 
 /// A value for a field.
@@ -170,7 +170,10 @@ fn parts(template: &str) -> Result<Vec<Part>, String> {
             return Err(format!("{template:?} has a brace that is not closed"));
         };
         parts.push(Part::Text(before.to_owned()));
-        parts.push(if pointer == "*" { Part::Record } else { Part::Pointer(Pointer::parse(pointer)?) });
+        parts.push(match pointer.strip_prefix('*') {
+            Some(without) => Part::Record(without.split_whitespace().map(Pointer::parse).collect::<Result<_, _>>()?),
+            None => Part::Pointer(Pointer::parse(pointer)?),
+        });
         rest = after;
     }
     parts.push(Part::Text(rest.to_owned()));
@@ -220,7 +223,11 @@ impl Rule {
         for part in parts {
             match part {
                 Part::Text(part) => text.push_str(part),
-                Part::Record => text.push_str(&record.to_text()),
+                Part::Record(without) => {
+                    let mut record = record.clone();
+                    without.iter().for_each(|pointer| pointer.remove(&mut record));
+                    text.push_str(&record.to_text());
+                }
                 // Each placeholder once, from left to right: what a value holds is not looked at again.
                 Part::Pointer(pointer) => text.push_str(&pointer.text(record).filter(|text| !self.not.contains(text))?),
             }
