@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use piperoll_shared::log::ids::{ClusterName, NodeId};
 
-use super::RoleArg;
+use super::shared::RoleArg;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use super::upkeep::{ForwardCommand, HoldCommand, PruneArgs, RecordingTokenCommand};
 use crate::address::RowAddress;
 
-use super::{AppendArgs, ExportFormat, FILTER_HELP, LocalQueryArgs, LogArgs, OutputArgs, PlaceArgs, QueryArgs};
+use super::shared::{AppendArgs, ExportFormat, FILTER_HELP, LocalQueryArgs, LogArgs, OutputArgs, PlaceArgs, QueryArgs};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {

@@ -7,7 +7,7 @@ use piperoll_shared::log::stats::TOP_DEFAULT;
 
 use crate::address::RowAddress;
 
-use super::{ExportFormat, FILTER_HELP, OrderArg, OutputArgs, QueryArgs, ZoneArgs};
+use super::shared::{ExportFormat, FILTER_HELP, OrderArg, OutputArgs, QueryArgs, ZoneArgs};
 
 /// How to reach the aggregator: flags, then environment, then ~/.config/piperoll/config.toml.
 #[derive(Debug, Clone, ClapArgs)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use super::{LogArgs, PlaceArgs};
+use super::shared::{LogArgs, PlaceArgs};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum HoldCommand {

@@ -14,7 +14,7 @@ use piperoll_shared::api::access::Role;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use tokio::process::{Child, Command};
 
-use super::Answer;
+use super::step::Answer;
 
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);

@@ -7,7 +7,8 @@ use anyhow::{Context as _, ensure};
 use piperoll_shared::api::aggregator::NodesAnswer;
 
 use super::cluster::DemoCluster;
-use super::{expect, step, tamper};
+use super::step::{expect, step};
+use super::tamper;
 use crate::exit::Exit;
 
 /// The witness of the demo looks twice a second.

@@ -12,8 +12,8 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::finding::{Finding, Findings};
 use super::node::certificate;
-use super::{Finding, Findings};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const REFUSAL_WAIT: Duration = Duration::from_millis(300);

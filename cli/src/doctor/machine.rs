@@ -3,7 +3,7 @@
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock as _, SystemClock, kernel_is_synced};
 
-use super::{Finding, Findings};
+use super::finding::{Finding, Findings};
 
 /// No machine that runs this has a clock before the day this was written.
 const EARLIEST: &str = "2026-11-01T00:00:00Z";

@@ -12,7 +12,7 @@ use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use piperoll_shared::net::identity::Identity;
 use piperoll_shared::net::tls::{Material, TlsFiles};
 
-use super::{Finding, Findings};
+use super::finding::{Finding, Findings};
 use crate::show::{counted, group_digits};
 
 /// What is left of a certificate when somebody should begin to think of the next one.

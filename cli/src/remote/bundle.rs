@@ -19,8 +19,8 @@ use reqwest::Method;
 use serde::Deserialize;
 
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};
-use super::export::Target;
-use super::{question, row_path};
+use super::question::{self, row_path};
+use super::target::Target;
 use crate::address::RowAddress;
 use crate::args::{IncompleteChoice, RemoteExportArgs};
 use crate::exit::Exit;

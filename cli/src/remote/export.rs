@@ -1,6 +1,5 @@
 //! `piperoll export`: everything that matches, into a file whose name says what is inside.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -13,7 +12,9 @@ use reqwest::header::CONTENT_DISPOSITION;
 
 use super::bundle::{bundle, row};
 use super::connection::{Answer, Connection};
-use super::{FINAL, end_problem, question};
+use super::outcome::{FINAL, end_problem};
+use super::question;
+use super::target::Target;
 use crate::args::{ExportFormat, OrderArg, RemoteExportArgs};
 use crate::exit::Exit;
 use crate::show::counted;
@@ -119,83 +120,4 @@ fn suggested_name(response: &reqwest::Response, format: ExportFormat) -> PathBuf
         .and_then(|name| Path::new(name).file_name().map(PathBuf::from));
     let name = name.unwrap_or_else(|| PathBuf::from("audit-export"));
     name.with_extension(if format == ExportFormat::Csv { "csv" } else { "ndjson" })
-}
-
-/// A file under a temporary name until it is known what it is, or standard output.
-pub(super) enum Target {
-    Stdout(std::io::BufWriter<crate::out::Stdout>),
-    File { file: std::io::BufWriter<std::fs::File>, temporary: PathBuf, wanted: PathBuf },
-}
-
-impl Target {
-    pub(super) fn open(asked: Option<&Path>, suggested: PathBuf) -> anyhow::Result<Self> {
-        let wanted = match asked {
-            Some(path) if path == Path::new("-") => {
-                return Ok(Self::Stdout(std::io::BufWriter::new(crate::out::stdout())));
-            }
-            Some(path) => path.to_owned(),
-            None => suggested,
-        };
-        anyhow::ensure!(
-            !wanted.exists(),
-            "{} exists already and is not overwritten; choose another --output",
-            wanted.display()
-        );
-        let mut temporary = wanted.clone().into_os_string();
-        temporary.push(".part");
-        let temporary = PathBuf::from(temporary);
-        // Nobody else reads an export, and a link that somebody put there is not followed.
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(&temporary).with_context(|| {
-            format!("cannot create {}; remove it if an earlier export left it", temporary.display())
-        })?;
-        Ok(Self::File { file: std::io::BufWriter::new(file), temporary, wanted })
-    }
-
-    pub(super) fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        let out: &mut dyn Write = match self {
-            Self::Stdout(out) => out,
-            Self::File { file, .. } => file,
-        };
-        Ok(out.write_all(bytes)?)
-    }
-
-    /// Removes what came of an export that was refused.
-    pub(super) fn discard(self) {
-        if let Self::File { temporary, .. } = self {
-            let _ = std::fs::remove_file(temporary);
-        }
-    }
-
-    /// Gives the file its name; one that is not whole carries PARTIAL in it.
-    pub(super) fn finish(self, whole: bool) -> anyhow::Result<String> {
-        match self {
-            Self::Stdout(mut out) => {
-                out.flush()?;
-                Ok("standard output".to_owned())
-            }
-            Self::File { mut file, temporary, wanted } => {
-                file.flush()?;
-                file.get_ref().sync_all()?;
-                let named = wanted.to_string_lossy().contains("PARTIAL");
-                let wanted = if whole || named { wanted } else { partial_name(&wanted) };
-                std::fs::rename(&temporary, &wanted)?;
-                Ok(wanted.display().to_string())
-            }
-        }
-    }
-}
-
-/// A name with PARTIAL in it that is still free: a second try must not overwrite what the first one got.
-fn partial_name(path: &Path) -> PathBuf {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let extension = path.extension().map_or(String::new(), |e| format!(".{}", e.to_string_lossy()));
-    let named = |number: String| path.with_file_name(format!("{stem}_PARTIAL{number}{extension}"));
-    let first = named(String::new());
-    if !first.exists() {
-        return first;
-    }
-    (2u32..).map(|number| named(format!("-{number}"))).find(|name| !name.exists()).unwrap_or(first)
 }

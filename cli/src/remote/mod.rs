@@ -6,10 +6,12 @@ mod connection;
 mod export;
 mod judge;
 mod nodes;
+mod outcome;
 mod query;
 pub(crate) mod question;
 mod stats;
 mod tail;
+mod target;
 mod verify;
 
 pub(crate) use browse::browse;
@@ -17,117 +19,8 @@ pub(crate) use connection::{Answer, Connection, https_client_at};
 pub(crate) use export::export;
 pub(crate) use judge::judge;
 pub(crate) use nodes::nodes;
+pub(crate) use outcome::{FINAL, count_problem, end_problem, erased_words};
 pub(crate) use query::{query, show};
 pub(crate) use stats::stats;
 pub(crate) use tail::tail;
 pub(crate) use verify::verify;
-
-use piperoll_shared::api::aggregator::{Envelope, NodeReport, Status};
-use piperoll_shared::log::bundle::PRUNED_EARLY;
-use piperoll_shared::log::filter::TRIGRAM_CHARS;
-use piperoll_shared::log::terminal::escape;
-
-use crate::exit::Exit;
-use crate::show::{all_is_well, envelope_summary, group_digits, node_table, say};
-
-/// The path of a row's resource, or of one below it.
-fn row_path(node: &str, seq: u64, generation: Option<&str>, below: &str) -> String {
-    let log = generation.map(|generation| format!("?generation={generation}")).unwrap_or_default();
-    format!("/api/v1/audit-log/{node}/{seq}{below}{log}")
-}
-
-/// Begins the last line of a stream of rows. A row's line begins otherwise, whatever the row holds; that nothing follows, and that
-/// as many rows came as it says, is what makes it the last.
-pub(crate) const FINAL: &[u8] = b"{\"final\":";
-
-/// What is wrong with the end of a stream of rows, in words.
-pub(crate) async fn end_problem(lines: &mut piperoll_client::LineStream, said: u64, came: u64) -> Option<String> {
-    match lines.next().await {
-        Ok(None) => {}
-        Ok(Some(_)) => return Some("text follows the final record; the answer is not what it says".to_owned()),
-        Err(error) => return Some(format!("the stream broke off behind its final record ({error})")),
-    }
-    (said != came).then(|| count_problem(said, came))
-}
-
-/// The words for rows that are missing or too many.
-pub(crate) fn count_problem(said: u64, came: u64) -> String {
-    format!("the answer says that it has {said} rows, and {came} came; nothing can be concluded from it")
-}
-
-/// What is said of erased rows that a filter can neither select nor exclude.
-pub(crate) fn erased_words(erased: u64) -> String {
-    let (rows, they) = if erased == 1 { ("row", "it") } else { ("rows", "they") };
-    format!(
-        "{} erased {rows} of this range cannot be searched any more; `is:erased` shows where {they} stood",
-        group_digits(erased)
-    )
-}
-
-/// The exit code that agrees with an answer.
-pub(crate) fn exit_of(envelope: &Envelope) -> Exit {
-    let invalid = envelope
-        .nodes
-        .iter()
-        .any(|node| node.status == Status::Invalid || node.invalid > 0 || node.verdict == PRUNED_EARLY);
-    let gave = |status| {
-        matches!(status, Status::Ok | Status::Invalid | Status::Incomplete | Status::Pruned | Status::Superseded)
-    };
-    if invalid {
-        Exit::Violation
-    } else if envelope.is_whole() {
-        Exit::Complete
-    } else if envelope.nodes.iter().any(|node| gave(node.status)) {
-        Exit::Incomplete
-    } else {
-        Exit::Nothing
-    }
-}
-
-impl Connection {
-    /// Who answered, on standard error, and the exit code that agrees with it.
-    pub(crate) fn report(&self, envelope: &Envelope) -> Exit {
-        Self::say_who_answered(envelope, self.is_verbose() || !all_is_well(envelope), self.is_verbose())
-    }
-
-    fn say_who_answered(envelope: &Envelope, with_nodes: bool, verbose: bool) -> Exit {
-        errln!();
-        if with_nodes {
-            // What the filter leaves out has no part in the answer.
-            let has_part = |node: &&NodeReport| verbose || node.status != Status::Excluded;
-            let nodes: Vec<NodeReport> = envelope.nodes.iter().filter(has_part).cloned().collect();
-            crate::out::tell(format_args!("{}", node_table(&nodes)));
-        }
-        envelope_summary(envelope).iter().for_each(|sentence| say(sentence));
-        if let Some(scope) = &envelope.limited_to {
-            say(&format!("limited to {}: what you may see at all", escape(scope)));
-        }
-        if let Some(time) = &envelope.searched_to {
-            let towards = if envelope.order == "desc" { "back" } else { "up" };
-            say(&format!(
-                "searched {towards} to {} so far; the nodes were still searching when the time was up, and --cursor continues there",
-                escape(time)
-            ));
-        }
-        if let Some(erased) = envelope.erased.filter(|erased| *erased > 0) {
-            say(&erased_words(erased));
-        }
-        for hint in &envelope.filter_hints {
-            say(&format!("hint: {}", escape(hint)));
-        }
-        for text in &envelope.unindexed_texts {
-            say(&format!(
-                "{text:?} is shorter than {TRIGRAM_CHARS} characters: every row of the range was read for it"
-            ));
-        }
-        exit_of(envelope)
-    }
-
-    /// The same for an answer that was not given, because it is not what was asked for: nothing of it is complete.
-    pub(crate) fn refused(&self, envelope: &Envelope) -> Exit {
-        match Self::say_who_answered(envelope, true, self.is_verbose()) {
-            Exit::Complete => Exit::Incomplete,
-            exit => exit,
-        }
-    }
-}

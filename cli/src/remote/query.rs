@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};
-use super::count_problem;
-use super::{question, row_path};
+use super::outcome::count_problem;
+use super::question::{self, row_path};
 use crate::args::{AxisArg, OrderArg, OutputArgs, RemoteQueryArgs, RemoteShowArgs};
 use crate::exit::{Exit, UsageError};
 use crate::show::{Axis, RowTable, detail, say};

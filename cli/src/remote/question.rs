@@ -79,3 +79,9 @@ pub(super) fn filter_without_zone(query: &QueryArgs) -> anyhow::Result<Option<St
     }
     Ok(Some(text).filter(|text| !text.is_empty()))
 }
+
+/// The path of a row's resource, or of one below it.
+pub(super) fn row_path(node: &str, seq: u64, generation: Option<&str>, below: &str) -> String {
+    let log = generation.map(|generation| format!("?generation={generation}")).unwrap_or_default();
+    format!("/api/v1/audit-log/{node}/{seq}{below}{log}")
+}

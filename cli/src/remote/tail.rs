@@ -14,8 +14,9 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::connection::{Answer, Connection, PAGE_TIMEOUT};
-use super::{count_problem, exit_of, question};
+use super::connection::{Answer, Connection, PAGE_TIMEOUT, last_cause};
+use super::outcome::{count_problem, exit_of};
+use super::question;
 use crate::args::{OutputArgs, RemoteTailArgs};
 use crate::exit::{Exit, UsageError};
 use crate::show::{RowStream, paint, say};
@@ -171,7 +172,7 @@ impl Following {
             let chunk = match tokio::time::timeout(SILENCE_MAX, chunks.next()).await {
                 Err(_) => return Ok(format!("nothing was heard for {} s", SILENCE_MAX.as_secs())),
                 Ok(None) => return Ok("the aggregator ended the tail".to_owned()),
-                Ok(Some(Err(error))) => return Ok(super::connection::last_cause(&error)),
+                Ok(Some(Err(error))) => return Ok(last_cause(&error)),
                 Ok(Some(Ok(chunk))) => chunk,
             };
             events.push(&chunk)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::event::{Event, when};
-use super::{Grid, Report};
+use super::render::{Grid, Report};
 use crate::show::counted;
 
 #[derive(Default)]

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use piperoll_shared::log::time::span;
 
+use super::asked::pattern;
 use super::event::{Event, when};
-use super::{Grid, Report};
+use super::render::{Grid, Report};
 
 /// What counts as guessing.
 pub(super) struct Rule {
@@ -16,7 +17,7 @@ pub(super) struct Rule {
 }
 
 pub(super) fn filter(action: &str) -> String {
-    format!("action:{}", super::pattern(action))
+    format!("action:{}", pattern(action))
 }
 
 #[derive(Default)]

@@ -10,8 +10,9 @@ use piperoll_shared::log::filter::matches_pattern;
 use piperoll_shared::log::time::{Timestamp, span};
 use serde::Deserialize;
 
+use super::asked::{Asked, pattern};
 use super::event::{Event, duration, when};
-use super::{Asked, Grid, Report, pattern};
+use super::render::{Grid, Report};
 use crate::show::counted;
 
 /// Rules in one file.

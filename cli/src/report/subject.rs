@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::event::Event;
-use super::{Grid, Report};
+use super::render::{Grid, Report};
 use crate::show::counted;
 
 pub(super) fn report(events: &[Event], subject: &str) -> Report {

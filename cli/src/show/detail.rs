@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::rows::integrity_word;
+use super::terminal::{paint, terminal_width, width};
 use super::text::{columns, wrap};
-use super::{paint, terminal_width};
 
 /// Columns of the names.
 const NAME_WIDTH: usize = 14;
@@ -51,7 +51,7 @@ pub(crate) fn detail(line: &RowLine<'_>) -> String {
     if line.integrity == Integrity::Ok && !line.withheld {
         let words =
             "(the mac is right; it proves this to those who trust the node's secret, checkpoints prove it to others)";
-        out.push_str(&format!("\n{}", wrap(words, usize::from(super::width()), &" ".repeat(NAME_WIDTH + 2))));
+        out.push_str(&format!("\n{}", wrap(words, usize::from(width()), &" ".repeat(NAME_WIDTH + 2))));
     }
     out.push('\n');
     out

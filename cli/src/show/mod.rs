@@ -3,71 +3,10 @@
 mod detail;
 mod nodes;
 mod rows;
+mod terminal;
 mod text;
-
-use std::io::IsTerminal as _;
 
 pub(crate) use detail::detail;
 pub(crate) use nodes::{all_is_well, envelope_summary, node_table};
 pub(crate) use rows::{Axis, RowStream, RowTable};
-
-use crate::args::OutputArgs;
-
-/// Columns to fill when the terminal does not say.
-const WIDTH_DEFAULT: u16 = 120;
-
-impl OutputArgs {
-    /// NDJSON when asked for, or when nobody is looking.
-    pub(crate) fn as_json(self) -> bool {
-        self.json || (!self.table && !std::io::stdout().is_terminal())
-    }
-}
-
-/// Width of the terminal, or of `COLUMNS`, or a usual one.
-pub(crate) fn width() -> u16 {
-    terminal_size::terminal_size()
-        .map(|(width, _)| width.0)
-        .or_else(|| std::env::var("COLUMNS").ok()?.parse().ok())
-        .unwrap_or(WIDTH_DEFAULT)
-}
-
-/// Prints a sentence to standard error, broken between words where that is a terminal.
-pub(crate) fn say(sentence: &str) {
-    match terminal_size::terminal_size_of(std::io::stderr()) {
-        Some((width, _)) => errln!("{}", text::wrap_sentence(sentence, width.0.into())),
-        None => errln!("{sentence}"),
-    }
-}
-
-/// ANSI colours; `anstream` takes them out again where nobody sees them or `NO_COLOR` is set.
-pub(crate) mod paint {
-    pub(crate) const RED: &str = "\u{1b}[1;31m";
-    pub(crate) const YELLOW: &str = "\u{1b}[33m";
-    pub(crate) const GREEN: &str = "\u{1b}[32m";
-    pub(crate) const BOLD: &str = "\u{1b}[1m";
-    pub(crate) const DIM: &str = "\u{1b}[2m";
-    pub(crate) const PLAIN: &str = "\u{1b}[0m";
-}
-
-/// Width of the terminal that standard output is, if it is one.
-fn terminal_width() -> Option<usize> {
-    terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| width.0.into())
-}
-
-/// A number with its noun: `1 row`, `1,234 rows`.
-pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
-    format!("{} {}", group_digits(number), if number == 1 { one } else { many })
-}
-
-/// A number with a comma between groups of three digits.
-pub(crate) fn group_digits(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(c);
-    }
-    out
-}
+pub(crate) use terminal::{counted, group_digits, paint, say, width};

@@ -6,8 +6,8 @@ use piperoll_shared::log::terminal::escape;
 use piperoll_shared::log::time::span;
 
 use super::rows::TABLE_WIDTH_MIN;
+use super::terminal::{counted, group_digits, paint, width};
 use super::text::{columns, wrap};
-use super::{counted, group_digits, paint, width};
 
 /// Between two columns, and what a reason gets at least.
 const GAP: usize = 2;

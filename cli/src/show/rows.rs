@@ -7,8 +7,8 @@ use piperoll_shared::log::verify::Integrity;
 use piperoll_shared::log::view::EntryView;
 use piperoll_shared::log::zone::Zone;
 
+use super::terminal::{paint, width};
 use super::text::{columns, cut, pad, wrap, wrap_after};
-use super::{paint, width};
 
 /// Below so many columns a row is a block of lines.
 pub(super) const TABLE_WIDTH_MIN: usize = 100;

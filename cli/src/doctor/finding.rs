@@ -1,0 +1,61 @@
+//! What `piperoll doctor` found, and what to do about it.
+
+use serde::Serialize;
+
+/// What was concluded about one thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Verdict {
+    Ok,
+    /// Nothing says whether it is right.
+    Unknown,
+    /// It works, and will not for long, or not as well as it should.
+    Warning,
+    Bad,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Finding {
+    /// `node mx1`, `machine`, …
+    pub(super) about: String,
+    pub(super) what: &'static str,
+    pub(super) verdict: Verdict,
+    pub(super) words: String,
+    /// What to do, unless it is all right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) advice: Option<String>,
+}
+
+/// Findings about one daemon.
+pub(super) struct Findings {
+    pub(super) about: String,
+    pub(super) all: Vec<Finding>,
+}
+
+impl Findings {
+    pub(super) fn new(about: impl Into<String>) -> Self {
+        Self { about: about.into(), all: Vec::new() }
+    }
+
+    pub(super) fn ok(&mut self, what: &'static str, words: impl Into<String>) {
+        self.add(what, Verdict::Ok, words, None);
+    }
+
+    pub(super) fn unknown(&mut self, what: &'static str, words: impl Into<String>) {
+        self.add(what, Verdict::Unknown, words, None);
+    }
+
+    pub(super) fn warn(&mut self, what: &'static str, words: impl Into<String>, advice: &str) {
+        self.add(what, Verdict::Warning, words, Some(advice));
+    }
+
+    pub(super) fn bad(&mut self, what: &'static str, words: impl Into<String>, advice: &str) {
+        self.add(what, Verdict::Bad, words, Some(advice));
+    }
+
+    fn add(&mut self, what: &'static str, verdict: Verdict, words: impl Into<String>, advice: Option<&str>) {
+        let (about, advice) = (self.about.clone(), advice.map(str::to_owned));
+        self.all.push(Finding { about, what, verdict, words: words.into(), advice });
+    }
+}

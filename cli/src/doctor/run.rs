@@ -1,0 +1,60 @@
+//! Runs the checks of `piperoll doctor` and prints their findings.
+
+use std::path::Path;
+
+use super::finding::{Finding, Verdict};
+use super::{aggregator, machine, node};
+use piperoll_shared::log::terminal::escape;
+
+use crate::args::DoctorArgs;
+use crate::exit::Exit;
+use crate::show::paint;
+
+const NODE_CONFIG: &str = "/etc/piperoll/node.toml";
+const AGGREGATOR_CONFIG: &str = "/etc/piperoll/aggregator.toml";
+
+pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<Exit> {
+    let named = args.node.is_some() || args.aggregator.is_some();
+    // Whatever is installed here, unless something is named.
+    let installed = |path: &str| (!named && Path::new(path).exists()).then(|| path.into());
+    let node = args.node.or_else(|| installed(NODE_CONFIG));
+    let aggregator = args.aggregator.or_else(|| installed(AGGREGATOR_CONFIG));
+    anyhow::ensure!(
+        node.is_some() || aggregator.is_some(),
+        "there is neither {NODE_CONFIG} nor {AGGREGATOR_CONFIG}; name a configuration with --node or --aggregator"
+    );
+    let mut findings = machine::look().await;
+    if let Some(config) = &node {
+        findings.extend(node::look(config).await);
+    }
+    if let Some(config) = &aggregator {
+        findings.extend(aggregator::look(config).await);
+    }
+    for finding in &findings {
+        match args.json {
+            true => outln!("{}", serde_json::to_string(finding)?),
+            false => print(finding),
+        }
+    }
+    let worst = findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Ok);
+    if !args.json {
+        let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
+        let (bad, warnings) = (count(Verdict::Bad), count(Verdict::Warning));
+        errln!("{} things were looked at: {bad} bad, {warnings} to watch", findings.len());
+    }
+    Ok(if worst == Verdict::Bad { Exit::Failed } else { Exit::Complete })
+}
+
+fn print(finding: &Finding) {
+    let (color, word) = match finding.verdict {
+        Verdict::Ok => (paint::GREEN, "ok"),
+        Verdict::Unknown => (paint::DIM, "?"),
+        Verdict::Warning => (paint::YELLOW, "watch"),
+        Verdict::Bad => (paint::RED, "BAD"),
+    };
+    let plain = paint::PLAIN;
+    paintln!("{color}{word:<5}{plain} {:<18} {:<13} {}", finding.about, finding.what, escape(&finding.words));
+    if let Some(advice) = &finding.advice {
+        paintln!("{:38} do: {}", "", escape(advice));
+    }
+}

@@ -1,0 +1,20 @@
+//! What a report was asked for: its range, and names as values of a filter.
+
+use piperoll_shared::log::time::Timestamp;
+
+/// The range that was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) from: Timestamp,
+    pub(super) to: Timestamp,
+}
+
+/// A value of a filter in which only `*` has a meaning.
+pub(super) fn pattern(text: &str) -> String {
+    let piece = |piece: &str| if piece.is_empty() { String::new() } else { quoted(piece) };
+    text.split('*').map(piece).collect::<Vec<_>>().join("*")
+}
+
+pub(super) fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
