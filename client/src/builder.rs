@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::batch::Batcher;
 use super::delivery::Delivery;
 use super::entry::Category;
+use super::error::ClientError;
 use super::ledger::Ledger;
 use super::metrics::Metrics;
 use super::node::NodeClient;
@@ -52,8 +53,23 @@ pub struct Builder {
     source: String,
 }
 
+impl Recorder {
+    /// For the node whose socket is at `socket`; nothing is connected yet.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made.
+    pub fn builder(socket: &Path) -> Result<Builder, ClientError> {
+        Ok(Self::builder_for(NodeClient::new(socket)?))
+    }
+
+    /// For a node that is reached in another way.
+    pub fn builder_for(node: NodeClient) -> Builder {
+        Builder::new(node)
+    }
+}
+
 impl Builder {
-    pub(super) fn new(node: NodeClient) -> Self {
+    fn new(node: NodeClient) -> Self {
         Self {
             node,
             policies: Policies::default(),

@@ -7,7 +7,7 @@ use piperoll_shared::log::ids::EntryId;
 use piperoll_shared::log::time::Timestamp;
 use serde_json::Value;
 
-use super::recorder::Emitted;
+use super::outcome::Emitted;
 
 /// What a recorder was given that records nowhere.
 #[derive(Debug, Clone, Default)]

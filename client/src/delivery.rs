@@ -10,8 +10,8 @@ use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use tokio_util::sync::CancellationToken;
 
-use super::ClientError;
 use super::batch::send_lines;
+use super::error::ClientError;
 use super::ledger::{Cause, Ledger};
 use super::metrics::Metrics;
 use super::node::NodeClient;

@@ -11,8 +11,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use super::outcome::{EmitError, Emitted};
 use super::policy::LossPolicy;
-use super::recorder::{EmitError, Emitted};
 use super::spool::Waiting;
 
 const PREFIX: &str = "piperoll_audit";

@@ -158,9 +158,13 @@ fn address(text: &str) -> Option<IpAddr> {
     IpAddr::from_str(without_zone).ok().map(|ip| ip.to_canonical())
 }
 
+/// Who connected, for servers that keep it under no type this crate knows; put into the request's extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
+
 /// Who connected, as the server keeps it beside a request.
 pub(crate) fn peer_of(extensions: &http::Extensions) -> Option<IpAddr> {
-    if let Some(super::Peer(ip)) = extensions.get::<super::Peer>() {
+    if let Some(Peer(ip)) = extensions.get::<Peer>() {
         return Some(*ip);
     }
     if let Some(peer) = extensions.get::<TlsPeer>() {

@@ -1,12 +1,11 @@
 //! Where an application hands its entries over.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use piperoll_shared::api::node::Receipt;
-use piperoll_shared::log::entry::{CallerEntry, EntryError};
+use piperoll_shared::log::entry::CallerEntry;
 use piperoll_shared::log::ids::EntryId;
 use piperoll_shared::log::redact::Redactor;
 use piperoll_shared::log::time::Timestamp;
@@ -16,53 +15,18 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::ClientError;
 use super::batch::Submission;
-use super::builder::Builder;
 use super::captured::Captured;
 use super::entry::{Category, Entry};
 use super::ledger::{Cause, Ledger};
 use super::metrics::Metrics;
-use super::node::NodeClient;
+use super::outcome::{EmitError, Emitted};
 use super::policy::{DEADLINE_DEFAULT, LossPolicy, Policies};
 use super::spool::{Kept, Spool, SpoolError};
 
 /// Between two tries of a strict entry.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
-
-/// What became of an entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Emitted {
-    /// It is on the node's disk.
-    Recorded(Receipt),
-    /// It is kept on this machine, and will be recorded.
-    Kept(EntryId),
-    /// It was dropped and counted; the log will say so.
-    Dropped,
-}
-
-/// Why an entry was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum EmitError {
-    /// It can never be recorded as it is; nothing was.
-    #[error("{0}")]
-    Invalid(#[from] EntryError),
-    /// The node said why; nothing was recorded.
-    #[error("not recorded: {0}")]
-    Refused(ClientError),
-    /// The policy is strict and time is up. If the last try was cut short the entry may be recorded nevertheless; with the same
-    /// id it can be emitted again.
-    #[error("not recorded within {} ms: {problem}", deadline.as_millis())]
-    Late { deadline: Duration, problem: String },
-    /// It could be neither recorded nor kept, and was counted as lost.
-    #[error("lost and counted: {0}")]
-    Lost(SpoolError),
-    #[error("the recorder is closed")]
-    Closed,
-    #[error("this policy needs a folder to keep entries in, and the recorder has none")]
-    NoFolder,
-}
 
 /// Hands entries over to the node on this machine. Clones share it.
 #[derive(Debug, Clone)]
@@ -124,19 +88,6 @@ impl Recorder {
         Self(Arc::new(inner))
     }
 
-    /// For the node whose socket is at `socket`; nothing is connected yet.
-    ///
-    /// # Errors
-    /// When no HTTP client can be made.
-    pub fn builder(socket: &Path) -> Result<Builder, ClientError> {
-        Ok(Self::builder_for(NodeClient::new(socket)?))
-    }
-
-    /// For a node that is reached in another way.
-    pub fn builder_for(node: NodeClient) -> Builder {
-        Builder::new(node)
-    }
-
     /// One that keeps entries in memory, for tests of an application without a node.
     pub fn capturing() -> (Self, Captured) {
         let captured = Captured::default();
@@ -162,8 +113,16 @@ impl Recorder {
     }
 
     /// Whether there is a folder to keep entries in.
-    pub(crate) fn can_keep(&self) -> bool {
+    fn can_keep(&self) -> bool {
         matches!(&self.0.to, To::Node { spool: Some(_), .. })
+    }
+
+    /// The policy for what has happened already: such an entry is kept on this machine rather than lost, where there is a folder.
+    pub(crate) fn policy_after_the_fact(&self, category: Category) -> LossPolicy {
+        match self.policy_of(category) {
+            LossPolicy::Strict if self.can_keep() => LossPolicy::Spool,
+            policy => policy,
+        }
     }
 
     /// Hands an entry over, by the policy of its category.

@@ -2,40 +2,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use piperoll_shared::log::limits::{IDENTIFIER_BYTES_MAX, SHORT_WORD_BYTES_MAX};
+use piperoll_shared::log::limits::SHORT_WORD_BYTES_MAX;
 
-use super::INTENT;
-use super::words::fitting;
+use super::caller::{Caller, fitting};
 use crate::EntryId;
 use crate::entry::{Category, Entry, Outcome};
 
-/// Who is behind a request.
-#[derive(Debug, Clone, Default)]
-pub struct Caller {
-    pub user: String,
-    /// `admin`, `service`, …; empty when there is nothing to say, as with all that follow.
-    pub user_type: String,
-    /// The real person, when somebody acts as `user`.
-    pub impersonator: String,
-    pub session: String,
-    pub auth_method: String,
-    /// The id of an API key, never the key.
-    pub credential: String,
-}
-
-impl Caller {
-    pub(super) fn fill(self, entry: Entry) -> Entry {
-        // Some of it is what somebody typed who is nobody yet.
-        let fit = |text: String, max| fitting(&text, max).0;
-        entry
-            .user(fit(self.user, IDENTIFIER_BYTES_MAX))
-            .user_type(fit(self.user_type, SHORT_WORD_BYTES_MAX))
-            .impersonator(fit(self.impersonator, IDENTIFIER_BYTES_MAX))
-            .session(fit(self.session, IDENTIFIER_BYTES_MAX))
-            .auth_method(fit(self.auth_method, SHORT_WORD_BYTES_MAX))
-            .credential(fit(self.credential, IDENTIFIER_BYTES_MAX))
-    }
-}
+/// Recorded as `reason` of an entry that was written before its operation began.
+pub(crate) const INTENT: &str = "intent";
 
 /// The entry that will be written about this request; a request extension.
 #[derive(Debug, Clone)]

@@ -10,7 +10,6 @@ use piperoll_shared::net::address::network;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::policy_of_what_happened;
 use crate::entry::{Category, Entry, Outcome};
 use crate::recorder::{Recorder, WeakRecorder};
 
@@ -85,7 +84,7 @@ impl Refusals {
                 tracing::error!(count = counted.more, "refused requests are not recorded: nobody closed the recorder");
                 return;
             };
-            let policy = policy_of_what_happened(&recorder, category);
+            let policy = recorder.policy_after_the_fact(category);
             let Err(error) = recorder.emit_under(counted.entry(key, category, &action), policy).await else { return };
             tracing::error!(%error, count = counted.more, ip = %key, "refused requests could not be recorded");
             if closing.is_cancelled() {

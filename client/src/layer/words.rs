@@ -9,7 +9,7 @@ use piperoll_shared::log::limits::{IDENTIFIER_BYTES_MAX, LONG_TEXT_BYTES_MAX, ME
 
 use serde_json::Value;
 
-use super::Caller;
+use super::caller::{Caller, fitting};
 use crate::entry::{Category, Entry};
 
 /// No browser says more about itself. What a stranger can put into an entry is room that its handler does not have.
@@ -86,19 +86,6 @@ pub(super) fn with_parameters(entry: Entry, parts: &Parts, names: &[String]) -> 
 fn action_word(method: &http::Method) -> String {
     let word: String = method.as_str().chars().filter(char::is_ascii_alphanumeric).take(METHOD_BYTES_MAX).collect();
     if word.is_empty() { "request".to_owned() } else { word.to_ascii_lowercase() }
-}
-
-/// At most `max` bytes without control characters; and whether something is missing.
-pub(super) fn fitting(text: &str, max: usize) -> (String, bool) {
-    let mut fit = String::with_capacity(text.len().min(max));
-    for c in text.chars() {
-        let c = if c.is_control() { '\u{fffd}' } else { c };
-        if fit.len() + c.len_utf8() > max {
-            return (fit, true);
-        }
-        fit.push(c);
-    }
-    (fit, false)
 }
 
 #[cfg(test)]

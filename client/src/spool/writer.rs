@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::super::ledger::{Cause, Ledger};
 use super::extent::Extent;
 use super::record::Kept;
 use super::segment::path_of;
-use super::{SpoolError, Waiting, Written};
+use super::waiting::{SpoolError, Waiting, Written};
+use crate::ledger::{Cause, Ledger};
 
 /// A segment that is longer is followed by another one; it can only be removed as a whole.
 const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;

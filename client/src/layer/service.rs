@@ -1,0 +1,347 @@
+//! The tower layer, its options, and what it does around a request.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use piperoll_shared::api::problem::Problem;
+use tower::{Layer, Service};
+
+use super::activity::Activity;
+use super::caller::Caller;
+use super::refusals::Refusals;
+use super::words;
+use crate::entry::{Category, Entry, Outcome};
+use crate::outcome::EmitError;
+use crate::policy::LossPolicy;
+use crate::proxies::{TrustedProxies, peer_of};
+use crate::recorder::Recorder;
+
+/// How long somebody who was refused waits for the entry about it, which is made all the same.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(2);
+
+type Identify = dyn Fn(&Parts) -> Option<Caller> + Send + Sync;
+
+/// Records what goes through it. Put it outside of what authenticates, so that denied requests are seen too. Of several
+/// around each other the outermost records.
+#[derive(Clone)]
+pub struct RecordLayer(Arc<Settings>);
+
+#[derive(Clone)]
+struct Settings {
+    recorder: Recorder,
+    proxies: TrustedProxies,
+    category: Category,
+    identify: Option<Arc<Identify>>,
+    intents: bool,
+    /// Requests that only read are recorded like the others.
+    reads: bool,
+    /// Names of parameters in a request's query that are recorded.
+    parameters: Vec<String>,
+    refusals: Arc<Refusals>,
+}
+
+impl RecordLayer {
+    pub fn new(recorder: Recorder) -> Self {
+        Self(Arc::new(Settings {
+            recorder,
+            proxies: TrustedProxies::none(),
+            category: Category::Data,
+            identify: None,
+            intents: true,
+            reads: false,
+            parameters: Vec::new(),
+            refusals: Arc::default(),
+        }))
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut Settings)) -> Self {
+        // A clone of this layer may exist already; it keeps its own options.
+        set(Arc::make_mut(&mut self.0));
+        self
+    }
+
+    /// What requests are about until their handler says otherwise. Its policy decides whether an intent is recorded first.
+    #[must_use]
+    pub fn category(self, category: Category) -> Self {
+        self.with(|settings| settings.category = category)
+    }
+
+    /// Who may say where a request comes from.
+    #[must_use]
+    pub fn proxies(self, proxies: TrustedProxies) -> Self {
+        self.with(|settings| settings.proxies = proxies)
+    }
+
+    /// Who is behind a request, where that can be told before it is handled; handlers can say it as well.
+    #[must_use]
+    pub fn identify(self, who: impl Fn(&Parts) -> Option<Caller> + Send + Sync + 'static) -> Self {
+        self.with(|settings| settings.identify = Some(Arc::new(who)))
+    }
+
+    /// Strict operations are recorded when they are over only. If that fails the caller is told that it happened and was not
+    /// recorded.
+    #[must_use]
+    pub fn without_intents(self) -> Self {
+        self.with(|settings| settings.intents = false)
+    }
+
+    /// Parameters of a request's query with these names are recorded, as `details.parameters`: each a text, or a list where it was given
+    /// several times. The first 32 values are kept, each of at most 256 bytes. What is secret by its name or form is masked as
+    /// everywhere. Without this nothing of the query is recorded, because it is where secrets are.
+    #[must_use]
+    pub fn parameters<N: Into<String>>(self, names: impl IntoIterator<Item = N>) -> Self {
+        self.with(|settings| settings.parameters = names.into_iter().map(Into::into).collect())
+    }
+
+    /// Requests that only read are recorded as well, those included whose caller did not wait for the answer. Their handlers
+    /// can say which are not worth it, with [`Activity::unremarkable`].
+    #[must_use]
+    pub fn reads_too(self) -> Self {
+        self.with(|settings| settings.reads = true)
+    }
+}
+
+impl<S> Layer<S> for RecordLayer {
+    type Service = RecordService<S>;
+
+    fn layer(&self, inner: S) -> RecordService<S> {
+        RecordService { inner, settings: Arc::clone(&self.0) }
+    }
+}
+
+/// What [`RecordLayer`] makes of a service.
+#[derive(Clone)]
+pub struct RecordService<S> {
+    inner: S,
+    settings: Arc<Settings>,
+}
+
+impl<S, B, R> Service<Request<B>> for RecordService<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    B: Send + 'static,
+    R: From<String> + Send + 'static,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<R>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        // The one that is ready is used, and a copy stays.
+        let ready = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, ready);
+        if request.extensions().get::<Activity>().is_some() {
+            return Box::pin(inner.call(request));
+        }
+        let settings = Arc::clone(&self.settings);
+        let (mut parts, body) = request.into_parts();
+        let is_change = !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
+        let activity = Activity::new(settings.first_words(&parts), is_change, is_change || settings.reads);
+        parts.extensions.insert(activity.clone());
+        let request = Request::from_parts(parts, body);
+        if !is_change && !settings.reads {
+            return Box::pin(settings.look(inner, request, activity));
+        }
+        Box::pin(async move {
+            // In a task of its own: whoever hangs up cancels this one, and a change goes on or is over by then.
+            let recorder = settings.recorder.clone();
+            match recorder.operation(settings.operate(inner, request, activity, is_change)).await {
+                Ok(answer) => answer,
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(_) => Ok(not_recorded("the operation was cut short; what stands in the log is its beginning")),
+                },
+            }
+        })
+    }
+}
+
+impl Settings {
+    fn first_words(&self, parts: &Parts) -> Entry {
+        let peer = peer_of(&parts.extensions);
+        let client = peer.map(|peer| self.proxies.client(peer, &parts.headers));
+        let caller = self.identify.as_ref().and_then(|identify| identify(parts));
+        let entry = words::first(parts, self.category, peer, client, caller);
+        words::with_parameters(entry, parts, &self.parameters)
+    }
+
+    /// Something that may change something, or whose caller need not wait for it to be recorded.
+    async fn operate<S, B, R>(
+        self: Arc<Self>,
+        mut inner: S,
+        request: Request<B>,
+        activity: Activity,
+        is_change: bool,
+    ) -> Result<Response<R>, S::Error>
+    where
+        S: Service<Request<B>, Response = Response<R>>,
+        R: From<String>,
+    {
+        let is_strict = self.recorder.policy_of(self.category) == LossPolicy::Strict;
+        if is_change && is_strict && self.intents {
+            // Nothing has happened yet, and without it nothing will.
+            if let Err(error) = self.recorder.emit(activity.intent()).await {
+                return Ok(not_recorded(&format!("nothing was done: the operation could not be recorded: {error}")));
+            }
+        }
+        let answer = match AssertUnwindSafe(inner.call(request)).catch_unwind().await {
+            Ok(answer) => answer,
+            Err(panic) => {
+                // Here, where nobody who hangs up can reach.
+                if let Err(error) = self.over(&activity, Outcome::Failure, "panic").await {
+                    tracing::error!(%error, "an operation that panicked could not be recorded");
+                }
+                std::panic::resume_unwind(panic);
+            }
+        };
+        let (outcome, reason) = match &answer {
+            Ok(response) => judge(response.status()),
+            Err(_) => (Outcome::Failure, "service_error".to_owned()),
+        };
+        let withheld = self.finish(activity, outcome, reason).await;
+        withheld.map_or(answer, Ok)
+    }
+
+    /// Something that reads. It is recorded when it was denied, or when its handler says so.
+    async fn look<S, B, R>(
+        self: Arc<Self>,
+        mut inner: S,
+        request: Request<B>,
+        activity: Activity,
+    ) -> Result<Response<R>, S::Error>
+    where
+        S: Service<Request<B>, Response = Response<R>>,
+        R: From<String>,
+    {
+        let answer = inner.call(request).await?;
+        let (outcome, reason) = judge(answer.status());
+        Ok(self.finish(activity, outcome, reason).await.unwrap_or(answer))
+    }
+
+    /// Records how it ended, if it needs an entry; what is answered instead when that cannot be done.
+    async fn finish<R: From<String>>(
+        self: Arc<Self>,
+        activity: Activity,
+        outcome: Outcome,
+        reason: String,
+    ) -> Option<Response<R>> {
+        if !activity.needs_entry(outcome) {
+            return None;
+        }
+        let (is_refused, is_change) = (outcome == Outcome::Denied || activity.is_turned_away(), activity.is_change());
+        // In a task of its own: whoever hangs up now has been served, or refused, all the same.
+        let recorder = self.recorder.clone();
+        let recording = recorder.operation(async move {
+            let recorded = self.over(&activity, outcome, &reason).await;
+            if let Err(error) = &recorded {
+                tracing::error!(%error, "a request could not be recorded");
+            }
+            recorded
+        });
+        if is_refused {
+            // No is no, recorded or not, and not worth a long wait.
+            let _ = tokio::time::timeout(REFUSAL_PATIENCE, recording).await;
+            return None;
+        }
+        let error = recording.await.unwrap_or(Err(EmitError::Closed)).err()?;
+        Some(not_recorded(&match is_change {
+            true => format!("the operation is over and its result could not be recorded: {error}"),
+            false => format!("the answer is withheld, it could not be recorded: {error}"),
+        }))
+    }
+
+    /// Records how it ended, or counts it.
+    async fn over(&self, activity: &Activity, outcome: Outcome, reason: &str) -> Result<(), EmitError> {
+        let entry = activity.last_words(outcome, reason);
+        if !activity.is_turned_away() {
+            return self.record(activity, entry, outcome, reason).await;
+        }
+        let Some(first) = self.refusals.first(&self.recorder, &entry) else { return Ok(()) };
+        let recorded = self.record(activity, entry, outcome, reason).await;
+        if recorded.is_err() {
+            self.refusals.missed(first);
+        }
+        recorded
+    }
+
+    /// An entry that was made wrongly is recorded without what its handler said.
+    async fn record(&self, activity: &Activity, entry: Entry, outcome: Outcome, reason: &str) -> Result<(), EmitError> {
+        let policy = self.recorder.policy_after_the_fact(entry.category);
+        let error = match self.recorder.emit_under(entry, policy).await {
+            Err(error @ (EmitError::Invalid(_) | EmitError::Refused(_))) => error,
+            result => return result.map(drop),
+        };
+        tracing::error!(%error, "a handler's words cannot be recorded; the request is recorded without them");
+        let bare = |with_name| {
+            activity.bare_words(outcome, reason, with_name).detail("handler_words_refused", error.to_string())
+        };
+        match self.recorder.emit_under(bare(true), policy).await {
+            Err(EmitError::Invalid(_) | EmitError::Refused(_)) => {
+                self.recorder.emit_under(bare(false), policy).await.map(drop)
+            }
+            result => result.map(drop),
+        }
+    }
+}
+
+fn judge(status: StatusCode) -> (Outcome, String) {
+    let outcome = match status.as_u16() {
+        401 | 403 | 407 => Outcome::Denied,
+        0..=399 => Outcome::Success,
+        _ => Outcome::Failure,
+    };
+    let reason = if outcome == Outcome::Success { String::new() } else { format!("http_{}", status.as_u16()) };
+    (outcome, reason)
+}
+
+fn not_recorded<R: From<String>>(detail: &str) -> Response<R> {
+    let problem = Problem::new(503, "not_recorded", detail);
+    let mut response = Response::new(R::from(serde_json::to_string(&problem).unwrap_or_default()));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(Problem::MEDIA_TYPE));
+    response
+}
+
+/// Axum's routers cannot fail, and so cannot what stands around them.
+const _: fn(&RecordService<axum::Router>) = |service| {
+    fn is_service<S: Service<Request<axum::body::Body>, Error = Infallible>>(_: &S) {}
+    is_service(service);
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::Router;
+    use axum::body::Body;
+    use axum::routing::get;
+    use tower::ServiceExt as _;
+
+    /// Options that are set on a clone count for the clone, and for nothing else.
+    #[tokio::test]
+    async fn a_clone_has_its_own_options() {
+        let (recorder, captured) = Recorder::capturing();
+        let changes_only = RecordLayer::new(recorder);
+        let reads_too = changes_only.clone().reads_too();
+        for (layer, wanted) in [(changes_only, 0), (reads_too, 1)] {
+            captured.clear();
+            let service = layer.layer(Router::new().route("/", get(|| async { "" })));
+            service.oneshot(Request::new(Body::empty())).await.expect("an answer");
+            assert_eq!(captured.entries().len(), wanted);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What waits in a spool, how far it is written, and why an entry could not be kept.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+/// Why an entry could not be kept.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SpoolError {
+    #[error("the spool in {folder} is full ({bytes} bytes); entries go on when the node records again")]
+    Full { folder: PathBuf, bytes: u64 },
+    #[error("the spool in {folder} cannot be written: {problem}")]
+    Write { folder: PathBuf, problem: String },
+    #[error("the spool's folder {folder} cannot be used: {problem}")]
+    Open { folder: PathBuf, problem: String },
+    #[error("the spool's folder {folder} is used by another process; give each process its own")]
+    Locked { folder: PathBuf },
+    #[error("the spool is closed")]
+    Closed,
+}
+
+/// What waits, as both ends of the spool count it.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    pub(crate) entries: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    /// Wakes whoever reads.
+    pub(crate) more: Notify,
+    /// Entries and bytes that were ever counted of each segment that is there.
+    segments: Mutex<HashMap<u64, (u64, u64)>>,
+}
+
+impl Waiting {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.load(Ordering::Acquire) == 0
+    }
+
+    /// Counts an entry before it is written, so that it cannot be settled before it is counted; false when there is no room.
+    pub(super) fn reserve(&self, bytes: u64, max: u64) -> bool {
+        let more = |now: u64| now.checked_add(bytes).filter(|sum| *sum <= max);
+        if self.bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
+            return false;
+        }
+        self.entries.fetch_add(1, Ordering::AcqRel);
+        true
+    }
+
+    pub(super) fn in_segment(&self, number: u64, entries: u64, bytes: u64) {
+        let mut segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = segments.entry(number).or_default();
+        *counts = (counts.0 + entries, counts.1 + bytes);
+    }
+
+    pub(super) fn without_segment(&self, number: u64) -> (u64, u64) {
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner).remove(&number).unwrap_or_default()
+    }
+
+    pub(crate) fn settled(&self, entries: u64, bytes: u64) {
+        let less = |of: &AtomicU64, by: u64| {
+            let _ = of.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| Some(now.saturating_sub(by)));
+        };
+        less(&self.bytes, bytes);
+        less(&self.entries, entries);
+    }
+}
+
+/// Which segment is being written, and how far it may be read: what lies behind is not acknowledged yet.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Written {
+    pub(super) number: u64,
+    pub(super) end: u64,
+}
