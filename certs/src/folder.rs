@@ -1,68 +1,14 @@
 //! Files of the admin's directory and of the machines' folders.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
-
 use piperoll_shared::api::access::Role;
 use piperoll_shared::log::bundle::{KeepPolicy, Moved};
 use piperoll_shared::log::ids::{ClusterName, NodeId};
 use piperoll_shared::log::note::VerifyingKey;
 use piperoll_shared::log::time::Timestamp;
 
+use super::error::Result;
 use super::members::{MemberKind, Members};
-use super::{CertsError, Layout, Result, io};
-
-pub(crate) fn make_private_dir(path: &Path) -> Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| io(path, source))
-}
-
-/// A person's folder: the owner's alone.
-pub(crate) fn make_new_private_dir(path: &Path) -> Result<()> {
-    make_new_dir(path, 0o700)
-}
-
-/// A machine's folder. Others may pass through it, because applications reach the node's socket inside; they may
-/// not list it, and every private file in it is the owner's alone.
-pub(crate) fn make_new_machine_dir(path: &Path) -> Result<()> {
-    make_new_dir(path, 0o711)
-}
-
-fn make_new_dir(path: &Path, mode: u32) -> Result<()> {
-    match fs::DirBuilder::new().mode(mode).create(path) {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Err(CertsError::Exists(path.to_owned())),
-        Err(source) => Err(io(path, source)),
-    }
-}
-
-pub(crate) fn write_new_private(path: &Path, bytes: &[u8]) -> Result<()> {
-    if path.exists() {
-        return Err(CertsError::Exists(path.to_owned()));
-    }
-    replace(path, bytes, 0o600)
-}
-
-pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
-    replace(path, bytes, 0o600)
-}
-
-pub(crate) fn write_public(path: &Path, bytes: &[u8]) -> Result<()> {
-    replace(path, bytes, 0o644)
-}
-
-/// Replaces a file whole: a reader sees the old or the new one, also after a crash here.
-fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    let temporary = path.with_extension("new");
-    let written = (|| {
-        let mut file: File = OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    })();
-    written.map_err(|source| io(path, source))
-}
+use super::place::Layout;
 
 /// Where a node's log and its socket are.
 #[derive(Debug, Clone, Copy)]
@@ -247,14 +193,4 @@ pub(crate) fn users_toml(members: &Members) -> String {
         }
     }
     text
-}
-
-/// Changes a configuration and leaves everything else in it as it stands, comments included.
-pub(crate) fn edit_toml(path: &Path, change: impl FnOnce(&mut toml_edit::DocumentMut)) -> Result<()> {
-    let text = fs::read_to_string(path).map_err(|source| io(path, source))?;
-    let mut document: toml_edit::DocumentMut = text
-        .parse()
-        .map_err(|e: toml_edit::TomlError| CertsError::Content { path: path.to_owned(), problem: e.to_string() })?;
-    change(&mut document);
-    write_public(path, document.to_string().as_bytes())
 }

@@ -9,7 +9,7 @@ use rcgen::{
 };
 use time::{Duration, OffsetDateTime};
 
-use super::{CertsError, Result};
+use super::error::{CertsError, Result};
 
 const AUTHORITY_DAYS: i64 = 3_650;
 /// A little more than a year, so that a yearly renewal is never late.

@@ -13,9 +13,11 @@ use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::decode_hash;
 use toml_edit::{ArrayOfTables, Item, Table, value};
 
-use super::folder::{edit_toml, write_private};
+use super::authority::Authority;
+use super::error::{CertsError, Result};
+use super::files::{edit_toml, write_private};
 use super::members::{FormerKey, KeyUse, Member, MemberKind};
-use super::{Authority, CertsError, Result, make_signing_key, random_secret};
+use super::random::{make_signing_key, random_secret};
 
 /// What is to be carried to the machines.
 #[derive(Debug, Clone, PartialEq, Eq)]

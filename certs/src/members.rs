@@ -10,8 +10,8 @@ use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use piperoll_shared::net::identity::Identity;
 use serde::{Deserialize, Serialize};
 
-use super::folder::write_private;
-use super::{CertsError, Result, io};
+use super::error::{CertsError, Result, io};
+use super::files::write_private;
 
 /// What a member is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,8 +5,9 @@ use piperoll_shared::log::ids::ClusterName;
 use piperoll_shared::log::note::{KeyKind, VerifyingKey};
 use piperoll_shared::log::tree::decode_hash;
 
+use super::authority::Authority;
+use super::error::{CertsError, Result};
 use super::members::{Member, MemberKind};
-use super::{Authority, CertsError, Result};
 
 impl Authority {
     /// The cluster's nodes and public keys, to be handed to auditors over a way that they trust.

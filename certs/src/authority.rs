@@ -1,0 +1,425 @@
+//! The cluster directory, open: members join, leave, and get new certificates.
+
+use std::path::{Path, PathBuf};
+
+use piperoll_shared::api::access::Role;
+use piperoll_shared::log::bundle::{Instant, KeepPolicy, Life, Moved};
+use piperoll_shared::log::ids::{ClusterName, NodeId};
+use piperoll_shared::log::limits::RETENTION_DAYS_MIN;
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_shared::net::identity::{Identity, Kind};
+
+use super::error::{CertsError, Result, io};
+use super::files::{
+    make_new_machine_dir, make_new_private_dir, make_private_dir, write_new_private, write_private, write_public,
+};
+use super::folder::{self, NodePaths};
+use super::issue::{CertificateAuthority, Issued};
+use super::members::{Member, MemberKind, Members};
+use super::place::{AggregatorPlace, NodePlace};
+use super::random::{make_signing_key, random_secret};
+
+/// An end that lies further back than this was set afterwards.
+const AFTERWARDS_MICROS: i64 = 5 * 60 * 1_000_000;
+
+/// What changes of a node's membership; what is missing stays.
+#[derive(Debug, Clone, Default)]
+pub struct LifeChange {
+    pub from: Option<Timestamp>,
+    /// [`Timestamp::MAX`] makes it a member again.
+    pub until: Option<Timestamp>,
+    pub last_seq: Option<u64>,
+    /// Needed where an instant is moved that was set before.
+    pub reason: Option<String>,
+}
+
+/// The admin's directory, open.
+pub struct Authority {
+    pub(crate) dir: PathBuf,
+    pub(crate) members: Members,
+    ca: CertificateAuthority,
+    /// Machines' folders that are not here any more and could not be brought up to date.
+    absent: Vec<PathBuf>,
+    /// Where leftovers of interrupted commands are now.
+    set_aside: Vec<PathBuf>,
+}
+
+impl Authority {
+    /// Makes a new cluster directory. Refuses one that holds anything.
+    pub fn init(dir: &Path, name: &ClusterName) -> Result<Self> {
+        if dir.exists() && std::fs::read_dir(dir).map_err(|source| io(dir, source))?.next().is_some() {
+            return Err(CertsError::Exists(dir.to_owned()));
+        }
+        make_private_dir(dir)?;
+        let ca = CertificateAuthority::new(name)?;
+        write_new_private(&dir.join("ca.key"), ca.key_pem().as_bytes())?;
+        write_public(&dir.join("ca.crt"), ca.certificate_pem().as_bytes())?;
+        make_private_dir(&dir.join("secrets"))?;
+        make_private_dir(&dir.join("machines"))?;
+        let mut authority = Self {
+            dir: dir.to_owned(),
+            members: Members::new(name.clone()),
+            ca,
+            absent: Vec::new(),
+            set_aside: Vec::new(),
+        };
+        authority.save()?;
+        Ok(authority)
+    }
+
+    pub fn open(dir: &Path) -> Result<Self> {
+        if !dir.join("members.json").exists() {
+            return Err(CertsError::NotACluster(dir.to_owned()));
+        }
+        let members = Members::load(&dir.join("members.json"))?;
+        let read = |name: &str| {
+            let path = dir.join(name);
+            std::fs::read_to_string(&path).map_err(|source| CertsError::Io { path, source })
+        };
+        let ca = CertificateAuthority::load(&read("ca.crt")?, &read("ca.key")?)?;
+        Ok(Self { dir: dir.to_owned(), members, ca, absent: Vec::new(), set_aside: Vec::new() })
+    }
+
+    pub fn cluster(&self) -> &ClusterName {
+        &self.members.cluster
+    }
+
+    pub fn members(&self) -> &[Member] {
+        &self.members.list
+    }
+
+    /// Folders that an interrupted command had left behind, under the names that they have now.
+    pub fn set_aside(&self) -> &[PathBuf] {
+        &self.set_aside
+    }
+
+    /// Folders that were moved away; what changed has to be brought to those machines by hand.
+    pub fn absent_folders(&self) -> &[PathBuf] {
+        &self.absent
+    }
+
+    /// The folder to copy to a member's machine.
+    pub fn machine(&self, id: &NodeId) -> PathBuf {
+        self.dir.join("machines").join(id.as_str())
+    }
+
+    /// Makes a node's folder, and tells every aggregator's folder about it.
+    pub fn add_node(&mut self, id: &NodeId, place: &NodePlace) -> Result<PathBuf> {
+        check_address(&place.address)?;
+        let folder = self.new_machine(id)?;
+        let paths = folder::node_paths(place.layout);
+        let node = self.make_node(&folder, id, place, paths).inspect_err(|_| self.unmake(id))?;
+        self.add_members([node])?;
+        Ok(folder)
+    }
+
+    /// Makes an aggregator's folder with an embedded node beside it for the aggregator's own entries.
+    pub fn add_aggregator(&mut self, id: &NodeId, place: &AggregatorPlace) -> Result<PathBuf> {
+        check_address(&place.address)?;
+        check_address(&place.node_address)?;
+        let folder = self.new_machine(id)?;
+        let members = self.make_aggregator(&folder, id, place).inspect_err(|_| self.unmake(id))?;
+        self.add_members(members)?;
+        Ok(folder)
+    }
+
+    /// The aggregator and its embedded node.
+    fn make_aggregator(&mut self, folder: &Path, id: &NodeId, place: &AggregatorPlace) -> Result<[Member; 2]> {
+        let node_place = NodePlace {
+            address: place.node_address.clone(),
+            listen: Some(place.node_address.clone()),
+            layout: place.layout,
+        };
+        let node_folder = folder.join("node");
+        make_new_machine_dir(&node_folder)?;
+        let paths = folder::embedded_paths(place.layout);
+        let node = self.make_node(&node_folder, id, &node_place, paths)?;
+        make_private_dir(&folder.join("secrets"))?;
+        self.issue(folder, "aggregator", Kind::Aggregator, id, &place.address)?;
+        let listen = place.listen.clone().unwrap_or_else(|| everywhere(&place.address));
+        write_public(
+            &folder.join("aggregator.toml"),
+            folder::aggregator_toml(self.cluster(), id, &listen, place.layout).as_bytes(),
+        )?;
+        let mut aggregator = Member::new(MemberKind::Aggregator, id, Some(&place.address));
+        aggregator.signing_key = Some(make_signing_key(&folder.join("witness.key"))?);
+        aggregator.export_key = Some(make_signing_key(&folder.join("export.key"))?);
+        Ok([node, aggregator])
+    }
+
+    /// Removes what a member that could not be made has left behind, so that the next try begins afresh.
+    fn unmake(&self, id: &NodeId) {
+        let _ = std::fs::remove_dir_all(self.machine(id));
+        let _ = std::fs::remove_file(self.secret_file(id, 0));
+    }
+
+    /// Makes a folder with a person's certificate; the role, and the filter that limits it, are written for the aggregators.
+    pub fn add_user(&mut self, id: &NodeId, role: Role, scope: Option<&str>) -> Result<PathBuf> {
+        self.refuse_known(id)?;
+        let folder = self.dir.join("machines").join(format!("user-{id}"));
+        self.set_leftover_aside(&folder)?;
+        make_new_private_dir(&folder)?;
+        self.issue(&folder, "user", Kind::User, id, "")?;
+        let mut member = Member::new(MemberKind::User, id, None);
+        member.role = Some(role);
+        member.scope = scope.map(str::to_owned);
+        self.add_members([member])?;
+        Ok(folder)
+    }
+
+    /// Issues new keys and certificates into the folders of one member id; the old ones stay valid until they
+    /// end, so the new folder can be copied without a gap.
+    pub fn renew(&mut self, id: &NodeId) -> Result<Vec<PathBuf>> {
+        let members: Vec<Member> = self.members.list.iter().filter(|m| &m.id == id).cloned().collect();
+        if members.is_empty() {
+            return Err(CertsError::NoMember(id.to_string()));
+        }
+        let has_aggregator = members.iter().any(|m| m.kind == MemberKind::Aggregator);
+        let mut folders = Vec::new();
+        for member in &members {
+            let (folder, stem, kind) = match member.kind {
+                MemberKind::Node if has_aggregator => (self.machine(id).join("node"), "node", Kind::Node),
+                MemberKind::Node => (self.machine(id), "node", Kind::Node),
+                MemberKind::Aggregator => (self.machine(id), "aggregator", Kind::Aggregator),
+                MemberKind::User => (self.dir.join("machines").join(format!("user-{id}")), "user", Kind::User),
+            };
+            self.issue(&folder, stem, kind, id, member.address.as_deref().unwrap_or_default())?;
+            folders.push(folder);
+        }
+        self.save()?;
+        Ok(folders)
+    }
+
+    /// Puts every certificate of a member on the revocation list and writes the list into every folder.
+    pub fn revoke(&mut self, id: &NodeId) -> Result<usize> {
+        if !self.members.list.iter().any(|m| &m.id == id) {
+            return Err(CertsError::NoMember(id.to_string()));
+        }
+        let count = self.members.revoke(id);
+        self.save()?;
+        Ok(count)
+    }
+
+    /// Sets since when and until when a node is a member; from its end on it is not asked any more. An instant that was set before, or
+    /// counted as open, is kept on record with the reason, because moving it changes who was expected.
+    ///
+    /// # Errors
+    ///
+    /// For a node that is not there, an end before the beginning, and a beginning that is moved without a reason.
+    pub fn set_life(&mut self, id: &NodeId, wanted: &LifeChange) -> Result<()> {
+        let node = self.members.list.iter_mut().find(|m| m.kind == MemberKind::Node && &m.id == id);
+        let node = node.ok_or_else(|| CertsError::NoMember(id.to_string()))?;
+        let before = node.life()?;
+        let after = Life { from: wanted.from.unwrap_or(before.from), until: wanted.until.unwrap_or(before.until) };
+        if after.until < after.from {
+            let words = format!("{id} would leave at {} before it joined at {}", after.until, after.from);
+            return Err(CertsError::Keys(words));
+        }
+        let now = SystemClock.now();
+        for (instant, was, is, open) in [
+            (Instant::MemberFrom, before.from, after.from, Timestamp::MIN),
+            (Instant::MemberUntil, before.until, after.until, Timestamp::MAX),
+        ] {
+            if was == is {
+                continue;
+            }
+            if instant == Instant::MemberUntil && was == open {
+                // An end in the past says that the node was not missed since then, so every verification shows that it was set afterwards.
+                if is < now.plus_micros(-AFTERWARDS_MICROS) {
+                    let reason =
+                        wanted.reason.clone().unwrap_or_else(|| "it had left before that was written down".to_owned());
+                    node.moved.push(Moved { instant, was: None, at: now, reason });
+                }
+                continue;
+            }
+            let Some(reason) = wanted.reason.clone().filter(|reason| !reason.trim().is_empty()) else {
+                let words = format!("{} of {id} is {was} already; say with --reason why it is moved", instant.as_str());
+                return Err(CertsError::Keys(words));
+            };
+            node.moved.push(Moved { instant, was: Some(was).filter(|was| *was != open), at: now, reason });
+        }
+        node.retired = None;
+        node.member_from = Some(after.from).filter(|from| *from != Timestamp::MIN);
+        node.member_until = Some(after.until).filter(|until| *until != Timestamp::MAX);
+        node.last_seq = wanted.last_seq.or(node.last_seq);
+        self.save()
+    }
+
+    /// Sets how long rows have to stay on every node from some time on.
+    ///
+    /// # Errors
+    ///
+    /// For a time that is not behind the policy that is there, and for fewer days than a node can be told.
+    pub fn set_retention(&mut self, policy: KeepPolicy) -> Result<()> {
+        if policy.keep_days < RETENTION_DAYS_MIN {
+            return Err(CertsError::Keys(format!("rows stay for {RETENTION_DAYS_MIN} days at least")));
+        }
+        if let Some(last) = self.members.retention.last().filter(|last| last.from >= policy.from) {
+            return Err(CertsError::Keys(format!(
+                "a policy holds from {} on; a new one begins behind that",
+                last.from
+            )));
+        }
+        self.members.retention.push(policy);
+        self.save()
+    }
+
+    /// How many certificates of a member are revoked.
+    pub fn revoked(&self, id: &NodeId) -> usize {
+        self.members.revoked_of(id)
+    }
+
+    /// How long rows have to stay, ascending.
+    pub fn retention(&self) -> &[KeepPolicy] {
+        &self.members.retention
+    }
+
+    /// One id, one member: revoking and renewing go by id.
+    fn refuse_known(&self, id: &NodeId) -> Result<()> {
+        match self.members.list.iter().find(|m| &m.id == id) {
+            Some(known) => Err(CertsError::MemberExists(format!("{} {id}", known.kind.as_str()))),
+            None => Ok(()),
+        }
+    }
+
+    fn new_machine(&mut self, id: &NodeId) -> Result<PathBuf> {
+        self.refuse_known(id)?;
+        let folder = self.machine(id);
+        self.set_leftover_aside(&folder)?;
+        let secret = self.secret_file(id, 0);
+        if let Err(source) = std::fs::remove_file(&secret)
+            && source.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(CertsError::Io { path: secret, source });
+        }
+        make_new_machine_dir(&folder)?;
+        Ok(folder)
+    }
+
+    /// A command that was interrupted leaves a folder of a member that nobody knows: its keys are in no list. It is moved away, so that
+    /// the command can be repeated; the folder of a known member never is.
+    fn set_leftover_aside(&mut self, folder: &Path) -> Result<()> {
+        if !folder.exists() {
+            return Ok(());
+        }
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let aside =
+            (1..u32::MAX).map(|n| folder.with_file_name(format!("{name}.interrupted-{n}"))).find(|path| !path.exists());
+        let aside = aside.ok_or_else(|| CertsError::Exists(folder.to_owned()))?;
+        std::fs::rename(folder, &aside).map_err(|source| CertsError::Io { path: folder.to_owned(), source })?;
+        self.set_aside.push(aside);
+        Ok(())
+    }
+
+    fn make_node(&mut self, folder: &Path, id: &NodeId, place: &NodePlace, paths: NodePaths) -> Result<Member> {
+        let secret = random_secret()?;
+        write_new_private(&self.secret_file(id, 0), secret.to_hex().as_bytes())?;
+        write_new_private(&folder.join("secret.0"), secret.to_hex().as_bytes())?;
+        self.issue(folder, "node", Kind::Node, id, &place.address)?;
+        let listen = place.listen.clone().unwrap_or_else(|| everywhere(&place.address));
+        write_public(&folder.join("node.toml"), folder::node_toml(self.cluster(), id, &listen, paths).as_bytes())?;
+        let mut node = Member::new(MemberKind::Node, id, Some(&place.address));
+        node.signing_key = Some(make_signing_key(&folder.join("checkpoint.key"))?);
+        Ok(node)
+    }
+
+    fn issue(&mut self, folder: &Path, stem: &str, kind: Kind, id: &NodeId, address: &str) -> Result<()> {
+        let identity = Identity::new(self.cluster(), kind, id);
+        let host = address.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']);
+        let Issued { certificate_pem, key_pem, serial } = self.ca.issue(&identity, host)?;
+        // Remembered before it exists: a certificate that nobody knows of could never be revoked.
+        self.members.issued(&identity, serial);
+        self.members.store(&self.dir.join("members.json"))?;
+        // Certificate first: a reload between the two files sees a pair that does not fit and keeps the old one.
+        write_public(&folder.join(format!("{stem}.crt")), certificate_pem.as_bytes())?;
+        write_private(&folder.join(format!("{stem}.key")), key_pem.as_bytes())?;
+        write_public(&folder.join("ca.crt"), self.ca.certificate_pem().as_bytes())
+    }
+
+    fn add_members(&mut self, members: impl IntoIterator<Item = Member>) -> Result<()> {
+        self.members.list.extend(members);
+        self.save()
+    }
+
+    /// Stores the member list, then writes what is derived from it into every folder that is here: revocation
+    /// list, roster, secrets, users. A crash in between leaves older derived files, which the next call renews.
+    pub(crate) fn save(&mut self) -> Result<()> {
+        self.members.crl_number += 1;
+        self.members.store(&self.dir.join("members.json"))?;
+        let crl = self.ca.revocation_list(self.members.crl_number, &self.members.revoked)?;
+        write_public(&self.dir.join("ca.crl"), crl.as_bytes())?;
+        self.absent.clear();
+        for member in self.members.list.clone() {
+            let folder = match member.kind {
+                MemberKind::User => self.dir.join("machines").join(format!("user-{}", member.id)),
+                // Its folder is the aggregator's, further down.
+                MemberKind::Node if self.is_embedded(&member.id) => continue,
+                MemberKind::Node | MemberKind::Aggregator => self.machine(&member.id),
+            };
+            if !folder.exists() {
+                self.absent.push(folder);
+                continue;
+            }
+            write_public(&folder.join("ca.crl"), crl.as_bytes())?;
+            if member.kind == MemberKind::Node {
+                write_public(&folder.join("witnesses"), self.witnesses()?.as_bytes())?;
+            }
+            if member.kind == MemberKind::Aggregator {
+                self.update_aggregator(&folder, &crl)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_embedded(&self, id: &NodeId) -> bool {
+        self.members.list.iter().any(|member| member.kind == MemberKind::Aggregator && &member.id == id)
+    }
+
+    /// Whose cosignatures count for a node: one C2SP verification key on a line.
+    fn witnesses(&self) -> Result<String> {
+        let mut text =
+            "# The cluster's witnesses. Rows go by themselves only when these have seen them for long enough.\n"
+                .to_owned();
+        for witness in &self.trust()?.witnesses {
+            text.push_str(&format!("{witness}\n"));
+        }
+        Ok(text)
+    }
+
+    fn update_aggregator(&self, folder: &Path, crl: &str) -> Result<()> {
+        write_public(&folder.join("node").join("witnesses"), self.witnesses()?.as_bytes())?;
+        write_public(&folder.join("node").join("ca.crl"), crl.as_bytes())?;
+        write_public(
+            &folder.join("roster.toml"),
+            folder::roster_toml(&self.members, &self.trust()?.witnesses)?.as_bytes(),
+        )?;
+        write_public(&folder.join("users.toml"), folder::users_toml(&self.members).as_bytes())?;
+        for node in self.members.list.iter().filter(|m| m.kind == MemberKind::Node) {
+            for epoch in 0..=node.epoch {
+                let name = format!("{}.{epoch}", node.id);
+                let secret = self.dir.join("secrets").join(&name);
+                let bytes = zeroize::Zeroizing::new(std::fs::read(&secret).map_err(|source| io(&secret, source))?);
+                write_private(&folder.join("secrets").join(&name), &bytes)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_address(address: &str) -> Result<()> {
+    let good = address
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && host.chars().all(fits_host) && port.parse::<u16>().is_ok());
+    if good { Ok(()) } else { Err(CertsError::Address(address.to_owned())) }
+}
+
+/// Of a DNS name in its ASCII form, or of an IP address.
+fn fits_host(c: char) -> bool {
+    c.is_ascii_alphanumeric() || ".-_:[]".contains(c)
+}
+
+fn everywhere(address: &str) -> String {
+    let port = address.rsplit_once(':').map_or("7443", |(_, port)| port);
+    format!("0.0.0.0:{port}")
+}

@@ -1,0 +1,28 @@
+//! New secrets and signing keys, from the operating system's random bytes.
+
+use std::path::Path;
+
+use piperoll_shared::log::note::SigningSeed;
+use piperoll_shared::log::seal::EpochSecret;
+use piperoll_shared::log::tree::encode_hash;
+
+use super::error::{CertsError, Result};
+use super::files::write_new_private;
+
+pub(crate) fn random_secret() -> Result<EpochSecret> {
+    Ok(EpochSecret::from_bytes(random_bytes()?))
+}
+
+fn random_bytes() -> Result<[u8; 32]> {
+    let mut bytes = [0u8; 32];
+    getrandom::fill(&mut bytes).map_err(CertsError::Random)?;
+    Ok(bytes)
+}
+
+/// Makes a key that signs checkpoints or cosignatures; the private half stays in the machine's folder only. Returns
+/// the public half in base64.
+pub(crate) fn make_signing_key(path: &Path) -> Result<String> {
+    let seed = SigningSeed::from_bytes(random_bytes()?);
+    write_new_private(path, seed.to_hex().as_bytes())?;
+    Ok(encode_hash(&seed.public_bytes()))
+}
