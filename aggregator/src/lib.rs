@@ -1,9 +1,11 @@
 //! The reader: asks every node of the roster, merges what they answer, checks every row, and says by name
 //! who did not answer. Keeps no rows and no second kind of log.
 
+mod aggregator;
 mod api;
 mod ask;
 mod audit;
+mod cluster;
 pub mod config;
 mod export;
 mod fanout;
@@ -22,202 +24,13 @@ mod read;
 pub mod scope;
 mod searches;
 pub mod session;
+mod state;
 mod stream;
 mod tail;
 pub mod tokens;
 mod ui;
 mod witness;
 
-use std::collections::HashMap;
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
-
-use piperoll_client::NodeClient;
-use piperoll_shared::log::cursor::CursorKey;
-use piperoll_shared::log::ids::NodeId;
-use piperoll_shared::log::note::KeyKind;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
-use piperoll_shared::net::identity::{Identity, Kind};
-use piperoll_shared::net::serve::serve_tls;
-use piperoll_shared::net::tls::{ClientAuth, TlsError, TlsStore};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-
-use api::App;
-use audit::Audit;
-use config::{AggregatorConfig, Limits};
-use export::Exporter;
-use link::Link;
-use member::Member;
-use membership::Membership;
-use searches::Searches;
-use tokens::{TokenError, TokenStore};
-use witness::{Keeping, Watch};
-
+pub use aggregator::{Aggregator, StartError};
 pub use api::{api_routes, openapi_json};
 pub use link::LocalLog;
-
-/// Why an aggregator did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    #[error(transparent)]
-    Token(#[from] TokenError),
-    #[error("the certificate names {found}, but this aggregator is {expected}; copy the folder that was made for it")]
-    Identity { found: String, expected: String },
-    #[error("cannot listen on {place}: {source}")]
-    Listen { place: String, source: std::io::Error },
-    #[error("{path}: {source}; the aggregator keeps its cursor key and tokens there")]
-    State { path: std::path::PathBuf, source: std::io::Error },
-    #[error("the node's socket cannot be used: {0}")]
-    Audit(#[from] piperoll_client::ClientError),
-    #[error("nothing can be recorded: {0}")]
-    Recorder(#[from] piperoll_client::OpenError),
-}
-
-/// For requests whose callers are gone, at a stop.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The nodes, and how they are read.
-pub(crate) struct Cluster {
-    /// In the order of their ids, which the merge relies on.
-    pub(crate) members: Vec<Arc<Member>>,
-    pub(crate) limits: Limits,
-    pub(crate) cursor_key: CursorKey,
-}
-
-/// An aggregator with its listener bound; nothing is served yet.
-pub struct Aggregator {
-    app: Arc<App>,
-    tls: Arc<TlsStore>,
-    listener: TcpListener,
-    config: AggregatorConfig,
-    membership: Membership,
-}
-
-impl Aggregator {
-    /// `kept` has the logs of nodes that left and whose folders are here, or why they cannot be read.
-    pub async fn bind(
-        config: AggregatorConfig,
-        kept: &HashMap<NodeId, Result<LocalLog, String>>,
-    ) -> Result<Self, StartError> {
-        let tls = TlsStore::load(config.files.clone())?;
-        let identity = tls.current().identity.clone();
-        if identity != config.identity() {
-            return Err(StartError::Identity { found: identity.to_string(), expected: config.identity().to_string() });
-        }
-        let state = |source| StartError::State { path: config.state_dir.clone(), source };
-        let cursor_key = load_cursor_key(&config.state_dir).map_err(state)?;
-        let tokens = TokenStore::open(&config.state_dir)?;
-        let listener = TcpListener::bind(&config.listen)
-            .await
-            .map_err(|source| StartError::Listen { place: config.listen.clone(), source })?;
-        let name = format!("{}/aggregator/{}", config.cluster, config.id);
-        let cosigner = config.witness_key.named(&name, KeyKind::Witness);
-        let cosigner = cosigner.ok_or_else(|| state(std::io::Error::other(format!("{name:?} cannot sign"))))?;
-        let export_key = config.export_key.named(&name, KeyKind::Log);
-        let export_key = export_key.ok_or_else(|| state(std::io::Error::other(format!("{name:?} cannot sign"))))?;
-        let (cluster_name, dir, roster) = (config.cluster.clone(), &config.state_dir, &config.roster);
-        let exporter = Exporter::new(cluster_name, export_key, cosigner.public(), dir, roster, &config.retention)
-            .map_err(state)?;
-        let keeping = Keeping {
-            policies: config.retention.clone().into(),
-            witnesses: config.witnesses.iter().chain([cosigner.public()]).cloned().collect(),
-        };
-        let membership = Membership::open(&config);
-        let members = config.roster.iter().map(|node| {
-            let expected = Identity::new(&config.cluster, Kind::Node, &node.id);
-            let kept = kept.get(&node.id).map(Result::as_ref);
-            let (local, unreadable) = (kept.and_then(Result::ok).cloned(), kept.and_then(Result::err).cloned());
-            if local.is_some() && !node.life.has_ended_by(SystemClock.now()) {
-                tracing::warn!(node = %node.id, "a folder is named as that of a node that left, and the node is a member: it is asked itself until it has left");
-            }
-            let link = Link::new(node.address.clone(), local, node.life, expected, Arc::clone(&tls), config.limits.connect);
-            let witness =
-                Watch::open(&config.state_dir, node, &cosigner, keeping.clone(), membership.had_witnessed(&node.id))
-                    .map_err(state)?;
-            Ok(Arc::new(Member::new(node.clone(), link, unreadable, witness)))
-        });
-        let members = members.collect::<Result<_, StartError>>()?;
-        let cluster = Cluster { members, limits: config.limits, cursor_key };
-        let audit = Audit::new(NodeClient::new(&config.audit_socket)?)?;
-        let searches =
-            Searches::open(&config.state_dir).map_err(|error| state(std::io::Error::other(error.to_string())))?;
-        let app = Arc::new(App::new(cluster, tokens, audit, exporter, searches, Arc::clone(&tls), &config));
-        Ok(Self { app, tls, listener, config, membership })
-    }
-
-    /// Serves until `shutdown`.
-    pub async fn run(self, shutdown: CancellationToken) {
-        let mut background = tokio::task::JoinSet::new();
-        background.spawn(Arc::clone(&self.tls).watch());
-        for member in &self.app.cluster.members {
-            let member = Arc::clone(member);
-            background.spawn(async move { member.watch().await });
-        }
-        for member in &self.app.cluster.members {
-            background.spawn(witness::watch(Arc::clone(&self.app), Arc::clone(member), self.config.witness_interval));
-        }
-        background.spawn(self.membership.watch(Arc::clone(&self.app)));
-        let own = self.config.id.to_string();
-        background.spawn(witness::exchange(Arc::clone(&self.app), own, self.config.witness_exchange));
-        let app = Arc::clone(&self.app);
-        background.spawn(async move { app.tidy_limits().await });
-        let (stop, stopping) = (shutdown.clone(), self.app.stopping.clone());
-        background.spawn(async move {
-            stop.cancelled().await;
-            stopping.cancel();
-        });
-        tracing::info!(
-            aggregator = %self.config.id, listen = %self.config.listen, nodes = self.app.cluster.members.len(),
-            "aggregator ready"
-        );
-        serve_tls(self.listener, Arc::clone(&self.tls), ClientAuth::Optional, api::routes(&self.app), shutdown).await;
-        let written = tokio::time::timeout(DRAIN_TIMEOUT, witness::write_pins(&self.app)).await;
-        if !matches!(written, Ok(Ok(()))) {
-            tracing::warn!("what is pinned could not be written down at the stop");
-        }
-        if !self.app.audit.close(DRAIN_TIMEOUT).await {
-            tracing::warn!("requests were still under way, or what was refused could not be recorded");
-        }
-        background.shutdown().await;
-        tracing::info!(aggregator = %self.config.id, "aggregator stopped");
-    }
-}
-
-/// Made once; cursors handed out before a restart stay good.
-fn load_cursor_key(dir: &Path) -> std::io::Result<CursorKey> {
-    use std::os::unix::fs::DirBuilderExt as _;
-
-    if !dir.exists() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    }
-    let path = dir.join("cursor.key");
-    let mut secret = zeroize::Zeroizing::new([0u8; 32]);
-    let damaged = match piperoll_shared::net::files::read_private(&path) {
-        Ok(bytes) => hex::decode_to_slice(bytes.trim_ascii(), secret.as_mut_slice()).is_err(),
-        Err(piperoll_shared::net::files::FileError::Io { source, .. })
-            if source.kind() == std::io::ErrorKind::NotFound =>
-        {
-            false
-        }
-        Err(error) => return Err(std::io::Error::other(error.to_string())),
-    };
-    if damaged {
-        // It carries no promise but that of cursors: those that are under way are refused, and nothing else is lost.
-        let aside = dir.join("cursor.key.damaged");
-        std::fs::rename(&path, &aside)?;
-        tracing::error!(
-            file = %path.display(), aside = %aside.display(),
-            "the cursor key was damaged; a new one is made, and open pages have to be loaded again"
-        );
-    }
-    if !path.exists() {
-        getrandom::fill(secret.as_mut_slice()).map_err(|e| std::io::Error::other(e.to_string()))?;
-        // Whole or not at all: a crash here leaves no file that the next start would take for a damaged one.
-        piperoll_shared::net::replaced::replace(&path, hex::encode(secret.as_slice()).as_bytes())?;
-    }
-    Ok(CursorKey::new(&secret))
-}

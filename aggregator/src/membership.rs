@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::api::App;
 use super::config::{AggregatorConfig, RosterNode};
+use crate::state::App;
 
 const FILE: &str = "roster.json";
 /// Between two tries to record what changed, and two looks at the revocation list.

@@ -14,8 +14,8 @@ use piperoll_shared::log::verify::Integrity;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use tokio::time::timeout_at;
 
-use super::Cluster;
 use super::ask::{Ask, Asked, ask, ask_asides, ask_log};
+use super::cluster::Cluster;
 use super::fanout::{Cursors, Part, envelope, next_cursor};
 use super::feed::Counts;
 use super::link::{Failure, Lane};

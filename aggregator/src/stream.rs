@@ -12,8 +12,8 @@ use piperoll_shared::log::verify::Integrity;
 use piperoll_shared::log::view::EntryView;
 use tokio::sync::mpsc;
 
-use super::Cluster;
 use super::ask::{Ask, ask, ask_asides};
+use super::cluster::Cluster;
 use super::fanout::{Cursors, Part, envelope};
 use super::feed::Feed;
 use super::merge::Merge;

@@ -18,7 +18,8 @@ use serde_json::Value;
 
 use super::error::{ApiError, RefusalReason};
 use super::identify::unset_cookie;
-use super::{App, origin};
+use super::origin;
+use crate::state::App;
 
 pub(super) use super::identify::Caller;
 
@@ -28,9 +29,6 @@ const UNATTENDED: &str = "piperoll-unattended";
 const REQUEST: &str = "audit.request";
 /// Between two times at which those who have been quiet are forgotten.
 const TIDY_INTERVAL: Duration = Duration::from_secs(60);
-/// Requests at one time whose answer was not taken yet, of all callers and of one. Each may hold a page of some megabytes.
-pub(super) const REQUESTS_MAX: usize = 256;
-pub(super) const REQUESTS_PER_CALLER_MAX: usize = 16;
 /// How long a request waits for those of the same caller in front of it.
 const ROOM_WAIT: Duration = Duration::from_secs(10);
 

@@ -18,7 +18,6 @@ use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde_json::json;
 use tokio_util::io::ReaderStream;
 
-use super::App;
 use super::auth::Caller;
 use super::error::{ApiError, RefusalReason};
 use super::log::{
@@ -28,6 +27,7 @@ use super::log::{
 use super::nodes::REASON_CHARACTERS_MAX;
 use crate::export::{Incomplete, Order, Outcome};
 use crate::query::{Query, Require};
+use crate::state::App;
 use crate::stream::Output;
 
 const ACTION: &str = "audit.export";

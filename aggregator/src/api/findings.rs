@@ -17,18 +17,15 @@ use piperoll_shared::log::view::EntryView;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::App;
 use super::auth::{Caller, recordable};
 use super::error::ApiError;
 use super::log::{OfLog, busy, find_entry, with_done};
 use super::nodes::REASON_CHARACTERS_MAX;
+use crate::state::App;
 
 /// A bundle that is checked here is held in memory; larger ones are for `piperoll verify-bundle`.
 pub(super) const UPLOAD_BYTES_MAX: usize = 256 * 1024 * 1024;
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(300);
-/// Bundles checked at one time.
-pub(super) const BUNDLES_MAX: usize = 2;
-pub(super) const BUNDLES_PER_CALLER_MAX: usize = 1;
 /// A verdict is one word, such as `row_invalid`.
 const VERDICT_BYTES_MAX: usize = 32;
 

@@ -8,10 +8,10 @@ use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::identity::Kind;
 use piperoll_shared::net::serve::TlsPeer;
 
-use super::App;
 use super::error::ApiError;
 use crate::scope::Scope;
 use crate::session::{Credential, Gone, Open};
+use crate::state::App;
 use crate::tokens::Lookup;
 
 /// The prefix makes browsers insist on `Secure`, the whole site, and no other host.

@@ -27,25 +27,15 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use utoipa::ToSchema;
 
-use super::App;
 use super::auth::{Caller, Done};
 use super::error::{ApiError, RefusalReason};
 use crate::export::RETRY_PAUSE;
 use crate::page::{Page, page};
 use crate::query::{Format, PAGE_BYTES_SMALL, Query, Require, range};
+use crate::state::App;
 use crate::stream::{Output, Stream};
 use piperoll_shared::net::share::{Full, Share, Shares};
 
-/// Streams at one time. Each has a connection to every node and buffers of about a megabyte per node.
-pub(super) const STREAMS_MAX: usize = 32;
-pub(super) const STREAMS_PER_CALLER_MAX: usize = 8;
-/// Counts at one time. Each holds up to 150 MB of values, and as much again for every node that counts by fields of very many
-/// values at the same moment; whoever may read may ask for one.
-pub(super) const COUNTS_MAX: usize = 4;
-pub(super) const COUNTS_PER_CALLER_MAX: usize = 1;
-/// Pages of full size that were not taken yet; beyond them pages are small ones.
-pub(super) const PAGES_MAX: usize = 16;
-pub(super) const PAGES_PER_CALLER_MAX: usize = 4;
 /// Between two looks at whether the reader of a stream may still read.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a count waits for another one of the same caller.

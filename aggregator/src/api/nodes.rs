@@ -16,13 +16,13 @@ use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::decode_hash;
 use serde_json::json;
 
-use super::App;
 use super::auth::{Caller, Done, recordable};
 use super::error::ApiError;
 use crate::config::Limits;
 use crate::fanout::Part;
 use crate::member::Member;
 use crate::read::conclude;
+use crate::state::App;
 use crate::witness::Acceptance;
 
 pub(super) async fn nodes(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {

@@ -14,11 +14,11 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
-use super::App;
 use super::auth::{Caller, Unrecorded, recordable};
 use super::error::ApiError;
 use super::log::with_done;
 use crate::searches::SearchError;
+use crate::state::App;
 
 /// Whose searches they are. Who gets the same name later with another limit does not find them: they can name what is outside it.
 fn owner(caller: &Caller) -> String {

@@ -18,8 +18,9 @@ use serde_json::json;
 use super::auth::{Done, Unrecorded, recordable, refused, too_many};
 use super::error::ApiError;
 use super::identify::{Caller, Refusal, set_cookie, unset_cookie};
-use super::{App, origin};
+use super::origin;
 use crate::session::Credential;
+use crate::state::App;
 
 const SIGN_IN: &str = "audit.sign_in";
 const SIGN_OUT: &str = "audit.sign_out";

@@ -15,11 +15,11 @@ use piperoll_shared::log::time::{Timestamp, parse_duration};
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde_json::json;
 
-use super::App;
 use super::auth::Caller;
 use super::error::ApiError;
 use super::log::{Asking, answer_stream, describe, known_nodes, with_done};
 use crate::query::{Format, Query, QueryError};
+use crate::state::App;
 use crate::stream::Output;
 
 const ACTION: &str = "audit.stats";

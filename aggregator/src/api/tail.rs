@@ -19,19 +19,15 @@ use piperoll_shared::log::zone::Now;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
-use super::App;
 use super::auth::Caller;
 use super::error::ApiError;
 use super::log::{known_nodes, with_done};
 use crate::query::{Query, QueryError};
+use crate::state::App;
 use crate::tail::{Event, Events, NodeEvent, Positions, start};
 use piperoll_shared::net::share::Share;
 
 const ACTION: &str = "audit.tail";
-/// Tails at one time. Each has a connection to every node, and up to 4,096 events that wait for their reader.
-pub(super) const TAILS_MAX: usize = 32;
-/// Of one caller among them: as many pages as a person has open.
-pub(super) const TAILS_PER_CALLER_MAX: usize = 6;
 /// Between two looks at whether a reader may still read.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(2);
 const LAST_EVENT_ID: &str = "last-event-id";

@@ -11,10 +11,10 @@ use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
-use super::App;
 use super::auth::{Caller, Done, recordable};
 use super::error::ApiError;
 use crate::scope::SCOPE_BYTES_MAX;
+use crate::state::App;
 
 fn done(response: impl IntoResponse, action: &'static str, details: Value) -> Response {
     let mut response = response.into_response();

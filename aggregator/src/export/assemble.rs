@@ -14,8 +14,8 @@ use piperoll_shared::log::order::Order;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::encode_hash;
 
-use super::Exporter;
 use super::collect::{Collected, Proven};
+use super::signer::Exporter;
 use super::spool::{Piece, SpoolRows};
 use crate::merge::Merge;
 use crate::placed::BorderRow;

@@ -10,7 +10,7 @@ use piperoll_shared::log::order::Order;
 use piperoll_shared::log::time::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::ROW_OVERHEAD_BYTES;
+use super::event::ROW_OVERHEAD_BYTES;
 use super::position::Place;
 use crate::ask::Asked;
 use crate::config::Limits;

@@ -10,9 +10,9 @@ use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::event::{BACKLOG_WAIT_MAX, Event, GRACE, NodeEvent};
 use super::follow::News;
 use super::position::Place;
-use super::{BACKLOG_WAIT_MAX, Event, GRACE, NodeEvent};
 use crate::placed::PlacedRow;
 
 /// One node's rows that were not emitted yet, in its own order.

@@ -6,7 +6,7 @@ use std::fmt;
 use piperoll_shared::log::ids::{Generation, NodeId};
 use piperoll_shared::log::time::Timestamp;
 
-use crate::Cluster;
+use crate::cluster::Cluster;
 
 /// Bytes of the text; a thousand nodes with short names fit.
 pub(crate) const POSITIONS_BYTES_MAX: usize = 128 * 1_024;

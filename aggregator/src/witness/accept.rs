@@ -13,7 +13,7 @@ use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
 use super::judge::{Judgement, judge};
 use super::memory::{ACCEPTED, Evidence, Lost, Mark, Pin};
-use super::{LOOK_TIMEOUT, Watch, generation_of, proof, span_of};
+use super::watch::{LOOK_TIMEOUT, Watch, generation_of, proof, span_of};
 use crate::member::Member;
 
 /// A log that grows is asked about again until two answers are about one size.

@@ -11,8 +11,9 @@ use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::verify_consistency;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 
+use super::aside::LookedAt;
 use super::memory::Lost;
-use super::{LOOK_TIMEOUT, Watch, generation_of, proof};
+use super::watch::{LOOK_TIMEOUT, Watch, generation_of, proof};
 use crate::link::Failure;
 use crate::member::Member;
 
@@ -22,22 +23,6 @@ const ASIDES_MAX: usize = 64;
 const ASKED_MAX: usize = 4;
 /// Before a log is asked about again that the node could not speak of.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
-
-/// A log that was asked about.
-#[derive(Debug, Clone)]
-pub(super) struct LookedAt {
-    aside: LogAside,
-    at: Instant,
-    /// The node said which times it has, and which log was there before it.
-    is_known: bool,
-}
-
-impl LookedAt {
-    /// What the node says of a log now is what was looked at.
-    pub(super) fn knows(&self, aside: &LogAside) -> bool {
-        self.is_known && self.aside == *aside
-    }
-}
 
 /// What a node says it has, each log once.
 pub(super) fn named(asides: &[LogAside]) -> Vec<LogAside> {

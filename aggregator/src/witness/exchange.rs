@@ -18,12 +18,12 @@ use piperoll_shared::log::view::EntryView;
 use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde::{Deserialize, Serialize};
 
-use super::memory::{Again, Alarm, EarlyPrune, Lost, Pin, Split};
-use super::{LOOK_TIMEOUT, Remembered, Watch, generation_of, proof};
-use crate::api::App;
+use super::memory::{Again, Alarm, EarlyPrune, Lost, Pin, Remembered, Split};
+use super::watch::{LOOK_TIMEOUT, Watch, generation_of, proof};
 use crate::member::Member;
 use crate::page::page;
 use crate::query::Query;
+use crate::state::App;
 
 const ACTION: &str = "audit.witness_checkpoints";
 /// Bytes of pins in one entry, as JSON: half of what an entry may have.

@@ -5,7 +5,7 @@ use piperoll_shared::log::statement::EarlierPruned;
 use piperoll_shared::log::time::Timestamp;
 
 use super::memory::Lost;
-use super::{State, Watch};
+use super::watch::{State, Watch};
 
 /// Logs of a range that went with the rows of another one, after they had stayed for as long as the policy says.
 #[derive(Debug, Clone, PartialEq, Eq)]

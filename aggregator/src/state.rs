@@ -1,0 +1,102 @@
+//! Everything that the handlers of requests share.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use piperoll_shared::log::ids::ClusterName;
+use piperoll_shared::net::share::Shares;
+use piperoll_shared::net::tls::TlsStore;
+use tokio_util::sync::CancellationToken;
+
+use crate::audit::Audit;
+use crate::cluster::Cluster;
+use crate::config::{AggregatorConfig, User};
+use crate::export::Exporter;
+use crate::metrics::Metrics;
+use crate::rate::Limits;
+use crate::searches::Searches;
+use crate::session::Sessions;
+use crate::tokens::TokenStore;
+
+/// Requests at one time whose answer was not taken yet, of all callers and of one. Each may hold a page of some megabytes.
+pub(crate) const REQUESTS_MAX: usize = 256;
+pub(crate) const REQUESTS_PER_CALLER_MAX: usize = 16;
+/// Pages of full size that were not taken yet; beyond them pages are small ones.
+pub(crate) const PAGES_MAX: usize = 16;
+pub(crate) const PAGES_PER_CALLER_MAX: usize = 4;
+/// Streams at one time. Each has a connection to every node and buffers of about a megabyte per node.
+pub(crate) const STREAMS_MAX: usize = 32;
+pub(crate) const STREAMS_PER_CALLER_MAX: usize = 8;
+/// Counts at one time. Each holds up to 150 MB of values, and as much again for every node that counts by fields of very many
+/// values at the same moment; whoever may read may ask for one.
+pub(crate) const COUNTS_MAX: usize = 4;
+pub(crate) const COUNTS_PER_CALLER_MAX: usize = 1;
+/// Tails at one time. Each has a connection to every node, and up to 4,096 events that wait for their reader.
+pub(crate) const TAILS_MAX: usize = 32;
+/// Of one caller among them: as many pages as a person has open.
+pub(crate) const TAILS_PER_CALLER_MAX: usize = 6;
+/// Bundles checked at one time.
+pub(crate) const BUNDLES_MAX: usize = 2;
+pub(crate) const BUNDLES_PER_CALLER_MAX: usize = 1;
+
+/// What every handler works with.
+pub(crate) struct App {
+    pub(crate) cluster: Cluster,
+    pub(crate) audit: Audit,
+    pub(crate) exporter: Arc<Exporter>,
+    pub(crate) tokens: TokenStore,
+    pub(crate) users: HashMap<String, User>,
+    pub(crate) cluster_name: ClusterName,
+    pub(crate) metrics: Metrics,
+    pub(crate) tls: Arc<TlsStore>,
+    /// Room for requests of any kind, until their answer was taken.
+    pub(crate) requests: Shares,
+    /// Room for pages of full size.
+    pub(crate) pages: Shares,
+    /// Room for exports and checks.
+    pub(crate) streams: Shares,
+    /// Room for counts.
+    pub(crate) counts: Shares,
+    /// Room for live tails.
+    pub(crate) tails: Shares,
+    /// Room for bundles that are checked.
+    pub(crate) bundles: Shares,
+    pub(crate) sessions: Sessions,
+    pub(crate) searches: Searches,
+    pub(crate) limits: Limits,
+    /// Set when the aggregator begins to stop: live tails end at once.
+    pub(crate) stopping: CancellationToken,
+}
+
+impl App {
+    pub(crate) fn new(
+        cluster: Cluster,
+        tokens: TokenStore,
+        audit: Audit,
+        exporter: Exporter,
+        searches: Searches,
+        tls: Arc<TlsStore>,
+        config: &AggregatorConfig,
+    ) -> Self {
+        Self {
+            cluster,
+            metrics: Metrics::new(&audit),
+            tls,
+            audit,
+            exporter: Arc::new(exporter),
+            tokens,
+            users: config.users.clone(),
+            cluster_name: config.cluster.clone(),
+            requests: Shares::new(REQUESTS_MAX, REQUESTS_PER_CALLER_MAX),
+            pages: Shares::new(PAGES_MAX, PAGES_PER_CALLER_MAX),
+            streams: Shares::new(STREAMS_MAX, STREAMS_PER_CALLER_MAX),
+            counts: Shares::new(COUNTS_MAX, COUNTS_PER_CALLER_MAX),
+            tails: Shares::new(TAILS_MAX, TAILS_PER_CALLER_MAX),
+            bundles: Shares::new(BUNDLES_MAX, BUNDLES_PER_CALLER_MAX),
+            sessions: Sessions::new(config.session_idle),
+            searches,
+            limits: Limits::new(config.rates),
+            stopping: CancellationToken::new(),
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! A log besides a node's present one, and whether it was looked at.
+
+use std::time::Instant;
+
+use piperoll_shared::api::node::LogAside;
+
+/// A log that was asked about.
+#[derive(Debug, Clone)]
+pub(super) struct LookedAt {
+    pub(super) aside: LogAside,
+    pub(super) at: Instant,
+    /// The node said which times it has, and which log was there before it.
+    pub(super) is_known: bool,
+}
+
+impl LookedAt {
+    /// What the node says of a log now is what was looked at.
+    pub(super) fn knows(&self, aside: &LogAside) -> bool {
+        self.is_known && self.aside == *aside
+    }
+}

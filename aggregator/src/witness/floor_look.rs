@@ -1,0 +1,102 @@
+//! Reads the entry that says which rows of a node were pruned, once, and compares it with the cluster's policy.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use piperoll_shared::api::node::{PrunedRows, ScanRequest};
+use piperoll_shared::log::bundle::{PolicyFit, kept_to_policy};
+use piperoll_shared::log::order::Order;
+use piperoll_shared::log::statement::{Pruned, Statement};
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::log::verify::Integrity;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+
+use super::floor::{Floor, Keeping};
+use super::memory::EarlyPrune;
+use crate::ask::Asked;
+use crate::config::Limits;
+use crate::link::Lane;
+use crate::member::Member;
+use crate::read::NodeReader;
+use crate::scope::Scope;
+
+/// For one row and its proof.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
+/// How far a statement's time may be ahead of this clock before it counts as still to come.
+const CLOCK_SLACK_MICROS: i64 = 5 * 60 * 1_000_000;
+
+/// Reads the entry that a node's log begins under, unless it was read before. A look that fails is repeated with the next one.
+pub(super) async fn look(member: &Arc<Member>, said: Option<PrunedRows>, oldest: Option<Timestamp>) {
+    let watch = &member.witness;
+    let Some(said) = said else {
+        watch.state().floor = None;
+        return;
+    };
+    let Some(pinned) = watch.pinned() else { return };
+    let known = |floor: &Floor| floor.to_seq == said.to_seq && floor.generation == pinned.generation;
+    if watch.state().floor.as_ref().is_some_and(known) {
+        return;
+    }
+    let Some((pruned, stated)) = statement(member, said).await else { return };
+    let origin = format!("{}{}", watch.origins, pinned.generation);
+    let now = SystemClock.now();
+    let Keeping { policies, witnesses } = &watch.keeping;
+    watch.first_seen(&pinned.generation.to_string(), pruned.to_seq, now);
+    let fit = if stated.micros() > now.micros().saturating_add(CLOCK_SLACK_MICROS) {
+        PolicyFit::Unshown(format!(
+            "they were stated as pruned at {stated}, which is still to come: its clock ran ahead"
+        ))
+    } else {
+        // It was stated by the time when it was first seen here, whatever the node's clock says of it.
+        let seen = watch.first_seen(&pinned.generation.to_string(), pruned.to_seq, now);
+        kept_to_policy(&origin, &pruned, stated.min(seen), policies, witnesses)
+    };
+    let since = pruned.newest.max(oldest.unwrap_or(Timestamp::MIN)).plus_micros(1);
+    if let PolicyFit::Early(words) = &fit {
+        let generation = pinned.generation.to_string();
+        let early =
+            EarlyPrune { generation, to_seq: pruned.to_seq, newest: pruned.newest, words: words.clone(), found: now };
+        watch.found_early(early);
+    }
+    let is_kept = fit == PolicyFit::Kept;
+    if let Err(words) = watch.let_go(&pruned.earlier, &pinned.generation, pruned.to_seq, is_kept) {
+        // The look is repeated: without it these logs are missing.
+        tracing::error!(node = %member.node.id, words, "a prune is not known yet");
+        return;
+    }
+    watch.state().floor = Some(Floor { to_seq: pruned.to_seq, generation: pinned.generation, since, fit });
+}
+
+/// The statement and its time, proven under what was witnessed.
+async fn statement(member: &Arc<Member>, said: PrunedRows) -> Option<(Pruned, Timestamp)> {
+    let pinned = member.witness.pinned().filter(|pinned| said.entry_seq < pinned.size)?;
+    let request = ScanRequest {
+        filter: String::new(),
+        from: Timestamp::MIN,
+        to: Timestamp::MAX,
+        order: Order::Asc,
+        limit: Some(1),
+        after: None,
+        from_seq: Some(said.entry_seq),
+        head: Some(said.entry_seq),
+        generation: Some(pinned.generation),
+        prove: Some(pinned.size),
+        count: None,
+        follow: false,
+    };
+    let asked = Asked { request, pinned: Some(pinned), all_there: true, scope: Scope::default(), aside: None };
+    let read = async {
+        let mut reader = NodeReader::open(member, &asked, &Limits::default(), Lane::Shared).await.ok()?;
+        loop {
+            let row = reader.next().await.ok()??;
+            if row.key.seq == said.entry_seq && row.integrity == Integrity::Ok && row.witnessed && row.erased.is_none()
+            {
+                return match Statement::read(&row.body)? {
+                    Statement::Pruned(pruned) if pruned.to_seq == said.to_seq => Some((pruned, row.key.timestamp)),
+                    _ => None,
+                };
+            }
+        }
+    };
+    tokio::time::timeout(READ_TIMEOUT, read).await.ok().flatten()
+}
