@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::body::Prefix;
+use super::prefix::Prefix;
 use crate::log::limits::{BODY_AND_MAC_BYTES_MAX, JSON_DEPTH_MAX, MAC_BYTES};
 
 /// Fields that the node writes and whose value is a text.

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::facts::amounts;
-use super::{CATEGORIES, EntryError, Facts, NODE_CATEGORY, OUTCOMES, is_category};
+use super::facts::{Facts, amounts};
+use super::terms::{CATEGORIES, EntryError, NODE_CATEGORY, OUTCOMES, is_category};
 use crate::log::ids::EntryId;
 use crate::log::limits;
 use crate::log::time::Timestamp;

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use super::{Event, Omit, millis};
+use super::event::{Event, Omit, millis};
 
 pub(super) fn write(event: &Event<'_>) -> String {
     let Event { view, .. } = event;

@@ -3,7 +3,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Event, Omit, Parts};
+use super::event::{Event, Omit};
+use super::parts::Parts;
 
 const VERSION: &str = "9.4.0";
 

@@ -6,7 +6,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Event, Omit, Parts, millis};
+use super::event::{Event, Omit, millis};
+use super::parts::Parts;
 use crate::log::verify::Integrity;
 
 const VERSION: &str = "1.8.0";

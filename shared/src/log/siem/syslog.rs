@@ -2,12 +2,14 @@
 
 use std::fmt::Write as _;
 
-use super::{Event, Format, Omit};
+use super::event::{Event, Format, Omit};
 use crate::log::limits::SHORT_WORD_BYTES_MAX;
 use crate::log::verify::Integrity;
 
 /// The private enterprise number for examples (RFC 5612), until an organisation sets its own.
 pub const ENTERPRISE_DEFAULT: u32 = 32_473;
+/// Bytes of the smallest message that can be asked for: the shortest form of the longest entry fits.
+pub const SYSLOG_BYTES_MIN: usize = 6_144;
 /// Facility "log audit" (RFC 5424 section 6.2.1).
 const FACILITY: u8 = 13;
 /// RFC 5424 section 6: `MSGID` and `APP-NAME` are ASCII.

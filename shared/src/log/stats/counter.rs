@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Bucket, FieldCounts, Histogram, Plan, Stats, Totals, ValueCount};
+use super::plan::{Facet, Plan};
+use super::result::{Bucket, FieldCounts, Histogram, Stats, Totals, ValueCount};
 use crate::log::column::Column;
-use crate::log::stats::Facet;
 use crate::log::time::Timestamp;
 use crate::log::view::EntryView;
 

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counter, Totals};
+use super::counter::Counter;
+use super::result::Totals;
 
 /// Bytes of the values in one piece, which JSON may make six times longer, and buckets in one.
 const PIECE_BYTES: usize = 32 * 1024;

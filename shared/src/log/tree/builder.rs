@@ -1,7 +1,7 @@
 //! Growing a tree row by row, holding only what is not in full tiles yet.
 
+use super::cover::{TILE_LEVELS, TILE_WIDTH};
 use super::hash::{Hash, empty_root, node_hash};
-use super::{TILE_LEVELS, TILE_WIDTH};
 
 /// A tile that has become full; it never changes again.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::HASH_BYTES;
+use super::cover::HASH_BYTES;
 use crate::log::digest::sha256;
 
 /// A leaf's, an inner node's, or a tree's hash.

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::cover;
+use super::cover::cover;
 use super::hash::{Hash, empty_root, node_hash};
 use super::proof::ProofError;
 use super::reader::{TileSource, TreeReader};

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::cover::{TILE_LEVELS, TILE_WIDTH, cover};
 use super::hash::{Hash, empty_root, node_hash};
-use super::{TILE_LEVELS, TILE_WIDTH, cover};
 
 /// Where tiles are kept.
 pub trait TileSource {

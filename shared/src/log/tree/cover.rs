@@ -1,0 +1,21 @@
+//! The measures of a tree, and the perfect subtrees that a range is made of.
+
+/// Hashes in a full tile (C2SP tlog-tiles, "Merkle Tree").
+pub const TILE_WIDTH: u64 = 256;
+/// Levels of the tree that one level of tiles spans.
+pub const TILE_LEVELS: u32 = 8;
+pub const HASH_BYTES: usize = 32;
+
+/// The perfect subtrees that cover `begin..end`, from left to right: each as wide as its place and the end allow.
+/// For `begin = 0` they are the binary digits of `end`.
+pub(crate) fn cover(begin: u64, end: u64) -> impl Iterator<Item = (u32, u64)> {
+    let mut at = begin;
+    std::iter::from_fn(move || {
+        let left = end.checked_sub(at).filter(|left| *left > 0)?;
+        let fits = left.ilog2();
+        let level = if at == 0 { fits } else { at.trailing_zeros().min(fits) };
+        let subtree = (level, at >> level);
+        at += 1 << level;
+        Some(subtree)
+    })
+}
