@@ -14,6 +14,7 @@ pub mod filter;
 // Not for the verifier: it judges nothing, and brings no time zones along.
 #[cfg(feature = "api")]
 pub mod flags;
+mod human_time;
 pub mod ids;
 pub mod json;
 pub mod limits;

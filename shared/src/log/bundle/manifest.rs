@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{EARLIER_LOGS_MAX, FORMAT, FORMAT_2, MANIFEST_BYTES_MAX, MANIFEST_SIGNATURES_MAX, NODES_MAX};
+use super::names::{EARLIER_LOGS_MAX, FORMAT, FORMAT_2, MANIFEST_BYTES_MAX, MANIFEST_SIGNATURES_MAX, NODES_MAX};
 use crate::log::ids::ClusterName;
 use crate::log::note::{Note, NoteError, SigningKey};
 use crate::log::time::Timestamp;

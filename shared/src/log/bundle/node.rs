@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::CHECKPOINT_AGE_SECONDS_MAX;
+use super::names::CHECKPOINT_AGE_SECONDS_MAX;
 use super::policy::{PolicyFit, kept_to_policy};
 use super::rows::{Rows, StoredEntry};
 use super::trust::{NodeTrust, Trust};
-use super::verify::{Check, Checks, NodeVerdict};
+use super::verdict::{Check, Checks, NodeVerdict};
 use crate::log::checkpoint::Checkpoint;
 use crate::log::completeness::{Place, Shown};
 use crate::log::entry::is_one_entry;

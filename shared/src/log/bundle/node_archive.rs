@@ -1,46 +1,15 @@
 //! An archive of rows that are about to be pruned: one node's rows `from_seq..to_seq` with their proof and the newest
 //! cosigned checkpoint, in the container of a bundle. The node's log keeps the file's digest in its `log.pruned` entry.
 
-use serde::{Deserialize, Serialize};
-
 use super::archive::Member;
+use super::archive_head::ArchiveHead;
+use super::names::{checkpoint_name, entries_name, proof_name};
 use super::node::{NodeMembers, Question, check_node};
 use super::trust::Trust;
-use super::verify::{Check, Checks, NodeVerdict, Verdict};
-use super::{checkpoint_name, entries_name, proof_name};
+use super::verdict::{Check, Checks, NodeVerdict, Verdict};
 use crate::log::filter::Filter;
-use crate::log::ids::{ClusterName, NodeId};
 use crate::log::statement::Statement;
 use crate::log::time::Timestamp;
-
-/// The first words of an archive's head.
-const FORMAT: &str = "piperoll archive v1";
-/// The first member of an archive, and of no bundle.
-pub const ARCHIVE: &str = "archive";
-
-/// What an archive says it is; everything in it follows from the other members too.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ArchiveHead {
-    pub cluster: ClusterName,
-    pub node_id: NodeId,
-    pub generation: String,
-    pub from_seq: u64,
-    pub to_seq: u64,
-}
-
-impl ArchiveHead {
-    /// The member's bytes.
-    pub fn to_text(&self) -> String {
-        format!("{FORMAT}\n{}\n", serde_json::to_string(self).unwrap_or_default())
-    }
-
-    fn parse(member: &[u8]) -> Option<Self> {
-        let json = std::str::from_utf8(member).ok()?.strip_prefix(FORMAT)?.trim();
-        let head: Self = serde_json::from_str(json).ok()?;
-        (head.to_text().as_bytes() == member).then_some(head)
-    }
-}
 
 /// Checks an archive on the machine that made it, where no witness's key is known: its rows are those under a checkpoint
 /// that the node itself signed.

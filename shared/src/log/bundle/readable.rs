@@ -3,10 +3,10 @@
 
 use super::archive::Member;
 use super::manifest::Manifest;
+use super::names::{CSV, README, README_TEXT, REPORT, TIMELINE, TRUST};
 use super::report::{REPORT_ROWS_MAX, report};
 use super::rows::StoredEntry;
-use super::verify::{Check, Checks, Verdict};
-use super::{CSV, README, README_TEXT, REPORT, TIMELINE, TRUST};
+use super::verdict::{Check, Checks, Verdict};
 use crate::log::csv;
 
 /// A row of the timeline, with its line end.

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::membership::{KeepPolicy, Life, Moved};
-use super::{AGGREGATORS_MAX, NODES_MAX};
+use super::names::{AGGREGATORS_MAX, NODES_MAX};
 use crate::log::ids::{ClusterName, NodeId};
 use crate::log::note::{KeyKind, NoteError, VerifyingKey};
 use crate::log::time::Timestamp;

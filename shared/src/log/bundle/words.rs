@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{Manifest, NodeVerdict, Verdict};
+use super::manifest::Manifest;
+use super::verdict::{NodeVerdict, Verdict};
 use crate::log::filter::Filter;
 use crate::log::terminal::escape;
 use crate::log::time::Timestamp;

@@ -5,11 +5,11 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 
 use super::evaluate::{ACTOR, SUBJECT, range_contains, via_matches};
+use super::expr::{Expr, Filter};
 use super::fold::fold;
 use super::path::PathValue;
 use super::pattern::{Needle, Pattern};
 use super::test::{EntityPattern, IpPattern, Property, Test, verb};
-use super::{Expr, Filter};
 use crate::log::column::{Column, FLAG_SEPARATOR};
 use crate::log::ids::EntryId;
 use crate::log::time::Timestamp;

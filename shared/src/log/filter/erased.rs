@@ -1,7 +1,7 @@
 //! What a filter can say of an erased row, of which only the place is left.
 
+use super::expr::{Expr, Filter};
 use super::test::{Property, Test};
-use super::{Expr, Filter};
 use crate::log::column::Column;
 
 /// Whether an erased row is one that a filter selects.

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::expr::{Expr, Filter};
 use super::fold::{fold, unescaped};
+use super::path;
 use super::pattern::{Needle, Pattern};
 use super::test::{EntityPattern, IpPattern, Property, Test, verb};
-use super::{Expr, Filter, path};
 use crate::log::column::Column;
 use crate::log::time::Timestamp;
 use crate::log::view::EntryView;

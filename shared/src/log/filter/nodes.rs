@@ -1,8 +1,8 @@
 //! Which nodes a filter is about.
 
+use super::expr::{Expr, Filter};
 use super::pattern::Pattern;
 use super::test::Test;
-use super::{Expr, Filter};
 use crate::log::column::Column;
 
 /// A name of a node in a filter, or a pattern of names.
@@ -68,7 +68,7 @@ impl Expr {
 
 #[cfg(test)]
 mod tests {
-    use super::super::no_time;
+    use super::super::expr::no_time;
     use super::*;
 
     #[test]

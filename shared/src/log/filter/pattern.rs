@@ -119,6 +119,11 @@ impl Needle {
     }
 }
 
+/// Whether a text is one that a pattern of a filter means: `*` stands for any characters, and nothing else is special.
+pub fn matches_pattern(pattern: &str, text: &str) -> bool {
+    Pattern::new(pattern.split('*').map(str::to_owned).collect(), false).matches(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

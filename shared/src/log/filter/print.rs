@@ -2,12 +2,12 @@
 
 use std::fmt;
 
+use super::expr::{Expr, Filter, VERSION_1_MARK, VERSION_2_MARK};
 use super::path::{Bound, Number, PathValue, Root};
 use super::pattern::{Needle, Pattern};
 use super::test::{EntityPattern, FIELDS, IpPattern, PROPERTIES, Test};
 use super::version_2::is_hidden;
 use super::words::{FLAG_WORDS, VIA_WORDS};
-use super::{Expr, Filter, VERSION_1_MARK, VERSION_2_MARK};
 use crate::log::column::Column;
 use crate::log::entry::{CATEGORIES, NODE_CATEGORY, OUTCOMES};
 

@@ -2,11 +2,12 @@
 
 use proptest::prelude::*;
 
+use super::expr::{Expr, Filter, VERSION_1_MARK, VERSION_2_MARK, no_time};
 use super::path::{Bound, PathValue, Root};
 use super::pattern::{Needle, Pattern};
 use super::test::{EntityPattern, FIELDS, IpPattern, PROPERTIES, Subject, Test};
 use super::value::time_range;
-use super::{Expr, Filter, VERSION_1_MARK, VERSION_2_MARK, no_time, version_1, version_2};
+use super::{version_1, version_2};
 use crate::log::column::Column;
 use crate::log::entry::OUTCOMES;
 use crate::log::ids::EntryId;

@@ -7,9 +7,10 @@ use crate::log::limits::{FILTER_BYTES_MAX, FILTER_TERMS_MAX, FILTER_VALUES_MAX};
 use crate::log::time::Timestamp;
 use crate::log::zone::Now;
 
+use super::expr::{Expr, Filter, Result};
 use super::pattern::{Needle, Pattern};
 use super::test::{EntityPattern, FIELDS, IpPattern, PROPERTIES, Property, Subject, Test};
-use super::{Expr, Filter, Result, value};
+use super::value;
 
 /// The keys that it knows.
 const KEYS: [&str; 26] = [

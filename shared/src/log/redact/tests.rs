@@ -1,6 +1,8 @@
 //! Secrets go, and everything else stays as it was written.
 
-use super::*;
+use super::redactor::Redactor;
+use super::walk;
+use crate::log::limits::REDACTED_COUNT_MAX;
 
 fn masked(text: &str) -> String {
     Redactor::shared().entry(text).into_owned()

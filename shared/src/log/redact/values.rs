@@ -1,6 +1,6 @@
 //! What is known about a value by its look: that it says there is none, names one that is kept elsewhere, or was made by a machine.
 
-use super::MASK;
+use super::mask::MASK;
 use super::names::{Class, Names};
 
 /// Letters of one case that a bare credential may have before it is no word of a language any more.

@@ -8,12 +8,13 @@ use std::ops::Range;
 
 use crate::log::limits::{JSON_DEPTH_MAX, REDACTED_COUNT_MAX};
 
+use super::mask::{MARK, MASK, json};
 use super::members::{NAME_LISTS, is_about, is_content, is_label, is_labelled};
 use super::names::Class;
+use super::redactor::Redactor;
 use super::texts::{commands, is_basic, is_pem_begin, is_pem_end};
 use super::tree::{Kind, NoTree, Tree};
 use super::values::{is_sentence, is_spared, is_state as is_state_word, looks_made_up};
-use super::{MARK, MASK, Redactor, json};
 
 /// Bytes of one path; a longer one is cut, so that naming what was masked never takes more than a little room.
 pub(super) const PATH_BYTES_MAX: usize = 128;

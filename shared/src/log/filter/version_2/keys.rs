@@ -3,7 +3,7 @@
 use super::typed::{Comparison, Key, Piece, Value};
 use crate::log::column::Column;
 use crate::log::entry::{CATEGORIES, NODE_CATEGORY, OUTCOMES, is_category};
-use crate::log::filter::Result;
+use crate::log::filter::expr::Result;
 use crate::log::filter::path::{Bound, Number, PathValue, Root};
 use crate::log::filter::pattern::{Needle, Pattern};
 use crate::log::filter::suggest;

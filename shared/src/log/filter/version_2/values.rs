@@ -1,7 +1,8 @@
 //! Reading values: pieces in quotes and without, lists, and the signs before a value.
 
+use super::parser::Parser;
 use super::typed::{Comparison, Key, Piece, Value};
-use super::{Parser, Result};
+use crate::log::filter::expr::Result;
 use crate::log::limits::FILTER_VALUES_MAX;
 
 impl Parser {

@@ -2,8 +2,8 @@
 
 use regex::Regex;
 
-use super::super::values::{looks_made_up, looks_secret};
-use super::{Look, Parts, is_no_secret, pattern};
+use super::look::{Look, Parts, is_no_secret, pattern};
+use crate::log::redact::values::{looks_made_up, looks_secret};
 
 /// Bytes of an address's user information that are looked at.
 const AUTHORITY_BYTES_MAX: usize = 1_024;
@@ -53,16 +53,16 @@ impl Addresses {
     }
 }
 
-pub(super) fn credentials(look: &Look<'_>, parts: &mut Parts) {
+pub(super) fn credentials(addresses: &Addresses, look: &Look<'_>, parts: &mut Parts) {
     let text = look.text;
-    for found in look.texts.addresses.scheme.find_iter(text) {
+    for found in addresses.scheme.find_iter(text) {
         let from = found.end();
         let rest = &text[from..super::scan::floor(text, from + AUTHORITY_BYTES_MAX)];
         let run =
             &rest[..rest.find(|c: char| c.is_whitespace() || matches!(c, '"' | '<' | '>' | '`')).unwrap_or(rest.len())];
         user_information(look, from, run, found.as_str(), parts);
     }
-    for pattern in [&look.texts.addresses.data_source, &look.texts.addresses.thin] {
+    for pattern in [&addresses.data_source, &addresses.thin] {
         for found in pattern.captures_iter(text) {
             if let Some(secret) = found.get(1).filter(|secret| !is_no_secret(look, secret.as_str())) {
                 parts.add(secret.start(), secret.end());
@@ -127,10 +127,10 @@ fn user_information(look: &Look<'_>, from: usize, run: &str, scheme: &str, parts
 }
 
 /// Codes in paths: of a reset, an invitation, a confirmation.
-pub(super) fn codes_in_paths(look: &Look<'_>, parts: &mut Parts) {
+pub(super) fn codes_in_paths(addresses: &Addresses, look: &Look<'_>, parts: &mut Parts) {
     let text = look.text;
     let mut from = 0;
-    while let Some(found) = look.texts.addresses.code_words.find_at(text, from) {
+    while let Some(found) = addresses.code_words.find_at(text, from) {
         // The slash that ends one word can begin the next.
         from = found.end() - 1;
         let words = found.as_str().trim_matches('/').to_ascii_lowercase();

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use regex::Regex;
 
-use super::super::names::{Class, Names};
-use super::super::values::{is_spared, is_state};
-use super::{Look, Parts, pattern};
+use super::look::{Look, Parts, pattern};
+use crate::log::redact::names::{Class, Names};
+use crate::log::redact::values::{is_spared, is_state};
 
 /// Words of one command line that are looked at.
 const WORDS_MAX: usize = 1_024;
@@ -169,8 +169,7 @@ impl Commands {
 }
 
 /// In running text: the words of the lines that look like commands.
-pub(super) fn in_text(look: &Look<'_>, parts: &mut Parts) {
-    let commands = &look.texts.commands;
+pub(super) fn in_text(commands: &Commands, look: &Look<'_>, parts: &mut Parts) {
     for found in commands.piped.captures_iter(look.text) {
         let Some(said) = found.get(1).or(found.get(2)).or(found.get(3)) else { continue };
         // `bob:S` keeps the name.

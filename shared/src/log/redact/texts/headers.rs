@@ -1,10 +1,10 @@
 //! Values of HTTP headers that carry credentials: where they end, and whether there is one at all.
 
-use super::super::MASK;
-use super::super::values::looks_made_up;
-use super::keyed::Name;
+use super::look::{Look, Parts, SCHEMES, is_no_secret, is_prose_header};
 use super::scan::{NAME_BYTES_MAX, floor, quoted_end};
-use super::{Look, Parts, SCHEMES, is_no_secret, is_prose_header};
+use super::token::Name;
+use crate::log::redact::mask::MASK;
+use crate::log::redact::values::looks_made_up;
 
 /// Bytes of a header's value in which its end is looked for.
 const HEADER_BYTES_MAX: usize = 2_048;

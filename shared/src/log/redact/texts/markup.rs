@@ -4,7 +4,7 @@
 
 use regex::Regex;
 
-use super::{Look, Parts, is_no_secret, pattern};
+use super::look::{Look, Parts, is_no_secret, pattern};
 
 /// Bytes of one tag that are looked at.
 const TAG_BYTES_MAX: usize = 2_048;
@@ -50,9 +50,8 @@ impl Markup {
     }
 }
 
-pub(super) fn elements(look: &Look<'_>, parts: &mut Parts) {
+pub(super) fn elements(markup: &Markup, look: &Look<'_>, parts: &mut Parts) {
     let text = look.text;
-    let markup = &look.texts.markup;
     for pattern in [&markup.labelled, &markup.part, &markup.pair, &markup.serialized] {
         for found in pattern.captures_iter(text) {
             let (Some(name), Some(value)) = (found.get(1), found.get(2)) else { continue };
@@ -67,7 +66,7 @@ pub(super) fn elements(look: &Look<'_>, parts: &mut Parts) {
         secret_data(look, parts);
     }
     let mut next_end = ("", 0);
-    for found in look.texts.markup.tag.captures_iter(text) {
+    for found in markup.tag.captures_iter(text) {
         let (Some(whole), Some(name)) = (found.get(0), found.get(1)) else { continue };
         let open = &text[whole.start()..name.start()];
         let (close, end_tag) = match open {
@@ -83,7 +82,7 @@ pub(super) fn elements(look: &Look<'_>, parts: &mut Parts) {
         let tag = &text[name.end()..name.end() + length];
         let mut is_secret = look.names.class(name.as_str()).is_secret();
         let mut holders = Vec::new();
-        for attribute in look.texts.markup.attribute.captures_iter(tag) {
+        for attribute in markup.attribute.captures_iter(tag) {
             let (Some(key), Some(value)) =
                 (attribute.get(1), attribute.get(2).or(attribute.get(3)).or(attribute.get(4)))
             else {

@@ -1,10 +1,10 @@
 //! Values that people wrote: a word, a passphrase, or a sentence about something else.
 
-use super::super::names::Class;
-use super::super::values::{CONNECTORS, is_state, looks_made_up, looks_secret};
-use super::keyed::{Name, Separator, is_free, token_at};
+use super::look::{Look, Parts, is_no_secret};
 use super::scan::pair_begins;
-use super::{Look, Parts, is_no_secret};
+use super::token::{Name, Separator, is_free, token_at};
+use crate::log::redact::names::Class;
+use crate::log::redact::values::{CONNECTORS, is_state, looks_made_up, looks_secret};
 
 /// A value that people wrote behind a colon: one word, a passphrase, or a sentence about something else.
 pub(super) fn phrase(

@@ -2,8 +2,8 @@
 
 use regex::Regex;
 
-use super::super::values::looks_made_up;
-use super::{Look, Parts, pattern};
+use super::look::{Look, Parts, is_no_secret, pattern};
+use crate::log::redact::values::looks_made_up;
 
 /// Beginnings of tokens, without what all of them share; for finding texts that are worth a look.
 pub(super) const PREFIXES: &str = "gh[pousr]_|glpat|glrt|gl[a-z]+-|xox[a-z]|xapp-|[srp]k_|sk-|AIza|prl_|npm_|SG\\.|hf_|hvs\\.|hvb\\.|s\\.[A-Za-z0-9]|ya29|1//|shp|dop_|doo_|dor_|AGE-|dapi|lin_api|dp\\.|atlasv1|AKIA|A3T|hooks\\.|:AA|PuTTY|figd_|ntn_|tfp_|EAA|nvapi|gsk_|r8_|pul-|rubygems_|pscale|sq0|NRAK|SK[0-9a-f]|AC[0-9a-f]|[MNO][A-Za-z0-9_-]{23}|ops_|-p|-a |-u|-w";
@@ -134,8 +134,7 @@ impl Shapes {
     }
 }
 
-pub(super) fn private_keys(look: &Look<'_>, parts: &mut Parts) {
-    let shapes = &look.texts.shapes;
+pub(super) fn private_keys(shapes: &Shapes, look: &Look<'_>, parts: &mut Parts) {
     for found in shapes.private_key.find_iter(look.text).chain(shapes.putty.find_iter(look.text)) {
         parts.add(found.start(), found.end());
     }
@@ -169,8 +168,8 @@ pub(in super::super) fn is_pem_end(text: &str) -> bool {
     text.contains("-----END ") && text.contains("PRIVATE KEY")
 }
 
-pub(super) fn tokens(look: &Look<'_>, parts: &mut Parts) {
-    for found in look.texts.shapes.tokens.captures_iter(look.text) {
+pub(super) fn tokens(shapes: &Shapes, look: &Look<'_>, parts: &mut Parts) {
+    for found in shapes.tokens.captures_iter(look.text) {
         let Some(token) = found.get(1) else { continue };
         let mut from = token.start();
         // Of an address the host stays.
@@ -184,7 +183,7 @@ pub(super) fn tokens(look: &Look<'_>, parts: &mut Parts) {
             parts.add(from, token.end());
         }
     }
-    for found in look.texts.shapes.encoded_json.captures_iter(look.text) {
+    for found in shapes.encoded_json.captures_iter(look.text) {
         let Some(token) = found.get(1) else { continue };
         if holds_secret(look, token.as_str()) {
             parts.add(token.start(), token.end());
@@ -213,15 +212,14 @@ fn holds_secret(look: &Look<'_>, token: &str) -> bool {
     keys.any(|key| look.names.class(key).is_secret())
 }
 
-pub(super) fn schemes(look: &Look<'_>, parts: &mut Parts) {
-    let shapes = &look.texts.shapes;
+pub(super) fn schemes(shapes: &Shapes, look: &Look<'_>, parts: &mut Parts) {
     for found in shapes.protocols.captures_iter(look.text).chain(shapes.pass.captures_iter(look.text)) {
-        let secret = found.iter().skip(1).flatten().next().filter(|secret| !super::is_no_secret(look, secret.as_str()));
+        let secret = found.iter().skip(1).flatten().next().filter(|secret| !is_no_secret(look, secret.as_str()));
         if let Some(secret) = secret {
             parts.add(secret.start(), secret.end());
         }
     }
-    for found in look.texts.shapes.schemes.captures_iter(look.text) {
+    for found in shapes.schemes.captures_iter(look.text) {
         if let Some(token) = found.get(1)
             && looks_made_up(token.as_str())
         {

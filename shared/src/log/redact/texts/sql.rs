@@ -2,8 +2,8 @@
 
 use regex::Regex;
 
+use super::look::{Look, Parts, is_no_secret, pattern};
 use super::scan::quoted_end;
-use super::{Look, Parts, is_no_secret, pattern};
 
 /// Columns of one statement that are looked at.
 const COLUMNS_MAX: usize = 256;
@@ -44,8 +44,8 @@ impl Sql {
     }
 }
 
-pub(super) fn literals(look: &Look<'_>, parts: &mut Parts) {
-    let (text, sql) = (look.text, &look.texts.sql);
+pub(super) fn literals(sql: &Sql, look: &Look<'_>, parts: &mut Parts) {
+    let text = look.text;
     if !sql.verb.is_match(text) {
         return;
     }
