@@ -11,17 +11,19 @@ use piperoll_shared::api::node::{CheckpointAnswer, LogAside, ScanRequest};
 use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::note::Note;
-use piperoll_shared::log::tree::{TileCache, TreeReader, consistency_proof, encode_hash};
+use piperoll_shared::log::tree::{TreeReader, consistency_proof, encode_hash};
 
+use super::aside_log::{Aside, Stamp};
 use super::error::{OpenError, ReadError};
 use super::health::Health;
 use super::index::{BLOCK_LEVEL, Index};
+use super::keys::LogKeys;
+use super::open::LogDir;
 use super::readers::Readers;
-use super::rows::Extent;
-use super::scan::{Beside, Scan};
+use super::rows;
+use super::scan::{Beside, Scan, parse_filter};
 use super::signer::{Kept, kept};
 use super::tree::StoredTiles;
-use super::{LogDir, LogKeys, parse_filter, rows};
 
 /// Threads that read one of them.
 const THREADS: usize = 1;
@@ -29,22 +31,6 @@ const THREADS: usize = 1;
 const LOGS_MAX: usize = 16;
 /// How long the list of folders is believed.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-
-/// One of them, open.
-#[derive(Clone)]
-pub(super) struct Aside {
-    pub(super) readers: Readers,
-    pub(super) generation: Generation,
-    pub(super) extent: Extent,
-    index: Arc<Index>,
-    tiles: Arc<TileCache>,
-    /// What its files were like when it was opened.
-    stamp: Stamp,
-}
-
-/// Length and time of the last change of the database and its WAL. Rows are added to a log that was put aside only when an operator
-/// erases or holds some of its rows.
-type Stamp = [Option<(u64, std::time::SystemTime)>; 2];
 
 fn stamp(dir: &LogDir) -> Stamp {
     let of = |suffix: &str| {

@@ -12,12 +12,14 @@ use piperoll_shared::log::verify::{Integrity, RowChecker, SequenceWalk};
 use rusqlite::Connection;
 
 use super::epochs::epochs;
-use super::erase;
+use super::erased;
 use super::floor::{Floor, floor};
+use super::health::Health;
 use super::index::IndexCheck;
+use super::keys::LogKeys;
 use super::rows::{SEQ_MAX, StoredRow, read_unchecked};
+use super::schema;
 use super::tree_check::TreeCheck;
-use super::{Health, LogKeys, schema};
 
 /// Rows hashed together, and how many such blocks make a step, which is one read transaction.
 const BLOCK_ROWS: u64 = 2_048;
@@ -253,7 +255,7 @@ impl Check {
     ) -> rusqlite::Result<()> {
         let mut found = Vec::new();
         for row in stored.iter_mut() {
-            erase::recognise(conn, &mut self.checker, row)?;
+            erased::recognise(conn, &mut self.checker, row)?;
         }
         // In the order of the rows, which is nearly that of the index: ids grow with time.
         let mut ids: Vec<([u8; 16], u64)> = Vec::new();

@@ -6,9 +6,8 @@ use piperoll_shared::log::verify::Integrity;
 use rusqlite::Connection;
 
 use super::check::Check;
-use super::floor::statement_at;
-use super::rows::StoredRow;
-use super::{erase, hold};
+use super::rows::{StoredRow, statement_at};
+use super::{erased, hold};
 
 impl Check {
     pub(super) fn note_hold(&mut self, row: &StoredRow) {
@@ -26,7 +25,7 @@ impl Check {
     /// The tables that lead to statements, against the statements.
     pub(super) fn statements(&mut self, conn: &Connection, lines: &mut Vec<VerifyLine>) -> rusqlite::Result<()> {
         let first = self.floor.as_ref().map_or(0, |floor| floor.pruned.to_seq);
-        for (seq, fault) in erase::strays(conn, &mut self.checker, first)? {
+        for (seq, fault) in erased::strays(conn, &mut self.checker, first)? {
             self.find(lines, Some(seq), FindingKind::Derived, fault);
         }
         let held = match hold::holds(conn, &mut self.checker)? {

@@ -21,15 +21,18 @@ use piperoll_shared::log::verify::RowChecker;
 use piperoll_shared::net::clock::{Clock, SystemClock};
 use rusqlite::Connection;
 
+use super::check::Check;
 use super::draft::{Appended, Draft};
+use super::erased::row_at;
+use super::error::{AppendError, OpenError, ReadError};
 use super::index::{BLOCK_LEVEL, CheckedRows, Index, IndexCheck};
-use super::open::CopyAside;
-use super::rows;
-use super::scan::Beside;
+use super::keys::LogKeys;
+use super::open::{CopyAside, LogDir};
+use super::open_writer::{OpenWriter, open_writer};
+use super::rows::{self, Extent, StoredRow};
+use super::scan::{Batch, Beside, Scan, parse_filter};
 use super::signer::{self, Kept, Signer};
-use super::{AppendError, Batch, Check, Extent, LogDir, LogKeys, OpenError, OpenWriter, ReadError, Scan};
-use super::{StoredRow, floor, tree};
-use super::{open_writer, parse_filter, schema};
+use super::{schema, tree};
 
 /// Why rows were not archived.
 #[derive(Debug, thiserror::Error)]
@@ -191,7 +194,7 @@ impl DirectLog {
         let mut bytes = Vec::new();
         let mut statements = BTreeMap::new();
         for seq in from..to {
-            let row = floor::row_at(&self.conn, &mut checker, seq)?.filter(StoredRow::is_sound);
+            let row = row_at(&self.conn, &mut checker, seq)?.filter(StoredRow::is_sound);
             let row = row.ok_or(RowsFault::Unsound(seq))?;
             bytes.clear();
             match &row.erased {

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use piperoll_shared::api::node::Receipt;
 use piperoll_shared::log::entry::{CallerEntry, EntryError};
+use piperoll_shared::log::flags::Flag;
 use piperoll_shared::log::redact::Redactor;
+
+use super::error::AppendError;
 
 /// An entry on its way into the log.
 #[derive(Debug, Clone)]
@@ -33,4 +36,12 @@ impl From<Appended> for Receipt {
 /// Masks secrets, and refuses what could never fit, before it reaches the writer.
 pub fn parse_draft(bytes: &[u8], via: &Arc<str>, redactor: &Redactor) -> Result<Draft, EntryError> {
     Ok(Draft { entry: CallerEntry::parse_redacted(bytes, redactor)?, via: Arc::clone(via) })
+}
+
+/// What became of one draft.
+pub(super) type AppendResult = Result<Appended, AppendError>;
+
+/// As it stands in a body; nothing when nothing stands out.
+pub(super) fn to_text(flags: &[Flag]) -> String {
+    if flags.is_empty() { String::new() } else { serde_json::to_string(flags).unwrap_or_default() }
 }

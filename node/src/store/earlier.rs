@@ -16,15 +16,15 @@ use rusqlite::{Connection, ErrorCode};
 use super::aside::folder_of;
 use super::direct::DirectLog;
 use super::epochs::teach;
-use super::error::{OpenError, ReadError};
-use super::floor::{entry_at, first_seq, floor, row_at};
+use super::erased::row_at;
+use super::error::{OpenError, ReadError, UpkeepError};
+use super::floor::{first_seq, floor};
 use super::hold::{HeldUnder, holds};
-use super::open::Opened;
-use super::prune::PruneWish;
-use super::rows;
+use super::keys::LogKeys;
+use super::open::{LogDir, Opened};
+use super::prune_wish::PruneWish;
+use super::rows::{self, entry_at};
 use super::search::Search;
-use super::upkeep::UpkeepError;
-use super::{LogDir, LogKeys};
 
 /// Logs that go with one prune; no node has as many.
 const LOGS_MAX: usize = 16;

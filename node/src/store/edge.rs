@@ -7,15 +7,16 @@ use piperoll_shared::log::tree::TreeBuilder;
 use piperoll_shared::log::verify::{Integrity, RowChecker};
 use piperoll_shared::log::view::EntryView;
 
-use super::erase;
+use super::erased;
 use super::floor::floor;
 use super::grower::Grower;
+use super::keys::LogKeys;
 use super::rows::{SEQ_MAX, StoredRow, read_row};
+use super::schema;
 use super::signer::{Place, Signer};
 use super::transaction::End;
 use super::tree::{self, TreeError};
 use super::writer::Writer;
-use super::{LogKeys, schema};
 
 /// Rows looked back over to find out whether the last stop was clean.
 const LOOK_BACK_ROWS: u32 = 10_000;
@@ -109,7 +110,7 @@ impl Writer {
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
             let mut row = read_row(row, &mut checker)?;
-            erase::recognise(&self.conn, &mut checker, &mut row)?;
+            erased::recognise(&self.conn, &mut checker, &mut row)?;
             found.push(row);
         }
         Ok(found)

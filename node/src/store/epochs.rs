@@ -4,9 +4,8 @@ use piperoll_shared::log::statement::{KeyRotated, Statement};
 use piperoll_shared::log::verify::{EpochSpan, Integrity, RowChecker};
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::error::AppendError;
-use super::floor::{Floor, entry_at};
-use super::writer::Writer;
+use super::floor::Floor;
+use super::rows::entry_at;
 
 /// Which epoch seals which rows, or in words which rotation is not what the table says. The first row of every epoch says
 /// that it is, under that epoch's own secret; the row in front of it says the same under the one before.
@@ -72,29 +71,4 @@ fn rotation_at(
         Some(Statement::KeyRotated(rotated)) => Some(rotated),
         _ => None,
     })
-}
-
-impl Writer {
-    /// Seals with the newest secret from here on. Nothing to do when the last row was.
-    pub(super) fn keep_epoch(&mut self) -> Result<(), AppendError> {
-        let Some(newest) = self.ring.newest_epoch() else { return Ok(()) };
-        let Some(last) = self.last_epoch else {
-            self.epoch = newest;
-            return Ok(());
-        };
-        self.epoch = last;
-        if newest < last {
-            self.health.refuse_writes(format!(
-                "the newest row is sealed under key epoch {last}, and node.toml names none above {newest}; name the secret of epoch {last} again"
-            ));
-            return Ok(());
-        }
-        if newest == last {
-            return Ok(());
-        }
-        let Some(key) = self.ring.key(self.generation, newest).cloned() else { return Ok(()) };
-        self.transact(|rows, now| rows.rotate(newest, key, now))?;
-        self.epoch = newest;
-        Ok(())
-    }
 }

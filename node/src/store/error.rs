@@ -77,3 +77,50 @@ pub enum ReadError {
     #[error("the node is stopping")]
     Stopping,
 }
+
+/// Why it was not done. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UpkeepError {
+    /// It would break a rule.
+    #[error("{0}")]
+    Refused(String),
+    #[error("{0}")]
+    NotFound(String),
+    #[error(transparent)]
+    Log(#[from] AppendError),
+    #[error("the log cannot be read: {0}")]
+    Read(String),
+}
+
+impl From<rusqlite::Error> for UpkeepError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Read(error.to_string())
+    }
+}
+
+impl From<super::tree::TreeError> for UpkeepError {
+    fn from(error: super::tree::TreeError) -> Self {
+        Self::Read(error.to_string())
+    }
+}
+
+impl From<ReadError> for UpkeepError {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error.to_string())
+    }
+}
+
+/// Longest reason for an erasure or a hold, bytes of UTF-8.
+pub const REASON_BYTES_MAX: usize = 1_024;
+
+pub(super) fn check_reason(reason: &str) -> Result<(), UpkeepError> {
+    if reason.trim().is_empty() || reason.len() > REASON_BYTES_MAX {
+        return Err(UpkeepError::Refused(format!("a reason is 1 to {REASON_BYTES_MAX} bytes of text")));
+    }
+    Ok(())
+}
+
+/// In words, what cannot be believed of the log.
+pub(super) fn refused<T>(found: Result<T, String>) -> Result<T, UpkeepError> {
+    found.map_err(|words| UpkeepError::Refused(format!("{words}; run `piperoll node verify`")))
+}

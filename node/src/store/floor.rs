@@ -5,11 +5,11 @@
 
 use piperoll_shared::api::node::PrunedRows;
 use piperoll_shared::log::statement::{Pruned, Statement};
-use piperoll_shared::log::verify::{Integrity, RowChecker};
+use piperoll_shared::log::verify::RowChecker;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::erase;
-use super::rows::{StoredRow, read_row};
+use super::error::{UpkeepError, refused};
+use super::rows::statement_at;
 
 /// The first row that a log answers for, and the entry that says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,28 +51,7 @@ impl Floor {
     }
 }
 
-/// What an authentic entry of the node at this place says.
-pub(super) fn statement_at(
-    conn: &Connection,
-    checker: &mut RowChecker,
-    seq: u64,
-) -> rusqlite::Result<Option<Statement>> {
-    let row = entry_at(conn, checker, seq)?;
-    Ok(row.filter(|row| row.checked.integrity == Integrity::Ok).and_then(|row| Statement::read(&row.body)))
-}
-
-/// One row, checked; an erased one is told from one that somebody emptied.
-pub(super) fn row_at(conn: &Connection, checker: &mut RowChecker, seq: u64) -> rusqlite::Result<Option<StoredRow>> {
-    let mut row = entry_at(conn, checker, seq)?;
-    if let Some(row) = &mut row {
-        erase::recognise(conn, checker, row)?;
-    }
-    Ok(row)
-}
-
-/// One row that still says something, checked.
-pub(super) fn entry_at(conn: &Connection, checker: &mut RowChecker, seq: u64) -> rusqlite::Result<Option<StoredRow>> {
-    let mut statement = conn.prepare_cached("SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq = ?1")?;
-    let mut rows = statement.query([seq])?;
-    rows.next()?.map(|row| read_row(row, checker)).transpose()
+/// What is left to do for rows that were stated as pruned.
+pub(super) fn unfinished(conn: &Connection, checker: &mut RowChecker) -> Result<Option<Floor>, UpkeepError> {
+    Ok(refused(floor(conn, checker)?)?.filter(|floor| !floor.finished))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use piperoll_shared::api::node::ScanRequest;
 use piperoll_shared::log::entry::Facts;
 use piperoll_shared::log::filter::Filter;
-use piperoll_shared::log::flags::{Flag, Judge, Rules};
+use piperoll_shared::log::flags::{Judge, Rules};
 use piperoll_shared::log::order::Order;
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::Integrity;
@@ -111,9 +111,4 @@ fn facts(view: &EntryView<'_>) -> Facts {
         // What was flagged for itself needs no memory.
         amounts: Vec::new(),
     }
-}
-
-/// As it stands in a body; nothing when nothing stands out.
-pub(super) fn to_text(flags: &[Flag]) -> String {
-    if flags.is_empty() { String::new() } else { serde_json::to_string(flags).unwrap_or_default() }
 }

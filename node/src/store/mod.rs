@@ -2,6 +2,7 @@
 
 mod ages;
 mod aside;
+mod aside_log;
 mod check;
 mod check_ids;
 mod check_statements;
@@ -11,18 +12,25 @@ mod earlier;
 mod edge;
 mod epochs;
 mod erase;
+mod erased;
 mod error;
 mod floor;
 mod grower;
 mod health;
 mod hold;
+mod hold_order;
 mod index;
 mod judging;
+mod keys;
+mod log;
 mod new_generation;
 mod open;
+mod open_writer;
 mod prove;
 mod prune;
+mod prune_wish;
 mod readers;
+mod rotation;
 mod rows;
 mod run;
 mod scan;
@@ -37,518 +45,23 @@ mod tree_check;
 mod upkeep;
 mod writer;
 
-use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use piperoll_shared::api::node::{CheckpointAnswer, IndexExtent, LogAside, LogSpan, ScanRequest, VerifyLine};
-use piperoll_shared::log::entry::lifecycle;
-use piperoll_shared::log::filter::Filter;
-use piperoll_shared::log::flags::Rules;
-use piperoll_shared::log::ids::{EntryId, Generation};
-use piperoll_shared::log::note::{KeyKind, SigningSeed, VerifyingKey};
-use piperoll_shared::log::seal::{KeyRing, Origin};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::{Hash, TileCache, TreeReader, consistency_proof, inclusion_proof};
-use piperoll_shared::net::clock::Clock;
-use rusqlite::OptionalExtension as _;
-use serde_json::json;
-use tokio::sync::{mpsc, oneshot};
-
 pub use aside::generations_aside;
 pub use check::Check;
 pub use direct::{ArchiveError, DirectLog, append_directly};
 pub use draft::{Appended, Draft, parse_draft};
-pub use erase::{ErasedUnder, REASON_BYTES_MAX};
-pub use error::{AppendError, OpenError, ReadError};
+pub use error::{AppendError, OpenError, REASON_BYTES_MAX, ReadError, UpkeepError};
 pub use floor::Floor;
 pub use health::Health;
 pub use hold::HeldUnder;
 pub use index::{Made, make_index};
+pub use keys::LogKeys;
+pub use log::Store;
 pub use new_generation::{NewGeneration, begin_generation};
 pub use open::LogDir;
-pub use prune::PruneWish;
-pub use rows::{Extent, StoredRow};
+pub use prune_wish::PruneWish;
+pub use rows::{ErasedUnder, Extent, StoredRow};
 pub use scan::{Batch, Scan};
 pub use signer::{CheckpointFault, Kept, SignedCheckpoint};
 pub use slice::Slice;
 pub use tree::TreeError;
-pub use upkeep::{DirectUpkeep, UpkeepError};
-
-use ages::Ages;
-use aside::{Aside, Asides};
-use index::{BLOCK_LEVEL, CheckedRows, Index, IndexCheck, Indexer};
-use readers::Readers;
-use scan::Beside;
-use start::{record_next_key, record_start};
-use writer::{Job, Writer};
-
-/// Append requests waiting for the writer; beyond it callers wait, which is the back-pressure.
-const JOBS_WAITING_MAX: usize = 1_024;
-
-/// What a log is sealed and signed with.
-#[derive(Clone)]
-pub struct LogKeys {
-    pub ring: KeyRing,
-    /// Signs checkpoints.
-    pub checkpoint: SigningSeed,
-    /// Signs them too, while it takes over.
-    pub next_checkpoint: Option<SigningSeed>,
-    /// Whose cosignatures count: the cluster's witnesses. Without any no row goes by itself.
-    pub witnesses: Vec<VerifyingKey>,
-}
-
-impl LogKeys {
-    /// The name of a generation's log, and of the key that signs its checkpoints.
-    pub fn origin(&self, generation: Generation) -> String {
-        let (cluster, node_id) = (self.ring.cluster().clone(), self.ring.node_id().clone());
-        Origin { cluster, node_id, generation }.to_text()
-    }
-}
-
-/// A node's log with its writer running. Clones share it.
-#[derive(Clone)]
-pub struct Store {
-    jobs: mpsc::Sender<Job>,
-    readers: Readers,
-    indexer: Arc<Indexer>,
-    tiles: Arc<TileCache>,
-    health: Arc<Health>,
-    keys: LogKeys,
-    generation: Generation,
-    dir: LogDir,
-    identity: open::FileIdentity,
-    clock: Arc<dyn Clock>,
-    ages: Arc<Mutex<Ages>>,
-    asides: Arc<Asides>,
-    writer: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
-    /// Nothing is written; see `open_to_read`. Has the log's lock.
-    kept: Option<Arc<Option<std::fs::File>>>,
-}
-
-impl Store {
-    /// Opens a log that is read and never written: what would write is refused. The newest checkpoint is the last one that was signed.
-    pub fn open_to_read(dir: LogDir, keys: LogKeys, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let ring = keys.ring.clone();
-        // Held for as long as the log is read: what a daemon added meanwhile would not be seen. Where nothing can be written no daemon runs.
-        let lock = if dir.may_write() { Some(dir.lock_existing()?) } else { None };
-        let first = dir.open_reader(ring.cluster(), ring.node_id())?;
-        let sql = |source| OpenError::Sqlite { path: dir.database(), source };
-        let extent = rows::extent(&first.conn).map_err(sql)?;
-        let (generation, identity) = (first.generation, first.identity);
-        drop(first);
-        let health = Arc::new(Health::default());
-        health.publish_head(extent.head_seq.map_or(0, |head| head.saturating_add(1)));
-        let of = dir.clone();
-        let open = move || Ok(of.open_reader(ring.cluster(), ring.node_id())?.conn);
-        let readers = Readers::start(open, Arc::clone(&health))?;
-        let index = Arc::new(Index::open(&dir, generation, BLOCK_LEVEL));
-        // Without a receiver every send fails, so nothing is written here.
-        let (jobs, _) = mpsc::channel(1);
-        Ok(Self {
-            jobs,
-            readers,
-            indexer: Arc::new(Indexer::of_kept(index)),
-            tiles: Arc::default(),
-            health,
-            asides: Arc::new(Asides::new(&dir)),
-            keys,
-            generation,
-            dir,
-            identity,
-            clock,
-            ages: Arc::new(Mutex::new(Ages::none(generation))),
-            writer: Arc::default(),
-            kept: Some(Arc::new(lock)),
-        })
-    }
-
-    /// Opens or creates the log, records `log.started`, and starts the threads. `rules` decide what is flagged.
-    pub fn open(dir: LogDir, keys: LogKeys, clock: Arc<dyn Clock>, rules: Rules) -> Result<Self, OpenError> {
-        Self::open_with_blocks(dir, keys, clock, rules, BLOCK_LEVEL)
-    }
-
-    /// The same, with blocks of the index that go with another level of tiles: tests have more of them with fewer rows.
-    pub fn open_with_blocks(
-        dir: LogDir,
-        keys: LogKeys,
-        clock: Arc<dyn Clock>,
-        rules: Rules,
-        level: u32,
-    ) -> Result<Self, OpenError> {
-        let opened = open_writer(&dir, &keys, Arc::clone(&clock), rules, level)?;
-        let ring = &keys.ring;
-        let OpenWriter { mut writer, generation, identity, health, lock } = opened;
-        if let Err(error) = new_generation::finish_exchange(&dir, &keys) {
-            tracing::error!(%error, "the log that was here before cannot be given its name");
-        }
-        let last_stop = writer.last_stop().map_err(|source| OpenError::Sqlite { path: dir.database(), source })?;
-        record_start(&mut writer, last_stop);
-        record_next_key(&mut writer, &keys, generation);
-        if health.head().is_some() {
-            dir.write_marker(ring.cluster(), ring.node_id(), generation)
-                .map_err(|source| OpenError::Io { path: dir.path().to_owned(), source })?;
-        }
-        let index = Arc::clone(&writer.index);
-        let indexing = dir.open_reader(ring.cluster(), ring.node_id())?;
-        let indexer = Indexer::start(index, indexing.conn, ring.clone(), writer.end.next_seq)
-            .map_err(|source| OpenError::Io { path: dir.path().to_owned(), source })?;
-        let (readers_dir, readers_ring) = (dir.clone(), ring.clone());
-        let open = move || Ok(readers_dir.open_reader(readers_ring.cluster(), readers_ring.node_id())?.conn);
-        let readers = Readers::start(open, Arc::clone(&health))?;
-        let (jobs, receiver) = mpsc::channel(JOBS_WAITING_MAX);
-        let ages = Arc::clone(&writer.ages);
-        let thread = std::thread::Builder::new()
-            .name("writer".to_owned())
-            .spawn(move || {
-                // The lock lives as long as the thread that writes.
-                let _lock = lock;
-                writer.run(receiver);
-            })
-            .map_err(|source| OpenError::Io { path: dir.path().to_owned(), source })?;
-        let writer = Arc::new(Mutex::new(Some(thread)));
-        let asides = Arc::new(Asides::new(&dir));
-        Ok(Self {
-            jobs,
-            readers,
-            indexer: Arc::new(indexer),
-            tiles: Arc::default(),
-            health,
-            keys,
-            generation,
-            dir,
-            identity,
-            clock,
-            ages,
-            asides,
-            writer,
-            kept: None,
-        })
-    }
-
-    pub fn health(&self) -> &Arc<Health> {
-        &self.health
-    }
-
-    pub fn generation(&self) -> Generation {
-        self.generation
-    }
-
-    pub fn ring(&self) -> &KeyRing {
-        &self.keys.ring
-    }
-
-    pub fn dir(&self) -> &LogDir {
-        &self.dir
-    }
-
-    /// Records drafts; one result per draft, in order. Returns after the synced commit.
-    pub async fn append(&self, drafts: Vec<Draft>) -> Vec<Result<Appended, AppendError>> {
-        let count = drafts.len();
-        let (reply, answer) = oneshot::channel();
-        if self.jobs.send(Job::Append { drafts, reply }).await.is_err() {
-            return vec![Err(AppendError::Stopping); count];
-        }
-        answer.await.unwrap_or_else(|_| vec![Err(AppendError::Stopping); count])
-    }
-
-    /// From here on rows get into the log and not into its tree.
-    #[cfg(feature = "without-tree")]
-    pub async fn leave_out_tree(&self) {
-        let _ = self
-            .jobs
-            .send(Job::Work(Box::new(|writer| {
-                if let Some(tree) = &mut writer.tree {
-                    tree.off = true;
-                }
-            })))
-            .await;
-    }
-
-    /// Plans a read up to the newest committed row.
-    pub async fn scan(&self, request: ScanRequest) -> Result<Scan, ReadError> {
-        if let Some(aside) = self.aside(request.generation).await? {
-            return aside.scan(request, &self.keys, self.clock.now()).await;
-        }
-        let filter = parse_filter(&request, self.clock.now())?;
-        let (ring, generation, head) = (self.keys.ring.clone(), self.generation, self.health.head());
-        let beside = Beside { index: Some(Arc::clone(self.indexer.index())), tiles: Arc::clone(&self.tiles) };
-        self.check_file().await;
-        self.readers.run(move |conn| Scan::plan(conn, &request, filter, head, ring, generation, beside)).await?
-    }
-
-    /// Reads the next batch; the scan comes back with it.
-    pub async fn next_batch(&self, mut scan: Scan) -> Result<(Scan, Batch), ReadError> {
-        let readers = scan.aside().map_or_else(|| self.readers.clone(), |aside| aside.readers.clone());
-        readers
-            .run(move |conn| {
-                let batch = scan.next_batch(conn)?;
-                Ok((scan, batch))
-            })
-            .await?
-    }
-
-    /// The log of another generation, if it stands beside this one.
-    async fn aside(&self, generation: Option<Generation>) -> Result<Option<Aside>, ReadError> {
-        let Some(generation) = generation.filter(|generation| *generation != self.generation) else { return Ok(None) };
-        let (asides, keys) = (Arc::clone(&self.asides), self.keys.clone());
-        let found = tokio::task::spawn_blocking(move || asides.find(&keys, generation)).await;
-        found.map_err(|_| ReadError::Panicked)
-    }
-
-    /// The logs that stood here before and can still be read.
-    pub async fn asides(&self) -> Vec<LogAside> {
-        let (asides, keys) = (Arc::clone(&self.asides), self.keys.clone());
-        tokio::task::spawn_blocking(move || asides.list(&keys)).await.unwrap_or_default()
-    }
-
-    /// What a witness is told of a log that was put aside; none where it cannot be read.
-    pub async fn aside_checkpoint(
-        &self,
-        generation: Generation,
-        old: u64,
-    ) -> Result<Option<CheckpointAnswer>, ReadError> {
-        match self.aside(Some(generation)).await? {
-            Some(aside) => aside.last_signed(old).await.map(Some),
-            None => Ok(None),
-        }
-    }
-
-    /// Whose readers make the proofs of a tree, if that tree is here.
-    async fn readers_of(&self, generation: Generation, size: u64) -> Result<Option<Readers>, ReadError> {
-        if generation == self.generation {
-            let rows = self.health.head().map_or(0, |head| head + 1);
-            return Ok((size <= rows).then(|| self.readers.clone()));
-        }
-        let aside = self.aside(Some(generation)).await?.filter(|aside| aside::covers(aside, size));
-        Ok(aside.map(|aside| aside.readers))
-    }
-
-    /// Whether entries with these ids are in the log and came in under this `via`, which only the node writes.
-    pub async fn recorded_via(&self, ids: Vec<Option<EntryId>>, via: Arc<str>) -> Result<Vec<bool>, ReadError> {
-        let ending = format!(",\"via\":{}}}", serde_json::Value::from(&*via));
-        let look = move |conn: &rusqlite::Connection| -> rusqlite::Result<Vec<bool>> {
-            let mut statement =
-                conn.prepare_cached("SELECT e.body FROM ids i JOIN entries e ON e.seq = i.seq WHERE i.id = ?1")?;
-            let mut known = |id: EntryId| -> rusqlite::Result<bool> {
-                let body = statement.query_row([&id.as_bytes()[..]], |row| row.get::<_, String>(0)).optional()?;
-                Ok(body.is_some_and(|body| body.ends_with(&ending)))
-            };
-            ids.into_iter().map(|id| id.map_or(Ok(false), &mut known)).collect()
-        };
-        Ok(self.readers.run(look).await??)
-    }
-
-    /// The time that a row's column says, if the row is there.
-    pub async fn time_of(&self, seq: u64) -> Result<Option<Timestamp>, ReadError> {
-        Ok(self.readers.run(move |conn| rows::time_of(conn, seq)).await??)
-    }
-
-    /// The times of the first `size` rows, and what stood here before.
-    pub async fn span(&self, size: u64) -> Result<LogSpan, ReadError> {
-        Ok(self.readers.run(move |conn| rows::span(conn, size)).await??)
-    }
-
-    pub async fn extent(&self) -> Result<Extent, ReadError> {
-        Ok(self.readers.run(rows::extent).await??)
-    }
-
-    /// The number of rows, and a time that no later row's time is below, unless the clock steps back.
-    pub fn watermark(&self) -> (u64, Timestamp) {
-        self.health.watermark(self.clock.now())
-    }
-
-    /// How far the index is.
-    pub fn index(&self) -> IndexExtent {
-        self.indexer.index().extent()
-    }
-
-    /// A full check up to the newest committed row.
-    pub fn check(&self) -> Check {
-        let index = IndexCheck::new(Arc::clone(self.indexer.index()), CheckedRows::Live);
-        let beside = self.dir.read_checkpoint().map_err(|e| e.to_string());
-        Check::new(&self.keys, self.generation, beside, self.health.head(), index).beside(Arc::clone(&self.health))
-    }
-
-    pub async fn check_step(&self, mut check: Check) -> Result<(Check, Vec<VerifyLine>), ReadError> {
-        self.readers
-            .run(move |conn| {
-                let lines = check.step(conn)?;
-                Ok((check, lines))
-            })
-            .await?
-    }
-
-    /// The newest checkpoint; signed now when it is time to.
-    pub async fn checkpoint(&self) -> Result<SignedCheckpoint, CheckpointFault> {
-        if self.kept.is_some() {
-            return self.kept_checkpoint().await;
-        }
-        let (reply, answer) = oneshot::channel();
-        let stopping = || CheckpointFault::Refused("the node is stopping".to_owned());
-        self.jobs.send(Job::Checkpoint { reply }).await.map_err(|_| stopping())?;
-        answer.await.unwrap_or_else(|_| Err(stopping()))
-    }
-
-    /// The last checkpoint that was signed of a log that is only read.
-    async fn kept_checkpoint(&self) -> Result<SignedCheckpoint, CheckpointFault> {
-        let refused = |words: String| CheckpointFault::Refused(words);
-        let origin = self.keys.origin(self.generation);
-        let key = self.keys.checkpoint.named(&origin, KeyKind::Log);
-        let key = key.ok_or_else(|| refused(format!("{origin:?} cannot sign")))?;
-        let note = self.kept_note(Kept::Signed).await.map_err(|e| refused(e.to_string()))?;
-        let signed =
-            signer::open_note(&note.ok_or_else(|| refused("nothing of this log was signed".to_owned()))?, &key)?;
-        // A witness that renewed its cosignature would say that nothing came after these rows.
-        let (size, rows) = (signed.checkpoint.size, self.health.head().map_or(0, |head| head.saturating_add(1)));
-        if size < rows {
-            return Err(refused(format!(
-                "only {size} of {rows} rows were signed before the node ended; start the node once and stop it in order, and hand over its folder then"
-            )));
-        }
-        Ok(signed)
-    }
-
-    /// Keeps a checkpoint of ours that a witness has cosigned.
-    pub async fn cosigned(&self, note: String) -> Result<u64, CheckpointFault> {
-        let (reply, answer) = oneshot::channel();
-        let stopping = || CheckpointFault::Refused("the node is stopping".to_owned());
-        self.jobs.send(Job::Cosigned { note, reply }).await.map_err(|_| stopping())?;
-        answer.await.unwrap_or_else(|_| Err(stopping()))
-    }
-
-    /// A note from the database, whoever signed it.
-    pub async fn kept_note(&self, kept: Kept) -> Result<Option<String>, ReadError> {
-        Ok(self.readers.run(move |conn| signer::kept(conn, kept)).await??)
-    }
-
-    /// Shows that the first `old` rows are unchanged among the first `size`; neither is above the head.
-    pub async fn consistency(&self, old: u64, size: u64) -> Result<Vec<Hash>, ReadError> {
-        let proof = self
-            .readers
-            .run(move |conn| consistency_proof(&mut TreeReader::new(tree::StoredTiles(conn), size), old, size));
-        Ok(proof.await??)
-    }
-
-    /// One proof for all rows of `runs` under a tree of `size` rows; none when that tree is not here.
-    pub async fn range_proof(
-        &self,
-        generation: Generation,
-        runs: Vec<Range<u64>>,
-        size: u64,
-    ) -> Result<Option<Vec<Hash>>, ReadError> {
-        let Some(readers) = self.readers_of(generation, size).await? else { return Ok(None) };
-        let mut making = prove::Making::new(&runs, size);
-        loop {
-            // In short pieces: no reader waits behind a long proof.
-            let (returned, done) = readers
-                .run(move |conn| {
-                    let done = making.step(conn);
-                    (making, done)
-                })
-                .await?;
-            making = returned;
-            if done? {
-                return Ok(Some(making.hashes));
-            }
-        }
-    }
-
-    /// Shows that row `seq` stands in a tree of `size` rows; none when that tree is not here.
-    pub async fn inclusion(&self, generation: Generation, seq: u64, size: u64) -> Result<Option<Vec<Hash>>, ReadError> {
-        let Some(readers) = self.readers_of(generation, size).await? else { return Ok(None) };
-        let proof =
-            readers.run(move |conn| inclusion_proof(&mut TreeReader::new(tree::StoredTiles(conn), size), seq, size));
-        Ok(Some(proof.await??))
-    }
-
-    /// Notices a file that was unlinked or replaced, a schema that was changed, and rows cut off at the end, also on a node that only
-    /// reads at the moment. Our connections keep the old file; the name may lead elsewhere by now.
-    pub async fn check_file(&self) {
-        let health = Arc::clone(&self.health);
-        let (path, expected) = (self.dir.database(), self.identity);
-        let checked = self
-            .readers
-            .run(move |conn| {
-                match open::file_identity(&path) {
-                    Ok(found) if found == expected => {}
-                    Ok(_) => health.distrust(format!(
-                        "{} was replaced by another file while the node was running; stop the node and put the right file back",
-                        path.display()
-                    )),
-                    Err(_) => health.distrust(format!(
-                        "{} was removed while the node was running; stop the node and put the file back",
-                        path.display()
-                    )),
-                }
-                // The writer's word first: what it commits in between only adds rows.
-                let committed = health.head().map_or(0, |head| head + 1);
-                let stored = rows::extent(conn).map(|extent| extent.head_seq.map_or(0, |head| head + 1));
-                if let Ok(stored) = stored
-                    && stored < committed
-                {
-                    health.distrust(format!(
-                        "{committed} rows were recorded and only {stored} are here: the end was cut off while the node was running; stop the node, keep the file as evidence, and put the right file back"
-                    ));
-                }
-                match schema::differences(conn) {
-                    Ok(differences) if differences.is_empty() => {}
-                    Ok(differences) => health.distrust(format!("the database's schema was changed: {}", differences.join("; "))),
-                    Err(error) => health.distrust(format!("the database's schema cannot be read: {error}")),
-                }
-            })
-            .await;
-        if let Err(error) = checked {
-            tracing::debug!(%error, "the file could not be looked at");
-        }
-    }
-
-    /// Records `log.stopped` and ends the writer; appends already accepted are committed first.
-    pub async fn close(&self) {
-        let entry = lifecycle("log.stopped", "the node stopped", &json!({}));
-        let _ = self.append(vec![Draft { entry, via: Arc::from("node") }]).await;
-        let _ = self.jobs.send(Job::Stop).await;
-        let thread = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
-        }
-    }
-}
-
-struct OpenWriter {
-    writer: Writer,
-    generation: Generation,
-    identity: open::FileIdentity,
-    health: Arc<Health>,
-    lock: Option<std::fs::File>,
-}
-
-fn open_writer(
-    dir: &LogDir,
-    keys: &LogKeys,
-    clock: Arc<dyn Clock>,
-    rules: Rules,
-    level: u32,
-) -> Result<OpenWriter, OpenError> {
-    let ring = &keys.ring;
-    if ring.newest_epoch().is_none() {
-        return Err(OpenError::NoSecret);
-    }
-    let new_generation = Generation::from_bytes(*uuid::Uuid::new_v4().as_bytes());
-    let mut opened = dir.open_writer(ring.cluster(), ring.node_id(), new_generation)?;
-    let health = Arc::new(Health::default());
-    let (generation, identity, lock) = (opened.generation, opened.identity, opened.lock.take());
-    let index = Arc::new(Index::open(dir, generation, level));
-    let mut writer = Writer::new(opened, dir, keys, clock, Arc::clone(&health), index)
-        .map_err(|source| OpenError::Sqlite { path: dir.database(), source })?;
-    if let Err(error) = writer.keep_epoch() {
-        tracing::error!(%error, "the new secret could not be begun with; the log can only be read");
-    }
-    writer.judge = judging::remember(&writer, rules);
-    // Whoever was killed behind an erasure left the content in the WAL.
-    writer.empty_wal(1);
-    Ok(OpenWriter { writer, generation, identity, health, lock })
-}
-
-fn parse_filter(request: &ScanRequest, now: Timestamp) -> Result<Filter, ReadError> {
-    Filter::parse_stored(&request.filter, now).map_err(|e| ReadError::Filter(e.to_string()))
-}
+pub use upkeep::DirectUpkeep;

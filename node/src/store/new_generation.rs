@@ -19,8 +19,11 @@ use super::draft::Draft;
 use super::earlier::begun;
 use super::error::OpenError;
 use super::index::BLOCK_LEVEL;
+use super::keys::LogKeys;
+use super::open::LogDir;
+use super::open_writer::{OpenWriter, open_writer};
 use super::signer::{Kept, kept};
-use super::{LogDir, LogKeys, OpenWriter, hold, open_writer, rows};
+use super::{hold, rows};
 
 /// What was begun.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use piperoll_shared::log::tree::{
 use piperoll_shared::log::verify::RowChecker;
 use rusqlite::Connection;
 
-use super::floor::row_at;
+use super::erased::row_at;
 use super::rows::StoredRow;
 use super::tree::{StoredTiles, TreeError};
 

@@ -21,13 +21,15 @@ use rusqlite::Connection;
 
 use super::earlier::{self, Place};
 use super::epochs::teach;
-use super::erase;
-use super::floor::{Floor, first_seq, floor, row_at};
+use super::erase::WAL_TRIES;
+use super::erased::{self, row_at};
+use super::error::{UpkeepError, refused};
+use super::floor::{first_seq, floor, unfinished};
 use super::hold::{HoldScan, holds};
+use super::prune_wish::PruneWish;
 use super::rows::read_row;
 use super::search::Search;
 use super::tree::{StoredTiles, leaves, stored_roots, stored_tile, tile_id};
-use super::upkeep::UpkeepError;
 use super::writer::Writer;
 
 /// Tiles of rows dropped in one transaction: some milliseconds that an append may have to wait.
@@ -36,18 +38,6 @@ const TILES_PER_BATCH: u64 = 8;
 const TILES_PER_STEP: u64 = 16;
 /// Pages given back to the file system in one transaction (4 MiB).
 const PAGES_PER_VACUUM: u32 = 1_024;
-
-/// What should go.
-#[derive(Debug, Clone, Copy)]
-pub struct PruneWish {
-    /// Rows recorded before this time.
-    pub before: Timestamp,
-    /// No row at this seq or above.
-    pub to_max: u64,
-    /// Logs that stood here before go only if what was recorded in them after they were put aside is older than this, and all of it
-    /// where `before` is a time.
-    pub earlier_before: Timestamp,
-}
 
 /// The cut that a wish leads to now; in words when nothing can go at all.
 pub(super) fn plan(
@@ -110,10 +100,6 @@ fn check_archive(archive: Option<&ArchiveDigest>) -> Result<(), UpkeepError> {
     Err(UpkeepError::Refused(words))
 }
 
-fn refused<T>(found: Result<T, String>) -> Result<T, UpkeepError> {
-    found.map_err(|words| UpkeepError::Refused(format!("{words}; run `piperoll node verify`")))
-}
-
 impl Search<'_> {
     /// The first row of the log with a time in `from..to`, rows that do not fit counted in.
     pub(super) fn first_within(
@@ -164,7 +150,7 @@ impl PruneCheck {
         let mut tile: Vec<Hash> = Vec::new();
         while let Some(row) = rows.next()? {
             let mut row = read_row(row, checker)?;
-            erase::recognise(conn, checker, &mut row)?;
+            erased::recognise(conn, checker, &mut row)?;
             if row.seq != self.next {
                 break;
             }
@@ -194,11 +180,6 @@ fn root_fits(conn: &Connection, index: u64, tile: &[Hash]) -> Result<bool, Upkee
     let above = stored_tile(conn, 1, index / TILE_WIDTH).ok();
     let there = above.and_then(|above| above.get(usize::try_from(index % TILE_WIDTH).ok()?).copied());
     Ok(stored_roots(conn, 0, index, index + 1)? == [root] && there.is_none_or(|there| there == root))
-}
-
-/// What is left to do for rows that were stated as pruned.
-pub(super) fn unfinished(conn: &Connection, checker: &mut RowChecker) -> Result<Option<Floor>, UpkeepError> {
-    Ok(refused(floor(conn, checker)?)?.filter(|floor| !floor.finished))
 }
 
 impl Writer {
@@ -362,7 +343,7 @@ impl Writer {
             Ok(())
         })?;
         // The file gets shorter when the WAL is moved into it.
-        self.empty_wal(erase::WAL_TRIES);
+        self.empty_wal(WAL_TRIES);
         Ok(Some(finished))
     }
 }

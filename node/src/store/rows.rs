@@ -3,14 +3,12 @@
 use piperoll_shared::api::node::{LogBefore, LogSpan};
 use piperoll_shared::log::limits::BODY_AND_MAC_BYTES_MAX;
 use piperoll_shared::log::order::Position;
-use piperoll_shared::log::statement::Begun;
+use piperoll_shared::log::statement::{Begun, Erased, Statement};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::tree::{Hash, leaf_hash};
 use piperoll_shared::log::verify::{Checked, Claim, Integrity, RowChecker};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _};
-
-use super::erase::ErasedUnder;
 
 /// No log gets there; a row above it was planted, and is found by a full check.
 pub(super) const SEQ_MAX: u64 = 1 << 62;
@@ -152,4 +150,33 @@ pub(super) fn integer(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result
         ValueRef::Integer(number) => Some(number),
         _ => None,
     })
+}
+
+/// The entry that emptied a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErasedUnder {
+    pub entry_seq: u64,
+    pub statement: Erased,
+    /// That entry as it is stored, so that readers elsewhere can check it.
+    pub timestamp: Timestamp,
+    pub epoch: u32,
+    pub mac: Vec<u8>,
+    pub body: Vec<u8>,
+}
+
+/// What an authentic entry of the node at this place says.
+pub(super) fn statement_at(
+    conn: &Connection,
+    checker: &mut RowChecker,
+    seq: u64,
+) -> rusqlite::Result<Option<Statement>> {
+    let row = entry_at(conn, checker, seq)?;
+    Ok(row.filter(|row| row.checked.integrity == Integrity::Ok).and_then(|row| Statement::read(&row.body)))
+}
+
+/// One row that still says something, checked.
+pub(super) fn entry_at(conn: &Connection, checker: &mut RowChecker, seq: u64) -> rusqlite::Result<Option<StoredRow>> {
+    let mut statement = conn.prepare_cached("SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq = ?1")?;
+    let mut rows = statement.query([seq])?;
+    rows.next()?.map(|row| read_row(row, checker)).transpose()
 }

@@ -12,7 +12,7 @@ use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::{RowChecker, SequenceFault};
 use rusqlite::Connection;
 
-use super::erase;
+use super::erased;
 use super::error::ReadError;
 use super::index::{Ask, Index, Look};
 use super::prove::EraPart;
@@ -173,7 +173,7 @@ impl Run {
         let mut exhausted = true;
         while let Some(row) = rows.next()? {
             let mut stored = read_row(row, reading.checker)?;
-            erase::recognise(reading.conn, reading.checker, &mut stored)?;
+            erased::recognise(reading.conn, reading.checker, &mut stored)?;
             bytes += stored.body.len();
             count += 1;
             self.put_in_place(&mut stored, reading)?;
@@ -258,7 +258,7 @@ impl Run {
         let mut rows = statement.query((from, to))?;
         while let Some(row) = rows.next()? {
             let mut row = read_row(row, reading.checker)?;
-            erase::recognise(reading.conn, reading.checker, &mut row)?;
+            erased::recognise(reading.conn, reading.checker, &mut row)?;
             if row.is_sound() {
                 return Ok(row.timestamp);
             }

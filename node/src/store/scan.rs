@@ -19,11 +19,11 @@ use piperoll_shared::log::verify::{EpochSpan, Integrity, RowChecker};
 use piperoll_shared::log::view::EntryView;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::aside::Aside;
+use super::aside_log::Aside;
 use super::epochs::epochs;
-use super::erase;
+use super::erased::{self, row_at};
 use super::error::ReadError;
-use super::floor::{Floor, first_seq, floor, row_at};
+use super::floor::{Floor, first_seq, floor};
 use super::index::Index;
 use super::prove::{EraPart, Prover, ROWS_PER_PROOF, border_rows};
 use super::rows::{Extent, SEQ_MAX, StoredRow};
@@ -166,7 +166,7 @@ impl Scan {
                 }
                 let Part { from: start, to: end, carry } = search.narrow(from, to, request)?;
                 let end = end.max(start);
-                scan.erased += erase::count_undecided(conn, &scan.filter, &scan.node_id, start..end)?;
+                scan.erased += erased::count_undecided(conn, &scan.filter, &scan.node_id, start..end)?;
                 scan.runs.push(Run::new(from..to, start..end, carry, request.order));
             }
         }
@@ -425,4 +425,8 @@ fn find_ids(conn: &Connection, filter: &Filter) -> rusqlite::Result<HashMap<Entr
         found.extend(seq.and_then(|seq| u64::try_from(seq).ok()).map(|seq| (id, seq)));
     }
     Ok(found)
+}
+
+pub(super) fn parse_filter(request: &ScanRequest, now: Timestamp) -> Result<Filter, ReadError> {
+    Filter::parse_stored(&request.filter, now).map_err(|e| ReadError::Filter(e.to_string()))
 }

@@ -8,7 +8,7 @@ use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::log::verify::RowChecker;
 use rusqlite::Connection;
 
-use super::erase;
+use super::erased;
 use super::rows::read_row;
 
 /// Rows looked at for one landmark: a log whose rows all fail must not make a search read all of it.
@@ -148,7 +148,7 @@ impl Search<'_> {
         let mut rows = statement.query((from, to, LANDMARK_ROWS_MAX))?;
         while let Some(row) = rows.next()? {
             let mut row = read_row(row, self.checker)?;
-            erase::recognise(self.conn, self.checker, &mut row)?;
+            erased::recognise(self.conn, self.checker, &mut row)?;
             if row.is_sound() {
                 // The check has held both columns against what is signed.
                 return Ok(Some(Landmark { seq: row.seq, timestamp: row.timestamp, era: row.era }));

@@ -3,11 +3,11 @@
 use piperoll_shared::log::verify::RowChecker;
 use rusqlite::Connection;
 
-use super::Store;
 use super::epochs::teach;
-use super::erase;
+use super::erased;
 use super::error::ReadError;
 use super::floor::{first_seq, floor};
+use super::log::Store;
 use super::rows::{StoredRow, read_row};
 
 /// Bytes of bodies in one slice.
@@ -53,7 +53,7 @@ fn read(conn: &Connection, checker: &mut RowChecker, from: u64, end: u64, rows_m
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
         let mut stored = read_row(row, checker)?;
-        erase::recognise(conn, checker, &mut stored)?;
+        erased::recognise(conn, checker, &mut stored)?;
         if stored.seq > slice.next {
             slice.missing.push((slice.next, stored.seq - 1));
         }

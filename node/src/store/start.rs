@@ -7,8 +7,8 @@ use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::note::KeyKind;
 use serde_json::json;
 
-use super::LogKeys;
 use super::draft::Draft;
+use super::keys::LogKeys;
 use super::writer::Writer;
 
 /// A log that refuses appends starts all the same, so that it can be read; it just cannot say so in itself.

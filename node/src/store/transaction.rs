@@ -12,13 +12,11 @@ use piperoll_shared::log::statement::{KeyRotated, Statement};
 use piperoll_shared::log::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::draft::{Appended, Draft};
+use super::draft::{AppendResult, Appended, Draft, to_text};
 use super::error::AppendError;
 use super::grower::{Grower, GrowerGone};
 use super::index::FreshRows;
-use super::judging::to_text;
 use super::tree::insert_tile;
-use super::writer::AppendResult;
 
 /// The position behind the newest row.
 #[derive(Debug, Clone, Copy)]

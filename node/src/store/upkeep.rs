@@ -14,46 +14,18 @@ use tokio::sync::oneshot;
 
 use super::ages::Ages;
 use super::earlier::{self, Place};
-use super::error::{AppendError, OpenError, ReadError};
-use super::floor::{Floor, floor};
+use super::error::{AppendError, OpenError, UpkeepError};
+use super::floor::{Floor, floor, unfinished};
 use super::hold::{HeldUnder, holds};
 use super::index::BLOCK_LEVEL;
-use super::prune::{PruneCheck, PruneWish, plan, unfinished, used_bytes};
+use super::keys::LogKeys;
+use super::log::Store;
+use super::open::LogDir;
+use super::open_writer::{OpenWriter, open_writer};
+use super::prune::{PruneCheck, plan, used_bytes};
+use super::prune_wish::PruneWish;
 use super::signer::{Kept, kept};
 use super::writer::{Job, Writer};
-use super::{LogDir, LogKeys, OpenWriter, Store, open_writer};
-
-/// Why it was not done. Nothing was changed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UpkeepError {
-    /// It would break a rule.
-    #[error("{0}")]
-    Refused(String),
-    #[error("{0}")]
-    NotFound(String),
-    #[error(transparent)]
-    Log(#[from] AppendError),
-    #[error("the log cannot be read: {0}")]
-    Read(String),
-}
-
-impl From<rusqlite::Error> for UpkeepError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Read(error.to_string())
-    }
-}
-
-impl From<super::tree::TreeError> for UpkeepError {
-    fn from(error: super::tree::TreeError) -> Self {
-        Self::Read(error.to_string())
-    }
-}
-
-impl From<ReadError> for UpkeepError {
-    fn from(error: ReadError) -> Self {
-        Self::Read(error.to_string())
-    }
-}
 
 type Result<T> = std::result::Result<T, UpkeepError>;
 

@@ -16,23 +16,23 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::ages::Ages;
-use super::draft::{Appended, Draft};
+use super::draft::{AppendResult, Draft};
 use super::error::AppendError;
 use super::grower::{Grower, GrowerGone};
+use super::health::Health;
 use super::index::{FreshRows, Index};
+use super::keys::LogKeys;
 use super::open::{FileIdentity, LogDir, Opened, file_identity};
 use super::signer::{CheckpointFault, SignedCheckpoint, Signer};
 use super::transaction::{End, Rows};
 use super::tree;
-use super::{Health, LogKeys, rows, schema};
+use super::{rows, schema};
 
 /// Rows in one commit. A larger group makes no commit cheaper per row; it only makes callers wait.
 const ROWS_PER_COMMIT_MAX: usize = 4_096;
 
 /// Between two tries whether a disk that failed is good again.
 const RECOVERY_INTERVAL: Duration = Duration::from_secs(1);
-
-pub(super) type AppendResult = Result<Appended, AppendError>;
 
 pub(super) enum Job {
     Append {

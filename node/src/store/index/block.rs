@@ -9,8 +9,8 @@ use piperoll_shared::log::column::Column;
 use piperoll_shared::log::filter::{Atom, Condition};
 use piperoll_shared::log::ids::EntryId;
 
+use super::dictionary::Dictionary;
 use super::set::Set;
-use super::stored::Dictionary;
 use super::text::{GROUP_ROWS, Groups, buckets};
 
 /// Needles are looked for by so many of their trigrams, evenly spread over them, and of those by the rarest: the others

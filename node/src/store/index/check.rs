@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::Connection;
 
-use super::Index;
+use super::blocks::Index;
 use super::builder::Builder;
 use super::encode::encode;
 use crate::store::rows::{StoredRow, extent};

@@ -11,14 +11,17 @@ use piperoll_shared::log::seal::KeyRing;
 use piperoll_shared::log::verify::RowChecker;
 use rusqlite::Connection;
 
+use super::blocks::{BLOCK_LEVEL, Index, State};
 use super::builder::Builder;
 use super::encode::encode;
-use super::{BLOCK_LEVEL, FreshRows, Index, State};
+use super::fresh::FreshRows;
 use crate::store::epochs::teach;
-use crate::store::erase;
+use crate::store::erased;
+use crate::store::error::OpenError;
 use crate::store::floor::{first_seq, floor};
+use crate::store::keys::LogKeys;
+use crate::store::open::LogDir;
 use crate::store::rows::{StoredRow, extent, read_row};
-use crate::store::{LogDir, LogKeys, OpenError};
 
 /// Rows read by one statement and taken into a block under one lock, which readers may have to wait for.
 const BATCH_ROWS: u64 = 256;
@@ -165,7 +168,7 @@ impl Work {
             return;
         };
         self.index.reached.store(task.from, Ordering::Release);
-        if self.index.read().held > 0 || task.to - task.from < super::BACKLOG_ROWS && self.is_newest(&task) {
+        if self.index.read().held > 0 || task.to - task.from < super::blocks::BACKLOG_ROWS && self.is_newest(&task) {
             std::thread::park_timeout(PAUSE);
         }
         self.advance(&task);
@@ -250,7 +253,7 @@ impl Work {
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
             let mut row = read_row(row, &mut self.checker)?;
-            erase::recognise(&self.conn, &mut self.checker, &mut row)?;
+            erased::recognise(&self.conn, &mut self.checker, &mut row)?;
             found.push(row);
         }
         Ok(found)
@@ -263,7 +266,7 @@ impl Work {
         let temporary = self.index.write_file(task.block, &bytes)?;
         let mut state = self.index.write();
         if state.changes != task.changes || state.held > 0 {
-            return super::overwrite_and_remove(&temporary);
+            return super::blocks::overwrite_and_remove(&temporary);
         }
         std::fs::rename(&temporary, self.index.path(task.block))?;
         state.whole.insert(task.block);

@@ -15,6 +15,7 @@ use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::tree::Hash;
 
 use super::block::{Block, Codes, Text, Values};
+use super::dictionary::{Dictionary, damaged};
 use super::layout::{
     CHUNK_BYTES, DESCRIPTION, DETAILS, EARLIER, HEAD_BYTES, Head, MAGIC, ODD, PARTS, Part, SUM_BYTES, TIMES, number_of,
     place_of, short_hash, sum,
@@ -31,10 +32,6 @@ fn read_numbers(bytes: &[u8], rows: usize) -> io::Result<Vec<i64>> {
     let numbers: Option<Vec<i64>> =
         (0..rows).map(|_| read_varint(&mut rest).map(|number| (number >> 1) as i64 ^ -((number & 1) as i64))).collect();
     numbers.filter(|_| rest.is_empty()).ok_or_else(damaged)
-}
-
-fn damaged() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the file is not a block of this index")
 }
 
 /// What the file system says about a file's last change.
@@ -219,31 +216,6 @@ impl Stored {
     fn search<T: Ord>(part: &Part, wanted: &T, at: impl Fn(u64) -> io::Result<T>) -> io::Result<Option<u32>> {
         let place = Self::first_not_below(part, wanted, &at)?;
         Ok(if place < part.count && at(u64::from(place))? == *wanted { Some(place + 1) } else { None })
-    }
-}
-
-/// A dictionary of texts, read whole.
-pub(super) struct Dictionary {
-    ends: Vec<u32>,
-    texts: String,
-}
-
-impl Dictionary {
-    fn read(bytes: &[u8], part: &Part) -> io::Result<Self> {
-        let (ends, texts) = bytes.split_at_checked(part.count as usize * 4).ok_or_else(damaged)?;
-        let ends = ends.as_chunks::<4>().0.iter().map(|end| u32::from_le_bytes(*end)).collect();
-        Ok(Self { ends, texts: String::from_utf8(texts.to_vec()).map_err(|_| damaged())? })
-    }
-
-    pub(super) fn len(&self) -> u32 {
-        self.ends.len() as u32
-    }
-
-    pub(super) fn value(&self, place: u32) -> io::Result<&str> {
-        let place = place as usize;
-        let from = place.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
-        let to = self.ends.get(place).copied().unwrap_or(0);
-        self.texts.get(from as usize..to as usize).ok_or_else(damaged)
     }
 }
 

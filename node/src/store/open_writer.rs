@@ -1,0 +1,50 @@
+//! Opens a log for the one who writes it.
+
+use std::sync::Arc;
+
+use piperoll_shared::log::flags::Rules;
+use piperoll_shared::log::ids::Generation;
+use piperoll_shared::net::clock::Clock;
+
+use super::error::OpenError;
+use super::health::Health;
+use super::index::Index;
+use super::judging;
+use super::keys::LogKeys;
+use super::open::{FileIdentity, LogDir};
+use super::writer::Writer;
+
+pub(super) struct OpenWriter {
+    pub(super) writer: Writer,
+    pub(super) generation: Generation,
+    pub(super) identity: FileIdentity,
+    pub(super) health: Arc<Health>,
+    pub(super) lock: Option<std::fs::File>,
+}
+
+pub(super) fn open_writer(
+    dir: &LogDir,
+    keys: &LogKeys,
+    clock: Arc<dyn Clock>,
+    rules: Rules,
+    level: u32,
+) -> Result<OpenWriter, OpenError> {
+    let ring = &keys.ring;
+    if ring.newest_epoch().is_none() {
+        return Err(OpenError::NoSecret);
+    }
+    let new_generation = Generation::from_bytes(*uuid::Uuid::new_v4().as_bytes());
+    let mut opened = dir.open_writer(ring.cluster(), ring.node_id(), new_generation)?;
+    let health = Arc::new(Health::default());
+    let (generation, identity, lock) = (opened.generation, opened.identity, opened.lock.take());
+    let index = Arc::new(Index::open(dir, generation, level));
+    let mut writer = Writer::new(opened, dir, keys, clock, Arc::clone(&health), index)
+        .map_err(|source| OpenError::Sqlite { path: dir.database(), source })?;
+    if let Err(error) = writer.keep_epoch() {
+        tracing::error!(%error, "the new secret could not be begun with; the log can only be read");
+    }
+    writer.judge = judging::remember(&writer, rules);
+    // Whoever was killed behind an erasure left the content in the WAL.
+    writer.empty_wal(1);
+    Ok(OpenWriter { writer, generation, identity, health, lock })
+}
