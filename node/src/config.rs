@@ -192,15 +192,6 @@ struct TypedMetrics {
     listen: Option<String>,
 }
 
-/// Where handing on, or reading another log, begins at the first start.
-#[derive(Default, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum TypedFrom {
-    #[default]
-    Beginning,
-    Now,
-}
-
 fn default_data_dir() -> PathBuf {
     PathBuf::from("data")
 }

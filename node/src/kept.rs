@@ -11,10 +11,10 @@ use piperoll_shared::net::serve::{TlsPeer, serve_stream};
 use tokio::io::DuplexStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::StartError;
 use crate::api::{self, App};
 use crate::config::NodeConfig;
 use crate::forward::Forwarding;
+use crate::start_error::StartError;
 use crate::store::{LogDir, Store};
 
 /// A log that is served inside of this process, to one aggregator.

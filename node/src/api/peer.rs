@@ -19,7 +19,7 @@ use piperoll_shared::log::tree::{Hash, encode_hash};
 use piperoll_shared::net::identity::Kind;
 use piperoll_shared::net::serve::TlsPeer;
 
-use super::App;
+use super::app::App;
 use super::body::Typed;
 use super::error::ApiError;
 use super::stream::{Form, room, scan_body};

@@ -11,10 +11,11 @@ use axum::{Extension, Json, Router};
 use piperoll_shared::api::node::{NDJSON, NodeStatus, ScanRequest, socket_path};
 use piperoll_shared::net::serve::UnixPeer;
 
-use super::App;
+use super::app::App;
 use super::append::{append, gap};
 use super::body::Typed;
 use super::error::ApiError;
+use super::health::healthz;
 use super::stream::{Form, check_body, room, scan_body};
 use super::upkeep;
 
@@ -85,24 +86,6 @@ async fn status(
 /// Open to whoever may connect: a checkpoint says how many rows there are, and nothing about them.
 async fn checkpoint(State(app): State<Arc<App>>) -> Result<String, ApiError> {
     Ok(app.store.checkpoint().await?.note.to_string())
-}
-
-/// 200 while entries can be recorded, 503 with the cause while they cannot.
-/// Whether appends are accepted; what is wrong with reading is said as well, and keeps nobody from recording.
-pub(super) async fn healthz(State(app): State<Arc<App>>) -> Result<String, ApiError> {
-    match app.store.health().append_fault() {
-        None => {
-            let mut words = "ok\n".to_owned();
-            if let count @ 1.. = app.store.health().reader_panics() {
-                words += &format!("reads: {count} ended in a fault of the program; the daemon's log says where\n");
-            }
-            for source in app.metrics.intake.1.all() {
-                words += &format!("source {}: {}\n", source.name, source.problem);
-            }
-            Ok(words)
-        }
-        Some(fault) => Err(ApiError::new(503, "log_fault", fault)),
-    }
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {

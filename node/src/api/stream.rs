@@ -14,7 +14,7 @@ use piperoll_shared::log::verify::Integrity;
 use piperoll_shared::net::share::{Share, Shares};
 use serde_json::json;
 
-use super::App;
+use super::app::App;
 use super::error::ApiError;
 use crate::store::{Batch, Check, ErasedUnder, ReadError, Scan, Store, StoredRow};
 
@@ -23,12 +23,6 @@ use crate::store::{Batch, Check, ErasedUnder, ReadError, Scan, Store, StoredRow}
 const FOLLOW_POLL: Duration = Duration::from_millis(50);
 const FOLLOW_SILENCE: Duration = Duration::from_millis(250);
 
-/// Scans at one time over the socket, and of one user; over the peer port, and of one aggregator. Each may hold rows of about a megabyte
-/// until they are taken.
-pub(super) const SCANS_MAX: usize = 32;
-pub(super) const SCANS_PER_CALLER_MAX: usize = 12;
-pub(super) const PEER_SCANS_MAX: usize = 128;
-pub(super) const PEER_SCANS_PER_CALLER_MAX: usize = 96;
 /// How long a scan waits for others of the same caller.
 const ROOM_WAIT: Duration = Duration::from_secs(10);
 

@@ -17,7 +17,7 @@ use piperoll_shared::log::statement::{Hold, HoldRelease, Pruned};
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::serve::UnixPeer;
 
-use super::App;
+use super::app::App;
 use super::body::Typed;
 use super::error::ApiError;
 

@@ -8,7 +8,7 @@ use piperoll_shared::log::siem::{ENTERPRISE_DEFAULT, Format, SYSLOG_BYTES_MIN};
 use piperoll_shared::log::time::Timestamp;
 use serde::Deserialize;
 
-use crate::config::TypedFrom;
+use crate::start_at::TypedFrom;
 
 /// What rsyslog takes unless it is told otherwise.
 const SYSLOG_BYTES_DEFAULT: usize = 8_192;

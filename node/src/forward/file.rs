@@ -5,7 +5,7 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::sink::SinkError;
+use super::batch::SinkError;
 
 /// Readable for the group, which is how log shippers read.
 const MODE: u32 = 0o640;

@@ -8,7 +8,23 @@ use piperoll_shared::net::replaced::replace;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{ForwardConfig, PlaceError};
+use super::config::ForwardConfig;
+use crate::store::UpkeepError;
+
+/// A place that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    #[error("{path}: {source}; how far entries were handed on is kept there, so check the disk and the folder's owner")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{path} does not say how far entries were handed on ({problem}); move it away to hand everything on again")]
+    Content { path: PathBuf, problem: String },
+}
+
+impl From<PlaceError> for UpkeepError {
+    fn from(error: PlaceError) -> Self {
+        Self::Read(error.to_string())
+    }
+}
 
 /// What stands in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,9 +15,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::batch::SinkError;
 use super::config::SyslogTarget;
 use super::queue::{is_known, wait_until_taken};
-use super::sink::SinkError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For the receiver to take something more of what is sent; one that is stopped takes nothing.

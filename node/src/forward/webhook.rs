@@ -9,8 +9,8 @@ use piperoll_shared::net::files;
 use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 
+use super::batch::{Batch, SinkError};
 use super::config::WebhookTarget;
-use super::sink::{Batch, SinkError};
 
 const ROWS_MAX: usize = 500;
 /// Batches that a receiver takes before larger ones are tried again.

@@ -12,8 +12,9 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::sink::{Encoder, Sink, SinkError};
-use super::{Outlet, say};
+use super::batch::SinkError;
+use super::outlet::{Outlet, say};
+use super::sink::{Encoder, Sink};
 use crate::store::{ReadError, Slice, Store, StoredRow};
 
 /// How often rows are looked for when there are none.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::config::TypedFrom;
+use crate::start_at::TypedFrom;
 
 const NAME_BYTES_MAX: usize = 32;
 

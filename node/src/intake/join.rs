@@ -2,10 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::Record;
 use super::mapping::Join;
 use super::mark::Mark;
-use super::pipeline::RECORD_BYTES_MAX;
+use super::record::{RECORD_BYTES_MAX, Record};
 
 /// Records that are begun and not ended.
 const OPEN_MAX: usize = 64;
@@ -187,8 +186,8 @@ impl JoinedRecords {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::intake::Cut;
     use crate::intake::mapping::Mapping;
+    use crate::intake::record::Cut;
 
     fn line(kind: &str, serial: u32) -> String {
         format!("type={kind} msg=audit(1793697246.117:{serial}): a=b")

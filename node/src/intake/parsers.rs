@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::journal::next_entry;
+use super::record::{Heard, Record};
 use super::syslog::{messages, take_apart};
-use super::{Heard, Record};
 
 /// Room for the messages of one input; a fuzzer's inputs are shorter.
 const MESSAGES_MAX: usize = 4_096;

@@ -8,7 +8,6 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use piperoll_shared::log::entry::{CallerEntry, lifecycle};
 use piperoll_shared::log::ids::EntryId;
-use piperoll_shared::log::limits::CALLER_ENTRY_BYTES_MAX;
 use piperoll_shared::log::redact::Redactor;
 use piperoll_shared::net::replaced::replace;
 use serde_json::json;
@@ -19,13 +18,15 @@ use zeroize::Zeroizing;
 
 use super::attempt::Attempts;
 use super::config::{IntakeConfig, Source};
+use super::counts::IntakeCounts;
 use super::join::JoinedRecords;
 use super::mapping::{Mapped, Mapping, Outcome};
 use super::mark::{Mark, MarkFile};
+use super::record::{Cut, Heard, RECORD_BYTES_MAX, Record};
 use super::safe::Safe;
 use super::syslog::Listeners;
 use super::text::{Decoded, decode};
-use super::{Cut, Heard, IntakeCounts, Record, files, journal};
+use super::{files, journal};
 use crate::store::{AppendError, Draft, Store};
 
 /// Messages that wait to be recorded. Over UDP more than that are dropped and counted.
@@ -550,6 +551,3 @@ fn named(digest: &[u8; 32]) -> EntryId {
     bytes.copy_from_slice(&digest[..16]);
     EntryId::from_uuid(uuid::Builder::from_custom_bytes(bytes).into_uuid())
 }
-
-/// Longest record; what is longer is cut there and said to be.
-pub(super) const RECORD_BYTES_MAX: usize = CALLER_ENTRY_BYTES_MAX;

@@ -9,7 +9,7 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use sha2::{Digest as _, Sha256};
 
 use super::family::Packing;
-use crate::intake::pipeline::RECORD_BYTES_MAX;
+use crate::intake::record::RECORD_BYTES_MAX;
 
 /// Of the beginning of a file, and of what was read last of it, as much is compared whenever the file changed.
 const HEAD_BYTES: usize = 4 * 1024;

@@ -7,25 +7,10 @@ use std::time::Instant;
 
 use super::content::{Content, first_line, is_beginning_of};
 use super::family::{Family, Member, Packing, modified};
-use super::{Follower, Heard, Life, NEW_FILES_MAX};
+use super::follower::{Follower, Life, NEW_FILES_MAX};
+use super::seen::Seen;
 use crate::intake::mark::FilePosition;
-
-/// A file as it was at the last look.
-#[derive(Debug, Clone)]
-pub(super) struct Seen {
-    length: u64,
-    modified: i64,
-    /// Number of the life that it was taken for; none for a file that is not read.
-    number: Option<u64>,
-    /// Since when it cannot be decompressed, why, and whether that was said in the log.
-    damaged: Option<(Instant, String, bool)>,
-}
-
-impl Seen {
-    fn new(member: &Member, number: Option<u64>) -> Self {
-        Self { length: member.length, modified: member.modified, number, damaged: None }
-    }
-}
+use crate::intake::record::Heard;
 
 impl Follower {
     /// Matches every file of the family with a position, or begins a new one for it; oldest first.

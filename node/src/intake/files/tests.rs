@@ -10,8 +10,10 @@ use proptest::prelude::*;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Asked, Follower, Heard};
+use super::content::digest;
+use super::follower::{Asked, Follower};
 use crate::intake::mark::Mark;
+use crate::intake::record::Heard;
 use crate::intake::safe::Safe;
 
 /// What happens to the file, or to the node.
@@ -371,7 +373,7 @@ fn a_position_of_an_earlier_version_is_understood() {
         world.follower = None;
         let text = std::fs::read_to_string(&world.path).expect("text");
         let offset = text.lines().take(3).map(|line| line.len() as u64 + 1).sum();
-        let life = super::digest(format!("{HEAD}\n").as_bytes());
+        let life = digest(format!("{HEAD}\n").as_bytes());
         world.kept = Some(Mark::File { life: life.clone(), offset });
         if is_rotated {
             world.apply(&Event::Rename);
@@ -385,7 +387,7 @@ fn a_position_of_an_earlier_version_is_understood() {
         assert_eq!(counted(world.recorded.values()), wanted);
         // The ids stay those of the earlier version, so that a record is known that was recorded after the position was kept.
         let line = text.lines().nth(3).expect("a line");
-        let place = format!("{life}:{offset}:{}", super::digest(format!("{line}\n").as_bytes()));
+        let place = format!("{life}:{offset}:{}", digest(format!("{line}\n").as_bytes()));
         assert_eq!(world.recorded.get(&place).map(String::as_str), Some(line));
         assert_eq!(world.lost, Vec::<String>::new());
     }

@@ -18,8 +18,9 @@ use tokio::io::BufReader;
 use tokio::process::{Child, ChildStdout, Command};
 use tokio_util::sync::CancellationToken;
 
+use super::counts::Problems;
 use super::mark::{Mark, Reached};
-use super::{Heard, Heards, Problems, Record};
+use super::record::{Heard, Heards, Record};
 pub(super) use export::next_entry;
 use export::{Cursor, Entry};
 use files::{JournalFile, list};

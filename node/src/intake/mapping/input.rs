@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::MapError;
 use super::auditd;
+use super::error::MapError;
 use super::ordered::Pairs;
 use super::pointer::Pointer;
 use super::rule::compile;

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::MapError;
+use super::error::MapError;
 use super::ordered::Pairs;
 use super::pointer::{Pointer, text_of};
 use super::times::{self, Form};

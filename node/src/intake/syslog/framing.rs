@@ -8,7 +8,7 @@ use std::io;
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _};
 
-use crate::intake::Cut;
+use crate::intake::record::Cut;
 
 /// Of one message, what is kept; what is longer keeps its length and hash besides.
 pub(super) const MESSAGE_BYTES_MAX: usize = 64 * 1024;

@@ -8,7 +8,7 @@ use piperoll_shared::log::time::Timestamp;
 use serde_json::{Map, Value, json};
 use syslog_loose::{ProcId, Protocol, Variant, parse_message};
 
-use crate::intake::Cut;
+use crate::intake::record::Cut;
 use crate::intake::text::{Decoded, decode};
 
 /// A message as JSON. What does not look like syslog is all `message`.

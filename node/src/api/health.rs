@@ -1,0 +1,26 @@
+//! Whether the node records, for health checks.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+
+use super::app::App;
+use super::error::ApiError;
+
+/// 200 while entries can be recorded, 503 with the cause while they cannot.
+/// Whether appends are accepted; what is wrong with reading is said as well, and keeps nobody from recording.
+pub(super) async fn healthz(State(app): State<Arc<App>>) -> Result<String, ApiError> {
+    match app.store.health().append_fault() {
+        None => {
+            let mut words = "ok\n".to_owned();
+            if let count @ 1.. = app.store.health().reader_panics() {
+                words += &format!("reads: {count} ended in a fault of the program; the daemon's log says where\n");
+            }
+            for source in app.metrics.intake.1.all() {
+                words += &format!("source {}: {}\n", source.name, source.problem);
+            }
+            Ok(words)
+        }
+        Some(fault) => Err(ApiError::new(503, "log_fault", fault)),
+    }
+}

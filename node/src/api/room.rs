@@ -1,0 +1,56 @@
+//! Memory for requests, shared among their senders.
+
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_LENGTH;
+use piperoll_shared::log::limits::BATCH_BYTES_MAX;
+use piperoll_shared::net::share::{Full, Share, Shares};
+
+use super::error::ApiError;
+use super::sender::Sender;
+
+const SMALL_ROOM_BYTES: usize = 24 * 1024 * 1024;
+const SMALL_ROOM_BYTES_PER_CALLER: usize = 6 * 1024 * 1024;
+/// Bytes of requests that are being received or recorded at one time: of all, and of one caller. The whole node stays within its memory
+/// limit whatever clients send.
+const BATCHES_BYTES_MAX: usize = 96 * 1024 * 1024;
+const BATCHES_BYTES_PER_CALLER_MAX: usize = BATCH_BYTES_MAX;
+/// The unit that room is counted in.
+const ROOM_UNIT_BYTES: usize = 1024;
+/// Requests that are announced as no larger than this have room of their own, in which large ones are not in their way.
+const SMALL_BYTES_MAX: usize = 1024 * 1024;
+/// How long a request waits for room.
+const ROOM_WAIT: Duration = Duration::from_secs(10);
+
+/// The memory that requests may take together.
+pub(super) struct Room {
+    small: Shares,
+    large: Shares,
+}
+
+impl Room {
+    pub(super) fn new() -> Self {
+        let shares = |all: usize, each: usize| Shares::new(all / ROOM_UNIT_BYTES, each / ROOM_UNIT_BYTES);
+        Self {
+            small: shares(SMALL_ROOM_BYTES, SMALL_ROOM_BYTES_PER_CALLER),
+            large: shares(BATCHES_BYTES_MAX, BATCHES_BYTES_PER_CALLER_MAX),
+        }
+    }
+
+    /// Room for what a request announces, or for the most it may bring; waits for it, then gives up.
+    pub(super) async fn take(&self, sender: &Sender, headers: &HeaderMap, most: usize) -> Result<Share, ApiError> {
+        let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
+        let bytes = announced.unwrap_or(most).min(most);
+        let shares = if bytes <= SMALL_BYTES_MAX { &self.small } else { &self.large };
+        let units = u32::try_from(bytes.div_ceil(ROOM_UNIT_BYTES)).unwrap_or(u32::MAX);
+        shares.wait_many(&sender.0, units, ROOM_WAIT).await.map_err(|full| {
+            let whose = match full {
+                Full::Yours(_) => "your own requests take all the room that one caller may have",
+                Full::All => "other requests take all the room that there is",
+            };
+            let detail = format!("{whose}; send it again in a moment, or in smaller pieces. Nothing was recorded");
+            ApiError::new(503, "busy", detail)
+        })
+    }
+}

@@ -1,0 +1,35 @@
+//! Who sent a request that records something.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use piperoll_shared::net::serve::UnixPeer;
+
+use super::error::ApiError;
+
+/// The name of the token that a request came with; a request extension.
+#[derive(Debug, Clone)]
+pub(super) struct TokenName(pub(super) String);
+
+/// Who records, as `via` says it.
+pub(super) struct Sender(pub(super) String);
+
+impl<S: Sync> FromRequestParts<S> for Sender {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        if let Some(peer) = parts.extensions.get::<UnixPeer>() {
+            return Ok(Self(format!("uid={}", peer.uid)));
+        }
+        match parts.extensions.get::<TokenName>() {
+            Some(TokenName(name)) => Ok(Self(format!("token={name}"))),
+            None => Err(ApiError::new(401, "unauthorized", "nobody is known to have sent this")),
+        }
+    }
+}
+
+impl Sender {
+    /// The way in, without who used it.
+    pub(super) fn way(&self) -> &'static str {
+        if self.0.starts_with("uid=") { "socket" } else { "http" }
+    }
+}

@@ -1,0 +1,182 @@
+//! All destinations of a node: their places at a start, their tasks, pausing and resuming.
+
+use std::sync::{Arc, Mutex};
+
+use piperoll_shared::api::node::ForwardStatus;
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::Clock;
+use serde_json::json;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::store::{Store, UpkeepError};
+
+use super::config::ForwardConfig;
+use super::outlet::{Outlet, State, record, say};
+use super::place::{self, Pause, Place, PlaceError, PlaceFile, Wanted};
+use super::worker::Worker;
+
+/// Folder of the places, in the node's data directory.
+const FOLDER: &str = "forward";
+/// Longest reason for a pause, bytes of UTF-8.
+const REASON_BYTES_MAX: usize = 1_024;
+
+/// In place of a file that was damaged: nothing leaves before an operator has looked, because the destination may have been paused, and
+/// then everything does, because what arrived is not known.
+fn lost_place(generation: &str, wanted: &Wanted, now: Timestamp) -> Place {
+    let reason = "the file that says how far it is was damaged; `piperoll node forward resume` hands everything on from the beginning of the log";
+    Place {
+        generation: generation.to_owned(),
+        next_seq: 0,
+        wanted: wanted.clone(),
+        paused: Some(Pause { by: "piperoll".to_owned(), reason: reason.to_owned(), since: now }),
+    }
+}
+
+/// All destinations of a node.
+pub(crate) struct Forwarding {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    outlets: Vec<Arc<Outlet>>,
+}
+
+impl Forwarding {
+    /// Reads every place, and says in the log what is configured differently than at the last start. A place that is
+    /// damaged pauses its destination: whether to forward everything again or to skip rows is a decision for an operator.
+    pub(crate) async fn open(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        configs: &[ForwardConfig],
+    ) -> Result<Self, PlaceError> {
+        let folder = store.dir().path().join(FOLDER);
+        let generation = store.generation().to_string();
+        let mut outlets = Vec::new();
+        for config in configs {
+            let file = PlaceFile::new(&folder, &config.name);
+            let wanted = Wanted::of(config);
+            let known = match file.read() {
+                Err(PlaceError::Content { path, problem }) => {
+                    let aside = file.set_aside()?;
+                    tracing::error!(
+                        file = %path.display(), aside = %aside.display(), problem,
+                        "how far a destination is is not known any more; it is paused"
+                    );
+                    Some(lost_place(&generation, &wanted, clock.now()))
+                }
+                read => read?,
+            };
+            let word = match &known {
+                None => Some("log.forward_added"),
+                Some(place) if place.wanted != wanted => Some("log.forward_changed"),
+                Some(_) => None,
+            };
+            let begin = match config.from_now {
+                true => store.health().head().map_or(0, |head| head + 1),
+                false => 0,
+            };
+            let mut place = known.unwrap_or(Place {
+                generation: generation.clone(),
+                next_seq: begin,
+                wanted: wanted.clone(),
+                paused: None,
+            });
+            if place.generation != generation {
+                let details = json!({ "name": config.name, "generation": place.generation, "from_seq": place.next_seq,
+                    "cause": "a new generation of the log began before the rest of the old one was handed on" });
+                record(&store, "log.forward_gap", "rows of the generation before were not handed on", details).await;
+                (place.generation, place.next_seq) = (generation.clone(), 0);
+            }
+            place.wanted = wanted;
+            if let Some(action) = word {
+                let details = json!({ "name": config.name, "to": place.wanted.to, "format": place.wanted.format,
+                    "filter": place.wanted.filter, "settings": place.wanted.settings, "from_seq": place.next_seq });
+                record(&store, action, "where entries are handed on to was changed in the configuration", details)
+                    .await;
+            }
+            file.write(&place)?;
+            let state = State {
+                place,
+                waits_since: None,
+                arrived_at: None,
+                rows_sent: 0,
+                rows_reduced: 0,
+                errors: 0,
+                problem: None,
+            };
+            outlets.push(Arc::new(Outlet {
+                config: config.clone(),
+                file,
+                state: Arc::new(Mutex::new(state)),
+                turn: Arc::default(),
+                changed: Notify::new(),
+            }));
+        }
+        for (name, place) in place::others(&folder, configs)? {
+            let details = json!({ "name": name, "to": place.wanted.to, "next_seq": place.next_seq });
+            record(&store, "log.forward_removed", "entries are not handed on there any more", details).await;
+            PlaceFile::new(&folder, &name).remove()?;
+        }
+        Ok(Self { store, clock, outlets })
+    }
+
+    /// Starts one task per destination; they end when `stop` says so.
+    pub(crate) fn start(&self, stop: &CancellationToken, cluster: &str, node_id: &str) -> TaskTracker {
+        let tasks = TaskTracker::new();
+        for outlet in &self.outlets {
+            let worker = Worker::new(self.store.clone(), Arc::clone(&self.clock), Arc::clone(outlet), cluster, node_id);
+            tasks.spawn(worker.run(stop.clone()));
+        }
+        tasks.close();
+        tasks
+    }
+
+    pub(crate) fn statuses(&self) -> Vec<ForwardStatus> {
+        let rows = self.store.health().head().map_or(0, |head| head + 1);
+        self.outlets.iter().map(|outlet| outlet.status(rows, self.clock.now())).collect()
+    }
+
+    /// The entry comes first: a pause that nobody can read about must not happen.
+    pub(crate) async fn pause(&self, name: &str, reason: &str, by: &str) -> Result<ForwardStatus, UpkeepError> {
+        if reason.trim().is_empty() || reason.len() > REASON_BYTES_MAX {
+            return Err(UpkeepError::Refused(format!("a reason is 1 to {REASON_BYTES_MAX} bytes of text")));
+        }
+        let outlet = self.find(name)?;
+        if outlet.state().place.paused.is_some() {
+            return Err(UpkeepError::Refused(format!("{name:?} is paused already")));
+        }
+        let details = json!({ "name": name, "reason": reason, "by": by, "next_seq": outlet.state().place.next_seq });
+        self.say("log.forward_paused", "handing on was paused", details).await?;
+        let pause = Pause { by: by.to_owned(), reason: reason.to_owned(), since: self.clock.now() };
+        outlet.change(|place| place.paused = Some(pause)).await?;
+        self.status_of(&outlet)
+    }
+
+    pub(crate) async fn resume(&self, name: &str, by: &str) -> Result<ForwardStatus, UpkeepError> {
+        let outlet = self.find(name)?;
+        if outlet.state().place.paused.is_none() {
+            return Err(UpkeepError::Refused(format!("{name:?} is not paused")));
+        }
+        let details = json!({ "name": name, "by": by, "next_seq": outlet.state().place.next_seq });
+        self.say("log.forward_resumed", "handing on was resumed", details).await?;
+        outlet.change(|place| place.paused = None).await?;
+        self.status_of(&outlet)
+    }
+
+    fn status_of(&self, outlet: &Outlet) -> Result<ForwardStatus, UpkeepError> {
+        Ok(outlet.status(self.store.health().head().map_or(0, |head| head + 1), self.clock.now()))
+    }
+
+    fn find(&self, name: &str) -> Result<Arc<Outlet>, UpkeepError> {
+        let known: Vec<&str> = self.outlets.iter().map(|outlet| outlet.config.name.as_str()).collect();
+        let found = self.outlets.iter().find(|outlet| outlet.config.name == name).cloned();
+        found.ok_or_else(|| match known.is_empty() {
+            true => UpkeepError::NotFound("this node hands nothing on; add [[forward]] to node.toml".to_owned()),
+            false => UpkeepError::NotFound(format!("nothing is handed on to {name:?}; there is {}", known.join(", "))),
+        })
+    }
+
+    async fn say(&self, action: &str, words: &str, details: serde_json::Value) -> Result<(), UpkeepError> {
+        Ok(say(&self.store, action, words, &details).await?)
+    }
+}

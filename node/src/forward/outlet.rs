@@ -1,0 +1,103 @@
+//! One destination, as its task and everybody who asks see it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use piperoll_shared::api::node::ForwardStatus;
+use piperoll_shared::log::entry::lifecycle;
+use piperoll_shared::log::time::Timestamp;
+use tokio::sync::Notify;
+
+use super::config::ForwardConfig;
+use super::place::{Place, PlaceError, PlaceFile};
+use crate::store::{AppendError, Draft, Store};
+
+/// One destination, as its task and everybody who asks see it.
+pub(crate) struct Outlet {
+    pub(crate) config: ForwardConfig,
+    pub(super) file: PlaceFile,
+    pub(super) state: Arc<Mutex<State>>,
+    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    /// Something changed that the task should look at.
+    pub(crate) changed: Notify,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct State {
+    pub(super) place: Place,
+    /// When the oldest row that has not arrived was recorded, as far as it was looked at.
+    pub(super) waits_since: Option<Timestamp>,
+    pub(super) arrived_at: Option<Timestamp>,
+    pub(super) rows_sent: u64,
+    pub(super) rows_reduced: u64,
+    pub(super) errors: u64,
+    pub(super) problem: Option<(Timestamp, String)>,
+}
+
+impl Outlet {
+    pub(super) fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a change on disk before anybody acts on it. Changes take turns; nobody who only asks waits for a disk.
+    pub(super) async fn change(&self, change: impl FnOnce(&mut Place)) -> Result<(), PlaceError> {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let mut place = self.state().place.clone();
+        change(&mut place);
+        let (file, state) = (self.file.clone(), Arc::clone(&self.state));
+        let written = tokio::task::spawn_blocking(move || {
+            // Held until memory says what the disk says, also when whoever asked for it is gone: the next change begins there.
+            let _turn = turn;
+            file.write(&place)?;
+            state.lock().unwrap_or_else(PoisonError::into_inner).place = place;
+            Ok(())
+        })
+        .await;
+        written.unwrap_or_else(|e| Err(PlaceError::Io { path: self.file.path().to_owned(), source: e.into() }))?;
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    pub(super) fn status(&self, rows: u64, now: Timestamp) -> ForwardStatus {
+        let state = self.state();
+        let lag_rows = rows.saturating_sub(state.place.next_seq);
+        let waits =
+            state.waits_since.filter(|_| lag_rows > 0).map_or(0, |since| now.micros().saturating_sub(since.micros()));
+        ForwardStatus {
+            name: self.config.name.clone(),
+            to: state.place.wanted.to.clone(),
+            format: self.config.format.as_str().to_owned(),
+            next_seq: state.place.next_seq,
+            lag_rows,
+            lag_seconds: waits.max(0) as f64 / 1e6,
+            rows_sent: state.rows_sent,
+            rows_reduced: state.rows_reduced,
+            errors: state.errors,
+            problem: state.problem.as_ref().map(|(_, problem)| problem.clone()),
+            problem_since: state.problem.as_ref().map(|(since, _)| since.to_text()),
+            arrived_at: state.arrived_at.map(Timestamp::to_text),
+            paused: state
+                .place
+                .paused
+                .as_ref()
+                .map(|pause| format!("{} by {}: {}", pause.since, pause.by, pause.reason)),
+        }
+    }
+}
+
+/// Records an entry of the node itself.
+pub(super) async fn say(
+    store: &Store,
+    action: &str,
+    words: &str,
+    details: &serde_json::Value,
+) -> Result<(), AppendError> {
+    let draft = Draft { entry: lifecycle(action, words, details), via: Arc::from("node") };
+    store.append(vec![draft]).await.pop().unwrap_or(Err(AppendError::Stopping)).map(|_| ())
+}
+
+/// Says something that has happened already; a log that cannot be written is reported elsewhere.
+pub(super) async fn record(store: &Store, action: &str, words: &str, details: serde_json::Value) {
+    if let Err(error) = say(store, action, words, &details).await {
+        tracing::error!(%error, action, "this could not be recorded");
+    }
+}

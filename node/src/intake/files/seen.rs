@@ -1,0 +1,22 @@
+//! A file as it was at the last look.
+
+use std::time::Instant;
+
+use super::family::Member;
+
+/// A file as it was at the last look.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub(super) length: u64,
+    pub(super) modified: i64,
+    /// Number of the life that it was taken for; none for a file that is not read.
+    pub(super) number: Option<u64>,
+    /// Since when it cannot be decompressed, why, and whether that was said in the log.
+    pub(super) damaged: Option<(Instant, String, bool)>,
+}
+
+impl Seen {
+    pub(super) fn new(member: &Member, number: Option<u64>) -> Self {
+        Self { length: member.length, modified: member.modified, number, damaged: None }
+    }
+}

@@ -1,0 +1,25 @@
+//! Why a mapping cannot be used, or a record not be mapped.
+
+/// Of a value in an error message, characters.
+const VALUE_CHARS_SHOWN: usize = 60;
+
+/// Why a mapping cannot be used, or a record not be mapped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MapError {
+    #[error("{0}")]
+    Plain(String),
+    /// A value that its field cannot take.
+    #[error("field `{field}`: {value:?} at {at} {problem}")]
+    Value { field: &'static str, at: String, value: String, problem: String },
+}
+
+impl MapError {
+    pub(super) fn plain(problem: impl Into<String>) -> Self {
+        Self::Plain(problem.into())
+    }
+
+    pub(super) fn value(field: &'static str, at: &str, value: &str, problem: &str) -> Self {
+        let value = value.chars().take(VALUE_CHARS_SHOWN).collect();
+        Self::Value { field, at: at.to_owned(), value, problem: problem.to_owned() }
+    }
+}

@@ -1,0 +1,408 @@
+//! A mapping: what a file of it says, and the entries that it makes of records.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use chrono::FixedOffset;
+use piperoll_shared::log::entry::{CALLER_TEXTS, field_limit};
+use piperoll_shared::log::redact::Redactor;
+use regex::Regex;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::built_in::BUILT_IN;
+use super::error::MapError;
+use super::input::{Input, Join, TypedInput};
+use super::ordered::Pairs;
+use super::pointer::Pointer;
+use super::rule::{self, Rule, TypedRule, compile};
+use super::{fit, times};
+
+/// What became of one record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mapped {
+    /// An entry as JSON text, and whether the record had an id of its own, so that recording it again does nothing.
+    Entry { text: String, has_id: bool },
+    /// Not one of the records that this mapping is about.
+    PassedOver,
+}
+
+/// One record of a document, and what became of it.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// As JSON text, without what was around it in the document.
+    pub record: String,
+    pub result: Result<Mapped, MapError>,
+}
+
+/// A mapping, ready to use.
+#[derive(Debug)]
+pub struct Mapping {
+    input: Input,
+    rules: Vec<Rule>,
+    require: Vec<Condition>,
+    refuse: Vec<Condition>,
+    patterns: Vec<Pattern>,
+    only_patterns: bool,
+    skip: Vec<Conditions>,
+    expects: Vec<(Pointer, String)>,
+    zone: Option<FixedOffset>,
+}
+
+type Condition = (Pointer, Regex);
+
+/// What a pattern says about a field.
+enum Found {
+    /// A named group of its regular expression.
+    Group(String),
+    Set(String),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Typed {
+    #[serde(default)]
+    description: String,
+    /// Where the records are found, for `map list`.
+    #[serde(default)]
+    source: String,
+    /// Zone of times that name none.
+    zone: Option<String>,
+    /// Pointers of which every record of this kind has at least one: what has none of them is not mapped, so that no other record
+    /// becomes an entry by what the rules say of absent values.
+    #[serde(default)]
+    expects: Vec<String>,
+    #[serde(default)]
+    input: TypedInput,
+    #[serde(default)]
+    field: BTreeMap<String, TypedRule>,
+    /// Pointer to regular expression: a record in which one does not match is passed over.
+    #[serde(default)]
+    require: BTreeMap<String, String>,
+    /// Pointer to regular expression: a record in which one matches is passed over. What is not there matches nothing.
+    #[serde(default)]
+    refuse: BTreeMap<String, String>,
+    #[serde(default)]
+    pattern: Vec<TypedPattern>,
+    /// A record that no pattern matches is passed over.
+    #[serde(default)]
+    only_patterns: bool,
+    /// Records that are passed over: all conditions of one of these are met.
+    #[serde(default)]
+    skip: Vec<TypedSkip>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedSkip {
+    #[serde(default)]
+    require: BTreeMap<String, String>,
+    #[serde(default)]
+    refuse: BTreeMap<String, String>,
+    #[serde(default)]
+    missing: Vec<String>,
+}
+
+/// Conditions that are met together.
+#[derive(Debug)]
+struct Conditions {
+    require: Vec<Condition>,
+    refuse: Vec<Condition>,
+    missing: Vec<Pointer>,
+}
+
+impl Conditions {
+    fn check(
+        require: BTreeMap<String, String>,
+        refuse: BTreeMap<String, String>,
+        missing: &[String],
+    ) -> Result<Self, String> {
+        let missing = missing.iter().map(|pointer| Pointer::parse(pointer)).collect::<Result<_, _>>()?;
+        Ok(Self { require: conditions(require)?, refuse: conditions(refuse)?, missing })
+    }
+
+    fn are_met(&self, record: &Pairs) -> bool {
+        all_met(&self.require, record)
+            && !any_met(&self.refuse, record)
+            && self.missing.iter().all(|pointer| pointer.text(record).is_none())
+    }
+}
+
+fn conditions(typed: BTreeMap<String, String>) -> Result<Vec<Condition>, String> {
+    typed.into_iter().map(|(at, regex)| Ok((Pointer::parse(&at)?, compile(&regex)?))).collect()
+}
+
+/// A text taken apart, or a condition: named groups, and what `set` says, become fields.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedPattern {
+    pointer: Option<String>,
+    first: Option<Vec<String>>,
+    regex: Option<String>,
+    #[serde(default)]
+    require: BTreeMap<String, String>,
+    #[serde(default)]
+    refuse: BTreeMap<String, String>,
+    /// Pointers that must lead nowhere.
+    #[serde(default)]
+    missing: Vec<String>,
+    #[serde(default)]
+    set: BTreeMap<String, String>,
+}
+
+#[derive(Debug)]
+struct Pattern {
+    text: Option<(Vec<Pointer>, Regex)>,
+    conditions: Conditions,
+    set: BTreeMap<&'static str, String>,
+}
+
+/// A mapping that ships with the program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuiltIn {
+    pub name: &'static str,
+    /// What it maps.
+    pub description: String,
+    /// Where its records are found.
+    pub source: String,
+    /// Fields of an entry that it can fill in, in the order of the format.
+    pub fields: Vec<&'static str>,
+}
+
+impl Mapping {
+    /// Reads a mapping file, or finds a built-in one by name.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where.
+    pub fn load(name_or_path: &str) -> Result<Self, MapError> {
+        let bad = |problem: String| MapError::plain(format!("mapping {name_or_path}: {problem}"));
+        let text = match BUILT_IN.iter().find(|(name, _)| *name == name_or_path) {
+            Some((_, text)) => (*text).to_owned(),
+            None => std::fs::read_to_string(Path::new(name_or_path)).map_err(|error| {
+                let names: Vec<_> = BUILT_IN.iter().map(|(name, _)| *name).collect();
+                bad(format!("neither a readable file ({error}) nor a built-in mapping ({})", names.join(", ")))
+            })?,
+        };
+        let typed: Typed = toml::from_str(&text).map_err(|error| bad(error.to_string()))?;
+        typed.check().map_err(bad)
+    }
+
+    /// The mappings that ship with the program.
+    pub fn built_in() -> Vec<BuiltIn> {
+        let read = |(name, text): &(&'static str, &str)| {
+            let typed: Typed = toml::from_str(text).ok()?;
+            let (description, source) = (typed.description.clone(), typed.source.clone());
+            let fields = typed.check().ok()?.fields();
+            Some(BuiltIn { name, description, source, fields })
+        };
+        BUILT_IN.iter().filter_map(read).collect()
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        let of_groups = |pattern: &Pattern| -> Vec<&'static str> {
+            let names = pattern.text.iter().flat_map(|(_, regex)| regex.capture_names().flatten());
+            names.filter_map(known_field).chain(pattern.set.keys().copied()).collect()
+        };
+        let filled: Vec<&str> =
+            self.rules.iter().map(|rule| rule.field).chain(self.patterns.iter().flat_map(of_groups)).collect();
+        CALLER_TEXTS.iter().filter(|field| filled.contains(field)).copied().collect()
+    }
+
+    /// How lines belong together that are records only with others.
+    pub fn join(&self) -> Option<&Join> {
+        self.input.join.as_ref()
+    }
+
+    /// Whether lines are records that are no JSON.
+    pub fn reads_lines(&self) -> bool {
+        self.input.reads_lines()
+    }
+
+    /// The entries of a document, without the secrets that can be recognised: a line, the lines of one record, or JSON with one record or a list of them.
+    ///
+    /// # Errors
+    /// When it is no document of this kind; each record has its own result.
+    pub fn read(&self, document: &str, redactor: &Redactor) -> Result<Vec<Outcome>, MapError> {
+        let outcome = |record: Result<Pairs, MapError>| match record {
+            Ok(record) => Outcome { result: self.map(&record, redactor), record: record.to_text() },
+            Err(error) => Outcome { result: Err(error), record: document.to_owned() },
+        };
+        Ok(self.input.records(document)?.into_iter().map(outcome).collect())
+    }
+
+    fn map(&self, record: &Pairs, redactor: &Redactor) -> Result<Mapped, MapError> {
+        if !self.expects.is_empty() && self.expects.iter().all(|(pointer, _)| pointer.get(record).is_none()) {
+            let names: Vec<&str> = self.expects.iter().map(|(_, shown)| shown.as_str()).collect();
+            return Err(MapError::plain(format!("not a record of this kind: it has none of {}", names.join(", "))));
+        }
+        let is_skipped = self.skip.iter().any(|conditions| conditions.are_met(record));
+        if is_skipped || !all_met(&self.require, record) || any_met(&self.refuse, record) {
+            return Ok(Mapped::PassedOver);
+        }
+        let Some(found) = self.match_patterns(record) else { return Ok(Mapped::PassedOver) };
+        let mut entry = Pairs(Vec::new());
+        let mut rest = record.clone();
+        let mut has_id = false;
+        let mut put = |field: &'static str, value: &str| -> bool {
+            has_id |= field == "id";
+            if let Ok(raw) = RawValue::from_string(serde_json::Value::from(value).to_string()) {
+                entry.0.push((field.to_owned(), raw));
+            }
+            // What will be shortened stays whole in details.
+            !field_limit(field).is_some_and(|limit| fit::field(value, limit).1)
+        };
+        for (field, value) in &found {
+            let value = match value {
+                // Set to nothing: known not to be there.
+                Found::Set(value) if value.is_empty() => continue,
+                Found::Set(value) => value.clone(),
+                Found::Group(value) => match self.group_value(field, value)? {
+                    Some(value) => value,
+                    None => continue,
+                },
+            };
+            put(field, &value);
+        }
+        for rule in self.rules.iter().filter(|rule| !found.contains_key(rule.field)) {
+            let Some(value) = rule.value(record)? else { continue };
+            let is_whole = put(rule.field, &value.text);
+            if let Some(pointer) = value.moved.filter(|_| is_whole) {
+                pointer.remove(&mut rest);
+            }
+        }
+        // Of a mapping that takes texts apart, this one was in none of the forms it knows.
+        if !has_action(&entry) && !self.patterns.is_empty() {
+            return Err(MapError::plain(
+                "in none of the forms that this mapping knows: nothing says which action it is",
+            ));
+        }
+        if !rest.0.is_empty()
+            && let Some(raw) = rest.to_raw()
+        {
+            entry.0.push(("details".to_owned(), raw));
+        }
+        // Masked before anything is cut: half of a text may not be recognised for what all of it is.
+        let whole = entry.to_text();
+        let masked = redactor.entry(&whole);
+        let mut entry = Pairs::parse(&masked).ok_or_else(|| MapError::plain("the entry is not a JSON object"))?;
+        fit::entry(&mut entry);
+        Ok(Mapped::Entry { text: entry.to_text(), has_id })
+    }
+
+    /// A group's value, with what the field's own rule does to values.
+    fn group_value(&self, field: &'static str, value: &str) -> Result<Option<String>, MapError> {
+        const AT: &str = "a pattern's group";
+        if let Some(rule) = self.rules.iter().find(|rule| rule.field == field) {
+            return rule.finish(value, AT);
+        }
+        match field {
+            "ip_address" | "peer_address" => Ok(Some(rule::address(value))),
+            "occurred_at" => match times::parse(value, times::Form::Auto, self.zone) {
+                Ok(time) => Ok(Some(time)),
+                Err(problem) => Err(MapError::value(field, AT, value, &problem)),
+            },
+            _ => Ok(Some(value.to_owned())),
+        }
+    }
+
+    /// What patterns say; of two that say something about a field, the first one counts.
+    fn match_patterns(&self, record: &Pairs) -> Option<BTreeMap<&'static str, Found>> {
+        let mut found = BTreeMap::new();
+        let mut matched = false;
+        for pattern in &self.patterns {
+            if !pattern.conditions.are_met(record) {
+                continue;
+            }
+            if let Some((pointers, regex)) = &pattern.text {
+                let Some(text) = pointers.iter().find_map(|pointer| pointer.text(record)) else { continue };
+                let Some(groups) = regex.captures(&text) else { continue };
+                for name in regex.capture_names().flatten().filter_map(known_field) {
+                    if let Some(value) = groups.name(name).filter(|value| !value.is_empty()) {
+                        found.entry(name).or_insert_with(|| Found::Group(value.as_str().to_owned()));
+                    }
+                }
+            }
+            matched = true;
+            for (name, value) in &pattern.set {
+                found.entry(name).or_insert_with(|| Found::Set(value.clone()));
+            }
+        }
+        (matched || !self.only_patterns).then_some(found)
+    }
+}
+
+fn has_action(entry: &Pairs) -> bool {
+    entry.member("action").is_some()
+}
+
+fn all_met(conditions: &[Condition], record: &Pairs) -> bool {
+    conditions.iter().all(|condition| is_met(condition, record))
+}
+
+fn any_met(conditions: &[Condition], record: &Pairs) -> bool {
+    conditions.iter().any(|condition| is_met(condition, record))
+}
+
+fn is_met((pointer, regex): &Condition, record: &Pairs) -> bool {
+    pointer.text(record).is_some_and(|text| regex.is_match(&text))
+}
+
+/// A field that a mapping may give; `changes` and `details` are not text.
+fn known_field(name: &str) -> Option<&'static str> {
+    CALLER_TEXTS.iter().find(|field| **field == name).copied()
+}
+
+impl Typed {
+    fn check(self) -> Result<Mapping, String> {
+        let field = |name: &str| {
+            known_field(name).ok_or_else(|| {
+                format!("{name:?} is not a field of an entry; the fields are {}", CALLER_TEXTS.join(", "))
+            })
+        };
+        let zone = self.zone.as_deref().map(times::parse_zone).transpose()?;
+        let mut rules = Vec::new();
+        for (name, rule) in self.field {
+            let field = field(&name)?;
+            rules.push(rule.check(field, zone).map_err(|problem| format!("field.{name} {problem}"))?);
+        }
+        let mut patterns = Vec::new();
+        for (at, typed) in self.pattern.into_iter().enumerate() {
+            let bad = |problem: String| format!("pattern {}: {problem}", at + 1);
+            let text = match (
+                typed.pointer.into_iter().chain(typed.first.unwrap_or_default()).collect::<Vec<_>>(),
+                typed.regex,
+            ) {
+                (pointers, Some(regex)) if !pointers.is_empty() => {
+                    let regex = compile(&regex).map_err(bad)?;
+                    for name in regex.capture_names().flatten() {
+                        field(name).map_err(bad)?;
+                    }
+                    let pointers = pointers.iter().map(|pointer| Pointer::parse(pointer)).collect::<Result<_, _>>();
+                    Some((pointers.map_err(bad)?, regex))
+                }
+                (pointers, None) if pointers.is_empty() => None,
+                _ => return Err(bad("`regex` goes with `pointer` or `first`".to_owned())),
+            };
+            let set =
+                typed.set.into_iter().map(|(name, value)| Ok((field(&name)?, value))).collect::<Result<_, String>>();
+            patterns.push(Pattern {
+                text,
+                conditions: Conditions::check(typed.require, typed.refuse, &typed.missing).map_err(bad)?,
+                set: set.map_err(bad)?,
+            });
+        }
+        let skip = self.skip.into_iter().map(|skip| Conditions::check(skip.require, skip.refuse, &skip.missing));
+        let expects = self.expects.into_iter().map(|shown| Ok((Pointer::parse(&shown)?, shown)));
+        Ok(Mapping {
+            expects: expects.collect::<Result<_, String>>()?,
+            skip: skip.collect::<Result<_, _>>()?,
+            input: self.input.check()?,
+            rules,
+            require: conditions(self.require)?,
+            refuse: conditions(self.refuse)?,
+            patterns,
+            only_patterns: self.only_patterns,
+            zone,
+        })
+    }
+}

@@ -1,0 +1,105 @@
+//! All sources of a node, with their listeners bound.
+
+use std::path::{Path, PathBuf};
+
+use piperoll_shared::log::redact::Redactor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::store::Store;
+
+use super::config::{IntakeConfig, Source};
+use super::counts::IntakeCounts;
+use super::mapping::Mapping;
+use super::mark::{self, Known, MarkFile};
+use super::pipeline::{self, Pipeline};
+use super::syslog::Listeners;
+
+/// Folder of the marks, in the node's data directory.
+const FOLDER: &str = "intake";
+
+/// All ways in, with their listeners bound.
+pub(crate) struct Intake {
+    ways: Vec<Way>,
+    counts: IntakeCounts,
+    own: Vec<PathBuf>,
+    ids: pipeline::Ids,
+}
+
+struct Way {
+    config: IntakeConfig,
+    mapping: Mapping,
+    listeners: Option<Listeners>,
+    mark: Option<mark::Mark>,
+}
+
+/// A way in that cannot be opened, in words.
+#[derive(Debug, thiserror::Error)]
+#[error("intake {name:?}: {problem}")]
+pub struct IntakeError {
+    name: String,
+    problem: String,
+}
+
+impl Intake {
+    /// Reads the mappings and binds the listeners, so that a wrong one is an error and not a surprise.
+    pub(crate) async fn open(
+        configs: &[IntakeConfig],
+        data_dir: &Path,
+        own: Vec<PathBuf>,
+        counts: IntakeCounts,
+    ) -> Result<Self, IntakeError> {
+        let mut ways = Vec::new();
+        let ids = match configs.first() {
+            None => pipeline::Ids::none(),
+            Some(first) => pipeline::Ids::load(&data_dir.join(FOLDER))
+                .map_err(|problem| IntakeError { name: first.name.clone(), problem })?,
+        };
+        for config in configs {
+            let bad = |problem: String| IntakeError { name: config.name.clone(), problem };
+            let mapping = Mapping::load(&config.map).map_err(|e| bad(e.to_string()))?;
+            let listeners = match &config.source {
+                Source::Syslog(address) => {
+                    Some(Listeners::bind(*address).await.map_err(|e| bad(format!("{address}: {e}")))?)
+                }
+                Source::Journal { .. } | Source::File { .. } => None,
+            };
+            let mut config = config.clone();
+            let mark = match MarkFile::new(&data_dir.join(FOLDER), &config.name).read().map_err(bad)? {
+                Known::Nothing => None,
+                Known::Mark(mark) => Some(mark),
+                Known::Lost => {
+                    config.from_now = false;
+                    None
+                }
+            };
+            ways.push(Way { config, mapping, listeners, mark });
+        }
+        Ok(Self { ways, counts, own, ids })
+    }
+
+    /// One task per way; they end when `stop` says so, with what had come in recorded.
+    pub(crate) fn start(self, store: &Store, redactor: &Redactor, stop: &CancellationToken) -> TaskTracker {
+        let tasks = TaskTracker::new();
+        for Way { config, mapping, listeners, mark } in self.ways {
+            // A series that begins with its first loss would never be seen to grow.
+            for result in ["recorded", "unmapped", "passed_over", "dropped", "conflict"] {
+                drop(self.counts.0.get_or_create(&vec![("name", config.name.clone()), ("result", result.to_owned())]));
+            }
+            let folder = store.dir().path().join(FOLDER);
+            let pipeline = Pipeline::new(
+                store.clone(),
+                redactor.clone(),
+                config,
+                mapping,
+                self.counts.clone(),
+                self.ids.clone(),
+                &folder,
+            );
+            let listeners = listeners.map_or(pipeline::Opened::Read(self.own.clone()), pipeline::Opened::Listening);
+            tasks.spawn(pipeline.run(listeners, mark, stop.clone()));
+        }
+        tasks.close();
+        tasks
+    }
+}

@@ -1,0 +1,12 @@
+//! Where a source or a destination begins at its first start.
+
+use serde::Deserialize;
+
+/// Where handing on, or reading another log, begins at the first start.
+#[derive(Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TypedFrom {
+    #[default]
+    Beginning,
+    Now,
+}

@@ -1,0 +1,24 @@
+//! Why a node did not start.
+
+use piperoll_shared::net::tls::TlsError;
+
+use crate::forward::PlaceError;
+use crate::intake::IntakeError;
+use crate::store::OpenError;
+
+/// Why a node did not start. Nothing was recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("the certificate names {found}, but this node is {expected}; copy the folder that was made for this node")]
+    Identity { found: String, expected: String },
+    #[error(transparent)]
+    Intake(#[from] IntakeError),
+    #[error(transparent)]
+    Forward(#[from] PlaceError),
+    #[error("cannot listen on {place}: {source}")]
+    Listen { place: String, source: std::io::Error },
+}
