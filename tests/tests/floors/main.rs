@@ -9,124 +9,18 @@ use std::path::Path;
 
 use graph::{Edges, ModulePath, Modules, circles};
 
-/// Crates with the file that they begin with.
-const CRATES: [&str; 8] = [
-    "shared/src/lib.rs",
-    "node/src/lib.rs",
-    "aggregator/src/lib.rs",
-    "client/src/lib.rs",
-    "certs/src/lib.rs",
-    "verifier/src/lib.rs",
-    "cli/src/main.rs",
-    "tests/src/lib.rs",
-];
-
-/// Modules that are in a circle still. This list may only become shorter.
-const KNOWN: [(&str, &[&str]); 2] = [
-    (
-        "shared/src/lib.rs",
-        &[
-            "log::bundle",
-            "log::bundle::manifest",
-            "log::bundle::node",
-            "log::bundle::node_archive",
-            "log::bundle::readable",
-            "log::bundle::report",
-            "log::bundle::trust",
-            "log::bundle::verify",
-            "log::bundle::words",
-            "log::filter",
-            "log::filter::conditions",
-            "log::filter::erased",
-            "log::filter::evaluate",
-            "log::filter::nodes",
-            "log::filter::print",
-            "log::filter::version_1",
-            "log::filter::version_2",
-            "log::filter::version_2::keys",
-            "log::redact",
-            "log::redact::names",
-            "log::redact::texts",
-            "log::redact::texts::addresses",
-            "log::redact::texts::commands",
-            "log::redact::texts::headers",
-            "log::redact::texts::keyed",
-            "log::redact::texts::markup",
-            "log::redact::texts::phrases",
-            "log::redact::texts::shapes",
-            "log::redact::texts::sql",
-            "log::redact::values",
-            "log::redact::walk",
-            "log::time",
-            "log::zone",
-        ],
-    ),
-    (
-        "node/src/lib.rs",
-        &[
-            "api",
-            "api::append",
-            "api::http",
-            "api::peer",
-            "api::socket",
-            "api::stream",
-            "api::upkeep",
-            "config",
-            "crate",
-            "forward",
-            "forward::config",
-            "forward::file",
-            "forward::place",
-            "forward::sink",
-            "forward::stream",
-            "forward::webhook",
-            "forward::worker",
-            "intake",
-            "intake::config",
-            "intake::files",
-            "intake::files::content",
-            "intake::files::known",
-            "intake::join",
-            "intake::journal",
-            "intake::mapping",
-            "intake::mapping::input",
-            "intake::mapping::rule",
-            "intake::pipeline",
-            "intake::syslog",
-            "intake::syslog::framing",
-            "intake::syslog::message",
-            "kept",
-            "store",
-            "store::aside",
-            "store::check",
-            "store::direct",
-            "store::earlier",
-            "store::epochs",
-            "store::erase",
-            "store::floor",
-            "store::hold",
-            "store::index",
-            "store::index::block",
-            "store::index::builder",
-            "store::index::check",
-            "store::index::encode",
-            "store::index::indexer",
-            "store::index::stored",
-            "store::judging",
-            "store::new_generation",
-            "store::prove",
-            "store::prune",
-            "store::rows",
-            "store::run",
-            "store::scan",
-            "store::search",
-            "store::slice",
-            "store::start",
-            "store::transaction",
-            "store::upkeep",
-            "store::writer",
-        ],
-    ),
+/// Crates with the file that they begin with, and how many arrows between modules are seen in each at least: who reads nothing out of
+/// the source finds no circle either.
+const CRATES: [(&str, usize); 9] = [
+    ("shared/src/lib.rs", 300),
+    ("node/src/lib.rs", 350),
+    ("aggregator/src/lib.rs", 200),
+    ("client/src/lib.rs", 50),
+    ("certs/src/lib.rs", 15),
+    ("verifier/src/lib.rs", 0),
+    ("cli/src/main.rs", 180),
+    ("tests/src/lib.rs", 3),
+    ("tests/src/bin/campaign/main.rs", 40),
 ];
 
 fn edges_of(crate_root: &str) -> Edges {
@@ -141,25 +35,17 @@ fn name(path: &ModulePath) -> String {
 #[test]
 fn no_crate_has_a_circle_of_modules() {
     let mut wrong = Vec::new();
-    for root in CRATES {
+    for (root, arrows_min) in CRATES {
         let edges = edges_of(root);
-        let known: BTreeSet<&str> =
-            KNOWN.iter().filter(|(known, _)| *known == root).flat_map(|(_, modules)| modules.iter().copied()).collect();
-        let mut found = BTreeSet::new();
+        let arrows: usize = edges.values().map(BTreeSet::len).sum();
+        assert!(arrows >= arrows_min, "{root}: only {arrows} arrows between modules are seen");
         for circle in circles(&edges) {
-            let names: BTreeSet<String> = circle.iter().map(name).collect();
-            if !names.iter().all(|name| known.contains(name.as_str())) {
-                let inside = |from: &ModulePath| {
-                    let to = edges[from].iter().filter(|to| circle.contains(*to)).map(name);
-                    format!("  {} uses {}", name(from), to.collect::<Vec<_>>().join(", "))
-                };
-                let arrows: Vec<String> = circle.iter().map(inside).collect();
-                wrong.push(format!("{root}: a circle of {} modules\n{}", circle.len(), arrows.join("\n")));
-            }
-            found.extend(names);
-        }
-        for gone in known.iter().filter(|known| !found.contains(**known)) {
-            wrong.push(format!("{root}: {gone} is in no circle any more; take it off the list"));
+            let inside = |from: &ModulePath| {
+                let to = edges[from].iter().filter(|to| circle.contains(*to)).map(name);
+                format!("  {} uses {}", name(from), to.collect::<Vec<_>>().join(", "))
+            };
+            let arrows: Vec<String> = circle.iter().map(inside).collect();
+            wrong.push(format!("{root}: a circle of {} modules\n{}", circle.len(), arrows.join("\n")));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

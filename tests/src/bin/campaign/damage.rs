@@ -169,7 +169,7 @@ async fn local(world: &World, node: usize) -> Outcome {
     let (id, generation) = (world.id(node), world.generations[node]);
     let known = world.model.of(&id, generation);
     let verify = world.on_node(node, &["verify"]).await?;
-    let to = super::ahead().to_text();
+    let to = super::clock::ahead().to_text();
     // Pruned rows are the only reason for an export of a sound log to exit with 3.
     let prunable = world.prunable(node);
     let first = match setup::status(world, node).await {

@@ -131,7 +131,7 @@ async fn restart_while_asked(world: &mut World, rng: &mut Rng) -> Outcome {
         let mut command = tokio::process::Command::from(world.cluster.command(args));
         command.kill_on_drop(true).stdout(stdout).stderr(std::process::Stdio::null()).spawn().map_err(|e| e.to_string())
     };
-    let ahead = super::ahead().to_text();
+    let ahead = super::clock::ahead().to_text();
     let mut export = child(&["export", "--from", &from, "--to", &ahead, "-o", &output], std::process::Stdio::null())?;
     let file = std::fs::File::create(&tailed).map_err(|e| e.to_string())?;
     let mut follower = child(&["tail", "-f", "-n", "100", "--json"], file.into())?;

@@ -56,7 +56,7 @@ async fn log(world: &World, node: usize) -> Result<Vec<Row>, String> {
 }
 
 async fn exported(world: &World, node: usize, filter: &str, is_pruned: bool) -> Result<Vec<Row>, String> {
-    let to = super::ahead().to_text();
+    let to = super::clock::ahead().to_text();
     let run = world.on_node(node, &["export", filter, "--from", "0001-01-01", "--to", &to]).await?;
     // 3: the range reaches back to pruned rows.
     if run.code != if is_pruned { 3 } else { 0 } {
@@ -101,7 +101,7 @@ async fn merged(world: &World, union: &[Row]) -> Outcome {
 
 async fn bundle(world: &mut World, from: Timestamp) -> Outcome {
     let (path, trust) = (world.fresh("bundle.tar"), world.trust()?);
-    let (from, to) = (from.to_text(), super::ahead().to_text());
+    let (from, to) = (from.to_text(), super::clock::ahead().to_text());
     let args = ["export", "--bundle", &path, "--from", &from, "--to", &to, "--reason", "campaign"];
     let run = world.cli(&args).await?;
     super::world::succeeded("export --bundle", &run)?;

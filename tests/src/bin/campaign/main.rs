@@ -5,6 +5,7 @@
 
 mod args;
 mod checks;
+mod clock;
 mod damage;
 mod faults;
 mod inflict;
@@ -22,8 +23,6 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use tokio::signal::unix::{SignalKind, signal};
 
 use args::Args;
@@ -32,15 +31,6 @@ use faults::{Fault, NODES};
 use piperoll_tests::Rng;
 use report::Tally;
 use world::World;
-
-pub(crate) fn now() -> Timestamp {
-    SystemClock.now()
-}
-
-/// Returns a time later than that of any row; clock steps date rows at most minutes ahead.
-pub(crate) fn ahead() -> Timestamp {
-    Timestamp::from_micros(now().micros() + 2 * 86_400 * 1_000_000)
-}
 
 /// Runs of at least this length fill a block of the index first.
 const LONG: Duration = Duration::from_secs(300);
@@ -137,7 +127,7 @@ async fn campaign(args: Args, tally: Tally, folder: Arc<OnceLock<PathBuf>>) -> O
 
 /// Runs faults under load, ends them, and checks the cluster.
 async fn round(world: &mut World, faults: &[Fault], rng: &mut Rng) -> Outcome {
-    let from = now();
+    let from = clock::now();
     world.replaced.clear();
     for node in 0..NODES {
         world.start_writers(node)?;

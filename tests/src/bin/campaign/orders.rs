@@ -133,7 +133,7 @@ pub(crate) async fn new_generation(world: &mut World, node: usize, with_keys: bo
     let old = run.stdout.lines().nth(1).and_then(|line| line.rsplit(' ').next()).unwrap_or_default().to_owned();
     replaced_log_is_whole(world, node, &config_before, &old).await?;
     let latest = world.model.of(&id, world.generations[node]).iter().map(|known| known.micros).max().unwrap_or(0);
-    let latest = latest.max(super::now().micros()).max(world.lost_until.micros());
+    let latest = latest.max(super::clock::now().micros()).max(world.lost_until.micros());
     world.lost_until = Timestamp::from_micros(latest + MARGIN_MICROS);
     world.generations[node] += 1;
     world.replaced.insert(id.clone());
@@ -156,7 +156,7 @@ async fn replaced_log_is_whole(world: &mut World, node: usize, config: &str, old
     let lines: Vec<&str> = config.lines().filter(|line| !line.starts_with("data_dir")).collect();
     let text = format!("data_dir = {old:?}\n{}\n", lines.join("\n"));
     std::fs::write(&copy, text).map_err(|e| e.to_string())?;
-    let to = super::ahead().to_text();
+    let to = super::clock::ahead().to_text();
     let mut command = std::process::Command::new(piperoll_tests::piperoll());
     command.args(["node", "export", "--direct", "--from", "0001-01-01", "--to", &to, "--config"]).arg(&copy);
     let run = World::run(command).await?;

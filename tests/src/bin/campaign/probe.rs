@@ -60,7 +60,7 @@ impl Asker {
     /// Reads all rows from a time on and checks them against the entries acknowledged before the request. `filter` is empty or
     /// `WRITTEN`, so it matches all of them.
     pub(crate) async fn stream(&self, from: Timestamp, filter: &str) -> Result<Stream, String> {
-        let to = super::ahead();
+        let to = super::clock::ahead();
         let range = from.micros()..to.micros();
         let known = self.model.known(|known| range.contains(&known.micros));
         let range = format!("filter={filter}&from={}&to={}", from.to_text(), to.to_text());

@@ -1,0 +1,13 @@
+//! The time that the campaign goes by.
+
+use piperoll_shared::log::time::Timestamp;
+use piperoll_shared::net::clock::{Clock as _, SystemClock};
+
+pub(crate) fn now() -> Timestamp {
+    SystemClock.now()
+}
+
+/// Returns a time later than that of any row; clock steps date rows at most minutes ahead.
+pub(crate) fn ahead() -> Timestamp {
+    Timestamp::from_micros(now().micros() + 2 * 86_400 * 1_000_000)
+}
