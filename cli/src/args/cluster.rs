@@ -1,4 +1,4 @@
-//! What can be typed to `piperoll cluster`.
+//! Arguments of `piperoll cluster`.
 
 use std::path::PathBuf;
 
@@ -9,131 +9,139 @@ use super::shared::RoleArg;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
-    /// Make a new cluster directory; it holds the authority's key, so keep it safe and offline
+    /// Create a cluster directory; it holds the CA's private key, so keep it safe and offline
     Init {
+        /// Directory to create
         dir: PathBuf,
+        /// Name of the cluster
         #[arg(long)]
         name: ClusterName,
     },
-    /// Make the folder to copy to a node's machine
+    /// Create the folder to copy to a node's machine
     AddNode {
         dir: PathBuf,
         id: NodeId,
-        /// Where aggregators reach it: HOST:PORT
+        /// Address where aggregators reach it: HOST:PORT
         #[arg(long)]
         address: String,
-        /// Where it listens; every interface at the same port by default
+        /// Address to listen on; all interfaces at the same port by default
         #[arg(long)]
         listen: Option<String>,
-        /// Data in /var/lib/piperoll and the socket in /run/piperoll, as the package's units and containers expect
+        /// Use /var/lib/piperoll and /run/piperoll, as the package's units and containers expect
         #[arg(long)]
         packaged: bool,
     },
-    /// Make the folder to copy to an aggregator's machine
+    /// Create the folder to copy to an aggregator's machine
     AddAggregator {
         dir: PathBuf,
         id: NodeId,
-        /// Where people and programs reach it: HOST:PORT
+        /// Address where people and programs reach it: HOST:PORT
         #[arg(long)]
         address: String,
+        /// Address to listen on; all interfaces at the same port by default
         #[arg(long)]
         listen: Option<String>,
-        /// Where its embedded node (for its own entries) listens
+        /// Address that its embedded node listens on, which records the aggregator's own entries
         #[arg(long, default_value = "127.0.0.1:7444")]
         node_address: String,
-        /// Data in /var/lib/piperoll-aggregator, as the package's units and containers expect
+        /// Use /var/lib/piperoll-aggregator, as the package's units and containers expect
         #[arg(long)]
         packaged: bool,
     },
-    /// Make a person's certificate
+    /// Create a certificate for a person
     AddUser {
         dir: PathBuf,
+        /// Name of the person
         name: NodeId,
+        /// What the person may do
         #[arg(long, value_enum)]
         role: RoleArg,
-        /// A filter: what the person may see at all, such as 'domain:example.org'
+        /// Filter that limits which entries the person can see, such as 'domain:example.org'
         #[arg(long)]
         scope: Option<String>,
     },
-    /// New keys and certificates for a member, into its folder
+    /// Issue new keys and certificates for a member into its folder
     Renew { dir: PathBuf, id: NodeId },
-    /// Put a member's certificates on the revocation list
+    /// Revoke the certificates of a member
     Revoke { dir: PathBuf, id: NodeId },
-    /// Make the sealing secret of a node's next epoch; the node goes over to it at its next start
+    /// Create the MAC key of a node's next epoch; the node switches to it at its next start
     #[command(after_help = "Example:\n  piperoll cluster rotate-mac ./cluster mx1")]
     RotateMac { dir: PathBuf, id: NodeId },
-    /// Change the key that signs a node's checkpoints: begin, let both sign for a while, then finish
+    /// Change the key that signs a node's checkpoints: start, let both keys sign for a while, then finish
     #[command(
-        after_help = "Example:\n  piperoll cluster rotate-key ./cluster mx1                       the node signs with both keys from its next start on\n  piperoll node checkpoint --witnessed > both.note                on the node, once it is witnessed\n  piperoll cluster rotate-key ./cluster mx1 --finish both.note    from that size on, only the new key counts"
+        after_help = "Example:\n  piperoll cluster rotate-key ./cluster mx1                       the node signs with both keys after its next start\n  piperoll node checkpoint --witnessed > both.note                on the node, once it is witnessed\n  piperoll cluster rotate-key ./cluster mx1 --finish both.note    from that size on, only the new key is valid"
     )]
     RotateKey {
         dir: PathBuf,
         id: NodeId,
-        /// A checkpoint that both keys signed and a witness cosigned
+        /// Checkpoint that both keys signed and a witness cosigned
         #[arg(long)]
         finish: Option<PathBuf>,
     },
-    /// After a break-in or a restore: new keys for a new log of a node, the old one frozen at what was witnessed of it
+    /// Create keys for a new log of a node after a break-in or a restore; the old log is frozen at its last witnessed checkpoint
     #[command(
-        after_help = "Then, on the node: piperoll node new-generation. The last witnessed checkpoint stands in the aggregator's\nstate/witness/NODE.json, and on the node (piperoll node checkpoint --witnessed), if that can be believed."
+        after_help = "Then, on the node: piperoll node new-generation. The last witnessed checkpoint is in the aggregator's\nstate/witness/NODE.json, and on the node (piperoll node checkpoint --witnessed) if the node can be trusted."
     )]
     NewGeneration {
         dir: PathBuf,
         id: NodeId,
-        /// The last checkpoint of the old log that a witness cosigned
+        /// Last checkpoint of the old log that a witness cosigned
         #[arg(long)]
         frozen: PathBuf,
     },
-    /// Print the trust file for auditors: the cluster's nodes and public keys, nothing secret
+    /// Print the trust file for auditors: the nodes and public keys of the cluster, no secrets
     #[command(after_help = "Example:\n  piperoll cluster trust ./cluster > trust.toml")]
     Trust { dir: PathBuf },
-    /// Mark a node as gone for good: it is not asked any more, and missing only for ranges of its life
+    /// Retire a node permanently: it is not queried any more, and counts as missing only for ranges when it was a member
     #[command(
-        after_help = "Example:\n  piperoll cluster retire ./cluster mx5 --last-seq 120344\nStop the node before, once its last row is witnessed (piperoll nodes)."
+        after_help = "Example:\n  piperoll cluster retire ./cluster mx5 --last-seq 120344\nStop the node first, once its last row is witnessed (piperoll nodes)."
     )]
     Retire {
         dir: PathBuf,
         id: NodeId,
-        /// When it left; now by default, and it may be still to come
+        /// When it leaves; now by default, and it may be in the future
         #[arg(long)]
         at: Option<String>,
-        /// The last row it wrote
+        /// Sequence number of its last row
         #[arg(long)]
         last_seq: Option<u64>,
-        /// Why, when it was retired at another time before
+        /// Why, if the node was retired at another time before; it is recorded
         #[arg(long)]
         reason: Option<String>,
-        /// The beginning of its life as a day (as before; see `membership`)
+        /// First day of membership (deprecated; see `membership`)
         #[arg(long, hide = true)]
         first_day: Option<String>,
-        /// The end of its life as a day (as before; see --at)
+        /// Last day of membership (deprecated; see --at)
         #[arg(long, hide = true, conflicts_with = "at")]
         last_day: Option<String>,
     },
-    /// Correct since when or until when a node is a member; what it was before stays on record
+    /// Correct when a node's membership starts or ends; earlier values stay on record
     #[command(
         after_help = "Example:\n  piperoll cluster membership ./cluster mx4 --from 2026-11-01T00:00:00Z --reason 'the clock of this machine was wrong'"
     )]
     Membership {
         dir: PathBuf,
         id: NodeId,
+        /// Start of the membership
         #[arg(long, required_unless_present = "until")]
         from: Option<String>,
-        /// A time, or `never` for a node that is a member again
+        /// End of the membership, or `never` for a node that is a member again
         #[arg(long)]
         until: Option<String>,
+        /// Why; it is recorded
         #[arg(long)]
         reason: String,
     },
-    /// Show how long rows have to stay on every node, or set it: what is pruned earlier is a violation
+    /// Show or set how long nodes must keep rows; rows deleted earlier count as a violation
     #[command(
         after_help = "Example:\n  piperoll cluster retention ./cluster --keep-days 730\nEach node prunes by its own `retention.keep`, which must not be shorter."
     )]
     Retention {
         dir: PathBuf,
+        /// Minimum number of days
         #[arg(long)]
         keep_days: Option<u32>,
-        /// From when on it holds; now by default
+        /// Start of the policy; now by default
         #[arg(long, requires = "keep_days")]
         from: Option<String>,
     },

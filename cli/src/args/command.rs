@@ -1,4 +1,4 @@
-//! The commands of the program.
+//! Top-level commands of the program.
 
 use std::path::PathBuf;
 
@@ -13,14 +13,14 @@ use super::remote::{
 };
 use super::shared::RoleArg;
 
-/// Tamper-evident audit log for clusters: every node keeps its own signed log; a reader merges what the
-/// nodes answer and names those that did not.
+/// Tamper-evident audit log for clusters. Every node keeps its own signed log; an aggregator queries all nodes, merges their
+/// answers in time order, verifies every signature, and names the nodes that did not answer.
 #[derive(Debug, Parser)]
 #[command(
     name = "piperoll",
     version,
     after_help = "Exit codes of reading commands: 0 complete and verified, 1 could not run, 2 usage, 3 incomplete, \
-4 integrity violation, 5 nothing answered.\nStart with: piperoll demo"
+4 integrity violation, 5 no node answered.\nStart with: piperoll demo"
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -29,75 +29,81 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Three nodes and an aggregator on loopback, real TLS, a day of events, one row edited, one node killed
+    /// Run a demo cluster: three nodes and an aggregator on loopback, a day of events, one row edited, one node killed
     Demo(DemoArgs),
-    /// Make a cluster's certificates, secrets and machine folders
+    /// Create and manage a cluster's certificates, secrets and machine folders
     #[command(subcommand)]
     Cluster(ClusterCommand),
-    /// The log on this machine: serve it, append to it, read it, check it
+    /// Serve, append to, read and verify the log on this machine
     #[command(subcommand)]
     Node(NodeCommand),
-    /// List the mappings of foreign records, or try one
+    /// List the mappings for other systems' records, or try one on a file
     #[command(subcommand)]
     Map(MapCommand),
-    /// The reader of all nodes: serve it, manage its tokens
+    /// Run the aggregator and manage its access tokens
     #[command(subcommand)]
     Aggregator(AggregatorCommand),
-    /// One merged timeline of all nodes
+    /// Query all nodes and merge their entries into one timeline
     #[command(
         after_help = "Examples:\n  piperoll query 'user:alice is:failed' --from 24h\n  piperoll query --json node:mx1 --limit 500 | jq .entry.action"
     )]
     Query(RemoteQueryArgs),
-    /// The newest entries of all nodes, oldest first; -f follows
+    /// Show the newest entries of all nodes, oldest first; -f follows
     #[command(
         after_help = "Examples:\n  piperoll tail -f\n  piperoll tail -n 50 -f 'is:failed ip:10.0.0.0/8'\n  piperoll tail -f --json 'action:auth.*' | jq .entry.user"
     )]
     Tail(RemoteTailArgs),
-    /// One entry, whole: piperoll show mx1/42
+    /// Show one entry in full: piperoll show mx1/42
     Show(RemoteShowArgs),
-    /// Say what a flagged entry meant; the entry stays as it is, and the judgement is one of its own
+    /// Record a verdict on a flagged entry, as a new entry; the flagged one is not changed
     #[command(
-        after_help = "Example:\n  piperoll judge mx1/42 false-alarm --reason 'month-end booking, agreed with accounting'\n\nJudgements are found with: piperoll query action:audit.judge"
+        after_help = "Example:\n  piperoll judge mx1/42 false-alarm --reason 'month-end booking, agreed with accounting'\n\nList verdicts with: piperoll query action:audit.judge"
     )]
     Judge(JudgeArgs),
-    /// Everything that matches, as NDJSON, as CSV, or as evidence that others can check
+    /// Export all matching entries as NDJSON, CSV, or a bundle of evidence that others can verify offline
     #[command(
         after_help = "Examples:\n  piperoll export --bundle april.tar --from 2026-04-01 --to 2026-05-01 --reason 'audit 2026/7'\n  piperoll export --from 2026-04-01 --to 2026-05-01 --format csv\n  piperoll export 'domain:example.org' --output -"
     )]
     Export(RemoteExportArgs),
-    /// Counts over all nodes: totals, the values of fields, a histogram
+    /// Count entries over all nodes: totals, top values of fields, a histogram
     #[command(
         after_help = "Examples:\n  piperoll stats --by ip_address 'action:auth.login outcome:failure'\n  piperoll stats --by user,action --bucket 1h --from 24h\n  piperoll stats --by domain --top 5 --json | jq .stats.by[0].top"
     )]
     Stats(RemoteStatsArgs),
-    /// Guessed passwords, second persons, one person's doings, a data subject
+    /// Run a report: brute-force logins, four-eyes approvals, user activity, data subject access
     #[command(subcommand)]
     Report(Box<ReportCommand>),
-    /// Check an evidence bundle offline, with public keys only
+    /// Verify an evidence bundle offline, with public keys only
     #[command(after_help = "Example:\n  piperoll verify-bundle evidence.tar --trust trust.toml")]
     VerifyBundle(piperoll_verify::VerifyBundleArgs),
-    /// Read every row of every node and check it
+    /// Read and verify every row of every node
     Verify(RemoteVerifyArgs),
-    /// Every node: reachable, last seen, head, clock, verdict
+    /// List all nodes: status, last contact, head, clock, verdict
     Nodes(RemoteNodesArgs),
-    /// Look at everything on this machine that a node or an aggregator needs, and say what to do
+    /// Diagnose the setup of a node or an aggregator on this machine, and say how to fix it
     #[command(
-        after_help = "Exit code 1 when something is bad.\n\nExamples:\n  sudo -u piperoll piperoll doctor\n  piperoll doctor --node ./cluster/machines/mx1/node.toml --json | jq 'select(.verdict == \"bad\")'"
+        after_help = "Exits with 1 if a check fails.\n\nExamples:\n  sudo -u piperoll piperoll doctor\n  piperoll doctor --node ./cluster/machines/mx1/node.toml --json | jq 'select(.verdict == \"bad\")'"
     )]
     Doctor(DoctorArgs),
-    /// Print the script that completes commands in a shell
+    /// Print a completion script for a shell
     #[command(after_help = "Example:\n  piperoll completions bash > /etc/bash_completion.d/piperoll")]
-    Completions { shell: clap_complete::Shell },
-    /// Write the manual pages into a folder
+    Completions {
+        /// Shell to complete in
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages to a directory
     #[command(after_help = "Example:\n  piperoll man /usr/local/share/man/man1")]
-    Man { directory: PathBuf },
-    /// Print an address that signs a browser in, once, within five minutes
+    Man {
+        /// Directory to write to
+        directory: PathBuf,
+    },
+    /// Print a URL that signs a browser in; it works once, for five minutes
     #[command(after_help = "Example:\n  piperoll browse")]
     Browse(ConnectionArgs),
 }
 
 impl Command {
-    /// Whether all it does is print, so that it may end when nobody reads on.
+    /// Whether the command only prints, so that a closed pipe may end it.
     pub(crate) fn only_prints(&self) -> bool {
         match self {
             Self::Query(_) | Self::Show(_) | Self::Export(_) | Self::Verify(_) | Self::Nodes(_) => true,
@@ -118,14 +124,14 @@ impl Command {
 pub(crate) enum MapCommand {
     /// List the built-in mappings
     List,
-    /// Show the entries that a mapping makes of a file, without recording them
+    /// Show the entries that a mapping produces from a file, without recording them
     #[command(
         after_help = "Examples:\n  piperoll map test cloudtrail trail.json.gz\n  piperoll map test my.toml audit.log --json | jq .outcome"
     )]
     Test {
-        /// A TOML file, or the name of a built-in mapping
+        /// TOML file, or name of a built-in mapping
         map: String,
-        /// A file of records, or - for standard input
+        /// File of records, or - for standard input
         file: PathBuf,
         /// Print the entries as NDJSON instead of a table
         #[arg(long)]
@@ -137,11 +143,13 @@ pub(crate) enum MapCommand {
 pub(crate) enum AggregatorCommand {
     /// Run the aggregator
     Serve {
+        /// Configuration file of the aggregator
         #[arg(long, env = "PIPEROLL_AGGREGATOR_CONFIG", default_value = "/etc/piperoll/aggregator.toml")]
         config: PathBuf,
     },
-    /// Exit 0 only while the aggregator answers; for health checks
+    /// Exit with 0 if the aggregator answers; for health checks
     Health {
+        /// Configuration file of the aggregator
         #[arg(long, env = "PIPEROLL_AGGREGATOR_CONFIG", default_value = "/etc/piperoll/aggregator.toml")]
         config: PathBuf,
     },
@@ -152,30 +160,33 @@ pub(crate) enum AggregatorCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
-    /// Make a token; it is shown once
+    /// Create a token; it is printed only once
     Create {
         #[command(flatten)]
         config: AggregatorConfigArg,
+        /// Name of the token, as `list` and the log show it
         #[arg(long)]
         name: String,
+        /// What the holder may do
         #[arg(long, value_enum)]
         role: RoleArg,
-        /// RFC 3339, a date, or a time from now such as 90d
+        /// Expiry: RFC 3339, a date, or a time from now such as 90d; never by default
         #[arg(long)]
         expires: Option<String>,
-        /// A filter: what the holder may see at all, such as 'domain:example.org user:kim,lee'
+        /// Filter that limits which entries the holder can see, such as 'domain:example.org user:kim,lee'
         #[arg(long)]
         scope: Option<String>,
     },
-    /// Names, roles, expiry and scopes; never the tokens
+    /// List names, roles, expiry and scopes; tokens themselves are not stored
     List {
         #[command(flatten)]
         config: AggregatorConfigArg,
     },
-    /// Make a token useless at once
+    /// Revoke a token immediately
     Revoke {
         #[command(flatten)]
         config: AggregatorConfigArg,
+        /// Name of the token, as `list` shows it
         #[arg(long)]
         name: String,
     },
@@ -183,19 +194,20 @@ pub(crate) enum TokenCommand {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct AggregatorConfigArg {
+    /// Configuration file of the aggregator
     #[arg(long, env = "PIPEROLL_AGGREGATOR_CONFIG", default_value = "/etc/piperoll/aggregator.toml")]
     pub(crate) config: PathBuf,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct DoctorArgs {
-    /// A node's configuration; /etc/piperoll/node.toml if it is there
+    /// Configuration file of a node; /etc/piperoll/node.toml if it exists
     #[arg(long, env = "PIPEROLL_NODE_CONFIG")]
     pub(crate) node: Option<PathBuf>,
-    /// An aggregator's configuration; /etc/piperoll/aggregator.toml if it is there
+    /// Configuration file of an aggregator; /etc/piperoll/aggregator.toml if it exists
     #[arg(long, env = "PIPEROLL_AGGREGATOR_CONFIG")]
     pub(crate) aggregator: Option<PathBuf>,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -1,4 +1,4 @@
-//! What `piperoll demo` takes.
+//! Arguments of `piperoll demo`.
 
 use std::path::PathBuf;
 
@@ -6,16 +6,16 @@ use clap::Args as ClapArgs;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct DemoArgs {
-    /// Directory to use (kept afterwards); a temporary one by default
+    /// Directory to use, which is kept; a temporary one by default
     #[arg(long)]
     pub(crate) dir: Option<PathBuf>,
-    /// End after the last step instead of running on; exit 0 only if every step showed what it should
+    /// Exit after the last step, with 0 only if every step showed the expected result
     #[arg(long)]
     pub(crate) once: bool,
-    /// Load real logs (NDJSON) instead of the built-in day
+    /// Load these logs instead of the built-in day of events
     #[arg(long, requires = "map")]
     pub(crate) import: Option<PathBuf>,
-    /// Mapping for --import: a TOML file, or the name of a built-in one (cloudtrail)
+    /// Mapping for --import: a TOML file, or the name of a built-in mapping such as cloudtrail
     #[arg(long)]
     pub(crate) map: Option<String>,
 }

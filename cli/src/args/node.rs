@@ -1,4 +1,4 @@
-//! What can be typed to `piperoll node`.
+//! Arguments of `piperoll node`.
 
 use std::path::PathBuf;
 
@@ -13,24 +13,25 @@ use super::shared::{AppendArgs, ExportFormat, FILTER_HELP, LocalQueryArgs, LogAr
 pub(crate) enum NodeCommand {
     /// Run the node
     Serve {
+        /// Configuration file of the node
         #[arg(long, env = "PIPEROLL_NODE_CONFIG", default_value = "/etc/piperoll/node.toml")]
         config: PathBuf,
     },
-    /// Record entries: one from flags, or NDJSON lines from a file or standard input
+    /// Record one entry from flags, or NDJSON lines from a file or standard input
     #[command(
         after_help = "Examples:\n  piperoll node append --category auth --action auth.login --user alice --ip 192.0.2.7 --outcome success\n  \
 my-program | piperoll node append -\n  piperoll node append --map cloudtrail events.ndjson"
     )]
     Append(Box<AppendArgs>),
-    /// Entries of this node, newest first
+    /// Query the entries of this node, newest first
     Query(LocalQueryArgs),
-    /// The newest entries of this node, oldest first; -f follows
+    /// Show the newest entries of this node, oldest first; -f follows
     Tail {
         #[command(flatten)]
         place: PlaceArgs,
         #[arg(help = FILTER_HELP)]
         filter: Vec<String>,
-        /// How many entries to begin with
+        /// Number of entries to start with
         #[arg(short = 'n', long, default_value_t = 10)]
         lines: u64,
         /// Keep printing new entries
@@ -39,7 +40,7 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// One entry, whole
+    /// Show one entry in full
     Show {
         #[command(flatten)]
         log: LogArgs,
@@ -48,65 +49,66 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Everything that matches, oldest first, as NDJSON or CSV on standard output
+    /// Export all matching entries to standard output as NDJSON or CSV, oldest first
     Export {
         #[command(flatten)]
         log: LogArgs,
         #[command(flatten)]
         query: QueryArgs,
+        /// Output format
         #[arg(long, value_enum, default_value_t = ExportFormat::Ndjson)]
         format: ExportFormat,
     },
-    /// Check every mac, every gap, everything derived, and the file itself
+    /// Verify every signature, the sequence, all derived data, and the database file
     Verify {
         #[command(flatten)]
         log: LogArgs,
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Print the newest checkpoint: how many rows there are and what they are, signed with the node's own key
+    /// Print the latest checkpoint: the size and the root hash of the log, signed by the node
     #[command(
-        after_help = "Examples:\n  piperoll node checkpoint                 a C2SP signed note, for programs and for keeping\n  piperoll node checkpoint --witnessed     the newest one that came back with a witness's cosignature\n  piperoll node checkpoint --key           the public key that it verifies with (C2SP vkey)"
+        after_help = "Examples:\n  piperoll node checkpoint                 a C2SP signed note\n  piperoll node checkpoint --witnessed     the latest one that a witness cosigned\n  piperoll node checkpoint --key           the public key to verify it with (C2SP vkey)"
     )]
     Checkpoint {
         #[command(flatten)]
         log: LogArgs,
-        /// The newest one that a witness has cosigned
+        /// Print the latest checkpoint that a witness cosigned
         #[arg(long)]
         witnessed: bool,
-        /// The key it verifies with instead
+        /// Print the public key to verify it with instead
         #[arg(long, conflicts_with = "witnessed")]
         key: bool,
     },
-    /// Tokens for recording over HTTPS on loopback ([http] in node.toml)
+    /// Manage tokens for recording over HTTPS on loopback ([http] in node.toml)
     #[command(subcommand)]
     Token(RecordingTokenCommand),
-    /// Where this node hands entries on to ([[forward]] in node.toml): how far it is, hold it back, go on
+    /// Manage forwarding ([[forward]] in node.toml): list, pause and resume destinations
     #[command(subcommand)]
     Forward(ForwardCommand),
-    /// Keep rows of a time range, whatever retention says; every change is recorded
+    /// Manage holds, which keep the rows of a time range regardless of retention
     #[command(subcommand)]
     Hold(HoldCommand),
-    /// Drop the oldest rows, after a witness has seen the statement about it
+    /// Delete the oldest rows, once a witness has seen the statement about it
     #[command(
-        after_help = "Rows go in whole tiles of 256, never younger than 90 days, never past what is witnessed or held.\n\nExamples:\n  piperoll node prune --before 400d --dry-run\n  piperoll node prune --before 2025-01-01 --archive mx1-until-2025.tar"
+        after_help = "Deletes whole tiles of 256 rows; never rows that are younger than 90 days, not witnessed yet, or on hold.\n\nExamples:\n  piperoll node prune --before 400d --dry-run\n  piperoll node prune --before 2025-01-01 --archive mx1-until-2025.tar"
     )]
     Prune(Box<PruneArgs>),
-    /// Let retention go by their own times for rows recorded before this node counted witnessed time
+    /// Let retention use the recorded times of rows from before this node counted witnessed time
     #[command(
-        after_help = "Rows go by themselves when they were witnessed for as long as retention says. After an upgrade that takes as long again for older\nrows, unless you answer for the clock of the time when they were recorded. It is recorded, and can be done once.\n\nExamples:\n  piperoll node confirm-times --dry-run\n  piperoll node confirm-times --reason 'NTP was on since the machine was set up'"
+        after_help = "Retention deletes rows that have been witnessed for as long as it says. After an upgrade, that time starts over for older rows unless\nyou vouch for the clock that they were recorded with. This is recorded, and possible only once.\n\nExamples:\n  piperoll node confirm-times --dry-run\n  piperoll node confirm-times --reason 'NTP was on since the machine was set up'"
     )]
     ConfirmTimes {
         #[command(flatten)]
         place: PlaceArgs,
-        /// Why these times can be believed; it becomes part of the entry that records it
+        /// Why these times can be trusted; it is recorded
         #[arg(long, required_unless_present = "dry_run")]
         reason: Option<String>,
-        /// Only say which rows these are
+        /// Show the affected rows without confirming
         #[arg(long)]
         dry_run: bool,
     },
-    /// Empty one row for good, for privacy law; its place and hash stay, and an entry says so
+    /// Permanently erase the content of one entry, for privacy requests; its number and hash stay, and the erasure is recorded
     #[command(after_help = "Example:\n  piperoll node erase --seq 4711 --reason 'request 2026/12, art. 17'")]
     Erase {
         #[command(flatten)]
@@ -114,36 +116,36 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
         /// SEQ, or NODE/SEQ of this node
         #[arg(long, value_name = "SEQ")]
         seq: RowAddress,
-        /// Stands in the log for ever, so it names no person
+        /// Reason, kept in the log forever: name no person in it
         #[arg(long)]
         reason: String,
     },
-    /// Make the index anew from the rows; searches read what it does not know yet
+    /// Rebuild the search index; searches meanwhile read the rows that it does not cover yet
     #[command(
-        after_help = "Example, after `piperoll node verify` has found something about a block of the index:\n  piperoll node reindex"
+        after_help = "Example, after `piperoll node verify` reported a block of the index:\n  piperoll node reindex"
     )]
     Reindex {
         #[command(flatten)]
         place: PlaceArgs,
     },
-    /// Put the log aside untouched and begin an empty one, after a break-in, a restore or a damage
+    /// Archive the current log unchanged and start a new generation, after a break-in, a restore or damage
     #[command(
-        after_help = "The node is stopped first. The witness reports a rollback until somebody accepts the new generation\n(piperoll nodes accept). After a break-in, make new keys before: piperoll cluster new-generation."
+        after_help = "Stop the node first. The witness reports a rollback until someone accepts the new generation\n(piperoll nodes accept). After a break-in, create new keys before: piperoll cluster new-generation."
     )]
     NewGeneration {
         #[command(flatten)]
         place: PlaceArgs,
-        /// Stands in the first entry of the new log
+        /// Reason; it is recorded in the first entry of the new log
         #[arg(long)]
         reason: String,
     },
-    /// Head, faults, disk, certificate
+    /// Show head, faults, disk space and certificate
     Status {
         #[command(flatten)]
         log: LogArgs,
         #[command(flatten)]
         output: OutputArgs,
-        /// Say nothing; exit 0 only while the node records entries
+        /// Print nothing; exit with 0 only if the node records entries
         #[arg(long)]
         health: bool,
     },

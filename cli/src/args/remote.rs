@@ -1,4 +1,4 @@
-//! What can be typed to commands that read through the aggregator.
+//! Arguments of the commands that query the aggregator.
 
 use std::path::PathBuf;
 
@@ -9,25 +9,25 @@ use crate::address::RowAddress;
 
 use super::shared::{ExportFormat, FILTER_HELP, OrderArg, OutputArgs, QueryArgs, ZoneArgs};
 
-/// How to reach the aggregator: flags, then environment, then ~/.config/piperoll/config.toml.
+/// Connection to the aggregator, from flags, then the environment, then ~/.config/piperoll/config.toml.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct ConnectionArgs {
-    /// The aggregator, such as https://audit.example.org:7400
+    /// URL of the aggregator, such as https://audit.example.org:7400
     #[arg(long, env = "PIPEROLL_URL")]
     pub(crate) url: Option<String>,
-    /// Access token (better in the environment or a file than on a command line that others can see)
+    /// Access token; prefer the environment or a file, because other users can see command lines
     #[arg(long, env = "PIPEROLL_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
-    /// The cluster's ca.crt
+    /// CA certificate of the cluster (ca.crt)
     #[arg(long, env = "PIPEROLL_CA")]
     pub(crate) ca: Option<PathBuf>,
-    /// Your client certificate, instead of a token
+    /// Client certificate, instead of a token
     #[arg(long, env = "PIPEROLL_CERT", requires = "key")]
     pub(crate) cert: Option<PathBuf>,
-    /// The private key of the client certificate
+    /// Private key of the client certificate
     #[arg(long, env = "PIPEROLL_KEY", requires = "cert")]
     pub(crate) key: Option<PathBuf>,
-    /// Show every node's part of the answer, also when all is well
+    /// Show the report of every node, also when all nodes answered
     #[arg(short, long)]
     pub(crate) verbose: bool,
 }
@@ -38,20 +38,22 @@ pub(crate) struct RemoteQueryArgs {
     pub(crate) connection: ConnectionArgs,
     #[command(flatten)]
     pub(crate) query: QueryArgs,
+    /// Maximum number of entries
     #[arg(long, default_value_t = 50)]
     pub(crate) limit: usize,
+    /// Order by time of recording
     #[arg(long, value_enum, default_value_t = OrderArg::Desc)]
     pub(crate) order: OrderArg,
-    /// Without a filter, show entries of category audit too, such as your own reads
+    /// Without a filter, include entries of category audit, such as your own queries
     #[arg(long)]
     pub(crate) all: bool,
-    /// The time that a table shows and sorts its page by; the range and what is complete go by when entries were recorded
+    /// Time that a table shows and sorts its page by; range and completeness always refer to the time of recording
     #[arg(long, value_enum, default_value_t = AxisArg::Recorded)]
     pub(crate) axis: AxisArg,
-    /// Continue behind an earlier page
+    /// Resume after this cursor
     #[arg(long)]
     pub(crate) cursor: Option<String>,
-    /// Print no rows unless every expected node answered
+    /// Print no entries unless every expected node answered
     #[arg(long)]
     pub(crate) require_complete: bool,
     #[command(flatten)]
@@ -64,109 +66,115 @@ pub(crate) struct RemoteStatsArgs {
     pub(crate) connection: ConnectionArgs,
     #[command(flatten)]
     pub(crate) query: QueryArgs,
-    /// Fields to count the values of, such as ip_address or user,action
+    /// Fields to count values of, such as ip_address or user,action
     #[arg(long, value_delimiter = ',')]
     pub(crate) by: Vec<String>,
-    /// Values listed per field, at most 1000
+    /// Number of values per field, at most 1000
     #[arg(long, default_value_t = TOP_DEFAULT)]
     pub(crate) top: usize,
-    /// Counts over time in buckets of this width, such as 15m, 1h or 1d
+    /// Width of a bucket of the histogram, such as 15m, 1h or 1d
     #[arg(long)]
     pub(crate) bucket: Option<String>,
-    /// The time that decides the bucket; the range goes by when entries were recorded
+    /// Time that assigns an entry to a bucket; the range always refers to the time of recording
     #[arg(long, value_enum, default_value_t = AxisArg::Recorded)]
     pub(crate) axis: AxisArg,
-    /// Read and verify every row instead of believing what the nodes count from their indexes
+    /// Read and verify every row instead of trusting the counts from the nodes' indexes
     #[arg(long)]
     pub(crate) verify: bool,
-    /// Print no number unless every expected node answered
+    /// Print no counts unless every expected node answered
     #[arg(long)]
     pub(crate) require_complete: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
 
-/// A time of an entry.
+/// Which time of an entry is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum AxisArg {
+    /// When the node recorded it
     Recorded,
-    /// When it happened by the caller's word
+    /// When it happened, according to the caller
     Occurred,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ReportFormat {
+    /// Table for a terminal
     Table,
+    /// One JSON document
     Json,
-    /// One page without scripts, for printing
+    /// One printable page without scripts
     Html,
 }
 
-/// What every report has.
+/// Arguments that all reports share.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ReportArgs {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
-    /// Only entries that fit this filter too
+    /// Only entries that match this filter
     #[arg(long)]
     pub(crate) filter: Vec<String>,
-    /// From this time on: RFC 3339, a date, or an age such as 24h
+    /// Start of the range: RFC 3339, a date, or an age such as 24h
     #[arg(long, alias = "since", default_value = "7d")]
     pub(crate) from: String,
-    /// Up to but not including this time
+    /// End of the range, exclusive
     #[arg(long, alias = "until", default_value = "now")]
     pub(crate) to: String,
     #[command(flatten)]
     pub(crate) zone: ZoneArgs,
+    /// Output format
     #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
     pub(crate) format: ReportFormat,
-    /// A new file instead of standard output, for JSON and HTML
+    /// New file to write to instead of standard output, for JSON and HTML
     #[arg(long)]
     pub(crate) output: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ReportCommand {
-    /// Addresses that guess passwords over all nodes, and whether one got in
+    /// Find addresses with many failed logins over all nodes, and whether one succeeded
     #[command(after_help = "Example:\n  piperoll report brute-force --failures 10 --window 10m --from 24h")]
     BruteForce {
         #[command(flatten)]
         common: ReportArgs,
-        /// The action of a sign-in; `*` at the end is a prefix
+        /// Action of a login; a trailing `*` matches any suffix
         #[arg(long, default_value = "auth.login*")]
         action: String,
-        /// An address counts that fails this often ...
+        /// Minimum number of failures per address
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
         failures: u32,
-        /// ... within this time
+        /// Time window of the failures
         #[arg(long, default_value = "10m")]
         window: String,
     },
-    /// Actions that need a second person, and whether one confirmed them in time
+    /// List actions that need a second person, and whether one confirmed them in time
     #[command(
         after_help = "Examples:\n  piperoll report four-eyes\n  piperoll report four-eyes --rules rules.toml --from 30d --format html --output four-eyes.html\n\nA rule: [[rule]] name, action, confirm, window, order (confirmed_after or confirmed_before); see docs/reports.md."
     )]
     FourEyes {
         #[command(flatten)]
         common: ReportArgs,
-        /// TOML file of rules; built-in ones about mail forwarding and policies by default
+        /// TOML file of rules; built-in rules about mail forwarding and policies by default
         #[arg(long)]
         rules: Option<PathBuf>,
     },
-    /// Everything one person did, from which addresses, and under which names
+    /// List everything that one user did, from which addresses and under which names
     #[command(after_help = "Example:\n  piperoll report access m.keller --from 30d")]
     Access {
         #[command(flatten)]
         common: ReportArgs,
+        /// User, as entries name it
         user: String,
     },
-    /// Everything that touches a person or thing, for a request under the GDPR
+    /// List everything about a person or thing, for a data subject access request (GDPR)
     #[command(
         after_help = "Example:\n  piperoll report subject office@example.org --from 365d --format html --output subject.html"
     )]
     Subject {
         #[command(flatten)]
         common: ReportArgs,
+        /// Name, address or identifier to look for
         subject: String,
     },
 }
@@ -177,18 +185,18 @@ pub(crate) struct RemoteTailArgs {
     pub(crate) connection: ConnectionArgs,
     #[arg(help = FILTER_HELP)]
     pub(crate) filter: Vec<String>,
-    /// How many entries to begin with
+    /// Number of entries to start with
     #[arg(short = 'n', long, default_value_t = 10)]
     pub(crate) lines: usize,
-    /// How far back to look for them: RFC 3339, a date, or an age such as 24h
+    /// How far back to look for these entries: RFC 3339, a date, or an age such as 24h
     #[arg(long, alias = "since", default_value = "7d")]
     pub(crate) from: String,
     #[command(flatten)]
     pub(crate) zone: ZoneArgs,
-    /// Without a filter, show entries of category audit too, such as your own reads
+    /// Without a filter, include entries of category audit, such as your own queries
     #[arg(long)]
     pub(crate) all: bool,
-    /// Keep printing what all nodes record, and say when one does not answer
+    /// Keep printing new entries of all nodes, and say when a node does not answer
     #[arg(short, long)]
     pub(crate) follow: bool,
     #[command(flatten)]
@@ -199,7 +207,7 @@ pub(crate) struct RemoteTailArgs {
 pub(crate) struct RemoteShowArgs {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
-    /// NODE/SEQ or NODE:SEQ, such as mx1/42; mx1/42@GENERATION for a row of an earlier log, as the row says
+    /// NODE/SEQ, such as mx1/42, or NODE/SEQ@GENERATION for an earlier log of the node
     pub(crate) entry: RowAddress,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
@@ -211,18 +219,19 @@ pub(crate) struct JudgeArgs {
     pub(crate) connection: ConnectionArgs,
     /// NODE/SEQ of the flagged entry, such as mx1/42, or NODE/SEQ@GENERATION
     pub(crate) entry: RowAddress,
+    /// Verdict
     #[arg(value_enum)]
     pub(crate) judgement: JudgementArg,
-    /// What was found out; it becomes part of the entry that records the judgement
+    /// Why; it is recorded with the verdict
     #[arg(long)]
     pub(crate) reason: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum JudgementArg {
-    /// It was looked into, and what it shows did happen
+    /// True positive: investigated, and what it shows did happen
     Reviewed,
-    /// The rule was right to notice, and nothing is wrong
+    /// False positive: nothing is wrong
     FalseAlarm,
 }
 
@@ -232,40 +241,42 @@ pub(crate) struct RemoteExportArgs {
     pub(crate) connection: ConnectionArgs,
     #[command(flatten)]
     pub(crate) query: QueryArgs,
+    /// Order by time of recording
     #[arg(long, value_enum, default_value_t = OrderArg::Asc)]
     pub(crate) order: OrderArg,
+    /// Output format
     #[arg(long, value_enum, default_value_t = ExportFormat::Ndjson)]
     pub(crate) format: ExportFormat,
-    /// File to write, - for standard output; by default a name made of range and filter
+    /// File to write, or - for standard output; by default named after range and filter
     #[arg(short, long)]
     pub(crate) output: Option<PathBuf>,
-    /// Refuse instead of exporting a part
+    /// Refuse to export unless every expected node answered
     #[arg(long)]
     pub(crate) require_complete: bool,
-    /// Write an evidence bundle that others can check offline with `verify-bundle`
+    /// Write an evidence bundle that others can verify offline with `verify-bundle`
     #[arg(long, value_name = "FILE", requires = "reason", conflicts_with_all = ["format", "output", "order", "require_complete"])]
     pub(crate) bundle: Option<PathBuf>,
-    /// Why the bundle is made; it is recorded, and stands in the bundle
+    /// Why the bundle is made; it is recorded and part of the bundle
     #[arg(long)]
     pub(crate) reason: Option<String>,
     /// What to do when an expected node is missing
     #[arg(long, value_enum, default_value_t = IncompleteChoice::Refuse, requires = "bundle")]
     pub(crate) incomplete: IncompleteChoice,
-    /// With --incomplete wait: seconds, at most 600; 60 by default
+    /// Seconds to wait with --incomplete wait, at most 600; 60 by default
     #[arg(long, value_name = "SECONDS", requires = "bundle")]
     pub(crate) wait: Option<u64>,
-    /// Write one entry's bytes and its C2SP tlog-proof here, as NODE-SEQ.entry and NODE-SEQ.tlog-proof
+    /// Write the bytes of one entry and its C2SP tlog-proof to the current directory, as NODE-SEQ.entry and NODE-SEQ.tlog-proof
     #[arg(long, value_name = "NODE:SEQ[@GENERATION]")]
     pub(crate) row: Vec<RowAddress>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum IncompleteChoice {
-    /// No bundle; exit code 3
+    /// Write no bundle and exit with 3
     Refuse,
-    /// Try again for a while
+    /// Retry for a while (see --wait)
     Wait,
-    /// A bundle of what there is, marked PARTIAL
+    /// Write a bundle of what is available, marked PARTIAL
     Partial,
 }
 
@@ -273,10 +284,10 @@ pub(crate) enum IncompleteChoice {
 pub(crate) struct RemoteVerifyArgs {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
-    /// From this time on; everything by default
+    /// Start of the range; the beginning of the log by default
     #[arg(long, alias = "since")]
     pub(crate) from: Option<String>,
-    /// Up to but not including this time
+    /// End of the range, exclusive
     #[arg(long, alias = "until")]
     pub(crate) to: Option<String>,
     #[command(flatten)]
@@ -298,18 +309,19 @@ pub(crate) struct RemoteNodesArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodesCommand {
-    /// Say that a fork or a rollback was looked into, and that the log the node presents now is meant; it is recorded
+    /// Accept the log that a node presents now, after a fork or a rollback was investigated; this is recorded
     #[command(
         after_help = "Example:\n  piperoll nodes accept mx1 --new-generation 3f1c… --reason 'disk died, restored from the backup of 12 May'"
     )]
     Accept {
         #[command(flatten)]
         connection: ConnectionArgs,
+        /// Node ID
         node: String,
-        /// The generation that the node presents, as `piperoll nodes --json` shows it
+        /// Generation that the node presents, as `piperoll nodes --json` shows it
         #[arg(long)]
         new_generation: String,
-        /// What happened
+        /// What happened; it is recorded
         #[arg(long)]
         reason: String,
     },

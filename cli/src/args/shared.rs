@@ -1,4 +1,4 @@
-//! Arguments that several commands take.
+//! Arguments that several commands share.
 
 use std::path::PathBuf;
 
@@ -10,21 +10,21 @@ pub(super) const FILTER_HELP: &str =
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RoleArg {
-    /// Reads
+    /// May read
     Viewer,
-    /// Reads, exports and verifies
+    /// May read, export and verify
     Auditor,
-    /// Reads, exports, verifies and manages tokens
+    /// May read, export, verify and manage tokens
     Admin,
 }
 
-/// Which log on this machine.
+/// Selects a node on this machine.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct PlaceArgs {
-    /// The node's configuration; its socket is used, or its directory when the daemon is down
+    /// Configuration file of the node; commands use its socket, or its directory when the daemon is down
     #[arg(long, env = "PIPEROLL_NODE_CONFIG", default_value = "/etc/piperoll/node.toml")]
     pub(crate) config: PathBuf,
-    /// The node's socket, when the configuration may not be read
+    /// Socket of the node, for users who cannot read the configuration
     #[arg(long, env = "PIPEROLL_NODE_SOCKET")]
     pub(crate) socket: Option<PathBuf>,
     /// Read the directory even while the daemon runs
@@ -32,22 +32,22 @@ pub(crate) struct PlaceArgs {
     pub(crate) direct: bool,
 }
 
-/// A node's present log, or one that was put aside for it.
+/// Selects the current log of a node, or an archived one.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct LogArgs {
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
-    /// Of the log that another one took the place of, as `piperoll node verify` names it; it is read where it was put aside
+    /// Generation of an archived log, as `piperoll node verify` names it; its archived directory is read
     #[arg(long, value_name = "GENERATION", conflicts_with_all = ["socket", "direct"])]
     pub(crate) generation: Option<Generation>,
 }
 
 #[derive(Debug, Clone, Copy, ClapArgs)]
 pub(crate) struct OutputArgs {
-    /// NDJSON (the default when standard output is not a terminal)
+    /// Print NDJSON (the default if standard output is not a terminal)
     #[arg(long, conflicts_with = "table")]
     pub(crate) json: bool,
-    /// A table (the default in a terminal)
+    /// Print a table (the default in a terminal)
     #[arg(long)]
     pub(crate) table: bool,
 }
@@ -56,10 +56,10 @@ pub(crate) struct OutputArgs {
 pub(crate) struct QueryArgs {
     #[arg(help = FILTER_HELP)]
     pub(crate) filter: Vec<String>,
-    /// From this time on: RFC 3339, a date, or an age such as 24h
+    /// Start of the range: RFC 3339, a date, or an age such as 24h
     #[arg(long, alias = "since", default_value = "7d")]
     pub(crate) from: String,
-    /// Up to but not including this time
+    /// End of the range, exclusive
     #[arg(long, alias = "until", default_value = "now")]
     pub(crate) to: String,
     #[command(flatten)]
@@ -68,14 +68,16 @@ pub(crate) struct QueryArgs {
 
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub(crate) struct ZoneArgs {
-    /// Zone of dates without one, and of the times in a table: Europe/Berlin, +02:00, local, or UTC (the default)
+    /// Time zone of dates without one and of times in tables: Europe/Berlin, +02:00, local, or UTC (the default)
     #[arg(long, value_name = "ZONE", env = "PIPEROLL_TZ")]
     pub(crate) tz: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OrderArg {
+    /// Oldest first
     Asc,
+    /// Newest first
     Desc,
 }
 
@@ -85,8 +87,10 @@ pub(crate) struct LocalQueryArgs {
     pub(crate) log: LogArgs,
     #[command(flatten)]
     pub(crate) query: QueryArgs,
+    /// Maximum number of entries
     #[arg(long, default_value_t = 50)]
     pub(crate) limit: u64,
+    /// Order by time of recording
     #[arg(long, value_enum, default_value_t = OrderArg::Desc)]
     pub(crate) order: OrderArg,
     #[command(flatten)]
@@ -95,9 +99,9 @@ pub(crate) struct LocalQueryArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ExportFormat {
-    /// Rows verbatim, with a final record
+    /// Rows as stored, with a final record
     Ndjson,
-    /// A view for spreadsheets
+    /// A table for spreadsheets
     Csv,
 }
 
@@ -108,43 +112,52 @@ pub(crate) struct AppendArgs {
     pub(crate) place: PlaceArgs,
     /// NDJSON file, or - for standard input
     pub(crate) input: Option<PathBuf>,
-    /// Mapping of foreign records: a TOML file, or the name of a built-in one (cloudtrail)
+    /// Mapping for other systems' records: a TOML file, or the name of a built-in mapping such as cloudtrail
     #[arg(long)]
     pub(crate) map: Option<String>,
-    /// Print receipts as NDJSON for batches too
+    /// Also print the receipts of batches, as NDJSON
     #[arg(long)]
     pub(crate) receipts: bool,
-    /// Dotted, verb last, such as quarantine.release
+    /// Action: dotted, verb last, such as quarantine.release
     #[arg(long, requires = "category")]
     pub(crate) action: Option<String>,
-    /// auth, user, config, data, cluster, security, integration or audit
+    /// Category: auth, user, config, data, cluster, security, integration, audit, or any other lower-case word
     #[arg(long, requires = "action")]
     pub(crate) category: Option<String>,
+    /// ID of the entry, a UUID; retries with the same ID record it once. A new one by default
     #[arg(long, requires = "action")]
     pub(crate) id: Option<EntryId>,
+    /// User who acted
     #[arg(long, requires = "action")]
     pub(crate) user: Option<String>,
+    /// User who acted as --user
     #[arg(long, requires = "action")]
     pub(crate) impersonator: Option<String>,
+    /// Outcome: success, failure, denied or unknown
     #[arg(long, requires = "action")]
     pub(crate) outcome: Option<String>,
+    /// Why it was done, or why it failed
     #[arg(long, requires = "action")]
     pub(crate) reason: Option<String>,
-    /// type or type/id
+    /// Object that it was applied to: type or type/id
     #[arg(long, requires = "action")]
     pub(crate) entity: Option<String>,
+    /// What it was applied to, such as another user's name
     #[arg(long, requires = "action")]
     pub(crate) target: Option<String>,
+    /// Domain or tenant
     #[arg(long, requires = "action")]
     pub(crate) domain: Option<String>,
+    /// IP address of the client
     #[arg(long, requires = "action")]
     pub(crate) ip: Option<String>,
+    /// One sentence for people
     #[arg(long, requires = "action")]
     pub(crate) description: Option<String>,
-    /// RFC 3339, when it did not happen just now
+    /// When it happened, RFC 3339, if not just now
     #[arg(long, requires = "action")]
     pub(crate) occurred_at: Option<String>,
-    /// A JSON object
+    /// Further details, a JSON object
     #[arg(long, requires = "action")]
     pub(crate) details: Option<String>,
 }

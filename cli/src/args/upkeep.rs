@@ -1,4 +1,4 @@
-//! What can be typed to `piperoll node hold`, `prune` and `token`.
+//! Arguments of `piperoll node hold`, `prune`, `token` and `forward`.
 
 use std::path::PathBuf;
 
@@ -8,39 +8,40 @@ use super::shared::{LogArgs, PlaceArgs};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum HoldCommand {
-    /// Keep rows of a time range until the hold is released
+    /// Keep the rows of a time range until the hold is released
     #[command(
         after_help = "Example:\n  piperoll node hold add case-2026-12 --from 2026-01-01 --to 2026-07-01 --reason 'court order 12 O 345/26'"
     )]
     Add {
         #[command(flatten)]
         log: LogArgs,
-        /// What it is called, in up to 128 bytes
+        /// Name of the hold, up to 128 bytes
         name: String,
-        /// Rows recorded from this time on; from the beginning by default
+        /// Start of the range; the beginning of the log by default
         #[arg(long)]
         from: Option<String>,
-        /// Up to but not including this time; open by default
+        /// End of the range, exclusive; open by default
         #[arg(long)]
         to: Option<String>,
-        /// Why; it becomes part of the entry that records the hold
+        /// Why; it is recorded
         #[arg(long)]
         reason: String,
     },
-    /// All holds
+    /// List all holds
     List {
         #[command(flatten)]
         log: LogArgs,
+        /// Print NDJSON
         #[arg(long)]
         json: bool,
     },
-    /// Keep them no longer
+    /// Release a hold
     Release {
         #[command(flatten)]
         log: LogArgs,
-        /// The hold's name, as `piperoll node hold list` shows it
+        /// Name of the hold, as `piperoll node hold list` shows it
         name: String,
-        /// Why; it becomes part of the entry that records the release
+        /// Why; it is recorded
         #[arg(long)]
         reason: String,
     },
@@ -50,40 +51,41 @@ pub(crate) enum HoldCommand {
 pub(crate) struct PruneArgs {
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
-    /// Rows recorded before this time: RFC 3339, a date, or an age such as 400d
+    /// Delete rows recorded before this time: RFC 3339, a date, or an age such as 400d
     #[arg(long)]
     pub(crate) before: String,
-    /// Only say what would go, and what keeps the rest
+    /// Show what would be deleted, and what is retained and why
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Drop rows too that were not witnessed for 90 days as far as the node knows: you answer for every clock
+    /// Also delete rows that the node cannot show to have been witnessed for 90 days; you vouch for their times
     #[arg(long)]
     pub(crate) confirm: bool,
-    /// Write the rows and their proof to this file first, and check it; `piperoll verify-bundle` reads it
+    /// First write the rows with their proof to this file and verify it; `piperoll verify-bundle` reads it
     #[arg(long)]
     pub(crate) archive: Option<PathBuf>,
-    /// How long to wait for a witness and for the rows to be gone; the node goes on by itself
+    /// How long to wait for a witness and for the deletion; the node finishes on its own after that
     #[arg(long, default_value = "60s")]
     pub(crate) wait: String,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RecordingTokenCommand {
-    /// Make a token; it is printed once and kept nowhere
+    /// Create a token; it is printed once and not stored
     #[command(after_help = "Example:\n  piperoll node token create billing > /run/secrets/piperoll-token")]
     Create {
-        /// Stands in `via` of everything that is recorded with it
+        /// Name of the token; `via` of entries recorded with it contains the name
         name: String,
         #[command(flatten)]
         place: PlaceArgs,
     },
-    /// Their names
+    /// List the names of all tokens
     List {
         #[command(flatten)]
         place: PlaceArgs,
     },
-    /// Refuse a token from now on
+    /// Revoke a token immediately
     Revoke {
+        /// Name of the token
         name: String,
         #[command(flatten)]
         place: PlaceArgs,
@@ -92,26 +94,28 @@ pub(crate) enum RecordingTokenCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ForwardCommand {
-    /// Every destination: how far it is, what fails, who paused it
+    /// List all destinations: lag, errors, and who paused them
     List {
         #[command(flatten)]
         place: PlaceArgs,
+        /// Print NDJSON
         #[arg(long)]
         json: bool,
     },
-    /// Hold a destination back; what is recorded meanwhile is handed on later
+    /// Pause a destination; entries recorded meanwhile are forwarded later
     #[command(after_help = "Example:\n  piperoll node forward pause siem --reason 'receiver is moved, ticket 812'")]
     Pause {
-        /// The destination's name, as `piperoll node forward list` shows it
+        /// Name of the destination, as `piperoll node forward list` shows it
         name: String,
-        /// Why; it becomes part of the entry that records the pause
+        /// Why; it is recorded
         #[arg(long)]
         reason: String,
         #[command(flatten)]
         place: PlaceArgs,
     },
-    /// Go on where it was held back
+    /// Resume a destination where it was paused
     Resume {
+        /// Name of the destination
         name: String,
         #[command(flatten)]
         place: PlaceArgs,
