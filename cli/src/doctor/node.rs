@@ -149,10 +149,10 @@ fn said(findings: &mut Findings, status: &NodeStatus) {
         (Some(fault), _) => findings.bad(
             "entries",
             fault.clone(),
-            "keep the file as evidence; docs/operations.md, \"When something is wrong\"",
+            "keep the file as evidence; docs/operations.md, \"Troubleshooting\"",
         ),
         (None, Some(fault)) => {
-            findings.bad("entries", fault.clone(), "docs/operations.md, \"When something is wrong\"")
+            findings.bad("entries", fault.clone(), "docs/operations.md, \"Troubleshooting\"")
         }
         (None, None) => findings.ok("entries", "they are taken"),
     }
