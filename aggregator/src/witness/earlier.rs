@@ -35,8 +35,13 @@ pub(super) fn named(asides: &[LogAside]) -> Vec<LogAside> {
     named
 }
 
-/// Looks at logs, as long as the node says something else of them than before.
-pub(super) async fn look(member: &Arc<Member>) {
+/// Asks about archived logs, as long as the node says something else of them than before.
+///
+/// # Errors
+///
+/// The connection failed. The whole poll has failed then: a node that is witnessed while its earlier logs are not known yet would be
+/// reported as sound, and its answers over their time as `superseded`.
+pub(super) async fn look(member: &Arc<Member>) -> Result<(), Failure> {
     let watch = &member.witness;
     let asides = watch.state().asides.clone();
     let wanted = asides.into_iter().filter_map(|aside| Some((aside, watch.witnessed_of(&aside)?)));
@@ -45,18 +50,20 @@ pub(super) async fn look(member: &Arc<Member>) {
         let path = format!("{}?old={old}&generation={}", peer_path::CHECKPOINT, aside.generation);
         let is_known = match member.link.get_json::<CheckpointAnswer>(&path, LOOK_TIMEOUT).await {
             Ok(answer) => watch.take_earlier(&aside, old, &answer, SystemClock.now()).unwrap_or_else(|words| {
-                tracing::warn!(node = %member.node.id, generation = %aside.generation, words, "an earlier log is not known yet");
+                tracing::warn!(node = %member.node.id, generation = %aside.generation, words, "cannot check an earlier log yet");
                 false
             }),
             Err(Failure::Error(_)) => false,
-            // It is asked again with the next look.
-            Err(_) => return,
+            // The present log has answered; this one may be slow to open. It is asked again with the next poll.
+            Err(Failure::Timeout(_)) => return Ok(()),
+            Err(failure) => return Err(failure),
         };
         let mut state = watch.state();
         // One word for each: a node that says something else of it every time must not fill the memory.
         state.earlier_looked.retain(|looked| looked.aside.generation != aside.generation);
         state.earlier_looked.push(LookedAt { aside, at: Instant::now(), is_known });
     }
+    Ok(())
 }
 
 /// Where a log is kept on record that was replaced with all of its rows.

@@ -1,4 +1,4 @@
-//! One look at a node: its checkpoint, where its log begins, and the logs before it.
+//! One poll of a node: its checkpoint, its log start, and the logs before it.
 
 use std::sync::Arc;
 
@@ -36,6 +36,10 @@ async fn look_now(member: &Arc<Member>) {
     };
     let mut state = watch.state();
     state.looked = true;
+    if trouble.is_some() {
+        // What it refused to say of an earlier log it may say when it is back.
+        state.earlier_looked.retain(|looked| looked.is_known);
+    }
     state.trouble = trouble;
 }
 
@@ -64,6 +68,5 @@ async fn looked(member: &Arc<Member>) -> Result<(), Failure> {
         }
     }
     floor_look::look(member, floor, oldest).await;
-    earlier::look(member).await;
-    Ok(())
+    earlier::look(member).await
 }
