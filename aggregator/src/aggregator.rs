@@ -1,4 +1,4 @@
-//! An aggregator from its configuration to its end.
+//! Runs an aggregator from its configuration until shutdown.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -40,9 +40,9 @@ pub enum StartError {
     Listen { place: String, source: std::io::Error },
     #[error("{path}: {source}; the aggregator keeps its cursor key and tokens there")]
     State { path: std::path::PathBuf, source: std::io::Error },
-    #[error("the node's socket cannot be used: {0}")]
+    #[error("cannot use the node's socket: {0}")]
     Audit(#[from] piperoll_client::ClientError),
-    #[error("nothing can be recorded: {0}")]
+    #[error("cannot record: {0}")]
     Recorder(#[from] piperoll_client::OpenError),
 }
 
@@ -93,7 +93,7 @@ impl Aggregator {
             let kept = kept.get(&node.id).map(Result::as_ref);
             let (local, unreadable) = (kept.and_then(Result::ok).cloned(), kept.and_then(Result::err).cloned());
             if local.is_some() && !node.life.has_ended_by(SystemClock.now()) {
-                tracing::warn!(node = %node.id, "a folder is named as that of a node that left, and the node is a member: it is asked itself until it has left");
+                tracing::warn!(node = %node.id, "the folder of a retired node is configured, but the node is still a member; querying the node itself until it has left");
             }
             let link = Link::new(node.address.clone(), local, node.life, expected, Arc::clone(&tls), config.limits.connect);
             let witness =
@@ -138,10 +138,10 @@ impl Aggregator {
         serve_tls(self.listener, Arc::clone(&self.tls), ClientAuth::Optional, api::routes(&self.app), shutdown).await;
         let written = tokio::time::timeout(DRAIN_TIMEOUT, witness::write_pins(&self.app)).await;
         if !matches!(written, Ok(Ok(()))) {
-            tracing::warn!("what is pinned could not be written down at the stop");
+            tracing::warn!("cannot store pinned checkpoints at shutdown");
         }
         if !self.app.audit.close(DRAIN_TIMEOUT).await {
-            tracing::warn!("requests were still under way, or what was refused could not be recorded");
+            tracing::warn!("requests were still in progress at shutdown, or refusals could not be recorded");
         }
         background.shutdown().await;
         tracing::info!(aggregator = %self.config.id, "aggregator stopped");

@@ -1,4 +1,4 @@
-//! What every node is asked for a query: its present log, those that it put aside, or nothing, and why.
+//! Plans the requests of a query: which logs of each node are queried, or why none.
 
 use piperoll_shared::api::aggregator::Status;
 use piperoll_shared::api::node::ScanRequest;

@@ -1,4 +1,4 @@
-//! The aggregator's own entries, recorded as any application's are: by the client library's layer around its routes.
+//! The aggregator's own audit entries, recorded by the client library's layer as in any application.
 //!
 //! Every request under `/api/v1` is one entry, reads included, and no answer leaves before it is on disk. There are no
 //! intents: whoever is not known yet must not be able to write, and a change is refused beforehand while it could not be

@@ -1,4 +1,4 @@
-//! The nodes of a roster, and how they are read.
+//! The nodes of the roster, and the connections to them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub(crate) fn load_cursor_key(dir: &Path) -> std::io::Result<CursorKey> {
         std::fs::rename(&path, &aside)?;
         tracing::error!(
             file = %path.display(), aside = %aside.display(),
-            "the cursor key was damaged; a new one is made, and open pages have to be loaded again"
+            "the cursor key was damaged; created a new one, so open pages have to be reloaded"
         );
     }
     if !path.exists() {

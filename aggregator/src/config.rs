@@ -1,4 +1,4 @@
-//! `aggregator.toml` and the roster: what is typed, and the checked value it becomes.
+//! `aggregator.toml` and the roster: raw input, and the checked configuration that it becomes.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;

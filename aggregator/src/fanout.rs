@@ -1,4 +1,4 @@
-//! What every node gave, and the statement about who answered.
+//! Outcome of every node of a query, and the completeness statement.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! One node's rows on their way into the merge, read ahead in bounded batches.
+//! Feeds one node's rows to the merge, read ahead in bounded batches.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

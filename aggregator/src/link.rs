@@ -1,4 +1,4 @@
-//! One connection to one node: dialled when needed, shared by all queries, given up when it fails.
+//! Connection to one node: opened on demand, shared by all queries, dropped when it fails.
 //!
 //! Own dialling instead of a pooled client, because the difference between "nobody listens", "not who we
 //! expect" and "accepted but silent" is what the reader is told.
@@ -385,7 +385,7 @@ impl Way {
         let _ = stream.set_nodelay(true);
         let config = material
             .client_config(&self.expected)
-            .map_err(|e| Failure::refused(format!("no TLS configuration can be made: {e}")))?;
+            .map_err(|e| Failure::refused(format!("cannot create a TLS configuration: {e}")))?;
         // The name takes no part in the check; the certificate's URI does.
         let name = ServerName::try_from("node.piperoll.invalid").map_err(|e| Failure::refused(e.to_string()))?;
         match tokio::time::timeout(limit, TlsConnector::from(Arc::new(config)).connect(name, stream)).await {

@@ -1,4 +1,4 @@
-//! What the aggregator knows about one node between queries: reachable or down, last seen, clock offset.
+//! State of one node between queries: reachable or down, last contact, clock offset.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};

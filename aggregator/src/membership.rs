@@ -1,4 +1,4 @@
-//! Who belongs to the cluster, as entries: what changed in roster and revocation list since this aggregator read them last.
+//! Records changes of the cluster: what changed in roster and revocation list since the last run.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -173,7 +173,7 @@ impl Membership {
             Err(error) => {
                 let aside = path.with_extension("json.damaged");
                 let moved = std::fs::rename(&path, &aside).is_ok();
-                tracing::error!(file = %path.display(), %error, moved, "what was known of the cluster is damaged; all of it is recorded again");
+                tracing::error!(file = %path.display(), %error, moved, "the known state of the cluster is damaged; recording all of it again");
                 None
             }
         });
@@ -214,7 +214,7 @@ impl Membership {
             let now = self.now(&app);
             if now != self.known && self.record(&app, &now).await {
                 if let Err(error) = digested::write(&self.path, &now) {
-                    tracing::warn!(%error, file = %self.path.display(), "what is known of the cluster could not be kept");
+                    tracing::warn!(%error, file = %self.path.display(), "cannot store the known state of the cluster");
                 }
                 self.known = now;
             }
@@ -225,7 +225,7 @@ impl Membership {
     async fn record(&self, app: &App, now: &Known) -> bool {
         for change in changes(&self.known, now) {
             if let Err(error) = app.audit.note(change.entry()).await {
-                tracing::warn!(%error, action = change.action, "a change of the cluster could not be recorded yet");
+                tracing::warn!(%error, action = change.action, "cannot record a change of the cluster yet");
                 return false;
             }
         }

@@ -1,4 +1,4 @@
-//! The k-way merge: the next row of the timeline among the heads of all nodes.
+//! K-way merge: picks the next row of the timeline among the heads of all nodes.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

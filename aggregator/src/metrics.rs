@@ -1,4 +1,4 @@
-//! What a scraper sees of an aggregator.
+//! Metrics of an aggregator.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -1,4 +1,4 @@
-//! Rows as the reader holds them: the bytes that came, and what was concluded about them.
+//! Rows in the aggregator: the received bytes with the result of their verification.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Holding one node's rows against the checkpoint that was witnessed of it.
+//! Verifies one node's rows against its witnessed checkpoint.
 //!
 //! A node proves its rows batch by batch, so rows wait here until their proof has come; a batch is small, and nothing
 //! grows with the answer.

@@ -1,4 +1,4 @@
-//! A query, checked: what is asked of whom.
+//! A validated query.
 
 use piperoll_shared::log::cursor::{Cursor, CursorError, CursorKey, QueryHash};
 use piperoll_shared::log::filter::{FILTER_VERSION, Filter, FilterError, canonical_key, is_key};
@@ -88,9 +88,9 @@ pub(crate) enum QueryError {
         "unknown parameter {0:?}; besides the filter keys there are filter, from (or since), to (or until), tz, order, format, limit, cursor, require"
     )]
     Unknown(String),
-    #[error("{0:?} is given twice; repeat filter keys only")]
+    #[error("duplicate parameter {0:?}; only filter keys can be repeated")]
     Twice(String),
-    #[error("the range runs backwards: from {from} to {to}")]
+    #[error("`from` ({from}) is after `to` ({to})")]
     Backwards { from: Timestamp, to: Timestamp },
     #[error(transparent)]
     Cursor(#[from] CursorError),

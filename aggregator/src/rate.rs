@@ -1,4 +1,4 @@
-//! How often one address, and one caller, may ask.
+//! Rate limits per address and per client.
 
 use std::hash::Hash;
 use std::net::IpAddr;

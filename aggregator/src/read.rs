@@ -1,4 +1,4 @@
-//! Reading one node: frames in, checked rows out, and at the end a verdict in words.
+//! Reads one node's answer: verifies frames and rows, and concludes with the node's status.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

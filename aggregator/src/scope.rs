@@ -1,4 +1,4 @@
-//! What a caller may see at all: everything, or what one filter selects.
+//! Scope of a client: all entries, or those that match a filter.
 //!
 //! A scope narrows what the nodes are asked, and every row that comes is held against it once more here: a node's word is not
 //! enough, and a row that cannot be believed could say anything.
@@ -23,7 +23,7 @@ pub enum ScopeError {
     TooLong,
     #[error("the scope: {0}")]
     Filter(#[from] FilterError),
-    #[error("an admin makes tokens, so a scope cannot limit one; give the role viewer or auditor")]
+    #[error("admins create tokens, so a scope cannot limit them; use the role viewer or auditor")]
     Admin,
 }
 

@@ -1,4 +1,4 @@
-//! The searches that people keep: a small file in the state directory, by the name of the person.
+//! Saved searches: a small file in the state directory, by person.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,17 +22,17 @@ const PARAMETERS_BYTES_MAX: usize = 4_096;
 pub(crate) enum SearchError {
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("a search has a name of 1 to {NAME_CHARACTERS_MAX} characters without line breaks")]
+    #[error("the name of a search has 1 to {NAME_CHARACTERS_MAX} characters without line breaks")]
     Name,
     #[error("the parameters of a search have at most {PARAMETERS_BYTES_MAX} bytes")]
     TooLong,
-    #[error("you keep {SEARCHES_MAX} searches already; remove one first")]
+    #[error("you have {SEARCHES_MAX} saved searches, which is the limit; delete one first")]
     Full,
-    #[error("{PEOPLE_MAX} people keep searches already")]
+    #[error("{PEOPLE_MAX} people have saved searches, which is the limit")]
     TooManyPeople,
     #[error("the change was not made: {0}")]
     Failed(String),
-    #[error("you keep no search named {0:?}")]
+    #[error("no saved search named {0:?}")]
     NotFound(String),
 }
 
@@ -105,7 +105,7 @@ impl Searches {
                 Err(error) => {
                     let aside = path.with_extension("json.damaged");
                     std::fs::rename(&path, &aside).map_err(|source| SearchError::Io { path: path.clone(), source })?;
-                    tracing::error!(file = %path.display(), aside = %aside.display(), %error, "the saved searches are damaged and set aside");
+                    tracing::error!(file = %path.display(), aside = %aside.display(), %error, "the saved searches are damaged; the file was set aside");
                     People::new()
                 }
             },

@@ -1,4 +1,4 @@
-//! Everything that the handlers of requests share.
+//! State that all request handlers share.
 
 use std::collections::HashMap;
 use std::sync::Arc;

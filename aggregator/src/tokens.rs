@@ -1,4 +1,4 @@
-//! Bearer tokens: 256 random bits, shown once; only their hash is kept.
+//! Bearer tokens: 256 random bits, shown once; only their hash is stored.
 
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -30,11 +30,11 @@ pub enum TokenError {
     Content { path: PathBuf, problem: String },
     #[error("a token named {0:?} exists already; revoke it first or choose another name")]
     Exists(String),
-    #[error("there is no token named {0:?}")]
+    #[error("no token named {0:?}")]
     NotFound(String),
     #[error("a token's name has 1 to {NAME_BYTES_MAX} of letters, digits, '-', '.', '_', '@'")]
     Name,
-    #[error("there are {TOKENS_MAX} tokens already; revoke some")]
+    #[error("there are {TOKENS_MAX} tokens, which is the limit; revoke one first")]
     Full,
     #[error(transparent)]
     Scope(#[from] ScopeError),

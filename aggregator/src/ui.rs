@@ -62,7 +62,7 @@ fn page(title: &'static str, module: &'static str) -> Response {
     match page.render() {
         Ok(html) => ([(CONTENT_SECURITY_POLICY, PAGE_CSP)], Html(html)).into_response(),
         Err(error) => {
-            tracing::error!(%error, "a page could not be made");
+            tracing::error!(%error, "cannot render a page");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
@@ -83,8 +83,7 @@ async fn file(Path((asked, name)): Path<(String, String)>) -> Response {
 }
 
 async fn not_found(uri: Uri) -> Response {
-    let words =
-        format!("there is nothing at {}; the pages are {}\n", uri.path(), PAGES.map(|(path, ..)| path).join(", "));
+    let words = format!("not found: {}; the pages are {}\n", uri.path(), PAGES.map(|(path, ..)| path).join(", "));
     (StatusCode::NOT_FOUND, words).into_response()
 }
 

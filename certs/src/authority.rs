@@ -1,4 +1,4 @@
-//! The cluster directory, open: members join, leave, and get new certificates.
+//! An open cluster directory: adds, renews and removes members.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Why the authority refused.
+//! Errors of the cluster authority.
 
 use std::path::{Path, PathBuf};
 

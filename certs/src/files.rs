@@ -1,4 +1,4 @@
-//! Writing files and folders of the cluster directory.
+//! Writes files and folders of the cluster directory.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;

@@ -1,4 +1,4 @@
-//! Files of the admin's directory and of the machines' folders.
+//! Files of the cluster directory and of the machines' folders.
 
 use piperoll_shared::api::access::Role;
 use piperoll_shared::log::bundle::{KeepPolicy, Moved};

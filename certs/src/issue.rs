@@ -1,4 +1,4 @@
-//! Certificates and revocation lists, by rcgen.
+//! Issues certificates and revocation lists with rcgen.
 
 use piperoll_shared::log::ids::ClusterName;
 use piperoll_shared::net::identity::{Identity, Kind};

@@ -1,4 +1,4 @@
-//! Changing a node's keys while its log goes on, and after a break-in.
+//! Changes a node's keys, during operation and after a break-in.
 //!
 //! A sealing secret is rotated by making the next one: the node goes over to it at its next start. A checkpoint key is
 //! rotated in two steps: for a while the node signs with both, and the old key ends at a checkpoint that both signed and a

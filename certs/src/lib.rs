@@ -1,4 +1,4 @@
-//! The cluster authority: one directory that the admin keeps, one self-contained folder per machine.
+//! The cluster authority: one directory for the administrator, one self-contained folder per machine.
 //!
 //! Private keys of the authority never leave the admin's directory. A node gets its own key and its own
 //! HMAC secret; an aggregator gets its own key and the secrets it needs to check each node.

@@ -1,4 +1,4 @@
-//! `members.json`: who belongs to the cluster, and which certificates were issued and revoked.
+//! `members.json`: the members, and the certificates that were issued and revoked.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! How a new member is reached, and where it keeps its files.
+//! Addresses and paths of a new member.
 
 /// How a new node is reached and where it listens.
 #[derive(Debug, Clone)]

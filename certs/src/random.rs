@@ -1,4 +1,4 @@
-//! New secrets and signing keys, from the operating system's random bytes.
+//! Creates secrets and signing keys from the operating system's random bytes.
 
 use std::path::Path;
 

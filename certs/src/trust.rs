@@ -1,4 +1,4 @@
-//! The trust file: what an auditor needs to check evidence, and nothing that is secret.
+//! The trust file: everything that an auditor needs to verify evidence, without secrets.
 
 use piperoll_shared::log::bundle::{KeySpan, NodeTrust, Trust};
 use piperoll_shared::log::ids::ClusterName;

@@ -1,4 +1,4 @@
-//! `piperoll cluster`: the admin's directory and the folders made from it.
+//! `piperoll cluster`: the cluster directory and the machines' folders.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Finds the documents in a file of foreign records: lines, the lines of one event, or JSON over several lines; packed or not.
+//! Finds the documents in a file of records: lines, groups of lines, or JSON over several lines; compressed or not.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read as _};

@@ -1,4 +1,4 @@
-//! What the exit code says; the same for every reading command.
+//! Exit codes, the same for all reading commands.
 
 use piperoll_shared::log::filter::FilterError;
 

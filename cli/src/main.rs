@@ -1,4 +1,4 @@
-//! `piperoll`: the one binary. The composition root: the only room that knows both node and aggregator.
+//! `piperoll`: the one binary, and the only crate that depends on both node and aggregator.
 
 #![deny(clippy::print_stdout, reason = "`println!` panics when nobody reads; use `outln!`")]
 #![deny(clippy::print_stderr, reason = "`eprintln!` panics when its output is full; use `errln!`")]

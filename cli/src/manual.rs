@@ -1,4 +1,4 @@
-//! `piperoll man` and `piperoll completions`: made from what can be typed, so that they cannot say anything else.
+//! `piperoll man` and `piperoll completions`, generated from the arguments.
 
 use std::io::Write as _;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! `piperoll map`: lists the built-in mappings, and shows what one makes of a file without recording it.
+//! `piperoll map`: lists the built-in mappings, and tries one on a file.
 
 use std::collections::BTreeMap;
 use std::path::Path;

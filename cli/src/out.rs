@@ -1,4 +1,4 @@
-//! Standard output. A command whose reader is gone carries on with its work, and one whose output cannot be written fails.
+//! Standard output. A command continues its work when the pipe is closed, and fails when output cannot be written.
 
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};

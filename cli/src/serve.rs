@@ -1,4 +1,4 @@
-//! Running the daemons: read the configuration, bind, say so, wait for a signal, drain.
+//! Runs the daemons: reads the configuration, binds, reports readiness, waits for a signal, drains.
 
 use std::collections::HashMap;
 use std::path::Path;

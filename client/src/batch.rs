@@ -1,4 +1,4 @@
-//! Entries of many tasks in one request: they share the node's commit, and the cost of asking.
+//! Combines the entries of many tasks into one request, so that they share the node's commit.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! How a recorder is made.
+//! Configures and opens a recorder.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub enum OpenError {
     Spool(#[from] SpoolError),
     #[error(transparent)]
     Name(#[from] BadName),
-    #[error("{0:?} needs a folder to keep entries in; give the recorder one, or make every category strict")]
+    #[error("the policy {0:?} needs a spool; set a spool directory, or make every category strict")]
     NoFolder(LossPolicy),
     #[error("the source is longer than {GAP_TEXT_BYTES_MAX} bytes or has control characters")]
     Source,

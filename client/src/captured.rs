@@ -1,4 +1,4 @@
-//! Entries kept in memory, for tests of applications.
+//! Keeps entries in memory, for tests of applications.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,4 +1,4 @@
-//! What changed between two states of something.
+//! Compares two states of a value.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

@@ -1,4 +1,4 @@
-//! Sending what waits: one task that reads the spool from its front, and says what was lost.
+//! Delivers spooled entries: one task reads the spool in order, and reports losses.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ impl Delivery {
                 Ok(Some(segment)) => {
                     let number = segment.number;
                     if let Err(error) = self.empty(segment).await {
-                        tracing::error!(%error, number, "a segment of the spool is left where it is; it is looked at again after a restart");
+                        tracing::error!(%error, number, "cannot process a spool segment; retrying after a restart");
                         done.insert(number);
                     }
                 }
@@ -61,7 +61,7 @@ impl Delivery {
                     let _ = tokio::time::timeout(LOOK_AGAIN, self.spool.waiting().more.notified()).await;
                 }
                 Err(error) => {
-                    tracing::error!(%error, folder = %self.spool.folder().display(), "the spool cannot be read");
+                    tracing::error!(%error, folder = %self.spool.folder().display(), "cannot read the spool");
                     tokio::time::sleep(PAUSE_MAX).await;
                 }
             }
@@ -130,7 +130,7 @@ impl Delivery {
     /// Said at once, under an id that follows from the entry's: after a crash it is refused and said again, which is once.
     async fn refused(&self, kept: &Kept, error: &ClientError) {
         // The entry itself is not printed: logs are read by more people.
-        tracing::error!(%error, "the node refuses an entry that was kept for it; it is counted as lost");
+        tracing::error!(%error, "the node refuses an entry from the spool; counting it as lost");
         let time = Timestamp::from_micros(kept.time);
         let report = GapReport {
             id: gap_id(&kept.text),
@@ -145,7 +145,7 @@ impl Delivery {
             if matches!(&problem, ClientError::Refused(problem) if problem.status == 409) {
                 break;
             }
-            tracing::error!(%problem, "a loss cannot be reported; what is kept waits behind it");
+            tracing::error!(%problem, "cannot report a loss; queued entries wait");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
@@ -157,7 +157,7 @@ impl Delivery {
     async fn set_aside(&self, segment: &SegmentReader) -> std::io::Result<()> {
         self.ledger.lost(Cause::Damaged, None, SystemClock.now().micros());
         let path = self.spool.set_aside(segment).await?;
-        tracing::error!(path = %path.display(), "a segment of the spool is damaged and was set aside");
+        tracing::error!(path = %path.display(), "a spool segment is damaged and was set aside");
         Ok(())
     }
 
@@ -174,7 +174,7 @@ impl Delivery {
                 Err(ClientError::Refused(problem)) if problem.status == 409 => self.ledger.reported(cause),
                 Err(error) => {
                     if !error.is_passing() {
-                        tracing::error!(%error, "losses cannot be reported");
+                        tracing::error!(%error, "cannot report losses");
                     }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);

@@ -1,4 +1,4 @@
-//! An entry as an application makes it.
+//! An entry as an application creates it.
 
 use std::net::IpAddr;
 

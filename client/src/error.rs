@@ -1,4 +1,4 @@
-//! Why an entry could not be handed over.
+//! Errors of recording.
 
 use piperoll_shared::api::problem::Problem;
 
@@ -6,18 +6,18 @@ use piperoll_shared::api::problem::Problem;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens there; nothing was recorded.
-    #[error("no node listens on {place}; start it, or name its socket")]
+    #[error("no node listens on {place}; start it, or set its socket")]
     Down { place: String },
-    #[error("{place} may not be used by this user; join the socket's group or use sudo")]
+    #[error("permission denied for {place}; join the socket's group or use sudo")]
     Permission { place: String },
     /// The node said why.
     #[error("{}", .0.detail)]
     Refused(Problem),
     /// The connection broke after the request was sent: the entry may or may not be recorded. Send it again
     /// with the same id.
-    #[error("the node did not answer ({0}); send the entry again with the same id")]
+    #[error("the node did not answer ({0}); send the entry again with the same ID")]
     Unknown(String),
-    #[error("the node answered something unexpected: {0}")]
+    #[error("unexpected answer from the node: {0}")]
     Protocol(String),
 }
 

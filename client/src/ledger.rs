@@ -1,4 +1,4 @@
-//! What is known to be lost and not yet said: counts in a small file that survive the application's end.
+//! Losses that have not been reported yet: counts in a small file that survives the process.
 //!
 //! A count is written when it changes and not synced: it outlives the process, killed or not. Behind a power failure the node's
 //! own entry about its unclean stop says that an unknown number may be missing.
@@ -157,7 +157,7 @@ impl Ledger {
         let Some(file) = &self.file else { return };
         let bytes = slot.map_or([0; SLOT_BYTES], Slot::to_bytes);
         if let Err(error) = file.write_all_at(&bytes, ((cause as usize * 2 + part) * SLOT_BYTES) as u64) {
-            tracing::error!(%error, "the count of lost entries could not be written; it is kept in memory");
+            tracing::error!(%error, "cannot write the count of lost entries; keeping it in memory");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What an application links to record entries.
+//! Records audit entries from an application.
 //!
 //! [`Recorder`] takes an [`Entry`] and hands it to the node on the same machine. What becomes of an entry that cannot be
 //! recorded at once is decided by its category's [`LossPolicy`]; none is ever lost without the log saying so. [`RecordLayer`]

@@ -1,4 +1,4 @@
-//! What an application's scraper sees of its recorder.
+//! Metrics of a recorder.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

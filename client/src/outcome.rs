@@ -1,4 +1,4 @@
-//! What became of an entry that was handed to a [`Recorder`](crate::Recorder).
+//! Outcome of an entry that was handed to a [`Recorder`](crate::Recorder).
 
 use piperoll_shared::api::node::Receipt;
 use piperoll_shared::log::entry::EntryError;
@@ -37,6 +37,6 @@ pub enum EmitError {
     Lost(SpoolError),
     #[error("the recorder is closed")]
     Closed,
-    #[error("this policy needs a folder to keep entries in, and the recorder has none")]
+    #[error("this policy needs a spool, and the recorder has none")]
     NoFolder,
 }

@@ -1,4 +1,4 @@
-//! What becomes of an entry that cannot be recorded at once.
+//! Policies for entries that cannot be recorded immediately.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Who a request comes from, when proxies stand in between.
+//! Determines the client's address behind proxies.
 //!
 //! Every proxy adds who connected to it at the right end of a list. What stands left of the first address that is not one of
 //! our proxies was written by that client and means nothing.

@@ -1,4 +1,4 @@
-//! Where an application hands its entries over.
+//! Accepts the entries of an application.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};

@@ -1,4 +1,4 @@
-//! A value that must never be recorded, and can still be compared.
+//! A value that can be compared but is never recorded.
 
 use std::fmt;
 use std::sync::LazyLock;

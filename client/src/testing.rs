@@ -1,4 +1,4 @@
-//! For tests of applications: whether every route that changes something records something.
+//! Checks in an application's tests that every route that changes something records an entry.
 
 use http::{Method, Request};
 use serde_json::Value;
@@ -9,11 +9,11 @@ use super::captured::Captured;
 /// A route that changes something and left no entry, or one that nobody named.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unrecorded {
-    #[error("{method} {path} was answered and left no entry; put RecordLayer around the route")]
+    #[error("{method} {path} was answered without an entry; wrap the route in RecordLayer")]
     Nothing { method: Method, path: String },
-    #[error("{method} {path} left {count} entries; it is recorded twice")]
+    #[error("{method} {path} recorded {count} entries instead of one")]
     Several { method: Method, path: String, count: usize },
-    #[error("{method} {path} left the entry {action:?}; its handler should say what it does with Activity::named")]
+    #[error("{method} {path} recorded {action:?}; its handler should name the action with Activity::named")]
     Unnamed { method: Method, path: String, action: String },
 }
 

@@ -1,4 +1,4 @@
-//! `node.toml`: what is typed, and the checked value it becomes.
+//! `node.toml`: raw input, and the checked configuration that it becomes.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What a scraper sees of a node.
+//! Metrics of a node.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};

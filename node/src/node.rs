@@ -1,4 +1,4 @@
-//! A node from its configuration to its end.
+//! Runs a node from its configuration until shutdown.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -108,11 +108,11 @@ impl Node {
         // The metrics page drains by itself without a limit; a client that never finishes must not make the stop
         // an unclean one.
         if tokio::time::timeout(STOP_TIMEOUT, tasks.wait()).await.is_err() {
-            tracing::warn!("a listener did not finish in time and is cut");
+            tracing::warn!("a listener did not stop in time and was aborted");
         }
         for tasks in [coming_in, handing_on] {
             if tokio::time::timeout(STOP_TIMEOUT, tasks.wait()).await.is_err() {
-                tracing::warn!("what comes in or is handed on did not finish in time; it goes on at the next start");
+                tracing::warn!("sources or destinations did not stop in time; they resume at the next start");
             }
         }
         reload.abort();
@@ -133,7 +133,7 @@ async fn sign_regularly(store: Store) {
         if fault != last_fault
             && let Some(fault) = &fault
         {
-            tracing::error!(%fault, "no checkpoint");
+            tracing::error!(%fault, "cannot sign a checkpoint");
         }
         last_fault = fault;
     }

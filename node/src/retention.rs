@@ -1,4 +1,4 @@
-//! The node's own retention: once a day, and whenever an operator asks.
+//! Automatic retention: runs once a day, and on request.
 //!
 //! A prune that was stated is carried out, whatever stops the node in between: what waits for a witness, or was dropped
 //! in part, is gone on with at the next start.
@@ -85,7 +85,7 @@ impl Retention {
                 Err(error) => Err(error),
             };
             if let Err(error) = &outcome {
-                tracing::error!(%error, "retention did not do what it should");
+                tracing::error!(%error, "retention run failed");
             }
             self.doing("idle");
             self.state().problem = outcome.err().map(|error| error.to_string());
@@ -284,7 +284,7 @@ impl Retention {
             let outcome = retention.carry_out().await;
             retention.doing("idle");
             if let Err(error) = &outcome {
-                tracing::error!(%error, "a prune was not carried out");
+                tracing::error!(%error, "prune failed");
             }
             retention.state().problem = outcome.err().map(|error| error.to_string());
         });
@@ -301,7 +301,7 @@ impl Retention {
         let busy = || UpkeepError::Refused("a prune is under way; try again when it is done".to_owned());
         let _turn = self.turn.try_lock().map_err(|_| busy())?;
         let pruned = self.store.state_prune(wish, plan, policy, archive).await?;
-        tracing::info!(from = pruned.from_seq, to = pruned.to_seq, policy = pruned.policy, "rows are stated as pruned");
+        tracing::info!(from = pruned.from_seq, to = pruned.to_seq, policy = pruned.policy, "prune declared");
         Ok(pruned)
     }
 
@@ -330,7 +330,7 @@ impl Retention {
         let mut state = self.state();
         (state.rows_left, state.bytes_freed) = (0, bytes_freed);
         drop(state);
-        tracing::info!(rows, bytes_freed, "rows were pruned");
+        tracing::info!(rows, bytes_freed, "rows pruned");
         removed
     }
 }

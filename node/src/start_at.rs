@@ -1,4 +1,4 @@
-//! Where a source or a destination begins at its first start.
+//! Where a source or a destination starts the first time.
 
 use serde::Deserialize;
 

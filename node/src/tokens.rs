@@ -1,4 +1,4 @@
-//! Who may record over HTTPS on loopback: tokens of 256 random bits, shown once; only their hashes are kept.
+//! Tokens for recording over HTTPS on loopback: 256 random bits, shown once; only their hashes are stored.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -27,11 +27,11 @@ pub enum TokenError {
     Content { path: PathBuf, problem: String },
     #[error("a token named {0:?} exists already; revoke it first or choose another name")]
     Exists(String),
-    #[error("there is no token named {0:?}")]
+    #[error("no token named {0:?}")]
     NotFound(String),
     #[error("a token's name has 1 to {NAME_BYTES_MAX} of letters, digits, '-', '.', '_'")]
     Name,
-    #[error("there are {TOKENS_MAX} tokens already; revoke some")]
+    #[error("there are {TOKENS_MAX} tokens, which is the limit; revoke one first")]
     Full,
 }
 

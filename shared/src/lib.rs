@@ -1,4 +1,4 @@
-//! What both sides of Piperoll must agree on.
+//! Everything that both sides of Piperoll must agree on.
 //!
 //! `log` is the pure model (no runtime, no files, no clock, no SQLite), `api` holds the wire types of both
 //! HTTP interfaces, `net` holds the plumbing of both daemons. Inside this crate `net → api → log`.

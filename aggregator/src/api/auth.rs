@@ -1,4 +1,4 @@
-//! Around every `/api/v1` route: how often, from where, who, and what the entry about it says.
+//! Middleware of every `/api/v1` route: rate limits, client address, authentication, and the audit entry.
 //!
 //! The entry itself is written around all of this ([`crate::audit::Audit::layer`]).
 
@@ -166,7 +166,7 @@ fn tell(app: &App, activity: &Activity, mut response: Response) -> Response {
 
 /// For a handler that panicked; its message is in the daemon's log.
 pub(super) fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
-    ApiError::new(500, "internal", "answering failed; the daemon's log says why").into_response()
+    ApiError::new(500, "internal", "internal error; see the daemon's log").into_response()
 }
 
 /// A change that could not be recorded must not happen; the entry itself follows the change.

@@ -1,4 +1,4 @@
-//! The one table from errors to HTTP.
+//! Maps errors to HTTP statuses; the only place that does.
 
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -60,7 +60,7 @@ impl From<SearchError> for ApiError {
             SearchError::Name | SearchError::TooLong => (400, "bad_request"),
             SearchError::Full | SearchError::TooManyPeople => (409, "too_many_searches"),
             SearchError::Io { .. } | SearchError::Failed(_) => {
-                tracing::error!(%error, "the file of saved searches cannot be used");
+                tracing::error!(%error, "cannot use the file of saved searches");
                 let detail = "the saved searches cannot be read or written; the daemon's log says why";
                 return Self::new(500, "search_file", detail);
             }
@@ -77,8 +77,8 @@ impl From<TokenError> for ApiError {
             TokenError::Name | TokenError::Scope(_) | TokenError::Expired(_) => (400, "bad_token_request"),
             TokenError::Full => (429, "too_many_tokens"),
             TokenError::Io { .. } | TokenError::Content { .. } => {
-                tracing::error!(%error, "the token file cannot be used");
-                return Self::new(500, "token_file", "the token file cannot be used; the aggregator's log says why");
+                tracing::error!(%error, "cannot use the token file");
+                return Self::new(500, "token_file", "cannot use the token file; the aggregator's log says why");
             }
         };
         Self::new(status, code, error.to_string())

@@ -84,7 +84,7 @@ pub(super) async fn exports(
             with_done(response, ACTION, details)
         }
         Err(error) => {
-            tracing::error!(%error, "a bundle could not be put together");
+            tracing::error!(%error, "cannot assemble a bundle");
             let detail = format!("the bundle could not be put together in the state directory: {error}");
             with_done(ApiError::new(507, "no_room", detail), ACTION, asked)
         }

@@ -1,4 +1,4 @@
-//! `/acknowledgements`: somebody has seen that something is wrong. `/judgements`: what a flag meant. `/bundles/verify`: whether a bundle is what its signers made.
+//! `/acknowledgements`: acknowledges a violation. `/judgements`: records a verdict on a flag. `/bundles/verify`: verifies a bundle.
 
 use std::sync::Arc;
 
@@ -156,7 +156,7 @@ pub(super) async fn verify_upload(
             with_done(([(CONTENT_TYPE, "application/json")], answer.to_string()), ACTION, details)
         }
         Err(error) => {
-            tracing::error!(%error, "checking a bundle failed");
+            tracing::error!(%error, "verifying a bundle failed");
             let error = ApiError::new(500, "internal", "checking the bundle failed; the daemon's log says why");
             with_done(error, ACTION, details)
         }

@@ -1,4 +1,4 @@
-//! What every answer says to browsers, and which answers are sent smaller.
+//! Security headers of every answer, and compression.
 
 use axum::body::HttpBody;
 use axum::http::HeaderValue;

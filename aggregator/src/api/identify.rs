@@ -1,4 +1,4 @@
-//! Who is asking: a bearer token, a browser that is signed in, or a person's certificate, in this order.
+//! Authenticates a client: by bearer token, browser session, or personal certificate, in this order.
 
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, COOKIE};

@@ -1,4 +1,4 @@
-//! `GET /nodes`: every node of the roster, asked now.
+//! `GET /nodes`: the current status of every node of the roster.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -36,7 +36,7 @@ pub(super) async fn nodes(State(app): State<Arc<App>>, Extension(caller): Extens
     for task in asking {
         match task.await {
             Ok(info) => nodes.push(info),
-            Err(error) => tracing::error!(%error, "asking a node failed"),
+            Err(error) => tracing::error!(%error, "querying a node failed"),
         }
     }
     let active = || nodes.iter().filter(|node| node.roster_status == "active");

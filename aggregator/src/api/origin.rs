@@ -28,5 +28,5 @@ pub(super) fn check(request: &Parts) -> Result<(), ApiError> {
     if ours {
         return Ok(());
     }
-    Err(ApiError::new(403, "cross_site", "the page of another site asked for this; open Piperoll's own page instead"))
+    Err(ApiError::new(403, "cross_site", "cross-site request refused; use Piperoll's own pages"))
 }

@@ -1,4 +1,4 @@
-//! The list of routes, and the router that is made of it.
+//! The list of routes, and the router that is built from it.
 
 use std::sync::Arc;
 
@@ -72,9 +72,9 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
         api = api.route(door.path, door.handler);
     }
     let api = api
-        .fallback(|| async { error::ApiError::new(404, "not_found", "there is nothing here; see /api/openapi.json") })
+        .fallback(|| async { error::ApiError::new(404, "not_found", "not found; see /api/openapi.json") })
         .method_not_allowed_fallback(|| async {
-            error::ApiError::new(405, "method_not_allowed", "this path has other methods; see /api/openapi.json")
+            error::ApiError::new(405, "method_not_allowed", "method not allowed; see /api/openapi.json")
         })
         // Nothing but a bundle to be checked is longer, and that one is received apart.
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

@@ -1,4 +1,4 @@
-//! `/searches`: what the caller keeps, for every browser they use. `/filter`: what a filter can be made of.
+//! `/searches`: the saved searches of a client. `/filter`: keys and values of the filter language.
 
 use std::sync::Arc;
 

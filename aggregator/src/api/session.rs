@@ -1,4 +1,4 @@
-//! `/session`: a browser signs in once, and is known by a cookie from then on.
+//! `/session`: signs a browser in with a cookie.
 
 use std::sync::Arc;
 

@@ -177,7 +177,7 @@ async fn note_drop(app: &App, who: &str) {
         .user(who)
         .description("a live tail was ended because its client was too slow");
     if let Err(error) = app.audit.note(entry).await {
-        tracing::error!(%error, "the end of a live tail could not be recorded");
+        tracing::error!(%error, "cannot record the end of a live tail");
     }
 }
 

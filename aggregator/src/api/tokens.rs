@@ -1,4 +1,4 @@
-//! `/tokens`: admins make, list and revoke them. A token is in the answer that makes it and nowhere else.
+//! `/tokens`: admins create, list and revoke tokens. A token is only ever in the answer that creates it.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Putting a bundle together from what the nodes gave: copies for people, manifest, archive.
+//! Assembles a bundle from the nodes' rows: readable copies, manifest, archive.
 
 use std::fs::File;
 use std::io::{self, Seek as _, Write as _};

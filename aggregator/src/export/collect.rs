@@ -1,4 +1,4 @@
-//! What one node gives to a bundle: its rows, the rows at the borders, one proof for all of them.
+//! Collects one node's part of a bundle: rows, border rows, and one proof for all of them.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,4 +1,4 @@
-//! One export: reading every node, and putting its bundle together.
+//! Runs one export: reads all nodes and assembles the bundle.
 
 use std::fs::File;
 use std::io;

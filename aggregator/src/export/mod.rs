@@ -1,4 +1,4 @@
-//! Making an evidence bundle (docs/format.md, "Evidence bundle").
+//! Creates evidence bundles (docs/format.md, "Evidence bundle").
 //!
 //! Nodes are read at once, each to its end, up to a checkpoint that this aggregator has cosigned; only then is anything
 //! put together, so that a bundle never says more than what every node gave.

@@ -1,4 +1,4 @@
-//! Who signs bundles, and where they are put together.
+//! Key that signs bundles, and directory in which they are assembled.
 
 use std::io;
 use std::path::{Path, PathBuf};

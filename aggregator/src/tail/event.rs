@@ -1,4 +1,4 @@
-//! What a tail hands out.
+//! Events of a tail.
 
 use std::time::Duration;
 

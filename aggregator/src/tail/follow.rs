@@ -1,4 +1,4 @@
-//! One node, followed for as long as it takes: broken off and taken up again at its place.
+//! Follows one node, and reconnects at the last position.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

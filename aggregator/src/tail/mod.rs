@@ -1,4 +1,4 @@
-//! The live tail: what all nodes record, merged while it is recorded.
+//! The live tail: merges the new entries of all nodes.
 //!
 //! Every node is followed from its own position. A row waits until every node that answers has said that it has nothing
 //! earlier, but no longer than the grace; one that comes after its turn is emitted at once and marked as late. A node that is

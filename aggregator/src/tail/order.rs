@@ -1,4 +1,4 @@
-//! Which row comes next, and what is said about the nodes in between. Decides; waits for nothing.
+//! Decides which row is emitted next, and which changes of nodes are reported before it. Never waits.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! Where a tail goes on: a place per node, as text that a reader sends back.
+//! Position of a tail in each node's log, as text that clients send back.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! A tail under way: it follows every node, and hands out what is due.
+//! Runs a tail: follows all nodes and emits rows that are due.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering as Atomic};

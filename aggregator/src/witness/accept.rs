@@ -40,11 +40,11 @@ pub(crate) enum AcceptError {
     #[error("the node presents generation {presented}; name that one if you mean to accept it")]
     OtherGeneration { presented: String },
     #[error(
-        "the node presents {size} rows with the root {root}, which do not go on from the log that you were shown; look at `piperoll nodes` again"
+        "the node presents {size} rows with the root {root}, which do not continue the log that you were shown; run `piperoll nodes` again"
     )]
     OtherLog { size: u64, root: String },
     #[error(
-        "the node has presented no signed checkpoint since the alarm; bring its log back, or begin a new generation, and try again"
+        "the node has presented no signed checkpoint since the alarm; restore its log, or start a new generation, and try again"
     )]
     NothingPresented,
     #[error("the acceptance could not be stored: {0}")]

@@ -1,4 +1,4 @@
-//! A log besides a node's present one, and whether it was looked at.
+//! An archived log of a node, and whether it was checked.
 
 use std::time::Instant;
 

@@ -87,7 +87,7 @@ pub(crate) async fn run(app: Arc<App>, own: String, every: Duration) {
         // Soon after a start and then every time: what was pinned before a crash is written down by then.
         tokio::time::sleep(every).await;
         if let Err(error) = write_pins(&app).await {
-            tracing::warn!(%error, "what is pinned could not be written down");
+            tracing::warn!(%error, "cannot store pinned checkpoints");
         }
         compare(&app, &own).await;
     }
@@ -105,7 +105,7 @@ async fn recall(app: &App, own: &str) {
             tokio::time::sleep(RECALL_PAUSE).await;
         }
         if written.is_none() {
-            tracing::warn!("this aggregator's own log could not be read, using the state directory only");
+            tracing::warn!("cannot read this aggregator's own log; using the state directory only");
         }
     }
     for member in &app.cluster.members {
@@ -290,7 +290,7 @@ impl Watch {
             remembered.note_early(early.clone());
         }
         if let Err(error) = self.memory.store(&remembered) {
-            tracing::error!(%error, "what was found in the own log about a node could not be kept");
+            tracing::error!(%error, "cannot store what the own log says about a node");
         }
         state.pinned = remembered.pin.as_ref().and_then(|pin| self.open_pin(pin).ok());
         state.remembered = remembered;

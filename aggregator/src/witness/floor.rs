@@ -1,4 +1,4 @@
-//! Where a node's log begins, and what the cluster says about how long rows have to stay.
+//! Log start of a node, and the cluster's retention policy.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Reads the entry that says which rows of a node were pruned, once, and compares it with the cluster's policy.
+//! Reads the `log.pruned` entry of a node once, and compares it with the cluster's policy.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +61,7 @@ pub(super) async fn look(member: &Arc<Member>, said: Option<PrunedRows>, oldest:
     let is_kept = fit == PolicyFit::Kept;
     if let Err(words) = watch.let_go(&pruned.earlier, &pinned.generation, pruned.to_seq, is_kept) {
         // The look is repeated: without it these logs are missing.
-        tracing::error!(node = %member.node.id, words, "a prune is not known yet");
+        tracing::error!(node = %member.node.id, words, "cannot check a prune yet");
         return;
     }
     watch.state().floor = Some(Floor { to_seq: pruned.to_seq, generation: pinned.generation, since, fit });

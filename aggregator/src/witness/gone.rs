@@ -1,4 +1,4 @@
-//! Logs that went with the first rows of the one that took their place: pruned rows, and not missing ones.
+//! Archived logs that retention deleted with the first rows of the next log: their rows are pruned, not missing.
 
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::statement::EarlierPruned;

@@ -1,4 +1,4 @@
-//! What a checkpoint means beside the one that is pinned. Pure: no clock, no network, no files.
+//! Compares a checkpoint with the pinned one. Pure: no clock, no network, no files.
 
 use piperoll_shared::log::checkpoint::Checkpoint;
 use piperoll_shared::log::tree::{Hash, verify_consistency};

@@ -1,4 +1,4 @@
-//! What the witness remembers of a node, on disk before anybody is told.
+//! State of the witness about one node, written to disk before it takes effect.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::Write as _;
@@ -387,7 +387,7 @@ impl Memory {
         let (alarm, bad_row) = self.unaccepted();
         let reasons = alarm.iter().map(|alarm| alarm.reason.clone()).chain(bad_row.iter().map(BadRow::words));
         for reason in reasons {
-            tracing::error!(%node, reason, "what was witnessed of a node is gone, and evidence against it remains");
+            tracing::error!(%node, reason, "the witnessed state of a node is gone, and evidence against it remains");
         }
         Remembered { alarm, bad_row, ..Remembered::default() }
     }

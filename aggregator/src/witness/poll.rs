@@ -1,4 +1,4 @@
-//! Looks at every node again and again, and records what changes.
+//! Polls all nodes periodically, and records changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub(crate) async fn watch(app: Arc<App>, member: Arc<Member>, interval: Duration
             // The first good verdict after a start is no news.
             let news = last.is_some() || standing.verdict != "ok";
             if news && record(&app, &member, &standing).await.is_err() {
-                tracing::error!(node = %member.node.id, verdict = standing.verdict, "a change of verdict could not be recorded");
+                tracing::error!(node = %member.node.id, verdict = standing.verdict, "cannot record a change of verdict");
             }
             tracing::info!(node = %member.node.id, verdict = standing.verdict, reason = standing.reason, "witness");
             last = Some(standing.verdict);

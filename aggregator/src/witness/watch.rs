@@ -1,4 +1,4 @@
-//! One node, as its witness sees it: what is pinned, what is held against it, and what a look at it changes.
+//! One node as its witness sees it: pinned checkpoint, findings, and the effect of a poll.
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -250,7 +250,7 @@ impl Watch {
         let mut remembered = state.remembered.clone();
         remembered.note_floor(SeenFloor { generation: generation.to_owned(), to_seq, seen: now });
         if let Err(error) = self.memory.store(&remembered) {
-            tracing::error!(%error, "when a log was first seen to begin later could not be kept");
+            tracing::error!(%error, "cannot store when a new log start was first seen");
         }
         state.remembered = remembered;
         now
@@ -272,7 +272,7 @@ impl Watch {
             Evidence { at: found, what: ROW_INVALID, words: &words, pinned, presented: None, row: Some(&row) };
         // As in `raise`: it is said all the same where it cannot be stored.
         if let Err(error) = self.memory.keep(&evidence).and_then(|()| self.memory.store(&remembered)) {
-            tracing::error!(%error, "the evidence against a node could not be stored");
+            tracing::error!(%error, "cannot store the evidence against a node");
         }
         state.remembered = remembered;
     }
@@ -285,7 +285,7 @@ impl Watch {
             return;
         }
         if let Err(error) = self.memory.store(&remembered) {
-            tracing::error!(%error, "that rows were pruned too early could not be kept");
+            tracing::error!(%error, "cannot store that rows were pruned too early");
         }
         state.remembered = remembered;
     }
@@ -463,7 +463,7 @@ impl Watch {
         let evidence = Evidence { at, what: &verdict, words: &words, pinned, presented, row: None };
         let stored = self.memory.keep(&evidence).and_then(|()| self.memory.store(&remembered));
         if let Err(error) = stored {
-            tracing::error!(%error, "the evidence against a node could not be stored");
+            tracing::error!(%error, "cannot store the evidence against a node");
         }
         state.remembered = remembered;
     }

@@ -24,7 +24,7 @@ async function ask(method, path, { body, signal, headers } = {}) {
     answer = await fetch(ROOT + path, { method, body, signal, headers, credentials: "same-origin", cache: "no-store" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem(0, "unreachable", "the aggregator does not answer; is this computer still on the network?");
+    throw new Problem(0, "unreachable", "cannot reach the aggregator; check the network connection");
   }
   if (answer.ok) {
     if (!headers?.["piperoll-unattended"]) listeners.used();
@@ -39,7 +39,7 @@ async function problemOf(answer) {
   const said = await answer.json().catch(() => null);
   if (said?.detail) return new Problem(answer.status, said.code, said.detail);
   if (said?.nodes) {
-    const words = said.answered === 0 ? "no node answered" : `${said.answered} of ${said.expected} nodes answered, and all were wanted`;
+    const words = said.answered === 0 ? "no node answered" : `${said.answered} of ${said.expected} nodes answered, but all are required`;
     return new Problem(answer.status, "not_complete", words, said);
   }
   return new Problem(answer.status, "unknown", `the aggregator answered ${answer.status}`);
@@ -64,7 +64,7 @@ async function whole(answer) {
     return await answer.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem(0, "broken_off", "the answer broke off; ask again");
+    throw new Problem(0, "broken_off", "the response was interrupted; try again");
   }
 }
 

@@ -34,8 +34,8 @@ export function banners({ retry }) {
       superseded.length > 0 && supersededBanner(superseded),
       broken.map((node) => brokenBanner(node, seen, () => show(envelope, order))));
     draw([]);
-    const now = [...missing.map((node) => `${node.node_id} is missing`), ...superseded.map((node) => `rows of ${node.node_id} are not in its log any more`), ...broken.map((node) => `${node.node_id}: ${verdictOf(node)}`)].join("; ");
-    if (now !== said) announce(now || "all nodes answered, nothing is broken", now !== "");
+    const now = [...missing.map((node) => `${node.node_id} is missing`), ...superseded.map((node) => `rows of ${node.node_id} are no longer in its log`), ...broken.map((node) => `${node.node_id}: ${verdictOf(node)}`)].join("; ");
+    if (now !== said) announce(now || "all nodes answered, no violations", now !== "");
     said = now;
     if (broken.length === 0) return;
     const seen = await acknowledgements(unattended);
@@ -59,27 +59,27 @@ function missingBanner(envelope, missing, order, retry) {
 /** Up to when what is shown is final. Rows come newest first or oldest first, and so does what is known to be whole. */
 function finalWords(envelope, order, names) {
   const through = envelope.complete_through;
-  if (!through || through.startsWith("0001") || through.startsWith("9999")) return `Rows of ${names} of any time can be missing from what is shown.`;
+  if (!through || through.startsWith("0001") || through.startsWith("9999")) return `Rows of ${names} of any time may be missing.`;
   return order === "desc"
-    ? `Nothing newer than ${moment(through)} is missing; older rows of ${names} can be.`
-    : `What is shown is final up to ${moment(through)}; newer rows of ${names} can be missing.`;
+    ? `Nothing newer than ${moment(through)} is missing; older rows of ${names} may be.`
+    : `Final up to ${moment(through)}; newer rows of ${names} may be missing.`;
 }
 
 function prunedBanner(pruned, envelope) {
   const since = envelope.complete_since;
-  return h("div", { class: `banner ${since ? "calm" : "warn"} pruned`, role: "region", "aria-label": "Rows that are no longer kept" },
-    since && h("p", {}, h("b", {}, `Nothing is missing from ${moment(since)} on. `), "Older rows had stayed for as long as the cluster's policy says."),
-    pruned.map((node) => h("p", {}, h("span", { class: "sign" }, "▱ "), h("b", {}, node.node_id), " no longer keeps a part of this range: ", visible(node.reason ?? ""))));
+  return h("div", { class: `banner ${since ? "calm" : "warn"} pruned`, role: "region", "aria-label": "Pruned rows" },
+    since && h("p", {}, h("b", {}, `Complete from ${moment(since)} on. `), "Older rows were kept for as long as the cluster's policy requires."),
+    pruned.map((node) => h("p", {}, h("span", { class: "sign" }, "▱ "), h("b", {}, node.node_id), " no longer has a part of this range: ", visible(node.reason ?? ""))));
 }
 
 function retiredBanner(retired) {
-  return h("div", { class: "banner warn retired", role: "region", "aria-label": "Nodes that left" },
-    retired.map((node) => h("p", {}, h("b", {}, node.node_id), " is no member any more: ", visible(node.reason ?? ""))));
+  return h("div", { class: "banner warn retired", role: "region", "aria-label": "Retired nodes" },
+    retired.map((node) => h("p", {}, h("b", {}, node.node_id), " has left the cluster: ", visible(node.reason ?? ""))));
 }
 
 function supersededBanner(superseded) {
   return h("div", { class: "banner warn superseded", role: "region", "aria-label": "Rows of an earlier log" },
-    superseded.map((node) => h("p", {}, h("span", { class: "sign" }, "⚠ "), h("b", {}, node.node_id), " has another log now than the one that rows of this range were in: ", visible(node.reason ?? ""))));
+    superseded.map((node) => h("p", {}, h("span", { class: "sign" }, "⚠ "), h("b", {}, node.node_id), " has replaced the log that contained rows of this range: ", visible(node.reason ?? ""))));
 }
 
 function brokenBanner(node, seen, again) {
@@ -88,11 +88,11 @@ function brokenBanner(node, seen, again) {
   const known = exact ?? about[0];
   const same = Boolean(exact);
   const rows = address({ filter: `node:${quote(node.node_id)}`, from: "7d", to: "", order: "desc" });
-  return h("div", { class: "banner bad broken", role: "region", "aria-label": `What is wrong with ${node.node_id}` },
+  return h("div", { class: "banner bad broken", role: "region", "aria-label": `Violation on ${node.node_id}` },
     h("p", {}, h("span", { class: "sign" }, "✖ "), h("b", {}, `${node.node_id}: ${verdictWords(node)} `), visible(node.reason ?? "")),
-    known && h("p", { class: "acknowledged" }, `${same ? "Acknowledged" : `Something else was acknowledged (${visible(textOr(known.details.finding, verdictOf(node)))})`} by ${visible(known.user)} at ${moment(known.time)} (recorded on ${visible(known.recordedOn)}): ${visible(known.details.words)}`),
+    known && h("p", { class: "acknowledged" }, `${same ? "Acknowledged" : `Another finding was acknowledged (${visible(textOr(known.details.finding, verdictOf(node)))})`} by ${visible(known.user)} at ${moment(known.time)} (recorded on ${visible(known.recordedOn)}): ${visible(known.details.words)}`),
     h("div", { class: "buttons" },
-      may("audit.verify") && h("button", { type: "button", onclick: () => acknowledge(node, again) }, same ? "Add to the record" : "Acknowledge"),
+      may("audit.verify") && h("button", { type: "button", onclick: () => acknowledge(node, again) }, same ? "Acknowledge again" : "Acknowledge"),
       h("a", { class: "button", href: rows }, "Its rows"), h("a", { class: "button", href: "/nodes" }, "All nodes")));
 }
 
@@ -100,13 +100,13 @@ function brokenBanner(node, seen, again) {
 const findingOf = (node) => (node.reason ?? verdictOf(node)).replace(/\b\d[\d,]* of \d[\d,]* rows/g, "rows").slice(0, 500);
 
 async function acknowledge(node, again) {
-  const reason = await askReason(`Acknowledge: ${node.node_id}`, [h("p", {}, `${node.node_id}: ${verdictWords(node)} ${visible(node.reason ?? "")}`), h("p", {}, "This is recorded with your name. It repairs nothing, and the finding stays where it is.")], "Acknowledge");
+  const reason = await askReason(`Acknowledge: ${node.node_id}`, [h("p", {}, `${node.node_id}: ${verdictWords(node)} ${visible(node.reason ?? "")}`), h("p", {}, "This is recorded under your name. It repairs nothing, and the finding stays visible.")], "Acknowledge");
   if (reason === null) return;
   try {
     await send("POST", "/acknowledgements", { node: node.node_id, verdict: verdictOf(node), finding: findingOf(node), reason });
     await again();
   } catch (error) {
-    notice(`It was not acknowledged: ${error.message}`, true);
+    notice(`Cannot acknowledge: ${error.message}`, true);
   }
 }
 

@@ -36,7 +36,7 @@ export function askReason(title, words, label) {
     const id = freshId("reason");
     const field = h("textarea", { id, rows: 3, maxlength: 1000, required: true, autofocus: true });
     let said = null;
-    dialog(title, [...words, h("label", { for: id }, "Reason, for the record"), field], [
+    dialog(title, [...words, h("label", { for: id }, "Reason (recorded)"), field], [
       { label, main: true, run: () => {
         if (!field.value.trim()) {
           field.focus();

@@ -91,7 +91,7 @@ export async function copy(text, what) {
     await navigator.clipboard.writeText(text);
     notice(`${what} copied`);
   } catch {
-    notice(`${what} could not be copied: the browser does not allow it`, true);
+    notice(`${what} cannot be copied: the browser does not allow it`, true);
   }
 }
 

@@ -19,14 +19,14 @@ export async function contextTab(row) {
   if (textOr(entry.request_id)) asked.push(["Same request", { filter: `request:${quote(entry.request_id)}`, from: EVERYTHING, to: "" }]);
   if (textOr(entry.session)) asked.push(["Same session", { filter: `session:${quote(entry.session)}`, from: EVERYTHING, to: "" }]);
   const entity = entityOf(entry);
-  if (entity) asked.push([`Same thing (${short(entity, 40)})`, { filter: `entity:${quote(entity)}`, from: EVERYTHING, to: "" }]);
+  if (entity) asked.push([`Same entity (${short(entity, 40)})`, { filter: `entity:${quote(entity)}`, from: EVERYTHING, to: "" }]);
   if (time) {
     const at = micros(time);
     const filter = `node:${quote(nodeOf(row))}`;
     asked.push([`Five minutes after, on ${nodeOf(row)}`, { filter, from: fromMicros(at), to: fromMicros(at + AROUND_MICROS), order: "asc" }]);
     asked.push([`Five minutes before, on ${nodeOf(row)}`, { filter, from: fromMicros(at - AROUND_MICROS), to: fromMicros(at + 1) }]);
   }
-  if (asked.length === 0) return h("p", { class: "hint" }, "Nothing of this row can be looked for.");
+  if (asked.length === 0) return h("p", { class: "hint" }, "This row has nothing to search for.");
   return Promise.all(asked.map(([heading, query]) => section(heading, query, row)));
 }
 

@@ -9,16 +9,16 @@ import { quote } from "./filter.js";
 import { address, EVERYTHING } from "./state.js";
 
 /** Field, heading, key of a filter. In the order in which people ask. */
-const FIELDS = [["description", "Description"], ["user", "User", "user"], ["impersonator", "Really", "impersonator"], ["user_type", "Kind of user", "user_type"], ["action", "Action", "action"], ["category", "Category", "category"], ["outcome", "Outcome", "outcome"], ["reason", "Reason", "reason"], ["entity_name", "Name"], ["target", "Target", "target"], ["domain", "Domain", "domain"], ["ip_address", "From", "ip"], ["peer_address", "Connected from"], ["user_agent", "User agent"], ["auth_method", "Signed in with", "auth_method"], ["credential", "Credential", "credential"], ["session", "Session", "session"], ["request_id", "Request", "request"], ["method", "Method"], ["path", "Path"], ["via", "Recorded through", "via"], ["id", "Id", "id"], ["occurred_at", "Occurred at"]];
+const FIELDS = [["description", "Description"], ["user", "User", "user"], ["impersonator", "Really", "impersonator"], ["user_type", "User type", "user_type"], ["action", "Action", "action"], ["category", "Category", "category"], ["outcome", "Outcome", "outcome"], ["reason", "Reason", "reason"], ["entity_name", "Name"], ["target", "Target", "target"], ["domain", "Domain", "domain"], ["ip_address", "From", "ip"], ["peer_address", "Connected from"], ["user_agent", "User agent"], ["auth_method", "Authentication", "auth_method"], ["credential", "Credential", "credential"], ["session", "Session", "session"], ["request_id", "Request", "request"], ["method", "Method"], ["path", "Path"], ["via", "Recorded via", "via"], ["id", "Id", "id"], ["occurred_at", "Occurred at"]];
 const SHOWN = new Set([...FIELDS.map(([field]) => field), "v", "node_id", "seq", "timestamp", "entity_type", "entity_id", "changes", "details", "flags", "era", "salt", "generation"]);
 /** Characters of one value before the rest has to be asked for. */
 const VALUE_CHARACTERS_MAX = 2_000;
 
 export function summaryTab(row, { filter }) {
-  if (row.withheld) return h("p", {}, "Nothing of this row is shown but its place: it is not known to be within what you may see.");
-  if (row.erased) return h("p", {}, `The content was erased: ${visible(row.reason ?? "")} The row's place in the log, its time (${moment(timeOf(row))}) and its hash remain.`);
+  if (row.withheld) return h("p", {}, "Only the position of this row is shown, because it may be outside of your scope.");
+  if (row.erased) return h("p", {}, `The content was erased: ${visible(row.reason ?? "")} The row's position in the log, its time (${moment(timeOf(row))}) and its hash remain.`);
   const entry = entryOf(row);
-  if (row.entry !== entry) return [h("p", { class: "error" }, "The bytes of this row cannot be read as an entry."), h("pre", {}, visible(row.entry))];
+  if (row.entry !== entry) return [h("p", { class: "error" }, "The bytes of this row are not a valid entry."), h("pre", {}, visible(row.entry))];
   const line = (heading, content) => h("tr", {}, h("th", { scope: "row" }, heading), h("td", {}, content));
   const entity = entityOf(entry);
   const lines = [
@@ -43,7 +43,7 @@ function value(key, content, filter) {
   const element = key
     ? h("button", { type: "button", class: "plain value", onclick: (event) => filter(key, text, event.altKey) }, words)
     : h("span", { class: "value" }, words);
-  return cut ? [element, " ", h("span", { class: "hint" }, `(${shown.length} characters; all of them under Raw bytes)`)] : element;
+  return cut ? [element, " ", h("span", { class: "hint" }, `(${shown.length} characters; see Raw bytes for all of them)`)] : element;
 }
 
 /** Line breaks that are made here stay; those of the entry are shown as what they are. */
@@ -51,21 +51,21 @@ const pretty = (content) => (typeof content === "string" ? visible(content) : vi
 
 export function changesTab(row) {
   const { changes } = entryOf(row);
-  if (!Array.isArray(changes) || changes.length === 0) return h("p", { class: "hint" }, "This entry says nothing about changed fields.");
+  if (!Array.isArray(changes) || changes.length === 0) return h("p", { class: "hint" }, "No changes recorded.");
   const side = (name, content) => (content === undefined ? h("span", { class: "as" }, "–") : h(name, {}, short(typeof content === "string" ? content : JSON.stringify(content), VALUE_CHARACTERS_MAX)));
   const line = (change) => h("tr", {}, h("th", { scope: "row" }, visible(change?.field ?? "?")), h("td", {}, side("del", change?.old)), h("td", {}, side("ins", change?.new)));
   return h("div", { class: "scroll diff" }, h("table", {}, h("thead", {}, h("tr", {}, ["Field", "− before", "+ after"].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, changes.map(line))));
 }
 
 export async function rawTab(row) {
-  if (row.withheld || row.erased) return h("p", {}, "There are no bytes to show.");
+  if (row.withheld || row.erased) return h("p", {}, "No bytes to show.");
   const answer = await getRaw(`/audit-log/${encodeURIComponent(nodeOf(row))}/${seqOf(row)}/body${logOf(row)}`);
   const signature = answer.headers.get("piperoll-signature");
-  if (!signature) return h("p", { class: "error" }, `${nodeOf(row)} did not give the row: it does not answer, or does not keep it any more.`);
+  if (!signature) return h("p", { class: "error" }, `${nodeOf(row)} did not return the row: it does not answer, or no longer has it.`);
   const bytes = new Uint8Array(await answer.arrayBuffer());
   const text = new TextDecoder().decode(bytes);
   return [
-    h("p", { class: "hint" }, `${bytes.length} bytes, exactly as ${nodeOf(row)} stored and signed them. Characters that cannot be seen are shown as \\u{…}.`),
+    h("p", { class: "hint" }, `${bytes.length} bytes, exactly as ${nodeOf(row)} stored and signed them. Invisible characters are shown as \\u{…}.`),
     h("pre", { tabindex: 0 }, visible(text)),
     h("h3", {}, "Signature (HMAC-SHA-256)"),
     h("pre", {}, signature),

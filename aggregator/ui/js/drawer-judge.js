@@ -18,10 +18,10 @@ const WORDS = { reviewed: ["\u2713 reviewed", "Reviewed"], false_alarm: ["\u25CB
 export function judgements(row) {
   const entry = entryOf(row);
   if (!Array.isArray(entry.flags) || entry.flags.length === 0 || row.integrity !== "ok") return null;
-  const list = h("div", { class: "hint" }, "Looking for judgements\u2026");
+  const list = h("div", { class: "hint" }, "Loading verdicts\u2026");
   const buttons = may("audit.verify") && h("div", { class: "buttons" }, Object.entries(WORDS).map(([judgement, [, label]]) => h("button", { type: "button", onclick: () => judge(judgement, label) }, label)));
   const reasons = h("ul", {}, entry.flags.map((flag) => h("li", {}, h("b", {}, visible(textOr(flag?.rule, "?"))), `: ${visible(textOr(flag?.reason, "no reason given"))}`)));
-  const element = h("section", { class: "judgements", "aria-label": "Flags and what was said of them" }, reasons, list, buttons);
+  const element = h("section", { class: "judgements", "aria-label": "Flags and verdicts" }, reasons, list, buttons);
 
   const since = entry.timestamp ? fromMicros(micros(entry.timestamp) - CLOCKS_OFF_MICROS) : EVERYTHING;
 
@@ -35,20 +35,20 @@ export function judgements(row) {
       const isAbout = (details) => details?.id === entry.id && details.node === nodeOf(row) && details.seq === Number(seqOf(row)) && details.generation === entry.generation;
       const known = answer.entries.filter((one) => one.integrity === "ok" && one.entry.category === "audit" && isAbout(one.entry.details));
       const missing = isComplete(answer) ? null : h("p", { class: "error" }, `Not complete: ${answer.answered} of ${answer.expected} nodes answered in full.`);
-      put(list, known.length === 0 ? h("p", { class: "hint" }, "Nobody has judged this yet.") : h("ul", {}, known.map(line)), missing, known.length > 0 && h("a", { href: address({ filter, from: since, to: "", order: "desc" }) }, "as entries"));
+      put(list, known.length === 0 ? h("p", { class: "hint" }, "No verdict yet.") : h("ul", {}, known.map(line)), missing, known.length > 0 && h("a", { href: address({ filter, from: since, to: "", order: "desc" }) }, "as entries"));
     } catch (error) {
       put(list, h("p", { class: "error" }, visible(error.message)));
     }
   }
 
   async function judge(judgement, label) {
-    const reason = await askReason(`${label}: ${placeOf(row)}`, [h("p", {}, "This is recorded with your name, as an entry that points at this one. This one stays as it is.")], label);
+    const reason = await askReason(`${label}: ${placeOf(row)}`, [h("p", {}, "The verdict is recorded under your name, as an entry that refers to this one. This entry is not changed.")], label);
     if (reason === null) return;
     try {
       await send("POST", "/judgements", { node: nodeOf(row), seq: Number(seqOf(row)), generation: row.found_at ? undefined : entryOf(row).generation, judgement, reason });
       await load();
     } catch (error) {
-      notice(`It was not judged: ${error.message}`, true);
+      notice(`Cannot record the verdict: ${error.message}`, true);
     }
   }
 

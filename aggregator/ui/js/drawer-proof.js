@@ -18,32 +18,32 @@ export function proofTab(row, { envelope }) {
   return [
     h("ol", {}, sentences(row, node, Boolean(row.live)).map((words) => h("li", {}, words))),
     node && h("p", {}, `${node.node_id}: ${digits((node.head_seq ?? -1) + 1)} rows, ${digits(node.witnessed ?? 0)} of them witnessed${node.witnessed_at ? `, last at ${moment(node.witnessed_at)}` : ""}. Verdict: ${node.verdict}.`),
-    h("h3", {}, "Check it yourself"),
-    of ? h("p", {}, "This row is in an earlier log of its node. Bundles hold present logs; the proof below is of the row itself.") : h("p", {}, "With the program, a token of an auditor, and a trust file from the administrators:"),
+    h("h3", {}, "Verify it yourself"),
+    of ? h("p", {}, "This row is in an earlier log of its node. Bundles contain current logs; the proof below is for the row itself.") : h("p", {}, "With piperoll, an auditor's token, and the trust file from the administrators:"),
     !of && h("pre", { tabindex: 0 }, command),
-    h("p", {}, "For any tool that reads C2SP proofs, ", h("code", {}, `piperoll export --row ${name}:${seq}${log}`), " writes the entry's bytes and its proof as two files."),
+    h("p", {}, "For other tools that read C2SP proofs, ", h("code", {}, `piperoll export --row ${name}:${seq}${log}`), " writes the entry's bytes and its proof as two files."),
     h("div", { class: "buttons" },
       !of && h("button", { type: "button", onclick: () => copy(command, "Command") }, "Copy the command"),
       may("audit.export") && h("button", { type: "button", disabled: !row.witnessed, title: row.witnessed ? null : "No witness has seen this row yet", onclick: (event) => proof(event.currentTarget, row) }, "Get the proof (c2sp.org/tlog-proof)")),
     h("pre", { class: "proof", hidden: true, tabindex: 0 }),
-    !of && h("p", { class: "hint" }, "For an auditor, an evidence bundle (Export) holds this and everything needed to check it offline."),
+    !of && h("p", { class: "hint" }, "For auditors, an evidence bundle (Export) contains this and everything needed to verify it offline."),
   ];
 }
 
 function sentences(row, node, live) {
   const name = nodeOf(row);
-  if (row.withheld) return ["Nothing is shown of this row, so there is nothing to prove."];
-  if (row.integrity === "violation") return [`The signature does NOT fit: these are not the bytes that ${name} signed, or they stand at another place. ${visible(row.reason ?? "")}`, "Nothing that this row says can be believed."];
-  if (row.integrity === "unknown_key") return [`The signature cannot be checked: the key that it names is not known to this aggregator. ${visible(row.reason ?? "")}`];
+  if (row.withheld) return ["The content of this row is not shown, so there is nothing to verify."];
+  if (row.integrity === "violation") return [`The signature is NOT valid: these are not the bytes that ${name} signed, or they are at another position. ${visible(row.reason ?? "")}`, "Do not trust the content of this row."];
+  if (row.integrity === "unknown_key") return [`The signature cannot be verified: this aggregator does not have the key. ${visible(row.reason ?? "")}`];
   const seal = row.integrity === "erased"
-    ? "The content was erased on purpose; an entry of its own says by whom and why, and the row's hash still stands in the tree."
-    : `The signature fits: ${name} recorded exactly these bytes as row ${digits(seqOf(row))}. Whoever holds ${name}'s secret could have made it, and nobody else.`;
+    ? "The content was erased deliberately; another entry says by whom and why, and the row's hash is still in the tree."
+    : `The signature is valid: exactly these bytes are row ${digits(seqOf(row))} of ${name}. Only holders of ${name}'s MAC key can make it.`;
   const witness = row.witnessed
-    ? "It is proven to stand under a checkpoint that a witness has cosigned. Not even the node can change or remove it now without being found out."
-    : `When it was read, no witness had seen it yet; then only the signature speaks for it.${live ? " It came while this page followed the log; read the page again to learn whether one has." : " A witness looks every few seconds."}`;
+    ? "It is proven to be part of a checkpoint that a witness has cosigned. Not even the node can change or remove it undetected."
+    : `No witness had seen it when it was read; it is protected only by its MAC so far.${live ? " It came while this page followed the log; read the page again to learn whether one has." : " A witness checks every few seconds."}`;
   const whole = !live && node?.proven
-    ? `That no row of this answer's range is missing from ${name} is proven as well, up to the ${digits(node.witnessed ?? 0)} rows that a witness has seen.`
-    : `That no row beside it was left out is not proven here${!live && node?.unproven ? `: ${visible(node.unproven)}` : ""}.`;
+    ? `It is also proven that no row of this range is missing from ${name}, up to the ${digits(node.witnessed ?? 0)} rows that a witness has seen.`
+    : `This does not prove that no other row was left out${!live && node?.unproven ? `: ${visible(node.unproven)}` : ""}.`;
   return [seal, witness, whole];
 }
 

@@ -1,4 +1,4 @@
-// Taking rows away: says exactly what leaves, what to do about missing nodes, and what came of it.
+// The export dialog: shows what will be exported, what to do about missing nodes, and the result.
 
 import { Problem, getCounts, parameters, stream } from "./api.js";
 import { dialog } from "./dialog.js";
@@ -8,14 +8,14 @@ import { moment } from "./time.js";
 import { rangeWords } from "./state.js";
 
 const FORMATS = [
-  ["bundle", "Evidence bundle", "an archive with proofs that anybody can check offline; the newest seconds, which no witness has seen yet, are not in it"],
-  ["csv", "CSV", "a view for spreadsheets; cells that one would run as a formula are neutralised"],
-  ["ndjson", "NDJSON", "a view for programs, with a final record"],
+  ["bundle", "Evidence bundle", "an archive with proofs that anyone can verify offline; it does not contain the last seconds, which no witness has seen yet"],
+  ["csv", "CSV", "a table for spreadsheets; formulas in cells are neutralised"],
+  ["ndjson", "NDJSON", "for programs, with a final record"],
 ];
 const INCOMPLETE = [
   ["refuse", "Refuse", "no file unless every node answers"],
   ["wait", "Wait up to a minute", "then refuse"],
-  ["partial", "Go on without them", "the file is marked PARTIAL and names them"],
+  ["partial", "Continue without them", "the file is marked PARTIAL and names them"],
 ];
 /** Above this the digest is not made here: the whole file would have to be in memory twice. */
 const DIGEST_BYTES_MAX = 256 * 1024 * 1024;
@@ -32,7 +32,7 @@ export function exportDialog(state, { done = () => {} } = {}) {
 
   async function run() {
     if (!reason.value.trim()) {
-      put(said, h("span", { class: "error" }, "Say why; it is recorded, and stands in the bundle."));
+      put(said, h("span", { class: "error" }, "State a reason; it is recorded and part of the bundle."));
       reason.focus();
       return false;
     }
@@ -40,7 +40,7 @@ export function exportDialog(state, { done = () => {} } = {}) {
     stopper.abort = new AbortController();
     bar.hidden = false;
     bar.removeAttribute("value");
-    put(said, "The nodes are asked…");
+    put(said, "Querying the nodes…");
     try {
       const order = { reason: reason.value.trim(), format: format.value(), filter: state.filter, from: state.from, incomplete: incomplete.value() };
       if (state.to) order.to = state.to;
@@ -53,7 +53,7 @@ export function exportDialog(state, { done = () => {} } = {}) {
       announce(`exported ${made.name}`);
       done();
     } catch (error) {
-      put(said, h("span", { class: "error" }, error.name === "AbortError" ? "Stopped; no file was made." : failure(error)));
+      put(said, h("span", { class: "error" }, error.name === "AbortError" ? "Cancelled; no file was written." : failure(error)));
     } finally {
       stopper.abort = null;
       bar.hidden = true;
@@ -61,23 +61,23 @@ export function exportDialog(state, { done = () => {} } = {}) {
     return false;
   }
 
-  const box = dialog("Export", [what, format.element, incomplete.element, h("label", { for: reason.id }, "Reason, for the record"), reason, bar, said],
+  const box = dialog("Export", [what, format.element, incomplete.element, h("label", { for: reason.id }, "Reason (recorded)"), reason, bar, said],
     [{ label: "Export", main: true, run }, { label: "Close" }], { wide: true, closed: () => stopper.abort?.abort() });
   count(state).then((answer) => {
     total = answer.stats.entries;
     put(what, leaving(state, answer));
-  }).catch((error) => put(what, h("p", { class: "error" }, `What leaves could not be counted: ${error.message}`)));
+  }).catch((error) => put(what, h("p", { class: "error" }, `Cannot estimate the export: ${error.message}`)));
   return box;
 }
 
 const count = (state) => getCounts(`/stats?${parameters({ filter: state.filter, from: state.from, to: state.to, by: "node", top: 200 })}`);
 
-/** Exactly what leaves. */
+/** Shows what will be exported. */
 function leaving(state, answer) {
   const missing = answer.nodes.filter(isMissing);
   const counts = answer.stats.by[0]?.top ?? [];
   return [
-    h("p", {}, `${answer.complete ? "" : "At least "}${digits(answer.stats.entries)} entries leave${answer.verified ? "" : " (counted by the nodes)"}: `, h("code", {}, visible(state.filter) || "everything"), `, ${rangeWords(state)} (${moment(answer.from)} to ${moment(answer.to)}). Times in files are UTC.`),
+    h("p", {}, `${answer.complete ? "" : "At least "}${digits(answer.stats.entries)} entries will be exported${answer.verified ? "" : " (counted by the nodes)"}: `, h("code", {}, visible(state.filter) || "everything"), `, ${rangeWords(state)} (${moment(answer.from)} to ${moment(answer.to)}). Times in files are UTC.`),
     answer.limited_to && h("p", { class: "note" }, "Limited to ", h("code", {}, visible(answer.limited_to))),
     h("p", {}, counts.map(({ value, count: rows }) => `${value}: ${digits(rows)}`).join(", ") || "No rows."),
     missing.length > 0 && h("p", { class: "error" }, `Missing: ${missing.map((node) => node.node_id).join(", ")}.`),
@@ -116,7 +116,7 @@ async function lostNodes(blob) {
   const tail = await blob.slice(Math.max(0, blob.size - 1_048_576)).text();
   const last = tail.trimEnd().split("\n").at(-1);
   const final = JSON.parse(last || "{}").final;
-  if (!final) throw new Problem(0, "broken_off", "the stream ended without its final record; no file was made");
+  if (!final) throw new Problem(0, "broken_off", "the stream ended without its final record; no file was written");
   return isComplete(final) ? [] : final.nodes.filter((node) => !["ok", "excluded"].includes(node.status));
 }
 
@@ -126,7 +126,7 @@ async function sha256(blob) {
 }
 
 function failure(error) {
-  if (!error.envelope) return error.message === "network error" || error instanceof TypeError ? "The stream broke off; no file was made. Try again." : error.message;
+  if (!error.envelope) return error.message === "network error" || error instanceof TypeError ? "The stream was interrupted; no file was written. Try again." : error.message;
   const missing = error.envelope.nodes.filter((node) => !["ok", "excluded"].includes(node.status));
-  return `No file was made: ${missing.map((node) => `${node.node_id} (${visible(node.reason ?? node.status)})`).join("; ")}. Wait for them, or go on without them.`;
+  return `No file was written: ${missing.map((node) => `${node.node_id} (${visible(node.reason ?? node.status)})`).join("; ")}. Wait for them, or continue without them.`;
 }

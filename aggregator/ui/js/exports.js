@@ -21,9 +21,9 @@ start(async (main) => {
   const open = () => exportDialog({ filter: filter.value.trim(), from: from.value.trim() || "7d", to: to.value.trim() === "now" ? "" : to.value.trim() }, { done: () => load() });
   main.append(h("h1", {}, "Exports"), warn.element,
     may("audit.export")
-      ? h("section", { class: "card" }, h("h2", {}, "New export"), h("p", { class: "hint" }, "Any filtered timeline can be exported from its own page too."),
-        h("div", { class: "fields" }, field("Filter", filter, "field wide"), field("From", from), field("Up to, not including", to), h("button", { type: "button", class: "main", onclick: open }, "Export…")))
-      : h("p", { class: "note" }, "Your role does not allow exports; an auditor or an admin can make them."),
+      ? h("section", { class: "card" }, h("h2", {}, "New export"), h("p", { class: "hint" }, "You can also export any filtered timeline from its page."),
+        h("div", { class: "fields" }, field("Filter", filter, "field wide"), field("From", from), field("To (exclusive)", to), h("button", { type: "button", class: "main", onclick: open }, "Export…")))
+      : h("p", { class: "note" }, "Your role does not allow exports; auditors and admins can export."),
     h("h2", {}, "Exports of the last 90 days"), list);
   document.addEventListener("zonechange", () => load());
 
@@ -46,7 +46,7 @@ start(async (main) => {
 const field = (words, input, name = "field") => h("div", { class: name }, h("label", { for: input.id }, words), input);
 
 function table(answer) {
-  if (answer.entries.length === 0) return h("p", { class: "empty" }, answer.complete ? answer.limited_to ? "No export that you may see; what was exported is outside your limit." : "Nothing was exported." : "No export is known; not every node answered.");
+  if (answer.entries.length === 0) return h("p", { class: "empty" }, answer.complete ? answer.limited_to ? "No exports within your scope." : "No exports." : "No exports found, but not every node answered.");
   const line = (row) => {
     const entry = entryOf(row);
     const details = typeof entry.details === "object" && entry.details !== null ? entry.details : {};

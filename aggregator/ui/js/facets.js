@@ -19,12 +19,12 @@ export function facets({ filter }) {
     const absent = field === "node_id" ? answer.nodes.filter(isMissing) : [];
     const most = Math.max(1, ...counts.top.map((value) => value.count));
     const line = ({ value, count }) => h("li", {},
-      h("button", { type: "button", class: "plain value", title: "Click: only this. Alt-click: without this.", onclick: (event) => filter(key, value, event.altKey) }, short(value, 40)),
-      h("span", { class: "count" }, digits(count), " ", h("button", { type: "button", class: "plain not", "aria-label": `Without ${short(value, 40)}`, title: "Without this", onclick: () => filter(key, value, true) }, "−")),
+      h("button", { type: "button", class: "plain value", title: "Click to filter, alt-click to exclude.", onclick: (event) => filter(key, value, event.altKey) }, short(value, 40)),
+      h("span", { class: "count" }, digits(count), " ", h("button", { type: "button", class: "plain not", "aria-label": `Without ${short(value, 40)}`, title: "Exclude", onclick: () => filter(key, value, true) }, "−")),
       svg("svg", { class: "meter", viewBox: "0 0 100 4", preserveAspectRatio: "none", "aria-hidden": "true" }, svg("rect", { width: (count / most) * 100, height: 4 })));
     const missing = absent.map((node) => h("li", { class: "absent" }, h("span", {}, node.node_id), h("span", { class: "count", title: node.reason }, "?", h("span", { class: "unseen" }, " not counted"))));
     const rest = [
-      counts.distinct === null && h("li", { class: "hint" }, "Too many different values to count."),
+      counts.distinct === null && h("li", { class: "hint" }, "Too many distinct values to count."),
       counts.other > 0 && h("li", { class: "hint" }, h("span", {}, counts.distinct ? `${digits(counts.distinct - counts.top.length)} others` : "others"), h("span", { class: "count" }, digits(counts.other))),
       counts.top.length === 0 && missing.length === 0 && counts.distinct !== null && h("li", { class: "hint" }, "None."),
     ];

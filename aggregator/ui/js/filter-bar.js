@@ -13,7 +13,7 @@ export function filterBar({ change, actions }) {
   const box = h("div", { class: "text" }, h("label", { for: id, class: "unseen" }, "Filter"), input);
   const range = h("select", { "aria-label": "Range" });
   const order = h("select", { "aria-label": "Order" }, h("option", { value: "desc" }, "Newest first"), h("option", { value: "asc" }, "Oldest first"));
-  const axis = h("select", { "aria-label": "Time", title: "The time that is shown. Range, order and completeness go by when an entry was recorded." }, h("option", { value: "recorded" }, "Time recorded"), h("option", { value: "occurred" }, "Time occurred"));
+  const axis = h("select", { "aria-label": "Time", title: "The time that is shown. Range, order and completeness always refer to the time of recording." }, h("option", { value: "recorded" }, "Time recorded"), h("option", { value: "occurred" }, "Time occurred"));
   const error = h("div", { id: `${id}-error`, class: "filter-error", role: "alert" });
   const chips = h("ul", { class: "chips", "aria-label": "Conditions" });
   let state = null;
@@ -29,7 +29,7 @@ export function filterBar({ change, actions }) {
     const closed = () => drawRange();
     dialog("Range", [
       h("p", { class: "hint" }, "An age (24h, 7d), a day (2026-04-15), or a time in UTC (2026-04-15T08:00:00Z)."),
-      h("label", { for: from.id }, "From"), from, h("label", { for: to.id }, "Up to, not including"), to,
+      h("label", { for: from.id }, "From"), from, h("label", { for: to.id }, "To (exclusive)"), to,
     ], [{ label: "Show", main: true, run: () => change({ from: from.value.trim() || EVERYTHING, to: to.value.trim() === "now" ? "" : to.value.trim() }) }, { label: "Cancel" }], { closed });
   }
 
@@ -42,7 +42,7 @@ export function filterBar({ change, actions }) {
   function chip(term, index) {
     const words = visible(term.key === "is" ? `${term.negated ? "not " : ""}${term.value}` : `${term.negated ? "not " : ""}${term.key ? `${term.key} ` : ""}${term.value}`);
     return h("li", { class: term.negated ? "negated" : null },
-      h("button", { type: "button", title: "Turn into its opposite", onclick: () => change({ filter: negate(state.filter, index) }) }, words),
+      h("button", { type: "button", title: "Negate", onclick: () => change({ filter: negate(state.filter, index) }) }, words),
       h("button", { type: "button", class: "remove", "aria-label": `Remove ${words}`, onclick: () => change({ filter: remove(state.filter, index) }) }, "×"));
   }
 

@@ -42,12 +42,12 @@ export function follower({ near, show, reload, ended }) {
     tail = follow({ filter, after }, {
       row: (row) => {
         arrived({ row: { ...row, live: true } });
-        if (row.integrity === "violation") happened(row.found_at?.node_id, "broken", `${row.found_at?.node_id} gave a row that does not fit its signature`, placeOf(row));
+        if (row.integrity === "violation") happened(row.found_at?.node_id, "broken", `${row.found_at?.node_id} sent a row with an invalid signature`, placeOf(row));
       },
       node: (event, words) => happened(event.node_id, event.status === "ok" ? "ok" : event.status === "invalid" ? "broken" : "missing", words, event.reason),
       beat,
       slow: (words) => arrived({ said: `— ${words} —` }),
-      broken: () => drawButton("Live: connecting again…"),
+      broken: () => drawButton("Live: reconnecting…"),
       ended: (words) => {
         tail = null;
         drawButton("Live");
@@ -108,7 +108,7 @@ export function follower({ near, show, reload, ended }) {
 
   function showWaiting() {
     const gone = lost + (show(waiting) ?? 0);
-    if (gone > 0 && !saidLost) notice(`Only the newest ${digits(WAITING_MAX)} rows are kept on this page; load it again to go back to the others`);
+    if (gone > 0 && !saidLost) notice(`Only the newest ${digits(WAITING_MAX)} rows are kept on this page; reload it to see the others`);
     saidLost ||= gone > 0;
     waiting = [];
     lost = 0;

@@ -31,7 +31,7 @@ export function histogram({ zoom }) {
       h("div", { class: "legend" }, key("ok", "succeeded or other"), key("failed", "failed or denied"), key("flagged", "flagged"),
         missing.length > 0 && key("hatched", `${missing.join(", ")} not counted: every number is a lower bound`),
         h("span", {}, "Drag to zoom."),
-        envelope.verified === false && h("span", { title: "An export, or a count with verify, reads the rows themselves" }, "Counted by the nodes from their indexes, not verified.")),
+        envelope.verified === false && h("span", { title: "Exports, and counts with verify, read the rows themselves" }, "Counted by the nodes from their indexes, not verified.")),
       table(buckets, width, zoom));
   }
 

@@ -24,12 +24,12 @@ export function follow({ filter, after }, { row, node, beat, slow, broken, ended
     node(said, nodeWords(said));
   });
   source.addEventListener("heartbeat", (event) => beat(data(event)));
-  source.addEventListener("dropped", () => slow("This page was too slow; resuming where it stopped."));
+  source.addEventListener("dropped", () => slow("This page fell behind; resuming after the last entry received."));
   source.addEventListener("ended", (event) => end(data(event).reason));
   // The browser connects again by itself, from the last place it has seen, unless the server refused it.
   source.addEventListener("error", () => {
-    if (source.readyState === EventSource.CLOSED) return end("the aggregator refused to go on; load the page again");
-    announce("connection lost, connecting again");
+    if (source.readyState === EventSource.CLOSED) return end("the aggregator refused to continue; reload the page");
+    announce("connection lost, reconnecting");
     return broken();
   });
   return { stop: () => end(null) };
@@ -38,6 +38,6 @@ export function follow({ filter, after }, { row, node, beat, slow, broken, ended
 function nodeWords(said) {
   const why = said.reason ? `: ${visible(said.reason)}` : "";
   if (said.status === "ok") return `${said.node_id} is back, ${moment(said.since)}`;
-  if (said.status === "invalid") return `${said.node_id} gives what does not fit, ${moment(said.since)}${why}`;
+  if (said.status === "invalid") return `${said.node_id} sends invalid data, ${moment(said.since)}${why}`;
   return `${said.node_id} is missing since ${moment(said.since)} (${said.status}${why})`;
 }

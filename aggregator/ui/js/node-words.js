@@ -4,10 +4,10 @@ import { digits, h, visible } from "./dom.js";
 import { ago, moment } from "./time.js";
 
 const MISSING = {
-  unreachable: "cannot be reached",
-  timeout: "does not answer in time",
-  incomplete: "broke off",
-  error: "answered with an error",
+  unreachable: "is unreachable",
+  timeout: "has not answered in time",
+  incomplete: "has answered in part",
+  error: "has answered with an error",
 };
 const BROKEN = ["row_invalid", "fork", "rollback", "unknown_key", "pruned_early"];
 
@@ -23,18 +23,18 @@ export const verdictOf = (node) => (BROKEN.includes(node.verdict) ? node.verdict
 
 export function verdictWords(node) {
   return {
-    row_invalid: "what it gave does not fit: a signature, a place, or a gap.",
-    fork: "shows two histories.",
-    rollback: "has lost rows that a witness had seen.",
-    unknown_key: "rows are signed with a key that is not known here.",
-    pruned_early: "pruned rows earlier than the cluster's policy says.",
+    row_invalid: "its answer is invalid: a signature, a position, or a gap.",
+    fork: "presents two histories.",
+    rollback: "lost rows that a witness had seen.",
+    unknown_key: "rows are signed with an unknown key.",
+    pruned_early: "pruned rows earlier than the cluster's policy allows.",
   }[verdictOf(node)];
 }
 
 /** One missing node: since when, why, and what a witness knows of it. */
 export function missingWords(node) {
   const since = node.last_seen ? ` since ${moment(node.last_seen)} (${ago(node.last_seen)})` : ", and has not answered since this aggregator started";
-  const seen = node.witnessed ? ` A witness has seen ${digits(node.witnessed)} rows of its log, at ${moment(node.witnessed_at)}; those cannot be changed unnoticed.` : "";
+  const seen = node.witnessed ? ` A witness has seen ${digits(node.witnessed)} rows of its log, at ${moment(node.witnessed_at)}; these cannot be changed undetected.` : "";
   return [h("b", {}, node.node_id), ` ${MISSING[node.status]}${since}: ${visible(node.reason ?? "no reason given")}.${seen}`];
 }
 

@@ -17,8 +17,8 @@ const DISK_LOW_BYTES = 1_000_000_000;
 
 start(async (main, me) => {
   const warn = banners({ retry: load });
-  const place = h("div", {}, h("p", { class: "hint" }, "Asking every node…"));
-  const again = h("button", { type: "button", onclick: load }, "Ask again");
+  const place = h("div", {}, h("p", { class: "hint" }, "Querying all nodes…"));
+  const again = h("button", { type: "button", onclick: load }, "Refresh");
   main.append(h("h1", {}, "Nodes"), warn.element, place, h("div", { class: "buttons" }, again));
   document.addEventListener("zonechange", load);
 
@@ -29,7 +29,7 @@ start(async (main, me) => {
       me.limited_to ? null : getCounts(`/stats?${parameters({ from: "1h", by: "node", top: 1000 })}`).catch(() => null),
       me.limited_to ? null : getCounts(`/stats?${parameters({ from: "7d", by: "node", top: 1000, filter: "action:log.gap" })}`).catch(() => null),
     ]);
-    put(place, h("p", {}, `${nodes.answered} of ${nodes.expected} nodes answered. Asked ${moment(new Date().toISOString())}.`), table(nodes, hour, gaps, load));
+    put(place, h("p", {}, `${nodes.answered} of ${nodes.expected} nodes answered at ${moment(new Date().toISOString())}.`), table(nodes, hour, gaps, load));
     await warn.show({ ...nodes, complete_through: null });
     announce(`${nodes.answered} of ${nodes.expected} nodes answered`);
   }
@@ -37,7 +37,7 @@ start(async (main, me) => {
 });
 
 function table({ nodes }, hour, gaps, again) {
-  const heads = ["Node", "Reachable", "Verdict", "Rows", "Witnessed", "Clock", "Certificate", "Disk", "Retention", "Handed on", "Last hour", "Gaps in 7 days"];
+  const heads = ["Node", "Reachable", "Verdict", "Rows", "Witnessed", "Clock", "Certificate", "Disk", "Retention", "Forwarding", "Last hour", "Gaps in 7 days"];
   return h("div", { class: "scroll" }, h("table", { class: "nodes" },
     h("caption", { class: "unseen" }, "Nodes"),
     h("thead", {}, h("tr", {}, heads.map((name) => h("th", { scope: "col" }, name)))),
@@ -77,10 +77,10 @@ function verdict(node, again) {
   const accept = async () => {
     const reason = await askReason(node.verdict === "row_invalid" ? `Accept the finding about ${node.node_id}` : `Accept the new history of ${node.node_id}`, node.verdict === "row_invalid" ? [
       h("p", {}, visible(node.reason)),
-      h("p", {}, "The row stays as it is: reads that return it keep reporting it. Accepting clears the verdict until a read meets a failing row again. This is recorded with your name."),
+      h("p", {}, "The row stays as it is: queries that return it keep reporting it. Accepting clears the verdict until a query returns an invalid row again. This is recorded under your name."),
     ] : [
       h("p", {}, `${node.node_id} presents generation ${presented.generation} with ${digits(presented.size)} rows. This log, or an extension of it, becomes its history.`),
-      h("p", {}, "Rows that a witness had seen and that are not in it stay on record: ranges that may touch them are not complete from then on. This is recorded with your name."),
+      h("p", {}, "Witnessed rows that are not in it stay on record: ranges that may contain them are not complete from then on. This is recorded under your name."),
     ], "Accept");
     if (reason === null) return;
     await send("POST", `/nodes/${encodeURIComponent(node.node_id)}/accept`, { ...presented, reason }).catch((error) => notice(error.message, true));
@@ -110,7 +110,7 @@ function certificate(node) {
 function retention(node) {
   const known = node.retention;
   if (isMissing(node) || !known) return unknown();
-  return [known.keep_days ? `${digits(known.keep_days)} days` : "keeps everything", known.size_max && h("div", { class: "hint" }, `at most ${bytes(known.size_max)}`), known.holds.length > 0 && badge("calm", "▣", `${known.holds.length} on hold`), known.problem && h("div", { class: "error" }, visible(known.problem))];
+  return [known.keep_days ? `${digits(known.keep_days)} days` : "keeps all rows", known.size_max && h("div", { class: "hint" }, `at most ${bytes(known.size_max)}`), known.holds.length > 0 && badge("calm", "▣", `${known.holds.length} on hold`), known.problem && h("div", { class: "error" }, visible(known.problem))];
 }
 
 // Where it hands entries on to. Nowhere is an answer too.

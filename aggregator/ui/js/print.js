@@ -1,4 +1,4 @@
-// A report on paper: what was asked, the statement, and the rows, as many as one page of the server holds.
+// Print a report: what was asked, the statement, and the rows, as many as one page of the server holds.
 
 import { get, parameters } from "./api.js";
 import { statement } from "./node-words.js";
@@ -14,7 +14,7 @@ export async function printView(state, me) {
   const answer = await get(`/audit-log?${parameters({ ...query(state), order: state.order, limit: ROWS_MAX })}`);
   const table = rowTable({ open: () => {}, filter: () => {} });
   table.show(answer.entries, answer, state.order);
-  const cut = answer.next_cursor ? `These are the first ${answer.count} entries; there are more. An export has all of them.` : answer.complete ? `These are all ${answer.count} entries.` : `These are the ${answer.count} entries that the nodes which answered have; there can be more.`;
+  const cut = answer.next_cursor ? `These are the first ${answer.count} entries; there are more. Export them to get all.` : answer.complete ? `These are all ${answer.count} entries.` : `These are the ${answer.count} entries of the nodes that answered; there may be more.`;
   const report = h("section", { class: "print-only report" },
     h("h1", {}, "Audit log report"),
     h("p", {}, `Cluster ${me.cluster}. Printed ${moment(new Date().toISOString())} by ${visible(me.name)} (${me.role}). Times: ${zoneName()}.`),

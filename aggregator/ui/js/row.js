@@ -58,18 +58,18 @@ export function badge(kind, shape, text, title) {
 export function integrityBadges(row) {
   const known = {
     ok: () => [
-      badge("good", "✓", "verified", "The signature fits"),
+      badge("good", "✓", "verified", "Valid signature"),
       row.witnessed
-        ? badge("good", "◉", "witnessed", "It stands under a checkpoint that a witness has cosigned")
-        : badge("calm", "○", "newest", "No witness has seen it yet; the signature fits"),
+        ? badge("good", "◉", "witnessed", "Part of a checkpoint that a witness has cosigned")
+        : badge("calm", "○", "newest", "Valid signature; no witness has seen it yet"),
     ],
-    violation: () => [badge("bad", "✖", "BROKEN", row.reason ?? "The signature does not fit")],
-    unknown_key: () => [badge("warn", "?", "key unknown", row.reason ?? "No key for it is known here")],
+    violation: () => [badge("bad", "✖", "BROKEN", row.reason ?? "Invalid signature")],
+    unknown_key: () => [badge("warn", "?", "key unknown", row.reason ?? "Unknown key")],
     erased: () => [badge("calm", "▭", "erased", row.reason)],
   };
   const badges = Object.hasOwn(known, row.integrity) ? known[row.integrity]() : [badge("warn", "?", short(row.integrity), row.reason)];
-  const held = row.withheld && badge("warn", "▒", "withheld", "Not known to be within what you may see");
-  const late = row.late && badge("warn", "↶", "late", "It came after rows that are newer");
+  const held = row.withheld && badge("warn", "▒", "withheld", "May be outside of your scope");
+  const late = row.late && badge("warn", "↶", "late", "Arrived after newer rows");
   return [held, late, ...badges].filter(Boolean);
 }
 

@@ -22,7 +22,7 @@ export function rowTable({ open, filter }) {
   let chosen = "";
   let axis = "recorded";
   const shownTime = (row) => (axis === "occurred" && occurredOf(row)) || timeOf(row);
-  let empty = "Asking every node…";
+  let empty = "Querying all nodes…";
 
   function draw() {
     timeHead.textContent = axis === "occurred" ? `Occurred (${zoneLabel()})` : `Time (${zoneLabel()})`;
@@ -55,13 +55,13 @@ export function rowTable({ open, filter }) {
     } catch (error) {
       console.error(error);
       return h("tr", { "data-place": placeOf(item.row), "data-key": keyOf(item.row), class: "broken", onclick: () => open(item.row) },
-        h("td", { colspan: COLUMNS }, h("button", { type: "button", class: "plain open", tabindex: -1 }, `${visible(placeOf(item.row))} cannot be shown as an entry; its bytes are in the drawer. `), integrityBadges(item.row)));
+        h("td", { colspan: COLUMNS }, h("button", { type: "button", class: "plain open", tabindex: -1 }, `${visible(placeOf(item.row))} is not a valid entry; its bytes are in the drawer. `), integrityBadges(item.row)));
     }
   }
 
   function value(key, text, words = short(text)) {
     return h("button", {
-      type: "button", class: "plain value", tabindex: -1, title: "Click: only this. Alt-click: without this.",
+      type: "button", class: "plain value", tabindex: -1, title: "Click to filter, alt-click to exclude.",
       onclick: (event) => { event.stopPropagation(); filter(key, text, event.altKey); },
     }, words);
   }
@@ -156,8 +156,8 @@ export function rowTable({ open, filter }) {
 function emptyWords(envelope) {
   const answered = envelope.nodes.filter((node) => !isMissing(node) && node.status !== "excluded").map((node) => node.node_id);
   const not = envelope.nodes.filter(isMissing).map((node) => node.node_id);
-  const without = not.length > 0 ? ` ${not.join(", ")} did not answer, so there may be some there.` : "";
-  return `No entry fits on ${answered.join(", ") || "any node"}.${without}`;
+  const without = not.length > 0 ? ` ${not.join(", ")} did not answer and may have some.` : "";
+  return `No matching entries on ${answered.join(", ") || "any node"}.${without}`;
 }
 
 /** Pairs of rows of different nodes that lie closer together than the clocks can be off. */
@@ -181,10 +181,10 @@ const NEIGHBOURS_MAX = 50;
 /** Places of such rows, and words about them. */
 function uncertainPairs(items, uncertaintyMs) {
   const found = new Map();
-  const words = uncertaintyMs === null ? "the nodes' clocks are not compared yet" : `clocks may differ by up to ${digits(uncertaintyMs)} ms`;
+  const words = uncertaintyMs === null ? "the nodes' clocks have not been compared yet" : `clocks may differ by up to ${digits(uncertaintyMs)} ms`;
   for (const [a, b] of unsurePairs(items.map((item) => item.row), uncertaintyMs)) {
-    found.set(keyOf(a), `Order to the row of ${nodeOf(b)} near it is unknown: ${words}`);
-    found.set(keyOf(b), `Order to the row of ${nodeOf(a)} near it is unknown: ${words}`);
+    found.set(keyOf(a), `The order relative to the adjacent row of ${nodeOf(b)} is unknown: ${words}`);
+    found.set(keyOf(b), `The order relative to the adjacent row of ${nodeOf(a)} is unknown: ${words}`);
   }
   return found;
 }

@@ -13,7 +13,7 @@ export async function savedSearches(state) {
 
   async function draw() {
     const kept = await get("/searches");
-    put(list, kept.length === 0 && h("li", { class: "hint" }, "You keep none yet."), kept.map((search) => h("li", {},
+    put(list, kept.length === 0 && h("li", { class: "hint" }, "No saved searches."), kept.map((search) => h("li", {},
       h("a", { href: address(read(`?${search.parameters}`)) }, visible(search.name)), " ",
       h("code", {}, visible(read(`?${search.parameters}`).filter)), " ",
       h("button", { type: "button", "aria-label": `Remove ${visible(search.name)}`, onclick: () => send("DELETE", `/searches/${encodeURIComponent(search.name)}`).then(draw).catch(fail) }, "Remove"))));
@@ -33,6 +33,6 @@ export async function savedSearches(state) {
     return undefined;
   }
 
-  dialog("Saved searches", [list, h("label", { for: name.id }, "Keep what is shown as"), name, h("div", { class: "buttons" }, h("button", { type: "button", onclick: keep }, "Keep")), said], [{ label: "Close", main: true }], { wide: true });
+  dialog("Saved searches", [list, h("label", { for: name.id }, "Save this search as"), name, h("div", { class: "buttons" }, h("button", { type: "button", onclick: keep }, "Keep")), said], [{ label: "Close", main: true }], { wide: true });
   await draw().catch(fail);
 }

@@ -58,7 +58,7 @@ function schedule() {
   clearTimeout(timer);
   if (!me?.session || over) return;
   const warn = Math.min(WARN_SECONDS, me.session.idle_seconds / 2);
-  if (left() <= 0) signedOut({ message: "The session has ended: nothing was asked for a while, or it was as old as one may be." });
+  if (left() <= 0) signedOut({ message: "The session expired: it was idle for too long, or reached its maximum length." });
   else if (left() <= warn) warnOnce();
   else warning?.close();
   timer = setTimeout(schedule, Math.max(0.5, left() > warn ? left() - warn : left()) * 1000);
@@ -72,7 +72,7 @@ function warnOnce() {
   if (old && saidOld) return;
   saidOld ||= old;
   warning = dialog(old ? "This session ends" : "Still there?", [
-    h("p", {}, `${old ? "It has lasted as long as a session may." : "Nothing was asked for a while."} You will be signed out in ${Math.round(left())} seconds.`),
+    h("p", {}, `${old ? "The maximum session length is reached." : "The session is idle."} You will be signed out in ${Math.round(left())} seconds.`),
   ], [
     old ? { label: "Close", main: true } : { label: "Stay signed in", main: true, run: () => get("/session").then(used).catch((error) => (error.status === 401 ? signedOut(error) : notice(error.message, true))) },
     { label: "Sign out", run: signOut },
@@ -87,7 +87,7 @@ function signedOut(problem) {
   clearTimeout(timer);
   warning?.close();
   document.body.classList.add("stale");
-  dialog("You are signed out", [h("p", {}, problem?.message ?? "Sign in again to go on.")], [
+  dialog("You are signed out", [h("p", {}, problem?.message ?? "Sign in again to continue.")], [
     { label: "Sign in again", main: true, run: () => leave(null) },
   ], { closed: () => leave(null) });
 }

@@ -26,7 +26,7 @@ async function page() {
   const main = document.getElementById("content");
   put(main);
   if (me.limited_to) {
-    main.append(h("p", { class: "note scope" }, "You see only what this selects: ", h("code", {}, me.limited_to)));
+    main.append(h("p", { class: "note scope" }, "Your scope: ", h("code", {}, me.limited_to)));
   }
   document.addEventListener("keydown", pressed);
   return { me, main };
@@ -61,7 +61,7 @@ function help() {
   const rows = [...keys].map(([key, [words]]) =>
     h("tr", {}, h("th", { scope: "row" }, key.split(" ").map((k) => h("kbd", {}, k))), h("td", {}, words)));
   const off = h("input", { type: "checkbox", id: "keys-off", checked: localStorage.getItem(KEYS_OFF) === "1", onchange: () => localStorage.setItem(KEYS_OFF, off.checked ? "1" : "0") });
-  dialog("Keys", [h("table", { class: "keys" }, h("tbody", {}, rows)), h("label", { class: "choice", for: off.id }, off, "Do without single keys, for speech input (Esc and Enter stay)")], [{ label: "Close", main: true }]);
+  dialog("Keys", [h("table", { class: "keys" }, h("tbody", {}, rows)), h("label", { class: "choice", for: off.id }, off, "Disable single-key shortcuts (except Esc and Enter)")], [{ label: "Close", main: true }]);
 }
 
 /** WCAG 2.1.4: single keys can be switched off. */
@@ -86,7 +86,7 @@ export async function start(fill) {
     const { me, main } = await page();
     await fill(main, me);
   } catch (error) {
-    put(document.getElementById("content"), h("div", { class: "banner bad", role: "alert" }, h("p", {}, `This page cannot be shown: ${error.message}`),
+    put(document.getElementById("content"), h("div", { class: "banner bad", role: "alert" }, h("p", {}, `Cannot show this page: ${error.message}`),
       h("button", { type: "button", onclick: () => location.reload() }, "Try again")));
     console.error(error);
   }

@@ -8,8 +8,8 @@ const main = document.getElementById("content");
 
 /** Why somebody is sent here; an address cannot bring other words. */
 const WHY = {
-  session_over: "Nothing was asked for a while, so you were signed out.",
-  session_unknown: "You are not signed in any more.",
+  session_over: "You were signed out because the session was idle.",
+  session_unknown: "You are no longer signed in.",
   token_unknown: "Your token was revoked.",
   token_expired: "Your token has expired; ask an administrator for a new one.",
 };
@@ -66,7 +66,7 @@ function replaceSession(code, present) {
   put(main, h("div", { class: "sign-in" },
     h("h1", {}, "Sign in with this link?"),
     said,
-    h("p", {}, `You are signed in as ${present.name} (${present.role}). The link signs this browser in as the person who made it, and what you do from then on is recorded under that name.`),
+    h("p", {}, `You are signed in as ${present.name} (${present.role}). The link signs this browser in as the person who created it, and everything you do from then on is recorded under that name.`),
     h("button", { type: "button", class: "main", onclick: () => location.replace(back()) }, `Stay signed in as ${present.name}`),
     h("button", { type: "button", onclick: replace }, "Sign out and use the link")));
   main.querySelector("button.main").focus();
@@ -94,10 +94,10 @@ function form(why, person = null) {
     said,
     person && h("div", { class: "person" },
       h("p", {}, `Your certificate names ${person.name} (${person.role}).`),
-      h("button", { type: "button", class: "main", onclick: () => tried({}) }, `Go on as ${person.name}`)),
+      h("button", { type: "button", class: "main", onclick: () => tried({}) }, `Continue as ${person.name}`)),
     h("label", { for: "token" }, "Token"),
     field,
-    h("p", { id: "token-help", class: "hint" }, "It begins with prl_. An administrator makes one with ", h("code", {}, "piperoll aggregator token create"), ". It is sent once and not kept in this browser."),
+    h("p", { id: "token-help", class: "hint" }, "It starts with prl_. An administrator creates one with ", h("code", {}, "piperoll aggregator token create"), ". It is sent once and not stored in this browser."),
     h("button", { type: "submit", class: person ? null : "main" }, "Sign in")));
   (person ? main.querySelector("button.main") : field).focus();
 }

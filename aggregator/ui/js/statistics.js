@@ -10,7 +10,7 @@ import { address } from "./state.js";
 import { weekNumbers } from "./week.js";
 
 /** Field of `GET /stats`, key of a filter, heading. */
-const LISTS = [["user", "user", "Active users"], ["ip_address", "ip", "Addresses"], ["action", "action", "Actions"], ["outcome", "outcome", "Outcomes"], ["entity_type", "entity", "Kinds of things"], ["node_id", "node", "Nodes"]];
+const LISTS = [["user", "user", "Active users"], ["ip_address", "ip", "Addresses"], ["action", "action", "Actions"], ["outcome", "outcome", "Outcomes"], ["entity_type", "entity", "Entity types"], ["node_id", "node", "Nodes"]];
 const FAILED = "outcome:failure,denied";
 const BUCKET_SECONDS = 3 * 3_600;
 
@@ -38,9 +38,9 @@ start(async (main) => {
     await warn.show(answer);
     const bad = await failed.catch((error) => error);
     put(lists,
-      bad instanceof Error && h("p", { class: "error" }, `What failed was not counted: ${bad.message}`),
-      !(bad instanceof Error) && list(bad, "ip_address", "Addresses of what failed or was denied", (value) => `${FAILED} ${term("ip", value)}`),
-      !(bad instanceof Error) && list(bad, "user", "Users of what failed or was denied", (value) => `${FAILED} ${term("user", value)}`),
+      bad instanceof Error && h("p", { class: "error" }, `Failures were not counted: ${bad.message}`),
+      !(bad instanceof Error) && list(bad, "ip_address", "Addresses of failed or denied actions", (value) => `${FAILED} ${term("ip", value)}`),
+      !(bad instanceof Error) && list(bad, "user", "Users of failed or denied actions", (value) => `${FAILED} ${term("user", value)}`),
       LISTS.map(([field, key, heading]) => list(answer, field, heading, (value) => term(key, value))));
   }
 
@@ -51,7 +51,7 @@ start(async (main) => {
       h("th", { scope: "row" }, h("a", { href: address({ ...week, filter: filter(value) }) }, short(value, 60))),
       h("td", { class: "number" }, digits(count)),
       h("td", { "aria-hidden": "true" }, svg("svg", { class: "meter", viewBox: "0 0 100 4", preserveAspectRatio: "none" }, svg("rect", { width: (count / most) * 100, height: 4 }))));
-    const rest = [counts.other > 0 && `${digits(counts.other)} entries have other values.`, counts.none > 0 && `${digits(counts.none)} have none.`, counts.distinct === null && "Too many different values to count."].filter(Boolean).join(" ");
+    const rest = [counts.other > 0 && `${digits(counts.other)} entries have other values.`, counts.none > 0 && `${digits(counts.none)} have none.`, counts.distinct === null && "Too many distinct values to count."].filter(Boolean).join(" ");
     return h("section", { class: "card" }, h("h2", {}, heading), counts.top.length === 0 ? h("p", { class: "hint" }, "None.") : h("table", {}, h("caption", { class: "unseen" }, heading), h("thead", { class: "unseen" }, h("tr", {}, ["Value", "Entries", "Share"].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, counts.top.map(line))), rest && h("p", { class: "hint" }, rest));
   }
   await load();

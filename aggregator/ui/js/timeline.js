@@ -48,10 +48,10 @@ function makeView(main, me) {
   });
   live.button.addEventListener("click", () => toggleLive());
   const actions = [live.button,
-    button("Saved", "Searches that you keep", () => savedSearches(state)),
-    button("Copy link", "A link to exactly this (y)", () => share()),
-    may("audit.export") && button("Export", "Take rows away (e)", () => exportDialog(state)),
-    button("Print", "A report on paper", () => printView(state, me).catch((error) => notice(error.message, true)))];
+    button("Saved", "Saved searches", () => savedSearches(state)),
+    button("Copy link", "Link to this view (y)", () => share()),
+    may("audit.export") && button("Export", "Export (e)", () => exportDialog(state)),
+    button("Print", "Print a report", () => printView(state, me).catch((error) => notice(error.message, true)))];
   const bar = filterBar({ change, actions });
   const warn = banners({ retry: () => change({}) });
   // A range is one of recorded times; of the others a filter makes a part.
@@ -82,7 +82,7 @@ function makeView(main, me) {
       l: ["live mode", toggleLive],
       ".": ["show new entries", live.showWaiting],
       e: ["export", () => may("audit.export") && exportDialog(state)],
-      y: ["copy a link to exactly this", share],
+      y: ["copy a link to this view", share],
     });
     week.load();
   }
@@ -160,13 +160,13 @@ function makeView(main, me) {
     }
     if (error.status === 400) {
       bar.fail(error);
-      table.clear("The question is not understood; see above.");
+      table.clear("Invalid filter; see the message above.");
       put(pager);
-      for (const part of [chart, side]) part.fail("the question is not understood");
+      for (const part of [chart, side]) part.fail("invalid filter");
       return announce(error.message, true);
     }
     document.body.classList.add("stale");
-    put(pager, h("p", { class: "error" }, `${error.message}; what is shown is old.`), h("button", { type: "button", onclick: () => load() }, "Try again"));
+    put(pager, h("p", { class: "error" }, `${error.message}; showing stale results.`), h("button", { type: "button", onclick: () => load() }, "Try again"));
     if (error.envelope) warn.show(error.envelope, state.order);
     return announce(error.message, true);
   }
@@ -200,13 +200,13 @@ function makeView(main, me) {
       turn(`‹ ${newer}`, answer.previous_cursor, "previous"), turn(`${older} ›`, answer.next_cursor, "next"),
       state.cursor && h("button", { type: "button", onclick: () => change({}) }, "First page"),
       h("p", { class: "statement" }, [
-        `${state.live ? "When last read: " : ""}${digits(answer.count)} entries here${answer.more ? `, ${state.order === "desc" ? "older" : "newer"} ones behind them` : ""}`, `${answer.answered}/${answer.expected} nodes`, `${digits(sum("verified"))} verified${sum("invalid") > 0 ? `, ${digits(sum("invalid"))} BROKEN` : ""}`,
+        `${state.live ? "At the last load: " : ""}${digits(answer.count)} entries here${answer.more ? `, ${state.order === "desc" ? "older" : "newer"} ones follow` : ""}`, `${answer.answered}/${answer.expected} nodes`, `${digits(sum("verified"))} verified${sum("invalid") > 0 ? `, ${digits(sum("invalid"))} BROKEN` : ""}`,
         pairs > 0 ? `order uncertain for ${digits(pairs)} pairs (~)` : "order certain", visible(answer.completeness),
       ].join(" · ")));
-    if (answer.searched_to) pager.append(h("p", { class: "hint" }, `Searched ${state.order === "desc" ? "back" : "up"} to ${moment(answer.searched_to)} so far; there is more to search behind it.`));
-    if (answer.erased > 0) pager.append(h("p", { class: "hint" }, `${digits(answer.erased)} erased ${answer.erased === 1 ? "row" : "rows"} of this range cannot be searched any more; `, h("button", { type: "button", onclick: () => change({ filter: "is:erased" }) }, "show where")));
+    if (answer.searched_to) pager.append(h("p", { class: "hint" }, `Searched ${state.order === "desc" ? "back" : "up"} to ${moment(answer.searched_to)} so far; the rest has not been searched yet.`));
+    if (answer.erased > 0) pager.append(h("p", { class: "hint" }, `${digits(answer.erased)} erased ${answer.erased === 1 ? "row" : "rows"} of this range cannot be searched; `, h("button", { type: "button", onclick: () => change({ filter: "is:erased" }) }, "show where")));
     for (const hint of answer.filter_hints ?? []) pager.append(h("p", { class: "hint" }, `Hint: ${visible(hint)}`));
-    if (answer.unindexed_texts?.length > 0) pager.append(h("p", { class: "hint" }, visible(`Too short for the index, so every row was read: ${answer.unindexed_texts.join(", ")}`)));
+    if (answer.unindexed_texts?.length > 0) pager.append(h("p", { class: "hint" }, visible(`Too short for the index, so all rows were read: ${answer.unindexed_texts.join(", ")}`)));
     if (focused) pager.querySelector(`button.${focused}:not(:disabled)`)?.focus();
   }
 

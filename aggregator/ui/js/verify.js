@@ -13,8 +13,8 @@ const VERDICTS = { verified: ["good", "✓", "VERIFIED"], incomplete: ["warn", "
 
 start(async (main, me) => {
   main.append(h("h1", {}, "Verify"));
-  if (!may("audit.verify")) return main.append(h("p", { class: "note" }, "Your role does not allow this; an auditor or an admin can. Anybody can check a bundle without this server: piperoll verify-bundle FILE --trust FILE."));
-  main.append(bundleCard(), me.limited_to ? h("p", { class: "note" }, "Checking every row of every node is for readers without a limit.") : everythingCard());
+  if (!may("audit.verify")) return main.append(h("p", { class: "note" }, "Your role does not allow this; auditors and admins can verify. Anyone can verify a bundle without this server: piperoll verify-bundle FILE --trust FILE."));
+  main.append(bundleCard(), me.limited_to ? h("p", { class: "note" }, "Verifying all rows of all nodes requires a user without a scope.") : everythingCard());
   return undefined;
 });
 
@@ -29,10 +29,10 @@ function bundleCard() {
       drop.classList.remove("over");
       if (event.dataTransfer.files[0]) check(event.dataTransfer.files[0]);
     } },
-  h("label", { for: input.id }, "Drop an evidence bundle here, or choose it: "), input);
+  h("label", { for: input.id }, "Drop an evidence bundle here, or choose a file: "), input);
 
   async function check(file) {
-    if (file.size > UPLOAD_BYTES_MAX) return put(result, h("p", { class: "error" }, `${file.name} has ${digits(file.size)} bytes, more than the ${digits(UPLOAD_BYTES_MAX)} that are checked here. Use piperoll verify-bundle.`));
+    if (file.size > UPLOAD_BYTES_MAX) return put(result, h("p", { class: "error" }, `${file.name} has ${digits(file.size)} bytes, more than the ${digits(UPLOAD_BYTES_MAX)} that can be verified here. Use piperoll verify-bundle.`));
     put(result, h("p", {}, `Checking ${visible(file.name)}…`));
     try {
       const answer = await (await stream("POST", "/bundles/verify", file)).json();
@@ -40,21 +40,21 @@ function bundleCard() {
       put(result, h("p", {}, badge(kind, shape, words), " ", h("b", {}, visible(file.name))), h("pre", {}, answer.words.split("\n").map(visible).join("\n")), h("p", { class: "hint" }, `SHA-256 ${answer.sha256}`));
       announce(`${file.name}: ${words}`, kind === "bad");
     } catch (error) {
-      put(result, h("p", { class: "error" }, `${visible(file.name)} was not checked: ${visible(error.message)}`));
+      put(result, h("p", { class: "error" }, `${visible(file.name)} was not verified: ${visible(error.message)}`));
     }
     input.value = "";
     return undefined;
   }
 
   return h("section", { class: "card" }, h("h2", {}, "An evidence bundle"),
-    h("p", {}, "It is checked on this server, by the same code as the offline verifier, with this aggregator's own keys. Whoever does not want to believe this server checks it with ", h("code", {}, "piperoll verify-bundle FILE --trust FILE"), " and a trust file from the administrators; that needs no network."),
+    h("p", {}, "It is verified on this server, by the same code as the offline verifier, with this aggregator's keys. To verify it independently, run ", h("code", {}, "piperoll verify-bundle FILE --trust FILE"), " with the trust file from the administrators; this works offline."),
     drop, result);
 }
 
 function everythingCard() {
   const result = h("div", { role: "status" });
   const from = h("input", { type: "text", id: freshId("from"), placeholder: "everything" });
-  const button = h("button", { type: "button", class: "main", onclick: run }, "Check every row");
+  const button = h("button", { type: "button", class: "main", onclick: run }, "Verify all rows");
   let stopper = null;
 
   async function run() {
@@ -65,7 +65,7 @@ function everythingCard() {
     try {
       const body = from.value.trim() ? { from: from.value.trim() } : {};
       for await (const line of lines(await stream("POST", "/verify", body, stopper.signal))) {
-        if (line.progress !== undefined) put(result, h("p", {}, `${digits(line.progress)} rows checked…`));
+        if (line.progress !== undefined) put(result, h("p", {}, `${digits(line.progress)} rows verified…`));
         else if (line.final) found.final = line.final;
         else if (line.integrity === "erased") found.erased += 1;
         else {
@@ -73,16 +73,16 @@ function everythingCard() {
           if (found.broken.length < SHOWN) found.broken.push(line);
         }
       }
-      put(result, found.final ? conclusion(found) : h("p", { class: "error" }, "It broke off; nothing is concluded. Try again."));
+      put(result, found.final ? conclusion(found) : h("p", { class: "error" }, "Verification was interrupted; no result. Try again."));
     } catch (error) {
-      put(result, h("p", { class: "error" }, error.name === "AbortError" ? "Stopped; nothing is concluded." : visible(error.message)));
+      put(result, h("p", { class: "error" }, error.name === "AbortError" ? "Cancelled; no result." : visible(error.message)));
     }
     stopper = null;
-    button.textContent = "Check every row";
+    button.textContent = "Verify all rows";
     return undefined;
   }
 
-  return h("section", { class: "card" }, h("h2", {}, "Everything the nodes hold"), h("p", {}, "The server reads every row of every node, checks its signature, and holds it against what a witness has seen."),
+  return h("section", { class: "card" }, h("h2", {}, "All rows of all nodes"), h("p", {}, "The server reads every row of every node, verifies its signature, and compares it with what a witness has seen."),
     h("div", { class: "fields" }, h("div", { class: "field" }, h("label", { for: from.id }, "From"), from), button), result);
 }
 
@@ -90,12 +90,12 @@ const SHOWN = 100;
 
 function conclusion({ final, broken, count, erased }) {
   const sound = count === 0 && final.nodes.every((node) => node.invalid === 0 && !["invalid"].includes(node.status));
-  const [kind, shape, words] = !sound ? ["bad", "✖", "BROKEN"] : isComplete(final) ? ["good", "✓", "every row fits"] : ["warn", "!", "what was read fits, but nodes are missing"];
+  const [kind, shape, words] = !sound ? ["bad", "✖", "BROKEN"] : isComplete(final) ? ["good", "✓", "all rows verified"] : ["warn", "!", "verified, but nodes are missing"];
   announce(words, !sound);
   const line = (node) => h("tr", {}, h("th", { scope: "row" }, node.node_id), h("td", {}, node.status), h("td", {}, node.verdict), h("td", { class: "number" }, digits(node.verified)), h("td", { class: "number" }, digits(node.invalid)), h("td", {}, visible(node.reason ?? "")));
   return [h("p", {}, badge(kind, shape, words), ` ${final.completeness}`),
     h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Node", "Status", "Verdict", "Verified", "Broken", "Why"].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, final.nodes.map(line)))),
-    erased > 0 && h("p", {}, `${digits(erased)} rows were erased on purpose, under entries that say so.`),
+    erased > 0 && h("p", {}, `${digits(erased)} rows were erased deliberately, as entries say.`),
     count > 0 && h("pre", {}, broken.map((row) => `${visible(placeOf(row))}: ${visible(row.reason ?? row.integrity)}`).join("\n")),
     count > broken.length && h("p", {}, `and ${digits(count - broken.length)} more`)];
 }

@@ -30,7 +30,7 @@ export function weekNumbers(answer) {
     ["events in 7 days", `${least}${digits(stats.entries)}`, link("")],
     ["flagged", `${least}${digits(stats.flagged)}`, link("is:flagged")],
     ["failed or denied", `${least}${digits(stats.failed + stats.denied)}`, link("outcome:failure,denied")],
-    ["active users", stats.distinct_users === null ? "very many" : `${least}${digits(stats.distinct_users)}`, "/statistics"],
+    ["active users", stats.distinct_users === null ? "over 100,000" : `${least}${digits(stats.distinct_users)}`, "/statistics"],
   ]);
 }
 

@@ -1,4 +1,4 @@
-//! What no signature of a row can show: a cut end, an older copy put back. And the file that an auditor takes along.
+//! Demo steps that no signature of a row detects: a truncated log, a restored copy; and evidence for an auditor.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

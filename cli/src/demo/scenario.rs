@@ -1,4 +1,4 @@
-//! A believable day of a mail cluster, and the intrusion in it. Made here; the same every time.
+//! A realistic day of a mail cluster with an intrusion in it, generated deterministically.
 
 use chrono::{DateTime, Duration, NaiveDate, NaiveTime, Utc};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! One step of the demo: its heading, and the check that it showed what it should.
+//! One step of the demo: its heading, and the check of its result.
 
 use std::process::ExitStatus;
 

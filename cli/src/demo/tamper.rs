@@ -1,4 +1,4 @@
-//! What somebody with write access to the file, and without the key, would do.
+//! Edits a log as somebody with write access to the file, but without the key, would.
 
 use std::path::Path;
 

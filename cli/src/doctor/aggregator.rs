@@ -1,4 +1,4 @@
-//! An aggregator: its files, its certificate, whether it answers, and whether each node of its roster is who it should be.
+//! Checks an aggregator: its files, its certificate, whether it answers, and the identity of each node of its roster.
 
 use std::path::Path;
 use std::sync::Arc;

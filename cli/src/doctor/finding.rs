@@ -1,4 +1,4 @@
-//! What `piperoll doctor` found, and what to do about it.
+//! A finding of `piperoll doctor`, with advice.
 
 use serde::Serialize;
 

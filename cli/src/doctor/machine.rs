@@ -1,4 +1,4 @@
-//! What every daemon on this machine shares.
+//! Checks what all daemons on this machine share.
 
 use piperoll_shared::log::time::Timestamp;
 use piperoll_shared::net::clock::{Clock as _, SystemClock, kernel_is_synced};
@@ -15,12 +15,10 @@ pub(super) async fn look() -> Vec<Finding> {
     let advice = "set up chrony or systemd-timesyncd; order between nodes is only as good as their clocks";
     match kernel_is_synced().await {
         _ if now < earliest => findings.bad("clock", format!("it says {now}, which is in the past"), advice),
-        Some(true) => findings.ok("clock", "it is kept right"),
-        Some(false) => findings.warn("clock", "nothing keeps it right", advice),
-        None => findings.unknown(
-            "clock",
-            "whether something keeps it right cannot be seen from here (no timedatectl); compare `piperoll nodes`",
-        ),
+        Some(true) => findings.ok("clock", "synchronised"),
+        Some(false) => findings.warn("clock", "not synchronised", advice),
+        None => findings
+            .unknown("clock", "cannot tell whether it is synchronised (no timedatectl); compare `piperoll nodes`"),
     }
     findings.all
 }

@@ -1,4 +1,4 @@
-//! A node: its files, its disk, its certificate, and what the daemon says.
+//! Checks a node: its files, disk, certificate, and the daemon's status.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -146,14 +146,10 @@ fn reachable(listen: &str) -> String {
 
 fn said(findings: &mut Findings, status: &NodeStatus) {
     match (&status.read_fault, &status.write_fault) {
-        (Some(fault), _) => findings.bad(
-            "entries",
-            fault.clone(),
-            "keep the file as evidence; docs/operations.md, \"Troubleshooting\"",
-        ),
-        (None, Some(fault)) => {
-            findings.bad("entries", fault.clone(), "docs/operations.md, \"Troubleshooting\"")
+        (Some(fault), _) => {
+            findings.bad("entries", fault.clone(), "keep the file as evidence; docs/operations.md, \"Troubleshooting\"")
         }
+        (None, Some(fault)) => findings.bad("entries", fault.clone(), "docs/operations.md, \"Troubleshooting\""),
         (None, None) => findings.ok("entries", "they are taken"),
     }
     let behind = status.signed_size.saturating_sub(status.witnessed_size);

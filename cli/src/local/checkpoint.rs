@@ -1,4 +1,4 @@
-//! `piperoll node checkpoint`: the log's own statement about itself.
+//! `piperoll node checkpoint`.
 
 use anyhow::{Context as _, bail};
 use piperoll_node::config::NodeConfig;

@@ -1,4 +1,4 @@
-//! `piperoll node forward`: what the running node hands on, and holding it back. With the daemon down nothing is handed on.
+//! `piperoll node forward`: lists, pauses and resumes the destinations of the running node.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(super) async fn run(command: ForwardCommand) -> anyhow::Result<Exit> {
             if json {
                 outln!("{}", serde_json::to_string(&statuses)?);
             } else if statuses.is_empty() {
-                outln!("this node hands nothing on; docs/forwarding.md says how it would");
+                outln!("this node forwards nothing; see docs/forwarding.md");
             } else {
                 outln!("{}", table(&statuses));
             }

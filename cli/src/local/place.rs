@@ -1,4 +1,4 @@
-//! Finding the log, and reading it the same way from socket or directory.
+//! Finds a log and reads it in the same way through the socket or from its directory.
 
 use anyhow::bail;
 use bytes::Bytes;

@@ -1,4 +1,4 @@
-//! `query`, `tail`, `show` and `export` on this machine.
+//! `query`, `tail`, `show` and `export` on a node.
 
 use std::io::Write as _;
 use std::time::Duration;

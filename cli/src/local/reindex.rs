@@ -1,4 +1,4 @@
-//! `piperoll node reindex`: the index thrown away and made again.
+//! `piperoll node reindex`: rebuilds the search index.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `piperoll node token`: works on the token file; what it does is recorded like everything else.
+//! `piperoll node token`: edits the token file, and records each change.
 
 use piperoll_client::NodeClient;
 use piperoll_node::config::NodeConfig;

@@ -1,4 +1,4 @@
-//! `hold`, `prune` and `erase`: what only the owner of a node's machine may do. No aggregator can ask for it.
+//! `hold`, `prune` and `erase`: allowed for the owner of a node's machine only, never remotely.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -275,7 +275,7 @@ async fn follow(client: &NodeClient, wait: Duration) -> anyhow::Result<Exit> {
         let status: RetentionStatus = client.ask(socket_path::PRUNE).await?;
         bar.set_message(status.doing.clone());
         if let Some(problem) = &status.problem {
-            bail!("the rows are stated as pruned and not all gone: {problem}");
+            bail!("the prune declared and not all gone: {problem}");
         }
         if status.doing == "idle" && status.rows_left == 0 {
             bar.finish_and_clear();

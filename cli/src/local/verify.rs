@@ -1,4 +1,4 @@
-//! `verify` and `status` on this machine.
+//! `verify` and `status` on a node.
 
 use std::io::IsTerminal as _;
 

@@ -1,4 +1,4 @@
-//! `piperoll browse`: the way from a terminal to the page, without a token in an address.
+//! `piperoll browse`: opens the web UI without a token in the URL.
 
 use piperoll_shared::api::access::SignInLink;
 use reqwest::Method;

@@ -1,4 +1,4 @@
-//! `piperoll export --bundle` and `--row`: evidence that others can check.
+//! `piperoll export --bundle` and `--row`: evidence that others can verify.
 
 use std::path::{Path, PathBuf};
 

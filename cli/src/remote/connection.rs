@@ -1,4 +1,4 @@
-//! Reaching the aggregator: flags, environment, then `~/.config/piperoll/config.toml`.
+//! Connects to the aggregator with settings from flags, environment, or `~/.config/piperoll/config.toml`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! `piperoll export`: everything that matches, into a file whose name says what is inside.
+//! `piperoll export`: writes all matching entries to a file.
 
 use std::path::{Path, PathBuf};
 

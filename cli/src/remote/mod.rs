@@ -1,4 +1,4 @@
-//! `piperoll query|tail|show|export|stats|verify|nodes`: reading through the aggregator.
+//! `piperoll query|tail|show|export|stats|verify|nodes`: commands that query the aggregator.
 
 mod browse;
 mod bundle;

@@ -89,7 +89,7 @@ async fn accept(connection: &ConnectionArgs, node: &str, generation: String, rea
     }
     if info.alarm.is_some() && presented.is_none() {
         bail!(
-            "{node} has presented no signed checkpoint since the alarm; bring its log back, or begin a new generation, and try again"
+            "{node} has presented no signed checkpoint since the alarm; restore its log, or start a new generation, and try again"
         );
     }
     if let Some(presented) = presented {

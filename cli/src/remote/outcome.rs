@@ -1,4 +1,4 @@
-//! How an answer ended: what is said of it, and the exit code that agrees with that.
+//! Outcome of an answer: its statement and the matching exit code.
 
 use piperoll_shared::api::aggregator::{Envelope, NodeReport, Status};
 use piperoll_shared::log::bundle::PRUNED_EARLY;

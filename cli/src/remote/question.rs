@@ -1,4 +1,4 @@
-//! What is asked: filter, range and time zone, read here before anything is sent.
+//! Parses filter, range and time zone before anything is sent.
 
 use anyhow::Context as _;
 use piperoll_shared::log::filter::Filter;

@@ -1,4 +1,4 @@
-//! `piperoll tail`: the newest entries of all nodes, and with -f what they record from then on.
+//! `piperoll tail`: the newest entries of all nodes; with -f also new ones.
 
 use std::time::Duration;
 

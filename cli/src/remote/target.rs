@@ -1,4 +1,4 @@
-//! The file that an export is written to.
+//! Output file of an export.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

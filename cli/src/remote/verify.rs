@@ -1,4 +1,4 @@
-//! `piperoll verify`: every row of every node, checked at the aggregator.
+//! `piperoll verify`: reads and verifies every row of every node.
 
 use anyhow::bail;
 use piperoll_client::LineStream;

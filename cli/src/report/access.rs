@@ -1,4 +1,4 @@
-//! Everything one person did, and from where: as themselves, and as others.
+//! Report: everything that a user did, from where, and through which accounts.
 
 use std::collections::BTreeMap;
 

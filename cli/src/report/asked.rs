@@ -1,4 +1,4 @@
-//! What a report was asked for: its range, and names as values of a filter.
+//! Input of a report: its range, and names as filter values.
 
 use piperoll_shared::log::time::Timestamp;
 

@@ -1,4 +1,4 @@
-//! Guessed passwords: failed sign-ins by address over all nodes, and whether one fitted in the end.
+//! Report: failed logins by address over all nodes, and whether one succeeded.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! An entry as reports look at it.
+//! Fields of an entry that reports use.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Two people for one thing: which actions that need a second person got one.
+//! Report: which actions that need a second person were confirmed by one.
 //!
 //! A rule names an action, the action that confirms it, and how long a confirmation may take. Both must be about the same
 //! entity, and by different people; whoever acts under another name counts as who they really are.

@@ -1,4 +1,4 @@
-//! `piperoll report`: questions that take more than one filter, answered over all nodes.
+//! `piperoll report`: questions that take more than a filter, answered over all nodes.
 //!
 //! Every report is made from rows that were read and verified, and ends with the statement about who answered.
 

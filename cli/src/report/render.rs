@@ -1,4 +1,4 @@
-//! A report as a table for a terminal, as JSON for programs, and as a page for printing.
+//! Renders a report as a table, as JSON, or as a printable page.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

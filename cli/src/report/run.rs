@@ -1,4 +1,4 @@
-//! Reads what a report is made of, makes it, and prints it.
+//! Reads the entries of a report, evaluates and prints it.
 
 use anyhow::{Context as _, bail};
 use piperoll_client::LineStream;

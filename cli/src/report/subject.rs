@@ -1,4 +1,4 @@
-//! Everything that touches a data subject, for a request under the GDPR, article 15 or 17.
+//! Report: everything about a data subject, for requests under articles 15 and 17 of the GDPR.
 
 use std::collections::BTreeMap;
 

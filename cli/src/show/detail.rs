@@ -1,4 +1,4 @@
-//! One entry, whole.
+//! Prints one entry in full.
 
 use piperoll_shared::log::row::RowLine;
 use piperoll_shared::log::terminal::escape;

@@ -1,4 +1,4 @@
-//! Rows and node lists for people. Nothing from an entry reaches the terminal raw.
+//! Prints rows and lists of nodes. Text from entries is always escaped.
 
 mod detail;
 mod nodes;

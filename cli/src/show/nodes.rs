@@ -1,4 +1,4 @@
-//! Who answered: one sentence, and each node's part where there is more to say, on stderr.
+//! Prints the completeness statement, and the report of each node if there is more to say, to stderr.
 
 use comfy_table::{ContentArrangement, Table};
 use piperoll_shared::api::aggregator::{Envelope, NodeReport, Status};

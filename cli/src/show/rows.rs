@@ -1,4 +1,4 @@
-//! Rows of the timeline: a table where the terminal is wide, blocks where it is not.
+//! Prints rows as a table in wide terminals, as blocks in narrow ones.
 
 use piperoll_shared::log::row::RowLine;
 use piperoll_shared::log::terminal::escape;

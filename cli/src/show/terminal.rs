@@ -1,4 +1,4 @@
-//! The terminal: its width, colours, sentences, and numbers as people read them.
+//! The terminal: width, colours, wrapping, and number formats.
 
 use std::io::IsTerminal as _;
 

@@ -1,4 +1,4 @@
-//! What a handler says about the request it handles.
+//! Lets a handler add information about its request.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

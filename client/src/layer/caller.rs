@@ -1,4 +1,4 @@
-//! The person or program behind a request.
+//! The person or program that sent a request.
 
 use piperoll_shared::log::limits::{IDENTIFIER_BYTES_MAX, SHORT_WORD_BYTES_MAX};
 

@@ -1,4 +1,4 @@
-//! A tower layer: one entry for every request that changes something, and for every one that was denied.
+//! A tower layer that records one entry for every request that changes something, and for every denied one.
 //!
 //! The handler says more through [`Activity`], a request extension. If it says nothing the entry is written all the same: hooks
 //! that wait to be called miss what nobody thought of.

@@ -81,12 +81,15 @@ impl Refusals {
             let counted = self.addresses().remove(&key);
             let Some(counted) = counted.filter(|counted| counted.more > 0) else { return };
             let Some(recorder) = weak.upgrade() else {
-                tracing::error!(count = counted.more, "refused requests are not recorded: nobody closed the recorder");
+                tracing::error!(
+                    count = counted.more,
+                    "refused requests are not recorded, because the recorder was not closed"
+                );
                 return;
             };
             let policy = recorder.policy_after_the_fact(category);
             let Err(error) = recorder.emit_under(counted.entry(key, category, &action), policy).await else { return };
-            tracing::error!(%error, count = counted.more, ip = %key, "refused requests could not be recorded");
+            tracing::error!(%error, count = counted.more, ip = %key, "cannot record refused requests");
             if closing.is_cancelled() {
                 return;
             }

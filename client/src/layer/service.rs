@@ -204,7 +204,7 @@ impl Settings {
             Err(panic) => {
                 // Here, where nobody who hangs up can reach.
                 if let Err(error) = self.over(&activity, Outcome::Failure, "panic").await {
-                    tracing::error!(%error, "an operation that panicked could not be recorded");
+                    tracing::error!(%error, "cannot record an operation that panicked");
                 }
                 std::panic::resume_unwind(panic);
             }
@@ -249,7 +249,7 @@ impl Settings {
         let recording = recorder.operation(async move {
             let recorded = self.over(&activity, outcome, &reason).await;
             if let Err(error) = &recorded {
-                tracing::error!(%error, "a request could not be recorded");
+                tracing::error!(%error, "cannot record a request");
             }
             recorded
         });
@@ -286,7 +286,7 @@ impl Settings {
             Err(error @ (EmitError::Invalid(_) | EmitError::Refused(_))) => error,
             result => return result.map(drop),
         };
-        tracing::error!(%error, "a handler's words cannot be recorded; the request is recorded without them");
+        tracing::error!(%error, "cannot record the fields set by a handler; recording the request without them");
         let bare = |with_name| {
             activity.bare_words(outcome, reason, with_name).detail("handler_words_refused", error.to_string())
         };

@@ -1,4 +1,4 @@
-//! How many records of a segment were acknowledged, beside the segment: one that became shorter, or is gone, is noticed.
+//! Number of acknowledged records of each segment, so that a shortened or missing segment is detected.
 //!
 //! The count is written behind the records and not synced, so it outlives the process, and behind a power failure it may be older than the
 //! segment. Where it is newer, records that nobody waited for were not on the disk yet: they are lost, and counted as that.

@@ -1,4 +1,4 @@
-//! The folder of a spool, with its writing thread running.
+//! The spool directory and its writer thread.
 
 use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -25,10 +25,10 @@ const LOCK: &str = "lock";
 /// Counts entries of a segment that were acknowledged and are not in it any more. A crash behind this counts them again, which is better than
 /// not at all.
 fn lost_from(folder: &Path, number: u64, missing: u64, ledger: &Ledger) {
-    tracing::error!(folder = %folder.display(), segment = number, missing, "a segment of the spool became shorter; what is missing is counted as lost");
+    tracing::error!(folder = %folder.display(), segment = number, missing, "a spool segment became shorter; counting the missing entries as lost");
     ledger.lost(Cause::Damaged, Some(missing), SystemClock.now().micros());
     if let Err(error) = extent::remove(folder, number) {
-        tracing::warn!(%error, segment = number, "the count of a segment could not be removed, and is counted again at the next start");
+        tracing::warn!(%error, segment = number, "cannot remove the count of a spool segment; it is counted again at the next start");
     }
 }
 

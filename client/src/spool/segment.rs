@@ -1,4 +1,4 @@
-//! Files of records.
+//! Files of spooled records.
 
 use std::fs::File;
 use std::io::{self, Read as _};

@@ -1,4 +1,4 @@
-//! What waits in a spool, how far it is written, and why an entry could not be kept.
+//! Queue of the spool, how much of it is written, and why an entry could not be stored.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -10,13 +10,13 @@ use tokio::sync::Notify;
 /// Why an entry could not be kept.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SpoolError {
-    #[error("the spool in {folder} is full ({bytes} bytes); entries go on when the node records again")]
+    #[error("the spool in {folder} is full ({bytes} bytes); entries are accepted again when the node records")]
     Full { folder: PathBuf, bytes: u64 },
-    #[error("the spool in {folder} cannot be written: {problem}")]
+    #[error("cannot write to the spool in {folder}: {problem}")]
     Write { folder: PathBuf, problem: String },
-    #[error("the spool's folder {folder} cannot be used: {problem}")]
+    #[error("cannot use the spool directory {folder}: {problem}")]
     Open { folder: PathBuf, problem: String },
-    #[error("the spool's folder {folder} is used by another process; give each process its own")]
+    #[error("the spool directory {folder} is used by another process; give each process its own")]
     Locked { folder: PathBuf },
     #[error("the spool is closed")]
     Closed,

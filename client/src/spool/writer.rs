@@ -1,4 +1,4 @@
-//! The one thread that writes segments: what waits for it goes to the disk together.
+//! The thread that writes segments; entries that wait for it share one sync.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -86,7 +86,7 @@ impl Writer {
         let sync = group.iter().any(|(_, sync, _)| *sync);
         let written = self.write(group.len() as u64, &bytes, sync);
         if let Err(error) = &written {
-            tracing::error!(%error, folder = %self.folder.display(), "entries could not be kept in the spool and are counted");
+            tracing::error!(%error, folder = %self.folder.display(), "cannot write entries to the spool; counting them as lost");
         }
         for (kept, _, reply) in group {
             let result = written.as_ref().copied().map_err(|error| {

@@ -1,4 +1,4 @@
-//! Everything that the handlers of requests share.
+//! State that all request handlers share.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The one table from errors to HTTP.
+//! Maps errors to HTTP statuses; the only place that does.
 
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;

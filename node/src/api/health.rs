@@ -1,4 +1,4 @@
-//! Whether the node records, for health checks.
+//! Health of the node, for health checks.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! HTTPS on loopback for whoever cannot reach the socket, such as a container: recording only, each caller with a token.
+//! HTTPS on loopback for clients that cannot reach the socket, such as containers: recording only, with a token.
 
 use std::sync::Arc;
 
@@ -48,8 +48,8 @@ async fn token_only(State(app): State<Arc<App>>, mut request: Request, next: Nex
         }
         Ok(None) => refused("this token is not known here, or was revoked"),
         Err(error) => {
-            tracing::error!(%error, "tokens cannot be looked at");
-            ApiError::new(503, "no_tokens", "the tokens cannot be looked at; the daemon's log says why").into_response()
+            tracing::error!(%error, "cannot read the token file");
+            ApiError::new(503, "no_tokens", "the cannot read the token file; the daemon's log says why").into_response()
         }
     }
 }

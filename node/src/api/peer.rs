@@ -1,4 +1,4 @@
-//! The mTLS interface: aggregators of the same cluster read, nobody writes, no node reads another.
+//! The mTLS interface: aggregators of the same cluster may read; nobody may write, and nodes may not read other nodes.
 
 use std::sync::Arc;
 

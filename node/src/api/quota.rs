@@ -1,4 +1,4 @@
-//! How much one caller may append: so many bytes an hour, so that nobody fills the disk for everybody.
+//! Quota of bytes that a client may append per hour, so that none can fill the disk.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! Who sent a request that records something.
+//! Identifies the sender of a recording request.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;

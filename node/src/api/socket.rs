@@ -1,4 +1,4 @@
-//! The local Unix socket: applications append, operators read. The kernel says who is calling.
+//! The local Unix socket: applications append, operators read. The kernel authenticates clients.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Scans and checks as response bodies: one short piece of reading per chunk.
+//! Streams scans and verifications as response bodies: one short read per chunk.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -192,7 +192,7 @@ async fn next_chunk(mut state: State) -> Option<(Result<Bytes, ReadError>, State
         }
         // The stream breaks off without its end record, which readers take for what it is.
         Err(error) => {
-            tracing::error!(%error, "a scan broke off");
+            tracing::error!(%error, "scan failed");
             Some((Err(error), state))
         }
     }

@@ -1,4 +1,4 @@
-//! Rows on their way to a destination, and why they did not arrive.
+//! Rows on their way to a destination, and errors of sending them.
 
 /// Why it did not work, for the person who has to fix it. What was sent and not confirmed is sent again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

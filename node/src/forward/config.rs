@@ -1,4 +1,4 @@
-//! `[[forward]]` in `node.toml`: what is typed, and the checked value it becomes.
+//! `[[forward]]` in `node.toml`: raw input, and the checked configuration that it becomes.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

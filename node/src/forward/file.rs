@@ -1,4 +1,4 @@
-//! Lines appended to a file that others read, and may rotate away.
+//! Appends lines to a file that others read and may rotate.
 
 use std::fs::{File, Permissions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};

@@ -1,4 +1,4 @@
-//! All destinations of a node: their places at a start, their tasks, pausing and resuming.
+//! All destinations of a node: their offsets, their tasks, pausing and resuming.
 
 use std::sync::{Arc, Mutex};
 

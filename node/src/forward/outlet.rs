@@ -1,4 +1,4 @@
-//! One destination, as its task and everybody who asks see it.
+//! State of one destination, shared by its task and the API.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -98,6 +98,6 @@ pub(super) async fn say(
 /// Says something that has happened already; a log that cannot be written is reported elsewhere.
 pub(super) async fn record(store: &Store, action: &str, words: &str, details: serde_json::Value) {
     if let Err(error) = say(store, action, words, &details).await {
-        tracing::error!(%error, action, "this could not be recorded");
+        tracing::error!(%error, action, "cannot record this change");
     }
 }

@@ -1,4 +1,4 @@
-//! How far a destination is: one small file each, replaced whole, so that a crash leaves the old place or the new one.
+//! Offset of a destination: one small file each, replaced atomically.
 
 use std::path::{Path, PathBuf};
 
@@ -132,7 +132,7 @@ pub(super) fn others(folder: &Path, configs: &[ForwardConfig]) -> Result<Vec<(St
             Ok(None) => {}
             // Of a destination that is gone nobody needs it.
             Err(error) => {
-                tracing::warn!(%error, "the place of a destination that is not configured any more cannot be read")
+                tracing::warn!(%error, "cannot read the offset of a destination that is not configured any more")
             }
         }
     }

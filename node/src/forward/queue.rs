@@ -1,4 +1,4 @@
-//! What the other end's kernel has not taken yet, from the kernel's own table of connections (proc_pid_net(5), `tcp` and `tcp6`).
+//! Bytes that the receiver's kernel has not accepted yet, from the kernel's table of connections (proc_pid_net(5), `tcp` and `tcp6`).
 //!
 //! A receiver that closes while our bytes are on their way never takes them: its kernel answers with a reset. So bytes that were taken are
 //! either read, or the connection ends with a reset.

@@ -1,4 +1,4 @@
-//! What every kind of destination can do: take some rows, and say that all of them arrived.
+//! Interface of all kinds of destinations: send rows, and confirm that all of them arrived.
 
 use std::num::NonZeroUsize;
 use std::panic::resume_unwind;

@@ -1,4 +1,4 @@
-//! Syslog over TCP and TLS, with certainty.
+//! Syslog over TCP and TLS, with confirmed delivery.
 //!
 //! Syslog has no acknowledgements. What it has is an end: we say that nothing more will come (`close_notify` and FIN), and a receiver that
 //! has read all of it closes in order. One that dies, or is stopped, with something unread makes its kernel send a reset. So a connection

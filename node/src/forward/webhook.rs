@@ -1,4 +1,4 @@
-//! Batches of lines by POST. A 2xx answer says that all of them arrived; anything else, and they are sent again.
+//! Sends batches of lines by POST. A 2xx status confirms all of them; after any other the batch is sent again.
 
 use std::time::Duration;
 

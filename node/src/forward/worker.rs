@@ -1,4 +1,4 @@
-//! The task of one destination: read, send, make sure, keep the place; after a failure wait and begin at the place again.
+//! Task of one destination: reads, sends, confirms and stores the offset; after a failure it restarts at the offset.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -224,7 +224,7 @@ impl Worker {
         state.waits_since = None;
         state.arrived_at = Some(now);
         if let Some((since, _)) = state.problem.take() {
-            tracing::info!(forward = self.outlet.config.name, %since, "entries are handed on again");
+            tracing::info!(forward = self.outlet.config.name, %since, "forwarding resumed");
         }
         Ok(())
     }
@@ -241,7 +241,7 @@ impl Worker {
         state.problem = Some((since, error.0.clone()));
         drop(state);
         if is_new {
-            tracing::warn!(forward = self.outlet.config.name, %error, "entries are not handed on; tried again until they are");
+            tracing::warn!(forward = self.outlet.config.name, %error, "forwarding failed; retrying");
         }
     }
 

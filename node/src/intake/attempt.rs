@@ -1,4 +1,4 @@
-//! Which record is being worked on, kept before the work begins: what dies in a record must not die in it for ever.
+//! Records which record is being processed before processing starts, so that one record cannot crash the node repeatedly.
 //!
 //! Every parser that a record meets is bounded, so nobody should ever die in one. This is the second line: after an unclean end the
 //! records of that batch are taken one at a time, and one in which two starts died is kept by its hash and passed.

@@ -1,4 +1,4 @@
-//! What came in, and what keeps a source from being read.
+//! Counts of received records, and problems of sources.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;

@@ -1,4 +1,4 @@
-//! Puts lines together that are one record: those of one event of the audit daemon, which others may come between.
+//! Joins the lines of one record, such as those of an audit daemon's event, which may be interleaved with others.
 
 use std::collections::VecDeque;
 

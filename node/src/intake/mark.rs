@@ -1,4 +1,4 @@
-//! How far a source was read: one small file each, replaced whole.
+//! Position of a source: one small file each, replaced atomically.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! The parsers of sources by themselves, for fuzzing: what they make of bytes, without a socket, a journal or a log.
+//! The parsers of sources in isolation, for fuzzing.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::pin;

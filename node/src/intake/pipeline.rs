@@ -1,4 +1,4 @@
-//! From records to entries: mapped, masked, recorded, and only then marked as read.
+//! Turns records into entries: maps, redacts, records, and only then advances the position.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -166,7 +166,7 @@ impl Pipeline {
         match begun {
             Ok(goes_on) => !goes_on,
             Err(error) => {
-                tracing::warn!(intake = self.config.name, %error, "what is worked on could not be kept; going on");
+                tracing::warn!(intake = self.config.name, %error, "cannot store the position in progress; continuing");
                 false
             }
         }
@@ -185,7 +185,7 @@ impl Pipeline {
         let Work { mut drafts, mark, passed_over, dropped } = match worked {
             Ok(work) => work,
             Err(error) => {
-                tracing::error!(intake = self.config.name, %error, "a batch could not be worked on; it is read again after a restart");
+                tracing::error!(intake = self.config.name, %error, "cannot process a batch; it is read again after a restart");
                 self.is_held = true;
                 return;
             }
@@ -209,7 +209,7 @@ impl Pipeline {
                     Ok(_) => self.counts.add(&self.config.name, pending.word, 1),
                     // Somebody has taken the id of its place: it is kept under a fresh one, and said.
                     Err(error @ AppendError::Conflict { .. }) if pending.draft.entry.id == pending.place => {
-                        tracing::warn!(intake = self.config.name, %error, "the id of a record was taken; it is kept under a fresh one");
+                        tracing::warn!(intake = self.config.name, %error, "the ID of a record was taken; recording it under a new one");
                         self.counts.add(&self.config.name, "conflict", 1);
                         let mut fresh = pending;
                         (fresh.draft.entry.id, fresh.place) = (None, None);
@@ -217,7 +217,7 @@ impl Pipeline {
                     }
                     // Under an id that it brought along: it is another record, and is kept under the id of its place.
                     Err(error @ AppendError::Conflict { .. }) => {
-                        tracing::warn!(intake = self.config.name, %error, "a record has the id of another one");
+                        tracing::warn!(intake = self.config.name, %error, "a record has the ID of another entry");
                         self.counts.add(&self.config.name, "conflict", 1);
                         let mut other = pending;
                         other.draft.entry.id = other.place;
@@ -227,7 +227,7 @@ impl Pipeline {
                         again.extend(self.mapper.unmapped(&pending.text, pending.place, &error.to_string()));
                     }
                     Err(AppendError::Entry(error)) => {
-                        tracing::error!(%error, "a record could not even be kept as it is");
+                        tracing::error!(%error, "cannot record even the raw record");
                     }
                     Err(error) => {
                         problem = Some(error);
@@ -237,7 +237,7 @@ impl Pipeline {
             }
             drafts = again;
             if let Some(error) = problem {
-                tracing::warn!(intake = self.config.name, %error, waiting = drafts.len(), "records wait for the log");
+                tracing::warn!(intake = self.config.name, %error, waiting = drafts.len(), "records are waiting for the log");
                 tokio::time::sleep(delay.next().unwrap_or(RETRY_MAX)).await;
             }
         }
@@ -259,7 +259,7 @@ impl Pipeline {
         self.attempts = attempts;
         if let Err(error) = kept {
             // Read again after the next start, and then known by their ids.
-            tracing::warn!(intake = self.config.name, %error, "how far was read could not be kept");
+            tracing::warn!(intake = self.config.name, %error, "cannot store the position of a source");
         }
     }
 
@@ -292,7 +292,7 @@ impl Pipeline {
                 self.counts.add(&self.config.name, "recorded", (before - drafts.len()) as u64);
             }
             Err(error) => {
-                tracing::warn!(intake = self.config.name, %error, "whether records are known could not be read")
+                tracing::warn!(intake = self.config.name, %error, "cannot check for duplicate records")
             }
         }
     }
@@ -448,7 +448,7 @@ impl Mapper {
         let details = json!({ "problem": problem, "bytes": text.len(), "sha256": sha256, "omitted": "the record" });
         let pending = self.about_record(&details, id);
         if pending.is_none() {
-            tracing::error!(intake = self.name, problem, "a record could not even be named");
+            tracing::error!(intake = self.name, problem, "cannot record even the hash of a record");
         }
         pending
     }

@@ -1,4 +1,4 @@
-//! What goes from a source to the pipeline.
+//! Records that sources pass to the pipeline.
 
 use std::sync::{Arc, Mutex};
 

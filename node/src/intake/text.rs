@@ -1,4 +1,4 @@
-//! Turns the bytes of foreign records into text, and says when that needed a guess.
+//! Converts the bytes of foreign records to text, and says if the encoding was guessed.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,4 +1,4 @@
-//! For how long rows have been witnessed: what automatic retention goes by.
+//! How long rows have been witnessed, which automatic retention uses.
 //!
 //! No clock is believed. The age is a sum over the cosignatures that arrive: each step between two of one witness counts as long as
 //! that witness says, but never longer than an hour, and never longer than this process has run since the one before; the first one after
@@ -102,7 +102,7 @@ impl Ages {
                 Err(error) => {
                     let aside = path.with_extension("json.damaged");
                     let moved = std::fs::rename(&path, &aside).is_ok();
-                    tracing::error!(file = %path.display(), %error, moved, "for how long rows were witnessed is not known any more; they age from now on");
+                    tracing::error!(file = %path.display(), %error, moved, "the witnessed time of rows is lost; they age from now on");
                     None
                 }
             },
@@ -169,7 +169,7 @@ impl Ages {
         if sampled || due {
             self.written = Some(now);
             if let Err(error) = digested::write(&self.path, &self.book) {
-                tracing::warn!(%error, file = %self.path.display(), "for how long rows are witnessed could not be kept");
+                tracing::warn!(%error, file = %self.path.display(), "cannot store the witnessed time of rows");
             }
         }
         true

@@ -111,7 +111,7 @@ impl Asides {
                 Err(error) => {
                     let words = error.to_string();
                     if known.failed.get(&generation) != Some(&words) {
-                        tracing::warn!(folder = %path.display(), error = words, "a log that was put aside cannot be read");
+                        tracing::warn!(folder = %path.display(), error = words, "cannot read an archived log");
                         known.failed.insert(generation, words);
                     }
                 }

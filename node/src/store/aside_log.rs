@@ -1,4 +1,4 @@
-//! A log that was put aside, open.
+//! An open archived log.
 
 use std::sync::Arc;
 

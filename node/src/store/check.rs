@@ -1,4 +1,4 @@
-//! The full check of a log: every mac, every gap, everything derived, the schema, and SQLite's own check.
+//! Verification of a whole log: MACs, gaps, derived data, the schema, and SQLite's own check.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The full check's part about the index of ids.
+//! Verification of the index of IDs.
 
 use piperoll_shared::api::node::{FindingKind, VerifyLine};
 use rusqlite::{Connection, OptionalExtension as _};

@@ -1,4 +1,4 @@
-//! The full check's part about what the node states: holds and erased rows, against the tables that lead to them.
+//! Verification of the node's statements: holds and erased rows, against the tables that refer to them.
 
 use piperoll_shared::api::node::{FindingKind, VerifyLine};
 use piperoll_shared::log::statement::Statement;

@@ -1,4 +1,4 @@
-//! The log without a daemon: read straight from its directory, or appended to for a moment.
+//! Offline access: reads a log from its directory without a daemon, or appends to it briefly.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;

@@ -1,4 +1,4 @@
-//! Entries on their way into the log, and what becomes of them.
+//! Entries that are being appended, and their outcome.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The right edge of a log at its start: the last row, the tree, and what was signed before.
+//! Recovery at open: checks the last row, the tree, and the last signed checkpoint.
 
 use piperoll_shared::log::entry::{NODE_CATEGORY, Prefix};
 use piperoll_shared::log::note::KeyKind;
@@ -34,7 +34,7 @@ impl Writer {
                         Place::Beside => self.dir.set_checkpoint_aside().ok(),
                         Place::Database | Place::Witnessed => None,
                     };
-                    tracing::error!(fault = %words, ?aside, "a copy of the checkpoint is damaged; the other one holds, and it is written again");
+                    tracing::error!(fault = %words, ?aside, "a copy of the checkpoint is damaged; rewriting it from the other one");
                 }
                 let newest = signer.as_ref().and_then(Signer::newest);
                 self.health.publish_signed(newest.map(|signed| signed.checkpoint.size));

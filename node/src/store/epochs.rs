@@ -1,4 +1,4 @@
-//! Epochs of the sealing secret: which rows each of them seals, and going over to the next one.
+//! Epochs of the MAC key: which rows each of them seals, and the switch to the next one.
 
 use piperoll_shared::log::statement::{KeyRotated, Statement};
 use piperoll_shared::log::verify::{EpochSpan, Integrity, RowChecker};

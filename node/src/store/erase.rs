@@ -1,4 +1,4 @@
-//! Emptying one row: its content goes, its place, its time and its hash stay, and an entry says so.
+//! Erases one row: deletes its content, keeps its number, time and hash, and records the erasure.
 
 use piperoll_shared::api::node::Done;
 use piperoll_shared::log::entry::Prefix;

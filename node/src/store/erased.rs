@@ -1,4 +1,4 @@
-//! Erased rows: what an entry says of them is told from what somebody emptied.
+//! Distinguishes erased rows from rows that were emptied without an entry.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! What can go wrong with a log on disk, in words for the person who has to fix it.
+//! Errors of a log on disk, with advice for the operator.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Where a log begins: the rows below its floor were stated as pruned, by an entry of the node itself.
+//! Log start: rows below it were declared as pruned by an entry of the node itself.
 //!
 //! The table `pruned` only says where to find the statement. What counts is the entry, with its signature: a table that
 //! names another one hides nothing, because the rows that are gone are then missing rows.

@@ -1,4 +1,4 @@
-//! What the writer, the readers and everybody who asks know about the log's condition.
+//! Condition of the log, shared by the writer, the readers and the API.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -117,7 +117,10 @@ impl Health {
 
     pub(super) fn count_reader_panic(&self) {
         let count = self.reader_panics.fetch_add(1, Ordering::Relaxed) + 1;
-        tracing::error!(count, "a reader panicked and was replaced; please report this with the lines above");
+        tracing::error!(
+            count,
+            "a reader thread panicked and was replaced; please report this with the log lines above"
+        );
     }
 
     pub(super) fn refuse_writes(&self, fault: String) {

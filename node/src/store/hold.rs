@@ -1,4 +1,4 @@
-//! Legal holds: time ranges whose rows nobody prunes or erases.
+//! Legal holds: time ranges whose rows are neither pruned nor erased.
 //!
 //! A hold is an entry of the node; the table only says where it stands. No prune passes the entry of a hold that is not
 //! released, so every hold can be found in the log itself, and a full check looks for those that the table leaves out.

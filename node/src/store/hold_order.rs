@@ -1,4 +1,4 @@
-//! Setting and releasing holds.
+//! Sets and releases holds.
 
 use piperoll_shared::log::statement::{Hold, HoldRelease, Statement, TimesConfirmed};
 use rusqlite::OptionalExtension as _;

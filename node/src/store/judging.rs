@@ -1,4 +1,4 @@
-//! The rules' memory after a start: read from the log, so that a restart hides nothing.
+//! Rebuilds the state of the detection rules from the log at startup, so that a restart hides nothing.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub(super) fn remember(writer: &Writer, rules: Rules) -> Judge {
     let logins = logins.map(|(filter, from, limit)| (filter, from, limit, Judge::remember_login as Remember));
     for (filter, from, limit, remember) in logins.into_iter().chain(late) {
         if let Err(error) = learn(writer, &mut judge, &filter, from, limit, remember) {
-            tracing::warn!(%error, "the rules for flags begin without what happened before the start");
+            tracing::warn!(%error, "the detection rules start without earlier state");
         }
     }
     judge.settle();

@@ -1,4 +1,4 @@
-//! What a log is sealed and signed with.
+//! Keys that seal and sign a log.
 
 use piperoll_shared::log::ids::Generation;
 use piperoll_shared::log::note::{SigningSeed, VerifyingKey};

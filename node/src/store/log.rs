@@ -113,7 +113,7 @@ impl Store {
         let ring = &keys.ring;
         let OpenWriter { mut writer, generation, identity, health, lock } = opened;
         if let Err(error) = finish_exchange(&dir, &keys) {
-            tracing::error!(%error, "the log that was here before cannot be given its name");
+            tracing::error!(%error, "cannot rename the previous log");
         }
         let last_stop = writer.last_stop().map_err(|source| OpenError::Sqlite { path: dir.database(), source })?;
         record_start(&mut writer, last_stop);

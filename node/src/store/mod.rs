@@ -1,4 +1,4 @@
-//! The log on disk. The only room that knows SQLite.
+//! The log on disk. The only module that uses SQLite.
 
 mod ages;
 mod aside;

@@ -1,4 +1,4 @@
-//! A new generation: the old log is put aside untouched, and an empty one begins with an entry that says why.
+//! Starts a new generation: archives the old log unchanged, and starts an empty one with an entry that says why.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -112,7 +112,7 @@ pub(super) fn finish_exchange(dir: &LogDir, keys: &LogKeys) -> std::io::Result<(
         let is_left = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix));
         // A log that was begun and never used has another generation.
         if is_left && LogDir::new(&path).marked_generation().is_ok_and(|marked| marked == Some(generation)) {
-            tracing::warn!(from = %path.display(), to = %old.display(), "a new generation was interrupted; the old log gets its name");
+            tracing::warn!(from = %path.display(), to = %old.display(), "a new generation was interrupted; finishing the archiving of the old log");
             return std::fs::rename(&path, &old);
         }
     }

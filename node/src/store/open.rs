@@ -1,4 +1,4 @@
-//! Opening a log directory: who may, what must be there, and what is made when it is new.
+//! Opens a log directory: permissions, required files, and creation of a new log.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Read as _;

@@ -1,4 +1,4 @@
-//! Opens a log for the one who writes it.
+//! Opens a log for writing.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ pub(super) fn open_writer(
     let mut writer = Writer::new(opened, dir, keys, clock, Arc::clone(&health), index)
         .map_err(|source| OpenError::Sqlite { path: dir.database(), source })?;
     if let Err(error) = writer.keep_epoch() {
-        tracing::error!(%error, "the new secret could not be begun with; the log can only be read");
+        tracing::error!(%error, "cannot switch to the new MAC key; the log is read-only");
     }
     writer.judge = judging::remember(&writer, rules);
     // Whoever was killed behind an erasure left the content in the WAL.

@@ -1,4 +1,4 @@
-//! Retention: dropping the oldest rows, in an order in which a crash loses nothing that was not stated.
+//! Prunes the oldest rows, in an order in which a crash loses nothing that was not declared.
 //!
 //! 1. *Plan*: the cut, rounded down to a full tile, below what is witnessed and below every hold.
 //! 2. *Check*: every row that would go is read; a row that fails is evidence, and nothing is dropped.

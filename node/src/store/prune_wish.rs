@@ -1,4 +1,4 @@
-//! What should be pruned.
+//! Request for a prune.
 
 use piperoll_shared::log::time::Timestamp;
 

@@ -60,7 +60,7 @@ impl Readers {
                             match open() {
                                 Ok(conn) => break conn,
                                 Err(error) => {
-                                    tracing::error!(%error, "a reader's connection could not be replaced; trying again");
+                                    tracing::error!(%error, "cannot replace the connection of a reader thread; retrying");
                                     std::thread::sleep(REOPEN_PAUSE);
                                 }
                             }

@@ -1,4 +1,4 @@
-//! Going over to the next sealing secret.
+//! Switches to the next MAC key.
 
 use super::error::AppendError;
 use super::writer::Writer;

@@ -1,4 +1,4 @@
-//! One stored row, read and checked.
+//! One stored row, read and verified.
 
 use piperoll_shared::api::node::{LogBefore, LogSpan};
 use piperoll_shared::log::limits::BODY_AND_MAC_BYTES_MAX;

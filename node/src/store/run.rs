@@ -1,4 +1,4 @@
-//! The rows of one era, read block by block from either end; with an index, only those that may fit the filter.
+//! Reads the rows of one era block by block from either end; with an index, only rows that may match the filter.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;

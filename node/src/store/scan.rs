@@ -1,4 +1,4 @@
-//! Reading rows in order, in short batches.
+//! Reads rows in order, in short batches.
 //!
 //! Inside an era the time never decreases, so a time range is one contiguous seq range per era and is found
 //! by binary search over rows whose signature fits; no index on time exists. Rows of several eras are merged by `(timestamp, seq)`.

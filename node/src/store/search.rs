@@ -1,4 +1,4 @@
-//! Finding places in the log without an index on time, believing signatures only.
+//! Finds positions in the log without an index on time, trusting MACs only.
 
 use std::ops::Range;
 

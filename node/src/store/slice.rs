@@ -1,4 +1,4 @@
-//! Rows by number, for who hands them on: in the order in which they were written, whatever their times say.
+//! Reads rows by number for forwarding: in the order in which they were written, whatever their times.
 
 use piperoll_shared::log::verify::RowChecker;
 use rusqlite::Connection;

@@ -1,4 +1,4 @@
-//! What a log says when its node starts.
+//! Entries that a log gets when its node starts.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub(super) fn record_start(writer: &mut Writer, last_stop: Option<bool>) {
         drafts.push(Draft { entry: gap, via });
     }
     if let Err(error) = writer.append(drafts) {
-        tracing::error!(%error, "the start could not be recorded; the log can only be read");
+        tracing::error!(%error, "cannot record the start; the log is read-only");
     }
 }
 
@@ -48,6 +48,6 @@ pub(super) fn record_next_key(writer: &mut Writer, keys: &LogKeys, generation: G
         &json!({ "vkey": next.public().to_string() }),
     );
     if let Err(error) = writer.append(vec![Draft { entry, via: Arc::from("node") }]) {
-        tracing::error!(%error, "the next checkpoint key could not be recorded");
+        tracing::error!(%error, "cannot record the next checkpoint key");
     }
 }

@@ -1,4 +1,4 @@
-//! One group of entries inside one transaction: numbering, stamping, sealing, and ids used before.
+//! One group of entries in one transaction: numbers, timestamps, MACs, and duplicate IDs.
 
 use std::sync::Arc;
 
@@ -161,7 +161,7 @@ impl Rows<'_> {
                 // Recorded under an id of its own, so it cannot come back here.
                 let _ = self.record(Draft { entry, via: Arc::from("node") })?;
             }
-            Err(error) => tracing::error!(%error, "the note about a reused id could not be written"),
+            Err(error) => tracing::error!(%error, "cannot record the reuse of an ID"),
         }
         Ok(Err(AppendError::Conflict { id: id.to_string(), seq }))
     }

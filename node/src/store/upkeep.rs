@@ -1,4 +1,4 @@
-//! What an operator of this machine may do to a log besides appending: holds, erasure, retention.
+//! Maintenance of a log by its operator: holds, erasure, retention.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -105,7 +105,7 @@ impl Store {
             let stopped = |error: tokio::task::JoinError| UpkeepError::Read(error.to_string());
             if let Some(evidence) = tokio::task::spawn_blocking(checking).await.map_err(stopped)?? {
                 let generation = plan.earlier[at].generation;
-                tracing::error!(%generation, evidence, "a log that was put aside stays, and those before it: it is to be removed by hand once it is understood");
+                tracing::error!(%generation, evidence, "an archived log is kept, and those before it: remove it by hand once you understand it");
                 plan.earlier.truncate(at);
                 break;
             }
@@ -126,7 +126,7 @@ impl Store {
             for log in &floor.pruned.earlier {
                 match earlier::remove(&place, log, &held) {
                     Ok(true) => {
-                        tracing::info!(generation = %log.generation, rows = log.rows, "a log that was put aside is removed")
+                        tracing::info!(generation = %log.generation, rows = log.rows, "removing an archived log")
                     }
                     Ok(false) => {}
                     Err(words) => left.push(format!(
@@ -314,7 +314,7 @@ impl DirectUpkeep {
     /// unsigned, which is said of them wherever they are read.
     fn sign(&mut self) {
         if let Err(error) = self.open.writer.checkpoint(true) {
-            tracing::info!(%error, "the log is not signed at this size");
+            tracing::info!(%error, "the log is not signed at its current size");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The one thread that writes: it assigns seq, time and mac, and acknowledges after the synced commit.
+//! The only thread that writes: it assigns seq, time and MAC, and acknowledges after the synced commit.
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
@@ -170,7 +170,7 @@ impl Writer {
         }
         // Behind the commit: only what is on disk is signed.
         if stop && let Err(error) = self.checkpoint(true) {
-            tracing::error!(%error, "no checkpoint at the stop");
+            tracing::error!(%error, "cannot sign a checkpoint at shutdown");
         }
         if self.wal_to_empty {
             self.empty_wal(1);
@@ -374,7 +374,7 @@ impl Writer {
             Ok(()) => {
                 self.broken.set(None);
                 self.health.recovered();
-                tracing::warn!(rows = self.end.next_seq, "the disk is good again; the log takes entries");
+                tracing::warn!(rows = self.end.next_seq, "the disk works again; the log accepts entries");
             }
             Err(words) => tracing::debug!(words, "the disk is not good yet"),
         }
@@ -439,7 +439,7 @@ impl Writer {
     /// restart, which re-reads what is really on disk.
     fn classify(&self, error: &rusqlite::Error) -> AppendError {
         let code = error.sqlite_error_code();
-        tracing::error!(%error, "append failed, nothing of the group was recorded");
+        tracing::error!(%error, "append failed; no entry of the group was recorded");
         if let rusqlite::Error::ToSqlConversionFailure(cause) = error {
             if cause.is::<GrowerGone>() {
                 self.health.refuse_writes(cause.to_string());

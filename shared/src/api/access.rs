@@ -1,4 +1,4 @@
-//! Who may do what, and how they say who they are.
+//! Roles, permissions and kinds of credentials.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -1,4 +1,4 @@
-//! What the aggregator says to people and programs: the completeness envelope and the node list.
+//! Answers of the aggregator: the completeness envelope and the list of nodes.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

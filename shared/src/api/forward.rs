@@ -1,4 +1,4 @@
-//! What a node says about where it hands entries on to, and how it is held back.
+//! Status of a node's destinations, and pausing them.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! What a node says on its local socket and on its peer interface.
+//! Answers of a node on its local socket and on its peer interface.
 
 use serde::{Deserialize, Serialize};
 

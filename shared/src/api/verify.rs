@@ -1,4 +1,4 @@
-//! What a full check of a node's log says.
+//! Results of verifying a node's log.
 
 use serde::{Deserialize, Serialize};
 

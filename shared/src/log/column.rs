@@ -1,4 +1,4 @@
-//! What an entry is searched and counted by: one short text per field, or none.
+//! Columns that entries are searched and counted by: one short text per field, or none.
 //!
 //! Filters, statistics and a node's index all mean the same by a column, because they all ask here.
 

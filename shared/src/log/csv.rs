@@ -1,4 +1,4 @@
-//! The CSV view of rows. A view only: cells are changed for spreadsheets, so the evidence is the NDJSON.
+//! CSV export of rows. Cells are changed for spreadsheets, so NDJSON is the evidence.
 
 use std::borrow::Cow;
 

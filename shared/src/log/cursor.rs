@@ -1,4 +1,4 @@
-//! The page token: everything a later page needs, so that no server remembers a reader.
+//! Page cursor: everything that a later page needs, so that servers keep no state for clients.
 //!
 //! Opaque, versioned, authenticated, bound to the query. Because logs are append-only, every node's head at
 //! the first page is a snapshot: later pages read only up to it, and new rows never shift a page.

@@ -1,4 +1,4 @@
-//! Times as people type them: with and without a zone, and as ages.
+//! Parses times that people type: with and without a zone, and ages.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Names: cluster, node, generation, entry id. Parsed once, never a bare string afterwards.
+//! Cluster names, node IDs, generations and entry IDs, parsed once.
 
 use std::fmt;
 use std::str::FromStr;

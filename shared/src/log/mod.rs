@@ -1,4 +1,4 @@
-//! The pure model of the log: what an entry is, how it is sealed, ordered, filtered and checked.
+//! The pure model of the log: entries, and how they are sealed, ordered, filtered and verified.
 //!
 //! Nothing here reads a clock, a file or a socket, so every rule can be tested with plain values.
 

@@ -1,4 +1,4 @@
-//! The one order of entries, everywhere: `(timestamp, node_id, seq)`. No other rule exists.
+//! The only order of entries: `(timestamp, node_id, seq)`.
 
 use serde::{Deserialize, Serialize};
 

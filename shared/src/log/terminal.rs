@@ -1,4 +1,4 @@
-//! Text from entries made safe for a terminal: log fields are a stranger's text.
+//! Escapes text from entries for a terminal, because it is untrusted.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

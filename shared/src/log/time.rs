@@ -1,4 +1,4 @@
-//! Time as the log writes it: microseconds since 1970 UTC, shown as RFC 3339 with six fraction digits.
+//! Time in the log: microseconds since 1970 UTC, written as RFC 3339 with six fraction digits.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a reader concludes about one row, and about a run of rows.
+//! Verifies one row, and a sequence of rows.
 
 use serde::{Deserialize, Serialize};
 

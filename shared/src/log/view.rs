@@ -1,4 +1,4 @@
-//! A body read for showing and filtering. Never used to check a signature.
+//! A body parsed for display and filtering. Never used to verify a signature.
 
 use std::borrow::Cow;
 

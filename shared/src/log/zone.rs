@@ -1,4 +1,4 @@
-//! The time zone in which somebody types dates and times without one.
+//! Time zone of dates and times that are typed without one.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Who counts as one, when requests are counted by where they come from.
+//! Groups addresses into clients, for counting requests by origin.
 
 use std::net::IpAddr;
 

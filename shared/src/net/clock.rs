@@ -1,4 +1,4 @@
-//! Where time comes in.
+//! The clock.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Configuration and secret files. A secret is 0600 or it is not read.
+//! Configuration and secret files. A secret is refused unless its mode is 0600.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::log::seal::EpochSecret;
 pub enum FileError {
     #[error("{path}: {source}; check the path in the configuration and the file's owner")]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("{path} holds a secret but others may read it (mode {mode:o}); run `chmod 600 {path}`", path = path.display())]
+    #[error("{path} contains a secret, but mode {mode:o} lets others read it; run `chmod 600 {path}`", path = path.display())]
     TooOpen { path: PathBuf, mode: u32 },
 }
 

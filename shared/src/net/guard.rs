@@ -1,4 +1,4 @@
-//! What one client may take: a share of the connections, and time in which something has to happen.
+//! Limits of one client: its share of the connections, and deadlines.
 //!
 //! A connection counts against its client from the first byte. One that nobody has been identified on gets little, and gives way
 //! first, whatever it is doing: to others of the same client when that one has too many, and to anybody when all places are taken.

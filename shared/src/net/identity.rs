@@ -37,7 +37,7 @@ impl Kind {
 pub enum IdentityError {
     #[error("the certificate cannot be read")]
     Unreadable,
-    #[error("the certificate must hold exactly one URI name, it holds {0}")]
+    #[error("the certificate must have exactly one URI name, but has {0}")]
     Count(usize),
     #[error("{0:?} is not of the form spiffe://<cluster>/node|aggregator|user/<id>")]
     Form(String),

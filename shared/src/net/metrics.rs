@@ -1,4 +1,4 @@
-//! The text of a metrics page. One registry per daemon, so several can live in one process.
+//! Text of a metrics page. Each daemon has its own registry, so several can run in one process.
 
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};

@@ -1,4 +1,4 @@
-//! Plumbing of both daemons: time, certificate identity, TLS, the accept loop, logging.
+//! Networking of both daemons: time, certificate identity, TLS, the accept loop, logging.
 
 pub mod address;
 pub mod clock;

@@ -1,4 +1,4 @@
-//! Our side of TLS towards systems that are not of this cluster: names count there, and the authority is theirs.
+//! TLS client for systems outside of the cluster: DNS names and the receiver's CA are verified.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Small files that several processes read and change: replaced whole, so that a crash leaves the old one or the new one.
+//! Small files that several processes read and change: replaced atomically, so that a crash leaves the old or the new one.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};

@@ -1,4 +1,4 @@
-//! The accept loops: TLS for peers and people, a Unix socket for the machine itself.
+//! The accept loops: TLS for peers and clients, a Unix socket for the machine itself.
 //!
 //! Every handshake runs in its own task with a time limit, so a silent client blocks nobody; every
 //! connection's certificate is checked again when the material changes and every half minute, so a
@@ -181,7 +181,7 @@ async fn accept<T>(accepting: impl Future<Output = std::io::Result<T>>, shutdown
         accepted = accepting => match accepted {
             Ok(connection) => Next::Connection(connection),
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 Next::Failed
             }
@@ -193,7 +193,7 @@ async fn accept<T>(accepting: impl Future<Output = std::io::Result<T>>, shutdown
 async fn drain(tasks: &TaskTracker) {
     tasks.close();
     if tokio::time::timeout(DRAIN_TIMEOUT, tasks.wait()).await.is_err() {
-        tracing::warn!(open = tasks.len(), "connections did not finish in time and are cut");
+        tracing::warn!(open = tasks.len(), "connections did not finish in time and were closed");
     }
 }
 
@@ -209,7 +209,7 @@ async fn serve_tls_connection(
     let config = match tls.current().server_config(auth) {
         Ok(config) => config,
         Err(error) => {
-            tracing::error!(%error, "no TLS configuration can be made");
+            tracing::error!(%error, "cannot create a TLS configuration");
             return;
         }
     };
@@ -278,7 +278,7 @@ async fn distrusted(
         let verifier = material.borrow_and_update().client_verifier(auth);
         let verdict = verifier.and_then(|v| v.verify_client_cert(first, intermediates, UnixTime::now()).map(|_| ()));
         if let Err(error) = verdict {
-            tracing::warn!(%address, %error, "open connection closed: the peer's certificate no longer holds");
+            tracing::warn!(%address, %error, "open connection closed: the peer's certificate is no longer valid");
             return;
         }
     }

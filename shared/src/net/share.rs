@@ -1,4 +1,4 @@
-//! Room that callers share: so much for all, and no more than a share for one of them.
+//! Limited resources that clients share: a total, and a maximum share for each client.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,9 +30,9 @@ pub struct Share {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Full {
     /// Others have room all the same.
-    #[error("you have {0} of them open, and nobody may have more; close one, or ask again later")]
+    #[error("you have {0} of them open, which is the limit; close one, or try again later")]
     Yours(usize),
-    #[error("as many as there is room for are open; ask again later")]
+    #[error("too many are open; try again later")]
     All,
 }
 

@@ -1,4 +1,4 @@
-//! The daemons' own log lines: text for people, JSON when asked.
+//! Log lines of the daemons: text, or JSON if configured.
 
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;

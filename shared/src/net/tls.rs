@@ -306,10 +306,10 @@ impl TlsStore {
             }
             Ok(material) => tracing::error!(
                 found = %material.identity, in_use = %self.current().identity,
-                "the new certificate names somebody else; the old one stays in use"
+                "the new certificate has another identity; keeping the old one"
             ),
             Err(error) => {
-                tracing::error!(%error, "the new certificate material cannot be used; the old one stays in use")
+                tracing::error!(%error, "cannot use the new certificate material; keeping the old one")
             }
         }
     }
@@ -320,7 +320,7 @@ impl TlsStore {
         let mut hangup = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) {
             Ok(signal) => signal,
             Err(error) => {
-                tracing::error!(%error, "SIGHUP cannot be watched; restart to use new certificates");
+                tracing::error!(%error, "cannot watch SIGHUP; restart to use new certificates");
                 return;
             }
         };

@@ -19,10 +19,10 @@ async fn an_auditor_leaves_with_a_verified_bundle() {
     browser.go("/?filter=user:user7").await;
     browser.until("three rows", async || browser.places().await.len() == 3).await;
     browser.press(".under", "Export").await;
-    browser.says("dialog", "3 entries leave").await;
+    browser.says("dialog", "3 entries will be exported").await;
     browser.says("dialog", "mx1: 1, mx2: 1, mx3: 1").await;
     browser.press("dialog .buttons", "Export").await;
-    browser.says("dialog", "Say why").await;
+    browser.says("dialog", "State a reason").await;
     browser.write("dialog textarea", "case 17").await;
     browser.press("dialog .buttons", "Export").await;
     let bundle = browser.download(".tar").await;
@@ -53,8 +53,8 @@ async fn an_auditor_leaves_with_a_verified_bundle() {
     std::fs::write(&forgery, forged).unwrap();
     browser.find("input[type=file]").await.send_keys(forgery.to_str().unwrap()).await.unwrap();
     browser.says(".verdict", "REFUSED").await;
-    browser.press("main", "Check every row").await;
-    browser.says("main", "every row fits").await;
+    browser.press("main", "Verify all rows").await;
+    browser.says("main", "all rows verified").await;
 
     // A node is missing: refused by name, or a part that is called one.
     cluster.kill(2);
@@ -66,7 +66,7 @@ async fn an_auditor_leaves_with_a_verified_bundle() {
     browser.click("dialog input[value=csv]").await;
     browser.write("dialog textarea", "case 18").await;
     browser.press("dialog .buttons", "Export").await;
-    browser.says("dialog", "No file was made: mx3").await;
+    browser.says("dialog", "No file was written: mx3").await;
     browser.click("dialog input[value=partial]").await;
     browser.press("dialog .buttons", "Export").await;
     let part = browser.download("PARTIAL.csv").await;
@@ -92,7 +92,7 @@ async fn whoever_is_limited_sees_that_and_nothing_else() {
     cluster.wait_until_complete().await;
     let token = cluster.limited_token("reseller", Role::Viewer, "user:alice");
     let Some(browser) = Browser::signed_in(&cluster, &token).await else { return };
-    browser.says(".scope", "You see only what this selects: user:alice").await;
+    browser.says(".scope", "Your scope: user:alice").await;
     browser.says(".facets", "alice").await;
     assert_eq!(browser.places().await.len(), 1);
     assert!(!browser.texts(".under .actions button").await.contains(&"Export".to_owned()));

@@ -39,7 +39,7 @@ async fn a_killed_node_is_named_at_once_and_greeted_when_it_returns() {
     cluster.kill(2);
     browser.says("tr.said", "mx3 is missing since").await;
     browser.says(".banner.missing", "1 of 3 nodes not included").await;
-    browser.says(".banner.missing", "mx3 cannot be reached since").await;
+    browser.says(".banner.missing", "mx3 is unreachable since").await;
     browser.says(".banner.missing", "A witness has seen 3 rows of its log").await;
     assert!(browser.texts(".banner.missing button").await.iter().all(|words| !words.contains("Close")));
     browser.is_accessible("a missing node").await;
@@ -73,7 +73,7 @@ async fn a_killed_node_is_named_at_once_and_greeted_when_it_returns() {
         cluster.kill(index);
     }
     browser.press(".filter-bar", "Search").await;
-    browser.says(".pager", "no node answered; what is shown is old").await;
+    browser.says(".pager", "no node answered; showing stale results").await;
     browser.says(".banner.missing", "3 of 3 nodes not included").await;
     assert_eq!(
         (browser.places().await.len(), browser.js("return document.body.className", json!([])).await),
@@ -99,14 +99,14 @@ async fn an_edited_row_cannot_be_overlooked_and_is_acknowledged_by_an_entry() {
     let Some(browser) = Browser::signed_in(&cluster, &auditor).await else { return };
     cluster.wait_until_answered("mx1").await;
     browser.go("/?filter=node:mx1").await;
-    browser.says(".banner.broken", "mx1: what it gave does not fit").await;
+    browser.says(".banner.broken", "mx1: its answer is invalid").await;
     browser.says("tr.broken", "BROKEN").await;
     browser.says(".pager .statement", "1 BROKEN").await;
     browser.is_accessible("a broken row").await;
     browser.shot("broken").await;
     browser.click("tr.broken button.open").await;
     browser.click("#tab-proof").await;
-    browser.says("#drawer-panel", "The signature does NOT fit").await;
+    browser.says("#drawer-panel", "The signature is NOT valid").await;
     browser.keys(&Key::Escape.to_string()).await;
 
     browser.press(".banner.broken", "Acknowledge").await;
@@ -158,7 +158,7 @@ async fn a_log_that_took_the_place_of_another_is_accepted_and_named() {
     let gone = async || cluster.page("filter=node:mx1").await.status_of("mx1") == "superseded";
     browser.until("the node cannot read it any more", gone).await;
     browser.go("/?filter=node:mx1").await;
-    browser.says(".banner.superseded", "mx1 has another log now").await;
+    browser.says(".banner.superseded", "mx1 has replaced the log").await;
     browser.says(".banner.superseded", "are not in the log that was accepted").await;
     browser.is_accessible("an earlier log").await;
     browser.shot("superseded").await;

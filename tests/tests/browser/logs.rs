@@ -90,7 +90,7 @@ async fn rows_of_two_logs_and_a_finding_are_told_apart() {
     browser.shot("finding").await;
     browser.press("table.nodes", "Accept").await;
     browser.says("dialog", "Accept the finding about mx1").await;
-    browser.says("dialog", "reads that return it keep reporting it").await;
+    browser.says("dialog", "queries that return it keep reporting it").await;
     browser.shot("accept-finding").await;
     browser.keys("a test, put back").await;
     browser.press("dialog", "Accept").await;

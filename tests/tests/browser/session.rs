@@ -106,7 +106,7 @@ async fn a_link_asks_before_it_replaces_a_session_and_back_leads_to_this_server(
     }
     // Without slashes a scheme means nothing: this is a page that does not exist here.
     browser.go("/sign-in?back=https:evil.example").await;
-    browser.says("body", "there is nothing at /evil.example").await;
+    browser.says("body", "not found: /evil.example").await;
 
     // Somebody else's link does not take the session's place without a question.
     let other = cluster.token("other", piperoll_shared::api::access::Role::Viewer, None);

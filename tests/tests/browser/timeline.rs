@@ -143,7 +143,7 @@ async fn with_keys(browser: &Browser) {
         ("context", "Five minutes after, on mx"),
         ("context", "Same request"),
         ("raw", "\"action\":\"domain.update\""),
-        ("proof", "The signature fits"),
+        ("proof", "The signature is valid"),
         ("proof", "piperoll verify-bundle mx"),
     ] {
         browser.click(&format!("#tab-{tab}")).await;
@@ -177,7 +177,7 @@ async fn with_keys(browser: &Browser) {
     browser.says(".chips", "not user").await;
     browser.find("tr[data-place]").await;
     browser.keys("e").await;
-    browser.says("dialog", "entries leave").await;
+    browser.says("dialog", "entries will be exported").await;
     browser.is_accessible("the export dialog").await;
     browser.keys(&Key::Escape.to_string()).await;
     browser.keys("gn").await;

@@ -168,7 +168,7 @@ async fn scopes_that_cannot_be_are_refused() {
     let ask =
         |body: Value| async { cluster.send(Method::POST, "/api/v1/tokens", Some(&cluster.token), Some(body)).await };
     for (role, scope, words) in [
-        ("admin", "user:alice", "a scope cannot limit one"),
+        ("admin", "user:alice", "a scope cannot limit them"),
         ("viewer", "", "leave it out"),
         ("viewer", "nosuchkey:x", "nosuchkey"),
         ("auditor", "user:\"open", "scope"),

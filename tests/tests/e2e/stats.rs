@@ -163,7 +163,7 @@ async fn what_cannot_be_counted_is_refused_with_the_reason() {
         ("by=nobody", "cannot be counted by; the fields are user, "),
         ("by=user,user_type,session,credential,action,outcome,reason,target,domain", "up to 8 fields"),
         ("top=0", "it is 1 to 1000"),
-        ("top=5&top=6", "given twice"),
+        ("top=5&top=6", "duplicate parameter"),
         ("bucket=1ms", "whole seconds or more"),
         ("bucket=soon", "whole seconds or more"),
         ("bucket=18446744073709551615s%201000000000ns", "whole seconds or more"),

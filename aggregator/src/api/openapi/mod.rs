@@ -1,4 +1,4 @@
-//! The contract as OpenAPI, made from the code; `docs/openapi.json` is compared with it by a test.
+//! The API as OpenAPI, generated from the code; a test compares `docs/openapi.json` with it.
 
 use std::sync::OnceLock;
 

@@ -1,4 +1,4 @@
-//! The paths, documented apart from the handlers so that these stay readable.
+//! Documentation of the paths, separate from the handlers to keep these readable.
 #![expect(dead_code, reason = "these functions carry the documentation of the paths and are never called")]
 
 use piperoll_shared::api::access::*;

@@ -1,4 +1,4 @@
-//! Reads the lines to record, within bounds, in a thread of its own: reading standard input blocks.
+//! Reads the lines to record, within limits, on a thread of its own, because reading standard input blocks.
 
 use std::io::{BufRead, Read as _};
 

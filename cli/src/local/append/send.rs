@@ -1,4 +1,4 @@
-//! Hands entries to the node, or to its log, until they are recorded or refused.
+//! Sends entries to the node, or appends them to its log, until they are recorded or refused.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

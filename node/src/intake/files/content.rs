@@ -1,4 +1,4 @@
-//! Reads the lines of a file, packed or not, and compares what was read of it with what it holds now.
+//! Reads the lines of a file, compressed or not, and compares its current content with what was read.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek as _, SeekFrom};

@@ -1,4 +1,4 @@
-//! The files of a family, and the lines that are read of them.
+//! Follows a file and its rotated predecessors.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -59,7 +59,7 @@ pub(in crate::intake) async fn follow(
         let problem = result.err().map(|error| error.to_string()).or_else(|| follower.problem.take());
         if problem != known {
             if let Some(problem) = &problem {
-                tracing::warn!(file = %follower.path.display(), problem, "cannot read the file; trying again");
+                tracing::warn!(file = %follower.path.display(), problem, "cannot read the file; retrying");
             }
             problems.set(&name, problem.clone());
         }

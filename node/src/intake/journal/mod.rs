@@ -63,7 +63,7 @@ pub(super) async fn follow(
         let problem = tokio::select! { () = stop.cancelled() => break, looked = follower.look() => looked.err() };
         if problem != known {
             if let Some(problem) = &problem {
-                tracing::warn!(intake = follower.asked.name, problem, "cannot read the journal; trying again");
+                tracing::warn!(intake = follower.asked.name, problem, "cannot read the journal; retrying");
             }
             problems.set(&follower.asked.name, problem.clone());
         }

@@ -1,4 +1,4 @@
-//! The mappings that ship with the program; `docs/formats.md` lists what each of them fills in.
+//! The built-in mappings; `docs/formats.md` lists the fields that each of them fills in.
 
 /// Name and text, in alphabetical order.
 pub(super) const BUILT_IN: [(&str, &str); 23] = [

@@ -1,4 +1,4 @@
-//! Why a mapping cannot be used, or a record not be mapped.
+//! Errors of mappings and of mapping a record.
 
 /// Of a value in an error message, characters.
 const VALUE_CHARS_SHOWN: usize = 60;

@@ -1,4 +1,4 @@
-//! Makes values fit: a field that is too long is shortened with a mark, and an entry that is too long keeps length and hash of what goes.
+//! Shortens values: a field that is too long gets a mark, and an entry that is too long keeps length and hash of removed values.
 
 use piperoll_shared::log::entry::{FieldLimit, field_limit};
 use serde_json::value::RawValue;

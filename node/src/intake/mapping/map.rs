@@ -1,4 +1,4 @@
-//! A mapping: what a file of it says, and the entries that it makes of records.
+//! A mapping: its parsed file, and the entries that it makes of records.
 
 use std::collections::BTreeMap;
 use std::path::Path;

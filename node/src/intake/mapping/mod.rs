@@ -1,4 +1,4 @@
-//! Foreign records into entries, by a small mapping in TOML (docs/intake.md, "Mappings").
+//! Maps records of other systems to entries, by a TOML file (docs/intake.md, "Mappings").
 //!
 //! Nothing of a record is lost: a value that became a field unchanged is in that field; everything else stays in `details`, number
 //! text and key order included. What a field or an entry has no room for keeps its length and hash.

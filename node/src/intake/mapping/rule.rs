@@ -1,4 +1,4 @@
-//! Where the value of a field comes from, and what is done with it on the way.
+//! Rule of one field: the source of its value and the conversions.
 
 use chrono::FixedOffset;
 use ipnet::IpNet;

@@ -1,4 +1,4 @@
-//! The listeners, and the queue behind them.
+//! The syslog listeners and their queue.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -66,7 +66,7 @@ async fn datagrams(socket: UdpSocket, heards: Heards, dropped: Shared<u64>) {
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "a datagram could not be received");
+                tracing::warn!(%error, "cannot receive a datagram");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -117,13 +117,13 @@ async fn streams(listener: TcpListener, heards: Heards) {
                     let heards = heards.clone();
                     connections.spawn(async move {
                         if let Err(error) = messages(stream, peer, &heards, &heard, &cut).await {
-                            tracing::warn!(%error, %peer, "a syslog connection was closed");
+                            tracing::warn!(%error, %peer, "syslog connection closed");
                         }
                         cut.cancel();
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },

@@ -1,4 +1,4 @@
-//! Takes a syslog message apart, of RFC 5424 or RFC 3164, as JSON for a mapping.
+//! Parses a syslog message, RFC 5424 or RFC 3164, into JSON for a mapping.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! What one block of rows answers to the conditions of a filter.
+//! Evaluates the conditions of a filter on one block of rows.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -156,7 +156,7 @@ impl Index {
         match looked {
             Ok(candidates) => Some(Look { first, end: first + self.block_rows(), candidates }),
             Err(error) => {
-                tracing::warn!(%error, file = %self.path(block).display(), "a block of the index is damaged; its rows are read instead");
+                tracing::warn!(%error, file = %self.path(block).display(), "an index block is damaged; reading its rows instead");
                 self.make_again(block);
                 None
             }
@@ -173,7 +173,7 @@ impl Index {
         if state.whole.contains(&block)
             && let Err(error) = self.remove(&mut state, block)
         {
-            tracing::warn!(%error, file = %self.path(block).display(), "a damaged block of the index cannot be removed");
+            tracing::warn!(%error, file = %self.path(block).display(), "cannot remove a damaged index block");
         }
         drop(state);
         self.wake();

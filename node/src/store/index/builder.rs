@@ -1,4 +1,4 @@
-//! A block of the index while its rows come in, in memory: it can be asked like a finished one.
+//! Builds a block of the index in memory; it can be queried like a finished one.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

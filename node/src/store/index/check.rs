@@ -1,4 +1,4 @@
-//! The index held against the rows: every block is made once more and compared, byte for byte.
+//! Verifies the index: rebuilds every block from the rows and compares the bytes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,4 @@
-//! Counting without reading rows: how often each value stands at the rows that a filter selects.
+//! Counts without reading rows: how often each value occurs in the rows that a filter selects.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! The values of a column, as a block has them.
+//! Values of a column within a block.
 
 use std::io;
 

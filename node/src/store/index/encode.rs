@@ -1,4 +1,4 @@
-//! Writing a block's file. The same rows give the same bytes.
+//! Writes the file of a block. The same rows produce the same bytes.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! Rows on their way from the writer to the indexer, which need not be read and checked once more.
+//! Passes rows from the writer to the indexer, which need not read and verify them again.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! The thread that makes the index, behind the commits: newest rows first, then what is missing.
+//! The thread that builds the index after the commits: newest rows first, then missing ones.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -138,7 +138,7 @@ impl Work {
         // What cannot be believed here is said by everybody who reads; rows that do not fit are odd ones.
         let floor = floor(&self.conn, &mut self.checker).ok().and_then(Result::ok).flatten();
         if let Err(error) = self.index.cut(first_seq(floor.as_ref())) {
-            tracing::error!(%error, "a block of the index with pruned rows could not be removed");
+            tracing::error!(%error, "cannot remove an index block with pruned rows");
         }
         let _ = teach(&self.conn, &mut self.checker, floor.as_ref());
         let head = self.index.head.load(Ordering::Acquire);
@@ -150,7 +150,7 @@ impl Work {
                 Some(Err(error)) => error.to_string(),
                 Some(Ok(_)) => continue,
             };
-            tracing::warn!(%fault, file = %self.index.path(block).display(), "a block of the index is made again");
+            tracing::warn!(%fault, file = %self.index.path(block).display(), "rebuilding an index block");
             let mut state = self.index.write();
             let _ = self.index.remove(&mut state, block);
         }
@@ -205,7 +205,7 @@ impl Work {
     fn advance(&mut self, task: &Task) {
         let done = if task.from < task.to { self.take_rows(task) } else { self.finish(task) };
         if let Err(error) = done {
-            tracing::warn!(%error, rows = %format!("{}..{}", task.from, task.to), "rows could not be indexed; searches read them");
+            tracing::warn!(%error, rows = %format!("{}..{}", task.from, task.to), "cannot index rows; searches read them instead");
             let mut state = self.index.write();
             state.parts.remove(&task.block);
             state.failed.insert(task.block, Instant::now());

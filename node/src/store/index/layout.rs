@@ -1,4 +1,4 @@
-//! How a block's file is laid out (docs/index.md, "The file").
+//! Layout of a block's file (docs/index.md, "File format").
 
 use std::net::IpAddr;
 

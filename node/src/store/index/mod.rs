@@ -1,4 +1,4 @@
-//! The index: where entries stand that a filter asks for, without reading the others (docs/index.md).
+//! The search index: finds the entries that match a filter without reading the others (docs/index.md).
 //!
 //! The log is cut into blocks of as many rows as one tile of the tree's second level stands for. A full block is a file that
 //! never changes and names the root of its rows. The newest block, which is not full, and the oldest, when rows of it were

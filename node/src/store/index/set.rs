@@ -1,4 +1,4 @@
-//! Sets of rows of one block, a bit each.
+//! Bit sets of the rows of one block.
 
 /// Rows of a block by their place in it.
 #[derive(Debug, Clone, PartialEq, Eq)]

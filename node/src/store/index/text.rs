@@ -1,4 +1,4 @@
-//! Finding pieces of text: which groups of rows contain which three characters.
+//! Trigram search: which groups of rows contain which three characters.
 
 use piperoll_shared::log::filter::{TRIGRAM_CHARS, fold};
 

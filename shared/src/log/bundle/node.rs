@@ -1,4 +1,4 @@
-//! Checking one node's part of a bundle: checkpoint, rows, proof.
+//! Verifies one node's part of a bundle: checkpoint, rows, proof.
 
 use std::collections::BTreeMap;
 

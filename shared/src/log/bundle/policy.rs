@@ -1,4 +1,4 @@
-//! Whether rows that were pruned had stayed for as long as the cluster's policy says, by what was witnessed of them.
+//! Whether pruned rows had been kept for as long as the cluster's policy says, according to a witness.
 
 use super::membership::KeepPolicy;
 use crate::log::checkpoint::Checkpoint;

@@ -1,4 +1,4 @@
-//! The report for reading and printing: one HTML file without scripts, made from the manifest and the first rows.
+//! The readable report: one HTML file without scripts, made from the manifest and the first rows.
 
 use askama::Template;
 

@@ -1,4 +1,4 @@
-//! What a verifier found of a bundle and of each node in it.
+//! Result of verifying a bundle and each node in it.
 
 use serde::Serialize;
 

@@ -1,4 +1,4 @@
-//! Checking a bundle with nothing but a trust file.
+//! Verifies a bundle with nothing but a trust file.
 
 use std::collections::{HashMap, HashSet};
 

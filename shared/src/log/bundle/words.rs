@@ -1,4 +1,4 @@
-//! The verdict in plain words.
+//! The verdict as text.
 
 use std::fmt::Write as _;
 

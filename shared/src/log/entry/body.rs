@@ -1,4 +1,4 @@
-//! The bytes that are signed.
+//! Writes the signed bytes of an entry.
 
 use std::fmt::Write as _;
 

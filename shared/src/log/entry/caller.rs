@@ -1,4 +1,4 @@
-//! An entry as a caller gives it, checked.
+//! A validated entry as received from a client.
 
 use super::facts::Facts;
 use super::prefix::{ID_FIELD_BYTES, Prefix};

@@ -1,4 +1,4 @@
-//! What rules look at in a caller's entry.
+//! Properties of an entry that detection rules use.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;

@@ -1,4 +1,4 @@
-//! Which bytes are one entry: exactly what [`super::write_body`] can write, and what a later version may add to it.
+//! Decides which bytes are one entry: exactly those that [`super::write_body`] can write, and what a later version may add.
 
 use std::borrow::Cow;
 

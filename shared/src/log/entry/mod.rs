@@ -1,4 +1,4 @@
-//! One entry: what a caller may say, what the node adds, and the exact bytes that are signed.
+//! An entry: the client's fields, the node's fields, and the exact signed bytes.
 //!
 //! The body is written once. Everything after that reads the stored bytes; nobody re-serialises them.
 

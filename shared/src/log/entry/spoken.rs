@@ -1,4 +1,4 @@
-//! A caller's fields as sent: their names, limits and order.
+//! A client's fields as sent: names, limits and order.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! The words that an entry is made of, and why one is refused.
+//! Values of an entry's fields, and reasons for refusing one.
 
 use crate::log::json::JsonError;
 

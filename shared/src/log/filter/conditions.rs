@@ -1,4 +1,4 @@
-//! A filter as an index sees it: what it asks of columns, texts and places.
+//! A filter as the index evaluates it: conditions on columns, texts and positions.
 
 use std::ops::RangeInclusive;
 

@@ -1,4 +1,4 @@
-//! What a filter can say of an erased row, of which only the place is left.
+//! Evaluates a filter on an erased row, of which only the position is left.
 
 use super::expr::{Expr, Filter};
 use super::test::{Property, Test};

@@ -1,4 +1,4 @@
-//! Whether an entry matches a filter.
+//! Evaluates a filter on an entry.
 
 use std::cell::OnceCell;
 use std::net::IpAddr;

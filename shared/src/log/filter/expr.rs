@@ -1,4 +1,4 @@
-//! A filter as a tree of tests, and why text is none.
+//! A filter as a tree of tests, and its parse errors.
 
 use super::test::Test;
 

@@ -1,4 +1,4 @@
-//! Text without regard to case, and JSON text without its escapes.
+//! Case folding, and JSON text without its escapes.
 
 use std::borrow::Cow;
 

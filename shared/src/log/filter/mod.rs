@@ -1,4 +1,4 @@
-//! The filter language (docs/filters.md): parsers of its versions, one evaluation, used by every room.
+//! The filter language (docs/filters.md): parsers of its versions and one evaluation for all users.
 //!
 //! A filter is a tree of tests under AND, OR and NOT. Text that is stored carries the version of the language that it is written
 //! in; text without one is of version 1.

@@ -1,4 +1,4 @@
-//! Which nodes a filter is about.
+//! Nodes that a filter selects.
 
 use super::expr::{Expr, Filter};
 use super::pattern::Pattern;

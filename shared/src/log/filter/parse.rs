@@ -1,4 +1,4 @@
-//! Reads filters in every version of the language, and writes them for those who read them.
+//! Parses filters in every version of the language, and prints them for readers of each version.
 
 use super::expr::{Expr, Filter, FilterError, Typed, VERSION_1_MARK, VERSION_2_MARK, chars_before};
 use super::{print, version_1, version_2};

@@ -1,4 +1,4 @@
-//! Values inside `details` and `changes`, by the way that leads to them.
+//! Values inside `details` and `changes`, by their path.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;

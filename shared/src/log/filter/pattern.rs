@@ -1,4 +1,4 @@
-//! What a value is held against: text with any run of characters where a `*` stands.
+//! Patterns that values are compared with: text with `*` for any characters.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! A filter as text.
+//! Prints a filter in canonical form.
 
 use std::fmt;
 

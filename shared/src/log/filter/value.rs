@@ -1,4 +1,4 @@
-//! Values that have a form of their own: addresses, row numbers and times. Both versions of the language read them.
+//! Values with a format of their own: addresses, row numbers and times. Both versions of the language use them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -11,7 +11,7 @@ use crate::log::zone::{Now, Zone};
 /// What is wrong; the place is known where the value was found.
 type Result<T> = std::result::Result<T, String>;
 
-const BACKWARDS: &str = "this range runs backwards";
+const BACKWARDS: &str = "the start of this range is after its end";
 
 /// An address or a network.
 pub(super) fn net(text: &str) -> Option<IpNet> {

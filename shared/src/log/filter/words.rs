@@ -1,4 +1,4 @@
-//! What a filter can be made of, for pages and programs that help people to write one.
+//! Keys and values of the filter language, for user interfaces.
 
 use super::test::PROPERTIES;
 

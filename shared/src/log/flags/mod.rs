@@ -1,4 +1,4 @@
-//! What stands out: rules that look at an entry while it is recorded, before it is signed (docs/flags.md).
+//! Detection rules: they check entries while these are recorded, before they are signed (docs/flags.md).
 //!
 //! They look at when something happened, not at when it was recorded, so an import is judged like what came in time. What was
 //! flagged stays flagged; later judgements are entries of their own.

@@ -1,4 +1,4 @@
-//! The rules as they are configured (docs/flags.md).
+//! Configuration of the detection rules (docs/flags.md).
 
 use std::time::Duration;
 

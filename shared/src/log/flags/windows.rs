@@ -1,4 +1,4 @@
-//! How often something happened lately, in bounded memory.
+//! Counts recent events in bounded memory.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash, RandomState};

@@ -1,4 +1,4 @@
-//! Masking the secrets in an entry, and in running text.
+//! Redacts an entry, and running text.
 
 use std::borrow::Cow;
 use std::collections::HashSet;

@@ -1,4 +1,4 @@
-//! What stands where a secret stood, and how an application marks one.
+//! The mask that replaces a secret, and how an application marks one.
 
 /// What stands where a secret stood.
 pub const MASK: &str = "***";

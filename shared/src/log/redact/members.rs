@@ -1,4 +1,4 @@
-//! What the names of members say about values beside and below them.
+//! What the names of members say about the values next to and below them.
 
 /// Keys whose text names what the value beside it is, and keys of such values.
 const LABELS: [&str; 18] = [

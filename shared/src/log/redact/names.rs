@@ -1,4 +1,4 @@
-//! Names under which secrets are kept.
+//! Names of secrets.
 
 use std::fmt::Write as _;
 

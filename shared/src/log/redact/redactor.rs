@@ -1,4 +1,4 @@
-//! The names and looks of secrets, put together once.
+//! Names and patterns of secrets, compiled once.
 
 use regex::{Regex, RegexBuilder};
 

@@ -1,4 +1,4 @@
-//! Whether two entries are the same but for what was masked.
+//! Compares two entries except for masked values.
 
 use super::mask::MASK;
 use super::tree::{Kind, Tree};

@@ -1,4 +1,4 @@
-//! What is known about a value by its look: that it says there is none, names one that is kept elsewhere, or was made by a machine.
+//! Recognises values by their form: placeholders, references to a secret, or machine-generated text.
 
 use super::mask::MASK;
 use super::names::{Class, Names};

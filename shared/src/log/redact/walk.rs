@@ -1,4 +1,4 @@
-//! An entry's JSON, value by value: what is under the name of a secret goes, texts are looked through.
+//! Walks an entry's JSON: masks values under the names of secrets, and examines texts.
 //!
 //! The walk keeps what it still has to do in a list of its own. Only JSON inside of JSON texts makes it begin again, and that is
 //! bounded by [`TEXTS_DEPTH_MAX`].

@@ -1,4 +1,4 @@
-//! A row as an event, and what every format asks of it.
+//! A row as an event, with the properties that all formats need.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! An entry in the words of other systems: OCSF, ECS, CEF, and syslog around them.
+//! Converts an entry to formats of other systems: OCSF, ECS, CEF, and syslog around them.
 //!
 //! Every form is a function of one stored row and of nothing else, so golden files test it (`shared/tests/siem.rs`). None of them is what is signed:
 //! only `native` keeps the body's bytes. docs/forwarding.md has the tables of fields and where they come from.

@@ -1,4 +1,4 @@
-//! A JSON object that is put together from values and from texts that are JSON already.
+//! A JSON object composed of values and of JSON text.
 
 use serde::Serialize;
 use serde_json::Value;

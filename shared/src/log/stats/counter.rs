@@ -1,4 +1,4 @@
-//! Counting, in bounded memory.
+//! Counts in bounded memory.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};

@@ -1,4 +1,4 @@
-//! Counting entries: totals, the values of fields, and a histogram over time.
+//! Counts entries: totals, values of fields, and a histogram over time.
 //!
 //! Counts are exact or they are not given. Memory is bounded: a field with more different values than fit is said to
 //! have too many, rather than counted in part.

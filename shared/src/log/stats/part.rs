@@ -1,4 +1,4 @@
-//! Counts on their way from who counted to who adds them up, in pieces of bounded size.
+//! Partial counts, in pieces of bounded size.
 
 use serde::{Deserialize, Serialize};
 

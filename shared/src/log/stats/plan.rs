@@ -1,4 +1,4 @@
-//! What is to be counted: fields, buckets, and by which time.
+//! Plan of a count: fields, buckets, and the time axis.
 
 use std::borrow::Cow;
 

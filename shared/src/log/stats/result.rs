@@ -1,4 +1,4 @@
-//! Counts as they are answered.
+//! Result of a count.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Growing a tree row by row, holding only what is not in full tiles yet.
+//! Grows a tree row by row, keeping only what is not in full tiles yet.
 
 use super::cover::{TILE_LEVELS, TILE_WIDTH};
 use super::hash::{Hash, empty_root, node_hash};

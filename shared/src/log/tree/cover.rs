@@ -1,4 +1,4 @@
-//! The measures of a tree, and the perfect subtrees that a range is made of.
+//! Dimensions of a tree, and the perfect subtrees that cover a range.
 
 /// Hashes in a full tile (C2SP tlog-tiles, "Merkle Tree").
 pub const TILE_WIDTH: u64 = 256;

@@ -1,4 +1,4 @@
-//! Keys and values to conditions.
+//! Converts keys and values to conditions.
 
 use super::typed::{Comparison, Key, Piece, Value};
 use crate::log::column::Column;
@@ -288,7 +288,7 @@ fn path_value(value: &Value) -> Result<PathValue> {
             .and_then(|from| Number::parse(&from.text))
             .zip(to.as_ref().and_then(|to| Number::parse(&to.text)));
         if ends.is_some_and(|(from, to)| from.compare(to).is_gt()) {
-            return Err((value.at, "this range runs backwards".to_owned()));
+            return Err((value.at, "the start of this range is after its end".to_owned()));
         }
         return match (&from, &to) {
             (None, None) => Err((value.at, "a range needs a number on one side at least".to_owned())),

@@ -1,4 +1,4 @@
-//! The parser: conditions, and what joins them.
+//! The parser: conditions and operators.
 
 use super::keys::{self, test_of};
 use super::typed::{Comparison, Key};

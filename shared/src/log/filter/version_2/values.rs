@@ -1,4 +1,4 @@
-//! Reading values: pieces in quotes and without, lists, and the signs before a value.
+//! Parses values: quoted and unquoted pieces, lists, and prefixes.
 
 use super::parser::Parser;
 use super::typed::{Comparison, Key, Piece, Value};

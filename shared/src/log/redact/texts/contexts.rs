@@ -1,4 +1,4 @@
-//! All contexts, and a text without the secrets that they find.
+//! All contexts, and the redaction of a text by them.
 
 use std::cell::Cell;
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! Values behind names: `password=S`, `"token": "S"`, `:secret=>"S"`, `X-Api-Key: S`, `pass%77ord=S`, `password: |` and a block.
+//! Values after names: `password=S`, `"token": "S"`, `:secret=>"S"`, `X-Api-Key: S`, `pass%77ord=S`, `password: |` and a block.
 
 use super::headers::header;
 use super::look::{Look, Parts, is_no_secret, is_prose_header};

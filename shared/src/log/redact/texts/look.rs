@@ -1,4 +1,4 @@
-//! What a context sees of a text, and where it says that secrets are.
+//! View of a text for a context, in which it marks secrets.
 
 use std::cell::Cell;
 use std::ops::Range;

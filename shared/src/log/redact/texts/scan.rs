@@ -1,4 +1,4 @@
-//! Small steps through a text that several contexts share. Every look back or ahead is bounded.
+//! Small parsing steps that several contexts share. Every look-behind and look-ahead is bounded.
 
 /// Bytes of a name in front of a value.
 pub(super) const NAME_BYTES_MAX: usize = 128;

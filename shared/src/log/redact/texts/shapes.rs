@@ -1,4 +1,4 @@
-//! Secrets that are known by their look alone: private keys, tokens with published patterns, credentials behind a scheme.
+//! Secrets that are recognised by their form alone: private keys, tokens with published patterns, credentials after a scheme.
 
 use regex::Regex;
 

@@ -1,4 +1,4 @@
-//! A name, and the value that it stands for.
+//! A name and its value.
 
 use super::look::Look;
 use super::scan::pair_begins;
