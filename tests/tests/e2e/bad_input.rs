@@ -139,7 +139,7 @@ async fn queries_that_are_refused_say_why() {
         ("limit=5000", "bad_parameter", "1 to 1000"),
         ("order=up", "bad_parameter", "asc or desc"),
         ("format=xml", "bad_parameter", "csv"),
-        ("order=asc&order=desc", "bad_parameter", "twice"),
+        ("order=asc&order=desc", "bad_parameter", "duplicate parameter"),
         ("colour=red", "bad_parameter", "colour"),
         ("cursor=AAAA", "bad_cursor", "damaged"),
         (&format!("limit=5&category=auth&cursor={forged}"), "bad_cursor", "damaged"),
