@@ -33,7 +33,7 @@ async fn certificates_that_must_not_count_do_not() {
 
     // A broken new file keeps the old one in use, and says so.
     std::fs::write(folder.join("node.crt"), "not a certificate").unwrap();
-    wait_for(|| cluster.log_text("mx1").contains("the old one stays in use")).await;
+    wait_for(|| cluster.log_text("mx1").contains("keeping the old one")).await;
     assert_eq!(cluster.page("").await.status_of("mx1"), "ok");
 
     // Expired: the node itself may start with it; nobody trusts it.
