@@ -216,7 +216,7 @@ async fn applications_find_routes_that_they_forgot() {
     assert!(matches!(unnamed, Err(Unrecorded::Unnamed { .. })), "{unnamed:?}");
     let outside = app.route("/outside", post(async || "done"));
     let forgotten = check_routes::<_, axum::body::Body>(outside, &captured, [(Method::POST, "/outside")]).await;
-    assert!(forgotten.unwrap_err().to_string().contains("left no entry"));
+    assert!(forgotten.unwrap_err().to_string().contains("without an entry"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -226,7 +226,7 @@ async fn what_can_never_be_recorded_is_refused_at_once() {
     assert!(matches!(recorder.emit(other).await, Err(EmitError::Refused(_))));
     assert_eq!(entries(&cluster, "action:x.y").len(), 1);
     let none = Recorder::builder(&socket(&cluster)).unwrap().open();
-    assert!(none.unwrap_err().to_string().contains("folder"));
+    assert!(none.unwrap_err().to_string().contains("spool"));
     let taken = Recorder::builder(&socket(&cluster)).unwrap().spool(&cluster.dir.path().join("one"));
     let _held = taken.open().unwrap();
     let second = Recorder::builder(&socket(&cluster)).unwrap().spool(&cluster.dir.path().join("one")).open();
