@@ -28,7 +28,7 @@ pub(crate) const PAGES_PER_CALLER_MAX: usize = 4;
 pub(crate) const STREAMS_MAX: usize = 32;
 pub(crate) const STREAMS_PER_CALLER_MAX: usize = 8;
 /// Counts at one time. Each holds up to 150 MB of values, and as much again for every node that counts by fields of very many
-/// values at the same moment; whoever may read may ask for one.
+/// values at the same moment; every client that may read can request one.
 pub(crate) const COUNTS_MAX: usize = 4;
 pub(crate) const COUNTS_PER_CALLER_MAX: usize = 1;
 /// Tails at one time. Each has a connection to every node, and up to 4,096 events that wait for their reader.

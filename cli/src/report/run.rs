@@ -47,7 +47,7 @@ pub(crate) async fn run(command: ReportCommand) -> anyhow::Result<Exit> {
     }
 }
 
-/// What is read besides the range, in microseconds, because it bears on what is in it.
+/// Time read in addition to the range, in microseconds, because its entries affect the result.
 #[derive(Debug, Clone, Copy, Default)]
 struct Margin {
     before: i64,

@@ -158,7 +158,7 @@ where
             return Box::pin(settings.look(inner, request, activity));
         }
         Box::pin(async move {
-            // In a task of its own: whoever hangs up cancels this one, and a change goes on or is over by then.
+            // In a task of its own: a client that disconnects cancels this one, and the operation must still be finished and recorded.
             let recorder = settings.recorder.clone();
             match recorder.operation(settings.operate(inner, request, activity, is_change)).await {
                 Ok(answer) => answer,
@@ -244,7 +244,7 @@ impl Settings {
             return None;
         }
         let (is_refused, is_change) = (outcome == Outcome::Denied || activity.is_turned_away(), activity.is_change());
-        // In a task of its own: whoever hangs up now has been served, or refused, all the same.
+        // In a task of its own: a client that disconnects now has been served or refused all the same.
         let recorder = self.recorder.clone();
         let recording = recorder.operation(async move {
             let recorded = self.over(&activity, outcome, &reason).await;

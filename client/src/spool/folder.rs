@@ -96,7 +96,7 @@ impl Spool {
         &self.waiting
     }
 
-    /// Keeps an entry; returns when it is in the file, and on the disk if `sync`. Whoever does not wait for that leaves an entry
+    /// Keeps an entry; returns when it is in the file, and on the disk if `sync`. A caller that does not wait for that leaves an entry
     /// that is kept, or counted as lost by the thread that writes.
     pub(crate) async fn keep(&self, kept: Kept, sync: bool) -> Result<(), SpoolError> {
         let bytes = kept.bytes();

@@ -27,7 +27,7 @@ pub enum SpoolError {
 pub(crate) struct Waiting {
     pub(crate) entries: AtomicU64,
     pub(crate) bytes: AtomicU64,
-    /// Wakes whoever reads.
+    /// Wakes the task that reads the spool.
     pub(crate) more: Notify,
     /// Entries and bytes that were ever counted of each segment that is there.
     segments: Mutex<HashMap<u64, (u64, u64)>>,

@@ -104,7 +104,7 @@ impl App {
     }
 
     pub(super) async fn metrics_page(&self) -> Response {
-        // A disk that hangs must not keep the faults from whoever watches.
+        // A hanging disk must not delay the report of faults.
         let status = tokio::time::timeout(METRICS_WAIT, self.status()).await.ok().and_then(Result::ok);
         self.metrics.page(self.store.health(), status.as_ref(), &self.forwarding.statuses())
     }

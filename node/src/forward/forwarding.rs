@@ -83,16 +83,15 @@ impl Forwarding {
             });
             if place.generation != generation {
                 let details = json!({ "name": config.name, "generation": place.generation, "from_seq": place.next_seq,
-                    "cause": "a new generation of the log began before the rest of the old one was handed on" });
-                record(&store, "log.forward_gap", "rows of the generation before were not handed on", details).await;
+                    "cause": "a new generation of the log began before the rest of the old one was forwarded" });
+                record(&store, "log.forward_gap", "rows of the previous generation were not forwarded", details).await;
                 (place.generation, place.next_seq) = (generation.clone(), 0);
             }
             place.wanted = wanted;
             if let Some(action) = word {
                 let details = json!({ "name": config.name, "to": place.wanted.to, "format": place.wanted.format,
                     "filter": place.wanted.filter, "settings": place.wanted.settings, "from_seq": place.next_seq });
-                record(&store, action, "where entries are handed on to was changed in the configuration", details)
-                    .await;
+                record(&store, action, "a destination was changed in the configuration", details).await;
             }
             file.write(&place)?;
             let state = State {
@@ -114,7 +113,7 @@ impl Forwarding {
         }
         for (name, place) in place::others(&folder, configs)? {
             let details = json!({ "name": name, "to": place.wanted.to, "next_seq": place.next_seq });
-            record(&store, "log.forward_removed", "entries are not handed on there any more", details).await;
+            record(&store, "log.forward_removed", "a destination was removed from the configuration", details).await;
             PlaceFile::new(&folder, &name).remove()?;
         }
         Ok(Self { store, clock, outlets })
@@ -146,7 +145,7 @@ impl Forwarding {
             return Err(UpkeepError::Refused(format!("{name:?} is paused already")));
         }
         let details = json!({ "name": name, "reason": reason, "by": by, "next_seq": outlet.state().place.next_seq });
-        self.say("log.forward_paused", "handing on was paused", details).await?;
+        self.say("log.forward_paused", "forwarding was paused", details).await?;
         let pause = Pause { by: by.to_owned(), reason: reason.to_owned(), since: self.clock.now() };
         outlet.change(|place| place.paused = Some(pause)).await?;
         self.status_of(&outlet)
@@ -158,7 +157,7 @@ impl Forwarding {
             return Err(UpkeepError::Refused(format!("{name:?} is not paused")));
         }
         let details = json!({ "name": name, "by": by, "next_seq": outlet.state().place.next_seq });
-        self.say("log.forward_resumed", "handing on was resumed", details).await?;
+        self.say("log.forward_resumed", "forwarding was resumed", details).await?;
         outlet.change(|place| place.paused = None).await?;
         self.status_of(&outlet)
     }
@@ -172,7 +171,7 @@ impl Forwarding {
         let found = self.outlets.iter().find(|outlet| outlet.config.name == name).cloned();
         found.ok_or_else(|| match known.is_empty() {
             true => UpkeepError::NotFound("this node hands nothing on; add [[forward]] to node.toml".to_owned()),
-            false => UpkeepError::NotFound(format!("nothing is handed on to {name:?}; there is {}", known.join(", "))),
+            false => UpkeepError::NotFound(format!("no destination named {name:?}; there is {}", known.join(", "))),
         })
     }
 
