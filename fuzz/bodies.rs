@@ -6,20 +6,20 @@ use std::sync::LazyLock;
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use piperoll_client::{ProxyHeader, TrustedProxies};
+use piperoll_evidence::bundle::{Rows, Trust, verify_bundle};
+use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::cursor::{Cursor, CursorKey, QueryHash};
+use piperoll_format::entry::{CallerEntry, Prefix, is_one_object};
+use piperoll_format::merkle::{Hash, RangeProof, leaf_hash, verify_consistency, verify_inclusion};
+use piperoll_format::note::{KeyKind, Note, SigningSeed, VerifyingKey};
+use piperoll_format::row::{Row, RowLine};
+use piperoll_format::statement::Statement;
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::Integrity;
 use piperoll_node::intake::{Mapped, Mapping, parsers};
-use piperoll_shared::api::frame;
-use piperoll_shared::log::bundle::{Rows, Trust, verify_bundle};
-use piperoll_shared::log::checkpoint::Checkpoint;
-use piperoll_shared::log::cursor::{Cursor, CursorKey, QueryHash};
-use piperoll_shared::log::entry::{CallerEntry, Prefix, is_one_object};
-use piperoll_shared::log::filter::Filter;
-use piperoll_shared::log::note::{KeyKind, Note, SigningSeed, VerifyingKey};
-use piperoll_shared::log::redact::Redactor;
-use piperoll_shared::log::row::{Row, RowLine};
-use piperoll_shared::log::statement::Statement;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::{Hash, RangeProof, leaf_hash, verify_consistency, verify_inclusion};
-use piperoll_shared::log::verify::Integrity;
+use piperoll_protocol::frame;
+use piperoll_query::filter::Filter;
+use piperoll_redact::Redactor;
 
 /// A trust file whose keys signed nothing, so that no bundle is sound under it.
 const TRUST: &str = "format = \"piperoll trust v1\"\ncluster = \"golden\"\n";
@@ -89,9 +89,9 @@ pub(crate) fn redact(bytes: &[u8]) {
     assert_eq!(value.get("redacted").is_some(), masked != entry, "masked is said, and said only then");
     if let Ok(json) = serde_json::from_str::<&serde_json::value::RawValue>(&text) {
         let details = format!(r#"{{"category":"data","action":"a","details":{{"v":{}}}}}"#, json.get());
-        if let Ok(compact) = piperoll_shared::log::json::compact(&details) {
+        if let Ok(compact) = piperoll_format::json::compact(&details) {
             let masked = redactor.entry(&compact);
-            assert!(piperoll_shared::log::json::compact(&masked).is_ok(), "what was strict stays strict");
+            assert!(piperoll_format::json::compact(&masked).is_ok(), "what was strict stays strict");
         }
     }
 }
@@ -118,7 +118,7 @@ pub(crate) fn row(bytes: &[u8]) {
             assert_eq!(read.entry.get().as_bytes(), bytes, "an entry stays as it is");
         }
         let mut cells = Vec::new();
-        piperoll_shared::log::csv::write_row(&row, &mut cells);
+        piperoll_evidence::csv::write_row(&row, &mut cells);
     }
 }
 
@@ -131,7 +131,7 @@ pub(crate) fn mapping(bytes: &[u8]) {
     for mapping in MAPPINGS.iter() {
         for outcome in mapping.read(&text, Redactor::shared()).unwrap_or_default() {
             if let Ok(Mapped::Entry { text, .. }) = outcome.result {
-                let _ = CallerEntry::parse_redacted(text.as_bytes(), Redactor::shared());
+                let _ = Redactor::shared().parse_entry(text.as_bytes());
             }
         }
     }
@@ -140,13 +140,13 @@ pub(crate) fn mapping(bytes: &[u8]) {
 /// A syslog message; what comes out is JSON that keeps it.
 pub(crate) fn syslog(bytes: &[u8]) {
     let record = parsers::syslog(&String::from_utf8_lossy(bytes));
-    assert!(piperoll_shared::log::json::compact(&record).is_ok(), "a record is JSON");
+    assert!(piperoll_format::json::compact(&record).is_ok(), "a record is JSON");
 }
 
 /// A connection's bytes, which say themselves how they are cut into messages of one or more lines.
 pub(crate) fn framing(bytes: &[u8]) {
     for record in parsers::syslog_stream(bytes) {
-        assert!(piperoll_shared::log::json::compact(&record).is_ok(), "a record is JSON");
+        assert!(piperoll_format::json::compact(&record).is_ok(), "a record is JSON");
     }
 }
 
@@ -157,7 +157,7 @@ pub(crate) fn journal(bytes: &[u8]) {
 /// Lines that callers send; what is accepted is written into a body that is one entry.
 pub(crate) fn ndjson(bytes: &[u8]) {
     for line in bytes.split(|b| *b == b'\n') {
-        let Ok(entry) = CallerEntry::parse_redacted(line, Redactor::shared()) else { continue };
+        let Ok(entry) = Redactor::shared().parse_entry(line) else { continue };
         let _ = (entry.check_size(), entry.facts());
         let plain = CallerEntry::parse(line).is_ok();
         assert!(plain, "masking makes nothing acceptable that was not");

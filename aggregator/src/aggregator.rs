@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use piperoll_client::NodeClient;
-use piperoll_shared::log::ids::NodeId;
-use piperoll_shared::log::note::KeyKind;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
-use piperoll_shared::net::identity::{Identity, Kind};
-use piperoll_shared::net::serve::serve_tls;
-use piperoll_shared::net::tls::{ClientAuth, TlsError, TlsStore};
+use piperoll_format::ids::NodeId;
+use piperoll_format::note::KeyKind;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_net::identity::{Identity, Kind};
+use piperoll_net::serve::serve_tls;
+use piperoll_net::tls::{ClientAuth, TlsError, TlsStore};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 

@@ -1,10 +1,10 @@
 //! Plans the requests of a query: which logs of each node are queried, or why none.
 
-use piperoll_shared::api::aggregator::Status;
-use piperoll_shared::api::node::ScanRequest;
-use piperoll_shared::log::filter::{ErasedFit, Filter};
-use piperoll_shared::log::ids::{Generation, NodeId};
-use piperoll_shared::log::order::{Key, Order, Position};
+use piperoll_format::ids::{Generation, NodeId};
+use piperoll_format::order::{Key, Order, Position};
+use piperoll_protocol::aggregator::Status;
+use piperoll_protocol::node::ScanRequest;
+use piperoll_query::filter::{ErasedFit, Filter};
 
 use super::member::Member;
 use super::proving::Pinned;
@@ -235,7 +235,7 @@ fn status_named(name: &str) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use piperoll_shared::log::time::Timestamp;
+    use piperoll_format::time::Timestamp;
     use proptest::prelude::*;
 
     proptest! {

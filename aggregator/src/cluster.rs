@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use piperoll_shared::log::cursor::CursorKey;
+use piperoll_format::cursor::CursorKey;
 
 use crate::config::Limits;
 use crate::member::Member;
@@ -25,9 +25,9 @@ pub(crate) fn load_cursor_key(dir: &Path) -> std::io::Result<CursorKey> {
     }
     let path = dir.join("cursor.key");
     let mut secret = zeroize::Zeroizing::new([0u8; 32]);
-    let damaged = match piperoll_shared::net::files::read_private(&path) {
+    let damaged = match piperoll_net::config_files::read_private(&path) {
         Ok(bytes) => hex::decode_to_slice(bytes.trim_ascii(), secret.as_mut_slice()).is_err(),
-        Err(piperoll_shared::net::files::FileError::Io { source, .. })
+        Err(piperoll_net::config_files::FileError::Io { source, .. })
             if source.kind() == std::io::ErrorKind::NotFound =>
         {
             false
@@ -46,7 +46,7 @@ pub(crate) fn load_cursor_key(dir: &Path) -> std::io::Result<CursorKey> {
     if !path.exists() {
         getrandom::fill(secret.as_mut_slice()).map_err(|e| std::io::Error::other(e.to_string()))?;
         // Whole or not at all: a crash here leaves no file that the next start would take for a damaged one.
-        piperoll_shared::net::replaced::replace(&path, hex::encode(secret.as_slice()).as_bytes())?;
+        piperoll_net::atomic_file::replace(&path, hex::encode(secret.as_slice()).as_bytes())?;
     }
     Ok(CursorKey::new(&secret))
 }

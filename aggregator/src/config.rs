@@ -5,20 +5,21 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use piperoll_shared::api::access::Role;
-pub use piperoll_shared::log::bundle::Life;
-use piperoll_shared::log::bundle::{KeepPolicy, Moved};
-use piperoll_shared::log::ids::{ClusterName, NodeId};
-use piperoll_shared::log::note::{KeyKind, SigningSeed, VerifyingKey};
-use piperoll_shared::log::seal::{EpochSecret, KeyRing};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::decode_hash;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
-pub use piperoll_shared::net::files::ConfigError;
-use piperoll_shared::net::files::{self, FileError};
-use piperoll_shared::net::identity::{Identity, Kind};
-use piperoll_shared::net::telemetry::LogFormat;
-use piperoll_shared::net::tls::TlsFiles;
+pub use piperoll_evidence::bundle::Life;
+use piperoll_evidence::bundle::{KeepPolicy, Moved};
+use piperoll_format::ids::{ClusterName, NodeId};
+use piperoll_format::mac::{EpochSecret, KeyRing};
+use piperoll_format::merkle::decode_hash;
+use piperoll_format::note::{KeyKind, SigningSeed, VerifyingKey};
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+pub use piperoll_net::config_files::ConfigError;
+use piperoll_net::config_files::{self, FileError};
+use piperoll_net::identity::{Identity, Kind};
+use piperoll_net::telemetry::LogFormat;
+use piperoll_net::tls::TlsFiles;
+use piperoll_protocol::access::Role;
+use piperoll_query::human_time;
 use serde::Deserialize;
 
 use super::rate::Rates;
@@ -253,8 +254,8 @@ struct TypedUser {
 impl AggregatorConfig {
     /// Reads `aggregator.toml`, the roster, the users and every node's secrets.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let typed: Typed = files::read_toml(path)?;
-        let base = files::base_of(path);
+        let typed: Typed = config_files::read_toml(path)?;
+        let base = config_files::base_of(path);
         let Roster { nodes: roster, retention, witnesses } =
             load_roster(&base.join(&typed.roster), &base.join(&typed.secrets_dir), &typed.cluster)?;
         let users = match &typed.users {
@@ -283,7 +284,7 @@ impl AggregatorConfig {
             state_dir: base.join(typed.state_dir),
             files: TlsFiles {
                 certificate: base.join(typed.certificate),
-                key: files::at(&base, &typed.key),
+                key: config_files::at(&base, &typed.key),
                 ca: base.join(typed.ca),
                 crl: base.join(typed.crl),
             },
@@ -295,8 +296,8 @@ impl AggregatorConfig {
             embedded_node: typed.embedded_node.map(|file| base.join(file)),
             kept,
             audit_socket: base.join(typed.audit_socket),
-            witness_key: files::read_seed(&files::at(&base, &typed.witness_key))?,
-            export_key: files::read_seed(&files::at(&base, &typed.export_key))?,
+            witness_key: config_files::read_seed(&config_files::at(&base, &typed.witness_key))?,
+            export_key: config_files::read_seed(&config_files::at(&base, &typed.export_key))?,
             witness_interval: Duration::from_millis(typed.witness.poll_ms.unwrap_or(WITNESS_POLL_MS).max(1)),
             witness_exchange: typed.witness.exchange_seconds.map_or(WITNESS_EXCHANGE, |seconds| {
                 Duration::from_secs(u64::from(seconds.get())).min(WITNESS_EXCHANGE)
@@ -337,7 +338,7 @@ impl TypedLimits {
 }
 
 fn load_users(path: &Path) -> Result<HashMap<String, User>, ConfigError> {
-    let typed: TypedUsers = files::read_toml(path)?;
+    let typed: TypedUsers = config_files::read_toml(path)?;
     let user = |typed: TypedUser| {
         let bad =
             |problem| ConfigError::Content { path: path.to_owned(), problem: format!("{}: {problem}", typed.name) };
@@ -349,7 +350,7 @@ fn load_users(path: &Path) -> Result<HashMap<String, User>, ConfigError> {
 
 fn load_roster(path: &Path, secrets: &Path, cluster: &ClusterName) -> Result<Roster, ConfigError> {
     let bad = |problem: String| ConfigError::Content { path: path.to_owned(), problem };
-    let mut typed: TypedRoster = files::read_toml(path)?;
+    let mut typed: TypedRoster = config_files::read_toml(path)?;
     if let Some(format) = typed.format.filter(|format| format != ROSTER_FORMAT) {
         return Err(bad(format!("it is a roster of another format, {format:?}; this program reads {ROSTER_FORMAT:?}")));
     }
@@ -409,7 +410,7 @@ fn life(node: &TypedNode) -> Result<Life, String> {
     }
     let day = |name: &str, text: &Option<String>| {
         text.as_deref()
-            .and_then(Timestamp::day_range)
+            .and_then(human_time::day_range)
             .ok_or_else(|| format!("retired node {} needs {name} = \"YYYY-MM-DD\"", node.id))
     };
     let (from, _) = day("first_day", &node.first_day)?;
@@ -431,7 +432,7 @@ fn epochs(dir: &Path, id: &NodeId) -> Result<Vec<(u32, EpochSecret)>, ConfigErro
         if node != id.as_str() {
             continue;
         }
-        found.push((epoch, files::read_secret(&entry.path())?));
+        found.push((epoch, config_files::read_secret(&entry.path())?));
     }
     Ok(found)
 }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use piperoll_shared::api::aggregator::{Envelope, NodeReport, Status};
-use piperoll_shared::log::bundle::{PRUNED_EARLY, PRUNED_UNSHOWN, PolicyFit};
-use piperoll_shared::log::cursor::{Cursor, Head, Incomplete, Snapshot};
-use piperoll_shared::log::ids::{Generation, NodeId};
-use piperoll_shared::log::order::{Key, Order};
-use piperoll_shared::log::time::Timestamp;
+use piperoll_evidence::bundle::{PRUNED_EARLY, PRUNED_UNSHOWN, PolicyFit};
+use piperoll_format::cursor::{Cursor, Head, Incomplete, Snapshot};
+use piperoll_format::ids::{Generation, NodeId};
+use piperoll_format::order::{Key, Order};
+use piperoll_format::time::Timestamp;
+use piperoll_protocol::aggregator::{Envelope, NodeReport, Status};
 
 use super::ask::AsideOf;
 use super::member::Member;

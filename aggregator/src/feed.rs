@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use piperoll_shared::api::aggregator::Status;
-use piperoll_shared::log::order::Key;
-use piperoll_shared::log::stats::Counter;
-use piperoll_shared::log::verify::Integrity;
+use piperoll_format::order::Key;
+use piperoll_format::verify::Integrity;
+use piperoll_protocol::aggregator::Status;
+use piperoll_query::stats::Counter;
 use tokio::sync::mpsc;
 
 use super::ask::Asked;

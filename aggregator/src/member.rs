@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use piperoll_shared::api::aggregator::Status;
-use piperoll_shared::api::node::{ClockReading, peer_path};
-use piperoll_shared::log::filter::FILTER_VERSION;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::aggregator::Status;
+use piperoll_protocol::node::{ClockReading, peer_path};
+use piperoll_query::filter::FILTER_VERSION;
 
 use super::config::RosterNode;
 use super::link::{Failure, Link};

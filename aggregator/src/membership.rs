@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use piperoll_client::{Category, Entry};
-use piperoll_shared::log::ids::NodeId;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::encode_hash;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
-use piperoll_shared::net::digested;
+use piperoll_format::ids::NodeId;
+use piperoll_format::merkle::encode_hash;
+use piperoll_format::time::Timestamp;
+use piperoll_net::checked_json;
+use piperoll_net::clock::{Clock as _, SystemClock};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -168,7 +168,7 @@ impl Membership {
     /// A file that is damaged counts as none: everything is then recorded as if it were new.
     pub(crate) fn open(config: &AggregatorConfig) -> Self {
         let path = config.state_dir.join(FILE);
-        let known = std::fs::read(&path).ok().and_then(|bytes| match digested::from_bytes(&bytes) {
+        let known = std::fs::read(&path).ok().and_then(|bytes| match checked_json::from_bytes(&bytes) {
             Ok(known) => Some(known),
             Err(error) => {
                 let aside = path.with_extension("json.damaged");
@@ -213,7 +213,7 @@ impl Membership {
         loop {
             let now = self.now(&app);
             if now != self.known && self.record(&app, &now).await {
-                if let Err(error) = digested::write(&self.path, &now) {
+                if let Err(error) = checked_json::write(&self.path, &now) {
                     tracing::warn!(%error, file = %self.path.display(), "cannot store the known state of the cluster");
                 }
                 self.known = now;

@@ -3,8 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use piperoll_shared::log::order::Order;
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::order::Order;
+use piperoll_format::time::Timestamp;
 
 /// The head of one source. Sources stand in the order of their node ids, so the index compares as the id
 /// does, and no text is compared per row.
@@ -45,8 +45,8 @@ impl Merge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use piperoll_shared::log::ids::NodeId;
-    use piperoll_shared::log::order::Key;
+    use piperoll_format::ids::NodeId;
+    use piperoll_format::order::Key;
     use proptest::prelude::*;
 
     proptest! {

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::time::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -85,6 +85,6 @@ impl Metrics {
                 self.clock_offset.get_or_create(&label).set(clock.offset_micros);
             }
         }
-        piperoll_shared::net::metrics::page(&self.registry.lock().unwrap_or_else(PoisonError::into_inner))
+        piperoll_net::metrics::page(&self.registry.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

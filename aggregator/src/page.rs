@@ -5,13 +5,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use piperoll_shared::api::aggregator::{Envelope, NodeReport, Status};
-use piperoll_shared::log::filter::Filter;
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::order::{Key, Order, Position};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::verify::Integrity;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_format::ids::Generation;
+use piperoll_format::order::{Key, Order, Position};
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::Integrity;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::aggregator::{Envelope, NodeReport, Status};
+use piperoll_query::filter::Filter;
 use tokio::time::timeout_at;
 
 use super::ask::{Ask, Asked, ask, ask_asides, ask_log};

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use piperoll_shared::log::order::Key;
-use piperoll_shared::log::row::{FoundAt, Row};
-use piperoll_shared::log::statement::Erased;
-use piperoll_shared::log::tree::{Hash, leaf_hash};
-use piperoll_shared::log::verify::Integrity;
+use piperoll_format::merkle::{Hash, leaf_hash};
+use piperoll_format::order::Key;
+use piperoll_format::row::{FoundAt, Row};
+use piperoll_format::statement::Erased;
+use piperoll_format::verify::Integrity;
 
 /// A row with its place in the timeline.
 #[derive(Debug, Clone)]

@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
-use piperoll_shared::api::node::ScanRequest;
-use piperoll_shared::log::completeness::{Place, Shown, Unproven};
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::order::{Order, Position};
-use piperoll_shared::log::statement::Statement;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::{Hash, RangeProof};
+use piperoll_format::completeness::{Place, Shown, Unproven};
+use piperoll_format::ids::Generation;
+use piperoll_format::merkle::{Hash, RangeProof};
+use piperoll_format::order::{Order, Position};
+use piperoll_format::statement::Statement;
+use piperoll_format::time::Timestamp;
+use piperoll_protocol::node::ScanRequest;
 
 use super::placed::{BorderRow, PlacedRow};
 

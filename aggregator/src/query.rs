@@ -1,12 +1,13 @@
 //! A validated query.
 
-use piperoll_shared::log::cursor::{Cursor, CursorError, CursorKey, QueryHash};
-use piperoll_shared::log::filter::{FILTER_VERSION, Filter, FilterError, canonical_key, is_key};
-use piperoll_shared::log::limits::{PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX, RANGE_DEFAULT_DAYS};
-use piperoll_shared::log::order::{Key, Order};
-use piperoll_shared::log::stats::Plan;
-use piperoll_shared::log::time::{TimeError, Timestamp};
-use piperoll_shared::log::zone::{Now, Zone, ZoneError};
+use piperoll_format::cursor::{Cursor, CursorError, CursorKey, QueryHash};
+use piperoll_format::limits::{PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX, RANGE_DEFAULT_DAYS};
+use piperoll_format::order::{Key, Order};
+use piperoll_format::time::{TimeError, Timestamp};
+use piperoll_query::filter::{FILTER_VERSION, Filter, FilterError, canonical_key, is_key};
+use piperoll_query::human_time;
+use piperoll_query::stats::Plan;
+use piperoll_query::zone::{Now, Zone, ZoneError};
 
 use super::scope::Scope;
 
@@ -235,9 +236,8 @@ pub(crate) fn range(
     now: impl Into<Now>,
 ) -> Result<(Timestamp, Timestamp), QueryError> {
     let now = now.into();
-    let time = |parameter, text: &str| {
-        Timestamp::parse_human(text, now).map_err(|source| QueryError::Time { parameter, source })
-    };
+    let time =
+        |parameter, text: &str| human_time::parse(text, now).map_err(|source| QueryError::Time { parameter, source });
     let from = match from {
         Some(text) => time("from", text)?,
         None => now.at.plus_micros(-RANGE_DEFAULT_DAYS * 86_400 * 1_000_000),
@@ -346,7 +346,7 @@ impl Query {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use piperoll_shared::log::cursor::Snapshot;
+    use piperoll_format::cursor::Snapshot;
 
     /// The pages of one answer are read in one language, also when the aggregator was upgraded between them.
     #[test]

@@ -8,18 +8,18 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::Method;
 use hyper::body::Incoming;
-use piperoll_shared::api::aggregator::Status;
-use piperoll_shared::api::frame::{EntryFrame, Frame, decode};
-use piperoll_shared::api::node::{Mark, ScanRequest, StreamEnd, StreamHead, peer_path};
-use piperoll_shared::log::completeness::Place;
-use piperoll_shared::log::filter::{ErasedFit, FILTER_VERSION, Filter};
-use piperoll_shared::log::order::{Key, Order, Position};
-use piperoll_shared::log::statement::Statement;
-use piperoll_shared::log::stats::{Axis, Counter, Facet, Plan};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::{RangeProof, leaf_hash};
-use piperoll_shared::log::verify::{Checked, Claim, Integrity, RowChecker};
-use piperoll_shared::log::view::EntryView;
+use piperoll_format::completeness::Place;
+use piperoll_format::merkle::{RangeProof, leaf_hash};
+use piperoll_format::order::{Key, Order, Position};
+use piperoll_format::statement::Statement;
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::{Checked, Claim, Integrity, RowChecker};
+use piperoll_format::view::EntryView;
+use piperoll_protocol::aggregator::Status;
+use piperoll_protocol::frame::{EntryFrame, Frame, decode};
+use piperoll_protocol::node::{Mark, ScanRequest, StreamEnd, StreamHead, peer_path};
+use piperoll_query::filter::{ErasedFit, FILTER_VERSION, Filter};
+use piperoll_query::stats::{Axis, Counter, Facet, Plan};
 
 use super::ask::Asked;
 use super::config::Limits;
@@ -35,7 +35,7 @@ pub(crate) struct NodeReader {
     body: Incoming,
     buffer: BytesMut,
     checker: RowChecker,
-    node_id: piperoll_shared::log::ids::NodeId,
+    node_id: piperoll_format::ids::NodeId,
     pub(crate) head: StreamHead,
     idle: Duration,
     order: Order,

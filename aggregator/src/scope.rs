@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use piperoll_shared::api::access::Role;
-use piperoll_shared::log::filter::{Filter, FilterError};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::verify::Integrity;
-use piperoll_shared::log::view::EntryView;
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::Integrity;
+use piperoll_format::view::EntryView;
+use piperoll_protocol::access::Role;
+use piperoll_query::filter::{Filter, FilterError};
 
 /// Bytes of a scope as it is typed; the filter of a query comes on top of it.
 pub const SCOPE_BYTES_MAX: usize = 1_024;

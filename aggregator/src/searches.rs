@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use piperoll_shared::api::access::SavedSearch;
-use piperoll_shared::log::filter::{FILTER_VERSION, Filter};
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
-use piperoll_shared::net::replaced::replace;
+use piperoll_net::atomic_file::replace;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::access::SavedSearch;
+use piperoll_query::filter::{FILTER_VERSION, Filter};
 use serde::{Deserialize, Serialize};
 
 /// Searches of one person.

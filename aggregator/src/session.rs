@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::time::Timestamp;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use piperoll_shared::log::ids::ClusterName;
-use piperoll_shared::net::share::Shares;
-use piperoll_shared::net::tls::TlsStore;
+use piperoll_format::ids::ClusterName;
+use piperoll_net::fair_share::Shares;
+use piperoll_net::tls::TlsStore;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::Audit;

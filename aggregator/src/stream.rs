@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use piperoll_shared::api::aggregator::{Envelope, FinalRecord, StatsAnswer, Status};
-use piperoll_shared::log::csv;
-use piperoll_shared::log::order::Key;
-use piperoll_shared::log::stats::{Counter, Plan};
-use piperoll_shared::log::verify::Integrity;
-use piperoll_shared::log::view::EntryView;
+use piperoll_evidence::csv;
+use piperoll_format::order::Key;
+use piperoll_format::verify::Integrity;
+use piperoll_format::view::EntryView;
+use piperoll_protocol::aggregator::{Envelope, FinalRecord, StatsAnswer, Status};
+use piperoll_query::stats::{Counter, Plan};
 use tokio::sync::mpsc;
 
 use super::ask::{Ask, ask, ask_asides};
@@ -19,7 +19,7 @@ use super::feed::Feed;
 use super::merge::Merge;
 use super::placed::PlacedRow;
 use super::query::Query;
-use piperoll_shared::net::share::Share;
+use piperoll_net::fair_share::Share;
 
 /// Bytes per chunk of the answer, and chunks waiting for the reader.
 const CHUNK_BYTES: usize = 64 * 1024;

@@ -7,9 +7,9 @@ use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use piperoll_shared::api::access::{CreatedToken, Role, TokenInfo};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::replaced;
+use piperoll_format::time::Timestamp;
+use piperoll_net::atomic_file;
+use piperoll_protocol::access::{CreatedToken, Role, TokenInfo};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -122,7 +122,8 @@ impl TokenStore {
 
     /// Held while the file is read, changed and written: the command line and the daemon both do.
     fn lock(&self) -> Result<std::fs::File, TokenError> {
-        let file = replaced::lock(&self.path).map_err(|source| TokenError::Io { path: self.path.clone(), source })?;
+        let file =
+            atomic_file::lock(&self.path).map_err(|source| TokenError::Io { path: self.path.clone(), source })?;
         // What another process wrote within the clock's grain would pass for what is cached.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).stamp = None;
         Ok(file)
@@ -130,7 +131,7 @@ impl TokenStore {
 
     fn save(&self, tokens: &[Stored]) -> Result<(), TokenError> {
         let bytes = serde_json::to_vec_pretty(tokens).unwrap_or_default();
-        replaced::replace(&self.path, &bytes).map_err(|source| TokenError::Io { path: self.path.clone(), source })
+        atomic_file::replace(&self.path, &bytes).map_err(|source| TokenError::Io { path: self.path.clone(), source })
     }
 
     /// Makes a token; this is the only time it is seen.

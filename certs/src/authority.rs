@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use piperoll_shared::api::access::Role;
-use piperoll_shared::log::bundle::{Instant, KeepPolicy, Life, Moved};
-use piperoll_shared::log::ids::{ClusterName, NodeId};
-use piperoll_shared::log::limits::RETENTION_DAYS_MIN;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
-use piperoll_shared::net::identity::{Identity, Kind};
+use piperoll_evidence::bundle::{Instant, KeepPolicy, Life, Moved};
+use piperoll_format::ids::{ClusterName, NodeId};
+use piperoll_format::limits::RETENTION_DAYS_MIN;
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_net::identity::{Identity, Kind};
+use piperoll_protocol::access::Role;
 
 use super::error::{CertsError, Result, io};
 use super::files::{

@@ -1,10 +1,10 @@
 //! Files of the cluster directory and of the machines' folders.
 
-use piperoll_shared::api::access::Role;
-use piperoll_shared::log::bundle::{KeepPolicy, Moved};
-use piperoll_shared::log::ids::{ClusterName, NodeId};
-use piperoll_shared::log::note::VerifyingKey;
-use piperoll_shared::log::time::Timestamp;
+use piperoll_evidence::bundle::{KeepPolicy, Moved};
+use piperoll_format::ids::{ClusterName, NodeId};
+use piperoll_format::note::VerifyingKey;
+use piperoll_format::time::Timestamp;
+use piperoll_protocol::access::Role;
 
 use super::error::Result;
 use super::members::{MemberKind, Members};

@@ -1,7 +1,7 @@
 //! Issues certificates and revocation lists with rcgen.
 
-use piperoll_shared::log::ids::ClusterName;
-use piperoll_shared::net::identity::{Identity, Kind};
+use piperoll_format::ids::ClusterName;
+use piperoll_net::identity::{Identity, Kind};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,

@@ -6,11 +6,11 @@
 
 use std::path::PathBuf;
 
-use piperoll_shared::log::checkpoint::Checkpoint;
-use piperoll_shared::log::ids::NodeId;
-use piperoll_shared::log::note::{KeyKind, Note, VerifyingKey};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::decode_hash;
+use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::ids::NodeId;
+use piperoll_format::merkle::decode_hash;
+use piperoll_format::note::{KeyKind, Note, VerifyingKey};
+use piperoll_format::time::Timestamp;
 use toml_edit::{ArrayOfTables, Item, Table, value};
 
 use super::authority::Authority;

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use piperoll_shared::api::access::Role;
-use piperoll_shared::log::bundle::{KeepPolicy, Life, Moved};
-use piperoll_shared::log::ids::{ClusterName, NodeId};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
-use piperoll_shared::net::identity::Identity;
+use piperoll_evidence::bundle::{KeepPolicy, Life, Moved};
+use piperoll_format::ids::{ClusterName, NodeId};
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_net::identity::Identity;
+use piperoll_protocol::access::Role;
+use piperoll_query::human_time;
 use serde::{Deserialize, Serialize};
 
 use super::error::{CertsError, Result, io};
@@ -143,7 +144,7 @@ impl Member {
         let days = self.retired.as_ref().map(|retired| {
             let day = |text: &str| {
                 let words = format!("{text:?} is not a day; retire {} again", self.id);
-                Timestamp::day_range(text).ok_or(CertsError::Keys(words))
+                human_time::day_range(text).ok_or(CertsError::Keys(words))
             };
             Ok::<_, CertsError>((day(&retired.first_day)?.0, day(&retired.last_day)?.1))
         });

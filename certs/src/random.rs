@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use piperoll_shared::log::note::SigningSeed;
-use piperoll_shared::log::seal::EpochSecret;
-use piperoll_shared::log::tree::encode_hash;
+use piperoll_format::mac::EpochSecret;
+use piperoll_format::merkle::encode_hash;
+use piperoll_format::note::SigningSeed;
 
 use super::error::{CertsError, Result};
 use super::files::write_new_private;

@@ -1,9 +1,9 @@
 //! The trust file: everything that an auditor needs to verify evidence, without secrets.
 
-use piperoll_shared::log::bundle::{KeySpan, NodeTrust, Trust};
-use piperoll_shared::log::ids::ClusterName;
-use piperoll_shared::log::note::{KeyKind, VerifyingKey};
-use piperoll_shared::log::tree::decode_hash;
+use piperoll_evidence::bundle::{KeySpan, NodeTrust, Trust};
+use piperoll_format::ids::ClusterName;
+use piperoll_format::merkle::decode_hash;
+use piperoll_format::note::{KeyKind, VerifyingKey};
 
 use super::authority::Authority;
 use super::error::{CertsError, Result};

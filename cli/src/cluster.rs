@@ -5,11 +5,12 @@ use std::path::Path;
 use anyhow::Context as _;
 use piperoll_aggregator::scope::{Scope, Written};
 use piperoll_certs::{AggregatorPlace, Authority, Layout, LifeChange, MemberKind, NodePlace};
-use piperoll_shared::api::access::Role;
-use piperoll_shared::log::bundle::{KeepPolicy, Life};
-use piperoll_shared::log::ids::NodeId;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_evidence::bundle::{KeepPolicy, Life};
+use piperoll_format::ids::NodeId;
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::access::Role;
+use piperoll_query::human_time;
 
 use crate::args::ClusterCommand;
 use crate::exit::{Exit, UsageError};
@@ -73,13 +74,13 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
         ClusterCommand::Retire { dir, id, at, first_day, last_day, last_seq, reason } => {
             let day = |text: &Option<String>| {
                 let range = |text: &String| {
-                    Timestamp::day_range(text)
+                    human_time::day_range(text)
                         .ok_or_else(|| UsageError(format!("{text:?} is not a day; write YYYY-MM-DD")))
                 };
                 text.as_ref().map(range).transpose()
             };
             let until = match (at, day(&last_day)?) {
-                (Some(at), _) => Timestamp::parse_human(&at, SystemClock.now())?,
+                (Some(at), _) => human_time::parse(&at, SystemClock.now())?,
                 (None, Some((_, end))) => end,
                 (None, None) => SystemClock.now(),
             };
@@ -91,7 +92,7 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
             let time = |text: Option<String>| {
                 text.map(|text| match text.as_str() {
                     "never" => Ok(Timestamp::MAX),
-                    text => Timestamp::parse_human(text, SystemClock.now()),
+                    text => human_time::parse(text, SystemClock.now()),
                 })
                 .transpose()
             };
@@ -102,7 +103,7 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
             let mut authority = Authority::open(&dir)?;
             if let Some(keep_days) = keep_days {
                 let now = SystemClock.now();
-                let from = from.map_or(Ok(now), |text| Timestamp::parse_human(&text, now))?;
+                let from = from.map_or(Ok(now), |text| human_time::parse(&text, now))?;
                 authority.set_retention(KeepPolicy { from, keep_days })?;
                 warn_of_absent(&authority);
                 copy_aggregators();

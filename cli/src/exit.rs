@@ -1,6 +1,6 @@
 //! Exit codes, the same for all reading commands.
 
-use piperoll_shared::log::filter::FilterError;
+use piperoll_query::filter::FilterError;
 
 /// The outcome of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl Exit {
     /// What a command that failed ends with.
     pub(crate) fn of(error: &anyhow::Error) -> Self {
         let usage = error.chain().any(|cause| {
-            cause.is::<UsageError>() || cause.is::<FilterError>() || cause.is::<piperoll_shared::log::time::TimeError>()
+            cause.is::<UsageError>() || cause.is::<FilterError>() || cause.is::<piperoll_format::time::TimeError>()
         });
         if usage { Self::Usage } else { Self::Failed }
     }

@@ -29,10 +29,7 @@ use exit::Exit;
 use piperoll_verify::{Outcome, VerifyBundleArgs};
 
 fn main() -> std::process::ExitCode {
-    // One provider for the whole process, before anything can open a TLS connection.
-    let _ = rustls::crypto::CryptoProvider::install_default(std::sync::Arc::unwrap_or_clone(
-        piperoll_shared::net::tls::provider(),
-    ));
+    piperoll_net::crypto::install();
     let args = Args::parse_from(args::protect_negation(std::env::args_os()));
     if args.command.only_prints() {
         // `piperoll query | head` ends quietly, as every such command does. A daemon must outlive its terminal.

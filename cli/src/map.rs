@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use comfy_table::{ContentArrangement, Table};
+use piperoll_format::entry::CallerEntry;
+use piperoll_format::terminal::escape;
 use piperoll_node::intake::{Mapped, Mapping};
-use piperoll_shared::log::entry::CallerEntry;
-use piperoll_shared::log::redact::Redactor;
-use piperoll_shared::log::terminal::escape;
+use piperoll_redact::Redactor;
 use serde_json::Value;
 
 use crate::args::MapCommand;

@@ -8,12 +8,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use piperoll_aggregator::config::AggregatorConfig;
 use piperoll_aggregator::{Aggregator, LocalLog};
+use piperoll_format::ids::NodeId;
+use piperoll_net::clock::SystemClock;
+use piperoll_net::identity::Identity;
+use piperoll_net::telemetry;
 use piperoll_node::config::NodeConfig;
 use piperoll_node::{KeptLog, Node};
-use piperoll_shared::log::ids::NodeId;
-use piperoll_shared::net::clock::SystemClock;
-use piperoll_shared::net::identity::Identity;
-use piperoll_shared::net::telemetry;
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 

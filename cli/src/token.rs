@@ -5,9 +5,9 @@ use std::path::Path;
 use piperoll_aggregator::config::AggregatorConfig;
 use piperoll_aggregator::tokens::TokenStore;
 use piperoll_client::NodeClient;
-use piperoll_shared::api::access::Role;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::access::Role;
+use piperoll_query::human_time;
 use serde_json::json;
 
 use crate::args::{RoleArg, TokenCommand};
@@ -28,7 +28,7 @@ pub(crate) async fn run(command: TokenCommand) -> anyhow::Result<Exit> {
         TokenCommand::Create { config, name, role, expires, scope } => {
             let (store, config) = open(&config.config)?;
             let now = SystemClock.now();
-            let expires = expires.as_deref().map(|text| Timestamp::parse_expiry(text, now)).transpose()?;
+            let expires = expires.as_deref().map(|text| human_time::parse_expiry(text, now)).transpose()?;
             let created = store.create(&name, role.into(), scope.as_deref(), expires, now)?;
             record(
                 &config,

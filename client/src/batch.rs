@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use piperoll_shared::api::node::Receipt;
-use piperoll_shared::api::problem::Problem;
+use piperoll_protocol::node::Receipt;
+use piperoll_protocol::problem::Problem;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 

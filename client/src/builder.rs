@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use piperoll_shared::api::node::GAP_TEXT_BYTES_MAX;
-use piperoll_shared::log::redact::{BadName, Redactor};
+use piperoll_protocol::node::GAP_TEXT_BYTES_MAX;
+use piperoll_redact::{BadName, Redactor};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use piperoll_shared::api::node::Receipt;
-use piperoll_shared::log::ids::EntryId;
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::ids::EntryId;
+use piperoll_format::time::Timestamp;
+use piperoll_protocol::node::Receipt;
 use serde_json::Value;
 
 use super::outcome::Emitted;

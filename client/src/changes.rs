@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use piperoll_shared::log::limits::{CHANGES_COUNT_MAX, LONG_TEXT_BYTES_MAX};
-use piperoll_shared::log::redact::{MARK, MASK, Redactor};
+use piperoll_format::limits::{CHANGES_COUNT_MAX, LONG_TEXT_BYTES_MAX};
+use piperoll_redact::{MARK, MASK, Redactor};
 
 /// In the place of the changes beyond [`CHANGES_COUNT_MAX`]; their number is its new value.
 const UNLISTED: &str = "(fields not listed)";

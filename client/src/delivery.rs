@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use piperoll_shared::api::node::GapReport;
-use piperoll_shared::log::ids::EntryId;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_format::ids::EntryId;
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::node::GapReport;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::send_lines;

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use piperoll_shared::log::ids::EntryId;
-use piperoll_shared::log::redact::Redactor;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_format::ids::EntryId;
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_redact::Redactor;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -271,7 +271,7 @@ impl Entry {
     pub fn secret_detail(mut self, name: impl Into<String>) -> Self {
         let name = name.into();
         self.redacted.push(format!("details.{name}"));
-        self.details.insert(name, json!(piperoll_shared::log::redact::MASK));
+        self.details.insert(name, json!(piperoll_redact::MASK));
         self
     }
 

@@ -1,6 +1,6 @@
 //! Errors of recording.
 
-use piperoll_shared::api::problem::Problem;
+use piperoll_protocol::problem::Problem;
 
 /// A failed call to the node's socket.
 #[derive(Debug, Clone, thiserror::Error)]

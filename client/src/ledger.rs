@@ -9,10 +9,10 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use piperoll_shared::api::node::GapReport;
-use piperoll_shared::log::ids::EntryId;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_format::ids::EntryId;
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::node::GapReport;
 use uuid::Uuid;
 
 const FILE: &str = "lost";

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
-use piperoll_shared::api::node::{BatchReport, GapReport, NDJSON, NodeStatus, Receipt, ScanRequest, socket_path};
-use piperoll_shared::api::problem::Problem;
+use piperoll_protocol::node::{BatchReport, GapReport, NDJSON, NodeStatus, Receipt, ScanRequest, socket_path};
+use piperoll_protocol::problem::Problem;
 use reqwest::{Client, RequestBuilder, Response};
 
 use super::ClientError;
@@ -180,7 +180,7 @@ fn have_a_provider() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // Lost against another thread that does the same.
         let _ = rustls::crypto::CryptoProvider::install_default(std::sync::Arc::unwrap_or_clone(
-            piperoll_shared::net::tls::provider(),
+            piperoll_net::tls::provider(),
         ));
     }
 }

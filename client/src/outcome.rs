@@ -1,8 +1,8 @@
 //! Outcome of an entry that was handed to a [`Recorder`](crate::Recorder).
 
-use piperoll_shared::api::node::Receipt;
-use piperoll_shared::log::entry::EntryError;
-use piperoll_shared::log::ids::EntryId;
+use piperoll_format::entry::EntryError;
+use piperoll_format::ids::EntryId;
+use piperoll_protocol::node::Receipt;
 
 use super::error::ClientError;
 use super::spool::SpoolError;

@@ -9,7 +9,7 @@ use std::str::FromStr as _;
 use http::HeaderMap;
 use http::header::{FORWARDED, HeaderName};
 use ipnet::IpNet;
-use piperoll_shared::net::serve::TlsPeer;
+use piperoll_net::serve::TlsPeer;
 
 /// Proxies in a row that are looked at; a longer list is a forgery or a loop.
 const HOPS_MAX: usize = 32;

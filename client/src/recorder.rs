@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use piperoll_shared::api::node::Receipt;
-use piperoll_shared::log::entry::CallerEntry;
-use piperoll_shared::log::ids::EntryId;
-use piperoll_shared::log::redact::Redactor;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::{Clock, SystemClock};
+use piperoll_format::entry::CallerEntry;
+use piperoll_format::ids::EntryId;
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock, SystemClock};
+use piperoll_protocol::node::Receipt;
+use piperoll_redact::Redactor;
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::LazyLock;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use piperoll_shared::log::redact::{MARK, MASK};
+use piperoll_redact::{MARK, MASK};
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
 use sha2::Sha256;

@@ -4,17 +4,17 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use piperoll_shared::log::flags::Rules;
-use piperoll_shared::log::ids::{ClusterName, NodeId};
-use piperoll_shared::log::limits::{RETENTION_DAYS_DEFAULT, RETENTION_DAYS_MAX, RETENTION_DAYS_MIN};
-use piperoll_shared::log::note::{KeyKind, VerifyingKey};
-use piperoll_shared::log::redact::Redactor;
-use piperoll_shared::log::seal::KeyRing;
-use piperoll_shared::net::files;
-pub use piperoll_shared::net::files::ConfigError;
-use piperoll_shared::net::identity::{Identity, Kind};
-use piperoll_shared::net::telemetry::LogFormat;
-use piperoll_shared::net::tls::TlsFiles;
+use piperoll_detect::Rules;
+use piperoll_format::ids::{ClusterName, NodeId};
+use piperoll_format::limits::{RETENTION_DAYS_DEFAULT, RETENTION_DAYS_MAX, RETENTION_DAYS_MIN};
+use piperoll_format::mac::KeyRing;
+use piperoll_format::note::{KeyKind, VerifyingKey};
+use piperoll_net::config_files;
+pub use piperoll_net::config_files::ConfigError;
+use piperoll_net::identity::{Identity, Kind};
+use piperoll_net::telemetry::LogFormat;
+use piperoll_net::tls::TlsFiles;
+use piperoll_redact::Redactor;
 use serde::Deserialize;
 
 use crate::forward::{ForwardConfig, TypedForward};
@@ -223,21 +223,21 @@ impl NodeConfig {
     /// Reads `node.toml`; relative paths in it are relative to its own folder, so the folder can be copied.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let bad = |problem: String| ConfigError::Content { path: path.to_owned(), problem };
-        let typed: Typed = files::read_toml(path)?;
-        let base = files::base_of(path);
+        let typed: Typed = config_files::read_toml(path)?;
+        let base = config_files::base_of(path);
         let mut secrets = Vec::new();
         for secret in &typed.secrets {
-            secrets.push((secret.epoch, files::read_secret(&files::at(&base, &secret.file))?));
+            secrets.push((secret.epoch, config_files::read_secret(&config_files::at(&base, &secret.file))?));
         }
         if secrets.is_empty() {
             return Err(bad("`secrets` names no secret; a node needs at least epoch 0".to_owned()));
         }
         let keys = LogKeys {
             ring: KeyRing::new(typed.cluster.clone(), typed.node_id.clone(), secrets),
-            checkpoint: files::read_seed(&files::at(&base, &typed.checkpoint_key))?,
+            checkpoint: config_files::read_seed(&config_files::at(&base, &typed.checkpoint_key))?,
             next_checkpoint: match &typed.next_checkpoint_key {
                 None => None,
-                Some(file) => Some(files::read_seed(&files::at(&base, file))?),
+                Some(file) => Some(config_files::read_seed(&config_files::at(&base, file))?),
             },
             witnesses: read_witnesses(&base.join(WITNESSES)).map_err(bad)?,
         };
@@ -268,7 +268,7 @@ impl NodeConfig {
                 listen: typed.peer.listen,
                 files: TlsFiles {
                     certificate: base.join(typed.peer.certificate),
-                    key: files::at(&base, &typed.peer.key),
+                    key: config_files::at(&base, &typed.peer.key),
                     ca: base.join(typed.peer.ca),
                     crl: base.join(typed.peer.crl),
                 },

@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
-use piperoll_shared::net::clock::Clock;
-use piperoll_shared::net::identity::Identity;
-use piperoll_shared::net::serve::{TlsPeer, serve_stream};
+use piperoll_net::clock::Clock;
+use piperoll_net::identity::Identity;
+use piperoll_net::serve::{TlsPeer, serve_stream};
 use tokio::io::DuplexStream;
 use tokio_util::sync::CancellationToken;
 

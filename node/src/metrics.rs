@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use piperoll_shared::api::node::{ForwardStatus, NodeStatus};
+use piperoll_protocol::node::{ForwardStatus, NodeStatus};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -173,7 +173,7 @@ impl Metrics {
         }
         self.forward.set(forward);
         let registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        piperoll_shared::net::metrics::page(&registry)
+        piperoll_net::metrics::page(&registry)
     }
 }
 

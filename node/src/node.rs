@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use piperoll_shared::net::clock::Clock;
-use piperoll_shared::net::serve::{serve_plain, serve_tls, serve_unix};
-use piperoll_shared::net::tls::{ClientAuth, TlsStore};
+use piperoll_net::clock::Clock;
+use piperoll_net::serve::{serve_plain, serve_tls, serve_unix};
+use piperoll_net::tls::{ClientAuth, TlsStore};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

@@ -6,11 +6,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use piperoll_shared::api::node::{PrunePlan, RetentionStatus};
-use piperoll_shared::log::limits::RETENTION_DAYS_MIN;
-use piperoll_shared::log::statement::{ArchiveDigest, Pruned};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::Clock;
+use piperoll_format::limits::RETENTION_DAYS_MIN;
+use piperoll_format::statement::{ArchiveDigest, Pruned};
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::Clock;
+use piperoll_protocol::node::{PrunePlan, RetentionStatus};
 use tokio::sync::Notify;
 
 use crate::config::RetentionConfig;

@@ -1,6 +1,6 @@
 //! Why a node did not start.
 
-use piperoll_shared::net::tls::TlsError;
+use piperoll_net::tls::TlsError;
 
 use crate::forward::PlaceError;
 use crate::intake::IntakeError;

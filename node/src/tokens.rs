@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::replaced;
+use piperoll_format::time::Timestamp;
+use piperoll_net::atomic_file;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -134,12 +134,12 @@ impl RecordingTokens {
     fn write(&self, token: Vec<RecordingToken>) -> Result<(), TokenError> {
         let text = toml::to_string(&Content { token })
             .map_err(|e| TokenError::Content { path: self.path.clone(), problem: e.to_string() })?;
-        replaced::replace(&self.path, text.as_bytes()).map_err(|source| self.io(source))
+        atomic_file::replace(&self.path, text.as_bytes()).map_err(|source| self.io(source))
     }
 
     /// Held while the file is read, changed and written, so that no token that was revoked comes back.
     fn lock(&self) -> Result<std::fs::File, TokenError> {
-        let lock = replaced::lock(&self.path).map_err(|source| self.io(source))?;
+        let lock = atomic_file::lock(&self.path).map_err(|source| self.io(source))?;
         // What another process wrote within the clock's grain would pass for what is cached.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).stamp = None;
         Ok(lock)

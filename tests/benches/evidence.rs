@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use piperoll_shared::log::bundle::Members;
-use piperoll_shared::log::tree::leaf_hash;
+use piperoll_evidence::bundle::Members;
+use piperoll_format::merkle::leaf_hash;
 use piperoll_tests::{Cluster, append_in_flight, caller_entry, draft, median, new_store, piperoll};
 use rusqlite::Connection;
 
@@ -24,6 +24,7 @@ const IDLE_NODES: usize = 100;
 const POLL: Duration = Duration::from_secs(2);
 
 fn main() {
+    piperoll_net::crypto::install();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let wanted = |part: &str| asked.is_empty() || asked.iter().any(|arg| arg == part);

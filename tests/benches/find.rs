@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use piperoll_format::order::Order;
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock, SystemClock};
 use piperoll_node::config::NodeConfig;
 use piperoll_node::store::{LogDir, Store};
-use piperoll_shared::api::node::ScanRequest;
-use piperoll_shared::log::order::Order;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::{Clock, SystemClock};
+use piperoll_protocol::node::ScanRequest;
 use piperoll_tests::{Cluster, Fault, draft};
 
 #[allow(dead_code, reason = "the tests use more of it")]
@@ -60,6 +60,7 @@ impl Clock for Past {
 }
 
 fn main() {
+    piperoll_net::crypto::install();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     // `cargo bench … -- find` or `-- nodes` runs one half.
     let wanted = |half: &str| {

@@ -25,6 +25,7 @@ fn receive(address: &str) {
 
 #[tokio::main]
 async fn main() {
+    piperoll_net::crypto::install();
     println!("{:<10} {:>10} {:>12}", "format", "seconds", "entries/s");
     for format in ["native", "ocsf", "ecs", "cef"] {
         let mut cluster = Cluster::made(&["mx1"], |_| None).await;

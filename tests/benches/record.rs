@@ -23,6 +23,7 @@ const REQUESTS: usize = 100_000;
 const ROUNDS: usize = 5;
 
 fn main() {
+    piperoll_net::crypto::install();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(strict());
     // The layer's own work is measured on one thread, where CPU time is the time of this work alone.

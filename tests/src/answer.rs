@@ -5,7 +5,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use piperoll_node::store::Store;
-use piperoll_shared::api::node::{Finding, VerifyLine};
+use piperoll_protocol::node::{Finding, VerifyLine};
 use serde_json::Value;
 
 /// What a command did.

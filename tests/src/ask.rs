@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use piperoll_aggregator::tokens::TokenStore;
-use piperoll_shared::api::access::Role;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::access::Role;
 use serde_json::Value;
 
 use crate::{Answer, Cluster};

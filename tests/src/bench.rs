@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use piperoll_detect::Rules;
+use piperoll_format::mac::{EpochSecret, KeyRing};
+use piperoll_format::note::SigningSeed;
+use piperoll_net::clock::SystemClock;
 use piperoll_node::store::{Draft, LogDir, LogKeys, Store, parse_draft};
-use piperoll_shared::log::flags::Rules;
-use piperoll_shared::log::note::SigningSeed;
-use piperoll_shared::log::redact::Redactor;
-use piperoll_shared::log::seal::{EpochSecret, KeyRing};
-use piperoll_shared::net::clock::SystemClock;
+use piperoll_redact::Redactor;
 
 /// An entry as a mail gateway would record it; about 620 bytes when the node has sealed it.
 pub fn caller_entry(n: usize) -> String {

@@ -11,8 +11,8 @@ use nix::unistd::Pid;
 use piperoll_aggregator::config::AggregatorConfig;
 use piperoll_aggregator::tokens::TokenStore;
 use piperoll_certs::{AggregatorPlace, Authority, Layout, NodePlace};
-use piperoll_shared::api::access::Role;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::access::Role;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -27,9 +27,7 @@ const BINARY_VARIABLE: &str = "PIPEROLL_BINARY";
 pub fn piperoll() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
-        let _ = rustls::crypto::CryptoProvider::install_default(std::sync::Arc::unwrap_or_clone(
-            piperoll_shared::net::tls::provider(),
-        ));
+        piperoll_net::crypto::install();
         if let Some(path) = std::env::var_os(BINARY_VARIABLE) {
             let path = std::path::absolute(path).unwrap();
             assert!(path.exists(), "{BINARY_VARIABLE}: {} is missing", path.display());

@@ -1,6 +1,6 @@
 //! A tree whose leaves are all in memory, for proofs that tests make themselves.
 
-use piperoll_shared::log::tree::{Hash, TILE_WIDTH, TileSource, perfect_root};
+use piperoll_format::merkle::{Hash, TILE_WIDTH, TileSource, perfect_root};
 
 /// Tiles of these leaves.
 pub struct Leaves(pub Vec<Hash>);

@@ -6,13 +6,13 @@
 #[path = "../../fuzz/bodies.rs"]
 mod bodies;
 
-use piperoll_shared::api::frame::{
+use piperoll_format::ids::Generation;
+use piperoll_format::merkle::RangeProof;
+use piperoll_format::time::Timestamp;
+use piperoll_protocol::frame::{
     EntryParts, write_border, write_end, write_entry, write_erased, write_head, write_progress, write_proof,
 };
-use piperoll_shared::api::node::{StreamEnd, StreamHead};
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::RangeProof;
+use piperoll_protocol::node::{StreamEnd, StreamHead};
 
 type Target = (&'static str, fn(&[u8]));
 const TARGETS: [Target; 14] = [

@@ -1,11 +1,11 @@
 //! Checks evidence bundles offline: no network, no secret, no database. The judgement is
-//! `piperoll_shared::log::bundle`; here are the file, the words, and the exit code.
+//! `piperoll_evidence::bundle`; here are the file, the words, and the exit code.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-pub use piperoll_shared::log::bundle::Outcome;
-use piperoll_shared::log::bundle::{BUNDLE_BYTES_MAX, TRUST_BYTES_MAX, Trust, Verdict, verdict_words, verify_bundle};
+pub use piperoll_evidence::bundle::Outcome;
+use piperoll_evidence::bundle::{BUNDLE_BYTES_MAX, TRUST_BYTES_MAX, Trust, Verdict, verdict_words, verify_bundle};
 
 /// What to check, and how to say it.
 #[derive(Debug, Clone, clap::Args)]

@@ -12,8 +12,8 @@ use axum::http::{HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use piperoll_client::{Activity, Category};
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
-use piperoll_shared::net::serve::{Connection, Held, TlsPeer};
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_net::serve::{Connection, Held, TlsPeer};
 use serde_json::Value;
 
 use super::error::{ApiError, RefusalReason};

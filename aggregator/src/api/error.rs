@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use piperoll_shared::api::problem::Problem;
+use piperoll_protocol::problem::Problem;
 
 use crate::query::QueryError;
 use crate::searches::SearchError;

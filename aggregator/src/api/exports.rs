@@ -9,12 +9,12 @@ use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use piperoll_shared::api::access::Permission;
-use piperoll_shared::api::aggregator::{EXPORT_WAIT_SECONDS_MAX, Envelope, ExportFormat, ExportRequest, IncompleteArg};
-use piperoll_shared::api::node::{ProofAnswer, peer_path};
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::tree::{decode_hash, encode_hash};
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_format::ids::Generation;
+use piperoll_format::merkle::{decode_hash, encode_hash};
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::access::Permission;
+use piperoll_protocol::aggregator::{EXPORT_WAIT_SECONDS_MAX, Envelope, ExportFormat, ExportRequest, IncompleteArg};
+use piperoll_protocol::node::{ProofAnswer, peer_path};
 use serde_json::json;
 use tokio_util::io::ReaderStream;
 

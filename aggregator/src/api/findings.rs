@@ -10,10 +10,10 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
-use piperoll_shared::api::access::{Acknowledge, Judge, Permission};
-use piperoll_shared::log::bundle::{Outcome, Trust, verdict_words, verify_bundle};
-use piperoll_shared::log::verify::Integrity;
-use piperoll_shared::log::view::EntryView;
+use piperoll_evidence::bundle::{Outcome, Trust, verdict_words, verify_bundle};
+use piperoll_format::verify::Integrity;
+use piperoll_format::view::EntryView;
+use piperoll_protocol::access::{Acknowledge, Judge, Permission};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 

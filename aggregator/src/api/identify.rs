@@ -3,10 +3,10 @@
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, COOKIE};
 use cookie::{Cookie, SameSite};
-use piperoll_shared::api::access::{Permission, Role};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::identity::Kind;
-use piperoll_shared::net::serve::TlsPeer;
+use piperoll_format::time::Timestamp;
+use piperoll_net::identity::Kind;
+use piperoll_net::serve::TlsPeer;
+use piperoll_protocol::access::{Permission, Role};
 
 use super::error::ApiError;
 use crate::scope::Scope;

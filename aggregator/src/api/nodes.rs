@@ -7,13 +7,13 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use piperoll_shared::api::access::Permission;
-use piperoll_shared::api::aggregator::{
+use piperoll_format::merkle::decode_hash;
+use piperoll_format::time::Timestamp;
+use piperoll_protocol::access::Permission;
+use piperoll_protocol::aggregator::{
     AcceptRequest, AlarmInfo, NodeInfo, NodeReport, NodesAnswer, PresentedLog, Status,
 };
-use piperoll_shared::api::node::{NodeStatus, peer_path};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::decode_hash;
+use piperoll_protocol::node::{NodeStatus, peer_path};
 use serde_json::json;
 
 use super::auth::{Caller, Done, recordable};

@@ -9,10 +9,10 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use piperoll_client::{Activity, Category};
-use piperoll_shared::api::access::{SessionInfo, SessionTimes, SignIn, SignInLink};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
-use piperoll_shared::net::serve::TlsPeer;
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_net::serve::TlsPeer;
+use piperoll_protocol::access::{SessionInfo, SessionTimes, SignIn, SignInLink};
 use serde_json::json;
 
 use super::auth::{Done, Unrecorded, recordable, refused, too_many};

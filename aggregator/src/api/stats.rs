@@ -8,11 +8,11 @@ use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query as Pairs, State};
 use axum::response::{IntoResponse as _, Response};
-use piperoll_shared::api::access::Permission;
-use piperoll_shared::log::order::Order;
-use piperoll_shared::log::stats::{Axis, BUCKETS_MAX, FACETS_MAX, Facet, Plan, TOP_DEFAULT, TOP_MAX};
-use piperoll_shared::log::time::{Timestamp, parse_duration};
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_format::order::Order;
+use piperoll_format::time::{Timestamp, parse_duration};
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::access::Permission;
+use piperoll_query::stats::{Axis, BUCKETS_MAX, FACETS_MAX, Facet, Plan, TOP_DEFAULT, TOP_MAX};
 use serde_json::json;
 
 use super::auth::Caller;

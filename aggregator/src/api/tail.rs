@@ -13,10 +13,11 @@ use axum::response::sse::{Event as Sent, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures::stream;
 use piperoll_client::{Category, Entry, Outcome};
-use piperoll_shared::api::access::Permission;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::zone::Now;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::access::Permission;
+use piperoll_query::human_time;
+use piperoll_query::zone::Now;
 use serde_json::{Value, json};
 
 use super::auth::Caller;
@@ -25,7 +26,7 @@ use super::log::{known_nodes, with_done};
 use crate::query::{Query, QueryError};
 use crate::state::App;
 use crate::tail::{Event, Events, NodeEvent, Positions, start};
-use piperoll_shared::net::share::Share;
+use piperoll_net::fair_share::Share;
 
 const ACTION: &str = "audit.tail";
 /// Between two looks at whether a reader may still read.
@@ -151,7 +152,7 @@ impl Asked {
         let since = match since {
             Some(text) => {
                 let now = Now { at: now, zone: query.zone };
-                Timestamp::parse_human(&text, now).map_err(|source| QueryError::Time { parameter: "from", source })?
+                human_time::parse(&text, now).map_err(|source| QueryError::Time { parameter: "from", source })?
             }
             None => now,
         };

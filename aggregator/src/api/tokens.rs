@@ -6,9 +6,10 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use piperoll_shared::api::access::{NewToken, Permission};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::access::{NewToken, Permission};
+use piperoll_query::human_time;
 use serde_json::{Value, json};
 
 use super::auth::{Caller, Done, recordable};
@@ -56,7 +57,7 @@ fn shown(text: Option<&str>) -> Option<String> {
 }
 
 fn expiry(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
-    Timestamp::parse_expiry(text, now).map_err(|e| ApiError::new(400, "bad_expiry", e.to_string()))
+    human_time::parse_expiry(text, now).map_err(|e| ApiError::new(400, "bad_expiry", e.to_string()))
 }
 
 pub(super) async fn revoke(

@@ -4,15 +4,15 @@ use std::fs::File;
 use std::io::{self, Seek as _, Write as _};
 use std::path::Path;
 
-use piperoll_shared::api::aggregator::NodeReport;
-use piperoll_shared::log::bundle::{
+use piperoll_evidence::bundle::{
     self, Asked, EarlierPart, Manifest, MemberDigest, NodePart, REPORT_ROWS_MAX, Rows, StoredEntry, csv_line,
     manifest_note, member_header, member_padding, timeline_line,
 };
-use piperoll_shared::log::csv;
-use piperoll_shared::log::order::Order;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::encode_hash;
+use piperoll_evidence::csv;
+use piperoll_format::merkle::encode_hash;
+use piperoll_format::order::Order;
+use piperoll_format::time::Timestamp;
+use piperoll_protocol::aggregator::NodeReport;
 
 use super::collect::{Collected, Proven};
 use super::signer::Exporter;

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use piperoll_shared::api::aggregator::Status;
-use piperoll_shared::api::node::{NodeStatus, ProofAnswer, ProofRequest, peer_path};
-use piperoll_shared::log::bundle::{CHECKPOINT_AGE_SECONDS_MAX, ERASED_HEAD_BYTES};
-use piperoll_shared::log::entry::Prefix;
-use piperoll_shared::log::limits::BODY_AND_MAC_BYTES_MAX;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::{Hash, RangeRoot, decode_hash, leaf_hash};
-use piperoll_shared::log::verify::Integrity;
+use piperoll_evidence::bundle::{CHECKPOINT_AGE_SECONDS_MAX, ERASED_HEAD_BYTES};
+use piperoll_format::entry::Prefix;
+use piperoll_format::limits::BODY_AND_MAC_BYTES_MAX;
+use piperoll_format::merkle::{Hash, RangeRoot, decode_hash, leaf_hash};
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::Integrity;
+use piperoll_protocol::aggregator::Status;
+use piperoll_protocol::node::{NodeStatus, ProofAnswer, ProofRequest, peer_path};
 
 use super::spool::{Spool, SpoolRows};
 use crate::ask::Asked;

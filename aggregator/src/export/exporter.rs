@@ -5,10 +5,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use piperoll_shared::api::aggregator::{Envelope, Status};
-use piperoll_shared::log::bundle::{self, Manifest};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_evidence::bundle::{self, Manifest};
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::aggregator::{Envelope, Status};
 
 use super::assemble::{Heading, assemble};
 use super::collect::{Collected, collect, settle};

@@ -3,9 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use piperoll_shared::log::bundle::{KeepPolicy, KeySpan, NodeTrust, Trust};
-use piperoll_shared::log::ids::ClusterName;
-use piperoll_shared::log::note::{SigningKey, VerifyingKey};
+use piperoll_evidence::bundle::{KeepPolicy, KeySpan, NodeTrust, Trust};
+use piperoll_format::ids::ClusterName;
+use piperoll_format::note::{SigningKey, VerifyingKey};
 
 use crate::config::RosterNode;
 

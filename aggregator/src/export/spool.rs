@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
-use piperoll_shared::log::bundle::{MemberDigest, ROW_LENGTH_BYTES, Rows, StoredEntry, write_entry, write_erased};
+use piperoll_evidence::bundle::{MemberDigest, ROW_LENGTH_BYTES, Rows, StoredEntry, write_entry, write_erased};
 use sha2::{Digest as _, Sha256};
 
 /// Rows of one node and era, in ascending `seq`, in the form of a bundle's `entries`.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use piperoll_shared::api::aggregator::Status;
-use piperoll_shared::log::ids::NodeId;
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::ids::NodeId;
+use piperoll_format::time::Timestamp;
+use piperoll_protocol::aggregator::Status;
 
 use super::position::Place;
 use crate::placed::PlacedRow;

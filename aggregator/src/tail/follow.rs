@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use piperoll_shared::api::aggregator::Status;
-use piperoll_shared::api::node::ScanRequest;
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::order::Order;
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::ids::Generation;
+use piperoll_format::order::Order;
+use piperoll_format::time::Timestamp;
+use piperoll_protocol::aggregator::Status;
+use piperoll_protocol::node::ScanRequest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::event::ROW_OVERHEAD_BYTES;

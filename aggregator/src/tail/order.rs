@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use piperoll_shared::api::aggregator::Status;
-use piperoll_shared::log::ids::{Generation, NodeId};
-use piperoll_shared::log::order::Key;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_format::ids::{Generation, NodeId};
+use piperoll_format::order::Key;
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::aggregator::Status;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::event::{BACKLOG_WAIT_MAX, Event, GRACE, NodeEvent};
@@ -257,7 +257,7 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
-    use piperoll_shared::log::verify::Integrity;
+    use piperoll_format::verify::Integrity;
     use tokio::sync::Semaphore;
 
     use super::*;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use piperoll_shared::log::ids::{Generation, NodeId};
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::ids::{Generation, NodeId};
+use piperoll_format::time::Timestamp;
 
 use crate::cluster::Cluster;
 

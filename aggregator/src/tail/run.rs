@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering as Atomic};
 use std::time::Duration;
 
-use piperoll_shared::log::limits::CALLER_ENTRY_BYTES_MAX;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_format::limits::CALLER_ENTRY_BYTES_MAX;
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 

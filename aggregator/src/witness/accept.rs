@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use piperoll_shared::api::node::{CheckpointAnswer, peer_path};
-use piperoll_shared::log::checkpoint::Checkpoint;
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::note::Note;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::{Hash, decode_hash, encode_hash, verify_consistency};
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::ids::Generation;
+use piperoll_format::merkle::{Hash, decode_hash, encode_hash, verify_consistency};
+use piperoll_format::note::Note;
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::node::{CheckpointAnswer, peer_path};
 
 use super::judge::{Judgement, judge};
 use super::memory::{ACCEPTED, Evidence, Lost, Mark, Pin};

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use piperoll_shared::api::node::LogAside;
+use piperoll_protocol::node::LogAside;
 
 /// A log that was asked about.
 #[derive(Debug, Clone)]

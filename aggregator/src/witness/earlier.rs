@@ -5,11 +5,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use piperoll_shared::api::node::{CheckpointAnswer, LogAside, peer_path};
-use piperoll_shared::log::note::Note;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::verify_consistency;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_format::merkle::verify_consistency;
+use piperoll_format::note::Note;
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::node::{CheckpointAnswer, LogAside, peer_path};
 
 use super::aside::LookedAt;
 use super::memory::Lost;

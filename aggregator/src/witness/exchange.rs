@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use piperoll_client::{Category, EmitError, Entry};
-use piperoll_shared::api::node::{CheckpointAnswer, peer_path};
-use piperoll_shared::log::checkpoint::Checkpoint;
-use piperoll_shared::log::filter::Filter;
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::note::Note;
-use piperoll_shared::log::order::Order;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::{encode_hash, verify_consistency};
-use piperoll_shared::log::verify::Integrity;
-use piperoll_shared::log::view::EntryView;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::ids::Generation;
+use piperoll_format::merkle::{encode_hash, verify_consistency};
+use piperoll_format::note::Note;
+use piperoll_format::order::Order;
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::Integrity;
+use piperoll_format::view::EntryView;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::node::{CheckpointAnswer, peer_path};
+use piperoll_query::filter::Filter;
 use serde::{Deserialize, Serialize};
 
 use super::memory::{Again, Alarm, EarlyPrune, Lost, Pin, Remembered, Split};

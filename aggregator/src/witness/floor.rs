@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use piperoll_shared::log::bundle::{KeepPolicy, PolicyFit};
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::note::VerifyingKey;
-use piperoll_shared::log::time::Timestamp;
+use piperoll_evidence::bundle::{KeepPolicy, PolicyFit};
+use piperoll_format::ids::Generation;
+use piperoll_format::note::VerifyingKey;
+use piperoll_format::time::Timestamp;
 
 /// What the cluster's administrators say about how long rows have to stay, and whose cosignatures show it.
 #[derive(Debug, Clone, Default)]

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use piperoll_shared::api::node::{PrunedRows, ScanRequest};
-use piperoll_shared::log::bundle::{PolicyFit, kept_to_policy};
-use piperoll_shared::log::order::Order;
-use piperoll_shared::log::statement::{Pruned, Statement};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::verify::Integrity;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_evidence::bundle::{PolicyFit, kept_to_policy};
+use piperoll_format::order::Order;
+use piperoll_format::statement::{Pruned, Statement};
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::Integrity;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::node::{PrunedRows, ScanRequest};
 
 use super::floor::{Floor, Keeping};
 use super::memory::EarlyPrune;

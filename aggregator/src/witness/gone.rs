@@ -1,8 +1,8 @@
 //! Archived logs that retention deleted with the first rows of the next log: their rows are pruned, not missing.
 
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::statement::EarlierPruned;
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::ids::Generation;
+use piperoll_format::statement::EarlierPruned;
+use piperoll_format::time::Timestamp;
 
 use super::memory::Lost;
 use super::watch::{State, Watch};

@@ -1,7 +1,7 @@
 //! Compares a checkpoint with the pinned one. Pure: no clock, no network, no files.
 
-use piperoll_shared::log::checkpoint::Checkpoint;
-use piperoll_shared::log::tree::{Hash, verify_consistency};
+use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::merkle::{Hash, verify_consistency};
 
 /// What the witness makes of a checkpoint whose signature is good.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub(super) fn judge(pinned: Option<&Checkpoint>, presented: &Checkpoint, proof: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use piperoll_shared::log::tree::{TreeBuilder, leaf_hash};
+    use piperoll_format::merkle::{TreeBuilder, leaf_hash};
 
     fn checkpoint(origin: &str, rows: u64, change: Option<u64>) -> Checkpoint {
         let mut tree = TreeBuilder::default();

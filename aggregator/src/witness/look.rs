@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use piperoll_shared::api::node::{CheckpointAnswer, NodeStatus, peer_path};
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::node::{CheckpointAnswer, NodeStatus, peer_path};
 
 use super::watch::LOOK_TIMEOUT;
 use super::{earlier, floor_look};

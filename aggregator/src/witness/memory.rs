@@ -5,10 +5,10 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use piperoll_shared::log::ids::{Generation, NodeId};
-use piperoll_shared::log::statement::EarlierPruned;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::digested;
+use piperoll_format::ids::{Generation, NodeId};
+use piperoll_format::statement::EarlierPruned;
+use piperoll_format::time::Timestamp;
+use piperoll_net::checked_json;
 use serde::{Deserialize, Serialize};
 
 /// The largest consistent log that was seen of a node.
@@ -370,7 +370,7 @@ impl Memory {
             // Emptied is as good as gone.
             Ok(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => memory.without_memory(node),
             // Forgetting would let a node present any history as the first one.
-            Ok(bytes) => digested::from_bytes(&bytes).map_err(|error| {
+            Ok(bytes) => checked_json::from_bytes(&bytes).map_err(|error| {
                 std::io::Error::other(format!(
                     "{}: {error}; restore it from a backup: without it nobody knows what this node had signed",
                     path.display()
@@ -433,7 +433,7 @@ impl Memory {
 
     /// Replaces the file whole and synced. A crash here leaves what was remembered before, never less.
     pub(crate) fn store(&self, remembered: &Remembered) -> std::io::Result<()> {
-        digested::write(&self.path(), remembered)
+        checked_json::write(&self.path(), remembered)
     }
 
     pub(crate) fn keep(&self, evidence: &Evidence<'_>) -> std::io::Result<()> {

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use piperoll_shared::api::node::{CheckpointAnswer, LogAside, LogBefore, LogSpan};
-use piperoll_shared::log::checkpoint::Checkpoint;
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::note::{KeyKind, Note, NoteError, SigningKey, VerifyingKey};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::{Hash, decode_hash, encode_hash};
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::ids::Generation;
+use piperoll_format::merkle::{Hash, decode_hash, encode_hash};
+use piperoll_format::note::{KeyKind, Note, NoteError, SigningKey, VerifyingKey};
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::node::{CheckpointAnswer, LogAside, LogBefore, LogSpan};
 
 use super::aside::LookedAt;
 use super::floor::{Floor, Keeping};

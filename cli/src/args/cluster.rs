@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use piperoll_shared::log::ids::{ClusterName, NodeId};
+use piperoll_format::ids::{ClusterName, NodeId};
 
 use super::shared::RoleArg;
 

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use piperoll_shared::log::filter::is_key;
+use piperoll_query::filter::is_key;
 
 /// Commands whose arguments are a filter, alone and below `node`.
 const FILTERED: [&str; 5] = ["query", "tail", "export", "stats", "report"];

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
-use piperoll_shared::log::stats::TOP_DEFAULT;
+use piperoll_query::stats::TOP_DEFAULT;
 
 use crate::address::RowAddress;
 

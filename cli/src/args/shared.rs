@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
-use piperoll_shared::log::ids::{EntryId, Generation};
+use piperoll_format::ids::{EntryId, Generation};
 
 pub(super) const FILTER_HELP: &str =
     "Filter, for example: user:alice (action:quarantine.* OR verb:delete) -outcome:success ip:10.0.0.0/8 \"free text\"";

@@ -10,8 +10,8 @@ use piperoll_aggregator::config::AggregatorConfig;
 use piperoll_aggregator::tokens::TokenStore;
 use piperoll_certs::{AggregatorPlace, Authority, Layout, NodePlace};
 use piperoll_client::NodeClient;
-use piperoll_shared::api::access::Role;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::access::Role;
 use tokio::process::{Child, Command};
 
 use super::step::Answer;

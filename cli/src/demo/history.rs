@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use piperoll_shared::api::aggregator::NodesAnswer;
+use piperoll_protocol::aggregator::NodesAnswer;
 
 use super::cluster::DemoCluster;
 use super::step::{expect, step};

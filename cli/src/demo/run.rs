@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use piperoll_shared::api::aggregator::Status;
+use piperoll_protocol::aggregator::Status;
 
 use super::cluster::DemoCluster;
 use super::step::{expect, step};
@@ -14,7 +14,7 @@ use crate::args::DemoArgs;
 use crate::exit::Exit;
 use crate::show::{group_digits, paint};
 use piperoll_node::intake::{Mapped, Mapping};
-use piperoll_shared::log::redact::Redactor;
+use piperoll_redact::Redactor;
 
 /// Entries that one node records before the next one has its turn.
 const LINES_PER_TURN: usize = 5;

@@ -3,9 +3,9 @@
 use std::process::ExitStatus;
 
 use anyhow::{bail, ensure};
-use piperoll_shared::api::aggregator::{Envelope, FinalRecord};
-use piperoll_shared::log::row::RowLine;
-use piperoll_shared::log::verify::Integrity;
+use piperoll_format::row::RowLine;
+use piperoll_format::verify::Integrity;
+use piperoll_protocol::aggregator::{Envelope, FinalRecord};
 
 use crate::exit::Exit;
 use crate::show::paint;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use piperoll_aggregator::config::AggregatorConfig;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
-use piperoll_shared::net::identity::{Identity, Kind};
-use piperoll_shared::net::tls::Material;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_net::identity::{Identity, Kind};
+use piperoll_net::tls::Material;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;

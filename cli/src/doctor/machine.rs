@@ -1,7 +1,7 @@
 //! Checks what all daemons on this machine share.
 
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::{Clock as _, SystemClock, kernel_is_synced};
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock, kernel_is_synced};
 
 use super::finding::{Finding, Findings};
 

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use piperoll_client::NodeClient;
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_net::identity::Identity;
+use piperoll_net::tls::{Material, TlsFiles};
 use piperoll_node::config::NodeConfig;
-use piperoll_shared::api::node::NodeStatus;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
-use piperoll_shared::net::identity::Identity;
-use piperoll_shared::net::tls::{Material, TlsFiles};
+use piperoll_protocol::node::NodeStatus;
 
 use super::finding::{Finding, Findings};
 use crate::show::{counted, group_digits};

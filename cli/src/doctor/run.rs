@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::finding::{Finding, Verdict};
 use super::{aggregator, machine, node};
-use piperoll_shared::log::terminal::escape;
+use piperoll_format::terminal::escape;
 
 use crate::args::DoctorArgs;
 use crate::exit::Exit;

@@ -1,9 +1,9 @@
 //! `piperoll node checkpoint`.
 
 use anyhow::{Context as _, bail};
+use piperoll_format::note::KeyKind;
 use piperoll_node::config::NodeConfig;
 use piperoll_node::store::Kept;
-use piperoll_shared::log::note::KeyKind;
 
 use super::place::{Place, open};
 use crate::args::{LogArgs, PlaceArgs};

@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::bail;
 use comfy_table::{ContentArrangement, Table};
 use piperoll_client::NodeClient;
-use piperoll_shared::api::node::{ForwardPauseRequest, ForwardResumeRequest, ForwardStatus, socket_path};
-use piperoll_shared::log::terminal::escape;
-use piperoll_shared::log::time::span;
+use piperoll_format::terminal::escape;
+use piperoll_format::time::span;
+use piperoll_protocol::node::{ForwardPauseRequest, ForwardResumeRequest, ForwardStatus, socket_path};
 
 use super::place::Place;
 use crate::args::{ForwardCommand, PlaceArgs};

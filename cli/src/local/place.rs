@@ -3,10 +3,10 @@
 use anyhow::bail;
 use bytes::Bytes;
 use piperoll_client::{ClientError, LineStream, NodeClient};
+use piperoll_format::ids::Generation;
 use piperoll_node::config::NodeConfig;
 use piperoll_node::store::{DirectLog, LogDir, generations_aside};
-use piperoll_shared::api::node::{ScanRequest, VerifyLine};
-use piperoll_shared::log::ids::Generation;
+use piperoll_protocol::node::{ScanRequest, VerifyLine};
 use serde_json::json;
 use tokio::sync::mpsc;
 

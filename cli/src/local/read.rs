@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use bytes::Bytes;
-use piperoll_shared::api::node::{PrunedRows, ScanRequest};
-use piperoll_shared::log::csv;
-use piperoll_shared::log::filter::Filter;
-use piperoll_shared::log::order::Order;
-use piperoll_shared::log::row::RowLine;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::verify::Integrity;
-use piperoll_shared::log::view::EntryView;
-use piperoll_shared::log::zone::Zone;
+use piperoll_evidence::csv;
+use piperoll_format::order::Order;
+use piperoll_format::row::RowLine;
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::Integrity;
+use piperoll_format::view::EntryView;
+use piperoll_protocol::node::{PrunedRows, ScanRequest};
+use piperoll_query::filter::Filter;
+use piperoll_query::human_time;
+use piperoll_query::zone::Zone;
 use serde::Deserialize;
 
 use super::place::{Lines, Place};
@@ -59,10 +60,10 @@ impl From<OrderArg> for Order {
 fn request(query: &QueryArgs, order: Order, limit: Option<u64>) -> anyhow::Result<ScanRequest> {
     let now = query.zone.now()?;
     // `now` includes the entry written this very microsecond.
-    let to = if query.to == "now" { Timestamp::MAX } else { Timestamp::parse_human(&query.to, now)? };
+    let to = if query.to == "now" { Timestamp::MAX } else { human_time::parse(&query.to, now)? };
     Ok(ScanRequest {
         filter: Filter::parse(&query.filter.join(" "), now)?.to_string(),
-        from: Timestamp::parse_human(&query.from, now)?,
+        from: human_time::parse(&query.from, now)?,
         to,
         order,
         limit,

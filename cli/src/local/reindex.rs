@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use piperoll_node::store::{LogDir, make_index};
-use piperoll_shared::api::node::{IndexExtent, socket_path};
+use piperoll_protocol::node::{IndexExtent, socket_path};
 use serde_json::json;
 
 use super::place::Place;

@@ -1,9 +1,9 @@
 //! `piperoll node token`: edits the token file, and records each change.
 
 use piperoll_client::NodeClient;
+use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_node::config::NodeConfig;
 use piperoll_node::tokens::RecordingTokens;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
 use serde_json::json;
 
 use crate::args::RecordingTokenCommand;

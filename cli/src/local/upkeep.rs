@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use piperoll_client::NodeClient;
+use piperoll_evidence::bundle::{KeySpan, Life, NodeTrust, Trust, verify_own_archive};
+use piperoll_format::statement::{ArchiveDigest, Hold, HoldRelease, Pruned};
+use piperoll_format::terminal::escape;
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_node::config::NodeConfig;
 use piperoll_node::store::{DirectUpkeep, LogDir, REASON_BYTES_MAX, begin_generation};
-use piperoll_shared::api::node::{
+use piperoll_protocol::node::{
     ConfirmTimesRequest, ConfirmedTimes, Done, EraseRequest, HeldRows, HoldReleaseRequest, HoldRequest, PrunePlan,
     PruneRequest, RetentionStatus, socket_path,
 };
-use piperoll_shared::log::bundle::{KeySpan, Life, NodeTrust, Trust, verify_own_archive};
-use piperoll_shared::log::statement::{ArchiveDigest, Hold, HoldRelease, Pruned};
-use piperoll_shared::log::terminal::escape;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_query::human_time;
 use sha2::{Digest as _, Sha256};
 
 use super::place::{Place, open};
@@ -41,7 +42,7 @@ pub(super) async fn hold(command: HoldCommand) -> anyhow::Result<Exit> {
     match command {
         HoldCommand::Add { log, name, from, to, reason } => {
             let now = SystemClock.now();
-            let time = |text: &Option<String>| text.as_deref().map(|t| Timestamp::parse_human(t, now)).transpose();
+            let time = |text: &Option<String>| text.as_deref().map(|t| human_time::parse(t, now)).transpose();
             let request = HoldRequest { name, from: time(&from)?, to: time(&to)?, reason };
             let entry = match Place::of_log(&log).await? {
                 Place::Socket(client) => client.order::<Done>(socket_path::HOLDS, &request).await?.entry_seq,
@@ -180,7 +181,7 @@ pub(super) async fn new_generation(args: &crate::args::PlaceArgs, reason: &str) 
 }
 
 pub(super) async fn prune(args: PruneArgs) -> anyhow::Result<Exit> {
-    let before = Timestamp::parse_human(&args.before, SystemClock.now())?;
+    let before = human_time::parse(&args.before, SystemClock.now())?;
     let Place::Socket(client) = Place::find(&args.place).await? else {
         bail!("the node is not running; start it: nothing is pruned before a witness has seen the statement about it");
     };

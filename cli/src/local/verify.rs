@@ -4,10 +4,10 @@ use std::io::IsTerminal as _;
 
 use anyhow::{anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+use piperoll_format::terminal::escape;
 use piperoll_node::config::NodeConfig;
 use piperoll_node::store::LogDir;
-use piperoll_shared::api::node::{FindingKind, NodeStatus, RetentionStatus, VerifyLine};
-use piperoll_shared::log::terminal::escape;
+use piperoll_protocol::node::{FindingKind, NodeStatus, RetentionStatus, VerifyLine};
 
 use super::place::{Place, open};
 use crate::args::{LogArgs, OutputArgs};

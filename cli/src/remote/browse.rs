@@ -1,6 +1,6 @@
 //! `piperoll browse`: opens the web UI without a token in the URL.
 
-use piperoll_shared::api::access::SignInLink;
+use piperoll_protocol::access::SignInLink;
 use reqwest::Method;
 
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};

@@ -4,17 +4,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use futures::StreamExt as _;
-use piperoll_shared::api::aggregator::{COMPLETE_SINCE_HEADER, ExportFormat, ExportRequest, IncompleteArg};
-use piperoll_shared::log::bundle::{
-    BUNDLE_BYTES_MAX, MANIFEST, Manifest, Members, NodePart, PRUNED_EARLY, read_manifest,
-};
-use piperoll_shared::log::checkpoint::Checkpoint;
-use piperoll_shared::log::entry::Prefix;
-use piperoll_shared::log::note::Note;
-use piperoll_shared::log::row::RowLine;
-use piperoll_shared::log::terminal::escape;
-use piperoll_shared::log::tree::{Hash, decode_hash, leaf_hash, verify_inclusion};
-use piperoll_shared::log::verify::Integrity;
+use piperoll_evidence::bundle::{BUNDLE_BYTES_MAX, MANIFEST, Manifest, Members, NodePart, PRUNED_EARLY, read_manifest};
+use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::entry::Prefix;
+use piperoll_format::merkle::{Hash, decode_hash, leaf_hash, verify_inclusion};
+use piperoll_format::note::Note;
+use piperoll_format::row::RowLine;
+use piperoll_format::terminal::escape;
+use piperoll_format::verify::Integrity;
+use piperoll_protocol::aggregator::{COMPLETE_SINCE_HEADER, ExportFormat, ExportRequest, IncompleteArg};
 use reqwest::Method;
 use serde::Deserialize;
 

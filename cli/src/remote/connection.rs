@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use piperoll_shared::api::aggregator::Envelope;
-use piperoll_shared::api::problem::Problem;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::aggregator::Envelope;
+use piperoll_protocol::problem::Problem;
 use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response};
 use serde::Deserialize;
 

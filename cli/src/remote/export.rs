@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use piperoll_client::LineStream;
-use piperoll_shared::api::aggregator::FinalRecord;
-use piperoll_shared::log::csv;
-use piperoll_shared::log::row::RowLine;
+use piperoll_evidence::csv;
+use piperoll_format::row::RowLine;
+use piperoll_protocol::aggregator::FinalRecord;
 use reqwest::Method;
 use reqwest::header::CONTENT_DISPOSITION;
 

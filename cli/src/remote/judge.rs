@@ -1,6 +1,6 @@
 //! `piperoll judge`.
 
-use piperoll_shared::api::access::{Judge, Judgement};
+use piperoll_protocol::access::{Judge, Judgement};
 use reqwest::Method;
 
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};

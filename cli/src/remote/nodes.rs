@@ -1,8 +1,8 @@
 //! `piperoll nodes`.
 
 use anyhow::{Context as _, bail};
-use piperoll_shared::api::aggregator::{AcceptRequest, NodeInfo, NodesAnswer, Status};
-use piperoll_shared::log::terminal::escape;
+use piperoll_format::terminal::escape;
+use piperoll_protocol::aggregator::{AcceptRequest, NodeInfo, NodesAnswer, Status};
 use reqwest::Method;
 
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};

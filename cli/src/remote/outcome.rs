@@ -1,9 +1,9 @@
 //! Outcome of an answer: its statement and the matching exit code.
 
-use piperoll_shared::api::aggregator::{Envelope, NodeReport, Status};
-use piperoll_shared::log::bundle::PRUNED_EARLY;
-use piperoll_shared::log::filter::TRIGRAM_CHARS;
-use piperoll_shared::log::terminal::escape;
+use piperoll_evidence::bundle::PRUNED_EARLY;
+use piperoll_format::terminal::escape;
+use piperoll_protocol::aggregator::{Envelope, NodeReport, Status};
+use piperoll_query::filter::TRIGRAM_CHARS;
 
 use super::connection::Connection;
 use crate::exit::Exit;

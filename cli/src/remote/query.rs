@@ -1,9 +1,9 @@
 //! `piperoll query` and `piperoll show`.
 
 use anyhow::{Context as _, bail};
-use piperoll_shared::api::aggregator::Envelope;
-use piperoll_shared::log::limits::PAGE_ROWS_MAX;
-use piperoll_shared::log::row::RowLine;
+use piperoll_format::limits::PAGE_ROWS_MAX;
+use piperoll_format::row::RowLine;
+use piperoll_protocol::aggregator::Envelope;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;

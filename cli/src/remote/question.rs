@@ -1,10 +1,10 @@
 //! Parses filter, range and time zone before anything is sent.
 
 use anyhow::Context as _;
-use piperoll_shared::log::filter::Filter;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::zone::{Now, Zone};
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_query::filter::Filter;
+use piperoll_query::human_time;
+use piperoll_query::zone::{Now, Zone};
 
 use crate::args::{OutputArgs, QueryArgs, ZoneArgs};
 use crate::exit::UsageError;
@@ -66,7 +66,7 @@ pub(super) fn time(text: &str, zone: &ZoneArgs) -> anyhow::Result<String> {
     if zone.tz.is_none() || text == "now" {
         return Ok(text.to_owned());
     }
-    Ok(Timestamp::parse_human(text, zone.now()?)?.to_text())
+    Ok(human_time::parse(text, zone.now()?)?.to_text())
 }
 
 /// A filter for a request that names no zone; none for every entry.

@@ -2,10 +2,10 @@
 
 use anyhow::Context as _;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
-use piperoll_shared::api::aggregator::StatsAnswer;
-use piperoll_shared::log::stats::{Bucket, FieldCounts, Histogram, Totals};
-use piperoll_shared::log::terminal::escape;
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::terminal::escape;
+use piperoll_format::time::Timestamp;
+use piperoll_protocol::aggregator::StatsAnswer;
+use piperoll_query::stats::{Bucket, FieldCounts, Histogram, Totals};
 use reqwest::Method;
 use serde_json::json;
 

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
-use piperoll_shared::api::aggregator::Envelope;
-use piperoll_shared::log::limits::PAGE_ROWS_MAX;
-use piperoll_shared::log::row::RowLine;
-use piperoll_shared::log::terminal::escape;
-use piperoll_shared::log::verify::Integrity;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_format::limits::PAGE_ROWS_MAX;
+use piperoll_format::row::RowLine;
+use piperoll_format::terminal::escape;
+use piperoll_format::verify::Integrity;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::aggregator::Envelope;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -95,7 +95,7 @@ pub(crate) async fn tail(args: RemoteTailArgs) -> anyhow::Result<Exit> {
 
 /// Where every node stood when the page was made, as a tail takes it.
 fn places(envelope: &Envelope) -> String {
-    let place = |node: &piperoll_shared::api::aggregator::NodeReport| {
+    let place = |node: &piperoll_protocol::aggregator::NodeReport| {
         let (generation, head) = (node.generation.as_ref()?, node.head_seq?);
         Some(format!("{}:{generation}:{}", node.node_id, head + 1))
     };

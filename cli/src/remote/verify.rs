@@ -2,9 +2,9 @@
 
 use anyhow::bail;
 use piperoll_client::LineStream;
-use piperoll_shared::api::aggregator::FinalRecord;
-use piperoll_shared::log::row::RowLine;
-use piperoll_shared::log::terminal::escape;
+use piperoll_format::row::RowLine;
+use piperoll_format::terminal::escape;
+use piperoll_protocol::aggregator::FinalRecord;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::json;

@@ -1,6 +1,6 @@
 //! Input of a report: its range, and names as filter values.
 
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::time::Timestamp;
 
 /// The range that was asked for.
 #[derive(Debug, Clone, Copy)]

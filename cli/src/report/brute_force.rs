@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use piperoll_shared::log::time::span;
+use piperoll_format::time::span;
 
 use super::asked::pattern;
 use super::event::{Event, when};

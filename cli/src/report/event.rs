@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use piperoll_shared::log::time::{Timestamp, parse_duration};
-use piperoll_shared::log::view::EntryView;
+use piperoll_format::time::{Timestamp, parse_duration};
+use piperoll_format::view::EntryView;
 
 /// One sound entry. Times are those of the event where the caller gave one: people are asked when it happened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

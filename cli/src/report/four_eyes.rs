@@ -6,8 +6,8 @@
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
-use piperoll_shared::log::filter::matches_pattern;
-use piperoll_shared::log::time::{Timestamp, span};
+use piperoll_format::time::{Timestamp, span};
+use piperoll_query::filter::matches_pattern;
 use serde::Deserialize;
 
 use super::asked::{Asked, pattern};

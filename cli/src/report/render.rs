@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use askama::Template;
 use comfy_table::{Cell, ContentArrangement, Table};
-use piperoll_shared::api::aggregator::Envelope;
-use piperoll_shared::log::terminal::escape;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_format::terminal::escape;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::aggregator::Envelope;
 use serde_json::{Map, Value, json};
 
 use crate::args::{ReportArgs, ReportFormat};

@@ -2,12 +2,13 @@
 
 use anyhow::{Context as _, bail};
 use piperoll_client::LineStream;
-use piperoll_shared::api::aggregator::{Envelope, FinalRecord, PURPOSE_HEADER, PURPOSE_REPORT};
-use piperoll_shared::log::filter::Filter;
-use piperoll_shared::log::row::RowLine;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::verify::Integrity;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_format::row::RowLine;
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::Integrity;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::aggregator::{Envelope, FinalRecord, PURPOSE_HEADER, PURPOSE_REPORT};
+use piperoll_query::filter::Filter;
+use piperoll_query::human_time;
 use reqwest::Method;
 
 use super::asked::{Asked, quoted};
@@ -61,7 +62,7 @@ async fn make(
     work: impl FnOnce(&[Event], Asked) -> Report,
 ) -> anyhow::Result<Exit> {
     let now = args.zone.now()?;
-    let time = |text: &str| Timestamp::parse_human(text, now);
+    let time = |text: &str| human_time::parse(text, now);
     let asked = Asked { from: time(&args.from)?, to: time(&args.to)? };
     let further = Filter::parse(&args.filter.join(" "), now)?;
     let filter = Filter::parse(filter, now)?.and(further).typed();

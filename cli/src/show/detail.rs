@@ -1,8 +1,8 @@
 //! Prints one entry in full.
 
-use piperoll_shared::log::row::RowLine;
-use piperoll_shared::log::terminal::escape;
-use piperoll_shared::log::verify::Integrity;
+use piperoll_format::row::RowLine;
+use piperoll_format::terminal::escape;
+use piperoll_format::verify::Integrity;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 

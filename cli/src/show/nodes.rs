@@ -1,9 +1,9 @@
 //! Prints the completeness statement, and the report of each node if there is more to say, to stderr.
 
 use comfy_table::{ContentArrangement, Table};
-use piperoll_shared::api::aggregator::{Envelope, NodeReport, Status};
-use piperoll_shared::log::terminal::escape;
-use piperoll_shared::log::time::span;
+use piperoll_format::terminal::escape;
+use piperoll_format::time::span;
+use piperoll_protocol::aggregator::{Envelope, NodeReport, Status};
 
 use super::rows::TABLE_WIDTH_MIN;
 use super::terminal::{counted, group_digits, paint, width};

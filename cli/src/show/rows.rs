@@ -1,11 +1,11 @@
 //! Prints rows as a table in wide terminals, as blocks in narrow ones.
 
-use piperoll_shared::log::row::RowLine;
-use piperoll_shared::log::terminal::escape;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::verify::Integrity;
-use piperoll_shared::log::view::EntryView;
-use piperoll_shared::log::zone::Zone;
+use piperoll_format::row::RowLine;
+use piperoll_format::terminal::escape;
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::Integrity;
+use piperoll_format::view::EntryView;
+use piperoll_query::zone::Zone;
 
 use super::terminal::{paint, width};
 use super::text::{columns, cut, pad, wrap, wrap_after};

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use piperoll_shared::log::limits::SHORT_WORD_BYTES_MAX;
+use piperoll_format::limits::SHORT_WORD_BYTES_MAX;
 
 use super::caller::{Caller, fitting};
 use crate::EntryId;

@@ -1,6 +1,6 @@
 //! The person or program that sent a request.
 
-use piperoll_shared::log::limits::{IDENTIFIER_BYTES_MAX, SHORT_WORD_BYTES_MAX};
+use piperoll_format::limits::{IDENTIFIER_BYTES_MAX, SHORT_WORD_BYTES_MAX};
 
 use crate::entry::Entry;
 

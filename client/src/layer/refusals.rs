@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use piperoll_shared::net::address::network;
+use piperoll_net::address::network;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 

@@ -12,7 +12,7 @@ use futures::FutureExt as _;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
-use piperoll_shared::api::problem::Problem;
+use piperoll_protocol::problem::Problem;
 use tower::{Layer, Service};
 
 use super::activity::Activity;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use axum::extract::{OriginalUri, Query};
 use http::header::{HeaderName, USER_AGENT};
 use http::request::Parts;
-use piperoll_shared::log::limits::{IDENTIFIER_BYTES_MAX, LONG_TEXT_BYTES_MAX, METHOD_BYTES_MAX};
+use piperoll_format::limits::{IDENTIFIER_BYTES_MAX, LONG_TEXT_BYTES_MAX, METHOD_BYTES_MAX};
 
 use serde_json::Value;
 

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::fcntl::{Flock, FlockArg};
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_net::clock::{Clock as _, SystemClock};
 use tokio::sync::{mpsc, oneshot};
 
 use super::extent;

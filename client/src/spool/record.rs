@@ -3,7 +3,7 @@
 /// Bytes in front of the text: its length (4), CRC-32 of all that follows it (4), time (8).
 pub(super) const HEAD_BYTES: usize = 16;
 /// A text is never longer than a caller's entry may be.
-pub(super) const TEXT_BYTES_MAX: usize = piperoll_shared::log::limits::CALLER_ENTRY_BYTES_MAX;
+pub(super) const TEXT_BYTES_MAX: usize = piperoll_format::limits::CALLER_ENTRY_BYTES_MAX;
 
 /// An entry that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]

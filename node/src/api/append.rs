@@ -8,9 +8,9 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use piperoll_shared::api::node::{BatchReport, GAP_TEXT_BYTES_MAX, GapReport, LineResult, NDJSON};
-use piperoll_shared::log::entry::lifecycle;
-use piperoll_shared::log::limits::{BATCH_BYTES_MAX, BATCH_LINES_MAX, CALLER_ENTRY_BYTES_MAX};
+use piperoll_format::entry::lifecycle;
+use piperoll_format::limits::{BATCH_BYTES_MAX, BATCH_LINES_MAX, CALLER_ENTRY_BYTES_MAX};
+use piperoll_protocol::node::{BatchReport, GAP_TEXT_BYTES_MAX, GapReport, LineResult, NDJSON};
 
 use super::app::App;
 use super::body::{Typed, receive};

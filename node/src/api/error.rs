@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use piperoll_shared::api::problem::Problem;
+use piperoll_protocol::problem::Problem;
 
 use crate::store::{AppendError, CheckpointFault, ReadError, TreeError, UpkeepError};
 
@@ -26,7 +26,7 @@ impl IntoResponse for ApiError {
 
 /// Status and code of a refused entry.
 pub(crate) fn append_status(error: &AppendError) -> (u16, &'static str) {
-    use piperoll_shared::log::entry::EntryError;
+    use piperoll_format::entry::EntryError;
     match error {
         AppendError::Entry(EntryError::TooLarge { .. }) => (413, "too_large"),
         AppendError::Entry(entry) if entry.is_forbidden() => (403, "reserved"),

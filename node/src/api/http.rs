@@ -9,8 +9,8 @@ use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use piperoll_shared::api::node::socket_path;
-use piperoll_shared::net::serve::Connection;
+use piperoll_net::serve::Connection;
+use piperoll_protocol::node::socket_path;
 
 use super::app::App;
 use super::append::{append, gap};

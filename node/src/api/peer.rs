@@ -9,15 +9,15 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use piperoll_shared::api::frame;
-use piperoll_shared::api::node::{
+use piperoll_format::merkle::{Hash, encode_hash};
+use piperoll_net::identity::Kind;
+use piperoll_net::serve::TlsPeer;
+use piperoll_protocol::frame;
+use piperoll_protocol::node::{
     CheckpointAnswer, CheckpointQuery, ClockReading, InclusionQuery, NodeStatus, PROOF_REQUEST_BYTES_MAX,
     PROOF_RUNS_MAX, ProofAnswer, ProofRequest, ScanRequest, peer_path,
 };
-use piperoll_shared::log::filter::FILTER_VERSION;
-use piperoll_shared::log::tree::{Hash, encode_hash};
-use piperoll_shared::net::identity::Kind;
-use piperoll_shared::net::serve::TlsPeer;
+use piperoll_query::filter::FILTER_VERSION;
 
 use super::app::App;
 use super::body::Typed;

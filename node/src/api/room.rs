@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_LENGTH;
-use piperoll_shared::log::limits::BATCH_BYTES_MAX;
-use piperoll_shared::net::share::{Full, Share, Shares};
+use piperoll_format::limits::BATCH_BYTES_MAX;
+use piperoll_net::fair_share::{Full, Share, Shares};
 
 use super::error::ApiError;
 use super::sender::Sender;

@@ -2,7 +2,7 @@
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use piperoll_shared::net::serve::UnixPeer;
+use piperoll_net::serve::UnixPeer;
 
 use super::error::ApiError;
 

@@ -8,8 +8,8 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use piperoll_shared::api::node::{NDJSON, NodeStatus, ScanRequest, socket_path};
-use piperoll_shared::net::serve::UnixPeer;
+use piperoll_net::serve::UnixPeer;
+use piperoll_protocol::node::{NDJSON, NodeStatus, ScanRequest, socket_path};
 
 use super::app::App;
 use super::append::{append, gap};

@@ -6,12 +6,12 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use futures::stream::{self, Stream};
-use piperoll_shared::api::frame;
-use piperoll_shared::api::node::{Mark, ScanRequest, StreamEnd, StreamHead, VerifyLine};
-use piperoll_shared::log::row::{FoundAt, Row};
-use piperoll_shared::log::stats::Counter;
-use piperoll_shared::log::verify::Integrity;
-use piperoll_shared::net::share::{Share, Shares};
+use piperoll_format::row::{FoundAt, Row};
+use piperoll_format::verify::Integrity;
+use piperoll_net::fair_share::{Share, Shares};
+use piperoll_protocol::frame;
+use piperoll_protocol::node::{Mark, ScanRequest, StreamEnd, StreamHead, VerifyLine};
+use piperoll_query::stats::Counter;
 use serde_json::json;
 
 use super::app::App;

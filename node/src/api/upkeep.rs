@@ -9,13 +9,13 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use piperoll_shared::api::node::{
+use piperoll_format::statement::{Hold, HoldRelease, Pruned};
+use piperoll_format::time::Timestamp;
+use piperoll_net::serve::UnixPeer;
+use piperoll_protocol::node::{
     ConfirmTimesRequest, ConfirmedTimes, Done, EraseRequest, ForwardPauseRequest, ForwardResumeRequest, ForwardStatus,
     HeldRows, HoldReleaseRequest, HoldRequest, IndexExtent, PrunePlan, PruneRequest, RetentionStatus, socket_path,
 };
-use piperoll_shared::log::statement::{Hold, HoldRelease, Pruned};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::serve::UnixPeer;
 
 use super::app::App;
 use super::body::Typed;

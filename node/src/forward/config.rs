@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use piperoll_shared::log::filter::Filter;
-use piperoll_shared::log::siem::{ENTERPRISE_DEFAULT, Format, SYSLOG_BYTES_MIN};
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::time::Timestamp;
+use piperoll_query::filter::Filter;
+use piperoll_siem::{ENTERPRISE_DEFAULT, Format, SYSLOG_BYTES_MIN};
 use serde::Deserialize;
 
 use crate::start_at::TypedFrom;

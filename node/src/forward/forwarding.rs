@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use piperoll_shared::api::node::ForwardStatus;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::Clock;
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::Clock;
+use piperoll_protocol::node::ForwardStatus;
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use piperoll_shared::api::node::ForwardStatus;
-use piperoll_shared::log::entry::lifecycle;
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::entry::lifecycle;
+use piperoll_format::time::Timestamp;
+use piperoll_protocol::node::ForwardStatus;
 use tokio::sync::Notify;
 
 use super::config::ForwardConfig;

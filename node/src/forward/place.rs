@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use piperoll_shared::log::siem::Format;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::replaced::replace;
+use piperoll_format::time::Timestamp;
+use piperoll_net::atomic_file::replace;
+use piperoll_siem::Format;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 

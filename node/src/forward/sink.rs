@@ -4,9 +4,9 @@ use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
 use std::time::Duration;
 
-use piperoll_shared::log::row::Row;
-use piperoll_shared::log::siem::{Event, Format, Omit, Syslog};
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::row::Row;
+use piperoll_format::time::Timestamp;
+use piperoll_siem::{Event, Format, Omit, Syslog};
 
 use super::batch::{Batch, SinkError};
 use super::config::{ForwardConfig, Target};

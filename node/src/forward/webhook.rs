@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use piperoll_shared::api::node::NDJSON;
-use piperoll_shared::log::redact::Redactor;
-use piperoll_shared::log::siem::Omit;
-use piperoll_shared::net::files;
+use piperoll_net::config_files;
+use piperoll_protocol::node::NDJSON;
+use piperoll_redact::Redactor;
+use piperoll_siem::Omit;
 use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 
@@ -55,7 +55,7 @@ impl WebhookSink {
             .body(batch.bytes);
         let mut secrets: Vec<String> = self.target.url.query().map(str::to_owned).into_iter().collect();
         if let Some(path) = &self.target.token {
-            let token = files::read_private(path).map_err(|e| SinkError(e.to_string()))?;
+            let token = config_files::read_private(path).map_err(|e| SinkError(e.to_string()))?;
             let token = String::from_utf8_lossy(&token);
             let mut value = HeaderValue::from_str(&format!("Bearer {}", token.trim())).map_err(|_| {
                 SinkError::new(path.display(), "it is not a token; one line of printable characters is")
@@ -100,7 +100,7 @@ impl WebhookSink {
             .timeout(ANSWER_TIMEOUT)
             .user_agent(concat!("piperoll/", env!("CARGO_PKG_VERSION")));
         if let Some(ca) = &self.target.ca {
-            let pem = files::read(ca).map_err(|e| SinkError(e.to_string()))?;
+            let pem = config_files::read(ca).map_err(|e| SinkError(e.to_string()))?;
             let certificates =
                 reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| SinkError::new(ca.display(), e))?;
             builder = builder.tls_certs_only(certificates);

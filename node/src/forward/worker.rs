@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use piperoll_shared::log::siem::Omit;
-use piperoll_shared::log::verify::Integrity;
-use piperoll_shared::log::view::EntryView;
-use piperoll_shared::net::clock::{Clock, kernel_is_synced};
+use piperoll_format::verify::Integrity;
+use piperoll_format::view::EntryView;
+use piperoll_net::clock::{Clock, kernel_is_synced};
+use piperoll_siem::Omit;
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

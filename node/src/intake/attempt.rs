@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use piperoll_shared::net::replaced::replace;
+use piperoll_net::atomic_file::replace;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 

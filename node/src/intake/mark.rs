@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use piperoll_shared::net::replaced::replace;
+use piperoll_net::atomic_file::replace;
 use serde::{Deserialize, Serialize};
 
 /// Everything in front of it is recorded.

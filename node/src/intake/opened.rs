@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use piperoll_shared::log::redact::Redactor;
+use piperoll_redact::Redactor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 

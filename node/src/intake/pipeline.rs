@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use piperoll_shared::log::entry::{CallerEntry, lifecycle};
-use piperoll_shared::log::ids::EntryId;
-use piperoll_shared::log::redact::Redactor;
-use piperoll_shared::net::replaced::replace;
+use piperoll_format::entry::lifecycle;
+use piperoll_format::ids::EntryId;
+use piperoll_net::atomic_file::replace;
+use piperoll_redact::Redactor;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
@@ -411,8 +411,7 @@ impl Mapper {
 
     /// An entry as it is recorded; otherwise why it is none.
     fn draft(&self, mapped: &str, record: &[u8], id: Option<EntryId>, old: &[EntryId]) -> Result<Pending, String> {
-        let mut entry =
-            CallerEntry::parse_redacted(mapped.as_bytes(), &self.redactor).map_err(|error| error.to_string())?;
+        let mut entry = self.redactor.parse_entry(mapped.as_bytes()).map_err(|error| error.to_string())?;
         entry.check_size().map_err(|error| error.to_string())?;
         entry.id = entry.id.or(id);
         let draft = Draft { entry, via: Arc::clone(&self.via) };
@@ -458,7 +457,7 @@ impl Mapper {
             "category": "integration", "action": "intake.unmapped", "outcome": "failure", "reason": "unmapped",
             "details": details,
         });
-        let mut entry = CallerEntry::parse_redacted(entry.to_string().as_bytes(), &self.redactor).ok()?;
+        let mut entry = self.redactor.parse_entry(entry.to_string().as_bytes()).ok()?;
         entry.check_size().ok()?;
         entry.id = id;
         let draft = Draft { entry, via: Arc::clone(&self.via) };

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use piperoll_shared::log::limits::CALLER_ENTRY_BYTES_MAX;
+use piperoll_format::limits::CALLER_ENTRY_BYTES_MAX;
 use tokio::sync::mpsc;
 
 use super::mark::Mark;

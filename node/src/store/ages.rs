@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::note::{Note, VerifyingKey};
-use piperoll_shared::net::digested;
+use piperoll_format::ids::Generation;
+use piperoll_format::note::{Note, VerifyingKey};
+use piperoll_net::checked_json;
 use serde::{Deserialize, Serialize};
 
 /// The most that one step counts: longer ones are outages, or clocks that were set.
@@ -96,7 +96,7 @@ impl Ages {
         let path = dir.join(FILE);
         let generation = generation.to_string();
         let book = match std::fs::read(&path) {
-            Ok(bytes) => match digested::from_bytes::<Book>(&bytes) {
+            Ok(bytes) => match checked_json::from_bytes::<Book>(&bytes) {
                 Ok(book) if book.generation == generation => Some(book),
                 Ok(_) => None,
                 Err(error) => {
@@ -168,7 +168,7 @@ impl Ages {
         let due = self.written.is_none_or(|written| now.saturating_duration_since(written) >= WRITE_EVERY);
         if sampled || due {
             self.written = Some(now);
-            if let Err(error) = digested::write(&self.path, &self.book) {
+            if let Err(error) = checked_json::write(&self.path, &self.book) {
                 tracing::warn!(%error, file = %self.path.display(), "cannot store the witnessed time of rows");
             }
         }
@@ -237,7 +237,7 @@ impl Ages {
     /// Keeps that an operator answers for the times of the rows below this one.
     pub(super) fn confirm(&mut self, below: u64) -> std::io::Result<()> {
         let confirmed = Book { confirmed_below: Some(below), ..self.book.clone() };
-        digested::write(&self.path, &confirmed)?;
+        checked_json::write(&self.path, &confirmed)?;
         self.book = confirmed;
         Ok(())
     }
@@ -252,7 +252,7 @@ impl Ages {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use piperoll_shared::log::note::{KeyKind, SigningKey, SigningSeed};
+    use piperoll_format::note::{KeyKind, SigningKey, SigningSeed};
     use proptest::prelude::*;
 
     fn key(number: u8, kind: KeyKind) -> SigningKey {

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use piperoll_shared::api::node::{CheckpointAnswer, LogAside, ScanRequest};
-use piperoll_shared::log::checkpoint::Checkpoint;
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::note::Note;
-use piperoll_shared::log::tree::{TreeReader, consistency_proof, encode_hash};
+use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::ids::Generation;
+use piperoll_format::merkle::{TreeReader, consistency_proof, encode_hash};
+use piperoll_format::note::Note;
+use piperoll_protocol::node::{CheckpointAnswer, LogAside, ScanRequest};
 
 use super::aside_log::{Aside, Stamp};
 use super::error::{OpenError, ReadError};
@@ -186,7 +186,7 @@ impl Aside {
         &self,
         request: ScanRequest,
         keys: &LogKeys,
-        now: piperoll_shared::log::time::Timestamp,
+        now: piperoll_format::time::Timestamp,
     ) -> Result<Scan, ReadError> {
         let filter = parse_filter(&request, now)?;
         let (ring, generation, head) = (keys.ring.clone(), self.generation, self.extent.head_seq);

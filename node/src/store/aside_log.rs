@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::tree::TileCache;
+use piperoll_format::ids::Generation;
+use piperoll_format::merkle::TileCache;
 
 use super::index::Index;
 use super::readers::Readers;

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use piperoll_shared::api::node::{Finding, FindingKind, VerifyLine, VerifySummary};
-use piperoll_shared::log::entry::Prefix;
-use piperoll_shared::log::ids::{Generation, NodeId};
-use piperoll_shared::log::note::KeyKind;
-use piperoll_shared::log::tree::{Hash, leaf_hash};
-use piperoll_shared::log::verify::{Integrity, RowChecker, SequenceWalk};
+use piperoll_format::entry::Prefix;
+use piperoll_format::ids::{Generation, NodeId};
+use piperoll_format::merkle::{Hash, leaf_hash};
+use piperoll_format::note::KeyKind;
+use piperoll_format::verify::{Integrity, RowChecker, SequenceWalk};
+use piperoll_protocol::node::{Finding, FindingKind, VerifyLine, VerifySummary};
 use rusqlite::Connection;
 
 use super::epochs::epochs;

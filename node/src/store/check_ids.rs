@@ -1,6 +1,6 @@
 //! Verification of the index of IDs.
 
-use piperoll_shared::api::node::{FindingKind, VerifyLine};
+use piperoll_protocol::node::{FindingKind, VerifyLine};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::check::Check;

@@ -1,8 +1,8 @@
 //! Verification of the node's statements: holds and erased rows, against the tables that refer to them.
 
-use piperoll_shared::api::node::{FindingKind, VerifyLine};
-use piperoll_shared::log::statement::Statement;
-use piperoll_shared::log::verify::Integrity;
+use piperoll_format::statement::Statement;
+use piperoll_format::verify::Integrity;
+use piperoll_protocol::node::{FindingKind, VerifyLine};
 use rusqlite::Connection;
 
 use super::check::Check;

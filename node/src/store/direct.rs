@@ -7,18 +7,18 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use piperoll_shared::api::node::{ScanRequest, VerifyLine};
-use piperoll_shared::log::bundle::{
+use piperoll_detect::Rules;
+use piperoll_evidence::bundle::{
     ARCHIVE, ArchiveHead, checkpoint_name, entries_name, member_header, member_padding, proof_name, write_end,
     write_entry, write_erased,
 };
-use piperoll_shared::log::checkpoint::Checkpoint;
-use piperoll_shared::log::flags::Rules;
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::note::{KeyKind, Note};
-use piperoll_shared::log::tree::{TreeReader, encode_hash, range_proof, runs_of};
-use piperoll_shared::log::verify::RowChecker;
-use piperoll_shared::net::clock::{Clock, SystemClock};
+use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::ids::Generation;
+use piperoll_format::merkle::{TreeReader, encode_hash, range_proof, runs_of};
+use piperoll_format::note::{KeyKind, Note};
+use piperoll_format::verify::RowChecker;
+use piperoll_net::clock::{Clock, SystemClock};
+use piperoll_protocol::node::{ScanRequest, VerifyLine};
 use rusqlite::Connection;
 
 use super::check::Check;

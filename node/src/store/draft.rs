@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use piperoll_shared::api::node::Receipt;
-use piperoll_shared::log::entry::{CallerEntry, EntryError};
-use piperoll_shared::log::flags::Flag;
-use piperoll_shared::log::redact::Redactor;
+use piperoll_detect::Flag;
+use piperoll_format::entry::{CallerEntry, EntryError};
+use piperoll_protocol::node::Receipt;
+use piperoll_redact::Redactor;
 
 use super::error::AppendError;
 
@@ -35,7 +35,7 @@ impl From<Appended> for Receipt {
 
 /// Masks secrets, and refuses what could never fit, before it reaches the writer.
 pub fn parse_draft(bytes: &[u8], via: &Arc<str>, redactor: &Redactor) -> Result<Draft, EntryError> {
-    Ok(Draft { entry: CallerEntry::parse_redacted(bytes, redactor)?, via: Arc::clone(via) })
+    Ok(Draft { entry: redactor.parse_entry(bytes)?, via: Arc::clone(via) })
 }
 
 /// What became of one draft.

@@ -6,11 +6,11 @@
 
 use std::path::PathBuf;
 
-use piperoll_shared::api::node::{FindingKind, VerifyLine};
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::statement::{Begun, EarlierPruned};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::verify::{Integrity, RowChecker};
+use piperoll_format::ids::Generation;
+use piperoll_format::statement::{Begun, EarlierPruned};
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::{Integrity, RowChecker};
+use piperoll_protocol::node::{FindingKind, VerifyLine};
 use rusqlite::{Connection, ErrorCode};
 
 use super::aside::folder_of;

@@ -1,11 +1,11 @@
 //! Recovery at open: checks the last row, the tree, and the last signed checkpoint.
 
-use piperoll_shared::log::entry::{NODE_CATEGORY, Prefix};
-use piperoll_shared::log::note::KeyKind;
-use piperoll_shared::log::statement::Statement;
-use piperoll_shared::log::tree::TreeBuilder;
-use piperoll_shared::log::verify::{Integrity, RowChecker};
-use piperoll_shared::log::view::EntryView;
+use piperoll_format::entry::{NODE_CATEGORY, Prefix};
+use piperoll_format::merkle::TreeBuilder;
+use piperoll_format::note::KeyKind;
+use piperoll_format::statement::Statement;
+use piperoll_format::verify::{Integrity, RowChecker};
+use piperoll_format::view::EntryView;
 
 use super::erased;
 use super::floor::floor;

@@ -1,7 +1,7 @@
 //! Epochs of the MAC key: which rows each of them seals, and the switch to the next one.
 
-use piperoll_shared::log::statement::{KeyRotated, Statement};
-use piperoll_shared::log::verify::{EpochSpan, Integrity, RowChecker};
+use piperoll_format::statement::{KeyRotated, Statement};
+use piperoll_format::verify::{EpochSpan, Integrity, RowChecker};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::floor::Floor;

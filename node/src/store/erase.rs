@@ -1,9 +1,9 @@
 //! Erases one row: deletes its content, keeps its number, time and hash, and records the erasure.
 
-use piperoll_shared::api::node::Done;
-use piperoll_shared::log::entry::Prefix;
-use piperoll_shared::log::statement::{Begun, Erased, Hold, Statement};
-use piperoll_shared::log::verify::Integrity;
+use piperoll_format::entry::Prefix;
+use piperoll_format::statement::{Begun, Erased, Hold, Statement};
+use piperoll_format::verify::Integrity;
+use piperoll_protocol::node::Done;
 
 use super::epochs::teach;
 use super::erased::row_at;

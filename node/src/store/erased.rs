@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use piperoll_shared::log::filter::{ErasedFit, Filter};
-use piperoll_shared::log::ids::NodeId;
-use piperoll_shared::log::statement::Statement;
-use piperoll_shared::log::verify::{Checked, Integrity, NO_MAC, RowChecker};
+use piperoll_format::ids::NodeId;
+use piperoll_format::statement::Statement;
+use piperoll_format::verify::{Checked, Integrity, NO_MAC, RowChecker};
+use piperoll_query::filter::{ErasedFit, Filter};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::rows::{ErasedUnder, StoredRow, entry_at, statement_at};

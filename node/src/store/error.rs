@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use piperoll_shared::log::entry::EntryError;
+use piperoll_format::entry::EntryError;
 
 /// Why a log could not be opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]

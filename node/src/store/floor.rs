@@ -3,9 +3,9 @@
 //! The table `pruned` only says where to find the statement. What counts is the entry, with its signature: a table that
 //! names another one hides nothing, because the rows that are gone are then missing rows.
 
-use piperoll_shared::api::node::PrunedRows;
-use piperoll_shared::log::statement::{Pruned, Statement};
-use piperoll_shared::log::verify::RowChecker;
+use piperoll_format::statement::{Pruned, Statement};
+use piperoll_format::verify::RowChecker;
+use piperoll_protocol::node::PrunedRows;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::error::{UpkeepError, refused};

@@ -5,8 +5,8 @@
 
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
-use piperoll_shared::log::limits::MAC_BYTES;
-use piperoll_shared::log::tree::{FullTile, Hash, TILE_WIDTH, TreeBuilder, leaf_hash};
+use piperoll_format::limits::MAC_BYTES;
+use piperoll_format::merkle::{FullTile, Hash, TILE_WIDTH, TreeBuilder, leaf_hash};
 
 /// Rows handed over together: few enough that the thread is never far behind, many enough that it is seldom woken.
 const ROWS_PER_HANDOVER: usize = 128;

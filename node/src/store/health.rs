@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::time::Timestamp;
 
 /// A fault that may pass by itself is reported for this long after the last attempt: callers who wait for health
 /// before they try again would otherwise wait for ever.

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use piperoll_shared::log::statement::{Hold, Statement};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::verify::RowChecker;
+use piperoll_format::statement::{Hold, Statement};
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::RowChecker;
 use rusqlite::Connection;
 
 use super::error::UpkeepError;

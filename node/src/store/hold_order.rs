@@ -1,6 +1,6 @@
 //! Sets and releases holds.
 
-use piperoll_shared::log::statement::{Hold, HoldRelease, Statement, TimesConfirmed};
+use piperoll_format::statement::{Hold, HoldRelease, Statement, TimesConfirmed};
 use rusqlite::OptionalExtension as _;
 
 use super::error::{UpkeepError, check_reason};

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use piperoll_shared::api::node::ScanRequest;
-use piperoll_shared::log::entry::Facts;
-use piperoll_shared::log::filter::Filter;
-use piperoll_shared::log::flags::{Judge, Rules};
-use piperoll_shared::log::order::Order;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::verify::Integrity;
-use piperoll_shared::log::view::EntryView;
+use piperoll_detect::{Judge, Rules};
+use piperoll_format::entry::Facts;
+use piperoll_format::order::Order;
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::Integrity;
+use piperoll_format::view::EntryView;
+use piperoll_protocol::node::ScanRequest;
+use piperoll_query::filter::Filter;
 use rusqlite::Connection;
 
 use super::error::ReadError;

@@ -1,8 +1,8 @@
 //! Keys that seal and sign a log.
 
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::note::{SigningSeed, VerifyingKey};
-use piperoll_shared::log::seal::{KeyRing, Origin};
+use piperoll_format::ids::Generation;
+use piperoll_format::mac::{KeyRing, Origin};
+use piperoll_format::note::{SigningSeed, VerifyingKey};
 
 /// What a log is sealed and signed with.
 #[derive(Clone)]

@@ -3,15 +3,15 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use piperoll_shared::api::node::{CheckpointAnswer, IndexExtent, LogAside, LogSpan, ScanRequest, VerifyLine};
-use piperoll_shared::log::entry::lifecycle;
-use piperoll_shared::log::flags::Rules;
-use piperoll_shared::log::ids::{EntryId, Generation};
-use piperoll_shared::log::note::KeyKind;
-use piperoll_shared::log::seal::KeyRing;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::{Hash, TileCache, TreeReader, consistency_proof, inclusion_proof};
-use piperoll_shared::net::clock::Clock;
+use piperoll_detect::Rules;
+use piperoll_format::entry::lifecycle;
+use piperoll_format::ids::{EntryId, Generation};
+use piperoll_format::mac::KeyRing;
+use piperoll_format::merkle::{Hash, TileCache, TreeReader, consistency_proof, inclusion_proof};
+use piperoll_format::note::KeyKind;
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::Clock;
+use piperoll_protocol::node::{CheckpointAnswer, IndexExtent, LogAside, LogSpan, ScanRequest, VerifyLine};
 use rusqlite::OptionalExtension as _;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-use piperoll_shared::log::checkpoint::Checkpoint;
-use piperoll_shared::log::entry::lifecycle;
-use piperoll_shared::log::flags::Rules;
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::note::Note;
-use piperoll_shared::log::statement::{GENERATION_BEGUN, Hold};
-use piperoll_shared::log::verify::RowChecker;
-use piperoll_shared::net::clock::Clock;
+use piperoll_detect::Rules;
+use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::entry::lifecycle;
+use piperoll_format::ids::Generation;
+use piperoll_format::note::Note;
+use piperoll_format::statement::{GENERATION_BEGUN, Hold};
+use piperoll_format::verify::RowChecker;
+use piperoll_net::clock::Clock;
 use serde_json::json;
 
 use super::aside::folder_of;

@@ -6,9 +6,9 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use piperoll_shared::log::ids::{ClusterName, Generation, NodeId};
-use piperoll_shared::log::note::NOTE_BYTES_MAX;
-use piperoll_shared::net::replaced::replace;
+use piperoll_format::ids::{ClusterName, Generation, NodeId};
+use piperoll_format::note::NOTE_BYTES_MAX;
+use piperoll_net::atomic_file::replace;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use serde::{Deserialize, Serialize};

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use piperoll_shared::log::flags::Rules;
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::net::clock::Clock;
+use piperoll_detect::Rules;
+use piperoll_format::ids::Generation;
+use piperoll_net::clock::Clock;
 
 use super::error::OpenError;
 use super::health::Health;

@@ -4,10 +4,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use piperoll_shared::log::tree::{
+use piperoll_format::merkle::{
     Hash, RangeProof, TileCache, TileMemory, TreeReader, cover_hashes, left_out, range_proof, runs_of,
 };
-use piperoll_shared::log::verify::RowChecker;
+use piperoll_format::verify::RowChecker;
 use rusqlite::Connection;
 
 use super::erased::row_at;

@@ -11,12 +11,12 @@
 
 use std::sync::PoisonError;
 
-use piperoll_shared::api::node::PrunePlan;
-use piperoll_shared::log::entry::Prefix;
-use piperoll_shared::log::statement::{ArchiveDigest, PruneFinished, Pruned, Statement};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::{Hash, TILE_LEVELS, TILE_WIDTH, TreeReader, perfect_root};
-use piperoll_shared::log::verify::RowChecker;
+use piperoll_format::entry::Prefix;
+use piperoll_format::merkle::{Hash, TILE_LEVELS, TILE_WIDTH, TreeReader, perfect_root};
+use piperoll_format::statement::{ArchiveDigest, PruneFinished, Pruned, Statement};
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::RowChecker;
+use piperoll_protocol::node::PrunePlan;
 use rusqlite::Connection;
 
 use super::earlier::{self, Place};

@@ -1,6 +1,6 @@
 //! Request for a prune.
 
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::time::Timestamp;
 
 /// What should go.
 #[derive(Debug, Clone, Copy)]

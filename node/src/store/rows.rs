@@ -1,12 +1,12 @@
 //! One stored row, read and verified.
 
-use piperoll_shared::api::node::{LogBefore, LogSpan};
-use piperoll_shared::log::limits::BODY_AND_MAC_BYTES_MAX;
-use piperoll_shared::log::order::Position;
-use piperoll_shared::log::statement::{Begun, Erased, Statement};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::{Hash, leaf_hash};
-use piperoll_shared::log::verify::{Checked, Claim, Integrity, RowChecker};
+use piperoll_format::limits::BODY_AND_MAC_BYTES_MAX;
+use piperoll_format::merkle::{Hash, leaf_hash};
+use piperoll_format::order::Position;
+use piperoll_format::statement::{Begun, Erased, Statement};
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::{Checked, Claim, Integrity, RowChecker};
+use piperoll_protocol::node::{LogBefore, LogSpan};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _};
 

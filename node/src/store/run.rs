@@ -4,12 +4,12 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::time::Instant;
 
-use piperoll_shared::log::filter::Filter;
-use piperoll_shared::log::ids::EntryId;
-use piperoll_shared::log::order::Order;
-use piperoll_shared::log::stats::Counter;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::verify::{RowChecker, SequenceFault};
+use piperoll_format::ids::EntryId;
+use piperoll_format::order::Order;
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::{RowChecker, SequenceFault};
+use piperoll_query::filter::Filter;
+use piperoll_query::stats::Counter;
 use rusqlite::Connection;
 
 use super::erased;

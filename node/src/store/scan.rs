@@ -7,16 +7,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use piperoll_shared::api::node::{PrunedRows, ScanRequest};
-use piperoll_shared::log::filter::{ErasedFit, Filter};
-use piperoll_shared::log::ids::{EntryId, Generation, NodeId};
-use piperoll_shared::log::order::{Order, Position};
-use piperoll_shared::log::seal::KeyRing;
-use piperoll_shared::log::stats::Counter;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::{RangeProof, TileCache};
-use piperoll_shared::log::verify::{EpochSpan, Integrity, RowChecker};
-use piperoll_shared::log::view::EntryView;
+use piperoll_format::ids::{EntryId, Generation, NodeId};
+use piperoll_format::mac::KeyRing;
+use piperoll_format::merkle::{RangeProof, TileCache};
+use piperoll_format::order::{Order, Position};
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::{EpochSpan, Integrity, RowChecker};
+use piperoll_format::view::EntryView;
+use piperoll_protocol::node::{PrunedRows, ScanRequest};
+use piperoll_query::filter::{ErasedFit, Filter};
+use piperoll_query::stats::Counter;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::aside_log::Aside;

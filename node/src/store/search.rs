@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use piperoll_shared::api::node::ScanRequest;
-use piperoll_shared::log::order::{Order, Position};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::verify::RowChecker;
+use piperoll_format::order::{Order, Position};
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::RowChecker;
+use piperoll_protocol::node::ScanRequest;
 use rusqlite::Connection;
 
 use super::erased;

@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use piperoll_shared::log::checkpoint::{Checkpoint, CheckpointError};
-use piperoll_shared::log::note::{Note, SigningKey};
-use piperoll_shared::log::tree::{Hash, TreeReader};
+use piperoll_format::checkpoint::{Checkpoint, CheckpointError};
+use piperoll_format::merkle::{Hash, TreeReader};
+use piperoll_format::note::{Note, SigningKey};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::grower::GrowerGone;

@@ -1,6 +1,6 @@
 //! Reads rows by number for forwarding: in the order in which they were written, whatever their times.
 
-use piperoll_shared::log::verify::RowChecker;
+use piperoll_format::verify::RowChecker;
 use rusqlite::Connection;
 
 use super::epochs::teach;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use piperoll_shared::log::entry::lifecycle;
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::note::KeyKind;
+use piperoll_format::entry::lifecycle;
+use piperoll_format::ids::Generation;
+use piperoll_format::note::KeyKind;
 use serde_json::json;
 
 use super::draft::Draft;

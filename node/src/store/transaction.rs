@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use piperoll_shared::api::node::Receipt;
-use piperoll_shared::log::entry::{CallerEntry, Prefix, Stamp, lifecycle, write_body};
-use piperoll_shared::log::flags::Judge;
-use piperoll_shared::log::ids::{EntryId, Generation, NodeId};
-use piperoll_shared::log::limits::CLOCK_CLAMP_MICROS_MAX;
-use piperoll_shared::log::seal::MacKey;
-use piperoll_shared::log::statement::{KeyRotated, Statement};
-use piperoll_shared::log::time::Timestamp;
+use piperoll_detect::Judge;
+use piperoll_format::entry::{CallerEntry, Prefix, Stamp, lifecycle, write_body};
+use piperoll_format::ids::{EntryId, Generation, NodeId};
+use piperoll_format::limits::CLOCK_CLAMP_MICROS_MAX;
+use piperoll_format::mac::MacKey;
+use piperoll_format::statement::{KeyRotated, Statement};
+use piperoll_format::time::Timestamp;
+use piperoll_protocol::node::Receipt;
+use piperoll_redact::is_same_entry;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::draft::{AppendResult, Appended, Draft, to_text};
@@ -139,7 +140,7 @@ impl Rows<'_> {
         let seq: u64 = self.conn.query_row("SELECT seq FROM ids WHERE id = ?1", [id.as_bytes()], |row| row.get(0))?;
         let first = stored(self.conn, seq)?;
         if let Some((body, mac)) = &first
-            && draft.entry.same_content(body)
+            && is_same_entry(&draft.entry, body)
             && let Some(prefix) = Prefix::parse(body.as_bytes())
         {
             return Ok(Ok(Appended::Known(Receipt {

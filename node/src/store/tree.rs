@@ -4,7 +4,7 @@
 //! Only full tiles are stored. They never change, so writing them costs one row per 256 entries; the unfinished tile
 //! of each level is made again from what lies below it.
 
-use piperoll_shared::log::tree::{
+use piperoll_format::merkle::{
     FullTile, HASH_BYTES, Hash, TILE_LEVELS, TILE_WIDTH, TileSource, TreeBuilder, leaf_hash,
 };
 use rusqlite::types::ValueRef;

@@ -1,10 +1,10 @@
 //! The tree's part of a full check: every tile made again from its rows, and every note that was kept held against
 //! the root of its size.
 
-use piperoll_shared::log::checkpoint::Checkpoint;
-use piperoll_shared::log::note::{Note, SigningKey};
-use piperoll_shared::log::statement::Pruned;
-use piperoll_shared::log::tree::{FullTile, Hash, TreeBuilder};
+use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::merkle::{FullTile, Hash, TreeBuilder};
+use piperoll_format::note::{Note, SigningKey};
+use piperoll_format::statement::Pruned;
 use rusqlite::Connection;
 
 use super::signer::{Kept, kept};

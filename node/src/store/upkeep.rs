@@ -3,13 +3,13 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use piperoll_shared::api::node::{ConfirmedTimes, Done, PrunePlan};
-use piperoll_shared::log::flags::Rules;
-use piperoll_shared::log::note::Note;
-use piperoll_shared::log::statement::{ArchiveDigest, Hold, HoldRelease, PruneFinished, Pruned, TimesConfirmed};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::verify::RowChecker;
-use piperoll_shared::net::clock::Clock;
+use piperoll_detect::Rules;
+use piperoll_format::note::Note;
+use piperoll_format::statement::{ArchiveDigest, Hold, HoldRelease, PruneFinished, Pruned, TimesConfirmed};
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::RowChecker;
+use piperoll_net::clock::Clock;
+use piperoll_protocol::node::{ConfirmedTimes, Done, PrunePlan};
 use tokio::sync::oneshot;
 
 use super::ages::Ages;

@@ -5,13 +5,13 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use piperoll_shared::log::flags::{Judge, Rules};
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::note::Note;
-use piperoll_shared::log::seal::KeyRing;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::verify::RowChecker;
-use piperoll_shared::net::clock::Clock;
+use piperoll_detect::{Judge, Rules};
+use piperoll_format::ids::Generation;
+use piperoll_format::mac::KeyRing;
+use piperoll_format::note::Note;
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::RowChecker;
+use piperoll_net::clock::Clock;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 

@@ -17,6 +17,7 @@ const EXPORT_ROWS_PER_NODE: usize = 200_000;
 const PAGES: usize = 200;
 
 fn main() {
+    piperoll_net::crypto::install();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     // `cargo bench … -- append` or `-- read` runs one half.
     let wanted = |half: &str| {

@@ -4,10 +4,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock, SystemClock};
 use piperoll_node::Node;
 use piperoll_node::config::NodeConfig;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::{Clock, SystemClock};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +36,7 @@ fn parse(text: &str) -> Option<TestClock> {
 
 #[tokio::main]
 async fn main() {
+    piperoll_net::crypto::install();
     let clock = std::env::var("PIPEROLL_TEST_CLOCK").ok().and_then(|text| parse(&text));
     let clock = clock.expect("PIPEROLL_TEST_CLOCK is an offset such as +60s or a moment such as @1776240000");
     let config = std::env::args().next_back().expect("the path of node.toml as the last argument");

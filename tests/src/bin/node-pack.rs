@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use piperoll_net::clock::SystemClock;
 use piperoll_node::Node;
 use piperoll_node::config::NodeConfig;
-use piperoll_shared::net::clock::SystemClock;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;

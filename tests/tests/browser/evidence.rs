@@ -1,6 +1,6 @@
 //! Taking evidence away and having it checked; a part is called a part.
 
-use piperoll_shared::api::access::Role;
+use piperoll_protocol::access::Role;
 use piperoll_tests::{Cluster, entry};
 
 use super::driver::Browser;

@@ -95,7 +95,7 @@ async fn an_edited_row_cannot_be_overlooked_and_is_acknowledged_by_an_entry() {
     cluster.stop(0);
     edit(&cluster.database(0), "UPDATE entries SET body = replace(body, 'user3', 'nobod') WHERE seq = 4");
     cluster.restart(0).await;
-    let auditor = cluster.token("ada", piperoll_shared::api::access::Role::Auditor, None);
+    let auditor = cluster.token("ada", piperoll_protocol::access::Role::Auditor, None);
     let Some(browser) = Browser::signed_in(&cluster, &auditor).await else { return };
     cluster.wait_until_answered("mx1").await;
     browser.go("/?filter=node:mx1").await;

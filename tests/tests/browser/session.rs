@@ -109,7 +109,7 @@ async fn a_link_asks_before_it_replaces_a_session_and_back_leads_to_this_server(
     browser.says("body", "not found: /evil.example").await;
 
     // Somebody else's link does not take the session's place without a question.
-    let other = cluster.token("other", piperoll_shared::api::access::Role::Viewer, None);
+    let other = cluster.token("other", piperoll_protocol::access::Role::Viewer, None);
     let made = cluster.command(&["browse"]).env("PIPEROLL_TOKEN", &other).output().unwrap();
     let link = String::from_utf8(made.stdout).unwrap();
     let path = link.trim().strip_prefix(&cluster.url).unwrap().to_owned();

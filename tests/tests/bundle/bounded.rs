@@ -1,6 +1,6 @@
 //! Manifests and trust files whose author wants the verifier to work for ever: what is too long is refused by its length.
 
-use piperoll_shared::log::bundle::{Manifest, NodePart, Trust, TrustError, manifest_note, verify_bundle};
+use piperoll_evidence::bundle::{Manifest, NodePart, Trust, TrustError, manifest_note, verify_bundle};
 
 use super::maker::{Case, Parts, exporter, seed, trust};
 
@@ -54,11 +54,11 @@ fn a_manifest_with_a_signature_on_every_line_is_refused() {
         let Parts { members, .. } = Case::new().parts();
         let mut out = Vec::new();
         for (name, bytes) in std::iter::once(("manifest".to_owned(), note.into_bytes())).chain(members) {
-            out.extend_from_slice(&piperoll_shared::log::bundle::member_header(&name, bytes.len() as u64).unwrap());
+            out.extend_from_slice(&piperoll_evidence::bundle::member_header(&name, bytes.len() as u64).unwrap());
             out.extend_from_slice(&bytes);
-            out.extend_from_slice(piperoll_shared::log::bundle::member_padding(bytes.len() as u64));
+            out.extend_from_slice(piperoll_evidence::bundle::member_padding(bytes.len() as u64));
         }
-        piperoll_shared::log::bundle::write_end(&mut out);
+        piperoll_evidence::bundle::write_end(&mut out);
         format!("{:?}", verify_bundle(&out, Some(&trust())).findings)
     };
     assert!(!again(7).contains("signatures, more than"), "eight are read");
@@ -82,7 +82,7 @@ fn a_trust_file_is_as_long_as_a_cluster() {
     assert_eq!(Trust::parse(&format!("{keys}\n{renamed}")), Err(TrustError::Twice("agg2".to_owned())));
     let other = |n: u8| {
         let key = |kind| seed(n).named(&format!("golden/aggregator/a{n}"), kind).unwrap().public().to_string();
-        use piperoll_shared::log::note::KeyKind::{Log, Witness};
+        use piperoll_format::note::KeyKind::{Log, Witness};
         format!("[[aggregator]]\nid = \"a{n}\"\nwitness = \"{}\"\nexporter = \"{}\"\n", key(Witness), key(Log))
     };
     let many: String = (0..=255).map(other).chain([aggregator.to_owned()]).collect();
@@ -103,9 +103,9 @@ fn a_manifest_of_brackets_is_refused() {
     assert!(!verdict.is_sound());
     let text = format!("piperoll bundle v1\n{}\n\n\u{2014} x AAAAAAAA\n", "[".repeat(1_000_000));
     let mut out = Vec::new();
-    out.extend_from_slice(&piperoll_shared::log::bundle::member_header("manifest", text.len() as u64).unwrap());
+    out.extend_from_slice(&piperoll_evidence::bundle::member_header("manifest", text.len() as u64).unwrap());
     out.extend_from_slice(text.as_bytes());
-    out.extend_from_slice(piperoll_shared::log::bundle::member_padding(text.len() as u64));
-    piperoll_shared::log::bundle::write_end(&mut out);
+    out.extend_from_slice(piperoll_evidence::bundle::member_padding(text.len() as u64));
+    piperoll_evidence::bundle::write_end(&mut out);
     assert!(!verify_bundle(&out, Some(&trust())).is_sound());
 }

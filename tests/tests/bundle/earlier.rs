@@ -1,10 +1,10 @@
 //! Bundles over logs that another one took the place of.
 
-use piperoll_shared::log::bundle::{
+use piperoll_evidence::bundle::{
     Check, FORMAT, FORMAT_2, MANIFEST, Outcome, checkpoint_name, earlier_names, verdict_words, verify_bundle,
     verify_bundle_without,
 };
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::time::Timestamp;
 use serde_json::json;
 
 use super::maker::{Case, Log, START, seed, trust};
@@ -159,16 +159,14 @@ pub(crate) fn lies() -> Vec<Lie> {
             // The earlier log was cosigned after its key had been replaced.
             let replaced = trust.nodes[0].keys[0].clone();
             let present = "00000000000000000000000000000007".to_owned();
-            trust.nodes[0]
-                .keys
-                .insert(0, piperoll_shared::log::bundle::KeySpan { generation: Some(present), ..replaced });
+            trust.nodes[0].keys.insert(0, piperoll_evidence::bundle::KeySpan { generation: Some(present), ..replaced });
             trust.nodes[0].keys[1].until = Some(Timestamp::from_micros(START));
         }),
     ]
 }
 
 impl Lie {
-    fn trusting(mut self, change: fn(&mut piperoll_shared::log::bundle::Trust)) -> Self {
+    fn trusting(mut self, change: fn(&mut piperoll_evidence::bundle::Trust)) -> Self {
         change(&mut self.trust);
         self
     }

@@ -9,12 +9,12 @@ mod earlier;
 mod maker;
 
 use maker::{Case, Log, START, seed, trust};
-use piperoll_shared::log::bundle::{
+use piperoll_evidence::bundle::{
     CSV, Check, Instant, KeySpan, Life, Moved, Outcome, README, REPORT, TIMELINE, TRUST, Trust, Verdict, entries_name,
     verdict_words, verify_bundle, verify_bundle_without,
 };
-use piperoll_shared::log::note::KeyKind;
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::note::KeyKind;
+use piperoll_format::time::Timestamp;
 use proptest::prelude::*;
 
 pub(crate) fn accepted(verdict: &Verdict) -> bool {
@@ -420,8 +420,8 @@ fn lies() -> Vec<Lie> {
     lies
 }
 
-fn digest(name: &str, bytes: &[u8]) -> piperoll_shared::log::bundle::MemberDigest {
-    piperoll_shared::log::bundle::MemberDigest::of(name, bytes)
+fn digest(name: &str, bytes: &[u8]) -> piperoll_evidence::bundle::MemberDigest {
+    piperoll_evidence::bundle::MemberDigest::of(name, bytes)
 }
 
 #[test]
@@ -468,7 +468,7 @@ fn nothing_can_be_changed_without_a_key() {
         let mut parts = case.parts();
         let mut entries = Vec::new();
         for row in &rows {
-            piperoll_shared::log::bundle::write_entry(&mut entries, &row.body, &row.mac);
+            piperoll_evidence::bundle::write_entry(&mut entries, &row.body, &row.mac);
         }
         *parts.member(&entries_name("mx1")) = entries;
         refused(&parts.seal(), what);

@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use piperoll_shared::log::bundle::{
+use piperoll_evidence::bundle::{
     Asked, CSV, EarlierPart, KeySpan, Life, MANIFEST, Manifest, MemberDigest, NodePart, NodeTrust, README, README_TEXT,
     REPORT, REPORT_ROWS_MAX, Rows, StoredEntry, TIMELINE, TRUST, Trust, checkpoint_name, csv_line, earlier_names,
     entries_name, manifest_note, member_header, member_padding, merged, proof_name, rejected_name, report,
     timeline_line, write_end, write_entry, write_erased,
 };
-use piperoll_shared::log::checkpoint::Checkpoint;
-use piperoll_shared::log::csv;
-use piperoll_shared::log::entry::{Prefix, Stamp, lifecycle, write_body};
-use piperoll_shared::log::note::{KeyKind, SigningKey, SigningSeed};
-use piperoll_shared::log::statement::{Erased, GENERATION_BEGUN, Pruned, Statement};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::{Hash, TreeBuilder, TreeReader, encode_hash, leaf_hash, range_proof, runs_of};
+use piperoll_evidence::csv;
+use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::entry::{Prefix, Stamp, lifecycle, write_body};
+use piperoll_format::merkle::{Hash, TreeBuilder, TreeReader, encode_hash, leaf_hash, range_proof, runs_of};
+use piperoll_format::note::{KeyKind, SigningKey, SigningSeed};
+use piperoll_format::statement::{Erased, GENERATION_BEGUN, Pruned, Statement};
+use piperoll_format::time::Timestamp;
 
 use piperoll_tests::Leaves;
 use serde_json::json;
@@ -357,8 +357,8 @@ impl Case {
     }
 
     fn matches(&self, row: &StoredEntry<'_>) -> bool {
-        let filter = piperoll_shared::log::filter::Filter::parse(&self.asked.filter, self.created).unwrap();
-        piperoll_shared::log::view::EntryView::parse(row.body).is_some_and(|view| filter.matches(&view))
+        let filter = piperoll_query::filter::Filter::parse(&self.asked.filter, self.created).unwrap();
+        piperoll_format::view::EntryView::parse(row.body).is_some_and(|view| filter.matches(&view))
     }
 }
 

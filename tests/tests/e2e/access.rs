@@ -1,7 +1,7 @@
 //! Who may do what, and the one entry that each request leaves.
 
-use piperoll_shared::api::access::Role;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::access::Role;
 use piperoll_tests::{Answer, Cluster, entry};
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -5,9 +5,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use piperoll_shared::log::checkpoint::Checkpoint;
-use piperoll_shared::log::note::{KeyKind, Note, VerifyingKey};
-use piperoll_shared::log::tree::{decode_hash, leaf_hash, verify_inclusion};
+use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::merkle::{decode_hash, leaf_hash, verify_inclusion};
+use piperoll_format::note::{KeyKind, Note, VerifyingKey};
 use piperoll_tests::{Cluster, Run, edit, entry};
 use serde_json::Value;
 
@@ -217,7 +217,7 @@ async fn bad_requests_are_refused_with_reasons() {
         assert_eq!(answer.status, 400, "{}", answer.text);
         assert!(answer.text.contains(words), "{words}: {}", answer.text);
     }
-    let viewer = cluster.token("viewer", piperoll_shared::api::access::Role::Viewer, None);
+    let viewer = cluster.token("viewer", piperoll_protocol::access::Role::Viewer, None);
     let body = Some(serde_json::json!({ "reason": "r" }));
     assert_eq!(cluster.send(reqwest::Method::POST, "/api/v1/exports", Some(&viewer), body).await.status, 403);
     assert_eq!(cluster.run(&["export", "--bundle", "x.tar"]).code, 2, "a reason is not optional");

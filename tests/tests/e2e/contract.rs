@@ -1,8 +1,8 @@
 //! The contracts in `docs/`: OpenAPI as generated, the golden vectors as computed elsewhere, and the command
 //! line's manners.
 
-use piperoll_shared::log::ids::{ClusterName, Generation, NodeId};
-use piperoll_shared::log::seal::{EpochSecret, MacKey, Origin};
+use piperoll_format::ids::{ClusterName, Generation, NodeId};
+use piperoll_format::mac::{EpochSecret, MacKey, Origin};
 use piperoll_tests::{Cluster, piperoll};
 use serde_json::Value;
 

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use piperoll_shared::log::filter::Filter;
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::time::Timestamp;
+use piperoll_query::filter::Filter;
 use piperoll_tests::piperoll;
 
 fn document(name: &str) -> String {

@@ -1,7 +1,7 @@
 //! Every way in, for every role, with and without a limit. The list of ways is the program's own: one that is not
 //! expected here fails.
 
-use piperoll_shared::api::access::{Permission, Role};
+use piperoll_protocol::access::{Permission, Role};
 use piperoll_tests::{Cluster, entry};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};

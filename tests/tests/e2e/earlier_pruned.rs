@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use piperoll_format::time::Timestamp;
+use piperoll_net::checked_json;
+use piperoll_net::clock::{Clock, SystemClock};
 use piperoll_node::config::NodeConfig;
 use piperoll_node::store::{LogDir, begin_generation};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::{Clock, SystemClock};
-use piperoll_shared::net::digested;
+use piperoll_query::human_time;
 use piperoll_tests::{Cluster, entry, until};
 use serde_json::{Value, json};
 
@@ -45,7 +46,7 @@ async fn two_old_logs() -> (Cluster, String) {
     cluster.stop(0);
     // The command has this machine's clock.
     let node = NodeConfig::load(&config).unwrap();
-    let then = Arc::new(Then(Timestamp::parse_human("400d", SystemClock.now()).unwrap()));
+    let then = Arc::new(Then(human_time::parse("400d", SystemClock.now()).unwrap()));
     let begun = begin_generation(&LogDir::new(&node.data_dir), &node.keys, then, "a test", "uid=0").unwrap();
     accept_generation(&mut cluster, &begun.generation.to_string()).await;
     cluster.append(0, &lines("old", OLD_ROWS)).await;
@@ -59,12 +60,12 @@ async fn two_old_logs() -> (Cluster, String) {
 /// As if the witness had met the replaced log as long ago as its rows are old.
 fn remembered_since(cluster: &mut Cluster, days: i64) {
     let path = cluster.aggregator_folder().join("state/witness/mx1.json");
-    let mut memory: Value = digested::from_bytes(&std::fs::read(&path).unwrap()).unwrap();
-    let long_ago = Timestamp::parse_human(&format!("{days}d"), SystemClock.now()).unwrap();
+    let mut memory: Value = checked_json::from_bytes(&std::fs::read(&path).unwrap()).unwrap();
+    let long_ago = human_time::parse(&format!("{days}d"), SystemClock.now()).unwrap();
     for lost in memory["lost"].as_array_mut().unwrap() {
         lost["until"] = json!(long_ago);
     }
-    digested::write(&path, &memory).unwrap();
+    checked_json::write(&path, &memory).unwrap();
 }
 
 fn mx1(answer: &Value) -> &Value {

@@ -1,8 +1,8 @@
 //! Whatever is asked of three nodes, pages, streams and counts give what reading every row of the nodes that are there
 //! gives, and name the one that is not.
 
-use piperoll_shared::log::filter::Filter;
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::time::Timestamp;
+use piperoll_query::filter::Filter;
 use piperoll_tests::{Cluster, place};
 use serde_json::Value;
 

@@ -2,11 +2,11 @@
 
 use std::process::Command;
 
-use piperoll_shared::log::checkpoint::Checkpoint;
-use piperoll_shared::log::note::{KeyKind, Note, SigningSeed};
-use piperoll_shared::log::tree::{
+use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::merkle::{
     Hash, TreeReader, consistency_proof, encode_hash, inclusion_proof, leaf_hash, range_proof,
 };
+use piperoll_format::note::{KeyKind, Note, SigningSeed};
 use piperoll_tests::Leaves;
 use serde_json::{Value, json};
 
@@ -69,7 +69,7 @@ fn tree_vectors_agree() {
     let frozen: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     assert!(frozen == made, "docs/golden-tree.json is not what is made today: the format has changed");
     let note = Note::parse(frozen["checkpoint"]["note"].as_str().unwrap()).unwrap();
-    let witness = piperoll_shared::log::note::VerifyingKey::parse(frozen["checkpoint"]["vkeys"][1].as_str().unwrap());
+    let witness = piperoll_format::note::VerifyingKey::parse(frozen["checkpoint"]["vkeys"][1].as_str().unwrap());
     assert_eq!(note.verify(&witness.unwrap()), Ok(COSIGNED_AT));
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/golden_tree.py");
     let run = Command::new("python3").args([script, path]).output().unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use piperoll_shared::log::redact::Redactor;
+use piperoll_redact::Redactor;
 use piperoll_tests::Cluster;
 use serde_json::Value;
 

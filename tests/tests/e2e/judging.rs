@@ -1,6 +1,6 @@
 //! What a flag meant: an entry of its own, made by those who may, about an entry that is there, flagged, and theirs to see.
 
-use piperoll_shared::api::access::Role;
+use piperoll_protocol::access::Role;
 use piperoll_tests::{Cluster, entry};
 use serde_json::{Value, json};
 

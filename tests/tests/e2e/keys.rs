@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use piperoll_shared::log::seal::{EpochSecret, MacKey, Origin};
+use piperoll_format::mac::{EpochSecret, MacKey, Origin};
 use piperoll_tests::{Cluster, entry, until};
 use serde_json::Value;
 

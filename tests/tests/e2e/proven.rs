@@ -1,8 +1,8 @@
 //! What an answer proves beyond signatures: every row under the cosigned checkpoint, every page and stream whole, and
 //! what a node with all its keys cannot change any more.
 
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::seal::{EpochSecret, MacKey, Origin};
+use piperoll_format::ids::Generation;
+use piperoll_format::mac::{EpochSecret, MacKey, Origin};
 use piperoll_tests::{Answer, Cluster, edit, entry, until};
 use rusqlite::Connection;
 use serde_json::Value;
@@ -159,7 +159,7 @@ async fn a_row_sealed_anew_does_not_fit_what_was_witnessed() {
     let tile: Vec<u8> = conn.query_row("SELECT hashes FROM tiles WHERE id = 0", [], |row| row.get(0)).unwrap();
     drop(conn);
     let mut hashes = tile;
-    let leaf = piperoll_shared::log::tree::leaf_hash(forged.as_bytes(), &hex::decode(&mac).unwrap());
+    let leaf = piperoll_format::merkle::leaf_hash(forged.as_bytes(), &hex::decode(&mac).unwrap());
     hashes[40 * 32..41 * 32].copy_from_slice(&leaf);
     edit(&database, &format!("UPDATE tiles SET hashes = x'{}' WHERE id = 0", hex::encode(hashes)));
     let answer = cluster.page("order=asc&limit=200").await;

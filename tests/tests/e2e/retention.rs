@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use piperoll_shared::log::note::{KeyKind, Note, SigningSeed};
-use piperoll_shared::net::digested;
+use piperoll_format::note::{KeyKind, Note, SigningSeed};
+use piperoll_net::checked_json;
 use piperoll_tests::{Cluster, Fault, entry};
 use serde_json::{Value, json};
 
@@ -40,7 +40,7 @@ async fn aged(old: usize, retention: &str) -> Cluster {
 /// As if its first rows had been witnessed for so many days more. The node is stopped.
 fn witnessed_for(cluster: &Cluster, rows: u64, days: i64) {
     let path = cluster.nodes[0].folder.join("data/witnessed.json");
-    let mut book: Value = digested::from_bytes(&std::fs::read(&path).unwrap()).unwrap();
+    let mut book: Value = checked_json::from_bytes(&std::fs::read(&path).unwrap()).unwrap();
     for sample in book["samples"].as_array_mut().unwrap() {
         sample["size"] = rows.into();
         sample["age_micros"] = (sample["age_micros"].as_i64().unwrap() - days * 86_400_000_000).into();
@@ -49,7 +49,7 @@ fn witnessed_for(cluster: &Cluster, rows: u64, days: i64) {
         shown["size"] = rows.into();
         shown["age_micros"] = (shown["age_micros"].as_i64().unwrap() - days * 86_400_000_000).into();
     }
-    digested::write(&path, &book).unwrap();
+    checked_json::write(&path, &book).unwrap();
 }
 
 fn rows_in(cluster: &Cluster) -> (u64, u64) {
@@ -122,11 +122,11 @@ pub(crate) fn cosigned_for(cluster: &Cluster, rows: u64, days: u64) {
     let text = note.text().to_owned();
     let cosigned = note.with(witness.cosign(&text, long_ago)).to_string();
     let path = cluster.nodes[0].folder.join("data/witnessed.json");
-    let mut book: Value = digested::from_bytes(&std::fs::read(&path).unwrap()).unwrap();
+    let mut book: Value = checked_json::from_bytes(&std::fs::read(&path).unwrap()).unwrap();
     for shown in book["notes"].as_array_mut().unwrap() {
         shown["note"] = cosigned.clone().into();
     }
-    digested::write(&path, &book).unwrap();
+    checked_json::write(&path, &book).unwrap();
 }
 
 /// What had outlived the cluster's policy, by what a witness saw, is no loss: from then on everything is complete, and every statement says

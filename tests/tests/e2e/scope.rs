@@ -1,6 +1,6 @@
 //! Whoever is limited to a scope gets nothing outside it, on no route, whatever a node or a file says.
 
-use piperoll_shared::api::access::Role;
+use piperoll_protocol::access::Role;
 use piperoll_tests::{Answer, Cluster, edit, place};
 use reqwest::Method;
 use serde_json::{Value, json};

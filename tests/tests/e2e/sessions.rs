@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use piperoll_shared::api::access::Role;
+use piperoll_protocol::access::Role;
 use piperoll_tests::{Cluster, entry};
 use reqwest::header::{COOKIE, SET_COOKIE};
 use reqwest::{Client, Response};

@@ -186,7 +186,7 @@ async fn edits_of_a_running_node_show_when_read() {
             original.0.replace('\'', "''"),
             hex::encode(&original.1)
         );
-        let ts = piperoll_shared::log::entry::Prefix::parse(original.0.as_bytes()).unwrap().timestamp.micros();
+        let ts = piperoll_format::entry::Prefix::parse(original.0.as_bytes()).unwrap().timestamp.micros();
         edit(&database, &format!("{undo}; UPDATE entries SET ts = {ts} WHERE seq = 5"));
         assert_eq!(cluster.page("limit=1000").await.status_of("mx1"), "ok", "{what}: put back");
     }

@@ -231,10 +231,8 @@ async fn what_is_wrong_with_the_connection_is_said_in_a_sentence() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_reads_with_a_certificate() {
     let mut cluster = Cluster::start(&["mx1"]).await;
-    let folder = cluster
-        .authority()
-        .add_user(&"kim".parse().unwrap(), piperoll_shared::api::access::Role::Auditor, None)
-        .unwrap();
+    let folder =
+        cluster.authority().add_user(&"kim".parse().unwrap(), piperoll_protocol::access::Role::Auditor, None).unwrap();
     cluster.stop_aggregator();
     cluster.spawn_aggregator();
     cluster.wait_for_aggregator().await;

@@ -4,9 +4,9 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use piperoll_shared::api::access::Role;
-use piperoll_shared::log::checkpoint::Checkpoint;
-use piperoll_shared::log::note::{Note, VerifyingKey};
+use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::note::{Note, VerifyingKey};
+use piperoll_protocol::access::Role;
 use piperoll_tests::{Cluster, copy_log, edit, entry, until};
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -45,7 +45,7 @@ pub(crate) async fn witnessed(cluster: &Cluster, node: &str) -> Value {
 }
 
 pub(crate) fn now() -> String {
-    use piperoll_shared::net::clock::{Clock as _, SystemClock};
+    use piperoll_net::clock::{Clock as _, SystemClock};
     SystemClock.now().to_text()
 }
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use piperoll_shared::log::checkpoint::Checkpoint;
-use piperoll_shared::log::note::{KeyKind, SigningSeed};
-use piperoll_shared::net::digested;
+use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::note::{KeyKind, SigningSeed};
+use piperoll_net::checked_json;
 use piperoll_tests::{Cluster, copy_log, edit, entry, until};
 use serde_json::{Value, json};
 
@@ -81,7 +81,7 @@ async fn ends_of_an_earlier_log_are_compared() {
     cluster.stop(0);
     begin_generation(&mut cluster).await;
     let memory = cluster.aggregator_folder().join("state/witness/mx1.json");
-    let memory: Value = digested::from_bytes(&std::fs::read(&memory).unwrap()).unwrap();
+    let memory: Value = checked_json::from_bytes(&std::fs::read(&memory).unwrap()).unwrap();
     let mut lost = memory["lost"][0].clone();
     let pin = &memory["pin"];
     let rows = lost["to_seq"].as_u64().unwrap();

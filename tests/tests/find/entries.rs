@@ -1,7 +1,7 @@
 //! Entries that differ in every way that is searched, and filters that ask for it.
 
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::view::EntryView;
+use piperoll_format::time::Timestamp;
+use piperoll_format::view::EntryView;
 
 use super::SECOND;
 

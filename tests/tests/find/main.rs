@@ -9,15 +9,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use piperoll_detect::Rules;
+use piperoll_format::mac::{EpochSecret, KeyRing};
+use piperoll_format::note::{KeyKind, SigningSeed};
+use piperoll_format::order::{Order, Position};
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::Clock;
 use piperoll_node::store::{LogDir, LogKeys, PruneWish, Store};
-use piperoll_shared::api::node::{FindingKind, ScanRequest};
-use piperoll_shared::log::filter::{ErasedFit, Filter};
-use piperoll_shared::log::flags::Rules;
-use piperoll_shared::log::note::{KeyKind, SigningSeed};
-use piperoll_shared::log::order::{Order, Position};
-use piperoll_shared::log::seal::{EpochSecret, KeyRing};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::Clock;
+use piperoll_protocol::node::{FindingKind, ScanRequest};
+use piperoll_query::filter::{ErasedFit, Filter};
 use piperoll_tests::{draft, findings};
 use proptest::prelude::*;
 

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::time::Timestamp;
 use piperoll_tests::Tail;
 use serde_json::Value;
 

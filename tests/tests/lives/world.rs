@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 use piperoll_client::NodeClient;
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock, SystemClock};
 use piperoll_node::config::NodeConfig;
 use piperoll_node::store::{LogDir, begin_generation};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::{Clock, SystemClock};
 use piperoll_tests::{Cluster, Rng, Run, copy_log, until};
 use serde_json::Value;
 

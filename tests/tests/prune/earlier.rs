@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use piperoll_format::ids::Generation;
+use piperoll_format::statement::{Hold, HoldRelease, Pruned};
 use piperoll_node::store::{DirectUpkeep, PruneWish, UpkeepError, begin_generation};
-use piperoll_shared::api::node::PrunePlan;
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::statement::{Hold, HoldRelease, Pruned};
+use piperoll_protocol::node::PrunePlan;
 
 use super::*;
 

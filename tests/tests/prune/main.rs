@@ -7,18 +7,18 @@ mod earlier;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use piperoll_node::store::{Draft, LogDir, LogKeys, PruneWish, Store};
-use piperoll_shared::api::node::PrunePlan;
-use piperoll_shared::log::flags::Rules;
-use piperoll_shared::log::note::{KeyKind, SigningKey, SigningSeed};
-use piperoll_shared::log::seal::{EpochSecret, KeyRing};
-use piperoll_shared::log::statement::Hold;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::{
+use piperoll_detect::Rules;
+use piperoll_format::mac::{EpochSecret, KeyRing};
+use piperoll_format::merkle::{
     Hash, RangeProof, TILE_WIDTH, TreeBuilder, TreeReader, consistency_proof, inclusion_proof, leaf_hash, range_proof,
     verify_consistency, verify_inclusion,
 };
-use piperoll_shared::net::clock::Clock;
+use piperoll_format::note::{KeyKind, SigningKey, SigningSeed};
+use piperoll_format::statement::Hold;
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::Clock;
+use piperoll_node::store::{Draft, LogDir, LogKeys, PruneWish, Store};
+use piperoll_protocol::node::PrunePlan;
 use piperoll_tests::{Leaves, draft, findings};
 
 /// A clock that stands still until it is told otherwise.

@@ -2,16 +2,16 @@
 
 use std::sync::OnceLock;
 
-use piperoll_shared::api::access::{
+use piperoll_protocol::access::{
     Acknowledge, CreatedToken, Judge, Judgement, NewToken, Permission, Role, SavedSearch, SessionInfo, SessionTimes,
     SignIn, SignInLink, TokenInfo,
 };
-use piperoll_shared::api::aggregator::{
+use piperoll_protocol::aggregator::{
     AcceptRequest, Envelope, ExportFormat, ExportRequest, FinalRecord, IncompleteArg, NodeInfo, NodeReport,
     NodesAnswer, StatsAnswer, Status,
 };
-use piperoll_shared::api::problem::Problem;
-use piperoll_shared::log::stats::{Bucket, FieldCounts, Histogram, Stats, Totals, ValueCount};
+use piperoll_protocol::problem::Problem;
+use piperoll_query::stats::{Bucket, FieldCounts, Histogram, Stats, Totals, ValueCount};
 use utoipa::OpenApi;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::{Content, ContentBuilder, Ref, RefOr, ResponseBuilder};

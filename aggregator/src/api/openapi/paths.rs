@@ -1,9 +1,9 @@
 //! Documentation of the paths, separate from the handlers to keep these readable.
 #![expect(dead_code, reason = "these functions carry the documentation of the paths and are never called")]
 
-use piperoll_shared::api::access::*;
-use piperoll_shared::api::aggregator::*;
-use piperoll_shared::api::problem::Problem;
+use piperoll_protocol::access::*;
+use piperoll_protocol::aggregator::*;
+use piperoll_protocol::problem::Problem;
 
 use super::super::log::VerifyRequest;
 use super::super::searches::FilterWords;

@@ -2,9 +2,9 @@
 
 use std::io::{BufRead, Read as _};
 
+use piperoll_format::limits::CALLER_ENTRY_BYTES_MAX;
 use piperoll_node::intake::{Mapped, Mapping, Outcome};
-use piperoll_shared::log::limits::CALLER_ENTRY_BYTES_MAX;
-use piperoll_shared::log::redact::Redactor;
+use piperoll_redact::Redactor;
 use tokio::sync::mpsc;
 
 use crate::documents::{Document, Documents};

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
+use piperoll_format::limits::BATCH_LINES_MAX;
 use piperoll_node::config::NodeConfig;
 use piperoll_node::intake::{Mapping, unpacked};
-use piperoll_shared::api::node::LineResult;
-use piperoll_shared::log::limits::BATCH_LINES_MAX;
+use piperoll_protocol::node::LineResult;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;

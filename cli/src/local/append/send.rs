@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use piperoll_client::{ClientError, NodeClient};
+use piperoll_net::clock::SystemClock;
 use piperoll_node::config::NodeConfig;
 use piperoll_node::store::{Appended, LogDir, OpenError, append_directly, parse_draft};
-use piperoll_shared::api::node::{BatchReport, LineResult};
-use piperoll_shared::net::clock::SystemClock;
+use piperoll_protocol::node::{BatchReport, LineResult};
 
 use super::super::place::Place;
 use crate::args::PlaceArgs;

@@ -1,6 +1,6 @@
 //! Shortens values: a field that is too long gets a mark, and an entry that is too long keeps length and hash of removed values.
 
-use piperoll_shared::log::entry::{FieldLimit, field_limit};
+use piperoll_format::entry::{FieldLimit, field_limit};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 

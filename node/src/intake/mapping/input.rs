@@ -171,14 +171,14 @@ impl Input {
             && let Some(parts) = Pairs::parse(document).filter(|whole| self.are_members(whole))
         {
             let one = |(name, value): (String, Box<RawValue>)| {
-                let compact = piperoll_shared::log::json::compact(value.get())
-                    .map_err(|error| MapError::plain(error.to_string()))?;
+                let compact =
+                    piperoll_format::json::compact(value.get()).map_err(|error| MapError::plain(error.to_string()))?;
                 let raw = RawValue::from_string(compact).map_err(|error| MapError::plain(error.to_string()))?;
                 Ok(Pairs(vec![(name, raw)]))
             };
             return Ok(parts.0.into_iter().take(RECORDS_MAX).map(one).collect());
         }
-        let compact = match piperoll_shared::log::json::compact(document) {
+        let compact = match piperoll_format::json::compact(document) {
             Ok(compact) => compact,
             // A line of text may begin with a brace or a bracket too.
             Err(error) => match self.line {
@@ -317,7 +317,7 @@ fn inner_of(pointer: &Pointer, record: &Pairs) -> Option<Pairs> {
             let text: String = serde_json::from_str(value.get()).ok()?;
             // A text that has JSON somewhere in it may have got that from anybody.
             let text = text.trim_start().strip_prefix(COOKIE).unwrap_or(&text);
-            let compact = piperoll_shared::log::json::compact(text.trim()).ok()?;
+            let compact = piperoll_format::json::compact(text.trim()).ok()?;
             Pairs::parse(&compact)
         }
         _ => None,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use chrono::FixedOffset;
-use piperoll_shared::log::entry::{CALLER_TEXTS, field_limit};
-use piperoll_shared::log::redact::Redactor;
+use piperoll_format::entry::{CALLER_TEXTS, field_limit};
+use piperoll_redact::Redactor;
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::value::RawValue;

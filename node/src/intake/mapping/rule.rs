@@ -2,7 +2,7 @@
 
 use chrono::FixedOffset;
 use ipnet::IpNet;
-use piperoll_shared::log::ids::EntryId;
+use piperoll_format::ids::EntryId;
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::value::RawValue;

@@ -1,6 +1,6 @@
 //! Records of other systems, and the entries they become.
 
-use piperoll_shared::log::redact::Redactor;
+use piperoll_redact::Redactor;
 use serde_json::Value;
 
 use super::{BuiltIn, MapError, Mapped, Mapping};
@@ -18,7 +18,7 @@ fn read(mapping: &str, document: &str) -> Vec<Result<Option<String>, MapError>> 
 fn map(mapping: &str, record: &str) -> Option<Value> {
     let text = read(mapping, record).pop().expect("a record").expect("an entry or none")?;
     let redactor = Redactor::default();
-    piperoll_shared::log::entry::CallerEntry::parse_redacted(text.as_bytes(), &redactor).expect("an entry");
+    redactor.parse_entry(text.as_bytes()).expect("an entry");
     Some(serde_json::from_str(&text).expect("JSON"))
 }
 
@@ -209,7 +209,7 @@ fn shown(mapping: &Mapping, text: &str, is_json: bool) -> String {
                 Ok(Mapped::PassedOver) => "PASSED OVER".to_owned(),
                 Err(error) => format!("NOT MAPPED {error}"),
                 Ok(Mapped::Entry { text, has_id }) => {
-                    let parsed = piperoll_shared::log::entry::CallerEntry::parse_redacted(text.as_bytes(), &redactor);
+                    let parsed = redactor.parse_entry(text.as_bytes());
                     let entry: Value = serde_json::from_str(&text).expect("JSON");
                     let fields = SHOWN.iter().filter_map(|field| Some(format!("{field}={}", entry[*field].as_str()?)));
                     let id = if has_id { "id " } else { "" };

@@ -1,7 +1,7 @@
 //! Reads the times that systems write, in all their forms, as RFC 3339.
 
 use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime};
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::time::Timestamp;
 use serde::Deserialize;
 
 /// Microseconds since 1970 of the years 1970 and 9999: what is outside of them was written in another unit than the mapping says.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::time::Timestamp;
 use serde_json::{Map, Value, json};
 use syslog_loose::{ProcId, Protocol, Variant, parse_message};
 

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::io;
 
 use ipnet::IpNet;
-use piperoll_shared::log::column::Column;
-use piperoll_shared::log::filter::{Atom, Condition};
-use piperoll_shared::log::ids::EntryId;
+use piperoll_format::ids::EntryId;
+use piperoll_query::column::Column;
+use piperoll_query::filter::{Atom, Condition};
 
 use super::dictionary::Dictionary;
 use super::set::Set;

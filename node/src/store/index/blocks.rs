@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
-use piperoll_shared::api::node::IndexExtent;
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::stats::Counter;
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::tree::{TILE_LEVELS, TILE_WIDTH};
+use piperoll_format::ids::Generation;
+use piperoll_format::merkle::{TILE_LEVELS, TILE_WIDTH};
+use piperoll_format::time::Timestamp;
+use piperoll_protocol::node::IndexExtent;
+use piperoll_query::stats::Counter;
 use rusqlite::Connection;
 
 use super::block::{Ask, Block, Candidates};

@@ -6,11 +6,11 @@ use std::io;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use piperoll_shared::log::column::{COLUMNS, Column, columns_suffice};
-use piperoll_shared::log::filter::{net_has, unescaped};
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::log::verify::Integrity;
-use piperoll_shared::log::view::EntryView;
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::Integrity;
+use piperoll_format::view::EntryView;
+use piperoll_query::column::{COLUMNS, Column, columns_suffice};
+use piperoll_query::filter::{net_has, unescaped};
 
 use super::block::{Block, Codes, Text};
 use super::set::Set;

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 
-use piperoll_shared::log::column::{Column, FLAG_SEPARATOR};
-use piperoll_shared::log::filter::verb;
-use piperoll_shared::log::stats::{Axis, Counter, Facet, Plan, Totals};
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::time::Timestamp;
+use piperoll_query::column::{Column, FLAG_SEPARATOR};
+use piperoll_query::filter::verb;
+use piperoll_query::stats::{Axis, Counter, Facet, Plan, Totals};
 
 use super::block::{Block, Candidates, Values};
 use super::set::Set;

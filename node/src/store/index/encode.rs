@@ -2,7 +2,7 @@
 
 use std::io;
 
-use piperoll_shared::log::column::{COLUMNS, Column};
+use piperoll_query::column::{COLUMNS, Column};
 
 use super::block::{Block as _, Text};
 use super::builder::{Builder, Values};
@@ -122,13 +122,13 @@ fn write_times(times: &[i64]) -> Vec<u8> {
 mod tests {
     use std::io::Write as _;
 
-    use piperoll_shared::log::column::Column;
-    use piperoll_shared::log::filter::Filter;
-    use piperoll_shared::log::ids::Generation;
-    use piperoll_shared::log::stats::{Axis, Counter, Facet, Plan};
-    use piperoll_shared::log::time::Timestamp;
-    use piperoll_shared::log::tree::leaf_hash;
-    use piperoll_shared::log::verify::{Checked, Integrity};
+    use piperoll_format::ids::Generation;
+    use piperoll_format::merkle::leaf_hash;
+    use piperoll_format::time::Timestamp;
+    use piperoll_format::verify::{Checked, Integrity};
+    use piperoll_query::column::Column;
+    use piperoll_query::filter::Filter;
+    use piperoll_query::stats::{Axis, Counter, Facet, Plan};
 
     use super::super::block::{Ask, Block, candidates};
     use super::super::count;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::time::Timestamp;
 
 /// Bytes of bodies that wait for the indexer. What does not fit is read from the database later.
 const WAITING_BYTES_MAX: usize = 16 * 1_024 * 1_024;

@@ -6,9 +6,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use piperoll_shared::api::node::IndexExtent;
-use piperoll_shared::log::seal::KeyRing;
-use piperoll_shared::log::verify::RowChecker;
+use piperoll_format::mac::KeyRing;
+use piperoll_format::verify::RowChecker;
+use piperoll_protocol::node::IndexExtent;
 use rusqlite::Connection;
 
 use super::blocks::{BLOCK_LEVEL, Index, State};

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use piperoll_shared::log::column::{COLUMNS, Column};
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::tree::Hash;
+use piperoll_format::ids::Generation;
+use piperoll_format::merkle::Hash;
+use piperoll_query::column::{COLUMNS, Column};
 
 pub(super) const MAGIC: &[u8; 8] = b"PRindex3";
 pub(super) const ODD: usize = COLUMNS.len();

@@ -9,10 +9,10 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
 use ipnet::IpNet;
-use piperoll_shared::log::column::Column;
-use piperoll_shared::log::filter::net_contains;
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::tree::Hash;
+use piperoll_format::ids::Generation;
+use piperoll_format::merkle::Hash;
+use piperoll_query::column::Column;
+use piperoll_query::filter::net_contains;
 
 use super::block::{Block, Codes, Text, Values};
 use super::dictionary::{Dictionary, damaged};

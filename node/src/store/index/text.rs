@@ -1,6 +1,6 @@
 //! Trigram search: which groups of rows contain which three characters.
 
-use piperoll_shared::log::filter::{TRIGRAM_CHARS, fold};
+use piperoll_query::filter::{TRIGRAM_CHARS, fold};
 
 /// Rows that share a bit. Alike rows follow each other, so a group costs little more than one of its rows, and a group that
 /// is hit in vain costs its rows.

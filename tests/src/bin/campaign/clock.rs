@@ -1,7 +1,7 @@
 //! The time that the campaign goes by.
 
-use piperoll_shared::log::time::Timestamp;
-use piperoll_shared::net::clock::{Clock as _, SystemClock};
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
 
 pub(crate) fn now() -> Timestamp {
     SystemClock.now()

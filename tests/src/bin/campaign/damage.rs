@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::time::Timestamp;
 
 use super::checks::{self, Outcome};
 use super::faults::{Edit, NODES, Target};

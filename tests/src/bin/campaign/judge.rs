@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::time::Timestamp;
 use piperoll_tests::piperoll;
 
 use super::checks::{self, Outcome};

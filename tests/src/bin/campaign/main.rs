@@ -37,6 +37,7 @@ const LONG: Duration = Duration::from_secs(300);
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    piperoll_net::crypto::install();
     let args = match Args::parse(std::env::args().skip(1)) {
         Ok(args) => args,
         Err(error) => {

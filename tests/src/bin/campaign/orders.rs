@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::time::Timestamp;
 use serde_json::Value;
 
 use super::checks::{self, Outcome};

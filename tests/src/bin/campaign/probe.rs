@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::time::Timestamp;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 use piperoll_client::NodeClient;
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::time::Timestamp;
 use piperoll_tests::{ClockShim, Cluster, Interference};
 
 use super::checks::Outcome;
@@ -134,7 +134,7 @@ async fn aged(world: &mut World) -> Outcome {
     Ok(())
 }
 
-pub(crate) async fn status(world: &World, node: usize) -> Result<piperoll_shared::api::node::NodeStatus, String> {
+pub(crate) async fn status(world: &World, node: usize) -> Result<piperoll_protocol::node::NodeStatus, String> {
     let client = NodeClient::new(&world.socket(node)).map_err(|e| e.to_string())?;
     client.status().await.map_err(|e| e.to_string())
 }

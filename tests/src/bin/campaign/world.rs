@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use piperoll_client::NodeClient;
-use piperoll_shared::log::time::Timestamp;
+use piperoll_format::time::Timestamp;
 use piperoll_tests::{Cluster, Interference, Run, piperoll};
 use serde_json::Value;
 

@@ -6,7 +6,7 @@ use futures::StreamExt as _;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Bytes, Frame};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use piperoll_shared::api::access::Role;
+use piperoll_protocol::access::Role;
 use piperoll_tests::Cluster;
 use serde_json::json;
 

@@ -2,8 +2,8 @@
 
 use std::io::{Read as _, Write as _};
 
-use piperoll_shared::log::ids::Generation;
-use piperoll_shared::log::seal::{EpochSecret, KeyRing};
+use piperoll_format::ids::Generation;
+use piperoll_format::mac::{EpochSecret, KeyRing};
 use piperoll_tests::{Cluster, entry};
 use serde_json::{Value, json};
 
@@ -29,7 +29,7 @@ fn seal(cluster: &Cluster, index: usize, bodies: impl Fn(u64) -> Vec<Vec<u8>>) -
         let seq = last + 1 + number as u64;
         ts += 1;
         let id = uuid::Uuid::new_v4();
-        let time = piperoll_shared::log::time::Timestamp::from_micros(ts).to_text();
+        let time = piperoll_format::time::Timestamp::from_micros(ts).to_text();
         let salt = "00".repeat(16);
         let mut body = format!(
             "{{\"v\":1,\"node_id\":\"{}\",\"generation\":\"{generation}\",\"seq\":{seq},\"era\":{era},\"salt\":\"{salt}\",\"timestamp\":\"{time}\",\"id\":\"{id}\"",

@@ -1,0 +1,421 @@
+//! Detection rules: they check entries while these are recorded, before they are signed (docs/flags.md).
+//!
+//! They look at when something happened, not at when it was recorded, so an import is judged like what came in time. What was
+//! flagged stays flagged; later judgements are entries of their own.
+
+mod rules;
+mod windows;
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use chrono::{Datelike as _, Timelike as _, Weekday};
+use serde::{Deserialize, Serialize};
+
+use piperoll_format::entry::{Amount, Facts, Login, words};
+use piperoll_format::limits::FLAG_REASON_BYTES_MAX;
+use piperoll_format::time::{Timestamp, span};
+pub use rules::{
+    FailedLogins, Impersonation, ManyOperations, NewAddress, NewDevice, OutsideHours, RepeatedEdits, Rule, Rules,
+    SensitiveDeletion, ValueChanged,
+};
+use windows::{Counted, Key, Memory, Window};
+
+/// Why an entry stands out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flag {
+    pub rule: String,
+    /// In words, at most [`FLAG_REASON_BYTES_MAX`] bytes.
+    pub reason: String,
+}
+
+/// The names of the rules, in the order in which an entry carries them.
+pub const RULES: [&str; 9] = [
+    "value_changed",
+    "many_operations",
+    "outside_hours",
+    "sensitive_deletion",
+    "repeated_edits",
+    "failed_logins",
+    "new_address",
+    "new_device",
+    "impersonation",
+];
+
+/// Reading the log is watched by its own entries; whoever pages through it is not busy in this sense.
+const READING: &str = "audit";
+const MICROS_PER_DAY: i64 = 86_400_000_000;
+
+/// The rules and what they remember.
+#[derive(Debug)]
+pub struct Judge {
+    rules: Rules,
+    operations: Window,
+    edits: Window,
+    failures: Window,
+    /// When a user last logged in from an address, and at all.
+    logins: Memory<i64>,
+    /// What was remembered since [`Judge::settle`].
+    journal: Vec<Step>,
+}
+
+/// Something that was remembered.
+#[derive(Debug)]
+enum Step {
+    Operation(Counted),
+    Edit(Counted),
+    Failure(Counted),
+    Login { key: Key, before: Option<i64> },
+}
+
+impl Judge {
+    pub fn new(rules: Rules) -> Self {
+        let window = |within: Option<std::time::Duration>, enough: Option<usize>| {
+            let micros = within.unwrap_or_default().as_micros().try_into().unwrap_or(i64::MAX);
+            Window::new(micros, enough.unwrap_or_default().saturating_add(1))
+        };
+        Self {
+            operations: window(
+                rules.many_operations.0.as_ref().map(|r| r.within),
+                rules.many_operations.0.as_ref().map(|r| r.more_than),
+            ),
+            edits: window(
+                rules.repeated_edits.0.as_ref().map(|r| r.within),
+                rules.repeated_edits.0.as_ref().map(|r| r.at_least),
+            ),
+            failures: window(
+                rules.failed_logins.0.as_ref().map(|r| r.within),
+                rules.failed_logins.0.as_ref().map(|r| r.at_least),
+            ),
+            logins: Memory::default(),
+            journal: Vec::new(),
+            rules,
+        }
+    }
+
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Judges an entry and remembers it. `recorded` stands in when the entry does not say when it happened.
+    pub fn judge(&mut self, facts: &Facts, recorded: Timestamp) -> Vec<Flag> {
+        let mut flags = Flags(Vec::new());
+        self.judge_amounts(facts, &mut flags);
+        self.judge_lately(facts, recorded, &mut flags);
+        self.judge_login(facts, recorded, &mut flags);
+        if self.rules.impersonation.0.is_some()
+            && let Some(impersonator) = &facts.impersonator
+        {
+            let user = facts.user.as_deref().unwrap_or("somebody");
+            flags.add("impersonation", format!("{impersonator} acted as {user}"));
+        }
+        flags.in_order()
+    }
+
+    /// Remembers what was recorded lately, behind a start; who logged in is remembered by [`Self::remember_login`].
+    pub fn remember_lately(&mut self, facts: &Facts, recorded: Timestamp) {
+        let at = facts.occurred_at.unwrap_or(recorded).micros();
+        self.count_operation(facts, at);
+        self.count_edit(facts, at);
+        self.count_failure(facts, at);
+        self.settle();
+    }
+
+    /// Remembers a successful login, behind a start.
+    pub fn remember_login(&mut self, facts: &Facts, recorded: Timestamp) {
+        self.judge_new_address(facts, recorded, &mut Flags(Vec::new()));
+        self.judge_new_device(facts, recorded, &mut Flags(Vec::new()));
+        self.settle();
+    }
+
+    fn judge_amounts(&self, facts: &Facts, flags: &mut Flags) {
+        if let Some(rule) = &self.rules.value_changed.0
+            && !facts.was_in_vain()
+            && let Some(reason) = rule.look(&facts.amounts)
+        {
+            flags.add("value_changed", reason);
+        }
+        if let (Some(rule), Some(kind)) = (&self.rules.sensitive_deletion.0, &facts.entity_type)
+            && facts.has_verb(&DELETING)
+            && rule.entity_types.iter().any(|sensitive| is_same_kind(sensitive, kind))
+        {
+            let reason =
+                if facts.was_in_vain() { format!("{kind}: deletion attempted") } else { format!("{kind} deleted") };
+            flags.add("sensitive_deletion", reason);
+        }
+    }
+
+    /// What depends on what happened before.
+    fn judge_lately(&mut self, facts: &Facts, recorded: Timestamp, flags: &mut Flags) {
+        let time = facts.occurred_at.unwrap_or(recorded);
+        let at = time.micros();
+        let operations = self.count_operation(facts, at);
+        if let (Some(rule), Some(user)) = (&self.rules.many_operations.0, &facts.user)
+            && operations > rule.more_than
+        {
+            let within = span(rule.within);
+            flags.add("many_operations", format!("more than {} operations by {user} within {within}", rule.more_than));
+        }
+        if let Some(rule) = &self.rules.outside_hours.0
+            && facts.user.is_some()
+            && !self.is_exempt(facts)
+            && let Some(reason) = rule.look(time)
+        {
+            flags.add("outside_hours", reason);
+        }
+        let edits = self.count_edit(facts, at);
+        if let Some(rule) = &self.rules.repeated_edits.0
+            && edits >= rule.at_least
+        {
+            let within = span(rule.within);
+            flags.add("repeated_edits", format!("edited {} times or more within {within}", rule.at_least));
+        }
+    }
+
+    /// Machines, and whoever reads the log.
+    fn is_exempt(&self, facts: &Facts) -> bool {
+        facts.category == READING || facts.user_type.as_ref().is_some_and(|kind| self.rules.machines.contains(kind))
+    }
+
+    fn count_operation(&mut self, facts: &Facts, at: i64) -> usize {
+        let Some(user) =
+            facts.user.as_ref().filter(|_| self.rules.many_operations.0.is_some() && !self.is_exempt(facts))
+        else {
+            return 0;
+        };
+        let (count, counted) = self.operations.count(user.as_str(), at);
+        self.journal.push(Step::Operation(counted));
+        count
+    }
+
+    fn count_edit(&mut self, facts: &Facts, at: i64) -> usize {
+        let is_edit = facts.has_changes || facts.has_verb(&EDITING);
+        let (Some(_), Some(kind), Some(id)) = (&self.rules.repeated_edits.0, &facts.entity_type, &facts.entity_id)
+        else {
+            return 0;
+        };
+        if !is_edit || facts.was_in_vain() || self.is_exempt(facts) {
+            return 0;
+        }
+        let (count, counted) = self.edits.count((kind.as_str(), id.as_str()), at);
+        self.journal.push(Step::Edit(counted));
+        count
+    }
+
+    /// Zero when it is no failed login.
+    fn count_failure(&mut self, facts: &Facts, at: i64) -> usize {
+        let (Some(_), Some(Login::Failed), Some(network)) =
+            (&self.rules.failed_logins.0, facts.login(), network_of(facts))
+        else {
+            return 0;
+        };
+        let (count, counted) = self.failures.count(network.as_str(), at);
+        self.journal.push(Step::Failure(counted));
+        count
+    }
+
+    fn judge_login(&mut self, facts: &Facts, recorded: Timestamp, flags: &mut Flags) {
+        let failures = self.count_failure(facts, facts.occurred_at.unwrap_or(recorded).micros());
+        if let Some(rule) = &self.rules.failed_logins.0
+            && failures >= rule.at_least
+        {
+            let (network, within) = (network_of(facts).unwrap_or_default(), span(rule.within));
+            flags.add(
+                "failed_logins",
+                format!("{} failed logins or more from {network} within {within}", rule.at_least),
+            );
+        }
+        self.judge_new_address(facts, recorded, flags);
+        self.judge_new_device(facts, recorded, flags);
+    }
+
+    fn judge_new_address(&mut self, facts: &Facts, recorded: Timestamp, flags: &mut Flags) {
+        let (Some(rule), Some(Login::Succeeded), Some(user), Some(network)) =
+            (&self.rules.new_address.0, facts.login(), &facts.user, network_of(facts))
+        else {
+            return;
+        };
+        let days = rule.days;
+        let places = [self.logins.key((user.as_str(), network.as_str())), self.logins.key((user.as_str(), ""))];
+        if self.is_new(places, facts, recorded, days) {
+            flags.add("new_address", format!("the first login of {user} from {network} in {days} days"));
+        }
+    }
+
+    fn judge_new_device(&mut self, facts: &Facts, recorded: Timestamp, flags: &mut Flags) {
+        let (Some(rule), Some(Login::Succeeded), Some(user), Some(agent)) =
+            (&self.rules.new_device.0, facts.login(), &facts.user, &facts.user_agent)
+        else {
+            return;
+        };
+        let (days, device) = (rule.days, device_of(agent));
+        // Apart from addresses, which no control character begins.
+        let places = [
+            self.logins.key((user.as_str(), format!("\u{1}{device}").as_str())),
+            self.logins.key((user.as_str(), "\u{1}")),
+        ];
+        if self.is_new(places, facts, recorded, days) {
+            flags.add("new_device", format!("the first login of {user} with {} in {days} days", agent.trim()));
+        }
+    }
+
+    /// Whether a login is the first in so many days at its place, and not the first of its user at all, which says nothing. It is
+    /// remembered.
+    fn is_new(&mut self, [place, anywhere]: [Key; 2], facts: &Facts, recorded: Timestamp, days: u32) -> bool {
+        // What says that it happens in the future is not remembered longer for that.
+        let at = facts.occurred_at.unwrap_or(recorded).min(recorded).micros();
+        let known_for = i64::from(days) * MICROS_PER_DAY;
+        let is_known = self.logins.get(place).is_some_and(|last| at.saturating_sub(*last) <= known_for);
+        let is_new = !is_known && self.logins.get(anywhere).is_some();
+        for key in [place, anywhere] {
+            let before = self.logins.get(key).copied();
+            self.journal.push(Step::Login { key, before });
+            let last = self.logins.entry(key, || at);
+            *last = (*last).max(at);
+        }
+        is_new
+    }
+
+    /// How much was remembered up to here.
+    pub fn mark(&self) -> usize {
+        self.journal.len()
+    }
+
+    /// Forgets what was remembered since: the entries were not recorded.
+    pub fn back_to(&mut self, mark: usize) {
+        for step in self.journal.drain(mark.min(self.journal.len())..).rev() {
+            match step {
+                Step::Operation(counted) => self.operations.take_back(counted),
+                Step::Edit(counted) => self.edits.take_back(counted),
+                Step::Failure(counted) => self.failures.take_back(counted),
+                Step::Login { key, before: Some(before) } => *self.logins.entry(key, || before) = before,
+                Step::Login { key, before: None } => self.logins.remove(key),
+            }
+        }
+    }
+
+    /// What was remembered is on disk and will not be forgotten.
+    pub fn settle(&mut self) {
+        self.journal.clear();
+    }
+}
+
+/// Flags of one entry; a reason is cut to its limit.
+struct Flags(Vec<Flag>);
+
+impl Flags {
+    fn in_order(mut self) -> Vec<Flag> {
+        self.0.sort_by_key(|flag| RULES.iter().position(|rule| *rule == flag.rule));
+        self.0
+    }
+
+    fn add(&mut self, rule: &str, mut reason: String) {
+        let mut end = FLAG_REASON_BYTES_MAX.min(reason.len());
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        if end < reason.len() {
+            while end > FLAG_REASON_BYTES_MAX - '…'.len_utf8() || !reason.is_char_boundary(end) {
+                end -= 1;
+            }
+            reason.truncate(end);
+            reason.push('…');
+        }
+        // As JSON it must not grow beyond what is set aside for flags.
+        let reason = reason.chars().map(|c| if c.is_control() || matches!(c, '"' | '\\') { '\'' } else { c }).collect();
+        self.0.push(Flag { rule: rule.to_owned(), reason });
+    }
+}
+
+/// Deletion and change, as actions say them.
+const DELETING: [&str; 13] = [
+    "delete",
+    "deleted",
+    "remove",
+    "removed",
+    "destroy",
+    "destroyed",
+    "erase",
+    "erased",
+    "purge",
+    "purged",
+    "drop",
+    "dropped",
+    "unregister",
+];
+const EDITING: [&str; 13] = [
+    "update", "updated", "edit", "edited", "change", "changed", "modify", "modified", "patch", "patched", "set",
+    "rename", "renamed",
+];
+
+/// `User` and `users` are what `user` says.
+fn is_same_kind(sensitive: &str, kind: &str) -> bool {
+    let plain = |text: &str| {
+        let lower = text.to_lowercase();
+        lower.strip_suffix('s').map_or(lower.clone(), str::to_owned)
+    };
+    plain(sensitive) == plain(kind)
+}
+
+impl ValueChanged {
+    fn look(&self, amounts: &[Amount]) -> Option<String> {
+        amounts.iter().find_map(|amount| {
+            let last = amount.field.rsplit(['.', '/']).next().unwrap_or(&amount.field);
+            let is_money = words(last).iter().any(|word| self.fields.iter().any(|money| is_same_kind(money, word)));
+            let percent = (amount.new - amount.old).abs() / amount.old.abs() * 100.0;
+            // 1.2 to 1.5 is a quarter, whatever binary fractions make of it.
+            if !is_money || percent <= self.over_percent + 1e-9 {
+                return None;
+            }
+            let by = if percent.is_finite() { format!("by {percent:.0} %") } else { "from nothing".to_owned() };
+            Some(format!("{} changed {by}, more than {} %", amount.field, self.over_percent))
+        })
+    }
+}
+
+impl OutsideHours {
+    fn look(&self, time: Timestamp) -> Option<String> {
+        let local = chrono::DateTime::from_timestamp_micros(time.micros())?.with_timezone(&self.zone);
+        let minute = u16::try_from(local.hour() * 60 + local.minute()).ok()?;
+        let is_quiet = if self.from <= self.to {
+            (self.from..self.to).contains(&minute)
+        } else {
+            minute >= self.from || minute < self.to
+        };
+        let clock = local.format("%H:%M");
+        if self.weekends && matches!(local.weekday(), Weekday::Sat | Weekday::Sun) {
+            return Some(format!("{} {clock} in {} is a weekend", local.format("%A"), self.zone));
+        }
+        is_quiet.then(|| {
+            let of = |minutes: u16| format!("{:02}:{:02}", minutes / 60, minutes % 60);
+            format!("{clock} in {} is between {} and {}", self.zone, of(self.from), of(self.to))
+        })
+    }
+}
+
+/// Where a login came from.
+fn network_of(facts: &Facts) -> Option<String> {
+    let address = facts.ip_address.as_deref()?;
+    let ip = address.parse::<IpAddr>().or_else(|_| address.parse::<SocketAddr>().map(|place| place.ip()));
+    Some(ip.map_or_else(|_| address.to_owned(), |ip| network(ip).to_string()))
+}
+
+/// A user agent without its numbers, which change with every update of the same program.
+fn device_of(agent: &str) -> String {
+    let mut device = String::with_capacity(agent.len());
+    for word in agent.split_inclusive(|c: char| c.is_whitespace() || "/:;,()".contains(c)) {
+        let is_number = word.starts_with(|c: char| c.is_ascii_digit());
+        device.push_str(if is_number { "#" } else { word });
+    }
+    device.trim().to_owned()
+}
+
+/// One person can have a whole /64; it counts as one address.
+fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => IpAddr::V4(ip),
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,368 @@
+//! Verifies one node's part of a bundle: checkpoint, rows, proof.
+
+use std::collections::BTreeMap;
+
+use super::names::CHECKPOINT_AGE_SECONDS_MAX;
+use super::policy::{PolicyFit, kept_to_policy};
+use super::rows::{Rows, StoredEntry};
+use super::trust::{NodeTrust, Trust};
+use super::verdict::{Check, Checks, NodeVerdict};
+use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::completeness::{Place, Shown};
+use piperoll_format::entry::is_one_entry;
+use piperoll_format::merkle::{Hash, RangeRoot, decode_hash, leaf_hash};
+use piperoll_format::note::{KeyKind, Note, VerifyingKey};
+use piperoll_format::order::Position;
+use piperoll_format::statement::{Begun, Pruned, Statement};
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::SequenceWalk;
+use piperoll_format::view::EntryView;
+use piperoll_query::filter::{ErasedFit, Filter};
+
+/// The members of one log of a node.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NodeMembers<'a> {
+    pub(super) checkpoint: &'a [u8],
+    pub(super) entries: &'a [u8],
+    pub(super) proof: &'a [u8],
+}
+
+/// What was asked, opened.
+pub(super) struct Question {
+    pub(super) filter: Filter,
+    pub(super) from: Timestamp,
+    pub(super) to: Timestamp,
+    /// When the bundle was made, by the exporter's word.
+    pub(super) created: Timestamp,
+    pub(super) checks: Checks,
+}
+
+impl Question {
+    /// `erased_apart`: erased rows that only what they said could select are counted in the manifest.
+    fn wants(&self, row: &StoredEntry<'_>, view: &EntryView<'_>, erased_apart: bool) -> bool {
+        let fits = match &row.erased {
+            None => self.filter.matches(view),
+            Some(_) if erased_apart => self.filter.on_erased(row.prefix.node_id, row.seq()) == ErasedFit::Yes,
+            // Earlier versions showed every erased row, because nobody knows whether it would have matched.
+            Some(_) => true,
+        };
+        fits && (self.from..self.to).contains(&row.timestamp())
+    }
+}
+
+/// Checks the members of one log; `node` is what the trust file says of its node. Returns its rows in the timeline, in ascending `seq`; what is wrong goes into the verdict.
+pub(super) fn check_node<'a>(
+    trust: &Trust,
+    node: Option<&NodeTrust>,
+    question: &Question,
+    members: NodeMembers<'a>,
+    verdict: &mut NodeVerdict,
+) -> Vec<StoredEntry<'a>> {
+    let Some(node) = node else {
+        verdict.fault("the trust file does not name this node".to_owned());
+        return Vec::new();
+    };
+    let (checkpoint, generation) = match open_checkpoint(trust, node, members.checkpoint, question.checks, verdict) {
+        Ok(opened) => opened,
+        Err(words) => {
+            verdict.fault(words);
+            return Vec::new();
+        }
+    };
+    verdict.size = Some(checkpoint.size);
+    verdict.generation = Some(generation.clone());
+    let proof = match read_proof(members.proof) {
+        Ok(proof) => proof,
+        Err(words) => {
+            verdict.fault(words);
+            return Vec::new();
+        }
+    };
+    let rows = walk(trust, question, &generation, members.entries, &checkpoint, &proof, verdict);
+    verdict.rows = rows.len() as u64;
+    rows
+}
+
+/// The checkpoint, signed by the node under a key that the trust file gives it for this size, and cosigned by at least
+/// one trusted witness.
+fn open_checkpoint(
+    trust: &Trust,
+    node: &NodeTrust,
+    member: &[u8],
+    checks: Checks,
+    verdict: &mut NodeVerdict,
+) -> Result<(Checkpoint, String), String> {
+    let text = std::str::from_utf8(member).map_err(|_| "its checkpoint is not text".to_owned())?;
+    let note = Note::parse(text).map_err(|error| format!("its checkpoint: {error}"))?;
+    let origin = note.text().lines().next().unwrap_or_default();
+    let own = format!("{}/{}/", trust.cluster, node.id);
+    let generation =
+        origin.strip_prefix(&own).ok_or_else(|| format!("its checkpoint is one of another log, {origin:?}"))?;
+    let keys = node.keys.iter().filter_map(|span| Some((span, VerifyingKey::new(origin, KeyKind::Log, &span.public)?)));
+    let mut problem = "the trust file gives this node no key".to_owned();
+    let mut opened = None;
+    let cosigned = trust.witnesses.iter().filter_map(|witness| note.verify(witness).ok()).map(time_of).min();
+    for (span, key) in keys {
+        match Checkpoint::open(&note, &key) {
+            Ok(checkpoint)
+                if node.allows(span, generation, checkpoint.size, cosigned) || !checks.on(Check::KeySpan) =>
+            {
+                opened = Some(checkpoint);
+            }
+            Ok(checkpoint) => {
+                problem = format!("the key that signed its checkpoint was not its key at {} rows", checkpoint.size);
+            }
+            Err(error) if opened.is_none() => problem = format!("its checkpoint: {error}"),
+            Err(_) => {}
+        }
+    }
+    if !checks.on(Check::NodeSignature) {
+        opened = Checkpoint::parse(note.text()).ok();
+    }
+    let checkpoint = opened.ok_or(problem)?;
+    for witness in &trust.witnesses {
+        match note.verify(witness) {
+            Ok(seconds) => {
+                verdict.witnessed_at = verdict.witnessed_at.max(Some(time_of(seconds)));
+                verdict.witnesses.push(witness.name().to_owned());
+            }
+            Err(piperoll_format::note::NoteError::Unsigned(_)) => {}
+            Err(error) => return Err(format!("its checkpoint: {error}")),
+        }
+    }
+    if checks.on(Check::Witness) && verdict.witnesses.is_empty() {
+        return Err("no witness of the trust file has cosigned its checkpoint".to_owned());
+    }
+    Ok((checkpoint, generation.to_owned()))
+}
+
+/// The time of a cosignature.
+fn time_of(seconds: u64) -> Timestamp {
+    Timestamp::from_micros(i64::try_from(seconds).unwrap_or(i64::MAX / 2_000_000).saturating_mul(1_000_000))
+}
+
+/// One hash per line, base64.
+fn read_proof(member: &[u8]) -> Result<Vec<Hash>, String> {
+    let bad = || "its proof is not a list of hashes".to_owned();
+    let text = std::str::from_utf8(member).map_err(|_| bad())?;
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let lines = text.strip_suffix('\n').ok_or_else(bad)?;
+    lines.split('\n').map(|line| decode_hash(line).ok_or_else(bad)).collect()
+}
+
+/// Follows the rows: their own words, their place under the checkpoint, and whether they are what was asked for.
+fn walk<'a>(
+    trust: &Trust,
+    question: &Question,
+    generation: &str,
+    entries: &'a [u8],
+    checkpoint: &Checkpoint,
+    proof: &[Hash],
+    verdict: &mut NodeVerdict,
+) -> Vec<StoredEntry<'a>> {
+    let (unfiltered, checks) = (question.filter.is_empty(), question.checks);
+    let mut root = RangeRoot::new(checkpoint.size, proof);
+    let (mut shown, mut sequence) = (Shown::default(), SequenceWalk::default());
+    let mut wanted = Vec::new();
+    // The time of the newest row under the checkpoint, if it is here.
+    let (mut count, mut newest) = (0u64, Timestamp::MIN);
+    // What the log says of the rows that are gone, and when it said so.
+    let mut floor = None;
+    // Entries that stand for erased rows, to be met as rows of their own, and those that were.
+    let (mut needed, mut met) = (Vec::new(), BTreeMap::new());
+    for row in Rows::new(entries) {
+        let row = match row {
+            Ok(row) => row,
+            Err(error) => {
+                verdict.fault(error.to_string());
+                return Vec::new();
+            }
+        };
+        let prefix = row.prefix;
+        let own = prefix.node_id == verdict.node_id && prefix.generation == generation;
+        let seq = row.seq();
+        if checks.on(Check::Identity) && !own {
+            verdict.fault(format!("row {seq} was written by {}/{}", prefix.node_id, prefix.generation));
+            return Vec::new();
+        }
+        if let Err(problem) = root.leaf(seq, row.leaf()) {
+            verdict.fault(format!("row {seq} does not fit: {problem}"));
+            return Vec::new();
+        }
+        count += 1;
+        if seq + 1 == checkpoint.size {
+            newest = row.timestamp();
+        }
+        if seq == 0 && row.erased.is_none() {
+            // A log that took the place of another one says so.
+            verdict.begun = Begun::read(row.body).filter(|begun| !begun.was_empty());
+        }
+        let said = Statement::read(row.body);
+        match (&row.erased, &said) {
+            (Some(erased), _) => {
+                needed.push((prefix.seq, erased.seq, leaf_hash(row.body, row.mac)));
+            }
+            (None, Some(Statement::Erased(_))) => {
+                met.insert(seq, row.leaf());
+            }
+            (None, Some(Statement::Pruned(pruned))) => {
+                shown.pruned(pruned.to_seq, pruned.newest);
+                verdict.pruned = verdict.pruned.max(Some(pruned.to_seq));
+                if floor.as_ref().is_none_or(|(known, _): &(Pruned, Timestamp)| known.to_seq < pruned.to_seq) {
+                    floor = Some((pruned.clone(), row.timestamp()));
+                }
+            }
+            _ => {}
+        }
+        // Rows that stand apart were not all shown; a step back between them says nothing.
+        if let Some(fault @ piperoll_format::verify::SequenceFault::TimeDecreases { .. }) =
+            sequence.step(seq, Some((row.era(), row.timestamp())))
+            && checks.on(Check::TimeOrder)
+        {
+            verdict.fault(fault.to_string());
+        }
+        let view = EntryView::parse(row.body).filter(|_| is_one_entry(row.body));
+        if view.is_none() && checks.on(Check::EntryForm) {
+            verdict.fault(format!("row {seq} is no entry"));
+        }
+        let view = view.unwrap_or_default();
+        let place = Place { seq, era: row.era(), timestamp: row.timestamp() };
+        if question.wants(&row, &view, verdict.erased_apart.is_some()) {
+            if unfiltered {
+                shown.row(place);
+            }
+            verdict.erased += u64::from(row.erased.is_some());
+            wanted.push(row);
+        } else if unfiltered {
+            shown.border(place);
+            verdict.borders += 1;
+        } else if row.erased.is_none() && matches!(said, Some(Statement::Erased(_))) {
+            // It stands here for a row that it emptied.
+            verdict.borders += 1;
+        } else if checks.on(Check::Question) {
+            verdict.fault(format!("row {seq} is not what was asked for"));
+        } else {
+            wanted.push(row);
+        }
+    }
+    match root.root() {
+        Ok(made) if made == checkpoint.root || !checks.on(Check::Root) => {}
+        Ok(_) => verdict.fault("its rows do not lead to the root that was signed and witnessed".to_owned()),
+        Err(problem) => verdict.fault(format!("its proof: {problem}")),
+    }
+    if checks.on(Check::Erasure) {
+        check_erasures(needed, &met, verdict);
+    }
+    verdict.withheld = checkpoint.size.saturating_sub(count + verdict.pruned.unwrap_or(0));
+    verdict.unproven = unproven(question, &shown, checkpoint.size);
+    if verdict.unproven.is_some() && unfiltered {
+        verdict.rest = floor.and_then(|(pruned, stated)| {
+            rest(trust, question, &shown, checkpoint, (&pruned, stated), verdict.witnessed_at)
+        });
+    }
+    verdict.stale = stale(question, newest, verdict.witnessed_at);
+    wanted
+}
+
+/// Every erased row stands under an entry that is here, and proven. `needed` has that entry's seq, the row's, and the entry's leaf.
+fn check_erasures(needed: Vec<(u64, u64, Hash)>, met: &BTreeMap<u64, Hash>, verdict: &mut NodeVerdict) {
+    for (entry_seq, seq, leaf) in needed {
+        if met.get(&entry_seq) != Some(&leaf) {
+            verdict
+                .fault(format!("row {seq} is given as erased, and the entry {entry_seq} that says so is not proven"));
+        }
+    }
+}
+
+/// How far a node's clock may be ahead of its witness's.
+const CLOCK_SLACK_MICROS: i64 = 5 * 60 * 1_000_000;
+
+/// What is proven behind rows that were pruned, and whether those had stayed for as long as the policy says.
+fn rest(
+    trust: &Trust,
+    question: &Question,
+    shown: &Shown,
+    checkpoint: &Checkpoint,
+    (pruned, stated): (&Pruned, Timestamp),
+    witnessed_at: Option<Timestamp>,
+) -> Option<(Timestamp, PolicyFit)> {
+    let since = shown.since()?.max(question.from);
+    let at = |timestamp| Position { timestamp, seq: 0 };
+    shown.is_whole(at(since), at(question.to.max(since)), checkpoint.size).ok()?;
+    // The statement was recorded before its checkpoint was cosigned, whatever time it says.
+    let latest = witnessed_at.unwrap_or(Timestamp::MIN).plus_micros(CLOCK_SLACK_MICROS);
+    if stated > latest {
+        let words = format!(
+            "they were stated as pruned at {stated}, behind the cosignature of that statement: the node's clock ran ahead"
+        );
+        return Some((since, PolicyFit::Unshown(words)));
+    }
+    Some((since, kept_to_policy(&checkpoint.origin, pruned, stated, &trust.retention, &trust.witnesses)))
+}
+
+/// Why rows of the range could be missing although everything fits.
+fn unproven(question: &Question, shown: &Shown, size: u64) -> Option<String> {
+    let at = |timestamp| Position { timestamp, seq: 0 };
+    if !question.filter.is_empty() {
+        return Some("the export has a filter".to_owned());
+    }
+    if !question.checks.on(Check::Whole) {
+        return None;
+    }
+    shown.is_whole(at(question.from), at(question.to), size).err().map(|problem| problem.to_string())
+}
+
+/// Why rows of logs may be missing that another one took the place of, when the range reaches back before that. The exporter may not
+/// have known it, so it makes nobody a liar.
+///
+/// Every log says in its first row which one was there before, and how many rows it had; all of them have to be here, back to
+/// where the range begins.
+pub(super) fn missing_earlier(question: &Question, node: &NodeVerdict) -> Option<String> {
+    if !question.checks.on(Check::Whole) {
+        return None;
+    }
+    let unfiltered = question.filter.is_empty();
+    let not_whole = |log: &NodeVerdict| {
+        let why = log.unproven.as_ref().filter(|_| unfiltered)?;
+        Some(format!("its earlier log of generation {}: {why}", log.generation.as_deref().unwrap_or_default()))
+    };
+    let mut left: Vec<&NodeVerdict> = node.earlier.iter().collect();
+    let mut begun = node.begun.as_ref();
+    while let Some(Begun { generation, at, .. }) = begun.filter(|begun| question.from < begun.at) {
+        let found = generation.as_ref().and_then(|generation| {
+            left.iter().position(|log| log.size.is_some() && log.generation.as_ref() == Some(generation))
+        });
+        let generation = generation.as_deref().unwrap_or("unknown");
+        let Some(found) = found else {
+            return Some(format!(
+                "its log took the place of generation {generation} at {at}, and the range reaches back before that"
+            ));
+        };
+        let log = left.swap_remove(found);
+        let (size, rows) = (log.size.unwrap_or_default(), begun.and_then(Begun::rows_before));
+        if rows.is_none_or(|rows| size < rows) {
+            let rows = rows.map_or_else(|| "an unknown number of".to_owned(), |rows| rows.to_string());
+            return Some(format!(
+                "its earlier log of generation {generation} had {rows} rows at {at}, and {size} of them were witnessed"
+            ));
+        }
+        if let Some(words) = not_whole(log) {
+            return Some(words);
+        }
+        begun = log.begun.as_ref();
+    }
+    left.into_iter().find_map(not_whole)
+}
+
+/// An old checkpoint says nothing about what was recorded since. It speaks for the whole range when its newest row stands
+/// behind the range, or when it was witnessed as late as the range ends. An open range ends with the export; whoever says
+/// that it was made earlier than it was only says less.
+fn stale(question: &Question, newest: Timestamp, witnessed_at: Option<Timestamp>) -> Option<String> {
+    let end = if question.to == Timestamp::MAX { question.created } else { question.to };
+    let witnessed = witnessed_at.unwrap_or(Timestamp::MIN);
+    let late_enough = witnessed.plus_micros(CHECKPOINT_AGE_SECONDS_MAX * 1_000_000) >= end;
+    (newest < question.to && !late_enough && question.checks.on(Check::Fresh))
+        .then(|| format!("its checkpoint was witnessed at {witnessed} and says nothing about the range up to {end}"))
+}

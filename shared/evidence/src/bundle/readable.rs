@@ -1,0 +1,89 @@
+//! The copies for people: the timeline as NDJSON and as CSV. They are made from the proven bytes, by the writer and again
+//! by the verifier.
+
+use super::archive::Member;
+use super::manifest::Manifest;
+use super::names::{CSV, README, README_TEXT, REPORT, TIMELINE, TRUST};
+use super::report::{REPORT_ROWS_MAX, report};
+use super::rows::StoredEntry;
+use super::verdict::{Check, Checks, Verdict};
+use crate::csv;
+
+/// A row of the timeline, with its line end.
+pub fn timeline_line(row: &StoredEntry<'_>, out: &mut Vec<u8>) {
+    row.to_row().write_json(out);
+    out.push(b'\n');
+}
+
+/// The same row for a spreadsheet.
+pub fn csv_line(row: &StoredEntry<'_>, out: &mut Vec<u8>) {
+    csv::write_row(&row.to_row(), out);
+}
+
+/// Puts the rows of all nodes into the one order there is. Nodes come in the order of their ids, so a node's place in the
+/// list compares as its id does.
+pub fn merged<'a>(nodes: Vec<Vec<StoredEntry<'a>>>) -> Vec<StoredEntry<'a>> {
+    let mut all: Vec<(usize, StoredEntry<'a>)> = Vec::with_capacity(nodes.iter().map(Vec::len).sum());
+    for (node, rows) in nodes.into_iter().enumerate() {
+        all.extend(rows.into_iter().map(|row| (node, row)));
+    }
+    all.sort_by_key(|(node, row)| (row.timestamp(), *node, row.seq()));
+    all.into_iter().map(|(_, row)| row).collect()
+}
+
+/// The copies for people, made again.
+pub(super) fn check_readable(
+    manifest: &Manifest,
+    rows: Vec<StoredEntry<'_>>,
+    members: &[Member<'_>],
+    checks: Checks,
+    verdict: &mut Verdict,
+) {
+    verdict.rows = rows.len() as u64;
+    if checks.on(Check::Counts) && manifest.rows != verdict.rows {
+        verdict.find(None, format!("the manifest says {} rows, and there are {}", manifest.rows, rows.len()));
+    }
+    let names: Vec<&str> = members.iter().map(|member| member.name).collect();
+    let [timeline, csv_copy, page, _, readme] = members else {
+        verdict.find(None, format!("behind the nodes stand {names:?}"));
+        return;
+    };
+    if names != [TIMELINE, CSV, REPORT, TRUST, README] {
+        verdict.find(None, format!("behind the nodes stand {names:?}"));
+        return;
+    }
+    let table = || !checks.on(Check::Csv) || same(csv_copy.bytes, &csv::header(), &rows, csv_line);
+    let (lines_fit, table_fits) = std::thread::scope(|scope| {
+        let beside = scope.spawn(table);
+        let lines_fit = !checks.on(Check::Timeline) || same(timeline.bytes, &[], &rows, timeline_line);
+        (lines_fit, beside.join().unwrap_or_else(|_| table()))
+    });
+    if !lines_fit {
+        verdict.find(None, format!("{TIMELINE} is not what the proven rows say"));
+    }
+    if !table_fits {
+        verdict.find(None, format!("{CSV} is not what the proven rows say"));
+    }
+    let first = &rows[..rows.len().min(REPORT_ROWS_MAX)];
+    if checks.on(Check::Report) && page.bytes != report(manifest, first).as_bytes() {
+        verdict.find(None, format!("{REPORT} is not what the manifest and the proven rows say"));
+    }
+    if checks.on(Check::Readme) && readme.bytes != README_TEXT.as_bytes() {
+        verdict.find(None, format!("{README} is not the one that belongs here"));
+    }
+}
+
+/// Whether a copy is the head and then one line per row.
+fn same(copy: &[u8], head: &[u8], rows: &[StoredEntry<'_>], write: impl Fn(&StoredEntry<'_>, &mut Vec<u8>)) -> bool {
+    let Some(mut rest) = copy.strip_prefix(head) else { return false };
+    let mut line = Vec::new();
+    for row in rows {
+        line.clear();
+        write(row, &mut line);
+        match rest.strip_prefix(line.as_slice()) {
+            Some(behind) => rest = behind,
+            None => return false,
+        }
+    }
+    rest.is_empty()
+}

@@ -1,0 +1,371 @@
+//! What a verifier believes before it opens a bundle: the nodes there are, and the public keys they sign with. It comes
+//! from the cluster's administrators, never from the bundle.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::membership::{KeepPolicy, Life, Moved};
+use super::names::{AGGREGATORS_MAX, NODES_MAX};
+use piperoll_format::ids::{ClusterName, NodeId};
+use piperoll_format::merkle::{decode_hash, encode_hash};
+use piperoll_format::note::{KeyKind, NoteError, VerifyingKey};
+use piperoll_format::time::Timestamp;
+use piperoll_query::human_time;
+
+const FORMAT: &str = "piperoll trust v1";
+/// With instants of members, or policies of retention: who knows only the first version would expect the wrong nodes.
+const FORMAT_2: &str = "piperoll trust v2";
+/// Policies of one cluster, and moved instants of one node.
+const POLICIES_MAX: usize = 1_024;
+const MOVES_MAX: usize = 1_024;
+
+/// Why a trust file cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TrustError {
+    #[error("this is not a trust file: {0}")]
+    Form(String),
+    #[error("it is a trust file of another format, {0:?}; this program reads {FORMAT:?} and {FORMAT_2:?}")]
+    Format(String),
+    #[error("the key of {0} is not the base64 of an Ed25519 public key")]
+    Key(String),
+    #[error("the key of aggregator {id}: {source}")]
+    Aggregator { id: String, source: NoteError },
+    #[error("{0} stands twice")]
+    Twice(String),
+    #[error("it names {count} {of}, more than the {most} of one cluster")]
+    TooMany { count: usize, of: &'static str, most: usize },
+    #[error("{0}: first_day and last_day are written YYYY-MM-DD")]
+    Day(String),
+    #[error("{0}: member_from stands behind member_until")]
+    Backwards(String),
+    #[error("{0} needs {FORMAT_2:?} as its format")]
+    Newer(&'static str),
+}
+
+/// A node's public key and the sizes of its log that it may sign.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeySpan {
+    pub public: [u8; 32],
+    /// The one generation it is for; without one, every generation that no other key of the node is for.
+    pub generation: Option<String>,
+    /// Sizes from this one to that one, both included.
+    pub from_size: u64,
+    pub to_size: Option<u64>,
+    /// Of a former key: it counts for checkpoints that a witness cosigned by then, so for logs that ended before it was replaced.
+    pub until: Option<Timestamp>,
+}
+
+impl NodeTrust {
+    /// Returns whether a key may sign this size of this generation's log. `cosigned` is when a trusted witness first cosigned it.
+    pub fn allows(&self, span: &KeySpan, generation: &str, size: u64, cosigned: Option<Timestamp>) -> bool {
+        let own = |named: &KeySpan| named.generation.as_deref() == Some(generation);
+        let for_it = own(span) || (span.generation.is_none() && !self.keys.iter().any(own));
+        let in_time = span.until.is_none_or(|until| cosigned.is_some_and(|cosigned| cosigned <= until));
+        for_it && in_time && span.from_size <= size && span.to_size.is_none_or(|to| size <= to)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeTrust {
+    pub id: NodeId,
+    pub life: Life,
+    /// Instants of its life that were moved.
+    pub moved: Vec<Moved>,
+    pub keys: Vec<KeySpan>,
+}
+
+/// The opened file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trust {
+    pub cluster: ClusterName,
+    pub nodes: Vec<NodeTrust>,
+    pub witnesses: Vec<VerifyingKey>,
+    /// Keys that sign manifests.
+    pub exporters: Vec<VerifyingKey>,
+    /// How long rows have to stay, ascending.
+    pub retention: Vec<KeepPolicy>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Typed {
+    format: String,
+    cluster: ClusterName,
+    #[serde(default, rename = "node")]
+    nodes: Vec<TypedNode>,
+    #[serde(default, rename = "aggregator")]
+    aggregators: Vec<TypedAggregator>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    retention: Vec<KeepPolicy>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedNode {
+    id: NodeId,
+    /// Days, such as 2026-04-15; only of a node that left.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    first_day: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    last_day: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    member_from: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    member_until: Option<Timestamp>,
+    #[serde(rename = "key", default)]
+    keys: Vec<TypedKey>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    moved: Vec<Moved>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedKey {
+    /// Base64 of 32 bytes.
+    public: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    generation: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    from_size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    to_size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    until: Option<Timestamp>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedAggregator {
+    id: NodeId,
+    /// C2SP verification keys.
+    witness: String,
+    exporter: String,
+}
+
+impl Trust {
+    pub fn parse(text: &str) -> Result<Self, TrustError> {
+        let typed: Typed = toml::from_str(text).map_err(|error| TrustError::Form(error.message().to_owned()))?;
+        let first = typed.format == FORMAT;
+        if !first && typed.format != FORMAT_2 {
+            return Err(TrustError::Format(typed.format));
+        }
+        let instants =
+            |node: &TypedNode| node.member_from.is_some() || node.member_until.is_some() || !node.moved.is_empty();
+        if first && typed.nodes.iter().any(instants) {
+            return Err(TrustError::Newer("member_from or member_until"));
+        }
+        if first && typed.nodes.iter().flat_map(|node| &node.keys).any(|key| key.until.is_some()) {
+            return Err(TrustError::Newer("the until of a key"));
+        }
+        if first && !typed.retention.is_empty() {
+            return Err(TrustError::Newer("retention"));
+        }
+        // A bundle may bring its own trust file along, so its author decides how long these lists are.
+        for (count, of, most) in [
+            (typed.nodes.len(), "nodes", NODES_MAX),
+            (typed.aggregators.len(), "aggregators", AGGREGATORS_MAX),
+            (typed.retention.len(), "policies of retention", POLICIES_MAX),
+            (typed.nodes.iter().map(|node| node.moved.len()).max().unwrap_or(0), "moved instants", MOVES_MAX),
+        ] {
+            if count > most {
+                return Err(TrustError::TooMany { count, of, most });
+            }
+        }
+        let mut trust = Self {
+            cluster: typed.cluster,
+            nodes: Vec::new(),
+            witnesses: Vec::new(),
+            exporters: Vec::new(),
+            retention: typed.retention,
+        };
+        trust.retention.sort_by_key(|policy| policy.from);
+        let mut ids = HashSet::new();
+        for node in typed.nodes {
+            if !ids.insert(node.id.clone()) {
+                return Err(TrustError::Twice(node.id.to_string()));
+            }
+            trust.nodes.push(node.open()?);
+        }
+        trust.nodes.sort_by(|a, b| a.id.cmp(&b.id));
+        for aggregator in typed.aggregators {
+            let open = |text: &str, kind: KeyKind| {
+                let bad = |source| TrustError::Aggregator { id: aggregator.id.to_string(), source };
+                let key = VerifyingKey::parse(text).map_err(bad)?;
+                if key.kind() == kind { Ok(key) } else { Err(bad(NoteError::Key)) }
+            };
+            let (witness, exporter) =
+                (open(&aggregator.witness, KeyKind::Witness)?, open(&aggregator.exporter, KeyKind::Log)?);
+            // The same key again would check the same signatures again.
+            if trust.witnesses.contains(&witness) || trust.exporters.contains(&exporter) {
+                return Err(TrustError::Twice(aggregator.id.to_string()));
+            }
+            trust.witnesses.push(witness);
+            trust.exporters.push(exporter);
+        }
+        Ok(trust)
+    }
+
+    /// The file's text.
+    pub fn to_text(&self) -> String {
+        let plain = |node: &NodeTrust| {
+            node.life == Life::ALWAYS && node.moved.is_empty() && node.keys.iter().all(|key| key.until.is_none())
+        };
+        let format = if self.retention.is_empty() && self.nodes.iter().all(plain) { FORMAT } else { FORMAT_2 };
+        let nodes = self.nodes.iter().map(|node| {
+            let Life { from, until } = node.life;
+            let keys = node.keys.iter().map(|key| TypedKey {
+                public: encode_hash(&key.public),
+                generation: key.generation.clone(),
+                from_size: (key.from_size > 0).then_some(key.from_size),
+                to_size: key.to_size,
+                until: key.until,
+            });
+            TypedNode {
+                id: node.id.clone(),
+                first_day: None,
+                last_day: None,
+                member_from: Some(from).filter(|from| *from != Timestamp::MIN),
+                member_until: Some(until).filter(|until| *until != Timestamp::MAX),
+                keys: keys.collect(),
+                moved: node.moved.clone(),
+            }
+        });
+        let aggregators = self.witnesses.iter().zip(&self.exporters).filter_map(|(witness, exporter)| {
+            let id = witness.name().rsplit('/').next()?.parse().ok()?;
+            Some(TypedAggregator { id, witness: witness.to_string(), exporter: exporter.to_string() })
+        });
+        let typed = Typed {
+            format: format.to_owned(),
+            cluster: self.cluster.clone(),
+            nodes: nodes.collect(),
+            aggregators: aggregators.collect(),
+            retention: self.retention.clone(),
+        };
+        toml::to_string(&typed).unwrap_or_default()
+    }
+
+    /// The nodes by their ids.
+    pub fn by_id(&self) -> HashMap<&str, &NodeTrust> {
+        self.nodes.iter().map(|node| (node.id.as_str(), node)).collect()
+    }
+}
+
+impl TypedNode {
+    fn open(self) -> Result<NodeTrust, TrustError> {
+        let bad_day = || TrustError::Day(self.id.to_string());
+        let life = match (&self.first_day, &self.last_day) {
+            (None, None) => Life {
+                from: self.member_from.unwrap_or(Timestamp::MIN),
+                until: self.member_until.unwrap_or(Timestamp::MAX),
+            },
+            // As files of the first version have it.
+            (Some(first), Some(last)) if self.member_from.is_none() && self.member_until.is_none() => {
+                let from = human_time::day_range(first).ok_or_else(bad_day)?.0;
+                let until = human_time::day_range(last).ok_or_else(bad_day)?.1;
+                Life { from, until }
+            }
+            _ => return Err(bad_day()),
+        };
+        if life.until < life.from {
+            return Err(TrustError::Backwards(self.id.to_string()));
+        }
+        let keys = self.keys.into_iter().map(|key| {
+            let public = decode_hash(&key.public);
+            let good = public.filter(|public| VerifyingKey::new("key", KeyKind::Log, public).is_some());
+            Ok(KeySpan {
+                public: good.ok_or_else(|| TrustError::Key(self.id.to_string()))?,
+                generation: key.generation,
+                from_size: key.from_size.unwrap_or(0),
+                to_size: key.to_size,
+                until: key.until,
+            })
+        });
+        let keys = keys.collect::<Result<_, TrustError>>()?;
+        Ok(NodeTrust { id: self.id, life, moved: self.moved, keys })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::Instant;
+    use piperoll_format::note::SigningSeed;
+
+    #[test]
+    fn a_trust_file_reads_as_it_was_written() {
+        let seed = SigningSeed::from_bytes([7; 32]);
+        let key = |name: &str, kind| seed.named(name, kind).expect("a key").public().clone();
+        let span =
+            |to_size| KeySpan { public: seed.public_bytes(), generation: None, from_size: 3, to_size, until: None };
+        let day = |text| human_time::day_range(text).expect("a day");
+        let retired = Life { from: day("2026-01-01").0, until: day("2026-02-03").1 };
+        let moved = Moved {
+            instant: Instant::MemberUntil,
+            was: Some(day("2026-03-01").0),
+            at: day("2026-02-01").0,
+            reason: "a month earlier".to_owned(),
+        };
+        let trust = Trust {
+            cluster: "demo".parse().expect("a name"),
+            nodes: vec![
+                NodeTrust {
+                    id: "mx1".parse().expect("an id"),
+                    life: Life::ALWAYS,
+                    moved: Vec::new(),
+                    keys: vec![span(Some(9)), span(None)],
+                },
+                NodeTrust {
+                    id: "mx2".parse().expect("an id"),
+                    life: retired,
+                    moved: vec![moved],
+                    keys: vec![span(None)],
+                },
+            ],
+            witnesses: vec![key("demo/aggregator/agg", KeyKind::Witness)],
+            exporters: vec![key("demo/aggregator/agg", KeyKind::Log)],
+            retention: vec![KeepPolicy { from: day("2026-01-01").0, keep_days: 365 }],
+        };
+        assert_eq!(Trust::parse(&trust.to_text()), Ok(trust.clone()));
+        let text = trust.to_text();
+        for bad in [
+            text.replace("piperoll trust v2", "piperoll trust v3"),
+            text.replace("piperoll trust v2", "piperoll trust v1"),
+            text.replace("mx2", "mx1"),
+            text.replace("2026-02-04", "yesterday"),
+            text.replace("2026-02-04", "2025-02-04"),
+            text.replace(&encode_hash(&seed.public_bytes()), "AAAA"),
+            text.replace("exporter", "exporters"),
+            text.replace("witness = \"demo", "witness = \"omed"),
+        ] {
+            assert!(Trust::parse(&bad).is_err(), "{bad}");
+        }
+        // Without anything of the second version it is one of the first, which every verifier reads.
+        let mut plain = trust.clone();
+        plain.retention.clear();
+        plain.nodes.truncate(1);
+        assert!(plain.to_text().contains("piperoll trust v1"));
+        // The days of files of the first version.
+        let days = plain
+            .to_text()
+            .replace("id = \"mx1\"", "id = \"mx1\"\nfirst_day = \"2026-01-01\"\nlast_day = \"2026-02-03\"");
+        assert_eq!(Trust::parse(&days).expect("a trust file").nodes[0].life, retired);
+        let node = &trust.nodes[0];
+        let allows = |span: &KeySpan, size| node.allows(span, "g", size, None);
+        assert!(allows(&span(Some(9)), 9) && !allows(&span(Some(9)), 10) && !allows(&span(None), 2));
+        // A key for one generation takes that generation from the keys that name none.
+        let own = KeySpan { generation: Some("g".to_owned()), ..span(None) };
+        let node = NodeTrust { keys: vec![span(None), own.clone()], ..node.clone() };
+        let allows = |span: &KeySpan, generation| node.allows(span, generation, 3, None);
+        assert!(allows(&own, "g") && !allows(&span(None), "g") && allows(&span(None), "h"));
+        // A former key counts for what was cosigned while it was in use, in generations that no other key is for.
+        let former = KeySpan { until: Some(day("2026-05-01").0), ..span(None) };
+        let node = NodeTrust { keys: vec![span(None), own, former.clone()], ..node };
+        let at = |text| node.allows(&former, "h", 3, Some(day(text).0));
+        assert!(at("2026-04-30") && at("2026-05-01") && !at("2026-05-02") && !node.allows(&former, "h", 3, None));
+        assert!(!node.allows(&former, "g", 3, Some(day("2026-04-30").0)));
+        let dated = Trust { nodes: vec![node], retention: Vec::new(), ..trust };
+        assert!(dated.to_text().contains("piperoll trust v2"));
+        assert_eq!(Trust::parse(&dated.to_text()), Ok(dated));
+    }
+}

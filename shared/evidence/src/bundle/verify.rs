@@ -1,0 +1,323 @@
+//! Verifies a bundle with nothing but a trust file.
+
+use std::collections::{HashMap, HashSet};
+
+use sha2::{Digest as _, Sha256};
+
+use super::archive::{Member, Members};
+use super::archive_head::ARCHIVE;
+use super::manifest::{EarlierPart, Manifest, NodePart, read_manifest};
+use super::names::{
+    MANIFEST, TRUST, TRUST_BYTES_MAX, checkpoint_name, earlier_names, entries_name, proof_name, rejected_name,
+};
+use super::node::{NodeMembers, Question, check_node, missing_earlier};
+use super::node_archive::verify_archive;
+use super::policy::PolicyFit;
+use super::readable::{check_readable, merged};
+use super::trust::Trust;
+use super::verdict::{Check, Checks, NodeVerdict, PRUNED_EARLY, Verdict};
+use piperoll_format::time::Timestamp;
+use piperoll_query::filter::Filter;
+
+/// Checks a bundle. Every count, digest and readable copy is made again from the proven rows; nothing that the manifest
+/// says is believed.
+///
+/// Without a trust file the one in the bundle is used, and the verdict says so: whoever made the bundle up made up its
+/// keys too.
+pub fn verify_bundle(bundle: &[u8], trust: Option<&Trust>) -> Verdict {
+    verify(bundle, trust, Checks::default())
+}
+
+/// The same with one check switched off, to see that it is needed.
+#[cfg(feature = "negative-control")]
+pub fn verify_bundle_without(check: Check, bundle: &[u8], trust: Option<&Trust>) -> Verdict {
+    verify(bundle, trust, Checks { without: Some(check) })
+}
+
+fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
+    let mut verdict = Verdict { trusted: trust.is_some(), ..Verdict::default() };
+    // What does not begin like evidence is not evidence that was changed.
+    let first = Members::new(bundle).next().and_then(Result::ok);
+    if first.is_none_or(|first| ![MANIFEST, ARCHIVE].contains(&first.name)) {
+        return verdict.set_aside("this file is no evidence bundle of Piperoll, and no archive of pruned rows");
+    }
+    let members = match Members::new(bundle).collect::<Result<Vec<Member<'_>>, _>>() {
+        Ok(members) => members,
+        Err(error) => {
+            verdict.find(None, error.to_string());
+            return verdict;
+        }
+    };
+    if members.first().is_some_and(|first| first.name == ARCHIVE) {
+        return match trust {
+            Some(trust) => verify_archive(&members, trust, checks),
+            None => verdict.set_aside(
+                "an archive of pruned rows is checked with the cluster's trust file only; name it with --trust",
+            ),
+        };
+    }
+    let Some((first, rest)) = members.split_first().filter(|(first, _)| first.name == MANIFEST) else {
+        verdict.find(None, "it does not begin with a manifest");
+        return verdict;
+    };
+    let (manifest, note) = match read_manifest(first.bytes) {
+        Ok(read) => read,
+        Err(words) => {
+            verdict.find(None, words);
+            return verdict;
+        }
+    };
+    let own = match trust {
+        Some(_) => None,
+        None => match own_trust(rest) {
+            Ok(own) => Some(own),
+            Err(words) => {
+                verdict.find(None, format!("{TRUST} of the bundle: {words}"));
+                return verdict;
+            }
+        },
+    };
+    let Some(trust) = trust.or(own.as_ref()) else { return verdict };
+    let signed = trust.exporters.iter().any(|key| key.name() == manifest.exporter && note.verify(key).is_ok());
+    // A bundle that names one of these exporters and another cluster is a lie; one of somebody else's is not.
+    let ours = trust.exporters.iter().any(|key| key.name() == manifest.exporter);
+    if !signed && !ours && manifest.cluster != trust.cluster && checks.without_none() {
+        let words = format!(
+            "the bundle is of the cluster {}, and the trust file is the one of {}; take the trust file of that cluster",
+            manifest.cluster, trust.cluster
+        );
+        verdict.manifest = Some(manifest);
+        return verdict.set_aside(words);
+    }
+    if checks.on(Check::ManifestSignature) && !signed {
+        verdict
+            .find(None, format!("the manifest is not signed by an exporter of the trust file ({})", manifest.exporter));
+    }
+    if checks.on(Check::Cluster) && manifest.cluster != trust.cluster {
+        verdict.find(None, format!("it is of the cluster {}, the trust file of {}", manifest.cluster, trust.cluster));
+    }
+    // Hashing every member once more takes as long as all the rest, so it goes beside it.
+    let digests = || if checks.on(Check::Digests) { check_digests(&manifest, rest) } else { Vec::new() };
+    let wrong = std::thread::scope(|scope| {
+        let beside = scope.spawn(digests);
+        check_question(trust, &manifest, rest, checks, &mut verdict);
+        // A thread that only hashes cannot fail; if it could, its work would be done here.
+        beside.join().unwrap_or_else(|_| digests())
+    });
+    for words in wrong {
+        verdict.find(None, words);
+    }
+    verdict.manifest = Some(manifest);
+    verdict
+}
+
+fn check_question(trust: &Trust, manifest: &Manifest, rest: &[Member<'_>], checks: Checks, verdict: &mut Verdict) {
+    match Filter::parse_stored(&manifest.asked.filter, manifest.created) {
+        Ok(filter) => {
+            let (from, to, created) = (manifest.asked.from, manifest.asked.to, manifest.created);
+            let question = Question { filter, from, to, created, checks };
+            check_nodes(trust, &question, manifest, rest, verdict);
+        }
+        Err(error) => verdict.find(None, format!("the filter in the manifest: {error}")),
+    }
+}
+
+/// The trust file that the bundle brings along.
+fn own_trust(members: &[Member<'_>]) -> Result<Trust, String> {
+    let member = members.iter().find(|member| member.name == TRUST).ok_or("it is not here")?;
+    let text = std::str::from_utf8(member.bytes).ok().filter(|text| text.len() <= TRUST_BYTES_MAX);
+    Trust::parse(text.ok_or("it is not a text of that size")?).map_err(|error| error.to_string())
+}
+
+/// What is wrong with the members' digests, in words.
+fn check_digests(manifest: &Manifest, members: &[Member<'_>]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if manifest.members.len() != members.len() {
+        let (said, found) = (manifest.members.len(), members.len());
+        wrong.push(format!("the manifest lists {said} members, and there are {found}"));
+    }
+    for (said, found) in manifest.members.iter().zip(members) {
+        if said.name != found.name {
+            wrong.push(format!("{:?} stands where {:?} should", found.name, said.name));
+        } else if said.bytes != found.bytes.len() as u64 || said.sha256 != hex::encode(Sha256::digest(found.bytes)) {
+            wrong.push(format!("{:?} is not what was signed for", found.name));
+        }
+    }
+    wrong
+}
+
+fn check_nodes(trust: &Trust, question: &Question, manifest: &Manifest, members: &[Member<'_>], verdict: &mut Verdict) {
+    if !manifest.nodes.is_sorted_by(|a, b| a.node_id < b.node_id) {
+        verdict.find(None, "the manifest's nodes are not in order");
+        return;
+    }
+    let mut left = members.iter();
+    let mut rows = Vec::new();
+    let trusted = trust.by_id();
+    for part in &manifest.nodes {
+        let mut node =
+            NodeVerdict { node_id: part.node_id.clone(), status: part.status.clone(), ..NodeVerdict::default() };
+        node.erased_apart = part.erased;
+        let known = trusted.get(part.node_id.as_str()).copied();
+        let mut take = |[checkpoint, entries, proof]: [String; 3]| {
+            let mut next = |name| left.next().filter(|member| member.name == name).map(|member| member.bytes);
+            Some(NodeMembers { checkpoint: next(checkpoint)?, entries: next(entries)?, proof: next(proof)? })
+        };
+        if part.generation.is_some() {
+            let names = [checkpoint_name(&part.node_id), entries_name(&part.node_id), proof_name(&part.node_id)];
+            match take(names) {
+                Some(members) => rows.push(check_node(trust, known, question, members, &mut node)),
+                None => node.fault("its members are not all here".to_owned()),
+            }
+        }
+        for (earlier, number) in part.earlier.iter().zip(1..) {
+            let (node_id, status, erased_apart) = (part.node_id.clone(), part.status.clone(), part.erased);
+            let mut log = NodeVerdict { node_id, status, erased_apart, ..NodeVerdict::default() };
+            match take(earlier_names(&part.node_id, number)) {
+                Some(members) => rows.push(check_node(trust, known, question, members, &mut log)),
+                None => log.fault("its members are not all here".to_owned()),
+            }
+            if question.checks.on(Check::Counts) {
+                compare_earlier(earlier, &mut log);
+            }
+            let is_again =
+                node.generation == log.generation || node.earlier.iter().any(|e| e.generation == log.generation);
+            if is_again && question.checks.on(Check::Identity) {
+                log.fault("it is here twice".to_owned());
+            }
+            for words in log.take_faults() {
+                node.fault(format!("its earlier log of generation {}: {words}", earlier.generation));
+            }
+            node.earlier.push(log);
+        }
+        node.stale = node.stale.take().or_else(|| missing_earlier(question, &node));
+        let mut rejected = 0;
+        if part.rejected > 0 {
+            let name = rejected_name(&part.node_id);
+            match left.next().filter(|member| member.name == name) {
+                Some(member) => rejected = member.bytes.iter().filter(|byte| **byte == b'\n').count() as u64,
+                None => node.fault("its rejected rows are not here".to_owned()),
+            }
+            if question.checks.on(Check::Rejected) {
+                node.fault(format!("the exporter met {} rows that no proof stands behind", part.rejected));
+            }
+        }
+        if question.checks.on(Check::Counts) {
+            compare_counts(part, rejected, &mut node);
+        }
+        for words in node.take_faults() {
+            verdict.find(Some(&part.node_id), words);
+        }
+        verdict.nodes.push(node);
+    }
+    if question.checks.on(Check::Expected) {
+        check_expected(trust, question, manifest, verdict);
+    } else {
+        verdict.complete = true;
+    }
+    check_readable(manifest, merged(rows), left.as_slice(), question.checks, verdict);
+}
+
+/// The manifest's counts against those that were made here.
+fn compare_counts(part: &NodePart, rejected: u64, node: &mut NodeVerdict) {
+    for (what, said, found) in [
+        ("rows", part.rows, node.rows),
+        ("border rows", part.borders, node.borders),
+        ("rejected rows", part.rejected, rejected),
+    ] {
+        if said != found {
+            node.fault(format!("the manifest says {said} {what}, and there are {found}"));
+        }
+    }
+    if part.generation != node.generation || part.size != node.size {
+        node.fault("the manifest names another log than the checkpoint".to_owned());
+    }
+}
+
+/// The same of an earlier log.
+fn compare_earlier(part: &EarlierPart, log: &mut NodeVerdict) {
+    let said = (Some(&part.generation), Some(part.size), part.rows, part.borders);
+    if said != (log.generation.as_ref(), log.size, log.rows, log.borders) {
+        log.fault("the manifest says something else of it than was found".to_owned());
+    }
+}
+
+/// When the bundle was made, for who was a member then: the exporter's word, or the newest cosignature in it if that is later. So nobody
+/// is left out by dating a bundle back.
+fn made_at(question: &Question, verdict: &Verdict) -> Timestamp {
+    verdict.nodes.iter().filter_map(|node| node.witnessed_at).fold(question.created, Timestamp::max)
+}
+
+/// Who should be here comes from the trust file.
+fn check_expected(trust: &Trust, question: &Question, manifest: &Manifest, verdict: &mut Verdict) {
+    // A map, not a scan: the author of a bundle decides how long both lists are.
+    let mut places: HashMap<String, usize> =
+        verdict.nodes.iter().enumerate().map(|(at, node)| (node.node_id.clone(), at)).collect();
+    let made = made_at(question, verdict);
+    let parts: HashMap<&str, &NodePart> = manifest.nodes.iter().map(|part| (part.node_id.as_str(), part)).collect();
+    for node in &trust.nodes {
+        let id = node.id.as_str();
+        verdict.notes.extend(node.moved.iter().map(|moved| moved.words(id)));
+        // Who joined later could not be asked, and of who had left by then only what stands in its life is missed.
+        let (from, to) = (question.from, question.to);
+        let expected = node.life.has_begun_by(made) && node.life.overlaps(from, to);
+        if !expected || !question.filter.concerns_node(id) {
+            continue;
+        }
+        let known = match places.get(id) {
+            Some(at) => &mut verdict.nodes[*at],
+            None => {
+                let absent =
+                    NodeVerdict { node_id: id.to_owned(), status: "absent".to_owned(), ..NodeVerdict::default() };
+                verdict.nodes.push(absent);
+                let last = verdict.nodes.len() - 1;
+                places.insert(id.to_owned(), last);
+                &mut verdict.nodes[last]
+            }
+        };
+        // The exporter saw when the rows went; without its word a node's clock alone would say when that was.
+        let said = parts.get(id).map_or("", |part| part.verdict.as_str());
+        known.missing = if known.size.is_none() {
+            Some(format!("nothing of it is here ({})", known.status))
+        } else if let (Some((since, fit)), "pruned", None) = (&known.rest, known.status.as_str(), &known.stale) {
+            match fit {
+                PolicyFit::Kept if said == "pruned" => {
+                    known.complete_since = Some(*since);
+                    None
+                }
+                PolicyFit::Kept if said == PRUNED_EARLY => {
+                    Some("the exporter had seen that rows of it were pruned earlier than the policy says".to_owned())
+                }
+                PolicyFit::Kept => {
+                    Some("rows of it were pruned, and the exporter does not say that the policy was kept".to_owned())
+                }
+                PolicyFit::Early(words) => {
+                    Some(format!("rows of it were pruned earlier than the policy says: {words}"))
+                }
+                PolicyFit::Unshown(words) => Some(format!("rows of it were pruned; {words}")),
+            }
+        } else if known.status != "ok" {
+            Some(format!("it did not answer in full ({})", known.status))
+        } else {
+            known.stale.clone().or_else(|| known.unproven.clone().filter(|_| question.filter.is_empty()))
+        };
+    }
+    let all_here = verdict.nodes.iter().all(|node| node.missing.is_none());
+    let since = verdict.nodes.iter().filter_map(|node| node.complete_since).max();
+    verdict.complete_since = since.filter(|_| all_here);
+    verdict.complete = all_here && since.is_none();
+    verdict.proven = verdict.complete && question.filter.is_empty() && !trust.nodes.is_empty();
+    // A node that joined since, or a checkpoint that could not be renewed, makes a bundle incomplete and nobody a liar.
+    let named: HashSet<&str> = manifest.nodes.iter().map(|part| part.node_id.as_str()).collect();
+    let contradicted = verdict.nodes.iter().any(|node| {
+        let named = named.contains(node.node_id.as_str());
+        let denied = !["ok", "excluded"].contains(&node.status.as_str());
+        named
+            && (node.missing.is_some() || node.complete_since.is_some())
+            && node.stale.is_none()
+            && (denied || node.unproven.is_some())
+    });
+    if manifest.complete && contradicted {
+        verdict.find(None, "the manifest says that the bundle is complete, and it is not");
+    }
+}

@@ -1,0 +1,213 @@
+//! The verdict as text.
+
+use std::fmt::Write as _;
+
+use super::manifest::Manifest;
+use super::verdict::{NodeVerdict, Verdict};
+use piperoll_format::terminal::escape;
+use piperoll_format::time::Timestamp;
+use piperoll_query::filter::Filter;
+
+/// What the exit code says; the numbers are those of every reading command of Piperoll.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Complete and verified.
+    Verified = 0,
+    /// It could not be checked, or only against keys that it brought along.
+    Unchecked = 1,
+    /// The file or the trust file is another one than was meant: nothing is concluded.
+    Usage = 2,
+    /// Authentic, and something that should be in it is not.
+    Incomplete = 3,
+    /// It is not what its signers made.
+    Refused = 4,
+}
+
+impl Outcome {
+    /// A refusal outranks everything; trust outranks completeness.
+    pub fn of(verdict: &Verdict) -> Self {
+        if verdict.not_checked {
+            Self::Usage
+        } else if !verdict.is_sound() {
+            Self::Refused
+        } else if !verdict.trusted {
+            Self::Unchecked
+        } else if verdict.complete || verdict.complete_since.is_some() {
+            Self::Verified
+        } else {
+            Self::Incomplete
+        }
+    }
+
+    /// For programs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Verified => "verified",
+            Self::Unchecked => "unchecked",
+            Self::Usage => "not_checked",
+            Self::Incomplete => "incomplete",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// Everything an auditor needs to know, and what was not checked.
+pub fn verdict_words(verdict: &Verdict, outcome: Outcome) -> String {
+    let mut out = String::new();
+    if outcome == Outcome::Usage {
+        let why = verdict.findings.first().map_or("", |finding| finding.what.as_str());
+        return format!("NOT CHECKED: {}\n", escape(why));
+    }
+    if let Some(manifest) = &verdict.manifest {
+        heading(&mut out, manifest);
+    }
+    if let Some(head) = &verdict.archive {
+        let (from, last) = (head.from_seq, head.to_seq.saturating_sub(1));
+        let _ = writeln!(
+            out,
+            "Rows {from} to {last} of {}/{}, archived before they were pruned\n",
+            head.cluster, head.node_id
+        );
+    }
+    for node in &verdict.nodes {
+        line(&mut out, node);
+    }
+    for note in &verdict.notes {
+        let _ = writeln!(out, "  NOTE   {}", escape(note));
+    }
+    for finding in &verdict.findings {
+        let node = finding.node_id.as_deref().map(|id| format!("{id}: ")).unwrap_or_default();
+        let _ = writeln!(out, "  WRONG  {}{}", escape(&node), escape(&finding.what));
+    }
+    if verdict.findings_count > verdict.findings.len() {
+        let _ = writeln!(out, "  and {} more", verdict.findings_count - verdict.findings.len());
+    }
+    let _ = writeln!(out, "\n{}", conclusion(verdict, outcome));
+    out
+}
+
+fn heading(out: &mut String, manifest: &Manifest) {
+    let asked = &manifest.asked;
+    let bound = |time: Timestamp| match time {
+        Timestamp::MIN => "the beginning".to_owned(),
+        Timestamp::MAX => format!("the export at {}", manifest.created),
+        time => time.to_text(),
+    };
+    let what = match Filter::parse_stored(&asked.filter, manifest.created) {
+        Ok(filter) if filter.is_empty() => "every entry".to_owned(),
+        Ok(filter) => format!("entries that match {}", filter.typed()),
+        Err(_) => format!("entries that match {}", asked.filter),
+    };
+    let _ = writeln!(
+        out,
+        "Evidence from {}, made {} by {}",
+        manifest.cluster,
+        manifest.created,
+        escape(&manifest.exporter)
+    );
+    let _ = writeln!(out, "  asked by {}: {}", escape(&asked.by), escape(&asked.reason));
+    let _ = writeln!(out, "  {} from {} to {}\n", escape(&what), bound(asked.from), bound(asked.to));
+}
+
+fn line(out: &mut String, node: &NodeVerdict) {
+    let _ = write!(out, "  {:<12} ", escape(&node.node_id));
+    match (&node.missing, node.size, node.witnessed_at) {
+        (Some(why), ..) => {
+            let _ = write!(out, "MISSING  {}", escape(why));
+        }
+        (None, Some(size), Some(time)) => {
+            let _ = write!(
+                out,
+                "{}; {} witnessed, last at {time}",
+                counted(node.rows, "entry", "entries"),
+                counted(size, "row was", "rows were")
+            );
+            if node.unproven.is_some() {
+                let _ = write!(out, "; {} of them are not shown", node.withheld);
+            }
+            if let Some(pruned) = node.pruned {
+                let _ = write!(out, "; those below {pruned} were pruned by the node");
+                if let Some(since) = node.complete_since {
+                    let _ = write!(out, " after the policy's time; nothing is missing from {since} on");
+                }
+            }
+            if node.erased > 0 {
+                let _ = write!(out, "; the content of {} was erased under entries shown here", node.erased);
+            }
+            if let Some(erased) = node.erased_apart {
+                let rows = if erased == 1 { "row of the range is" } else { "rows of the range are" };
+                let _ = write!(
+                    out,
+                    "; {erased} erased {rows} not shown: what would decide whether the filter selects them is gone (as the exporter says)"
+                );
+            }
+        }
+        (None, ..) => {
+            let _ = write!(out, "not part of the question ({})", escape(&node.status));
+        }
+    }
+    out.push('\n');
+    for log in &node.earlier {
+        let (generation, size) = (log.generation.as_deref().unwrap_or_default(), log.size.unwrap_or_default());
+        let time = log.witnessed_at.map(Timestamp::to_text).unwrap_or_default();
+        let _ = write!(
+            out,
+            "  {:<12} {} of its earlier log, generation {}; {} witnessed, last at {time}",
+            "",
+            counted(log.rows, "entry", "entries"),
+            escape(generation),
+            counted(size, "row was", "rows were")
+        );
+        if log.unproven.is_some() {
+            let _ = write!(out, "; {} of them are not shown", log.withheld);
+        }
+        if let Some(pruned) = log.pruned {
+            let _ = write!(out, "; those below {pruned} were pruned by the node");
+        }
+        if log.erased > 0 {
+            let _ = write!(out, "; the content of {} was erased under entries shown here", log.erased);
+        }
+        out.push('\n');
+    }
+}
+
+/// A number with its noun.
+fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+fn conclusion(verdict: &Verdict, outcome: Outcome) -> String {
+    let rows = counted(verdict.rows, "entry", "entries");
+    let authentic = "every entry is, byte for byte, what its node had recorded and signed, and what a witness had seen";
+    match outcome {
+        Outcome::Refused => {
+            "REFUSED: this is not what its signers made. Keep it as it is, and ask where it has been.".to_owned()
+        }
+        Outcome::Usage => "NOT CHECKED".to_owned(),
+        Outcome::Unchecked => format!(
+            "UNCHECKED (self-asserted): {rows} checked with the keys that the bundle itself contains. A forger of the \
+             entries could have forged those keys too. Check again with --trust and a trust file from the cluster's administrators."
+        ),
+        Outcome::Incomplete => {
+            let missing: Vec<&str> =
+                verdict.nodes.iter().filter(|node| node.missing.is_some()).map(|node| node.node_id.as_str()).collect();
+            format!("INCOMPLETE: {rows}, {authentic}; not in full: {}.", escape(&missing.join(", ")))
+        }
+        Outcome::Verified if verdict.archive.is_some() => {
+            format!("VERIFIED: {rows}, {authentic}. They are all that stood in these rows.")
+        }
+        Outcome::Verified if verdict.complete_since.is_some() => {
+            let since = verdict.complete_since.map(Timestamp::to_text).unwrap_or_default();
+            format!(
+                "VERIFIED: {rows}, {authentic}. From {since} on nothing of this range is missing; older entries had stayed for as long \
+                 as the cluster's policy says, and were pruned."
+            )
+        }
+        Outcome::Verified if verdict.proven => {
+            format!("VERIFIED: {rows}, {authentic}. Nothing of this range is missing.")
+        }
+        Outcome::Verified => format!(
+            "VERIFIED: {rows}, {authentic}. The export has a filter: that no matching entry was left out is not proven."
+        ),
+    }
+}

@@ -1,0 +1,233 @@
+//! Whether any row of a time range was left out (docs/format.md, "Completeness of a range").
+//!
+//! Inside an era timestamps never decrease. So a stretch of rows that nobody showed cannot hold a row of the range when
+//! the rows at both its ends belong to one era, and either the one behind it stands before the range or the one in
+//! front of it stands behind the range. Whoever wants to prove a range whole therefore shows, besides the rows of the
+//! range, the rows at its borders in every era.
+
+use crate::order::Position;
+use crate::time::Timestamp;
+
+/// Stretches kept apart; more mean that rows were left out all over the place, or eras without number.
+const RUNS_MAX: usize = 4_096;
+
+/// A row whose place in the tree and whose signed bytes are proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub seq: u64,
+    pub era: u32,
+    pub timestamp: Timestamp,
+}
+
+impl Place {
+    fn position(self) -> Position {
+        Position { timestamp: self.timestamp, seq: self.seq }
+    }
+}
+
+/// Why a range is not proven whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unproven {
+    #[error("rows {from} to {last} were not shown, and may belong to the range")]
+    LeftOut { from: u64, last: u64 },
+    #[error("row {0} belongs to the range and was shown as its border")]
+    Border(u64),
+    #[error("rows below {to} were pruned, and the range reaches back to where they stood")]
+    Pruned { to: u64 },
+    #[error("the rows fall into too many stretches")]
+    TooMany,
+}
+
+/// The rows that were shown so far, as stretches without a hole.
+#[derive(Debug, Clone, Default)]
+pub struct Shown {
+    runs: Vec<(Place, Place)>,
+    borders: Vec<Position>,
+    too_many: bool,
+    /// Rows below were pruned, by the node's own proven word, and the newest of them had this time.
+    floor: Option<(u64, Timestamp)>,
+}
+
+impl Shown {
+    /// A row of the range; rows come in either order, those of several eras interleaved.
+    pub fn row(&mut self, place: Place) {
+        if self.too_many {
+            return;
+        }
+        // The stretch that grew last is the one that grows next, unless the clock was set back.
+        for (first, last) in self.runs.iter_mut().rev() {
+            if place.seq == last.seq + 1 {
+                *last = place;
+                return;
+            }
+            if place.seq + 1 == first.seq {
+                *first = place;
+                return;
+            }
+        }
+        self.too_many |= self.runs.len() == RUNS_MAX;
+        if !self.too_many {
+            self.runs.push((place, place));
+        }
+    }
+
+    /// A row that stands beside the range.
+    pub fn border(&mut self, place: Place) {
+        self.row(place);
+        if !self.too_many {
+            self.borders.push(place.position());
+        }
+    }
+
+    /// A proven entry of the node says that the rows below `to` were pruned.
+    pub fn pruned(&mut self, to: u64, newest: Timestamp) {
+        self.floor = self.floor.max(Some((to, newest)));
+    }
+
+    /// Where rows were pruned, the time from which on nothing of the rest can be missing for that: behind the newest row that is gone, and
+    /// behind the first one that is left.
+    pub fn since(&self) -> Option<Timestamp> {
+        let (to, newest) = self.floor?;
+        let first = self.runs.iter().map(|(first, _)| first).min_by_key(|first| first.seq)?;
+        (first.seq == to).then(|| first.timestamp.max(newest).plus_micros(1))
+    }
+
+    /// Whether every row of `begin..end` among the first `size` rows of the log was shown as one of the range.
+    pub fn is_whole(&self, begin: Position, end: Position, size: u64) -> Result<(), Unproven> {
+        if self.too_many {
+            return Err(Unproven::TooMany);
+        }
+        if let Some(inside) = self.borders.iter().find(|border| (begin..end).contains(*border)) {
+            return Err(Unproven::Border(inside.seq));
+        }
+        let mut runs = self.runs.clone();
+        runs.sort_by_key(|(first, _)| first.seq);
+        let mut next = 0;
+        let mut before: Option<Place> = None;
+        if let (Some((to, newest)), Some((first, _))) = (self.floor, runs.first())
+            && first.seq > 0
+        {
+            // The first row that is left shows where the rest begins. That nothing older belongs to the range follows from
+            // that row's time; of eras that are gone whole, it is the node's word.
+            let shown = first.seq == to && first.position() <= begin && newest < begin.timestamp;
+            if !shown {
+                return Err(Unproven::Pruned { to });
+            }
+            (next, before) = (to, Some(*first));
+        }
+        for (first, last) in runs {
+            // In front of the first row shown there can only be rows of its own era when that is the first one.
+            let same_era = before.map_or(0, |place| place.era) == first.era;
+            let below = first.position() <= begin;
+            let above = before.is_some_and(|place| place.position().next() >= end);
+            if next < first.seq && !(same_era && (below || above)) {
+                return Err(Unproven::LeftOut { from: next, last: first.seq - 1 });
+            }
+            next = last.seq + 1;
+            before = Some(last);
+        }
+        if next < size { Err(Unproven::LeftOut { from: next, last: size - 1 }) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(micros: i64, seq: u64) -> Position {
+        Position { timestamp: Timestamp::from_micros(micros), seq }
+    }
+
+    /// A log: per row its era and time, as a node writes them.
+    fn log() -> impl Strategy<Value = Vec<Place>> {
+        prop::collection::vec((0u8..8, 0i64..3), 1..40).prop_map(|steps| {
+            let (mut era, mut time) = (0, 10);
+            let rows = steps.into_iter().enumerate().map(|(seq, (turn, step))| {
+                if turn == 0 && seq > 0 {
+                    era += 1;
+                    time -= 6;
+                } else {
+                    time += step;
+                }
+                Place { seq: seq as u64, era, timestamp: Timestamp::from_micros(time) }
+            });
+            rows.collect()
+        })
+    }
+
+    proptest! {
+        /// Whatever a sender leaves out of a range is noticed; rows and borders that are all there prove it.
+        #[test]
+        fn what_is_left_out_is_noticed(log in log(), a in 0i64..40, b in 0i64..40, hidden in any::<prop::sample::Index>()) {
+            let (begin, end) = (at(a.min(b), 0), at(a.max(b), 0));
+            let inside: Vec<&Place> = log.iter().filter(|row| (begin..end).contains(&row.position())).collect();
+            let size = log.len() as u64;
+            let shown = |hide: Option<u64>| {
+                let mut shown = Shown::default();
+                let mut rows = inside.clone();
+                rows.sort_by_key(|row| (row.timestamp, row.seq));
+                rows.iter().filter(|row| Some(row.seq) != hide).for_each(|row| shown.row(**row));
+                // Everything else that anybody could show without showing the hidden row.
+                for row in log.iter().filter(|row| !inside.contains(row)) {
+                    shown.border(*row);
+                }
+                shown
+            };
+            prop_assert_eq!(shown(None).is_whole(begin, end, size), Ok(()));
+            if !inside.is_empty() {
+                let hide = hidden.get(&inside).seq;
+                prop_assert!(shown(Some(hide)).is_whole(begin, end, size).is_err());
+                let mut as_border = shown(Some(hide));
+                as_border.border(log[hide as usize]);
+                prop_assert!(as_border.is_whole(begin, end, size).is_err());
+            }
+            prop_assert!(shown(None).is_whole(begin, end, size + 1).is_err());
+        }
+
+        /// The rows at the borders of every era are enough, on any page and in either order.
+        #[test]
+        fn borders_of_every_era_are_enough(log in log(), a in 0i64..40, b in 0i64..40) {
+            let (begin, end) = (at(a.min(b), 0), at(a.max(b), 0));
+            let size = log.len() as u64;
+            let mut shown = Shown::default();
+            for era in log.chunk_by(|a, b| a.era == b.era) {
+                let inside = |row: &&Place| (begin..end).contains(&row.position());
+                let from = era.iter().position(|row| row.position() >= begin).unwrap_or(era.len());
+                let to = era.iter().position(|row| row.position() >= end).unwrap_or(era.len());
+                era.iter().filter(inside).for_each(|row| shown.row(*row));
+                let mut borders = vec![0, from.wrapping_sub(1), to, era.len() - 1];
+                borders.sort_unstable();
+                borders.dedup();
+                let borders = borders.into_iter().filter_map(|index| era.get(index));
+                borders.filter(|row| !inside(row)).for_each(|row| shown.border(*row));
+            }
+            prop_assert_eq!(shown.is_whole(begin, end, size), Ok(()));
+        }
+
+        /// Behind rows that were pruned, a range is whole exactly when it cannot reach them.
+        #[test]
+        fn what_was_pruned_is_not_forgotten(log in log(), a in 0i64..40, b in 0i64..40, cut in any::<prop::sample::Index>()) {
+            let (begin, end) = (at(a.min(b), 0), at(a.max(b), 0));
+            let (size, cut) = (log.len() as u64, cut.index(log.len()));
+            let newest = log[..cut].iter().map(|row| row.timestamp).max().unwrap_or(Timestamp::MIN);
+            let mut shown = Shown::default();
+            for row in &log[cut..] {
+                if (begin..end).contains(&row.position()) { shown.row(*row) } else { shown.border(*row) }
+            }
+            // Without the statement only a first era whose rest begins before the range can be known to be whole.
+            let knowable = log[cut].era == 0 && log[cut].position() <= begin;
+            prop_assert_eq!(shown.is_whole(begin, end, size).is_ok(), cut == 0 || knowable);
+            shown.pruned(cut as u64, newest);
+            let reaches = cut > 0 && (newest >= begin.timestamp || log[cut].position() > begin);
+            prop_assert_eq!(shown.is_whole(begin, end, size).is_err(), reaches);
+            // Leaving out the row that the rest begins with proves nothing.
+            if cut > 0 && cut + 1 < log.len() {
+                let mut without = Shown::default();
+                log[cut + 1..].iter().for_each(|row| if (begin..end).contains(&row.position()) { without.row(*row) } else { without.border(*row) });
+                without.pruned(cut as u64, newest);
+                prop_assert!(without.is_whole(begin, end, size).is_err());
+            }
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Page cursor: everything that a later page needs, so that servers keep no state for clients.
+//!
+//! Opaque, versioned, authenticated, bound to the query. Because logs are append-only, every node's head at
+//! the first page is a snapshot: later pages read only up to it, and new rows never shift a page.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::ids::{Generation, NodeId};
+use crate::limits::CURSOR_BYTES_MAX;
+use crate::order::Key;
+use crate::time::Timestamp;
+
+const VERSION: u8 = 1;
+const MAC_LABEL: &[u8] = b"piperoll cursor v1";
+
+/// Where a reader stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    v: u8,
+    /// Of the filter and range as typed, the order and the caller's scope.
+    query: String,
+    /// The moment of the first page, which gives ages in the filter their meaning on every page.
+    pub asked_at: Timestamp,
+    /// Absolute range, frozen at the first page.
+    pub from: Timestamp,
+    pub to: Timestamp,
+    /// The last row delivered; with `back`, the first.
+    pub last: Key,
+    /// The snapshot.
+    pub heads: Vec<Head>,
+    /// Nodes that did not answer in full on some page so far; they add no rows and stay listed.
+    pub incomplete: Vec<Incomplete>,
+    /// Version of the filter language that the first page's filter was read in; cursors of before version 2 do not say it.
+    #[serde(default = "filter_version_1", skip_serializing_if = "is_version_1")]
+    pub filter_version: u32,
+    /// It leads to the page in front of the row `last`, not to the one behind it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub back: bool,
+}
+
+/// What the first page fixed for all later ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    pub asked_at: Timestamp,
+    pub from: Timestamp,
+    pub to: Timestamp,
+    pub heads: Vec<Head>,
+    pub filter_version: u32,
+}
+
+fn filter_version_1() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_version_1(version: &u32) -> bool {
+    *version == 1
+}
+
+/// A node's newest row when the first page was read; `None` for an empty log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    pub node_id: NodeId,
+    pub generation: Generation,
+    pub head_seq: Option<u64>,
+}
+
+/// A node that dropped out, with the words that were said then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incomplete {
+    pub node_id: NodeId,
+    /// The status it had then, as written in answers.
+    pub status: String,
+    pub reason: String,
+}
+
+/// Why a cursor was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CursorError {
+    #[error("the cursor is damaged or was not made here; start again without it")]
+    Forged,
+    #[error("the cursor belongs to another query; repeat the same filter, range and order, or start again without it")]
+    OtherQuery,
+}
+
+impl Cursor {
+    pub fn new(query: &QueryHash, snapshot: Snapshot, last: Key, incomplete: Vec<Incomplete>) -> Self {
+        let Snapshot { asked_at, from, to, heads, filter_version } = snapshot;
+        let query = query.0.clone();
+        Self { v: VERSION, query, asked_at, from, to, last, heads, incomplete, filter_version, back: false }
+    }
+
+    /// The same snapshot, read in the other direction from `first`.
+    pub fn back_from(self, first: Key) -> Self {
+        Self { last: first, back: true, ..self }
+    }
+
+    pub fn encode(&self, key: &CursorKey) -> String {
+        let mut bytes = serde_json::to_vec(self).unwrap_or_default();
+        let mac = key.mac(&bytes);
+        bytes.extend_from_slice(&mac);
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// Checks authenticity first, then that it belongs to this query.
+    pub fn decode(text: &str, key: &CursorKey, query: &QueryHash) -> Result<Self, CursorError> {
+        if text.len() > CURSOR_BYTES_MAX {
+            return Err(CursorError::Forged);
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| CursorError::Forged)?;
+        let split = bytes.len().checked_sub(32).ok_or(CursorError::Forged)?;
+        let (body, mac) = bytes.split_at(split);
+        if !key.verify(body, mac) {
+            return Err(CursorError::Forged);
+        }
+        let cursor: Self = serde_json::from_slice(body).map_err(|_| CursorError::Forged)?;
+        if cursor.v != VERSION || cursor.query != query.0 {
+            return Err(CursorError::OtherQuery);
+        }
+        Ok(cursor)
+    }
+}
+
+/// Identity of a query: what must be the same on every page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueryHash(String);
+
+impl QueryHash {
+    /// `parts`: canonical filter, order, range as asked, scope; each is length-prefixed, so they cannot run
+    /// into each other.
+    pub fn of(parts: &[&str]) -> Self {
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        Self(hex::encode(&hash.finalize()[..16]))
+    }
+}
+
+/// The aggregator's own key; it survives a restart, so cursors do too.
+#[derive(Clone)]
+pub struct CursorKey(Hmac<Sha256>);
+
+impl CursorKey {
+    pub fn new(secret: &[u8; 32]) -> Self {
+        let mut block = zeroize::Zeroizing::new([0u8; 64]);
+        block[..32].copy_from_slice(secret);
+        Self(<Hmac<Sha256> as KeyInit>::new((&*block).into()))
+    }
+
+    fn state(&self, body: &[u8]) -> Hmac<Sha256> {
+        let mut state = self.0.clone();
+        state.update(MAC_LABEL);
+        state.update(body);
+        state
+    }
+
+    fn mac(&self, body: &[u8]) -> [u8; 32] {
+        self.state(body).finalize().into_bytes().into()
+    }
+
+    fn verify(&self, body: &[u8], mac: &[u8]) -> bool {
+        self.state(body).verify_slice(mac).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn cursor(query: &QueryHash) -> Cursor {
+        let node: NodeId = "mx1".parse().expect("a node");
+        let last = Key { timestamp: Timestamp::from_micros(5), node_id: node.clone(), seq: 9 };
+        let head = Head { node_id: node, generation: Generation::from_bytes([1; 16]), head_seq: Some(12) };
+        let time = Timestamp::from_micros;
+        let snapshot =
+            Snapshot { asked_at: time(11), from: time(0), to: time(10), heads: vec![head], filter_version: 2 };
+        Cursor::new(query, snapshot, last, vec![])
+    }
+
+    /// A cursor of before version 2 of the filter language continues in version 1.
+    #[test]
+    fn an_earlier_cursor_names_no_version() -> Result<(), CursorError> {
+        let (query, key) = (QueryHash::of(&["q"]), CursorKey::new(&[1; 32]));
+        let body =
+            serde_json::to_string(&Cursor { filter_version: 1, ..cursor(&query) }).map_err(|_| CursorError::Forged)?;
+        assert!(!body.contains("filter_version"), "{body}");
+        let mut bytes = body.into_bytes();
+        let mac = key.mac(&bytes);
+        bytes.extend_from_slice(&mac);
+        assert_eq!(Cursor::decode(&URL_SAFE_NO_PAD.encode(bytes), &key, &query)?.filter_version, 1);
+        assert_eq!(Cursor::decode(&cursor(&query).encode(&key), &key, &query)?.filter_version, 2);
+        Ok(())
+    }
+
+    #[test]
+    fn a_cursor_of_another_query_or_key_is_refused() {
+        let (query, other) = (QueryHash::of(&["user:a", "desc"]), QueryHash::of(&["user:b", "desc"]));
+        let key = CursorKey::new(&[1; 32]);
+        let text = cursor(&query).encode(&key);
+        assert_eq!(Cursor::decode(&text, &key, &query), Ok(cursor(&query)));
+        assert_eq!(Cursor::decode(&text, &key, &other), Err(CursorError::OtherQuery));
+        assert_eq!(Cursor::decode(&text, &CursorKey::new(&[2; 32]), &query), Err(CursorError::Forged));
+        assert_ne!(QueryHash::of(&["ab", "c"]), QueryHash::of(&["a", "bc"]));
+    }
+
+    proptest! {
+        #[test]
+        fn any_changed_character_is_noticed(at in 0usize..300, to in "[A-Za-z0-9_-]") {
+            let query = QueryHash::of(&["q"]);
+            let key = CursorKey::new(&[3; 32]);
+            let text = cursor(&query).encode(&key);
+            let at = at % text.len();
+            let mut changed = text.clone();
+            changed.replace_range(at..=at, &to);
+            prop_assert_eq!(Cursor::decode(&changed, &key, &query).is_ok(), changed == text);
+        }
+    }
+}

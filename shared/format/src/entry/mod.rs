@@ -1,0 +1,19 @@
+//! An entry: the client's fields, the node's fields, and the exact signed bytes.
+//!
+//! The body is written once. Everything after that reads the stored bytes; nobody re-serialises them.
+
+mod body;
+mod caller;
+mod facts;
+mod form;
+mod prefix;
+mod spoken;
+mod terms;
+
+pub use body::{Stamp, lifecycle, write_body};
+pub use caller::{CallerEntry, caller_object};
+pub use facts::{Amount, Facts, Login, words};
+pub use form::{CALLER_TEXTS, NOT_ONE_ENTRY, is_one_entry, is_one_object};
+pub use prefix::Prefix;
+pub use spoken::{FieldLimit, field_limit};
+pub use terms::{CATEGORIES, EntryError, FORMAT_VERSION, NODE_CATEGORY, OUTCOMES, is_category};

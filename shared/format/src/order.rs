@@ -1,0 +1,63 @@
+//! The only order of entries: `(timestamp, node_id, seq)`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::NodeId;
+use crate::time::Timestamp;
+
+/// Sort key of an entry among all nodes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Key {
+    pub timestamp: Timestamp,
+    pub node_id: NodeId,
+    pub seq: u64,
+}
+
+/// A place in one node's rows: what is left of [`Key`] when the node is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Position {
+    pub timestamp: Timestamp,
+    pub seq: u64,
+}
+
+impl Position {
+    /// The first place there is behind this one.
+    pub fn next(self) -> Self {
+        Self { timestamp: self.timestamp, seq: self.seq.saturating_add(1) }
+    }
+}
+
+/// Which end of the timeline a reader sees first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Oldest first.
+    Asc,
+    /// Newest first.
+    #[default]
+    Desc,
+}
+
+impl Order {
+    /// Whether `a` comes before `b` for this reader.
+    pub fn before<T: Ord>(self, a: &T, b: &T) -> bool {
+        match self {
+            Self::Asc => a < b,
+            Self::Desc => a > b,
+        }
+    }
+
+    pub fn reversed(self) -> Self {
+        match self {
+            Self::Asc => Self::Desc,
+            Self::Desc => Self::Asc,
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Asc => "asc",
+            Self::Desc => "desc",
+        }
+    }
+}

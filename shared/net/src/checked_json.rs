@@ -1,0 +1,89 @@
+//! Small state files whose content carries a promise: JSON with the SHA-256 of itself, so that a bit that flipped is not taken for
+//! something that somebody did.
+
+use std::io;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::atomic_file::replace;
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    #[serde(flatten)]
+    content: Value,
+    /// Missing in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
+}
+
+/// Over the compact text; object keys are in the order of their names in it.
+fn digest(content: &Value) -> String {
+    hex::encode(Sha256::digest(content.to_string()))
+}
+
+/// The bytes of a file with this content, which is an object without a member `sha256`.
+///
+/// # Errors
+/// When it is no JSON.
+pub fn to_bytes<T: Serialize>(content: &T) -> io::Result<Vec<u8>> {
+    let content = serde_json::to_value(content).map_err(io::Error::other)?;
+    let sha256 = Some(digest(&content));
+    serde_json::to_vec_pretty(&Stored { content, sha256 }).map_err(io::Error::other)
+}
+
+/// Replaces a file whole and synced, mode 0600.
+///
+/// # Errors
+/// When it cannot be written; then it is as it was.
+pub fn write<T: Serialize>(path: &Path, content: &T) -> io::Result<()> {
+    replace(path, &to_bytes(content)?)
+}
+
+/// Reads what [`to_bytes`] made. A file without a digest is one of an earlier version.
+///
+/// # Errors
+/// In words, when it was damaged or is something else.
+pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let Stored { content, sha256 } = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    if sha256.is_some_and(|sha256| sha256 != digest(&content)) {
+        return Err("it is damaged: its content does not have the digest that stands in it".to_owned());
+    }
+    serde_json::from_value(content).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Kept {
+        rows: u64,
+        name: Option<String>,
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() -> Result<(), Box<dyn std::error::Error>> {
+        let kept = Kept { rows: 71, name: Some("x".to_owned()) };
+        let bytes = to_bytes(&kept)?;
+        assert_eq!(from_bytes::<Kept>(&bytes)?, kept);
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(read) = from_bytes::<Kept>(&flipped) {
+                // White space, or the case of a digit of the digest.
+                assert_eq!(read, kept, "bit {bit}");
+            }
+        }
+        assert_eq!(
+            from_bytes::<Kept>(br#"{"rows":3,"name":null}"#)?,
+            Kept { rows: 3, name: None },
+            "an earlier version"
+        );
+        Ok(())
+    }
+}

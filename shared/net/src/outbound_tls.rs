@@ -1,0 +1,42 @@
+//! TLS client for systems outside of the cluster: DNS names and the receiver's CA are verified.
+
+use std::path::Path;
+
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::config_files;
+use crate::tls::{TlsError, provider};
+
+/// TLS 1.3 or 1.2 to whoever shows a certificate of `ca` for the name that is connected to; with a certificate of our own when the receiver wants
+/// one: the file of the chain, and that of its key, mode 0600.
+pub fn receiver_config(ca: &Path, own: Option<(&Path, &Path)>) -> Result<ClientConfig, TlsError> {
+    let bad = |path: &Path, problem: String| TlsError::Material { path: path.to_owned(), problem };
+    let certificates = |path: &Path| -> Result<Vec<CertificateDer<'static>>, TlsError> {
+        CertificateDer::pem_slice_iter(&config_files::read(path)?)
+            .collect::<Result<_, _>>()
+            .map_err(|e| bad(path, format!("not a PEM certificate: {e}")))
+    };
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(ca)? {
+        roots.add(authority).map_err(|e| bad(ca, format!("not an authority: {e}")))?;
+    }
+    if roots.is_empty() {
+        return Err(bad(ca, "it holds no certificate".to_owned()));
+    }
+    let builder = ClientConfig::builder_with_provider(provider())
+        // Nothing newer is spoken by the rsyslog of Debian 12 and many a SIEM.
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(|e| bad(ca, e.to_string()))?
+        .with_root_certificates(roots);
+    match own {
+        None => Ok(builder.with_no_client_auth()),
+        Some((certificate, key)) => {
+            let chain = certificates(certificate)?;
+            let secret = PrivateKeyDer::from_pem_slice(&config_files::read_private(key)?)
+                .map_err(|e| bad(key, format!("not a PEM private key: {e}")))?;
+            builder.with_client_auth_cert(chain, secret).map_err(|e| bad(certificate, e.to_string()))
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Wire types of both HTTP interfaces, the node's and the aggregator's, and the frames of a peer scan.
+
+pub mod access;
+pub mod aggregator;
+pub mod forward;
+pub mod frame;
+pub mod node;
+pub mod problem;
+mod verify;

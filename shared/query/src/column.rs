@@ -1,0 +1,116 @@
+//! Columns that entries are searched and counted by: one short text per field, or none.
+//!
+//! Filters, statistics and a node's index all mean the same by a column, because they all ask here.
+
+use std::borrow::Cow;
+
+use piperoll_format::view::EntryView;
+
+/// Between the rules of one entry; no rule that a column can hold contains it.
+pub const FLAG_SEPARATOR: char = '\u{1f}';
+
+/// A field with at most one short value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Column {
+    User,
+    UserType,
+    Impersonator,
+    Session,
+    Credential,
+    AuthMethod,
+    Category,
+    Action,
+    Outcome,
+    Reason,
+    EntityType,
+    EntityId,
+    Target,
+    Domain,
+    Ip,
+    Agent,
+    Request,
+    Node,
+    Via,
+    /// The rules that flagged the entry, sorted, each once, with [`FLAG_SEPARATOR`] between them.
+    Flags,
+    /// `bulk` and `redacted`, as far as they hold, with a space between them.
+    Marks,
+}
+
+/// Every column. The place of one is its number in an index, so new ones are added behind.
+pub const COLUMNS: [Column; 21] = [
+    Column::User,
+    Column::UserType,
+    Column::Impersonator,
+    Column::Session,
+    Column::Credential,
+    Column::AuthMethod,
+    Column::Category,
+    Column::Action,
+    Column::Outcome,
+    Column::Reason,
+    Column::EntityType,
+    Column::EntityId,
+    Column::Target,
+    Column::Domain,
+    Column::Ip,
+    Column::Agent,
+    Column::Request,
+    Column::Node,
+    Column::Via,
+    Column::Flags,
+    Column::Marks,
+];
+
+impl Column {
+    /// The entry's value; an entry without an outcome has `unknown`.
+    pub fn value<'a>(self, entry: &'a EntryView<'_>) -> Option<Cow<'a, str>> {
+        let text = match self {
+            Self::User => entry.user.as_deref(),
+            Self::UserType => entry.user_type.as_deref(),
+            Self::Impersonator => entry.impersonator.as_deref(),
+            Self::Session => entry.session.as_deref(),
+            Self::Credential => entry.credential.as_deref(),
+            Self::AuthMethod => entry.auth_method.as_deref(),
+            Self::Category => entry.category.as_deref(),
+            Self::Action => entry.action.as_deref(),
+            Self::Outcome => Some(entry.outcome_or_unknown()),
+            Self::Reason => entry.reason.as_deref(),
+            Self::EntityType => entry.entity_type.as_deref(),
+            Self::EntityId => entry.entity_id.as_deref(),
+            Self::Target => entry.target.as_deref(),
+            Self::Domain => entry.domain.as_deref(),
+            Self::Ip => entry.ip_address.as_deref(),
+            Self::Agent => entry.user_agent.as_deref(),
+            Self::Request => entry.request_id.as_deref(),
+            Self::Node => Some(entry.node_id.as_ref()),
+            Self::Via => Some(entry.via.as_ref()),
+            Self::Flags => return flags(entry).map(Cow::Owned),
+            Self::Marks => return marks(entry).map(Cow::Borrowed),
+        };
+        text.map(Cow::Borrowed)
+    }
+}
+
+fn flags(entry: &EntryView<'_>) -> Option<String> {
+    entry.flags?;
+    let mut rules = entry.flag_rules();
+    rules.sort_unstable();
+    rules.dedup();
+    (!rules.is_empty()).then(|| rules.join(&FLAG_SEPARATOR.to_string()))
+}
+
+fn marks(entry: &EntryView<'_>) -> Option<&'static str> {
+    let redacted = entry.redacted.is_some() && !entry.redacted_paths().is_empty();
+    match (entry.details.is_some() && entry.is_bulk(), redacted) {
+        (true, true) => Some("bulk redacted"),
+        (true, false) => Some("bulk"),
+        (false, true) => Some("redacted"),
+        (false, false) => None,
+    }
+}
+
+/// Whether every column says of this entry what the entry itself says.
+pub fn columns_suffice(entry: &EntryView<'_>) -> bool {
+    entry.flags.is_none() || !entry.flag_rules().iter().any(|rule| rule.contains(FLAG_SEPARATOR))
+}

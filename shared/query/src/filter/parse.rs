@@ -1,0 +1,167 @@
+//! Parses filters in every version of the language, and prints them for readers of each version.
+
+use super::expr::{Expr, Filter, FilterError, Typed, VERSION_1_MARK, VERSION_2_MARK, chars_before};
+use super::{print, version_1, version_2};
+use crate::zone::Now;
+use piperoll_format::time::Timestamp;
+
+impl Filter {
+    /// Parses what somebody types now, in the newest version of the language unless it begins with the mark of another. `now` gives ages
+    /// (`occurred:7d..`) and dates without a zone their meaning.
+    pub fn parse(text: &str, now: impl Into<Now>) -> Result<Self, FilterError> {
+        Self::parse_typed(text, now).map(|typed| typed.filter)
+    }
+
+    /// The same with hints.
+    pub fn parse_typed(text: &str, now: impl Into<Now>) -> Result<Typed, FilterError> {
+        let now = now.into();
+        let read = match text.trim_start().strip_prefix(VERSION_1_MARK) {
+            Some(rest) => version_1::parse(rest, now.at)
+                .map(|filter| Typed { filter, hints: Vec::new() })
+                .map_err(|(at, problem)| (at + chars_before(text, rest), problem)),
+            None => {
+                let rest = text.trim_start().strip_prefix(VERSION_2_MARK).unwrap_or(text);
+                version_2::parse(rest, now, false).map_err(|(at, problem)| (at + chars_before(text, rest), problem))
+            }
+        };
+        read.map_err(|problem| FilterError::new(text, problem))
+    }
+
+    /// Parses text that was kept: of bundles, tokens, requests between nodes. Without a mark it is of version 1.
+    pub fn parse_stored(text: &str, now: impl Into<Now>) -> Result<Self, FilterError> {
+        let is_marked = [VERSION_1_MARK, VERSION_2_MARK].iter().any(|mark| text.starts_with(mark));
+        let now = now.into();
+        if let Some(rest) = text.strip_prefix(VERSION_2_MARK) {
+            let read = version_2::parse(rest, now, true).map(|typed| typed.filter);
+            return read.map_err(|(at, problem)| FilterError::new(text, (at + chars_before(text, rest), problem)));
+        }
+        if is_marked {
+            return Self::parse(text, now);
+        }
+        version_1::parse(text, now.at).map_err(|problem| FilterError::new(text, problem))
+    }
+
+    /// Parses text of a file that people write and that may be older than version 2. Where the versions read it differently, it must say
+    /// which one it is of.
+    pub fn parse_config(text: &str, now: impl Into<Now>) -> Result<Self, FilterError> {
+        let now = now.into();
+        let is_marked = [VERSION_1_MARK, VERSION_2_MARK].iter().any(|mark| text.trim_start().starts_with(mark));
+        let old = version_1::parse(text, now.at).ok().filter(|_| !is_marked);
+        match (old, Self::parse(text, now)) {
+            (Some(old), Ok(new)) if old.clone().into_version_2() != new => Err(FilterError::new(
+                text,
+                (
+                    0,
+                    format!(
+                        "versions 1 and 2 of the filter language read this differently; begin it with {VERSION_2_MARK} for the present meaning, or with {VERSION_1_MARK} for what it meant before"
+                    ),
+                ),
+            )),
+            // They differ in where they look, if at all: what was written keeps its meaning.
+            (Some(old), _) => Ok(old),
+            (None, new) => new,
+        }
+    }
+
+    /// One `key=value` pair of a query string: the same as the condition `key:value`, commas included. A space belongs
+    /// to the value here, because nothing else follows it.
+    pub fn parse_pair(key: &str, value: &str, now: impl Into<Now>) -> Result<Self, FilterError> {
+        let value = if value.contains('"') { value.to_owned() } else { quote_spaces(value) };
+        let text = format!("{key}:{value}");
+        let filter = Self::parse(&text, now)?;
+        if !matches!(filter.all[..], [Expr::Test(_)]) {
+            let problem = format!("the value of {key} holds more than one condition; quote a value with spaces");
+            return Err(FilterError::new(&text, (key.chars().count() + 1, problem)));
+        }
+        Ok(filter)
+    }
+
+    /// The same for a pair whose query began before version 2.
+    pub fn parse_stored_pair(key: &str, value: &str, now: impl Into<Now>) -> Result<Self, FilterError> {
+        let quoted = |part: &str| if part.contains(char::is_whitespace) { quote_piece(part) } else { part.to_owned() };
+        let value = if value.contains('"') {
+            value.to_owned()
+        } else {
+            value.split(',').map(quoted).collect::<Vec<_>>().join(",")
+        };
+        Self::parse_stored(&format!("{key}:{value}"), now)
+    }
+
+    /// Typed text for a program that may know version 1 only: as it is where that version reads the same in it, otherwise with the mark
+    /// of version 2, which such a program refuses. The text is not checked.
+    pub fn portable(text: &str, now: impl Into<Now>) -> String {
+        let now = now.into();
+        let old = version_1::parse(text, now.at).map(Self::into_version_2);
+        match (old, Self::parse(text, now)) {
+            (_, Ok(_))
+                if text.trim_start().starts_with(VERSION_1_MARK) || text.trim_start().starts_with(VERSION_2_MARK) =>
+            {
+                text.to_owned()
+            }
+            (Ok(old), Ok(new)) if old == new => text.to_owned(),
+            (_, Ok(_)) => format!("{VERSION_2_MARK} {text}"),
+            (_, Err(_)) => text.to_owned(),
+        }
+    }
+
+    /// Text for a file that people write, which [`Filter::parse_config`] reads as this filter.
+    pub fn config_text(&self) -> String {
+        let texts = self.in_version_1().into_iter().chain([self.typed()]);
+        let mut read =
+            texts.filter(|text| Self::parse_config(text, Timestamp::MIN).is_ok_and(|filter| filter == *self));
+        read.next().unwrap_or_else(|| format!("{VERSION_2_MARK} {}", self.typed().trim_start_matches("v2: ")))
+    }
+
+    /// Text that was kept without a mark, as somebody would have to type it today.
+    pub fn retyped(stored: &str, now: impl Into<Now>) -> String {
+        let now = now.into();
+        let same = version_1::parse(stored, now.at).ok() == Self::parse(stored, now).ok();
+        if same || stored.starts_with(VERSION_2_MARK) {
+            stored.to_owned()
+        } else {
+            format!("{VERSION_1_MARK} {stored}")
+        }
+    }
+
+    /// What could be tried when nothing matched: values in which case counts.
+    pub fn hints_when_empty(&self) -> Vec<String> {
+        let mut values = self.tests().flat_map(print::values_with_case);
+        let hint = |(key, value): (String, String)| format!("{key}:{value} respects case; {key}:~{value} ignores it");
+        values.next().map(hint).into_iter().collect()
+    }
+
+    /// Every entry that a program of version 1 could be asked for instead: a filter of that version that selects at least what this
+    /// one selects.
+    pub fn widened_to_version_1(&self) -> Self {
+        // Of capital and final sigma that version knew the place in the word.
+        let has_sigma = |text: &str| text.contains(['Σ', 'σ', 'ς']);
+        let expressible = |part: &&Expr| {
+            let text = Self { all: vec![(*part).clone()] }.in_version_1();
+            text.is_some_and(|text| !has_sigma(&text))
+        };
+        Self { all: self.all.iter().filter(expressible).cloned().collect() }
+    }
+}
+
+fn quote_spaces(value: &str) -> String {
+    // A list in brackets is one of values, as in a filter.
+    if value.starts_with('(') {
+        return value.to_owned();
+    }
+    let needs_quotes = |part: &str| part.contains(|c: char| c.is_whitespace() || "()\\".contains(c));
+    let quoted = |part: &str| match part.strip_prefix('~') {
+        Some(rest) => format!("~{}", quoted_value(rest)),
+        None => quoted_value(part),
+    };
+    let parts = value.split(',').map(|part| if needs_quotes(part) { quoted(part) } else { part.to_owned() });
+    parts.collect::<Vec<_>>().join(",")
+}
+
+fn quoted_value(part: &str) -> String {
+    // A star keeps its meaning.
+    part.split('*').map(quote_piece).collect::<Vec<_>>().join("*")
+}
+
+fn quote_piece(piece: &str) -> String {
+    if piece.is_empty() { String::new() } else { format!("\"{}\"", piece.replace('\\', "\\\\")) }
+}

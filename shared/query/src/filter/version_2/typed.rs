@@ -1,0 +1,154 @@
+//! Keys and values as they were typed.
+
+use crate::filter::pattern::{Needle, Pattern};
+use crate::filter::value::net_of_wildcard;
+use piperoll_format::terminal::escape;
+
+/// What a condition is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Key {
+    Name(&'static str),
+    /// `details` or `changes`, and the keys that lead to the value.
+    Path(String, Vec<String>),
+}
+
+impl Key {
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Name(name) => (*name).to_owned(),
+            Self::Path(root, path) => format!("{root}.{}", path.join(".")),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Comparison {
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+/// A piece of a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Piece {
+    Text { text: String, quoted: bool },
+    Star,
+}
+
+/// A value as it was typed.
+#[derive(Debug, Clone)]
+pub(super) struct Value {
+    pub(super) at: usize,
+    pub(super) pieces: Vec<Piece>,
+    pub(super) ignore_case: bool,
+    pub(super) comparison: Option<Comparison>,
+}
+
+/// Whether a terminal would show the character as its code point.
+pub(in super::super) fn is_hidden(c: char) -> bool {
+    let mut bytes = [0; 4];
+    let text = &*c.encode_utf8(&mut bytes);
+    escape(text) != text
+}
+
+impl Value {
+    /// What nobody means who types it without quotes: other tools' operators, and characters that cannot be seen.
+    pub(super) fn check_pieces(&self) -> Result<(), String> {
+        let mut after_quotes = false;
+        for piece in &self.pieces {
+            let Piece::Text { text, quoted } = piece else { continue };
+            if *quoted {
+                after_quotes = true;
+                continue;
+            }
+            let hidden = text.chars().find(|c| !c.is_whitespace() && is_hidden(*c));
+            if let Some(c) = hidden {
+                return Err(format!(
+                    "the character U+{:04X} cannot be seen here; quote a value that has it",
+                    u32::from(c)
+                ));
+            }
+            let problem = match text.as_str() {
+                _ if text.starts_with('\'') => "quotes are \" here; quote a value that begins with '",
+                _ if text.starts_with('+') => "all conditions must hold anyway; quote text that begins with +",
+                _ if text.starts_with(',') => {
+                    "a comma separates the values of one key, as in user:alice,bob; quote text that begins with one"
+                }
+                _ if text.ends_with('\\') => "a backslash escapes in quotes only: \"a*b\" is the text a*b",
+                _ if after_quotes && text.starts_with(['~', '^']) => {
+                    "there is no distance and no weight; quote a value that has this character"
+                }
+                _ => continue,
+            };
+            return Err(problem.to_owned());
+        }
+        Ok(())
+    }
+
+    /// The text, when nothing in it has a special meaning.
+    pub(super) fn text(&self) -> Option<String> {
+        let mut all = String::new();
+        for piece in &self.pieces {
+            match piece {
+                Piece::Text { text, .. } => all.push_str(text),
+                Piece::Star => return None,
+            }
+        }
+        Some(all)
+    }
+
+    pub(super) fn is_quoted(&self) -> bool {
+        self.pieces.iter().any(|piece| matches!(piece, Piece::Text { quoted: true, .. }))
+    }
+
+    /// What is not quoted of it, with its stars.
+    pub(super) fn bare(&self) -> String {
+        let bare = self.pieces.iter().map(|piece| match piece {
+            Piece::Text { text, quoted: false } => text.as_str(),
+            Piece::Text { .. } => "",
+            Piece::Star => "*",
+        });
+        bare.collect()
+    }
+
+    /// The texts around `..`, when it has that outside quotes.
+    pub(super) fn range(&self) -> Option<(String, String)> {
+        let at = self
+            .pieces
+            .iter()
+            .position(|piece| matches!(piece, Piece::Text { text, quoted: false } if text.contains("..")))?;
+        let Piece::Text { text, .. } = &self.pieces[at] else { return None };
+        let (before, after) = text.split_once("..")?;
+        let texts = |pieces: &[Piece]| -> Option<String> { Self { pieces: pieces.to_vec(), ..self.clone() }.text() };
+        Some((texts(&self.pieces[..at])? + before, after.to_owned() + &texts(&self.pieces[at + 1..])?))
+    }
+
+    /// The texts around the stars.
+    pub(super) fn split(&self) -> Vec<String> {
+        let mut texts = vec![String::new()];
+        for piece in &self.pieces {
+            match piece {
+                Piece::Star => texts.push(String::new()),
+                Piece::Text { text, .. } => {
+                    if let Some(last) = texts.last_mut() {
+                        last.push_str(text);
+                    }
+                }
+            }
+        }
+        texts
+    }
+
+    pub(super) fn pattern(&self) -> Pattern {
+        Pattern::new(self.split(), self.ignore_case)
+    }
+
+    pub(super) fn needle(&self) -> Needle {
+        Needle::new(self.split())
+    }
+
+    pub(super) fn net_of_wildcard(&self) -> Option<ipnet::IpNet> {
+        net_of_wildcard(&self.bare()).filter(|_| !self.is_quoted())
+    }
+}

@@ -1,0 +1,140 @@
+//! Keys and values of the filter language, for user interfaces.
+
+use super::test::PROPERTIES;
+
+/// Every key of the language, for messages and help. `details.KEY` and `changes.FIELD` lead to values inside.
+pub const KEYS: [&str; 28] = [
+    "user",
+    "actor",
+    "subject",
+    "user_type",
+    "impersonator",
+    "session",
+    "credential",
+    "auth_method",
+    "action",
+    "verb",
+    "category",
+    "outcome",
+    "reason",
+    "entity",
+    "target",
+    "domain",
+    "ip",
+    "agent",
+    "request",
+    "node",
+    "flag",
+    "via",
+    "id",
+    "seq",
+    "occurred",
+    "details",
+    "description",
+    "is",
+];
+
+/// Names of fields in an entry, for the keys that are called otherwise.
+const FIELD_NAMES: [(&str, &str); 5] = [
+    ("ip_address", "ip"),
+    ("user_agent", "agent"),
+    ("request_id", "request"),
+    ("node_id", "node"),
+    ("occurred_at", "occurred"),
+];
+
+/// The key of this name, or of the field of this name.
+pub fn canonical_key(name: &str) -> Option<&'static str> {
+    let named = KEYS.into_iter().find(|key| *key == name);
+    named.or_else(|| FIELD_NAMES.iter().find(|(field, _)| *field == name).map(|(_, key)| *key))
+}
+
+/// Whether a name is that of a key, of a field with one, or leads to a value inside of `details` or `changes`.
+pub fn is_key(name: &str) -> bool {
+    canonical_key(name).is_some()
+        || name.split_once('.').is_some_and(|(root, path)| matches!(root, "details" | "changes") && !path.is_empty())
+}
+
+/// Rules that flag entries (docs/flags.md).
+pub(super) const FLAG_WORDS: [&str; 9] = [
+    "value_changed",
+    "many_operations",
+    "outside_hours",
+    "sensitive_deletion",
+    "repeated_edits",
+    "failed_logins",
+    "new_address",
+    "new_device",
+    "impersonation",
+];
+
+/// First words of `via`.
+pub(super) const VIA_WORDS: [&str; 8] = ["node", "socket", "http", "import", "cli", "syslog", "journald", "file"];
+
+/// Key, the field by which its values can be counted (`GET /stats?by=`), and what it matches. In the order in which people
+/// need them.
+pub const KEY_WORDS: [(&str, Option<&str>, &str); KEYS.len()] = [
+    ("user", Some("user"), "who did it; k* matches what begins with k, ~kim ignores case"),
+    ("action", Some("action"), "what was done; auth.* or *.update match many"),
+    ("verb", Some("verb"), "the last word of the action, such as delete"),
+    ("entity", Some("entity"), "what it was done to: type or type/id"),
+    ("is", None, "failed, denied, flagged, impersonated, bulk, redacted or erased"),
+    ("outcome", Some("outcome"), "success, failure, denied or unknown"),
+    ("ip", Some("ip_address"), "from which address or network: 10.0.0.0/8, 203.0.113.*, 10.0.0.1..10.0.0.9"),
+    ("node", Some("node_id"), "which node recorded it"),
+    (
+        "category",
+        Some("category"),
+        "auth, user, config, data, cluster, security, integration, audit, log, or a word of your own",
+    ),
+    ("actor", Some("user"), "who really did it, or as whom"),
+    ("subject", None, "everything that touches a person or thing"),
+    ("target", Some("target"), "what it was done to, by name"),
+    ("domain", Some("domain"), "which domain"),
+    ("reason", Some("reason"), "why it failed or was denied"),
+    ("flag", Some("flag"), "which rule flagged it"),
+    ("session", Some("session"), "which session"),
+    ("request", Some("request_id"), "which request"),
+    ("impersonator", Some("impersonator"), "the real person behind the user"),
+    ("user_type", Some("user_type"), "person, service and so on"),
+    ("credential", Some("credential"), "which API key, by its id"),
+    ("auth_method", Some("auth_method"), "how they signed in"),
+    ("agent", Some("user_agent"), "a part of the user agent"),
+    ("via", Some("via"), "through which interface it was recorded"),
+    ("id", None, "one entry by its id"),
+    ("seq", None, "row numbers of a node: 5, 1..9"),
+    ("occurred", None, "when it happened by the caller's word: from..to"),
+    ("details", None, "a piece of the details; details.subject:hello and details.count:>5 are values inside"),
+    ("description", None, "a piece of the description, as a text without a key"),
+];
+
+/// What can stand behind `is:`.
+pub const IS_WORDS: [&str; PROPERTIES.len()] = {
+    let mut words = [""; PROPERTIES.len()];
+    let mut index = 0;
+    while index < words.len() {
+        words[index] = PROPERTIES[index].0;
+        index += 1;
+    }
+    words
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::Facet;
+
+    #[test]
+    fn every_key_has_words_and_counts_by_a_field_there_is() {
+        for key in KEYS {
+            assert_eq!(KEY_WORDS.iter().filter(|(known, ..)| *known == key).count(), 1, "{key}");
+        }
+        for (key, counted_by, _) in KEY_WORDS {
+            assert!(counted_by.is_none_or(|field| Facet::parse(field).is_ok()), "{key}");
+        }
+    }
+    #[test]
+    fn the_rules_are_those_that_flag() {
+        assert_eq!(FLAG_WORDS, piperoll_detect::RULES);
+    }
+}

@@ -1,0 +1,71 @@
+//! Result of a count.
+
+use serde::{Deserialize, Serialize};
+
+/// How many entries there are, and how many of them stand out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Totals {
+    pub entries: u64,
+    /// Outcome `failure`.
+    pub failed: u64,
+    /// Outcome `denied`.
+    pub denied: u64,
+    pub flagged: u64,
+}
+
+/// Exact counts over the entries that were read and verified.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Stats {
+    #[serde(flatten)]
+    pub totals: Totals,
+    /// Rows of the range whose content was erased, whether or not they would have fitted the filter; they are in no other count.
+    pub erased: u64,
+    /// Authentic rows that cannot be read as entries here, such as those of a newer version; they are in no other count.
+    pub unreadable: u64,
+    /// Different users; null when there are too many to count.
+    pub distinct_users: Option<u64>,
+    pub by: Vec<FieldCounts>,
+    /// Null when none was asked for, or when there are more buckets than fit.
+    pub histogram: Option<Histogram>,
+}
+
+/// The values of one field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FieldCounts {
+    pub field: String,
+    /// Different values; null when there are too many to count, and then `top` is empty.
+    pub distinct: Option<u64>,
+    /// The most frequent values, then by name.
+    pub top: Vec<ValueCount>,
+    /// How often all other values stand there.
+    pub other: u64,
+    /// Entries without this field.
+    pub none: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ValueCount {
+    pub value: String,
+    pub count: u64,
+}
+
+/// Counts over time. Buckets without an entry are left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Histogram {
+    pub bucket_seconds: u64,
+    pub buckets: Vec<Bucket>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Bucket {
+    /// Where it begins, RFC 3339: a multiple of its width since 1970.
+    pub from: String,
+    #[serde(flatten)]
+    pub totals: Totals,
+}

@@ -1,0 +1,465 @@
+//! Command lines and lists of arguments: options that are named like a secret, and those that programs give to a password.
+
+use std::ops::Range;
+
+use regex::Regex;
+
+use super::look::{Look, Parts, pattern};
+use crate::names::{Class, Names};
+use crate::values::{is_spared, is_state};
+
+/// Words of one command line that are looked at.
+const WORDS_MAX: usize = 1_024;
+
+/// How a program takes a password with a short option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// `-pS` only: apart, `-p` asks for it and the next word is something else.
+    Glued,
+    /// `-p S`, and `-pS`.
+    Apart,
+    /// `-u user:S`; without a colon it is a name.
+    BehindColon,
+    /// `-U user%S`
+    BehindPercent,
+    /// `-k S` of an option that is a word: `-passin pass:S`.
+    Pass,
+}
+
+/// Programs with their options, from their manual pages.
+const OPTIONS: [(&[&str], &str, How); 26] = [
+    (
+        &[
+            "mysql",
+            "mysqldump",
+            "mysqladmin",
+            "mysqlimport",
+            "mysqlcheck",
+            "mysqlshow",
+            "mysqlbinlog",
+            "mysqlslap",
+            "mariadb",
+            "mariadb-dump",
+            "mariadb-admin",
+            "mycli",
+            "xtrabackup",
+            "innobackupex",
+        ],
+        "-p",
+        How::Glued,
+    ),
+    (&["7z", "7za", "7zz", "7zr", "rar", "unrar"], "-p", How::Glued),
+    (&["rar"], "-hp", How::Glued),
+    (&["sshpass"], "-p", How::Apart),
+    (&["redis-cli", "keydb-cli", "valkey-cli"], "-a", How::Apart),
+    (&["curl", "wget"], "-u", How::BehindColon),
+    (&["curl"], "-U", How::BehindColon),
+    (&["curl"], "--user", How::BehindColon),
+    (&["curl"], "--proxy-user", How::BehindColon),
+    (&["http", "https", "httpie", "xh"], "-a", How::BehindColon),
+    (&["http", "https", "httpie", "xh"], "--auth", How::BehindColon),
+    (
+        &["ldapsearch", "ldapmodify", "ldapadd", "ldapdelete", "ldappasswd", "ldapwhoami", "ldapmodrdn", "ldapcompare"],
+        "-w",
+        How::Apart,
+    ),
+    (&["ldappasswd"], "-s", How::Apart),
+    (&["sqlcmd", "bcp", "osql", "isql", "ipmitool", "mosquitto_pub", "mosquitto_sub"], "-P", How::Apart),
+    (&["zip", "unzip"], "-P", How::Apart),
+    (
+        &[
+            "mongo",
+            "mongosh",
+            "mongodump",
+            "mongorestore",
+            "mongoexport",
+            "mongoimport",
+            "cqlsh",
+            "rdesktop",
+            "wkhtmltopdf",
+            "kinit",
+            "psexec",
+            "psexec64",
+            "influx",
+            "rabbitmqadmin",
+        ],
+        "-p",
+        How::Apart,
+    ),
+    (&["rabbitmqadmin", "k6"], "--password", How::Apart),
+    (&["smbclient", "rpcclient", "net", "winexe", "smbget", "wmic"], "-U", How::BehindPercent),
+    (&["snmpget", "snmpwalk", "snmpset", "snmpbulkwalk"], "-A", How::Apart),
+    (&["snmpget", "snmpwalk", "snmpset", "snmpbulkwalk"], "-X", How::Apart),
+    (&["snmpget", "snmpwalk", "snmpset", "snmpbulkwalk"], "-c", How::Apart),
+    (&["openssl"], "-k", How::Apart),
+    (&["openssl"], "-K", How::Apart),
+    (&["openssl"], "-pass", How::Pass),
+    (&["openssl"], "-passin", How::Pass),
+    (&["openssl"], "-passout", How::Pass),
+];
+/// Programs of which `login` takes `-p S`.
+const LOGINS: [&str; 12] =
+    ["docker", "podman", "nerdctl", "buildah", "skopeo", "helm", "oras", "crane", "az", "cf", "oc", "argocd"];
+/// Programs that take a password as a word of its own behind another word.
+const POSITIONS: [(&str, &[&str], usize); 11] = [
+    ("rabbitmqctl", &["add_user", "change_password", "authenticate_user"], 2),
+    ("vault", &["login"], 1),
+    ("net", &["user"], 2),
+    ("mysqladmin", &["password"], 1),
+    ("htpasswd", &["-b", "-bc", "-cb", "-nb", "-nbB", "-Bb", "-bB", "-cbB", "-nbm"], 0),
+    ("ansible-vault", &["encrypt_string"], 1),
+    ("cryptsetup", &["--key"], 1),
+    ("signtool", &["/p", "/P"], 1),
+    ("gh", &["--body", "-b"], 1),
+    ("nmcli", &["password", "wifi-sec.psk", "802-11-wireless-security.psk"], 1),
+    ("rootpw", &["--plaintext", "--iscrypted"], 1),
+];
+/// Beginnings of options that are named like a secret and take no value.
+const ASKING: [&str; 16] = [
+    "no-",
+    "ask",
+    "prompt-",
+    "with-",
+    "without-",
+    "skip-",
+    "generate-",
+    "show-",
+    "print-",
+    "reset-",
+    "rotate-",
+    "has-",
+    "use-",
+    "enable-",
+    "disable-",
+    "require-",
+];
+/// Programs that take `/p:S`.
+const WINDOWS: [&str; 4] = ["xfreerdp", "wlfreerdp", "psexec", "schtasks"];
+/// Options that are named like a secret and take the name of one, or a number.
+const NAMING: [(&str, &[&str]); 5] = [
+    ("docker", &["--secret"]),
+    ("podman", &["--secret"]),
+    ("buildah", &["--secret"]),
+    ("gcloud", &["--secret"]),
+    ("kubectl", &["--token-ttl"]),
+];
+
+#[derive(Debug, Clone)]
+pub(super) struct Commands {
+    /// What a command line with a secret has.
+    worth: Regex,
+    piped: Regex,
+    /// An argument in a record of auditd: `a2="…"`
+    argument: Regex,
+}
+
+impl Commands {
+    pub(super) fn new() -> Self {
+        Self {
+            worth: pattern(
+                r#"(?i)(?:^|[\s=/\\("'])(?:-{1,2}[A-Za-z]|/[pP]:)|(?-u:\b)(?:rabbitmqctl|vault|net|mysqladmin|htpasswd|sqlplus|ansible-vault|config|configure|npm|nmcli|rootpw|signtool|psexec(?:64)?)(?-u:\b)"#,
+            ),
+            argument: pattern(r#"(?-u:\b)a[0-9]{1,3}="([^"]*)""#),
+            // `echo S | passwd --stdin bob`, `echo "bob:S" | chpasswd`, `<<< S`
+            piped: pattern(
+                r#"(?:echo|printf)\s+(?:-[a-zA-Z]+\s+)?(?:'%s(?:\\n)?'\s+)?(?:'([^'\r\n]*)'|"([^"\r\n]*)"|([^\s|'"]+))\s*\|\s*(?:sudo\s+(?:-\S+\s+)*)?(\S*/)?(chpasswd|passwd|sudo|cryptsetup|docker|podman|helm|gpg|openssl|smbpasswd|kinit|faillock|su|mysql|htpasswd|vault|gh)(?-u:\b)"#,
+            ),
+        }
+    }
+}
+
+/// In running text: the words of the lines that look like commands.
+pub(super) fn in_text(commands: &Commands, look: &Look<'_>, parts: &mut Parts) {
+    for found in commands.piped.captures_iter(look.text) {
+        let Some(said) = found.get(1).or(found.get(2)).or(found.get(3)) else { continue };
+        // `bob:S` keeps the name.
+        let begin = match said.as_str().split_once(':') {
+            Some((user, _)) if found.get(5).is_some_and(|program| program.as_str() == "chpasswd") => {
+                said.start() + user.len() + 1
+            }
+            _ => said.start(),
+        };
+        if !is_spared(look.names, Class::Password, &look.text[begin..said.end()]) {
+            parts.add(begin, said.end());
+        }
+    }
+    let mut line_start = 0;
+    for line in look.text.split_inclusive('\n') {
+        let from = line_start;
+        line_start += line.len();
+        let is_execve = line.contains("a0=\"");
+        if !is_execve && !commands.worth.is_match(line) {
+            continue;
+        }
+        let words = if is_execve {
+            let arguments = commands.argument.captures_iter(line).filter_map(|found| found.get(1));
+            arguments.take(WORDS_MAX).map(|word| word.range()).collect()
+        } else {
+            shell_words(line)
+        };
+        let texts: Vec<&str> = words.iter().map(|word| &line[word.clone()]).collect();
+        for (at, range) in secrets_in_words(look.names, &texts) {
+            let begin = from + words[at].start;
+            parts.add(begin + range.start, begin + range.end);
+        }
+    }
+}
+
+/// Words as a shell splits them, without the quotes around them.
+fn shell_words(line: &str) -> Vec<Range<usize>> {
+    let bytes = line.as_bytes();
+    let mut words = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() && words.len() < WORDS_MAX {
+        let opens = bytes[at] == b'('
+            || matches!(bytes[at], b',' | b'[' | b'(') && matches!(bytes.get(at + 1), Some(b'"' | b'\'' | b' '));
+        if opens
+            || bytes[at].is_ascii_whitespace()
+            || matches!(bytes[at], b'|' | b';' | b'(' | b')') && at + 1 < bytes.len() && bytes[at + 1] == b' '
+        {
+            at += 1;
+            continue;
+        }
+        let quote = Some(bytes[at]).filter(|b| matches!(b, b'"' | b'\''));
+        if let Some(quote) = quote
+            && let Some(length) = closing_quote(&bytes[at + 1..], quote)
+            && bytes
+                .get(at + 2 + length)
+                .is_none_or(|b| b.is_ascii_whitespace() || matches!(b, b',' | b']' | b')' | b';' | b'|'))
+        {
+            words.push(at + 1..at + 1 + length);
+            at += length + 2;
+            continue;
+        }
+        let start = at;
+        while at < bytes.len() && !bytes[at].is_ascii_whitespace() {
+            match bytes[at] {
+                b'\\' => at += 2,
+                quote @ (b'"' | b'\'') if at > start => {
+                    at += closing_quote(&bytes[at + 1..], quote).map_or(1, |length| length + 2);
+                }
+                _ => at += 1,
+            }
+        }
+        at = at.min(bytes.len());
+        while !line.is_char_boundary(at) {
+            at += 1;
+        }
+        words.push(start..at);
+    }
+    words
+}
+
+fn closing_quote(bytes: &[u8], quote: u8) -> Option<usize> {
+    let mut at = 0;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' if quote == b'"' => at += 2,
+            b if b == quote => return Some(at),
+            _ => at += 1,
+        }
+    }
+    None
+}
+
+/// What is known of a command while its words are read.
+struct Line<'w> {
+    names: &'w Names,
+    words: &'w [&'w str],
+    program: &'static str,
+    /// `docker login` and the like: then `-p` is a password.
+    logs_in: bool,
+    found: Vec<(usize, Range<usize>)>,
+}
+
+/// Where secrets are in a command's words: the word's place, and bytes in it.
+pub(in super::super) fn secrets_in_words(names: &Names, words: &[&str]) -> Vec<(usize, Range<usize>)> {
+    let mut line = Line { names, words, program: "", logs_in: false, found: Vec::new() };
+    let mut at = 0;
+    while at < words.len().min(WORDS_MAX) {
+        at += line.word(at);
+    }
+    let mut found = line.found;
+    found.sort_by_key(|(at, range)| (*at, range.start));
+    // One word is masked once, as widely as anything says.
+    found.dedup_by(|later, first| {
+        let same = later.0 == first.0;
+        if same {
+            first.1.start = first.1.start.min(later.1.start);
+            first.1.end = first.1.end.max(later.1.end);
+        }
+        same
+    });
+    found
+}
+
+impl Line<'_> {
+    /// Reads one word; returns how many words that took.
+    fn word(&mut self, at: usize) -> usize {
+        let word = self.words[at];
+        if let Some(name) = program_of(word) {
+            // `gh pr create --body …` says nothing secret.
+            let is_gh = name == "gh" && self.words.get(at + 1) != Some(&"secret");
+            (self.program, self.logs_in) = (if is_gh { "" } else { name }, false);
+        }
+        self.logs_in |= word == "login" && LOGINS.contains(&self.program);
+        let mut taken = 1;
+        if let Some(option) = word.strip_prefix('-').map(|rest| rest.strip_prefix('-').unwrap_or(rest)) {
+            if self.named_option(at, option) {
+                taken = 2;
+            } else {
+                self.short_option(at);
+                self.login_option(at);
+            }
+        } else {
+            self.plain_word(at);
+        }
+        self.position(at);
+        taken
+    }
+
+    /// A secret, without the quotes inside of its word: `-p'S'`
+    fn add(&mut self, at: usize, range: Range<usize>) {
+        let value = &self.words[at][range.clone()];
+        let inner = value.trim_matches(['"', '\'']);
+        let lead = value.len() - value.trim_start_matches(['"', '\'']).len();
+        if !inner.is_empty() && !is_spared(self.names, Class::Password, inner) && !is_state(inner) {
+            self.found.push((at, range.start + lead..range.start + lead + inner.len()));
+        }
+    }
+
+    fn value_behind(&self, at: usize) -> Option<&str> {
+        self.words.get(at + 1).copied().filter(|next| is_value(next))
+    }
+
+    /// `--password S`; whether the next word was its value.
+    fn named_option(&mut self, at: usize, option: &str) -> bool {
+        let word = self.words[at];
+        let naming = NAMING.iter().any(|(other, options)| *other == self.program && options.contains(&word));
+        let asks = ASKING.iter().any(|begin| option.starts_with(begin));
+        let is_long = option.len() > 2
+            && !option.contains('=')
+            && option.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        if !is_long || naming || asks || !self.names.class(option).is_secret() {
+            return false;
+        }
+        let Some(next) = self.value_behind(at) else { return false };
+        // openssl: where it comes from, and the password itself only behind `pass:`
+        let (begin, end) = match next.split_once(':') {
+            Some(("pass", secret)) => (next.len() - secret.len(), next.len()),
+            Some(("env" | "file" | "fd" | "stdin" | "id" | "src", _)) => return false,
+            _ if next.starts_with("id=") => return false,
+            _ => (0, next.len()),
+        };
+        self.add(at + 1, begin..end);
+        true
+    }
+
+    /// `-pS`, `-a S`, `-u bob:S`: by the program's own table.
+    fn short_option(&mut self, at: usize) {
+        let word = self.words[at];
+        for (programs, flag, how) in OPTIONS {
+            if !programs.contains(&self.program) || !word.starts_with(flag) {
+                continue;
+            }
+            let glued = word.len() > flag.len();
+            let is_other = flag.starts_with("--") || word.as_bytes().get(flag.len()) == Some(&b'-');
+            if glued && is_other {
+                continue;
+            }
+            let next = self.value_behind(at).map(str::len);
+            let (place, range) = match (how, glued, next) {
+                (How::Pass, false, Some(length)) if self.words[at + 1].starts_with("pass:") => (at + 1, 5..length),
+                (How::Pass, ..) | (How::Glued, false, _) | (_, false, None) => continue,
+                (_, true, _) => (at, flag.len()..word.len()),
+                (_, false, Some(length)) => (at + 1, 0..length),
+            };
+            let sign = match how {
+                How::BehindColon => Some(':'),
+                How::BehindPercent => Some('%'),
+                _ => None,
+            };
+            let begin = match sign {
+                None => range.start,
+                Some(sign) => match self.words[place][range.clone()].find(sign) {
+                    Some(found) => range.start + found + 1,
+                    None => continue,
+                },
+            };
+            return self.add(place, begin..range.end);
+        }
+    }
+
+    fn login_option(&mut self, at: usize) {
+        let word = self.words[at];
+        if !self.logs_in || !word.starts_with("-p") {
+            return;
+        }
+        match self.value_behind(at).map(str::len).filter(|_| word == "-p") {
+            Some(length) => self.add(at + 1, 0..length),
+            None if word.len() > 3 => self.add(at, 2..word.len()),
+            None => {}
+        }
+    }
+
+    /// Words that are no options: `/p:S`, `scott/tiger@db`, `config set NAME S`.
+    fn plain_word(&mut self, at: usize) {
+        let word = self.words[at];
+        let slash = word.strip_prefix("/p:").or(word.strip_prefix("/P:"));
+        if let Some(value) = slash.filter(|_| WINDOWS.contains(&self.program)) {
+            self.add(at, word.len() - value.len()..word.len());
+        } else if self.program == "sqlplus"
+            && let Some((user, rest)) = word.split_once('/').filter(|(user, rest)| !user.is_empty() && !rest.is_empty())
+        {
+            let end = rest.rfind('@').unwrap_or(rest.len());
+            self.add(at, user.len() + 1..user.len() + 1 + end);
+        } else if matches!(word, "set" | "add" | "put")
+            && let (Some(name), Some(value)) = (self.words.get(at + 1), self.words.get(at + 2))
+        {
+            // A bare word such as `password` there is a command of its own.
+            let is_setting = name.contains(['.', '_', ':', '-']) && !name.starts_with('-');
+            if is_setting && self.names.class(name).is_secret() && is_value(value) {
+                self.add(at + 2, 0..value.len());
+            }
+        }
+    }
+
+    /// A password that is a word of its own at a place behind another word.
+    fn position(&mut self, at: usize) {
+        let word = self.words[at];
+        for (other, subcommands, offset) in POSITIONS {
+            if other != self.program || !subcommands.contains(&word) {
+                continue;
+            }
+            let place = if offset == 0 { self.words.len() - 1 } else { at + offset };
+            let Some(value) = self.words.get(place).copied().filter(|value| is_value(value)) else { continue };
+            let is_far = place > at + usize::from(offset == 0) && !value.starts_with('/');
+            if is_far || offset == 1 && !value.contains('=') {
+                self.add(place, 0..value.len());
+            }
+        }
+    }
+}
+
+/// A word that can be an option's value.
+fn is_value(word: &str) -> bool {
+    !word.is_empty()
+        && !word.starts_with("--")
+        && !matches!(word, "|" | "||" | "&&" | ";" | ">" | "<" | ">>" | "-" | "\\")
+        && (!word.starts_with('-') || word.len() != 2)
+}
+
+fn base_name(word: &str) -> &str {
+    let word = word.rsplit(['/', '\\', '=']).next().unwrap_or(word);
+    word.strip_suffix(".exe").unwrap_or(word)
+}
+
+/// The program that a word names, as the tables write it.
+fn program_of(word: &str) -> Option<&'static str> {
+    let name = base_name(word);
+    let is_it = |known: &&'static str| known.eq_ignore_ascii_case(name);
+    let of_options = OPTIONS.iter().flat_map(|(programs, ..)| programs.iter().copied());
+    let of_tables = POSITIONS.iter().map(|(program, ..)| *program).chain(NAMING.iter().map(|(program, _)| *program));
+    let others = ["sqlplus", "xfreerdp", "wlfreerdp", "psexec", "schtasks"];
+    of_options.chain(LOGINS).chain(of_tables).chain(others).find(is_it)
+}

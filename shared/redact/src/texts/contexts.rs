@@ -1,0 +1,164 @@
+//! All contexts, and the redaction of a text by them.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use regex::{Regex, RegexBuilder};
+
+use super::look::{Look, Parts};
+use super::{addresses, commands, keyed, markup, shapes, sql};
+use crate::mask::MASK;
+use crate::names::{Names, own_hints};
+
+/// Memory of the pattern that says whether a text is worth a closer look; own names make it larger.
+const WORTH_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// What every context has at least one of. Longer words that contain a shorter one need not be here.
+const WORTH: [&str; 58] = [
+    "pass",
+    "pwd",
+    "pw",
+    "contrase",
+    "senha",
+    "wachtwoord",
+    "parola",
+    "kennwort",
+    "senord",
+    "пароль",
+    "密",
+    "パス",
+    "answer",
+    "cardnumber",
+    "card[_ -]number",
+    "code",
+    "secret",
+    "token",
+    "key",
+    "credential",
+    "sess",
+    "sid",
+    "authori",
+    "cookie",
+    "pin",
+    "otp",
+    "cv[vc]",
+    "psk",
+    "jwt",
+    "pat",
+    "sas",
+    "sig",
+    "identified",
+    "bearer",
+    "basic ",
+    "ntlm",
+    "hmac",
+    "passe",
+    "eyJ",
+    "PRIVATE",
+    "@",
+    "ticket",
+    "assertion",
+    "saml",
+    "requirepass",
+    "%",
+    "net\\W{1,5}user",
+    "\"-",
+    "\"auth\"",
+    "netrc",
+    "/p:",
+    "\"/p\"",
+    "secret set",
+    "LOGIN ",
+    "AUTH ",
+    "puk",
+    "form-data",
+    "Q~",
+];
+
+/// The patterns, made once.
+#[derive(Debug, Clone)]
+pub(crate) struct Texts {
+    worth: Regex,
+    shapes: shapes::Shapes,
+    addresses: addresses::Addresses,
+    sql: sql::Sql,
+    markup: markup::Markup,
+    commands: commands::Commands,
+}
+
+type Context = fn(&Texts, &Look<'_>, &mut Parts);
+
+/// The contexts by name (docs/recording.md, "Secrets"). Each reads the text in time linear to its length.
+const CONTEXTS: [(&str, Context); 9] = [
+    ("private keys", |texts, look, parts| shapes::private_keys(&texts.shapes, look, parts)),
+    ("well-known token shapes", |texts, look, parts| shapes::tokens(&texts.shapes, look, parts)),
+    ("authorization schemes and protocols", |texts, look, parts| shapes::schemes(&texts.shapes, look, parts)),
+    ("names with values: queries, forms, headers, environment, YAML, dumps", |_, look, parts| {
+        keyed::values(look, parts)
+    }),
+    ("URL user information and connection strings", |texts, look, parts| {
+        addresses::credentials(&texts.addresses, look, parts)
+    }),
+    ("codes in paths", |texts, look, parts| addresses::codes_in_paths(&texts.addresses, look, parts)),
+    ("command lines", |texts, look, parts| commands::in_text(&texts.commands, look, parts)),
+    ("SQL", |texts, look, parts| sql::literals(&texts.sql, look, parts)),
+    ("XML", |texts, look, parts| markup::elements(&texts.markup, look, parts)),
+];
+
+/// The names of the contexts.
+pub(crate) fn context_names() -> impl Iterator<Item = &'static str> {
+    CONTEXTS.iter().map(|(name, _)| *name)
+}
+
+impl Texts {
+    /// What finds texts that are worth a look; `more` are own names.
+    pub(crate) fn new(more: &[String]) -> Result<Self, regex::Error> {
+        let worth = RegexBuilder::new(&format!("(?i){}", Self::worth(more))).size_limit(WORTH_BYTES_MAX).build()?;
+        Ok(Self {
+            worth,
+            shapes: shapes::Shapes::new(),
+            addresses: addresses::Addresses::new(),
+            sql: sql::Sql::new(),
+            markup: markup::Markup::new(),
+            commands: commands::Commands::new(),
+        })
+    }
+
+    /// A pattern of what entries with secrets have in common.
+    pub(crate) fn worth(more: &[String]) -> String {
+        let built_in = WORTH.iter().map(|word| (*word).to_owned());
+        built_in.chain([shapes::PREFIXES.to_owned()]).chain(own_hints(more)).collect::<Vec<_>>().join("|")
+    }
+
+    /// The text without its secrets, and the secrets; nothing when there is none. `json` is where JSON was looked through before.
+    pub(crate) fn masked_parts(
+        &self,
+        names: &Names,
+        text: &str,
+        json: &[Range<usize>],
+    ) -> Option<(String, Vec<String>)> {
+        if !self.worth.is_match(text) {
+            return None;
+        }
+        let (has_lines, says_fail) = (text.contains('\n'), text.contains("fail"));
+        let look = Look { names, text, has_lines, says_fail, json, line: Cell::new((1, 0)) };
+        let mut parts = Parts::default();
+        for (_, context) in CONTEXTS {
+            context(self, &look, &mut parts);
+        }
+        let mut merged = parts.merged();
+        // What was masked before stays as it is.
+        merged.retain(|(from, to)| &text[*from..*to] != MASK);
+        if merged.is_empty() {
+            return None;
+        }
+        let (mut out, mut from, mut secrets) = (String::with_capacity(text.len()), 0, Vec::new());
+        for (begin, end) in merged {
+            out.push_str(&text[from..begin]);
+            out.push_str(MASK);
+            secrets.push(text[begin..end].to_owned());
+            from = end;
+        }
+        out.push_str(&text[from..]);
+        Some((out, secrets))
+    }
+}

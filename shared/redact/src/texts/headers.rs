@@ -1,0 +1,110 @@
+//! Values of HTTP headers that carry credentials: where they end, and whether there is one at all.
+
+use super::look::{Look, Parts, SCHEMES, is_no_secret, is_prose_header};
+use super::scan::{NAME_BYTES_MAX, floor, quoted_end};
+use super::token::Name;
+use crate::mask::MASK;
+use crate::values::looks_made_up;
+
+/// Bytes of a header's value in which its end is looked for.
+const HEADER_BYTES_MAX: usize = 2_048;
+
+/// Words behind the credentials that are taken for a part of them.
+const WORDS_MAX: usize = 4;
+
+/// A header's value: a scheme and its credentials, or all to the end of the line.
+pub(super) fn header(look: &Look<'_>, name: &Name, begin: usize, parts: &mut Parts) -> usize {
+    let text = look.text;
+    let line = look.line_end(begin);
+    // What is longer is masked to the end of its line below, without being looked at word by word.
+    let near = floor(text, line.min(begin + HEADER_BYTES_MAX));
+    // In quotes as a whole: `-H "Cookie: a=b"`.
+    let sign = text[..name.start].chars().next_back().filter(|c| matches!(c, '"' | '\'')).filter(|_| !name.is_quoted);
+    let mut end = match sign {
+        Some(quote) => {
+            let (end, _) = quoted_end(&text[..near], begin, quote.encode_utf8(&mut [0; 4]));
+            end
+        }
+        None => near,
+    };
+    let value = &text[begin..end];
+    let first_word = &value[..floor(value, NAME_BYTES_MAX)];
+    let is_masked =
+        first_word.split_whitespace().next().is_some_and(|first| first.trim_end_matches([',', ';']) == MASK);
+    if is_masked || is_no_secret(look, value) || is_prose_header(value) {
+        return begin;
+    }
+    let lower = name.text.to_ascii_lowercase();
+    if sign.is_none() && lower.contains("cookie") {
+        // RFC 6265 section 4.2.1: pairs with `; ` in between. Attributes of a cookie that is set hold spaces.
+        if !lower.contains("set") {
+            end = begin + pairs_end(value);
+        }
+    } else if sign.is_none() {
+        let mut words = value.split_whitespace();
+        let (first, second) = (words.next().unwrap_or_default(), words.next());
+        let has_list = matches!(
+            first.to_ascii_lowercase().as_str(),
+            "digest" | "oauth" | "hawk" | "signature" | "aws4-hmac-sha256" | "hmac"
+        );
+        if !has_list {
+            // A scheme that nobody registered is a word in front of something that is none: `SSWS 00Quto…`
+            let is_scheme = SCHEMES.iter().any(|scheme| first.eq_ignore_ascii_case(scheme))
+                || !looks_made_up(first) && second.is_some_and(looks_made_up);
+            let mut words = if is_scheme { 2 } else { 1 };
+            // Credentials that somebody broke up, or a list of a scheme that nobody knows.
+            words +=
+                value.split_whitespace().skip(words).take(WORDS_MAX).take_while(|word| looks_made_up(word)).count();
+            let length = words_end(value, words);
+            end = begin + text[begin..begin + length].trim_end_matches([',', ';', '}', ')', ']']).len();
+            if is_scheme
+                && second.is_some_and(|token| is_no_secret(look, token.trim_end_matches([',', ';', '}', ')', ']'])))
+            {
+                return begin;
+            }
+        }
+    }
+    let token = text[begin..end].split_once(' ').map_or("", |(_, token)| token.trim());
+    if !token.is_empty() && is_no_secret(look, token) {
+        return begin;
+    }
+    if end == near {
+        end = line;
+    }
+    parts.add(begin, end);
+    end.max(begin)
+}
+
+/// Bytes up to the end of a number of words, or to a quote.
+fn words_end(value: &str, count: usize) -> usize {
+    let mut words = 0;
+    for (at, c) in value.char_indices() {
+        if c.is_whitespace() && !value[..at].ends_with(char::is_whitespace) {
+            words += 1;
+        }
+        if words == count || ends_quoted(value, at, c) {
+            return value[..at].trim_end().len();
+        }
+    }
+    value.trim_end().len()
+}
+
+/// Whether a quote, or the backslash in front of one, ends what it is in.
+fn ends_quoted(value: &str, at: usize, c: char) -> bool {
+    let behind = value[at..].trim_start_matches('\\');
+    let is_quote = matches!(c, '"' | '\'') || c == '\\' && behind.starts_with(['"', '\'']);
+    is_quote && behind.chars().nth(1).is_none_or(|next| !next.is_alphanumeric())
+}
+
+/// Bytes up to the end of `a=b; c=d`.
+fn pairs_end(value: &str) -> usize {
+    let mut end = 0;
+    for word in value.split_inclusive([' ', '\t']) {
+        end += word.len();
+        if !word.trim_end().ends_with([';', ',']) {
+            break;
+        }
+    }
+    let quote = value[..end].char_indices().find(|(at, c)| ends_quoted(value, *at, *c)).map_or(end, |(at, _)| at);
+    value[..quote].trim_end().trim_end_matches([',', '}', ')', ']']).len()
+}

@@ -1,0 +1,131 @@
+//! View of a text for a context, in which it marks secrets.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use regex::Regex;
+
+use crate::names::{Class, Names};
+use crate::values::{is_spared, is_state};
+
+/// Each is a constant, so a wrong one is found by the first test.
+pub(super) fn pattern(text: &str) -> Regex {
+    Regex::new(text).expect("a constant pattern")
+}
+
+/// What a context sees.
+pub(super) struct Look<'t> {
+    pub(super) names: &'t Names,
+    pub(super) text: &'t str,
+    /// Asked here once, because asking at every name would read the text as often as it has names.
+    pub(super) has_lines: bool,
+    pub(super) says_fail: bool,
+    /// Where JSON is in the text, which was looked through as such before; in order.
+    pub(super) json: &'t [Range<usize>],
+    /// The line that was asked for last.
+    pub(super) line: Cell<(usize, usize)>,
+}
+
+impl Look<'_> {
+    /// The end of the line that holds byte `at`. Every byte is read once, however often it is asked for.
+    pub(super) fn line_end(&self, at: usize) -> usize {
+        let (from, to) = self.line.get();
+        if from <= at && at <= to {
+            return to;
+        }
+        let to = at + self.text[at..].find(['\r', '\n']).unwrap_or(self.text.len() - at);
+        self.line.set((at, to));
+        to
+    }
+
+    pub(super) fn is_in_json(&self, at: usize) -> bool {
+        let behind = self.json.partition_point(|range| range.start <= at);
+        behind > 0 && at < self.json[behind - 1].end
+    }
+}
+
+/// Where secrets are, in bytes of the text.
+#[derive(Debug, Default)]
+pub(super) struct Parts(Vec<(usize, usize)>);
+
+impl Parts {
+    pub(super) fn add(&mut self, from: usize, to: usize) {
+        if from < to {
+            self.0.push((from, to));
+        }
+    }
+
+    /// In order, and those that overlap or touch as one.
+    pub(super) fn merged(mut self) -> Vec<(usize, usize)> {
+        self.0.sort_unstable();
+        let mut merged: Vec<(usize, usize)> = Vec::with_capacity(self.0.len());
+        for (from, to) in self.0 {
+            match merged.last_mut() {
+                Some(last) if from <= last.1 => last.1 = last.1.max(to),
+                _ => merged.push((from, to)),
+            }
+        }
+        merged
+    }
+}
+
+/// Schemes of RFC 9110 section 11.6.2 and others in use, in lower case.
+pub(super) const SCHEMES: [&str; 20] = [
+    "bearer",
+    "basic",
+    "digest",
+    "token",
+    "negotiate",
+    "ntlm",
+    "apikey",
+    "api-key",
+    "aws4-hmac-sha256",
+    "oauth",
+    "hawk",
+    "signature",
+    "hmac",
+    "hmac-sha256",
+    "sharedkey",
+    "sharedaccesssignature",
+    "splunk",
+    "jwt",
+    "key",
+    "scram-sha-256",
+];
+
+/// Whether what follows the name of a credentials header is a sentence about it: `authorization: denied by policy`.
+pub(crate) fn is_prose_header(value: &str) -> bool {
+    // A longer value is no sentence.
+    const VALUE_BYTES_MAX: usize = 512;
+    if value.len() > VALUE_BYTES_MAX {
+        return false;
+    }
+    let mut words = value.split_whitespace();
+    let Some(first) = words.next() else { return true };
+    let plain = |word: &str| {
+        word.bytes().all(|b| b.is_ascii_alphabetic() || b"'-.,;:!?()".contains(&b))
+            || word.bytes().all(|b| b.is_ascii_digit())
+    };
+    if is_state(first) {
+        return true;
+    }
+    let is_scheme = SCHEMES.iter().any(|scheme| first.eq_ignore_ascii_case(scheme));
+    let mut more = words.peekable();
+    if is_scheme {
+        if more.clone().count() > 0
+            && more
+                .clone()
+                .all(|word| word.trim_end_matches(['"', '\'', ',']).bytes().all(|b| matches!(b, b'*' | b'.')))
+        {
+            return true;
+        }
+        // `Bearer token required`
+        return more.peek().is_some_and(|second| is_state(second)) || more.clone().count() >= 2 && more.all(plain);
+    }
+    more.peek().is_some() && plain(first) && more.all(plain)
+}
+
+/// Whether a value in a text is no secret, whatever its name.
+pub(super) fn is_no_secret(look: &Look<'_>, value: &str) -> bool {
+    is_spared(look.names, Class::Token, value)
+}

@@ -1,0 +1,107 @@
+//! A name and its value.
+
+use super::look::Look;
+use super::scan::pair_begins;
+use crate::values::{is_reference, is_spared, looks_made_up};
+
+/// What separates a name from its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Separator {
+    /// `=`, `==`, `:=`, `=>`, `->`
+    Equals,
+    Colon,
+    /// `%3D`, `%253D`
+    Encoded,
+    /// `("name", "value")`
+    Comma,
+    /// `:password "S"`, `password is "S"`
+    Space,
+}
+
+pub(super) struct Name {
+    pub(super) start: usize,
+    pub(super) text: String,
+    /// In a URL's query or a form.
+    pub(super) in_query: bool,
+    pub(super) is_quoted: bool,
+}
+
+/// Whether a value is none, says how many there are, or where a program was started.
+pub(super) fn is_free(look: &Look<'_>, name: &Name, value: &str) -> bool {
+    let is_number = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
+    let lower = name.text.to_ascii_lowercase();
+    let counts_tests = lower == "pass" && is_number && look.says_fail;
+    let is_folder = (lower == "pwd" || lower == "oldpwd") && is_reference(value);
+    // `API key: billing` is a name in a sentence.
+    let is_sentence = name.text.contains(' ') && !value.bytes().any(|b| b.is_ascii_digit()) && !looks_made_up(value);
+    is_folder
+        || is_sentence
+        || counts_tests
+        || is_number && look.names.is_count(&name.text)
+        || is_spared(look.names, look.names.class(&name.text), value)
+}
+
+/// From `at` to where an unquoted value ends. A sign that may be a part of it ends it only where something else begins.
+pub(super) fn token_at(text: &str, at: usize, name: &Name, separator: Separator) -> (usize, usize) {
+    let rest = &text[at..];
+    let in_query = name.in_query || separator == Separator::Encoded;
+    let mut end = rest.len();
+    for (offset, c) in rest.char_indices() {
+        let behind = offset + c.len_utf8();
+        let next = rest[behind..].chars().next();
+        let is_last =
+            next.is_none_or(|c| c.is_whitespace() || matches!(c, ')' | ']' | '}' | ',' | ';' | '"' | '\'' | '>' | '|'));
+        let stops = match c {
+            // A shell takes a blank behind a backslash for a part of the word.
+            ' ' if rest[..offset].bytes().rev().take_while(|b| *b == b'\\').count() % 2 == 1 => {
+                !next.is_some_and(char::is_alphanumeric) || pair_begins(text, at + behind)
+            }
+            c if c.is_whitespace() => true,
+            '%' if separator == Separator::Encoded => {
+                // As often encoded as the separator was; what is encoded once more is a part of the value.
+                let wrapped = if text[..at].ends_with("%25253D") {
+                    "2525"
+                } else if text[..at].ends_with("%253D") || text[..at].ends_with("%253d") {
+                    "25"
+                } else {
+                    ""
+                };
+                let code = rest[behind..].strip_prefix(wrapped).and_then(|code| code.get(..2)).unwrap_or_default();
+                matches!(code, "26" | "23" | "20" | "0A" | "0D")
+            }
+            '&' => in_query || is_last || pair_begins(text, at + behind),
+            '#' | '<' | '>' if in_query => true,
+            '?' | '/' if in_query && text[..name.start].ends_with(';') => true,
+            '<' => rest[behind..].starts_with('/'),
+            ',' | ';' | '|' => is_last || pair_begins(text, at + behind),
+            '"' | '\'' | '`' => in_query || is_last || next.is_some_and(|c| matches!(c, ':' | '=')),
+            '\\' => {
+                let escapes_quote = next.is_some_and(|c| matches!(c, '"' | '\''));
+                let begins_pair =
+                    next.is_some_and(|c| matches!(c, 'n' | 'r' | 't')) && pair_begins(text, at + behind + 1);
+                (escapes_quote && rest[behind + 1..].chars().next().is_none_or(|c| !c.is_alphanumeric())) || begins_pair
+            }
+            ')' | ']' | '}' => is_last && !has_open(&rest[..offset], c),
+            _ => false,
+        };
+        if stops {
+            end = offset;
+            break;
+        }
+    }
+    let value = &rest[..end];
+    // The full stop of a sentence; dots inside stay.
+    let end = if value.ends_with('.') && value.len() > 1 && !in_query { end - 1 } else { end };
+    (at, at + end)
+}
+
+/// Whether a bracket of this kind was opened in the value and not closed yet.
+fn has_open(value: &str, close: char) -> bool {
+    let open = match close {
+        ')' => '(',
+        ']' => '[',
+        _ => '{',
+    };
+    // Bounded by the value; a value of many brackets is one token.
+    value.contains(open)
+}

@@ -1,0 +1,193 @@
+//! A row as an event, with the properties that all formats need.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+
+use super::parts::json_text;
+use piperoll_format::limits::FLAGS_BYTES_MAX;
+use piperoll_format::row::Row;
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::Integrity;
+use piperoll_format::view::EntryView;
+
+/// What ranks and finds an entry is longer than this, as JSON, only when somebody means harm: a name of quotes alone.
+const SHORT_BYTES_MAX: usize = 514;
+
+/// What a message says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// The row as every answer has it: the body verbatim, its mac, the verdict. The only form that verifies.
+    #[default]
+    Native,
+    /// Open Cybersecurity Schema Framework 1.8.0.
+    Ocsf,
+    /// Elastic Common Schema 9.
+    Ecs,
+    /// ArcSight Common Event Format, version 0. Has no place for `changes` and `details`.
+    Cef,
+}
+
+impl Format {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Ocsf => "ocsf",
+            Self::Ecs => "ecs",
+            Self::Cef => "cef",
+        }
+    }
+}
+
+/// What is left out, and said to be, when a message must not be longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Omit {
+    #[default]
+    Nothing,
+    /// `details` and `changes`.
+    Bulk,
+    /// All but what finds and ranks the entry.
+    Most,
+}
+
+impl Omit {
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Nothing => "",
+            Self::Bulk => "details,changes",
+            Self::Most => "all but who, what, outcome and place",
+        }
+    }
+}
+
+/// A row with the place it was read from.
+pub struct Event<'a> {
+    pub cluster: &'a str,
+    pub node_id: &'a str,
+    pub generation: &'a str,
+    pub seq: u64,
+    /// When it was recorded, by the row's column; believed only as far as the row is sound.
+    pub recorded: Timestamp,
+    pub row: &'a Row<'a>,
+    pub(super) view: EntryView<'a>,
+    pub(super) omit: Omit,
+}
+
+impl<'a> Event<'a> {
+    /// What cannot be read of a row is left out of every form; its verdict is in all of them.
+    pub fn new(place: (&'a str, &'a str, &'a str, u64), recorded: Timestamp, row: &'a Row<'a>) -> Self {
+        let (cluster, node_id, generation, seq) = place;
+        let mut view = EntryView::parse(&row.body).unwrap_or_default();
+        if row.integrity != Integrity::Ok && row.body.contains(&b'\n') {
+            // Whoever edits a row can put white space into it, and with it a line of their own making.
+            (view.changes, view.details, view.flags, view.redacted) = (None, None, None, None);
+        }
+        Self { cluster, node_id, generation, seq, recorded, row, view, omit: Omit::Nothing }
+    }
+
+    /// The same with less in it.
+    pub fn without(mut self, omit: Omit) -> Self {
+        self.omit = omit;
+        if omit != Omit::Nothing {
+            (self.view.changes, self.view.details) = (None, None);
+        }
+        if omit == Omit::Most {
+            let EntryView { id, occurred_at, user, category, action, outcome, ip_address, flags, via, .. } =
+                std::mem::take(&mut self.view);
+            // The limits of entries do not bind whoever edits a row.
+            let short =
+                |text: Option<Cow<'a, str>>| text.filter(|text| json_text(text.as_ref()).len() <= SHORT_BYTES_MAX);
+            self.view = EntryView {
+                id: short(Some(id)).unwrap_or_default(),
+                occurred_at: short(occurred_at),
+                user: short(user),
+                category: short(category),
+                action: short(action),
+                outcome: short(outcome),
+                ip_address: short(ip_address),
+                flags: flags.filter(|flags| flags.get().len() <= FLAGS_BYTES_MAX),
+                via: short(Some(via)).unwrap_or_default(),
+                ..EntryView::default()
+            };
+        }
+        self
+    }
+
+    /// `node/seq`, as the command line takes it.
+    pub(super) fn place(&self) -> String {
+        format!("{}/{}", self.node_id, self.seq)
+    }
+
+    pub(super) fn integrity(&self) -> &'static str {
+        self.row.integrity.as_str()
+    }
+
+    pub(super) fn is_sound(&self) -> bool {
+        matches!(self.row.integrity, Integrity::Ok | Integrity::Erased)
+    }
+
+    /// When it happened, by the caller's word if there is one.
+    pub(super) fn time(&self) -> Timestamp {
+        let said = self.view.occurred_at.as_deref().and_then(|time| Timestamp::parse_rfc3339(time).ok());
+        said.unwrap_or(self.recorded)
+    }
+
+    /// One sentence; what is missing is said instead of it.
+    pub(super) fn sentence(&self) -> Cow<'_, str> {
+        if let Some(reason) = self.row.reason.as_deref().filter(|_| self.row.integrity != Integrity::Ok) {
+            return format!("row {} of {}: {reason}", self.seq, self.node_id).into();
+        }
+        match (&self.view.description, self.action()) {
+            (Some(description), _) => Cow::Borrowed(description),
+            (None, action) => Cow::Borrowed(action),
+        }
+    }
+
+    pub(super) fn action(&self) -> &str {
+        self.view.action.as_deref().unwrap_or("unknown")
+    }
+
+    /// The last word of the action.
+    pub(super) fn verb(&self) -> &str {
+        self.action().rsplit('.').next().unwrap_or_default()
+    }
+
+    pub(super) fn outcome(&self) -> &str {
+        self.view.outcome.as_deref().unwrap_or("unknown")
+    }
+
+    /// The names of the rules that it stands out by.
+    pub(super) fn flags(&self) -> Vec<String> {
+        self.view.flag_rules()
+    }
+
+    pub(super) fn flags_with_reasons(&self) -> Option<&'a RawValue> {
+        self.view.flags.filter(|_| self.omit != Omit::Most)
+    }
+
+    /// SHA-256 of the body, so that a form which lost some of it can be held against the log.
+    pub(super) fn digest(&self) -> String {
+        hex::encode(Sha256::digest(&self.row.body))
+    }
+
+    /// The person or account that something was done to: id and name.
+    pub(super) fn person(&self) -> Option<(Option<&str>, &str)> {
+        let view = &self.view;
+        let (id, name, target) = (view.entity_id.as_deref(), view.entity_name.as_deref(), view.target.as_deref());
+        let is_person = matches!(
+            view.entity_type.as_deref(),
+            None | Some("user" | "account" | "person" | "mailbox" | "customer" | "subject")
+        );
+        let entity = name.or(id).filter(|_| is_person).map(|name| (id, name));
+        let is_about_people = view.entity_type.is_some() && is_person || view.category.as_deref() == Some("user");
+        entity.or(target.map(|name| (None, name))).filter(|_| is_about_people)
+    }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn millis(time: Timestamp) -> i64 {
+    time.micros().div_euclid(1_000)
+}

@@ -1,0 +1,15 @@
+//! Converts an entry to formats of other systems: OCSF, ECS, CEF, and syslog around them.
+//!
+//! Every form is a function of one stored row and of nothing else, so golden files test it (`shared/siem/tests/siem.rs`). None of them is what is signed:
+//! only `native` keeps the body's bytes. docs/forwarding.md has the tables of fields and where they come from.
+
+mod cef;
+mod ecs;
+mod event;
+mod ocsf;
+mod parts;
+mod syslog;
+mod text;
+
+pub use event::{Event, Format, Omit};
+pub use syslog::{ENTERPRISE_DEFAULT, SYSLOG_BYTES_MIN, Syslog};

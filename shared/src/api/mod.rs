@@ -1,9 +1,0 @@
-//! Wire types of both HTTP interfaces, the node's and the aggregator's.
-
-pub mod access;
-pub mod aggregator;
-pub mod forward;
-pub mod frame;
-pub mod node;
-pub mod problem;
-mod verify;
