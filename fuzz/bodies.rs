@@ -16,7 +16,7 @@ use piperoll_format::row::{Row, RowLine};
 use piperoll_format::statement::Statement;
 use piperoll_format::time::Timestamp;
 use piperoll_format::verify::Integrity;
-use piperoll_node::intake::{Mapped, Mapping, parsers};
+use piperoll_node::sources::{Mapped, Mapping, parsers};
 use piperoll_protocol::frame;
 use piperoll_query::filter::Filter;
 use piperoll_redact::Redactor;

@@ -14,18 +14,19 @@ use piperoll_net::tls::{ClientAuth, TlsError, TlsStore};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::saved_searches::Searches;
+use crate::access::tokens::{TokenError, TokenStore};
+use crate::answer::export::Exporter;
 use crate::audit::Audit;
-use crate::cluster::{Cluster, load_cursor_key};
+use crate::cluster::connection::{Link, LocalLog};
+use crate::cluster::node_handle::Member;
+use crate::cluster::roster::{Cluster, load_cursor_key};
+use crate::cluster::witness::{floor::Keeping, watch::Watch};
 use crate::config::AggregatorConfig;
-use crate::export::Exporter;
-use crate::link::{Link, LocalLog};
-use crate::member::Member;
-use crate::membership::Membership;
-use crate::searches::Searches;
+use crate::http;
 use crate::state::App;
-use crate::tokens::{TokenError, TokenStore};
-use crate::witness::{Keeping, Watch};
-use crate::{api, witness};
+use crate::tasks::roster_changes::Membership;
+use crate::tasks::{pin_exchange, witness_poll};
 
 /// Why an aggregator did not start.
 #[derive(Debug, thiserror::Error)]
@@ -119,11 +120,15 @@ impl Aggregator {
             background.spawn(async move { member.watch().await });
         }
         for member in &self.app.cluster.members {
-            background.spawn(witness::watch(Arc::clone(&self.app), Arc::clone(member), self.config.witness_interval));
+            background.spawn(witness_poll::watch(
+                Arc::clone(&self.app),
+                Arc::clone(member),
+                self.config.witness_interval,
+            ));
         }
         background.spawn(self.membership.watch(Arc::clone(&self.app)));
         let own = self.config.id.to_string();
-        background.spawn(witness::exchange(Arc::clone(&self.app), own, self.config.witness_exchange));
+        background.spawn(pin_exchange::run(Arc::clone(&self.app), own, self.config.witness_exchange));
         let app = Arc::clone(&self.app);
         background.spawn(async move { app.tidy_limits().await });
         let (stop, stopping) = (shutdown.clone(), self.app.stopping.clone());
@@ -135,8 +140,8 @@ impl Aggregator {
             aggregator = %self.config.id, listen = %self.config.listen, nodes = self.app.cluster.members.len(),
             "aggregator ready"
         );
-        serve_tls(self.listener, Arc::clone(&self.tls), ClientAuth::Optional, api::routes(&self.app), shutdown).await;
-        let written = tokio::time::timeout(DRAIN_TIMEOUT, witness::write_pins(&self.app)).await;
+        serve_tls(self.listener, Arc::clone(&self.tls), ClientAuth::Optional, http::routes(&self.app), shutdown).await;
+        let written = tokio::time::timeout(DRAIN_TIMEOUT, pin_exchange::write_pins(&self.app)).await;
         if !matches!(written, Ok(Ok(()))) {
             tracing::warn!("cannot store pinned checkpoints at shutdown");
         }

@@ -22,9 +22,9 @@ use piperoll_protocol::access::Role;
 use piperoll_query::human_time;
 use serde::Deserialize;
 
-use super::rate::Rates;
-use super::scope::{Scope, Written};
-use super::session::SESSION_IDLE_DEFAULT;
+use crate::access::rate_limit::Rates;
+use crate::access::scope::{Scope, Written};
+use crate::access::sessions::SESSION_IDLE_DEFAULT;
 
 /// Five seconds: what an intruder on a node can still change unnoticed is what was written since the last look.
 const WITNESS_POLL_MS: u64 = 5_000;

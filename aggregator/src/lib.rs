@@ -1,36 +1,21 @@
-//! The reader: asks every node of the roster, merges what they answer, checks every row, and says by name
-//! who did not answer. Keeps no rows and no second kind of log.
+//! Asks every node of the cluster, merges and verifies their answers, and names the nodes that did not answer.
+//!
+//! An aggregator stores no entries. What it keeps is what it has witnessed of every node (`cluster/witness/`).
 
+pub mod access;
 mod aggregator;
-mod api;
-mod ask;
+mod answer;
 mod audit;
 mod cluster;
 pub mod config;
-mod export;
-mod fanout;
-mod feed;
-mod link;
-mod member;
-mod membership;
-mod merge;
+mod http;
 mod metrics;
-mod page;
-mod placed;
-mod proving;
-mod query;
-pub mod rate;
-mod read;
-pub mod scope;
-mod searches;
-pub mod session;
+mod scan;
 mod state;
-mod stream;
-mod tail;
-pub mod tokens;
-mod ui;
+mod tasks;
+mod web;
 mod witness;
 
 pub use aggregator::{Aggregator, StartError};
-pub use api::{api_routes, openapi_json};
-pub use link::LocalLog;
+pub use cluster::connection::LocalLog;
+pub use http::{api_routes, openapi_json};

@@ -9,9 +9,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::audit::Audit;
-use super::member::Member;
-use super::witness::VERDICTS;
+use crate::audit::Audit;
+use crate::cluster::node_handle::Member;
+use crate::cluster::witness::watch::VERDICTS;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NodeLabel {

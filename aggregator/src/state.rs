@@ -8,15 +8,15 @@ use piperoll_net::fair_share::Shares;
 use piperoll_net::tls::TlsStore;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::rate_limit::Limits;
+use crate::access::saved_searches::Searches;
+use crate::access::sessions::Sessions;
+use crate::access::tokens::TokenStore;
+use crate::answer::export::Exporter;
 use crate::audit::Audit;
-use crate::cluster::Cluster;
+use crate::cluster::roster::Cluster;
 use crate::config::{AggregatorConfig, User};
-use crate::export::Exporter;
 use crate::metrics::Metrics;
-use crate::rate::Limits;
-use crate::searches::Searches;
-use crate::session::Sessions;
-use crate::tokens::TokenStore;
 
 /// Requests at one time whose answer was not taken yet, of all callers and of one. Each may hold a page of some megabytes.
 pub(crate) const REQUESTS_MAX: usize = 256;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use piperoll_aggregator::scope::{Scope, Written};
+use piperoll_aggregator::access::scope::{Scope, Written};
 use piperoll_certs::{AggregatorPlace, Authority, Layout, LifeChange, MemberKind, NodePlace};
 use piperoll_evidence::bundle::{KeepPolicy, Life};
 use piperoll_format::ids::NodeId;

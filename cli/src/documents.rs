@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read as _};
 use std::path::Path;
 
 use anyhow::Context as _;
-use piperoll_node::intake::{Join, Joined, Joiner, unpacked};
+use piperoll_node::sources::{Join, Joined, Joiner, unpacked};
 
 /// One document. A file of one JSON document is held as a whole.
 const DOCUMENT_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -6,7 +6,7 @@ use std::path::Path;
 use comfy_table::{ContentArrangement, Table};
 use piperoll_format::entry::CallerEntry;
 use piperoll_format::terminal::escape;
-use piperoll_node::intake::{Mapped, Mapping};
+use piperoll_node::sources::{Mapped, Mapping};
 use piperoll_redact::Redactor;
 use serde_json::Value;
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use piperoll_aggregator::access::tokens::TokenStore;
 use piperoll_aggregator::config::AggregatorConfig;
-use piperoll_aggregator::tokens::TokenStore;
 use piperoll_client::NodeClient;
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::access::Role;

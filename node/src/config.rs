@@ -17,8 +17,8 @@ use piperoll_net::tls::TlsFiles;
 use piperoll_redact::Redactor;
 use serde::Deserialize;
 
-use crate::forward::{ForwardConfig, TypedForward};
-use crate::intake::{IntakeConfig, TypedIntake};
+use crate::sinks::{ForwardConfig, TypedForward};
+use crate::sources::{IntakeConfig, TypedIntake};
 use crate::store::LogKeys;
 
 /// Longest path that fits `sockaddr_un` (unix(7)), its closing NUL included.

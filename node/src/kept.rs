@@ -11,9 +11,9 @@ use piperoll_net::serve::{TlsPeer, serve_stream};
 use tokio::io::DuplexStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, App};
 use crate::config::NodeConfig;
-use crate::forward::Forwarding;
+use crate::http::{self, App};
+use crate::sinks::Forwarding;
 use crate::start_error::StartError;
 use crate::store::{LogDir, Store};
 
@@ -33,7 +33,7 @@ impl KeptLog {
             .map_err(|e| StartError::Listen { place: "the log".to_owned(), source: std::io::Error::other(e) })??;
         let forwarding = Forwarding::open(store.clone(), Arc::clone(&clock), &[]).await?;
         let app = Arc::new(App::new(store, clock, None, config, forwarding));
-        Ok(Self { routes: api::peer_routes(&app) })
+        Ok(Self { routes: http::peer_routes(&app) })
     }
 
     /// Serves one connection to `reader`, an aggregator of the same cluster, until either end is dropped.

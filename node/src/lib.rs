@@ -1,14 +1,14 @@
 //! The recorder on every machine: one append-only log, a local socket for applications and operators, and
 //! a peer interface for aggregators.
 
-mod api;
 pub mod config;
-pub mod forward;
-pub mod intake;
+mod http;
 mod kept;
 mod metrics;
 mod node;
 mod retention;
+pub mod sinks;
+pub mod sources;
 mod start_at;
 mod start_error;
 pub mod store;

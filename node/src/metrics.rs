@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::intake::IntakeCounts;
+use crate::sources::IntakeCounts;
 use crate::store::Health;
 
 /// Counters are bumped where things happen; gauges are read from the log's health when asked.

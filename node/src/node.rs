@@ -12,10 +12,10 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{self, App};
 use crate::config::{NodeConfig, SocketConfig};
-use crate::forward::Forwarding;
-use crate::intake::Intake;
+use crate::http::{self, App};
+use crate::sinks::Forwarding;
+use crate::sources::Intake;
 use crate::start_error::StartError;
 use crate::store::{LogDir, Store};
 
@@ -82,16 +82,16 @@ impl Node {
             self.peer,
             Arc::clone(&self.tls),
             ClientAuth::Required,
-            api::peer_routes(&self.app),
+            http::peer_routes(&self.app),
             shutdown.clone(),
         ));
-        tasks.spawn(serve_unix(self.socket, api::socket_routes(&self.app), shutdown.clone()));
+        tasks.spawn(serve_unix(self.socket, http::socket_routes(&self.app), shutdown.clone()));
         if let Some(listener) = self.http {
-            let app = api::http_routes(&self.app);
+            let app = http::http_routes(&self.app);
             tasks.spawn(serve_tls(listener, Arc::clone(&self.tls), ClientAuth::Optional, app, shutdown.clone()));
         }
         if let Some(listener) = self.metrics {
-            tasks.spawn(serve_plain(listener, api::metrics_routes(&self.app), shutdown.clone()));
+            tasks.spawn(serve_plain(listener, http::metrics_routes(&self.app), shutdown.clone()));
         }
         let signing = tokio::spawn(sign_regularly(self.store.clone()));
         let retention = tokio::spawn(self.app.retention().keep());

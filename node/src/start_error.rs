@@ -2,8 +2,8 @@
 
 use piperoll_net::tls::TlsError;
 
-use crate::forward::PlaceError;
-use crate::intake::IntakeError;
+use crate::sinks::PlaceError;
+use crate::sources::IntakeError;
 use crate::store::OpenError;
 
 /// Why a node did not start. Nothing was recorded.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use piperoll_aggregator::tokens::TokenStore;
+use piperoll_aggregator::access::tokens::TokenStore;
 use piperoll_format::time::Timestamp;
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::access::Role;

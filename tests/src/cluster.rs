@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use piperoll_aggregator::access::tokens::TokenStore;
 use piperoll_aggregator::config::AggregatorConfig;
-use piperoll_aggregator::tokens::TokenStore;
 use piperoll_certs::{AggregatorPlace, Authority, Layout, NodePlace};
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::access::Role;

@@ -42,9 +42,9 @@ const FORBIDDEN: [(&str, &[&str], &str); 6] = [
         "the format is pure: no clock, file or socket",
     ),
     ("shared/query/src/", &["std::fs", "std::net::Tcp", "SystemTime", "Utc::now"], "a filter is a pure function"),
-    ("node/src/store/", &["reqwest", "axum", "crate::forward::", "crate::api"], "the store knows no network"),
-    ("node/src/api/", &["reqwest"], "only forwarding sends requests"),
-    ("node/src/api/", &["rusqlite"], "SQLite stays in the store"),
+    ("node/src/store/", &["reqwest", "axum", "crate::sinks", "crate::http"], "the store knows no network"),
+    ("node/src/http/", &["reqwest"], "only forwarding sends requests"),
+    ("node/src/http/", &["rusqlite"], "SQLite stays in the store"),
     ("cli/src/", &["rcgen"], "certificates are made in certs"),
 ];
 

@@ -11,10 +11,10 @@ use piperoll_format::time::Timestamp;
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::node::{CheckpointAnswer, peer_path};
 
-use super::judge::{Judgement, judge};
-use super::memory::{ACCEPTED, Evidence, Lost, Mark, Pin};
-use super::watch::{LOOK_TIMEOUT, Watch, generation_of, proof, span_of};
-use crate::member::Member;
+use crate::cluster::node_handle::Member;
+use crate::cluster::witness::judge::{Judgement, judge};
+use crate::cluster::witness::memory::{ACCEPTED, Evidence, Lost, Mark, Pin};
+use crate::cluster::witness::watch::{LOOK_TIMEOUT, Watch, generation_of, proof, span_of};
 
 /// A log that grows is asked about again until two answers are about one size.
 const TRIES: u32 = 5;

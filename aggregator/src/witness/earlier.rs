@@ -11,11 +11,11 @@ use piperoll_format::time::Timestamp;
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::node::{CheckpointAnswer, LogAside, peer_path};
 
-use super::aside::LookedAt;
-use super::memory::Lost;
-use super::watch::{LOOK_TIMEOUT, Watch, generation_of, proof};
-use crate::link::Failure;
-use crate::member::Member;
+use crate::cluster::connection::Failure;
+use crate::cluster::node_handle::Member;
+use crate::cluster::witness::aside::LookedAt;
+use crate::cluster::witness::memory::Lost;
+use crate::cluster::witness::watch::{LOOK_TIMEOUT, Watch, generation_of, proof};
 
 /// Logs of a node that are known besides its present one. No node has as many.
 const ASIDES_MAX: usize = 64;
@@ -25,7 +25,7 @@ const ASKED_MAX: usize = 4;
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// What a node says it has, each log once.
-pub(super) fn named(asides: &[LogAside]) -> Vec<LogAside> {
+pub(crate) fn named(asides: &[LogAside]) -> Vec<LogAside> {
     let mut named: Vec<LogAside> = Vec::new();
     for aside in asides {
         if named.len() < ASIDES_MAX && named.iter().all(|known| known.generation != aside.generation) {
@@ -41,7 +41,7 @@ pub(super) fn named(asides: &[LogAside]) -> Vec<LogAside> {
 ///
 /// The connection failed. The whole poll has failed then: a node that is witnessed while its earlier logs are not known yet would be
 /// reported as sound, and its answers over their time as `superseded`.
-pub(super) async fn look(member: &Arc<Member>) -> Result<(), Failure> {
+pub(crate) async fn look(member: &Arc<Member>) -> Result<(), Failure> {
     let watch = &member.witness;
     let asides = watch.state().asides.clone();
     let wanted = asides.into_iter().filter_map(|aside| Some((aside, watch.witnessed_of(&aside)?)));

@@ -11,14 +11,14 @@ use piperoll_format::verify::Integrity;
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::node::{PrunedRows, ScanRequest};
 
-use super::floor::{Floor, Keeping};
-use super::memory::EarlyPrune;
-use crate::ask::Asked;
+use crate::access::scope::Scope;
+use crate::cluster::connection::Lane;
+use crate::cluster::node_handle::Member;
+use crate::cluster::witness::floor::{Floor, Keeping};
+use crate::cluster::witness::memory::EarlyPrune;
 use crate::config::Limits;
-use crate::link::Lane;
-use crate::member::Member;
-use crate::read::NodeReader;
-use crate::scope::Scope;
+use crate::scan::node_reader::NodeReader;
+use crate::scan::plan::Asked;
 
 /// For one row and its proof.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
@@ -26,7 +26,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(2);
 const CLOCK_SLACK_MICROS: i64 = 5 * 60 * 1_000_000;
 
 /// Reads the entry that a node's log begins under, unless it was read before. A look that fails is repeated with the next one.
-pub(super) async fn look(member: &Arc<Member>, said: Option<PrunedRows>, oldest: Option<Timestamp>) {
+pub(crate) async fn look(member: &Arc<Member>, said: Option<PrunedRows>, oldest: Option<Timestamp>) {
     let watch = &member.witness;
     let Some(said) = said else {
         watch.state().floor = None;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::node::{CheckpointAnswer, NodeStatus, peer_path};
 
-use super::watch::LOOK_TIMEOUT;
 use super::{earlier, floor_look};
-use crate::link::Failure;
-use crate::member::Member;
+use crate::cluster::connection::Failure;
+use crate::cluster::node_handle::Member;
+use crate::cluster::witness::watch::LOOK_TIMEOUT;
 
 pub(crate) async fn look(member: &Arc<Member>) {
     let _one = member.witness.looking.lock().await;

@@ -6,8 +6,8 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use piperoll_aggregator::access::tokens::TokenStore;
 use piperoll_aggregator::config::AggregatorConfig;
-use piperoll_aggregator::tokens::TokenStore;
 use piperoll_certs::{AggregatorPlace, Authority, Layout, NodePlace};
 use piperoll_client::NodeClient;
 use piperoll_net::clock::{Clock as _, SystemClock};

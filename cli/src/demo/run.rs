@@ -13,7 +13,7 @@ use super::{history, scenario, tamper};
 use crate::args::DemoArgs;
 use crate::exit::Exit;
 use crate::show::{group_digits, paint};
-use piperoll_node::intake::{Mapped, Mapping};
+use piperoll_node::sources::{Mapped, Mapping};
 use piperoll_redact::Redactor;
 
 /// Entries that one node records before the next one has its turn.

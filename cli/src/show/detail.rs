@@ -140,7 +140,7 @@ fn spread(members: &Members, level: usize) -> Vec<String> {
 
 /// The members in the order they stand in.
 fn fields(json: &str) -> Option<Members> {
-    piperoll_node::intake::Pairs::parse(json).map(|pairs| pairs.0)
+    piperoll_node::sources::Pairs::parse(json).map(|pairs| pairs.0)
 }
 
 #[cfg(test)]

@@ -10,31 +10,35 @@ use piperoll_format::mac::KeyRing;
 use piperoll_format::merkle::{Hash, TileCache, TreeReader, consistency_proof, inclusion_proof};
 use piperoll_format::note::KeyKind;
 use piperoll_format::time::Timestamp;
+use piperoll_format::verify::RowChecker;
 use piperoll_net::clock::Clock;
 use piperoll_protocol::node::{CheckpointAnswer, IndexExtent, LogAside, LogSpan, ScanRequest, VerifyLine};
 use rusqlite::OptionalExtension as _;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
-use super::ages::Ages;
-use super::aside::{Asides, covers};
-use super::aside_log::Aside;
-use super::check::Check;
-use super::draft::{Appended, Draft};
-use super::error::{AppendError, OpenError, ReadError};
-use super::health::Health;
+use super::engine::ages::Ages;
+use super::engine::open_writer::{OpenWriter, open_writer};
+use super::engine::signer::{self, CheckpointFault, Kept, SignedCheckpoint};
+use super::engine::start_entries::{record_next_key, record_start};
+use super::engine::writer::Job;
+use super::fsck::check::Check;
 use super::index::{BLOCK_LEVEL, CheckedRows, Index, IndexCheck, Indexer};
-use super::keys::LogKeys;
-use super::new_generation::finish_exchange;
-use super::open::{self, LogDir};
-use super::open_writer::{OpenWriter, open_writer};
-use super::readers::Readers;
-use super::rows::{self, Extent};
-use super::scan::{Batch, Beside, Scan, parse_filter};
-use super::signer::{self, CheckpointFault, Kept, SignedCheckpoint};
-use super::start::{record_next_key, record_start};
-use super::writer::Job;
-use super::{prove, schema, tree};
+use super::lifecycle::past_logs::{Asides, covers};
+use super::lifecycle::rollover::finish_exchange;
+use super::read::past_log::Aside;
+use super::read::prove;
+use super::read::range::{Slice, read_range};
+use super::read::scan::{Batch, Beside, Scan, parse_filter};
+use super::table::draft::{Appended, Draft};
+use super::table::error::{AppendError, OpenError, ReadError};
+use super::table::health::Health;
+use super::table::keys::LogKeys;
+use super::table::log_dir::{self, LogDir};
+use super::table::readers::Readers;
+use super::table::rows::{self, Extent};
+use super::table::schema;
+use super::table::tiles;
 
 /// Append requests waiting for the writer; beyond it callers wait, which is the back-pressure.
 const JOBS_WAITING_MAX: usize = 1_024;
@@ -50,7 +54,7 @@ pub struct Store {
     pub(super) keys: LogKeys,
     pub(super) generation: Generation,
     pub(super) dir: LogDir,
-    pub(super) identity: open::FileIdentity,
+    pub(super) identity: log_dir::FileIdentity,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) ages: Arc<Mutex<Ages>>,
     pub(super) asides: Arc<Asides>,
@@ -272,6 +276,16 @@ impl Store {
         Ok(self.readers.run(look).await??)
     }
 
+    /// Rows from `from` on, checked, at most `rows_max` of them; none when there are no more yet.
+    pub async fn slice(&self, from: u64, rows_max: usize) -> Result<Slice, ReadError> {
+        let end = self.health.head().map_or(0, |head| head + 1);
+        if from >= end {
+            return Ok(Slice { next: from, ..Slice::default() });
+        }
+        let mut checker = RowChecker::new(self.keys.ring.clone(), self.generation);
+        self.readers.run(move |conn| read_range(conn, &mut checker, from, end, rows_max)).await?
+    }
+
     /// The time that a row's column says, if the row is there.
     pub async fn time_of(&self, seq: u64) -> Result<Option<Timestamp>, ReadError> {
         Ok(self.readers.run(move |conn| rows::time_of(conn, seq)).await??)
@@ -359,7 +373,7 @@ impl Store {
     pub async fn consistency(&self, old: u64, size: u64) -> Result<Vec<Hash>, ReadError> {
         let proof = self
             .readers
-            .run(move |conn| consistency_proof(&mut TreeReader::new(tree::StoredTiles(conn), size), old, size));
+            .run(move |conn| consistency_proof(&mut TreeReader::new(tiles::StoredTiles(conn), size), old, size));
         Ok(proof.await??)
     }
 
@@ -391,7 +405,7 @@ impl Store {
     pub async fn inclusion(&self, generation: Generation, seq: u64, size: u64) -> Result<Option<Vec<Hash>>, ReadError> {
         let Some(readers) = self.readers_of(generation, size).await? else { return Ok(None) };
         let proof =
-            readers.run(move |conn| inclusion_proof(&mut TreeReader::new(tree::StoredTiles(conn), size), seq, size));
+            readers.run(move |conn| inclusion_proof(&mut TreeReader::new(tiles::StoredTiles(conn), size), seq, size));
         Ok(Some(proof.await??))
     }
 
@@ -403,7 +417,7 @@ impl Store {
         let checked = self
             .readers
             .run(move |conn| {
-                match open::file_identity(&path) {
+                match log_dir::file_identity(&path) {
                     Ok(found) if found == expected => {}
                     Ok(_) => health.distrust(format!(
                         "{} was replaced by another file while the node was running; stop the node and put the right file back",

@@ -30,6 +30,89 @@ const CRATES: [(&str, usize); 16] = [
     ("tests/src/bin/campaign/main.rs", 40),
 ];
 
+/// Crates with their folders from the ground up: a module may use those of its own folder and of folders before it. What is in no folder
+/// of the list is above all of them.
+const FOLDERS: [(&str, &[&str]); 2] = [
+    (
+        "node/src/lib.rs",
+        &[
+            "start_at",
+            "store::table",
+            "store::index",
+            "store::read",
+            "store::engine",
+            "store::fsck",
+            "store::offline",
+            "store::lifecycle",
+            "store",
+            "sources",
+            "sinks",
+            "tokens",
+            "config",
+            "retention",
+            "metrics",
+            "http",
+        ],
+    ),
+    (
+        "aggregator/src/lib.rs",
+        &[
+            "access", "config", "cluster", "scan", "witness", "answer", "audit", "metrics", "state", "tasks", "web",
+            "http",
+        ],
+    ),
+];
+
+/// Arrows that point up, as "from uses to".
+fn upward(edges: &Edges, folders: &[&str]) -> Vec<String> {
+    // The longest folder that a module is in decides: `store::read` before `store`.
+    let floor = |module: &ModulePath| {
+        let path = name(module);
+        let is_in = |folder: &str| path == folder || path.starts_with(&format!("{folder}::"));
+        let best =
+            folders.iter().enumerate().filter(|(_, folder)| is_in(folder)).max_by_key(|(_, folder)| folder.len());
+        best.map_or(folders.len(), |(floor, _)| floor)
+    };
+    let arrows = edges.iter().flat_map(|(from, to)| to.iter().map(move |to| (from, to)));
+    arrows
+        .filter(|(from, to)| floor(to) > floor(from))
+        .map(|(from, to)| format!("{} uses {}", name(from), name(to)))
+        .collect()
+}
+
+#[test]
+fn folders_use_what_is_below_them() {
+    let mut wrong = Vec::new();
+    for (root, folders) in FOLDERS {
+        let edges = edges_of(root);
+        for folder in folders {
+            let is_there =
+                |module: &ModulePath| name(module) == *folder || name(module).starts_with(&format!("{folder}::"));
+            assert!(edges.keys().any(is_there), "{root} has no folder {folder}");
+        }
+        wrong.extend(upward(&edges, folders).into_iter().map(|arrow| format!("{root}: {arrow}")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn an_arrow_that_points_up_is_found() {
+    let files = [
+        ("lib.rs", "mod low; mod high;"),
+        ("low/mod.rs", "pub mod a; pub mod b;"),
+        ("low/a.rs", "pub struct A; fn f(_: crate::low::b::B) {}"),
+        ("low/b.rs", "pub struct B; fn f() { crate::high::c::g() }"),
+        ("high/mod.rs", "pub mod c;"),
+        ("high/c.rs", "pub fn g() { crate::low::a::h() }"),
+    ];
+    let read = |path: &Path| files.iter().find(|(name, _)| Path::new(name) == path).map(|(_, text)| (*text).to_owned());
+    let edges = Modules::load(Path::new("lib.rs"), &read).edges();
+    assert_eq!(upward(&edges, &["low", "high"]), ["low::b uses high::c"]);
+    assert_eq!(upward(&edges, &["high", "low"]), ["high::c uses low::a"]);
+    // What is in no folder is above all.
+    assert_eq!(upward(&edges, &["low"]), ["low::b uses high::c"]);
+}
+
 fn edges_of(crate_root: &str) -> Edges {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(crate_root);
     Modules::load(&root, &|path| std::fs::read_to_string(path).ok()).edges()

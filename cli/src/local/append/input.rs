@@ -3,7 +3,7 @@
 use std::io::{BufRead, Read as _};
 
 use piperoll_format::limits::CALLER_ENTRY_BYTES_MAX;
-use piperoll_node::intake::{Mapped, Mapping, Outcome};
+use piperoll_node::sources::{Mapped, Mapping, Outcome};
 use piperoll_redact::Redactor;
 use tokio::sync::mpsc;
 

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
 use piperoll_format::limits::BATCH_LINES_MAX;
 use piperoll_node::config::NodeConfig;
-use piperoll_node::intake::{Mapping, unpacked};
+use piperoll_node::sources::{Mapping, unpacked};
 use piperoll_protocol::node::LineResult;
 use serde::Deserialize;
 use serde_json::value::RawValue;

@@ -23,8 +23,8 @@ use super::fresh::{self, FreshRows};
 use super::layout::Head;
 use super::stored::Stored;
 use super::{block, count};
-use crate::store::open::LogDir;
-use crate::store::tree::stored_roots;
+use crate::store::table::log_dir::LogDir;
+use crate::store::table::tiles::stored_roots;
 
 /// The level of the tiles that blocks go with: 65,536 rows. Small enough to be built in memory, large enough that five million
 /// rows are asked in 77 pieces.
@@ -221,7 +221,11 @@ impl Index {
         Ok(stored)
     }
 
-    pub(super) fn expected_head(&self, conn: &Connection, block: u64) -> Result<Head, crate::store::tree::TreeError> {
+    pub(super) fn expected_head(
+        &self,
+        conn: &Connection,
+        block: u64,
+    ) -> Result<Head, crate::store::table::tiles::TreeError> {
         let roots = stored_roots(conn, self.level, block, block + 1)?;
         let root = roots.first().copied().unwrap_or_default();
         Ok(Head { generation: self.generation, first: block * self.block_rows(), root })

@@ -15,7 +15,7 @@ use piperoll_query::filter::{net_has, unescaped};
 use super::block::{Block, Codes, Text};
 use super::set::Set;
 use super::text::{Groups, Texts};
-use crate::store::rows::StoredRow;
+use crate::store::table::rows::StoredRow;
 
 /// One column so far. Codes are given in the order in which values come up.
 #[derive(Default)]

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::blocks::Index;
 use super::builder::Builder;
 use super::encode::encode;
-use crate::store::rows::{StoredRow, extent};
+use crate::store::table::rows::{StoredRow, extent};
 
 /// What the rows of a check are, beside the files of the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

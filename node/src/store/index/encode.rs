@@ -134,7 +134,7 @@ mod tests {
     use super::super::count;
     use super::super::stored::Stored;
     use super::*;
-    use crate::store::rows::StoredRow;
+    use crate::store::table::rows::StoredRow;
 
     /// Eight rows: two users, three notations of two addresses, texts, one that happened earlier, one that is missing.
     fn block() -> Builder {

@@ -15,13 +15,13 @@ use super::blocks::{BLOCK_LEVEL, Index, State};
 use super::builder::Builder;
 use super::encode::encode;
 use super::fresh::FreshRows;
-use crate::store::epochs::teach;
-use crate::store::erased;
-use crate::store::error::OpenError;
-use crate::store::floor::{first_seq, floor};
-use crate::store::keys::LogKeys;
-use crate::store::open::LogDir;
-use crate::store::rows::{StoredRow, extent, read_row};
+use crate::store::table::erased;
+use crate::store::table::error::OpenError;
+use crate::store::table::keys::LogKeys;
+use crate::store::table::log_dir::LogDir;
+use crate::store::table::log_start::{first_seq, floor};
+use crate::store::table::mac_epochs::teach;
+use crate::store::table::rows::{StoredRow, extent, read_row};
 
 /// Rows read by one statement and taken into a block under one lock, which readers may have to wait for.
 const BATCH_ROWS: u64 = 256;

@@ -1,0 +1,146 @@
+//! Runs one export: reads all nodes and assembles the bundle.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use piperoll_evidence::bundle::{self, Manifest};
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::aggregator::{Envelope, Status};
+
+use super::assemble::{Heading, assemble};
+use super::collect::{Collected, collect, settle};
+use super::signer::Exporter;
+use crate::answer::fanout::{Cursors, Part, by_node, envelope};
+use crate::cluster::roster::Cluster;
+use crate::scan::plan::{Ask, ask, ask_asides};
+use crate::scan::query::Query;
+
+/// Between two tries of a caller who waits for missing nodes.
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// What to do about nodes that are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Incomplete {
+    Refuse,
+    Wait(Duration),
+    Partial,
+}
+
+/// Who asks, and why.
+#[derive(Debug, Clone)]
+pub(crate) struct Order {
+    pub(crate) by: String,
+    pub(crate) reason: String,
+    pub(crate) incomplete: Incomplete,
+}
+
+impl Order {
+    /// How long to try again while nodes are missing.
+    pub(crate) fn patience(&self) -> Duration {
+        match self.incomplete {
+            Incomplete::Wait(patience) => patience,
+            Incomplete::Refuse | Incomplete::Partial => Duration::ZERO,
+        }
+    }
+}
+
+/// A bundle, or the statement about who is missing.
+pub(crate) enum Outcome {
+    Made { file: File, manifest: Box<Manifest>, envelope: Envelope },
+    Refused(Envelope),
+}
+
+impl Exporter {
+    /// Makes the bundle of a sealed query.
+    pub(crate) async fn export(
+        self: &Arc<Self>,
+        cluster: &Cluster,
+        query: &Query,
+        order: Order,
+    ) -> io::Result<Outcome> {
+        let started = Instant::now();
+        loop {
+            let created = SystemClock.now();
+            // An end that is still to come is an open one: nobody can say what will be recorded until then.
+            let to = if query.to > created { Timestamp::MAX } else { query.to };
+            let query = &Query { to, ..query.clone() };
+            let nodes = self.collect(cluster, query, created).await?;
+            let logs: Vec<Part> = nodes.iter().flat_map(|logs| logs.iter().map(|log| log.part.snapshot())).collect();
+            let parts: Vec<Part> = by_node(&logs).iter().map(|part| part.within(query)).collect();
+            let rows_of = |id: &_| {
+                let logs = nodes.iter().flatten().filter(|log| &log.part.member.node.id == id);
+                logs.map(Collected::rows).sum()
+            };
+            let envelope = envelope(&parts, query, &rows_of, None, Cursors::default());
+            let incomplete = match order.incomplete {
+                Incomplete::Wait(patience) if !envelope.complete && started.elapsed() + RETRY_PAUSE < patience => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                    continue;
+                }
+                Incomplete::Refuse | Incomplete::Wait(_) if !envelope.complete => {
+                    return Ok(Outcome::Refused(envelope));
+                }
+                Incomplete::Refuse => "refuse",
+                Incomplete::Wait(_) => "wait",
+                Incomplete::Partial => "partial",
+            };
+            let asked = bundle::Asked {
+                by: order.by,
+                reason: order.reason,
+                filter: query.filter.to_string(),
+                from: query.from,
+                to: query.to,
+                incomplete: incomplete.to_owned(),
+            };
+            let heading = Heading { asked, created, complete: envelope.complete };
+            let (exporter, reports) = (Arc::clone(self), envelope.nodes.clone());
+            let assembled = tokio::task::spawn_blocking(move || assemble(&exporter, nodes, reports, heading)).await;
+            let (file, manifest) = assembled.map_err(io::Error::other)??;
+            return Ok(Outcome::Made { file, manifest: Box::new(manifest), envelope });
+        }
+    }
+
+    /// All nodes at once; of each, its present log comes first.
+    async fn collect(
+        self: &Arc<Self>,
+        cluster: &Cluster,
+        query: &Query,
+        created: Timestamp,
+    ) -> io::Result<Vec<Vec<Collected>>> {
+        let mut reading = Vec::new();
+        for member in &cluster.members {
+            // Only to learn whether it is asked at all: what it is asked for depends on the checkpoint it settles on.
+            let dialled = match ask(member, &Query { sealed: false, ..query.clone() }, None) {
+                Ask::Absent => continue,
+                Ask::Not { .. } => false,
+                Ask::Scan(_) => true,
+            };
+            let (exporter, member, query, limits) =
+                (Arc::clone(self), Arc::clone(member), query.clone(), cluster.limits);
+            reading.push(tokio::spawn(async move {
+                if dialled && member.known_down().is_none() {
+                    settle(&member).await;
+                }
+                let mut logs = vec![match ask(&member, &query, None) {
+                    Ask::Scan(asked) => collect(Arc::clone(&member), *asked, limits, created, &exporter.dir).await?,
+                    Ask::Not { status, reason } => Collected::none(Part::unasked(&member, status, reason)),
+                    Ask::Absent => Collected::none(Part::unasked(&member, Status::Excluded, "retired".to_owned())),
+                }];
+                // Without its present log nothing says which ones were there before.
+                let asides = if logs[0].proven.is_some() { ask_asides(&member, &query, None) } else { Vec::new() };
+                for asked in asides {
+                    logs.push(collect(Arc::clone(&member), asked, limits, created, &exporter.dir).await?);
+                }
+                io::Result::Ok(logs)
+            }));
+        }
+        let mut nodes = Vec::with_capacity(reading.len());
+        for task in reading {
+            nodes.push(task.await.map_err(io::Error::other)??);
+        }
+        Ok(nodes)
+    }
+}

@@ -1,0 +1,510 @@
+//! Outcome of every node of a query, and the completeness statement.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use piperoll_evidence::bundle::{PRUNED_EARLY, PRUNED_UNSHOWN, PolicyFit};
+use piperoll_format::cursor::{Cursor, Head, Incomplete, Snapshot};
+use piperoll_format::ids::{Generation, NodeId};
+use piperoll_format::order::{Key, Order};
+use piperoll_format::time::Timestamp;
+use piperoll_protocol::aggregator::{Envelope, NodeReport, Status};
+
+use crate::cluster::node_handle::Member;
+use crate::cluster::witness::floor::Floor;
+use crate::cluster::witness::watch::{LostHere, Standing};
+use crate::scan::node_reader::{COUNTED_THERE, Tally};
+use crate::scan::plan::AsideOf;
+use crate::scan::proof_verifier::Proof;
+use crate::scan::query::Query;
+
+/// Characters of a node's reason that a cursor carries.
+const CURSOR_REASON_CHARS_MAX: usize = 120;
+
+/// One node's part in an answer, while it is being made.
+pub(crate) struct Part {
+    pub(crate) member: Arc<Member>,
+    pub(crate) generation: Option<Generation>,
+    pub(crate) head_seq: Option<u64>,
+    pub(crate) oldest_seq: Option<u64>,
+    pub(crate) status: Status,
+    pub(crate) reason: Option<String>,
+    pub(crate) tally: Tally,
+    /// The last row that arrived.
+    pub(crate) last: Option<Key>,
+    pub(crate) took: Option<std::time::Duration>,
+    /// Rows of the range that are in no log that is here.
+    pub(crate) lost: Option<LostHere>,
+    /// Rows of the range were pruned after they had stayed for as long as the policy says; from here on nothing is missing.
+    pub(crate) since: Option<Timestamp>,
+    /// They were pruned earlier than that.
+    pub(crate) early: bool,
+    /// What was pruned was held against the policy.
+    pub(crate) held: bool,
+    /// It is of a log that the node's present one took the place of.
+    pub(crate) aside: Option<AsideOf>,
+    /// Such logs of the node that were read whole.
+    pub(crate) read: Vec<Generation>,
+    /// Why others were not.
+    pub(crate) unread: Vec<String>,
+}
+
+impl Part {
+    pub(crate) fn unasked(member: &Arc<Member>, status: Status, reason: String) -> Self {
+        Self {
+            member: Arc::clone(member),
+            generation: None,
+            head_seq: None,
+            oldest_seq: None,
+            status,
+            reason: Some(reason),
+            tally: Tally::default(),
+            last: None,
+            took: None,
+            lost: None,
+            since: None,
+            early: false,
+            held: false,
+            aside: None,
+            read: Vec::new(),
+            unread: Vec::new(),
+        }
+    }
+
+    /// Reading it failed in a way that it should not have been able to.
+    pub(crate) fn given_up(member: &Arc<Member>, error: &tokio::task::JoinError) -> Self {
+        tracing::error!(%error, node = %member.node.id, "reading a node failed");
+        Self::unasked(member, Status::Error, "reading it failed; the aggregator's log says why".to_owned())
+    }
+
+    pub(crate) fn asked(member: &Arc<Member>, started: Instant) -> Self {
+        let mut part = Self::unasked(member, Status::Ok, String::new());
+        part.reason = None;
+        part.took = Some(started.elapsed());
+        part
+    }
+
+    /// The same part as an answer to this query may call it: a node that answers in full has not given what an earlier log of its had
+    /// and this one lacks.
+    pub(crate) fn within(&self, query: &Query) -> Self {
+        let mut part = self.snapshot();
+        if part.status == Status::Excluded || query.one_row {
+            return part;
+        }
+        let joined = part.member.node.life.from;
+        let silent = matches!(part.status, Status::Unreachable | Status::Timeout | Status::Error);
+        if query.to <= joined && silent && part.member.witness.saw_rows_in(query.from, query.to).is_none() {
+            // It is asked all the same, because its clock may have been wrong; it is not missed.
+            part.status = Status::Excluded;
+            part.reason = Some(format!("it joined the cluster at {joined}, behind this range"));
+            return part;
+        }
+        part.hold_against_policy(query);
+        part.let_go(query);
+        if let Some(lost) = part.member.witness.lost_in(query.from, query.to, &part.read) {
+            if matches!(part.status, Status::Ok | Status::Pruned) {
+                let pruned = part.reason.take().map(|words| format!("; {words}")).unwrap_or_default();
+                part.since = None;
+                part.status = Status::Superseded;
+                let unread: String = part.unread.iter().map(|words| format!("; {words}")).collect();
+                part.reason = Some(format!("{}{pruned}{unread}", lost.words));
+            }
+            part.tally.proof =
+                Proof::Not("rows of this range were in a log that another one took the place of".to_owned());
+            part.lost = Some(lost);
+        }
+        part
+    }
+
+    /// Takes in what an earlier log of the same node gave: a node has one part in a statement, whatever its rows are in.
+    fn take_in(&mut self, earlier: &Self) {
+        let Some(AsideOf { generation, whole }) = earlier.aside else { return };
+        let said = |words: &str| format!("the log of generation {generation}: {words}");
+        let tally = earlier.tally.clone();
+        let faults = tally.faults.iter().map(|fault| said(fault)).collect();
+        let proof = match tally.proof {
+            Proof::Not(words) => Proof::Not(said(&words)),
+            proof => proof,
+        };
+        let (more, ended) = (self.tally.more || tally.more, self.tally.ended && tally.ended);
+        let (pruned, floor) = (self.tally.pruned.clone(), self.tally.floor);
+        // Two logs, each with erased rows of its own.
+        let erased = self.tally.erased + tally.erased;
+        let both = std::mem::take(&mut self.tally).and(Tally { faults, proof, ..tally });
+        self.tally = Tally { more, ended, pruned, floor, erased, ..both };
+        match earlier.status {
+            Status::Ok if whole => self.read.push(generation),
+            Status::Invalid => {
+                let words = earlier.reason.as_deref().map(said);
+                self.status = Status::Invalid;
+                self.reason = Some([self.reason.take(), words].into_iter().flatten().collect::<Vec<_>>().join("; "));
+            }
+            // What is lost with it is said by the range; why it is, only here.
+            _ => self.unread.extend(earlier.reason.as_deref().map(said)),
+        }
+    }
+
+    /// Rows that were pruned had stayed for as long as the cluster's policy says, or not, or that is not shown.
+    fn hold_against_policy(&mut self, query: &Query) {
+        if query.all_there {
+            // What was pruned is not asked for: what is proven from the first row on is the whole.
+            if let Proof::Since(_) = self.tally.proof {
+                self.tally.proof = Proof::Whole;
+            }
+            return;
+        }
+        if self.status != Status::Pruned || self.held {
+            return;
+        }
+        self.held = true;
+        let floor = self.tally.floor.and_then(|to_seq| self.member.witness.floor(to_seq));
+        let early = self.member.witness.pruned_early(query.from);
+        let words = match (early, floor) {
+            (Some(words), _) => {
+                self.early = true;
+                words
+            }
+            (None, Some(Floor { fit: PolicyFit::Kept, since, .. })) => {
+                let proven = if let Proof::Since(time) = self.tally.proof { time } else { since };
+                self.since = Some(since.max(proven).max(query.from));
+                "they had stayed for as long as the cluster's policy says".to_owned()
+            }
+            (None, Some(Floor { fit: PolicyFit::Unshown(words) | PolicyFit::Early(words), .. })) => words,
+            (None, None) => "the entry about it was not read and held against the policy yet".to_owned(),
+        };
+        let reason = self.reason.take().unwrap_or_default();
+        self.reason = Some(format!("{reason}; {words}"));
+    }
+
+    /// Logs of the range went with the first rows of the one that took their place: they are pruned rows too, and not missing ones.
+    fn let_go(&mut self, query: &Query) {
+        if query.all_there || !matches!(self.status, Status::Ok | Status::Pruned) {
+            return;
+        }
+        let Some(gone) = self.member.witness.gone_in(query.from, query.to) else { return };
+        let since = gone.until.plus_micros(1);
+        if self.status == Status::Ok {
+            // The present log has all of the range that it ever had.
+            self.status = Status::Pruned;
+            self.since = Some(since);
+            self.reason = Some(format!("{}; they had stayed for as long as the cluster's policy says", gone.words));
+            self.held = true;
+        }
+        self.since = self.since.map(|known| known.max(since));
+        self.tally.proof = match std::mem::replace(&mut self.tally.proof, Proof::Whole) {
+            Proof::Whole => Proof::Since(since),
+            Proof::Since(known) => Proof::Since(known.max(since)),
+            not @ Proof::Not(_) => not,
+        };
+    }
+
+    fn missing(&self) -> bool {
+        !matches!(self.status, Status::Ok | Status::Excluded)
+    }
+
+    /// Rows that fail verification are all here, and so is what a node did not prune; both can be read on.
+    fn cut_short(&self) -> bool {
+        let readable = matches!(self.status, Status::Invalid | Status::Pruned | Status::Superseded);
+        self.missing() && !(readable && self.tally.ended)
+    }
+
+    fn has_gaps(&self) -> bool {
+        self.missing() && !self.tally.faults.is_empty()
+    }
+
+    pub(crate) fn report(&self, rows: u64) -> NodeReport {
+        let clock = self.member.clock();
+        let standing = self.member.witness.standing();
+        let ms = |micros: i64| micros as f64 / 1_000.0;
+        NodeReport {
+            node_id: self.member.node.id.to_string(),
+            generation: self.generation.map(|g| g.to_string()),
+            status: self.status,
+            proven: Some(self.tally.proof == Proof::Whole),
+            complete_since: self.since.map(Timestamp::to_text),
+            unproven: match &self.tally.proof {
+                Proof::Whole => None,
+                Proof::Since(time) => Some(format!("proven whole from {time} on; older rows were pruned")),
+                Proof::Not(words) => Some(words.clone()),
+            },
+            rows_witnessed: self.tally.witnessed,
+            verdict: self.verdict(&standing).to_owned(),
+            witnessed: standing.size,
+            witnessed_at: standing.seen.map(|seen| seen.to_text()),
+            unwitnessed: self
+                .head_seq
+                .map(|head| head.saturating_add(1).saturating_sub(standing.size.unwrap_or_default())),
+            reason: match (&self.reason, &standing.reason) {
+                // Neither hides the other.
+                (Some(own), Some(held)) if standing.is_held_against() && !own.contains(held) => {
+                    Some(format!("{own}; {held}"))
+                }
+                (own, held) => own.clone().or_else(|| held.clone()),
+            },
+            rows,
+            erased: Some(self.tally.erased).filter(|erased| *erased > 0),
+            verified: self.tally.verified,
+            invalid: self.tally.invalid,
+            took_ms: self.took.map(|took| (took.as_secs_f64() * 1e6).round() / 1e3),
+            head_seq: self.head_seq,
+            oldest_seq: self.oldest_seq,
+            last_seen: self.member.last_seen().map(|t| t.to_text()),
+            clock_offset_ms: clock.map(|c| ms(c.offset_micros)),
+            clock_uncertainty_ms: clock.map(|c| ms(c.uncertainty_micros)),
+        }
+    }
+
+    /// What stands in the rows outranks what the witness knows, and what it knows outranks how the node answered.
+    fn verdict(&self, standing: &Standing) -> &'static str {
+        match self.status {
+            _ if self.tally.invalid == 0 && standing.is_held_against() => standing.verdict,
+            _ if self.tally.invalid > 0 || (self.status == Status::Invalid && self.tally.unknown_key == 0) => {
+                "row_invalid"
+            }
+            _ if self.tally.unknown_key > 0 => "unknown_key",
+            Status::Unreachable | Status::Timeout => "unreachable",
+            Status::Error | Status::Incomplete | Status::Excluded => "unverifiable",
+            Status::Pruned if self.early => PRUNED_EARLY,
+            Status::Pruned if self.since.is_none() => PRUNED_UNSHOWN,
+            Status::Pruned => "pruned",
+            Status::Superseded => "superseded",
+            Status::Retired => "retired",
+            Status::Ok | Status::Invalid => standing.verdict,
+        }
+    }
+}
+
+/// Counts rows of one node in the finished answer.
+pub(crate) type RowsOf<'a> = &'a dyn Fn(&NodeId) -> u64;
+
+/// Where a page can be left.
+#[derive(Debug, Default)]
+pub(crate) struct Cursors {
+    pub(crate) next: Option<String>,
+    pub(crate) previous: Option<String>,
+}
+
+/// The completeness statement. `through` is the last row of the answer when there are more behind it.
+pub(crate) fn envelope(
+    parts: &[Part],
+    query: &Query,
+    rows_of: RowsOf<'_>,
+    through: Option<&Key>,
+    cursors: Cursors,
+) -> Envelope {
+    let parts: &[Part] = &by_node(parts).iter().map(|part| part.within(query)).collect::<Vec<_>>();
+    let expected = parts.iter().filter(|part| part.status != Status::Excluded).count();
+    let answered = parts.iter().filter(|part| part.status == Status::Ok).count();
+    let nodes: Vec<NodeReport> = parts.iter().map(|part| part.report(rows_of(&part.member.node.id))).collect();
+    let rows_in_answer = nodes.iter().map(|node| node.rows).sum();
+    // Of a time that is still to come nothing can be shown.
+    let future = query.from > query.asked_at;
+    let proven = answered > 0 && answered == expected && !future && nodes.iter().all(NodeReport::is_proven);
+    let end = if query.to == Timestamp::MAX { query.asked_at.max(query.from) } else { query.to };
+    // Nobody can vouch for what is still to come.
+    let reached = complete_through(parts, query, through).map(|time| time.min(query.asked_at.max(query.from)).min(end));
+    let since = complete_since(parts).filter(|_| !future);
+    let completeness = match (proven, through) {
+        _ if future => "not proven: the range begins in the future".to_owned(),
+        (true, Some(last)) => part_proven(&nodes, last.timestamp, query.order),
+        (true, None) if query.to != Timestamp::MAX && query.to > query.asked_at => format!(
+            "{}, up to {}, when it was asked; nobody knows yet what the rest of the range will hold",
+            completeness(&nodes, proven, query.count.is_some()),
+            query.asked_at
+        ),
+        _ => match since {
+            Some(since) => rest_words(parts, since, query),
+            None => completeness(&nodes, proven, query.count.is_some()),
+        },
+    };
+    Envelope {
+        complete: answered == expected,
+        complete_since: since.map(Timestamp::to_text),
+        proven,
+        completeness,
+        complete_through: reached.map(Timestamp::to_text),
+        more: through.is_some(),
+        order: query.order.as_str().to_owned(),
+        order_uncertainty_ms: order_uncertainty(parts),
+        expected,
+        answered,
+        count: rows_in_answer,
+        nodes,
+        next_cursor: cursors.next,
+        previous_cursor: cursors.previous,
+        from: query.from.to_text(),
+        to: end.to_text(),
+        limited_to: query.scope.words(),
+        filter_hints: query.hints(rows_in_answer == 0 && through.is_none()),
+        searched_to: None,
+        erased: query.scope.text().is_none().then(|| parts.iter().map(|part| part.tally.erased).sum()),
+        unindexed_texts: query.filter.too_short_to_index().into_iter().map(str::to_owned).collect(),
+    }
+}
+
+/// One part for each node. Those of its earlier logs come after the one of its present log.
+pub(crate) fn by_node(parts: &[Part]) -> Vec<Part> {
+    let mut nodes: Vec<Part> = Vec::new();
+    for part in parts {
+        match nodes.last_mut() {
+            Some(node) if part.aside.is_some() => node.take_in(part),
+            _ => nodes.push(part.snapshot()),
+        }
+    }
+    nodes
+}
+
+/// From when on an answer is complete that is not only because rows were pruned which had outlived the policy.
+fn complete_since(parts: &[Part]) -> Option<Timestamp> {
+    let all = parts.iter().all(|part| !part.missing() || part.since.is_some());
+    parts.iter().filter_map(|part| part.since).max().filter(|_| all)
+}
+
+/// The same in words.
+fn rest_words(parts: &[Part], since: Timestamp, query: &Query) -> String {
+    let pruned: Vec<&str> =
+        parts.iter().filter(|part| part.since.is_some()).map(|part| part.member.node.id.as_str()).collect();
+    let proven =
+        |part: &Part| matches!(part.tally.proof, Proof::Whole | Proof::Since(_)) || part.status == Status::Excluded;
+    let from_there = if parts.iter().all(proven) {
+        format!("proven whole from {since} on: no row is missing")
+    } else if query.count.is_some() {
+        format!("nothing is missing from {since} on, not verified: {COUNTED_THERE}")
+    } else {
+        format!("nothing is missing from {since} on; that no matching row was left out is not proven")
+    };
+    format!(
+        "{from_there}; older rows of {} had stayed for as long as the cluster's policy says and were pruned (`--from {since}` would be complete)",
+        pruned.join(", ")
+    )
+}
+
+/// What a part of a longer answer proves: nothing is missing between its first row and its last.
+fn part_proven(nodes: &[NodeReport], last: Timestamp, order: Order) -> String {
+    let towards = if order == Order::Desc { "back to" } else { "up to" };
+    let newer: u64 = nodes.iter().map(|node| node.verified - node.rows_witnessed.min(node.verified)).sum();
+    let rest = if newer == 0 { String::new() } else { format!("; {newer} of the rows shown are not cosigned yet") };
+    format!("proven whole {towards} {last}, where this page ends{rest}")
+}
+
+/// What the answer proves beyond the signatures of its rows, in words.
+fn completeness(nodes: &[NodeReport], proven: bool, counted: bool) -> String {
+    if proven {
+        let newer: u64 = nodes.iter().map(|node| node.verified - node.rows_witnessed.min(node.verified)).sum();
+        return match newer {
+            0 => "proven whole: no row of this range is missing".to_owned(),
+            1 => "proven whole up to the last cosigned checkpoints; 1 row is newer and authenticated only".to_owned(),
+            n => format!("proven whole up to the last cosigned checkpoints; {n} rows are newer and authenticated only"),
+        };
+    }
+    let broken: Vec<&str> =
+        nodes.iter().filter(|node| node.status == Status::Invalid).map(|node| node.node_id.as_str()).collect();
+    if !broken.is_empty() {
+        return format!("not proven: what {} gave does not fit (see there)", broken.join(", "));
+    }
+    if counted {
+        return format!("not verified: {COUNTED_THERE}");
+    }
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for node in nodes.iter().filter(|node| !node.is_proven()) {
+        let reason = match (&node.unproven, node.status) {
+            (Some(words), Status::Ok | Status::Invalid | Status::Superseded) => words.as_str(),
+            _ => "did not answer in full",
+        };
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, names)) => names.push(&node.node_id),
+            None => reasons.push((reason, vec![&node.node_id])),
+        }
+    }
+    let all = reasons.len() == 1 && nodes.iter().all(|node| !node.is_proven());
+    let words: Vec<String> = reasons
+        .into_iter()
+        .map(|(reason, names)| if all { reason.to_owned() } else { format!("{}: {reason}", names.join(", ")) })
+        .collect();
+    format!("authentic, completeness not proven ({})", words.join("; "))
+}
+
+/// In the order asked for, nothing up to this time is missing: the end of the answer, or the point where the
+/// first node broke off. `None` when a node gave nothing at all.
+fn complete_through(parts: &[Part], query: &Query, through: Option<&Key>) -> Option<Timestamp> {
+    let end = match (through, query.order) {
+        (Some(key), _) => key.timestamp,
+        (None, Order::Asc) => query.to,
+        (None, Order::Desc) => query.from,
+    };
+    // Around rows that are lost the time is known.
+    let end = parts.iter().filter_map(|part| part.lost.as_ref()).try_fold(end, |end, lost| match query.order {
+        Order::Asc => Some(end.min(lost.oldest?)),
+        Order::Desc => Some(end.max(lost.until)),
+    })?;
+    parts.iter().filter(|part| part.cut_short() || part.has_gaps()).try_fold(end, |end, part| {
+        if part.has_gaps() {
+            // Where the rows are missing is in words only; no time can be vouched for.
+            return None;
+        }
+        let reached = part.last.as_ref()?.timestamp;
+        Some(match query.order {
+            Order::Asc => end.min(reached),
+            Order::Desc => end.max(reached),
+        })
+    })
+}
+
+/// The largest distance that two answering nodes' clocks can have; `None` while one of them is not measured.
+fn order_uncertainty(parts: &[Part]) -> Option<f64> {
+    let clocks: Option<Vec<_>> = parts
+        .iter()
+        .filter(|part| part.status == Status::Ok || part.tally.rows > 0)
+        .map(|part| part.member.clock())
+        .collect();
+    let clocks = clocks?;
+    let mut worst = 0;
+    for (i, a) in clocks.iter().enumerate() {
+        for b in &clocks[i + 1..] {
+            worst = worst.max((a.offset_micros - b.offset_micros).abs() + a.uncertainty_micros + b.uncertainty_micros);
+        }
+    }
+    Some(worst as f64 / 1_000.0)
+}
+
+/// The cursor behind `last`: the snapshot of the first page and the nodes lost so far.
+pub(crate) fn next_cursor(parts: &[Part], query: &Query, last: &Key) -> Cursor {
+    // A log that was put aside and broke off is not asked again behind what it did not give: its node is not whole from here on.
+    let broke_off = |head: &Head| {
+        let mut asides = parts.iter().filter_map(|part| Some((part, part.aside?.generation)));
+        asides.any(|(part, generation)| {
+            part.member.node.id == head.node_id && generation == head.generation && part.cut_short()
+        })
+    };
+    let mut heads: Vec<Head> = match &query.cursor {
+        Some(cursor) => cursor.heads.clone(),
+        None => parts
+            .iter()
+            .filter_map(|part| {
+                let generation = part.generation?;
+                Some(Head { node_id: part.member.node.id.clone(), generation, head_seq: part.head_seq })
+            })
+            .collect(),
+    };
+    heads.retain(|head| !broke_off(head));
+    let mut incomplete = query.cursor.as_ref().map(|cursor| cursor.incomplete.clone()).unwrap_or_default();
+    // A log that another one took the place of and that cannot be read leaves its node in the answer.
+    for part in parts.iter().filter(|part| part.aside.is_none() && part.cut_short()) {
+        if incomplete.iter().all(|lost| lost.node_id != part.member.node.id) {
+            incomplete.push(Incomplete {
+                node_id: part.member.node.id.clone(),
+                status: part.status.as_str().to_owned(),
+                // A node's words are part of what travels in an address, which has a limit of its own.
+                reason: part.reason.clone().unwrap_or_default().chars().take(CURSOR_REASON_CHARS_MAX).collect(),
+            });
+        }
+    }
+    let snapshot = Snapshot {
+        asked_at: query.asked_at,
+        from: query.from,
+        to: query.to,
+        heads,
+        filter_version: query.filter_version,
+    };
+    Cursor::new(&query.hash, snapshot, last.clone(), incomplete)
+}

@@ -1,0 +1,420 @@
+//! One page: every node is asked for its share of it, those that had more in front than that are asked again, the merge takes
+//! the first rows, and completeness is known before the first byte goes out.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use piperoll_format::ids::Generation;
+use piperoll_format::order::{Key, Order, Position};
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::Integrity;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::aggregator::{Envelope, NodeReport, Status};
+use piperoll_query::filter::Filter;
+use tokio::time::timeout_at;
+
+use crate::access::scope::Scope;
+use crate::answer::fanout::{Cursors, Part, envelope, next_cursor};
+use crate::answer::merge::Merge;
+use crate::answer::prefetch::Counts;
+use crate::cluster::connection::{Failure, Lane};
+use crate::cluster::node_handle::Member;
+use crate::cluster::roster::Cluster;
+use crate::scan::node_reader::{NodeReader, conclude};
+use crate::scan::plan::{Ask, Asked, ask, ask_asides, ask_log};
+use crate::scan::proof_verifier::Proof;
+use crate::scan::query::Query;
+use crate::scan::verified_row::PlacedRow;
+
+/// What a row takes beside its body.
+const ROW_OVERHEAD_BYTES: usize = 256;
+/// Between two looks whether a node that searches still reads on.
+const SEARCH_STEP: Duration = Duration::from_millis(500);
+
+/// A finished page.
+pub(crate) struct Page {
+    pub(crate) rows: Vec<PlacedRow>,
+    pub(crate) envelope: Envelope,
+    /// Up to here everything was looked at, when nodes were still searching.
+    searched: Option<Key>,
+}
+
+/// A node is asked for its part of an even page and half of that again, and for no fewer rows than this: proving a row costs
+/// more than asking once more.
+const SHARE_MIN: usize = 4;
+
+/// What one node gave.
+struct Answer {
+    part: Part,
+    rows: VecDeque<PlacedRow>,
+    /// It looked at every row up to here and was given up for now, while it read on.
+    reached: Option<Key>,
+    /// What it was asked, to ask on behind its last row.
+    asked: Option<Asked>,
+    /// Whether it may not give more bytes.
+    is_full: bool,
+}
+
+pub(crate) async fn page(cluster: &Cluster, query: &Query) -> Page {
+    let limit = query.limit.unwrap_or(usize::MAX);
+    match query.in_front_of() {
+        None => assemble(cluster, query, read_page(cluster, query).await, limit, None),
+        Some(anchor) => page_in_front(cluster, query, anchor, limit).await,
+    }
+}
+
+/// The page in front of a row. Reading back finds where it begins; what is shown is then read forward from there, as every page
+/// is: a row that does not fit stands beside the sound one that is read before it, so only one direction has one order.
+async fn page_in_front(cluster: &Cluster, query: &Query, anchor: &Key, limit: usize) -> Page {
+    let mut look = limit.saturating_add(1);
+    let after = loop {
+        let back = Query { order: query.order.reversed(), limit: Some(look), ..query.clone() };
+        let Page { rows: found, envelope, searched } =
+            assemble(cluster, &back, read_page(cluster, &back).await, look, None);
+        // Rows that do not fit may stand elsewhere when they are read forward; sound ones are where they are.
+        let is_sound = |row: &PlacedRow| matches!(row.integrity, Integrity::Ok | Integrity::Erased);
+        let sound = found.iter().enumerate().filter(|(_, row)| is_sound(row));
+        let begins = sound.map(|(index, _)| index).nth(limit.saturating_sub(1));
+        let behind = begins.and_then(|index| found.get(index + 1));
+        // Without any more the page begins where the whole query does.
+        let broke_off = |node: &NodeReport| matches!(node.status, Status::Incomplete | Status::Timeout | Status::Error);
+        let is_all = envelope.next_cursor.is_none() && !envelope.nodes.iter().any(broke_off);
+        if behind.is_some() || is_all || found.is_empty() {
+            break behind.map(|row| row.key.clone()).or(searched);
+        }
+        // Cut short by a node that can have more, by its bytes, or by very many rows that do not fit: it begins with the last
+        // one found, and there is another one in front.
+        if found.len() < look || look > limit.saturating_mul(LOOK_BACK_MAX) {
+            break found.last().map(|row| beyond(&row.key, query.order.reversed()));
+        }
+        look = look.saturating_mul(2);
+    };
+    let room = look.saturating_mul(2);
+    let forward = Query { after, limit: Some(room), ..query.clone() };
+    assemble(cluster, &forward, read_page(cluster, &forward).await, room, Some(anchor))
+}
+
+/// How many pages of rows that do not fit are looked over for a page of sound ones.
+const LOOK_BACK_MAX: usize = 4;
+
+/// What the nodes give for a page.
+async fn read_page(cluster: &Cluster, query: &Query) -> Vec<Answer> {
+    let limit = query.limit.unwrap_or(usize::MAX);
+    let deadline = tokio::time::Instant::now() + cluster.limits.page;
+    let asides =
+        |member: &Arc<Member>| ask_asides(member, query, None).into_iter().map(|asked| Ask::Scan(Box::new(asked)));
+    let asks: Vec<_> = cluster
+        .members
+        .iter()
+        .flat_map(|member| {
+            std::iter::once(ask(member, query, None)).chain(asides(member)).map(move |ask| (member, ask))
+        })
+        .collect();
+    let dialled = asks.iter().filter(|(_, ask)| matches!(ask, Ask::Scan(_))).count();
+    let share = (limit.saturating_mul(3) / (2 * dialled.max(1))).max(SHARE_MIN).min(limit);
+    let mut under_way = Vec::new();
+    for (member, ask) in asks {
+        match ask {
+            Ask::Absent => {}
+            Ask::Not { status, reason } => {
+                let none = Answer::none(Part::unasked(member, status, reason));
+                under_way.push((member, tokio::spawn(std::future::ready(none))));
+            }
+            Ask::Scan(mut asked) => {
+                asked.request.limit = u64::try_from(share).ok();
+                under_way.push((
+                    member,
+                    tokio::spawn(answer(Arc::clone(member), *asked, cluster.limits, query.page_bytes, deadline)),
+                ));
+            }
+        }
+    }
+    let mut answers = Vec::with_capacity(under_way.len());
+    for (member, task) in under_way {
+        // A task can only fail by a panic, which is a bug; the node must not vanish from the list for it.
+        answers.push(task.await.unwrap_or_else(|error| Answer::none(Part::given_up(member, &error))));
+    }
+    refill(cluster, query, &mut answers, limit, deadline).await;
+    answers
+}
+
+/// Asks on where a node has more rows that may stand in front of the page's last one, until none has.
+async fn refill(
+    cluster: &Cluster,
+    query: &Query,
+    answers: &mut [Answer],
+    limit: usize,
+    deadline: tokio::time::Instant,
+) {
+    loop {
+        let short = fall_short(answers, limit, query.order);
+        if short.is_empty() {
+            return;
+        }
+        // A search may have taken longer than a page does; what is asked again has some time all the same.
+        let deadline = deadline.max(tokio::time::Instant::now() + cluster.limits.first_row);
+        let mut under_way = Vec::new();
+        for index in short {
+            let Some(asked) = answers[index].next_request(limit) else { return };
+            let member = Arc::clone(&answers[index].part.member);
+            let room = query.page_bytes.saturating_sub(answers[index].bytes());
+            under_way.push((index, tokio::spawn(answer(member, asked, cluster.limits, room, deadline))));
+        }
+        for (index, task) in under_way {
+            let member = Arc::clone(&answers[index].part.member);
+            let more = task.await.unwrap_or_else(|error| Answer::none(Part::given_up(&member, &error)));
+            answers[index].extend(more);
+        }
+    }
+}
+
+/// The nodes whose rows end in front of the page's last row, although they have more.
+fn fall_short(answers: &[Answer], limit: usize, order: Order) -> Vec<usize> {
+    let mut keys: Vec<&Key> = answers.iter().flat_map(|answer| answer.rows.iter().map(|row| &row.key)).collect();
+    keys.sort_unstable_by(
+        |a, b| if order.before(a, b) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater },
+    );
+    let last = limit.checked_sub(1).and_then(|place| keys.get(place));
+    let ends_early = |answer: &Answer| {
+        answer.part.tally.more
+            && !answer.is_full
+            && answer.rows.back().is_some_and(|row| last.is_none_or(|last| order.before(&row.key, *last)))
+    };
+    (0..answers.len()).filter(|index| ends_early(&answers[*index])).collect()
+}
+
+impl Answer {
+    fn none(part: Part) -> Self {
+        Self { part, rows: VecDeque::new(), reached: None, asked: None, is_full: false }
+    }
+
+    fn bytes(&self) -> usize {
+        self.rows.iter().map(|row| row.body.len() + ROW_OVERHEAD_BYTES).sum()
+    }
+
+    /// Asks for the rest of a page behind the last row, of the same rows as the first time.
+    fn next_request(&self, limit: usize) -> Option<Asked> {
+        let mut asked = self.asked.clone()?;
+        let last = &self.rows.back()?.key;
+        asked.request.after = Some(Position { timestamp: last.timestamp, seq: last.seq });
+        asked.request.limit = u64::try_from(limit.saturating_sub(self.rows.len()).max(SHARE_MIN)).ok();
+        asked.request.head = asked.request.head.or(self.part.head_seq);
+        asked.request.generation = self.part.generation;
+        Some(asked)
+    }
+
+    /// Adds what came when it was asked again. Where that failed, what came before stays.
+    fn extend(&mut self, more: Self) {
+        let before = std::mem::take(&mut self.part.tally);
+        let Part { status, reason, last, took, tally, .. } = more.part;
+        self.part.tally = before.and(tally);
+        (self.part.status, self.part.reason) = (status, reason);
+        self.part.last = last.or(self.part.last.take());
+        self.part.took = self.part.took.zip(took).map(|(first, second)| first + second);
+        self.rows.extend(more.rows);
+        self.is_full = more.is_full;
+        self.reached = more.reached;
+    }
+}
+
+/// Reads one node within the page's time limit. Rows that came before a failure are kept.
+async fn answer(
+    member: Arc<Member>,
+    asked: Asked,
+    limits: crate::config::Limits,
+    room: usize,
+    deadline: tokio::time::Instant,
+) -> Answer {
+    let aside = asked.aside;
+    let part = |part: Part| Part { aside, ..part };
+    if let Some((status, reason)) = member.known_down() {
+        return Answer::none(part(Part::unasked(&member, status, reason)));
+    }
+    let started = Instant::now();
+    let late = |limit: Duration| Failure::Timeout(format!("not finished within {} ms", limit.as_millis()));
+    let opened = timeout_at(deadline, NodeReader::open(&member, &asked, &limits, Lane::Shared)).await;
+    let mut reader = match opened.unwrap_or_else(|_| Err(late(limits.page))) {
+        Ok(reader) => reader,
+        Err(failure) => {
+            member.failed(&failure);
+            let mut part = part(Part::asked(&member, started));
+            (part.status, part.reason) = conclude(&part.tally, false, Some(&failure));
+            return Answer::none(part);
+        }
+    };
+    let (mut rows, mut bytes) = (VecDeque::new(), 0);
+    let (mut is_full, mut reached) = (false, None);
+    let (mut until, last) = (deadline, deadline + limits.search.saturating_sub(limits.page));
+    let failure = loop {
+        let Ok(next) = timeout_at(until, reader.next()).await else {
+            // A node that is still reading is not given up because it finds little. Looking at the clock in between loses nothing.
+            if !reader.advances() {
+                break Some(late(limits.page));
+            }
+            if until < last {
+                until = last.min(until + SEARCH_STEP);
+                continue;
+            }
+            reached = reader.stop_here();
+            is_full = true;
+            let words = format!("it was still searching after {} ms; narrow the range", limits.search.as_millis());
+            break if reached.is_some() { None } else { Some(Failure::Timeout(words)) };
+        };
+        match next {
+            Ok(Some(row)) => {
+                if asked.request.limit.is_some_and(|limit| rows.len() as u64 >= limit) {
+                    break Some(Failure::Error("the node sent more rows than it was asked for".to_owned()));
+                }
+                bytes += row.body.len() + ROW_OVERHEAD_BYTES;
+                rows.push_back(row);
+                if bytes > room {
+                    is_full = true;
+                    reader.tally.ended = true;
+                    reader.tally.more = true;
+                    break None;
+                }
+            }
+            Ok(None) => break None,
+            Err(failure) => break Some(failure),
+        }
+    };
+    rows.extend(reader.rest());
+    let mut part = part(Part::asked(&member, started));
+    part.generation = Some(reader.head.generation);
+    part.head_seq = reader.head.head_seq;
+    part.oldest_seq = reader.head.oldest_seq;
+    part.last = rows.back().map(|row: &PlacedRow| row.key.clone());
+    part.tally = reader.tally;
+    (part.status, part.reason) = conclude(&part.tally, true, failure.as_ref());
+    Answer { part, rows, reached, asked: Some(asked), is_full }
+}
+
+/// Takes the first `limit` rows of the merge, as far as they stand in front of `anchor`. The page ends early where a node has
+/// more rows than it sent.
+fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: usize, anchor: Option<&Key>) -> Page {
+    let mut merge = Merge::new(query.order);
+    // Nobody knows yet what nodes that still search have behind here.
+    let barrier = answers.iter().filter_map(|answer| answer.reached.clone());
+    let barrier = barrier.reduce(|a, b| if query.order.before(&a, &b) { a } else { b });
+    let mut fronts: Vec<Option<PlacedRow>> = Vec::with_capacity(answers.len());
+    let mut short = false;
+    for (index, answer) in answers.iter_mut().enumerate() {
+        let front = answer.rows.pop_front();
+        if let Some(row) = &front {
+            merge.offer(index, row.key.timestamp, row.key.seq);
+        }
+        fronts.push(front);
+    }
+    let (mut rows, mut bytes): (Vec<PlacedRow>, usize) = (Vec::new(), 0);
+    let mut taken = vec![Counts::default(); answers.len()];
+    while rows.len() < limit && (bytes < query.page_bytes || anchor.is_some()) {
+        let Some(index) = merge.take() else { break };
+        let Some(row) = fronts[index].take() else { break };
+        if barrier.as_ref().is_some_and(|barrier| query.order.before(barrier, &row.key)) {
+            fronts[index] = Some(row);
+            break;
+        }
+        if anchor.is_some_and(|anchor| !query.order.before(&row.key, anchor)) {
+            fronts[index] = Some(row);
+            break;
+        }
+        bytes += row.body.len() + ROW_OVERHEAD_BYTES;
+        taken[index].add(&row);
+        rows.push(row);
+        fronts[index] = answers[index].rows.pop_front();
+        match &fronts[index] {
+            Some(row) => merge.offer(index, row.key.timestamp, row.key.seq),
+            None if answers[index].part.tally.more && answers[index].reached.is_none() => {
+                short = true;
+                break;
+            }
+            None => {}
+        }
+    }
+    let left = fronts.iter().any(Option::is_some);
+    let more = left || short || answers.iter().any(|answer| answer.part.tally.more);
+    let here = answers.into_iter().zip(&fronts).zip(&taken);
+    let parts: Vec<Part> = here.map(|((answer, front), taken)| settle(answer.part, front.is_some(), taken)).collect();
+    // Behind a page that was come to from behind, there is that page.
+    let full = rows.len() >= limit || bytes >= query.page_bytes || short;
+    let searched = barrier.filter(|_| !full);
+    let last = rows.last().map(|row| row.key.clone()).filter(|_| more || anchor.is_some());
+    // Behind the last row that was found everything up to there was looked at.
+    let last = searched.clone().or(last);
+    let last = last
+        .or_else(|| anchor.map(|anchor| query.after.clone().unwrap_or_else(|| beyond(anchor, query.order.reversed()))));
+    let first = query
+        .after
+        .as_ref()
+        .map(|after| rows.first().map_or_else(|| beyond(after, query.order), |row| row.key.clone()));
+    let place = |key: &Key| next_cursor(&parts, query, key);
+    let cursors = Cursors {
+        next: last.as_ref().map(|last| place(last).encode(&cluster.cursor_key)),
+        previous: first.map(|first| place(&first).back_from(first).encode(&cluster.cursor_key)),
+    };
+    let count = |id: &_| rows.iter().filter(|row| &row.key.node_id == id).count().try_into().unwrap_or(0);
+    let mut envelope = envelope(&parts, query, &count, last.as_ref(), cursors);
+    envelope.searched_to = searched.as_ref().map(|searched| searched.timestamp.to_text());
+    Page { rows, envelope, searched }
+}
+
+/// A place behind a row that has nothing behind it: the last page is empty when the one before it was full by chance.
+fn beyond(last: &Key, order: Order) -> Key {
+    let step = if order == Order::Asc { 1 } else { -1 };
+    Key { timestamp: last.timestamp.plus_micros(step), ..last.clone() }
+}
+
+/// Counts only what is on this page. A node that broke off behind the page's last row did not make this page
+/// incomplete.
+fn settle(mut part: Part, has_more_here: bool, taken: &Counts) -> Part {
+    let tally = taken.into_tally(part.tally.clone());
+    let broke_off_later = has_more_here && matches!(part.status, Status::Incomplete | Status::Timeout | Status::Error);
+    if broke_off_later || matches!(part.status, Status::Ok | Status::Invalid) {
+        (part.status, part.reason) = conclude(&tally, true, None);
+    }
+    part.tally = tally;
+    part
+}
+
+/// One row of one node, in the form of a page; only that node is expected. `None` when the node has no log of this generation that can be
+/// read.
+pub(crate) async fn one_row(
+    cluster: &Cluster,
+    member: &Arc<Member>,
+    seq: u64,
+    generation: Option<Generation>,
+    scope: &Scope,
+) -> Option<(Page, Query)> {
+    let mut query =
+        Query::everything(Filter::default(), (Timestamp::MIN, Timestamp::MAX), Order::Asc, SystemClock.now());
+    query.limit = Some(1);
+    query.one_row = true;
+    query.scope = scope.clone();
+    let mut found = match ask_log(member, &query, Some(1), generation)? {
+        Ask::Scan(mut asked) => {
+            asked.request.from_seq = Some(seq);
+            asked.request.head = Some(seq);
+            let deadline = tokio::time::Instant::now() + cluster.limits.page;
+            answer(Arc::clone(member), *asked, cluster.limits, query.page_bytes, deadline).await
+        }
+        Ask::Not { status, reason } => Answer::none(Part::unasked(member, status, reason)),
+        Ask::Absent => Answer::none(Part::unasked(member, Status::Unreachable, "retired".to_owned())),
+    };
+    // The limit is reached by the one row there is.
+    found.part.tally.more = false;
+    found.part.tally.proof = Proof::Not("one row was asked for".to_owned());
+    let pruned = found.part.oldest_seq.filter(|oldest| seq < *oldest && found.part.status == Status::Ok);
+    if let Some(oldest) = pruned {
+        (found.part.status, found.part.reason) =
+            (Status::Pruned, Some(format!("row {seq} was pruned; its log begins at row {oldest}")));
+    }
+    let mut page = assemble(cluster, &query, vec![found], 1, None);
+    // A head below the row asked for is not a gap: the row was never written.
+    if page.rows.is_empty()
+        && page.envelope.nodes.iter().all(|n| n.head_seq.is_some_and(|head| head < seq) && n.status == Status::Ok)
+    {
+        page.envelope.complete = true;
+    }
+    Some((page, query))
+}

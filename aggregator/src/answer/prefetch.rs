@@ -1,0 +1,215 @@
+//! Feeds one node's rows to the merge, read ahead in bounded batches.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use piperoll_format::order::Key;
+use piperoll_format::verify::Integrity;
+use piperoll_protocol::aggregator::Status;
+use piperoll_query::stats::Counter;
+use tokio::sync::mpsc;
+
+use crate::answer::fanout::Part;
+use crate::cluster::connection::{Failure, Lane};
+use crate::cluster::node_handle::Member;
+use crate::config::Limits;
+use crate::scan::node_reader::{NodeReader, Tally, conclude};
+use crate::scan::plan::Asked;
+use crate::scan::verified_row::PlacedRow;
+
+/// Rows handed over together, and hand-overs waiting per node.
+const BATCH_ROWS: usize = 128;
+const BATCH_BYTES: usize = 128 * 1024;
+const BATCHES_WAITING: usize = 4;
+
+enum Message {
+    Rows(Vec<PlacedRow>),
+    End(Tally, Option<Failure>, Option<Box<Counter>>),
+}
+
+/// One node's rows on their way into the merge.
+pub(crate) struct Feed {
+    pub(crate) part: Part,
+    pub(crate) began: bool,
+    pub(crate) rows: VecDeque<PlacedRow>,
+    incoming: Option<mpsc::Receiver<Message>>,
+    failure: Option<Failure>,
+    /// The rows that went into the answer.
+    pub(crate) emitted: Counts,
+    /// The furthest of them.
+    pub(crate) latest: Option<Key>,
+    /// What the node counted, when it came to its end.
+    pub(crate) counted: Option<Box<Counter>>,
+    counted_rows: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counts {
+    pub(crate) rows: u64,
+    verified: u64,
+    invalid: u64,
+    unknown_key: u64,
+    witnessed: u64,
+}
+
+impl Feed {
+    pub(crate) fn none(part: Part) -> Self {
+        let (rows, emitted) = (VecDeque::new(), Counts::default());
+        Self {
+            part,
+            began: false,
+            rows,
+            incoming: None,
+            failure: None,
+            emitted,
+            latest: None,
+            counted: None,
+            counted_rows: 0,
+        }
+    }
+
+    pub(crate) async fn open(member: Arc<Member>, asked: Asked, limits: Limits) -> Self {
+        let aside = asked.aside;
+        let part = |part: Part| Part { aside, ..part };
+        if let Some((status, reason)) = member.known_down() {
+            return Self::none(part(Part::unasked(&member, status, reason)));
+        }
+        let started = Instant::now();
+        let opened = tokio::time::timeout(limits.page, NodeReader::open(&member, &asked, &limits, Lane::Own)).await;
+        let late = || Failure::Timeout(format!("no answer began within {} ms", limits.page.as_millis()));
+        match opened.unwrap_or_else(|_| Err(late())) {
+            Ok(reader) => {
+                let mut part = part(Part::asked(&member, started));
+                part.generation = Some(reader.head.generation);
+                part.head_seq = reader.head.head_seq;
+                part.oldest_seq = reader.head.oldest_seq;
+                part.tally = reader.tally.clone();
+                (part.status, part.reason) = conclude(&part.tally, true, None);
+                let (send, receive) = mpsc::channel(BATCHES_WAITING);
+                tokio::spawn(pump(reader, send));
+                let incoming = Some(receive);
+                Self { began: true, incoming, ..Self::none(part) }
+            }
+            Err(failure) => {
+                member.failed(&failure);
+                let mut part = part(Part::asked(&member, started));
+                (part.status, part.reason) = conclude(&part.tally, false, Some(&failure));
+                Self::none(part)
+            }
+        }
+    }
+
+    /// Has a row at the front, or is finished, when this returns.
+    pub(crate) async fn fill(&mut self) {
+        while self.rows.is_empty() {
+            let Some(incoming) = &mut self.incoming else { return };
+            match incoming.recv().await {
+                Some(Message::Rows(rows)) => {
+                    self.part.last = rows.last().map(|row| row.key.clone());
+                    self.rows.extend(rows);
+                }
+                Some(Message::End(tally, failure, counted)) => {
+                    self.counted = counted.filter(|_| failure.is_none());
+                    self.counted_rows = self.counted.as_ref().map_or(0, |counted| counted.entries());
+                    (self.part.status, self.part.reason) = conclude(&tally, self.began, failure.as_ref());
+                    self.part.tally = tally;
+                    self.failure = failure;
+                    self.incoming = None;
+                }
+                // The pump always says how it ended; without its word nothing may be called whole.
+                None => {
+                    self.failure = Some(Failure::Broken("reading the node was given up".to_owned()));
+                    self.part.status = Status::Incomplete;
+                    self.incoming = None;
+                }
+            }
+        }
+    }
+
+    /// Rows of it in the answer, sent or counted.
+    pub(crate) fn rows_in_answer(&self) -> u64 {
+        self.emitted.rows + self.counted_rows
+    }
+
+    /// Makes the report say what the answer holds: with a limit, the node may have sent more, or not have ended.
+    pub(crate) fn settle(&mut self) {
+        if !self.began {
+            return;
+        }
+        self.part.tally = self.emitted.into_tally(self.part.tally.clone());
+        (self.part.status, self.part.reason) = conclude(&self.part.tally, true, self.failure.as_ref());
+    }
+}
+
+impl Counts {
+    /// Combines the rows counted while reading a node with the counts of its answer.
+    pub(crate) fn into_tally(self, tally: Tally) -> Tally {
+        let Self { rows, verified, invalid, unknown_key, witnessed } = self;
+        Tally { rows, verified, invalid, unknown_key, witnessed, ..tally }
+    }
+
+    pub(crate) fn add(&mut self, row: &PlacedRow) {
+        self.rows += 1;
+        self.witnessed += u64::from(row.witnessed);
+        match row.integrity {
+            Integrity::Ok | Integrity::Erased => self.verified += 1,
+            Integrity::UnknownKey => self.unknown_key += 1,
+            Integrity::Violation => self.invalid += 1,
+        }
+    }
+}
+
+/// Reads a node into the channel. A full channel waits here, outside every network timer, so that a slow
+/// reader never makes a healthy node look slow.
+async fn pump(mut reader: NodeReader, send: mpsc::Sender<Message>) {
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    let failure = loop {
+        let next = tokio::select! {
+            next = reader.next() => next,
+            () = send.closed() => return,
+        };
+        match next {
+            Ok(Some(row)) => {
+                bytes += row.body.len();
+                rows.push(row);
+                if rows.len() >= BATCH_ROWS || bytes >= BATCH_BYTES {
+                    bytes = 0;
+                    if send.send(Message::Rows(std::mem::take(&mut rows))).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Ok(None) => break None,
+            Err(failure) => break Some(failure),
+        }
+    };
+    rows.extend(reader.rest());
+    if !rows.is_empty() && send.send(Message::Rows(rows)).await.is_err() {
+        return;
+    }
+    let _ = send.send(Message::End(reader.tally, failure, reader.counted.map(Box::new))).await;
+}
+
+impl Part {
+    pub(crate) fn snapshot(&self) -> Self {
+        Self {
+            member: Arc::clone(&self.member),
+            generation: self.generation,
+            head_seq: self.head_seq,
+            oldest_seq: self.oldest_seq,
+            status: self.status,
+            reason: self.reason.clone(),
+            tally: self.tally.clone(),
+            last: self.last.clone(),
+            took: self.took,
+            lost: self.lost.clone(),
+            since: self.since,
+            early: self.early,
+            held: self.held,
+            aside: self.aside,
+            read: self.read.clone(),
+            unread: self.unread.clone(),
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! A stream: bounded buffers between nodes, merge and reader, so that memory does not grow with the result,
+//! and a final record, so that an end of file without it means incomplete.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use piperoll_evidence::csv;
+use piperoll_format::order::Key;
+use piperoll_format::verify::Integrity;
+use piperoll_format::view::EntryView;
+use piperoll_protocol::aggregator::{Envelope, FinalRecord, StatsAnswer, Status};
+use piperoll_query::stats::{Counter, Plan};
+use tokio::sync::mpsc;
+
+use crate::answer::fanout::{Cursors, Part, envelope};
+use crate::answer::merge::Merge;
+use crate::answer::prefetch::Feed;
+use crate::cluster::roster::Cluster;
+use crate::scan::plan::{Ask, ask, ask_asides};
+use crate::scan::query::Query;
+use crate::scan::verified_row::PlacedRow;
+use piperoll_net::fair_share::Share;
+
+/// Bytes per chunk of the answer, and chunks waiting for the reader.
+const CHUNK_BYTES: usize = 64 * 1024;
+const CHUNKS_WAITING: usize = 8;
+/// Between the last row and the reset that says "not whole".
+const RESET_DELAY: std::time::Duration = std::time::Duration::from_millis(250);
+/// A check says how far it is after this many rows.
+const PROGRESS_ROWS: u64 = 20_000;
+/// How often a count says that it is alive.
+const KEEP_AWAKE: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// What the reader gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// Rows and a final record.
+    Ndjson,
+    /// Rows only; a loss resets the stream.
+    Csv,
+    /// Rows that fail verification, progress, and a final record.
+    Check,
+    /// No rows: one JSON object with what was counted. White space in front of it keeps the connection awake.
+    Stats(Plan),
+}
+
+/// A stream whose nodes have all begun or failed; nothing is sent yet.
+pub(crate) struct Stream {
+    feeds: Vec<Feed>,
+    query: Query,
+}
+
+pub(crate) type ChunkReceiver = mpsc::Receiver<std::io::Result<Bytes>>;
+
+impl Stream {
+    /// Asks all nodes and waits until every one has sent its first frame or failed.
+    pub(crate) async fn open(cluster: &Cluster, query: Query) -> Self {
+        let limit = query.limit.and_then(|limit| u64::try_from(limit).ok());
+        let mut opening = Vec::new();
+        for member in &cluster.members {
+            let asides = ask_asides(member, &query, limit);
+            match ask(member, &query, limit) {
+                Ask::Absent => {}
+                Ask::Not { status, reason } => {
+                    let none = Feed::none(Part::unasked(member, status, reason));
+                    opening.push((member, tokio::spawn(std::future::ready(none))));
+                }
+                Ask::Scan(asked) => {
+                    let opened = Feed::open(Arc::clone(member), *asked, cluster.limits);
+                    opening.push((member, tokio::spawn(opened)));
+                }
+            }
+            for asked in asides {
+                let opened = Feed::open(Arc::clone(member), asked, cluster.limits);
+                opening.push((member, tokio::spawn(opened)));
+            }
+        }
+        let mut feeds = Vec::with_capacity(opening.len());
+        for (member, task) in opening {
+            feeds.push(task.await.unwrap_or_else(|error| Feed::none(Part::given_up(member, &error))));
+        }
+        Self { feeds, query }
+    }
+
+    /// The statement as far as it is known before the first row.
+    pub(crate) fn opening(&self) -> Envelope {
+        let parts: Vec<&Feed> = self.feeds.iter().collect();
+        let parts: Vec<Part> = parts.iter().map(|feed| feed.part.snapshot()).collect();
+        envelope(&parts, &self.query, &|_| 0, None, Cursors::default())
+    }
+
+    /// Merges and writes until the end; the receiver is the body of the answer. Dropping it ends everything, also while
+    /// no row matches. The room is given back when nothing is read any more.
+    pub(crate) fn run(self, output: Output, room: Share) -> ChunkReceiver {
+        let (send, receive) = mpsc::channel(CHUNKS_WAITING);
+        tokio::spawn(async move {
+            let _room = room;
+            let reader = send.clone();
+            let counting = matches!(output, Output::Stats(_));
+            let counter = match &output {
+                Output::Stats(plan) => Some(Counter::new(plan.clone())),
+                Output::Ndjson | Output::Csv | Output::Check => None,
+            };
+            let mut writer =
+                Writer { send, out: Vec::with_capacity(CHUNK_BYTES + 4_096), output, counter, verified: true };
+            let keep_awake = async {
+                loop {
+                    tokio::time::sleep(KEEP_AWAKE).await;
+                    if counting {
+                        // No room in front of the reader is as good: it has not read what is there.
+                        let _ = reader.try_send(Ok(Bytes::from_static(b"\n")));
+                    }
+                }
+            };
+            tokio::select! {
+                written = self.write(&mut writer) => if written.is_err() { tracing::debug!("the reader went away") },
+                () = reader.closed() => tracing::debug!("the reader went away"),
+                () = keep_awake => {}
+            }
+        });
+        receive
+    }
+
+    async fn write(mut self, writer: &mut Writer) -> Result<(), Gone> {
+        if writer.output == Output::Csv {
+            writer.out.extend_from_slice(&csv::header());
+        }
+        let mut merge = Merge::new(self.query.order);
+        for index in 0..self.feeds.len() {
+            self.offer(&mut merge, index).await;
+        }
+        let mut emitted = 0;
+        let limit = self.query.limit.and_then(|limit| u64::try_from(limit).ok()).unwrap_or(u64::MAX);
+        let mut last: Option<Key> = None;
+        while emitted < limit {
+            let Some(index) = merge.take() else { break };
+            let Some(row) = self.feeds[index].rows.pop_front() else { break };
+            // What comes twice or out of order is a fault of its node, and would make a count too large.
+            let fresh = self.feeds[index].latest.as_ref().is_none_or(|latest| *latest < row.key);
+            if fresh {
+                self.feeds[index].latest = Some(row.key.clone());
+            }
+            self.feeds[index].emitted.add(&row);
+            emitted += 1;
+            match &mut writer.counter {
+                Some(counter) if fresh => self.query.count_row(counter, &row),
+                Some(_) => {}
+                None => writer.row(&row, emitted).await?,
+            }
+            last = Some(row.key);
+            self.offer(&mut merge, index).await;
+        }
+        let more = emitted == limit && merge.take().is_some();
+        for feed in &mut self.feeds {
+            feed.settle();
+            if let (Some(counter), Some(counted)) = (&mut writer.counter, feed.counted.take()) {
+                counter.merge(*counted);
+            }
+        }
+        writer.verified = self.query.count.is_none();
+        let parts: Vec<Part> = self.feeds.iter().map(|feed| feed.part.snapshot()).collect();
+        let rows_of = |id: &_| {
+            let mine = self.feeds.iter().filter(|feed| &feed.part.member.node.id == id);
+            mine.map(Feed::rows_in_answer).sum()
+        };
+        let envelope = envelope(&parts, &self.query, &rows_of, last.as_ref().filter(|_| more), Cursors::default());
+        // What nobody could know of when the headers went out, and no row of the answer shows: a node that broke
+        // off, rows that are not there.
+        let lost = self.feeds.iter().any(|feed| {
+            let gap = !feed.part.tally.faults.is_empty();
+            let whole = [Status::Ok, Status::Pruned].contains(&feed.part.status);
+            feed.began && !whole && (gap || !feed.part.tally.ended)
+        });
+        writer.end(envelope, lost).await
+    }
+
+    /// Puts the next row of a node into the merge, waiting for it if need be.
+    async fn offer(&mut self, merge: &mut Merge, index: usize) {
+        let feed = &mut self.feeds[index];
+        feed.fill().await;
+        if let Some(row) = feed.rows.front() {
+            merge.offer(index, row.key.timestamp, row.key.seq);
+        }
+    }
+}
+
+impl Query {
+    /// Counts a row if it is what was asked for: nobody sees the rows of a count, so the node's word is not enough. One that
+    /// fails verification is counted by the statement only: nothing in it can be believed. A node that counts sends only
+    /// what it does not count.
+    fn count_row(&self, counter: &mut Counter, row: &PlacedRow) {
+        match row.integrity {
+            _ if row.withheld => {}
+            Integrity::Ok if self.count.is_some() => {}
+            Integrity::Ok => match EntryView::parse(&row.body) {
+                Some(entry) => {
+                    let within = (self.from..self.to).contains(&row.key.timestamp);
+                    if within && self.filter.matches(&entry) {
+                        counter.add(&entry, row.key.timestamp);
+                    }
+                }
+                None => counter.add_unreadable(),
+            },
+            Integrity::Erased => counter.add_erased(),
+            Integrity::UnknownKey | Integrity::Violation => {}
+        }
+    }
+}
+
+/// The reader closed the connection.
+struct Gone;
+
+struct Writer {
+    send: mpsc::Sender<std::io::Result<Bytes>>,
+    out: Vec<u8>,
+    output: Output,
+    counter: Option<Counter>,
+    /// Every row that was counted was read and verified here.
+    verified: bool,
+}
+
+impl Writer {
+    async fn row(&mut self, row: &PlacedRow, number: u64) -> Result<(), Gone> {
+        match &self.output {
+            Output::Ndjson => {
+                row.to_row().write_json(&mut self.out);
+                self.out.push(b'\n');
+            }
+            Output::Csv => csv::write_row(&row.to_row(), &mut self.out),
+            Output::Check => {
+                if row.integrity != Integrity::Ok {
+                    row.to_row().write_json(&mut self.out);
+                    self.out.push(b'\n');
+                }
+                if number.is_multiple_of(PROGRESS_ROWS) {
+                    self.out.extend_from_slice(format!("{{\"progress\":{number}}}\n").as_bytes());
+                    return self.flush().await;
+                }
+            }
+            Output::Stats(_) => {}
+        }
+        if self.out.len() >= CHUNK_BYTES { self.flush().await } else { Ok(()) }
+    }
+
+    async fn end(&mut self, envelope: Envelope, lost: bool) -> Result<(), Gone> {
+        if self.output == Output::Csv {
+            self.flush().await?;
+            if lost {
+                // A spreadsheet has no place to say it, so the file must not look whole. A reset overtakes what
+                // is still queued for sending, so the rows that did come get a moment to leave first.
+                tokio::time::sleep(RESET_DELAY).await;
+                return self.send.send(Err(std::io::Error::other("a node broke off"))).await.map_err(|_| Gone);
+            }
+            return Ok(());
+        }
+        let line = match self.counter.take() {
+            Some(counter) => {
+                let mut stats = counter.finish();
+                stats.erased = stats.erased.saturating_add(envelope.erased.unwrap_or_default());
+                serde_json::to_string(&StatsAnswer { envelope, verified: self.verified, stats })
+            }
+            None => serde_json::to_string(&FinalRecord { envelope }),
+        };
+        let line = line.unwrap_or_default();
+        self.out.extend_from_slice(line.as_bytes());
+        self.out.push(b'\n');
+        self.flush().await
+    }
+
+    async fn flush(&mut self) -> Result<(), Gone> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        let chunk = std::mem::replace(&mut self.out, Vec::with_capacity(CHUNK_BYTES + 4_096));
+        self.send.send(Ok(Bytes::from(chunk))).await.map_err(|_| Gone)
+    }
+}

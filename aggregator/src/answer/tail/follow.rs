@@ -1,0 +1,379 @@
+//! Follows one node, and reconnects at the last position.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use piperoll_format::ids::Generation;
+use piperoll_format::order::Order;
+use piperoll_format::time::Timestamp;
+use piperoll_protocol::aggregator::Status;
+use piperoll_protocol::node::ScanRequest;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::event::ROW_OVERHEAD_BYTES;
+use super::position::Place;
+use crate::cluster::connection::{Failure, Lane};
+use crate::cluster::node_handle::Member;
+use crate::config::Limits;
+use crate::scan::node_reader::{NodeReader, conclude};
+use crate::scan::plan::Asked;
+use crate::scan::query::Query;
+use crate::scan::verified_row::PlacedRow;
+
+/// Before a node that failed is asked again.
+const RETRY: Duration = Duration::from_millis(500);
+/// A node may end a connection that was not read for so long, which is no failure of the node.
+const HELD_UP: Duration = Duration::from_secs(1);
+/// How long after that the end of the connection is put down to it: what was under way is read first.
+const HELD_UP_SINCE: Duration = Duration::from_secs(5);
+
+/// What is heard of a node.
+pub(super) enum News {
+    /// It answers again, or for the first time, from this log.
+    Begun {
+        node: usize,
+    },
+    Row {
+        node: usize,
+        generation: Generation,
+        row: Box<PlacedRow>,
+        room: OwnedSemaphorePermit,
+    },
+    /// Everything below `next_seq` was handed over, and nothing earlier than `time` comes any more.
+    Mark {
+        node: usize,
+        generation: Generation,
+        next_seq: u64,
+        time: Timestamp,
+    },
+    /// Something about it does not fit, which changes nothing about its being followed.
+    Fault {
+        node: usize,
+        words: String,
+    },
+    /// Rows of a log that its present one took the place of belong to the tail and cannot be read.
+    Superseded {
+        node: usize,
+        words: String,
+    },
+    /// It does not answer.
+    Lost {
+        node: usize,
+        status: Status,
+        reason: String,
+    },
+}
+
+/// The tail has ended.
+struct Gone;
+
+/// The end of one connection to a node.
+struct Ended {
+    failure: Failure,
+    /// Whether the connection waited for the client for so long that the node may have given it up.
+    was_held_up: bool,
+    /// Another log took the place of the one that was read, up to this place.
+    replaced: Option<Place>,
+}
+
+/// A log that was put aside, and where it is gone on with.
+#[derive(Debug, Clone, Copy)]
+struct Earlier {
+    generation: Generation,
+    place: Place,
+    /// All that was witnessed of it is there.
+    is_whole: bool,
+    /// How often the node refused to read it.
+    refused: u32,
+}
+
+/// A node that is busy refuses too, so it is asked again so often before rows are called missing.
+const EARLIER_TRIES: u32 = 6;
+
+/// The logs of a node besides its present one that a tail begins in, the oldest first.
+fn earlier_since(member: &Member, time: Timestamp) -> Vec<Earlier> {
+    let in_range = member.witness.asides_in(time, Timestamp::MAX);
+    let readable = member.witness.logs_before().into_iter().filter_map(|(_, readable)| readable);
+    let wanted = readable.filter(|(generation, _)| in_range.iter().any(|(wanted, _)| wanted == generation));
+    wanted
+        .map(|(generation, is_whole)| Earlier { generation, place: Place::Since(time), is_whole, refused: 0 })
+        .collect()
+}
+
+/// The rest of a log that was replaced while it was followed, and those that came after it; in words, what is not known of these or cannot
+/// be read.
+fn earlier_from(member: &Member, place: Place) -> (Vec<Earlier>, Option<String>) {
+    let Place::At { generation, .. } = place else { return (Vec::new(), None) };
+    let mut logs = vec![Earlier { generation, place, is_whole: true, refused: 0 }];
+    let before = member.witness.logs_before();
+    let Some(at) = before.iter().position(|(known, _)| *known == generation.to_string()) else {
+        let words =
+            format!("whether another log was between that of generation {generation} and its present one is not known");
+        return (logs, Some(words));
+    };
+    let mut missing = Vec::new();
+    for (generation, readable) in &before[at + 1..] {
+        if !matches!(readable, Some((_, true))) {
+            missing.push(generation.as_str());
+        }
+        if let Some((generation, is_whole)) = *readable {
+            let place = Place::At { generation, next_seq: 0 };
+            logs.push(Earlier { generation, place, is_whole, refused: 0 });
+        }
+    }
+    let words =
+        format!("its log of generation {} is not here, or not all that was witnessed of it", missing.join(", "));
+    (logs, (!missing.is_empty()).then_some(words))
+}
+
+/// Bounds the bytes of a node's rows that wait for their turn or for the client.
+pub(super) struct Room {
+    semaphore: Arc<Semaphore>,
+    bytes: u32,
+}
+
+impl Room {
+    pub(super) fn new(bytes: u32) -> Self {
+        Self { semaphore: Arc::new(Semaphore::new(bytes as usize)), bytes }
+    }
+
+    /// Waits until there is room for a row. One that needs more than all of it gets all of it.
+    async fn take(&self, row: &PlacedRow) -> Result<OwnedSemaphorePermit, Gone> {
+        let bytes = u32::try_from(row.body.len() + ROW_OVERHEAD_BYTES).unwrap_or(u32::MAX).min(self.bytes);
+        Arc::clone(&self.semaphore).acquire_many_owned(bytes).await.map_err(|_| Gone)
+    }
+}
+
+pub(super) async fn follow(
+    member: Arc<Member>,
+    node: usize,
+    mut place: Place,
+    query: Query,
+    limits: Limits,
+    room: Room,
+    send: mpsc::Sender<News>,
+) {
+    let begin = place;
+    let mut earlier = if let Place::Since(time) = begin { earlier_since(&member, time) } else { Vec::new() };
+    let mut read = Vec::new();
+    let mut has_said = false;
+    loop {
+        let (status, reason) = match member.known_down() {
+            Some(down) => down,
+            None if let Some(log) = earlier.first_mut() => {
+                match read_earlier(&member, node, log, &query, &limits, &room, &send).await {
+                    Ok(Ok(())) => {
+                        read.extend(Some(log.generation).filter(|_| log.is_whole));
+                        earlier.remove(0);
+                        continue;
+                    }
+                    // The node is there and cannot read it.
+                    Ok(Err(Ended { failure: Failure::Error(_), .. })) if log.refused < EARLIER_TRIES => {
+                        log.refused += 1;
+                        tokio::time::sleep(RETRY).await;
+                        continue;
+                    }
+                    Ok(Err(Ended { failure: Failure::Error(reason), .. })) => {
+                        let words = format!("its log of generation {} cannot be read: {reason}", log.generation);
+                        earlier.remove(0);
+                        if send.send(News::Superseded { node, words }).await.is_err() {
+                            return;
+                        }
+                        continue;
+                    }
+                    Ok(Err(Ended { was_held_up: true, .. })) => continue,
+                    Ok(Err(Ended { failure, .. })) => words_of(false, &failure),
+                    Err(Gone) => return,
+                }
+            }
+            None if let (Place::Since(time), false) = (begin, has_said) => {
+                has_said = true;
+                if let Some(lost) = member.witness.lost_in(time, Timestamp::MAX, &read)
+                    && send.send(News::Superseded { node, words: lost.words }).await.is_err()
+                {
+                    return;
+                }
+                continue;
+            }
+            None => match NodeReader::open(&member, &asked(place, &query, None), &limits, Lane::Own).await {
+                Err(failure) => {
+                    member.failed(&failure);
+                    words_of(false, &failure)
+                }
+                Ok(reader) => match read_on(reader, node, &mut place, &room, &send).await {
+                    // The node is asked again before anything is said about it.
+                    Ok(Ended { was_held_up: true, .. }) => continue,
+                    Ok(Ended { replaced: Some(rest), .. }) => {
+                        let words;
+                        (earlier, words) = earlier_from(&member, rest);
+                        if let Some(words) = words
+                            && send.send(News::Superseded { node, words }).await.is_err()
+                        {
+                            return;
+                        }
+                        // A node that names another log every time is not asked without a pause.
+                        tokio::time::sleep(RETRY).await;
+                        continue;
+                    }
+                    Ok(Ended { failure, .. }) => words_of(true, &failure),
+                    Err(Gone) => return,
+                },
+            },
+        };
+        if send.send(News::Lost { node, status, reason }).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+fn words_of(began: bool, failure: &Failure) -> (Status, String) {
+    let (status, reason) = conclude(&crate::scan::node_reader::Tally::default(), began, Some(failure));
+    (status, reason.unwrap_or_default())
+}
+
+/// `earlier` names a log that is read to its end and not followed.
+fn asked(place: Place, query: &Query, earlier: Option<Generation>) -> Asked {
+    let (from, from_seq) = match place {
+        Place::At { next_seq, .. } => (Timestamp::MIN, Some(next_seq)),
+        Place::Since(time) => (time, None),
+    };
+    let request = ScanRequest {
+        filter: query.filter.to_string(),
+        from,
+        to: Timestamp::MAX,
+        order: Order::Asc,
+        limit: None,
+        after: None,
+        from_seq,
+        head: None,
+        generation: earlier,
+        prove: None,
+        count: None,
+        follow: earlier.is_none(),
+    };
+    Asked { request, pinned: None, all_there: true, scope: query.scope.clone(), aside: None }
+}
+
+/// Sends what is left of a log that was put aside, and moves its place along.
+async fn read_earlier(
+    member: &Arc<Member>,
+    node: usize,
+    log: &mut Earlier,
+    query: &Query,
+    limits: &Limits,
+    room: &Room,
+    send: &mpsc::Sender<News>,
+) -> Result<Result<(), Ended>, Gone> {
+    let generation = log.generation;
+    let ended = |failure, was_held_up| Ended { failure, was_held_up, replaced: None };
+    let mut reader = match NodeReader::open(member, &asked(log.place, query, Some(generation)), limits, Lane::Own).await
+    {
+        Ok(reader) => reader,
+        Err(failure) => return Ok(Err(ended(failure, false))),
+    };
+    if reader.head.generation != generation {
+        return Ok(Err(ended(Failure::Error("it answers from another log".to_owned()), false)));
+    }
+    tell(send, News::Begun { node }).await?;
+    let mut held_up_at: Option<Instant> = None;
+    loop {
+        match reader.next().await {
+            Ok(Some(row)) => {
+                held_up_at = hand_over(row, (node, generation), &mut log.place, room, send).await?.or(held_up_at);
+            }
+            Ok(None) => {
+                // Only a stream that is followed has marks.
+                if reader.mark.take().is_some() {
+                    continue;
+                }
+                for words in std::mem::take(&mut reader.tally.faults) {
+                    tell(send, News::Fault { node, words }).await?;
+                }
+                return Ok(Ok(()));
+            }
+            Err(failure) => {
+                let was_held_up = held_up_at.is_some_and(|at| at.elapsed() < HELD_UP_SINCE);
+                return Ok(Err(ended(failure, was_held_up)));
+            }
+        }
+    }
+}
+
+/// Sends what comes until the node fails, and moves `place` along.
+async fn read_on(
+    mut reader: NodeReader,
+    node: usize,
+    place: &mut Place,
+    room: &Room,
+    send: &mpsc::Sender<News>,
+) -> Result<Ended, Gone> {
+    let ended = |failure| Ended { failure, was_held_up: false, replaced: None };
+    let generation = reader.head.generation;
+    if let Place::At { generation: known, next_seq } = *place {
+        let rows = reader.head.head_seq.map_or(0, |head| head + 1);
+        if known != generation {
+            let words = format!(
+                "its log is another one now, {generation} instead of {known}; what is left of that one is read, and then this one from its beginning"
+            );
+            let replaced = Some(*place);
+            *place = Place::At { generation, next_seq: 0 };
+            tell(send, News::Fault { node, words }).await?;
+            let failure = Failure::Broken("a new generation began".to_owned());
+            return Ok(Ended { failure, was_held_up: false, replaced });
+        }
+        if rows < next_seq {
+            return Ok(ended(Failure::Error(format!(
+                "it says that there are {rows} rows, and row {} was read before",
+                next_seq - 1
+            ))));
+        }
+    }
+    for words in std::mem::take(&mut reader.tally.faults) {
+        tell(send, News::Fault { node, words }).await?;
+    }
+    tell(send, News::Begun { node }).await?;
+    let mut held_up_at: Option<Instant> = None;
+    loop {
+        match reader.next().await {
+            Ok(Some(row)) => {
+                held_up_at = hand_over(row, (node, generation), place, room, send).await?.or(held_up_at);
+            }
+            Ok(None) => {
+                let Some(mark) = reader.mark.take() else {
+                    return Ok(ended(Failure::Broken("the node ended a stream that has no end".to_owned())));
+                };
+                for words in std::mem::take(&mut reader.tally.faults).into_iter().chain(mark.faults) {
+                    tell(send, News::Fault { node, words }).await?;
+                }
+                *place = Place::At { generation, next_seq: mark.next_seq };
+                tell(send, News::Mark { node, generation, next_seq: mark.next_seq, time: mark.time }).await?;
+            }
+            Err(failure) => {
+                let was_held_up = held_up_at.is_some_and(|at| at.elapsed() < HELD_UP_SINCE);
+                return Ok(Ended { failure, was_held_up, replaced: None });
+            }
+        }
+    }
+}
+
+/// Hands a row over once there is room for it, and moves `place` past it. Returns when that was if it took so long that the node may give the
+/// connection up.
+async fn hand_over(
+    row: PlacedRow,
+    (node, generation): (usize, Generation),
+    place: &mut Place,
+    room: &Room,
+    send: &mpsc::Sender<News>,
+) -> Result<Option<Instant>, Gone> {
+    let waited = Instant::now();
+    let room = room.take(&row).await?;
+    let next = Place::At { generation, next_seq: row.key.seq.saturating_add(1) };
+    tell(send, News::Row { node, generation, row: Box::new(row), room }).await?;
+    *place = next;
+    Ok((waited.elapsed() >= HELD_UP).then(Instant::now))
+}
+
+async fn tell(send: &mpsc::Sender<News>, news: News) -> Result<(), Gone> {
+    send.send(news).await.map_err(|_| Gone)
+}

@@ -1,0 +1,341 @@
+//! Decides which row is emitted next, and which changes of nodes are reported before it. Never waits.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use piperoll_format::ids::{Generation, NodeId};
+use piperoll_format::order::Key;
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::aggregator::Status;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::event::{BACKLOG_WAIT_MAX, Event, GRACE, NodeEvent};
+use super::follow::News;
+use super::position::Place;
+use crate::scan::verified_row::PlacedRow;
+
+/// One node's rows that were not emitted yet, in its own order.
+struct Followed {
+    /// Rows of it that belong to the tail are in no log that can be read.
+    superseded: Option<String>,
+    id: NodeId,
+    rows: VecDeque<Held>,
+    /// Nothing earlier comes any more.
+    time: Option<Timestamp>,
+    /// Where the node is once its rows are handed out.
+    marked: Option<Place>,
+    state: State,
+    backlog: Backlog,
+    /// When it gave a row or a mark last, or began to answer.
+    heard: Instant,
+}
+
+/// A row that waits for its turn.
+struct Held {
+    came: Instant,
+    generation: Generation,
+    row: Box<PlacedRow>,
+    /// Room of the node's follower, which reads on when the row is emitted.
+    _room: OwnedSemaphorePermit,
+}
+
+/// Rows that a node recorded before it was followed. A node has none once it sent its first mark.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Backlog {
+    None,
+    /// From where the client wanted to begin: rows of other nodes wait for it, so that all are in order.
+    SinceStart,
+    /// From while the node was missing, or gave nothing for too long: rows of others were emitted meanwhile, so its rows are late.
+    SinceAbsence,
+}
+
+enum State {
+    /// Not heard of yet, or again not, since then.
+    Silent {
+        since: Instant,
+        at: Timestamp,
+        status: Status,
+        reason: Option<String>,
+    },
+    Answering {
+        since: Timestamp,
+    },
+    /// It was reported; nobody waits for it.
+    Missing(NodeEvent),
+}
+
+pub(super) struct Ordering {
+    nodes: Vec<Followed>,
+    last: Option<Key>,
+    /// Where nodes are gone on with, as far as no event has said it yet: by their number here.
+    moved: BTreeMap<usize, Place>,
+    /// Said before the next row.
+    said: VecDeque<NodeEvent>,
+    beat: bool,
+}
+
+impl Ordering {
+    /// `with_backlog` says of a node whether it is followed from a time that is past.
+    pub(super) fn new(nodes: impl Iterator<Item = (NodeId, bool)>) -> Self {
+        let (now, at) = (Instant::now(), SystemClock.now());
+        let silent =
+            || State::Silent { since: now, at, status: Status::Timeout, reason: Some("no answer yet".to_owned()) };
+        let followed = |(id, with_backlog)| {
+            let backlog = if with_backlog { Backlog::SinceStart } else { Backlog::None };
+            Followed {
+                superseded: None,
+                id,
+                rows: VecDeque::new(),
+                time: None,
+                marked: None,
+                state: silent(),
+                backlog,
+                heard: now,
+            }
+        };
+        let nodes = nodes.map(followed).collect();
+        Self { nodes, last: None, moved: BTreeMap::new(), said: VecDeque::new(), beat: false }
+    }
+
+    /// Returns whether a node that answers has not got to the end of its log yet.
+    pub(super) fn has_backlog(&self) -> bool {
+        self.nodes.iter().any(|node| node.backlog != Backlog::None)
+    }
+
+    /// What no event has said yet.
+    fn moved(&mut self) -> Vec<(NodeId, Place)> {
+        let moved = std::mem::take(&mut self.moved);
+        moved.into_iter().map(|(index, place)| (self.nodes[index].id.clone(), place)).collect()
+    }
+
+    /// The next event is a heartbeat.
+    pub(super) fn beat(&mut self) {
+        self.beat = true;
+    }
+
+    pub(super) fn take(&mut self, news: News) {
+        match news {
+            News::Begun { node } => {
+                let node = &mut self.nodes[node];
+                let since = SystemClock.now();
+                if let State::Missing(_) = &node.state {
+                    let reason = Some("it answers again".to_owned());
+                    self.said.push_back(NodeEvent { node_id: node.id.clone(), status: Status::Ok, reason, since });
+                    node.backlog = Backlog::SinceAbsence;
+                }
+                node.state = State::Answering { since };
+                node.heard = Instant::now();
+            }
+            News::Row { node, generation, row, room } => {
+                let node = &mut self.nodes[node];
+                node.time = node.time.max(Some(row.key.timestamp));
+                node.heard = Instant::now();
+                node.rows.push_back(Held { came: Instant::now(), generation, row, _room: room });
+            }
+            News::Mark { node: index, generation, next_seq, time } => {
+                let node = &mut self.nodes[index];
+                node.time = node.time.max(Some(time));
+                node.backlog = Backlog::None;
+                node.heard = Instant::now();
+                let place = Place::At { generation, next_seq };
+                if node.rows.is_empty() {
+                    self.moved.insert(index, place);
+                } else {
+                    node.marked = Some(place);
+                }
+            }
+            News::Fault { node, words } => {
+                let (node_id, since) = (self.nodes[node].id.clone(), SystemClock.now());
+                self.said.push_back(NodeEvent { node_id, status: Status::Invalid, reason: Some(words), since });
+            }
+            News::Superseded { node: index, words } => {
+                let node = &mut self.nodes[index];
+                let (node_id, since) = (node.id.clone(), SystemClock.now());
+                let reason = Some(words.clone());
+                node.superseded.get_or_insert(words);
+                self.said.push_back(NodeEvent { node_id, status: Status::Superseded, reason, since });
+            }
+            News::Lost { node, status, reason } => {
+                let node = &mut self.nodes[node];
+                match &mut node.state {
+                    State::Answering { .. } => {
+                        let (since, at) = (Instant::now(), SystemClock.now());
+                        node.state = State::Silent { since, at, status, reason: Some(reason) };
+                    }
+                    State::Silent { status: known, reason: why, .. } => (*known, *why) = (status, Some(reason)),
+                    State::Missing(event) => (event.status, event.reason) = (status, Some(reason)),
+                }
+            }
+        }
+    }
+
+    /// What is to be handed out now.
+    pub(super) fn next(&mut self) -> Option<Event> {
+        self.miss();
+        if let Some(event) = self.said.pop_front() {
+            return Some(Event::Node(event));
+        }
+        if let Some(event) = self.next_row() {
+            return Some(event);
+        }
+        std::mem::take(&mut self.beat).then(|| Event::Heartbeat {
+            watermark: self.watermark().flatten(),
+            is_current: self.nodes.iter().all(|node| node.time.is_some() && node.backlog == Backlog::None),
+            nodes: self.nodes.iter().map(Followed::event).collect(),
+            after: self.moved(),
+        })
+    }
+
+    /// A node that was silent for longer than the grace is missing from now on, and one that searches its backlog for too long without a
+    /// row holds no other node's rows back any more.
+    fn miss(&mut self) {
+        for node in &mut self.nodes {
+            if node.backlog == Backlog::SinceStart && node.rows.is_empty() && node.heard.elapsed() >= BACKLOG_WAIT_MAX {
+                node.backlog = Backlog::SinceAbsence;
+            }
+            if let State::Silent { since, .. } = &node.state
+                && since.elapsed() >= GRACE
+            {
+                let event = node.event();
+                self.said.push_back(event.clone());
+                node.state = State::Missing(event);
+                node.backlog = Backlog::None;
+            }
+        }
+    }
+
+    /// The time up to which no node that is waited for has more to say: `Some(None)` when that is not known yet, `None` when
+    /// nobody is waited for.
+    fn watermark(&self) -> Option<Option<Timestamp>> {
+        let waited_for = self.nodes.iter().filter(|node| !matches!(node.state, State::Missing(_)));
+        waited_for.map(|node| node.time).min()
+    }
+
+    fn next_row(&mut self) -> Option<Event> {
+        let fronts = self.nodes.iter().enumerate().filter_map(|(index, node)| Some((index, node.rows.front()?)));
+        let (index, Held { came, row, .. }) = fronts.min_by(|(_, a), (_, b)| a.row.key.cmp(&b.row.key))?;
+        let late = self.last.as_ref().is_some_and(|last| row.key < *last);
+        let settled = match self.watermark() {
+            None => true,
+            Some(time) => time.is_some_and(|time| row.key.timestamp < time),
+        };
+        // A node that reads its backlog may have an earlier row; `miss` bounds how long others wait for it.
+        let is_over = || came.elapsed() >= GRACE && self.nodes.iter().all(|node| node.backlog != Backlog::SinceStart);
+        if !late && !settled && !is_over() {
+            return None;
+        }
+        let node = &mut self.nodes[index];
+        let Held { generation, row, .. } = node.rows.pop_front()?;
+        let place = Place::At { generation, next_seq: row.key.seq.saturating_add(1) };
+        let place = if node.rows.is_empty() { node.marked.take().unwrap_or(place) } else { place };
+        self.moved.insert(index, place);
+        if !late {
+            self.last = Some(row.key.clone());
+        }
+        let after = self.moved();
+        Some(Event::Row { row, late, after })
+    }
+}
+
+impl Followed {
+    fn event(&self) -> NodeEvent {
+        let (status, reason, since) = match &self.state {
+            State::Silent { at, status, reason, .. } => (*status, reason.clone(), *at),
+            State::Answering { since } => match &self.superseded {
+                Some(words) => (Status::Superseded, Some(words.clone()), *since),
+                None => (Status::Ok, None, *since),
+            },
+            State::Missing(event) => return event.clone(),
+        };
+        NodeEvent { node_id: self.id.clone(), status, reason, since }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use piperoll_format::verify::Integrity;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    fn ordering(with_backlog: bool) -> Ordering {
+        let ids = ["mx1", "mx2"].map(|id| (id.parse().expect("an id"), with_backlog));
+        let mut ordering = Ordering::new(ids.into_iter());
+        (0..2).for_each(|node| ordering.take(News::Begun { node }));
+        ordering
+    }
+
+    fn row(node: usize, micros: i64, seq: u64) -> News {
+        let node_id = ["mx1", "mx2"][node].parse().expect("an id");
+        let key = Key { timestamp: Timestamp::from_micros(micros), node_id, seq };
+        let (body, mac, integrity) = (Bytes::new(), Bytes::new(), Integrity::Ok);
+        let row =
+            PlacedRow { key, body, mac, integrity, witnessed: false, reason: None, erased: None, withheld: false };
+        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("room");
+        News::Row { node, generation: Generation::from_bytes([1; 16]), row: Box::new(row), room }
+    }
+
+    fn mark(node: usize, micros: i64) -> News {
+        let generation = Generation::from_bytes([1; 16]);
+        News::Mark { node, generation, next_seq: 9, time: Timestamp::from_micros(micros) }
+    }
+
+    /// The seqs of the rows that are emitted now, with an `!` for late ones.
+    fn emitted(ordering: &mut Ordering) -> String {
+        let mut said = String::new();
+        while let Some(event) = ordering.next() {
+            if let Event::Row { row, late, .. } = event {
+                said += &format!("{}{}", row.key.seq, if late { "!" } else { "" });
+            }
+        }
+        said
+    }
+
+    /// As if so much time had gone by.
+    fn pass(ordering: &mut Ordering, time: std::time::Duration) {
+        for node in &mut ordering.nodes {
+            node.heard = node.heard.checked_sub(time).expect("a time");
+            for held in &mut node.rows {
+                held.came = held.came.checked_sub(time).expect("a time");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_a_backlog_wait_for_every_node() {
+        let mut ordering = ordering(true);
+        ordering.take(row(0, 20, 2));
+        pass(&mut ordering, GRACE * 2);
+        assert_eq!(emitted(&mut ordering), "", "the other node may have an earlier one");
+        ordering.take(row(1, 10, 1));
+        ordering.take(mark(0, 100));
+        ordering.take(mark(1, 100));
+        assert_eq!(emitted(&mut ordering), "12");
+        assert!(!ordering.has_backlog());
+    }
+
+    /// A node that says that it works and gives nothing delays a backlog once, and a live tail by the grace.
+    #[test]
+    fn a_node_that_gives_nothing_holds_nobody_back_for_ever() {
+        let mut behind = ordering(true);
+        behind.take(row(0, 20, 2));
+        behind.take(mark(0, 100));
+        pass(&mut behind, BACKLOG_WAIT_MAX);
+        assert_eq!(emitted(&mut behind), "2");
+        behind.beat();
+        let Some(Event::Heartbeat { is_current, .. }) = behind.next() else { panic!("a heartbeat") };
+        assert!(!is_current, "that node has not got to its end");
+        behind.take(row(1, 10, 1));
+        assert_eq!(emitted(&mut behind), "1!");
+
+        let mut live = ordering(false);
+        live.take(row(0, 20, 2));
+        assert_eq!(emitted(&mut live), "");
+        pass(&mut live, GRACE);
+        assert_eq!(emitted(&mut live), "2");
+    }
+}

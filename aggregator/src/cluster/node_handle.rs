@@ -1,0 +1,232 @@
+//! State of one node between queries: reachable or down, last contact, clock offset.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::aggregator::Status;
+use piperoll_protocol::node::{ClockReading, peer_path};
+use piperoll_query::filter::FILTER_VERSION;
+
+use crate::cluster::connection::{Failure, Link};
+use crate::cluster::witness::watch::Watch;
+use crate::config::RosterNode;
+
+/// Failed TCP connects in a row after which a node is known to be down.
+const DOWN_AFTER_FAILURES: u32 = 2;
+/// How often a healthy node's clock is measured.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
+/// Between two looks for the return of a node that is down or stands still, give or take a quarter: it is back within a second.
+const PROBE_DELAY: Duration = Duration::from_millis(700);
+/// Between two handshakes that are tried with a node that stands still.
+const FROZEN_PROBE_EVERY: Duration = Duration::from_secs(1);
+/// Samples older than this no longer say where a clock stands now.
+const SAMPLE_LIFE: Duration = Duration::from_secs(300);
+const SAMPLES_MAX: usize = 30;
+const SAMPLE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// One roster entry at work.
+pub(crate) struct Member {
+    pub(crate) node: RosterNode,
+    pub(crate) link: Link,
+    /// Why the log of its folder, which was handed to this aggregator, cannot be read.
+    pub(crate) unreadable: Option<String>,
+    pub(crate) witness: Watch,
+    state: Mutex<State>,
+    /// Wakes the watcher: a query met a closed door, so the probing for the node's return begins now.
+    refused: tokio::sync::Notify,
+}
+
+#[derive(Default)]
+struct State {
+    failures: u32,
+    last_failure: Option<String>,
+    /// Why it counts as standing still, until a handshake is completed.
+    frozen: Option<String>,
+    last_seen: Option<Timestamp>,
+    samples: VecDeque<Sample>,
+    /// What it said, and on which connection.
+    filter_version: Option<(u32, u64)>,
+}
+
+#[derive(Clone, Copy)]
+struct Sample {
+    taken: Instant,
+    offset_micros: i64,
+    uncertainty_micros: i64,
+}
+
+/// A clock's distance from ours: offset ± uncertainty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ClockOffset {
+    pub(crate) offset_micros: i64,
+    pub(crate) uncertainty_micros: i64,
+}
+
+impl Member {
+    pub(crate) fn new(node: RosterNode, link: Link, unreadable: Option<String>, witness: Watch) -> Self {
+        let (state, refused) = (Mutex::default(), tokio::sync::Notify::new());
+        Self { node, link, unreadable, witness, state, refused }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the node need not be dialled now: nobody listens there, or it stands still, and a probe is watching for its return.
+    pub(crate) fn known_down(&self) -> Option<(Status, String)> {
+        let state = self.state();
+        if let Some(reason) = &state.frozen {
+            return Some((Status::Timeout, format!("stands still, and is probed every second ({reason})")));
+        }
+        (state.failures >= DOWN_AFTER_FAILURES).then(|| {
+            let failure = state.last_failure.clone().unwrap_or_default();
+            (Status::Unreachable, format!("known to be down, watched for its return ({failure})"))
+        })
+    }
+
+    pub(crate) fn last_seen(&self) -> Option<Timestamp> {
+        self.state().last_seen
+    }
+
+    pub(crate) fn seen(&self) {
+        let mut state = self.state();
+        state.failures = 0;
+        state.last_failure = None;
+        state.frozen = None;
+        state.last_seen = Some(SystemClock.now());
+    }
+
+    /// Whether it is no member of the cluster any more; then it is not asked.
+    pub(crate) fn has_left(&self) -> bool {
+        self.node.life.has_ended_by(SystemClock.now())
+    }
+
+    /// Whether it left and its log is not here, so that it is not asked.
+    pub(crate) fn is_out_of_reach(&self) -> bool {
+        self.has_left() && !self.link.is_local()
+    }
+
+    /// Why this node's log is not the one that was witnessed.
+    pub(crate) fn alarm(&self) -> Option<String> {
+        let standing = self.witness.standing();
+        standing.is_alarm().then(|| format!("{}: {}", standing.verdict, standing.reason.unwrap_or_default()))
+    }
+
+    /// Only a failed TCP connect counts towards "down"; slow or busy is not down.
+    pub(crate) fn failed(&self, failure: &Failure) {
+        let mut state = self.state();
+        if let Failure::Unreachable { reason, tcp: true } = failure {
+            state.failures = state.failures.saturating_add(1);
+            state.last_failure = Some(reason.clone());
+            self.refused.notify_one();
+        }
+        if let Failure::Frozen(reason) = failure {
+            state.frozen = Some(reason.clone());
+            self.refused.notify_one();
+        }
+    }
+
+    /// The newest version of the filter language that it reads; it is asked when it has not said so yet.
+    pub(crate) async fn filter_version(&self) -> Result<u32, Failure> {
+        if self.link.is_local() {
+            return Ok(FILTER_VERSION);
+        }
+        // What it said on a connection that is gone may have been said by another version of the program.
+        let known = || {
+            let (version, number) = self.state().filter_version?;
+            (self.link.connection_number() == Some(number)).then_some(version)
+        };
+        if let Some(version) = known() {
+            return Ok(version);
+        }
+        self.sample().await?;
+        Ok(known().unwrap_or(1))
+    }
+
+    /// Waits until a node that stands still completes a handshake.
+    async fn wait_for_thaw(&self) {
+        while self.state().frozen.is_some() {
+            let begun = Instant::now();
+            match self.link.probe().await {
+                Ok(()) => self.state().frozen = None,
+                Err(Failure::Frozen(_)) => tokio::time::sleep_until((begun + FROZEN_PROBE_EVERY).into()).await,
+                Err(failure) => {
+                    // It does not stand still any more; it is gone.
+                    self.state().frozen = None;
+                    self.failed(&failure);
+                }
+            }
+        }
+    }
+
+    /// The best recent sample: the one with the smallest uncertainty.
+    pub(crate) fn clock(&self) -> Option<ClockOffset> {
+        let state = self.state();
+        state
+            .samples
+            .iter()
+            .filter(|sample| sample.taken.elapsed() < SAMPLE_LIFE)
+            .min_by_key(|sample| sample.uncertainty_micros)
+            .map(|sample| ClockOffset {
+                offset_micros: sample.offset_micros,
+                uncertainty_micros: sample.uncertainty_micros,
+            })
+    }
+
+    /// Measures the clock with one tiny request. The node read its clock somewhere inside the round trip, so
+    /// the offset is known to half of it.
+    async fn sample(&self) -> Result<(), Failure> {
+        let (before, started) = (SystemClock.now().micros(), Instant::now());
+        let reading: ClockReading = self.link.get_json(peer_path::CLOCK, SAMPLE_TIMEOUT).await?;
+        let round_trip = i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX);
+        let half = round_trip / 2;
+        let number = self.link.connection_number();
+        self.seen();
+        let sample = Sample {
+            taken: started,
+            offset_micros: reading.now_micros - (before + half),
+            uncertainty_micros: half.max(1),
+        };
+        let mut state = self.state();
+        state.filter_version = number.map(|number| (reading.filter_version, number));
+        if state.samples.len() == SAMPLES_MAX {
+            state.samples.pop_front();
+        }
+        state.samples.push_back(sample);
+        Ok(())
+    }
+
+    /// Samples the clock while the node answers, probes for its return while it does not; runs for ever.
+    pub(crate) async fn watch(&self) {
+        let mut warm = false;
+        loop {
+            if self.is_out_of_reach() {
+                tokio::time::sleep(SAMPLE_INTERVAL).await;
+                continue;
+            }
+            self.wait_for_thaw().await;
+            match self.sample().await {
+                Ok(()) => {
+                    // The first sample pays for the handshake; the second one measures the clock.
+                    let pause = if warm { SAMPLE_INTERVAL } else { Duration::from_millis(20) };
+                    let _ = tokio::time::timeout(pause, self.refused.notified()).await;
+                    warm = true;
+                }
+                Err(failure) => {
+                    warm = false;
+                    self.failed(&failure);
+                    tokio::time::sleep(jittered(PROBE_DELAY)).await;
+                }
+            }
+        }
+    }
+}
+
+/// Spread out, so that a hundred probes do not fall on one moment.
+fn jittered(delay: Duration) -> Duration {
+    let random = uuid::Uuid::new_v4().as_bytes()[0];
+    delay.mul_f64(0.75 + f64::from(random) / 512.0)
+}

@@ -1,0 +1,52 @@
+//! The nodes of the roster, and the connections to them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use piperoll_format::cursor::CursorKey;
+
+use crate::cluster::node_handle::Member;
+use crate::config::Limits;
+
+/// The nodes, and how they are read.
+pub(crate) struct Cluster {
+    /// In the order of their ids, which the merge relies on.
+    pub(crate) members: Vec<Arc<Member>>,
+    pub(crate) limits: Limits,
+    pub(crate) cursor_key: CursorKey,
+}
+
+/// Made once; cursors handed out before a restart stay good.
+pub(crate) fn load_cursor_key(dir: &Path) -> std::io::Result<CursorKey> {
+    use std::os::unix::fs::DirBuilderExt as _;
+
+    if !dir.exists() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    }
+    let path = dir.join("cursor.key");
+    let mut secret = zeroize::Zeroizing::new([0u8; 32]);
+    let damaged = match piperoll_net::config_files::read_private(&path) {
+        Ok(bytes) => hex::decode_to_slice(bytes.trim_ascii(), secret.as_mut_slice()).is_err(),
+        Err(piperoll_net::config_files::FileError::Io { source, .. })
+            if source.kind() == std::io::ErrorKind::NotFound =>
+        {
+            false
+        }
+        Err(error) => return Err(std::io::Error::other(error.to_string())),
+    };
+    if damaged {
+        // It carries no promise but that of cursors: those that are under way are refused, and nothing else is lost.
+        let aside = dir.join("cursor.key.damaged");
+        std::fs::rename(&path, &aside)?;
+        tracing::error!(
+            file = %path.display(), aside = %aside.display(),
+            "the cursor key was damaged; created a new one, so open pages have to be reloaded"
+        );
+    }
+    if !path.exists() {
+        getrandom::fill(secret.as_mut_slice()).map_err(|e| std::io::Error::other(e.to_string()))?;
+        // Whole or not at all: a crash here leaves no file that the next start would take for a damaged one.
+        piperoll_net::atomic_file::replace(&path, hex::encode(secret.as_slice()).as_bytes())?;
+    }
+    Ok(CursorKey::new(&secret))
+}

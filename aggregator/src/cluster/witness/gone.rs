@@ -1,0 +1,61 @@
+//! Archived logs that retention deleted with the first rows of the next log: their rows are pruned, not missing.
+
+use piperoll_format::ids::Generation;
+use piperoll_format::statement::EarlierPruned;
+use piperoll_format::time::Timestamp;
+
+use super::memory::Lost;
+use super::watch::{State, Watch};
+
+/// Logs of a range that went with the rows of another one, after they had stayed for as long as the policy says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GoneHere {
+    /// Their rows are not newer than this.
+    pub(crate) until: Timestamp,
+    pub(crate) words: String,
+}
+
+impl State {
+    /// Whether a log was pruned in time, with every row that is known of it, and is not there after all.
+    pub(crate) fn has_let_go(&self, lost: &Lost) -> bool {
+        lost.gone.as_ref().is_some_and(|gone| gone.is_kept && lost.to_seq <= gone.rows)
+            && self.asides.iter().all(|aside| aside.generation.to_string() != lost.generation)
+    }
+}
+
+impl Watch {
+    /// Logs that a range may reach into and that went with the first rows of the one that took their place.
+    pub(crate) fn gone_in(&self, from: Timestamp, to: Timestamp) -> Option<GoneHere> {
+        let state = self.state();
+        let gone = |lost: &&Lost| lost.touches(from, to) && state.has_let_go(lost);
+        state.remembered.lost.iter().filter(gone).fold(None, |all: Option<GoneHere>, lost| {
+            let Some(all) = all else { return Some(GoneHere { until: lost.until, words: lost.words() }) };
+            Some(GoneHere { until: all.until.max(lost.until), ..all })
+        })
+    }
+
+    /// Why a log is not there any more, if that is how it went.
+    pub(crate) fn gone(&self, generation: Generation) -> Option<String> {
+        let (state, generation) = (self.state(), generation.to_string());
+        let gone = |lost: &&Lost| lost.generation == generation && state.has_let_go(lost);
+        state.remembered.lost.iter().find(gone).map(Lost::words)
+    }
+
+    /// Keeps which logs went with the first `to_seq` rows of another one.
+    pub(crate) fn let_go(
+        &self,
+        logs: &[EarlierPruned],
+        with: &Generation,
+        to_seq: u64,
+        is_kept: bool,
+    ) -> Result<(), String> {
+        let mut state = self.state();
+        let mut remembered = state.remembered.clone();
+        remembered.let_go(logs, with, to_seq, is_kept);
+        if remembered != state.remembered {
+            self.memory.store(&remembered).map_err(|e| format!("which logs went could not be kept: {e}"))?;
+            state.remembered = remembered;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,85 @@
+//! Compares a checkpoint with the pinned one. Pure: no clock, no network, no files.
+
+use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::merkle::{Hash, verify_consistency};
+
+/// What the witness makes of a checkpoint whose signature is good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    /// Nothing was pinned, or it goes on from what was: pin it.
+    Advance,
+    /// The same log at the same size.
+    Same,
+    /// Two histories, both signed by the node.
+    Fork(String),
+    /// The node signed less than it did before, or a log with another generation stands in its place.
+    Rollback(String),
+}
+
+/// `pinned` is what this witness cosigned last; `proof` leads from it to `presented`.
+pub(crate) fn judge(pinned: Option<&Checkpoint>, presented: &Checkpoint, proof: &[Hash]) -> Judgement {
+    let Some(pinned) = pinned else { return Judgement::Advance };
+    if pinned.origin != presented.origin {
+        return Judgement::Rollback(format!(
+            "the log {} was witnessed with {} rows, and the node now presents {}",
+            pinned.origin, pinned.size, presented.origin
+        ));
+    }
+    if presented.size < pinned.size {
+        return Judgement::Rollback(format!(
+            "{} rows were witnessed, and the node now signs only {}: its end was cut off, or an older copy was put back",
+            pinned.size, presented.size
+        ));
+    }
+    if presented.size == pinned.size {
+        return if presented.root == pinned.root {
+            Judgement::Same
+        } else {
+            Judgement::Fork(format!("the node signed two different logs of {} rows", pinned.size))
+        };
+    }
+    // An empty log has nothing that could have been changed since.
+    if pinned.size == 0 || verify_consistency(pinned.size, &pinned.root, presented.size, &presented.root, proof).is_ok()
+    {
+        return Judgement::Advance;
+    }
+    Judgement::Fork(format!(
+        "the {} rows that were witnessed are not the first of the {} that the node now signs",
+        pinned.size, presented.size
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use piperoll_format::merkle::{TreeBuilder, leaf_hash};
+
+    fn checkpoint(origin: &str, rows: u64, change: Option<u64>) -> Checkpoint {
+        let mut tree = TreeBuilder::default();
+        for n in 0..rows {
+            let body = if change == Some(n) { n + 1_000 } else { n };
+            tree.push(leaf_hash(&body.to_be_bytes(), b""), |_| {});
+        }
+        Checkpoint { origin: origin.to_owned(), size: rows, root: tree.root() }
+    }
+
+    /// Rows 0 to 2 of three: the fourth leaf is all that is new.
+    fn proof_from_two_to_three() -> Vec<Hash> {
+        vec![leaf_hash(&2u64.to_be_bytes(), b"")]
+    }
+
+    #[test]
+    fn every_history_has_its_judgement() {
+        let pinned = checkpoint("c/n/1", 2, None);
+        let proof = proof_from_two_to_three();
+        let judge = |presented: &Checkpoint, proof: &[Hash]| judge(Some(&pinned), presented, proof);
+        assert_eq!(super::judge(None, &pinned, &[]), Judgement::Advance);
+        assert_eq!(judge(&pinned, &[]), Judgement::Same);
+        assert_eq!(judge(&checkpoint("c/n/1", 3, None), &proof), Judgement::Advance);
+        assert!(matches!(judge(&checkpoint("c/n/1", 3, None), &[]), Judgement::Fork(_)));
+        assert!(matches!(judge(&checkpoint("c/n/1", 3, Some(1)), &proof), Judgement::Fork(_)));
+        assert!(matches!(judge(&checkpoint("c/n/1", 2, Some(0)), &[]), Judgement::Fork(_)));
+        assert!(matches!(judge(&checkpoint("c/n/1", 1, None), &[]), Judgement::Rollback(_)));
+        assert!(matches!(judge(&checkpoint("c/n/2", 9, None), &[]), Judgement::Rollback(_)));
+    }
+}

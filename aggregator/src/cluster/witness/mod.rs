@@ -1,0 +1,12 @@
+//! What the witness remembers of one node: the largest log that was seen, cosigned, and the verdict on it (docs/format.md,
+//! "Witness"; the rules are those of C2SP tlog-witness).
+//!
+//! A node can lose, cut or rewrite its log; it cannot make a witness forget what it signed.
+
+pub(crate) mod aside;
+pub(crate) mod floor;
+pub(crate) mod gone;
+pub(crate) mod judge;
+pub(crate) mod memory;
+pub(crate) mod pinned;
+pub(crate) mod watch;

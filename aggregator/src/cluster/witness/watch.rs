@@ -1,0 +1,550 @@
+//! One node as its witness sees it: pinned checkpoint, findings, and the effect of a poll.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::ids::Generation;
+use piperoll_format::merkle::{Hash, decode_hash, encode_hash};
+use piperoll_format::note::{KeyKind, Note, NoteError, SigningKey, VerifyingKey};
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::node::{CheckpointAnswer, LogAside, LogBefore, LogSpan};
+
+use super::aside::LookedAt;
+use super::floor::{Floor, Keeping};
+use super::judge::{Judgement, judge};
+use super::memory::{
+    Alarm, BadRow, EarlyPrune, Evidence, Lost, Mark, Memory, Pin, ROW_INVALID, Remembered, SeenFloor, Span,
+};
+use super::pinned::Pinned;
+use crate::config::RosterNode;
+
+pub(crate) const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Without a look that went well for this long, what is known is old.
+const STALE_AFTER: Duration = Duration::from_secs(60);
+/// Losses that a reason spells out.
+const LOST_SHOWN_MAX: usize = 3;
+/// Hashes in a consistency proof: at most two per level of a tree of 2^64 rows.
+const PROOF_HASHES_MAX: usize = 128;
+
+/// The verdicts of a witness. Metrics have one value for each.
+pub(crate) const VERDICTS: [&str; 8] =
+    ["ok", "unreachable", "stale", "rollback", "fork", ROW_INVALID, "first_seen_again", "unverifiable"];
+
+/// What the witness concludes about one node's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// One of `VERDICTS`.
+    pub(crate) verdict: &'static str,
+    /// In words, unless `ok`.
+    pub(crate) reason: Option<String>,
+    /// Rows under the pinned checkpoint.
+    pub(crate) size: Option<u64>,
+    pub(crate) seen: Option<Timestamp>,
+}
+
+impl Standing {
+    /// It stays until somebody accepts it, however the node answers.
+    pub(crate) fn is_held_against(&self) -> bool {
+        self.is_alarm() || self.verdict == ROW_INVALID
+    }
+
+    /// The node's log is not the one that was witnessed.
+    pub(crate) fn is_alarm(&self) -> bool {
+        matches!(self.verdict, "rollback" | "fork")
+    }
+}
+
+/// Rows of a range that an accepted log lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LostHere {
+    /// They are not older than this; unknown is `None`.
+    pub(crate) oldest: Option<Timestamp>,
+    /// Nor newer than this.
+    pub(crate) until: Timestamp,
+    pub(crate) words: String,
+}
+
+/// One node, as its witness sees it.
+pub(crate) struct Watch {
+    pub(crate) memory: Memory,
+    /// The public half of the node's checkpoint key, under whatever name its origin gives it.
+    pub(crate) node_key: Option<[u8; 32]>,
+    /// Keys under which it may have been pinned besides that one.
+    pub(crate) pinned_keys: Vec<[u8; 32]>,
+    /// A key that takes over: once a checkpoint carries its signature, that one must fit too.
+    pub(crate) next_key: Option<[u8; 32]>,
+    /// How its origins begin: `cluster/node/`.
+    pub(crate) origins: String,
+    pub(crate) cosigner: SigningKey,
+    pub(crate) keeping: Keeping,
+    /// Its log was witnessed when this aggregator ran before.
+    pub(crate) was_known: bool,
+    pub(crate) state: Mutex<State>,
+    /// One look at a time: of two that overlap, the slower one would present a smaller log than the other has pinned.
+    pub(crate) looking: tokio::sync::Mutex<()>,
+}
+
+pub(crate) struct State {
+    pub(crate) remembered: Remembered,
+    /// What `remembered.pin` says, opened.
+    pub(crate) pinned: Option<Checkpoint>,
+    /// Why the last look told nothing new.
+    pub(crate) trouble: Option<(&'static str, String)>,
+    pub(crate) looked: bool,
+    /// Where its log begins, when rows were pruned and the entry about it was read.
+    pub(crate) floor: Option<Floor>,
+    /// What this aggregator wrote down of it before was looked for.
+    pub(crate) recalled: bool,
+    /// Logs that stood in the place of its present one and that it can still read, by its word.
+    pub(crate) asides: Vec<LogAside>,
+    /// Those whose last rows were looked at.
+    pub(crate) earlier_looked: Vec<LookedAt>,
+}
+
+impl Watch {
+    pub(crate) fn open(
+        state_dir: &Path,
+        member: &RosterNode,
+        cosigner: &SigningKey,
+        keeping: Keeping,
+        was_witnessed: bool,
+    ) -> std::io::Result<Self> {
+        let (memory, remembered) = Memory::open(state_dir, &member.id)?;
+        let was_known = was_witnessed || memory.has_evidence();
+        let state = Mutex::new(State {
+            remembered,
+            pinned: None,
+            trouble: None,
+            looked: false,
+            floor: None,
+            recalled: false,
+            asides: Vec::new(),
+            earlier_looked: Vec::new(),
+        });
+        let origins = format!("{}/{}/", member.ring.cluster(), member.id);
+        let watch = Self {
+            memory,
+            node_key: member.checkpoint_key,
+            pinned_keys: member.next_checkpoint_key.iter().chain(&member.former_checkpoint_keys).copied().collect(),
+            next_key: member.next_checkpoint_key,
+            origins,
+            cosigner: cosigner.clone(),
+            keeping,
+            was_known,
+            state,
+            looking: tokio::sync::Mutex::new(()),
+        };
+        // A pin that cannot be opened, because the roster names another key by now, is met again at the next look.
+        {
+            let mut state = watch.state();
+            state.pinned = state.remembered.pin.as_ref().and_then(|pin| watch.open_pin(pin).ok());
+        }
+        Ok(watch)
+    }
+
+    pub(crate) fn open_pin(&self, pin: &Pin) -> Result<Checkpoint, String> {
+        let note = Note::parse(&pin.note).map_err(|e| e.to_string())?;
+        let former = self.pinned_keys.iter().find_map(|key| self.opened_by(&note, key).ok());
+        former.map_or_else(|| self.opened(&note), Ok)
+    }
+
+    /// What rows of this node are held against.
+    pub(crate) fn pinned(&self) -> Option<Pinned> {
+        let state = self.state();
+        let checkpoint = state.pinned.as_ref().filter(|checkpoint| checkpoint.size > 0)?;
+        let generation = checkpoint.origin.rsplit('/').next()?.parse().ok()?;
+        let pin = state.remembered.pin.as_ref()?;
+        let (note, seen) = (pin.note.as_str().into(), pin.seen);
+        Some(Pinned { generation, size: checkpoint.size, root: checkpoint.root, note, seen })
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known now.
+    pub(crate) fn standing(&self) -> Standing {
+        let state = self.state();
+        let pin = state.remembered.pin.as_ref();
+        let (size, seen) = (pin.map(|pin| pin.size), pin.map(|pin| pin.seen));
+        let old = seen.is_some_and(|seen| {
+            SystemClock.now().micros() - seen.micros() > i64::try_from(STALE_AFTER.as_micros()).unwrap_or(i64::MAX)
+        });
+        let (verdict, reason) = match (&state.remembered.alarm, &state.trouble) {
+            (Some(alarm), _) => {
+                let verdict = if alarm.verdict == "fork" { "fork" } else { "rollback" };
+                let bad_row = state.remembered.bad_row.iter().map(|row| format!("; {}", row.words()));
+                (verdict, Some(format!("{} (since {}){}", alarm.reason, alarm.since, bad_row.collect::<String>())))
+            }
+            // Before all that a node could bring about itself, such as being unreachable.
+            (None, _) if let Some(row) = &state.remembered.bad_row => {
+                let again =
+                    state.remembered.again.iter().map(|again| format!("; {} (since {})", again.words, again.since));
+                let words = format!("{}; accept it once it is understood{}", row.words(), again.collect::<String>());
+                (ROW_INVALID, Some(words))
+            }
+            (None, Some((verdict, reason))) => (*verdict, Some(reason.clone())),
+            (None, None) if !state.looked => ("unverifiable", Some("its checkpoint was not looked at yet".to_owned())),
+            (None, None) if state.remembered.again.is_some() => {
+                let again = state.remembered.again.as_ref();
+                ("first_seen_again", again.map(|again| format!("{} (since {})", again.words, again.since)))
+            }
+            (None, None) if old => ("stale", Some("its checkpoint was not renewed for a while".to_owned())),
+            (None, None) => ("ok", None),
+        };
+        Standing { verdict, reason, size, seen }
+    }
+
+    /// Why rows of this range may be missing although the node answers: they were in a log that another one took the place of.
+    /// Logs of `read` are here after all.
+    pub(crate) fn lost_in(&self, from: Timestamp, to: Timestamp, read: &[Generation]) -> Option<LostHere> {
+        let state = self.state();
+        // What was lost inside of a log is not in it, wherever it is read from; only what was lost with it is here.
+        let here = |lost: &Lost| {
+            lost.note.is_some() && read.iter().any(|generation| lost.generation == generation.to_string())
+        };
+        let mut all = state
+            .remembered
+            .lost
+            .iter()
+            .filter(|lost| lost.touches(from, to) && !here(lost) && !state.has_let_go(lost));
+        let first = all.next()?;
+        let (mut oldest, mut until, mut words) = (first.oldest, first.until, vec![first.words()]);
+        let mut more = 0;
+        for lost in all {
+            oldest = oldest.zip(lost.oldest).map(|(a, b)| a.min(b));
+            until = until.max(lost.until);
+            if words.len() < LOST_SHOWN_MAX {
+                words.push(lost.words());
+            } else {
+                more += 1;
+            }
+        }
+        if more > 0 {
+            words.push(format!("and {more} more"));
+        }
+        Some(LostHere { oldest, until, words: words.join("; ") })
+    }
+
+    /// Where its log begins, when rows were pruned, and whether they had stayed for as long as the policy says.
+    pub(crate) fn floor(&self, to_seq: u64) -> Option<Floor> {
+        self.state().floor.clone().filter(|floor| floor.to_seq == to_seq)
+    }
+
+    /// Why rows of a range that reaches back to this time were pruned earlier than the policy says. It stays on record.
+    pub(crate) fn pruned_early(&self, from: Timestamp) -> Option<String> {
+        self.state().remembered.early.iter().find(|early| from <= early.newest).map(EarlyPrune::words)
+    }
+
+    /// When a beginning of its log was first seen, which is kept.
+    pub(crate) fn first_seen(&self, generation: &str, to_seq: u64, now: Timestamp) -> Timestamp {
+        let mut state = self.state();
+        let known =
+            state.remembered.floors.iter().find(|floor| floor.generation == generation && floor.to_seq == to_seq);
+        if let Some(known) = known {
+            return known.seen;
+        }
+        let mut remembered = state.remembered.clone();
+        remembered.note_floor(SeenFloor { generation: generation.to_owned(), to_seq, seen: now });
+        if let Err(error) = self.memory.store(&remembered) {
+            tracing::error!(%error, "cannot store when a new log start was first seen");
+        }
+        state.remembered = remembered;
+        now
+    }
+
+    /// Keeps that a row failed verification, unless one is kept already. Called by `NodeReader` for every such row.
+    pub(crate) fn found_bad_row(&self, generation: Generation, seq: u64, reason: &str) {
+        let mut state = self.state();
+        if state.remembered.bad_row.is_some() {
+            return;
+        }
+        let (generation, reason, found) = (generation.to_string(), reason.to_owned(), SystemClock.now());
+        let row = BadRow { generation, seq, reason, found };
+        let mut remembered = state.remembered.clone();
+        remembered.bad_row = Some(row.clone());
+        let pinned = remembered.pin.as_ref().map(|pin| pin.note.as_str());
+        let words = row.words();
+        let evidence =
+            Evidence { at: found, what: ROW_INVALID, words: &words, pinned, presented: None, row: Some(&row) };
+        // As in `raise`: it is said all the same where it cannot be stored.
+        if let Err(error) = self.memory.keep(&evidence).and_then(|()| self.memory.store(&remembered)) {
+            tracing::error!(%error, "cannot store the evidence against a node");
+        }
+        state.remembered = remembered;
+    }
+
+    /// Keeps on record that rows went too early.
+    pub(crate) fn found_early(&self, early: EarlyPrune) {
+        let mut state = self.state();
+        let mut remembered = state.remembered.clone();
+        if !remembered.note_early(early) {
+            return;
+        }
+        if let Err(error) = self.memory.store(&remembered) {
+            tracing::error!(%error, "cannot store that rows were pruned too early");
+        }
+        state.remembered = remembered;
+    }
+
+    /// Logs that a range may reach into besides the present one and that the node can still read, each with what was pinned of it if it has
+    /// at least as much.
+    pub(crate) fn asides_in(&self, from: Timestamp, to: Timestamp) -> Vec<(Generation, Option<Pinned>)> {
+        let state = self.state();
+        let mut found: Vec<(Generation, Option<Pinned>)> = Vec::new();
+        // The newest word about each: a log that was replaced once more was pinned once more.
+        for lost in state.remembered.lost.iter().rev().filter(|lost| lost.touches(from, to)) {
+            if state.pinned.as_ref().is_some_and(|pinned| generation_of(pinned) == lost.generation) {
+                continue;
+            }
+            let aside = state.asides.iter().find(|aside| aside.generation.to_string() == lost.generation);
+            let Some(aside) = aside.filter(|aside| found.iter().all(|(known, _)| *known != aside.generation)) else {
+                continue;
+            };
+            let pinned = lost.note.as_deref().and_then(|note| Some((self.opened_text(note)?, note)));
+            let pinned = pinned.filter(|(checkpoint, _)| generation_of(checkpoint) == lost.generation);
+            let pinned = pinned.filter(|(checkpoint, _)| (1..=aside.rows).contains(&checkpoint.size));
+            // Until it has said which log was before it, nobody knows whether it is all that there was.
+            let pinned = pinned.filter(|_| state.earlier_looked.iter().any(|looked| looked.knows(aside)));
+            let pinned = pinned.map(|(checkpoint, note)| Pinned {
+                generation: aside.generation,
+                size: checkpoint.size,
+                root: checkpoint.root,
+                note: note.into(),
+                seen: lost.witnessed,
+            });
+            found.push((aside.generation, pinned));
+        }
+        found
+    }
+
+    /// Whether this is the log that the node presents in place of the witnessed one.
+    pub(crate) fn presents(&self, generation: Generation) -> bool {
+        let generation = generation.to_string();
+        self.state().remembered.alarm.as_ref().is_some_and(|alarm| alarm.generation == generation)
+    }
+
+    /// A log that can still be read besides the present one, with what was pinned of it if it has at least as much.
+    pub(crate) fn aside(&self, generation: Generation) -> Option<Option<Pinned>> {
+        let all = self.asides_in(Timestamp::MIN, Timestamp::MAX);
+        all.into_iter().find(|(known, _)| *known == generation).map(|(_, pinned)| pinned)
+    }
+
+    /// The logs that its present one took the place of, the oldest first; each with its generation, and whether all that was witnessed of it
+    /// is there, if it can be read.
+    pub(crate) fn logs_before(&self) -> Vec<(String, Option<(Generation, bool)>)> {
+        let readable = self.asides_in(Timestamp::MIN, Timestamp::MAX);
+        let state = self.state();
+        let present = state.pinned.as_ref().map(generation_of);
+        let whole = state.remembered.lost.iter().filter(|lost| lost.note.is_some() || lost.learned);
+        let mut logs: Vec<(Timestamp, &str)> = Vec::new();
+        for lost in whole.filter(|lost| Some(&lost.generation) != present.as_ref()) {
+            logs.retain(|(_, known)| *known != lost.generation);
+            logs.push((lost.until, &lost.generation));
+        }
+        // What is learned of later may have been there earlier.
+        logs.sort();
+        let found = |generation: &str| {
+            let found = readable.iter().find(|(known, _)| known.to_string() == generation);
+            found.map(|(known, pinned)| (*known, pinned.is_some()))
+        };
+        logs.into_iter().map(|(_, generation)| (generation.to_owned(), found(generation))).collect()
+    }
+
+    /// Whether a generation is one that another log took the place of. Rows can be lost of the present one too, and it is not past for that.
+    pub(crate) fn is_past(&self, generation: Generation) -> bool {
+        let generation = generation.to_string();
+        let state = self.state();
+        let present = state.pinned.as_ref().is_some_and(|pinned| generation_of(pinned) == generation);
+        !present && state.remembered.lost.iter().any(|lost| lost.generation == generation)
+    }
+
+    /// Why a node that is no member in a range is missed there all the same: rows of that time were witnessed of it.
+    pub(crate) fn saw_rows_in(&self, from: Timestamp, to: Timestamp) -> Option<String> {
+        let state = self.state();
+        let pin = state.remembered.pin.as_ref()?;
+        let span = pin.span.unwrap_or(Span { oldest: None, newest: None, era: 0, latest: None });
+        let latest = span.latest.max(span.newest).unwrap_or(pin.seen);
+        let touches = from <= latest && span.oldest.is_none_or(|oldest| oldest < to);
+        touches.then(|| format!("{} rows of it were witnessed, up to {latest}", pin.size))
+    }
+
+    /// How many rows of its present log were witnessed.
+    pub(crate) fn witnessed_rows(&self) -> Option<u64> {
+        self.state().remembered.pin.as_ref().map(|pin| pin.size)
+    }
+
+    /// One look at a node's checkpoint. Returns what to send back: the note with this witness's cosignature.
+    /// `old` is the size that its proof was asked for.
+    pub(crate) fn take(&self, answer: &CheckpointAnswer, old: u64, now: Timestamp) -> Result<Option<String>, String> {
+        let note = Note::parse(&answer.note).map_err(|e| e.to_string())?;
+        let presented = self.opened(&note)?;
+        let proof = proof(answer).ok_or("its consistency proof is not one")?;
+        let mut state = self.state();
+        let pinned = match (&state.pinned, &state.remembered.pin) {
+            (None, Some(pin)) => Some(self.open_pin(pin)?),
+            (pinned, _) => pinned.clone(),
+        };
+        if pinned.is_none() && !state.recalled {
+            return Err("what this aggregator wrote down about it before was not looked for yet".to_owned());
+        }
+        if state.remembered.pin.as_ref().map_or(0, |pin| pin.size) != old {
+            // Found in the own log since the node was asked: its proof is about another size.
+            return Err("what is pinned of it was found in the meantime; it is looked at again".to_owned());
+        }
+        let (verdict, reason) = match judge(pinned.as_ref(), &presented, &proof) {
+            // An alarm stays whatever the node presents later; only an operator clears it.
+            Judgement::Advance | Judgement::Same if state.remembered.alarm.is_some() => {
+                self.present(&mut state, &presented, &answer.note)?;
+                return Ok(None);
+            }
+            Judgement::Advance | Judgement::Same => {
+                let seconds = u64::try_from(now.micros() / 1_000_000).unwrap_or_default();
+                let cosigned = note.clone().with(self.cosigner.cosign(note.text(), seconds)).to_string();
+                let (origin, size) = (presented.origin.clone(), presented.size);
+                let mut remembered = state.remembered.clone();
+                let before = remembered.pin.as_ref().filter(|pin| pin.origin == origin).and_then(|pin| pin.span);
+                let span = answer.span.as_ref().map(|said| span_of(said).after(before)).or(before);
+                // Once, when a log is met, and not whenever its node says something else.
+                if before.is_none() {
+                    remembered.learn_of(answer.span.as_ref().and_then(|span| span.before.as_ref()), now);
+                }
+                remembered.mark(Mark { size, root: encode_hash(&presented.root), seen: now, span });
+                remembered.pin = Some(Pin { origin, size, note: cosigned.clone(), seen: now, span });
+                // Stored before it is returned: what a node holds cosigned, this witness never forgets.
+                self.memory.store(&remembered).map_err(|e| format!("the witness cannot remember it: {e}"))?;
+                state.remembered = remembered;
+                state.pinned = Some(presented);
+                return Ok(Some(cosigned));
+            }
+            Judgement::Fork(reason) => ("fork", reason),
+            Judgement::Rollback(reason) => ("rollback", reason),
+        };
+        if state.remembered.alarm.is_none() {
+            let generation = generation_of(&presented);
+            let presented = Some(answer.note.clone());
+            let alarm = Alarm { verdict: verdict.to_owned(), reason, since: now, generation, presented };
+            self.raise(&mut state, alarm);
+        } else {
+            self.present(&mut state, &presented, &answer.note)?;
+        }
+        Ok(None)
+    }
+
+    /// A node that signs nothing and has fewer rows than were witnessed: its end was cut off, however it excuses itself.
+    pub(crate) fn take_short(&self, generation: Generation, rows: u64, excuse: &str, now: Timestamp) {
+        let mut state = self.state();
+        let Some(pinned) = &state.pinned else { return };
+        if state.remembered.alarm.is_some() || generation_of(pinned) != generation.to_string() || rows >= pinned.size {
+            return;
+        }
+        let reason = format!(
+            "{} rows were witnessed, and the node now has only {rows} and signs none of them: its end was cut off, or an older copy \
+             was put back; it says: {excuse}",
+            pinned.size
+        );
+        let generation = generation.to_string();
+        let alarm = Alarm { verdict: "rollback".to_owned(), reason, since: now, generation, presented: None };
+        self.raise(&mut state, alarm);
+    }
+
+    /// Keeps an alarm and its evidence. It stands all the same where they cannot be stored: forgetting it at a restart is bad,
+    /// keeping quiet now is worse.
+    pub(crate) fn raise(&self, state: &mut State, alarm: Alarm) {
+        let mut remembered = state.remembered.clone();
+        let (at, words) = (alarm.since, alarm.reason.clone());
+        let (verdict, presented) = (alarm.verdict.clone(), alarm.presented.clone());
+        remembered.alarm = Some(alarm);
+        let pinned = remembered.pin.as_ref().map(|pin| pin.note.as_str());
+        let presented = presented.as_deref();
+        let evidence = Evidence { at, what: &verdict, words: &words, pinned, presented, row: None };
+        let stored = self.memory.keep(&evidence).and_then(|()| self.memory.store(&remembered));
+        if let Err(error) = stored {
+            tracing::error!(%error, "cannot store the evidence against a node");
+        }
+        state.remembered = remembered;
+    }
+
+    /// Keeps what the node presents while an alarm stands: the log that accepting means is the one seen last, not the one that
+    /// raised the alarm, which an operator may have replaced since. The evidence keeps the first.
+    pub(crate) fn present(&self, state: &mut State, presented: &Checkpoint, note: &str) -> Result<(), String> {
+        let mut remembered = state.remembered.clone();
+        let Some(alarm) = &mut remembered.alarm else { return Ok(()) };
+        if alarm.presented.as_deref() == Some(note) {
+            return Ok(());
+        }
+        alarm.generation = generation_of(presented);
+        alarm.presented = Some(note.to_owned());
+        self.memory.store(&remembered).map_err(|e| format!("the witness cannot remember it: {e}"))?;
+        state.remembered = remembered;
+        Ok(())
+    }
+
+    /// A note's checkpoint, when the node of this roster entry signed it under the name of its origin.
+    pub(crate) fn opened(&self, note: &Note) -> Result<Checkpoint, String> {
+        let key = self.node_key.ok_or("the roster names no checkpoint key for it; bring `roster.toml` up to date")?;
+        let opened = self.opened_by(note, &key)?;
+        let next = self.next_key.and_then(|next| VerifyingKey::new(&opened.origin, KeyKind::Log, &next));
+        match next.map(|next| note.verify(&next)) {
+            Some(Err(error @ NoteError::Signature(_))) => Err(error.to_string()),
+            _ => Ok(opened),
+        }
+    }
+
+    pub(crate) fn opened_by(&self, note: &Note, key: &[u8; 32]) -> Result<Checkpoint, String> {
+        let origin = note.text().lines().next().unwrap_or_default();
+        if !origin.starts_with(&self.origins) {
+            return Err(format!("it is the checkpoint of another log, {origin:?}"));
+        }
+        let key = VerifyingKey::new(origin, KeyKind::Log, key).ok_or("its origin is not a name")?;
+        Checkpoint::open(note, &key).map_err(|e| e.to_string())
+    }
+}
+
+/// An era above 0 says that the clock has stepped back: then nothing is known about the oldest time.
+pub(crate) fn span_of(said: &LogSpan) -> Span {
+    Span { oldest: said.oldest.filter(|_| said.era == 0), newest: said.newest, era: said.era, latest: said.newest }
+}
+
+impl Remembered {
+    /// A log that says that it took the place of another one, and nothing was remembered of that: a witness that
+    /// first sees the node later must not call ranges complete that reach back before its present log.
+    pub(crate) fn learn_of(&mut self, before: Option<&LogBefore>, now: Timestamp) {
+        let Some(before) = before else { return };
+        let generation = before.generation.map_or_else(|| "unknown".to_owned(), |generation| generation.to_string());
+        let known = self.lost.iter().any(|lost| lost.generation == generation);
+        let recorded = before.witnessed_rows.max(before.rows);
+        let empty = before.signed_rows == Some(0) && recorded.unwrap_or_default() == 0;
+        // The pin's own generation is what is accepted with a reason; it is recorded there.
+        let pinned = self.pin.as_ref().is_some_and(|pin| pin.origin.ends_with(&generation));
+        if known || empty || pinned {
+            return;
+        }
+        let to_seq = before.signed_rows.max(recorded).unwrap_or_default();
+        // A time that is still to come would never end.
+        let at = before.at.min(now);
+        self.lose(Lost {
+            generation,
+            from_seq: 0,
+            to_seq,
+            oldest: None,
+            until: at,
+            witnessed: at,
+            learned: true,
+            note: None,
+            gone: None,
+        });
+    }
+}
+
+/// The last part of an origin, `cluster/node/generation`.
+pub(crate) fn generation_of(checkpoint: &Checkpoint) -> String {
+    checkpoint.origin.rsplit('/').next().unwrap_or_default().to_owned()
+}
+
+pub(crate) fn proof(answer: &CheckpointAnswer) -> Option<Vec<Hash>> {
+    (answer.proof.len() <= PROOF_HASHES_MAX).then(|| answer.proof.iter().map(|hash| decode_hash(hash)).collect())?
+}

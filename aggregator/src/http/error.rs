@@ -1,0 +1,86 @@
+//! Maps errors to HTTP statuses; the only place that does.
+
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use piperoll_protocol::problem::Problem;
+
+use crate::access::saved_searches::SearchError;
+use crate::access::tokens::TokenError;
+use crate::scan::query::QueryError;
+use crate::witness::accept::AcceptError;
+
+/// An answer that is an error.
+#[derive(Debug)]
+pub(super) struct ApiError(Problem);
+
+/// What an error answer was about, for the entry that records it.
+#[derive(Debug, Clone)]
+pub(super) struct RefusalReason(pub(super) String);
+
+impl ApiError {
+    pub(super) fn new(status: u16, code: &str, detail: impl Into<String>) -> Self {
+        Self(Problem::new(status, code, detail))
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_string(&self.0).unwrap_or_default();
+        let mut response = (status, [(CONTENT_TYPE, Problem::MEDIA_TYPE)], body).into_response();
+        response.extensions_mut().insert(RefusalReason(self.0.code));
+        response
+    }
+}
+
+impl From<QueryError> for ApiError {
+    fn from(error: QueryError) -> Self {
+        Self::new(400, error.code(), error.to_string())
+    }
+}
+
+impl From<AcceptError> for ApiError {
+    fn from(error: AcceptError) -> Self {
+        let (status, code) = match &error {
+            AcceptError::NothingToAccept => (409, "nothing_to_accept"),
+            AcceptError::OtherGeneration { .. } => (409, "other_generation"),
+            AcceptError::OtherLog { .. } => (409, "other_log"),
+            AcceptError::NothingPresented => (409, "nothing_presented"),
+            AcceptError::Store(_) => (500, "witness_file"),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
+impl From<SearchError> for ApiError {
+    fn from(error: SearchError) -> Self {
+        let (status, code) = match &error {
+            SearchError::NotFound(_) => (404, "no_such_search"),
+            SearchError::Name | SearchError::TooLong => (400, "bad_request"),
+            SearchError::Full | SearchError::TooManyPeople => (409, "too_many_searches"),
+            SearchError::Io { .. } | SearchError::Failed(_) => {
+                tracing::error!(%error, "cannot use the file of saved searches");
+                let detail = "the saved searches cannot be read or written; the daemon's log says why";
+                return Self::new(500, "search_file", detail);
+            }
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        let (status, code) = match &error {
+            TokenError::Exists(_) => (409, "token_exists"),
+            TokenError::NotFound(_) => (404, "no_such_token"),
+            TokenError::Name | TokenError::Scope(_) | TokenError::Expired(_) => (400, "bad_token_request"),
+            TokenError::Full => (429, "too_many_tokens"),
+            TokenError::Io { .. } | TokenError::Content { .. } => {
+                tracing::error!(%error, "cannot use the token file");
+                return Self::new(500, "token_file", "cannot use the token file; the aggregator's log says why");
+            }
+        };
+        Self::new(status, code, error.to_string())
+    }
+}

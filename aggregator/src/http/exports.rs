@@ -1,0 +1,210 @@
+//! `POST /exports`: an evidence bundle. `GET /audit-log/{node}/{seq}/proof`: one row's proof, for any C2SP tool.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use piperoll_format::ids::Generation;
+use piperoll_format::merkle::{decode_hash, encode_hash};
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::access::Permission;
+use piperoll_protocol::aggregator::{EXPORT_WAIT_SECONDS_MAX, Envelope, ExportFormat, ExportRequest, IncompleteArg};
+use piperoll_protocol::node::{ProofAnswer, peer_path};
+use serde_json::json;
+use tokio_util::io::ReaderStream;
+
+use super::auth::Caller;
+use super::error::{ApiError, RefusalReason};
+use super::log::{
+    AUDIT_COMPLETE, AUDIT_COMPLETE_SINCE, Asking, LogOfRow, answer_stream, busy, describe, describe_row, file_name,
+    find_entry, known_nodes, log_of_row, no_such_log, outcome, with_done,
+};
+use super::nodes::REASON_CHARACTERS_MAX;
+use crate::answer::export::{Incomplete, Order, Outcome};
+use crate::answer::stream::Output;
+use crate::scan::query::{Query, Require};
+use crate::state::App;
+
+const ACTION: &str = "audit.export";
+const WAIT_SECONDS_DEFAULT: u64 = 60;
+const PROOF_TIMEOUT: Duration = Duration::from_secs(2);
+
+pub(super) async fn exports(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    body: Bytes,
+) -> Response {
+    let (query, order, format) = match read(&app, &caller, &body) {
+        Ok(read) => read,
+        Err(error) => return with_done(error, ACTION, json!({})),
+    };
+    let mut asked = describe(&query);
+    asked["format"] = json!(format);
+    asked["words"] = json!(order.reason);
+    let allowed = caller.require(Permission::Export).and_then(|()| known_nodes(&app, &query));
+    if let Err(error) = allowed {
+        return with_done(error, ACTION, asked);
+    }
+    let output = match format {
+        ExportFormat::Bundle => None,
+        ExportFormat::Csv => Some(Output::Csv),
+        ExportFormat::Ndjson => Some(Output::Ndjson),
+    };
+    if let Some(output) = output {
+        return answer_stream(
+            &app,
+            &caller,
+            query,
+            Asking { output, action: ACTION, asked, patience: order.patience() },
+        )
+        .await;
+    }
+    let room = match app.streams.take(caller.name()) {
+        Ok(room) => room,
+        Err(full) => return with_done(busy(full), ACTION, asked),
+    };
+    let made = app.exporter.export(&app.cluster, &query, order).await;
+    drop(room);
+    match made {
+        Ok(Outcome::Made { file, manifest, envelope }) => {
+            let mut details = outcome(asked, &envelope);
+            details["rows"] = json!(manifest.rows);
+            with_done(download(file, &query, &envelope), ACTION, details)
+        }
+        Ok(Outcome::Refused(envelope)) => {
+            let details = outcome(asked, &envelope);
+            let headers = [(CONTENT_TYPE, "application/json"), (AUDIT_COMPLETE, "false")];
+            let mut response = (StatusCode::SERVICE_UNAVAILABLE, headers, Json(envelope)).into_response();
+            response.extensions_mut().insert(RefusalReason("not_complete".to_owned()));
+            with_done(response, ACTION, details)
+        }
+        Err(error) => {
+            tracing::error!(%error, "cannot assemble a bundle");
+            let detail = format!("the bundle could not be put together in the state directory: {error}");
+            with_done(ApiError::new(507, "no_room", detail), ACTION, asked)
+        }
+    }
+}
+
+/// The request, checked.
+fn read(app: &App, caller: &Caller, body: &[u8]) -> Result<(Query, Order, ExportFormat), ApiError> {
+    let bad = |detail: String| ApiError::new(400, "bad_request", detail);
+    let request: ExportRequest =
+        serde_json::from_slice(body).map_err(|error| bad(format!("a reason is needed, and {error}")))?;
+    let reason = request.reason.trim().to_owned();
+    if reason.is_empty() || reason.chars().count() > REASON_CHARACTERS_MAX {
+        return Err(bad(format!("the reason has 1 to {REASON_CHARACTERS_MAX} characters")));
+    }
+    let seconds = request.wait_seconds.unwrap_or(WAIT_SECONDS_DEFAULT);
+    if seconds > EXPORT_WAIT_SECONDS_MAX {
+        return Err(bad(format!("wait_seconds is at most {EXPORT_WAIT_SECONDS_MAX}")));
+    }
+    let incomplete = match request.incomplete {
+        IncompleteArg::Refuse => Incomplete::Refuse,
+        IncompleteArg::Wait => Incomplete::Wait(Duration::from_secs(seconds)),
+        IncompleteArg::Partial => Incomplete::Partial,
+    };
+    let pair = |name: &str, value: Option<String>| value.map(|value| (name.to_owned(), value));
+    let mut pairs = vec![("format".to_owned(), "ndjson".to_owned()), ("order".to_owned(), "asc".to_owned())];
+    pairs.extend(pair("filter", request.filter).into_iter().chain(pair("from", request.from)));
+    pairs.extend(pair("to", request.to));
+    let mut query = Query::parse(pairs, SystemClock.now(), &app.cluster.cursor_key, caller.scope())?;
+    query.sealed = request.format == ExportFormat::Bundle;
+    if incomplete != Incomplete::Partial {
+        query.require = Require::All;
+    }
+    Ok((query, Order { by: caller.name().to_owned(), reason, incomplete }, request.format))
+}
+
+fn download(mut file: std::fs::File, query: &Query, envelope: &Envelope) -> Response {
+    use std::io::Seek as _;
+
+    if let Err(error) = file.rewind() {
+        return ApiError::new(500, "no_room", format!("the bundle cannot be read back: {error}")).into_response();
+    }
+    let name = format!("{}{}.tar", file_name(query), if envelope.is_whole() { "" } else { "_PARTIAL" });
+    let mut response = Body::from_stream(ReaderStream::new(tokio::fs::File::from_std(file))).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
+    headers.insert(AUDIT_COMPLETE, HeaderValue::from_static(if envelope.complete { "true" } else { "false" }));
+    let since = envelope.complete_since.as_deref().and_then(|since| HeaderValue::from_str(since).ok());
+    if let Some(since) = since {
+        headers.insert(AUDIT_COMPLETE_SINCE, since);
+    }
+    if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
+        headers.insert(CONTENT_DISPOSITION, value);
+    }
+    response
+}
+
+/// C2SP tlog-proof@v1 of one row.
+pub(super) async fn proof(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path((node, seq)): Path<(String, String)>,
+    log: LogOfRow,
+) -> Response {
+    let asked = describe_row(&node, &seq);
+    match find_proof(&app, &caller, &node, &seq, log_of_row(log)).await {
+        Ok(proof) => with_done(([(CONTENT_TYPE, "text/plain; charset=utf-8")], proof), ACTION, asked),
+        Err(error) => with_done(error, ACTION, asked),
+    }
+}
+
+async fn find_proof(
+    app: &App,
+    caller: &Caller,
+    node: &str,
+    seq: &str,
+    log: Result<Option<Generation>, ApiError>,
+) -> Result<String, ApiError> {
+    caller.require(Permission::Export)?;
+    let log = log?;
+    if caller.scope().text().is_some() {
+        // Whoever may not see a row is not told where it stands in the tree either.
+        // The log that the proof is of, and not the one that the node presents now.
+        let member = app.cluster.members.iter().find(|member| member.node.id.as_str() == node);
+        let proven = log.or_else(|| member.and_then(|member| member.witness.pinned()).map(|pinned| pinned.generation));
+        let (page, _) = find_entry(app, caller, node, seq, Ok(proven)).await?;
+        if page.rows.is_empty() {
+            let detail = format!("{node} did not give row {seq}, so that nobody knows whether you may see it");
+            return Err(ApiError::new(503, "node_failed", detail));
+        }
+    }
+    let member = app.cluster.members.iter().find(|member| member.node.id.as_str() == node);
+    let member = member.ok_or_else(|| ApiError::new(404, "no_such_node", format!("{node:?} is not in the roster")))?;
+    let seq: u64 = seq.parse().map_err(|_| ApiError::new(400, "bad_seq", format!("{seq:?} is not a row number")))?;
+    let present = member.witness.pinned();
+    let is_present = log.is_none_or(|log| present.as_ref().is_some_and(|pinned| pinned.generation == log));
+    let pinned = match log {
+        Some(log) if !is_present && member.witness.presents(log) => None,
+        Some(log) if !is_present => member.witness.aside(log).ok_or_else(|| {
+            if let Some(words) = member.witness.gone(log) {
+                return ApiError::new(404, "no_such_log", words);
+            }
+            if member.witness.is_past(log) {
+                let words = format!("{node} has not said that it can still read its log of generation {log}");
+                return ApiError::new(503, "node_failed", words);
+            }
+            no_such_log(node, Some(log))
+        })?,
+        _ => present,
+    };
+    let pinned = pinned.filter(|pinned| seq < pinned.size);
+    let pinned = pinned.ok_or_else(|| {
+        ApiError::new(404, "not_witnessed", format!("no witnessed checkpoint of {node} covers row {seq} yet"))
+    })?;
+    let path = format!("{}?generation={}&size={}&seq={seq}", peer_path::INCLUSION, pinned.generation, pinned.size);
+    let answer: Result<ProofAnswer, _> = member.link.get_json(&path, PROOF_TIMEOUT).await;
+    let answer =
+        answer.map_err(|failure| ApiError::new(503, "node_failed", format!("{node}: {}", failure.reason())))?;
+    let bad = || ApiError::new(503, "node_failed", format!("{node}: its proof is not a list of hashes"));
+    let hashes = answer.hashes.iter().map(|hash| decode_hash(hash).map(|hash| encode_hash(&hash) + "\n"));
+    let hashes: String = hashes.collect::<Option<_>>().ok_or_else(bad)?;
+    Ok(format!("c2sp.org/tlog-proof@v1\nindex {seq}\n{hashes}\n{}", pinned.note))
+}

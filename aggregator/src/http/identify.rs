@@ -1,0 +1,233 @@
+//! Authenticates a client: by bearer token, browser session, or personal certificate, in this order.
+
+use axum::http::HeaderMap;
+use axum::http::header::{AUTHORIZATION, COOKIE};
+use cookie::{Cookie, SameSite};
+use piperoll_format::time::Timestamp;
+use piperoll_net::identity::Kind;
+use piperoll_net::serve::TlsPeer;
+use piperoll_protocol::access::{Permission, Role};
+
+use super::error::ApiError;
+use crate::access::scope::Scope;
+use crate::access::sessions::{Credential, Gone, Open};
+use crate::access::tokens::Lookup;
+use crate::state::App;
+
+/// The prefix makes browsers insist on `Secure`, the whole site, and no other host.
+/// (draft-ietf-httpbis-rfc6265bis, section 4.1.3.2)
+const COOKIE_NAME: &str = "__Host-piperoll";
+
+/// The person or program behind a request.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    name: String,
+    role: Role,
+    scope: Scope,
+    credential: Credential,
+    /// The browser that the request came from, when it is signed in.
+    session: Option<Open>,
+}
+
+/// Why nobody is known: a stable word, and the answer.
+pub(super) type Refusal = (&'static str, ApiError);
+
+impl Caller {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn role(&self) -> Role {
+        self.role
+    }
+
+    pub(super) fn session(&self) -> Option<&Open> {
+        self.session.as_ref()
+    }
+
+    pub(super) fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
+    /// What was shown.
+    pub(super) fn method(&self) -> &'static str {
+        match self.credential {
+            Credential::Token { .. } => "token",
+            Credential::Certificate { .. } => "certificate",
+        }
+    }
+
+    /// As an entry names them.
+    pub(super) fn in_entry(&self) -> piperoll_client::Caller {
+        piperoll_client::Caller {
+            user: self.name.clone(),
+            auth_method: self.method().to_owned(),
+            ..piperoll_client::Caller::default()
+        }
+    }
+
+    /// What the caller may see at all.
+    pub(super) fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// For what cannot be done with a part of the rows.
+    pub(super) fn require_everything(&self) -> Result<(), ApiError> {
+        match self.scope.words() {
+            None => Ok(()),
+            Some(scope) => Err(ApiError::new(
+                403,
+                "limited",
+                format!("this reads every row, and {} is limited to {scope}; ask somebody without a limit", self.name),
+            )),
+        }
+    }
+
+    pub(super) fn require(&self, permission: Permission) -> Result<(), ApiError> {
+        if self.role.may(permission) {
+            return Ok(());
+        }
+        let roles = Role::ALL.iter().filter(|role| role.may(permission)).map(|role| role.word());
+        let needs = roles.collect::<Vec<_>>().join(" or ");
+        let detail = format!("{} has the role {}; this needs {needs}", self.name, self.role.word());
+        Err(ApiError::new(403, "not_permitted", detail))
+    }
+}
+
+impl App {
+    /// Who a request comes from. `keep_alive` is false for what a browser asks by itself.
+    pub(super) fn identify(
+        &self,
+        peer: &TlsPeer,
+        headers: &HeaderMap,
+        now: Timestamp,
+        keep_alive: bool,
+    ) -> Result<Caller, Refusal> {
+        if let Some(header) = headers.get(AUTHORIZATION) {
+            let token = header.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).map(str::trim);
+            let Some(token) = token else {
+                return refuse("bad_authorization", "send the token as `Authorization: Bearer <token>`");
+            };
+            return self.holder_of(token, now);
+        }
+        if let Some(cookie) = session_cookie(headers) {
+            let open = match self.sessions.find(&cookie, keep_alive) {
+                Ok(open) => open,
+                Err(Gone::Over) => {
+                    return refuse(
+                        "session_over",
+                        "nothing was asked for a while, so you were signed out; sign in again",
+                    );
+                }
+                Err(Gone::Unknown) => {
+                    return refuse("session_unknown", "you are not signed in any more; sign in again");
+                }
+            };
+            if let Credential::Certificate { user } = &open.credential {
+                // The certificate is what is looked at, on every connection: a revoked one takes its sessions along.
+                let shown = peer.identity.as_ref().filter(|identity| identity.kind == Kind::User);
+                if shown.is_none_or(|identity| identity.id.as_str() != user || identity.cluster != self.cluster_name) {
+                    return refuse(
+                        "session_unknown",
+                        format!("this session belongs to the certificate of {user}, which was not shown"),
+                    );
+                }
+            }
+            let caller = self.holder(&open.credential, now).inspect_err(|(reason, _)| {
+                // A file that cannot be read for a moment signs nobody out.
+                if *reason != "token_file" {
+                    self.sessions.end(&open.id);
+                }
+            })?;
+            return Ok(Caller { session: Some(open), ..caller });
+        }
+        self.person(peer, now)
+    }
+
+    /// The holder of a token.
+    pub(super) fn holder_of(&self, token: &str, now: Timestamp) -> Result<Caller, Refusal> {
+        caller_of(self.tokens.find(token, now).map_err(|error| ("token_file", error.into()))?)
+    }
+
+    /// Whoever a credential stands for at this moment.
+    pub(super) fn holder(&self, credential: &Credential, now: Timestamp) -> Result<Caller, Refusal> {
+        match credential {
+            Credential::Token { sha256 } => {
+                caller_of(self.tokens.find_hash(sha256, now).map_err(|error| ("token_file", error.into()))?)
+            }
+            Credential::Certificate { user } => match self.users.get(user) {
+                Some(known) => Ok(Caller {
+                    name: user.clone(),
+                    role: known.role,
+                    scope: known.scope.clone(),
+                    credential: credential.clone(),
+                    session: None,
+                }),
+                None => refuse("user_unknown", format!("the certificate names the user {user}, who has no role here")),
+            },
+        }
+    }
+
+    /// The person whose certificate was shown.
+    pub(super) fn person(&self, peer: &TlsPeer, now: Timestamp) -> Result<Caller, Refusal> {
+        match &peer.identity {
+            Some(identity) if identity.kind == Kind::User && identity.cluster == self.cluster_name => {
+                self.holder(&Credential::Certificate { user: identity.id.to_string() }, now)
+            }
+            Some(identity) => refuse("not_a_user", format!("the certificate names {identity}, which is not a user")),
+            None => refuse(
+                "no_credentials",
+                "sign in, send a token (`Authorization: Bearer …`), or use a user's certificate",
+            ),
+        }
+    }
+
+    /// Whether what a caller has shown still holds, for an answer that goes on and on. A certificate's connection is
+    /// closed when it does not hold any more.
+    pub(super) fn still_holds(&self, caller: &Caller, now: Timestamp) -> bool {
+        caller.session.as_ref().is_none_or(|open| self.sessions.is_open(&open.id))
+            && self.holder(&caller.credential, now).is_ok()
+    }
+}
+
+fn refuse<T>(code: &'static str, detail: impl Into<String>) -> Result<T, Refusal> {
+    Err((code, ApiError::new(401, code, detail)))
+}
+
+fn caller_of(lookup: Lookup) -> Result<Caller, Refusal> {
+    match lookup {
+        Lookup::Good(holder) => Ok(Caller {
+            name: holder.name,
+            role: holder.role,
+            scope: holder.scope,
+            credential: Credential::Token { sha256: holder.sha256 },
+            session: None,
+        }),
+        Lookup::Expired(name) => {
+            refuse("token_expired", format!("the token {name:?} has expired; ask an admin for a new one"))
+        }
+        Lookup::Unknown => refuse("token_unknown", "this token is not known here, or was revoked"),
+    }
+}
+
+fn session_cookie(headers: &HeaderMap) -> Option<String> {
+    let texts = headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    texts
+        .flat_map(|text| Cookie::split_parse(text.to_owned()))
+        .filter_map(Result::ok)
+        .find(|cookie| cookie.name() == COOKIE_NAME)
+        .map(|cookie| cookie.value().to_owned())
+}
+
+/// Out of reach of scripts, never sent without TLS, and never sent for a page of another site. It has no end of its own: the
+/// server knows when a session is over.
+pub(super) fn set_cookie(secret: &str) -> String {
+    let cookie = Cookie::build((COOKIE_NAME, secret.to_owned()));
+    cookie.path("/").secure(true).http_only(true).same_site(SameSite::Strict).build().to_string()
+}
+
+/// Makes the browser forget it.
+pub(super) fn unset_cookie() -> String {
+    let cookie = Cookie::build((COOKIE_NAME, "")).path("/").secure(true).http_only(true).same_site(SameSite::Strict);
+    cookie.max_age(cookie::time::Duration::ZERO).build().to_string()
+}

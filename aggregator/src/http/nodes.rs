@@ -1,0 +1,183 @@
+//! `GET /nodes`: the current status of every node of the roster.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use piperoll_format::merkle::decode_hash;
+use piperoll_format::time::Timestamp;
+use piperoll_protocol::access::Permission;
+use piperoll_protocol::aggregator::{
+    AcceptRequest, AlarmInfo, NodeInfo, NodeReport, NodesAnswer, PresentedLog, Status,
+};
+use piperoll_protocol::node::{NodeStatus, peer_path};
+use serde_json::json;
+
+use super::auth::{Caller, Done, recordable};
+use super::error::ApiError;
+use crate::answer::fanout::Part;
+use crate::cluster::node_handle::Member;
+use crate::config::Limits;
+use crate::scan::node_reader::conclude;
+use crate::state::App;
+use crate::witness::accept::Acceptance;
+
+pub(super) async fn nodes(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
+    if let Err(error) = caller.require(Permission::View) {
+        return error.into_response();
+    }
+    let limits = app.cluster.limits;
+    let asking: Vec<_> =
+        app.cluster.members.iter().map(|member| tokio::spawn(ask(Arc::clone(member), limits))).collect();
+    let mut nodes = Vec::with_capacity(asking.len());
+    for task in asking {
+        match task.await {
+            Ok(info) => nodes.push(info),
+            Err(error) => tracing::error!(%error, "querying a node failed"),
+        }
+    }
+    let active = || nodes.iter().filter(|node| node.roster_status == "active");
+    let (expected, answered) = (active().count(), active().filter(|node| node.report.status == Status::Ok).count());
+    // A caller with a scope sees sizes and health, but not addresses, destinations or the names of holds.
+    if caller.scope().text().is_some() {
+        for node in &mut nodes {
+            node.address = String::new();
+            node.disk_free_bytes = None;
+            node.forward.clear();
+            if let Some(retention) = &mut node.retention {
+                retention.holds = retention.holds.iter().map(|_| "(a hold)".to_owned()).collect();
+                retention.problem = retention.problem.as_ref().map(|_| "retention has a problem".to_owned());
+            }
+        }
+    }
+    let answer = NodesAnswer { complete: expected == answered, expected, answered, nodes };
+    let details = json!({ "expected": expected, "answered": answered });
+    let mut response = Json(answer).into_response();
+    response.extensions_mut().insert(Done { action: "audit.nodes", details });
+    response
+}
+
+async fn ask(member: Arc<Member>, limits: Limits) -> NodeInfo {
+    if member.is_out_of_reach() {
+        let folder = member.unreadable.iter().map(|words| format!("; its folder: {words}")).collect::<String>();
+        let words = format!("it left the cluster at {}{folder}", member.node.life.until);
+        let part = Part::unasked(&member, Status::Excluded, words);
+        return info(&member, &part, None);
+    }
+    if let Some((status, reason)) = member.known_down() {
+        return info(&member, &Part::unasked(&member, status, reason), None);
+    }
+    if member.witness.standing().is_alarm() {
+        // Show the operator what the node presents now, before they decide.
+        crate::witness::look::look_unless_looked_at(&member).await;
+    }
+    let started = Instant::now();
+    let answer: Result<NodeStatus, _> = member.link.get_json(peer_path::STATUS, limits.first_row).await;
+    let mut part = Part::asked(&member, started);
+    match answer {
+        Ok(status) => {
+            member.seen();
+            part.generation = Some(status.generation);
+            part.head_seq = status.head_seq;
+            part.oldest_seq = status.oldest_seq;
+            part.tally.faults.extend(status.read_fault.iter().cloned().chain(member.alarm()));
+            if member.has_left() {
+                let trouble = member.witness.standing().reason.map(|words| format!("; {words}")).unwrap_or_default();
+                let left = member.node.life.until;
+                part.reason = Some(format!("it left the cluster at {left}; its folder is read here{trouble}"));
+            }
+            if !part.tally.faults.is_empty() {
+                (part.status, part.reason) = conclude(&part.tally, true, None);
+            }
+            info(&member, &part, Some(&status))
+        }
+        Err(failure) => {
+            member.failed(&failure);
+            (part.status, part.reason) = conclude(&part.tally, false, Some(&failure));
+            info(&member, &part, None)
+        }
+    }
+}
+
+fn info(member: &Member, part: &Part, status: Option<&NodeStatus>) -> NodeInfo {
+    // No rows were asked for, so nothing is said about a range.
+    let rows = status.and_then(|s| s.head_seq).map_or(0, |head| head + 1);
+    let report = NodeReport { proven: None, unproven: None, ..part.report(rows) };
+    let alarm = member.witness.standstill().map(|alarm| AlarmInfo {
+        since: alarm.since.to_text(),
+        presented: alarm.presented.map(|(generation, size, root)| PresentedLog { generation, size, root }),
+    });
+    NodeInfo {
+        report,
+        alarm,
+        address: member.node.address.clone(),
+        roster_status: if member.has_left() { "retired" } else { "active" }.to_owned(),
+        version: status.map(|s| s.version.clone()),
+        last_timestamp: status.and_then(|s| s.last_timestamp).map(Timestamp::to_text),
+        write_fault: status.and_then(|s| s.write_fault.clone()),
+        database_bytes: status.map(|s| s.database_bytes),
+        disk_free_bytes: status.map(|s| s.disk_free_bytes),
+        certificate_not_after: status.and_then(|s| s.certificate_not_after).map(Timestamp::to_text),
+        retention: status.and_then(|s| s.retention.clone()),
+        forward: status.map(|s| s.forward.clone()).unwrap_or_default(),
+    }
+}
+
+pub(super) const REASON_CHARACTERS_MAX: usize = 1_000;
+
+/// `POST /nodes/{node}/accept`: the only way to clear a fork, a rollback or a row that failed verification.
+pub(super) async fn accept(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path(node): Path<String>,
+    body: axum::body::Bytes,
+) -> Response {
+    let mut details = json!({ "node": node.chars().take(64).collect::<String>() });
+    let recordable = recordable(&app).await;
+    let asked = acceptance(&app, &caller, &node, &body).and_then(|asked| recordable.map(|()| asked));
+    let accepted = match asked {
+        Ok((member, acceptance, request)) => {
+            let standing = member.witness.standing();
+            details = json!({ "node": node, "generation": request.generation, "words": request.reason,
+                "size": request.size, "root": request.root, "cleared": standing.verdict, "witnessed_rows": standing.size });
+            let accepted = crate::witness::accept::accept(member, &acceptance).await;
+            accepted.map(|()| StatusCode::NO_CONTENT).map_err(ApiError::from)
+        }
+        Err(refused) => Err(refused),
+    };
+    let mut response = accepted.into_response();
+    response.extensions_mut().insert(Done { action: "audit.history_accept", details });
+    response
+}
+
+/// What a request to accept a history asks, of whom.
+fn acceptance<'a>(
+    app: &'a App,
+    caller: &Caller,
+    node: &str,
+    body: &[u8],
+) -> Result<(&'a Member, Acceptance, AcceptRequest), ApiError> {
+    caller.require(Permission::AcceptHistory)?;
+    let member = app.cluster.members.iter().find(|member| member.node.id.as_str() == node);
+    let member = member.ok_or_else(|| ApiError::new(404, "no_such_node", format!("{node:?} is not in the roster")))?;
+    let bad = |detail: String| ApiError::new(400, "bad_request", detail);
+    let request: AcceptRequest =
+        serde_json::from_slice(body).map_err(|e| bad(format!("generation and reason are needed: {e}")))?;
+    if request.reason.trim().is_empty() || request.reason.chars().count() > REASON_CHARACTERS_MAX {
+        return Err(bad(format!("the reason has 1 to {REASON_CHARACTERS_MAX} characters")));
+    }
+    let generation = request.generation.parse().map_err(|_| bad("the generation is 32 hexadecimal digits".into()))?;
+    let shown = match (request.size, request.root.as_deref()) {
+        (None, None) => None,
+        (Some(size), Some(root)) => {
+            let shown = decode_hash(root).map(|root| (size, root));
+            Some(shown.ok_or_else(|| bad("the root is base64 of 32 bytes".into()))?)
+        }
+        _ => return Err(bad("size and root go together: both are in `alarm.presented` of GET /nodes".into())),
+    };
+    let acceptance = Acceptance { generation, shown, words: request.reason.clone() };
+    Ok((member, acceptance, request))
+}

@@ -1,0 +1,163 @@
+//! `/session`: signs a browser in with a cookie.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::header::SET_COOKIE;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use piperoll_client::{Activity, Category};
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_net::serve::TlsPeer;
+use piperoll_protocol::access::{SessionInfo, SessionTimes, SignIn, SignInLink};
+use serde_json::json;
+
+use super::auth::{Done, Unrecorded, recordable, refused, too_many};
+use super::error::ApiError;
+use super::identify::{Caller, Refusal, set_cookie, unset_cookie};
+use super::origin;
+use crate::access::sessions::Credential;
+use crate::state::App;
+
+const SIGN_IN: &str = "audit.sign_in";
+const SIGN_OUT: &str = "audit.sign_out";
+/// A token or a code, and a little JSON around it.
+const BODY_BYTES_MAX: usize = 4_096;
+
+/// `POST /session`. Nobody is known yet, so this route does for itself what the others have done for them.
+pub(super) async fn sign_in(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<TlsPeer>,
+    Extension(activity): Extension<Activity>,
+    request: axum::extract::Request,
+) -> Response {
+    activity.named(Category::Audit, SIGN_IN);
+    let turned_away = |reason, response| refused(&app, &activity, SIGN_IN, reason, response);
+    let (parts, body) = request.into_parts();
+    let ip = peer.address.ip();
+    if let Err(wait) = app.limits.address(ip).and_then(|()| app.limits.sign_in(ip)) {
+        return turned_away("too_many_requests", too_many("your address", wait));
+    }
+    if let Err(error) = origin::check(&parts) {
+        return turned_away("cross_site", error.into_response());
+    }
+    let Ok(body) = axum::body::to_bytes(body, BODY_BYTES_MAX).await else {
+        let error = ApiError::new(413, "too_long", format!("a sign-in has at most {BODY_BYTES_MAX} bytes"));
+        return turned_away("too_long", error.into_response());
+    };
+    let now = SystemClock.now();
+    let caller = match who(&app, &peer, &body, now) {
+        Ok(caller) => caller,
+        Err((reason, error)) => return turned_away(reason, error.into_response()),
+    };
+    activity.caller(caller.in_entry());
+    if let Some(scope) = caller.scope().text() {
+        activity.enrich(|entry| entry.detail("limited_to", scope));
+    }
+    // A session whose beginning turns out not to be recorded has a cookie that nobody was given; it ends unused.
+    let begun = recordable(&app)
+        .await
+        .and_then(|()| app.sessions.begin(caller.credential().clone(), now).map_err(|error| no_random(&error)));
+    let response = match begun {
+        Ok((secret, open)) => {
+            let mut response = (StatusCode::CREATED, Json(info(&app, &caller, Some(open.ends)))).into_response();
+            if let Ok(cookie) = HeaderValue::from_str(&set_cookie(&secret)) {
+                response.headers_mut().insert(SET_COOKIE, cookie);
+            }
+            response
+        }
+        Err(error) => error.into_response(),
+    };
+    app.metrics.count(SIGN_IN, response.status().as_u16());
+    response
+}
+
+/// Whose token, code or certificate it is.
+fn who(app: &App, peer: &TlsPeer, body: &Bytes, now: Timestamp) -> Result<Caller, Refusal> {
+    let bad = |detail: &str| ("bad_request", ApiError::new(400, "bad_request", detail));
+    // What was typed may be a secret, so the reader's own words about it are not passed on.
+    let typed: SignIn =
+        serde_json::from_slice(body).map_err(|_| bad("send {\"token\":\"…\"}, {\"link\":\"…\"}, or {}"))?;
+    match (typed.token, typed.link) {
+        (Some(token), None) => app.holder_of(token.trim(), now),
+        (None, Some(code)) => {
+            let credential = app.sessions.redeem(code.trim()).ok_or_else(|| {
+                let detail = "this address was used already, or is older than five minutes; ask for a new one";
+                ("link_unknown", ApiError::new(401, "link_unknown", detail))
+            })?;
+            app.holder(&credential, now)
+        }
+        (None, None) => app.person(peer, now),
+        (Some(_), Some(_)) => Err(bad("send a token or a link, not both")),
+    }
+}
+
+fn info(app: &App, caller: &Caller, ends: Option<Timestamp>) -> SessionInfo {
+    SessionInfo {
+        name: caller.name().to_owned(),
+        role: caller.role(),
+        permissions: caller.role().permissions().to_vec(),
+        limited_to: caller.scope().words(),
+        method: caller.method().to_owned(),
+        session: ends.map(|ends| SessionTimes { idle_seconds: app.sessions.idle.as_secs(), ends: ends.to_text() }),
+        cluster: app.cluster_name.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// `GET /session`.
+pub(super) async fn who_am_i(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
+    let ends = caller.session().map(|open| open.ends);
+    let mut response = Json(info(&app, &caller, ends)).into_response();
+    response.extensions_mut().insert(Unrecorded);
+    response
+}
+
+/// `DELETE /session`.
+pub(super) async fn sign_out(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
+    let mut response = match caller.session() {
+        Some(open) => {
+            app.sessions.end(&open.id);
+            StatusCode::NO_CONTENT.into_response()
+        }
+        None => ApiError::new(409, "no_session", "there is no session to end: a token or a certificate was sent")
+            .into_response(),
+    };
+    if let Ok(cookie) = HeaderValue::from_str(&unset_cookie()) {
+        response.headers_mut().insert(SET_COOKIE, cookie);
+    }
+    response.extensions_mut().insert(Done { action: SIGN_OUT, details: json!({}) });
+    response
+}
+
+/// `POST /session/links`: an address that signs a browser in as the caller, once.
+pub(super) async fn link(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
+    // An address made in a session would be a session without an end, and one of a certificate would work without it.
+    let for_a_token = caller.session().is_none() && matches!(caller.credential(), Credential::Token { .. });
+    let allowed = match for_a_token {
+        true => recordable(&app).await,
+        false => {
+            let detail =
+                "a one-time address is made with a token (`piperoll browse`), not in a session or with a certificate";
+            Err(ApiError::new(403, "needs_token", detail))
+        }
+    };
+    let made = match allowed {
+        Ok(()) => app.sessions.link(caller.credential().clone(), SystemClock.now()).map_err(|error| no_random(&error)),
+        Err(error) => Err(error),
+    };
+    let made = made.map(|(code, expires)| {
+        let link = SignInLink { path: format!("/sign-in#{}", code.as_str()), expires: expires.to_text() };
+        (StatusCode::CREATED, Json(link))
+    });
+    let mut response = made.into_response();
+    response.extensions_mut().insert(Done { action: "audit.sign_in_link", details: json!({}) });
+    response
+}
+
+fn no_random(error: &getrandom::Error) -> ApiError {
+    ApiError::new(500, "internal", format!("the system gave no random bytes: {error}"))
+}

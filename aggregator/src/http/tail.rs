@@ -1,0 +1,218 @@
+//! `GET /audit-log/tail`: what all nodes record, as server-sent events, with resume by Last-Event-ID.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query as Pairs, State};
+use axum::http::HeaderMap;
+use axum::http::header::CACHE_CONTROL;
+use axum::response::sse::{Event as Sent, Sse};
+use axum::response::{IntoResponse as _, Response};
+use futures::stream;
+use piperoll_client::{Category, Entry, Outcome};
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::access::Permission;
+use piperoll_query::human_time;
+use piperoll_query::zone::Now;
+use serde_json::{Value, json};
+
+use super::auth::Caller;
+use super::error::ApiError;
+use super::log::{known_nodes, with_done};
+use crate::answer::tail::{Event, Events, NodeEvent, Positions, start};
+use crate::scan::query::{Query, QueryError};
+use crate::state::App;
+use piperoll_net::fair_share::Share;
+
+const ACTION: &str = "audit.tail";
+/// Between two looks at whether a reader may still read.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(2);
+const LAST_EVENT_ID: &str = "last-event-id";
+
+pub(super) async fn tail(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    pairs: Result<Pairs<Vec<(String, String)>>, QueryRejection>,
+) -> Response {
+    let Ok(Pairs(pairs)) = pairs else {
+        return ApiError::new(400, "bad_parameter", "the query string cannot be read").into_response();
+    };
+    let asked = match Asked::read(&app, &caller, &headers, pairs, SystemClock.now()) {
+        Ok(asked) => asked,
+        Err(error) => return with_done(ApiError::from(error), ACTION, json!({})),
+    };
+    let details = json!({
+        "filter": asked.query.filter.to_string(), "from": asked.since, "resumed": asked.positions != Positions::default(),
+    });
+    if let Err(error) = caller.require(Permission::View).and_then(|()| known_nodes(&app, &asked.query)) {
+        return with_done(error, ACTION, details);
+    }
+    let room = match app.tails.take(caller.name()) {
+        Ok(room) => room,
+        Err(full) => {
+            let words = format!("too many live tails at one time: {full}");
+            return with_done(ApiError::new(429, "busy", words), ACTION, details);
+        }
+    };
+    if let Some(unknown) = asked.positions.unknown(&app.cluster) {
+        let words = format!("{unknown:?} is not in the roster; send back the id of the last event of this cluster");
+        return with_done(ApiError::new(400, "no_such_node", words), ACTION, details);
+    }
+    let tail = start(&app.cluster, &asked.query, asked.positions, asked.since);
+    let (given_up, who) = (tail.given_up, caller.name().to_owned());
+    let noting = Arc::clone(&app);
+    tokio::spawn(async move {
+        if given_up.await.is_ok() {
+            note_drop(&noting, &who).await;
+        }
+    });
+    let checks = tokio::time::interval(RECHECK_INTERVAL);
+    let reader = Reader { events: tail.events, positions: tail.positions, app, caller, checks, _room: room };
+    let events = stream::unfold(Some(reader), |reader| async move {
+        let mut reader = reader?;
+        Some(match reader.next().await? {
+            Some(event) => (Ok::<_, Infallible>(to_sent(&event, &mut reader.positions)), Some(reader)),
+            None => (Ok(ended()), None),
+        })
+    });
+    // What server-sent events say about caching by themselves is less than what every other answer says.
+    with_done(([(CACHE_CONTROL, "no-store")], Sse::new(events)), ACTION, details)
+}
+
+/// Whoever follows.
+struct Reader {
+    events: Events,
+    /// Where every node is gone on with; an event says what changed of it.
+    positions: Positions,
+    app: Arc<App>,
+    caller: Caller,
+    checks: tokio::time::Interval,
+    _room: Share,
+}
+
+impl Reader {
+    /// The next event; `Some(None)` when what the caller has shown does not hold any more: signed out, revoked, expired.
+    async fn next(&mut self) -> Option<Option<Event>> {
+        loop {
+            tokio::select! {
+                event = self.events.recv() => return event.map(Some),
+                // The reader can resume with the id of the last event, so a stop does not wait for it.
+                () = self.app.stopping.cancelled() => return None,
+                _ = self.checks.tick() => if !self.app.still_holds(&self.caller, SystemClock.now()) {
+                    return Some(None);
+                },
+            }
+        }
+    }
+}
+
+fn ended() -> Sent {
+    let words = json!({ "reason": "you are not signed in any more, or your token does not hold; sign in again" });
+    Sent::default().event("ended").data(words.to_string())
+}
+
+/// What a reader wants to follow, and from where.
+struct Asked {
+    query: Query,
+    positions: Positions,
+    since: Timestamp,
+}
+
+impl Asked {
+    fn read(
+        app: &App,
+        caller: &Caller,
+        headers: &HeaderMap,
+        pairs: Vec<(String, String)>,
+        now: Timestamp,
+    ) -> Result<Self, QueryError> {
+        let (mut rest, mut since, mut after) = (Vec::new(), None, None);
+        for (name, value) in pairs {
+            let slot = match name.as_str() {
+                "from" | "since" => &mut since,
+                "after" => &mut after,
+                "to" | "until" | "limit" | "order" | "format" | "cursor" | "require" => {
+                    return Err(bad(&name, &value, "a tail has from, after and a filter"));
+                }
+                _ => {
+                    rest.push((name, value));
+                    continue;
+                }
+            };
+            if slot.replace(value).is_some() {
+                return Err(QueryError::Twice(name));
+            }
+        }
+        let query = Query::parse(rest, now, &app.cluster.cursor_key, caller.scope())?;
+        let since = match since {
+            Some(text) => {
+                let now = Now { at: now, zone: query.zone };
+                human_time::parse(&text, now).map_err(|source| QueryError::Time { parameter: "from", source })?
+            }
+            None => now,
+        };
+        // What a browser sends by itself when it connects again is newer than the address it was given.
+        let header = headers.get(LAST_EVENT_ID).map(|value| value.to_str().unwrap_or("?").to_owned());
+        let positions = match header.or(after) {
+            Some(text) => Positions::parse(&text).map_err(|error| bad("after", "", &error.to_string()))?,
+            None => Positions::default(),
+        };
+        Ok(Self { query, positions, since })
+    }
+}
+
+fn bad(parameter: &str, value: &str, allowed: &str) -> QueryError {
+    QueryError::Parameter { parameter: parameter.to_owned(), value: value.to_owned(), allowed: allowed.to_owned() }
+}
+
+/// A reader that was dropped has not seen what came then; the log says so.
+async fn note_drop(app: &App, who: &str) {
+    let entry = Entry::new(Category::Audit, "audit.tail_dropped")
+        .outcome(Outcome::Failure)
+        .reason("too_slow")
+        .user(who)
+        .description("a live tail was ended because its client was too slow");
+    if let Err(error) = app.audit.note(entry).await {
+        tracing::error!(%error, "cannot record the end of a live tail");
+    }
+}
+
+fn to_sent(event: &Event, positions: &mut Positions) -> Sent {
+    match event {
+        Event::Row { row, late, after } => {
+            positions.follow(after);
+            let mut text = Vec::new();
+            row.to_row().write_json(&mut text);
+            let text = String::from_utf8_lossy(&text);
+            let text = match text.strip_prefix('{').filter(|_| *late) {
+                Some(rest) => format!("{{\"late\":true,{rest}"),
+                None => text.into_owned(),
+            };
+            Sent::default().event("entry").id(positions.to_string()).data(text)
+        }
+        Event::Node(node) => Sent::default().event("node").data(node_json(node).to_string()),
+        Event::Heartbeat { watermark, is_current, nodes, after } => {
+            positions.follow(after);
+            let complete = *is_current && nodes.iter().all(|node| node.status.as_str() == "ok");
+            let nodes: Vec<Value> = nodes.iter().map(node_json).collect();
+            let data =
+                json!({ "watermark": watermark.map(|time| time.to_text()), "complete": complete, "nodes": nodes });
+            Sent::default().event("heartbeat").id(positions.to_string()).data(data.to_string())
+        }
+        Event::Dropped => Sent::default()
+            .event("dropped")
+            .id(positions.to_string())
+            .data(json!({ "reason": "the client was too slow; connect again with this id to resume" }).to_string()),
+    }
+}
+
+fn node_json(node: &NodeEvent) -> Value {
+    json!({
+        "node_id": node.node_id, "status": node.status, "reason": node.reason, "since": node.since.to_text(),
+    })
+}

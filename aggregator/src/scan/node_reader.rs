@@ -1,0 +1,561 @@
+//! Reads one node's answer: verifies frames and rows, and concludes with the node's status.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::Method;
+use hyper::body::Incoming;
+use piperoll_format::completeness::Place;
+use piperoll_format::merkle::{RangeProof, leaf_hash};
+use piperoll_format::order::{Key, Order, Position};
+use piperoll_format::statement::Statement;
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::{Checked, Claim, Integrity, RowChecker};
+use piperoll_format::view::EntryView;
+use piperoll_protocol::aggregator::Status;
+use piperoll_protocol::frame::{EntryFrame, Frame, decode};
+use piperoll_protocol::node::{Mark, ScanRequest, StreamEnd, StreamHead, peer_path};
+use piperoll_query::filter::{ErasedFit, FILTER_VERSION, Filter};
+use piperoll_query::stats::{Axis, Counter, Facet, Plan};
+
+use crate::access::scope::Scope;
+use crate::cluster::connection::{Failure, Lane};
+use crate::cluster::node_handle::Member;
+use crate::config::Limits;
+use crate::scan::plan::Asked;
+use crate::scan::proof_verifier::{BORDERS_MAX, Proof, Proving};
+use crate::scan::verified_row::{BorderRow, Gone, PlacedRow};
+
+/// One node's answer, being read.
+pub(crate) struct NodeReader {
+    member: Arc<Member>,
+    body: Incoming,
+    buffer: BytesMut,
+    checker: RowChecker,
+    node_id: piperoll_format::ids::NodeId,
+    pub(crate) head: StreamHead,
+    idle: Duration,
+    order: Order,
+    limit: Option<u64>,
+    unfiltered: bool,
+    /// The filter that was meant, of a node that does not know its language: it gives more rows, and the others are passed over here.
+    sieve: Option<Filter>,
+    scope: Scope,
+    /// The last row's place, and its seq and era for gaps.
+    last: Option<Key>,
+    last_era: Option<u32>,
+    /// What was witnessed of the node, to be proven; none when nothing was.
+    proving: Option<Proving>,
+    /// How far a node is that is followed; it comes behind the rows in front of it.
+    pub(crate) mark: Option<Mark>,
+    /// What the node counted, when it was asked to.
+    pub(crate) counted: Option<Counter>,
+    ready: VecDeque<PlacedRow>,
+    /// Rows that the node says it has read, and since when it is so many.
+    scanned: u64,
+    advanced: Instant,
+    /// The place up to which it says that it has looked at every row.
+    reached: Option<Position>,
+    /// Sound rows beside the range: a few for every era.
+    pub(crate) borders: Vec<BorderRow>,
+    pub(crate) tally: Tally,
+}
+
+/// What has been read of one node so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tally {
+    pub(crate) rows: u64,
+    pub(crate) verified: u64,
+    pub(crate) invalid: u64,
+    pub(crate) unknown_key: u64,
+    pub(crate) witnessed: u64,
+    pub(crate) proof: Proof,
+    /// In words: gaps, rows out of order, what the node itself found.
+    pub(crate) faults: Vec<String>,
+    pub(crate) more: bool,
+    pub(crate) ended: bool,
+    /// The range reaches back to rows that the node holds no more, in words.
+    pub(crate) pruned: Option<String>,
+    /// The first row that the log has, when rows were pruned.
+    pub(crate) floor: Option<u64>,
+    /// Erased rows of the range that only what they said could select, by the node's word.
+    pub(crate) erased: u64,
+}
+
+impl Tally {
+    /// This part of an answer, and the part that follows it.
+    pub(crate) fn and(self, next: Self) -> Self {
+        let mut faults = self.faults;
+        for fault in next.faults {
+            if faults.len() < FAULTS_MAX && !faults.contains(&fault) {
+                faults.push(fault);
+            }
+        }
+        Self {
+            rows: self.rows + next.rows,
+            verified: self.verified + next.verified,
+            invalid: self.invalid + next.invalid,
+            unknown_key: self.unknown_key + next.unknown_key,
+            witnessed: self.witnessed + next.witnessed,
+            // Both parts whole are the whole: the second begins behind the last row of the first.
+            proof: self.proof.and(next.proof),
+            faults,
+            more: next.more,
+            ended: next.ended,
+            pruned: self.pruned.or(next.pruned),
+            floor: self.floor.or(next.floor),
+            // Each says it of the whole range.
+            erased: self.erased.max(next.erased),
+        }
+    }
+}
+
+/// Entries that a node records of its own while it stops, after the last row that an operator saw of it.
+const STOP_ENTRIES: u64 = 1;
+
+/// Describes a mismatch between the folder of a node that left and the last row that it wrote according to the roster.
+fn against_last(head: &StreamHead, last: u64) -> Option<String> {
+    let rows = head.head_seq.map_or(0, |head| head.saturating_add(1));
+    if rows <= last {
+        return Some(format!(
+            "the last row that it wrote is {last}, and its folder has {rows} rows: the others are missing"
+        ));
+    }
+    let beyond = rows - 1 > last.saturating_add(STOP_ENTRIES);
+    beyond
+        .then(|| format!("the last row that it wrote is {last}, and its folder has {rows} rows: some were added later"))
+}
+
+/// How long a node may report progress without reading any further. Passing over blocks by the index takes far less.
+const STANDSTILL_MAX: Duration = Duration::from_secs(120);
+/// Why a count is not proven.
+pub(crate) const COUNTED_THERE: &str =
+    "the nodes counted, from their indexes; a count with `verify` reads and verifies every row";
+/// Faults listed for one node in one answer.
+const FAULTS_MAX: usize = 20;
+/// Characters of one: a node's words are its own, and an answer repeats them.
+const FAULT_CHARS_MAX: usize = 512;
+
+/// The request that a node of its version can be asked, and the filter that its rows have to be held against here. New syntax is
+/// never sent to a node that did not say that it reads it.
+async fn fitting(member: &Member, request: &ScanRequest) -> Result<(ScanRequest, Option<Filter>), Failure> {
+    let needs_more = |plan: &Plan| plan.facets.contains(&Facet::Verb) || plan.axis != Axis::Recorded;
+    let counts_more = request.count.as_ref().is_some_and(needs_more);
+    // What is asked was written here.
+    let filter = Filter::parse_stored(&request.filter, Timestamp::MIN).map_err(|e| Failure::Error(e.to_string()))?;
+    let needs_version_2 = filter.in_version_1().is_none();
+    if !(needs_version_2 || counts_more) || member.filter_version().await? >= FILTER_VERSION {
+        return Ok((request.clone(), None));
+    }
+    if request.count.is_some() {
+        let words =
+            "upgrade needed: it runs a version that cannot count this; statistics with `verify` read its rows instead";
+        return Err(Failure::Error(words.to_owned()));
+    }
+    let widened = filter.widened_to_version_1();
+    // How many rows it has to give for those that are wanted is not known.
+    Ok((ScanRequest { filter: widened.to_string(), limit: None, ..request.clone() }, Some(filter)))
+}
+
+impl NodeReader {
+    /// Asks and waits for the first frame, which says who answers.
+    pub(crate) async fn open(
+        member: &Arc<Member>,
+        asked: &Asked,
+        limits: &Limits,
+        lane: Lane,
+    ) -> Result<Self, Failure> {
+        let (request, sieve) = fitting(member, &asked.request).await?;
+        let request = &request;
+        let started = Instant::now();
+        let body = Bytes::from(serde_json::to_vec(request).unwrap_or_default());
+        let response = member.link.request(lane, Method::POST, peer_path::SCAN, body, limits.first_row).await?;
+        let mut body = response.into_body();
+        let mut buffer = BytesMut::new();
+        let left = limits.first_row.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
+        let Some(Frame::Head(head)) = next_frame(&mut body, &mut buffer, left).await? else {
+            return Err(Failure::Error("the answer does not begin as a Piperoll stream does".to_owned()));
+        };
+        let ring = &member.node.ring;
+        if &head.node_id != ring.node_id() || &head.cluster != ring.cluster() {
+            return Err(Failure::Error(format!("the node says it is {}/{}", head.cluster, head.node_id)));
+        }
+        member.seen();
+        let mut faults: Vec<String> = head.fault.iter().cloned().chain(member.alarm()).collect();
+        if let Some(last) = member.node.last_seq.filter(|_| member.has_left() && asked.aside.is_none()) {
+            faults.extend(against_last(&head, last));
+        }
+        if let Some(pinned) = &asked.pinned {
+            let rows = head.head_seq.map_or(0, |head| head.saturating_add(1));
+            if pinned.generation != head.generation {
+                faults.push(format!(
+                    "it answers from the log {}, and {} was witnessed",
+                    head.generation, pinned.generation
+                ));
+            } else if rows < pinned.size {
+                faults.push(format!("{} rows were witnessed, and it says that there are {rows}", pinned.size));
+            }
+        }
+        let pinned = asked.pinned.clone().filter(|pinned| pinned.generation == head.generation);
+        let proving = pinned.filter(|_| request.count.is_none()).map(|pinned| Proving::new(pinned, request));
+        let mut checker = RowChecker::new(ring.clone(), head.generation);
+        if head.epochs.is_sorted_by(|a, b| a.first_seq < b.first_seq && a.epoch < b.epoch) {
+            checker.know_epochs(head.epochs.clone());
+        } else {
+            faults.push("it says that its key epochs decrease".to_owned());
+        }
+        Ok(Self {
+            member: Arc::clone(member),
+            body,
+            buffer,
+            checker,
+            node_id: head.node_id.clone(),
+            tally: Tally {
+                faults,
+                floor: head.pruned.map(|pruned| pruned.to_seq),
+                pruned: reaches_pruned(&head, asked),
+                erased: erased_apart(&head, asked),
+                ..Tally::default()
+            },
+            limit: request.limit,
+            head,
+            idle: limits.idle,
+            order: request.order,
+            unfiltered: request.filter.is_empty(),
+            sieve,
+            scope: asked.scope.clone(),
+            last: None,
+            last_era: None,
+            proving,
+            counted: request.count.clone().map(Counter::new),
+            mark: None,
+            ready: VecDeque::new(),
+            scanned: 0,
+            advanced: Instant::now(),
+            reached: None,
+            borders: Vec::new(),
+        })
+    }
+
+    /// The next row; `None` after the node's end record, or when a node that is followed says how far it is. Time counts only while waiting for the network.
+    pub(crate) async fn next(&mut self) -> Result<Option<PlacedRow>, Failure> {
+        loop {
+            if let Some(row) = self.ready.pop_front() {
+                if self.is_wanted(&row) {
+                    return Ok(Some(row));
+                }
+                continue;
+            }
+            if self.tally.ended {
+                return Ok(None);
+            }
+            match next_frame(&mut self.body, &mut self.buffer, self.idle).await? {
+                Some(Frame::Entry(entry)) => {
+                    let checked = self.checker.check(&claim(&entry));
+                    self.entry(entry, &checked, None);
+                }
+                Some(Frame::Erased(seq, entry)) => self.erased(seq, entry),
+                Some(Frame::Border(entry)) => self.border(&entry),
+                Some(Frame::ErasedBorder(seq, entry)) => self.erased_border(seq, entry),
+                Some(Frame::Proof(proof)) => self.proof(&proof),
+                Some(Frame::Count(part)) => {
+                    let plan = self.counted.as_mut();
+                    plan.ok_or_else(|| Failure::Error("it counted, and was not asked to".to_owned()))?.add_part(part);
+                }
+                Some(Frame::Mark(mark)) => {
+                    // Nothing is proven while following, so every row in front of it has been handed out.
+                    self.mark = Some(mark);
+                    // What follows is read from a scan of its own, which counts from the beginning.
+                    (self.scanned, self.advanced) = (0, Instant::now());
+                    return Ok(None);
+                }
+                Some(Frame::Progress(scanned, reached)) => {
+                    self.release();
+                    self.reached = reached.or(self.reached);
+                    // A node that only says that it works is not waited for without end.
+                    if scanned > self.scanned {
+                        (self.scanned, self.advanced) = (scanned, Instant::now());
+                    } else if self.advanced.elapsed() > STANDSTILL_MAX {
+                        let words = format!("it read no further for {} s", STANDSTILL_MAX.as_secs());
+                        return Err(Failure::Timeout(words));
+                    }
+                }
+                Some(Frame::End(end)) => self.end(end),
+                Some(Frame::Head(_)) => return Err(Failure::Error("a second beginning inside the stream".to_owned())),
+                None => return Err(Failure::Broken("the stream ended without its end record".to_owned())),
+            }
+            if self.proving.as_ref().is_some_and(Proving::is_overfull) || self.borders.len() > BORDERS_MAX {
+                return Err(Failure::Error("the node sends rows without their proofs".to_owned()));
+            }
+        }
+    }
+
+    /// Whether a row is one that was asked for; a node of an earlier version is asked for more. As nodes do, a row that cannot be
+    /// believed is given whatever the filter says, and an erased one when its place selects it.
+    fn is_wanted(&mut self, row: &PlacedRow) -> bool {
+        let Some(sieve) = &self.sieve else { return true };
+        match row.integrity {
+            Integrity::Ok => EntryView::parse(&row.body).is_none_or(|entry| sieve.matches(&entry)),
+            Integrity::Erased => match sieve.on_erased(self.node_id.as_str(), row.key.seq) {
+                ErasedFit::Yes => true,
+                ErasedFit::No => false,
+                ErasedFit::Unknown => {
+                    self.tally.erased += 1;
+                    false
+                }
+            },
+            Integrity::Violation | Integrity::UnknownKey => true,
+        }
+    }
+
+    /// Whether the node reads on, although it found nothing for a while. It has said so a short while ago.
+    pub(crate) fn advances(&self) -> bool {
+        self.scanned > 0 && self.advanced.elapsed() < self.idle
+    }
+
+    /// Ends reading in the middle, where the node has got to; `None` when it did not say where that is.
+    pub(crate) fn stop_here(&mut self) -> Option<Key> {
+        let Position { timestamp, seq } = self.reached?;
+        self.tally.ended = true;
+        self.tally.more = true;
+        self.tally.proof = Proof::Not("the query has a filter".to_owned());
+        Some(Key { timestamp, node_id: self.node_id.clone(), seq })
+    }
+
+    /// Rows that came before a failure and still waited for their proof.
+    pub(crate) fn rest(&mut self) -> impl Iterator<Item = PlacedRow> + use<> {
+        let waiting = self.proving.as_mut().map(|proving| proving.release().0).unwrap_or_default();
+        let rest: Vec<PlacedRow> = std::mem::take(&mut self.ready).into_iter().chain(waiting).collect();
+        let wanted: Vec<PlacedRow> = rest.into_iter().filter(|row| self.is_wanted(row)).collect();
+        wanted.into_iter()
+    }
+
+    /// A row that is gone counts as erased only under an authentic entry that names it.
+    fn erased(&mut self, seq: u64, statement: EntryFrame) {
+        let checked = self.checker.check(&claim(&statement));
+        let said = Statement::read(&statement.body).filter(|_| checked.integrity == Integrity::Ok);
+        let place = statement.place;
+        match said {
+            Some(Statement::Erased(said)) if said.seq == seq && seq < statement.seq => {
+                let checked = Checked { integrity: Integrity::Erased, reason: None, era: Some(said.era) };
+                let timestamp = said.timestamp;
+                let gone = Arc::new(Gone { said, entry_seq: statement.seq });
+                self.entry(EntryFrame { seq, place: timestamp, timestamp, ..statement }, &checked, Some(gone));
+            }
+            _ => {
+                let reason = Some("the row is empty, and no entry says that it was erased");
+                let unknown = checked.integrity == Integrity::UnknownKey;
+                let checked =
+                    if unknown { checked } else { Checked { integrity: Integrity::Violation, reason, era: None } };
+                let (mac, body) = (Bytes::new(), Bytes::new());
+                self.entry(EntryFrame { seq, place, timestamp: place, epoch: 0, mac, body }, &checked, None);
+            }
+        }
+    }
+
+    fn entry(&mut self, entry: EntryFrame, checked: &Checked, gone: Option<Arc<Gone>>) {
+        let (row, era) = self.place(entry, checked, gone);
+        match &mut self.proving {
+            Some(proving) => proving.row(row, era),
+            None => self.ready.push_back(row),
+        }
+    }
+
+    fn border(&mut self, entry: &EntryFrame) {
+        let checked = self.checker.check(&claim(entry));
+        if let (Some(proving), Some(era)) =
+            (&mut self.proving, checked.era.filter(|_| checked.integrity == Integrity::Ok))
+        {
+            let place = Place { seq: entry.seq, era, timestamp: entry.timestamp };
+            let (body, mac) = (entry.body.clone(), entry.mac.clone());
+            let border = BorderRow { seq: entry.seq, leaf: leaf_hash(&body, &mac), body, mac, erased_under: None };
+            proving.border(place, &border);
+            self.borders.push(border);
+        }
+    }
+
+    fn erased_border(&mut self, seq: u64, statement: EntryFrame) {
+        let checked = self.checker.check(&claim(&statement));
+        let said = Statement::read(&statement.body).filter(|_| checked.integrity == Integrity::Ok);
+        if let (Some(proving), Some(Statement::Erased(said))) = (&mut self.proving, said)
+            && said.seq == seq
+            && seq < statement.seq
+        {
+            let place = Place { seq, era: said.era, timestamp: said.timestamp };
+            let (leaf, erased_under) = (said.leaf, Some(statement.seq));
+            let border = BorderRow { seq, leaf, body: statement.body, mac: statement.mac, erased_under };
+            proving.border(place, &border);
+            self.borders.push(border);
+        }
+    }
+
+    fn proof(&mut self, proof: &RangeProof) {
+        let Some(proving) = &mut self.proving else { return };
+        if let Err(words) = proving.prove(proof) {
+            self.fault(words);
+        }
+        self.release();
+    }
+
+    fn release(&mut self) {
+        let Some(proving) = &mut self.proving else { return };
+        let (rows, fault) = proving.release();
+        self.tally.witnessed += rows.iter().filter(|row| row.witnessed).count() as u64;
+        self.ready.extend(rows);
+        if let Some(words) = fault {
+            self.fault(words);
+        }
+    }
+
+    fn end(&mut self, end: StreamEnd) {
+        self.release();
+        self.tally.ended = true;
+        // Only who was asked for so many rows and gave them may have more.
+        self.tally.more = end.more && self.limit == Some(self.tally.rows);
+        if end.more && !self.tally.more {
+            self.fault("it stopped before the end, and was not asked to".to_owned());
+        }
+        if end.rows != self.tally.rows {
+            self.fault(format!("it says that it gave {} rows, and {} came", end.rows, self.tally.rows));
+        }
+        for fault in end.faults.into_iter().take(FAULTS_MAX) {
+            self.fault(fault.chars().take(FAULT_CHARS_MAX).collect());
+        }
+        let last = self.last.as_ref().filter(|_| self.tally.more);
+        let last = last.map(|key| Position { timestamp: key.timestamp, seq: key.seq });
+        self.tally.proof = match &mut self.proving {
+            Some(_) if self.sieve.is_some() => Proof::Not("the query has a filter".to_owned()),
+            Some(proving) => proving.conclude(last),
+            None if self.counted.is_some() => Proof::Not(COUNTED_THERE.to_owned()),
+            None => Proof::Not("nothing of this log was witnessed yet".to_owned()),
+        };
+    }
+
+    fn fault(&mut self, words: String) {
+        if self.tally.faults.len() < FAULTS_MAX && !self.tally.faults.contains(&words) {
+            self.tally.faults.push(words);
+        }
+    }
+
+    /// Checks the row and gives it its place: a sound row's own time, otherwise the place that the node gives it.
+    /// A row behind its turn gets the time of the row in front of it, so that the merge sees rows in order.
+    /// Also the row's era, when its signature fits.
+    fn place(&mut self, entry: EntryFrame, checked: &Checked, erased: Option<Arc<Gone>>) -> (PlacedRow, Option<u32>) {
+        self.tally.rows += 1;
+        match checked.integrity {
+            Integrity::Ok | Integrity::Erased => self.tally.verified += 1,
+            Integrity::UnknownKey => self.tally.unknown_key += 1,
+            Integrity::Violation => {
+                self.tally.invalid += 1;
+                let reason = checked.reason.as_ref().map(ToString::to_string).unwrap_or_default();
+                self.member.witness.found_bad_row(self.head.generation, entry.seq, &reason);
+            }
+        }
+        let sound = matches!(checked.integrity, Integrity::Ok | Integrity::Erased);
+        let timestamp = if sound { entry.timestamp } else { entry.place };
+        let mut key = Key { timestamp, node_id: self.node_id.clone(), seq: entry.seq };
+        if let Some(last) = self.last.take() {
+            if !self.order.before(&last, &key) {
+                if sound {
+                    self.fault(format!("row {} came out of order", entry.seq));
+                }
+                key.timestamp = last.timestamp;
+            }
+            let neighbour = last.seq.abs_diff(entry.seq) == 1;
+            let same_era = checked.era.is_none() || checked.era == self.last_era;
+            if self.unfiltered && same_era && !neighbour && self.last_era.is_some() {
+                let (low, high) = (last.seq.min(entry.seq), last.seq.max(entry.seq));
+                self.fault(match high - low {
+                    0 => format!("row {low} came twice"),
+                    2 => format!("row {} is missing", low + 1),
+                    _ => format!("rows {} to {} are missing ({} rows)", low + 1, high - 1, high - low - 1),
+                });
+            }
+        }
+        self.last_era = checked.era.or(self.last_era);
+        self.last = Some(key.clone());
+        let EntryFrame { body, mac, .. } = entry;
+        let era = checked.era.filter(|_| sound);
+        let (integrity, reason) = (checked.integrity, checked.reason);
+        let withheld = !self.scope.admits(integrity, &body);
+        (PlacedRow { key, body, mac, integrity, witnessed: false, reason, erased, withheld }, era)
+    }
+}
+
+/// Whether some row of the range may be one that the node pruned, by its own word.
+fn reaches_pruned(head: &StreamHead, asked: &Asked) -> Option<String> {
+    let pruned = head.pruned.filter(|pruned| asked.request.from <= pruned.newest && !asked.all_there)?;
+    Some(format!(
+        "its rows below {} (up to {}) were pruned, under entry {}",
+        pruned.to_seq, pruned.newest, pruned.entry_seq
+    ))
+}
+
+/// Erased rows that are counted instead of shown. Who is limited to a scope is not told of rows that may not be within it.
+fn erased_apart(head: &StreamHead, asked: &Asked) -> u64 {
+    if asked.scope.text().is_some() { 0 } else { head.erased }
+}
+
+fn claim(entry: &EntryFrame) -> Claim<'_> {
+    let EntryFrame { seq, timestamp, epoch, mac, body, .. } = entry;
+    Claim { seq: *seq, timestamp: *timestamp, epoch: *epoch, mac, body }
+}
+
+/// Waits for one complete frame. Single bytes that trickle in do not extend the wait.
+async fn next_frame(body: &mut Incoming, buffer: &mut BytesMut, wait: Duration) -> Result<Option<Frame>, Failure> {
+    let deadline = tokio::time::Instant::now() + wait;
+    loop {
+        if let Some(frame) = decode(buffer).map_err(|e| Failure::Error(e.to_string()))? {
+            return Ok(Some(frame));
+        }
+        match tokio::time::timeout_at(deadline, body.frame()).await {
+            Ok(Some(Ok(frame))) => {
+                if let Ok(data) = frame.into_data() {
+                    buffer.extend_from_slice(&data);
+                }
+            }
+            Ok(Some(Err(error))) => return Err(Failure::Broken(format!("the connection broke: {error}"))),
+            Ok(None) => return Ok(None),
+            Err(_) => return Err(Failure::Timeout(format!("no complete frame for {} ms", wait.as_millis()))),
+        }
+    }
+}
+
+/// Status and reason of a node, from what was read and how it ended.
+pub(crate) fn conclude(tally: &Tally, began: bool, failure: Option<&Failure>) -> (Status, Option<String>) {
+    let integrity = integrity_words(tally);
+    match failure {
+        None => match integrity {
+            Some(words) => (Status::Invalid, Some(words)),
+            None if tally.pruned.is_some() => (Status::Pruned, tally.pruned.clone()),
+            None => (Status::Ok, None),
+        },
+        Some(failure) => {
+            let status = match failure {
+                Failure::Unreachable { .. } => Status::Unreachable,
+                Failure::Timeout(_) | Failure::Frozen(_) | Failure::Broken(_) if tally.rows > 0 => Status::Incomplete,
+                Failure::Timeout(_) | Failure::Frozen(_) => Status::Timeout,
+                Failure::Broken(_) if began => Status::Incomplete,
+                Failure::Broken(_) => Status::Unreachable,
+                Failure::Error(_) => Status::Error,
+            };
+            let words = integrity.map_or_else(|| failure.reason().to_owned(), |i| format!("{}; {i}", failure.reason()));
+            (status, Some(words))
+        }
+    }
+}
+
+fn integrity_words(tally: &Tally) -> Option<String> {
+    let mut words = Vec::new();
+    if tally.invalid > 0 {
+        words.push(format!("{} of {} rows fail verification", tally.invalid, tally.rows));
+    }
+    if tally.unknown_key > 0 {
+        words.push(format!("{} rows are sealed under a key epoch this aggregator does not hold", tally.unknown_key));
+    }
+    words.extend(tally.faults.iter().cloned());
+    (!words.is_empty()).then(|| words.join("; "))
+}

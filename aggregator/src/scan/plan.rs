@@ -1,0 +1,257 @@
+//! Plans the requests of a query: which logs of each node are queried, or why none.
+
+use piperoll_format::ids::{Generation, NodeId};
+use piperoll_format::order::{Key, Order, Position};
+use piperoll_protocol::aggregator::Status;
+use piperoll_protocol::node::ScanRequest;
+use piperoll_query::filter::{ErasedFit, Filter};
+
+use crate::access::scope::Scope;
+use crate::cluster::node_handle::Member;
+use crate::cluster::witness::pinned::Pinned;
+use crate::scan::query::Query;
+
+/// What a query wants of one roster entry.
+pub(crate) enum Ask {
+    /// Dial it.
+    Scan(Box<Asked>),
+    /// Leave it out, and say why.
+    Not { status: Status, reason: String },
+    /// It had no part in the range; it is not even expected.
+    Absent,
+}
+
+/// What one node is asked, and what its rows are held against.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) request: ScanRequest,
+    pub(crate) pinned: Option<Pinned>,
+    /// Rows that were pruned are not asked for.
+    pub(crate) all_there: bool,
+    /// What of its rows may be shown.
+    pub(crate) scope: Scope,
+    /// It is a log that the node's present one took the place of.
+    pub(crate) aside: Option<AsideOf>,
+}
+
+/// A log that another one took the place of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AsideOf {
+    pub(crate) generation: Generation,
+    /// All that was witnessed of it is there, by the node's word; its rows are held against that.
+    pub(crate) whole: bool,
+}
+
+/// The logs of a node besides its present one that a query reaches into, and what they are asked.
+pub(crate) fn ask_asides(member: &Member, query: &Query, limit: Option<u64>) -> Vec<Asked> {
+    if query.one_row {
+        return Vec::new();
+    }
+    let asides = member.witness.asides_in(query.from, query.to);
+    if asides.is_empty() {
+        return Vec::new();
+    }
+    // The same question without the place of the present log.
+    let Ask::Scan(base) = ask(member, &Query { cursor: None, ..query.clone() }, limit) else { return Vec::new() };
+    let id = &member.node.id;
+    let asides = asides.into_iter().filter_map(|(generation, pinned)| {
+        if query.sealed && pinned.is_none() {
+            // Nothing of it could be proven.
+            return None;
+        }
+        let mut asked = Asked { pinned: pinned.clone(), ..(*base).clone() };
+        if query.sealed {
+            asked.request.head = pinned.as_ref().map(|pinned| pinned.size - 1);
+        }
+        asked.request.generation = Some(generation);
+        asked.request.prove = pinned.as_ref().map(|pinned| pinned.size);
+        asked.aside = Some(AsideOf { generation, whole: pinned.is_some() });
+        if let Some(cursor) = &query.cursor {
+            let head = cursor.heads.iter().find(|head| &head.node_id == id && head.generation == generation)?;
+            asked.request.head = head.head_seq;
+            asked.request.after = query.after.as_ref().map(|last| position_for(last, id, query.order));
+        }
+        Some(asked)
+    });
+    asides.collect()
+}
+
+/// What one log of a node is asked: the present one, or one that another took the place of. `None` when there is no such log to read.
+pub(crate) fn ask_log(
+    member: &Member,
+    query: &Query,
+    limit: Option<u64>,
+    generation: Option<Generation>,
+) -> Option<Ask> {
+    let ask = ask(member, query, limit);
+    let Some(generation) = generation else { return Some(ask) };
+    let Ask::Scan(mut asked) = ask else { return Some(ask) };
+    // Of a node that was never witnessed the log is not known before it answers.
+    if asked.pinned.as_ref().is_none_or(|pinned| pinned.generation == generation) {
+        asked.request.generation = Some(generation);
+        return Some(Ask::Scan(asked));
+    }
+    if member.witness.presents(generation) {
+        // Another log than the witnessed one, which the answer says.
+        asked.request.generation = Some(generation);
+        return Some(Ask::Scan(asked));
+    }
+    let pinned = match member.witness.aside(generation) {
+        Some(pinned) => pinned,
+        None if let Some(reason) = member.witness.gone(generation) => {
+            return Some(Ask::Not { status: Status::Pruned, reason });
+        }
+        // It was here, and nothing was heard of it since this aggregator started, or it was taken away.
+        None if member.witness.is_past(generation) => {
+            let reason = format!("the node has not said that it can still read its log of generation {generation}");
+            return Some(Ask::Not { status: Status::Unreachable, reason });
+        }
+        None => return None,
+    };
+    asked.request.generation = Some(generation);
+    asked.request.prove = pinned.as_ref().map(|pinned| pinned.size);
+    asked.aside = Some(AsideOf { generation, whole: pinned.is_some() });
+    asked.pinned = pinned;
+    Some(Ask::Scan(asked))
+}
+
+/// Decides, per node, what to ask.
+pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
+    let id = &member.node.id;
+    if !query.filter.concerns_node(id.as_str()) {
+        return Ask::Not { status: Status::Excluded, reason: "the filter names other nodes".to_owned() };
+    }
+    if member.has_left() {
+        match ask_retired(member, query) {
+            // Its folder is here.
+            Ask::Not { status: Status::Retired, .. } if member.link.is_local() => {}
+            other => return other,
+        }
+    }
+    let mut request = ScanRequest {
+        filter: query.filter.to_string(),
+        from: query.from,
+        to: query.to,
+        order: query.order,
+        limit,
+        after: None,
+        from_seq: None,
+        head: None,
+        generation: None,
+        prove: None,
+        count: query.count.clone(),
+        follow: false,
+    };
+    let place_decides = query.filter.names_seqs() || query.filter.on_erased(id.as_str(), 0) != ErasedFit::Unknown;
+    if query.scope.text().is_some() && !query.one_row && place_decides {
+        // What an erased row was about is gone with it: nobody can say that it was within the scope.
+        request.filter = query.filter.clone().and(Filter::without_erased()).to_string();
+    }
+    let pinned = member.witness.pinned();
+    request.prove = pinned.as_ref().map(|pinned| pinned.size);
+    if query.sealed {
+        let Some(pinned) = &pinned else {
+            return Ask::Not { status: Status::Error, reason: "nothing of its log was witnessed yet".to_owned() };
+        };
+        // Only what a witness stands for; newer rows belong to the next export.
+        request.head = Some(pinned.size - 1);
+        request.generation = Some(pinned.generation);
+    }
+    if let Some(cursor) = &query.cursor {
+        if let Some(lost) = cursor.incomplete.iter().find(|lost| &lost.node_id == id) {
+            return Ask::Not {
+                status: status_named(&lost.status),
+                reason: format!("missing since an earlier page: {}", lost.reason),
+            };
+        }
+        let mut mine = cursor.heads.iter().filter(|head| &head.node_id == id).peekable();
+        let was_there = mine.peek().is_some();
+        let present = mine.find(|head| !member.witness.is_past(head.generation));
+        if was_there && present.is_none() {
+            let reason = "another log took the place of the one that the first page was read from".to_owned();
+            return Ask::Not { status: Status::Superseded, reason };
+        }
+        let Some(head) = present else {
+            return Ask::Not { status: Status::Excluded, reason: "joined the roster after the first page".to_owned() };
+        };
+        request.generation = Some(head.generation);
+        request.head = head.head_seq;
+        if head.head_seq.is_none() {
+            // The log was empty at the first page, so nothing of it is in the snapshot.
+            request.to = request.from;
+        }
+        request.after = query.after.as_ref().map(|last| position_for(last, id, query.order));
+    }
+    Ask::Scan(Box::new(Asked { request, pinned, all_there: query.all_there, scope: query.scope.clone(), aside: None }))
+}
+
+/// What is said of a node that left: nothing, unless its rows may be in the range.
+fn ask_retired(member: &Member, query: &Query) -> Ask {
+    let left = member.node.life.until;
+    let missing = |why: &str| {
+        let folder = member.unreadable.iter().map(|words| format!("; its folder: {words}")).collect::<String>();
+        let reason =
+            format!("it left the cluster at {left}, and its rows of this range cannot be read here{why}{folder}");
+        Ask::Not { status: Status::Retired, reason }
+    };
+    if member.node.life.overlaps(query.from, query.to) {
+        return missing("");
+    }
+    // What a witness saw counts more than an instant that somebody typed.
+    if let Some(words) = member.witness.saw_rows_in(query.from, query.to) {
+        return missing(&format!("; {words}"));
+    }
+    let unseen = member.node.last_seq.zip(member.witness.witnessed_rows()).filter(|(last, rows)| last >= rows);
+    match unseen {
+        Some((last, rows)) if query.to > left => {
+            missing(&format!("; its last row is {last}, and only {rows} rows were witnessed"))
+        }
+        _ => Ask::Absent,
+    }
+}
+
+/// The place `(timestamp, node_id, seq)` as one node sees it: rows of the same microsecond are behind it or
+/// not depending on how the node's id compares.
+fn position_for(last: &Key, id: &NodeId, order: Order) -> Position {
+    let seq = match id.cmp(&last.node_id) {
+        std::cmp::Ordering::Equal => last.seq,
+        // Behind the last row in ascending order come the same microsecond's rows of larger ids.
+        std::cmp::Ordering::Greater => match order {
+            Order::Asc => return Position { timestamp: last.timestamp.plus_micros(-1), seq: u64::MAX >> 1 },
+            Order::Desc => 0,
+        },
+        std::cmp::Ordering::Less => match order {
+            Order::Asc => u64::MAX >> 1,
+            Order::Desc => return Position { timestamp: last.timestamp.plus_micros(1), seq: 0 },
+        },
+    };
+    Position { timestamp: last.timestamp, seq }
+}
+
+fn status_named(name: &str) -> Status {
+    serde_json::from_value(serde_json::Value::String(name.to_owned())).unwrap_or(Status::Error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use piperoll_format::time::Timestamp;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// What a node leaves out behind a position is exactly what the merge key puts before it.
+        #[test]
+        fn a_position_means_the_same_as_the_merge_key(
+            time in 1i64..4, node in 0u8..3, seq in 0u64..4,
+            last_time in 1i64..4, last_node in 0u8..3, last_seq in 0u64..4, asc: bool,
+        ) {
+            let name = |n: u8| -> NodeId { format!("n{n}").parse().expect("a node id") };
+            let order = if asc { Order::Asc } else { Order::Desc };
+            let key = Key { timestamp: Timestamp::from_micros(time), node_id: name(node), seq };
+            let last = Key { timestamp: Timestamp::from_micros(last_time), node_id: name(last_node), seq: last_seq };
+            let here = Position { timestamp: key.timestamp, seq };
+            let place = position_for(&last, &key.node_id, order);
+            prop_assert_eq!(order.before(&place, &here), order.before(&last, &key));
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Verifies one node's rows against its witnessed checkpoint.
+//!
+//! A node proves its rows batch by batch, so rows wait here until their proof has come; a batch is small, and nothing
+//! grows with the answer.
+
+
+use piperoll_format::completeness::{Place, Shown, Unproven};
+use piperoll_format::merkle::{Hash, RangeProof};
+use piperoll_format::order::{Order, Position};
+use piperoll_format::statement::Statement;
+use piperoll_format::time::Timestamp;
+use piperoll_protocol::node::ScanRequest;
+
+use crate::cluster::witness::pinned::Pinned;
+use crate::scan::verified_row::{BorderRow, PlacedRow};
+
+/// Between two proofs a node sends some hundred rows, a quarter of a megabyte and one row more, and a few borders per era.
+const WAITING_ROWS_MAX: usize = 1_024;
+const WAITING_BYTES_MAX: usize = 2 * 1024 * 1024;
+pub(crate) const BORDERS_MAX: usize = 16_384;
+
+/// Whether an answer is all that was witnessed of its range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// No witnessed row of the range is missing.
+    Whole,
+    /// None is missing from here on; older ones were pruned.
+    Since(Timestamp),
+    /// Not shown, and why.
+    Not(String),
+}
+
+impl Proof {
+    /// Of two parts that follow each other: both whole are the whole, because the second begins behind the last row of the first.
+    pub(crate) fn and(self, next: Self) -> Self {
+        match (self, next) {
+            (Self::Not(words), _) | (_, Self::Not(words)) => Self::Not(words),
+            (Self::Since(one), Self::Since(other)) => Self::Since(one.max(other)),
+            (Self::Since(time), Self::Whole) | (Self::Whole, Self::Since(time)) => Self::Since(time),
+            (Self::Whole, Self::Whole) => Self::Whole,
+        }
+    }
+}
+
+impl Default for Proof {
+    fn default() -> Self {
+        Self::Not("the answer did not come to its end".to_owned())
+    }
+}
+
+/// A row whose signature fits, with what a proof is about.
+struct Sound {
+    place: Place,
+    leaf: Hash,
+    /// Where it stands among the rows that wait; none for a border row.
+    index: Option<usize>,
+    /// It says that rows below a place were pruned.
+    pruned: Option<(u64, Timestamp)>,
+}
+
+/// What a row says about where its log begins.
+fn pruned(body: &[u8]) -> Option<(u64, Timestamp)> {
+    match Statement::read(body)? {
+        Statement::Pruned(pruned) => Some((pruned.to_seq, pruned.newest)),
+        _ => None,
+    }
+}
+
+/// The rows of one answer on their way through the proofs.
+pub(crate) struct Proving {
+    pinned: Pinned,
+    waiting: Vec<PlacedRow>,
+    sound: Vec<Sound>,
+    borders: Vec<Sound>,
+    /// None when the query has a filter: what it leaves out cannot be told from what is withheld.
+    shown: Option<Shown>,
+    begin: Position,
+    end: Position,
+    order: Order,
+    /// Rows that the answer is about: what was witnessed, or less on a page of an older snapshot. Never the node's word.
+    size: u64,
+    waiting_bytes: usize,
+}
+
+impl Proving {
+    pub(crate) fn new(pinned: Pinned, request: &ScanRequest) -> Self {
+        let at = |timestamp: Timestamp| Position { timestamp, seq: 0 };
+        let (mut begin, mut end) = (at(request.from), at(request.to));
+        match (request.after, request.order) {
+            (Some(after), Order::Asc) => begin = begin.max(after.next()),
+            (Some(after), Order::Desc) => end = end.min(after),
+            (None, _) => {}
+        }
+        let size = pinned.size.min(request.head.map_or(u64::MAX, |head| head.saturating_add(1)));
+        Self {
+            pinned,
+            size,
+            waiting_bytes: 0,
+            waiting: Vec::new(),
+            sound: Vec::new(),
+            borders: Vec::new(),
+            shown: request.filter.is_empty().then(Shown::default),
+            begin,
+            end,
+            order: request.order,
+        }
+    }
+
+    /// Whether more waits than a node sends between two proofs: one that never proves must not fill the memory.
+    pub(crate) fn is_overfull(&self) -> bool {
+        self.waiting.len() > WAITING_ROWS_MAX
+            || self.waiting_bytes > WAITING_BYTES_MAX
+            || self.borders.len() > BORDERS_MAX
+    }
+
+    /// A row that waits for its proof. `era` is known for a row whose signature fits.
+    pub(crate) fn row(&mut self, row: PlacedRow, era: Option<u32>) {
+        if let Some(era) = era {
+            let place = Place { seq: row.key.seq, era, timestamp: row.key.timestamp };
+            let leaf = row.leaf();
+            let pruned = if row.erased.is_none() { pruned(&row.body) } else { None };
+            self.sound.push(Sound { place, leaf, index: Some(self.waiting.len()), pruned });
+        }
+        self.waiting_bytes += row.body.len();
+        self.waiting.push(row);
+    }
+
+    /// A border row whose signature fits.
+    pub(crate) fn border(&mut self, place: Place, row: &BorderRow) {
+        let pruned = if row.erased_under.is_none() { pruned(&row.body) } else { None };
+        self.borders.push(Sound { place, leaf: row.leaf, index: None, pruned });
+    }
+
+    /// Takes the proof of what came since the last one. Returns what does not fit, in words.
+    pub(crate) fn prove(&mut self, proof: &RangeProof) -> Result<(), String> {
+        let of_borders = self.waiting.is_empty();
+        if proof.runs.is_empty() {
+            return Ok(());
+        }
+        let rows = if of_borders { &mut self.borders } else { &mut self.sound };
+        if !proof.runs.is_sorted_by(|a, b| a.end < b.start) {
+            return Err("a proof whose runs are not in order".to_owned());
+        }
+        let covered = |row: &mut Sound| {
+            let seq = row.place.seq;
+            let behind = proof.runs.partition_point(|run| run.end <= seq);
+            proof.runs.get(behind).is_some_and(|run| run.contains(&seq))
+        };
+        let mut sound: Vec<Sound> = rows.extract_if(.., covered).collect();
+        sound.sort_by_key(|row| row.place.seq);
+        let size = self.pinned.size;
+        let leaves = sound.iter().map(|row| (row.place.seq, row.leaf));
+        proof.verify(leaves, size, &self.pinned.root).map_err(|problem| {
+            let (first, last) = (proof.runs.first().map_or(0, |run| run.start), proof.runs.last().map_or(0, |r| r.end));
+            format!(
+                "rows {first} to {} do not fit the checkpoint of {size} rows that was witnessed ({problem})",
+                last.saturating_sub(1)
+            )
+        })?;
+        for row in sound {
+            if let Some(index) = row.index {
+                self.waiting[index].witnessed = true;
+            }
+            if let (Some(shown), Some((to, newest))) = (&mut self.shown, row.pruned) {
+                shown.pruned(to, newest);
+            }
+            match (&mut self.shown, of_borders) {
+                (Some(shown), true) => shown.border(row.place),
+                (Some(shown), false) => shown.row(row.place),
+                (None, _) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows that waited, proven or not, in their order; and in words, when one should have been proven.
+    pub(crate) fn release(&mut self) -> (Vec<PlacedRow>, Option<String>) {
+        let without = self.sound.iter().find(|row| row.place.seq < self.pinned.size);
+        let fault = without.map(|row| format!("row {} was witnessed, and no proof came for it", row.place.seq));
+        self.sound.clear();
+        self.waiting_bytes = 0;
+        (std::mem::take(&mut self.waiting), fault)
+    }
+
+    /// What the whole answer proves, when nothing more comes. `last` is its last row if there are more behind it.
+    pub(crate) fn conclude(&mut self, last: Option<Position>) -> Proof {
+        let Some(shown) = self.shown.take() else {
+            return Proof::Not("the query has a filter".to_owned());
+        };
+        match (last, self.order) {
+            (Some(last), Order::Asc) => self.end = self.end.min(last.next()),
+            (Some(last), Order::Desc) => self.begin = self.begin.max(last),
+            (None, _) => {}
+        }
+        let problem = match shown.is_whole(self.begin, self.end, self.size) {
+            Ok(()) => return Proof::Whole,
+            Err(problem) => problem,
+        };
+        let rest = shown.since().filter(|_| matches!(problem, Unproven::Pruned { .. }));
+        let rest = rest.filter(|since| {
+            let begin = self.begin.max(Position { timestamp: *since, seq: 0 });
+            shown.is_whole(begin, self.end.max(begin), self.size).is_ok()
+        });
+        rest.map_or_else(|| Proof::Not(problem.to_string()), Proof::Since)
+    }
+}

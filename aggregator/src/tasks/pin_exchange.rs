@@ -1,0 +1,354 @@
+//! What witnesses say to each other and to themselves: every aggregator writes what it has pinned into its own log, compares what the others
+//! wrote with what nodes show to it, and finds its own memory there when that is gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use piperoll_client::{Category, EmitError, Entry};
+use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::ids::Generation;
+use piperoll_format::merkle::{encode_hash, verify_consistency};
+use piperoll_format::note::Note;
+use piperoll_format::order::Order;
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::Integrity;
+use piperoll_format::view::EntryView;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use piperoll_protocol::node::{CheckpointAnswer, peer_path};
+use piperoll_query::filter::Filter;
+use serde::{Deserialize, Serialize};
+
+use crate::answer::page::page;
+use crate::cluster::node_handle::Member;
+use crate::cluster::witness::memory::{Again, Alarm, EarlyPrune, Lost, Pin, Remembered, Split};
+use crate::cluster::witness::watch::{LOOK_TIMEOUT, Watch, generation_of, proof};
+use crate::scan::query::Query;
+use crate::state::App;
+
+const ACTION: &str = "audit.witness_checkpoints";
+/// Bytes of pins in one entry, as JSON: half of what an entry may have.
+const PINS_BYTES_MAX: usize = 32 * 1024;
+/// Losses, and early prunes, of one node in one entry; older ones are in earlier entries.
+const LOSSES_MAX: usize = 16;
+/// Earlier logs of one node, the last replaced ones, that are compared with what one other aggregator pinned of them.
+const EARLIER_COMPARED_MAX: usize = 4;
+/// Entries that one reading looks through, and how far back it goes for those of others.
+const ENTRIES_MAX: usize = 1_000;
+const OTHERS_WITHIN: Duration = Duration::from_hours(3);
+/// Between two tries to read the own log at a start, and how many there are.
+const RECALL_PAUSE: Duration = Duration::from_millis(250);
+const RECALL_TRIES: u32 = 60;
+
+/// One node's pin, as an entry has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Written {
+    node: String,
+    /// The node's checkpoint with the witness's cosignature.
+    note: String,
+    /// When it was last seen to hold.
+    seen: Timestamp,
+    /// Rows that were lost, and rows that went too early: what stays on record for ever.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    lost: Vec<Lost>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    early: Vec<EarlyPrune>,
+}
+
+#[derive(Deserialize)]
+struct Details {
+    checkpoints: Vec<Written>,
+}
+
+/// Writes what is pinned of all nodes into this aggregator's own log.
+pub(crate) async fn write_pins(app: &App) -> Result<(), EmitError> {
+    let pins: Vec<Written> = app.cluster.members.iter().filter_map(|member| member.witness.written()).collect();
+    let size = |pin: &Written| serde_json::to_vec(pin).map_or(0, |json| json.len());
+    let mut rest = pins.as_slice();
+    while !rest.is_empty() {
+        let (mut count, mut bytes) = (0, 0);
+        while count < rest.len() && (count == 0 || bytes + size(&rest[count]) <= PINS_BYTES_MAX) {
+            bytes += size(&rest[count]);
+            count += 1;
+        }
+        let (some, later) = rest.split_at(count);
+        rest = later;
+        let entry = Entry::new(Category::Audit, ACTION)
+            .description(format!("the checkpoints of {} nodes as this witness pinned them", some.len()))
+            .detail("checkpoints", some);
+        app.audit.note(entry).await?;
+    }
+    Ok(())
+}
+
+/// Reads what was written before, then writes and compares again and again.
+pub(crate) async fn run(app: Arc<App>, own: String, every: Duration) {
+    recall(&app, &own).await;
+    loop {
+        // Soon after a start and then every time: what was pinned before a crash is written down by then.
+        tokio::time::sleep(every).await;
+        if let Err(error) = write_pins(&app).await {
+            tracing::warn!(%error, "cannot store pinned checkpoints");
+        }
+        compare(&app, &own).await;
+    }
+}
+
+/// Finds in the own log what was pinned, for nodes whose memory is gone or older than that. A node is not cosigned before.
+async fn recall(app: &App, own: &str) {
+    let mut written = None;
+    if app.cluster.members.iter().any(|member| member.node.id.as_str() == own) {
+        for _ in 0..RECALL_TRIES {
+            written = read(app, &format!("action:{ACTION} node:{own}"), Timestamp::MIN).await;
+            if written.is_some() {
+                break;
+            }
+            tokio::time::sleep(RECALL_PAUSE).await;
+        }
+        if written.is_none() {
+            tracing::warn!("cannot read this aggregator's own log; using the state directory only");
+        }
+    }
+    for member in &app.cluster.members {
+        // Newest first.
+        let mine = written.iter().flatten().filter(|(_, pin)| pin.node == member.node.id.as_str());
+        let mine: Vec<&Written> = mine.map(|(_, pin)| pin).collect();
+        member.witness.recalled(&mine);
+    }
+}
+
+/// Compares what other witnesses wrote with what the nodes show here.
+async fn compare(app: &App, own: &str) {
+    let from = SystemClock.now().minus(OTHERS_WITHIN);
+    let Some(written) = read(app, &format!("action:{ACTION} -node:{own}"), from).await else { return };
+    for member in &app.cluster.members {
+        let mut others: Vec<&str> = Vec::new();
+        for (witness, pin) in written.iter().filter(|(_, pin)| pin.node == member.node.id.as_str()) {
+            // The newest of each.
+            if others.contains(&witness.as_str()) {
+                continue;
+            }
+            others.push(witness);
+            compare_one(member, witness, pin).await;
+        }
+    }
+}
+
+async fn compare_one(member: &Member, witness: &str, pin: &Written) {
+    compare_present(member, witness, &pin.note).await;
+    // Of the logs that another one took the place of, each aggregator has what it pinned last.
+    let notes = pin.lost.iter().rev().filter_map(|lost| lost.note.as_ref());
+    for note in notes.take(EARLIER_COMPARED_MAX) {
+        compare_earlier(member, witness, note).await;
+    }
+}
+
+async fn compare_present(member: &Member, witness: &str, note: &str) {
+    let watch = &member.witness;
+    let Some(theirs) = watch.opened_text(note) else { return };
+    let mine = watch.state().pinned.clone();
+    let Some(mine) = mine.filter(|mine| mine.origin == theirs.origin && theirs.size > 0) else { return };
+    // What was accepted here as lost was pinned there once, and the other operator may not have accepted it yet.
+    if watch.accepted_without(&generation_of(&theirs), theirs.size) {
+        return;
+    }
+    let fits = if theirs.size == mine.size {
+        Some(theirs.root == mine.root)
+    } else {
+        goes_on_from(member, &theirs, None).await
+    };
+    if fits == Some(false) {
+        watch.raise_split(witness, &theirs, note);
+    }
+}
+
+async fn compare_earlier(member: &Member, witness: &str, note: &str) {
+    let watch = &member.witness;
+    let Some(theirs) = watch.opened_text(note).filter(|theirs| theirs.size > 0) else { return };
+    let Ok(generation) = generation_of(&theirs).parse::<Generation>() else { return };
+    let Some(mine) = watch.pinned_of(generation).filter(|_| !watch.lost_inside(&theirs)) else { return };
+    let fits = if theirs.size == mine.size {
+        Some(theirs.root == mine.root)
+    } else {
+        goes_on_from(member, &theirs, Some(generation)).await
+    };
+    // A log may have been put aside because it is damaged: a node that cannot prove what was pinned here either has not shown two histories.
+    let is_sound = theirs.size == mine.size || fits != Some(false) || {
+        goes_on_from(member, &mine, Some(generation)).await == Some(true)
+    };
+    if fits == Some(false) && is_sound {
+        watch.raise_split(witness, &theirs, note);
+    }
+}
+
+/// Whether the log that the node shows here has theirs as its beginning; none while the node says nothing or has fewer rows than they saw,
+/// which the next look will tell. `earlier` names a log that another one took the place of.
+async fn goes_on_from(member: &Member, theirs: &Checkpoint, earlier: Option<Generation>) -> Option<bool> {
+    let of_log = earlier.map(|generation| format!("&generation={generation}")).unwrap_or_default();
+    let path = format!("{}?old={}{of_log}", peer_path::CHECKPOINT, theirs.size);
+    let answer: CheckpointAnswer = member.link.get_json(&path, LOOK_TIMEOUT).await.ok()?;
+    let now = member.witness.opened_text(&answer.note)?;
+    if now.origin != theirs.origin || now.size < theirs.size {
+        return None;
+    }
+    if now.size == theirs.size {
+        return Some(now.root == theirs.root);
+    }
+    let hashes = proof(&answer)?;
+    Some(verify_consistency(theirs.size, &theirs.root, now.size, &now.root, &hashes).is_ok())
+}
+
+/// Pins that were written, newest first, each with the node whose log has it; none where the log cannot be read.
+async fn read(app: &App, filter: &str, from: Timestamp) -> Option<Vec<(String, Written)>> {
+    let now = SystemClock.now();
+    let filter = Filter::parse(filter, now).ok()?;
+    let mut query = Query::everything(filter, (from, Timestamp::MAX), Order::Desc, now);
+    query.limit = Some(ENTRIES_MAX);
+    let answer = page(&app.cluster, &query).await;
+    // One row that fails verification does not make the others unreadable.
+    if answer.envelope.answered == 0 && answer.rows.is_empty() {
+        return None;
+    }
+    let mut all = Vec::new();
+    for row in answer.rows.iter().filter(|row| row.integrity == Integrity::Ok) {
+        let details = EntryView::parse(&row.body).and_then(|view| view.details);
+        let Some(Ok(Details { checkpoints })) = details.map(|details| serde_json::from_str(details.get())) else {
+            continue;
+        };
+        all.extend(checkpoints.into_iter().map(|pin| (row.key.node_id.to_string(), pin)));
+    }
+    Some(all)
+}
+
+impl Watch {
+    /// What is written down of the pin.
+    fn written(&self) -> Option<Written> {
+        let state = self.state();
+        let pin = state.remembered.pin.as_ref()?;
+        let node = self.origins.split('/').nth(1)?.to_owned();
+        let Remembered { lost, early, .. } = &state.remembered;
+        let lost = lost[lost.len().saturating_sub(LOSSES_MAX)..].to_vec();
+        let early = early[early.len().saturating_sub(LOSSES_MAX)..].to_vec();
+        Some(Written { node, note: pin.note.clone(), seen: pin.seen, lost, early })
+    }
+
+    /// A note's checkpoint, when this node signed it under one of its keys.
+    pub(crate) fn opened_text(&self, note: &str) -> Option<Checkpoint> {
+        let note = Note::parse(note).ok()?;
+        self.opened(&note).ok().or_else(|| self.pinned_keys.iter().find_map(|key| self.opened_by(&note, key).ok()))
+    }
+
+    /// Ends the wait for what was written down. Where it is more than what is remembered, it counts, and that the memory was gone is shown
+    /// until somebody accepts it.
+    fn recalled(&self, written: &[&Written]) {
+        let mut state = self.state();
+        state.recalled = true;
+        let known = state.remembered.pin.clone();
+        // Of the log that was pinned last, the most that was ever pinned.
+        let opened: Vec<_> =
+            written.iter().filter_map(|written| Some((self.opened_text(&written.note)?, *written))).collect();
+        let origin = opened.first().map(|(checkpoint, _)| checkpoint.origin.clone());
+        let same = opened.into_iter().filter(|(checkpoint, _)| Some(&checkpoint.origin) == origin.as_ref());
+        let found = same.max_by_key(|(checkpoint, _)| checkpoint.size);
+        let mut remembered = state.remembered.clone();
+        let was_gone = remembered.pin.is_none() && remembered.alarm.is_none();
+        match (&known, found) {
+            (Some(pin), Some((checkpoint, written)))
+                if written.seen > pin.seen && (pin.origin != checkpoint.origin || pin.size < checkpoint.size) =>
+            {
+                let words = format!(
+                    "the state directory remembers {} rows of {}, and this aggregator's own log has {} rows of {} of {}: an older copy was put back",
+                    pin.size, pin.origin, checkpoint.size, checkpoint.origin, written.seen
+                );
+                self.adopt(&mut remembered, &checkpoint, written, words);
+            }
+            (None, Some((checkpoint, written))) if was_gone => {
+                let words = format!(
+                    "what was remembered of it is gone from the state directory; by this aggregator's own log it had {} rows of {} at {}, and it is held \
+                     against that",
+                    checkpoint.size, checkpoint.origin, written.seen
+                );
+                self.adopt(&mut remembered, &checkpoint, written, words);
+            }
+            (None, None) if was_gone && self.was_known => {
+                let words = "what was remembered of it is gone from the state directory, and this aggregator's own log says nothing of it";
+                remembered.again = Some(Again { since: SystemClock.now(), words: words.to_owned() });
+            }
+            _ => return,
+        }
+        for lost in written.iter().flat_map(|written| &written.lost) {
+            // The same loss may be known with more of its rows cosigned since.
+            let is_known = |known: &Lost| {
+                let same =
+                    (&known.generation, known.from_seq, known.until) == (&lost.generation, lost.from_seq, lost.until);
+                same && known.to_seq >= lost.to_seq && (known.note.is_some() || lost.note.is_none())
+            };
+            if !remembered.lost.iter().any(is_known) {
+                remembered.lose(lost.clone());
+            }
+        }
+        for early in written.iter().flat_map(|written| &written.early) {
+            remembered.note_early(early.clone());
+        }
+        if let Err(error) = self.memory.store(&remembered) {
+            tracing::error!(%error, "cannot store what the own log says about a node");
+        }
+        state.pinned = remembered.pin.as_ref().and_then(|pin| self.open_pin(pin).ok());
+        state.remembered = remembered;
+        // What is known of pruned rows is looked at again, by what is remembered now.
+        state.floor = None;
+    }
+
+    fn adopt(&self, remembered: &mut Remembered, checkpoint: &Checkpoint, written: &Written, words: String) {
+        let (origin, size) = (checkpoint.origin.clone(), checkpoint.size);
+        tracing::error!(origin, size, "{words}");
+        remembered.pin = Some(Pin { origin, size, note: written.note.clone(), seen: written.seen, span: None });
+        remembered.marks.clear();
+        remembered.again = Some(Again { since: SystemClock.now(), words });
+    }
+
+    /// Whether a history of so many rows is one that somebody accepted the loss of.
+    fn accepted_without(&self, generation: &str, size: u64) -> bool {
+        let state = self.state();
+        state
+            .remembered
+            .lost
+            .iter()
+            .any(|lost| lost.generation == generation && lost.from_seq < size && size <= lost.to_seq)
+    }
+
+    /// Whether a history of so many rows of a log is one that somebody accepted the loss of, besides that of the whole log.
+    fn lost_inside(&self, theirs: &Checkpoint) -> bool {
+        let (generation, size) = (generation_of(theirs), theirs.size);
+        let inside = |lost: &Lost| lost.note.is_none() && lost.generation == generation;
+        let state = self.state();
+        state.remembered.lost.iter().any(|lost| inside(lost) && lost.from_seq < size && size <= lost.to_seq)
+    }
+
+    /// What was pinned last of a log that another one took the place of.
+    fn pinned_of(&self, generation: Generation) -> Option<Checkpoint> {
+        let generation = generation.to_string();
+        let state = self.state();
+        let notes = state.remembered.lost.iter().rev().filter(|lost| lost.generation == generation);
+        let mut pinned = notes.filter_map(|lost| self.opened_text(lost.note.as_deref()?));
+        pinned.find(|pinned| generation_of(pinned) == generation)
+    }
+
+    /// Two histories that a node signed for two witnesses; both notes are kept. What an operator accepted is not said once more.
+    fn raise_split(&self, witness: &str, theirs: &Checkpoint, note: &str) {
+        let mut state = self.state();
+        let (generation, size) = (generation_of(theirs), theirs.size);
+        let split = Split { generation: generation.clone(), size, root: encode_hash(&theirs.root) };
+        if state.remembered.alarm.is_some() || state.remembered.splits.contains(&split) {
+            return;
+        }
+        let reason = format!(
+            "split view: the aggregator {witness} was shown a log of {size} rows with another history than the one that is shown here \
+             (generation {generation})"
+        );
+        let presented = Some(note.to_owned());
+        let alarm = Alarm { verdict: "fork".to_owned(), reason, since: SystemClock.now(), generation, presented };
+        // Kept together with the alarm.
+        state.remembered.note_split(split);
+        self.raise(&mut state, alarm);
+    }
+}

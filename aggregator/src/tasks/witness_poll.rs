@@ -1,0 +1,51 @@
+//! Polls all nodes periodically, and records changes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use piperoll_client::{Category, EmitError, Entry, Outcome};
+
+use crate::cluster::node_handle::Member;
+use crate::cluster::witness::watch::Standing;
+use crate::state::App;
+use crate::witness::look::look;
+
+/// Looks at one node for ever; every change of the verdict becomes an entry.
+pub(crate) async fn watch(app: Arc<App>, member: Arc<Member>, interval: Duration) {
+    let mut last = None;
+    loop {
+        if member.is_out_of_reach() {
+            // Its end may be moved, or a clock may have been wrong.
+            tokio::time::sleep(interval).await;
+            continue;
+        }
+        look(&member).await;
+        let standing = member.witness.standing();
+        if last.as_ref() != Some(&standing.verdict) {
+            // The first good verdict after a start is no news.
+            let news = last.is_some() || standing.verdict != "ok";
+            if news && record(&app, &member, &standing).await.is_err() {
+                tracing::error!(node = %member.node.id, verdict = standing.verdict, "cannot record a change of verdict");
+            }
+            tracing::info!(node = %member.node.id, verdict = standing.verdict, reason = standing.reason, "witness");
+            last = Some(standing.verdict);
+        }
+        tokio::time::sleep(interval).await;
+    }
+}
+
+/// The aggregator's own entry about a change of what is concluded.
+async fn record(app: &App, member: &Member, standing: &Standing) -> Result<(), EmitError> {
+    let good = standing.verdict == "ok";
+    let (outcome, reason) = if good { (Outcome::Success, "") } else { (Outcome::Failure, standing.verdict) };
+    let entry = Entry::new(Category::Audit, "audit.witness_verdict")
+        .outcome(outcome)
+        .reason(reason)
+        .entity("node", member.node.id.to_string())
+        .description(format!("the witness's verdict on node {} is now {}", member.node.id, standing.verdict))
+        .detail("verdict", standing.verdict)
+        .detail("words", &standing.reason)
+        .detail("witnessed_rows", standing.size)
+        .detail("witnessed_at", standing.seen);
+    app.audit.note(entry).await
+}

@@ -1,0 +1,3 @@
+//! The web UI, embedded into the binary.
+
+pub(crate) mod assets;

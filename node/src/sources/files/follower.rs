@@ -1,0 +1,437 @@
+//! Follows a file and its rotated predecessors.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio_util::sync::CancellationToken;
+
+use super::content::{self, Content, Line, digest};
+use super::family::{self, Family, Member, list};
+use super::seen::Seen;
+use crate::sources::counts::Problems;
+use crate::sources::mark::{FilePosition, Mark};
+use crate::sources::record::{Cut, Heard, Heards, Record};
+use crate::sources::safe::Safe;
+
+/// Pause between two looks.
+const POLL: Duration = Duration::from_millis(250);
+/// A program may hold a file open for a while after it was rotated away: the next file is read once nothing more came for so long.
+const GRACE: Duration = Duration::from_secs(5);
+/// The next file waits no longer than this, so that a program that never opens its log again holds up nothing.
+const GRACE_MAX: Duration = Duration::from_secs(30);
+/// Positions that are kept: of the file with the name and of the newest of those that had it before.
+const LIVES_MAX: usize = 64;
+/// New files that are taken up in one look; each is open until it was read.
+pub(super) const NEW_FILES_MAX: usize = 16;
+/// Rotated files that stay open.
+const OPEN_MAX: usize = 8;
+/// A position goes along with every so manieth record; after a crash that many are read again, and known by their ids.
+const MARK_EVERY: u32 = 64;
+
+/// What is followed.
+pub(in crate::sources) struct Asked {
+    /// Of the source, for health.
+    pub(in crate::sources) name: String,
+    pub(in crate::sources) path: PathBuf,
+    pub(in crate::sources) safe: Safe,
+    pub(in crate::sources) from_now: bool,
+}
+
+pub(in crate::sources) async fn follow(
+    asked: Asked,
+    mark: Option<Mark>,
+    heards: Heards,
+    problems: Problems,
+    stop: CancellationToken,
+) {
+    let name = asked.name.clone();
+    let mut follower = Follower::new(asked, mark, heards, stop.clone());
+    let mut known = None;
+    while !stop.is_cancelled() && !follower.heards.is_closed() {
+        // Reading may wait for a disk or for the log; nobody else waits with it.
+        let looked = tokio::task::spawn_blocking(move || {
+            let result = follower.look();
+            (follower, result)
+        });
+        let Ok((returned, result)) = looked.await else { return };
+        follower = returned;
+        let problem = result.err().map(|error| error.to_string()).or_else(|| follower.problem.take());
+        if problem != known {
+            if let Some(problem) = &problem {
+                tracing::warn!(file = %follower.path.display(), problem, "cannot read the file; retrying");
+            }
+            problems.set(&name, problem.clone());
+        }
+        known = problem;
+        tokio::select! { () = stop.cancelled() => {}, () = tokio::time::sleep(POLL) => {} }
+    }
+    if !follower.is_kept {
+        let _ = follower.heards.send(Heard::Place(follower.mark())).await;
+    }
+}
+
+/// One file that has, or had, the followed name.
+pub(super) struct Life {
+    pub(super) at: FilePosition,
+    /// Where it was found last.
+    pub(super) path: PathBuf,
+    pub(super) content: Option<Content>,
+    /// Device and inode of `content`.
+    pub(super) id: (u64, u64),
+    /// Since when nothing more came.
+    pub(super) quiet: Instant,
+    /// Since when it does not have the name.
+    pub(super) rotated: Option<Instant>,
+    pub(super) is_packed: bool,
+    /// Found in this look.
+    pub(super) is_found: bool,
+    /// Found in any look of this run.
+    pub(super) was_found: bool,
+    /// Since when it is neither found nor open.
+    pub(super) missing: Option<Instant>,
+    /// Its records may have been recorded by an earlier version, which did not tell files apart that begin with the same line.
+    pub(super) may_be_known: bool,
+}
+
+pub(super) struct Follower {
+    pub(super) path: PathBuf,
+    pub(super) safe: Safe,
+    pub(super) heards: Heards,
+    pub(super) stop: CancellationToken,
+    /// Oldest first.
+    pub(super) lives: Vec<Life>,
+    /// Number of the next file.
+    pub(super) next: u64,
+    /// Rotated files that changed no later than this were read, or were there before the first look; nanoseconds since 1970.
+    pub(super) since: i64,
+    pub(super) first: First,
+    /// Files by device and inode, as they were at the last look.
+    pub(super) seen: HashMap<(u64, u64), Seen>,
+    pub(super) last_look: Option<Family>,
+    /// Something waits for time to pass, so the next look is a whole one.
+    pub(super) is_waiting: bool,
+    pub(super) since_mark: u32,
+    pub(super) is_kept: bool,
+    /// What keeps a rotated file from being read.
+    pub(super) problem: Option<String>,
+    /// [`GRACE`] and [`GRACE_MAX`], but in tests.
+    pub(super) grace: Duration,
+    pub(super) grace_max: Duration,
+    /// Files that were known when this look began.
+    pub(super) lives_before: usize,
+    /// Positions were those of an earlier version at the last look.
+    pub(super) is_upgrade: bool,
+    /// Number of the newest file whose position was kept before this start.
+    pub(super) newest_before: Option<u64>,
+}
+
+/// What the first look does.
+pub(super) enum First {
+    Done,
+    /// Read the file from its beginning.
+    Beginning,
+    /// Pass over what is there.
+    End,
+    /// The position that an earlier version of Piperoll kept: digest of the first line, and offset.
+    Earlier {
+        first: String,
+        offset: u64,
+    },
+}
+
+impl Follower {
+    pub(super) fn new(asked: Asked, mark: Option<Mark>, heards: Heards, stop: CancellationToken) -> Self {
+        let Asked { path, safe, from_now, .. } = asked;
+        let mut follower = Self {
+            path,
+            safe,
+            heards,
+            stop,
+            lives: Vec::new(),
+            next: 0,
+            since: 0,
+            first: if from_now { First::End } else { First::Beginning },
+            seen: HashMap::new(),
+            last_look: None,
+            is_waiting: false,
+            since_mark: 0,
+            is_kept: true,
+            problem: None,
+            lives_before: 0,
+            is_upgrade: false,
+            newest_before: None,
+            grace: GRACE,
+            grace_max: GRACE_MAX,
+        };
+        match mark {
+            Some(Mark::Files { files, next, since }) => {
+                follower.lives = files.into_iter().map(Life::known).collect();
+                (follower.next, follower.since, follower.first) = (next, since, First::Done);
+                follower.newest_before = follower.lives.iter().map(|life| life.at.number).max();
+            }
+            Some(Mark::File { life, offset }) if offset > 0 => follower.first = First::Earlier { first: life, offset },
+            Some(Mark::File { .. }) => follower.first = First::Beginning,
+            _ => {}
+        }
+        follower
+    }
+
+    /// Looks at the files of the family and sends every new line.
+    pub(super) fn look(&mut self) -> std::io::Result<()> {
+        let family = list(&self.path)?;
+        if !self.is_waiting && self.last_look.as_ref() == Some(&family) && self.open_are_read()? {
+            return Ok(());
+        }
+        self.is_waiting = false;
+        if !matches!(self.first, First::Done) {
+            self.begin(&family)?;
+        }
+        self.match_files(&family)?;
+        self.is_upgrade = false;
+        let is_whole = self.read_all()?;
+        self.close_some()?;
+        if !self.is_kept && !self.say(Heard::Place(self.mark())) {
+            return Ok(());
+        }
+        (self.is_kept, self.since_mark) = (true, 0);
+        self.last_look = is_whole.then_some(family);
+        Ok(())
+    }
+
+    /// Whether files that are open but have no name in the family got nothing new.
+    pub(super) fn open_are_read(&self) -> std::io::Result<bool> {
+        for life in &self.lives {
+            if let Some(file) = life.content.as_ref().and_then(Content::plain)
+                && file.metadata()?.len() != life.at.length
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Decides where reading begins when no position of this version is known.
+    pub(super) fn begin(&mut self, family: &Family) -> std::io::Result<()> {
+        let newest_rotated =
+            family.members.iter().filter(|member| !member.is_current).map(|member| member.modified).max();
+        let current = family.members.iter().find(|member| member.is_current);
+        match &self.first {
+            First::Done | First::Beginning => self.since = newest_rotated.unwrap_or(0),
+            First::End => {
+                self.since = newest_rotated.unwrap_or(0);
+                if let Some(current) = current {
+                    let mut content = Content::open(self.safe.open(&current.path)?, current.packing)?;
+                    let end = content.plain().map(content::end_of_lines).transpose()?.unwrap_or(0);
+                    let first = content::first_line(
+                        &mut Content::open(self.safe.open(&current.path)?, current.packing)?,
+                        false,
+                    )?;
+                    if !content.advance(end, &self.may_go_on())? {
+                        // Stopped on the way: the next start begins in the same way.
+                        return Err(std::io::Error::other("stopping"));
+                    }
+                    if end > 0 {
+                        self.add_life(current, content, first.unwrap_or_default());
+                    }
+                }
+            }
+            First::Earlier { first, offset } => {
+                let (first, offset) = (first.clone(), *offset);
+                self.begin_at(family, &first, offset)?;
+            }
+        }
+        // Kept at once: what comes while the node is down was asked for. What comes under this name from now on is new.
+        self.first = First::Done;
+        self.is_kept = false;
+        Ok(())
+    }
+
+    pub(super) fn may_go_on(&self) -> impl Fn() -> bool + use<> {
+        let stop = self.stop.clone();
+        move || !stop.is_cancelled()
+    }
+
+    pub(super) fn say(&self, heard: Heard) -> bool {
+        self.heards.blocking_send(heard).is_ok()
+    }
+
+    /// Sends the lines of all files, the oldest file first. False when some were left for the next look.
+    pub(super) fn read_all(&mut self) -> std::io::Result<bool> {
+        for at in 0..self.lives.len() {
+            if self.lives[at].content.is_none() {
+                continue;
+            }
+            let before = self.lives[at].at.offset;
+            let is_packed = self.lives[at].is_packed;
+            match self.hand_over_lines(at, is_packed) {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(error) if is_packed => {
+                    self.say_damaged(at, &error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            let is_last = at + 1 == self.lives.len();
+            let life = &mut self.lives[at];
+            if life.at.offset != before {
+                life.quiet = changed_at(life.at.modified);
+                life.at.is_ended = false;
+            }
+            let Some(rotated) = life.rotated else { continue };
+            if life.at.is_ended {
+                continue;
+            }
+            if life.is_packed || life.quiet.elapsed() >= self.grace {
+                // What is left without a line end will not be finished any more.
+                if !self.hand_over_lines(at, true)? {
+                    return Ok(false);
+                }
+                self.lives[at].at.is_ended = true;
+            } else {
+                self.is_waiting = true;
+                if !is_last && rotated.elapsed() < self.grace_max {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Sends every whole line of one file; with `to_end` what is left without a line end too. False when nothing receives any more, or
+    /// the node stops.
+    pub(super) fn hand_over_lines(&mut self, at: usize, to_end: bool) -> std::io::Result<bool> {
+        loop {
+            if self.stop.is_cancelled() {
+                return Ok(false);
+            }
+            let Some(content) = &mut self.lives[at].content else { return Ok(true) };
+            let begun = content.read.offset;
+            let (line, cut, whole) = match content.next_line(to_end)? {
+                Line::End | Line::Unfinished => return Ok(true),
+                Line::Whole(line) => (digest(&line), None, line),
+                Line::Long { begin, bytes, sha256 } => (sha256.clone(), Some(Cut { bytes, sha256 }), begin),
+            };
+            let offset = content.read.offset;
+            let life = &mut self.lives[at];
+            if begun == 0 {
+                // As `first_line` finds it again: of a line that is too long, its beginning.
+                life.at.first = digest(&whole);
+            }
+            let plain = format!("{}:{begun}:{line}", life.at.first);
+            let place = match life.at.number {
+                0 => plain.clone(),
+                number => format!("{}#{number}:{begun}:{line}", life.at.first),
+            };
+            let earlier_place = life.may_be_known.then_some(plain);
+            life.at.offset = offset;
+            self.is_kept = false;
+            let text = whole.trim_ascii();
+            if text.is_empty() {
+                continue;
+            }
+            self.since_mark += 1;
+            let mark = (self.since_mark >= MARK_EVERY).then(|| self.mark());
+            if mark.is_some() {
+                (self.since_mark, self.is_kept) = (0, true);
+            }
+            let record = Record { text: text.to_vec(), cut, place: Some(place), earlier_place, mark };
+            if !self.say(Heard::Record(record)) {
+                return Ok(false);
+            }
+        }
+    }
+
+    pub(super) fn mark(&self) -> Mark {
+        // One without a whole line is not known by anything yet.
+        let files = self.lives.iter().filter(|life| !life.at.first.is_empty()).map(Life::position).collect();
+        Mark::Files { files, next: self.next, since: self.since }
+    }
+
+    /// Closes what need not stay open, and forgets the oldest files.
+    pub(super) fn close_some(&mut self) -> std::io::Result<()> {
+        let count = self.lives.len();
+        for (at, life) in self.lives.iter_mut().enumerate() {
+            let Some(content) = &life.content else { continue };
+            // An open file takes room on its disk also when it was removed.
+            let is_removed = match content.plain() {
+                Some(file) => std::os::unix::fs::MetadataExt::nlink(&file.metadata()?) == 0,
+                None => true,
+            };
+            let is_old = at + OPEN_MAX < count;
+            if life.at.is_ended && (is_old || is_removed && life.quiet.elapsed() >= self.grace_max) {
+                life.at = life.position();
+                life.content = None;
+            } else if is_removed {
+                self.is_waiting = true;
+            }
+        }
+        // Only what was read to its end is forgotten, and only while nothing waits: what is not read yet may be older.
+        let is_all_read = !self.is_waiting;
+        while is_all_read
+            && self.lives.len() > LIVES_MAX
+            && self.lives[0].at.is_ended
+            && self.lives[0].content.is_none()
+        {
+            let gone = self.lives.remove(0);
+            self.since = self.since.max(gone.at.modified);
+            self.is_kept = false;
+        }
+        Ok(())
+    }
+}
+
+impl Life {
+    pub(super) fn known(at: FilePosition) -> Self {
+        Self {
+            at,
+            path: PathBuf::new(),
+            content: None,
+            id: (0, 0),
+            quiet: Instant::now(),
+            rotated: None,
+            is_packed: false,
+            is_found: false,
+            was_found: false,
+            missing: None,
+            may_be_known: false,
+        }
+    }
+
+    /// The position as it is kept, with the digest of what was read.
+    pub(super) fn position(&self) -> FilePosition {
+        let mut at = self.at.clone();
+        if let Some(content) = &self.content {
+            (at.offset, at.prefix) = (content.read.offset, content.read.digest());
+        }
+        at
+    }
+
+    /// Takes a file that was found, opened at this life's position.
+    pub(super) fn open(&mut self, member: &Member, content: Content) {
+        self.content = Some(content);
+        self.id = member.id;
+        self.is_packed = member.packing != family::Packing::Plain;
+        self.quiet = changed_at(member.modified);
+        self.found(member);
+    }
+
+    pub(super) fn found(&mut self, member: &Member) {
+        self.path.clone_from(&member.path);
+        (self.is_found, self.was_found, self.missing) = (true, true, None);
+        (self.at.inode, self.at.modified) = (member.id.1, member.modified);
+        if member.packing == family::Packing::Plain {
+            self.at.length = member.length;
+        }
+        self.rotated = if member.is_current { None } else { self.rotated.or(Some(Instant::now())) };
+    }
+}
+
+/// When a file was changed last, by the clock that waits; now for a time in the future.
+fn changed_at(modified: i64) -> Instant {
+    let modified = Duration::from_nanos(u64::try_from(modified).unwrap_or(0));
+    let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok().and_then(|now| now.checked_sub(modified));
+    let now = Instant::now();
+    age.and_then(|age| now.checked_sub(age)).unwrap_or(now)
+}

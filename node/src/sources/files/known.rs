@@ -1,0 +1,413 @@
+//! Matches files with the positions that are kept, and says what cannot be matched.
+
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::time::Instant;
+
+use super::content::{Content, first_line, is_beginning_of};
+use super::family::{Family, Member, Packing, modified};
+use super::follower::{Follower, Life, NEW_FILES_MAX};
+use super::seen::Seen;
+use crate::sources::mark::FilePosition;
+use crate::sources::record::Heard;
+
+impl Follower {
+    /// Matches every file of the family with a position, or begins a new one for it; oldest first.
+    pub(super) fn match_files(&mut self, family: &Family) -> io::Result<()> {
+        let mut is_cut = false;
+        for life in &mut self.lives {
+            life.is_found = false;
+            is_cut |= life.look_for_cut()?;
+        }
+        if is_cut {
+            // A copy that was seen before the cut has what was cut.
+            self.seen.retain(|_, seen| seen.number.is_some());
+        }
+        self.lives_before = self.lives.len();
+        let mut unmatched = Vec::new();
+        for member in &family.members {
+            if !self.is_same_as_before(member)? {
+                unmatched.push(member);
+            }
+        }
+        let current = family.members.iter().find(|member| member.is_current);
+        for member in unmatched {
+            match self.match_one(member, current) {
+                Ok(()) => {}
+                // Renamed or removed since it was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.is_waiting = true,
+                Err(error) if self.stop.is_cancelled() => return Err(error),
+                // What the system refuses may be allowed later; what is no such format will not become one.
+                Err(error)
+                    if member.packing != Packing::Plain
+                        && error.raw_os_error().is_none()
+                        && error.kind() != io::ErrorKind::PermissionDenied =>
+                {
+                    let damaged = Some((Instant::now(), error.to_string(), false));
+                    self.seen.insert(member.id, Seen { damaged, ..Seen::new(member, None) });
+                }
+                Err(error) if member.is_current => return Err(error),
+                Err(error) => (self.problem, self.is_waiting) = (Some(error.to_string()), true),
+            }
+        }
+        self.seen.retain(|id, _| family.members.iter().any(|member| member.id == *id));
+        self.look_at_damaged(family);
+        for life in self.lives.iter_mut().filter(|life| !life.is_found && life.content.is_some()) {
+            life.rotated.get_or_insert_with(Instant::now);
+        }
+        self.say_missing(family);
+        Ok(())
+    }
+
+    /// Says which compressed files cannot be read, once it is sure that they are not being written.
+    fn look_at_damaged(&mut self, family: &Family) {
+        let mut losses = Vec::new();
+        for member in &family.members {
+            let Some((since, error, is_said)) = self.seen.get_mut(&member.id).and_then(|seen| seen.damaged.as_mut())
+            else {
+                continue;
+            };
+            self.problem = Some(format!("{}: {error}", member.path.display()));
+            if !*is_said {
+                self.is_waiting = true;
+                if since.elapsed() >= self.grace {
+                    *is_said = true;
+                    losses.push(format!(
+                        "{} cannot be decompressed, so what it holds is not recorded: {error}",
+                        member.path.display()
+                    ));
+                }
+            }
+        }
+        for cause in losses {
+            self.say(Heard::Lost { count: None, cause });
+        }
+    }
+
+    /// Says that a compressed file cannot be read any further, and leaves it there.
+    pub(super) fn say_damaged(&mut self, at: usize, error: &io::Error) {
+        let life = &mut self.lives[at];
+        let cause = format!(
+            "{} cannot be decompressed after byte {}, so what follows is not recorded: {error}",
+            life.path.display(),
+            life.at.offset
+        );
+        life.at = life.position();
+        (life.content, life.at.is_ended) = (None, true);
+        self.is_kept = false;
+        self.say(Heard::Lost { count: None, cause });
+    }
+
+    /// Whether a file is the one that it was at the last look.
+    fn is_same_as_before(&mut self, member: &Member) -> io::Result<bool> {
+        let Some(at) = self.lives.iter().position(|life| life.content.is_some() && life.id == member.id) else {
+            let Some(seen) = self.seen.get(&member.id) else { return Ok(false) };
+            if (seen.length, seen.modified) != (member.length, member.modified) {
+                return Ok(false);
+            }
+            let number = seen.number;
+            if let Some(life) = self.lives.iter_mut().find(|life| Some(life.at.number) == number) {
+                life.found(member);
+            }
+            return Ok(true);
+        };
+        self.lives[at].found(member);
+        Ok(true)
+    }
+
+    fn match_one(&mut self, member: &Member, current: Option<&Member>) -> io::Result<()> {
+        // It has not changed since everything in it was read, or before anything was.
+        let is_known = self.lives.iter().any(|life| life.at.inode == member.id.1);
+        if !member.is_current && !is_known && member.modified <= self.since {
+            self.seen.insert(member.id, Seen::new(member, None));
+            return Ok(());
+        }
+        let mut content = Content::open(self.safe.open(&member.path)?, member.packing)?;
+        // What has no line end in a rotated file was taken as a line.
+        let first = first_line(&mut content, !member.is_current)?;
+        let matched = match &first {
+            Some(first) => self.find_life(member, first)?,
+            None => None,
+        };
+        let copied = match current {
+            Some(current) if !member.is_current => self.is_copy_of(member, current)?,
+            _ => None,
+        };
+        if let Some((at, content)) = matched {
+            // A copy of the file with the name, unless that was cut and got the same lines again.
+            if self.lives[at].at.inode != member.id.1
+                && let Some(lines) = copied
+            {
+                if !self.lives[at].was_found {
+                    let cause = format!(
+                        "{} holds what {} begins with: either it is a copy, or these {lines} lines were written a second time and are recorded once",
+                        member.path.display(),
+                        self.path.display()
+                    );
+                    self.say(Heard::Lost { count: None, cause });
+                }
+                self.seen.insert(member.id, Seen::new(member, None));
+                return Ok(());
+            }
+            let number = self.lives[at].at.number;
+            self.seen.insert(member.id, Seen::new(member, Some(number)));
+            // Replaced by a file that begins with all of it, as rsync and editors do.
+            if self.lives[at].is_removed()? && member.packing == Packing::Plain && !self.is_continued_by(at, member)? {
+                return self.begin_new(member, first);
+            }
+            // What is open has everything that its compressed form has, unless it was cut after that was made of a copy of it.
+            if member.packing != Packing::Plain && self.lives[at].content.is_some() && self.has_all_of(at, member)? {
+                self.lives[at].found(member);
+                return Ok(());
+            }
+            let before = self.lives[at].id;
+            self.lives[at].at = self.lives[at].position();
+            self.lives[at].open(member, content);
+            return match current {
+                Some(current) if current.id == before => self.match_one(current, Some(current)),
+                _ => Ok(()),
+            };
+        }
+        if copied.is_some() {
+            self.seen.insert(member.id, Seen::new(member, None));
+            return Ok(());
+        }
+        if let (Some(first), Some(current)) = (&first, current)
+            && !member.is_current
+            && let Some((at, content)) = self.find_cut(member, first, current)?
+        {
+            self.lives[at].at = self.lives[at].position();
+            self.lives[at].open(member, content);
+            self.seen.insert(member.id, Seen::new(member, Some(self.lives[at].at.number)));
+            return self.match_one(current, Some(current));
+        }
+        // Nothing is known yet by which the file could be known again.
+        if first.is_none() && member.is_current {
+            return Ok(());
+        }
+        self.begin_new(member, first)
+    }
+
+    fn begin_new(&mut self, member: &Member, first: Option<String>) -> io::Result<()> {
+        // The rest are taken up in later looks, in their order.
+        if self.lives.len() >= self.lives_before + NEW_FILES_MAX {
+            self.is_waiting = true;
+            return Ok(());
+        }
+        let content = Content::open(self.safe.open(&member.path)?, member.packing)?;
+        self.seen.insert(member.id, Seen::new(member, Some(self.next)));
+        self.add_life(member, content, first.unwrap_or_default());
+        Ok(())
+    }
+
+    /// The file as the continuation of one whose position is kept: the same bytes up to there. Of several the one with this inode,
+    /// else the one that was read furthest.
+    fn find_life(&self, member: &Member, first: &str) -> io::Result<Option<(usize, Content)>> {
+        let mut candidates: Vec<usize> = (0..self.lives.len())
+            .filter(|at| {
+                let life = &self.lives[*at];
+                let is_free = !life.is_found
+                    && (life.content.is_none()
+                        || member.packing != Packing::Plain
+                        || member.is_current && life.is_removed().unwrap_or(false));
+                is_free
+                    && life.at.first == first
+                    && (member.packing != Packing::Plain || life.at.offset <= member.length)
+            })
+            .collect();
+        candidates.sort_by_key(|at| self.lives[*at].at.offset);
+        let mut content = Content::open(self.safe.open(&member.path)?, member.packing)?;
+        let mut matching = Vec::new();
+        for at in candidates {
+            let position = self.lives[at].position();
+            if !content.advance(position.offset, &self.may_go_on())? {
+                break;
+            }
+            if content.read.digest() == position.prefix {
+                matching.push(at);
+            }
+        }
+        if self.stop.is_cancelled() {
+            return Err(io::Error::other("stopping"));
+        }
+        let by_inode = matching.iter().find(|at| self.lives[**at].at.inode == member.id.1);
+        let Some(at) = by_inode.or(matching.last()).copied() else { return Ok(None) };
+        let mut content = Content::open(self.safe.open(&member.path)?, member.packing)?;
+        let is_there = content.advance(self.lives[at].at.offset, &self.may_go_on())?;
+        Ok(is_there.then_some((at, content)))
+    }
+
+    /// Whether the file that a life has open begins with all of this one.
+    fn has_all_of(&self, at: usize, member: &Member) -> io::Result<bool> {
+        let Some(mut open) = self.lives[at].opened_again()? else { return Ok(false) };
+        let mut part = Content::open(self.safe.open(&member.path)?, member.packing)?;
+        Ok(is_beginning_of(&mut part, &mut open, &self.may_go_on())?.is_some())
+    }
+
+    /// Whether this file begins with all of the one that a life has open.
+    fn is_continued_by(&self, at: usize, member: &Member) -> io::Result<bool> {
+        let Some(mut open) = self.lives[at].opened_again()? else { return Ok(true) };
+        let mut whole = Content::open(self.safe.open(&member.path)?, member.packing)?;
+        Ok(is_beginning_of(&mut open, &mut whole, &self.may_go_on())?.is_some())
+    }
+
+    /// The file with the name, if it was copied to this one and cut, and then begun with the same lines again: both have what was read,
+    /// and they differ after it.
+    fn find_cut(&self, member: &Member, first: &str, current: &Member) -> io::Result<Option<(usize, Content)>> {
+        let is_it = |life: &Life| life.content.is_some() && life.id == current.id && life.at.first == first;
+        let Some(at) = self.lives.iter().position(is_it) else { return Ok(None) };
+        let position = self.lives[at].position();
+        let mut content = Content::open(self.safe.open(&member.path)?, member.packing)?;
+        let has_it = content.advance(position.offset, &self.may_go_on())? && content.read.digest() == position.prefix;
+        Ok(has_it.then_some((at, content)))
+    }
+
+    /// Whether all of a rotated file is what the file with the name begins with; how many lines that are.
+    fn is_copy_of(&self, member: &Member, current: &Member) -> io::Result<Option<u64>> {
+        if member.packing == Packing::Plain && member.length > current.length
+            || current.length == 0
+            || member.length == 0
+        {
+            return Ok(None);
+        }
+        let mut part = Content::open(self.safe.open(&member.path)?, member.packing)?;
+        let mut whole = Content::open(self.safe.open(&current.path)?, current.packing)?;
+        is_beginning_of(&mut part, &mut whole, &self.may_go_on())
+    }
+
+    pub(super) fn add_life(&mut self, member: &Member, content: Content, first: String) {
+        let at = FilePosition {
+            first,
+            number: self.next,
+            offset: content.read.offset,
+            prefix: String::new(),
+            modified: member.modified,
+            inode: member.id.1,
+            length: member.length,
+            is_ended: false,
+        };
+        let mut life = Life::known(at);
+        life.open(member, content);
+        life.may_be_known = self.is_upgrade && self.next > 0;
+        self.lives.push(life);
+        self.next += 1;
+        self.is_kept = false;
+    }
+
+    /// Begins where an earlier version of Piperoll ended, which knew a file by its first line.
+    pub(super) fn begin_at(&mut self, family: &Family, first: &str, offset: u64) -> io::Result<()> {
+        // Where several begin with this line the oldest is taken, and what was recorded of the others by then is known by its ids.
+        self.is_upgrade = true;
+        for member in &family.members {
+            let opened = self.safe.open(&member.path).and_then(|file| Content::open(file, member.packing));
+            let mut content = match opened {
+                Ok(content) => content,
+                // The place is kept until it may be read.
+                Err(error) if member.is_current => return Err(error),
+                Err(_) => continue,
+            };
+            if first_line(&mut content, false)?.as_deref() != Some(first) {
+                continue;
+            }
+            let mut content = Content::open(self.safe.open(&member.path)?, member.packing)?;
+            if content.advance(offset, &self.may_go_on())? {
+                self.since = if member.is_current { self.newest_before(family, member) } else { member.modified };
+                self.add_life(member, content, first.to_owned());
+                return Ok(());
+            }
+        }
+        self.since =
+            family.members.iter().filter(|member| !member.is_current).map(|member| member.modified).max().unwrap_or(0);
+        let cause = self.words_not_found(family, 0);
+        self.say(Heard::Lost { count: None, cause });
+        Ok(())
+    }
+
+    fn newest_before(&self, family: &Family, current: &Member) -> i64 {
+        let rotated = family.members.iter().filter(|member| member.id != current.id);
+        rotated.map(|member| member.modified).max().unwrap_or(0)
+    }
+
+    /// Says what is gone with files that are in the family no more, and forgets them. A file that is being renamed, copied or compressed
+    /// may be missing for a moment.
+    fn say_missing(&mut self, family: &Family) {
+        let mut missing = Vec::new();
+        for life in &mut self.lives {
+            if life.is_found || life.content.is_some() {
+                continue;
+            }
+            let unread = life.at.length.saturating_sub(life.at.offset);
+            let was_cut = life.at.inode == 0;
+            let was_read_last = !life.was_found && self.newest_before == Some(life.at.number) && !life.at.is_ended;
+            if !(was_cut || was_read_last || unread > 0 && !life.at.is_ended) {
+                continue;
+            }
+            let since = *life.missing.get_or_insert_with(Instant::now);
+            self.is_waiting = true;
+            if since.elapsed() >= self.grace {
+                missing.push((life.at.number, was_cut, unread));
+            }
+        }
+        for (number, was_cut, unread) in missing {
+            let cause = if was_cut {
+                format!(
+                    "{} was cut while it was being read: {unread} bytes are known to be unread, and what was written after the last look is not known",
+                    self.path.display()
+                )
+            } else {
+                self.words_not_found(family, unread)
+            };
+            self.say(Heard::Lost { count: None, cause });
+            self.lives.retain(|life| life.at.number != number);
+            self.is_kept = false;
+        }
+    }
+
+    fn words_not_found(&self, family: &Family, unread: u64) -> String {
+        let packed = match family.unreadable.first() {
+            Some(path) => format!("; it may be {}, which is compressed in a way that is not read", path.display()),
+            None => String::new(),
+        };
+        format!(
+            "the file that was read last as {} is not in its folder any more; {unread} bytes of it are known to be unread, and what was written after the last look is not known{packed}",
+            self.path.display()
+        )
+    }
+}
+
+impl Life {
+    /// Closes a file that was cut in place, and perhaps written to again: what is open has the name no more, or never had it in this
+    /// form. A copy of what it held may be in the family.
+    fn look_for_cut(&mut self) -> io::Result<bool> {
+        let Some(content) = &self.content else { return Ok(false) };
+        let Some(file) = content.plain() else { return Ok(false) };
+        let meta = file.metadata()?;
+        let now = (meta.len(), modified(&meta));
+        if now == (self.at.length, self.at.modified) {
+            return Ok(false);
+        }
+        if content.read.is_still_in(file)? {
+            (self.at.length, self.at.modified) = now;
+            return Ok(false);
+        }
+        self.at = self.position();
+        (self.content, self.id, self.at.inode) = (None, (0, 0), 0);
+        Ok(true)
+    }
+
+    /// The open file has no name any more.
+    fn is_removed(&self) -> io::Result<bool> {
+        match self.content.as_ref().and_then(Content::plain) {
+            Some(file) => Ok(file.metadata()?.nlink() == 0),
+            None => Ok(false),
+        }
+    }
+
+    /// The open file from its beginning, by a descriptor of its own: a copy of this one would share its offset.
+    fn opened_again(&self) -> io::Result<Option<Content>> {
+        let Some(file) = self.content.as_ref().and_then(Content::plain) else { return Ok(None) };
+        let file = std::fs::File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        Content::open(file, Packing::Plain).map(Some)
+    }
+}

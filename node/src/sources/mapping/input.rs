@@ -1,0 +1,329 @@
+//! Finds the records in what a system writes: in lists, inside other objects, as JSON in a text, or as lines of text.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::auditd;
+use super::error::MapError;
+use super::ordered::Pairs;
+use super::pointer::Pointer;
+use super::rule::compile;
+use super::windows;
+use crate::sources::syslog;
+use regex::Regex;
+
+/// Records in one document.
+const RECORDS_MAX: usize = 200_000;
+/// Records inside records, each unwrapped in turn.
+const UNWRAPPED_MAX: usize = 4;
+/// Before JSON in a syslog message (Common Event Expression).
+const COOKIE: &str = "@cee:";
+/// Member of a record for what was around it.
+const ENVELOPE: &str = "envelope";
+
+/// `[input]`, as the file has it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TypedInput {
+    /// Pointers to lists of records; of the first one that leads to a list each item is a record.
+    #[serde(default)]
+    lists: Vec<String>,
+    /// Pointers to the record inside of another object, or to a text that is the record as JSON.
+    #[serde(default)]
+    inside: Vec<String>,
+    /// Pointer to a list inside of a record; of each item an entry is made.
+    split: Option<String>,
+    /// What is before the first brace of a line is no part of the record, such as the header of a syslog daemon.
+    #[serde(default)]
+    prefix: bool,
+    /// Names of members that are a record each, in an object that may have each of them many times.
+    #[serde(default)]
+    members: Vec<String>,
+    /// Records are Windows events, which are brought into one form.
+    #[serde(default)]
+    windows: bool,
+    /// What a line is that is no JSON.
+    line: Option<LineForm>,
+    /// Which lines are one record.
+    join: Option<TypedJoin>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedJoin {
+    /// Lines are one record in which all named groups, one of them `key`, have the same values; `end` is the last of them.
+    key: Option<String>,
+    end: Option<String>,
+    /// A line that matches goes on with the one before it.
+    continued: Option<String>,
+}
+
+/// What a line of text is read as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum LineForm {
+    /// `{"line": "…"}`.
+    Text,
+    /// A syslog message, with `message`, `app_name` and so on.
+    Syslog,
+    /// The lines of one event of the Linux audit daemon.
+    Auditd,
+}
+
+/// How lines belong together.
+#[derive(Debug, Clone)]
+pub enum Join {
+    /// By a key that each of them has; others may come between.
+    Key {
+        /// Its named groups are the key.
+        key: Regex,
+        /// Matches the last line of a record.
+        end: Option<Regex>,
+    },
+    /// A line that matches continues the one before it, as programs write that wrap long lines.
+    Continued(Regex),
+}
+
+impl Join {
+    /// The key of a line; none for a line that is a record by itself.
+    pub fn key(&self, line: &str) -> Option<String> {
+        let Self::Key { key, .. } = self else { return None };
+        let groups = key.captures(line)?;
+        let named = key.capture_names().flatten().map(|name| groups.name(name).map_or("", |value| value.as_str()));
+        Some(named.collect::<Vec<_>>().join("\0"))
+    }
+
+    /// Whether a line is the last one of its record.
+    pub fn is_end(&self, line: &str) -> bool {
+        matches!(self, Self::Key { end: Some(end), .. } if end.is_match(line))
+    }
+
+    /// Whether a line continues the one before it; none where lines do not.
+    pub fn continues(&self, line: &str) -> Option<bool> {
+        let Self::Continued(continued) = self else { return None };
+        Some(continued.is_match(line))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Input {
+    lists: Vec<Pointer>,
+    inside: Vec<Pointer>,
+    split: Option<Pointer>,
+    prefix: bool,
+    members: Vec<String>,
+    windows: bool,
+    line: Option<LineForm>,
+    pub(super) join: Option<Join>,
+}
+
+impl TypedInput {
+    pub(super) fn check(self) -> Result<Input, String> {
+        let pointers =
+            |texts: Vec<String>| texts.iter().map(|text| Pointer::parse(text)).collect::<Result<Vec<_>, _>>();
+        let join = match self.join {
+            None => None,
+            Some(TypedJoin { key: Some(key), end, continued: None }) => {
+                let key = compile(&key)?;
+                if !key.capture_names().flatten().any(|name| name == "key") {
+                    return Err("join.key needs a group (?<key>…)".to_owned());
+                }
+                Some(Join::Key { key, end: end.as_deref().map(compile).transpose()? })
+            }
+            Some(TypedJoin { key: None, end: None, continued: Some(continued) }) => {
+                Some(Join::Continued(compile(&continued)?))
+            }
+            Some(_) => return Err("join has `key`, with or without `end`, or `continued`".to_owned()),
+        };
+        Ok(Input {
+            lists: pointers(self.lists)?,
+            inside: pointers(self.inside)?,
+            split: self.split.as_deref().map(Pointer::parse).transpose()?,
+            prefix: self.prefix,
+            members: self.members,
+            windows: self.windows,
+            line: self.line,
+            join,
+        })
+    }
+}
+
+impl Input {
+    /// Whether lines of text are records.
+    pub(super) fn reads_lines(&self) -> bool {
+        self.line.is_some()
+    }
+
+    /// The records of a document, which is JSON or lines of text.
+    pub(super) fn records(&self, document: &str) -> Result<Vec<Result<Pairs, MapError>>, MapError> {
+        let document = match document.find('{') {
+            Some(at) if self.prefix && !document.trim_start().starts_with('[') => &document[at..],
+            _ => document,
+        };
+        let trimmed = document.trim_start();
+        if !(trimmed.starts_with('{') || trimmed.starts_with('['))
+            && let Some(line) = self.line
+        {
+            return Ok(self.line_records(document, line));
+        }
+        // Checked and compacted one by one: as one object they would have the same name more than once.
+        if !self.members.is_empty()
+            && let Some(parts) = Pairs::parse(document).filter(|whole| self.are_members(whole))
+        {
+            let one = |(name, value): (String, Box<RawValue>)| {
+                let compact =
+                    piperoll_format::json::compact(value.get()).map_err(|error| MapError::plain(error.to_string()))?;
+                let raw = RawValue::from_string(compact).map_err(|error| MapError::plain(error.to_string()))?;
+                Ok(Pairs(vec![(name, raw)]))
+            };
+            return Ok(parts.0.into_iter().take(RECORDS_MAX).map(one).collect());
+        }
+        let compact = match piperoll_format::json::compact(document) {
+            Ok(compact) => compact,
+            // A line of text may begin with a brace or a bracket too.
+            Err(error) => match self.line {
+                Some(line) if !document.trim_end().contains('\n') => return Ok(self.line_records(document, line)),
+                _ => return Err(MapError::plain(error.to_string())),
+            },
+        };
+        let items = if compact.starts_with('[') {
+            items_of(&compact)
+        } else {
+            let object = Pairs::parse(&compact).ok_or_else(not_an_object)?;
+            let list =
+                self.lists.iter().find_map(|pointer| pointer.get(&object).filter(|value| value.get().starts_with('[')));
+            match list {
+                Some(list) => items_of(list.get()),
+                None => Some(vec![RawValue::from_string(compact).map_err(|error| MapError::plain(error.to_string()))?]),
+            }
+        };
+        let items = items.ok_or_else(not_an_object)?;
+        if items.len() > RECORDS_MAX {
+            return Err(MapError::plain(format!("{} records in one document, more than {RECORDS_MAX}", items.len())));
+        }
+        Ok(items.into_iter().flat_map(|item| self.unwrap(&item)).collect())
+    }
+
+    /// The records of a line, which may hold JSON.
+    fn line_records(&self, document: &str, form: LineForm) -> Vec<Result<Pairs, MapError>> {
+        let unfolded;
+        let line = match &self.join {
+            Some(Join::Continued(continued)) if document.contains('\n') => {
+                unfolded = unfold(document, continued);
+                &unfolded
+            }
+            _ => document,
+        };
+        match read_line(line, form).map(|record| record.to_raw()) {
+            Ok(Some(record)) => self.unwrap(&record),
+            Ok(None) => Vec::new(),
+            Err(error) => vec![Err(error)],
+        }
+    }
+
+    fn are_members(&self, whole: &Pairs) -> bool {
+        whole.0.len() > 1 && whole.0.iter().all(|(name, _)| self.members.contains(name))
+    }
+
+    /// One item of a list as records.
+    fn unwrap(&self, item: &RawValue) -> Vec<Result<Pairs, MapError>> {
+        let Some(mut record) = Pairs::parse(item.get()) else { return vec![Err(not_an_object())] };
+        decode_journal_text(&mut record);
+        for _ in 0..UNWRAPPED_MAX {
+            let Some((inner, pointer)) =
+                self.inside.iter().find_map(|pointer| Some((inner_of(pointer, &record)?, pointer)))
+            else {
+                break;
+            };
+            let mut envelope = record;
+            pointer.remove(&mut envelope);
+            record = inner;
+            if !envelope.0.is_empty()
+                && record.member(ENVELOPE).is_none()
+                && let Some(raw) = envelope.to_raw()
+            {
+                record.0.push((ENVELOPE.to_owned(), raw));
+            }
+        }
+        if self.windows {
+            return vec![
+                windows::event(&record).ok_or_else(|| MapError::plain("not a Windows event: it has no event id")),
+            ];
+        }
+        let Some(split) = &self.split else { return vec![Ok(record)] };
+        let parts = split.get(&record).and_then(|list| items_of(list.get())).unwrap_or_default();
+        if parts.len() < 2 {
+            return vec![Ok(record)];
+        }
+        let one = |part: Box<RawValue>| {
+            let mut record = record.clone();
+            if let Ok(list) = RawValue::from_string(format!("[{}]", part.get())) {
+                split.replace(&mut record, list);
+            }
+            Ok(record)
+        };
+        parts.into_iter().map(one).collect()
+    }
+}
+
+/// A line that was wrapped, as it was before: each of its further lines stands where a blank was.
+fn unfold(document: &str, continued: &Regex) -> String {
+    let mut whole = String::with_capacity(document.len());
+    for line in document.split('\n') {
+        if whole.is_empty() {
+            whole.push_str(line);
+            continue;
+        }
+        let indented = continued.find(line).filter(|found| found.start() == 0).map_or(0, |found| found.end());
+        whole.push(' ');
+        whole.push_str(&line[indented..]);
+    }
+    whole
+}
+
+/// A message that is no UTF-8 is a list of its bytes in the journal's JSON (systemd, "Journal Export Formats").
+fn decode_journal_text(record: &mut Pairs) {
+    const MESSAGE: &str = "MESSAGE";
+    let Some(list) = record.member(MESSAGE).filter(|value| value.get().starts_with('[')) else { return };
+    let Ok(bytes) = serde_json::from_str::<Vec<u8>>(list.get()) else { return };
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let Ok(raw) = RawValue::from_string(serde_json::Value::from(text).to_string()) else { return };
+    if let Some((_, value)) = record.0.iter_mut().find(|(name, _)| name == MESSAGE) {
+        *value = raw;
+    }
+}
+
+fn read_line(line: &str, form: LineForm) -> Result<Pairs, MapError> {
+    let text = match form {
+        LineForm::Text => format!("{{\"line\":{}}}", serde_json::Value::from(line.trim_end_matches(['\r', '\n']))),
+        LineForm::Syslog => syslog::line_apart(line.trim_end_matches(['\r', '\n'])),
+        LineForm::Auditd => auditd::event(line).ok_or_else(|| {
+            MapError::plain("not a line of the audit daemon: it has no type= and msg=audit(…)".to_owned())
+        })?,
+    };
+    Pairs::parse(&text).ok_or_else(not_an_object)
+}
+
+fn items_of(list: &str) -> Option<Vec<Box<RawValue>>> {
+    serde_json::from_str(list).ok()
+}
+
+/// The object that a pointer leads to, itself or as text.
+fn inner_of(pointer: &Pointer, record: &Pairs) -> Option<Pairs> {
+    let value = pointer.get(record)?;
+    match value.get().as_bytes().first()? {
+        b'{' => Pairs::parse(value.get()),
+        b'"' => {
+            let text: String = serde_json::from_str(value.get()).ok()?;
+            // A text that has JSON somewhere in it may have got that from anybody.
+            let text = text.trim_start().strip_prefix(COOKIE).unwrap_or(&text);
+            let compact = piperoll_format::json::compact(text.trim()).ok()?;
+            Pairs::parse(&compact)
+        }
+        _ => None,
+    }
+}
+
+fn not_an_object() -> MapError {
+    MapError::plain("the record is not a JSON object".to_owned())
+}

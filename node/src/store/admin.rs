@@ -1,0 +1,320 @@
+//! Maintenance of a log by its operator: holds, erasure, retention.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use piperoll_detect::Rules;
+use piperoll_format::note::Note;
+use piperoll_format::statement::{ArchiveDigest, Hold, HoldRelease, PruneFinished, Pruned, TimesConfirmed};
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::RowChecker;
+use piperoll_net::clock::Clock;
+use piperoll_protocol::node::{ConfirmedTimes, Done, PrunePlan};
+use tokio::sync::oneshot;
+
+use super::engine::ages::Ages;
+use super::engine::open_writer::{OpenWriter, open_writer};
+use super::engine::signer::{Kept, kept};
+use super::engine::writer::{Job, Writer};
+use super::index::BLOCK_LEVEL;
+use super::lifecycle::past_retention::{self, Place};
+use super::lifecycle::prune::{PruneCheck, plan, used_bytes};
+use super::lifecycle::prune_request::PruneWish;
+use super::log::Store;
+use super::table::error::{AppendError, OpenError, UpkeepError};
+use super::table::holds::{HeldUnder, holds};
+use super::table::keys::LogKeys;
+use super::table::log_dir::LogDir;
+use super::table::log_start::{Floor, floor, unfinished};
+
+type Result<T> = std::result::Result<T, UpkeepError>;
+
+impl Store {
+    /// Lets the writer do something between two groups of entries.
+    async fn on_writer<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Writer) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        let work = Box::new(move |writer: &mut Writer| {
+            let _ = reply.send(work(writer));
+        });
+        let stopping = || UpkeepError::Log(AppendError::Stopping);
+        self.jobs.send(Job::Work(work)).await.map_err(|_| stopping())?;
+        answer.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    fn checker(&self) -> RowChecker {
+        RowChecker::new(self.keys.ring.clone(), self.generation)
+    }
+
+    /// Where the log begins, when rows were pruned.
+    pub async fn floor(&self) -> Result<Option<Floor>> {
+        let mut checker = self.checker();
+        let found = self.readers.run(move |conn| floor(conn, &mut checker)).await??;
+        found.map_err(UpkeepError::Refused)
+    }
+
+    /// All holds that are not released.
+    pub async fn holds(&self) -> Result<Vec<HeldUnder>> {
+        let mut checker = self.checker();
+        self.readers.run(move |conn| holds(conn, &mut checker)).await??.map_err(UpkeepError::Refused)
+    }
+
+    pub async fn add_hold(&self, hold: Hold) -> Result<u64> {
+        self.on_writer(move |writer| writer.add_hold(&hold)).await
+    }
+
+    pub async fn release_hold(&self, release: HoldRelease) -> Result<u64> {
+        self.on_writer(move |writer| writer.release_hold(&release)).await
+    }
+
+    /// Empties one row; returns the entry that says so.
+    pub async fn erase(&self, seq: u64, reason: String, by: String) -> Result<Done> {
+        self.on_writer(move |writer| writer.erase(seq, &reason, &by, &[])).await
+    }
+
+    /// Throws the index away; it is made again beside everything else.
+    pub async fn reindex(&self) -> Result<()> {
+        let index = Arc::clone(self.indexer.index());
+        let done = tokio::task::spawn_blocking(move || index.reset()).await.unwrap_or_else(|e| Err(e.into()));
+        done.map_err(|error| UpkeepError::Read(format!("a block of the index cannot be removed: {error}")))
+    }
+
+    /// What a wish would prune now.
+    pub async fn plan_prune(&self, wish: PruneWish) -> Result<PrunePlan> {
+        let (mut checker, witnessed, place) = (self.checker(), self.health.witnessed_size(), self.place());
+        self.readers.run(move |conn| plan(conn, &mut checker, wish, witnessed, &place)).await?
+    }
+
+    fn place(&self) -> Place {
+        Place { dir: self.dir.clone(), keys: self.keys.clone() }
+    }
+
+    /// The oldest time of a row in a log that stood here before and goes with the first rows of this one.
+    pub async fn oldest_of_earlier(&self) -> Result<Option<Timestamp>> {
+        let (mut checker, place) = (self.checker(), self.place());
+        self.readers.run(move |conn| past_retention::oldest(conn, &mut checker, &place)).await?
+    }
+
+    /// Reads every row of the logs that would go with a plan. Those from the first on that is evidence stay.
+    async fn check_earlier(&self, plan: &mut PrunePlan) -> Result<()> {
+        for at in 0..plan.earlier.len() {
+            let (place, log) = (self.place(), plan.earlier[at].clone());
+            let checking = move || past_retention::verify(&place, &log);
+            let stopped = |error: tokio::task::JoinError| UpkeepError::Read(error.to_string());
+            if let Some(evidence) = tokio::task::spawn_blocking(checking).await.map_err(stopped)?? {
+                let generation = plan.earlier[at].generation;
+                tracing::error!(%generation, evidence, "an archived log is kept, and those before it: remove it by hand once you understand it");
+                plan.earlier.truncate(at);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the logs that were stated as gone with rows of this one, once a witness has seen that.
+    pub async fn remove_earlier(&self) -> Result<()> {
+        let Some(floor) = self.floor().await? else { return Ok(()) };
+        // Later statements only repeat which logs went: one that somebody put back to look into it is not removed again.
+        if self.health.witnessed_size() <= floor.entry_seq || floor.pruned.from_seq > 0 {
+            return Ok(());
+        }
+        let (place, held) = (self.place(), self.holds().await?);
+        let removing = move || {
+            let mut left = Vec::new();
+            for log in &floor.pruned.earlier {
+                match past_retention::remove(&place, log, &held) {
+                    Ok(true) => {
+                        tracing::info!(generation = %log.generation, rows = log.rows, "removing an archived log")
+                    }
+                    Ok(false) => {}
+                    Err(words) => left.push(format!(
+                        "the earlier log {} is stated as pruned and still there: {words}",
+                        log.generation
+                    )),
+                }
+            }
+            left
+        };
+        let left = tokio::task::spawn_blocking(removing).await.map_err(|e| UpkeepError::Read(e.to_string()))?;
+        self.asides.look_again();
+        if left.is_empty() { Ok(()) } else { Err(UpkeepError::Refused(left.join("; "))) }
+    }
+
+    /// Reads every row that a plan would drop, and then states that they go. They are dropped by [`Store::prune_on`].
+    pub async fn state_prune(
+        &self,
+        wish: PruneWish,
+        mut plan: PrunePlan,
+        policy: String,
+        archive: Option<ArchiveDigest>,
+    ) -> Result<Pruned> {
+        self.check_earlier(&mut plan).await?;
+        let mut check = PruneCheck::new(plan.from_seq, plan.to_seq);
+        loop {
+            let mut checker = self.checker();
+            let step = move |conn: &rusqlite::Connection| {
+                let done = check.step(conn, &mut checker);
+                (check, done)
+            };
+            let (returned, done) = self.readers.run(step).await?;
+            check = returned;
+            if done? {
+                break;
+            }
+        }
+        self.on_writer(move |writer| writer.state_pruned(wish, &plan, &policy, archive)).await
+    }
+
+    /// Rows that were stated as pruned and are not gone yet.
+    pub async fn unfinished_prune(&self) -> Result<Option<Floor>> {
+        let mut checker = self.checker();
+        self.readers.run(move |conn| unfinished(conn, &mut checker)).await?
+    }
+
+    /// Drops some of them; whether none is left.
+    pub async fn drop_batch(&self) -> Result<bool> {
+        self.on_writer(Writer::drop_batch).await
+    }
+
+    /// Gives some free pages back; whether none is left.
+    pub async fn shrink(&self) -> Result<bool> {
+        self.on_writer(Writer::shrink).await
+    }
+
+    /// The lowest row that is still in the file, below the floor or not.
+    pub async fn oldest_there(&self) -> Result<Option<u64>> {
+        let read = |conn: &rusqlite::Connection| {
+            conn.query_row("SELECT min(seq) FROM entries WHERE seq >= 0", [], |row| row.get(0))
+        };
+        Ok(self.readers.run(read).await??)
+    }
+
+    pub async fn finish_prune(&self, bytes_freed: u64) -> Result<Option<PruneFinished>> {
+        self.on_writer(move |writer| writer.finish_prune(bytes_freed)).await
+    }
+
+    pub async fn file_bytes(&self) -> Result<u64> {
+        self.on_writer(|writer| writer.file_bytes()).await
+    }
+
+    /// Bytes of the database that hold something.
+    pub async fn used_bytes(&self) -> Result<u64> {
+        Ok(self.readers.run(used_bytes).await??)
+    }
+
+    fn ages(&self) -> MutexGuard<'_, Ages> {
+        self.ages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a witness of this cluster is known here.
+    pub fn knows_witnesses(&self) -> bool {
+        self.ages().knows_witnesses()
+    }
+
+    /// Whether a witness cosigns that is not known here.
+    pub fn met_unknown_witness(&self) -> bool {
+        self.ages().stranger()
+    }
+
+    /// Rows below this one were witnessed for so long at least.
+    pub fn rows_witnessed_for(&self, long: Duration) -> u64 {
+        self.ages().rows_for(long)
+    }
+
+    /// The rows below this one go by their own times, because an operator answered for these.
+    pub fn confirmed_below(&self) -> Option<u64> {
+        self.ages().confirmed_below()
+    }
+
+    /// Lets automatic retention go by the rows' own times for the rows that had been recorded before this node counted witnessed
+    /// time. That can be done once for a log: later rows are witnessed while they age.
+    pub async fn confirm_times(&self, reason: String, by: String, dry_run: bool) -> Result<ConfirmedTimes> {
+        let refused = |words: String| Err(UpkeepError::Refused(words));
+        if let Some(below) = self.confirmed_below() {
+            return refused(format!(
+                "the times of the rows below {below} are confirmed already, and later rows are witnessed"
+            ));
+        }
+        let Some(to_seq) = self.ages().unsampled() else {
+            return refused(
+                "no witness has cosigned this log yet, so nothing counts how old rows are; wait for one".to_owned(),
+            );
+        };
+        let from_seq = self.extent().await?.oldest_seq.unwrap_or(0);
+        if from_seq >= to_seq {
+            return refused(format!("no row below {to_seq} is left whose times could be confirmed"));
+        }
+        let (oldest, newest) = (self.time_of(from_seq).await?, self.time_of(to_seq - 1).await?);
+        let mut confirmed = ConfirmedTimes { from_seq, to_seq, oldest, newest, entry_seq: None };
+        if !dry_run {
+            let said = TimesConfirmed { to_seq, reason, by };
+            confirmed.entry_seq = Some(self.on_writer(move |writer| writer.confirm_times(&said)).await?);
+            // A crash before this line leaves an entry without an effect, and the command can be repeated.
+            let kept = self.ages().confirm(to_seq);
+            kept.map_err(|error| {
+                UpkeepError::Refused(format!(
+                    "witnessed.json cannot be written: {error}; free the disk and repeat the command"
+                ))
+            })?;
+        }
+        Ok(confirmed)
+    }
+
+    /// For how long the oldest rows have been witnessed.
+    pub fn oldest_witnessed(&self) -> Duration {
+        self.ages().oldest()
+    }
+
+    /// When a known witness cosigned a checkpoint of this log last, by that witness's clock.
+    pub async fn witnessed_at(&self) -> Result<Option<Timestamp>> {
+        let note = self.readers.run(|conn| kept(conn, Kept::Witnessed)).await??;
+        let note = note.and_then(|note| Note::parse(&note).ok());
+        let seconds = note.and_then(|note| self.ages().cosigned_at(&note));
+        Ok(seconds.and_then(|seconds| i64::try_from(seconds).ok()?.checked_mul(1_000_000)).map(Timestamp::from_micros))
+    }
+}
+
+/// Holds and erasure in a directory whose daemon is down; holds the writer's lock for that long.
+pub struct DirectUpkeep {
+    open: OpenWriter,
+}
+
+impl DirectUpkeep {
+    pub fn open(dir: &LogDir, keys: &LogKeys, clock: Arc<dyn Clock>) -> std::result::Result<Self, OpenError> {
+        Ok(Self { open: open_writer(dir, keys, clock, Rules::none(), BLOCK_LEVEL)? })
+    }
+
+    pub fn holds(&self) -> Result<Vec<HeldUnder>> {
+        let writer = &self.open.writer;
+        holds(&writer.conn, &mut writer.checker())?.map_err(UpkeepError::Refused)
+    }
+
+    pub fn add_hold(&mut self, hold: &Hold) -> Result<u64> {
+        let entry = self.open.writer.add_hold(hold)?;
+        self.sign();
+        Ok(entry)
+    }
+
+    pub fn release_hold(&mut self, release: &HoldRelease) -> Result<u64> {
+        let entry = self.open.writer.release_hold(release)?;
+        self.sign();
+        Ok(entry)
+    }
+
+    /// Empties a row. `holds` are those of the log that took the place of this one.
+    pub fn erase(&mut self, seq: u64, reason: &str, by: &str, holds: &[Hold]) -> Result<Done> {
+        let done = self.open.writer.erase(seq, reason, by, holds)?;
+        self.sign();
+        Ok(done)
+    }
+
+    /// No daemon may ever start on a log that was put aside, so what was recorded is signed now. Where that cannot be done, the rows stay
+    /// unsigned, which is said of them wherever they are read.
+    fn sign(&mut self) {
+        if let Err(error) = self.open.writer.checkpoint(true) {
+            tracing::info!(%error, "the log is not signed at its current size");
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! The tree, grown beside the writer: hashing rows is the dearest part of sealing them, and needs nothing but their own
+//! bytes. So a thread of its own does it while the writer inserts the next ones and waits for the disk.
+//!
+//! The writer waits for hashes only where they belong into its transaction, which is when a tile became full.
+
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+
+use piperoll_format::limits::MAC_BYTES;
+use piperoll_format::merkle::{FullTile, Hash, TILE_WIDTH, TreeBuilder, leaf_hash};
+
+/// Rows handed over together: few enough that the thread is never far behind, many enough that it is seldom woken.
+const ROWS_PER_HANDOVER: usize = 128;
+/// Bytes of their bodies, so that a buffer of long ones stays small too.
+const HANDOVER_BYTES: usize = 256 * 1_024;
+/// Fewer rows than this wait for those of the next transaction: to wake a thread costs more than to hash them.
+const ROWS_WORTH_WAKING: usize = 32;
+/// Buffers kept to be filled again.
+const SPARE_BUFFERS_MAX: usize = 4;
+
+/// Bodies and macs one after the other, in one buffer: a thread that frees what another one allocated, row by row, makes
+/// both wait for the allocator.
+#[derive(Default)]
+struct Rows {
+    bytes: Vec<u8>,
+    macs: Vec<(usize, [u8; MAC_BYTES])>,
+}
+
+impl Rows {
+    fn push(&mut self, body: &str, mac: [u8; MAC_BYTES]) {
+        self.bytes.extend_from_slice(body.as_bytes());
+        self.macs.push((self.bytes.len(), mac));
+    }
+
+    fn is_full(&self) -> bool {
+        self.macs.len() >= ROWS_PER_HANDOVER || self.bytes.len() >= HANDOVER_BYTES
+    }
+
+    /// Keeps the first rows only.
+    fn truncate(&mut self, rows: usize) {
+        self.macs.truncate(rows);
+        self.bytes.truncate(self.macs.last().map_or(0, |(end, _)| *end));
+    }
+
+    fn leaves(&self) -> impl Iterator<Item = Hash> {
+        let mut from = 0;
+        self.macs.iter().map(move |(to, mac)| leaf_hash(&self.bytes[std::mem::replace(&mut from, *to)..*to], mac))
+    }
+}
+
+/// Its thread is gone. Nothing more can be added or signed before a restart, which reads the tree from the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the thread that grows the tree is gone; restart the node")]
+pub struct GrowerGone;
+
+enum Order {
+    /// Those behind so many rows came to nothing.
+    Back(u64),
+    /// The next ones. Those behind `begun` rows belong to a transaction that may still fail.
+    Rows { rows: Rows, begun: u64 },
+    /// The root over so many rows, which must be those of the newest transaction, or those before it.
+    Root(u64, Sender<Hash>),
+}
+
+/// The handle of the tree. Owned by the writer.
+pub(in crate::store) struct Grower {
+    orders: Sender<Order>,
+    filled: Receiver<Vec<FullTile>>,
+    /// Buffers that are done with, to be filled again.
+    spare: Receiver<Rows>,
+    /// Pushed and not handed over yet; committed ones are among them when a transaction had only a few.
+    waiting: Rows,
+    /// Rows pushed, also those of the open transaction.
+    size: u64,
+    /// Rows in front of the open transaction.
+    begun: u64,
+    /// Full tiles of the lowest level that have not come back yet.
+    due: usize,
+    /// Nothing gets into the tree: for a benchmark only, since nothing can be signed over such a log.
+    #[cfg(feature = "without-tree")]
+    pub(in crate::store) off: bool,
+}
+
+impl Grower {
+    /// Starts the thread; it ends when this is dropped.
+    pub(in crate::store) fn start(tree: TreeBuilder) -> std::io::Result<Self> {
+        let (orders, received) = channel();
+        let (tiles, filled) = channel();
+        let (used, spare) = sync_channel(SPARE_BUFFERS_MAX);
+        let size = tree.size();
+        let growing = Growing { base: tree.clone(), tree };
+        std::thread::Builder::new().name("tree".to_owned()).spawn(move || growing.run(&received, &tiles, &used))?;
+        Ok(Self {
+            orders,
+            filled,
+            spare,
+            waiting: Rows::default(),
+            size,
+            begun: size,
+            due: 0,
+            #[cfg(feature = "without-tree")]
+            off: false,
+        })
+    }
+
+    /// A transaction begins behind the first `size` rows. What an earlier one left behind when it failed is forgotten.
+    pub(in crate::store) fn begin(&mut self, size: u64) -> Result<(), GrowerGone> {
+        let failed = size < self.size;
+        let handed_over = self.size - self.waiting.macs.len() as u64;
+        (self.size, self.begun) = (size, size);
+        #[cfg(feature = "without-tree")]
+        if self.off {
+            return Ok(());
+        }
+        self.due_tiles()?;
+        if !failed {
+            return Ok(());
+        }
+        self.waiting.truncate(usize::try_from(size.saturating_sub(handed_over)).unwrap_or(usize::MAX));
+        if handed_over > size { self.orders.send(Order::Back(size)).map_err(|_| GrowerGone) } else { Ok(()) }
+    }
+
+    /// The next row of the transaction.
+    pub(in crate::store) fn push(&mut self, body: &str, mac: [u8; MAC_BYTES]) -> Result<(), GrowerGone> {
+        #[cfg(feature = "without-tree")]
+        if self.off {
+            return Ok(());
+        }
+        self.waiting.push(body, mac);
+        self.size += 1;
+        let full = self.size.is_multiple_of(TILE_WIDTH);
+        if full {
+            self.due += 1;
+        }
+        if full || self.waiting.is_full() { self.hand_over() } else { Ok(()) }
+    }
+
+    /// Every tile that the transaction's rows made full. The rows behind the last one are hashed during the commit, or
+    /// later if they are few.
+    pub(in crate::store) fn full_tiles(&mut self) -> Result<Vec<FullTile>, GrowerGone> {
+        if self.waiting.macs.len() >= ROWS_WORTH_WAKING {
+            self.hand_over()?;
+        }
+        self.due_tiles()
+    }
+
+    /// The root over the first `size` rows, as far as the last transaction goes, or the one before it if that failed.
+    pub(in crate::store) fn root(&mut self, size: u64) -> Result<Hash, GrowerGone> {
+        self.hand_over()?;
+        let (reply, root) = channel();
+        self.orders.send(Order::Root(size, reply)).map_err(|_| GrowerGone)?;
+        root.recv().map_err(|_| GrowerGone)
+    }
+
+    fn hand_over(&mut self) -> Result<(), GrowerGone> {
+        if self.waiting.macs.is_empty() {
+            return Ok(());
+        }
+        let next = self.spare.try_recv().unwrap_or_default();
+        let rows = std::mem::replace(&mut self.waiting, next);
+        self.orders.send(Order::Rows { rows, begun: self.begun }).map_err(|_| GrowerGone)
+    }
+
+    fn due_tiles(&mut self) -> Result<Vec<FullTile>, GrowerGone> {
+        let mut tiles = Vec::new();
+        while self.due > 0 {
+            tiles.extend(self.filled.recv().map_err(|_| GrowerGone)?);
+            self.due -= 1;
+        }
+        Ok(tiles)
+    }
+}
+
+/// What the thread owns.
+struct Growing {
+    tree: TreeBuilder,
+    /// As it was when the newest transaction began of which there are rows.
+    base: TreeBuilder,
+}
+
+impl Growing {
+    /// Ends when the writer is gone, or asks for what cannot be: a tree of other rows must never be signed.
+    fn run(mut self, orders: &Receiver<Order>, tiles: &Sender<Vec<FullTile>>, used: &SyncSender<Rows>) {
+        while let Ok(order) = orders.recv() {
+            match order {
+                Order::Back(size) if self.base.size() == size => self.tree = self.base.clone(),
+                Order::Back(_) => return,
+                Order::Rows { mut rows, begun } => {
+                    for leaf in rows.leaves() {
+                        if self.tree.size() == begun {
+                            self.base = self.tree.clone();
+                        }
+                        let mut full = Vec::new();
+                        self.tree.push(leaf, |tile| full.push(tile));
+                        if !full.is_empty() && tiles.send(full).is_err() {
+                            return;
+                        }
+                    }
+                    rows.truncate(0);
+                    let _ = used.try_send(rows);
+                }
+                Order::Root(size, reply) => {
+                    let Some(tree) = self.at(size) else { return };
+                    // Who asked may have gone away.
+                    let _ = reply.send(tree.root());
+                }
+            }
+        }
+    }
+
+    fn at(&self, size: u64) -> Option<&TreeBuilder> {
+        [&self.tree, &self.base].into_iter().find(|tree| tree.size() == size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(n: u64) -> (String, [u8; MAC_BYTES]) {
+        (format!("row {n}"), [7; MAC_BYTES])
+    }
+
+    #[test]
+    fn grows_the_same_tree_and_forgets_what_came_to_nothing() -> Result<(), Box<dyn std::error::Error>> {
+        let mut plain = TreeBuilder::default();
+        let mut grower = Grower::start(TreeBuilder::default())?;
+        for count in [0, 1, 31, 32, 33, 158, 1, 255, 256, 257, 1_000] {
+            let size = plain.size();
+            for fails in [true, false] {
+                grower.begin(size)?;
+                for n in size..size + count {
+                    let (body, mac) = row(if fails { n + 1 } else { n });
+                    grower.push(&body, mac)?;
+                }
+                // One that fails may do so before or after it took its tiles.
+                if fails && count % 2 == 0 {
+                    continue;
+                }
+                let tiles = grower.full_tiles()?;
+                if fails {
+                    assert_eq!(grower.root(size), Ok(plain.root()));
+                    continue;
+                }
+                let mut expected = Vec::new();
+                for n in size..size + count {
+                    let (body, mac) = row(n);
+                    plain.push(leaf_hash(body.as_bytes(), &mac), |tile| expected.push(tile));
+                }
+                assert_eq!(tiles, expected);
+            }
+            assert_eq!(grower.root(plain.size()), Ok(plain.root()));
+        }
+        assert_eq!(grower.root(plain.size() + 1), Err(GrowerGone), "no root of rows that are not there");
+        Ok(())
+    }
+}

@@ -1,0 +1,50 @@
+//! Opens a log for writing.
+
+use std::sync::Arc;
+
+use piperoll_detect::Rules;
+use piperoll_format::ids::Generation;
+use piperoll_net::clock::Clock;
+
+use super::detector;
+use super::writer::Writer;
+use crate::store::index::Index;
+use crate::store::table::error::OpenError;
+use crate::store::table::health::Health;
+use crate::store::table::keys::LogKeys;
+use crate::store::table::log_dir::{FileIdentity, LogDir};
+
+pub(in crate::store) struct OpenWriter {
+    pub(in crate::store) writer: Writer,
+    pub(in crate::store) generation: Generation,
+    pub(in crate::store) identity: FileIdentity,
+    pub(in crate::store) health: Arc<Health>,
+    pub(in crate::store) lock: Option<std::fs::File>,
+}
+
+pub(in crate::store) fn open_writer(
+    dir: &LogDir,
+    keys: &LogKeys,
+    clock: Arc<dyn Clock>,
+    rules: Rules,
+    level: u32,
+) -> Result<OpenWriter, OpenError> {
+    let ring = &keys.ring;
+    if ring.newest_epoch().is_none() {
+        return Err(OpenError::NoSecret);
+    }
+    let new_generation = Generation::from_bytes(*uuid::Uuid::new_v4().as_bytes());
+    let mut opened = dir.open_writer(ring.cluster(), ring.node_id(), new_generation)?;
+    let health = Arc::new(Health::default());
+    let (generation, identity, lock) = (opened.generation, opened.identity, opened.lock.take());
+    let index = Arc::new(Index::open(dir, generation, level));
+    let mut writer = Writer::new(opened, dir, keys, clock, Arc::clone(&health), index)
+        .map_err(|source| OpenError::Sqlite { path: dir.database(), source })?;
+    if let Err(error) = writer.keep_epoch() {
+        tracing::error!(%error, "cannot switch to the new MAC key; the log is read-only");
+    }
+    writer.judge = detector::remember(&writer, rules);
+    // Whoever was killed behind an erasure left the content in the WAL.
+    writer.empty_wal(1);
+    Ok(OpenWriter { writer, generation, identity, health, lock })
+}

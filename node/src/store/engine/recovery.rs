@@ -1,0 +1,145 @@
+//! Recovery at open: checks the last row, the tree, and the last signed checkpoint.
+
+use piperoll_format::entry::{NODE_CATEGORY, Prefix};
+use piperoll_format::merkle::TreeBuilder;
+use piperoll_format::note::KeyKind;
+use piperoll_format::statement::Statement;
+use piperoll_format::verify::{Integrity, RowChecker};
+use piperoll_format::view::EntryView;
+
+use super::integrator::Grower;
+use super::signer::{Place, Signer};
+use super::transaction::End;
+use super::writer::Writer;
+use crate::store::table::erased;
+use crate::store::table::keys::LogKeys;
+use crate::store::table::log_start::floor;
+use crate::store::table::rows::{SEQ_MAX, StoredRow, read_row};
+use crate::store::table::schema;
+use crate::store::table::tiles::{self, TreeError};
+
+/// Rows looked back over to find out whether the last stop was clean.
+const LOOK_BACK_ROWS: u32 = 10_000;
+
+impl Writer {
+    /// Recomputes the right edge of the tree and holds the log against what was signed before. What does not fit is a
+    /// reason to take nothing more, not one to stop reading.
+    pub(in crate::store) fn read_tree(&mut self, keys: &LogKeys) {
+        match self.checked_tree(keys) {
+            Ok((tree, signer)) => {
+                for damaged in signer.iter().flat_map(Signer::damaged) {
+                    let words = damaged.words();
+                    // What was there stays as evidence; the note that could be read is written again at the next signature.
+                    let aside = match damaged.place {
+                        Place::Beside => self.dir.set_checkpoint_aside().ok(),
+                        Place::Database | Place::Witnessed => None,
+                    };
+                    tracing::error!(fault = %words, ?aside, "a copy of the checkpoint is damaged; rewriting it from the other one");
+                }
+                let newest = signer.as_ref().and_then(Signer::newest);
+                self.health.publish_signed(newest.map(|signed| signed.checkpoint.size));
+                let witnessed = signer.as_ref().and_then(|signer| signer.witnessed_size(&self.conn).ok().flatten());
+                self.health.publish_witnessed(witnessed);
+                match Grower::start(tree) {
+                    Ok(tree) => (self.tree, self.signer) = (Some(tree), signer),
+                    Err(error) => self.health.refuse_writes(format!(
+                        "no thread can be started for the tree: {error}; make room for more threads and restart the node"
+                    )),
+                }
+            }
+            // What was signed is not here: reads are not to be taken for the whole log either.
+            Err(fault) => self.health.distrust(format!(
+                "{fault}; run `piperoll node verify`, keep the file as evidence, and begin a new generation"
+            )),
+        }
+    }
+
+    /// The tree, and who signs it; nobody where the log was put aside and its key was replaced since. What becomes of a row of it is
+    /// recorded all the same, and stays unsigned.
+    fn checked_tree(&self, keys: &LogKeys) -> Result<(TreeBuilder, Option<Signer>), String> {
+        let words = |error: TreeError| format!("the tree cannot be read: {error}");
+        let origin = keys.origin(self.generation);
+        let key = keys.checkpoint.named(&origin, KeyKind::Log).ok_or_else(|| format!("{origin:?} cannot sign"))?;
+        let next = keys.next_checkpoint.as_ref().and_then(|next| next.named(&origin, KeyKind::Log));
+        let size = self.end.next_seq;
+        let signer = match Signer::open(&self.conn, &self.dir, key, next) {
+            Ok(signer) => {
+                signer.check(&self.conn, size).map_err(words)??;
+                Some(signer)
+            }
+            Err(_) if self.dir.is_aside() => None,
+            Err(error) => return Err(error.to_string()),
+        };
+        let floor = floor(&self.conn, &mut self.checker()).map_err(|e| e.to_string())??;
+        let first = floor.map_or(0, |floor| floor.pruned.to_seq);
+        tiles::check_last_tile(&self.conn, first, size).map_err(words)??;
+        Ok((tiles::resume(&self.conn, size).map_err(words)?, signer))
+    }
+
+    /// Finds the position behind the last row, as that row's signed bytes say it. A log whose schema or last row
+    /// is not what it should be is read, but not added to: new rows on top of tampered ones would look like an
+    /// endorsement.
+    pub(in crate::store) fn read_edge(&mut self) -> rusqlite::Result<()> {
+        let differences = schema::differences(&self.conn)?;
+        if !differences.is_empty() {
+            self.health.distrust(format!("the database's schema is not ours: {}", differences.join("; ")));
+        }
+        let Some(row) = self.newest_rows(1)?.pop() else { return Ok(()) };
+        self.end.next_seq = row.seq + 1;
+        self.last_epoch = Some(row.epoch);
+        match (row.checked.integrity, Prefix::parse(&row.body)) {
+            (Integrity::Ok, Some(prefix)) => {
+                self.end = End { next_seq: prefix.seq + 1, era: prefix.era, last: prefix.timestamp };
+            }
+            _ => self.health.refuse_writes(format!(
+                "the last row ({}) cannot be built upon: {}; run `piperoll node verify`, keep the file as evidence, and begin a new generation",
+                row.seq,
+                row.checked.reason.unwrap_or("its first fields cannot be read"),
+            )),
+        }
+        Ok(())
+    }
+
+    /// Rows from the newest backwards, checked.
+    fn newest_rows(&self, count: u32) -> rusqlite::Result<Vec<StoredRow>> {
+        let mut checker = RowChecker::new(self.ring.clone(), self.generation);
+        let mut statement = self.conn.prepare(
+            "SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq BETWEEN 0 AND ?1 ORDER BY seq DESC LIMIT ?2",
+        )?;
+        let mut rows = statement.query((SEQ_MAX, count))?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let mut row = read_row(row, &mut checker)?;
+            erased::recognise(&self.conn, &mut checker, &mut row)?;
+            found.push(row);
+        }
+        Ok(found)
+    }
+
+    /// Whether the newest entry that a daemon wrote is its `log.stopped`; `None` for a new log. Fields are read
+    /// from checked rows, so that nothing an application may say can pass for the node's word.
+    pub(in crate::store) fn last_stop(&self) -> rusqlite::Result<Option<bool>> {
+        if self.end.next_seq == 0 {
+            return Ok(None);
+        }
+        for row in self.newest_rows(LOOK_BACK_ROWS)? {
+            // What became of rows and keys says nothing about a daemon, and an erased row says nothing at all.
+            if row.erased.is_some() || (Statement::read(&row.body).is_some() && row.is_sound()) {
+                continue;
+            }
+            let Some(view) = EntryView::parse(&row.body).filter(|_| row.checked.integrity == Integrity::Ok) else {
+                return Ok(Some(false));
+            };
+            // Entries appended straight to the directory while the daemon was down say nothing about it, nor do
+            // the node's notes about those.
+            let (via, category) = (view.via.as_ref(), view.category.as_deref());
+            let direct = via == "cli" || via == "import";
+            let note = via == "node" && category == Some("audit");
+            if !direct && !note {
+                let own = via == "node" && category == Some(NODE_CATEGORY);
+                return Ok(Some(own && view.action.as_deref() == Some("log.stopped")));
+            }
+        }
+        Ok(Some(false))
+    }
+}

@@ -1,0 +1,260 @@
+//! Checkpoints of this log: signed over committed rows only, at most once a second, stored before they leave the
+//! process, and never for fewer rows than were signed before.
+
+use std::time::{Duration, Instant};
+
+use piperoll_format::checkpoint::{Checkpoint, CheckpointError};
+use piperoll_format::merkle::{Hash, TreeReader};
+use piperoll_format::note::{Note, SigningKey};
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::integrator::GrowerGone;
+use crate::store::table::log_dir::LogDir;
+use crate::store::table::tiles::{StoredTiles, TreeError};
+
+/// Between two signatures while rows keep coming: what a reader gets is at most this old.
+const SIGN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Which of the two notes that are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// The newest one signed here.
+    Signed,
+    /// The newest one that a witness sent back cosigned.
+    Witnessed,
+}
+
+impl Kept {
+    pub(in crate::store) fn word(self) -> &'static str {
+        match self {
+            Self::Signed => "signed",
+            Self::Witnessed => "witnessed",
+        }
+    }
+}
+
+/// A checkpoint and the note that carries it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedCheckpoint {
+    pub checkpoint: Checkpoint,
+    pub note: Note,
+}
+
+/// Why there is no checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CheckpointFault {
+    #[error("no checkpoint can be signed: {0}")]
+    Refused(String),
+    #[error("the checkpoint does not count here: {0}")]
+    Note(#[from] CheckpointError),
+    #[error("no checkpoint can be signed: {0}")]
+    Tree(#[from] GrowerGone),
+    #[error("the checkpoint could not be stored: {0}")]
+    Store(String),
+    #[error(
+        "no witness that is known here has cosigned it; copy the file `witnesses` of this node's folder in the cluster directory here again"
+    )]
+    Uncosigned,
+    #[error("log.checkpoint could not be read: {0}")]
+    Read(String),
+}
+
+/// Owned by the writer thread alone.
+pub(in crate::store) struct Signer {
+    key: SigningKey,
+    /// Takes over from `key`; while it does, both sign.
+    next: Option<SigningKey>,
+    newest: Option<SignedCheckpoint>,
+    signed_at: Option<Instant>,
+    damaged: Vec<Damaged>,
+}
+
+/// Where a note of what was signed stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Place {
+    Database,
+    /// `log.checkpoint`.
+    Beside,
+    /// The one that came back cosigned, in the database.
+    Witnessed,
+}
+
+/// A note that says nothing any more.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Damaged {
+    pub(in crate::store) place: Place,
+    error: String,
+}
+
+impl Damaged {
+    pub(in crate::store) fn words(&self) -> String {
+        let place = match self.place {
+            Place::Database => "the checkpoint in log.db",
+            Place::Beside => "the file log.checkpoint",
+            Place::Witnessed => "the cosigned checkpoint in log.db",
+        };
+        format!("{place} is damaged: {}", self.error)
+    }
+}
+
+/// A note from the database, unchecked.
+pub(in crate::store) fn kept(conn: &Connection, kept: Kept) -> rusqlite::Result<Option<String>> {
+    conn.query_row("SELECT note FROM checkpoints WHERE kind = ?1", [kept.word()], |row| row.get(0)).optional()
+}
+
+fn keep(conn: &Connection, which: Kept, signed: &SignedCheckpoint) -> rusqlite::Result<()> {
+    conn.execute(
+        "INSERT INTO checkpoints (kind, size, note) VALUES (?1, ?2, ?3)
+         ON CONFLICT (kind) DO UPDATE SET size = excluded.size, note = excluded.note",
+        (which.word(), signed.checkpoint.size, signed.note.to_string()),
+    )
+    .map(|_| ())
+}
+
+impl Signer {
+    /// Reads what was signed before, from the database and from the file beside it. Either may be gone, older than the other, or
+    /// damaged: what the other one says still holds. The log is refused only when a note is there and none can be read, because
+    /// then nobody can tell how many rows were signed.
+    pub(in crate::store) fn open(
+        conn: &Connection,
+        dir: &LogDir,
+        key: SigningKey,
+        next: Option<SigningKey>,
+    ) -> Result<Self, CheckpointFault> {
+        let stored = kept(conn, Kept::Signed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
+        let beside = dir.read_checkpoint().map_err(|e| CheckpointFault::Read(e.to_string()))?;
+        let mut newest: Option<SignedCheckpoint> = None;
+        let mut damaged: Vec<Damaged> = Vec::new();
+        // What a witness has cosigned was signed here too, and may stand where the other two were removed.
+        let witnessed = kept(conn, Kept::Witnessed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
+        let places = [
+            (Place::Database, stored.map(String::into_bytes)),
+            (Place::Beside, beside),
+            (Place::Witnessed, witnessed.map(String::into_bytes)),
+        ];
+        for (place, bytes) in places.into_iter().filter_map(|(place, bytes)| Some((place, bytes?))) {
+            let signed = match open_bytes(&bytes, &key) {
+                Ok(signed) => signed,
+                Err(error) => {
+                    damaged.push(Damaged { place, error: error.to_string() });
+                    continue;
+                }
+            };
+            let conflict = newest.as_ref().is_some_and(|known| {
+                known.checkpoint.size == signed.checkpoint.size && known.checkpoint.root != signed.checkpoint.root
+            });
+            if conflict {
+                let size = signed.checkpoint.size;
+                return Err(CheckpointFault::Refused(format!("two checkpoints of {size} rows have different roots")));
+            }
+            if newest.as_ref().is_none_or(|known| known.checkpoint.size < signed.checkpoint.size) {
+                newest = Some(signed);
+            }
+        }
+        match (&newest, damaged.first()) {
+            (None, Some(first)) => Err(CheckpointFault::Refused(first.words())),
+            _ => Ok(Self { key, next, newest, signed_at: None, damaged }),
+        }
+    }
+
+    /// Notes that could not be read while another one could. Their place is written again with the next signature.
+    pub(in crate::store) fn damaged(&self) -> &[Damaged] {
+        &self.damaged
+    }
+
+    /// Holds the log against what was signed: every row that was signed is there, and unchanged.
+    pub(in crate::store) fn check(&self, conn: &Connection, size: u64) -> Result<Result<(), String>, TreeError> {
+        let Some(SignedCheckpoint { checkpoint, .. }) = &self.newest else { return Ok(Ok(())) };
+        if checkpoint.size > size {
+            return Ok(Err(format!(
+                "{} rows were signed and only {size} are here: the end was cut off, or an older copy was put back",
+                checkpoint.size
+            )));
+        }
+        let root = TreeReader::new(StoredTiles(conn), size).root(checkpoint.size)?;
+        Ok(if root == checkpoint.root {
+            Ok(())
+        } else {
+            Err(format!("the first {} rows are not those that were signed", checkpoint.size))
+        })
+    }
+
+    pub(in crate::store) fn newest(&self) -> Option<&SignedCheckpoint> {
+        self.newest.as_ref()
+    }
+
+    /// The newest checkpoint, signed now if rows came since and the last one is old enough or `at_once` is asked for.
+    /// `size` is how many rows are committed, `root` the root over them.
+    pub(in crate::store) fn sign(
+        &mut self,
+        conn: &Connection,
+        dir: &LogDir,
+        size: u64,
+        root: impl FnOnce() -> Result<Hash, GrowerGone>,
+        at_once: bool,
+    ) -> Result<SignedCheckpoint, CheckpointFault> {
+        if let Some(newest) = &self.newest {
+            if size < newest.checkpoint.size {
+                let then = newest.checkpoint.size;
+                return Err(CheckpointFault::Refused(format!(
+                    "the log has {size} rows, and {then} were signed before"
+                )));
+            }
+            // A key that takes over signs what is there, also on an idle node.
+            let lacking = self.next.as_ref().is_some_and(|next| newest.note.verify(next.public()).is_err());
+            let young = self.signed_at.is_some_and(|at| at.elapsed() < SIGN_INTERVAL);
+            let lacking = lacking || !self.damaged.is_empty();
+            if (size == newest.checkpoint.size && !lacking) || (young && !at_once) {
+                return Ok(newest.clone());
+            }
+        }
+        let origin = self.key.public().name().to_owned();
+        let checkpoint = Checkpoint { origin, size, root: root()? };
+        let mut note = checkpoint.sign(&self.key)?;
+        if let Some(next) = &self.next {
+            let signature = next.sign(note.text());
+            note = note.with(signature);
+        }
+        let signed = SignedCheckpoint { checkpoint, note };
+        // The database first: the file beside it is never ahead of it, unless an older database was put back. A crash
+        // between the two leaves an older file, which says less and nothing wrong.
+        keep(conn, Kept::Signed, &signed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
+        dir.write_checkpoint(&signed.note.to_string()).map_err(|e| CheckpointFault::Store(e.to_string()))?;
+        self.signed_at = Some(Instant::now());
+        self.damaged.clear();
+        self.newest = Some(signed.clone());
+        Ok(signed)
+    }
+
+    /// Keeps a note that a witness cosigned. It must be ours, and say no more than we signed.
+    pub(in crate::store) fn keep_cosigned(&self, conn: &Connection, text: &str) -> Result<u64, CheckpointFault> {
+        let cosigned = open_note(text, &self.key)?;
+        let size = cosigned.checkpoint.size;
+        if self.newest.as_ref().is_none_or(|newest| newest.checkpoint.size < size) {
+            return Err(CheckpointFault::Refused(format!("a checkpoint of {size} rows was never signed here")));
+        }
+        let before = kept(conn, Kept::Witnessed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
+        let older = before.and_then(|text| open_note(&text, &self.key).ok()).is_some_and(|b| b.checkpoint.size > size);
+        if !older {
+            keep(conn, Kept::Witnessed, &cosigned).map_err(|e| CheckpointFault::Store(e.to_string()))?;
+        }
+        Ok(size)
+    }
+
+    /// Rows that a witness has seen, as far as this node was told.
+    pub(in crate::store) fn witnessed_size(&self, conn: &Connection) -> rusqlite::Result<Option<u64>> {
+        let note = kept(conn, Kept::Witnessed)?;
+        Ok(note.and_then(|text| open_note(&text, &self.key).ok()).map(|cosigned| cosigned.checkpoint.size))
+    }
+}
+
+fn open_bytes(bytes: &[u8], key: &SigningKey) -> Result<SignedCheckpoint, CheckpointFault> {
+    let text = std::str::from_utf8(bytes).map_err(|_| CheckpointFault::Read("it is not text".to_owned()))?;
+    open_note(text, key)
+}
+
+pub(in crate::store) fn open_note(text: &str, key: &SigningKey) -> Result<SignedCheckpoint, CheckpointFault> {
+    let note = Note::parse(text).map_err(CheckpointError::from)?;
+    let checkpoint = Checkpoint::open(&note, key.public())?;
+    Ok(SignedCheckpoint { checkpoint, note })
+}

@@ -1,0 +1,53 @@
+//! Entries that a log gets when its node starts.
+
+use std::sync::Arc;
+
+use piperoll_format::entry::lifecycle;
+use piperoll_format::ids::Generation;
+use piperoll_format::note::KeyKind;
+use serde_json::json;
+
+use super::writer::Writer;
+use crate::store::table::draft::Draft;
+use crate::store::table::keys::LogKeys;
+
+/// A log that refuses appends starts all the same, so that it can be read; it just cannot say so in itself.
+pub(in crate::store) fn record_start(writer: &mut Writer, last_stop: Option<bool>) {
+    let word = match last_stop {
+        None => "none",
+        Some(true) => "clean",
+        Some(false) => "unclean",
+    };
+    let via: Arc<str> = Arc::from("node");
+    let started = lifecycle(
+        "log.started",
+        "the node started",
+        &json!({ "last_stop": word, "version": env!("CARGO_PKG_VERSION") }),
+    );
+    let mut drafts = vec![Draft { entry: started, via: Arc::clone(&via) }];
+    if last_stop == Some(false) {
+        let gap = lifecycle(
+            "log.gap",
+            "the node did not stop cleanly; events that were on their way and never acknowledged may be missing",
+            &json!({ "count": null, "cause": "unclean stop" }),
+        );
+        drafts.push(Draft { entry: gap, via });
+    }
+    if let Err(error) = writer.append(drafts) {
+        tracing::error!(%error, "cannot record the start; the log is read-only");
+    }
+}
+
+/// While a checkpoint key takes over, the log says which one it will be.
+pub(in crate::store) fn record_next_key(writer: &mut Writer, keys: &LogKeys, generation: Generation) {
+    let next = keys.next_checkpoint.as_ref().and_then(|next| next.named(&keys.origin(generation), KeyKind::Log));
+    let Some(next) = next else { return };
+    let entry = lifecycle(
+        "log.checkpoint_key_rotated",
+        "a new key signs checkpoints too, and takes over from the one before",
+        &json!({ "vkey": next.public().to_string() }),
+    );
+    if let Err(error) = writer.append(vec![Draft { entry, via: Arc::from("node") }]) {
+        tracing::error!(%error, "cannot record the next checkpoint key");
+    }
+}

@@ -1,0 +1,482 @@
+//! The only thread that writes: it assigns seq, time and MAC, and acknowledges after the synced commit.
+
+use std::cell::Cell;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use piperoll_detect::{Judge, Rules};
+use piperoll_format::ids::Generation;
+use piperoll_format::mac::KeyRing;
+use piperoll_format::note::Note;
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::RowChecker;
+use piperoll_net::clock::Clock;
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use tokio::sync::{mpsc, oneshot};
+
+use super::ages::Ages;
+use super::integrator::{Grower, GrowerGone};
+use super::signer::{CheckpointFault, SignedCheckpoint, Signer};
+use super::transaction::{End, Rows};
+use crate::store::index::{FreshRows, Index};
+use crate::store::table::draft::{AppendResult, Draft};
+use crate::store::table::error::AppendError;
+use crate::store::table::health::Health;
+use crate::store::table::keys::LogKeys;
+use crate::store::table::log_dir::{FileIdentity, LogDir, Opened, file_identity};
+use crate::store::table::rows;
+use crate::store::table::schema;
+use crate::store::table::tiles;
+
+/// Rows in one commit. A larger group makes no commit cheaper per row; it only makes callers wait.
+const ROWS_PER_COMMIT_MAX: usize = 4_096;
+
+/// Between two tries whether a disk that failed is good again.
+const RECOVERY_INTERVAL: Duration = Duration::from_secs(1);
+
+pub(in crate::store) enum Job {
+    Append {
+        drafts: Vec<Draft>,
+        reply: oneshot::Sender<Vec<AppendResult>>,
+    },
+    /// Sign what is committed, if it is time to.
+    Checkpoint {
+        reply: oneshot::Sender<Result<SignedCheckpoint, CheckpointFault>>,
+    },
+    /// A witness has seen a checkpoint.
+    Cosigned {
+        note: String,
+        reply: oneshot::Sender<Result<u64, CheckpointFault>>,
+    },
+    /// Anything else that only the one who writes may do, such as retention.
+    Work(Box<dyn FnOnce(&mut Writer) + Send>),
+    Stop,
+}
+
+/// Owned by the writer thread alone.
+pub(in crate::store) struct Writer {
+    pub(in crate::store) conn: Connection,
+    pub(in crate::store) dir: LogDir,
+    identity: FileIdentity,
+    pub(in crate::store) ring: KeyRing,
+    pub(in crate::store) generation: Generation,
+    /// What rows are sealed under.
+    pub(in crate::store) epoch: u32,
+    /// What the newest row was sealed under when the log was opened.
+    pub(in crate::store) last_epoch: Option<u32>,
+    clock: Arc<dyn Clock>,
+    pub(in crate::store) health: Arc<Health>,
+    /// The position behind the last *committed* row; a failed commit leaves it untouched.
+    pub(in crate::store) end: End,
+    /// `None` when the tree that is stored cannot be built upon; the log then takes nothing.
+    pub(in crate::store) tree: Option<Grower>,
+    /// `None` when what was signed before cannot be used; the log then takes nothing.
+    pub(in crate::store) signer: Option<Signer>,
+    schema_cookie: i64,
+    /// Told of every commit, and of rows that change.
+    pub(in crate::store) index: Arc<Index>,
+    /// Rows of the open transaction, for the index.
+    fresh: FreshRows,
+    /// Decides what stands out.
+    pub(in crate::store) judge: Judge,
+    /// The WAL still holds what was erased: a reader was in the way.
+    pub(in crate::store) wal_to_empty: bool,
+    /// For how long rows were witnessed.
+    pub(in crate::store) ages: Arc<Mutex<Ages>>,
+    pub(in crate::store) keys: LogKeys,
+    /// The disk failed; when it was tried last whether it is good again.
+    broken: Cell<Option<Instant>>,
+}
+
+impl Writer {
+    /// Reads the right edge of the log. The ring must hold at least one secret.
+    pub(in crate::store) fn new(
+        opened: Opened,
+        dir: &LogDir,
+        keys: &LogKeys,
+        clock: Arc<dyn Clock>,
+        health: Arc<Health>,
+        index: Arc<Index>,
+    ) -> rusqlite::Result<Self> {
+        let Opened { conn, generation, identity, .. } = opened;
+        let schema_cookie = schema::cookie(&conn)?;
+        let mut writer = Self {
+            conn,
+            dir: dir.clone(),
+            identity,
+            ring: keys.ring.clone(),
+            generation,
+            epoch: 0,
+            last_epoch: None,
+            clock,
+            health,
+            end: End { next_seq: 0, era: 0, last: Timestamp::MIN },
+            tree: None,
+            signer: None,
+            schema_cookie,
+            index,
+            fresh: FreshRows::default(),
+            judge: Judge::new(Rules::none()),
+            wal_to_empty: false,
+            ages: Arc::new(Mutex::new(Ages::open(dir.path(), generation, keys.witnesses.clone()))),
+            keys: keys.clone(),
+            broken: Cell::new(None),
+        };
+        writer.read_edge()?;
+        writer.ages.lock().unwrap_or_else(PoisonError::into_inner).cut_to(writer.end.next_seq);
+        writer.read_tree(keys);
+        writer.health.publish_head(writer.end.next_seq);
+        Ok(writer)
+    }
+
+    /// Serves jobs until told to stop or until every sender is gone.
+    pub(in crate::store) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(job) = jobs.blocking_recv() {
+            let mut group = vec![job];
+            let mut rows = drafts_in(&group[0]);
+            while rows < ROWS_PER_COMMIT_MAX {
+                let Ok(job) = jobs.try_recv() else { break };
+                rows += drafts_in(&job);
+                group.push(job);
+            }
+            let stop = group.iter().any(|job| matches!(job, Job::Stop));
+            self.commit_group(group, stop);
+            if stop {
+                break;
+            }
+        }
+    }
+
+    fn commit_group(&mut self, group: Vec<Job>, stop: bool) {
+        let started = Instant::now();
+        let (mut drafts, mut replies, mut asked, mut works) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for job in group {
+            match job {
+                Job::Append { drafts: some, reply } => {
+                    drafts.push(some);
+                    replies.push(reply);
+                }
+                Job::Checkpoint { reply } => asked.push(reply),
+                Job::Cosigned { note, reply } => {
+                    let _ = reply.send(self.cosigned(&note));
+                }
+                Job::Work(work) => works.push(work),
+                Job::Stop => {}
+            }
+        }
+        self.commit_drafts(drafts, replies, started);
+        for work in works {
+            work(self);
+        }
+        // Behind the commit: only what is on disk is signed.
+        if stop && let Err(error) = self.checkpoint(true) {
+            tracing::error!(%error, "cannot sign a checkpoint at shutdown");
+        }
+        if self.wal_to_empty {
+            self.empty_wal(1);
+        }
+        for reply in asked {
+            let _ = reply.send(self.checkpoint(false));
+        }
+    }
+
+    pub(in crate::store) fn checkpoint(&mut self, at_once: bool) -> Result<SignedCheckpoint, CheckpointFault> {
+        self.recover_if_due();
+        if let Some(fault) = self.health.write_fault() {
+            return Err(CheckpointFault::Refused(fault));
+        }
+        let (Some(signer), Some(tree)) = (&mut self.signer, &mut self.tree) else {
+            return Err(CheckpointFault::Refused("the log's earlier checkpoints cannot be used".to_owned()));
+        };
+        let size = self.end.next_seq;
+        let signed = signer.sign(&self.conn, &self.dir, size, || tree.root(size), at_once).inspect_err(|fault| {
+            if let CheckpointFault::Tree(gone) = fault {
+                self.health.refuse_writes(gone.to_string());
+            }
+        })?;
+        self.health.publish_signed(Some(signed.checkpoint.size));
+        Ok(signed)
+    }
+
+    fn cosigned(&mut self, note: &str) -> Result<u64, CheckpointFault> {
+        let Some(signer) = &self.signer else {
+            return Err(CheckpointFault::Refused("the log's earlier checkpoints cannot be used".to_owned()));
+        };
+        let opened = Note::parse(note).map_err(|e| CheckpointFault::Note(e.into()))?;
+        let mut ages = self.ages.lock().unwrap_or_else(PoisonError::into_inner);
+        if ages.knows_witnesses() && ages.cosigned_at(&opened).is_none() {
+            if ages.met_stranger() {
+                tracing::warn!("{}", CheckpointFault::Uncosigned);
+            }
+            return Err(CheckpointFault::Uncosigned);
+        }
+        let size = signer.keep_cosigned(&self.conn, note)?;
+        ages.count(&opened, size, Instant::now());
+        drop(ages);
+        self.health.publish_witnessed(Some(size));
+        Ok(size)
+    }
+
+    fn commit_drafts(
+        &mut self,
+        drafts: Vec<Vec<Draft>>,
+        replies: Vec<oneshot::Sender<Vec<AppendResult>>>,
+        started: Instant,
+    ) {
+        if drafts.is_empty() {
+            return;
+        }
+        let counts: Vec<usize> = drafts.iter().map(Vec::len).collect();
+        match self.append(drafts.into_iter().flatten().collect()) {
+            Ok(results) => {
+                let mut results = results.into_iter();
+                for (count, reply) in counts.into_iter().zip(replies) {
+                    // A caller who has gone away does not get its receipt; the entry is recorded all the same.
+                    let _ = reply.send(results.by_ref().take(count).collect());
+                }
+            }
+            Err(error) => {
+                for (count, reply) in counts.into_iter().zip(replies) {
+                    let _ = reply.send(vec![Err(error.clone()); count]);
+                }
+            }
+        }
+        self.health
+            .commit_micros
+            .store(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Records drafts in one transaction. On an error nothing of the group is recorded, and `end` still
+    /// describes what is on disk.
+    pub(in crate::store) fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<AppendResult>, AppendError> {
+        let clock = Arc::clone(&self.clock);
+        self.transact(|rows, _| {
+            let mut results = Vec::with_capacity(drafts.len());
+            for draft in drafts {
+                rows.keep_time(clock.now())?;
+                results.push(rows.record(draft)?);
+            }
+            Ok(results)
+        })
+    }
+
+    /// Does some work in one transaction, with whatever entries belong to it. On an error nothing of it is done, and
+    /// `end` still describes what is on disk.
+    pub(in crate::store) fn transact<T>(
+        &mut self,
+        work: impl FnOnce(&mut Rows<'_>, Timestamp) -> rusqlite::Result<T>,
+    ) -> Result<T, AppendError> {
+        self.recover_if_due();
+        if let Some(fault) = self.health.write_fault() {
+            return Err(AppendError::Fault(fault));
+        }
+        self.check_file()?;
+        let mut end = self.end;
+        self.health.stamps_from(self.clock.now());
+        let done = self.in_transaction(&mut end, work);
+        if let Ok(Ok(_)) = &done {
+            self.health.publish_head(end.next_seq);
+        }
+        self.health.stamped();
+        if matches!(done, Ok(Ok(_))) {
+            self.judge.settle();
+        } else {
+            self.judge.back_to(0);
+        }
+        match done {
+            Ok(Ok(done)) => {
+                self.end = end;
+                self.index.grew(end.next_seq, &self.fresh);
+                self.health.set_passing_fault(None);
+                Ok(done)
+            }
+            Ok(Err(fault)) => Err(AppendError::Fault(fault)),
+            Err(error) => {
+                self.health.claim(self.end.next_seq);
+                Err(self.classify(&error))
+            }
+        }
+    }
+
+    fn in_transaction<T>(
+        &mut self,
+        end: &mut End,
+        work: impl FnOnce(&mut Rows<'_>, Timestamp) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Result<T, String>> {
+        let Some(key) = self.ring.key(self.generation, self.epoch) else {
+            return Ok(Err(format!("key epoch {} has no secret", self.epoch)));
+        };
+        let key = key.clone();
+        let node_id = self.ring.node_id().clone();
+        let Some(tree) = &mut self.tree else {
+            return Ok(Err("the stored tree cannot be built upon".to_owned()));
+        };
+        if let Err(error) = tree.begin(end.next_seq) {
+            self.health.refuse_writes(error.to_string());
+            return Ok(Err(error.to_string()));
+        }
+        self.fresh.begin(end.next_seq);
+        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let cookie = schema::cookie(&transaction)?;
+        if cookie != self.schema_cookie {
+            let differences = schema::differences(&transaction)?;
+            if !differences.is_empty() {
+                drop(transaction);
+                self.health.distrust(format!("the database's schema was changed: {}", differences.join("; ")));
+                return Ok(Err(self.health.write_fault().unwrap_or_default()));
+            }
+            self.schema_cookie = cookie;
+        }
+        let done = {
+            let mut rows = Rows {
+                insert: transaction.prepare_cached(
+                    "INSERT INTO entries (seq, ts, era, epoch, mac, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                )?,
+                insert_id: transaction
+                    .prepare_cached("INSERT INTO ids (id, seq) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?,
+                insert_tile: transaction.prepare_cached(tiles::INSERT_TILE)?,
+                tree,
+                fresh: &mut self.fresh,
+                judge: &mut self.judge,
+                conn: &transaction,
+                key,
+                node_id,
+                generation: self.generation,
+                epoch: self.epoch,
+                end,
+            };
+            let done = work(&mut rows, self.clock.now())?;
+            rows.store_tiles()?;
+            done
+        };
+        // Published first: a row that a full check meets at or above this number was never the writer's.
+        self.health.claim(end.next_seq);
+        transaction.commit()?;
+        Ok(Ok(done))
+    }
+
+    pub(in crate::store) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Checks rows of this log.
+    pub(in crate::store) fn checker(&self) -> RowChecker {
+        RowChecker::new(self.ring.clone(), self.generation)
+    }
+
+    /// Tries whether a disk that failed is good again, a second after the last try.
+    fn recover_if_due(&mut self) {
+        if self.broken.get().is_none_or(|tried| tried.elapsed() < RECOVERY_INTERVAL) {
+            return;
+        }
+        self.broken.set(Some(Instant::now()));
+        match self.recover() {
+            Ok(()) => {
+                self.broken.set(None);
+                self.health.recovered();
+                tracing::warn!(rows = self.end.next_seq, "the disk works again; the log accepts entries");
+            }
+            Err(words) => tracing::debug!(words, "the disk is not good yet"),
+        }
+    }
+
+    /// Begins again from what is on disk, as a start does. What could not be synced may be in the WAL as the kernel shows it and not on the
+    /// disk, so no row is appended to it: the whole WAL is checkpointed into the database, synced, and then reset. A crash before that is
+    /// one without the rows that were never acknowledged.
+    fn recover(&mut self) -> Result<(), String> {
+        let words = |error: &dyn std::fmt::Display| error.to_string();
+        // The connection that failed may hold locks.
+        self.conn = Connection::open_in_memory().map_err(|e| words(&e))?;
+        let opened = self.dir.reopen_writer(self.ring.cluster(), self.ring.node_id()).map_err(|e| words(&e))?;
+        if opened.identity != self.identity || opened.generation != self.generation {
+            return Err("another file stands in its place".to_owned());
+        }
+        let busy = opened.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        match busy {
+            Ok(0) => {}
+            Ok(_) => return Err("a reader is in the way".to_owned()),
+            Err(error) => return Err(words(&error)),
+        }
+        let stored = rows::extent(&opened.conn).map_err(|e| words(&e))?.head_seq.map_or(0, |head| head + 1);
+        if stored < self.end.next_seq {
+            let known = self.end.next_seq;
+            self.health.distrust(format!(
+                "{known} rows were recorded and only {stored} are here since the disk failed; stop the node and keep the file as evidence"
+            ));
+            return Err("rows are missing".to_owned());
+        }
+        let (keys, clock, health) = (self.keys.clone(), Arc::clone(&self.clock), Arc::clone(&self.health));
+        let fresh =
+            Self::new(opened, &self.dir, &keys, clock, health, Arc::clone(&self.index)).map_err(|e| words(&e))?;
+        if fresh.tree.is_none() || fresh.signer.is_none() {
+            return Err("the tree or what was signed cannot be read".to_owned());
+        }
+        let judge = std::mem::replace(&mut self.judge, Judge::new(Rules::none()));
+        let (ages, wal_to_empty) = (Arc::clone(&self.ages), self.wal_to_empty);
+        let (epoch, last_epoch) = (self.epoch, self.last_epoch);
+        *self = Self { judge, ages, wal_to_empty, epoch, last_epoch, ..fresh };
+        self.index.grew(self.end.next_seq, &FreshRows::default());
+        Ok(())
+    }
+
+    /// The file under the name must still be the one that is open: what is written to an unlinked file is
+    /// gone with the process.
+    fn check_file(&self) -> Result<(), AppendError> {
+        let problem = match file_identity(&self.dir.database()) {
+            Ok(identity) if identity == self.identity => return Ok(()),
+            Ok(_) => "was replaced by another file",
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => "was removed",
+            Err(_) => "cannot be seen any more",
+        };
+        self.health.distrust(format!(
+            "{} {problem} while the node was running; stop the node, secure what is there, and put the right file back",
+            self.dir.database().display()
+        ));
+        Err(AppendError::Fault(self.health.write_fault().unwrap_or_default()))
+    }
+
+    /// A full disk may get room again, and a disk that failed may be good again; every other failure of the file stops the writer until a
+    /// restart, which re-reads what is really on disk.
+    fn classify(&self, error: &rusqlite::Error) -> AppendError {
+        let code = error.sqlite_error_code();
+        tracing::error!(%error, "append failed; no entry of the group was recorded");
+        if let rusqlite::Error::ToSqlConversionFailure(cause) = error {
+            if cause.is::<GrowerGone>() {
+                self.health.refuse_writes(cause.to_string());
+            }
+            // The node's own entry could not be written; the file is as good as before.
+            return AppendError::Fault(error.to_string());
+        }
+        let failed = match code {
+            Some(ErrorCode::DiskFull) => AppendError::DiskFull,
+            Some(ErrorCode::ReadOnly) => AppendError::Fault(
+                "the database or its disk is read-only; make it writable and send the entry again".to_owned(),
+            ),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                AppendError::Fault("another process holds the database; close it and send the entry again".to_owned())
+            }
+            Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => {
+                self.broken.set(Some(Instant::now()));
+                self.health.refuse_writes(format!(
+                    "{error}: {} or a file beside it cannot be written; look at the disk and at what the kernel says, the node tries again every second",
+                    self.dir.database().display()
+                ));
+                AppendError::Fault(self.health.write_fault().unwrap_or_default())
+            }
+            _ => {
+                self.health.refuse_writes(format!("{error}; restart the node, then run `piperoll node verify`"));
+                AppendError::Fault(self.health.write_fault().unwrap_or_default())
+            }
+        };
+        self.health.set_passing_fault(Some(failed.to_string()));
+        failed
+    }
+}
+
+fn drafts_in(job: &Job) -> usize {
+    match job {
+        Job::Append { drafts, .. } => drafts.len(),
+        Job::Checkpoint { .. } | Job::Cosigned { .. } | Job::Work(_) | Job::Stop => 0,
+    }
+}

@@ -1,0 +1,383 @@
+//! Verification of a whole log: MACs, gaps, derived data, the schema, and SQLite's own check.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use piperoll_format::entry::Prefix;
+use piperoll_format::ids::{Generation, NodeId};
+use piperoll_format::merkle::{Hash, leaf_hash};
+use piperoll_format::note::KeyKind;
+use piperoll_format::verify::{Integrity, RowChecker, SequenceWalk};
+use piperoll_protocol::node::{Finding, FindingKind, VerifyLine, VerifySummary};
+use rusqlite::Connection;
+
+use super::tree::TreeCheck;
+use crate::store::index::IndexCheck;
+use crate::store::table::erased;
+use crate::store::table::health::Health;
+use crate::store::table::keys::LogKeys;
+use crate::store::table::log_start::{Floor, floor};
+use crate::store::table::mac_epochs::epochs;
+use crate::store::table::rows::{SEQ_MAX, StoredRow, read_unchecked};
+use crate::store::table::schema;
+
+/// Rows hashed together, and how many such blocks make a step, which is one read transaction.
+const BLOCK_ROWS: u64 = 2_048;
+const BLOCKS_PER_STEP: u32 = 6;
+/// Findings spelled out; the rest is counted.
+const FINDINGS_LISTED_MAX: u64 = 1_000;
+
+/// A check between two steps. Rows written after it began are left to the next check, so that checking
+/// a log in use gives no false alarm.
+pub struct Check {
+    pub(in crate::store) checker: RowChecker,
+    tree: TreeCheck,
+    node_id: NodeId,
+    generation: Generation,
+    pub(in crate::store) head: Option<u64>,
+    next: u64,
+    first_seq: Option<u64>,
+    last_seq: Option<u64>,
+    pub(in crate::store) rows: u64,
+    walk: SequenceWalk,
+    findings: u64,
+    listed: u64,
+    stage: Stage,
+    fault: Option<String>,
+    /// The running writer's, when there is one.
+    pub(in crate::store) health: Option<Arc<Health>>,
+    /// Sound rows whose id the index of ids does not lead back to.
+    pub(in crate::store) ids_missing: u64,
+    /// Rows emptied under an entry that says so.
+    erased: u64,
+    pub(in crate::store) floor: Option<Floor>,
+    /// Holds that the entries met so far set and did not release.
+    pub(in crate::store) held: BTreeMap<String, u64>,
+    index: IndexCheck,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Schema,
+    Rows,
+    File,
+    Done,
+}
+
+impl Check {
+    /// `head` is the newest row the writer knows of; without a writer the table's own newest row.
+    /// `beside` is what stands in `log.checkpoint`, read before `head` was asked for.
+    pub(in crate::store) fn new(
+        keys: &LogKeys,
+        generation: Generation,
+        beside: Result<Option<Vec<u8>>, String>,
+        head: Option<u64>,
+        index: IndexCheck,
+    ) -> Self {
+        let node_id = keys.ring.node_id().clone();
+        Self {
+            tree: TreeCheck::new(keys.checkpoint.named(&keys.origin(generation), KeyKind::Log), beside),
+            checker: RowChecker::new(keys.ring.clone(), generation),
+            node_id,
+            generation,
+            head,
+            next: 0,
+            first_seq: None,
+            last_seq: None,
+            rows: 0,
+            walk: SequenceWalk::starting_at(0),
+            findings: 0,
+            listed: 0,
+            stage: Stage::Schema,
+            fault: None,
+            health: None,
+            ids_missing: 0,
+            erased: 0,
+            floor: None,
+            held: BTreeMap::new(),
+            index,
+        }
+    }
+
+    /// Reports what a running daemon knows about its file as the first finding.
+    pub fn with_fault(mut self, fault: Option<String>) -> Self {
+        self.fault = fault;
+        self
+    }
+
+    /// Checks beside a running writer.
+    pub(in crate::store) fn beside(mut self, health: Arc<Health>) -> Self {
+        self.health = Some(health);
+        self
+    }
+
+    pub fn done(&self) -> bool {
+        self.stage == Stage::Done
+    }
+
+    /// Does the next piece and returns what it has to say.
+    pub(in crate::store) fn step(&mut self, conn: &Connection) -> rusqlite::Result<Vec<VerifyLine>> {
+        // One read transaction for the piece: without it each of its thousands of small queries would take and give
+        // back the WAL's locks.
+        let transaction = conn.unchecked_transaction()?;
+        let lines = self.piece(conn)?;
+        transaction.finish()?;
+        Ok(lines)
+    }
+
+    fn piece(&mut self, conn: &Connection) -> rusqlite::Result<Vec<VerifyLine>> {
+        let mut lines = Vec::new();
+        match self.stage {
+            Stage::Schema => {
+                if let Some(fault) = self.fault.take() {
+                    self.find(&mut lines, None, FindingKind::File, fault);
+                }
+                for difference in schema::differences(conn)? {
+                    self.find(&mut lines, None, FindingKind::Schema, difference);
+                }
+                for (key, expected) in
+                    [("node_id", self.node_id.to_string()), ("generation", self.generation.to_string())]
+                {
+                    let found = schema::meta(conn, key)?.unwrap_or_default();
+                    if found != expected {
+                        let detail = format!("the table `meta` says that {key} is {found:?}; it is {expected:?}");
+                        self.find(&mut lines, None, FindingKind::Schema, detail);
+                    }
+                }
+                self.go_to_floor(conn, &mut lines)?;
+                match epochs(conn, &mut self.checker, self.floor.as_ref())? {
+                    Ok(epochs) => self.checker.know_epochs(epochs),
+                    Err(words) => self.find(&mut lines, None, FindingKind::Derived, words),
+                }
+                for fault in self.tree.begin(conn)? {
+                    self.find(&mut lines, None, FindingKind::Checkpoint, fault);
+                }
+                self.stage = if self.head.is_some() { Stage::Rows } else { Stage::File };
+            }
+            Stage::Rows => self.rows(conn, &mut lines)?,
+            Stage::File => {
+                self.stray_rows(conn, &mut lines)?;
+                self.leftover_ids(conn, &mut lines)?;
+                self.statements(conn, &mut lines)?;
+                for fault in self.tree.end(conn)? {
+                    self.find(&mut lines, None, FindingKind::Checkpoint, fault);
+                }
+                for fault in self.index.finish(conn)? {
+                    self.find(&mut lines, None, FindingKind::Index, fault);
+                }
+                self.file(conn, &mut lines)?;
+                self.stage = Stage::Done;
+                lines.push(VerifyLine::Final(VerifySummary {
+                    node_id: self.node_id.clone(),
+                    generation: self.generation,
+                    rows: self.rows,
+                    first_seq: self.first_seq,
+                    last_seq: self.last_seq,
+                    erased: self.erased,
+                    pruned: self.floor.as_ref().map(|floor| floor.pruned.to_seq),
+                    unindexed: self.index.unindexed(),
+                    findings: self.findings,
+                    listed: self.listed,
+                }));
+            }
+            Stage::Done => {}
+        }
+        Ok(lines)
+    }
+
+    pub(in crate::store) fn find(
+        &mut self,
+        lines: &mut Vec<VerifyLine>,
+        seq: Option<u64>,
+        kind: FindingKind,
+        detail: String,
+    ) {
+        self.findings += 1;
+        if self.listed < FINDINGS_LISTED_MAX {
+            self.listed += 1;
+            lines.push(VerifyLine::Finding(Finding { seq, kind, detail }));
+        }
+    }
+
+    /// Begins at the floor, or goes on there when it has moved past the place reached: those rows were pruned meanwhile.
+    fn go_to_floor(&mut self, conn: &Connection, lines: &mut Vec<VerifyLine>) -> rusqlite::Result<()> {
+        let floor = match floor(conn, &mut self.checker)? {
+            Ok(floor) => floor.filter(|floor| floor.pruned.to_seq > self.next),
+            Err(words) => {
+                // Said once.
+                if self.stage == Stage::Schema {
+                    self.find(lines, None, FindingKind::Derived, words);
+                }
+                None
+            }
+        };
+        let Some(floor) = floor else { return Ok(()) };
+        self.next = floor.pruned.to_seq;
+        self.walk = SequenceWalk::going_on(floor.pruned.to_seq, floor.pruned.era, floor.pruned.last_timestamp);
+        self.index.go_to(floor.pruned.to_seq);
+        if let Some(fault) = self.tree.go_to(conn, &floor.pruned)? {
+            self.find(lines, None, FindingKind::Checkpoint, fault);
+        }
+        self.floor = Some(floor);
+        Ok(())
+    }
+
+    fn rows(&mut self, conn: &Connection, lines: &mut Vec<VerifyLine>) -> rusqlite::Result<()> {
+        self.go_to_floor(conn, lines)?;
+        let head = self.head.unwrap_or_default();
+        let mut block = read_block(conn, self.next, head)?;
+        for number in 1..=BLOCKS_PER_STEP {
+            // The next block is read while this one is hashed.
+            let behind = block.last().map_or(self.next, |row| row.seq + 1);
+            let (leaves, ahead) = std::thread::scope(|scope| {
+                let hashing = scope.spawn(|| hash_both(&mut block, &mut self.checker));
+                let ahead = if number < BLOCKS_PER_STEP { read_block(conn, behind, head) } else { Ok(Vec::new()) };
+                (hashing.join(), ahead)
+            });
+            let ahead = ahead?;
+            // A thread that hashes cannot fail; if it could, its work would be done here.
+            let leaves = leaves.unwrap_or_else(|_| hash_both(&mut block, &mut self.checker));
+            self.block(conn, &mut block, leaves, lines)?;
+            if (block.len() as u64) < BLOCK_ROWS {
+                if let Some(fault) = self.walk.finish(self.head) {
+                    self.find(lines, None, FindingKind::Sequence, fault.to_string());
+                }
+                self.stage = Stage::File;
+                break;
+            }
+            block = ahead;
+        }
+        lines.push(VerifyLine::Progress { checked: self.rows, of: head + 1 });
+        Ok(())
+    }
+
+    /// What a block of hashed rows says.
+    fn block(
+        &mut self,
+        conn: &Connection,
+        stored: &mut [StoredRow],
+        leaves: Vec<Hash>,
+        lines: &mut Vec<VerifyLine>,
+    ) -> rusqlite::Result<()> {
+        let mut found = Vec::new();
+        for row in stored.iter_mut() {
+            erased::recognise(conn, &mut self.checker, row)?;
+        }
+        // In the order of the rows, which is nearly that of the index: ids grow with time.
+        let mut ids: Vec<([u8; 16], u64)> = Vec::new();
+        for (row, leaf) in stored.iter().zip(leaves) {
+            self.rows += 1;
+            self.first_seq.get_or_insert(row.seq);
+            self.last_seq = Some(row.seq);
+            self.next = row.seq + 1;
+            let leaf = row.erased.as_ref().map_or(leaf, |erased| erased.statement.leaf);
+            let sound = row.is_sound();
+            if let Some(erased) = &row.erased {
+                self.erased += 1;
+                let (entry_seq, reason) = (erased.entry_seq, erased.statement.reason.clone());
+                lines.push(VerifyLine::Erased { seq: row.seq, entry_seq, reason });
+            }
+            if let Some(reason) = row.checked.reason {
+                let kind = if row.checked.integrity == Integrity::UnknownKey {
+                    FindingKind::UnknownKey
+                } else {
+                    FindingKind::Row
+                };
+                found.push((Some(row.seq), kind, reason.to_owned()));
+            }
+            if let Some(fault) = self.walk.step(row.seq, sound.then_some((row.era, row.timestamp))) {
+                found.push((Some(row.seq), FindingKind::Sequence, fault.to_string()));
+            }
+            for fault in self.tree.row(row.seq, leaf) {
+                found.push((None, FindingKind::Checkpoint, fault));
+            }
+            self.note_hold(row);
+            if let Some(fault) = self.index.row(conn, row) {
+                found.push((None, FindingKind::Index, fault));
+            }
+            if sound && let Some(prefix) = Prefix::parse(&row.body) {
+                ids.push((*prefix.id.as_bytes(), row.seq));
+            }
+        }
+        for fault in self.tree.compare_tiles(conn)? {
+            found.push((None, FindingKind::Tree, fault));
+        }
+        self.check_ids(conn, ids, &mut found)?;
+        for (seq, kind, detail) in found {
+            self.find(lines, seq, kind, detail);
+        }
+        Ok(())
+    }
+
+    /// Rows below the first place there can be, or above the last one: no reader would ever meet them.
+    fn stray_rows(&mut self, conn: &Connection, lines: &mut Vec<VerifyLine>) -> rusqlite::Result<()> {
+        let stray: u64 =
+            conn.query_row("SELECT count(*) FROM entries WHERE seq < 0 OR seq > ?1", [SEQ_MAX], |row| row.get(0))?;
+        if stray > 0 {
+            let detail = format!("{stray} rows stand below row 0 or above row {SEQ_MAX}");
+            self.find(lines, None, FindingKind::Sequence, detail);
+        }
+        let Some(health) = self.health.clone() else { return Ok(()) };
+        // The table first, the writer's word second: what it commits in between is below its word.
+        let newest: Option<u64> =
+            conn.query_row("SELECT max(seq) FROM entries WHERE seq BETWEEN 0 AND ?1", [SEQ_MAX], |row| row.get(0))?;
+        let claimed = health.claimed();
+        if newest.is_some_and(|newest| newest >= claimed) {
+            let mut statement =
+                conn.prepare("SELECT seq FROM entries WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq LIMIT ?3")?;
+            let mut rows = statement.query((claimed, SEQ_MAX, FINDINGS_LISTED_MAX))?;
+            while let Some(row) = rows.next()? {
+                let seq = row.get(0)?;
+                let detail = "the row stands above the newest that the node wrote".to_owned();
+                self.find(lines, Some(seq), FindingKind::Sequence, detail);
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, conn: &Connection, lines: &mut Vec<VerifyLine>) -> rusqlite::Result<()> {
+        let mut statement = conn.prepare("PRAGMA integrity_check(20)")?;
+        let mut rows = statement.query([])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let text: String = row.get(0)?;
+            if text != "ok" {
+                found.push(text);
+            }
+        }
+        for text in found {
+            self.find(lines, None, FindingKind::File, text);
+        }
+        Ok(())
+    }
+}
+
+fn read_block(conn: &Connection, from: u64, head: u64) -> rusqlite::Result<Vec<StoredRow>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq >= ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
+    )?;
+    let mut rows = statement.query((from, head, BLOCK_ROWS))?;
+    let mut stored = Vec::new();
+    while let Some(row) = rows.next()? {
+        stored.push(read_unchecked(row)?);
+    }
+    Ok(stored)
+}
+
+/// Checks the macs of rows and makes their leaves, each on a processor of its own: the two hashes of every row are what a
+/// full check spends its time on.
+fn hash_both(rows: &mut [StoredRow], checker: &mut RowChecker) -> Vec<Hash> {
+    let shared: &[StoredRow] = rows;
+    let all = || shared.iter().map(|row| leaf_hash(&row.body, &row.mac)).collect::<Vec<_>>();
+    let (leaves, checked) = std::thread::scope(|scope| {
+        let leaves = scope.spawn(all);
+        let checked: Vec<_> = shared.iter().map(|row| row.checked_by(checker)).collect();
+        (leaves.join(), checked)
+    });
+    // A thread that hashes cannot fail; if it could, its work would be done here.
+    let leaves = leaves.unwrap_or_else(|_| all());
+    for (row, checked) in rows.iter_mut().zip(checked) {
+        row.checked = checked;
+    }
+    leaves
+}

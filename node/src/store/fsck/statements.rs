@@ -1,0 +1,66 @@
+//! Verification of the node's statements: holds and erased rows, against the tables that refer to them.
+
+use piperoll_format::statement::Statement;
+use piperoll_format::verify::Integrity;
+use piperoll_protocol::node::{FindingKind, VerifyLine};
+use rusqlite::Connection;
+
+use super::check::Check;
+use crate::store::table::erased;
+use crate::store::table::holds;
+use crate::store::table::rows::{StoredRow, statement_at};
+
+impl Check {
+    pub(in crate::store) fn note_hold(&mut self, row: &StoredRow) {
+        match Statement::read(&row.body).filter(|_| row.checked.integrity == Integrity::Ok) {
+            Some(Statement::HoldAdded(hold)) => {
+                self.held.insert(hold.name, row.seq);
+            }
+            Some(Statement::HoldReleased(release)) => {
+                self.held.remove(&release.name);
+            }
+            _ => {}
+        }
+    }
+
+    /// The tables that lead to statements, against the statements.
+    pub(in crate::store) fn statements(
+        &mut self,
+        conn: &Connection,
+        lines: &mut Vec<VerifyLine>,
+    ) -> rusqlite::Result<()> {
+        let first = self.floor.as_ref().map_or(0, |floor| floor.pruned.to_seq);
+        for (seq, fault) in erased::strays(conn, &mut self.checker, first)? {
+            self.find(lines, Some(seq), FindingKind::Derived, fault);
+        }
+        let held = match holds::holds(conn, &mut self.checker)? {
+            Ok(held) => held,
+            Err(words) => {
+                self.find(lines, None, FindingKind::Derived, words);
+                return Ok(());
+            }
+        };
+        let since = self.released_since(conn)?;
+        for (name, seq) in std::mem::take(&mut self.held) {
+            if !since.contains(&name) && !held.iter().any(|known| known.hold.name == name && known.entry_seq == seq) {
+                let words = format!("the hold {name:?} was set and never released, and does not count");
+                self.find(lines, Some(seq), FindingKind::Derived, words);
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds that were released by rows behind those of this check.
+    fn released_since(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
+        let mut statement =
+            conn.prepare("SELECT seq FROM entries WHERE seq > ?1 AND body LIKE '%log.hold_released%'")?;
+        let places: Vec<i64> = statement.query_map([self.head], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        let mut names = Vec::new();
+        for seq in places {
+            if let Some(Statement::HoldReleased(release)) = statement_at(conn, &mut self.checker, seq.unsigned_abs())? {
+                names.push(release.name);
+            }
+        }
+        Ok(names)
+    }
+}

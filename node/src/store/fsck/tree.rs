@@ -1,0 +1,126 @@
+//! The tree's part of a full check: every tile made again from its rows, and every note that was kept held against
+//! the root of its size.
+
+use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::merkle::{FullTile, Hash, TreeBuilder};
+use piperoll_format::note::{Note, SigningKey};
+use piperoll_format::statement::Pruned;
+use rusqlite::Connection;
+
+use crate::store::engine::signer::{Kept, kept};
+use crate::store::table::tiles::{self, TreeError, stored_tile};
+
+/// Follows a walk over all rows.
+pub(in crate::store) struct TreeCheck {
+    key: Option<SigningKey>,
+    builder: TreeBuilder,
+    /// False from the first missing row on: what stands behind it has no place in a tree that can be made here.
+    whole: bool,
+    full: Vec<FullTile>,
+    notes: Vec<(&'static str, Checkpoint)>,
+    /// What stands in `log.checkpoint`, read before the rows.
+    beside: Result<Option<Vec<u8>>, String>,
+}
+
+impl TreeCheck {
+    pub(in crate::store) fn new(key: Option<SigningKey>, beside: Result<Option<Vec<u8>>, String>) -> Self {
+        Self { key, builder: TreeBuilder::default(), whole: true, full: Vec::new(), notes: Vec::new(), beside }
+    }
+
+    /// Reads the notes before the rows: one that is signed while the check runs belongs to the next check.
+    pub(in crate::store) fn begin(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
+        let mut faults = Vec::new();
+        let Some(key) = &self.key else { return Ok(faults) };
+        let beside = std::mem::replace(&mut self.beside, Ok(None)).unwrap_or_else(|error| {
+            faults.push(format!("log.checkpoint cannot be read: {error}"));
+            None
+        });
+        let stored = |which| kept(conn, which).map(|note| note.map(String::into_bytes));
+        let notes = [
+            (Kept::Signed.word(), stored(Kept::Signed)?),
+            (Kept::Witnessed.word(), stored(Kept::Witnessed)?),
+            ("log.checkpoint's", beside),
+        ];
+        for (which, bytes) in notes.into_iter().filter_map(|(which, bytes)| Some((which, bytes?))) {
+            let opened = std::str::from_utf8(&bytes).map_err(|_| "it is not text".to_owned());
+            let opened = opened.and_then(|text| Note::parse(text).map_err(|e| e.to_string()));
+            match opened.and_then(|note| Checkpoint::open(&note, key.public()).map_err(|e| e.to_string())) {
+                Ok(checkpoint) => self.notes.push((which, checkpoint)),
+                Err(problem) => faults.push(format!("the {which} checkpoint does not count: {problem}")),
+            }
+        }
+        Ok(faults)
+    }
+
+    /// Goes on behind pruned rows: their root was stated when they went, and the hashes that stayed must lead to it. Tiles
+    /// that were met and not compared yet went with the rows.
+    pub(in crate::store) fn go_to(&mut self, conn: &Connection, pruned: &Pruned) -> rusqlite::Result<Option<String>> {
+        self.full.clear();
+        let fault = match tiles::resume(conn, pruned.to_seq) {
+            Ok(builder) if builder.root() == pruned.root => {
+                self.builder = builder;
+                return Ok(None);
+            }
+            Ok(_) => format!("the hashes kept of the {} pruned rows are not those they had", pruned.to_seq),
+            Err(TreeError::Sqlite(error)) => return Err(error),
+            Err(problem) => format!("the hashes of the pruned rows: {problem}"),
+        };
+        self.whole = false;
+        Ok(Some(fault))
+    }
+
+    /// The next row's leaf, from its stored bytes.
+    pub(in crate::store) fn row(&mut self, seq: u64, leaf: Hash) -> Vec<String> {
+        self.whole &= seq == self.builder.size();
+        if !self.whole {
+            return Vec::new();
+        }
+        self.builder.push(leaf, |tile| self.full.push(tile));
+        let size = self.builder.size();
+        if self.notes.iter().all(|(_, checkpoint)| checkpoint.size != size) {
+            return Vec::new();
+        }
+        let root = self.builder.root();
+        let here = self.notes.extract_if(.., |(_, checkpoint)| checkpoint.size == size);
+        here.filter(|(_, checkpoint)| checkpoint.root != root)
+            .map(|(which, _)| format!("the first {size} rows are not those under the {which} checkpoint"))
+            .collect()
+    }
+
+    /// Compares the tiles that became full since the last call.
+    pub(in crate::store) fn compare_tiles(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
+        let mut faults = Vec::new();
+        for made in self.full.drain(..) {
+            let (level, index) = (made.level, made.index);
+            match stored_tile(conn, level, index) {
+                Ok(stored) if stored == made.hashes => {
+                    if tiles::stored_roots(conn, level, index, index + 1).ok() != Some(vec![made.root]) {
+                        faults.push(format!("the root of tile {index} of level {level} does not fit its hashes"));
+                    }
+                }
+                Ok(_) => faults.push(format!("tile {index} of level {level} does not fit its rows")),
+                Err(TreeError::Sqlite(error)) => return Err(error),
+                Err(problem) => faults.push(problem.to_string()),
+            }
+        }
+        Ok(faults)
+    }
+
+    /// Notes of sizes that no row reached, and tiles that no row needs.
+    pub(in crate::store) fn end(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
+        let size = self.builder.size();
+        let mut faults: Vec<String> = self
+            .notes
+            .drain(..)
+            .filter(|(_, checkpoint)| checkpoint.size > size && self.whole)
+            .map(|(_, checkpoint)| {
+                format!("{} rows were signed and only {size} are here: the end was cut off", checkpoint.size)
+            })
+            .collect();
+        let stored: u64 = conn.query_row("SELECT count(*) FROM tiles WHERE id < 0", [], |row| row.get(0))?;
+        if stored > 0 {
+            faults.push(format!("{stored} tiles stand where no tile can be"));
+        }
+        Ok(faults)
+    }
+}

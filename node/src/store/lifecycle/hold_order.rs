@@ -1,0 +1,77 @@
+//! Sets and releases holds.
+
+use piperoll_format::statement::{Hold, HoldRelease, Statement, TimesConfirmed};
+use rusqlite::OptionalExtension as _;
+
+use crate::store::engine::writer::Writer;
+use crate::store::table::error::{UpkeepError, check_reason};
+use crate::store::table::log_start::unfinished;
+
+/// Holds at one time.
+const HOLDS_MAX: u64 = 1_000;
+/// Bytes of a hold's name.
+const NAME_BYTES_MAX: usize = 128;
+
+impl Writer {
+    /// Records that an operator answers for the times of rows; returns the entry.
+    pub(in crate::store) fn confirm_times(&mut self, confirmed: &TimesConfirmed) -> Result<u64, UpkeepError> {
+        check_reason(&confirmed.reason)?;
+        let statement = Statement::TimesConfirmed(confirmed.clone());
+        Ok(self.transact(|rows, now| rows.state(&statement, now))?)
+    }
+
+    /// Sets a hold; returns its entry. `first` rows below are gone or going, and nothing can keep them any more.
+    pub(in crate::store) fn add_hold(&mut self, hold: &Hold) -> Result<u64, UpkeepError> {
+        check_reason(&hold.reason)?;
+        let named = hold.name.trim() == hold.name && !hold.name.is_empty() && hold.name.len() <= NAME_BYTES_MAX;
+        if !named || hold.name.chars().any(char::is_control) {
+            let words = format!("a hold's name is 1 to {NAME_BYTES_MAX} bytes without control characters");
+            return Err(UpkeepError::Refused(words));
+        }
+        if hold.to <= hold.from {
+            return Err(UpkeepError::Refused(format!("the hold's range {} to {} is empty", hold.from, hold.to)));
+        }
+        let (count, known): (u64, u64) =
+            self.conn.query_row("SELECT count(*), coalesce(sum(name = ?1), 0) FROM holds", [&hold.name], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+        if known > 0 {
+            return Err(UpkeepError::Refused(format!("there is a hold {:?} already; release it first", hold.name)));
+        }
+        if count >= HOLDS_MAX {
+            return Err(UpkeepError::Refused(format!("there are {HOLDS_MAX} holds, which is the most; release one")));
+        }
+        if let Some(going) = unfinished(&self.conn, &mut self.checker())?
+            && hold.from <= going.pruned.newest
+        {
+            return Err(UpkeepError::Refused(format!(
+                "rows up to {} are stated as pruned and cannot be kept any more; set the hold from a later time on",
+                going.pruned.newest
+            )));
+        }
+        let statement = Statement::HoldAdded(hold.clone());
+        Ok(self.transact(|rows, now| {
+            let entry_seq = rows.state(&statement, now)?;
+            rows.conn.execute("INSERT INTO holds (name, entry_seq) VALUES (?1, ?2)", (&hold.name, entry_seq))?;
+            Ok(entry_seq)
+        })?)
+    }
+
+    /// Ends a hold; returns the entry that says so.
+    pub(in crate::store) fn release_hold(&mut self, release: &HoldRelease) -> Result<u64, UpkeepError> {
+        check_reason(&release.reason)?;
+        let known: Option<i64> = self
+            .conn
+            .query_row("SELECT entry_seq FROM holds WHERE name = ?1", [&release.name], |row| row.get(0))
+            .optional()?;
+        if known.is_none() {
+            return Err(UpkeepError::NotFound(format!("there is no hold {:?}", release.name)));
+        }
+        let statement = Statement::HoldReleased(release.clone());
+        Ok(self.transact(|rows, now| {
+            let entry_seq = rows.state(&statement, now)?;
+            rows.conn.execute("DELETE FROM holds WHERE name = ?1", [&release.name])?;
+            Ok(entry_seq)
+        })?)
+    }
+}

@@ -1,0 +1,373 @@
+//! Logs that the present one took the place of, when its first rows are pruned: their rows are older than these, and they go with them,
+//! whole.
+//!
+//! Only a log that the present one names in its first row, or that such a log names, goes. A hold on its rows keeps it, and with it all
+//! that follows. One that is damaged, lacks rows or fails verification is evidence: it stays, and so do those before it.
+
+use std::path::PathBuf;
+
+use piperoll_format::ids::Generation;
+use piperoll_format::statement::{Begun, EarlierPruned};
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::{Integrity, RowChecker};
+use piperoll_protocol::node::{FindingKind, VerifyLine};
+use rusqlite::{Connection, ErrorCode};
+
+use super::past_logs::folder_of;
+use super::prune_request::PruneWish;
+use crate::store::offline::log::DirectLog;
+use crate::store::table::erased::row_at;
+use crate::store::table::error::{OpenError, ReadError, UpkeepError};
+use crate::store::table::holds::{HeldUnder, holds};
+use crate::store::table::keys::LogKeys;
+use crate::store::table::log_dir::{LogDir, Opened};
+use crate::store::table::log_start::{first_seq, floor};
+use crate::store::table::mac_epochs::teach;
+use crate::store::table::rows::{self, entry_at};
+use crate::store::table::time_search::Search;
+
+/// Logs that go with one prune; no node has as many.
+const LOGS_MAX: usize = 16;
+/// Logs that one statement names, those of prunes before included.
+const NAMED_MAX: usize = 64;
+
+/// Where a log stands, and what it is sealed and signed with.
+#[derive(Clone)]
+pub(in crate::store) struct Place {
+    pub(in crate::store) dir: LogDir,
+    pub(in crate::store) keys: LogKeys,
+}
+
+impl Place {
+    /// The folder of a log that was put aside.
+    fn aside(&self, generation: Generation) -> LogDir {
+        LogDir::new(folder_of(self.dir.path(), &generation.to_string()))
+    }
+}
+
+/// Why nothing is known of a log that was put aside.
+enum Obstacle {
+    /// The log itself is wrong. It stays as evidence.
+    Evidence(String),
+    /// It cannot be read now.
+    Now(String),
+}
+
+impl From<rusqlite::Error> for Obstacle {
+    fn from(error: rusqlite::Error) -> Self {
+        let words = error.to_string();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) | None => Self::Evidence(words),
+            Some(_) => Self::Now(words),
+        }
+    }
+}
+
+impl From<OpenError> for Obstacle {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Io { .. } | OpenError::InUse { .. } => Self::Now(error.to_string()),
+            OpenError::Sqlite { path, source } => match source.into() {
+                Self::Evidence(words) => Self::Evidence(format!("{}: {words}", path.display())),
+                Self::Now(words) => Self::Now(format!("{}: {words}", path.display())),
+            },
+            other => Self::Evidence(other.to_string()),
+        }
+    }
+}
+
+impl From<ReadError> for Obstacle {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Sqlite(error) => error.into(),
+            other => Self::Evidence(other.to_string()),
+        }
+    }
+}
+
+impl Obstacle {
+    fn words(self) -> String {
+        let (Self::Evidence(words) | Self::Now(words)) = self;
+        words
+    }
+}
+
+/// A log that was put aside, open to be read.
+struct EarlierLog {
+    opened: Opened,
+    checker: RowChecker,
+    rows: u64,
+    /// Where it begins; the newest time of what went before, and which logs went with its own first rows.
+    first: u64,
+    newest_gone: Timestamp,
+    gone: Vec<EarlierPruned>,
+}
+
+impl EarlierLog {
+    fn open(place: &Place, generation: Generation) -> Result<Self, Obstacle> {
+        let evidence = Obstacle::Evidence;
+        let dir = place.aside(generation);
+        // What this user cannot remove is not read either, and nothing is stated about it.
+        dir.check_owner()?;
+        if !dir.may_write() {
+            return Err(evidence(format!("{} cannot be written by this user", dir.path().display())));
+        }
+        let ring = &place.keys.ring;
+        let opened = dir.open_reader(ring.cluster(), ring.node_id())?;
+        if opened.generation != generation {
+            return Err(evidence(format!("the log in its folder is generation {}", opened.generation)));
+        }
+        let mut checker = RowChecker::new(ring.clone(), generation);
+        let floor = floor(&opened.conn, &mut checker)?.map_err(evidence)?;
+        teach(&opened.conn, &mut checker, floor.as_ref())?.map_err(Obstacle::Evidence)?;
+        let extent = rows::extent(&opened.conn)?;
+        let rows = extent.head_seq.map_or(0, |head| head.saturating_add(1));
+        let first = first_seq(floor.as_ref());
+        let newest_gone = floor.as_ref().map_or(Timestamp::MIN, |floor| floor.pruned.newest);
+        let gone = floor.map(|floor| floor.pruned.earlier).unwrap_or_default();
+        Ok(Self { opened, checker, rows, first, newest_gone, gone })
+    }
+
+    /// The newest time of rows from `from` on.
+    fn newest(&mut self, from: u64) -> rusqlite::Result<Option<Timestamp>> {
+        newest(&self.opened.conn, &mut self.checker, from.max(self.first), self.rows)
+    }
+
+    /// The era of a row.
+    fn era(&mut self, seq: u64) -> rusqlite::Result<Option<u32>> {
+        Ok(row_at(&self.opened.conn, &mut self.checker, seq)?.map(|row| row.era))
+    }
+
+    /// A hold that keeps some of its rows, in words: one of its own, or one of the log that took its place.
+    fn held(&mut self, present: &[HeldUnder]) -> Result<Option<String>, Obstacle> {
+        let own = holds(&self.opened.conn, &mut self.checker)?.map_err(Obstacle::Evidence)?;
+        if let Some(held) = own.first() {
+            let name = &held.hold.name;
+            return Ok(Some(format!("the hold {name:?}, which is to be released there (--generation)")));
+        }
+        let mut search = Search { conn: &self.opened.conn, checker: &mut self.checker };
+        let eras = search.eras(self.first, self.rows)?;
+        for held in present {
+            if search.first_within(&eras, held.hold.from, held.hold.to)?.is_some() {
+                return Ok(Some(format!("the hold {:?}", held.hold.name)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The newest time of the rows in `from..to`, in whatever era; a row that is not there or fails has the latest one of all.
+pub(in crate::store) fn newest(
+    conn: &Connection,
+    checker: &mut RowChecker,
+    from: u64,
+    to: u64,
+) -> rusqlite::Result<Option<Timestamp>> {
+    let mut newest = None;
+    for (_, end) in (Search { conn, checker: &mut *checker }).eras(from, to)? {
+        let row = row_at(conn, checker, end - 1)?;
+        newest = newest.max(Some(row.map_or(Timestamp::MAX, |row| row.timestamp)));
+    }
+    Ok(newest)
+}
+
+/// What an authentic first row says of the log before.
+pub(in crate::store) fn begun(conn: &Connection, checker: &mut RowChecker) -> rusqlite::Result<Option<Begun>> {
+    let first = entry_at(conn, checker, 0)?.filter(|row| row.checked.integrity == Integrity::Ok);
+    Ok(first.and_then(|row| Begun::read(&row.body)))
+}
+
+/// What becomes of earlier logs when the first rows of a log go.
+#[derive(Default)]
+pub(in crate::store) struct Leaving {
+    /// Those that go, the newest first.
+    pub(in crate::store) logs: Vec<EarlierPruned>,
+    /// Why one has to stay, and all rows that follow with it.
+    pub(in crate::store) kept: Option<String>,
+    /// Why one stays although later rows may go.
+    pub(in crate::store) evidence: Option<String>,
+}
+
+/// What becomes of one of them.
+enum Fate {
+    Goes(EarlierPruned, Option<Begun>),
+    /// It has to stay, and all rows that follow with it.
+    Kept(String),
+}
+
+/// Finds the logs that are older than row 0.
+pub(in crate::store) fn leaving(
+    conn: &Connection,
+    checker: &mut RowChecker,
+    place: &Place,
+    wish: PruneWish,
+    held: &[HeldUnder],
+) -> Result<Leaving, UpkeepError> {
+    let mut leaving = Leaving::default();
+    let mut before = begun(conn, checker)?;
+    while let Some(begun) = before.take() {
+        let generation = begun.generation.as_ref().and_then(|text| text.parse::<Generation>().ok());
+        let Some(generation) = generation.filter(|generation| {
+            let is_new = leaving.logs.iter().all(|log| log.generation != *generation);
+            is_new && leaving.logs.len() < LOGS_MAX && place.aside(*generation).path().is_dir()
+        }) else {
+            break;
+        };
+        match fate(place, generation, &begun, wish, held) {
+            Ok(Fate::Goes(log, its)) => {
+                leaving.logs.push(log);
+                before = its;
+            }
+            Ok(Fate::Kept(words)) => {
+                leaving.kept = Some(format!("the earlier log {generation}, and what follows, {words}"))
+            }
+            Err(Obstacle::Evidence(words)) => {
+                leaving.evidence =
+                    Some(format!("the earlier log {generation} stays, and is to be removed by hand: {words}"));
+            }
+            Err(Obstacle::Now(words)) => {
+                return Err(not_now(generation, &words));
+            }
+        }
+    }
+    Ok(leaving)
+}
+
+/// `begun` is what the log says that took its place.
+fn fate(
+    place: &Place,
+    generation: Generation,
+    begun_after: &Begun,
+    wish: PruneWish,
+    held: &[HeldUnder],
+) -> Result<Fate, Obstacle> {
+    let mut log = EarlierLog::open(place, generation)?;
+    let signed = begun_after.signed_rows.max(begun_after.witnessed_rows);
+    let Some(had) = begun_after.rows.max(signed) else {
+        return Err(Obstacle::Evidence(
+            "how many rows it had is not known: it could not be read when it was put aside".to_owned(),
+        ));
+    };
+    if log.rows < had {
+        return Err(Obstacle::Evidence(format!("it had {had} rows, and {} are here", log.rows)));
+    }
+    if let Some(hold) = log.held(held)? {
+        return Ok(Fate::Kept(format!("is kept by {hold}")));
+    }
+    // Of rows that were in it when it was put aside the present log's own age says enough, unless times decide.
+    let added_from = begun_after.rows.or(signed).unwrap_or_default();
+    let added = log.newest(added_from)?;
+    if added.is_some() && added_from > 0 && log.era(log.rows - 1)? != log.era(added_from - 1)? {
+        let words = "the clock was set back before something was recorded in it, so nobody knows when that was";
+        return Err(Obstacle::Evidence(words.to_owned()));
+    }
+    let young = if wish.before == Timestamp::MAX { added } else { log.newest(0)? };
+    if let Some(newest) = young.filter(|newest| *newest >= wish.earlier_before) {
+        return Ok(Fate::Kept(format!("stays: it has a row of {newest}")));
+    }
+    let before = begun(&log.opened.conn, &mut log.checker)?;
+    Ok(Fate::Goes(EarlierPruned { generation, rows: log.rows, added }, before))
+}
+
+/// Opens those that go once more; returns what the statement names and the newest time of a row that went with them or before.
+pub(in crate::store) fn named(
+    place: &Place,
+    logs: &[EarlierPruned],
+) -> Result<(Vec<EarlierPruned>, Timestamp), UpkeepError> {
+    let (mut all, mut newest) = (logs.to_vec(), Timestamp::MIN);
+    for log in logs {
+        let mut open = EarlierLog::open(place, log.generation).map_err(|found| UpkeepError::Refused(found.words()))?;
+        newest = newest.max(open.newest(0)?.unwrap_or(Timestamp::MIN)).max(open.newest_gone);
+        // One that it had named and that is still there is judged by what it is now.
+        open.gone.retain(|gone| !place.aside(gone.generation).path().is_dir());
+        add(&mut all, &open.gone);
+    }
+    Ok((all, newest))
+}
+
+/// Adds those that are not among them yet.
+pub(in crate::store) fn add(all: &mut Vec<EarlierPruned>, more: &[EarlierPruned]) {
+    for log in more {
+        if all.len() < NAMED_MAX && all.iter().all(|known| known.generation != log.generation) {
+            all.push(log.clone());
+        }
+    }
+}
+
+/// The oldest time of a row in a log that goes with the first rows of the present one.
+pub(in crate::store) fn oldest(
+    conn: &Connection,
+    checker: &mut RowChecker,
+    place: &Place,
+) -> Result<Option<Timestamp>, UpkeepError> {
+    let wish = PruneWish { before: Timestamp::MAX, to_max: u64::MAX, earlier_before: Timestamp::MAX };
+    let mut oldest = None;
+    for log in leaving(conn, checker, place, wish, &[])?.logs {
+        if let Ok(mut open) = EarlierLog::open(place, log.generation) {
+            let first = row_at(&open.opened.conn, &mut open.checker, open.first)?.map(|row| row.timestamp);
+            oldest = oldest.into_iter().chain(first).min();
+        }
+    }
+    Ok(oldest)
+}
+
+/// Reads all of a log as `node verify` does, against everything that was signed of it too. Returns what is wrong with it, in words; an index
+/// that is damaged is no evidence.
+pub(in crate::store) fn verify(place: &Place, log: &EarlierPruned) -> Result<Option<String>, UpkeepError> {
+    let verified = || -> Result<Option<String>, Obstacle> {
+        let direct = DirectLog::open(&place.aside(log.generation), place.keys.clone())?;
+        let mut check = direct.check()?;
+        while !check.done() {
+            let lines = direct.check_step(&mut check)?;
+            let mut findings = lines.into_iter().filter_map(|line| match line {
+                VerifyLine::Finding(finding) if finding.kind != FindingKind::Index => Some(finding.detail),
+                _ => None,
+            });
+            if let Some(detail) = findings.next() {
+                return Ok(Some(detail));
+            }
+        }
+        Ok(None)
+    };
+    match verified() {
+        Ok(found) => Ok(found),
+        Err(Obstacle::Evidence(words)) => Ok(Some(words)),
+        Err(Obstacle::Now(words)) => Err(not_now(log.generation, &words)),
+    }
+}
+
+fn not_now(generation: Generation, words: &str) -> UpkeepError {
+    UpkeepError::Refused(format!("the earlier log {generation} cannot be read now: {words}"))
+}
+
+/// Removes a log that was stated as gone, unless something was recorded or changed in it since. In words why it is still there.
+///
+/// The caller has seen the statement witnessed. Its folder gets another name first: a crash behind that leaves one that nobody takes
+/// for a log, and that the next call removes.
+pub(in crate::store) fn remove(place: &Place, log: &EarlierPruned, held: &[HeldUnder]) -> Result<bool, String> {
+    let going: PathBuf = folder_of(place.dir.path(), &format!("going-{}", log.generation));
+    let io = |error: std::io::Error| error.to_string();
+    if going.is_dir() {
+        std::fs::remove_dir_all(&going).map_err(io)?;
+    }
+    let folder = place.aside(log.generation);
+    if !folder.path().is_dir() {
+        return Ok(false);
+    }
+    // Held until all is gone: an operator who records something in it comes before or finds no log.
+    let _lock = folder.lock_existing().map_err(|e| e.to_string())?;
+    let mut open = EarlierLog::open(place, log.generation).map_err(Obstacle::words)?;
+    if open.rows != log.rows {
+        return Err(format!("it had {} rows when it was stated as pruned, and has {} now", log.rows, open.rows));
+    }
+    if let Some(hold) = open.held(held).map_err(Obstacle::words)? {
+        return Err(format!("it is kept by {hold}"));
+    }
+    drop(open);
+    if let Some(words) = verify(place, log).map_err(|e| e.to_string())? {
+        return Err(words);
+    }
+    std::fs::rename(folder.path(), &going).map_err(io)?;
+    std::fs::remove_dir_all(&going).map_err(io)?;
+    Ok(true)
+}

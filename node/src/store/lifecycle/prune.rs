@@ -1,0 +1,374 @@
+//! Prunes the oldest rows, in an order in which a crash loses nothing that was not declared.
+//!
+//! 1. *Plan*: the cut, rounded down to a full tile, below what is witnessed and below every hold.
+//! 2. *Check*: every row that would go is read; a row that fails is evidence, and nothing is dropped.
+//! 3. *State*: one transaction writes the entry `log.pruned` and moves the floor. From here on the rows do not count.
+//! 4. Once a witness has cosigned that entry: *drop* in small batches, each tile held against its rows once more, and remove the logs
+//!    that the entry names besides.
+//! 5. *Finish*: the file shrinks in small steps, and a second `log.pruned` says by how much.
+//!
+//! Every step can be repeated; a node that starts goes on where it stopped.
+
+use std::sync::PoisonError;
+
+use piperoll_format::entry::Prefix;
+use piperoll_format::merkle::{Hash, TILE_LEVELS, TILE_WIDTH, TreeReader, perfect_root};
+use piperoll_format::statement::{ArchiveDigest, PruneFinished, Pruned, Statement};
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::RowChecker;
+use piperoll_protocol::node::PrunePlan;
+use rusqlite::Connection;
+
+use super::erase::WAL_TRIES;
+use super::past_retention::{self, Place};
+use super::prune_request::PruneWish;
+use crate::store::engine::writer::Writer;
+use crate::store::table::erased::{self, row_at};
+use crate::store::table::error::{UpkeepError, refused};
+use crate::store::table::holds::{HoldScan, holds};
+use crate::store::table::log_start::{first_seq, floor, unfinished};
+use crate::store::table::mac_epochs::teach;
+use crate::store::table::rows::read_row;
+use crate::store::table::tiles::{StoredTiles, leaves, stored_roots, stored_tile, tile_id};
+use crate::store::table::time_search::Search;
+
+/// Tiles of rows dropped in one transaction: some milliseconds that an append may have to wait.
+const TILES_PER_BATCH: u64 = 8;
+/// Tiles of rows read in one step of the check before.
+const TILES_PER_STEP: u64 = 16;
+/// Pages given back to the file system in one transaction (4 MiB).
+const PAGES_PER_VACUUM: u32 = 1_024;
+
+/// The cut that a wish leads to now; in words when nothing can go at all.
+pub(in crate::store) fn plan(
+    conn: &Connection,
+    checker: &mut RowChecker,
+    wish: PruneWish,
+    witnessed: u64,
+    place: &Place,
+) -> Result<PrunePlan, UpkeepError> {
+    let first = first_seq(refused(floor(conn, checker)?)?.as_ref());
+    let held = refused(holds(conn, checker)?)?;
+    let end: u64 = conn.query_row("SELECT coalesce(max(seq) + 1, 0) FROM entries", [], |row| row.get(0))?;
+    let mut search = Search { conn, checker };
+    let eras = search.eras(first, end)?;
+    let mut cut = search.first_within(&eras, wish.before, Timestamp::MAX)?.unwrap_or(end).min(wish.to_max);
+    let mut limits = Vec::new();
+    if witnessed < cut {
+        cut = witnessed;
+        limits.push(format!("a witness has seen {witnessed} rows only"));
+    }
+    for held in &held {
+        let of_range = search.first_within(&eras, held.hold.from, held.hold.to)?.unwrap_or(end);
+        let keeps = of_range.min(held.entry_seq);
+        if keeps < cut {
+            cut = keeps;
+            limits.push(format!("the hold {:?} keeps row {keeps} and what follows", held.hold.name));
+        }
+    }
+    let mut to_seq = (cut / TILE_WIDTH * TILE_WIDTH).max(first);
+    let mut earlier = Vec::new();
+    // A log whose first rows are gone says no more which one was before it, and what it took the place of is older than any of its rows.
+    if first == 0 && to_seq > 0 {
+        let leaving = past_retention::leaving(conn, checker, place, wish, &held)?;
+        limits.extend(leaving.evidence);
+        earlier = leaving.logs;
+        if let Some(words) = leaving.kept {
+            limits.push(words);
+            (to_seq, earlier) = (first, Vec::new());
+        }
+    }
+    let time = |checker: &mut RowChecker, seq: Option<u64>| -> rusqlite::Result<Option<Timestamp>> {
+        let Some(seq) = seq.filter(|seq| (first..to_seq).contains(seq)) else { return Ok(None) };
+        Ok(row_at(conn, checker, seq)?.map(|row| row.timestamp))
+    };
+    let oldest = time(checker, Some(first))?;
+    let newest = time(checker, to_seq.checked_sub(1))?;
+    Ok(PrunePlan { from_seq: first, to_seq, oldest, newest, limits, earlier, unconfirmed_from: None })
+}
+
+/// Bytes of an archive's name.
+const ARCHIVE_NAME_BYTES_MAX: usize = 255;
+
+fn check_archive(archive: Option<&ArchiveDigest>) -> Result<(), UpkeepError> {
+    let Some(ArchiveDigest { name, sha256 }) = archive else { return Ok(()) };
+    let named = !name.is_empty() && name.len() <= ARCHIVE_NAME_BYTES_MAX && !name.chars().any(char::is_control);
+    if named && sha256.len() == 64 && sha256.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Ok(());
+    }
+    let words = format!("an archive has a name of 1 to {ARCHIVE_NAME_BYTES_MAX} bytes and a SHA-256 of 64 digits");
+    Err(UpkeepError::Refused(words))
+}
+
+impl Search<'_> {
+    /// The first row of the log with a time in `from..to`, rows that do not fit counted in.
+    pub(in crate::store) fn first_within(
+        &mut self,
+        eras: &[(u64, u64)],
+        from: Timestamp,
+        to: Timestamp,
+    ) -> rusqlite::Result<Option<u64>> {
+        for (first, end) in eras {
+            let part = self.within(*first, *end, from, to)?;
+            if part.start < part.end {
+                return Ok(Some(part.start));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The check of rows that are about to go, between two steps.
+pub(in crate::store) struct PruneCheck {
+    next: u64,
+    to: u64,
+    holds: HoldScan,
+}
+
+impl PruneCheck {
+    pub(in crate::store) fn new(from: u64, to: u64) -> Self {
+        Self { next: from, to, holds: HoldScan::new(from) }
+    }
+
+    /// Reads on; whether all are read. The first row that fails ends it.
+    pub(in crate::store) fn step(&mut self, conn: &Connection, checker: &mut RowChecker) -> Result<bool, UpkeepError> {
+        if self.next >= self.to {
+            return self.holds.step(conn, checker);
+        }
+        let floor = refused(floor(conn, checker)?)?;
+        refused(teach(conn, checker, floor.as_ref())?)?;
+        let end = self.to.min(self.next + TILES_PER_STEP * TILE_WIDTH);
+        let evidence = |seq: u64, why: &str| {
+            UpkeepError::Refused(format!(
+                "row {seq} {why}; a prune would take the evidence with it, so nothing is pruned (`piperoll node verify` lists what is wrong)"
+            ))
+        };
+        let mut statement = conn.prepare_cached(
+            "SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq >= ?1 AND seq < ?2 ORDER BY seq",
+        )?;
+        let mut rows = statement.query((self.next, end))?;
+        let mut tile: Vec<Hash> = Vec::new();
+        while let Some(row) = rows.next()? {
+            let mut row = read_row(row, checker)?;
+            erased::recognise(conn, checker, &mut row)?;
+            if row.seq != self.next {
+                break;
+            }
+            if !row.is_sound() {
+                return Err(evidence(row.seq, row.checked.reason.unwrap_or("fails verification")));
+            }
+            tile.push(row.leaf());
+            self.next += 1;
+            if tile.len() as u64 == TILE_WIDTH {
+                let index = self.next / TILE_WIDTH - 1;
+                if stored_tile(conn, 0, index).ok().as_ref() != Some(&tile) || !root_fits(conn, index, &tile)? {
+                    return Err(evidence(index * TILE_WIDTH, "and those behind it do not fit their place in the tree"));
+                }
+                tile.clear();
+            }
+        }
+        if self.next < end {
+            return Err(evidence(self.next, "is missing"));
+        }
+        Ok(false)
+    }
+}
+
+/// Whether a tile's root stands beside it, and in the tile above when that is full.
+fn root_fits(conn: &Connection, index: u64, tile: &[Hash]) -> Result<bool, UpkeepError> {
+    let root = perfect_root(tile);
+    let above = stored_tile(conn, 1, index / TILE_WIDTH).ok();
+    let there = above.and_then(|above| above.get(usize::try_from(index % TILE_WIDTH).ok()?).copied());
+    Ok(stored_roots(conn, 0, index, index + 1)? == [root] && there.is_none_or(|there| there == root))
+}
+
+impl Writer {
+    /// Moves the floor to the plan's cut, and says so. The rows were checked before.
+    pub(in crate::store) fn state_pruned(
+        &mut self,
+        wish: PruneWish,
+        checked: &PrunePlan,
+        policy: &str,
+        archive: Option<ArchiveDigest>,
+    ) -> Result<Pruned, UpkeepError> {
+        check_archive(archive.as_ref())?;
+        let mut checker = self.checker();
+        if unfinished(&self.conn, &mut checker)?.is_some() {
+            return Err(UpkeepError::Refused("an earlier prune is not finished yet; try again when it is".to_owned()));
+        }
+        // A hold may have come meanwhile.
+        let place = Place { dir: self.dir.clone(), keys: self.keys.clone() };
+        let now = plan(&self.conn, &mut checker, wish, self.health.witnessed_size(), &place)?;
+        let same_logs = now.earlier.starts_with(&checked.earlier);
+        if now.from_seq != checked.from_seq || now.to_seq < checked.to_seq || !same_logs {
+            return Err(UpkeepError::Refused("what may be pruned has changed meanwhile; try again".to_owned()));
+        }
+        let (from_seq, to_seq) = (checked.from_seq, checked.to_seq);
+        if to_seq <= from_seq {
+            return Err(UpkeepError::Refused("there is nothing to prune".to_owned()));
+        }
+        let fits = self.signer.as_ref().map(|signer| signer.check(&self.conn, self.end.next_seq)).transpose()?;
+        refused(fits.unwrap_or_else(|| Err("the log's earlier checkpoints cannot be used".to_owned())))?;
+        let floor_now = refused(floor(&self.conn, &mut checker)?)?;
+        refused(teach(&self.conn, &mut checker, floor_now.as_ref())?)?;
+        let last = row_at(&self.conn, &mut checker, to_seq - 1)?.filter(crate::store::table::rows::StoredRow::is_sound);
+        let last = last.ok_or_else(|| UpkeepError::Refused(format!("row {} fails verification", to_seq - 1)))?;
+        let (mut earlier, newest) = past_retention::named(&place, &checked.earlier)?;
+        let mut newest =
+            newest.max(past_retention::newest(&self.conn, &mut checker, from_seq, to_seq)?.unwrap_or(newest));
+        if let Some(floor) = floor_now {
+            newest = newest.max(floor.pruned.newest);
+            past_retention::add(&mut earlier, &floor.pruned.earlier);
+        }
+        let root = TreeReader::new(StoredTiles(&self.conn), self.end.next_seq).root(to_seq)?;
+        let pruned = Pruned {
+            from_seq,
+            to_seq,
+            epoch: last.epoch,
+            era: last.era,
+            last_timestamp: last.timestamp,
+            newest,
+            root,
+            policy: policy.to_owned(),
+            archive,
+            witnessed: self.ages.lock().unwrap_or_else(PoisonError::into_inner).note_over(to_seq),
+            earlier,
+        };
+        let statement = Statement::Pruned(pruned.clone());
+        self.transact(|rows, now| {
+            let entry_seq = rows.state(&statement, now)?;
+            rows.conn.execute("INSERT INTO pruned (to_seq, entry_seq) VALUES (?1, ?2)", (to_seq, entry_seq))?;
+            Ok(())
+        })?;
+        Ok(pruned)
+    }
+
+    /// Drops the next rows below the floor; whether none is left. Whoever calls has seen the statement witnessed.
+    pub(in crate::store) fn drop_batch(&mut self) -> Result<bool, UpkeepError> {
+        let mut checker = self.checker();
+        let Some(floor) = unfinished(&self.conn, &mut checker)? else { return Ok(true) };
+        let (seq, to) = (floor.pruned.to_seq, floor.pruned.to_seq);
+        self.index.cut(seq).map_err(|error| UpkeepError::Refused(format!("the index cannot be cut: {error}")))?;
+        let first: Option<u64> =
+            self.conn.query_row("SELECT min(seq) FROM entries WHERE seq >= 0 AND seq < ?1", [to], |row| row.get(0))?;
+        let Some(first) = first else {
+            self.tidy_tiles(seq)?;
+            return Ok(true);
+        };
+        let from = first / TILE_WIDTH * TILE_WIDTH;
+        let to = to.min(from + TILES_PER_BATCH * TILE_WIDTH);
+        let ids = self.check_going(from, to)?;
+        let full_above = self.end.next_seq >> (2 * TILE_LEVELS) << TILE_LEVELS;
+        self.transact(|rows, _| {
+            let mut drop_id = rows.conn.prepare_cached("DELETE FROM ids WHERE id = ?1 AND seq = ?2")?;
+            for (id, seq) in &ids {
+                drop_id.execute((&id[..], seq))?;
+            }
+            rows.conn.execute("DELETE FROM entries WHERE seq >= ?1 AND seq < ?2", (from, to))?;
+            rows.conn.execute("DELETE FROM erased WHERE seq >= ?1 AND seq < ?2", (from, to))?;
+            drop_tiles(rows.conn, 0, from / TILE_WIDTH..to / TILE_WIDTH, full_above)
+        })?;
+        Ok(false)
+    }
+
+    /// Holds the tiles from `from` to `to` against their rows once more, and finds the ids that go.
+    fn check_going(&self, from: u64, to: u64) -> Result<Vec<(Vec<u8>, u64)>, UpkeepError> {
+        for index in from / TILE_WIDTH..to / TILE_WIDTH {
+            let first = index * TILE_WIDTH;
+            let made = leaves(&self.conn, first, first + TILE_WIDTH)?;
+            if stored_tile(&self.conn, 0, index).ok() != Some(made) {
+                return Err(UpkeepError::Refused(format!(
+                    "rows {first} and following were changed since they were checked; they stay as evidence"
+                )));
+            }
+        }
+        let mut statement = self.conn.prepare_cached("SELECT seq, body FROM entries WHERE seq >= ?1 AND seq < ?2")?;
+        let mut rows = statement.query((from, to))?;
+        let mut ids = Vec::new();
+        while let Some(row) = rows.next()? {
+            let body = row.get_ref(1)?.as_bytes().unwrap_or_default();
+            if let Some(prefix) = Prefix::parse(body) {
+                ids.push((prefix.id.as_bytes().to_vec(), row.get(0)?));
+            }
+        }
+        // An erased row does not say its id any more.
+        let mut statement = self.conn.prepare_cached("SELECT id, seq FROM erased WHERE seq >= ?1 AND seq < ?2")?;
+        let mut rows = statement.query((from, to))?;
+        while let Some(row) = rows.next()? {
+            ids.push((row.get(0)?, row.get(1)?));
+        }
+        Ok(ids)
+    }
+
+    /// Drops the tiles of higher levels that lie below the floor.
+    fn tidy_tiles(&mut self, floor: u64) -> Result<(), UpkeepError> {
+        let size = self.end.next_seq;
+        self.transact(|rows, _| {
+            for level in 0..TILE_LEVELS {
+                let below = floor.checked_shr(TILE_LEVELS * (level + 1)).unwrap_or(0);
+                let full_above = size.checked_shr(TILE_LEVELS * (level + 2)).unwrap_or(0) << TILE_LEVELS;
+                drop_tiles(rows.conn, level, 0..below, full_above)?;
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// Gives some free pages back to the file system; whether none is left.
+    pub(in crate::store) fn shrink(&mut self) -> Result<bool, UpkeepError> {
+        let before: u64 = self.conn.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+        if before > 0 {
+            let mut statement = self.conn.prepare(&format!("PRAGMA incremental_vacuum({PAGES_PER_VACUUM})"))?;
+            let mut rows = statement.query([])?;
+            while rows.next()?.is_some() {}
+        }
+        let after: u64 = self.conn.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+        Ok(after == 0 || after == before)
+    }
+
+    /// Bytes of the database's file, as SQLite counts its pages.
+    pub(in crate::store) fn file_bytes(&self) -> Result<u64, UpkeepError> {
+        Ok(file_bytes(&self.conn)?)
+    }
+
+    /// Says that the rows below the floor are gone.
+    pub(in crate::store) fn finish_prune(&mut self, bytes_freed: u64) -> Result<Option<PruneFinished>, UpkeepError> {
+        let mut checker = self.checker();
+        let Some(floor) = unfinished(&self.conn, &mut checker)? else { return Ok(None) };
+        let (from_seq, to_seq) = (floor.pruned.from_seq, floor.pruned.to_seq);
+        let finished = PruneFinished { to_seq, rows: to_seq - from_seq, bytes_freed };
+        let statement = Statement::PruneFinished(finished.clone());
+        self.transact(|rows, now| {
+            let entry_seq = rows.state(&statement, now)?;
+            rows.conn.execute("UPDATE pruned SET finished_seq = ?1 WHERE to_seq = ?2", (entry_seq, to_seq))?;
+            Ok(())
+        })?;
+        // The file gets shorter when the WAL is moved into it.
+        self.empty_wal(WAL_TRIES);
+        Ok(Some(finished))
+    }
+}
+
+/// Pages of the file that hold something or are free, in bytes.
+pub(in crate::store) fn file_bytes(conn: &Connection) -> rusqlite::Result<u64> {
+    let read = |name: &str| conn.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, u64>(0));
+    Ok(read("page_count")? * read("page_size")?)
+}
+
+/// Drops the hashes of tiles below the floor. A tile's root stands in the tile above; until that one is full, it is kept
+/// beside the place of the tile, because the tile above must still become full.
+fn drop_tiles(conn: &Connection, level: u32, indexes: std::ops::Range<u64>, full_above: u64) -> rusqlite::Result<()> {
+    let gone = indexes.end.min(full_above).max(indexes.start);
+    conn.prepare_cached("DELETE FROM tiles WHERE id >= ?1 AND id < ?2")?
+        .execute((tile_id(level, indexes.start), tile_id(level, gone)))?;
+    conn.prepare_cached("UPDATE tiles SET hashes = x'' WHERE id >= ?1 AND id < ?2 AND length(hashes) > 0")?
+        .execute((tile_id(level, gone), tile_id(level, indexes.end)))
+        .map(|_| ())
+}
+
+/// Bytes in use: what the ceiling is held against.
+pub(in crate::store) fn used_bytes(conn: &Connection) -> rusqlite::Result<u64> {
+    let free: u64 = conn.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+    let page: u64 = conn.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+    Ok(file_bytes(conn)?.saturating_sub(free * page))
+}

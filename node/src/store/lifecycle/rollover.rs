@@ -1,0 +1,155 @@
+//! Starts a new generation: archives the old log unchanged, and starts an empty one with an entry that says why.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use piperoll_detect::Rules;
+use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::entry::lifecycle;
+use piperoll_format::ids::Generation;
+use piperoll_format::note::Note;
+use piperoll_format::statement::{GENERATION_BEGUN, Hold};
+use piperoll_format::verify::RowChecker;
+use piperoll_net::clock::Clock;
+use serde_json::json;
+
+use super::past_logs::folder_of;
+use super::past_retention::begun;
+use crate::store::engine::open_writer::{OpenWriter, open_writer};
+use crate::store::engine::signer::{Kept, kept};
+use crate::store::index::BLOCK_LEVEL;
+use crate::store::table::draft::Draft;
+use crate::store::table::error::OpenError;
+use crate::store::table::holds;
+use crate::store::table::keys::LogKeys;
+use crate::store::table::log_dir::LogDir;
+use crate::store::table::rows;
+
+/// What was begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewGeneration {
+    pub generation: Generation,
+    /// Where the old log is now.
+    pub old: PathBuf,
+    /// Names of the holds of the old log, which are set in the new one too; in words why they could not be read.
+    pub holds: Result<Vec<String>, String>,
+}
+
+/// Begins a new generation in a directory whose daemon is down. The old log need not be readable.
+///
+/// The new log is made beside the old one, and the two change places in one step: whatever interrupts this, one whole log
+/// stands where the node looks for it.
+pub fn begin_generation(
+    dir: &LogDir,
+    keys: &LogKeys,
+    clock: Arc<dyn Clock>,
+    reason: &str,
+    by: &str,
+) -> Result<NewGeneration, OpenError> {
+    let io = |path: PathBuf| move |source| OpenError::Io { path, source };
+    let lock = dir.lock_existing()?;
+    finish_exchange(dir, keys).map_err(io(dir.path().to_owned()))?;
+    let old_generation = dir.marked_generation()?;
+    let seen = |which| {
+        let conn = dir.open_reader(keys.ring.cluster(), keys.ring.node_id()).ok()?.conn;
+        let note = Note::parse(&kept(&conn, which).ok()??).ok()?;
+        Checkpoint::parse(note.text()).ok().map(|checkpoint| checkpoint.size)
+    };
+    let there = || {
+        let conn = dir.open_reader(keys.ring.cluster(), keys.ring.node_id()).ok()?.conn;
+        rows::extent(&conn).ok().map(|extent| extent.head_seq.map_or(0, |head| head.saturating_add(1)))
+    };
+    let previous = json!({
+        "generation": old_generation, "signed_rows": seen(Kept::Signed), "witnessed_rows": seen(Kept::Witnessed),
+        "rows": there(),
+    });
+    let holds = held_there(dir, keys);
+    let beside = |suffix: &str| folder_of(dir.path(), suffix);
+    let fresh = beside(&format!("{BEGUN}{}", uuid::Uuid::now_v7().simple()));
+    let fresh_dir = LogDir::new(&fresh);
+    let OpenWriter { mut writer, generation, lock: fresh_lock, .. } =
+        open_writer(&fresh_dir, keys, clock, Rules::none(), BLOCK_LEVEL)?;
+    let details = json!({ "previous": previous, "reason": reason, "by": by });
+    let begun = lifecycle(GENERATION_BEGUN, "a new log takes the place of another one", &details);
+    let stopped = lifecycle("log.stopped", "nothing runs yet", &json!({}));
+    let drafts = [begun, stopped].map(|entry| Draft { entry, via: Arc::from("node") });
+    let recorded =
+        writer.append(drafts.to_vec()).and_then(|results| results.into_iter().collect::<Result<Vec<_>, _>>());
+    // The log that was begun stays where it was made, and the old one where it is.
+    recorded.map_err(|e| io(fresh.clone())(std::io::Error::other(e)))?;
+    // A hold is about times, not about a log: it keeps what is recorded from now on, and what was recorded before.
+    for hold in holds.iter().flatten() {
+        writer.add_hold(hold).map_err(|e| io(fresh.clone())(std::io::Error::other(e)))?;
+    }
+    fresh_dir.write_marker(keys.ring.cluster(), keys.ring.node_id(), generation).map_err(io(fresh.clone()))?;
+    drop(writer);
+    // How far entries were handed on, who paused that, and how far other logs were read: none of it is about this log's rows alone.
+    for folder in BESIDE_THE_LOG {
+        copy_folder(&dir.path().join(folder), &fresh.join(folder)).map_err(io(fresh.clone()))?;
+    }
+    renameat2(AT_FDCWD, &fresh, AT_FDCWD, dir.path(), RenameFlags::RENAME_EXCHANGE)
+        .map_err(|e| io(dir.path().to_owned())(e.into()))?;
+    let old = beside(&old_generation.map_or("old".to_owned(), |generation| generation.to_string()));
+    // A crash before this line leaves the old log under the name that the new one was made under; see `finish_exchange`.
+    std::fs::rename(&fresh, &old).map_err(io(old.clone()))?;
+    drop((lock, fresh_lock));
+    let holds = holds.map(|holds| holds.into_iter().map(|hold| hold.name).collect());
+    Ok(NewGeneration { generation, old, holds })
+}
+
+/// How the name of a log begins while it is made, behind that of the log's folder.
+const BEGUN: &str = "begun-";
+
+/// Gives the log that the present one took the place of its name, where a crash came between the exchange and that. The caller has the lock.
+pub(in crate::store) fn finish_exchange(dir: &LogDir, keys: &LogKeys) -> std::io::Result<()> {
+    let Some(generation) = generation_before(dir, keys) else { return Ok(()) };
+    let old = folder_of(dir.path(), &generation.to_string());
+    let (Some(parent), false) = (old.parent(), old.exists()) else { return Ok(()) };
+    let prefix = folder_of(dir.path(), BEGUN);
+    let prefix = prefix.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for entry in std::fs::read_dir(parent)? {
+        let path = entry?.path();
+        let is_left = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix));
+        // A log that was begun and never used has another generation.
+        if is_left && LogDir::new(&path).marked_generation().is_ok_and(|marked| marked == Some(generation)) {
+            tracing::warn!(from = %path.display(), to = %old.display(), "a new generation was interrupted; finishing the archiving of the old log");
+            return std::fs::rename(&path, &old);
+        }
+    }
+    Ok(())
+}
+
+/// The log that the present one says it took the place of, if that can be read.
+fn generation_before(dir: &LogDir, keys: &LogKeys) -> Option<Generation> {
+    let opened = dir.open_reader(keys.ring.cluster(), keys.ring.node_id()).ok()?;
+    let mut checker = RowChecker::new(keys.ring.clone(), opened.generation);
+    begun(&opened.conn, &mut checker).ok()??.generation?.parse().ok()
+}
+
+/// The holds of a log that may be damaged, by entries that are authentic.
+fn held_there(dir: &LogDir, keys: &LogKeys) -> Result<Vec<Hold>, String> {
+    let conn = dir.open_reader(keys.ring.cluster(), keys.ring.node_id()).map_err(|error| error.to_string())?;
+    let mut checker = RowChecker::new(keys.ring.clone(), conn.generation);
+    let held = holds::holds(&conn.conn, &mut checker).map_err(|error| error.to_string())??;
+    Ok(held.into_iter().map(|held| held.hold).collect())
+}
+
+/// Folders of the data directory that go on with the next generation.
+const BESIDE_THE_LOG: [&str; 2] = ["forward", "intake"];
+
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    let listed = match std::fs::read_dir(from) {
+        Ok(listed) => listed,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    std::fs::create_dir_all(to)?;
+    for entry in listed {
+        let entry = entry?;
+        let copy = to.join(entry.file_name());
+        std::fs::copy(entry.path(), &copy)?;
+        std::fs::File::open(&copy)?.sync_all()?;
+    }
+    std::fs::File::open(to)?.sync_all()
+}

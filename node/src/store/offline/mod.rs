@@ -1,0 +1,3 @@
+//! A log without its daemon.
+
+pub(super) mod log;

@@ -1,0 +1,67 @@
+//! Reads rows by number for forwarding: in the order in which they were written, whatever their times.
+
+use piperoll_format::verify::RowChecker;
+use rusqlite::Connection;
+
+use crate::store::table::erased;
+use crate::store::table::error::ReadError;
+use crate::store::table::log_start::{first_seq, floor};
+use crate::store::table::mac_epochs::teach;
+use crate::store::table::rows::{StoredRow, read_row};
+
+/// Bytes of bodies in one slice.
+const SLICE_BYTES_MAX: usize = 256 * 1024;
+
+/// Some rows in a row.
+#[derive(Debug, Default)]
+pub struct Slice {
+    pub rows: Vec<StoredRow>,
+    /// Where to go on.
+    pub next: u64,
+    /// There were more rows than fit.
+    pub is_full: bool,
+    /// The log begins here, and the rows asked for before it were pruned.
+    pub pruned_to: Option<u64>,
+    /// Rows that should be there and are not; first and last of each run.
+    pub missing: Vec<(u64, u64)>,
+}
+
+/// Reads rows from `from` up to `end`, checked, at most `rows_max` of them.
+pub(in crate::store) fn read_range(
+    conn: &Connection,
+    checker: &mut RowChecker,
+    from: u64,
+    end: u64,
+    rows_max: usize,
+) -> Result<Slice, ReadError> {
+    let _one_moment = conn.unchecked_transaction()?;
+    // What is wrong with the tables beside the rows is a finding of `verify`; the rows say for themselves whether they are sound.
+    let floor = floor(conn, checker)?.ok().flatten();
+    let _ = teach(conn, checker, floor.as_ref())?;
+    let first = first_seq(floor.as_ref());
+    let mut slice = Slice { next: from.max(first), pruned_to: (from < first).then_some(first), ..Slice::default() };
+    let sql =
+        "SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq >= ?1 AND seq < ?2 ORDER BY seq ASC LIMIT ?3";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query((slice.next, end, rows_max))?;
+    let mut bytes = 0;
+    while let Some(row) = rows.next()? {
+        let mut stored = read_row(row, checker)?;
+        erased::recognise(conn, checker, &mut stored)?;
+        if stored.seq > slice.next {
+            slice.missing.push((slice.next, stored.seq - 1));
+        }
+        slice.next = stored.seq + 1;
+        bytes += stored.body.len();
+        slice.rows.push(stored);
+        slice.is_full = bytes >= SLICE_BYTES_MAX || slice.rows.len() >= rows_max;
+        if slice.is_full {
+            break;
+        }
+    }
+    if !slice.is_full && slice.next < end {
+        slice.missing.push((slice.next, end - 1));
+        slice.next = end;
+    }
+    Ok(slice)
+}

@@ -1,0 +1,47 @@
+//! Entries that are being appended, and their outcome.
+
+use std::sync::Arc;
+
+use piperoll_detect::Flag;
+use piperoll_format::entry::{CallerEntry, EntryError};
+use piperoll_protocol::node::Receipt;
+use piperoll_redact::Redactor;
+
+use super::error::AppendError;
+
+/// An entry on its way into the log.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    pub entry: CallerEntry,
+    /// How it arrived; becomes the field `via`.
+    pub via: Arc<str>,
+}
+
+/// What became of a draft.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Appended {
+    New(Receipt),
+    /// The same entry was recorded before under the same id; this is its first receipt.
+    Known(Receipt),
+}
+
+impl From<Appended> for Receipt {
+    fn from(appended: Appended) -> Self {
+        match appended {
+            Appended::New(receipt) | Appended::Known(receipt) => receipt,
+        }
+    }
+}
+
+/// Masks secrets, and refuses what could never fit, before it reaches the writer.
+pub fn parse_draft(bytes: &[u8], via: &Arc<str>, redactor: &Redactor) -> Result<Draft, EntryError> {
+    Ok(Draft { entry: redactor.parse_entry(bytes)?, via: Arc::clone(via) })
+}
+
+/// What became of one draft.
+pub(in crate::store) type AppendResult = Result<Appended, AppendError>;
+
+/// As it stands in a body; nothing when nothing stands out.
+pub(in crate::store) fn to_text(flags: &[Flag]) -> String {
+    if flags.is_empty() { String::new() } else { serde_json::to_string(flags).unwrap_or_default() }
+}

@@ -1,0 +1,126 @@
+//! Errors of a log on disk, with advice for the operator.
+
+use std::path::PathBuf;
+
+use piperoll_format::entry::EntryError;
+
+/// Why a log could not be opened. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("{path}: {source}; check that the directory exists and that this user may use it")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error(
+        "{path} belongs to uid {owner}, but this process runs as uid {me}; run it as that user (for example with `sudo -u '#{owner}'`) so that the files keep one owner"
+    )]
+    WrongOwner { path: PathBuf, owner: u32, me: u32 },
+    #[error("{path} is in use by another process; stop that node (or append through its socket) first")]
+    InUse { path: PathBuf },
+    #[error(
+        "{path} is missing, but {marker} says that a log of this node exists here; restore the file, or move {marker} away to begin a new generation"
+    )]
+    Missing { path: PathBuf, marker: PathBuf },
+    #[error(
+        "{path} holds no entries, but {marker} says that a log of this node exists here: the database was emptied; restore it, or move both files away to begin a new generation"
+    )]
+    Emptied { path: PathBuf, marker: PathBuf },
+    #[error("{path} is the log of {found}, but {expected} is expected here; put the right file back")]
+    Foreign { path: PathBuf, found: String, expected: String },
+    #[error(
+        "{path} is the log of {found}, but {marker} says that {expected} is expected here; put the right one of the two files back"
+    )]
+    OtherGeneration { path: PathBuf, found: String, marker: PathBuf, expected: String },
+    #[error("{path} is a database of another program; move it away, or give this node a directory of its own")]
+    NotOurs { path: PathBuf },
+    #[error("there is no log in {path}; start the node once, or name the right directory")]
+    NoLog { path: PathBuf },
+    #[error("{path} has format version {found}, this program writes version {known}; use a newer program")]
+    Version { path: PathBuf, found: i64, known: i64 },
+    #[error(
+        "{path} is not a readable database ({source}); restore it from a backup, or move it away together with its marker to begin a new generation"
+    )]
+    Sqlite { path: PathBuf, source: rusqlite::Error },
+    #[error("no secret for this node was configured; `secrets` needs at least epoch 0")]
+    NoSecret,
+}
+
+/// Why an entry was not recorded. Nothing of it is in the log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    #[error("the id {id} was used before for another entry (seq {seq}); use a fresh id, or send the same entry again")]
+    Conflict { id: String, seq: u64 },
+    #[error("the disk is full; free space and send the entry again")]
+    DiskFull,
+    #[error("the log cannot be written: {0}")]
+    Fault(String),
+    #[error("the node is stopping; send the entry again in a moment")]
+    Stopping,
+}
+
+/// Why a read failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("the log cannot be read: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("the tree cannot be read: {0}")]
+    Tree(#[from] super::tiles::TreeError),
+    #[error("the log is now generation {now}, the request was made for {asked}")]
+    Generation { now: String, asked: String },
+    #[error("rows were pruned while they were being read; ask again")]
+    PrunedMeanwhile,
+    #[error("the filter cannot be read: {0}")]
+    Filter(String),
+    /// A fault of this program: the thread was replaced, and health counts it.
+    #[error("the read failed in an unexpected way; the daemon's log says where, and other reads go on")]
+    Panicked,
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+/// Why it was not done. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UpkeepError {
+    /// It would break a rule.
+    #[error("{0}")]
+    Refused(String),
+    #[error("{0}")]
+    NotFound(String),
+    #[error(transparent)]
+    Log(#[from] AppendError),
+    #[error("the log cannot be read: {0}")]
+    Read(String),
+}
+
+impl From<rusqlite::Error> for UpkeepError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Read(error.to_string())
+    }
+}
+
+impl From<super::tiles::TreeError> for UpkeepError {
+    fn from(error: super::tiles::TreeError) -> Self {
+        Self::Read(error.to_string())
+    }
+}
+
+impl From<ReadError> for UpkeepError {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error.to_string())
+    }
+}
+
+/// Longest reason for an erasure or a hold, bytes of UTF-8.
+pub const REASON_BYTES_MAX: usize = 1_024;
+
+pub(in crate::store) fn check_reason(reason: &str) -> Result<(), UpkeepError> {
+    if reason.trim().is_empty() || reason.len() > REASON_BYTES_MAX {
+        return Err(UpkeepError::Refused(format!("a reason is 1 to {REASON_BYTES_MAX} bytes of text")));
+    }
+    Ok(())
+}
+
+/// In words, what cannot be believed of the log.
+pub(in crate::store) fn refused<T>(found: Result<T, String>) -> Result<T, UpkeepError> {
+    found.map_err(|words| UpkeepError::Refused(format!("{words}; run `piperoll node verify`")))
+}

@@ -1,0 +1,101 @@
+//! Legal holds: time ranges whose rows are neither pruned nor erased.
+//!
+//! A hold is an entry of the node; the table only says where it stands. No prune passes the entry of a hold that is not
+//! released, so every hold can be found in the log itself, and a full check looks for those that the table leaves out.
+
+use std::collections::BTreeMap;
+
+use piperoll_format::statement::{Hold, Statement};
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::RowChecker;
+use rusqlite::Connection;
+
+use super::error::UpkeepError;
+use super::rows::statement_at;
+
+/// A hold and the entry that set it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldUnder {
+    pub entry_seq: u64,
+    pub hold: Hold,
+}
+
+/// All holds that are not released, by name; in words the first one whose entry does not say so.
+pub(in crate::store) fn holds(
+    conn: &Connection,
+    checker: &mut RowChecker,
+) -> rusqlite::Result<Result<Vec<HeldUnder>, String>> {
+    let mut statement = conn.prepare_cached("SELECT name, entry_seq FROM holds ORDER BY name")?;
+    let named: Vec<(String, i64)> =
+        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
+    let mut found = Vec::new();
+    for (name, entry_seq) in named {
+        match statement_at(conn, checker, entry_seq.unsigned_abs())? {
+            Some(Statement::HoldAdded(hold)) if hold.name == name => {
+                found.push(HeldUnder { entry_seq: entry_seq.unsigned_abs(), hold });
+            }
+            _ => return Ok(Err(format!("the hold {name:?} counts as set by row {entry_seq}, which does not say so"))),
+        }
+    }
+    Ok(Ok(found))
+}
+
+/// The hold that a row of this time is under, if any.
+pub(in crate::store) fn over(
+    conn: &Connection,
+    checker: &mut RowChecker,
+    timestamp: Timestamp,
+) -> Result<Option<Hold>, UpkeepError> {
+    let held = holds(conn, checker)?.map_err(UpkeepError::Refused)?;
+    Ok(held.into_iter().map(|held| held.hold).find(|hold| (hold.from..hold.to).contains(&timestamp)))
+}
+
+/// Finds every hold in the log itself, so that one taken out of the table still keeps its rows.
+pub(in crate::store) struct HoldScan {
+    next: u64,
+    held: BTreeMap<String, u64>,
+}
+
+/// Rows looked at in one step.
+const SCAN_ROWS: u64 = 50_000;
+
+impl HoldScan {
+    pub(in crate::store) fn new(first: u64) -> Self {
+        Self { next: first, held: BTreeMap::new() }
+    }
+
+    /// Looks on; whether it is at the end. Refuses when the table does not name a hold that was never released.
+    pub(in crate::store) fn step(&mut self, conn: &Connection, checker: &mut RowChecker) -> Result<bool, UpkeepError> {
+        let end: u64 = conn.query_row("SELECT coalesce(max(seq) + 1, 0) FROM entries", [], |row| row.get(0))?;
+        let to = end.min(self.next + SCAN_ROWS);
+        let mut statement = conn.prepare_cached(
+            "SELECT seq FROM entries WHERE seq >= ?1 AND seq < ?2 AND instr(body, '\"action\":\"log.hold_') > 0",
+        )?;
+        let places = statement.query_map((self.next, to), |row| row.get(0))?;
+        let places: Vec<u64> = places.collect::<rusqlite::Result<_>>()?;
+        for seq in places {
+            match statement_at(conn, checker, seq)? {
+                Some(Statement::HoldAdded(hold)) => {
+                    self.held.insert(hold.name, seq);
+                }
+                Some(Statement::HoldReleased(release)) => {
+                    self.held.remove(&release.name);
+                }
+                _ => {}
+            }
+        }
+        self.next = to;
+        if to < end {
+            return Ok(false);
+        }
+        let named = holds(conn, checker)?.map_err(UpkeepError::Refused)?;
+        for (name, seq) in &self.held {
+            if !named.iter().any(|held| &held.hold.name == name && held.entry_seq == *seq) {
+                return Err(UpkeepError::Refused(format!(
+                    "the hold {name:?} was set by entry {seq} and never released, and the table of holds does not name it; run `piperoll node verify`"
+                )));
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,60 @@
+//! Log start: rows below it were declared as pruned by an entry of the node itself.
+//!
+//! The table `pruned` only says where to find the statement. What counts is the entry, with its signature: a table that
+//! names another one hides nothing, because the rows that are gone are then missing rows.
+
+use piperoll_format::statement::{Pruned, Statement};
+use piperoll_format::verify::RowChecker;
+use piperoll_protocol::node::PrunedRows;
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::error::{UpkeepError, refused};
+use super::rows::statement_at;
+
+/// The first row that a log answers for, and the entry that says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Floor {
+    pub entry_seq: u64,
+    pub pruned: Pruned,
+    /// All rows below are gone.
+    pub finished: bool,
+}
+
+/// The floor as it was stated, or what is wrong with it in words; `None` for a log that begins at 0.
+pub(in crate::store) fn floor(
+    conn: &Connection,
+    checker: &mut RowChecker,
+) -> rusqlite::Result<Result<Option<Floor>, String>> {
+    let newest = conn
+        .prepare_cached("SELECT to_seq, entry_seq, finished_seq IS NOT NULL FROM pruned ORDER BY to_seq DESC LIMIT 1")?
+        .query_row([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, bool>(2)?)))
+        .optional()?;
+    let Some((to_seq, entry_seq, finished)) = newest else { return Ok(Ok(None)) };
+    let said = match u64::try_from(entry_seq) {
+        Ok(seq) => statement_at(conn, checker, seq)?,
+        Err(_) => None,
+    };
+    Ok(match said {
+        Some(Statement::Pruned(pruned)) if i64::try_from(pruned.to_seq) == Ok(to_seq) => {
+            Ok(Some(Floor { entry_seq: entry_seq.unsigned_abs(), pruned, finished }))
+        }
+        _ => Err(format!("rows below {to_seq} count as pruned under row {entry_seq}, which does not say so")),
+    })
+}
+
+/// The first row of the log, as far as its floor can be believed.
+pub(in crate::store) fn first_seq(floor: Option<&Floor>) -> u64 {
+    floor.map_or(0, |floor| floor.pruned.to_seq)
+}
+
+impl Floor {
+    /// As readers elsewhere are told.
+    pub fn rows(&self) -> PrunedRows {
+        PrunedRows { to_seq: self.pruned.to_seq, newest: self.pruned.newest, entry_seq: self.entry_seq }
+    }
+}
+
+/// What is left to do for rows that were stated as pruned.
+pub(in crate::store) fn unfinished(conn: &Connection, checker: &mut RowChecker) -> Result<Option<Floor>, UpkeepError> {
+    Ok(refused(floor(conn, checker)?)?.filter(|floor| !floor.finished))
+}

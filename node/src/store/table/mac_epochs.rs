@@ -1,0 +1,74 @@
+//! Epochs of the MAC key: which rows each of them seals, and the switch to the next one.
+
+use piperoll_format::statement::{KeyRotated, Statement};
+use piperoll_format::verify::{EpochSpan, Integrity, RowChecker};
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::log_start::Floor;
+use super::rows::entry_at;
+
+/// Which epoch seals which rows, or in words which rotation is not what the table says. The first row of every epoch says
+/// that it is, under that epoch's own secret; the row in front of it says the same under the one before.
+pub(in crate::store) fn epochs(
+    conn: &Connection,
+    checker: &mut RowChecker,
+    floor: Option<&Floor>,
+) -> rusqlite::Result<Result<Vec<EpochSpan>, String>> {
+    let mut statement = conn.prepare_cached("SELECT epoch, first_seq FROM epochs ORDER BY epoch")?;
+    let named: Vec<(i64, i64)> =
+        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
+    let first = floor.map_or(0, |floor| floor.pruned.to_seq);
+    let mut base = floor.map(|floor| floor.pruned.epoch);
+    let mut spans: Vec<EpochSpan> = Vec::new();
+    for (epoch, first_seq) in named {
+        let (Ok(epoch), Ok(first_seq)) = (u32::try_from(epoch), u64::try_from(first_seq)) else {
+            return Ok(Err(format!("there is no epoch {epoch}")));
+        };
+        if first_seq < first {
+            // Its rows are gone; the statement about the prune says which epoch the last of them had.
+            continue;
+        }
+        let said = rotation_at(conn, checker, first_seq, epoch)?;
+        let fits = said.is_some_and(|said| {
+            said.epoch == epoch && said.first_seq == first_seq && base.is_none_or(|base| base == said.from_epoch)
+        });
+        let Some(said) = said.filter(|_| fits) else {
+            return Ok(Err(format!("row {first_seq} is named as the first of key epoch {epoch}, and does not say so")));
+        };
+        if spans.is_empty() && first < first_seq {
+            spans.push(EpochSpan { epoch: said.from_epoch, first_seq: first });
+        }
+        spans.push(EpochSpan { epoch, first_seq });
+        base = Some(epoch);
+    }
+    if spans.is_empty() {
+        // Never rotated, as far as rows are here: one epoch seals them all.
+        let newest = "SELECT epoch FROM entries WHERE seq >= 0 ORDER BY seq DESC LIMIT 1";
+        let of_head = conn.prepare_cached(newest)?.query_row([], |row| row.get::<_, u32>(0)).optional()?;
+        spans.extend(base.or(of_head).map(|epoch| EpochSpan { epoch, first_seq: first }));
+    }
+    Ok(Ok(spans))
+}
+
+/// Lets a checker know which epoch seals which rows; in words when that cannot be known.
+pub(in crate::store) fn teach(
+    conn: &Connection,
+    checker: &mut RowChecker,
+    floor: Option<&Floor>,
+) -> rusqlite::Result<Result<(), String>> {
+    Ok(epochs(conn, checker, floor)?.map(|epochs| checker.know_epochs(epochs)))
+}
+
+fn rotation_at(
+    conn: &Connection,
+    checker: &mut RowChecker,
+    seq: u64,
+    epoch: u32,
+) -> rusqlite::Result<Option<KeyRotated>> {
+    let row = entry_at(conn, checker, seq)?;
+    let row = row.filter(|row| row.checked.integrity == Integrity::Ok && row.epoch == epoch);
+    Ok(match row.and_then(|row| Statement::read(&row.body)) {
+        Some(Statement::KeyRotated(rotated)) => Some(rotated),
+        _ => None,
+    })
+}

@@ -1,0 +1,117 @@
+//! Reader threads, each with its own read-only connection.
+//!
+//! Work comes in short pieces: a scan returns after every batch, so no thread waits for a slow consumer
+//! and no read transaction lives long enough to keep the WAL from being reset. A piece that panics ends with an error for its
+//! caller; the thread opens a new connection and continues, so no request can stop reads for everybody.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::error::{OpenError, ReadError};
+use super::health::Health;
+
+/// Threads: enough for the two cores of a small node, few enough to leave room for the writer.
+const THREADS: usize = 4;
+/// Pieces of work waiting; beyond it a reader waits for its turn.
+const QUEUE: usize = 256;
+/// Before another try to open a connection in the place of one whose work panicked.
+const REOPEN_PAUSE: Duration = Duration::from_millis(200);
+
+type Work = Box<dyn FnOnce(&Connection) + Send>;
+
+/// Handle to the pool; clones share it. Threads end when the last handle is gone.
+#[derive(Clone)]
+pub(in crate::store) struct Readers {
+    queue: mpsc::Sender<Work>,
+}
+
+impl Readers {
+    pub(in crate::store) fn start(
+        open: impl Fn() -> Result<Connection, OpenError> + Send + Sync + 'static,
+        health: Arc<Health>,
+    ) -> Result<Self, OpenError> {
+        Self::start_with(THREADS, open, health)
+    }
+
+    pub(in crate::store) fn start_with(
+        threads: usize,
+        open: impl Fn() -> Result<Connection, OpenError> + Send + Sync + 'static,
+        health: Arc<Health>,
+    ) -> Result<Self, OpenError> {
+        let (queue, receiver) = mpsc::channel::<Work>(QUEUE);
+        let receiver = Arc::new(Mutex::new(receiver));
+        let open = Arc::new(open);
+        for number in 0..threads {
+            let mut conn = open()?;
+            let (receiver, open, health) = (Arc::clone(&receiver), Arc::clone(&open), Arc::clone(&health));
+            let spawned = std::thread::Builder::new().name(format!("reader-{number}")).spawn(move || {
+                loop {
+                    // The lock is held while waiting: one idle thread waits in the queue, the others for the lock.
+                    let work = receiver.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+                    let Some(work) = work else { return };
+                    // Nothing of the work outlives it but the connection, and that one is replaced.
+                    if catch_unwind(AssertUnwindSafe(|| work(&conn))).is_err() {
+                        health.count_reader_panic();
+                        conn = loop {
+                            match open() {
+                                Ok(conn) => break conn,
+                                Err(error) => {
+                                    tracing::error!(%error, "cannot replace the connection of a reader thread; retrying");
+                                    std::thread::sleep(REOPEN_PAUSE);
+                                }
+                            }
+                        };
+                    }
+                }
+            });
+            if let Err(source) = spawned {
+                return Err(OpenError::Io { path: "reader thread".into(), source });
+            }
+        }
+        Ok(Self { queue })
+    }
+
+    /// Runs one short piece of work.
+    ///
+    /// # Errors
+    /// [`ReadError::Panicked`] when the work panicked, [`ReadError::Stopping`] when the threads are gone.
+    pub(in crate::store) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> T + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let (reply, answer) = oneshot::channel();
+        let work: Work = Box::new(move |conn| {
+            let _ = reply.send(work(conn));
+        });
+        self.queue.send(work).await.map_err(|_| ReadError::Stopping)?;
+        // A thread that takes work either answers or panics; that all threads are gone shows when work is sent.
+        answer.await.map_err(|_| ReadError::Panicked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn reading_goes_on_after_more_panics_than_there_are_threads() {
+        let health = Arc::new(Health::default());
+        let open =
+            || Connection::open_in_memory().map_err(|source| OpenError::Sqlite { path: "memory".into(), source });
+        let readers = Readers::start(open, Arc::clone(&health)).expect("threads");
+        for _ in 0..2 * THREADS {
+            let result = readers.run(|_| -> u8 { panic!("a fault in a reader") }).await;
+            assert!(matches!(result, Err(ReadError::Panicked)), "{result:?}");
+            // The work that panicked held a transaction; the next one sees none of it.
+            assert_eq!(readers.run(|conn| conn.is_autocommit()).await.ok(), Some(true));
+        }
+        // The caller hears of it first.
+        while health.reader_panics() < 2 * THREADS as u64 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}

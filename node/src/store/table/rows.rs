@@ -1,0 +1,186 @@
+//! One stored row, read and verified.
+
+use piperoll_format::limits::BODY_AND_MAC_BYTES_MAX;
+use piperoll_format::merkle::{Hash, leaf_hash};
+use piperoll_format::order::Position;
+use piperoll_format::statement::{Begun, Erased, Statement};
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::{Checked, Claim, Integrity, RowChecker};
+use piperoll_protocol::node::{LogBefore, LogSpan};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension as _};
+
+/// No log gets there; a row above it was planted, and is found by a full check.
+pub(in crate::store) const SEQ_MAX: u64 = 1 << 62;
+/// Bytes taken of a stored body or mac. No sound one is longer, so what is cut was a violation before.
+const STORED_BYTES_MAX: usize = 2 * BODY_AND_MAC_BYTES_MAX;
+pub(in crate::store) const ERA_COLUMN: &str = "the era column differs from the signed era";
+
+/// A row as it stands in the database, with what its check gave.
+#[derive(Debug, Clone)]
+pub struct StoredRow {
+    pub seq: u64,
+    /// As the column says; believed only when the check is `ok`.
+    pub timestamp: Timestamp,
+    /// Where the row stands in the timeline. Its own time when it is sound, otherwise that of the sound row in
+    /// front of it in reading order: what nobody signed must not decide what is read next.
+    pub place: Timestamp,
+    pub era: u32,
+    pub epoch: u32,
+    /// Empty when NULL.
+    pub mac: Vec<u8>,
+    pub body: Vec<u8>,
+    pub checked: Checked,
+    /// The index says that it fits the filter.
+    pub(in crate::store) indexed: bool,
+    /// The entry that says that this row was emptied.
+    pub erased: Option<Box<ErasedUnder>>,
+}
+
+/// Head and tail of a log at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    pub oldest_seq: Option<u64>,
+    pub head_seq: Option<u64>,
+    pub last_timestamp: Option<Timestamp>,
+}
+
+/// The rows that are there, by the tables themselves; rows below the floor count as gone.
+pub(in crate::store) fn extent(conn: &Connection) -> rusqlite::Result<Extent> {
+    let oldest = "SELECT min(seq) FROM entries WHERE seq BETWEEN (SELECT coalesce(max(to_seq), 0) FROM pruned) AND ?1";
+    let oldest_seq = conn.prepare_cached(oldest)?.query_row([SEQ_MAX], |row| row.get(0))?;
+    let newest = "SELECT seq, ts FROM entries WHERE seq BETWEEN 0 AND ?1 ORDER BY seq DESC LIMIT 1";
+    let mut newest = conn.prepare_cached(newest)?;
+    let newest = newest.query_row([SEQ_MAX], |row| Ok((row.get(0)?, integer(row, 1)?))).optional()?;
+    let (head_seq, last_timestamp) = match newest {
+        Some((seq, ts)) => (Some(seq), ts.map(Timestamp::from_micros)),
+        None => (None, None),
+    };
+    Ok(Extent { oldest_seq, head_seq, last_timestamp })
+}
+
+/// The time that a row's column says.
+pub(in crate::store) fn time_of(conn: &Connection, seq: u64) -> rusqlite::Result<Option<Timestamp>> {
+    let mut statement = conn.prepare_cached("SELECT ts FROM entries WHERE seq = ?1")?;
+    let time = statement.query_row([seq], |row| integer(row, 0)).optional()?;
+    Ok(time.flatten().map(Timestamp::from_micros))
+}
+
+/// The times of the first `size` rows and what stood here before, from columns and bodies as they are.
+pub(in crate::store) fn span(conn: &Connection, size: u64) -> rusqlite::Result<LogSpan> {
+    let at = |order: &str| {
+        let sql = format!("SELECT ts, era FROM entries WHERE seq BETWEEN 0 AND ?1 ORDER BY seq {order} LIMIT 1");
+        let mut statement = conn.prepare_cached(&sql)?;
+        statement
+            .query_row([size.saturating_sub(1).min(SEQ_MAX)], |row| Ok((integer(row, 0)?, integer(row, 1)?)))
+            .optional()
+    };
+    let (oldest, newest) = (at("ASC")?, at("DESC")?);
+    let time = |row: Option<(Option<i64>, Option<i64>)>| row.and_then(|(ts, _)| ts).map(Timestamp::from_micros);
+    let era = newest.and_then(|(_, era)| era).and_then(|era| u32::try_from(era).ok()).unwrap_or_default();
+    let mut first = conn.prepare_cached("SELECT body FROM entries WHERE seq = 0")?;
+    let first =
+        first.query_row([], |row| Ok(row.get_ref(0)?.as_bytes().map(<[u8]>::to_vec).unwrap_or_default())).optional()?;
+    let before = first.and_then(|body| log_before(&body));
+    Ok(LogSpan { oldest: time(oldest), newest: time(newest), era, before, pruned: None, aside: Vec::new() })
+}
+
+/// What `log.generation_begun` says of the log before it.
+fn log_before(body: &[u8]) -> Option<LogBefore> {
+    let Begun { generation, signed_rows, witnessed_rows, rows, at } = Begun::read(body)?;
+    Some(LogBefore { generation: generation.and_then(|text| text.parse().ok()), signed_rows, witnessed_rows, rows, at })
+}
+
+impl StoredRow {
+    pub(in crate::store) fn checked_by(&self, checker: &mut RowChecker) -> Checked {
+        let Self { seq, timestamp, epoch, mac, body, .. } = self;
+        let mut checked = checker.check(&Claim { seq: *seq, timestamp: *timestamp, epoch: *epoch, mac, body });
+        if checked.integrity == Integrity::Ok && checked.era != Some(self.era) {
+            checked.integrity = Integrity::Violation;
+            checked.reason = Some(ERA_COLUMN);
+        }
+        checked
+    }
+
+    /// Its place and time are authentic, and so is what it says, if it still says anything.
+    pub(in crate::store) fn is_sound(&self) -> bool {
+        matches!(self.checked.integrity, Integrity::Ok | Integrity::Erased)
+    }
+
+    /// Its hash in the tree.
+    pub(in crate::store) fn leaf(&self) -> Hash {
+        self.erased.as_ref().map_or_else(|| leaf_hash(&self.body, &self.mac), |erased| erased.statement.leaf)
+    }
+
+    pub(in crate::store) fn position(&self) -> Position {
+        Position { timestamp: self.place, seq: self.seq }
+    }
+}
+
+/// Reads and checks one row; columns that cannot hold what they should are a violation, not an error.
+pub(in crate::store) fn read_row(row: &rusqlite::Row<'_>, checker: &mut RowChecker) -> rusqlite::Result<StoredRow> {
+    let mut stored = read_unchecked(row)?;
+    stored.checked = stored.checked_by(checker);
+    Ok(stored)
+}
+
+/// Reads one row, to be checked later; until then it counts as a violation.
+pub(in crate::store) fn read_unchecked(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredRow> {
+    let bytes = |index| -> rusqlite::Result<Vec<u8>> {
+        Ok(match row.get_ref(index)? {
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes[..bytes.len().min(STORED_BYTES_MAX)].to_vec(),
+            _ => Vec::new(),
+        })
+    };
+    // What is not a number gets one that no signed body can say.
+    let number = |index| -> rusqlite::Result<u32> {
+        Ok(integer(row, index)?.and_then(|number| u32::try_from(number).ok()).unwrap_or(u32::MAX))
+    };
+    let seq = u64::try_from(row.get::<_, i64>(0)?).unwrap_or(u64::MAX);
+    let timestamp = Timestamp::from_micros(integer(row, 1)?.unwrap_or(i64::MIN));
+    let (era, epoch) = (number(2)?, number(3)?);
+    let (mac, body) = (bytes(4)?, bytes(5)?);
+    let checked = Checked { integrity: Integrity::Violation, reason: Some("the row was not checked"), era: None };
+    Ok(StoredRow { seq, timestamp, place: timestamp, era, epoch, mac, body, checked, indexed: false, erased: None })
+}
+
+/// A column that should be a number; `None` when somebody put something else there.
+pub(in crate::store) fn integer(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result<Option<i64>> {
+    Ok(match row.get_ref(index)? {
+        ValueRef::Integer(number) => Some(number),
+        _ => None,
+    })
+}
+
+/// The entry that emptied a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErasedUnder {
+    pub entry_seq: u64,
+    pub statement: Erased,
+    /// That entry as it is stored, so that readers elsewhere can check it.
+    pub timestamp: Timestamp,
+    pub epoch: u32,
+    pub mac: Vec<u8>,
+    pub body: Vec<u8>,
+}
+
+/// What an authentic entry of the node at this place says.
+pub(in crate::store) fn statement_at(
+    conn: &Connection,
+    checker: &mut RowChecker,
+    seq: u64,
+) -> rusqlite::Result<Option<Statement>> {
+    let row = entry_at(conn, checker, seq)?;
+    Ok(row.filter(|row| row.checked.integrity == Integrity::Ok).and_then(|row| Statement::read(&row.body)))
+}
+
+/// One row that still says something, checked.
+pub(in crate::store) fn entry_at(
+    conn: &Connection,
+    checker: &mut RowChecker,
+    seq: u64,
+) -> rusqlite::Result<Option<StoredRow>> {
+    let mut statement = conn.prepare_cached("SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq = ?1")?;
+    let mut rows = statement.query([seq])?;
+    rows.next()?.map(|row| read_row(row, checker)).transpose()
+}
