@@ -11,37 +11,23 @@ use axum::http::header::{RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use piperoll_client::{Activity, Category};
+use piperoll_client::Activity;
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_net::serve::{Connection, Held, TlsPeer};
-use serde_json::Value;
+use serde_json::json;
 
+use super::audited::AuditEntry;
 use super::error::{ApiError, RefusalReason};
 use super::identify::unset_cookie;
 use super::origin;
 use crate::state::App;
 
-pub(super) use super::identify::Caller;
-
 /// Sent by a page that asks for something without anybody having asked it to.
 const UNATTENDED: &str = "piperoll-unattended";
-/// What a request is called until its handler is known.
-const REQUEST: &str = "audit.request";
 /// Between two times at which those who have been quiet are forgotten.
 const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a request waits for those of the same caller in front of it.
 const ROOM_WAIT: Duration = Duration::from_secs(10);
-
-/// What a handler did, for the entry.
-#[derive(Debug, Clone)]
-pub(super) struct Done {
-    pub(super) action: &'static str,
-    pub(super) details: Value,
-}
-
-/// The answer says nothing that the caller did not know; it leaves no entry when it succeeds.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Unrecorded;
 
 /// How often, from where, who; then the answer, and what the entry says about it.
 pub(super) async fn identify(
@@ -51,9 +37,9 @@ pub(super) async fn identify(
     request: Request,
     next: Next,
 ) -> Response {
-    activity.named(Category::Audit, REQUEST);
+    let entry = AuditEntry::new(activity);
     let (parts, body) = request.into_parts();
-    let turned_away = |reason, response| refused(&app, &activity, REQUEST, reason, response);
+    let turned_away = |reason, response| refused(&app, &entry, reason, response);
     if let Err(wait) = app.limits.address(peer.address.ip()) {
         return turned_away("too_many_requests", too_many("your address", wait));
     }
@@ -68,7 +54,7 @@ pub(super) async fn identify(
             let mut response = error.into_response();
             // A page that asks who is signed in, before anybody is, tries nothing.
             if reason == "no_credentials" && parts.uri.path() == "/session" && parts.method == Method::GET {
-                activity.unremarkable();
+                entry.skip_on_success();
                 return response;
             }
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"piperoll\""));
@@ -81,9 +67,9 @@ pub(super) async fn identify(
             return turned_away(reason, response);
         }
     };
-    activity.caller(caller.in_entry());
+    entry.activity().caller(caller.in_entry());
     if let Some(scope) = caller.scope().text() {
-        activity.enrich(|entry| entry.detail("limited_to", scope));
+        entry.details(json!({ "limited_to": scope }));
     }
     if let Err(wait) = app.limits.caller(caller.name()) {
         return turned_away("too_many_requests", too_many(caller.name(), wait));
@@ -100,9 +86,13 @@ pub(super) async fn identify(
     };
     let mut request = Request::from_parts(parts, body);
     request.extensions_mut().insert(caller);
-    let response = next.run(request).await;
+    request.extensions_mut().insert(entry.clone());
+    let mut response = next.run(request).await;
+    if let Some(RefusalReason(code)) = response.extensions_mut().remove() {
+        entry.reason(&code);
+    }
+    app.metrics.count(entry.action(), response.status().as_u16());
     // The place is free when the last of the answer was taken, or given up.
-    let mut response = tell(&app, &activity, response);
     let more = response.extensions_mut().remove::<Held>();
     response.extensions_mut().insert(Held(Arc::new((room, more))));
     response
@@ -122,15 +112,9 @@ pub(super) async fn not_too_often(
 }
 
 /// Turned away before anything was done.
-pub(super) fn refused(
-    app: &App,
-    activity: &Activity,
-    action: &'static str,
-    reason: &str,
-    response: Response,
-) -> Response {
-    activity.turned_away(reason);
-    app.metrics.count(action, response.status().as_u16());
+pub(super) fn refused(app: &App, entry: &AuditEntry, reason: &str, response: Response) -> Response {
+    entry.activity().turned_away(reason);
+    app.metrics.count(entry.action(), response.status().as_u16());
     response
 }
 
@@ -142,39 +126,9 @@ pub(super) fn too_many(whose: &str, wait: Duration) -> Response {
     response
 }
 
-/// What the handler left beside its answer goes into the entry.
-fn tell(app: &App, activity: &Activity, mut response: Response) -> Response {
-    let extensions = response.extensions_mut();
-    let mut action = REQUEST;
-    if let Some(done) = extensions.remove::<Done>() {
-        action = done.action;
-        activity.named(Category::Audit, action);
-        activity.enrich(|entry| match done.details {
-            Value::Object(details) => details.into_iter().fold(entry, |entry, (name, value)| entry.detail(name, value)),
-            _ => entry,
-        });
-    }
-    if let Some(RefusalReason(code)) = extensions.remove() {
-        activity.enrich(|entry| entry.reason(code));
-    }
-    if extensions.remove::<Unrecorded>().is_some() {
-        activity.unremarkable();
-    }
-    app.metrics.count(action, response.status().as_u16());
-    response
-}
-
 /// For a handler that panicked; its message is in the daemon's log.
 pub(super) fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
     ApiError::new(500, "internal", "internal error; see the daemon's log").into_response()
-}
-
-/// A change that could not be recorded must not happen; the entry itself follows the change.
-pub(super) async fn recordable(app: &App) -> Result<(), ApiError> {
-    let refused = |error| {
-        ApiError::new(503, "not_recorded", format!("this change could not be recorded, so it is not made: {error}"))
-    };
-    app.audit.ready().await.map_err(refused)
 }
 
 impl App {

@@ -12,17 +12,18 @@ use axum::{Extension, Json};
 use piperoll_format::ids::Generation;
 use piperoll_format::merkle::{decode_hash, encode_hash};
 use piperoll_net::clock::{Clock as _, SystemClock};
-use piperoll_protocol::access::Permission;
 use piperoll_protocol::aggregator::{EXPORT_WAIT_SECONDS_MAX, Envelope, ExportFormat, ExportRequest, IncompleteArg};
 use piperoll_protocol::node::{ProofAnswer, peer_path};
+use piperoll_protocol::problem::Problem;
 use serde_json::json;
 use tokio_util::io::ReaderStream;
 
-use super::auth::Caller;
-use super::error::{ApiError, RefusalReason};
+use super::audited::AuditEntry;
+use super::error::ApiError;
+use super::identify::Caller;
 use super::log::{
-    AUDIT_COMPLETE, AUDIT_COMPLETE_SINCE, Asking, LogOfRow, answer_stream, busy, describe, describe_row, file_name,
-    find_entry, known_nodes, log_of_row, no_such_log, outcome, with_done,
+    AUDIT_COMPLETE, AUDIT_COMPLETE_SINCE, LogOfRow, answer_stream, busy, describe, describe_row, file_name, find_entry,
+    known_nodes, log_of_row, no_such_log, outcome,
 };
 use super::nodes::REASON_CHARACTERS_MAX;
 use crate::answer::export::{Incomplete, Order, Outcome};
@@ -30,63 +31,54 @@ use crate::answer::stream::Output;
 use crate::scan::query::{Query, Require};
 use crate::state::App;
 
-const ACTION: &str = "audit.export";
 const WAIT_SECONDS_DEFAULT: u64 = 60;
 const PROOF_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Exports an evidence bundle, or rows.
+#[utoipa::path(post, path = "/exports", tag = "evidence", request_body = ExportRequest, responses(
+    (status = 200, description = "An evidence bundle (application/x-tar), or rows as text/csv or application/x-ndjson; header audit-complete says whether every expected node is in it in full, or `pending` while a stream cannot know; audit-complete-since, on a bundle, from when on nothing is missing that retention had not let go", content((Vec<u8> = "application/x-tar"), (String = "text/csv"), (String = "application/x-ndjson"))),
+    (status = 400, description = "No reason, or a bad filter or range", body = Problem),
+    (status = 429, description = "Too many exports and checks at once", body = Problem),
+    (status = 503, description = "Expected nodes are missing, and no partial bundle was asked for", body = Envelope),
+    (status = 507, description = "The state directory has no room for it", body = Problem),
+))]
 pub(super) async fn exports(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
+    Extension(audit): Extension<AuditEntry>,
     body: Bytes,
-) -> Response {
-    let (query, order, format) = match read(&app, &caller, &body) {
-        Ok(read) => read,
-        Err(error) => return with_done(error, ACTION, json!({})),
-    };
-    let mut asked = describe(&query);
-    asked["format"] = json!(format);
-    asked["words"] = json!(order.reason);
-    let allowed = caller.require(Permission::Export).and_then(|()| known_nodes(&app, &query));
-    if let Err(error) = allowed {
-        return with_done(error, ACTION, asked);
-    }
+) -> Result<Response, ApiError> {
+    let (query, order, format) = read(&app, &caller, &body)?;
+    audit.details(describe(&query));
+    audit.details(json!({ "format": format, "words": order.reason }));
+    known_nodes(&app, &query)?;
     let output = match format {
         ExportFormat::Bundle => None,
         ExportFormat::Csv => Some(Output::Csv),
         ExportFormat::Ndjson => Some(Output::Ndjson),
     };
     if let Some(output) = output {
-        return answer_stream(
-            &app,
-            &caller,
-            query,
-            Asking { output, action: ACTION, asked, patience: order.patience() },
-        )
-        .await;
+        return answer_stream(&app, &caller, &audit, query, output, order.patience()).await;
     }
-    let room = match app.streams.take(caller.name()) {
-        Ok(room) => room,
-        Err(full) => return with_done(busy(full), ACTION, asked),
-    };
+    let room = app.streams.take(caller.name()).map_err(busy)?;
     let made = app.exporter.export(&app.cluster, &query, order).await;
     drop(room);
     match made {
         Ok(Outcome::Made { file, manifest, envelope }) => {
-            let mut details = outcome(asked, &envelope);
-            details["rows"] = json!(manifest.rows);
-            with_done(download(file, &query, &envelope), ACTION, details)
+            audit.details(outcome(&envelope));
+            audit.details(json!({ "rows": manifest.rows }));
+            download(file, &query, &envelope)
         }
         Ok(Outcome::Refused(envelope)) => {
-            let details = outcome(asked, &envelope);
+            audit.details(outcome(&envelope));
+            audit.reason("not_complete");
             let headers = [(CONTENT_TYPE, "application/json"), (AUDIT_COMPLETE, "false")];
-            let mut response = (StatusCode::SERVICE_UNAVAILABLE, headers, Json(envelope)).into_response();
-            response.extensions_mut().insert(RefusalReason("not_complete".to_owned()));
-            with_done(response, ACTION, details)
+            Ok((StatusCode::SERVICE_UNAVAILABLE, headers, Json(envelope)).into_response())
         }
         Err(error) => {
             tracing::error!(%error, "cannot assemble a bundle");
             let detail = format!("the bundle could not be put together in the state directory: {error}");
-            with_done(ApiError::new(507, "no_room", detail), ACTION, asked)
+            Err(ApiError::new(507, "no_room", detail))
         }
     }
 }
@@ -121,12 +113,10 @@ fn read(app: &App, caller: &Caller, body: &[u8]) -> Result<(Query, Order, Export
     Ok((query, Order { by: caller.name().to_owned(), reason, incomplete }, request.format))
 }
 
-fn download(mut file: std::fs::File, query: &Query, envelope: &Envelope) -> Response {
+fn download(mut file: std::fs::File, query: &Query, envelope: &Envelope) -> Result<Response, ApiError> {
     use std::io::Seek as _;
 
-    if let Err(error) = file.rewind() {
-        return ApiError::new(500, "no_room", format!("the bundle cannot be read back: {error}")).into_response();
-    }
+    file.rewind().map_err(|error| ApiError::new(500, "no_room", format!("the bundle cannot be read back: {error}")))?;
     let name = format!("{}{}.tar", file_name(query), if envelope.is_whole() { "" } else { "_PARTIAL" });
     let mut response = Body::from_stream(ReaderStream::new(tokio::fs::File::from_std(file))).into_response();
     let headers = response.headers_mut();
@@ -139,21 +129,29 @@ fn download(mut file: std::fs::File, query: &Query, envelope: &Envelope) -> Resp
     if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
         headers.insert(CONTENT_DISPOSITION, value);
     }
-    response
+    Ok(response)
 }
 
-/// C2SP tlog-proof@v1 of one row.
+/// Proves one row to any C2SP tool.
+#[utoipa::path(get, path = "/audit-log/{node}/{seq}/proof", tag = "evidence", params(
+    ("node" = String, Path, description = "Node id", example = "mx1"),
+    ("seq" = u64, Path, description = "Row number in that node's log", example = 1),
+    ("generation" = Option<String>, Query, description = "The log that the row is in, as the row itself says; the node's present log by default"),
+), responses(
+    (status = 200, description = "c2sp.org/tlog-proof@v1: inclusion under the newest cosigned checkpoint; the leaf is SHA-256(0x00 ‖ entry ‖ signature)", body = String, content_type = "text/plain"),
+    (status = 404, description = "No such node, or no cosigned checkpoint covers the row yet", body = Problem),
+    (status = 503, description = "The node did not answer", body = Problem),
+))]
 pub(super) async fn proof(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
+    Extension(audit): Extension<AuditEntry>,
     Path((node, seq)): Path<(String, String)>,
     log: LogOfRow,
-) -> Response {
-    let asked = describe_row(&node, &seq);
-    match find_proof(&app, &caller, &node, &seq, log_of_row(log)).await {
-        Ok(proof) => with_done(([(CONTENT_TYPE, "text/plain; charset=utf-8")], proof), ACTION, asked),
-        Err(error) => with_done(error, ACTION, asked),
-    }
+) -> Result<Response, ApiError> {
+    audit.details(describe_row(&node, &seq));
+    let proof = find_proof(&app, &caller, &node, &seq, log_of_row(log)).await?;
+    Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], proof).into_response())
 }
 
 async fn find_proof(
@@ -163,7 +161,6 @@ async fn find_proof(
     seq: &str,
     log: Result<Option<Generation>, ApiError>,
 ) -> Result<String, ApiError> {
-    caller.require(Permission::Export)?;
     let log = log?;
     if caller.scope().text().is_some() {
         // Whoever may not see a row is not told where it stands in the tree either.

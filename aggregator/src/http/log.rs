@@ -21,18 +21,22 @@ use piperoll_net::serve::Held;
 use piperoll_protocol::access::Permission;
 use piperoll_protocol::aggregator::{COMPLETE_SINCE_HEADER, Envelope, PURPOSE_HEADER, PURPOSE_REPORT, Status};
 use piperoll_protocol::node::NDJSON;
+use piperoll_protocol::problem::Problem;
 use piperoll_query::filter::{Filter, NodeName};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use utoipa::ToSchema;
 
-use super::auth::{Caller, Done};
-use super::error::{ApiError, RefusalReason};
+use super::audited::AuditEntry;
+use super::error::ApiError;
+use super::identify::Caller;
 use crate::answer::export::RETRY_PAUSE;
 use crate::answer::page::{Page, page};
 use crate::answer::stream::{Output, Stream};
 use crate::scan::query::{Format, PAGE_BYTES_SMALL, Query, Require, range};
+use crate::scan::verified_row::PlacedRow;
 use crate::state::App;
 use piperoll_net::fair_share::{Full, Share, Shares};
 
@@ -46,46 +50,58 @@ pub(super) const AUDIT_COMPLETE: HeaderName = HeaderName::from_static("audit-com
 /// From when on it is complete that is not only because rows were pruned which had outlived the policy.
 pub(super) const AUDIT_COMPLETE_SINCE: HeaderName = HeaderName::from_static(COMPLETE_SINCE_HEADER);
 
-/// `GET /audit-log`.
+/// Reads one page of the merged log, or streams all rows of a range.
+#[utoipa::path(get, path = "/audit-log", tag = "log", params(
+    ("filter" = Option<String>, Query, description = "Filter string; filter keys are accepted as parameters of their own too"),
+    ("from" = Option<String>, Query, description = "RFC 3339, a date, or an age such as 24h; 7d by default"),
+    ("to" = Option<String>, Query, description = "Up to but not including; now by default"),
+    ("tz" = Option<String>, Query, description = "Zone of dates and times without one: UTC (the default), +02:00, or Europe/Berlin"),
+    ("order" = Option<String>, Query, description = "desc (default) or asc"),
+    ("format" = Option<String>, Query, description = "json (a page, default), ndjson or csv (a stream; needs auditor or admin)"),
+    ("limit" = Option<usize>, Query, description = "Rows; 50 by default and at most 1,000 for a page"),
+    ("cursor" = Option<String>, Query, description = "next_cursor or previous_cursor of another page"),
+    ("require" = Option<String>, Query, description = "any (default) or all: 503 unless every expected node answers"),
+), responses(
+    (status = 200, description = "Complete or partial; header audit-complete says which. Beside the envelope a page has `entries`: rows of {entry, signature, integrity, witnessed}; of an erased row `entry` is null and `erased` says {entry_seq, timestamp, reason}. A stream of NDJSON ends with a final record", content((Envelope = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"))),
+    (status = 400, description = "Bad filter, range, parameter or cursor", body = Problem),
+    (status = 429, description = "Too many exports and checks at once", body = Problem),
+    (status = 503, description = "No node answered, or require=all is not met; the same body as 200", body = Envelope),
+))]
 pub(super) async fn audit_log(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
+    Extension(audit): Extension<AuditEntry>,
     headers: HeaderMap,
     pairs: Result<Pairs<Vec<(String, String)>>, QueryRejection>,
-) -> Response {
-    let Ok(Pairs(pairs)) = pairs else {
-        return ApiError::new(400, "bad_parameter", "the query string cannot be read").into_response();
-    };
-    let mut query = match Query::parse(pairs, SystemClock.now(), &app.cluster.cursor_key, caller.scope()) {
-        Ok(query) => query,
-        Err(error) => return with_done(ApiError::from(error), "audit.view", json!({})),
-    };
-    let asked = describe(&query);
-    if let Err(error) = known_nodes(&app, &query) {
-        return with_done(error, "audit.view", asked);
-    }
+) -> Result<Response, ApiError> {
+    let mut query = Query::parse(pairs_of(pairs)?, SystemClock.now(), &app.cluster.cursor_key, caller.scope())?;
+    audit.details(describe(&query));
+    known_nodes(&app, &query)?;
     let is_report = headers.get(PURPOSE_HEADER).is_some_and(|purpose| purpose == PURPOSE_REPORT);
-    let (action, permission) = match query.format {
-        Format::Json => ("audit.view", Permission::View),
-        Format::Ndjson if is_report => ("audit.report", Permission::Export),
-        Format::Ndjson | Format::Csv => ("audit.export", Permission::Export),
-    };
-    if let Err(error) = caller.require(permission) {
-        return with_done(error, action, asked);
-    }
-    match query.format {
+    let output = match query.format {
         Format::Json => {
             let room = app.pages.take(caller.name()).ok();
             if room.is_none() {
                 query.page_bytes = PAGE_BYTES_SMALL;
             }
-            let mut response = answer_page(page(&app.cluster, &query).await, &query, asked);
+            let mut response = answer_page(&audit, &page(&app.cluster, &query).await, query.require);
             response.extensions_mut().insert(Held(Arc::new(room)));
-            response
+            return Ok(response);
         }
-        Format::Ndjson => answer_stream(&app, &caller, query, Asking::now(Output::Ndjson, action, asked)).await,
-        Format::Csv => answer_stream(&app, &caller, query, Asking::now(Output::Csv, action, asked)).await,
-    }
+        Format::Ndjson => Output::Ndjson,
+        Format::Csv => Output::Csv,
+    };
+    audit.rename(if is_report && query.format == Format::Ndjson { "audit.report" } else { "audit.export" });
+    caller.require(Permission::Export)?;
+    answer_stream(&app, &caller, &audit, query, output, Duration::ZERO).await
+}
+
+/// The parameters of a query string, in the order in which they were given.
+pub(super) fn pairs_of(
+    pairs: Result<Pairs<Vec<(String, String)>>, QueryRejection>,
+) -> Result<Vec<(String, String)>, ApiError> {
+    let Pairs(pairs) = pairs.map_err(|_| ApiError::new(400, "bad_parameter", "the query string cannot be read"))?;
+    Ok(pairs)
 }
 
 /// A misspelt node would make an empty answer look complete.
@@ -115,24 +131,15 @@ pub(super) fn describe_row(node: &str, seq: &str) -> Value {
     json!({ "node": cut(node, 64), "seq": cut(seq, 20) })
 }
 
-pub(super) fn with_done(response: impl IntoResponse, action: &'static str, details: Value) -> Response {
-    let mut response = response.into_response();
-    response.extensions_mut().insert(Done { action, details });
-    response
-}
-
-/// What the entry says about the answer.
-pub(super) fn outcome(mut asked: Value, envelope: &Envelope) -> Value {
-    asked["rows"] = json!(envelope.count);
-    asked["complete"] = json!(envelope.complete);
+/// Details of the audit entry about an answer.
+pub(super) fn outcome(envelope: &Envelope) -> Value {
     let missing: Vec<&str> = envelope
         .nodes
         .iter()
         .filter(|node| !matches!(node.status, Status::Ok | Status::Excluded))
         .map(|node| node.node_id.as_str())
         .collect();
-    asked["not_ok"] = json!(missing);
-    asked
+    json!({ "rows": envelope.count, "complete": envelope.complete, "not_ok": missing })
 }
 
 /// 200 for complete or partial; 503 with the same body when the caller wants all or when nobody answered.
@@ -149,44 +156,36 @@ fn status_of(envelope: &Envelope, require: Require) -> (StatusCode, Option<&'sta
     }
 }
 
-fn answer_page(page: Page, query: &Query, asked: Value) -> Response {
-    let (status, refused) = status_of(&page.envelope, query.require);
-    let details = outcome(asked, &page.envelope);
-    let mut body = serde_json::to_vec(&page.envelope).unwrap_or_default();
-    // The envelope is an object; the rows go in verbatim as its last member.
-    body.pop();
-    body.extend_from_slice(b",\"entries\":[");
-    if refused != Some("not_complete") {
-        for (number, row) in page.rows.iter().enumerate() {
-            if number > 0 {
-                body.push(b',');
-            }
-            row.to_row().write_json(&mut body);
+/// A page: the envelope, and the rows as its last member.
+#[derive(Serialize)]
+struct PageBody<'a> {
+    #[serde(flatten)]
+    envelope: &'a Envelope,
+    entries: &'a RawValue,
+}
+
+fn page_body(envelope: &Envelope, rows: &[PlacedRow]) -> serde_json::Result<Vec<u8>> {
+    let mut list = vec![b'['];
+    for (number, row) in rows.iter().enumerate() {
+        if number > 0 {
+            list.push(b',');
         }
+        row.to_row().write_json(&mut list);
     }
-    body.extend_from_slice(b"]}");
-    let complete = if page.envelope.complete { "true" } else { "false" };
-    let headers = [(CONTENT_TYPE, "application/json"), (AUDIT_COMPLETE, complete)];
-    let mut response = (status, headers, body).into_response();
+    list.push(b']');
+    serde_json::to_vec(&PageBody { envelope, entries: serde_json::from_slice(&list)? })
+}
+
+fn answer_page(audit: &AuditEntry, page: &Page, require: Require) -> Response {
+    let (status, refused) = status_of(&page.envelope, require);
+    audit.details(outcome(&page.envelope));
     if let Some(reason) = refused {
-        response.extensions_mut().insert(RefusalReason(reason.to_owned()));
+        audit.reason(reason);
     }
-    with_done(response, "audit.view", details)
-}
-
-/// A stream that is wanted, and what its entry says.
-pub(super) struct Asking {
-    pub(super) output: Output,
-    pub(super) action: &'static str,
-    pub(super) asked: Value,
-    /// How long to try again while nodes are missing.
-    pub(super) patience: Duration,
-}
-
-impl Asking {
-    pub(super) fn now(output: Output, action: &'static str, asked: Value) -> Self {
-        Self { output, action, asked, patience: Duration::ZERO }
-    }
+    let rows: &[PlacedRow] = if refused == Some("not_complete") { &[] } else { &page.rows };
+    let body = page_body(&page.envelope, rows).unwrap_or_default();
+    let complete = if page.envelope.complete { "true" } else { "false" };
+    (status, [(CONTENT_TYPE, "application/json"), (AUDIT_COMPLETE, complete)], body).into_response()
 }
 
 /// A place for a stream. A page asks for two counts at once, so a count waits a moment for the one before it.
@@ -194,37 +193,41 @@ async fn room(rooms: &Shares, caller: &Caller, waits: bool) -> Result<Share, Ful
     if waits { rooms.wait(caller.name(), COUNT_WAIT).await } else { rooms.take(caller.name()) }
 }
 
-pub(super) async fn answer_stream(app: &Arc<App>, caller: &Caller, query: Query, asking: Asking) -> Response {
-    let Asking { output, action, asked, patience } = asking;
+/// Streams rows, counts or a check. While nodes are missing it tries again for `patience`.
+pub(super) async fn answer_stream(
+    app: &Arc<App>,
+    caller: &Caller,
+    audit: &AuditEntry,
+    query: Query,
+    output: Output,
+    patience: Duration,
+) -> Result<Response, ApiError> {
     let rooms = if matches!(output, Output::Stats(_)) { &app.counts } else { &app.streams };
     let require = query.require;
     let name = file_name(&query);
     let started = Instant::now();
     let (room, stream) = loop {
-        let room = match room(rooms, caller, matches!(output, Output::Stats(_))).await {
-            Ok(room) => room,
-            Err(full) => return with_done(busy(full), action, asked),
-        };
+        let room = room(rooms, caller, matches!(output, Output::Stats(_))).await.map_err(busy)?;
         let stream = Stream::open(&app.cluster, query.clone()).await;
         if stream.opening().complete || started.elapsed() + RETRY_PAUSE >= patience {
             break (room, stream);
         }
-        // Whoever waits takes nobody's room.
+        // A request that waits holds no share of the limit.
         drop((room, stream));
         tokio::time::sleep(RETRY_PAUSE).await;
     };
     let opening = stream.opening();
     let (status, refused) = status_of(&opening, require);
     // The entry is written before the first row leaves, so it cannot count them.
-    let mut details = outcome(asked, &opening);
+    let mut details = outcome(&opening);
     if let Some(fields) = details.as_object_mut() {
         fields.remove("rows");
     }
+    audit.details(details);
     if let Some(reason) = refused {
+        audit.reason(reason);
         let headers = [(CONTENT_TYPE, "application/json"), (AUDIT_COMPLETE, "false")];
-        let mut response = (status, headers, Json(opening)).into_response();
-        response.extensions_mut().insert(RefusalReason(reason.to_owned()));
-        return with_done(response, action, details);
+        return Ok((status, headers, Json(opening)).into_response());
     }
     let mut headers = HeaderMap::new();
     let (media, extension) = match output {
@@ -241,7 +244,7 @@ pub(super) async fn answer_stream(app: &Arc<App>, caller: &Caller, query: Query,
     }
     let reading = Reading { chunks: stream.run(output, room), app: Arc::clone(app), caller: caller.clone() };
     let body = Body::from_stream(stream::unfold(Some(reading), |reading| async move { reading?.next().await }));
-    with_done((headers, body), action, details)
+    Ok((headers, body).into_response())
 }
 
 /// A stream on its way to its reader.
@@ -317,39 +320,54 @@ pub(super) fn log_of_row(asked: LogOfRow) -> Result<Option<Generation>, ApiError
     asked.map_err(bad)?.0.generation()
 }
 
-/// `GET /audit-log/{node}/{seq}`.
+/// Reads one row.
+#[utoipa::path(get, path = "/audit-log/{node}/{seq}", tag = "log", params(
+    ("node" = String, Path, description = "Node id", example = "mx1"),
+    ("seq" = u64, Path, description = "Row number in that node's log", example = 1),
+    ("generation" = Option<String>, Query, description = "The log that the row is in, as the row itself says; the node's present log by default"),
+), responses(
+    (status = 200, description = "A page of one row", body = Envelope),
+    (status = 404, description = "No such node or row", body = Problem),
+    (status = 503, description = "The node did not answer", body = Envelope),
+))]
 pub(super) async fn entry(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
+    Extension(audit): Extension<AuditEntry>,
     Path((node, seq)): Path<(String, String)>,
     log: LogOfRow,
-) -> Response {
-    let asked = describe_row(&node, &seq);
-    match find_entry(&app, &caller, &node, &seq, log_of_row(log)).await {
-        Ok(found) => answer_page(found.0, &found.1, asked),
-        Err(error) => with_done(error, "audit.view", asked),
-    }
+) -> Result<Response, ApiError> {
+    audit.details(describe_row(&node, &seq));
+    let (page, query) = find_entry(&app, &caller, &node, &seq, log_of_row(log)).await?;
+    Ok(answer_page(&audit, &page, query.require))
 }
 
-/// `GET /audit-log/{node}/{seq}/body`: the row's bytes as they are stored and signed, for whoever wants to hash them.
+/// Reads one row's bytes as they are stored and signed, so that anyone can hash them.
+#[utoipa::path(get, path = "/audit-log/{node}/{seq}/body", tag = "evidence", params(
+    ("node" = String, Path, description = "Node id", example = "mx1"),
+    ("seq" = u64, Path, description = "Row number in that node's log", example = 1),
+    ("generation" = Option<String>, Query, description = "The log that the row is in, as the row itself says; the node's present log by default"),
+), responses(
+    (status = 200, description = "The row's bytes as they are stored and signed; header piperoll-signature is their mac in hexadecimal", body = Vec<u8>, content_type = "application/octet-stream"),
+    (status = 404, description = "No such node or row", body = Problem),
+    (status = 410, description = "The content of the row was erased", body = Problem),
+    (status = 503, description = "The node did not answer", body = Envelope),
+))]
 pub(super) async fn body(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
+    Extension(audit): Extension<AuditEntry>,
     Path((node, seq)): Path<(String, String)>,
     log: LogOfRow,
-) -> Response {
-    let asked = describe_row(&node, &seq);
-    let found = match find_entry(&app, &caller, &node, &seq, log_of_row(log)).await {
-        Ok((page, query)) if page.rows.is_empty() => return answer_page(page, &query, asked),
-        Ok((page, _)) => page.rows.into_iter().next(),
-        Err(error) => return with_done(error, "audit.view", asked),
-    };
-    let row = found.filter(|row| row.integrity != Integrity::Erased);
-    let Some(row) = row else {
-        return with_done(ApiError::new(410, "erased", "the content of this row was erased"), "audit.view", asked);
-    };
+) -> Result<Response, ApiError> {
+    audit.details(describe_row(&node, &seq));
+    let (page, query) = find_entry(&app, &caller, &node, &seq, log_of_row(log)).await?;
+    let Some(row) = page.rows.first() else { return Ok(answer_page(&audit, &page, query.require)) };
+    if row.integrity == Integrity::Erased {
+        return Err(ApiError::new(410, "erased", "the content of this row was erased"));
+    }
     let headers = [(CONTENT_TYPE, "application/octet-stream".to_owned()), (SIGNATURE, hex::encode(&row.mac))];
-    with_done((headers, row.body), "audit.view", asked)
+    Ok((headers, row.body.clone()).into_response())
 }
 
 pub(super) async fn find_entry(
@@ -359,7 +377,6 @@ pub(super) async fn find_entry(
     seq: &str,
     log: Result<Option<Generation>, ApiError>,
 ) -> Result<(Page, Query), ApiError> {
-    caller.require(Permission::View)?;
     let log = log?;
     let not_found = || ApiError::new(404, "no_such_node", format!("{node:?} is not in the roster"));
     let member = app.cluster.members.iter().find(|m| m.node.id.as_str() == node).ok_or_else(not_found)?;
@@ -394,31 +411,31 @@ pub(super) struct VerifyRequest {
     to: Option<String>,
 }
 
-/// `POST /verify`: reads every row of every node in the range and checks it here. The answer is NDJSON: rows
-/// that fail, progress, and the final record.
-pub(super) async fn verify(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>, body: Bytes) -> Response {
-    let request: Result<VerifyRequest, _> =
-        if body.is_empty() { Ok(VerifyRequest::default()) } else { serde_json::from_slice(&body) };
-    let request = match request {
-        Ok(request) => request,
-        Err(error) => {
-            return with_done(ApiError::new(400, "bad_request", error.to_string()), "audit.verify", json!({}));
-        }
+/// Reads and verifies every row of every node in a range.
+///
+/// The answer is NDJSON: rows that fail, progress, and the final record.
+#[utoipa::path(post, path = "/verify", tag = "log", request_body = VerifyRequest, responses(
+    (status = 200, description = "Rows that fail, {\"progress\":n}, and a final record, each on a line", body = String, content_type = "application/x-ndjson"),
+    (status = 503, description = "No node answered", body = Envelope),
+))]
+pub(super) async fn verify(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Extension(audit): Extension<AuditEntry>,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let request: VerifyRequest = match &body[..] {
+        [] => VerifyRequest::default(),
+        body => serde_json::from_slice(body).map_err(|error| ApiError::new(400, "bad_request", error.to_string()))?,
     };
     let now = SystemClock.now();
     // Without a bound everything is read, whatever time it claims.
-    let range = match &request.from {
-        Some(from) => range(Some(from), request.to.as_deref(), now),
-        None => range(Some("0001-01-01"), request.to.as_deref(), now).map(|(_, to)| (Timestamp::MIN, to)),
-    };
-    let (from, to) = match range {
-        Ok(range) => range,
-        Err(error) => return with_done(ApiError::from(error), "audit.verify", json!({})),
+    let (from, to) = match &request.from {
+        Some(from) => range(Some(from), request.to.as_deref(), now)?,
+        None => (Timestamp::MIN, range(Some("0001-01-01"), request.to.as_deref(), now)?.1),
     };
     let query = Query::everything(Filter::default(), (from, to), Order::Asc, now);
-    let asked = describe(&query);
-    if let Err(error) = caller.require(Permission::Verify).and_then(|()| caller.require_everything()) {
-        return with_done(error, "audit.verify", asked);
-    }
-    answer_stream(&app, &caller, query, Asking::now(Output::Check, "audit.verify", asked)).await
+    audit.details(describe(&query));
+    caller.require_everything()?;
+    answer_stream(&app, &caller, &audit, query, Output::Check, Duration::ZERO).await
 }

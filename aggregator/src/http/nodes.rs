@@ -3,21 +3,22 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use piperoll_format::merkle::decode_hash;
 use piperoll_format::time::Timestamp;
-use piperoll_protocol::access::Permission;
 use piperoll_protocol::aggregator::{
     AcceptRequest, AlarmInfo, NodeInfo, NodeReport, NodesAnswer, PresentedLog, Status,
 };
 use piperoll_protocol::node::{NodeStatus, peer_path};
+use piperoll_protocol::problem::Problem;
 use serde_json::json;
 
-use super::auth::{Caller, Done, recordable};
+use super::audited::AuditEntry;
 use super::error::ApiError;
+use super::identify::Caller;
 use crate::answer::fanout::Part;
 use crate::cluster::node_handle::Member;
 use crate::config::Limits;
@@ -25,10 +26,15 @@ use crate::scan::node_reader::conclude;
 use crate::state::App;
 use crate::witness::accept::Acceptance;
 
-pub(super) async fn nodes(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
-    if let Err(error) = caller.require(Permission::View) {
-        return error.into_response();
-    }
+/// Asks every node of the roster for its status.
+#[utoipa::path(get, path = "/nodes", tag = "nodes", responses(
+    (status = 200, description = "Every node of the roster, asked now", body = NodesAnswer),
+))]
+pub(super) async fn nodes(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Extension(audit): Extension<AuditEntry>,
+) -> Json<NodesAnswer> {
     let limits = app.cluster.limits;
     let asking: Vec<_> =
         app.cluster.members.iter().map(|member| tokio::spawn(ask(Arc::clone(member), limits))).collect();
@@ -53,11 +59,8 @@ pub(super) async fn nodes(State(app): State<Arc<App>>, Extension(caller): Extens
             }
         }
     }
-    let answer = NodesAnswer { complete: expected == answered, expected, answered, nodes };
-    let details = json!({ "expected": expected, "answered": answered });
-    let mut response = Json(answer).into_response();
-    response.extensions_mut().insert(Done { action: "audit.nodes", details });
-    response
+    audit.details(json!({ "expected": expected, "answered": answered }));
+    Json(NodesAnswer { complete: expected == answered, expected, answered, nodes })
 }
 
 async fn ask(member: Arc<Member>, limits: Limits) -> NodeInfo {
@@ -128,39 +131,34 @@ fn info(member: &Member, part: &Part, status: Option<&NodeStatus>) -> NodeInfo {
 
 pub(super) const REASON_CHARACTERS_MAX: usize = 1_000;
 
-/// `POST /nodes/{node}/accept`: the only way to clear a fork, a rollback or a row that failed verification.
+/// Accepts the history that a node presents.
+///
+/// Nothing else clears a fork, a rollback or a row that failed verification.
+#[utoipa::path(post, path = "/nodes/{node}/accept", tag = "nodes", params(
+    ("node" = String, Path, description = "Node id", example = "mx1"),
+), request_body = AcceptRequest, responses(
+    (status = 204, description = "The fork or rollback is cleared; the next look pins the log that the node presents"),
+    (status = 400, description = "No reason, or no generation", body = Problem),
+    (status = 404, description = "No such node", body = Problem),
+    (status = 409, description = "There is nothing to accept, or the node presents another generation", body = Problem),
+))]
 pub(super) async fn accept(
     State(app): State<Arc<App>>,
-    Extension(caller): Extension<Caller>,
+    Extension(audit): Extension<AuditEntry>,
     Path(node): Path<String>,
-    body: axum::body::Bytes,
-) -> Response {
-    let mut details = json!({ "node": node.chars().take(64).collect::<String>() });
-    let recordable = recordable(&app).await;
-    let asked = acceptance(&app, &caller, &node, &body).and_then(|asked| recordable.map(|()| asked));
-    let accepted = match asked {
-        Ok((member, acceptance, request)) => {
-            let standing = member.witness.standing();
-            details = json!({ "node": node, "generation": request.generation, "words": request.reason,
-                "size": request.size, "root": request.root, "cleared": standing.verdict, "witnessed_rows": standing.size });
-            let accepted = crate::witness::accept::accept(member, &acceptance).await;
-            accepted.map(|()| StatusCode::NO_CONTENT).map_err(ApiError::from)
-        }
-        Err(refused) => Err(refused),
-    };
-    let mut response = accepted.into_response();
-    response.extensions_mut().insert(Done { action: "audit.history_accept", details });
-    response
+    body: Bytes,
+) -> Result<StatusCode, ApiError> {
+    audit.details(json!({ "node": node.chars().take(64).collect::<String>() }));
+    let (member, acceptance, request) = acceptance(&app, &node, &body)?;
+    let standing = member.witness.standing();
+    audit.details(json!({ "generation": request.generation, "words": request.reason, "size": request.size,
+        "root": request.root, "cleared": standing.verdict, "witnessed_rows": standing.size }));
+    crate::witness::accept::accept(member, &acceptance).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// What a request to accept a history asks, of whom.
-fn acceptance<'a>(
-    app: &'a App,
-    caller: &Caller,
-    node: &str,
-    body: &[u8],
-) -> Result<(&'a Member, Acceptance, AcceptRequest), ApiError> {
-    caller.require(Permission::AcceptHistory)?;
+fn acceptance<'a>(app: &'a App, node: &str, body: &[u8]) -> Result<(&'a Member, Acceptance, AcceptRequest), ApiError> {
     let member = app.cluster.members.iter().find(|member| member.node.id.as_str() == node);
     let member = member.ok_or_else(|| ApiError::new(404, "no_such_node", format!("{node:?} is not in the roster")))?;
     let bad = |detail: String| ApiError::new(400, "bad_request", detail);

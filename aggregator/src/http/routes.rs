@@ -1,4 +1,4 @@
-//! The list of routes, and the router that is built from it.
+//! The routes: one declaration of each, from which the router, the OpenAPI document and the list for tests are made.
 
 use std::sync::Arc;
 
@@ -8,91 +8,122 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::get;
+use piperoll_protocol::access::Permission;
+use piperoll_protocol::problem::Problem;
 use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::openapi::HttpMethod;
+use utoipa_axum::router::UtoipaMethodRouter;
+use utoipa_axum::routes;
 
+use super::audited::{RouteRules, audited};
 use super::openapi::openapi_json;
 use super::{auth, error, exports, findings, headers, log, nodes, searches, session, stats, tail, tokens};
 use crate::state::App;
 
 /// Bytes of a request's body: a filter, a reason, a name.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Path of the API below the host.
+pub(super) const API: &str = "/api/v1";
 
-/// One way in under `/api/v1`.
-struct Door {
-    method: &'static str,
-    path: &'static str,
-    handler: MethodRouter<Arc<App>>,
+/// A route under `/api/v1` that needs an identity and leaves one entry. Method, path and documentation are at its handler.
+pub(super) struct Route {
+    pub(super) rules: RouteRules,
+    pub(super) handler: UtoipaMethodRouter<Arc<App>>,
 }
 
-/// Every route that needs an identity and leaves one entry. The router is made of this list, and so is what a test goes
-/// over with every role and scope: there is no other way in.
-fn doors() -> Vec<Door> {
-    let door = |method, path, handler| Door { method, path, handler };
+/// Every route that needs an identity. The router is made of this list and nothing else, and a test goes over it with every role and
+/// scope.
+pub(super) fn declared() -> Vec<Route> {
+    use Permission::{AcceptHistory, Export, ManageTokens, Verify, View};
+    let route = |action, needs, changes, handler| Route { rules: RouteRules { action, needs, changes }, handler };
+    let read = |action, needs, handler| route(action, Some(needs), false, handler);
+    let change = |action, needs, handler| route(action, Some(needs), true, handler);
     vec![
-        door("GET", "/audit-log", get(log::audit_log)),
-        door("GET", "/audit-log/tail", get(tail::tail)),
-        door("GET", "/audit-log/{node}/{seq}", get(log::entry)),
-        door("GET", "/audit-log/{node}/{seq}/body", get(log::body)),
-        door("GET", "/audit-log/{node}/{seq}/proof", get(exports::proof)),
-        door("POST", "/exports", post(exports::exports)),
-        door("GET", "/stats", get(stats::stats)),
-        door("POST", "/verify", post(log::verify)),
-        door("POST", "/bundles/verify", post(findings::verify_upload)),
-        door("POST", "/acknowledgements", post(findings::acknowledge)),
-        door("POST", "/judgements", post(findings::judge)),
-        door("GET", "/nodes", get(nodes::nodes)),
-        door("POST", "/nodes/{node}/accept", post(nodes::accept)),
-        door("GET", "/filter", get(searches::filter_words)),
-        door("GET", "/searches", get(searches::list)),
-        door("POST", "/searches", post(searches::keep)),
-        door("DELETE", "/searches/{name}", delete(searches::remove)),
-        door("GET", "/session", get(session::who_am_i)),
-        door("DELETE", "/session", delete(session::sign_out)),
-        door("POST", "/session/links", post(session::link)),
-        door("GET", "/tokens", get(tokens::list)),
-        door("POST", "/tokens", post(tokens::create)),
-        door("DELETE", "/tokens/{name}", delete(tokens::revoke)),
+        read("audit.view", View, routes!(log::audit_log)),
+        read("audit.tail", View, routes!(tail::tail)),
+        read("audit.view", View, routes!(log::entry)),
+        read("audit.view", View, routes!(log::body)),
+        read("audit.export", Export, routes!(exports::proof)),
+        read("audit.export", Export, routes!(exports::exports)),
+        read("audit.stats", View, routes!(stats::stats)),
+        read("audit.verify", Verify, routes!(log::verify)),
+        read("audit.bundle_verify", Verify, routes!(findings::verify_upload)),
+        change("audit.acknowledge", Verify, routes!(findings::acknowledge)),
+        change("audit.judge", Verify, routes!(findings::judge)),
+        read("audit.nodes", View, routes!(nodes::nodes)),
+        change("audit.history_accept", AcceptHistory, routes!(nodes::accept)),
+        route("audit.filter", None, false, routes!(searches::filter_words)),
+        route("audit.search_list", None, false, routes!(searches::list_searches)),
+        change("audit.search_keep", View, routes!(searches::keep_search)),
+        change("audit.search_remove", View, routes!(searches::remove_search)),
+        route("audit.session", None, false, routes!(session::who_am_i)),
+        route("audit.sign_out", None, false, routes!(session::sign_out)),
+        route("audit.sign_in_link", None, true, routes!(session::link)),
+        read("audit.token_list", ManageTokens, routes!(tokens::list_tokens)),
+        change("audit.token_create", ManageTokens, routes!(tokens::create_token)),
+        change("audit.token_revoke", ManageTokens, routes!(tokens::revoke_token)),
     ]
 }
 
-/// Signing in, which is for those whom nobody knows yet; it looks after itself.
-const SIGN_IN: (&str, &str) = ("POST", "/session");
+/// Signing in, before any identity is known; its handler does what [`auth::identify`] and [`audited`] do for the others.
+pub(super) fn sign_in() -> UtoipaMethodRouter<Arc<App>> {
+    routes!(session::sign_in)
+}
+
+/// Routes for machines that watch the aggregator; they need no identity and leave no entry.
+pub(super) fn open() -> [UtoipaMethodRouter<Arc<App>>; 3] {
+    [routes!(healthz), routes!(readyz), routes!(metrics)]
+}
 
 /// Method and path of everything under `/api/v1`.
 pub fn api_routes() -> Vec<(&'static str, String)> {
-    let doors = doors().into_iter().map(|door| (door.method, door.path)).chain([SIGN_IN]);
-    doors.map(|(method, path)| (method, format!("/api/v1{path}"))).collect()
+    let handlers = declared().into_iter().map(|route| route.handler).chain([sign_in()]);
+    handlers.flat_map(|(_, paths, _)| methods(&paths)).map(|(method, path)| (method, format!("{API}{path}"))).collect()
+}
+
+fn methods(paths: &utoipa::openapi::path::Paths) -> Vec<(&'static str, String)> {
+    let of = |item: &utoipa::openapi::PathItem| {
+        let all = [(HttpMethod::Get, &item.get), (HttpMethod::Post, &item.post), (HttpMethod::Delete, &item.delete)];
+        all.map(|(method, operation)| operation.is_some().then_some(method)).into_iter().flatten().map(|method| {
+            match method {
+                HttpMethod::Post => "POST",
+                HttpMethod::Delete => "DELETE",
+                _ => "GET",
+            }
+        })
+    };
+    paths.paths.iter().flat_map(|(path, item)| of(item).map(|method| (method, path.clone()))).collect()
+}
+
+fn add(router: Router<Arc<App>>, (_, paths, handler): UtoipaMethodRouter<Arc<App>>) -> Router<Arc<App>> {
+    paths.paths.keys().fold(router, |router, path| router.route(path, handler.clone()))
 }
 
 /// Everything that is served. Unknown paths under `/api/v1` need an identity and leave an entry too.
 pub(crate) fn routes(app: &Arc<App>) -> Router {
     let mut api = Router::new();
-    for door in doors() {
-        api = api.route(door.path, door.handler);
+    for Route { rules, handler: (schemas, paths, handler) } in declared() {
+        let handler = handler.route_layer(middleware::from_fn_with_state((Arc::clone(app), rules), audited));
+        api = add(api, (schemas, paths, handler));
     }
     let api = api
         .fallback(|| async { error::ApiError::new(404, "not_found", "not found; see /api/openapi.json") })
         .method_not_allowed_fallback(|| async {
             error::ApiError::new(405, "method_not_allowed", "method not allowed; see /api/openapi.json")
         })
-        // Nothing but a bundle to be checked is longer, and that one is received apart.
+        // Only a bundle to be verified is longer, and that one is received by its own handler.
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(CatchPanicLayer::custom(auth::panicked))
-        .layer(middleware::from_fn_with_state(Arc::clone(app), auth::identify))
-        .route(SIGN_IN.1, post(session::sign_in))
-        .layer(CatchPanicLayer::custom(auth::panicked))
-        .layer(app.audit.layer());
-    let open = Router::new()
-        .route("/api/openapi.json", get(openapi))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
+        .layer(middleware::from_fn_with_state(Arc::clone(app), auth::identify));
+    let api = add(api, sign_in()).layer(CatchPanicLayer::custom(auth::panicked)).layer(app.audit.layer());
+    let open = open().into_iter().fold(Router::new().route("/api/openapi.json", get(openapi)), add);
+    let open = open
         .with_state(Arc::clone(app))
         .merge(crate::web::assets::pages())
         .layer(middleware::from_fn_with_state(Arc::clone(app), auth::not_too_often));
     Router::new()
-        .nest("/api/v1", api)
+        .nest(API, api)
         .with_state(Arc::clone(app))
         .merge(open)
         .layer(headers::compression())
@@ -103,7 +134,17 @@ async fn openapi() -> Response {
     ([(CONTENT_TYPE, "application/json")], openapi_json()).into_response()
 }
 
-/// Ready when requests can be recorded, because no request is answered that cannot be.
+/// Answers while the process runs.
+#[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, description = "The process answers")))]
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Answers whether requests can be recorded, because no request is answered that cannot be.
+#[utoipa::path(get, path = "/readyz", tag = "operations", responses(
+    (status = 200, description = "Requests can be recorded, so they are answered"),
+    (status = 503, description = "They cannot", body = Problem),
+))]
 async fn readyz(State(app): State<Arc<App>>) -> Response {
     match app.audit.ready().await {
         Ok(()) => (StatusCode::OK, "ok\n").into_response(),
@@ -113,6 +154,8 @@ async fn readyz(State(app): State<Arc<App>>) -> Response {
     }
 }
 
+/// Metrics in the OpenMetrics text format.
+#[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, description = "OpenMetrics text")))]
 async fn metrics(State(app): State<Arc<App>>) -> Response {
     app.metrics.page(&app.cluster.members, app.tls.current().not_after)
 }

@@ -5,18 +5,18 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use piperoll_protocol::access::{Permission, SavedSearch};
+use piperoll_protocol::access::SavedSearch;
+use piperoll_protocol::problem::Problem;
 use piperoll_query::filter::{IS_WORDS, KEY_WORDS};
 use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
-use super::auth::{Caller, Unrecorded, recordable};
+use super::audited::AuditEntry;
 use super::error::ApiError;
-use super::log::with_done;
+use super::identify::Caller;
 use crate::access::saved_searches::SearchError;
 use crate::state::App;
 
@@ -33,45 +33,51 @@ async fn on_disk(change: impl FnOnce() -> Result<(), SearchError> + Send + 'stat
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `GET /searches`.
-pub(super) async fn list(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
-    let mut response = Json(app.searches.of(&owner(&caller))).into_response();
-    response.extensions_mut().insert(Unrecorded);
-    response
-}
-
-/// `POST /searches`: one of the same name is replaced.
-pub(super) async fn keep(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>, body: Bytes) -> Response {
-    let recordable = recordable(&app).await;
-    let mut details = json!({});
-    let kept = (|| {
-        caller.require(Permission::View)?;
-        recordable?;
-        let search: SavedSearch = serde_json::from_slice(&body)
-            .map_err(|e| ApiError::new(400, "bad_request", format!("name and parameters are needed: {e}")))?;
-        details = json!({ "name": search.name.chars().take(64).collect::<String>() });
-        Ok::<_, ApiError>(search)
-    })();
-    let kept = match kept {
-        Ok(search) => on_disk(move || app.searches.keep(&owner(&caller), search)).await,
-        Err(error) => Err(error),
-    };
-    with_done(kept, "audit.search_keep", details)
-}
-
-/// `DELETE /searches/{name}`.
-pub(super) async fn remove(
+/// Lists the caller's saved searches.
+#[utoipa::path(get, path = "/searches", tag = "searches", responses(
+    (status = 200, description = "What the caller keeps", body = Vec<SavedSearch>),
+))]
+pub(super) async fn list_searches(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
+    Extension(audit): Extension<AuditEntry>,
+) -> Json<Vec<SavedSearch>> {
+    audit.skip_on_success();
+    Json(app.searches.of(&owner(&caller)))
+}
+
+/// Saves a search; one of the same name is replaced.
+#[utoipa::path(post, path = "/searches", tag = "searches", request_body = SavedSearch, responses(
+    (status = 204, description = "Kept; one of the same name is replaced"),
+    (status = 409, description = "The caller keeps 100 already", body = Problem),
+))]
+pub(super) async fn keep_search(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Extension(audit): Extension<AuditEntry>,
+    body: Bytes,
+) -> Result<StatusCode, ApiError> {
+    let search: SavedSearch = serde_json::from_slice(&body)
+        .map_err(|e| ApiError::new(400, "bad_request", format!("name and parameters are needed: {e}")))?;
+    audit.details(json!({ "name": search.name.chars().take(64).collect::<String>() }));
+    on_disk(move || app.searches.keep(&owner(&caller), search)).await
+}
+
+/// Removes a saved search.
+#[utoipa::path(delete, path = "/searches/{name}", tag = "searches", params(
+    ("name" = String, Path, description = "Name of the search"),
+), responses(
+    (status = 204, description = "Removed"),
+    (status = 404, description = "No such search", body = Problem),
+))]
+pub(super) async fn remove_search(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Extension(audit): Extension<AuditEntry>,
     Path(name): Path<String>,
-) -> Response {
-    let details = json!({ "name": name.chars().take(64).collect::<String>() });
-    let recordable = recordable(&app).await;
-    let removed = match caller.require(Permission::View).and(recordable) {
-        Ok(()) => on_disk(move || app.searches.remove(&owner(&caller), &name)).await,
-        Err(error) => Err(error),
-    };
-    with_done(removed, "audit.search_remove", details)
+) -> Result<StatusCode, ApiError> {
+    audit.details(json!({ "name": name.chars().take(64).collect::<String>() }));
+    on_disk(move || app.searches.remove(&owner(&caller), &name)).await
 }
 
 /// One key of a filter.
@@ -92,9 +98,12 @@ pub(super) struct FilterWords {
     is: Vec<&'static str>,
 }
 
-pub(super) async fn filter_words() -> Response {
+/// Lists the keys and words of the filter language.
+#[utoipa::path(get, path = "/filter", tag = "log", responses(
+    (status = 200, description = "What a filter can be made of", body = FilterWords),
+))]
+pub(super) async fn filter_words(Extension(audit): Extension<AuditEntry>) -> Json<FilterWords> {
+    audit.skip_on_success();
     let keys = KEY_WORDS.map(|(key, counted_by, about)| FilterKey { key, about, counted_by });
-    let mut response = Json(FilterWords { keys: keys.into(), is: IS_WORDS.to_vec() }).into_response();
-    response.extensions_mut().insert(Unrecorded);
-    response
+    Json(FilterWords { keys: keys.into(), is: IS_WORDS.to_vec() })
 }

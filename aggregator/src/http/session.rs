@@ -8,14 +8,16 @@ use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use piperoll_client::{Activity, Category};
+use piperoll_client::Activity;
 use piperoll_format::time::Timestamp;
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_net::serve::TlsPeer;
 use piperoll_protocol::access::{SessionInfo, SessionTimes, SignIn, SignInLink};
+use piperoll_protocol::problem::Problem;
 use serde_json::json;
 
-use super::auth::{Done, Unrecorded, recordable, refused, too_many};
+use super::audited::{AuditEntry, recordable};
+use super::auth::{refused, too_many};
 use super::error::ApiError;
 use super::identify::{Caller, Refusal, set_cookie, unset_cookie};
 use super::origin;
@@ -23,19 +25,23 @@ use crate::access::sessions::Credential;
 use crate::state::App;
 
 const SIGN_IN: &str = "audit.sign_in";
-const SIGN_OUT: &str = "audit.sign_out";
 /// A token or a code, and a little JSON around it.
 const BODY_BYTES_MAX: usize = 4_096;
 
-/// `POST /session`. Nobody is known yet, so this route does for itself what the others have done for them.
+/// Signs a browser in with a token, a one-time link or a certificate.
+#[utoipa::path(post, path = "/session", tag = "session", request_body = SignIn, responses(
+    (status = 201, description = "Signed in; the cookie is HttpOnly, Secure, SameSite=Strict", body = SessionInfo),
+    (status = 413, description = "More than a token or a code", body = Problem),
+), security(()))]
 pub(super) async fn sign_in(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<TlsPeer>,
     Extension(activity): Extension<Activity>,
     request: axum::extract::Request,
 ) -> Response {
-    activity.named(Category::Audit, SIGN_IN);
-    let turned_away = |reason, response| refused(&app, &activity, SIGN_IN, reason, response);
+    let entry = AuditEntry::new(activity);
+    entry.rename(SIGN_IN);
+    let turned_away = |reason, response| refused(&app, &entry, reason, response);
     let (parts, body) = request.into_parts();
     let ip = peer.address.ip();
     if let Err(wait) = app.limits.address(ip).and_then(|()| app.limits.sign_in(ip)) {
@@ -53,9 +59,9 @@ pub(super) async fn sign_in(
         Ok(caller) => caller,
         Err((reason, error)) => return turned_away(reason, error.into_response()),
     };
-    activity.caller(caller.in_entry());
+    entry.activity().caller(caller.in_entry());
     if let Some(scope) = caller.scope().text() {
-        activity.enrich(|entry| entry.detail("limited_to", scope));
+        entry.details(json!({ "limited_to": scope }));
     }
     // A session whose beginning turns out not to be recorded has a cookie that nobody was given; it ends unused.
     let begun = recordable(&app)
@@ -108,15 +114,24 @@ fn info(app: &App, caller: &Caller, ends: Option<Timestamp>) -> SessionInfo {
     }
 }
 
-/// `GET /session`.
-pub(super) async fn who_am_i(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
-    let ends = caller.session().map(|open| open.ends);
-    let mut response = Json(info(&app, &caller, ends)).into_response();
-    response.extensions_mut().insert(Unrecorded);
-    response
+/// Says who the caller is.
+#[utoipa::path(get, path = "/session", tag = "session", responses(
+    (status = 200, description = "Who the caller is here", body = SessionInfo),
+))]
+pub(super) async fn who_am_i(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Extension(audit): Extension<AuditEntry>,
+) -> Json<SessionInfo> {
+    audit.skip_on_success();
+    Json(info(&app, &caller, caller.session().map(|open| open.ends)))
 }
 
-/// `DELETE /session`.
+/// Signs the browser out.
+#[utoipa::path(delete, path = "/session", tag = "session", responses(
+    (status = 204, description = "Signed out"),
+    (status = 409, description = "There is no session: a token or a certificate was sent", body = Problem),
+), security(("session" = [])))]
 pub(super) async fn sign_out(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
     let mut response = match caller.session() {
         Some(open) => {
@@ -129,33 +144,27 @@ pub(super) async fn sign_out(State(app): State<Arc<App>>, Extension(caller): Ext
     if let Ok(cookie) = HeaderValue::from_str(&unset_cookie()) {
         response.headers_mut().insert(SET_COOKIE, cookie);
     }
-    response.extensions_mut().insert(Done { action: SIGN_OUT, details: json!({}) });
     response
 }
 
-/// `POST /session/links`: an address that signs a browser in as the caller, once.
-pub(super) async fn link(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
+/// Makes an address that signs one browser in as the caller, once.
+#[utoipa::path(post, path = "/session/links", tag = "session", responses(
+    (status = 201, description = "An address that signs one browser in as the caller, once, within five minutes", body = SignInLink),
+))]
+pub(super) async fn link(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+) -> Result<(StatusCode, Json<SignInLink>), ApiError> {
     // An address made in a session would be a session without an end, and one of a certificate would work without it.
-    let for_a_token = caller.session().is_none() && matches!(caller.credential(), Credential::Token { .. });
-    let allowed = match for_a_token {
-        true => recordable(&app).await,
-        false => {
-            let detail =
-                "a one-time address is made with a token (`piperoll browse`), not in a session or with a certificate";
-            Err(ApiError::new(403, "needs_token", detail))
-        }
-    };
-    let made = match allowed {
-        Ok(()) => app.sessions.link(caller.credential().clone(), SystemClock.now()).map_err(|error| no_random(&error)),
-        Err(error) => Err(error),
-    };
-    let made = made.map(|(code, expires)| {
-        let link = SignInLink { path: format!("/sign-in#{}", code.as_str()), expires: expires.to_text() };
-        (StatusCode::CREATED, Json(link))
-    });
-    let mut response = made.into_response();
-    response.extensions_mut().insert(Done { action: "audit.sign_in_link", details: json!({}) });
-    response
+    if caller.session().is_some() || !matches!(caller.credential(), Credential::Token { .. }) {
+        let detail =
+            "a one-time address is made with a token (`piperoll browse`), not in a session or with a certificate";
+        return Err(ApiError::new(403, "needs_token", detail));
+    }
+    let made = app.sessions.link(caller.credential().clone(), SystemClock.now());
+    let (code, expires) = made.map_err(|error| no_random(&error))?;
+    let link = SignInLink { path: format!("/sign-in#{}", code.as_str()), expires: expires.to_text() };
+    Ok((StatusCode::CREATED, Json(link)))
 }
 
 fn no_random(error: &getrandom::Error) -> ApiError {

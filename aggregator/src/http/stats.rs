@@ -7,53 +7,61 @@ use std::time::Duration;
 use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query as Pairs, State};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use piperoll_format::order::Order;
 use piperoll_format::time::{Timestamp, parse_duration};
 use piperoll_net::clock::{Clock as _, SystemClock};
-use piperoll_protocol::access::Permission;
+use piperoll_protocol::aggregator::{Envelope, StatsAnswer};
+use piperoll_protocol::problem::Problem;
 use piperoll_query::stats::{Axis, BUCKETS_MAX, FACETS_MAX, Facet, Plan, TOP_DEFAULT, TOP_MAX};
 use serde_json::json;
 
-use super::auth::Caller;
+use super::audited::AuditEntry;
 use super::error::ApiError;
-use super::log::{Asking, answer_stream, describe, known_nodes, with_done};
+use super::identify::Caller;
+use super::log::{answer_stream, describe, known_nodes, pairs_of};
 use crate::answer::stream::Output;
 use crate::scan::query::{Format, Query, QueryError};
 use crate::state::App;
 
-const ACTION: &str = "audit.stats";
 const BUCKET_MIN: Duration = Duration::from_secs(1);
 
+/// Counts entries, values of fields, and a histogram.
+#[utoipa::path(get, path = "/stats", tag = "log", params(
+    ("filter" = Option<String>, Query, description = "Filter string; filter keys are accepted as parameters of their own too"),
+    ("from" = Option<String>, Query, description = "RFC 3339, a date, or an age such as 24h; 7d by default"),
+    ("to" = Option<String>, Query, description = "Up to but not including; now by default"),
+    ("tz" = Option<String>, Query, description = "Zone of dates and times without one: UTC (the default), +02:00, or Europe/Berlin"),
+    ("by" = Option<String>, Query, description = "Fields to count the values of, such as ip_address or user,action; up to 8"),
+    ("top" = Option<usize>, Query, description = "Values listed per field; 20 by default and at most 1,000"),
+    ("verify" = Option<bool>, Query, description = "true: the aggregator reads and verifies every row and counts itself. Otherwise the nodes count, from their indexes"),
+    ("bucket" = Option<String>, Query, description = "Width of the histogram's buckets, such as 15m, 1h or 1d; no histogram by default"),
+    ("axis" = Option<String>, Query, description = "Which time decides the bucket: recorded (the default) or occurred. The range is one of recorded times"),
+    ("require" = Option<String>, Query, description = "any (default) or all: 503 unless every expected node answers"),
+), responses(
+    (status = 200, description = "Exact counts; `verified` says who counted. While `complete` is false every number is a lower bound. White space may come before the object", body = StatsAnswer),
+    (status = 400, description = "Bad filter, range, field or bucket", body = Problem),
+    (status = 429, description = "Four counts are under way", body = Problem),
+    (status = 503, description = "No node answered, or require=all is not met", body = Envelope),
+))]
 pub(super) async fn stats(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
+    Extension(audit): Extension<AuditEntry>,
     pairs: Result<Pairs<Vec<(String, String)>>, QueryRejection>,
-) -> Response {
-    let Ok(Pairs(pairs)) = pairs else {
-        return ApiError::new(400, "bad_parameter", "the query string cannot be read").into_response();
-    };
+) -> Result<Response, ApiError> {
     let now = SystemClock.now();
-    let parsed = (|| {
-        let mut typed = Typed::read(pairs)?;
-        let mut query = Query::parse(std::mem::take(&mut typed.rest), now, &app.cluster.cursor_key, caller.scope())?;
-        (query.format, query.order, query.limit) = (Format::Json, Order::Asc, None);
-        let plan = typed.plan(&query, now)?;
-        // What a node counted cannot be held against a scope, so for a limited reader rows are counted here.
-        let here = typed.verify()? || caller.scope().text().is_some();
-        query.count = (!here).then(|| plan.clone());
-        Ok::<_, QueryError>((query, plan))
-    })();
-    let (query, plan) = match parsed {
-        Ok(parsed) => parsed,
-        Err(error) => return with_done(ApiError::from(error), ACTION, json!({})),
-    };
-    let mut asked = describe(&query);
-    asked["by"] = json!(plan.facets.iter().map(|facet| facet.name()).collect::<Vec<_>>());
-    if let Err(error) = caller.require(Permission::View).and_then(|()| known_nodes(&app, &query)) {
-        return with_done(error, ACTION, asked);
-    }
-    answer_stream(&app, &caller, query, Asking::now(Output::Stats(plan), ACTION, asked)).await
+    let mut typed = Typed::read(pairs_of(pairs)?)?;
+    let mut query = Query::parse(std::mem::take(&mut typed.rest), now, &app.cluster.cursor_key, caller.scope())?;
+    (query.format, query.order, query.limit) = (Format::Json, Order::Asc, None);
+    let plan = typed.plan(&query, now)?;
+    // Counts of a node cannot be compared with a scope, so for a caller with one the rows are counted here.
+    let here = typed.verify()? || caller.scope().text().is_some();
+    query.count = (!here).then(|| plan.clone());
+    audit.details(describe(&query));
+    audit.details(json!({ "by": plan.facets.iter().map(|facet| facet.name()).collect::<Vec<_>>() }));
+    known_nodes(&app, &query)?;
+    answer_stream(&app, &caller, &audit, query, Output::Stats(plan), Duration::ZERO).await
 }
 
 /// Parameters that only statistics have, as they were typed.

@@ -15,53 +15,50 @@ use futures::stream;
 use piperoll_client::{Category, Entry, Outcome};
 use piperoll_format::time::Timestamp;
 use piperoll_net::clock::{Clock as _, SystemClock};
-use piperoll_protocol::access::Permission;
+use piperoll_protocol::problem::Problem;
 use piperoll_query::human_time;
 use piperoll_query::zone::Now;
 use serde_json::{Value, json};
 
-use super::auth::Caller;
+use super::audited::AuditEntry;
 use super::error::ApiError;
-use super::log::{known_nodes, with_done};
+use super::identify::Caller;
+use super::log::{known_nodes, pairs_of};
 use crate::answer::tail::{Event, Events, NodeEvent, Positions, start};
 use crate::scan::query::{Query, QueryError};
 use crate::state::App;
 use piperoll_net::fair_share::Share;
 
-const ACTION: &str = "audit.tail";
 /// Between two looks at whether a reader may still read.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(2);
 const LAST_EVENT_ID: &str = "last-event-id";
 
+/// Follows the merged log live.
+#[utoipa::path(get, path = "/audit-log/tail", tag = "log", params(
+    ("filter" = Option<String>, Query, description = "Filter string; filter keys are accepted as parameters of their own too"),
+    ("from" = Option<String>, Query, description = "Begin with what was recorded from this time on: RFC 3339, a date, or an age such as 5m; now by default"),
+    ("after" = Option<String>, Query, description = "Go on behind this event id: `node:generation:next seq` for every node, with commas. The header Last-Event-ID outranks it"),
+), responses(
+    (status = 200, description = "Server-sent events without end. `entry`: a row as on a page, with `late: true` when a later one came before it. `node`: {node_id, status, reason, since} of a node that is missing, is back, or does not fit. `heartbeat`, every five seconds: {watermark, complete, nodes}. `dropped`: the client was too slow; its id resumes the tail. `ended`: what was shown does not hold any more. Ids are places to go on behind", body = String, content_type = "text/event-stream"),
+    (status = 400, description = "Bad filter, time or place", body = Problem),
+    (status = 429, description = "Too many tails at once", body = Problem),
+))]
 pub(super) async fn tail(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
+    Extension(audit): Extension<AuditEntry>,
     headers: HeaderMap,
     pairs: Result<Pairs<Vec<(String, String)>>, QueryRejection>,
-) -> Response {
-    let Ok(Pairs(pairs)) = pairs else {
-        return ApiError::new(400, "bad_parameter", "the query string cannot be read").into_response();
-    };
-    let asked = match Asked::read(&app, &caller, &headers, pairs, SystemClock.now()) {
-        Ok(asked) => asked,
-        Err(error) => return with_done(ApiError::from(error), ACTION, json!({})),
-    };
-    let details = json!({
-        "filter": asked.query.filter.to_string(), "from": asked.since, "resumed": asked.positions != Positions::default(),
-    });
-    if let Err(error) = caller.require(Permission::View).and_then(|()| known_nodes(&app, &asked.query)) {
-        return with_done(error, ACTION, details);
-    }
-    let room = match app.tails.take(caller.name()) {
-        Ok(room) => room,
-        Err(full) => {
-            let words = format!("too many live tails at one time: {full}");
-            return with_done(ApiError::new(429, "busy", words), ACTION, details);
-        }
-    };
+) -> Result<Response, ApiError> {
+    let asked = Asked::read(&app, &caller, &headers, pairs_of(pairs)?, SystemClock.now())?;
+    audit.details(json!({ "filter": asked.query.filter.to_string(), "from": asked.since,
+        "resumed": asked.positions != Positions::default() }));
+    known_nodes(&app, &asked.query)?;
+    let room = app.tails.take(caller.name());
+    let room = room.map_err(|full| ApiError::new(429, "busy", format!("too many live tails at one time: {full}")))?;
     if let Some(unknown) = asked.positions.unknown(&app.cluster) {
         let words = format!("{unknown:?} is not in the roster; send back the id of the last event of this cluster");
-        return with_done(ApiError::new(400, "no_such_node", words), ACTION, details);
+        return Err(ApiError::new(400, "no_such_node", words));
     }
     let tail = start(&app.cluster, &asked.query, asked.positions, asked.since);
     let (given_up, who) = (tail.given_up, caller.name().to_owned());
@@ -81,7 +78,7 @@ pub(super) async fn tail(
         })
     });
     // What server-sent events say about caching by themselves is less than what every other answer says.
-    with_done(([(CACHE_CONTROL, "no-store")], Sse::new(events)), ACTION, details)
+    Ok(([(CACHE_CONTROL, "no-store")], Sse::new(events)).into_response())
 }
 
 /// Whoever follows.

@@ -2,53 +2,48 @@
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use piperoll_format::time::Timestamp;
 use piperoll_net::clock::{Clock as _, SystemClock};
-use piperoll_protocol::access::{NewToken, Permission};
+use piperoll_protocol::access::{CreatedToken, NewToken, TokenInfo};
+use piperoll_protocol::problem::Problem;
 use piperoll_query::human_time;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::auth::{Caller, Done, recordable};
+use super::audited::AuditEntry;
 use super::error::ApiError;
 use crate::access::scope::SCOPE_BYTES_MAX;
 use crate::state::App;
 
-fn done(response: impl IntoResponse, action: &'static str, details: Value) -> Response {
-    let mut response = response.into_response();
-    response.extensions_mut().insert(Done { action, details });
-    response
+/// Lists tokens; a token itself is only in the answer that creates it.
+#[utoipa::path(get, path = "/tokens", tag = "tokens", responses(
+    (status = 200, description = "Names, roles and expiry", body = Vec<TokenInfo>),
+))]
+pub(super) async fn list_tokens(State(app): State<Arc<App>>) -> Result<Json<Vec<TokenInfo>>, ApiError> {
+    Ok(Json(app.tokens.list()?))
 }
 
-pub(super) async fn list(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
-    let listed = caller.require(Permission::ManageTokens).and_then(|()| Ok(Json(app.tokens.list()?)));
-    done(listed, "audit.token_list", json!({}))
-}
-
-pub(super) async fn create(
+/// Creates a token.
+#[utoipa::path(post, path = "/tokens", tag = "tokens", request_body = NewToken, responses(
+    (status = 201, description = "The only time the token is seen", body = CreatedToken),
+    (status = 409, description = "The name is taken", body = Problem),
+))]
+pub(super) async fn create_token(
     State(app): State<Arc<App>>,
-    Extension(caller): Extension<Caller>,
-    body: axum::body::Bytes,
-) -> Response {
-    let mut details = json!({});
-    let recordable = recordable(&app).await;
-    let created = (|| {
-        caller.require(Permission::ManageTokens)?;
-        recordable?;
-        let new: NewToken = serde_json::from_slice(&body)
-            .map_err(|e| ApiError::new(400, "bad_request", format!("name and role are needed: {e}")))?;
-        details = json!({ "token_name": new.name.chars().take(64).collect::<String>(), "role": new.role, "expires": shown(new.expires.as_deref()), "scope": shown(new.scope.as_deref()) });
-        let now = SystemClock.now();
-        let expires = new.expires.as_deref().map(|text| expiry(text, now)).transpose()?;
-        Ok::<_, ApiError>((
-            StatusCode::CREATED,
-            Json(app.tokens.create(&new.name, new.role, new.scope.as_deref(), expires, now)?),
-        ))
-    })();
-    done(created, "audit.token_create", details)
+    Extension(audit): Extension<AuditEntry>,
+    body: Bytes,
+) -> Result<(StatusCode, Json<CreatedToken>), ApiError> {
+    let new: NewToken = serde_json::from_slice(&body)
+        .map_err(|e| ApiError::new(400, "bad_request", format!("name and role are needed: {e}")))?;
+    audit.details(json!({ "token_name": new.name.chars().take(64).collect::<String>(), "role": new.role,
+        "expires": shown(new.expires.as_deref()), "scope": shown(new.scope.as_deref()) }));
+    let now = SystemClock.now();
+    let expires = new.expires.as_deref().map(|text| expiry(text, now)).transpose()?;
+    let created = app.tokens.create(&new.name, new.role, new.scope.as_deref(), expires, now)?;
+    Ok((StatusCode::CREATED, Json(created)))
 }
 
 /// What somebody asks for may be anything; the entry about it must fit.
@@ -60,17 +55,19 @@ fn expiry(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
     human_time::parse_expiry(text, now).map_err(|e| ApiError::new(400, "bad_expiry", e.to_string()))
 }
 
-pub(super) async fn revoke(
+/// Revokes a token at once.
+#[utoipa::path(delete, path = "/tokens/{name}", tag = "tokens", params(
+    ("name" = String, Path, description = "Name of the token"),
+), responses(
+    (status = 204, description = "Useless from now on"),
+    (status = 404, description = "No such token", body = Problem),
+))]
+pub(super) async fn revoke_token(
     State(app): State<Arc<App>>,
-    Extension(caller): Extension<Caller>,
+    Extension(audit): Extension<AuditEntry>,
     Path(name): Path<String>,
-) -> Response {
-    let details = json!({ "token_name": name.chars().take(64).collect::<String>() });
-    let recordable = recordable(&app).await;
-    let revoked = caller
-        .require(Permission::ManageTokens)
-        .and(recordable)
-        .and_then(|()| app.tokens.revoke(&name).map_err(ApiError::from))
-        .map(|()| StatusCode::NO_CONTENT);
-    done(revoked, "audit.token_revoke", details)
+) -> Result<StatusCode, ApiError> {
+    audit.details(json!({ "token_name": name.chars().take(64).collect::<String>() }));
+    app.tokens.revoke(&name)?;
+    Ok(StatusCode::NO_CONTENT)
 }

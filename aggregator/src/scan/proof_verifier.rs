@@ -3,7 +3,6 @@
 //! A node proves its rows batch by batch, so rows wait here until their proof has come; a batch is small, and nothing
 //! grows with the answer.
 
-
 use piperoll_format::completeness::{Place, Shown, Unproven};
 use piperoll_format::merkle::{Hash, RangeProof};
 use piperoll_format::order::{Order, Position};

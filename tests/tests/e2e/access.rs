@@ -42,6 +42,15 @@ async fn every_request_is_exactly_one_entry_and_roles_are_exact() {
         (Method::GET, "/api/v1/tokens", None, "audit.token_list", [403, 403, 200]),
         (Method::POST, "/api/v1/tokens", new_token("fresh"), "audit.token_create", [403, 403, 201]),
         (Method::DELETE, "/api/v1/tokens/fresh", None, "audit.token_revoke", [403, 403, 204]),
+        // However early it fails, it keeps its name.
+        (
+            Method::POST,
+            "/api/v1/tokens",
+            Some(json!({ "name": "x".repeat(70_000) })),
+            "audit.token_create",
+            [403, 403, 413],
+        ),
+        (Method::POST, "/api/v1/exports", Some(json!({ "filter": "user:alice" })), "audit.export", [403, 400, 400]),
         (Method::GET, "/api/v1/nothing", None, "audit.request", [404, 404, 404]),
         (Method::PUT, "/api/v1/nodes", None, "audit.request", [405, 405, 405]),
     ];
@@ -63,6 +72,12 @@ async fn every_request_is_exactly_one_entry_and_roles_are_exact() {
             };
             assert_eq!(last["outcome"], outcome, "{path}: {last}");
             assert_eq!(last["reason"].is_string(), outcome != "success", "{path}: {last}");
+            if path.ends_with("/exports") && status == 403 {
+                assert_eq!(
+                    last["details"]["request"]["filter"], "user:alice",
+                    "what was asked for is recorded: {last}"
+                );
+            }
             assert_eq!((&last["ip_address"], &last["auth_method"]), (&json!("127.0.0.1"), &json!("token")));
         }
     }

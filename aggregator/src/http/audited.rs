@@ -1,0 +1,120 @@
+//! What happens around every route: its audit entry is named, its permission is checked, and a change that could not be recorded is
+//! refused.
+//!
+//! The entry itself is written around all of this ([`crate::audit::Audit::layer`]). A handler adds to it through [`AuditEntry`] whenever
+//! it knows more, so no exit of it can forget the action.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Extension;
+use axum::body::to_bytes;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use piperoll_client::{Activity, Category};
+use piperoll_protocol::access::Permission;
+use serde_json::{Value, json};
+
+use super::error::ApiError;
+use super::identify::Caller;
+use crate::state::App;
+
+/// The action of a request until its route is known.
+const REQUEST: &str = "audit.request";
+/// Bytes of a denied request's body that are read to be recorded.
+const DENIED_BODY_BYTES_MAX: usize = 4 * 1024;
+
+/// The audit entry of the running request; a request extension. Clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct AuditEntry {
+    activity: Activity,
+    action: Arc<Mutex<&'static str>>,
+}
+
+impl AuditEntry {
+    pub(super) fn new(activity: Activity) -> Self {
+        let entry = Self { activity, action: Arc::new(Mutex::new(REQUEST)) };
+        entry.rename(REQUEST);
+        entry
+    }
+
+    /// Replaces the action.
+    pub(super) fn rename(&self, action: &'static str) {
+        *self.action.lock().unwrap_or_else(PoisonError::into_inner) = action;
+        self.activity.named(Category::Audit, action);
+    }
+
+    pub(super) fn action(&self) -> &'static str {
+        *self.action.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds the members of a JSON object to the details; one of the same name is replaced.
+    pub(super) fn details(&self, details: Value) {
+        self.activity.enrich(|entry| match details {
+            Value::Object(details) => details.into_iter().fold(entry, |entry, (name, value)| entry.detail(name, value)),
+            _ => entry,
+        });
+    }
+
+    pub(super) fn reason(&self, code: &str) {
+        self.activity.enrich(|entry| entry.reason(code));
+    }
+
+    pub(super) fn activity(&self) -> &Activity {
+        &self.activity
+    }
+
+    /// For an answer that tells callers only what they know: it leaves no entry when it succeeds.
+    pub(super) fn skip_on_success(&self) {
+        self.activity.unremarkable();
+    }
+}
+
+/// What every request to a route has in common.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RouteRules {
+    /// The action of its audit entries.
+    pub(super) action: &'static str,
+    /// The permission that it needs; any known caller without one.
+    pub(super) needs: Option<Permission>,
+    /// It changes something.
+    pub(super) changes: bool,
+}
+
+/// Middleware of one route. A change is refused while it could not be recorded, because its entry follows it.
+pub(super) async fn audited(
+    State((app, rules)): State<(Arc<App>, RouteRules)>,
+    Extension(caller): Extension<Caller>,
+    Extension(entry): Extension<AuditEntry>,
+    request: Request,
+    next: Next,
+) -> Response {
+    entry.rename(rules.action);
+    let allowed = rules.needs.map_or(Ok(()), |permission| caller.require(permission));
+    if let Err(error) = allowed {
+        record_request(&entry, request).await;
+        return error.into_response();
+    }
+    if rules.changes
+        && let Err(error) = recordable(&app).await
+    {
+        return error.into_response();
+    }
+    next.run(request).await
+}
+
+/// Records what a denied request asked for, as far as it is short and JSON.
+async fn record_request(entry: &AuditEntry, request: Request) {
+    let body = to_bytes(request.into_body(), DENIED_BODY_BYTES_MAX).await.unwrap_or_default();
+    if let Ok(body @ Value::Object(_)) = serde_json::from_slice(&body) {
+        entry.details(json!({ "request": body }));
+    }
+}
+
+/// Refuses a change that could not be recorded.
+pub(super) async fn recordable(app: &App) -> Result<(), ApiError> {
+    let refused = |error| {
+        ApiError::new(503, "not_recorded", format!("this change could not be recorded, so it is not made: {error}"))
+    };
+    app.audit.ready().await.map_err(refused)
+}
