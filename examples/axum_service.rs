@@ -10,7 +10,7 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, request::Parts};
 use axum::routing::{get, put};
 use axum::{Extension, Json, Router};
-use piperoll_client::{Activity, Caller, Category, Changes, Entry, RecordLayer, Recorder, Secret};
+use piperoll_client::{AuditContext, Caller, Category, Changes, Entry, RecordLayer, Recorder, Secret};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -29,12 +29,12 @@ type Domains = Arc<Mutex<HashMap<String, Domain>>>;
 async fn update(
     State(domains): State<Domains>,
     Path(name): Path<String>,
-    Extension(activity): Extension<Activity>,
+    Extension(activity): Extension<AuditContext>,
     Json(new): Json<Domain>,
 ) -> Result<&'static str, StatusCode> {
     let old = domains.lock().expect("no handler panics").insert(name.clone(), new.clone()).unwrap_or_default();
     let changes = Changes::between(&old, &new).map_err(|_| StatusCode::BAD_REQUEST)?;
-    activity.named(Category::Config, "domain.update").enrich(|entry| entry.entity("domain", name).changes(changes));
+    activity.action(Category::Config, "domain.update").update(|entry| entry.entity("domain", name).changes(changes));
     Ok("saved")
 }
 

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use piperoll_client::{
-    Category, ClientError, EmitError, Entry, LossPolicy, NodeClient, OpenError, RecordLayer, Recorder,
+    Category, ClientError, DeliveryPolicy, EmitError, Entry, NodeClient, OpenError, RecordLayer, Recorder,
 };
 use prometheus_client::registry::Registry;
 
@@ -22,13 +22,13 @@ pub(crate) struct Audit {
 
 impl Audit {
     pub(crate) fn new(node: NodeClient) -> Result<Self, OpenError> {
-        let recorder = Recorder::builder_for(node.clone()).policy_for_all(LossPolicy::Strict).deadline(DEADLINE);
+        let recorder = Recorder::builder_for(node.clone()).policy_for_all(DeliveryPolicy::Strict).deadline(DEADLINE);
         Ok(Self { recorder: recorder.source("aggregator").open()?, node })
     }
 
     /// What goes around every route that leaves an entry.
     pub(crate) fn layer(&self) -> RecordLayer {
-        RecordLayer::new(self.recorder.clone()).category(Category::Audit).without_intents().reads_too()
+        RecordLayer::new(self.recorder.clone()).category(Category::Audit).record_intents(false).record_reads(true)
     }
 
     /// Records what the aggregator has to say by itself; an error means that it may not be on disk.

@@ -15,10 +15,10 @@ use super::batch::Batcher;
 use super::delivery::Delivery;
 use super::entry::Category;
 use super::error::ClientError;
-use super::ledger::Ledger;
+use super::loss_counters::LossCounters;
 use super::metrics::Metrics;
 use super::node::NodeClient;
-use super::policy::{DEADLINE_DEFAULT, LossPolicy, Policies};
+use super::policy::{DEADLINE_DEFAULT, DeliveryPolicy, Policies};
 use super::recorder::{Inner, Recorder, To};
 use super::spool::{Spool, SpoolError};
 
@@ -27,20 +27,25 @@ const SPOOL_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
 /// Entries on their way to the node at one time; whoever comes then waits, within his deadline.
 const QUEUE_MAX: usize = 4_096;
 
-/// Why a recorder was not made.
+/// Why a recorder cannot be opened.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OpenError {
+    /// The spool cannot be used.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    /// A name in [`Builder::secret_names`] would match everything or nothing.
     #[error(transparent)]
     Name(#[from] BadName),
+    /// A category has a policy that needs a spool, and none is set.
     #[error("the policy {0:?} needs a spool; set a spool directory, or make every category strict")]
-    NoFolder(LossPolicy),
+    NoSpool(DeliveryPolicy),
+    /// The text of [`Builder::source`] is malformed.
     #[error("the source is longer than {GAP_TEXT_BYTES_MAX} bytes or has control characters")]
     Source,
 }
 
-/// How a recorder is made.
+/// Settings of a [`Recorder`].
 #[derive(Debug)]
 #[must_use = "a builder does nothing until it is opened"]
 pub struct Builder {
@@ -54,7 +59,7 @@ pub struct Builder {
 }
 
 impl Recorder {
-    /// For the node whose socket is at `socket`; nothing is connected yet.
+    /// Starts the settings of a recorder for the node whose socket is at `socket`. Nothing is connected yet.
     ///
     /// # Errors
     /// When no HTTP client can be made.
@@ -62,7 +67,7 @@ impl Recorder {
         Ok(Self::builder_for(NodeClient::new(socket)?))
     }
 
-    /// For a node that is reached in another way.
+    /// Starts the settings of a recorder for a node that is reached in another way.
     pub fn builder_for(node: NodeClient) -> Builder {
         Builder::new(node)
     }
@@ -81,50 +86,53 @@ impl Builder {
         }
     }
 
-    /// What becomes of entries of a category that cannot be recorded at once. Without it `data` and `integration` are kept in
-    /// the spool, and everything else is strict, categories of the application's own among them.
-    pub fn policy(mut self, category: Category, policy: LossPolicy) -> Self {
+    /// Sets what happens to entries of a category that cannot be recorded immediately. By default `data` and `integration` are spooled
+    /// and all other categories are strict, custom ones included.
+    pub fn policy(mut self, category: Category, policy: DeliveryPolicy) -> Self {
         self.policies.set(category, policy);
         self
     }
 
-    /// One policy for all categories.
-    pub fn policy_for_all(mut self, policy: LossPolicy) -> Self {
+    /// Sets one policy for all categories.
+    pub fn policy_for_all(mut self, policy: DeliveryPolicy) -> Self {
         self.policies.set_all(policy);
         self
     }
 
-    /// How long emitting may take; 2 s without it.
+    /// Sets how long emitting may take; 2 s by default.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// A folder of this process alone for what cannot be recorded at once, made with mode 0700.
+    /// Sets the spool directory, which belongs to this process alone and is created with mode 0700.
     pub fn spool(mut self, folder: &Path) -> Self {
         self.folder = Some(folder.to_owned());
         self
     }
 
-    /// Bytes that may wait there; 64 MiB without it.
+    /// Sets how many bytes may wait in the spool; 64 MiB by default.
     pub fn spool_bytes_max(mut self, bytes: u64) -> Self {
         self.spool_bytes = bytes;
         self
     }
 
-    /// Further names under which secrets stand, such as `ssn` or `card_*`.
+    /// Adds names whose values are masked, such as `ssn` or `card_*`.
     pub fn secret_names(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.secret_names.extend(names.into_iter().map(Into::into));
         self
     }
 
-    /// The application's name, for what the log says about losses.
+    /// Sets the application's name, which entries about losses carry.
     pub fn source(mut self, name: impl Into<String>) -> Self {
         self.source = name.into();
         self
     }
 
-    /// Opens the spool, and begins to send what waits in it. To be called inside a tokio runtime.
+    /// Opens the spool, and starts to send the entries in it. Call it inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the spool cannot be used, or a setting is malformed; see [`OpenError`].
     pub fn open(self) -> Result<Recorder, OpenError> {
         let redactor = Redactor::new(&self.secret_names)?;
         if self.source.len() > GAP_TEXT_BYTES_MAX || self.source.chars().any(char::is_control) {
@@ -135,8 +143,8 @@ impl Builder {
                 let (spool, ledger) = Spool::open(folder, self.spool_bytes)?;
                 (Some(Arc::new(spool)), ledger)
             }
-            None if self.policies.all_strict() => (None, Arc::new(Ledger::in_memory())),
-            None => return Err(OpenError::NoFolder(LossPolicy::Spool)),
+            None if self.policies.all_strict() => (None, Arc::new(LossCounters::in_memory())),
+            None => return Err(OpenError::NoSpool(DeliveryPolicy::Spool)),
         };
         let (submit, submissions) = mpsc::channel(QUEUE_MAX);
         let (stop, delivering) = (CancellationToken::new(), TaskTracker::new());

@@ -13,18 +13,20 @@ const SAID_MAX: usize = 4;
 /// Characters of one value in a sentence.
 const SAID_CHARS_MAX: usize = 60;
 
-/// Changed fields with their values before and after; fields that are as they were are not among them.
+/// Changed fields with their values before and after; unchanged fields are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Changes(Vec<Change>);
 
+/// One changed field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// A path such as `limits.quota`.
     pub field: String,
-    /// None when it was not there.
+    /// The value before; none when the field did not exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old: Option<Value>,
+    /// The value after; none when the field was removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new: Option<Value>,
 }
@@ -46,7 +48,7 @@ impl Changes {
         Ok(changes)
     }
 
-    /// One more, as the application knows it.
+    /// Adds one field that the application compared itself.
     #[must_use]
     pub fn with(mut self, field: impl Into<String>, old: impl Serialize, new: impl Serialize) -> Self {
         let value = |value: Value| (!value.is_null()).then_some(value);
@@ -55,10 +57,13 @@ impl Changes {
         self
     }
 
+    /// Whether no field changed.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
+    /// The changed fields, in the order in which they were found.
     pub fn iter(&self) -> impl Iterator<Item = &Change> {
         self.0.iter()
     }

@@ -4,15 +4,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::now;
 use piperoll_format::ids::EntryId;
 use piperoll_format::time::Timestamp;
-use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::node::GapReport;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::send_lines;
 use super::error::ClientError;
-use super::ledger::{Cause, Ledger};
+use super::loss_counters::{Cause, LossCounters};
 use super::metrics::Metrics;
 use super::node::NodeClient;
 use super::spool::{Kept, Read, SegmentReader, Spool};
@@ -33,7 +33,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) struct Delivery {
     pub(crate) node: NodeClient,
     pub(crate) spool: Arc<Spool>,
-    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) ledger: Arc<LossCounters>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) source: String,
 }
@@ -84,7 +84,7 @@ impl Delivery {
             match stop {
                 Some(Stop::Damaged) => return self.set_aside(&segment).await,
                 Some(Stop::Unreadable(error)) => {
-                    self.ledger.lost(Cause::Damaged, None, SystemClock.now().micros());
+                    self.ledger.lost(Cause::Damaged, None, now().micros());
                     return Err(error);
                 }
                 _ if end.is_none() => return self.spool.remove(&segment),
@@ -111,7 +111,7 @@ impl Delivery {
             for (kept, answer) in rest.into_iter().zip(answers) {
                 match answer {
                     Ok(_) => self.spool.waiting().settled(1, kept.bytes()),
-                    Err(error) if error.is_passing() => {
+                    Err(error) if error.is_transient() => {
                         problem = Some(error);
                         again.push(kept);
                     }
@@ -149,13 +149,13 @@ impl Delivery {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
-        self.metrics.gaps.inc();
+        self.metrics.gap_reported();
         self.metrics.lost(1);
         self.spool.waiting().settled(1, kept.bytes());
     }
 
     async fn set_aside(&self, segment: &SegmentReader) -> std::io::Result<()> {
-        self.ledger.lost(Cause::Damaged, None, SystemClock.now().micros());
+        self.ledger.lost(Cause::Damaged, None, now().micros());
         let path = self.spool.set_aside(segment).await?;
         tracing::error!(path = %path.display(), "a spool segment is damaged and was set aside");
         Ok(())
@@ -167,19 +167,19 @@ impl Delivery {
         while let Some((cause, report)) = self.ledger.next_report(&self.source) {
             match self.node.report_gap(&report).await {
                 Ok(_) => {
-                    self.metrics.gaps.inc();
+                    self.metrics.gap_reported();
                     self.ledger.reported(cause);
                 }
                 // The id is known with other content: it was reported before, by a process of another user.
                 Err(ClientError::Refused(problem)) if problem.status == 409 => self.ledger.reported(cause),
                 Err(error) => {
-                    if !error.is_passing() {
+                    if !error.is_transient() {
                         tracing::error!(%error, "cannot report losses");
                     }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                     // What waits on the disk goes first: the node may take it and not this.
-                    if !error.is_passing() || !self.spool.waiting().is_empty() {
+                    if !error.is_transient() || !self.spool.waiting().is_empty() {
                         return;
                     }
                 }

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
+use crate::clock::now;
 use piperoll_format::ids::EntryId;
 use piperoll_format::time::Timestamp;
-use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_redact::Redactor;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -12,20 +12,27 @@ use uuid::Uuid;
 
 use super::changes::Changes;
 
-/// What kind of thing happened; also what decides what becomes of an entry that cannot be recorded at once
-/// ([`super::LossPolicy`]).
+/// Kind of an event. It also selects the [`DeliveryPolicy`](super::DeliveryPolicy) of an entry that cannot be recorded immediately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Category {
+    /// Logins, logouts, passwords, tokens.
     Auth,
+    /// Accounts and their rights.
     User,
+    /// Settings.
     Config,
+    /// The application's own records.
     Data,
+    /// Members of a cluster, and its operation.
     Cluster,
+    /// Protective measures and attacks.
     Security,
+    /// Exchange with other systems.
     Integration,
+    /// Reading the audit log itself.
     Audit,
-    /// A word of the application's own, such as `payment`: a lower-case ASCII letter, then lower-case letters, digits, `_` and `-`, at
+    /// A category of the application's own, such as `payment`: a lower-case ASCII letter, then lower-case letters, digits, `_` and `-`, at
     /// most 64 bytes, and not `log`. An entry with another word is refused when it is emitted. SIEM formats treat it as general
     /// activity.
     Custom(&'static str),
@@ -38,7 +45,8 @@ impl Serialize for Category {
 }
 
 impl Category {
-    /// As it is recorded.
+    /// The word that is recorded.
+    #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Auth => "auth",
@@ -53,7 +61,7 @@ impl Category {
         }
     }
 
-    /// Those with a meaning of their own.
+    /// The categories that rules and SIEM formats know.
     pub const ALL: [Self; 8] = [
         Self::Auth,
         Self::User,
@@ -66,19 +74,24 @@ impl Category {
     ];
 }
 
+/// Result of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Outcome {
+    /// It was done.
     Success,
+    /// It was attempted and failed.
     Failure,
+    /// It was not allowed.
     Denied,
+    /// Its result is not known, such as that of an operation that has only begun.
     Unknown,
 }
 
-/// One entry, to be handed to [`super::Recorder::emit`]. It has an id from the beginning, so sending it again records it once.
+/// One audit entry, for [`Recorder::emit`](super::Recorder::emit). It has an ID from the beginning, so emitting it again records it once.
 ///
-/// Limits of single fields are in docs/format.md; an entry that does not keep them is refused when it is emitted, with the
-/// name of the field.
+/// An entry that exceeds the limit of a field is refused when it is emitted, with the name of the field.
 #[derive(Debug, Clone, Serialize)]
 #[must_use = "an entry does nothing until it is emitted"]
 pub struct Entry {
@@ -151,7 +164,7 @@ macro_rules! text_fields {
 }
 
 impl Entry {
-    /// `action` is dotted with the verb last, such as `quarantine.release`.
+    /// Creates an entry. `action` is dotted, with the verb last, such as `quarantine.release`.
     pub fn new(category: Category, action: impl Into<String>) -> Self {
         Self {
             id: EntryId::from_uuid(Uuid::now_v7()),
@@ -181,85 +194,94 @@ impl Entry {
             changes: Changes::default(),
             details: Map::new(),
             redacted: Vec::new(),
-            made: SystemClock.now(),
+            made: now(),
         }
     }
 
-    /// The idempotency key.
+    /// The ID, which makes retries idempotent.
+    #[must_use]
     pub fn id(&self) -> EntryId {
         self.id
     }
 
-    /// An id of the application's own, such as one that stands beside its own record. Whoever makes the entry again under the
-    /// same id, after a crash for example, sets [`Self::occurred_at`] as well: it is a part of what must be the same.
+    /// Sets an ID of the application's own, such as one that is stored with the record that changed. An application that creates the
+    /// entry again under the same ID, for example after a crash, must set [`Self::occurred_at`] as well, because it is part of the content.
     pub fn with_id(mut self, id: EntryId) -> Self {
         self.id = id;
         self
     }
 
     text_fields! {
+        /// Sets the account that acted.
         user,
-        /// `admin`, `service`, `api_key`, …
+        /// Sets the kind of account: `admin`, `service`, `api_key`, …
         user_type,
-        /// The real person behind `user`.
+        /// Sets the real person who acts as `user`.
         impersonator,
+        /// Sets the session ID.
         session,
-        /// Such as `password+totp`.
+        /// Sets how the user authenticated, such as `password+totp`.
         auth_method,
-        /// The id of an API key, never the key.
+        /// Sets the ID of an API key, never the key.
         credential,
-        /// A code, when it was not a success.
+        /// Sets a code that says why it was not a success.
         reason,
-        /// The other party: recipient, domain, affected account.
+        /// Sets the other party: recipient, domain, affected account.
         target,
-        /// Tenant.
+        /// Sets the tenant.
         domain,
+        /// Sets the client's user agent.
         user_agent,
+        /// Sets the HTTP method.
         method,
+        /// Sets the HTTP path.
         path,
+        /// Sets the ID that the application's own log has for the request.
         request_id,
-        /// One sentence for people.
+        /// Sets one sentence for people.
         description,
+        /// Sets the name of the object for people.
         entity_name,
     }
 
+    /// Sets the result of the operation.
     pub fn outcome(mut self, outcome: Outcome) -> Self {
         self.outcome = Some(outcome);
         self
     }
 
-    /// When it happened, if not now.
+    /// Sets when it happened, if not now.
     pub fn occurred_at(mut self, time: Timestamp) -> Self {
         self.occurred_at = Some(time);
         self
     }
 
-    /// What changed.
+    /// Sets the object that was acted on: its type and ID.
     pub fn entity(mut self, kind: impl Into<String>, id: impl Into<String>) -> Self {
         self.entity_type = Some(kind.into()).filter(|kind| !kind.is_empty());
         self.entity_id = Some(id.into()).filter(|id| !id.is_empty());
         self
     }
 
-    /// Where it came from.
+    /// Sets the client's address.
     pub fn ip_address(mut self, ip: IpAddr) -> Self {
         self.ip_address = Some(ip.to_canonical());
         self
     }
 
-    /// Who connected, where that is a proxy.
+    /// Sets the address of the proxy that connected.
     pub fn peer_address(mut self, ip: IpAddr) -> Self {
         self.peer_address = Some(ip.to_canonical());
         self
     }
 
-    /// Changed fields; without a description of its own the entry says them in a sentence.
+    /// Sets the changed fields. An entry without a description gets a sentence about them.
     pub fn changes(mut self, changes: Changes) -> Self {
         self.changes = changes;
         self
     }
 
-    /// Anything else. A value that cannot be written as JSON is said so in its place.
+    /// Adds a detail. If the value cannot be written as JSON, the reason is recorded instead.
     pub fn detail(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
         let value =
             serde_json::to_value(value).unwrap_or_else(|error| json!({ "not_serialisable": error.to_string() }));
@@ -267,7 +289,7 @@ impl Entry {
         self
     }
 
-    /// A value that must not be recorded, only that there was one.
+    /// Adds a detail whose value must not be recorded: only its name is.
     pub fn secret_detail(mut self, name: impl Into<String>) -> Self {
         let name = name.into();
         self.redacted.push(format!("details.{name}"));
@@ -275,7 +297,7 @@ impl Entry {
         self
     }
 
-    /// One entry for many operations: how many of them there were, and, where they are few enough to name, on what.
+    /// Describes many operations in one entry: how many succeeded and failed, and the objects if they are few enough to list.
     pub fn bulk(mut self, succeeded: u64, failed: u64, affected: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.details.insert("counts".to_owned(), json!({ "succeeded": succeeded, "failed": failed }));
         let affected: Vec<String> = affected.into_iter().map(Into::into).collect();
@@ -285,24 +307,28 @@ impl Entry {
         self.outcome = Some(match (succeeded, failed) {
             (_, 0) => Outcome::Success,
             (0, _) => Outcome::Failure,
-            // What failed is counted; that some did not is no failure of the whole.
+            // The failed ones are counted; some of them do not make the whole a failure.
             _ => Outcome::Success,
         });
         self
     }
 
+    #[cfg(feature = "tower")]
     pub(crate) fn has_outcome(&self) -> bool {
         self.outcome.is_some()
     }
 
+    #[cfg(feature = "tower")]
     pub(crate) fn has_reason(&self) -> bool {
         self.reason.is_some()
     }
 
+    #[cfg(feature = "tower")]
     pub(crate) fn reason_word(&self) -> &str {
         self.reason.as_deref().unwrap_or_default()
     }
 
+    #[cfg(feature = "tower")]
     pub(crate) fn address(&self) -> Option<IpAddr> {
         self.ip_address
     }

@@ -2,42 +2,51 @@
 
 use piperoll_protocol::problem::Problem;
 
-/// A failed call to the node's socket.
+/// A failed call to the node.
 #[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
 pub enum ClientError {
-    /// Nobody listens there; nothing was recorded.
+    /// No process listens there; nothing was recorded.
     #[error("no node listens on {place}; start it, or set its socket")]
-    Down { place: String },
+    Down {
+        /// The socket's path, or the address.
+        place: String,
+    },
+    /// The operating system refuses access to the socket.
     #[error("permission denied for {place}; join the socket's group or use sudo")]
-    Permission { place: String },
-    /// The node said why.
+    Permission {
+        /// The socket's path.
+        place: String,
+    },
+    /// The node refused the request and said why.
     #[error("{}", .0.detail)]
     Refused(Problem),
     /// The connection broke after the request was sent: the entry may or may not be recorded. Send it again
-    /// with the same id.
+    /// with the same ID.
     #[error("the node did not answer ({0}); send the entry again with the same ID")]
     Unknown(String),
+    /// The answer, or a setting of this client, is malformed.
     #[error("unexpected answer from the node: {0}")]
     Protocol(String),
 }
 
 impl ClientError {
-    /// It may go better later, and sending the same entry again does no harm.
-    pub fn is_passing(&self) -> bool {
+    /// Whether a retry may succeed. Sending the same entry again does no harm.
+    pub fn is_transient(&self) -> bool {
         match self {
-            Self::Refused(problem) => is_passing_status(problem.status),
+            Self::Refused(problem) => is_transient_status(problem.status),
             // Transient: an operator can start the node or remove the obstacle.
             _ => true,
         }
     }
 
-    /// Nobody was there to take it, so the directory may be used instead.
+    /// Whether no node runs there, so that the directory may be used instead.
     pub fn is_down(&self) -> bool {
         matches!(self, Self::Down { .. })
     }
 }
 
 /// Nothing is wrong with the entry: the node cannot take it now.
-pub(crate) fn is_passing_status(status: u16) -> bool {
+pub(crate) fn is_transient_status(status: u16) -> bool {
     matches!(status, 401 | 408 | 425 | 429 | 500..=599)
 }

@@ -1,28 +1,39 @@
 //! The node on this machine: HTTP/1.1 over its Unix socket, or HTTPS on loopback with a token.
 
+use std::error::Error as StdError;
 use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt as _};
+use bytes::{Bytes, BytesMut};
+use futures_core::Stream;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use piperoll_protocol::node::{BatchReport, GapReport, NDJSON, NodeStatus, Receipt, ScanRequest, socket_path};
 use piperoll_protocol::problem::Problem;
-use reqwest::{Client, RequestBuilder, Response};
 
-use super::ClientError;
+use crate::error::ClientError;
+use crate::transport::{Endpoint, Transport};
 
 /// A durable commit takes milliseconds; a node that needs longer than this is in trouble.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(30);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Media type of a request.
+const JSON: &str = "application/json";
 
-/// A connection to the node on this machine.
+/// A connection to the node on this machine. Clones share its pool of connections.
 #[derive(Clone)]
 pub struct NodeClient {
-    client: Client,
-    /// In front of every path.
-    base: String,
+    transport: Transport,
+    /// What precedes every path.
+    base: Arc<str>,
     /// For messages: the socket's path or the address.
-    place: String,
-    token: Option<String>,
+    place: Arc<str>,
+    /// `Bearer …`, marked as sensitive.
+    authorization: Option<HeaderValue>,
 }
 
 /// The token stays out of everything that is printed.
@@ -32,210 +43,283 @@ impl std::fmt::Debug for NodeClient {
     }
 }
 
+/// One request to the node.
+struct Call<'a> {
+    method: Method,
+    path: &'a str,
+    body: Option<(&'static str, Vec<u8>)>,
+    import: bool,
+    /// For the whole answer; a stream has none.
+    timeout: Option<Duration>,
+}
+
+impl<'a> Call<'a> {
+    fn get(path: &'a str) -> Self {
+        Self { method: Method::GET, path, body: None, import: false, timeout: None }
+    }
+
+    fn post(path: &'a str, media_type: &'static str, body: Vec<u8>) -> Self {
+        Self { method: Method::POST, path, body: Some((media_type, body)), import: false, timeout: None }
+    }
+
+    fn post_json(path: &'a str, request: &impl serde::Serialize) -> Result<Self, ClientError> {
+        let body = serde_json::to_vec(request).map_err(|e| ClientError::Protocol(e.to_string()))?;
+        Ok(Self::post(path, JSON, body))
+    }
+
+    fn within(self, timeout: Duration) -> Self {
+        Self { timeout: Some(timeout), ..self }
+    }
+}
+
 impl NodeClient {
-    /// Does not connect yet.
+    /// For the node whose socket is at `path`. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// None at present; kept for transports that need to be prepared.
     pub fn new(path: &Path) -> Result<Self, ClientError> {
-        have_a_provider();
-        let client = Client::builder()
-            .unix_socket(path)
-            // No TLS is spoken here, so no roots are needed: a container without any must work.
-            .tls_certs_only(std::iter::empty())
-            // The environment's proxies must not see audit traffic, nor may a redirect lead it elsewhere.
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|e| ClientError::Protocol(e.to_string()))?;
-        Ok(Self { client, base: "http://node".to_owned(), place: path.display().to_string(), token: None })
+        let transport = Transport::new(Endpoint::Socket(Arc::new(path.to_owned())));
+        let place = path.display().to_string().into();
+        Ok(Self { transport, base: "http://node".into(), place, authorization: None })
     }
 
-    /// For whoever cannot reach the socket, such as a container: `address` is `127.0.0.1:7403` or so, `ca` the cluster's
-    /// authority in PEM, `token` what `piperoll node token` printed.
+    /// For an application that cannot reach the socket, such as one in a container: `address` is `127.0.0.1:7403` or similar, `ca`
+    /// the cluster's CA in PEM, `token` what `piperoll node token create` printed. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// When the address, the CA or the token is malformed.
+    #[cfg(feature = "loopback-https")]
     pub fn over_https(address: &str, ca: &[u8], token: &str) -> Result<Self, ClientError> {
-        have_a_provider();
-        let wrong = |e: reqwest::Error| ClientError::Protocol(in_words(&e));
-        let client = Client::builder()
-            .tls_certs_only(reqwest::Certificate::from_pem_bundle(ca).map_err(wrong)?)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(wrong)?;
-        let (base, place) = (format!("https://{address}"), format!("https://{address}"));
-        Ok(Self { client, base, place, token: Some(token.to_owned()) })
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.base)
-    }
-
-    fn get(&self, path: &str) -> RequestBuilder {
-        self.authorized(self.client.get(self.url(path)))
-    }
-
-    fn post(&self, path: &str) -> RequestBuilder {
-        self.authorized(self.client.post(self.url(path)))
-    }
-
-    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
-        match &self.token {
-            Some(token) => request.bearer_auth(token),
-            None => request,
-        }
+        let endpoint = crate::tls::HttpsEndpoint::new(address, ca)?;
+        let wrong = |_| ClientError::Protocol("the token holds characters that no token has".to_owned());
+        let mut authorization = HeaderValue::try_from(format!("Bearer {token}")).map_err(wrong)?;
+        authorization.set_sensitive(true);
+        // The scheme only names what a request is for: the connector speaks TLS.
+        let base = format!("http://{address}").into();
+        let place = format!("https://{address}").into();
+        Ok(Self {
+            transport: Transport::new(Endpoint::Https(endpoint)),
+            base,
+            place,
+            authorization: Some(authorization),
+        })
     }
 
     /// Records one entry; returns after it is on disk.
+    ///
+    /// # Errors
+    /// The node refuses it, or does not answer; see [`ClientError`].
     pub async fn append(&self, entry: &serde_json::Value) -> Result<Receipt, ClientError> {
-        let request = self.post(socket_path::ENTRIES).timeout(APPEND_TIMEOUT).json(entry);
-        self.json(request).await
+        self.json(Call::post_json(socket_path::ENTRIES, entry)?.within(APPEND_TIMEOUT)).await
     }
 
     /// Records a batch of NDJSON lines, at most `BATCH_LINES_MAX`; every line gets its own result.
+    ///
+    /// # Errors
+    /// The request as a whole failed; a single entry that is refused is in the report.
     pub async fn append_lines(&self, lines: Vec<u8>, import: bool) -> Result<BatchReport, ClientError> {
-        let mut request = self
-            .post(socket_path::ENTRIES)
-            .timeout(APPEND_TIMEOUT)
-            .header(reqwest::header::CONTENT_TYPE, NDJSON)
-            .body(lines);
-        if import {
-            request = request.header("piperoll-import", "1");
-        }
-        let response = self.send(request).await?;
-        let status = response.status();
-        let text = response.text().await.map_err(|e| ClientError::Unknown(in_words(&e)))?;
+        let call = Call { import, ..Call::post(socket_path::ENTRIES, NDJSON, lines) };
+        let (status, text) = self.text(call.within(APPEND_TIMEOUT)).await?;
         // A full disk or a stopping node reports per line as well, with the status of the cause.
-        serde_json::from_str(&text).map_err(|_| problem(status.as_u16(), &text))
+        serde_json::from_slice(&text).map_err(|_| problem(status, &text))
     }
 
-    /// Says that events were lost; returns after the node's entry about it is on disk.
+    /// Reports that events were lost; returns after the node's entry about it is on disk.
+    ///
+    /// # Errors
+    /// As [`NodeClient::append`].
     pub async fn report_gap(&self, report: &GapReport) -> Result<Receipt, ClientError> {
-        self.json(self.post(socket_path::GAPS).timeout(APPEND_TIMEOUT).json(report)).await
+        self.json(Call::post_json(socket_path::GAPS, report)?.within(APPEND_TIMEOUT)).await
     }
 
+    /// Asks for the node's status.
+    ///
+    /// # Errors
+    /// The node does not answer, or does not allow it.
     pub async fn status(&self) -> Result<NodeStatus, ClientError> {
-        self.json(self.get(socket_path::STATUS).timeout(STATUS_TIMEOUT)).await
+        self.json(Call::get(socket_path::STATUS).within(STATUS_TIMEOUT)).await
     }
 
     /// `Ok` while the node records entries.
+    ///
+    /// # Errors
+    /// The node does not answer, or says why it cannot record.
     pub async fn health(&self) -> Result<(), ClientError> {
-        let response = self.send(self.get(socket_path::HEALTHZ).timeout(STATUS_TIMEOUT)).await?;
-        checked(response).await.map(|_| ())
+        self.good_text(Call::get(socket_path::HEALTHZ).within(STATUS_TIMEOUT)).await.map(|_| ())
     }
 
-    /// The newest checkpoint, a signed note; signed now when it is time to.
+    /// The newest checkpoint, a signed note; signed now when it is due.
+    ///
+    /// # Errors
+    /// The node does not answer, or cannot sign.
     pub async fn checkpoint(&self) -> Result<String, ClientError> {
-        let request = self.get(socket_path::CHECKPOINT).timeout(STATUS_TIMEOUT);
-        let response = checked(self.send(request).await?).await?;
-        response.text().await.map_err(|e| ClientError::Unknown(in_words(&e)))
+        let text = self.good_text(Call::get(socket_path::CHECKPOINT).within(STATUS_TIMEOUT)).await?;
+        String::from_utf8(text.into()).map_err(|_| ClientError::Protocol("a checkpoint that is not text".to_owned()))
     }
 
     /// Rows as NDJSON lines, ending with a `final` line.
+    ///
+    /// # Errors
+    /// The node does not answer, or refuses the request.
     pub async fn scan(&self, request: &ScanRequest) -> Result<LineStream, ClientError> {
-        self.lines(self.post(socket_path::SCAN).json(request)).await
+        self.lines(Call::post_json(socket_path::SCAN, request)?).await
     }
 
     /// A full check as NDJSON lines, ending with a `final` line.
+    ///
+    /// # Errors
+    /// As [`NodeClient::scan`].
     pub async fn verify(&self) -> Result<LineStream, ClientError> {
-        self.lines(self.get(socket_path::VERIFY)).await
+        self.lines(Call::get(socket_path::VERIFY)).await
     }
 
-    /// Asks for something that only root and the node's own user may do; see `socket_path`.
-    pub async fn ask<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.json(self.get(path)).await
+    /// Reads from a path that only root and the node's own user may use; see `socket_path`.
+    ///
+    /// # Errors
+    /// The node does not answer, or refuses it.
+    pub async fn admin_get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.json(Call::get(path)).await
     }
 
-    /// The same with a request.
-    pub async fn order<T: serde::de::DeserializeOwned>(
+    /// Sends a request to a path that only root and the node's own user may use.
+    ///
+    /// # Errors
+    /// As [`NodeClient::admin_get`].
+    pub async fn admin_post<T: serde::de::DeserializeOwned>(
         &self,
         path: &str,
         request: &impl serde::Serialize,
     ) -> Result<T, ClientError> {
-        self.json(self.post(path).json(request)).await
+        self.json(Call::post_json(path, request)?).await
     }
 
-    async fn lines(&self, request: RequestBuilder) -> Result<LineStream, ClientError> {
-        let response = checked(self.send(request).await?).await?;
-        Ok(LineStream::new(response))
+    async fn lines(&self, call: Call<'_>) -> Result<LineStream, ClientError> {
+        let response = self.send(call).await?;
+        if !response.status().is_success() {
+            let status = response.status().as_u16();
+            return Err(problem(status, &body_of(response).await.unwrap_or_default()));
+        }
+        Ok(LineStream::new(response.into_body().into_data_stream()))
     }
 
-    async fn json<T: serde::de::DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
-        let response = checked(self.send(request).await?).await?;
-        response.json().await.map_err(|e| ClientError::Unknown(in_words(&e)))
+    async fn json<T: serde::de::DeserializeOwned>(&self, call: Call<'_>) -> Result<T, ClientError> {
+        let text = self.good_text(call).await?;
+        serde_json::from_slice(&text).map_err(|e| ClientError::Unknown(e.to_string()))
     }
 
-    async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
-        request.send().await.map_err(|error| {
-            let kind = root_io_kind(&error);
-            match kind {
-                Some(std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) if error.is_connect() => {
-                    ClientError::Down { place: self.place.clone() }
-                }
-                Some(std::io::ErrorKind::PermissionDenied) => ClientError::Permission { place: self.place.clone() },
-                _ => ClientError::Unknown(in_words(&error)),
+    async fn good_text(&self, call: Call<'_>) -> Result<Bytes, ClientError> {
+        let (status, text) = self.text(call).await?;
+        if (200..300).contains(&status) { Ok(text) } else { Err(problem(status, &text)) }
+    }
+
+    /// Status and body of an answer.
+    async fn text(&self, call: Call<'_>) -> Result<(u16, Bytes), ClientError> {
+        let timeout = call.timeout;
+        let answering = async {
+            let response = self.send(call).await?;
+            let status = response.status().as_u16();
+            Ok((status, body_of(response).await.map_err(|error| ClientError::Unknown(last_cause(&error)))?))
+        };
+        match timeout {
+            None => answering.await,
+            Some(timeout) => tokio::time::timeout(timeout, answering)
+                .await
+                .unwrap_or_else(|_| Err(ClientError::Unknown(format!("no answer within {} s", timeout.as_secs())))),
+        }
+    }
+
+    async fn send(&self, call: Call<'_>) -> Result<Response<Incoming>, ClientError> {
+        let Call { method, path, body, import, .. } = call;
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization.clone());
+        }
+        if import {
+            request = request.header("piperoll-import", "1");
+        }
+        let (media_type, body) = body.unzip();
+        if let Some(media_type) = media_type {
+            request = request.header(CONTENT_TYPE, media_type);
+        }
+        let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())));
+        let request = request.map_err(|e| ClientError::Protocol(e.to_string()))?;
+        self.transport.send(request).await.map_err(|error| match root_io_kind(&error) {
+            Some(std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) if error.is_connect() => {
+                ClientError::Down { place: self.place.to_string() }
             }
+            Some(std::io::ErrorKind::PermissionDenied) => ClientError::Permission { place: self.place.to_string() },
+            _ => ClientError::Unknown(last_cause(&error)),
         })
     }
 }
 
-/// An application that chose no cryptography for its process gets ours; one that did keeps its own.
-fn have_a_provider() {
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // Lost against another thread that does the same.
-        let _ = rustls::crypto::CryptoProvider::install_default(std::sync::Arc::unwrap_or_clone(
-            piperoll_net::tls::provider(),
-        ));
-    }
+async fn body_of(response: Response<Incoming>) -> Result<Bytes, hyper::Error> {
+    Ok(response.into_body().collect().await?.to_bytes())
 }
 
-async fn checked(response: Response) -> Result<Response, ClientError> {
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response);
-    }
-    let text = response.text().await.unwrap_or_default();
-    Err(problem(status.as_u16(), &text))
+fn problem(status: u16, text: &[u8]) -> ClientError {
+    ClientError::Refused(serde_json::from_slice(text).unwrap_or_else(|_| {
+        let text = String::from_utf8_lossy(text);
+        Problem::new(status, "error", format!("HTTP status {status}: {}", text.trim()))
+    }))
 }
 
-fn problem(status: u16, text: &str) -> ClientError {
-    match serde_json::from_str(text) {
-        Ok(problem) => ClientError::Refused(problem),
-        Err(_) => ClientError::Refused(Problem::new(status, "error", format!("HTTP status {status}: {}", text.trim()))),
-    }
-}
-
-fn root_io_kind(error: &reqwest::Error) -> Option<std::io::ErrorKind> {
-    let mut source: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = source {
+fn root_io_kind(error: &(dyn StdError + 'static)) -> Option<std::io::ErrorKind> {
+    let mut next = Some(error);
+    while let Some(error) = next {
         if let Some(io) = error.downcast_ref::<std::io::Error>() {
             return Some(io.kind());
         }
-        source = error.source();
+        next = error.source();
     }
     None
 }
 
-/// The last cause says what happened; reqwest's own text only says that something did.
-fn in_words(error: &reqwest::Error) -> String {
-    let mut last: &dyn std::error::Error = error;
+/// The last cause says what happened; the errors around it only say that something did.
+fn last_cause(error: &(dyn StdError + 'static)) -> String {
+    let mut last = error;
     while let Some(source) = last.source() {
         last = source;
     }
     last.to_string()
 }
 
-type ByteStream = std::pin::Pin<Box<dyn Stream<Item = reqwest::Result<bytes::Bytes>> + Send>>;
+type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, String>> + Send>>;
 
 /// A response body cut into lines.
+#[must_use = "lines are read with `next`"]
 pub struct LineStream {
     body: ByteStream,
-    buffer: bytes::BytesMut,
+    buffer: BytesMut,
+}
+
+/// A stream whose errors are told as text.
+struct Told<S>(S);
+
+impl<S, E> Stream for Told<S>
+where
+    S: Stream<Item = Result<Bytes, E>> + Unpin,
+    E: StdError + 'static,
+{
+    type Item = Result<Bytes, String>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<Self::Item>> {
+        let next = Pin::new(&mut self.0).poll_next(cx);
+        next.map(|next| next.map(|next| next.map_err(|error| last_cause(&error))))
+    }
 }
 
 impl LineStream {
-    pub fn new(response: Response) -> Self {
-        Self { body: Box::pin(response.bytes_stream()), buffer: bytes::BytesMut::new() }
+    /// Cuts the pieces of a body into lines.
+    pub fn new<E: StdError + 'static>(body: impl Stream<Item = Result<Bytes, E>> + Send + 'static) -> Self {
+        Self { body: Box::pin(Told(Box::pin(body))), buffer: BytesMut::new() }
     }
 
     /// The next line without its end; `None` at the end of the body.
-    pub async fn next(&mut self) -> Result<Option<bytes::Bytes>, ClientError> {
+    ///
+    /// # Errors
+    /// The body broke off.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
         let mut searched = 0;
         loop {
             if let Some(at) = self.buffer[searched..].iter().position(|b| *b == b'\n') {
@@ -244,9 +328,9 @@ impl LineStream {
                 return Ok(Some(line.freeze()));
             }
             searched = self.buffer.len();
-            match self.body.next().await {
+            match std::future::poll_fn(|cx| self.body.as_mut().poll_next(cx)).await {
                 Some(Ok(bytes)) => self.buffer.extend_from_slice(&bytes),
-                Some(Err(error)) => return Err(ClientError::Unknown(in_words(&error))),
+                Some(Err(error)) => return Err(ClientError::Unknown(error)),
                 None if self.buffer.is_empty() => return Ok(None),
                 None => return Ok(Some(self.buffer.split().freeze())),
             }

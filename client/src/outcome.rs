@@ -1,4 +1,6 @@
-//! Outcome of an entry that was handed to a [`Recorder`](crate::Recorder).
+//! Outcome of an entry that was passed to a [`Recorder`](crate::Recorder).
+
+use std::time::Duration;
 
 use piperoll_format::entry::EntryError;
 use piperoll_format::ids::EntryId;
@@ -6,37 +8,45 @@ use piperoll_protocol::node::Receipt;
 
 use super::error::ClientError;
 use super::spool::SpoolError;
-use std::time::Duration;
 
-/// What became of an entry.
+/// Where an emitted entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Emitted {
-    /// It is on the node's disk.
+    /// On the node's disk.
     Recorded(Receipt),
-    /// It is kept on this machine, and will be recorded.
-    Kept(EntryId),
-    /// It was dropped and counted; the log will say so.
+    /// In this machine's spool; it will be recorded when the node accepts it.
+    Spooled(EntryId),
+    /// Dropped, and counted; the log will hold an entry with the count.
     Dropped,
 }
 
-/// Why an entry was not taken.
+/// Why an entry was not accepted.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum EmitError {
-    /// It can never be recorded as it is; nothing was.
+    /// The entry breaks a rule of the format, so it can never be recorded.
     #[error("{0}")]
     Invalid(#[from] EntryError),
-    /// The node said why; nothing was recorded.
+    /// The node refused the entry; nothing was recorded.
     #[error("not recorded: {0}")]
     Refused(ClientError),
-    /// The policy is strict and time is up. If the last try was cut short the entry may be recorded nevertheless; with the same
-    /// id it can be emitted again.
+    /// The policy is strict and the deadline has passed. If the last attempt was cut short the entry may be recorded nevertheless; it can
+    /// be emitted again with the same ID.
     #[error("not recorded within {} ms: {problem}", deadline.as_millis())]
-    Late { deadline: Duration, problem: String },
-    /// It could be neither recorded nor kept, and was counted as lost.
+    Late {
+        /// The recorder's deadline.
+        deadline: Duration,
+        /// Why the last attempt failed.
+        problem: String,
+    },
+    /// The entry could be neither recorded nor spooled, and was counted as lost.
     #[error("lost and counted: {0}")]
     Lost(SpoolError),
+    /// The recorder was closed before.
     #[error("the recorder is closed")]
     Closed,
+    /// The policy needs a spool; see [`Builder::spool`](crate::Builder::spool).
     #[error("this policy needs a spool, and the recorder has none")]
-    NoFolder,
+    NoSpool,
 }

@@ -8,19 +8,22 @@ use super::entry::Category;
 /// How long an entry may take until its policy decides.
 pub(crate) const DEADLINE_DEFAULT: Duration = Duration::from_secs(2);
 
+/// What happens to an entry that cannot be recorded immediately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum LossPolicy {
-    /// Emitting fails, and so should the operation.
+#[non_exhaustive]
+pub enum DeliveryPolicy {
+    /// Emitting fails, and the operation should fail too.
     Strict,
-    /// It is kept in a synced file on this machine and recorded later, exactly once.
+    /// The entry is written to a synced file on this machine and recorded later, exactly once.
     Spool,
-    /// It is kept in a file that is not synced while there is room, and counted when there is none. Emitting does not wait for
-    /// the node.
+    /// The entry is written to a file without a sync while there is space, and counted as lost when there is none. Emitting does not wait
+    /// for the node.
     BestEffort,
 }
 
-impl LossPolicy {
+impl DeliveryPolicy {
     /// As metrics name it.
+    #[cfg(feature = "metrics")]
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Strict => "strict",
@@ -33,38 +36,38 @@ impl LossPolicy {
 /// A policy for each category. What an attacker would like to have missing is strict; nothing is best effort unless asked for.
 #[derive(Debug, Clone)]
 pub(crate) struct Policies {
-    of: HashMap<Category, LossPolicy>,
+    of: HashMap<Category, DeliveryPolicy>,
     /// Of categories of the application's own.
-    other: LossPolicy,
+    other: DeliveryPolicy,
 }
 
 impl Default for Policies {
     fn default() -> Self {
         let policy = |category| match category {
-            Category::Data | Category::Integration => LossPolicy::Spool,
-            _ => LossPolicy::Strict,
+            Category::Data | Category::Integration => DeliveryPolicy::Spool,
+            _ => DeliveryPolicy::Strict,
         };
         let of = Category::ALL.into_iter().map(|category| (category, policy(category))).collect();
-        Self { of, other: LossPolicy::Strict }
+        Self { of, other: DeliveryPolicy::Strict }
     }
 }
 
 impl Policies {
-    pub(crate) fn set(&mut self, category: Category, policy: LossPolicy) {
+    pub(crate) fn set(&mut self, category: Category, policy: DeliveryPolicy) {
         self.of.insert(category, policy);
     }
 
     /// One for every category, those of the application's own among them.
-    pub(crate) fn set_all(&mut self, policy: LossPolicy) {
+    pub(crate) fn set_all(&mut self, policy: DeliveryPolicy) {
         self.of.values_mut().for_each(|known| *known = policy);
         self.other = policy;
     }
 
-    pub(crate) fn of(&self, category: Category) -> LossPolicy {
+    pub(crate) fn of(&self, category: Category) -> DeliveryPolicy {
         self.of.get(&category).copied().unwrap_or(self.other)
     }
 
     pub(crate) fn all_strict(&self) -> bool {
-        self.other == LossPolicy::Strict && self.of.values().all(|policy| *policy == LossPolicy::Strict)
+        self.other == DeliveryPolicy::Strict && self.of.values().all(|policy| *policy == DeliveryPolicy::Strict)
     }
 }

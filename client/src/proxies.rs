@@ -9,15 +9,15 @@ use std::str::FromStr as _;
 use http::HeaderMap;
 use http::header::{FORWARDED, HeaderName};
 use ipnet::IpNet;
-use piperoll_net::serve::TlsPeer;
 
 /// Proxies in a row that are looked at; a longer list is a forgery or a loop.
 const HOPS_MAX: usize = 32;
 /// Bytes of the header, from its right end, that are looked at.
 const BYTES_MAX: usize = 8 * 1024;
 
-/// The one header that our proxies write. The others are ignored: a client could have sent them.
+/// The header that the trusted proxies write. All others are ignored, because a client could have sent them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum ProxyHeader {
     /// `X-Forwarded-For`, a list of addresses.
     #[default]
@@ -28,7 +28,7 @@ pub enum ProxyHeader {
     Forwarded,
 }
 
-/// Our proxies, by their addresses.
+/// The addresses of trusted proxies, and the header that they write.
 #[derive(Debug, Clone, Default)]
 pub struct TrustedProxies {
     networks: Vec<IpNet>,
@@ -36,11 +36,14 @@ pub struct TrustedProxies {
 }
 
 impl TrustedProxies {
-    /// Nobody is trusted: the client is who connects.
+    /// Trusts no proxy: the client is the peer of the connection.
+    #[must_use]
     pub fn none() -> Self {
         Self::default()
     }
 
+    /// Trusts proxies in these networks.
+    #[must_use]
     pub fn new(networks: impl IntoIterator<Item = IpNet>, header: ProxyHeader) -> Self {
         Self { networks: networks.into_iter().collect(), header }
     }
@@ -49,8 +52,9 @@ impl TrustedProxies {
         self.networks.iter().any(|network| network.contains(&ip))
     }
 
-    /// The client's address: the rightmost one that is none of our proxies. Where the list ends, or cannot be read any further,
-    /// it is the last proxy that is known.
+    /// The client's address: the rightmost one that is not a trusted proxy. If the list ends or becomes unreadable before that, it is the
+    /// leftmost proxy that is known.
+    #[must_use]
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut known = peer.to_canonical();
         let name = match self.header {
@@ -158,7 +162,7 @@ fn address(text: &str) -> Option<IpAddr> {
     IpAddr::from_str(without_zone).ok().map(|ip| ip.to_canonical())
 }
 
-/// Who connected, for servers that keep it under no type this crate knows; put into the request's extensions.
+/// The address that a request's connection came from: a request extension for servers other than axum, which has `ConnectInfo`.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub IpAddr);
 
@@ -166,9 +170,6 @@ pub struct Peer(pub IpAddr);
 pub(crate) fn peer_of(extensions: &http::Extensions) -> Option<IpAddr> {
     if let Some(Peer(ip)) = extensions.get::<Peer>() {
         return Some(*ip);
-    }
-    if let Some(peer) = extensions.get::<TlsPeer>() {
-        return Some(peer.address.ip());
     }
     extensions.get::<axum::extract::ConnectInfo<SocketAddr>>().map(|info| info.0.ip())
 }
@@ -250,7 +251,7 @@ mod tests {
             }
             for header in [ProxyHeader::XForwardedFor, ProxyHeader::XRealIp, ProxyHeader::Forwarded] {
                 let all = TrustedProxies::new(["0.0.0.0/0".parse().expect("a network")], header);
-                all.client(IpAddr::from(peer.to_be_bytes()), &headers);
+                let _ = all.client(IpAddr::from(peer.to_be_bytes()), &headers);
             }
         }
     }

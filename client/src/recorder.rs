@@ -1,34 +1,35 @@
 //! Accepts the entries of an application.
 
+use std::sync::Arc;
+#[cfg(feature = "tower")]
+use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use crate::clock::now;
 use piperoll_format::entry::CallerEntry;
 use piperoll_format::ids::EntryId;
 use piperoll_format::time::Timestamp;
-use piperoll_net::clock::{Clock, SystemClock};
 use piperoll_protocol::node::Receipt;
 use piperoll_redact::Redactor;
-use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::batch::Submission;
-use super::captured::Captured;
 use super::entry::{Category, Entry};
-use super::ledger::{Cause, Ledger};
+use super::loss_counters::{Cause, LossCounters};
 use super::metrics::Metrics;
 use super::outcome::{EmitError, Emitted};
-use super::policy::{DEADLINE_DEFAULT, LossPolicy, Policies};
+use super::policy::{DEADLINE_DEFAULT, DeliveryPolicy, Policies};
+use super::recorded_entries::RecordedEntries;
 use super::spool::{Kept, Spool, SpoolError};
 
 /// Between two tries of a strict entry.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
-/// Hands entries over to the node on this machine. Clones share it.
+/// Sends entries to the node on this machine. Clones share one connection pool and one spool.
 #[derive(Debug, Clone)]
 pub struct Recorder(Arc<Inner>);
 
@@ -38,7 +39,7 @@ pub(super) struct Inner {
     pub(super) policies: Policies,
     pub(super) deadline: Duration,
     pub(super) redactor: Redactor,
-    pub(super) ledger: Arc<Ledger>,
+    pub(super) ledger: Arc<LossCounters>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) stop: CancellationToken,
     /// Cancelled first: nothing that can be recorded now should wait any longer.
@@ -57,9 +58,11 @@ impl Drop for Inner {
     }
 }
 
-/// For what waits long and should keep nobody's folder locked.
+/// Lets a background task hold a recorder without keeping its spool directory locked.
+#[cfg(feature = "tower")]
 pub(crate) struct WeakRecorder(Weak<Inner>);
 
+#[cfg(feature = "tower")]
 impl WeakRecorder {
     pub(crate) fn upgrade(&self) -> Option<Recorder> {
         self.0.upgrade().map(Recorder)
@@ -73,7 +76,7 @@ pub(super) enum To {
         spool: Option<Arc<Spool>>,
     },
     /// For tests of applications.
-    Memory(Captured),
+    Memory(RecordedEntries),
 }
 
 /// What one try gave.
@@ -88,15 +91,16 @@ impl Recorder {
         Self(Arc::new(inner))
     }
 
-    /// One that keeps entries in memory, for tests of an application without a node.
-    pub fn capturing() -> (Self, Captured) {
-        let captured = Captured::default();
+    /// Creates a recorder that keeps entries in memory, for tests of an application without a node.
+    #[must_use]
+    pub fn in_memory() -> (Self, RecordedEntries) {
+        let captured = RecordedEntries::default();
         let inner = Inner {
             to: To::Memory(captured.clone()),
             policies: Policies::default(),
             deadline: DEADLINE_DEFAULT,
             redactor: Redactor::default(),
-            ledger: Arc::new(Ledger::in_memory()),
+            ledger: Arc::new(LossCounters::in_memory()),
             metrics: Arc::new(Metrics::new(None)),
             stop: CancellationToken::new(),
             closing: CancellationToken::new(),
@@ -107,43 +111,46 @@ impl Recorder {
         (Self(Arc::new(inner)), captured)
     }
 
-    /// What becomes of entries of this category.
-    pub fn policy_of(&self, category: Category) -> LossPolicy {
+    /// The policy of a category.
+    #[must_use]
+    pub fn policy_of(&self, category: Category) -> DeliveryPolicy {
         self.0.policies.of(category)
     }
 
+    #[cfg(feature = "tower")]
     /// Whether there is a folder to keep entries in.
     fn can_keep(&self) -> bool {
         matches!(&self.0.to, To::Node { spool: Some(_), .. })
     }
 
+    #[cfg(feature = "tower")]
     /// The policy for what has happened already: such an entry is kept on this machine rather than lost, where there is a folder.
-    pub(crate) fn policy_after_the_fact(&self, category: Category) -> LossPolicy {
+    pub(crate) fn policy_after_the_fact(&self, category: Category) -> DeliveryPolicy {
         match self.policy_of(category) {
-            LossPolicy::Strict if self.can_keep() => LossPolicy::Spool,
+            DeliveryPolicy::Strict if self.can_keep() => DeliveryPolicy::Spool,
             policy => policy,
         }
     }
 
-    /// Hands an entry over, by the policy of its category.
+    /// Emits an entry under the policy of its category.
     ///
     /// # Errors
-    /// The entry was refused, or, if its policy is strict, not recorded in time, or it was lost and counted.
+    /// The entry is invalid or was refused; or its policy is strict and it was not recorded before the deadline; or it was lost and counted.
     pub async fn emit(&self, entry: Entry) -> Result<Emitted, EmitError> {
         let policy = self.policy_of(entry.category);
-        self.emit_under(entry, policy).await
+        self.emit_with_policy(entry, policy).await
     }
 
-    /// The same under another policy than that of its category.
+    /// Emits an entry under the given policy.
     ///
     /// # Errors
     /// As for [`Self::emit`].
-    pub async fn emit_under(&self, mut entry: Entry, policy: LossPolicy) -> Result<Emitted, EmitError> {
+    pub async fn emit_with_policy(&self, mut entry: Entry, policy: DeliveryPolicy) -> Result<Emitted, EmitError> {
         if self.0.is_closed.load(Ordering::Acquire) {
             return Err(EmitError::Closed);
         }
-        let (id, now) = (entry.id, SystemClock.now());
-        if policy != LossPolicy::Strict && entry.occurred_at.is_none() {
+        let (id, now) = (entry.id, now());
+        if policy != DeliveryPolicy::Strict && entry.occurred_at.is_none() {
             // It may be recorded much later. When it was made, and not now: the same entry emitted again is the same.
             entry.occurred_at = Some(entry.made);
         }
@@ -153,16 +160,16 @@ impl Recorder {
         let result = match &self.0.to {
             To::Memory(captured) => Ok(captured.take(id, &text, now)),
             To::Node { submit, spool } => match policy {
-                LossPolicy::Strict => self.record_in_time(submit, text).await,
-                LossPolicy::Spool => self.record_or_keep(submit, spool.as_deref(), id, text, now).await,
-                LossPolicy::BestEffort => self.keep_or_count(spool.as_deref(), id, text, now).await,
+                DeliveryPolicy::Strict => self.record_in_time(submit, text).await,
+                DeliveryPolicy::Spool => self.record_or_keep(submit, spool.as_deref(), id, text, now).await,
+                DeliveryPolicy::BestEffort => self.keep_or_count(spool.as_deref(), id, text, now).await,
             },
         };
         self.0.metrics.count(policy, &result);
         result
     }
 
-    /// Waits until nothing waits on the disk and every loss is said; false when that took too long.
+    /// Waits until the spool is empty and every loss is reported; false if that took longer than `within`.
     pub async fn flush(&self, within: Duration) -> bool {
         let To::Node { spool: Some(spool), .. } = &self.0.to else { return true };
         let waiting = spool.waiting();
@@ -174,9 +181,8 @@ impl Recorder {
         tokio::time::timeout(within, done).await.is_ok()
     }
 
-    /// Waits for operations that are under way and for what waits on the disk, then takes nothing more; false when that took
-    /// too long. What is left on the disk is sent when a recorder is opened on the same folder again, behind the last clone of
-    /// this one.
+    /// Waits for running operations and for the spool, then refuses new entries; false if that took longer than `within`. Entries left in
+    /// the spool are sent by the next recorder that opens it, which is possible once the last clone of this one is dropped.
     pub async fn close(self, within: Duration) -> bool {
         let finished = async {
             self.0.closing.cancel();
@@ -192,6 +198,7 @@ impl Recorder {
         flushed
     }
 
+    #[cfg(feature = "tower")]
     /// Runs something that [`Self::close`] waits for, whoever else does.
     pub(crate) fn operation<T: Send + 'static>(
         &self,
@@ -200,21 +207,25 @@ impl Recorder {
         self.0.operations.spawn(work)
     }
 
+    #[cfg(feature = "tower")]
     /// Cancelled when somebody closes it, or the last clone is gone.
     pub(crate) fn closing(&self) -> CancellationToken {
         self.0.closing.clone()
     }
 
+    #[cfg(feature = "tower")]
     pub(crate) fn downgrade(&self) -> WeakRecorder {
         WeakRecorder(Arc::downgrade(&self.0))
     }
 
-    /// Adds what is counted to an application's metrics, under names that begin with `piperoll_audit`.
-    pub fn register(&self, registry: &mut Registry) {
+    /// Adds the recorder's counters to an application's registry, under names that begin with `piperoll_audit`.
+    #[cfg(feature = "metrics")]
+    pub fn register(&self, registry: &mut prometheus_client::registry::Registry) {
         self.0.metrics.register(registry);
     }
 
-    /// The same as text, for an application that has none of its own.
+    /// The same counters in the OpenMetrics text format, for an application without a registry.
+    #[cfg(feature = "metrics")]
     pub fn metrics_text(&self) -> String {
         self.0.metrics.text()
     }
@@ -226,7 +237,7 @@ impl Recorder {
         }
         match answer.await {
             Ok(Ok(receipt)) => Tried::Recorded(receipt),
-            Ok(Err(error)) if error.is_passing() => Tried::NotNow(error.to_string()),
+            Ok(Err(error)) if error.is_transient() => Tried::NotNow(error.to_string()),
             Ok(Err(error)) => Tried::Never(EmitError::Refused(error)),
             Err(_) => Tried::Never(EmitError::Closed),
         }
@@ -271,7 +282,7 @@ impl Recorder {
                 _ => {}
             }
         }
-        self.keep(spool, text, now, true).await.map(|()| Emitted::Kept(id))
+        self.keep(spool, text, now, true).await.map(|()| Emitted::Spooled(id))
     }
 
     async fn keep_or_count(
@@ -281,9 +292,9 @@ impl Recorder {
         text: String,
         now: Timestamp,
     ) -> Result<Emitted, EmitError> {
-        let Some(spool) = spool else { return Err(EmitError::NoFolder) };
+        let Some(spool) = spool else { return Err(EmitError::NoSpool) };
         match self.keep(spool, text, now, false).await {
-            Ok(()) => Ok(Emitted::Kept(id)),
+            Ok(()) => Ok(Emitted::Spooled(id)),
             Err(EmitError::Lost(_)) => Ok(Emitted::Dropped),
             Err(error) => Err(error),
         }

@@ -17,18 +17,19 @@ static COMPARING: LazyLock<[u8; 32]> = LazyLock::new(|| {
     key
 });
 
-/// A field that is a secret, by its type: [`super::Changes`] says that it changed and not to what, and wherever else it gets
-/// into an entry it is masked.
+/// A secret by its type: [`Changes`](super::Changes) records that it changed and not its value, and everywhere else in an entry it is
+/// masked.
 #[derive(Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(transparent)]
 pub struct Secret<T>(T);
 
 impl<T> Secret<T> {
+    /// Wraps a value.
     pub fn new(value: T) -> Self {
         Self(value)
     }
 
-    /// For those who need it.
+    /// Returns the value.
     pub fn expose(&self) -> &T {
         &self.0
     }

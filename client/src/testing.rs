@@ -4,21 +4,44 @@ use http::{Method, Request};
 use serde_json::Value;
 use tower::{Service, ServiceExt as _};
 
-use super::captured::Captured;
+use super::recorded_entries::RecordedEntries;
 
-/// A route that changes something and left no entry, or one that nobody named.
+/// A route that is not recorded as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Unrecorded {
+    /// It left no entry.
     #[error("{method} {path} was answered without an entry; wrap the route in RecordLayer")]
-    Nothing { method: Method, path: String },
+    Nothing {
+        /// Method of the request.
+        method: Method,
+        /// Path of the request.
+        path: String,
+    },
+    /// It left more than one entry.
     #[error("{method} {path} recorded {count} entries instead of one")]
-    Several { method: Method, path: String, count: usize },
-    #[error("{method} {path} recorded {action:?}; its handler should name the action with Activity::named")]
-    Unnamed { method: Method, path: String, action: String },
+    Several {
+        /// Method of the request.
+        method: Method,
+        /// Path of the request.
+        path: String,
+        /// Number of entries.
+        count: usize,
+    },
+    /// Its handler did not name the action.
+    #[error("{method} {path} recorded {action:?}; its handler should name the action with AuditContext::action")]
+    Unnamed {
+        /// Method of the request.
+        method: Method,
+        /// Path of the request.
+        path: String,
+        /// The action that was recorded.
+        action: String,
+    },
 }
 
-/// Sends a request without a body to every route, and looks at what `captured` holds behind it. Call it with a recorder of
-/// [`super::Recorder::capturing`] and every route that changes something.
+/// Sends a request without a body to every route, and checks the entries that each leaves. Call it with the entries of
+/// [`Recorder::in_memory`](super::Recorder::in_memory) and every route that changes something.
 ///
 /// # Errors
 /// Names the first route that is not recorded as it should be.
@@ -27,7 +50,7 @@ pub enum Unrecorded {
 /// When the service itself fails, or a path is not one.
 pub async fn check_routes<S, B>(
     service: S,
-    captured: &Captured,
+    captured: &RecordedEntries,
     routes: impl IntoIterator<Item = (Method, &str)>,
 ) -> Result<(), Unrecorded>
 where

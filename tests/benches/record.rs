@@ -12,7 +12,7 @@ use axum::http::Request;
 use axum::routing::post;
 use axum::{Extension, Router};
 use nix::sys::resource::{UsageWho, getrusage};
-use piperoll_client::{Activity, Category, Changes, Entry, LossPolicy, RecordLayer, Recorder};
+use piperoll_client::{AuditContext, Category, Changes, DeliveryPolicy, Entry, RecordLayer, Recorder};
 use piperoll_tests::{Cluster, median};
 use serde_json::json;
 use tower::ServiceExt as _;
@@ -36,7 +36,7 @@ async fn strict() {
     cluster.spawn(0);
     cluster.wait_for_node(&cluster.nodes[0]).await;
     let socket = cluster.nodes[0].folder.join("node.sock");
-    let recorder = Recorder::builder(&socket).unwrap().policy_for_all(LossPolicy::Strict);
+    let recorder = Recorder::builder(&socket).unwrap().policy_for_all(DeliveryPolicy::Strict);
     let recorder = recorder.deadline(Duration::from_secs(10)).open().unwrap();
     let mut rates = Vec::new();
     for tasks in [1, TOGETHER] {
@@ -69,12 +69,12 @@ fn entry(n: usize) -> Entry {
 }
 
 async fn layer() {
-    let (recorder, captured) = Recorder::capturing();
-    async fn handler(Extension(activity): Extension<Activity>) -> &'static str {
+    let (recorder, captured) = Recorder::in_memory();
+    async fn handler(Extension(activity): Extension<AuditContext>) -> &'static str {
         let changes = Changes::default().with("quota", 5, 10);
         activity
-            .named(Category::Data, "domain.update")
-            .enrich(|entry| entry.entity("domain", "example.org").changes(changes));
+            .action(Category::Data, "domain.update")
+            .update(|entry| entry.entity("domain", "example.org").changes(changes));
         "done"
     }
     let plain = Router::new().route("/domains", post(async || "done"));

@@ -85,7 +85,7 @@ const FLOORS: [(&str, &[&str]); 15] = [
     ("shared/evidence", &["format", "query"]),
     ("shared/protocol", &["format", "query"]),
     ("shared/net", &["format"]),
-    ("client", &["format", "redact", "protocol", "net"]),
+    ("client", &["format", "redact", "protocol"]),
     ("certs", &["format", "query", "evidence", "protocol", "net"]),
     ("verifier", &["evidence"]),
     ("node", &["format", "redact", "query", "detect", "siem", "evidence", "protocol", "net"]),
@@ -139,6 +139,26 @@ fn the_verifier_brings_nothing_along() {
     assert!(crates.contains(&"ed25519-dalek"), "{tree}");
     for foreign in ["tokio", "hyper", "axum", "reqwest", "rustls", "aws-lc-rs", "ring", "rusqlite", "libsqlite3-sys"] {
         assert!(!crates.contains(&foreign), "piperoll-verify brings {foreign} along");
+    }
+}
+
+/// What an application compiles that only records entries.
+const CLIENT_CRATES_MAX: usize = 90;
+
+#[test]
+fn the_client_is_small() {
+    let tree = std::process::Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--offline", "-p", "piperoll-client", "--no-default-features", "-e", "normal"])
+        .args(["--prefix", "none", "--no-dedupe", "--format", "{p}"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    let crates: std::collections::BTreeSet<&str> = tree.lines().filter(|line| !line.is_empty()).collect();
+    assert!(crates.iter().any(|name| name.starts_with("hyper ")), "{tree}");
+    assert!(crates.len() < CLIENT_CRATES_MAX, "{} crates: {crates:?}", crates.len());
+    for foreign in ["rustls ", "axum ", "askama ", "tar ", "utoipa ", "prometheus-client "] {
+        assert!(!crates.iter().any(|name| name.starts_with(foreign)), "piperoll-client brings {foreign}along");
     }
 }
 

@@ -9,7 +9,7 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
 
-use piperoll_net::address::network;
+use piperoll_format::address::network;
 
 /// Requests per second of one address, and of one caller, when they go on for long.
 pub const PER_ADDRESS_DEFAULT: u32 = 200;

@@ -11,7 +11,7 @@ use axum::body::to_bytes;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use piperoll_client::{Activity, Category};
+use piperoll_client::{AuditContext, Category};
 use piperoll_protocol::access::Permission;
 use serde_json::{Value, json};
 
@@ -27,12 +27,12 @@ const DENIED_BODY_BYTES_MAX: usize = 4 * 1024;
 /// The audit entry of the running request; a request extension. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct AuditEntry {
-    activity: Activity,
+    activity: AuditContext,
     action: Arc<Mutex<&'static str>>,
 }
 
 impl AuditEntry {
-    pub(super) fn new(activity: Activity) -> Self {
+    pub(super) fn new(activity: AuditContext) -> Self {
         let entry = Self { activity, action: Arc::new(Mutex::new(REQUEST)) };
         entry.rename(REQUEST);
         entry
@@ -41,7 +41,7 @@ impl AuditEntry {
     /// Replaces the action.
     pub(super) fn rename(&self, action: &'static str) {
         *self.action.lock().unwrap_or_else(PoisonError::into_inner) = action;
-        self.activity.named(Category::Audit, action);
+        self.activity.action(Category::Audit, action);
     }
 
     pub(super) fn action(&self) -> &'static str {
@@ -50,23 +50,23 @@ impl AuditEntry {
 
     /// Adds the members of a JSON object to the details; one of the same name is replaced.
     pub(super) fn details(&self, details: Value) {
-        self.activity.enrich(|entry| match details {
+        self.activity.update(|entry| match details {
             Value::Object(details) => details.into_iter().fold(entry, |entry, (name, value)| entry.detail(name, value)),
             _ => entry,
         });
     }
 
     pub(super) fn reason(&self, code: &str) {
-        self.activity.enrich(|entry| entry.reason(code));
+        self.activity.update(|entry| entry.reason(code));
     }
 
-    pub(super) fn activity(&self) -> &Activity {
+    pub(super) fn activity(&self) -> &AuditContext {
         &self.activity
     }
 
     /// For an answer that tells callers only what they know: it leaves no entry when it succeeds.
     pub(super) fn skip_on_success(&self) {
-        self.activity.unremarkable();
+        self.activity.skip_on_success();
     }
 }
 

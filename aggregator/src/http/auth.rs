@@ -11,7 +11,7 @@ use axum::http::header::{RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use piperoll_client::Activity;
+use piperoll_client::AuditContext;
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_net::serve::{Connection, Held, TlsPeer};
 use serde_json::json;
@@ -33,7 +33,7 @@ const ROOM_WAIT: Duration = Duration::from_secs(10);
 pub(super) async fn identify(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<TlsPeer>,
-    Extension(activity): Extension<Activity>,
+    Extension(activity): Extension<AuditContext>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -113,7 +113,7 @@ pub(super) async fn not_too_often(
 
 /// Turned away before anything was done.
 pub(super) fn refused(app: &App, entry: &AuditEntry, reason: &str, response: Response) -> Response {
-    entry.activity().turned_away(reason);
+    entry.activity().reject(reason);
     app.metrics.count(entry.action(), response.status().as_u16());
     response
 }

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use piperoll_client::Peer;
+use piperoll_net::serve::TlsPeer;
 use piperoll_protocol::access::Permission;
 use piperoll_protocol::problem::Problem;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -116,7 +118,10 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(CatchPanicLayer::custom(auth::panicked))
         .layer(middleware::from_fn_with_state(Arc::clone(app), auth::identify));
-    let api = add(api, sign_in()).layer(CatchPanicLayer::custom(auth::panicked)).layer(app.audit.layer());
+    let api = add(api, sign_in())
+        .layer(CatchPanicLayer::custom(auth::panicked))
+        .layer(app.audit.layer())
+        .layer(middleware::map_request(name_peer));
     let open = open().into_iter().fold(Router::new().route("/api/openapi.json", get(openapi)), add);
     let open = open
         .with_state(Arc::clone(app))
@@ -128,6 +133,15 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
         .merge(open)
         .layer(headers::compression())
         .layer(middleware::map_response(headers::guard))
+}
+
+/// Tells [`crate::audit::Audit::layer`] where the connection came from.
+async fn name_peer(mut request: Request) -> Request {
+    if let Some(peer) = request.extensions().get::<TlsPeer>() {
+        let ip = peer.address.ip();
+        request.extensions_mut().insert(Peer(ip));
+    }
+    request
 }
 
 async fn openapi() -> Response {

@@ -8,7 +8,7 @@ use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use piperoll_client::Activity;
+use piperoll_client::AuditContext;
 use piperoll_format::time::Timestamp;
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_net::serve::TlsPeer;
@@ -36,7 +36,7 @@ const BODY_BYTES_MAX: usize = 4_096;
 pub(super) async fn sign_in(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<TlsPeer>,
-    Extension(activity): Extension<Activity>,
+    Extension(activity): Extension<AuditContext>,
     request: axum::extract::Request,
 ) -> Response {
     let entry = AuditEntry::new(activity);

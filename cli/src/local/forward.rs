@@ -17,7 +17,7 @@ use crate::show::{counted, group_digits, width};
 pub(super) async fn run(command: ForwardCommand) -> anyhow::Result<Exit> {
     match command {
         ForwardCommand::List { place, json } => {
-            let statuses: Vec<ForwardStatus> = daemon(&place).await?.ask(socket_path::FORWARD).await?;
+            let statuses: Vec<ForwardStatus> = daemon(&place).await?.admin_get(socket_path::FORWARD).await?;
             if json {
                 outln!("{}", serde_json::to_string(&statuses)?);
             } else if statuses.is_empty() {
@@ -28,12 +28,12 @@ pub(super) async fn run(command: ForwardCommand) -> anyhow::Result<Exit> {
         }
         ForwardCommand::Pause { name, reason, place } => {
             let request = ForwardPauseRequest { name, reason };
-            let status: ForwardStatus = daemon(&place).await?.order(socket_path::FORWARD_PAUSE, &request).await?;
+            let status: ForwardStatus = daemon(&place).await?.admin_post(socket_path::FORWARD_PAUSE, &request).await?;
             outln!("{} is held back at row {}; this was recorded", status.name, group_digits(status.next_seq));
         }
         ForwardCommand::Resume { name, place } => {
             let request = ForwardResumeRequest { name };
-            let status: ForwardStatus = daemon(&place).await?.order(socket_path::FORWARD_RESUME, &request).await?;
+            let status: ForwardStatus = daemon(&place).await?.admin_post(socket_path::FORWARD_RESUME, &request).await?;
             outln!("{} resumes at row {}; this was recorded", status.name, group_digits(status.next_seq));
         }
     }

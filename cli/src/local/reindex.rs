@@ -20,7 +20,7 @@ pub(super) async fn run(args: &PlaceArgs) -> anyhow::Result<Exit> {
     let bar = progress_bar();
     let made = match Place::find(args).await? {
         Place::Socket(client) => {
-            let mut made: IndexExtent = client.order(socket_path::REINDEX, &json!({})).await?;
+            let mut made: IndexExtent = client.admin_post(socket_path::REINDEX, &json!({})).await?;
             // Rows that come in meanwhile are not waited for.
             let wanted = made.of;
             bar.set_length(wanted);

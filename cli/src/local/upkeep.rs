@@ -45,7 +45,7 @@ pub(super) async fn hold(command: HoldCommand) -> anyhow::Result<Exit> {
             let time = |text: &Option<String>| text.as_deref().map(|t| human_time::parse(t, now)).transpose();
             let request = HoldRequest { name, from: time(&from)?, to: time(&to)?, reason };
             let entry = match Place::of_log(&log).await? {
-                Place::Socket(client) => client.order::<Done>(socket_path::HOLDS, &request).await?.entry_seq,
+                Place::Socket(client) => client.admin_post::<Done>(socket_path::HOLDS, &request).await?.entry_seq,
                 Place::Directory(config) => {
                     let HoldRequest { name, from, to, reason } = request.clone();
                     let (from, to) = (from.unwrap_or(Timestamp::MIN), to.unwrap_or(Timestamp::MAX));
@@ -58,7 +58,7 @@ pub(super) async fn hold(command: HoldCommand) -> anyhow::Result<Exit> {
             let entry = match Place::of_log(&log).await? {
                 Place::Socket(client) => {
                     let request = HoldReleaseRequest { name: name.clone(), reason };
-                    client.order::<Done>(socket_path::HOLDS_RELEASE, &request).await?.entry_seq
+                    client.admin_post::<Done>(socket_path::HOLDS_RELEASE, &request).await?.entry_seq
                 }
                 Place::Directory(config) => {
                     direct(&config)?.release_hold(&HoldRelease { name: name.clone(), reason, by: by() })?
@@ -68,7 +68,7 @@ pub(super) async fn hold(command: HoldCommand) -> anyhow::Result<Exit> {
         }
         HoldCommand::List { log, json } => {
             let held: Vec<HeldRows> = match Place::of_log(&log).await? {
-                Place::Socket(client) => client.ask(socket_path::HOLDS).await?,
+                Place::Socket(client) => client.admin_get(socket_path::HOLDS).await?,
                 Place::Directory(config) => {
                     let held = direct(&config)?.holds()?.into_iter();
                     held.map(|held| HeldRows { entry_seq: held.entry_seq, hold: held.hold }).collect()
@@ -105,7 +105,7 @@ pub(super) async fn confirm_times(
         );
     };
     let request = ConfirmTimesRequest { reason: reason.unwrap_or_default(), dry_run };
-    let confirmed = client.order::<ConfirmedTimes>(socket_path::CONFIRM_TIMES, &request).await?;
+    let confirmed = client.admin_post::<ConfirmedTimes>(socket_path::CONFIRM_TIMES, &request).await?;
     let time = |time: Option<Timestamp>| time.map_or_else(|| "unknown".to_owned(), Timestamp::to_text);
     outln!(
         "rows {} to {}, recorded from {} to {} by their own times",
@@ -124,7 +124,7 @@ pub(super) async fn confirm_times(
 /// Holds of the present log keep rows of the logs that were put aside for it too.
 async fn present_holds(args: &LogArgs) -> anyhow::Result<Vec<Hold>> {
     let held: Vec<HeldRows> = match Place::find(&args.place).await? {
-        Place::Socket(client) => client.ask(socket_path::HOLDS).await?,
+        Place::Socket(client) => client.admin_get(socket_path::HOLDS).await?,
         Place::Directory(config) => return Ok(direct(&config)?.holds()?.into_iter().map(|held| held.hold).collect()),
     };
     Ok(held.into_iter().map(|held| held.hold).collect())
@@ -134,7 +134,7 @@ pub(super) async fn erase(args: &LogArgs, row: RowAddress, reason: String) -> an
     let place = Place::of_log(args).await?;
     let seq = place.own_row(row).await?;
     let done: Done = match place {
-        Place::Socket(client) => client.order(socket_path::ERASE, &EraseRequest { seq, reason }).await?,
+        Place::Socket(client) => client.admin_post(socket_path::ERASE, &EraseRequest { seq, reason }).await?,
         Place::Directory(config) => {
             let holds = if args.generation.is_some() { present_holds(args).await? } else { Vec::new() };
             direct(&config)?.erase(seq, &reason, &by(), &holds)?
@@ -186,7 +186,7 @@ pub(super) async fn prune(args: PruneArgs) -> anyhow::Result<Exit> {
         bail!("the node is not running; start it: nothing is pruned before a witness has seen the statement about it");
     };
     let request = PruneRequest { before, to_seq: None, archive: None, confirm: args.confirm };
-    let plan: PrunePlan = client.order(socket_path::PRUNE_PLAN, &request).await?;
+    let plan: PrunePlan = client.admin_post(socket_path::PRUNE_PLAN, &request).await?;
     say_plan(&plan, before);
     if args.dry_run || plan.to_seq == plan.from_seq {
         return Ok(Exit::Complete);
@@ -210,7 +210,7 @@ pub(super) async fn prune(args: PruneArgs) -> anyhow::Result<Exit> {
         Some(path) => Some(archive(&args, path, &plan)?),
     };
     let request = PruneRequest { before, to_seq: Some(plan.to_seq), archive, confirm: args.confirm };
-    let _: Pruned = client.order(socket_path::PRUNE, &request).await?;
+    let _: Pruned = client.admin_post(socket_path::PRUNE, &request).await?;
     let wait = humantime::parse_duration(&args.wait).context("--wait is a duration such as 60s")?;
     follow(&client, wait).await
 }
@@ -273,7 +273,7 @@ async fn follow(client: &NodeClient, wait: Duration) -> anyhow::Result<Exit> {
     let deadline = tokio::time::Instant::now() + wait;
     let bar = super::progress_bar();
     loop {
-        let status: RetentionStatus = client.ask(socket_path::PRUNE).await?;
+        let status: RetentionStatus = client.admin_get(socket_path::PRUNE).await?;
         bar.set_message(status.doing.clone());
         if let Some(problem) = &status.problem {
             bail!("the prune declared and not all gone: {problem}");

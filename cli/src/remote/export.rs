@@ -60,7 +60,7 @@ pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
         target.write(&csv::header())?;
     }
     let bar = crate::local::progress_bar();
-    let mut lines = LineStream::new(response);
+    let mut lines = LineStream::new(response.bytes_stream());
     let mut rows = 0;
     let ended = loop {
         let line = match lines.next().await {

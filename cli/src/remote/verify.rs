@@ -34,7 +34,7 @@ pub(crate) async fn verify(args: RemoteVerifyArgs) -> anyhow::Result<Exit> {
     };
     let as_json = args.output.as_json();
     let bar = crate::local::progress_bar();
-    let mut lines = LineStream::new(response);
+    let mut lines = LineStream::new(response.bytes_stream());
     while let Some(line) = lines.next().await? {
         if as_json {
             outln!("{}", String::from_utf8_lossy(&line));

@@ -108,7 +108,7 @@ async fn read(
             return Ok(None);
         }
     };
-    let mut lines = LineStream::new(response);
+    let mut lines = LineStream::new(response.bytes_stream());
     let (mut events, mut unsound, mut rows) = (Vec::new(), 0, 0);
     while let Some(line) = lines.next().await? {
         if line.starts_with(FINAL) {

@@ -4,15 +4,18 @@ use piperoll_format::limits::{IDENTIFIER_BYTES_MAX, SHORT_WORD_BYTES_MAX};
 
 use crate::entry::Entry;
 
-/// Who is behind a request.
+/// The person or program that sent a request. An empty field is not recorded.
 #[derive(Debug, Clone, Default)]
 pub struct Caller {
+    /// The account.
     pub user: String,
-    /// `admin`, `service`, …; empty when there is nothing to say, as with all that follow.
+    /// `admin`, `service`, …
     pub user_type: String,
-    /// The real person, when somebody acts as `user`.
+    /// The real person who acts as `user`.
     pub impersonator: String,
+    /// The session ID.
     pub session: String,
+    /// How the user authenticated, such as `password+totp`.
     pub auth_method: String,
     /// The id of an API key, never the key.
     pub credential: String,
@@ -32,7 +35,7 @@ impl Caller {
     }
 }
 
-/// At most `max` bytes without control characters; and whether something is missing.
+/// Cuts `text` to `max` bytes and replaces control characters; also returns whether something was cut.
 pub(super) fn fitting(text: &str, max: usize) -> (String, bool) {
     let mut fit = String::with_capacity(text.len().min(max));
     for c in text.chars() {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use piperoll_net::address::network;
+use piperoll_format::address::network;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -88,7 +88,9 @@ impl Refusals {
                 return;
             };
             let policy = recorder.policy_after_the_fact(category);
-            let Err(error) = recorder.emit_under(counted.entry(key, category, &action), policy).await else { return };
+            let Err(error) = recorder.emit_with_policy(counted.entry(key, category, &action), policy).await else {
+                return;
+            };
             tracing::error!(%error, count = counted.more, ip = %key, "cannot record refused requests");
             if closing.is_cancelled() {
                 return;

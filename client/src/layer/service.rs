@@ -8,30 +8,44 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::FutureExt as _;
+use futures_util::FutureExt as _;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use piperoll_protocol::problem::Problem;
 use tower::{Layer, Service};
 
-use super::activity::Activity;
 use super::caller::Caller;
+use super::context::AuditContext;
 use super::refusals::Refusals;
 use super::words;
 use crate::entry::{Category, Entry, Outcome};
 use crate::outcome::EmitError;
-use crate::policy::LossPolicy;
+use crate::policy::DeliveryPolicy;
 use crate::proxies::{TrustedProxies, peer_of};
 use crate::recorder::Recorder;
 
-/// How long somebody who was refused waits for the entry about it, which is made all the same.
+/// How long a denied request waits for its entry. The entry is written even if the response is sent first.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(2);
 
 type Identify = dyn Fn(&Parts) -> Option<Caller> + Send + Sync;
 
-/// Records what goes through it. Put it outside of what authenticates, so that denied requests are seen too. Of several
-/// around each other the outermost records.
+/// A tower layer that records one entry for every request that changes something, and for every denied one.
+///
+/// Add it outside of authentication, so that it sees denied requests. Of nested layers only the outermost records.
+///
+/// ```
+/// use axum::{Extension, Router, routing::post};
+/// use piperoll_client::{AuditContext, Category, RecordLayer, Recorder};
+///
+/// async fn rename(Extension(context): Extension<AuditContext>) {
+///     context.action(Category::Data, "domain.rename").update(|entry| entry.entity("domain", "example.org"));
+/// }
+///
+/// # fn app(recorder: Recorder) -> Router {
+/// Router::new().route("/domains/{name}", post(rename)).layer(RecordLayer::new(recorder))
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct RecordLayer(Arc<Settings>);
 
@@ -50,6 +64,8 @@ struct Settings {
 }
 
 impl RecordLayer {
+    /// Creates a layer with the default options: changes and denials are recorded, strict changes with an intent before them.
+    #[must_use]
     pub fn new(recorder: Recorder) -> Self {
         Self(Arc::new(Settings {
             recorder,
@@ -69,44 +85,44 @@ impl RecordLayer {
         self
     }
 
-    /// What requests are about until their handler says otherwise. Its policy decides whether an intent is recorded first.
+    /// Sets the category of requests whose handler names none. Its policy decides whether an intent is recorded first.
     #[must_use]
     pub fn category(self, category: Category) -> Self {
         self.with(|settings| settings.category = category)
     }
 
-    /// Who may say where a request comes from.
+    /// Sets the proxies whose headers name the client's address.
     #[must_use]
     pub fn proxies(self, proxies: TrustedProxies) -> Self {
         self.with(|settings| settings.proxies = proxies)
     }
 
-    /// Who is behind a request, where that can be told before it is handled; handlers can say it as well.
+    /// Sets a function that determines the caller before the request is handled. Handlers can set it too, with [`AuditContext::caller`].
     #[must_use]
     pub fn identify(self, who: impl Fn(&Parts) -> Option<Caller> + Send + Sync + 'static) -> Self {
         self.with(|settings| settings.identify = Some(Arc::new(who)))
     }
 
-    /// Strict operations are recorded when they are over only. If that fails the caller is told that it happened and was not
-    /// recorded.
+    /// Whether a strict operation is recorded before it begins as well as after it; true by default. Without intents, if recording fails
+    /// after the operation, the caller is told that it happened and was not recorded.
     #[must_use]
-    pub fn without_intents(self) -> Self {
-        self.with(|settings| settings.intents = false)
+    pub fn record_intents(self, record: bool) -> Self {
+        self.with(|settings| settings.intents = record)
     }
 
-    /// Parameters of a request's query with these names are recorded, as `details.parameters`: each a text, or a list where it was given
-    /// several times. The first 32 values are kept, each of at most 256 bytes. What is secret by its name or form is masked as
-    /// everywhere. Without this nothing of the query is recorded, because it is where secrets are.
+    /// Records query parameters with these names under `details.parameters`: each as a text, or as a list if it was given several times.
+    /// The first 32 values are kept, each cut to 256 bytes, and secrets are masked. By default no query parameter is recorded, because
+    /// queries often hold secrets.
     #[must_use]
     pub fn parameters<N: Into<String>>(self, names: impl IntoIterator<Item = N>) -> Self {
         self.with(|settings| settings.parameters = names.into_iter().map(Into::into).collect())
     }
 
-    /// Requests that only read are recorded as well, those included whose caller did not wait for the answer. Their handlers
-    /// can say which are not worth it, with [`Activity::unremarkable`].
+    /// Whether requests that only read are recorded too, including those whose caller did not wait for the response; false by default.
+    /// Handlers can exclude single requests with [`AuditContext::skip_on_success`].
     #[must_use]
-    pub fn reads_too(self) -> Self {
-        self.with(|settings| settings.reads = true)
+    pub fn record_reads(self, record: bool) -> Self {
+        self.with(|settings| settings.reads = record)
     }
 }
 
@@ -118,7 +134,7 @@ impl<S> Layer<S> for RecordLayer {
     }
 }
 
-/// What [`RecordLayer`] makes of a service.
+/// A service that [`RecordLayer`] wraps.
 #[derive(Clone)]
 pub struct RecordService<S> {
     inner: S,
@@ -145,13 +161,13 @@ where
         // The one that is ready is used, and a copy stays.
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
-        if request.extensions().get::<Activity>().is_some() {
+        if request.extensions().get::<AuditContext>().is_some() {
             return Box::pin(inner.call(request));
         }
         let settings = Arc::clone(&self.settings);
         let (mut parts, body) = request.into_parts();
         let is_change = !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-        let activity = Activity::new(settings.first_words(&parts), is_change, is_change || settings.reads);
+        let activity = AuditContext::new(settings.first_words(&parts), is_change, is_change || settings.reads);
         parts.extensions.insert(activity.clone());
         let request = Request::from_parts(parts, body);
         if !is_change && !settings.reads {
@@ -185,14 +201,14 @@ impl Settings {
         self: Arc<Self>,
         mut inner: S,
         request: Request<B>,
-        activity: Activity,
+        activity: AuditContext,
         is_change: bool,
     ) -> Result<Response<R>, S::Error>
     where
         S: Service<Request<B>, Response = Response<R>>,
         R: From<String>,
     {
-        let is_strict = self.recorder.policy_of(self.category) == LossPolicy::Strict;
+        let is_strict = self.recorder.policy_of(self.category) == DeliveryPolicy::Strict;
         if is_change && is_strict && self.intents {
             // Nothing has happened yet, and without it nothing will.
             if let Err(error) = self.recorder.emit(activity.intent()).await {
@@ -222,7 +238,7 @@ impl Settings {
         self: Arc<Self>,
         mut inner: S,
         request: Request<B>,
-        activity: Activity,
+        activity: AuditContext,
     ) -> Result<Response<R>, S::Error>
     where
         S: Service<Request<B>, Response = Response<R>>,
@@ -236,7 +252,7 @@ impl Settings {
     /// Records how it ended, if it needs an entry; what is answered instead when that cannot be done.
     async fn finish<R: From<String>>(
         self: Arc<Self>,
-        activity: Activity,
+        activity: AuditContext,
         outcome: Outcome,
         reason: String,
     ) -> Option<Response<R>> {
@@ -266,7 +282,7 @@ impl Settings {
     }
 
     /// Records how it ended, or counts it.
-    async fn over(&self, activity: &Activity, outcome: Outcome, reason: &str) -> Result<(), EmitError> {
+    async fn over(&self, activity: &AuditContext, outcome: Outcome, reason: &str) -> Result<(), EmitError> {
         let entry = activity.last_words(outcome, reason);
         if !activity.is_turned_away() {
             return self.record(activity, entry, outcome, reason).await;
@@ -280,9 +296,15 @@ impl Settings {
     }
 
     /// An entry that was made wrongly is recorded without what its handler said.
-    async fn record(&self, activity: &Activity, entry: Entry, outcome: Outcome, reason: &str) -> Result<(), EmitError> {
+    async fn record(
+        &self,
+        activity: &AuditContext,
+        entry: Entry,
+        outcome: Outcome,
+        reason: &str,
+    ) -> Result<(), EmitError> {
         let policy = self.recorder.policy_after_the_fact(entry.category);
-        let error = match self.recorder.emit_under(entry, policy).await {
+        let error = match self.recorder.emit_with_policy(entry, policy).await {
             Err(error @ (EmitError::Invalid(_) | EmitError::Refused(_))) => error,
             result => return result.map(drop),
         };
@@ -290,9 +312,9 @@ impl Settings {
         let bare = |with_name| {
             activity.bare_words(outcome, reason, with_name).detail("handler_words_refused", error.to_string())
         };
-        match self.recorder.emit_under(bare(true), policy).await {
+        match self.recorder.emit_with_policy(bare(true), policy).await {
             Err(EmitError::Invalid(_) | EmitError::Refused(_)) => {
-                self.recorder.emit_under(bare(false), policy).await.map(drop)
+                self.recorder.emit_with_policy(bare(false), policy).await.map(drop)
             }
             result => result.map(drop),
         }
@@ -334,9 +356,9 @@ mod tests {
     /// Options that are set on a clone count for the clone, and for nothing else.
     #[tokio::test]
     async fn a_clone_has_its_own_options() {
-        let (recorder, captured) = Recorder::capturing();
+        let (recorder, captured) = Recorder::in_memory();
         let changes_only = RecordLayer::new(recorder);
-        let reads_too = changes_only.clone().reads_too();
+        let reads_too = changes_only.clone().record_reads(true);
         for (layer, wanted) in [(changes_only, 0), (reads_too, 1)] {
             captured.clear();
             let service = layer.layer(Router::new().route("/", get(|| async { "" })));

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::clock::now;
 use nix::fcntl::{Flock, FlockArg};
-use piperoll_net::clock::{Clock as _, SystemClock};
 use tokio::sync::{mpsc, oneshot};
 
 use super::extent;
@@ -16,7 +16,7 @@ use super::record::Kept;
 use super::segment::{self, SegmentReader, numbers, path_of};
 use super::waiting::{SpoolError, Waiting, Written};
 use super::writer::{Job, Writer};
-use crate::ledger::{Cause, Ledger};
+use crate::loss_counters::{Cause, LossCounters};
 
 /// Entries on their way to the disk.
 const JOBS_MAX: usize = 8_192;
@@ -24,9 +24,9 @@ const LOCK: &str = "lock";
 
 /// Counts entries of a segment that were acknowledged and are not in it any more. A crash behind this counts them again, which is better than
 /// not at all.
-fn lost_from(folder: &Path, number: u64, missing: u64, ledger: &Ledger) {
+fn lost_from(folder: &Path, number: u64, missing: u64, ledger: &LossCounters) {
     tracing::error!(folder = %folder.display(), segment = number, missing, "a spool segment became shorter; counting the missing entries as lost");
-    ledger.lost(Cause::Damaged, Some(missing), SystemClock.now().micros());
+    ledger.lost(Cause::Damaged, Some(missing), now().micros());
     if let Err(error) = extent::remove(folder, number) {
         tracing::warn!(%error, segment = number, "cannot remove the count of a spool segment; it is counted again at the next start");
     }
@@ -45,7 +45,7 @@ pub(crate) struct Spool {
 
 impl Spool {
     /// Makes the folder where there is none, and counts what waits in it, and what is known to be lost.
-    pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<(Self, Arc<Ledger>), SpoolError> {
+    pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<(Self, Arc<LossCounters>), SpoolError> {
         let wrong = |e: std::io::Error| SpoolError::Open { folder: folder.to_owned(), problem: e.to_string() };
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrong)?;
         let owner = std::fs::symlink_metadata(folder).map_err(wrong)?;
@@ -56,7 +56,7 @@ impl Spool {
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(folder.join(LOCK));
         let lock = Flock::lock(lock.map_err(wrong)?, FlockArg::LockExclusiveNonblock)
             .map_err(|_| SpoolError::Locked { folder: folder.to_owned() })?;
-        let ledger = Arc::new(Ledger::open(folder).map_err(wrong)?);
+        let ledger = Arc::new(LossCounters::open(folder).map_err(wrong)?);
         let waiting = Arc::new(Waiting::default());
         let numbers = numbers(folder).map_err(wrong)?;
         for number in &numbers {
@@ -226,7 +226,7 @@ mod tests {
         let whole = std::fs::read(path_of(dir.path(), 1)).expect("the segment");
         let count = std::fs::read(dir.path().join("0000000000000001.kept")).expect("the count");
         let record = whole.len() / 4;
-        let lost = |ledger: &Ledger| ledger.next_report("app").map(|(_, report)| report.count);
+        let lost = |ledger: &LossCounters| ledger.next_report("app").map(|(_, report)| report.count);
         for length in (0..=whole.len()).map(Some).chain([None]) {
             let dir = tempfile::tempdir().expect("a folder");
             std::fs::write(dir.path().join("0000000000000001.kept"), &count).expect("written");

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use piperoll_net::clock::{Clock as _, SystemClock};
+use crate::clock::now;
 
 use super::record::{Kept, Parsed, parse};
 
@@ -123,7 +123,7 @@ impl SegmentReader {
 
     pub(super) fn set_aside(&self) -> io::Result<PathBuf> {
         // The time keeps an earlier one, of a spool that began to count anew, from being overwritten.
-        let now = SystemClock.now().micros();
+        let now = now().micros();
         let aside = self.path.with_extension(format!("{now}.damaged"));
         std::fs::rename(&self.path, &aside)?;
         Ok(aside)

@@ -7,22 +7,46 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-/// Why an entry could not be kept.
+/// Why an entry could not be spooled.
 #[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
 pub enum SpoolError {
+    /// The spool holds as much as it may.
     #[error("the spool in {folder} is full ({bytes} bytes); entries are accepted again when the node records")]
-    Full { folder: PathBuf, bytes: u64 },
+    Full {
+        /// The spool directory.
+        folder: PathBuf,
+        /// Its limit.
+        bytes: u64,
+    },
+    /// A file cannot be written or synced.
     #[error("cannot write to the spool in {folder}: {problem}")]
-    Write { folder: PathBuf, problem: String },
+    Write {
+        /// The spool directory.
+        folder: PathBuf,
+        /// What the operating system said.
+        problem: String,
+    },
+    /// The directory cannot be created or used.
     #[error("cannot use the spool directory {folder}: {problem}")]
-    Open { folder: PathBuf, problem: String },
+    Open {
+        /// The spool directory.
+        folder: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Another process holds the directory's lock.
     #[error("the spool directory {folder} is used by another process; give each process its own")]
-    Locked { folder: PathBuf },
+    Locked {
+        /// The spool directory.
+        folder: PathBuf,
+    },
+    /// The recorder was closed.
     #[error("the spool is closed")]
     Closed,
 }
 
-/// What waits, as both ends of the spool count it.
+/// Entries that wait, counted by the spool's writer and its reader.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
     pub(crate) entries: AtomicU64,

@@ -12,7 +12,7 @@ use super::extent::Extent;
 use super::record::Kept;
 use super::segment::path_of;
 use super::waiting::{SpoolError, Waiting, Written};
-use crate::ledger::{Cause, Ledger};
+use crate::loss_counters::{Cause, LossCounters};
 
 /// A segment that is longer is followed by another one; it can only be removed as a whole.
 const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
@@ -30,7 +30,7 @@ pub(super) struct Writer {
     /// Told to whoever reads.
     written: Arc<Mutex<Written>>,
     /// Counts what cannot be written: whoever emitted it may not be there any more.
-    ledger: Arc<Ledger>,
+    ledger: Arc<LossCounters>,
 }
 
 struct Open {
@@ -52,7 +52,7 @@ impl Writer {
         next: u64,
         waiting: Arc<Waiting>,
         written: Arc<Mutex<Written>>,
-        ledger: Arc<Ledger>,
+        ledger: Arc<LossCounters>,
     ) -> Self {
         Self { folder, next, open: None, waiting, written, ledger }
     }

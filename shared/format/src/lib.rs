@@ -3,6 +3,7 @@
 //! Pure functions of bytes and plain values: no clock, no file, no socket, no runtime. Whatever two sides must agree on bit for bit is
 //! here, so that a node, an aggregator and an offline verifier share one implementation.
 
+pub mod address;
 pub mod checkpoint;
 pub mod completeness;
 pub mod cursor;

@@ -1,6 +1,5 @@
 //! What both daemons need of the machine and the network: TLS and identities, servers and their limits, clocks, and files.
 
-pub mod address;
 pub mod atomic_file;
 pub mod checked_json;
 pub mod clock;

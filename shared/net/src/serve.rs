@@ -27,11 +27,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
-use crate::address::network;
 pub use crate::connection_limits::Connection;
 use crate::connection_limits::{Activity, Gate, Place, UnderWay};
 use crate::identity::Identity;
 use crate::tls::{ClientAuth, Material, TlsStore};
+use piperoll_format::address::network;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long, and for how many bytes, a connection is read on whose handshake was refused.

@@ -1,10 +1,10 @@
 //! Roles, permissions and kinds of credentials.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 /// One thing that a request can need. Roles are exact sets of these.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Permission {
     /// Read pages, rows, counts, tails and the list of nodes.
     #[serde(rename = "audit.view")]
@@ -28,7 +28,8 @@ impl Permission {
 }
 
 /// What a token or a user may do; exact sets of permissions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Reads.
@@ -66,7 +67,8 @@ impl Role {
 }
 
 /// `GET /api/v1/tokens`: never the token, only what is known about it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TokenInfo {
     pub name: String,
     pub role: Role,
@@ -79,7 +81,8 @@ pub struct TokenInfo {
 }
 
 /// `POST /api/v1/tokens`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
     pub name: String,
@@ -93,7 +96,8 @@ pub struct NewToken {
 }
 
 /// The one time the token itself is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CreatedToken {
     pub token: String,
     #[serde(flatten)]
@@ -101,7 +105,8 @@ pub struct CreatedToken {
 }
 
 /// `POST /api/v1/session`: one of both, or neither for the person that a certificate names.
-#[derive(Default, Serialize, Deserialize, ToSchema)]
+#[derive(Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SignIn {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,7 +117,8 @@ pub struct SignIn {
 }
 
 /// `GET /api/v1/session`: who the caller is to this aggregator.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SessionInfo {
     pub name: String,
     pub role: Role,
@@ -129,7 +135,8 @@ pub struct SessionInfo {
 }
 
 /// When a session ends by itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SessionTimes {
     /// Without a request for this long. A tail that stays open is not a request.
     pub idle_seconds: u64,
@@ -138,7 +145,8 @@ pub struct SessionTimes {
 }
 
 /// `POST /api/v1/session/links`: an address that signs one browser in, once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SignInLink {
     /// Path and fragment; the code stands behind `#`, which browsers send to nobody.
     pub path: String,
@@ -147,7 +155,8 @@ pub struct SignInLink {
 }
 
 /// A search that a person keeps.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SavedSearch {
     pub name: String,
@@ -156,7 +165,8 @@ pub struct SavedSearch {
 }
 
 /// `POST /api/v1/acknowledgements`: somebody has seen that something is wrong. It changes nothing but the log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Acknowledge {
     /// The node whose log it is about.
@@ -174,7 +184,8 @@ pub struct Acknowledge {
 }
 
 /// What somebody concludes about a flagged entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Judgement {
     /// It was looked into, and what it shows did happen.
@@ -184,7 +195,8 @@ pub enum Judgement {
 }
 
 /// `POST /api/v1/judgements`: what a flag meant. The entry that was flagged stays as it is; the judgement is an entry that points at it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Judge {
     /// The node and the number of the flagged entry.

@@ -1,13 +1,13 @@
 //! Answers of the aggregator: the completeness envelope and the list of nodes.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use crate::node::{ForwardStatus, RetentionStatus};
 use piperoll_query::stats::Stats;
 
 /// How one node answered one query.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Answered in full; zero rows are an answer.
@@ -51,7 +51,8 @@ impl Status {
 }
 
 /// One node's part in an answer; the same list stands in success, partial and error answers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NodeReport {
     pub node_id: String,
     pub generation: Option<String>,
@@ -113,7 +114,8 @@ impl NodeReport {
 pub const COMPLETE_SINCE_HEADER: &str = "audit-complete-since";
 
 /// The completeness statement, the same in a page, in the last record of a stream and in an error body.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Envelope {
     /// Every expected, not excluded node is `ok`; nothing else influences it.
     pub complete: bool,
@@ -181,7 +183,8 @@ pub const PURPOSE_HEADER: &str = "piperoll-purpose";
 pub const PURPOSE_REPORT: &str = "report";
 
 /// The last line of an NDJSON answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FinalRecord {
     #[serde(rename = "final")]
     pub envelope: Envelope,
@@ -189,7 +192,8 @@ pub struct FinalRecord {
 
 /// `GET /api/v1/stats`: what was counted, and the statement that says over which nodes. While it is not complete, every
 /// number is a lower bound.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StatsAnswer {
     #[serde(flatten)]
     pub envelope: Envelope,
@@ -199,7 +203,8 @@ pub struct StatsAnswer {
 }
 
 /// `GET /api/v1/nodes`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NodesAnswer {
     pub complete: bool,
     pub expected: usize,
@@ -208,7 +213,8 @@ pub struct NodesAnswer {
 }
 
 /// One row of the node list.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NodeInfo {
     #[serde(flatten)]
     pub report: NodeReport,
@@ -234,7 +240,8 @@ pub struct NodeInfo {
 
 /// `POST /api/v1/nodes/{id}/accept`: an operator has looked at a fork or a rollback, and means the log that the node
 /// presents now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AcceptRequest {
     /// The generation that the node presents.
@@ -250,7 +257,8 @@ pub struct AcceptRequest {
 }
 
 /// A fork or a rollback that nobody has accepted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AlarmInfo {
     /// RFC 3339.
     pub since: String,
@@ -259,7 +267,8 @@ pub struct AlarmInfo {
 }
 
 /// A log as its checkpoint names it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PresentedLog {
     pub generation: String,
     /// Rows.
@@ -272,7 +281,8 @@ pub struct PresentedLog {
 pub const EXPORT_WAIT_SECONDS_MAX: u64 = 600;
 
 /// `POST /api/v1/exports`: an evidence bundle.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ExportRequest {
     /// Why the export is made; it is recorded, and stands in the bundle.
@@ -294,7 +304,8 @@ pub struct ExportRequest {
 }
 
 /// What is handed out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ExportFormat {
     /// Evidence: an archive with proofs that anybody can check offline. Rows that no witness has seen yet are not in it.
@@ -307,7 +318,8 @@ pub enum ExportFormat {
 }
 
 /// What to do when expected nodes are missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum IncompleteArg {
     /// Answer 503 with the list of nodes.

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 /// One place that entries are handed on to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ForwardStatus {
     pub name: String,
     /// Without anything secret.

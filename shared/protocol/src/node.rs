@@ -238,7 +238,8 @@ pub struct NodeStatus {
 }
 
 /// A source that cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct IntakeStatus {
     pub name: String,
     /// What is wrong, and the setting to change. Its place is kept meanwhile.
@@ -270,7 +271,8 @@ pub struct IndexExtent {
 }
 
 /// What retention does, as a node says it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RetentionStatus {
     /// Days that rows are kept; none means for ever.
     pub keep_days: Option<u32>,

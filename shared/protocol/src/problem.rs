@@ -1,10 +1,10 @@
 //! Error bodies: RFC 9457 problem details.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 /// `application/problem+json`: what happened, to what, and what to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// The HTTP status, repeated so that the body stands alone.
     pub status: u16,

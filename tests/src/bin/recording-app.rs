@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use piperoll_client::{Category, Emitted, Entry, LossPolicy, RecordLayer, Recorder};
+use piperoll_client::{Category, DeliveryPolicy, Emitted, Entry, RecordLayer, Recorder};
 use tower::ServiceExt as _;
 
 const FLUSH: Duration = Duration::from_secs(60);
@@ -17,9 +17,9 @@ async fn main() {
     let [_, socket, folder, policy, bytes, count] = args.as_slice() else { panic!("five arguments") };
     let is_handler = policy == "strict-handler";
     let policy = match policy.as_str() {
-        "strict" | "strict-handler" => LossPolicy::Strict,
-        "spool" => LossPolicy::Spool,
-        "best_effort" => LossPolicy::BestEffort,
+        "strict" | "strict-handler" => DeliveryPolicy::Strict,
+        "spool" => DeliveryPolicy::Spool,
+        "best_effort" => DeliveryPolicy::BestEffort,
         other => panic!("{other}: no policy"),
     };
     let recorder = Recorder::builder(Path::new(socket))
@@ -39,8 +39,9 @@ async fn main() {
         let id = entry.id();
         let word = match recorder.emit(entry).await {
             Ok(Emitted::Recorded(_)) => "recorded".to_owned(),
-            Ok(Emitted::Kept(_)) => "kept".to_owned(),
+            Ok(Emitted::Spooled(_)) => "kept".to_owned(),
             Ok(Emitted::Dropped) => "dropped".to_owned(),
+            Ok(other) => format!("unknown {other:?}"),
             Err(error) => format!("failed {error}"),
         };
         println!("{id} {word}");

@@ -47,7 +47,7 @@ async fn a_kill_while_a_block_is_made_costs_nothing_but_time() {
     for (round, pause) in [0, 40, 150, 400, 900].into_iter().enumerate() {
         let socket = cluster.nodes[0].folder.join("node.sock");
         let client = piperoll_client::NodeClient::new(&socket).unwrap();
-        let _: Value = client.order("/v1/reindex", &serde_json::json!({})).await.unwrap();
+        let _: Value = client.admin_post("/v1/reindex", &serde_json::json!({})).await.unwrap();
         tokio::time::sleep(Duration::from_millis(pause)).await;
         cluster.kill(0);
         match round {

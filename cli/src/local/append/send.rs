@@ -73,7 +73,7 @@ fn is_passing(report: &BatchReport) -> Option<String> {
 fn may_pass(error: &anyhow::Error) -> bool {
     match error.downcast_ref::<ClientError>() {
         Some(ClientError::Permission { .. }) => false,
-        Some(error) => error.is_passing(),
+        Some(error) => error.is_transient(),
         None => is_in_use(error),
     }
 }

@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use piperoll_client::{Category, EmitError, Emitted, Entry, LossPolicy, Recorder};
+use piperoll_client::{Category, DeliveryPolicy, EmitError, Emitted, Entry, Recorder};
 use piperoll_tests::{Cluster, Interference};
 
 use super::app::{App, command_of};
 use super::{by_id, entries, one_node, socket};
 
 const FLUSH: Duration = Duration::from_secs(60);
-const POLICIES: [LossPolicy; 3] = [LossPolicy::Strict, LossPolicy::Spool, LossPolicy::BestEffort];
+const POLICIES: [DeliveryPolicy; 3] = [DeliveryPolicy::Strict, DeliveryPolicy::Spool, DeliveryPolicy::BestEffort];
 
 fn act(n: usize) -> Entry {
     Entry::new(Category::Data, "app.write").user("app").user_type("service").detail("n", n)
@@ -37,8 +37,8 @@ async fn a_slow_or_full_disk_of_the_node_is_met_by_each_policy_in_its_way() {
                 let entry = act(n);
                 let id = entry.id().to_string();
                 match (policy, recorder.emit(entry.clone()).await) {
-                    (LossPolicy::Strict, Err(EmitError::Late { .. })) => late.push(entry),
-                    (LossPolicy::Spool | LossPolicy::BestEffort, Ok(Emitted::Kept(_))) => kept.push(id),
+                    (DeliveryPolicy::Strict, Err(EmitError::Late { .. })) => late.push(entry),
+                    (DeliveryPolicy::Spool | DeliveryPolicy::BestEffort, Ok(Emitted::Spooled(_))) => kept.push(id),
                     (_, other) => panic!("{inject}, {policy:?}: {other:?}"),
                 }
             }

@@ -12,7 +12,7 @@ use axum::routing::{get, post, put};
 use axum::{Extension, Router};
 use piperoll_client::testing::{Unrecorded, check_routes};
 use piperoll_client::{
-    Activity, Caller, Category, Changes, LossPolicy, ProxyHeader, RecordLayer, Recorder, TrustedProxies,
+    AuditContext, Caller, Category, Changes, DeliveryPolicy, ProxyHeader, RecordLayer, Recorder, TrustedProxies,
 };
 use piperoll_tests::Cluster;
 use serde_json::json;
@@ -26,15 +26,15 @@ type Ran = Arc<AtomicUsize>;
 fn service(recorder: Recorder, ran: &Ran) -> Router {
     async fn update(
         Path(id): Path<String>,
-        Extension(activity): Extension<Activity>,
+        Extension(activity): Extension<AuditContext>,
         State(ran): State<Ran>,
     ) -> &'static str {
         ran.fetch_add(1, Ordering::Relaxed);
         let changes = Changes::between(&json!({"quota": 5, "name": "a"}), &json!({"quota": 10, "name": "a"})).unwrap();
         activity
-            .named(Category::Config, "domain.update")
+            .action(Category::Config, "domain.update")
             .caller(Caller { user: "alice".to_owned(), impersonator: "root".to_owned(), ..Caller::default() })
-            .enrich(|entry| entry.entity("domain", id).changes(changes));
+            .update(|entry| entry.entity("domain", id).changes(changes));
         "done"
     }
     async fn slow(State(ran): State<Ran>) -> &'static str {
@@ -42,12 +42,12 @@ fn service(recorder: Recorder, ran: &Ran) -> Router {
         ran.fetch_add(1, Ordering::Relaxed);
         "done"
     }
-    async fn view(Extension(activity): Extension<Activity>) -> &'static str {
-        activity.named(Category::Audit, "report.view");
+    async fn view(Extension(activity): Extension<AuditContext>) -> &'static str {
+        activity.action(Category::Audit, "report.view");
         "a report"
     }
-    async fn wrong_words(Extension(activity): Extension<Activity>) {
-        activity.enrich(|entry| entry.target("t".repeat(5_000)));
+    async fn wrong_words(Extension(activity): Extension<AuditContext>) {
+        activity.update(|entry| entry.target("t".repeat(5_000)));
     }
     let proxies = TrustedProxies::new(["127.0.0.0/8".parse().unwrap()], ProxyHeader::XForwardedFor);
     Router::new()
@@ -98,7 +98,7 @@ impl Served {
     }
 }
 
-fn recorder(cluster: &Cluster, policy: LossPolicy, folder: Option<&str>) -> Recorder {
+fn recorder(cluster: &Cluster, policy: DeliveryPolicy, folder: Option<&str>) -> Recorder {
     let mut builder = Recorder::builder(&socket(cluster)).unwrap().policy_for_all(policy);
     if let Some(folder) = folder {
         builder = builder.spool(&cluster.dir.path().join(folder));
@@ -109,7 +109,7 @@ fn recorder(cluster: &Cluster, policy: LossPolicy, folder: Option<&str>) -> Reco
 #[tokio::test(flavor = "multi_thread")]
 async fn every_change_and_every_denial_is_one_entry() {
     let cluster = one_node().await;
-    let recorder = recorder(&cluster, LossPolicy::Spool, Some("spool"));
+    let recorder = recorder(&cluster, DeliveryPolicy::Spool, Some("spool"));
     let app = serve(recorder.clone()).await;
     for (method, path, status) in [
         (Method::PUT, "/domains/example.org", 200),
@@ -175,7 +175,7 @@ fn of_slow(cluster: &Cluster) -> Vec<serde_json::Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_strict_change_is_recorded_before_it_happens_and_when_it_is_over() {
     let mut cluster = one_node().await;
-    let app = serve(recorder(&cluster, LossPolicy::Strict, None)).await;
+    let app = serve(recorder(&cluster, DeliveryPolicy::Strict, None)).await;
     assert_eq!(app.ask(Method::PUT, "/domains/one").await.0, 200);
     let log = entries(&cluster, "-category:log");
     assert_eq!(log.len(), 2, "{log:?}");
@@ -208,7 +208,7 @@ async fn a_strict_change_is_recorded_before_it_happens_and_when_it_is_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn applications_find_routes_that_they_forgot() {
-    let (recorder, captured) = Recorder::capturing();
+    let (recorder, captured) = Recorder::in_memory();
     let app = service(recorder, &Ran::default());
     let ok = check_routes::<_, axum::body::Body>(app.clone(), &captured, [(Method::PUT, "/domains/7")]).await;
     assert_eq!(ok, Ok(()));
@@ -221,7 +221,7 @@ async fn applications_find_routes_that_they_forgot() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_cannot_keep_itself_from_being_recorded() {
-    let (recorder, captured) = Recorder::capturing();
+    let (recorder, captured) = Recorder::in_memory();
     let app = serve(recorder).await;
     let mut headers = HeaderMap::new();
     headers.insert("user-agent", "a".repeat(6_000).parse().unwrap());
@@ -237,22 +237,22 @@ async fn a_request_cannot_keep_itself_from_being_recorded() {
 /// What the aggregator needs of the layer, and everybody else can have.
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_are_recorded_on_request_and_strangers_are_counted() {
-    let (recorder, captured) = Recorder::capturing();
-    let guard = |Extension(activity): Extension<Activity>, request: Request, next: Next| async move {
+    let (recorder, captured) = Recorder::in_memory();
+    let guard = |Extension(activity): Extension<AuditContext>, request: Request, next: Next| async move {
         match request.uri().path() {
             "/known" => {
-                activity.unremarkable();
+                activity.skip_on_success();
                 StatusCode::UNAUTHORIZED.into_response()
             }
             "/strange" => {
-                activity.turned_away("no_credentials");
+                activity.reject("no_credentials");
                 StatusCode::UNAUTHORIZED.into_response()
             }
             _ => next.run(request).await,
         }
     };
-    let quiet = async |Extension(activity): Extension<Activity>| {
-        activity.unremarkable();
+    let quiet = async |Extension(activity): Extension<AuditContext>| {
+        activity.skip_on_success();
     };
     // One when it begins, two when it is over.
     let ran = Ran::default();
@@ -270,7 +270,7 @@ async fn reads_are_recorded_on_request_and_strangers_are_counted() {
         .with_state(Arc::clone(&ran))
         .layer(RecordLayer::new(recorder.clone()))
         .layer(from_fn(guard));
-    let layer = RecordLayer::new(recorder.clone()).category(Category::Audit).without_intents().reads_too();
+    let layer = RecordLayer::new(recorder.clone()).category(Category::Audit).record_intents(false).record_reads(true);
     let app = Router::new().nest("/api", inner.layer(layer));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/api", listener.local_addr().unwrap());
@@ -319,13 +319,13 @@ async fn reads_are_recorded_on_request_and_strangers_are_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_are_counted_while_nothing_can_be_recorded() {
     let mut cluster = one_node().await;
-    let builder = Recorder::builder(&socket(&cluster)).unwrap().policy_for_all(LossPolicy::Strict);
+    let builder = Recorder::builder(&socket(&cluster)).unwrap().policy_for_all(DeliveryPolicy::Strict);
     let recorder = builder.deadline(Duration::from_millis(300)).open().unwrap();
-    let refuse = async |Extension(activity): Extension<Activity>| {
-        activity.turned_away("no_credentials");
+    let refuse = async |Extension(activity): Extension<AuditContext>| {
+        activity.reject("no_credentials");
         StatusCode::TOO_MANY_REQUESTS
     };
-    let layer = RecordLayer::new(recorder.clone()).category(Category::Audit).without_intents();
+    let layer = RecordLayer::new(recorder.clone()).category(Category::Audit).record_intents(false);
     let app = Router::new().route("/strange", get(refuse)).layer(layer);
     cluster.stop(0);
     for _ in 0..4 {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use piperoll_client::{Category, EmitError, Emitted, Entry, LossPolicy, Recorder};
+use piperoll_client::{Category, DeliveryPolicy, EmitError, Emitted, Entry, Recorder};
 use piperoll_tests::Cluster;
 
 use super::app::App;
@@ -13,26 +13,27 @@ const FLUSH: Duration = Duration::from_secs(60);
 /// Long enough for a healthy node on a busy machine.
 const DEADLINE: Duration = Duration::from_millis(2_500);
 
-fn recorder(cluster: &Cluster, policy: LossPolicy) -> Recorder {
+fn recorder(cluster: &Cluster, policy: DeliveryPolicy) -> Recorder {
     let folder = cluster.dir.path().join(format!("spool-{policy:?}"));
     let builder = Recorder::builder(&socket(cluster)).unwrap().policy_for_all(policy).spool(&folder);
     builder.deadline(DEADLINE).source("test").open().unwrap()
 }
 
-fn act(policy: LossPolicy, n: usize) -> Entry {
+fn act(policy: DeliveryPolicy, n: usize) -> Entry {
     Entry::new(Category::Data, "app.write").user(format!("{policy:?}")).user_type("service").detail("n", n)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_away_or_hangs_is_met_by_each_policy_in_its_way() {
     let mut cluster = one_node().await;
-    let all = [LossPolicy::Strict, LossPolicy::Spool, LossPolicy::BestEffort].map(|p| (p, recorder(&cluster, p)));
+    let all =
+        [DeliveryPolicy::Strict, DeliveryPolicy::Spool, DeliveryPolicy::BestEffort].map(|p| (p, recorder(&cluster, p)));
     let mut expected = Vec::new();
     for (policy, recorder) in &all {
         let entry = act(*policy, 0);
         expected.push(entry.id().to_string());
         let emitted = recorder.emit(entry).await.unwrap();
-        assert_eq!(matches!(emitted, Emitted::Recorded(_)), *policy != LossPolicy::BestEffort, "{emitted:?}");
+        assert_eq!(matches!(emitted, Emitted::Recorded(_)), *policy != DeliveryPolicy::BestEffort, "{emitted:?}");
     }
     for how in ["stopped", "hanging"] {
         match how {
@@ -44,8 +45,8 @@ async fn a_node_that_is_away_or_hangs_is_met_by_each_policy_in_its_way() {
                 let entry = act(*policy, n);
                 let id = entry.id();
                 match (policy, recorder.emit(entry).await) {
-                    (LossPolicy::Strict, Err(EmitError::Late { .. })) => {}
-                    (LossPolicy::Spool | LossPolicy::BestEffort, Ok(Emitted::Kept(kept))) => {
+                    (DeliveryPolicy::Strict, Err(EmitError::Late { .. })) => {}
+                    (DeliveryPolicy::Spool | DeliveryPolicy::BestEffort, Ok(Emitted::Spooled(kept))) => {
                         assert_eq!(kept, id);
                         expected.push(id.to_string());
                     }
@@ -68,11 +69,15 @@ async fn a_node_that_is_away_or_hangs_is_met_by_each_policy_in_its_way() {
     // Whoever begins while the socket is missing.
     let (hidden, late) = (cluster.dir.path().join("hidden"), cluster.dir.path().join("late"));
     std::fs::rename(socket(&cluster), &hidden).unwrap();
-    let late =
-        Recorder::builder(&socket(&cluster)).unwrap().policy_for_all(LossPolicy::Spool).spool(&late).open().unwrap();
-    let entry = act(LossPolicy::Strict, 9);
+    let late = Recorder::builder(&socket(&cluster))
+        .unwrap()
+        .policy_for_all(DeliveryPolicy::Spool)
+        .spool(&late)
+        .open()
+        .unwrap();
+    let entry = act(DeliveryPolicy::Strict, 9);
     expected.push(entry.id().to_string());
-    assert!(matches!(late.emit(entry).await, Ok(Emitted::Kept(_))));
+    assert!(matches!(late.emit(entry).await, Ok(Emitted::Spooled(_))));
     std::fs::rename(&hidden, socket(&cluster)).unwrap();
     assert!(late.flush(FLUSH).await);
     let log = entries(&cluster, "action:app.write");
@@ -155,17 +160,17 @@ async fn spooled_entries_arrive_exactly_once_whoever_is_killed() {
 async fn what_an_earlier_process_left_is_sent_while_entries_keep_coming() {
     let mut cluster = one_node().await;
     cluster.stop(0);
-    let first = recorder(&cluster, LossPolicy::Spool);
+    let first = recorder(&cluster, DeliveryPolicy::Spool);
     for n in 0..5 {
-        assert!(matches!(first.emit(act(LossPolicy::Spool, n)).await, Ok(Emitted::Kept(_))));
+        assert!(matches!(first.emit(act(DeliveryPolicy::Spool, n)).await, Ok(Emitted::Spooled(_))));
     }
     assert!(!first.close(Duration::from_millis(10)).await);
     cluster.restart(0).await;
-    let again = recorder(&cluster, LossPolicy::Spool);
+    let again = recorder(&cluster, DeliveryPolicy::Spool);
     let left = cluster.dir.path().join("spool-Spool/0000000000000001.spool");
     let mut kept = 5;
     while left.exists() {
-        again.emit_under(act(LossPolicy::Spool, kept), LossPolicy::BestEffort).await.unwrap();
+        again.emit_with_policy(act(DeliveryPolicy::Spool, kept), DeliveryPolicy::BestEffort).await.unwrap();
         kept += 1;
         assert!(kept < 2_000, "it is never done with");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -173,7 +178,10 @@ async fn what_an_earlier_process_left_is_sent_while_entries_keep_coming() {
     assert!(again.flush(FLUSH).await);
     let log = entries(&cluster, "action:app.write");
     assert!(log.len() == kept && by_id(&log).len() == kept);
-    assert!(matches!(again.emit(act(LossPolicy::Spool, 0)).await, Ok(Emitted::Recorded(_))), "nothing waits any more");
+    assert!(
+        matches!(again.emit(act(DeliveryPolicy::Spool, 0)).await, Ok(Emitted::Recorded(_))),
+        "nothing waits any more"
+    );
     cluster.verify_all();
 }
 
@@ -181,10 +189,10 @@ async fn what_an_earlier_process_left_is_sent_while_entries_keep_coming() {
 async fn a_damaged_spool_is_a_loss_of_unknown_size() {
     let mut cluster = one_node().await;
     cluster.stop(0);
-    let recorder_of = |cluster: &Cluster| recorder(cluster, LossPolicy::Spool);
+    let recorder_of = |cluster: &Cluster| recorder(cluster, DeliveryPolicy::Spool);
     let first = recorder_of(&cluster);
     for n in 0..5 {
-        assert!(matches!(first.emit(act(LossPolicy::Spool, n)).await, Ok(Emitted::Kept(_))));
+        assert!(matches!(first.emit(act(DeliveryPolicy::Spool, n)).await, Ok(Emitted::Spooled(_))));
     }
     assert!(!first.close(Duration::from_millis(10)).await);
     let segment = cluster.dir.path().join("spool-Spool/0000000000000001.spool");
@@ -207,7 +215,7 @@ async fn a_damaged_spool_is_a_loss_of_unknown_size() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_never_be_recorded_is_refused_at_once() {
     let cluster = one_node().await;
-    for policy in [LossPolicy::Strict, LossPolicy::Spool, LossPolicy::BestEffort] {
+    for policy in [DeliveryPolicy::Strict, DeliveryPolicy::Spool, DeliveryPolicy::BestEffort] {
         let recorder = recorder(&cluster, policy);
         let bad = Entry::new(Category::Data, "two words");
         assert!(matches!(recorder.emit(bad).await, Err(EmitError::Invalid(_))), "{policy:?}");
@@ -218,7 +226,7 @@ async fn what_can_never_be_recorded_is_refused_at_once() {
         let large = Entry::new(Category::Data, "x.y").detail("text", "t".repeat(300_000));
         assert!(matches!(recorder.emit(large).await, Err(EmitError::Invalid(_))), "{policy:?}");
     }
-    let recorder = recorder(&cluster, LossPolicy::Strict);
+    let recorder = recorder(&cluster, DeliveryPolicy::Strict);
     let entry = Entry::new(Category::Data, "x.y").user("a");
     let other = Entry::new(Category::Data, "x.z").with_id(entry.id());
     assert!(matches!(recorder.emit(entry.clone()).await, Ok(Emitted::Recorded(_))));
@@ -237,10 +245,10 @@ async fn what_can_never_be_recorded_is_refused_at_once() {
 async fn a_spool_that_is_damaged_while_it_is_written_loses_nothing_that_comes_after() {
     let mut cluster = one_node().await;
     cluster.stop(0);
-    let recorder = recorder(&cluster, LossPolicy::Spool);
+    let recorder = recorder(&cluster, DeliveryPolicy::Spool);
     let keep = async |n| {
-        let kept = recorder.emit_under(act(LossPolicy::Spool, n), LossPolicy::BestEffort).await;
-        assert!(matches!(kept, Ok(Emitted::Kept(_))), "{kept:?}");
+        let kept = recorder.emit_with_policy(act(DeliveryPolicy::Spool, n), DeliveryPolicy::BestEffort).await;
+        assert!(matches!(kept, Ok(Emitted::Spooled(_))), "{kept:?}");
     };
     // More than the sender takes at once: it waits for the node with the first of them.
     for n in 0..600 {
@@ -268,7 +276,7 @@ async fn a_spool_that_is_damaged_while_it_is_written_loses_nothing_that_comes_af
         keep(100_000 + after).await;
     }
     assert!(recorder.flush(FLUSH).await, "what was lost is not waited for: {}", recorder.metrics_text());
-    let emitted = recorder.emit(act(LossPolicy::Spool, 200_000)).await;
+    let emitted = recorder.emit(act(DeliveryPolicy::Spool, 200_000)).await;
     assert!(matches!(emitted, Ok(Emitted::Recorded(_))), "nothing waits any more: {emitted:?}");
     let log = entries(&cluster, "action:app.write");
     let came =

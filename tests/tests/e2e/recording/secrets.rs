@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use axum::routing::post;
 use axum::{Extension, Router};
-use piperoll_client::{Activity, Category, Changes, Entry, LossPolicy, NodeClient, RecordLayer, Recorder, Secret};
+use piperoll_client::{
+    AuditContext, Category, Changes, DeliveryPolicy, Entry, NodeClient, RecordLayer, Recorder, Secret,
+};
 use piperoll_tests::Cluster;
 use serde::Serialize;
 use serde_json::json;
@@ -91,7 +93,7 @@ async fn planted_secrets_are_found_nowhere() {
     configure(&cluster, 0, &tables);
     cluster.restart(0).await;
     let folder = cluster.dir.path().join("spool");
-    let recorder = Recorder::builder(&socket(&cluster)).unwrap().policy_for_all(LossPolicy::Spool).spool(&folder);
+    let recorder = Recorder::builder(&socket(&cluster)).unwrap().policy_for_all(DeliveryPolicy::Spool).spool(&folder);
     let recorder = recorder.deadline(Duration::from_millis(500)).open().unwrap();
     recorder.emit(planted()).await.unwrap();
     cluster.stop(0);
@@ -117,10 +119,10 @@ async fn planted_secrets_are_found_nowhere() {
     let app = Router::new()
         .route(
             "/reset-password/{code}",
-            post(async |Extension(activity): Extension<Activity>| {
+            post(async |Extension(activity): Extension<AuditContext>| {
                 activity
-                    .named(Category::User, "user.password_reset")
-                    .enrich(|entry| entry.detail("error", format!("cannot send: password={PLANTED}")));
+                    .action(Category::User, "user.password_reset")
+                    .update(|entry| entry.detail("error", format!("cannot send: password={PLANTED}")));
                 "done"
             }),
         )

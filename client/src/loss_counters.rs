@@ -9,9 +9,9 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use crate::clock::now;
 use piperoll_format::ids::EntryId;
 use piperoll_format::time::Timestamp;
-use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::node::GapReport;
 use uuid::Uuid;
 
@@ -58,12 +58,12 @@ struct Slot {
 
 /// For every cause what is counted, and what is being reported, which does not change any more.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub(crate) struct LossCounters {
     file: Option<File>,
     slots: Mutex<[[Option<Slot>; 2]; 4]>,
 }
 
-impl Ledger {
+impl LossCounters {
     /// In a folder that is locked. Its room on the disk is taken now, so that losses can be counted when the disk is full.
     pub(crate) fn open(folder: &Path) -> io::Result<Self> {
         let file = OpenOptions::new()
@@ -183,7 +183,7 @@ impl Slot {
         }
         if crc32fast::hash(&bytes[..44]) != u32::from_le_bytes(crc) {
             // Something was counted, and nobody knows how much.
-            let now = SystemClock.now().micros();
+            let now = now().micros();
             return Some(Self { id: Uuid::now_v7(), count: 0, is_unknown: true, first: now, last: now });
         }
         Some(Self {
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn counts_survive_and_are_reported_once() {
         let dir = tempfile::tempdir().expect("a folder");
-        let ledger = Ledger::open(dir.path()).expect("a ledger");
+        let ledger = LossCounters::open(dir.path()).expect("a ledger");
         assert!(ledger.is_clean());
         for n in 0..5 {
             ledger.lost(Cause::NoRoom, Some(1), 100 + n);
@@ -215,7 +215,7 @@ mod tests {
         );
         ledger.lost(Cause::NoRoom, Some(2), 200);
         drop(ledger);
-        let ledger = Ledger::open(dir.path()).expect("a ledger");
+        let ledger = LossCounters::open(dir.path()).expect("a ledger");
         assert_eq!(ledger.next_report("app"), Some((cause, report)), "the same again, whatever came since");
         ledger.reported(cause);
         let (cause, report) = ledger.next_report("app").expect("the rest");
@@ -224,6 +224,6 @@ mod tests {
         ledger.lost(Cause::Damaged, None, 1);
         assert_eq!(ledger.next_report("app").expect("one more").1.count, None);
         ledger.reported(Cause::Damaged);
-        assert!(ledger.is_clean() && Ledger::open(dir.path()).expect("a ledger").is_clean());
+        assert!(ledger.is_clean() && LossCounters::open(dir.path()).expect("a ledger").is_clean());
     }
 }

@@ -11,14 +11,15 @@ use super::outcome::Emitted;
 
 /// What a recorder was given that records nowhere.
 #[derive(Debug, Clone, Default)]
-pub struct Captured(Arc<Mutex<Vec<Value>>>);
+pub struct RecordedEntries(Arc<Mutex<Vec<Value>>>);
 
-impl Captured {
+impl RecordedEntries {
     /// All entries so far, as they would have been sent: checked, and without their secrets.
     pub fn entries(&self) -> Vec<Value> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Forgets all entries.
     pub fn clear(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use piperoll_net::clock::{Clock as _, SystemClock};
+use crate::clock::now;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::Counter;
@@ -11,9 +11,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::outcome::{EmitError, Emitted};
-use super::policy::LossPolicy;
-use super::spool::Waiting;
+use crate::outcome::{EmitError, Emitted};
+use crate::policy::DeliveryPolicy;
+use crate::spool::Waiting;
 
 const PREFIX: &str = "piperoll_audit";
 /// No entry waits.
@@ -25,7 +25,7 @@ type Labels = Vec<(&'static str, &'static str)>;
 pub(crate) struct Metrics {
     emitted: Family<Labels, Counter>,
     drops: Counter,
-    pub(crate) gaps: Counter,
+    gaps: Counter,
     waiting: Gauges,
     text: Mutex<Registry>,
 }
@@ -60,18 +60,22 @@ impl Metrics {
         registry.register_collector(Box::new(self.waiting.clone()));
     }
 
-    pub(crate) fn count(&self, policy: LossPolicy, result: &Result<Emitted, EmitError>) {
+    pub(crate) fn count(&self, policy: DeliveryPolicy, result: &Result<Emitted, EmitError>) {
         let word = match result {
             Ok(Emitted::Recorded(_)) => "recorded",
-            Ok(Emitted::Kept(_)) => "kept",
+            Ok(Emitted::Spooled(_)) => "kept",
             Ok(Emitted::Dropped) | Err(EmitError::Lost(_)) => {
                 self.lost(1);
                 "lost"
             }
-            Err(EmitError::Late { .. } | EmitError::Closed | EmitError::NoFolder) => "failed",
+            Err(EmitError::Late { .. } | EmitError::Closed | EmitError::NoSpool) => "failed",
             Err(EmitError::Invalid(_) | EmitError::Refused(_)) => "refused",
         };
         self.emitted.get_or_create(&vec![("policy", policy.word()), ("result", word)]).inc();
+    }
+
+    pub(crate) fn gap_reported(&self) {
+        self.gaps.inc();
     }
 
     pub(crate) fn lost(&self, count: u64) {
@@ -101,7 +105,7 @@ impl Collector for Gauges {
         let lag = if entries == 0 || oldest == NONE {
             0.0
         } else {
-            SystemClock.now().micros().saturating_sub(oldest).max(0) as f64 / 1e6
+            now().micros().saturating_sub(oldest).max(0) as f64 / 1e6
         };
         for (name, help, value) in [
             ("writer_lag_seconds", "Age of the oldest entry that waits to be recorded", lag),

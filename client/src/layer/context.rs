@@ -11,9 +11,9 @@ use crate::entry::{Category, Entry, Outcome};
 /// Recorded as `reason` of an entry that was written before its operation began.
 pub(crate) const INTENT: &str = "intent";
 
-/// The entry that will be written about this request; a request extension.
+/// The audit entry of the running request; a request extension, which handlers add to. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Activity(Arc<Mutex<State>>);
+pub struct AuditContext(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
@@ -33,7 +33,7 @@ struct State {
     intent: Option<EntryId>,
 }
 
-impl Activity {
+impl AuditContext {
     pub(super) fn new(entry: Entry, is_change: bool, is_wanted: bool) -> Self {
         let bare = entry.clone();
         let (name, intent, is_unremarkable, is_turned_away) = (None, None, false, false);
@@ -45,8 +45,8 @@ impl Activity {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What was done, by its name. A request that only reads is recorded from here on, too.
-    pub fn named(&self, category: Category, action: impl Into<String>) -> &Self {
+    /// Names what the request does. From then on it is recorded even if it only reads.
+    pub fn action(&self, category: Category, action: impl Into<String>) -> &Self {
         self.with(|state| {
             let action = action.into();
             (state.entry.category, state.entry.action) = (category, action.clone());
@@ -56,13 +56,13 @@ impl Activity {
         self
     }
 
-    /// Anything else that an entry can say: `activity.enrich(|entry| entry.entity("domain", "example.org"))`.
-    pub fn enrich(&self, say: impl FnOnce(Entry) -> Entry) -> &Self {
+    /// Changes the entry: `context.update(|entry| entry.entity("domain", "example.org"))`.
+    pub fn update(&self, say: impl FnOnce(Entry) -> Entry) -> &Self {
         self.with(|state| state.entry = say(state.entry.clone()));
         self
     }
 
-    /// Who is behind it.
+    /// Sets the caller.
     pub fn caller(&self, caller: Caller) -> &Self {
         self.with(|state| {
             state.bare = caller.clone().fill(state.bare.clone());
@@ -71,9 +71,9 @@ impl Activity {
         self
     }
 
-    /// It was turned away before anything was done, for `reason`, a code such as `no_credentials`. The first of an address is an
-    /// entry; those that follow within a minute become one entry that counts them, so that strangers cannot fill the log.
-    pub fn turned_away(&self, reason: impl Into<String>) -> &Self {
+    /// Marks the request as rejected before anything was done, for `reason`, a code such as `no_credentials`. The first rejection of an
+    /// address is recorded; further ones within a minute are counted in one entry, so that strangers cannot fill the log.
+    pub fn reject(&self, reason: impl Into<String>) -> &Self {
         let (reason, _) = fitting(&reason.into(), SHORT_WORD_BYTES_MAX);
         self.with(|state| {
             for entry in [&mut state.entry, &mut state.bare] {
@@ -84,9 +84,10 @@ impl Activity {
         self
     }
 
-    /// It only reads, and its answer says nothing that whoever asks did not know: no entry is needed, not even when it is denied;
-    /// where reads are recorded one that fails is. What may change something is recorded all the same.
-    pub fn unremarkable(&self) -> &Self {
+    /// Leaves no entry if the request succeeds or is denied, because it only reads what its caller knows. With
+    /// [`RecordLayer::record_reads`](super::RecordLayer::record_reads) a failure is recorded. A request that may change something is recorded
+    /// in any case.
+    pub fn skip_on_success(&self) -> &Self {
         self.with(|state| state.is_unremarkable = true);
         self
     }

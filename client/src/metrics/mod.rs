@@ -1,0 +1,11 @@
+//! Counters of a recorder: for Prometheus, or none without the feature `metrics`.
+
+#[cfg(not(feature = "metrics"))]
+mod none;
+#[cfg(feature = "metrics")]
+mod prometheus;
+
+#[cfg(not(feature = "metrics"))]
+pub(crate) use none::Metrics;
+#[cfg(feature = "metrics")]
+pub(crate) use prometheus::Metrics;
