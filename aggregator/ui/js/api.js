@@ -12,12 +12,19 @@ export class Problem extends Error {
   }
 }
 
+/** @type {{ used: () => void, signedOut: (problem: Problem) => void }} */
 const listeners = { used: () => {}, signedOut: () => {} };
 /** Called whenever the server was asked, and when it does not know us any more. */
 export function onSession(used, signedOut) {
   Object.assign(listeners, { used, signedOut });
 }
 
+/**
+ * Sends one request; fails with a Problem unless the answer is good.
+ * @param {string} method
+ * @param {string} path below the API
+ * @param {{ body?: BodyInit, signal?: AbortSignal, headers?: Record<string, string> }} [options]
+ */
 async function ask(method, path, { body, signal, headers } = {}) {
   let answer;
   try {

@@ -8,7 +8,7 @@ import { freshId, h } from "./dom.js";
 export function dialog(title, content, buttons, { closed = () => {}, wide = false } = {}) {
   const heading = freshId("dialog");
   const box = h("dialog", { "aria-labelledby": heading, class: wide ? "wide" : null });
-  const back = document.activeElement;
+  const back = /** @type {HTMLElement | null} */ (document.activeElement);
   const close = () => box.close();
   const row = buttons.map(({ label, main, run, kind }) =>
     h("button", {
@@ -26,7 +26,7 @@ export function dialog(title, content, buttons, { closed = () => {}, wide = fals
   });
   document.body.append(box);
   box.showModal();
-  (box.querySelector("[autofocus]") ?? row.find((button) => button.classList.contains("main")) ?? row[0])?.focus();
+  (/** @type {HTMLElement | null} */ (box.querySelector("[autofocus]")) ?? row.find((button) => button.classList.contains("main")) ?? row[0])?.focus();
   return { box, close };
 }
 

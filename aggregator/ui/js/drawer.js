@@ -6,6 +6,7 @@ import { summaryTab, changesTab, rawTab } from "./drawer-fields.js";
 import { contextTab } from "./drawer-context.js";
 import { proofTab } from "./drawer-proof.js";
 
+/** Name, label and content. @type {[string, string, (row: any, context: any) => any][]} */
 const TABS = [["summary", "Summary", summaryTab], ["changes", "Changes", changesTab], ["context", "Context", contextTab], ["proof", "Proof", proofTab], ["raw", "Raw bytes", rawTab]];
 
 /** Makes the drawer. `filter(key, value, exclude)`; `step(by)` gives the row beside; `closed()` when it goes. */

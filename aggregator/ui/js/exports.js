@@ -1,6 +1,6 @@
 // What was taken away, by whom and why, as the log tells it; and a place to take something away.
 
-import { get, parameters } from "./api.js";
+import { Problem, get, parameters } from "./api.js";
 import { banners } from "./banners.js";
 import { digits, freshId, h, put, short, textOr } from "./dom.js";
 import { exportDialog } from "./export-dialog.js";
@@ -31,7 +31,7 @@ start(async (main) => {
     const answer = await get(`/audit-log?${parameters({ ...HISTORY, cursor })}`).catch((error) => error);
     if (answer instanceof Error) {
       put(list, h("p", { class: "error" }, answer.message));
-      if (answer.envelope) await warn.show(answer.envelope);
+      if (answer instanceof Problem && answer.envelope) await warn.show(answer.envelope);
       return;
     }
     put(list, table(answer), h("div", { class: "pager" },

@@ -4,6 +4,7 @@ import { digits, h, put, short, svg } from "./dom.js";
 import { isMissing } from "./node-words.js";
 
 /** Field of `GET /stats`, key of a filter, heading. */
+/** Field, filter key and heading. @type {[string, string, string][]} */
 const FACETS = [["node_id", "node", "Node"], ["outcome", "outcome", "Outcome"], ["action", "action", "Action"], ["user", "user", "User"], ["ip_address", "ip", "From"], ["entity_type", "entity", "Entity type"], ["category", "category", "Category"], ["flag", "flag", "Flag"]];
 export const COUNTED = FACETS.map(([field]) => field).join(",");
 const OPEN_AT_FIRST = 4;

@@ -103,7 +103,7 @@ function clock(node) {
 
 function certificate(node) {
   if (!node.certificate_not_after) return unknown();
-  const days = (new Date(node.certificate_not_after) - Date.now()) / DAY_MS;
+  const days = (new Date(node.certificate_not_after).getTime() - Date.now()) / DAY_MS;
   return [days < EXPIRY_SOON_DAYS ? badge(days < 0 ? "bad" : "warn", "!", days < 0 ? "EXPIRED" : "soon") : null, ` ${moment(node.certificate_not_after).slice(0, 10)}`, h("div", { class: "hint" }, ago(node.certificate_not_after))];
 }
 

@@ -51,7 +51,7 @@ function left() {
   return Math.min(me.session.idle_seconds - quiet, untilOld());
 }
 
-const untilOld = () => (new Date(me.session.ends) - Date.now()) / 1000;
+const untilOld = () => (new Date(me.session.ends).getTime() - Date.now()) / 1000;
 
 /** Nothing is asked of the server for this; it counts for itself. */
 function schedule() {

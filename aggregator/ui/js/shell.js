@@ -7,6 +7,7 @@ import { zone, zoneName } from "./time.js";
 
 const PAGES = [["/", "Timeline"], ["/nodes", "Nodes"], ["/statistics", "Statistics"], ["/exports", "Exports"], ["/verify", "Verify"]];
 
+/** @type {Map<string, [string, (event?: KeyboardEvent) => void]>} */
 const keys = new Map([
   ["g n", ["the nodes page", () => location.assign("/nodes")]],
   ["g t", ["the timeline", () => location.assign("/")]],

@@ -69,7 +69,7 @@ function replaceSession(code, present) {
     h("p", {}, `You are signed in as ${present.name} (${present.role}). The link signs this browser in as the person who created it, and everything you do from then on is recorded under that name.`),
     h("button", { type: "button", class: "main", onclick: () => location.replace(back()) }, `Stay signed in as ${present.name}`),
     h("button", { type: "button", onclick: replace }, "Sign out and use the link")));
-  main.querySelector("button.main").focus();
+  main.querySelector("button").focus();
 }
 
 function form(why, person = null) {

@@ -1,6 +1,6 @@
 // Seven days in numbers.
 
-import { getCounts, parameters } from "./api.js";
+import { Problem, getCounts, parameters } from "./api.js";
 import { banners } from "./banners.js";
 import { digits, h, put, short, svg } from "./dom.js";
 import { term } from "./filter.js";
@@ -30,7 +30,7 @@ start(async (main) => {
     failed.catch(() => {});
     if (answer instanceof Error) {
       put(numbers, h("p", { class: "error" }, answer.message));
-      if (answer.envelope) await warn.show(answer.envelope);
+      if (answer instanceof Problem && answer.envelope) await warn.show(answer.envelope);
       return;
     }
     put(numbers, weekNumbers(answer));

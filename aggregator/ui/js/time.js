@@ -54,6 +54,7 @@ export function everything(text) {
   return `${text} (UTC)\n${local.toLocaleString()} (${Intl.DateTimeFormat().resolvedOptions().timeZone})\n${ago(text)}`;
 }
 
+/** @type {[Intl.RelativeTimeFormatUnit, number][]} */
 const UNITS = [["day", 86_400], ["hour", 3_600], ["minute", 60], ["second", 1]];
 
 /** "3 minutes ago" */

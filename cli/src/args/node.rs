@@ -80,10 +80,10 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
         #[arg(long, conflicts_with = "witnessed")]
         key: bool,
     },
-    /// Manage tokens for recording over HTTPS on loopback ([http] in node.toml)
+    /// Manage tokens for recording over HTTPS on loopback (section `http` of node.toml)
     #[command(subcommand)]
     Token(RecordingTokenCommand),
-    /// Manage forwarding ([[forward]] in node.toml): list, pause and resume destinations
+    /// Manage forwarding (sections `forward` of node.toml): list, pause and resume destinations
     #[command(subcommand)]
     Forward(ForwardCommand),
     /// Manage holds, which keep the rows of a time range regardless of retention

@@ -12,7 +12,7 @@ use super::shared::{ExportFormat, FILTER_HELP, OrderArg, OutputArgs, QueryArgs, 
 /// Connection to the aggregator, from flags, then the environment, then ~/.config/piperoll/config.toml.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct ConnectionArgs {
-    /// URL of the aggregator, such as https://audit.example.org:7400
+    /// URL of the aggregator, such as `https://audit.example.org:7400`
     #[arg(long, env = "PIPEROLL_URL")]
     pub(crate) url: Option<String>,
     /// Access token; prefer the environment or a file, because other users can see command lines

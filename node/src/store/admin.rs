@@ -142,7 +142,7 @@ impl Store {
         if left.is_empty() { Ok(()) } else { Err(UpkeepError::Refused(left.join("; "))) }
     }
 
-    /// Reads every row that a plan would drop, and then states that they go. They are dropped by [`Store::prune_on`].
+    /// Reads every row that a plan would drop, and then states that they go. [`Store::drop_batch`] drops them.
     pub async fn state_prune(
         &self,
         wish: PruneWish,

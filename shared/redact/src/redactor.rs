@@ -12,7 +12,7 @@ const TRIGGER_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Finds secrets and masks them.
 ///
 /// The time for an entry grows with its length and not with its shape: values are read once, each context reads a text once, and
-/// nothing is read that is nested deeper than [`JSON_DEPTH_MAX`] or is the fourth JSON inside of another; that is masked whole.
+/// nothing is read that is nested deeper than [`JSON_DEPTH_MAX`](piperoll_format::limits::JSON_DEPTH_MAX) or is the fourth JSON inside of another; that is masked whole.
 #[derive(Debug, Clone)]
 pub struct Redactor {
     /// Matches every entry that could hold something, and few others.

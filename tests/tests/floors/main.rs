@@ -19,7 +19,7 @@ const CRATES: [(&str, usize); 16] = [
     ("shared/siem/src/lib.rs", 8),
     ("shared/evidence/src/lib.rs", 30),
     ("shared/protocol/src/lib.rs", 3),
-    ("shared/net/src/lib.rs", 10),
+    ("shared/net/src/lib.rs", 8),
     ("node/src/lib.rs", 350),
     ("aggregator/src/lib.rs", 200),
     ("client/src/lib.rs", 50),
