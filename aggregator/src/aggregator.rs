@@ -28,7 +28,7 @@ use crate::state::App;
 use crate::tasks::roster_changes::Membership;
 use crate::tasks::{pin_exchange, witness_poll};
 
-/// Why an aggregator did not start.
+/// Reasons for an aggregator failing to start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
@@ -47,7 +47,7 @@ pub enum StartError {
     Recorder(#[from] piperoll_client::OpenError),
 }
 
-/// For requests whose callers are gone, at a stop.
+/// Time limit at shutdown, for storing pins and for requests whose callers are gone.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An aggregator with its listener bound; nothing is served yet.
@@ -60,7 +60,8 @@ pub struct Aggregator {
 }
 
 impl Aggregator {
-    /// `kept` has the logs of nodes that left and whose folders are here, or why they cannot be read.
+    /// Opens the state and binds the listener. `kept` has the logs of nodes that left and whose folders are available here, or why they
+    /// cannot be read.
     pub async fn bind(
         config: AggregatorConfig,
         kept: &HashMap<NodeId, Result<LocalLog, String>>,

@@ -1,7 +1,7 @@
 //! The aggregator's own audit entries, recorded by the client library's layer as in any application.
 //!
-//! Every request under `/api/v1` is one entry, reads included, and no answer leaves before it is on disk. There are no
-//! intents: whoever is not known yet must not be able to write, and a change is refused beforehand while it could not be
+//! Every request under `/api/v1`, reads included, is one entry, and no answer is sent before that entry is on disk. No intents are
+//! recorded: a client that is not identified yet must not be able to write, and a change is refused beforehand while it could not be
 //! recorded.
 
 use std::time::Duration;
@@ -11,10 +11,11 @@ use piperoll_client::{
 };
 use prometheus_client::registry::Registry;
 
-/// For an entry to be on the node's disk. A restart of the node fits in; a reader should not wait much longer to be told.
+/// Time limit for an entry to reach the node's disk: long enough for a restart of the node, and not too long for a client that waits for
+/// the error.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Where this aggregator's entries go.
+/// Records this aggregator's own entries.
 pub(crate) struct Audit {
     recorder: Recorder,
     node: NodeClient,
@@ -26,22 +27,22 @@ impl Audit {
         Ok(Self { recorder: recorder.source("aggregator").open()?, node })
     }
 
-    /// What goes around every route that leaves an entry.
+    /// Returns the layer for every route that records an entry.
     pub(crate) fn layer(&self) -> RecordLayer {
         RecordLayer::new(self.recorder.clone()).category(Category::Audit).record_intents(false).record_reads(true)
     }
 
-    /// Records what the aggregator has to say by itself; an error means that it may not be on disk.
+    /// Records an entry of the aggregator itself, outside of the layer. An error means that it may not be on disk.
     pub(crate) async fn note(&self, entry: Entry) -> Result<(), EmitError> {
         self.recorder.emit(entry).await.map(drop)
     }
 
-    /// Whether the node that records our entries does so now.
+    /// Checks whether the node that records this aggregator's entries is ready.
     pub(crate) async fn ready(&self) -> Result<(), ClientError> {
         self.node.health().await
     }
 
-    /// Waits for requests that are under way, and records the counts of what was refused; false when that took too long.
+    /// Waits for requests in progress, and records the counts of refused ones. Returns false if that took longer than `within`.
     pub(crate) async fn close(&self, within: Duration) -> bool {
         self.recorder.clone().close(within).await
     }

@@ -26,9 +26,9 @@ use crate::access::rate_limit::Rates;
 use crate::access::scope::{Scope, Written};
 use crate::access::sessions::SESSION_IDLE_DEFAULT;
 
-/// Five seconds: what an intruder on a node can still change unnoticed is what was written since the last look.
+/// Default interval between polls, five seconds. An intruder on a node can change unnoticed only what was written since the last poll.
 const WITNESS_POLL_MS: u64 = 5_000;
-/// An hour: what a witness pinned is lost with its memory for no longer than that.
+/// Default and maximum exchange interval, one hour. A witness that loses its memory loses at most the pins of that time.
 const WITNESS_EXCHANGE: Duration = Duration::from_hours(1);
 
 /// An aggregator's configuration, ready to use.
@@ -41,29 +41,29 @@ pub struct AggregatorConfig {
     pub state_dir: PathBuf,
     pub files: TlsFiles,
     pub roster: Vec<RosterNode>,
-    /// How long rows have to stay on every node, ascending.
+    /// Retention policies: how long rows have to stay on every node, in ascending order of start time.
     pub retention: Vec<KeepPolicy>,
     /// The cluster's witnesses, this one or others.
     pub witnesses: Vec<VerifyingKey>,
-    /// What people with a certificate may do.
+    /// Roles and scopes of people with a certificate.
     pub users: HashMap<String, User>,
     pub limits: Limits,
     /// Configuration of a node to run in the same process.
     pub embedded_node: Option<PathBuf>,
     /// Configurations of nodes that left, whose folders are read in the same process.
     pub kept: Vec<(NodeId, PathBuf)>,
-    /// The node that records this aggregator's own entries.
+    /// Socket of the node that records this aggregator's own entries.
     pub audit_socket: PathBuf,
     /// Cosigns the nodes' checkpoints.
     pub witness_key: SigningSeed,
     /// Signs the manifests of evidence bundles.
     pub export_key: SigningSeed,
-    /// Between two looks at every node's checkpoint.
+    /// Interval between two polls of every node's checkpoint.
     pub witness_interval: Duration,
-    /// Between two times at which what is pinned is written down and compared with what others wrote.
+    /// Interval between two rounds of writing pins and comparing them with those that others wrote.
     pub witness_exchange: Duration,
     pub rates: Rates,
-    /// A browser that asks for nothing this long is signed out.
+    /// A browser that sends no request for this long is signed out.
     pub session_idle: Duration,
 }
 
@@ -80,29 +80,29 @@ pub struct RosterNode {
     pub id: NodeId,
     pub address: String,
     pub life: Life,
-    /// Instants of its life that were moved.
+    /// Changes to the instants at which the membership begins or ends.
     pub moved: Vec<Moved>,
     /// The last row of a node that left.
     pub last_seq: Option<u64>,
     pub ring: KeyRing,
     /// The public key of its checkpoints; without it the node cannot be witnessed.
     pub checkpoint_key: Option<[u8; 32]>,
-    /// One that takes over from it; while it does, checkpoints carry both signatures.
+    /// Key that replaces `checkpoint_key`. During the transition, checkpoints carry both signatures.
     pub next_checkpoint_key: Option<[u8; 32]>,
-    /// Keys it had; what was pinned under one of them is still what it was.
+    /// Earlier keys. A checkpoint that was pinned under one of them stays valid.
     pub former_checkpoint_keys: Vec<[u8; 32]>,
 }
 
-/// Time limits of a fan-out. Timers count waiting for the network only.
+/// Time limits of a fan-out. Timers count only time spent waiting for the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     pub connect: Duration,
     pub first_row: Duration,
-    /// Without a complete frame.
+    /// Longest wait for a complete frame.
     pub idle: Duration,
-    /// For a page as a whole, while nodes only wait.
+    /// For a whole page, unless nodes report progress.
     pub page: Duration,
-    /// For a page while nodes say that they read on: a search that finds little looks at very many rows.
+    /// For a page while nodes report progress: a search with few matches reads very many rows.
     pub search: Duration,
 }
 
@@ -155,7 +155,7 @@ struct Typed {
 #[serde(deny_unknown_fields)]
 struct TypedKept {
     node: NodeId,
-    /// With the node's `node.toml`, secrets and log.
+    /// Contains the node's `node.toml`, secrets and log.
     folder: PathBuf,
 }
 
@@ -203,7 +203,7 @@ struct TypedRoster {
     retention: Vec<KeepPolicy>,
 }
 
-/// What a roster says it is.
+/// Value of `format` in a roster that this program reads.
 const ROSTER_FORMAT: &str = "piperoll roster v2";
 
 #[derive(Deserialize)]
@@ -215,7 +215,7 @@ struct TypedNode {
     next_checkpoint_key: Option<String>,
     #[serde(default)]
     former_checkpoint_keys: Vec<String>,
-    /// With `first_day` and `last_day`, as rosters of the first version have it.
+    /// Used together with `first_day` and `last_day` in rosters of the first version.
     #[serde(default)]
     status: TypedStatus,
     first_day: Option<String>,
@@ -224,7 +224,7 @@ struct TypedNode {
     member_until: Option<Timestamp>,
     #[serde(default)]
     moved: Vec<Moved>,
-    /// Of a node that left: whether all of it was witnessed.
+    /// Last row of a node that left; shows whether all of its rows were witnessed.
     last_seq: Option<u64>,
 }
 
@@ -313,7 +313,7 @@ impl AggregatorConfig {
         })
     }
 
-    /// Who this aggregator's certificate must say it is.
+    /// Identity that this aggregator's certificate must have.
     pub fn identity(&self) -> Identity {
         Identity::new(&self.cluster, Kind::Aggregator, &self.id)
     }
@@ -421,7 +421,7 @@ fn life(node: &TypedNode) -> Result<Life, String> {
     Ok(Life { from, until })
 }
 
-/// The secrets of a node: files `<node>.<epoch>`.
+/// Reads the secrets of a node from the files `<node>.<epoch>`.
 fn epochs(dir: &Path, id: &NodeId) -> Result<Vec<(u32, EpochSecret)>, ConfigError> {
     let entries = std::fs::read_dir(dir).map_err(|source| FileError::Io { path: dir.to_owned(), source })?;
     let mut found = Vec::new();

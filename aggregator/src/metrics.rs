@@ -68,7 +68,7 @@ impl Metrics {
         self.requests.get_or_create(&RequestLabel { action, status }).inc();
     }
 
-    /// `not_after` is when the certificate that is shown now ends.
+    /// Renders the metrics page. `not_after` is the expiry of the certificate in use.
     pub(crate) fn page(&self, members: &[std::sync::Arc<Member>], not_after: Timestamp) -> axum::response::Response {
         self.certificate_not_after.set(not_after.micros() / 1_000_000);
         for member in members {

@@ -18,28 +18,29 @@ use crate::cluster::roster::Cluster;
 use crate::config::{AggregatorConfig, User};
 use crate::metrics::Metrics;
 
-/// Requests at one time whose answer was not taken yet, of all callers and of one. Each may hold a page of some megabytes.
+/// Maximum number of concurrent requests whose answer has not been read yet, of all callers and of one. Each may hold a page of some
+/// megabytes.
 pub(crate) const REQUESTS_MAX: usize = 256;
 pub(crate) const REQUESTS_PER_CALLER_MAX: usize = 16;
-/// Pages of full size that were not taken yet; beyond them pages are small ones.
+/// Maximum number of full-size pages that have not been read yet; beyond it, pages are small ones.
 pub(crate) const PAGES_MAX: usize = 16;
 pub(crate) const PAGES_PER_CALLER_MAX: usize = 4;
-/// Streams at one time. Each has a connection to every node and buffers of about a megabyte per node.
+/// Maximum number of concurrent streams. Each has a connection to every node and buffers of about a megabyte per node.
 pub(crate) const STREAMS_MAX: usize = 32;
 pub(crate) const STREAMS_PER_CALLER_MAX: usize = 8;
-/// Counts at one time. Each holds up to 150 MB of values, and as much again for every node that counts by fields of very many
-/// values at the same moment; every client that may read can request one.
+/// Maximum number of concurrent counts. Each holds up to 150 MB of values, and as much again for every node that counts by fields of very
+/// many values at the same moment; every client that may read can request one.
 pub(crate) const COUNTS_MAX: usize = 4;
 pub(crate) const COUNTS_PER_CALLER_MAX: usize = 1;
-/// Tails at one time. Each has a connection to every node, and up to 4,096 events that wait for their reader.
+/// Maximum number of concurrent tails. Each has a connection to every node, and up to 4,096 events that its client has not read yet.
 pub(crate) const TAILS_MAX: usize = 32;
-/// Of one caller among them: as many pages as a person has open.
+/// Maximum number of concurrent tails of one caller: as many pages as a person has open.
 pub(crate) const TAILS_PER_CALLER_MAX: usize = 6;
-/// Bundles checked at one time.
+/// Maximum number of bundles checked concurrently.
 pub(crate) const BUNDLES_MAX: usize = 2;
 pub(crate) const BUNDLES_PER_CALLER_MAX: usize = 1;
 
-/// What every handler works with.
+/// Shared state of all request handlers.
 pub(crate) struct App {
     pub(crate) cluster: Cluster,
     pub(crate) audit: Audit,
@@ -49,22 +50,22 @@ pub(crate) struct App {
     pub(crate) cluster_name: ClusterName,
     pub(crate) metrics: Metrics,
     pub(crate) tls: Arc<TlsStore>,
-    /// Room for requests of any kind, until their answer was taken.
+    /// Capacity for requests of any kind, until their answer has been read.
     pub(crate) requests: Shares,
-    /// Room for pages of full size.
+    /// Capacity for full-size pages.
     pub(crate) pages: Shares,
-    /// Room for exports and checks.
+    /// Capacity for exports and checks.
     pub(crate) streams: Shares,
-    /// Room for counts.
+    /// Capacity for counts.
     pub(crate) counts: Shares,
-    /// Room for live tails.
+    /// Capacity for live tails.
     pub(crate) tails: Shares,
-    /// Room for bundles that are checked.
+    /// Capacity for bundles that are checked.
     pub(crate) bundles: Shares,
     pub(crate) sessions: Sessions,
     pub(crate) searches: Searches,
     pub(crate) limits: Limits,
-    /// Set when the aggregator begins to stop: live tails end at once.
+    /// Cancelled when the aggregator begins to stop; live tails then end at once.
     pub(crate) stopping: CancellationToken,
 }
 

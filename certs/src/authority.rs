@@ -1,4 +1,4 @@
-//! An open cluster directory: adds, renews and removes members.
+//! An open cluster directory: adds, renews and revokes members.
 
 use std::path::{Path, PathBuf};
 
@@ -20,33 +20,33 @@ use super::members::{Member, MemberKind, Members};
 use super::place::{AggregatorPlace, NodePlace};
 use super::random::{make_signing_key, random_secret};
 
-/// An end that lies further back than this was set afterwards.
+/// An end of membership further in the past than this was set retroactively.
 const AFTERWARDS_MICROS: i64 = 5 * 60 * 1_000_000;
 
-/// What changes of a node's membership; what is missing stays.
+/// Changes to a node's membership; fields that are `None` stay as they are.
 #[derive(Debug, Clone, Default)]
 pub struct LifeChange {
     pub from: Option<Timestamp>,
     /// [`Timestamp::MAX`] makes it a member again.
     pub until: Option<Timestamp>,
     pub last_seq: Option<u64>,
-    /// Needed where an instant is moved that was set before.
+    /// Required for every change except setting an open end.
     pub reason: Option<String>,
 }
 
-/// The admin's directory, open.
+/// An open cluster directory of the administrator.
 pub struct Authority {
     pub(crate) dir: PathBuf,
     pub(crate) members: Members,
     ca: CertificateAuthority,
-    /// Machines' folders that are not here any more and could not be brought up to date.
+    /// Folders of machines that are no longer in the cluster directory and could not be updated.
     absent: Vec<PathBuf>,
-    /// Where leftovers of interrupted commands are now.
+    /// New paths of folders that interrupted commands left over.
     set_aside: Vec<PathBuf>,
 }
 
 impl Authority {
-    /// Makes a new cluster directory. Refuses one that holds anything.
+    /// Creates a new cluster directory. Refuses a directory that is not empty.
     pub fn init(dir: &Path, name: &ClusterName) -> Result<Self> {
         if dir.exists() && std::fs::read_dir(dir).map_err(|source| io(dir, source))?.next().is_some() {
             return Err(CertsError::Exists(dir.to_owned()));
@@ -89,22 +89,22 @@ impl Authority {
         &self.members.list
     }
 
-    /// Folders that an interrupted command had left behind, under the names that they have now.
+    /// Returns the new paths of folders that an interrupted command left over and that were moved aside.
     pub fn set_aside(&self) -> &[PathBuf] {
         &self.set_aside
     }
 
-    /// Folders that were moved away; what changed has to be brought to those machines by hand.
+    /// Returns the folders that were moved elsewhere; changes have to be copied to those machines by hand.
     pub fn absent_folders(&self) -> &[PathBuf] {
         &self.absent
     }
 
-    /// The folder to copy to a member's machine.
+    /// Returns the folder to copy to a member's machine.
     pub fn machine(&self, id: &NodeId) -> PathBuf {
         self.dir.join("machines").join(id.as_str())
     }
 
-    /// Makes a node's folder, and tells every aggregator's folder about it.
+    /// Creates a node's folder and adds the node to the folder of every aggregator.
     pub fn add_node(&mut self, id: &NodeId, place: &NodePlace) -> Result<PathBuf> {
         check_address(&place.address)?;
         let folder = self.new_machine(id)?;
@@ -114,7 +114,7 @@ impl Authority {
         Ok(folder)
     }
 
-    /// Makes an aggregator's folder with an embedded node beside it for the aggregator's own entries.
+    /// Creates an aggregator's folder, and in it the folder of an embedded node for the aggregator's own entries.
     pub fn add_aggregator(&mut self, id: &NodeId, place: &AggregatorPlace) -> Result<PathBuf> {
         check_address(&place.address)?;
         check_address(&place.node_address)?;
@@ -124,7 +124,7 @@ impl Authority {
         Ok(folder)
     }
 
-    /// The aggregator and its embedded node.
+    /// Creates the aggregator and its embedded node.
     fn make_aggregator(&mut self, folder: &Path, id: &NodeId, place: &AggregatorPlace) -> Result<[Member; 2]> {
         let node_place = NodePlace {
             address: place.node_address.clone(),
@@ -148,13 +148,14 @@ impl Authority {
         Ok([node, aggregator])
     }
 
-    /// Removes what a member that could not be made has left behind, so that the next try begins afresh.
+    /// Removes the remains of a member whose creation failed, so that the next attempt starts clean.
     fn unmake(&self, id: &NodeId) {
         let _ = std::fs::remove_dir_all(self.machine(id));
         let _ = std::fs::remove_file(self.secret_file(id, 0));
     }
 
-    /// Makes a folder with a person's certificate; the role, and the filter that limits it, are written for the aggregators.
+    /// Creates a folder with a person's certificate. The role, and the filter that limits it, are written to the aggregators'
+    /// `users.toml`.
     pub fn add_user(&mut self, id: &NodeId, role: Role, scope: Option<&str>) -> Result<PathBuf> {
         self.refuse_known(id)?;
         let folder = self.dir.join("machines").join(format!("user-{id}"));
@@ -168,8 +169,8 @@ impl Authority {
         Ok(folder)
     }
 
-    /// Issues new keys and certificates into the folders of one member id; the old ones stay valid until they
-    /// end, so the new folder can be copied without a gap.
+    /// Issues new keys and certificates into the folders of one member id. The old certificates stay valid until they expire, so
+    /// the new folder can be copied without an outage.
     pub fn renew(&mut self, id: &NodeId) -> Result<Vec<PathBuf>> {
         let members: Vec<Member> = self.members.list.iter().filter(|m| &m.id == id).cloned().collect();
         if members.is_empty() {
@@ -191,7 +192,7 @@ impl Authority {
         Ok(folders)
     }
 
-    /// Puts every certificate of a member on the revocation list and writes the list into every folder.
+    /// Adds every certificate of a member to the revocation list and writes the list into every folder.
     pub fn revoke(&mut self, id: &NodeId) -> Result<usize> {
         if !self.members.list.iter().any(|m| &m.id == id) {
             return Err(CertsError::NoMember(id.to_string()));
@@ -201,12 +202,14 @@ impl Authority {
         Ok(count)
     }
 
-    /// Sets since when and until when a node is a member; from its end on it is not asked any more. An instant that was set before, or
-    /// counted as open, is kept on record with the reason, because moving it changes who was expected.
+    /// Sets the period in which a node is a member; after its end, the node is no longer asked. The change is kept on record with
+    /// its reason and the previous value, because it alters which nodes were expected; only setting an open end to a time that is
+    /// not in the past leaves no record.
     ///
     /// # Errors
     ///
-    /// For a node that is not there, an end before the beginning, and a beginning that is moved without a reason.
+    /// If the node does not exist, if the end is before the beginning, or if no reason is given for a change other than setting
+    /// an open end.
     pub fn set_life(&mut self, id: &NodeId, wanted: &LifeChange) -> Result<()> {
         let node = self.members.list.iter_mut().find(|m| m.kind == MemberKind::Node && &m.id == id);
         let node = node.ok_or_else(|| CertsError::NoMember(id.to_string()))?;
@@ -225,7 +228,8 @@ impl Authority {
                 continue;
             }
             if instant == Instant::MemberUntil && was == open {
-                // An end in the past says that the node was not missed since then, so every verification shows that it was set afterwards.
+                // An end in the past means that the node has not been expected since then, so every verification shows that the
+                // end was set retroactively.
                 if is < now.plus_micros(-AFTERWARDS_MICROS) {
                     let reason =
                         wanted.reason.clone().unwrap_or_else(|| "it had left before that was written down".to_owned());
@@ -246,11 +250,11 @@ impl Authority {
         self.save()
     }
 
-    /// Sets how long rows have to stay on every node from some time on.
+    /// Sets the minimum time for which every node keeps entries, from a given time on.
     ///
     /// # Errors
     ///
-    /// For a time that is not behind the policy that is there, and for fewer days than a node can be told.
+    /// If the time is not after the start of the latest policy, or if there are fewer days than a node accepts.
     pub fn set_retention(&mut self, policy: KeepPolicy) -> Result<()> {
         if policy.keep_days < RETENTION_DAYS_MIN {
             return Err(CertsError::Keys(format!("rows stay for {RETENTION_DAYS_MIN} days at least")));
@@ -265,17 +269,17 @@ impl Authority {
         self.save()
     }
 
-    /// How many certificates of a member are revoked.
+    /// Returns how many certificates of a member are revoked.
     pub fn revoked(&self, id: &NodeId) -> usize {
         self.members.revoked_of(id)
     }
 
-    /// How long rows have to stay, ascending.
+    /// Returns the retention policies, in ascending order of time.
     pub fn retention(&self) -> &[KeepPolicy] {
         &self.members.retention
     }
 
-    /// One id, one member: revoking and renewing go by id.
+    /// Returns an error if the id is taken. An id must name one member only, because `revoke` and `renew` select by id.
     fn refuse_known(&self, id: &NodeId) -> Result<()> {
         match self.members.list.iter().find(|m| &m.id == id) {
             Some(known) => Err(CertsError::MemberExists(format!("{} {id}", known.kind.as_str()))),
@@ -297,8 +301,8 @@ impl Authority {
         Ok(folder)
     }
 
-    /// A command that was interrupted leaves a folder of a member that nobody knows: its keys are in no list. It is moved away, so that
-    /// the command can be repeated; the folder of a known member never is.
+    /// Moves aside the folder that an interrupted command left over, so that the command can be repeated. Such a folder's keys
+    /// are in no list. The folder of a listed member is never moved, because callers check the id with `refuse_known` first.
     fn set_leftover_aside(&mut self, folder: &Path) -> Result<()> {
         if !folder.exists() {
             return Ok(());
@@ -328,10 +332,10 @@ impl Authority {
         let identity = Identity::new(self.cluster(), kind, id);
         let host = address.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']);
         let Issued { certificate_pem, key_pem, serial } = self.ca.issue(&identity, host)?;
-        // Remembered before it exists: a certificate that nobody knows of could never be revoked.
+        // Store the serial before the certificate exists: a certificate with an unrecorded serial could never be revoked.
         self.members.issued(&identity, serial);
         self.members.store(&self.dir.join("members.json"))?;
-        // Certificate first: a reload between the two files sees a pair that does not fit and keeps the old one.
+        // Certificate first: a reload between the two writes sees a pair that does not match and keeps the old one.
         write_public(&folder.join(format!("{stem}.crt")), certificate_pem.as_bytes())?;
         write_private(&folder.join(format!("{stem}.key")), key_pem.as_bytes())?;
         write_public(&folder.join("ca.crt"), self.ca.certificate_pem().as_bytes())
@@ -342,8 +346,8 @@ impl Authority {
         self.save()
     }
 
-    /// Stores the member list, then writes what is derived from it into every folder that is here: revocation
-    /// list, roster, secrets, users. A crash in between leaves older derived files, which the next call renews.
+    /// Stores the member list, then writes the files derived from it (revocation list, roster, secrets, users) into every folder
+    /// that is present. A crash in between leaves some derived files out of date until the next call.
     pub(crate) fn save(&mut self) -> Result<()> {
         self.members.crl_number += 1;
         self.members.store(&self.dir.join("members.json"))?;
@@ -353,7 +357,7 @@ impl Authority {
         for member in self.members.list.clone() {
             let folder = match member.kind {
                 MemberKind::User => self.dir.join("machines").join(format!("user-{}", member.id)),
-                // Its folder is the aggregator's, further down.
+                // An embedded node's folder is inside the aggregator's; `update_aggregator` writes it.
                 MemberKind::Node if self.is_embedded(&member.id) => continue,
                 MemberKind::Node | MemberKind::Aggregator => self.machine(&member.id),
             };
@@ -376,7 +380,7 @@ impl Authority {
         self.members.list.iter().any(|member| member.kind == MemberKind::Aggregator && &member.id == id)
     }
 
-    /// Whose cosignatures count for a node: one C2SP verification key on a line.
+    /// Lists the witnesses whose cosignatures a node accepts: one C2SP verification key a line.
     fn witnesses(&self) -> Result<String> {
         let mut text =
             "# The cluster's witnesses. Rows go by themselves only when these have seen them for long enough.\n"
@@ -414,7 +418,7 @@ fn check_address(address: &str) -> Result<()> {
     if good { Ok(()) } else { Err(CertsError::Address(address.to_owned())) }
 }
 
-/// Of a DNS name in its ASCII form, or of an IP address.
+/// Returns whether a character can occur in a DNS name in its ASCII form, or in an IP address.
 fn fits_host(c: char) -> bool {
     c.is_ascii_alphanumeric() || ".-_:[]".contains(c)
 }

@@ -11,13 +11,13 @@ pub(crate) fn make_private_dir(path: &Path) -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| io(path, source))
 }
 
-/// A person's folder: the owner's alone.
+/// Creates a person's folder, accessible only to its owner.
 pub(crate) fn make_new_private_dir(path: &Path) -> Result<()> {
     make_new_dir(path, 0o700)
 }
 
-/// A machine's folder. Others may pass through it, because applications reach the node's socket inside; they may
-/// not list it, and every private file in it is the owner's alone.
+/// Creates a machine's folder. Other users may pass through it, because applications reach the node's socket inside, but they may
+/// not list it. Every private file in it is accessible only to its owner.
 pub(crate) fn make_new_machine_dir(path: &Path) -> Result<()> {
     make_new_dir(path, 0o711)
 }
@@ -45,7 +45,7 @@ pub(crate) fn write_public(path: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, bytes, 0o644)
 }
 
-/// Replaces a file whole: a reader sees the old or the new one, also after a crash here.
+/// Replaces a file as a whole: a reader sees either the old or the new content, even after a crash.
 fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let temporary = path.with_extension("new");
     let written = (|| {
@@ -57,7 +57,7 @@ fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     written.map_err(|source| io(path, source))
 }
 
-/// Changes a configuration and leaves everything else in it as it stands, comments included.
+/// Changes a configuration file and keeps the rest of it unchanged, comments included.
 pub(crate) fn edit_toml(path: &Path, change: impl FnOnce(&mut toml_edit::DocumentMut)) -> Result<()> {
     let text = fs::read_to_string(path).map_err(|source| io(path, source))?;
     let mut document: toml_edit::DocumentMut = text

@@ -10,7 +10,7 @@ use super::error::Result;
 use super::members::{MemberKind, Members};
 use super::place::Layout;
 
-/// Where a node's log and its socket are.
+/// Paths of a node's log and its socket.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NodePaths {
     data_dir: &'static str,
@@ -24,7 +24,8 @@ pub(crate) fn node_paths(layout: Layout) -> NodePaths {
     }
 }
 
-/// The same for the node inside an aggregator, which may stand beside another one.
+/// Returns the paths of the node inside an aggregator. They differ from those of `node_paths`, because another node may run on
+/// the same machine.
 pub(crate) fn embedded_paths(layout: Layout) -> NodePaths {
     match layout {
         Layout::Folder => node_paths(layout),
@@ -188,7 +189,7 @@ pub(crate) fn users_toml(members: &Members) -> String {
         let role = user.role.map_or("viewer", Role::word);
         text.push_str(&format!("\n[[user]]\nname = \"{}\"\nrole = \"{role}\"\n", user.id));
         if let Some(scope) = &user.scope {
-            // A filter has quotes of its own.
+            // The filter may contain quotes, so let `toml_edit` escape it.
             text.push_str(&format!("scope = {}\n", toml_edit::value(scope.as_str())));
         }
     }

@@ -14,7 +14,7 @@ use super::error::{CertsError, Result};
 const AUTHORITY_DAYS: i64 = 3_650;
 /// A little more than a year, so that a yearly renewal is never late.
 const MEMBER_DAYS: i64 = 397;
-/// Clocks in a cluster may be a little apart; a new certificate must count everywhere at once.
+/// Clocks in a cluster may differ slightly; a new certificate must be valid everywhere at once.
 const BACKDATE_MINUTES: i64 = 10;
 
 pub(crate) struct CertificateAuthority {
@@ -26,11 +26,12 @@ pub(crate) struct CertificateAuthority {
 pub(crate) struct Issued {
     pub(crate) certificate_pem: String,
     pub(crate) key_pem: zeroize::Zeroizing<String>,
-    /// Hexadecimal.
+    /// Serial number in hexadecimal.
     pub(crate) serial: String,
 }
 
-/// Every certificate has its own subject: equal subjects of authority and leaf look self-signed to others.
+/// Returns a distinguished name that is unique to each certificate. If the authority and a leaf had equal subjects, the leaf
+/// would look self-signed.
 fn subject(cluster: &ClusterName, name: &str) -> DistinguishedName {
     let mut subject = DistinguishedName::new();
     subject.push(DnType::OrganizationName, cluster.as_str());
@@ -69,7 +70,7 @@ impl CertificateAuthority {
         &self.key_pem
     }
 
-    /// One URI name says who the holder is; DNS and IP names beside it are for programs that check those.
+    /// Issues a certificate. Its URI name identifies the holder; the DNS and IP names are for programs that check those.
     pub(crate) fn issue(&self, identity: &Identity, host: &str) -> Result<Issued> {
         let key = KeyPair::generate()?;
         let mut serial = [0u8; 16];
@@ -80,7 +81,7 @@ impl CertificateAuthority {
         if !host.is_empty() {
             names.push(host.to_owned());
         }
-        // What listens on loopback is asked by these names: a node for recording, an aggregator for its health.
+        // Clients on the same machine use these names: for a node's recording interface and an aggregator's health check.
         if identity.kind != Kind::User {
             names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
             names.dedup();
@@ -97,7 +98,7 @@ impl CertificateAuthority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = match identity.kind {
             Kind::User => vec![ExtendedKeyUsagePurpose::ClientAuth],
-            // An aggregator is a server to people and a client to nodes. A node is a server only.
+            // An aggregator is a server to people and a client to nodes. A node is only a server.
             Kind::Aggregator => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
             Kind::Node => vec![ExtendedKeyUsagePurpose::ServerAuth],
         };

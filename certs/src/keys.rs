@@ -1,8 +1,8 @@
-//! Changes a node's keys, during operation and after a break-in.
+//! Changes a node's keys, during operation and after a compromise.
 //!
-//! A sealing secret is rotated by making the next one: the node goes over to it at its next start. A checkpoint key is
-//! rotated in two steps: for a while the node signs with both, and the old key ends at a checkpoint that both signed and a
-//! witness cosigned. After a compromise nothing is carried over: the old log is frozen at what was witnessed of it.
+//! A sealing secret is rotated by creating the next one, which the node uses from its next start on. A checkpoint key is rotated
+//! in two steps: the node signs with both keys for a while, and the old key ends at a checkpoint that both keys signed and a
+//! witness cosigned. After a compromise nothing is carried over: the old log is frozen at a witnessed checkpoint.
 
 use std::path::PathBuf;
 
@@ -19,30 +19,31 @@ use super::files::{edit_toml, write_private};
 use super::members::{FormerKey, KeyUse, Member, MemberKind};
 use super::random::{make_signing_key, random_secret};
 
-/// What is to be carried to the machines.
+/// Result of a key change: the files to copy to the machines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeysChanged {
-    /// The node's folder, brought up to date if it is here.
+    /// The node's folder, updated in place.
     pub folder: PathBuf,
-    /// The new file in it: a secret of a new epoch, or a new checkpoint key.
+    /// The new file in the folder: a secret of a new epoch, or a new checkpoint key.
     pub file: String,
-    /// The newest epoch, or the size at which a key takes over.
+    /// The newest epoch after [`Authority::rotate_mac`], the size at which a key takes over or the old log is frozen after
+    /// `finish_key` and `new_generation`, and 0 after `rotate_key`.
     pub number: u64,
 }
 
 impl Authority {
-    /// Makes the secret of a node's next epoch.
+    /// Creates the secret of a node's next epoch.
     pub fn rotate_mac(&mut self, id: &NodeId) -> Result<KeysChanged> {
         let (at, folder) = self.node_here(id)?;
         let epoch = self.members.list[at].epoch + 1;
         let file = self.make_secret(id, epoch, &folder)?;
-        // A crash before this line leaves a secret that nobody was told of, and that the next call makes anew.
+        // A crash before this line leaves a secret that is not listed in the members and that the next call replaces.
         self.members.list[at].epoch = epoch;
         self.save()?;
         Ok(KeysChanged { folder, file, number: u64::from(epoch) })
     }
 
-    /// Makes a node's next checkpoint key; until [`Authority::finish_key`], it signs with both.
+    /// Creates a node's next checkpoint key. The node signs with both keys until [`Authority::finish_key`].
     pub fn rotate_key(&mut self, id: &NodeId) -> Result<KeysChanged> {
         let (at, folder) = self.node_here(id)?;
         let keys = &self.members.list[at].keys;
@@ -61,8 +62,8 @@ impl Authority {
         Ok(KeysChanged { folder, file, number: 0 })
     }
 
-    /// Ends a rotation: from the size of this checkpoint on, only the new key counts. The note must carry both keys'
-    /// signatures and the cosignature of one of the cluster's witnesses.
+    /// Ends a rotation: from the size of this checkpoint on, only the new key is valid. The note must carry the signatures of
+    /// both keys and a cosignature of one of the cluster's witnesses.
     pub fn finish_key(&mut self, id: &NodeId, note: &str) -> Result<KeysChanged> {
         let (at, folder) = self.node_here(id)?;
         let node = self.members.list[at].clone();
@@ -86,8 +87,8 @@ impl Authority {
         Ok(KeysChanged { folder, file, number: from_size })
     }
 
-    /// After a compromise or a restore: a new secret and a new checkpoint key for a new generation. The old log ends, for
-    /// everybody who trusts this cluster, at this checkpoint, which a witness has cosigned.
+    /// Creates a new secret and a new checkpoint key for a new generation, after a compromise or a restore. For all verifiers
+    /// that trust this cluster, the old log ends at the checkpoint `frozen`, which a witness has cosigned.
     pub fn new_generation(&mut self, id: &NodeId, frozen: &str) -> Result<KeysChanged> {
         let (at, folder) = self.node_here(id)?;
         let node = self.members.list[at].clone();
@@ -113,7 +114,7 @@ impl Authority {
         self.dir.join("secrets").join(format!("{id}.{epoch}"))
     }
 
-    /// Makes a secret, and names it in the node's configuration behind those that are there.
+    /// Creates a secret and adds it to the node's configuration after the existing ones.
     fn make_secret(&self, id: &NodeId, epoch: u32, folder: &std::path::Path) -> Result<String> {
         let secret = random_secret()?;
         let file = format!("secret.{epoch}");
@@ -131,7 +132,8 @@ impl Authority {
         Ok(file)
     }
 
-    /// The node, and its folder, which must be here: new keys are made in it and nowhere else.
+    /// Returns the node's index and its folder. The folder must be in the cluster directory, because new keys are created only in
+    /// it.
     fn node_here(&self, id: &NodeId) -> Result<(usize, PathBuf)> {
         let at = self.members.list.iter().position(|m| m.kind == MemberKind::Node && &m.id == id);
         let at = at.ok_or_else(|| CertsError::NoMember(format!("node {id}")))?;
@@ -145,7 +147,8 @@ impl Authority {
         Ok((at, folder))
     }
 
-    /// Opens a checkpoint of a node that these keys signed and a witness of the cluster cosigned, and returns when it did.
+    /// Opens a checkpoint of a node. All given keys must have signed it and a witness of the cluster must have cosigned it; also
+    /// returns the time of the latest cosignature.
     fn witnessed(&self, id: &NodeId, note: &str, keys: &[&str]) -> Result<(Checkpoint, Timestamp)> {
         let bad = |problem: String| CertsError::Keys(format!("the checkpoint does not do: {problem}"));
         let note = Note::parse(note).map_err(|e| bad(e.to_string()))?;
@@ -175,8 +178,8 @@ fn generation_of(checkpoint: &Checkpoint) -> String {
     checkpoint.origin.rsplit('/').next().unwrap_or_default().to_owned()
 }
 
-/// Ends a key's part in one generation at this size; it may have begun there with an earlier rotation. For other generations it
-/// counts as far as they were cosigned by then: evidence from them has to verify as before.
+/// Ends the span of a key in one generation at this size; an earlier rotation may have begun that span. In other generations the
+/// key stays valid for checkpoints cosigned up to `cosigned`, so that evidence from them still verifies.
 fn end_span(node: &mut Member, key: &str, generation: &str, size: u64, cosigned: Timestamp) {
     node.keys.former.push(FormerKey { key: key.to_owned(), until: cosigned });
     let open = node.keys.spans.iter_mut().find(|used| used.key == key && used.generation == generation);

@@ -1,7 +1,7 @@
 //! The cluster authority: one directory for the administrator, one self-contained folder per machine.
 //!
-//! Private keys of the authority never leave the admin's directory. A node gets its own key and its own
-//! HMAC secret; an aggregator gets its own key and the secrets it needs to check each node.
+//! Private keys of the authority never leave the administrator's directory. A node gets its own key and its own HMAC secret; an
+//! aggregator gets its own key and the secrets that it needs to check each node.
 
 mod authority;
 mod error;

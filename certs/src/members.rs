@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{CertsError, Result, io};
 use super::files::write_private;
 
-/// What a member is.
+/// Kind of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MemberKind {
@@ -33,7 +33,7 @@ impl MemberKind {
     }
 }
 
-/// The life of a node that left for good, as earlier versions wrote it.
+/// Membership of a node that left for good, as earlier versions wrote it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retired {
     /// Dates, such as 2026-04-15.
@@ -51,64 +51,64 @@ pub struct Member {
     pub address: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub role: Option<Role>,
-    /// What a person may see at all, as a filter.
+    /// Filter that limits the entries a person may see.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub scope: Option<String>,
-    /// As earlier versions wrote it; [`Member::life`] reads it.
+    /// Membership period as earlier versions wrote it; [`Member::life`] reads it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub retired: Option<Retired>,
-    /// Since when it is a member; missing of those that were there before this was kept, which count as members since ever.
+    /// Start of the membership. `None` for members added before this was recorded, which count as having always been members.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub member_from: Option<Timestamp>,
-    /// Until when it was a member; missing while it is one.
+    /// End of the membership; `None` while it lasts.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub member_until: Option<Timestamp>,
-    /// Instants that were moved.
+    /// Changes of the membership instants.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub moved: Vec<Moved>,
-    /// The last row that a node wrote which left.
+    /// `seq` of the last entry of a node that left.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last_seq: Option<u64>,
-    /// The public key of a node's checkpoints or of an aggregator's cosignatures: base64 of 32 bytes.
+    /// Public key of a node's checkpoints or of an aggregator's cosignatures: 32 bytes in base64.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub signing_key: Option<String>,
-    /// The public key of an aggregator's manifests.
+    /// Public key of an aggregator's manifests.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub export_key: Option<String>,
-    /// The newest epoch of a node's sealing secret; there is a secret for each from 0 on.
+    /// Newest epoch of a node's sealing secret; there is a secret for each epoch from 0 on.
     #[serde(default)]
     pub epoch: u32,
-    /// Keys of a node that take over from each other.
+    /// Rotations of a node's checkpoint key.
     #[serde(default)]
     pub keys: KeyHistory,
 }
 
-/// What became of a node's checkpoint keys besides the present one.
+/// History of a node's checkpoint keys other than the current one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyHistory {
-    /// Made, and not yet alone.
+    /// Next key, with which the node signs in addition to the current one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub next: Option<String>,
-    /// How many were made after the first, for the names of their files.
+    /// Number of keys made after the first, used to name their files.
     #[serde(default)]
     pub made: u32,
-    /// Which sizes of which log a key may sign, for every log in which it changed.
+    /// Sizes that a key may sign, for every log in which the key changed.
     #[serde(default)]
     pub spans: Vec<KeyUse>,
-    /// Keys that were replaced, for the logs that had ended by then.
+    /// Replaced keys, valid for logs that ended before the replacement.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub former: Vec<FormerKey>,
 }
 
-/// A key that another one took the place of.
+/// A replaced checkpoint key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FormerKey {
     pub key: String,
-    /// When the last checkpoint that it counts for was cosigned.
+    /// Time of the cosignature on the last checkpoint that the key is valid for.
     pub until: Timestamp,
 }
 
-/// A key's part in one generation's log.
+/// Sizes of one generation's log that a key may sign.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyUse {
     pub key: String,
@@ -139,7 +139,7 @@ impl Member {
         }
     }
 
-    /// Since when and until when it is a member.
+    /// Returns the period in which the node is a member.
     pub fn life(&self) -> Result<Life> {
         let days = self.retired.as_ref().map(|retired| {
             let day = |text: &str| {
@@ -172,12 +172,12 @@ pub(crate) struct Members {
     /// Serial numbers in hexadecimal.
     pub(crate) revoked: Vec<String>,
     pub(crate) crl_number: u64,
-    /// How long rows have to stay on every node, ascending.
+    /// Retention policies of all nodes, in ascending order of time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) retention: Vec<KeepPolicy>,
 }
 
-/// Days that a new cluster keeps rows, as the nodes' configurations say it too.
+/// Days for which a new cluster keeps entries; the configurations of new nodes have the same number.
 const KEEP_DAYS_DEFAULT: u32 = 365;
 
 impl Members {
@@ -204,7 +204,7 @@ impl Members {
         self.issued.iter().filter(|issued| &issued.id == id && self.revoked.contains(&issued.serial)).count()
     }
 
-    /// Revokes every certificate issued so far to an id; one issued by a later `renew` is good again.
+    /// Revokes every certificate issued to an id so far. A certificate that `renew` issues later is valid again.
     pub(crate) fn revoke(&mut self, id: &NodeId) -> usize {
         let serials: Vec<String> = self
             .issued

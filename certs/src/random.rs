@@ -19,8 +19,8 @@ fn random_bytes() -> Result<[u8; 32]> {
     Ok(bytes)
 }
 
-/// Makes a key that signs checkpoints or cosignatures; the private half stays in the machine's folder only. Returns
-/// the public half in base64.
+/// Creates a key that signs checkpoints or cosignatures. The private key is written only to `path`, in the machine's folder.
+/// Returns the public key in base64.
 pub(crate) fn make_signing_key(path: &Path) -> Result<String> {
     let seed = SigningSeed::from_bytes(random_bytes()?);
     write_new_private(path, seed.to_hex().as_bytes())?;

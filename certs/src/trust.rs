@@ -1,4 +1,4 @@
-//! The trust file: everything that an auditor needs to verify evidence, without secrets.
+//! Creates the trust file: everything that an auditor needs to verify evidence, without secrets.
 
 use piperoll_evidence::bundle::{KeySpan, NodeTrust, Trust};
 use piperoll_format::ids::ClusterName;
@@ -10,7 +10,7 @@ use super::error::{CertsError, Result};
 use super::members::{Member, MemberKind};
 
 impl Authority {
-    /// The cluster's nodes and public keys, to be handed to auditors over a way that they trust.
+    /// Returns the cluster's nodes and public keys, to be given to auditors over a channel that they trust.
     pub fn trust(&self) -> Result<Trust> {
         let cluster = self.cluster().clone();
         let retention = self.members.retention.clone();

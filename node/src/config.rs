@@ -21,7 +21,7 @@ use crate::sinks::{ForwardConfig, TypedForward};
 use crate::sources::{IntakeConfig, TypedIntake};
 use crate::store::LogKeys;
 
-/// Longest path that fits `sockaddr_un` (unix(7)), its closing NUL included.
+/// Longest path that `sockaddr_un` can hold (unix(7)): 108 bytes, less the closing NUL.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 const SOCKET_MODE_DEFAULT: u32 = 0o660;
 const SECONDS_PER_DAY: u64 = 86_400;
@@ -34,34 +34,34 @@ pub struct NodeConfig {
     pub cluster: ClusterName,
     pub node_id: NodeId,
     pub data_dir: PathBuf,
-    /// Where the configuration and the keys beside it are.
+    /// Directory of `node.toml` and of the keys that are stored next to it.
     pub folder: PathBuf,
     pub log_format: LogFormat,
     pub keys: LogKeys,
     pub socket: SocketConfig,
     pub http: HttpConfig,
     pub peer: PeerConfig,
-    /// Plain HTTP for a scraper on this machine; the socket serves `/metrics` always.
+    /// Address that serves `/metrics` as plain HTTP to a scraper on this machine; the socket always serves `/metrics`.
     pub metrics_listen: Option<String>,
     pub retention: RetentionConfig,
-    /// What stands out.
+    /// Detection rules.
     pub flags: Rules,
-    /// Masks what callers should not have sent.
+    /// Masks secrets that callers should not have sent.
     pub redactor: Redactor,
-    /// Where entries are handed on to.
+    /// Destinations that entries are forwarded to.
     pub forward: Vec<ForwardConfig>,
-    /// Ways in besides the socket.
+    /// Sources besides the socket.
     pub intake: Vec<IntakeConfig>,
 }
 
-/// How long rows stay.
+/// How long rows are retained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetentionConfig {
-    /// None means for ever.
+    /// `None` keeps rows forever.
     pub keep_days: Option<u32>,
-    /// Bytes that the database may use; older rows go first, but none that is younger than 90 days.
+    /// Maximum size of the database in bytes; when it is exceeded, the oldest rows are pruned, but none that is younger than 90 days.
     pub size_max: Option<u64>,
-    /// Between two looks.
+    /// Interval between retention runs.
     pub every: Duration,
 }
 
@@ -71,8 +71,8 @@ impl Default for RetentionConfig {
     }
 }
 
-/// Bytes of entries that one user other than root may append in an hour when the configuration does not say: more than any application
-/// records that is in order, and less than fills a disk before somebody looks.
+/// Bytes of entries that one user other than root may append per hour if the configuration does not say: more than a correctly working
+/// application records, and too little to fill a disk before an operator notices.
 const BYTES_PER_HOUR_DEFAULT: u64 = 4 * 1024 * 1024 * 1024;
 
 /// The local socket.
@@ -81,19 +81,18 @@ pub struct SocketConfig {
     pub path: PathBuf,
     pub mode: u32,
     pub group: Option<String>,
-    /// Who may read through the socket besides root and the daemon's own user. Appending is open to whoever
-    /// may connect.
+    /// User ids that may read through the socket, besides root and the daemon's own user. Any client that may connect may append.
     pub readers: Vec<u32>,
-    /// Bytes of entries that one user or token may append in an hour; none means that nobody is limited.
+    /// Bytes of entries that one user or token may append per hour; `None` means no limit.
     pub bytes_per_hour: Option<u64>,
 }
 
-/// Recording over HTTPS for whoever cannot reach the socket.
+/// Recording over HTTPS, for clients that cannot reach the socket.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
-    /// An address of this machine's loopback; none means that nobody listens.
+    /// A loopback address of this machine; `None` disables the listener.
     pub listen: Option<SocketAddr>,
-    /// The file of tokens.
+    /// Path of the token file.
     pub tokens: PathBuf,
 }
 
@@ -138,7 +137,7 @@ struct Typed {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TypedRedact {
-    /// Further names of secrets.
+    /// Additional names of secrets.
     #[serde(default)]
     keys: Vec<String>,
 }
@@ -196,10 +195,12 @@ fn default_data_dir() -> PathBuf {
     PathBuf::from("data")
 }
 
-/// Beside `node.toml`: the public keys of the cluster's witnesses, one C2SP verification key on a line. `piperoll cluster` writes it.
+/// File next to `node.toml` with the public keys of the cluster's witnesses, one C2SP verification key per line. `piperoll cluster`
+/// writes it.
 const WITNESSES: &str = "witnesses";
 
-/// A folder of an earlier version has none: then nothing goes by itself, and the status says so.
+/// Reads the witnesses' keys. The directory of an earlier version has no such file: then nothing is pruned automatically, and the status
+/// says so.
 fn read_witnesses(path: &Path) -> Result<Vec<VerifyingKey>, String> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -282,7 +283,7 @@ impl NodeConfig {
         })
     }
 
-    /// Who this node's certificate must say it is.
+    /// Identity that this node's certificate must carry.
     pub fn identity(&self) -> Identity {
         Identity::new(&self.cluster, Kind::Node, &self.node_id)
     }
@@ -311,7 +312,7 @@ impl TypedRetention {
         };
         let size_max = match self.size_max_gib {
             None => None,
-            // Far below 2^64 and not negative.
+            // The range check makes it non-negative and far below 2^64.
             Some(gib) if (0.001..=1_000_000.0).contains(&gib) => Some((gib * GIB) as u64),
             Some(gib) => return Err(format!("retention.size_max_gib is {gib}; write 0.001 to 1000000")),
         };

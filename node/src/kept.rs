@@ -1,5 +1,4 @@
-//! The log of a node that does not run any more, such as one that left its cluster: its folder is read, and nothing in it
-//! is written.
+//! Reads the log of a node that no longer runs, such as one that left its cluster, and writes nothing to its directory.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use crate::sinks::Forwarding;
 use crate::start_error::StartError;
 use crate::store::{LogDir, Store};
 
-/// A log that is served inside of this process, to one aggregator.
+/// A log that is served inside this process, to one aggregator.
 #[derive(Clone)]
 pub struct KeptLog {
     routes: Router,

@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 use crate::sources::IntakeCounts;
 use crate::store::Health;
 
-/// Counters are bumped where things happen; gauges are read from the log's health when asked.
+/// Counters are incremented where events happen; gauges are read from the log's health on request.
 pub(crate) struct Metrics {
     registry: Mutex<Registry>,
     pub(crate) appended: Counter,
@@ -42,7 +42,7 @@ pub(crate) struct Metrics {
 
 type PerDestination<N, A> = Family<Vec<(&'static str, String)>, Gauge<N, A>>;
 
-/// One of each per destination.
+/// Gauges of forwarding, one series per destination.
 #[derive(Default)]
 struct ForwardGauges {
     next_seq: PerDestination<i64, AtomicI64>,
@@ -139,7 +139,8 @@ impl Metrics {
         metrics
     }
 
-    /// `status` is missing when the database cannot be read in time; then what is read from it stays as it was.
+    /// Renders the metrics page. `status` is `None` if the database could not be read in time; the gauges read from it then keep their
+    /// values.
     pub(crate) fn page(
         &self,
         health: &Health,

@@ -20,7 +20,7 @@ use crate::start_error::StartError;
 use crate::store::{LogDir, Store};
 
 const SIGN_INTERVAL: Duration = Duration::from_secs(1);
-/// For the listeners to finish; longer than they give their own connections.
+/// Time for the listeners to finish; longer than the time they give their own connections.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A node with its listeners bound; nothing is served yet.
@@ -37,7 +37,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Opens the log and binds every listener, so that a wrong address is an error and not a surprise.
+    /// Opens the log and binds every listener, so that a wrong address fails at startup.
     pub async fn bind(config: NodeConfig, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let tls = TlsStore::load(config.peer.files.clone())?;
         let identity = tls.current().identity.clone();
@@ -59,17 +59,17 @@ impl Node {
         let store = tokio::task::spawn_blocking(move || Store::open(dir, keys, store_clock, rules))
             .await
             .map_err(|e| StartError::Listen { place: "the log".to_owned(), source: std::io::Error::other(e) })??;
-        // The log's lock is held from here on, so an old socket file belongs to nobody.
+        // The log's lock is held from here on, so no running node owns an old socket file.
         let socket = bind_socket(&config.socket).map_err(listen(config.socket.path.display().to_string()))?;
         let forwarding = Forwarding::open(store.clone(), Arc::clone(&clock), &config.forward).await?;
         let app = Arc::new(App::new(store.clone(), clock, Some(Arc::clone(&tls)), &config, forwarding));
-        // No file of the node is anybody's log.
+        // No file of the node may be followed as the log of another program.
         let own = vec![config.data_dir.clone(), config.folder.clone()];
         let intake = Intake::open(&config.intake, &config.data_dir, own, app.metrics().intake.clone()).await?;
         Ok(Self { store, app, tls, peer, socket, metrics, http, intake, config })
     }
 
-    /// Where peers connect; the port when the configuration asked for any.
+    /// Address that peers connect to, with the actual port if the configuration asked for any port.
     pub fn peer_address(&self) -> std::io::Result<std::net::SocketAddr> {
         self.peer.local_addr()
     }
@@ -105,8 +105,8 @@ impl Node {
         shutdown.cancelled().await;
         self.app.stopping.cancel();
         tasks.close();
-        // The metrics page drains by itself without a limit; a client that never finishes must not make the stop
-        // an unclean one.
+        // The metrics listener drains its connections without a time limit; a client that never finishes must not make the stop an
+        // unclean one.
         if tokio::time::timeout(STOP_TIMEOUT, tasks.wait()).await.is_err() {
             tracing::warn!("a listener did not stop in time and was aborted");
         }
@@ -124,7 +124,7 @@ impl Node {
     }
 }
 
-/// Signs what came since the last time, whether or not somebody asks: what is signed cannot be cut off unnoticed.
+/// Signs new entries regularly, whether or not a client asks for a checkpoint: signed entries cannot be cut off unnoticed.
 async fn sign_regularly(store: Store) {
     let mut last_fault = None;
     loop {

@@ -1,7 +1,7 @@
 //! Automatic retention: runs once a day, and on request.
 //!
-//! A prune that was stated is carried out, whatever stops the node in between: what waits for a witness, or was dropped
-//! in part, is gone on with at the next start.
+//! A recorded prune is always carried out, even if the node stops in between: a prune that waits for a witness, or was carried out in
+//! part, continues at the next start.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,9 +16,9 @@ use tokio::sync::Notify;
 use crate::config::RetentionConfig;
 use crate::store::{PruneWish, Store, UpkeepError};
 
-/// Between two looks whether a witness has seen the statement.
+/// Interval between checks whether a witness has seen the statement.
 const WITNESS_PAUSE: Duration = Duration::from_millis(200);
-/// Between two looks whether there is a witness at all.
+/// Interval between checks whether there is a witness at all.
 const WITNESS_LOOK: Duration = Duration::from_secs(2);
 const NO_WITNESSES: &str = "no witness is known here, so nothing goes: copy the file `witnesses` of this node's folder in the cluster directory beside its \
                             `node.toml`, and restart";
@@ -27,19 +27,19 @@ const EARLIER_LATE: &str = "a log that stood here before goes as a whole, with t
 const DAY: Duration = Duration::from_hours(24);
 const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 
-/// All rows, and all of the logs before them, that are older than a time.
+/// Selects all rows, and all of the earlier logs, that are older than `before`.
 fn all_before(before: Timestamp) -> PruneWish {
     PruneWish { before, to_max: u64::MAX, earlier_before: before }
 }
 
-/// Clones share it.
+/// Runs the retention policy. Clones share their state.
 #[derive(Clone)]
 pub(crate) struct Retention {
     store: Store,
     clock: Arc<dyn Clock>,
     config: RetentionConfig,
     status: Arc<Mutex<RetentionStatus>>,
-    /// One prune at a time, from the plan to the last row.
+    /// Allows one prune at a time, from the plan to the last row; taken by `begin` and `carry_out`.
     turn: Arc<tokio::sync::Mutex<()>>,
     /// Wakes `pause`.
     changed: Arc<Notify>,
@@ -77,7 +77,7 @@ impl Retention {
         what.clone_into(&mut self.state().doing);
     }
 
-    /// Goes on with what was begun, then keeps to the policy for ever.
+    /// Continues a prune that was begun, then applies the policy forever.
     pub(crate) async fn keep(self) {
         loop {
             let outcome = match self.carry_out().await {
@@ -93,7 +93,7 @@ impl Retention {
         }
     }
 
-    /// Until it is time to look again; without a witness, until there is one.
+    /// Waits until the next run is due; without a witness, until there is one.
     async fn pause(&self) {
         let again = tokio::time::Instant::now() + self.config.every;
         while tokio::time::Instant::now() < again {
@@ -117,19 +117,20 @@ impl Retention {
         self.config.keep_days.is_some() || self.config.size_max.is_some()
     }
 
-    /// What goes by itself: rows that were witnessed for as long, whatever any clock says now or said when they were recorded.
+    /// Selects rows for automatic pruning that were witnessed at least `days` ago, whatever any clock says now or said when they were
+    /// recorded.
     async fn witnessed_for(&self, days: u32) -> Result<PruneWish, UpkeepError> {
         let earlier_before = self.sober_now().await?.minus(DAY * days);
         Ok(PruneWish { before: Timestamp::MAX, to_max: self.store.rows_witnessed_for(DAY * days), earlier_before })
     }
 
-    /// What goes by itself of the rows whose times an operator answered for.
+    /// Selects rows for automatic pruning whose times an operator confirmed.
     async fn confirmed_for(&self, days: u32) -> Result<PruneWish, UpkeepError> {
         let before = self.sober_now().await?.minus(DAY * days);
         Ok(PruneWish { before, to_max: self.store.confirmed_below().unwrap_or(0), earlier_before: before })
     }
 
-    /// Says by how much the policy is late, by the times that the rows themselves have.
+    /// Reports by how much the policy is late, judging by the timestamps of the rows themselves.
     async fn say_late(&self, days: u32) -> Result<(), UpkeepError> {
         let extent = self.store.extent().await?;
         let oldest = self.store.time_of(extent.oldest_seq.unwrap_or_default()).await?;
@@ -198,7 +199,7 @@ impl Retention {
         Ok(())
     }
 
-    /// The earlier of two clocks, for what an operator asks: one that runs ahead must not prune what is young.
+    /// Returns the earlier of the local time and the last witnessed time: a clock that runs ahead must not cause young rows to be pruned.
     async fn sober_now(&self) -> Result<Timestamp, UpkeepError> {
         let witnessed = self.store.witnessed_at().await?.unwrap_or(Timestamp::MIN);
         Ok(self.clock.now().min(witnessed))
@@ -213,18 +214,18 @@ impl Retention {
         Ok(())
     }
 
-    /// Looks at the policy again, because what it goes by has changed.
+    /// Wakes `pause` to check the policy again, because its inputs have changed.
     pub(crate) fn look_again(&self) {
         self.changed.notify_one();
     }
 
-    /// What an operator's wish leads to.
+    /// Returns the plan for a prune that an operator asks for.
     pub(crate) async fn plan(&self, before: Timestamp) -> Result<PrunePlan, UpkeepError> {
         let plan = self.store.plan_prune(self.wish(before).await?).await?;
         Ok(PrunePlan { unconfirmed_from: self.unconfirmed(plan.to_seq), ..plan })
     }
 
-    /// The first row below this one that was not witnessed for as long as rows have to stay.
+    /// Returns the first row below `to_seq` that was neither witnessed for the minimum retention time nor confirmed by an operator.
     fn unconfirmed(&self, to_seq: u64) -> Option<u64> {
         let witnessed = self.store.rows_witnessed_for(DAY * RETENTION_DAYS_MIN);
         let sure = witnessed.max(self.store.confirmed_below().unwrap_or(0));
@@ -244,7 +245,7 @@ impl Retention {
         Ok(all_before(before))
     }
 
-    /// States what an operator asked for; it is carried out in the background.
+    /// Records the prune that an operator asked for; it is carried out in the background.
     pub(crate) async fn ask(
         &self,
         before: Timestamp,
@@ -274,7 +275,7 @@ impl Retention {
         }
         let pruned = self.begin(wish, plan, format!("asked for by {by}: before {before}"), archive).await?;
         {
-            // Known before the answer: whoever asks how far it is must not hear of the time before.
+            // Set before the response: a client that asks for the progress must not see the state of an earlier prune.
             let mut state = self.state();
             (state.problem, state.rows_left) = (None, pruned.to_seq - pruned.from_seq);
             "waiting for a witness".clone_into(&mut state.doing);
@@ -305,7 +306,7 @@ impl Retention {
         Ok(pruned)
     }
 
-    /// Drops what was stated as pruned, once that was witnessed.
+    /// Drops the rows of a recorded prune, once the statement was witnessed.
     async fn carry_out(&self) -> Result<(), UpkeepError> {
         let _turn = self.turn.lock().await;
         let Some(floor) = self.store.unfinished_prune().await? else { return Ok(()) };
@@ -321,7 +322,7 @@ impl Retention {
             let oldest = self.store.oldest_there().await?.unwrap_or(floor.pruned.to_seq);
             self.state().rows_left = floor.pruned.to_seq.saturating_sub(oldest);
         }
-        // A log that cannot be removed keeps no row of the present one from going.
+        // A failure to remove an earlier log does not stop the pruning of the current one.
         let removed = self.store.remove_earlier().await;
         self.doing("shrinking the file");
         while !self.store.shrink().await? {}

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-/// Where handing on, or reading another log, begins at the first start.
+/// Where forwarding, or reading a source, begins at the first start.
 #[derive(Default, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum TypedFrom {

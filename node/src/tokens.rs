@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-/// So that a token is recognised, and masked, when it turns up where it should not.
+/// Prefix by which a token is recognized, and masked, if it turns up where it should not.
 const PREFIX: &str = "prl_";
 const NAME_BYTES_MAX: usize = 64;
 const TOKENS_MAX: usize = 1_000;
@@ -35,11 +35,11 @@ pub enum TokenError {
     Full,
 }
 
-/// One token, without itself.
+/// Token metadata; the token itself is never stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordingToken {
-    /// Stands in `via` of what is recorded with it.
+    /// Written to `via` of entries that are recorded with it.
     pub name: String,
     sha256: String,
     pub created: Timestamp,
@@ -52,7 +52,7 @@ struct Content {
     token: Vec<RecordingToken>,
 }
 
-/// The file of tokens, read again whenever it changed, so that the command and the daemon agree.
+/// The token file, read again whenever it changed, so that the command and the daemon agree.
 pub struct RecordingTokens {
     path: PathBuf,
     cache: Mutex<Cache>,
@@ -60,18 +60,18 @@ pub struct RecordingTokens {
 
 #[derive(Default)]
 struct Cache {
-    /// Change time, length and inode of what was read.
+    /// Change time, length and inode of the file when it was read.
     stamp: Option<(SystemTime, u64, u64)>,
     tokens: Vec<RecordingToken>,
 }
 
 impl RecordingTokens {
-    /// A file that is not there holds no token.
+    /// Uses the token file at `path`; a missing file holds no token.
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned(), cache: Mutex::default() }
     }
 
-    /// Whose token it is.
+    /// Returns the name of a token.
     pub fn find(&self, token: &str) -> Result<Option<String>, TokenError> {
         let digest = hex::encode(Sha256::digest(token.as_bytes()));
         let found = self.list()?.into_iter().find(|known| known.sha256.as_bytes().ct_eq(digest.as_bytes()).into());
@@ -96,7 +96,7 @@ impl RecordingTokens {
         Ok(cache.tokens.clone())
     }
 
-    /// Makes a token; what is returned is shown once and kept nowhere.
+    /// Creates a token; the returned text is shown once and not stored.
     pub fn create(&self, name: &str, now: Timestamp) -> Result<String, TokenError> {
         let is_name = (1..=NAME_BYTES_MAX).contains(&name.len())
             && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
@@ -137,10 +137,10 @@ impl RecordingTokens {
         atomic_file::replace(&self.path, text.as_bytes()).map_err(|source| self.io(source))
     }
 
-    /// Held while the file is read, changed and written, so that no token that was revoked comes back.
+    /// Locks the file while it is read, changed and written, so that a revoked token does not come back.
     fn lock(&self) -> Result<std::fs::File, TokenError> {
         let lock = atomic_file::lock(&self.path).map_err(|source| self.io(source))?;
-        // What another process wrote within the clock's grain would pass for what is cached.
+        // A change by another process within the clock's resolution would look like what is cached.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).stamp = None;
         Ok(lock)
     }

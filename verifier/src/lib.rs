@@ -1,5 +1,5 @@
-//! Checks evidence bundles offline: no network, no secret, no database. The judgement is
-//! `piperoll_evidence::bundle`; here are the file, the words, and the exit code.
+//! Checks evidence bundles offline: no network, no secret, no database. `piperoll_evidence::bundle` does the verification; this
+//! crate reads the files, prints the verdict and sets the exit code.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -7,21 +7,21 @@ use std::path::{Path, PathBuf};
 pub use piperoll_evidence::bundle::Outcome;
 use piperoll_evidence::bundle::{BUNDLE_BYTES_MAX, TRUST_BYTES_MAX, Trust, Verdict, verdict_words, verify_bundle};
 
-/// What to check, and how to say it.
+/// Arguments of the verification: the files to check and the output format.
 #[derive(Debug, Clone, clap::Args)]
 pub struct VerifyBundleArgs {
     /// The bundle, as `piperoll export --bundle` wrote it
     pub bundle: PathBuf,
-    /// The cluster's trust file, from its administrators (`piperoll cluster trust`), never from whoever gave the bundle.
-    /// Without it the keys inside the bundle are used, which shows nothing, and the exit code is never 0
+    /// The cluster's trust file, from its administrators (`piperoll cluster trust`), never from the author of the bundle. Without
+    /// it, the keys inside the bundle are used, which shows nothing, and the exit code is never 0
     #[arg(long)]
     pub trust: Option<PathBuf>,
-    /// One JSON object for programs
+    /// Print the verdict as one JSON object
     #[arg(long)]
     pub json: bool,
 }
 
-/// Checks a bundle and says what came of it on `out`.
+/// Checks a bundle and writes the verdict to `out`.
 pub fn run(args: &VerifyBundleArgs, out: &mut impl Write) -> Result<Outcome, String> {
     let trust = match &args.trust {
         None => None,

@@ -1,4 +1,4 @@
-//! `piperoll-verify`: the verifier alone, to be handed to whoever has to check evidence.
+//! `piperoll-verify`: the verifier as a program of its own, for auditors.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Who may read what: tokens, sessions, scopes, rate limits, and searches that people keep.
+//! Access control: tokens, sessions, scopes, rate limits, and saved searches.
 
 pub mod rate_limit;
 pub(crate) mod saved_searches;

@@ -11,12 +11,12 @@ use governor::{Quota, RateLimiter};
 
 use piperoll_format::address::network;
 
-/// Requests per second of one address, and of one caller, when they go on for long.
+/// Sustained requests per second from one address, and from one caller.
 pub const PER_ADDRESS_DEFAULT: u32 = 200;
 pub const PER_CALLER_DEFAULT: u32 = 100;
-/// Seconds' worth of requests that may come at once after a quiet time.
+/// Size of a burst after a quiet time, in seconds' worth of requests.
 const BURST_SECONDS: NonZeroU32 = NonZeroU32::new(10).expect("not zero");
-/// Tries to sign in, per minute and address: enough for an office behind one address, and nothing for guessing.
+/// Sign-in attempts per minute and address: enough for an office that shares one address, and too few for guessing.
 const SIGN_INS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("not zero");
 
 type Limiter<K> = RateLimiter<K, HashMapStateStore<K>, DefaultClock>;
@@ -35,7 +35,7 @@ impl Default for Rates {
     }
 }
 
-/// Who asked how often. Keys that have been quiet are forgotten.
+/// Request counts per address and per caller. Idle keys are forgotten.
 pub(crate) struct Limits {
     addresses: Limiter<IpAddr>,
     callers: Limiter<String>,
@@ -60,22 +60,22 @@ impl Limits {
         }
     }
 
-    /// One request of an address, before anything is known about it. The error is how long to wait.
+    /// Counts one request from an address, before the caller is known. The error is how long to wait.
     pub(crate) fn address(&self, ip: IpAddr) -> Result<(), Duration> {
         check(&self.addresses, &network(ip))
     }
 
-    /// One request of a caller who is known.
+    /// Counts one request from a known caller.
     pub(crate) fn caller(&self, name: &str) -> Result<(), Duration> {
         check(&self.callers, &name.to_owned())
     }
 
-    /// One try to sign in, before it is looked at, so that a guess that is right has to wait as well.
+    /// Counts one sign-in attempt before it is checked, so that a correct guess has to wait as well.
     pub(crate) fn sign_in(&self, ip: IpAddr) -> Result<(), Duration> {
         check(&self.sign_ins, &network(ip))
     }
 
-    /// Forgets who has been quiet for long.
+    /// Forgets addresses and callers that have been idle for long.
     pub(crate) fn tidy(&self) {
         self.addresses.retain_recent();
         self.callers.retain_recent();

@@ -1,4 +1,4 @@
-//! Saved searches: a small file in the state directory, by person.
+//! Saved searches of each person, in a small file in the state directory.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use piperoll_protocol::access::SavedSearch;
 use piperoll_query::filter::{FILTER_VERSION, Filter};
 use serde::{Deserialize, Serialize};
 
-/// Searches of one person.
+/// Maximum number of searches of one person.
 const SEARCHES_MAX: usize = 100;
-/// People who keep any.
+/// Maximum number of people with saved searches.
 const PEOPLE_MAX: usize = 10_000;
 const NAME_CHARACTERS_MAX: usize = 64;
 const PARAMETERS_BYTES_MAX: usize = 4_096;
 
-/// Why a search was not kept or not given.
+/// Reasons for failing to save or return a search.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SearchError {
     #[error("{path}: {source}")]
@@ -38,8 +38,8 @@ pub(crate) enum SearchError {
 
 type People = BTreeMap<String, BTreeMap<String, Kept>>;
 
-/// The parameters of a search, with the version of the filter language that its filter was typed in. A file of before version 2 has the
-/// parameters alone.
+/// Parameters of a search, with the version of the filter language that its filter was typed in. A file from before version 2 has only
+/// the parameters.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(from = "KeptForm", into = "KeptForm")]
 struct Kept {
@@ -71,7 +71,7 @@ impl From<Kept> for KeptForm {
 }
 
 impl Kept {
-    /// The parameters as they would have to be typed today.
+    /// Returns the parameters as they would have to be typed in the present filter language.
     fn today(&self) -> String {
         if self.filter_version >= FILTER_VERSION {
             return self.parameters.clone();
@@ -88,7 +88,7 @@ fn url_pairs(parameters: &str) -> Vec<(String, String)> {
     serde_urlencoded::from_str(parameters).unwrap_or_default()
 }
 
-/// The file. One process writes it, and one thread at a time; nobody who reads waits for the disk.
+/// The file of saved searches. Only one process writes it, one thread at a time; reading a search never waits for the disk.
 pub(crate) struct Searches {
     path: PathBuf,
     people: Mutex<Arc<People>>,
@@ -101,7 +101,7 @@ impl Searches {
         let people = match std::fs::read(&path) {
             Ok(bytes) => match serde_json::from_slice(&bytes) {
                 Ok(people) => people,
-                // Saved searches are a convenience: reading the log does not wait for them.
+                // Saved searches are a convenience: a damaged file must not prevent reading the log.
                 Err(error) => {
                     let aside = path.with_extension("json.damaged");
                     std::fs::rename(&path, &aside).map_err(|source| SearchError::Io { path: path.clone(), source })?;
@@ -125,7 +125,7 @@ impl Searches {
         Arc::clone(&self.people.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Keeps a search; one of the same name is replaced. Waits for the disk.
+    /// Saves a search and replaces one of the same name. Waits for the disk.
     pub(crate) fn keep(&self, person: &str, search: SavedSearch) -> Result<(), SearchError> {
         let characters = search.name.chars().count();
         if characters == 0 || characters > NAME_CHARACTERS_MAX || search.name.chars().any(char::is_control) {
@@ -159,7 +159,8 @@ impl Searches {
         })
     }
 
-    /// What cannot be written is not kept in memory either. A crash leaves the file as it was before or as it is now.
+    /// Applies a change. If it cannot be written, it is not kept in memory either. A crash leaves the file as it was before or after the
+    /// change.
     fn change(&self, change: impl FnOnce(&mut People) -> Result<(), SearchError>) -> Result<(), SearchError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = (*self.snapshot()).clone();

@@ -1,7 +1,7 @@
 //! Scope of a client: all entries, or those that match a filter.
 //!
-//! A scope narrows what the nodes are asked, and every row that comes is held against it once more here: a node's word is not
-//! enough, and a row that cannot be believed could say anything.
+//! A scope narrows the filter that the nodes are sent, and every row that arrives is checked against it again here: the node's answer
+//! alone is not trusted, and a row that fails verification could contain anything.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use piperoll_format::view::EntryView;
 use piperoll_protocol::access::Role;
 use piperoll_query::filter::{Filter, FilterError};
 
-/// Bytes of a scope as it is typed; the filter of a query comes on top of it.
+/// Maximum bytes of a scope as typed; the filter of a query is added to it.
 pub const SCOPE_BYTES_MAX: usize = 1_024;
 
-/// Why a scope was refused.
+/// Reasons for refusing a scope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScopeError {
     #[error("the scope is empty; leave it out to allow everything")]
@@ -27,18 +27,18 @@ pub enum ScopeError {
     Admin,
 }
 
-/// Where the text of a scope comes from, which decides the version of the filter language that it is read in.
+/// Origin of a scope's text, which decides the version of the filter language that it is parsed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
-    /// Somebody types it.
+    /// Typed by a user now.
     Now,
-    /// A file that people write, and that may be older than the present version.
+    /// Read from a file that people write and that may be older than the present version.
     InFile,
-    /// This program kept it.
+    /// Stored by this program.
     Kept,
 }
 
-/// What a caller may see. Without a limit, everything.
+/// Entries that a caller may see; all of them if there is no limit.
 #[derive(Debug, Clone, Default)]
 pub struct Scope(Option<Arc<Limit>>);
 
@@ -49,7 +49,7 @@ struct Limit {
 }
 
 impl Scope {
-    /// Reads a filter that somebody types now. An age in it counts from `now`.
+    /// Parses a filter that a user types now. An age in it counts from `now`.
     pub fn parse(text: &str, now: Timestamp) -> Result<Self, ScopeError> {
         Self::read(text, Written::Now, now)
     }
@@ -66,7 +66,7 @@ impl Scope {
         if filter.is_empty() {
             return Err(ScopeError::Empty);
         }
-        // With quotes and times in full it may be longer, and it is this text that is kept and read again.
+        // With quotes and times in full the text may be longer, and this text is the one that is stored and parsed again.
         let text = filter.to_string();
         Filter::parse_stored(&text, now)?;
         if text.len() > SCOPE_BYTES_MAX {
@@ -75,7 +75,7 @@ impl Scope {
         Ok(Self(Some(Arc::new(Limit { text, filter }))))
     }
 
-    /// The scope that goes with a role: none, or the one that is written.
+    /// Returns the scope of a role: everything, or the filter in `text`.
     pub fn of(role: Role, text: Option<&str>, written: Written, now: Timestamp) -> Result<Self, ScopeError> {
         match (role, text) {
             (_, None) => Ok(Self::default()),
@@ -99,12 +99,12 @@ impl Scope {
         self.0.as_ref().map(|limit| limit.text.as_str())
     }
 
-    /// Whether it names a node; then it was not its holder who typed that name.
+    /// Whether the scope names a node. `known_nodes` does not report such a name as misspelt, because the caller did not type it.
     pub(crate) fn names(&self, node: &str) -> bool {
         self.0.as_ref().is_some_and(|limit| limit.filter.named_nodes().iter().any(|name| name.text() == node))
     }
 
-    /// What of a filter's rows may be seen.
+    /// Narrows a filter to the rows that may be seen.
     pub(crate) fn narrow(&self, filter: Filter) -> Filter {
         match &self.0 {
             Some(limit) => filter.and(limit.filter.clone()),
@@ -112,7 +112,7 @@ impl Scope {
         }
     }
 
-    /// Whether a row may be seen. One that is not sound, or is erased, says nothing that could be held against the scope.
+    /// Whether a row may be seen. A row that is invalid or erased has no content that could be checked against the scope.
     pub(crate) fn admits(&self, integrity: Integrity, body: &[u8]) -> bool {
         let Some(limit) = &self.0 else { return true };
         integrity == Integrity::Ok && EntryView::parse(body).is_some_and(|entry| limit.filter.matches(&entry))
@@ -145,7 +145,7 @@ mod tests {
         Ok(())
     }
 
-    /// "Their own entries, or those of their customer": what one list of conditions cannot say.
+    /// A scope such as "their own entries, or those of their customer" cannot be expressed as one list of conditions.
     #[test]
     fn a_scope_may_have_alternatives() -> Result<(), ScopeError> {
         let scope = Scope::parse("actor:reseller-7 OR (entity:subscriber/* domain:example.org)", Timestamp::MIN)?;
@@ -175,7 +175,8 @@ mod tests {
         let unclear = Scope::of(Role::Viewer, Some("user:k*"), Written::InFile, Timestamp::MIN).err();
         assert!(unclear.is_some_and(|error| error.to_string().contains("begin it with v2:")));
         assert!(Scope::of(Role::Viewer, Some("v1: user:k*"), Written::InFile, Timestamp::MIN).is_ok());
-        // What differs only in where it looks keeps looking where it did, alone and under a query of version 2.
+        // Terms that differ between versions only in the fields they search keep searching the same fields, alone and combined with a
+        // query of version 2.
         let bulk =
             r#"{"node_id":"mx1","via":"cli","user":"carol","details":{"affected":["domain/example.org"],"counts":{}}}"#;
         for written in [Written::Kept, Written::InFile] {

@@ -1,7 +1,7 @@
-//! Browsers that are signed in. A session stands for a credential that was shown once, and every request looks at that
-//! credential again: a token that is revoked ends its sessions with it.
+//! Sessions of signed-in browsers. A session refers to a credential that was presented once, and every request checks that credential
+//! again: revoking a token ends its sessions.
 //!
-//! Sessions live in memory only, so a restart ends them all. What is kept of a session's secret is its hash.
+//! Sessions live in memory only, so a restart ends them all. Only the hash of a session's secret is kept.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -13,22 +13,22 @@ use piperoll_format::time::Timestamp;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-/// Without a request for this long, a session is over. PCI DSS 4.0, 8.2.8, asks for at most 15 minutes.
+/// A session ends after this long without a request. PCI DSS 4.0, 8.2.8, asks for at most 15 minutes.
 pub const SESSION_IDLE_DEFAULT: Duration = Duration::from_secs(15 * 60);
-/// A session is over in any case after this long.
+/// Maximum age of a session.
 const SESSION_LIFE_MAX: Duration = Duration::from_secs(12 * 3_600);
-/// Beyond it the session that was used the longest ago ends.
+/// Maximum number of sessions. Beyond it, the least recently used one ends.
 const SESSIONS_MAX: usize = 10_000;
-/// Sessions of one credential; beyond it its own oldest one ends, and nobody else's.
+/// Maximum number of sessions of one credential. Beyond it, the credential's own least recently used session ends, and no other.
 const SESSIONS_OF_ONE_MAX: usize = 20;
-/// A one-time address is good for this long.
+/// Lifetime of a one-time address.
 const LINK_LIFE: Duration = Duration::from_secs(5 * 60);
 const LINKS_MAX: usize = 1_000;
 const LINKS_OF_ONE_MAX: usize = 10;
 
 type Hash = [u8; 32];
 
-/// What was shown when signing in.
+/// Credential presented when signing in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Credential {
     /// The token with this SHA-256, in hexadecimal.
@@ -37,11 +37,11 @@ pub(crate) enum Credential {
     Certificate { user: String },
 }
 
-/// One session, as a request carries it.
+/// Identifies a session in a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SessionId(Hash);
 
-/// A session that holds.
+/// A valid session.
 #[derive(Debug, Clone)]
 pub(crate) struct Open {
     pub(crate) id: SessionId,
@@ -49,12 +49,12 @@ pub(crate) struct Open {
     pub(crate) ends: Timestamp,
 }
 
-/// Why there is no session; a browser is told so.
+/// Reason for which there is no session; reported to the browser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gone {
-    /// Signed out, lost in a restart, or never made here.
+    /// Signed out, lost in a restart, or never created here.
     Unknown,
-    /// Nothing was asked for too long, or it reached its age.
+    /// Idle for too long, or older than the maximum age.
     Over,
 }
 
@@ -82,7 +82,7 @@ impl Sessions {
         Self { idle, sessions: Mutex::default(), links: Mutex::default() }
     }
 
-    /// Begins a session; the text is what the cookie holds, and is kept nowhere.
+    /// Begins a session. The returned text is the value of the cookie, and is kept nowhere.
     pub(crate) fn begin(
         &self,
         credential: Credential,
@@ -107,12 +107,12 @@ impl Sessions {
         Ok((secret, Open { id, credential, ends }))
     }
 
-    /// The session of a cookie. A request keeps it alive; a tail that connects again by itself does not.
+    /// Finds the session of a cookie. A request keeps it alive; a tail that reconnects by itself does not.
     pub(crate) fn find(&self, cookie: &str, keep_alive: bool) -> Result<Open, Gone> {
         self.look(&SessionId(hash(cookie)), keep_alive)
     }
 
-    /// Whether it still holds, for an answer that goes on and on.
+    /// Whether a session is still valid, for an answer that continues for a long time.
     pub(crate) fn is_open(&self, id: &SessionId) -> bool {
         self.look(id, false).is_ok()
     }
@@ -138,7 +138,7 @@ impl Sessions {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&id.0);
     }
 
-    /// A code that begins one session, once.
+    /// Creates a code that begins one session, once.
     pub(crate) fn link(
         &self,
         credential: Credential,
@@ -147,7 +147,7 @@ impl Sessions {
         let (secret, hash) = secret()?;
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.retain(|_, link| link.made.elapsed() < LINK_LIFE);
-        // Whoever makes too many loses their own oldest one, and nobody else's.
+        // A credential with too many links loses its own oldest one, and no other credential does.
         let own = |link: &Link| link.credential == credential;
         while links.len() >= LINKS_MAX || links.values().filter(|link| own(link)).count() >= LINKS_OF_ONE_MAX {
             let crowded = links.len() >= LINKS_MAX;
@@ -159,14 +159,14 @@ impl Sessions {
         Ok((secret, now.plus_micros(i64::try_from(LINK_LIFE.as_micros()).unwrap_or(i64::MAX))))
     }
 
-    /// What a code stands for; it stands for nothing from then on.
+    /// Redeems a code: returns its credential, and invalidates the code.
     pub(crate) fn redeem(&self, code: &str) -> Option<Credential> {
         let link = self.links.lock().unwrap_or_else(PoisonError::into_inner).remove(&hash(code))?;
         (link.made.elapsed() < LINK_LIFE).then_some(link.credential)
     }
 }
 
-/// 256 random bits as text, and their hash. Looking a hash up tells nobody how much of a guess was right.
+/// Returns 256 random bits as text, and their hash. Looking up a hash does not reveal how much of a guess was right.
 fn secret() -> Result<(Zeroizing<String>, Hash), getrandom::Error> {
     let mut random = Zeroizing::new([0u8; 32]);
     getrandom::fill(random.as_mut_slice())?;

@@ -16,12 +16,12 @@ use subtle::ConstantTimeEq as _;
 
 use crate::access::scope::{Scope, ScopeError, Written};
 
-/// So that a token is recognised when it turns up where it should not.
+/// Prefix by which a token is recognised when it turns up where it should not.
 const PREFIX: &str = "prl_";
 const NAME_BYTES_MAX: usize = 64;
 const TOKENS_MAX: usize = 10_000;
 
-/// Why a token could not be made, read or removed.
+/// Reasons for failing to create, read or revoke a token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     #[error("{path}: {source}")]
@@ -56,26 +56,26 @@ struct Stored {
     scope: Option<String>,
 }
 
-/// Who a token belongs to.
+/// Holder of a token.
 #[derive(Debug, Clone)]
 pub struct Holder {
-    /// SHA-256 of the token, in hexadecimal: what stands for it where it must not stand itself.
+    /// SHA-256 of the token, in hexadecimal; identifies it where the token itself must not appear.
     pub sha256: String,
     pub name: String,
     pub role: Role,
     pub scope: Scope,
 }
 
-/// What a token turned out to be.
+/// Result of looking up a token.
 #[derive(Debug, Clone)]
 pub enum Lookup {
     Good(Holder),
-    /// Known, but its time is over.
+    /// A token of this name exists, but has expired.
     Expired(String),
     Unknown,
 }
 
-/// The token file, read again whenever it changed, so that a command line and a daemon agree.
+/// The token file. It is read again whenever it has changed, so that the command line and the daemon agree.
 pub struct TokenStore {
     path: PathBuf,
     cache: Mutex<Cache>,
@@ -120,11 +120,11 @@ impl TokenStore {
         Ok(cache.tokens.clone())
     }
 
-    /// Held while the file is read, changed and written: the command line and the daemon both do.
+    /// Locks the file. `create` and `revoke` hold the lock while they read, change and write it, in the command line and in the daemon.
     fn lock(&self) -> Result<std::fs::File, TokenError> {
         let file =
             atomic_file::lock(&self.path).map_err(|source| TokenError::Io { path: self.path.clone(), source })?;
-        // What another process wrote within the clock's grain would pass for what is cached.
+        // A change by another process within the clock's resolution would look like the cached version.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).stamp = None;
         Ok(file)
     }
@@ -134,7 +134,7 @@ impl TokenStore {
         atomic_file::replace(&self.path, &bytes).map_err(|source| TokenError::Io { path: self.path.clone(), source })
     }
 
-    /// Makes a token; this is the only time it is seen.
+    /// Creates a token. This is the only time that the token itself is returned.
     pub fn create(
         &self,
         name: &str,
@@ -150,7 +150,7 @@ impl TokenStore {
         if let Some(expires) = expires.filter(|expires| *expires <= now) {
             return Err(TokenError::Expired(expires));
         }
-        // Kept with its times in full, so that it means the same tomorrow.
+        // Stored with its times in full, so that it means the same tomorrow.
         let scope = Scope::of(role, scope, Written::Now, now)?.text().map(str::to_owned);
         let _lock = self.lock()?;
         let mut tokens = self.load()?;
@@ -190,7 +190,7 @@ impl TokenStore {
         self.find_hash(&hash(token), now)
     }
 
-    /// Compares hashes in constant time.
+    /// Finds a token by its hash. Compares hashes in constant time.
     pub fn find_hash(&self, wanted: &str, now: Timestamp) -> Result<Lookup, TokenError> {
         for stored in self.load()? {
             if bool::from(stored.sha256.as_bytes().ct_eq(wanted.as_bytes())) {

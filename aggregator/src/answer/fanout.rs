@@ -21,7 +21,7 @@ use crate::scan::query::Query;
 /// Characters of a node's reason that a cursor carries.
 const CURSOR_REASON_CHARS_MAX: usize = 120;
 
-/// One node's part in an answer, while it is being made.
+/// Outcome of one node while an answer is being assembled.
 pub(crate) struct Part {
     pub(crate) member: Arc<Member>,
     pub(crate) generation: Option<Generation>,
@@ -33,19 +33,20 @@ pub(crate) struct Part {
     /// The last row that arrived.
     pub(crate) last: Option<Key>,
     pub(crate) took: Option<std::time::Duration>,
-    /// Rows of the range that are in no log that is here.
+    /// Rows of the range that are in no log that can be read.
     pub(crate) lost: Option<LostHere>,
-    /// Rows of the range were pruned after they had stayed for as long as the policy says; from here on nothing is missing.
+    /// Time from which no row is missing, if rows of the range were pruned after the period that the retention policy
+    /// requires.
     pub(crate) since: Option<Timestamp>,
-    /// They were pruned earlier than that.
+    /// Whether rows were pruned earlier than the policy allows.
     pub(crate) early: bool,
-    /// What was pruned was held against the policy.
+    /// Whether the pruned rows were already compared with the policy.
     pub(crate) held: bool,
-    /// It is of a log that the node's present one took the place of.
+    /// The superseded log that this outcome is about; `None` for the node's present log.
     pub(crate) aside: Option<AsideOf>,
-    /// Such logs of the node that were read whole.
+    /// Superseded logs of the node that were read in full.
     pub(crate) read: Vec<Generation>,
-    /// Why others were not.
+    /// Reasons why other superseded logs were not read in full.
     pub(crate) unread: Vec<String>,
 }
 
@@ -71,7 +72,7 @@ impl Part {
         }
     }
 
-    /// Reading it failed in a way that it should not have been able to.
+    /// Outcome of a node whose reading task failed, which should not happen.
     pub(crate) fn given_up(member: &Arc<Member>, error: &tokio::task::JoinError) -> Self {
         tracing::error!(%error, node = %member.node.id, "reading a node failed");
         Self::unasked(member, Status::Error, "reading it failed; the aggregator's log says why".to_owned())
@@ -84,8 +85,8 @@ impl Part {
         part
     }
 
-    /// The same part as an answer to this query may call it: a node that answers in full has not given what an earlier log of its had
-    /// and this one lacks.
+    /// Returns the outcome as an answer to this query may report it: a node that answers in full still lacks rows of the
+    /// range that were only in a superseded log.
     pub(crate) fn within(&self, query: &Query) -> Self {
         let mut part = self.snapshot();
         if part.status == Status::Excluded || query.one_row {
@@ -94,7 +95,7 @@ impl Part {
         let joined = part.member.node.life.from;
         let silent = matches!(part.status, Status::Unreachable | Status::Timeout | Status::Error);
         if query.to <= joined && silent && part.member.witness.saw_rows_in(query.from, query.to).is_none() {
-            // It is asked all the same, because its clock may have been wrong; it is not missed.
+            // The node is queried anyway because its clock may have been wrong, but it does not count as missing.
             part.status = Status::Excluded;
             part.reason = Some(format!("it joined the cluster at {joined}, behind this range"));
             return part;
@@ -116,7 +117,8 @@ impl Part {
         part
     }
 
-    /// Takes in what an earlier log of the same node gave: a node has one part in a statement, whatever its rows are in.
+    /// Merges the outcome of a superseded log of the same node: a node has one outcome in a statement, whichever of its
+    /// logs its rows are in.
     fn take_in(&mut self, earlier: &Self) {
         let Some(AsideOf { generation, whole }) = earlier.aside else { return };
         let said = |words: &str| format!("the log of generation {generation}: {words}");
@@ -128,7 +130,7 @@ impl Part {
         };
         let (more, ended) = (self.tally.more || tally.more, self.tally.ended && tally.ended);
         let (pruned, floor) = (self.tally.pruned.clone(), self.tally.floor);
-        // Two logs, each with erased rows of its own.
+        // Each log has erased rows of its own.
         let erased = self.tally.erased + tally.erased;
         let both = std::mem::take(&mut self.tally).and(Tally { faults, proof, ..tally });
         self.tally = Tally { more, ended, pruned, floor, erased, ..both };
@@ -139,15 +141,16 @@ impl Part {
                 self.status = Status::Invalid;
                 self.reason = Some([self.reason.take(), words].into_iter().flatten().collect::<Vec<_>>().join("; "));
             }
-            // What is lost with it is said by the range; why it is, only here.
+            // The range determines which rows are lost with the log (see `within`); the reason is reported only here.
             _ => self.unread.extend(earlier.reason.as_deref().map(said)),
         }
     }
 
-    /// Rows that were pruned had stayed for as long as the cluster's policy says, or not, or that is not shown.
+    /// Determines whether pruned rows were kept for as long as the cluster's policy says, were not, or cannot be shown to
+    /// have been.
     fn hold_against_policy(&mut self, query: &Query) {
         if query.all_there {
-            // What was pruned is not asked for: what is proven from the first row on is the whole.
+            // The query does not ask for pruned rows, so a proof from the first retained row on covers all of it.
             if let Proof::Since(_) = self.tally.proof {
                 self.tally.proof = Proof::Whole;
             }
@@ -176,7 +179,8 @@ impl Part {
         self.reason = Some(format!("{reason}; {words}"));
     }
 
-    /// Logs of the range went with the first rows of the one that took their place: they are pruned rows too, and not missing ones.
+    /// Accounts for logs of the range that were pruned together with the first rows of their successor: their rows count
+    /// as pruned, not as missing.
     fn let_go(&mut self, query: &Query) {
         if query.all_there || !matches!(self.status, Status::Ok | Status::Pruned) {
             return;
@@ -184,7 +188,7 @@ impl Part {
         let Some(gone) = self.member.witness.gone_in(query.from, query.to) else { return };
         let since = gone.until.plus_micros(1);
         if self.status == Status::Ok {
-            // The present log has all of the range that it ever had.
+            // The present log still has every row of the range that it ever had.
             self.status = Status::Pruned;
             self.since = Some(since);
             self.reason = Some(format!("{}; they had stayed for as long as the cluster's policy says", gone.words));
@@ -202,7 +206,8 @@ impl Part {
         !matches!(self.status, Status::Ok | Status::Excluded)
     }
 
-    /// Rows that fail verification are all here, and so is what a node did not prune; both can be read on.
+    /// Returns whether the node's rows end early. Rows that fail verification were received, and so was everything that
+    /// the node did not prune; reading can continue after both.
     fn cut_short(&self) -> bool {
         let readable = matches!(self.status, Status::Invalid | Status::Pruned | Status::Superseded);
         self.missing() && !(readable && self.tally.ended)
@@ -235,7 +240,7 @@ impl Part {
                 .head_seq
                 .map(|head| head.saturating_add(1).saturating_sub(standing.size.unwrap_or_default())),
             reason: match (&self.reason, &standing.reason) {
-                // Neither hides the other.
+                // Report both reasons.
                 (Some(own), Some(held)) if standing.is_held_against() && !own.contains(held) => {
                     Some(format!("{own}; {held}"))
                 }
@@ -254,7 +259,8 @@ impl Part {
         }
     }
 
-    /// What stands in the rows outranks what the witness knows, and what it knows outranks how the node answered.
+    /// Returns the node's verdict. Findings in its rows outrank the witness's findings, which outrank how the node
+    /// answered.
     fn verdict(&self, standing: &Standing) -> &'static str {
         match self.status {
             _ if self.tally.invalid == 0 && standing.is_held_against() => standing.verdict,
@@ -277,14 +283,14 @@ impl Part {
 /// Counts rows of one node in the finished answer.
 pub(crate) type RowsOf<'a> = &'a dyn Fn(&NodeId) -> u64;
 
-/// Where a page can be left.
+/// Cursors to the next and the previous page.
 #[derive(Debug, Default)]
 pub(crate) struct Cursors {
     pub(crate) next: Option<String>,
     pub(crate) previous: Option<String>,
 }
 
-/// The completeness statement. `through` is the last row of the answer when there are more behind it.
+/// Builds the completeness statement. `through` is the last row of the answer if there are more rows after it.
 pub(crate) fn envelope(
     parts: &[Part],
     query: &Query,
@@ -297,11 +303,11 @@ pub(crate) fn envelope(
     let answered = parts.iter().filter(|part| part.status == Status::Ok).count();
     let nodes: Vec<NodeReport> = parts.iter().map(|part| part.report(rows_of(&part.member.node.id))).collect();
     let rows_in_answer = nodes.iter().map(|node| node.rows).sum();
-    // Of a time that is still to come nothing can be shown.
+    // Nothing can be proven about a range in the future.
     let future = query.from > query.asked_at;
     let proven = answered > 0 && answered == expected && !future && nodes.iter().all(NodeReport::is_proven);
     let end = if query.to == Timestamp::MAX { query.asked_at.max(query.from) } else { query.to };
-    // Nobody can vouch for what is still to come.
+    // Nothing after the time of the query can be vouched for.
     let reached = complete_through(parts, query, through).map(|time| time.min(query.asked_at.max(query.from)).min(end));
     let since = complete_since(parts).filter(|_| !future);
     let completeness = match (proven, through) {
@@ -342,7 +348,7 @@ pub(crate) fn envelope(
     }
 }
 
-/// One part for each node. Those of its earlier logs come after the one of its present log.
+/// Merges the outcomes into one for each node. The outcomes of its superseded logs come after the one of its present log.
 pub(crate) fn by_node(parts: &[Part]) -> Vec<Part> {
     let mut nodes: Vec<Part> = Vec::new();
     for part in parts {
@@ -354,13 +360,13 @@ pub(crate) fn by_node(parts: &[Part]) -> Vec<Part> {
     nodes
 }
 
-/// From when on an answer is complete that is not only because rows were pruned which had outlived the policy.
+/// Returns the time from which an answer is complete that lacks only rows pruned after the policy's retention period.
 fn complete_since(parts: &[Part]) -> Option<Timestamp> {
     let all = parts.iter().all(|part| !part.missing() || part.since.is_some());
     parts.iter().filter_map(|part| part.since).max().filter(|_| all)
 }
 
-/// The same in words.
+/// Describes an answer that is complete from `since` on.
 fn rest_words(parts: &[Part], since: Timestamp, query: &Query) -> String {
     let pruned: Vec<&str> =
         parts.iter().filter(|part| part.since.is_some()).map(|part| part.member.node.id.as_str()).collect();
@@ -379,7 +385,7 @@ fn rest_words(parts: &[Part], since: Timestamp, query: &Query) -> String {
     )
 }
 
-/// What a part of a longer answer proves: nothing is missing between its first row and its last.
+/// Describes what a part of a longer answer proves: nothing is missing between its first row and its last.
 fn part_proven(nodes: &[NodeReport], last: Timestamp, order: Order) -> String {
     let towards = if order == Order::Desc { "back to" } else { "up to" };
     let newer: u64 = nodes.iter().map(|node| node.verified - node.rows_witnessed.min(node.verified)).sum();
@@ -387,7 +393,7 @@ fn part_proven(nodes: &[NodeReport], last: Timestamp, order: Order) -> String {
     format!("proven whole {towards} {last}, where this page ends{rest}")
 }
 
-/// What the answer proves beyond the signatures of its rows, in words.
+/// Describes what the answer proves beyond the signatures of its rows.
 fn completeness(nodes: &[NodeReport], proven: bool, counted: bool) -> String {
     if proven {
         let newer: u64 = nodes.iter().map(|node| node.verified - node.rows_witnessed.min(node.verified)).sum();
@@ -424,22 +430,22 @@ fn completeness(nodes: &[NodeReport], proven: bool, counted: bool) -> String {
     format!("authentic, completeness not proven ({})", words.join("; "))
 }
 
-/// In the order asked for, nothing up to this time is missing: the end of the answer, or the point where the
-/// first node broke off. `None` when a node gave nothing at all.
+/// Returns the time up to which nothing is missing, in the order of the query: the end of the answer, or the point where
+/// the first node broke off. `None` if a node gave nothing at all.
 fn complete_through(parts: &[Part], query: &Query, through: Option<&Key>) -> Option<Timestamp> {
     let end = match (through, query.order) {
         (Some(key), _) => key.timestamp,
         (None, Order::Asc) => query.to,
         (None, Order::Desc) => query.from,
     };
-    // Around rows that are lost the time is known.
+    // The times of lost rows are bounded, so the answer is complete up to them.
     let end = parts.iter().filter_map(|part| part.lost.as_ref()).try_fold(end, |end, lost| match query.order {
         Order::Asc => Some(end.min(lost.oldest?)),
         Order::Desc => Some(end.max(lost.until)),
     })?;
     parts.iter().filter(|part| part.cut_short() || part.has_gaps()).try_fold(end, |end, part| {
         if part.has_gaps() {
-            // Where the rows are missing is in words only; no time can be vouched for.
+            // Where rows are missing is known only as text, so no time can be vouched for.
             return None;
         }
         let reached = part.last.as_ref()?.timestamp;
@@ -450,7 +456,7 @@ fn complete_through(parts: &[Part], query: &Query, through: Option<&Key>) -> Opt
     })
 }
 
-/// The largest distance that two answering nodes' clocks can have; `None` while one of them is not measured.
+/// Largest possible difference between the clocks of two answering nodes; `None` while one of them is not measured.
 fn order_uncertainty(parts: &[Part]) -> Option<f64> {
     let clocks: Option<Vec<_>> = parts
         .iter()
@@ -467,9 +473,10 @@ fn order_uncertainty(parts: &[Part]) -> Option<f64> {
     Some(worst as f64 / 1_000.0)
 }
 
-/// The cursor behind `last`: the snapshot of the first page and the nodes lost so far.
+/// Builds the cursor that continues after `last`, with the snapshot of the first page and the nodes lost so far.
 pub(crate) fn next_cursor(parts: &[Part], query: &Query, last: &Key) -> Cursor {
-    // A log that was put aside and broke off is not asked again behind what it did not give: its node is not whole from here on.
+    // A superseded log that broke off is not queried again after the rows that it failed to give: its node is incomplete
+    // from here on.
     let broke_off = |head: &Head| {
         let mut asides = parts.iter().filter_map(|part| Some((part, part.aside?.generation)));
         asides.any(|(part, generation)| {
@@ -488,13 +495,13 @@ pub(crate) fn next_cursor(parts: &[Part], query: &Query, last: &Key) -> Cursor {
     };
     heads.retain(|head| !broke_off(head));
     let mut incomplete = query.cursor.as_ref().map(|cursor| cursor.incomplete.clone()).unwrap_or_default();
-    // A log that another one took the place of and that cannot be read leaves its node in the answer.
+    // A superseded log that cannot be read does not remove its node from the answer.
     for part in parts.iter().filter(|part| part.aside.is_none() && part.cut_short()) {
         if incomplete.iter().all(|lost| lost.node_id != part.member.node.id) {
             incomplete.push(Incomplete {
                 node_id: part.member.node.id.clone(),
                 status: part.status.as_str().to_owned(),
-                // A node's words are part of what travels in an address, which has a limit of its own.
+                // The node's reason becomes part of a cursor in a URL, which has a length limit of its own.
                 reason: part.reason.clone().unwrap_or_default().chars().take(CURSOR_REASON_CHARS_MAX).collect(),
             });
         }

@@ -6,11 +6,11 @@ use std::collections::BinaryHeap;
 use piperoll_format::order::Order;
 use piperoll_format::time::Timestamp;
 
-/// The head of one source. Sources stand in the order of their node ids, so the index compares as the id
-/// does, and no text is compared per row.
+/// Next row of one source. Sources are ordered by their node ids, so the index compares as the id does, and no text is
+/// compared per row.
 type Place = (Timestamp, usize, u64);
 
-/// Knows, for every source that has a row ready, where that row belongs.
+/// Positions of the next row of every source that has one ready.
 pub(crate) enum Merge {
     Ascending(BinaryHeap<Reverse<Place>>),
     Descending(BinaryHeap<Place>),
@@ -24,8 +24,8 @@ impl Merge {
         }
     }
 
-    /// Source `index` has this row at its front. Every source that is not finished must be offered before the
-    /// next row is taken, or order would be guessed.
+    /// Adds the next row of source `index`. Every source that is not finished must be offered before the next row is
+    /// taken, or the order would be a guess.
     pub(crate) fn offer(&mut self, index: usize, timestamp: Timestamp, seq: u64) {
         match self {
             Self::Ascending(heap) => heap.push(Reverse((timestamp, index, seq))),
@@ -33,7 +33,7 @@ impl Merge {
         }
     }
 
-    /// The source whose front row is next.
+    /// Removes the first row and returns its source.
     pub(crate) fn take(&mut self) -> Option<usize> {
         match self {
             Self::Ascending(heap) => heap.pop().map(|Reverse((_, index, _))| index),

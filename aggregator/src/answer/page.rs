@@ -1,5 +1,6 @@
-//! One page: every node is asked for its share of it, those that had more in front than that are asked again, the merge takes
-//! the first rows, and completeness is known before the first byte goes out.
+//! Answers a query with one page. Each node is queried for its share of the page; nodes whose rows end before the page
+//! does although they have more are queried again; the merge then takes the first rows. Completeness is known before the
+//! first byte is sent.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,32 +28,32 @@ use crate::scan::proof_verifier::Proof;
 use crate::scan::query::Query;
 use crate::scan::verified_row::PlacedRow;
 
-/// What a row takes beside its body.
+/// Bytes that a row is counted for in addition to its body.
 const ROW_OVERHEAD_BYTES: usize = 256;
-/// Between two looks whether a node that searches still reads on.
+/// Interval at which a searching node is checked for progress.
 const SEARCH_STEP: Duration = Duration::from_millis(500);
 
 /// A finished page.
 pub(crate) struct Page {
     pub(crate) rows: Vec<PlacedRow>,
     pub(crate) envelope: Envelope,
-    /// Up to here everything was looked at, when nodes were still searching.
+    /// How far all rows had been read, if nodes were still searching.
     searched: Option<Key>,
 }
 
-/// A node is asked for its part of an even page and half of that again, and for no fewer rows than this: proving a row costs
-/// more than asking once more.
+/// Minimum number of rows to request from a node. Otherwise a node is asked for one and a half times its even share of
+/// the page, because proving rows that are not shown costs more than a second request.
 const SHARE_MIN: usize = 4;
 
-/// What one node gave.
+/// Rows and outcome of one node.
 struct Answer {
     part: Part,
     rows: VecDeque<PlacedRow>,
-    /// It looked at every row up to here and was given up for now, while it read on.
+    /// Position up to which the node had read every row when it was given up while still searching.
     reached: Option<Key>,
-    /// What it was asked, to ask on behind its last row.
+    /// The request that was sent, used to request the rows after the last one received.
     asked: Option<Asked>,
-    /// Whether it may not give more bytes.
+    /// Whether this node is not asked for more rows: its bytes are used up, or its search was stopped.
     is_full: bool,
 }
 
@@ -64,27 +65,28 @@ pub(crate) async fn page(cluster: &Cluster, query: &Query) -> Page {
     }
 }
 
-/// The page in front of a row. Reading back finds where it begins; what is shown is then read forward from there, as every page
-/// is: a row that does not fit stands beside the sound one that is read before it, so only one direction has one order.
+/// Reads the page before a row. Reading backward finds where the page begins; its rows are then read forward from there,
+/// as for every other page. A row that fails verification is placed next to the intact row read before it, so its
+/// position depends on the direction, and all pages must use the same one.
 async fn page_in_front(cluster: &Cluster, query: &Query, anchor: &Key, limit: usize) -> Page {
     let mut look = limit.saturating_add(1);
     let after = loop {
         let back = Query { order: query.order.reversed(), limit: Some(look), ..query.clone() };
         let Page { rows: found, envelope, searched } =
             assemble(cluster, &back, read_page(cluster, &back).await, look, None);
-        // Rows that do not fit may stand elsewhere when they are read forward; sound ones are where they are.
+        // Rows that fail verification may move when they are read forward; intact rows keep their positions.
         let is_sound = |row: &PlacedRow| matches!(row.integrity, Integrity::Ok | Integrity::Erased);
         let sound = found.iter().enumerate().filter(|(_, row)| is_sound(row));
         let begins = sound.map(|(index, _)| index).nth(limit.saturating_sub(1));
         let behind = begins.and_then(|index| found.get(index + 1));
-        // Without any more the page begins where the whole query does.
+        // If no node has more rows, the page begins where the whole query does.
         let broke_off = |node: &NodeReport| matches!(node.status, Status::Incomplete | Status::Timeout | Status::Error);
         let is_all = envelope.next_cursor.is_none() && !envelope.nodes.iter().any(broke_off);
         if behind.is_some() || is_all || found.is_empty() {
             break behind.map(|row| row.key.clone()).or(searched);
         }
-        // Cut short by a node that can have more, by its bytes, or by very many rows that do not fit: it begins with the last
-        // one found, and there is another one in front.
+        // Cut short by a node that may have more rows, by the byte limit, or by very many rows that fail verification:
+        // the page begins with the last row found, and there is another page before it.
         if found.len() < look || look > limit.saturating_mul(LOOK_BACK_MAX) {
             break found.last().map(|row| beyond(&row.key, query.order.reversed()));
         }
@@ -95,10 +97,10 @@ async fn page_in_front(cluster: &Cluster, query: &Query, anchor: &Key, limit: us
     assemble(cluster, &forward, read_page(cluster, &forward).await, room, Some(anchor))
 }
 
-/// How many pages of rows that do not fit are looked over for a page of sound ones.
+/// Number of pages of rows, including those that fail verification, that are read to find one page of intact rows.
 const LOOK_BACK_MAX: usize = 4;
 
-/// What the nodes give for a page.
+/// Reads the rows of all nodes for one page.
 async fn read_page(cluster: &Cluster, query: &Query) -> Vec<Answer> {
     let limit = query.limit.unwrap_or(usize::MAX);
     let deadline = tokio::time::Instant::now() + cluster.limits.page;
@@ -132,14 +134,14 @@ async fn read_page(cluster: &Cluster, query: &Query) -> Vec<Answer> {
     }
     let mut answers = Vec::with_capacity(under_way.len());
     for (member, task) in under_way {
-        // A task can only fail by a panic, which is a bug; the node must not vanish from the list for it.
+        // A task can fail only by panicking, which is a bug; the node must not vanish from the list because of it.
         answers.push(task.await.unwrap_or_else(|error| Answer::none(Part::given_up(member, &error))));
     }
     refill(cluster, query, &mut answers, limit, deadline).await;
     answers
 }
 
-/// Asks on where a node has more rows that may stand in front of the page's last one, until none has.
+/// Queries nodes again that have more rows which may come before the page's last row, until there are no such nodes.
 async fn refill(
     cluster: &Cluster,
     query: &Query,
@@ -152,7 +154,7 @@ async fn refill(
         if short.is_empty() {
             return;
         }
-        // A search may have taken longer than a page does; what is asked again has some time all the same.
+        // The search may have taken longer than a page may; nodes that are queried again still get some time.
         let deadline = deadline.max(tokio::time::Instant::now() + cluster.limits.first_row);
         let mut under_way = Vec::new();
         for index in short {
@@ -169,7 +171,7 @@ async fn refill(
     }
 }
 
-/// The nodes whose rows end in front of the page's last row, although they have more.
+/// Returns the nodes whose received rows end before the page's last row although the nodes have more.
 fn fall_short(answers: &[Answer], limit: usize, order: Order) -> Vec<usize> {
     let mut keys: Vec<&Key> = answers.iter().flat_map(|answer| answer.rows.iter().map(|row| &row.key)).collect();
     keys.sort_unstable_by(
@@ -193,7 +195,7 @@ impl Answer {
         self.rows.iter().map(|row| row.body.len() + ROW_OVERHEAD_BYTES).sum()
     }
 
-    /// Asks for the rest of a page behind the last row, of the same rows as the first time.
+    /// Builds the request for the rest of a page after the last row received, over the same rows as the first request.
     fn next_request(&self, limit: usize) -> Option<Asked> {
         let mut asked = self.asked.clone()?;
         let last = &self.rows.back()?.key;
@@ -204,7 +206,7 @@ impl Answer {
         Some(asked)
     }
 
-    /// Adds what came when it was asked again. Where that failed, what came before stays.
+    /// Adds the answer to a repeated request. If that request failed, the rows received before are kept.
     fn extend(&mut self, more: Self) {
         let before = std::mem::take(&mut self.part.tally);
         let Part { status, reason, last, took, tally, .. } = more.part;
@@ -248,7 +250,8 @@ async fn answer(
     let (mut until, last) = (deadline, deadline + limits.search.saturating_sub(limits.page));
     let failure = loop {
         let Ok(next) = timeout_at(until, reader.next()).await else {
-            // A node that is still reading is not given up because it finds little. Looking at the clock in between loses nothing.
+            // A node that is still reading is not given up because it finds few rows. Interrupting `next` to check the
+            // time loses nothing.
             if !reader.advances() {
                 break Some(late(limits.page));
             }
@@ -290,11 +293,11 @@ async fn answer(
     Answer { part, rows, reached, asked: Some(asked), is_full }
 }
 
-/// Takes the first `limit` rows of the merge, as far as they stand in front of `anchor`. The page ends early where a node has
+/// Takes the first `limit` rows of the merge, as far as they come before `anchor`. The page ends early where a node has
 /// more rows than it sent.
 fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: usize, anchor: Option<&Key>) -> Page {
     let mut merge = Merge::new(query.order);
-    // Nobody knows yet what nodes that still search have behind here.
+    // It is not known yet which rows the nodes that are still searching have after this position.
     let barrier = answers.iter().filter_map(|answer| answer.reached.clone());
     let barrier = barrier.reduce(|a, b| if query.order.before(&a, &b) { a } else { b });
     let mut fronts: Vec<Option<PlacedRow>> = Vec::with_capacity(answers.len());
@@ -336,11 +339,11 @@ fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: u
     let more = left || short || answers.iter().any(|answer| answer.part.tally.more);
     let here = answers.into_iter().zip(&fronts).zip(&taken);
     let parts: Vec<Part> = here.map(|((answer, front), taken)| settle(answer.part, front.is_some(), taken)).collect();
-    // Behind a page that was come to from behind, there is that page.
+    // A page reached through `previous_cursor` always has a next page.
     let full = rows.len() >= limit || bytes >= query.page_bytes || short;
     let searched = barrier.filter(|_| !full);
     let last = rows.last().map(|row| row.key.clone()).filter(|_| more || anchor.is_some());
-    // Behind the last row that was found everything up to there was looked at.
+    // Everything up to the searched position was read, so the next page begins there and not after the last row found.
     let last = searched.clone().or(last);
     let last = last
         .or_else(|| anchor.map(|anchor| query.after.clone().unwrap_or_else(|| beyond(anchor, query.order.reversed()))));
@@ -359,14 +362,14 @@ fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: u
     Page { rows, envelope, searched }
 }
 
-/// A place behind a row that has nothing behind it: the last page is empty when the one before it was full by chance.
+/// Returns the position one microsecond after `last` in reading order, where no row can serve as the position: the last
+/// page is empty if the one before it was full by chance.
 fn beyond(last: &Key, order: Order) -> Key {
     let step = if order == Order::Asc { 1 } else { -1 };
     Key { timestamp: last.timestamp.plus_micros(step), ..last.clone() }
 }
 
-/// Counts only what is on this page. A node that broke off behind the page's last row did not make this page
-/// incomplete.
+/// Counts only the rows on this page. A node that broke off after the page's last row did not make this page incomplete.
 fn settle(mut part: Part, has_more_here: bool, taken: &Counts) -> Part {
     let tally = taken.into_tally(part.tally.clone());
     let broke_off_later = has_more_here && matches!(part.status, Status::Incomplete | Status::Timeout | Status::Error);
@@ -377,8 +380,8 @@ fn settle(mut part: Part, has_more_here: bool, taken: &Counts) -> Part {
     part
 }
 
-/// One row of one node, in the form of a page; only that node is expected. `None` when the node has no log of this generation that can be
-/// read.
+/// Reads one row of one node as a page; only that node is expected. Returns `None` if the node has no readable log of
+/// this generation.
 pub(crate) async fn one_row(
     cluster: &Cluster,
     member: &Arc<Member>,
@@ -401,7 +404,7 @@ pub(crate) async fn one_row(
         Ask::Not { status, reason } => Answer::none(Part::unasked(member, status, reason)),
         Ask::Absent => Answer::none(Part::unasked(member, Status::Unreachable, "retired".to_owned())),
     };
-    // The limit is reached by the one row there is.
+    // The limit of one row is always reached; that does not mean that there are more.
     found.part.tally.more = false;
     found.part.tally.proof = Proof::Not("one row was asked for".to_owned());
     let pruned = found.part.oldest_seq.filter(|oldest| seq < *oldest && found.part.status == Status::Ok);

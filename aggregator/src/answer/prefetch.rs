@@ -18,7 +18,7 @@ use crate::scan::node_reader::{NodeReader, Tally, conclude};
 use crate::scan::plan::Asked;
 use crate::scan::verified_row::PlacedRow;
 
-/// Rows handed over together, and hand-overs waiting per node.
+/// Limits of one batch, and batches waiting per node.
 const BATCH_ROWS: usize = 128;
 const BATCH_BYTES: usize = 128 * 1024;
 const BATCHES_WAITING: usize = 4;
@@ -28,18 +28,18 @@ enum Message {
     End(Tally, Option<Failure>, Option<Box<Counter>>),
 }
 
-/// One node's rows on their way into the merge.
+/// Rows of one node that wait for the merge.
 pub(crate) struct Feed {
     pub(crate) part: Part,
     pub(crate) began: bool,
     pub(crate) rows: VecDeque<PlacedRow>,
     incoming: Option<mpsc::Receiver<Message>>,
     failure: Option<Failure>,
-    /// The rows that went into the answer.
+    /// Counts of the rows that went into the answer.
     pub(crate) emitted: Counts,
-    /// The furthest of them.
+    /// Largest key among them.
     pub(crate) latest: Option<Key>,
-    /// What the node counted, when it came to its end.
+    /// The node's own counts, received when it finished.
     pub(crate) counted: Option<Box<Counter>>,
     counted_rows: u64,
 }
@@ -100,7 +100,7 @@ impl Feed {
         }
     }
 
-    /// Has a row at the front, or is finished, when this returns.
+    /// Waits until a row is ready or the node is finished.
     pub(crate) async fn fill(&mut self) {
         while self.rows.is_empty() {
             let Some(incoming) = &mut self.incoming else { return };
@@ -117,7 +117,7 @@ impl Feed {
                     self.failure = failure;
                     self.incoming = None;
                 }
-                // The pump always says how it ended; without its word nothing may be called whole.
+                // `pump` always reports how it ended; without that report the answer must not count as whole.
                 None => {
                     self.failure = Some(Failure::Broken("reading the node was given up".to_owned()));
                     self.part.status = Status::Incomplete;
@@ -127,12 +127,13 @@ impl Feed {
         }
     }
 
-    /// Rows of it in the answer, sent or counted.
+    /// Returns the number of the node's rows in the answer, sent or counted.
     pub(crate) fn rows_in_answer(&self) -> u64 {
         self.emitted.rows + self.counted_rows
     }
 
-    /// Makes the report say what the answer holds: with a limit, the node may have sent more, or not have ended.
+    /// Updates the report to what the answer contains: with a limit, the node may have sent more rows, or not have
+    /// finished.
     pub(crate) fn settle(&mut self) {
         if !self.began {
             return;
@@ -160,8 +161,8 @@ impl Counts {
     }
 }
 
-/// Reads a node into the channel. A full channel waits here, outside every network timer, so that a slow
-/// reader never makes a healthy node look slow.
+/// Reads a node into the channel. When the channel is full, this task waits outside of every network timeout, so that a
+/// slow client never makes a healthy node look slow.
 async fn pump(mut reader: NodeReader, send: mpsc::Sender<Message>) {
     let (mut rows, mut bytes) = (Vec::new(), 0);
     let failure = loop {

@@ -1,5 +1,5 @@
-//! A stream: bounded buffers between nodes, merge and reader, so that memory does not grow with the result,
-//! and a final record, so that an end of file without it means incomplete.
+//! Streams an answer through bounded buffers between nodes, merge and client, so that memory does not grow with the
+//! result. A final record ends the stream, so that an end of file without it means incomplete.
 
 use std::sync::Arc;
 
@@ -21,17 +21,17 @@ use crate::scan::query::Query;
 use crate::scan::verified_row::PlacedRow;
 use piperoll_net::fair_share::Share;
 
-/// Bytes per chunk of the answer, and chunks waiting for the reader.
+/// Bytes per chunk of the answer, and chunks waiting for the client.
 const CHUNK_BYTES: usize = 64 * 1024;
 const CHUNKS_WAITING: usize = 8;
-/// Between the last row and the reset that says "not whole".
+/// Pause between the last row and the reset that marks the answer as incomplete.
 const RESET_DELAY: std::time::Duration = std::time::Duration::from_millis(250);
-/// A check says how far it is after this many rows.
+/// Rows between two progress lines of a check.
 const PROGRESS_ROWS: u64 = 20_000;
-/// How often a count says that it is alive.
+/// Interval at which a count sends white space to keep the connection alive.
 const KEEP_AWAKE: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// What the reader gets.
+/// Form of a streamed answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Output {
     /// Rows and a final record.
@@ -40,7 +40,7 @@ pub(crate) enum Output {
     Csv,
     /// Rows that fail verification, progress, and a final record.
     Check,
-    /// No rows: one JSON object with what was counted. White space in front of it keeps the connection awake.
+    /// No rows: one JSON object with the counts. White space before it keeps the connection alive.
     Stats(Plan),
 }
 
@@ -82,15 +82,15 @@ impl Stream {
         Self { feeds, query }
     }
 
-    /// The statement as far as it is known before the first row.
+    /// Returns the completeness statement as far as it is known before the first row.
     pub(crate) fn opening(&self) -> Envelope {
         let parts: Vec<&Feed> = self.feeds.iter().collect();
         let parts: Vec<Part> = parts.iter().map(|feed| feed.part.snapshot()).collect();
         envelope(&parts, &self.query, &|_| 0, None, Cursors::default())
     }
 
-    /// Merges and writes until the end; the receiver is the body of the answer. Dropping it ends everything, also while
-    /// no row matches. The room is given back when nothing is read any more.
+    /// Merges and writes until the end; the receiver is the body of the response. Dropping it stops the merge, even while
+    /// no row matches. `room` is released when the nodes are no longer read.
     pub(crate) fn run(self, output: Output, room: Share) -> ChunkReceiver {
         let (send, receive) = mpsc::channel(CHUNKS_WAITING);
         tokio::spawn(async move {
@@ -107,7 +107,7 @@ impl Stream {
                 loop {
                     tokio::time::sleep(KEEP_AWAKE).await;
                     if counting {
-                        // No room in front of the reader is as good: it has not read what is there.
+                        // A full channel is fine: the client still has unread data.
                         let _ = reader.try_send(Ok(Bytes::from_static(b"\n")));
                     }
                 }
@@ -135,7 +135,7 @@ impl Stream {
         while emitted < limit {
             let Some(index) = merge.take() else { break };
             let Some(row) = self.feeds[index].rows.pop_front() else { break };
-            // What comes twice or out of order is a fault of its node, and would make a count too large.
+            // A repeated row or one out of order is a fault of its node, and would make a count too large.
             let fresh = self.feeds[index].latest.as_ref().is_none_or(|latest| *latest < row.key);
             if fresh {
                 self.feeds[index].latest = Some(row.key.clone());
@@ -164,8 +164,8 @@ impl Stream {
             mine.map(Feed::rows_in_answer).sum()
         };
         let envelope = envelope(&parts, &self.query, &rows_of, last.as_ref().filter(|_| more), Cursors::default());
-        // What nobody could know of when the headers went out, and no row of the answer shows: a node that broke
-        // off, rows that are not there.
+        // Losses that were unknown when the headers were sent and that no row of the answer shows: a node that broke off,
+        // or missing rows.
         let lost = self.feeds.iter().any(|feed| {
             let gap = !feed.part.tally.faults.is_empty();
             let whole = [Status::Ok, Status::Pruned].contains(&feed.part.status);
@@ -174,7 +174,7 @@ impl Stream {
         writer.end(envelope, lost).await
     }
 
-    /// Puts the next row of a node into the merge, waiting for it if need be.
+    /// Offers the next row of a node to the merge, waiting for it if necessary.
     async fn offer(&mut self, merge: &mut Merge, index: usize) {
         let feed = &mut self.feeds[index];
         feed.fill().await;
@@ -185,9 +185,9 @@ impl Stream {
 }
 
 impl Query {
-    /// Counts a row if it is what was asked for: nobody sees the rows of a count, so the node's word is not enough. One that
-    /// fails verification is counted by the statement only: nothing in it can be believed. A node that counts sends only
-    /// what it does not count.
+    /// Counts a row if it matches the query. The client of a count sees no rows, so the node's claim that a row matches
+    /// is not enough. A row that fails verification is counted only in the statement, because its content cannot be
+    /// trusted. A node that counts sends only the rows that it does not count.
     fn count_row(&self, counter: &mut Counter, row: &PlacedRow) {
         match row.integrity {
             _ if row.withheld => {}
@@ -207,7 +207,7 @@ impl Query {
     }
 }
 
-/// The reader closed the connection.
+/// The client closed the connection.
 struct Gone;
 
 struct Writer {
@@ -215,7 +215,7 @@ struct Writer {
     out: Vec<u8>,
     output: Output,
     counter: Option<Counter>,
-    /// Every row that was counted was read and verified here.
+    /// Whether every counted row was read and verified by the aggregator.
     verified: bool,
 }
 
@@ -246,8 +246,8 @@ impl Writer {
         if self.output == Output::Csv {
             self.flush().await?;
             if lost {
-                // A spreadsheet has no place to say it, so the file must not look whole. A reset overtakes what
-                // is still queued for sending, so the rows that did come get a moment to leave first.
+                // A CSV file has no room for a notice, so it must not look whole. A reset overtakes data that is still
+                // queued for sending, so wait a moment until the rows that were received have been sent.
                 tokio::time::sleep(RESET_DELAY).await;
                 return self.send.send(Err(std::io::Error::other("a node broke off"))).await.map_err(|_| Gone);
             }

@@ -1,7 +1,7 @@
 //! Connection to one node: opened on demand, shared by all queries, dropped when it fails.
 //!
-//! Own dialling instead of a pooled client, because the difference between "nobody listens", "not who we
-//! expect" and "accepted but silent" is what the reader is told.
+//! Dials directly instead of using a pooled client, because callers need to distinguish "nothing listens", "wrong identity" and "accepted
+//! but silent".
 
 use std::io::IoSlice;
 use std::pin::Pin;
@@ -29,28 +29,28 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
-/// A connection is replaced after this long, so that an expired or revoked certificate cannot live on.
+/// Maximum age of a connection, so that one made with a certificate that has since expired or been revoked does not live on.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(30 * 60);
-/// For a TLS handshake with a node that is silent.
+/// Time limit for a TLS handshake with a node that does not respond.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
-/// Between the two ends of a stream inside of this process.
+/// Buffer size of a stream inside this process.
 const LOCAL_BUFFER_BYTES: usize = 64 * 1024;
 const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// Bytes a node may send ahead: per stream, and for all streams of one node together.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const SMALL_ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// The proof of an export with a filter has some hashes per row.
+/// Large because the proof of a filtered export contains a few hashes per row.
 const LARGE_ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Why a node gave no answer, or no whole one. The words are for the person who has to act.
+/// Reason for which a node gave no answer or only part of one. The messages are for the operator who has to act.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// TCP, TLS or identity refused.
     Unreachable { reason: String, tcp: bool },
     /// The connection was accepted but nothing came.
     Timeout(String),
-    /// The same, and not even a TLS handshake comes on another connection: the process or its machine stands still.
+    /// Like `Timeout`, but the node does not complete a TLS handshake on another connection either: the process or its machine is frozen.
     Frozen(String),
     /// The answer was an error.
     Error(String),
@@ -78,19 +78,20 @@ impl Failure {
     }
 }
 
-/// The way to one node.
+/// Connection to one node.
 pub(crate) struct Link {
     way: Arc<Way>,
     state: Arc<Mutex<State>>,
 }
 
-/// Serves the log of a node's folder over a stream inside of this process.
+/// Serves the log of a node's folder over a stream inside this process.
 pub type LocalLog = Arc<dyn Fn(DuplexStream) + Send + Sync>;
 
-/// Where to, and who is expected there.
+/// Address of a node, and the identity expected there.
 struct Way {
     address: String,
-    /// Instead of a node at the address, once it has left the cluster: what a member records is not in a copy of its folder.
+    /// Log of the node's folder, used instead of `address` once the node has left the cluster. Until then a copy of the folder lacks what
+    /// the node still records.
     local: Option<LocalLog>,
     life: Life,
     expected: Identity,
@@ -102,7 +103,7 @@ struct Way {
 #[derive(Clone)]
 struct Sender {
     send: SendRequest<Full<Bytes>>,
-    /// What the node's TLS refused it with. A request on it learns only that it broke.
+    /// Reason for which the node's TLS refused the connection. A request on it only learns that it broke.
     refusal: Refusal,
 }
 
@@ -111,15 +112,15 @@ type Dialled = Result<Sender, Failure>;
 #[derive(Default)]
 struct State {
     open: Option<Open>,
-    /// Connections that were made.
+    /// Number of connections made so far.
     made: u64,
-    /// The dial under way, which all requests that need it wait for together: a node that hangs costs each of them
-    /// one time limit, not one after the other.
+    /// The dial in progress. All requests that need it wait for it together, so that a node that hangs costs them one time limit in
+    /// total, not one after the other.
     dialling: Option<watch::Receiver<Option<Dialled>>>,
 }
 
 struct Open {
-    /// Counts the connections of this link.
+    /// Sequence number of this connection within its `Link`.
     number: u64,
     sender: Sender,
     material: Arc<Material>,
@@ -127,12 +128,12 @@ struct Open {
     is_local: bool,
 }
 
-/// Which connection a request may use.
+/// Choice of connection for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lane {
-    /// The one that pages and probes share.
+    /// The connection that pages and probes share.
     Shared,
-    /// One of its own: a stream whose reader stalls fills its connection's window, and must not stall others.
+    /// A separate connection: a stream whose consumer stalls fills its connection's window and must not stall other requests.
     Own,
 }
 
@@ -154,13 +155,14 @@ impl Link {
         self.way.local().is_some()
     }
 
-    /// The shared connection, while it is open: a node that was started again, perhaps as another version of the program, has another one.
+    /// Number of the shared connection while it is open. A node that was restarted, perhaps as another version of the program, has a
+    /// different one.
     pub(crate) fn connection_number(&self) -> Option<u64> {
         self.state().open.as_ref().filter(|open| !open.sender.send.is_closed()).map(|open| open.number)
     }
 
-    /// Sends a request and waits for the head of the answer, at most `timeout` after connecting. A request that
-    /// fails on a connection used before is tried once more on a fresh one: nothing of it was answered.
+    /// Sends a request and waits for the head of the answer, at most `timeout` after connecting. A request that fails on a reused
+    /// connection is retried once on a new one, since no part of it was answered.
     pub(crate) async fn request(
         &self,
         lane: Lane,
@@ -196,9 +198,9 @@ impl Link {
         }
     }
 
-    /// Waits for an answer, at most `timeout`. A connection made earlier says nothing about the way now, so when nothing came for most of
-    /// that time, another one is tried beside it: that tells a machine that is gone from one that stands still, and both from a node that
-    /// is busy, without waiting any longer.
+    /// Waits for an answer, at most `timeout`. An existing connection does not show whether the node is reachable now. If no answer has
+    /// arrived for most of that time, `Way::probe` tries a second connection in parallel. Its result distinguishes a machine that is
+    /// gone, one that is frozen and a node that is busy, without waiting any longer.
     async fn answered<T>(&self, sending: impl Future<Output = T>, timeout: Duration) -> Result<T, Failure> {
         let mut sending = std::pin::pin!(sending);
         let beside = PROBE_LIMIT.min(timeout);
@@ -212,7 +214,7 @@ impl Link {
         };
         let (answer, probed) = match (answer, probed) {
             (Some(answer), _) => return Ok(answer),
-            // The node is there: it has the rest of its time.
+            // The probe succeeded, so the request may use the rest of its time.
             (None, Some(Ok(()))) => (tokio::time::timeout(beside, &mut sending).await.ok(), Ok(())),
             (None, Some(Err(failure))) => (None, Err(failure)),
             (None, None) => (None, Err(Failure::Frozen(no_handshake(beside)))),
@@ -232,12 +234,12 @@ impl Link {
         })
     }
 
-    /// Whether a node completes a TLS handshake on a connection of its own; nothing is asked.
+    /// Checks whether a node completes a TLS handshake on a new connection; sends no request.
     pub(crate) async fn probe(&self) -> Result<(), Failure> {
         self.way.probe(PROBE_LIMIT).await
     }
 
-    /// Sends a small text; the answer has nothing to say but that it went well.
+    /// Sends a small body; the answer contains nothing but its success.
     pub(crate) async fn post(&self, path: &str, body: Bytes, timeout: Duration) -> Result<(), Failure> {
         let whole = self.way.connect_timeout * 2 + timeout;
         let sending = self.request(Lane::Shared, Method::POST, path, body, timeout);
@@ -247,12 +249,12 @@ impl Link {
         }
     }
 
-    /// A small JSON answer.
+    /// Requests a small JSON answer.
     pub(crate) async fn get_json<T: DeserializeOwned>(&self, path: &str, timeout: Duration) -> Result<T, Failure> {
         self.json(Lane::Shared, Method::GET, path, Bytes::new(), SMALL_ANSWER_BYTES_MAX, timeout).await
     }
 
-    /// A JSON answer that may be large, up to `bytes_max`, on a connection of its own.
+    /// Requests a JSON answer that may be large, up to `bytes_max`, on a separate connection.
     pub(crate) async fn post_json<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -288,7 +290,7 @@ impl Link {
             .unwrap_or_else(|_| Err(Failure::Timeout(format!("no whole answer within {} ms", whole.as_millis()))))
     }
 
-    /// The open connection, or a new one; `true` when it is new.
+    /// Returns the open connection, or a new one and `true`.
     async fn connection(&self) -> Result<(Sender, bool), Failure> {
         let mut dialled = {
             let mut state = self.state();
@@ -329,7 +331,7 @@ impl Link {
     }
 }
 
-/// Dials once for everybody who waits, whether or not the first of them still does.
+/// Dials once for all requests that wait, whether or not the one that started the dial still does.
 async fn dial_for_all(
     way: Arc<Way>,
     state: Arc<Mutex<State>>,
@@ -369,7 +371,7 @@ impl Way {
         shaken.unwrap_or_else(|_| Err(Failure::Frozen(no_handshake(limit)))).map(drop)
     }
 
-    /// Connects and completes the TLS handshake; each of both has the limit.
+    /// Connects and completes the TLS handshake; the limit applies to each step separately.
     async fn shake(&self, material: &Material, limit: Duration) -> Result<TlsStream, Failure> {
         let stream = match tokio::time::timeout(limit, TcpStream::connect(&self.address)).await {
             Ok(Ok(stream)) => stream,
@@ -386,7 +388,7 @@ impl Way {
         let config = material
             .client_config(&self.expected)
             .map_err(|e| Failure::refused(format!("cannot create a TLS configuration: {e}")))?;
-        // The name takes no part in the check; the certificate's URI does.
+        // The server name is not checked; the URI in the certificate is.
         let name = ServerName::try_from("node.piperoll.invalid").map_err(|e| Failure::refused(e.to_string()))?;
         match tokio::time::timeout(limit, TlsConnector::from(Arc::new(config)).connect(name, stream)).await {
             Ok(Ok(stream)) => Ok(stream),
@@ -435,10 +437,10 @@ where
     Ok(Sender { send, refusal })
 }
 
-/// Set once.
+/// Reason for which the node refused the connection; set at most once.
 type Refusal = Arc<OnceLock<Failure>>;
 
-/// A stream that remembers the alert that ended it: HTTP/2 passes on that a connection broke, and not why.
+/// A stream that remembers the TLS alert that ended it, because HTTP/2 only reports that a connection broke, not why.
 struct Heard<S> {
     stream: S,
     refusal: Refusal,
@@ -456,8 +458,8 @@ impl<S> Heard<S> {
 }
 
 impl<S: AsyncRead + Unpin> Heard<S> {
-    /// Writing failed: what came before that, and was not read yet, may say why. A connection that is closed always becomes readable, so
-    /// waiting for that ends, and what is tried again then fails again.
+    /// After a failed write, reads the remaining input, which may contain the alert that explains the failure. A closed connection always
+    /// becomes readable, so waiting for it ends, and a retried write then fails again.
     fn listen<T>(&mut self, cx: &mut Context<'_>, written: Poll<std::io::Result<T>>) -> Poll<std::io::Result<T>> {
         let Poll::Ready(Err(error)) = written else { return written };
         let mut bytes = [0; 1_024];
@@ -515,7 +517,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Heard<S> {
     }
 }
 
-/// Resolves when the node's certificate no longer holds, so that a revocation cuts open streams too.
+/// Resolves when the node's certificate is no longer trusted, so that a revocation also cuts open streams.
 async fn distrusted(tls: Arc<TlsStore>, expected: Identity, chain: Vec<CertificateDer<'static>>) -> String {
     let mut material = tls.subscribe();
     loop {
@@ -557,7 +559,7 @@ fn tls_words(error: &std::io::Error) -> String {
     }
 }
 
-/// Whether an alert says that the node does not take our certificate. Others say that something broke.
+/// Whether an alert means that the node rejects our certificate. Other alerts mean that something broke.
 fn is_about_us(alert: AlertDescription) -> bool {
     use AlertDescription as Alert;
     matches!(
@@ -574,9 +576,9 @@ fn is_about_us(alert: AlertDescription) -> bool {
     )
 }
 
-/// What a node says of our certificate. Where a time is the reason, either side's clock may be the wrong one.
+/// Describes why a node refused our certificate. If the reason is a time, the clock of either side may be wrong.
 fn alert_words(alert: AlertDescription) -> String {
-    // Sent for a certificate that is not valid yet as well.
+    // This alert is also sent for a certificate that is not valid yet.
     let why = if alert == AlertDescription::CertificateExpired {
         ": by the node's clock it has expired or is not valid yet. If it is valid by this machine's, the clocks differ; `piperoll doctor` on both machines \
          says which one is wrong"
@@ -586,7 +588,7 @@ fn alert_words(alert: AlertDescription) -> String {
     format!("the node refused our certificate ({alert:?}){why}")
 }
 
-/// A connection that broke for another reason than a refusal.
+/// Failure of a connection that broke for a reason other than a refusal.
 fn after_connect(error: &hyper::Error) -> Failure {
     let mut source: Option<&dyn std::error::Error> = Some(error);
     let mut last = error.to_string();

@@ -1,4 +1,4 @@
-//! The nodes of the cluster: who they are, how they are reached, and what a witness remembers of each.
+//! Nodes of the cluster: roster entries, connections, and the witness's memory of each node.
 
 pub(crate) mod connection;
 pub(crate) mod node_handle;

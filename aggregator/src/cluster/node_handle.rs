@@ -14,28 +14,28 @@ use crate::cluster::connection::{Failure, Link};
 use crate::cluster::witness::watch::Watch;
 use crate::config::RosterNode;
 
-/// Failed TCP connects in a row after which a node is known to be down.
+/// Number of consecutive failed TCP connects after which a node counts as down.
 const DOWN_AFTER_FAILURES: u32 = 2;
 /// How often a healthy node's clock is measured.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
-/// Between two looks for the return of a node that is down or stands still, give or take a quarter: it is back within a second.
+/// Delay between two probes of a node that is down, give or take a quarter, so that its return is noticed within a second.
 const PROBE_DELAY: Duration = Duration::from_millis(700);
-/// Between two handshakes that are tried with a node that stands still.
+/// Interval between handshake attempts with a frozen node.
 const FROZEN_PROBE_EVERY: Duration = Duration::from_secs(1);
-/// Samples older than this no longer say where a clock stands now.
+/// Samples older than this no longer describe the node's present clock.
 const SAMPLE_LIFE: Duration = Duration::from_secs(300);
 const SAMPLES_MAX: usize = 30;
 const SAMPLE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// One roster entry at work.
+/// Runtime state of one roster entry.
 pub(crate) struct Member {
     pub(crate) node: RosterNode,
     pub(crate) link: Link,
-    /// Why the log of its folder, which was handed to this aggregator, cannot be read.
+    /// Why the log of the node's folder, which was handed to this aggregator, cannot be read.
     pub(crate) unreadable: Option<String>,
     pub(crate) witness: Watch,
     state: Mutex<State>,
-    /// Wakes the watcher: a query met a closed door, so the probing for the node's return begins now.
+    /// Notified by `failed` when a query finds the node down or frozen, so that `watch` starts probing for its return immediately.
     refused: tokio::sync::Notify,
 }
 
@@ -43,11 +43,11 @@ pub(crate) struct Member {
 struct State {
     failures: u32,
     last_failure: Option<String>,
-    /// Why it counts as standing still, until a handshake is completed.
+    /// Why the node counts as frozen, until it completes a handshake.
     frozen: Option<String>,
     last_seen: Option<Timestamp>,
     samples: VecDeque<Sample>,
-    /// What it said, and on which connection.
+    /// Filter version that the node reported, and the number of the connection on which it did.
     filter_version: Option<(u32, u64)>,
 }
 
@@ -75,7 +75,8 @@ impl Member {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why the node need not be dialled now: nobody listens there, or it stands still, and a probe is watching for its return.
+    /// Returns why the node need not be dialled now: TCP connects to it have failed or it is frozen, and a probe is watching for its
+    /// return.
     pub(crate) fn known_down(&self) -> Option<(Status, String)> {
         let state = self.state();
         if let Some(reason) = &state.frozen {
@@ -99,23 +100,23 @@ impl Member {
         state.last_seen = Some(SystemClock.now());
     }
 
-    /// Whether it is no member of the cluster any more; then it is not asked.
+    /// Whether the node is no longer a member of the cluster; then it is not queried.
     pub(crate) fn has_left(&self) -> bool {
         self.node.life.has_ended_by(SystemClock.now())
     }
 
-    /// Whether it left and its log is not here, so that it is not asked.
+    /// Whether the node has left and its log is not available in this process, so that it is not queried.
     pub(crate) fn is_out_of_reach(&self) -> bool {
         self.has_left() && !self.link.is_local()
     }
 
-    /// Why this node's log is not the one that was witnessed.
+    /// Alarm of the witness, if this node's log is not the one that was witnessed.
     pub(crate) fn alarm(&self) -> Option<String> {
         let standing = self.witness.standing();
         standing.is_alarm().then(|| format!("{}: {}", standing.verdict, standing.reason.unwrap_or_default()))
     }
 
-    /// Only a failed TCP connect counts towards "down"; slow or busy is not down.
+    /// Records a failure. Only a failed TCP connect counts towards "down"; a slow or busy node is not down.
     pub(crate) fn failed(&self, failure: &Failure) {
         let mut state = self.state();
         if let Failure::Unreachable { reason, tcp: true } = failure {
@@ -129,12 +130,12 @@ impl Member {
         }
     }
 
-    /// The newest version of the filter language that it reads; it is asked when it has not said so yet.
+    /// Newest version of the filter language that the node supports. Asks the node if it has not reported one on the present connection.
     pub(crate) async fn filter_version(&self) -> Result<u32, Failure> {
         if self.link.is_local() {
             return Ok(FILTER_VERSION);
         }
-        // What it said on a connection that is gone may have been said by another version of the program.
+        // The version reported on a connection that is gone may be that of another version of the program.
         let known = || {
             let (version, number) = self.state().filter_version?;
             (self.link.connection_number() == Some(number)).then_some(version)
@@ -146,7 +147,7 @@ impl Member {
         Ok(known().unwrap_or(1))
     }
 
-    /// Waits until a node that stands still completes a handshake.
+    /// Waits until a frozen node completes a handshake or turns out to be gone.
     async fn wait_for_thaw(&self) {
         while self.state().frozen.is_some() {
             let begun = Instant::now();
@@ -154,7 +155,7 @@ impl Member {
                 Ok(()) => self.state().frozen = None,
                 Err(Failure::Frozen(_)) => tokio::time::sleep_until((begun + FROZEN_PROBE_EVERY).into()).await,
                 Err(failure) => {
-                    // It does not stand still any more; it is gone.
+                    // The node is no longer frozen; it is gone.
                     self.state().frozen = None;
                     self.failed(&failure);
                 }
@@ -176,8 +177,8 @@ impl Member {
             })
     }
 
-    /// Measures the clock with one tiny request. The node read its clock somewhere inside the round trip, so
-    /// the offset is known to half of it.
+    /// Measures the clock with one tiny request. The node read its clock at some point during the round trip, so the offset is known to
+    /// within half of it.
     async fn sample(&self) -> Result<(), Failure> {
         let (before, started) = (SystemClock.now().micros(), Instant::now());
         let reading: ClockReading = self.link.get_json(peer_path::CLOCK, SAMPLE_TIMEOUT).await?;
@@ -199,7 +200,7 @@ impl Member {
         Ok(())
     }
 
-    /// Samples the clock while the node answers, probes for its return while it does not; runs for ever.
+    /// Samples the clock while the node answers, and probes for its return while it does not. Never returns.
     pub(crate) async fn watch(&self) {
         let mut warm = false;
         loop {
@@ -210,7 +211,7 @@ impl Member {
             self.wait_for_thaw().await;
             match self.sample().await {
                 Ok(()) => {
-                    // The first sample pays for the handshake; the second one measures the clock.
+                    // The first sample includes the handshake; the second one measures the clock.
                     let pause = if warm { SAMPLE_INTERVAL } else { Duration::from_millis(20) };
                     let _ = tokio::time::timeout(pause, self.refused.notified()).await;
                     warm = true;
@@ -225,7 +226,7 @@ impl Member {
     }
 }
 
-/// Spread out, so that a hundred probes do not fall on one moment.
+/// Adds jitter, so that a hundred probes do not happen at the same moment.
 fn jittered(delay: Duration) -> Duration {
     let random = uuid::Uuid::new_v4().as_bytes()[0];
     delay.mul_f64(0.75 + f64::from(random) / 512.0)

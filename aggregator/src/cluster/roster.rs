@@ -8,7 +8,7 @@ use piperoll_format::cursor::CursorKey;
 use crate::cluster::node_handle::Member;
 use crate::config::Limits;
 
-/// The nodes, and how they are read.
+/// Nodes of the cluster, with the limits and the cursor key for reading them.
 pub(crate) struct Cluster {
     /// In the order of their ids, which the merge relies on.
     pub(crate) members: Vec<Arc<Member>>,
@@ -16,7 +16,7 @@ pub(crate) struct Cluster {
     pub(crate) cursor_key: CursorKey,
 }
 
-/// Made once; cursors handed out before a restart stay good.
+/// Loads the cursor key, or creates it on first use. Cursors issued before a restart stay valid.
 pub(crate) fn load_cursor_key(dir: &Path) -> std::io::Result<CursorKey> {
     use std::os::unix::fs::DirBuilderExt as _;
 
@@ -35,7 +35,7 @@ pub(crate) fn load_cursor_key(dir: &Path) -> std::io::Result<CursorKey> {
         Err(error) => return Err(std::io::Error::other(error.to_string())),
     };
     if damaged {
-        // It carries no promise but that of cursors: those that are under way are refused, and nothing else is lost.
+        // The key protects only cursors: those in use are refused, and nothing else is lost.
         let aside = dir.join("cursor.key.damaged");
         std::fs::rename(&path, &aside)?;
         tracing::error!(
@@ -45,7 +45,7 @@ pub(crate) fn load_cursor_key(dir: &Path) -> std::io::Result<CursorKey> {
     }
     if !path.exists() {
         getrandom::fill(secret.as_mut_slice()).map_err(|e| std::io::Error::other(e.to_string()))?;
-        // Whole or not at all: a crash here leaves no file that the next start would take for a damaged one.
+        // Written atomically: a crash here must not leave a file that the next start would treat as damaged.
         piperoll_net::atomic_file::replace(&path, hex::encode(secret.as_slice()).as_bytes())?;
     }
     Ok(CursorKey::new(&secret))

@@ -1,8 +1,8 @@
-//! What happens around every route: its audit entry is named, its permission is checked, and a change that could not be recorded is
-//! refused.
+//! Middleware of every route: names the audit entry, checks the permission, and refuses a change that could not be
+//! recorded.
 //!
-//! The entry itself is written around all of this ([`crate::audit::Audit::layer`]). A handler adds to it through [`AuditEntry`] whenever
-//! it knows more, so no exit of it can forget the action.
+//! [`crate::audit::Audit::layer`], which wraps this middleware, writes the entry itself. A handler adds details through
+//! [`AuditEntry`] as soon as it knows them, so none of its return paths can forget the action.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -64,24 +64,24 @@ impl AuditEntry {
         &self.activity
     }
 
-    /// For an answer that tells callers only what they know: it leaves no entry when it succeeds.
+    /// Writes no entry if the request succeeds, for answers that tell callers only what they know already.
     pub(super) fn skip_on_success(&self) {
         self.activity.skip_on_success();
     }
 }
 
-/// What every request to a route has in common.
+/// Rules for every request to a route.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RouteRules {
     /// The action of its audit entries.
     pub(super) action: &'static str,
-    /// The permission that it needs; any known caller without one.
+    /// The permission that the route needs; if `None`, any authenticated caller may use it.
     pub(super) needs: Option<Permission>,
-    /// It changes something.
+    /// Whether the route changes something.
     pub(super) changes: bool,
 }
 
-/// Middleware of one route. A change is refused while it could not be recorded, because its entry follows it.
+/// Middleware of one route. A change is refused if it could not be recorded, because its entry is written after it.
 pub(super) async fn audited(
     State((app, rules)): State<(Arc<App>, RouteRules)>,
     Extension(caller): Extension<Caller>,
@@ -103,7 +103,7 @@ pub(super) async fn audited(
     next.run(request).await
 }
 
-/// Records what a denied request asked for, as far as it is short and JSON.
+/// Records the body of a denied request if it is short and a JSON object.
 async fn record_request(entry: &AuditEntry, request: Request) {
     let body = to_bytes(request.into_body(), DENIED_BODY_BYTES_MAX).await.unwrap_or_default();
     if let Ok(body @ Value::Object(_)) = serde_json::from_slice(&body) {

@@ -1,6 +1,6 @@
 //! Middleware of every `/api/v1` route: rate limits, client address, authentication, and the audit entry.
 //!
-//! The entry itself is written around all of this ([`crate::audit::Audit::layer`]).
+//! [`crate::audit::Audit::layer`], which wraps this middleware, writes the entry itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,14 +22,14 @@ use super::identify::unset_cookie;
 use super::origin;
 use crate::state::App;
 
-/// Sent by a page that asks for something without anybody having asked it to.
+/// Header of requests that a page makes without a user action.
 const UNATTENDED: &str = "piperoll-unattended";
-/// Between two times at which those who have been quiet are forgotten.
+/// Interval at which idle addresses and callers are removed from the rate limits.
 const TIDY_INTERVAL: Duration = Duration::from_secs(60);
-/// How long a request waits for those of the same caller in front of it.
+/// How long a request waits for earlier requests of the same caller.
 const ROOM_WAIT: Duration = Duration::from_secs(10);
 
-/// How often, from where, who; then the answer, and what the entry says about it.
+/// Checks rate limits, origin and identity, runs the request, and completes its audit entry.
 pub(super) async fn identify(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<TlsPeer>,
@@ -46,19 +46,19 @@ pub(super) async fn identify(
     if let Err(error) = origin::check(&parts) {
         return turned_away("cross_site", error.into_response());
     }
-    // A tail that connects again by itself, or a page that catches up, says nothing about whether anybody is there.
+    // An automatic reconnect of a tail, or a page that refreshes itself, does not show that a user is present.
     let keep_alive = parts.uri.path() != "/audit-log/tail" && !parts.headers.contains_key(UNATTENDED);
     let caller = match app.identify(&peer, &parts.headers, SystemClock.now(), keep_alive) {
         Ok(caller) => caller,
         Err((reason, error)) => {
             let mut response = error.into_response();
-            // A page that asks who is signed in, before anybody is, tries nothing.
+            // A page that asks who is signed in, before the user signs in, is not an attempt to get access.
             if reason == "no_credentials" && parts.uri.path() == "/session" && parts.method == Method::GET {
                 entry.skip_on_success();
                 return response;
             }
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"piperoll\""));
-            // So that what is left to show, a certificate, is looked at the next time.
+            // Remove the cookie, so that the next request is authenticated by its certificate, if it has one.
             if reason.starts_with("session_")
                 && let Ok(cookie) = HeaderValue::from_str(&unset_cookie())
             {
@@ -92,13 +92,13 @@ pub(super) async fn identify(
         entry.reason(&code);
     }
     app.metrics.count(entry.action(), response.status().as_u16());
-    // The place is free when the last of the answer was taken, or given up.
+    // The request's slot is released when the last of the response was sent, or the response was given up.
     let more = response.extensions_mut().remove::<Held>();
     response.extensions_mut().insert(Held(Arc::new((room, more))));
     response
 }
 
-/// Around what needs no identity.
+/// Middleware of routes that need no identity: limits the rate of requests per address.
 pub(super) async fn not_too_often(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<TlsPeer>,
@@ -111,7 +111,7 @@ pub(super) async fn not_too_often(
     }
 }
 
-/// Turned away before anything was done.
+/// Records a request that is refused before it has any effect.
 pub(super) fn refused(app: &App, entry: &AuditEntry, reason: &str, response: Response) -> Response {
     entry.activity().reject(reason);
     app.metrics.count(entry.action(), response.status().as_u16());
@@ -126,13 +126,13 @@ pub(super) fn too_many(whose: &str, wait: Duration) -> Response {
     response
 }
 
-/// For a handler that panicked; its message is in the daemon's log.
+/// Returns the response for a handler that panicked; the panic message is in the daemon's log.
 pub(super) fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
     ApiError::new(500, "internal", "internal error; see the daemon's log").into_response()
 }
 
 impl App {
-    /// Forgets who has been quiet for long; runs for ever.
+    /// Removes idle addresses and callers from the rate limits periodically; never returns.
     pub(crate) async fn tidy_limits(&self) {
         loop {
             tokio::time::sleep(TIDY_INTERVAL).await;

@@ -10,11 +10,11 @@ use crate::access::tokens::TokenError;
 use crate::scan::query::QueryError;
 use crate::witness::accept::AcceptError;
 
-/// An answer that is an error.
+/// An error response.
 #[derive(Debug)]
 pub(super) struct ApiError(Problem);
 
-/// What an error answer was about, for the entry that records it.
+/// Error code of a response, for the audit entry of the request.
 #[derive(Debug, Clone)]
 pub(super) struct RefusalReason(pub(super) String);
 

@@ -22,7 +22,7 @@ use super::log::{OfLog, busy, find_entry};
 use super::nodes::REASON_CHARACTERS_MAX;
 use crate::state::App;
 
-/// A bundle that is checked here is held in memory; larger ones are for `piperoll verify-bundle`.
+/// Largest bundle that is verified here, because it is held in memory; larger ones need `piperoll verify-bundle`.
 pub(super) const UPLOAD_BYTES_MAX: usize = 256 * 1024 * 1024;
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(300);
 /// A verdict is one word, such as `row_invalid`.
@@ -44,7 +44,7 @@ pub(super) async fn acknowledge(
     let bad = |detail: String| ApiError::new(400, "bad_request", detail);
     let request: Acknowledge =
         serde_json::from_slice(&body).map_err(|e| bad(format!("node, verdict and reason are needed: {e}")))?;
-    // Nobody acknowledges what they may not see: a row outside of their scope, or a log as a whole.
+    // Callers must not acknowledge what they may not see: a row outside of their scope, or a log as a whole.
     if caller.scope().text().is_some() {
         match request.seq {
             Some(seq) => find_entry(&app, &caller, &request.node, &seq.to_string(), Ok(None)).await.map(|_| ())?,
@@ -123,7 +123,7 @@ pub(super) async fn verify_upload(
     Extension(audit): Extension<AuditEntry>,
     request: Request,
 ) -> Result<Json<Value>, ApiError> {
-    // There is room first, and only then are so many bytes taken.
+    // Take a slot before reading that many bytes into memory.
     let room = app.bundles.take(caller.name()).map_err(busy)?;
     let upload = tokio::time::timeout(UPLOAD_TIMEOUT, to_bytes(request.into_body(), UPLOAD_BYTES_MAX)).await;
     let Ok(Ok(body)) = upload else {

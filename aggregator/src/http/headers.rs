@@ -1,4 +1,4 @@
-//! Security headers of every answer, and compression.
+//! Adds security headers to every response, and compresses responses.
 
 use axum::body::HttpBody;
 use axum::http::HeaderValue;
@@ -9,13 +9,14 @@ use axum::response::Response;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::Predicate;
 
-/// For everything that is not a page: a browser that is made to show it runs and loads nothing.
+/// Policy for everything that is not a page: a browser that is made to show it runs and loads nothing.
 const NO_PAGE_CSP: &str = "default-src 'none'; frame-ancestors 'none'; sandbox";
-/// Answers below this are not worth the work.
+/// Smallest response that is worth compressing.
 const COMPRESS_BYTES_MIN: u64 = 1_024;
 
-/// An answer is about one moment; a cached partial answer would be taken for a whole one later. What says otherwise itself,
-/// such as the page's own files, is left alone.
+/// Adds security headers and turns caching off, because an answer is about one moment, and a cached partial answer could
+/// be mistaken for a complete one later. Headers that a response sets itself, such as those of the page's own files, are
+/// kept.
 pub(super) async fn guard(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [
@@ -33,7 +34,8 @@ pub(super) async fn guard(mut response: Response) -> Response {
     response
 }
 
-/// Answers of a known size are sent smaller. Streams are not: what waits in a compressor is not with its reader.
+/// Compresses responses of known size. Streams are not compressed, because data waiting in a compressor has not reached
+/// the client.
 pub(super) fn compression() -> CompressionLayer<KnownSize> {
     CompressionLayer::new().gzip(true).compress_when(KnownSize)
 }

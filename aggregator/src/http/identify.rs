@@ -14,22 +14,22 @@ use crate::access::sessions::{Credential, Gone, Open};
 use crate::access::tokens::Lookup;
 use crate::state::App;
 
-/// The prefix makes browsers insist on `Secure`, the whole site, and no other host.
+/// The prefix makes browsers insist on `Secure`, the path `/`, and no other host.
 /// (draft-ietf-httpbis-rfc6265bis, section 4.1.3.2)
 const COOKIE_NAME: &str = "__Host-piperoll";
 
-/// The person or program behind a request.
+/// The person or program that sends a request.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
     name: String,
     role: Role,
     scope: Scope,
     credential: Credential,
-    /// The browser that the request came from, when it is signed in.
+    /// The browser session that authenticated the request, if any.
     session: Option<Open>,
 }
 
-/// Why nobody is known: a stable word, and the answer.
+/// Why a caller could not be authenticated: a stable code, and the response.
 pub(super) type Refusal = (&'static str, ApiError);
 
 impl Caller {
@@ -49,7 +49,7 @@ impl Caller {
         &self.credential
     }
 
-    /// What was shown.
+    /// Returns the method by which the caller was authenticated.
     pub(super) fn method(&self) -> &'static str {
         match self.credential {
             Credential::Token { .. } => "token",
@@ -57,7 +57,7 @@ impl Caller {
         }
     }
 
-    /// As an entry names them.
+    /// Returns the caller in the form used in audit entries.
     pub(super) fn in_entry(&self) -> piperoll_client::Caller {
         piperoll_client::Caller {
             user: self.name.clone(),
@@ -66,12 +66,12 @@ impl Caller {
         }
     }
 
-    /// What the caller may see at all.
+    /// Returns the scope that limits what the caller may see.
     pub(super) fn scope(&self) -> &Scope {
         &self.scope
     }
 
-    /// For what cannot be done with a part of the rows.
+    /// Refuses a caller with a scope, for operations that need all rows.
     pub(super) fn require_everything(&self) -> Result<(), ApiError> {
         match self.scope.words() {
             None => Ok(()),
@@ -95,7 +95,7 @@ impl Caller {
 }
 
 impl App {
-    /// Who a request comes from. `keep_alive` is false for what a browser asks by itself.
+    /// Authenticates the caller of a request. `keep_alive` is false for requests that a browser sends by itself.
     pub(super) fn identify(
         &self,
         peer: &TlsPeer,
@@ -124,7 +124,7 @@ impl App {
                 }
             };
             if let Credential::Certificate { user } = &open.credential {
-                // The certificate is what is looked at, on every connection: a revoked one takes its sessions along.
+                // The certificate is checked on every connection, so revoking it ends its sessions too.
                 let shown = peer.identity.as_ref().filter(|identity| identity.kind == Kind::User);
                 if shown.is_none_or(|identity| identity.id.as_str() != user || identity.cluster != self.cluster_name) {
                     return refuse(
@@ -134,7 +134,7 @@ impl App {
                 }
             }
             let caller = self.holder(&open.credential, now).inspect_err(|(reason, _)| {
-                // A file that cannot be read for a moment signs nobody out.
+                // A token file that cannot be read for a moment must not sign users out.
                 if *reason != "token_file" {
                     self.sessions.end(&open.id);
                 }
@@ -144,12 +144,12 @@ impl App {
         self.person(peer, now)
     }
 
-    /// The holder of a token.
+    /// Returns the holder of a token.
     pub(super) fn holder_of(&self, token: &str, now: Timestamp) -> Result<Caller, Refusal> {
         caller_of(self.tokens.find(token, now).map_err(|error| ("token_file", error.into()))?)
     }
 
-    /// Whoever a credential stands for at this moment.
+    /// Returns the caller that a credential identifies at this moment.
     pub(super) fn holder(&self, credential: &Credential, now: Timestamp) -> Result<Caller, Refusal> {
         match credential {
             Credential::Token { sha256 } => {
@@ -168,7 +168,7 @@ impl App {
         }
     }
 
-    /// The person whose certificate was shown.
+    /// Authenticates a user by the client certificate.
     pub(super) fn person(&self, peer: &TlsPeer, now: Timestamp) -> Result<Caller, Refusal> {
         match &peer.identity {
             Some(identity) if identity.kind == Kind::User && identity.cluster == self.cluster_name => {
@@ -182,8 +182,8 @@ impl App {
         }
     }
 
-    /// Whether what a caller has shown still holds, for an answer that goes on and on. A certificate's connection is
-    /// closed when it does not hold any more.
+    /// Returns whether the caller's credential is still valid, for responses that stream for a long time. A certificate's
+    /// connection is closed when the certificate is no longer valid.
     pub(super) fn still_holds(&self, caller: &Caller, now: Timestamp) -> bool {
         caller.session.as_ref().is_none_or(|open| self.sessions.is_open(&open.id))
             && self.holder(&caller.credential, now).is_ok()
@@ -219,14 +219,14 @@ fn session_cookie(headers: &HeaderMap) -> Option<String> {
         .map(|cookie| cookie.value().to_owned())
 }
 
-/// Out of reach of scripts, never sent without TLS, and never sent for a page of another site. It has no end of its own: the
-/// server knows when a session is over.
+/// Builds the session cookie: scripts cannot read it, and browsers send it only over TLS and never for a page of another
+/// site. It has no expiry; the server knows when a session is over.
 pub(super) fn set_cookie(secret: &str) -> String {
     let cookie = Cookie::build((COOKIE_NAME, secret.to_owned()));
     cookie.path("/").secure(true).http_only(true).same_site(SameSite::Strict).build().to_string()
 }
 
-/// Makes the browser forget it.
+/// Builds the cookie that makes the browser forget the session.
 pub(super) fn unset_cookie() -> String {
     let cookie = Cookie::build((COOKIE_NAME, "")).path("/").secure(true).http_only(true).same_site(SameSite::Strict);
     cookie.max_age(cookie::time::Duration::ZERO).build().to_string()

@@ -1,4 +1,4 @@
-//! `/audit-log` and `/verify`.
+//! `/audit-log`: pages, streams and single rows of the merged log. `/verify`: verification of a range.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,14 +40,14 @@ use crate::scan::verified_row::PlacedRow;
 use crate::state::App;
 use piperoll_net::fair_share::{Full, Share, Shares};
 
-/// Between two looks at whether the reader of a stream may still read.
+/// Interval at which a stream checks that its client is still authorized.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// How long a count waits for another one of the same caller.
+/// How long a count waits for another count of the same caller.
 const COUNT_WAIT: Duration = Duration::from_secs(20);
-/// The mac of a row that is given as its bytes, in hexadecimal.
+/// MAC of a row whose body is the response, in hexadecimal.
 const SIGNATURE: HeaderName = HeaderName::from_static("piperoll-signature");
 pub(super) const AUDIT_COMPLETE: HeaderName = HeaderName::from_static("audit-complete");
-/// From when on it is complete that is not only because rows were pruned which had outlived the policy.
+/// Time from which an answer is complete that lacks only rows pruned after the policy's retention period.
 pub(super) const AUDIT_COMPLETE_SINCE: HeaderName = HeaderName::from_static(COMPLETE_SINCE_HEADER);
 
 /// Reads one page of the merged log, or streams all rows of a range.
@@ -104,7 +104,7 @@ pub(super) fn pairs_of(
     Ok(pairs)
 }
 
-/// A misspelt node would make an empty answer look complete.
+/// Refuses a filter that names an unknown node, because a misspelt node would make an empty answer look complete.
 pub(super) fn known_nodes(app: &App, query: &Query) -> Result<(), ApiError> {
     let known = |name: &NodeName<'_>| app.cluster.members.iter().any(|member| name.matches(member.node.id.as_str()));
     let names = query.filter.named_nodes();
@@ -125,7 +125,7 @@ pub(super) fn describe(query: &Query) -> Value {
     })
 }
 
-/// What an entry says about a look at one row.
+/// Details of the audit entry about a request for one row.
 pub(super) fn describe_row(node: &str, seq: &str) -> Value {
     let cut = |text: &str, max: usize| text.chars().take(max).collect::<String>();
     json!({ "node": cut(node, 64), "seq": cut(seq, 20) })
@@ -142,7 +142,7 @@ pub(super) fn outcome(envelope: &Envelope) -> Value {
     json!({ "rows": envelope.count, "complete": envelope.complete, "not_ok": missing })
 }
 
-/// 200 for complete or partial; 503 with the same body when the caller wants all or when nobody answered.
+/// Returns 200 for complete or partial; 503 with the same body if the caller requires all nodes or if no node answered.
 fn status_of(envelope: &Envelope, require: Require) -> (StatusCode, Option<&'static str>) {
     let gave_rows = |status| {
         matches!(status, Status::Ok | Status::Invalid | Status::Incomplete | Status::Pruned | Status::Superseded)
@@ -188,12 +188,12 @@ fn answer_page(audit: &AuditEntry, page: &Page, require: Require) -> Response {
     (status, [(CONTENT_TYPE, "application/json"), (AUDIT_COMPLETE, complete)], body).into_response()
 }
 
-/// A place for a stream. A page asks for two counts at once, so a count waits a moment for the one before it.
+/// Takes a slot for a stream. A web page requests two counts at once, so a count waits for the one before it.
 async fn room(rooms: &Shares, caller: &Caller, waits: bool) -> Result<Share, Full> {
     if waits { rooms.wait(caller.name(), COUNT_WAIT).await } else { rooms.take(caller.name()) }
 }
 
-/// Streams rows, counts or a check. While nodes are missing it tries again for `patience`.
+/// Streams rows, counts or a check. Retries for `patience` while nodes are missing.
 pub(super) async fn answer_stream(
     app: &Arc<App>,
     caller: &Caller,
@@ -212,13 +212,13 @@ pub(super) async fn answer_stream(
         if stream.opening().complete || started.elapsed() + RETRY_PAUSE >= patience {
             break (room, stream);
         }
-        // A request that waits holds no share of the limit.
+        // A request that waits holds no slot.
         drop((room, stream));
         tokio::time::sleep(RETRY_PAUSE).await;
     };
     let opening = stream.opening();
     let (status, refused) = status_of(&opening, require);
-    // The entry is written before the first row leaves, so it cannot count them.
+    // The entry is written before the first row is sent, so it cannot count the rows.
     let mut details = outcome(&opening);
     if let Some(fields) = details.as_object_mut() {
         fields.remove("rows");
@@ -247,7 +247,7 @@ pub(super) async fn answer_stream(
     Ok((headers, body).into_response())
 }
 
-/// A stream on its way to its reader.
+/// A stream that is being sent to its client.
 struct Reading {
     chunks: mpsc::Receiver<std::io::Result<Bytes>>,
     app: Arc<App>,
@@ -255,8 +255,8 @@ struct Reading {
 }
 
 impl Reading {
-    /// The next piece. The answer breaks off when what the caller has shown does not hold any more: a token that was revoked, a
-    /// session that ended. It has no final record then, so nobody takes it for whole.
+    /// Returns the next chunk. The stream breaks off when the caller's credential is no longer valid: the token was
+    /// revoked, or the session ended. It then has no final record, so no client takes it for complete.
     async fn next(mut self) -> Option<(std::io::Result<Bytes>, Option<Self>)> {
         loop {
             tokio::select! {
@@ -283,7 +283,8 @@ pub(super) fn busy(full: Full) -> ApiError {
     ApiError::new(429, "busy", format!("too many exports, checks or counts at one time: {full}"))
 }
 
-/// `audit-2026-04-15_to_2026-05-12_user-admin`: what is inside, in a name every system accepts.
+/// Builds a file name such as `audit-2026-04-15_to_2026-05-12_user-admin` from range and filter, which every system
+/// accepts.
 pub(super) fn file_name(query: &Query) -> String {
     let day = |time: Timestamp| time.to_text()[..10].to_owned();
     let to = query.to.min(SystemClock.now());
@@ -298,7 +299,7 @@ pub(super) fn file_name(query: &Query) -> String {
     format!("audit-{}_to_{}{filter}", day(query.from), day(to))
 }
 
-/// Which of a node's logs a row is in; the present one where it is not said.
+/// Which of a node's logs a row is in; the present one if not given.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OfLog {
@@ -394,13 +395,13 @@ pub(super) async fn find_entry(
     Ok((page, query))
 }
 
-/// No log of this generation can be read.
+/// Error for a generation of which no log can be read.
 pub(super) fn no_such_log(node: &str, generation: Option<Generation>) -> ApiError {
     let generation = generation.map(|generation| generation.to_string()).unwrap_or_default();
     ApiError::new(404, "no_such_log", format!("{node} has no log of generation {generation} that can be read"))
 }
 
-/// What to check; everything by default.
+/// Range to verify; everything by default.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct VerifyRequest {
@@ -429,7 +430,7 @@ pub(super) async fn verify(
         body => serde_json::from_slice(body).map_err(|error| ApiError::new(400, "bad_request", error.to_string()))?,
     };
     let now = SystemClock.now();
-    // Without a bound everything is read, whatever time it claims.
+    // Without `from`, all rows are read, whatever time they claim.
     let (from, to) = match &request.from {
         Some(from) => range(Some(from), request.to.as_deref(), now)?,
         None => (Timestamp::MIN, range(Some("0001-01-01"), request.to.as_deref(), now)?.1),

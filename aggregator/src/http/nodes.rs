@@ -106,7 +106,7 @@ async fn ask(member: Arc<Member>, limits: Limits) -> NodeInfo {
 }
 
 fn info(member: &Member, part: &Part, status: Option<&NodeStatus>) -> NodeInfo {
-    // No rows were asked for, so nothing is said about a range.
+    // No rows were requested, so the report says nothing about a range.
     let rows = status.and_then(|s| s.head_seq).map_or(0, |head| head + 1);
     let report = NodeReport { proven: None, unproven: None, ..part.report(rows) };
     let alarm = member.witness.standstill().map(|alarm| AlarmInfo {
@@ -157,7 +157,7 @@ pub(super) async fn accept(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What a request to accept a history asks, of whom.
+/// Parses a request to accept a history, and finds its node.
 fn acceptance<'a>(app: &'a App, node: &str, body: &[u8]) -> Result<(&'a Member, Acceptance, AcceptRequest), ApiError> {
     let member = app.cluster.members.iter().find(|member| member.node.id.as_str() == node);
     let member = member.ok_or_else(|| ApiError::new(404, "no_such_node", format!("{node:?} is not in the roster")))?;

@@ -33,7 +33,7 @@ impl utoipa::Modify for Security {
     }
 }
 
-/// What every route can answer besides its own.
+/// Responses that every route can give in addition to its own.
 const EVERYWHERE: [(&str, &str); 6] = [
     ("400", "What was sent cannot be read"),
     ("401", "No, unknown or expired credentials"),
@@ -116,7 +116,7 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [&mut item.get, &mut item.post, &mut item.delete].into_iter().flatten()
 }
 
-/// The document, pretty-printed; made once.
+/// Returns the document, pretty-printed; it is generated once.
 pub fn openapi_json() -> &'static str {
     static DOCUMENT: OnceLock<String> = OnceLock::new();
     DOCUMENT.get_or_init(|| document().to_pretty_json().unwrap_or_default() + "\n")

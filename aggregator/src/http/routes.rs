@@ -1,4 +1,4 @@
-//! The routes: one declaration of each, from which the router, the OpenAPI document and the list for tests are made.
+//! Declares each route once; the router, the OpenAPI document and the list for tests are built from the declarations.
 
 use std::sync::Arc;
 
@@ -34,8 +34,8 @@ pub(super) struct Route {
     pub(super) handler: UtoipaMethodRouter<Arc<App>>,
 }
 
-/// Every route that needs an identity. The router is made of this list and nothing else, and a test goes over it with every role and
-/// scope.
+/// Returns every route that needs an identity. The router is built from this list alone, and a test checks it with every
+/// role and scope.
 pub(super) fn declared() -> Vec<Route> {
     use Permission::{AcceptHistory, Export, ManageTokens, Verify, View};
     let route = |action, needs, changes, handler| Route { rules: RouteRules { action, needs, changes }, handler };
@@ -68,7 +68,8 @@ pub(super) fn declared() -> Vec<Route> {
     ]
 }
 
-/// Signing in, before any identity is known; its handler does what [`auth::identify`] and [`audited`] do for the others.
+/// Returns the route for signing in, which precedes any identity; its handler does what [`auth::identify`] and
+/// [`audited`] do for the others.
 pub(super) fn sign_in() -> UtoipaMethodRouter<Arc<App>> {
     routes!(session::sign_in)
 }

@@ -20,13 +20,14 @@ use super::identify::Caller;
 use crate::access::saved_searches::SearchError;
 use crate::state::App;
 
-/// Whose searches they are. Who gets the same name later with another limit does not find them: they can name what is outside it.
+/// Returns the owner of a caller's searches. It includes the scope: a later caller with the same name and another scope
+/// must not find searches that can name data outside of that scope.
 fn owner(caller: &Caller) -> String {
     let limit = caller.scope().text().map(|scope| hex::encode(&Sha256::digest(scope)[..8])).unwrap_or_default();
     format!("{} {} {limit}", caller.method(), caller.name()).trim_end().to_owned()
 }
 
-/// Away from the threads that answer requests.
+/// Runs a change on a blocking thread, off the threads that answer requests.
 async fn on_disk(change: impl FnOnce() -> Result<(), SearchError> + Send + 'static) -> Result<StatusCode, ApiError> {
     let changed = tokio::task::spawn_blocking(change).await;
     changed.unwrap_or_else(|error| Err(SearchError::Failed(error.to_string())))?;
@@ -84,7 +85,7 @@ pub(super) async fn remove_search(
 #[derive(Serialize, ToSchema)]
 pub(super) struct FilterKey {
     key: &'static str,
-    /// What it matches.
+    /// Description of what the key matches.
     about: &'static str,
     /// The field by which `GET /stats` counts its values; null when they cannot be counted.
     counted_by: Option<&'static str>,
@@ -94,7 +95,7 @@ pub(super) struct FilterKey {
 #[derive(Serialize, ToSchema)]
 pub(super) struct FilterWords {
     keys: Vec<FilterKey>,
-    /// What can stand behind `is:`.
+    /// Values allowed after `is:`.
     is: Vec<&'static str>,
 }
 

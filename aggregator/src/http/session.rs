@@ -25,7 +25,7 @@ use crate::access::sessions::Credential;
 use crate::state::App;
 
 const SIGN_IN: &str = "audit.sign_in";
-/// A token or a code, and a little JSON around it.
+/// Largest sign-in body: a token or a code, and a little JSON around it.
 const BODY_BYTES_MAX: usize = 4_096;
 
 /// Signs a browser in with a token, a one-time link or a certificate.
@@ -63,7 +63,8 @@ pub(super) async fn sign_in(
     if let Some(scope) = caller.scope().text() {
         entry.details(json!({ "limited_to": scope }));
     }
-    // A session whose beginning turns out not to be recorded has a cookie that nobody was given; it ends unused.
+    // If the beginning of a session turns out not to be recorded, no client receives its cookie, and the session ends
+    // unused.
     let begun = recordable(&app)
         .await
         .and_then(|()| app.sessions.begin(caller.credential().clone(), now).map_err(|error| no_random(&error)));
@@ -81,10 +82,10 @@ pub(super) async fn sign_in(
     response
 }
 
-/// Whose token, code or certificate it is.
+/// Authenticates the token, code or certificate of a sign-in.
 fn who(app: &App, peer: &TlsPeer, body: &Bytes, now: Timestamp) -> Result<Caller, Refusal> {
     let bad = |detail: &str| ("bad_request", ApiError::new(400, "bad_request", detail));
-    // What was typed may be a secret, so the reader's own words about it are not passed on.
+    // The input may contain a secret, so the parser's error message is not passed on.
     let typed: SignIn =
         serde_json::from_slice(body).map_err(|_| bad("send {\"token\":\"…\"}, {\"link\":\"…\"}, or {}"))?;
     match (typed.token, typed.link) {
@@ -155,7 +156,8 @@ pub(super) async fn link(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
 ) -> Result<(StatusCode, Json<SignInLink>), ApiError> {
-    // An address made in a session would be a session without an end, and one of a certificate would work without it.
+    // A link created in a session would make a session without an end, and a link created with a certificate would work
+    // without the certificate.
     if caller.session().is_some() || !matches!(caller.credential(), Credential::Token { .. }) {
         let detail =
             "a one-time address is made with a token (`piperoll browse`), not in a session or with a certificate";

@@ -1,5 +1,5 @@
-//! `GET /stats`: exact counts over all nodes, with the same statement of completeness as rows. Nodes count, from their
-//! indexes; with `verify=true` their rows are read and verified here, as for an export, and counted here.
+//! `GET /stats`: exact counts over all nodes, with the same completeness statement as for rows. Nodes count from their
+//! indexes; with `verify=true` the aggregator reads and verifies the rows, as for an export, and counts them itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +55,8 @@ pub(super) async fn stats(
     let mut query = Query::parse(std::mem::take(&mut typed.rest), now, &app.cluster.cursor_key, caller.scope())?;
     (query.format, query.order, query.limit) = (Format::Json, Order::Asc, None);
     let plan = typed.plan(&query, now)?;
-    // Counts of a node cannot be compared with a scope, so for a caller with one the rows are counted here.
+    // Counts made by a node cannot be checked against a scope, so for a caller with one the aggregator counts the rows
+    // itself.
     let here = typed.verify()? || caller.scope().text().is_some();
     query.count = (!here).then(|| plan.clone());
     audit.details(describe(&query));
@@ -107,7 +108,7 @@ impl Typed {
         Ok(typed)
     }
 
-    /// Whether rows are read and verified here.
+    /// Returns whether the aggregator reads and verifies the rows itself.
     fn verify(&self) -> Result<bool, QueryError> {
         match self.verify.as_deref() {
             None | Some("false") => Ok(false),
@@ -144,7 +145,8 @@ impl Typed {
     }
 }
 
-/// The width of a bucket, refused early when the range has too many. Rows of the future are bounded by the counter.
+/// Parses the width of a bucket, and refuses it early if the range has too many buckets. The counter bounds the buckets
+/// of rows in the future.
 fn bucket(text: &str, query: &Query, now: Timestamp) -> Result<i64, QueryError> {
     let width = parse_duration(text).filter(|width| *width >= BUCKET_MIN && width.subsec_nanos() == 0);
     let width = width.and_then(|width| i64::try_from(width.as_micros()).ok());

@@ -1,4 +1,4 @@
-//! `GET /audit-log/tail`: what all nodes record, as server-sent events, with resume by Last-Event-ID.
+//! `GET /audit-log/tail`: new entries of all nodes as server-sent events, resumable by `Last-Event-ID`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::scan::query::{Query, QueryError};
 use crate::state::App;
 use piperoll_net::fair_share::Share;
 
-/// Between two looks at whether a reader may still read.
+/// Interval at which a tail checks that its client is still authorized.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(2);
 const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -77,14 +77,14 @@ pub(super) async fn tail(
             None => (Ok(ended()), None),
         })
     });
-    // What server-sent events say about caching by themselves is less than what every other answer says.
+    // The caching header that server-sent events set by default is weaker than the one of every other response.
     Ok(([(CACHE_CONTROL, "no-store")], Sse::new(events)).into_response())
 }
 
-/// Whoever follows.
+/// The client of a tail.
 struct Reader {
     events: Events,
-    /// Where every node is gone on with; an event says what changed of it.
+    /// Position at which every node continues; events carry the changes.
     positions: Positions,
     app: Arc<App>,
     caller: Caller,
@@ -93,12 +93,13 @@ struct Reader {
 }
 
 impl Reader {
-    /// The next event; `Some(None)` when what the caller has shown does not hold any more: signed out, revoked, expired.
+    /// Returns the next event; `Some(None)` if the caller's credential is no longer valid: signed out, revoked or
+    /// expired.
     async fn next(&mut self) -> Option<Option<Event>> {
         loop {
             tokio::select! {
                 event = self.events.recv() => return event.map(Some),
-                // The reader can resume with the id of the last event, so a stop does not wait for it.
+                // The client can resume with the id of the last event, so a shutdown does not wait for it.
                 () = self.app.stopping.cancelled() => return None,
                 _ = self.checks.tick() => if !self.app.still_holds(&self.caller, SystemClock.now()) {
                     return Some(None);
@@ -113,7 +114,7 @@ fn ended() -> Sent {
     Sent::default().event("ended").data(words.to_string())
 }
 
-/// What a reader wants to follow, and from where.
+/// Query and starting position of a tail.
 struct Asked {
     query: Query,
     positions: Positions,
@@ -153,7 +154,7 @@ impl Asked {
             }
             None => now,
         };
-        // What a browser sends by itself when it connects again is newer than the address it was given.
+        // The header that a browser sends when it reconnects is newer than the URL that it was given.
         let header = headers.get(LAST_EVENT_ID).map(|value| value.to_str().unwrap_or("?").to_owned());
         let positions = match header.or(after) {
             Some(text) => Positions::parse(&text).map_err(|error| bad("after", "", &error.to_string()))?,
@@ -167,7 +168,7 @@ fn bad(parameter: &str, value: &str, allowed: &str) -> QueryError {
     QueryError::Parameter { parameter: parameter.to_owned(), value: value.to_owned(), allowed: allowed.to_owned() }
 }
 
-/// A reader that was dropped has not seen what came then; the log says so.
+/// Records that a client was dropped and has not seen the entries that came then.
 async fn note_drop(app: &App, who: &str) {
     let entry = Entry::new(Category::Audit, "audit.tail_dropped")
         .outcome(Outcome::Failure)

@@ -1,4 +1,4 @@
-//! `/tokens`: admins create, list and revoke tokens. A token is only ever in the answer that creates it.
+//! `/tokens`: admins create, list and revoke tokens. A token itself is only in the response that creates it.
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ pub(super) async fn create_token(
     Ok((StatusCode::CREATED, Json(created)))
 }
 
-/// What somebody asks for may be anything; the entry about it must fit.
+/// Truncates a value of the request, which can be anything, so that the audit entry can hold it.
 fn shown(text: Option<&str>) -> Option<String> {
     text.map(|text| text.chars().take(SCOPE_BYTES_MAX).collect())
 }

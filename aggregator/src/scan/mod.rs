@@ -1,4 +1,4 @@
-//! One query at one node: what it is asked, and how its rows are read, verified and proven.
+//! Runs one query at one node: plans the request, and reads, verifies and proves the rows.
 
 pub(crate) mod node_reader;
 pub(crate) mod plan;

@@ -29,7 +29,7 @@ use crate::scan::plan::Asked;
 use crate::scan::proof_verifier::{BORDERS_MAX, Proof, Proving};
 use crate::scan::verified_row::{BorderRow, Gone, PlacedRow};
 
-/// One node's answer, being read.
+/// Reader of one node's answer.
 pub(crate) struct NodeReader {
     member: Arc<Member>,
     body: Incoming,
@@ -41,30 +41,31 @@ pub(crate) struct NodeReader {
     order: Order,
     limit: Option<u64>,
     unfiltered: bool,
-    /// The filter that was meant, of a node that does not know its language: it gives more rows, and the others are passed over here.
+    /// The filter of the query, set if the node does not support its language version: the node then returns more rows, and those that do
+    /// not match this filter are skipped here.
     sieve: Option<Filter>,
     scope: Scope,
-    /// The last row's place, and its seq and era for gaps.
+    /// Key of the last row. Its seq and `last_era` are used to find gaps.
     last: Option<Key>,
     last_era: Option<u32>,
-    /// What was witnessed of the node, to be proven; none when nothing was.
+    /// Verifies rows against the witnessed checkpoint; `None` if nothing was witnessed or the node only counts.
     proving: Option<Proving>,
-    /// How far a node is that is followed; it comes behind the rows in front of it.
+    /// Progress of a node that is followed. A mark arrives after the rows before it.
     pub(crate) mark: Option<Mark>,
-    /// What the node counted, when it was asked to.
+    /// Counts from the node, if it was asked to count.
     pub(crate) counted: Option<Counter>,
     ready: VecDeque<PlacedRow>,
-    /// Rows that the node says it has read, and since when it is so many.
+    /// Number of rows that the node says it has read, and when that number last grew.
     scanned: u64,
     advanced: Instant,
-    /// The place up to which it says that it has looked at every row.
+    /// Position up to which the node says it has checked every row.
     reached: Option<Position>,
-    /// Sound rows beside the range: a few for every era.
+    /// Valid rows adjacent to the range: a few for every era.
     pub(crate) borders: Vec<BorderRow>,
     pub(crate) tally: Tally,
 }
 
-/// What has been read of one node so far.
+/// Counts and findings from what has been read of one node so far.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tally {
     pub(crate) rows: u64,
@@ -73,20 +74,20 @@ pub(crate) struct Tally {
     pub(crate) unknown_key: u64,
     pub(crate) witnessed: u64,
     pub(crate) proof: Proof,
-    /// In words: gaps, rows out of order, what the node itself found.
+    /// Messages about gaps, rows out of order, and faults that the node itself found.
     pub(crate) faults: Vec<String>,
     pub(crate) more: bool,
     pub(crate) ended: bool,
-    /// The range reaches back to rows that the node holds no more, in words.
+    /// Message, set if the range reaches back to rows that the node no longer has.
     pub(crate) pruned: Option<String>,
-    /// The first row that the log has, when rows were pruned.
+    /// First row that the log has, if rows were pruned.
     pub(crate) floor: Option<u64>,
-    /// Erased rows of the range that only what they said could select, by the node's word.
+    /// Number of erased rows of the range that only their content could select, as reported by the node.
     pub(crate) erased: u64,
 }
 
 impl Tally {
-    /// This part of an answer, and the part that follows it.
+    /// Combines this part of an answer with the part that follows it.
     pub(crate) fn and(self, next: Self) -> Self {
         let mut faults = self.faults;
         for fault in next.faults {
@@ -100,20 +101,20 @@ impl Tally {
             invalid: self.invalid + next.invalid,
             unknown_key: self.unknown_key + next.unknown_key,
             witnessed: self.witnessed + next.witnessed,
-            // Both parts whole are the whole: the second begins behind the last row of the first.
+            // Two whole parts are whole together, because the second one begins after the last row of the first.
             proof: self.proof.and(next.proof),
             faults,
             more: next.more,
             ended: next.ended,
             pruned: self.pruned.or(next.pruned),
             floor: self.floor.or(next.floor),
-            // Each says it of the whole range.
+            // Each part reports the number for the whole range.
             erased: self.erased.max(next.erased),
         }
     }
 }
 
-/// Entries that a node records of its own while it stops, after the last row that an operator saw of it.
+/// Number of entries that a node itself records while it stops, after the last row that an operator saw.
 const STOP_ENTRIES: u64 = 1;
 
 /// Describes a mismatch between the folder of a node that left and the last row that it wrote according to the roster.
@@ -129,22 +130,22 @@ fn against_last(head: &StreamHead, last: u64) -> Option<String> {
         .then(|| format!("the last row that it wrote is {last}, and its folder has {rows} rows: some were added later"))
 }
 
-/// How long a node may report progress without reading any further. Passing over blocks by the index takes far less.
+/// How long a node may report progress without reading any further. Skipping blocks by the index takes far less.
 const STANDSTILL_MAX: Duration = Duration::from_secs(120);
-/// Why a count is not proven.
+/// Reason given for a count that is not proven.
 pub(crate) const COUNTED_THERE: &str =
     "the nodes counted, from their indexes; a count with `verify` reads and verifies every row";
-/// Faults listed for one node in one answer.
+/// Maximum number of faults listed for one node in one answer.
 const FAULTS_MAX: usize = 20;
-/// Characters of one: a node's words are its own, and an answer repeats them.
+/// Maximum length of one fault in characters: the node chooses the text, and an answer repeats it.
 const FAULT_CHARS_MAX: usize = 512;
 
-/// The request that a node of its version can be asked, and the filter that its rows have to be held against here. New syntax is
-/// never sent to a node that did not say that it reads it.
+/// Adapts a request to the node's version. Returns the request to send and, if the node cannot apply the filter, the filter that its rows
+/// must be checked against here. New syntax is never sent to a node that did not say that it supports it.
 async fn fitting(member: &Member, request: &ScanRequest) -> Result<(ScanRequest, Option<Filter>), Failure> {
     let needs_more = |plan: &Plan| plan.facets.contains(&Facet::Verb) || plan.axis != Axis::Recorded;
     let counts_more = request.count.as_ref().is_some_and(needs_more);
-    // What is asked was written here.
+    // The filter text was written by this aggregator.
     let filter = Filter::parse_stored(&request.filter, Timestamp::MIN).map_err(|e| Failure::Error(e.to_string()))?;
     let needs_version_2 = filter.in_version_1().is_none();
     if !(needs_version_2 || counts_more) || member.filter_version().await? >= FILTER_VERSION {
@@ -156,12 +157,12 @@ async fn fitting(member: &Member, request: &ScanRequest) -> Result<(ScanRequest,
         return Err(Failure::Error(words.to_owned()));
     }
     let widened = filter.widened_to_version_1();
-    // How many rows it has to give for those that are wanted is not known.
+    // It is not known how many rows the node has to return to yield the wanted number.
     Ok((ScanRequest { filter: widened.to_string(), limit: None, ..request.clone() }, Some(filter)))
 }
 
 impl NodeReader {
-    /// Asks and waits for the first frame, which says who answers.
+    /// Sends the request and waits for the first frame, which says who answers.
     pub(crate) async fn open(
         member: &Arc<Member>,
         asked: &Asked,
@@ -240,7 +241,8 @@ impl NodeReader {
         })
     }
 
-    /// The next row; `None` after the node's end record, or when a node that is followed says how far it is. Time counts only while waiting for the network.
+    /// Returns the next row; `None` after the node's end record, or when a node that is followed reports its progress. Time limits count
+    /// only while waiting for the network.
     pub(crate) async fn next(&mut self) -> Result<Option<PlacedRow>, Failure> {
         loop {
             if let Some(row) = self.ready.pop_front() {
@@ -266,16 +268,16 @@ impl NodeReader {
                     plan.ok_or_else(|| Failure::Error("it counted, and was not asked to".to_owned()))?.add_part(part);
                 }
                 Some(Frame::Mark(mark)) => {
-                    // Nothing is proven while following, so every row in front of it has been handed out.
+                    // Nothing is proven while following, so every row before the mark has already been returned.
                     self.mark = Some(mark);
-                    // What follows is read from a scan of its own, which counts from the beginning.
+                    // The rows after it are read by a separate scan, which counts from the beginning.
                     (self.scanned, self.advanced) = (0, Instant::now());
                     return Ok(None);
                 }
                 Some(Frame::Progress(scanned, reached)) => {
                     self.release();
                     self.reached = reached.or(self.reached);
-                    // A node that only says that it works is not waited for without end.
+                    // A node that only says that it is working, and does not advance, is not waited for without end.
                     if scanned > self.scanned {
                         (self.scanned, self.advanced) = (scanned, Instant::now());
                     } else if self.advanced.elapsed() > STANDSTILL_MAX {
@@ -293,8 +295,8 @@ impl NodeReader {
         }
     }
 
-    /// Whether a row is one that was asked for; a node of an earlier version is asked for more. As nodes do, a row that cannot be
-    /// believed is given whatever the filter says, and an erased one when its place selects it.
+    /// Whether a row was asked for; a node of an earlier version is asked for more. As on the nodes, a row that cannot be trusted is
+    /// returned whatever the filter says, and an erased one if its seq selects it.
     fn is_wanted(&mut self, row: &PlacedRow) -> bool {
         let Some(sieve) = &self.sieve else { return true };
         match row.integrity {
@@ -311,12 +313,12 @@ impl NodeReader {
         }
     }
 
-    /// Whether the node reads on, although it found nothing for a while. It has said so a short while ago.
+    /// Whether the node is still reading although it has found nothing for a while. It has reported progress recently.
     pub(crate) fn advances(&self) -> bool {
         self.scanned > 0 && self.advanced.elapsed() < self.idle
     }
 
-    /// Ends reading in the middle, where the node has got to; `None` when it did not say where that is.
+    /// Stops reading early, at the position that the node has reached; `None` if the node did not report one.
     pub(crate) fn stop_here(&mut self) -> Option<Key> {
         let Position { timestamp, seq } = self.reached?;
         self.tally.ended = true;
@@ -325,7 +327,7 @@ impl NodeReader {
         Some(Key { timestamp, node_id: self.node_id.clone(), seq })
     }
 
-    /// Rows that came before a failure and still waited for their proof.
+    /// Returns the rows that arrived before a failure and were still waiting for their proof.
     pub(crate) fn rest(&mut self) -> impl Iterator<Item = PlacedRow> + use<> {
         let waiting = self.proving.as_mut().map(|proving| proving.release().0).unwrap_or_default();
         let rest: Vec<PlacedRow> = std::mem::take(&mut self.ready).into_iter().chain(waiting).collect();
@@ -333,7 +335,7 @@ impl NodeReader {
         wanted.into_iter()
     }
 
-    /// A row that is gone counts as erased only under an authentic entry that names it.
+    /// Processes a row that is gone. It counts as erased only if an authentic entry names it.
     fn erased(&mut self, seq: u64, statement: EntryFrame) {
         let checked = self.checker.check(&claim(&statement));
         let said = Statement::read(&statement.body).filter(|_| checked.integrity == Integrity::Ok);
@@ -413,7 +415,7 @@ impl NodeReader {
     fn end(&mut self, end: StreamEnd) {
         self.release();
         self.tally.ended = true;
-        // Only who was asked for so many rows and gave them may have more.
+        // Only a node that was asked for a limited number of rows and returned that many may have more.
         self.tally.more = end.more && self.limit == Some(self.tally.rows);
         if end.more && !self.tally.more {
             self.fault("it stopped before the end, and was not asked to".to_owned());
@@ -440,9 +442,9 @@ impl NodeReader {
         }
     }
 
-    /// Checks the row and gives it its place: a sound row's own time, otherwise the place that the node gives it.
-    /// A row behind its turn gets the time of the row in front of it, so that the merge sees rows in order.
-    /// Also the row's era, when its signature fits.
+    /// Checks the row and assigns its key. A valid row gets its own time, any other one the position that the node gives it. A row that
+    /// is out of order gets the time of the row before it, so that the merge sees rows in order. Also returns the row's era if its MAC is
+    /// valid.
     fn place(&mut self, entry: EntryFrame, checked: &Checked, erased: Option<Arc<Gone>>) -> (PlacedRow, Option<u32>) {
         self.tally.rows += 1;
         match checked.integrity {
@@ -485,7 +487,7 @@ impl NodeReader {
     }
 }
 
-/// Whether some row of the range may be one that the node pruned, by its own word.
+/// Explains that the range may include rows that the node pruned, according to the node.
 fn reaches_pruned(head: &StreamHead, asked: &Asked) -> Option<String> {
     let pruned = head.pruned.filter(|pruned| asked.request.from <= pruned.newest && !asked.all_there)?;
     Some(format!(
@@ -494,7 +496,7 @@ fn reaches_pruned(head: &StreamHead, asked: &Asked) -> Option<String> {
     ))
 }
 
-/// Erased rows that are counted instead of shown. Who is limited to a scope is not told of rows that may not be within it.
+/// Number of erased rows that are counted instead of shown. A caller limited to a scope does not learn of rows that may be outside of it.
 fn erased_apart(head: &StreamHead, asked: &Asked) -> u64 {
     if asked.scope.text().is_some() { 0 } else { head.erased }
 }
@@ -524,7 +526,7 @@ async fn next_frame(body: &mut Incoming, buffer: &mut BytesMut, wait: Duration) 
     }
 }
 
-/// Status and reason of a node, from what was read and how it ended.
+/// Derives a node's status and its reason from what was read and how reading ended.
 pub(crate) fn conclude(tally: &Tally, began: bool, failure: Option<&Failure>) -> (Status, Option<String>) {
     let integrity = integrity_words(tally);
     match failure {

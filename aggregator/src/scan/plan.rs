@@ -11,38 +11,38 @@ use crate::cluster::node_handle::Member;
 use crate::cluster::witness::pinned::Pinned;
 use crate::scan::query::Query;
 
-/// What a query wants of one roster entry.
+/// Decision about one roster entry for a query.
 pub(crate) enum Ask {
-    /// Dial it.
+    /// Query the node.
     Scan(Box<Asked>),
-    /// Leave it out, and say why.
+    /// Skip the node, and report why.
     Not { status: Status, reason: String },
-    /// It had no part in the range; it is not even expected.
+    /// The node had no part in the range, so it is not even expected.
     Absent,
 }
 
-/// What one node is asked, and what its rows are held against.
+/// Request for one node, and the checkpoint that its rows are verified against.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     pub(crate) request: ScanRequest,
     pub(crate) pinned: Option<Pinned>,
-    /// Rows that were pruned are not asked for.
+    /// Whether only existing rows are asked for, so that pruned ones do not count as missing.
     pub(crate) all_there: bool,
-    /// What of its rows may be shown.
+    /// Scope of the caller: which of the node's rows may be shown.
     pub(crate) scope: Scope,
-    /// It is a log that the node's present one took the place of.
+    /// Set if the request is for a log that the node's present one replaced.
     pub(crate) aside: Option<AsideOf>,
 }
 
-/// A log that another one took the place of.
+/// A log that was replaced by another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AsideOf {
     pub(crate) generation: Generation,
-    /// All that was witnessed of it is there, by the node's word; its rows are held against that.
+    /// Whether everything that was witnessed of the log is there, according to the node. Its rows are verified against that.
     pub(crate) whole: bool,
 }
 
-/// The logs of a node besides its present one that a query reaches into, and what they are asked.
+/// Plans the requests for the logs of a node, other than its present one, that a query reaches into.
 pub(crate) fn ask_asides(member: &Member, query: &Query, limit: Option<u64>) -> Vec<Asked> {
     if query.one_row {
         return Vec::new();
@@ -51,12 +51,12 @@ pub(crate) fn ask_asides(member: &Member, query: &Query, limit: Option<u64>) -> 
     if asides.is_empty() {
         return Vec::new();
     }
-    // The same question without the place of the present log.
+    // The same request without the position in the present log.
     let Ask::Scan(base) = ask(member, &Query { cursor: None, ..query.clone() }, limit) else { return Vec::new() };
     let id = &member.node.id;
     let asides = asides.into_iter().filter_map(|(generation, pinned)| {
         if query.sealed && pinned.is_none() {
-            // Nothing of it could be proven.
+            // Nothing of this log could be proven.
             return None;
         }
         let mut asked = Asked { pinned: pinned.clone(), ..(*base).clone() };
@@ -76,7 +76,7 @@ pub(crate) fn ask_asides(member: &Member, query: &Query, limit: Option<u64>) -> 
     asides.collect()
 }
 
-/// What one log of a node is asked: the present one, or one that another took the place of. `None` when there is no such log to read.
+/// Plans the request for one log of a node: the present one, or one that was replaced. `None` if there is no such log to read.
 pub(crate) fn ask_log(
     member: &Member,
     query: &Query,
@@ -86,13 +86,13 @@ pub(crate) fn ask_log(
     let ask = ask(member, query, limit);
     let Some(generation) = generation else { return Some(ask) };
     let Ask::Scan(mut asked) = ask else { return Some(ask) };
-    // Of a node that was never witnessed the log is not known before it answers.
+    // For a node that was never witnessed, the log is not known before the node answers.
     if asked.pinned.as_ref().is_none_or(|pinned| pinned.generation == generation) {
         asked.request.generation = Some(generation);
         return Some(Ask::Scan(asked));
     }
     if member.witness.presents(generation) {
-        // Another log than the witnessed one, which the answer says.
+        // This is another log than the witnessed one; the answer says so.
         asked.request.generation = Some(generation);
         return Some(Ask::Scan(asked));
     }
@@ -101,7 +101,7 @@ pub(crate) fn ask_log(
         None if let Some(reason) = member.witness.gone(generation) => {
             return Some(Ask::Not { status: Status::Pruned, reason });
         }
-        // It was here, and nothing was heard of it since this aggregator started, or it was taken away.
+        // The log existed, and either the node has not mentioned it since this aggregator started, or it was taken away.
         None if member.witness.is_past(generation) => {
             let reason = format!("the node has not said that it can still read its log of generation {generation}");
             return Some(Ask::Not { status: Status::Unreachable, reason });
@@ -115,7 +115,7 @@ pub(crate) fn ask_log(
     Some(Ask::Scan(asked))
 }
 
-/// Decides, per node, what to ask.
+/// Plans the request for the present log of one node.
 pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
     let id = &member.node.id;
     if !query.filter.concerns_node(id.as_str()) {
@@ -123,7 +123,7 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
     }
     if member.has_left() {
         match ask_retired(member, query) {
-            // Its folder is here.
+            // The node's folder is available here.
             Ask::Not { status: Status::Retired, .. } if member.link.is_local() => {}
             other => return other,
         }
@@ -144,7 +144,7 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
     };
     let place_decides = query.filter.names_seqs() || query.filter.on_erased(id.as_str(), 0) != ErasedFit::Unknown;
     if query.scope.text().is_some() && !query.one_row && place_decides {
-        // What an erased row was about is gone with it: nobody can say that it was within the scope.
+        // The content of an erased row is gone, so it cannot be shown that the row was within the scope.
         request.filter = query.filter.clone().and(Filter::without_erased()).to_string();
     }
     let pinned = member.witness.pinned();
@@ -153,7 +153,7 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
         let Some(pinned) = &pinned else {
             return Ask::Not { status: Status::Error, reason: "nothing of its log was witnessed yet".to_owned() };
         };
-        // Only what a witness stands for; newer rows belong to the next export.
+        // Only rows that a witness vouches for; newer rows belong to the next export.
         request.head = Some(pinned.size - 1);
         request.generation = Some(pinned.generation);
     }
@@ -177,7 +177,7 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
         request.generation = Some(head.generation);
         request.head = head.head_seq;
         if head.head_seq.is_none() {
-            // The log was empty at the first page, so nothing of it is in the snapshot.
+            // The log was empty at the first page, so none of its rows are in the snapshot.
             request.to = request.from;
         }
         request.after = query.after.as_ref().map(|last| position_for(last, id, query.order));
@@ -185,7 +185,7 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
     Ask::Scan(Box::new(Asked { request, pinned, all_there: query.all_there, scope: query.scope.clone(), aside: None }))
 }
 
-/// What is said of a node that left: nothing, unless its rows may be in the range.
+/// Decides about a node that left: `Absent`, unless its rows may be in the range.
 fn ask_retired(member: &Member, query: &Query) -> Ask {
     let left = member.node.life.until;
     let missing = |why: &str| {
@@ -197,7 +197,7 @@ fn ask_retired(member: &Member, query: &Query) -> Ask {
     if member.node.life.overlaps(query.from, query.to) {
         return missing("");
     }
-    // What a witness saw counts more than an instant that somebody typed.
+    // Rows that a witness saw count more than a leaving time that an operator typed.
     if let Some(words) = member.witness.saw_rows_in(query.from, query.to) {
         return missing(&format!("; {words}"));
     }
@@ -210,12 +210,12 @@ fn ask_retired(member: &Member, query: &Query) -> Ask {
     }
 }
 
-/// The place `(timestamp, node_id, seq)` as one node sees it: rows of the same microsecond are behind it or
-/// not depending on how the node's id compares.
+/// Converts the merge key `(timestamp, node_id, seq)` into a position in one node's log. Whether rows of the same microsecond come after
+/// it depends on how the node's id compares.
 fn position_for(last: &Key, id: &NodeId, order: Order) -> Position {
     let seq = match id.cmp(&last.node_id) {
         std::cmp::Ordering::Equal => last.seq,
-        // Behind the last row in ascending order come the same microsecond's rows of larger ids.
+        // In ascending order, the same microsecond's rows of larger ids come after the last row.
         std::cmp::Ordering::Greater => match order {
             Order::Asc => return Position { timestamp: last.timestamp.plus_micros(-1), seq: u64::MAX >> 1 },
             Order::Desc => 0,
@@ -239,7 +239,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// What a node leaves out behind a position is exactly what the merge key puts before it.
+        /// A node returns exactly those rows after a position that the merge key puts after the last row.
         #[test]
         fn a_position_means_the_same_as_the_merge_key(
             time in 1i64..4, node in 0u8..3, seq in 0u64..4,

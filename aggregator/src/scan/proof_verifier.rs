@@ -1,7 +1,7 @@
 //! Verifies one node's rows against its witnessed checkpoint.
 //!
-//! A node proves its rows batch by batch, so rows wait here until their proof has come; a batch is small, and nothing
-//! grows with the answer.
+//! A node proves its rows in batches, so rows wait here until their proof has arrived. A batch is small, and memory use does not grow
+//! with the answer.
 
 use piperoll_format::completeness::{Place, Shown, Unproven};
 use piperoll_format::merkle::{Hash, RangeProof};
@@ -13,24 +13,25 @@ use piperoll_protocol::node::ScanRequest;
 use crate::cluster::witness::pinned::Pinned;
 use crate::scan::verified_row::{BorderRow, PlacedRow};
 
-/// Between two proofs a node sends some hundred rows, a quarter of a megabyte and one row more, and a few borders per era.
+/// Limits for rows that wait: between two proofs a node sends a few hundred rows, a quarter of a megabyte plus one row, and a few borders
+/// per era.
 const WAITING_ROWS_MAX: usize = 1_024;
 const WAITING_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub(crate) const BORDERS_MAX: usize = 16_384;
 
-/// Whether an answer is all that was witnessed of its range.
+/// Whether an answer contains everything that was witnessed of its range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Proof {
     /// No witnessed row of the range is missing.
     Whole,
-    /// None is missing from here on; older ones were pruned.
+    /// No row is missing from this time on; older ones were pruned.
     Since(Timestamp),
-    /// Not shown, and why.
+    /// Completeness is not shown, for this reason.
     Not(String),
 }
 
 impl Proof {
-    /// Of two parts that follow each other: both whole are the whole, because the second begins behind the last row of the first.
+    /// Combines two consecutive parts. Two whole parts are whole together, because the second one begins after the last row of the first.
     pub(crate) fn and(self, next: Self) -> Self {
         match (self, next) {
             (Self::Not(words), _) | (_, Self::Not(words)) => Self::Not(words),
@@ -47,17 +48,17 @@ impl Default for Proof {
     }
 }
 
-/// A row whose signature fits, with what a proof is about.
+/// A row whose MAC is valid, with the data that a proof needs.
 struct Sound {
     place: Place,
     leaf: Hash,
-    /// Where it stands among the rows that wait; none for a border row.
+    /// Index among the waiting rows; `None` for a border row.
     index: Option<usize>,
-    /// It says that rows below a place were pruned.
+    /// Set if the row states that rows were pruned: the first seq that was left, and the newest time of a pruned row.
     pruned: Option<(u64, Timestamp)>,
 }
 
-/// What a row says about where its log begins.
+/// Log start that a row states, and the newest time of a pruned row.
 fn pruned(body: &[u8]) -> Option<(u64, Timestamp)> {
     match Statement::read(body)? {
         Statement::Pruned(pruned) => Some((pruned.to_seq, pruned.newest)),
@@ -65,18 +66,18 @@ fn pruned(body: &[u8]) -> Option<(u64, Timestamp)> {
     }
 }
 
-/// The rows of one answer on their way through the proofs.
+/// Rows of one answer while they are being proven.
 pub(crate) struct Proving {
     pinned: Pinned,
     waiting: Vec<PlacedRow>,
     sound: Vec<Sound>,
     borders: Vec<Sound>,
-    /// None when the query has a filter: what it leaves out cannot be told from what is withheld.
+    /// `None` if the query has a filter: rows that the filter leaves out cannot be distinguished from withheld ones.
     shown: Option<Shown>,
     begin: Position,
     end: Position,
     order: Order,
-    /// Rows that the answer is about: what was witnessed, or less on a page of an older snapshot. Never the node's word.
+    /// Number of rows that the answer covers: the witnessed ones, or fewer on a page of an older snapshot. Never taken from the node.
     size: u64,
     waiting_bytes: usize,
 }
@@ -105,14 +106,14 @@ impl Proving {
         }
     }
 
-    /// Whether more waits than a node sends between two proofs: one that never proves must not fill the memory.
+    /// Whether more rows wait than a node sends between two proofs. A node that never sends a proof must not fill the memory.
     pub(crate) fn is_overfull(&self) -> bool {
         self.waiting.len() > WAITING_ROWS_MAX
             || self.waiting_bytes > WAITING_BYTES_MAX
             || self.borders.len() > BORDERS_MAX
     }
 
-    /// A row that waits for its proof. `era` is known for a row whose signature fits.
+    /// Adds a row that waits for its proof. `era` is set for a row whose MAC is valid.
     pub(crate) fn row(&mut self, row: PlacedRow, era: Option<u32>) {
         if let Some(era) = era {
             let place = Place { seq: row.key.seq, era, timestamp: row.key.timestamp };
@@ -124,13 +125,13 @@ impl Proving {
         self.waiting.push(row);
     }
 
-    /// A border row whose signature fits.
+    /// Adds a border row whose MAC is valid.
     pub(crate) fn border(&mut self, place: Place, row: &BorderRow) {
         let pruned = if row.erased_under.is_none() { pruned(&row.body) } else { None };
         self.borders.push(Sound { place, leaf: row.leaf, index: None, pruned });
     }
 
-    /// Takes the proof of what came since the last one. Returns what does not fit, in words.
+    /// Verifies the proof of the rows that arrived since the last one. Returns a message if they do not match.
     pub(crate) fn prove(&mut self, proof: &RangeProof) -> Result<(), String> {
         let of_borders = self.waiting.is_empty();
         if proof.runs.is_empty() {
@@ -172,7 +173,7 @@ impl Proving {
         Ok(())
     }
 
-    /// The rows that waited, proven or not, in their order; and in words, when one should have been proven.
+    /// Returns the waiting rows in order, proven or not, and a message if one of them should have been proven.
     pub(crate) fn release(&mut self) -> (Vec<PlacedRow>, Option<String>) {
         let without = self.sound.iter().find(|row| row.place.seq < self.pinned.size);
         let fault = without.map(|row| format!("row {} was witnessed, and no proof came for it", row.place.seq));
@@ -181,7 +182,7 @@ impl Proving {
         (std::mem::take(&mut self.waiting), fault)
     }
 
-    /// What the whole answer proves, when nothing more comes. `last` is its last row if there are more behind it.
+    /// Concludes what the whole answer proves, when nothing more arrives. `last` is its last row if more rows follow it.
     pub(crate) fn conclude(&mut self, last: Option<Position>) -> Proof {
         let Some(shown) = self.shown.take() else {
             return Proof::Not("the query has a filter".to_owned());

@@ -11,21 +11,21 @@ use piperoll_query::zone::{Now, Zone, ZoneError};
 
 use crate::access::scope::Scope;
 
-/// How an answer is written.
+/// Output format of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     /// A page with envelope.
     Json,
     /// A stream of rows with a final record.
     Ndjson,
-    /// A stream for spreadsheets, without one.
+    /// A stream for spreadsheets, without a final record.
     Csv,
 }
 
-/// What the caller will accept.
+/// Completeness that the caller requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Require {
-    /// Whatever answers, with the missing nodes named.
+    /// Answers of any nodes, with the missing ones named.
     Any,
     /// Every expected node, or nothing.
     All,
@@ -35,15 +35,16 @@ pub(crate) enum Require {
 #[derive(Debug, Clone)]
 pub(crate) struct Query {
     pub(crate) filter: Filter,
-    /// Version of the language that it was read in; what a cursor continues keeps that of its first page.
+    /// Version of the filter language that the filter was parsed in. A query that continues from a cursor keeps the version of its first
+    /// page.
     pub(crate) filter_version: u32,
-    /// What its author may want to know about it.
+    /// Hints about the filter for its author.
     pub(crate) hints: Vec<String>,
-    /// What they could try when nothing matches.
+    /// Hints that are shown if nothing matches.
     pub(crate) hints_when_empty: Vec<String>,
-    /// In which dates without one are read.
+    /// Time zone of dates that name none.
     pub(crate) zone: Zone,
-    /// When the first page was asked for.
+    /// When the first page was requested.
     pub(crate) asked_at: Timestamp,
     pub(crate) from: Timestamp,
     pub(crate) to: Timestamp,
@@ -52,29 +53,29 @@ pub(crate) struct Query {
     pub(crate) limit: Option<usize>,
     pub(crate) require: Require,
     pub(crate) cursor: Option<Cursor>,
-    /// The row that a page is read behind.
+    /// Key of the row after which the page begins.
     pub(crate) after: Option<Key>,
     pub(crate) hash: QueryHash,
-    /// Only rows under the checkpoints that were witnessed: what can be proven to others.
+    /// Whether to return only rows under witnessed checkpoints, which can be proven to others.
     pub(crate) sealed: bool,
-    /// Everything that there is, with whatever time; what was pruned is not asked for.
+    /// Whether to return all existing rows, whatever their time, without asking for pruned ones.
     pub(crate) all_there: bool,
-    /// One row is asked for by its place: what else its log had does not matter.
+    /// Whether one row is requested by its seq, so that the rest of its log does not matter.
     pub(crate) one_row: bool,
-    /// Nodes count the rows that fit instead of sending them.
+    /// Set if nodes count the matching rows instead of sending them.
     pub(crate) count: Option<Plan>,
-    /// What the caller may see at all; it is part of the filter too.
+    /// Scope of the caller, which is also part of `filter`.
     pub(crate) scope: Scope,
-    /// Bytes of rows that one page takes, and that one node may put into it; it ends early, with a cursor, where there are more.
+    /// Maximum bytes of rows in one page, and from one node in it. A page with more rows ends early, with a cursor.
     pub(crate) page_bytes: usize,
 }
 
-/// Bytes of one page, when there is room.
+/// Maximum bytes of one page when capacity is available.
 pub(crate) const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Bytes of one page while the caller, or others, have many large ones that they have not taken yet.
+/// Maximum bytes of one page while this caller, or others, have not read many large ones yet.
 pub(crate) const PAGE_BYTES_SMALL: usize = 256 * 1024;
 
-/// Why a query was refused, with a stable word for programs.
+/// Reasons for refusing a query, each with a stable code for programs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum QueryError {
     #[error(transparent)]
@@ -125,8 +126,7 @@ struct Typed {
 }
 
 impl Query {
-    /// Reads the pairs of a query string. `scope` is what the caller may see at all; it is part of what a
-    /// cursor is bound to.
+    /// Parses the pairs of a query string. `scope` limits what the caller may see, and cursors are bound to it.
     pub(crate) fn parse(
         pairs: Vec<(String, String)>,
         now: Timestamp,
@@ -178,7 +178,7 @@ impl Query {
             scope.text().unwrap_or_default(),
         ];
         parts.extend(typed.filter.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]));
-        // Behind all others, so that cursors of before it was there stay valid.
+        // After all other parts, so that cursors issued before this parameter existed stay valid.
         parts.extend(typed.tz.iter().flat_map(|zone| ["tz", zone]));
         let hash = QueryHash::of(&parts);
         let cursor = typed.cursor.as_deref().map(|text| Cursor::decode(text, key, &hash)).transpose()?;
@@ -188,7 +188,7 @@ impl Query {
         let (filter, hints) = typed.filter(filter_version, Now { at: asked_at, zone })?;
         let hints_when_empty = filter.hints_when_empty();
         let filter = scope.narrow(filter);
-        // Each piece was within the limits; what the nodes are asked has to be as a whole, and mean the same.
+        // Each piece was within the limits. The combined filter that the nodes are sent must be too, and must keep its meaning.
         if Filter::parse_stored(&filter.to_string(), asked_at)? != filter {
             return Err(bad(
                 "filter",
@@ -254,7 +254,7 @@ pub(crate) fn range(
 }
 
 impl Typed {
-    /// All pieces of the filter, and hints about them.
+    /// Combines all pieces of the filter, and collects hints about them.
     fn filter(&self, version: u32, now: Now) -> Result<(Filter, Vec<String>), FilterError> {
         let (mut all, mut hints) = (Filter::default(), Vec::new());
         for (name, value) in &self.filter {
@@ -300,7 +300,7 @@ impl Typed {
 }
 
 impl Query {
-    /// What the author of the filter may want to know; `nothing` when no row matched.
+    /// Returns hints for the author of the filter; `nothing` is true if no row matched.
     pub(crate) fn hints(&self, nothing: bool) -> Vec<String> {
         let mut hints = self.hints.clone();
         if nothing && self.cursor.is_none() {
@@ -309,12 +309,12 @@ impl Query {
         hints
     }
 
-    /// The row in front of which a page is wanted.
+    /// Key of the row before which a page is requested.
     pub(crate) fn in_front_of(&self) -> Option<&Key> {
         self.cursor.as_ref().filter(|cursor| cursor.back).map(|cursor| &cursor.last)
     }
 
-    /// All rows of a range, as a stream, asked for at `now`.
+    /// Creates a query for all rows of a range, as a stream, requested at `now`.
     pub(crate) fn everything(filter: Filter, (from, to): (Timestamp, Timestamp), order: Order, now: Timestamp) -> Self {
         let hash = QueryHash::of(&[]);
         Self {
@@ -348,7 +348,7 @@ mod tests {
     use super::*;
     use piperoll_format::cursor::Snapshot;
 
-    /// The pages of one answer are read in one language, also when the aggregator was upgraded between them.
+    /// The pages of one answer are parsed in one language version, even if the aggregator is upgraded between them.
     #[test]
     fn a_cursor_keeps_the_language_of_its_first_page() -> Result<(), Box<dyn std::error::Error>> {
         let (key, now) = (CursorKey::new(&[1; 32]), Timestamp::from_micros(1_776_240_000_000_000));

@@ -9,7 +9,7 @@ use piperoll_format::row::{FoundAt, Row};
 use piperoll_format::statement::Erased;
 use piperoll_format::verify::Integrity;
 
-/// A row with its place in the timeline.
+/// A row with its position in the timeline.
 #[derive(Debug, Clone)]
 pub(crate) struct PlacedRow {
     pub(crate) key: Key,
@@ -18,32 +18,32 @@ pub(crate) struct PlacedRow {
     pub(crate) integrity: Integrity,
     pub(crate) witnessed: bool,
     pub(crate) reason: Option<&'static str>,
-    /// The row is gone; body and mac are those of the entry that says so.
+    /// Set if the row was erased; `body` and `mac` are then those of the entry that says so.
     pub(crate) erased: Option<Arc<Gone>>,
-    /// It is not known to be within what the reader may see.
+    /// Whether the row is not known to be within the caller's scope.
     pub(crate) withheld: bool,
 }
 
-/// What an authentic entry says about a row that is gone.
+/// Statement of an authentic entry about a row that was erased.
 #[derive(Debug)]
 pub(crate) struct Gone {
     pub(crate) said: Erased,
     pub(crate) entry_seq: u64,
 }
 
-/// A row beside the range. Of an erased one, body and mac are those of the entry that says so.
+/// A row adjacent to the range. For an erased row, `body` and `mac` are those of the entry that says so.
 #[derive(Debug, Clone)]
 pub(crate) struct BorderRow {
     pub(crate) seq: u64,
     pub(crate) leaf: Hash,
     pub(crate) body: Bytes,
     pub(crate) mac: Bytes,
-    /// That entry's place.
+    /// Seq of that entry.
     pub(crate) erased_under: Option<u64>,
 }
 
 impl PlacedRow {
-    /// Its hash in the tree.
+    /// Leaf hash of the row in the tree.
     pub(crate) fn leaf(&self) -> Hash {
         self.erased.as_ref().map_or_else(|| leaf_hash(&self.body, &self.mac), |gone| gone.said.leaf)
     }

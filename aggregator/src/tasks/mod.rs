@@ -1,5 +1,4 @@
-//! What the aggregator does without being asked: polls nodes as their witness, exchanges pins with other aggregators, and records
-//! changes of the roster.
+//! Background tasks: poll nodes as their witness, exchange pins with other aggregators, and record changes of the roster.
 
 pub(crate) mod pin_exchange;
 pub(crate) mod roster_changes;

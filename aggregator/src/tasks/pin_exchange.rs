@@ -1,5 +1,5 @@
-//! What witnesses say to each other and to themselves: every aggregator writes what it has pinned into its own log, compares what the others
-//! wrote with what nodes show to it, and finds its own memory there when that is gone.
+//! Exchanges pins between witnesses: every aggregator writes its pins into its own log, compares the pins of the others with what nodes
+//! show to it, and recovers its own memory from its log if that memory is gone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,28 +26,28 @@ use crate::scan::query::Query;
 use crate::state::App;
 
 const ACTION: &str = "audit.witness_checkpoints";
-/// Bytes of pins in one entry, as JSON: half of what an entry may have.
+/// Maximum bytes of pins in one entry, as JSON: half of what an entry may have.
 const PINS_BYTES_MAX: usize = 32 * 1024;
-/// Losses, and early prunes, of one node in one entry; older ones are in earlier entries.
+/// Maximum number of losses, and of early prunes, of one node in one entry; older ones are in earlier entries.
 const LOSSES_MAX: usize = 16;
-/// Earlier logs of one node, the last replaced ones, that are compared with what one other aggregator pinned of them.
+/// Maximum number of earlier logs of one node, the most recently replaced ones, that are compared with the pins of one other aggregator.
 const EARLIER_COMPARED_MAX: usize = 4;
-/// Entries that one reading looks through, and how far back it goes for those of others.
+/// Maximum number of entries that one read returns, and how far back it reads the entries of other aggregators.
 const ENTRIES_MAX: usize = 1_000;
 const OTHERS_WITHIN: Duration = Duration::from_hours(3);
-/// Between two tries to read the own log at a start, and how many there are.
+/// Delay between attempts to read this aggregator's own log at startup, and the number of attempts.
 const RECALL_PAUSE: Duration = Duration::from_millis(250);
 const RECALL_TRIES: u32 = 60;
 
-/// One node's pin, as an entry has it.
+/// One node's pin, as stored in an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Written {
     node: String,
     /// The node's checkpoint with the witness's cosignature.
     note: String,
-    /// When it was last seen to hold.
+    /// When the node last confirmed the pin.
     seen: Timestamp,
-    /// Rows that were lost, and rows that went too early: what stays on record for ever.
+    /// Rows that were lost, and rows that were pruned too early: the permanent records.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     lost: Vec<Lost>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -59,7 +59,7 @@ struct Details {
     checkpoints: Vec<Written>,
 }
 
-/// Writes what is pinned of all nodes into this aggregator's own log.
+/// Writes the pins of all nodes into this aggregator's own log.
 pub(crate) async fn write_pins(app: &App) -> Result<(), EmitError> {
     let pins: Vec<Written> = app.cluster.members.iter().filter_map(|member| member.witness.written()).collect();
     let size = |pin: &Written| serde_json::to_vec(pin).map_or(0, |json| json.len());
@@ -80,11 +80,11 @@ pub(crate) async fn write_pins(app: &App) -> Result<(), EmitError> {
     Ok(())
 }
 
-/// Reads what was written before, then writes and compares again and again.
+/// Recovers the pins written before, then writes and compares pins periodically.
 pub(crate) async fn run(app: Arc<App>, own: String, every: Duration) {
     recall(&app, &own).await;
     loop {
-        // Soon after a start and then every time: what was pinned before a crash is written down by then.
+        // The first write follows one interval after the start and then every interval; it includes what was pinned before a crash.
         tokio::time::sleep(every).await;
         if let Err(error) = write_pins(&app).await {
             tracing::warn!(%error, "cannot store pinned checkpoints");
@@ -93,7 +93,7 @@ pub(crate) async fn run(app: Arc<App>, own: String, every: Duration) {
     }
 }
 
-/// Finds in the own log what was pinned, for nodes whose memory is gone or older than that. A node is not cosigned before.
+/// Recovers pins from this aggregator's own log, for nodes whose memory is gone or older than that. No node is cosigned before this.
 async fn recall(app: &App, own: &str) {
     let mut written = None;
     if app.cluster.members.iter().any(|member| member.node.id.as_str() == own) {
@@ -116,14 +116,14 @@ async fn recall(app: &App, own: &str) {
     }
 }
 
-/// Compares what other witnesses wrote with what the nodes show here.
+/// Compares the pins that other witnesses wrote with what the nodes show here.
 async fn compare(app: &App, own: &str) {
     let from = SystemClock.now().minus(OTHERS_WITHIN);
     let Some(written) = read(app, &format!("action:{ACTION} -node:{own}"), from).await else { return };
     for member in &app.cluster.members {
         let mut others: Vec<&str> = Vec::new();
         for (witness, pin) in written.iter().filter(|(_, pin)| pin.node == member.node.id.as_str()) {
-            // The newest of each.
+            // Only the newest pin of each witness is compared.
             if others.contains(&witness.as_str()) {
                 continue;
             }
@@ -135,7 +135,7 @@ async fn compare(app: &App, own: &str) {
 
 async fn compare_one(member: &Member, witness: &str, pin: &Written) {
     compare_present(member, witness, &pin.note).await;
-    // Of the logs that another one took the place of, each aggregator has what it pinned last.
+    // Of logs that were replaced, each aggregator keeps what it pinned last.
     let notes = pin.lost.iter().rev().filter_map(|lost| lost.note.as_ref());
     for note in notes.take(EARLIER_COMPARED_MAX) {
         compare_earlier(member, witness, note).await;
@@ -147,7 +147,7 @@ async fn compare_present(member: &Member, witness: &str, note: &str) {
     let Some(theirs) = watch.opened_text(note) else { return };
     let mine = watch.state().pinned.clone();
     let Some(mine) = mine.filter(|mine| mine.origin == theirs.origin && theirs.size > 0) else { return };
-    // What was accepted here as lost was pinned there once, and the other operator may not have accepted it yet.
+    // What an operator accepted here as lost was once pinned by the other aggregator, whose operator may not have accepted it yet.
     if watch.accepted_without(&generation_of(&theirs), theirs.size) {
         return;
     }
@@ -171,7 +171,8 @@ async fn compare_earlier(member: &Member, witness: &str, note: &str) {
     } else {
         goes_on_from(member, &theirs, Some(generation)).await
     };
-    // A log may have been put aside because it is damaged: a node that cannot prove what was pinned here either has not shown two histories.
+    // A log may have been archived because it is damaged. A node that cannot prove this aggregator's pin either has not shown two
+    // histories.
     let is_sound = theirs.size == mine.size || fits != Some(false) || {
         goes_on_from(member, &mine, Some(generation)).await == Some(true)
     };
@@ -180,8 +181,8 @@ async fn compare_earlier(member: &Member, witness: &str, note: &str) {
     }
 }
 
-/// Whether the log that the node shows here has theirs as its beginning; none while the node says nothing or has fewer rows than they saw,
-/// which the next look will tell. `earlier` names a log that another one took the place of.
+/// Whether the log that the node shows here extends theirs. `None` while the node does not answer or has fewer rows than the other
+/// aggregator saw, which the next poll will report. `earlier` names a log that was replaced.
 async fn goes_on_from(member: &Member, theirs: &Checkpoint, earlier: Option<Generation>) -> Option<bool> {
     let of_log = earlier.map(|generation| format!("&generation={generation}")).unwrap_or_default();
     let path = format!("{}?old={}{of_log}", peer_path::CHECKPOINT, theirs.size);
@@ -197,7 +198,7 @@ async fn goes_on_from(member: &Member, theirs: &Checkpoint, earlier: Option<Gene
     Some(verify_consistency(theirs.size, &theirs.root, now.size, &now.root, &hashes).is_ok())
 }
 
-/// Pins that were written, newest first, each with the node whose log has it; none where the log cannot be read.
+/// Reads pins from entries, newest first, each with the node whose log contains it; `None` if the log cannot be read.
 async fn read(app: &App, filter: &str, from: Timestamp) -> Option<Vec<(String, Written)>> {
     let now = SystemClock.now();
     let filter = Filter::parse(filter, now).ok()?;
@@ -220,7 +221,7 @@ async fn read(app: &App, filter: &str, from: Timestamp) -> Option<Vec<(String, W
 }
 
 impl Watch {
-    /// What is written down of the pin.
+    /// Returns the pin in the form that is written to the log.
     fn written(&self) -> Option<Written> {
         let state = self.state();
         let pin = state.remembered.pin.as_ref()?;
@@ -231,19 +232,19 @@ impl Watch {
         Some(Written { node, note: pin.note.clone(), seen: pin.seen, lost, early })
     }
 
-    /// A note's checkpoint, when this node signed it under one of its keys.
+    /// Returns the checkpoint of a note, if this node signed it with one of its keys.
     pub(crate) fn opened_text(&self, note: &str) -> Option<Checkpoint> {
         let note = Note::parse(note).ok()?;
         self.opened(&note).ok().or_else(|| self.pinned_keys.iter().find_map(|key| self.opened_by(&note, key).ok()))
     }
 
-    /// Ends the wait for what was written down. Where it is more than what is remembered, it counts, and that the memory was gone is shown
-    /// until somebody accepts it.
+    /// Processes the pins found in this aggregator's own log, which `take` waits for. If they say more than the memory, they replace it,
+    /// and the loss of the memory is shown until an operator accepts it.
     fn recalled(&self, written: &[&Written]) {
         let mut state = self.state();
         state.recalled = true;
         let known = state.remembered.pin.clone();
-        // Of the log that was pinned last, the most that was ever pinned.
+        // Of the log that was pinned last, use the largest size that was ever pinned.
         let opened: Vec<_> =
             written.iter().filter_map(|written| Some((self.opened_text(&written.note)?, *written))).collect();
         let origin = opened.first().map(|(checkpoint, _)| checkpoint.origin.clone());
@@ -276,7 +277,7 @@ impl Watch {
             _ => return,
         }
         for lost in written.iter().flat_map(|written| &written.lost) {
-            // The same loss may be known with more of its rows cosigned since.
+            // The same loss may be on record already, with more of its rows cosigned since.
             let is_known = |known: &Lost| {
                 let same =
                     (&known.generation, known.from_seq, known.until) == (&lost.generation, lost.from_seq, lost.until);
@@ -294,7 +295,7 @@ impl Watch {
         }
         state.pinned = remembered.pin.as_ref().and_then(|pin| self.open_pin(pin).ok());
         state.remembered = remembered;
-        // What is known of pruned rows is looked at again, by what is remembered now.
+        // The log start has to be checked again with the recovered memory.
         state.floor = None;
     }
 
@@ -306,7 +307,7 @@ impl Watch {
         remembered.again = Some(Again { since: SystemClock.now(), words });
     }
 
-    /// Whether a history of so many rows is one that somebody accepted the loss of.
+    /// Whether an operator accepted the loss of a history of this many rows.
     fn accepted_without(&self, generation: &str, size: u64) -> bool {
         let state = self.state();
         state
@@ -316,7 +317,7 @@ impl Watch {
             .any(|lost| lost.generation == generation && lost.from_seq < size && size <= lost.to_seq)
     }
 
-    /// Whether a history of so many rows of a log is one that somebody accepted the loss of, besides that of the whole log.
+    /// Whether an operator accepted the loss of a history of this many rows of a log, apart from the loss of the whole log.
     fn lost_inside(&self, theirs: &Checkpoint) -> bool {
         let (generation, size) = (generation_of(theirs), theirs.size);
         let inside = |lost: &Lost| lost.note.is_none() && lost.generation == generation;
@@ -324,7 +325,7 @@ impl Watch {
         state.remembered.lost.iter().any(|lost| inside(lost) && lost.from_seq < size && size <= lost.to_seq)
     }
 
-    /// What was pinned last of a log that another one took the place of.
+    /// Returns the last pin of a log that was replaced.
     fn pinned_of(&self, generation: Generation) -> Option<Checkpoint> {
         let generation = generation.to_string();
         let state = self.state();
@@ -333,7 +334,8 @@ impl Watch {
         pinned.find(|pinned| generation_of(pinned) == generation)
     }
 
-    /// Two histories that a node signed for two witnesses; both notes are kept. What an operator accepted is not said once more.
+    /// Raises an alarm for two histories that a node signed for two witnesses, and keeps both notes. A split view that an operator
+    /// accepted is not reported again.
     fn raise_split(&self, witness: &str, theirs: &Checkpoint, note: &str) {
         let mut state = self.state();
         let (generation, size) = (generation_of(theirs), theirs.size);
@@ -347,7 +349,7 @@ impl Watch {
         );
         let presented = Some(note.to_owned());
         let alarm = Alarm { verdict: "fork".to_owned(), reason, since: SystemClock.now(), generation, presented };
-        // Kept together with the alarm.
+        // Stored together with the alarm.
         state.remembered.note_split(split);
         self.raise(&mut state, alarm);
     }

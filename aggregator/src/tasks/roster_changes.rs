@@ -19,14 +19,14 @@ use crate::config::{AggregatorConfig, RosterNode};
 use crate::state::App;
 
 const FILE: &str = "roster.json";
-/// Between two tries to record what changed, and two looks at the revocation list.
+/// Interval between attempts to record a change, and between checks of the revocation list.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// What was known of the cluster.
+/// Last recorded state of the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Known {
     nodes: BTreeMap<String, KnownNode>,
-    /// Policies of retention: from when on, how many days.
+    /// Retention policies: start time, and number of days.
     retention: Vec<(Timestamp, u32)>,
     /// SHA-256 of the revocation list.
     revocations: String,
@@ -37,13 +37,13 @@ struct KnownNode {
     address: String,
     member_from: Option<Timestamp>,
     member_until: Option<Timestamp>,
-    /// It had left when this was written.
+    /// Whether the node had left when this was written.
     left: bool,
     /// Newest epoch of its sealing secrets.
     epoch: Option<u32>,
     checkpoint_key: Option<String>,
     next_checkpoint_key: Option<String>,
-    /// Its log was pinned when this was written; no change of the cluster.
+    /// Whether the node's log was pinned when this was written. This is not reported as a change of the cluster.
     #[serde(default)]
     witnessed: bool,
 }
@@ -64,7 +64,7 @@ impl KnownNode {
     }
 }
 
-/// One change, as an entry says it.
+/// One change, as recorded in an entry.
 #[derive(Debug, Clone, PartialEq)]
 struct Change {
     action: &'static str,
@@ -94,7 +94,7 @@ impl Change {
     }
 }
 
-/// What is different, in the order of the nodes.
+/// Returns the differences, in the order of the nodes.
 fn changes(before: &Known, after: &Known) -> Vec<Change> {
     let mut all = Vec::new();
     let ids: std::collections::BTreeSet<&String> = before.nodes.keys().chain(after.nodes.keys()).collect();
@@ -155,7 +155,7 @@ fn node_changes(id: &str, old: &KnownNode, new: &KnownNode, all: &mut Vec<Change
     }
 }
 
-/// Records what changed, now and whenever the revocation list does.
+/// Records changes at startup and whenever the revocation list changes.
 pub(crate) struct Membership {
     path: PathBuf,
     known: Known,
@@ -165,7 +165,7 @@ pub(crate) struct Membership {
 }
 
 impl Membership {
-    /// A file that is damaged counts as none: everything is then recorded as if it were new.
+    /// Loads the last recorded state. A damaged file counts as missing: everything is then recorded as if it were new.
     pub(crate) fn open(config: &AggregatorConfig) -> Self {
         let path = config.state_dir.join(FILE);
         let known = std::fs::read(&path).ok().and_then(|bytes| match checked_json::from_bytes(&bytes) {
@@ -186,7 +186,7 @@ impl Membership {
         }
     }
 
-    /// Whether a node's log had been witnessed when this aggregator ran before.
+    /// Whether a node's log was witnessed in an earlier run of this aggregator.
     pub(crate) fn had_witnessed(&self, node: &NodeId) -> bool {
         self.known.nodes.get(node.as_str()).is_some_and(|known| known.witnessed)
     }
@@ -208,7 +208,8 @@ impl Membership {
         }
     }
 
-    /// For ever. What could not be recorded is tried again, so nothing is said to be known before an entry about it is on disk.
+    /// Records changes; never returns. What could not be recorded is tried again, so no change is stored as recorded before its entry is
+    /// on disk.
     pub(crate) async fn watch(mut self, app: Arc<App>) {
         loop {
             let now = self.now(&app);

@@ -10,19 +10,19 @@ use crate::cluster::witness::watch::Standing;
 use crate::state::App;
 use crate::witness::look::look;
 
-/// Looks at one node for ever; every change of the verdict becomes an entry.
+/// Polls one node for ever, and records every change of the verdict as an entry.
 pub(crate) async fn watch(app: Arc<App>, member: Arc<Member>, interval: Duration) {
     let mut last = None;
     loop {
         if member.is_out_of_reach() {
-            // Its end may be moved, or a clock may have been wrong.
+            // The time at which the node left may be changed, or a clock may have been wrong, so check again.
             tokio::time::sleep(interval).await;
             continue;
         }
         look(&member).await;
         let standing = member.witness.standing();
         if last.as_ref() != Some(&standing.verdict) {
-            // The first good verdict after a start is no news.
+            // The first good verdict after a start is not recorded.
             let news = last.is_some() || standing.verdict != "ok";
             if news && record(&app, &member, &standing).await.is_err() {
                 tracing::error!(node = %member.node.id, verdict = standing.verdict, "cannot record a change of verdict");
@@ -34,7 +34,7 @@ pub(crate) async fn watch(app: Arc<App>, member: Arc<Member>, interval: Duration
     }
 }
 
-/// The aggregator's own entry about a change of what is concluded.
+/// Records a change of the verdict as an entry of the aggregator.
 async fn record(app: &App, member: &Member, standing: &Standing) -> Result<(), EmitError> {
     let good = standing.verdict == "ok";
     let (outcome, reason) = if good { (Outcome::Success, "") } else { (Outcome::Failure, standing.verdict) };

@@ -1,5 +1,5 @@
-//! The pages for people: files inside this program, and nothing else. They know the log through `/api/v1` only, as any program
-//! does, so they need no identity: who has none sees the page for signing in.
+//! Serves the web UI from files embedded in the binary. The pages read the log only through `/api/v1`, as any program
+//! does, so loading them needs no identity: a user without one sees the sign-in page.
 
 use std::sync::OnceLock;
 
@@ -13,12 +13,12 @@ use axum::routing::get;
 use rust_embed::RustEmbed;
 use sha2::{Digest as _, Sha256};
 
-/// Scripts and styles come from this server's files and nowhere else, text never becomes markup or script (trusted types),
-/// and nothing of a page can be shown inside another one. (W3C CSP 3; W3C Trusted Types)
+/// Scripts and styles come only from this server's files, text never becomes markup or script (trusted types), and no
+/// page can be shown inside another one. (W3C CSP 3; W3C Trusted Types)
 const PAGE_CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
      form-action 'none'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
-/// The files' address names their content, so they never change under it.
+/// A file's URL contains a hash of the content, so the content under one URL never changes.
 const FOREVER: &str = "public, max-age=31536000, immutable";
 
 #[derive(RustEmbed)]
@@ -41,7 +41,7 @@ struct Page {
     title: &'static str,
     module: &'static str,
     version: &'static str,
-    /// Everything that the page's module needs, so that it is asked for at once.
+    /// All modules that the page's module needs, so that the browser requests them at once.
     modules: Vec<String>,
 }
 
@@ -87,7 +87,7 @@ async fn not_found(uri: Uri) -> Response {
     (StatusCode::NOT_FOUND, words).into_response()
 }
 
-/// Names the content of all files together.
+/// Returns a hash of the names and contents of all files.
 fn version() -> &'static str {
     static VERSION: OnceLock<String> = OnceLock::new();
     VERSION.get_or_init(|| {
@@ -102,7 +102,8 @@ fn version() -> &'static str {
     })
 }
 
-/// The modules that one imports, and those that they import: without the list a browser would find them one after another.
+/// Returns a module and all modules that it imports, directly or not. Without this list a browser would find them one
+/// after another.
 fn needed_by(module: &str) -> Vec<String> {
     let mut needed = vec![format!("{module}.js")];
     let mut next = 0;

@@ -1,5 +1,5 @@
-//! Accepting another history: the only thing that clears a fork or a rollback. It means one log, the one that the operator was shown,
-//! and what the old one had and this one lacks stays on record.
+//! Accepts another history, which is the only way to clear a fork or a rollback. An acceptance refers to one log, the one that the
+//! operator was shown. Rows that the old log had and this one lacks stay on record.
 
 use std::time::Duration;
 
@@ -16,21 +16,21 @@ use crate::cluster::witness::judge::{Judgement, judge};
 use crate::cluster::witness::memory::{ACCEPTED, Evidence, Lost, Mark, Pin};
 use crate::cluster::witness::watch::{LOOK_TIMEOUT, Watch, generation_of, proof, span_of};
 
-/// A log that grows is asked about again until two answers are about one size.
+/// Number of times a growing log is asked about again until two answers have the same size.
 const TRIES: u32 = 5;
 const TRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// What an operator accepts.
+/// A log that an operator accepts.
 #[derive(Debug, Clone)]
 pub(crate) struct Acceptance {
     pub(crate) generation: Generation,
-    /// Size and root that the operator was shown. Without them the log that is presented now is meant.
+    /// Size and root that the operator was shown. If missing, the log that is presented now is meant.
     pub(crate) shown: Option<(u64, Hash)>,
-    /// Why, in the operator's words.
+    /// Reason given by the operator.
     pub(crate) words: String,
 }
 
-/// Why an operator's acceptance was refused.
+/// Reasons for refusing an operator's acceptance.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AcceptError {
     #[error(
@@ -51,7 +51,8 @@ pub(crate) enum AcceptError {
     Store(String),
 }
 
-/// What the node presents, with the consistency proof from the requested size unless the node could not be reached.
+/// The log that the node presents. `answer` has the consistency proof from the requested size, and is missing if the node could not be
+/// reached.
 struct Presented {
     note: String,
     checkpoint: Checkpoint,
@@ -59,7 +60,7 @@ struct Presented {
 }
 
 impl Presented {
-    /// Whether it is this log or an extension of it.
+    /// Whether the presented log is the log of this size and root, or an extension of it.
     fn goes_on_from(&self, size: u64, root: &Hash) -> bool {
         let (now, proof) = (&self.checkpoint, self.answer.as_ref().and_then(proof).unwrap_or_default());
         match size.cmp(&now.size) {
@@ -72,7 +73,7 @@ impl Presented {
     }
 }
 
-/// Clears an alarm, pins what the node presents, and records what is lost with it.
+/// Clears an alarm, pins the log that the node presents, and records what is lost with the old one.
 pub(crate) async fn accept(member: &Member, wanted: &Acceptance) -> Result<(), AcceptError> {
     let watch = &member.witness;
     let _one = watch.looking.lock().await;
@@ -117,7 +118,8 @@ pub(crate) async fn accept(member: &Member, wanted: &Acceptance) -> Result<(), A
     watch.pin_accepted(&presented, lost, &wanted.words)
 }
 
-/// A pin whose key the roster does not know any more: nothing can be compared with it, so all that it stood for counts as lost.
+/// Returns everything under the pin as lost. Used if the roster no longer has the pin's key, because nothing can be compared with it
+/// then.
 fn unreadable_pin(watch: &Watch) -> Option<Lost> {
     let state = watch.state();
     let pin = state.remembered.pin.as_ref()?;
@@ -135,7 +137,7 @@ fn unreadable_pin(watch: &Watch) -> Option<Lost> {
     })
 }
 
-/// What the pinned log had and the presented one lacks.
+/// Returns the rows that the pinned log had and the presented one lacks.
 async fn lost(member: &Member, pinned: &Checkpoint, presented: &Presented) -> Result<Option<Lost>, AcceptError> {
     let now = &presented.checkpoint;
     let proof = presented.answer.as_ref().and_then(proof).unwrap_or_default();
@@ -156,11 +158,11 @@ async fn lost(member: &Member, pinned: &Checkpoint, presented: &Presented) -> Re
         from_seq: 0,
         to_seq: pinned.size,
         oldest: span.and_then(|span| span.oldest),
-        // Behind the last witnessed row there may have been others, until the log was replaced.
+        // There may have been more rows after the last witnessed one, until the log was replaced.
         until: newest.max(since),
         witnessed,
         learned: false,
-        // Of the same log the pin is of a history that is not the accepted one.
+        // In the same log, the pin belongs to a history that is not the accepted one.
         note: (pinned.origin != now.origin).then(|| pin.note.clone()),
         gone: None,
     };
@@ -168,7 +170,7 @@ async fn lost(member: &Member, pinned: &Checkpoint, presented: &Presented) -> Re
         && let Some(common) = last_common(member, &marks, now).await?
     {
         let same_era = common.span.zip(span).is_some_and(|(then, last)| then.era == last.era);
-        // The earlier of what the node said and what the witness's clock said: neither alone may move it.
+        // The earlier of the node's time and the witness's clock, so that neither alone can move it.
         let from = common.span.and_then(|span| span.newest).map(|newest| newest.min(common.seen));
         lost.from_seq = common.size;
         lost.oldest = from.filter(|_| same_era).or(lost.oldest);
@@ -176,7 +178,7 @@ async fn lost(member: &Member, pinned: &Checkpoint, presented: &Presented) -> Re
     Ok(Some(lost))
 }
 
-/// The largest size that was cosigned and is the beginning of the presented log too. What is true of a size is true of all below.
+/// Finds the largest cosigned size that is also a prefix of the presented log. If one size is a prefix, all smaller ones are.
 async fn last_common(member: &Member, marks: &[Mark], now: &Checkpoint) -> Result<Option<Mark>, AcceptError> {
     let marks: Vec<&Mark> = marks.iter().filter(|mark| mark.size > 0 && mark.size <= now.size).collect();
     let (mut low, mut high) = (0, marks.len());
@@ -185,7 +187,7 @@ async fn last_common(member: &Member, marks: &[Mark], now: &Checkpoint) -> Resul
         let mark = marks[middle];
         let root = decode_hash(&mark.root);
         let presented = ask(member, mark.size).await?;
-        // Of another log than the one that is accepted this would say nothing.
+        // An answer about a log other than the accepted one proves nothing.
         let same = presented.answer.is_some() && presented.checkpoint == *now;
         if same && root.is_some_and(|root| presented.goes_on_from(mark.size, &root)) {
             low = middle + 1;
@@ -196,7 +198,7 @@ async fn last_common(member: &Member, marks: &[Mark], now: &Checkpoint) -> Resul
     Ok(low.checked_sub(1).map(|last| marks[last].clone()))
 }
 
-/// What the node presents now with the proof from `old` rows, or, where it cannot be asked, what it presented last.
+/// Returns the log that the node presents now, with the proof from `old` rows, or the one that it presented last if it cannot be asked.
 async fn ask(member: &Member, old: u64) -> Result<Presented, AcceptError> {
     let watch = &member.witness;
     let path = format!("{}?old={old}", peer_path::CHECKPOINT);
@@ -220,7 +222,7 @@ async fn ask(member: &Member, old: u64) -> Result<Presented, AcceptError> {
 }
 
 impl Watch {
-    /// Clears what is held against a node whose log is the pinned one: a memory that was gone, a row that failed verification.
+    /// Clears findings about a node whose log is the pinned one: a lost memory, or a row that failed verification.
     fn accept_pinned(&self, wanted: &Acceptance) -> Result<(), AcceptError> {
         let store = |error: std::io::Error| AcceptError::Store(error.to_string());
         let mut state = self.state();
@@ -245,7 +247,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Pins the accepted log in the same step that clears the alarm: what the node signs next must go on from it.
+    /// Pins the accepted log in the same step that clears the alarm. The node's next checkpoint must extend it.
     fn pin_accepted(&self, presented: &Presented, lost: Option<Lost>, words: &str) -> Result<(), AcceptError> {
         let store = |error: std::io::Error| AcceptError::Store(error.to_string());
         let note = Note::parse(&presented.note).map_err(|e| AcceptError::Store(e.to_string()))?;
@@ -272,12 +274,12 @@ impl Watch {
             cleared.marks.clear();
         }
         if let Some(lost) = lost {
-            // Marks beyond the last common row are of the log that is gone.
+            // Marks above the last common row belong to the log that is gone.
             cleared.marks.retain(|mark| mark.size <= lost.from_seq);
             cleared.lose(lost);
         }
         cleared.pin = Some(Pin { origin: origin.clone(), size: *size, note: cosigned, seen: now, span });
-        // Others may have come and gone between the two.
+        // Other logs may have been created and replaced between the two.
         cleared.learn_of(said.and_then(|said| said.before.as_ref()), now);
         (cleared.alarm, cleared.again, cleared.bad_row) = (None, None, None);
         self.memory.keep(&evidence).and_then(|()| self.memory.store(&cleared)).map_err(store)?;
@@ -288,15 +290,15 @@ impl Watch {
     }
 }
 
-/// A fork, a rollback, a memory that was gone, or a row that failed verification, which nobody has accepted.
+/// A fork, a rollback, a lost memory or a row that failed verification, which no operator has accepted.
 pub(crate) struct Standstill {
     pub(crate) since: Timestamp,
-    /// Generation, size and root of the log that the node presented last; none while it signs none.
+    /// Generation, size and root of the log that the node presented last; `None` while it signs none.
     pub(crate) presented: Option<(String, u64, String)>,
 }
 
 impl Watch {
-    /// The current alarm, for the operator who has to decide.
+    /// Returns the finding that is not accepted yet, for the operator who has to decide.
     pub(crate) fn standstill(&self) -> Option<Standstill> {
         let state = self.state();
         let Some(alarm) = state.remembered.alarm.as_ref() else {

@@ -1,6 +1,6 @@
-//! Logs that another one took the place of: which one was there before each, and their last rows, which were signed when their node ended
-//! and which no witness had looked at since. These are cosigned where the node can still show them, so that they can be proven like
-//! all others.
+//! Checks logs that were replaced by another one: which log preceded each, and their last rows, which were signed when their node ended
+//! and which no witness had seen since. These rows are cosigned if the node can still show them, so that they can be proven like all
+//! others.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,14 +17,15 @@ use crate::cluster::witness::aside::LookedAt;
 use crate::cluster::witness::memory::Lost;
 use crate::cluster::witness::watch::{LOOK_TIMEOUT, Watch, generation_of, proof};
 
-/// Logs of a node that are known besides its present one. No node has as many.
+/// Maximum number of earlier logs kept for a node. No node has as many.
 const ASIDES_MAX: usize = 64;
-/// Logs that one look asks about: the others wait for the next one, and nobody waits long for a node that names many.
+/// Maximum number of logs that one poll asks about. The others wait for the next poll, so that a node that lists many does not make it
+/// take long.
 const ASKED_MAX: usize = 4;
-/// Before a log is asked about again that the node could not speak of.
+/// Delay before asking again about a log that the node could not report on.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// What a node says it has, each log once.
+/// Returns the logs that a node lists, without duplicates.
 pub(crate) fn named(asides: &[LogAside]) -> Vec<LogAside> {
     let mut named: Vec<LogAside> = Vec::new();
     for aside in asides {
@@ -35,12 +36,12 @@ pub(crate) fn named(asides: &[LogAside]) -> Vec<LogAside> {
     named
 }
 
-/// Asks about archived logs, as long as the node says something else of them than before.
+/// Asks about archived logs that the node describes differently than before.
 ///
 /// # Errors
 ///
-/// The connection failed. The whole poll has failed then: a node that is witnessed while its earlier logs are not known yet would be
-/// reported as sound, and its answers over their time as `superseded`.
+/// Fails if the connection failed, and the whole poll fails with it: otherwise a node that is witnessed while its earlier logs are not
+/// known yet would be reported as sound, and its answers over their time as `superseded`.
 pub(crate) async fn look(member: &Arc<Member>) -> Result<(), Failure> {
     let watch = &member.witness;
     let asides = watch.state().asides.clone();
@@ -59,21 +60,21 @@ pub(crate) async fn look(member: &Arc<Member>) -> Result<(), Failure> {
             Err(failure) => return Err(failure),
         };
         let mut state = watch.state();
-        // One word for each: a node that says something else of it every time must not fill the memory.
+        // Keeps one record for each log: a node that reports something different every time must not fill the memory.
         state.earlier_looked.retain(|looked| looked.aside.generation != aside.generation);
         state.earlier_looked.push(LookedAt { aside, at: Instant::now(), is_known });
     }
     Ok(())
 }
 
-/// Where a log is kept on record that was replaced with all of its rows.
+/// Index of the record of a log that was replaced with all of its rows.
 fn place_of(lost: &[Lost], aside: &LogAside) -> Option<usize> {
     let generation = aside.generation.to_string();
     lost.iter().rposition(|lost| lost.generation == generation && (lost.note.is_some() || lost.learned))
 }
 
 impl Watch {
-    /// How many rows of a log were witnessed, if it is to be asked about.
+    /// Number of witnessed rows of a log; `None` if the log is not to be asked about.
     fn witnessed_of(&self, aside: &LogAside) -> Option<u64> {
         let state = self.state();
         let is_done =
@@ -85,8 +86,8 @@ impl Watch {
         Some(lost.note.as_deref().and_then(|note| self.opened_text(note)).map_or(0, |known| known.size))
     }
 
-    /// Keeps what a log says of its times and of the one before it, and cosigns its last checkpoint if it extends what was witnessed.
-    /// `old` is the size that its proof was asked for. Returns whether the node spoke of this log.
+    /// Records what a log reports about its times and the log before it, and cosigns its last checkpoint if that extends what was
+    /// witnessed. `old` is the size that the consistency proof was requested for. Returns whether the node answered for this log.
     fn take_earlier(
         &self,
         aside: &LogAside,
@@ -95,14 +96,15 @@ impl Watch {
         now: Timestamp,
     ) -> Result<bool, String> {
         let Some(span) = answer.span.as_ref().filter(|_| answer.generation == Some(aside.generation)) else {
-            // A node of an earlier version speaks of its present log.
+            // A node of an earlier version answers for its present log.
             return Ok(false);
         };
         let mut state = self.state();
         let mut remembered = state.remembered.clone();
         let place = place_of(&remembered.lost, aside).ok_or("it is not on record any more")?;
         let lost = &mut remembered.lost[place];
-        // What became of a row of it later is recorded in it, with a time of its own. A node's words only widen what is known.
+        // A later event about a row of this log, such as an erasure, is recorded in it with its own time. A node's reports only widen
+        // what is known.
         lost.until = lost.until.max(span.newest.unwrap_or(lost.until));
         if let Some((note, size)) = self.extension(lost, aside, old, answer) {
             let seconds = u64::try_from(now.micros() / 1_000_000).unwrap_or_default();
@@ -112,17 +114,18 @@ impl Watch {
         remembered.learn_of(span.before.as_ref(), now);
         if remembered != state.remembered {
             self.memory.store(&remembered).map_err(|e| format!("the witness cannot remember it: {e}"))?;
-            // A log that is known only now may be one that went with the rows of another one.
+            // A log that becomes known only now may have been deleted with the rows of another one, so the log start has to be read
+            // again.
             state.floor = state.floor.take().filter(|_| remembered.lost.len() == state.remembered.lost.len());
             state.remembered = remembered;
         }
         Ok(true)
     }
 
-    /// The last checkpoint of a log with its size, if it extends what was witnessed.
+    /// Returns the last checkpoint of a log and its size, if it extends what was witnessed.
     ///
-    /// The node's present key has to have signed it: what a former key signs now may come from a thief. A log that this witness never
-    /// pinned is not cosigned: another one may have seen other rows of it.
+    /// The node's present key must have signed it: a signature made now with a former key may come from a thief. A log that this witness
+    /// never pinned is not cosigned, because another witness may have seen other rows of it.
     fn extension(&self, lost: &Lost, aside: &LogAside, old: u64, answer: &CheckpointAnswer) -> Option<(Note, u64)> {
         let note = Note::parse(&answer.note).ok()?;
         let presented = self.opened(&note).ok()?;

@@ -20,12 +20,12 @@ use crate::config::Limits;
 use crate::scan::node_reader::NodeReader;
 use crate::scan::plan::Asked;
 
-/// For one row and its proof.
+/// Time limit for reading one row and its proof.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
-/// How far a statement's time may be ahead of this clock before it counts as still to come.
+/// How far a statement's time may be ahead of this clock before it counts as in the future.
 const CLOCK_SLACK_MICROS: i64 = 5 * 60 * 1_000_000;
 
-/// Reads the entry that a node's log begins under, unless it was read before. A look that fails is repeated with the next one.
+/// Reads the entry that states a node's log start, unless it was read before. A failed attempt is repeated with the next poll.
 pub(crate) async fn look(member: &Arc<Member>, said: Option<PrunedRows>, oldest: Option<Timestamp>) {
     let watch = &member.witness;
     let Some(said) = said else {
@@ -47,7 +47,7 @@ pub(crate) async fn look(member: &Arc<Member>, said: Option<PrunedRows>, oldest:
             "they were stated as pruned at {stated}, which is still to come: its clock ran ahead"
         ))
     } else {
-        // It was stated by the time when it was first seen here, whatever the node's clock says of it.
+        // The prune was stated no later than it was first seen here, whatever the node's clock says.
         let seen = watch.first_seen(&pinned.generation.to_string(), pruned.to_seq, now);
         kept_to_policy(&origin, &pruned, stated.min(seen), policies, witnesses)
     };
@@ -60,14 +60,14 @@ pub(crate) async fn look(member: &Arc<Member>, said: Option<PrunedRows>, oldest:
     }
     let is_kept = fit == PolicyFit::Kept;
     if let Err(words) = watch.let_go(&pruned.earlier, &pinned.generation, pruned.to_seq, is_kept) {
-        // The look is repeated: without it these logs are missing.
+        // The next poll tries again: until this is stored, these logs count as missing.
         tracing::error!(node = %member.node.id, words, "cannot check a prune yet");
         return;
     }
     watch.state().floor = Some(Floor { to_seq: pruned.to_seq, generation: pinned.generation, since, fit });
 }
 
-/// The statement and its time, proven under what was witnessed.
+/// Reads the statement and its time, proven under the witnessed checkpoint.
 async fn statement(member: &Arc<Member>, said: PrunedRows) -> Option<(Pruned, Timestamp)> {
     let pinned = member.witness.pinned().filter(|pinned| said.entry_seq < pinned.size)?;
     let request = ScanRequest {

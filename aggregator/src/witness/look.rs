@@ -15,7 +15,7 @@ pub(crate) async fn look(member: &Arc<Member>) {
     look_now(member).await;
 }
 
-/// The same, unless a look is already running: a plain status request does not queue behind it.
+/// Polls a node unless a poll is already running, so that a plain status request does not wait for it.
 pub(crate) async fn look_unless_looked_at(member: &Arc<Member>) {
     if let Ok(_one) = member.witness.looking.try_lock() {
         look_now(member).await;
@@ -37,7 +37,7 @@ async fn look_now(member: &Arc<Member>) {
     let mut state = watch.state();
     state.looked = true;
     if trouble.is_some() {
-        // What it refused to say of an earlier log it may say when it is back.
+        // The node may answer for an earlier log once it is back, so forget that it did not.
         state.earlier_looked.retain(|looked| looked.is_known);
     }
     state.trouble = trouble;
@@ -49,7 +49,7 @@ async fn looked(member: &Arc<Member>) -> Result<(), Failure> {
     let path = format!("{}?old={old}", peer_path::CHECKPOINT);
     let answer: CheckpointAnswer = match member.link.get_json(&path, LOOK_TIMEOUT).await {
         Err(Failure::Error(words)) => {
-            // It signs nothing, for whatever reason. Whether its log still has what was witnessed is another question.
+            // The node signs nothing, for whatever reason. Check separately whether its log still has what was witnessed.
             if let Ok(status) = member.link.get_json::<NodeStatus>(peer_path::STATUS, LOOK_TIMEOUT).await {
                 let known = status.head_seq.map_or(0, |head| head.saturating_add(1));
                 let rows = status.rows_stored.map_or(known, |stored| stored.min(known));
@@ -62,7 +62,7 @@ async fn looked(member: &Arc<Member>) -> Result<(), Failure> {
     watch.state().asides = answer.span.as_ref().map(|span| earlier::named(&span.aside)).unwrap_or_default();
     let (floor, oldest) = answer.span.as_ref().map_or((None, None), |span| (span.pruned, span.oldest));
     if let Some(cosigned) = watch.take(&answer, old, SystemClock.now()).map_err(Failure::Error)? {
-        // The node keeps it for its own exports; that it did not arrive changes nothing here.
+        // The node keeps it for its own exports. A failed delivery changes nothing here.
         if let Err(failure) = member.link.post(peer_path::COSIGNED, cosigned.into(), LOOK_TIMEOUT).await {
             tracing::debug!(node = %member.node.id, reason = failure.reason(), "a cosignature was not taken");
         }

@@ -1,6 +1,6 @@
-//! The witness at work: asks a node for its newest checkpoint and proofs, and decides what is accepted.
+//! Runs the witness: asks a node for its newest checkpoint and proofs, and decides what is accepted.
 //!
-//! It never delays an append: nodes do not wait for it, and it looks at each of them on its own.
+//! The witness never delays an append: nodes do not wait for it, and it polls each of them separately.
 
 pub(crate) mod accept;
 pub(crate) mod earlier;

@@ -1,8 +1,8 @@
-// The HTTP interface, as any program could use it. Who is signed in is known by a cookie that scripts cannot read.
+// Client of the HTTP API, which any program can use. The session is a cookie that scripts cannot read.
 
 const ROOT = "/api/v1";
 
-/** An answer that is an error: its word for programs, and the words for people. */
+/** An error response: a code for programs, and a message for people. */
 export class Problem extends Error {
   constructor(status, code, detail, envelope = null) {
     super(detail);
@@ -14,7 +14,7 @@ export class Problem extends Error {
 
 /** @type {{ used: () => void, signedOut: (problem: Problem) => void }} */
 const listeners = { used: () => {}, signedOut: () => {} };
-/** Called whenever the server was asked, and when it does not know us any more. */
+/** Registers callbacks: `used` after a successful request, `signedOut` when the server no longer accepts the session. */
 export function onSession(used, signedOut) {
   Object.assign(listeners, { used, signedOut });
 }
@@ -53,19 +53,19 @@ async function problemOf(answer) {
 }
 
 export const get = async (path, signal, { unattended = false } = {}) =>
-  // What nobody asked for keeps no session alive.
+  // Requests that no user action caused must not keep the session alive.
   whole(await ask("GET", path, { signal, headers: unattended ? { "piperoll-unattended": "1" } : {} }));
 export const getText = async (path) => (await ask("GET", path)).text();
 export const getRaw = async (path) => ask("GET", path);
 
-/** Sends JSON; gives the answer's JSON, or null where it has none. */
+/** Sends JSON; returns the JSON of the response, or null if it has none. */
 export async function send(method, path, value) {
   const headers = value === undefined ? {} : { "content-type": "application/json" };
   const answer = await ask(method, path, { body: value === undefined ? undefined : JSON.stringify(value), headers });
   return answer.status === 204 ? null : whole(answer);
 }
 
-/** The JSON of an answer; one that breaks off is no answer. */
+/** Reads the JSON of a response; a response that breaks off is an error. */
 async function whole(answer) {
   try {
     return await answer.json();
@@ -75,11 +75,11 @@ async function whole(answer) {
   }
 }
 
-/** How often counts are asked for again when all places for counting are taken. */
+/** How often a count is tried while the server has no free slot for it. */
 const TRIES = 4;
 const PAUSE_MS = 700;
 
-/** The same as [get], patient: only so many counts are made at a time, for everybody. */
+/** Like [get], but retries: the server limits the number of concurrent counts of all callers. */
 export async function getCounts(path, signal, options) {
   for (let tried = 1; ; tried += 1) {
     try {
@@ -92,17 +92,17 @@ export async function getCounts(path, signal, options) {
   }
 }
 
-/** Sends JSON or bytes; gives the answer itself, to be read as it comes. */
+/** Sends JSON or bytes; returns the response itself, to be read as a stream. */
 export async function stream(method, path, value, signal) {
   const bytes = value instanceof Blob;
   const headers = { "content-type": bytes ? "application/octet-stream" : "application/json" };
   return ask(method, path, { body: bytes ? value : JSON.stringify(value), headers, signal });
 }
 
-/** The address of the open tail. */
+/** URL of the live tail. */
 export const tailAddress = (parameters) => `${ROOT}/audit-log/tail?${parameters}`;
 
-/** Pairs without a value are left out. */
+/** Builds a query string; pairs without a value are left out. */
 export function parameters(pairs) {
   const found = new URLSearchParams();
   for (const [name, value] of Object.entries(pairs)) {

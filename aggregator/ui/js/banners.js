@@ -1,4 +1,5 @@
-// What is missing, and what does not fit. These cannot be dismissed; a violation can be acknowledged, which is an entry of its own.
+// Banners about missing nodes and failed verification. They cannot be dismissed; a violation can be acknowledged, which
+// is recorded as an entry of its own.
 
 import { get, parameters, send } from "./api.js";
 import { askReason } from "./dialog.js";
@@ -9,16 +10,16 @@ import { may } from "./session.js";
 import { address } from "./state.js";
 import { moment } from "./time.js";
 
-/** How long an acknowledgement is looked for. */
+/** How far back acknowledgements are searched for. */
 const ACKNOWLEDGED_FROM = "90d";
 
-/** Makes the place for them. `retry` asks again. */
+/** Creates the banner area. `retry` repeats the request. */
 export function banners({ retry }) {
   const element = h("div", { class: "banners" });
   let said = "";
   let shown = 0;
 
-  /** Draws at once, and adds what is acknowledged when that is known. `order` is the one of the answer's rows. */
+  /** Draws at once, and adds acknowledgements when they are loaded. `order` is the order of the answer's rows. */
   async function show(envelope, order = "desc", { unattended = false } = {}) {
     shown += 1;
     const mine = shown;
@@ -39,7 +40,7 @@ export function banners({ retry }) {
     said = now;
     if (broken.length === 0) return;
     const seen = await acknowledgements(unattended);
-    // Another answer may have come meanwhile; it must not be painted over by an older one.
+    // Another answer may have arrived meanwhile; an older one must not overwrite it.
     if (mine === shown) draw(seen);
   }
 
@@ -56,7 +57,7 @@ function missingBanner(envelope, missing, order, retry) {
       h("button", { type: "button", onclick: () => copy(statement(envelope), "Statement") }, "Copy as note")));
 }
 
-/** Up to when what is shown is final. Rows come newest first or oldest first, and so does what is known to be whole. */
+/** Says up to when the rows shown are final. Completeness is known in the order of the rows: newest first or oldest first. */
 function finalWords(envelope, order, names) {
   const through = envelope.complete_through;
   if (!through || through.startsWith("0001") || through.startsWith("9999")) return `Rows of ${names} of any time may be missing.`;
@@ -96,7 +97,10 @@ function brokenBanner(node, seen, again) {
       h("a", { class: "button", href: rows }, "Its rows"), h("a", { class: "button", href: "/nodes" }, "All nodes")));
 }
 
-/** What was found, without how much of it happened to be on the page, so that an acknowledgement of it is not taken for one of something that came later. */
+/**
+ * Returns the finding without the number of rows on the page, so that acknowledging it is not taken for acknowledging a
+ * later finding.
+ */
 const findingOf = (node) => (node.reason ?? verdictOf(node)).replace(/\b\d[\d,]* of \d[\d,]* rows/g, "rows").slice(0, 500);
 
 async function acknowledge(node, again) {
@@ -110,7 +114,7 @@ async function acknowledge(node, again) {
   }
 }
 
-/** Newest first. An accused node's own word about itself does not count, and anything may stand in an entry. */
+/** Loads acknowledgements, newest first. An accused node's own entries about itself do not count, and an entry can contain anything. */
 async function acknowledgements(unattended) {
   try {
     const asked = parameters({ filter: "action:audit.acknowledge outcome:success", from: ACKNOWLEDGED_FROM, limit: 100 });

@@ -1,4 +1,4 @@
-// Dialogs: the browser's own element keeps the focus inside and gives it back.
+// Dialogs, built on the browser's own element, which traps the focus and restores it.
 
 import { freshId, h } from "./dom.js";
 
@@ -30,7 +30,7 @@ export function dialog(title, content, buttons, { closed = () => {}, wide = fals
   return { box, close };
 }
 
-/** Asks for words that go into the log. Gives null when nothing is to be done. */
+/** Asks for a reason, which goes into the log. Resolves to null if the user cancels. */
 export function askReason(title, words, label) {
   return new Promise((resolve) => {
     const id = freshId("reason");

@@ -1,5 +1,5 @@
-// Elements are made here and nowhere else: text becomes text nodes, so nothing that an entry says can become markup. The page's
-// policy (trusted types) makes a browser refuse anything else.
+// Creates all elements. Text becomes text nodes, so nothing in an entry can become markup. The page's policy (trusted
+// types) makes a browser refuse anything else.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -8,7 +8,7 @@ export function h(name, attributes = {}, ...children) {
   return fill(document.createElement(name), attributes, children);
 }
 
-/** The same for drawings. */
+/** The same for SVG elements. */
 export function svg(name, attributes = {}, ...children) {
   return fill(document.createElementNS(SVG, name), attributes, children);
 }
@@ -24,16 +24,17 @@ function fill(element, attributes, children) {
   return element;
 }
 
-/** Replaces what an element holds. */
+/** Replaces the children of an element. */
 export function put(element, ...children) {
   element.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return element;
 }
 
-// What would reorder, hide or fake its surroundings: controls, line ends, bidirectional marks, and whatever takes no room.
+// Characters that would reorder, hide or fake the text around them: controls, line ends, bidirectional marks, and
+// invisible characters.
 const DECEIVING = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cn}\p{Default_Ignorable_Code_Point}\u2800]/gu;
 
-/** Text of an entry, with what cannot be seen made visible as its code point. */
+/** Text of an entry, with invisible characters shown as their code points. */
 export function visible(text) {
   return String(text).replace(DECEIVING, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
 }
@@ -41,25 +42,25 @@ export function visible(text) {
 /** The same for text of several lines. */
 export const visibleLines = (text) => String(text).split("\n").map(visible).join("\n");
 
-/** A text, or nothing: an entry that does not fit its signature can hold anything anywhere. */
+/** Returns the value if it is a non-empty text: an entry that fails verification can contain anything. */
 export const textOr = (value, otherwise = null) => (typeof value === "string" && value !== "" ? value : otherwise);
 
-/** Characters of one cell; all of it is in the drawer. */
+/** Characters shown in one cell; the drawer shows all of them. */
 const CELL_CHARACTERS_MAX = 160;
 
-/** Text of an entry in little room. */
+/** Text of an entry, shortened. */
 export function short(text, most = CELL_CHARACTERS_MAX) {
   const shown = visible(text);
   return shown.length > most ? `${shown.slice(0, most)}…` : shown;
 }
 
-/** 12,345 */
+/** Formats a number, for example 12,345. */
 export function digits(number) {
   return Number(number).toLocaleString("en");
 }
 
 let used = 0;
-/** An id that nothing else on the page has. */
+/** Returns an id that is unique on the page. */
 export function freshId(prefix) {
   used += 1;
   return `${prefix}-${used}`;
@@ -67,7 +68,7 @@ export function freshId(prefix) {
 
 let polite;
 let assertive;
-/** Tells whoever listens instead of looking. */
+/** Announces a text to screen readers. */
 export function announce(text, urgent = false) {
   polite ??= document.body.appendChild(h("div", { class: "unseen", "aria-live": "polite", role: "status" }));
   assertive ??= document.body.appendChild(h("div", { class: "unseen", "aria-live": "assertive", role: "alert" }));
@@ -75,7 +76,7 @@ export function announce(text, urgent = false) {
 }
 
 let notices;
-/** Says something for a while, to whoever looks and to whoever listens. */
+/** Shows a message for a while, and announces it to screen readers. */
 export function notice(text, bad = false) {
   notices ??= document.body.appendChild(h("div", { class: "notices" }));
   const line = h("p", { class: bad ? "banner bad" : "banner" }, visible(text));
@@ -85,7 +86,7 @@ export function notice(text, bad = false) {
 }
 const NOTICE_MS = 8_000;
 
-/** Copies, and says so. */
+/** Copies a text, and shows a message about it. */
 export async function copy(text, what) {
   try {
     await navigator.clipboard.writeText(text);
@@ -95,12 +96,12 @@ export async function copy(text, what) {
   }
 }
 
-/** A download of bytes that are here already; the link is for a browser that asks before it saves a second file. */
+/** Downloads bytes that are in memory already; returns a link for browsers that ask before they save a second file. */
 export function save(blob, name) {
   const link = h("a", { href: URL.createObjectURL(blob), download: name }, "Save again");
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), SAVE_AGAIN_MS);
   return link;
 }
-/** As long as a file can be saved again; then the browser may forget its bytes. */
+/** How long a file can be saved again; after that the browser may release its bytes. */
 const SAVE_AGAIN_MS = 600_000;

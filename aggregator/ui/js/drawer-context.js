@@ -1,4 +1,4 @@
-// What stood around an entry: the same request, the same session, the same thing, and five minutes on the same node.
+// Context of an entry: the same request, the same session, the same entity, and five minutes on the same node.
 
 import { get, parameters } from "./api.js";
 import { h, short, textOr, visible } from "./dom.js";
@@ -9,7 +9,7 @@ import { address, EVERYTHING } from "./state.js";
 import { fromMicros, micros, parts } from "./time.js";
 
 const AROUND_MICROS = 5 * 60 * 1e6;
-/** Rows shown of each. */
+/** Rows shown in each section. */
 const SHOWN = 12;
 
 export async function contextTab(row) {

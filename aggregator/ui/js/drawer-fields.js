@@ -1,4 +1,4 @@
-// What an entry says: its fields, what changed, and the bytes as they are stored.
+// Contents of an entry: its fields, its changes, and the bytes as they are stored.
 
 import { getRaw } from "./api.js";
 import { copy, h, save, short, visible, visibleLines } from "./dom.js";
@@ -8,10 +8,10 @@ import { entityOf, entryOf, flagBadge, logOf, nodeOf, placeOf, seqOf, timeOf } f
 import { quote } from "./filter.js";
 import { address, EVERYTHING } from "./state.js";
 
-/** Field, heading, key of a filter. In the order in which people ask. */
+/** Field, heading, filter key. In the order in which people look for them. */
 const FIELDS = [["description", "Description"], ["user", "User", "user"], ["impersonator", "Really", "impersonator"], ["user_type", "User type", "user_type"], ["action", "Action", "action"], ["category", "Category", "category"], ["outcome", "Outcome", "outcome"], ["reason", "Reason", "reason"], ["entity_name", "Name"], ["target", "Target", "target"], ["domain", "Domain", "domain"], ["ip_address", "From", "ip"], ["peer_address", "Connected from"], ["user_agent", "User agent"], ["auth_method", "Authentication", "auth_method"], ["credential", "Credential", "credential"], ["session", "Session", "session"], ["request_id", "Request", "request"], ["method", "Method"], ["path", "Path"], ["via", "Recorded via", "via"], ["id", "Id", "id"], ["occurred_at", "Occurred at"]];
 const SHOWN = new Set([...FIELDS.map(([field]) => field), "v", "node_id", "seq", "timestamp", "entity_type", "entity_id", "changes", "details", "flags", "era", "salt", "generation"]);
-/** Characters of one value before the rest has to be asked for. */
+/** Characters of one value that are shown before it has to be expanded. */
 const VALUE_CHARACTERS_MAX = 2_000;
 
 export function summaryTab(row, { filter }) {
@@ -46,7 +46,7 @@ function value(key, content, filter) {
   return cut ? [element, " ", h("span", { class: "hint" }, `(${shown.length} characters; see Raw bytes for all of them)`)] : element;
 }
 
-/** Line breaks that are made here stay; those of the entry are shown as what they are. */
+/** Keeps the line breaks made by formatting; those of the entry are shown as code points. */
 const pretty = (content) => (typeof content === "string" ? visible(content) : visibleLines(JSON.stringify(content, null, 2) ?? ""));
 
 export function changesTab(row) {

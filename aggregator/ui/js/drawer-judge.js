@@ -1,4 +1,4 @@
-// What a flagged entry meant, by those who looked into it. Each judgement is an entry of its own; the flagged one stays as it is.
+// Verdicts on a flagged entry. Each verdict is an entry of its own; the flagged one stays as it is.
 
 import { get, parameters, send } from "./api.js";
 import { askReason } from "./dialog.js";
@@ -10,11 +10,11 @@ import { may } from "./session.js";
 import { address, EVERYTHING } from "./state.js";
 import { fromMicros, micros, moment } from "./time.js";
 
-/** How far the clocks of two nodes may be apart: a judgement is looked for from so long before the entry on. */
+/** Largest difference of two nodes' clocks that is allowed for: verdicts are searched from this long before the entry. */
 const CLOCKS_OFF_MICROS = 24 * 3600 * 1e6;
 const WORDS = { reviewed: ["\u2713 reviewed", "Reviewed"], false_alarm: ["\u25CB false alarm", "False alarm"] };
 
-/** Why an entry is flagged, and what was said of it; nothing for one that is not. */
+/** Shows why an entry is flagged, and the verdicts on it; null for an entry that is not flagged. */
 export function judgements(row) {
   const entry = entryOf(row);
   if (!Array.isArray(entry.flags) || entry.flags.length === 0 || row.integrity !== "ok") return null;
@@ -28,10 +28,11 @@ export function judgements(row) {
   async function load() {
     const filter = `action:audit.judge outcome:success details:${quote(textOr(entry.id, placeOf(row)))}`;
     try {
-      // A judgement comes after what it is about, so what was pruned before that does not matter. A clock may be off by some hours.
+      // A verdict is recorded after its entry, so rows pruned before that do not matter. A clock may be off by some
+      // hours.
       const answer = await get(`/audit-log?${parameters({ filter, from: since, limit: 100 })}`);
-      // Whoever may record on a node can write an entry that looks like a judgement. So each is shown with the node that it was recorded on,
-      // and leads to itself; aggregators record on their own nodes.
+      // Anyone who may record on a node can write an entry that looks like a verdict. So each one is shown with the node
+      // that it was recorded on, and links to itself; aggregators record on their own nodes.
       const isAbout = (details) => details?.id === entry.id && details.node === nodeOf(row) && details.seq === Number(seqOf(row)) && details.generation === entry.generation;
       const known = answer.entries.filter((one) => one.integrity === "ok" && one.entry.category === "audit" && isAbout(one.entry.details));
       const missing = isComplete(answer) ? null : h("p", { class: "error" }, `Not complete: ${answer.answered} of ${answer.expected} nodes answered in full.`);

@@ -1,4 +1,4 @@
-// Why an entry can be believed, in plain words, and how to check it without this page.
+// Explains why an entry can be trusted, and how to verify it without this page.
 
 import { getText } from "./api.js";
 import { copy, digits, h, save, visible } from "./dom.js";

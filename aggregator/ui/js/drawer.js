@@ -1,4 +1,4 @@
-// One entry, whole: what it says, what changed, what stood around it, why it can be believed, and its bytes.
+// The drawer, which shows one entry in full: its fields, changes, context, proof and bytes.
 
 import { h, put, visible } from "./dom.js";
 import { headline, integrityBadges, outcomeBadge, entryOf, placeOf } from "./row.js";
@@ -9,7 +9,10 @@ import { proofTab } from "./drawer-proof.js";
 /** Name, label and content. @type {[string, string, (row: any, context: any) => any][]} */
 const TABS = [["summary", "Summary", summaryTab], ["changes", "Changes", changesTab], ["context", "Context", contextTab], ["proof", "Proof", proofTab], ["raw", "Raw bytes", rawTab]];
 
-/** Makes the drawer. `filter(key, value, exclude)`; `step(by)` gives the row beside; `closed()` when it goes. */
+/**
+ * Creates the drawer. `filter(key, value, exclude)` adds a condition; `step(by)` returns a neighbouring row; `closed()` is
+ * called when it closes.
+ */
 export function drawer({ filter, step, moved, closed }) {
   let element = null;
   let back = null;
@@ -81,7 +84,7 @@ function arrows(event, buttons) {
   event.preventDefault();
 }
 
-/** Tab stays inside. */
+/** Keeps the focus inside the drawer. */
 function keepFocus(event, element) {
   const stops = [...element.querySelectorAll("button, a[href], input, [tabindex='0'], summary")].filter((stop) => stop.tabIndex >= 0 && stop.checkVisibility());
   const [first, last] = [stops[0], stops.at(-1)];

@@ -17,10 +17,10 @@ const INCOMPLETE = [
   ["wait", "Wait up to a minute", "then refuse"],
   ["partial", "Continue without them", "the file is marked PARTIAL and names them"],
 ];
-/** Above this the digest is not made here: the whole file would have to be in memory twice. */
+/** Largest file whose digest is computed here: the whole file has to be in memory twice. */
 const DIGEST_BYTES_MAX = 256 * 1024 * 1024;
 
-/** Opens the dialog for what a view selects. `done()` is called when a file was made. */
+/** Opens the dialog for the entries that a view selects. `done()` is called after a file was made. */
 export function exportDialog(state, { done = () => {} } = {}) {
   const what = h("div", {}, h("p", { class: "hint" }, "Counting…"));
   const [format, incomplete] = [choices("Format", "format", FORMATS), choices("When nodes are missing", "incomplete", INCOMPLETE)];
@@ -90,7 +90,7 @@ function choices(legend, name, list) {
   return { element: h("fieldset", {}, h("legend", {}, legend), labels), value: () => inputs.find((input) => input.checked).value };
 }
 
-/** Reads a file as it comes. A stream that breaks off is no file. */
+/** Reads a file as it arrives. A stream that breaks off yields no file. */
 async function receive(answer, format, progress) {
   const name = /filename="([^"]+)"/.exec(answer.headers.get("content-disposition") ?? "")?.[1] ?? `export.${format}`;
   const chunks = [];
@@ -111,7 +111,7 @@ async function receive(answer, format, progress) {
   return { blob, partial, digest, name: partial && !name.includes("PARTIAL") ? name.replace(/(\.[a-z]+)$/, "_PARTIAL$1") : name };
 }
 
-/** The final record of NDJSON says who broke off on the way. */
+/** Reads from the final record of an NDJSON file which nodes broke off. */
 async function lostNodes(blob) {
   const tail = await blob.slice(Math.max(0, blob.size - 1_048_576)).text();
   const last = tail.trimEnd().split("\n").at(-1);

@@ -1,4 +1,4 @@
-// What was taken away, by whom and why, as the log tells it; and a place to take something away.
+// Past exports: what was exported, by whom and why, as recorded in the log; and a button for a new export.
 
 import { Problem, get, parameters } from "./api.js";
 import { banners } from "./banners.js";

@@ -1,4 +1,4 @@
-// The filter as text, chips and range; all three say the same.
+// The filter as text, chips and range, which always agree.
 
 import { dialog } from "./dialog.js";
 import { freshId, h, put, visible } from "./dom.js";
@@ -6,7 +6,7 @@ import { negate, remove, terms } from "./filter.js";
 import { EVERYTHING, RANGES } from "./state.js";
 import { suggest } from "./suggest.js";
 
-/** Makes the bar. `change(part of the state)` asks anew; `actions` are buttons beside the chips. */
+/** Creates the bar. `change(part of the state)` queries again; `actions` are buttons next to the chips. */
 export function filterBar({ change, actions }) {
   const id = freshId("filter");
   const input = h("input", { id, type: "text", autocomplete: "off", spellcheck: "false", placeholder: 'user:alice action:auth.* -outcome:success ip:10.0.0.0/8 "free text"', "aria-describedby": `${id}-error` });
@@ -64,7 +64,7 @@ export function filterBar({ change, actions }) {
       put(chips, terms(next.filter).map(chip));
       if (focused >= 0) (chips.querySelectorAll("button")[focused] ?? input).focus();
     },
-    /** Says what is wrong, and where: the server's words have the filter and a mark under the character. */
+    /** Shows what is wrong and where: the server's message contains the filter with a mark under the character. */
     fail(problem) {
       input.setAttribute("aria-invalid", "true");
       put(error, h("pre", { class: "error" }, problem.message.split("\n").map(visible).join("\n")));

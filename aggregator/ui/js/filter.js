@@ -1,7 +1,7 @@
-// A filter is one string; chips, text and address show the same one. The server reads it; what is here only finds where one
-// condition ends and the next begins.
+// Parses filters. A filter is one string, the same in chips, text field and URL. The server interprets it; this module
+// only finds where one condition ends and the next begins.
 
-/** The pieces between white space, outside quotes and brackets: `{text, from, to}`. */
+/** Splits a filter at white space outside quotes and brackets: `{text, from, to}`. */
 function pieces(filter) {
   const found = [];
   let at = 0;
@@ -24,7 +24,7 @@ function pieces(filter) {
   return found;
 }
 
-/** What a filter of the language's first version begins with; it has neither OR nor brackets. */
+/** Prefix of a filter in the first version of the language, which has neither OR nor brackets. */
 const OLD = /^\s*v1:\s*/;
 
 /**
@@ -60,7 +60,7 @@ function read(text) {
   return { text, negated, key: key ? key[1] : "", value: key ? rest.slice(key[0].length) : rest };
 }
 
-/** The piece that a caret is in, groups opened: `{text, negated, key, value, from, to}`. */
+/** Returns the piece at the caret, also inside groups: `{text, negated, key, value, from, to}`. */
 export function wordAt(filter, caret) {
   const found = [];
   let [at, quoted, from] = [0, false, -1];
@@ -86,13 +86,13 @@ const PLAIN = /^[\p{L}\p{N}][\p{L}\p{N}._@/+:-]*$/u;
 
 const quoted = (value) => `"${String(value).replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"`;
 
-/** A value so that it means itself. */
+/** Quotes a value if necessary, so that it is taken literally. */
 export function quote(value) {
   const text = String(value);
   return PLAIN.test(text) && !text.includes("..") ? text : quoted(text);
 }
 
-/** A value as people read it. */
+/** Removes the quotes of a value. */
 export function unquote(value) {
   return value.startsWith('"') && value.endsWith('"') && value.length > 1
     ? value.slice(1, -1).replaceAll('\\"', '"').replaceAll("\\\\", "\\")
@@ -103,16 +103,16 @@ const join = (filter, list) => `${OLD.exec(filter)?.[0] ?? ""}${list.map((term) 
 
 const opposite = (text) => (text.startsWith("-") ? text.slice(1) : text.startsWith("NOT ") ? text.slice(4).trim() : `-${text}`);
 
-/** Adds a condition, once; the opposite of it goes. */
+/** Adds a condition once, and removes its opposite. */
 export function add(filter, text) {
   const rest = terms(filter).filter((term) => term.text !== text && term.text !== opposite(text));
   return `${join(filter, rest)} ${text}`.trim();
 }
 
-/** An address or a range; other text that an address's place can hold means itself only in quotes. */
+/** An address or a range; any other text in an address field is taken literally only in quotes. */
 const ADDRESS = /^(\d{1,3}(\.\d{1,3}){3}|[0-9a-f]*:[0-9a-f:.]*)(\/\d{1,3})?$/i;
 
-/** Keys whose values are words of a list: quotes keep one that is not in it from being refused. */
+/** Keys whose values come from a list: quotes keep a value that is not in the list from being refused. */
 const LISTED = ["outcome", "flag", "via", "category"];
 
 /** One condition, as text. */

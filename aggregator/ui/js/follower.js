@@ -1,5 +1,5 @@
-// Live mode: what is new comes in by itself at the top, or waits behind a counter while something is read; what happens to a node
-// has the page read again, because it changes what is known of every time.
+// Live mode: new rows appear at the top by themselves, or are counted and held while the user reads further down. When
+// the state of a node changes, the page is read again, because the completeness of all rows may change.
 
 import { announce, digits, h, notice, put, visible } from "./dom.js";
 import { follow } from "./live.js";
@@ -7,16 +7,16 @@ import { isBroken, isMissing } from "./node-words.js";
 import { placeOf } from "./row.js";
 import { moment } from "./time.js";
 
-/** New rows come in by themselves while the reader is this near the top. */
+/** Distance from the top of the page within which new rows appear by themselves. */
 const NEAR_TOP_PIXELS = 60;
-/** A node that follows well and answers badly has the page read again no more often than this. */
+/** A node whose tail works but whose answers fail has the page read again no more often than this. */
 const TRY_AGAIN_MS = 15_000;
-/** Rows that wait; beyond it the oldest go, and it is said. */
+/** Rows that may wait; beyond it the oldest are dropped, and a message says so. */
 const WAITING_MAX = 1_000;
 
 /**
- * `near()` says whether rows may come in by themselves, `show(items)` puts them on top and gives how many had to go, `reload()` reads the
- * page again, `ended()` when following is over for good.
+ * `near()` says whether rows may appear by themselves, `show(items)` puts them on top and returns how many were removed,
+ * `reload()` reads the page again, `ended()` is called when following is over for good.
  */
 export function follower({ near, show, reload, ended }) {
   const button = h("button", { type: "button", "aria-pressed": "false", title: "Follow (l)" }, "Live");
@@ -25,7 +25,7 @@ export function follower({ near, show, reload, ended }) {
   let waiting = [];
   let lost = 0;
   let drawing = 0;
-  /** What is known of each node: "ok", "missing" or "broken". Only a change of it has the page read again. */
+  /** State of each node: "ok", "missing" or "broken". Only a change of it has the page read again. */
   let known = new Map();
   const said = [];
   const lastTried = new Map();
@@ -34,10 +34,10 @@ export function follower({ near, show, reload, ended }) {
 
   function start(envelope, filter) {
     const now = new Map(envelope.nodes.map((node) => [node.node_id, isMissing(node) ? "missing" : isBroken(node) ? "broken" : "ok"]));
-    // What the tail has said about a node is newer than the answer, unless the answer is worse.
+    // What the tail has reported about a node is newer than the answer, unless the answer is worse.
     for (const [node, was] of known) if (now.get(node) === "ok" && was !== "ok") now.set(node, was);
     known = now;
-    // Behind the head of every node at the moment of the answer: nothing is left out, and nothing comes twice.
+    // Start after the head of every node at the time of the answer, so that no row is left out and none is repeated.
     const after = envelope.nodes.filter((node) => node.generation && node.status !== "excluded").map((node) => `${node.node_id}:${node.generation}:${node.head_seq === null ? 0 : node.head_seq + 1}`).join(",");
     tail = follow({ filter, after }, {
       row: (row) => {
@@ -63,7 +63,7 @@ export function follower({ near, show, reload, ended }) {
 
   function beat({ watermark, complete, nodes }) {
     if (watermark) drawButton(`Live, all until ${moment(watermark)}${complete ? "" : " without the missing"}`);
-    // A node can be back before the tail has missed it, when it was the page's answer that it was missing in.
+    // A node can be back before the tail has reported it missing, if only the page's answer lacked it.
     for (const { node_id: node, status } of nodes) {
       const tried = Date.now() - (lastTried.get(node) ?? 0) < TRY_AGAIN_MS;
       if (status !== "ok" || known.get(node) !== "missing" || tried) continue;
@@ -72,7 +72,7 @@ export function follower({ near, show, reload, ended }) {
     }
   }
 
-  /** A state that is known already is no news, unless it is for a reason that was not heard yet. */
+  /** Handles a change of a node's state. A state that was reported already is ignored, unless a broken node has a new reason. */
   function happened(node, now, words, reason = "") {
     const heard = `${node} ${now} ${reason}`;
     if (!node || (known.get(node) === now && (now !== "broken" || reasons.has(heard)))) return;
@@ -92,7 +92,7 @@ export function follower({ near, show, reload, ended }) {
     waiting.push(item);
     if (waiting.length > WAITING_MAX) lost += waiting.length - WAITING_MAX;
     waiting = waiting.slice(-WAITING_MAX);
-    // Many rows of one moment are drawn once.
+    // Draw rows that arrive together only once.
     if (!drawing) drawing = requestAnimationFrame(draw);
   }
 

@@ -42,7 +42,7 @@ export function histogram({ zoom }) {
       const starts = buckets.map((bucket) => micros(bucket.from));
       const now = Date.now() * 1000;
       const wide = width * 1e6;
-      // What was recorded in a range may have happened at any time.
+      // Entries recorded in a range may have occurred at any time.
       const open = axis === "occurred" || answer.from.startsWith("0001");
       const from = open ? starts[0] ?? now - wide : micros(answer.from);
       const last = (starts.at(-1) ?? 0) + wide;
@@ -88,7 +88,7 @@ function table(buckets, width, zoom) {
     h("tbody", {}, buckets.filter((bucket) => bucket.entries > 0).map(line)))));
 }
 
-/** Gives both ends of what was dragged over, as parts of the whole. */
+/** Reports both ends of a dragged selection, as fractions of the width. */
 function drag(chart, pick, done) {
   let start = null;
   const part = (event) => {

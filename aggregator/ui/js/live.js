@@ -1,12 +1,12 @@
-// What is recorded now, as it comes: one open connection, and nothing else is asked meanwhile.
+// Shows new entries as they arrive: one open connection, and no other request meanwhile.
 
 import { parameters, tailAddress } from "./api.js";
 import { announce, visible } from "./dom.js";
 import { moment } from "./time.js";
 
 /**
- * Follows a filter behind places of the nodes. `row` gets entries, `node(event, words)` what happens to nodes, `beat` the watermark,
- * `slow(words)` that this page was dropped, `broken` that the connection was lost, `ended(words)` the end.
+ * Follows a filter from the given positions of the nodes. `row` gets entries, `node(event, words)` changes of nodes, `beat`
+ * the watermark, `slow(words)` that this page was dropped, `broken` that the connection was lost, `ended(words)` the end.
  */
 export function follow({ filter, after }, { row, node, beat, slow, broken, ended }) {
   const source = new EventSource(tailAddress(parameters({ filter, after })));
@@ -26,7 +26,7 @@ export function follow({ filter, after }, { row, node, beat, slow, broken, ended
   source.addEventListener("heartbeat", (event) => beat(data(event)));
   source.addEventListener("dropped", () => slow("This page fell behind; resuming after the last entry received."));
   source.addEventListener("ended", (event) => end(data(event).reason));
-  // The browser connects again by itself, from the last place it has seen, unless the server refused it.
+  // The browser reconnects by itself, from the last position that it has seen, unless the server refused it.
   source.addEventListener("error", () => {
     if (source.readyState === EventSource.CLOSED) return end("the aggregator refused to continue; reload the page");
     announce("connection lost, reconnecting");

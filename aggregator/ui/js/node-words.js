@@ -1,4 +1,4 @@
-// What is said about a node of an answer: missing, pruned, or broken are different things.
+// Messages about the nodes of an answer: missing, pruned and broken are different states.
 
 import { digits, h, visible } from "./dom.js";
 import { ago, moment } from "./time.js";
@@ -13,9 +13,9 @@ const BROKEN = ["row_invalid", "fork", "rollback", "unknown_key", "pruned_early"
 
 export const isMissing = (node) => Object.hasOwn(MISSING, node.status);
 export const isPruned = (node) => node.status === "pruned";
-/** It left the cluster, and its rows of the range cannot be read. */
+/** The node left the cluster, and its rows of the range cannot be read. */
 export const isRetired = (node) => node.status === "retired";
-/** Complete, or complete since the policy let older rows go. */
+/** Complete, or complete except for older rows that were pruned under the retention policy. */
 export const isComplete = (envelope) => envelope.complete || Boolean(envelope.complete_since);
 export const isSuperseded = (node) => node.status === "superseded";
 export const isBroken = (node) => node.status === "invalid" || BROKEN.includes(node.verdict);
@@ -31,7 +31,7 @@ export function verdictWords(node) {
   }[verdictOf(node)];
 }
 
-/** One missing node: since when, why, and what a witness knows of it. */
+/** Describes one missing node: since when, why, and what a witness knows of it. */
 export function missingWords(node) {
   const since = node.last_seen ? ` since ${moment(node.last_seen)} (${ago(node.last_seen)})` : ", and has not answered since this aggregator started";
   const seen = node.witnessed ? ` A witness has seen ${digits(node.witnessed)} rows of its log, at ${moment(node.witnessed_at)}; these cannot be changed undetected.` : "";

@@ -1,4 +1,4 @@
-// Every node, asked now. What was not measured is unknown, never fine; a silent node is missing, never gone.
+// All nodes, queried now. A value that was not measured is unknown, never fine; a silent node is missing, never gone.
 
 import { get, getCounts, parameters, send } from "./api.js";
 import { banners } from "./banners.js";
@@ -25,7 +25,7 @@ start(async (main, me) => {
   async function load() {
     const [nodes, hour, gaps] = await Promise.all([
       get("/nodes"),
-      // What a limited reader may see says nothing about how much a node records, or misses.
+      // The entries that a caller with a scope may see do not show how much a node records or misses.
       me.limited_to ? null : getCounts(`/stats?${parameters({ from: "1h", by: "node", top: 1000 })}`).catch(() => null),
       me.limited_to ? null : getCounts(`/stats?${parameters({ from: "7d", by: "node", top: 1000, filter: "action:log.gap" })}`).catch(() => null),
     ]);
@@ -86,7 +86,7 @@ function verdict(node, again) {
     await send("POST", `/nodes/${encodeURIComponent(node.node_id)}/accept`, { ...presented, reason }).catch((error) => notice(error.message, true));
     await again();
   };
-  // What signs nothing presents nothing that could be accepted.
+  // A node that signs nothing presents nothing that could be accepted.
   const clearable = ["fork", "rollback", "first_seen_again", "row_invalid"].includes(node.verdict) && presented && may("nodes.accept");
   return [badge(...words), !isMissing(node) && node.reason && h("div", {}, visible(node.reason)), node.write_fault && h("div", { class: "error" }, `Cannot record: ${visible(node.write_fault)}`), clearable && h("button", { type: "button", onclick: accept }, "Accept…")];
 }
@@ -113,7 +113,7 @@ function retention(node) {
   return [known.keep_days ? `${digits(known.keep_days)} days` : "keeps all rows", known.size_max && h("div", { class: "hint" }, `at most ${bytes(known.size_max)}`), known.holds.length > 0 && badge("calm", "▣", `${known.holds.length} on hold`), known.problem && h("div", { class: "error" }, visible(known.problem))];
 }
 
-// Where it hands entries on to. Nowhere is an answer too.
+// Destinations that a node forwards to; "nowhere" is an answer too.
 function handedOn(node) {
   if (isMissing(node)) return unknown();
   if (node.forward.length === 0) return h("span", { class: "hint" }, "nowhere");

@@ -1,4 +1,4 @@
-// Print a report: what was asked, the statement, and the rows, as many as one page of the server holds.
+// Prints a report: the query, the completeness statement, and the rows, as many as one page of the server holds.
 
 import { get, parameters } from "./api.js";
 import { statement } from "./node-words.js";

@@ -1,9 +1,9 @@
-// One row of an answer: its place, its fields, and what was concluded about it, in words, shape and colour.
+// One row of an answer: its position, its fields, and the findings about it, as text, shape and colour.
 
 import { h, short, textOr, visible } from "./dom.js";
 import { term } from "./filter.js";
 
-/** The entry, or an empty one where there is none to be believed. */
+/** Returns the entry, or an empty one if there is none that can be trusted. */
 export function entryOf(row) {
   return row.entry !== null && typeof row.entry === "object" ? row.entry : {};
 }
@@ -13,18 +13,18 @@ export function placeOf(row) {
   return row.found_at ? `${row.found_at.node_id}/${row.found_at.seq}` : `${entry.node_id}/${entry.seq}`;
 }
 
-/** What tells rows apart: two logs of one node have rows of the same number. */
+/** Returns the key that identifies a row: two logs of one node have rows with the same number. */
 export function keyOf(row) {
   return row.found_at ? placeOf(row) : `${placeOf(row)}@${entryOf(row).generation}`;
 }
 
-/** The query string that says which of its node's logs a row is in. */
+/** Returns the query string that names the log a row is in. */
 export function logOf(row) {
   const generation = entryOf(row).generation;
   return !row.found_at && typeof generation === "string" ? `?generation=${encodeURIComponent(generation)}` : "";
 }
 
-/** Its place, followed by @ and the generation where that is not the node's present log. */
+/** Returns the position of a row, followed by @ and the generation if it is not in the node's present log. */
 export function addressOf(row, envelope) {
   const generation = entryOf(row).generation;
   const node = envelope?.nodes?.find((known) => known.node_id === nodeOf(row));
@@ -35,13 +35,13 @@ export function addressOf(row, envelope) {
 export const nodeOf = (row) => row.found_at?.node_id ?? entryOf(row).node_id;
 export const seqOf = (row) => row.found_at?.seq ?? entryOf(row).seq;
 const TIME = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?Z$/;
-/** RFC 3339, or "" where there is no time to be believed. */
+/** Returns the time of a row as RFC 3339, or "" if there is no time that can be trusted. */
 export function timeOf(row) {
   const time = row.erased?.timestamp ?? entryOf(row).timestamp;
   return typeof time === "string" && TIME.test(time) ? time : "";
 }
 
-/** When it happened by the caller's word, RFC 3339 in UTC, or "" where it does not say or what it says is no time. */
+/** Returns when the entry occurred according to the caller, RFC 3339 in UTC, or "" if it has no valid time. */
 export function occurredOf(row) {
   const text = entryOf(row).occurred_at;
   if (typeof text !== "string") return "";
@@ -54,7 +54,7 @@ export function badge(kind, shape, text, title) {
   return h("span", { class: `badge ${kind}`, title: title && visible(title) }, h("span", { class: "shape", "aria-hidden": "true" }, shape), text);
 }
 
-/** Whether the row is what its node signed, and whether a witness stands for it. */
+/** Shows whether the row is what its node signed, and whether a witness has cosigned it. */
 export function integrityBadges(row) {
   const known = {
     ok: () => [
@@ -89,7 +89,7 @@ export function flagBadge(entry) {
   return badge("warn", "⚑", "flagged", rules);
 }
 
-/** The filter that an entry's field gives, `key:value`, where there is one. */
+/** Returns the filters that select the values of an entry's fields, `key:value`. */
 export function termsOf(row) {
   const entry = entryOf(row);
   const found = [["node", nodeOf(row)]];
@@ -106,7 +106,7 @@ export function entityOf(entry) {
   return typeof entry.entity_id === "string" ? `${entry.entity_type}/${entry.entity_id}` : entry.entity_type;
 }
 
-/** Who, as people say it. */
+/** Returns the names of the user and the impersonator. */
 export function actorWords(entry) {
   return { user: textOr(entry.user), impersonator: textOr(entry.impersonator) };
 }

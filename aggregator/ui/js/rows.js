@@ -1,4 +1,4 @@
-// The rows: a real table, one row chosen at a time, values that filter when they are clicked.
+// The rows: a real table, in which one row is selected at a time and a click on a value filters by it.
 
 import { digits, h, put, short, textOr, visible } from "./dom.js";
 import { everything, micros, parts, zoneLabel } from "./time.js";
@@ -6,7 +6,7 @@ import { isMissing } from "./node-words.js";
 import { actorWords, entityOf, entryOf, flagBadge, integrityBadges, keyOf, nodeOf, occurredOf, outcomeBadge, placeOf, timeOf } from "./row.js";
 
 const COLUMNS = 8;
-/** Rows on a page that follows the log; beyond it the oldest go. */
+/** Rows on a page that follows the log; beyond it the oldest are removed. */
 const SHOWN_MAX = 1_000;
 
 /** Makes the table. `open(row)` shows one row, `filter(key, value, exclude)` adds a condition. */
@@ -48,7 +48,7 @@ export function rowTable({ open, filter }) {
     if (focused) body.querySelector(`tr[data-place="${CSS.escape(focused)}"] button.open`)?.focus({ preventScroll: true });
   }
 
-  /** A row that cannot be shown must not take the others along: what does not fit its signature can be anything. */
+  /** A row that cannot be shown must not break the others: a row that fails verification can contain anything. */
   function safeLine(item, at, doubt) {
     try {
       return line(item, at, doubt);
@@ -122,7 +122,7 @@ export function rowTable({ open, filter }) {
       draw();
       return pairs(rows, uncertainty);
     },
-    /** Puts what is new in front: rows, or words about a node. */
+    /** Adds new items at the top: rows, or messages about a node. */
     prepend(items) {
       const known = new Set(only().map(keyOf));
       const fresh = items.filter((item) => item.said || !known.has(keyOf(item.row)));
@@ -131,7 +131,7 @@ export function rowTable({ open, filter }) {
       draw();
       return all.length - shown.length;
     },
-    /** Nothing, with words about why. */
+    /** Shows no rows, and a message that says why. */
     clear(words) {
       shown = [];
       empty = words;
@@ -141,7 +141,7 @@ export function rowTable({ open, filter }) {
     rows: only,
     chosen: () => only().find((row) => keyOf(row) === chosen),
     choose,
-    /** Moves by some rows; gives the row. */
+    /** Moves the selection by some rows; returns the selected row. */
     move(by) {
       const rows = only();
       const at = rows.findIndex((row) => keyOf(row) === chosen);
@@ -152,7 +152,7 @@ export function rowTable({ open, filter }) {
   };
 }
 
-/** What was searched, and what was not. */
+/** Says which nodes were searched, and which were not. */
 function emptyWords(envelope) {
   const answered = envelope.nodes.filter((node) => !isMissing(node) && node.status !== "excluded").map((node) => node.node_id);
   const not = envelope.nodes.filter(isMissing).map((node) => node.node_id);
@@ -160,14 +160,14 @@ function emptyWords(envelope) {
   return `No matching entries on ${answered.join(", ") || "any node"}.${without}`;
 }
 
-/** Pairs of rows of different nodes that lie closer together than the clocks can be off. */
+/** Finds pairs of rows of different nodes that are closer together than their clocks may differ. */
 function unsurePairs(rows, uncertaintyMs) {
   const found = [];
   for (let index = 0; index < rows.length; index += 1) {
     for (let other = index + 1; other < rows.length && other <= index + NEIGHBOURS_MAX; other += 1) {
       const [a, b] = [rows[index], rows[other]];
       if (!timeOf(a) || !timeOf(b)) continue;
-      // Before any clock was compared nothing is known about how far it may be off; then neighbours are unsure.
+      // Until clocks have been compared, nothing is known about their differences, so neighbours are unsure.
       if (uncertaintyMs === null ? other > index + 1 : Math.abs(micros(timeOf(a)) - micros(timeOf(b))) > uncertaintyMs * 1000) break;
       if (nodeOf(a) !== nodeOf(b)) found.push([a, b]);
     }
@@ -175,10 +175,10 @@ function unsurePairs(rows, uncertaintyMs) {
   return found;
 }
 
-/** Looked at in each direction; thousands of rows within a millisecond are not compared one by one. */
+/** Rows compared in each direction; thousands of rows within a millisecond are not compared one by one. */
 const NEIGHBOURS_MAX = 50;
 
-/** Places of such rows, and words about them. */
+/** Returns the keys of such rows, each with a message. */
 function uncertainPairs(items, uncertaintyMs) {
   const found = new Map();
   const words = uncertaintyMs === null ? "the nodes' clocks have not been compared yet" : `clocks may differ by up to ${digits(uncertaintyMs)} ms`;

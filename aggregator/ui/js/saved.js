@@ -1,11 +1,11 @@
-// Searches that the reader keeps, for every browser they use.
+// Saved searches of the user, available in all of their browsers.
 
 import { get, send } from "./api.js";
 import { dialog } from "./dialog.js";
 import { freshId, h, put, visible } from "./dom.js";
 import { address, read } from "./state.js";
 
-/** Opens the list. `state` is what would be kept. */
+/** Opens the list. `state` is the view that would be saved. */
 export async function savedSearches(state) {
   const list = h("ul", { class: "bars" });
   const said = h("p", { class: "error", role: "alert" });

@@ -1,4 +1,4 @@
-// Who is signed in, and for how long. The server ends a session by itself; this page says so in time.
+// The user's session and its end. The server ends a session by itself; this page warns in time.
 
 import { Problem, get, onSession, send } from "./api.js";
 import { h, notice } from "./dom.js";
@@ -10,7 +10,7 @@ const WARN_SECONDS = 60;
 let me = null;
 let timer = 0;
 
-/** Who is signed in, or the page for signing in. */
+/** Returns who is signed in, or goes to the sign-in page. */
 export async function signedIn() {
   onSession(used, signedOut);
   try {
@@ -26,7 +26,7 @@ export async function signedIn() {
 
 export const may = (permission) => Boolean(me?.permissions.includes(permission));
 
-/** To the page for signing in, and back here afterwards. */
+/** Goes to the sign-in page, which leads back here. */
 function leave(problem) {
   const back = location.pathname + location.search;
   const why = problem ? `&why=${encodeURIComponent(problem.code)}` : "";
@@ -45,7 +45,7 @@ function used() {
   schedule();
 }
 
-/** Seconds until the session ends: without a request, or because of its age. */
+/** Seconds until the session ends, because it is idle or because of its age. */
 function left() {
   const quiet = (Date.now() - Number(localStorage.getItem(LAST_USE) ?? Date.now())) / 1000;
   return Math.min(me.session.idle_seconds - quiet, untilOld());
@@ -53,7 +53,7 @@ function left() {
 
 const untilOld = () => (new Date(me.session.ends).getTime() - Date.now()) / 1000;
 
-/** Nothing is asked of the server for this; it counts for itself. */
+/** Schedules the warning by the local clock, without a request to the server. */
 function schedule() {
   clearTimeout(timer);
   if (!me?.session || over) return;
@@ -80,7 +80,7 @@ function warnOnce() {
 }
 
 let over = false;
-/** The page stays as it was, greyed: what was read last is not lost by being signed out. */
+/** Greys the page but keeps it, so that what was read last is not lost by being signed out. */
 function signedOut(problem) {
   if (over) return;
   over = true;

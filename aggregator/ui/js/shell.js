@@ -1,4 +1,4 @@
-// What every page has: the head with the pages, who is signed in, the zone, help, and the keys.
+// Common parts of all pages: header with navigation, user and zone, help, and keyboard shortcuts.
 
 import { h, put } from "./dom.js";
 import { dialog } from "./dialog.js";
@@ -15,12 +15,12 @@ const keys = new Map([
   ["?", ["this list", help]],
 ]);
 
-/** Adds keys of one page: `{"j": ["what it does", run]}`. */
+/** Adds keyboard shortcuts of one page: `{"j": ["what it does", run]}`. */
 export function onKeys(more) {
   for (const [key, entry] of Object.entries(more)) keys.set(key, entry);
 }
 
-/** Draws the head and gives who is signed in and where the page goes. */
+/** Draws the header; returns the user and the element for the page's content. */
 async function page() {
   const me = await signedIn();
   drawHead(me);
@@ -75,13 +75,13 @@ function pressed(event) {
   const pair = before ? `${before} ${event.key}` : event.key;
   before = event.key === "g" && !before ? "g" : "";
   const found = keys.get(pair) ?? (before ? null : keys.get(event.key));
-  // On a button or a link, Enter is theirs.
+  // On a button or a link, Enter activates it.
   if (!found || (event.key === "Enter" && event.target.closest("button, a, summary"))) return;
   event.preventDefault();
   found[1](event);
 }
 
-/** Runs what fills a page, and says what went wrong in its place. */
+/** Runs the function that fills a page, and shows its error in place of the page. */
 export async function start(fill) {
   try {
     const { me, main } = await page();

@@ -1,4 +1,4 @@
-// Signing in: a token, a one-time address (its code stands behind #, which is sent to nobody), or a certificate.
+// Signs in with a token, a one-time link (its code follows #, which browsers send to no server), or a certificate.
 
 import { get, send } from "./api.js";
 import { h, put } from "./dom.js";
@@ -6,7 +6,7 @@ import { h, put } from "./dom.js";
 const asked = new URLSearchParams(location.search);
 const main = document.getElementById("content");
 
-/** Why somebody is sent here; an address cannot bring other words. */
+/** Why the user was sent here; a URL can select a message but cannot supply one. */
 const WHY = {
   session_over: "You were signed out because the session was idle.",
   session_unknown: "You are no longer signed in.",
@@ -14,8 +14,11 @@ const WHY = {
   token_expired: "Your token has expired; ask an administrator for a new one.",
 };
 
-/** Only to a page of this server: a path with one slash at its beginning. `//host` and `/\\host` would be another server's, also when
-    they only become that by resolving `/./` or `/x/..`. What is followed is the whole address, and not its path read once more. */
+/**
+ * Returns where to go after signing in: only ever a page of this server, which is a path with one slash at its beginning. `//host` and
+ * `/\\host` would be another server's, also when they arise only by resolving `/./` or `/x/..`. The whole resolved URL is followed,
+ * and its path is not parsed again.
+ */
 export function back(text = asked.get("back"), origin = location.origin) {
   const home = `${origin}/`;
   try {
@@ -36,7 +39,8 @@ async function begin() {
   const code = location.hash.slice(1);
   if (code) {
     history.replaceState(null, "", location.pathname + location.search);
-    // Who is signed in already may have been sent here by somebody else's link: what they do next would be recorded under that name.
+    // A user who is signed in already may have been sent here by another person's link: what they do next would be
+    // recorded under that name.
     const present = await get("/session").catch(() => null);
     if (present?.session) return replaceSession(code, present);
     try {
@@ -45,13 +49,14 @@ async function begin() {
       return form(error.message);
     }
   }
-  // A session that is over is forgotten with the first answer; behind it there may be a certificate.
+  // The first answer makes the browser forget a session that is over; the second request may then succeed with a
+  // certificate.
   const known = await get("/session").catch(() => get("/session")).catch(() => null);
   if (known?.session) return location.replace(back());
   return form(WHY[asked.get("why")], known);
 }
 
-/** Asks before a link takes the place of a session. */
+/** Asks before a link replaces a session. */
 function replaceSession(code, present) {
   const said = h("p", { id: "said", class: "error", role: "alert" });
   const replace = async () => {

@@ -1,8 +1,8 @@
-// What the timeline shows, as it stands in the address: the address alone gives the same view to anybody who may see it.
+// State of the timeline as stored in the URL: the URL alone gives the same view to every user who may see it.
 
 import { zone } from "./time.js";
 
-/** What Piperoll's own doings would bury; a chip like any other, and as easily removed. */
+/** Hides Piperoll's own entries, which would bury the others; a chip like any other, and as easily removed. */
 export const FIRST_FILTER = "-category:audit";
 export const EVERYTHING = "0001-01-01";
 
@@ -16,7 +16,7 @@ export function read(search = location.search) {
     from: asked.get("from") || "7d",
     to: asked.get("to") ?? "",
     order: asked.get("order") === "asc" ? "asc" : "desc",
-    // Which time is shown; range, order and what is said to be complete always go by when an entry was recorded.
+    // Which time is shown; range, order and completeness always refer to the time at which an entry was recorded.
     axis: asked.get("axis") === "occurred" ? "occurred" : "recorded",
     cursor: asked.get("cursor") ?? "",
     row: asked.get("row") ?? "",
@@ -39,7 +39,7 @@ export function address(state) {
   return `/?${found}`;
 }
 
-/** What the API is asked for it, without a place in it. */
+/** API parameters of a view, without the position in it. */
 export const query = (state) => ({ filter: state.filter, from: state.from, to: state.to });
 
 export function rangeWords(state) {

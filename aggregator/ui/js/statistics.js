@@ -1,4 +1,4 @@
-// Seven days in numbers.
+// Statistics of the last seven days.
 
 import { Problem, getCounts, parameters } from "./api.js";
 import { banners } from "./banners.js";

@@ -1,4 +1,4 @@
-// Help while a filter is typed: its keys, and the values that are there. (WAI-ARIA Authoring Practices, combobox with a list)
+// Suggests keys and existing values while a filter is typed. (WAI-ARIA Authoring Practices, combobox with a list)
 
 import { get, getCounts, parameters } from "./api.js";
 import { digits, freshId, h, put, short } from "./dom.js";
@@ -27,7 +27,7 @@ export function suggest(input, box, { context, submit }) {
     if (!known.has(asked)) {
       const found = getCounts(`/stats?${asked}`).then((answer) => answer.stats.by[0]?.top ?? []);
       known.set(asked, found);
-      // What failed once may work the next time.
+      // A request that failed may succeed the next time.
       found.catch(() => known.delete(asked));
     }
     return known.get(asked).catch(() => []);
@@ -48,7 +48,7 @@ export function suggest(input, box, { context, submit }) {
       const place = valueAround(input.value, from, here.to, caret);
       const begun = unquote(input.value.slice(place.from, caret)).replace(/^"/, "").toLowerCase();
       if (here.key === "is") return words.is.filter((word) => word.startsWith(begun)).map((word) => ({ ...place, text: word, words: word, about: "" }));
-      // Of alternatives and groups the other parts say nothing about this one.
+      // For alternatives and groups, the other conditions do not narrow this one.
       const alone = all.some((one) => one.from === here.from && one.to === here.to);
       const rest = alone ? all.filter((one) => one.from !== here.from).map((one) => one.text).join(" ") : "";
       const values = await valuesOf(here.key, rest);
@@ -62,7 +62,7 @@ export function suggest(input, box, { context, submit }) {
     asked += 1;
     const mine = asked;
     const found = await find();
-    // Somebody typed on, chose, or left meanwhile.
+    // The user has typed more, chosen, or left meanwhile.
     if (mine !== asked || document.activeElement !== input) return;
     shown = found.slice(0, LISTED);
     at = -1;
@@ -115,7 +115,7 @@ export function suggest(input, box, { context, submit }) {
   });
 }
 
-/** The value of a list that the caret stands in: between commas outside quotes. */
+/** Finds the value of a list at the caret: between commas outside quotes. */
 function valueAround(text, from, to, caret) {
   let [begin, end, quoted] = [from, to, false];
   for (let at = from; at < to; at += 1) {

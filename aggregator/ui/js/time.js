@@ -1,18 +1,18 @@
-// Times come as RFC 3339 in UTC with microseconds. They are shown in UTC unless the reader asks for local time, and every
-// column says which.
+// Times arrive as RFC 3339 in UTC with microseconds. They are shown in UTC unless the user chooses local time, and every
+// column names its zone.
 
 const KEY = "piperoll.zone";
 
 export const zone = {
-  /** "utc" or "local"; the address outranks what was chosen last. */
+  /** "utc" or "local"; the URL outranks the stored choice. */
   get: () => (new URLSearchParams(location.search).get("zone") ?? localStorage.getItem(KEY)) === "local" ? "local" : "utc",
   set: (name) => localStorage.setItem(KEY, name),
 };
 
-/** "UTC", or the name of local time: its offset differs over the year. */
+/** "UTC", or the name of the local zone, whose offset varies over the year. */
 export const zoneLabel = () => (zone.get() === "utc" ? "UTC" : Intl.DateTimeFormat().resolvedOptions().timeZone);
 
-/** "UTC", or the name and offset of local time now. */
+/** "UTC", or the name and present offset of the local zone. */
 export function zoneName() {
   if (zone.get() === "utc") return "UTC";
   return `${Intl.DateTimeFormat().resolvedOptions().timeZone}, ${offset(new Date())}`;
@@ -48,7 +48,7 @@ export function moment(text, { millis = false } = {}) {
   return `${day} ${time}${millis ? `.${fraction.slice(0, 3)}` : ""} ${name}`;
 }
 
-/** All there is to say about a moment, for whoever hovers. */
+/** Returns all forms of a time, for a tooltip. */
 export function everything(text) {
   const local = new Date(text);
   return `${text} (UTC)\n${local.toLocaleString()} (${Intl.DateTimeFormat().resolvedOptions().timeZone})\n${ago(text)}`;
@@ -57,7 +57,7 @@ export function everything(text) {
 /** @type {[Intl.RelativeTimeFormatUnit, number][]} */
 const UNITS = [["day", 86_400], ["hour", 3_600], ["minute", 60], ["second", 1]];
 
-/** "3 minutes ago" */
+/** Returns the distance from now, such as "3 minutes ago". */
 export function ago(text, now = Date.now()) {
   return distance((new Date(text).getTime() - now) / 1000);
 }
@@ -76,17 +76,17 @@ export function micros(text) {
   return Math.floor(new Date(`${text.slice(0, 19)}Z`).getTime() / 1000) * 1e6 + Number(fraction);
 }
 
-/** Microseconds as the API takes them. */
+/** Converts microseconds to RFC 3339, as the API expects. */
 export function fromMicros(value) {
   const seconds = new Date(Math.floor(value / 1e6) * 1000).toISOString().slice(0, 19);
   return `${seconds}.${String(Math.floor(value % 1e6)).padStart(6, "0")}Z`;
 }
 
-/** A width of buckets that gives about as many as fit. */
+/** Returns the smallest bucket width that gives at most `most` buckets. */
 export function bucketFor(seconds, most = 90) {
   const widths = [1, 5, 15, 60, 300, 900, 3_600, 10_800, 21_600, 43_200, 86_400, 604_800];
   return widths.find((width) => seconds / width <= most) ?? 2_592_000;
 }
 
-/** Seconds as the API takes them. */
+/** Formats seconds as a duration, as the API expects. */
 export const widthText = (seconds) => (seconds % 86_400 === 0 ? `${seconds / 86_400}d` : seconds % 3_600 === 0 ? `${seconds / 3_600}h` : seconds % 60 === 0 ? `${seconds / 60}m` : `${seconds}s`);

@@ -1,4 +1,4 @@
-// The timeline: one state, in the address; every change of it asks the server anew.
+// The timeline: one state, stored in the URL; every change of it queries the server again.
 
 import { Problem, get, getCounts, parameters } from "./api.js";
 import { banners } from "./banners.js";
@@ -23,9 +23,9 @@ import { weekBar } from "./week.js";
 
 const PAGE_ROWS = 100;
 const TOP = 10;
-/** Between two tries of a page that follows and got no answer. */
+/** Pause before a page that follows retries a failed request. */
 const TRY_AGAIN_MS = 15_000;
-/** "Everything" begins in the year 1: its buckets are wide, or there would be too many. */
+/** "Everything" begins in the year 1, so its buckets are wide; otherwise there would be too many. */
 const EVERYTHING_BUCKET = 90 * 86_400;
 
 start(async (main, me) => {
@@ -54,7 +54,7 @@ function makeView(main, me) {
     button("Print", "Print a report", () => printView(state, me).catch((error) => notice(error.message, true)))];
   const bar = filterBar({ change, actions });
   const warn = banners({ retry: () => change({}) });
-  // A range is one of recorded times; of the others a filter makes a part.
+  // A range selects by the recorded time; for the time of occurrence, the selection becomes a filter condition.
   const zoomTo = (from, to) => change(state.axis === "occurred" ? { filter: add(state.filter, `occurred:${from}..${to}`) } : { from, to });
   const chart = histogram({ zoom: zoomTo });
   const side = facets({ filter: narrow });
@@ -87,7 +87,7 @@ function makeView(main, me) {
     week.load();
   }
 
-  /** Asks for another view. Following goes on only where what is new can be shown: at the top of an open range. */
+  /** Switches to another view. Following continues only where new rows can be shown: at the top of an open range. */
   function change(part) {
     state = { ...state, cursor: "", row: "", ...part };
     if (state.cursor || state.to || state.order === "asc") state.live = false;
@@ -110,9 +110,9 @@ function makeView(main, me) {
     asking = new AbortController();
     const { signal } = asking;
     live.stop();
-    // Nobody's half-typed filter is written over by what the page asks for itself.
+    // A request that the page makes by itself must not overwrite a half-typed filter.
     if (!unattended) bar.show(state);
-    // Until the answer is there, what is shown belongs to another question.
+    // Until the answer arrives, the rows shown belong to another query.
     document.body.classList.add("asking");
     table.element.setAttribute("aria-busy", "true");
     try {
@@ -127,7 +127,7 @@ function makeView(main, me) {
     }
   }
 
-  /** Following does not end because one answer failed: with a list of nodes it goes on at once, otherwise it is tried again. */
+  /** Keeps following after a failed answer: with a list of nodes it continues at once, otherwise it is tried again. */
   function goOnFollowing(error, signal) {
     if (error.envelope) return live.start(error.envelope, state.filter);
     return setTimeout(() => { if (state.live && !signal.aborted) load({ unattended: true }); }, TRY_AGAIN_MS);
@@ -141,7 +141,7 @@ function makeView(main, me) {
   function show(answer, unattended) {
     envelope = answer;
     answered();
-    // First what is missing or broken: nothing that a row says may keep it from being seen.
+    // Show missing and broken nodes first: nothing in a row may keep them from being seen.
     warn.show(answer, state.order, { unattended }).catch((error) => notice(error.message, true));
     const pairs = table.show(answer.entries, answer, state.order, state.axis);
     performance.mark("rows");
@@ -151,7 +151,7 @@ function makeView(main, me) {
     if (state.live) live.start(answer, state.filter);
   }
 
-  /** What was there stays, greyed, unless it is the question that is wrong. */
+  /** Keeps the old rows, greyed, unless the query itself is wrong. */
   function failed(error) {
     answered();
     if (!(error instanceof Problem)) {
@@ -176,7 +176,7 @@ function makeView(main, me) {
     const count = () => getCounts(`/stats?${parameters({ ...query(state), by: COUNTED, top: TOP, bucket: widthText(width), axis: state.axis === "occurred" ? "occurred" : "" })}`, signal, { unattended });
     try {
       let counted = await count();
-      // What was recorded within the range may have happened within a day, or over years: only now that is known.
+      // Entries recorded within the range may have occurred within a day, or over years; that is known only now.
       const finer = state.axis === "occurred" ? bucketFor(spanOf(counted, width)) : width;
       if (finer < width) {
         width = finer;
@@ -216,7 +216,7 @@ function makeView(main, me) {
     entry.open(row, answer);
   }
 
-  /** A row that the address names; it may stand on another page. */
+  /** Opens the row that the URL names; it may be on another page. */
   async function openPlace(place) {
     const here = table.rows().find((row) => addressOf(row, envelope) === place);
     if (here) return openRow(here);
@@ -237,12 +237,12 @@ function makeView(main, me) {
     if (row) run(row);
   }
 
-  /** Which value of a row, by key as well as by mouse. */
+  /** Lets the user choose which value of a row to filter by, with keys as well as with the mouse. */
   function pickValue(row, exclude) {
     dialog(exclude ? "Without…" : "Only…", [], termsOf(row).map(({ key, value, text }) => ({ label: visible(text), run: () => narrow(key, value, exclude) })));
   }
 
-  /** The range and the zone as they were answered, so that it is the same for whoever opens it. */
+  /** Copies a link with the range and the zone as they were answered, so that it shows the same to every user. */
   function share() {
     const fixed = envelope ? { ...state, from: envelope.from, to: envelope.to.startsWith("9999") ? new Date().toISOString() : envelope.to } : state;
     const link = new URL(address({ ...fixed, live: false, cursor: "" }), location.origin);
@@ -268,7 +268,7 @@ function spanOf(counted, width) {
   return buckets.length === 0 ? width : (micros(buckets.at(-1).from) - micros(buckets[0].from)) / 1e6 + width;
 }
 
-/** A width that gives about as many buckets as fit, for the range as it was answered. */
+/** Returns a bucket width for the range as it was answered. */
 function bucketOf(answer) {
   const end = answer.to.startsWith("9999") ? Date.now() * 1000 : micros(answer.to);
   const seconds = Math.max(1, (end - micros(answer.from)) / 1e6);

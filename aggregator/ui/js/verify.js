@@ -1,4 +1,4 @@
-// Is a bundle what its signers made? And does every row of every node still fit?
+// Verifies a bundle, or every row of every node.
 
 import { stream } from "./api.js";
 import { announce, digits, freshId, h, put, visible } from "./dom.js";
@@ -7,7 +7,7 @@ import { badge, placeOf } from "./row.js";
 import { may } from "./session.js";
 import { start } from "./shell.js";
 
-/** The server's own limit. */
+/** The server's upload limit. */
 const UPLOAD_BYTES_MAX = 256 * 1024 * 1024;
 const VERDICTS = { verified: ["good", "✓", "VERIFIED"], incomplete: ["warn", "!", "INCOMPLETE"], unchecked: ["warn", "?", "UNCHECKED"], not_checked: ["warn", "?", "NOT CHECKED"], refused: ["bad", "✖", "REFUSED"] };
 
@@ -100,7 +100,7 @@ function conclusion({ final, broken, count, erased }) {
     count > broken.length && h("p", {}, `and ${digits(count - broken.length)} more`)];
 }
 
-/** The lines of an NDJSON answer, as they come. */
+/** Yields the lines of an NDJSON answer as they arrive. */
 async function* lines(answer) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";

@@ -6,7 +6,7 @@ import { address } from "./state.js";
 
 const WEEK = { from: "7d", by: "user", top: 5 };
 
-/** Makes the bar; it fills itself. */
+/** Creates the bar, which loads its own numbers. */
 export function weekBar() {
   const element = h("div", { class: "week" }, numbers([["Last 7 days", "…", null]]));
   return {

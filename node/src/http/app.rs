@@ -25,20 +25,20 @@ use crate::sinks::Forwarding;
 use crate::store::{ReadError, Store};
 use crate::tokens::RecordingTokens;
 
-/// Scans at one time over the socket, and of one user; over the peer port, and of one aggregator. Each may hold rows of about a megabyte
-/// until they are taken.
+/// Maximum concurrent scans: over the socket in total and per user, and over the peer port in total and per aggregator. Each may hold
+/// about a megabyte of rows until the client has read them.
 const SCANS_MAX: usize = 32;
 const SCANS_PER_CALLER_MAX: usize = 12;
 const PEER_SCANS_MAX: usize = 128;
 const PEER_SCANS_PER_CALLER_MAX: usize = 96;
-/// How long a scraper waits for what only the database knows.
+/// How long a scrape waits for values that only the database knows.
 const METRICS_WAIT: Duration = Duration::from_secs(1);
 
-/// What every handler works with.
+/// State that every handler works with.
 pub(crate) struct App {
     pub(super) store: Store,
     pub(super) clock: Arc<dyn Clock>,
-    /// None for a log that is only read.
+    /// `None` for a log that is opened read-only.
     pub(super) tls: Option<Arc<TlsStore>>,
     pub(super) cluster: ClusterName,
     pub(super) node_id: NodeId,
@@ -48,14 +48,14 @@ pub(crate) struct App {
     pub(super) metrics: Metrics,
     pub(super) batch_room: Room,
     pub(super) quotas: Quotas,
-    /// Scans and checks until the last of their answer was taken.
+    /// Slots for scans and checks, each held until the client has read the end of the response.
     pub(super) scans: Shares,
     pub(super) peer_scans: Shares,
     pub(super) redactor: Redactor,
     pub(super) tokens: RecordingTokens,
     pub(super) retention: Retention,
     pub(super) forwarding: Forwarding,
-    /// Set when the node begins to stop: who follows the log is not waited for.
+    /// Cancelled when the node begins to stop, so that it does not wait for clients that follow the log.
     pub(crate) stopping: CancellationToken,
 }
 
@@ -114,7 +114,7 @@ impl App {
         let extent = self.store.extent().await?;
         let health = self.store.health();
         let database = self.store.dir().database();
-        // A floor or a hold that cannot be read is a finding of `verify`; status is about everything else too.
+        // A log start or a hold that cannot be read is a finding of `verify`; the status still reports everything else.
         let floor = self.store.floor().await.ok().flatten();
         let retention = self.retention.status().await.ok();
         Ok(NodeStatus {
@@ -149,13 +149,13 @@ impl App {
     }
 }
 
-/// `/metrics` alone, for a scraper on this machine.
+/// Serves only `/metrics`, for a scraper on this machine.
 pub(crate) fn metrics_routes(app: &Arc<App>) -> Router {
     let app = Arc::clone(app);
     Router::new().route("/metrics", get(move || async move { app.metrics_page().await }))
 }
 
-/// For the daemon's own status.
+/// Free bytes on the file system of `path`, for the daemon's own status.
 fn disk_free(path: &Path) -> u64 {
     nix::sys::statvfs::statvfs(path).map_or(0, |stat| stat.blocks_available().saturating_mul(stat.fragment_size()))
 }

@@ -18,8 +18,8 @@ use super::error::{ApiError, append_status};
 use super::sender::Sender;
 use crate::store::{AppendError, Appended, Draft, parse_draft};
 
-/// Header by which the command line says that a batch comes from an import, not from an application. It
-/// lowers trust only, so anyone may set it.
+/// Header by which the command line says that a batch comes from an import, not from an application. It only lowers trust, so any client
+/// may set it.
 const IMPORT_HEADER: &str = "piperoll-import";
 
 /// A batch is parsed and recorded in parts of this size.
@@ -56,7 +56,7 @@ pub(super) async fn append(
     }
 }
 
-/// `POST /v1/gaps`: what is known to be lost stands in the log itself.
+/// `POST /v1/gaps`: records a known loss as an entry in the log itself.
 pub(super) async fn gap(
     State(app): State<Arc<App>>,
     sender: Sender,
@@ -85,7 +85,8 @@ pub(super) async fn gap(
     recorded_one(&app, Draft { entry, via: Arc::from("node") }).await
 }
 
-/// Root and the daemon's own user have no quota: they could do without the daemon whatever it refuses.
+/// Takes a body's bytes from the sender's quota. Root and the daemon's own user have none: they could bypass the daemon whatever it
+/// refuses.
 fn within_quota(app: &App, sender: &Sender, bytes: usize) -> Result<(), ApiError> {
     let owners = [0, nix::unistd::geteuid().as_raw()].map(|uid| format!("uid={uid}"));
     if owners.contains(&sender.0) {
@@ -119,8 +120,8 @@ async fn recorded_one(app: &App, draft: Draft) -> Result<Response, ApiError> {
     Ok((status, Json(receipt)).into_response())
 }
 
-/// Good lines are recorded and bad ones reported; blank lines count but say nothing. Lines are parsed and masked in parts, on threads
-/// that nobody's requests wait for, so that a batch takes little more memory than its bytes.
+/// Records valid lines and reports invalid ones; blank lines are numbered but not reported. Lines are parsed and masked in parts, on
+/// threads that no other request waits for, so that a batch takes little more memory than its bytes.
 async fn append_batch(app: &Arc<App>, body: Bytes, via: &Arc<str>) -> Result<Response, ApiError> {
     let lines: Vec<(usize, Bytes)> = body
         .split(|b| *b == b'\n')

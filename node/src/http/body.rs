@@ -9,9 +9,9 @@ use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
 
-/// For a body to arrive.
+/// How long a body may take to arrive.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Of a JSON request other than entries: a filter, ids, a range.
+/// Maximum bytes of a JSON request other than entries: a filter, ids, a range.
 const JSON_BYTES_MAX: usize = 64 * 1024;
 
 /// A JSON body of at most `BYTES_MAX` bytes.
@@ -29,7 +29,7 @@ impl<T: DeserializeOwned, S: Sync, const BYTES_MAX: usize> FromRequest<S> for Ty
     }
 }
 
-/// Reads a body within its time and size.
+/// Reads a body within `BODY_TIMEOUT` and `limit` bytes.
 pub(super) async fn receive(body: Body, limit: usize) -> Result<Bytes, ApiError> {
     match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, limit)).await {
         Ok(Ok(bytes)) => Ok(bytes),
@@ -53,7 +53,7 @@ fn late() -> ApiError {
     ApiError::new(408, "slow_body", detail)
 }
 
-/// Whether the listener gave the body up.
+/// Whether the listener aborted the body because of a timeout.
 fn came_late(error: &axum::Error) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {

@@ -1,4 +1,4 @@
-//! Maps errors to HTTP statuses; the only place that does.
+//! Maps errors to HTTP statuses; no other module does.
 
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -7,7 +7,7 @@ use piperoll_protocol::problem::Problem;
 
 use crate::store::{AppendError, CheckpointFault, ReadError, TreeError, UpkeepError};
 
-/// An answer that is an error.
+/// An error response.
 pub(crate) struct ApiError(pub(crate) Problem);
 
 impl ApiError {

@@ -7,8 +7,8 @@ use axum::extract::State;
 use super::app::App;
 use super::error::ApiError;
 
-/// 200 while entries can be recorded, 503 with the cause while they cannot.
-/// Whether appends are accepted; what is wrong with reading is said as well, and keeps nobody from recording.
+/// Returns 200 while entries can be recorded, and 503 with the cause while they cannot. Problems with reading are reported in the body,
+/// but do not change the status.
 pub(super) async fn healthz(State(app): State<Arc<App>>) -> Result<String, ApiError> {
     match app.store.health().append_fault() {
         None => {

@@ -1,4 +1,4 @@
-//! The mTLS interface: aggregators of the same cluster may read; nobody may write, and nodes may not read other nodes.
+//! The mTLS interface: aggregators of the same cluster may read; no peer may write, and nodes may not read other nodes.
 
 use std::sync::Arc;
 
@@ -144,7 +144,7 @@ fn answer(hashes: &[Hash]) -> ProofAnswer {
     ProofAnswer { hashes: hashes.iter().map(encode_hash).collect() }
 }
 
-/// A proof for a log, or a size of it, that is not here.
+/// Error for a proof about another log, or about a size that this log does not have.
 fn another_log(app: &App) -> ApiError {
     let rows = app.store.health().head().map_or(0, |head| head + 1);
     let detail = format!("this log is generation {} with {rows} rows", app.store.generation());

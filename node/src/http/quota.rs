@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The time in which an empty quota is whole again.
+/// Time in which an empty quota is fully refilled.
 const REFILL: Duration = Duration::from_secs(3_600);
-/// Callers that are remembered; beyond it those whose quota is whole again are forgotten.
+/// Callers that are remembered; above this, callers whose quota is full again are forgotten.
 const CALLERS_MAX: usize = 10_000;
 
-/// What each caller has left, by the name that `via` gives it.
+/// Remaining quota of each caller, by the caller's name in `via`.
 #[derive(Debug)]
 pub(super) struct Quotas {
-    /// None when nobody is limited.
+    /// `None` means no limit.
     bytes_per_hour: Option<u64>,
     left: Mutex<HashMap<String, (f64, Instant)>>,
 }
@@ -25,7 +25,7 @@ impl Quotas {
     /// Takes bytes from a caller's quota.
     ///
     /// # Errors
-    /// How long to wait until there are as many, when there are not.
+    /// Returns how long to wait until enough bytes are available, if there are too few now.
     pub(super) fn take(&self, caller: &str, bytes: u64) -> Result<(), Duration> {
         let Some(per_hour) = self.bytes_per_hour else { return Ok(()) };
         #[expect(clippy::cast_precision_loss, reason = "a quota is not counted to the byte")]
@@ -39,7 +39,7 @@ impl Quotas {
             all.retain(|_, known| refilled(*known) < whole);
         }
         let left = all.get(caller).map_or(whole, |known| refilled(*known));
-        // What is larger than a whole quota passes when the quota is whole: it could never pass otherwise.
+        // A request larger than a whole quota is let through when the quota is full; otherwise it could never pass.
         let needed = bytes.min(whole);
         if left < needed {
             return Err(Duration::from_secs_f64((needed - left) / rate));

@@ -12,18 +12,18 @@ use super::sender::Sender;
 
 const SMALL_ROOM_BYTES: usize = 24 * 1024 * 1024;
 const SMALL_ROOM_BYTES_PER_CALLER: usize = 6 * 1024 * 1024;
-/// Bytes of requests that are being received or recorded at one time: of all, and of one caller. The whole node stays within its memory
-/// limit whatever clients send.
+/// Bytes of requests that are being received or recorded at one time, in total and per caller, so that the whole node stays within its
+/// memory limit whatever clients send.
 const BATCHES_BYTES_MAX: usize = 96 * 1024 * 1024;
 const BATCHES_BYTES_PER_CALLER_MAX: usize = BATCH_BYTES_MAX;
-/// The unit that room is counted in.
+/// Unit in which this memory is counted.
 const ROOM_UNIT_BYTES: usize = 1024;
-/// Requests that are announced as no larger than this have room of their own, in which large ones are not in their way.
+/// Requests announced as no larger than this have a separate allowance, so that large requests do not block them.
 const SMALL_BYTES_MAX: usize = 1024 * 1024;
 /// How long a request waits for room.
 const ROOM_WAIT: Duration = Duration::from_secs(10);
 
-/// The memory that requests may take together.
+/// Memory that all requests together may take.
 pub(super) struct Room {
     small: Shares,
     large: Shares,
@@ -38,7 +38,8 @@ impl Room {
         }
     }
 
-    /// Room for what a request announces, or for the most it may bring; waits for it, then gives up.
+    /// Reserves memory for the size that a request announces, or for `most` bytes if it announces none; waits for up to `ROOM_WAIT`, then
+    /// fails.
     pub(super) async fn take(&self, sender: &Sender, headers: &HeaderMap, most: usize) -> Result<Share, ApiError> {
         let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
         let bytes = announced.unwrap_or(most).min(most);

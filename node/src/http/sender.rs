@@ -6,11 +6,11 @@ use piperoll_net::serve::UnixPeer;
 
 use super::error::ApiError;
 
-/// The name of the token that a request came with; a request extension.
+/// Name of the token that a request was authenticated with; a request extension.
 #[derive(Debug, Clone)]
 pub(super) struct TokenName(pub(super) String);
 
-/// Who records, as `via` says it.
+/// Sender of a recording request, as written in `via`.
 pub(super) struct Sender(pub(super) String);
 
 impl<S: Sync> FromRequestParts<S> for Sender {
@@ -28,7 +28,7 @@ impl<S: Sync> FromRequestParts<S> for Sender {
 }
 
 impl Sender {
-    /// The way in, without who used it.
+    /// Interface that the request came through, without the sender's name.
     pub(super) fn way(&self) -> &'static str {
         if self.0.starts_with("uid=") { "socket" } else { "http" }
     }

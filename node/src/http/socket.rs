@@ -37,7 +37,7 @@ pub(crate) fn socket_routes(app: &Arc<App>) -> Router {
         .with_state(Arc::clone(app))
 }
 
-/// Whoever may connect may append; reading other people's entries takes more.
+/// Refuses callers that may not read. Any client that may connect may append; reading other users' entries takes more.
 async fn readers_only(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<UnixPeer>,
@@ -83,7 +83,7 @@ async fn status(
     Ok(Json(status))
 }
 
-/// Open to whoever may connect: a checkpoint says how many rows there are, and nothing about them.
+/// Open to any client that may connect: a checkpoint says how many rows there are, and nothing about them.
 async fn checkpoint(State(app): State<Arc<App>>) -> Result<String, ApiError> {
     Ok(app.store.checkpoint().await?.note.to_string())
 }

@@ -18,15 +18,15 @@ use super::app::App;
 use super::error::ApiError;
 use crate::store::{Batch, Check, ErasedUnder, ReadError, Scan, Store, StoredRow};
 
-/// How often a stream that follows looks for new rows, and how long it says nothing when there are none: long enough to be
-/// cheap for a hundred readers, short enough for people.
+/// How often a stream that follows checks for new rows, and how long it sends nothing when there are none: long enough to be cheap for a
+/// hundred clients, short enough for people.
 const FOLLOW_POLL: Duration = Duration::from_millis(50);
 const FOLLOW_SILENCE: Duration = Duration::from_millis(250);
 
-/// How long a scan waits for others of the same caller.
+/// How long a scan waits for other scans of the same caller.
 const ROOM_WAIT: Duration = Duration::from_secs(10);
 
-/// A place for a scan, which is given back when its answer was taken or given up.
+/// Takes a slot for a scan; it is released when the response has been read or aborted.
 pub(super) async fn room(shares: &Shares, caller: &str) -> Result<Share, ApiError> {
     shares
         .wait(caller, ROOM_WAIT)
@@ -34,12 +34,13 @@ pub(super) async fn room(shares: &Shares, caller: &str) -> Result<Share, ApiErro
         .map_err(|full| ApiError::new(429, "busy", format!("too many scans at one time: {full}")))
 }
 
-/// How rows are written for one kind of reader.
+/// How rows are encoded for one kind of client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// For aggregators: bytes untouched, checked over there; with the place that was reached, for those that asked for it.
+    /// For aggregators: bytes unchanged, to be verified by the aggregator; with the position that was reached, if the aggregator asked
+    /// for it.
     Frames { places: bool },
-    /// For people on this machine: rows with the daemon's verdict.
+    /// For people on this machine: rows with the daemon's verification result.
     Lines,
 }
 
@@ -58,7 +59,7 @@ pub(super) async fn scan_body(app: &Arc<App>, request: ScanRequest, form: Form, 
         None => (app.store.scan(request).await?, None),
     };
     let health = app.store.health();
-    // What was put aside is one log of its own; the daemon's faults are those of the present one.
+    // A log that was put aside is a log of its own; the daemon's faults are those of the current one.
     let (generation, head_seq, oldest_seq, fault) = match scan.log_aside() {
         Some((generation, extent)) => (generation, extent.head_seq, extent.oldest_seq, None),
         None => (app.store.generation(), health.head(), extent.oldest_seq, health.read_fault()),
@@ -88,14 +89,14 @@ struct State {
     _room: Share,
 }
 
-/// A stream that goes on with what is recorded later.
+/// A stream that continues with rows recorded later.
 struct Follow {
     request: ScanRequest,
-    /// How far it is when the scan under way is done.
+    /// Position of the stream after the current scan.
     mark: Mark,
 }
 
-/// Plans a scan of what there is now, and says how far it will get.
+/// Plans a scan of the rows that exist now, and returns the position that it will reach.
 async fn next_part(store: &Store, mut request: ScanRequest) -> Result<(Scan, Option<Mark>), ReadError> {
     let (rows, time) = store.watermark();
     request.head = rows.checked_sub(1);
@@ -103,14 +104,14 @@ async fn next_part(store: &Store, mut request: ScanRequest) -> Result<(Scan, Opt
     Ok((store.scan(request).await?, Some(mark)))
 }
 
-/// Waits for rows behind those that were read, for as long as a reader may go without a word.
+/// Waits for rows after the ones that were read, for at most as long as the stream may stay silent.
 async fn wait_for_more(app: &App, follow: &mut Follow) -> Result<Option<Scan>, ReadError> {
     follow.request.from_seq = Some(follow.mark.next_seq);
     let waited = tokio::time::Instant::now();
     while waited.elapsed() < FOLLOW_SILENCE {
         tokio::select! {
             () = tokio::time::sleep(FOLLOW_POLL) => {}
-            // Who follows connects again, here or when the node is back; a stop does not wait for that.
+            // A client that follows connects again, to this process or after a restart, so a stop does not wait for it.
             () = app.stopping.cancelled() => return Err(ReadError::Stopping),
         }
         if app.store.watermark().0 > follow.mark.next_seq {
@@ -129,7 +130,7 @@ async fn wait_for_more(app: &App, follow: &mut Follow) -> Result<Option<Scan>, R
 enum Step {
     Head(Scan, Box<StreamHead>),
     Rows(Scan),
-    /// For more to be recorded.
+    /// Wait for more rows to be recorded.
     Wait,
     Over,
 }
@@ -147,7 +148,7 @@ async fn next_chunk(mut state: State) -> Option<(Result<Bytes, ReadError>, State
         Step::Over => return None,
         Step::Head(scan, head) => {
             if state.form.is_frames() {
-                // Its own chunk: the head tells a reader at once that the node is alive.
+                // Sent as a chunk of its own: the head tells a client at once that the node is alive.
                 frame::write_head(&mut out, &head);
                 state.step = Step::Rows(scan);
                 return Some((Ok(Bytes::from(out)), state));
@@ -190,7 +191,7 @@ async fn next_chunk(mut state: State) -> Option<(Result<Bytes, ReadError>, State
             }
             Some((Ok(Bytes::from(out)), state))
         }
-        // The stream breaks off without its end record, which readers take for what it is.
+        // End the stream without its end record, so that clients see that it is incomplete.
         Err(error) => {
             tracing::error!(%error, "scan failed");
             Some((Err(error), state))
@@ -255,7 +256,7 @@ fn entry_parts(row: &StoredRow) -> frame::EntryParts<'_> {
     frame::EntryParts { seq: *seq, place: *place, timestamp: *timestamp, epoch: *epoch, mac, body }
 }
 
-/// The entry that emptied a row, at the place of that row.
+/// The entry that erased a row, at the position of that row.
 fn statement_parts<'a>(row: &StoredRow, erased: &'a ErasedUnder) -> frame::EntryParts<'a> {
     let ErasedUnder { entry_seq, timestamp, epoch, mac, body, .. } = erased;
     frame::EntryParts { seq: *entry_seq, place: row.place, timestamp: *timestamp, epoch: *epoch, mac, body }
@@ -269,7 +270,7 @@ fn local_row<'a>(node_id: &str, row: &'a StoredRow) -> Row<'a> {
         body: row.body.as_slice().into(),
         mac: row.mac.as_slice().into(),
         integrity: row.checked.integrity,
-        // Only who holds the witness's word can say it; on the node itself it would be the node's own.
+        // Only a holder of the witness's statement can say so; on the node itself this would be the node's own claim.
         witnessed: false,
         reason: row.checked.reason.map(Into::into),
         found_at: (row.checked.integrity != Integrity::Ok)
@@ -280,14 +281,14 @@ fn local_row<'a>(node_id: &str, row: &'a StoredRow) -> Row<'a> {
 }
 
 impl StoredRow {
-    /// The row as people read it, with the place it was found at when that cannot be read from it.
+    /// Returns the row as shown to people; a row that is not intact also says where it was found.
     pub fn to_row(&self, node_id: &str) -> Row<'_> {
         local_row(node_id, self)
     }
 }
 
-/// A full check as NDJSON of [`VerifyLine`]. What the daemon alone can know, that its file is not the one under
-/// the name any more, comes first.
+/// Runs a full check and returns it as NDJSON of [`VerifyLine`]. The one fault that only the daemon can know comes first: that its file
+/// is no longer the one at that path.
 pub(super) async fn check_body(app: &Arc<App>, room: Share) -> Body {
     app.store.check_file().await;
     let check = app.store.check().with_fault(app.store.health().read_fault());

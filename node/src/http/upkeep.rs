@@ -1,5 +1,5 @@
-//! Holds, erasure, pruning, a new index, and what is handed on: on the local socket only, for root and the daemon's own user. No remote interface has
-//! anything of the kind.
+//! Holds, erasure, pruning, rebuilding the index, and control of forwarding: on the local socket only, for root and the daemon's own
+//! user. No remote interface has such routes.
 
 use std::sync::Arc;
 
@@ -96,7 +96,7 @@ async fn confirm_times(
     Ok(Json(confirmed))
 }
 
-/// 202: it is stated, and happens when a witness has seen the statement.
+/// Returns 202: the prune is recorded, and carried out once a witness has seen the statement.
 async fn prune(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<UnixPeer>,
@@ -107,7 +107,7 @@ async fn prune(
     Ok((StatusCode::ACCEPTED, Json(pruned)))
 }
 
-/// 202: the index is gone, and made again while searches read what it does not know yet.
+/// Returns 202: the index is dropped and rebuilt, and meanwhile searches read the rows that it does not cover yet.
 async fn reindex(State(app): State<Arc<App>>) -> Result<(StatusCode, Json<IndexExtent>), ApiError> {
     app.store.reindex().await?;
     Ok((StatusCode::ACCEPTED, Json(app.store.index())))

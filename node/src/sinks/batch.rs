@@ -1,6 +1,6 @@
-//! Rows on their way to a destination, and errors of sending them.
+//! Encoded rows for a destination, and errors of sending them.
 
-/// Why it did not work, for the person who has to fix it. What was sent and not confirmed is sent again.
+/// Why sending failed, for the operator who has to fix it. Rows that were sent and not confirmed are sent again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct SinkError(pub(super) String);
@@ -11,15 +11,15 @@ impl SinkError {
     }
 }
 
-/// Rows of one slice in the words of the destination.
+/// Rows of one slice, encoded for the destination.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) bytes: Vec<u8>,
-    /// Rows in it.
+    /// Number of rows in the batch.
     pub(super) rows: u64,
-    /// Rows that had to leave something out, and say so.
+    /// Number of rows that had to leave something out, and say so.
     pub(super) reduced: u64,
-    /// First and last of them.
+    /// Sequence numbers of the first and the last row.
     pub(super) range: (u64, u64),
     pub(super) generation: String,
 }

@@ -10,13 +10,13 @@ use serde::Deserialize;
 
 use crate::start_at::TypedFrom;
 
-/// What rsyslog takes unless it is told otherwise.
+/// Longest message that rsyslog accepts by default.
 const SYSLOG_BYTES_DEFAULT: usize = 8_192;
-/// Larger than any entry in any form.
+/// Larger than any entry in any format.
 const SYSLOG_BYTES_MAX: usize = 1024 * 1024;
 const SYSLOG_TLS_PORT: u16 = 6_514;
 const NAME_BYTES_MAX: usize = 64;
-/// How long rows may be on their way before it is made sure that they arrived.
+/// How long rows may be in flight before the worker confirms that they arrived.
 const CONFIRM_EVERY_DEFAULT: Duration = Duration::from_secs(5);
 const CONFIRM_EVERY_MIN: Duration = Duration::from_millis(100);
 const CONFIRM_EVERY_MAX: Duration = Duration::from_secs(300);
@@ -24,19 +24,19 @@ const CONFIRM_EVERY_MAX: Duration = Duration::from_secs(300);
 /// One destination.
 #[derive(Debug, Clone)]
 pub struct ForwardConfig {
-    /// In metrics, in entries, and the name of the file that says how far it is.
+    /// Used in metrics and in entries, and as the name of the offset file.
     pub name: String,
     pub target: Target,
     pub format: Format,
-    /// Of sound rows only those that fit; rows that are not sound are handed on whatever they say.
+    /// Intact rows are forwarded only if they match; rows that are not intact are always forwarded.
     pub filter: Filter,
     pub filter_text: String,
-    /// Begin with what is recorded later, instead of with the first row there is.
+    /// Begin with rows recorded later, instead of with the first row of the log.
     pub from_now: bool,
     pub confirm_every: Duration,
 }
 
-/// Where to, and how.
+/// Kind and address of a destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     Syslog(SyslogTarget),
@@ -65,10 +65,10 @@ impl SyslogTarget {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsTarget {
     pub ca: PathBuf,
-    /// Our own certificate and its key, for receivers that want one.
+    /// The node's own certificate and key, for receivers that require one.
     pub own: Option<(PathBuf, PathBuf)>,
-    /// Believe only a receiver that says that it has read everything (`close_notify`) before it closes. rsyslog does not; without it,
-    /// whoever can forge packets can make us believe that what they swallowed has arrived.
+    /// Accept a delivery only if the receiver says that it has read everything (`close_notify`) before it closes. rsyslog does not;
+    /// without it, an attacker who can forge packets can make the node believe that data they dropped has arrived.
     pub close_notify: bool,
 }
 
@@ -76,20 +76,20 @@ pub struct TlsTarget {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhookTarget {
     pub url: reqwest::Url,
-    /// File of the token that goes into `Authorization: Bearer`.
+    /// File with the token for `Authorization: Bearer`.
     pub token: Option<PathBuf>,
     pub ca: Option<PathBuf>,
 }
 
 impl Target {
-    /// For people and for entries, without anything that may be secret.
+    /// Renders the target for people and for entries, without anything that may be secret.
     pub fn shown(&self) -> String {
         match self {
             Self::Syslog(target) => {
                 format!("{}://{}", if target.tls.is_some() { "tls" } else { "tcp" }, target.place())
             }
             Self::File { path } => format!("file://{}", path.display()),
-            // Many receivers have their secret in the path.
+            // Many receivers have a secret in the path.
             Self::Webhook(WebhookTarget { url, .. }) => url.origin().ascii_serialization(),
         }
     }
@@ -117,7 +117,7 @@ pub(crate) struct TypedForward {
 }
 
 impl TypedForward {
-    /// Checks all of them; the words say which one is wrong.
+    /// Checks all destinations; the error says which one is wrong.
     pub(crate) fn check_all(typed: Vec<Self>, base: &Path) -> Result<Vec<ForwardConfig>, String> {
         let mut configs: Vec<ForwardConfig> = Vec::new();
         for forward in typed {
@@ -137,7 +137,7 @@ impl TypedForward {
         if !is_name {
             return Err(format!("a name has 1 to {NAME_BYTES_MAX} letters, digits, '-' and '_'"));
         }
-        // Ages in it would mean another time at every look.
+        // Ages in the filter would mean a different time at every evaluation.
         let filter = Filter::parse_config(&self.filter, Timestamp::MIN).map_err(|e| format!("filter: {e}"))?;
         let confirm_every = match self.confirm_every.as_deref() {
             None => CONFIRM_EVERY_DEFAULT,
@@ -213,7 +213,7 @@ impl TypedForward {
         }
     }
 
-    /// A setting that does nothing there is a mistake, and perhaps the belief that something is encrypted.
+    /// Refuses a setting that has no effect for this scheme: it is a mistake, and may suggest that something is encrypted.
     fn refuse_what_does_not_apply(&self, is_tls: bool, is_syslog: bool, is_web: bool) -> Result<(), String> {
         for (name, is_set, applies) in [
             ("ca", self.ca.is_some(), is_tls || is_web),

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 
 use super::batch::SinkError;
 
-/// Readable for the group, which is how log shippers read.
+/// Readable by the group, because log shippers read as group members.
 const MODE: u32 = 0o640;
 
 pub(super) struct FileSink {
     path: PathBuf,
     open: Option<File>,
-    /// Something was written since the last confirmation. Without the file that it was written to, nobody can say that it is on disk.
+    /// Set if something was written since the last confirmation. Without the file that it was written to, its arrival on disk cannot be
+    /// confirmed.
     is_written: bool,
 }
 
@@ -26,7 +27,7 @@ impl FileSink {
         (self.open, self.is_written) = (None, false);
     }
 
-    /// Writes whole lines or, as far as the file system lets us, none.
+    /// Writes all lines or, as far as the file system allows, none.
     pub(super) async fn send(&mut self, bytes: Vec<u8>) -> Result<(), SinkError> {
         if self.open.is_none() && self.is_written {
             return Err(self.problem("the file was given up while it was written to"));
@@ -58,7 +59,7 @@ fn append(path: &Path, open: Option<File>, bytes: &[u8]) -> std::io::Result<File
     let mut file = match open {
         Some(file) if is_still_there(path, &file) => file,
         Some(rotated) => {
-            // What was written to it is to be confirmed with the rest.
+            // Lines that were written to the rotated file must be confirmed too.
             rotated.sync_data()?;
             open_to_append(path)?
         }
@@ -66,7 +67,7 @@ fn append(path: &Path, open: Option<File>, bytes: &[u8]) -> std::io::Result<File
     };
     let before = file.metadata()?.len();
     if let Err(error) = file.write_all(bytes) {
-        // A line that is cut off would be read as one. Whoever has appended meanwhile keeps what they wrote.
+        // A line that is cut off would be read as a whole one. If another process has appended meanwhile, its data is kept.
         let cut = file.metadata()?.len();
         if cut <= before + bytes.len() as u64 {
             let _ = file.set_len(before);
@@ -76,7 +77,7 @@ fn append(path: &Path, open: Option<File>, bytes: &[u8]) -> std::io::Result<File
     Ok(file)
 }
 
-/// False when it was rotated away or removed: the next lines belong into the file that is there now.
+/// Whether `path` still names the open file. If it was rotated away or removed, the next lines go to the file that is there now.
 fn is_still_there(path: &Path, file: &File) -> bool {
     let (Ok(named), Ok(held)) = (std::fs::metadata(path), file.metadata()) else { return false };
     (named.dev(), named.ino()) == (held.dev(), held.ino())
@@ -86,13 +87,13 @@ fn open_to_append(path: &Path) -> std::io::Result<File> {
     let is_new = !path.exists();
     let mut file = std::fs::OpenOptions::new().create(true).append(true).read(true).open(path)?;
     if is_new {
-        // Whatever the daemon's mask is.
+        // Set regardless of the daemon's umask.
         file.set_permissions(Permissions::from_mode(MODE))?;
     }
     if let Some(folder) = path.parent() {
         File::open(folder)?.sync_all()?;
     }
-    // A crash in the middle of a line leaves it without its end; what comes next must not be taken for the rest of it.
+    // A crash in the middle of a line leaves it without its end; the next line must not be taken for the rest of it.
     if file.metadata()?.len() > 0 {
         file.seek(SeekFrom::End(-1))?;
         let mut last = [0];

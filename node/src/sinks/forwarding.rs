@@ -17,13 +17,13 @@ use super::outlet::{Outlet, State, record, say};
 use super::place::{self, Pause, Place, PlaceError, PlaceFile, Wanted};
 use super::worker::Worker;
 
-/// Folder of the places, in the node's data directory.
+/// Directory of the offset files, in the node's data directory.
 const FOLDER: &str = "forward";
 /// Longest reason for a pause, bytes of UTF-8.
 const REASON_BYTES_MAX: usize = 1_024;
 
-/// In place of a file that was damaged: nothing leaves before an operator has looked, because the destination may have been paused, and
-/// then everything does, because what arrived is not known.
+/// Offset that replaces a damaged file. Nothing is sent until an operator resumes the destination, because it may have been paused
+/// before; then everything is sent again, because it is unknown what has arrived.
 fn lost_place(generation: &str, wanted: &Wanted, now: Timestamp) -> Place {
     let reason = "the file that says how far it is was damaged; `piperoll node forward resume` hands everything on from the beginning of the log";
     Place {
@@ -42,8 +42,8 @@ pub(crate) struct Forwarding {
 }
 
 impl Forwarding {
-    /// Reads every place, and says in the log what is configured differently than at the last start. A place that is
-    /// damaged pauses its destination: whether to forward everything again or to skip rows is a decision for an operator.
+    /// Reads every offset, and records in the log what is configured differently than at the last start. A damaged offset file pauses its
+    /// destination: whether to forward everything again or to skip rows is a decision for an operator.
     pub(crate) async fn open(
         store: Store,
         clock: Arc<dyn Clock>,
@@ -119,7 +119,7 @@ impl Forwarding {
         Ok(Self { store, clock, outlets })
     }
 
-    /// Starts one task per destination; they end when `stop` says so.
+    /// Starts one task per destination; the tasks end when `stop` is cancelled.
     pub(crate) fn start(&self, stop: &CancellationToken, cluster: &str, node_id: &str) -> TaskTracker {
         let tasks = TaskTracker::new();
         for outlet in &self.outlets {
@@ -135,7 +135,7 @@ impl Forwarding {
         self.outlets.iter().map(|outlet| outlet.status(rows, self.clock.now())).collect()
     }
 
-    /// The entry comes first: a pause that nobody can read about must not happen.
+    /// Pauses a destination. The entry comes first: a pause that is not in the log must not happen.
     pub(crate) async fn pause(&self, name: &str, reason: &str, by: &str) -> Result<ForwardStatus, UpkeepError> {
         if reason.trim().is_empty() || reason.len() > REASON_BYTES_MAX {
             return Err(UpkeepError::Refused(format!("a reason is 1 to {REASON_BYTES_MAX} bytes of text")));

@@ -1,10 +1,10 @@
-//! Handing entries on to other systems: syslog, files, webhooks. Every destination has a task and a place of its own, reads rows that
-//! are committed, and waits for nothing that a writer waits for.
+//! Forwards entries to other systems: syslog, files, webhooks. Every destination has a task and an offset of its own, reads only
+//! committed rows, and waits for nothing that a writer waits for.
 //!
-//! **At least once.** A destination's place moves when what was sent is known to have arrived, and is on disk before anything behind
-//! it counts as handed on. Whatever breaks, rows behind the place are sent again, with the same ids.
+//! **At least once.** An offset advances when the rows before it are known to have arrived, and is on disk before any later row counts as
+//! forwarded. After any failure, the rows after the offset are sent again, with the same ids.
 //!
-//! Pausing, resuming, and every change of what is configured are entries.
+//! Pausing, resuming, and every change of the configuration are recorded as entries.
 
 mod batch;
 mod config;

@@ -11,20 +11,20 @@ use super::config::ForwardConfig;
 use super::place::{Place, PlaceError, PlaceFile};
 use crate::store::{AppendError, Draft, Store};
 
-/// One destination, as its task and everybody who asks see it.
+/// One destination, shared by its task and the API.
 pub(crate) struct Outlet {
     pub(crate) config: ForwardConfig,
     pub(super) file: PlaceFile,
     pub(super) state: Arc<Mutex<State>>,
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
-    /// Something changed that the task should look at.
+    /// Notifies the destination's task of a change.
     pub(crate) changed: Notify,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct State {
     pub(super) place: Place,
-    /// When the oldest row that has not arrived was recorded, as far as it was looked at.
+    /// Recording time of the oldest unconfirmed row, among the rows that were read.
     pub(super) waits_since: Option<Timestamp>,
     pub(super) arrived_at: Option<Timestamp>,
     pub(super) rows_sent: u64,
@@ -38,14 +38,14 @@ impl Outlet {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a change on disk before anybody acts on it. Changes take turns; nobody who only asks waits for a disk.
+    /// Writes a change to disk before any caller acts on it. Changes take turns; status requests never wait for a disk.
     pub(super) async fn change(&self, change: impl FnOnce(&mut Place)) -> Result<(), PlaceError> {
         let turn = Arc::clone(&self.turn).lock_owned().await;
         let mut place = self.state().place.clone();
         change(&mut place);
         let (file, state) = (self.file.clone(), Arc::clone(&self.state));
         let written = tokio::task::spawn_blocking(move || {
-            // Held until memory says what the disk says, also when whoever asked for it is gone: the next change begins there.
+            // Held until memory matches the disk, even if the caller is gone: the next change begins from there.
             let _turn = turn;
             file.write(&place)?;
             state.lock().unwrap_or_else(PoisonError::into_inner).place = place;
@@ -84,7 +84,7 @@ impl Outlet {
     }
 }
 
-/// Records an entry of the node itself.
+/// Records an entry about the node itself.
 pub(super) async fn say(
     store: &Store,
     action: &str,
@@ -95,7 +95,7 @@ pub(super) async fn say(
     store.append(vec![draft]).await.pop().unwrap_or(Err(AppendError::Stopping)).map(|_| ())
 }
 
-/// Says something that has happened already; a log that cannot be written is reported elsewhere.
+/// Records something that has already happened; a log that cannot be written is reported elsewhere.
 pub(super) async fn record(store: &Store, action: &str, words: &str, details: serde_json::Value) {
     if let Err(error) = say(store, action, words, &details).await {
         tracing::error!(%error, action, "cannot record this change");

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::config::ForwardConfig;
 use crate::store::UpkeepError;
 
-/// A place that cannot be read or written.
+/// An error while reading or writing an offset.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
     #[error("{path}: {source}; how far entries were handed on is kept there, so check the disk and the folder's owner")]
@@ -26,14 +26,14 @@ impl From<PlaceError> for UpkeepError {
     }
 }
 
-/// What stands in the file.
+/// Contents of an offset file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Place {
     pub(super) generation: String,
-    /// Every row below has arrived.
+    /// Every row below this one has arrived.
     pub(super) next_seq: u64,
-    /// What was configured last, so that a change is noticed.
+    /// The last configuration, so that a change is noticed.
     pub(super) wanted: Wanted,
     pub(super) paused: Option<Pause>,
 }
@@ -44,7 +44,7 @@ pub(super) struct Wanted {
     pub(super) to: String,
     pub(super) format: Format,
     pub(super) filter: String,
-    /// Digest of all settings, so that another authority or receiver behind the same address is a change too.
+    /// Digest of all settings, so that another certificate authority, or another receiver at the same address, counts as a change too.
     pub(super) settings: String,
 }
 
@@ -78,7 +78,7 @@ impl PlaceFile {
         &self.path
     }
 
-    /// None before the first start with this destination.
+    /// Reads the offset; `None` before the first start with this destination.
     pub(super) fn read(&self) -> Result<Option<Place>, PlaceError> {
         let text = match std::fs::read(&self.path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -90,14 +90,14 @@ impl PlaceFile {
         Ok(Some(place))
     }
 
-    /// Moves a damaged file out of the way; where it is now.
+    /// Renames a damaged file, and returns its new path.
     pub(super) fn set_aside(&self) -> Result<PathBuf, PlaceError> {
         let aside = self.path.with_extension("json.damaged");
         std::fs::rename(&self.path, &aside).map_err(|e| self.io(e))?;
         Ok(aside)
     }
 
-    /// On disk when this returns.
+    /// Writes the offset; it is on disk when this returns.
     pub(super) fn write(&self, place: &Place) -> Result<(), PlaceError> {
         let folder = self.path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(|e| self.io(e))?;
@@ -115,7 +115,7 @@ impl PlaceFile {
     }
 }
 
-/// Places of destinations that are not configured any more.
+/// Reads the offsets of destinations that are no longer configured.
 pub(super) fn others(folder: &Path, configs: &[ForwardConfig]) -> Result<Vec<(String, Place)>, PlaceError> {
     let listed = match std::fs::read_dir(folder) {
         Ok(listed) => listed,
@@ -130,7 +130,7 @@ pub(super) fn others(folder: &Path, configs: &[ForwardConfig]) -> Result<Vec<(St
         match PlaceFile::new(folder, &name).read() {
             Ok(Some(place)) => others.push((name, place)),
             Ok(None) => {}
-            // Of a destination that is gone nobody needs it.
+            // The offset of a destination that is gone is not needed.
             Err(error) => {
                 tracing::warn!(%error, "cannot read the offset of a destination that is not configured any more")
             }

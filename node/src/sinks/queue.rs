@@ -1,14 +1,14 @@
 //! Bytes that the receiver's kernel has not accepted yet, from the kernel's table of connections (proc_pid_net(5), `tcp` and `tcp6`).
 //!
-//! A receiver that closes while our bytes are on their way never takes them: its kernel answers with a reset. So bytes that were taken are
-//! either read, or the connection ends with a reset.
+//! If a receiver closes while bytes are in flight, it never accepts them: its kernel answers with a reset. So bytes that were accepted
+//! are either read, or the connection ends with a reset.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(20);
 
-/// Waits until nothing is on its way; gives up when nothing more is taken for that long.
+/// Waits until no bytes are in flight; fails when no more are accepted for as long as `patience`.
 pub(super) async fn wait_until_taken(ends: (SocketAddr, SocketAddr), patience: Duration) -> Result<(), String> {
     let mut least = u64::MAX;
     let mut since = Instant::now();
@@ -27,14 +27,14 @@ pub(super) async fn wait_until_taken(ends: (SocketAddr, SocketAddr), patience: D
     }
 }
 
-/// Whether the kernel still knows a connection that both ends have closed: it does for a minute, unless it was reset. (One that the other
-/// end closed first is forgotten too; what was sent on it is sent again.)
+/// Whether the kernel still lists a connection that both ends have closed: it does for a minute, unless the connection was reset. (A
+/// connection that the other end closed first is not listed either; its rows are sent again.)
 pub(super) async fn is_known(ends: (SocketAddr, SocketAddr)) -> bool {
     let looked = tokio::task::spawn_blocking(move || read_table(ends)).await;
     matches!(looked, Ok(Ok(Some(_))))
 }
 
-/// Bytes in a connection's queue of what is to be sent or acknowledged; none when the connection is not there any more.
+/// Number of bytes on a connection that were not sent or not acknowledged yet; `None` if the connection no longer exists.
 fn read_table(ends: (SocketAddr, SocketAddr)) -> Result<Option<u64>, String> {
     let path = if ends.0.is_ipv4() { "/proc/self/net/tcp" } else { "/proc/self/net/tcp6" };
     let table = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
@@ -51,7 +51,8 @@ fn find(table: &str, (local, remote): &(String, String)) -> Option<u64> {
     })
 }
 
-/// `0100007F:1F90`: words of the address as this machine's numbers, and the port.
+/// Formats an address as the kernel's table does, such as `0100007F:1F90`: the address in groups of 32 bits in this machine's byte order,
+/// and the port.
 #[expect(clippy::host_endian_bytes, reason = "the kernel prints words of network order as if they were of its own")]
 fn kernel_form(end: SocketAddr) -> String {
     let word =

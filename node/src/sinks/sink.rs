@@ -15,11 +15,11 @@ use super::stream::StreamSink;
 use super::webhook::WebhookSink;
 use crate::store::StoredRow;
 
-/// Rows in one write.
+/// Maximum rows in one write.
 const ROWS_MAX: usize = 1_000;
-/// Threads that write messages of one destination. More would be taken from those who record.
+/// Threads that encode messages of one destination. More would take CPU time from recording.
 const THREADS_MAX: usize = 2;
-/// Fewer rows are not worth a thread.
+/// Fewer rows are not worth another thread.
 const THREADS_ROWS_MIN: usize = 64;
 
 pub(super) enum Sink {
@@ -37,7 +37,7 @@ impl Sink {
         }
     }
 
-    /// Rows that are sent at once.
+    /// Maximum rows that are sent at once.
     pub(super) fn rows_max(&self) -> usize {
         match self {
             Self::Stream(sink) => usize::try_from(sink.window()).unwrap_or(ROWS_MAX).min(ROWS_MAX),
@@ -46,12 +46,12 @@ impl Sink {
         }
     }
 
-    /// Rows that may be on their way before it is made sure that they arrived. A receiver that dies makes us send as many again.
+    /// Maximum rows in flight before the worker confirms that they arrived. If a receiver dies, up to this many are sent again.
     pub(super) fn unconfirmed_max(&self) -> u64 {
         match self {
             Self::Stream(sink) => sink.window(),
             Self::File(_) => 10_000,
-            // Its answer is what confirms.
+            // The response itself confirms the batch.
             Self::Webhook(_) => 1,
         }
     }
@@ -64,7 +64,7 @@ impl Sink {
         }
     }
 
-    /// Everything that was sent has arrived when this returns.
+    /// Confirms delivery: everything that was sent has arrived when this returns.
     pub(super) async fn confirm(&mut self) -> Result<(), SinkError> {
         match self {
             Self::Stream(sink) => sink.confirm().await,
@@ -73,7 +73,7 @@ impl Sink {
         }
     }
 
-    /// Forgets a connection that something went wrong on.
+    /// Drops a connection after an error on it.
     pub(super) fn reset(&mut self) {
         match self {
             Self::Stream(sink) => sink.reset(),
@@ -82,7 +82,7 @@ impl Sink {
         }
     }
 
-    /// After how long the worker should not try to send but to confirm first.
+    /// Time after which the worker confirms what was sent before it sends more.
     pub(super) fn confirm_every(&self, configured: Duration) -> Duration {
         match self {
             Self::Stream(_) => configured,
@@ -92,14 +92,14 @@ impl Sink {
     }
 }
 
-/// Who writes the messages: where they are from, and how they look.
+/// Encodes rows as messages, with their origin and format.
 #[derive(Clone)]
 pub(super) struct Encoder {
     pub(super) cluster: String,
     pub(super) node_id: String,
     pub(super) generation: String,
     pub(super) format: Format,
-    /// None for lines.
+    /// `None` for a destination that takes lines.
     pub(super) syslog: Option<Syslog>,
 }
 
@@ -115,7 +115,7 @@ impl Encoder {
         Self { cluster, node_id, generation, format: config.format, syslog }
     }
 
-    /// On several threads where there are many rows, which is when the receiver is behind.
+    /// Encodes rows, on several threads if there are many, which is the case when the receiver lags.
     pub(super) fn encode(&self, rows: &[StoredRow], synced: Option<bool>, omit: Omit) -> Batch {
         let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(THREADS_MAX);
         if threads == 1 || rows.len() < THREADS_ROWS_MIN {

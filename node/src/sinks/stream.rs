@@ -1,9 +1,10 @@
 //! Syslog over TCP and TLS, with confirmed delivery.
 //!
-//! Syslog has no acknowledgements. What it has is an end: we say that nothing more will come (`close_notify` and FIN), and a receiver that
-//! has read all of it closes in order. One that dies, or is stopped, with something unread makes its kernel send a reset. So a connection
-//! that ended in order delivered everything that the receiver's kernel had taken before the end; that it had taken all of it is looked up
-//! first (`queue.rs`). Every few seconds a connection is ended to know it. The next one is opened only then, so the order of rows is kept.
+//! Syslog has no acknowledgements, but a connection has an orderly end: the node announces that nothing more will come (`close_notify`
+//! and FIN), and a receiver that has read everything closes in order. If a receiver dies or is stopped with unread data, its kernel sends
+//! a reset. So a connection that ended in order delivered everything that the receiver's kernel had accepted before the end; whether it
+//! had accepted everything is checked first (`queue.rs`). Every few seconds, a connection is ended to confirm delivery. The next one is
+//! opened only then, which keeps the rows in order.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,19 +21,19 @@ use super::config::SyslogTarget;
 use super::queue::{is_known, wait_until_taken};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// For the receiver to take something more of what is sent; one that is stopped takes nothing.
+/// How long to wait for the receiver to accept more data; a stopped receiver accepts none.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
-/// For the receiver to read what its kernel has taken, which is at most a few megabytes, and to close.
+/// How long to wait for the receiver to read what its kernel has accepted, at most a few megabytes, and to close.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Bytes written at once.
+/// Bytes per write.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// What a receiver says is not read further than this; syslog has no answers.
+/// Maximum bytes read of what a receiver sends; syslog has no responses.
 const CHATTER_BYTES_MAX: usize = 64 * 1024;
-/// Rows that may be on their way. A receiver that ends too early gets fewer at a time, until it manages.
+/// Maximum rows in flight. After each failed confirmation the window is halved; after each successful one it is doubled.
 const WINDOW_ROWS_MAX: u64 = 50_000;
 const WINDOW_ROWS_MIN: u64 = 100;
 
-/// For a reset that follows an end which was sent before everything was read.
+/// Pause in which a reset can arrive if the receiver ended before it had read everything.
 const RESET_PAUSE: Duration = Duration::from_millis(20);
 
 enum Stream {
@@ -42,7 +43,7 @@ enum Stream {
 
 struct Open {
     stream: Stream,
-    /// Our end and the other one.
+    /// Local and remote address.
     ends: (SocketAddr, SocketAddr),
 }
 
@@ -50,7 +51,8 @@ pub(super) struct StreamSink {
     target: SyslogTarget,
     open: Option<Open>,
     connector: Option<TlsConnector>,
-    /// Something was sent since the last confirmation. Without the connection that it was sent on, nobody can say that it arrived.
+    /// Set if something was sent since the last confirmation. Without the connection that it was sent on, its arrival cannot be
+    /// confirmed.
     is_sent: bool,
     window: u64,
 }
@@ -61,7 +63,7 @@ impl StreamSink {
     }
 
     pub(super) fn reset(&mut self) {
-        // With new files of certificates, if there are any.
+        // Dropping the connector makes the next connection read the certificate files again.
         (self.open, self.connector, self.is_sent) = (None, None, false);
     }
 
@@ -69,7 +71,8 @@ impl StreamSink {
         self.window
     }
 
-    /// A call that is dropped half-way leaves no connection, so that no half message is followed by another.
+    /// Sends bytes. A call that is dropped half-way leaves no open connection, so that a partial message is never followed by another
+    /// one.
     pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
         if self.open.is_none() {
             if self.is_sent {
@@ -101,7 +104,7 @@ impl StreamSink {
         Ok(())
     }
 
-    /// Ends the connection; it ends in order only if everything was read.
+    /// Ends the connection and confirms delivery: the connection ends in order only if the receiver has read everything.
     pub(super) async fn confirm(&mut self) -> Result<(), SinkError> {
         if !self.is_sent {
             return Ok(());
@@ -127,7 +130,8 @@ impl StreamSink {
                 Stream::Plain(stream) => read_to_end(stream, false).await?,
                 Stream::Tls(stream) => {
                     read_to_end(stream.as_mut(), !must_say_goodbye).await?;
-                    // `close_notify` is the end of what it says; whether it read what we said shows in how the connection ends.
+                    // `close_notify` ends what the receiver sends; whether it has read what was sent to it shows in how the connection
+                    // ends.
                     read_raw_end(stream.get_mut().0).await?;
                 }
             }
@@ -179,7 +183,7 @@ impl StreamSink {
         }
         let own = tls.own.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path()));
         let config = receiver_config(&tls.ca, own).map_err(|error| SinkError(error.to_string()))?;
-        // Kept until something goes wrong, so that a session is resumed instead of begun.
+        // Kept until an error occurs, so that TLS sessions are resumed.
         let connector = TlsConnector::from(Arc::new(config));
         self.connector = Some(connector.clone());
         Ok(Some(connector))
@@ -190,7 +194,7 @@ impl StreamSink {
     }
 }
 
-/// Says that no more comes, and reads until the other end says the same.
+/// Announces the end of the data, and reads until the other end does the same.
 async fn read_to_end(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     may_omit_goodbye: bool,
@@ -209,7 +213,7 @@ async fn read_to_end(
     }
 }
 
-/// Until TCP itself ends; a reset is an error.
+/// Reads until TCP itself ends; a reset is an error.
 async fn read_raw_end(stream: &mut TcpStream) -> std::io::Result<()> {
     let mut buffer = [0; 1_024];
     while stream.read(&mut buffer).await? > 0 {}

@@ -13,21 +13,21 @@ use super::batch::{Batch, SinkError};
 use super::config::WebhookTarget;
 
 const ROWS_MAX: usize = 500;
-/// Batches that a receiver takes before larger ones are tried again.
+/// Batches that a receiver must accept before larger ones are tried again.
 const TAKEN_BEFORE_MORE: u32 = 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// Of an answer that says no.
+/// Maximum characters shown of an error response.
 const WORDS_CHARACTERS_MAX: usize = 200;
 const ANSWER_BYTES_MAX: usize = 4 * 1024;
 
 pub(super) struct WebhookSink {
     target: WebhookTarget,
     client: Option<reqwest::Client>,
-    /// Fewer after the receiver said that a batch is too large; more again when it has taken some.
+    /// Maximum rows per batch: reduced after the receiver said that a batch is too large, and increased again after it has accepted some.
     rows_max: usize,
     taken: u32,
-    /// Less of a row after the receiver said that one row is.
+    /// Part of a row that is left out, after the receiver said that a single row is too large.
     omit: Omit,
 }
 
@@ -50,7 +50,7 @@ impl WebhookSink {
             .post(self.target.url.clone())
             .header(CONTENT_TYPE, NDJSON)
             .header("piperoll-rows", format!("{}-{}", batch.range.0, batch.range.1))
-            // The same rows in the same batch again have the same key; whoever wants each row once looks at its id.
+            // The same rows sent again in the same batch have the same key; a receiver that wants each row only once compares ids.
             .header("idempotency-key", format!("{}-{}-{}", batch.generation, batch.range.0, batch.range.1))
             .body(batch.bytes);
         let mut secrets: Vec<String> = self.target.url.query().map(str::to_owned).into_iter().collect();
@@ -117,7 +117,8 @@ impl WebhookSink {
     }
 }
 
-/// reqwest says where an error happened, its sources say which. The address may hold a secret.
+/// Formats an error with its causes: reqwest says where an error happened, its sources say which. The URL is left out because it may hold
+/// a secret.
 fn in_words(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut words = error.to_string();
@@ -129,7 +130,7 @@ fn in_words(error: reqwest::Error) -> String {
     words
 }
 
-/// How an answer begins that says no, without what must not be shown: some receivers repeat what they were sent.
+/// Returns the beginning of an error response without secrets, because some receivers repeat what they were sent.
 async fn first_words(mut answer: reqwest::Response, secrets: &[String]) -> String {
     let mut bytes = Vec::new();
     while let Ok(Some(chunk)) = answer.chunk().await {

@@ -17,19 +17,19 @@ use super::outlet::{Outlet, say};
 use super::sink::{Encoder, Sink};
 use crate::store::{ReadError, Slice, Store, StoredRow};
 
-/// How often rows are looked for when there are none.
+/// Polling interval while there are no new rows.
 const POLL: Duration = Duration::from_millis(100);
-/// Between two tries.
+/// Delay between retries.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// For the last rows to be confirmed when the node stops.
+/// Time for confirming the last rows when the node stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long rows that were read ahead are believed: a row may be erased meanwhile.
+/// How long rows that were read ahead may be used: a row may be erased meanwhile.
 const AHEAD_LASTS: Duration = Duration::from_secs(1);
-/// How long what is known about the clock is believed.
+/// How long the last known state of the clock is used.
 const SYNCED_LASTS: Duration = Duration::from_secs(60);
 
-/// What is read while the rows in front of it are written and sent.
+/// Rows that are read while the rows before them are encoded and sent.
 struct Ahead {
     from: u64,
     since: Instant,
@@ -42,12 +42,12 @@ pub(super) struct Worker {
     outlet: Arc<Outlet>,
     sink: Sink,
     encoder: Encoder,
-    /// The next row to send; at or behind the place.
+    /// The next row to send; at or after the stored offset.
     next: u64,
     ahead: Option<Ahead>,
-    /// When the first row that is not confirmed was sent.
+    /// When the oldest unconfirmed row was sent.
     unconfirmed_since: Option<Instant>,
-    /// Rows that are not there, among those that were sent.
+    /// Ranges of missing rows among those that were sent.
     gaps: Vec<(u64, u64)>,
     synced: Option<(Instant, Option<bool>)>,
 }
@@ -70,7 +70,7 @@ impl Worker {
         }
     }
 
-    /// Until the node stops.
+    /// Runs until the node stops.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let delays = || {
             ExponentialBuilder::default()
@@ -90,7 +90,7 @@ impl Worker {
             match outcome {
                 Ok(did_something) => {
                     if did_something {
-                        // Only an arrival says that the trouble is over.
+                        // Only a confirmed delivery clears the problem, and so resets the delay.
                         if self.outlet.state().problem.is_none() {
                             delay = delays();
                         }
@@ -106,16 +106,17 @@ impl Worker {
                 }
             }
         }
-        // What is not confirmed by then is sent again after the next start.
+        // Rows that are not confirmed by then are sent again after the next start.
         if self.unconfirmed_since.is_some() {
             let _ = tokio::time::timeout(STOP_TIMEOUT, self.confirm()).await;
         }
     }
 
-    /// Sends some rows, or confirms what was sent; whether there was anything to do.
+    /// Sends some rows, or confirms the ones that were sent; returns whether there was anything to do.
     async fn step(&mut self) -> Result<bool, SinkError> {
         if self.outlet.state().place.paused.is_some() {
-            // What is on its way may arrive; nothing follows it, and what was read ahead may be erased before it goes on.
+            // Rows in flight may still arrive, but no more are sent. Rows that were read ahead are dropped, because they may be erased
+            // before the destination is resumed.
             self.ahead = None;
             let on_its_way = self.unconfirmed_since.is_some();
             if on_its_way {
@@ -145,7 +146,7 @@ impl Worker {
         Ok(true)
     }
 
-    /// The next rows; and while they are busy with the receiver, those behind them are read.
+    /// Returns the next rows, and starts to read the ones after them while these are sent.
     async fn read(&mut self) -> Result<Slice, SinkError> {
         let rows_max = self.sink.rows_max();
         let slice = match self.ahead.take() {
@@ -163,7 +164,7 @@ impl Worker {
         Ok(slice)
     }
 
-    /// Rows that were pruned can never be handed on; the log says so, once, and the place moves behind them.
+    /// Skips rows that were pruned and can no longer be forwarded: records that once in the log, and moves the offset past them.
     async fn pass_over_pruned(&mut self, first: u64) -> Result<(), SinkError> {
         if self.unconfirmed_since.is_some() {
             self.confirm().await?;
@@ -211,7 +212,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Makes sure that everything arrived, and keeps the place.
+    /// Confirms that everything arrived, and stores the offset.
     async fn confirm(&mut self) -> Result<(), SinkError> {
         self.sink.confirm().await?;
         for (first, last) in std::mem::take(&mut self.gaps) {

@@ -1,7 +1,8 @@
 //! Records which record is being processed before processing starts, so that one record cannot crash the node repeatedly.
 //!
-//! Every parser that a record meets is bounded, so nobody should ever die in one. This is the second line: after an unclean end the
-//! records of that batch are taken one at a time, and one in which two starts died is kept by its hash and passed.
+//! Every parser that processes a record is bounded, so none should ever crash the node. This is the second line of defense: after an
+//! unclean end, the records of that batch are taken one at a time, and a record in which two starts crashed is kept by its hash and
+//! passed over.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,23 +11,23 @@ use piperoll_net::atomic_file::replace;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// Starts that may die in a record before it is passed.
+/// Starts that may crash in a record before it is passed over.
 pub(super) const DEATHS_MAX: u32 = 2;
 
-/// Records that were begun by themselves and are not done; more than one only when files were mixed up by hand.
+/// Maximum records that were begun one at a time and are not done; more than one only if files were mixed up by hand.
 const BEGUN_MAX: usize = 16;
 
-/// What was begun and is not known to be done.
+/// Work that was begun and is not known to be done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Begun {
-    /// Digest of where the first record of a batch is in its source; none when records are taken one at a time.
+    /// Digest of the position of a batch's first record; `None` when records are taken one at a time.
     batch: Option<String>,
-    /// How often work on a record by itself began, by the digest of its place.
+    /// How often work on a single record was begun, by the digest of its position.
     alone: BTreeMap<String, u32>,
 }
 
-/// The file of one source, and what it said when the node started.
+/// The attempt file of one source, and its contents when the node started.
 #[derive(Default)]
 pub(super) struct Attempts {
     path: PathBuf,
@@ -35,7 +36,7 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    /// A file that cannot be read counts as an unclean end.
+    /// Reads the attempt file. A file that cannot be parsed counts as an unclean end.
     pub(super) fn open(folder: &Path, name: &str) -> Self {
         let path = folder.join(format!("{name}.attempt"));
         let left = std::fs::read(&path).ok();
@@ -49,13 +50,14 @@ impl Attempts {
         self.ended_uncleanly
     }
 
-    /// Says, synced, that work on a batch begins, by its first record.
+    /// Writes, synced, that work on a batch begins, identified by the position of its first record.
     pub(super) fn begin_batch(&mut self, place: &str) -> std::io::Result<()> {
         self.begun.batch = Some(digest(place));
         self.write()
     }
 
-    /// The same of one record by itself. False when starts died in it before: then it is to be passed.
+    /// Writes, synced, that work on a single record begins. Returns false if `DEATHS_MAX` starts crashed in it: then it must be passed
+    /// over.
     pub(super) fn begin_one(&mut self, place: &str) -> std::io::Result<bool> {
         let count = self.begun.alone.entry(digest(place)).or_default();
         if *count >= DEATHS_MAX {
@@ -69,15 +71,15 @@ impl Attempts {
         self.write().map(|()| true)
     }
 
-    /// A record that was begun by itself is recorded, or passed.
+    /// Notes that a record that was begun by itself was recorded or passed over.
     pub(super) fn end_one(&mut self, place: &str) {
         self.begun.alone.remove(&digest(place));
     }
 
-    /// Everything that was begun is recorded.
+    /// Notes that everything that was begun was recorded.
     pub(super) fn done(&mut self) {
         self.begun = Begun::default();
-        // If the removal is lost the next start is careful for nothing.
+        // If the removal is lost, the next start is careful without need.
         let _ = std::fs::remove_file(&self.path);
     }
 
@@ -102,7 +104,8 @@ mod tests {
         let open = || Attempts::open(dir.path(), "k8s");
         assert!(!open().ended_uncleanly());
         open().begin_batch("1")?;
-        // The first death was somewhere in the batch; from now on one at a time. Each of these starts dies in the second record.
+        // The first crash was somewhere in the batch; from now on, records are taken one at a time. Each of these starts crashes in the
+        // second record.
         for _ in 0..DEATHS_MAX {
             let mut attempts = open();
             assert!(attempts.ended_uncleanly());

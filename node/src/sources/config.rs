@@ -9,27 +9,26 @@ use crate::start_at::TypedFrom;
 
 const NAME_BYTES_MAX: usize = 32;
 
-/// One way in.
+/// Configuration of one source.
 #[derive(Debug, Clone)]
 pub struct IntakeConfig {
-    /// Stands in `via` of what comes in.
+    /// Written to `via` of the source's entries.
     pub name: String,
     pub source: Source,
-    /// A built-in mapping or a file.
+    /// Name of a built-in mapping, or path of a mapping file.
     pub map: String,
-    /// Begin with what comes later, instead of with what is there.
+    /// Begin with records that come later, instead of with the existing ones.
     pub from_now: bool,
 }
 
-/// Where from.
+/// Where records are read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// UDP and TCP at one address of this machine's loopback.
     Syslog(SocketAddr),
-    /// The journal's entries of one unit; none for all. The directory for journals that are not this machine's own.
+    /// Journal entries of one unit, or of all if `None`. `directory` is for journals other than this machine's own.
     Journal { unit: Option<String>, directory: Option<PathBuf> },
-    /// Lines of JSON.
-    /// `owners` may write it besides root and the daemon; links are resolved inside of `links_in` only.
+    /// A file of JSON lines. `owners` may own it besides root and the daemon's user; links are resolved inside `links_in` only.
     File { path: PathBuf, owners: Vec<u32>, links_in: Option<PathBuf> },
 }
 
@@ -60,7 +59,7 @@ pub(crate) struct TypedIntake {
 }
 
 impl TypedIntake {
-    /// Checks all of them; the words say which one is wrong.
+    /// Checks all sources; the error says which one is wrong.
     pub(crate) fn check_all(typed: Vec<Self>, base: &Path) -> Result<Vec<IntakeConfig>, String> {
         let mut configs: Vec<IntakeConfig> = Vec::new();
         for intake in typed {
@@ -95,7 +94,7 @@ impl TypedIntake {
             }
             (None, Some(unit), None) => {
                 let directory = self.journal_directory.map(|directory| base.join(directory));
-                // A unit's name is an argument of another program.
+                // The unit's name becomes an argument of another program.
                 if unit.starts_with('-') || unit.chars().any(|c| c.is_control() || c.is_whitespace()) {
                     return Err(format!("journald names no unit: {unit:?}"));
                 }
@@ -109,7 +108,7 @@ impl TypedIntake {
             _ => return Err("name exactly one of syslog, journald, file".to_owned()),
         };
         let map = match (self.map, &source) {
-            // A file beside the configuration, or one of the built-in ones.
+            // A file next to the configuration, or a built-in mapping.
             (Some(map), _) if map.ends_with(".toml") => base.join(map).display().to_string(),
             (Some(map), _) => map,
             (None, Source::Syslog(_)) => "syslog".to_owned(),

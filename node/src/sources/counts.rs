@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 
 use super::record::Shared;
 
-/// What came in, by name and by what became of it.
+/// Number of records received, by source name and result.
 #[derive(Clone, Default)]
 pub(crate) struct IntakeCounts(pub(super) Family<Vec<(&'static str, String)>, Counter>, pub(crate) Problems);
 
@@ -27,7 +27,7 @@ impl IntakeCounts {
     }
 }
 
-/// What keeps a source from being read, by its name; shown in health.
+/// Why a source cannot be read, by source name; shown in health.
 #[derive(Clone, Default)]
 pub(crate) struct Problems(Shared<BTreeMap<String, String>>);
 
@@ -40,7 +40,7 @@ impl Problems {
         }
     }
 
-    /// Names and words.
+    /// Returns the names and problems of the sources that cannot be read.
     pub(crate) fn all(&self) -> Vec<IntakeStatus> {
         let problems = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         problems.iter().map(|(name, problem)| IntakeStatus { name: name.clone(), problem: problem.clone() }).collect()

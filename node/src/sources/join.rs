@@ -6,12 +6,12 @@ use super::mapping::Join;
 use super::mark::Mark;
 use super::record::{RECORD_BYTES_MAX, Record};
 
-/// Records that are begun and not ended.
+/// Maximum records that are incomplete at one time.
 const OPEN_MAX: usize = 64;
-/// Lines of one record; the next one begins another.
+/// Maximum lines of one record; the next line begins another one.
 const LINES_MAX: usize = 512;
 
-/// Lines that wait for others of their record.
+/// Holds lines until the other lines of their record have come.
 pub struct Joiner {
     join: Join,
     open: VecDeque<Group>,
@@ -25,24 +25,24 @@ struct Group {
     text: String,
 }
 
-/// A record that is whole.
+/// A complete record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joined {
-    /// Number of its first line, as it was pushed.
+    /// Number of its first line, as passed to `push`.
     pub first: u64,
-    /// Lines in it.
+    /// Number of lines in it.
     pub lines: usize,
-    /// Its lines, with line ends between.
+    /// Its lines, separated by line ends.
     pub text: String,
 }
 
 impl Joiner {
-    /// A joiner without lines.
+    /// Creates a joiner without lines.
     pub fn new(join: Join) -> Self {
         Self { join, open: VecDeque::new() }
     }
 
-    /// Takes a line with a number that goes up, and gives the records that are whole now.
+    /// Takes a line, whose number must increase, and returns the records that are complete now.
     pub fn push(&mut self, number: u64, line: &str) -> Vec<Joined> {
         let line = line.trim_end_matches(['\n', '\r']);
         if let Some(continues) = self.join.continues(line) {
@@ -76,7 +76,8 @@ impl Joiner {
         done
     }
 
-    /// A line ends the record before it, unless it continues that. Whether it is itself continued is known with the next one.
+    /// Takes a line that ends the record before it, unless it continues that record. Whether it is itself continued is known with the
+    /// next line.
     fn push_continued(&mut self, number: u64, line: &str, continues: bool) -> Vec<Joined> {
         let open = self.open.back_mut();
         let has_room = |group: &Group| group.lines < LINES_MAX && group.text.len() + line.len() < RECORD_BYTES_MAX;
@@ -91,12 +92,12 @@ impl Joiner {
         done
     }
 
-    /// Gives what is left, whole or not: nothing more came for a while.
+    /// Returns all remaining records, complete or not, for when nothing more came for a while.
     pub fn flush(&mut self) -> Vec<Joined> {
         self.open.drain(..).map(Group::done).collect()
     }
 
-    /// Number of the first line that waits.
+    /// Number of the first line that is waiting.
     pub fn first_open(&self) -> Option<u64> {
         self.open.iter().map(|group| group.first).min()
     }
@@ -108,12 +109,12 @@ impl Group {
     }
 }
 
-/// Records of a source on their way through a joiner, with their places and marks.
+/// Passes the records of a source through a joiner, with their positions and marks.
 pub(super) struct JoinedRecords {
     joiner: Joiner,
-    /// Of each line that is not in a whole record yet: its number and place.
+    /// Number and record of each line that is not in a complete record yet.
     waiting: VecDeque<(u64, Record)>,
-    /// Marks, and the number of the line that each comes after.
+    /// Marks, and the number of the line that each follows.
     marks: VecDeque<(u64, Mark)>,
     /// Number of the next line.
     next: u64,
@@ -128,14 +129,14 @@ impl JoinedRecords {
         self.joiner.first_open().is_none() && self.marks.is_empty()
     }
 
-    /// Takes a line as a record and gives the records that are whole.
+    /// Takes a line as a record, and returns the records that are complete.
     pub(super) fn push(&mut self, mut record: Record) -> Vec<Record> {
         let number = self.next;
         self.next += 1;
         if let Some(mark) = record.mark.take() {
             self.marks.push_back((number, mark));
         }
-        // What is too long is no line of such a record.
+        // A line that is too long is not part of such a record.
         if record.cut.is_some() {
             return vec![record];
         }
@@ -161,18 +162,18 @@ impl JoinedRecords {
             if let Some(at) = self.waiting.iter().position(|(number, _)| *number == first)
                 && let Some((_, record)) = self.waiting.remove(at)
             {
-                // A record that was cut short by a stop is another one than the whole of it.
+                // A record that was cut short by a stop is not the same record as the whole.
                 let place = record.place.map(|place| if lines > 1 { format!("{place}+{lines}") } else { place });
                 records.push(Record { text: text.into_bytes(), place, ..record });
             }
         }
-        // Lines that went into the record of an earlier one.
+        // Drop lines that went into the record of an earlier line.
         let open: Vec<u64> = self.joiner.open.iter().map(|group| group.first).collect();
         self.waiting.retain(|(number, _)| open.contains(number));
         records
     }
 
-    /// The newest mark that has everything before it in whole records.
+    /// Returns the newest mark for which all lines before it are in complete records.
     pub(super) fn mark(&mut self) -> Option<Mark> {
         let first_open = self.joiner.first_open().unwrap_or(u64::MAX);
         let mut newest = None;
@@ -243,7 +244,7 @@ mod tests {
         let whole = records.push(record(line("EOE", 1), 3));
         assert_eq!((whole.len(), whole[0].place.as_deref()), (1, Some("1+2")));
         assert_eq!(records.mark(), Some(mark(3)));
-        // A line that is too long goes by itself, and its mark waits for the lines before it.
+        // A line that is too long is returned by itself, and its mark waits for the lines before it.
         assert!(records.push(record(line("SYSCALL", 4), 4)).is_empty());
         let cut = Cut { bytes: 9, sha256: String::new() };
         assert_eq!(records.push(Record { cut: Some(cut), ..record("x".to_owned(), 5) }).len(), 1);

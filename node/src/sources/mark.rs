@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 use piperoll_net::atomic_file::replace;
 use serde::{Deserialize, Serialize};
 
-/// Everything in front of it is recorded.
+/// Position of a source: everything before it is recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Mark {
-    /// Cursor of the journal entry that was read last. Versions before 0.2 wrote this; it is read and not written any more.
+    /// Cursor of the journal entry that was read last. Versions before 0.2 wrote this; it is still read, but no longer written.
     Journal { cursor: String },
-    /// How far each sequence of numbers of a journal was read, by its id.
+    /// How far each number sequence of a journal was read, by the sequence's id.
     Journals { sequences: BTreeMap<String, Reached> },
-    /// Digest of the file's first line, and bytes. Versions before 0.2 wrote this; it is read and not written any more.
+    /// Digest of the file's first line, and offset in bytes. Versions before 0.2 wrote this; it is still read, but no longer written.
     File { life: String, offset: u64 },
     /// How far a file, and those that had its name before, were read; oldest first. `next` is the number of the next file, and rotated
-    /// files that changed no later than `since` (nanoseconds since 1970) are done.
+    /// files that changed no later than `since` (nanoseconds since 1970) need no more reading.
     Files { files: Vec<FilePosition>, next: u64, since: i64 },
 }
 
@@ -27,15 +27,15 @@ pub(super) enum Mark {
 pub(super) struct Reached {
     /// Number of the last entry that was recorded or passed over.
     pub(super) read: u64,
-    /// Number of the last entry that was looked at, entries of other units included.
+    /// Number of the last entry that was reached, entries of other units included.
     pub(super) through: u64,
     /// Time of the last entry, in microseconds since 1970.
     pub(super) time: u64,
     /// Boot, times and hash of the last entry.
     pub(super) content: String,
-    /// Entries directly before the last one that are the same in all of `content`.
+    /// Number of entries directly before the last one with the same `content`.
     pub(super) repeats: u32,
-    /// One of its files was not yet rotated away, so it may have grown since.
+    /// Set if one of its files was not yet rotated away, so that it may have grown since.
     pub(super) is_open: bool,
 }
 
@@ -45,28 +45,28 @@ pub(super) struct Reached {
 pub(super) struct FilePosition {
     /// SHA-256 of its first line.
     pub(super) first: String,
-    /// Counts the files that had the name; ids are made with it, except for 0.
+    /// Number of the file among those that had the name; ids are made with it, except for 0.
     pub(super) number: u64,
-    /// Bytes that were read, after unpacking.
+    /// Number of bytes that were read, after decompression.
     pub(super) offset: u64,
     /// SHA-256 of these bytes.
     pub(super) prefix: String,
-    /// Time of its last change when it was looked at last, in nanoseconds since 1970.
+    /// Time of its last change, as of the last poll, in nanoseconds since 1970.
     pub(super) modified: i64,
-    /// Its inode then; 0 when it was cut in place.
+    /// Its inode at that poll; 0 if it was truncated in place.
     pub(super) inode: u64,
-    /// Its length then, in bytes.
+    /// Its length at that poll, in bytes.
     pub(super) length: u64,
-    /// It had lost the name and was read to its end, after nothing had come for a while.
+    /// Set if it had lost the name and was read to its end, after nothing was appended for a while.
     pub(super) is_ended: bool,
 }
 
-/// What is known of how far a source was read.
+/// Outcome of reading the position of a source.
 pub(super) enum Known {
     /// Nothing was read yet.
     Nothing,
     Mark(Mark),
-    /// Something was read once: begin at the beginning, also where only what comes from now on was wanted.
+    /// Something was read before, but the position is lost: begin at the beginning, even if only new records were wanted.
     Lost,
 }
 
@@ -80,7 +80,7 @@ impl MarkFile {
         Self { path: folder.join(format!("{name}.json")) }
     }
 
-    /// A file that is damaged is set aside: the log does not wait for it.
+    /// Reads the position. A damaged file is set aside, so that reading continues without it.
     pub(super) fn read(&self) -> Result<Known, String> {
         match std::fs::read(&self.path) {
             Ok(bytes) => match serde_json::from_slice(&bytes) {

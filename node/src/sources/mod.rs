@@ -1,8 +1,8 @@
-//! Ways in besides the socket, for what cannot speak to it: a syslog listener on loopback, the journal, files.
+//! Sources besides the socket, for programs that cannot use it: a syslog listener on loopback, the journal, files.
 //!
-//! What comes in here is somebody's claim: nobody asks for a receipt, and nothing says who wrote it. `via` says so in every entry. Records
-//! of a journal or a file are read from a place that is kept, with ids made of where they stand, so that a crash neither loses nor doubles
-//! one. What cannot be mapped becomes an entry all the same, that holds the record.
+//! Records from these sources are claims: the sender gets no receipt, and nothing proves who wrote them. `via` says so in every entry.
+//! Records of a journal or a file are read from a stored position, with ids made of their own positions, so that a crash neither loses
+//! nor duplicates one. A record that cannot be mapped still becomes an entry, which holds the record.
 
 mod attempt;
 mod config;

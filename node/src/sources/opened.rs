@@ -15,10 +15,10 @@ use super::mark::{self, Known, MarkFile};
 use super::pipeline::{self, Pipeline};
 use super::syslog::Listeners;
 
-/// Folder of the marks, in the node's data directory.
+/// Directory of the position files, in the node's data directory.
 const FOLDER: &str = "intake";
 
-/// All ways in, with their listeners bound.
+/// All sources, with their listeners bound.
 pub(crate) struct Intake {
     ways: Vec<Way>,
     counts: IntakeCounts,
@@ -33,7 +33,7 @@ struct Way {
     mark: Option<mark::Mark>,
 }
 
-/// A way in that cannot be opened, in words.
+/// Why a source cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("intake {name:?}: {problem}")]
 pub struct IntakeError {
@@ -42,7 +42,7 @@ pub struct IntakeError {
 }
 
 impl Intake {
-    /// Reads the mappings and binds the listeners, so that a wrong one is an error and not a surprise.
+    /// Reads the mappings and binds the listeners, so that a wrong one fails at startup.
     pub(crate) async fn open(
         configs: &[IntakeConfig],
         data_dir: &Path,
@@ -78,11 +78,11 @@ impl Intake {
         Ok(Self { ways, counts, own, ids })
     }
 
-    /// One task per way; they end when `stop` says so, with what had come in recorded.
+    /// Starts one task per source; the tasks end when `stop` is cancelled, after recording what was received.
     pub(crate) fn start(self, store: &Store, redactor: &Redactor, stop: &CancellationToken) -> TaskTracker {
         let tasks = TaskTracker::new();
         for Way { config, mapping, listeners, mark } in self.ways {
-            // A series that begins with its first loss would never be seen to grow.
+            // All counters exist from the start: a series that begins with its first loss would never be seen to grow.
             for result in ["recorded", "unmapped", "passed_over", "dropped", "conflict"] {
                 drop(self.counts.0.get_or_create(&vec![("name", config.name.clone()), ("result", result.to_owned())]));
             }

@@ -13,15 +13,15 @@ use super::journal::next_entry;
 use super::record::{Heard, Record};
 use super::syslog::{messages, take_apart};
 
-/// Room for the messages of one input; a fuzzer's inputs are shorter.
+/// Maximum messages of one input; a fuzzer's inputs are shorter.
 const MESSAGES_MAX: usize = 4_096;
 
-/// One syslog message as the JSON that mappings read.
+/// Parses one syslog message to the JSON that mappings read.
 pub fn syslog(text: &str) -> String {
     take_apart(text.as_bytes(), None, Ipv4Addr::LOCALHOST.into())
 }
 
-/// The messages of one connection, with both framings, as the JSON that mappings read.
+/// Parses the messages of one connection, with both framings, to the JSON that mappings read.
 pub fn syslog_stream(bytes: &[u8]) -> Vec<String> {
     let (heards, mut heard) = mpsc::channel(MESSAGES_MAX);
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 514));
@@ -37,7 +37,7 @@ pub fn syslog_stream(bytes: &[u8]) -> Vec<String> {
     records
 }
 
-/// The records in what `journalctl --output=export` prints, as the JSON that mappings read.
+/// Parses the output of `journalctl --output=export` to the JSON that mappings read, one text per record.
 pub fn journal(bytes: &[u8]) -> Vec<String> {
     let mut input = bytes;
     let mut records = Vec::new();
@@ -47,7 +47,7 @@ pub fn journal(bytes: &[u8]) -> Vec<String> {
     records
 }
 
-/// The result of work on bytes that are all there; none when it waits all the same, for room.
+/// Returns the result of work on bytes that are all there; `None` if it waits nevertheless, for room in a channel.
 fn at_once<T>(work: impl Future<Output = T>) -> Option<T> {
     match pin!(work).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(done) => Some(done),

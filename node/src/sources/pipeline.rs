@@ -29,31 +29,31 @@ use super::text::{Decoded, decode};
 use super::{files, journal};
 use crate::store::{AppendError, Draft, Store};
 
-/// Messages that wait to be recorded. Over UDP more than that are dropped and counted.
+/// Maximum messages that wait to be recorded. Over UDP, further ones are dropped and counted.
 const MESSAGES_WAITING_MAX: usize = 2_048;
-/// The same for records that can be read again, and may be longer.
+/// Maximum waiting records that can be read again, and may be longer.
 const RECORDS_WAITING_MAX: usize = 256;
-/// Records in one append.
+/// Maximum records in one append.
 const BATCH_MAX: usize = 512;
-/// Of a record that cannot be mapped, this much is kept.
+/// Maximum bytes that are kept of a record that cannot be mapped.
 const UNMAPPED_BYTES_MAX: usize = 16 * 1024;
-/// Records that are taken one at a time after an unclean end: all that a batch can have held, and those behind it that waited.
+/// Records that are taken one at a time after an unclean end: all that a batch can have held, and those that waited after it.
 const CAREFUL_RECORDS: usize = BATCH_MAX + RECORDS_WAITING_MAX;
 const PASSED: &str = "two starts of the node ended while this record was worked on, so it was passed";
-/// Lines that belong together come within this time.
+/// Lines that belong together arrive within this time.
 const JOIN_WAIT: Duration = Duration::from_secs(2);
-/// The key that ids are made with, in the folder of the marks.
+/// File of the key that ids are made with, in the directory of the position files.
 const IDS_KEY: &str = "ids.key";
-/// Between two tries to record.
+/// Delay between attempts to record.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
-/// For what has come in to be recorded when the node stops.
+/// How long the node, when it stops, waits for received records to be recorded.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a source reads from.
+/// Input of a source.
 pub(super) enum Opened {
     Listening(Listeners),
-    /// Files and journals; the folders of the node, none of whose files is a log of another program.
+    /// Files and journals, with the node's own directories, in which no file may be followed.
     Read(Vec<PathBuf>),
 }
 
@@ -64,11 +64,11 @@ pub(super) struct Pipeline {
     counts: IntakeCounts,
     marks: MarkFile,
     attempts: Attempts,
-    /// A batch could not be worked on: it is read again after a restart, so no mark may pass it.
+    /// Set if a batch could not be processed: it is read again after a restart, so no position after it may be stored.
     is_held: bool,
 }
 
-/// Makes entries of records. It knows no log, so it works on any thread.
+/// Maps records to entries. Has no access to the log, so it works on any thread.
 struct Mapper {
     redactor: Redactor,
     mapping: Mapping,
@@ -94,7 +94,7 @@ impl Pipeline {
         Self { store, mapper, config, counts, marks, attempts, is_held: false }
     }
 
-    /// Until the node stops.
+    /// Runs until the node stops.
     pub(super) async fn run(mut self, opened: Opened, mark: Option<Mark>, stop: CancellationToken) {
         let waiting_max =
             if matches!(opened, Opened::Listening(_)) { MESSAGES_WAITING_MAX } else { RECORDS_WAITING_MAX };
@@ -115,7 +115,7 @@ impl Pipeline {
             }
             (Source::Syslog(_), Opened::Read(_)) | (Source::File { .. }, Opened::Listening(_)) => return,
         };
-        // What the last run died in may be among the first that come; then one at a time until it is passed.
+        // A record that crashed the last run may be among the first: records are taken one at a time until it is passed over.
         let mut careful = if self.attempts.ended_uncleanly() { CAREFUL_RECORDS } else { 0 };
         let mut joined = self.mapper.mapping.join().cloned().map(JoinedRecords::new);
         let recording = async {
@@ -139,7 +139,8 @@ impl Pipeline {
                 careful = careful.saturating_sub(1);
             }
         };
-        // Sources end when the node stops. A log that cannot be written must not keep it from stopping; what has a place is read again.
+        // Sources end when the node stops. A log that cannot be written must not keep it from stopping; records with a position are read
+        // again.
         let is_late = async {
             stop.cancelled().await;
             tokio::time::sleep(STOP_TIMEOUT).await;
@@ -148,13 +149,13 @@ impl Pipeline {
         source.abort();
     }
 
-    /// Says, synced, what is worked on. True when it is to be passed: starts died in it.
+    /// Writes, synced, what is being worked on. Returns true if it must be passed over because earlier starts crashed in it.
     async fn begin(&mut self, batch: &[Heard], careful: bool) -> bool {
         let place = batch.iter().find_map(|heard| match heard {
             Heard::Record(record) => record.place.clone(),
             _ => None,
         });
-        // What comes only once cannot come again after a crash.
+        // A record that comes only once cannot come again after a crash.
         let Some(place) = place else { return false };
         let mut attempts = std::mem::take(&mut self.attempts);
         let written = tokio::task::spawn_blocking(move || {
@@ -172,7 +173,7 @@ impl Pipeline {
         }
     }
 
-    /// Tries until it is recorded.
+    /// Retries until the batch is recorded.
     async fn record(&mut self, batch: Vec<Heard>, careful: bool) {
         let passed = self.begin(&batch, careful).await;
         let place = batch.iter().find_map(|heard| match heard {
@@ -180,7 +181,7 @@ impl Pipeline {
             _ => None,
         });
         let mapper = Arc::clone(&self.mapper);
-        // Parsing and masking take time in proportion to what came; nobody else's requests wait for it.
+        // Parsing and masking take time in proportion to the input; no other request waits for them.
         let worked = tokio::task::spawn_blocking(move || mapper.work(batch, passed)).await;
         let Work { mut drafts, mark, passed_over, dropped } = match worked {
             Ok(work) => work,
@@ -207,7 +208,7 @@ impl Pipeline {
                 match result {
                     Ok(_) if pending.word == "dropped" => {}
                     Ok(_) => self.counts.add(&self.config.name, pending.word, 1),
-                    // Somebody has taken the id of its place: it is kept under a fresh one, and said.
+                    // Another entry has the id of this record's position: record it under a new id, and report that.
                     Err(error @ AppendError::Conflict { .. }) if pending.draft.entry.id == pending.place => {
                         tracing::warn!(intake = self.config.name, %error, "the ID of a record was taken; recording it under a new one");
                         self.counts.add(&self.config.name, "conflict", 1);
@@ -215,7 +216,7 @@ impl Pipeline {
                         (fresh.draft.entry.id, fresh.place) = (None, None);
                         again.push(fresh);
                     }
-                    // Under an id that it brought along: it is another record, and is kept under the id of its place.
+                    // The record came with an id that another entry has: record it under the id of its position.
                     Err(error @ AppendError::Conflict { .. }) => {
                         tracing::warn!(intake = self.config.name, %error, "a record has the ID of another entry");
                         self.counts.add(&self.config.name, "conflict", 1);
@@ -247,7 +248,7 @@ impl Pipeline {
         let Some(mark) = mark.filter(|_| !self.is_held) else { return };
         let marks = self.marks.clone();
         let mut attempts = std::mem::take(&mut self.attempts);
-        // The mark first: a crash in between makes the next start careful for nothing.
+        // The position first: a crash in between only makes the next start careful without need.
         let kept = tokio::task::spawn_blocking(move || {
             let kept = marks.write(&mark);
             if kept.is_ok() {
@@ -258,17 +259,17 @@ impl Pipeline {
         let Ok((attempts, kept)) = kept.await else { return };
         self.attempts = attempts;
         if let Err(error) = kept {
-            // Read again after the next start, and then known by their ids.
+            // The records are read again after the next start, and are then duplicates by their ids.
             tracing::warn!(intake = self.config.name, %error, "cannot store the position of a source");
         }
     }
 
-    /// Leaves out records that came in here before, under the id of their place or under the one that an earlier version gave them:
-    /// only the node writes that an entry came in here. The same place is the same record, however it was written this time: a
-    /// program that gives records may write their fields in another order after a restart.
+    /// Removes records that were received here before, under the id of their position or under an id that an earlier version gave them:
+    /// only the node itself writes that an entry was received here. The same position is the same record, even if it is written
+    /// differently this time: a program may write its fields in another order after a restart.
     async fn leave_out_known(&self, drafts: &mut Vec<Pending>) {
         let of_place = |pending: &Pending| pending.place.filter(|place| pending.draft.entry.id == Some(*place));
-        // All ids in one question, and how many of them are each record's.
+        // All ids in one query, and how many of them belong to each record.
         let mut ids = Vec::new();
         let mut counts = Vec::with_capacity(drafts.len());
         for pending in drafts.iter() {
@@ -298,7 +299,7 @@ impl Pipeline {
     }
 }
 
-/// The records of a batch whose lines are all there; with `more` to come, the others wait.
+/// Returns the records of a batch whose lines are all there; if more may come, the others wait.
 fn joined_batch(joined: &mut JoinedRecords, batch: Vec<Heard>, more: bool) -> Vec<Heard> {
     let mut whole = Vec::new();
     for heard in batch {
@@ -315,7 +316,7 @@ fn joined_batch(joined: &mut JoinedRecords, batch: Vec<Heard>, more: bool) -> Ve
     whole
 }
 
-/// What a batch became.
+/// Result of mapping a batch.
 struct Work {
     drafts: Vec<Pending>,
     mark: Option<Mark>,
@@ -324,7 +325,7 @@ struct Work {
 }
 
 impl Mapper {
-    /// With `passed` the record is only named: starts died in it.
+    /// Maps a batch. With `passed`, only the length and hash of the record are recorded, because earlier starts crashed in it.
     fn work(&self, batch: Vec<Heard>, passed: bool) -> Work {
         let mut work = Work { drafts: Vec::new(), mark: None, passed_over: 0, dropped: 0 };
         for heard in batch {
@@ -362,7 +363,7 @@ impl Mapper {
         work
     }
 
-    /// What becomes of one record, which may hold several.
+    /// Adds the entries of one record, which may hold several.
     fn add_drafts(&self, record: &Record, work: &mut Work) {
         let id = record.place.as_deref().map(|place| self.ids.of(&self.name, place));
         let old = self.ids.earlier(&self.name, record);
@@ -384,7 +385,7 @@ impl Mapper {
             }
         };
         for (at, Outcome { record: part, result }) in outcomes.into_iter().enumerate() {
-            // Where a record stands in its document is a part of its place.
+            // The index of a record in its document is part of its position.
             let (id, old) = match at {
                 0 => (id, old.clone()),
                 _ => {
@@ -409,7 +410,7 @@ impl Mapper {
         }
     }
 
-    /// An entry as it is recorded; otherwise why it is none.
+    /// Makes a draft of a mapped entry; the error says why it is not a valid entry.
     fn draft(&self, mapped: &str, record: &[u8], id: Option<EntryId>, old: &[EntryId]) -> Result<Pending, String> {
         let mut entry = self.redactor.parse_entry(mapped.as_bytes()).map_err(|error| error.to_string())?;
         entry.check_size().map_err(|error| error.to_string())?;
@@ -418,13 +419,13 @@ impl Mapper {
         Ok(Pending { draft, word: "recorded", text: record.to_vec(), place: id, old: old.to_vec() })
     }
 
-    /// An entry about a record that is none: what it said, and why that is no entry.
+    /// Makes an entry about a record that could not be mapped: its text, and the reason.
     fn unmapped(&self, text: &[u8], id: Option<EntryId>, problem: &str) -> Option<Pending> {
         let whole = Cut { bytes: text.len() as u64, sha256: hex::encode(Sha256::digest(text)) };
         self.unmapped_cut(text, &whole, id, problem)
     }
 
-    /// The same of a record of which `text` is the beginning. Of what is too long as JSON less is kept.
+    /// Like `unmapped`, for a record of which `text` is only the beginning. If the text is too long as JSON, less of it is kept.
     fn unmapped_cut(&self, text: &[u8], whole: &Cut, id: Option<EntryId>, problem: &str) -> Option<Pending> {
         for kept_max in [UNMAPPED_BYTES_MAX, UNMAPPED_BYTES_MAX / 4, UNMAPPED_BYTES_MAX / 16] {
             let kept = String::from_utf8_lossy(&text[..text.len().min(kept_max)]);
@@ -441,7 +442,7 @@ impl Mapper {
         self.named_only(text, id, problem)
     }
 
-    /// An entry that only names a record: its length and hash.
+    /// Makes an entry with only the length and hash of a record.
     fn named_only(&self, text: &[u8], id: Option<EntryId>, problem: &str) -> Option<Pending> {
         let sha256 = hex::encode(Sha256::digest(text));
         let details = json!({ "problem": problem, "bytes": text.len(), "sha256": sha256, "omitted": "the record" });
@@ -465,33 +466,33 @@ impl Mapper {
     }
 }
 
-/// An entry that is not recorded yet.
+/// An entry that has not been recorded yet.
 struct Pending {
     draft: Draft,
-    /// What it will count as.
+    /// Result that it will be counted as.
     word: &'static str,
     /// The record, in case the entry is refused.
     text: Vec<u8>,
-    /// The id of where it is in its source.
+    /// Id made of its position in its source.
     place: Option<EntryId>,
     /// Ids that earlier versions gave it.
     old: Vec<EntryId>,
 }
 
-/// Makes ids of where records are in their source: the same record read again is the same entry. A key of this node's own is mixed in,
-/// so that nobody can work them out and take them first.
+/// Makes ids from the positions of records in their source, so that the same record read again is the same entry. A key of this node is
+/// mixed in, so that no client can compute the ids and take them first.
 #[derive(Clone)]
 pub(super) struct Ids {
     key: Option<Zeroizing<[u8; 32]>>,
 }
 
 impl Ids {
-    /// For a node without sources.
+    /// Ids of a node without sources.
     pub(super) fn none() -> Self {
         Self { key: None }
     }
 
-    /// Reads the key, or makes it.
+    /// Reads the key, or creates it.
     pub(super) fn load(folder: &Path) -> Result<Self, String> {
         let path = folder.join(IDS_KEY);
         let words = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
@@ -531,7 +532,7 @@ impl Ids {
         named(&digest)
     }
 
-    /// The ids that earlier versions gave a record: made without the key, or of another form of its place.
+    /// Returns the ids that earlier versions gave a record: made without the key, or from another form of its position.
     fn earlier(&self, name: &str, record: &Record) -> Vec<EntryId> {
         let Some(place) = &record.place else { return Vec::new() };
         let keyed = record.earlier_place.iter().map(|earlier| self.of(name, earlier));
@@ -544,7 +545,7 @@ fn public(name: &str, place: &str) -> [u8; 32] {
     Sha256::new().chain_update(name.as_bytes()).chain_update([0]).chain_update(place.as_bytes()).finalize().into()
 }
 
-/// A name-based id of our own making (RFC 9562 section 5.8).
+/// Makes a name-based id of a custom form (RFC 9562 section 5.8).
 fn named(digest: &[u8; 32]) -> EntryId {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);

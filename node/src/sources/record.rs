@@ -7,20 +7,20 @@ use tokio::sync::mpsc;
 
 use super::mark::Mark;
 
-/// Longest record; what is longer is cut there and said to be.
+/// Longest record in bytes; a longer one is cut there and marked as cut.
 pub(super) const RECORD_BYTES_MAX: usize = CALLER_ENTRY_BYTES_MAX;
 
-/// What a source hands over.
+/// A record that a source passes to the pipeline.
 pub(super) struct Record {
-    /// JSON, or whatever was found.
+    /// JSON, or any other text that was found.
     pub(super) text: Vec<u8>,
-    /// Of a record that is longer than one may be, `text` is the beginning.
+    /// Set if the record is too long; `text` is then its beginning.
     pub(super) cut: Option<Cut>,
-    /// Where it stands, so that the same record gets the same id; none for what comes only once.
+    /// Position of the record in its source, so that the same record gets the same id; `None` for a record that comes only once.
     pub(super) place: Option<String>,
-    /// The same, as an earlier version of Piperoll wrote it: what was recorded under it is the same record.
+    /// The same position, as an earlier version of Piperoll wrote it: an entry recorded under it is the same record.
     pub(super) earlier_place: Option<String>,
-    /// What is kept once it is recorded.
+    /// Position to store once the record is recorded.
     pub(super) mark: Option<Mark>,
 }
 
@@ -31,12 +31,12 @@ pub(super) struct Cut {
     pub(super) sha256: String,
 }
 
-/// What goes from a source to the pipeline.
+/// Message from a source to the pipeline.
 pub(super) enum Heard {
     Record(Record),
-    /// Where reading begins, before anything was read.
+    /// Position at which reading begins, before anything was read.
     Place(Mark),
-    /// Records that are known to be lost; none when nobody can say how many.
+    /// Records that are known to be lost; `count` is `None` if their number is unknown.
     Lost {
         count: Option<u64>,
         cause: String,

@@ -1,5 +1,5 @@
-//! Opening a file that others write: no link on the way, a regular file with one name, of an owner who may write what is recorded
-//! here, and none of the node's own. Everything is asked of the open descriptor, so that nothing can change in between.
+//! Opens files that others write: a regular file with one name, without a link on the path, with an owner who may write what is recorded
+//! here, and not one of the node's own files. All checks use the open descriptor, so that nothing can change in between.
 
 use std::fs::File;
 use std::io;
@@ -11,21 +11,21 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, readlinkat};
 use nix::sys::stat::Mode;
 
-/// Links that are resolved on the way to one file.
+/// Maximum links that are resolved on the path to one file.
 const LINKS_MAX: usize = 8;
-/// Files of the node that are looked over; its folder holds a few dozen, and index blocks.
+/// Maximum files of the node that are checked; its directory holds a few dozen, and index blocks.
 const OWN_FILES_MAX: usize = 100_000;
-/// Folders inside of the node's folders.
+/// Maximum depth of directories inside the node's directories.
 const OWN_DEPTH_MAX: usize = 4;
 
-/// What a followed file may be.
+/// Conditions that a followed file must meet.
 #[derive(Debug, Clone)]
 pub(super) struct Safe {
-    /// Owners besides root and the daemon's own user.
+    /// Allowed owners besides root and the daemon's own user.
     pub(super) owners: Vec<u32>,
-    /// Links are resolved inside of this folder only; nowhere when there is none.
+    /// Links are resolved only inside this directory; `None` means nowhere.
     pub(super) links_in: Option<PathBuf>,
-    /// Folders of the node: its data, its keys, its configuration.
+    /// Directories of the node: its data, its keys, its configuration.
     pub(super) own: Vec<PathBuf>,
 }
 
@@ -33,7 +33,7 @@ impl Safe {
     /// Opens a file for reading.
     ///
     /// # Errors
-    /// `NotFound` when there is none; otherwise with words that name what is wrong and the setting that would allow it.
+    /// `NotFound` if there is no file; otherwise the error says what is wrong, and which setting would allow it.
     pub(super) fn open(&self, path: &Path) -> io::Result<File> {
         let file = self.open_resolved(path)?;
         let meta = file.metadata()?;
@@ -101,7 +101,7 @@ fn holds(folder: &Path, file: (u64, u64), depth: usize, left: &mut usize) -> boo
         *left = left.saturating_sub(1);
         let Ok(meta) = entry.metadata() else { continue };
         if *left == 0 || (meta.dev(), meta.ino()) == file {
-            // What could not be looked over to its end is not known to be another's.
+            // If the check was incomplete, the file may be one of the node's own.
             return true;
         }
         if meta.is_dir() && depth > 0 && holds(&entry.path(), file, depth - 1, left) {
@@ -116,10 +116,10 @@ enum Found {
     Link { at: PathBuf, to: PathBuf },
 }
 
-/// From the root folder down, one descriptor for each name, so that a folder that is exchanged meanwhile changes nothing.
+/// Opens the file from the root directory down, with one descriptor per name, so that replacing a directory meanwhile has no effect.
 fn walk(path: &Path) -> io::Result<Found> {
     let folder = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    // A pipe must not keep the opening waiting, and a terminal must not become ours.
+    // Opening a pipe must not block, and a terminal must not become the controlling one.
     let last = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let mut at: OwnedFd = open("/", folder, Mode::empty())?;
     let mut shown = PathBuf::from("/");
@@ -146,7 +146,7 @@ fn walk(path: &Path) -> io::Result<Found> {
     Err(refused(format!("{} is not a file", path.display())))
 }
 
-/// Without `.` and `..`, which links may hold.
+/// Removes `.` and `..`, which links may hold.
 fn normal(path: &Path) -> PathBuf {
     let mut out = PathBuf::from("/");
     for part in path.components() {

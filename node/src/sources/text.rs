@@ -3,21 +3,21 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// Bytes as text.
+/// Decoded bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Decoded {
     /// UTF-8, as it was.
     Utf8(String),
     /// Text that is not UTF-8 and can be ISO 8859-1 (Latin-1), read as that.
     Latin1(String),
-    /// UTF-8 with bytes between that are not; each of those became U+FFFD.
+    /// UTF-8 with some invalid bytes, each of which became U+FFFD.
     Broken(String),
-    /// No text in any of these encodings.
+    /// Not text in any of these encodings.
     Binary,
 }
 
 impl Decoded {
-    /// How the text was come by, for details; none for plain UTF-8.
+    /// How the text was decoded, for details; `None` for plain UTF-8.
     pub(super) fn note(&self) -> Option<&'static str> {
         match self {
             Self::Utf8(_) => None,
@@ -27,7 +27,7 @@ impl Decoded {
         }
     }
 
-    /// The text, or Base64 of what is none.
+    /// Returns the text, or Base64 of bytes that are not text.
     pub(super) fn into_text(self, bytes: &[u8]) -> String {
         match self {
             Self::Utf8(text) | Self::Latin1(text) | Self::Broken(text) => text,
@@ -41,7 +41,7 @@ pub(super) fn decode(bytes: &[u8]) -> Decoded {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return Decoded::Utf8(text.to_owned());
     }
-    // A zero byte is in no text; other control characters colour terminals and end lines.
+    // No text has a zero byte; other control characters set the colors of terminals and end lines.
     if bytes.contains(&0) {
         return Decoded::Binary;
     }

@@ -1,4 +1,4 @@
-//! Maintenance of a log by its operator: holds, erasure, retention.
+//! Maintenance of a log by its operator: holds, erasure and retention.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,7 +30,7 @@ use super::table::log_start::{Floor, floor, unfinished};
 type Result<T> = std::result::Result<T, UpkeepError>;
 
 impl Store {
-    /// Lets the writer do something between two groups of entries.
+    /// Runs work on the writer's thread between two groups of entries.
     async fn on_writer<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Writer) -> Result<T> + Send + 'static,
@@ -48,7 +48,7 @@ impl Store {
         RowChecker::new(self.keys.ring.clone(), self.generation)
     }
 
-    /// Where the log begins, when rows were pruned.
+    /// Log start, if rows were pruned.
     pub async fn floor(&self) -> Result<Option<Floor>> {
         let mut checker = self.checker();
         let found = self.readers.run(move |conn| floor(conn, &mut checker)).await??;
@@ -69,19 +69,19 @@ impl Store {
         self.on_writer(move |writer| writer.release_hold(&release)).await
     }
 
-    /// Empties one row; returns the entry that says so.
+    /// Erases one row and returns the seq of the entry that records it.
     pub async fn erase(&self, seq: u64, reason: String, by: String) -> Result<Done> {
         self.on_writer(move |writer| writer.erase(seq, &reason, &by, &[])).await
     }
 
-    /// Throws the index away; it is made again beside everything else.
+    /// Discards the search index; the indexer rebuilds it in the background.
     pub async fn reindex(&self) -> Result<()> {
         let index = Arc::clone(self.indexer.index());
         let done = tokio::task::spawn_blocking(move || index.reset()).await.unwrap_or_else(|e| Err(e.into()));
         done.map_err(|error| UpkeepError::Read(format!("a block of the index cannot be removed: {error}")))
     }
 
-    /// What a wish would prune now.
+    /// Plans a prune: determines which rows the request would prune now.
     pub async fn plan_prune(&self, wish: PruneWish) -> Result<PrunePlan> {
         let (mut checker, witnessed, place) = (self.checker(), self.health.witnessed_size(), self.place());
         self.readers.run(move |conn| plan(conn, &mut checker, wish, witnessed, &place)).await?
@@ -91,13 +91,14 @@ impl Store {
         Place { dir: self.dir.clone(), keys: self.keys.clone() }
     }
 
-    /// The oldest time of a row in a log that stood here before and goes with the first rows of this one.
+    /// Oldest timestamp in an archived log that would be pruned together with the first rows of this one.
     pub async fn oldest_of_earlier(&self) -> Result<Option<Timestamp>> {
         let (mut checker, place) = (self.checker(), self.place());
         self.readers.run(move |conn| past_retention::oldest(conn, &mut checker, &place)).await?
     }
 
-    /// Reads every row of the logs that would go with a plan. Those from the first on that is evidence stay.
+    /// Verifies every row of the archived logs that the plan would remove. The first one that is evidence stays, and so do all logs
+    /// before it.
     async fn check_earlier(&self, plan: &mut PrunePlan) -> Result<()> {
         for at in 0..plan.earlier.len() {
             let (place, log) = (self.place(), plan.earlier[at].clone());
@@ -113,10 +114,11 @@ impl Store {
         Ok(())
     }
 
-    /// Removes the logs that were stated as gone with rows of this one, once a witness has seen that.
+    /// Removes the archived logs that were stated as pruned with rows of this one, once a witness has seen that statement.
     pub async fn remove_earlier(&self) -> Result<()> {
         let Some(floor) = self.floor().await? else { return Ok(()) };
-        // Later statements only repeat which logs went: one that somebody put back to look into it is not removed again.
+        // Later statements only repeat which logs were removed: do not remove one again that an operator restored in order to
+        // examine it.
         if self.health.witnessed_size() <= floor.entry_seq || floor.pruned.from_seq > 0 {
             return Ok(());
         }
@@ -142,7 +144,7 @@ impl Store {
         if left.is_empty() { Ok(()) } else { Err(UpkeepError::Refused(left.join("; "))) }
     }
 
-    /// Reads every row that a plan would drop, and then states that they go. [`Store::drop_batch`] drops them.
+    /// Verifies every row that a plan would drop, and then states that they are pruned. [`Store::drop_batch`] drops them.
     pub async fn state_prune(
         &self,
         wish: PruneWish,
@@ -167,23 +169,23 @@ impl Store {
         self.on_writer(move |writer| writer.state_pruned(wish, &plan, &policy, archive)).await
     }
 
-    /// Rows that were stated as pruned and are not gone yet.
+    /// Log start whose pruned rows are not all dropped yet.
     pub async fn unfinished_prune(&self) -> Result<Option<Floor>> {
         let mut checker = self.checker();
         self.readers.run(move |conn| unfinished(conn, &mut checker)).await?
     }
 
-    /// Drops some of them; whether none is left.
+    /// Drops one batch of the pruned rows. Returns whether none is left.
     pub async fn drop_batch(&self) -> Result<bool> {
         self.on_writer(Writer::drop_batch).await
     }
 
-    /// Gives some free pages back; whether none is left.
+    /// Returns some free pages to the file system. Returns whether none is left.
     pub async fn shrink(&self) -> Result<bool> {
         self.on_writer(Writer::shrink).await
     }
 
-    /// The lowest row that is still in the file, below the floor or not.
+    /// Lowest row that is still in the file, whether below the log start or not.
     pub async fn oldest_there(&self) -> Result<Option<u64>> {
         let read = |conn: &rusqlite::Connection| {
             conn.query_row("SELECT min(seq) FROM entries WHERE seq >= 0", [], |row| row.get(0))
@@ -199,7 +201,7 @@ impl Store {
         self.on_writer(|writer| writer.file_bytes()).await
     }
 
-    /// Bytes of the database that hold something.
+    /// Bytes of the database that are in use.
     pub async fn used_bytes(&self) -> Result<u64> {
         Ok(self.readers.run(used_bytes).await??)
     }
@@ -208,28 +210,28 @@ impl Store {
         self.ages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a witness of this cluster is known here.
+    /// Whether a witness of this cluster is configured on this node.
     pub fn knows_witnesses(&self) -> bool {
         self.ages().knows_witnesses()
     }
 
-    /// Whether a witness cosigns that is not known here.
+    /// Whether an unknown witness has cosigned.
     pub fn met_unknown_witness(&self) -> bool {
         self.ages().stranger()
     }
 
-    /// Rows below this one were witnessed for so long at least.
+    /// Seq below which rows have been witnessed for at least `long`.
     pub fn rows_witnessed_for(&self, long: Duration) -> u64 {
         self.ages().rows_for(long)
     }
 
-    /// The rows below this one go by their own times, because an operator answered for these.
+    /// Seq below which rows are aged by their own timestamps, because an operator confirmed these.
     pub fn confirmed_below(&self) -> Option<u64> {
         self.ages().confirmed_below()
     }
 
-    /// Lets automatic retention go by the rows' own times for the rows that had been recorded before this node counted witnessed
-    /// time. That can be done once for a log: later rows are witnessed while they age.
+    /// Lets automatic retention use the rows' own timestamps for the rows recorded before this node counted witnessed time. This
+    /// can be done once per log: later rows are witnessed while they age.
     pub async fn confirm_times(&self, reason: String, by: String, dry_run: bool) -> Result<ConfirmedTimes> {
         let refused = |words: String| Err(UpkeepError::Refused(words));
         if let Some(below) = self.confirmed_below() {
@@ -251,7 +253,7 @@ impl Store {
         if !dry_run {
             let said = TimesConfirmed { to_seq, reason, by };
             confirmed.entry_seq = Some(self.on_writer(move |writer| writer.confirm_times(&said)).await?);
-            // A crash before this line leaves an entry without an effect, and the command can be repeated.
+            // A crash before this line leaves an entry without effect; the command can be repeated.
             let kept = self.ages().confirm(to_seq);
             kept.map_err(|error| {
                 UpkeepError::Refused(format!(
@@ -262,12 +264,12 @@ impl Store {
         Ok(confirmed)
     }
 
-    /// For how long the oldest rows have been witnessed.
+    /// How long the oldest rows have been witnessed.
     pub fn oldest_witnessed(&self) -> Duration {
         self.ages().oldest()
     }
 
-    /// When a known witness cosigned a checkpoint of this log last, by that witness's clock.
+    /// When a configured witness last cosigned a checkpoint of this log, by that witness's clock.
     pub async fn witnessed_at(&self) -> Result<Option<Timestamp>> {
         let note = self.readers.run(|conn| kept(conn, Kept::Witnessed)).await??;
         let note = note.and_then(|note| Note::parse(&note).ok());
@@ -276,7 +278,7 @@ impl Store {
     }
 }
 
-/// Holds and erasure in a directory whose daemon is down; holds the writer's lock for that long.
+/// Offline holds and erasure, in a directory whose daemon is stopped. The writer's lock is held meanwhile.
 pub struct DirectUpkeep {
     open: OpenWriter,
 }
@@ -303,15 +305,15 @@ impl DirectUpkeep {
         Ok(entry)
     }
 
-    /// Empties a row. `holds` are those of the log that took the place of this one.
+    /// Erases a row. `holds` are those of the log that replaced this one.
     pub fn erase(&mut self, seq: u64, reason: &str, by: &str, holds: &[Hold]) -> Result<Done> {
         let done = self.open.writer.erase(seq, reason, by, holds)?;
         self.sign();
         Ok(done)
     }
 
-    /// No daemon may ever start on a log that was put aside, so what was recorded is signed now. Where that cannot be done, the rows stay
-    /// unsigned, which is said of them wherever they are read.
+    /// Signs what was recorded, because no daemon may ever start on an archived log. If signing fails, the rows stay unsigned,
+    /// which every read of them reports.
     fn sign(&mut self) {
         if let Err(error) = self.open.writer.checkpoint(true) {
             tracing::info!(%error, "the log is not signed at its current size");

@@ -40,7 +40,7 @@ use super::table::rows::{self, Extent};
 use super::table::schema;
 use super::table::tiles;
 
-/// Append requests waiting for the writer; beyond it callers wait, which is the back-pressure.
+/// Maximum number of append requests waiting for the writer; beyond it callers wait, which is the back-pressure.
 const JOBS_WAITING_MAX: usize = 1_024;
 
 /// A node's log with its writer running. Clones share it.
@@ -59,15 +59,16 @@ pub struct Store {
     pub(super) ages: Arc<Mutex<Ages>>,
     pub(super) asides: Arc<Asides>,
     pub(super) writer: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
-    /// Nothing is written; see `open_to_read`. Has the log's lock.
+    /// Set when the log is open read-only (see `open_to_read`); holds the log's lock.
     pub(super) kept: Option<Arc<Option<std::fs::File>>>,
 }
 
 impl Store {
-    /// Opens a log that is read and never written: what would write is refused. The newest checkpoint is the last one that was signed.
+    /// Opens a log read-only: every write is refused. Its newest checkpoint is the last one that was signed.
     pub fn open_to_read(dir: LogDir, keys: LogKeys, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let ring = keys.ring.clone();
-        // Held for as long as the log is read: what a daemon added meanwhile would not be seen. Where nothing can be written no daemon runs.
+        // Held for as long as the log is read, because rows added by a daemon would not be seen. Where the directory is not
+        // writable, no daemon runs.
         let lock = if dir.may_write() { Some(dir.lock_existing()?) } else { None };
         let first = dir.open_reader(ring.cluster(), ring.node_id())?;
         let sql = |source| OpenError::Sqlite { path: dir.database(), source };
@@ -105,7 +106,7 @@ impl Store {
         Self::open_with_blocks(dir, keys, clock, rules, BLOCK_LEVEL)
     }
 
-    /// The same, with blocks of the index that go with another level of tiles: tests have more of them with fewer rows.
+    /// Like [`Store::open`], with index blocks of another tile level: tests use it to get more blocks with fewer rows.
     pub fn open_with_blocks(
         dir: LogDir,
         keys: LogKeys,
@@ -138,7 +139,7 @@ impl Store {
         let thread = std::thread::Builder::new()
             .name("writer".to_owned())
             .spawn(move || {
-                // The lock lives as long as the thread that writes.
+                // The lock lives as long as the writer thread.
                 let _lock = lock;
                 writer.run(receiver);
             })
@@ -189,7 +190,7 @@ impl Store {
         answer.await.unwrap_or_else(|_| vec![Err(AppendError::Stopping); count])
     }
 
-    /// From here on rows get into the log and not into its tree.
+    /// Appends all further rows to the log but not to its tree.
     #[cfg(feature = "without-tree")]
     pub async fn leave_out_tree(&self) {
         let _ = self
@@ -214,7 +215,7 @@ impl Store {
         self.readers.run(move |conn| Scan::plan(conn, &request, filter, head, ring, generation, beside)).await?
     }
 
-    /// Reads the next batch; the scan comes back with it.
+    /// Reads the next batch and returns the scan with it.
     pub async fn next_batch(&self, mut scan: Scan) -> Result<(Scan, Batch), ReadError> {
         let readers = scan.aside().map_or_else(|| self.readers.clone(), |aside| aside.readers.clone());
         readers
@@ -225,7 +226,7 @@ impl Store {
             .await?
     }
 
-    /// The log of another generation, if it stands beside this one.
+    /// Returns the log of another generation, if it is archived next to this one.
     pub(super) async fn aside(&self, generation: Option<Generation>) -> Result<Option<Aside>, ReadError> {
         let Some(generation) = generation.filter(|generation| *generation != self.generation) else { return Ok(None) };
         let (asides, keys) = (Arc::clone(&self.asides), self.keys.clone());
@@ -233,13 +234,13 @@ impl Store {
         found.map_err(|_| ReadError::Panicked)
     }
 
-    /// The logs that stood here before and can still be read.
+    /// Archived logs that can still be read.
     pub async fn asides(&self) -> Vec<LogAside> {
         let (asides, keys) = (Arc::clone(&self.asides), self.keys.clone());
         tokio::task::spawn_blocking(move || asides.list(&keys)).await.unwrap_or_default()
     }
 
-    /// What a witness is told of a log that was put aside; none where it cannot be read.
+    /// Checkpoint answer for a witness about an archived log; `None` if that log is not here.
     pub async fn aside_checkpoint(
         &self,
         generation: Generation,
@@ -251,7 +252,7 @@ impl Store {
         }
     }
 
-    /// Whose readers make the proofs of a tree, if that tree is here.
+    /// Readers of the log that can make proofs under this tree size, if that log is here.
     pub(super) async fn readers_of(&self, generation: Generation, size: u64) -> Result<Option<Readers>, ReadError> {
         if generation == self.generation {
             let rows = self.health.head().map_or(0, |head| head + 1);
@@ -261,7 +262,7 @@ impl Store {
         Ok(aside.map(|aside| aside.readers))
     }
 
-    /// Whether entries with these ids are in the log and came in under this `via`, which only the node writes.
+    /// Whether entries with these ids are in the log and were recorded with this `via`, which only the node sets.
     pub async fn recorded_via(&self, ids: Vec<Option<EntryId>>, via: Arc<str>) -> Result<Vec<bool>, ReadError> {
         let ending = format!(",\"via\":{}}}", serde_json::Value::from(&*via));
         let look = move |conn: &rusqlite::Connection| -> rusqlite::Result<Vec<bool>> {
@@ -276,7 +277,7 @@ impl Store {
         Ok(self.readers.run(look).await??)
     }
 
-    /// Rows from `from` on, checked, at most `rows_max` of them; none when there are no more yet.
+    /// Reads and verifies at most `rows_max` rows from `from` on; empty when there are no more yet.
     pub async fn slice(&self, from: u64, rows_max: usize) -> Result<Slice, ReadError> {
         let end = self.health.head().map_or(0, |head| head + 1);
         if from >= end {
@@ -286,12 +287,12 @@ impl Store {
         self.readers.run(move |conn| read_range(conn, &mut checker, from, end, rows_max)).await?
     }
 
-    /// The time that a row's column says, if the row is there.
+    /// Time in the column of a row, if the row exists.
     pub async fn time_of(&self, seq: u64) -> Result<Option<Timestamp>, ReadError> {
         Ok(self.readers.run(move |conn| rows::time_of(conn, seq)).await??)
     }
 
-    /// The times of the first `size` rows, and what stood here before.
+    /// Times of the first `size` rows, and the log before this one.
     pub async fn span(&self, size: u64) -> Result<LogSpan, ReadError> {
         Ok(self.readers.run(move |conn| rows::span(conn, size)).await??)
     }
@@ -300,17 +301,17 @@ impl Store {
         Ok(self.readers.run(rows::extent).await??)
     }
 
-    /// The number of rows, and a time that no later row's time is below, unless the clock steps back.
+    /// Returns the number of rows, and a lower bound for the time of every later row, unless the clock steps back.
     pub fn watermark(&self) -> (u64, Timestamp) {
         self.health.watermark(self.clock.now())
     }
 
-    /// How far the index is.
+    /// Progress of the search index.
     pub fn index(&self) -> IndexExtent {
         self.indexer.index().extent()
     }
 
-    /// A full check up to the newest committed row.
+    /// Starts a full check up to the newest committed row.
     pub fn check(&self) -> Check {
         let index = IndexCheck::new(Arc::clone(self.indexer.index()), CheckedRows::Live);
         let beside = self.dir.read_checkpoint().map_err(|e| e.to_string());
@@ -326,7 +327,7 @@ impl Store {
             .await?
     }
 
-    /// The newest checkpoint; signed now when it is time to.
+    /// Returns the newest checkpoint, signing a new one if it is due.
     pub async fn checkpoint(&self) -> Result<SignedCheckpoint, CheckpointFault> {
         if self.kept.is_some() {
             return self.kept_checkpoint().await;
@@ -337,7 +338,7 @@ impl Store {
         answer.await.unwrap_or_else(|_| Err(stopping()))
     }
 
-    /// The last checkpoint that was signed of a log that is only read.
+    /// Returns the last signed checkpoint of a read-only log.
     pub(super) async fn kept_checkpoint(&self) -> Result<SignedCheckpoint, CheckpointFault> {
         let refused = |words: String| CheckpointFault::Refused(words);
         let origin = self.keys.origin(self.generation);
@@ -346,7 +347,7 @@ impl Store {
         let note = self.kept_note(Kept::Signed).await.map_err(|e| refused(e.to_string()))?;
         let signed =
             signer::open_note(&note.ok_or_else(|| refused("nothing of this log was signed".to_owned()))?, &key)?;
-        // A witness that renewed its cosignature would say that nothing came after these rows.
+        // Otherwise a witness that renewed its cosignature would state that no rows came after these.
         let (size, rows) = (signed.checkpoint.size, self.health.head().map_or(0, |head| head.saturating_add(1)));
         if size < rows {
             return Err(refused(format!(
@@ -356,7 +357,7 @@ impl Store {
         Ok(signed)
     }
 
-    /// Keeps a checkpoint of ours that a witness has cosigned.
+    /// Stores a checkpoint of this node that a witness has cosigned.
     pub async fn cosigned(&self, note: String) -> Result<u64, CheckpointFault> {
         let (reply, answer) = oneshot::channel();
         let stopping = || CheckpointFault::Refused("the node is stopping".to_owned());
@@ -364,12 +365,12 @@ impl Store {
         answer.await.unwrap_or_else(|_| Err(stopping()))
     }
 
-    /// A note from the database, whoever signed it.
+    /// Reads a note from the database without verifying who signed it.
     pub async fn kept_note(&self, kept: Kept) -> Result<Option<String>, ReadError> {
         Ok(self.readers.run(move |conn| signer::kept(conn, kept)).await??)
     }
 
-    /// Shows that the first `old` rows are unchanged among the first `size`; neither is above the head.
+    /// Proves that the first `old` rows are unchanged among the first `size`; neither may be above the head.
     pub async fn consistency(&self, old: u64, size: u64) -> Result<Vec<Hash>, ReadError> {
         let proof = self
             .readers
@@ -377,7 +378,7 @@ impl Store {
         Ok(proof.await??)
     }
 
-    /// One proof for all rows of `runs` under a tree of `size` rows; none when that tree is not here.
+    /// Makes one proof for all rows of `runs` under a tree of `size` rows; `None` when that tree is not here.
     pub async fn range_proof(
         &self,
         generation: Generation,
@@ -387,7 +388,7 @@ impl Store {
         let Some(readers) = self.readers_of(generation, size).await? else { return Ok(None) };
         let mut making = prove::Making::new(&runs, size);
         loop {
-            // In short pieces: no reader waits behind a long proof.
+            // In short pieces, so that no other read waits for a long proof.
             let (returned, done) = readers
                 .run(move |conn| {
                     let done = making.step(conn);
@@ -401,7 +402,7 @@ impl Store {
         }
     }
 
-    /// Shows that row `seq` stands in a tree of `size` rows; none when that tree is not here.
+    /// Proves that row `seq` is in a tree of `size` rows; `None` when that tree is not here.
     pub async fn inclusion(&self, generation: Generation, seq: u64, size: u64) -> Result<Option<Vec<Hash>>, ReadError> {
         let Some(readers) = self.readers_of(generation, size).await? else { return Ok(None) };
         let proof =
@@ -409,8 +410,8 @@ impl Store {
         Ok(Some(proof.await??))
     }
 
-    /// Notices a file that was unlinked or replaced, a schema that was changed, and rows cut off at the end, also on a node that only
-    /// reads at the moment. Our connections keep the old file; the name may lead elsewhere by now.
+    /// Detects a database file that was unlinked or replaced, a changed schema, and rows cut off at the end, even on a node that is
+    /// only read at the moment. Open connections keep using the old file, while its name may lead to another one by now.
     pub async fn check_file(&self) {
         let health = Arc::clone(&self.health);
         let (path, expected) = (self.dir.database(), self.identity);
@@ -428,7 +429,7 @@ impl Store {
                         path.display()
                     )),
                 }
-                // The writer's word first: what it commits in between only adds rows.
+                // Read the committed head first: rows that the writer commits in between only add to the stored ones.
                 let committed = health.head().map_or(0, |head| head + 1);
                 let stored = rows::extent(conn).map(|extent| extent.head_seq.map_or(0, |head| head + 1));
                 if let Ok(stored) = stored

@@ -1,7 +1,7 @@
-//! Detection rules: they check entries while these are recorded, before they are signed (docs/flags.md).
+//! Evaluates the detection rules on entries as they are recorded, before they are signed (docs/flags.md).
 //!
-//! They look at when something happened, not at when it was recorded, so an import is judged like what came in time. What was
-//! flagged stays flagged; later judgements are entries of their own.
+//! Rules use the time when something happened, not the time when it was recorded, so imported entries are evaluated like entries that
+//! arrived on time. A flag is never removed; later verdicts are entries of their own.
 
 mod rules;
 mod windows;
@@ -20,15 +20,15 @@ pub use rules::{
 };
 use windows::{Counted, Key, Memory, Window};
 
-/// Why an entry stands out.
+/// Flag of an entry: the rule that matched, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flag {
     pub rule: String,
-    /// In words, at most [`FLAG_REASON_BYTES_MAX`] bytes.
+    /// Human-readable text of at most [`FLAG_REASON_BYTES_MAX`] bytes.
     pub reason: String,
 }
 
-/// The names of the rules, in the order in which an entry carries them.
+/// Names of the rules, in the order in which an entry lists them.
 pub const RULES: [&str; 9] = [
     "value_changed",
     "many_operations",
@@ -41,24 +41,25 @@ pub const RULES: [&str; 9] = [
     "impersonation",
 ];
 
-/// Reading the log is watched by its own entries; whoever pages through it is not busy in this sense.
+/// Category of the entries that record reads of the log. Paging through the log is not the activity that the rules
+/// look for; see [`Judge::is_exempt`].
 const READING: &str = "audit";
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 
-/// The rules and what they remember.
+/// Detector: the rules, and the events that they remember.
 #[derive(Debug)]
 pub struct Judge {
     rules: Rules,
     operations: Window,
     edits: Window,
     failures: Window,
-    /// When a user last logged in from an address, and at all.
+    /// Time of a user's last login from an address or with a device, and of their last login overall.
     logins: Memory<i64>,
-    /// What was remembered since [`Judge::settle`].
+    /// Changes to the memory since the last [`Judge::settle`], so that [`Judge::back_to`] can undo them.
     journal: Vec<Step>,
 }
 
-/// Something that was remembered.
+/// One change to the memory.
 #[derive(Debug)]
 enum Step {
     Operation(Counted),
@@ -96,7 +97,7 @@ impl Judge {
         &self.rules
     }
 
-    /// Judges an entry and remembers it. `recorded` stands in when the entry does not say when it happened.
+    /// Evaluates the rules on an entry and remembers it. `recorded` is used if the entry does not say when it happened.
     pub fn judge(&mut self, facts: &Facts, recorded: Timestamp) -> Vec<Flag> {
         let mut flags = Flags(Vec::new());
         self.judge_amounts(facts, &mut flags);
@@ -111,7 +112,7 @@ impl Judge {
         flags.in_order()
     }
 
-    /// Remembers what was recorded lately, behind a start; who logged in is remembered by [`Self::remember_login`].
+    /// Remembers a recently recorded entry after a start; logins are remembered by [`Self::remember_login`].
     pub fn remember_lately(&mut self, facts: &Facts, recorded: Timestamp) {
         let at = facts.occurred_at.unwrap_or(recorded).micros();
         self.count_operation(facts, at);
@@ -120,7 +121,7 @@ impl Judge {
         self.settle();
     }
 
-    /// Remembers a successful login, behind a start.
+    /// Remembers a successful login after a start.
     pub fn remember_login(&mut self, facts: &Facts, recorded: Timestamp) {
         self.judge_new_address(facts, recorded, &mut Flags(Vec::new()));
         self.judge_new_device(facts, recorded, &mut Flags(Vec::new()));
@@ -144,7 +145,7 @@ impl Judge {
         }
     }
 
-    /// What depends on what happened before.
+    /// Evaluates the rules about times and about recent activity.
     fn judge_lately(&mut self, facts: &Facts, recorded: Timestamp, flags: &mut Flags) {
         let time = facts.occurred_at.unwrap_or(recorded);
         let at = time.micros();
@@ -171,7 +172,7 @@ impl Judge {
         }
     }
 
-    /// Machines, and whoever reads the log.
+    /// Whether an entry is exempt from the activity rules because it is by a machine account or about reading the log.
     fn is_exempt(&self, facts: &Facts) -> bool {
         facts.category == READING || facts.user_type.as_ref().is_some_and(|kind| self.rules.machines.contains(kind))
     }
@@ -201,7 +202,7 @@ impl Judge {
         count
     }
 
-    /// Zero when it is no failed login.
+    /// Counts a failed login. Returns zero if the entry is not one.
     fn count_failure(&mut self, facts: &Facts, at: i64) -> usize {
         let (Some(_), Some(Login::Failed), Some(network)) =
             (&self.rules.failed_logins.0, facts.login(), network_of(facts))
@@ -248,7 +249,7 @@ impl Judge {
             return;
         };
         let (days, device) = (rule.days, device_of(agent));
-        // Apart from addresses, which no control character begins.
+        // The prefix keeps these keys apart from addresses, which never begin with a control character.
         let places = [
             self.logins.key((user.as_str(), format!("\u{1}{device}").as_str())),
             self.logins.key((user.as_str(), "\u{1}")),
@@ -258,10 +259,10 @@ impl Judge {
         }
     }
 
-    /// Whether a login is the first in so many days at its place, and not the first of its user at all, which says nothing. It is
-    /// remembered.
+    /// Whether a login is the first in `days` days from its address or device. The very first login of a user is not new in this sense,
+    /// because there is nothing to compare it with. Remembers the login.
     fn is_new(&mut self, [place, anywhere]: [Key; 2], facts: &Facts, recorded: Timestamp, days: u32) -> bool {
-        // What says that it happens in the future is not remembered longer for that.
+        // A login that claims to be in the future must not be remembered for longer because of that.
         let at = facts.occurred_at.unwrap_or(recorded).min(recorded).micros();
         let known_for = i64::from(days) * MICROS_PER_DAY;
         let is_known = self.logins.get(place).is_some_and(|last| at.saturating_sub(*last) <= known_for);
@@ -275,12 +276,12 @@ impl Judge {
         is_new
     }
 
-    /// How much was remembered up to here.
+    /// Returns the current position in the journal, for [`Self::back_to`].
     pub fn mark(&self) -> usize {
         self.journal.len()
     }
 
-    /// Forgets what was remembered since: the entries were not recorded.
+    /// Undoes the changes to the memory since `mark`, because those entries were not recorded.
     pub fn back_to(&mut self, mark: usize) {
         for step in self.journal.drain(mark.min(self.journal.len())..).rev() {
             match step {
@@ -293,13 +294,13 @@ impl Judge {
         }
     }
 
-    /// What was remembered is on disk and will not be forgotten.
+    /// Makes the changes to the memory permanent, because their entries are on disk.
     pub fn settle(&mut self) {
         self.journal.clear();
     }
 }
 
-/// Flags of one entry; a reason is cut to its limit.
+/// Flags of one entry; reasons are cut to the limit.
 struct Flags(Vec<Flag>);
 
 impl Flags {
@@ -320,13 +321,13 @@ impl Flags {
             reason.truncate(end);
             reason.push('…');
         }
-        // As JSON it must not grow beyond what is set aside for flags.
+        // Escaping as JSON must not make the reason exceed the space reserved for flags.
         let reason = reason.chars().map(|c| if c.is_control() || matches!(c, '"' | '\\') { '\'' } else { c }).collect();
         self.0.push(Flag { rule: rule.to_owned(), reason });
     }
 }
 
-/// Deletion and change, as actions say them.
+/// Verbs of actions that delete, and of actions that edit.
 const DELETING: [&str; 13] = [
     "delete",
     "deleted",
@@ -347,7 +348,7 @@ const EDITING: [&str; 13] = [
     "rename", "renamed",
 ];
 
-/// `User` and `users` are what `user` says.
+/// Compares names while ignoring case and a plural `s`, so that `User` and `users` match `user`.
 fn is_same_kind(sensitive: &str, kind: &str) -> bool {
     let plain = |text: &str| {
         let lower = text.to_lowercase();
@@ -362,7 +363,7 @@ impl ValueChanged {
             let last = amount.field.rsplit(['.', '/']).next().unwrap_or(&amount.field);
             let is_money = words(last).iter().any(|word| self.fields.iter().any(|money| is_same_kind(money, word)));
             let percent = (amount.new - amount.old).abs() / amount.old.abs() * 100.0;
-            // 1.2 to 1.5 is a quarter, whatever binary fractions make of it.
+            // From 1.2 to 1.5 is a quarter, despite the rounding of binary fractions.
             if !is_money || percent <= self.over_percent + 1e-9 {
                 return None;
             }
@@ -392,14 +393,14 @@ impl OutsideHours {
     }
 }
 
-/// Where a login came from.
+/// Returns the network that a login came from; text that is not an IP address is returned unchanged.
 fn network_of(facts: &Facts) -> Option<String> {
     let address = facts.ip_address.as_deref()?;
     let ip = address.parse::<IpAddr>().or_else(|_| address.parse::<SocketAddr>().map(|place| place.ip()));
     Some(ip.map_or_else(|_| address.to_owned(), |ip| network(ip).to_string()))
 }
 
-/// A user agent without its numbers, which change with every update of the same program.
+/// Returns a user agent with its numbers masked, because they change with every update of the same program.
 fn device_of(agent: &str) -> String {
     let mut device = String::with_capacity(agent.len());
     for word in agent.split_inclusive(|c: char| c.is_whitespace() || "/:;,()".contains(c)) {
@@ -409,7 +410,7 @@ fn device_of(agent: &str) -> String {
     device.trim().to_owned()
 }
 
-/// One person can have a whole /64; it counts as one address.
+/// Reduces an IPv6 address to its /64, because one person can have a whole /64.
 fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) => IpAddr::V4(ip),

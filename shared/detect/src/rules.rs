@@ -5,39 +5,39 @@ use std::time::Duration;
 use chrono_tz::Tz;
 use serde::{Deserialize, Deserializer};
 
-/// Most that a rule may ask for, so that what it has to remember is bounded.
+/// Upper limits of a rule's settings, so that the memory of a rule is bounded.
 const COUNT_MAX: usize = 10_000;
 const WITHIN_MAX: Duration = Duration::from_hours(24 * 7);
 const DAYS_MAX: u32 = 3_650;
-/// Names in one list of a rule, and bytes of each.
+/// Maximum number of names in one list of a rule, and of bytes in each.
 const NAMES_MAX: usize = 1_000;
 const NAME_BYTES_MAX: usize = 128;
 const MINUTES_PER_DAY: u16 = 24 * 60;
 
-/// What is flagged. Each rule can be turned off with `false`, or given other numbers.
+/// The detection rules. Each rule can be turned off with `false`, or given other settings.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rules {
-    /// A value that looks like money changed by more than so much.
+    /// A value that looks like money changed by more than a given percentage.
     pub value_changed: Rule<ValueChanged>,
-    /// More than so many operations by one user.
+    /// One user performed more than a given number of operations within a given time.
     pub many_operations: Rule<ManyOperations>,
     /// Something was done outside working hours.
     pub outside_hours: Rule<OutsideHours>,
-    /// Something was deleted that matters.
+    /// An entity of a sensitive type was deleted.
     pub sensitive_deletion: Rule<SensitiveDeletion>,
-    /// One record was edited so often.
+    /// One entity was edited a given number of times within a given time.
     pub repeated_edits: Rule<RepeatedEdits>,
-    /// So many failed logins from one address.
+    /// A given number of logins from one address failed within a given time.
     pub failed_logins: Rule<FailedLogins>,
-    /// A user logs in from an address that is new for him.
+    /// A user logs in from an address that is new for that user.
     pub new_address: Rule<NewAddress>,
-    /// A user logs in with a program or device that is new for them.
+    /// A user logs in with a program or device that is new for that user.
     pub new_device: Rule<NewDevice>,
-    /// Somebody acted as somebody else.
+    /// A user acted as another user.
     pub impersonation: Rule<Impersonation>,
-    /// `user_type` of those who work day and night and quickly: `many_operations`, `repeated_edits` and `outside_hours` do not
-    /// look at them.
+    /// Values of `user_type` for accounts that work quickly and around the clock. `many_operations`, `repeated_edits` and
+    /// `outside_hours` ignore their entries.
     pub machines: Vec<String>,
 }
 
@@ -59,7 +59,7 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// Nothing is ever flagged.
+    /// Returns rules that never flag an entry.
     pub fn none() -> Self {
         Self {
             value_changed: Rule(None),
@@ -75,7 +75,7 @@ impl Rules {
         }
     }
 
-    /// What is wrong with the numbers, in words.
+    /// Checks the settings, and returns a message if one of them is out of range.
     pub fn check(&self) -> Result<(), String> {
         let bursts = [
             ("many_operations", self.many_operations.0.as_ref().map(|r| (r.more_than, r.within))),
@@ -118,14 +118,14 @@ impl Rules {
         Ok(())
     }
 
-    /// For how many days the rules about logins remember one.
+    /// Number of days for which the login rules remember a login; `None` if they are off.
     pub fn login_days(&self) -> Option<u32> {
         let days =
             [self.new_address.0.as_ref().map(|rule| rule.days), self.new_device.0.as_ref().map(|rule| rule.days)];
         days.into_iter().flatten().max()
     }
 
-    /// The longest time that any count reaches back.
+    /// Longest window of the rules that count.
     pub fn reach(&self) -> Duration {
         let within = [
             self.many_operations.0.as_ref().map(|r| r.within),
@@ -197,7 +197,7 @@ impl Default for ManyOperations {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OutsideHours {
-    /// Minutes behind midnight: quiet begins and ends. It may reach over midnight.
+    /// Minutes after midnight at which the quiet hours begin and end. They may extend past midnight.
     #[serde(deserialize_with = "time_of_day")]
     pub from: u16,
     #[serde(deserialize_with = "time_of_day")]
@@ -205,7 +205,7 @@ pub struct OutsideHours {
     /// A name of the IANA time zone database.
     #[serde(deserialize_with = "zone")]
     pub zone: Tz,
-    /// Whether Saturdays and Sundays are outside as a whole.
+    /// Whether all of Saturday and Sunday counts as outside working hours.
     pub weekends: bool,
 }
 
@@ -218,7 +218,7 @@ impl Default for OutsideHours {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SensitiveDeletion {
-    /// `entity_type` of what must not vanish unnoticed.
+    /// Values of `entity_type` whose deletion must not go unnoticed.
     pub entity_types: Vec<String>,
 }
 
@@ -275,7 +275,7 @@ impl Default for FailedLogins {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NewAddress {
-    /// An address counts as known for so long behind the last login from it.
+    /// Number of days after the last login from an address during which it counts as known.
     pub days: u32,
 }
 
@@ -288,7 +288,7 @@ impl Default for NewAddress {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NewDevice {
-    /// A device counts as known for so long after the last login with it.
+    /// Number of days after the last login with a device during which it counts as known.
     pub days: u32,
 }
 

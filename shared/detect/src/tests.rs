@@ -1,4 +1,4 @@
-//! Each rule at its limits, in any order, and taken back.
+//! Tests each rule at its limits, with events in any order, and after a rollback.
 
 use super::*;
 use piperoll_format::entry::CallerEntry;
@@ -109,12 +109,12 @@ fn a_login_with_another_program_is_marked_and_an_update_is_not() {
         rules_hit(&mut judge, &login("kim", firefox), NOON + 91 * MICROS_PER_DAY),
         ["new_address", "new_device"]
     );
-    // Without a user agent nothing is known of a device.
+    // Without a user agent the device is unknown.
     let silent =
         r#"{"category":"auth","action":"auth.login","user":"lee","outcome":"success","ip_address":"192.0.2.1"}"#;
     assert!(rules_hit(&mut judge, silent, NOON).is_empty());
     assert!(rules_hit(&mut judge, &login("lee", phone), NOON).is_empty());
-    // Expenses are among what must not vanish unnoticed.
+    // Expenses are among the sensitive entity types.
     let gone = r#"{"category":"data","action":"expense.delete","entity_type":"expenses","entity_id":"7","user":"kim"}"#;
     assert_eq!(rules_hit(&mut judge, gone, NOON), ["sensitive_deletion"]);
 }

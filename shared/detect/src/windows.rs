@@ -3,19 +3,19 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash, RandomState};
 
-/// Keys in one half of the memory. When it is full the older half is forgotten, so at most twice as many are remembered;
-/// about 100 bytes each.
+/// Maximum number of keys in one half of a memory. When the young half is full, the old half is forgotten, so at most twice as many
+/// keys are remembered, at about 100 bytes each.
 const KEYS_MAX: usize = 100_000;
 
-/// Times in one half of the memory of a rule, 8 bytes each; a rule that counts far remembers fewer keys.
+/// Maximum number of times in one half of a rule's memory, 8 bytes each. A rule with a high threshold remembers fewer keys.
 const TIMES_MAX: usize = 4_000_000;
 const KEYS_MIN: usize = 1_000;
 
-/// A key as it is remembered: 64 bits of a hash that nobody outside can foresee.
+/// Key as it is stored: 64 bits of a hash that no outsider can predict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key(u64);
 
-/// Values by key, of which those that nobody asked about for long are forgotten first.
+/// Values by key; the keys that were not updated for the longest time are forgotten first.
 #[derive(Debug)]
 pub(super) struct Memory<V> {
     keys_max: usize,
@@ -39,7 +39,7 @@ impl<V> Memory<V> {
         self.young.get(&key).or_else(|| self.old.get(&key))
     }
 
-    /// The value, made when there is none.
+    /// Returns the value of a key, creating it if there is none.
     pub(super) fn entry(&mut self, key: Key, new: impl FnOnce() -> V) -> &mut V {
         if !self.young.contains_key(&key) {
             let value = self.old.remove(&key).unwrap_or_else(new);
@@ -57,36 +57,36 @@ impl<V> Memory<V> {
     }
 }
 
-/// Times of one key that fall into one slice of time as long as the window, ascending.
+/// Times of one key within one time slice, which is as long as the window; ascending.
 type Times = Vec<i64>;
 
-/// Counts what happened within a window that ends where one looks, in whatever order times come.
+/// Counts events within a window that ends at the event being counted; times may arrive in any order.
 #[derive(Debug)]
 pub(super) struct Window {
     micros: i64,
-    /// More than this many are never needed to say that there are enough.
+    /// Maximum number of times in a slice; more are never needed to tell that the threshold is reached.
     times_max: usize,
     slices: Memory<Times>,
 }
 
-/// One time that was counted, to take it back.
+/// One counted time, with what [`Window::take_back`] needs to undo it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Counted {
     key: Key,
     time: i64,
-    /// What had to make room for it.
+    /// The time that was removed to make room for it.
     evicted: Option<i64>,
 }
 
 impl Window {
-    /// `enough` is the count that matters.
+    /// Creates a window; counts must be exact up to `enough`.
     pub(super) fn new(micros: i64, enough: usize) -> Self {
         let times_max = enough.saturating_add(1);
         let keys_max = (TIMES_MAX / times_max).clamp(KEYS_MIN, KEYS_MAX);
         Self { micros: micros.max(1), times_max, slices: Memory { keys_max, ..Memory::default() } }
     }
 
-    /// Counts one, and says how many there are now within the window that ends with it: exact up to what is enough.
+    /// Counts one event and returns how many there are now within the window that ends with it. The result is exact up to `enough`.
     pub(super) fn count(&mut self, of: impl Hash + Copy, time: i64) -> (usize, Counted) {
         let slice = time.div_euclid(self.micros);
         let (key, before) = (self.slices.key((of, slice)), self.slices.key((of, slice - 1)));
@@ -98,12 +98,12 @@ impl Window {
         let at = times.partition_point(|t| *t <= time);
         times.insert(at, time);
         let count = earlier + within(times);
-        // The newest are what the next ones are counted with.
+        // Later events are counted together with the newest times, so the oldest one is removed.
         let evicted = (times.len() > max).then(|| times.remove(0));
         (count, Counted { key, time, evicted })
     }
 
-    /// As if it had not been counted.
+    /// Undoes one call of [`Self::count`].
     pub(super) fn take_back(&mut self, counted: Counted) {
         let times = self.slices.entry(counted.key, Vec::new);
         if let Some(evicted) = counted.evicted {

@@ -1,4 +1,4 @@
-//! CSV export of rows. Cells are changed for spreadsheets, so NDJSON is the evidence.
+//! CSV export of entries. Cells are changed for spreadsheets, so only the NDJSON is evidence.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use piperoll_format::row::Row;
 use piperoll_format::verify::Integrity;
 use piperoll_format::view::EntryView;
 
-/// The nine columns that simple importers rely on stand first and never change; the rest follows.
+/// Column names. The first nine, which simple importers rely on, never change.
 pub const COLUMNS: [&str; 37] = [
     "timestamp",
     "node_id",
@@ -48,19 +48,20 @@ pub const COLUMNS: [&str; 37] = [
     "via",
 ];
 
-/// Signs with which a formula begins, those of full width and the small ones among them: spreadsheets take them for the same.
+/// Characters with which a formula begins, including the full-width and small forms, which spreadsheets treat alike.
 const FORMULA_SIGNS: [char; 13] = ['=', '+', '-', '@', '|', '＝', '＋', '－', '＠', '﹦', '﹢', '﹣', '﹫'];
-/// What separates cells in one locale or another. A program that splits at another sign than the comma sees a cell begin behind it.
+/// Characters that separate cells in some locale. A program that splits at one of these sees a new cell after it.
 const CELL_SEPARATORS: [char; 5] = [';', '\t', '\n', '\r', '|'];
 
-/// Control characters, and those that only say how others are shown (Unicode's general category Cf, as far as text has them).
+/// Returns whether a character is invisible: a control character, or a format character (Unicode's general category Cf, as far as
+/// it occurs in text).
 fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// A cell that a spreadsheet would run as a formula gets an apostrophe in front of it: at its beginning, and wherever another
-/// locale's spreadsheet would see a cell begin.
+/// Prefixes an apostrophe to every formula that a spreadsheet would run: at the start of the cell, and wherever a spreadsheet
+/// with another locale would see a cell begin.
 fn cell(text: &str) -> Cow<'_, str> {
     let mut out = String::new();
     let (mut copied, mut begins) = (0, true);
@@ -70,7 +71,7 @@ fn cell(text: &str) -> Cow<'_, str> {
             out.push('\'');
             copied = at;
         }
-        // White space, quotes and what is not seen at all do not keep a sign from being the first one.
+        // After white space, quotes and invisible characters, a sign still counts as the first character of a cell.
         begins = CELL_SEPARATORS.contains(&c) || begins && (c.is_whitespace() || c == '"' || is_unseen(c));
     }
     if out.is_empty() && copied == 0 {
@@ -80,17 +81,17 @@ fn cell(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The header line.
+/// Returns the header line.
 pub fn header() -> Vec<u8> {
     line(COLUMNS.map(Cow::Borrowed).iter().map(AsRef::as_ref))
 }
 
-/// One row as a CSV line with its line end.
+/// Appends an entry as one line of CSV, including its line end.
 pub fn write_row(row: &Row<'_>, out: &mut Vec<u8>) {
     let view = EntryView::parse(&row.body).filter(|_| is_one_object(&row.body)).unwrap_or_default();
     let signature = hex::encode(&row.mac);
     let (seq, era) = (view.seq.to_string(), view.era.to_string());
-    // What a row says of its own place is believed only when it is sound.
+    // An entry's own `node_id` and `seq` are not reliable unless its integrity is intact, so prefer where it was found.
     let place = row.found_at.as_ref();
     let success = match view.outcome.as_deref() {
         Some("success") => "true",
@@ -100,7 +101,7 @@ pub fn write_row(row: &Row<'_>, out: &mut Vec<u8>) {
     let unreadable = String::from_utf8_lossy(&row.body);
     let text = |value: &Option<Cow<'_, str>>| value.as_deref().unwrap_or_default().to_owned();
     let raw = |value: Option<&serde_json::value::RawValue>| value.map(|v| v.get().to_owned()).unwrap_or_default();
-    // A body that is not JSON any more goes whole into `description`: shown, never dropped.
+    // A body that is no longer JSON goes into `description` in full rather than being dropped.
     let broken = row.integrity != Integrity::Ok && view.id.is_empty();
     let tombstone = row.erased.as_ref();
     let description = match tombstone {

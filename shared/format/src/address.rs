@@ -1,8 +1,8 @@
-//! Groups addresses into clients, for counting requests by origin.
+//! Groups IP addresses by client, so that requests can be counted per client.
 
 use std::net::IpAddr;
 
-/// The address itself for IPv4; for IPv6 its /64, all of which one person can have.
+/// Returns an IPv4 address itself, and the /64 prefix of an IPv6 address, because one client can use the whole prefix.
 #[must_use]
 pub fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {

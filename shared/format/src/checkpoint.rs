@@ -1,10 +1,10 @@
 //! Checkpoints: a node's signed statement "my log has size N and root R" (C2SP tlog-checkpoint v1.0.0), and the
-//! cosignature by which a witness says that it has seen it.
+//! cosignature by which a witness confirms that it has seen that statement.
 
 use crate::merkle::{Hash, decode_hash, empty_root, encode_hash};
 use crate::note::{Note, NoteError, SigningKey, VerifyingKey};
 
-/// Size and root of one log at one moment.
+/// Size and root of one log at one point in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     /// `cluster/node/generation`, which is also the name of the key that signs it.
@@ -14,7 +14,7 @@ pub struct Checkpoint {
     pub root: Hash,
 }
 
-/// Why a note is not a checkpoint that counts.
+/// Reasons why a note is not a valid checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CheckpointError {
     #[error(transparent)]
@@ -26,12 +26,12 @@ pub enum CheckpointError {
 }
 
 impl Checkpoint {
-    /// Origin, size and root, a line each; no extension lines.
+    /// Text of the checkpoint: origin, size and root, one per line, without extension lines.
     pub fn to_text(&self) -> String {
         format!("{}\n{}\n{}\n", self.origin, self.size, encode_hash(&self.root))
     }
 
-    /// Reads the text of a note. Whether anybody signed it is another question: see [`Checkpoint::open`].
+    /// Parses the text of a note without checking any signature; see [`Checkpoint::open`].
     pub fn parse(text: &str) -> Result<Self, CheckpointError> {
         let mut lines = text.split('\n');
         let (Some(origin), Some(size), Some(root), Some(""), None) =
@@ -43,7 +43,7 @@ impl Checkpoint {
             return Err(CheckpointError::Text("the origin is empty"));
         }
         let number: u64 = size.parse().map_err(|_| CheckpointError::Text("the size is not a number"))?;
-        // One spelling only: no sign, no leading zero.
+        // Accept a single spelling only: no sign, no leading zeros.
         if number.to_string() != size {
             return Err(CheckpointError::Text("the size is not written plainly"));
         }
@@ -57,7 +57,7 @@ impl Checkpoint {
         Ok(Self { origin: origin.to_owned(), size: number, root: root_hash })
     }
 
-    /// Signs as the log; the key's name must be the origin.
+    /// Signs the checkpoint with the key of the log, whose name must be the origin.
     pub fn sign(&self, key: &SigningKey) -> Result<Note, CheckpointError> {
         self.check_origin(key.public().name())?;
         let note = Note::unsigned(self.to_text())?;
@@ -65,7 +65,7 @@ impl Checkpoint {
         Ok(note.with(signature))
     }
 
-    /// The checkpoint in a note that `key` signed for the origin it is named after.
+    /// Returns the checkpoint in a note, if `key` signed the note and the name of `key` is the checkpoint's origin.
     pub fn open(note: &Note, key: &VerifyingKey) -> Result<Self, CheckpointError> {
         note.verify(key)?;
         let checkpoint = Self::parse(note.text())?;

@@ -1,17 +1,17 @@
-//! Whether any row of a time range was left out (docs/format.md, "Completeness of a range").
+//! Checks whether any row of a time range was left out (docs/format.md, "Completeness of a range").
 //!
-//! Inside an era timestamps never decrease. So a stretch of rows that nobody showed cannot hold a row of the range when
-//! the rows at both its ends belong to one era, and either the one behind it stands before the range or the one in
-//! front of it stands behind the range. Whoever wants to prove a range whole therefore shows, besides the rows of the
-//! range, the rows at its borders in every era.
+//! Timestamps never decrease within an era. So a gap between shown rows cannot contain a row of the range if the rows at
+//! both ends of the gap belong to one era, and either the row after the gap is older than the range or the row before
+//! the gap is newer than the range. To prove that a range is complete, a node therefore shows the rows of the range and,
+//! in every era, the rows at the borders of the range.
 
 use crate::order::Position;
 use crate::time::Timestamp;
 
-/// Stretches kept apart; more mean that rows were left out all over the place, or eras without number.
+/// Maximum number of separate runs; more mean that rows were left out in many positions, or that there are very many eras.
 const RUNS_MAX: usize = 4_096;
 
-/// A row whose place in the tree and whose signed bytes are proven.
+/// A row whose position in the tree and whose signed bytes are proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     pub seq: u64,
@@ -25,7 +25,7 @@ impl Place {
     }
 }
 
-/// Why a range is not proven whole.
+/// Reasons why a range is not proven complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unproven {
     #[error("rows {from} to {last} were not shown, and may belong to the range")]
@@ -38,23 +38,23 @@ pub enum Unproven {
     TooMany,
 }
 
-/// The rows that were shown so far, as stretches without a hole.
+/// The rows shown so far, as runs of consecutive rows.
 #[derive(Debug, Clone, Default)]
 pub struct Shown {
     runs: Vec<(Place, Place)>,
     borders: Vec<Position>,
     too_many: bool,
-    /// Rows below were pruned, by the node's own proven word, and the newest of them had this time.
+    /// Log start, and the newest timestamp of the pruned rows before it, from a proven entry of the node.
     floor: Option<(u64, Timestamp)>,
 }
 
 impl Shown {
-    /// A row of the range; rows come in either order, those of several eras interleaved.
+    /// Adds a row of the range. Rows may come in either order, with the rows of several eras interleaved.
     pub fn row(&mut self, place: Place) {
         if self.too_many {
             return;
         }
-        // The stretch that grew last is the one that grows next, unless the clock was set back.
+        // The run that was extended last is usually the one to extend next, unless the clock was set back.
         for (first, last) in self.runs.iter_mut().rev() {
             if place.seq == last.seq + 1 {
                 *last = place;
@@ -71,7 +71,7 @@ impl Shown {
         }
     }
 
-    /// A row that stands beside the range.
+    /// Adds a border row, which lies outside the range.
     pub fn border(&mut self, place: Place) {
         self.row(place);
         if !self.too_many {
@@ -79,20 +79,20 @@ impl Shown {
         }
     }
 
-    /// A proven entry of the node says that the rows below `to` were pruned.
+    /// Records that, according to a proven entry of the node, the rows below `to` were pruned.
     pub fn pruned(&mut self, to: u64, newest: Timestamp) {
         self.floor = self.floor.max(Some((to, newest)));
     }
 
-    /// Where rows were pruned, the time from which on nothing of the rest can be missing for that: behind the newest row that is gone, and
-    /// behind the first one that is left.
+    /// If rows were pruned, returns the time from which no row is missing because of that: after the newest pruned row and after the
+    /// first retained row. Returns `None` unless the first retained row was shown.
     pub fn since(&self) -> Option<Timestamp> {
         let (to, newest) = self.floor?;
         let first = self.runs.iter().map(|(first, _)| first).min_by_key(|first| first.seq)?;
         (first.seq == to).then(|| first.timestamp.max(newest).plus_micros(1))
     }
 
-    /// Whether every row of `begin..end` among the first `size` rows of the log was shown as one of the range.
+    /// Checks that every row of `begin..end` among the first `size` rows of the log was shown as a row of the range.
     pub fn is_whole(&self, begin: Position, end: Position, size: u64) -> Result<(), Unproven> {
         if self.too_many {
             return Err(Unproven::TooMany);
@@ -107,8 +107,8 @@ impl Shown {
         if let (Some((to, newest)), Some((first, _))) = (self.floor, runs.first())
             && first.seq > 0
         {
-            // The first row that is left shows where the rest begins. That nothing older belongs to the range follows from
-            // that row's time; of eras that are gone whole, it is the node's word.
+            // The first retained row shows where the remaining log begins. Its timestamp implies that no older row of its era
+            // belongs to the range; for eras that were pruned entirely, this relies on the node's statement.
             let shown = first.seq == to && first.position() <= begin && newest < begin.timestamp;
             if !shown {
                 return Err(Unproven::Pruned { to });
@@ -116,7 +116,7 @@ impl Shown {
             (next, before) = (to, Some(*first));
         }
         for (first, last) in runs {
-            // In front of the first row shown there can only be rows of its own era when that is the first one.
+            // Rows before the first shown row are known to be of its era only if that era is the first one.
             let same_era = before.map_or(0, |place| place.era) == first.era;
             let below = first.position() <= begin;
             let above = before.is_some_and(|place| place.position().next() >= end);
@@ -139,7 +139,7 @@ mod tests {
         Position { timestamp: Timestamp::from_micros(micros), seq }
     }
 
-    /// A log: per row its era and time, as a node writes them.
+    /// Generates a log: era and time of each row, as a node writes them.
     fn log() -> impl Strategy<Value = Vec<Place>> {
         prop::collection::vec((0u8..8, 0i64..3), 1..40).prop_map(|steps| {
             let (mut era, mut time) = (0, 10);
@@ -157,7 +157,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a sender leaves out of a range is noticed; rows and borders that are all there prove it.
+        /// Any row that a sender leaves out of a range is detected; the complete set of rows and borders proves the range.
         #[test]
         fn what_is_left_out_is_noticed(log in log(), a in 0i64..40, b in 0i64..40, hidden in any::<prop::sample::Index>()) {
             let (begin, end) = (at(a.min(b), 0), at(a.max(b), 0));
@@ -168,7 +168,7 @@ mod tests {
                 let mut rows = inside.clone();
                 rows.sort_by_key(|row| (row.timestamp, row.seq));
                 rows.iter().filter(|row| Some(row.seq) != hide).for_each(|row| shown.row(**row));
-                // Everything else that anybody could show without showing the hidden row.
+                // All other rows that a sender could show without showing the hidden row.
                 for row in log.iter().filter(|row| !inside.contains(row)) {
                     shown.border(*row);
                 }
@@ -185,7 +185,7 @@ mod tests {
             prop_assert!(shown(None).is_whole(begin, end, size + 1).is_err());
         }
 
-        /// The rows at the borders of every era are enough, on any page and in either order.
+        /// The border rows of every era are sufficient, on any page and in either order.
         #[test]
         fn borders_of_every_era_are_enough(log in log(), a in 0i64..40, b in 0i64..40) {
             let (begin, end) = (at(a.min(b), 0), at(a.max(b), 0));
@@ -205,7 +205,7 @@ mod tests {
             prop_assert_eq!(shown.is_whole(begin, end, size), Ok(()));
         }
 
-        /// Behind rows that were pruned, a range is whole exactly when it cannot reach them.
+        /// After a prune, a range is complete exactly if it cannot include pruned rows.
         #[test]
         fn what_was_pruned_is_not_forgotten(log in log(), a in 0i64..40, b in 0i64..40, cut in any::<prop::sample::Index>()) {
             let (begin, end) = (at(a.min(b), 0), at(a.max(b), 0));
@@ -215,13 +215,13 @@ mod tests {
             for row in &log[cut..] {
                 if (begin..end).contains(&row.position()) { shown.row(*row) } else { shown.border(*row) }
             }
-            // Without the statement only a first era whose rest begins before the range can be known to be whole.
+            // Without the statement, completeness is known only if the first retained row is of the first era and not after `begin`.
             let knowable = log[cut].era == 0 && log[cut].position() <= begin;
             prop_assert_eq!(shown.is_whole(begin, end, size).is_ok(), cut == 0 || knowable);
             shown.pruned(cut as u64, newest);
             let reaches = cut > 0 && (newest >= begin.timestamp || log[cut].position() > begin);
             prop_assert_eq!(shown.is_whole(begin, end, size).is_err(), reaches);
-            // Leaving out the row that the rest begins with proves nothing.
+            // Leaving out the first retained row proves nothing.
             if cut > 0 && cut + 1 < log.len() {
                 let mut without = Shown::default();
                 log[cut + 1..].iter().for_each(|row| if (begin..end).contains(&row.position()) { without.row(*row) } else { without.border(*row) });

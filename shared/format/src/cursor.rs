@@ -17,32 +17,32 @@ use crate::time::Timestamp;
 const VERSION: u8 = 1;
 const MAC_LABEL: &[u8] = b"piperoll cursor v1";
 
-/// Where a reader stands.
+/// Position of a client in a paged result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
     v: u8,
-    /// Of the filter and range as typed, the order and the caller's scope.
+    /// Hash of the filter and range as typed, the order and the caller's scope.
     query: String,
-    /// The moment of the first page, which gives ages in the filter their meaning on every page.
+    /// Time at which the first page was read; ages in the filter are relative to this time on every page.
     pub asked_at: Timestamp,
-    /// Absolute range, frozen at the first page.
+    /// Absolute range, fixed at the first page.
     pub from: Timestamp,
     pub to: Timestamp,
-    /// The last row delivered; with `back`, the first.
+    /// Key of the last row delivered or, with `back`, of the first one.
     pub last: Key,
-    /// The snapshot.
+    /// The snapshot: the newest row of each node at the first page.
     pub heads: Vec<Head>,
     /// Nodes that did not answer in full on some page so far; they add no rows and stay listed.
     pub incomplete: Vec<Incomplete>,
-    /// Version of the filter language that the first page's filter was read in; cursors of before version 2 do not say it.
+    /// Version of the filter language in which the first page's filter was parsed; absent in cursors from before version 2.
     #[serde(default = "filter_version_1", skip_serializing_if = "is_version_1")]
     pub filter_version: u32,
-    /// It leads to the page in front of the row `last`, not to the one behind it.
+    /// Whether the cursor leads to the page before the row `last` instead of the page after it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub back: bool,
 }
 
-/// What the first page fixed for all later ones.
+/// Values that the first page fixes for all later pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     pub asked_at: Timestamp,
@@ -69,16 +69,16 @@ pub struct Head {
     pub head_seq: Option<u64>,
 }
 
-/// A node that dropped out, with the words that were said then.
+/// A node that did not answer in full, with the message given at that time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incomplete {
     pub node_id: NodeId,
-    /// The status it had then, as written in answers.
+    /// The node's status at that time, as written in answers.
     pub status: String,
     pub reason: String,
 }
 
-/// Why a cursor was refused.
+/// Reasons why a cursor was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CursorError {
     #[error("the cursor is damaged or was not made here; start again without it")]
@@ -94,7 +94,7 @@ impl Cursor {
         Self { v: VERSION, query, asked_at, from, to, last, heads, incomplete, filter_version, back: false }
     }
 
-    /// The same snapshot, read in the other direction from `first`.
+    /// Returns a cursor of the same snapshot that reads in the other direction from `first`.
     pub fn back_from(self, first: Key) -> Self {
         Self { last: first, back: true, ..self }
     }
@@ -106,7 +106,7 @@ impl Cursor {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Checks authenticity first, then that it belongs to this query.
+    /// Decodes a cursor after checking its authenticity, then checks that the cursor belongs to this query.
     pub fn decode(text: &str, key: &CursorKey, query: &QueryHash) -> Result<Self, CursorError> {
         if text.len() > CURSOR_BYTES_MAX {
             return Err(CursorError::Forged);
@@ -125,13 +125,13 @@ impl Cursor {
     }
 }
 
-/// Identity of a query: what must be the same on every page.
+/// Identity of a query: a hash of everything that must be the same on every page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueryHash(String);
 
 impl QueryHash {
-    /// `parts`: canonical filter, order, range as asked, scope; each is length-prefixed, so they cannot run
-    /// into each other.
+    /// Hashes `parts` (canonical filter, order, requested range, scope). Each part is prefixed with its length, so that
+    /// different lists of parts cannot hash the same bytes.
     pub fn of(parts: &[&str]) -> Self {
         let mut hash = Sha256::new();
         for part in parts {
@@ -142,7 +142,7 @@ impl QueryHash {
     }
 }
 
-/// The aggregator's own key; it survives a restart, so cursors do too.
+/// The aggregator's own key for cursors. The key survives a restart, so cursors remain valid.
 #[derive(Clone)]
 pub struct CursorKey(Hmac<Sha256>);
 
@@ -184,7 +184,7 @@ mod tests {
         Cursor::new(query, snapshot, last, vec![])
     }
 
-    /// A cursor of before version 2 of the filter language continues in version 1.
+    /// A cursor from before version 2 of the filter language continues in version 1.
     #[test]
     fn an_earlier_cursor_names_no_version() -> Result<(), CursorError> {
         let (query, key) = (QueryHash::of(&["q"]), CursorKey::new(&[1; 32]));

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest as _, Sha256};
 
-/// An implementation of both functions. All implementations give the same bytes; they differ in speed only.
+/// An implementation of both functions. All implementations return the same bytes; they differ only in speed.
 pub trait Provider: Send + Sync {
     /// SHA-256 (FIPS 180-4) of the concatenation of `parts`.
     fn sha256(&self, parts: &[&[u8]]) -> [u8; 32];
@@ -21,13 +21,13 @@ pub trait Provider: Send + Sync {
 pub trait KeyedHmac: Send + Sync {
     /// Computes the MAC of `message`.
     fn sign(&self, message: &[u8]) -> [u8; 32];
-    /// Compares in constant time; a MAC of another length is wrong.
+    /// Compares in constant time; a MAC of another length is invalid.
     fn verify(&self, message: &[u8], mac: &[u8]) -> bool;
 }
 
 static INSTALLED: OnceLock<&'static dyn Provider> = OnceLock::new();
 
-/// Makes `provider` the implementation of this process; the first call decides. Keys that exist already keep theirs.
+/// Makes `provider` the implementation for this process; only the first call takes effect. Existing keys keep their provider.
 pub fn install(provider: &'static dyn Provider) {
     let _ = INSTALLED.set(provider);
 }

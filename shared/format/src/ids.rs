@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::limits::{CLUSTER_BYTES_MAX, NODE_ID_BYTES_MAX};
 
-/// Why a name was refused.
+/// Reason why a name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {text:?} is not valid: {rule}")]
 pub struct NameError {
@@ -74,7 +74,7 @@ macro_rules! name_type {
 }
 
 name_type!(
-    /// The stable name of a node: certificate identity = roster id = `node_id` in the signed rows.
+    /// Stable name of a node: the same in its certificate, in the roster and as `node_id` in the signed rows.
     ///
     /// Lower-case only and free of characters that JSON, URLs or file names would escape, so that the
     /// bytes that sort are the bytes that are signed.
@@ -85,17 +85,17 @@ name_type!(
 );
 
 name_type!(
-    /// The name of a cluster; the trust domain of its certificates.
+    /// Name of a cluster; also the trust domain of its certificates.
     ClusterName,
     "cluster name",
     CLUSTER_BYTES_MAX,
     "use 1 to 63 of a-z, 0-9, '-', '.', '_', beginning and ending with a letter or digit"
 );
 
-/// Random identity of one database, made when it is created and never again.
+/// Random identity of one database, generated once when the database is created.
 ///
 /// A node that lost or restored its database writes under a new generation, so
-/// `(node_id, generation, seq)` names a row for ever.
+/// `(node_id, generation, seq)` identifies a row permanently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation([u8; 16]);
 
@@ -149,8 +149,8 @@ impl<'de> Deserialize<'de> for Generation {
     }
 }
 
-/// Idempotency key of an entry. The node makes version 7; a caller may bring any UUID (imported records
-/// often carry version 4), and it is kept as it came.
+/// Idempotency key of an entry. The node generates UUID version 7; a caller may supply any UUID (imported records
+/// often have version 4), which is stored unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryId(Uuid);
 

@@ -1,11 +1,11 @@
-//! Strict JSON text without re-serialising it: white space outside strings goes, everything else stays
+//! Compacts strict JSON without re-serialising it: white space outside strings is removed, everything else is kept
 //! byte for byte, so numbers keep every digit and strings keep their escapes (docs/format.md, "Body").
 
 use std::collections::HashSet;
 
 use crate::limits::JSON_DEPTH_MAX;
 
-/// Where and why a text is not acceptable JSON.
+/// The offset and reason for which a text is not acceptable JSON.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{problem} at byte {offset}")]
 pub struct JsonError {
@@ -14,8 +14,8 @@ pub struct JsonError {
     pub problem: String,
 }
 
-/// Copies one JSON value without insignificant white space. Refuses duplicate keys (two readers could
-/// see two different values), nesting beyond [`JSON_DEPTH_MAX`], lone surrogates and trailing text.
+/// Copies one JSON value without insignificant white space. Refuses duplicate keys (two parsers could
+/// return two different values), nesting beyond [`JSON_DEPTH_MAX`], lone surrogates and trailing text.
 pub fn compact(text: &str) -> Result<String, JsonError> {
     let mut scanner = Scanner { text: text.as_bytes(), source: text, at: 0, out: String::with_capacity(text.len()) };
     scanner.skip_space();
@@ -49,7 +49,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Copies everything from `start` to here. Both ends stand on ASCII, so the slice is valid UTF-8.
+    /// Copies the text from `start` to the current offset. Both ends are at ASCII characters, so the slice is valid UTF-8.
     fn copy_from(&mut self, start: usize) {
         self.out.push_str(&self.source[start..self.at]);
     }
@@ -99,7 +99,7 @@ impl<'a> Scanner<'a> {
                 return Err(self.error("an object needs a quoted key here"));
             }
             let key = self.string()?;
-            // Two spellings of one key ("a" and "\u0061") are one key to every reader.
+            // Two spellings of one key ("a" and "\u0061") are the same key to every parser.
             let key: String =
                 serde_json::from_str(key).map_err(|e| JsonError { offset: key_at, problem: e.to_string() })?;
             if let Some(twice) = keys.replace(key) {
@@ -166,7 +166,7 @@ impl<'a> Scanner<'a> {
         self.at += 1;
         let source = self.source.get(start..self.at).ok_or_else(|| self.error("a broken escape"))?;
         if escaped {
-            // serde_json knows every rule of escapes, lone surrogates among them.
+            // serde_json checks every rule for escapes, including lone surrogates.
             serde_json::from_str::<String>(source)
                 .map_err(|_| JsonError { offset: start, problem: "a broken escape in this string".to_owned() })?;
         }
@@ -268,11 +268,11 @@ mod tests {
             if let Ok(value) = &theirs
                 && ours.is_err()
             {
-                // Only duplicate keys are refused here and accepted there.
+                // Duplicate keys are the only JSON that `compact` refuses and serde_json accepts.
                 prop_assert!(ours.as_ref().is_err_and(|e| e.problem.contains("twice")), "{} {:?} {}", text, ours, value);
             }
             if let Ok(compacted) = &ours {
-                // Numbers beyond a double's range are the one thing we accept and serde_json does not.
+                // Numbers beyond the range of a double are the only JSON that `compact` accepts and serde_json refuses.
                 if let Ok(value) = theirs {
                     prop_assert_eq!(serde_json::from_str::<serde_json::Value>(compacted).ok(), Some(value));
                 }

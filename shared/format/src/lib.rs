@@ -1,7 +1,7 @@
-//! The log format: what an entry is, how it is sealed, ordered, proven and verified (docs/format.md).
+//! The log format: how entries are encoded, sealed, ordered, proven and verified (docs/format.md).
 //!
-//! Pure functions of bytes and plain values: no clock, no file, no socket, no runtime. Whatever two sides must agree on bit for bit is
-//! here, so that a node, an aggregator and an offline verifier share one implementation.
+//! Contains pure functions of bytes and plain values only: no clock, file, socket or runtime. Everything that two sides must agree on bit
+//! for bit is here, so that a node, an aggregator and an offline verifier share one implementation.
 
 pub mod address;
 pub mod checkpoint;

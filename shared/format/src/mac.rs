@@ -11,14 +11,14 @@ use crate::digest::HmacKey;
 use crate::ids::{ClusterName, Generation, NodeId};
 use crate::limits::MAC_BYTES;
 
-/// First part of the HKDF info; keeps this key apart from every other use of the secret.
+/// First part of the HKDF info; separates this key from every other use of the secret.
 const KEY_LABEL: &[u8] = b"piperoll entry mac v1";
 
 /// The random secret of one epoch of one node. Never printed, wiped when dropped.
 #[derive(Clone)]
 pub struct EpochSecret(Zeroizing<[u8; 32]>);
 
-/// A secret file that does not hold a secret.
+/// Error for a secret file that does not contain a valid secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a secret is 64 hexadecimal digits on one line")]
 pub struct SecretError;
@@ -41,7 +41,7 @@ impl EpochSecret {
     }
 }
 
-/// The log a mac belongs to: `cluster/node/generation`.
+/// The log that a mac belongs to: `cluster/node/generation`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Origin {
     pub cluster: ClusterName,
@@ -55,8 +55,8 @@ impl Origin {
     }
 }
 
-/// A key ready to seal and check bodies of one origin and epoch. Cloning the keyed state is what
-/// makes one mac cost one hash of the body only.
+/// A prepared key that seals and checks bodies of one origin and epoch. Cloning the keyed state
+/// limits the cost of one mac to one hash of the body.
 #[derive(Clone)]
 pub struct MacKey(HmacKey);
 
@@ -76,13 +76,13 @@ impl MacKey {
         self.0.sign(body)
     }
 
-    /// Constant-time comparison; a NULL or short mac is simply not this one.
+    /// Compares in constant time. A NULL or short mac never matches.
     pub fn verify(&self, body: &[u8], mac: &[u8]) -> bool {
         self.0.verify(body, mac)
     }
 }
 
-/// The secrets of one node's epochs, and the keys made from them so far.
+/// The secrets of one node's epochs, and the keys derived from them so far.
 #[derive(Clone)]
 pub struct KeyRing {
     cluster: ClusterName,
@@ -96,7 +96,7 @@ impl KeyRing {
         Self { cluster, node_id, secrets: secrets.into_iter().collect(), keys: HashMap::new() }
     }
 
-    /// The key of an epoch, or `None` when this ring never got that epoch's secret.
+    /// Returns the key of an epoch, or `None` if this ring does not hold that epoch's secret.
     pub fn key(&mut self, generation: Generation, epoch: u32) -> Option<&MacKey> {
         let secret = self.secrets.get(&epoch)?;
         Some(self.keys.entry((generation, epoch)).or_insert_with(|| {
@@ -105,7 +105,7 @@ impl KeyRing {
         }))
     }
 
-    /// The newest epoch this ring holds; the one to seal with.
+    /// The newest epoch in this ring, which is the one to seal with.
     pub fn newest_epoch(&self) -> Option<u32> {
         self.secrets.keys().copied().max()
     }

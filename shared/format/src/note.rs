@@ -1,4 +1,4 @@
-//! Signed notes and the keys that sign them (C2SP signed-note v1.0.0, with the Ed25519 types of it and of
+//! Signed notes and the keys that sign them (C2SP signed-note v1.0.0, with its Ed25519 signature type and that of
 //! tlog-cosignature v1.0.1).
 
 use std::fmt;
@@ -9,13 +9,13 @@ use ed25519_dalek::Signer as _;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-/// A note as a whole, and its signatures; a witness's note has two of them.
+/// Limits of a whole note and of its number of signatures; a cosigned checkpoint has two signatures.
 pub const NOTE_BYTES_MAX: usize = 64 * 1024;
 pub const SIGNATURES_MAX: usize = 64;
 
 const DASH: &str = "\u{2014} ";
 
-/// What a key signs, and how; the type byte of signed-note section "Signature types".
+/// Type of a key: the message that it signs, and how. Encoded as the type byte of signed-note, section "Signature types".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyKind {
     /// Ed25519 over the note's text, 0x01: a log's own signature.
@@ -37,7 +37,7 @@ impl KeyKind {
     }
 }
 
-/// Why a note or key cannot be used.
+/// Reasons why a note or key cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoteError {
     #[error("this is not a signed note: {0}")]
@@ -59,7 +59,7 @@ pub struct VerifyingKey {
 }
 
 impl VerifyingKey {
-    /// `None` when the name is not one or the bytes are not a point of the curve.
+    /// Returns `None` if the name is not valid or the bytes are not a point on the curve.
     pub fn new(name: &str, kind: KeyKind, public: &[u8; 32]) -> Option<Self> {
         let key = ed25519_dalek::VerifyingKey::from_bytes(public).ok()?;
         is_name(name).then(|| Self { name: name.to_owned(), kind, key })
@@ -92,7 +92,7 @@ impl VerifyingKey {
         self.key.to_bytes()
     }
 
-    /// `SHA-256(name ‖ 0x0A ‖ type ‖ key)[0..4]`. It helps to find the key; it is not what is trusted.
+    /// Key id: `SHA-256(name ‖ 0x0A ‖ type ‖ key)[0..4]`. The id only helps to find the key; it proves nothing.
     pub fn id(&self) -> [u8; 4] {
         let hash = Sha256::new()
             .chain_update(&self.name)
@@ -126,7 +126,7 @@ impl SigningSeed {
         Self(Zeroizing::new(bytes))
     }
 
-    /// The text form of a key file: 64 hexadecimal digits.
+    /// Reads the text form of a key file: 64 hexadecimal digits.
     pub fn from_hex(text: &str) -> Option<Self> {
         let mut bytes = Zeroizing::new([0; 32]);
         hex::decode_to_slice(text.trim(), bytes.as_mut_slice()).ok()?;
@@ -141,7 +141,7 @@ impl SigningSeed {
         ed25519_dalek::SigningKey::from_bytes(&self.0).verifying_key().to_bytes()
     }
 
-    /// A key that signs under a name; `None` when the name is not one.
+    /// Returns a key that signs under `name`, or `None` if the name is not valid.
     pub fn named(&self, name: &str, kind: KeyKind) -> Option<SigningKey> {
         let secret = ed25519_dalek::SigningKey::from_bytes(&self.0);
         let public = VerifyingKey::new(name, kind, &secret.verifying_key().to_bytes())?;
@@ -166,7 +166,7 @@ impl SigningKey {
         self.line(self.secret.sign(text.as_bytes()).to_bytes().to_vec())
     }
 
-    /// Signs time and text as a witness does: "the largest consistent tree I have seen by then".
+    /// Signs time and text as a witness does: "the largest consistent tree that I have seen by this time".
     pub fn cosign(&self, text: &str, seconds: u64) -> NoteSignature {
         let signature = self.secret.sign(cosigned_message(text, seconds).as_bytes());
         self.line([&seconds.to_be_bytes()[..], &signature.to_bytes()].concat())
@@ -215,16 +215,16 @@ impl fmt::Display for NoteSignature {
     }
 }
 
-/// A text and who signed it.
+/// A text and its signatures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
-    /// Ends in a line end, which is signed.
+    /// Text of the note, with its final newline, which is signed too.
     text: String,
     signatures: Vec<NoteSignature>,
 }
 
 impl Note {
-    /// A text to be signed. It is not empty, ends in a line end, and has no control characters besides.
+    /// Creates a note without signatures. The text must not be empty, must end in a newline, and must contain no other control character.
     pub fn unsigned(text: String) -> Result<Self, NoteError> {
         if text.len() < 2 || !text.ends_with('\n') {
             return Err(NoteError::Form("its text does not end in a line end"));
@@ -261,12 +261,12 @@ impl Note {
         &self.text
     }
 
-    /// How many signatures it carries, checked or not.
+    /// Number of signatures on the note, verified or not.
     pub fn signatures(&self) -> usize {
         self.signatures.len()
     }
 
-    /// Adds a signature, in place of an earlier one by the same key.
+    /// Adds a signature and removes an earlier one by the same key.
     #[must_use]
     pub fn with(mut self, signature: NoteSignature) -> Self {
         self.signatures.retain(|known| (&known.name, known.id) != (&signature.name, signature.id));
@@ -274,15 +274,15 @@ impl Note {
         self
     }
 
-    /// When somebody says to have cosigned it last, in seconds since 1970; whoever that is, the signature is not checked.
+    /// Time of the newest cosignature of any witness, in seconds since 1970. The signatures are not verified.
     pub fn cosigned_at(&self) -> Option<u64> {
         const COSIGNATURE_BYTES: usize = 8 + 64;
         let times = self.signatures.iter().filter(|signature| signature.bytes.len() == COSIGNATURE_BYTES);
         times.filter_map(|signature| signature.bytes.first_chunk().map(|time| u64::from_be_bytes(*time))).max()
     }
 
-    /// Whether this key signed this text; every signature that claims to be its must fit. For a witness's key, the time
-    /// of its newest signature in seconds since 1970, otherwise 0.
+    /// Checks that `key` signed this text; every signature under the name and id of `key` must be valid. Returns the time of
+    /// the newest signature in seconds since 1970 for a witness's key, otherwise 0.
     pub fn verify(&self, key: &VerifyingKey) -> Result<u64, NoteError> {
         let mut newest = None;
         for signature in self.signatures.iter().filter(|s| s.name == key.name && s.id == key.id()) {
@@ -299,7 +299,7 @@ impl Note {
     }
 }
 
-/// Text, an empty line, signature lines.
+/// Writes the text, an empty line and the signature lines.
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.text)?;
@@ -307,7 +307,7 @@ impl fmt::Display for Note {
     }
 }
 
-/// Not empty, no spaces, no plus sign (signed-note, "Format").
+/// Whether a key name is valid: not empty, no spaces, no plus sign (signed-note, "Format").
 fn is_name(name: &str) -> bool {
     !name.is_empty() && !name.chars().any(|c| c == '+' || c.is_whitespace() || c.is_control())
 }
@@ -347,7 +347,7 @@ mod tests {
         let witness = SigningSeed::from_bytes([9; 32]).named("example/reader", KeyKind::Witness).expect("a key");
         let cosigned = note.clone().with(witness.cosign(note.text(), 100)).with(witness.cosign(note.text(), 200));
         assert_eq!((cosigned.verify(witness.public()), cosigned.verify(key.public())), (Ok(200), Ok(0)));
-        // A cosignature is no log signature, and the other way round.
+        // A cosignature is not valid as a log signature, nor a log signature as a cosignature.
         let as_log = VerifyingKey::new("example/reader", KeyKind::Log, &witness.public().public_bytes());
         assert!(cosigned.verify(&as_log.expect("a key")).is_err());
         let mut later = cosigned.clone();
@@ -376,7 +376,7 @@ mod tests {
     }
 
     proptest! {
-        /// No other text, and no other bytes, pass for what was signed.
+        /// A note in which any byte was changed does not verify.
         #[test]
         fn any_change_is_noticed(at: usize, to: u8) {
             let (note, key) = signed();

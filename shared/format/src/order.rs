@@ -1,4 +1,4 @@
-//! The only order of entries: `(timestamp, node_id, seq)`.
+//! Defines the order of entries: `(timestamp, node_id, seq)`.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ pub struct Key {
     pub seq: u64,
 }
 
-/// A place in one node's rows: what is left of [`Key`] when the node is known.
+/// Position in one node's rows: a [`Key`] without the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position {
     pub timestamp: Timestamp,
@@ -21,13 +21,13 @@ pub struct Position {
 }
 
 impl Position {
-    /// The first place there is behind this one.
+    /// Returns the first position after this one.
     pub fn next(self) -> Self {
         Self { timestamp: self.timestamp, seq: self.seq.saturating_add(1) }
     }
 }
 
-/// Which end of the timeline a reader sees first.
+/// The end of the timeline that comes first in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
@@ -39,7 +39,7 @@ pub enum Order {
 }
 
 impl Order {
-    /// Whether `a` comes before `b` for this reader.
+    /// Whether `a` comes before `b` in this order.
     pub fn before<T: Ord>(self, a: &T, b: &T) -> bool {
         match self {
             Self::Asc => a < b,

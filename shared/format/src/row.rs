@@ -1,4 +1,4 @@
-//! A row as people and programs read it: the body verbatim, and beside it what was concluded.
+//! Rows as returned to people and programs: the verbatim body and the result of its verification.
 
 use std::borrow::Cow;
 
@@ -13,25 +13,25 @@ use crate::verify::Integrity;
 /// One row of an API answer or an NDJSON line:
 /// `{"entry":<body, verbatim>,"signature":"<hex mac>","integrity":"ok","witnessed":false}`.
 ///
-/// Bytes that are not one JSON object are a JSON string there, whatever their mac says: they must not end the line or begin another
-/// row in it, and nothing is dropped.
+/// A body that is not exactly one JSON object is written as a JSON string, even if its mac is valid: the bytes must not end the line or
+/// begin another row in it, and nothing is dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row<'a> {
     pub body: Cow<'a, [u8]>,
     pub mac: Cow<'a, [u8]>,
     pub integrity: Integrity,
-    /// A proof leads from it to a checkpoint that a witness cosigned; otherwise it is authenticated by its mac only.
+    /// Whether a proof leads from the row to a checkpoint that a witness cosigned; otherwise the row is authenticated only by its mac.
     pub witnessed: bool,
     pub reason: Option<Cow<'a, str>>,
-    /// Where a row was found whose own bytes cannot be believed, or are gone.
+    /// Position of a row whose own bytes cannot be trusted, or were removed.
     pub found_at: Option<FoundAt>,
-    /// Of an erased row, which has no body and no mac any more.
+    /// Set for an erased row, which no longer has a body and a mac.
     pub erased: Option<Tombstone>,
-    /// Nothing of it is shown but its place: it is not known to be within what the reader may see.
+    /// Whether only the position of the row is shown, because the row is not known to be within the client's scope.
     pub withheld: bool,
 }
 
-/// What is left of an erased row: when it was recorded, and the entry that says why it is gone.
+/// Remainder of an erased row: when it was recorded, and the entry that says why it was erased.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tombstone {
     pub entry_seq: u64,
@@ -40,19 +40,19 @@ pub struct Tombstone {
 }
 
 impl Tombstone {
-    /// `entry_seq` is the entry that says it.
+    /// Creates the tombstone for `said`, where `entry_seq` is the `log.erased` entry that contains it.
     pub fn of(said: &Erased, entry_seq: u64) -> Self {
         Self { entry_seq, timestamp: said.timestamp, reason: said.reason.clone() }
     }
 
-    /// For people.
+    /// Message about the erasure for people.
     pub fn words(&self) -> String {
         format!("erased under entry {}: {}", self.entry_seq, self.reason)
     }
 }
 
 impl<'a> Row<'a> {
-    /// A row that was erased: nothing of it can be shown but that it was there.
+    /// Creates an erased row, of which only its former existence can be shown.
     pub fn erased(node_id: &str, said: &Erased, entry_seq: u64, witnessed: bool) -> Self {
         let tombstone = Tombstone::of(said, entry_seq);
         Row {
@@ -67,7 +67,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// A row of which a reader with a scope may only know that it is there, and what was concluded about it.
+    /// Creates a withheld row: a client with a scope may only see that the row exists, and the result of its verification.
     pub fn withheld(place: FoundAt, integrity: Integrity, witnessed: bool) -> Self {
         Row {
             body: Cow::Borrowed(b""),
@@ -84,7 +84,7 @@ impl<'a> Row<'a> {
 
 const WITHHELD: &str = "withheld: it is not known to be within what you may see";
 
-/// The place a row was read from.
+/// The node and seq that a row was read from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoundAt {
     pub node_id: String,
@@ -92,7 +92,7 @@ pub struct FoundAt {
 }
 
 impl Row<'_> {
-    /// Appends the row's JSON, without a line end.
+    /// Appends the row's JSON, without a newline.
     pub fn write_json(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"entry\":");
         if self.erased.is_some() || self.withheld {
@@ -106,7 +106,7 @@ impl Row<'_> {
         out.extend_from_slice(b",\"signature\":\"");
         let digits = out.len();
         out.resize(digits + 2 * self.mac.len(), b'0');
-        // The room is exactly what is needed; `encode` would make a text of its own for every row.
+        // The slice has exactly the required length; `hex::encode` would allocate a string for every row.
         let _ = hex::encode_to_slice(&self.mac, &mut out[digits..]);
         out.extend_from_slice(b"\",\"integrity\":\"");
         out.extend_from_slice(self.integrity.as_str().as_bytes());
@@ -131,7 +131,7 @@ impl Row<'_> {
     }
 }
 
-/// A row line read back, for the command line and for tests.
+/// A row line as read back by the command line and by tests.
 #[derive(Debug, Deserialize)]
 pub struct RowLine<'a> {
     #[serde(borrow)]
@@ -150,7 +150,7 @@ pub struct RowLine<'a> {
 }
 
 impl RowLine<'_> {
-    /// The row that the line was made of. A body that was no JSON any more comes back as far as text can hold it.
+    /// Returns the row that the line was written from. A body that was not JSON is restored except for bytes that are not UTF-8.
     pub fn to_row(&self) -> Row<'_> {
         let body = match serde_json::from_str::<String>(self.entry.get()) {
             _ if self.erased.is_some() || self.withheld => Cow::Borrowed(&b""[..]),

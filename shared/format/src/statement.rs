@@ -1,6 +1,6 @@
-//! What a node says about its own log, in entries that verifiers act on (docs/format.md, "Entries by the node itself").
+//! Statements of a node about its own log, in entries that verifiers act on (docs/format.md, "Entries by the node itself").
 //!
-//! Only the node writes `via: node`; no caller's entry can say any of this.
+//! Only the node writes `via: node`, so no caller's entry can contain such a statement.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,10 +10,10 @@ use crate::merkle::{Hash, decode_hash, encode_hash};
 use crate::time::Timestamp;
 use crate::view::EntryView;
 
-/// How every entry by the node itself ends; cheaper to look for than any field.
+/// Last bytes of every entry by the node itself; cheaper to check than any field.
 const OWN_ENDING: &[u8] = b",\"via\":\"node\"}";
 
-/// One statement.
+/// A statement of a node about its own log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Statement {
     Pruned(Pruned),
@@ -25,48 +25,48 @@ pub enum Statement {
     TimesConfirmed(TimesConfirmed),
 }
 
-/// Rows below a place are about to go. It stands in the log, and is witnessed, before the first of them is deleted.
+/// Announces that the rows below `to_seq` will be pruned. The entry is recorded and witnessed before the first of these rows is deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pruned {
-    /// Where the log began before.
+    /// Log start before the prune.
     pub from_seq: u64,
-    /// The first row that stays; a multiple of 256.
+    /// First retained row; a multiple of 256.
     pub to_seq: u64,
-    /// Epoch, era and time of the last row that goes: what a check of the rest goes on from.
+    /// Epoch, era and time of the last pruned row, from which a check of the remaining rows continues.
     pub epoch: u32,
     pub era: u32,
     pub last_timestamp: Timestamp,
-    /// The newest time of any row that goes or went before, in whatever era and log.
+    /// Newest time of any row that is pruned now or was pruned earlier, in any era and log.
     pub newest: Timestamp,
-    /// Root of the first `to_seq` rows.
+    /// Tree root of the first `to_seq` rows.
     #[serde(with = "hash_text")]
     pub root: Hash,
-    /// Why: the policy, or who asked.
+    /// Reason for the prune: the policy, or the operator who requested it.
     pub policy: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<ArchiveDigest>,
-    /// The oldest checkpoint that a witness cosigned with all of the rows that go, as far as the node kept one: it shows for how long they
-    /// had been witnessed.
+    /// Oldest cosigned checkpoint that covers all of the pruned rows, if the node kept one: it shows for how long the rows had been
+    /// witnessed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub witnessed: Option<String>,
-    /// The logs that this one took the place of and that went with its first rows, in this prune or in one before. Missing in entries of
-    /// earlier versions.
+    /// Earlier logs that this one replaced and that were pruned together with its first rows, in this prune or in a previous one. Absent
+    /// in entries of earlier versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<EarlierPruned>,
 }
 
-/// A log that another one took the place of, and that is removed whole.
+/// A log that was replaced by another one and is pruned as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EarlierPruned {
     pub generation: Generation,
-    /// How many rows it had, pruned ones included.
+    /// Number of rows in the log, including pruned ones.
     pub rows: u64,
-    /// The newest time of what was recorded in it after it was put aside, such as an erasure; none where nothing was.
+    /// Newest time of the entries recorded in the log after it was put aside, such as an erasure; `None` if there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub added: Option<Timestamp>,
 }
 
-/// The file that the rows were written to before.
+/// Name and digest of the file that the rows were archived to before the prune.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArchiveDigest {
@@ -75,30 +75,31 @@ pub struct ArchiveDigest {
     pub sha256: String,
 }
 
-/// The rows that were stated as pruned are gone.
+/// States that the rows announced by [`Pruned`] were deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PruneFinished {
     pub to_seq: u64,
     pub rows: u64,
-    /// What the database's file shrank by.
+    /// Bytes by which the database file shrank.
     pub bytes_freed: u64,
 }
 
-/// One row was emptied.
+/// States that the content of one row was erased.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Erased {
     pub seq: u64,
-    /// Its place in the tree stays; this is the hash that stands there.
+    /// Leaf hash of the erased row, which remains in the tree.
     #[serde(with = "hash_text")]
     pub leaf: Hash,
     pub era: u32,
     pub timestamp: Timestamp,
     pub reason: String,
-    /// Who asked for it, such as `uid=0`.
+    /// The requester, such as `uid=0`.
     pub by: String,
 }
 
-/// A new secret seals from here on. The last row under the old secret says so, and the first one under the new.
+/// States that a new secret seals entries from here on. The last row under the old secret and the first one under the new secret both
+/// contain this statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyRotated {
     pub from_epoch: u32,
@@ -107,12 +108,12 @@ pub struct KeyRotated {
     pub first_seq: u64,
 }
 
-/// Rows of a time range are kept, whatever the policy says.
+/// Keeps the rows of a time range regardless of the retention policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hold {
     pub name: String,
-    /// Half-open.
+    /// Beginning of the half-open time range.
     pub from: Timestamp,
     pub to: Timestamp,
     pub reason: String,
@@ -127,11 +128,12 @@ pub struct HoldRelease {
     pub by: String,
 }
 
-/// An operator answers for the times of rows that no witness had seen before the node counted how long rows are witnessed.
+/// An operator takes responsibility for the timestamps of rows that were not witnessed before the node began to count for how long rows
+/// have been witnessed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TimesConfirmed {
-    /// Automatic retention goes by their own times for the rows below this one.
+    /// For the rows below this seq, automatic retention uses their own timestamps.
     pub to_seq: u64,
     pub reason: String,
     pub by: String,
@@ -151,7 +153,7 @@ mod hash_text {
     }
 }
 
-/// `log.pruned` has two stages under one action.
+/// The two stages of a prune, which share the action `log.pruned`.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "stage", rename_all = "snake_case")]
 enum PruneStage {
@@ -160,7 +162,7 @@ enum PruneStage {
 }
 
 impl Statement {
-    /// Reads a body whose place or mac is checked; `None` for every entry that is none of these.
+    /// Reads a statement from a body whose position or mac has been checked; returns `None` for any other entry.
     pub fn read(body: &[u8]) -> Option<Self> {
         if !body.ends_with(OWN_ENDING) {
             return None;
@@ -184,7 +186,7 @@ impl Statement {
         }
     }
 
-    /// The entry that says it.
+    /// Returns the entry that contains the statement.
     pub fn to_entry(&self) -> CallerEntry {
         let json = |value: Result<serde_json::Value, _>| value.unwrap_or_default();
         let (action, words, details) = match self {
@@ -220,24 +222,24 @@ impl Statement {
     }
 }
 
-/// The action of the entry that a log begins with which took the place of another one. It is older than the statements above, and is
-/// written as an entry of the log's life.
+/// Action of the first entry of a log that replaced another one. This action is older than the statements above and is written as a
+/// lifecycle entry.
 pub const GENERATION_BEGUN: &str = "log.generation_begun";
 
-/// What that entry says of the log before it.
+/// Content of a `log.generation_begun` entry: facts about the previous log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Begun {
     pub generation: Option<String>,
-    /// Rows under the newest checkpoint that was signed, and under the newest that a witness cosigned, where that could be read.
+    /// Rows covered by the newest signed checkpoint, and by the newest one that a witness cosigned, if they could be read.
     pub signed_rows: Option<u64>,
     pub witnessed_rows: Option<u64>,
-    /// Rows that were in it, signed or not, where it could be read. Missing in entries of earlier versions.
+    /// Rows in the previous log, signed or not, if it could be read. Absent in entries of earlier versions.
     pub rows: Option<u64>,
     pub at: Timestamp,
 }
 
 impl Begun {
-    /// `None` when a row is no such entry of the node itself.
+    /// Reads a `log.generation_begun` entry; returns `None` for any entry that is not one by the node itself.
     pub fn read(body: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Details {
@@ -259,12 +261,12 @@ impl Begun {
         Some(Self { generation, signed_rows, witnessed_rows, rows, at: Prefix::parse(body)?.timestamp })
     }
 
-    /// Whether the log before it is known to have had no rows.
+    /// Whether the previous log is known to have had no rows.
     pub fn was_empty(&self) -> bool {
         self.signed_rows == Some(0) && self.witnessed_rows.max(self.rows).unwrap_or_default() == 0
     }
 
-    /// How many rows the log before it must have for nothing of it to be missing; none where that is not known.
+    /// Number of rows that the previous log must have to be complete; `None` if that is not known.
     pub fn rows_before(&self) -> Option<u64> {
         self.rows.map(|rows| rows.max(self.signed_rows.max(self.witnessed_rows).unwrap_or_default()))
     }

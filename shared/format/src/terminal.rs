@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Escapes what could move a cursor, change a colour, reorder a line, or pass for something else: control characters, characters that
-/// have no shape (Unicode `Default_Ignorable_Code_Point`), spaces that are not U+0020, and, in a word of Latin letters, letters of other
-/// scripts that look like them.
+/// Escapes characters that could move the cursor, change a colour, reorder a line, or be mistaken for others: control characters,
+/// invisible characters (Unicode `Default_Ignorable_Code_Point`), spaces other than U+0020, and, in a word with Latin letters, letters of
+/// other scripts that look like Latin ones.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if text.is_ascii() && !text.bytes().any(|byte| byte.is_ascii_control()) {
         return Cow::Borrowed(text);
@@ -19,7 +19,7 @@ pub fn escape(text: &str) -> Cow<'_, str> {
                 '\n' => out.push_str("\\n"),
                 '\r' => out.push_str("\\r"),
                 '\t' => out.push_str("\\t"),
-                // The form of a symbol, behind one.
+                // A variation selector after a symbol.
                 '\u{fe0e}' | '\u{fe0f}' if before >= '\u{2190}' => out.push(c),
                 c if c.is_control() || is_invisible(c) || (is_latin && looks_latin(c)) => {
                     let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
@@ -32,8 +32,8 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Has no shape of its own, steers direction, or is a space that is not the usual one. (Unicode 16, `DerivedCoreProperties.txt`,
-/// `Default_Ignorable_Code_Point`; `UnicodeData.txt`, `Zs`, `Zl`, `Zp`)
+/// Whether a character is invisible, controls text direction, or is a space other than U+0020 (Unicode 16,
+/// `DerivedCoreProperties.txt`, `Default_Ignorable_Code_Point`; `UnicodeData.txt`, `Zs`, `Zl`, `Zp`).
 fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{a0}' | '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{1680}' | '\u{17b4}'..='\u{17b5}'
@@ -42,7 +42,7 @@ fn is_invisible(c: char) -> bool {
         | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// A letter of Greek, Cyrillic, Armenian or Cherokee, of which many have the shapes of Latin ones.
+/// Whether a character belongs to Greek, Cyrillic, Armenian or Cherokee, where many letters look like Latin ones.
 fn looks_latin(c: char) -> bool {
     matches!(c,
         '\u{370}'..='\u{58f}' | '\u{13a0}'..='\u{13ff}' | '\u{1c80}'..='\u{1c8f}' | '\u{1f00}'..='\u{1fff}' | '\u{2de0}'..='\u{2dff}'

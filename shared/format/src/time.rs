@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, NaiveDate, SecondsFormat, TimeZone, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Microseconds since 1970-01-01T00:00:00Z, within years 0000 to 9999 so that the text form is 27 bytes.
+/// Microseconds since 1970-01-01T00:00:00Z, within the years 0000 to 9999 so that the text form is always 27 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
@@ -14,18 +14,18 @@ pub struct Timestamp(i64);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a time: {advice}")]
 pub struct TimeError {
-    /// The beginning of what was given.
+    /// Beginning of the text that could not be read.
     pub text: String,
-    /// What to write instead.
+    /// Advice on what to write instead.
     pub advice: &'static str,
 }
 
-/// Says which forms of a time are read.
+/// Message that lists the accepted forms of a time.
 pub const TIME_ADVICE: &str =
     "write RFC 3339 (2026-04-15T08:00:00Z), a date (2026-04-15), `now`, or an age such as 7d, 24h, 15m";
 
 const TEXT_BYTES: usize = 27;
-/// Of a duration as typed, and digits of one number in it.
+/// Maximum length of a duration as typed, and maximum digits of one number in it.
 const DURATION_BYTES_MAX: usize = 64;
 const DURATION_DIGITS_MAX: usize = 9;
 const MICROS_MIN: i64 = -62_167_219_200_000_000;
@@ -54,7 +54,7 @@ impl Timestamp {
         Self::from_micros(self.0.saturating_add(micros))
     }
 
-    /// RFC 3339, finer fractions than microseconds cut off.
+    /// Reads RFC 3339; fractions finer than microseconds are truncated.
     pub fn parse_rfc3339(text: &str) -> Result<Self, TimeError> {
         DateTime::parse_from_rfc3339(text)
             .map(|t| Self::from_micros(t.timestamp_micros()))
@@ -65,7 +65,7 @@ impl Timestamp {
         Utc.timestamp_micros(self.0).single().unwrap_or_default()
     }
 
-    /// `2026-04-15T08:00:00.000000Z`, always 27 bytes.
+    /// Text form `2026-04-15T08:00:00.000000Z`, always 27 bytes.
     pub fn to_text(self) -> String {
         self.to_chrono().to_rfc3339_opts(SecondsFormat::Micros, true)
     }
@@ -109,8 +109,8 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// A duration as people type it: `15m`, `1h 30m`. Long numbers are refused before they are added up, because the sum of
-/// the largest ones overflows inside the parser.
+/// Parses a duration as users type it: `15m`, `1h 30m`. Long numbers are refused in advance, because the sum of the
+/// largest ones overflows inside the `humantime` parser.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.split(|c: char| !c.is_ascii_digit()).map(str::len).max().unwrap_or(0);
     (text.len() <= DURATION_BYTES_MAX && digits <= DURATION_DIGITS_MAX)
@@ -118,7 +118,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
         .flatten()
 }
 
-/// A duration as people read it: `5 min`, `1 day`, `1 h 30 min`.
+/// Formats a duration for people: `5 min`, `1 day`, `1 h 30 min`.
 pub fn span(duration: Duration) -> String {
     let text = humantime::format_duration(duration).to_string();
     let words = text.split(' ').map(|word| {

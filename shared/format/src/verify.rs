@@ -7,17 +7,17 @@ use crate::ids::{Generation, NodeId};
 use crate::mac::KeyRing;
 use crate::time::Timestamp;
 
-/// The state of one row, shown beside it in every answer.
+/// Verification result of one row, shown with the row in every answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Integrity {
-    /// The mac fits the bytes, and the bytes say what the row claims.
+    /// The mac matches the bytes, and the bytes match the row's columns.
     Ok,
-    /// The bytes, their place or their mac were changed.
+    /// The bytes, their position or their mac were changed.
     Violation,
-    /// The row names an epoch whose secret this reader does not hold.
+    /// The row names an epoch whose secret is not available here.
     UnknownKey,
-    /// Emptied by an authentic `log.erased` entry.
+    /// The content was erased, as recorded by an authentic `log.erased` entry.
     Erased,
 }
 
@@ -32,18 +32,18 @@ impl Integrity {
     }
 }
 
-/// A row as a store holds it or a wire carries it: the claim beside the bytes.
+/// A row as stored or sent: its body together with the unauthenticated columns that make claims about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim<'a> {
     pub seq: u64,
     pub timestamp: Timestamp,
     pub epoch: u32,
-    /// As stored: possibly absent, short or foreign.
+    /// The mac as stored: possibly absent, too short or wrong.
     pub mac: &'a [u8],
     pub body: &'a [u8],
 }
 
-/// Why an empty row fails, unless an entry erased it.
+/// Reason given for a row without a mac, unless a `log.erased` entry accounts for it.
 pub const NO_MAC: &str = "the signature is missing";
 
 /// Checks rows of one node in one generation.
@@ -51,24 +51,24 @@ pub struct RowChecker {
     ring: KeyRing,
     generation: Generation,
     generation_text: String,
-    /// Which epoch seals which rows, when that is known; see [`EpochSpan`].
+    /// The range of rows that each epoch seals, if known; see [`EpochSpan`].
     epochs: Vec<EpochSpan>,
 }
 
-/// One epoch's rows are one contiguous range: from `first_seq` up to the next span.
+/// The contiguous range of rows sealed under one epoch: from `first_seq` up to the next span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpochSpan {
     pub epoch: u32,
     pub first_seq: u64,
 }
 
-/// A checked row.
+/// Result of checking a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
     pub integrity: Integrity,
-    /// In words, when not `ok`.
+    /// Explanation, if the row is not `ok`.
     pub reason: Option<&'static str>,
-    /// From the body, when its prefix could be read.
+    /// Era from the body, if its prefix could be read.
     pub era: Option<u32>,
 }
 
@@ -77,9 +77,9 @@ impl RowChecker {
         Self { ring, generation, generation_text: generation.to_string(), epochs: Vec::new() }
     }
 
-    /// From here on a row counts only under the epoch of its place: whoever holds a secret that was rotated away can
-    /// still make macs with it, and none that fits where the epoch had ended. Spans ascend; rows in front of the first
-    /// one may have any epoch.
+    /// Sets the epoch spans. From then on, `check` accepts a row only under the epoch of its position: the holder of a
+    /// secret that was rotated out can still compute macs, but none that is valid after the epoch ended. Spans ascend; rows
+    /// before the first span may have any epoch.
     pub fn know_epochs(&mut self, epochs: Vec<EpochSpan>) {
         self.epochs = epochs;
     }
@@ -92,7 +92,7 @@ impl RowChecker {
         self.generation
     }
 
-    /// The mac is checked before anything the bytes say is believed.
+    /// Checks a row. The mac is verified before any content of the body is trusted.
     pub fn check(&mut self, claim: &Claim<'_>) -> Checked {
         let bad = |reason| Checked { integrity: Integrity::Violation, reason: Some(reason), era: None };
         let Some(key) = self.ring.key(self.generation, claim.epoch) else {
@@ -127,7 +127,7 @@ impl RowChecker {
         if prefix.timestamp != claim.timestamp {
             return bad("the time column differs from the signed time");
         }
-        // A holder of the secret can seal anything; only one entry on one line is a row.
+        // A holder of the secret can seal any bytes; only a single entry on one line is accepted as a row.
         if !is_one_entry(claim.body) {
             return bad(NOT_ONE_ENTRY);
         }
@@ -135,12 +135,12 @@ impl RowChecker {
     }
 }
 
-/// What a walk over consecutive rows found wrong with their sequence.
+/// A fault that a walk over consecutive rows found in their sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SequenceFault {
     /// Rows `first..=last` are missing.
     Missing { first: u64, last: u64 },
-    /// A row out of place or twice.
+    /// A row out of order or a repeated row.
     OutOfOrder { seq: u64 },
     /// The time decreases inside an era, or the era decreases.
     TimeDecreases { seq: u64 },
@@ -159,12 +159,12 @@ impl SequenceWalk {
         Self { next: Some(first), last: None }
     }
 
-    /// Goes on behind the row before `first`, whose era and time were stated when it was pruned.
+    /// Continues after the pruned row before `first`, whose era and time are in the `log.pruned` entry.
     pub fn going_on(first: u64, era: u32, timestamp: Timestamp) -> Self {
         Self { next: Some(first), last: Some((era, timestamp)) }
     }
 
-    /// Takes the next row; `era` and `timestamp` from its signed bytes, `None` for a violated row.
+    /// Takes the next row; `signed` is the era and timestamp from its signed bytes, `None` for a row that failed its check.
     pub fn step(&mut self, seq: u64, signed: Option<(u32, Timestamp)>) -> Option<SequenceFault> {
         let expected = self.next.unwrap_or(seq);
         let mut fault = match seq.cmp(&expected) {

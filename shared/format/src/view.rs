@@ -1,12 +1,12 @@
-//! A body parsed for display and filtering. Never used to verify a signature.
+//! Parses a body for display and filtering. Never used to verify a signature.
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// The fields of an entry, borrowed from its body where possible. Unknown fields are ignored, so a newer
-/// node's rows still show.
+/// The fields of an entry, borrowed from its body where possible. Unknown fields are ignored, so that rows of
+/// newer nodes can still be shown.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct EntryView<'a> {
@@ -79,17 +79,17 @@ pub struct EntryView<'a> {
 }
 
 impl<'a> EntryView<'a> {
-    /// `None` when the bytes are not an entry at all.
+    /// Parses a body; returns `None` if the bytes are not an entry.
     pub fn parse(body: &'a [u8]) -> Option<Self> {
         serde_json::from_slice(body).ok()
     }
 
-    /// `unknown` when the caller said nothing.
+    /// The outcome, or `unknown` if the caller gave none.
     pub fn outcome_or_unknown(&self) -> &str {
         self.outcome.as_deref().unwrap_or("unknown")
     }
 
-    /// The names of the rules that flagged the entry.
+    /// Names of the detection rules that flagged the entry.
     pub fn flag_rules(&self) -> Vec<String> {
         #[derive(Deserialize)]
         struct Flag {
@@ -105,7 +105,7 @@ impl<'a> EntryView<'a> {
         self.redacted.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
     }
 
-    /// Whether the entry stands for many operations: `details.counts` is an object.
+    /// Whether the entry represents many operations: `details.counts` is an object.
     pub fn is_bulk(&self) -> bool {
         #[derive(Deserialize)]
         struct Details<'a> {

@@ -1,32 +1,32 @@
-//! Small files that several processes read and change: replaced atomically, so that a crash leaves the old or the new one.
+//! Atomically replaces small files that several processes read and change, so that a crash leaves either the old or the new file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// Replaces a file, or makes it, with mode 0600; synced with its name when this returns. Writers of one file must not meet: they
-/// hold its [`lock`], or there is one of them.
+/// Replaces a file, or creates it, with mode 0600. The file and its directory entry are synced when this returns. Writers of one file
+/// must not run concurrently: either each of them holds the file's [`lock`], or there is only one.
 ///
 /// # Errors
-/// When it cannot be written; then it is as it was.
+/// Fails if the file cannot be written; its old content then remains.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = beside(path, "new");
-    // A left-over of a crash has whatever mode it has, and might be a link that somebody planted.
+    // A file left over from a crash may have any mode, and it might be a link planted by an attacker.
     let _ = std::fs::remove_file(&beside);
     let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&beside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     give_to_owner_of_folder(path, &file)?;
     std::fs::rename(&beside, path)?;
-    // Without this the new name may be gone with the power, and with it a revocation that somebody was told of.
+    // Without this sync, a power failure could undo the rename, and with it a revocation that was already confirmed to the caller.
     File::open(folder_of(path))?.sync_all()
 }
 
-/// Waits until no other process changes the file, and keeps them waiting until what is returned is dropped.
+/// Takes the exclusive lock of the file, waiting while another process holds it. Dropping the returned file releases the lock.
 ///
 /// # Errors
-/// When the lock's file cannot be made, or is a link.
+/// Fails if the lock file cannot be created or is a link.
 pub fn lock(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).write(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
@@ -36,12 +36,12 @@ pub fn lock(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// A command that root runs must leave nothing that the daemon, another user, cannot read. Nobody else may give files away, and
-/// nobody else has to.
+/// Gives the file to the owner of its folder: a command run by root must not leave files that the daemon, which runs as another user,
+/// cannot read. Only root may change the owner of a file, and only root has to, so a failure is ignored.
 fn give_to_owner_of_folder(path: &Path, file: &File) -> io::Result<()> {
     let meta = file.metadata()?;
     if !meta.is_file() || meta.nlink() != 1 {
-        // What has another name is somebody else's.
+        // A file with a second hard link may belong to another user.
         return Err(io::Error::other(format!("something else stands beside {}; remove it", path.display())));
     }
     if let Ok(owner) = std::fs::metadata(folder_of(path)) {

@@ -1,5 +1,5 @@
-//! Small state files whose content carries a promise: JSON with the SHA-256 of itself, so that a bit that flipped is not taken for
-//! something that somebody did.
+//! Reads and writes small state files as JSON that includes its own SHA-256, so that a flipped bit is recognised as damage and not
+//! mistaken for a deliberate change.
 
 use std::io;
 use std::path::Path;
@@ -20,33 +20,33 @@ struct Stored {
     sha256: Option<String>,
 }
 
-/// Over the compact text; object keys are in the order of their names in it.
+/// Computes the digest of the compact JSON text, in which object keys are sorted by name.
 fn digest(content: &Value) -> String {
     hex::encode(Sha256::digest(content.to_string()))
 }
 
-/// The bytes of a file with this content, which is an object without a member `sha256`.
+/// Serializes the content together with its digest. The content must be an object without a member `sha256`.
 ///
 /// # Errors
-/// When it is no JSON.
+/// Fails if the content cannot be serialized as JSON.
 pub fn to_bytes<T: Serialize>(content: &T) -> io::Result<Vec<u8>> {
     let content = serde_json::to_value(content).map_err(io::Error::other)?;
     let sha256 = Some(digest(&content));
     serde_json::to_vec_pretty(&Stored { content, sha256 }).map_err(io::Error::other)
 }
 
-/// Replaces a file whole and synced, mode 0600.
+/// Replaces the whole file with this content and its digest, synced, with mode 0600.
 ///
 /// # Errors
-/// When it cannot be written; then it is as it was.
+/// Fails if the file cannot be written; its old content then remains.
 pub fn write<T: Serialize>(path: &Path, content: &T) -> io::Result<()> {
     replace(path, &to_bytes(content)?)
 }
 
-/// Reads what [`to_bytes`] made. A file without a digest is one of an earlier version.
+/// Reads the output of [`to_bytes`]. A file without a digest was written by an earlier version and is accepted.
 ///
 /// # Errors
-/// In words, when it was damaged or is something else.
+/// Returns a message if the file is damaged or has other content.
 pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let Stored { content, sha256 } = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
     if sha256.is_some_and(|sha256| sha256 != digest(&content)) {
@@ -75,7 +75,7 @@ mod tests {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             if let Ok(read) = from_bytes::<Kept>(&flipped) {
-                // White space, or the case of a digit of the digest.
+                // The flip hit white space, or the case of a digit of the digest.
                 assert_eq!(read, kept, "bit {bit}");
             }
         }

@@ -1,18 +1,18 @@
-//! The clock.
+//! Wall clock, and whether it is synchronised.
 
 use std::time::Duration;
 
 use piperoll_format::time::Timestamp;
 
-/// For the answer about synchronisation.
+/// Time limit for the answer of `timedatectl`.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The wall clock, as an argument, so that tests own it.
+/// Wall clock, passed as an argument so that tests can control it.
 pub trait Clock: Send + Sync {
     fn now(&self) -> Timestamp;
 }
 
-/// The operating system's clock. The only place that reads it for entries.
+/// The operating system's clock. No other code reads the time for entries.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -22,7 +22,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// Whether the machine's clock is kept right by somebody, as far as systemd knows of the kernel; none when nobody can say.
+/// Reports whether the machine's clock is synchronised, as far as systemd learns it from the kernel. Returns
+/// `None` if that cannot be determined.
 pub async fn kernel_is_synced() -> Option<bool> {
     let asking = tokio::process::Command::new("timedatectl")
         .args(["show", "--property=NTPSynchronized", "--value"])

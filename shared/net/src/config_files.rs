@@ -1,4 +1,4 @@
-//! Configuration and secret files. A secret is refused unless its mode is 0600.
+//! Reads configuration and secret files. A secret is refused unless its mode is 0600.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use piperoll_format::mac::EpochSecret;
 use piperoll_format::note::SigningSeed;
 
-/// A file of a configuration that cannot be used.
+/// Error for a configuration file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     #[error("{path}: {source}; check the path in the configuration and the file's owner")]
@@ -19,13 +19,13 @@ pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     std::fs::read(path).map_err(|source| FileError::Io { path: path.to_owned(), source })
 }
 
-/// In front of the name of a file that systemd hands over (`LoadCredential=`, systemd.exec(5)).
+/// Prefix of the name of a file that systemd passes to the service (`LoadCredential=`, systemd.exec(5)).
 const CREDENTIAL: &str = "credential:";
-/// Where those are.
+/// Environment variable that holds the directory of these files.
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
-/// Where a configured file is: relative to `base`, or among systemd's credentials. Without a service manager a credential is at a place that
-/// does not exist, and the error names it.
+/// Resolves the path of a configured file: relative to `base`, or in systemd's directory of credentials. Without a service manager the
+/// path of a credential is returned unchanged; no such file exists, and the error names it.
 pub fn at(base: &Path, path: &Path) -> PathBuf {
     match path.to_str().and_then(|text| text.strip_prefix(CREDENTIAL)) {
         Some(name) => match std::env::var_os(CREDENTIALS_VARIABLE) {
@@ -36,12 +36,13 @@ pub fn at(base: &Path, path: &Path) -> PathBuf {
     }
 }
 
-/// systemd opens its folder of credentials to the service alone, and may give the files a group that is a set of access rights.
+/// Whether the path is a systemd credential. systemd opens its directory of credentials to the service alone, and may express an access
+/// control list in the group permissions of the files.
 fn is_credential(path: &Path) -> bool {
     std::env::var_os(CREDENTIALS_VARIABLE).is_some_and(|directory| path.parent() == Some(Path::new(&directory)))
 }
 
-/// Reads a private file; one that group or others could read is refused, because then it is no secret.
+/// Reads a private file, refusing one that group or others can read, because it is no longer secret.
 pub fn read_private(path: &Path) -> Result<Vec<u8>, FileError> {
     let meta = std::fs::metadata(path).map_err(|source| FileError::Io { path: path.to_owned(), source })?;
     let mode = meta.permissions().mode() & 0o777;
@@ -51,7 +52,7 @@ pub fn read_private(path: &Path) -> Result<Vec<u8>, FileError> {
     read(path)
 }
 
-/// Why a configuration cannot be used.
+/// Reason why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error(transparent)]
@@ -84,7 +85,7 @@ pub fn read_seed(path: &Path) -> Result<SigningSeed, ConfigError> {
     SigningSeed::from_hex(std::str::from_utf8(&bytes).unwrap_or_default()).ok_or_else(problem)
 }
 
-/// The folder that a configuration's relative paths are relative to: its own.
+/// Returns the folder of a configuration file, which its relative paths are relative to.
 pub fn base_of(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     absolute.parent().unwrap_or(Path::new("/")).to_owned()

@@ -1,10 +1,11 @@
-//! Limits of one client: its share of the connections, and deadlines.
+//! Limits each client to its share of the connections, and closes connections that miss their deadlines.
 //!
-//! A connection counts against its client from the first byte. One that nobody has been identified on gets little, and gives way
-//! first, whatever it is doing: to others of the same client when that one has too many, and to anybody when all places are taken.
-//! A stranger may hold an answer or a body back for as long as they like; only the newest places are worth something to them, and who
-//! connects to say who they are has the newest. One that somebody was identified on gives way while it is idle. What keeps a connection
-//! from being idle is a request under way, not traffic: pings are free.
+//! A connection counts against its client from the first byte. A connection on which no caller has been identified gets few slots and
+//! is closed first, even with a request in progress: in favour of other connections of the same client if that client has too many, and
+//! in favour of any client if all slots are taken. An unidentified client can stall a response or a body for as long as it likes, so
+//! only its newest connections are worth keeping, and a client that connects in order to identify itself has the newest. A connection
+//! with an identified caller is closed early only while it is idle. A request in progress keeps a connection from being idle; other
+//! traffic, such as pings, does not.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -14,17 +15,17 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-/// Connections of one accept loop, and of one client (a network, or a user on a socket) among them: a client
-/// that opens all it can must leave room for the others.
+/// Maximum number of connections of one accept loop, and of one client (a network, or a user on a Unix socket) within it, so that one
+/// client cannot occupy all of them.
 const CONNECTIONS_MAX: usize = 1_024;
 const CONNECTIONS_PER_CLIENT_MAX: usize = 256;
-/// Of those, the ones on which nobody was identified yet.
+/// Maximum number of a client's connections on which no caller has been identified yet.
 const STRANGERS_PER_CLIENT_MAX: usize = 32;
-/// A connection without any request, one that is idle and nobody's, and one that is idle and somebody's are closed after these times.
+/// Times after which a connection is closed: without any request, idle without an identified caller, and idle with one.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const STRANGER_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
-/// An answer of which nothing was taken for so long is given up with its connection.
+/// A response of which the client takes nothing for this long is dropped together with its connection.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -33,7 +34,7 @@ pub(super) struct Gate<K> {
     open: Arc<Mutex<HashMap<K, Vec<Arc<Activity>>>>>,
 }
 
-/// One admitted connection; leaving frees its place.
+/// Slot of one admitted connection; dropping it frees the slot.
 pub(super) struct Place<K: Eq + Hash + Clone> {
     open: Arc<Mutex<HashMap<K, Vec<Arc<Activity>>>>>,
     client: K,
@@ -45,7 +46,8 @@ impl<K: Eq + Hash + Clone> Gate<K> {
         Self { open: Arc::new(Mutex::new(HashMap::new())) }
     }
 
-    /// A place for this client, or in words why there is none. `known` when it is identified by connecting.
+    /// Admits a connection of this client, or returns the reason for the refusal. `known` means that
+    /// connecting already identifies the client.
     pub(super) fn admit(&self, client: K, known: bool) -> Result<Place<K>, String> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let own = open.entry(client.clone()).or_default();
@@ -72,8 +74,9 @@ impl<K: Eq + Hash + Clone> Gate<K> {
     }
 }
 
-/// Cuts the connection that can be spared most: a stranger's before somebody's, of strangers the oldest, so that the newest has time
-/// to say who it is however many push in behind it; of others the one that was idle the longest. False when all are somebody's and in use.
+/// Closes the connection that can best be spared: an unidentified one before an identified one. Of unidentified ones it closes the
+/// oldest, so that the newest has time to identify itself however many more arrive; of identified ones, the one that has been idle the
+/// longest. Returns false if all are identified and in use.
 fn give_way(connections: &mut Vec<Arc<Activity>>) -> bool {
     let since = |activity: &Activity| if activity.is_known() { activity.used() } else { activity.began };
     let spare = connections.iter().enumerate().filter(|(_, activity)| activity.is_idle() || !activity.is_known());
@@ -95,7 +98,7 @@ impl<K: Eq + Hash + Clone> Drop for Place<K> {
     }
 }
 
-/// What happens on one connection: its requests and answers. Requests carry it as [`Connection`].
+/// State of one connection: its requests and responses. Requests carry it as [`Connection`].
 #[derive(Debug)]
 pub(super) struct Activity {
     began: Instant,
@@ -103,7 +106,7 @@ pub(super) struct Activity {
     asked: AtomicBool,
     /// Milliseconds after `began` at which the last request ended.
     used: AtomicU64,
-    /// Requests under way, by number: since when a part of the answer waits to be taken, if one does.
+    /// Requests in progress, by number, with the time since which a part of the response has been waiting for the client, if one is.
     under_way: Mutex<HashMap<u64, Option<Instant>>>,
     next: AtomicU64,
     pub(super) cut: CancellationToken,
@@ -130,12 +133,12 @@ impl Activity {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// When the last request ended, or it was opened.
+    /// Time when the last request ended, or when the connection was opened.
     fn used(&self) -> Instant {
         self.began + Duration::from_millis(self.used.load(Ordering::Relaxed))
     }
 
-    /// A request begins; it ends when what is returned is dropped.
+    /// Begins a request, which ends when the returned value is dropped.
     pub(super) fn request(self: &Arc<Self>) -> UnderWay {
         self.asked.store(true, Ordering::Relaxed);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -143,7 +146,7 @@ impl Activity {
         UnderWay { activity: Arc::clone(self), number }
     }
 
-    /// Resolves, with the reason, when the connection is to be closed.
+    /// Resolves, with the reason, when the connection must be closed.
     pub(super) async fn over(&self) -> &'static str {
         loop {
             tokio::select! {
@@ -172,7 +175,7 @@ impl Activity {
     }
 }
 
-/// One request of a connection, until its answer was taken or given up.
+/// One request in progress, until its response was sent or dropped.
 #[derive(Debug)]
 pub(super) struct UnderWay {
     activity: Arc<Activity>,
@@ -180,7 +183,7 @@ pub(super) struct UnderWay {
 }
 
 impl UnderWay {
-    /// Something of the answer waits to be taken, since now; or nothing does.
+    /// Records whether, from now on, a part of the response is waiting for the client.
     pub(super) fn waits(&self, waits: bool) {
         let mut under_way = self.activity.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         under_way.insert(self.number, waits.then(Instant::now));
@@ -200,7 +203,7 @@ impl Drop for UnderWay {
 pub struct Connection(pub(super) Arc<Activity>);
 
 impl Connection {
-    /// Somebody was identified on this connection: it is not one of a stranger's any more.
+    /// Marks the connection as identified, so that the limits of unidentified connections no longer apply to it.
     pub fn identified(&self) {
         self.0.known.store(true, Ordering::Relaxed);
     }
@@ -231,7 +234,7 @@ mod tests {
         let known = gate.admit("a", true).expect("identified clients have more room");
         assert!(!is_cut(0));
         let newest = gate.admit("a", false).expect("a stranger gives way, also a busy one");
-        // The newest has not asked anything yet, and stays all the same.
+        // The newest connection stays although it has not sent a request yet.
         let _next = gate.admit("a", false).expect("so does the next one");
         assert!(is_cut(0) && is_cut(1) && !is_cut(2), "the oldest go first");
         assert!(!known.activity.cut.is_cancelled() && !newest.activity.cut.is_cancelled());

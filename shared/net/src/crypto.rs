@@ -1,4 +1,4 @@
-//! The cryptography of a process: one library for TLS and for hashing.
+//! Selects the cryptography library of the process, the same one for TLS and for hashing.
 
 use std::sync::Arc;
 

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Polling interval of a caller that waits for a place.
+/// Polling interval of a caller that waits for a slot.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Places of one kind.
+/// Slots of one resource.
 #[derive(Debug, Clone)]
 pub struct Shares {
     room: Arc<Semaphore>,
@@ -17,7 +17,7 @@ pub struct Shares {
     held: Arc<Mutex<HashMap<String, usize>>>,
 }
 
-/// A place, or several, given back when it is dropped.
+/// One or more slots, released when dropped.
 #[derive(Debug)]
 pub struct Share {
     held: Arc<Mutex<HashMap<String, usize>>>,
@@ -26,10 +26,10 @@ pub struct Share {
     _room: OwnedSemaphorePermit,
 }
 
-/// Why there is none.
+/// Reason why a slot is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Full {
-    /// Others have room all the same.
+    /// The caller has reached its own limit; other callers may still get slots.
     #[error("you have {0} of them open, which is the limit; close one, or try again later")]
     Yours(usize),
     #[error("too many are open; try again later")]
@@ -37,17 +37,17 @@ pub enum Full {
 }
 
 impl Shares {
-    /// `all` places, of which one caller may have `each`.
+    /// Creates `all` slots, of which one caller may hold `each`.
     pub fn new(all: usize, each: usize) -> Self {
         Self { room: Arc::new(Semaphore::new(all)), each, held: Arc::default() }
     }
 
-    /// A place for a caller, by name.
+    /// Takes one slot for the named caller.
     pub fn take(&self, caller: &str) -> Result<Share, Full> {
         self.take_many(caller, 1)
     }
 
-    /// So many places, or none.
+    /// Takes this many slots, or none.
     pub fn take_many(&self, caller: &str, places: u32) -> Result<Share, Full> {
         let wanted = places as usize;
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,12 +60,12 @@ impl Shares {
         Ok(Share { held: Arc::clone(&self.held), caller: caller.to_owned(), places, _room: room })
     }
 
-    /// A place for a caller who waits for one of their own to become free.
+    /// Takes one slot for the named caller, waiting up to `most` for one to become free.
     pub async fn wait(&self, caller: &str, most: Duration) -> Result<Share, Full> {
         self.wait_many(caller, 1, most).await
     }
 
-    /// So many places, or none, after waiting for them.
+    /// Takes this many slots, or none, waiting up to `most` for them to become free.
     pub async fn wait_many(&self, caller: &str, places: u32, most: Duration) -> Result<Share, Full> {
         let until = Instant::now() + most;
         loop {

@@ -1,4 +1,4 @@
-//! Who a certificate says its holder is: exactly one URI SAN, shaped like a SPIFFE ID
+//! Reads the identity of a certificate's holder: exactly one URI SAN in the form of a SPIFFE ID
 //! (`spiffe://<cluster>/node/<id>`; SPIFFE X.509-SVID section 2: more than one URI SAN must be rejected).
 
 use std::fmt;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use piperoll_format::ids::{ClusterName, NameError, NodeId};
 
-/// The holder of a certificate of one cluster. Parsed once, never a bare string afterwards.
+/// Holder of a certificate of one cluster. Parsed once and never passed on as a plain string.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Identity {
     pub cluster: ClusterName,
@@ -14,7 +14,7 @@ pub struct Identity {
     pub id: NodeId,
 }
 
-/// What the holder may be.
+/// Kind of certificate holder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     Node,
@@ -32,7 +32,7 @@ impl Kind {
     }
 }
 
-/// A certificate or URI that names nobody of ours.
+/// Error for a certificate or URI that does not contain a valid identity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     #[error("the certificate cannot be read")]
@@ -50,7 +50,7 @@ impl Identity {
         Self { cluster: cluster.clone(), kind, id: id.clone() }
     }
 
-    /// Reads the identity of a certificate in DER. Says nothing about whether it is trusted.
+    /// Reads the identity of a certificate in DER, without checking whether the certificate is trusted.
     pub fn of_certificate(der: &[u8]) -> Result<Self, IdentityError> {
         use x509_parser::extensions::GeneralName;
         use x509_parser::prelude::{FromDer as _, X509Certificate};

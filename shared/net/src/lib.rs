@@ -1,4 +1,4 @@
-//! What both daemons need of the machine and the network: TLS and identities, servers and their limits, clocks, and files.
+//! Machine and network services that both daemons need: TLS and identities, servers and their limits, clocks, and files.
 
 pub mod atomic_file;
 pub mod checked_json;

@@ -9,8 +9,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use crate::config_files;
 use crate::tls::{TlsError, provider};
 
-/// TLS 1.3 or 1.2 to whoever shows a certificate of `ca` for the name that is connected to; with a certificate of our own when the receiver wants
-/// one: the file of the chain, and that of its key, mode 0600.
+/// Builds a TLS 1.3 or 1.2 client configuration that accepts a server if it presents a certificate of `ca` for the name connected to.
+/// `own` names the files of our certificate chain and of its key (mode 0600), for receivers that require a client certificate.
 pub fn receiver_config(ca: &Path, own: Option<(&Path, &Path)>) -> Result<ClientConfig, TlsError> {
     let bad = |path: &Path, problem: String| TlsError::Material { path: path.to_owned(), problem };
     let certificates = |path: &Path| -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -26,7 +26,7 @@ pub fn receiver_config(ca: &Path, own: Option<(&Path, &Path)>) -> Result<ClientC
         return Err(bad(ca, "it holds no certificate".to_owned()));
     }
     let builder = ClientConfig::builder_with_provider(provider())
-        // Nothing newer is spoken by the rsyslog of Debian 12 and many a SIEM.
+        // TLS 1.2 is included because the rsyslog of Debian 12 and many SIEMs support nothing newer.
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|e| bad(ca, e.to_string()))?
         .with_root_certificates(roots);

@@ -1,8 +1,8 @@
-//! The accept loops: TLS for peers and clients, a Unix socket for the machine itself.
+//! Runs the accept loops: TLS for peers and clients, a Unix socket for local clients, and clear text for scrapers.
 //!
-//! Every handshake runs in its own task with a time limit, so a silent client blocks nobody; every
-//! connection's certificate is checked again when the material changes and every half minute, so a
-//! revocation also reaches connections that are already open.
+//! Every handshake runs in its own task with a time limit, so a silent client cannot block the accept loop. The certificate of every
+//! TLS connection is checked again when the certificate material changes and every 30 seconds, so a revocation also closes
+//! connections that are already open.
 
 use std::fmt::Display;
 use std::hash::Hash;
@@ -34,49 +34,50 @@ use crate::tls::{ClientAuth, Material, TlsStore};
 use piperoll_format::address::network;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long, and for how many bytes, a connection is read on whose handshake was refused.
+/// Limits in time and in bytes for reading from a connection after its handshake was refused; see `linger`.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 64 * 1024;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
-/// Requests under way may finish for this long after a stop was asked for.
+/// Time that requests in progress get to finish after a shutdown was requested.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
-/// Unacknowledged bytes per stream and per connection: bounds the memory that a slow reader can take, and that bodies take
-/// which nobody reads yet.
+/// Unacknowledged bytes per stream and per connection. They bound the memory that a slow reader, or request bodies that no
+/// handler has read yet, can occupy.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
-/// Requests at one time on one connection.
+/// Maximum number of concurrent requests on one connection.
 const STREAMS_PER_CONNECTION_MAX: u32 = 64;
-/// Bytes of answers that are handed to a connection before they can be sent, per request.
+/// Bytes of a response that are buffered per request before the connection can send them.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 const PIECE_BYTES: usize = 64 * 1024;
-/// For the next piece of a request's body, and how fast a body comes in that takes longer.
+/// Time limit for the next piece of a request body, and minimum rate of a body that takes longer than that in total.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(15);
 const BYTES_PER_SECOND_MIN: u64 = 8 * 1024;
-/// A cursor over hundreds of nodes travels in the request line.
+/// Limit on the size of request headers. It is large because a cursor over hundreds of nodes is part of the request line.
 const HEADERS_BYTES_MAX: u32 = 256 * 1024;
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
-/// Something that an answer needs until the last of it was taken or given up, such as a place among requests under way; an
-/// extension of the response.
+/// Response extension that keeps a resource, such as a slot of a concurrency limit, until the response
+/// body was sent completely or dropped.
 #[derive(Clone)]
 pub struct Held(pub Arc<dyn std::any::Any + Send + Sync>);
 
-/// What is read of a body that its handler left: while the answer waits for it, and behind the answer. Clients that still send would
-/// otherwise see a broken stream instead of the answer.
+/// Limits for draining a request body that its handler did not read to the end: `REST_WAIT` before the response is sent,
+/// `REST_TIMEOUT` after it, and `REST_BYTES_MAX` in size. Without draining, a client that is still sending would see a
+/// broken stream instead of the response.
 const REST_WAIT: Duration = Duration::from_millis(100);
 const REST_TIMEOUT: Duration = Duration::from_secs(10);
 const REST_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Who is at the other end of a TLS connection; a request extension.
+/// Peer of a TLS connection; a request extension.
 #[derive(Debug, Clone)]
 pub struct TlsPeer {
     pub address: SocketAddr,
-    /// Present when the peer showed a certificate, which was then checked.
+    /// Present if the peer presented a certificate; the certificate has been verified.
     pub identity: Option<Identity>,
 }
 
-/// Who is at the other end of a Unix socket, as the kernel says; a request extension.
+/// Peer of a Unix socket connection, as reported by the kernel; a request extension.
 #[derive(Debug, Clone, Copy)]
 pub struct UnixPeer {
     pub uid: u32,
@@ -133,7 +134,7 @@ pub async fn serve_unix(listener: UnixListener, app: Router, shutdown: Cancellat
     drain(&tasks).await;
 }
 
-/// Serves `app` over one stream inside of this process, whose other end is `peer`.
+/// Serves `app` over a stream inside this process; `peer` describes the other end.
 pub async fn serve_stream<S>(stream: S, peer: TlsPeer, app: Router, shutdown: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -143,7 +144,8 @@ where
     serve_connection(stream, peer, app, Arc::clone(&place.activity), shutdown, std::future::pending()).await;
 }
 
-/// Serves `app` in clear text until `shutdown`, then drains: for a scraper, with the same limits as everywhere.
+/// Serves `app` in clear text until `shutdown`, then drains. Meant for scrapers; the same connection limits
+/// apply as on the other listeners.
 pub async fn serve_plain(listener: TcpListener, app: Router, shutdown: CancellationToken) {
     let tasks = TaskTracker::new();
     let gate = Gate::new();
@@ -164,7 +166,7 @@ pub async fn serve_plain(listener: TcpListener, app: Router, shutdown: Cancellat
     drain(&tasks).await;
 }
 
-/// A place for the client, or a line in the log and the connection closed.
+/// Admits a connection of the client, or logs the reason for the refusal; the caller then closes the connection.
 fn admit<K: Eq + Hash + Clone + Display>(gate: &Gate<K>, client: K, known: bool) -> Option<Place<K>> {
     gate.admit(client.clone(), known).map_err(|reason| tracing::warn!(%client, %reason, "connection refused")).ok()
 }
@@ -175,7 +177,8 @@ enum Next<T> {
     Stop,
 }
 
-/// The next connection. A failing accept (too many open files) waits a moment, so it cannot spin.
+/// Waits for the next connection. After a failed accept (too many open files) it sleeps for a moment so
+/// that the accept loop does not spin.
 async fn accept<T>(accepting: impl Future<Output = std::io::Result<T>>, shutdown: &CancellationToken) -> Next<T> {
     tokio::select! {
         accepted = accepting => match accepted {
@@ -245,8 +248,9 @@ async fn serve_tls_connection(
     serve_connection(stream, peer, app, activity, shutdown, distrusted).await;
 }
 
-/// Ends a connection so that the alert arrives that was sent last. In TLS 1.3 a client has begun to send by then, and closing with unread
-/// bytes would make the kernel reset the connection, and the client forget what it had not read.
+/// Closes a connection so that the TLS alert that was sent last arrives. In TLS 1.3 the client has already begun to
+/// send by then; closing the socket with unread bytes would make the kernel reset the connection, and the client would
+/// lose data that it had not read yet.
 async fn linger(mut stream: TcpStream) {
     let ending = async {
         let _ = stream.shutdown().await;
@@ -261,7 +265,7 @@ async fn linger(mut stream: TcpStream) {
     let _ = tokio::time::timeout(LINGER_TIMEOUT, ending).await;
 }
 
-/// Resolves when the peer's certificate no longer holds: revoked, expired, or another authority.
+/// Resolves when the peer's certificate is no longer valid: it was revoked, it expired, or the authority changed.
 async fn distrusted(
     mut material: tokio::sync::watch::Receiver<Arc<Material>>,
     auth: ClientAuth,
@@ -312,7 +316,7 @@ async fn serve_connection<S, P>(
                     let _ = tokio::time::timeout(REST_TIMEOUT, read_rest(&body)).await;
                 });
             }
-            // Nothing of it was taken yet.
+            // The client has not taken any of the response body yet, so its time limit starts now.
             under_way.waits(true);
             Ok::<_, std::convert::Infallible>(response.map(|body| Leaving {
                 body,
@@ -359,14 +363,14 @@ async fn serve_connection<S, P>(
     }
 }
 
-/// The body of a request while it comes in. One that stops, or comes a drop at a time, ends with an error instead of holding what
-/// came of it for ever.
+/// Request body as it arrives. A body that stalls or trickles in ends with an error, so that the bytes
+/// received so far are not held forever.
 struct Arriving {
     body: Incoming,
-    /// When somebody first wanted to read it.
+    /// Time of the first poll.
     began: Option<Instant>,
     bytes: u64,
-    /// When the next piece has to be here.
+    /// Deadline of the next piece.
     due: Pin<Box<tokio::time::Sleep>>,
 }
 
@@ -416,7 +420,7 @@ impl hyper::body::Body for Arriving {
     }
 }
 
-/// A request's body while its handler has it; what the handler leaves is read behind it.
+/// Request body as its handler sees it. [`read_rest`] drains the bytes that the handler does not read.
 struct Lent(Arc<Mutex<Arriving>>);
 
 impl hyper::body::Body for Lent {
@@ -436,7 +440,7 @@ impl hyper::body::Body for Lent {
     }
 }
 
-/// Reads and drops what is left of a body, as far as it is short.
+/// Reads and discards the rest of a body, up to about `REST_BYTES_MAX` bytes.
 async fn read_rest(body: &Mutex<Arriving>) {
     let mut bytes = 0;
     std::future::poll_fn(|cx| {
@@ -455,7 +459,8 @@ async fn read_rest(body: &Mutex<Arriving>) {
     .await;
 }
 
-/// The body of an answer, given in pieces: what is not taken stays here, where it is seen and counted.
+/// Response body that is passed to the connection in pieces of at most `PIECE_BYTES`. Data that the connection has not taken stays
+/// here, where `UnderWay` records since when it has been waiting.
 struct Leaving {
     body: Body,
     under_way: UnderWay,
@@ -475,7 +480,7 @@ impl hyper::body::Body for Leaving {
                     Err(other) => return Poll::Ready(Some(Ok(other))),
                 },
                 Poll::Ready(other) => return Poll::Ready(other),
-                // There is nothing to take, so nobody is late.
+                // No data is ready, so the client is not late.
                 Poll::Pending => {
                     self.under_way.waits(false);
                     return Poll::Pending;

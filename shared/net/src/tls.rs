@@ -1,7 +1,7 @@
-//! TLS 1.3 between members of one cluster: load, check, swap whole.
+//! TLS 1.3 between members of one cluster: loads certificate material, checks it, and replaces it as a whole.
 //!
-//! Names in the network mean nothing here; a peer is who its certificate's URI says, and the certificate
-//! counts only when this cluster's authority signed it, it is in its time, and it is not revoked.
+//! DNS names have no meaning here. A peer's identity is the URI in its certificate, and the certificate is accepted only if this
+//! cluster's authority signed it, it is within its validity period, and it is not revoked.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,15 +21,15 @@ use crate::config_files::{self, FileError};
 use crate::identity::{Identity, IdentityError};
 use piperoll_format::time::Timestamp;
 
-/// How often changed files are looked for; revocation must reach open connections within a minute.
+/// Polling interval for changed files. A revocation must reach open connections within a minute.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The one place that names the cryptography.
+/// Returns the cryptography provider. No other code names one.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// Where a member's certificate material lies.
+/// Paths of a member's certificate material.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     pub certificate: PathBuf,
@@ -40,7 +40,7 @@ pub struct TlsFiles {
     pub crl: PathBuf,
 }
 
-/// Certificate material that cannot be used; the old one stays in use.
+/// Error for certificate material that cannot be used; the old material stays in use.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error(transparent)]
@@ -51,19 +51,19 @@ pub enum TlsError {
     Identity { path: PathBuf, source: IdentityError },
 }
 
-/// Everything read from [`TlsFiles`] at one moment, checked against itself.
+/// All material read from [`TlsFiles`] at one moment and checked for consistency.
 pub struct Material {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     roots: Arc<RootCertStore>,
     crls: Vec<CertificateRevocationListDer<'static>>,
     pub identity: Identity,
-    /// When our own certificate ends.
+    /// Expiry of our own certificate.
     pub not_after: Timestamp,
 }
 
 impl Material {
-    /// Reads all files and refuses the lot when one does not fit: a half-new set is worse than an old one.
+    /// Reads all files, and rejects the whole set if one of them is invalid: a half-updated set is worse than an old one.
     pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
         let bad = |path: &PathBuf, problem: String| TlsError::Material { path: path.clone(), problem };
         let chain: Vec<CertificateDer<'static>> =
@@ -95,8 +95,8 @@ impl Material {
         Ok(material)
     }
 
-    /// Our side of an accepted connection. Session resumption is off: a resumed session would skip the check
-    /// of a certificate that has been revoked meanwhile.
+    /// Returns the configuration of accepted connections. Session resumption is off: a resumed session would skip the check of a
+    /// certificate that has been revoked in the meantime.
     pub fn server_config(&self, auth: ClientAuth) -> Result<ServerConfig, rustls::Error> {
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -111,7 +111,7 @@ impl Material {
         Ok(config)
     }
 
-    /// Checks peers of accepted connections, also again while they are open.
+    /// Returns the verifier of peers of accepted connections, which is also used again while a connection is open.
     pub fn client_verifier(&self, auth: ClientAuth) -> Result<Arc<dyn ClientCertVerifier>, rustls::Error> {
         let builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.roots), provider())
             .with_crls(self.crls.iter().cloned());
@@ -131,13 +131,13 @@ impl Material {
         }
     }
 
-    /// Checks the chain of a peer that we are connected to once more; in words what is wrong with it.
+    /// Checks again the chain of a peer that we are connected to, and returns a message if it is no longer acceptable.
     pub fn check_peer(&self, expected: &Identity, chain: &[CertificateDer<'_>]) -> Result<(), String> {
         let (first, intermediates) = chain.split_first().ok_or_else(|| "no certificate".to_owned())?;
         self.peer_verifier(expected).check(first, intermediates, UnixTime::now())
     }
 
-    /// Our side of a connection that we open to exactly this peer.
+    /// Returns the configuration of a connection that we open to exactly this peer.
     pub fn client_config(&self, expected: &Identity) -> Result<ClientConfig, rustls::Error> {
         let verifier = self.peer_verifier(expected);
         let mut config = ClientConfig::builder_with_provider(provider())
@@ -151,16 +151,16 @@ impl Material {
     }
 }
 
-/// Whether a client has to show a certificate.
+/// Whether a client has to present a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientAuth {
-    /// Peers: always.
+    /// For peers: always.
     Required,
-    /// People and programs: a certificate or a token.
+    /// For people and programs: a certificate or a token.
     Optional,
 }
 
-/// When a certificate in DER ends.
+/// Returns the expiry of a certificate in DER.
 pub fn not_after(der: &[u8]) -> Option<Timestamp> {
     use x509_parser::prelude::{FromDer as _, X509Certificate};
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
@@ -168,8 +168,8 @@ pub fn not_after(der: &[u8]) -> Option<Timestamp> {
     Some(Timestamp::from_micros(seconds.saturating_mul(1_000_000)))
 }
 
-/// Accepts one identity only. The chain, the dates and the revocation list are checked by webpki; then the
-/// URI must be the one that the roster expects at this address. No DNS name takes part.
+/// Server certificate verifier that accepts exactly one identity. webpki checks the chain, the dates and the revocation list; then the
+/// URI must be the one that the roster expects at this address. DNS names are not checked.
 #[derive(Debug)]
 struct PeerVerifier {
     roots: Arc<RootCertStore>,
@@ -234,7 +234,7 @@ fn in_words(error: &webpki::Error) -> String {
     }
 }
 
-/// Whole days, a begun one counted.
+/// Number of days, rounded up.
 fn days_between(from: UnixTime, to: UnixTime) -> u64 {
     to.as_secs().saturating_sub(from.as_secs()).div_ceil(24 * 3_600)
 }
@@ -277,8 +277,8 @@ impl ServerCertVerifier for PeerVerifier {
     }
 }
 
-/// The material in use, swapped whole when the files change. A broken new file keeps the old material and
-/// is reported.
+/// Certificate material in use, replaced as a whole when the files change. If a new file is broken, the old material
+/// stays in use and the error is logged.
 pub struct TlsStore {
     files: TlsFiles,
     current: watch::Sender<Arc<Material>>,
@@ -298,7 +298,7 @@ impl TlsStore {
         self.current.subscribe()
     }
 
-    /// Reads the files again now.
+    /// Reads the files again immediately.
     pub fn reload(&self) {
         match Material::load(&self.files) {
             Ok(material) if material.identity == self.current().identity => {

@@ -2,23 +2,23 @@
 
 use serde::{Deserialize, Serialize};
 
-/// One thing that a request can need. Roles are exact sets of these.
+/// A permission that a request can require. A role is an exact set of permissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Permission {
-    /// Read pages, rows, counts, tails and the list of nodes.
+    /// Read pages, entries, counts, tails and the list of nodes.
     #[serde(rename = "audit.view")]
     View,
-    /// Take rows or proofs away.
+    /// Export entries or proofs.
     #[serde(rename = "audit.export")]
     Export,
-    /// Have everything checked, and say that a violation was seen.
+    /// Start a verification, and acknowledge a violation.
     #[serde(rename = "audit.verify")]
     Verify,
-    /// Make, list and revoke tokens.
+    /// Create, list and revoke tokens.
     #[serde(rename = "tokens.manage")]
     ManageTokens,
-    /// Say that a node's new history is meant.
+    /// Accept a node's new history as intended.
     #[serde(rename = "nodes.accept")]
     AcceptHistory,
 }
@@ -27,7 +27,7 @@ impl Permission {
     pub const ALL: [Self; 5] = [Self::View, Self::Export, Self::Verify, Self::ManageTokens, Self::AcceptHistory];
 }
 
-/// What a token or a user may do; exact sets of permissions.
+/// Role of a token or a user: an exact set of permissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
@@ -43,7 +43,7 @@ pub enum Role {
 impl Role {
     pub const ALL: [Self; 3] = [Self::Viewer, Self::Auditor, Self::Admin];
 
-    /// Exactly these; no role outranks another beyond what stands here.
+    /// Exact permissions of the role; a role has no rights beyond this list.
     pub fn permissions(self) -> &'static [Permission] {
         match self {
             Self::Viewer => &[Permission::View],
@@ -52,7 +52,7 @@ impl Role {
         }
     }
 
-    /// As it is typed.
+    /// Name of the role as users type it.
     pub fn word(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
@@ -66,7 +66,7 @@ impl Role {
     }
 }
 
-/// `GET /api/v1/tokens`: never the token, only what is known about it.
+/// `GET /api/v1/tokens`: token metadata; never the token itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TokenInfo {
@@ -75,7 +75,7 @@ pub struct TokenInfo {
     /// RFC 3339.
     pub created: String,
     pub expires: Option<String>,
-    /// What its holder may see at all, as a filter; everything without one.
+    /// Filter that limits what the holder may see; without one, the holder sees everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
 }
@@ -90,12 +90,12 @@ pub struct NewToken {
     /// RFC 3339 or an age from now such as `90d`.
     #[serde(default)]
     pub expires: Option<String>,
-    /// A filter: what its holder may see at all. Not for admins.
+    /// Filter that limits what the holder may see. Not allowed for admins.
     #[serde(default)]
     pub scope: Option<String>,
 }
 
-/// The one time the token itself is shown.
+/// Answer to `POST /api/v1/tokens`, the only one that contains the token itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CreatedToken {
@@ -104,57 +104,57 @@ pub struct CreatedToken {
     pub info: TokenInfo,
 }
 
-/// `POST /api/v1/session`: one of both, or neither for the person that a certificate names.
+/// `POST /api/v1/session`: either a token or a link, or neither to sign in as the user that the client certificate names.
 #[derive(Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SignIn {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
-    /// The part behind `#` of a one-time address.
+    /// Fragment (after `#`) of a one-time sign-in address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
 }
 
-/// `GET /api/v1/session`: who the caller is to this aggregator.
+/// `GET /api/v1/session`: the caller's identity as this aggregator sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SessionInfo {
     pub name: String,
     pub role: Role,
     pub permissions: Vec<Permission>,
-    /// What the caller may see at all, as a filter; everything without one.
+    /// Filter that limits what the caller may see; without one, the caller sees everything.
     pub limited_to: Option<String>,
-    /// `token` or `certificate`: what the caller has shown, at the latest when signing in.
+    /// `token` or `certificate`: the credential that the caller presented, with this request or at sign-in.
     pub method: String,
-    /// Present when signed in with a browser.
+    /// Present for a browser session.
     pub session: Option<SessionTimes>,
     pub cluster: String,
     /// The version of this program.
     pub version: String,
 }
 
-/// When a session ends by itself.
+/// Expiry of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SessionTimes {
-    /// Without a request for this long. A tail that stays open is not a request.
+    /// The session ends after this long without a request. An open tail does not count as a request.
     pub idle_seconds: u64,
-    /// In any case then, RFC 3339.
+    /// The session ends at this time in any case, RFC 3339.
     pub ends: String,
 }
 
-/// `POST /api/v1/session/links`: an address that signs one browser in, once.
+/// `POST /api/v1/session/links`: an address that signs in one browser, once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SignInLink {
-    /// Path and fragment; the code stands behind `#`, which browsers send to nobody.
+    /// Path and fragment; the code is in the fragment (after `#`), which browsers do not send to any server.
     pub path: String,
     /// RFC 3339.
     pub expires: String,
 }
 
-/// A search that a person keeps.
+/// A search that a user saved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -164,48 +164,49 @@ pub struct SavedSearch {
     pub parameters: String,
 }
 
-/// `POST /api/v1/acknowledgements`: somebody has seen that something is wrong. It changes nothing but the log.
+/// `POST /api/v1/acknowledgements`: the caller has seen a problem. An acknowledgement only adds an entry to the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Acknowledge {
-    /// The node whose log it is about.
+    /// The node whose log is affected.
     pub node: String,
-    /// The row, when it is about one.
+    /// The affected row, if the problem concerns a single one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
-    /// What was seen: a verdict such as `row_invalid` or `fork`.
+    /// The verdict that the caller saw, such as `row_invalid` or `fork`.
     pub verdict: String,
-    /// The words about it that were seen, so that nobody takes it for an acknowledgement of what came later.
+    /// The message that the caller saw, so that the acknowledgement is not mistaken for one of a later problem.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finding: Option<String>,
-    /// What was found out or is being done, for the record.
+    /// Findings or actions taken, for the record.
     pub reason: String,
 }
 
-/// What somebody concludes about a flagged entry.
+/// A reviewer's conclusion about a flagged entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Judgement {
-    /// It was looked into, and what it shows did happen.
+    /// The entry was investigated, and what it shows did happen.
     Reviewed,
-    /// The rule was right to notice, and nothing is wrong.
+    /// The detection rule matched correctly, but nothing is wrong.
     FalseAlarm,
 }
 
-/// `POST /api/v1/judgements`: what a flag meant. The entry that was flagged stays as it is; the judgement is an entry that points at it.
+/// `POST /api/v1/judgements`: records a verdict on a flagged entry. The flagged entry is not changed; the verdict is an entry that refers
+/// to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Judge {
-    /// The node and the number of the flagged entry.
+    /// Node and seq of the flagged entry.
     pub node: String,
     pub seq: u64,
-    /// The log that it is in, as the entry itself says; the node's present one by default.
+    /// Generation of the log that contains the flagged entry, as in that entry; the node's current generation by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<String>,
     pub judgement: Judgement,
-    /// What was found out, for the record.
+    /// Findings, for the record.
     pub reason: String,
 }

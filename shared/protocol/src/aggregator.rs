@@ -10,26 +10,26 @@ use piperoll_query::stats::Stats;
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Answered in full; zero rows are an answer.
+    /// Answered in full, possibly with zero rows.
     Ok,
-    /// TCP, TLS or identity refused.
+    /// The TCP connection, TLS or the node's identity failed.
     Unreachable,
-    /// The connection was accepted but nothing came.
+    /// The connection was accepted, but no answer arrived in time.
     Timeout,
-    /// Died or stalled after some rows.
+    /// The connection broke or stalled after some rows.
     Incomplete,
     /// Answered with an error, or busy.
     Error,
-    /// A signature, a gap, or another node's rows.
+    /// An invalid signature, a gap, or rows of another node.
     Invalid,
-    /// The range reaches below the oldest row kept.
+    /// The range begins before the oldest retained row.
     Pruned,
-    /// It answered, and rows of the range were in a log that another one took the place of: a generation before this one, or a log
-    /// that was put back from an older copy.
+    /// The node answered, but rows of the range were in a log that was replaced since: an earlier generation, or a log that was restored
+    /// from an older copy.
     Superseded,
-    /// It left the cluster, and its rows of the range cannot be read.
+    /// The node left the cluster, and its rows of the range cannot be read.
     Retired,
-    /// Left out by the caller, or not a member yet in the range.
+    /// Excluded by the caller, or not yet a member during the range.
     Excluded,
 }
 
@@ -50,46 +50,46 @@ impl Status {
     }
 }
 
-/// One node's part in an answer; the same list stands in success, partial and error answers.
+/// One node's contribution to an answer; success, partial and error answers contain the same list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NodeReport {
     pub node_id: String,
     pub generation: Option<String>,
     pub status: Status,
-    /// Range proofs show that no row of this unfiltered range is missing, up to the checkpoint that this aggregator has
-    /// cosigned last (`witnessed`); newer rows are authenticated only, and say so.
-    /// Missing where no rows were asked for (`GET /nodes`).
+    /// Whether range proofs show that no row of this unfiltered range is missing, up to the checkpoint that this aggregator
+    /// cosigned last (`witnessed`). Newer rows are only authenticated and are marked as such.
+    /// Absent if no rows were requested (`GET /nodes`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven: Option<bool>,
-    /// Its status is `pruned`, and the rows that went had stayed for as long as the cluster's policy says, by what witnesses saw of them:
-    /// from here on nothing of it is missing, RFC 3339.
+    /// Set if the status is `pruned` and the witnesses saw the pruned rows for at least as long as the cluster's policy requires: no row
+    /// of the node is missing from this time on, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub complete_since: Option<String>,
-    /// Why not, in words.
+    /// Why the range is not proven, as a message.
     #[serde(default)]
     pub unproven: Option<String>,
-    /// Rows of this node in the answer that are proven to stand under the cosigned checkpoint.
+    /// Rows of this node in the answer that are proven to be covered by the cosigned checkpoint.
     #[serde(default)]
     pub rows_witnessed: u64,
-    /// What is concluded about the node's log as a whole: `ok`, `unreachable`, `stale`, `rollback`, `fork`,
+    /// Verdict on the node's log as a whole: `ok`, `unreachable`, `stale`, `rollback`, `fork`,
     /// `row_invalid`, `unknown_key`, `unverifiable`, `pruned`, `pruned_unshown`, `pruned_early`,
     /// `first_seen_again`, `superseded` or `retired`.
     pub verdict: String,
-    /// Rows under the checkpoint that this aggregator has cosigned last; nothing under it can change unnoticed.
+    /// Rows covered by the checkpoint that this aggregator cosigned last; none of them can change unnoticed.
     #[serde(default)]
     pub witnessed: Option<u64>,
-    /// When that checkpoint was last seen to hold, RFC 3339.
+    /// When that checkpoint was last confirmed, RFC 3339.
     #[serde(default)]
     pub witnessed_at: Option<String>,
-    /// Rows that came since.
+    /// Rows added since that checkpoint.
     #[serde(default)]
     pub unwitnessed: Option<u64>,
-    /// In words, whenever status or verdict is not `ok`.
+    /// Explanation, present whenever status or verdict is not `ok`.
     pub reason: Option<String>,
     /// Rows of this node in the answer.
     pub rows: u64,
-    /// Erased rows of the range that are not among them; see the envelope's field of that name.
+    /// Erased rows of the range that are not counted in `rows`; see `erased` of the envelope.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erased: Option<u64>,
     pub verified: u64,
@@ -104,82 +104,82 @@ pub struct NodeReport {
 }
 
 impl NodeReport {
-    /// Nothing can be missing of it: proven, or not asked.
+    /// Whether no row of the node can be missing: its range is proven, or the node was excluded.
     pub fn is_proven(&self) -> bool {
         self.proven == Some(true) || self.status == Status::Excluded
     }
 }
 
-/// The header of a bundle that is complete since a time only: the same as [`Envelope::complete_since`].
+/// Header of a bundle that is complete only from a certain time on; same value as [`Envelope::complete_since`].
 pub const COMPLETE_SINCE_HEADER: &str = "audit-complete-since";
 
 /// The completeness statement, the same in a page, in the last record of a stream and in an error body.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Envelope {
-    /// Every expected, not excluded node is `ok`; nothing else influences it.
+    /// Whether every expected node that is not excluded is `ok`; nothing else affects this flag.
     pub complete: bool,
-    /// Not complete only because rows of the range were pruned that had outlived the cluster's policy: from here on nothing is missing, and
-    /// `from` set to it would make the answer complete. RFC 3339.
+    /// Set if the answer is incomplete only because rows of the range were pruned after the retention period of the cluster's policy:
+    /// nothing is missing from this time on, and a query with this time as `from` would be complete. RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub complete_since: Option<String>,
-    /// Complete, and every node's part is proven whole.
+    /// Whether the answer is complete and every node's contribution is proven complete.
     #[serde(default)]
     pub proven: bool,
-    /// What is proven beyond the rows' signatures, in words.
+    /// Message that says what is proven beyond the rows' signatures.
     #[serde(default)]
     pub completeness: String,
-    /// In the order asked for, nothing up to this time is missing, or, newest first, back to this time; null when a node gave nothing.
+    /// In the requested order, nothing is missing up to this time (newest first: back to this time); null if a node returned nothing.
     pub complete_through: Option<String>,
-    /// There are more rows behind the last one of this answer: it is one page of a longer answer. `next_cursor` continues it.
+    /// Whether more rows follow the last one of this answer, which is then one page of a longer result; `next_cursor` continues it.
     #[serde(default)]
     pub more: bool,
     /// `desc` for newest first, or `asc`.
     #[serde(default)]
     pub order: String,
-    /// How far the order of rows of different nodes can be off; null when a clock is unknown.
+    /// Maximum error in the order of rows of different nodes; null if the clock of a node is unknown.
     pub order_uncertainty_ms: Option<f64>,
     pub expected: usize,
     pub answered: usize,
     pub nodes: Vec<NodeReport>,
     pub next_cursor: Option<String>,
-    /// Leads to the page in front of this one, within what there was when the first page was read.
+    /// Cursor of the page before this one, within the snapshot taken when the first page was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_cursor: Option<String>,
     pub count: u64,
-    /// The absolute half-open range that was asked for. An open end is the moment of asking; rows of nodes whose clocks run ahead of
-    /// it are in the answer all the same.
+    /// The requested range, absolute and half-open. An open end means the time of the request; rows of nodes whose clocks run ahead of
+    /// that time are included all the same.
     pub from: String,
     pub to: String,
-    /// Texts of the filter that are too short for the index: every row of the range was read for them.
+    /// Texts in the filter that are too short for the index, so that every row of the range was read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unindexed_texts: Vec<String>,
-    /// Nodes were still searching when the page's time was up: in the order asked for everything up to here was looked at, and
-    /// `next_cursor` continues there. RFC 3339.
+    /// Set if nodes were still searching when the time limit of the page expired: in the requested order, everything up to this time was
+    /// read, and `next_cursor` continues there. RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub searched_to: Option<String>,
-    /// Erased rows of the range that are not shown, because only what they said could decide whether the filter selects them;
-    /// `is:erased` shows them. By the nodes' word, and missing where a scope limits what is shown.
+    /// Erased rows of the range that are not shown, because only their content could decide whether the filter selects them;
+    /// `is:erased` shows them. Reported by the nodes without proof; absent if a scope limits what the caller may see.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erased: Option<u64>,
-    /// What was read in the filter in a way that may not have been meant, and what could be tried when nothing matched.
+    /// Parts of the filter that may have been interpreted differently than intended, and suggestions if nothing matched.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filter_hints: Vec<String>,
-    /// The filter that the caller is limited to, besides their own; nothing outside it is in the answer.
+    /// The filter that the caller is limited to, in addition to the requested one; the answer contains nothing outside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limited_to: Option<String>,
 }
 
 impl Envelope {
-    /// Nothing is missing that the cluster's policy had not let go; what exit code 0 stands for.
+    /// Whether nothing is missing except rows that were pruned under the cluster's policy. The command line then exits with code 0.
     pub fn is_whole(&self) -> bool {
         self.complete || self.complete_since.is_some()
     }
 }
 
-/// Header of a request for rows that says what they are for; what is recorded about the request follows it.
+/// Request header that states the purpose of a query; it determines which action is recorded about the request.
 pub const PURPOSE_HEADER: &str = "piperoll-purpose";
-/// They are counted and compared, and do not leave as they are: `audit.report` instead of `audit.export`.
+/// The client only counts and compares the rows and does not output them: recorded as `audit.report` instead of `audit.export`.
 pub const PURPOSE_REPORT: &str = "report";
 
 /// The last line of an NDJSON answer.
@@ -190,14 +190,14 @@ pub struct FinalRecord {
     pub envelope: Envelope,
 }
 
-/// `GET /api/v1/stats`: what was counted, and the statement that says over which nodes. While it is not complete, every
+/// `GET /api/v1/stats`: the counts, and the envelope that says which nodes they cover. If the answer is not complete, every
 /// number is a lower bound.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StatsAnswer {
     #[serde(flatten)]
     pub envelope: Envelope,
-    /// Whether every row was read and verified by the aggregator. If not, the nodes counted, from their indexes.
+    /// Whether the aggregator read and verified every row. If not, the nodes counted from their indexes.
     pub verified: bool,
     pub stats: Stats,
 }
@@ -212,7 +212,7 @@ pub struct NodesAnswer {
     pub nodes: Vec<NodeInfo>,
 }
 
-/// One row of the node list.
+/// One node in the node list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NodeInfo {
@@ -230,15 +230,15 @@ pub struct NodeInfo {
     pub database_bytes: Option<u64>,
     pub disk_free_bytes: Option<u64>,
     pub certificate_not_after: Option<String>,
-    /// How long it keeps rows, and what stops it from dropping any; null while it does not answer.
+    /// Retention status of the node: how long it keeps rows, and why it cannot prune; null while the node does not answer.
     #[serde(default)]
     pub retention: Option<RetentionStatus>,
-    /// Where it hands entries on to, and how far that is.
+    /// Destinations that the node forwards entries to, with their progress.
     #[serde(default)]
     pub forward: Vec<ForwardStatus>,
 }
 
-/// `POST /api/v1/nodes/{id}/accept`: an operator has looked at a fork or a rollback, and means the log that the node
+/// `POST /api/v1/nodes/{id}/accept`: an operator has reviewed a fork or a rollback and accepts the log that the node
 /// presents now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -246,38 +246,38 @@ pub struct NodeInfo {
 pub struct AcceptRequest {
     /// The generation that the node presents.
     pub generation: String,
-    /// What happened, for the record.
+    /// Explanation of the fork or rollback, for the record.
     pub reason: String,
-    /// Rows and root (base64) that the operator was shown (`alarm.presented` in `GET /nodes`): accepted is that log, or one that goes
-    /// on from it. Without them it is the log that the node presents at this moment.
+    /// Size in rows and root (base64) that the operator was shown (`alarm.presented` in `GET /nodes`): that log is accepted, or one that
+    /// extends it. Without them, the log that the node presents at the time of the request is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<String>,
 }
 
-/// A fork or a rollback that nobody has accepted.
+/// A fork or a rollback that no operator has accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AlarmInfo {
     /// RFC 3339.
     pub since: String,
-    /// The log that the node presented last; null while it signs none.
+    /// The log that the node presented last; null while the node signs no checkpoint.
     pub presented: Option<PresentedLog>,
 }
 
-/// A log as its checkpoint names it.
+/// A log as identified by its checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PresentedLog {
     pub generation: String,
-    /// Rows.
+    /// Size of the log in rows.
     pub size: u64,
-    /// Base64.
+    /// Root hash in base64.
     pub root: String,
 }
 
-/// Longest that an export waits for missing nodes.
+/// Maximum time that an export waits for missing nodes.
 pub const EXPORT_WAIT_SECONDS_MAX: u64 = 600;
 
 /// `POST /api/v1/exports`: an evidence bundle.
@@ -285,7 +285,7 @@ pub const EXPORT_WAIT_SECONDS_MAX: u64 = 600;
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ExportRequest {
-    /// Why the export is made; it is recorded, and stands in the bundle.
+    /// Reason for the export; it is recorded and included in the bundle.
     pub reason: String,
     #[serde(default)]
     pub format: ExportFormat,
@@ -298,17 +298,17 @@ pub struct ExportRequest {
     pub to: Option<String>,
     #[serde(default)]
     pub incomplete: IncompleteArg,
-    /// With `wait`: how long, at most 600 seconds; 60 by default.
+    /// Time to wait if `incomplete` is `wait`, at most 600 seconds; 60 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_seconds: Option<u64>,
 }
 
-/// What is handed out.
+/// Format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ExportFormat {
-    /// Evidence: an archive with proofs that anybody can check offline. Rows that no witness has seen yet are not in it.
+    /// Evidence: an archive with proofs that any third party can check offline. It omits rows that no witness has seen yet.
     #[default]
     Bundle,
     /// A view for spreadsheets.
@@ -317,7 +317,7 @@ pub enum ExportFormat {
     Ndjson,
 }
 
-/// What to do when expected nodes are missing.
+/// Behaviour of an export if expected nodes are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
@@ -325,8 +325,8 @@ pub enum IncompleteArg {
     /// Answer 503 with the list of nodes.
     #[default]
     Refuse,
-    /// Try again for a while, then refuse.
+    /// Retry for up to `wait_seconds`, then refuse.
     Wait,
-    /// Make the bundle of what there is, and mark it PARTIAL.
+    /// Create the bundle from the available rows and mark it PARTIAL.
     Partial,
 }

@@ -1,37 +1,37 @@
-//! Status of a node's destinations, and pausing them.
+//! Status of a node's destinations, and requests to pause and resume them.
 
 use serde::{Deserialize, Serialize};
 
-/// One place that entries are handed on to.
+/// Status of one destination that entries are forwarded to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ForwardStatus {
     pub name: String,
-    /// Without anything secret.
+    /// Address of the destination, without secrets.
     pub to: String,
     /// `native`, `ocsf`, `ecs` or `cef`.
     pub format: String,
-    /// Every row below has arrived there.
+    /// Every row below this seq has arrived at the destination.
     pub next_seq: u64,
-    /// Rows that have not.
+    /// Rows that have not arrived yet.
     pub lag_rows: u64,
-    /// How far behind the newest row is that arrived since the node started; 0 while nothing waits.
+    /// Age of the oldest row that has not arrived, once the node has read that row; 0 while nothing waits.
     pub lag_seconds: f64,
-    /// Since the node started; rows that were sent again count again.
+    /// Rows sent since the node started; a row that is sent again is counted again.
     pub rows_sent: u64,
-    /// Rows of which something was left out, because the receiver takes no more; they say so.
+    /// Rows that were shortened because of the destination's size limit; each of them is marked as shortened.
     pub rows_reduced: u64,
     pub errors: u64,
-    /// Why the last try failed.
+    /// Why the last attempt failed.
     pub problem: Option<String>,
     pub problem_since: Option<String>,
-    /// When something arrived last, RFC 3339.
+    /// When a row last arrived, RFC 3339.
     pub arrived_at: Option<String>,
-    /// Since when, by whom and why it is held back.
+    /// Since when, by whom and why the destination is paused.
     pub paused: Option<String>,
 }
 
-/// Holds a destination back until it is resumed.
+/// Pauses a destination until it is resumed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ForwardPauseRequest {

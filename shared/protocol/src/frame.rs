@@ -1,6 +1,6 @@
-//! Frames of a peer scan (docs/format.md, "Peer frames"): one byte kind, four bytes length big-endian,
-//! payload. Entries pass as they are stored, so that nobody between the database and the check of the mac
-//! parses or rewrites them.
+//! Frames of a peer scan (docs/format.md, "Peer frames"): one byte for the kind, four bytes for the length (big endian), then
+//! the payload. Entries are sent as stored, so that no code between the database and the check of the mac parses or
+//! rewrites them.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -12,17 +12,18 @@ use piperoll_format::time::Timestamp;
 use piperoll_query::stats::CountPart;
 
 pub const MEDIA_TYPE: &str = "application/vnd.piperoll.frames.v1";
-/// What a reader accepts that understands places in progress frames; nodes of earlier versions ignore it.
+/// `Accept` header of an aggregator that understands positions in progress frames; nodes of earlier versions ignore the parameter.
 pub const MEDIA_TYPE_WITH_PLACES: &str = "application/vnd.piperoll.frames.v1; progress=places";
 
-/// A stored row may have been made longer by whoever edited the file; it still has to be shown.
+/// Longest payload of a frame other than a proof. Larger than any valid entry, because a row that was lengthened by editing the file
+/// still has to be shown.
 pub const FRAME_BYTES_MAX: usize = 4 * BODY_AND_MAC_BYTES_MAX;
 const HEADER_BYTES: usize = 5;
-/// timestamp 8, seq 8.
+/// Position in a progress frame: timestamp 8, seq 8.
 const PLACE_BYTES: usize = 16;
-/// seq 8, place 8, timestamp 8, epoch 4, mac length 1.
+/// Fixed part of an entry: seq 8, `place` 8, timestamp 8, epoch 4, mac length 1.
 const ENTRY_FIXED_BYTES: usize = 29;
-/// Bytes of a body that are sent. No sound one is longer; one that somebody made longer is cut and stays a violation.
+/// Bytes of a body that are sent. No valid body is longer; a body that was lengthened is truncated and remains a violation.
 const BODY_SENT_BYTES_MAX: usize = FRAME_BYTES_MAX - ENTRY_FIXED_BYTES - MAC_SENT_BYTES_MAX;
 const MAC_SENT_BYTES_MAX: usize = 255;
 
@@ -45,20 +46,20 @@ pub const PROOF_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub enum Frame {
     Head(StreamHead),
     Entry(EntryFrame),
-    /// A row that is not part of the answer, but shows where the range of the answer ends.
+    /// A row outside the answer that proves where the range of the answer ends.
     Border(EntryFrame),
-    /// A row that was erased: its seq, and the entry that says so.
+    /// An erased row: its seq, and the `log.erased` entry about it.
     Erased(u64, EntryFrame),
-    /// The same of a border row.
+    /// The same for a border row.
     ErasedBorder(u64, EntryFrame),
     /// Proves some of the rows since the last proof.
     Proof(RangeProof),
-    /// A piece of what was counted, in front of the end.
+    /// Part of a count, sent before the end frame.
     Count(CountPart),
-    /// How far a stream that follows a log is.
+    /// Progress of a stream that follows a log.
     Mark(Mark),
-    /// Rows scanned so far, which tells a working node from a silent one; and, for a reader that asked for it, the place up to which every
-    /// row was looked at.
+    /// Rows scanned so far, which distinguishes a working node from a silent one, and, for a client that asked for it, the position up to
+    /// which every row was read.
     Progress(u64, Option<Position>),
     End(StreamEnd),
 }
@@ -67,9 +68,9 @@ pub enum Frame {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryFrame {
     pub seq: u64,
-    /// Where the node puts a row that is not sound; a sound one stands at its own time.
+    /// Time at which the node sorts an invalid row; for a valid row, its own time.
     pub place: Timestamp,
-    /// As the time column says.
+    /// Value of the time column.
     pub timestamp: Timestamp,
     pub epoch: u32,
     /// As stored: empty when NULL, possibly short.
@@ -77,7 +78,7 @@ pub struct EntryFrame {
     pub body: Bytes,
 }
 
-/// A stream that is not frames.
+/// Reasons why a stream cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     #[error("the answer is not a Piperoll stream (unknown frame kind {0})")]
@@ -123,7 +124,7 @@ pub fn write_progress(out: &mut Vec<u8>, scanned: u64, reached: Option<Position>
     }
 }
 
-/// A row as it is stored, to be written.
+/// A stored row to be written as a frame.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryParts<'a> {
     pub seq: u64,
@@ -134,7 +135,7 @@ pub struct EntryParts<'a> {
     pub body: &'a [u8],
 }
 
-/// Runs as pairs of begin and end, their number in front, then the hashes.
+/// Writes the number of runs, each run as a pair of begin and end, then the hashes.
 pub fn write_proof(out: &mut Vec<u8>, proof: &RangeProof) {
     let mut runs = u32::try_from(proof.runs.len()).unwrap_or(u32::MAX).to_be_bytes().to_vec();
     for run in &proof.runs {
@@ -148,17 +149,17 @@ pub fn write_border(out: &mut Vec<u8>, entry: &EntryParts<'_>) {
     write_row(out, BORDER, entry);
 }
 
-/// What is longer than a mac or a body can be is cut; it was a violation and stays one.
+/// Writes a row. A mac or body that is longer than a valid one is truncated; such a row is a violation either way.
 pub fn write_entry(out: &mut Vec<u8>, entry: &EntryParts<'_>) {
     write_row(out, ENTRY, entry);
 }
 
-/// A row that was emptied, and the whole entry that says so.
+/// Writes an erased row and the whole `log.erased` entry about it.
 pub fn write_erased(out: &mut Vec<u8>, seq: u64, entry: &EntryParts<'_>) {
     write_gone(out, ERASED, seq, entry);
 }
 
-/// A border row that was emptied, in the same form.
+/// Writes an erased border row in the same form.
 pub fn write_erased_border(out: &mut Vec<u8>, seq: u64, entry: &EntryParts<'_>) {
     write_gone(out, ERASED_BORDER, seq, entry);
 }
@@ -178,7 +179,7 @@ fn write_row(out: &mut Vec<u8>, kind: u8, entry: &EntryParts<'_>) {
     push(out, kind, &[&seq, &place, &timestamp, &epoch, &[mac_len], mac, body]);
 }
 
-/// Takes one frame off the front of what has arrived; `None` when it is not complete yet.
+/// Removes one frame from the start of `buffer`; returns `None` if the frame is not complete yet.
 pub fn decode(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
     if buffer.len() < HEADER_BYTES {
         return Ok(None);

@@ -15,7 +15,7 @@ pub use crate::verify::{Finding, FindingKind, VerifyLine, VerifySummary};
 /// Paths of the local socket (HTTP/1.1 over a Unix socket).
 pub mod socket_path {
     pub const ENTRIES: &str = "/v1/entries";
-    /// Events that are known to be lost.
+    /// Reports of events that an application knows to be lost.
     pub const GAPS: &str = "/v1/gaps";
     pub const SCAN: &str = "/v1/scan";
     pub const STATUS: &str = "/v1/status";
@@ -23,7 +23,7 @@ pub mod socket_path {
     pub const HEALTHZ: &str = "/healthz";
     pub const METRICS: &str = "/metrics";
     pub const CHECKPOINT: &str = "/v1/checkpoint";
-    /// For root and the daemon's own user only, as all that follow.
+    /// Only for root and the daemon's own user, like all paths below.
     pub const HOLDS: &str = "/v1/holds";
     pub const HOLDS_RELEASE: &str = "/v1/holds/release";
     pub const ERASE: &str = "/v1/erase";
@@ -31,7 +31,7 @@ pub mod socket_path {
     pub const PRUNE_PLAN: &str = "/v1/prune/plan";
     pub const CONFIRM_TIMES: &str = "/v1/confirm-times";
     pub const REINDEX: &str = "/v1/reindex";
-    /// Where entries are handed on to.
+    /// Destinations that entries are forwarded to.
     pub const FORWARD: &str = "/v1/forward";
     pub const FORWARD_PAUSE: &str = "/v1/forward/pause";
     pub const FORWARD_RESUME: &str = "/v1/forward/resume";
@@ -65,31 +65,31 @@ pub struct Receipt {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GapReport {
-    /// The same report sent again is recorded once.
+    /// Idempotency key: a report that is sent again is recorded only once.
     pub id: EntryId,
-    /// None when it cannot be known.
+    /// Number of lost events; `None` if it cannot be known.
     pub count: Option<u64>,
-    /// Why, one line of at most [`GAP_TEXT_BYTES_MAX`] bytes.
+    /// Cause of the loss, one line of at most [`GAP_TEXT_BYTES_MAX`] bytes.
     pub cause: String,
-    /// Who lost them, such as the application's name.
+    /// Name of the application, or other source, that lost the events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// When the first and the last of them happened.
+    /// Times of the first and the last lost event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Timestamp>,
 }
 
-/// Of a gap's cause and source.
+/// Maximum length of a gap's cause and of its source.
 pub const GAP_TEXT_BYTES_MAX: usize = 256;
 
-/// What became of one line of a batch, in the order of the lines.
+/// Result of one line of a batch, in the order of the lines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LineResult {
-    /// From 1.
+    /// Line number, starting at 1.
     pub line: usize,
-    /// 201 recorded, 200 recorded before under the same id, or an error status.
+    /// 201 if recorded, 200 for a duplicate (recorded before under the same id), or an error status.
     pub status: u16,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub receipt: Option<Receipt>,
@@ -105,7 +105,7 @@ pub struct BatchReport {
     pub results: Vec<LineResult>,
 }
 
-/// A read of one node: which rows, in which order, from where on.
+/// A read of one node: which rows, in which order, starting from which position.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScanRequest {
@@ -117,30 +117,30 @@ pub struct ScanRequest {
     pub to: Timestamp,
     #[serde(default)]
     pub order: Order,
-    /// Most rows to send; none means all.
+    /// Maximum number of rows to send; `None` means all.
     #[serde(default)]
     pub limit: Option<u64>,
-    /// Only rows strictly behind this one in the order asked for. The place is `(timestamp, node_id, seq)`;
-    /// against one node's rows it shrinks to `(timestamp, seq)`, which the reader works out.
+    /// Only rows strictly after this position in the requested order. Across nodes a position is `(timestamp, node_id, seq)`;
+    /// within one node's rows it is `(timestamp, seq)`, which the aggregator derives.
     #[serde(default)]
     pub after: Option<Position>,
-    /// No row below this seq.
+    /// Excludes rows below this seq.
     #[serde(default)]
     pub from_seq: Option<u64>,
-    /// The snapshot: no row above it. None means the head at the moment of asking.
+    /// The snapshot: excludes rows above this seq. `None` means the head at the time of the request.
     #[serde(default)]
     pub head: Option<u64>,
-    /// The generation the snapshot belongs to.
+    /// The generation that the snapshot belongs to.
     #[serde(default)]
     pub generation: Option<Generation>,
-    /// Count the rows that fit instead of sending them. Those that are not sound are sent all the same, and so are erased
-    /// ones that the filter selects by their place.
+    /// Counts the matching rows instead of sending them. Invalid rows are sent all the same, and so are erased rows that the
+    /// filter selects by their position.
     #[serde(default)]
     pub count: Option<Plan>,
-    /// Go on with the rows that are recorded later, and say in between how far it is; the stream has no end.
+    /// Continues with rows as they are recorded, and sends progress marks in between; the stream has no end.
     #[serde(default)]
     pub follow: bool,
-    /// Prove the rows under a tree of this many rows, whose root the reader has from a checkpoint it trusts.
+    /// Proves the rows against a tree of this many rows, whose root the client has from a checkpoint that it trusts.
     #[serde(default)]
     pub prove: Option<u64>,
 }
@@ -151,88 +151,88 @@ pub struct StreamHead {
     pub cluster: ClusterName,
     pub node_id: NodeId,
     pub generation: Generation,
-    /// Newest row of the log; none when it is empty.
+    /// Newest row of the log; `None` if the log is empty.
     pub head_seq: Option<u64>,
     pub oldest_seq: Option<u64>,
-    /// Where the log begins, when rows were pruned.
+    /// Log start, if rows were pruned.
     #[serde(default)]
     pub pruned: Option<PrunedRows>,
-    /// Which epoch seals which rows.
+    /// The range of rows that each epoch seals.
     #[serde(default)]
     pub epochs: Vec<EpochSpan>,
-    /// Why the node does not trust its own file any more; its rows are sent all the same.
+    /// Why the node no longer trusts its own file; its rows are sent all the same.
     #[serde(default)]
     pub fault: Option<String>,
-    /// Erased rows of the range that are not sent, because only what they said could decide whether the filter selects them.
+    /// Erased rows of the range that are not sent, because only their content could decide whether the filter selects them.
     #[serde(default)]
     pub erased: u64,
 }
 
-/// What a node says about rows that it holds no more.
+/// A node's statement about rows that it has pruned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrunedRows {
-    /// The first row that is there.
+    /// First retained row.
     pub to_seq: u64,
-    /// The newest time that any of the others had.
+    /// Newest timestamp of any pruned row.
     pub newest: Timestamp,
-    /// The entry that says so.
+    /// The `log.pruned` entry that records the prune.
     pub entry_seq: u64,
 }
 
-/// Last frame of a scan; a stream that ends without it was cut.
+/// Last frame of a scan; a stream that ends without it was truncated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamEnd {
     pub rows: u64,
     pub scanned: u64,
-    /// The limit was reached; there may be more rows.
+    /// Whether the limit was reached, so that there may be more rows.
     pub more: bool,
-    /// Gaps and other faults of the sequence inside the scanned range, in words.
+    /// Messages about gaps and other sequence faults in the scanned range.
     pub faults: Vec<String>,
 }
 
-/// What a node says about itself.
+/// Status of a node, as reported by the node itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeStatus {
     pub cluster: ClusterName,
     pub node_id: NodeId,
     pub generation: Generation,
     pub version: String,
-    /// The newest row that the writer knows of.
+    /// Newest row known to the writer.
     pub head_seq: Option<u64>,
-    /// Rows up to the newest that stands in the database at this moment; fewer than the writer knows of where its end was cut off.
+    /// Rows up to the newest one in the database at this moment; fewer than the writer knows of if the end of the database was cut off.
     #[serde(default)]
     pub rows_stored: Option<u64>,
     pub oldest_seq: Option<u64>,
     pub last_timestamp: Option<Timestamp>,
     pub now: Timestamp,
     pub started_at: Timestamp,
-    /// Why appends are refused at the moment.
+    /// Why appends are currently refused.
     pub write_fault: Option<String>,
-    /// Why the file is not trusted.
+    /// Why the database file is not trusted.
     pub read_fault: Option<String>,
     pub database_bytes: u64,
     pub disk_free_bytes: u64,
     pub certificate_not_after: Option<Timestamp>,
-    /// Reads that ended in a fault of the program since the node started; their threads were replaced.
+    /// Reads that panicked since the node started; their threads were replaced.
     #[serde(default)]
     pub reader_panics: u64,
-    /// Rows under the newest checkpoint, and under the newest that a witness cosigned.
+    /// Rows covered by the newest checkpoint, and by the newest one that a witness cosigned.
     #[serde(default)]
     pub signed_size: u64,
     #[serde(default)]
     pub witnessed_size: u64,
     #[serde(default)]
     pub pruned: Option<PrunedRows>,
-    /// How far the index is.
+    /// Extent of the search index.
     #[serde(default)]
     pub index: Option<IndexExtent>,
-    /// What retention does and does not do.
+    /// Status of retention.
     #[serde(default)]
     pub retention: Option<RetentionStatus>,
-    /// Where entries are handed on to, and how far.
+    /// Destinations that entries are forwarded to, with their progress.
     #[serde(default)]
     pub forward: Vec<ForwardStatus>,
-    /// Sources that cannot be read at the moment, and why.
+    /// Sources that currently cannot be read, with the reasons.
     #[serde(default)]
     pub intake: Vec<IntakeStatus>,
 }
@@ -242,173 +242,173 @@ pub struct NodeStatus {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct IntakeStatus {
     pub name: String,
-    /// What is wrong, and the setting to change. Its place is kept meanwhile.
+    /// The problem, and the setting to change. The offset of the source is kept meanwhile.
     pub problem: String,
 }
 
-/// How far a stream that follows a log is.
+/// Progress of a stream that follows a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
-    /// Every row below this seq was looked at.
+    /// Every row below this seq was processed.
     pub next_seq: u64,
-    /// No later row has an earlier time, unless the node's clock steps back.
+    /// No later row has an earlier time, unless the node's clock is set back.
     pub time: Timestamp,
-    /// What was wrong with the rows since the last mark, in words.
+    /// Messages about faults of the rows since the last mark.
     #[serde(default)]
     pub faults: Vec<String>,
 }
 
-/// How far the index of a log is.
+/// Extent of a log's search index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexExtent {
-    /// Rows in it; searches read the others.
+    /// Rows in the index; searches read the other rows themselves.
     pub rows: u64,
-    /// Rows there are.
+    /// Rows in the log.
     pub of: u64,
-    /// Its files, one for each full block, and their bytes.
+    /// Index files, one per full block, and their total size in bytes.
     pub blocks: u64,
     pub bytes: u64,
 }
 
-/// What retention does, as a node says it.
+/// Status of retention, as reported by the node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RetentionStatus {
-    /// Days that rows are kept; none means for ever.
+    /// Days that rows are kept; `None` means forever.
     pub keep_days: Option<u32>,
-    /// Bytes that the database may use.
+    /// Maximum size of the database in bytes.
     pub size_max: Option<u64>,
     pub used_bytes: u64,
-    /// `idle`, `waiting for a witness`, `pruning`, `shrinking the file`.
+    /// Current activity: `idle`, `waiting for a witness`, `pruning` or `shrinking the file`.
     pub doing: String,
-    /// Rows still to drop.
+    /// Rows still to be deleted.
     pub rows_left: u64,
-    /// What the last prune gave back to the file system since the node started.
+    /// Bytes that the last prune since the node started returned to the file system.
     pub bytes_freed: u64,
-    /// Why the last attempt did less than it should.
+    /// Why the last attempt pruned less than it should have.
     pub problem: Option<String>,
-    /// By how many days the oldest rows are kept longer than the policy says, by their own times.
+    /// Days that the oldest rows have been kept beyond the policy, according to their own timestamps.
     #[serde(default)]
     pub late_days: u32,
-    /// Why.
+    /// Why rows are kept beyond the policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late_because: Option<String>,
-    /// For the rows below this one an operator answered that their own times are right.
+    /// An operator confirmed the timestamps of the rows below this seq.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmed_below: Option<u64>,
-    /// Holds that keep rows.
+    /// Names of the holds that keep rows.
     pub holds: Vec<String>,
 }
 
-/// An operator answers for the times of rows that are older than what the node knows from witnesses.
+/// Confirms, on the operator's responsibility, the timestamps of rows that are older than what the node knows from witnesses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConfirmTimesRequest {
     pub reason: String,
-    /// Only say which rows these are.
+    /// Only reports which rows are affected.
     #[serde(default)]
     pub dry_run: bool,
 }
 
-/// The rows whose own times automatic retention goes by.
+/// Rows for which automatic retention uses their own timestamps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfirmedTimes {
     pub from_seq: u64,
     pub to_seq: u64,
     pub oldest: Option<Timestamp>,
     pub newest: Option<Timestamp>,
-    /// The entry about it; none for a dry run.
+    /// The entry that records the confirmation; `None` for a dry run.
     pub entry_seq: Option<u64>,
 }
 
-/// What a witness asks for: the newest checkpoint, and that the `old` rows it has pinned are unchanged in it.
+/// A witness's request for the newest checkpoint and a proof that the `old` rows that the witness has pinned are unchanged in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointQuery {
     #[serde(default)]
     pub old: u64,
-    /// Of a log that was put aside, the last checkpoint that it signed; without it, the present log is meant.
+    /// Requests the last checkpoint of a log that was put aside, by its generation; without this field, the current log is meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<Generation>,
 }
 
-/// A checkpoint and the proof that it goes on from the one asked about.
+/// A checkpoint and the proof that its log extends the one that the request names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointAnswer {
-    /// A signed note (C2SP tlog-checkpoint). Empty for a log that was put aside and had signed nothing.
+    /// A signed note (C2SP tlog-checkpoint). Empty for a log that was put aside without ever signing a checkpoint.
     pub note: String,
-    /// The log that was put aside and asked about. Missing where the present one was, and in answers of earlier versions, which are about
-    /// that one whatever was asked.
+    /// Generation of the requested log if it was put aside. Absent if the current log was requested, and in answers of earlier versions,
+    /// which always describe the current log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<Generation>,
-    /// Consistency proof from `old` rows, base64; empty when `old` is 0 or not below the checkpoint's size.
+    /// Consistency proof from `old` rows, base64; empty if `old` is 0 or not below the checkpoint's size.
     pub proof: Vec<String>,
-    /// Which times the rows under it have, and what stood here before. Missing in answers of earlier versions. Not signed: a
-    /// witness uses it only to say which ranges a log that is lost later may have been about.
+    /// Time range of the rows covered by the checkpoint, and the logs before this one. Absent in answers of earlier versions. Not signed:
+    /// a witness uses it only to say which time ranges a log that is lost later may have covered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub span: Option<LogSpan>,
 }
 
-/// Where a log begins and ends, as the node says it.
+/// Beginning and end of a log, as reported by the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogSpan {
-    /// Time of the oldest row that is there.
+    /// Time of the oldest retained row.
     pub oldest: Option<Timestamp>,
-    /// Time of the last row under the checkpoint.
+    /// Time of the last row that the checkpoint covers.
     pub newest: Option<Timestamp>,
-    /// The era of that row; above 0 the clock has stepped back before it, and an older row may have a later time.
+    /// Era of that row. If above 0, the clock was set back before it, and an older row may have a later time.
     #[serde(default)]
     pub era: u32,
-    /// The log that this one took the place of, by the entry `log.generation_begun` that it begins with.
+    /// The log that this one replaced, according to the `log.generation_begun` entry at its start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<LogBefore>,
-    /// Where the log begins, when rows were pruned.
+    /// Log start, if rows were pruned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pruned: Option<PrunedRows>,
-    /// Logs that stood here before and can still be read, by their generation.
+    /// Earlier logs of this node that can still be read by their generation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aside: Vec<LogAside>,
 }
 
-/// A log that was put aside for another one, and is read from where it is.
+/// A log that was replaced by another one and put aside, where it can still be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogAside {
     pub generation: Generation,
     pub rows: u64,
 }
 
-/// A log that another one took the place of.
+/// A log that was replaced by another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogBefore {
     pub generation: Option<Generation>,
-    /// Rows under the newest checkpoint that it signed, and under the newest that a witness cosigned.
+    /// Rows covered by the newest checkpoint that the log signed, and by the newest one that a witness cosigned.
     #[serde(default)]
     pub signed_rows: Option<u64>,
     #[serde(default)]
     pub witnessed_rows: Option<u64>,
-    /// Rows that were in it, signed or not.
+    /// Rows in the log, signed or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
-    /// When it was replaced.
+    /// Time at which the log was replaced.
     pub at: Timestamp,
 }
 
-/// Runs of rows in one range proof.
+/// Maximum number of runs of rows in one range proof.
 pub const PROOF_RUNS_MAX: usize = 1_000_000;
-/// A request of that many runs as JSON.
+/// Maximum size of a [`ProofRequest`] in JSON, enough for [`PROOF_RUNS_MAX`] runs.
 pub const PROOF_REQUEST_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Asks for one range proof of many rows.
+/// Requests one range proof for many rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProofRequest {
     pub generation: Generation,
-    /// Rows of the tree.
+    /// Size of the tree in rows.
     pub size: u64,
-    /// Begin and end of every run, ascending and apart from each other.
+    /// Begin and end of every run; runs ascend and are not adjacent.
     pub runs: Vec<(u64, u64)>,
 }
 
-/// Asks for the inclusion proof of one row.
+/// Requests the inclusion proof of one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InclusionQuery {
@@ -417,13 +417,13 @@ pub struct InclusionQuery {
     pub seq: u64,
 }
 
-/// Hashes in base64.
+/// Hashes of a proof, in base64.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProofAnswer {
     pub hashes: Vec<String>,
 }
 
-/// Asks for a hold. Without a beginning or an end it reaches as far as the log does.
+/// Requests a hold. Without a beginning or an end, the hold is open on that side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HoldRequest {
@@ -455,57 +455,57 @@ pub struct EraseRequest {
     pub reason: String,
 }
 
-/// The entry that says what was done.
+/// Result of an operation: the entry that records it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
     pub entry_seq: u64,
-    /// For an erasure: false while a reader keeps the WAL, which holds the content too, from being emptied.
+    /// For an erasure: false while an open read transaction prevents emptying the WAL, which also contains the erased content.
     #[serde(default)]
     pub wal_emptied: bool,
 }
 
-/// Asks for a plan when `to_seq` is none, and for that plan to be carried out otherwise.
+/// Requests a prune plan if `to_seq` is `None`, otherwise the execution of that plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PruneRequest {
     /// Rows recorded before this time.
     pub before: Timestamp,
-    /// What the plan said.
+    /// The `to_seq` of the plan.
     #[serde(default)]
     pub to_seq: Option<u64>,
     #[serde(default)]
     pub archive: Option<ArchiveDigest>,
-    /// The operator answers for the age of rows that were not witnessed for as long as rows have to stay.
+    /// The operator takes responsibility for the age of rows that have not been witnessed for the whole retention period.
     #[serde(default)]
     pub confirm: bool,
 }
 
-/// What could be pruned now.
+/// Plan of a prune: the rows that could be pruned now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrunePlan {
-    /// Where the log begins.
+    /// Current log start.
     pub from_seq: u64,
-    /// Where it would begin; the same when nothing can go.
+    /// Log start after the prune; equal to `from_seq` if nothing can be pruned.
     pub to_seq: u64,
-    /// Times of the first and the last row that would go.
+    /// Times of the first and the last row that would be pruned.
     pub oldest: Option<Timestamp>,
     pub newest: Option<Timestamp>,
-    /// What keeps more from going than was asked for, in words.
+    /// Messages about what prevents pruning as much as was requested.
     pub limits: Vec<String>,
-    /// Logs that this one took the place of, and that go with its first rows.
+    /// Earlier logs that this one replaced and that are pruned together with its first rows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<EarlierPruned>,
-    /// Rows from this one on were not witnessed for as long as rows have to stay, as far as the node knows: only their own times say
-    /// that they are old, and `confirm` is needed. Missing when all were.
+    /// As far as the node knows, rows from this seq on have not been witnessed for the whole retention period: only their own timestamps
+    /// say that they are old, so `confirm` is required. Absent if all rows have been witnessed for that long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unconfirmed_from: Option<u64>,
 }
 
-/// The smallest answer there is, for measuring the clock.
+/// Minimal answer for measuring the node's clock offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockReading {
     pub now_micros: i64,
-    /// Newest version of the filter language that the node reads; nodes of before version 2 do not say it.
+    /// Newest version of the filter language that the node supports; absent in answers of nodes before version 2 of the language.
     #[serde(default = "filter_version_1")]
     pub filter_version: u32,
 }

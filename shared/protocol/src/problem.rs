@@ -2,15 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-/// `application/problem+json`: what happened, to what, and what to do.
+/// Body of type `application/problem+json`: describes the problem, what it affects, and how to resolve it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
-    /// The HTTP status, repeated so that the body stands alone.
+    /// The HTTP status, repeated so that the body is complete without the header.
     pub status: u16,
-    /// A stable word for programs, such as `bad_filter`.
+    /// Stable machine-readable code, such as `bad_filter`.
     pub code: String,
-    /// For people.
+    /// Human-readable message.
     pub detail: String,
 }
 

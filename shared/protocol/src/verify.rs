@@ -9,7 +9,7 @@ use piperoll_format::ids::{Generation, NodeId};
 #[serde(rename_all = "snake_case", tag = "type")]
 pub enum VerifyLine {
     Finding(Finding),
-    /// Nothing is wrong: the row's content was erased, and an entry says so.
+    /// Not a fault: the row's content was erased, and a `log.erased` entry records that.
     Erased {
         seq: u64,
         entry_seq: u64,
@@ -22,10 +22,10 @@ pub enum VerifyLine {
     Final(VerifySummary),
 }
 
-/// One thing that is wrong.
+/// A problem that verification found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// The row it is about, when it is about one.
+    /// The affected row, if the finding concerns a single one.
     pub seq: Option<u64>,
     pub kind: FindingKind,
     pub detail: String,
@@ -34,23 +34,23 @@ pub struct Finding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
-    /// A row's bytes, place or mac.
+    /// Wrong bytes, position or mac of a row.
     Row,
-    /// A row sealed under an epoch whose secret is not here.
+    /// A row sealed under an epoch whose secret is not available.
     UnknownKey,
     /// Missing or misplaced rows.
     Sequence,
-    /// A column or table made from the bodies disagrees with them.
+    /// A column or table derived from the bodies does not match them.
     Derived,
-    /// A block of the index that is not of the rows it stands for, or is gone.
+    /// An index block that does not match the rows it covers, or is missing.
     Index,
-    /// A stored tile that does not fit its rows.
+    /// A stored tile that does not match its rows.
     Tree,
-    /// Rows that do not fit a signed checkpoint, or a checkpoint that does not count.
+    /// Rows that do not match a signed checkpoint, or a checkpoint that is not valid.
     Checkpoint,
-    /// Tables, triggers or views that are not exactly ours.
+    /// Tables, triggers or views that differ from the expected schema.
     Schema,
-    /// SQLite's own check of the file.
+    /// A fault reported by SQLite's own integrity check of the file.
     File,
 }
 
@@ -62,17 +62,17 @@ pub struct VerifySummary {
     pub rows: u64,
     pub first_seq: Option<u64>,
     pub last_seq: Option<u64>,
-    /// Rows whose content was erased under an entry that says so.
+    /// Rows whose content was erased, as recorded by `log.erased` entries.
     #[serde(default)]
     pub erased: u64,
-    /// Rows that searches have to read because no block of the index stands for them. Those of the newest block, which
-    /// is not full yet, do not count.
+    /// Rows that searches have to read because no index block covers them. Rows of the newest block, which is not full yet,
+    /// are not counted.
     #[serde(default)]
     pub unindexed: u64,
-    /// Where the log begins, when rows were pruned under an entry that says so.
+    /// Log start (first retained seq), if rows were pruned as recorded by a `log.pruned` entry.
     #[serde(default)]
     pub pruned: Option<u64>,
     pub findings: u64,
-    /// Findings beyond this many are counted, not listed.
+    /// Number of findings listed; further findings are only counted.
     pub listed: u64,
 }

@@ -1,12 +1,12 @@
 //! Columns that entries are searched and counted by: one short text per field, or none.
 //!
-//! Filters, statistics and a node's index all mean the same by a column, because they all ask here.
+//! Filters, statistics and a node's index agree on the meaning of a column, because they all use this module.
 
 use std::borrow::Cow;
 
 use piperoll_format::view::EntryView;
 
-/// Between the rules of one entry; no rule that a column can hold contains it.
+/// Separates the rules of one entry; no rule that a column can hold contains it.
 pub const FLAG_SEPARATOR: char = '\u{1f}';
 
 /// A field with at most one short value.
@@ -33,11 +33,11 @@ pub enum Column {
     Via,
     /// The rules that flagged the entry, sorted, each once, with [`FLAG_SEPARATOR`] between them.
     Flags,
-    /// `bulk` and `redacted`, as far as they hold, with a space between them.
+    /// `bulk` and `redacted`, whichever apply, separated by a space.
     Marks,
 }
 
-/// Every column. The place of one is its number in an index, so new ones are added behind.
+/// Every column. The position of a column is its number in an index, so new columns are appended.
 pub const COLUMNS: [Column; 21] = [
     Column::User,
     Column::UserType,
@@ -63,7 +63,7 @@ pub const COLUMNS: [Column; 21] = [
 ];
 
 impl Column {
-    /// The entry's value; an entry without an outcome has `unknown`.
+    /// Returns the entry's value; an entry without an outcome has `unknown`.
     pub fn value<'a>(self, entry: &'a EntryView<'_>) -> Option<Cow<'a, str>> {
         let text = match self {
             Self::User => entry.user.as_deref(),
@@ -110,7 +110,7 @@ fn marks(entry: &EntryView<'_>) -> Option<&'static str> {
     }
 }
 
-/// Whether every column says of this entry what the entry itself says.
+/// Whether every column represents this entry exactly.
 pub fn columns_suffice(entry: &EntryView<'_>) -> bool {
     entry.flags.is_none() || !entry.flag_rules().iter().any(|rule| rule.contains(FLAG_SEPARATOR))
 }

@@ -9,7 +9,8 @@ use piperoll_format::time::{TIME_ADVICE, TimeError, Timestamp, parse_duration};
 
 const UNIT_ADVICE: &str = "months and years differ in length; write weeks, days, hours, minutes or seconds (4w, 30d, 24h, 15m, 30s), or a date";
 
-/// Reads what people type: RFC 3339, a date, a date and time, `now`, or an age. What has no zone is read in that of `now`.
+/// Parses a time as people type it: RFC 3339, a date, a date and time, `now`, or an age. A time without
+/// a zone is read in that of `now`.
 pub fn parse(text: &str, now: impl Into<Now>) -> Result<Timestamp, TimeError> {
     let (text, now) = (text.trim(), now.into());
     if text == "now" {
@@ -29,7 +30,7 @@ pub fn parse(text: &str, now: impl Into<Now>) -> Result<Timestamp, TimeError> {
     age(text).map(|age| now.at.minus(age))
 }
 
-/// When something ends: RFC 3339, a date, or a time *from now* such as `90d`.
+/// Parses an expiry: RFC 3339, a date, or a time *from now* such as `90d`.
 pub fn parse_expiry(text: &str, now: impl Into<Now>) -> Result<Timestamp, TimeError> {
     let now = now.into();
     match age(text.trim()) {
@@ -43,18 +44,18 @@ fn from_date(date: NaiveDate, zone: Zone) -> Timestamp {
     zone.moment(date.and_hms_opt(0, 0, 0).unwrap_or_default())
 }
 
-/// The half-open range a bare date stands for, or `None` when `text` is not a bare date.
+/// Returns the half-open range of a bare date, or `None` when `text` is not a bare date.
 pub fn day_range(text: &str) -> Option<(Timestamp, Timestamp)> {
     day_range_in(text, Zone::Utc)
 }
 
-/// The same for the day of a time zone.
+/// Like [`day_range`], for a day of the given time zone.
 pub fn day_range_in(text: &str, zone: Zone) -> Option<(Timestamp, Timestamp)> {
     let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
     Some((from_date(date, zone), from_date(date.succ_opt()?, zone)))
 }
 
-/// An age as people type it. Units without a fixed length are refused: `1M` was a month of 30.44 days, and `1m` a minute.
+/// Parses an age as people type it. Units without a fixed length are refused: `1M` was a month of 30.44 days, and `1m` a minute.
 fn age(text: &str) -> Result<Duration, TimeError> {
     let error = |advice| TimeError { text: text.chars().take(64).collect(), advice };
     let units = text.split(|c: char| c.is_ascii_digit() || c.is_whitespace()).filter(|unit| !unit.is_empty());

@@ -1,4 +1,4 @@
-//! What people ask the log: the filter language, its columns, statistics, and times as people type them (docs/filters.md).
+//! Queries of the log: the filter language, its columns, statistics, and times as people type them (docs/filters.md).
 
 pub mod column;
 pub mod filter;

@@ -6,22 +6,22 @@ use chrono::{FixedOffset, LocalResult, NaiveDateTime, TimeZone, Utc};
 
 use piperoll_format::time::Timestamp;
 
-/// UTC, a fixed distance from it, or a zone of the IANA Time Zone Database.
+/// UTC, a fixed offset from it, or a zone of the IANA Time Zone Database.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Zone {
     #[default]
     Utc,
     Fixed(FixedOffset),
-    /// Not in the verifier, which reads no times that people type.
+    /// Not used in the verifier, which parses no times typed by people.
     Named(chrono_tz::Tz),
 }
 
-/// Not a time zone.
+/// Error for text that is not a time zone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a time zone: write UTC, an offset such as +02:00, or a name such as Europe/Berlin")]
 pub struct ZoneError(String);
 
-/// The moment that ages count from, and the zone that dates are read in.
+/// Moment from which ages are counted, and zone in which dates are read.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
     pub at: Timestamp,
@@ -35,7 +35,7 @@ impl From<Timestamp> for Now {
 }
 
 impl Zone {
-    /// Characters of a name; the longest of the database has 32.
+    /// Maximum length of a name; the longest one of the database has 32 characters.
     const TEXT_BYTES_MAX: usize = 64;
 
     /// Reads `UTC`, `Z`, an offset as in RFC 3339, or a name of the IANA Time Zone Database.
@@ -45,7 +45,7 @@ impl Zone {
             return Ok(Self::Utc);
         }
         if text.starts_with(['+', '-']) {
-            // The offset of chrono's `%:z`, which reads nothing but one.
+            // chrono parses an offset as `%:z`, which accepts nothing else.
             return text.parse::<FixedOffset>().map(Self::Fixed).map_err(|_| wrong());
         }
         if text.len() <= Self::TEXT_BYTES_MAX
@@ -56,8 +56,8 @@ impl Zone {
         Err(wrong())
     }
 
-    /// The moment when a clock of this zone shows this. Of two, when the clock was put back, the earlier; where it was put forward
-    /// past this time, as if it had not been.
+    /// Returns the moment at which a clock of this zone shows `clock`. If there are two, because the clock was set back, it is the
+    /// earlier one; if the clock was set forward past this time, it is the moment as if the clock had not been changed.
     pub fn moment(self, clock: NaiveDateTime) -> Timestamp {
         let micros = match self {
             Self::Utc => clock.and_utc().timestamp_micros(),
@@ -67,7 +67,7 @@ impl Zone {
         Timestamp::from_micros(micros)
     }
 
-    /// What a clock of this zone shows, and its distance from UTC in seconds.
+    /// Returns what a clock of this zone shows, and its offset from UTC in seconds.
     pub fn clock(self, at: Timestamp) -> (NaiveDateTime, i32) {
         use chrono::Offset as _;
         let utc = at.to_chrono().naive_utc();
@@ -84,7 +84,7 @@ fn earliest<Z: TimeZone>(zone: Z, clock: NaiveDateTime) -> i64 {
     match zone.from_local_datetime(&clock) {
         LocalResult::Single(time) | LocalResult::Ambiguous(time, _) => time.timestamp_micros(),
         LocalResult::None => {
-            // An hour before there was no gap yet.
+            // A few hours earlier there was no gap yet; if there was one, the time is read as UTC.
             let hour = chrono::TimeDelta::hours(3);
             let before = zone.from_local_datetime(&(clock - hour)).earliest();
             before.map_or_else(|| clock.and_utc().timestamp_micros(), |before| (before + hour).timestamp_micros())
@@ -121,10 +121,10 @@ mod tests {
     fn clocks_that_are_changed_have_an_answer() {
         assert_eq!(at("Europe/Berlin", "2026-01-15 08:00"), "2026-01-15T07:00:00.000000Z");
         assert_eq!(at("Europe/Berlin", "2026-07-15 08:00"), "2026-07-15T06:00:00.000000Z");
-        // Twice, and never.
+        // A time that occurs twice, and one that never occurs.
         assert_eq!(at("Europe/Berlin", "2026-10-25 02:30"), "2026-10-25T00:30:00.000000Z");
         assert_eq!(at("Europe/Berlin", "2026-03-29 02:30"), "2026-03-29T01:30:00.000000Z");
-        // A whole day that a place left out.
+        // A whole day that the zone skipped.
         assert_eq!(at("Pacific/Apia", "2011-12-30 12:00"), "2011-12-30T12:00:00.000000Z");
         assert!(Zone::parse("Europe/Berlin").is_ok_and(|zone| zone.to_string() == "Europe/Berlin"));
     }

@@ -1,4 +1,4 @@
-//! Redacts an entry, and running text.
+//! Redacts entries and running text.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -11,20 +11,20 @@ use piperoll_format::entry::{CallerEntry, EntryError};
 use piperoll_format::json::compact;
 use piperoll_format::limits::{JSON_DEPTH_MAX, REDACTED_COUNT_MAX};
 
-/// Fields whose text has a meaning for verifying, searching or routing, and cannot hold running text.
+/// Fields whose text matters for verifying, searching or routing, and which cannot hold running text.
 const UNTOUCHED: [&str; 7] = ["id", "category", "action", "outcome", "occurred_at", "ip_address", "peer_address"];
 
 impl Redactor {
-    /// Reads one JSON object as a caller sends it, without the secrets that can be recognised.
+    /// Parses one JSON object as a caller sends it, with all recognised secrets masked.
     ///
-    /// # Errors
-    /// As [`CallerEntry::parse`].
+    /// # Errors As [`CallerEntry::parse`].
     pub fn parse_entry(&self, bytes: &[u8]) -> Result<CallerEntry, EntryError> {
         CallerEntry::parse_with(bytes, |text| self.entry(text))
     }
 
-    /// Masks the secrets in a caller's entry, compact JSON text; what was masked is named in `redacted`. Number text and the
-    /// order of keys stay. Text that is no object comes back as it is; whoever parses it says what is wrong.
+    /// Masks the secrets in a caller's entry, given as compact JSON, and lists the masked paths in `redacted`. The text of
+    /// numbers and the order of keys are kept. Text that is not an object is returned unchanged; [`CallerEntry::parse`] reports
+    /// the error.
     pub fn entry<'a>(&self, text: &'a str) -> Cow<'a, str> {
         if !self.trigger.is_match(text) {
             return Cow::Borrowed(text);
@@ -32,7 +32,7 @@ impl Redactor {
         self.looked_at(text)
     }
 
-    /// The same, without asking first whether it is worth it.
+    /// Masks the secrets as [`Redactor::entry`] does, without testing the trigger pattern first.
     pub(super) fn looked_at<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let Ok(tree) = Tree::parse(text, JSON_DEPTH_MAX) else { return Cow::Borrowed(text) };
         if tree.node(0).kind != Kind::Object {
@@ -48,7 +48,7 @@ impl Redactor {
             if name == "redacted" {
                 match serde_json::from_str::<Option<Vec<String>>>(raw).map(Option::unwrap_or_default) {
                     Ok(before) => named_before = before,
-                    // Not a list of texts: said by whoever parses the entry.
+                    // Not a list of strings: `CallerEntry::parse` reports the error.
                     Err(_) => return Cow::Borrowed(text),
                 }
                 continue;
@@ -58,7 +58,7 @@ impl Redactor {
             } else {
                 walk.path.clear();
                 walk.enter(&name);
-                // What must be an object stays one.
+                // `details` must stay an object.
                 Some(walk.value(&tree, member))
                     .filter(|value| name != "details" || value != "\"***\"")
                     .unwrap_or("{}".to_owned())
@@ -88,7 +88,8 @@ impl Redactor {
     }
 }
 
-/// Masks other occurrences of what was masked: an entry that says `redacted` must not hold the secret elsewhere.
+/// Masks copies of masked secrets elsewhere in the entry: an entry that lists `redacted` paths must not hold the secret in
+/// another field.
 fn mask_copies(members: &mut [(String, String)], masked: &mut Masked) {
     let secrets = std::mem::take(&mut masked.secrets);
     for secret in &secrets {
@@ -100,7 +101,7 @@ fn mask_copies(members: &mut [(String, String)], masked: &mut Masked) {
                     continue;
                 }
                 let copy = replaced(value, form);
-                // A key may have become another one's twin, and a number a text.
+                // Masking can make two keys equal or put the mask in place of a number; `compact` refuses both.
                 let is_sound = compact(&copy).is_ok_and(|compact| compact.len() <= copy.len());
                 if copy != *value && is_sound {
                     *value = copy;
@@ -113,7 +114,8 @@ fn mask_copies(members: &mut [(String, String)], masked: &mut Masked) {
     }
 }
 
-/// Every occurrence that does not begin in the middle of an escape.
+/// Replaces every occurrence of a secret with the mask. If an occurrence begins in the middle of an escape, the whole escape is
+/// removed.
 fn replaced(text: &str, secret: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -128,7 +130,7 @@ fn replaced(text: &str, secret: &str) -> String {
     out
 }
 
-/// RFC 3986: all but unreserved characters.
+/// Percent-encodes all but the unreserved characters of RFC 3986.
 fn percent_encoded(text: &str) -> String {
     use std::fmt::Write as _;
     let mut out = String::with_capacity(text.len());
@@ -142,7 +144,7 @@ fn percent_encoded(text: &str) -> String {
     out
 }
 
-/// At most as many paths as an entry may name.
+/// Combines both lists of paths, up to the maximum number that an entry may list.
 fn together(mut before: Vec<String>, masked: Masked) -> Vec<String> {
     let known: HashSet<String> = before.iter().cloned().collect();
     before.extend(masked.paths.into_iter().filter(|path| !known.contains(path)));

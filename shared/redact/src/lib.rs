@@ -1,5 +1,5 @@
-//! Secrets in what a caller says: found by the names they stand under and by how they look, and masked before anything is
-//! signed, kept or sent (docs/recording.md, "Secrets").
+//! Masks secrets in what callers send. Secrets are recognised by name and by form, and masked before an entry is signed, stored
+//! or forwarded (docs/recording.md, "Secrets").
 
 mod entry;
 mod mask;

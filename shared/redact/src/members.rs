@@ -1,6 +1,6 @@
-//! What the names of members say about the values next to and below them.
+//! Interprets the names of JSON members: what they say about the values next to and below them.
 
-/// Keys whose text names what the value beside it is, and keys of such values.
+/// Keys whose text names the value next to it (`LABELS`), and keys of such values (`LABELLED`).
 const LABELS: [&str; 18] = [
     "field",
     "name",
@@ -25,7 +25,7 @@ const LABELLED: [&str; 17] = [
     "old", "new", "value", "values", "val", "v", "from", "to", "before", "after", "data", "content", "default",
     "current", "previous", "oldvalue", "newvalue",
 ];
-/// Members of an object under the name of a secret that say something about it.
+/// Members that describe a secret when they are in an object with a secret's name.
 const ABOUT: [&str; 66] = [
     "id",
     "name",
@@ -123,7 +123,7 @@ const ABOUT_ENDS: [&str; 27] = [
     "mode",
     "key",
 ];
-/// Keys of lists that hold names of things.
+/// Keys of lists that hold names.
 pub(super) const NAME_LISTS: [&str; 22] = [
     "fields",
     "columns",
@@ -149,7 +149,7 @@ pub(super) const NAME_LISTS: [&str; 22] = [
     "updated_fields",
 ];
 
-/// Whether a key's text names what the value beside it is: `name`, or `ParameterKey` beside `ParameterValue`.
+/// Returns whether a key's text names the value next to it: `name`, or `ParameterKey` next to `ParameterValue`.
 pub(super) fn is_label(key: &str) -> bool {
     LABELS.iter().any(|label| key.eq_ignore_ascii_case(label))
         || ["Key", "Name", "Field", "_key", "_name", "_field"]
@@ -164,7 +164,7 @@ pub(super) fn is_labelled(key: &str) -> bool {
             .any(|end| key.len() > end.len() && key.ends_with(end))
 }
 
-/// Whether a member holds the thing itself: `{"token":{"value":…}}`.
+/// Returns whether a member holds the secret itself: `{"token":{"value":…}}`.
 pub(super) fn is_content(key: &str) -> bool {
     is_labelled(key)
         || ["plain", "plaintext", "text", "raw", "string", "secret", "key", "token", "contents", "material"]
@@ -172,7 +172,7 @@ pub(super) fn is_content(key: &str) -> bool {
             .any(|name| key.eq_ignore_ascii_case(name))
 }
 
-/// Whether a member of an object under the name of a secret only says something about it.
+/// Returns whether a member of an object with a secret's name only describes the secret.
 pub(super) fn is_about(key: &str) -> bool {
     if ABOUT.iter().any(|about| key.eq_ignore_ascii_case(about)) {
         return true;

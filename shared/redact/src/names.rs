@@ -1,4 +1,4 @@
-//! Names of secrets.
+//! Recognises names of secrets.
 
 use std::fmt::Write as _;
 
@@ -6,15 +6,15 @@ use regex::Regex;
 
 use super::mask::BadName;
 
-/// What a name says about its value.
+/// Kind of value that a name denotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
     Plain,
-    /// A password, PIN or one-time code. A number under it is a secret like everything else.
+    /// A password, PIN or one-time code. A number with such a name is a secret too.
     Password,
-    /// A token, key or other credential that a machine made. Under a plural a number is a count: `max_tokens`.
+    /// A token, key or other machine-made credential. If the name is plural, a number is a count: `max_tokens`.
     Token,
-    /// The value of an HTTP header that carries credentials; it reaches to the end of its line.
+    /// An HTTP header that carries credentials. Its value extends to the end of the line.
     Header,
 }
 
@@ -24,21 +24,21 @@ impl Class {
     }
 }
 
-/// Words for a password. A name is one when it ends with such a word, whatever its spelling: `userPassword`, `X-Pass-Phrase`.
-/// Written without separators.
+/// Words for a password, written without separators. A name that ends with one is a password's, however it is spelled:
+/// `userPassword`, `X-Pass-Phrase`.
 const PASSWORDS: &str = "password|passwd|passphrase|passcode|pwd|passwort|kennwort|contrase(?:n|ñ)a|motdepasse|senha|wachtwoord|parola|lösenord|пароль|密码|密碼|パスワード|securityanswer|cardnumber|recoverycode|backupcode|mfacode|verificationcode|onetimecode|onetimepassword|otpcode|pincode|resetcode|tancode|cvvcode|securitycode|accesscode";
 /// Words for tokens, keys and other credentials.
 const TOKENS: &str = "secret|token|apikey|appkey|privatekey|secretkey|accesskey|signingkey|encryptionkey|decryptionkey|sessionkey|masterkey|sshkey|accountkey|sharedkey|presharedkey|hmackey|aeskey|authkey|clientkey|storagekey|servicekey|functionkey|subscriptionkey|webhookkey|licensekey|deploykey|rootkey|signaturekey|secretkeybase|credentials|authcode|authorizationcode|jsessionid|phpsessid|aspnetsessionid|connectsid|sharedaccesssignature|sastoken";
 const HEADERS: &str = "authorization|cookie";
-/// The same where they are a word of their own: `card_pin`, not `shipping`.
+/// Short words that count only as separate words of a name: `card_pin`, not `shipping`.
 const SHORT: &str = "pw|puk|rootpw|pin|otp|totp|cvv2?|cvc2?|psk|passw";
 const SHORT_TOKENS: &str = "jwt|pat|sas";
-/// What may follow the word: `password2`, `password_confirmation`, `token_hash`.
+/// Suffixes that may follow such a word: `password2`, `password_confirmation`, `token_hash`.
 const TAIL: &str = "(?:[0-9]{1,2}|confirm(?:ation)?|repeat|again|new|old|current|previous|plain(?:text)?|raw|hash(?:es|ed)?|salt|value|string|binary|b64|base64|enc(?:oded|rypted)?)?";
-/// Words that end with "pass" and name something else.
+/// Words that end with "pass" but do not name a password.
 const NO_PASS: [&str; 9] =
     ["bypass", "compass", "trespass", "encompass", "surpass", "overpass", "underpass", "bandpass", "highpass"];
-/// Pagination tokens and other tokens that grant nothing.
+/// Names of pagination tokens and other values that grant no access.
 const NO_TOKENS: [&str; 16] = [
     "nexttoken",
     "pagetoken",
@@ -57,7 +57,7 @@ const NO_TOKENS: [&str; 16] = [
     "externalsecret",
     "sealedsecret",
 ];
-/// Last pieces of a path that say which side of a value is meant, not what it is: `smtp.password.value`, `/password/old`.
+/// Last components of a path that qualify a value without naming it: `smtp.password.value`, `/password/old`.
 const SIDES: [&str; 24] = [
     "value",
     "values",
@@ -84,10 +84,10 @@ const SIDES: [&str; 24] = [
     "qa",
     "live",
 ];
-/// Bytes of a name that are looked at, from its end.
+/// Number of bytes at the end of a name that are examined.
 const NAME_BYTES_MAX: usize = 256;
 
-/// Which names stand for secrets.
+/// Compiled patterns of the names of secrets.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
     passwords: Regex,
@@ -95,13 +95,14 @@ pub(super) struct Names {
     headers: Regex,
     short: Regex,
     short_tokens: Regex,
-    /// Cheap to ask first: a name without any of these is none of a secret.
+    /// Cheap first test: a name that does not match is not a secret's.
     hint: Regex,
     own: Option<Regex>,
 }
 
 impl Names {
-    /// `more` are names as people write them; case, `-` and camel case do not matter, and `*` matches anything.
+    /// Compiles the patterns. `more` are custom names as people write them: case, `-` and camel case do not matter, and `*`
+    /// matches anything.
     pub(super) fn new(more: &[String]) -> Result<Self, BadName> {
         let wrong = |_| BadName(more.join(", "));
         let mut own = String::new();
@@ -127,12 +128,12 @@ impl Names {
         })
     }
 
-    /// The class of a name, which may be a path: `smtp.password.value`, `/tokens/-`, `user[password]`.
+    /// Returns the class of a name, which may be a path: `smtp.password.value`, `/tokens/-`, `user[password]`.
     pub(super) fn class(&self, name: &str) -> Class {
         self.judge(name).0
     }
 
-    /// Whether a number under this name is how many there are.
+    /// Returns whether a number with this name is a count of secrets.
     pub(super) fn is_count(&self, name: &str) -> bool {
         let (class, plural) = self.judge(name);
         plural && matches!(class, Class::Token | Class::Password)
@@ -164,11 +165,11 @@ impl Names {
         if self.headers.is_match(&squashed) {
             return (Class::Header, false);
         }
-        // `gpio_pin`: of a chip
+        // `gpio_pin` is a pin of a chip.
         if squashed.starts_with("gpio") {
             return (Class::Plain, false);
         }
-        // `db_pass`, `mypass`, `pass1`: a number there is a PIN, never a count.
+        // `db_pass`, `mypass`, `pass1`: a number with such a name is a PIN, never a count.
         let word = snake.rsplit('_').find(|word| !word.bytes().all(|b| b.is_ascii_digit())).unwrap_or_default();
         let bare = word.trim_end_matches(|c: char| c.is_ascii_digit());
         let is_pass = bare.ends_with("pass") && !NO_PASS.iter().any(|other| bare.ends_with(other));
@@ -179,10 +180,10 @@ impl Names {
     }
 }
 
-/// Every name of a secret has one of these somewhere.
+/// Every name of a secret contains one of these.
 const HINTS: &str = "pass|pwd|pw|contrase|senha|wachtwoord|parola|senord|пароль|密|パス|answer|number|code|secret|token|key|credential|sess|sid|author|cookie|pin|puk|otp|cv[vc]|psk|jwt|pat|sas|kennwort|signature";
 
-/// The last piece of a path that names something: no index, and not which side of it.
+/// Returns the last component of a path that names something, skipping indexes and the words in [`SIDES`].
 fn last_piece(name: &str) -> &str {
     let pieces = || name.rsplit(['.', '/', '[', ']', ':']).map(str::trim).filter(|piece| !piece.is_empty());
     let names_something = |piece: &&str| {
@@ -199,7 +200,7 @@ fn tail_of(name: &str) -> &str {
     &name[from..]
 }
 
-/// `userPassword`, `User-Password` and `user password` are `user_password`.
+/// Converts a name to snake case: `userPassword`, `User-Password` and `user password` become `user_password`.
 fn snake(name: &str) -> String {
     let mut out = String::with_capacity(name.len() + 4);
     let mut before_is_lower = false;
@@ -219,9 +220,9 @@ fn snake(name: &str) -> String {
     out
 }
 
-/// Looks for whatever own names have in common with a text, for finding entries that need a closer look.
+/// Returns a pattern for every custom name, for a first test of whether an entry can contain it.
 pub(super) fn own_hints(more: &[String]) -> impl Iterator<Item = String> + '_ {
-    // The longest piece of an own name, wherever it is.
+    // The longest part of the name between asterisks, anywhere in the text.
     more.iter().filter_map(|name| {
         let piece = name.split('*').max_by_key(|piece| piece.len())?;
         let words = snake(piece);

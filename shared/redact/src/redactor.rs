@@ -1,4 +1,4 @@
-//! Names and patterns of secrets, compiled once.
+//! Compiled names and patterns of secrets.
 
 use regex::{Regex, RegexBuilder};
 
@@ -6,16 +6,17 @@ use super::mask::BadName;
 use super::names::Names;
 use super::texts::{Texts, context_names};
 
-/// Memory of the pattern that says whether an entry is worth a closer look; own names make it larger.
+/// Memory limit of the compiled trigger pattern, which grows with custom names.
 const TRIGGER_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Finds secrets and masks them.
 ///
-/// The time for an entry grows with its length and not with its shape: values are read once, each context reads a text once, and
-/// nothing is read that is nested deeper than [`JSON_DEPTH_MAX`](piperoll_format::limits::JSON_DEPTH_MAX) or is the fourth JSON inside of another; that is masked whole.
+/// The time for an entry depends on its length, not on its structure: every value is read once, and every context reads a text
+/// once. JSON that is nested deeper than [`JSON_DEPTH_MAX`], and JSON text at the fourth level inside JSON text, is not examined
+/// but masked as a whole.
 #[derive(Debug, Clone)]
 pub struct Redactor {
-    /// Matches every entry that could hold something, and few others.
+    /// Matches every entry that may hold a secret, and few others.
     pub(super) trigger: Regex,
     pub(super) names: Names,
     pub(super) texts: Texts,
@@ -28,31 +29,30 @@ impl Default for Redactor {
 }
 
 impl Redactor {
-    /// The built-in names and looks, and `more` names, in which `*` matches anything.
+    /// Compiles the built-in names and patterns together with the names `more`, in which `*` matches anything.
     ///
-    /// # Errors
-    /// When one of them would match everything, nothing, or a path.
+    /// # Errors If one of the names would match everything, nothing, or a path.
     pub fn new(more: &[String]) -> Result<Self, BadName> {
         let names = Names::new(more)?;
         let bad = |_| BadName(more.join(", "));
-        // Behind an escape anything can hide.
+        // Escapes may spell any name, so an entry with a backslash is always examined.
         let trigger = format!(r"(?i)\\|piperoll_secret|{}", Texts::worth(more));
         let trigger = RegexBuilder::new(&trigger).size_limit(TRIGGER_BYTES_MAX).build().map_err(bad)?;
         Ok(Self { trigger, names, texts: Texts::new(more).map_err(bad)? })
     }
 
-    /// The one without names of its own; made once.
+    /// Returns a shared redactor without custom names, which is created on first use.
     pub fn shared() -> &'static Self {
         static SHARED: std::sync::LazyLock<Redactor> = std::sync::LazyLock::new(Redactor::default);
         &SHARED
     }
 
-    /// Whether a value under this name is a secret.
+    /// Returns whether a value with this name is a secret.
     pub fn is_secret_name(&self, name: &str) -> bool {
         self.names.class(name).is_secret()
     }
 
-    /// The contexts in which secrets are known, by name.
+    /// Returns the names of the contexts in which secrets are recognised.
     pub fn contexts() -> impl Iterator<Item = &'static str> {
         context_names()
     }

@@ -5,8 +5,8 @@ use super::tree::{Kind, Tree};
 use piperoll_format::entry::{CallerEntry, caller_object};
 use piperoll_format::limits::JSON_DEPTH_MAX;
 
-/// Whether `body`, an entry already stored under the same id, holds the same caller's fields. A value that is masked in one of them
-/// and not in the other counts as the same: the body may have been stored under earlier rules of masking.
+/// Returns whether `body`, an entry already stored under the same id, holds the same caller's fields. A value that is masked in
+/// only one of them counts as equal, because the body may have been stored under earlier masking rules.
 pub fn is_same_entry(entry: &CallerEntry, body: &str) -> bool {
     if entry.is_same_text(body) {
         return true;
@@ -18,8 +18,8 @@ pub fn is_same_entry(entry: &CallerEntry, body: &str) -> bool {
     caller_object(body).is_some_and(|stored| is_same_but_for_masks(&stored, &sent))
 }
 
-/// Whether two JSON objects say the same but for what is masked in either: the same entry, masked by different versions of the
-/// rules. Number text, key order and the spelling of texts count; what `redacted` lists does not.
+/// Returns whether two JSON objects are equal except for masked values, as the same entry is when different versions of the rules
+/// masked it. The text of numbers, the order of keys and the spelling of strings matter; the content of `redacted` does not.
 pub fn is_same_but_for_masks(one: &str, other: &str) -> bool {
     let (Ok(a), Ok(b)) = (Tree::parse(one, JSON_DEPTH_MAX), Tree::parse(other, JSON_DEPTH_MAX)) else { return false };
     let mut pairs = vec![(0, 0)];
@@ -44,7 +44,7 @@ pub fn is_same_but_for_masks(one: &str, other: &str) -> bool {
                     all.filter(|(_, key)| place != 0 || key.as_deref() != Some("redacted")).collect()
                 };
                 let (left, right) = (members(&a, at), members(&b, to));
-                // `details` that were masked as a whole are an empty object.
+                // `details` that were masked as a whole became an empty object.
                 let key = x.key.and_then(|_| a.key(at));
                 if key.as_deref() == Some("details")
                     && (left.is_empty() || right.is_empty())
@@ -67,7 +67,7 @@ pub fn is_same_but_for_masks(one: &str, other: &str) -> bool {
     true
 }
 
-/// Whether texts are equal up to the first mask in either and behind the last one.
+/// Returns whether two texts are equal before the first mask in either and after the last one.
 fn is_same_around_masks(one: &str, other: &str) -> bool {
     let first = [one.find(MASK), other.find(MASK)].into_iter().flatten().min();
     let Some(first) = first else { return one == other };

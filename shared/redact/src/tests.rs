@@ -1,4 +1,4 @@
-//! Secrets go, and everything else stays as it was written.
+//! Tests that secrets are masked and everything else stays as it was written.
 
 use super::redactor::Redactor;
 use super::{is_same_entry, walk};
@@ -82,7 +82,7 @@ fn nothing_hides_behind_another_spelling() {
 }
 
 proptest::proptest! {
-    /// What is cheap to look for finds everything that looking closely would.
+    /// The trigger pattern matches every entry in which a full examination finds a secret.
     #[test]
     fn nothing_is_overlooked(text in r#"[a-c_ ="':/?&\\-]{0,6}(password|api_?key|token|Bearer |basic |pin|pwd|secret_key|reset|cookie)[a-z0-9_ ="':/?&-]{0,24}"#, as_key: bool) {
         let details = if as_key { serde_json::json!({ text: "x9" }) } else { serde_json::json!({ "v": text }) };

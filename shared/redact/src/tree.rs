@@ -1,9 +1,10 @@
-//! JSON as a flat list of nodes, read in one pass without recursion, so that depth costs memory in proportion and never stack.
+//! JSON as a flat list of nodes, read in one pass without recursion, so that nesting uses a proportional amount of memory and no
+//! stack.
 
-/// Why a text was not read.
+/// Reason why a text was not read as JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoTree {
-    /// JSON, and nested deeper than was allowed.
+    /// JSON that is nested deeper than allowed.
     TooDeep,
     NotJson,
 }
@@ -17,13 +18,13 @@ pub(super) enum Kind {
     Plain,
 }
 
-/// One value: its bytes in the text, and its relatives in the list.
+/// One value: its bytes in the text, and the indexes of its relatives in the list.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Node {
     pub(super) kind: Kind,
     pub(super) start: usize,
     pub(super) end: usize,
-    /// Of a member of an object: the bytes of its key, quotes included.
+    /// For a member of an object: the bytes of its key, including the quotes.
     pub(super) key: Option<(usize, usize)>,
     parent: usize,
     first: usize,
@@ -39,7 +40,7 @@ pub(super) struct Tree<'t> {
 }
 
 impl<'t> Tree<'t> {
-    /// Reads one value and nothing else but white space.
+    /// Reads a single value, which only white space may surround.
     pub(super) fn parse(text: &'t str, depth_max: usize) -> Result<Self, NoTree> {
         let (tree, end) = Self::parse_prefix(text, 0, depth_max)?;
         if text[end..].trim_start().is_empty() { Ok(tree) } else { Err(NoTree::NotJson) }
@@ -53,7 +54,7 @@ impl<'t> Tree<'t> {
         if parser.too_deep { Err(NoTree::TooDeep) } else { Ok((Self { text, nodes }, parser.at)) }
     }
 
-    /// What it was read from.
+    /// Returns the text that the tree was read from.
     pub(super) fn text(&self) -> &'t str {
         self.text
     }
@@ -62,7 +63,7 @@ impl<'t> Tree<'t> {
         &self.nodes[at]
     }
 
-    /// The object or list that holds it.
+    /// Returns the object or list that holds a node.
     pub(super) fn parent(&self, at: usize) -> Option<&Node> {
         self.nodes.get(self.nodes[at].parent)
     }
@@ -72,7 +73,7 @@ impl<'t> Tree<'t> {
         &self.text[node.start..node.end]
     }
 
-    /// Places of the children, in order.
+    /// Returns the indexes of a node's children, in order.
     pub(super) fn children(&self, at: usize) -> impl Iterator<Item = usize> + '_ {
         let mut next = self.nodes[at].first;
         std::iter::from_fn(move || {
@@ -82,13 +83,13 @@ impl<'t> Tree<'t> {
         })
     }
 
-    /// A member's key without escapes.
+    /// Returns a member's key without escapes.
     pub(super) fn key(&self, at: usize) -> Option<String> {
         let (from, to) = self.nodes[at].key?;
         serde_json::from_str(&self.text[from..to]).ok()
     }
 
-    /// A string without escapes; none for anything else.
+    /// Returns a string without escapes; `None` for other kinds.
     pub(super) fn string(&self, at: usize) -> Option<String> {
         (self.nodes[at].kind == Kind::String).then(|| serde_json::from_str(self.raw(at)).ok()).flatten()
     }
@@ -101,7 +102,7 @@ struct Parser<'t> {
     too_deep: bool,
 }
 
-/// An object or list that is still open: its node and its last child so far.
+/// An object or list that is still open, with its last child so far.
 struct Open {
     node: usize,
     last: usize,
@@ -140,7 +141,7 @@ impl Parser<'_> {
                 Some(b'"') => Kind::String,
                 _ => Kind::Plain,
             };
-            // What is too deep is only looked through, so that it costs no more than its brackets.
+            // Values that are too deep are parsed but not stored, so that they cost only the memory for their brackets.
             let place = if open.len() > self.depth_max {
                 self.too_deep = true;
                 NONE
@@ -175,7 +176,7 @@ impl Parser<'_> {
             if let Some(node) = nodes.get_mut(place) {
                 node.end = self.at;
             }
-            // What the value ends.
+            // Close the objects and lists that end after this value.
             loop {
                 let Some(parent) = open.last() else { return Ok(()) };
                 self.skip_space();
@@ -260,7 +261,7 @@ mod tests {
         fn agrees_with_serde_json(text in "[\\[\\]{}:,\" \\\\0-9a-eE.+\\-tnul]{0,24}") {
             let theirs = serde_json::from_str::<&serde_json::value::RawValue>(&text).is_ok();
             let ours = Tree::parse(&text, 32).is_ok();
-            // Escapes are looked at where a string is read.
+            // `Tree` checks escapes only when a string is decoded.
             prop_assert!(ours == theirs || (ours && text.contains('\\')), "{}: {} {}", text, ours, theirs);
         }
     }

@@ -3,12 +3,12 @@
 use super::mask::MASK;
 use super::names::{Class, Names};
 
-/// Letters of one case that a bare credential may have before it is no word of a language any more.
+/// Maximum length of a word in a natural language. A longer text counts as machine-made, even without digits or mixed case.
 const WORD_BYTES_MAX: usize = 20;
-/// Parts of an address that only names a secret; longer texts are looked through no further.
+/// Maximum length of a reference to a secret; longer texts are not examined.
 const REFERENCE_BYTES_MAX: usize = 1_024;
 
-/// Words that say what became of a secret, or that there is none.
+/// Words that describe the state of a secret, or say that there is none.
 const STATES: [&str; 97] = [
     "true",
     "false",
@@ -108,13 +108,13 @@ const STATES: [&str; 97] = [
     "read",
     "write",
 ];
-/// Words between which a phrase ends: what follows is about something else.
+/// Words that end a phrase, because the text after them is about something else.
 pub(super) const CONNECTORS: [&str; 22] = [
     "for", "from", "by", "at", "in", "on", "to", "with", "and", "or", "but", "of", "as", "is", "was", "user", "host",
     "port", "via", "into", "after", "before",
 ];
 
-/// Beginnings of addresses and paths under which secrets are kept, not what is kept there.
+/// Prefixes of addresses and paths at which secrets are stored, as opposed to the secrets themselves.
 const REFERENCES: [&str; 42] = [
     "arn:",
     "secret/",
@@ -160,8 +160,8 @@ const REFERENCES: [&str; 42] = [
     "sha256:",
 ];
 
-/// Whether a value under the name of a secret is none: empty, a placeholder, a variable, masked already, the path of one that is
-/// kept elsewhere, the public half of a pair, or the id of a key.
+/// Returns whether a value with a secret's name is not a secret: empty, a placeholder, a variable, already masked, the path of a
+/// secret that is stored elsewhere, the public half of a key pair, or the id of a key.
 pub(super) fn is_spared(names: &Names, class: Class, value: &str) -> bool {
     let value = value.trim();
     let value = value.strip_prefix(['"', '\'']).map_or(value, |inner| inner.strip_suffix(['"', '\'']).unwrap_or(inner));
@@ -192,7 +192,7 @@ fn is_placeholder(names: &Names, value: &str) -> bool {
         return true;
     }
     let inside = |open: &str, close: &str| lower.strip_prefix(open).and_then(|rest| rest.strip_suffix(close));
-    // `[REDACTED]`, `<password>`, `(hidden)`: words alone.
+    // `[REDACTED]`, `<password>`, `(hidden)`: only words, possibly in brackets.
     for (open, close) in [("[", "]"), ("<", ">"), ("(", ")"), ("{", "}"), ("__", "__"), ("", "")] {
         let Some(word) = inside(open, close) else { continue };
         let is_said =
@@ -230,7 +230,8 @@ fn is_placeholder(names: &Names, value: &str) -> bool {
         || is_env(value)
 }
 
-/// `env.DB_PASSWORD`, `process.env.X`, `os.environ["X"]`, `secrets.TOKEN`, `secretKeyRef`.
+/// Returns whether a value refers to an environment variable or the like: `env.DB_PASSWORD`, `process.env.X`, `os.environ["X"]`,
+/// `secrets.TOKEN`.
 fn is_env(value: &str) -> bool {
     [
         "process.env",
@@ -257,7 +258,7 @@ fn is_words(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_alphabetic() || matches!(c, ' ' | '_' | '-' | '.'))
 }
 
-/// Whether it is the address of something, and not the thing.
+/// Returns whether a value is the address of a secret rather than the secret.
 pub(super) fn is_reference(value: &str) -> bool {
     if value.len() > REFERENCE_BYTES_MAX || value.contains(char::is_whitespace) {
         return false;
@@ -272,7 +273,7 @@ pub(super) fn is_reference(value: &str) -> bool {
         || lower.ends_with(".json")
 }
 
-/// The address of a secret in a store of secrets; a password may look like any other path.
+/// Returns whether a value is an address in a secret store. Other paths do not count, because a password may look like a path.
 fn is_kept_elsewhere(value: &str) -> bool {
     [
         "arn:",
@@ -291,7 +292,7 @@ fn is_kept_elsewhere(value: &str) -> bool {
     .any(|begin| value.starts_with(begin))
 }
 
-/// Public keys, certificates, fingerprints, and ids of keys.
+/// Returns whether a value is public: a public key, a certificate, a fingerprint, or the id of a key.
 fn is_public(value: &str) -> bool {
     let begins = |begin: &str| value.starts_with(begin);
     let is_aws_id = value.len() == 20
@@ -314,13 +315,13 @@ fn is_public(value: &str) -> bool {
         .any(|begin| begins(begin))
 }
 
-/// Whether a word says what became of something.
+/// Returns whether a word describes the state of a secret.
 pub(super) fn is_state(word: &str) -> bool {
     let word = word.trim_matches(|c: char| !c.is_alphanumeric());
     STATES.iter().any(|state| word.eq_ignore_ascii_case(state))
 }
 
-/// How validators begin a sentence about a secret.
+/// Beginnings of sentences in which validators complain about a secret.
 const COMPLAINTS: [&str; 20] = [
     "is too ",
     "is not ",
@@ -344,20 +345,22 @@ const COMPLAINTS: [&str; 20] = [
     "not ",
 ];
 
-/// Whether a value says what is wrong with a secret: `is too short (minimum is 12 characters)`.
+/// Returns whether a value is a complaint about a secret: `is too short (minimum is 12 characters)`.
 pub(super) fn is_sentence(value: &str) -> bool {
     let lower = value.trim().to_ascii_lowercase();
     COMPLAINTS.iter().any(|begin| lower.starts_with(begin)) && !value.split_whitespace().any(looks_secret)
 }
 
-/// Not a word of a language: it has a digit, or is long, or changes case like nothing that people write.
+/// Returns whether a text is not a word of a natural language: it has a digit, is long, or has lower-case letters and an
+/// upper-case letter after its first character.
 pub(super) fn looks_made_up(text: &str) -> bool {
     let has = |of: fn(&u8) -> bool| text.bytes().any(|b| of(&b));
     let changes_case = text.bytes().skip(1).any(|b| b.is_ascii_uppercase()) && has(u8::is_ascii_lowercase);
     has(u8::is_ascii_digit) || text.len() > WORD_BYTES_MAX || changes_case
 }
 
-/// Surely no word, name, number, date or address: letters and digits mixed in two cases, or with signs that only passwords have.
+/// Returns whether a text is surely not a word, name, number, date or address: it mixes letters and digits in both cases, or
+/// contains signs that only passwords have.
 pub(super) fn looks_secret(text: &str) -> bool {
     const BYTES_MIN: usize = 6;
     let has = |of: fn(&u8) -> bool| text.bytes().any(|b| of(&b));

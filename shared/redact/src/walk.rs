@@ -1,7 +1,7 @@
-//! Walks an entry's JSON: masks values under the names of secrets, and examines texts.
+//! Walks an entry's JSON: masks values with names of secrets, and examines texts.
 //!
-//! The walk keeps what it still has to do in a list of its own. Only JSON inside of JSON texts makes it begin again, and that is
-//! bounded by [`TEXTS_DEPTH_MAX`].
+//! The walk keeps pending work in a list of its own. It recurses only for JSON inside JSON strings, which [`TEXTS_DEPTH_MAX`]
+//! bounds.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -16,26 +16,27 @@ use super::texts::{commands, is_basic, is_pem_begin, is_pem_end};
 use super::tree::{Kind, NoTree, Tree};
 use super::values::{is_sentence, is_spared, is_state as is_state_word, looks_made_up};
 
-/// Bytes of one path; a longer one is cut, so that naming what was masked never takes more than a little room.
+/// Maximum length of one path. Longer ones are cut, so that the list of masked paths stays small.
 pub(super) const PATH_BYTES_MAX: usize = 128;
-/// JSON inside of JSON texts that is looked into; what is JSON below that is masked whole.
+/// Maximum depth of JSON inside JSON strings that is examined; JSON below it is masked as a whole.
 const TEXTS_DEPTH_MAX: usize = 3;
-/// Places in one text at which JSON is tried to be read, so that a text of brackets costs no more than so many looks at it.
+/// Maximum number of offsets in one text at which reading JSON is tried, which bounds the time for a text full of brackets.
 const EMBEDDED_MAX: usize = 32;
-/// Said behind the path of what was masked because it could not be looked through.
+/// Suffix of the path of a value that was masked because it could not be examined.
 const TOO_DEEP: &str = " (nested too deep)";
-/// Secrets of one entry whose copies are looked for, and bytes of the shortest one: shorter ones are words that mean other things too.
+/// Maximum number of secrets of one entry whose copies are searched for, and the minimum and maximum length of such a secret.
+/// Shorter ones are words that also have other meanings.
 const COPIES_MAX: usize = 32;
 const COPY_BYTES_MIN: usize = 8;
 const COPY_BYTES_MAX: usize = 4_096;
 
-/// The paths of what was masked, each once and in order; what is over their limit is counted.
+/// Paths of masked values, each once and in order, up to the maximum number; `count` has the number of all masked values.
 #[derive(Default)]
 pub(super) struct Masked {
     pub(super) paths: Vec<String>,
     known: HashSet<String>,
     pub(super) count: usize,
-    /// What was masked and could have been meant nowhere else: copies of it go too.
+    /// Masked secrets that are distinctive enough to search for copies of them.
     pub(super) secrets: Vec<String>,
 }
 
@@ -52,7 +53,7 @@ impl Masked {
         }
     }
 
-    /// Remembers a secret whose copies are to go.
+    /// Remembers a secret, so that copies of it are masked too.
     fn remember(&mut self, secret: &str) {
         let is_distinct = (COPY_BYTES_MIN..=COPY_BYTES_MAX).contains(&secret.len())
             && looks_made_up(secret)
@@ -63,34 +64,34 @@ impl Masked {
     }
 }
 
-/// Why a value is looked at.
+/// How a value is to be examined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Open,
-    /// It is under the name of a secret; whether a number there is how many there are.
+    /// The value has a secret's name; `counts` says whether a number with this name is a count.
     Secret {
         class: Class,
         counts: bool,
     },
-    /// It is in an object under the name of a secret.
+    /// The value is in an object with a secret's name.
     Within(Class),
-    /// All of it is secret, whatever the names in it.
+    /// The whole value is secret, whatever the names in it.
     All,
 }
 
 enum Job {
     Value(usize, Mode),
-    /// A value below this name.
+    /// A value with this key, which is added to the path.
     Member {
         at: usize,
         key: String,
         mode: Mode,
     },
-    /// The path is this long again.
+    /// Cuts the path back to this length.
     Leave(usize),
 }
 
-/// What replaces bytes of the text that a tree was made of.
+/// Replacement of a byte range of the text that a tree was read from.
 #[derive(Debug)]
 struct Edit {
     from: usize,
@@ -98,7 +99,7 @@ struct Edit {
     with: String,
 }
 
-/// The bytes `from..to` of a text with its edits made; they come in order and do not overlap.
+/// Returns the bytes `from..to` of a text with the edits applied. Edits must not overlap.
 fn edited(text: &str, from: usize, to: usize, mut edits: Vec<Edit>) -> String {
     edits.sort_by_key(|edit| edit.from);
     let (mut out, mut copied) = (String::with_capacity(to - from), from);
@@ -115,7 +116,7 @@ pub(super) struct Walk<'r> {
     redactor: &'r Redactor,
     pub(super) path: String,
     pub(super) masked: Masked,
-    /// Texts inside texts.
+    /// Current depth of JSON strings inside JSON strings.
     depth: usize,
 }
 
@@ -124,7 +125,7 @@ impl<'r> Walk<'r> {
         Self { redactor, path: String::new(), masked: Masked::default(), depth: 0 }
     }
 
-    /// The value at `root`, under the path as it is, without its secrets and otherwise as it was written.
+    /// Returns the value at `root` with its secrets masked and otherwise as written; `path` must be the path of that value.
     pub(super) fn value(&mut self, tree: &Tree<'_>, root: usize) -> String {
         let mut edits = Vec::new();
         let mut jobs = vec![Job::Value(root, Mode::Open)];
@@ -147,7 +148,7 @@ impl<'r> Walk<'r> {
         if !self.path.is_empty() {
             self.path.push('.');
         }
-        // No more of it is ever shown.
+        // Paths are cut to this length anyway.
         self.path.extend(name.chars().take(PATH_BYTES_MAX));
     }
 
@@ -169,7 +170,7 @@ impl<'r> Walk<'r> {
             Kind::String => self.string(tree, at, mode, edits),
             Kind::Plain => {
                 let raw = tree.raw(at);
-                // That there is none, or whether there is one, is no secret.
+                // `null`, `true` and `false` only say whether there is a secret, so they stay.
                 let is_number = raw.starts_with(|c: char| c == '-' || c.is_ascii_digit());
                 if is_number && matches!(mode, Mode::Secret { counts: false, .. } | Mode::All) {
                     self.masked.remember(raw);
@@ -183,7 +184,7 @@ impl<'r> Walk<'r> {
         let children: Vec<usize> = tree.children(at).collect();
         let mut keys = Vec::with_capacity(children.len());
         for child in &children {
-            // It was valid as a part of the whole; nothing that cannot be read may pass unread.
+            // The tree's parser accepted this key, but a key that cannot be decoded must not pass unexamined.
             let Some(key) = tree.key(*child) else { return self.mask(tree, at, edits) };
             keys.push(key);
         }
@@ -192,12 +193,12 @@ impl<'r> Walk<'r> {
         }
         let names = &self.redactor.names;
         let within = match mode {
-            // Such an object is about permissions, not a header.
+            // An object named like a header is about permissions; it is not a header's value.
             Mode::Secret { class: Class::Header, .. } | Mode::Open => None,
             Mode::Secret { class, .. } | Mode::Within(class) => Some(class),
             Mode::All => Some(Class::Password),
         };
-        // `{"field":"password","old":…,"new":…}` and `{"name":"Authorization","value":…}` name the secret beside the name.
+        // `{"field":"password","old":…,"new":…}` and `{"name":"Authorization","value":…}` name the secret in a member next to it.
         let subject = children.iter().zip(&keys).find_map(|(child, key)| {
             let label = is_label(key).then(|| tree.string(*child)).flatten()?;
             names.class(&label).is_secret().then_some(label)
@@ -213,7 +214,7 @@ impl<'r> Walk<'r> {
             let beside = is_labelled(&key);
             let class = names.class(&key);
             let secret = |class: Class, name: &str| Mode::Secret { class, counts: names.is_count(name) };
-            // One path for old and new: `changes.password`.
+            // Old and new value share one path: `changes.password`.
             let mut path = None;
             let child_mode =
                 if mode == Mode::All || is_kubernetes_secret && matches!(key.as_str(), "data" | "stringData") {
@@ -230,7 +231,8 @@ impl<'r> Walk<'r> {
                         (None, _) => Mode::Open,
                         (Some(_), _) if is_about(&key) => Mode::Open,
                         (Some(class), Kind::Object | Kind::Array) => Mode::Within(class),
-                        // Words about a token or key are not the token, unless the name says that they are.
+                        // Ordinary words below a token's or key's name are not the token, unless the member's name says that they
+                        // are.
                         (Some(Class::Token), Kind::String)
                             if !is_content(&key) && tree.string(child).is_some_and(|text| !looks_made_up(&text)) =>
                         {
@@ -247,7 +249,7 @@ impl<'r> Walk<'r> {
         jobs.extend(members.into_iter().rev());
     }
 
-    /// A key without its secret and still the only one of its name; nothing when it can stay.
+    /// Returns a key with its secret masked, made unique among its siblings; `None` if the key can stay.
     fn shown_key(&mut self, key: &str, shown: &mut HashSet<String>) -> Option<String> {
         let Some((masked, secrets)) = self.redactor.texts.masked_parts(&self.redactor.names, key, &[]) else {
             shown.insert(key.to_owned());
@@ -279,7 +281,7 @@ impl<'r> Walk<'r> {
             }
             Mode::Within(class) => modes.fill(Mode::Within(class)),
             Mode::Secret { .. } | Mode::All if children.is_empty() => {}
-            // Plain values: one mask for all of them tells the least.
+            // A list of plain values gets a single mask, which reveals the least.
             Mode::Secret { .. } | Mode::All => {
                 let spared = children.iter().all(|child| match tree.string(*child) {
                     Some(text) => is_spared(names, Class::Token, &text) || is_sentence(&text),
@@ -310,7 +312,7 @@ impl<'r> Walk<'r> {
         jobs.extend(items.into_iter().rev());
     }
 
-    /// What a list as a whole says about its items: a name and its value, the words of a command, the lines of a key.
+    /// Examines a list as a whole: a name and its value, the words of a command, or the lines of a key.
     fn list(&mut self, strings: &[Option<String>], is_pair: bool, modes: &mut [Mode], replaced: &mut [Option<String>]) {
         let names = &self.redactor.names;
         let parent = self.path.rsplit('.').next().unwrap_or_default();
@@ -322,7 +324,7 @@ impl<'r> Walk<'r> {
                 |text: &str| names.class(text).is_secret() && text.len() <= PATH_BYTES_MAX && !has_digit(text);
             let names_two =
                 value.as_deref().is_some_and(|value| is_name(value) || lists_names && !looks_made_up(value));
-            // On its own it may be a list of names: `["secrets","configmaps"]`
+            // A list that is not inside another one may be a list of names: `["secrets","configmaps"]`
             let is_identifier = |text: &str| {
                 text.bytes().all(|b| b.is_ascii_alphabetic() || matches!(b, b'_' | b'.' | b':' | b'*' | b'/' | b'-'))
             };
@@ -378,7 +380,7 @@ impl<'r> Walk<'r> {
         }
     }
 
-    /// Running text, or JSON as a text; nothing when there is nothing to mask.
+    /// Masks the secrets in running text, or in JSON stored as a string. Returns `None` if there is nothing to mask.
     pub(super) fn text(&mut self, text: &str) -> Option<String> {
         let trimmed = text.trim();
         if trimmed.starts_with(['{', '[', '"']) {
@@ -391,7 +393,7 @@ impl<'r> Walk<'r> {
                     return (self.masked.count > before).then_some(inside);
                 }
                 Err(NoTree::NotJson) => {}
-                // What cannot be looked through is not passed on.
+                // Text that cannot be examined is masked as a whole.
                 Ok(_) | Err(NoTree::TooDeep) => {
                     self.masked.add(&self.path, TOO_DEEP);
                     return Some(MASK.to_owned());
@@ -408,8 +410,8 @@ impl<'r> Walk<'r> {
         Some(masked)
     }
 
-    /// JSON in the middle of a text, as in `body={"token":…}`: the text without the secrets in it, when there are some, and where
-    /// JSON is in what is returned.
+    /// Examines JSON in the middle of a text, as in `body={"token":…}`. Returns the text with its secrets masked, if there are
+    /// any, and the ranges of JSON in the resulting text.
     fn embedded(&mut self, text: &str) -> (Option<String>, Vec<Range<usize>>) {
         let bytes = text.as_bytes();
         let (mut out, mut found) = (String::new(), Vec::new());
@@ -447,7 +449,7 @@ impl<'r> Walk<'r> {
     }
 }
 
-/// Where a program was started is no secret: `PWD=/home/bob`.
+/// Returns whether a value is a working directory, which is no secret: `PWD=/home/bob`.
 fn is_folder(path: &str, value: &str) -> bool {
     let name = path.rsplit('.').next().unwrap_or_default();
     (name.eq_ignore_ascii_case("pwd") || name.eq_ignore_ascii_case("oldpwd")) && super::values::is_reference(value)

@@ -1,5 +1,5 @@
-//! ArcSight Common Event Format, version 0 (Micro Focus, "Implementing ArcSight CEF", revision 25). It has no place for `changes`, `details`
-//! and some others; what is there and left out is named in `flexString2`.
+//! Writes ArcSight Common Event Format, version 0 (Micro Focus, "Implementing ArcSight CEF", revision 25). It has no fields for
+//! `changes`, `details` and some others; those that an entry has are omitted and listed in `flexString2`.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -32,7 +32,7 @@ pub(super) fn write(event: &Event<'_>) -> String {
     match view.ip_address.as_deref().map(|text| (text, text.parse::<IpAddr>())) {
         Some((text, Ok(IpAddr::V6(_)))) => pairs.labelled("c6a2", "Source IPv6 Address", Some(text)),
         Some((text, Ok(IpAddr::V4(_)))) => pairs.put("src", text),
-        // Some records name a service there.
+        // Some entries name a service in `ip_address`.
         Some((text, Err(_))) => pairs.put("shost", text),
         None => {}
     }
@@ -97,12 +97,12 @@ impl Pairs<'_> {
     }
 }
 
-/// In the header, `|` and `\` are escaped and there are no line ends.
+/// Escapes `|` and `\` in a header field and replaces line ends with spaces.
 fn header(text: &str) -> String {
     text.replace('\\', "\\\\").replace('|', "\\|").replace(['\n', '\r'], " ")
 }
 
-/// In the extension, `=` and `\` are escaped, and line ends are written as letters.
+/// Escapes `=` and `\` in an extension value and writes line ends as `\n` and `\r`.
 fn extension(text: &str) -> String {
     text.replace('\\', "\\\\").replace('=', "\\=").replace('\r', "\\r").replace('\n', "\\n")
 }

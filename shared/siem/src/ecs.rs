@@ -1,5 +1,5 @@
-//! Elastic Common Schema 9 (elastic.co/docs/reference/ecs). `user.*` is who really acted, `user.effective.*` who they acted as,
-//! `user.target.*` who it was done to. What ECS has no field for stands under `piperoll`, where nobody else's fields are.
+//! Writes Elastic Common Schema 9 (elastic.co/docs/reference/ecs). `user.*` is the actual actor, `user.effective.*` the impersonated
+//! user, `user.target.*` the affected user. Fields that ECS does not define are stored under `piperoll`, which no other product uses.
 
 use serde_json::{Value, json};
 
@@ -62,7 +62,7 @@ fn user(event: &Event<'_>) -> Value {
     }
 }
 
-/// `event.category`, and the words of `event.type` that ECS expects with it.
+/// `event.category`, and the values of `event.type` that ECS expects with it.
 type Category = (&'static str, &'static [&'static str]);
 
 const AUTHENTICATION: Category = ("authentication", &["start", "end", "info"]);
@@ -84,7 +84,7 @@ fn category(event: &Event<'_>) -> Option<Category> {
     })
 }
 
-/// `event.type`: what happened, on the axes of ECS.
+/// Values of `event.type`: what happened, in the terms of ECS.
 fn kinds(event: &Event<'_>) -> Vec<&'static str> {
     let mut kinds = match event.verb() {
         "login" | "logon" | "signin" | "sign_in" | "start" | "started" => vec!["start"],

@@ -13,21 +13,21 @@ use piperoll_format::time::Timestamp;
 use piperoll_format::verify::Integrity;
 use piperoll_format::view::EntryView;
 
-/// What ranks and finds an entry is longer than this, as JSON, only when somebody means harm: a name of quotes alone.
+/// Maximum length, as JSON, of a field that [`Omit::Most`] keeps. Only a malicious value, such as a name of quotes alone, is longer.
 const SHORT_BYTES_MAX: usize = 514;
 
-/// What a message says.
+/// Format of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// The row as every answer has it: the body verbatim, its mac, the verdict. The only form that verifies.
+    /// The row as in every API response: the body verbatim, its MAC, and the verification result. The only format that can be verified.
     #[default]
     Native,
     /// Open Cybersecurity Schema Framework 1.8.0.
     Ocsf,
     /// Elastic Common Schema 9.
     Ecs,
-    /// ArcSight Common Event Format, version 0. Has no place for `changes` and `details`.
+    /// ArcSight Common Event Format, version 0. Has no fields for `changes` and `details`.
     Cef,
 }
 
@@ -42,14 +42,14 @@ impl Format {
     }
 }
 
-/// What is left out, and said to be, when a message must not be longer.
+/// Parts that are omitted from a message, and reported as omitted, to keep it within its size limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Omit {
     #[default]
     Nothing,
     /// `details` and `changes`.
     Bulk,
-    /// All but what finds and ranks the entry.
+    /// Everything except the fields that identify and rank the entry.
     Most,
 }
 
@@ -63,13 +63,13 @@ impl Omit {
     }
 }
 
-/// A row with the place it was read from.
+/// A row with the position it was read from.
 pub struct Event<'a> {
     pub cluster: &'a str,
     pub node_id: &'a str,
     pub generation: &'a str,
     pub seq: u64,
-    /// When it was recorded, by the row's column; believed only as far as the row is sound.
+    /// Time of recording from the row's column; it can be trusted only if the row is sound.
     pub recorded: Timestamp,
     pub row: &'a Row<'a>,
     pub(super) view: EntryView<'a>,
@@ -77,18 +77,18 @@ pub struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// What cannot be read of a row is left out of every form; its verdict is in all of them.
+    /// Creates an event. Parts of a row that cannot be read are omitted from every format; the verification result is in all of them.
     pub fn new(place: (&'a str, &'a str, &'a str, u64), recorded: Timestamp, row: &'a Row<'a>) -> Self {
         let (cluster, node_id, generation, seq) = place;
         let mut view = EntryView::parse(&row.body).unwrap_or_default();
         if row.integrity != Integrity::Ok && row.body.contains(&b'\n') {
-            // Whoever edits a row can put white space into it, and with it a line of their own making.
+            // An attacker who edits a row can insert white space, and with it a forged line.
             (view.changes, view.details, view.flags, view.redacted) = (None, None, None, None);
         }
         Self { cluster, node_id, generation, seq, recorded, row, view, omit: Omit::Nothing }
     }
 
-    /// The same with less in it.
+    /// Returns the event with these parts omitted.
     pub fn without(mut self, omit: Omit) -> Self {
         self.omit = omit;
         if omit != Omit::Nothing {
@@ -97,7 +97,7 @@ impl<'a> Event<'a> {
         if omit == Omit::Most {
             let EntryView { id, occurred_at, user, category, action, outcome, ip_address, flags, via, .. } =
                 std::mem::take(&mut self.view);
-            // The limits of entries do not bind whoever edits a row.
+            // An edited row may exceed the limits of entries.
             let short =
                 |text: Option<Cow<'a, str>>| text.filter(|text| json_text(text.as_ref()).len() <= SHORT_BYTES_MAX);
             self.view = EntryView {
@@ -116,7 +116,7 @@ impl<'a> Event<'a> {
         self
     }
 
-    /// `node/seq`, as the command line takes it.
+    /// Position as `node/seq`, the form that the command line accepts.
     pub(super) fn place(&self) -> String {
         format!("{}/{}", self.node_id, self.seq)
     }
@@ -129,13 +129,13 @@ impl<'a> Event<'a> {
         matches!(self.row.integrity, Integrity::Ok | Integrity::Erased)
     }
 
-    /// When it happened, by the caller's word if there is one.
+    /// Time when it happened: as stated by the caller, otherwise when it was recorded.
     pub(super) fn time(&self) -> Timestamp {
         let said = self.view.occurred_at.as_deref().and_then(|time| Timestamp::parse_rfc3339(time).ok());
         said.unwrap_or(self.recorded)
     }
 
-    /// One sentence; what is missing is said instead of it.
+    /// One sentence: the integrity problem if there is one, otherwise the description or the action.
     pub(super) fn sentence(&self) -> Cow<'_, str> {
         if let Some(reason) = self.row.reason.as_deref().filter(|_| self.row.integrity != Integrity::Ok) {
             return format!("row {} of {}: {reason}", self.seq, self.node_id).into();
@@ -159,7 +159,7 @@ impl<'a> Event<'a> {
         self.view.outcome.as_deref().unwrap_or("unknown")
     }
 
-    /// The names of the rules that it stands out by.
+    /// Names of the rules that flagged the entry.
     pub(super) fn flags(&self) -> Vec<String> {
         self.view.flag_rules()
     }
@@ -168,12 +168,12 @@ impl<'a> Event<'a> {
         self.view.flags.filter(|_| self.omit != Omit::Most)
     }
 
-    /// SHA-256 of the body, so that a form which lost some of it can be held against the log.
+    /// SHA-256 of the body, so that a message with omitted parts can be compared with the log.
     pub(super) fn digest(&self) -> String {
         hex::encode(Sha256::digest(&self.row.body))
     }
 
-    /// The person or account that something was done to: id and name.
+    /// Id and name of the person or account that the action affected.
     pub(super) fn person(&self) -> Option<(Option<&str>, &str)> {
         let view = &self.view;
         let (id, name, target) = (view.entity_id.as_deref(), view.entity_name.as_deref(), view.target.as_deref());

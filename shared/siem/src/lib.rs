@@ -1,7 +1,8 @@
 //! Converts an entry to formats of other systems: OCSF, ECS, CEF, and syslog around them.
 //!
-//! Every form is a function of one stored row and of nothing else, so golden files test it (`shared/siem/tests/siem.rs`). None of them is what is signed:
-//! only `native` keeps the body's bytes. docs/forwarding.md has the tables of fields and where they come from.
+//! Every format is a function of one stored row and of nothing else, so golden files test it
+//! (`shared/siem/tests/siem.rs`). None of them is the text that is signed: only `native` keeps the bytes of the body.
+//! docs/forwarding.md has the tables of fields and their sources.
 
 mod cef;
 mod ecs;

@@ -1,8 +1,8 @@
-//! OCSF 1.8.0 (schema.ocsf.io/1.8.0): which class an action belongs to, and that class's attributes.
+//! Writes OCSF 1.8.0 (schema.ocsf.io/1.8.0): selects the class of an action and fills that class's attributes.
 //!
-//! A class with a required attribute that the entry cannot fill is not used; API Activity (6003) takes whatever is left, with the
-//! node itself as the source endpoint where nobody else is known. Rules' findings are labels and a severity, not finding classes: nobody
-//! investigated them. A MAC is no digital signature, so it stands in `unmapped`.
+//! A class with a required attribute that the entry cannot fill is not used; API Activity (6003) takes all remaining entries, with the
+//! node itself as the source endpoint if no other source is known. Flags become labels and a severity, not finding classes, because
+//! nothing has been investigated. A MAC is not a digital signature, so it is stored in `unmapped`.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use piperoll_format::verify::Integrity;
 
 const VERSION: &str = "1.8.0";
 
-/// A class and an activity of it.
+/// An event class and one of its activities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Route {
     class: u32,
@@ -26,7 +26,7 @@ const ENTITY_MANAGEMENT: u32 = 3004;
 const USER_ACCESS: u32 = 3005;
 const APPLICATION_LIFECYCLE: u32 = 6002;
 const API_ACTIVITY: u32 = 6003;
-/// Activity of every class for what the schema has no word for.
+/// Id, in every class, for an activity that the schema does not name.
 const OTHER: u32 = 99;
 
 pub(super) fn write(event: &Event<'_>) -> String {
@@ -144,7 +144,7 @@ fn resource(name: Option<&str>, uid: Option<&str>, kind: Option<&str>, role: (u3
     json!({ "name": name, "uid": uid, "type": kind, "role_id": role.0, "role": role.1 })
 }
 
-/// The real person; who was acted as stands in `unmapped.effective_user`.
+/// The actual actor; the impersonated user is stored in `unmapped.effective_user`.
 fn actor(event: &Event<'_>) -> Value {
     let view = &event.view;
     let session = json!({ "uid": view.session, "credential_uid": view.credential });
@@ -153,7 +153,7 @@ fn actor(event: &Event<'_>) -> Value {
         (None, Some(user)) => {
             json!({ "name": user, "uid": user, "type_id": user_type(event), "type": view.user_type, "domain": view.domain })
         }
-        // Whoever asks for the class of it needs one of these.
+        // A class that requires an actor requires one of these attributes.
         (None, None) => {
             let app = Some(view.via.as_ref()).filter(|via| !via.is_empty()).unwrap_or("unknown");
             return json!({ "app_name": app, "session": session });
@@ -173,7 +173,7 @@ fn user_type(event: &Event<'_>) -> u32 {
     }
 }
 
-/// The account that something was done to.
+/// The account that the action affected.
 fn affected(event: &Event<'_>) -> Value {
     event.person().map_or(Value::Null, |(id, name)| json!({ "name": name, "uid": id.unwrap_or(name), "type_id": 0 }))
 }
@@ -184,7 +184,7 @@ fn source(event: &Event<'_>, class: u32) -> Value {
     let address = view.ip_address.as_deref();
     match (address.filter(is_address), address) {
         (Some(ip), _) => json!({ "ip": ip, "intermediate_ips": [view.peer_address.as_deref().filter(is_address)] }),
-        // Some records name a service there.
+        // Some entries name a service in `ip_address`.
         (None, Some(name)) => json!({ "svc_name": name }),
         (None, None) if class == API_ACTIVITY => json!({ "hostname": event.node_id }),
         (None, None) => Value::Null,
@@ -193,7 +193,7 @@ fn source(event: &Event<'_>, class: u32) -> Value {
 
 fn unmapped(event: &Event<'_>, route: Route) -> String {
     let view = &event.view;
-    // What the class has a place for stands there; everything else stays together here.
+    // Fields for which the class has an attribute are stored there; all other fields are collected here.
     let is_placed = matches!(route.class, ENTITY_MANAGEMENT | API_ACTIVITY);
     let is_call = route.class == API_ACTIVITY;
     let mut unmapped = Parts::of(json!({
@@ -222,7 +222,7 @@ fn unmapped(event: &Event<'_>, route: Route) -> String {
     unmapped.finish()
 }
 
-/// Where an entry belongs.
+/// Selects the class and the activity of an entry.
 fn route(event: &Event<'_>) -> Route {
     let view = &event.view;
     let verb = event.verb();

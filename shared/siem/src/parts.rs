@@ -1,15 +1,15 @@
-//! A JSON object composed of values and of JSON text.
+//! Builds a JSON object from values and from JSON text.
 
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// A JSON object of values and of texts that are JSON already, which are kept as they are: a number in `details` may have more
-/// digits than any type here.
+/// JSON object under construction. Text that is already JSON is kept verbatim, because a number in `details` may have more
+/// digits than any type here can hold.
 pub(super) struct Parts(String);
 
 impl Parts {
-    /// Without what is null.
+    /// Starts with the members of `value`, without the empty ones.
     pub(super) fn of(mut value: Value) -> Self {
         drop_nothings(&mut value);
         let mut text = json_text(&value);
@@ -38,7 +38,7 @@ impl Parts {
     }
 }
 
-/// Values and texts cannot fail to be written.
+/// Serializes as JSON, which cannot fail for values and texts.
 pub(super) fn json_text<T: Serialize + ?Sized>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! RFC 5424 messages, and their framing on a stream by octet counting (RFC 6587 section 3.4.1, RFC 5425 section 4.3).
+//! Writes RFC 5424 messages, and frames them on a stream by octet counting (RFC 6587 section 3.4.1, RFC 5425 section 4.3).
 
 use std::fmt::Write as _;
 
@@ -8,25 +8,26 @@ use piperoll_format::verify::Integrity;
 
 /// The private enterprise number for examples (RFC 5612), until an organisation sets its own.
 pub const ENTERPRISE_DEFAULT: u32 = 32_473;
-/// Bytes of the smallest message that can be asked for: the shortest form of the longest entry fits.
+/// Smallest size limit of a message that can be configured, in bytes. The shortest form of the longest entry does not exceed it.
 pub const SYSLOG_BYTES_MIN: usize = 6_144;
 /// Facility "log audit" (RFC 5424 section 6.2.1).
 const FACILITY: u8 = 13;
 /// RFC 5424 section 6: `MSGID` and `APP-NAME` are ASCII.
 const MSGID_BYTES_MAX: usize = 32;
 
-/// How messages are made.
+/// Settings of syslog messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Syslog {
     pub format: Format,
-    /// Behind the `@` of the structured data's name.
+    /// Private enterprise number, which follows the `@` in the name of the structured data.
     pub enterprise: u32,
-    /// Bytes of one message, without its length in front.
+    /// Maximum size of one message in bytes, without the length prefix.
     pub size_max: usize,
 }
 
 impl Syslog {
-    /// One message with its length in front, and what was left out of it. `synced` is whether the node's clock is, when that is known.
+    /// Writes one message with its length prefix, and returns what was omitted from it. `synced` says whether the node's clock
+    /// is synchronised, if that is known.
     pub fn frame(&self, event: Event<'_>, synced: Option<bool>) -> (Vec<u8>, Omit) {
         let mut event = event;
         let mut message = self.message(&event, synced);
@@ -115,7 +116,7 @@ fn quoted(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace(']', "\\]")
 }
 
-/// Header fields are printable ASCII without spaces. What is too long here stands whole in the structured data.
+/// Header fields are printable ASCII without spaces. A value that is too long here is in full in the structured data.
 fn printable(text: &str, max: usize) -> String {
     let text: String = text.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).take(max).collect();
     if text.is_empty() { "-".to_owned() } else { text }

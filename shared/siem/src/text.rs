@@ -1,11 +1,11 @@
-//! An event as one line of text.
+//! Writes an event as one line of text.
 
 use super::event::{Event, Format, Omit};
 use super::parts::Parts;
 use super::{cef, ecs, ocsf};
 
 impl Event<'_> {
-    /// As one line of text, without a line end.
+    /// Writes the event as one line of text, without a line end.
     pub fn to_text(&self, format: Format) -> String {
         match format {
             Format::Native => self.native(),

@@ -20,14 +20,15 @@ use super::spool::{Piece, SpoolRows};
 use crate::answer::merge::Merge;
 use crate::scan::verified_row::BorderRow;
 
-/// What the manifest says besides what is counted here.
+/// Manifest fields that are not computed in this module.
 pub(super) struct Heading {
     pub(super) asked: Asked,
     pub(super) created: Timestamp,
     pub(super) complete: bool,
 }
 
-/// The finished archive, in a file without a name. Of every node, its present log comes first, and `reports` has what is said of it.
+/// Assembles the archive in an unnamed file. In `nodes`, the present log of a node comes before its earlier ones;
+/// `reports` has the report of every node.
 pub(super) fn assemble(
     exporter: &Exporter,
     mut nodes: Vec<Vec<Collected>>,
@@ -117,7 +118,7 @@ fn text_piece(dir: &Path, name: String, text: &str) -> io::Result<Piece> {
     Ok(piece)
 }
 
-/// The members of one log.
+/// Creates the archive members of one log: checkpoint, entries and proof.
 fn pieces_of(dir: &Path, [checkpoint, rows, proof]: [String; 3], proven: &mut Proven) -> io::Result<[Piece; 3]> {
     let hashes: String = proven.proof.iter().map(|hash| encode_hash(hash) + "\n").collect();
     Ok([
@@ -127,7 +128,7 @@ fn pieces_of(dir: &Path, [checkpoint, rows, proof]: [String; 3], proven: &mut Pr
     ])
 }
 
-/// All rows of a log in ascending `seq`, those at the borders in their places.
+/// Writes all rows of a log in ascending `seq`, with the border rows in their positions.
 fn entries(dir: &Path, name: String, proven: &mut Proven) -> io::Result<Piece> {
     let mut piece = Piece::new(dir, name)?;
     let mut borders = proven.borders.iter().peekable();
@@ -156,8 +157,8 @@ fn write_border(piece: &mut Piece, border: &BorderRow) -> io::Result<()> {
     piece.write_all(&row)
 }
 
-/// The timeline and its copy for spreadsheets. Sources are in the order of node, log and era, which is how rows of one
-/// moment are ordered.
+/// Writes the timeline and its copy for spreadsheets. Sources are ordered by node, log and era, which is how rows with
+/// the same timestamp are ordered.
 fn readable(dir: &Path, nodes: &mut [Collected], first: &mut Vec<Vec<u8>>) -> io::Result<(Piece, Piece)> {
     let mut timeline = Piece::new(dir, bundle::TIMELINE)?;
     let mut copy = Piece::new(dir, bundle::CSV)?;

@@ -29,32 +29,32 @@ use crate::scan::proof_verifier::Proof;
 use crate::scan::verified_row::{BorderRow, PlacedRow};
 use crate::witness::look::look;
 
-/// For a checkpoint that covers what a node held when the export began. Nodes sign once a second.
+/// How long to wait for a checkpoint that covers all rows a node had when the export began. Nodes sign once a second.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 const SETTLE_PAUSE: Duration = Duration::from_millis(200);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
-/// Levels of a tree of 2^62 rows, bytes of one hash in a JSON list, and what an answer may have besides.
+/// Levels of a tree of 2^62 rows, bytes of one hash in a JSON list, and bytes allowed for the rest of a proof answer.
 const TREE_LEVELS_MAX: usize = 62;
 const HASH_TEXT_BYTES: usize = 48;
 const PROOF_BYTES_MIN: usize = 64 * 1024;
-/// A proof of a million runs takes a node some seconds.
+/// Creating a proof of a million runs takes a node some seconds.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Rows that a node gave and proved.
+/// Rows that a node sent and proved.
 pub(super) struct Proven {
     pub(super) pinned: Pinned,
-    /// By era: one after the other they ascend.
+    /// Rows by era; from one era to the next, `seq` ascends.
     pub(super) eras: BTreeMap<u32, Spool>,
-    /// By place.
+    /// Sorted by `seq`.
     pub(super) borders: Vec<BorderRow>,
     pub(super) proof: Vec<Hash>,
 }
 
-/// One node's part.
+/// Outcome and rows of one log of a node.
 pub(super) struct Collected {
     pub(super) part: Part,
     pub(super) proven: Option<Proven>,
-    /// Rows as they were found that no proof stands behind, as lines.
+    /// Rows that no proof covers, as they were received, in JSON lines.
     pub(super) rejected: Option<Spool>,
 }
 
@@ -63,14 +63,14 @@ impl Collected {
         Self { part, proven: None, rejected: None }
     }
 
-    /// Rows of it in the timeline.
+    /// Returns the number of rows that go into the timeline.
     pub(super) fn rows(&self) -> u64 {
         self.proven.iter().flat_map(|proven| proven.eras.values()).map(|spool| spool.rows).sum()
     }
 }
 
-/// Waits until what a node holds now is under a checkpoint that this aggregator has cosigned. A node that does not get
-/// there gives less, and the bundle says up to when.
+/// Waits until a checkpoint cosigned by this aggregator covers the rows that the node has now. A node that does not get
+/// there in time contributes fewer rows, and the bundle says up to when.
 pub(super) async fn settle(member: &Arc<Member>) {
     let Ok(status) = member.link.get_json::<NodeStatus>(peer_path::STATUS, STATUS_TIMEOUT).await else { return };
     let Some(head) = status.head_seq else { return };
@@ -85,21 +85,22 @@ pub(super) async fn settle(member: &Arc<Member>) {
     }
 }
 
-/// Rows of one node while they come.
+/// Rows of one node while they are being received.
 struct Collecting<'a> {
     dir: &'a Path,
-    /// Rows that no filter and no range could have left out: see `wanted`.
+    /// Rows that `take` accepted: intact, witnessed and within the caller's scope.
     eras: BTreeMap<u32, Spool>,
     runs: BTreeMap<u32, Vec<Range<u64>>>,
     rejected: Option<Spool>,
-    /// The entries under which rows were erased.
+    /// The entries that record the erasure of rows.
     statements: Vec<BorderRow>,
 }
 
 impl Collecting<'_> {
     fn take(&mut self, row: &PlacedRow) -> io::Result<()> {
         if row.withheld && row.erased.is_some() {
-            // Nobody knows whether it was within the scope, and the entry that says it is gone may not be.
+            // It cannot be known whether the row was within the scope, and the entry that records its erasure may be
+            // outside of it.
             return Ok(());
         }
         let head = if row.erased.is_some() { ERASED_HEAD_BYTES } else { 0 };
@@ -128,7 +129,7 @@ impl Collecting<'_> {
             None => spool.push(&row.body, &row.mac)?,
             Some(gone) => {
                 spool.push_erased(seq, &row.body, &row.mac)?;
-                // Whoever checks this must see that the entry is one of the log's.
+                // A verifier must be able to check that the erasure entry is part of the log.
                 self.statements.push(statement(gone.entry_seq, &row.body, &row.mac));
             }
         }
@@ -141,14 +142,15 @@ impl Collecting<'_> {
     }
 }
 
-/// An entry that says that a row was erased, as a row beside the others.
+/// Builds a border row from an entry that records the erasure of a row.
 fn statement(seq: u64, body: &Bytes, mac: &Bytes) -> BorderRow {
     BorderRow { seq, leaf: leaf_hash(body, mac), body: body.clone(), mac: mac.clone(), erased_under: None }
 }
 
-/// Reads a node to its end and asks for the proof of what it gave.
+/// Reads a node to its end and requests the proof of the rows that it sent.
 ///
-/// `created` is when the export began: a checkpoint that was not seen to hold since does not speak for it.
+/// `created` is when the export began: a checkpoint that was last seen too long before does not cover the node's rows at
+/// that time.
 pub(super) async fn collect(
     member: Arc<Member>,
     asked: Asked,
@@ -178,7 +180,7 @@ pub(super) async fn collect(
             Err(failure) => break Some(failure),
         }
     };
-    // What only lacks the proof that was under way proves nothing, and is nothing to hold against the node.
+    // Rows that lack only the pending proof prove nothing, and are no evidence against the node.
     for row in reader.rest().filter(|row| !matches!(row.integrity, Integrity::Ok | Integrity::Erased)) {
         collecting.take(&row)?;
     }
@@ -191,7 +193,7 @@ pub(super) async fn collect(
     if let (Status::Ok, true, Proof::Not(words)) = (part.status, unfiltered, &reader.tally.proof) {
         (part.status, part.reason) = (Status::Error, Some(format!("its part is not proven whole: {words}")));
     }
-    // A filter's answer has no borders, whatever the node sends.
+    // The answer to a filtered query has no border rows, whatever the node sends.
     let mut borders = std::mem::take(&mut reader.borders);
     let room = BODY_AND_MAC_BYTES_MAX - ERASED_HEAD_BYTES;
     borders.retain(|border| unfiltered && border.body.len() + border.mac.len() <= room);
@@ -213,7 +215,7 @@ pub(super) async fn collect(
     borders.extend(statements.into_iter().filter(|entry| !given(entry.seq)));
     borders.sort_by_key(|border| border.seq);
     borders.dedup_by_key(|border| border.seq);
-    // No new rows are waited for in a log that was put aside, and what is there and was never cosigned cannot be proven.
+    // A superseded log gets no new rows to wait for, and those of its rows that were never cosigned cannot be proven.
     let unseen = part.head_seq.map_or(0, |head| head.saturating_add(1)).saturating_sub(pinned.size);
     if asked.aside.is_some() && unseen > 0 && part.status == Status::Ok {
         let words = format!("no witness has cosigned its last {unseen} rows, so they cannot be proven");
@@ -227,7 +229,7 @@ pub(super) async fn collect(
     let proven = match prove(&member, &pinned, runs, &borders).await {
         Ok(proof) => {
             let mut proven = Proven { pinned, eras, borders, proof };
-            // Reads every row once more; other requests go on meanwhile.
+            // Reads every row once more. `block_in_place` lets other requests continue meanwhile.
             let fits = tokio::task::block_in_place(|| proven.fits())?;
             if !fits {
                 (part.status, part.reason) =
@@ -244,7 +246,7 @@ pub(super) async fn collect(
 }
 
 impl Proven {
-    /// Whether rows, borders and proof lead to the pinned root, as a verifier will ask.
+    /// Returns whether rows, border rows and proof lead to the pinned root, which is what a verifier checks.
     fn fits(&mut self) -> io::Result<bool> {
         let mut root = RangeRoot::new(self.pinned.size, &self.proof);
         let mut good = true;
@@ -275,7 +277,7 @@ async fn prove(
     let mut all: Vec<Range<u64>> = runs.into_values().flatten().collect();
     all.extend(borders.iter().map(|border| border.seq..border.seq + 1));
     all.sort_by_key(|run| run.start);
-    // Runs that touch are one.
+    // Join adjacent runs.
     let mut joined: Vec<Range<u64>> = Vec::new();
     for run in all {
         match joined.last_mut() {

@@ -18,10 +18,10 @@ use crate::cluster::roster::Cluster;
 use crate::scan::plan::{Ask, ask, ask_asides};
 use crate::scan::query::Query;
 
-/// Between two tries of a caller who waits for missing nodes.
+/// Pause before an export that waits for missing nodes is retried.
 pub(crate) const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// What to do about nodes that are missing.
+/// Handling of missing nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Incomplete {
     Refuse,
@@ -29,7 +29,7 @@ pub(crate) enum Incomplete {
     Partial,
 }
 
-/// Who asks, and why.
+/// Requester and reason of an export, and its handling of missing nodes.
 #[derive(Debug, Clone)]
 pub(crate) struct Order {
     pub(crate) by: String,
@@ -38,7 +38,7 @@ pub(crate) struct Order {
 }
 
 impl Order {
-    /// How long to try again while nodes are missing.
+    /// Returns how long the export is retried while nodes are missing.
     pub(crate) fn patience(&self) -> Duration {
         match self.incomplete {
             Incomplete::Wait(patience) => patience,
@@ -47,7 +47,7 @@ impl Order {
     }
 }
 
-/// A bundle, or the statement about who is missing.
+/// A bundle, or the statement that names the missing nodes.
 pub(crate) enum Outcome {
     Made { file: File, manifest: Box<Manifest>, envelope: Envelope },
     Refused(Envelope),
@@ -64,7 +64,7 @@ impl Exporter {
         let started = Instant::now();
         loop {
             let created = SystemClock.now();
-            // An end that is still to come is an open one: nobody can say what will be recorded until then.
+            // An end in the future is an open end: it is unknown what will be recorded until then.
             let to = if query.to > created { Timestamp::MAX } else { query.to };
             let query = &Query { to, ..query.clone() };
             let nodes = self.collect(cluster, query, created).await?;
@@ -103,7 +103,7 @@ impl Exporter {
         }
     }
 
-    /// All nodes at once; of each, its present log comes first.
+    /// Collects the rows of all nodes concurrently. Of each node, its present log comes first.
     async fn collect(
         self: &Arc<Self>,
         cluster: &Cluster,
@@ -112,7 +112,8 @@ impl Exporter {
     ) -> io::Result<Vec<Vec<Collected>>> {
         let mut reading = Vec::new();
         for member in &cluster.members {
-            // Only to learn whether it is asked at all: what it is asked for depends on the checkpoint it settles on.
+            // Asks only whether the node is queried at all; the request itself depends on the checkpoint that the node
+            // settles on.
             let dialled = match ask(member, &Query { sealed: false, ..query.clone() }, None) {
                 Ask::Absent => continue,
                 Ask::Not { .. } => false,
@@ -129,7 +130,7 @@ impl Exporter {
                     Ask::Not { status, reason } => Collected::none(Part::unasked(&member, status, reason)),
                     Ask::Absent => Collected::none(Part::unasked(&member, Status::Excluded, "retired".to_owned())),
                 }];
-                // Without its present log nothing says which ones were there before.
+                // Without the node's present log, nothing shows which logs preceded it.
                 let asides = if logs[0].proven.is_some() { ask_asides(&member, &query, None) } else { Vec::new() };
                 for asked in asides {
                     logs.push(collect(Arc::clone(&member), asked, limits, created, &exporter.dir).await?);

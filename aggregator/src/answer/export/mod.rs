@@ -1,7 +1,7 @@
 //! Creates evidence bundles (docs/format.md, "Evidence bundle").
 //!
-//! Nodes are read at once, each to its end, up to a checkpoint that this aggregator has cosigned; only then is anything
-//! put together, so that a bundle never says more than what every node gave.
+//! Nodes are read concurrently, each to its end, up to a checkpoint that this aggregator has cosigned. The bundle is
+//! assembled only afterwards, so it never claims more than what every node gave.
 
 mod assemble;
 mod collect;

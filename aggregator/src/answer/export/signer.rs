@@ -1,4 +1,4 @@
-//! Key that signs bundles, and directory in which they are assembled.
+//! Holds the key that signs bundles and the directory in which they are assembled.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,12 +9,12 @@ use piperoll_format::note::{SigningKey, VerifyingKey};
 
 use crate::config::RosterNode;
 
-/// Who signs bundles, and where they are put together.
+/// Key that signs bundles, and the directory in which they are assembled.
 pub(crate) struct Exporter {
     pub(crate) cluster: ClusterName,
     pub(crate) key: SigningKey,
     pub(crate) dir: PathBuf,
-    /// The text of the trust file that goes with a bundle.
+    /// Text of the trust file that is included in a bundle.
     pub(crate) trust: String,
 }
 

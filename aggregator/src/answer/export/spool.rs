@@ -1,5 +1,5 @@
-//! Rows on their way into a bundle: files without a name in the state directory, so that an export of any size takes the
-//! memory of a page, and a crash leaves nothing behind.
+//! Buffers a bundle's rows in unnamed files in the state directory, so that an export of any size needs only the memory
+//! of a page, and a crash leaves no files.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
@@ -26,7 +26,7 @@ impl Spool {
         self.file.write_all(&row)
     }
 
-    /// A row that is gone, with the entry that says so.
+    /// Adds an erased row, with the entry that records its erasure.
     pub(super) fn push_erased(&mut self, seq: u64, body: &[u8], mac: &[u8]) -> io::Result<()> {
         let mut row = Vec::new();
         write_erased(&mut row, seq, body, mac);
@@ -34,7 +34,7 @@ impl Spool {
         self.file.write_all(&row)
     }
 
-    /// A line of its own kind.
+    /// Adds a line of text; used for rejected rows.
     pub(super) fn push_line(&mut self, line: &[u8]) -> io::Result<()> {
         self.rows += 1;
         self.file.write_all(line)
@@ -65,7 +65,7 @@ impl SpoolRows {
         Ok(Self { file: spool.read()?, row: Vec::new() })
     }
 
-    /// Goes to the next row; false at the end.
+    /// Advances to the next row; returns false at the end.
     pub(super) fn advance(&mut self) -> io::Result<bool> {
         self.row.clear();
         let mut length = [0; ROW_LENGTH_BYTES];
@@ -89,7 +89,7 @@ impl SpoolRows {
     }
 }
 
-/// A member of the bundle, being written: its digest is known when its last byte is.
+/// A member of the bundle while it is being written; its digest is known after its last byte.
 pub(super) struct Piece {
     name: String,
     file: BufWriter<File>,

@@ -12,28 +12,28 @@ use crate::scan::verified_row::PlacedRow;
 /// How long a row waits for a node that has not said whether it has an earlier one, and how long a node may be silent
 /// before it is reported.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
-/// How long the rows of other nodes wait for a node that searches its backlog and gives neither a row nor a mark: a search for something
-/// rare in a large log may take that long.
+/// How long the rows of other nodes wait for a node that searches its backlog and sends neither a row nor a mark. A
+/// search for something rare in a large log may take that long.
 pub(super) const BACKLOG_WAIT_MAX: Duration = Duration::from_secs(30);
-/// What an event takes besides the bytes of its row.
+/// Bytes that an event is counted for in addition to the body of its row.
 pub(super) const ROW_OVERHEAD_BYTES: usize = 512;
 
-/// What the reader of a tail gets.
+/// An event sent to the client of a tail.
 #[derive(Debug)]
 pub(crate) enum Event {
     Row {
         row: Box<PlacedRow>,
-        /// A later one was handed out before.
+        /// Whether a row with a larger key was emitted before.
         late: bool,
-        /// What changed since the event before, of where to go on behind this one.
+        /// Positions that changed since the previous event, from which the tail resumes after this row.
         after: Vec<(NodeId, Place)>,
     },
-    /// What became of a node: it stopped answering, came back, or does not fit.
+    /// The state of a node changed: it stopped answering, came back, or has a fault.
     Node(NodeEvent),
     Heartbeat {
-        /// Everything up to this time was handed out, of all nodes that are not missing.
+        /// Time up to which all rows of the nodes that are not missing were emitted.
         watermark: Option<Timestamp>,
-        /// Every node has got to the end of its log since the tail began.
+        /// Whether every node has reached the end of its log since the tail began.
         is_current: bool,
         nodes: Vec<NodeEvent>,
         after: Vec<(NodeId, Place)>,
@@ -52,12 +52,12 @@ impl Event {
     }
 }
 
-/// A node as a tail sees it.
+/// State of a node in a tail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NodeEvent {
     pub(crate) node_id: NodeId,
     pub(crate) status: Status,
     pub(crate) reason: Option<String>,
-    /// Since when, by this aggregator's clock.
+    /// When the state began, by this aggregator's clock.
     pub(crate) since: Timestamp,
 }

@@ -20,16 +20,16 @@ use crate::scan::plan::Asked;
 use crate::scan::query::Query;
 use crate::scan::verified_row::PlacedRow;
 
-/// Before a node that failed is asked again.
+/// Pause before a node that failed is queried again.
 const RETRY: Duration = Duration::from_millis(500);
-/// A node may end a connection that was not read for so long, which is no failure of the node.
+/// A node may close a connection that was not read for this long, which is no failure of the node.
 const HELD_UP: Duration = Duration::from_secs(1);
-/// How long after that the end of the connection is put down to it: what was under way is read first.
+/// How long after such a delay the end of the connection is attributed to it; data in flight is read first.
 const HELD_UP_SINCE: Duration = Duration::from_secs(5);
 
-/// What is heard of a node.
+/// News from a followed node.
 pub(super) enum News {
-    /// It answers again, or for the first time, from this log.
+    /// The node answers, for the first time or again.
     Begun {
         node: usize,
     },
@@ -39,24 +39,24 @@ pub(super) enum News {
         row: Box<PlacedRow>,
         room: OwnedSemaphorePermit,
     },
-    /// Everything below `next_seq` was handed over, and nothing earlier than `time` comes any more.
+    /// All rows below `next_seq` were sent, and no row before `time` will follow.
     Mark {
         node: usize,
         generation: Generation,
         next_seq: u64,
         time: Timestamp,
     },
-    /// Something about it does not fit, which changes nothing about its being followed.
+    /// A check of the node failed; it is still followed.
     Fault {
         node: usize,
         words: String,
     },
-    /// Rows of a log that its present one took the place of belong to the tail and cannot be read.
+    /// Rows of a superseded log belong to the tail and cannot be read.
     Superseded {
         node: usize,
         words: String,
     },
-    /// It does not answer.
+    /// The node does not answer.
     Lost {
         node: usize,
         status: Status,
@@ -70,27 +70,27 @@ struct Gone;
 /// The end of one connection to a node.
 struct Ended {
     failure: Failure,
-    /// Whether the connection waited for the client for so long that the node may have given it up.
+    /// Whether rows waited for the client for so long that the node may have closed the connection.
     was_held_up: bool,
-    /// Another log took the place of the one that was read, up to this place.
+    /// Position in the log that was read, if another log has replaced it.
     replaced: Option<Place>,
 }
 
-/// A log that was put aside, and where it is gone on with.
+/// A superseded log, and the position at which reading it continues.
 #[derive(Debug, Clone, Copy)]
 struct Earlier {
     generation: Generation,
     place: Place,
-    /// All that was witnessed of it is there.
+    /// Whether all rows of it that were witnessed are available.
     is_whole: bool,
     /// How often the node refused to read it.
     refused: u32,
 }
 
-/// A node that is busy refuses too, so it is asked again so often before rows are called missing.
+/// Number of refusals before rows are called missing; a busy node refuses too.
 const EARLIER_TRIES: u32 = 6;
 
-/// The logs of a node besides its present one that a tail begins in, the oldest first.
+/// Returns the superseded logs of a node that are part of a tail beginning at `time`, oldest first.
 fn earlier_since(member: &Member, time: Timestamp) -> Vec<Earlier> {
     let in_range = member.witness.asides_in(time, Timestamp::MAX);
     let readable = member.witness.logs_before().into_iter().filter_map(|(_, readable)| readable);
@@ -100,8 +100,8 @@ fn earlier_since(member: &Member, time: Timestamp) -> Vec<Earlier> {
         .collect()
 }
 
-/// The rest of a log that was replaced while it was followed, and those that came after it; in words, what is not known of these or cannot
-/// be read.
+/// Returns the rest of a log that was replaced while it was followed, the logs that came after it, and a message if any
+/// of these are unknown or cannot be read.
 fn earlier_from(member: &Member, place: Place) -> (Vec<Earlier>, Option<String>) {
     let Place::At { generation, .. } = place else { return (Vec::new(), None) };
     let mut logs = vec![Earlier { generation, place, is_whole: true, refused: 0 }];
@@ -137,7 +137,7 @@ impl Room {
         Self { semaphore: Arc::new(Semaphore::new(bytes as usize)), bytes }
     }
 
-    /// Waits until there is room for a row. One that needs more than all of it gets all of it.
+    /// Waits until there is room for a row. A row that needs more than all of the room gets all of it.
     async fn take(&self, row: &PlacedRow) -> Result<OwnedSemaphorePermit, Gone> {
         let bytes = u32::try_from(row.body.len() + ROW_OVERHEAD_BYTES).unwrap_or(u32::MAX).min(self.bytes);
         Arc::clone(&self.semaphore).acquire_many_owned(bytes).await.map_err(|_| Gone)
@@ -167,7 +167,7 @@ pub(super) async fn follow(
                         earlier.remove(0);
                         continue;
                     }
-                    // The node is there and cannot read it.
+                    // The node answers, but cannot read the log.
                     Ok(Err(Ended { failure: Failure::Error(_), .. })) if log.refused < EARLIER_TRIES => {
                         log.refused += 1;
                         tokio::time::sleep(RETRY).await;
@@ -201,7 +201,7 @@ pub(super) async fn follow(
                     words_of(false, &failure)
                 }
                 Ok(reader) => match read_on(reader, node, &mut place, &room, &send).await {
-                    // The node is asked again before anything is said about it.
+                    // Query the node again before reporting anything about it.
                     Ok(Ended { was_held_up: true, .. }) => continue,
                     Ok(Ended { replaced: Some(rest), .. }) => {
                         let words;
@@ -211,7 +211,7 @@ pub(super) async fn follow(
                         {
                             return;
                         }
-                        // A node that names another log every time is not asked without a pause.
+                        // Pause, so that a node that names another log every time is not queried in a tight loop.
                         tokio::time::sleep(RETRY).await;
                         continue;
                     }
@@ -232,7 +232,8 @@ fn words_of(began: bool, failure: &Failure) -> (Status, String) {
     (status, reason.unwrap_or_default())
 }
 
-/// `earlier` names a log that is read to its end and not followed.
+/// Builds the request that continues at `place`. `earlier` names a superseded log, which is read to its end and not
+/// followed.
 fn asked(place: Place, query: &Query, earlier: Option<Generation>) -> Asked {
     let (from, from_seq) = match place {
         Place::At { next_seq, .. } => (Timestamp::MIN, Some(next_seq)),
@@ -255,7 +256,7 @@ fn asked(place: Place, query: &Query, earlier: Option<Generation>) -> Asked {
     Asked { request, pinned: None, all_there: true, scope: query.scope.clone(), aside: None }
 }
 
-/// Sends what is left of a log that was put aside, and moves its place along.
+/// Sends the rest of a superseded log and advances its position.
 async fn read_earlier(
     member: &Arc<Member>,
     node: usize,
@@ -300,7 +301,7 @@ async fn read_earlier(
     }
 }
 
-/// Sends what comes until the node fails, and moves `place` along.
+/// Sends what the node delivers until the connection ends, and advances `place`.
 async fn read_on(
     mut reader: NodeReader,
     node: usize,
@@ -357,8 +358,8 @@ async fn read_on(
     }
 }
 
-/// Hands a row over once there is room for it, and moves `place` past it. Returns when that was if it took so long that the node may give the
-/// connection up.
+/// Sends a row once there is room for it, and advances `place` past it. Returns the present time if that took so long
+/// that the node may close the connection.
 async fn hand_over(
     row: PlacedRow,
     (node, generation): (usize, Generation),

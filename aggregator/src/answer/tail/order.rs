@@ -15,19 +15,19 @@ use super::follow::News;
 use super::position::Place;
 use crate::scan::verified_row::PlacedRow;
 
-/// One node's rows that were not emitted yet, in its own order.
+/// Rows of one node that were not emitted yet, in the node's order.
 struct Followed {
-    /// Rows of it that belong to the tail are in no log that can be read.
+    /// Why rows of the node that belong to the tail are in no log that can be read.
     superseded: Option<String>,
     id: NodeId,
     rows: VecDeque<Held>,
-    /// Nothing earlier comes any more.
+    /// Time before which no further row arrives.
     time: Option<Timestamp>,
-    /// Where the node is once its rows are handed out.
+    /// Position of the node once its waiting rows are emitted.
     marked: Option<Place>,
     state: State,
     backlog: Backlog,
-    /// When it gave a row or a mark last, or began to answer.
+    /// When the node last sent a row or a mark, or began to answer.
     heard: Instant,
 }
 
@@ -36,22 +36,23 @@ struct Held {
     came: Instant,
     generation: Generation,
     row: Box<PlacedRow>,
-    /// Room of the node's follower, which reads on when the row is emitted.
+    /// The row's share of the room of the node's follower, which continues reading when the row is emitted.
     _room: OwnedSemaphorePermit,
 }
 
-/// Rows that a node recorded before it was followed. A node has none once it sent its first mark.
+/// Rows that a node recorded before it was followed. The backlog ends with the node's first mark.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Backlog {
     None,
-    /// From where the client wanted to begin: rows of other nodes wait for it, so that all are in order.
+    /// Since the start of the tail: rows of other nodes wait for it, so that all are in order.
     SinceStart,
-    /// From while the node was missing, or gave nothing for too long: rows of others were emitted meanwhile, so its rows are late.
+    /// Since the node was missing or sent nothing for too long: rows of other nodes were emitted meanwhile, so its rows
+    /// are late.
     SinceAbsence,
 }
 
 enum State {
-    /// Not heard of yet, or again not, since then.
+    /// The node has not answered yet, or no longer answers, since `since`.
     Silent {
         since: Instant,
         at: Timestamp,
@@ -61,22 +62,22 @@ enum State {
     Answering {
         since: Timestamp,
     },
-    /// It was reported; nobody waits for it.
+    /// The node was reported as missing; no row waits for it.
     Missing(NodeEvent),
 }
 
 pub(super) struct Ordering {
     nodes: Vec<Followed>,
     last: Option<Key>,
-    /// Where nodes are gone on with, as far as no event has said it yet: by their number here.
+    /// Positions that no event has reported yet, by index of the node.
     moved: BTreeMap<usize, Place>,
-    /// Said before the next row.
+    /// Events of nodes to emit before the next row.
     said: VecDeque<NodeEvent>,
     beat: bool,
 }
 
 impl Ordering {
-    /// `with_backlog` says of a node whether it is followed from a time that is past.
+    /// Creates the ordering. The flag of a node says whether it is followed from a time in the past.
     pub(super) fn new(nodes: impl Iterator<Item = (NodeId, bool)>) -> Self {
         let (now, at) = (Instant::now(), SystemClock.now());
         let silent =
@@ -98,18 +99,18 @@ impl Ordering {
         Self { nodes, last: None, moved: BTreeMap::new(), said: VecDeque::new(), beat: false }
     }
 
-    /// Returns whether a node that answers has not got to the end of its log yet.
+    /// Returns whether an answering node has not reached the end of its log yet.
     pub(super) fn has_backlog(&self) -> bool {
         self.nodes.iter().any(|node| node.backlog != Backlog::None)
     }
 
-    /// What no event has said yet.
+    /// Takes the positions that no event has reported yet.
     fn moved(&mut self) -> Vec<(NodeId, Place)> {
         let moved = std::mem::take(&mut self.moved);
         moved.into_iter().map(|(index, place)| (self.nodes[index].id.clone(), place)).collect()
     }
 
-    /// The next event is a heartbeat.
+    /// Requests a heartbeat event.
     pub(super) fn beat(&mut self) {
         self.beat = true;
     }
@@ -170,7 +171,7 @@ impl Ordering {
         }
     }
 
-    /// What is to be handed out now.
+    /// Returns the event that is due now.
     pub(super) fn next(&mut self) -> Option<Event> {
         self.miss();
         if let Some(event) = self.said.pop_front() {
@@ -187,8 +188,8 @@ impl Ordering {
         })
     }
 
-    /// A node that was silent for longer than the grace is missing from now on, and one that searches its backlog for too long without a
-    /// row holds no other node's rows back any more.
+    /// Marks a node that was silent for longer than `GRACE` as missing, and no longer holds back rows of other nodes for
+    /// one that searches its backlog for too long without sending a row.
     fn miss(&mut self) {
         for node in &mut self.nodes {
             if node.backlog == Backlog::SinceStart && node.rows.is_empty() && node.heard.elapsed() >= BACKLOG_WAIT_MAX {
@@ -205,8 +206,8 @@ impl Ordering {
         }
     }
 
-    /// The time up to which no node that is waited for has more to say: `Some(None)` when that is not known yet, `None` when
-    /// nobody is waited for.
+    /// Returns the time up to which no awaited node has more rows: `Some(None)` if that is not known yet, `None` if no
+    /// node is awaited.
     fn watermark(&self) -> Option<Option<Timestamp>> {
         let waited_for = self.nodes.iter().filter(|node| !matches!(node.state, State::Missing(_)));
         waited_for.map(|node| node.time).min()
@@ -295,7 +296,7 @@ mod tests {
         said
     }
 
-    /// As if so much time had gone by.
+    /// Simulates the passing of `time`.
     fn pass(ordering: &mut Ordering, time: std::time::Duration) {
         for node in &mut ordering.nodes {
             node.heard = node.heard.checked_sub(time).expect("a time");
@@ -318,7 +319,7 @@ mod tests {
         assert!(!ordering.has_backlog());
     }
 
-    /// A node that says that it works and gives nothing delays a backlog once, and a live tail by the grace.
+    /// A node that answers but sends nothing delays a backlog once, and a live tail by `GRACE`.
     #[test]
     fn a_node_that_gives_nothing_holds_nobody_back_for_ever() {
         let mut behind = ordering(true);

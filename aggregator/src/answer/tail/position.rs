@@ -8,15 +8,15 @@ use piperoll_format::time::Timestamp;
 
 use crate::cluster::roster::Cluster;
 
-/// Bytes of the text; a thousand nodes with short names fit.
+/// Maximum bytes of the text; enough for a thousand nodes with short names.
 pub(crate) const POSITIONS_BYTES_MAX: usize = 128 * 1_024;
 
-/// Where one node is gone on with.
+/// Position at which the tail of one node continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// With this row of this log.
+    /// This row of this log.
     At { generation: Generation, next_seq: u64 },
-    /// With the rows recorded from this time on: nothing is known of the node yet.
+    /// The first row recorded from this time on; nothing is known of the node yet.
     Since(Timestamp),
 }
 
@@ -24,7 +24,7 @@ pub(crate) enum Place {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Positions(BTreeMap<NodeId, Place>);
 
-/// A text that is no position.
+/// Error for a text that is no position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a position of a tail; send back the id of the last event")]
 pub(crate) struct BadPosition(String);
@@ -49,13 +49,13 @@ impl Positions {
         self.0.get(node).copied()
     }
 
-    /// A node that is named here and is not in the roster.
+    /// Returns a node that is named here but is not in the roster.
     pub(crate) fn unknown(&self, cluster: &Cluster) -> Option<&NodeId> {
         let known = |id: &NodeId| cluster.members.iter().any(|member| &member.node.id == id);
         self.0.keys().find(|id| !known(id))
     }
 
-    /// Takes over what an event says.
+    /// Applies the position changes of an event.
     pub(crate) fn follow(&mut self, changes: &[(NodeId, Place)]) {
         for (node, place) in changes {
             self.set(node, *place);

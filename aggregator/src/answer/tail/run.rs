@@ -18,22 +18,22 @@ use crate::cluster::node_handle::Member;
 use crate::cluster::roster::Cluster;
 use crate::scan::query::Query;
 
-/// How often the reader hears how far all nodes are.
+/// Interval at which the client receives the progress of all nodes.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// How often rows are looked at whose grace may be over.
+/// Interval at which waiting rows are checked for the end of their grace.
 const TICK: Duration = Duration::from_millis(100);
-/// Between the nodes and the merge; nodes wait when it is full.
+/// News queued between the nodes and the merge; nodes wait when the queue is full.
 const NEWS_WAITING: usize = 64;
-/// Bytes of rows in the merge, which the nodes share. Each has room for at least one row.
+/// Bytes of rows in the merge, divided among the nodes. Each node has room for at least one row.
 const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
 const HELD_BYTES_MIN: usize = CALLER_ENTRY_BYTES_MAX + ROW_OVERHEAD_BYTES;
-/// Between the merge and the client, events and bytes. A client of a live tail that is behind by so many is dropped.
+/// Events and bytes queued between the merge and the client. A client of a live tail that lags by this much is dropped.
 const EVENTS_WAITING: usize = 4_096;
 const EVENTS_BYTES_WAITING: usize = 16 * 1024 * 1024;
 /// How long a backlog waits for a client that reads nothing.
 const STALL_MAX: Duration = Duration::from_secs(60);
 
-/// Events on their way to their reader; what is read makes room.
+/// Events queued for the client; reading an event makes room.
 pub(crate) struct Events {
     incoming: mpsc::Receiver<Event>,
     waiting: Arc<AtomicUsize>,
@@ -47,16 +47,16 @@ impl Events {
     }
 }
 
-/// A tail under way. It ends when its events are dropped.
+/// A running tail. It ends when its events are dropped.
 pub(crate) struct Tail {
     pub(crate) events: Events,
-    /// Where it begins.
+    /// The positions at which it begins.
     pub(crate) positions: Positions,
-    /// Says that the client was dropped, long before a client that slow reads the last event.
+    /// Signals that the client was dropped, long before a client that slow would read the last event.
     pub(crate) given_up: oneshot::Receiver<()>,
 }
 
-/// Follows all nodes.
+/// Starts following all nodes.
 pub(crate) fn start(cluster: &Cluster, query: &Query, positions: Positions, since: Timestamp) -> Tail {
     let filter = &query.filter;
     let (send, events) = mpsc::channel(EVENTS_WAITING);
@@ -114,7 +114,7 @@ async fn run(
             _ = tick.tick() => {}
             _ = heartbeat.tick() => ordering.beat(),
         }
-        // What came while this task waited for the client counts before the time that has passed.
+        // Apply news that arrived while this task waited for the client before judging by the time that has passed.
         while let Ok(news) = incoming.try_recv() {
             ordering.take(news);
         }
@@ -140,13 +140,13 @@ async fn run(
     }
 }
 
-/// Sends the last event. Returns whether the client is there to be dropped.
+/// Sends the final event. Returns whether the client is still connected.
 fn dropped(send: &mpsc::Sender<Event>, waiting: &AtomicUsize) -> bool {
     waiting.fetch_add(Event::Dropped.bytes(), Atomic::Relaxed);
     send.try_send(Event::Dropped).is_ok()
 }
 
-/// Waits until the client has read half of what waits for it, and returns `false` if it reads nothing for `STALL_MAX`.
+/// Waits until the client has read half of the queue; returns `false` if the client reads nothing for `STALL_MAX`.
 async fn has_room(send: &mpsc::Sender<Event>, waiting: &AtomicUsize) -> bool {
     let (mut least, mut stalled) = (usize::MAX, tokio::time::Instant::now());
     loop {

@@ -4,17 +4,17 @@ use std::time::Instant;
 
 use piperoll_protocol::node::LogAside;
 
-/// A log that was asked about.
+/// An archived log that the node was asked about.
 #[derive(Debug, Clone)]
 pub(crate) struct LookedAt {
     pub(crate) aside: LogAside,
     pub(crate) at: Instant,
-    /// The node said which times it has, and which log was there before it.
+    /// Whether the node reported the time span of the log and which log preceded it.
     pub(crate) is_known: bool,
 }
 
 impl LookedAt {
-    /// What the node says of a log now is what was looked at.
+    /// Whether the node answered for this log and has reported no change of it since.
     pub(crate) fn knows(&self, aside: &LogAside) -> bool {
         self.is_known && self.aside == *aside
     }

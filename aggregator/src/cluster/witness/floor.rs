@@ -7,21 +7,21 @@ use piperoll_format::ids::Generation;
 use piperoll_format::note::VerifyingKey;
 use piperoll_format::time::Timestamp;
 
-/// What the cluster's administrators say about how long rows have to stay, and whose cosignatures show it.
+/// Retention policies set by the cluster's administrators, and the witnesses whose cosignatures show that they are followed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Keeping {
     pub(crate) policies: Arc<[KeepPolicy]>,
     pub(crate) witnesses: Arc<[VerifyingKey]>,
 }
 
-/// What an aggregator concluded of the rows that a node pruned last.
+/// The aggregator's conclusion about the rows that a node pruned last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Floor {
-    /// The first row that is left.
+    /// First row that is left.
     pub(crate) to_seq: u64,
-    /// Of the log that it is about.
+    /// Generation of the pruned log.
     pub(crate) generation: Generation,
-    /// From here on nothing is missing for having been pruned.
+    /// Time from which on no row is missing because of pruning.
     pub(crate) since: Timestamp,
     pub(crate) fit: PolicyFit,
 }

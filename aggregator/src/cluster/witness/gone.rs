@@ -7,16 +7,16 @@ use piperoll_format::time::Timestamp;
 use super::memory::Lost;
 use super::watch::{State, Watch};
 
-/// Logs of a range that went with the rows of another one, after they had stayed for as long as the policy says.
+/// Logs of a range that were deleted with the rows of another one, after they had been kept for as long as the policy says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GoneHere {
-    /// Their rows are not newer than this.
+    /// Time that none of their rows is newer than.
     pub(crate) until: Timestamp,
     pub(crate) words: String,
 }
 
 impl State {
-    /// Whether a log was pruned in time, with every row that is known of it, and is not there after all.
+    /// Whether a log was pruned in time, with every row that is known of it, and the node no longer lists it.
     pub(crate) fn has_let_go(&self, lost: &Lost) -> bool {
         lost.gone.as_ref().is_some_and(|gone| gone.is_kept && lost.to_seq <= gone.rows)
             && self.asides.iter().all(|aside| aside.generation.to_string() != lost.generation)
@@ -24,7 +24,7 @@ impl State {
 }
 
 impl Watch {
-    /// Logs that a range may reach into and that went with the first rows of the one that took their place.
+    /// Returns the logs that a range may reach into and that were deleted with the first rows of the log that replaced them.
     pub(crate) fn gone_in(&self, from: Timestamp, to: Timestamp) -> Option<GoneHere> {
         let state = self.state();
         let gone = |lost: &&Lost| lost.touches(from, to) && state.has_let_go(lost);
@@ -34,14 +34,14 @@ impl Watch {
         })
     }
 
-    /// Why a log is not there any more, if that is how it went.
+    /// Explains that a log was deleted by a prune, if that is why it is missing.
     pub(crate) fn gone(&self, generation: Generation) -> Option<String> {
         let (state, generation) = (self.state(), generation.to_string());
         let gone = |lost: &&Lost| lost.generation == generation && state.has_let_go(lost);
         state.remembered.lost.iter().find(gone).map(Lost::words)
     }
 
-    /// Keeps which logs went with the first `to_seq` rows of another one.
+    /// Records which logs were deleted with the first `to_seq` rows of another one.
     pub(crate) fn let_go(
         &self,
         logs: &[EarlierPruned],

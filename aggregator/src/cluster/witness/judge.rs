@@ -3,20 +3,20 @@
 use piperoll_format::checkpoint::Checkpoint;
 use piperoll_format::merkle::{Hash, verify_consistency};
 
-/// What the witness makes of a checkpoint whose signature is good.
+/// Result of comparing a checkpoint, whose signature is valid, with the pinned one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Judgement {
-    /// Nothing was pinned, or it goes on from what was: pin it.
+    /// Nothing was pinned, or the checkpoint extends the pinned one: pin it.
     Advance,
     /// The same log at the same size.
     Same,
     /// Two histories, both signed by the node.
     Fork(String),
-    /// The node signed less than it did before, or a log with another generation stands in its place.
+    /// The node signed less than before, or presents a log of another generation.
     Rollback(String),
 }
 
-/// `pinned` is what this witness cosigned last; `proof` leads from it to `presented`.
+/// Compares `presented` with `pinned`, the checkpoint that this witness cosigned last; `proof` leads from one to the other.
 pub(crate) fn judge(pinned: Option<&Checkpoint>, presented: &Checkpoint, proof: &[Hash]) -> Judgement {
     let Some(pinned) = pinned else { return Judgement::Advance };
     if pinned.origin != presented.origin {
@@ -63,7 +63,7 @@ mod tests {
         Checkpoint { origin: origin.to_owned(), size: rows, root: tree.root() }
     }
 
-    /// Rows 0 to 2 of three: the fourth leaf is all that is new.
+    /// Consistency proof from two rows to three: the third leaf is all that is new.
     fn proof_from_two_to_three() -> Vec<Hash> {
         vec![leaf_hash(&2u64.to_be_bytes(), b"")]
     }

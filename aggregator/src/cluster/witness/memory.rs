@@ -11,36 +11,36 @@ use piperoll_format::time::Timestamp;
 use piperoll_net::checked_json;
 use serde::{Deserialize, Serialize};
 
-/// The largest consistent log that was seen of a node.
+/// The largest consistent log that the witness has seen of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Pin {
     pub(crate) origin: String,
     pub(crate) size: u64,
     /// The node's checkpoint with this witness's cosignature.
     pub(crate) note: String,
-    /// When it was last seen to hold.
+    /// When the node last confirmed the pin.
     pub(crate) seen: Timestamp,
-    /// The times of its rows, as the node said them. Missing in files of earlier versions.
+    /// Times of the log's rows, as reported by the node. Missing in files of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) span: Option<Span>,
 }
 
-/// Between which times the rows of a log stand.
+/// Time span of the rows of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Span {
-    /// Unknown where the node's clock stepped back at some time: an older row may have any time then.
+    /// Unknown if the node's clock ever stepped back: an older row may then have any time.
     pub(crate) oldest: Option<Timestamp>,
-    /// Of the last row.
+    /// Time of the last row.
     pub(crate) newest: Option<Timestamp>,
     pub(crate) era: u32,
-    /// The latest time of a last row that was ever seen of this log: its clock may have run ahead for a while.
+    /// Latest time of a last row ever seen in this log: the node's clock may have run ahead for a while.
     #[serde(default)]
     pub(crate) latest: Option<Timestamp>,
 }
 
 impl Span {
-    /// A node's words are not signed, so they may only widen what is known of the same log.
+    /// Merges this report of a node with an earlier one about the same log. Reports are not signed, so they may only widen what is known.
     pub(crate) fn after(self, before: Option<Self>) -> Self {
         let Some(before) = before else { return self };
         Self {
@@ -51,7 +51,7 @@ impl Span {
     }
 }
 
-/// A size that was cosigned at some time, with its root: what a log that was put back is compared with.
+/// A size that was cosigned, with its root. A log that was restored from a copy is compared with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Mark {
@@ -63,50 +63,50 @@ pub(crate) struct Mark {
     pub(crate) span: Option<Span>,
 }
 
-/// Rows that a log had once and that the log which was accepted in its place lacks. They stay on record for ever.
+/// Rows that a log once had and that the log accepted in its place lacks. The record is permanent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Lost {
     pub(crate) generation: String,
-    /// Half-open. Both are 0 where the number is unknown.
+    /// Half-open range `from_seq..to_seq`. Both are 0 if the number of rows is unknown.
     pub(crate) from_seq: u64,
     pub(crate) to_seq: u64,
-    /// Not before this time; unknown where nothing was remembered about it.
+    /// Time that none of the rows is older than; `None` if nothing was remembered about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) oldest: Option<Timestamp>,
-    /// Not behind this time.
+    /// Time that none of the rows is newer than.
     pub(crate) until: Timestamp,
-    /// When the last of them was witnessed, or, when it was learned of only from the log that took its place, when that was.
+    /// When the last of the rows was witnessed. For a log that is known only from the log that replaced it, when it was replaced.
     pub(crate) witnessed: Timestamp,
-    /// It was never witnessed here.
+    /// Whether the log was never witnessed here.
     #[serde(default)]
     pub(crate) learned: bool,
-    /// The last checkpoint that was pinned of the log: its rows are held against it where they can still be read.
+    /// Last checkpoint that was pinned of the log. If its rows can still be read, they are verified against it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<String>,
-    /// It went with the first rows of the log that took its place, by that log's proven word.
+    /// Set if the log was deleted together with the first rows of the log that replaced it, according to a proven entry of that log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) gone: Option<GoneWith>,
 }
 
-/// The prune that a log went with.
+/// The prune that deleted a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GoneWith {
-    /// Of the log that took its place, and the first row that was left of it.
+    /// Generation of the log that replaced the deleted one. `to_seq` is the first row that was left of it.
     pub(crate) generation: String,
     pub(crate) to_seq: u64,
-    /// Rows that the log had, by that word.
+    /// Number of rows that the deleted log had, according to the entry.
     pub(crate) rows: u64,
-    /// The rows had stayed for as long as the policy says.
+    /// Whether the rows had been kept for as long as the policy says.
     pub(crate) is_kept: bool,
 }
 
-/// More losses than this are no operator's doing; what comes then widens the last one.
+/// Maximum number of recorded losses. An operator does not cause this many; further ones widen the last record.
 pub(crate) const LOST_MAX: usize = 256;
 
 impl Lost {
-    /// Whether rows of this range may be among them.
+    /// Whether rows of this range may be among the lost ones.
     pub(crate) fn touches(&self, from: Timestamp, to: Timestamp) -> bool {
         from <= self.until && self.oldest.is_none_or(|oldest| oldest < to)
     }
@@ -138,20 +138,20 @@ pub(crate) struct Alarm {
     pub(crate) verdict: String,
     pub(crate) reason: String,
     pub(crate) since: Timestamp,
-    /// The generation that the node presented last, which is what accepting it names.
+    /// Generation that the node presented last. An operator names it to accept it.
     pub(crate) generation: String,
-    /// The signed note that the node presented last: accepting means this log, at least at this size. Missing in files of
-    /// earlier versions.
+    /// Signed note that the node presented last. Accepting refers to this log, at least at this size. Missing in files of earlier
+    /// versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) presented: Option<String>,
 }
 
-/// A row that failed verification when it was read. It stays a finding until somebody accepts it, whatever later reads find.
+/// A row that failed verification when it was read. It remains a finding until an operator accepts it, whatever later reads find.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BadRow {
     pub(crate) generation: String,
-    /// Where the node says that the row is.
+    /// Seq of the row, as claimed by the node.
     pub(crate) seq: u64,
     /// Why it failed.
     pub(crate) reason: String,
@@ -165,35 +165,35 @@ impl BadRow {
     }
 }
 
-/// One node's file.
+/// Contents of one node's state file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Remembered {
     pub(crate) pin: Option<Pin>,
     pub(crate) alarm: Option<Alarm>,
-    /// The first row that was found to fail verification since somebody accepted the last one.
+    /// The first row that failed verification since an operator accepted the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) bad_row: Option<BadRow>,
-    /// Of the generation of the pin, ascending.
+    /// Cosigned sizes of the pinned generation, ascending.
     #[serde(default)]
     pub(crate) marks: Vec<Mark>,
     #[serde(default)]
     pub(crate) lost: Vec<Lost>,
-    /// Rows that went earlier than the cluster's policy says.
+    /// Rows that were pruned earlier than the cluster's policy says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) early: Vec<EarlyPrune>,
-    /// When beginnings of its logs were first seen, the newest last.
+    /// When log starts of the node were first seen, newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) floors: Vec<SeenFloor>,
-    /// What other aggregators were shown and that does not fit, as far as it was said: accepting it ends it.
+    /// Conflicting checkpoints that other aggregators were shown and that were reported. An accepted one is not reported again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) splits: Vec<Split>,
-    /// What was remembered before was gone; shown until somebody accepts it.
+    /// Set when the earlier memory of this node was lost; shown until an operator accepts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) again: Option<Again>,
 }
 
-/// A log that begins later than at its first row, and since when that is known.
+/// A log start above row 0, and when it was first seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SeenFloor {
@@ -202,10 +202,10 @@ pub(crate) struct SeenFloor {
     pub(crate) seen: Timestamp,
 }
 
-/// Only the newest of a log is asked for.
+/// Maximum number of log starts kept. Only the newest one of a log is looked up.
 const FLOORS_MAX: usize = 64;
 
-/// A checkpoint that another aggregator pinned of a log that is shown differently here.
+/// A checkpoint that another aggregator pinned and that contradicts the log shown here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Split {
@@ -215,26 +215,26 @@ pub(crate) struct Split {
     pub(crate) root: String,
 }
 
-/// The oldest is forgotten, and said again if it is still so.
+/// Beyond this number the oldest is forgotten. It is reported again if it still applies.
 const SPLITS_MAX: usize = 64;
 
-/// A node that had been witnessed is met as if for the first time.
+/// Marks a node that was witnessed before and is now seen as if for the first time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Again {
     pub(crate) since: Timestamp,
-    /// What is still known of it.
+    /// Message with what is still known about the node.
     pub(crate) words: String,
 }
 
-/// Rows that a node pruned earlier than the policy says. It stays on record.
+/// Rows that a node pruned earlier than the policy says. The record is permanent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EarlyPrune {
     pub(crate) generation: String,
     /// The first row that was left.
     pub(crate) to_seq: u64,
-    /// The newest time of a row that went.
+    /// Newest time of a pruned row.
     pub(crate) newest: Timestamp,
     pub(crate) words: String,
     pub(crate) found: Timestamp,
@@ -249,28 +249,28 @@ impl EarlyPrune {
     }
 }
 
-/// What comes beyond so many widens the last one.
+/// Maximum number of recorded early prunes. Further ones widen the last record.
 const EARLY_MAX: usize = 256;
 
-/// Between two marks; when there are too many, every second one of the older half goes.
+/// Minimum time between two marks. When there are too many, every second mark of the older half is dropped.
 const MARK_INTERVAL_MICROS: i64 = 3_600 * 1_000_000;
 const MARKS_MAX: usize = 1_024;
 
 impl Remembered {
-    /// Keeps rows that are lost, for ever.
+    /// Records lost rows permanently.
     pub(crate) fn lose(&mut self, lost: Lost) {
         if self.lost.len() < LOST_MAX {
             self.lost.push(lost);
         } else if let Some(last) = self.lost.last_mut() {
             last.oldest = last.oldest.zip(lost.oldest).map(|(a, b)| a.min(b));
             last.until = last.until.max(lost.until);
-            // It stands for others now.
+            // The record now covers other losses too.
             last.gone = None;
         }
     }
 
-    /// Keeps that logs went with the first rows of another one, `to_seq` of them. Only one that was replaced whole, and all of whose rows the
-    /// statement speaks of, is let go; one of unknown length is not.
+    /// Records that logs were deleted together with the first `to_seq` rows of another one. Only a log that was replaced whole, and all
+    /// of whose rows the statement covers, is marked; one of unknown length is not.
     pub(crate) fn let_go(&mut self, logs: &[EarlierPruned], with: &Generation, to_seq: u64, is_kept: bool) {
         for log in logs {
             let generation = log.generation.to_string();
@@ -278,7 +278,7 @@ impl Remembered {
             let whole = |lost: &&mut Lost| (lost.note.is_some() || lost.learned) && lost.to_seq > 0;
             let of_it = self.lost.iter_mut().filter(|lost| lost.generation == generation).filter(whole);
             for lost in of_it.filter(|lost| lost.to_seq <= log.rows) {
-                // A witness's key may have been missing here when it was found first.
+                // A witness's key may have been missing here when the deletion was first found.
                 if lost.gone.as_ref().is_none_or(|known| !known.is_kept && is_kept) {
                     lost.gone = Some(gone.clone());
                 }
@@ -286,7 +286,7 @@ impl Remembered {
         }
     }
 
-    /// Keeps that a split view was said.
+    /// Records a split view that was reported.
     pub(crate) fn note_split(&mut self, split: Split) {
         if self.splits.len() >= SPLITS_MAX {
             self.splits.remove(0);
@@ -294,7 +294,7 @@ impl Remembered {
         self.splits.push(split);
     }
 
-    /// Keeps when a beginning was first seen.
+    /// Records when a log start was first seen.
     pub(crate) fn note_floor(&mut self, floor: SeenFloor) {
         if self.floors.len() >= FLOORS_MAX {
             self.floors.remove(0);
@@ -302,7 +302,7 @@ impl Remembered {
         self.floors.push(floor);
     }
 
-    /// Keeps that rows went too early; false when it is on record already.
+    /// Records that rows were pruned too early. Returns false if that is on record already.
     pub(crate) fn note_early(&mut self, early: EarlyPrune) -> bool {
         if self.early.iter().any(|known| known.generation == early.generation && known.to_seq == early.to_seq) {
             return false;
@@ -315,7 +315,7 @@ impl Remembered {
         true
     }
 
-    /// Keeps a cosigned size, unless one was kept a short while ago.
+    /// Records a cosigned size, unless one was recorded a short while ago.
     pub(crate) fn mark(&mut self, mark: Mark) {
         let due = self.marks.last().is_none_or(|last| {
             last.size < mark.size && mark.seen.micros() - last.seen.micros() >= MARK_INTERVAL_MICROS
@@ -347,12 +347,12 @@ pub(crate) struct Evidence<'a> {
     pub(crate) row: Option<&'a BadRow>,
 }
 
-/// What a line of the evidence says when an operator accepted what the lines before it say.
+/// Value of `what` in an evidence line that records an operator's acceptance of the lines before it.
 pub(crate) const ACCEPTED: &str = "accepted";
-/// The verdict on a node that gave a row that fails verification.
+/// Verdict on a node that returned a row that fails verification.
 pub(crate) const ROW_INVALID: &str = "row_invalid";
 
-/// `state/witness/<node>.json` and `<node>.evidence.ndjson`.
+/// Files of one node: `state/witness/<node>.json` and `<node>.evidence.ndjson`.
 pub(crate) struct Memory {
     dir: PathBuf,
     node: NodeId,
@@ -367,16 +367,16 @@ impl Memory {
         let memory = Self { dir, node: node.clone() };
         let path = memory.path();
         let remembered = match std::fs::read(&path) {
-            // Emptied is as good as gone.
+            // An empty file is treated like a missing one.
             Ok(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => memory.without_memory(node),
-            // Forgetting would let a node present any history as the first one.
+            // Starting without it would let a node present any history as the first one.
             Ok(bytes) => checked_json::from_bytes(&bytes).map_err(|error| {
                 std::io::Error::other(format!(
                     "{}: {error}; restore it from a backup: without it nobody knows what this node had signed",
                     path.display()
                 ))
             })?,
-            // What was witnessed is gone. If evidence against the node remains that nobody accepted, so does the alarm.
+            // The file is gone. If evidence remains that no operator accepted, the alarm remains too.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => memory.without_memory(node),
             Err(error) => return Err(error),
         };
@@ -392,7 +392,7 @@ impl Memory {
         Remembered { alarm, bad_row, ..Remembered::default() }
     }
 
-    /// Whether anything was ever held against the node, or accepted of it.
+    /// Whether evidence against the node, or an acceptance, was ever recorded.
     pub(crate) fn has_evidence(&self) -> bool {
         self.dir.join(format!("{}.evidence.ndjson", self.node)).exists()
     }
@@ -401,7 +401,7 @@ impl Memory {
         self.dir.join(format!("{}.json", self.node))
     }
 
-    /// What the evidence holds against the node that was not accepted since.
+    /// Findings in the evidence that no operator has accepted since.
     fn unaccepted(&self) -> (Option<Alarm>, Option<BadRow>) {
         #[derive(Deserialize)]
         struct Kept {
@@ -414,7 +414,7 @@ impl Memory {
         }
         let (mut alarm, mut bad_row) = (None, None);
         let text = std::fs::read_to_string(self.dir.join(format!("{}.evidence.ndjson", self.node))).unwrap_or_default();
-        // A line that a crash cut short is of something that was never said.
+        // A line that a crash cut short belongs to a finding that was never reported.
         for kept in text.lines().filter_map(|line| serde_json::from_str::<Kept>(line).ok()) {
             match kept.what.as_str() {
                 ACCEPTED => (alarm, bad_row) = (None, None),
@@ -431,7 +431,7 @@ impl Memory {
         (alarm, bad_row)
     }
 
-    /// Replaces the file whole and synced. A crash here leaves what was remembered before, never less.
+    /// Replaces the whole file and syncs it. A crash here leaves the previous state, never less.
     pub(crate) fn store(&self, remembered: &Remembered) -> std::io::Result<()> {
         checked_json::write(&self.path(), remembered)
     }
@@ -440,7 +440,7 @@ impl Memory {
         let path = self.dir.join(format!("{}.evidence.ndjson", self.node));
         let mut line = serde_json::to_vec(evidence).unwrap_or_default();
         line.push(b'\n');
-        // A line that a crash cut short must not take the next one along.
+        // A line that a crash cut short must not damage the next one.
         let cut = std::fs::read(&path).is_ok_and(|known| known.last().is_some_and(|last| *last != b'\n'));
         if cut {
             line.insert(0, b'\n');
@@ -463,7 +463,7 @@ mod tests {
         Span { oldest: oldest.map(at), newest: Some(at(newest)), era: 0, latest: Some(at(newest)) }
     }
 
-    /// A node's words are not signed: what it says later of the same log only widens what is known of it.
+    /// A node's reports are not signed: a later report about the same log only widens what is known.
     #[test]
     fn what_a_node_says_of_its_times_only_widens() {
         let known = span(Some(100), 900);

@@ -1,4 +1,4 @@
-//! One node as its witness sees it: pinned checkpoint, findings, and the effect of a poll.
+//! Witness state of one node: pinned checkpoint, findings, and the effect of a poll.
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,85 +22,86 @@ use super::pinned::Pinned;
 use crate::config::RosterNode;
 
 pub(crate) const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
-/// Without a look that went well for this long, what is known is old.
+/// The verdict becomes `stale` when no poll has succeeded for this long.
 const STALE_AFTER: Duration = Duration::from_secs(60);
-/// Losses that a reason spells out.
+/// Maximum number of losses that a reason describes individually.
 const LOST_SHOWN_MAX: usize = 3;
 /// Hashes in a consistency proof: at most two per level of a tree of 2^64 rows.
 const PROOF_HASHES_MAX: usize = 128;
 
-/// The verdicts of a witness. Metrics have one value for each.
+/// All verdicts of a witness. Metrics export one value for each.
 pub(crate) const VERDICTS: [&str; 8] =
     ["ok", "unreachable", "stale", "rollback", "fork", ROW_INVALID, "first_seen_again", "unverifiable"];
 
-/// What the witness concludes about one node's log.
+/// The witness's conclusion about one node's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Standing {
     /// One of `VERDICTS`.
     pub(crate) verdict: &'static str,
-    /// In words, unless `ok`.
+    /// Explanation of the verdict; `None` if it is `ok`.
     pub(crate) reason: Option<String>,
-    /// Rows under the pinned checkpoint.
+    /// Number of rows under the pinned checkpoint.
     pub(crate) size: Option<u64>,
     pub(crate) seen: Option<Timestamp>,
 }
 
 impl Standing {
-    /// It stays until somebody accepts it, however the node answers.
+    /// Whether the verdict stays until an operator accepts it, whatever the node answers.
     pub(crate) fn is_held_against(&self) -> bool {
         self.is_alarm() || self.verdict == ROW_INVALID
     }
 
-    /// The node's log is not the one that was witnessed.
+    /// Whether the node's log is not the one that was witnessed.
     pub(crate) fn is_alarm(&self) -> bool {
         matches!(self.verdict, "rollback" | "fork")
     }
 }
 
-/// Rows of a range that an accepted log lacks.
+/// Rows of a queried range that the accepted log lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LostHere {
-    /// They are not older than this; unknown is `None`.
+    /// Time that none of the rows is older than; `None` if unknown.
     pub(crate) oldest: Option<Timestamp>,
-    /// Nor newer than this.
+    /// Time that none of the rows is newer than.
     pub(crate) until: Timestamp,
     pub(crate) words: String,
 }
 
-/// One node, as its witness sees it.
+/// Witness state of one node.
 pub(crate) struct Watch {
     pub(crate) memory: Memory,
-    /// The public half of the node's checkpoint key, under whatever name its origin gives it.
+    /// Public half of the node's checkpoint key. The name of the key is taken from the origin of each note.
     pub(crate) node_key: Option<[u8; 32]>,
-    /// Keys under which it may have been pinned besides that one.
+    /// Other keys, next and former, under which the node's log may have been pinned.
     pub(crate) pinned_keys: Vec<[u8; 32]>,
-    /// A key that takes over: once a checkpoint carries its signature, that one must fit too.
+    /// Key that replaces `node_key`. Once a checkpoint carries its signature, that signature must be valid too.
     pub(crate) next_key: Option<[u8; 32]>,
-    /// How its origins begin: `cluster/node/`.
+    /// Prefix of the node's origins: `cluster/node/`.
     pub(crate) origins: String,
     pub(crate) cosigner: SigningKey,
     pub(crate) keeping: Keeping,
-    /// Its log was witnessed when this aggregator ran before.
+    /// Whether the node's log was witnessed in an earlier run of this aggregator.
     pub(crate) was_known: bool,
     pub(crate) state: Mutex<State>,
-    /// One look at a time: of two that overlap, the slower one would present a smaller log than the other has pinned.
+    /// Serializes polls of the node and `accept`: if two polls overlapped, the slower one would present a smaller log than the other has
+    /// pinned. Locked by `look`, `look_unless_looked_at` and `accept`.
     pub(crate) looking: tokio::sync::Mutex<()>,
 }
 
 pub(crate) struct State {
     pub(crate) remembered: Remembered,
-    /// What `remembered.pin` says, opened.
+    /// The checkpoint of `remembered.pin`, parsed and verified.
     pub(crate) pinned: Option<Checkpoint>,
-    /// Why the last look told nothing new.
+    /// Verdict and reason of the last poll, if it failed.
     pub(crate) trouble: Option<(&'static str, String)>,
     pub(crate) looked: bool,
-    /// Where its log begins, when rows were pruned and the entry about it was read.
+    /// Log start of the node, if rows were pruned and the `log.pruned` entry has been read.
     pub(crate) floor: Option<Floor>,
-    /// What this aggregator wrote down of it before was looked for.
+    /// Set by `Watch::recalled` once this aggregator's own log has been searched for earlier pins of the node.
     pub(crate) recalled: bool,
-    /// Logs that stood in the place of its present one and that it can still read, by its word.
+    /// Logs that the node's present one replaced and that the node says it can still read.
     pub(crate) asides: Vec<LogAside>,
-    /// Those whose last rows were looked at.
+    /// Earlier logs that the node has been asked about.
     pub(crate) earlier_looked: Vec<LookedAt>,
 }
 
@@ -137,7 +138,7 @@ impl Watch {
             state,
             looking: tokio::sync::Mutex::new(()),
         };
-        // A pin that cannot be opened, because the roster names another key by now, is met again at the next look.
+        // If the pin cannot be verified, because the roster names another key by now, the next poll tries again and reports it.
         {
             let mut state = watch.state();
             state.pinned = state.remembered.pin.as_ref().and_then(|pin| watch.open_pin(pin).ok());
@@ -151,7 +152,7 @@ impl Watch {
         former.map_or_else(|| self.opened(&note), Ok)
     }
 
-    /// What rows of this node are held against.
+    /// Pinned checkpoint that the node's rows are verified against; `None` if nothing is pinned or the pinned log is empty.
     pub(crate) fn pinned(&self) -> Option<Pinned> {
         let state = self.state();
         let checkpoint = state.pinned.as_ref().filter(|checkpoint| checkpoint.size > 0)?;
@@ -165,7 +166,7 @@ impl Watch {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known now.
+    /// The current verdict on the node.
     pub(crate) fn standing(&self) -> Standing {
         let state = self.state();
         let pin = state.remembered.pin.as_ref();
@@ -179,7 +180,7 @@ impl Watch {
                 let bad_row = state.remembered.bad_row.iter().map(|row| format!("; {}", row.words()));
                 (verdict, Some(format!("{} (since {}){}", alarm.reason, alarm.since, bad_row.collect::<String>())))
             }
-            // Before all that a node could bring about itself, such as being unreachable.
+            // A row that failed verification takes precedence over anything that the node could cause itself, such as being unreachable.
             (None, _) if let Some(row) = &state.remembered.bad_row => {
                 let again =
                     state.remembered.again.iter().map(|again| format!("; {} (since {})", again.words, again.since));
@@ -198,11 +199,11 @@ impl Watch {
         Standing { verdict, reason, size, seen }
     }
 
-    /// Why rows of this range may be missing although the node answers: they were in a log that another one took the place of.
-    /// Logs of `read` are here after all.
+    /// Explains why rows of this range may be missing although the node answers: they were in a log that was replaced by another one.
+    /// Logs in `read` are available and do not count as lost.
     pub(crate) fn lost_in(&self, from: Timestamp, to: Timestamp, read: &[Generation]) -> Option<LostHere> {
         let state = self.state();
-        // What was lost inside of a log is not in it, wherever it is read from; only what was lost with it is here.
+        // Rows lost from inside a log are missing wherever it is read from. Only rows lost together with the whole log are in `read`.
         let here = |lost: &Lost| {
             lost.note.is_some() && read.iter().any(|generation| lost.generation == generation.to_string())
         };
@@ -229,17 +230,17 @@ impl Watch {
         Some(LostHere { oldest, until, words: words.join("; ") })
     }
 
-    /// Where its log begins, when rows were pruned, and whether they had stayed for as long as the policy says.
+    /// Returns the node's log start, if rows below `to_seq` were pruned, and whether they had been kept for as long as the policy says.
     pub(crate) fn floor(&self, to_seq: u64) -> Option<Floor> {
         self.state().floor.clone().filter(|floor| floor.to_seq == to_seq)
     }
 
-    /// Why rows of a range that reaches back to this time were pruned earlier than the policy says. It stays on record.
+    /// Explains why rows of a range that reaches back to this time were pruned earlier than the policy says. The finding stays on record.
     pub(crate) fn pruned_early(&self, from: Timestamp) -> Option<String> {
         self.state().remembered.early.iter().find(|early| from <= early.newest).map(EarlyPrune::words)
     }
 
-    /// When a beginning of its log was first seen, which is kept.
+    /// Returns when a log start was first seen, and records `now` if it is new.
     pub(crate) fn first_seen(&self, generation: &str, to_seq: u64, now: Timestamp) -> Timestamp {
         let mut state = self.state();
         let known =
@@ -256,7 +257,7 @@ impl Watch {
         now
     }
 
-    /// Keeps that a row failed verification, unless one is kept already. Called by `NodeReader` for every such row.
+    /// Records that a row failed verification, unless such a row is on record already. Called by `NodeReader` for every such row.
     pub(crate) fn found_bad_row(&self, generation: Generation, seq: u64, reason: &str) {
         let mut state = self.state();
         if state.remembered.bad_row.is_some() {
@@ -270,14 +271,14 @@ impl Watch {
         let words = row.words();
         let evidence =
             Evidence { at: found, what: ROW_INVALID, words: &words, pinned, presented: None, row: Some(&row) };
-        // As in `raise`: it is said all the same where it cannot be stored.
+        // As in `raise`, the finding is reported even if it cannot be stored.
         if let Err(error) = self.memory.keep(&evidence).and_then(|()| self.memory.store(&remembered)) {
             tracing::error!(%error, "cannot store the evidence against a node");
         }
         state.remembered = remembered;
     }
 
-    /// Keeps on record that rows went too early.
+    /// Records permanently that rows were pruned too early.
     pub(crate) fn found_early(&self, early: EarlyPrune) {
         let mut state = self.state();
         let mut remembered = state.remembered.clone();
@@ -290,12 +291,12 @@ impl Watch {
         state.remembered = remembered;
     }
 
-    /// Logs that a range may reach into besides the present one and that the node can still read, each with what was pinned of it if it has
-    /// at least as much.
+    /// Returns the logs, other than the present one, that a range may reach into and that the node can still read. Each comes with its
+    /// last pinned checkpoint, if the log has at least as many rows.
     pub(crate) fn asides_in(&self, from: Timestamp, to: Timestamp) -> Vec<(Generation, Option<Pinned>)> {
         let state = self.state();
         let mut found: Vec<(Generation, Option<Pinned>)> = Vec::new();
-        // The newest word about each: a log that was replaced once more was pinned once more.
+        // The newest record of each log applies: a log that was replaced twice was pinned twice.
         for lost in state.remembered.lost.iter().rev().filter(|lost| lost.touches(from, to)) {
             if state.pinned.as_ref().is_some_and(|pinned| generation_of(pinned) == lost.generation) {
                 continue;
@@ -307,7 +308,7 @@ impl Watch {
             let pinned = lost.note.as_deref().and_then(|note| Some((self.opened_text(note)?, note)));
             let pinned = pinned.filter(|(checkpoint, _)| generation_of(checkpoint) == lost.generation);
             let pinned = pinned.filter(|(checkpoint, _)| (1..=aside.rows).contains(&checkpoint.size));
-            // Until it has said which log was before it, nobody knows whether it is all that there was.
+            // Until the node has said which log preceded this one, it is unknown whether this log is complete.
             let pinned = pinned.filter(|_| state.earlier_looked.iter().any(|looked| looked.knows(aside)));
             let pinned = pinned.map(|(checkpoint, note)| Pinned {
                 generation: aside.generation,
@@ -321,20 +322,21 @@ impl Watch {
         found
     }
 
-    /// Whether this is the log that the node presents in place of the witnessed one.
+    /// Whether this is the log that the node presents instead of the witnessed one.
     pub(crate) fn presents(&self, generation: Generation) -> bool {
         let generation = generation.to_string();
         self.state().remembered.alarm.as_ref().is_some_and(|alarm| alarm.generation == generation)
     }
 
-    /// A log that can still be read besides the present one, with what was pinned of it if it has at least as much.
+    /// Returns a log other than the present one that can still be read, with its last pinned checkpoint if the log has at least as many
+    /// rows.
     pub(crate) fn aside(&self, generation: Generation) -> Option<Option<Pinned>> {
         let all = self.asides_in(Timestamp::MIN, Timestamp::MAX);
         all.into_iter().find(|(known, _)| *known == generation).map(|(_, pinned)| pinned)
     }
 
-    /// The logs that its present one took the place of, the oldest first; each with its generation, and whether all that was witnessed of it
-    /// is there, if it can be read.
+    /// Returns the logs that the present one replaced, oldest first. Each has its generation and, if it can be read, whether everything
+    /// that was witnessed of it is there.
     pub(crate) fn logs_before(&self) -> Vec<(String, Option<(Generation, bool)>)> {
         let readable = self.asides_in(Timestamp::MIN, Timestamp::MAX);
         let state = self.state();
@@ -345,7 +347,7 @@ impl Watch {
             logs.retain(|(_, known)| *known != lost.generation);
             logs.push((lost.until, &lost.generation));
         }
-        // What is learned of later may have been there earlier.
+        // A log that was learned of later may be older than the others.
         logs.sort();
         let found = |generation: &str| {
             let found = readable.iter().find(|(known, _)| known.to_string() == generation);
@@ -354,7 +356,7 @@ impl Watch {
         logs.into_iter().map(|(_, generation)| (generation.to_owned(), found(generation))).collect()
     }
 
-    /// Whether a generation is one that another log took the place of. Rows can be lost of the present one too, and it is not past for that.
+    /// Whether a generation was replaced by another log. The present log can have lost rows too, but is not past because of that.
     pub(crate) fn is_past(&self, generation: Generation) -> bool {
         let generation = generation.to_string();
         let state = self.state();
@@ -362,7 +364,7 @@ impl Watch {
         !present && state.remembered.lost.iter().any(|lost| lost.generation == generation)
     }
 
-    /// Why a node that is no member in a range is missed there all the same: rows of that time were witnessed of it.
+    /// Explains why a node that is not a member during a range is still missed there: rows of that time were witnessed.
     pub(crate) fn saw_rows_in(&self, from: Timestamp, to: Timestamp) -> Option<String> {
         let state = self.state();
         let pin = state.remembered.pin.as_ref()?;
@@ -372,13 +374,13 @@ impl Watch {
         touches.then(|| format!("{} rows of it were witnessed, up to {latest}", pin.size))
     }
 
-    /// How many rows of its present log were witnessed.
+    /// Number of witnessed rows of the node's present log.
     pub(crate) fn witnessed_rows(&self) -> Option<u64> {
         self.state().remembered.pin.as_ref().map(|pin| pin.size)
     }
 
-    /// One look at a node's checkpoint. Returns what to send back: the note with this witness's cosignature.
-    /// `old` is the size that its proof was asked for.
+    /// Processes the answer to one poll of a node's checkpoint. Returns what to send back: the note with this witness's cosignature.
+    /// `old` is the size that the consistency proof was requested for.
     pub(crate) fn take(&self, answer: &CheckpointAnswer, old: u64, now: Timestamp) -> Result<Option<String>, String> {
         let note = Note::parse(&answer.note).map_err(|e| e.to_string())?;
         let presented = self.opened(&note)?;
@@ -392,7 +394,7 @@ impl Watch {
             return Err("what this aggregator wrote down about it before was not looked for yet".to_owned());
         }
         if state.remembered.pin.as_ref().map_or(0, |pin| pin.size) != old {
-            // Found in the own log since the node was asked: its proof is about another size.
+            // `recalled` found the pin in this aggregator's own log after the node was asked, so the proof is for another size.
             return Err("what is pinned of it was found in the meantime; it is looked at again".to_owned());
         }
         let (verdict, reason) = match judge(pinned.as_ref(), &presented, &proof) {
@@ -408,13 +410,13 @@ impl Watch {
                 let mut remembered = state.remembered.clone();
                 let before = remembered.pin.as_ref().filter(|pin| pin.origin == origin).and_then(|pin| pin.span);
                 let span = answer.span.as_ref().map(|said| span_of(said).after(before)).or(before);
-                // Once, when a log is met, and not whenever its node says something else.
+                // Only when a log is first seen, not whenever its node reports something else.
                 if before.is_none() {
                     remembered.learn_of(answer.span.as_ref().and_then(|span| span.before.as_ref()), now);
                 }
                 remembered.mark(Mark { size, root: encode_hash(&presented.root), seen: now, span });
                 remembered.pin = Some(Pin { origin, size, note: cosigned.clone(), seen: now, span });
-                // Stored before it is returned: what a node holds cosigned, this witness never forgets.
+                // Stored before it is returned: this witness must never forget a checkpoint that a node holds cosigned.
                 self.memory.store(&remembered).map_err(|e| format!("the witness cannot remember it: {e}"))?;
                 state.remembered = remembered;
                 state.pinned = Some(presented);
@@ -434,7 +436,8 @@ impl Watch {
         Ok(None)
     }
 
-    /// A node that signs nothing and has fewer rows than were witnessed: its end was cut off, however it excuses itself.
+    /// Raises an alarm for a node that signs nothing and has fewer rows than were witnessed: the end of its log was cut off, whatever
+    /// reason it gives.
     pub(crate) fn take_short(&self, generation: Generation, rows: u64, excuse: &str, now: Timestamp) {
         let mut state = self.state();
         let Some(pinned) = &state.pinned else { return };
@@ -451,8 +454,8 @@ impl Watch {
         self.raise(&mut state, alarm);
     }
 
-    /// Keeps an alarm and its evidence. It stands all the same where they cannot be stored: forgetting it at a restart is bad,
-    /// keeping quiet now is worse.
+    /// Stores an alarm and its evidence. The alarm is raised even if they cannot be stored: forgetting it at a restart is bad, staying
+    /// silent now is worse.
     pub(crate) fn raise(&self, state: &mut State, alarm: Alarm) {
         let mut remembered = state.remembered.clone();
         let (at, words) = (alarm.since, alarm.reason.clone());
@@ -468,8 +471,8 @@ impl Watch {
         state.remembered = remembered;
     }
 
-    /// Keeps what the node presents while an alarm stands: the log that accepting means is the one seen last, not the one that
-    /// raised the alarm, which an operator may have replaced since. The evidence keeps the first.
+    /// Records what the node presents during an alarm. Accepting refers to the log that was seen last, not to the one that raised the
+    /// alarm, which an operator may have replaced since. The evidence keeps the first one.
     pub(crate) fn present(&self, state: &mut State, presented: &Checkpoint, note: &str) -> Result<(), String> {
         let mut remembered = state.remembered.clone();
         let Some(alarm) = &mut remembered.alarm else { return Ok(()) };
@@ -483,7 +486,7 @@ impl Watch {
         Ok(())
     }
 
-    /// A note's checkpoint, when the node of this roster entry signed it under the name of its origin.
+    /// Verifies a note and returns its checkpoint. The node of this roster entry must have signed it under the name of its origin.
     pub(crate) fn opened(&self, note: &Note) -> Result<Checkpoint, String> {
         let key = self.node_key.ok_or("the roster names no checkpoint key for it; bring `roster.toml` up to date")?;
         let opened = self.opened_by(note, &key)?;
@@ -504,27 +507,27 @@ impl Watch {
     }
 }
 
-/// An era above 0 says that the clock has stepped back: then nothing is known about the oldest time.
+/// Converts the time span that a node reports. An era above 0 means that the clock has stepped back, so the oldest time is unknown.
 pub(crate) fn span_of(said: &LogSpan) -> Span {
     Span { oldest: said.oldest.filter(|_| said.era == 0), newest: said.newest, era: said.era, latest: said.newest }
 }
 
 impl Remembered {
-    /// A log that says that it took the place of another one, and nothing was remembered of that: a witness that
-    /// first sees the node later must not call ranges complete that reach back before its present log.
+    /// Records as lost a log that the present log says it replaced, if nothing was remembered about it. A witness that first sees the
+    /// node later must not call ranges complete that reach back before the present log.
     pub(crate) fn learn_of(&mut self, before: Option<&LogBefore>, now: Timestamp) {
         let Some(before) = before else { return };
         let generation = before.generation.map_or_else(|| "unknown".to_owned(), |generation| generation.to_string());
         let known = self.lost.iter().any(|lost| lost.generation == generation);
         let recorded = before.witnessed_rows.max(before.rows);
         let empty = before.signed_rows == Some(0) && recorded.unwrap_or_default() == 0;
-        // The pin's own generation is what is accepted with a reason; it is recorded there.
+        // The loss of the pinned generation is recorded when an operator accepts it with a reason, so it is skipped here.
         let pinned = self.pin.as_ref().is_some_and(|pin| pin.origin.ends_with(&generation));
         if known || empty || pinned {
             return;
         }
         let to_seq = before.signed_rows.max(recorded).unwrap_or_default();
-        // A time that is still to come would never end.
+        // Limited to `now`: with a time in the future, ranges that begin after `now` would match too.
         let at = before.at.min(now);
         self.lose(Lost {
             generation,
@@ -540,7 +543,7 @@ impl Remembered {
     }
 }
 
-/// The last part of an origin, `cluster/node/generation`.
+/// Generation of a checkpoint: the last part of its origin, `cluster/node/generation`.
 pub(crate) fn generation_of(checkpoint: &Checkpoint) -> String {
     checkpoint.origin.rsplit('/').next().unwrap_or_default().to_owned()
 }

@@ -11,14 +11,14 @@ use sha2::{Digest as _, Sha256};
 use super::family::Packing;
 use crate::sources::record::RECORD_BYTES_MAX;
 
-/// Of the beginning of a file, and of what was read last of it, as much is compared whenever the file changed.
+/// Number of bytes, at the beginning of a file and before the offset that was read, that are compared whenever the file changed.
 const HEAD_BYTES: usize = 4 * 1024;
 const TAIL_BYTES: usize = 64 * 1024;
-/// A line of more than this is taken as if it ended here: nothing is read again and again in wait for its end.
+/// A longer line is taken as if it ended here, so that it is not read again and again while its end is missing.
 const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// What was read of a file, as far as it is needed to know the file again.
+/// State of reading a file, with enough of what was read to recognize the file.
 #[derive(Clone)]
 pub(super) struct Progress {
     pub(super) offset: u64,
@@ -48,7 +48,7 @@ impl Progress {
         hex::encode(self.hash.clone().finalize())
     }
 
-    /// Whether the file still begins with what was read of it: its length, its first bytes and the last ones that were read.
+    /// Whether the file still begins with what was read of it: its length, its first bytes and the last bytes that were read.
     pub(super) fn is_still_in(&self, file: &File) -> io::Result<bool> {
         use std::os::unix::fs::FileExt as _;
         if file.metadata()?.len() < self.offset {
@@ -60,7 +60,7 @@ impl Progress {
             match file.read_exact_at(&mut found, at) {
                 Ok(()) if found == wanted => {}
                 Ok(()) => return Ok(false),
-                // It is being cut at this moment.
+                // The file is being truncated at this moment.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
                 Err(error) => return Err(error),
             }
@@ -72,7 +72,7 @@ impl Progress {
 /// One line.
 pub(super) enum Line {
     Whole(Vec<u8>),
-    /// Longer than a record can be: its beginning, and length and SHA-256 of all of it.
+    /// Longer than a record can be: its beginning, and the length and SHA-256 of the whole line.
     Long {
         begin: Vec<u8>,
         bytes: u64,
@@ -105,7 +105,7 @@ impl Input {
 }
 
 impl Content {
-    /// Begins at the beginning.
+    /// Starts at the beginning of a file.
     pub(super) fn open(file: File, packing: Packing) -> io::Result<Self> {
         let input = match packing {
             Packing::Plain => Input::Plain(BufReader::with_capacity(BUFFER_BYTES, file)),
@@ -115,7 +115,7 @@ impl Content {
         Ok(Self { input, read: Progress::nothing() })
     }
 
-    /// The file itself, where what it holds is not packed.
+    /// Returns the file itself if it is not compressed.
     pub(super) fn plain(&self) -> Option<&File> {
         match &self.input {
             Input::Plain(input) => Some(input.get_ref()),
@@ -127,7 +127,7 @@ impl Content {
         self.input.as_dyn()
     }
 
-    /// Goes forward to an offset; false when the file ends before it, or `may_go_on` says no.
+    /// Advances to an offset; returns false if the file ends before it, or if `may_go_on` returns false.
     pub(super) fn advance(&mut self, offset: u64, may_go_on: &dyn Fn() -> bool) -> io::Result<bool> {
         while self.read.offset < offset {
             let left = usize::try_from(offset - self.read.offset).unwrap_or(usize::MAX);
@@ -144,11 +144,11 @@ impl Content {
         Ok(true)
     }
 
-    /// Reads the next line, with its end. With `to_end` what is left without a line end is a line.
+    /// Reads the next line, including its line end. With `to_end`, trailing bytes without a line end are a line.
     pub(super) fn next_line(&mut self, to_end: bool) -> io::Result<Line> {
         let begun = self.read.offset;
         let mut begin = Vec::new();
-        // Only of a line that is longer than a record: the state after it, and the hash of it.
+        // Only for a line that is longer than a record: the state after the line, and the line's hash.
         let mut long: Option<(Progress, Sha256)> = None;
         let mut bytes: u64 = 0;
         let is_finished = loop {
@@ -170,7 +170,7 @@ impl Content {
             begin.extend_from_slice(&part[..part.len().min(room)]);
             if let Some((after, hash)) = &mut long {
                 after.take(part);
-                // Without its end: the hash of the line as people see it.
+                // Hashed without the line end: the line as people see it.
                 hash.update(part.strip_suffix(b"\n").unwrap_or(part));
             }
             let (taken, is_end) = (part.len(), part.ends_with(b"\n"));
@@ -184,7 +184,7 @@ impl Content {
             return Ok(Line::End);
         }
         if !is_finished && !to_end && bytes < LINE_BYTES_MAX {
-            // Read again when there is more. What is packed does not grow.
+            // Read again when there is more. Compressed files do not grow.
             if let Input::Plain(input) = &mut self.input {
                 input.seek(SeekFrom::Start(begun))?;
             }
@@ -203,11 +203,11 @@ impl Content {
     }
 }
 
-/// First bytes of files in the formats that are unpacked (RFC 1952 section 2.3.1; RFC 8878 section 3.1.1).
+/// First bytes of files in the compressed formats that are supported (RFC 1952 section 2.3.1; RFC 8878 section 3.1.1).
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// Unpacks an input that begins as one that is compressed with gzip or Zstandard; any other stays as it is.
+/// Decompresses input that begins like gzip or Zstandard; other input is returned unchanged.
 pub fn unpacked(mut input: Box<dyn BufRead + Send>) -> io::Result<Box<dyn BufRead + Send>> {
     let begin = input.fill_buf()?;
     if begin.starts_with(&GZIP_MAGIC) {
@@ -219,7 +219,7 @@ pub fn unpacked(mut input: Box<dyn BufRead + Send>) -> io::Result<Box<dyn BufRea
     }
 }
 
-/// Whether all of `part` is at the beginning of `whole`, and how many lines it has.
+/// Returns the number of lines in `part` if `whole` begins with all of it.
 pub(super) fn is_beginning_of(
     part: &mut Content,
     whole: &mut Content,
@@ -243,7 +243,8 @@ pub(super) fn is_beginning_of(
     }
 }
 
-/// Digest of the first line with its end; none while there is no whole one. With `to_end` what has no line end is one.
+/// Digest of the first line including its line end; `None` while there is no complete line. With `to_end`, a line without a line end
+/// counts.
 pub(super) fn first_line(content: &mut Content, to_end: bool) -> io::Result<Option<String>> {
     let mut line = Vec::new();
     let read = content.input().take(RECORD_BYTES_MAX as u64).read_until(b'\n', &mut line)?;
@@ -265,7 +266,7 @@ pub(super) fn end_of_lines(file: &File) -> io::Result<u64> {
     Ok(tail.iter().rposition(|byte| *byte == b'\n').map_or(from, |at| from + at as u64 + 1))
 }
 
-/// Decodes Zstandard frames one after another, as RFC 8878 section 3 allows; the library's decoder reads one.
+/// Decodes consecutive Zstandard frames, as RFC 8878 section 3 allows; the library's decoder reads only one.
 struct ZstdFrames<R: BufRead> {
     source: R,
     frame: FrameDecoder,
@@ -277,7 +278,7 @@ impl<R: BufRead> ZstdFrames<R> {
         Self { source, frame: FrameDecoder::new(), is_in_frame: false }
     }
 
-    /// Begins the next frame; false at the end.
+    /// Begins the next frame; returns false at the end.
     fn begin_frame(&mut self) -> io::Result<bool> {
         loop {
             if self.source.fill_buf()?.is_empty() {

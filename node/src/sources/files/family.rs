@@ -5,15 +5,15 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// Endings of compressed files that are read.
+/// Extensions of compressed files that are supported.
 const GZIP: &str = "gz";
 const ZSTD: [&str; 2] = ["zst", "zstd"];
-/// Endings of compressed files that are not.
+/// Extensions of compressed files that are not supported.
 const UNREADABLE: [&str; 5] = ["xz", "bz2", "zip", "lz4", "Z"];
-/// Digits of a rotation number; more are a date.
+/// Maximum digits of a rotation number; more digits are a date.
 const ROTATION_DIGITS_MAX: usize = 4;
 
-/// How a file's lines are stored.
+/// Compression of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Packing {
     Plain,
@@ -39,7 +39,7 @@ pub(super) struct Member {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Family {
     pub(super) members: Vec<Member>,
-    /// Rotated files that are compressed in a way that is not read.
+    /// Rotated files that are compressed in an unsupported format.
     pub(super) unreadable: Vec<PathBuf>,
 }
 
@@ -59,14 +59,14 @@ pub(super) fn list(path: &Path) -> io::Result<Family> {
             None => family.unreadable.push(other),
         }
     }
-    // While a file is being compressed both are there, and the compressed one is not whole.
+    // While a file is being compressed, both files exist, and the compressed one is incomplete.
     let plain: Vec<PathBuf> =
         rotated.iter().filter(|member| member.packing == Packing::Plain).map(|member| member.path.clone()).collect();
     rotated.retain(|member| member.packing == Packing::Plain || !plain.contains(&member.path.with_extension("")));
     sort(path, &mut rotated);
     family.unreadable.sort();
     family.members = rotated;
-    // Through a link, as far as links are followed at all: what is opened is checked.
+    // A link is followed here, as far as links are followed at all: the file is checked when it is opened.
     match std::fs::metadata(path) {
         Ok(meta) => family.members.push(member(path.to_owned(), Packing::Plain, &meta, true)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -84,8 +84,8 @@ pub(super) fn modified(meta: &std::fs::Metadata) -> i64 {
     meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec())
 }
 
-/// Oldest first: by rotation number where all have one (`.2` is older than `.1`, also when something was written to it late), else by
-/// their last change.
+/// Sorts the oldest first: by rotation number if all have one (`.2` is older than `.1`, even if it was written to later), otherwise by
+/// modification time.
 fn sort(path: &Path, rotated: &mut [Member]) {
     if rotated.iter().all(|member| rotation_number(path, &member.path).is_some()) {
         rotated.sort_by_key(|member| Reverse(rotation_number(path, &member.path)));
@@ -105,8 +105,9 @@ fn rotation_number(path: &Path, other: &Path) -> Option<u32> {
     digits.parse().ok()
 }
 
-/// How a rotated file of this path is packed, `Some(None)` when it cannot be read, and none for any other file. A rotated name is the
-/// followed one with a number behind it, or with one before its ending. Other logs of the same program have words there.
+/// Compression of a rotated file of this path: `Some(None)` if it is not supported, `None` if the file is not in the family. A rotated
+/// name is the followed name with a number after it, or with a number before its extension. Other logs of the same program have letters
+/// there.
 #[expect(clippy::option_option, reason = "not of the family, of it and unreadable, of it and readable")]
 fn rotated_name(path: &Path, other: &Path) -> Option<Option<Packing>> {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -178,7 +179,7 @@ mod tests {
                 .map(|member| member.path.file_name().unwrap_or_default().to_string_lossy().into_owned())
                 .collect::<Vec<_>>()
         };
-        // Written to late, it is the oldest all the same.
+        // Although it was written to late, it is the oldest.
         assert_eq!(
             order(vec![made("a.log.1", 5), made("a.log.10.gz", 9), made("a.log.2", 7)]),
             ["a.log.10.gz", "a.log.2", "a.log.1"]

@@ -14,24 +14,24 @@ use crate::sources::mark::{FilePosition, Mark};
 use crate::sources::record::{Cut, Heard, Heards, Record};
 use crate::sources::safe::Safe;
 
-/// Pause between two looks.
+/// Interval between polls.
 const POLL: Duration = Duration::from_millis(250);
-/// A program may hold a file open for a while after it was rotated away: the next file is read once nothing more came for so long.
+/// A program may hold a file open for a while after it was rotated: the next file is read once nothing was appended for this long.
 const GRACE: Duration = Duration::from_secs(5);
-/// The next file waits no longer than this, so that a program that never opens its log again holds up nothing.
+/// Maximum of that wait, so that a program that never reopens its log does not delay the next file.
 const GRACE_MAX: Duration = Duration::from_secs(30);
-/// Positions that are kept: of the file with the name and of the newest of those that had it before.
+/// Maximum positions that are kept: of the current file and of the newest rotated ones.
 const LIVES_MAX: usize = 64;
-/// New files that are taken up in one look; each is open until it was read.
+/// Maximum new files that are started in one poll; each stays open until it has been read.
 pub(super) const NEW_FILES_MAX: usize = 16;
-/// Rotated files that stay open.
+/// Maximum rotated files that stay open.
 const OPEN_MAX: usize = 8;
-/// A position goes along with every so manieth record; after a crash that many are read again, and known by their ids.
+/// Number of records per stored position; after a crash, up to this many are read again and recognized as duplicates by their ids.
 const MARK_EVERY: u32 = 64;
 
-/// What is followed.
+/// Configuration of a followed file.
 pub(in crate::sources) struct Asked {
-    /// Of the source, for health.
+    /// Name of the source, for health.
     pub(in crate::sources) name: String,
     pub(in crate::sources) path: PathBuf,
     pub(in crate::sources) safe: Safe,
@@ -49,7 +49,7 @@ pub(in crate::sources) async fn follow(
     let mut follower = Follower::new(asked, mark, heards, stop.clone());
     let mut known = None;
     while !stop.is_cancelled() && !follower.heards.is_closed() {
-        // Reading may wait for a disk or for the log; nobody else waits with it.
+        // Reading may wait for a disk or for the log; no other task waits with it.
         let looked = tokio::task::spawn_blocking(move || {
             let result = follower.look();
             (follower, result)
@@ -74,23 +74,23 @@ pub(in crate::sources) async fn follow(
 /// One file that has, or had, the followed name.
 pub(super) struct Life {
     pub(super) at: FilePosition,
-    /// Where it was found last.
+    /// Path where it was found last.
     pub(super) path: PathBuf,
     pub(super) content: Option<Content>,
     /// Device and inode of `content`.
     pub(super) id: (u64, u64),
-    /// Since when nothing more came.
+    /// Since when nothing was appended.
     pub(super) quiet: Instant,
-    /// Since when it does not have the name.
+    /// Since when it no longer has the followed name.
     pub(super) rotated: Option<Instant>,
     pub(super) is_packed: bool,
-    /// Found in this look.
+    /// Found in this poll.
     pub(super) is_found: bool,
-    /// Found in any look of this run.
+    /// Found in any poll of this run.
     pub(super) was_found: bool,
     /// Since when it is neither found nor open.
     pub(super) missing: Option<Instant>,
-    /// Its records may have been recorded by an earlier version, which did not tell files apart that begin with the same line.
+    /// Its records may have been recorded by an earlier version, which did not distinguish files that begin with the same line.
     pub(super) may_be_known: bool,
 }
 
@@ -103,37 +103,37 @@ pub(super) struct Follower {
     pub(super) lives: Vec<Life>,
     /// Number of the next file.
     pub(super) next: u64,
-    /// Rotated files that changed no later than this were read, or were there before the first look; nanoseconds since 1970.
+    /// Rotated files that changed no later than this were already read, or existed before the first poll; nanoseconds since 1970.
     pub(super) since: i64,
     pub(super) first: First,
-    /// Files by device and inode, as they were at the last look.
+    /// Files by device and inode, as of the last poll.
     pub(super) seen: HashMap<(u64, u64), Seen>,
     pub(super) last_look: Option<Family>,
-    /// Something waits for time to pass, so the next look is a whole one.
+    /// Set if something waits for time to pass, so that the next poll must not be skipped.
     pub(super) is_waiting: bool,
     pub(super) since_mark: u32,
     pub(super) is_kept: bool,
-    /// What keeps a rotated file from being read.
+    /// Why a rotated file cannot be read.
     pub(super) problem: Option<String>,
-    /// [`GRACE`] and [`GRACE_MAX`], but in tests.
+    /// [`GRACE`] and [`GRACE_MAX`], except in tests.
     pub(super) grace: Duration,
     pub(super) grace_max: Duration,
-    /// Files that were known when this look began.
+    /// Number of files that were tracked when this poll began.
     pub(super) lives_before: usize,
-    /// Positions were those of an earlier version at the last look.
+    /// Set if positions were those of an earlier version at the last poll.
     pub(super) is_upgrade: bool,
-    /// Number of the newest file whose position was kept before this start.
+    /// Number of the newest file whose position was stored before this start.
     pub(super) newest_before: Option<u64>,
 }
 
-/// What the first look does.
+/// Work of the first poll.
 pub(super) enum First {
     Done,
     /// Read the file from its beginning.
     Beginning,
-    /// Pass over what is there.
+    /// Skip the existing content.
     End,
-    /// The position that an earlier version of Piperoll kept: digest of the first line, and offset.
+    /// Use the position that an earlier version of Piperoll stored: digest of the first line, and offset.
     Earlier {
         first: String,
         offset: u64,
@@ -177,7 +177,7 @@ impl Follower {
         follower
     }
 
-    /// Looks at the files of the family and sends every new line.
+    /// Polls the files of the family and sends every new line.
     pub(super) fn look(&mut self) -> std::io::Result<()> {
         let family = list(&self.path)?;
         if !self.is_waiting && self.last_look.as_ref() == Some(&family) && self.open_are_read()? {
@@ -199,7 +199,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Whether files that are open but have no name in the family got nothing new.
+    /// Whether nothing was appended to files that are open, including those without a name in the family.
     pub(super) fn open_are_read(&self) -> std::io::Result<bool> {
         for life in &self.lives {
             if let Some(file) = life.content.as_ref().and_then(Content::plain)
@@ -228,7 +228,7 @@ impl Follower {
                         false,
                     )?;
                     if !content.advance(end, &self.may_go_on())? {
-                        // Stopped on the way: the next start begins in the same way.
+                        // Stopped while advancing: the next start begins in the same way.
                         return Err(std::io::Error::other("stopping"));
                     }
                     if end > 0 {
@@ -241,7 +241,7 @@ impl Follower {
                 self.begin_at(family, &first, offset)?;
             }
         }
-        // Kept at once: what comes while the node is down was asked for. What comes under this name from now on is new.
+        // Stored at once: lines written while the node is down were asked for. From now on, any content under this name is new.
         self.first = First::Done;
         self.is_kept = false;
         Ok(())
@@ -256,7 +256,7 @@ impl Follower {
         self.heards.blocking_send(heard).is_ok()
     }
 
-    /// Sends the lines of all files, the oldest file first. False when some were left for the next look.
+    /// Sends the lines of all files, the oldest file first. Returns false if some were left for the next poll.
     pub(super) fn read_all(&mut self) -> std::io::Result<bool> {
         for at in 0..self.lives.len() {
             if self.lives[at].content.is_none() {
@@ -284,7 +284,7 @@ impl Follower {
                 continue;
             }
             if life.is_packed || life.quiet.elapsed() >= self.grace {
-                // What is left without a line end will not be finished any more.
+                // Trailing bytes without a line end will not be completed any more.
                 if !self.hand_over_lines(at, true)? {
                     return Ok(false);
                 }
@@ -299,8 +299,8 @@ impl Follower {
         Ok(true)
     }
 
-    /// Sends every whole line of one file; with `to_end` what is left without a line end too. False when nothing receives any more, or
-    /// the node stops.
+    /// Sends every complete line of one file; with `to_end`, also trailing bytes without a line end. Returns false if the receiver is
+    /// closed, or the node stops.
     pub(super) fn hand_over_lines(&mut self, at: usize, to_end: bool) -> std::io::Result<bool> {
         loop {
             if self.stop.is_cancelled() {
@@ -316,7 +316,7 @@ impl Follower {
             let offset = content.read.offset;
             let life = &mut self.lives[at];
             if begun == 0 {
-                // As `first_line` finds it again: of a line that is too long, its beginning.
+                // The same digest that `first_line` computes; for a line that is too long, of its beginning.
                 life.at.first = digest(&whole);
             }
             let plain = format!("{}:{begun}:{line}", life.at.first);
@@ -344,17 +344,17 @@ impl Follower {
     }
 
     pub(super) fn mark(&self) -> Mark {
-        // One without a whole line is not known by anything yet.
+        // A file without a complete line cannot be recognized yet.
         let files = self.lives.iter().filter(|life| !life.at.first.is_empty()).map(Life::position).collect();
         Mark::Files { files, next: self.next, since: self.since }
     }
 
-    /// Closes what need not stay open, and forgets the oldest files.
+    /// Closes files that need not stay open, and forgets the oldest ones.
     pub(super) fn close_some(&mut self) -> std::io::Result<()> {
         let count = self.lives.len();
         for (at, life) in self.lives.iter_mut().enumerate() {
             let Some(content) = &life.content else { continue };
-            // An open file takes room on its disk also when it was removed.
+            // An open file takes up disk space even after it was removed.
             let is_removed = match content.plain() {
                 Some(file) => std::os::unix::fs::MetadataExt::nlink(&file.metadata()?) == 0,
                 None => true,
@@ -367,7 +367,7 @@ impl Follower {
                 self.is_waiting = true;
             }
         }
-        // Only what was read to its end is forgotten, and only while nothing waits: what is not read yet may be older.
+        // Only files that were read to their end are forgotten, and only while nothing waits: files that are not read yet may be older.
         let is_all_read = !self.is_waiting;
         while is_all_read
             && self.lives.len() > LIVES_MAX
@@ -399,7 +399,7 @@ impl Life {
         }
     }
 
-    /// The position as it is kept, with the digest of what was read.
+    /// Returns the position as it is stored, with the digest of what was read.
     pub(super) fn position(&self) -> FilePosition {
         let mut at = self.at.clone();
         if let Some(content) = &self.content {
@@ -408,7 +408,7 @@ impl Life {
         at
     }
 
-    /// Takes a file that was found, opened at this life's position.
+    /// Attaches a file that was found, opened at this life's position.
     pub(super) fn open(&mut self, member: &Member, content: Content) {
         self.content = Some(content);
         self.id = member.id;
@@ -428,7 +428,7 @@ impl Life {
     }
 }
 
-/// When a file was changed last, by the clock that waits; now for a time in the future.
+/// Converts the time of a file's last change to an `Instant`; now for a time in the future.
 fn changed_at(modified: i64) -> Instant {
     let modified = Duration::from_nanos(u64::try_from(modified).unwrap_or(0));
     let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok().and_then(|now| now.checked_sub(modified));

@@ -1,4 +1,4 @@
-//! Matches files with the positions that are kept, and says what cannot be matched.
+//! Matches files with stored positions, and reports files that cannot be matched.
 
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -13,7 +13,7 @@ use crate::sources::mark::FilePosition;
 use crate::sources::record::Heard;
 
 impl Follower {
-    /// Matches every file of the family with a position, or begins a new one for it; oldest first.
+    /// Matches every file of the family with a position, or begins a new position for it; oldest first.
     pub(super) fn match_files(&mut self, family: &Family) -> io::Result<()> {
         let mut is_cut = false;
         for life in &mut self.lives {
@@ -21,7 +21,7 @@ impl Follower {
             is_cut |= life.look_for_cut()?;
         }
         if is_cut {
-            // A copy that was seen before the cut has what was cut.
+            // A copy that was seen before the file was truncated may hold what was cut off, so it must be matched again.
             self.seen.retain(|_, seen| seen.number.is_some());
         }
         self.lives_before = self.lives.len();
@@ -38,7 +38,7 @@ impl Follower {
                 // Renamed or removed since it was listed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => self.is_waiting = true,
                 Err(error) if self.stop.is_cancelled() => return Err(error),
-                // What the system refuses may be allowed later; what is no such format will not become one.
+                // An error from the system may go away later; a file in an invalid format will not become valid.
                 Err(error)
                     if member.packing != Packing::Plain
                         && error.raw_os_error().is_none()
@@ -60,7 +60,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Says which compressed files cannot be read, once it is sure that they are not being written.
+    /// Reports compressed files that cannot be read, once it is certain that they are not being written.
     fn look_at_damaged(&mut self, family: &Family) {
         let mut losses = Vec::new();
         for member in &family.members {
@@ -85,7 +85,7 @@ impl Follower {
         }
     }
 
-    /// Says that a compressed file cannot be read any further, and leaves it there.
+    /// Reports that a compressed file cannot be read any further, and stops reading it.
     pub(super) fn say_damaged(&mut self, at: usize, error: &io::Error) {
         let life = &mut self.lives[at];
         let cause = format!(
@@ -99,7 +99,7 @@ impl Follower {
         self.say(Heard::Lost { count: None, cause });
     }
 
-    /// Whether a file is the one that it was at the last look.
+    /// Whether a file is unchanged since the last poll.
     fn is_same_as_before(&mut self, member: &Member) -> io::Result<bool> {
         let Some(at) = self.lives.iter().position(|life| life.content.is_some() && life.id == member.id) else {
             let Some(seen) = self.seen.get(&member.id) else { return Ok(false) };
@@ -117,14 +117,14 @@ impl Follower {
     }
 
     fn match_one(&mut self, member: &Member, current: Option<&Member>) -> io::Result<()> {
-        // It has not changed since everything in it was read, or before anything was.
+        // The file has not changed since everything in it was read, or since before anything was.
         let is_known = self.lives.iter().any(|life| life.at.inode == member.id.1);
         if !member.is_current && !is_known && member.modified <= self.since {
             self.seen.insert(member.id, Seen::new(member, None));
             return Ok(());
         }
         let mut content = Content::open(self.safe.open(&member.path)?, member.packing)?;
-        // What has no line end in a rotated file was taken as a line.
+        // In a rotated file, trailing bytes without a line end were taken as a line.
         let first = first_line(&mut content, !member.is_current)?;
         let matched = match &first {
             Some(first) => self.find_life(member, first)?,
@@ -135,7 +135,7 @@ impl Follower {
             _ => None,
         };
         if let Some((at, content)) = matched {
-            // A copy of the file with the name, unless that was cut and got the same lines again.
+            // A copy of the current file, unless that was truncated and got the same lines again.
             if self.lives[at].at.inode != member.id.1
                 && let Some(lines) = copied
             {
@@ -152,11 +152,12 @@ impl Follower {
             }
             let number = self.lives[at].at.number;
             self.seen.insert(member.id, Seen::new(member, Some(number)));
-            // Replaced by a file that begins with all of it, as rsync and editors do.
+            // The open file may have been replaced by one that begins with all of it, as rsync and editors do; otherwise this is a new
+            // file.
             if self.lives[at].is_removed()? && member.packing == Packing::Plain && !self.is_continued_by(at, member)? {
                 return self.begin_new(member, first);
             }
-            // What is open has everything that its compressed form has, unless it was cut after that was made of a copy of it.
+            // The open file has everything that its compressed form has, unless it was truncated after a copy of it was compressed.
             if member.packing != Packing::Plain && self.lives[at].content.is_some() && self.has_all_of(at, member)? {
                 self.lives[at].found(member);
                 return Ok(());
@@ -182,7 +183,7 @@ impl Follower {
             self.seen.insert(member.id, Seen::new(member, Some(self.lives[at].at.number)));
             return self.match_one(current, Some(current));
         }
-        // Nothing is known yet by which the file could be known again.
+        // Without a complete first line, the file could not be recognized later.
         if first.is_none() && member.is_current {
             return Ok(());
         }
@@ -190,7 +191,7 @@ impl Follower {
     }
 
     fn begin_new(&mut self, member: &Member, first: Option<String>) -> io::Result<()> {
-        // The rest are taken up in later looks, in their order.
+        // The remaining files are started in later polls, in their order.
         if self.lives.len() >= self.lives_before + NEW_FILES_MAX {
             self.is_waiting = true;
             return Ok(());
@@ -201,8 +202,8 @@ impl Follower {
         Ok(())
     }
 
-    /// The file as the continuation of one whose position is kept: the same bytes up to there. Of several the one with this inode,
-    /// else the one that was read furthest.
+    /// Finds the stored position that this file continues: one whose bytes up to the offset are the same. Of several, the one with this
+    /// inode, otherwise the one that was read furthest.
     fn find_life(&self, member: &Member, first: &str) -> io::Result<Option<(usize, Content)>> {
         let mut candidates: Vec<usize> = (0..self.lives.len())
             .filter(|at| {
@@ -238,22 +239,22 @@ impl Follower {
         Ok(is_there.then_some((at, content)))
     }
 
-    /// Whether the file that a life has open begins with all of this one.
+    /// Whether the open file of a life begins with all of this one.
     fn has_all_of(&self, at: usize, member: &Member) -> io::Result<bool> {
         let Some(mut open) = self.lives[at].opened_again()? else { return Ok(false) };
         let mut part = Content::open(self.safe.open(&member.path)?, member.packing)?;
         Ok(is_beginning_of(&mut part, &mut open, &self.may_go_on())?.is_some())
     }
 
-    /// Whether this file begins with all of the one that a life has open.
+    /// Whether this file begins with all of the open file of a life.
     fn is_continued_by(&self, at: usize, member: &Member) -> io::Result<bool> {
         let Some(mut open) = self.lives[at].opened_again()? else { return Ok(true) };
         let mut whole = Content::open(self.safe.open(&member.path)?, member.packing)?;
         Ok(is_beginning_of(&mut open, &mut whole, &self.may_go_on())?.is_some())
     }
 
-    /// The file with the name, if it was copied to this one and cut, and then begun with the same lines again: both have what was read,
-    /// and they differ after it.
+    /// Finds the current file's life if that file was copied to this one, truncated, and then begun with the same lines again: both have
+    /// what was read, and they differ after it.
     fn find_cut(&self, member: &Member, first: &str, current: &Member) -> io::Result<Option<(usize, Content)>> {
         let is_it = |life: &Life| life.content.is_some() && life.id == current.id && life.at.first == first;
         let Some(at) = self.lives.iter().position(is_it) else { return Ok(None) };
@@ -263,7 +264,7 @@ impl Follower {
         Ok(has_it.then_some((at, content)))
     }
 
-    /// Whether all of a rotated file is what the file with the name begins with; how many lines that are.
+    /// Returns the number of lines of a rotated file if the current file begins with all of it.
     fn is_copy_of(&self, member: &Member, current: &Member) -> io::Result<Option<u64>> {
         if member.packing == Packing::Plain && member.length > current.length
             || current.length == 0
@@ -295,15 +296,16 @@ impl Follower {
         self.is_kept = false;
     }
 
-    /// Begins where an earlier version of Piperoll ended, which knew a file by its first line.
+    /// Begins where an earlier version of Piperoll ended, which identified a file by its first line.
     pub(super) fn begin_at(&mut self, family: &Family, first: &str, offset: u64) -> io::Result<()> {
-        // Where several begin with this line the oldest is taken, and what was recorded of the others by then is known by its ids.
+        // If several files begin with this line, the oldest is taken; records of the others that were recorded by then are duplicates by
+        // their ids.
         self.is_upgrade = true;
         for member in &family.members {
             let opened = self.safe.open(&member.path).and_then(|file| Content::open(file, member.packing));
             let mut content = match opened {
                 Ok(content) => content,
-                // The place is kept until it may be read.
+                // The position is kept until the file may be read.
                 Err(error) if member.is_current => return Err(error),
                 Err(_) => continue,
             };
@@ -329,8 +331,8 @@ impl Follower {
         rotated.map(|member| member.modified).max().unwrap_or(0)
     }
 
-    /// Says what is gone with files that are in the family no more, and forgets them. A file that is being renamed, copied or compressed
-    /// may be missing for a moment.
+    /// Reports what was lost with files that are no longer in the family, and forgets them. A file that is being renamed, copied or
+    /// compressed may be missing for a moment.
     fn say_missing(&mut self, family: &Family) {
         let mut missing = Vec::new();
         for life in &mut self.lives {
@@ -377,8 +379,8 @@ impl Follower {
 }
 
 impl Life {
-    /// Closes a file that was cut in place, and perhaps written to again: what is open has the name no more, or never had it in this
-    /// form. A copy of what it held may be in the family.
+    /// Closes a file that was truncated in place, and perhaps written to again: the open file no longer holds what was read of it. A copy
+    /// of what it held may be in the family. Returns whether it was truncated.
     fn look_for_cut(&mut self) -> io::Result<bool> {
         let Some(content) = &self.content else { return Ok(false) };
         let Some(file) = content.plain() else { return Ok(false) };
@@ -396,7 +398,7 @@ impl Life {
         Ok(true)
     }
 
-    /// The open file has no name any more.
+    /// Whether the open file no longer has a name.
     fn is_removed(&self) -> io::Result<bool> {
         match self.content.as_ref().and_then(Content::plain) {
             Some(file) => Ok(file.metadata()?.nlink() == 0),
@@ -404,7 +406,7 @@ impl Life {
         }
     }
 
-    /// The open file from its beginning, by a descriptor of its own: a copy of this one would share its offset.
+    /// Opens the open file again, at its beginning and by a descriptor of its own: a duplicate of the descriptor would share its offset.
     fn opened_again(&self) -> io::Result<Option<Content>> {
         let Some(file) = self.content.as_ref().and_then(Content::plain) else { return Ok(None) };
         let file = std::fs::File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;

@@ -1,4 +1,4 @@
-//! Random lives of a log file, against a model that knows every line that was written.
+//! Random histories of a log file, compared with a model that has every line that was written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
@@ -16,24 +16,24 @@ use crate::sources::mark::Mark;
 use crate::sources::record::Heard;
 use crate::sources::safe::Safe;
 
-/// What happens to the file, or to the node.
+/// Events of the file or of the node.
 #[derive(Debug, Clone)]
 enum Event {
-    /// A program writes so many lines.
+    /// A program writes this many lines.
     Write(u8),
-    /// A line without its end; the next write ends it.
+    /// A program writes a line without its end; the next write completes it.
     WriteHalf,
     /// `mv audit.log audit.log.1`, the older ones one number up; the next write begins a new file.
     Rename,
     /// `cp audit.log audit.log.1; truncate audit.log`, the older ones one number up.
     CopyTruncate,
-    /// Some program writes a line to the newest rotated file.
+    /// A program writes a line to the newest rotated file.
     WriteLate,
     Gzip,
     Zstd,
-    /// A look at the files.
+    /// The follower polls the files.
     Look,
-    /// The node stops in order, or is killed and loses what was not yet kept, and starts again.
+    /// The node stops cleanly, or is killed and loses positions that were not stored yet, and starts again.
     Restart,
     Kill(u8),
 }
@@ -65,12 +65,12 @@ struct World {
     next: u32,
     /// A line that has no end yet.
     half: Option<String>,
-    /// Place to line, as the node records them: once each.
+    /// Position to line, as the node records them: once each.
     recorded: BTreeMap<String, String>,
     lost: Vec<String>,
 }
 
-/// Every file begins with it.
+/// First line of every file.
 const HEAD: &str = "{\"action\":\"app.start\"}";
 
 impl World {
@@ -103,10 +103,10 @@ impl World {
         (self.follower, self.heard) = (Some(follower), heard);
     }
 
-    /// One look; of what it sends the node records `at_most`, and keeps the positions in front of that.
+    /// Polls; the node records `at_most` of what is sent, and stores the positions before that.
     fn look(&mut self, at_most: usize) {
         let follower = self.follower.as_mut().expect("it runs");
-        // With no time to wait for, what waits for time is done in the next look.
+        // With no time to wait for, anything that waits for time is done in the next poll.
         for _ in 0..3 {
             follower.look().expect("a look");
         }
@@ -236,7 +236,7 @@ impl World {
     }
 }
 
-/// Runs a life to its end; what was recorded must be what was written.
+/// Runs a history to its end; what was recorded must be what was written.
 fn live(events: &[Event]) -> World {
     let mut world = World::new();
     world.look(usize::MAX);
@@ -271,14 +271,15 @@ proptest! {
         let mut world = live(&events);
         prop_assert_eq!(counted(world.recorded.values()), counted(world.written.iter()));
         prop_assert_eq!(&world.lost, &Vec::<String>::new());
-        // The control: a line that was written and not recorded is seen.
+        // The control: a line that was written and not recorded is detected.
         world.written.push("another".to_owned());
         prop_assert_ne!(counted(world.recorded.values()), counted(world.written.iter()));
         drop(world.folder);
     }
 }
 
-/// Lives in which an open file was cut, got the same first lines again, and lost its name or was compressed, all between two looks.
+/// Histories in which an open file was truncated, got the same first lines again, and lost its name or was compressed, all between two
+/// polls.
 #[test]
 fn what_random_lives_found_stays_fixed() {
     use Event::{CopyTruncate, Gzip, Kill, Look, Rename, Write, WriteHalf};
@@ -385,7 +386,8 @@ fn a_position_of_an_earlier_version_is_understood() {
         }
         let wanted = counted(world.written[3..].iter());
         assert_eq!(counted(world.recorded.values()), wanted);
-        // The ids stay those of the earlier version, so that a record is known that was recorded after the position was kept.
+        // The ids stay those of the earlier version, so that a record that was recorded after the position was stored counts as a
+        // duplicate.
         let line = text.lines().nth(3).expect("a line");
         let place = format!("{life}:{offset}:{}", digest(format!("{line}\n").as_bytes()));
         assert_eq!(world.recorded.get(&place).map(String::as_str), Some(line));
@@ -412,7 +414,7 @@ fn more_rotated_files_than_positions_are_all_read() {
     world.start();
     looked(&mut world, 20);
     assert_eq!(counted(world.recorded.values()), counted(world.written.iter()));
-    // Over a restart, when most of them are forgotten.
+    // Across a restart, when most of them have been forgotten.
     world.start();
     looked(&mut world, 20);
     assert_eq!(counted(world.recorded.values()), counted(world.written.iter()));

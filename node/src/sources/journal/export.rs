@@ -1,8 +1,8 @@
-//! Parses what `journalctl --output=export` prints (systemd, "Journal Export Formats").
+//! Parses the output of `journalctl --output=export` (systemd, "Journal Export Formats").
 //!
-//! An entry is a list of fields and ends with an empty line. A field is `NAME=text` on one line or, where its value is not text or has
-//! several lines, `NAME`, its length as 64 bits in little-endian order, and its bytes. Anybody may write to the journal, with fields
-//! of hundreds of megabytes, so each field and each entry is kept up to a limit, and past it by length and hash.
+//! An entry is a list of fields and ends with an empty line. A field is `NAME=text` on one line or, if its value is not text or has
+//! several lines, `NAME`, its length as 64 bits in little-endian order, and its bytes. Any process may write to the journal, with fields
+//! of hundreds of megabytes, so each field and each entry is kept up to a limit, and beyond it as length and hash.
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -10,42 +10,42 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _};
 
 use super::super::text::decode;
 
-/// Of one field, what is kept of its value.
+/// Maximum bytes that are kept of one field's value.
 const FIELD_BYTES_MAX: usize = 128 * 1024;
-/// Of one entry, what is kept of all values.
+/// Maximum bytes that are kept of all values of one entry.
 const ENTRY_BYTES_MAX: usize = 192 * 1024;
-/// Longest name of a field that journald accepts is 64; a line without `=` that is longer belongs to no such format.
+/// Maximum bytes of a field's name. journald accepts up to 64; a longer line without `=` is not in this format.
 const NAME_BYTES_MAX: usize = 256;
-/// Fields of one entry; journald accepts 1,024.
+/// Maximum fields of one entry; journald accepts 1,024.
 const FIELDS_MAX: usize = 2_048;
 
 /// One entry of a journal.
 #[derive(Debug, Clone)]
 pub(in crate::sources) struct Entry {
     pub(in crate::sources) cursor: Cursor,
-    /// Time of recording, in microseconds since 1970; 0 when it is not there.
+    /// Time of recording, in microseconds since 1970; 0 if it is missing.
     pub(in crate::sources) time: u64,
-    /// As the mappings read it: a JSON object with each field as text, or as a list where it was repeated.
+    /// The record that mappings read: a JSON object with each field as text, or as a list if it was repeated.
     pub(in crate::sources) record: Vec<u8>,
 }
 
 /// Position of an entry, as `__CURSOR` holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::sources) struct Cursor {
-    /// As it was printed.
+    /// The cursor as it was printed.
     pub(super) text: String,
-    /// Id of the sequence of numbers, `s=`.
+    /// Id of the number sequence, `s=`.
     pub(super) sequence: String,
     /// Number of the entry in the sequence, `i=`.
     pub(super) number: u64,
-    /// Boot, time and hash of the contents, `b=` to `x=`: what stays when journald copies an entry to another file.
+    /// Boot, time and hash of the contents, `b=` to `x=`: unchanged when journald copies an entry to another file.
     pub(super) content: String,
     /// `t=`, in microseconds since 1970.
     pub(super) time: u64,
 }
 
 impl Cursor {
-    /// Parses a cursor; none for what is not one.
+    /// Parses a cursor; `None` if the text is not one.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (numbered, content) = text.split_once(";b=")?;
         let (sequence, number) = numbered.strip_prefix("s=")?.split_once(";i=")?;
@@ -60,7 +60,7 @@ impl Cursor {
     }
 }
 
-/// Reads the next entry; none at the end. What is left of an entry that the end cut off is dropped: it is printed again next time.
+/// Reads the next entry; `None` at the end. An entry that is cut off by the end is dropped: it is printed again next time.
 pub(in crate::sources) async fn next_entry(input: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<Option<Entry>> {
     let mut fields = Fields::default();
     loop {
@@ -76,7 +76,7 @@ pub(in crate::sources) async fn next_entry(input: &mut (impl AsyncBufRead + Unpi
 #[derive(Default)]
 struct Fields {
     values: Map<String, Value>,
-    /// Names of fields whose values needed a guess, with the guess.
+    /// Names of fields whose encoding was guessed, with the guess.
     notes: Map<String, Value>,
     bytes: usize,
     count: usize,
@@ -129,7 +129,7 @@ impl Fields {
         let text = |name: &str| self.values.get(name).and_then(Value::as_str).unwrap_or_default();
         let cursor = Cursor::parse(text("__CURSOR")).ok_or_else(|| invalid("an entry without a cursor"))?;
         let time = text("__REALTIME_TIMESTAMP").parse().unwrap_or(cursor.time);
-        // People and mappings look for one message.
+        // People and mappings expect a single message.
         if let Some(Value::Array(lines)) = self.values.get("MESSAGE")
             && let Some(lines) = lines.iter().map(Value::as_str).collect::<Option<Vec<_>>>()
         {
@@ -178,12 +178,12 @@ async fn next_field(input: &mut (impl AsyncBufRead + Unpin), room: usize) -> std
             None => Ok(Next::End),
         },
         None if read == most => Err(invalid("a field without a name")),
-        // The end came in the middle of a line.
+        // The input ended in the middle of a line.
         _ => Ok(Next::End),
     }
 }
 
-/// Reads a value that is given by its length; none when the end comes first.
+/// Reads a value that is preceded by its length; `None` if the input ends first.
 async fn read_binary(input: &mut (impl AsyncBufRead + Unpin), room: usize) -> std::io::Result<Option<FieldValue>> {
     let mut length = [0; 8];
     if let Err(error) = input.read_exact(&mut length).await {

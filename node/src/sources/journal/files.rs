@@ -1,4 +1,4 @@
-//! Lists journal files and reads their headers: which sequence of numbers a file belongs to and how far it reaches.
+//! Lists journal files and reads their headers: which number sequence a file belongs to and how far it reaches.
 //!
 //! journald numbers its entries. All files of one sequence carry the same id, and numbers go up through rotation and reboots, so
 //! the numbers of the files that exist say which entries were removed. The header is read here because `journalctl --header`
@@ -17,27 +17,27 @@ const SIGNATURE: &[u8; 8] = b"LPKSHHRH";
 const HEADER_BYTES: usize = 208;
 /// `state` of a file that was rotated away and is complete.
 const STATE_ARCHIVED: u8 = 2;
-/// Files in one directory; more are not a journal that can be followed.
+/// Maximum files in one directory; a journal with more cannot be followed.
 const FILES_MAX: usize = 65_536;
-/// Where journald keeps the journal of this machine, over reboots and until the next one.
+/// Where journald keeps the journal of this machine: across reboots, and until the next reboot.
 const SYSTEM_FOLDERS: [&str; 2] = ["/var/log/journal", "/run/log/journal"];
 const MACHINE_ID: &str = "/etc/machine-id";
 
-/// One journal file, by its header.
+/// One journal file, as its header describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct JournalFile {
     pub(super) path: PathBuf,
-    /// Id of the sequence that its entries are numbered in, 32 hexadecimal digits; `s=` of a cursor.
+    /// Id of the sequence in which its entries are numbered, 32 hexadecimal digits; `s=` of a cursor.
     pub(super) sequence: String,
     /// Number of its first entry.
     pub(super) first: u64,
     /// Number of its last entry.
     pub(super) last: u64,
-    /// Entries in it. Between `first` and `last` there may be numbers that other files of the sequence hold.
+    /// Number of entries in it. Between `first` and `last` there may be numbers that other files of the sequence hold.
     pub(super) entries: u64,
     /// Time of the first entry, in microseconds since 1970.
     pub(super) begins: u64,
-    /// Rotated away; nothing is appended to it any more.
+    /// Set if it was rotated away; no more entries are appended to it.
     pub(super) is_archived: bool,
 }
 
@@ -45,11 +45,11 @@ pub(super) struct JournalFile {
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub(super) files: Vec<JournalFile>,
-    /// Why a file could not be looked at, for the first such file. What it holds is then unknown, not gone.
+    /// Why a file could not be read, for the first such file. Its entries are then unknown, not gone.
     pub(super) problem: Option<String>,
 }
 
-/// Lists the files of `directory` and of the machines in it, or those of this machine's own journal.
+/// Lists the files of `directory` and of the machines' folders in it, or those of this machine's own journal.
 pub(super) fn list(directory: Option<&Path>) -> io::Result<Listing> {
     let mut listing = Listing::default();
     match directory {
@@ -77,7 +77,7 @@ pub(super) fn list(directory: Option<&Path>) -> io::Result<Listing> {
     Ok(listing)
 }
 
-/// A folder of one machine is named by its id, that of a namespace by the id and the namespace.
+/// Whether a folder belongs to a machine: it is named by the machine's id, the folder of a namespace by the id and the namespace.
 fn is_machine_folder(name: &str) -> bool {
     let id = name.split_once('.').map_or(name, |(id, _)| id);
     id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
@@ -88,7 +88,7 @@ fn add_folder(folder: &Path, listing: &mut Listing) -> io::Result<()> {
     for entry in std::fs::read_dir(folder).map_err(|error| named(error, folder))?.flatten() {
         let path = entry.path();
         let name = entry.file_name().to_string_lossy().into_owned();
-        // A file that a crash left in the middle of a write has a tilde behind its name, and still holds entries.
+        // A file that a crash left in the middle of a write has a tilde after its name, and still holds entries.
         if !(name.ends_with(".journal") || name.ends_with(".journal~")) {
             continue;
         }
@@ -97,7 +97,7 @@ fn add_folder(folder: &Path, listing: &mut Listing) -> io::Result<()> {
         }
         match read_header(&path) {
             Ok(Some(file)) => listing.files.push(file),
-            // Empty, or made a moment ago.
+            // Empty, or just created.
             Ok(None) => {}
             // Removed since it was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -122,7 +122,7 @@ fn read_header(path: &Path) -> io::Result<Option<JournalFile>> {
     Ok(parse_header(&header, path))
 }
 
-/// Parses a header; none for what is no journal file, or holds no entry.
+/// Parses a header; `None` if the file is not a journal file, or holds no entry.
 pub(super) fn parse_header(header: &[u8], path: &Path) -> Option<JournalFile> {
     if header.len() < HEADER_BYTES || !header.starts_with(SIGNATURE) {
         return None;

@@ -25,24 +25,24 @@ pub(super) use export::next_entry;
 use export::{Cursor, Entry};
 use files::{JournalFile, list};
 
-/// Pause between two looks at the headers of the files.
+/// Interval between checks of the files' headers.
 const POLL: Duration = Duration::from_millis(500);
 /// Passes after a change was seen. journald counts an entry before it can be read, so the first pass may miss the last one.
 const PASSES: u32 = 2;
-/// Sequences that are read at once. With more, the order between sequences is that of their first unread entries.
+/// Maximum sequences that are read at once. If there are more, the order between sequences is that of their first unread entries.
 const READERS_MAX: usize = 32;
-/// Files that one journalctl opens.
+/// Maximum files that one journalctl opens.
 const FILES_AT_ONCE_MAX: usize = 1_000;
-/// A position goes along with every so manieth record; after a crash that many are read again, and known by their ids.
+/// Number of records per stored position; after a crash, up to this many are read again and recognized as duplicates by their ids.
 const MARK_EVERY: u32 = 64;
-/// journald removes the journal of /run no later than this after it copied it to /var.
+/// journald removes the journal of /run no later than this after it has copied it to /var.
 const COPY_WAIT: Duration = Duration::from_secs(600);
-/// How often positions are kept that moved over entries of other units only.
+/// How often positions are stored that moved only past entries of other units.
 const QUIET_MARK_EVERY: Duration = Duration::from_secs(60);
 
-/// What is followed.
+/// Configuration of a followed journal.
 pub(super) struct Asked {
-    /// Of the source, for health.
+    /// Name of the source, for health.
     pub(super) name: String,
     pub(super) unit: Option<String>,
     pub(super) directory: Option<PathBuf>,
@@ -59,7 +59,7 @@ pub(super) async fn follow(
     let mut follower = Follower::new(asked, mark, heards);
     let mut known = None;
     while !stop.is_cancelled() && !follower.heards.is_closed() {
-        // What is read and not yet sent is read again after the next start.
+        // Entries that were read but not sent yet are read again after the next start.
         let problem = tokio::select! { () = stop.cancelled() => break, looked = follower.look() => looked.err() };
         if problem != known {
             if let Some(problem) = &problem {
@@ -77,13 +77,14 @@ struct Follower {
     asked: Asked,
     heards: Heards,
     sequences: BTreeMap<String, Reached>,
-    /// A position of before sequences were told apart, or no position at all: the first look decides where each sequence begins.
+    /// Treatment of sequences without a position at the first poll, if there is no position at all or only one from before sequences were
+    /// distinguished.
     first: First,
     /// Sequences that were seen in this run, with the number of their last entry.
     seen: HashMap<String, u64>,
-    /// Sequences that appeared after positions of others were known, and when.
+    /// Sequences that appeared after positions of others existed, and when.
     appeared: HashMap<String, Instant>,
-    /// What the headers said at the last look.
+    /// Headers at the last poll.
     last_look: Vec<JournalFile>,
     passes_due: u32,
     since_mark: u32,
@@ -91,13 +92,13 @@ struct Follower {
     kept: Instant,
 }
 
-/// What the first look does with sequences that have no position.
+/// Treatment of sequences without a position at the first poll.
 enum First {
     /// Reads them from their beginnings.
     Read,
-    /// Passes over what is there.
+    /// Skips the existing entries.
     PassOver,
-    /// Passes over what ended before the entry that an earlier version of Piperoll read last.
+    /// Skips sequences that ended before the entry that an earlier version of Piperoll read last.
     PassOverUntil(u64),
 }
 
@@ -140,7 +141,7 @@ impl Follower {
         }
     }
 
-    /// Looks at the files, and reads what is new in them.
+    /// Polls the files, and reads new entries.
     async fn look(&mut self) -> Result<(), String> {
         let directory = self.asked.directory.clone();
         let listed = tokio::task::spawn_blocking(move || list(directory.as_deref())).await;
@@ -189,7 +190,7 @@ impl Follower {
         listing.problem.map_or(Ok(()), Err)
     }
 
-    /// Gives every sequence that has none a position: its end where what was there before is not asked for, else its beginning.
+    /// Gives every sequence without a position one: its end if existing entries were not asked for, otherwise its beginning.
     async fn place_new(&mut self, by_sequence: &BTreeMap<String, Vec<JournalFile>>) {
         let first = std::mem::replace(&mut self.first, First::Read);
         let has_positions = !self.sequences.is_empty();
@@ -212,18 +213,18 @@ impl Follower {
                 Reached { read, through, time: begins, content: String::new(), repeats: 0, is_open: true }
             });
         }
-        // Kept at once: what comes while the node is down was asked for.
+        // Stored at once: entries written while the node is down were asked for.
         if !matches!(first, First::Read) {
             self.keep_positions().await;
         }
     }
 
-    /// Says which entries were removed before they were read, and forgets sequences that no file belongs to any more. A position moves
+    /// Reports entries that were removed before they were read, and forgets sequences that no file belongs to any more. A position moves
     /// after its loss was sent (see `hand_over`).
     async fn say_gone(&mut self, by_sequence: &BTreeMap<String, Vec<JournalFile>>) {
         for (sequence, files) in by_sequence {
             let Some(reached) = self.sequences.get(sequence) else { continue };
-            // One hole at a time: what is there between two is read before the next look.
+            // One gap at a time: entries between two gaps are read before the next poll.
             if let Some((gone, next)) = first_missing(files, reached.through) {
                 self.say_removed(gone).await;
                 if let Some(reached) = self.sequences.get_mut(sequence) {
@@ -236,14 +237,14 @@ impl Follower {
         let vanished: Vec<String> = self.sequences.keys().filter(|sequence| !is_there(sequence)).cloned().collect();
         for sequence in vanished {
             let Some(reached) = self.sequences.get(&sequence).cloned() else { continue };
-            // journald copies the journal of /run to /var, under numbers of another sequence: then all of it is still there.
+            // journald copies the journal of /run to /var, under numbers of another sequence: then all entries still exist.
             let is_copy = |files: &[JournalFile]| files.iter().any(|file| file.begins <= reached.time);
             let is_copied =
                 by_sequence.iter().any(|(other, files)| self.appeared.contains_key(other) && is_copy(files));
             match self.seen.get(&sequence) {
                 _ if is_copied => {}
                 Some(last) if *last > reached.through => self.say_removed(last - reached.through).await,
-                // Everything that was seen of it was read.
+                // All entries that were seen of it were read.
                 Some(_) => {}
                 None if reached.is_open => {
                     let cause = "the journal files that were read last were removed; how many entries they got after that is not known";
@@ -257,8 +258,8 @@ impl Follower {
         }
     }
 
-    /// Says what journalctl did not print of files that it read to their ends: it stops at what is damaged, and calls that a success.
-    /// Of one unit nothing says how many entries there should be.
+    /// Reports entries that journalctl did not print although it read their files to the end: it stops at damaged data and exits with
+    /// success. If only one unit is followed, the expected number of entries is unknown.
     async fn say_unread(&mut self, by_sequence: &BTreeMap<String, Vec<JournalFile>>) {
         if self.asked.unit.is_some() {
             return;
@@ -266,7 +267,7 @@ impl Follower {
         for (sequence, files) in by_sequence {
             let Some(reached) = self.sequences.get(sequence) else { continue };
             let (read, last) = (reached.read, last_of(files));
-            // The numbers after the last hole: those of holes were said.
+            // The numbers after the last gap: those in gaps were already reported.
             let from = files
                 .iter()
                 .map(|file| file.first)
@@ -289,14 +290,14 @@ impl Follower {
     }
 
     async fn say_removed(&self, gone: u64) {
-        // Of how many entries of one unit that is, nothing is left that says it.
+        // How many of these entries belong to one unit can no longer be determined.
         let count = self.asked.unit.is_none().then_some(gone);
         let of_all = if count.is_none() { ", of this unit and others," } else { "" };
         let cause = format!("{gone} entries of the journal{of_all} were removed before they were read");
         let _ = self.heards.send(Heard::Lost { count, cause }).await;
     }
 
-    /// Reads what is new in all sequences, merged by time. False when some of it was left for the next pass.
+    /// Reads new entries of all sequences, merged by time. Returns false if some were left for the next pass.
     async fn pass(&mut self, by_sequence: &BTreeMap<String, Vec<JournalFile>>) -> Result<bool, String> {
         let mut waiting: Vec<(u64, Reader)> = Vec::new();
         for (sequence, files) in by_sequence {
@@ -338,11 +339,11 @@ impl Follower {
         }
     }
 
-    /// Sends an entry; false when nothing receives any more.
+    /// Sends an entry; returns false if the receiver is closed.
     async fn hand_over(&mut self, entry: Entry) -> bool {
         let Entry { cursor, record, .. } = entry;
         let mut reached = self.sequences.get(&cursor.sequence).cloned().unwrap_or_default();
-        // Two entries of one moment with the same contents are two entries.
+        // Two entries with the same time and contents are still two entries.
         reached.repeats = if reached.content == cursor.content { reached.repeats + 1 } else { 0 };
         reached.read = cursor.number;
         reached.through = reached.through.max(cursor.number);
@@ -359,7 +360,7 @@ impl Follower {
             Mark::Journals { sequences }
         });
         let record = Record { text: record, cut: None, place: Some(place), earlier_place: Some(cursor.text), mark };
-        // `follow` drops this call when the node stops, and keeps the positions as they are then: they move only once this is sent.
+        // `follow` drops this call when the node stops, and stores the positions as they are then: they move only once the entry is sent.
         if self.heards.send(Heard::Record(record)).await.is_err() {
             return false;
         }
@@ -388,8 +389,8 @@ fn first_of(files: &[JournalFile]) -> u64 {
     files.iter().map(|file| file.first).min().unwrap_or(0)
 }
 
-/// How many numbers after `through` no file can hold before one does, and the first that one does. Files of one sequence overlap: the
-/// numbers between two entries of a user's journal are those of the system's.
+/// Returns how many numbers after `through` are in no file before the next one that is, and that next number. Files of one sequence
+/// overlap: the numbers between two entries of a user's journal are those of the system's.
 fn first_missing(files: &[JournalFile], through: u64) -> Option<(u64, u64)> {
     let mut ranges: Vec<(u64, u64)> = files.iter().map(|file| (file.first, file.last)).collect();
     ranges.sort_unstable();
@@ -404,7 +405,7 @@ fn first_missing(files: &[JournalFile], through: u64) -> Option<(u64, u64)> {
     None
 }
 
-/// One journalctl, over the files of one sequence.
+/// One journalctl process, over the files of one sequence.
 struct Reader {
     sequence: String,
     files: Vec<PathBuf>,
@@ -412,7 +413,7 @@ struct Reader {
     read: u64,
     /// Number of the first entry that may be in files that were left for the next pass.
     limit: u64,
-    /// It ended at `limit`.
+    /// Set if reading ended at `limit`.
     is_cut: bool,
     output: Option<(Child, BufReader<ChildStdout>)>,
 }
@@ -428,13 +429,13 @@ impl Reader {
 
     fn start(&mut self, asked: &Asked) -> Result<(), String> {
         let mut command = Command::new("journalctl");
-        // All of a field, however long it is; what is too long is left out here.
+        // Print all of a field, however long; values that are too long are cut when they are parsed.
         command.args(["--output=export", "--all", "--no-pager", "--quiet"]);
         if let Some(unit) = &asked.unit {
             command.arg(format!("--unit={unit}"));
         }
         command.args(self.files.iter().map(|file| format!("--file={}", escape_glob(&file.display().to_string()))));
-        // A number is enough for a cursor, and finds the next entry where this one was removed.
+        // A number is enough for a cursor, and finds the next entry if this one was removed.
         command.arg(format!("--cursor=s={};i={:x}", self.sequence, self.read + 1));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| format!("journalctl: {error}; is systemd installed?"))?;
@@ -443,12 +444,12 @@ impl Reader {
         Ok(())
     }
 
-    /// The next entry that was not read before; none at the end.
+    /// Reads the next entry that was not read before; `None` at the end.
     async fn next(&mut self) -> Result<Option<Entry>, String> {
         loop {
             let Some((child, output)) = &mut self.output else { return Ok(None) };
             match next_entry(output).await.map_err(|error| error.to_string())? {
-                // An entry of another sequence cannot come out of these files, unless one was replaced a moment ago.
+                // These files hold no entry of another sequence, unless one of them was just replaced.
                 Some(entry) if entry.cursor.sequence != self.sequence || entry.cursor.number <= self.read => {}
                 Some(entry) if entry.cursor.number >= self.limit => {
                     (self.output, self.is_cut) = (None, true);
@@ -461,7 +462,7 @@ impl Reader {
                 None => {
                     let status = child.wait().await.map_err(|error| format!("journalctl: {error}"))?;
                     self.output = None;
-                    // A file may have been rotated away between the look and now.
+                    // A file may have been rotated away since the files were listed.
                     if status.success() || !self.files.iter().all(|file| file.exists()) {
                         return Ok(None);
                     }
@@ -474,7 +475,7 @@ impl Reader {
     }
 }
 
-/// `--file` takes a pattern.
+/// Escapes a path for `--file`, which takes a pattern.
 fn escape_glob(path: &str) -> String {
     path.chars().flat_map(|c| if "*?[]\\".contains(c) { vec!['\\', c] } else { vec![c] }).collect()
 }
@@ -502,7 +503,7 @@ mod tests {
             (vec![file(5, 9)], 4, None),
             (vec![file(5, 9)], 9, None),
             (vec![file(5, 9)], 2, Some((2, 5))),
-            // A user's journal inside of the system's, and after it.
+            // A user's journal within the system's, and reaching beyond it.
             (vec![file(1, 20), file(3, 18)], 2, None),
             (vec![file(1, 20), file(3, 25), file(24, 30)], 10, None),
             // The middle one was removed.
@@ -522,7 +523,7 @@ mod tests {
             let follower = Follower::new(asked, Some(Mark::Journal { cursor: cursor.clone() }), heards);
             let reached = follower.sequences.get("ab").expect("the sequence of the cursor");
             assert_eq!((reached.read, reached.through, reached.time), (31, 31, 0x0006_608b_015f_3001));
-            // What was written before the first start is not wanted where reading began with what came later.
+            // Entries from before the first start are not wanted if reading began with new ones.
             assert_eq!(matches!(follower.first, First::PassOverUntil(0x0006_608b_015f_3001)), from_now);
         }
     }

@@ -1,16 +1,16 @@
 //! Reads an event of the Linux audit daemon: its lines, each of a type with fields, as one record.
 //!
-//! Form: linux-audit documentation, "SPEC Audit Event Enrichment" and audit.rules(7). Enriched lines carry a group separator (0x1d)
-//! before the names that the daemon added. Values that could hold a blank or a quote are hexadecimal; they are decoded after the line
-//! was taken apart, and what comes out is never taken apart again.
+//! Format: linux-audit documentation, "SPEC Audit Event Enrichment" and audit.rules(7). Enriched lines carry a group separator (0x1d)
+//! before the names that the daemon added. Values that could hold a blank or a quote are hexadecimal; they are decoded after the line was
+//! split into fields, and decoded values are never split again.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-/// Before the names that the daemon added to a line.
+/// Separates the names that the daemon added to a line.
 const SEPARATOR: char = '\u{1d}';
-/// Lines and fields of one event.
+/// Maximum lines and fields of one event.
 const LINES_MAX: usize = 1_024;
 const FIELDS_MAX: usize = 512;
 /// Fields whose values are hexadecimal when they are not quoted (linux-audit field dictionary, format "encoded").
@@ -37,9 +37,9 @@ const ENCODED: [&str; 21] = [
     "watch",
     "sw",
 ];
-/// Values that stand for none, also of an account that nobody has.
+/// Values that mean none, including those for an account that does not exist.
 const NONE: [&str; 8] = ["?", "(null)", "(none)", "unset", "", "(unknown)", "(unknown user)", "(invalid user)"];
-/// Exits of calls that go on in the background or are made once more: EINPROGRESS, and the codes with which the kernel restarts a call
+/// Exit codes of calls that continue in the background or are repeated: EINPROGRESS, and the codes with which the kernel restarts a call
 /// (errno.h, ERESTARTSYS to ERESTART_RESTARTBLOCK).
 const UNDECIDED_EXITS: [&str; 10] = [
     "-115",
@@ -53,7 +53,7 @@ const UNDECIDED_EXITS: [&str; 10] = [
     "ERESTARTNOHAND",
     "ERESTART_RESTARTBLOCK",
 ];
-/// A user id of -1: nobody has logged in.
+/// A user id of -1: no user has logged in.
 const NOBODY: [&str; 2] = ["4294967295", "-1"];
 
 struct Line<'a> {
@@ -62,16 +62,16 @@ struct Line<'a> {
     time: &'a str,
     serial: &'a str,
     fields: Map<String, Value>,
-    /// What does not consist of fields, such as the beginning of an AVC message.
+    /// Text that does not consist of fields, such as the beginning of an AVC message.
     prose: String,
 }
 
-/// The lines of one event as a record, as JSON text; none when the first line is no line of the audit daemon.
+/// Converts the lines of one event to a record, as JSON text; `None` if no line is one of the audit daemon.
 pub(super) fn event(text: &str) -> Option<String> {
     let lines: Vec<Line<'_>> =
         text.split('\n').filter(|line| !line.trim().is_empty()).take(LINES_MAX).filter_map(line).collect();
     let first = lines.first()?;
-    // The line that says what happened: not the one that ends it, and not one that only adds to another.
+    // The line that says what happened: not the end marker, and not one that only adds to another line.
     let main = lines
         .iter()
         .find(|line| !matches!(line.kind, "EOE" | "PATH" | "CWD" | "PROCTITLE" | "SOCKADDR" | "EXECVE"))
@@ -97,11 +97,11 @@ pub(super) fn event(text: &str) -> Option<String> {
         }
     };
     let field = |name: &str| known(main.fields.get(name));
-    // The line that says what happened may not say who did it: then the call does.
+    // If the line that says what happened does not say who did it, the system call does.
     let call = lines.iter().find(|line| line.kind == "SYSCALL");
     let of_call = |name: &str| call.and_then(|call| known(call.fields.get(name)));
     let somebody = |id: &String| !NOBODY.contains(&id.as_str());
-    // In what a service says of a denial, the one that asked is named second: the service itself comes first.
+    // In a service's message about a denial, the requester is named second, after the service itself.
     let asked = field("auid#2").filter(|_| main.kind == "USER_AVC");
     let login = asked
         .or_else(|| field("AUID"))
@@ -136,7 +136,7 @@ fn known(value: Option<&Value>) -> Option<String> {
     value.and_then(Value::as_str).filter(|text| !NONE.contains(text)).map(str::to_owned)
 }
 
-/// `node=N type=T msg=audit(SECONDS.MILLIS:SERIAL): FIELDS`.
+/// Parses `node=N type=T msg=audit(SECONDS.MILLIS:SERIAL): FIELDS`.
 fn line(text: &str) -> Option<Line<'_>> {
     let text = text.trim_matches([' ', '\r']);
     let (node, rest) = match text.strip_prefix("node=") {
@@ -159,8 +159,8 @@ fn line(text: &str) -> Option<Line<'_>> {
     Some(Line { node, kind, time, serial, fields, prose })
 }
 
-/// Takes `name=value` after `name=value`; of a name that comes twice the second is kept under `name#2`. `msg='…'` holds fields itself.
-/// Values are decoded as those of a record of type `kind`, or not at all.
+/// Parses a sequence of `name=value`; if a name comes twice, the second value is kept under `name#2`. `msg='…'` holds fields itself.
+/// Values are decoded as those of a record of type `kind`, or not at all if that is `None`.
 fn read_fields(mut text: &str, fields: &mut Map<String, Value>, prose: &mut String, kind: Option<&str>) {
     while fields.len() < FIELDS_MAX {
         text = text.trim_start();
@@ -173,7 +173,7 @@ fn read_fields(mut text: &str, fields: &mut Map<String, Value>, prose: &mut Stri
             text = &text[end..];
             continue;
         }
-        // Earlier programs put some fields into round brackets and commas.
+        // Older programs put some fields in parentheses and commas.
         let (name, rest) = (text[..end].trim_start_matches('('), &text[end + 1..]);
         let (value, after) = match rest.as_bytes().first() {
             Some(quote @ (b'"' | b'\'')) => match rest[1..].find(char::from(*quote)) {
@@ -194,7 +194,7 @@ fn read_fields(mut text: &str, fields: &mut Map<String, Value>, prose: &mut Stri
                 let value = value.trim_end_matches(',');
                 let value = if value.starts_with('(') { value } else { value.trim_end_matches(')') };
                 match kind {
-                    // Every argument that is not in quotes is encoded.
+                    // Every argument without quotes is encoded.
                     Some("EXECVE") if is_argument(name) => decoded(value, 2),
                     Some(kind) if is_encoded(name, kind) => decoded(value, ENCODED_DIGITS_MIN),
                     _ => value.to_owned(),
@@ -220,21 +220,21 @@ fn push_word(prose: &mut String, word: &str) {
     }
 }
 
-/// Digits of a value that is taken for an encoded one: a shorter one may be a number.
+/// Minimum digits of an encoded value: a shorter one may be a number.
 const ENCODED_DIGITS_MIN: usize = 4;
 
-/// Of what is set, `old` and `new` are numbers.
+/// Whether a field is encoded. In records of a changed setting, `old` and `new` are numbers.
 fn is_encoded(name: &str, kind: &str) -> bool {
     let is_number = matches!(name, "old" | "new") && (kind == "CONFIG_CHANGE" || kind.starts_with("TIME_"));
     ENCODED.contains(&name) && !is_number
 }
 
-/// `a0`, or `a0[0]` for a part of a long one.
+/// Whether a name is `a0`, or `a0[0]` for a part of a long argument.
 fn is_argument(name: &str) -> bool {
     argument(name).is_some()
 }
 
-/// The number of an argument, and of the part of it.
+/// Number of an argument, and of its part.
 fn argument(name: &str) -> Option<(u32, u32)> {
     let rest = name.strip_prefix('a')?;
     match rest.strip_suffix(']') {
@@ -248,7 +248,7 @@ fn decoded(value: &str, digits_min: usize) -> String {
         && value.len().is_multiple_of(2)
         && value.bytes().all(|byte| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte));
     match hex::decode(value) {
-        // Between the arguments in a title there are zero bytes.
+        // Zero bytes separate the arguments in a title.
         Ok(bytes) if is_hex => String::from_utf8_lossy(&bytes).replace('\0', " ").trim_end().to_owned(),
         _ => value.to_owned(),
     }
@@ -294,9 +294,9 @@ fn result(lines: &[Line<'_>], main: &Line<'_>) -> Option<String> {
     }
 }
 
-/// The command: its arguments, or the title of the process.
+/// The command: its arguments, or the process title.
 fn command(lines: &[Line<'_>]) -> Option<String> {
-    // Long commands are on several lines, and long arguments in parts.
+    // Long commands are split over several lines, and long arguments into parts.
     let mut arguments: BTreeMap<u32, BTreeMap<u32, &str>> = BTreeMap::new();
     for (name, value) in lines.iter().filter(|line| line.kind == "EXECVE").flat_map(|line| &line.fields) {
         if let (Some((at, part)), Some(value)) = (argument(name), value.as_str()) {
@@ -313,9 +313,9 @@ fn command(lines: &[Line<'_>]) -> Option<String> {
     named("USER_CMD", "cmd").or_else(|| named("PROCTITLE", "proctitle"))
 }
 
-/// The file that was worked on, from the folder it was named in.
+/// Path of the file that was accessed; a relative name is joined to the working directory.
 fn path(lines: &[Line<'_>]) -> Option<String> {
-    // Called `objtype` by earlier kernels.
+    // Older kernels call it `objtype`.
     let kind = |line: &Line<'_>| known(line.fields.get("nametype").or_else(|| line.fields.get("objtype")));
     let is_parent = |line: &&Line<'_>| kind(line).as_deref() != Some("PARENT");
     let name = lines

@@ -1,14 +1,14 @@
 //! Errors of mappings and of mapping a record.
 
-/// Of a value in an error message, characters.
+/// Maximum characters of a value that an error message shows.
 const VALUE_CHARS_SHOWN: usize = 60;
 
-/// Why a mapping cannot be used, or a record not be mapped.
+/// Why a mapping cannot be used, or a record cannot be mapped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MapError {
     #[error("{0}")]
     Plain(String),
-    /// A value that its field cannot take.
+    /// A value that is not valid for its field.
     #[error("field `{field}`: {value:?} at {at} {problem}")]
     Value { field: &'static str, at: String, value: String, problem: String },
 }

@@ -1,4 +1,4 @@
-//! Shortens values: a field that is too long gets a mark, and an entry that is too long keeps length and hash of removed values.
+//! Shortens values: a field that is too long ends with a mark, and an entry that is too long keeps length and hash of removed values.
 
 use piperoll_format::entry::{FieldLimit, field_limit};
 use serde_json::value::RawValue;
@@ -6,16 +6,16 @@ use sha2::{Digest as _, Sha256};
 
 use super::ordered::Pairs;
 
-/// The sign that a value was shortened.
+/// Mark of a shortened value.
 const MARK: char = '\u{2026}';
-/// An action may not hold that one.
+/// Mark of a shortened action, which may not hold the other one.
 const WORD_MARK: &str = "...";
-/// An entry with its fields and details, before the node puts its own around it; under the limit of a body.
+/// Maximum bytes of an entry with its fields and details, before the node adds its own; below the limit of a body.
 const ENTRY_BYTES_MAX: usize = 60_000;
-/// What is kept of each text of an entry that is too long, tried in this order.
+/// Bytes that are kept of each text of an entry that is too long, tried in this order.
 const TEXT_BYTES: [usize; 4] = [16 * 1024, 4 * 1024, 1024, 256];
 
-/// A value as its field can hold it, and whether it lost something.
+/// Returns a value as its field can hold it, and whether it was changed.
 pub(super) fn field(value: &str, limit: FieldLimit) -> (String, bool) {
     let mut text = value.to_owned();
     if limit.is_one_line {
@@ -34,7 +34,8 @@ fn boundary(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
-/// Makes the fields of an entry fit, and then its details: shortens the texts in `details` until the entry is not too long, and then leaves out the largest members.
+/// Shortens the fields of an entry to their limits, and then its details: shortens the texts in `details` until the entry is within its
+/// limit, and then leaves out the largest members.
 pub(super) fn entry(entry: &mut Pairs) {
     for (name, value) in &mut entry.0 {
         if let Some(limit) = field_limit(name)
@@ -96,13 +97,13 @@ pub(super) fn entry(entry: &mut Pairs) {
     }
 }
 
-/// What stands for a value that was left out.
+/// Placeholder for a value that was left out.
 fn omitted(value: &str) -> Box<RawValue> {
     let text = format!("{{\"omitted_bytes\":{},\"sha256\":\"{}\"}}", value.len(), hex::encode(Sha256::digest(value)));
     RawValue::from_string(text).unwrap_or_else(|_| unreachable!("numbers and hexadecimal digits are JSON"))
 }
 
-/// The value with each text in it shortened to so many bytes, with length and hash; none when it is no JSON.
+/// Shortens each text in a value to `bytes`, with length and hash; `None` if the value is not JSON.
 fn shorten(value: &RawValue, bytes: usize) -> Option<Box<RawValue>> {
     match value.get().as_bytes().first()? {
         b'"' if value.get().len() > bytes => {

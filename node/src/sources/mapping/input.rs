@@ -12,53 +12,53 @@ use super::windows;
 use crate::sources::syslog;
 use regex::Regex;
 
-/// Records in one document.
+/// Maximum records in one document.
 const RECORDS_MAX: usize = 200_000;
-/// Records inside records, each unwrapped in turn.
+/// Maximum depth of records inside records, each unwrapped in turn.
 const UNWRAPPED_MAX: usize = 4;
-/// Before JSON in a syslog message (Common Event Expression).
+/// Precedes JSON in a syslog message (Common Event Expression).
 const COOKIE: &str = "@cee:";
-/// Member of a record for what was around it.
+/// Member of a record that holds what surrounded it.
 const ENVELOPE: &str = "envelope";
 
-/// `[input]`, as the file has it.
+/// `[input]`, as it is in the file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TypedInput {
-    /// Pointers to lists of records; of the first one that leads to a list each item is a record.
+    /// Pointers to lists of records; each item of the first list that is found is a record.
     #[serde(default)]
     lists: Vec<String>,
-    /// Pointers to the record inside of another object, or to a text that is the record as JSON.
+    /// Pointers to the record inside another object, or to a text that is the record as JSON.
     #[serde(default)]
     inside: Vec<String>,
-    /// Pointer to a list inside of a record; of each item an entry is made.
+    /// Pointer to a list inside a record; each item becomes an entry.
     split: Option<String>,
-    /// What is before the first brace of a line is no part of the record, such as the header of a syslog daemon.
+    /// Ignores text before the first brace of a line, such as the header of a syslog daemon.
     #[serde(default)]
     prefix: bool,
-    /// Names of members that are a record each, in an object that may have each of them many times.
+    /// Names of members that are each a record, in an object that may have each name many times.
     #[serde(default)]
     members: Vec<String>,
-    /// Records are Windows events, which are brought into one form.
+    /// Records are Windows events, which are converted to one form.
     #[serde(default)]
     windows: bool,
-    /// What a line is that is no JSON.
+    /// How a line that is not JSON is read.
     line: Option<LineForm>,
-    /// Which lines are one record.
+    /// Which lines form one record.
     join: Option<TypedJoin>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TypedJoin {
-    /// Lines are one record in which all named groups, one of them `key`, have the same values; `end` is the last of them.
+    /// Lines form one record if all named groups, one of them `key`, have the same values; `end` matches the last line.
     key: Option<String>,
     end: Option<String>,
-    /// A line that matches goes on with the one before it.
+    /// A line that matches continues the line before it.
     continued: Option<String>,
 }
 
-/// What a line of text is read as.
+/// How a line of text is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum LineForm {
@@ -70,22 +70,22 @@ enum LineForm {
     Auditd,
 }
 
-/// How lines belong together.
+/// How lines are joined to records.
 #[derive(Debug, Clone)]
 pub enum Join {
-    /// By a key that each of them has; others may come between.
+    /// By a key that each line has; other lines may come between.
     Key {
-        /// Its named groups are the key.
+        /// The named groups of this expression are the key.
         key: Regex,
         /// Matches the last line of a record.
         end: Option<Regex>,
     },
-    /// A line that matches continues the one before it, as programs write that wrap long lines.
+    /// A line that matches continues the line before it, as written by programs that wrap long lines.
     Continued(Regex),
 }
 
 impl Join {
-    /// The key of a line; none for a line that is a record by itself.
+    /// Returns the key of a line; `None` for a line that is a record by itself.
     pub fn key(&self, line: &str) -> Option<String> {
         let Self::Key { key, .. } = self else { return None };
         let groups = key.captures(line)?;
@@ -98,7 +98,7 @@ impl Join {
         matches!(self, Self::Key { end: Some(end), .. } if end.is_match(line))
     }
 
-    /// Whether a line continues the one before it; none where lines do not.
+    /// Whether a line continues the one before it; `None` if this mapping does not continue lines.
     pub fn continues(&self, line: &str) -> Option<bool> {
         let Self::Continued(continued) = self else { return None };
         Some(continued.is_match(line))
@@ -154,7 +154,7 @@ impl Input {
         self.line.is_some()
     }
 
-    /// The records of a document, which is JSON or lines of text.
+    /// Returns the records of a document, which is JSON or lines of text.
     pub(super) fn records(&self, document: &str) -> Result<Vec<Result<Pairs, MapError>>, MapError> {
         let document = match document.find('{') {
             Some(at) if self.prefix && !document.trim_start().starts_with('[') => &document[at..],
@@ -166,7 +166,7 @@ impl Input {
         {
             return Ok(self.line_records(document, line));
         }
-        // Checked and compacted one by one: as one object they would have the same name more than once.
+        // Checked and compacted one by one, because as one object they would have the same name more than once.
         if !self.members.is_empty()
             && let Some(parts) = Pairs::parse(document).filter(|whole| self.are_members(whole))
         {
@@ -204,7 +204,7 @@ impl Input {
         Ok(items.into_iter().flat_map(|item| self.unwrap(&item)).collect())
     }
 
-    /// The records of a line, which may hold JSON.
+    /// Returns the records of a line, which may hold JSON.
     fn line_records(&self, document: &str, form: LineForm) -> Vec<Result<Pairs, MapError>> {
         let unfolded;
         let line = match &self.join {
@@ -225,7 +225,7 @@ impl Input {
         whole.0.len() > 1 && whole.0.iter().all(|(name, _)| self.members.contains(name))
     }
 
-    /// One item of a list as records.
+    /// Converts one item of a list to records.
     fn unwrap(&self, item: &RawValue) -> Vec<Result<Pairs, MapError>> {
         let Some(mut record) = Pairs::parse(item.get()) else { return vec![Err(not_an_object())] };
         decode_journal_text(&mut record);
@@ -266,7 +266,7 @@ impl Input {
     }
 }
 
-/// A line that was wrapped, as it was before: each of its further lines stands where a blank was.
+/// Restores a line that was wrapped: each of its further lines replaces a blank.
 fn unfold(document: &str, continued: &Regex) -> String {
     let mut whole = String::with_capacity(document.len());
     for line in document.split('\n') {
@@ -281,7 +281,7 @@ fn unfold(document: &str, continued: &Regex) -> String {
     whole
 }
 
-/// A message that is no UTF-8 is a list of its bytes in the journal's JSON (systemd, "Journal Export Formats").
+/// Decodes a message that is not UTF-8: in the journal's JSON, it is a list of its bytes (systemd, "Journal Export Formats").
 fn decode_journal_text(record: &mut Pairs) {
     const MESSAGE: &str = "MESSAGE";
     let Some(list) = record.member(MESSAGE).filter(|value| value.get().starts_with('[')) else { return };
@@ -308,14 +308,14 @@ fn items_of(list: &str) -> Option<Vec<Box<RawValue>>> {
     serde_json::from_str(list).ok()
 }
 
-/// The object that a pointer leads to, itself or as text.
+/// Returns the object that a pointer leads to, itself or as JSON text.
 fn inner_of(pointer: &Pointer, record: &Pairs) -> Option<Pairs> {
     let value = pointer.get(record)?;
     match value.get().as_bytes().first()? {
         b'{' => Pairs::parse(value.get()),
         b'"' => {
             let text: String = serde_json::from_str(value.get()).ok()?;
-            // A text that has JSON somewhere in it may have got that from anybody.
+            // Only a text that is JSON as a whole counts: JSON in the middle of a text may come from any sender.
             let text = text.trim_start().strip_prefix(COOKIE).unwrap_or(&text);
             let compact = piperoll_format::json::compact(text.trim()).ok()?;
             Pairs::parse(&compact)

@@ -18,19 +18,19 @@ use super::pointer::Pointer;
 use super::rule::{self, Rule, TypedRule, compile};
 use super::{fit, times};
 
-/// What became of one record.
+/// Result of mapping one record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mapped {
-    /// An entry as JSON text, and whether the record had an id of its own, so that recording it again does nothing.
+    /// An entry as JSON text, and whether the record had an id of its own, so that recording it again has no effect.
     Entry { text: String, has_id: bool },
-    /// Not one of the records that this mapping is about.
+    /// Not a record that this mapping is for.
     PassedOver,
 }
 
-/// One record of a document, and what became of it.
+/// One record of a document, and its result.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// As JSON text, without what was around it in the document.
+    /// The record as JSON text, without what surrounded it in the document.
     pub record: String,
     pub result: Result<Mapped, MapError>,
 }
@@ -51,7 +51,7 @@ pub struct Mapping {
 
 type Condition = (Pointer, Regex);
 
-/// What a pattern says about a field.
+/// Value that a pattern gives to a field.
 enum Found {
     /// A named group of its regular expression.
     Group(String),
@@ -66,28 +66,28 @@ struct Typed {
     /// Where the records are found, for `map list`.
     #[serde(default)]
     source: String,
-    /// Zone of times that name none.
+    /// Time zone of times without one.
     zone: Option<String>,
-    /// Pointers of which every record of this kind has at least one: what has none of them is not mapped, so that no other record
-    /// becomes an entry by what the rules say of absent values.
+    /// Pointers of which every record of this kind has at least one. A record with none of them is not mapped, so that no other record
+    /// becomes an entry through what the rules say about absent values.
     #[serde(default)]
     expects: Vec<String>,
     #[serde(default)]
     input: TypedInput,
     #[serde(default)]
     field: BTreeMap<String, TypedRule>,
-    /// Pointer to regular expression: a record in which one does not match is passed over.
+    /// Pointer to regular expression: a record in which one of them does not match is passed over.
     #[serde(default)]
     require: BTreeMap<String, String>,
-    /// Pointer to regular expression: a record in which one matches is passed over. What is not there matches nothing.
+    /// Pointer to regular expression: a record in which one of them matches is passed over. A missing value matches nothing.
     #[serde(default)]
     refuse: BTreeMap<String, String>,
     #[serde(default)]
     pattern: Vec<TypedPattern>,
-    /// A record that no pattern matches is passed over.
+    /// Pass over records that no pattern matches.
     #[serde(default)]
     only_patterns: bool,
-    /// Records that are passed over: all conditions of one of these are met.
+    /// Pass over records for which all conditions of one of these are met.
     #[serde(default)]
     skip: Vec<TypedSkip>,
 }
@@ -103,7 +103,7 @@ struct TypedSkip {
     missing: Vec<String>,
 }
 
-/// Conditions that are met together.
+/// Conditions that must all be met.
 #[derive(Debug)]
 struct Conditions {
     require: Vec<Condition>,
@@ -132,7 +132,7 @@ fn conditions(typed: BTreeMap<String, String>) -> Result<Vec<Condition>, String>
     typed.into_iter().map(|(at, regex)| Ok((Pointer::parse(&at)?, compile(&regex)?))).collect()
 }
 
-/// A text taken apart, or a condition: named groups, and what `set` says, become fields.
+/// Parses a text, or tests conditions: named groups, and the values in `set`, become fields.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TypedPattern {
@@ -143,7 +143,7 @@ struct TypedPattern {
     require: BTreeMap<String, String>,
     #[serde(default)]
     refuse: BTreeMap<String, String>,
-    /// Pointers that must lead nowhere.
+    /// Pointers that must not lead to anything.
     #[serde(default)]
     missing: Vec<String>,
     #[serde(default)]
@@ -161,7 +161,7 @@ struct Pattern {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuiltIn {
     pub name: &'static str,
-    /// What it maps.
+    /// Description of its records.
     pub description: String,
     /// Where its records are found.
     pub source: String,
@@ -173,7 +173,7 @@ impl Mapping {
     /// Reads a mapping file, or finds a built-in one by name.
     ///
     /// # Errors
-    /// What is wrong with it, and where.
+    /// Returns what is wrong with the mapping, and where.
     pub fn load(name_or_path: &str) -> Result<Self, MapError> {
         let bad = |problem: String| MapError::plain(format!("mapping {name_or_path}: {problem}"));
         let text = match BUILT_IN.iter().find(|(name, _)| *name == name_or_path) {
@@ -187,7 +187,7 @@ impl Mapping {
         typed.check().map_err(bad)
     }
 
-    /// The mappings that ship with the program.
+    /// Returns the mappings that ship with the program.
     pub fn built_in() -> Vec<BuiltIn> {
         let read = |(name, text): &(&'static str, &str)| {
             let typed: Typed = toml::from_str(text).ok()?;
@@ -208,20 +208,21 @@ impl Mapping {
         CALLER_TEXTS.iter().filter(|field| filled.contains(field)).copied().collect()
     }
 
-    /// How lines belong together that are records only with others.
+    /// How lines are joined that are only together a record.
     pub fn join(&self) -> Option<&Join> {
         self.input.join.as_ref()
     }
 
-    /// Whether lines are records that are no JSON.
+    /// Whether lines that are not JSON are records.
     pub fn reads_lines(&self) -> bool {
         self.input.reads_lines()
     }
 
-    /// The entries of a document, without the secrets that can be recognised: a line, the lines of one record, or JSON with one record or a list of them.
+    /// Maps a document to entries and masks the secrets that can be recognized. A document is a line, the lines of one record, or JSON
+    /// with one record or a list of them.
     ///
     /// # Errors
-    /// When it is no document of this kind; each record has its own result.
+    /// Fails if the document is not of this kind; each record has its own result.
     pub fn read(&self, document: &str, redactor: &Redactor) -> Result<Vec<Outcome>, MapError> {
         let outcome = |record: Result<Pairs, MapError>| match record {
             Ok(record) => Outcome { result: self.map(&record, redactor), record: record.to_text() },
@@ -248,12 +249,12 @@ impl Mapping {
             if let Ok(raw) = RawValue::from_string(serde_json::Value::from(value).to_string()) {
                 entry.0.push((field.to_owned(), raw));
             }
-            // What will be shortened stays whole in details.
+            // A value that will be shortened also stays whole in `details`.
             !field_limit(field).is_some_and(|limit| fit::field(value, limit).1)
         };
         for (field, value) in &found {
             let value = match value {
-                // Set to nothing: known not to be there.
+                // Set to an empty text: known to be absent.
                 Found::Set(value) if value.is_empty() => continue,
                 Found::Set(value) => value.clone(),
                 Found::Group(value) => match self.group_value(field, value)? {
@@ -270,7 +271,7 @@ impl Mapping {
                 pointer.remove(&mut rest);
             }
         }
-        // Of a mapping that takes texts apart, this one was in none of the forms it knows.
+        // The mapping parses texts, and this record had none of the forms it knows.
         if !has_action(&entry) && !self.patterns.is_empty() {
             return Err(MapError::plain(
                 "in none of the forms that this mapping knows: nothing says which action it is",
@@ -281,7 +282,7 @@ impl Mapping {
         {
             entry.0.push(("details".to_owned(), raw));
         }
-        // Masked before anything is cut: half of a text may not be recognised for what all of it is.
+        // Secrets are masked before anything is cut: part of a secret may not be recognized.
         let whole = entry.to_text();
         let masked = redactor.entry(&whole);
         let mut entry = Pairs::parse(&masked).ok_or_else(|| MapError::plain("the entry is not a JSON object"))?;
@@ -289,7 +290,7 @@ impl Mapping {
         Ok(Mapped::Entry { text: entry.to_text(), has_id })
     }
 
-    /// A group's value, with what the field's own rule does to values.
+    /// Returns a group's value, converted by the field's own rule.
     fn group_value(&self, field: &'static str, value: &str) -> Result<Option<String>, MapError> {
         const AT: &str = "a pattern's group";
         if let Some(rule) = self.rules.iter().find(|rule| rule.field == field) {
@@ -305,7 +306,7 @@ impl Mapping {
         }
     }
 
-    /// What patterns say; of two that say something about a field, the first one counts.
+    /// Returns the values that patterns give; if two give one to the same field, the first counts.
     fn match_patterns(&self, record: &Pairs) -> Option<BTreeMap<&'static str, Found>> {
         let mut found = BTreeMap::new();
         let mut matched = false;
@@ -347,7 +348,7 @@ fn is_met((pointer, regex): &Condition, record: &Pairs) -> bool {
     pointer.text(record).is_some_and(|text| regex.is_match(&text))
 }
 
-/// A field that a mapping may give; `changes` and `details` are not text.
+/// Name of a field that a mapping may fill in; `changes` and `details` are not text.
 fn known_field(name: &str) -> Option<&'static str> {
     CALLER_TEXTS.iter().find(|field| **field == name).copied()
 }

@@ -15,12 +15,12 @@ impl Pairs {
         serde_json::from_str(text).ok()
     }
 
-    /// The value of a member; of one that is there twice, the first.
+    /// Returns the value of a member; the first one if the name is repeated.
     pub fn member(&self, name: &str) -> Option<&RawValue> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| &**value)
     }
 
-    /// Puts another value into the place that a path of names leads to; nothing when it leads nowhere.
+    /// Replaces the value that a path of names leads to; does nothing if the path leads nowhere.
     pub fn replace(&mut self, path: &[&str], value: Box<RawValue>) {
         let Some((first, rest)) = path.split_first() else { return };
         let Some(at) = self.0.iter().position(|(key, _)| key == first) else { return };
@@ -34,7 +34,7 @@ impl Pairs {
         }
     }
 
-    /// Takes out the value that a path of names leads to; an object left empty goes too.
+    /// Removes the value that a path of names leads to, and objects that become empty.
     pub fn remove(&mut self, pointer: &[String]) {
         let Some((first, rest)) = pointer.split_first() else { return };
         let Some(at) = self.0.iter().position(|(key, _)| key == first) else { return };

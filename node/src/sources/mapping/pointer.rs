@@ -12,13 +12,13 @@ use super::ordered::Pairs;
 pub(super) enum Step {
     /// A member of an object, or an index of a list.
     Name(String),
-    /// The item so many from the end of a list, counted from 1.
+    /// The nth item from the end of a list, counted from 1.
     FromEnd(usize),
     /// The first item of a list whose member has this text.
     Where { member: String, text: String },
 }
 
-/// A pointer that was checked.
+/// A pointer that has been checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pointer {
     steps: Vec<Step>,
@@ -44,19 +44,19 @@ impl Pointer {
         steps.map(|steps| Self { steps }).ok_or_else(|| format!("{text:?}: a condition is written ?member=text"))
     }
 
-    /// The value it leads to.
+    /// Returns the value that the pointer leads to.
     pub(super) fn get(&self, record: &Pairs) -> Option<Box<RawValue>> {
         let (first, rest) = self.steps.split_first()?;
         let Step::Name(name) = first else { return None };
         follow(record.member(name)?.to_owned(), rest)
     }
 
-    /// The text it leads to, which is not empty: text as it is, numbers and truth values as they are written.
+    /// Returns the text that the pointer leads to, if it is not empty: text as it is, numbers and booleans as they are written.
     pub(super) fn text(&self, record: &Pairs) -> Option<String> {
         text_of(&self.get(record)?)
     }
 
-    /// Takes out the value it leads to; an object left empty goes too. Lists stay as they are.
+    /// Removes the value that the pointer leads to, and objects that become empty. Lists are not changed.
     pub(super) fn remove(&self, record: &mut Pairs) {
         let names: Option<Vec<String>> = self
             .steps
@@ -71,7 +71,7 @@ impl Pointer {
         }
     }
 
-    /// Puts another value where it leads to; nothing when it leads nowhere.
+    /// Replaces the value that the pointer leads to; does nothing if it leads nowhere.
     pub(super) fn replace(&self, record: &mut Pairs, value: Box<RawValue>) {
         let names: Option<Vec<&str>> = self
             .steps
@@ -87,7 +87,7 @@ impl Pointer {
     }
 }
 
-/// RFC 6901: `~1` is a slash, `~0` a tilde.
+/// Unescapes a step (RFC 6901): `~1` is a slash, `~0` a tilde.
 fn unescape(step: &str) -> String {
     step.replace("~1", "/").replace("~0", "~")
 }
@@ -110,7 +110,7 @@ fn follow(value: Box<RawValue>, steps: &[Step]) -> Option<Box<RawValue>> {
     follow(Pairs::parse(value.get())?.member(name)?.to_owned(), rest)
 }
 
-/// A text that is not empty, or a number or truth value as it is written.
+/// Returns a text that is not empty, or a number or boolean as it is written.
 pub(super) fn text_of(raw: &RawValue) -> Option<String> {
     let text = match raw.get().as_bytes().first()? {
         b'"' => serde_json::from_str::<String>(raw.get()).ok()?,

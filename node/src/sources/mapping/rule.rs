@@ -15,59 +15,59 @@ use super::ordered::Pairs;
 use super::pointer::{Pointer, text_of};
 use super::times::{self, Form};
 
-/// Bytes of a value that a template makes before it is shortened; no field of an entry is longer.
+/// Maximum bytes of a template's value before it is shortened; no field of an entry is longer.
 const TEMPLATE_BYTES_MAX: usize = 64 * 1024;
 
-/// A field's rule, as the file has it.
+/// A field's rule, as it is in the file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TypedRule {
     constant: Option<String>,
     pointer: Option<String>,
     first: Option<Vec<String>>,
-    /// `k8s.{/objectRef/resource}.{/verb}`; nothing when one of them leads nowhere.
+    /// `k8s.{/objectRef/resource}.{/verb}`; no value if one of the pointers leads nowhere.
     template: Option<String>,
-    /// The first of these that is not nothing.
+    /// The first of these that gives a value is used.
     templates: Option<Vec<String>>,
-    /// Only for records in which this pointer leads to something.
+    /// Apply the rule only to records in which this pointer leads to something.
     when: Option<String>,
-    /// Values that stand for none, such as `-`.
+    /// Values that mean none, such as `-`.
     #[serde(default)]
     not: Vec<String>,
-    /// Takes the group `value` of the regular expression, or its first one; a value that does not match is passed by.
+    /// Takes the group `value` of the regular expression, or its first one; a value that does not match is skipped.
     r#match: Option<String>,
     /// Put before the value.
     prefix: Option<String>,
     #[serde(default)]
     table: BTreeMap<String, String>,
-    /// Regular expression and value, in order; the first that matches counts.
+    /// Regular expressions and values, in order; the first match counts.
     #[serde(default)]
     cases: Vec<(String, String)>,
-    /// For a value that neither `table` nor `cases` has; without it the value itself is used.
+    /// Value if neither `table` nor `cases` matches; without it the value itself is used.
     otherwise: Option<String>,
-    /// When no pointer leads to anything; without it the field is left out.
+    /// Value if no pointer leads to anything; without it the field is left out.
     absent: Option<String>,
-    /// What an action cannot hold becomes `_`.
+    /// Replace characters that an action cannot hold by `_`.
     #[serde(default)]
     word: bool,
     #[serde(default)]
     lower: bool,
     /// The value is a time in this form.
     time: Option<Form>,
-    /// Zone of times that name none.
+    /// Time zone of times without one.
     zone: Option<String>,
-    /// The value is an address: without its port, brackets, and the prefix of IPv4 in IPv6.
+    /// The value is an address: remove its port, its brackets, and the prefix of IPv4 in IPv6.
     #[serde(default)]
     address: bool,
-    /// A value that cannot be one of this field is left out and stays in details; without it the record is refused.
+    /// Leave out a value that is not valid for this field, which stays in `details`; without this, the record is refused.
     #[serde(default)]
     or_none: bool,
-    /// Of a list of addresses, each added by who passed the request on: networks of proxies that are believed. The last address that is
-    /// in none of them is the value; what comes before it is a claim of its sender.
+    /// The value is a list of addresses, each added by the host that passed the request on, and these are the networks of trusted
+    /// proxies. The last address in none of them is the value; the addresses before it are claims of its sender.
     trusted: Option<Vec<String>>,
 }
 
-/// A field's rule, checked.
+/// A field's rule that has been checked.
 #[derive(Debug)]
 pub(super) struct Rule {
     pub(super) field: &'static str,
@@ -99,14 +99,14 @@ enum Source {
 enum Part {
     Text(String),
     Pointer(Pointer),
-    /// `{*}`: the whole record, or `{* /etag}`: without what these pointers lead to.
+    /// `{*}`: the whole record, or `{* /etag}`: the record without the values that these pointers lead to.
     Record(Vec<Pointer>),
 }
 
 /// A value for a field.
 pub(super) struct Value {
     pub(super) text: String,
-    /// Where it was taken from unchanged, so that it need not stay there.
+    /// Pointer that the text was taken from unchanged, so that it need not stay there.
     pub(super) moved: Option<Pointer>,
 }
 
@@ -125,7 +125,7 @@ impl TypedRule {
             _ => return Err("needs exactly one of constant, pointer, first, template, templates".to_owned()),
         };
         let zone = self.zone.as_deref().map(times::parse_zone).transpose()?.or(zone);
-        // A time of occurrence is one, whatever form it has.
+        // `occurred_at` is a time, whatever its form.
         let form = self.time.or((field == "occurred_at").then_some(Form::Auto));
         let network =
             |text: String| text.parse::<IpNet>().map_err(|_| format!("{text:?} is not a network such as 10.0.0.0/8"));
@@ -161,7 +161,7 @@ fn parsed(pointer: &str) -> Result<(Pointer, String), String> {
     Ok((Pointer::parse(pointer)?, pointer.to_owned()))
 }
 
-/// Texts and pointers in braces.
+/// Splits a template into texts and pointers in braces.
 fn parts(template: &str) -> Result<Vec<Part>, String> {
     let mut parts = Vec::new();
     let mut rest = template;
@@ -181,10 +181,10 @@ fn parts(template: &str) -> Result<Vec<Part>, String> {
 }
 
 impl Rule {
-    /// The field's value in a record; none when it has none.
+    /// Returns the value of the field in a record; `None` if the record has none.
     ///
     /// # Errors
-    /// When what is there cannot be the value of this field.
+    /// Fails if the value in the record is not valid for this field.
     pub(super) fn value(&self, record: &Pairs) -> Result<Option<Value>, MapError> {
         if self.when.as_ref().is_some_and(|pointer| pointer.get(record).is_none()) {
             return Ok(None);
@@ -208,7 +208,7 @@ impl Rule {
                     };
                     let Some(text) = found.filter(|text| !self.not.contains(text)) else { continue };
                     let Some(finished) = self.finish(&text, shown)? else { continue };
-                    // Only text can move; numbers stay in details as they are written.
+                    // Only text can move to the field; numbers stay in `details` as they are written.
                     let has_moved = finished == text && raw.get().starts_with('"');
                     return Ok(Some(Value { text: finished, moved: has_moved.then(|| pointer.clone()) }));
                 }
@@ -217,7 +217,7 @@ impl Rule {
         }
     }
 
-    /// A template with its values; none when one of them is not there.
+    /// Fills in a template; `None` if one of its values is missing.
     fn fill(&self, parts: &[Part], record: &Pairs) -> Option<String> {
         let mut text = String::new();
         for part in parts {
@@ -228,7 +228,7 @@ impl Rule {
                     without.iter().for_each(|pointer| pointer.remove(&mut record));
                     text.push_str(&record.to_text());
                 }
-                // Each placeholder once, from left to right: what a value holds is not looked at again.
+                // Each placeholder is filled in once, from left to right; values are not searched for placeholders.
                 Part::Pointer(pointer) => text.push_str(&pointer.text(record).filter(|text| !self.not.contains(text))?),
             }
             if text.len() > TEMPLATE_BYTES_MAX {
@@ -238,7 +238,7 @@ impl Rule {
         Some(text)
     }
 
-    /// A value with all that the rule does to it; none when it stands for none.
+    /// Applies all conversions of the rule to a value; `None` if the value means none.
     pub(super) fn finish(&self, text: &str, at: &str) -> Result<Option<String>, MapError> {
         if self.not.iter().any(|not| not == text) {
             return Ok(None);
@@ -286,7 +286,7 @@ impl Rule {
     }
 }
 
-/// The last address of a list that no trusted proxy has; of trusted ones only, the first.
+/// Returns the last address of a list that is not a trusted proxy's; if all are trusted, the first.
 fn last_untrusted(list: &RawValue, trusted: &[IpNet]) -> Option<String> {
     let items: Vec<String> = serde_json::from_str(list.get()).ok()?;
     let is_trusted = |item: &&String| {
@@ -296,12 +296,12 @@ fn last_untrusted(list: &RawValue, trusted: &[IpNet]) -> Option<String> {
     items.iter().rev().find(|item| !is_trusted(item)).or(items.first()).cloned()
 }
 
-/// What an action may hold.
+/// Replaces the characters that an action cannot hold.
 fn word(value: &str) -> String {
     value.chars().map(|c| if c.is_ascii_alphanumeric() || "._-:/".contains(c) { c } else { '_' }).collect()
 }
 
-/// A name-based id (RFC 9562 section 5.8) for a record whose own id is no UUID.
+/// Makes a name-based id (RFC 9562 section 5.8) for a record whose own id is not a UUID.
 fn named_id(text: &str) -> String {
     let digest = Sha256::new().chain_update(b"piperoll mapping\0").chain_update(text.as_bytes()).finalize();
     let mut bytes = [0; 16];
@@ -309,7 +309,7 @@ fn named_id(text: &str) -> String {
     uuid::Builder::from_custom_bytes(bytes).into_uuid().hyphenated().to_string()
 }
 
-/// An address without port, brackets and zone; what is none stays as it is.
+/// Removes port, brackets and zone from an address; text that is not an address is returned unchanged.
 pub(super) fn address(text: &str) -> String {
     let text = text.trim();
     let inner = text.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(inner, _)| inner);

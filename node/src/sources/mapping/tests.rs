@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{BuiltIn, MapError, Mapped, Mapping};
 
-/// The entries of a document; none for what is passed over.
+/// Maps a document; `None` for records that are passed over.
 fn read(mapping: &str, document: &str) -> Vec<Result<Option<String>, MapError>> {
     let outcomes = Mapping::load(mapping).expect("a mapping").read(document, Redactor::shared()).expect("a document");
     let entry = |mapped| match mapped {
@@ -73,7 +73,7 @@ fn what_sshd_says_becomes_logins() {
             "192.0.2.7",
         ),
         ("Disconnected from user alice 192.0.2.7 port 50022", "auth.logout", "success", "alice", "192.0.2.7"),
-        // A name that is tried may hold anything.
+        // A user name that is tried may hold anything.
         (
             "Invalid user x from 198.51.100.1 port 22 from 192.0.2.7 port 4711",
             "auth.unknown_user",
@@ -103,7 +103,7 @@ fn what_sshd_says_becomes_logins() {
         assert_eq!(entry["occurred_at"], "2026-04-12T13:20:00.123456Z");
         assert_eq!(entry["details"]["_PID"], "1");
     }
-    // The id of a certificate is its owner's words, and comes behind the address.
+    // The id of a certificate is chosen by its owner, and comes after the address.
     let id = "Accepted publickey for bob from 203.0.113.77 port 4022 ssh2: ED25519-CERT SHA256:abc ID x from 10.0.0.1 port 22: y (serial 0) CA";
     let entry = map("sshd", &serde_json::json!({ "MESSAGE": id, "_UID": "0" }).to_string()).expect("an entry");
     assert_eq!((&entry["user"], &entry["ip_address"]), (&"bob".into(), &"203.0.113.77".into()));
@@ -192,7 +192,7 @@ fn documents(mapping: &Mapping, text: &str, is_json: bool) -> Vec<String> {
     }
 }
 
-/// One line for each record: its fields, that it was passed over, or why it is no entry.
+/// Renders one line for each record: its fields, that it was passed over, or why it is not an entry.
 fn shown(mapping: &Mapping, text: &str, is_json: bool) -> String {
     let redactor = Redactor::default();
     let mut lines = String::new();
@@ -226,8 +226,8 @@ fn shown(mapping: &Mapping, text: &str, is_json: bool) -> String {
     lines
 }
 
-/// The samples were composed after the vendors' documented schemas. `UPDATE_GOLDEN=1` writes what the mappings make of them now, to be
-/// read before it is kept.
+/// The samples were composed after the vendors' documented schemas. `UPDATE_GOLDEN=1` writes the current results of the mappings, to be
+/// reviewed before they are committed.
 #[test]
 fn every_built_in_mapping_maps_its_samples() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings/samples");
@@ -297,7 +297,7 @@ fn values_that_do_not_fit_are_shortened_and_kept_whole_in_details() {
     assert_eq!((&entry["user"], entry["user_agent"].as_str().map(str::len)), (&"mallory".into(), Some(4_096)));
     assert!(entry["user_agent"].as_str().is_some_and(|agent| agent.ends_with('\u{2026}')));
     assert_eq!((entry["action"].as_str().map(str::len), &entry["details"]["agent"]), (Some(128), &agent.into()));
-    // A line end in a name is shown as one character, and the name is whole in details.
+    // A line end in a name is shown as one character, and the whole name is in `details`.
     let entry = one(&mapping, r#"{"user":"kim\nroot","action":"a.b"}"#).expect("an entry");
     assert_eq!((&entry["user"], &entry["details"]["user"]), (&"kim\u{fffd}root".into(), &"kim\nroot".into()));
     let number = one(&mapping, r#"{"user":1000,"action":"a.b"}"#).expect("an entry");
@@ -370,7 +370,7 @@ fn records_are_found_in_lists_envelopes_and_texts() {
     assert_eq!(envelope["details"]["envelope"]["group"], "g");
 }
 
-/// The table in docs/formats.md is made of the mappings themselves; `UPDATE_GOLDEN=1` writes it.
+/// The table in docs/formats.md is generated from the mappings; `UPDATE_GOLDEN=1` writes it.
 #[test]
 fn the_table_of_formats_is_that_of_the_mappings() {
     const BEGIN: &str = "| mapping | records | where they are found | fields |\n|---|---|---|---|\n";
@@ -390,7 +390,7 @@ fn the_table_of_formats_is_that_of_the_mappings() {
     assert_eq!(text, wanted, "run this test with UPDATE_GOLDEN=1");
 }
 
-/// What somebody typed, and what must not come of it.
+/// Text that a client typed, and values that it must not lead to.
 #[test]
 fn nobody_forges_a_record_with_what_they_type() {
     let json = |name: &str, record: Value| map(name, &record.to_string());
@@ -439,7 +439,7 @@ fn nobody_forges_a_record_with_what_they_type() {
     assert_eq!((text(&sshd, "user"), text(&sshd, "ip_address")), (None, None));
 }
 
-/// Other programs' records are no success of anybody.
+/// Records of other programs are not successes of any user.
 #[test]
 fn what_is_no_record_of_the_kind_is_none() {
     for (name, record) in [

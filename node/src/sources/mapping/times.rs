@@ -1,15 +1,16 @@
-//! Reads the times that systems write, in all their forms, as RFC 3339.
+//! Converts the times that systems write, in all their forms, to RFC 3339.
 
 use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime};
 use piperoll_format::time::Timestamp;
 use serde::Deserialize;
 
-/// Microseconds since 1970 of the years 1970 and 9999: what is outside of them was written in another unit than the mapping says.
+/// Range of accepted times in microseconds since 1970, the years 1970 to 9999: a time outside of it was written in another unit than the
+/// mapping says.
 const MICROS_MIN: i128 = 0;
 const MICROS_MAX: i128 = 253_402_300_799_999_999;
-/// Digits of seconds, milliseconds, microseconds and nanoseconds since 1970 in the years 2001 to 2286.
+/// Digits of the seconds since 1970 in the years 2001 to 2286; milliseconds, microseconds and nanoseconds have more (`unit_of`).
 const DIGITS_OF_SECONDS: usize = 10;
-/// Forms with a zone, of the access logs of Apache and nginx and of others, after those of RFC 3339.
+/// Forms with a time zone, such as those of the access logs of Apache and nginx, tried after RFC 3339.
 const ZONED: [&str; 4] =
     ["%d/%b/%Y:%H:%M:%S%.f %z", "%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%d %H:%M:%S%.f %z", "%a %b %d %H:%M:%S%.f %Y %z"];
 /// Abbreviations that mean one offset each in the IANA Time Zone Database of today. Others are used for several zones: CST is also China's,
@@ -29,7 +30,7 @@ const ABBREVIATIONS: [(&str, &str); 13] = [
     ("MDT", "-0600"),
     ("PDT", "-0700"),
 ];
-/// Forms without one.
+/// Forms without a time zone.
 const LOCAL: [&str; 8] = [
     "%B %d, %Y %H:%M:%S%.f",
     "%Y-%m-%dT%H:%M:%S%.f",
@@ -41,11 +42,11 @@ const LOCAL: [&str; 8] = [
     "%b %d, %Y %I:%M:%S%.f %p",
 ];
 
-/// What a number means, or that a text says it itself.
+/// Unit of a number, or `Auto` if the text itself says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Form {
-    /// A text in any form that is known, or a number whose digits say its unit.
+    /// A text in any known form, or a number whose count of digits says its unit.
     Auto,
     Seconds,
     Millis,
@@ -65,16 +66,16 @@ impl Form {
     }
 }
 
-/// Reads a time. `zone` is that of times which name none.
+/// Parses a time. `zone` applies to times without a time zone.
 ///
 /// # Errors
-/// What is wrong with it, without the value.
+/// Returns what is wrong with the time, without the value.
 pub(super) fn parse(text: &str, form: Form, zone: Option<FixedOffset>) -> Result<String, String> {
     let text = text.trim();
     if let Some(per_second) = form.per_second() {
         return from_number(text, per_second).unwrap_or_else(|| Err("is not a number".to_owned()));
     }
-    // As it was written, with its zone.
+    // Kept as it was written, with its zone.
     if Timestamp::parse_rfc3339(text).is_ok() && text.as_bytes().get(10) == Some(&b'T') {
         return Ok(text.to_owned());
     }
@@ -95,7 +96,7 @@ pub(super) fn parse(text: &str, form: Form, zone: Option<FixedOffset>) -> Result
         let (_, offset) = ABBREVIATIONS.iter().find(|(abbreviation, _)| *abbreviation == name)?;
         Some(format!("{time} {offset}"))
     });
-    // Zones without an abbreviation have an offset in hours for a name.
+    // Zones without an abbreviation are named by their offset in hours.
     let hours = bare.rsplit_once(' ').filter(|(_, name)| {
         name.len() == 3 && name.starts_with(['+', '-']) && name[1..].bytes().all(|byte| byte.is_ascii_digit())
     });
@@ -135,7 +136,7 @@ fn unit_of(digits: usize) -> i128 {
     }
 }
 
-/// A number in a unit of which so many are a second; none for what is no number.
+/// Converts a number in a unit of which `per_second` make a second; `None` if the text is not a number.
 fn from_number(text: &str, per_second: i128) -> Option<Result<String, String>> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let is_number = !whole.is_empty() && whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit());
@@ -152,11 +153,11 @@ fn from_number(text: &str, per_second: i128) -> Option<Result<String, String>> {
     if !(MICROS_MIN..=MICROS_MAX).contains(&micros) {
         return Some(out_of_range());
     }
-    // In the range of i64, which was just checked.
+    // The range that was just checked is within that of i64.
     Some(Ok(Timestamp::from_micros(i64::try_from(micros).unwrap_or(0)).to_text()))
 }
 
-/// `UTC`, `Z`, or an offset such as `+02:00`.
+/// Parses `UTC`, `Z`, `GMT`, or an offset such as `+02:00`.
 pub(super) fn parse_zone(text: &str) -> Result<FixedOffset, String> {
     if ["UTC", "Z", "GMT"].contains(&text) {
         return FixedOffset::east_opt(0).ok_or_else(|| "no such zone".to_owned());

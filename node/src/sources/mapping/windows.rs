@@ -1,7 +1,8 @@
-//! Windows events as JSON, in the forms that shippers give them, as one form.
+//! Converts Windows events in JSON, in the forms that various shippers give them, to one form.
 //!
-//! The data of an event has names of its own, but where it is differs: winlogbeat (`winlog.event_data`), Wazuh (`win.eventdata`, with a
-//! small first letter), the XML as JSON (`Event.EventData`, an object, or `Data` with the names in attributes), NXLog (at the top).
+//! The data of an event has the same names everywhere, but not the same location: winlogbeat (`winlog.event_data`), Wazuh
+//! (`win.eventdata`, with a lowercase first letter), the XML as JSON (`Event.EventData`, an object, or `Data` with the names in
+//! attributes), NXLog (at the top level).
 
 use serde_json::{Map, Value, json};
 
@@ -11,12 +12,12 @@ use super::ordered::Pairs;
 const AUDIT_SUCCESS: u64 = 0x0020_0000_0000_0000;
 const AUDIT_FAILURE: u64 = 0x0010_0000_0000_0000;
 
-/// Half of the 32 low bits of `Keywords`, which no audit event uses.
+/// Half of the range of the 32 low bits of `Keywords`, which no audit event uses.
 const LOW_BITS_HALF: u64 = 1 << 31;
-/// Characters of a date and the sign before its time.
+/// Characters of the date at the beginning of a time; its hyphens are not the sign of an offset.
 const DATE_CHARS: usize = 10;
 
-/// Without what Wazuh puts around an event in its files.
+/// Removes what Wazuh puts around an event in its files.
 fn without_wrapper(mut whole: Value) -> Value {
     match whole.pointer_mut("/data/win").map(Value::take) {
         Some(event) if event.is_object() => json!({ "win": event }),
@@ -24,8 +25,8 @@ fn without_wrapper(mut whole: Value) -> Value {
     }
 }
 
-/// The event in one form: `id`, `time`, `computer`, `record`, `result`, `data`, and in `original` what else was there. None for what is
-/// no Windows event.
+/// Converts an event to one form: `id`, `time`, `computer`, `record`, `result`, `data`, and everything else in `original`. `None` if it
+/// is not a Windows event.
 pub(super) fn event(record: &Pairs) -> Option<Pairs> {
     let whole: Value = serde_json::from_str(&record.to_text()).ok()?;
     let whole = without_wrapper(whole);
@@ -66,7 +67,7 @@ pub(super) fn event(record: &Pairs) -> Option<Pairs> {
         "/winlog/keywords/0",
         "/KeywordsDisplayNames/0",
     ]);
-    // Event ids are those of their provider: others use the same numbers for other things.
+    // Event ids belong to their provider: other providers use the same numbers for other events.
     let provider = at(&[
         "/winlog/provider_name",
         "/event/provider",
@@ -77,7 +78,7 @@ pub(super) fn event(record: &Pairs) -> Option<Pairs> {
         "/SourceName",
         "/ProviderName",
     ]);
-    // It is UTC, though some programs that read the XML leave that out.
+    // The time is UTC, though some programs that read the XML leave that out.
     let time = at(&[
         "/Event/System/TimeCreated/#attributes/SystemTime",
         "/Event/System/TimeCreated/@SystemTime",
@@ -104,7 +105,7 @@ pub(super) fn event(record: &Pairs) -> Option<Pairs> {
     Some(event)
 }
 
-/// A text or number; of an element with attributes its text.
+/// Returns a text or number; for an element with attributes, its text.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
@@ -136,7 +137,7 @@ fn data_of(whole: &Value) -> Map<String, Value> {
     data
 }
 
-/// Members that are texts, `Data` with names in attributes, and the members of one element around them.
+/// Collects members that are texts, `Data` with names in attributes, and the members of one element around them.
 fn collect(value: &Value, data: &mut Map<String, Value>) {
     let Some(members) = value.as_object() else { return };
     for (name, value) in members {
@@ -151,7 +152,7 @@ fn collect(value: &Value, data: &mut Map<String, Value>) {
                 }
             }
         } else if let Some(text) = text(value) {
-            // Wazuh writes the first letter small.
+            // Wazuh writes the first letter in lower case.
             let mut letters = name.chars();
             let name = letters.next().map(|first| first.to_uppercase().chain(letters).collect::<String>());
             data.insert(name.unwrap_or_default(), json!(text));
@@ -161,19 +162,19 @@ fn collect(value: &Value, data: &mut Map<String, Value>) {
     }
 }
 
-/// `success` or `failure`, by the bits where there are any: the words are those of the system's language.
+/// Returns `success` or `failure`, by the bits if there are any, because the text is in the system's language.
 fn result(keywords: Option<&str>, words: Option<&str>) -> Option<&'static str> {
     let bits = keywords.and_then(|keywords| match keywords.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16).ok(),
         None => keywords.parse::<i64>().ok().map(i64::cast_unsigned),
     });
-    // What shippers take from the event log themselves, in English whatever the system speaks.
+    // Written by shippers that read the event log themselves, in English whatever the system's language is.
     match words {
         Some("AUDIT_FAILURE") => return Some("failure"),
         Some("AUDIT_SUCCESS") => return Some("success"),
         _ => {}
     }
-    // Programs that read numbers as floating-point ones change the low bits: rounded to the nearest number, the high ones are as they were.
+    // Programs that read numbers as floating-point numbers change the low bits: rounding to the nearest multiple restores the high ones.
     let bits = bits.map(|bits| bits.wrapping_add(LOW_BITS_HALF));
     match bits {
         Some(bits) if bits & AUDIT_FAILURE != 0 => return Some("failure"),

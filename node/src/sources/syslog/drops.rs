@@ -1,16 +1,16 @@
 //! Counts the datagrams that the kernel dropped because the socket's buffer was full.
 //!
-//! The kernel tells a receiver by `SO_RXQ_OVFL`, but only together with a later datagram, so that the end of a burst would never be
-//! told. `/proc/net/udp` has the same counter at any time, by the inode of the socket (proc_net_udp(5), column `drops`).
+//! The kernel reports drops by `SO_RXQ_OVFL`, but only together with a later datagram, so that the end of a burst would never be
+//! reported. `/proc/net/udp` has the same counter at any time, by the inode of the socket (proc_net_udp(5), column `drops`).
 
 use std::os::fd::AsFd;
 
-/// Tables of this process' network namespace.
+/// Tables of this process's network namespace.
 const TABLES: [&str; 2] = ["/proc/self/net/udp", "/proc/self/net/udp6"];
 /// Column of the inode, counted from 0; `drops` is the last one.
 const INODE_COLUMN: usize = 9;
 
-/// The drops of one socket, since they were asked for last.
+/// Counts the drops of one socket since the last query.
 pub(super) struct KernelDrops {
     inode: Option<u64>,
     counted: u64,
@@ -24,7 +24,7 @@ impl KernelDrops {
         drops
     }
 
-    /// Datagrams that were dropped since the last call.
+    /// Returns the number of datagrams that were dropped since the last call.
     pub(super) fn since_last(&mut self) -> u64 {
         let Some(inode) = self.inode else { return 0 };
         let tables = TABLES.iter().filter_map(|table| std::fs::read_to_string(table).ok());

@@ -1,7 +1,7 @@
 //! Finds the messages in a stream (RFC 6587 section 3.4).
 //!
-//! A message is framed by a count of its octets only where digits, a space and `<` follow one another: a line may begin with a year. A
-//! frame that is broken costs that frame, and what follows is read from its first byte.
+//! A message is framed by a count of its octets only where digits, a space and `<` follow one another, because a line may begin with a
+//! year. A broken frame costs only that frame, and what follows is parsed from its first byte.
 
 use std::io;
 
@@ -10,19 +10,19 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _};
 
 use crate::sources::record::Cut;
 
-/// Of one message, what is kept; what is longer keeps its length and hash besides.
+/// Maximum bytes that are kept of one message; a longer one keeps its length and hash as well.
 pub(super) const MESSAGE_BYTES_MAX: usize = 64 * 1024;
-/// Largest count of octets that is believed. A larger one is a line that looks like a frame.
+/// Largest count of octets that is accepted. A larger one is a line that looks like a frame.
 const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Digits of such a count.
+/// Maximum digits of such a count.
 const COUNT_DIGITS_MAX: usize = 8;
 
 /// One message of a stream.
 pub(super) struct Message {
     pub(super) text: Vec<u8>,
-    /// Length and hash of all of it, where `text` is the beginning only.
+    /// Length and hash of the whole message, if `text` is only its beginning.
     pub(super) cut: Option<Cut>,
-    /// The stream ended before the octets that were announced had come; so many came.
+    /// Set if the stream ended before all announced octets had come: the number that came.
     pub(super) missing: Option<usize>,
 }
 
@@ -36,7 +36,7 @@ pub(super) async fn message(input: &mut (impl AsyncBufRead + Unpin)) -> io::Resu
     }
 }
 
-/// The count before a frame, with the space after it taken. Otherwise none, and what was taken is in `begun`.
+/// Reads the count before a frame, and the space after it. Otherwise returns `None`, with the bytes that were read in `begun`.
 async fn frame_count(input: &mut (impl AsyncBufRead + Unpin), begun: &mut Vec<u8>) -> io::Result<Option<usize>> {
     loop {
         let Some(byte) = input.fill_buf().await?.first().copied() else { return Ok(None) };
@@ -60,7 +60,7 @@ async fn frame_count(input: &mut (impl AsyncBufRead + Unpin), begun: &mut Vec<u8
     }
 }
 
-/// A message of so many octets.
+/// Reads a message of `count` octets.
 async fn counted(input: &mut (impl AsyncBufRead + Unpin), count: usize) -> io::Result<Message> {
     let mut parts = Parts::default();
     let mut left = count;
@@ -79,7 +79,7 @@ async fn counted(input: &mut (impl AsyncBufRead + Unpin), count: usize) -> io::R
     Ok(parts.done())
 }
 
-/// A message that ends with its line.
+/// Reads a message that ends with its line.
 async fn line(input: &mut (impl AsyncBufRead + Unpin), begun: &[u8]) -> io::Result<Option<Message>> {
     let mut parts = Parts::default();
     parts.add(begun);
@@ -154,7 +154,7 @@ mod tests {
             ("06 <13>ab\n<13>b\n", vec!["06 <13>ab", "<13>b"]),
             ("99999999 <13>a\n<13>b\n", vec!["99999999 <13>a", "<13>b"]),
             ("123456789012 <13>a\n<13>b", vec!["123456789012 <13>a", "<13>b"]),
-            // A count that is too small costs its own frame.
+            // A count that is too small costs only its own frame.
             ("5 <13>abc\n6 <13>cd", vec!["<13>a", "bc", "<13>cd"]),
             ("20 <13>hung up", vec!["<13>hung up -9"]),
             ("7", vec!["7"]),

@@ -15,14 +15,14 @@ use crate::sources::record::{Cut, Heard, Heards, Record, Shared};
 
 /// Largest payload of a datagram.
 const DATAGRAM_BYTES_MAX: usize = 65_535;
-/// Asked for as the buffer of datagrams that wait in the kernel; it gives as much as `net.core.rmem_max` allows.
+/// Requested size of the kernel's buffer for waiting datagrams; the kernel grants as much as `net.core.rmem_max` allows.
 const RECEIVE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
 const CONNECTIONS_MAX: usize = 256;
-/// A connection that gives its place away may still hand over what it holds already, for so long.
+/// How long a connection that is closed in favor of a new one may still deliver what it has sent already.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How long it has to be quiet to count as having handed over everything.
+/// How long it must be quiet to count as having delivered everything.
 const QUIET: Duration = Duration::from_millis(20);
-/// How often drops are said.
+/// How often drops are reported.
 const DROPS_EVERY: Duration = Duration::from_secs(5);
 
 pub(in crate::sources) struct Listeners {
@@ -33,7 +33,7 @@ pub(in crate::sources) struct Listeners {
 impl Listeners {
     pub(in crate::sources) async fn bind(address: SocketAddr) -> std::io::Result<Self> {
         let udp = UdpSocket::bind(address).await?;
-        // A burst that fits is not dropped. Less is no reason not to start: drops are counted.
+        // A burst that the buffer can hold is not dropped. A smaller buffer is no reason not to start, because drops are counted.
         let _ = nix::sys::socket::setsockopt(&udp, nix::sys::socket::sockopt::RcvBuf, &RECEIVE_BUFFER_BYTES);
         Ok(Self { tcp: TcpListener::bind(address).await?, udp })
     }
@@ -85,14 +85,14 @@ async fn say_drops(dropped: &Shared<u64>, kernel: &Shared<KernelDrops>, heards: 
     }
 }
 
-/// A connection that is open: when it last sent something, and how it is told to go.
+/// An open connection: when it last sent something, and the token that ends it.
 struct Open {
     heard: Arc<Mutex<Instant>>,
     cut: CancellationToken,
 }
 
-/// The connection that has been silent the longest. Also one that sends a little now and then gives way: a newcomer that is refused
-/// loses what it has to say, and one that is sent away between two messages can connect again.
+/// Removes the connection that has been silent the longest, even if it sends a little now and then: a new connection that is refused
+/// loses its messages, but one that is closed between two messages can connect again.
 fn most_idle(open: &mut Vec<Open>) -> Option<Open> {
     let since = |open: &Open| *open.heard.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (at, _) = open.iter().enumerate().map(|(at, open)| (at, since(open))).min_by_key(|(_, since)| *since)?;
@@ -132,8 +132,8 @@ async fn streams(listener: TcpListener, heards: Heards) {
     }
 }
 
-/// Reads the messages of one connection. After `cut`, what was sent already is still taken; what is then left of a message is said to be
-/// lost.
+/// Reads the messages of one connection. After `cut` is cancelled, what was sent already is still read; a message that is then incomplete
+/// is reported as lost.
 pub(in crate::sources) async fn messages(
     stream: impl AsyncRead + Unpin,
     peer: SocketAddr,
@@ -181,7 +181,7 @@ pub(in crate::sources) async fn messages(
     }
 }
 
-/// Told to go, and silent since.
+/// Completes `QUIET` after `cut` is cancelled, unless the caller reads something first.
 async fn quiet(cut: &CancellationToken) {
     cut.cancelled().await;
     tokio::time::sleep(QUIET).await;

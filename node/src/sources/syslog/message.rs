@@ -11,7 +11,7 @@ use syslog_loose::{ProcId, Protocol, Variant, parse_message};
 use crate::sources::record::Cut;
 use crate::sources::text::{Decoded, decode};
 
-/// A message as JSON. What does not look like syslog is all `message`.
+/// Converts a message to JSON. Text that does not look like syslog becomes `message` as a whole.
 pub(in crate::sources) fn take_apart(bytes: &[u8], cut: Option<&Cut>, peer: IpAddr) -> String {
     let decoded = decode(bytes);
     let (note, is_exact) = (decoded.note(), matches!(decoded, Decoded::Utf8(_) | Decoded::Latin1(_)));
@@ -22,7 +22,7 @@ pub(in crate::sources) fn take_apart(bytes: &[u8], cut: Option<&Cut>, peer: IpAd
     let mut put = |name: &str, value: Value| record.insert(name.to_owned(), value);
     if let Some(note) = note {
         put("encoding", json!(note));
-        // The bytes that were no text.
+        // The bytes that could not be decoded exactly.
         if !is_exact {
             put("raw_base64", json!(STANDARD.encode(bytes)));
         }
@@ -35,7 +35,7 @@ pub(in crate::sources) fn take_apart(bytes: &[u8], cut: Option<&Cut>, peer: IpAd
     Value::Object(record).to_string()
 }
 
-/// A line of a log file that a syslog daemon wrote, as JSON.
+/// Converts a line of a log file that a syslog daemon wrote to JSON.
 pub(in crate::sources) fn line_apart(line: &str) -> String {
     Value::Object(fields_of(line)).to_string()
 }
@@ -44,11 +44,11 @@ fn fields_of(text: &str) -> Map<String, Value> {
     let parsed = parse_message(text, Variant::Either);
     let is_modern = matches!(parsed.protocol, Protocol::RFC5424(_));
     let structured = structured_data(text);
-    // What was taken apart and did not come out whole is kept as it came: an element that is not in the form of RFC 5424, or data in a
-    // message of the older kind, where the parser takes what looks like it out of the text.
+    // Data that was not parsed completely is kept as it came: an element that is not in the form of RFC 5424, or data in a message of the
+    // older kind, where the parser takes text that looks like it out of the message.
     let is_whole = if is_modern { structured.is_some() } else { parsed.structured_data.is_empty() };
     let structured = structured.filter(|_| is_modern).unwrap_or_else(|| loose_data(&parsed));
-    // A time without its zone and year is no time. Relays write one of RFC 3339 into messages of the older form.
+    // A time without its zone and year is incomplete. Relays write RFC 3339 times into messages of the older form.
     let zoned =
         if is_modern { parsed.timestamp.map(|time| time.to_rfc3339()) } else { zoned_time(text).map(str::to_owned) };
     let local = parsed.timestamp.filter(|_| zoned.is_none()).map(|time| time.naive_local().to_string());
@@ -75,14 +75,14 @@ fn fields_of(text: &str) -> Map<String, Value> {
     }
 }
 
-/// The time after the priority, where it is one with a zone.
+/// Returns the time after the priority, if it has a zone.
 fn zoned_time(text: &str) -> Option<&str> {
     let rest = text.strip_prefix('<').and_then(|rest| rest.split_once('>')).map_or(text, |(_, rest)| rest);
     let time = rest.trim_start().split(' ').next()?;
     Timestamp::parse_rfc3339(time).ok().map(|_| time)
 }
 
-/// What can be made out of data that is not in the form; the message as it came is kept too.
+/// Extracts what it can from malformed data; the message as it came is kept too.
 fn loose_data(parsed: &syslog_loose::Message<&str>) -> Map<String, Value> {
     let mut elements = Map::new();
     for element in &parsed.structured_data {
@@ -95,7 +95,7 @@ fn loose_data(parsed: &syslog_loose::Message<&str>) -> Map<String, Value> {
     elements
 }
 
-/// Adds a value under a name; under a name that is there already all values become a list (RFC 5424 section 6.3.3 lets a parameter be
+/// Adds a value under a name; if the name exists already, all its values become a list (RFC 5424 section 6.3.3 lets a parameter be
 /// repeated).
 fn add(values: &mut Map<String, Value>, name: &str, value: Value) {
     match values.get_mut(name) {
@@ -105,7 +105,7 @@ fn add(values: &mut Map<String, Value>, name: &str, value: Value) {
     }
 }
 
-/// The structured data of a message of RFC 5424 (section 6.3), by element and name. None when it is not in that form.
+/// Parses the structured data of an RFC 5424 message (section 6.3), by element and name. `None` if it is not in that form.
 fn structured_data(text: &str) -> Option<Map<String, Value>> {
     // <PRI>VERSION TIMESTAMP HOSTNAME APP-NAME PROCID MSGID
     const FIELDS: usize = 6;

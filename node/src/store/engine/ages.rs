@@ -1,9 +1,9 @@
-//! How long rows have been witnessed, which automatic retention uses.
+//! Tracks how long rows have been witnessed, for automatic retention.
 //!
-//! No clock is believed. The age is a sum over the cosignatures that arrive: each step between two of one witness counts as long as
-//! that witness says, but never longer than an hour, and never longer than this process has run since the one before; the first one after
-//! a start counts an hour at most. So a clock that jumps, all clocks that jump together, and an outage add almost nothing, and can only
-//! delay that rows go.
+//! No single clock is trusted. The age is a sum over the cosignatures as they arrive: each step between two cosignatures of one
+//! witness counts for as long as that witness's timestamps say, but for at most one hour and for no longer than this process has
+//! run since the previous one. The first cosignature after a start counts for at most one hour. A clock that jumps, several clocks
+//! that jump together, or an outage therefore adds almost nothing, and can only delay the removal of rows.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,21 +14,21 @@ use piperoll_format::note::{Note, VerifyingKey};
 use piperoll_net::checked_json;
 use serde::{Deserialize, Serialize};
 
-/// The most that one step counts: longer ones are outages, or clocks that were set.
+/// Maximum that one step counts: longer steps are outages or clock changes.
 const STEP_MAX: Duration = Duration::from_hours(1);
-/// Between two samples: rows go late by at most as long.
+/// Interval between two samples; rows are removed late by at most this much.
 const SAMPLE_EVERY: Duration = Duration::from_hours(1);
-/// When there are more, every second one of the older half goes.
+/// Maximum number of samples; above it, every second sample of the older half is dropped.
 const SAMPLES_MAX: usize = 20_000;
-/// Between two cosigned checkpoints that are kept whole, to show others for how long rows were witnessed.
+/// Interval between two cosigned checkpoints that are kept in full, as proof to others of how long rows were witnessed.
 const NOTE_EVERY: Duration = Duration::from_hours(24);
-/// More than ten years of them; when there are more, every second one of the older half goes.
+/// Maximum number of kept checkpoints, enough for more than ten years; above it, every second one of the older half is dropped.
 const NOTES_MAX: usize = 4_096;
-/// Between two writes of the file without a new sample; a crash loses that much age.
+/// Interval between two writes of the file without a new sample; a crash loses up to this much age.
 const WRITE_EVERY: Duration = Duration::from_mins(5);
 const FILE: &str = "witnessed.json";
 
-/// Rows below `size` were witnessed when the sum was `age_micros`.
+/// Rows below `size` were witnessed when the age sum was `age_micros`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Sample {
@@ -36,49 +36,49 @@ struct Sample {
     age_micros: i64,
 }
 
-/// The same, with the checkpoint itself.
+/// A sample together with its cosigned checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Shown {
     size: u64,
     age_micros: i64,
-    /// As it came back cosigned.
+    /// The note as the witness returned it.
     note: String,
 }
 
-/// The file's content.
+/// Content of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Book {
-    /// Sizes are of this log only.
+    /// The log that the sizes refer to.
     generation: String,
-    /// The sum.
+    /// Sum of all counted steps.
     age_micros: i64,
     /// The newest cosignature of each witness, by its name, in seconds since 1970 by its own clock.
     newest: BTreeMap<String, u64>,
-    /// Ascending in both.
+    /// Samples, ascending in both fields.
     samples: Vec<Sample>,
-    /// Ascending in both; missing in files of earlier versions.
+    /// Kept checkpoints, ascending in both fields; missing in files of earlier versions.
     #[serde(default)]
     notes: Vec<Shown>,
-    /// For the rows below this one an operator answered that their own times are right.
+    /// Rows below this seq are aged by their own timestamps, because an operator confirmed them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     confirmed_below: Option<u64>,
 }
 
-/// Updated by the writer and read by retention.
+/// Witnessed age of the rows, updated by the writer and read by retention.
 #[derive(Debug)]
 pub(in crate::store) struct Ages {
     path: PathBuf,
     witnesses: Vec<VerifyingKey>,
     book: Book,
-    /// When the last step was counted, by a clock that nobody sets.
+    /// When the last step was counted, on the monotonic clock.
     counted: Option<Instant>,
     written: Option<Instant>,
     stranger: bool,
 }
 
-/// Lets every second one of the older half go when there are too many.
+/// Drops every second element of the older half when the list has reached `most`.
 fn make_room<T>(list: &mut Vec<T>, most: usize) {
     if list.len() < most {
         return;
@@ -91,7 +91,8 @@ fn make_room<T>(list: &mut Vec<T>, most: usize) {
 }
 
 impl Ages {
-    /// Reads what is known. A file that is damaged or of another log is set aside: then everything ages from now on.
+    /// Reads the stored ages. A damaged file is renamed as evidence, and a file of another log is ignored; all rows then age from
+    /// now on.
     pub(in crate::store) fn open(dir: &Path, generation: Generation, witnesses: Vec<VerifyingKey>) -> Self {
         let path = dir.join(FILE);
         let generation = generation.to_string();
@@ -112,41 +113,41 @@ impl Ages {
         Self { path, witnesses, book, counted: None, written: None, stranger: false }
     }
 
-    /// Of a log that is only read: nothing ages, and nothing is written.
+    /// Returns the ages of a read-only log: nothing ages, and nothing is written.
     pub(in crate::store) fn none(generation: Generation) -> Self {
         let book = Book { generation: generation.to_string(), ..Book::default() };
         Self { path: PathBuf::new(), witnesses: Vec::new(), book, counted: None, written: None, stranger: false }
     }
 
-    /// Forgets what was sampled of rows that are not here any more: a log that was put back from an older copy records others in
-    /// their place, which are young.
+    /// Drops the samples of rows that no longer exist: a log restored from an older copy records new rows at these seqs, and they
+    /// are young.
     pub(in crate::store) fn cut_to(&mut self, rows: u64) {
         self.book.samples.retain(|sample| sample.size <= rows);
         self.book.notes.retain(|shown| shown.size <= rows);
         self.book.confirmed_below = self.book.confirmed_below.map(|below| below.min(rows));
     }
 
-    /// Notes that a cosignature came of a witness that is not known here. True the first time.
+    /// Notes that an unknown witness has cosigned. Returns true the first time.
     pub(in crate::store) fn met_stranger(&mut self) -> bool {
         !std::mem::replace(&mut self.stranger, true)
     }
 
-    /// Whether a witness cosigns that is not known here.
+    /// Whether an unknown witness has cosigned.
     pub(in crate::store) fn stranger(&self) -> bool {
         self.stranger
     }
 
-    /// Whether a witness of this cluster is known here at all.
+    /// Whether any witness of this cluster is configured.
     pub(in crate::store) fn knows_witnesses(&self) -> bool {
         !self.witnesses.is_empty()
     }
 
-    /// When a witness that is known here cosigned a note last, in seconds since 1970 by its clock.
+    /// Time of the newest cosignature on a note by a configured witness, in seconds since 1970 by that witness's clock.
     pub(in crate::store) fn cosigned_at(&self, note: &Note) -> Option<u64> {
         self.witnesses.iter().filter_map(|witness| note.verify(witness).ok()).max()
     }
 
-    /// Counts the cosignatures of a note of `size` rows. Returns whether there was a good one.
+    /// Counts the cosignatures on a note over `size` rows. Returns whether at least one of them is valid.
     pub(in crate::store) fn count(&mut self, note: &Note, size: u64, now: Instant) -> bool {
         let mut step = Duration::ZERO;
         let mut good = false;
@@ -190,7 +191,7 @@ impl Ages {
         true
     }
 
-    /// Keeps a cosigned checkpoint whole, unless one was kept a short while ago.
+    /// Keeps a cosigned checkpoint in full, unless the last kept one is recent.
     fn show(&mut self, note: &Note, size: u64) -> bool {
         let every = i64::try_from(NOTE_EVERY.as_micros()).unwrap_or(i64::MAX);
         let due = self
@@ -206,13 +207,14 @@ impl Ages {
         true
     }
 
-    /// The oldest cosigned checkpoint that is kept of a log with so many rows.
+    /// Oldest kept checkpoint that covers at least this many rows.
     pub(in crate::store) fn note_over(&self, rows: u64) -> Option<String> {
         let first = self.book.notes.partition_point(|shown| shown.size < rows);
         self.book.notes.get(first).map(|shown| shown.note.clone())
     }
 
-    /// Rows below this one were witnessed for so long at least. Where a checkpoint can show it to others, no more than those under it.
+    /// Seq below which rows have been witnessed for at least `long`. Kept checkpoints take precedence over samples, because they
+    /// can prove the age to others.
     pub(in crate::store) fn rows_for(&self, long: Duration) -> u64 {
         let long = i64::try_from(long.as_micros()).unwrap_or(i64::MAX);
         let until = self.book.age_micros.saturating_sub(long);
@@ -224,17 +226,17 @@ impl Ages {
         old.checked_sub(1).map_or(0, |last| self.book.samples[last].size)
     }
 
-    /// The rows that had been recorded before the first sample: nothing but their own times says how old they are.
+    /// Number of rows recorded before the first sample: only their own timestamps say how old they are.
     pub(in crate::store) fn unsampled(&self) -> Option<u64> {
         self.book.samples.first().map(|sample| sample.size)
     }
 
-    /// The rows below this one go by their own times; see `confirm`.
+    /// Rows below this seq are aged by their own timestamps; see `confirm`.
     pub(in crate::store) fn confirmed_below(&self) -> Option<u64> {
         self.book.confirmed_below
     }
 
-    /// Keeps that an operator answers for the times of the rows below this one.
+    /// Stores that an operator confirms the timestamps of the rows below this seq.
     pub(in crate::store) fn confirm(&mut self, below: u64) -> std::io::Result<()> {
         let confirmed = Book { confirmed_below: Some(below), ..self.book.clone() };
         checked_json::write(&self.path, &confirmed)?;
@@ -242,7 +244,7 @@ impl Ages {
         Ok(())
     }
 
-    /// For how long the oldest rows have been witnessed.
+    /// How long the oldest rows have been witnessed.
     pub(in crate::store) fn oldest(&self) -> Duration {
         let first = self.book.samples.first().map_or(self.book.age_micros, |sample| sample.age_micros);
         Duration::from_micros(u64::try_from(self.book.age_micros.saturating_sub(first)).unwrap_or_default())
@@ -270,10 +272,10 @@ mod tests {
     }
 
     proptest! {
-        // Every step is synced to the disk.
+        // Every step is synced to disk, so run few cases.
         #![proptest_config(ProptestConfig::with_cases(24))]
 
-        /// Whatever the witness's clock does, the age is never more than the time that went by, and an hour for each start.
+        /// Whatever the witness's clock does, the age never exceeds the elapsed time plus one hour for each start.
         #[test]
         fn no_clock_makes_rows_old(
             steps in proptest::collection::vec((0u64..4_000_000_000, 0u64..20_000, any::<bool>()), 1..40)
@@ -323,7 +325,7 @@ mod tests {
         assert!((10..=10 + 60 * 24).contains(&old), "{old}");
         let note = book.note_over(old).expect("a checkpoint that shows it");
         assert!(note.contains("c/n/g") && book.note_over(u64::MAX).is_none(), "{note}");
-        // Kept over a restart, but for some minutes; a damaged file only delays.
+        // Survives a restart, except for the last few minutes; a damaged file only delays removal.
         let again = ages(dir.path());
         assert!(again.oldest() > day * 2 + Duration::from_hours(23), "{:?}", again.oldest());
         std::fs::write(dir.path().join(FILE), b"{}").expect("a file");

@@ -16,19 +16,19 @@ use super::writer::Writer;
 use crate::store::read::scan::{Beside, Scan};
 use crate::store::table::error::ReadError;
 
-/// Rows read again for what happened lately, newest first, and for who logged in from where. A busier node knows a shorter
-/// past after a start; 50,000 rows take about a tenth of a second.
+/// Maximum number of rows reread at startup, newest first: for recent activity, and for the origins of logins. A busier node
+/// remembers a shorter past after a start; 50,000 rows take about a tenth of a second.
 const LATE_ROWS_MAX: u64 = 50_000;
 const LOGIN_ROWS_MAX: u64 = 100_000;
 const SECONDS_PER_DAY: u64 = 86_400;
 
-/// Reads what the rules have to know. A log that cannot be read is judged without a past; that it cannot be read is said
-/// elsewhere.
+/// Rebuilds the detector's state from the log. If the log cannot be read, the detector starts without a past; the read error itself
+/// is reported elsewhere.
 pub(in crate::store) fn remember(writer: &Writer, rules: Rules) -> Judge {
     let mut judge = Judge::new(rules);
     let now = writer.now();
     let reach = judge.rules().reach();
-    // What was recorded may have happened a window earlier.
+    // Entries may have happened up to one window before they were recorded.
     let late = (!reach.is_zero()).then(|| (String::new(), now.minus(reach * 2), LATE_ROWS_MAX));
     let days = judge.rules().login_days().map(u64::from);
     let logins = days.map(|days| {
@@ -108,7 +108,7 @@ fn facts(view: &EntryView<'_>) -> Facts {
         ip_address: text(&view.ip_address).or_else(|| text(&view.peer_address)),
         user_agent: text(&view.user_agent),
         has_changes: view.changes.is_some(),
-        // What was flagged for itself needs no memory.
+        // Amounts are flagged from the entry alone and need no memory.
         amounts: Vec::new(),
     }
 }

@@ -1,24 +1,24 @@
-//! The tree, grown beside the writer: hashing rows is the dearest part of sealing them, and needs nothing but their own
-//! bytes. So a thread of its own does it while the writer inserts the next ones and waits for the disk.
+//! Integrates rows into the Merkle tree on a separate thread. Hashing is the most expensive part of appending an entry and needs
+//! only the row's own bytes, so this thread hashes while the writer inserts the next rows and waits for the disk.
 //!
-//! The writer waits for hashes only where they belong into its transaction, which is when a tile became full.
+//! The writer waits for hashes only when they belong to its transaction, which is when a tile became full.
 
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use piperoll_format::limits::MAC_BYTES;
 use piperoll_format::merkle::{FullTile, Hash, TILE_WIDTH, TreeBuilder, leaf_hash};
 
-/// Rows handed over together: few enough that the thread is never far behind, many enough that it is seldom woken.
+/// Rows handed over together: few enough that the thread never lags far, many enough that it is seldom woken.
 const ROWS_PER_HANDOVER: usize = 128;
-/// Bytes of their bodies, so that a buffer of long ones stays small too.
+/// Maximum bytes of bodies per handover, so that a buffer of long bodies stays small too.
 const HANDOVER_BYTES: usize = 256 * 1_024;
-/// Fewer rows than this wait for those of the next transaction: to wake a thread costs more than to hash them.
+/// Fewer rows than this wait for the next transaction: waking a thread costs more than hashing them.
 const ROWS_WORTH_WAKING: usize = 32;
-/// Buffers kept to be filled again.
+/// Number of used buffers kept for reuse.
 const SPARE_BUFFERS_MAX: usize = 4;
 
-/// Bodies and macs one after the other, in one buffer: a thread that frees what another one allocated, row by row, makes
-/// both wait for the allocator.
+/// Bodies and MACs one after another, in one buffer: freeing row by row what another thread allocated would make both threads wait
+/// for the allocator.
 #[derive(Default)]
 struct Rows {
     bytes: Vec<u8>,
@@ -35,7 +35,7 @@ impl Rows {
         self.macs.len() >= ROWS_PER_HANDOVER || self.bytes.len() >= HANDOVER_BYTES
     }
 
-    /// Keeps the first rows only.
+    /// Keeps only the first `rows` rows.
     fn truncate(&mut self, rows: usize) {
         self.macs.truncate(rows);
         self.bytes.truncate(self.macs.last().map_or(0, |(end, _)| *end));
@@ -47,41 +47,41 @@ impl Rows {
     }
 }
 
-/// Its thread is gone. Nothing more can be added or signed before a restart, which reads the tree from the rows.
+/// The tree thread has ended. Nothing more can be appended or signed until a restart rebuilds the tree from the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the thread that grows the tree is gone; restart the node")]
 pub struct GrowerGone;
 
 enum Order {
-    /// Those behind so many rows came to nothing.
+    /// Rolls back to this many rows; the rows after them were not committed.
     Back(u64),
-    /// The next ones. Those behind `begun` rows belong to a transaction that may still fail.
+    /// The next rows. Those after the first `begun` rows belong to a transaction that may still fail.
     Rows { rows: Rows, begun: u64 },
-    /// The root over so many rows, which must be those of the newest transaction, or those before it.
+    /// Asks for the root over this many rows: either all rows of the newest transaction, or all rows before it.
     Root(u64, Sender<Hash>),
 }
 
-/// The handle of the tree. Owned by the writer.
+/// Handle of the tree thread, owned by the writer.
 pub(in crate::store) struct Grower {
     orders: Sender<Order>,
     filled: Receiver<Vec<FullTile>>,
-    /// Buffers that are done with, to be filled again.
+    /// Used buffers that can be filled again.
     spare: Receiver<Rows>,
-    /// Pushed and not handed over yet; committed ones are among them when a transaction had only a few.
+    /// Rows pushed and not handed over yet; they include committed rows when a transaction had only a few.
     waiting: Rows,
-    /// Rows pushed, also those of the open transaction.
+    /// Number of rows pushed, including those of the open transaction.
     size: u64,
-    /// Rows in front of the open transaction.
+    /// Number of rows before the open transaction.
     begun: u64,
-    /// Full tiles of the lowest level that have not come back yet.
+    /// Full tiles of the lowest level that the thread has not returned yet.
     due: usize,
-    /// Nothing gets into the tree: for a benchmark only, since nothing can be signed over such a log.
+    /// Adds nothing to the tree. Only for benchmarks, because such a log cannot be signed.
     #[cfg(feature = "without-tree")]
     pub(in crate::store) off: bool,
 }
 
 impl Grower {
-    /// Starts the thread; it ends when this is dropped.
+    /// Starts the thread, which ends when this handle is dropped.
     pub(in crate::store) fn start(tree: TreeBuilder) -> std::io::Result<Self> {
         let (orders, received) = channel();
         let (tiles, filled) = channel();
@@ -102,7 +102,7 @@ impl Grower {
         })
     }
 
-    /// A transaction begins behind the first `size` rows. What an earlier one left behind when it failed is forgotten.
+    /// Begins a transaction after the first `size` rows. Rows left over from an earlier transaction that failed are discarded.
     pub(in crate::store) fn begin(&mut self, size: u64) -> Result<(), GrowerGone> {
         let failed = size < self.size;
         let handed_over = self.size - self.waiting.macs.len() as u64;
@@ -119,7 +119,7 @@ impl Grower {
         if handed_over > size { self.orders.send(Order::Back(size)).map_err(|_| GrowerGone) } else { Ok(()) }
     }
 
-    /// The next row of the transaction.
+    /// Adds the next row of the transaction.
     pub(in crate::store) fn push(&mut self, body: &str, mac: [u8; MAC_BYTES]) -> Result<(), GrowerGone> {
         #[cfg(feature = "without-tree")]
         if self.off {
@@ -134,7 +134,7 @@ impl Grower {
         if full || self.waiting.is_full() { self.hand_over() } else { Ok(()) }
     }
 
-    /// Every tile that the transaction's rows made full. The rows behind the last one are hashed during the commit, or
+    /// Returns every tile that the transaction's rows filled. The rows after the last full tile are hashed during the commit, or
     /// later if they are few.
     pub(in crate::store) fn full_tiles(&mut self) -> Result<Vec<FullTile>, GrowerGone> {
         if self.waiting.macs.len() >= ROWS_WORTH_WAKING {
@@ -143,7 +143,7 @@ impl Grower {
         self.due_tiles()
     }
 
-    /// The root over the first `size` rows, as far as the last transaction goes, or the one before it if that failed.
+    /// Returns the root over the first `size` rows: up to the last transaction, or up to the one before it if that failed.
     pub(in crate::store) fn root(&mut self, size: u64) -> Result<Hash, GrowerGone> {
         self.hand_over()?;
         let (reply, root) = channel();
@@ -170,15 +170,15 @@ impl Grower {
     }
 }
 
-/// What the thread owns.
+/// State owned by the thread.
 struct Growing {
     tree: TreeBuilder,
-    /// As it was when the newest transaction began of which there are rows.
+    /// The tree at the beginning of the newest transaction that has rows.
     base: TreeBuilder,
 }
 
 impl Growing {
-    /// Ends when the writer is gone, or asks for what cannot be: a tree of other rows must never be signed.
+    /// Runs until the writer is gone or sends an impossible order: a tree of other rows must never be signed.
     fn run(mut self, orders: &Receiver<Order>, tiles: &Sender<Vec<FullTile>>, used: &SyncSender<Rows>) {
         while let Ok(order) = orders.recv() {
             match order {
@@ -200,7 +200,7 @@ impl Growing {
                 }
                 Order::Root(size, reply) => {
                     let Some(tree) = self.at(size) else { return };
-                    // Who asked may have gone away.
+                    // The caller may have stopped waiting.
                     let _ = reply.send(tree.root());
                 }
             }
@@ -232,7 +232,7 @@ mod tests {
                     let (body, mac) = row(if fails { n + 1 } else { n });
                     grower.push(&body, mac)?;
                 }
-                // One that fails may do so before or after it took its tiles.
+                // A failing transaction may fail before or after it took its tiles.
                 if fails && count % 2 == 0 {
                     continue;
                 }

@@ -4,7 +4,7 @@ use super::writer::Writer;
 use crate::store::table::error::AppendError;
 
 impl Writer {
-    /// Seals with the newest secret from here on. Nothing to do when the last row was.
+    /// Switches to the newest secret for all further rows. Does nothing if the last row was already sealed with it.
     pub(in crate::store) fn keep_epoch(&mut self) -> Result<(), AppendError> {
         let Some(newest) = self.ring.newest_epoch() else { return Ok(()) };
         let Some(last) = self.last_epoch else {

@@ -1,4 +1,4 @@
-//! The one writer: it appends rows and tiles, signs checkpoints, and recovers after a crash.
+//! The single writer: it appends rows and tiles, signs checkpoints, and recovers after a crash.
 
 pub(super) mod ages;
 pub(super) mod detector;

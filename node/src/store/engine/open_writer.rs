@@ -44,7 +44,7 @@ pub(in crate::store) fn open_writer(
         tracing::error!(%error, "cannot switch to the new MAC key; the log is read-only");
     }
     writer.judge = detector::remember(&writer, rules);
-    // Whoever was killed behind an erasure left the content in the WAL.
+    // A process killed after an erasure leaves the erased content in the WAL.
     writer.empty_wal(1);
     Ok(OpenWriter { writer, generation, identity, health, lock })
 }

@@ -18,18 +18,19 @@ use crate::store::table::rows::{SEQ_MAX, StoredRow, read_row};
 use crate::store::table::schema;
 use crate::store::table::tiles::{self, TreeError};
 
-/// Rows looked back over to find out whether the last stop was clean.
+/// Maximum number of rows read backwards to find out whether the last stop was clean.
 const LOOK_BACK_ROWS: u32 = 10_000;
 
 impl Writer {
-    /// Recomputes the right edge of the tree and holds the log against what was signed before. What does not fit is a
-    /// reason to take nothing more, not one to stop reading.
+    /// Rebuilds the right edge of the tree and compares the log with what was signed before. A mismatch stops appends, but not
+    /// reads.
     pub(in crate::store) fn read_tree(&mut self, keys: &LogKeys) {
         match self.checked_tree(keys) {
             Ok((tree, signer)) => {
                 for damaged in signer.iter().flat_map(Signer::damaged) {
                     let words = damaged.words();
-                    // What was there stays as evidence; the note that could be read is written again at the next signature.
+                    // Keep the damaged file as evidence; the next signature rewrites the copy from the note that
+                    // could be read.
                     let aside = match damaged.place {
                         Place::Beside => self.dir.set_checkpoint_aside().ok(),
                         Place::Database | Place::Witnessed => None,
@@ -47,15 +48,15 @@ impl Writer {
                     )),
                 }
             }
-            // What was signed is not here: reads are not to be taken for the whole log either.
+            // Signed rows are missing or changed, so reads must not be taken for the whole log either.
             Err(fault) => self.health.distrust(format!(
                 "{fault}; run `piperoll node verify`, keep the file as evidence, and begin a new generation"
             )),
         }
     }
 
-    /// The tree, and who signs it; nobody where the log was put aside and its key was replaced since. What becomes of a row of it is
-    /// recorded all the same, and stays unsigned.
+    /// Returns the tree and its signer. The signer is `None` in an archived log whose signer cannot be opened because its key was
+    /// replaced since; changes to its rows are then still recorded, but stay unsigned.
     fn checked_tree(&self, keys: &LogKeys) -> Result<(TreeBuilder, Option<Signer>), String> {
         let words = |error: TreeError| format!("the tree cannot be read: {error}");
         let origin = keys.origin(self.generation);
@@ -76,9 +77,8 @@ impl Writer {
         Ok((tiles::resume(&self.conn, size).map_err(words)?, signer))
     }
 
-    /// Finds the position behind the last row, as that row's signed bytes say it. A log whose schema or last row
-    /// is not what it should be is read, but not added to: new rows on top of tampered ones would look like an
-    /// endorsement.
+    /// Finds the position after the last row from that row's signed bytes. If the schema or the last row is not what it should be,
+    /// the log stays readable but refuses appends: new rows on top of tampered ones would look like an endorsement.
     pub(in crate::store) fn read_edge(&mut self) -> rusqlite::Result<()> {
         let differences = schema::differences(&self.conn)?;
         if !differences.is_empty() {
@@ -100,7 +100,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Rows from the newest backwards, checked.
+    /// Reads and checks rows from the newest backwards.
     fn newest_rows(&self, count: u32) -> rusqlite::Result<Vec<StoredRow>> {
         let mut checker = RowChecker::new(self.ring.clone(), self.generation);
         let mut statement = self.conn.prepare(
@@ -116,22 +116,22 @@ impl Writer {
         Ok(found)
     }
 
-    /// Whether the newest entry that a daemon wrote is its `log.stopped`; `None` for a new log. Fields are read
-    /// from checked rows, so that nothing an application may say can pass for the node's word.
+    /// Whether the newest entry that a daemon wrote is its `log.stopped`; `None` for a new log. Fields are read only from verified
+    /// rows, so that no application entry can be mistaken for one of the node.
     pub(in crate::store) fn last_stop(&self) -> rusqlite::Result<Option<bool>> {
         if self.end.next_seq == 0 {
             return Ok(None);
         }
         for row in self.newest_rows(LOOK_BACK_ROWS)? {
-            // What became of rows and keys says nothing about a daemon, and an erased row says nothing at all.
+            // Statements about rows and keys say nothing about a daemon, and an erased row has no content.
             if row.erased.is_some() || (Statement::read(&row.body).is_some() && row.is_sound()) {
                 continue;
             }
             let Some(view) = EntryView::parse(&row.body).filter(|_| row.checked.integrity == Integrity::Ok) else {
                 return Ok(Some(false));
             };
-            // Entries appended straight to the directory while the daemon was down say nothing about it, nor do
-            // the node's notes about those.
+            // Entries appended offline while the daemon was down say nothing about the daemon, and neither do the node's own
+            // audit entries about them.
             let (via, category) = (view.via.as_ref(), view.category.as_deref());
             let direct = via == "cli" || via == "import";
             let note = via == "node" && category == Some("audit");

@@ -1,5 +1,5 @@
-//! Checkpoints of this log: signed over committed rows only, at most once a second, stored before they leave the
-//! process, and never for fewer rows than were signed before.
+//! Signs checkpoints of this log: over committed rows only, at most once a second, stored before they leave the process, and never
+//! for fewer rows than were signed before.
 
 use std::time::{Duration, Instant};
 
@@ -12,15 +12,15 @@ use super::integrator::GrowerGone;
 use crate::store::table::log_dir::LogDir;
 use crate::store::table::tiles::{StoredTiles, TreeError};
 
-/// Between two signatures while rows keep coming: what a reader gets is at most this old.
+/// Minimum interval between two signatures while rows keep coming; a client's checkpoint is at most this old.
 const SIGN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Which of the two notes that are kept.
+/// Selects one of the two stored notes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
-    /// The newest one signed here.
+    /// The newest note signed by this node.
     Signed,
-    /// The newest one that a witness sent back cosigned.
+    /// The newest note that a witness returned cosigned.
     Witnessed,
 }
 
@@ -33,14 +33,14 @@ impl Kept {
     }
 }
 
-/// A checkpoint and the note that carries it.
+/// A checkpoint and the note that contains it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedCheckpoint {
     pub checkpoint: Checkpoint,
     pub note: Note,
 }
 
-/// Why there is no checkpoint.
+/// Why no checkpoint could be produced or accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CheckpointFault {
     #[error("no checkpoint can be signed: {0}")]
@@ -59,27 +59,27 @@ pub enum CheckpointFault {
     Read(String),
 }
 
-/// Owned by the writer thread alone.
+/// Checkpoint signer, owned by the writer thread alone.
 pub(in crate::store) struct Signer {
     key: SigningKey,
-    /// Takes over from `key`; while it does, both sign.
+    /// Successor of `key`; both sign during the rotation.
     next: Option<SigningKey>,
     newest: Option<SignedCheckpoint>,
     signed_at: Option<Instant>,
     damaged: Vec<Damaged>,
 }
 
-/// Where a note of what was signed stands.
+/// Where a signed note is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Place {
     Database,
     /// `log.checkpoint`.
     Beside,
-    /// The one that came back cosigned, in the database.
+    /// The cosigned note in the database.
     Witnessed,
 }
 
-/// A note that says nothing any more.
+/// A stored note that can no longer be read.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Damaged {
     pub(in crate::store) place: Place,
@@ -97,7 +97,7 @@ impl Damaged {
     }
 }
 
-/// A note from the database, unchecked.
+/// Reads a note from the database without checking it.
 pub(in crate::store) fn kept(conn: &Connection, kept: Kept) -> rusqlite::Result<Option<String>> {
     conn.query_row("SELECT note FROM checkpoints WHERE kind = ?1", [kept.word()], |row| row.get(0)).optional()
 }
@@ -112,9 +112,9 @@ fn keep(conn: &Connection, which: Kept, signed: &SignedCheckpoint) -> rusqlite::
 }
 
 impl Signer {
-    /// Reads what was signed before, from the database and from the file beside it. Either may be gone, older than the other, or
-    /// damaged: what the other one says still holds. The log is refused only when a note is there and none can be read, because
-    /// then nobody can tell how many rows were signed.
+    /// Reads the notes signed before, from the database and from the file next to it. Either may be missing, older than the other,
+    /// or damaged; the other one still counts. Opening fails if notes exist and none can be read, because then the number of signed
+    /// rows is unknown.
     pub(in crate::store) fn open(
         conn: &Connection,
         dir: &LogDir,
@@ -125,7 +125,7 @@ impl Signer {
         let beside = dir.read_checkpoint().map_err(|e| CheckpointFault::Read(e.to_string()))?;
         let mut newest: Option<SignedCheckpoint> = None;
         let mut damaged: Vec<Damaged> = Vec::new();
-        // What a witness has cosigned was signed here too, and may stand where the other two were removed.
+        // A note that a witness cosigned was signed by this node too, and may still exist where the other two were removed.
         let witnessed = kept(conn, Kept::Witnessed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
         let places = [
             (Place::Database, stored.map(String::into_bytes)),
@@ -157,12 +157,12 @@ impl Signer {
         }
     }
 
-    /// Notes that could not be read while another one could. Their place is written again with the next signature.
+    /// Notes that could not be read while another one could. The next signature rewrites them.
     pub(in crate::store) fn damaged(&self) -> &[Damaged] {
         &self.damaged
     }
 
-    /// Holds the log against what was signed: every row that was signed is there, and unchanged.
+    /// Compares the log with what was signed: every signed row must exist, unchanged.
     pub(in crate::store) fn check(&self, conn: &Connection, size: u64) -> Result<Result<(), String>, TreeError> {
         let Some(SignedCheckpoint { checkpoint, .. }) = &self.newest else { return Ok(Ok(())) };
         if checkpoint.size > size {
@@ -183,8 +183,8 @@ impl Signer {
         self.newest.as_ref()
     }
 
-    /// The newest checkpoint, signed now if rows came since and the last one is old enough or `at_once` is asked for.
-    /// `size` is how many rows are committed, `root` the root over them.
+    /// Returns the newest checkpoint. Signs a new one if rows were added since and the last one is old enough or `at_once` is set.
+    /// `size` is the number of committed rows, and `root` computes the root over them.
     pub(in crate::store) fn sign(
         &mut self,
         conn: &Connection,
@@ -200,7 +200,7 @@ impl Signer {
                     "the log has {size} rows, and {then} were signed before"
                 )));
             }
-            // A key that takes over signs what is there, also on an idle node.
+            // During a key rotation the new key signs the existing rows too, even on an idle node.
             let lacking = self.next.as_ref().is_some_and(|next| newest.note.verify(next.public()).is_err());
             let young = self.signed_at.is_some_and(|at| at.elapsed() < SIGN_INTERVAL);
             let lacking = lacking || !self.damaged.is_empty();
@@ -216,8 +216,8 @@ impl Signer {
             note = note.with(signature);
         }
         let signed = SignedCheckpoint { checkpoint, note };
-        // The database first: the file beside it is never ahead of it, unless an older database was put back. A crash
-        // between the two leaves an older file, which says less and nothing wrong.
+        // Store in the database first: the file next to it is then never newer than the database, unless an older database was
+        // restored. A crash between the two writes leaves an older file, which covers fewer rows but is not wrong.
         keep(conn, Kept::Signed, &signed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
         dir.write_checkpoint(&signed.note.to_string()).map_err(|e| CheckpointFault::Store(e.to_string()))?;
         self.signed_at = Some(Instant::now());
@@ -226,7 +226,7 @@ impl Signer {
         Ok(signed)
     }
 
-    /// Keeps a note that a witness cosigned. It must be ours, and say no more than we signed.
+    /// Stores a note that a witness cosigned. It must be a note of this node, over no more rows than this node has signed.
     pub(in crate::store) fn keep_cosigned(&self, conn: &Connection, text: &str) -> Result<u64, CheckpointFault> {
         let cosigned = open_note(text, &self.key)?;
         let size = cosigned.checkpoint.size;
@@ -241,7 +241,7 @@ impl Signer {
         Ok(size)
     }
 
-    /// Rows that a witness has seen, as far as this node was told.
+    /// Number of rows that a witness has seen, as far as this node knows.
     pub(in crate::store) fn witnessed_size(&self, conn: &Connection) -> rusqlite::Result<Option<u64>> {
         let note = kept(conn, Kept::Witnessed)?;
         Ok(note.and_then(|text| open_note(&text, &self.key).ok()).map(|cosigned| cosigned.checkpoint.size))

@@ -11,7 +11,8 @@ use super::writer::Writer;
 use crate::store::table::draft::Draft;
 use crate::store::table::keys::LogKeys;
 
-/// A log that refuses appends starts all the same, so that it can be read; it just cannot say so in itself.
+/// Records the start of the node. A log that refuses appends is opened anyway, so that it can be read; it just has no entry about
+/// it.
 pub(in crate::store) fn record_start(writer: &mut Writer, last_stop: Option<bool>) {
     let word = match last_stop {
         None => "none",
@@ -38,7 +39,7 @@ pub(in crate::store) fn record_start(writer: &mut Writer, last_stop: Option<bool
     }
 }
 
-/// While a checkpoint key takes over, the log says which one it will be.
+/// Records the next checkpoint key while a rotation is in progress.
 pub(in crate::store) fn record_next_key(writer: &mut Writer, keys: &LogKeys, generation: Generation) {
     let next = keys.next_checkpoint.as_ref().and_then(|next| next.named(&keys.origin(generation), KeyKind::Log));
     let Some(next) = next else { return };

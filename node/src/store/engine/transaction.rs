@@ -19,7 +19,7 @@ use crate::store::table::draft::{AppendResult, Appended, Draft, to_text};
 use crate::store::table::error::AppendError;
 use crate::store::table::tiles::insert_tile;
 
-/// The position behind the newest row.
+/// Position after the newest row.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::store) struct End {
     pub(in crate::store) next_seq: u64,
@@ -35,7 +35,7 @@ pub(in crate::store) struct Rows<'a> {
     pub(in crate::store) insert_tile: rusqlite::CachedStatement<'a>,
     pub(in crate::store) tree: &'a mut Grower,
     pub(in crate::store) fresh: &'a mut FreshRows,
-    /// Remembers what it judges; taken back as a whole when the transaction fails.
+    /// Keeps state about the entries it has judged; rolled back as a whole if the transaction fails.
     pub(in crate::store) judge: &'a mut Judge,
     pub(in crate::store) key: MacKey,
     pub(in crate::store) node_id: NodeId,
@@ -45,8 +45,8 @@ pub(in crate::store) struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Inside one era time never decreases: a small step back is clamped, a large one begins a new era and
-    /// says so in the log.
+    /// Advances the log's time to `now`. Within one era time never decreases: a small step back is clamped, and a large one begins
+    /// a new era and records `log.clock_stepped`.
     pub(in crate::store) fn keep_time(&mut self, now: Timestamp) -> rusqlite::Result<()> {
         let back = self.end.last.micros().saturating_sub(now.micros());
         if back > CLOCK_CLAMP_MICROS_MAX && self.end.next_seq > 0 {
@@ -68,18 +68,20 @@ impl Rows<'_> {
         self.record(draft).map(|_| ())
     }
 
-    /// Records what the node says about its own log; returns the entry's seq.
+    /// Records a statement of the node about its own log; returns the seq of the entry.
     pub(in crate::store) fn state(&mut self, statement: &Statement, now: Timestamp) -> rusqlite::Result<u64> {
         self.keep_time(now)?;
         match self.record(Draft { entry: statement.to_entry(), via: Arc::from("node") })? {
             Ok(Appended::New(receipt)) => Ok(receipt.seq),
-            // A fresh id and bounded fields: it cannot be refused. If it is, nothing of the transaction may stand.
+            // A statement has a fresh id and bounded fields, so it cannot be refused. If it is, the error rolls back the
+            // whole transaction.
             Ok(Appended::Known(_)) => Err(rusqlite::Error::StatementChangedRows(0)),
             Err(error) => Err(rusqlite::Error::ToSqlConversionFailure(Box::new(error))),
         }
     }
 
-    /// Ends the epoch: the last row under its secret says so, and the first one under the next.
+    /// Switches to another key epoch: the last row under the old secret and the first row under the new one both state the
+    /// rotation.
     pub(in crate::store) fn rotate(&mut self, epoch: u32, key: MacKey, now: Timestamp) -> rusqlite::Result<()> {
         self.keep_time(now)?;
         let first_seq = self.end.next_seq + 1;
@@ -130,12 +132,13 @@ impl Rows<'_> {
         })))
     }
 
-    /// Stores the tiles that the rows of this transaction made full. To be called once, before the commit.
+    /// Stores the tiles that the rows of this transaction filled. Call it once, before the commit.
     pub(in crate::store) fn store_tiles(&mut self) -> rusqlite::Result<()> {
         self.tree.full_tiles().map_err(gone)?.iter().try_for_each(|tile| insert_tile(&mut self.insert_tile, tile))
     }
 
-    /// The id is taken: the same content gets its first receipt, other content is refused and remembered.
+    /// Handles an id that is already taken: the same content gets its first receipt; other content is refused, and the refusal is
+    /// recorded.
     fn known_id(&mut self, draft: &Draft, id: EntryId) -> rusqlite::Result<AppendResult> {
         let seq: u64 = self.conn.query_row("SELECT seq FROM ids WHERE id = ?1", [id.as_bytes()], |row| row.get(0))?;
         let first = stored(self.conn, seq)?;
@@ -159,7 +162,7 @@ impl Rows<'_> {
         });
         match CallerEntry::parse(note.to_string().as_bytes()) {
             Ok(entry) => {
-                // Recorded under an id of its own, so it cannot come back here.
+                // The note has an id of its own, so this cannot recurse.
                 let _ = self.record(Draft { entry, via: Arc::from("node") })?;
             }
             Err(error) => tracing::error!(%error, "cannot record the reuse of an ID"),
@@ -172,7 +175,7 @@ fn gone(error: GrowerGone) -> rusqlite::Error {
     rusqlite::Error::ToSqlConversionFailure(Box::new(error))
 }
 
-/// Body and mac of a row; what cannot be a body or a mac any more reads as empty.
+/// Body and MAC of a row. A body or MAC of the wrong type reads as empty.
 pub(in crate::store) fn stored(conn: &Connection, seq: u64) -> rusqlite::Result<Option<(String, Vec<u8>)>> {
     conn.query_row("SELECT body, mac FROM entries WHERE seq = ?1", [seq], |row| {
         let body = row.get_ref(0)?.as_bytes().map(String::from_utf8_lossy).unwrap_or_default().into_owned();

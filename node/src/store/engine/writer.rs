@@ -29,10 +29,10 @@ use crate::store::table::rows;
 use crate::store::table::schema;
 use crate::store::table::tiles;
 
-/// Rows in one commit. A larger group makes no commit cheaper per row; it only makes callers wait.
+/// Maximum number of rows in one commit. A larger group makes no commit cheaper per row; it only makes callers wait.
 const ROWS_PER_COMMIT_MAX: usize = 4_096;
 
-/// Between two tries whether a disk that failed is good again.
+/// Interval between two attempts to recover from a disk failure.
 const RECOVERY_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(in crate::store) enum Job {
@@ -40,57 +40,57 @@ pub(in crate::store) enum Job {
         drafts: Vec<Draft>,
         reply: oneshot::Sender<Vec<AppendResult>>,
     },
-    /// Sign what is committed, if it is time to.
+    /// Signs the committed rows if a signature is due.
     Checkpoint {
         reply: oneshot::Sender<Result<SignedCheckpoint, CheckpointFault>>,
     },
-    /// A witness has seen a checkpoint.
+    /// Stores a checkpoint that a witness has cosigned.
     Cosigned {
         note: String,
         reply: oneshot::Sender<Result<u64, CheckpointFault>>,
     },
-    /// Anything else that only the one who writes may do, such as retention.
+    /// Runs any other work that only the writer may do, such as retention.
     Work(Box<dyn FnOnce(&mut Writer) + Send>),
     Stop,
 }
 
-/// Owned by the writer thread alone.
+/// State of the writer, owned by its thread alone.
 pub(in crate::store) struct Writer {
     pub(in crate::store) conn: Connection,
     pub(in crate::store) dir: LogDir,
     identity: FileIdentity,
     pub(in crate::store) ring: KeyRing,
     pub(in crate::store) generation: Generation,
-    /// What rows are sealed under.
+    /// Key epoch that new rows are sealed under.
     pub(in crate::store) epoch: u32,
-    /// What the newest row was sealed under when the log was opened.
+    /// Key epoch of the newest row when the log was opened.
     pub(in crate::store) last_epoch: Option<u32>,
     clock: Arc<dyn Clock>,
     pub(in crate::store) health: Arc<Health>,
-    /// The position behind the last *committed* row; a failed commit leaves it untouched.
+    /// Position after the last *committed* row; a failed commit leaves it unchanged.
     pub(in crate::store) end: End,
-    /// `None` when the tree that is stored cannot be built upon; the log then takes nothing.
+    /// `None` when the stored tree cannot be used; the log then refuses appends.
     pub(in crate::store) tree: Option<Grower>,
-    /// `None` when what was signed before cannot be used; the log then takes nothing.
+    /// `None` when the earlier checkpoints cannot be used; the log then refuses appends.
     pub(in crate::store) signer: Option<Signer>,
     schema_cookie: i64,
-    /// Told of every commit, and of rows that change.
+    /// Notified of every commit and of every changed row.
     pub(in crate::store) index: Arc<Index>,
     /// Rows of the open transaction, for the index.
     fresh: FreshRows,
-    /// Decides what stands out.
+    /// Decides which entries are flagged.
     pub(in crate::store) judge: Judge,
-    /// The WAL still holds what was erased: a reader was in the way.
+    /// The WAL still holds erased content, because a reader blocked its truncation.
     pub(in crate::store) wal_to_empty: bool,
-    /// For how long rows were witnessed.
+    /// How long rows have been witnessed.
     pub(in crate::store) ages: Arc<Mutex<Ages>>,
     pub(in crate::store) keys: LogKeys,
-    /// The disk failed; when it was tried last whether it is good again.
+    /// Time of the disk failure or of the last recovery attempt; `None` while the disk works.
     broken: Cell<Option<Instant>>,
 }
 
 impl Writer {
-    /// Reads the right edge of the log. The ring must hold at least one secret.
+    /// Reads the right edge of the log. The key ring must hold at least one secret.
     pub(in crate::store) fn new(
         opened: Opened,
         dir: &LogDir,
@@ -130,7 +130,7 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Serves jobs until told to stop or until every sender is gone.
+    /// Runs jobs until `Job::Stop` arrives or every sender is dropped.
     pub(in crate::store) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         while let Some(job) = jobs.blocking_recv() {
             let mut group = vec![job];
@@ -169,7 +169,7 @@ impl Writer {
         for work in works {
             work(self);
         }
-        // Behind the commit: only what is on disk is signed.
+        // After the commit: only rows on disk are signed.
         if stop && let Err(error) = self.checkpoint(true) {
             tracing::error!(%error, "cannot sign a checkpoint at shutdown");
         }
@@ -232,7 +232,7 @@ impl Writer {
             Ok(results) => {
                 let mut results = results.into_iter();
                 for (count, reply) in counts.into_iter().zip(replies) {
-                    // A caller who has gone away does not get its receipt; the entry is recorded all the same.
+                    // A caller that has disconnected gets no receipt; the entry is recorded anyway.
                     let _ = reply.send(results.by_ref().take(count).collect());
                 }
             }
@@ -247,8 +247,7 @@ impl Writer {
             .store(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Records drafts in one transaction. On an error nothing of the group is recorded, and `end` still
-    /// describes what is on disk.
+    /// Records drafts in one transaction. On an error, no entry of the group is recorded and `end` still describes what is on disk.
     pub(in crate::store) fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<AppendResult>, AppendError> {
         let clock = Arc::clone(&self.clock);
         self.transact(|rows, _| {
@@ -261,8 +260,8 @@ impl Writer {
         })
     }
 
-    /// Does some work in one transaction, with whatever entries belong to it. On an error nothing of it is done, and
-    /// `end` still describes what is on disk.
+    /// Runs `work` in one transaction, together with the entries that it records. On an error nothing is applied, and `end` still
+    /// describes what is on disk.
     pub(in crate::store) fn transact<T>(
         &mut self,
         work: impl FnOnce(&mut Rows<'_>, Timestamp) -> rusqlite::Result<T>,
@@ -350,7 +349,7 @@ impl Writer {
             rows.store_tiles()?;
             done
         };
-        // Published first: a row that a full check meets at or above this number was never the writer's.
+        // Publish the claim before the commit: a full check treats a row at or above it as not written by the writer.
         self.health.claim(end.next_seq);
         transaction.commit()?;
         Ok(Ok(done))
@@ -360,12 +359,12 @@ impl Writer {
         self.clock.now()
     }
 
-    /// Checks rows of this log.
+    /// Returns a checker for rows of this log.
     pub(in crate::store) fn checker(&self) -> RowChecker {
         RowChecker::new(self.ring.clone(), self.generation)
     }
 
-    /// Tries whether a disk that failed is good again, a second after the last try.
+    /// Checks whether a failed disk works again, at most once per `RECOVERY_INTERVAL`.
     fn recover_if_due(&mut self) {
         if self.broken.get().is_none_or(|tried| tried.elapsed() < RECOVERY_INTERVAL) {
             return;
@@ -381,12 +380,12 @@ impl Writer {
         }
     }
 
-    /// Begins again from what is on disk, as a start does. What could not be synced may be in the WAL as the kernel shows it and not on the
-    /// disk, so no row is appended to it: the whole WAL is checkpointed into the database, synced, and then reset. A crash before that is
-    /// one without the rows that were never acknowledged.
+    /// Starts over from what is on disk, as at startup. Data that could not be synced may be visible in the WAL through the page
+    /// cache without being on disk, so no row is appended to that WAL: the whole WAL is checkpointed into the database, synced, and
+    /// then reset. A crash before that loses only rows that were never acknowledged.
     fn recover(&mut self) -> Result<(), String> {
         let words = |error: &dyn std::fmt::Display| error.to_string();
-        // The connection that failed may hold locks.
+        // The failed connection may hold locks.
         self.conn = Connection::open_in_memory().map_err(|e| words(&e))?;
         let opened = self.dir.reopen_writer(self.ring.cluster(), self.ring.node_id()).map_err(|e| words(&e))?;
         if opened.identity != self.identity || opened.generation != self.generation {
@@ -420,8 +419,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The file under the name must still be the one that is open: what is written to an unlinked file is
-    /// gone with the process.
+    /// Checks that the path still names the open file: data written to an unlinked file is lost when the process ends.
     fn check_file(&self) -> Result<(), AppendError> {
         let problem = match file_identity(&self.dir.database()) {
             Ok(identity) if identity == self.identity => return Ok(()),
@@ -436,8 +434,8 @@ impl Writer {
         Err(AppendError::Fault(self.health.write_fault().unwrap_or_default()))
     }
 
-    /// A full disk may get room again, and a disk that failed may be good again; every other failure of the file stops the writer until a
-    /// restart, which re-reads what is really on disk.
+    /// Converts a database error. A full disk may get free space and a failed disk may recover; every other failure of the file
+    /// stops the writer until a restart, which rereads what is really on disk.
     fn classify(&self, error: &rusqlite::Error) -> AppendError {
         let code = error.sqlite_error_code();
         tracing::error!(%error, "append failed; no entry of the group was recorded");
@@ -445,7 +443,7 @@ impl Writer {
             if cause.is::<GrowerGone>() {
                 self.health.refuse_writes(cause.to_string());
             }
-            // The node's own entry could not be written; the file is as good as before.
+            // The node's own entry could not be written; the database file is as sound as before.
             return AppendError::Fault(error.to_string());
         }
         let failed = match code {

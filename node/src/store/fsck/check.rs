@@ -21,14 +21,14 @@ use crate::store::table::mac_epochs::epochs;
 use crate::store::table::rows::{SEQ_MAX, StoredRow, read_unchecked};
 use crate::store::table::schema;
 
-/// Rows hashed together, and how many such blocks make a step, which is one read transaction.
+/// Rows hashed together, and the number of such blocks in one step, which is one read transaction.
 const BLOCK_ROWS: u64 = 2_048;
 const BLOCKS_PER_STEP: u32 = 6;
-/// Findings spelled out; the rest is counted.
+/// Maximum number of findings listed in full; the rest is only counted.
 const FINDINGS_LISTED_MAX: u64 = 1_000;
 
-/// A check between two steps. Rows written after it began are left to the next check, so that checking
-/// a log in use gives no false alarm.
+/// Progress of a check between two steps. Rows written after the check began are left to the next one, so that checking a log in
+/// use gives no false alarms.
 pub struct Check {
     pub(in crate::store) checker: RowChecker,
     tree: TreeCheck,
@@ -44,14 +44,14 @@ pub struct Check {
     listed: u64,
     stage: Stage,
     fault: Option<String>,
-    /// The running writer's, when there is one.
+    /// Health of the running writer, if there is one.
     pub(in crate::store) health: Option<Arc<Health>>,
-    /// Sound rows whose id the index of ids does not lead back to.
+    /// Sound rows that the index of IDs does not lead to.
     pub(in crate::store) ids_missing: u64,
-    /// Rows emptied under an entry that says so.
+    /// Rows erased by an entry that names them.
     erased: u64,
     pub(in crate::store) floor: Option<Floor>,
-    /// Holds that the entries met so far set and did not release.
+    /// Holds set and not released by the entries read so far.
     pub(in crate::store) held: BTreeMap<String, u64>,
     index: IndexCheck,
 }
@@ -65,8 +65,8 @@ enum Stage {
 }
 
 impl Check {
-    /// `head` is the newest row the writer knows of; without a writer the table's own newest row.
-    /// `beside` is what stands in `log.checkpoint`, read before `head` was asked for.
+    /// Creates a check. `head` is the newest row that the writer knows, or without a writer the newest row of the table. `beside`
+    /// is the content of `log.checkpoint`, which must be read before `head`.
     pub(in crate::store) fn new(
         keys: &LogKeys,
         generation: Generation,
@@ -99,13 +99,13 @@ impl Check {
         }
     }
 
-    /// Reports what a running daemon knows about its file as the first finding.
+    /// Reports the file fault that a running daemon knows of as the first finding.
     pub fn with_fault(mut self, fault: Option<String>) -> Self {
         self.fault = fault;
         self
     }
 
-    /// Checks beside a running writer.
+    /// Checks the log while its writer is running.
     pub(in crate::store) fn beside(mut self, health: Arc<Health>) -> Self {
         self.health = Some(health);
         self
@@ -115,10 +115,10 @@ impl Check {
         self.stage == Stage::Done
     }
 
-    /// Does the next piece and returns what it has to say.
+    /// Runs the next step and returns its output.
     pub(in crate::store) fn step(&mut self, conn: &Connection) -> rusqlite::Result<Vec<VerifyLine>> {
-        // One read transaction for the piece: without it each of its thousands of small queries would take and give
-        // back the WAL's locks.
+        // One read transaction for the whole step: otherwise each of its thousands of small queries would take and release the
+        // WAL's locks.
         let transaction = conn.unchecked_transaction()?;
         let lines = self.piece(conn)?;
         transaction.finish()?;
@@ -199,12 +199,13 @@ impl Check {
         }
     }
 
-    /// Begins at the floor, or goes on there when it has moved past the place reached: those rows were pruned meanwhile.
+    /// Starts at the log start, or skips to it when it has moved past the current position: those rows were pruned during the
+    /// check.
     fn go_to_floor(&mut self, conn: &Connection, lines: &mut Vec<VerifyLine>) -> rusqlite::Result<()> {
         let floor = match floor(conn, &mut self.checker)? {
             Ok(floor) => floor.filter(|floor| floor.pruned.to_seq > self.next),
             Err(words) => {
-                // Said once.
+                // Report it only once.
                 if self.stage == Stage::Schema {
                     self.find(lines, None, FindingKind::Derived, words);
                 }
@@ -227,7 +228,7 @@ impl Check {
         let head = self.head.unwrap_or_default();
         let mut block = read_block(conn, self.next, head)?;
         for number in 1..=BLOCKS_PER_STEP {
-            // The next block is read while this one is hashed.
+            // Read the next block while this one is hashed.
             let behind = block.last().map_or(self.next, |row| row.seq + 1);
             let (leaves, ahead) = std::thread::scope(|scope| {
                 let hashing = scope.spawn(|| hash_both(&mut block, &mut self.checker));
@@ -251,7 +252,7 @@ impl Check {
         Ok(())
     }
 
-    /// What a block of hashed rows says.
+    /// Reports the findings of one block of hashed rows.
     fn block(
         &mut self,
         conn: &Connection,
@@ -263,7 +264,7 @@ impl Check {
         for row in stored.iter_mut() {
             erased::recognise(conn, &mut self.checker, row)?;
         }
-        // In the order of the rows, which is nearly that of the index: ids grow with time.
+        // In row order, which is almost the order of the index, because IDs grow with time.
         let mut ids: Vec<([u8; 16], u64)> = Vec::new();
         for (row, leaf) in stored.iter().zip(leaves) {
             self.rows += 1;
@@ -309,7 +310,7 @@ impl Check {
         Ok(())
     }
 
-    /// Rows below the first place there can be, or above the last one: no reader would ever meet them.
+    /// Reports rows below the first valid seq or above the last one: no read would ever return them.
     fn stray_rows(&mut self, conn: &Connection, lines: &mut Vec<VerifyLine>) -> rusqlite::Result<()> {
         let stray: u64 =
             conn.query_row("SELECT count(*) FROM entries WHERE seq < 0 OR seq > ?1", [SEQ_MAX], |row| row.get(0))?;
@@ -318,7 +319,7 @@ impl Check {
             self.find(lines, None, FindingKind::Sequence, detail);
         }
         let Some(health) = self.health.clone() else { return Ok(()) };
-        // The table first, the writer's word second: what it commits in between is below its word.
+        // Read the table first and the writer's claim second: rows that it commits in between are below its claim.
         let newest: Option<u64> =
             conn.query_row("SELECT max(seq) FROM entries WHERE seq BETWEEN 0 AND ?1", [SEQ_MAX], |row| row.get(0))?;
         let claimed = health.claimed();
@@ -364,8 +365,8 @@ fn read_block(conn: &Connection, from: u64, head: u64) -> rusqlite::Result<Vec<S
     Ok(stored)
 }
 
-/// Checks the macs of rows and makes their leaves, each on a processor of its own: the two hashes of every row are what a
-/// full check spends its time on.
+/// Checks the MACs of rows and computes their leaves, each on its own thread: these two hashes per row take most of the time of a
+/// full check.
 fn hash_both(rows: &mut [StoredRow], checker: &mut RowChecker) -> Vec<Hash> {
     let shared: &[StoredRow] = rows;
     let all = || shared.iter().map(|row| leaf_hash(&row.body, &row.mac)).collect::<Vec<_>>();

@@ -6,8 +6,8 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::check::Check;
 
 impl Check {
-    /// Ids grow with time, mostly, so the index is read where the ids of these rows are; what is not found that way is looked
-    /// for one by one.
+    /// Checks that the index of IDs leads back to these rows. IDs mostly grow with time, so one range of the index is read around
+    /// the IDs of these rows; those not found that way are looked up one by one.
     pub(in crate::store) fn check_ids(
         &mut self,
         conn: &Connection,
@@ -70,8 +70,8 @@ impl Check {
         Ok(())
     }
 
-    /// Ids that lead to no row, and rows with more than one id. A row that was violated keeps its id, which is
-    /// not a second fault.
+    /// Reports IDs that lead to no row, and rows with more than one ID. A row that fails verification keeps its ID, which is not a
+    /// second fault.
     pub(in crate::store) fn leftover_ids(
         &mut self,
         conn: &Connection,

@@ -1,4 +1,4 @@
-//! Verification of the node's statements: holds and erased rows, against the tables that refer to them.
+//! Verification of the node's statements: checks holds and erased rows against the tables that refer to them.
 
 use piperoll_format::statement::Statement;
 use piperoll_format::verify::Integrity;
@@ -23,7 +23,7 @@ impl Check {
         }
     }
 
-    /// The tables that lead to statements, against the statements.
+    /// Checks the tables that refer to statements against the statements themselves.
     pub(in crate::store) fn statements(
         &mut self,
         conn: &Connection,
@@ -50,7 +50,7 @@ impl Check {
         Ok(())
     }
 
-    /// Holds that were released by rows behind those of this check.
+    /// Names of holds that were released by rows after those of this check.
     fn released_since(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
         let mut statement =
             conn.prepare("SELECT seq FROM entries WHERE seq > ?1 AND body LIKE '%log.hold_released%'")?;

@@ -1,5 +1,4 @@
-//! The tree's part of a full check: every tile made again from its rows, and every note that was kept held against
-//! the root of its size.
+//! The tree's part of a full check: rebuilds every tile from its rows, and compares every stored note with the root of its size.
 
 use piperoll_format::checkpoint::Checkpoint;
 use piperoll_format::merkle::{FullTile, Hash, TreeBuilder};
@@ -10,15 +9,15 @@ use rusqlite::Connection;
 use crate::store::engine::signer::{Kept, kept};
 use crate::store::table::tiles::{self, TreeError, stored_tile};
 
-/// Follows a walk over all rows.
+/// Tree check, fed with all rows in order.
 pub(in crate::store) struct TreeCheck {
     key: Option<SigningKey>,
     builder: TreeBuilder,
-    /// False from the first missing row on: what stands behind it has no place in a tree that can be made here.
+    /// False from the first missing row on: later rows have no position in a tree that can be rebuilt here.
     whole: bool,
     full: Vec<FullTile>,
     notes: Vec<(&'static str, Checkpoint)>,
-    /// What stands in `log.checkpoint`, read before the rows.
+    /// Content of `log.checkpoint`, read before the rows.
     beside: Result<Option<Vec<u8>>, String>,
 }
 
@@ -27,7 +26,7 @@ impl TreeCheck {
         Self { key, builder: TreeBuilder::default(), whole: true, full: Vec::new(), notes: Vec::new(), beside }
     }
 
-    /// Reads the notes before the rows: one that is signed while the check runs belongs to the next check.
+    /// Reads the notes before the rows: a note signed during the check belongs to the next check.
     pub(in crate::store) fn begin(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
         let mut faults = Vec::new();
         let Some(key) = &self.key else { return Ok(faults) };
@@ -52,8 +51,8 @@ impl TreeCheck {
         Ok(faults)
     }
 
-    /// Goes on behind pruned rows: their root was stated when they went, and the hashes that stayed must lead to it. Tiles
-    /// that were met and not compared yet went with the rows.
+    /// Continues after pruned rows: their root was stated when they were pruned, and the remaining hashes must lead to it. Tiles
+    /// collected and not compared yet were removed with the rows.
     pub(in crate::store) fn go_to(&mut self, conn: &Connection, pruned: &Pruned) -> rusqlite::Result<Option<String>> {
         self.full.clear();
         let fault = match tiles::resume(conn, pruned.to_seq) {
@@ -69,7 +68,7 @@ impl TreeCheck {
         Ok(Some(fault))
     }
 
-    /// The next row's leaf, from its stored bytes.
+    /// Adds the leaf of the next row, computed from its stored bytes.
     pub(in crate::store) fn row(&mut self, seq: u64, leaf: Hash) -> Vec<String> {
         self.whole &= seq == self.builder.size();
         if !self.whole {
@@ -87,7 +86,7 @@ impl TreeCheck {
             .collect()
     }
 
-    /// Compares the tiles that became full since the last call.
+    /// Compares the tiles that were filled since the last call.
     pub(in crate::store) fn compare_tiles(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
         let mut faults = Vec::new();
         for made in self.full.drain(..) {
@@ -106,7 +105,7 @@ impl TreeCheck {
         Ok(faults)
     }
 
-    /// Notes of sizes that no row reached, and tiles that no row needs.
+    /// Reports notes of sizes that no row reached, and tiles at invalid positions.
     pub(in crate::store) fn end(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
         let size = self.builder.size();
         let mut faults: Vec<String> = self

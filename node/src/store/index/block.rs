@@ -13,20 +13,20 @@ use super::dictionary::Dictionary;
 use super::set::Set;
 use super::text::{GROUP_ROWS, Groups, buckets};
 
-/// Needles are looked for by so many of their trigrams, evenly spread over them, and of those by the rarest: the others
-/// exclude hardly anything, and each costs a read.
+/// Maximum number of a needle's trigrams that are considered, evenly spaced over it, and of those the number of rarest ones that
+/// are read: the others exclude hardly anything, and each costs a read.
 const TRIGRAMS_MAX: usize = 12;
 const TRIGRAMS_READ_MAX: usize = 4;
 
-/// The texts that can be searched for pieces.
+/// The indexed texts that support substring search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Text {
     Description,
-    /// `changes` and `details`.
+    /// The fields `changes` and `details`.
     Details,
 }
 
-/// A column's value per row, as a number: 0 for none, 1 for the first value of its dictionary.
+/// A column's value for each row as a number: 0 for none, 1 for the first value of the dictionary.
 pub(super) enum Codes<'a> {
     Same(u32),
     One(Cow<'a, [u8]>),
@@ -41,7 +41,7 @@ pub(super) enum Values<'a> {
 }
 
 impl Values<'_> {
-    /// The highest code.
+    /// Highest code.
     pub(super) fn len(&self) -> u32 {
         match self {
             Self::Borrowed(values) => values.len() as u32,
@@ -49,7 +49,7 @@ impl Values<'_> {
         }
     }
 
-    /// The value with this code.
+    /// Value with this code.
     pub(super) fn of(&self, code: u32) -> Option<&str> {
         let place = code.checked_sub(1)?;
         match self {
@@ -60,7 +60,7 @@ impl Values<'_> {
 }
 
 impl Codes<'_> {
-    /// Calls for the code of every row of a set; false when there are fewer codes than rows.
+    /// Calls `take` with the code of every row in a set. Returns false when there are fewer codes than rows.
     pub(super) fn each(&self, set: &Set, mut take: impl FnMut(u32)) -> bool {
         match self {
             Self::Same(code) => (0..set.len()).for_each(|_| take(*code)),
@@ -73,7 +73,7 @@ impl Codes<'_> {
         true
     }
 
-    /// The code of one row.
+    /// Code of one row.
     pub(super) fn at(&self, row: usize) -> Option<u32> {
         match self {
             Self::Same(code) => Some(*code),
@@ -84,33 +84,32 @@ impl Codes<'_> {
     }
 }
 
-/// What is known about the columns, texts and times of neighbouring rows. Rows that are not sound entries are `odd`: nothing
-/// is said about them.
+/// Columns, texts and times of consecutive rows. Rows that are not sound entries are `odd`: the block says nothing about them.
 pub(super) trait Block {
-    /// Rows, of which the first `pruned` are gone.
+    /// Number of rows, of which the first `pruned` are gone.
     fn rows(&self) -> usize;
     fn pruned(&self) -> usize;
     fn odd(&self) -> io::Result<Set>;
-    /// Whether the dictionary of a column holds hashes only, because it has too many different values.
+    /// Whether a column has too many distinct values, so that its dictionary holds only hashes.
     fn is_hashed(&self, column: Column) -> bool;
     fn code_of(&self, column: Column, value: &str) -> io::Result<Option<u32>>;
-    /// The dictionary; empty when it is hashed.
+    /// Dictionary of a column; empty when it is hashed.
     fn values(&self, column: Column) -> io::Result<Values<'_>>;
-    /// The codes of the addresses in a network.
+    /// Codes of the addresses in a network.
     fn codes_in(&self, net: &IpNet) -> io::Result<Vec<u32>>;
     fn codes(&self, column: Column) -> io::Result<Codes<'_>>;
-    /// How much there is to read about a bucket.
+    /// Bytes to read for a bucket.
     fn groups_bytes(&self, text: Text, bucket: u16) -> io::Result<usize>;
     fn groups(&self, text: Text, bucket: u16) -> io::Result<Cow<'_, Groups>>;
-    /// The earliest and the latest time of its rows.
+    /// Earliest and latest time of the rows.
     fn span(&self) -> (i64, i64);
-    /// The time of each row, microseconds since 1970.
+    /// Time of each row, in microseconds since 1970.
     fn times(&self) -> io::Result<Cow<'_, [i64]>>;
-    /// How much earlier than it was recorded each row happened, microseconds; empty when all happened then.
+    /// How much earlier each row happened than it was recorded, in microseconds; empty when no row happened earlier.
     fn earlier(&self) -> io::Result<Cow<'_, [i64]>>;
 }
 
-/// Rows that may match, and those of them that do for certain.
+/// Rows that may match, and the subset that certainly does.
 struct Answer {
     may: Set,
     must: Set,
@@ -121,31 +120,31 @@ impl Answer {
         Self { must: set.clone(), may: set }
     }
 
-    /// None but these; of each of them it is not known.
+    /// Only rows of `set` may match; whether each of them does is not known.
     fn at_most(set: Set) -> Self {
         Self { must: Set::none(set.rows()), may: set }
     }
 }
 
-/// What is asked of every block.
+/// A filter condition to evaluate on every block.
 pub(in crate::store) struct Ask<'a> {
     pub(in crate::store) condition: Condition<'a>,
-    /// Where the ids stand that the condition names.
+    /// Seqs of the IDs that the condition names.
     pub(in crate::store) ids: &'a HashMap<EntryId, u64>,
 }
 
-/// The rows of a block that a filter selects.
+/// Rows of a block that a filter selects.
 #[derive(Debug)]
 pub(in crate::store) struct Candidates {
-    /// To be read: those that fit are among them, and all that are not sound.
+    /// Rows to read: all that match, and all that are not sound.
     pub(in crate::store) rows: Set,
-    /// Among them those of which nothing is known without reading.
+    /// Those of them about which the index says nothing.
     pub(in crate::store) odd: Set,
-    /// Every other one fits.
+    /// Whether all the others match.
     pub(in crate::store) exact: bool,
 }
 
-/// The rows of a block that begins at seq `first` that may match.
+/// Rows that may match in the block that begins at seq `first`.
 pub(super) fn candidates(block: &dyn Block, first: u64, ask: &Ask<'_>) -> io::Result<Candidates> {
     let there = Set::from(block.pruned(), block.rows());
     let Answer { may, must } = holds(block, first, &ask.condition, ask)?;
@@ -178,7 +177,7 @@ fn holds(block: &dyn Block, first: u64, condition: &Condition<'_>, ask: &Ask<'_>
             }
             any
         }
-        // What may match may also not; what does for certain does not.
+        // A row that may match may also not match; one that certainly matches does not.
         Condition::Not(part) => {
             let one = holds(block, first, part, ask)?;
             let all = Set::from(0, rows);
@@ -261,7 +260,7 @@ fn pick<T: Copy>(rows: usize, codes: &[T], number: impl Fn(T) -> u32, wanted: &[
     Set::of(rows, codes, |code| fits.get(number(code) as usize).copied().unwrap_or(false))
 }
 
-/// Rows of the groups that have every trigram of the needle; all rows for a needle that has none.
+/// Rows of the groups that contain every trigram of the needle; all rows if the needle has none.
 fn with_text(block: &dyn Block, text: Text, needle: &str) -> io::Result<Set> {
     let rows = block.rows();
     let mut wanted: Vec<u16> = buckets(needle).collect();
@@ -284,7 +283,7 @@ fn with_text(block: &dyn Block, text: Text, needle: &str) -> io::Result<Set> {
     let has_all = |group: usize| found.iter().all(|groups| groups.contains(group));
     let mut take = |group: usize| set.insert_range(group * GROUP_ROWS, (group + 1) * GROUP_ROWS);
     match found.first().map(|groups| &**groups) {
-        // The rarest one says which groups to look at.
+        // The rarest bucket determines which groups to check.
         Some(Groups::List(list)) => {
             list.iter().map(|group| usize::from(*group)).filter(|group| has_all(*group)).for_each(&mut take);
         }

@@ -26,12 +26,12 @@ use super::{block, count};
 use crate::store::table::log_dir::LogDir;
 use crate::store::table::tiles::stored_roots;
 
-/// The level of the tiles that blocks go with: 65,536 rows. Small enough to be built in memory, large enough that five million
-/// rows are asked in 77 pieces.
+/// Tree level whose tiles correspond to blocks: 65,536 rows. Small enough to build in memory, large enough that five million rows
+/// are searched in 77 blocks.
 pub(in crate::store) const BLOCK_LEVEL: u32 = 1;
-/// Files kept open: seventeen million rows, and a quarter of the descriptors that a process has without asking.
+/// Maximum number of open files: enough for seventeen million rows, and a quarter of the default limit of file descriptors.
 const OPEN_BLOCKS_MAX: usize = 256;
-/// Rows a block may wait for the indexer: a reader reads them in less time than it takes to wake a thread for each commit.
+/// Rows that may wait for the indexer: reading them directly takes less time than waking a thread for each commit.
 pub(super) const BACKLOG_ROWS: u64 = 128;
 
 /// The index of one log.
@@ -40,15 +40,15 @@ pub(in crate::store) struct Index {
     pub(super) generation: Generation,
     pub(super) level: u32,
     pub(super) state: RwLock<State>,
-    /// Files that were asked before, to be asked again.
+    /// Files opened by earlier queries, kept for reuse.
     pub(super) open: Mutex<BTreeMap<u64, Arc<Stored>>>,
-    /// Rows that were committed just now.
+    /// Rows committed recently.
     pub(super) waiting: fresh::Waiting,
-    /// Rows committed, as the writer says.
+    /// Number of committed rows, as reported by the writer.
     pub(super) head: AtomicU64,
-    /// Rows below this are in the index, but for gaps left by blocks that are made anew.
+    /// Rows below this are in the index, except for gaps left by blocks that are being rebuilt.
     pub(super) reached: AtomicU64,
-    /// The indexer sleeps until it is woken.
+    /// Whether the indexer sleeps until it is woken.
     pub(super) asleep: AtomicBool,
     pub(super) thread: OnceLock<std::thread::Thread>,
 }
@@ -57,29 +57,29 @@ pub(in crate::store) struct Index {
 pub(super) struct State {
     /// Blocks that have a file.
     pub(super) whole: BTreeSet<u64>,
-    /// Blocks in memory: the newest one, one whose first rows were pruned, and one that is just being made.
+    /// Blocks in memory: the newest one, one whose first rows were pruned, and one being built.
     pub(super) parts: BTreeMap<u64, Arc<RwLock<Builder>>>,
-    /// Blocks that could not be made, and when.
+    /// Blocks that could not be built, and when.
     pub(super) failed: BTreeMap<u64, Instant>,
-    /// The first row of the log.
+    /// First row of the log.
     pub(super) floor: u64,
-    /// Counts what made blocks out of date: what was begun before is thrown away.
+    /// Counts invalidations of blocks: work begun before an invalidation is discarded.
     pub(super) changes: u64,
-    /// Somebody is changing rows; nothing is finished meanwhile.
+    /// Number of [`Held`] guards: rows are being changed, so no block may be finished.
     pub(super) held: u32,
 }
 
-/// What the index says about the beginning of one block.
+/// Answer of the index about the beginning of one block.
 pub(in crate::store) struct Look {
-    /// Row 0 of the candidates.
+    /// Seq of row 0 of the candidates.
     pub(in crate::store) first: u64,
-    /// Rows from here on are not in it.
+    /// Rows from this seq on are not in the index.
     pub(in crate::store) end: u64,
     pub(in crate::store) candidates: Candidates,
 }
 
 impl Index {
-    /// Knows which files there are; nothing is read or changed. A log without an index has an empty one.
+    /// Lists the existing files; reads and changes nothing. A log without an index has an empty one.
     pub(in crate::store) fn open(dir: &LogDir, generation: Generation, level: u32) -> Self {
         let dir = dir.path().join("index");
         let index = Self {
@@ -106,7 +106,7 @@ impl Index {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Rows of one block.
+    /// Number of rows in one block.
     pub(in crate::store) fn block_rows(&self) -> u64 {
         TILE_WIDTH << (TILE_LEVELS * self.level)
     }
@@ -115,7 +115,7 @@ impl Index {
         self.dir.join(format!("{:012}.block", block * self.block_rows()))
     }
 
-    /// The blocks whose files are there.
+    /// Blocks whose files exist.
     pub(super) fn files(&self) -> Vec<u64> {
         let Ok(entries) = fs::read_dir(&self.dir) else { return Vec::new() };
         let named = entries.flatten().filter_map(|entry| {
@@ -126,8 +126,8 @@ impl Index {
         named.collect()
     }
 
-    /// Which rows of the block that `seq` stands in are worth reading. `None` when all of it must be read, because there is
-    /// nothing, or nothing that fits the rows.
+    /// Determines which rows of the block containing `seq` are worth reading. `None` when the whole block must be read, because the
+    /// index has no block for it or the block does not belong to these rows.
     pub(in crate::store) fn look(&self, conn: &Connection, seq: u64, ask: &Ask<'_>) -> Option<Look> {
         let block = seq / self.block_rows();
         self.ask(conn, block, |known| block::candidates(known, block * self.block_rows(), ask))
@@ -163,13 +163,13 @@ impl Index {
         }
     }
 
-    /// Removes a damaged block, so that the indexer makes it again. Without an indexer the file stays as it is.
+    /// Removes a damaged block, so that the indexer rebuilds it. Without an indexer the file stays as it is.
     pub(super) fn make_again(&self, block: u64) {
         if self.thread.get().is_none() {
             return;
         }
         let mut state = self.write();
-        // Readers that found the same damage meanwhile have nothing left to do.
+        // Other readers may have found the same damage and removed the block already.
         if state.whole.contains(&block)
             && let Err(error) = self.remove(&mut state, block)
         {
@@ -179,7 +179,8 @@ impl Index {
         self.wake();
     }
 
-    /// The same, for whoever counts: what the index can count of the rows `range` is counted, and is no candidate any more.
+    /// Like [`Index::look`], for counting: rows of `range` that the index can count are added to `counter` and are no longer
+    /// candidates.
     pub(in crate::store) fn count(
         &self,
         conn: &Connection,
@@ -201,7 +202,7 @@ impl Index {
         })
     }
 
-    /// Opens the file of a block, if it is of the rows that are there.
+    /// Opens the file of a block, if it belongs to the rows of this log.
     pub(super) fn stored(&self, conn: &Connection, block: u64) -> io::Result<Arc<Stored>> {
         let known = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&block).cloned();
         if let Some(known) = known.filter(|known| known.is_unchanged()) {
@@ -209,7 +210,7 @@ impl Index {
         }
         let stored = Arc::new(Stored::open(&self.path(block))?);
         let expected = self.expected_head(conn, block).map_err(io::Error::other)?;
-        // A head that says more rows than a block has would have sets of that size made for it.
+        // A head that claims more rows than a block has would cause sets of that size to be allocated.
         if stored.head != expected || stored.rows() as u64 != self.block_rows() {
             return Err(io::Error::other("it was made of other rows"));
         }
@@ -231,7 +232,8 @@ impl Index {
         Ok(Head { generation: self.generation, first: block * self.block_rows(), root })
     }
 
-    /// Puts the file of a block into its place. A crash leaves it whole or not at all.
+    /// Writes the file of a block under a temporary name and syncs it. The caller renames it, so that a crash leaves the whole file
+    /// or none.
     pub(super) fn write_file(&self, block: u64, bytes: &[u8]) -> io::Result<PathBuf> {
         if !self.dir.exists() {
             fs::DirBuilder::new().mode(0o700).create(&self.dir)?;
@@ -243,13 +245,14 @@ impl Index {
         Ok(temporary)
     }
 
-    /// The writer has committed these rows, and so many in all.
+    /// Called by the writer after it has committed these rows; `rows` is the total number.
     pub(in crate::store) fn grew(&self, rows: u64, fresh: &FreshRows) {
-        // Without the indexer nobody would take them.
+        // Without an indexer nothing would take them.
         if self.thread.get().is_some() {
             self.waiting.add(fresh);
         }
-        // In one order with what the indexer does before it sleeps: one of the two sees the other.
+        // Sequentially consistent with what the indexer does before it sleeps, so that one of the two always sees the other's
+        // store.
         self.head.store(rows, Ordering::SeqCst);
         let backlog = rows.saturating_sub(self.reached.load(Ordering::Acquire));
         if backlog >= BACKLOG_ROWS || self.asleep.swap(false, Ordering::SeqCst) {
@@ -263,19 +266,19 @@ impl Index {
         }
     }
 
-    /// Takes the block of a row out of the index, its content out of the file, and lets nothing be finished until the guard
-    /// is dropped: whoever empties a row holds it over the commit.
+    /// Removes the block of a row from the index, overwrites the content of its file, and lets no block be finished until the guard
+    /// is dropped. `Writer::erase` holds the guard across its commit.
     pub(in crate::store) fn forget(self: &Arc<Self>, seq: u64) -> io::Result<Held> {
         let mut state = self.write();
         state.held += 1;
         let removed = self.remove(&mut state, seq / self.block_rows());
-        // Before the guard is there: where nothing could be removed it is dropped at once, and takes the same lock.
+        // Release the lock before the guard exists: if the removal failed, the guard is dropped at once and takes the same lock.
         drop(state);
         let held = Held(Arc::clone(self));
         removed.map(|()| held)
     }
 
-    /// The log begins at `floor` now: no block knows of rows below it any more.
+    /// Sets the log start to `floor`: removes every block that contains rows below it.
     pub(in crate::store) fn cut(&self, floor: u64) -> io::Result<()> {
         let mut state = self.write();
         if state.floor >= floor {
@@ -287,14 +290,14 @@ impl Index {
         for block in gone {
             self.remove(&mut state, block)?;
         }
-        // Last: what could not be removed is tried again the next time.
+        // Last, so that a failed removal is retried the next time.
         state.floor = floor;
         drop(state);
         self.wake();
         Ok(())
     }
 
-    /// Throws the whole index away; the indexer makes it again.
+    /// Discards the whole index; the indexer rebuilds it.
     pub(in crate::store) fn reset(&self) -> io::Result<()> {
         let mut state = self.write();
         let all: Vec<u64> = state.whole.iter().chain(state.parts.keys()).copied().chain(self.files()).collect();
@@ -319,7 +322,7 @@ impl Index {
                 _ => {}
             }
         }
-        // Last: a file that could not be removed is still one that is here.
+        // Last: a file that could not be removed still counts as present.
         state.whole.remove(&block);
         Ok(())
     }
@@ -340,7 +343,8 @@ fn rows_in(part: &RwLock<Builder>) -> u64 {
     (part.rows() - part.pruned()) as u64
 }
 
-/// What was said in the file is gone from the disk's blocks too, as far as a file system overwrites in place.
+/// Overwrites the file's content with zeros before removing it, so that the content is gone from the disk too, as far as the file
+/// system overwrites in place.
 pub(super) fn overwrite_and_remove(path: &Path) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).open(path)?;
     let bytes = file.metadata()?.len();
@@ -356,7 +360,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         let mut state = self.0.write();
         state.held -= 1;
-        // What was read before the rows changed must not be taken after it.
+        // Rows read before the change must not be added to the index after it.
         state.changes += 1;
         self.0.waiting.clear();
         drop(state);

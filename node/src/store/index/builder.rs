@@ -17,7 +17,7 @@ use super::set::Set;
 use super::text::{Groups, Texts};
 use crate::store::table::rows::StoredRow;
 
-/// One column so far. Codes are given in the order in which values come up.
+/// One column so far. Codes are assigned in order of first appearance.
 #[derive(Default)]
 pub(super) struct Values {
     by_value: HashMap<Box<str>, u32>,
@@ -25,16 +25,16 @@ pub(super) struct Values {
     pub(super) codes: Vec<u32>,
 }
 
-/// A block that grows by rows in order.
+/// A block that grows row by row, in order.
 pub(super) struct Builder {
-    /// Seq of its first place.
+    /// Seq of the first row.
     first: u64,
     pruned: usize,
     rows_max: usize,
     rows: usize,
     odd: Vec<usize>,
     pub(super) columns: Vec<Values>,
-    /// Those values of the column of addresses that are addresses, by their code.
+    /// Values of the address column that parse as addresses, with their codes.
     addresses: Vec<(u32, IpAddr)>,
     times: Vec<i64>,
     earlier: Vec<i64>,
@@ -43,7 +43,7 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    /// For the block at `first`, of which the rows below `floor` are gone.
+    /// Creates a builder for the block at `first`, of which the rows below `floor` are gone.
     pub(super) fn new(first: u64, rows_max: usize, floor: u64) -> Self {
         let pruned = usize::try_from(floor.saturating_sub(first)).unwrap_or(usize::MAX).min(rows_max);
         let mut builder = Self {
@@ -69,7 +69,7 @@ impl Builder {
         self.first
     }
 
-    /// The seq it wants next.
+    /// Seq of the next row.
     pub(super) fn next(&self) -> u64 {
         self.first + self.rows as u64
     }
@@ -78,7 +78,7 @@ impl Builder {
         self.rows == self.rows_max
     }
 
-    /// Takes the next row. A row with a higher seq than the next one tells that those before it are missing.
+    /// Adds the next row. If its seq is higher than expected, the rows before it are missing.
     pub(super) fn push(&mut self, row: &StoredRow) {
         while self.next() < row.seq && !self.is_full() {
             self.push_missing();
@@ -93,7 +93,7 @@ impl Builder {
         }
     }
 
-    /// The same for a row that is known to be what it should be.
+    /// Adds a row that has already been verified.
     pub(super) fn push_sound(&mut self, timestamp: Timestamp, body: &[u8]) {
         let view = EntryView::parse(body);
         let Some((view, earlier)) = view.and_then(|view| earlier(&view, timestamp).map(|earlier| (view, earlier)))
@@ -114,7 +114,7 @@ impl Builder {
         }
         for raw in [view.changes, view.details].into_iter().flatten() {
             self.details.add(self.rows, raw.get());
-            // Escaped and plain text are found alike.
+            // Escaped and plain text are both searchable.
             if let Cow::Owned(plain) = unescaped(raw.get()) {
                 self.details.add(self.rows, &plain);
             }
@@ -124,7 +124,7 @@ impl Builder {
         self.rows += 1;
     }
 
-    /// A place whose row is not there, or is not what it should be: readers must look at it.
+    /// Adds a position whose row is missing or not sound, so that scans read it from the database.
     pub(super) fn push_missing(&mut self) {
         self.odd.push(self.rows);
         self.add_nothing();
@@ -149,7 +149,7 @@ impl Builder {
     }
 }
 
-/// How much earlier than it was recorded an entry happened. `None` when the columns cannot say what the entry says.
+/// How much earlier than it was recorded an entry happened. `None` when the columns cannot represent the entry.
 fn earlier(view: &EntryView<'_>, recorded: Timestamp) -> Option<i64> {
     let happened = match &view.occurred_at {
         Some(text) => Timestamp::parse_rfc3339(text).ok()?,

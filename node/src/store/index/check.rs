@@ -10,25 +10,25 @@ use super::builder::Builder;
 use super::encode::encode;
 use crate::store::table::rows::{StoredRow, extent};
 
-/// What the rows of a check are, beside the files of the index.
+/// Source of the rows that a check compares with the index files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Rows {
-    /// Those of a running node, whose writer knows how many there are, and which blocks are only late.
+    /// Rows of a running node, whose writer knows how many there are and which blocks are merely late.
     Live,
-    /// Those of a log that is read without its node.
+    /// Rows of a log that is read offline.
     AtRest,
-    /// A copy of a running node's, and the files may be of newer ones.
+    /// A copy of a running node's rows; the index files may cover newer ones.
     Copied,
 }
 
-/// A check that is fed with all rows of a log in order.
+/// Check of the index, fed with all rows of a log in order.
 pub(in crate::store) struct IndexCheck {
     index: Arc<Index>,
     rows: Rows,
     builder: Option<Builder>,
     changes: u64,
     floor: u64,
-    /// Full blocks that have no file.
+    /// Full blocks without a file.
     unwritten: Vec<u64>,
     last_whole: Option<u64>,
 }
@@ -38,17 +38,17 @@ impl IndexCheck {
         Self { index, rows, builder: None, changes: 0, floor: 0, unwritten: Vec::new(), last_whole: None }
     }
 
-    /// The log begins at this row.
+    /// Sets the first row of the log.
     pub(in crate::store) fn go_to(&mut self, floor: u64) {
         self.floor = floor;
         self.builder = None;
     }
 
-    /// The next row, as it was read and checked. Says what is wrong with the block that it ends.
+    /// Adds the next row, read and checked. Returns what is wrong with the block that it completes.
     pub(in crate::store) fn row(&mut self, conn: &Connection, row: &StoredRow) -> Option<String> {
         let mut fault = None;
         if self.builder.as_ref().is_some_and(|builder| row.seq >= builder.first() + self.index.block_rows()) {
-            // The last rows of the block are not there.
+            // The last rows of the block are missing.
             fault = self.end(conn);
         }
         let block = row.seq / self.index.block_rows();
@@ -77,7 +77,7 @@ impl IndexCheck {
         };
         let path = self.index.path(block);
         let file = match std::fs::read(&path) {
-            // Rows were erased or pruned meanwhile, and the block was made again.
+            // Rows were erased or pruned during the check, and the block was rebuilt.
             _ if changed => return None,
             Ok(file) => file,
             Err(_) if !expected => {
@@ -99,7 +99,7 @@ impl IndexCheck {
         })
     }
 
-    /// What is missing and cannot just be late.
+    /// Reports missing files that are not merely late, and files of rows that do not exist.
     pub(in crate::store) fn finish(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
         let last = self.last_whole;
         let gone =
@@ -107,14 +107,14 @@ impl IndexCheck {
         let mut faults: Vec<String> = gone
             .map(|block| format!("{} is gone; run `piperoll node reindex`", self.index.path(*block).display()))
             .collect();
-        // Files first and the log's end behind them: whatever is made meanwhile is of rows that are there. The connection of
-        // this check may see an older end than the writer knows.
+        // List the files first and read the end of the log after that: files written in between cover rows that exist. The
+        // connection of this check may see an older end than the writer knows.
         let (files, rows) = match self.rows {
             Rows::Live => {
                 let files = self.index.files();
                 (files, self.index.head.load(Ordering::SeqCst))
             }
-            // Those that were there when the log was opened, which was before this look at its end.
+            // Only files that existed when the log was opened, which was before its end is read here.
             Rows::AtRest => {
                 let files = self.index.read().whole.iter().copied().collect();
                 (files, extent(conn)?.head_seq.map_or(0, |head| head + 1))
@@ -127,7 +127,7 @@ impl IndexCheck {
         Ok(faults)
     }
 
-    /// Rows of full blocks that searches read one by one.
+    /// Number of rows in full blocks without a file, which searches read one by one.
     pub(in crate::store) fn unindexed(&self) -> u64 {
         self.unwritten.len() as u64 * self.index.block_rows()
     }

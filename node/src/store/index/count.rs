@@ -13,13 +13,13 @@ use piperoll_query::stats::{Axis, Counter, Facet, Plan, Totals};
 use super::block::{Block, Candidates, Values};
 use super::set::Set;
 
-/// What part of a block is counted: places in it, and times of its rows.
+/// Part of a block to count: row positions in it, and times of its rows.
 pub(super) struct Part {
     pub(super) rows: Range<usize>,
     pub(super) times: Range<Timestamp>,
 }
 
-/// Counts the rows of a block that fit for certain. Returns false, and counts nothing, when that takes reading them.
+/// Counts the rows of a block that certainly match. Returns false, and counts nothing, when that requires reading rows.
 pub(super) fn count(
     block: &dyn Block,
     candidates: &Candidates,
@@ -41,7 +41,7 @@ pub(super) fn count(
     if set.is_empty() {
         return Ok(true);
     }
-    // All of it is read before anything is counted: an error midway would leave a part in the counter.
+    // Read everything before counting: an error midway would leave a partial count in the counter.
     let found = totals(block, &set, counter.plan())?;
     let users = ColumnCounts::read(block, Column::User, &set)?;
     let facets: Vec<Found<'_>> =
@@ -69,7 +69,7 @@ pub(super) fn count(
     Ok(true)
 }
 
-/// The columns that a plan needs the values of.
+/// Columns whose values a plan needs.
 fn columns(plan: &Plan) -> impl Iterator<Item = Column> {
     let of = |facet: &Facet| match facet {
         Facet::Of(column) => vec![*column],
@@ -80,7 +80,7 @@ fn columns(plan: &Plan) -> impl Iterator<Item = Column> {
     plan.facets.iter().flat_map(of).chain([Column::User, Column::Outcome, Column::Flags])
 }
 
-/// Counts rows by outcome, for each bucket of time that the plan has.
+/// Counts rows by outcome, for each time bucket of the plan.
 fn totals(block: &dyn Block, set: &Set, plan: &Plan) -> io::Result<Vec<(Totals, Timestamp)>> {
     let rows = block.rows();
     let outcome = |value| -> io::Result<Set> {
@@ -103,7 +103,7 @@ fn totals(block: &dyn Block, set: &Set, plan: &Plan) -> io::Result<Vec<(Totals, 
     if earlier.is_empty() && first.div_euclid(width) == last.div_euclid(width) {
         return Ok(vec![(within(0, rows), Timestamp::from_micros(first))]);
     }
-    // Rows of one bucket are neighbours, but where the clock stepped back, or imported rows happened in another order.
+    // Rows of one bucket are adjacent, except where the clock stepped back or imported rows happened in another order.
     let times = block.times()?;
     let times: Cow<'_, [i64]> = if earlier.is_empty() {
         times
@@ -124,7 +124,7 @@ fn totals(block: &dyn Block, set: &Set, plan: &Plan) -> io::Result<Vec<(Totals, 
     Ok(found)
 }
 
-/// What one facet of a plan counts in a block.
+/// Counts of one facet in a block.
 enum Found<'a> {
     Column(ColumnCounts<'a>),
     Flags(ColumnCounts<'a>),
@@ -143,7 +143,7 @@ impl<'a> Found<'a> {
     }
 }
 
-/// How often each value of a column occurs, by its code.
+/// Number of occurrences of each value of a column, by code.
 struct ColumnCounts<'a> {
     values: Values<'a>,
     counts: Vec<u64>,
@@ -152,7 +152,7 @@ struct ColumnCounts<'a> {
 impl<'a> ColumnCounts<'a> {
     fn read(block: &'a dyn Block, column: Column, set: &Set) -> io::Result<Self> {
         let values = block.values(column)?;
-        // One more for codes that are in no dictionary.
+        // One extra slot for codes that are in no dictionary.
         let mut counts = vec![0u64; values.len() as usize + 2];
         let beyond = counts.len() - 1;
         let whole = block.codes(column)?.each(set, |code| counts[(code as usize).min(beyond)] += 1);

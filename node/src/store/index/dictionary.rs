@@ -4,7 +4,7 @@ use std::io;
 
 use super::layout::Part;
 
-/// A dictionary of texts, read whole.
+/// A dictionary of texts, read into memory.
 pub(super) struct Dictionary {
     ends: Vec<u32>,
     texts: String,

@@ -9,16 +9,16 @@ use super::builder::{Builder, Values};
 use super::layout::{HEAD_BYTES, Head, MAGIC, PARTS, Part, add_sums, place_of, short_hash};
 use super::text::write_varint;
 
-/// A column of this few rows per value is known by hashes of its values: nobody counts by it, and its text would be as
-/// long as in the rows.
+/// A column with fewer rows per distinct value than this stores hashes of its values: counting by it is not useful, and its text
+/// would be as long as in the rows.
 const ROWS_PER_VALUE_MIN: usize = 4;
 
-/// Columns that are asked for whole values only.
+/// Columns that are only queried for whole values.
 fn may_be_hashed(column: Column) -> bool {
     matches!(column, Column::Session | Column::Credential | Column::EntityId | Column::Target | Column::Request)
 }
 
-/// The file of a full builder. The same rows give the same bytes.
+/// Encodes a full builder as a file. The same rows produce the same bytes.
 pub(super) fn encode(builder: &Builder, head: &Head) -> io::Result<Vec<u8>> {
     let mut parts = Vec::with_capacity(PARTS);
     let mut data = Vec::new();
@@ -69,7 +69,7 @@ pub(super) fn encode(builder: &Builder, head: &Head) -> io::Result<Vec<u8>> {
 fn write_column(column: Column, values: &Values, data: &mut Vec<u8>) -> Part {
     let start = data.len();
     let hashed = may_be_hashed(column) && values.values.len() * ROWS_PER_VALUE_MIN > values.codes.len();
-    // From the code in the order of appearance to the code in the sorted dictionary.
+    // Maps each code in order of appearance to its code in the sorted dictionary.
     let mut sorted = vec![0u32; values.values.len() + 1];
     let count;
     if hashed {
@@ -112,7 +112,7 @@ fn write_numbers(numbers: impl Iterator<Item = i64>) -> Vec<u8> {
     bytes
 }
 
-/// The first time, and from each to the next.
+/// Writes the first time, and then the difference from each to the next.
 fn write_times(times: &[i64]) -> Vec<u8> {
     let mut before = 0;
     write_numbers(times.iter().map(|time| time.wrapping_sub(std::mem::replace(&mut before, *time))))
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
     use crate::store::table::rows::StoredRow;
 
-    /// Eight rows: two users, three notations of two addresses, texts, one that happened earlier, one that is missing.
+    /// Eight rows: two users, three notations of two addresses, texts, one row that happened earlier, one that is missing.
     fn block() -> Builder {
         let mut builder = Builder::new(8, 8, 0);
         let rows = [
@@ -149,7 +149,7 @@ mod tests {
             r#""user":"bob","entity_type":"mail","entity_id":"7""#,
         ];
         for (number, fields) in (0u64..).zip(rows) {
-            // The third place stays empty.
+            // The third position stays empty.
             let seq = 8 + number + u64::from(number >= 2);
             let body = format!(r#"{{"node_id":"mx1","via":"cli",{fields}}}"#).into_bytes();
             let timestamp = Timestamp::from_micros(1_776_240_000_000_000 + seq.cast_signed() * 1_000);
@@ -175,7 +175,7 @@ mod tests {
         Head { generation: Generation::from_bytes([7; 16]), first: 8, root: [9; 32] }
     }
 
-    /// The golden vector of docs/index.md: its hash as a leaf, and its first bytes as they stand there.
+    /// The golden vector of docs/index.md: the block's hash as a leaf, and its first bytes as documented there.
     #[test]
     fn the_bytes_of_a_block_are_fixed() -> io::Result<()> {
         let bytes = encode(&block(), &head())?;
@@ -186,7 +186,7 @@ mod tests {
         Ok(())
     }
 
-    /// A bit that flips anywhere in the file makes an error or changes nothing, and leaves no part of a count.
+    /// A bit flipped anywhere in the file causes an error or changes nothing, and leaves no partial count.
     #[test]
     fn a_flipped_bit_is_an_error() -> io::Result<()> {
         let bytes = encode(&block(), &head())?;
@@ -230,7 +230,7 @@ mod tests {
         Ok(())
     }
 
-    /// What is written answers like what was built.
+    /// A stored block gives the same answers as the built one.
     #[test]
     fn a_stored_block_answers_like_a_built_one() -> io::Result<()> {
         let mut file = tempfile::NamedTempFile::new()?;

@@ -1,29 +1,29 @@
-//! Passes rows from the writer to the indexer, which need not read and verify them again.
+//! Passes rows from the writer to the indexer, so that the indexer need not read and verify them again.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use piperoll_format::time::Timestamp;
 
-/// Bytes of bodies that wait for the indexer. What does not fit is read from the database later.
+/// Maximum bytes of bodies that wait for the indexer. Rows beyond it are read from the database later.
 const WAITING_BYTES_MAX: usize = 16 * 1_024 * 1_024;
 /// Bytes of the writer's buffer that are kept from one commit to the next.
 const KEPT_BYTES: usize = 1_024 * 1_024;
-/// Rows of small commits wait together, up to so many: the indexer takes them at once.
+/// Maximum number of rows from small commits that are combined, so that the indexer takes them at once.
 const ROWS_TOGETHER_MAX: usize = 256;
 
-/// Rows one after the other: their bodies in one buffer, and where each ends.
+/// Consecutive rows: their bodies in one buffer, and where each body ends.
 #[derive(Debug, Default, Clone)]
 pub(in crate::store) struct FreshRows {
     first: u64,
     bodies: Vec<u8>,
     rows: Vec<(usize, Timestamp)>,
-    /// A row did not fit, so none behind it may follow.
+    /// A row exceeded the limit, so no later row may be added.
     full: bool,
 }
 
 impl FreshRows {
-    /// Forgets its rows; the next ones begin at `first`.
+    /// Discards the rows; the next one added has the seq `first`.
     pub(in crate::store) fn begin(&mut self, first: u64) {
         self.first = first;
         self.bodies.clear();
@@ -32,7 +32,7 @@ impl FreshRows {
         self.full = false;
     }
 
-    /// The next row. Behind more than the queue takes, rows are left to be read.
+    /// Adds the next row. Rows beyond the queue's limit are left to be read from the database.
     pub(in crate::store) fn push(&mut self, timestamp: Timestamp, body: &str) {
         if self.bodies.len() + body.len() > WAITING_BYTES_MAX {
             self.full = true;
@@ -50,12 +50,12 @@ impl FreshRows {
         self.rows.extend(next.rows.iter().map(|(end, timestamp)| (start + end, *timestamp)));
     }
 
-    /// The seq behind its last row.
+    /// Seq after the last row.
     pub(super) fn end(&self) -> u64 {
         self.first + self.rows.len() as u64
     }
 
-    /// Its rows from `seq` on: when they were recorded, and their bodies.
+    /// The rows from `seq` on: when they were recorded, and their bodies.
     pub(super) fn from(&self, seq: u64) -> impl Iterator<Item = (Timestamp, &[u8])> {
         let skipped = usize::try_from(seq.saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.rows.len());
         let mut start = skipped.checked_sub(1).map_or(0, |last| self.rows[last].0);
@@ -67,7 +67,7 @@ impl FreshRows {
     }
 }
 
-/// The queue between the two. The writer never waits here.
+/// Queue between the writer and the indexer. The writer never waits for it to drain.
 #[derive(Debug, Default)]
 pub(super) struct Waiting(Mutex<Queue>);
 
@@ -78,7 +78,7 @@ struct Queue {
 }
 
 impl Waiting {
-    /// Rows that are committed.
+    /// Adds committed rows.
     pub(super) fn add(&self, rows: &FreshRows) {
         let mut queue = self.lock();
         if queue.bytes + rows.bodies.len() > WAITING_BYTES_MAX {
@@ -93,8 +93,8 @@ impl Waiting {
         }
     }
 
-    /// The waiting rows with the row `seq` among them. What is before them will not be asked for any more.
-    /// Without any: where the next ones begin.
+    /// Takes the waiting rows that contain `seq` and drops those before them, which are not needed any more. If no rows contain it,
+    /// returns the seq where the next ones begin.
     pub(super) fn take(&self, seq: u64) -> Result<FreshRows, Option<u64>> {
         let mut queue = self.lock();
         while let Some(rows) = queue.rows.pop_front_if(|rows| rows.first <= seq) {
@@ -106,14 +106,14 @@ impl Waiting {
         Err(queue.rows.front().map(|rows| rows.first))
     }
 
-    /// Gives back what was not used up.
+    /// Puts back rows that were not used up.
     pub(super) fn give_back(&self, rows: FreshRows) {
         let mut queue = self.lock();
         queue.bytes += rows.bodies.len();
         queue.rows.push_front(rows);
     }
 
-    /// Rows are about to change: what was said about them before counts no more, and is kept nowhere.
+    /// Empties the queue before rows change: its copies would be out of date, and no copy of the old content may remain.
     pub(super) fn clear(&self) {
         *self.lock() = Queue::default();
     }

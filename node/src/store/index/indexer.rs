@@ -23,14 +23,14 @@ use crate::store::table::log_start::{first_seq, floor};
 use crate::store::table::mac_epochs::teach;
 use crate::store::table::rows::{StoredRow, extent, read_row};
 
-/// Rows read by one statement and taken into a block under one lock, which readers may have to wait for.
+/// Rows read by one statement and added to a block under one lock, for which readers may have to wait.
 const BATCH_ROWS: u64 = 256;
-/// A few rows wait this long for more of them.
+/// How long a few new rows wait for more.
 const PAUSE: Duration = Duration::from_millis(200);
-/// A block that could not be made, because the disk is full perhaps, is tried again after this time.
+/// Delay before retrying a block that could not be built, for example because the disk was full.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// What to do next: some rows of a block.
+/// Next piece of work: some rows of a block.
 struct Task {
     block: u64,
     part: Arc<RwLock<Builder>>,
@@ -39,15 +39,15 @@ struct Task {
     changes: u64,
 }
 
-/// Rows to be taken into a block.
+/// Rows to add to a block.
 enum Rows {
-    /// As the writer committed them.
+    /// Rows as the writer committed them.
     Fresh(FreshRows),
-    /// As they were read and checked, up to this seq.
+    /// Rows read and checked, up to this seq.
     Stored(Vec<StoredRow>, u64),
 }
 
-/// The running thread; it ends when this is dropped.
+/// The running thread, which ends when this is dropped.
 pub(in crate::store) struct Indexer {
     index: Arc<Index>,
     stop: Arc<AtomicBool>,
@@ -55,7 +55,7 @@ pub(in crate::store) struct Indexer {
 }
 
 impl Indexer {
-    /// Starts it with a connection of its own. The log has `rows` rows.
+    /// Starts the thread with its own connection. The log has `rows` rows.
     pub(in crate::store) fn start(index: Arc<Index>, conn: Connection, ring: KeyRing, rows: u64) -> io::Result<Self> {
         index.head.store(rows, Ordering::Release);
         let stop = Arc::new(AtomicBool::new(false));
@@ -71,9 +71,9 @@ impl Indexer {
         Ok(Self { index, stop, thread: Some(thread) })
     }
 
-    /// The index of a log that is only read: no thread makes anything.
+    /// Wraps the index of a read-only log, without a thread.
     pub(in crate::store) fn of_kept(index: Arc<Index>) -> Self {
-        // What is not in it is read, and nothing waits for it to be made.
+        // Rows that are not in the index are read from the database, and nothing waits for them to be indexed.
         Self { index, stop: Arc::default(), thread: None }
     }
 
@@ -92,15 +92,15 @@ impl Drop for Indexer {
     }
 }
 
-/// An index that was made at once.
+/// Result of building an index in one run.
 #[derive(Debug, Clone, Copy)]
 pub struct Made {
     pub extent: IndexExtent,
-    /// Every full block has its file.
+    /// Whether every full block has its file.
     pub complete: bool,
 }
 
-/// Throws the index of a log away and makes it again, without a daemon; holds the writer's lock for that long.
+/// Discards the index of a log and rebuilds it without a daemon. The writer's lock is held meanwhile.
 pub fn make_index(dir: &LogDir, keys: &LogKeys, mut progress: impl FnMut(u64)) -> Result<Made, OpenError> {
     let _lock = dir.lock_existing()?;
     let opened = dir.open_reader(keys.ring.cluster(), keys.ring.node_id())?;
@@ -132,10 +132,10 @@ impl Work {
         Self { index, conn, checker }
     }
 
-    /// Looks at what there is. Files that are not of these rows are made again; files beyond the log's end belong to a
+    /// Checks the existing files. Files that do not belong to these rows are rebuilt; files beyond the end of the log belong to a
     /// log that was longer.
     fn begin(&mut self) {
-        // What cannot be believed here is said by everybody who reads; rows that do not fit are odd ones.
+        // Ignore a log start that cannot be trusted: every read reports it, and rows that do not match are odd.
         let floor = floor(&self.conn, &mut self.checker).ok().and_then(Result::ok).flatten();
         if let Err(error) = self.index.cut(first_seq(floor.as_ref())) {
             tracing::error!(%error, "cannot remove an index block with pruned rows");
@@ -161,7 +161,7 @@ impl Work {
             let head = self.index.head.load(Ordering::Acquire);
             self.index.reached.store(head, Ordering::Release);
             self.index.asleep.store(true, Ordering::SeqCst);
-            // Whoever came in between has woken this thread, and then it does not sleep.
+            // If the writer committed in between, it has woken this thread, and then the thread does not sleep.
             if self.index.head.load(Ordering::SeqCst) == head {
                 std::thread::park_timeout(RETRY);
             }
@@ -174,7 +174,7 @@ impl Work {
         self.advance(&task);
     }
 
-    /// Only at the end of the log it is worth waiting for more.
+    /// Whether a task is at the end of the log; only there is it worth waiting for more rows.
     fn is_newest(&self, task: &Task) -> bool {
         task.to == self.index.head.load(Ordering::Acquire)
     }
@@ -193,7 +193,7 @@ impl Work {
                 Arc::new(RwLock::new(Builder::new(first, usize::try_from(rows).unwrap_or(usize::MAX), *floor)))
             }));
             let (from, to) = (part.read().unwrap_or_else(PoisonError::into_inner).next(), head.min(first + rows));
-            // A full one goes to its file; one that lost its first rows has none.
+            // A full block is written to its file; a block that lost its first rows to pruning has none.
             let unwritten = to == first + rows && *floor <= first;
             if from < to || unwritten {
                 return Some(Task { block, part, from, to, changes: *changes });
@@ -221,7 +221,7 @@ impl Work {
             }
         };
         let state = self.index.read();
-        // Rows were changed since they were asked for: they are read again.
+        // Rows changed since they were read, so read them again.
         if state.changes != task.changes || state.held > 0 {
             return Ok(());
         }

@@ -13,39 +13,39 @@ pub(super) const EARLIER: usize = ODD + 2;
 pub(super) const DESCRIPTION: usize = ODD + 3;
 pub(super) const DETAILS: usize = ODD + 4;
 pub(super) const PARTS: usize = ODD + 5;
-/// Bytes that one checksum is of.
+/// Bytes covered by one checksum.
 pub(super) const CHUNK_BYTES: u64 = 4_096;
 /// Bytes of one checksum: CRC-32 as in IEEE 802.3, little-endian.
 pub(super) const SUM_BYTES: u64 = 4;
-/// Bytes in front of the list of parts, of one of its lines, and of both.
+/// Sizes in bytes: the fixed fields before the list of parts, one line of the list, and the whole head.
 pub(super) const FIXED_BYTES: usize = 96;
 pub(super) const PART_BYTES: usize = 24;
 pub(super) const HEAD_BYTES: usize = FIXED_BYTES + PARTS * PART_BYTES;
 
-/// Which rows a block is of.
+/// Identifies the rows that a block covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) generation: Generation,
     pub(super) first: u64,
-    /// Of the tree over its rows.
+    /// Root of the tree over these rows.
     pub(super) root: Hash,
 }
 
 /// A line of the list of parts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Part {
-    /// 1 when a dictionary holds hashes.
+    /// Whether the dictionary holds hashes.
     pub(super) hashed: bool,
-    /// Bytes per code; 0 when all rows have the same one.
+    /// Bytes per code; 0 when all rows have the same code.
     pub(super) width: u8,
-    /// Values in the dictionary.
+    /// Number of values in the dictionary.
     pub(super) count: u32,
     pub(super) at: u64,
-    /// Where the dictionary ends and the codes begin; for other parts, where they end.
+    /// Offset where the dictionary ends and the codes begin; for other parts, where they end.
     pub(super) middle: u64,
 }
 
-/// Appends a checksum of every chunk, and one of these checksums.
+/// Appends a checksum of every chunk, and then one checksum over these checksums.
 pub(super) fn add_sums(bytes: &mut Vec<u8>) {
     let sums: Vec<u8> = bytes.chunks(CHUNK_BYTES as usize).flat_map(sum).collect();
     bytes.extend_from_slice(&sums);
@@ -56,8 +56,8 @@ pub(super) fn sum(bytes: &[u8]) -> [u8; SUM_BYTES as usize] {
     crc32fast::hash(bytes).to_le_bytes()
 }
 
-/// What a dictionary is sorted by before the text: addresses stand by their number, whatever their notation, so that a
-/// network is a range of them; other text stands behind.
+/// Primary sort key of a dictionary, before the text: addresses sort by number, whatever their notation, so that a network is a
+/// contiguous range; other text comes after them.
 pub(super) fn place_of(column: Column, value: &str) -> u128 {
     if column != Column::Ip {
         return 0;
@@ -72,7 +72,7 @@ pub(super) fn number_of(address: IpAddr) -> u128 {
     }
 }
 
-/// FNV-1a of 64 bits, its halves folded together.
+/// FNV-1a of 64 bits, with its halves folded together.
 pub(super) fn short_hash(value: &str) -> u32 {
     let hash = value
         .bytes()

@@ -1,9 +1,9 @@
 //! The search index: finds the entries that match a filter without reading the others (docs/index.md).
 //!
-//! The log is cut into blocks of as many rows as one tile of the tree's second level stands for. A full block is a file that
-//! never changes and names the root of its rows. The newest block, which is not full, and the oldest, when rows of it were
-//! pruned, are kept in memory and made again at a start. All of it is derived from the rows, behind their commit, by one
-//! thread; where there is no block, rows are read.
+//! The log is divided into blocks, each with as many rows as one tile of the tree's second level covers. A full block is a file
+//! that never changes and names the root of its rows. The newest block, which is not full, and the oldest, if some of its rows were
+//! pruned, are kept in memory and rebuilt at startup. One thread derives all of it from the rows after their commit; where there is
+//! no block, rows are read.
 
 mod block;
 mod blocks;

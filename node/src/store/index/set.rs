@@ -1,6 +1,6 @@
 //! Bit sets of the rows of one block.
 
-/// Rows of a block by their place in it.
+/// A set of rows of one block, by their position in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::store) struct Set {
     words: Vec<u64>,
@@ -12,19 +12,19 @@ impl Set {
         Self { words: vec![0; rows.div_ceil(64)], rows }
     }
 
-    /// Rows of the block, in the set or not.
+    /// Number of rows in the block, whether they are in the set or not.
     pub(super) fn rows(&self) -> usize {
         self.rows
     }
 
-    /// The rows `from..rows`.
+    /// The set of rows `from..rows`.
     pub(super) fn from(from: usize, rows: usize) -> Self {
         let mut set = Self::none(rows);
         set.insert_range(from, rows);
         set
     }
 
-    /// The rows whose item fits; there is one for each row.
+    /// The set of rows whose item satisfies the predicate; `items` has one item per row.
     pub(super) fn of<T: Copy>(rows: usize, items: &[T], fits: impl Fn(T) -> bool) -> Self {
         let mut set = Self::none(rows);
         for (word, items) in set.words.iter_mut().zip(items[..rows.min(items.len())].chunks(64)) {
@@ -73,7 +73,7 @@ impl Set {
         self
     }
 
-    /// The rows that are not in it.
+    /// Removes the rows of `other`.
     pub(super) fn but(mut self, other: &Self) -> Self {
         self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word &= !other);
         self
@@ -83,14 +83,15 @@ impl Set {
         self.words.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
-    /// How many stand in `from..to`.
+    /// Number of rows of the set in `from..to`.
     pub(super) fn count(&self, from: usize, to: usize) -> u64 {
         let mut range = Self::none(self.rows);
         range.insert_range(from, to);
         self.words.iter().zip(&range.words).map(|(word, range)| u64::from((word & range).count_ones())).sum()
     }
 
-    /// Hands out the items of its rows, of which there is one for each row; false when there are fewer.
+    /// Calls `take` with the item of each row of the set; `items` has one per row. Returns false when there are fewer items than
+    /// rows.
     pub(super) fn pick<T: Copy>(&self, items: &[T], mut take: impl FnMut(T)) -> bool {
         for (word, items) in self.words.iter().zip(items.chunks(64)) {
             if *word == u64::MAX && items.len() == 64 {
@@ -118,7 +119,7 @@ impl Set {
         })
     }
 
-    /// The first row at or behind `from`.
+    /// First row at or after `from`.
     pub(in crate::store) fn next(&self, from: usize) -> Option<usize> {
         let mut at = from / 64;
         let mut word = self.words.get(at)? & (u64::MAX << (from % 64));
@@ -129,7 +130,7 @@ impl Set {
         Some(at * 64 + word.trailing_zeros() as usize)
     }
 
-    /// The last row in front of `to`.
+    /// Last row before `to`.
     pub(in crate::store) fn previous(&self, to: usize) -> Option<usize> {
         let last = to.min(self.rows).checked_sub(1)?;
         let mut at = last / 64;
@@ -141,7 +142,7 @@ impl Set {
         Some(at * 64 + 63 - word.leading_zeros() as usize)
     }
 
-    /// As it is stored: a bit per row, lowest first.
+    /// Stored form: one bit per row, lowest first.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes: Vec<u8> = self.words.iter().flat_map(|word| word.to_le_bytes()).collect();
         bytes.truncate(self.rows.div_ceil(8));
@@ -171,7 +172,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Against a set of numbers.
+        /// Compares the operations with those of a set of numbers.
         #[test]
         fn is_a_set(
             rows in 1usize..300,

@@ -1,4 +1,4 @@
-//! Reading a finished block of the index: one file that never changes.
+//! Reads a finished block of the index: one file that never changes.
 
 use std::borrow::Cow;
 use std::fs::{File, Metadata};
@@ -23,9 +23,9 @@ use super::layout::{
 use super::set::Set;
 use super::text::{BUCKETS, GROUP_ROWS, Groups, read_varint};
 
-/// A dictionary up to this size is read whole; a larger one is searched where it lies.
+/// A dictionary up to this size is read into memory; a larger one is searched in the file.
 const DICTIONARY_WHOLE_BYTES: u64 = 64 * 1024;
-/// Hashes read around the place where the wanted one should stand.
+/// Number of hashes read around the expected position of the wanted one.
 const HASHES_READ: u64 = 1_024;
 fn read_numbers(bytes: &[u8], rows: usize) -> io::Result<Vec<i64>> {
     let mut rest = bytes;
@@ -34,7 +34,7 @@ fn read_numbers(bytes: &[u8], rows: usize) -> io::Result<Vec<i64>> {
     numbers.filter(|_| rest.is_empty()).ok_or_else(damaged)
 }
 
-/// What the file system says about a file's last change.
+/// Size, times and link count of a file, which change whenever the file does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Changed {
     bytes: u64,
@@ -56,7 +56,7 @@ pub(super) struct Stored {
     /// Bytes of the head and the parts; the checksums of their chunks follow.
     bytes: u64,
     sums: Vec<[u8; SUM_BYTES as usize]>,
-    /// When the file was changed last, as it was when it was opened.
+    /// The file's change information when it was opened.
     changed: Changed,
     rows: usize,
     pub(super) head: Head,
@@ -97,14 +97,14 @@ impl Stored {
         }
         let head = Head { generation, first, root };
         let stored = Self { file, bytes, sums, changed, rows, head, span, parts };
-        // The head was read without its checksum, which it says the place of.
+        // The head was read without verifying its checksum, whose position the head itself gives.
         if stored.read(0, HEAD_BYTES as u64)? != start {
             return Err(damaged());
         }
         Ok(stored)
     }
 
-    /// Reads the checksums, which are the end of a file of `length` bytes.
+    /// Reads the checksums, which are at the end of a file of `length` bytes.
     fn sums(file: &File, bytes: u64, length: u64) -> io::Result<Vec<[u8; SUM_BYTES as usize]>> {
         let expected = bytes.div_ceil(CHUNK_BYTES).checked_mul(SUM_BYTES).ok_or_else(damaged)?;
         if bytes.checked_add(expected).and_then(|end| end.checked_add(SUM_BYTES)) != Some(length) {
@@ -119,12 +119,12 @@ impl Stored {
         Ok(sums.as_chunks().0.to_vec())
     }
 
-    /// Whether the file is as it was when it was opened, and still has its name.
+    /// Whether the file is unchanged since it was opened and still has its name.
     pub(super) fn is_unchanged(&self) -> bool {
         self.file.metadata().is_ok_and(|meta| Changed::of(&meta) == self.changed)
     }
 
-    /// Reads bytes with all of the chunks that they are in, and compares the checksums of these.
+    /// Reads bytes together with all chunks that contain them, and verifies the checksums of these chunks.
     fn read(&self, from: u64, to: u64) -> io::Result<Vec<u8>> {
         if from > to || to > self.bytes {
             return Err(damaged());
@@ -150,13 +150,13 @@ impl Stored {
         self.read(self.parts[part].at, self.parts[part].middle)
     }
 
-    /// The 32-bit number at place `index` from `at` on.
+    /// Reads the 32-bit number at position `index` of the array that begins at `at`.
     fn number(&self, at: u64, index: u64) -> io::Result<u32> {
         let from = at + index * 4;
         Ok(short(&self.read(from, from + 4)?))
     }
 
-    /// The value with this place in a dictionary of texts.
+    /// Reads the value at this position in a dictionary of texts.
     fn value(&self, part: &Part, place: u64) -> io::Result<String> {
         let texts = part.at + u64::from(part.count) * 4;
         let line = part.at + place * 4;
@@ -165,7 +165,7 @@ impl Stored {
         String::from_utf8(self.read(texts + u64::from(from), texts + u64::from(to))?).map_err(|_| damaged())
     }
 
-    /// Where in the file it stands what is known of a bucket.
+    /// Range of the file that holds the groups of a bucket.
     fn groups_place(&self, text: Text, bucket: u16) -> io::Result<Range<u64>> {
         let part = &self.parts[if text == Text::Description { DESCRIPTION } else { DETAILS }];
         let line = part.at + u64::from(bucket) * 4;
@@ -174,7 +174,8 @@ impl Stored {
         Ok(postings + u64::from(short(&ends[..4]))..postings + u64::from(short(&ends[4..])))
     }
 
-    /// Hashes are spread evenly, so the wanted one is near where its size says; one read finds nearly all of them.
+    /// Finds the code of a hash. Hashes are distributed evenly, so the wanted one is close to the position that its value suggests;
+    /// one read finds nearly all of them.
     fn hash_code(&self, part: &Part, wanted: u32) -> io::Result<Option<u32>> {
         let guess = (u64::from(wanted) * u64::from(part.count)) >> 32;
         let from = guess.saturating_sub(HASHES_READ / 2);
@@ -190,7 +191,7 @@ impl Stored {
         Ok(place.and_then(|place| u32::try_from(from + place as u64 + 1).ok()))
     }
 
-    /// The first place in a sorted dictionary whose value is not below the wanted one.
+    /// First position in a sorted dictionary whose value is not below the wanted one.
     fn first_not_below<T: Ord>(part: &Part, wanted: &T, at: impl Fn(u64) -> io::Result<T>) -> io::Result<u32> {
         Self::first_not_below_within(0..part.count, wanted, at)
     }
@@ -212,7 +213,7 @@ impl Stored {
         Ok(low)
     }
 
-    /// The code of a value in a sorted dictionary.
+    /// Finds the code of a value in a sorted dictionary.
     fn search<T: Ord>(part: &Part, wanted: &T, at: impl Fn(u64) -> io::Result<T>) -> io::Result<Option<u32>> {
         let place = Self::first_not_below(part, wanted, &at)?;
         Ok(if place < part.count && at(u64::from(place))? == *wanted { Some(place + 1) } else { None })
@@ -273,7 +274,8 @@ impl Block for Stored {
             let begin = Self::first_not_below(part, &number_of(first), number)?;
             let end = match number_of(last).checked_add(1) {
                 Some(behind) => {
-                    // A network has few of a block's addresses: its end is looked for in steps from its beginning.
+                    // A network contains few of a block's addresses, so search for its end in growing steps from its
+                    // beginning.
                     let (mut low, mut step) = (begin, 1);
                     while low < part.count && number(u64::from(low))? < behind {
                         (low, step) = (low.saturating_add(step), step * 2);
@@ -285,12 +287,12 @@ impl Block for Stored {
             Ok(begin + 1..end + 1)
         };
         let found = range(net.network(), net.broadcast())?;
-        // Below an IPv6 network, what was meant as IPv4 does not count.
+        // An IPv6 network does not match IPv4 addresses, which are stored as mapped addresses.
         let mapped = match net {
             IpNet::V4(_) => 0..0,
             IpNet::V6(_) => range(IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::BROADCAST))?,
         };
-        // The address of all ones shares its place with other text.
+        // The all-ones address has the same sort key as other text.
         let values: Vec<u32> = found.filter(|code| !mapped.contains(code)).collect();
         let mut sure = Vec::with_capacity(values.len());
         for code in values {

@@ -1,21 +1,21 @@
-//! Trigram search: which groups of rows contain which three characters.
+//! Trigram search: finds the groups of rows that contain given three-character sequences.
 
 use piperoll_query::filter::{TRIGRAM_CHARS, fold};
 
-/// Rows that share a bit. Alike rows follow each other, so a group costs little more than one of its rows, and a group that
-/// is hit in vain costs its rows.
+/// Number of rows that share a bit. Similar rows follow each other, so a group takes little more space than one of its rows, and a
+/// false match of a group costs reading its rows.
 pub(super) const GROUP_ROWS: usize = 8;
-/// Trigrams are told apart by so many numbers. Those that share one only cost a look at rows that do not fit.
+/// Number of buckets that trigrams are hashed into. A collision only costs reading rows that do not match.
 pub(super) const BUCKETS: usize = 1 << 16;
 
-/// The number of three characters: the upper half of a product with 2^64 divided by the golden ratio, so that
-/// neighbouring characters do not end up in neighbouring buckets.
+/// Bucket of three characters: the upper bits of a product with 2^64 divided by the golden ratio, so that neighbouring characters
+/// do not end up in neighbouring buckets.
 fn bucket(a: char, b: char, c: char) -> u16 {
     let packed = u64::from(u32::from(a)) << 42 | u64::from(u32::from(b)) << 21 | u64::from(u32::from(c));
     (packed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u16
 }
 
-/// The buckets of every three characters in a row, one for each place.
+/// The buckets of every three consecutive characters, one for each position.
 pub(super) fn buckets(lower: &str) -> impl Iterator<Item = u16> + '_ {
     let mut chars = lower.chars();
     let (mut a, mut b) = (chars.next().unwrap_or_default(), chars.next().unwrap_or_default());
@@ -27,12 +27,12 @@ pub(super) fn buckets(lower: &str) -> impl Iterator<Item = u16> + '_ {
     })
 }
 
-/// Where one bucket occurs.
+/// The groups in which one bucket occurs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Groups {
-    /// Ascending.
+    /// Group numbers, ascending.
     List(Vec<u16>),
-    /// A bit per group.
+    /// One bit per group.
     Bits(Vec<u8>),
 }
 
@@ -44,7 +44,7 @@ impl Groups {
         }
     }
 
-    /// How much there is to look through; none for a bucket that never occurs.
+    /// Bytes to search; 0 for a bucket that never occurs.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::List(list) => list.len() * size_of::<u16>(),
@@ -52,8 +52,8 @@ impl Groups {
         }
     }
 
-    /// As it is stored: the gaps between the groups as LEB128, or a bit per group where that is not longer. Told apart by the
-    /// length, which for bits is always that of all groups.
+    /// Writes the stored form: the gaps between the groups as LEB128, or one bit per group if that is not longer. Readers
+    /// distinguish the two by the length, which for bits is always that of all groups.
     fn write(&self, groups: usize, out: &mut Vec<u8>) {
         let start = out.len();
         if let Self::List(list) = self {
@@ -92,12 +92,12 @@ impl Groups {
     }
 }
 
-/// The texts of a block as they come in.
+/// The texts of a block while rows are being added.
 pub(super) struct Texts {
     groups_max: usize,
-    /// By bucket.
+    /// Indexed by bucket.
     postings: Vec<Groups>,
-    /// Buckets met in the group that is open, so that the same words eight times cost one look each.
+    /// Buckets already seen in the open group, so that a text repeated eight times costs one check per bucket and row.
     met: Vec<u64>,
     open: usize,
 }
@@ -108,7 +108,7 @@ impl Texts {
         Self { groups_max: rows.div_ceil(GROUP_ROWS), postings, met: vec![0; BUCKETS / 64], open: 0 }
     }
 
-    /// Takes the text of a row; rows ascend.
+    /// Adds the text of a row. Rows must be added in ascending order.
     pub(super) fn add(&mut self, row: usize, text: &str) {
         let group = row / GROUP_ROWS;
         if group != self.open {
@@ -137,7 +137,8 @@ impl Texts {
         &self.postings[usize::from(bucket)]
     }
 
-    /// As it is stored: where each bucket begins and where the last one ends, 32 bits each, then the buckets.
+    /// Encodes the postings: the offset at which each bucket begins and at which the last one ends, 32 bits each, followed by the
+    /// buckets.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut postings = Vec::new();
         let mut out = Vec::with_capacity(4 * (BUCKETS + 1));
@@ -152,7 +153,8 @@ impl Texts {
 }
 
 impl Groups {
-    /// A list that got longer than the bits of all groups becomes bits, which bounds what a block of noise takes.
+    /// Adds a group. A list that becomes longer than one bit per group is converted to bits, which bounds the size of a block of
+    /// random text.
     fn add(&mut self, group: usize, groups_max: usize) {
         match self {
             Self::List(list) => {

@@ -14,7 +14,8 @@ use crate::store::table::log_start::{first_seq, floor};
 use crate::store::table::mac_epochs::teach;
 
 impl Writer {
-    /// Empties a row and records that. After a crash either both are done or neither. `holds` keep rows besides those of this log.
+    /// Erases a row and records the erasure, both in one transaction, so that a crash leaves both or neither. `holds` protect rows
+    /// in addition to the holds of this log.
     pub(in crate::store) fn erase(
         &mut self,
         seq: u64,
@@ -61,11 +62,11 @@ impl Writer {
         let id = Prefix::parse(&row.body).map(|prefix| *prefix.id.as_bytes()).unwrap_or_default();
         let (reason, by) = (reason.to_owned(), by.to_owned());
         let statement = Statement::Erased(Erased { seq, leaf, era, timestamp, reason, by });
-        // The index says it too. Nothing of it comes back before the row is empty.
+        // The index holds the content too. The guard keeps the indexer from writing any of it again before the row is empty.
         let _held = self.index.forget(seq).map_err(|error| {
             UpkeepError::Refused(format!("what the index says about row {seq} cannot be removed: {error}"))
         })?;
-        // What is overwritten in the file is overwritten with zeros, overflow pages included.
+        // Overwrite erased content in the file with zeros, overflow pages included.
         self.conn.pragma_update(None, "secure_delete", true)?;
         let entry_seq = self.transact(|rows, now| {
             let entry_seq = rows.state(&statement, now)?;
@@ -80,11 +81,11 @@ impl Writer {
         Ok(Done { entry_seq, wal_emptied })
     }
 
-    /// Moves everything into the database and cuts the WAL off, which still holds what was written there before. A reader
-    /// in the middle of something long can be in the way; then it is tried again every second. A kill before it leaves a
-    /// WAL that the next start empties.
+    /// Checkpoints the whole WAL into the database and truncates it, because it still holds content written there earlier. A
+    /// long-running reader can block that; the writer then tries again every second. If the process is killed before it succeeds,
+    /// the next start empties the WAL.
     pub(in crate::store) fn empty_wal(&mut self, tries: u32) -> bool {
-        // Entries wait meanwhile, so nobody waits for a reader here.
+        // Appends wait meanwhile, so do not wait for readers here.
         let _ = self.conn.busy_timeout(std::time::Duration::ZERO);
         let done = (0..tries).any(|number| {
             if number > 0 {
@@ -98,6 +99,6 @@ impl Writer {
     }
 }
 
-/// Half a second in all.
+/// Half a second in total.
 pub(in crate::store) const WAL_TRIES: u32 = 25;
 const WAL_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);

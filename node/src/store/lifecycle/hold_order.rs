@@ -7,20 +7,21 @@ use crate::store::engine::writer::Writer;
 use crate::store::table::error::{UpkeepError, check_reason};
 use crate::store::table::log_start::unfinished;
 
-/// Holds at one time.
+/// Maximum number of holds at one time.
 const HOLDS_MAX: u64 = 1_000;
-/// Bytes of a hold's name.
+/// Maximum bytes of a hold's name.
 const NAME_BYTES_MAX: usize = 128;
 
 impl Writer {
-    /// Records that an operator answers for the times of rows; returns the entry.
+    /// Records that an operator confirms the timestamps of rows; returns the seq of the entry.
     pub(in crate::store) fn confirm_times(&mut self, confirmed: &TimesConfirmed) -> Result<u64, UpkeepError> {
         check_reason(&confirmed.reason)?;
         let statement = Statement::TimesConfirmed(confirmed.clone());
         Ok(self.transact(|rows, now| rows.state(&statement, now))?)
     }
 
-    /// Sets a hold; returns its entry. `first` rows below are gone or going, and nothing can keep them any more.
+    /// Sets a hold; returns the seq of its entry. Refuses a hold over rows of an unfinished prune, because nothing can keep these
+    /// any more.
     pub(in crate::store) fn add_hold(&mut self, hold: &Hold) -> Result<u64, UpkeepError> {
         check_reason(&hold.reason)?;
         let named = hold.name.trim() == hold.name && !hold.name.is_empty() && hold.name.len() <= NAME_BYTES_MAX;
@@ -57,7 +58,7 @@ impl Writer {
         })?)
     }
 
-    /// Ends a hold; returns the entry that says so.
+    /// Releases a hold; returns the seq of the entry that records it.
     pub(in crate::store) fn release_hold(&mut self, release: &HoldRelease) -> Result<u64, UpkeepError> {
         check_reason(&release.reason)?;
         let known: Option<i64> = self

@@ -1,5 +1,5 @@
-//! Logs that stood here before: `new-generation` puts the old one beside the folder of the present one, and it is read from there. Nothing
-//! writes to it.
+//! Archived logs: `new-generation` moves the old log into a folder next to that of the present one, and it is read from there.
+//! Nothing writes to it, except for holds and erasures by an operator.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -25,11 +25,11 @@ use crate::store::table::readers::Readers;
 use crate::store::table::rows;
 use crate::store::table::tiles::StoredTiles;
 
-/// Threads that read one of them.
+/// Number of reader threads for each archived log.
 const THREADS: usize = 1;
-/// Logs that are known and open at a time. No node has as many; more are read on the node with `--direct`.
+/// Maximum number of archived logs that are open at a time. No node has as many; further ones are read on the node with `--direct`.
 const LOGS_MAX: usize = 16;
-/// How long the list of folders is believed.
+/// How long the list of folders is cached.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 fn stamp(dir: &LogDir) -> Stamp {
@@ -37,13 +37,13 @@ fn stamp(dir: &LogDir) -> Stamp {
         let mut path = dir.database().into_os_string();
         path.push(suffix);
         let file = std::fs::metadata(path).ok()?;
-        // A WAL that was only made to read is empty.
+        // A WAL that was only created for reading is empty.
         (file.len() > 0).then(|| Some((file.len(), file.modified().ok()?)))?
     };
     [of(""), of("-wal")]
 }
 
-/// All that stand beside a log.
+/// All archived logs next to a log.
 pub(in crate::store) struct Asides {
     dir: PathBuf,
     known: Mutex<Known>,
@@ -53,18 +53,18 @@ pub(in crate::store) struct Asides {
 struct Known {
     looked: Option<Instant>,
     open: BTreeMap<Generation, Aside>,
-    /// Folders that cannot be read, so that it is said once.
+    /// Folders that cannot be read, so that each is reported only once.
     failed: BTreeMap<Generation, String>,
 }
 
-/// The one place of a log that was put aside: beside the folder of the present one, under its name and the generation.
+/// Folder of an archived log: next to the folder of the present log, with its name and the generation as suffix.
 pub(in crate::store) fn folder_of(dir: &std::path::Path, suffix: &str) -> PathBuf {
     let mut name = dir.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{suffix}"));
     dir.with_file_name(name)
 }
 
-/// The generations whose folders stand beside a log.
+/// The generations whose archived logs are in folders next to a log.
 pub fn generations_aside(dir: &std::path::Path) -> Vec<(Generation, PathBuf)> {
     let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
@@ -87,7 +87,7 @@ impl Asides {
         Self { dir: dir.path().to_owned(), known: Mutex::default() }
     }
 
-    /// Those that can be read. Blocks on the file system.
+    /// Archived logs that can be read. Blocks on the file system.
     fn look(&self, keys: &LogKeys) -> Vec<Aside> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
@@ -120,12 +120,12 @@ impl Asides {
         known.open.values().cloned().collect()
     }
 
-    /// Looks at the folders again with the next question.
+    /// Makes the next request list the folders again.
     pub(in crate::store) fn look_again(&self) {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).looked = None;
     }
 
-    /// What is there, for those who ask.
+    /// Lists the archived logs for clients.
     pub(in crate::store) fn list(&self, keys: &LogKeys) -> Vec<LogAside> {
         let rows = |aside: &Aside| aside.extent.head_seq.map_or(0, |head| head.saturating_add(1));
         self.look(keys).iter().map(|aside| LogAside { generation: aside.generation, rows: rows(aside) }).collect()
@@ -156,7 +156,7 @@ impl Aside {
         Ok(Self { readers, generation, extent, index, tiles: Arc::default(), stamp })
     }
 
-    /// Its times, and the last checkpoint that it signed with the proof that it extends `old` rows.
+    /// Returns the log's times, and the last checkpoint that it signed with the proof that it extends `old` rows.
     pub(in crate::store) async fn last_signed(&self, old: u64) -> Result<CheckpointAnswer, ReadError> {
         let rows = self.extent.head_seq.map_or(0, |head| head.saturating_add(1));
         let (note, span) = self.readers.run(move |conn| (kept(conn, Kept::Signed), rows::span(conn, rows))).await?;
@@ -181,7 +181,7 @@ impl Aside {
         Ok(answer)
     }
 
-    /// Plans a read of it.
+    /// Plans a read of an archived log.
     pub(in crate::store) async fn scan(
         &self,
         request: ScanRequest,
@@ -198,7 +198,7 @@ impl Aside {
     }
 }
 
-/// Where a set of proofs is made.
+/// Whether an archived log has enough rows for proofs under a tree of `size` rows.
 pub(in crate::store) fn covers(aside: &Aside, size: u64) -> bool {
     let rows: Range<u64> = 0..aside.extent.head_seq.map_or(0, |head| head.saturating_add(1));
     size <= rows.end

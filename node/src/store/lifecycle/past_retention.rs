@@ -1,8 +1,9 @@
-//! Logs that the present one took the place of, when its first rows are pruned: their rows are older than these, and they go with them,
-//! whole.
+//! Retention of archived logs: when the first rows of the present log are pruned, the logs that it replaced, whose rows are older,
+//! are removed with them as a whole.
 //!
-//! Only a log that the present one names in its first row, or that such a log names, goes. A hold on its rows keeps it, and with it all
-//! that follows. One that is damaged, lacks rows or fails verification is evidence: it stays, and so do those before it.
+//! Only a log is removed that the present one names in its first row, or that is named by such a log in turn. A hold on its rows
+//! keeps it, together with all logs and rows that follow. A log that is damaged, lacks rows or fails verification is evidence: it
+//! stays, and so do those before it.
 
 use std::path::PathBuf;
 
@@ -26,12 +27,12 @@ use crate::store::table::mac_epochs::teach;
 use crate::store::table::rows::{self, entry_at};
 use crate::store::table::time_search::Search;
 
-/// Logs that go with one prune; no node has as many.
+/// Maximum number of logs removed with one prune; no node has as many.
 const LOGS_MAX: usize = 16;
-/// Logs that one statement names, those of prunes before included.
+/// Maximum number of logs that one statement names, including those of earlier prunes.
 const NAMED_MAX: usize = 64;
 
-/// Where a log stands, and what it is sealed and signed with.
+/// Location of a log, and the keys that it is sealed and signed with.
 #[derive(Clone)]
 pub(in crate::store) struct Place {
     pub(in crate::store) dir: LogDir,
@@ -39,17 +40,17 @@ pub(in crate::store) struct Place {
 }
 
 impl Place {
-    /// The folder of a log that was put aside.
+    /// Folder of an archived log.
     fn aside(&self, generation: Generation) -> LogDir {
         LogDir::new(folder_of(self.dir.path(), &generation.to_string()))
     }
 }
 
-/// Why nothing is known of a log that was put aside.
+/// Why nothing can be determined about an archived log.
 enum Obstacle {
-    /// The log itself is wrong. It stays as evidence.
+    /// The log itself is damaged or incomplete. It stays as evidence.
     Evidence(String),
-    /// It cannot be read now.
+    /// The log cannot be read at the moment.
     Now(String),
 }
 
@@ -92,12 +93,12 @@ impl Obstacle {
     }
 }
 
-/// A log that was put aside, open to be read.
+/// An archived log, open for reading.
 struct EarlierLog {
     opened: Opened,
     checker: RowChecker,
     rows: u64,
-    /// Where it begins; the newest time of what went before, and which logs went with its own first rows.
+    /// Its first row; the newest time of rows pruned before that, and the logs that were removed with its own first rows.
     first: u64,
     newest_gone: Timestamp,
     gone: Vec<EarlierPruned>,
@@ -107,7 +108,7 @@ impl EarlierLog {
     fn open(place: &Place, generation: Generation) -> Result<Self, Obstacle> {
         let evidence = Obstacle::Evidence;
         let dir = place.aside(generation);
-        // What this user cannot remove is not read either, and nothing is stated about it.
+        // Do not read a log that this user cannot remove, and state nothing about it.
         dir.check_owner()?;
         if !dir.may_write() {
             return Err(evidence(format!("{} cannot be written by this user", dir.path().display())));
@@ -128,17 +129,17 @@ impl EarlierLog {
         Ok(Self { opened, checker, rows, first, newest_gone, gone })
     }
 
-    /// The newest time of rows from `from` on.
+    /// Newest time of the rows from `from` on.
     fn newest(&mut self, from: u64) -> rusqlite::Result<Option<Timestamp>> {
         newest(&self.opened.conn, &mut self.checker, from.max(self.first), self.rows)
     }
 
-    /// The era of a row.
+    /// Era of a row.
     fn era(&mut self, seq: u64) -> rusqlite::Result<Option<u32>> {
         Ok(row_at(&self.opened.conn, &mut self.checker, seq)?.map(|row| row.era))
     }
 
-    /// A hold that keeps some of its rows, in words: one of its own, or one of the log that took its place.
+    /// Describes a hold that keeps some of its rows: one of its own, or one of the log that replaced it.
     fn held(&mut self, present: &[HeldUnder]) -> Result<Option<String>, Obstacle> {
         let own = holds(&self.opened.conn, &mut self.checker)?.map_err(Obstacle::Evidence)?;
         if let Some(held) = own.first() {
@@ -156,7 +157,7 @@ impl EarlierLog {
     }
 }
 
-/// The newest time of the rows in `from..to`, in whatever era; a row that is not there or fails has the latest one of all.
+/// Newest time of the rows in `from..to`, over all eras. A row that is missing or fails verification counts as `Timestamp::MAX`.
 pub(in crate::store) fn newest(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -171,31 +172,31 @@ pub(in crate::store) fn newest(
     Ok(newest)
 }
 
-/// What an authentic first row says of the log before.
+/// Statement in the first row of a log about the log before it, if that row is authentic.
 pub(in crate::store) fn begun(conn: &Connection, checker: &mut RowChecker) -> rusqlite::Result<Option<Begun>> {
     let first = entry_at(conn, checker, 0)?.filter(|row| row.checked.integrity == Integrity::Ok);
     Ok(first.and_then(|row| Begun::read(&row.body)))
 }
 
-/// What becomes of earlier logs when the first rows of a log go.
+/// The archived logs to remove when the first rows of a log are pruned, and the reasons why others stay.
 #[derive(Default)]
 pub(in crate::store) struct Leaving {
-    /// Those that go, the newest first.
+    /// Logs to remove, the newest first.
     pub(in crate::store) logs: Vec<EarlierPruned>,
-    /// Why one has to stay, and all rows that follow with it.
+    /// Why a log has to stay, and with it all rows that follow.
     pub(in crate::store) kept: Option<String>,
-    /// Why one stays although later rows may go.
+    /// Why a log stays although later rows may be pruned.
     pub(in crate::store) evidence: Option<String>,
 }
 
-/// What becomes of one of them.
+/// Decision about one archived log.
 enum Fate {
     Goes(EarlierPruned, Option<Begun>),
-    /// It has to stay, and all rows that follow with it.
+    /// The log has to stay, and with it all rows that follow.
     Kept(String),
 }
 
-/// Finds the logs that are older than row 0.
+/// Finds the archived logs that are older than row 0.
 pub(in crate::store) fn leaving(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -233,7 +234,7 @@ pub(in crate::store) fn leaving(
     Ok(leaving)
 }
 
-/// `begun` is what the log says that took its place.
+/// Decides what happens to one archived log. `begun_after` is the first entry of the log that replaced it.
 fn fate(
     place: &Place,
     generation: Generation,
@@ -254,7 +255,8 @@ fn fate(
     if let Some(hold) = log.held(held)? {
         return Ok(Fate::Kept(format!("is kept by {hold}")));
     }
-    // Of rows that were in it when it was put aside the present log's own age says enough, unless times decide.
+    // For rows that were in it when it was archived, the age of the present log's own rows is sufficient, unless the request prunes
+    // by time.
     let added_from = begun_after.rows.or(signed).unwrap_or_default();
     let added = log.newest(added_from)?;
     if added.is_some() && added_from > 0 && log.era(log.rows - 1)? != log.era(added_from - 1)? {
@@ -269,7 +271,8 @@ fn fate(
     Ok(Fate::Goes(EarlierPruned { generation, rows: log.rows, added }, before))
 }
 
-/// Opens those that go once more; returns what the statement names and the newest time of a row that went with them or before.
+/// Opens the logs to be removed once more. Returns the logs that the statement names, and the newest time of a row removed with
+/// them or before.
 pub(in crate::store) fn named(
     place: &Place,
     logs: &[EarlierPruned],
@@ -278,14 +281,14 @@ pub(in crate::store) fn named(
     for log in logs {
         let mut open = EarlierLog::open(place, log.generation).map_err(|found| UpkeepError::Refused(found.words()))?;
         newest = newest.max(open.newest(0)?.unwrap_or(Timestamp::MIN)).max(open.newest_gone);
-        // One that it had named and that is still there is judged by what it is now.
+        // A log that it had named and that still exists is judged by its present state.
         open.gone.retain(|gone| !place.aside(gone.generation).path().is_dir());
         add(&mut all, &open.gone);
     }
     Ok((all, newest))
 }
 
-/// Adds those that are not among them yet.
+/// Adds those that are not in the list yet.
 pub(in crate::store) fn add(all: &mut Vec<EarlierPruned>, more: &[EarlierPruned]) {
     for log in more {
         if all.len() < NAMED_MAX && all.iter().all(|known| known.generation != log.generation) {
@@ -294,7 +297,7 @@ pub(in crate::store) fn add(all: &mut Vec<EarlierPruned>, more: &[EarlierPruned]
     }
 }
 
-/// The oldest time of a row in a log that goes with the first rows of the present one.
+/// Oldest time of a row in an archived log that would be removed with the first rows of the present one.
 pub(in crate::store) fn oldest(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -311,8 +314,8 @@ pub(in crate::store) fn oldest(
     Ok(oldest)
 }
 
-/// Reads all of a log as `node verify` does, against everything that was signed of it too. Returns what is wrong with it, in words; an index
-/// that is damaged is no evidence.
+/// Verifies a whole log as `node verify` does, including all checkpoints signed over it. Returns a description of the first fault;
+/// a damaged index is not evidence.
 pub(in crate::store) fn verify(place: &Place, log: &EarlierPruned) -> Result<Option<String>, UpkeepError> {
     let verified = || -> Result<Option<String>, Obstacle> {
         let direct = DirectLog::open(&place.aside(log.generation), place.keys.clone())?;
@@ -340,10 +343,11 @@ fn not_now(generation: Generation, words: &str) -> UpkeepError {
     UpkeepError::Refused(format!("the earlier log {generation} cannot be read now: {words}"))
 }
 
-/// Removes a log that was stated as gone, unless something was recorded or changed in it since. In words why it is still there.
+/// Removes a log that was stated as pruned, unless something was recorded or changed in it since; the error says why it still
+/// exists.
 ///
-/// The caller has seen the statement witnessed. Its folder gets another name first: a crash behind that leaves one that nobody takes
-/// for a log, and that the next call removes.
+/// The caller must have seen the statement witnessed. The folder is renamed first: a crash after that leaves a folder that is not
+/// taken for a log, and that the next call removes.
 pub(in crate::store) fn remove(place: &Place, log: &EarlierPruned, held: &[HeldUnder]) -> Result<bool, String> {
     let going: PathBuf = folder_of(place.dir.path(), &format!("going-{}", log.generation));
     let io = |error: std::io::Error| error.to_string();
@@ -354,7 +358,7 @@ pub(in crate::store) fn remove(place: &Place, log: &EarlierPruned, held: &[HeldU
     if !folder.path().is_dir() {
         return Ok(false);
     }
-    // Held until all is gone: an operator who records something in it comes before or finds no log.
+    // Held until everything is removed: an operator who records something in the log either does so before that or finds no log.
     let _lock = folder.lock_existing().map_err(|e| e.to_string())?;
     let mut open = EarlierLog::open(place, log.generation).map_err(Obstacle::words)?;
     if open.rows != log.rows {

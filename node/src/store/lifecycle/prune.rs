@@ -1,13 +1,13 @@
 //! Prunes the oldest rows, in an order in which a crash loses nothing that was not declared.
 //!
-//! 1. *Plan*: the cut, rounded down to a full tile, below what is witnessed and below every hold.
-//! 2. *Check*: every row that would go is read; a row that fails is evidence, and nothing is dropped.
-//! 3. *State*: one transaction writes the entry `log.pruned` and moves the floor. From here on the rows do not count.
-//! 4. Once a witness has cosigned that entry: *drop* in small batches, each tile held against its rows once more, and remove the logs
-//!    that the entry names besides.
-//! 5. *Finish*: the file shrinks in small steps, and a second `log.pruned` says by how much.
+//! 1. *Plan*: determine the cut, rounded down to a full tile, below what is witnessed and below every hold.
+//! 2. *Check*: read every row that would be pruned; a row that fails is evidence, and nothing is dropped.
+//! 3. *State*: one transaction writes the entry `log.pruned` and moves the log start. From here on the rows do not count.
+//! 4. Once a witness has cosigned that entry: *drop* the rows in small batches, comparing each tile with its rows once more, and
+//!    remove the archived logs that the entry names.
+//! 5. *Finish*: shrink the file in small steps, and record the space freed in a second `log.pruned`.
 //!
-//! Every step can be repeated; a node that starts goes on where it stopped.
+//! Every step can be repeated; a node that restarts continues where it stopped.
 
 use std::sync::PoisonError;
 
@@ -32,14 +32,14 @@ use crate::store::table::rows::read_row;
 use crate::store::table::tiles::{StoredTiles, leaves, stored_roots, stored_tile, tile_id};
 use crate::store::table::time_search::Search;
 
-/// Tiles of rows dropped in one transaction: some milliseconds that an append may have to wait.
+/// Tiles of rows dropped in one transaction: an append may have to wait some milliseconds.
 const TILES_PER_BATCH: u64 = 8;
-/// Tiles of rows read in one step of the check before.
+/// Tiles of rows read in one step of the preceding check.
 const TILES_PER_STEP: u64 = 16;
-/// Pages given back to the file system in one transaction (4 MiB).
+/// Pages returned to the file system in one transaction (4 MiB).
 const PAGES_PER_VACUUM: u32 = 1_024;
 
-/// The cut that a wish leads to now; in words when nothing can go at all.
+/// Determines which rows a request would prune now, and what limits the prune.
 pub(in crate::store) fn plan(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -68,7 +68,8 @@ pub(in crate::store) fn plan(
     }
     let mut to_seq = (cut / TILE_WIDTH * TILE_WIDTH).max(first);
     let mut earlier = Vec::new();
-    // A log whose first rows are gone says no more which one was before it, and what it took the place of is older than any of its rows.
+    // A log whose first rows are gone no longer says which log was before it, and the logs it replaced are older than any of its
+    // rows.
     if first == 0 && to_seq > 0 {
         let leaving = past_retention::leaving(conn, checker, place, wish, &held)?;
         limits.extend(leaving.evidence);
@@ -87,7 +88,7 @@ pub(in crate::store) fn plan(
     Ok(PrunePlan { from_seq: first, to_seq, oldest, newest, limits, earlier, unconfirmed_from: None })
 }
 
-/// Bytes of an archive's name.
+/// Maximum bytes of an archive's name.
 const ARCHIVE_NAME_BYTES_MAX: usize = 255;
 
 fn check_archive(archive: Option<&ArchiveDigest>) -> Result<(), UpkeepError> {
@@ -101,7 +102,7 @@ fn check_archive(archive: Option<&ArchiveDigest>) -> Result<(), UpkeepError> {
 }
 
 impl Search<'_> {
-    /// The first row of the log with a time in `from..to`, rows that do not fit counted in.
+    /// First row of the log with a time in `from..to`; rows that fail verification count as inside.
     pub(in crate::store) fn first_within(
         &mut self,
         eras: &[(u64, u64)],
@@ -118,7 +119,7 @@ impl Search<'_> {
     }
 }
 
-/// The check of rows that are about to go, between two steps.
+/// Progress of the check of rows to be pruned, between two steps.
 pub(in crate::store) struct PruneCheck {
     next: u64,
     to: u64,
@@ -130,7 +131,7 @@ impl PruneCheck {
         Self { next: from, to, holds: HoldScan::new(from) }
     }
 
-    /// Reads on; whether all are read. The first row that fails ends it.
+    /// Reads the next rows. Returns whether all are read; the first row that fails verification ends the check with an error.
     pub(in crate::store) fn step(&mut self, conn: &Connection, checker: &mut RowChecker) -> Result<bool, UpkeepError> {
         if self.next >= self.to {
             return self.holds.step(conn, checker);
@@ -174,7 +175,7 @@ impl PruneCheck {
     }
 }
 
-/// Whether a tile's root stands beside it, and in the tile above when that is full.
+/// Whether the stored root of a tile matches its hashes, both in the tile's own row and in the tile above, if that is full.
 fn root_fits(conn: &Connection, index: u64, tile: &[Hash]) -> Result<bool, UpkeepError> {
     let root = perfect_root(tile);
     let above = stored_tile(conn, 1, index / TILE_WIDTH).ok();
@@ -183,7 +184,7 @@ fn root_fits(conn: &Connection, index: u64, tile: &[Hash]) -> Result<bool, Upkee
 }
 
 impl Writer {
-    /// Moves the floor to the plan's cut, and says so. The rows were checked before.
+    /// Moves the log start to the plan's cut and records it. The rows were checked before.
     pub(in crate::store) fn state_pruned(
         &mut self,
         wish: PruneWish,
@@ -196,7 +197,7 @@ impl Writer {
         if unfinished(&self.conn, &mut checker)?.is_some() {
             return Err(UpkeepError::Refused("an earlier prune is not finished yet; try again when it is".to_owned()));
         }
-        // A hold may have come meanwhile.
+        // A hold may have been set since the check.
         let place = Place { dir: self.dir.clone(), keys: self.keys.clone() };
         let now = plan(&self.conn, &mut checker, wish, self.health.witnessed_size(), &place)?;
         let same_logs = now.earlier.starts_with(&checked.earlier);
@@ -243,7 +244,8 @@ impl Writer {
         Ok(pruned)
     }
 
-    /// Drops the next rows below the floor; whether none is left. Whoever calls has seen the statement witnessed.
+    /// Drops the next batch of rows below the log start. Returns whether none is left. The caller must have seen the statement
+    /// witnessed.
     pub(in crate::store) fn drop_batch(&mut self) -> Result<bool, UpkeepError> {
         let mut checker = self.checker();
         let Some(floor) = unfinished(&self.conn, &mut checker)? else { return Ok(true) };
@@ -271,7 +273,7 @@ impl Writer {
         Ok(false)
     }
 
-    /// Holds the tiles from `from` to `to` against their rows once more, and finds the ids that go.
+    /// Compares the tiles of the rows `from..to` with their rows once more, and returns the IDs to be dropped.
     fn check_going(&self, from: u64, to: u64) -> Result<Vec<(Vec<u8>, u64)>, UpkeepError> {
         for index in from / TILE_WIDTH..to / TILE_WIDTH {
             let first = index * TILE_WIDTH;
@@ -291,7 +293,7 @@ impl Writer {
                 ids.push((prefix.id.as_bytes().to_vec(), row.get(0)?));
             }
         }
-        // An erased row does not say its id any more.
+        // An erased row no longer contains its ID.
         let mut statement = self.conn.prepare_cached("SELECT id, seq FROM erased WHERE seq >= ?1 AND seq < ?2")?;
         let mut rows = statement.query((from, to))?;
         while let Some(row) = rows.next()? {
@@ -300,7 +302,7 @@ impl Writer {
         Ok(ids)
     }
 
-    /// Drops the tiles of higher levels that lie below the floor.
+    /// Drops the tiles of higher levels below the log start.
     fn tidy_tiles(&mut self, floor: u64) -> Result<(), UpkeepError> {
         let size = self.end.next_seq;
         self.transact(|rows, _| {
@@ -314,7 +316,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Gives some free pages back to the file system; whether none is left.
+    /// Returns some free pages to the file system. Returns whether none is left.
     pub(in crate::store) fn shrink(&mut self) -> Result<bool, UpkeepError> {
         let before: u64 = self.conn.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
         if before > 0 {
@@ -326,12 +328,12 @@ impl Writer {
         Ok(after == 0 || after == before)
     }
 
-    /// Bytes of the database's file, as SQLite counts its pages.
+    /// Size of the database file in bytes, as SQLite counts its pages.
     pub(in crate::store) fn file_bytes(&self) -> Result<u64, UpkeepError> {
         Ok(file_bytes(&self.conn)?)
     }
 
-    /// Says that the rows below the floor are gone.
+    /// Records that the rows below the log start are gone.
     pub(in crate::store) fn finish_prune(&mut self, bytes_freed: u64) -> Result<Option<PruneFinished>, UpkeepError> {
         let mut checker = self.checker();
         let Some(floor) = unfinished(&self.conn, &mut checker)? else { return Ok(None) };
@@ -343,20 +345,20 @@ impl Writer {
             rows.conn.execute("UPDATE pruned SET finished_seq = ?1 WHERE to_seq = ?2", (entry_seq, to_seq))?;
             Ok(())
         })?;
-        // The file gets shorter when the WAL is moved into it.
+        // The file only shrinks when the WAL is checkpointed into it.
         self.empty_wal(WAL_TRIES);
         Ok(Some(finished))
     }
 }
 
-/// Pages of the file that hold something or are free, in bytes.
+/// Size in bytes of all pages of the file, used or free.
 pub(in crate::store) fn file_bytes(conn: &Connection) -> rusqlite::Result<u64> {
     let read = |name: &str| conn.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, u64>(0));
     Ok(read("page_count")? * read("page_size")?)
 }
 
-/// Drops the hashes of tiles below the floor. A tile's root stands in the tile above; until that one is full, it is kept
-/// beside the place of the tile, because the tile above must still become full.
+/// Drops the hashes of tiles below the log start. The tile above contains the root of each tile; until that tile is full, the root
+/// stays in the row of the lower tile, because the tile above is built from it.
 fn drop_tiles(conn: &Connection, level: u32, indexes: std::ops::Range<u64>, full_above: u64) -> rusqlite::Result<()> {
     let gone = indexes.end.min(full_above).max(indexes.start);
     conn.prepare_cached("DELETE FROM tiles WHERE id >= ?1 AND id < ?2")?
@@ -366,7 +368,7 @@ fn drop_tiles(conn: &Connection, level: u32, indexes: std::ops::Range<u64>, full
         .map(|_| ())
 }
 
-/// Bytes in use: what the ceiling is held against.
+/// Bytes in use, which are compared with the size limit of the log.
 pub(in crate::store) fn used_bytes(conn: &Connection) -> rusqlite::Result<u64> {
     let free: u64 = conn.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
     let page: u64 = conn.query_row("PRAGMA page_size", [], |row| row.get(0))?;

@@ -2,14 +2,14 @@
 
 use piperoll_format::time::Timestamp;
 
-/// What should go.
+/// Rows and archived logs that a prune should remove.
 #[derive(Debug, Clone, Copy)]
 pub struct PruneWish {
-    /// Rows recorded before this time.
+    /// Prune rows recorded before this time.
     pub before: Timestamp,
-    /// No row at this seq or above.
+    /// Prune no row at this seq or above.
     pub to_max: u64,
-    /// Logs that stood here before go only if what was recorded in them after they were put aside is older than this, and all of it
-    /// where `before` is a time.
+    /// Remove archived logs only if what was recorded in them after they were archived is older than this, and, where `before` is a
+    /// time, all of their rows are.
     pub earlier_before: Timestamp,
 }

@@ -26,20 +26,20 @@ use crate::store::table::keys::LogKeys;
 use crate::store::table::log_dir::LogDir;
 use crate::store::table::rows;
 
-/// What was begun.
+/// Result of starting a new generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewGeneration {
     pub generation: Generation,
-    /// Where the old log is now.
+    /// Path of the archived old log.
     pub old: PathBuf,
-    /// Names of the holds of the old log, which are set in the new one too; in words why they could not be read.
+    /// Names of the old log's holds, which are set in the new log too, or the reason why they could not be read.
     pub holds: Result<Vec<String>, String>,
 }
 
-/// Begins a new generation in a directory whose daemon is down. The old log need not be readable.
+/// Starts a new generation in a directory whose daemon is stopped. The old log need not be readable.
 ///
-/// The new log is made beside the old one, and the two change places in one step: whatever interrupts this, one whole log
-/// stands where the node looks for it.
+/// The new log is created next to the old one, and the two are exchanged in one step: whenever this is interrupted, one whole log
+/// is where the node looks for it.
 pub fn begin_generation(
     dir: &LogDir,
     keys: &LogKeys,
@@ -76,15 +76,15 @@ pub fn begin_generation(
     let drafts = [begun, stopped].map(|entry| Draft { entry, via: Arc::from("node") });
     let recorded =
         writer.append(drafts.to_vec()).and_then(|results| results.into_iter().collect::<Result<Vec<_>, _>>());
-    // The log that was begun stays where it was made, and the old one where it is.
+    // On failure the new log stays where it was created, and the old one where it is.
     recorded.map_err(|e| io(fresh.clone())(std::io::Error::other(e)))?;
-    // A hold is about times, not about a log: it keeps what is recorded from now on, and what was recorded before.
+    // A hold applies to times, not to a log: it keeps entries recorded from now on as well as those recorded before.
     for hold in holds.iter().flatten() {
         writer.add_hold(hold).map_err(|e| io(fresh.clone())(std::io::Error::other(e)))?;
     }
     fresh_dir.write_marker(keys.ring.cluster(), keys.ring.node_id(), generation).map_err(io(fresh.clone()))?;
     drop(writer);
-    // How far entries were handed on, who paused that, and how far other logs were read: none of it is about this log's rows alone.
+    // Forwarding offsets, paused destinations and the offsets of sources are not only about this log's rows.
     for folder in BESIDE_THE_LOG {
         copy_folder(&dir.path().join(folder), &fresh.join(folder)).map_err(io(fresh.clone()))?;
     }
@@ -98,10 +98,10 @@ pub fn begin_generation(
     Ok(NewGeneration { generation, old, holds })
 }
 
-/// How the name of a log begins while it is made, behind that of the log's folder.
+/// Prefix, after the name of the log's folder, of the name of a log while it is being created.
 const BEGUN: &str = "begun-";
 
-/// Gives the log that the present one took the place of its name, where a crash came between the exchange and that. The caller has the lock.
+/// Renames the log that the present one replaced, if a crash came between the exchange and the rename. The caller holds the lock.
 pub(in crate::store) fn finish_exchange(dir: &LogDir, keys: &LogKeys) -> std::io::Result<()> {
     let Some(generation) = generation_before(dir, keys) else { return Ok(()) };
     let old = folder_of(dir.path(), &generation.to_string());
@@ -111,7 +111,7 @@ pub(in crate::store) fn finish_exchange(dir: &LogDir, keys: &LogKeys) -> std::io
     for entry in std::fs::read_dir(parent)? {
         let path = entry?.path();
         let is_left = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix));
-        // A log that was begun and never used has another generation.
+        // A log that was created and never used has another generation.
         if is_left && LogDir::new(&path).marked_generation().is_ok_and(|marked| marked == Some(generation)) {
             tracing::warn!(from = %path.display(), to = %old.display(), "a new generation was interrupted; finishing the archiving of the old log");
             return std::fs::rename(&path, &old);
@@ -120,14 +120,14 @@ pub(in crate::store) fn finish_exchange(dir: &LogDir, keys: &LogKeys) -> std::io
     Ok(())
 }
 
-/// The log that the present one says it took the place of, if that can be read.
+/// Generation of the log that the present one says it replaced, if that can be read.
 fn generation_before(dir: &LogDir, keys: &LogKeys) -> Option<Generation> {
     let opened = dir.open_reader(keys.ring.cluster(), keys.ring.node_id()).ok()?;
     let mut checker = RowChecker::new(keys.ring.clone(), opened.generation);
     begun(&opened.conn, &mut checker).ok()??.generation?.parse().ok()
 }
 
-/// The holds of a log that may be damaged, by entries that are authentic.
+/// Holds of a log that may be damaged, taken from authentic entries.
 fn held_there(dir: &LogDir, keys: &LogKeys) -> Result<Vec<Hold>, String> {
     let conn = dir.open_reader(keys.ring.cluster(), keys.ring.node_id()).map_err(|error| error.to_string())?;
     let mut checker = RowChecker::new(keys.ring.clone(), conn.generation);
@@ -135,7 +135,7 @@ fn held_there(dir: &LogDir, keys: &LogKeys) -> Result<Vec<Hold>, String> {
     Ok(held.into_iter().map(|held| held.hold).collect())
 }
 
-/// Folders of the data directory that go on with the next generation.
+/// Folders of the data directory that the next generation keeps.
 const BESIDE_THE_LOG: [&str; 2] = ["forward", "intake"];
 
 fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {

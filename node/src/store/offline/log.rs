@@ -87,7 +87,7 @@ fn write_member(out: &mut impl Write, name: &str, bytes: &[u8]) -> std::io::Resu
     out.write_all(member_padding(bytes.len() as u64))
 }
 
-/// A log read straight from its directory, without a daemon.
+/// A log read directly from its directory, without a daemon.
 pub struct DirectLog {
     conn: Connection,
     keys: LogKeys,
@@ -141,13 +141,13 @@ impl DirectLog {
         Ok(check.step(&self.conn)?)
     }
 
-    /// A note as it was kept last, whoever signed it.
+    /// Reads the newest stored note of a kind without verifying who signed it.
     pub fn kept_note(&self, kept: Kept) -> Result<Option<String>, ReadError> {
         Ok(signer::kept(&self.conn, kept)?)
     }
 
-    /// Writes the rows `from..to` and what proves them to a file, for whoever needs them after a prune. They stand under
-    /// the newest checkpoint that a witness cosigned. The file is synced.
+    /// Writes the rows `from..to` and their proofs to a file, for use after a prune. The proofs are under the newest checkpoint
+    /// that a witness cosigned. The file is synced.
     pub fn archive(&self, path: &Path, from: u64, to: u64) -> Result<(), ArchiveError> {
         let keep = |kept| signer::kept(&self.conn, kept).map_err(ReadError::from);
         let note = keep(Kept::Witnessed)?.ok_or(ArchiveError::Unwitnessed)?;
@@ -188,7 +188,7 @@ impl DirectLog {
         written.map_err(io)
     }
 
-    /// Writes the rows, and behind them the entries that say which of them were erased; returns the places of those.
+    /// Writes the rows, followed by the entries that record which of them were erased. Returns the seqs of these entries.
     fn write_rows(&self, from: u64, to: u64, file: &mut std::fs::File) -> Result<Vec<u64>, RowsFault> {
         let mut checker = RowChecker::new(self.keys.ring.clone(), self.generation);
         let mut out = BufWriter::new(file);
@@ -218,7 +218,7 @@ impl DirectLog {
         Ok(statements.into_keys().collect())
     }
 
-    /// Why what is read here cannot be taken for the whole log: the schema is not ours, or more was signed than is here.
+    /// Why the rows read here cannot be taken for the whole log: the schema was changed, or the log does not match what was signed.
     pub fn fault(&self) -> Option<String> {
         let differences = schema::differences(&self.conn).unwrap_or_default();
         if !differences.is_empty() {
@@ -236,7 +236,7 @@ impl DirectLog {
     }
 }
 
-/// Appends straight to a directory whose daemon is down, holding the writer's lock for that long.
+/// Appends directly to a directory whose daemon is stopped. The writer's lock is held meanwhile.
 pub fn append_directly(
     dir: &LogDir,
     keys: &LogKeys,

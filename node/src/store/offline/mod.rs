@@ -1,3 +1,3 @@
-//! A log without its daemon.
+//! Offline access to a log, without its daemon.
 
 pub(super) mod log;

@@ -1,4 +1,4 @@
-//! Reads the rows of one era block by block from either end; with an index, only rows that may match the filter.
+//! Reads the rows of one era block by block from either end; with an index, reads only rows that may match the filter.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -18,13 +18,12 @@ use crate::store::table::erased;
 use crate::store::table::error::ReadError;
 use crate::store::table::rows::{ERA_COLUMN, StoredRow, read_row};
 
-/// Bytes fetched by one statement, which is one read transaction.
+/// Maximum bytes fetched by one statement, which is one read transaction.
 const BLOCK_BYTES: usize = 1024 * 1024;
-/// Faults spelled out in one answer; the rest would say the same.
+/// Maximum number of faults listed in one answer; the rest would say the same.
 const FAULTS_LISTED_MAX: usize = 20;
 
-/// What is wrong with the sequence of rows, in words. Bounded: a log with every second row gone has as many
-/// gaps as rows.
+/// Messages about faults in the sequence of rows. Bounded, because a log with every second row missing has as many gaps as rows.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Faults {
     listed: Vec<String>,
@@ -32,35 +31,36 @@ pub(in crate::store) struct Faults {
     pub(in crate::store) gaps: u64,
 }
 
-/// What the runs of a scan share while one of them is filled.
+/// State shared by the runs of a scan, borrowed while one of them is filled.
 pub(in crate::store) struct Reading<'a> {
     pub(in crate::store) conn: &'a Connection,
     pub(in crate::store) checker: &'a mut RowChecker,
     pub(in crate::store) faults: &'a mut Faults,
     pub(in crate::store) order: Order,
     pub(in crate::store) range: (Timestamp, Timestamp),
-    /// Nothing to look up when the filter is empty: every row is wanted.
+    /// An empty filter matches every row, so there is nothing to look up.
     pub(in crate::store) filter: &'a Filter,
     pub(in crate::store) index: Option<&'a Index>,
-    /// Counts what the index can count.
+    /// Counts what the index alone can count.
     pub(in crate::store) counter: Option<&'a mut Counter>,
     pub(in crate::store) ids: &'a HashMap<EntryId, u64>,
-    /// Rows worth fetching at once.
+    /// Number of rows worth fetching at once.
     pub(in crate::store) want: usize,
     pub(in crate::store) until: Instant,
 }
 
-/// The rows of one era that are still to be read: `from..to` in seq.
+/// The rows of one era that are still to be read: seqs `from..to`.
 pub(in crate::store) struct Run {
     era: Range<u64>,
     part: Range<u64>,
     from: u64,
     to: u64,
-    /// Place of a row that is not sound and stands at `carried_to`, and of one with no sound row in front of it.
+    /// Timeline positions given to rows that are not sound: `carry` for one at `carried_to`, `first_carry` for one with no sound
+    /// row before it.
     carry: Timestamp,
     first_carry: Timestamp,
     carried_to: u64,
-    /// The block looked up last, and what the index says about it.
+    /// The block looked up last, and the answer of the index about it.
     looked: Option<(u64, Option<Look>)>,
     pub(in crate::store) buffer: VecDeque<StoredRow>,
 }
@@ -72,12 +72,12 @@ impl Run {
         Self { era, part, from, to, carry, first_carry: carry, carried_to, looked: None, buffer: VecDeque::new() }
     }
 
-    /// Whether rows may follow those in the buffer.
+    /// Whether more rows may follow those in the buffer.
     pub(in crate::store) fn goes_on(&self) -> bool {
         self.from < self.to
     }
 
-    /// The row that is read next, when the buffer is empty.
+    /// Seq of the row that is read next when the buffer is empty.
     pub(in crate::store) fn next(&self, order: Order) -> u64 {
         match order {
             Order::Asc => self.from,
@@ -85,7 +85,7 @@ impl Run {
         }
     }
 
-    /// What of it was given to the reader so far.
+    /// The part of the era that has been returned so far.
     pub(in crate::store) fn read(&self, order: Order) -> EraPart {
         let given = match order {
             Order::Asc => self.part.start..self.buffer.front().map_or(self.from, |row| row.seq),
@@ -94,8 +94,8 @@ impl Run {
         EraPart { era: self.era.clone(), part: self.part.clone(), given }
     }
 
-    /// Fetches the next rows and notes every seq among those worth reading that is not there. Ends early when time is up;
-    /// then the buffer may be empty although the run goes on.
+    /// Fetches the next rows, and notes every missing seq among those worth reading. Ends early when time is up; then the buffer
+    /// may be empty although the run continues.
     pub(in crate::store) fn fill(&mut self, reading: &mut Reading<'_>) -> Result<(), ReadError> {
         let mut bytes = 0;
         while self.goes_on() && self.buffer.len() < reading.want && bytes < BLOCK_BYTES {
@@ -109,8 +109,8 @@ impl Run {
         Ok(())
     }
 
-    /// The next rows in a row that are worth reading, at the end where reading goes on; passes over those that are not.
-    /// `None` when the rest of a block is not.
+    /// Next range of consecutive rows that are worth reading, at the current end of the run; skips those that are not. `None` when
+    /// the rest of a block contains none.
     fn next_range(&mut self, reading: &mut Reading<'_>) -> Option<Range<u64>> {
         let Some(index) = reading.index.filter(|_| !reading.filter.is_empty() || reading.counter.is_some()) else {
             return Some(self.from..self.to);
@@ -157,7 +157,7 @@ impl Run {
         }
     }
 
-    /// Reads rows of a range from the end where reading goes on, all of them or as many as are wanted. Returns their bytes.
+    /// Reads rows of a range from the current end of the run: all of them, or as many as are wanted. Returns their size in bytes.
     fn fetch(&mut self, range: Range<u64>, reading: &mut Reading<'_>) -> Result<usize, ReadError> {
         let sql = match reading.order {
             Order::Asc => {
@@ -180,7 +180,7 @@ impl Run {
             let seq = stored.seq;
             stored.indexed = self.is_known_to_fit(seq);
             if stored.checked.reason == Some(ERA_COLUMN) {
-                // The bytes and their signature are good, so no other reader could see this one.
+                // The row's bytes and MAC are valid, so no other check would notice this.
                 reading.faults.note(|| format!("row {seq}: {ERA_COLUMN}"));
             }
             match reading.order {
@@ -214,7 +214,7 @@ impl Run {
         Ok(bytes)
     }
 
-    /// Whether the index is sure that a row fits the filter.
+    /// Whether the index is certain that a row matches the filter.
     fn is_known_to_fit(&self, seq: u64) -> bool {
         let Some((_, Some(look))) = &self.looked else { return false };
         let Some(place) = seq.checked_sub(look.first).and_then(|place| usize::try_from(place).ok()) else {
@@ -224,8 +224,8 @@ impl Run {
         seq < look.end && candidates.exact && candidates.rows.contains(place) && !candidates.odd.contains(place)
     }
 
-    /// A sound row stands at its own time; another one at that of the sound row in front of it in reading order, read or
-    /// passed over.
+    /// Sets the row's position in the timeline: a sound row is at its own time, any other at the time of the sound row before it in
+    /// reading order, whether that one was read or skipped.
     fn put_in_place(&mut self, row: &mut StoredRow, reading: &mut Reading<'_>) -> rusqlite::Result<()> {
         if row.is_sound() {
             self.carry = row.timestamp;
@@ -276,7 +276,7 @@ impl Faults {
         }
     }
 
-    /// Rows `from..to` are not there.
+    /// Notes that the rows `from..to` are missing.
     fn gap(&mut self, from: u64, to: u64) {
         if from < to {
             self.gaps += 1;

@@ -1,5 +1,5 @@
-//! The proofs that go with a scan: its rows under the tree that the reader trusts, and the border rows that show where
-//! the range ends (docs/format.md, "Completeness of a range").
+//! Makes the proofs that accompany a scan: its rows under the tree that the client trusts, and the border rows that show where the
+//! range ends (docs/format.md, "Completeness of a range").
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::store::table::erased::row_at;
 use crate::store::table::rows::StoredRow;
 use crate::store::table::tiles::{StoredTiles, TreeError};
 
-/// Rows proven together. A proof can have two hashes per level of the tree for each.
+/// Maximum number of rows proven together. A proof can have two hashes per level of the tree for each of them.
 pub(in crate::store) const ROWS_PER_PROOF: usize = 512;
 
 /// Proves rows of one scan under one tree size.
@@ -33,7 +33,7 @@ impl Prover {
         self.size
     }
 
-    /// The proof for those of these rows that are sound and under the tree.
+    /// Makes the proof for those of the rows that are sound and covered by the tree.
     pub(in crate::store) fn prove(&mut self, conn: &Connection, rows: &[StoredRow]) -> Result<RangeProof, TreeError> {
         let sound = rows.iter().filter(|row| row.is_sound() && row.seq < self.size);
         let mut places: Vec<u64> = sound.map(|row| row.seq).collect();
@@ -51,7 +51,7 @@ impl Prover {
     }
 }
 
-/// Stretches covered in one step of a long proof.
+/// Ranges covered in one step of a long proof.
 const STRETCHES_PER_STEP: usize = 500;
 
 /// A long proof that is made in steps.
@@ -68,7 +68,7 @@ impl Making {
         Self { left_out: left_out.into_iter(), size, met: TileMemory::default(), hashes: Vec::new() }
     }
 
-    /// Whether it is done.
+    /// Runs one step. Returns whether the proof is complete.
     pub(in crate::store) fn step(&mut self, conn: &Connection) -> Result<bool, TreeError> {
         let mut tree = TreeReader::with_memory(StoredTiles(conn), self.size, std::mem::take(&mut self.met));
         for stretch in self.left_out.by_ref().take(STRETCHES_PER_STEP) {
@@ -79,19 +79,19 @@ impl Making {
     }
 }
 
-/// What a scan read of one era.
+/// The part of one era that a scan has read.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct EraPart {
-    /// All rows of the era that the scan may see.
+    /// All rows of the era that the scan may read.
     pub(in crate::store) era: Range<u64>,
-    /// Those within the range that was asked for.
+    /// Rows within the requested range.
     pub(in crate::store) part: Range<u64>,
-    /// Those that were given.
+    /// Rows that were returned.
     pub(in crate::store) given: Range<u64>,
 }
 
 impl EraPart {
-    /// The rows that show, beside those given, that nothing of the range was left out below `size`.
+    /// Rows that show, in addition to those returned, that no row of the range below `size` was left out.
     fn borders(&self, size: u64) -> impl Iterator<Item = u64> {
         let end = self.era.end.min(size);
         let Range { start, end: part_end } = self.part.clone();
@@ -109,7 +109,7 @@ impl EraPart {
     }
 }
 
-/// Reads the border rows of all eras, and the entry that says where the log begins.
+/// Reads the border rows of all eras, and the entry that states the log start.
 pub(in crate::store) fn border_rows(
     conn: &Connection,
     parts: &[EraPart],

@@ -9,20 +9,20 @@ use crate::store::table::log_start::{first_seq, floor};
 use crate::store::table::mac_epochs::teach;
 use crate::store::table::rows::{StoredRow, read_row};
 
-/// Bytes of bodies in one slice.
+/// Maximum bytes of bodies in one slice.
 const SLICE_BYTES_MAX: usize = 256 * 1024;
 
-/// Some rows in a row.
+/// Consecutive rows.
 #[derive(Debug, Default)]
 pub struct Slice {
     pub rows: Vec<StoredRow>,
-    /// Where to go on.
+    /// Seq at which the next slice begins.
     pub next: u64,
-    /// There were more rows than fit.
+    /// Whether the limit was reached before the last requested row.
     pub is_full: bool,
-    /// The log begins here, and the rows asked for before it were pruned.
+    /// Set when requested rows were pruned: the log begins at this seq.
     pub pruned_to: Option<u64>,
-    /// Rows that should be there and are not; first and last of each run.
+    /// Rows that should exist and are missing; first and last seq of each run.
     pub missing: Vec<(u64, u64)>,
 }
 
@@ -35,7 +35,7 @@ pub(in crate::store) fn read_range(
     rows_max: usize,
 ) -> Result<Slice, ReadError> {
     let _one_moment = conn.unchecked_transaction()?;
-    // What is wrong with the tables beside the rows is a finding of `verify`; the rows say for themselves whether they are sound.
+    // Faults in the derived tables are findings of `verify`; each row's own check shows whether it is sound.
     let floor = floor(conn, checker)?.ok().flatten();
     let _ = teach(conn, checker, floor.as_ref())?;
     let first = first_seq(floor.as_ref());

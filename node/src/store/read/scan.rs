@@ -1,7 +1,7 @@
 //! Reads rows in order, in short batches.
 //!
-//! Inside an era the time never decreases, so a time range is one contiguous seq range per era and is found
-//! by binary search over rows whose signature fits; no index on time exists. Rows of several eras are merged by `(timestamp, seq)`.
+//! Within an era time never decreases, so a time range is one contiguous seq range per era. It is found by binary search over rows
+//! whose MAC is valid; there is no index on time. Rows of several eras are merged by `(timestamp, seq)`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,10 +31,10 @@ use crate::store::table::rows::{Extent, SEQ_MAX, StoredRow};
 use crate::store::table::tiles::TreeError;
 use crate::store::table::time_search::{Part, Search};
 
-/// Rows fetched at once, at most and when a filter may drop some of them.
+/// Rows fetched at once: the maximum, and the minimum when a filter may drop some of them.
 const BLOCK_ROWS: usize = 512;
 const FILTERED_ROWS_MIN: usize = 16;
-/// A batch ends at whichever comes first.
+/// A batch ends at whichever limit is reached first.
 const BATCH_BYTES: usize = 256 * 1024;
 const BATCH_TIME: Duration = Duration::from_millis(100);
 
@@ -42,12 +42,12 @@ const BATCH_TIME: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub struct Batch {
     pub rows: Vec<StoredRow>,
-    /// For those of the rows that are sound and under the reader's checkpoint, when it asked.
+    /// Proof for those of the rows that are sound and covered by the client's checkpoint, if it asked for one.
     pub proof: Option<RangeProof>,
-    /// With the last batch of an unfiltered scan: rows beside the range, and their proof.
+    /// With the last batch of an unfiltered scan: the rows around the range, and their proof.
     pub borders: Vec<StoredRow>,
     pub borders_proof: Option<RangeProof>,
-    /// Nothing follows.
+    /// No batch follows.
     pub done: bool,
 }
 
@@ -55,13 +55,13 @@ pub struct Batch {
 pub struct Scan {
     filter: Filter,
     index: Option<Arc<Index>>,
-    /// Where the ids stand that the filter names.
+    /// Seqs of the IDs that the filter names.
     ids: HashMap<EntryId, u64>,
     order: Order,
     limit: Option<u64>,
     runs: Vec<Run>,
     checker: RowChecker,
-    /// Rows at or before this place were delivered already.
+    /// Rows at or before this position were delivered already.
     after: Option<Position>,
     range: (Timestamp, Timestamp),
     from_seq: u64,
@@ -72,25 +72,25 @@ pub struct Scan {
     floor: Option<Floor>,
     epochs: Vec<EpochSpan>,
     node_id: NodeId,
-    /// Erased rows of the range that only what they said could select.
+    /// Erased rows of the range that could only be selected by their erased content.
     erased: u64,
-    /// Every row up to here, in the order asked for, was looked at.
+    /// Every row up to this position, in the requested order, has been examined.
     reached: Option<Position>,
-    /// The log that was put aside, when it is one.
+    /// The archived log, if the scan reads one.
     aside: Option<Aside>,
-    /// Takes the sound rows that fit, when they are to be counted.
+    /// Counts the sound matching rows, if they are to be counted.
     counter: Option<Counter>,
 }
 
-/// What stands beside the log to read it faster.
+/// Index and cache that make reading the log faster.
 pub(in crate::store) struct Beside {
     pub(in crate::store) index: Option<Arc<Index>>,
     pub(in crate::store) tiles: Arc<TileCache>,
 }
 
 impl Scan {
-    /// Finds the ranges to read. `head` is the newest row the node knows it wrote, which may be more than the
-    /// table still holds; the difference is a gap.
+    /// Finds the ranges to read. `head` is the newest row that the node knows it wrote, which may be beyond the last row in the
+    /// table; the difference is reported as a gap.
     pub(in crate::store) fn plan(
         conn: &Connection,
         request: &ScanRequest,
@@ -136,7 +136,7 @@ impl Scan {
             epochs: Vec::new(),
             counter: request.count.clone().map(Counter::new),
         };
-        // What the tables say about each other is read at one moment.
+        // Read the tables in one transaction, so that they are consistent with each other.
         let _one_moment = conn.unchecked_transaction()?;
         let floor = floor(conn, &mut scan.checker)?;
         match floor {
@@ -149,7 +149,7 @@ impl Scan {
             Err(words) => scan.faults.note(|| words),
         }
         scan.checker.know_epochs(scan.epochs.clone());
-        // What is counted is not proven.
+        // Counted rows are not proven.
         scan.prover = match request.prove.filter(|_| request.count.is_none()) {
             Some(size) if size > newest.map_or(0, |newest| newest + 1) => {
                 scan.faults.note(|| format!("{size} rows were witnessed, and this log has fewer"));
@@ -173,7 +173,7 @@ impl Scan {
         Ok(scan)
     }
 
-    /// It reads a log that was put aside.
+    /// Marks this as a scan of an archived log.
     pub(in crate::store) fn of_aside(&mut self, aside: Aside) {
         self.aside = Some(aside);
     }
@@ -182,7 +182,7 @@ impl Scan {
         self.aside.as_ref()
     }
 
-    /// Generation and extent of the log, when it is one that was put aside.
+    /// Generation and extent of the archived log, if the scan reads one.
     pub fn log_aside(&self) -> Option<(Generation, Extent)> {
         self.aside.as_ref().map(|aside| (aside.generation, aside.extent))
     }
@@ -195,12 +195,12 @@ impl Scan {
         self.sent
     }
 
-    /// Where the log begins, when rows were pruned.
+    /// Log start, if rows were pruned.
     pub fn floor(&self) -> Option<&Floor> {
         self.floor.as_ref()
     }
 
-    /// The same, when the range that was asked for reaches back to pruned rows.
+    /// Pruned rows, if the requested range extends to them.
     pub fn reaches_pruned(&self) -> Option<PrunedRows> {
         self.floor
             .as_ref()
@@ -208,22 +208,23 @@ impl Scan {
             .filter(|pruned| self.range.0 <= pruned.newest && self.from_seq < pruned.to_seq)
     }
 
-    /// Erased rows of the range that are not given, because only what they said could decide whether the filter selects them.
+    /// Erased rows of the range that are not returned, because only their erased content could decide whether the filter selects
+    /// them.
     pub fn erased(&self) -> u64 {
         self.erased
     }
 
-    /// Which epoch seals which rows.
+    /// Key epochs and the rows that each of them seals.
     pub fn epochs(&self) -> &[EpochSpan] {
         &self.epochs
     }
 
-    /// What was counted, once it is all read.
+    /// Takes the counts, once everything is read.
     pub fn take_counts(&mut self) -> Option<Counter> {
         self.counter.take()
     }
 
-    /// The place up to which every row was looked at when the last batch ended, if a sound row stands behind it.
+    /// Position up to which every row had been examined when the last batch ended, if a sound row follows it.
     pub fn reached(&self) -> Option<Position> {
         self.reached
     }
@@ -232,13 +233,13 @@ impl Scan {
         self.limit.is_some_and(|limit| self.sent >= limit)
     }
 
-    /// Gaps in the scanned range, in words.
+    /// Messages about gaps in the scanned range.
     pub fn faults(&self) -> Vec<String> {
         self.faults.words()
     }
 
-    /// Reads on. A row that fails its check is given whatever the filter says: an edit must not be able to
-    /// hide a row from a search. With an index, a row is read that fitted when it was recorded, or was not sound then.
+    /// Reads the next batch. A row that fails its check is returned whatever the filter says: an edit must not be able to hide a
+    /// row from a search. With an index, only rows are read that matched when they were indexed or were not sound then.
     pub(in crate::store) fn next_batch(&mut self, conn: &Connection) -> Result<Batch, ReadError> {
         let until = Instant::now() + BATCH_TIME;
         let mut batch = Batch::default();
@@ -260,8 +261,8 @@ impl Scan {
             }
             let (from, to) = self.range;
             if row.is_sound() && !(from..to).contains(&row.timestamp) {
-                // A search that met too many unsound rows reads more than the range, and this row of it is known
-                // not to belong there.
+                // A search that met too many unsound rows reads more than the range, and this sound row is certainly
+                // outside it.
                 continue;
             }
             if self.is_wanted(&row) {
@@ -275,8 +276,8 @@ impl Scan {
         Ok(batch)
     }
 
-    /// In front of the next row that any of the runs will give. Only signed times count: a changed time would make a reader that
-    /// continues there skip rows.
+    /// Position just before the next row that any of the runs will return. Only authenticated times count: an edited time would
+    /// make a client that continues from there skip rows.
     fn place(&mut self, conn: &Connection) -> rusqlite::Result<Option<Position>> {
         let mut first: Option<Position> = None;
         for run in &self.runs {
@@ -303,7 +304,8 @@ impl Scan {
         Ok(first.and_then(in_front))
     }
 
-    /// Whether a row is sent. A sound one that is counted is not, nor is an erased one that its place does not select.
+    /// Whether a row is returned. A sound row that is counted is not, and neither is an erased row that its position does not
+    /// select.
     fn is_wanted(&mut self, row: &StoredRow) -> bool {
         if row.checked.integrity == Integrity::Erased {
             return self.filter.on_erased(self.node_id.as_str(), row.seq) == ErasedFit::Yes;
@@ -313,7 +315,7 @@ impl Scan {
         }
         let view = EntryView::parse(&row.body);
         if row.indexed && !view.as_ref().is_some_and(|view| self.filter.matches(view)) {
-            // Its signature fits, so whoever changed it holds the secret.
+            // Its MAC is valid, so the change was made with the secret.
             self.faults.note(|| format!("row {} says something else than when it was indexed", row.seq));
         }
         let Some(counter) = &mut self.counter else {
@@ -327,7 +329,7 @@ impl Scan {
         false
     }
 
-    /// Adds the proofs. A tree that cannot be read is a fault of the log, and no reason to keep its rows back.
+    /// Adds the proofs. A tree that cannot be read is a fault of the log, and no reason to withhold its rows.
     fn prove(&mut self, conn: &Connection, batch: &mut Batch) -> Result<(), ReadError> {
         match self.try_prove(conn, batch) {
             Ok(()) => Ok(()),
@@ -407,7 +409,8 @@ impl Scan {
         Ok(())
     }
 
-    /// A gap is no fault when its rows were pruned since the scan began; it is no answer either.
+    /// Fails if the missing rows were pruned since the scan began: such a gap is no fault of the log, but the answer is not usable
+    /// either.
     fn look_for_prune(&mut self, conn: &Connection) -> Result<(), ReadError> {
         let now = floor(conn, &mut self.checker)?;
         let moved = now
@@ -416,7 +419,7 @@ impl Scan {
     }
 }
 
-/// Where the ids stand that a filter names, by the table of ids. A full check holds that table against the rows.
+/// Finds the seqs of the IDs that a filter names, from the table of IDs. A full check compares that table with the rows.
 fn find_ids(conn: &Connection, filter: &Filter) -> rusqlite::Result<HashMap<EntryId, u64>> {
     let mut found = HashMap::new();
     for id in filter.named_ids() {

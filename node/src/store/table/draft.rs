@@ -9,15 +9,15 @@ use piperoll_redact::Redactor;
 
 use super::error::AppendError;
 
-/// An entry on its way into the log.
+/// An entry to be appended.
 #[derive(Debug, Clone)]
 pub struct Draft {
     pub entry: CallerEntry,
-    /// How it arrived; becomes the field `via`.
+    /// How the entry arrived; becomes the field `via`.
     pub via: Arc<str>,
 }
 
-/// What became of a draft.
+/// Outcome of a successful append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Appended {
     New(Receipt),
@@ -33,15 +33,15 @@ impl From<Appended> for Receipt {
     }
 }
 
-/// Masks secrets, and refuses what could never fit, before it reaches the writer.
+/// Parses an entry, masks secrets, and refuses entries that could never be recorded, before they reach the writer.
 pub fn parse_draft(bytes: &[u8], via: &Arc<str>, redactor: &Redactor) -> Result<Draft, EntryError> {
     Ok(Draft { entry: redactor.parse_entry(bytes)?, via: Arc::clone(via) })
 }
 
-/// What became of one draft.
+/// Outcome of one draft.
 pub(in crate::store) type AppendResult = Result<Appended, AppendError>;
 
-/// As it stands in a body; nothing when nothing stands out.
+/// Flags as stored in a body; empty when there are none.
 pub(in crate::store) fn to_text(flags: &[Flag]) -> String {
     if flags.is_empty() { String::new() } else { serde_json::to_string(flags).unwrap_or_default() }
 }

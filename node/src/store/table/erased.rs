@@ -10,13 +10,14 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::rows::{ErasedUnder, StoredRow, entry_at, statement_at};
 
-/// Tells an erased row from one that somebody emptied: an authentic entry of the node names it.
+/// Recognises an erased row, as opposed to one that was emptied by tampering: an authentic entry of the node names it.
 pub(in crate::store) fn recognise(
     conn: &Connection,
     checker: &mut RowChecker,
     row: &mut StoredRow,
 ) -> rusqlite::Result<()> {
-    // Any other reason outranks that it is empty: an epoch that is not the one of its place, or not one at all.
+    // Any other fault takes precedence over the row being empty: an epoch other than the one expected at its seq, or an invalid
+    // one.
     if !row.body.is_empty() || row.checked.reason != Some(NO_MAC) {
         return Ok(());
     }
@@ -36,7 +37,7 @@ pub(in crate::store) fn recognise(
     Ok(())
 }
 
-/// One row, checked; an erased one is told from one that somebody emptied.
+/// Reads and checks one row, and recognises it if it was erased.
 pub(in crate::store) fn row_at(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -49,8 +50,8 @@ pub(in crate::store) fn row_at(
     Ok(row)
 }
 
-/// How many erased rows of a part of the log a filter can neither select nor exclude by their places. The table is believed here, and
-/// a full check holds it against the rows: the number is for people to read and shows nothing.
+/// Counts the erased rows in a part of the log that a filter can neither select nor exclude by their seqs. The table is trusted
+/// here, and a full check compares it with the rows: the number is only informative and proves nothing.
 pub(in crate::store) fn count_undecided(
     conn: &Connection,
     filter: &Filter,
@@ -73,7 +74,7 @@ pub(in crate::store) fn count_undecided(
     Ok(count)
 }
 
-/// Whether the table names only rows that entries erased, for a full check.
+/// Reports rows that the table names and no entry erased, for a full check.
 pub(in crate::store) fn strays(
     conn: &Connection,
     checker: &mut RowChecker,

@@ -71,17 +71,17 @@ pub enum ReadError {
     PrunedMeanwhile,
     #[error("the filter cannot be read: {0}")]
     Filter(String),
-    /// A fault of this program: the thread was replaced, and health counts it.
+    /// A bug in this program: the thread was replaced, and health counts the panic.
     #[error("the read failed in an unexpected way; the daemon's log says where, and other reads go on")]
     Panicked,
     #[error("the node is stopping")]
     Stopping,
 }
 
-/// Why it was not done. Nothing was changed.
+/// Why a maintenance operation failed. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UpkeepError {
-    /// It would break a rule.
+    /// The operation would break a rule.
     #[error("{0}")]
     Refused(String),
     #[error("{0}")]
@@ -110,7 +110,7 @@ impl From<ReadError> for UpkeepError {
     }
 }
 
-/// Longest reason for an erasure or a hold, bytes of UTF-8.
+/// Maximum bytes of UTF-8 in the reason for an erasure or a hold.
 pub const REASON_BYTES_MAX: usize = 1_024;
 
 pub(in crate::store) fn check_reason(reason: &str) -> Result<(), UpkeepError> {
@@ -120,7 +120,7 @@ pub(in crate::store) fn check_reason(reason: &str) -> Result<(), UpkeepError> {
     Ok(())
 }
 
-/// In words, what cannot be believed of the log.
+/// Converts a message about an untrustworthy part of the log into an error.
 pub(in crate::store) fn refused<T>(found: Result<T, String>) -> Result<T, UpkeepError> {
     found.map_err(|words| UpkeepError::Refused(format!("{words}; run `piperoll node verify`")))
 }

@@ -6,29 +6,29 @@ use std::time::{Duration, Instant};
 
 use piperoll_format::time::Timestamp;
 
-/// A fault that may pass by itself is reported for this long after the last attempt: callers who wait for health
-/// before they try again would otherwise wait for ever.
+/// How long a transient fault is reported after the last attempt: callers that wait for health before they retry would otherwise
+/// wait forever.
 const PASSING_FAULT_LASTS: Duration = Duration::from_secs(15);
 
-/// What the writer and the readers know about the log's condition.
+/// Condition of the log, as far as the writer and the readers know.
 #[derive(Debug, Default)]
 pub struct Health {
-    /// The next seq, that is the number of rows ever written.
+    /// Next seq, which is the number of rows ever written.
     next_seq: AtomicU64,
-    /// What `next_seq` will be when the commit under way succeeds.
+    /// Value of `next_seq` if the current commit succeeds.
     claimed_seq: AtomicU64,
-    /// When the transaction under way began, microseconds since 1970; 0 while there is none.
+    /// When the current transaction began, in microseconds since 1970; 0 if there is none.
     stamping_since: AtomicI64,
-    /// Rows under the newest checkpoint, and under the newest that came back cosigned; none while 0.
+    /// Rows under the newest checkpoint, and under the newest cosigned one; 0 if there is none.
     signed_size: AtomicU64,
     witnessed_size: AtomicU64,
     /// Duration of the last group commit.
     pub commit_micros: AtomicU64,
     write_fault: Mutex<Option<String>>,
-    /// Why the last commit failed, until one succeeds: a full disk may get room again.
+    /// Why the last commit failed, until one succeeds: a full disk may get free space again.
     passing_fault: Mutex<Option<(Instant, String)>>,
     read_fault: Mutex<Option<String>>,
-    /// Reads that panicked since the node started.
+    /// Number of reads that panicked since the node started.
     reader_panics: AtomicU64,
 }
 
@@ -38,22 +38,22 @@ impl Health {
         self.next_seq.store(next_seq, Ordering::Release);
     }
 
-    /// From here on rows get their time, and are not there yet.
+    /// Marks that rows are being stamped with times from `now` on and are not committed yet.
     pub(in crate::store) fn stamps_from(&self, now: Timestamp) {
         self.stamping_since.store(now.micros(), Ordering::SeqCst);
     }
 
-    /// They are there, or will never be.
+    /// Marks that the stamped rows are committed, or never will be.
     pub(in crate::store) fn stamped(&self) {
         self.stamping_since.store(0, Ordering::SeqCst);
     }
 
-    /// The number of rows, and a time that no later row's time is below, unless the clock steps back. `now` was read
-    /// before: a transaction that begins later stamps its rows later.
+    /// Returns the number of rows, and a lower bound for the time of every later row, unless the clock steps back. `now` must be
+    /// read before the call: a transaction that begins later stamps its rows later.
     pub(in crate::store) fn watermark(&self, now: Timestamp) -> (u64, Timestamp) {
         let since = self.stamping_since.load(Ordering::SeqCst);
         let time = if since == 0 { now } else { now.min(Timestamp::from_micros(since)) };
-        // Read last: what was being stamped a moment ago may be there by now.
+        // Read last: rows that were being stamped a moment ago may be committed by now.
         (self.next_seq.load(Ordering::SeqCst), time)
     }
 
@@ -74,12 +74,12 @@ impl Health {
         self.signed_size.load(Ordering::Acquire)
     }
 
-    /// Rows that a witness has seen, as far as it told this node.
+    /// Rows that a witness has seen, as far as this node knows.
     pub fn witnessed_size(&self) -> u64 {
         self.witnessed_size.load(Ordering::Acquire)
     }
 
-    /// No row of the writer's stands at this seq or above, at the moment of asking.
+    /// Seq at or above which the writer has written no row, at the moment of the call.
     pub(in crate::store) fn claimed(&self) -> u64 {
         self.claimed_seq.load(Ordering::Acquire)
     }
@@ -88,12 +88,12 @@ impl Health {
         self.next_seq.load(Ordering::Acquire).checked_sub(1)
     }
 
-    /// Why appends are refused; stays until a restart, or until a disk that failed is good again.
+    /// Why appends are refused. Stays set until a restart, or until a failed disk works again.
     pub fn write_fault(&self) -> Option<String> {
         self.write_fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Why an append would fail at the moment, for good or until something changes.
+    /// Why an append would fail at the moment, permanently or until something changes.
     pub fn append_fault(&self) -> Option<String> {
         self.write_fault().or_else(|| {
             let passing = self.passing_fault.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,12 +105,12 @@ impl Health {
         *self.passing_fault.lock().unwrap_or_else(PoisonError::into_inner) = fault.map(|f| (Instant::now(), f));
     }
 
-    /// Why what is read from the file cannot be taken for the whole log.
+    /// Why rows read from the file cannot be taken for the whole log.
     pub fn read_fault(&self) -> Option<String> {
         self.read_fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads that ended in a fault of this program since the node started; each got an error, and its thread was replaced.
+    /// Number of reads that panicked since the node started; each got an error, and its thread was replaced.
     pub fn reader_panics(&self) -> u64 {
         self.reader_panics.load(Ordering::Relaxed)
     }
@@ -128,7 +128,7 @@ impl Health {
         self.write_fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
     }
 
-    /// What kept the log from taking entries is over; what is wrong with the file is not.
+    /// Clears the write fault after a failed disk works again, unless the file itself has a fault.
     pub(in crate::store) fn recovered(&self) {
         if self.read_fault().is_none() {
             *self.write_fault.lock().unwrap_or_else(PoisonError::into_inner) = None;

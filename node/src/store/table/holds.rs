@@ -1,7 +1,7 @@
 //! Legal holds: time ranges whose rows are neither pruned nor erased.
 //!
-//! A hold is an entry of the node; the table only says where it stands. No prune passes the entry of a hold that is not
-//! released, so every hold can be found in the log itself, and a full check looks for those that the table leaves out.
+//! A hold is an entry of the node; the table only says at which seq. No prune passes the entry of a hold that is not released, so
+//! every hold can be found in the log itself, and a full check looks for holds that the table omits.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub struct HeldUnder {
     pub hold: Hold,
 }
 
-/// All holds that are not released, by name; in words the first one whose entry does not say so.
+/// All holds that are not released, by name, or a message about the first one that its entry does not confirm.
 pub(in crate::store) fn holds(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -40,7 +40,7 @@ pub(in crate::store) fn holds(
     Ok(Ok(found))
 }
 
-/// The hold that a row of this time is under, if any.
+/// The hold that protects a row of this time, if any.
 pub(in crate::store) fn over(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -50,13 +50,13 @@ pub(in crate::store) fn over(
     Ok(held.into_iter().map(|held| held.hold).find(|hold| (hold.from..hold.to).contains(&timestamp)))
 }
 
-/// Finds every hold in the log itself, so that one taken out of the table still keeps its rows.
+/// Finds every hold in the log itself, so that a hold deleted from the table still keeps its rows.
 pub(in crate::store) struct HoldScan {
     next: u64,
     held: BTreeMap<String, u64>,
 }
 
-/// Rows looked at in one step.
+/// Maximum number of rows scanned in one step.
 const SCAN_ROWS: u64 = 50_000;
 
 impl HoldScan {
@@ -64,7 +64,7 @@ impl HoldScan {
         Self { next: first, held: BTreeMap::new() }
     }
 
-    /// Looks on; whether it is at the end. Refuses when the table does not name a hold that was never released.
+    /// Scans the next rows. Returns whether the end is reached, and fails when the table omits a hold that was never released.
     pub(in crate::store) fn step(&mut self, conn: &Connection, checker: &mut RowChecker) -> Result<bool, UpkeepError> {
         let end: u64 = conn.query_row("SELECT coalesce(max(seq) + 1, 0) FROM entries", [], |row| row.get(0))?;
         let to = end.min(self.next + SCAN_ROWS);

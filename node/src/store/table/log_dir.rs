@@ -16,19 +16,19 @@ use serde::{Deserialize, Serialize};
 use super::error::OpenError;
 use super::schema;
 
-/// For another process that holds the database.
+/// How long to wait for another process that holds the database.
 pub(in crate::store) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long to wait for another process that has the log: commands that append without a daemon have it for a moment, and a daemon
-/// that stops for some seconds.
+/// How long to wait for another process that holds the log's lock: commands that append without a daemon hold it for a moment, and
+/// a stopping daemon for some seconds.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
-/// Statements that a connection keeps parsed: all that a search uses.
+/// Number of prepared statements that a connection caches: all that a search uses.
 const STATEMENTS_KEPT: usize = 64;
 const DATABASE: &str = "log.db";
-/// Says that a log is expected here, so that a missing or emptied database is an error and not a new log.
+/// Marks that a log is expected here, so that a missing or emptied database is an error and not a new log.
 const MARKER: &str = "log.json";
 const LOCK: &str = "log.lock";
-/// The newest checkpoint that was signed: a database put back from an older copy is smaller than what stands here.
+/// The newest signed checkpoint: a database restored from an older copy has fewer rows than it states.
 const CHECKPOINT: &str = "log.checkpoint";
 
 /// The files of one log.
@@ -44,21 +44,21 @@ struct Marker {
     generation: Generation,
 }
 
-/// Which file a path led to; another inode under the same name is another file.
+/// Identity of the file that a path led to; another inode under the same name is another file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) struct FileIdentity {
     device: u64,
     inode: u64,
 }
 
-/// An open database and what it says it is.
+/// An open database and its identity.
 pub(in crate::store) struct Opened {
     pub(in crate::store) conn: Connection,
     pub(in crate::store) generation: Generation,
     pub(in crate::store) identity: FileIdentity,
-    /// Held as long as the writer lives; the kernel drops it with the process.
+    /// The writer's lock, held as long as the writer lives; the kernel releases it when the process ends.
     pub(in crate::store) lock: Option<File>,
-    /// A private copy, when the directory may not be written; removed when dropped.
+    /// A private copy, if the directory is not writable; removed when dropped.
     pub(in crate::store) copy: Option<CopyAside>,
 }
 
@@ -79,7 +79,7 @@ impl LogDir {
         &self.dir
     }
 
-    /// Opens for writing: takes the lock, checks the owner, makes a new log where none is expected.
+    /// Opens for writing: takes the lock, checks the owner, and creates a new log where none is expected.
     pub(in crate::store) fn open_writer(
         &self,
         cluster: &ClusterName,
@@ -94,7 +94,7 @@ impl LogDir {
         match (&marker, database.exists()) {
             (Some(_), false) => return Err(OpenError::Missing { path: database, marker: self.marker() }),
             (None, true) if self.is_leftover()? => {
-                // A crash between making the file and its first entry; nothing was acknowledged from it.
+                // Left by a crash between creating the file and its first entry; nothing in it was acknowledged.
                 for suffix in ["", "-wal", "-shm"] {
                     let _ = fs::remove_file(self.dir.join(format!("{DATABASE}{suffix}")));
                 }
@@ -106,7 +106,7 @@ impl LogDir {
         Ok(Opened { lock: Some(lock), ..self.connect_writer(cluster, node_id, marker.as_ref())? })
     }
 
-    /// A new connection for a writer that has the lock.
+    /// Opens a new connection for a writer that already has the lock.
     pub(in crate::store) fn reopen_writer(&self, cluster: &ClusterName, node_id: &NodeId) -> Result<Opened, OpenError> {
         let marker = self.read_marker()?;
         self.connect_writer(cluster, node_id, marker.as_ref())
@@ -123,7 +123,7 @@ impl LogDir {
         let sql = |source| OpenError::Sqlite { path: database.clone(), source };
         conn.pragma_update(None, "journal_mode", "WAL").map_err(sql)?;
         conn.pragma_update(None, "synchronous", "FULL").map_err(sql)?;
-        // Without it INSERT OR REPLACE would delete a row past the delete trigger.
+        // Otherwise INSERT OR REPLACE would delete a row without firing the delete trigger.
         conn.pragma_update(None, "recursive_triggers", true).map_err(sql)?;
         conn.pragma_update(None, "wal_autocheckpoint", 4_000).map_err(sql)?;
         let generation = self.check_identity(&conn, &database, cluster, node_id, marker)?;
@@ -131,7 +131,7 @@ impl LogDir {
         Ok(Opened { conn, generation, identity, lock: None, copy: None })
     }
 
-    /// The writer's lock on a log that is there.
+    /// Takes the writer's lock on an existing log.
     pub(in crate::store) fn lock_existing(&self) -> Result<File, OpenError> {
         if !self.database().exists() && !self.marker().exists() {
             return Err(OpenError::NoLog { path: self.dir.clone() });
@@ -140,19 +140,19 @@ impl LogDir {
         self.take_lock()
     }
 
-    /// Which generation is expected here.
+    /// Generation that is expected here.
     pub(in crate::store) fn marked_generation(&self) -> Result<Option<Generation>, OpenError> {
         Ok(self.read_marker()?.map(|marker| marker.generation))
     }
 
-    /// Whether this is the place of a log that another one took the place of: the name ends with its own generation.
+    /// Whether this is the folder of an archived log: its name ends with the log's own generation.
     pub(in crate::store) fn is_aside(&self) -> bool {
         let suffix = self.dir.extension().and_then(|suffix| suffix.to_str()?.parse::<Generation>().ok());
         suffix.is_some() && self.marked_generation().is_ok_and(|marked| marked == suffix)
     }
 
-    /// Opens for reading only, beside a running writer or without one. In a directory that this process may
-    /// not write, SQLite could only open the file by ignoring its WAL, so database and WAL are copied aside.
+    /// Opens read-only, with or without a running writer. In a directory that this process cannot write, SQLite could only open the
+    /// file by ignoring its WAL, so the database and its WAL are copied to a private directory.
     pub(in crate::store) fn open_reader(&self, cluster: &ClusterName, node_id: &NodeId) -> Result<Opened, OpenError> {
         let database = self.database();
         let marker = self.read_marker()?;
@@ -175,11 +175,11 @@ impl LogDir {
     fn connect(&self, path: &Path, flags: OpenFlags) -> Result<Connection, OpenError> {
         let sql = |source| OpenError::Sqlite { path: path.to_owned(), source };
         let conn = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(sql)?;
-        // A schema planted in the file may not call functions with side effects.
+        // A schema planted in the file must not call functions with side effects.
         conn.pragma_update(None, "trusted_schema", false).map_err(sql)?;
         conn.pragma_update(None, "temp_store", "MEMORY").map_err(sql)?;
         conn.busy_timeout(BUSY_TIMEOUT).map_err(sql)?;
-        // Plans do not depend on the numbers asked for: otherwise every new range would have its statement parsed again.
+        // Keep query plans independent of bound values: otherwise every new range would cause its statement to be parsed again.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(sql)?;
         conn.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
         let version = schema::user_version(&conn).map_err(sql)?;
@@ -281,8 +281,8 @@ impl LogDir {
         }
     }
 
-    /// Whether the database is what a crash leaves behind between making the file and its first entry. Anything
-    /// else under this name is somebody's, and stays.
+    /// Whether the database is what a crash leaves between creating the file and its first entry. Any other file under this name
+    /// may contain data, and is kept.
     fn is_leftover(&self) -> Result<bool, OpenError> {
         let path = self.database();
         let io = |source| OpenError::Io { path: path.clone(), source };
@@ -305,7 +305,7 @@ impl LogDir {
     fn create(&self, cluster: &ClusterName, node_id: &NodeId, generation: Generation) -> Result<(), OpenError> {
         let path = self.database();
         let io = |source| OpenError::Io { path: path.clone(), source };
-        // Made here first so that it is never readable by others, not even for a moment.
+        // Create the file here first, so that it is never readable by others, not even for a moment.
         OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path).map_err(io)?;
         let sql = |source| OpenError::Sqlite { path: path.clone(), source };
         let conn = self.connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
@@ -316,8 +316,8 @@ impl LogDir {
         .map_err(sql)
     }
 
-    /// Written after the first entry is committed: from here on, an empty or missing database is an error.
-    /// A crash before this line leaves a log without marker, which the next start completes.
+    /// Writes the marker, after the first entry is committed: from then on, an empty or missing database is an error. A crash
+    /// before that leaves a log without a marker, which the next start adds.
     pub(in crate::store) fn write_marker(
         &self,
         cluster: &ClusterName,
@@ -333,7 +333,8 @@ impl LogDir {
         replace(&self.dir.join(MARKER), &bytes)
     }
 
-    /// The bytes of the file beside the database, if it is there. More than a note may have are not read.
+    /// Content of the checkpoint file next to the database, if it exists. Reads no more than one byte beyond the maximum size of a
+    /// note.
     pub(in crate::store) fn read_checkpoint(&self) -> std::io::Result<Option<Vec<u8>>> {
         let read = File::open(self.dir.join(CHECKPOINT)).and_then(|file| {
             let mut bytes = Vec::new();
@@ -346,7 +347,7 @@ impl LogDir {
         }
     }
 
-    /// Keeps a damaged file as evidence, out of the way of the next one.
+    /// Renames a damaged checkpoint file to keep it as evidence, so that the next one does not overwrite it.
     pub(in crate::store) fn set_checkpoint_aside(&self) -> std::io::Result<PathBuf> {
         let aside = self.dir.join(format!("{CHECKPOINT}.damaged"));
         fs::rename(self.dir.join(CHECKPOINT), &aside)?;
@@ -363,7 +364,7 @@ pub(in crate::store) fn file_identity(path: &Path) -> std::io::Result<FileIdenti
     Ok(FileIdentity { device: meta.dev(), inode: meta.ino() })
 }
 
-/// A private copy of database and WAL; SQLite recovers the copied WAL by itself.
+/// A private copy of a database and its WAL; SQLite recovers the copied WAL by itself.
 pub(in crate::store) struct CopyAside {
     dir: PathBuf,
 }
@@ -378,7 +379,7 @@ impl CopyAside {
         let io = |source| OpenError::Io { path: dir.clone(), source };
         fs::DirBuilder::new().mode(0o700).create(&dir).map_err(io)?;
         let copy = Self { dir: dir.clone() };
-        // The checkpoint first: what it says was signed is in the database that is copied behind it.
+        // Copy the checkpoint first: the rows that it states as signed are then in the database that is copied after it.
         for name in [CHECKPOINT.to_owned(), DATABASE.to_owned(), format!("{DATABASE}-wal")] {
             let from = source.join(&name);
             if from.exists() {

@@ -1,7 +1,7 @@
-//! Log start: rows below it were declared as pruned by an entry of the node itself.
+//! Log start: rows below it were stated as pruned by an entry of the node itself.
 //!
-//! The table `pruned` only says where to find the statement. What counts is the entry, with its signature: a table that
-//! names another one hides nothing, because the rows that are gone are then missing rows.
+//! The table `pruned` only says where to find the statement. The entry with its MAC is authoritative: a table that names another
+//! entry hides nothing, because the missing rows are then reported as missing.
 
 use piperoll_format::statement::{Pruned, Statement};
 use piperoll_format::verify::RowChecker;
@@ -11,16 +11,16 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::error::{UpkeepError, refused};
 use super::rows::statement_at;
 
-/// The first row that a log answers for, and the entry that says so.
+/// The first row that a log must contain, and the entry that states this.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Floor {
     pub entry_seq: u64,
     pub pruned: Pruned,
-    /// All rows below are gone.
+    /// Whether all rows below are gone.
     pub finished: bool,
 }
 
-/// The floor as it was stated, or what is wrong with it in words; `None` for a log that begins at 0.
+/// The log start as stated, or a message about what is wrong with it; `None` for a log that begins at 0.
 pub(in crate::store) fn floor(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -42,19 +42,19 @@ pub(in crate::store) fn floor(
     })
 }
 
-/// The first row of the log, as far as its floor can be believed.
+/// First row of the log, according to a verified log start.
 pub(in crate::store) fn first_seq(floor: Option<&Floor>) -> u64 {
     floor.map_or(0, |floor| floor.pruned.to_seq)
 }
 
 impl Floor {
-    /// As readers elsewhere are told.
+    /// Pruned rows, in the form that clients get.
     pub fn rows(&self) -> PrunedRows {
         PrunedRows { to_seq: self.pruned.to_seq, newest: self.pruned.newest, entry_seq: self.entry_seq }
     }
 }
 
-/// What is left to do for rows that were stated as pruned.
+/// Log start whose pruned rows are not all dropped yet.
 pub(in crate::store) fn unfinished(conn: &Connection, checker: &mut RowChecker) -> Result<Option<Floor>, UpkeepError> {
     Ok(refused(floor(conn, checker)?)?.filter(|floor| !floor.finished))
 }

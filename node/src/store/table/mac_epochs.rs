@@ -7,8 +7,9 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::log_start::Floor;
 use super::rows::entry_at;
 
-/// Which epoch seals which rows, or in words which rotation is not what the table says. The first row of every epoch says
-/// that it is, under that epoch's own secret; the row in front of it says the same under the one before.
+/// Key epochs and the rows that each of them seals, or a message about the first rotation that the entries do not confirm. The
+/// first row of every epoch states the rotation under that epoch's own secret; the row before it states the same under the previous
+/// one.
 pub(in crate::store) fn epochs(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -25,7 +26,7 @@ pub(in crate::store) fn epochs(
             return Ok(Err(format!("there is no epoch {epoch}")));
         };
         if first_seq < first {
-            // Its rows are gone; the statement about the prune says which epoch the last of them had.
+            // Its rows are gone; the statement about the prune contains the epoch of the last of them.
             continue;
         }
         let said = rotation_at(conn, checker, first_seq, epoch)?;
@@ -42,7 +43,7 @@ pub(in crate::store) fn epochs(
         base = Some(epoch);
     }
     if spans.is_empty() {
-        // Never rotated, as far as rows are here: one epoch seals them all.
+        // Never rotated within the rows that remain: one epoch seals them all.
         let newest = "SELECT epoch FROM entries WHERE seq >= 0 ORDER BY seq DESC LIMIT 1";
         let of_head = conn.prepare_cached(newest)?.query_row([], |row| row.get::<_, u32>(0)).optional()?;
         spans.extend(base.or(of_head).map(|epoch| EpochSpan { epoch, first_seq: first }));
@@ -50,7 +51,7 @@ pub(in crate::store) fn epochs(
     Ok(Ok(spans))
 }
 
-/// Lets a checker know which epoch seals which rows; in words when that cannot be known.
+/// Gives a checker the key epochs of the rows, or returns a message if they cannot be determined.
 pub(in crate::store) fn teach(
     conn: &Connection,
     checker: &mut RowChecker,

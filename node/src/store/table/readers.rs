@@ -1,8 +1,8 @@
 //! Reader threads, each with its own read-only connection.
 //!
-//! Work comes in short pieces: a scan returns after every batch, so no thread waits for a slow consumer
-//! and no read transaction lives long enough to keep the WAL from being reset. A piece that panics ends with an error for its
-//! caller; the thread opens a new connection and continues, so no request can stop reads for everybody.
+//! Work comes in short pieces: a scan returns after every batch, so no thread waits for a slow consumer, and no read transaction
+//! lives long enough to keep the WAL from being reset. If a piece panics, its caller gets an error, and the thread opens a new
+//! connection and continues, so no request can stop reads for all clients.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,16 +14,16 @@ use tokio::sync::{mpsc, oneshot};
 use super::error::{OpenError, ReadError};
 use super::health::Health;
 
-/// Threads: enough for the two cores of a small node, few enough to leave room for the writer.
+/// Number of threads: enough for the two cores of a small node, few enough to leave room for the writer.
 const THREADS: usize = 4;
-/// Pieces of work waiting; beyond it a reader waits for its turn.
+/// Maximum number of queued pieces of work; beyond it callers wait.
 const QUEUE: usize = 256;
-/// Before another try to open a connection in the place of one whose work panicked.
+/// Delay before another attempt to replace the connection of a thread whose work panicked.
 const REOPEN_PAUSE: Duration = Duration::from_millis(200);
 
 type Work = Box<dyn FnOnce(&Connection) + Send>;
 
-/// Handle to the pool; clones share it. Threads end when the last handle is gone.
+/// Handle to the pool; clones share it. The threads end when the last handle is dropped.
 #[derive(Clone)]
 pub(in crate::store) struct Readers {
     queue: mpsc::Sender<Work>,
@@ -53,7 +53,7 @@ impl Readers {
                     // The lock is held while waiting: one idle thread waits in the queue, the others for the lock.
                     let work = receiver.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
                     let Some(work) = work else { return };
-                    // Nothing of the work outlives it but the connection, and that one is replaced.
+                    // Only the connection outlives the work, and it is replaced.
                     if catch_unwind(AssertUnwindSafe(|| work(&conn))).is_err() {
                         health.count_reader_panic();
                         conn = loop {
@@ -88,7 +88,7 @@ impl Readers {
             let _ = reply.send(work(conn));
         });
         self.queue.send(work).await.map_err(|_| ReadError::Stopping)?;
-        // A thread that takes work either answers or panics; that all threads are gone shows when work is sent.
+        // A thread that takes work either answers or panics; if all threads are gone, sending the work fails.
         answer.await.map_err(|_| ReadError::Panicked)
     }
 }
@@ -106,10 +106,10 @@ mod tests {
         for _ in 0..2 * THREADS {
             let result = readers.run(|_| -> u8 { panic!("a fault in a reader") }).await;
             assert!(matches!(result, Err(ReadError::Panicked)), "{result:?}");
-            // The work that panicked held a transaction; the next one sees none of it.
+            // The work that panicked held a transaction; the next one must not see it.
             assert_eq!(readers.run(|conn| conn.is_autocommit()).await.ok(), Some(true));
         }
-        // The caller hears of it first.
+        // The caller gets its answer before the panic is counted.
         while health.reader_panics() < 2 * THREADS as u64 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

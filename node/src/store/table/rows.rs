@@ -10,20 +10,20 @@ use piperoll_protocol::node::{LogBefore, LogSpan};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _};
 
-/// No log gets there; a row above it was planted, and is found by a full check.
+/// Maximum seq. No log gets there; a row above it was planted, and a full check reports it.
 pub(in crate::store) const SEQ_MAX: u64 = 1 << 62;
-/// Bytes taken of a stored body or mac. No sound one is longer, so what is cut was a violation before.
+/// Maximum bytes read of a stored body or MAC. No sound one is longer, so a truncated one was a violation before.
 const STORED_BYTES_MAX: usize = 2 * BODY_AND_MAC_BYTES_MAX;
 pub(in crate::store) const ERA_COLUMN: &str = "the era column differs from the signed era";
 
-/// A row as it stands in the database, with what its check gave.
+/// A row as stored in the database, with the result of its check.
 #[derive(Debug, Clone)]
 pub struct StoredRow {
     pub seq: u64,
-    /// As the column says; believed only when the check is `ok`.
+    /// Time in the row's column; trustworthy only when the check is `ok`.
     pub timestamp: Timestamp,
-    /// Where the row stands in the timeline. Its own time when it is sound, otherwise that of the sound row in
-    /// front of it in reading order: what nobody signed must not decide what is read next.
+    /// Position of the row in the timeline: its own time when it is sound, otherwise that of the sound row before it in reading
+    /// order. An unauthenticated time must not decide what is read next.
     pub place: Timestamp,
     pub era: u32,
     pub epoch: u32,
@@ -31,9 +31,9 @@ pub struct StoredRow {
     pub mac: Vec<u8>,
     pub body: Vec<u8>,
     pub checked: Checked,
-    /// The index says that it fits the filter.
+    /// Whether the index says that the row matches the filter.
     pub(in crate::store) indexed: bool,
-    /// The entry that says that this row was emptied.
+    /// The entry that erased this row.
     pub erased: Option<Box<ErasedUnder>>,
 }
 
@@ -45,7 +45,7 @@ pub struct Extent {
     pub last_timestamp: Option<Timestamp>,
 }
 
-/// The rows that are there, by the tables themselves; rows below the floor count as gone.
+/// First and last row that exist, according to the tables themselves; rows below the log start count as gone.
 pub(in crate::store) fn extent(conn: &Connection) -> rusqlite::Result<Extent> {
     let oldest = "SELECT min(seq) FROM entries WHERE seq BETWEEN (SELECT coalesce(max(to_seq), 0) FROM pruned) AND ?1";
     let oldest_seq = conn.prepare_cached(oldest)?.query_row([SEQ_MAX], |row| row.get(0))?;
@@ -59,14 +59,14 @@ pub(in crate::store) fn extent(conn: &Connection) -> rusqlite::Result<Extent> {
     Ok(Extent { oldest_seq, head_seq, last_timestamp })
 }
 
-/// The time that a row's column says.
+/// Time in a row's column.
 pub(in crate::store) fn time_of(conn: &Connection, seq: u64) -> rusqlite::Result<Option<Timestamp>> {
     let mut statement = conn.prepare_cached("SELECT ts FROM entries WHERE seq = ?1")?;
     let time = statement.query_row([seq], |row| integer(row, 0)).optional()?;
     Ok(time.flatten().map(Timestamp::from_micros))
 }
 
-/// The times of the first `size` rows and what stood here before, from columns and bodies as they are.
+/// Times of the first `size` rows and the log before this one, from columns and bodies without verification.
 pub(in crate::store) fn span(conn: &Connection, size: u64) -> rusqlite::Result<LogSpan> {
     let at = |order: &str| {
         let sql = format!("SELECT ts, era FROM entries WHERE seq BETWEEN 0 AND ?1 ORDER BY seq {order} LIMIT 1");
@@ -85,7 +85,7 @@ pub(in crate::store) fn span(conn: &Connection, size: u64) -> rusqlite::Result<L
     Ok(LogSpan { oldest: time(oldest), newest: time(newest), era, before, pruned: None, aside: Vec::new() })
 }
 
-/// What `log.generation_begun` says of the log before it.
+/// What `log.generation_begun` says about the log before it.
 fn log_before(body: &[u8]) -> Option<LogBefore> {
     let Begun { generation, signed_rows, witnessed_rows, rows, at } = Begun::read(body)?;
     Some(LogBefore { generation: generation.and_then(|text| text.parse().ok()), signed_rows, witnessed_rows, rows, at })
@@ -102,12 +102,12 @@ impl StoredRow {
         checked
     }
 
-    /// Its place and time are authentic, and so is what it says, if it still says anything.
+    /// Whether the row's seq and time are authentic, and its content too, unless it was erased.
     pub(in crate::store) fn is_sound(&self) -> bool {
         matches!(self.checked.integrity, Integrity::Ok | Integrity::Erased)
     }
 
-    /// Its hash in the tree.
+    /// Hash of the row in the tree.
     pub(in crate::store) fn leaf(&self) -> Hash {
         self.erased.as_ref().map_or_else(|| leaf_hash(&self.body, &self.mac), |erased| erased.statement.leaf)
     }
@@ -117,14 +117,14 @@ impl StoredRow {
     }
 }
 
-/// Reads and checks one row; columns that cannot hold what they should are a violation, not an error.
+/// Reads and checks one row. A column of the wrong type is a violation, not an error.
 pub(in crate::store) fn read_row(row: &rusqlite::Row<'_>, checker: &mut RowChecker) -> rusqlite::Result<StoredRow> {
     let mut stored = read_unchecked(row)?;
     stored.checked = stored.checked_by(checker);
     Ok(stored)
 }
 
-/// Reads one row, to be checked later; until then it counts as a violation.
+/// Reads one row that is checked later; until then it counts as a violation.
 pub(in crate::store) fn read_unchecked(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredRow> {
     let bytes = |index| -> rusqlite::Result<Vec<u8>> {
         Ok(match row.get_ref(index)? {
@@ -132,7 +132,7 @@ pub(in crate::store) fn read_unchecked(row: &rusqlite::Row<'_>) -> rusqlite::Res
             _ => Vec::new(),
         })
     };
-    // What is not a number gets one that no signed body can say.
+    // A value that is not a number becomes one that no signed body can contain.
     let number = |index| -> rusqlite::Result<u32> {
         Ok(integer(row, index)?.and_then(|number| u32::try_from(number).ok()).unwrap_or(u32::MAX))
     };
@@ -144,7 +144,7 @@ pub(in crate::store) fn read_unchecked(row: &rusqlite::Row<'_>) -> rusqlite::Res
     Ok(StoredRow { seq, timestamp, place: timestamp, era, epoch, mac, body, checked, indexed: false, erased: None })
 }
 
-/// A column that should be a number; `None` when somebody put something else there.
+/// Value of a column that should be a number; `None` when it was changed to something else.
 pub(in crate::store) fn integer(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result<Option<i64>> {
     Ok(match row.get_ref(index)? {
         ValueRef::Integer(number) => Some(number),
@@ -152,19 +152,19 @@ pub(in crate::store) fn integer(row: &rusqlite::Row<'_>, index: usize) -> rusqli
     })
 }
 
-/// The entry that emptied a row.
+/// The entry that erased a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ErasedUnder {
     pub entry_seq: u64,
     pub statement: Erased,
-    /// That entry as it is stored, so that readers elsewhere can check it.
+    /// The entry as stored, so that clients can verify it.
     pub timestamp: Timestamp,
     pub epoch: u32,
     pub mac: Vec<u8>,
     pub body: Vec<u8>,
 }
 
-/// What an authentic entry of the node at this place says.
+/// Statement in the entry at this seq, if it is an authentic entry of the node.
 pub(in crate::store) fn statement_at(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -174,7 +174,7 @@ pub(in crate::store) fn statement_at(
     Ok(row.filter(|row| row.checked.integrity == Integrity::Ok).and_then(|row| Statement::read(&row.body)))
 }
 
-/// One row that still says something, checked.
+/// Reads and checks one row, without recognising erased rows.
 pub(in crate::store) fn entry_at(
     conn: &Connection,
     checker: &mut RowChecker,

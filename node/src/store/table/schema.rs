@@ -1,13 +1,13 @@
-//! The database's tables and the rule that they are exactly these (docs/format.md, "Database").
+//! The tables of the database, and the check that it contains exactly these (docs/format.md, "Database").
 
 use rusqlite::{Connection, OptionalExtension};
 
-/// Bumped when the tables change; kept in `PRAGMA user_version`.
+/// Incremented when the tables change; stored in `PRAGMA user_version`.
 pub(in crate::store) const SCHEMA_VERSION: i64 = 1;
-/// `PRAGMA application_id`: "PRoL", so that `file` and people can tell whose database this is.
+/// `PRAGMA application_id`: "PRoL", so that `file` and people can identify the database.
 pub(in crate::store) const APPLICATION_ID: i64 = 0x5052_6f4c;
 
-/// Where a log begins, for the triggers: what lies below was stated as pruned.
+/// SQL for the log start, used in triggers: rows below it were stated as pruned.
 macro_rules! floor {
     () => {
         "(SELECT coalesce(max(to_seq), 0) FROM pruned)"
@@ -23,11 +23,11 @@ macro_rules! refuse {
     };
 }
 
-/// Name, kind and text of everything in the schema. `entries.ts`, `entries.era` and `ids` are derived from
-/// the bodies and can be rebuilt, and so are `tiles` from bodies and macs; `checkpoints` holds the newest signed note and
-/// the newest that came back cosigned; `pruned`, `erased`, `epochs` and `holds` are where to find the node's own entries
-/// that say so, and count for nothing without them. `mac` and `body` have no NOT NULL because an erased row is an empty
-/// one, and because a planted NULL has to be readable to be reported.
+/// Kind, name and SQL of every object in the schema. `entries.ts`, `entries.era` and `ids` are derived from the bodies and can be
+/// rebuilt, and so can `tiles` from bodies and MACs. `checkpoints` holds the newest signed note and the newest cosigned one.
+/// `pruned`, `erased`, `epochs` and `holds` only locate the node's own entries that state these facts, and count for nothing
+/// without them. `mac` and `body` have no NOT NULL because an erased row is an empty one, and because a planted NULL has to be
+/// readable to be reported.
 const OBJECTS: [(&str, &str, &str); 23] = [
     (
         "table",
@@ -42,7 +42,7 @@ const OBJECTS: [(&str, &str, &str); 23] = [
         "checkpoints",
         "CREATE TABLE checkpoints (kind TEXT PRIMARY KEY, size INTEGER NOT NULL, note TEXT NOT NULL) STRICT, WITHOUT ROWID",
     ),
-    // `finished_seq` is NULL while rows that were stated as pruned may still be there.
+    // `finished_seq` is NULL while rows that were stated as pruned may still exist.
     (
         "table",
         "pruned",
@@ -64,7 +64,7 @@ const OBJECTS: [(&str, &str, &str); 23] = [
     refuse!("ids_append_only_update", "UPDATE", "ids"),
     refuse!("meta_append_only_delete", "DELETE", "meta"),
     refuse!("meta_append_only_update", "UPDATE", "meta"),
-    // A tile's rows end where the next one's begin: (index + 1) << 8 * (level + 1).
+    // The rows of a tile end where those of the next one begin: (index + 1) << 8 * (level + 1).
     refuse!(
         "tiles_append_only_delete", "DELETE", "tiles", unless
         "((OLD.id & 72057594037927935) + 1) << (8 * ((OLD.id >> 56) + 1)) <= ", floor!()
@@ -84,7 +84,7 @@ const OBJECTS: [(&str, &str, &str); 23] = [
     refuse!("epochs_append_only_update", "UPDATE", "epochs"),
 ];
 
-/// Makes a new, empty database. `auto_vacuum` must be set before the first table and before WAL.
+/// Creates a new, empty database. `auto_vacuum` must be set before the first table and before WAL.
 pub(in crate::store) fn create(conn: &Connection, meta: &[(&str, &str)]) -> rusqlite::Result<()> {
     conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     conn.pragma_update(None, "journal_mode", "WAL")?;
@@ -101,7 +101,7 @@ pub(in crate::store) fn create(conn: &Connection, meta: &[(&str, &str)]) -> rusq
     conn.execute_batch("COMMIT")
 }
 
-/// Every difference between the schema found and ours, in words; empty when there is none.
+/// Describes every difference between the schema found and the expected one; empty when there is none.
 pub(in crate::store) fn differences(conn: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut found = Vec::new();
     let mut statement = conn.prepare("SELECT type, name, coalesce(sql, '') FROM sqlite_schema")?;
@@ -127,9 +127,9 @@ pub(in crate::store) fn differences(conn: &Connection) -> rusqlite::Result<Vec<S
     Ok(words)
 }
 
-/// SQLite's counter of schema changes; while it stands still, the schema last checked is the one in use.
+/// SQLite's counter of schema changes; while it does not change, the schema last checked is the one in use.
 pub(in crate::store) fn cookie(conn: &Connection) -> rusqlite::Result<i64> {
-    // Asked before every commit, so it is not to be parsed each time.
+    // Queried before every commit, so cache the statement.
     conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))
 }
 

@@ -1,8 +1,8 @@
 //! The Merkle tree in the database: full tiles as rows of `tiles`, everything else from the entries themselves
 //! (docs/format.md, "Tree").
 //!
-//! Only full tiles are stored. They never change, so writing them costs one row per 256 entries; the unfinished tile
-//! of each level is made again from what lies below it.
+//! Only full tiles are stored. They never change, so storing them costs one row per 256 entries; the unfinished tile of each level
+//! is rebuilt from the level below.
 
 use piperoll_format::merkle::{
     FullTile, HASH_BYTES, Hash, TILE_LEVELS, TILE_WIDTH, TileSource, TreeBuilder, leaf_hash,
@@ -10,7 +10,7 @@ use piperoll_format::merkle::{
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _};
 
-/// A tile's key in `tiles`: its level in the highest byte.
+/// Position of the level in the key of a tile in `tiles`: the highest byte.
 const LEVEL_SHIFT: u32 = 56;
 
 /// Why a tree cannot be read.
@@ -44,7 +44,7 @@ pub(in crate::store) fn insert_tile(
     statement.execute((tile_id(tile.level, tile.index), tile.root, tile.to_bytes())).map(|_| ())
 }
 
-/// A stored full tile, as it is.
+/// Reads a stored full tile without verifying it.
 pub(in crate::store) fn stored_tile(conn: &Connection, level: u32, index: u64) -> Result<Vec<Hash>, TreeError> {
     let bytes: Vec<u8> = conn
         .prepare_cached("SELECT hashes FROM tiles WHERE id = ?1")?
@@ -64,7 +64,7 @@ pub(in crate::store) fn stored_tile(conn: &Connection, level: u32, index: u64) -
     Ok(hashes.to_vec())
 }
 
-/// The roots of the full tiles `from..to` of a level.
+/// Roots of the full tiles `from..to` of a level.
 pub(in crate::store) fn stored_roots(
     conn: &Connection,
     level: u32,
@@ -84,7 +84,7 @@ pub(in crate::store) fn stored_roots(
     Ok(found)
 }
 
-/// The leaves of rows `from..to`, from their stored bytes.
+/// Leaves of the rows `from..to`, from their stored bytes.
 pub(in crate::store) fn leaves(conn: &Connection, from: u64, to: u64) -> Result<Vec<Hash>, TreeError> {
     let mut statement =
         conn.prepare_cached("SELECT seq, body, mac FROM entries WHERE seq >= ?1 AND seq < ?2 ORDER BY seq")?;
@@ -105,7 +105,7 @@ pub(in crate::store) fn leaves(conn: &Connection, from: u64, to: u64) -> Result<
     if end < to { Err(TreeError::RowMissing(end)) } else { Ok(found) }
 }
 
-/// The leaf of an erased row, which cannot be made again.
+/// Leaf of an erased row, which cannot be recomputed.
 fn kept_leaf(conn: &Connection, seq: u64, body: &[u8], mac: &[u8]) -> rusqlite::Result<Option<Hash>> {
     if !body.is_empty() || !mac.is_empty() {
         return Ok(None);
@@ -122,7 +122,7 @@ fn bytes<'a>(row: &'a rusqlite::Row<'_>, index: usize) -> rusqlite::Result<&'a [
     })
 }
 
-/// The tree of one database.
+/// The tree stored in one database.
 pub(in crate::store) struct StoredTiles<'a>(pub(in crate::store) &'a Connection);
 
 impl TileSource for StoredTiles<'_> {
@@ -131,7 +131,7 @@ impl TileSource for StoredTiles<'_> {
     fn tile(&mut self, level: u32, index: u64, width: u64) -> Result<Vec<Hash>, TreeError> {
         let first = index * TILE_WIDTH;
         match stored_tile(self.0, level, index) {
-            // A tree of a past size ends inside a tile that is full by now.
+            // A tree of an earlier size ends inside a tile that is full by now.
             Ok(mut tile) => {
                 tile.truncate(usize::try_from(width).unwrap_or(usize::MAX));
                 Ok(tile)
@@ -145,7 +145,7 @@ impl TileSource for StoredTiles<'_> {
     }
 }
 
-/// The builder that goes on behind the first `size` rows.
+/// Returns a builder that continues after the first `size` rows.
 pub(in crate::store) fn resume(conn: &Connection, size: u64) -> Result<TreeBuilder, TreeError> {
     let mut edge = Vec::new();
     let mut tiles = StoredTiles(conn);
@@ -160,7 +160,7 @@ pub(in crate::store) fn resume(conn: &Connection, size: u64) -> Result<TreeBuild
     TreeBuilder::resume(size, edge).ok_or(TreeError::Edge(size))
 }
 
-/// Whether the newest full tile is what its rows say; `first` is the first row that is still there.
+/// Whether the newest full tile matches its rows; `first` is the first row that still exists.
 pub(in crate::store) fn check_last_tile(
     conn: &Connection,
     first: u64,

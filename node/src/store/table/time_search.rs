@@ -11,16 +11,16 @@ use rusqlite::Connection;
 use super::erased;
 use super::rows::read_row;
 
-/// Rows looked at for one landmark: a log whose rows all fail must not make a search read all of it.
+/// Maximum number of rows read to find one landmark, so that a search does not read the whole of a log whose rows all fail.
 const LANDMARK_ROWS_MAX: u32 = 4_096;
-/// A part of one era's rows, and where rows at its beginning (in reading order) stand that are not sound.
+/// A part of one era's rows, and the timeline position of unsound rows at its beginning (in reading order).
 pub(in crate::store) struct Part {
     pub(in crate::store) from: u64,
     pub(in crate::store) to: u64,
     pub(in crate::store) carry: Timestamp,
 }
 
-/// A row whose signature fits, as a landmark for searching.
+/// A row whose MAC is valid, used as a landmark for searching.
 #[derive(Debug, Clone, Copy)]
 struct Landmark {
     seq: u64,
@@ -28,16 +28,15 @@ struct Landmark {
     era: u32,
 }
 
-/// Finds places in the log. Only rows whose signature fits are believed, so an edited time or era column can
-/// neither lead a search astray nor hide the rows around it; rows that do not fit, and rows that are not
-/// there, always end up inside the range they border on.
+/// Searches for positions in the log. Only rows whose MAC is valid are trusted, so an edited time or era column can neither mislead
+/// a search nor hide the rows around it; invalid rows and missing rows are always included in the range that they border on.
 pub(in crate::store) struct Search<'a> {
     pub(in crate::store) conn: &'a Connection,
     pub(in crate::store) checker: &'a mut RowChecker,
 }
 
 impl Search<'_> {
-    /// The seq ranges of the eras in `first..end`. The first begins at `first`, whether that row is there or not.
+    /// Seq ranges of the eras in `first..end`. The first range begins at `first`, whether that row exists or not.
     pub(in crate::store) fn eras(&mut self, first: u64, end: u64) -> rusqlite::Result<Vec<(u64, u64)>> {
         let mut ranges = Vec::new();
         let mut from = first;
@@ -53,8 +52,8 @@ impl Search<'_> {
         Ok(ranges)
     }
 
-    /// The part of an era's rows that the request asks for. Its `carry` depends on the log and the request's
-    /// range alone, not on the page, so that a row that is not sound stands at the same place on every page.
+    /// The part of an era's rows that the request asks for. Its `carry` depends only on the log and the request's range, not on the
+    /// page, so that an unsound row has the same position on every page.
     pub(in crate::store) fn narrow(&mut self, from: u64, to: u64, request: &ScanRequest) -> rusqlite::Result<Part> {
         let (mut start, mut below) = self.first_from(from, to, request.from)?;
         let (mut end, mut above) = self.first_to(from, to, request.to)?;
@@ -108,7 +107,7 @@ impl Search<'_> {
         self.first_not(from, to, |row| row.timestamp < end)
     }
 
-    /// The seq behind the last landmark in `from..to` that satisfies `before`, and that landmark; those that do
+    /// Seq after the last landmark in `from..to` that satisfies `before`, and that landmark. The landmarks that satisfy it must
     /// come first.
     fn behind_last(
         &mut self,
@@ -127,7 +126,7 @@ impl Search<'_> {
         Ok((low, last))
     }
 
-    /// The first landmark in `from..to` that does not satisfy `before`, and its seq, or `to`.
+    /// First landmark in `from..to` that does not satisfy `before`, and its seq, or `to` if there is none.
     fn first_not(
         &mut self,
         from: u64,
@@ -139,8 +138,8 @@ impl Search<'_> {
         Ok((first.map_or(to, |row| row.seq), first))
     }
 
-    /// The first row in `from..to` whose signature fits; `None` also when too many in a row do not, which makes
-    /// the range that is read larger, never smaller.
+    /// First row in `from..to` whose MAC is valid. `None` also when too many consecutive rows are invalid, which makes the range
+    /// that is read larger, never smaller.
     fn landmark(&mut self, from: u64, to: u64) -> rusqlite::Result<Option<Landmark>> {
         let mut statement = self.conn.prepare_cached(
             "SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq >= ?1 AND seq < ?2 ORDER BY seq LIMIT ?3",
@@ -150,7 +149,7 @@ impl Search<'_> {
             let mut row = read_row(row, self.checker)?;
             erased::recognise(self.conn, self.checker, &mut row)?;
             if row.is_sound() {
-                // The check has held both columns against what is signed.
+                // The check has compared both columns with the signed values.
                 return Ok(Some(Landmark { seq: row.seq, timestamp: row.timestamp, era: row.era }));
             }
         }

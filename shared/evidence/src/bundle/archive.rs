@@ -1,5 +1,5 @@
-//! The container: a POSIX ustar archive in exactly one form. No times, owners or modes vary, nothing stands between the
-//! members or behind the end, and the reader accepts only the header that the writer would have written.
+//! The container of a bundle: a POSIX ustar archive in exactly one form. Times, owners and modes are fixed, there are no bytes
+//! between the members or after the end, and the reader accepts only headers that the writer would have written.
 
 use tar::{EntryType, Header};
 
@@ -7,7 +7,7 @@ const BLOCK_BYTES: usize = 512;
 /// Two empty blocks end an archive (POSIX.1-2017, pax, "ustar Interchange Format").
 const END: [u8; 2 * BLOCK_BYTES] = [0; 2 * BLOCK_BYTES];
 
-/// Why a file is not a bundle's archive.
+/// Reason why a file is not a bundle's archive.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArchiveError {
     #[error("it is not an archive that Piperoll wrote (byte {0})")]
@@ -25,7 +25,7 @@ pub struct Member<'a> {
     pub bytes: &'a [u8],
 }
 
-/// The header block of a member. `None` when the name does not fit one (100 bytes).
+/// Returns the header block of a member, or `None` if the name is too long for it (100 bytes).
 pub fn member_header(name: &str, bytes: u64) -> Option<[u8; BLOCK_BYTES]> {
     let mut header = Header::new_ustar();
     header.set_path(name).ok()?;
@@ -39,7 +39,7 @@ pub fn member_header(name: &str, bytes: u64) -> Option<[u8; BLOCK_BYTES]> {
     Some(*header.as_bytes())
 }
 
-/// What fills a member up to whole blocks.
+/// Returns the zero bytes that pad a member to a whole number of blocks.
 pub fn member_padding(bytes: u64) -> &'static [u8] {
     let over = usize::try_from(bytes % BLOCK_BYTES as u64).unwrap_or_default();
     &END[..(BLOCK_BYTES - over) % BLOCK_BYTES]
@@ -49,7 +49,7 @@ pub fn write_end(out: &mut Vec<u8>) {
     out.extend_from_slice(&END);
 }
 
-/// Reads the members one by one; the archive is right to its last byte when this ends without an error.
+/// Reads the members one by one. If the iteration ends without an error, the archive is valid to its last byte.
 #[derive(Debug, Clone)]
 pub struct Members<'a> {
     archive: &'a [u8],

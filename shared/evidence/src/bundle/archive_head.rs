@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use piperoll_format::ids::{ClusterName, NodeId};
 
-/// The first words of an archive's head.
+/// First line of an archive's head.
 const FORMAT: &str = "piperoll archive v1";
-/// The first member of an archive, and of no bundle.
+/// Name of the first member of an archive. No bundle has a member of this name.
 pub const ARCHIVE: &str = "archive";
 
-/// What an archive says it is; everything in it follows from the other members too.
+/// Identity that an archive claims for itself. All of it also follows from the other members.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArchiveHead {
@@ -21,7 +21,7 @@ pub struct ArchiveHead {
 }
 
 impl ArchiveHead {
-    /// The member's bytes.
+    /// Returns the bytes of the `archive` member.
     pub fn to_text(&self) -> String {
         format!("{FORMAT}\n{}\n", serde_json::to_string(self).unwrap_or_default())
     }

@@ -1,5 +1,5 @@
-//! The manifest: what was asked, what the exporter says became of it, and a digest of every other member. A signed note
-//! whose text is the format's name and one JSON object.
+//! The manifest of a bundle: the request, its outcome according to the exporter, and a digest of every other member. A manifest
+//! is a signed note whose text is the name of the format and one JSON object.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -9,85 +9,86 @@ use piperoll_format::ids::ClusterName;
 use piperoll_format::note::{Note, NoteError, SigningKey};
 use piperoll_format::time::Timestamp;
 
-/// The signed statement of the exporter. Everything in it that can be recomputed is recomputed by a verifier.
+/// Statement that the exporter signs. A verifier recomputes everything in it that can be recomputed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     pub cluster: ClusterName,
-    /// The name of the aggregator's key.
+    /// Name of the aggregator's key.
     pub exporter: String,
-    /// Program and version.
+    /// Program and version that wrote the bundle.
     pub tool: String,
     pub created: Timestamp,
     pub asked: Asked,
-    /// Every expected node is in the bundle with everything that was asked for.
+    /// Whether every expected node is in the bundle with everything that was requested.
     pub complete: bool,
     pub rows: u64,
-    /// All nodes of the exporter's roster that had a part in the range, by id.
+    /// All nodes of the exporter's roster, ordered by id, except nodes that had left the cluster and have no entries in the
+    /// range.
     pub nodes: Vec<NodePart>,
-    /// All other members, in their order.
+    /// Digests of all other members, in their order in the archive.
     pub members: Vec<MemberDigest>,
 }
 
-/// What was asked, by whom, and why.
+/// The request: its author, reason, filter and range.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Asked {
     pub by: String,
     pub reason: String,
-    /// Canonical filter text; empty for everything.
+    /// Filter in its canonical text form; empty if every entry was requested.
     pub filter: String,
-    /// Half-open.
+    /// Start of the range, which is half-open.
     pub from: Timestamp,
     pub to: Timestamp,
-    /// What was to be done about missing nodes: `refuse`, `wait` or `partial`.
+    /// How the exporter had to treat missing nodes: `refuse`, `wait` or `partial`.
     pub incomplete: String,
 }
 
-/// What the exporter says about one node.
+/// The exporter's statement about one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodePart {
     pub node_id: String,
-    /// `ok`, or why its part is missing or not whole.
+    /// `ok`, or why the node's part is missing or incomplete.
     pub status: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What the witness concludes about its log.
+    /// The witness's verdict on the node's log.
     pub verdict: String,
-    /// Of its present log; none when nothing of it could be read or proven.
+    /// Generation of the node's current log; `None` if nothing of that log could be read or proven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<String>,
     /// Rows under its checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// Rows of its present log in the timeline.
+    /// Number of entries of the current log in the timeline.
     pub rows: u64,
-    /// Rows beside the range, which show that nothing of it is missing.
+    /// Number of entries just outside of the range, which show that nothing of the range is missing.
     pub borders: u64,
-    /// Logs of it that another one took the place of and that have a part in the range. Missing where there are none, and in
+    /// The node's earlier logs, each replaced by a newer one, that are relevant to the range. Absent if there are none, and in
     /// bundles of the first version.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<EarlierPart>,
-    /// Rows as they were found that no proof stands behind.
+    /// Number of entries without a proof, which the bundle holds as they were found.
     pub rejected: u64,
-    /// Erased rows of the range, by the node's word, of which nobody can say whether the filter would have selected them; they are not
-    /// in the timeline. Missing where there are none, and in bundles of earlier versions, whose timeline has all erased rows of
-    /// the range.
+    /// Number of erased entries of the range, according to the node, for which it can no longer be decided whether the filter
+    /// selects them; they are not in the timeline. Absent if there are none, and in bundles of earlier versions, whose timeline
+    /// has all erased entries of the range.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erased: Option<u64>,
 }
 
-/// What the exporter says about a log of a node that another one took the place of.
+/// The exporter's statement about an earlier log of a node, which a newer log replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EarlierPart {
     pub generation: String,
     /// Rows under its checkpoint.
     pub size: u64,
-    /// Rows of it in the timeline.
+    /// Number of entries of this log in the timeline.
     pub rows: u64,
-    /// Rows beside the range.
+    /// Number of entries just outside of the range.
     pub borders: u64,
 }
 
@@ -107,13 +108,13 @@ impl MemberDigest {
 }
 
 impl Manifest {
-    /// The version that is enough for what it says.
+    /// Returns the lowest format version that can express this manifest.
     fn format(&self) -> &'static str {
         if self.nodes.iter().all(|node| node.earlier.is_empty()) { FORMAT } else { FORMAT_2 }
     }
 }
 
-/// The member's bytes: the manifest as a note, signed.
+/// Returns the bytes of the `manifest` member: the manifest as a signed note.
 pub fn manifest_note(manifest: &Manifest, key: &SigningKey) -> Result<String, NoteError> {
     let json = serde_json::to_string_pretty(manifest).unwrap_or_default();
     let note = Note::unsigned(format!("{}\n{json}\n", manifest.format()))?;
@@ -121,7 +122,7 @@ pub fn manifest_note(manifest: &Manifest, key: &SigningKey) -> Result<String, No
     Ok(note.with(signature).to_string())
 }
 
-/// Reads the member; the signature is for the caller to check.
+/// Reads the `manifest` member. The caller must check the signature.
 pub fn read_manifest(member: &[u8]) -> Result<(Manifest, Note), String> {
     let text = std::str::from_utf8(member).map_err(|_| "the manifest is not text".to_owned())?;
     let note = Note::parse_up_to(text, MANIFEST_BYTES_MAX).map_err(|error| format!("the manifest: {error}"))?;
@@ -148,7 +149,7 @@ pub fn read_manifest(member: &[u8]) -> Result<(Manifest, Note), String> {
     if manifest.format() != format {
         return Err(format!("the manifest begins with {format:?}, and what it says is {:?}", manifest.format()));
     }
-    // One form only: what a program read and what a person reads must be the same.
+    // Accept only the form that Piperoll writes, so that a program and a person read the same content.
     if serde_json::to_string_pretty(&manifest).is_ok_and(|form| json.strip_suffix('\n') == Some(&form)) {
         Ok((manifest, note))
     } else {

@@ -1,33 +1,33 @@
-//! Since when and until when a node is a member of its cluster, and how long rows have to stay: what a cluster's administrators say, in the
-//! roster of aggregators and in the trust file of verifiers.
+//! Periods of membership of nodes and retention policies, as a cluster's administrators set them in the roster of aggregators and
+//! in the trust file of verifiers.
 
 use serde::{Deserialize, Serialize};
 
 use piperoll_format::time::Timestamp;
 
-/// Until when a node is expected to answer, and since when: half-open.
+/// Period in which a node is expected to answer, half-open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Life {
-    /// [`Timestamp::MIN`] means since ever: members of before the instants were kept.
+    /// [`Timestamp::MIN`] if the node has always been a member, as for nodes added before these instants were recorded.
     pub from: Timestamp,
-    /// [`Timestamp::MAX`] means that it is still a member.
+    /// [`Timestamp::MAX`] if the node is still a member.
     pub until: Timestamp,
 }
 
 impl Life {
     pub const ALWAYS: Self = Self { from: Timestamp::MIN, until: Timestamp::MAX };
 
-    /// Whether it has left by then.
+    /// Returns whether the node has left at or before `now`.
     pub fn has_ended_by(&self, now: Timestamp) -> bool {
         self.until <= now
     }
 
-    /// Whether it was known as a member by then.
+    /// Returns whether the node has joined at or before `now`.
     pub fn has_begun_by(&self, now: Timestamp) -> bool {
         self.from <= now
     }
 
-    /// Whether a half-open range reaches into it.
+    /// Returns whether the half-open range `from..to` overlaps this period.
     pub fn overlaps(&self, from: Timestamp, to: Timestamp) -> bool {
         from < self.until && self.from < to
     }
@@ -42,7 +42,7 @@ pub enum Instant {
 }
 
 impl Instant {
-    /// The name of its field in files.
+    /// Returns the name of the instant's field in the roster and the trust file.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::MemberFrom => "member_from",
@@ -51,28 +51,29 @@ impl Instant {
     }
 }
 
-/// An instant that was another one before. Who reads evidence sees it, because moving an instant changes who was expected.
+/// Record of a changed membership instant. A verdict lists it as a note, because moving an instant changes which nodes were
+/// expected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Moved {
     pub instant: Instant,
-    /// What it was; missing where it was open.
+    /// Previous value; `None` if the period was open at this end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub was: Option<Timestamp>,
-    /// When it was moved.
+    /// Time of the change.
     pub at: Timestamp,
     pub reason: String,
 }
 
 impl Moved {
-    /// For people.
+    /// Describes the change for people.
     pub fn words(&self, node: &str) -> String {
         let was = self.was.map_or_else(|| "open before".to_owned(), |was| format!("{was} before"));
         format!("{} of {node} was moved at {} ({was}): {}", self.instant.as_str(), self.at, self.reason)
     }
 }
 
-/// How long rows have to stay, from some time on; an earlier policy holds until a later one begins.
+/// Minimum time for which nodes keep entries, in effect from a given time until the next policy begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeepPolicy {
@@ -81,7 +82,7 @@ pub struct KeepPolicy {
 }
 
 impl KeepPolicy {
-    /// The policy that held at some time.
+    /// Returns the policy that was in effect at the given time.
     pub fn at(policies: &[Self], time: Timestamp) -> Option<Self> {
         policies.iter().filter(|policy| policy.from <= time).max_by_key(|policy| policy.from).copied()
     }

@@ -1,8 +1,9 @@
-//! Evidence bundles (docs/format.md, "Evidence bundle"): one archive that shows, to somebody who holds only public keys,
-//! what the nodes of a cluster had recorded, that nothing of it was changed, and what is missing.
+//! Evidence bundles (docs/format.md, "Evidence bundle"). A bundle is one archive that shows to a verifier who holds only public
+//! keys what the nodes of a cluster had recorded, that nothing of it was changed, and what is missing.
 //!
-//! A bundle is written once, by an aggregator, and checked anywhere, without network, secrets or a database. Writing and
-//! checking share everything that decides a byte: a bundle is either exactly what the writer would write, or refused.
+//! An aggregator writes a bundle once; it can be checked anywhere, without network, secrets or a database. The writer and the
+//! verifier share all code that determines bytes of the bundle, so a bundle is either exactly what the writer would write, or
+//! refused.
 
 mod archive;
 mod archive_head;

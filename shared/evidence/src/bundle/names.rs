@@ -1,23 +1,25 @@
 //! Names of a bundle's members, its version, and its limits.
 
-/// The first words of a manifest, and of nothing else.
+/// First line of a manifest, and of no other file.
 pub const FORMAT: &str = "piperoll bundle v1";
-/// The same with rows of logs that another one took the place of: who knows only the first version would not check these.
+/// First line of a manifest of a bundle that also holds entries of earlier logs. A verifier of the first version would not check
+/// these, so it must refuse the bundle.
 pub const FORMAT_2: &str = "piperoll bundle v2";
-/// Logs of one node that a bundle holds besides its present one. No node begins as many; the names of their members have two digits.
+/// Maximum number of earlier logs of one node in a bundle. No node begins this many, and the number in the names of their members
+/// has at most two digits.
 pub const EARLIER_LOGS_MAX: usize = 64;
-/// A bundle is held in memory while it is checked.
+/// Maximum size of a bundle, which is held in memory while it is checked.
 pub const BUNDLE_BYTES_MAX: usize = 8 * 1024 * 1024 * 1024;
-/// A checkpoint that a witness has seen within this time of the end of a range speaks for all of it: nodes sign once a
-/// second, and cosignatures have whole seconds.
+/// Age up to which a checkpoint covers the whole range: a witness cosigned it at most this long before the end of the range.
+/// Nodes sign once a second, and cosignatures have a resolution of one second.
 pub const CHECKPOINT_AGE_SECONDS_MAX: i64 = 2;
-/// A trust file.
+/// Maximum size of a trust file.
 pub const TRUST_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Nodes in one bundle or trust file; no cluster has as many.
+/// Maximum number of nodes in one bundle or trust file; no cluster has this many.
 pub(super) const NODES_MAX: usize = 20_000;
-/// Aggregators in one trust file.
+/// Maximum number of aggregators in one trust file.
 pub(super) const AGGREGATORS_MAX: usize = 256;
-/// Signatures of one manifest. Checking one takes as long as hashing the manifest.
+/// Maximum number of signatures of one manifest. Checking one signature takes as long as hashing the manifest.
 pub(super) const MANIFEST_SIGNATURES_MAX: usize = 8;
 pub const MANIFEST_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -25,12 +27,12 @@ pub const MANIFEST: &str = "manifest";
 pub const TIMELINE: &str = "timeline.ndjson";
 pub const CSV: &str = "timeline.csv";
 pub const REPORT: &str = "report.html";
-/// The exporter's own idea of whom to trust. A verifier uses it only to say that it has nothing better.
+/// Trust file of the exporter. A verifier that was given no trust file of its own uses it, and reports the bundle as not trusted.
 pub const TRUST: &str = "trust.toml";
-/// What an auditor reads first.
+/// Introduction for auditors.
 pub const README: &str = "README.txt";
 
-/// The members of one node, in this order.
+/// Names of one node's members, in this order: checkpoint, entries, proof.
 pub fn checkpoint_name(node: &str) -> String {
     format!("nodes/{node}/checkpoint")
 }
@@ -43,16 +45,18 @@ pub fn proof_name(node: &str) -> String {
     format!("nodes/{node}/proof")
 }
 
-/// The members of an earlier log of a node, in this order; `number` counts from 1.
+/// Returns the names of the members of an earlier log of a node, in this order: checkpoint, entries, proof. `number` counts from
+/// 1.
 pub fn earlier_names(node: &str, number: usize) -> [String; 3] {
     let folder = format!("{node}/earlier-{number}");
     [checkpoint_name(&folder), entries_name(&folder), proof_name(&folder)]
 }
 
-/// Rows as they were found that no proof stands behind; what they show is only that something is wrong.
+/// Returns the name of the member that holds a node's entries without a proof, as they were found. They show only that something
+/// is wrong.
 pub fn rejected_name(node: &str) -> String {
     format!("nodes/{node}/rejected.ndjson")
 }
 
-/// The text of [`README`].
+/// Content of [`README`].
 pub const README_TEXT: &str = include_str!("../../templates/bundle-readme.txt");

@@ -19,7 +19,7 @@ use piperoll_format::verify::SequenceWalk;
 use piperoll_format::view::EntryView;
 use piperoll_query::filter::{ErasedFit, Filter};
 
-/// The members of one log of a node.
+/// Members of one log of a node.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NodeMembers<'a> {
     pub(super) checkpoint: &'a [u8],
@@ -27,30 +27,32 @@ pub(super) struct NodeMembers<'a> {
     pub(super) proof: &'a [u8],
 }
 
-/// What was asked, opened.
+/// The parsed request of a bundle, and the checks to make.
 pub(super) struct Question {
     pub(super) filter: Filter,
     pub(super) from: Timestamp,
     pub(super) to: Timestamp,
-    /// When the bundle was made, by the exporter's word.
+    /// Time at which the bundle was made, according to the exporter.
     pub(super) created: Timestamp,
     pub(super) checks: Checks,
 }
 
 impl Question {
-    /// `erased_apart`: erased rows that only what they said could select are counted in the manifest.
+    /// Returns whether an entry belongs in the timeline. With `erased_apart`, the manifest only counts erased entries that the
+    /// filter could select by their lost content alone; they are not in the timeline.
     fn wants(&self, row: &StoredEntry<'_>, view: &EntryView<'_>, erased_apart: bool) -> bool {
         let fits = match &row.erased {
             None => self.filter.matches(view),
             Some(_) if erased_apart => self.filter.on_erased(row.prefix.node_id, row.seq()) == ErasedFit::Yes,
-            // Earlier versions showed every erased row, because nobody knows whether it would have matched.
+            // Earlier versions showed every erased entry, because it is unknown whether it would have matched.
             Some(_) => true,
         };
         fits && (self.from..self.to).contains(&row.timestamp())
     }
 }
 
-/// Checks the members of one log; `node` is what the trust file says of its node. Returns its rows in the timeline, in ascending `seq`; what is wrong goes into the verdict.
+/// Checks the members of one log against `node`, the trust file's entry for its node. Returns the log's entries in the timeline,
+/// in ascending `seq`, and adds faults to the verdict.
 pub(super) fn check_node<'a>(
     trust: &Trust,
     node: Option<&NodeTrust>,
@@ -83,8 +85,8 @@ pub(super) fn check_node<'a>(
     rows
 }
 
-/// The checkpoint, signed by the node under a key that the trust file gives it for this size, and cosigned by at least
-/// one trusted witness.
+/// Opens the checkpoint: the node must have signed it with a key that the trust file allows for this size, and at least one
+/// trusted witness must have cosigned it.
 fn open_checkpoint(
     trust: &Trust,
     node: &NodeTrust,
@@ -136,12 +138,12 @@ fn open_checkpoint(
     Ok((checkpoint, generation.to_owned()))
 }
 
-/// The time of a cosignature.
+/// Converts the time of a cosignature.
 fn time_of(seconds: u64) -> Timestamp {
     Timestamp::from_micros(i64::try_from(seconds).unwrap_or(i64::MAX / 2_000_000).saturating_mul(1_000_000))
 }
 
-/// One hash per line, base64.
+/// Reads a proof: one hash in base64 a line.
 fn read_proof(member: &[u8]) -> Result<Vec<Hash>, String> {
     let bad = || "its proof is not a list of hashes".to_owned();
     let text = std::str::from_utf8(member).map_err(|_| bad())?;
@@ -152,7 +154,7 @@ fn read_proof(member: &[u8]) -> Result<Vec<Hash>, String> {
     lines.split('\n').map(|line| decode_hash(line).ok_or_else(bad)).collect()
 }
 
-/// Follows the rows: their own words, their place under the checkpoint, and whether they are what was asked for.
+/// Checks each entry in turn: its content, its position under the checkpoint, and whether the request asks for it.
 fn walk<'a>(
     trust: &Trust,
     question: &Question,
@@ -166,11 +168,11 @@ fn walk<'a>(
     let mut root = RangeRoot::new(checkpoint.size, proof);
     let (mut shown, mut sequence) = (Shown::default(), SequenceWalk::default());
     let mut wanted = Vec::new();
-    // The time of the newest row under the checkpoint, if it is here.
+    // Time of the newest entry under the checkpoint, if that entry is in the bundle.
     let (mut count, mut newest) = (0u64, Timestamp::MIN);
-    // What the log says of the rows that are gone, and when it said so.
+    // The statement about pruned entries that reaches furthest, and the time of its entry.
     let mut floor = None;
-    // Entries that stand for erased rows, to be met as rows of their own, and those that were.
+    // Erasure statements that replace erased entries and must also occur at their own `seq`, and those that do.
     let (mut needed, mut met) = (Vec::new(), BTreeMap::new());
     for row in Rows::new(entries) {
         let row = match row {
@@ -196,7 +198,7 @@ fn walk<'a>(
             newest = row.timestamp();
         }
         if seq == 0 && row.erased.is_none() {
-            // A log that took the place of another one says so.
+            // The first entry of a log names the log that it replaced, if there was one.
             verdict.begun = Begun::read(row.body).filter(|begun| !begun.was_empty());
         }
         let said = Statement::read(row.body);
@@ -216,7 +218,7 @@ fn walk<'a>(
             }
             _ => {}
         }
-        // Rows that stand apart were not all shown; a step back between them says nothing.
+        // Decreasing times of entries that are not adjacent are no fault: the entries between them were not shown.
         if let Some(fault @ piperoll_format::verify::SequenceFault::TimeDecreases { .. }) =
             sequence.step(seq, Some((row.era(), row.timestamp())))
             && checks.on(Check::TimeOrder)
@@ -239,7 +241,7 @@ fn walk<'a>(
             shown.border(place);
             verdict.borders += 1;
         } else if row.erased.is_none() && matches!(said, Some(Statement::Erased(_))) {
-            // It stands here for a row that it emptied.
+            // This erasure statement is in the bundle only to prove the erasure of another entry.
             verdict.borders += 1;
         } else if checks.on(Check::Question) {
             verdict.fault(format!("row {seq} is not what was asked for"));
@@ -266,7 +268,8 @@ fn walk<'a>(
     wanted
 }
 
-/// Every erased row stands under an entry that is here, and proven. `needed` has that entry's seq, the row's, and the entry's leaf.
+/// Checks that the bundle holds, and proves, the erasure statement of every erased entry. `needed` has the statement's `seq`, the
+/// erased entry's `seq`, and the statement's leaf.
 fn check_erasures(needed: Vec<(u64, u64, Hash)>, met: &BTreeMap<u64, Hash>, verdict: &mut NodeVerdict) {
     for (entry_seq, seq, leaf) in needed {
         if met.get(&entry_seq) != Some(&leaf) {
@@ -276,10 +279,11 @@ fn check_erasures(needed: Vec<(u64, u64, Hash)>, met: &BTreeMap<u64, Hash>, verd
     }
 }
 
-/// How far a node's clock may be ahead of its witness's.
+/// How far a node's clock may be ahead of its witness's clock.
 const CLOCK_SLACK_MICROS: i64 = 5 * 60 * 1_000_000;
 
-/// What is proven behind rows that were pruned, and whether those had stayed for as long as the policy says.
+/// If entries were pruned, returns the time from which the rest of the range is proven to be complete, and whether the pruned
+/// entries had been kept for as long as the policy requires.
 fn rest(
     trust: &Trust,
     question: &Question,
@@ -291,7 +295,7 @@ fn rest(
     let since = shown.since()?.max(question.from);
     let at = |timestamp| Position { timestamp, seq: 0 };
     shown.is_whole(at(since), at(question.to.max(since)), checkpoint.size).ok()?;
-    // The statement was recorded before its checkpoint was cosigned, whatever time it says.
+    // The statement was recorded before its checkpoint was cosigned, whatever its own time says.
     let latest = witnessed_at.unwrap_or(Timestamp::MIN).plus_micros(CLOCK_SLACK_MICROS);
     if stated > latest {
         let words = format!(
@@ -302,7 +306,7 @@ fn rest(
     Some((since, kept_to_policy(&checkpoint.origin, pruned, stated, &trust.retention, &trust.witnesses)))
 }
 
-/// Why rows of the range could be missing although everything fits.
+/// Returns why entries of the range could be missing although no check failed.
 fn unproven(question: &Question, shown: &Shown, size: u64) -> Option<String> {
     let at = |timestamp| Position { timestamp, seq: 0 };
     if !question.filter.is_empty() {
@@ -314,11 +318,11 @@ fn unproven(question: &Question, shown: &Shown, size: u64) -> Option<String> {
     shown.is_whole(at(question.from), at(question.to), size).err().map(|problem| problem.to_string())
 }
 
-/// Why rows of logs may be missing that another one took the place of, when the range reaches back before that. The exporter may not
-/// have known it, so it makes nobody a liar.
+/// Returns why entries of earlier logs may be missing, if the range begins before the current log does. The exporter may not have
+/// known about an earlier log, so this makes the bundle incomplete but is no fault.
 ///
-/// Every log says in its first row which one was there before, and how many rows it had; all of them have to be here, back to
-/// where the range begins.
+/// The first entry of every log names the log that it replaced and how many entries that log had. All of these logs must be in
+/// the bundle, back to the start of the range.
 pub(super) fn missing_earlier(question: &Question, node: &NodeVerdict) -> Option<String> {
     if !question.checks.on(Check::Whole) {
         return None;
@@ -356,9 +360,9 @@ pub(super) fn missing_earlier(question: &Question, node: &NodeVerdict) -> Option
     left.into_iter().find_map(not_whole)
 }
 
-/// An old checkpoint says nothing about what was recorded since. It speaks for the whole range when its newest row stands
-/// behind the range, or when it was witnessed as late as the range ends. An open range ends with the export; whoever says
-/// that it was made earlier than it was only says less.
+/// Returns why the checkpoint does not cover the whole range. A checkpoint says nothing about entries recorded after it. It
+/// covers the range if its newest entry is at or after the end of the range, or if it was witnessed as late as the range ends. An
+/// open range ends when the export was made; an exporter that claims an earlier time only claims less.
 fn stale(question: &Question, newest: Timestamp, witnessed_at: Option<Timestamp>) -> Option<String> {
     let end = if question.to == Timestamp::MAX { question.created } else { question.to };
     let witnessed = witnessed_at.unwrap_or(Timestamp::MIN);

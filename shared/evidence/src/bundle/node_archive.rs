@@ -1,5 +1,6 @@
-//! An archive of rows that are about to be pruned: one node's rows `from_seq..to_seq` with their proof and the newest
-//! cosigned checkpoint, in the container of a bundle. The node's log keeps the file's digest in its `log.pruned` entry.
+//! Verifies archives of entries that are about to be pruned. An archive is a container like a bundle and holds one node's entries
+//! `from_seq..to_seq` with their proof and the newest cosigned checkpoint. The node's log keeps the file's digest in its
+//! `log.pruned` entry.
 
 use super::archive::Member;
 use super::archive_head::ArchiveHead;
@@ -11,8 +12,8 @@ use piperoll_format::statement::Statement;
 use piperoll_format::time::Timestamp;
 use piperoll_query::filter::Filter;
 
-/// Checks an archive on the machine that made it, where no witness's key is known: its rows are those under a checkpoint
-/// that the node itself signed.
+/// Checks an archive on the machine that made it. That machine knows no witness's key, so the entries are proven only against a
+/// checkpoint that the node itself signed.
 pub fn verify_own_archive(archive: &[u8], trust: &Trust) -> Verdict {
     let checks = Checks::without(Check::Witness);
     match super::archive::Members::new(archive).collect::<Result<Vec<Member<'_>>, _>>() {
@@ -42,7 +43,8 @@ pub(super) fn verify_archive(members: &[Member<'_>], trust: &Trust, checks: Chec
         return verdict;
     }
     if head.cluster != trust.cluster {
-        // Its head is not signed, and its checkpoint is: one of this cluster's under another cluster's head was changed.
+        // The head is not signed, but the checkpoint is. If the checkpoint belongs to this cluster and the head names another
+        // cluster, the head was changed.
         if checkpoint.bytes.starts_with(format!("{}/", trust.cluster).as_bytes()) {
             verdict.find(None, format!("it is of the cluster {}, its checkpoint of {}", head.cluster, trust.cluster));
             return verdict;
@@ -59,7 +61,7 @@ pub(super) fn verify_archive(members: &[Member<'_>], trust: &Trust, checks: Chec
     let members = NodeMembers { checkpoint: checkpoint.bytes, entries: entries.bytes, proof: proof.bytes };
     let known = trust.nodes.iter().find(|known| known.id.as_str() == id);
     let rows = check_node(trust, known, &question, members, &mut node);
-    // Behind the rows may stand the entries that say which of them were erased.
+    // Erasure statements of erased entries may follow the archived entries.
     let (inside, behind) = rows.split_at(rows.partition_point(|row| row.seq() < head.to_seq));
     let whole = inside.len() as u64 == head.to_seq.saturating_sub(head.from_seq)
         && inside.first().is_some_and(|row| row.seq() == head.from_seq)
@@ -73,7 +75,7 @@ pub(super) fn verify_archive(members: &[Member<'_>], trust: &Trust, checks: Chec
     for words in node.take_faults() {
         verdict.find(Some(id), words);
     }
-    // Rows on both sides are not here, and nobody expects them.
+    // The entries before and after the archived range are expected to be missing.
     node.unproven = None;
     node.rows = inside.len() as u64;
     verdict.rows = node.rows;

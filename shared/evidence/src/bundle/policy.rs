@@ -1,4 +1,4 @@
-//! Whether pruned rows had been kept for as long as the cluster's policy says, according to a witness.
+//! Checks whether pruned entries had been kept for as long as the cluster's retention policy requires, according to a witness.
 
 use super::membership::KeepPolicy;
 use piperoll_format::checkpoint::Checkpoint;
@@ -8,21 +8,21 @@ use piperoll_format::time::Timestamp;
 
 const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 
-/// What a statement about pruned rows shows.
+/// Result of comparing a prune with the retention policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PolicyFit {
-    /// A witness had seen all of them for as long as the policy says.
+    /// A witness had seen all pruned entries for as long as the policy requires.
     Kept,
-    /// They went earlier than that.
+    /// The entries were pruned earlier than the policy allows; the text says how.
     Early(String),
-    /// Neither is shown, and why.
+    /// Neither can be shown; the text says why.
     Unshown(String),
 }
 
-/// Holds a prune against the policy of the time when it was stated. `origin` is the log's, `stated` the time of the entry, which is in the
-/// log and proven, and `witnesses` are those of the cluster.
+/// Compares a prune with the policy that was in effect when the prune was stated. `origin` is the log's origin, `stated` the time
+/// of the `log.pruned` entry, which is proven to be in the log, and `witnesses` are the cluster's witnesses.
 ///
-/// The age counts from the cosignature in the statement: a witness had seen rows up to the last one that went by then.
+/// The age counts from the cosignature in the statement: by that time, a witness had seen all entries up to the last pruned one.
 pub fn kept_to_policy(
     origin: &str,
     pruned: &Pruned,
@@ -35,7 +35,8 @@ pub fn kept_to_policy(
     };
     let keep = i64::from(policy.keep_days).saturating_mul(DAY_MICROS);
     let since = |time: Timestamp| stated.micros().saturating_sub(time.micros());
-    // A witness of the first rows that go had not seen what was recorded in an earlier log after these.
+    // The cosignature covers only pruned entries of this log, not entries that were later added to an earlier log that was
+    // removed with them.
     let added = pruned.earlier.iter().filter_map(|log| log.added).filter(|added| since(*added) < keep).max();
     if let Some(added) = added {
         let words = format!(
@@ -49,7 +50,7 @@ pub fn kept_to_policy(
         return PolicyFit::Kept;
     }
     let days = policy.keep_days;
-    // A time that is still to come says that a clock was wrong, and nothing about an age.
+    // An entry with a time after the prune shows that a clock was wrong, and says nothing about the entry's age.
     let young = since(pruned.newest) < keep && pruned.newest <= stated;
     match seen {
         Some(seen) if young => PolicyFit::Early(format!(
@@ -68,7 +69,7 @@ pub fn kept_to_policy(
     }
 }
 
-/// When a witness of the cluster had seen so many rows of the log, by the earliest good cosignature of the note.
+/// Returns when a witness of the cluster had seen at least `rows` entries of the log: the earliest valid cosignature of the note.
 fn cosigned_at(origin: &str, note: &str, rows: u64, witnesses: &[VerifyingKey]) -> Option<Timestamp> {
     let note = Note::parse(note).ok()?;
     let checkpoint = Checkpoint::parse(note.text()).ok()?;

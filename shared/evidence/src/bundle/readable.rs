@@ -1,5 +1,5 @@
-//! The copies for people: the timeline as NDJSON and as CSV. They are made from the proven bytes, by the writer and again
-//! by the verifier.
+//! Human-readable copies of the timeline as NDJSON and CSV. The writer makes them from the proven bytes, and the verifier makes
+//! them again to compare.
 
 use super::archive::Member;
 use super::manifest::Manifest;
@@ -9,19 +9,19 @@ use super::rows::StoredEntry;
 use super::verdict::{Check, Checks, Verdict};
 use crate::csv;
 
-/// A row of the timeline, with its line end.
+/// Appends one line of the NDJSON timeline, including its line end.
 pub fn timeline_line(row: &StoredEntry<'_>, out: &mut Vec<u8>) {
     row.to_row().write_json(out);
     out.push(b'\n');
 }
 
-/// The same row for a spreadsheet.
+/// Appends the same entry as a line of CSV.
 pub fn csv_line(row: &StoredEntry<'_>, out: &mut Vec<u8>) {
     csv::write_row(&row.to_row(), out);
 }
 
-/// Puts the rows of all nodes into the one order there is. Nodes come in the order of their ids, so a node's place in the
-/// list compares as its id does.
+/// Merges the entries of all nodes into the order of the timeline: by time, then node id, then `seq`. The nodes must be ordered
+/// by id, so that a node's index compares as its id does.
 pub fn merged<'a>(nodes: Vec<Vec<StoredEntry<'a>>>) -> Vec<StoredEntry<'a>> {
     let mut all: Vec<(usize, StoredEntry<'a>)> = Vec::with_capacity(nodes.iter().map(Vec::len).sum());
     for (node, rows) in nodes.into_iter().enumerate() {
@@ -31,7 +31,7 @@ pub fn merged<'a>(nodes: Vec<Vec<StoredEntry<'a>>>) -> Vec<StoredEntry<'a>> {
     all.into_iter().map(|(_, row)| row).collect()
 }
 
-/// The copies for people, made again.
+/// Recreates the human-readable members and compares them with those of the bundle.
 pub(super) fn check_readable(
     manifest: &Manifest,
     rows: Vec<StoredEntry<'_>>,
@@ -73,7 +73,7 @@ pub(super) fn check_readable(
     }
 }
 
-/// Whether a copy is the head and then one line per row.
+/// Returns whether a copy consists of the head and one line for every entry.
 fn same(copy: &[u8], head: &[u8], rows: &[StoredEntry<'_>], write: impl Fn(&StoredEntry<'_>, &mut Vec<u8>)) -> bool {
     let Some(mut rest) = copy.strip_prefix(head) else { return false };
     let mut line = Vec::new();

@@ -1,4 +1,4 @@
-//! The readable report: one HTML file without scripts, made from the manifest and the first rows.
+//! Human-readable report: one HTML file without scripts, made from the manifest and the first entries.
 
 use askama::Template;
 
@@ -7,7 +7,7 @@ use super::rows::StoredEntry;
 use piperoll_format::time::Timestamp;
 use piperoll_format::view::EntryView;
 
-/// Rows that the report shows; a longer timeline is read elsewhere.
+/// Maximum number of entries that the report shows; a longer timeline is only in the other members.
 pub const REPORT_ROWS_MAX: usize = 2_000;
 
 #[derive(Template)]
@@ -22,7 +22,7 @@ struct Page<'a> {
     rejected: u64,
 }
 
-/// One row of the table.
+/// One line of the table.
 struct Line {
     time: String,
     place: String,
@@ -33,8 +33,8 @@ struct Line {
     outcome: String,
 }
 
-/// The report; `rows` are the first of the timeline, at most [`REPORT_ROWS_MAX`]. It says nothing about the members'
-/// digests, of which its own is one.
+/// Renders the report. `rows` are the first entries of the timeline, at most [`REPORT_ROWS_MAX`]. The report does not list the
+/// members' digests, because its own is one of them.
 pub fn report(manifest: &Manifest, rows: &[StoredEntry<'_>]) -> String {
     let bound = |time: Timestamp, open: Timestamp| if time == open { "open".to_owned() } else { time.to_text() };
     let page = Page {
@@ -52,7 +52,7 @@ pub fn report(manifest: &Manifest, rows: &[StoredEntry<'_>]) -> String {
 
 fn line(row: &StoredEntry<'_>) -> Line {
     let gone = row.to_row().reason.map(std::borrow::Cow::into_owned);
-    // Nothing is left to show of an erased row, and what its tombstone says is not what it said.
+    // Nothing is left to show of an erased entry, and the content of its erasure statement is not the entry's own.
     let view = EntryView::parse(row.body).filter(|_| gone.is_none()).unwrap_or_default();
     let text = |value: &Option<std::borrow::Cow<'_, str>>| value.as_deref().unwrap_or_default().to_owned();
     let entity = match (view.entity_type.as_deref(), view.entity_id.as_deref()) {

@@ -1,6 +1,6 @@
-//! The member `entries`: rows of one node in ascending `seq`, each behind its length in 16 bits, big endian, as in an
-//! entry bundle of C2SP tlog-tiles. A row is its body and its mac. Of an erased row there is neither; it is the letter X,
-//! its seq in 64 bits, big endian, and then body and mac of the entry that says that it was erased.
+//! The member `entries`: the entries of one node in ascending `seq`, each preceded by its length in 16 bits, big endian, as in an
+//! entry bundle of C2SP tlog-tiles. An entry is its body and its MAC. An erased entry has neither; in their place are the letter
+//! X, its `seq` in 64 bits, big endian, and the body and MAC of its erasure statement.
 
 use piperoll_format::entry::Prefix;
 use piperoll_format::limits::MAC_BYTES;
@@ -12,7 +12,7 @@ use piperoll_format::verify::Integrity;
 
 pub const ROW_LENGTH_BYTES: usize = 2;
 
-/// Why the rows of a node cannot be read.
+/// Reason why the entries of a node cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RowsError {
     #[error("its entries end inside a row ({})", behind(.0))]
@@ -27,19 +27,19 @@ fn behind(last: &Option<u64>) -> String {
     last.map_or("the first one".to_owned(), |seq| format!("behind row {seq}"))
 }
 
-/// The letter and the seq in front of the entry that stands for an erased row.
+/// Length of the letter X and the `seq` that precede the erasure statement of an erased entry.
 pub const ERASED_HEAD_BYTES: usize = 9;
-/// What an erased row begins with; a body begins with a brace.
+/// First byte of an erased entry; a body begins with a brace.
 const ERASED: u8 = b'X';
 
-/// One row.
+/// One entry, or the erasure statement in place of an erased one.
 #[derive(Debug, Clone)]
 pub struct StoredEntry<'a> {
-    /// Of the entry that stands here: the row itself, or the one that says that the row was erased.
+    /// Prefix of the stored entry: the entry itself, or the erasure statement in its place.
     pub prefix: Prefix<'a>,
     pub body: &'a [u8],
     pub mac: &'a [u8],
-    /// What that entry says about the row, when the row is erased.
+    /// Content of the erasure statement, if the entry was erased.
     pub erased: Option<Box<Erased>>,
 }
 
@@ -56,12 +56,12 @@ impl StoredEntry<'_> {
         self.erased.as_ref().map_or(self.prefix.timestamp, |erased| erased.timestamp)
     }
 
-    /// Its hash in the tree.
+    /// Returns the entry's hash in the tree.
     pub fn leaf(&self) -> Hash {
         self.erased.as_ref().map_or_else(|| leaf_hash(self.body, self.mac), |erased| erased.leaf)
     }
 
-    /// As people and programs read it. What is in a bundle is proven, so every row says so.
+    /// Converts the entry to the form that people and programs read. Entries in a bundle are proven, so each is marked as such.
     pub fn to_row(&self) -> Row<'_> {
         if let Some(erased) = &self.erased {
             return Row::erased(self.prefix.node_id, erased, self.prefix.seq, true);
@@ -79,7 +79,7 @@ impl StoredEntry<'_> {
     }
 }
 
-/// Appends a row. Body and mac together are at most 65,535 bytes, which every entry is.
+/// Appends an entry. Its body and MAC together are at most 65,535 bytes, which holds for every entry.
 pub fn write_entry(out: &mut Vec<u8>, body: &[u8], mac: &[u8]) {
     let length = u16::try_from(body.len() + mac.len()).unwrap_or(u16::MAX);
     out.extend_from_slice(&length.to_be_bytes());
@@ -87,7 +87,7 @@ pub fn write_entry(out: &mut Vec<u8>, body: &[u8], mac: &[u8]) {
     out.extend_from_slice(mac);
 }
 
-/// Appends an erased row: its seq, and the entry that says so.
+/// Appends an erased entry: its `seq` and its erasure statement.
 pub fn write_erased(out: &mut Vec<u8>, seq: u64, body: &[u8], mac: &[u8]) {
     let mut row = vec![ERASED];
     row.extend_from_slice(&seq.to_be_bytes());
@@ -95,7 +95,7 @@ pub fn write_erased(out: &mut Vec<u8>, seq: u64, body: &[u8], mac: &[u8]) {
     write_entry(out, &row, mac);
 }
 
-/// Reads rows one by one.
+/// Reads entries one by one.
 #[derive(Debug, Clone)]
 pub struct Rows<'a> {
     rest: &'a [u8],

@@ -1,5 +1,5 @@
-//! What a verifier believes before it opens a bundle: the nodes there are, and the public keys they sign with. It comes
-//! from the cluster's administrators, never from the bundle.
+//! The trust file: the nodes of a cluster and their public keys, which a verifier trusts before it opens a bundle. It comes from
+//! the cluster's administrators, never from the bundle.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,13 +14,14 @@ use piperoll_format::time::Timestamp;
 use piperoll_query::human_time;
 
 const FORMAT: &str = "piperoll trust v1";
-/// With instants of members, or policies of retention: who knows only the first version would expect the wrong nodes.
+/// Format of a trust file with membership instants, retention policies or replaced keys. A program that reads only the first
+/// version would expect the wrong nodes.
 const FORMAT_2: &str = "piperoll trust v2";
-/// Policies of one cluster, and moved instants of one node.
+/// Maximum number of policies of one cluster, and of moved instants of one node.
 const POLICIES_MAX: usize = 1_024;
 const MOVES_MAX: usize = 1_024;
 
-/// Why a trust file cannot be used.
+/// Reason why a trust file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TrustError {
     #[error("this is not a trust file: {0}")]
@@ -43,16 +44,17 @@ pub enum TrustError {
     Newer(&'static str),
 }
 
-/// A node's public key and the sizes of its log that it may sign.
+/// Public key of a node, and the sizes of its log that it may sign.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeySpan {
     pub public: [u8; 32],
-    /// The one generation it is for; without one, every generation that no other key of the node is for.
+    /// Generation that the key is for; `None` for every generation without a key of its own.
     pub generation: Option<String>,
-    /// Sizes from this one to that one, both included.
+    /// First and last size that the key may sign, both inclusive.
     pub from_size: u64,
     pub to_size: Option<u64>,
-    /// Of a former key: it counts for checkpoints that a witness cosigned by then, so for logs that ended before it was replaced.
+    /// Set for a former key: it is valid for checkpoints that a witness cosigned at or before this time, and so for logs that
+    /// ended before the key was replaced.
     pub until: Option<Timestamp>,
 }
 
@@ -70,12 +72,12 @@ impl NodeTrust {
 pub struct NodeTrust {
     pub id: NodeId,
     pub life: Life,
-    /// Instants of its life that were moved.
+    /// Changes of the node's membership instants.
     pub moved: Vec<Moved>,
     pub keys: Vec<KeySpan>,
 }
 
-/// The opened file.
+/// A parsed trust file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trust {
     pub cluster: ClusterName,
@@ -83,7 +85,7 @@ pub struct Trust {
     pub witnesses: Vec<VerifyingKey>,
     /// Keys that sign manifests.
     pub exporters: Vec<VerifyingKey>,
-    /// How long rows have to stay, ascending.
+    /// Retention policies, in ascending order of time.
     pub retention: Vec<KeepPolicy>,
 }
 
@@ -104,7 +106,7 @@ struct Typed {
 #[serde(deny_unknown_fields)]
 struct TypedNode {
     id: NodeId,
-    /// Days, such as 2026-04-15; only of a node that left.
+    /// First day of membership, such as 2026-04-15; only for a node that left.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     first_day: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -161,7 +163,8 @@ impl Trust {
         if first && !typed.retention.is_empty() {
             return Err(TrustError::Newer("retention"));
         }
-        // A bundle may bring its own trust file along, so its author decides how long these lists are.
+        // Without a trust file from the administrators, the one in the bundle is read, so the bundle's author decides how long
+        // these lists are.
         for (count, of, most) in [
             (typed.nodes.len(), "nodes", NODES_MAX),
             (typed.aggregators.len(), "aggregators", AGGREGATORS_MAX),
@@ -196,7 +199,7 @@ impl Trust {
             };
             let (witness, exporter) =
                 (open(&aggregator.witness, KeyKind::Witness)?, open(&aggregator.exporter, KeyKind::Log)?);
-            // The same key again would check the same signatures again.
+            // A duplicate key would make the verifier check the same signatures twice.
             if trust.witnesses.contains(&witness) || trust.exporters.contains(&exporter) {
                 return Err(TrustError::Twice(aggregator.id.to_string()));
             }
@@ -206,7 +209,7 @@ impl Trust {
         Ok(trust)
     }
 
-    /// The file's text.
+    /// Returns the text of the file.
     pub fn to_text(&self) -> String {
         let plain = |node: &NodeTrust| {
             node.life == Life::ALWAYS && node.moved.is_empty() && node.keys.iter().all(|key| key.until.is_none())
@@ -245,7 +248,7 @@ impl Trust {
         toml::to_string(&typed).unwrap_or_default()
     }
 
-    /// The nodes by their ids.
+    /// Returns the nodes by id.
     pub fn by_id(&self) -> HashMap<&str, &NodeTrust> {
         self.nodes.iter().map(|node| (node.id.as_str(), node)).collect()
     }
@@ -259,7 +262,7 @@ impl TypedNode {
                 from: self.member_from.unwrap_or(Timestamp::MIN),
                 until: self.member_until.unwrap_or(Timestamp::MAX),
             },
-            // As files of the first version have it.
+            // Days of membership, as in files of the first version.
             (Some(first), Some(last)) if self.member_from.is_none() && self.member_until.is_none() => {
                 let from = human_time::day_range(first).ok_or_else(bad_day)?.0;
                 let until = human_time::day_range(last).ok_or_else(bad_day)?.1;
@@ -340,7 +343,7 @@ mod tests {
         ] {
             assert!(Trust::parse(&bad).is_err(), "{bad}");
         }
-        // Without anything of the second version it is one of the first, which every verifier reads.
+        // A file that uses nothing of the second version is written in the first one, which every verifier reads.
         let mut plain = trust.clone();
         plain.retention.clear();
         plain.nodes.truncate(1);
@@ -353,12 +356,12 @@ mod tests {
         let node = &trust.nodes[0];
         let allows = |span: &KeySpan, size| node.allows(span, "g", size, None);
         assert!(allows(&span(Some(9)), 9) && !allows(&span(Some(9)), 10) && !allows(&span(None), 2));
-        // A key for one generation takes that generation from the keys that name none.
+        // A generation with a key of its own does not accept keys that name no generation.
         let own = KeySpan { generation: Some("g".to_owned()), ..span(None) };
         let node = NodeTrust { keys: vec![span(None), own.clone()], ..node.clone() };
         let allows = |span: &KeySpan, generation| node.allows(span, generation, 3, None);
         assert!(allows(&own, "g") && !allows(&span(None), "g") && allows(&span(None), "h"));
-        // A former key counts for what was cosigned while it was in use, in generations that no other key is for.
+        // A former key is valid for checkpoints cosigned while it was in use, in generations without a key of their own.
         let former = KeySpan { until: Some(day("2026-05-01").0), ..span(None) };
         let node = NodeTrust { keys: vec![span(None), own, former.clone()], ..node };
         let at = |text| node.allows(&former, "h", 3, Some(day(text).0));

@@ -8,66 +8,68 @@ use super::policy::PolicyFit;
 use piperoll_format::statement::Begun;
 use piperoll_format::time::Timestamp;
 
-/// Faults spelled out; the rest is counted.
+/// Maximum number of findings that are listed; further ones are only counted.
 const FINDINGS_LISTED_MAX: usize = 100;
 
-/// What an aggregator concludes of a node that pruned rows earlier than the policy says.
+/// Aggregator's verdict on a node that pruned entries earlier than the policy allows.
 pub const PRUNED_EARLY: &str = "pruned_early";
 
-/// The same where the aggregator does not know that the policy was kept.
+/// Aggregator's verdict on a node that pruned entries when it is not known whether the policy was kept.
 pub const PRUNED_UNSHOWN: &str = "pruned_unshown";
 
-/// One thing that is wrong: the bundle is not what its signers made.
+/// One fault in a bundle, which shows that the bundle is not what its signers made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The node it is about, when it is about one.
+    /// The node concerned, if the fault concerns a single one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_id: Option<String>,
     pub what: String,
 }
 
-/// What is concluded about one node.
+/// Verdict on one node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct NodeVerdict {
     pub node_id: String,
-    /// The exporter's word on whether the node answered.
+    /// Whether the node answered, according to the exporter.
     pub status: String,
     pub generation: Option<String>,
-    /// Rows under the checkpoint.
+    /// Number of entries under the checkpoint.
     pub size: Option<u64>,
-    /// Rows in the timeline, counted here.
+    /// Number of entries in the timeline, as counted by the verifier.
     pub rows: u64,
     pub borders: u64,
-    /// Rows under the checkpoint that are not in the bundle.
+    /// Number of entries under the checkpoint that are not in the bundle.
     pub withheld: u64,
-    /// Rows in the timeline whose content was erased under an entry that is proven here.
+    /// Number of entries in the timeline whose content was erased, each with a proven erasure statement in the bundle.
     pub erased: u64,
-    /// Erased rows of the range that may have matched the filter and are not in the timeline, by the exporter's word.
+    /// Number of erased entries of the range that may have matched the filter and are not in the timeline, according to the
+    /// exporter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub erased_apart: Option<u64>,
-    /// Where the log begins, by an entry that is proven here; rows below were pruned.
+    /// First `seq` of the log according to a proven `log.pruned` entry in the bundle; entries below it were pruned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pruned: Option<u64>,
     pub witnesses: Vec<String>,
     pub witnessed_at: Option<Timestamp>,
-    /// Its logs that another one took the place of, as far as they are here; each says the same of itself.
+    /// The node's earlier logs in the bundle, each with a verdict of its own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<NodeVerdict>,
-    /// Why no one can say that nothing of the range is missing; none when that is proven.
+    /// Why entries of the range could be missing; `None` if it is proven that none is.
     pub unproven: Option<String>,
-    /// Why its part is missing or not whole, when it was expected.
+    /// Why the node's part is missing or incomplete although it was expected.
     pub missing: Option<String>,
-    /// Its rows of the range were pruned up to here, by entries that are proven here, after they had stayed for as long as the policy in the
-    /// trust file says; from here on nothing of it is missing.
+    /// Time from which nothing of the node is missing. Its entries of the range before this time were pruned, which is proven in
+    /// the bundle, after they had been kept for as long as the policy in the trust file requires.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub complete_since: Option<Timestamp>,
-    /// From when on everything is proven where rows were pruned, and whether those had stayed as long as they should.
+    /// For a log with pruned entries: the time from which it is proven to be complete, and whether the pruned entries had been
+    /// kept for long enough.
     #[serde(skip)]
     pub(super) rest: Option<(Timestamp, PolicyFit)>,
-    /// What its first row says of the log that it took the place of.
+    /// Statement of the log's first entry about the log that it replaced.
     #[serde(skip)]
     pub(super) begun: Option<Begun>,
-    /// Why its checkpoint does not speak for the whole range.
+    /// Why the checkpoint does not cover the whole range.
     #[serde(skip)]
     pub(super) stale: Option<String>,
     #[serde(skip)]
@@ -84,8 +86,8 @@ impl NodeVerdict {
     }
 }
 
-/// What a verifier looks at. The names serve the negative control of the tests: with any one of them switched off, some
-/// bundle that must be refused is not.
+/// One check that a verifier makes. The variants exist for the negative control of the tests: with any single check switched off,
+/// some bundle that must be refused is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
     ManifestSignature,
@@ -111,7 +113,7 @@ pub enum Check {
     Readme,
 }
 
-/// Which checks are made: all of them, but in the negative control.
+/// The checks to make: all of them, except in the negative control.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Checks {
     pub(super) without: Option<Check>,
@@ -122,7 +124,7 @@ impl Checks {
         Self { without: Some(check) }
     }
 
-    /// All of them are made.
+    /// Returns whether all checks are made.
     pub(super) fn without_none(self) -> bool {
         self.without.is_none()
     }
@@ -132,33 +134,35 @@ impl Checks {
     }
 }
 
-/// What is concluded about a bundle.
+/// Verdict on a bundle.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Verdict {
-    /// False when the bundle was checked against the keys it brings along, which shows nothing.
+    /// Whether the bundle was checked against a trust file. If `false`, it was checked against the keys that it contains, which
+    /// shows nothing.
     pub trusted: bool,
-    /// Every node that was expected is here in full.
+    /// Whether every expected node is in the bundle in full.
     pub complete: bool,
-    /// Complete, and no row of the range can be missing.
+    /// Whether the bundle is complete and no entry of the range can be missing.
     pub proven: bool,
-    /// Not complete only because rows were pruned that had outlived the policy: from here on every node that was expected is here in full,
-    /// and nothing can be missing.
+    /// Set if the bundle is incomplete only because entries were pruned that had been kept for as long as the policy requires:
+    /// from this time on, every expected node is in the bundle in full, and nothing can be missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub complete_since: Option<Timestamp>,
-    /// What a reader should know and nobody is accused of: instants of members that were moved.
+    /// Remarks for the user that are no faults: changed membership instants.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
     pub rows: u64,
     pub nodes: Vec<NodeVerdict>,
-    /// What is wrong. Empty, or the bundle is refused.
+    /// Faults. The bundle is refused unless this is empty.
     pub findings: Vec<Finding>,
     pub findings_count: usize,
-    /// The file could not be checked with this trust file; its author is not accused of anything. The only finding says why.
+    /// Whether the file could not be checked with this trust file, which says nothing about its author. The only finding has the
+    /// reason.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub not_checked: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Manifest>,
-    /// Of an archive of pruned rows, which has no manifest.
+    /// Head of an archive of pruned entries, which has no manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub archive: Option<ArchiveHead>,
 }
@@ -171,7 +175,7 @@ impl Verdict {
         }
     }
 
-    /// Nothing is concluded: the file, or the trust file, is another one than was meant.
+    /// Ends without a conclusion, because the file or the trust file is not the intended one.
     pub(super) fn set_aside(mut self, why: impl Into<String>) -> Self {
         self.find(None, why);
         self.not_checked = true;

@@ -19,16 +19,16 @@ use super::verdict::{Check, Checks, NodeVerdict, PRUNED_EARLY, Verdict};
 use piperoll_format::time::Timestamp;
 use piperoll_query::filter::Filter;
 
-/// Checks a bundle. Every count, digest and readable copy is made again from the proven rows; nothing that the manifest
-/// says is believed.
+/// Verifies a bundle. Every count, digest and readable copy is computed again from the proven entries; no statement of the
+/// manifest is taken on trust.
 ///
-/// Without a trust file the one in the bundle is used, and the verdict says so: whoever made the bundle up made up its
+/// Without a trust file, the one in the bundle is used, and the verdict says so: a forger of the bundle would have forged its
 /// keys too.
 pub fn verify_bundle(bundle: &[u8], trust: Option<&Trust>) -> Verdict {
     verify(bundle, trust, Checks::default())
 }
 
-/// The same with one check switched off, to see that it is needed.
+/// Verifies a bundle with one check switched off, to show that the check is needed.
 #[cfg(feature = "negative-control")]
 pub fn verify_bundle_without(check: Check, bundle: &[u8], trust: Option<&Trust>) -> Verdict {
     verify(bundle, trust, Checks { without: Some(check) })
@@ -36,7 +36,7 @@ pub fn verify_bundle_without(check: Check, bundle: &[u8], trust: Option<&Trust>)
 
 fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
     let mut verdict = Verdict { trusted: trust.is_some(), ..Verdict::default() };
-    // What does not begin like evidence is not evidence that was changed.
+    // A file that does not begin as evidence does is another kind of file, not altered evidence.
     let first = Members::new(bundle).next().and_then(Result::ok);
     if first.is_none_or(|first| ![MANIFEST, ARCHIVE].contains(&first.name)) {
         return verdict.set_aside("this file is no evidence bundle of Piperoll, and no archive of pruned rows");
@@ -79,7 +79,8 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
     };
     let Some(trust) = trust.or(own.as_ref()) else { return verdict };
     let signed = trust.exporters.iter().any(|key| key.name() == manifest.exporter && note.verify(key).is_ok());
-    // A bundle that names one of these exporters and another cluster is a lie; one of somebody else's is not.
+    // A bundle that names an exporter of this trust file but another cluster is forged or altered. One of another cluster's
+    // exporter is merely the wrong file for this trust file.
     let ours = trust.exporters.iter().any(|key| key.name() == manifest.exporter);
     if !signed && !ours && manifest.cluster != trust.cluster && checks.without_none() {
         let words = format!(
@@ -96,12 +97,12 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
     if checks.on(Check::Cluster) && manifest.cluster != trust.cluster {
         verdict.find(None, format!("it is of the cluster {}, the trust file of {}", manifest.cluster, trust.cluster));
     }
-    // Hashing every member once more takes as long as all the rest, so it goes beside it.
+    // Hashing every member takes as long as all other checks together, so it runs in parallel with them.
     let digests = || if checks.on(Check::Digests) { check_digests(&manifest, rest) } else { Vec::new() };
     let wrong = std::thread::scope(|scope| {
         let beside = scope.spawn(digests);
         check_question(trust, &manifest, rest, checks, &mut verdict);
-        // A thread that only hashes cannot fail; if it could, its work would be done here.
+        // A thread that only hashes cannot panic; if it did, the hashes would be computed here.
         beside.join().unwrap_or_else(|_| digests())
     });
     for words in wrong {
@@ -122,14 +123,14 @@ fn check_question(trust: &Trust, manifest: &Manifest, rest: &[Member<'_>], check
     }
 }
 
-/// The trust file that the bundle brings along.
+/// Reads the trust file that the bundle contains.
 fn own_trust(members: &[Member<'_>]) -> Result<Trust, String> {
     let member = members.iter().find(|member| member.name == TRUST).ok_or("it is not here")?;
     let text = std::str::from_utf8(member.bytes).ok().filter(|text| text.len() <= TRUST_BYTES_MAX);
     Trust::parse(text.ok_or("it is not a text of that size")?).map_err(|error| error.to_string())
 }
 
-/// What is wrong with the members' digests, in words.
+/// Compares the members with the manifest's digests; returns a message for each difference.
 fn check_digests(manifest: &Manifest, members: &[Member<'_>]) -> Vec<String> {
     let mut wrong = Vec::new();
     if manifest.members.len() != members.len() {
@@ -218,7 +219,7 @@ fn check_nodes(trust: &Trust, question: &Question, manifest: &Manifest, members:
     check_readable(manifest, merged(rows), left.as_slice(), question.checks, verdict);
 }
 
-/// The manifest's counts against those that were made here.
+/// Compares the manifest's counts with those that the verifier made.
 fn compare_counts(part: &NodePart, rejected: u64, node: &mut NodeVerdict) {
     for (what, said, found) in [
         ("rows", part.rows, node.rows),
@@ -234,7 +235,7 @@ fn compare_counts(part: &NodePart, rejected: u64, node: &mut NodeVerdict) {
     }
 }
 
-/// The same of an earlier log.
+/// Compares the manifest's statement about an earlier log with what the verifier found.
 fn compare_earlier(part: &EarlierPart, log: &mut NodeVerdict) {
     let said = (Some(&part.generation), Some(part.size), part.rows, part.borders);
     if said != (log.generation.as_ref(), log.size, log.rows, log.borders) {
@@ -242,15 +243,15 @@ fn compare_earlier(part: &EarlierPart, log: &mut NodeVerdict) {
     }
 }
 
-/// When the bundle was made, for who was a member then: the exporter's word, or the newest cosignature in it if that is later. So nobody
-/// is left out by dating a bundle back.
+/// Returns the time at which the bundle was made, which decides who was a member: the exporter's time, or the newest cosignature
+/// in the bundle if that is later. An exporter thus cannot leave out a node by backdating the bundle.
 fn made_at(question: &Question, verdict: &Verdict) -> Timestamp {
     verdict.nodes.iter().filter_map(|node| node.witnessed_at).fold(question.created, Timestamp::max)
 }
 
-/// Who should be here comes from the trust file.
+/// Checks that the nodes that the trust file expects are in the bundle in full.
 fn check_expected(trust: &Trust, question: &Question, manifest: &Manifest, verdict: &mut Verdict) {
-    // A map, not a scan: the author of a bundle decides how long both lists are.
+    // A map instead of a scan, because the author of the bundle decides how long both lists are.
     let mut places: HashMap<String, usize> =
         verdict.nodes.iter().enumerate().map(|(at, node)| (node.node_id.clone(), at)).collect();
     let made = made_at(question, verdict);
@@ -258,7 +259,8 @@ fn check_expected(trust: &Trust, question: &Question, manifest: &Manifest, verdi
     for node in &trust.nodes {
         let id = node.id.as_str();
         verdict.notes.extend(node.moved.iter().map(|moved| moved.words(id)));
-        // Who joined later could not be asked, and of who had left by then only what stands in its life is missed.
+        // A node that joined after the bundle was made could not be asked. A node that has left is expected only for the part of
+        // the range in which it was a member.
         let (from, to) = (question.from, question.to);
         let expected = node.life.has_begun_by(made) && node.life.overlaps(from, to);
         if !expected || !question.filter.concerns_node(id) {
@@ -275,7 +277,7 @@ fn check_expected(trust: &Trust, question: &Question, manifest: &Manifest, verdi
                 &mut verdict.nodes[last]
             }
         };
-        // The exporter saw when the rows went; without its word a node's clock alone would say when that was.
+        // The exporter saw when the entries were pruned; without its verdict, that time would rest on the node's clock alone.
         let said = parts.get(id).map_or("", |part| part.verdict.as_str());
         known.missing = if known.size.is_none() {
             Some(format!("nothing of it is here ({})", known.status))
@@ -307,7 +309,8 @@ fn check_expected(trust: &Trust, question: &Question, manifest: &Manifest, verdi
     verdict.complete_since = since.filter(|_| all_here);
     verdict.complete = all_here && since.is_none();
     verdict.proven = verdict.complete && question.filter.is_empty() && !trust.nodes.is_empty();
-    // A node that joined since, or a checkpoint that could not be renewed, makes a bundle incomplete and nobody a liar.
+    // A node that joined since, or a checkpoint that could not be renewed, makes a bundle incomplete but does not contradict its
+    // manifest.
     let named: HashSet<&str> = manifest.nodes.iter().map(|part| part.node_id.as_str()).collect();
     let contradicted = verdict.nodes.iter().any(|node| {
         let named = named.contains(node.node_id.as_str());

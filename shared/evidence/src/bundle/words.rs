@@ -1,4 +1,4 @@
-//! The verdict as text.
+//! Formats a verdict as text.
 
 use std::fmt::Write as _;
 
@@ -8,23 +8,23 @@ use piperoll_format::terminal::escape;
 use piperoll_format::time::Timestamp;
 use piperoll_query::filter::Filter;
 
-/// What the exit code says; the numbers are those of every reading command of Piperoll.
+/// Meaning of the exit code. The numbers are those of all Piperoll commands that read entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// Complete and verified.
     Verified = 0,
-    /// It could not be checked, or only against keys that it brought along.
+    /// Not checked, or checked only against the keys in the bundle.
     Unchecked = 1,
-    /// The file or the trust file is another one than was meant: nothing is concluded.
+    /// No conclusion: the file or the trust file is not the intended one.
     Usage = 2,
-    /// Authentic, and something that should be in it is not.
+    /// Authentic, but something that should be in the bundle is missing.
     Incomplete = 3,
-    /// It is not what its signers made.
+    /// Not what its signers made.
     Refused = 4,
 }
 
 impl Outcome {
-    /// A refusal outranks everything; trust outranks completeness.
+    /// Derives the outcome from a verdict. A refusal takes precedence over everything, and missing trust over missing parts.
     pub fn of(verdict: &Verdict) -> Self {
         if verdict.not_checked {
             Self::Usage
@@ -39,7 +39,7 @@ impl Outcome {
         }
     }
 
-    /// For programs.
+    /// Returns the outcome's name for programs.
     pub fn word(self) -> &'static str {
         match self {
             Self::Verified => "verified",
@@ -51,7 +51,7 @@ impl Outcome {
     }
 }
 
-/// Everything an auditor needs to know, and what was not checked.
+/// Formats everything that an auditor needs to know, including what was not checked.
 pub fn verdict_words(verdict: &Verdict, outcome: Outcome) -> String {
     let mut out = String::new();
     if outcome == Outcome::Usage {
@@ -171,7 +171,7 @@ fn line(out: &mut String, node: &NodeVerdict) {
     }
 }
 
-/// A number with its noun.
+/// Formats a number with its noun.
 fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }

@@ -10,7 +10,7 @@ use crate::ids::{EntryId, Generation, NodeId};
 use crate::limits;
 use crate::time::Timestamp;
 
-/// The node's own lifecycle entry (`log.*`), built without a caller.
+/// Builds one of the node's own lifecycle entries (`log.*`), which have no caller.
 pub fn lifecycle(action: &str, description: &str, details: &serde_json::Value) -> CallerEntry {
     let mut fields = String::new();
     push_json(&mut fields, "category", NODE_CATEGORY);
@@ -18,18 +18,18 @@ pub fn lifecycle(action: &str, description: &str, details: &serde_json::Value) -
     push_json(&mut fields, "outcome", "success");
     push_json(&mut fields, "description", description);
     push_json(&mut fields, "details", details);
-    // Nobody's rules are about what the node says itself.
+    // Detection rules do not apply to the node's own entries.
     CallerEntry { id: None, fields, redacted: String::new(), facts: Facts::default() }
 }
 
-/// What the node knows when it writes a body.
+/// The node's own fields of a body.
 #[derive(Debug, Clone, Copy)]
 pub struct Stamp<'a> {
     pub node_id: &'a NodeId,
     pub generation: &'a Generation,
     pub seq: u64,
     pub era: u32,
-    /// Keeps the leaf of an erased or withheld row from being guessed.
+    /// Random bytes that prevent guessing the content of an erased or withheld row from its leaf.
     pub salt: [u8; 16],
     pub timestamp: Timestamp,
     pub id: EntryId,
@@ -38,7 +38,7 @@ pub struct Stamp<'a> {
 }
 
 /// Writes the bytes that are signed, stored, sent and exported (docs/format.md, "Body"). `flags` is a JSON list of at most
-/// [`limits::FLAGS_BYTES_MAX`] bytes, or nothing.
+/// [`limits::FLAGS_BYTES_MAX`] bytes, or empty.
 pub fn write_body(stamp: &Stamp<'_>, caller: &CallerEntry, flags: &str) -> Result<String, EntryError> {
     let mut body = String::with_capacity(336 + caller.fields.len() + caller.redacted.len() + flags.len());
     let mut salt = [0; 32];
@@ -66,7 +66,7 @@ pub fn write_body(stamp: &Stamp<'_>, caller: &CallerEntry, flags: &str) -> Resul
     body.push_str(&caller.redacted);
     push_json(&mut body, "via", stamp.via);
     body.push('}');
-    // Whether an entry fits does not depend on what the rules say about it.
+    // The size limit must not depend on the flags, so they are not counted.
     let bytes = body.len() - flags_bytes + limits::MAC_BYTES;
     let max = limits::BODY_AND_MAC_BYTES_MAX - limits::FLAGS_BYTES_MAX;
     if bytes > max {

@@ -1,4 +1,4 @@
-//! A validated entry as received from a client.
+//! Parses and validates an entry as received from a client.
 
 use std::borrow::Cow;
 
@@ -10,34 +10,34 @@ use crate::ids::EntryId;
 use crate::json::compact;
 use crate::limits;
 
-/// Fields that only the node writes; naming one is a caller's mistake worth its own words.
+/// Fields that only the node writes; a caller that sets one gets a specific error message.
 const NODE_FIELDS: [&str; 9] = ["v", "node_id", "generation", "seq", "era", "salt", "timestamp", "flags", "via"];
 
-/// A caller's entry after every check, as the text that goes into the body.
+/// A caller's entry after all checks, as the text that is written into the body.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CallerEntry {
-    /// The caller's idempotency key; the node makes one when absent.
+    /// The caller's idempotency key; the node generates one if absent.
     pub id: Option<EntryId>,
     /// `,"user":"alice",…,"details":{…}`: the caller's fields in the format's order.
     pub(super) fields: String,
-    /// `,"redacted":[…]` or nothing; stands behind `flags` in a body.
+    /// `,"redacted":[…]` or empty; written after `flags` in a body.
     pub(super) redacted: String,
     pub(super) facts: Facts,
 }
 
 impl CallerEntry {
-    /// Reads one JSON object as a caller sends it.
+    /// Parses one JSON object as sent by a caller.
     ///
     /// # Errors
-    /// When it is too large, is not UTF-8 or JSON, or breaks a rule of docs/format.md.
+    /// Returns an error if the entry is too large, is not UTF-8 or JSON, or violates a rule of docs/format.md.
     pub fn parse(bytes: &[u8]) -> Result<Self, EntryError> {
         Self::parse_with(bytes, |text| Cow::Borrowed(text))
     }
 
-    /// Reads the same after `rewrite` has changed its compact JSON text; redaction is done this way.
+    /// Parses an entry after `rewrite` has changed its compact JSON text, which is how secrets are redacted.
     ///
     /// # Errors
-    /// As [`CallerEntry::parse`]. The size is checked before `rewrite` is called.
+    /// Returns the same errors as [`CallerEntry::parse`]. The size is checked before `rewrite` is called.
     pub fn parse_with(bytes: &[u8], rewrite: impl FnOnce(&str) -> Cow<'_, str>) -> Result<Self, EntryError> {
         if bytes.len() > limits::CALLER_ENTRY_BYTES_MAX {
             return Err(EntryError::TooLarge { bytes: bytes.len(), max: limits::CALLER_ENTRY_BYTES_MAX });
@@ -57,35 +57,35 @@ impl CallerEntry {
         Ok(Self { id: spoken.id, fields, redacted, facts: spoken.facts() })
     }
 
-    /// Whether it fits into a body, whatever a node puts around it.
+    /// Checks that the entry does not exceed the size limit of a body, even with the longest possible fields of the node.
     pub fn check_size(&self) -> Result<(), EntryError> {
         let bytes = self.fields.len() + self.redacted.len() + AROUND_BYTES_MAX;
         let max = limits::BODY_AND_MAC_BYTES_MAX - limits::FLAGS_BYTES_MAX;
         if bytes > max { Err(EntryError::TooLarge { bytes, max }) } else { Ok(()) }
     }
 
-    /// What rules look at.
+    /// Properties of the entry for detection rules.
     pub fn facts(&self) -> &Facts {
         &self.facts
     }
 
-    /// The caller's fields and the list of redacted paths as one JSON object.
+    /// Returns the caller's fields and the list of redacted paths as one JSON object.
     pub fn to_object(&self) -> String {
         format!("{{{}{}}}", self.fields.trim_start_matches(','), self.redacted)
     }
 
-    /// Whether the stored `body` holds the same caller's fields, byte for byte.
+    /// Whether the stored `body` contains the same caller's fields, byte for byte.
     pub fn is_same_text(&self, body: &str) -> bool {
         let Some(prefix) = Prefix::parse(body.as_bytes()) else { return false };
         let Some(after_id) = body.get(prefix.len + ID_FIELD_BYTES..) else { return false };
         let Some(rest) = after_id.strip_prefix(self.fields.as_str()) else { return false };
-        // `flags` may stand between; what they say is the node's, not the caller's.
+        // `flags` may be in between; they are the node's and not part of the caller's fields.
         let rest = skip_flags(rest).unwrap_or(rest);
         rest.strip_prefix(self.redacted.as_str()).is_some_and(|rest| rest.starts_with(",\"via\":"))
     }
 }
 
-/// The caller's fields of a stored body as one JSON object, without what the node wrote around them.
+/// Returns the caller's fields of a stored body as one JSON object, without the fields that the node added.
 pub fn caller_object(body: &str) -> Option<String> {
     let prefix = Prefix::parse(body.as_bytes())?;
     let stored = body.get(prefix.len + ID_FIELD_BYTES..)?.strip_prefix(',')?;
@@ -102,10 +102,10 @@ fn compact_text(bytes: &[u8]) -> Result<String, EntryError> {
     Ok(text)
 }
 
-/// What the node's own fields and the mac take at most: the longest node id and `via`.
+/// Upper bound for the bytes of the node's own fields and the mac, with the longest node id and `via`.
 const AROUND_BYTES_MAX: usize = 512;
 
-/// What follows a list of flags at the beginning of `text`.
+/// Returns the text after a list of flags at the beginning of `text`, or `None` if there is no such list.
 fn skip_flags(text: &str) -> Option<&str> {
     let list = text.strip_prefix(",\"flags\":")?;
     let mut values = serde_json::Deserializer::from_str(list).into_iter::<&serde_json::value::RawValue>();
@@ -113,7 +113,7 @@ fn skip_flags(text: &str) -> Option<&str> {
     list.get(values.byte_offset()..)
 }
 
-/// The fields without `flags`, which are only ever the node's, behind the caller's own.
+/// Returns the fields without `flags`, which only the node writes, after the caller's own fields.
 fn without_flags(fields: &str) -> String {
     for (at, _) in fields.match_indices(",\"flags\":[") {
         if let Some(rest) = skip_flags(&fields[at..])
@@ -203,7 +203,7 @@ mod tests {
         ] {
             assert!(!parse(other).expect("an entry").is_same_text(&body), "{other}");
         }
-        // Nothing may hide between the caller's fields and the list of redacted paths.
+        // Other fields between the caller's fields and the list of redacted paths must be detected.
         let long = r#"{"category":"auth","action":"a","description":"d","redacted":["x"]}"#;
         let short = parse(r#"{"category":"auth","action":"a","redacted":["x"]}"#).expect("an entry");
         assert!(!short.is_same_text(&stamped(&parse(long).expect("an entry"))));

@@ -5,11 +5,11 @@ use serde_json::value::RawValue;
 
 use crate::time::Timestamp;
 
-/// Changed amounts that are looked at in one entry.
+/// Maximum number of changed amounts that are read from one entry.
 const AMOUNTS_MAX: usize = 100;
 
-/// Fields of an entry by value, so that they can be judged where it is recorded; read where it is parsed, because that happens
-/// in many places at once and recording in one.
+/// Owned fields of an entry for the detection rules, which run where the entry is recorded. They are read where the entry is
+/// parsed, because parsing runs in parallel and recording does not.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Facts {
     pub occurred_at: Option<Timestamp>,
@@ -21,11 +21,11 @@ pub struct Facts {
     pub outcome: Option<String>,
     pub entity_type: Option<String>,
     pub entity_id: Option<String>,
-    /// Where it came from, or who connected when that is all there is.
+    /// The `ip_address` of the entry, or its `peer_address` if it has no `ip_address`.
     pub ip_address: Option<String>,
     pub user_agent: Option<String>,
     pub has_changes: bool,
-    /// Changes from one number to another.
+    /// Changes from one number to another in `changes`.
     pub amounts: Vec<Amount>,
 }
 
@@ -38,17 +38,17 @@ pub struct Amount {
 }
 
 impl Facts {
-    /// Whether the action begins or ends with one of these verbs: `user.delete`, `DeleteUser`, `users.deleteMany`.
+    /// Whether one of the words of the action is one of these verbs: `user.delete`, `DeleteUser`, `users.deleteMany`.
     pub fn has_verb(&self, verbs: &[&str]) -> bool {
         words(&self.action).iter().any(|word| verbs.contains(&word.as_str()))
     }
 
-    /// It did not happen.
+    /// Whether the action did not take place (outcome `failure` or `denied`).
     pub fn was_in_vain(&self) -> bool {
         matches!(self.outcome.as_deref(), Some("failure" | "denied"))
     }
 
-    /// Whether somebody tried to log in, and if so, with what outcome.
+    /// The outcome of a login attempt, or `None` if the entry is not one.
     pub fn login(&self) -> Option<Login> {
         if !matches!(self.category.as_str(), "auth" | "audit") {
             return None;
@@ -76,7 +76,7 @@ pub enum Login {
     Other,
 }
 
-/// Words of a name in lower case, whatever stands between them: `unit_price`, `unitPrice`, `unit.price`.
+/// Splits a name into lower-case words at any separator or change of case: `unit_price`, `unitPrice`, `unit.price`.
 pub fn words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut before_is_lower = false;
@@ -93,7 +93,7 @@ pub fn words(name: &str) -> Vec<String> {
     words
 }
 
-/// The numbers among changed values.
+/// Returns the changed values that are numbers.
 pub(super) fn amounts(changes: &str) -> Vec<Amount> {
     #[derive(Deserialize)]
     struct Change<'a> {
@@ -111,11 +111,11 @@ pub(super) fn amounts(changes: &str) -> Vec<Amount> {
     changes.into_iter().filter_map(of).filter(|amount| amount.old != amount.new).take(AMOUNTS_MAX).collect()
 }
 
-/// A JSON number, or a text with one in it: `"12.50 EUR"`, `"1.000,50"`, `"$1,000.50"`.
+/// Parses a JSON number, or a string that contains one: `"12.50 EUR"`, `"1.000,50"`, `"$1,000.50"`.
 fn amount(json: &str) -> Option<f64> {
     let number = if let Ok(text) = serde_json::from_str::<String>(json) {
         let digits = text.trim_matches(|c: char| !c.is_ascii_digit() && c != '-');
-        // The last point or comma is the decimal one, if one or two digits follow it; a point alone always is.
+        // The last point or comma is the decimal separator if one or two digits follow it; a single point always is.
         let mark = digits.rfind(['.', ',']).filter(|at| {
             let behind = digits.len() - at - 1;
             (1..=2).contains(&behind) || (digits[*at..].starts_with('.') && digits.matches(['.', ',']).count() == 1)

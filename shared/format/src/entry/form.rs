@@ -1,13 +1,13 @@
-//! Decides which bytes are one entry: exactly those that [`super::write_body`] can write, and what a later version may add.
+//! Decides which bytes are a valid entry: those that [`super::write_body`] can write, plus fields that a later version may add.
 
 use std::borrow::Cow;
 
 use super::prefix::Prefix;
 use crate::limits::{BODY_AND_MAC_BYTES_MAX, JSON_DEPTH_MAX, MAC_BYTES};
 
-/// Fields that the node writes and whose value is a text.
+/// Fields that the node writes and whose value is a string.
 const NODE_TEXTS: [&str; 4] = ["node_id", "generation", "salt", "timestamp"];
-/// Fields that a caller may give and whose value is a text, in the order of the format.
+/// Fields that a caller may set and whose value is a string, in the order of the format.
 pub const CALLER_TEXTS: [&str; 24] = [
     "id",
     "occurred_at",
@@ -34,22 +34,22 @@ pub const CALLER_TEXTS: [&str; 24] = [
     "request_id",
     "description",
 ];
-/// Keys of one object that are compared with each other one by one; more are sorted first.
+/// Maximum number of keys of one object that are compared pairwise; larger sets are sorted first.
 const KEYS_COMPARED_MAX: usize = 24;
 
-/// Why bytes with a good mac are no entry, in words for readers.
+/// Message for bytes that have a valid mac but are not one entry.
 pub const NOT_ONE_ENTRY: &str = "the sealed bytes are not one entry on one line";
 
-/// Whether bytes are one entry: one JSON object on one line without insignificant white space, that begins with the format's
-/// prefix, holds no key twice at any depth, and gives the fields of the format the types of the format. Further fields of a later
-/// version are part of an entry. A holder of the node's secret can seal other bytes; no reader may take those for a row, because
+/// Whether bytes are exactly one entry: one JSON object on one line without insignificant white space, which begins with the
+/// prefix of the format, has no duplicate key at any depth, and whose fields have the types of the format. Additional fields of a
+/// later version are allowed. A holder of the node's secret can seal other bytes; those must not be accepted as a row, because
 /// they could end a line, an answer or an object early and begin another one.
 pub fn is_one_entry(body: &[u8]) -> bool {
     body.len() + MAC_BYTES <= BODY_AND_MAC_BYTES_MAX && Prefix::parse(body).is_some() && is_one_object(body)
 }
 
-/// The same without the prefix and the length: whether the bytes can stand as a JSON value in a line without changing what is
-/// around them, and every reader sees the same value.
+/// Same as [`is_one_entry`] but without checking the prefix and the length: whether the bytes can be embedded as a JSON value in a
+/// line without affecting the surrounding text, and every parser reads the same value.
 pub fn is_one_object(body: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(body) else { return false };
     if !text.starts_with('{') {
@@ -65,7 +65,7 @@ struct Reader<'a> {
     at: usize,
 }
 
-/// An object or a list that is open: where its keys begin in the list of all keys, or nothing for a list.
+/// An open object or list: for an object, the index of its first key in the list of all keys; `None` for a list.
 type Open = Option<usize>;
 
 impl<'a> Reader<'a> {
@@ -77,7 +77,7 @@ impl<'a> Reader<'a> {
         (self.peek()? == byte).then(|| self.at += 1)
     }
 
-    /// Reads one value without recursion. Nothing when it is not strict JSON without white space.
+    /// Reads one value without recursion. Returns `None` if the value is not strict JSON without white space.
     fn read(&mut self) -> Option<()> {
         let mut open: Vec<Open> = Vec::with_capacity(JSON_DEPTH_MAX);
         let mut keys: Vec<Cow<'a, str>> = Vec::with_capacity(32);
@@ -123,7 +123,7 @@ impl<'a> Reader<'a> {
                 b'n' => self.word("null")?,
                 _ => self.number()?,
             }
-            // What the value ends.
+            // Close the objects and lists that end after this value.
             loop {
                 let Some(of) = open.last().copied() else { return Some(()) };
                 if self.take(b',').is_some() {
@@ -162,7 +162,7 @@ impl<'a> Reader<'a> {
         self.at += 1;
         let source = self.text.get(start..self.at)?;
         if escaped {
-            // Every rule of escapes, lone surrogates among them.
+            // serde_json checks every rule for escapes, including lone surrogates.
             return serde_json::from_str::<String>(source).ok().map(Cow::Owned);
         }
         Some(Cow::Borrowed(&source[1..source.len() - 1]))
@@ -244,7 +244,7 @@ mod tests {
     }
 
     proptest! {
-        /// What callers may send and what readers take for an entry are the same JSON.
+        /// `is_one_object` accepts exactly the JSON that `compact` accepts from callers and leaves unchanged.
         #[test]
         fn agrees_with_what_is_recorded(inner in "[\\[\\]{}:,\" \\\\0-9a-eE.+\\-tnul]{0,24}") {
             let text = format!("{{\"x\":{inner}}}");

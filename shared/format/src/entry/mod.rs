@@ -1,6 +1,6 @@
-//! An entry: the client's fields, the node's fields, and the exact signed bytes.
+//! Entries: the client's fields, the node's fields, and the exact signed bytes.
 //!
-//! The body is written once. Everything after that reads the stored bytes; nobody re-serialises them.
+//! The body is written once. All later code reads the stored bytes; none of it re-serialises them.
 
 mod body;
 mod caller;

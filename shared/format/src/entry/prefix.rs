@@ -1,4 +1,4 @@
-//! The node's fields at the beginning of a body.
+//! Parses the node's fields at the beginning of a body.
 
 use crate::ids::{EntryId, Generation};
 use crate::time::Timestamp;
@@ -6,7 +6,7 @@ use crate::time::Timestamp;
 /// Bytes of `,"id":"…36…"`.
 pub(super) const ID_FIELD_BYTES: usize = 6 + EntryId::TEXT_BYTES + 2;
 
-/// The node's fields at the beginning of a body, read without parsing the rest.
+/// The node's fields at the beginning of a body, parsed without the rest of the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prefix<'a> {
     pub node_id: &'a str,
@@ -20,7 +20,7 @@ pub struct Prefix<'a> {
 }
 
 impl<'a> Prefix<'a> {
-    /// Accepts exactly what [`super::write_body`] writes; `None` for anything else.
+    /// Accepts exactly the form that [`super::write_body`] writes; returns `None` for anything else.
     pub fn parse(body: &'a [u8]) -> Option<Self> {
         let mut rest = body;
         take(&mut rest, b"{\"v\":1,\"node_id\":\"")?;

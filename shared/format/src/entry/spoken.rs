@@ -99,18 +99,19 @@ fn check_text(field: &'static str, value: Option<&str>, max: usize, one_line: bo
     Ok(())
 }
 
-/// What a text field of an entry can hold.
+/// Limits of a text field of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FieldLimit {
-    /// Bytes of UTF-8.
+    /// Maximum length in bytes of UTF-8.
     pub bytes_max: usize,
-    /// No control characters, and not empty.
+    /// Whether the field must not be empty and must not contain control characters.
     pub is_one_line: bool,
-    /// Only letters, digits and `. _ - : /`.
+    /// Whether the field may contain only letters, digits and `. _ - : /`.
     pub is_word: bool,
 }
 
-/// The limit of a text field by its name; none for fields with a form of their own (`id`, `occurred_at`) and for what is no text.
+/// Returns the limits of a text field by name, or `None` for fields with a format of their own (`id`, `occurred_at`) and for fields
+/// that are not text.
 pub fn field_limit(field: &str) -> Option<FieldLimit> {
     let line = |bytes_max| Some(FieldLimit { bytes_max, is_one_line: true, is_word: false });
     match field {
@@ -215,7 +216,7 @@ impl<'a> Spoken<'a> {
             };
             let list: Vec<&RawValue> = serde_json::from_str(changes.get()).map_err(|e| wrong(&e))?;
             for change in &list {
-                // Read as a structure, a list of three values would pass for an object.
+                // serde would also accept a list of three values as a `Change`.
                 if !change.get().starts_with('{') {
                     return Err(wrong(&"a change is an object"));
                 }

@@ -1,23 +1,24 @@
-//! Values of an entry's fields, and reasons for refusing one.
+//! Permitted values of an entry's fields, and reasons for refusing an entry.
 
 use crate::json::JsonError;
 
 /// Version of the body format, the field `v`.
 pub const FORMAT_VERSION: u8 = 1;
-/// Category of the node's own lifecycle entries; a caller who uses it is refused.
+/// Category of the node's own lifecycle entries; entries of callers with this category are refused.
 pub const NODE_CATEGORY: &str = "log";
-/// The categories that rules, SIEM formats and loss policies know. Any other word that [`is_category`] accepts is a category too.
+/// Categories that detection rules, SIEM formats and loss policies recognise. Any other word that [`is_category`] accepts is also a
+/// category.
 pub const CATEGORIES: [&str; 8] = ["auth", "user", "config", "data", "cluster", "security", "integration", "audit"];
 pub const OUTCOMES: [&str; 4] = ["success", "failure", "denied", "unknown"];
 
-/// Whether a word may be a category: a lower-case ASCII letter, then lower-case letters, digits, `_` and `-`. Its length is limited as
-/// that of every short word. `log` is one, but no caller may use it.
+/// Whether a word is a valid category: a lower-case ASCII letter followed by lower-case letters, digits, `_` and `-`. The length is not
+/// checked here; it has the limit of all short words. `log` is valid too, but callers may not use it.
 pub fn is_category(word: &str) -> bool {
     word.starts_with(|c: char| c.is_ascii_lowercase())
         && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c))
 }
 
-/// Why a caller's entry was refused. Nothing of it was recorded.
+/// Reason why a caller's entry was refused. No part of a refused entry is recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
     #[error("the entry is not valid JSON: {0}")]
@@ -37,7 +38,7 @@ pub enum EntryError {
 }
 
 impl EntryError {
-    /// Refused for what it tries, not for how it is written.
+    /// Whether the entry was refused because it uses something reserved for the node, not because it is malformed.
     pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Reserved)
     }

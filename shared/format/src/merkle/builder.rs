@@ -1,4 +1,4 @@
-//! Grows a tree row by row, keeping only what is not in full tiles yet.
+//! Builds a tree row by row, keeping only the hashes that are not in full tiles yet.
 
 use super::cover::{TILE_LEVELS, TILE_WIDTH};
 use super::hash::{Hash, empty_root, node_hash};
@@ -10,28 +10,28 @@ pub struct FullTile {
     pub level: u32,
     pub index: u64,
     pub hashes: Vec<Hash>,
-    /// Over all of them: one hash of the tile above.
+    /// Root over all hashes of the tile, which is one hash of the tile above.
     pub root: Hash,
 }
 
 impl FullTile {
-    /// The bytes that are stored: 256 hashes, one after the other.
+    /// Stored form of the tile: 256 concatenated hashes.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.hashes.concat()
     }
 }
 
-/// The right edge of a growing tree. Cloning it is cheap (a few tiles), so a group of rows can be tried on a copy.
+/// Right edge of a growing tree. Cloning is cheap (a few tiles), so a group of rows can be tried on a copy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TreeBuilder {
     size: u64,
-    /// The hashes of the unfinished tile of each level, lowest first; each shorter than a full tile.
+    /// Hashes of the unfinished tile of each level, lowest level first; each is shorter than a full tile.
     edge: Vec<Vec<Hash>>,
 }
 
 impl TreeBuilder {
-    /// Goes on from a stored tree: `edge` holds the hashes of each level's unfinished tile. `None` when their numbers
-    /// do not belong to `size`.
+    /// Continues from a stored tree: `edge` contains the hashes of each level's unfinished tile. Returns `None` if their
+    /// numbers do not match `size`.
     pub fn resume(size: u64, mut edge: Vec<Vec<Hash>>) -> Option<Self> {
         while edge.last().is_some_and(Vec::is_empty) {
             edge.pop();
@@ -51,7 +51,7 @@ impl TreeBuilder {
         self.size
     }
 
-    /// Adds the next leaf, and hands over every tile that it completes.
+    /// Adds the next leaf and calls `full` for every tile that the leaf completes.
     pub fn push(&mut self, leaf: Hash, mut full: impl FnMut(FullTile)) {
         self.size += 1;
         let mut hash = leaf;
@@ -71,11 +71,11 @@ impl TreeBuilder {
         }
     }
 
-    /// The root of the tree as it is now.
+    /// Root of the tree at its current size.
     pub fn root(&self) -> Hash {
         let mut root: Option<Hash> = None;
-        // From the right: within a level the narrow subtrees stand right of the wide ones, and every level stands
-        // right of the one above it.
+        // Combine from the right: within a level, narrow subtrees are to the right of wide ones, and the unfinished tile of
+        // each level is to the right of the one above it.
         for hashes in &self.edge {
             let mut end = hashes.len();
             while end > 0 {
@@ -89,7 +89,7 @@ impl TreeBuilder {
     }
 }
 
-/// The root over a power of two of hashes of one level; of a full tile, it is one hash of the tile above.
+/// Root over a power of two of hashes of one level; for a full tile, this is one hash of the tile above.
 pub fn perfect_root(hashes: &[Hash]) -> Hash {
     let mut level = hashes.to_vec();
     while level.len() > 1 {

@@ -1,4 +1,4 @@
-//! Dimensions of a tree, and the perfect subtrees that cover a range.
+//! Defines the dimensions of a tree, and computes the perfect subtrees that cover a range.
 
 /// Hashes in a full tile (C2SP tlog-tiles, "Merkle Tree").
 pub const TILE_WIDTH: u64 = 256;
@@ -6,8 +6,8 @@ pub const TILE_WIDTH: u64 = 256;
 pub const TILE_LEVELS: u32 = 8;
 pub const HASH_BYTES: usize = 32;
 
-/// The perfect subtrees that cover `begin..end`, from left to right: each as wide as its place and the end allow.
-/// For `begin = 0` they are the binary digits of `end`.
+/// Returns the perfect subtrees that cover `begin..end`, from left to right, each as wide as its position and `end`
+/// allow. For `begin = 0` they correspond to the binary digits of `end`.
 pub(crate) fn cover(begin: u64, end: u64) -> impl Iterator<Item = (u32, u64)> {
     let mut at = begin;
     std::iter::from_fn(move || {

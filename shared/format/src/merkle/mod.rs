@@ -1,9 +1,9 @@
 //! The Merkle tree over a node's rows (docs/format.md, "Tree"): RFC 6962 section 2.1, stored as the 256-wide tiles
 //! of C2SP tlog-tiles.
 //!
-//! Everything here is about *perfect subtrees*: the node at `(level, index)` covers the leaves
-//! `index << level .. (index + 1) << level`. A tree of any size is a row of perfect subtrees, widest first, so roots
-//! and proofs of every past size can be made from hashes that never change.
+//! All functions work on *perfect subtrees*: the node at `(level, index)` covers the leaves
+//! `index << level .. (index + 1) << level`. A tree of any size is a sequence of perfect subtrees, widest first, so roots
+//! and proofs of every past size can be computed from hashes that never change.
 //!
 //! A root does not commit to the size of its tree: size and root must come from the same signed checkpoint.
 

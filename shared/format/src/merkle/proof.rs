@@ -1,10 +1,10 @@
-//! Inclusion and consistency proofs: making them (RFC 6962 sections 2.1.1 and 2.1.2) and checking them (RFC 9162
-//! sections 2.1.3.2 and 2.1.4.2).
+//! Creates inclusion and consistency proofs (RFC 6962 sections 2.1.1 and 2.1.2) and verifies them (RFC 9162 sections
+//! 2.1.3.2 and 2.1.4.2).
 
 use super::hash::{Hash, node_hash};
 use super::reader::{TileSource, TreeReader};
 
-/// Why a proof does not hold.
+/// Reasons why a proof is not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProofError {
     #[error("the proof is for other sizes")]
@@ -19,12 +19,12 @@ pub enum ProofError {
     Long,
 }
 
-/// The largest power of two below `size`, where RFC 6962 splits a tree; `size` is at least 2.
+/// Largest power of two below `size`, where RFC 6962 splits a tree; `size` is at least 2.
 fn split(size: u64) -> u64 {
     1 << (size - 1).ilog2()
 }
 
-/// The sibling hashes from leaf `index` up to the root of the first `size` rows. `index < size`, both within the tree.
+/// Returns the sibling hashes from leaf `index` up to the root of the first `size` rows. `index < size`, both within the tree.
 pub fn inclusion_proof<S: TileSource>(tree: &mut TreeReader<S>, index: u64, size: u64) -> Result<Vec<Hash>, S::Error> {
     let (mut begin, mut end) = (0, size);
     let mut siblings = Vec::new();
@@ -41,7 +41,7 @@ pub fn inclusion_proof<S: TileSource>(tree: &mut TreeReader<S>, index: u64, size
     siblings.into_iter().rev().map(|(begin, end)| tree.root_of(begin, end)).collect()
 }
 
-/// Shows that the first `old` rows are unchanged in the tree of `size` rows. Empty when there is nothing to show.
+/// Returns a proof that the first `old` rows are unchanged in the tree of `size` rows. Empty if there is nothing to prove.
 pub fn consistency_proof<S: TileSource>(tree: &mut TreeReader<S>, old: u64, size: u64) -> Result<Vec<Hash>, S::Error> {
     if old == 0 || old == size {
         return Ok(Vec::new());
@@ -58,14 +58,14 @@ pub fn consistency_proof<S: TileSource>(tree: &mut TreeReader<S>, old: u64, size
             begin = middle;
         }
     }
-    // The verifier knows the old root itself unless the walk went right of the tree's beginning.
+    // If `begin` is 0, this subtree is the old root, which the verifier already has.
     if begin > 0 {
         parts.push((begin, end));
     }
     parts.into_iter().rev().map(|(begin, end)| tree.root_of(begin, end)).collect()
 }
 
-/// Checks that `leaf` stands at `index` in the tree with this size and root, which come from one signed checkpoint.
+/// Checks that `leaf` is at `index` in the tree with this size and root, which come from one signed checkpoint.
 pub fn verify_inclusion(leaf: &Hash, index: u64, size: u64, proof: &[Hash], root: &Hash) -> Result<(), ProofError> {
     if index >= size {
         return Err(ProofError::Sizes);
@@ -109,10 +109,10 @@ pub fn verify_consistency(
         return if old_root == new_root { Ok(()) } else { Err(ProofError::Root) };
     }
     if old == 0 {
-        // Every tree begins with nothing; whoever asks has nothing to compare with.
+        // Every tree extends the empty tree, so there is nothing to verify.
         return Err(ProofError::Sizes);
     }
-    // An old tree that is a perfect subtree of the new one is its own first hash.
+    // If the old tree is a perfect subtree of the new one, its root is the first hash, which the proof omits.
     let (first, rest) = if old.is_power_of_two() {
         (*old_root, proof)
     } else {

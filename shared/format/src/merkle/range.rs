@@ -1,9 +1,9 @@
-//! Range proofs: that some rows are rows of a tree, at their places and in full (docs/format.md, "Range proof").
+//! Range proofs: prove that rows are in a tree, at their positions and without omissions (docs/format.md, "Range proof").
 //!
-//! A proof holds the perfect subtrees that cover whatever the rows leave out, from left to right. For one contiguous
-//! range that is transparency-dev/merkle's compact range: two short lists, about 1 KiB for any range. The shape follows
-//! from the places of the rows and the size of the tree, so a proof of any other shape is refused, and how many rows
-//! are left out, and where, cannot be hidden.
+//! A proof contains the perfect subtrees that cover everything the rows leave out, from left to right. For one contiguous
+//! range, that is the compact range of transparency-dev/merkle: two short lists, about 1 KiB for any range. The shape
+//! follows from the positions of the rows and the size of the tree, so a proof of any other shape is refused, and the
+//! number and positions of the rows left out cannot be hidden.
 
 use std::ops::Range;
 
@@ -12,17 +12,17 @@ use super::hash::{Hash, empty_root, node_hash};
 use super::proof::ProofError;
 use super::reader::{TileSource, TreeReader};
 
-/// A range proof and the rows it is for.
+/// A range proof and the rows that it covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RangeProof {
-    /// Ascending and apart from each other.
+    /// Runs of rows, ascending and not adjacent.
     pub runs: Vec<Range<u64>>,
     pub hashes: Vec<Hash>,
 }
 
 impl RangeProof {
-    /// Whether these are the rows of its runs, and they stand at their places in the tree with this size and root,
-    /// which come from one signed checkpoint. `rows` ascend.
+    /// Checks that `rows` are exactly the rows of the proof's runs and are at their positions in the tree with this size and
+    /// root, which come from one signed checkpoint. `rows` must ascend.
     pub fn verify(&self, rows: impl Iterator<Item = (u64, Hash)>, size: u64, root: &Hash) -> Result<(), ProofError> {
         let mut expected = self.runs.iter().cloned().flatten();
         let mut made = RangeRoot::new(size, &self.hashes);
@@ -39,8 +39,8 @@ impl RangeProof {
     }
 }
 
-/// Makes the proof for the rows of `runs` among the first `size` rows. The runs are ascending and apart from each
-/// other, and end within `size`.
+/// Creates the proof for the rows of `runs` among the first `size` rows. The runs ascend, are not adjacent, and end
+/// within `size`.
 pub fn range_proof<S: TileSource>(
     tree: &mut TreeReader<S>,
     runs: &[Range<u64>],
@@ -53,14 +53,14 @@ pub fn range_proof<S: TileSource>(
     Ok(hashes)
 }
 
-/// What the runs leave out of `0..size`; some of the stretches are empty.
+/// Returns the gaps that the runs leave in `0..size`; some of the gaps may be empty.
 pub fn left_out(runs: &[Range<u64>], size: u64) -> impl Iterator<Item = Range<u64>> {
     let begins = runs.iter().map(|run| run.start).chain([size]);
     let ends = [0].into_iter().chain(runs.iter().map(|run| run.end));
     ends.zip(begins).map(|(from, to)| from..to)
 }
 
-/// The part of a proof that stands for one stretch.
+/// Appends the hashes that represent one gap (`stretch`) in a proof.
 pub fn cover_hashes<S: TileSource>(
     tree: &mut TreeReader<S>,
     stretch: Range<u64>,
@@ -72,7 +72,7 @@ pub fn cover_hashes<S: TileSource>(
     Ok(())
 }
 
-/// The runs that these ascending places make: neighbours share one. `None` when they do not ascend.
+/// Groups ascending positions into runs of consecutive rows. Returns `None` if the positions do not ascend.
 pub fn runs_of(places: impl Iterator<Item = u64>) -> Option<Vec<Range<u64>>> {
     let mut runs: Vec<Range<u64>> = Vec::new();
     for seq in places {
@@ -85,8 +85,8 @@ pub fn runs_of(places: impl Iterator<Item = u64>) -> Option<Vec<Range<u64>>> {
     Some(runs)
 }
 
-/// Follows the leaves of the rows that are there, and fills what lies between them from the proof. Comparing the root
-/// with the signed one proves every row, its place, and the number of rows that were left out.
+/// Computes the root from the leaves of the given rows and, for the gaps between them, the hashes of the proof. Comparing
+/// the root with the signed one proves every row, its position, and the number of rows that were left out.
 #[derive(Debug)]
 pub struct RangeRoot<'a> {
     size: u64,
@@ -99,7 +99,7 @@ impl<'a> RangeRoot<'a> {
         Self { size, edge: Edge::default(), proof: proof.iter() }
     }
 
-    /// The next row that is there; places must ascend.
+    /// Adds the next given row; positions must ascend.
     pub fn leaf(&mut self, seq: u64, leaf: Hash) -> Result<(), ProofError> {
         if seq < self.edge.end || seq >= self.size {
             return Err(ProofError::Sizes);
@@ -109,7 +109,7 @@ impl<'a> RangeRoot<'a> {
         Ok(())
     }
 
-    /// The root of all `size` rows, once every row that is there was given.
+    /// Returns the root of all `size` rows, after every given row was added.
     pub fn root(mut self) -> Result<Hash, ProofError> {
         self.skip_to(self.size)?;
         if !self.proof.as_slice().is_empty() {
@@ -127,7 +127,7 @@ impl<'a> RangeRoot<'a> {
     }
 }
 
-/// A row of perfect subtrees from the left edge on, merged wherever two make a wider one.
+/// A sequence of perfect subtrees from the left edge on, where two subtrees of equal width are merged into a wider one.
 #[derive(Debug, Default)]
 struct Edge {
     end: u64,
@@ -135,7 +135,7 @@ struct Edge {
 }
 
 impl Edge {
-    /// Adds a subtree right of what is there; its place must be a multiple of its width.
+    /// Adds a subtree to the right of the present ones; its position must be a multiple of its width.
     fn push(&mut self, level: u32, hash: Hash) {
         self.end += 1 << level;
         let (mut level, mut hash) = (level, hash);

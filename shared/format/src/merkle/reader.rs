@@ -1,4 +1,4 @@
-//! Hashes of a stored tree, from its tiles.
+//! Reads hashes of a stored tree from its tiles.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,23 +6,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::cover::{TILE_LEVELS, TILE_WIDTH, cover};
 use super::hash::{Hash, empty_root, node_hash};
 
-/// Where tiles are kept.
+/// Storage that tiles are read from.
 pub trait TileSource {
     type Error;
 
-    /// The first `width` hashes of a tile (1 to 256). All of them belong to rows that are there.
+    /// Returns the first `width` hashes of a tile (1 to 256). All of them cover existing rows.
     fn tile(&mut self, level: u32, index: u64, width: u64) -> Result<Vec<Hash>, Self::Error>;
 }
 
-/// Tiles that were met, to be met again: proofs for one size touch the same few. It belongs to one size of one tree.
+/// Tiles that were read and are kept for reuse, because proofs for one size read the same few tiles. Valid for one size of one tree.
 #[derive(Debug, Default)]
 pub struct TileMemory(HashMap<(u32, u64), Arc<Tile>>);
 
-/// Tiles in a cache; 16 KiB each.
+/// Maximum number of tiles in a cache; 16 KiB each.
 const CACHED_TILES_MAX: usize = 1_024;
 
-/// Full tiles of one log that were met, for readers of any size: making a tile's inner hashes is what a proof spends its
-/// time on, and everybody asks for the newest rows.
+/// Cache of full tiles of one log, shared by readers of any size. Computing the inner hashes of a tile is the most expensive
+/// part of a proof, and most clients ask for the newest rows.
 #[derive(Debug, Default)]
 pub struct TileCache(Mutex<HashMap<(u32, u64), Arc<Tile>>>);
 
@@ -40,7 +40,7 @@ impl TileCache {
     }
 }
 
-/// A tile and everything above it: `levels[l]` holds the roots of its perfect subtrees of `2^l` hashes.
+/// A tile and the hashes above it within the tile: `levels[l]` contains the roots of its perfect subtrees of `2^l` hashes.
 #[derive(Debug)]
 struct Tile {
     levels: Vec<Vec<Hash>>,
@@ -63,7 +63,7 @@ fn pairs(level: &[Hash]) -> Vec<Hash> {
 /// Reads hashes of perfect subtrees.
 pub struct TreeReader<S> {
     source: S,
-    /// Rows there are; no subtree beyond is asked for.
+    /// Number of rows in the tree; subtrees beyond it are never requested.
     size: u64,
     met: TileMemory,
     cache: Option<Arc<TileCache>>,
@@ -74,18 +74,18 @@ impl<S: TileSource> TreeReader<S> {
         Self::with_memory(source, size, TileMemory::default())
     }
 
-    /// Goes on with what an earlier reader of the same tree and size has met.
+    /// Continues with the tiles that an earlier reader of the same tree and size has read.
     pub fn with_memory(source: S, size: u64, met: TileMemory) -> Self {
         Self { source, size, met, cache: None }
     }
 
-    /// Looks for full tiles in a cache first, which must be of the same log.
+    /// Makes the reader look for full tiles in `cache` first, which must belong to the same log.
     pub fn beside(mut self, cache: Arc<TileCache>) -> Self {
         self.cache = Some(cache);
         self
     }
 
-    /// What is worth keeping: tiles of leaves are many, and each serves few proofs.
+    /// Returns the tiles worth keeping. Leaf tiles are dropped: they are many, and each one serves few proofs.
     pub fn into_memory(mut self) -> TileMemory {
         self.met.0.retain(|(level, _), _| *level > 0);
         self.met
@@ -95,7 +95,7 @@ impl<S: TileSource> TreeReader<S> {
         self.size
     }
 
-    /// The hash of the perfect subtree at `(level, index)`, which must lie within the tree.
+    /// Returns the hash of the perfect subtree at `(level, index)`, which must lie within the tree.
     pub fn subtree(&mut self, level: u32, index: u64) -> Result<Hash, S::Error> {
         let (tile_level, inside) = (level / TILE_LEVELS, level % TILE_LEVELS);
         let first = index << inside;
@@ -108,7 +108,7 @@ impl<S: TileSource> TreeReader<S> {
         if !self.met.0.contains_key(&(level, index)) {
             let hashes_there = self.size >> (TILE_LEVELS * level);
             let width = (hashes_there - index * TILE_WIDTH).min(TILE_WIDTH);
-            // Only a full tile is the same for every size.
+            // Only full tiles are the same for every size.
             let cache = self.cache.as_ref().filter(|_| width == TILE_WIDTH);
             let tile = match cache.and_then(|cache| cache.get(level, index)) {
                 Some(tile) => tile,
@@ -125,12 +125,12 @@ impl<S: TileSource> TreeReader<S> {
         Ok(&self.met.0[&(level, index)])
     }
 
-    /// The root of the first `size` rows.
+    /// Returns the root of the first `size` rows.
     pub fn root(&mut self, size: u64) -> Result<Hash, S::Error> {
         self.root_of(0, size)
     }
 
-    /// RFC 6962's MTH over `begin..end`, where `begin` is a multiple of the width of the range's widest subtree.
+    /// Computes RFC 6962's MTH over `begin..end`, where `begin` is a multiple of the width of the range's widest subtree.
     pub(super) fn root_of(&mut self, begin: u64, end: u64) -> Result<Hash, S::Error> {
         let subtrees: Vec<_> = cover(begin, end).collect();
         let mut root: Option<Hash> = None;

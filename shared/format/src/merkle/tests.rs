@@ -1,4 +1,4 @@
-//! The tree against its definition, for every small size and shape.
+//! Compares the tree with its definition, for many small sizes and shapes.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// RFC 6962's MTH, as it is written there.
+/// RFC 6962's MTH, written as in the RFC.
 fn naive(leaves: &[Hash]) -> Hash {
     match leaves {
         [] => empty_root(),
@@ -23,7 +23,7 @@ fn leaves(count: u64) -> Vec<Hash> {
     (0..count).map(|n| leaf_hash(&n.to_be_bytes(), b"mac")).collect()
 }
 
-/// Full tiles as a store keeps them; unfinished ones are made from the rows, as a store does.
+/// Keeps full tiles as the store does; unfinished tiles are computed from the rows.
 struct Memory {
     full: HashMap<(u32, u64), Vec<Hash>>,
     leaves: Vec<Hash>,
@@ -74,7 +74,7 @@ fn golden_roots() {
     assert_eq!(decode_hash("AAAA"), None);
 }
 
-/// Across the border where a tile of the second level becomes full.
+/// Crosses the size at which a tile of the second level becomes full.
 #[test]
 fn a_second_level_of_tiles() {
     let size = 65_536 + 300;
@@ -140,7 +140,7 @@ proptest! {
         prop_assert!(verify_consistency(old, &old_root, size, &root, &proof).is_err());
     }
 
-    /// Leaving out, repeating, swapping or changing any row of any set is noticed, and so is a proof of another shape.
+    /// Omitting, repeating, swapping or changing any row of any set is detected, and so is a proof of another shape.
     #[test]
     fn a_range_is_whole_or_refused(
         size in 1u64..700,

@@ -1,4 +1,4 @@
-//! A filter as the index evaluates it: conditions on columns, texts and positions.
+//! Converts a filter to what an index evaluates: conditions on columns, texts and positions.
 
 use std::ops::RangeInclusive;
 
@@ -14,10 +14,10 @@ use crate::column::{Column, FLAG_SEPARATOR};
 use piperoll_format::ids::EntryId;
 use piperoll_format::time::Timestamp;
 
-/// An index of texts knows their sequences of so many characters; shorter needles can only be found by reading.
+/// Length of the character sequences in an index of texts; shorter needles can only be found by reading the entries.
 pub const TRIGRAM_CHARS: usize = 3;
 
-/// What is asked about one entry.
+/// Condition on one entry.
 pub enum Condition<'a> {
     All(Vec<Condition<'a>>),
     Any(Vec<Condition<'a>>),
@@ -27,7 +27,7 @@ pub enum Condition<'a> {
     AtMost(Box<Condition<'a>>),
 }
 
-/// A question about one entry that an index can answer without the entry.
+/// Condition on one entry that an index can evaluate without reading the entry.
 pub enum Atom<'a> {
     /// The column has one of these values.
     Is(Column, Vec<&'a str>),
@@ -41,19 +41,19 @@ pub enum Atom<'a> {
     Details(String),
     Seq(RangeInclusive<u64>),
     Id(EntryId),
-    /// It happened in this half-open range.
+    /// The entry happened in this half-open range.
     Occurred(Timestamp, Timestamp),
-    /// No entry has this; an erased row is none any more.
+    /// Holds for no entry; an erased row is no longer an entry.
     Nothing,
 }
 
 impl Filter {
-    /// What all of it asks.
+    /// Returns the condition of the whole filter.
     pub fn condition(&self) -> Condition<'_> {
         Condition::All(self.all.iter().map(Expr::condition).collect())
     }
 
-    /// The ids that it names.
+    /// Returns the ids that the filter names.
     pub fn named_ids(&self) -> impl Iterator<Item = EntryId> {
         let ids = self.tests().filter_map(|test| match test {
             Test::Id(ids) => Some(ids.iter().copied()),
@@ -62,7 +62,7 @@ impl Filter {
         ids.flatten()
     }
 
-    /// Texts that no index finds, because they are too short: every entry of the range is read for them.
+    /// Returns the texts that no index can find because they are too short: to find them, every entry of the range is read.
     pub fn too_short_to_index(&self) -> Vec<&str> {
         let short = |needle: &Needle| needle.lower().iter().all(|piece| piece.chars().count() < TRIGRAM_CHARS);
         let needles = self.tests().flat_map(|test| match test {
@@ -105,7 +105,7 @@ fn matches<'a>(column: Column, patterns: impl Iterator<Item = &'a Pattern>) -> C
     })
 }
 
-/// The pieces in any order and place: all that an index can say of a text.
+/// Requires the pieces in any order and at any position, which is all that an index can tell about a text.
 fn text<'a>(needle: &Needle, atom: impl Fn(String) -> Atom<'a>) -> Condition<'a> {
     Condition::AtMost(Box::new(Condition::All(
         needle.lower().iter().map(|piece| Condition::Atom(atom(piece.clone()))).collect(),
@@ -165,13 +165,13 @@ impl Test {
     }
 }
 
-/// What JSON text has that leads along this path. A key may stand for several with dots between, so each is looked for without
-/// quotes.
+/// Returns texts that JSON must contain if this path exists in it. One key of the JSON may be several keys of the path with dots
+/// between them, so each key is searched for without quotes.
 fn path_texts(path: &[String]) -> impl Iterator<Item = String> {
     path.iter().filter(|key| !matches!(key.as_str(), "old" | "new")).map(|key| fold(key))
 }
 
-/// What JSON text has that holds this value. Of a number nothing is known: it can be written in many ways.
+/// Returns texts that JSON must contain if it holds this value. A number yields none, because it can be written in many ways.
 fn value_texts(value: &PathValue) -> impl Iterator<Item = String> {
     let pieces = match value {
         PathValue::Text(pattern) => pattern.pieces(),

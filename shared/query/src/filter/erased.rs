@@ -4,29 +4,29 @@ use super::expr::{Expr, Filter};
 use super::test::{Property, Test};
 use crate::column::Column;
 
-/// Whether an erased row is one that a filter selects.
+/// Whether a filter selects an erased row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErasedFit {
-    /// Its place alone decides that it is: the filter asks for nothing but nodes, row numbers and `is:erased`.
+    /// The row's position alone decides that it is selected: the filter asks only for nodes, row numbers and `is:erased`.
     Yes,
-    /// Its place alone decides that it is not.
+    /// The row's position alone decides that it is not selected.
     No,
-    /// What it said would decide, and that is gone.
+    /// The content of the row would decide, and that is erased.
     Unknown,
 }
 
 impl Filter {
-    /// Holds the filter against the place of an erased row. The time range of a query is no part of a filter.
+    /// Evaluates the filter on the position of an erased row. The time range of a query is not part of a filter.
     pub fn on_erased(&self, node_id: &str, seq: u64) -> ErasedFit {
         all_of(&self.all, node_id, seq)
     }
 
-    /// `-is:erased`: every entry, and no erased row.
+    /// Returns the filter `-is:erased`, which matches every entry and no erased row.
     pub fn without_erased() -> Self {
         Self::of(Expr::not(Expr::Test(Test::Is(vec![Property::Erased]))))
     }
 
-    /// Whether the number of an erased row has a part in that, so that one answer does not hold for all of a node.
+    /// Whether the result of [`Self::on_erased`] depends on the row number, so that one result does not apply to all rows of a node.
     pub fn names_seqs(&self) -> bool {
         self.tests().any(|test| matches!(test, Test::Seq(_)))
     }
@@ -55,7 +55,7 @@ impl ErasedFit {
 }
 
 impl Expr {
-    /// Logic with three values: what is unknown stays so unless the rest decides.
+    /// Evaluates with three-valued logic: the result is unknown if a part is, unless the other parts decide it.
     fn on_erased(&self, node_id: &str, seq: u64) -> ErasedFit {
         let holds = match self {
             Self::Not(part) => return part.on_erased(node_id, seq).not(),

@@ -15,10 +15,10 @@ use piperoll_format::time::Timestamp;
 use piperoll_format::view::EntryView;
 
 impl Filter {
-    /// An absent field matches no value, so its negation holds.
+    /// Whether the entry matches. An absent field matches no value, so its negation holds.
     pub fn matches(&self, entry: &EntryView<'_>) -> bool {
         let texts = Texts::of(entry);
-        // What reads short values comes first: looking through texts takes longer.
+        // Tests of short values come first, because searching texts takes longer.
         let (long, short): (Vec<&Expr>, Vec<&Expr>) = self.all.iter().partition(|part| part.reads_texts());
         short.into_iter().chain(long).all(|part| part.holds(entry, &texts))
     }
@@ -43,7 +43,7 @@ impl Expr {
     }
 }
 
-/// The texts of one entry without regard to case, each made when it is first looked through, and once.
+/// Case-folded texts of one entry, each computed once, when it is first searched.
 struct Texts<'a> {
     description: Text<'a>,
     agent: Text<'a>,
@@ -53,7 +53,7 @@ struct Texts<'a> {
 struct Text<'a> {
     stored: Option<&'a str>,
     folded: OnceCell<String>,
-    /// With the escapes of JSON resolved; none where there are none.
+    /// Folded text with the escapes of JSON resolved; `None` if it has no escapes.
     plain: OnceCell<Option<String>>,
 }
 
@@ -62,7 +62,8 @@ impl<'a> Text<'a> {
         Self { stored, folded: OnceCell::new(), plain: OnceCell::new() }
     }
 
-    /// Whether the needle is in it; of JSON also in what it says, where the needle looks there.
+    /// Whether the text contains the needle. JSON is also searched with its escapes resolved, unless the
+    /// needle is for the stored form only.
     fn has(&self, needle: &Needle, is_json: bool) -> bool {
         let Some(stored) = self.stored else { return false };
         if needle.is_in_folded(self.folded.get_or_init(|| fold(stored))) {
@@ -126,21 +127,21 @@ impl Test {
     }
 }
 
-/// Where an entry says who acted.
+/// Columns that name the acting person.
 pub(super) const ACTOR: [Column; 2] = [Column::User, Column::Impersonator];
-/// Where an entry names whom it is about, besides its texts.
+/// Columns that name the person or thing an entry is about; its texts are searched in addition.
 pub(super) const SUBJECT: [Column; 4] = [Column::User, Column::Impersonator, Column::Target, Column::EntityId];
 
 fn is_one_of(column: Column, entry: &EntryView<'_>, patterns: &[Pattern]) -> bool {
     column.value(entry).is_some_and(|have| patterns.iter().any(|pattern| pattern.matches(&have)))
 }
 
-/// `via` as a whole, or its first word.
+/// Whether the pattern matches the whole of `via`, or its first word.
 pub(super) fn via_matches(pattern: &Pattern, via: &str) -> bool {
     pattern.matches(via) || via.split(' ').next().is_some_and(|word| pattern.matches(word))
 }
 
-/// An entry without `occurred_at` happened when it was recorded.
+/// Returns when an entry happened; without `occurred_at`, that is when it was recorded.
 fn occurred(entry: &EntryView<'_>) -> Option<Timestamp> {
     let text = entry.occurred_at.as_deref().unwrap_or(&entry.timestamp);
     Timestamp::parse_rfc3339(text).ok()
@@ -181,7 +182,7 @@ pub fn net_contains(net: &IpNet, have: &str) -> bool {
     have.parse().is_ok_and(|address| net_has(net, address))
 }
 
-/// The same for an address that was read already.
+/// Like [`net_contains`], for an address that is already parsed.
 pub fn net_has(net: &IpNet, address: IpAddr) -> bool {
     match (net, address.to_canonical()) {
         (IpNet::V4(net), IpAddr::V4(address)) => net.contains(&address),
@@ -199,7 +200,7 @@ impl Property {
             Self::Impersonated => entry.impersonator.is_some(),
             Self::Bulk => entry.is_bulk(),
             Self::Redacted => !entry.redacted_paths().is_empty(),
-            // An erased row is no entry any more; see `Filter::on_erased`.
+            // An erased row is no longer an entry; see `Filter::on_erased`.
             Self::Erased => false,
         }
     }

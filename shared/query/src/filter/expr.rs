@@ -5,8 +5,8 @@ use super::test::Test;
 /// The newest version of the language, which this program reads and writes.
 pub const FILTER_VERSION: u32 = 2;
 
-/// What begins text of a version. Version 1 knew no key of these names, so a program of that time refuses such text instead of
-/// reading something else.
+/// Mark at the beginning of text of one version. Version 1 had no keys of these names, so a program that knows only version 1 refuses
+/// such text instead of misreading it.
 pub(super) const VERSION_1_MARK: &str = "v1:";
 
 pub(super) const VERSION_2_MARK: &str = "v2:";
@@ -14,11 +14,11 @@ pub(super) const VERSION_2_MARK: &str = "v2:";
 /// A parsed filter; empty means every entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Each holds.
+    /// Parts that must all hold.
     pub(super) all: Vec<Expr>,
 }
 
-/// A part of a filter. Parts are kept in one form: no `All` directly in an `All`, no `Any` directly in an `Any`, neither with fewer
+/// A part of a filter. Parts are kept in normal form: no `All` directly in an `All`, no `Any` directly in an `Any`, neither with fewer
 /// than two parts, and no `Not` directly in a `Not`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Expr {
@@ -52,7 +52,7 @@ impl Expr {
         }
     }
 
-    /// Every test below it.
+    /// Returns every test in this part.
     pub(super) fn tests(&self) -> Vec<&Test> {
         match self {
             Self::Test(test) => vec![test],
@@ -73,15 +73,15 @@ fn one_or(mut parts: Vec<Expr>, several: impl Fn(Vec<Expr>) -> Expr) -> Expr {
     }
 }
 
-/// A filter as it was typed, and what its author may want to know about it.
+/// A filter as it was typed, with hints for its author.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Typed {
     pub filter: Filter,
-    /// What was read in a way that may not have been meant, one sentence each.
+    /// Parts that may have been read differently than intended, one sentence each.
     pub hints: Vec<String>,
 }
 
-/// A filter that cannot be read, with the place.
+/// Error for a filter that cannot be parsed, with the position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("filter: {problem}, at character {position}\n  {text}\n  {caret:>width$}", position = .at + 1, caret = "^", width = .at + 1)]
 pub struct FilterError {
@@ -98,7 +98,7 @@ impl FilterError {
     }
 }
 
-/// Where, from 0, and what is wrong.
+/// Position, from 0, and error message.
 pub(super) type Problem = (usize, String);
 
 pub(super) type Result<T> = std::result::Result<T, Problem>;
@@ -117,14 +117,14 @@ impl Filter {
         self.all.is_empty()
     }
 
-    /// Both filters must hold.
+    /// Combines two filters, which must both hold.
     pub fn and(mut self, other: Self) -> Self {
         self.all.extend(other.all);
         self
     }
 
-    /// The same with what version 2 knows by the same words: text in JSON is found with escapes and without, an entity also where a bulk
-    /// entry lists it.
+    /// Returns the filter that the same text means in version 2: text in JSON is found with escapes and without, and an entity
+    /// also where a bulk entry lists it.
     pub(super) fn into_version_2(mut self) -> Self {
         self.all.iter_mut().for_each(Expr::lift);
         self
@@ -145,12 +145,12 @@ impl Expr {
     }
 }
 
-/// Characters of `text` before `rest`, which is its end.
+/// Number of characters of `text` before `rest`, which is its end.
 pub(super) fn chars_before(text: &str, rest: &str) -> usize {
     text.chars().count() - rest.chars().count()
 }
 
-/// A moment that no filter of a stored form depends on.
+/// Arbitrary moment for tests, because the stored form of a filter does not depend on the time.
 #[cfg(test)]
 pub(super) fn no_time() -> piperoll_format::time::Timestamp {
     piperoll_format::time::Timestamp::from_micros(0)

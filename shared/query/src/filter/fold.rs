@@ -1,10 +1,10 @@
-//! Case folding, and JSON text without its escapes.
+//! Folds case, and resolves the escapes of JSON text.
 
 use std::borrow::Cow;
 
-/// Lower case, character by character. What becomes of a character does not depend on its neighbours, so a part of a text is
-/// found in the text wherever it stands: `str::to_lowercase` turns `Σ` into `ς` at the end of a word and into `σ` elsewhere.
-/// Unicode: simple comparison without case, with `ς` as `σ`.
+/// Converts to lower case, character by character. The result for a character does not depend on its neighbours, so a part of a text is
+/// found in the text at any position; `str::to_lowercase` turns `Σ` into `ς` at the end of a word and into `σ` elsewhere. In terms of
+/// Unicode this is simple caseless comparison, with `ς` as `σ`.
 pub fn fold(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     for c in text.chars() {
@@ -17,8 +17,8 @@ pub fn fold(text: &str) -> String {
     folded
 }
 
-/// JSON text with the escapes of its strings resolved: `"M\u00fcller"` and `"Müller"` become the same. The quotes that
-/// begin and end strings stay. (RFC 8259, section 7)
+/// Resolves the escapes of the strings in JSON text, so that `"M\u00fcller"` and `"Müller"` become the same. The quotes that begin and
+/// end strings are kept. (RFC 8259, section 7)
 pub fn unescaped(json: &str) -> Cow<'_, str> {
     if !json.contains('\\') {
         return Cow::Borrowed(json);
@@ -44,7 +44,7 @@ pub fn unescaped(json: &str) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
-/// The character of four hexadecimal digits, or of two such escapes; half of a pair becomes U+FFFD.
+/// Reads the character of four hexadecimal digits, or of a pair of such escapes; half of a pair becomes U+FFFD.
 fn escaped_char(rest: &mut std::str::Chars<'_>) -> char {
     let Some(first) = unit(rest) else { return char::REPLACEMENT_CHARACTER };
     if let Some(c) = char::from_u32(first) {
@@ -90,7 +90,7 @@ mod tests {
             prop_assert!(fold(&text.to_uppercase()).len() >= part.len().min(1));
         }
 
-        /// However a string is escaped, it is the same text.
+        /// A string resolves to the same text however it is escaped.
         #[test]
         fn escapes_are_resolved_as_a_parser_does(text in "\\PC{0,12}", kinds in prop::collection::vec(0u8..3, 12)) {
             let mut json = String::from("\"");

@@ -1,7 +1,7 @@
 //! The filter language (docs/filters.md): parsers of its versions and one evaluation for all users.
 //!
-//! A filter is a tree of tests under AND, OR and NOT. Text that is stored carries the version of the language that it is written
-//! in; text without one is of version 1.
+//! A filter is a tree of tests under AND, OR and NOT. Stored text carries the version of the language that it is written in;
+//! text without a version is version 1.
 
 mod conditions;
 mod erased;

@@ -1,11 +1,11 @@
-//! Nodes that a filter selects.
+//! Determines the nodes that a filter selects.
 
 use super::expr::{Expr, Filter};
 use super::pattern::Pattern;
 use super::test::Test;
 use crate::column::Column;
 
-/// A name of a node in a filter, or a pattern of names.
+/// Name of a node in a filter, or a pattern of names.
 #[derive(Debug, Clone, Copy)]
 pub struct NodeName<'a>(&'a Pattern);
 
@@ -14,14 +14,14 @@ impl NodeName<'_> {
         self.0.matches(node)
     }
 
-    /// As people type it.
+    /// Returns the name as people type it.
     pub fn text(self) -> String {
         self.0.pieces().join("*")
     }
 }
 
 impl Filter {
-    /// Every node that the filter names, to want it or not.
+    /// Returns every node that the filter names, whether it is included or excluded.
     pub fn named_nodes(&self) -> Vec<NodeName<'_>> {
         let names = self.tests().filter_map(|test| match test {
             Test::Field(Column::Node, names) => Some(names.iter().map(NodeName)),
@@ -30,18 +30,18 @@ impl Filter {
         names.flatten().collect()
     }
 
-    /// Whether it names the nodes that it can match; the others are not asked and not expected.
+    /// Whether the filter names the nodes that it can match; other nodes are neither queried nor expected to answer.
     pub fn limits_nodes(&self) -> bool {
         self.all.iter().any(Expr::limits_nodes)
     }
 
-    /// Whether entries of this node can match by the nodes that it names. A negated name leaves no node out.
+    /// Whether entries of this node can match, judging by the nodes that the filter names. A negated name excludes no node.
     pub fn concerns_node(&self, node: &str) -> bool {
         concerns(&self.all, node)
     }
 }
 
-/// Of conditions that must all hold the first that names nodes decides.
+/// Among conditions that must all hold, the first one that names nodes decides.
 fn concerns(all: &[Expr], node: &str) -> bool {
     all.iter().find(|part| part.limits_nodes()).is_none_or(|part| part.concerns_node(node))
 }

@@ -6,13 +6,13 @@ use crate::zone::Now;
 use piperoll_format::time::Timestamp;
 
 impl Filter {
-    /// Parses what somebody types now, in the newest version of the language unless it begins with the mark of another. `now` gives ages
-    /// (`occurred:7d..`) and dates without a zone their meaning.
+    /// Parses text as people type it now, in the newest version of the language unless it begins with the mark of another. `now` gives
+    /// ages (`occurred:7d..`) and dates without a zone their meaning.
     pub fn parse(text: &str, now: impl Into<Now>) -> Result<Self, FilterError> {
         Self::parse_typed(text, now).map(|typed| typed.filter)
     }
 
-    /// The same with hints.
+    /// Like [`Self::parse`], with hints.
     pub fn parse_typed(text: &str, now: impl Into<Now>) -> Result<Typed, FilterError> {
         let now = now.into();
         let read = match text.trim_start().strip_prefix(VERSION_1_MARK) {
@@ -27,7 +27,7 @@ impl Filter {
         read.map_err(|problem| FilterError::new(text, problem))
     }
 
-    /// Parses text that was kept: of bundles, tokens, requests between nodes. Without a mark it is of version 1.
+    /// Parses stored text: of bundles, tokens, and requests between nodes. Text without a mark is version 1.
     pub fn parse_stored(text: &str, now: impl Into<Now>) -> Result<Self, FilterError> {
         let is_marked = [VERSION_1_MARK, VERSION_2_MARK].iter().any(|mark| text.starts_with(mark));
         let now = now.into();
@@ -41,8 +41,8 @@ impl Filter {
         version_1::parse(text, now.at).map_err(|problem| FilterError::new(text, problem))
     }
 
-    /// Parses text of a file that people write and that may be older than version 2. Where the versions read it differently, it must say
-    /// which one it is of.
+    /// Parses text of a file that people write and that may be older than version 2. If the versions read it differently, it must
+    /// begin with the mark of its version.
     pub fn parse_config(text: &str, now: impl Into<Now>) -> Result<Self, FilterError> {
         let now = now.into();
         let is_marked = [VERSION_1_MARK, VERSION_2_MARK].iter().any(|mark| text.trim_start().starts_with(mark));
@@ -57,14 +57,14 @@ impl Filter {
                     ),
                 ),
             )),
-            // They differ in where they look, if at all: what was written keeps its meaning.
+            // The versions differ at most in where they search, so the text keeps the meaning that it was written with.
             (Some(old), _) => Ok(old),
             (None, new) => new,
         }
     }
 
-    /// One `key=value` pair of a query string: the same as the condition `key:value`, commas included. A space belongs
-    /// to the value here, because nothing else follows it.
+    /// Parses one `key=value` pair of a query string, which means the same as the condition `key:value`, commas included. A space
+    /// belongs to the value here, because nothing else follows it.
     pub fn parse_pair(key: &str, value: &str, now: impl Into<Now>) -> Result<Self, FilterError> {
         let value = if value.contains('"') { value.to_owned() } else { quote_spaces(value) };
         let text = format!("{key}:{value}");
@@ -76,7 +76,7 @@ impl Filter {
         Ok(filter)
     }
 
-    /// The same for a pair whose query began before version 2.
+    /// Like [`Self::parse_pair`], for a pair of a query that began before version 2.
     pub fn parse_stored_pair(key: &str, value: &str, now: impl Into<Now>) -> Result<Self, FilterError> {
         let quoted = |part: &str| if part.contains(char::is_whitespace) { quote_piece(part) } else { part.to_owned() };
         let value = if value.contains('"') {
@@ -87,8 +87,8 @@ impl Filter {
         Self::parse_stored(&format!("{key}:{value}"), now)
     }
 
-    /// Typed text for a program that may know version 1 only: as it is where that version reads the same in it, otherwise with the mark
-    /// of version 2, which such a program refuses. The text is not checked.
+    /// Prepares typed text for a program that may know only version 1: unchanged if version 1 reads it the same, otherwise with the
+    /// mark of version 2, which such a program refuses. The text is not checked.
     pub fn portable(text: &str, now: impl Into<Now>) -> String {
         let now = now.into();
         let old = version_1::parse(text, now.at).map(Self::into_version_2);
@@ -104,7 +104,7 @@ impl Filter {
         }
     }
 
-    /// Text for a file that people write, which [`Filter::parse_config`] reads as this filter.
+    /// Returns text for a file that people write, which [`Filter::parse_config`] reads as this filter.
     pub fn config_text(&self) -> String {
         let texts = self.in_version_1().into_iter().chain([self.typed()]);
         let mut read =
@@ -112,7 +112,7 @@ impl Filter {
         read.next().unwrap_or_else(|| format!("{VERSION_2_MARK} {}", self.typed().trim_start_matches("v2: ")))
     }
 
-    /// Text that was kept without a mark, as somebody would have to type it today.
+    /// Converts text that was stored without a mark to the form that a person would have to type today.
     pub fn retyped(stored: &str, now: impl Into<Now>) -> String {
         let now = now.into();
         let same = version_1::parse(stored, now.at).ok() == Self::parse(stored, now).ok();
@@ -123,17 +123,17 @@ impl Filter {
         }
     }
 
-    /// What could be tried when nothing matched: values in which case counts.
+    /// Returns hints on what to try when nothing matched: values in which case matters.
     pub fn hints_when_empty(&self) -> Vec<String> {
         let mut values = self.tests().flat_map(print::values_with_case);
         let hint = |(key, value): (String, String)| format!("{key}:{value} respects case; {key}:~{value} ignores it");
         values.next().map(hint).into_iter().collect()
     }
 
-    /// Every entry that a program of version 1 could be asked for instead: a filter of that version that selects at least what this
-    /// one selects.
+    /// Returns a filter that version 1 can express and that selects at least what this one selects, to query a
+    /// program that knows only version 1.
     pub fn widened_to_version_1(&self) -> Self {
-        // Of capital and final sigma that version knew the place in the word.
+        // In version 1, the result for a sigma depended on its position in the word.
         let has_sigma = |text: &str| text.contains(['Σ', 'σ', 'ς']);
         let expressible = |part: &&Expr| {
             let text = Self { all: vec![(*part).clone()] }.in_version_1();
@@ -144,7 +144,7 @@ impl Filter {
 }
 
 fn quote_spaces(value: &str) -> String {
-    // A list in brackets is one of values, as in a filter.
+    // Brackets contain a list of values, as in a filter.
     if value.starts_with('(') {
         return value.to_owned();
     }

@@ -1,4 +1,4 @@
-//! Values inside `details` and `changes`, by their path.
+//! Finds values inside `details` and `changes` by their path.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::pattern::Pattern;
 use piperoll_format::view::EntryView;
 
-/// Keys on the way to a value.
+/// Maximum number of keys in a path.
 pub(super) const PATH_KEYS_MAX: usize = 16;
 
 /// `details.a.b` or `changes.field`.
@@ -29,11 +29,11 @@ impl Root {
     }
 }
 
-/// What the value at the end of a path is held against.
+/// Condition on the value at the end of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum PathValue {
-    /// A string that the pattern matches, or a number, `true`, `false` or `null` whose JSON text it matches. `*` alone
-    /// matches whatever is there.
+    /// A string that the pattern matches, or a number, `true`, `false` or `null` whose JSON text it
+    /// matches. `*` alone matches any value.
     Text(Pattern),
     /// A number, however it is written, or a string of the same text.
     Number(String),
@@ -47,7 +47,7 @@ pub(super) struct Bound {
     pub(super) inclusive: bool,
 }
 
-/// A JSON number, exact as long as it is a whole one of 128 bits.
+/// A JSON number, exact as long as it is an integer of 128 bits.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Number {
     Whole(i128),
@@ -55,7 +55,7 @@ pub(super) enum Number {
 }
 
 impl Number {
-    /// Reads the spelling of JSON (RFC 8259, section 6).
+    /// Parses the JSON notation (RFC 8259, section 6).
     pub(super) fn parse(text: &str) -> Option<Self> {
         let digits = text.strip_prefix('-').unwrap_or(text);
         if !digits.starts_with(|c: char| c.is_ascii_digit())
@@ -79,7 +79,7 @@ impl Number {
 
     fn float(self) -> f64 {
         match self {
-            // Minus nothing is nothing.
+            // Adding 0.0 makes -0.0 equal to 0.0.
             Self::Whole(whole) => whole as f64,
             Self::Float(float) => float + 0.0,
         }
@@ -87,7 +87,7 @@ impl Number {
 }
 
 impl PathValue {
-    /// Holds it against one value, given as JSON text.
+    /// Compares this condition with one value, given as JSON text.
     fn matches(&self, json: &str) -> bool {
         if let Self::Text(pattern) = self
             && pattern.is_anything()
@@ -127,7 +127,7 @@ impl Bound {
     }
 }
 
-/// Whether a value at the end of the path is one of these.
+/// Whether a value at the end of the path matches one of `values`.
 pub(super) fn holds(entry: &EntryView<'_>, root: Root, path: &[String], values: &[PathValue]) -> bool {
     let mut fits = |json: &str| values.iter().any(|value| value.matches(json));
     match root {
@@ -136,7 +136,7 @@ pub(super) fn holds(entry: &EntryView<'_>, root: Root, path: &[String], values: 
     }
 }
 
-/// The elements of `changes` have the field's name as a value, under `field`.
+/// Whether a change matches. The elements of `changes` hold the name of the field as the value of `field`.
 fn changed(changes: &str, path: &[String], fits: &mut dyn FnMut(&str) -> bool) -> bool {
     let Ok(list) = serde_json::from_str::<Vec<&RawValue>>(changes) else { return false };
     let mut fits_change = |change: &RawValue| {
@@ -161,12 +161,12 @@ fn changed(changes: &str, path: &[String], fits: &mut dyn FnMut(&str) -> bool) -
     list.into_iter().any(&mut fits_change)
 }
 
-/// Every way to read the first keys of a path as one that has dots.
+/// Returns every way to read the first keys of a path as one key that contains dots.
 fn splits(path: &[String]) -> impl Iterator<Item = (String, &[String])> {
     (1..=path.len()).map(|at| (path[..at].join("."), &path[at..]))
 }
 
-/// Any value that the path leads to. Of a list every element is tried; its nesting was limited when it was recorded.
+/// Whether any value that the path leads to matches. Every element of a list is tried; nesting was limited when the entry was recorded.
 fn at_path(json: &str, path: &[String], fits: &mut dyn FnMut(&str) -> bool) -> bool {
     if path.is_empty() && fits(json) {
         return true;
@@ -184,7 +184,7 @@ fn at_path(json: &str, path: &[String], fits: &mut dyn FnMut(&str) -> bool) -> b
     })
 }
 
-/// Whether a list or a string under `details.affected` names this thing.
+/// Whether a list or a string under `details.affected` names this entity.
 pub(super) fn affects(entry: &EntryView<'_>, mut names: impl FnMut(&str) -> bool) -> bool {
     let path = ["affected".to_owned()];
     let mut fits =
@@ -235,7 +235,7 @@ mod tests {
         assert!(
             equal("5", "5.0") && equal("-0", "0") && equal("0.0", "-0.0") && equal("1e3", "1000") && !equal("5", "6")
         );
-        // Beyond what a float tells apart.
+        // Beyond the precision of a float.
         assert!(!equal("12345678901234567890", "12345678901234567891"));
     }
 

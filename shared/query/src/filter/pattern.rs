@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::fold::fold;
 
-/// A whole value. `k*` is the pieces `k` and an empty one; a value without `*` is one piece.
+/// Pattern of a whole value. `k*` consists of the piece `k` and an empty one; a value without `*` is one piece.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pattern {
     pieces: Vec<String>,
@@ -31,7 +31,7 @@ impl Pattern {
         self.ignore_case
     }
 
-    /// The one value that it matches.
+    /// Returns the only value that the pattern matches, if there is just one.
     pub(super) fn literal(&self) -> Option<&str> {
         match &self.pieces[..] {
             [one] if !self.ignore_case => Some(one),
@@ -39,7 +39,7 @@ impl Pattern {
         }
     }
 
-    /// Of `text*`.
+    /// Returns the prefix of a pattern of the form `text*`.
     pub(super) fn prefix(&self) -> Option<&str> {
         match &self.pieces[..] {
             [prefix, end] if end.is_empty() && !self.ignore_case => Some(prefix),
@@ -47,7 +47,7 @@ impl Pattern {
         }
     }
 
-    /// Whether it matches every value.
+    /// Whether the pattern matches every value.
     pub(super) fn is_anything(&self) -> bool {
         self.pieces.len() == 2 && self.pieces.iter().all(String::is_empty)
     }
@@ -70,7 +70,8 @@ fn without_double_stars(pieces: Vec<String>) -> Vec<String> {
     kept.map(|(_, piece)| piece).collect()
 }
 
-/// Each piece behind the one before it. The earliest place of each leaves the most room for those that follow.
+/// Whether the text contains the pieces in order. Finding each piece at its earliest position leaves the
+/// most room for those that follow.
 fn contains_in_order(text: &str, pieces: &[String]) -> bool {
     let mut rest = text;
     for piece in pieces {
@@ -86,7 +87,7 @@ pub(super) struct Needle {
     /// As typed: the texts between the stars. `a*b` is found where a `b` follows an `a`.
     pub(super) pieces: Vec<String>,
     lower: Vec<String>,
-    /// In JSON it is looked for in the text as it is stored only, escapes and all, as version 1 of the language did.
+    /// Searches JSON only in its stored form, escapes included, as version 1 of the language did.
     pub(super) stored_form_only: bool,
 }
 
@@ -113,13 +114,13 @@ impl Needle {
         self.is_in_folded(&fold(text))
     }
 
-    /// The same for text that was folded already.
+    /// Like [`Self::is_in`], for text that is already folded.
     pub(super) fn is_in_folded(&self, folded: &str) -> bool {
         contains_in_order(folded, &self.lower)
     }
 }
 
-/// Whether a text is one that a pattern of a filter means: `*` stands for any characters, and nothing else is special.
+/// Whether a pattern of a filter matches a text: `*` matches any characters, and nothing else is special.
 pub fn matches_pattern(pattern: &str, text: &str) -> bool {
     Pattern::new(pattern.split('*').map(str::to_owned).collect(), false).matches(text)
 }
@@ -129,7 +130,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Tries every way to split, without regard to time.
+    /// Tries every way to split, regardless of running time.
     fn naive(pattern: &[char], text: &[char]) -> bool {
         match pattern.split_first() {
             None => text.is_empty(),

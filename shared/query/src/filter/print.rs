@@ -11,8 +11,8 @@ use super::words::{FLAG_WORDS, VIA_WORDS};
 use crate::column::Column;
 use piperoll_format::entry::{CATEGORIES, NODE_CATEGORY, OUTCOMES};
 
-/// The text that is kept and sent: of version 1 where that says the same, otherwise of version 2 with its mark. It parses back to an
-/// equal filter.
+/// Writes the text that is stored and sent: version 1 if it can express the filter, otherwise version 2 with its mark. The
+/// text parses back to an equal filter.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.in_version_1() {
@@ -27,17 +27,17 @@ impl fmt::Display for Filter {
 }
 
 impl Filter {
-    /// As somebody would type it in version 2.
+    /// Returns the filter as a person would type it in version 2.
     pub fn typed(&self) -> String {
         let text = match &self.all[..] {
             [Expr::Any(parts)] => alternatives(parts),
             parts => conditions(parts),
         };
-        // A condition of version 1 at the beginning is not the mark of a whole text of it.
+        // A condition of version 1 at the beginning must not be read as the mark of a whole text of version 1.
         if text.starts_with(VERSION_1_MARK) { format!("{VERSION_2_MARK} {text}") } else { text }
     }
 
-    /// In version 1, when that can say the same.
+    /// Returns the filter in version 1, if that version can express it.
     pub fn in_version_1(&self) -> Option<String> {
         let terms: Option<Vec<String>> = self.all.iter().map(term_of_version_1).collect();
         terms.map(|terms| terms.join(" "))
@@ -61,8 +61,8 @@ fn part(part: &Expr) -> String {
     }
 }
 
-/// The key of a condition and its values; of free text there is no key. What version 2 would read otherwise in the same words is quoted as
-/// a condition of version 1.
+/// Writes a condition as its key and values; free text has no key. A condition whose text would mean something else in version 2 is
+/// quoted as a condition of version 1.
 fn condition(test: &Test) -> String {
     if test.is_of_version_1_only()
         && let Some(term) = term_of_version_1(&Expr::Test(test.clone()))
@@ -100,7 +100,7 @@ fn condition(test: &Test) -> String {
     format!("{key}:{}", values.join(","))
 }
 
-/// Whole values of a condition in which case counts, with its key: they match nothing that is written otherwise.
+/// Returns the whole values of a condition in which case matters, with its key: they do not match values with other case.
 pub(super) fn values_with_case(test: &Test) -> Vec<(String, String)> {
     let (key, patterns): (String, Vec<&Pattern>) = match test {
         Test::Field(Column::Outcome | Column::Category | Column::Node, _) => return Vec::new(),
@@ -130,7 +130,7 @@ fn seq((from, to): &(u64, u64)) -> String {
     if from == to { from.to_string() } else { format!("{from}..{to}") }
 }
 
-/// Quotes what the grammar could read as something else.
+/// Quotes text that the grammar could read as something else.
 fn piece(text: &str) -> String {
     let is_plain = text.chars().all(|c| c.is_alphanumeric() || "_.@/+:-".contains(c))
         && !text.contains("..")
@@ -159,7 +159,7 @@ fn value(pattern: &Pattern) -> String {
     format!("{}{}", case(pattern), stars(pattern.pieces(), piece))
 }
 
-/// A value of a list; what the list does not have is quoted.
+/// Writes a value of a closed list; a value that is not in the list is quoted.
 fn listed(known: &[&str], pattern: &Pattern) -> String {
     match pattern.literal() {
         Some(word) if known.contains(&word) => word.to_owned(),
@@ -169,7 +169,7 @@ fn listed(known: &[&str], pattern: &Pattern) -> String {
     }
 }
 
-/// A verb has none of these, so they are refused without quotes.
+/// Writes a verb. Separators of an action are quoted, because the parser refuses them in a verb without quotes.
 fn verb_value(pattern: &Pattern) -> String {
     let part = |text: &str| if text.contains(['.', ':', '/']) { quoted(text) } else { piece(text) };
     format!("{}{}", case(pattern), stars(pattern.pieces(), part))
@@ -259,7 +259,7 @@ fn term_of_version_1(part: &Expr) -> Option<String> {
     Some(format!("{minus}{}{}", key.map(|key| format!("{key}:")).unwrap_or_default(), written.join(",")))
 }
 
-/// Which of the sources are names; they are quoted, or they would be read as addresses.
+/// Tells which of the sources are names; they are quoted, because they would otherwise be read as addresses.
 fn test_names(test: &Test) -> Vec<bool> {
     match test {
         Test::Ip(patterns) => patterns.iter().map(|pattern| matches!(pattern, IpPattern::Text(_))).collect(),
@@ -350,7 +350,7 @@ fn key_of_version_1(test: &Test) -> Option<&'static str> {
 fn entity_of_version_1(pattern: &EntityPattern) -> Option<String> {
     let kind = pattern.kind.literal().filter(|kind| !kind.contains('/'))?;
     match &pattern.id {
-        // A type alone means the same in both versions, wherever it was read.
+        // A type alone means the same in both versions, whichever of them parsed it.
         None => Some(kind.to_owned()),
         Some(id) if !pattern.affected => Some(format!("{kind}/{}", id.literal()?)),
         Some(_) => None,

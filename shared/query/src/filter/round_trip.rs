@@ -1,4 +1,4 @@
-//! Whatever a filter is, its text is read as the same filter.
+//! Tests that the text of any filter is parsed as the same filter.
 
 use proptest::prelude::*;
 
@@ -156,7 +156,7 @@ fn expr() -> impl Strategy<Value = Expr> {
     })
 }
 
-/// What a person could type, right or wrong.
+/// Text that a person could type, valid or not.
 fn typed() -> impl Strategy<Value = String> {
     let word = prop_oneof![
         4 => text(),
@@ -183,7 +183,7 @@ proptest! {
         }
     }
 
-    /// Text of either version is refused, or read and written back to what is read the same.
+    /// Text of either version is refused, or the text written for the parsed filter is parsed as the same filter.
     #[test]
     fn what_can_be_read_can_be_written(text in typed()) {
         let now = Now::from(Timestamp::from_micros(1_776_240_000_000_000));
@@ -197,13 +197,13 @@ proptest! {
         }
         if let Ok(filter) = version_1::parse(&text, now.at) {
             prop_assert_eq!(again(&filter).map_err(|e| TestCaseError::fail(e.to_string()))?, filter.clone(), "{}", text);
-            // The same as somebody would have to type it now, by the words or by the mark.
+            // The same as a person would have to type it now, in version 2 or with the mark of version 1.
             let lifted = filter.clone().into_version_2();
             prop_assert_eq!(&version_2::parse(&lifted.typed(), now, true).map_err(|(_, problem)| TestCaseError::fail(problem))?.filter, &lifted, "{}", text);
             let retyped = Filter::parse(&Filter::retyped(&text, now), now).map_err(|e| TestCaseError::fail(e.to_string()))?;
             prop_assert_eq!(&retyped, &filter, "{}", text);
             prop_assert_eq!(Filter::parse(&filter.typed(), now), Ok(filter.clone()), "{}", text);
-            // Under a filter that version 1 could not say, it means the same.
+            // Combined with a filter that version 1 cannot express, it means the same.
             let other = Filter::of(Expr::Test(Test::Verb(vec![Pattern::exactly("delete".to_owned())])));
             let both = filter.and(other);
             prop_assert_eq!(Filter::parse_stored(&both.to_string(), now), Ok(both.clone()), "{}", text);

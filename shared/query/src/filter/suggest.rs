@@ -2,12 +2,12 @@
 
 use super::words::KEYS;
 
-/// How alike two words must be for one to be suggested, from 0 to 1: one wrong letter in four.
+/// Minimum similarity, from 0 to 1, of two words for one to be suggested: one wrong letter in four.
 const ALIKE_MIN: f64 = 0.75;
 
 pub(super) const NO_REGEX: &str = "there are no regular expressions: * stands for any characters, as in user:k*, and ~ ignores case, as in user:~kim; quote a value that has these characters";
 
-/// Words of other languages for keys, and what to write instead.
+/// Names that other query languages use for keys, and what to write instead.
 const OTHER_KEYS: [(&str, &str); 34] = [
     ("username", "user"),
     ("user_name", "user"),
@@ -45,7 +45,7 @@ const OTHER_KEYS: [(&str, &str); 34] = [
     ("role", "user_type"),
 ];
 
-/// Values of other languages for outcomes.
+/// Values that other query languages use for outcomes.
 const OTHER_OUTCOMES: [(&str, &str); 16] = [
     ("ok", "success"),
     ("succeeded", "success"),
@@ -86,7 +86,7 @@ pub(super) fn unknown_key(typed: &str) -> String {
     }
 }
 
-/// The words for a value that its list does not have.
+/// Error message for a value that is not in the list of its key.
 pub(super) fn not_in_list(key: &str, typed: &str, known: &[&str]) -> String {
     let lower = typed.to_lowercase();
     let meant = if known.contains(&lower.as_str()) {
@@ -106,12 +106,12 @@ pub(super) fn not_in_list(key: &str, typed: &str, known: &[&str]) -> String {
     }
 }
 
-/// The word of a list that was nearly typed.
+/// Returns the word of a list that is similar to the typed one.
 pub(super) fn near(typed: &str, known: &[&str]) -> Option<String> {
     nearest(typed, known)
 }
 
-/// Words of SQL between a field and its values.
+/// Whether a word is an operator that other languages, such as SQL, put between a field and its values.
 pub(super) fn is_foreign_operator(word: &str) -> bool {
     ["in", "like", "is", "equals", "eq", "contains", "matches", "ilike", "between"]
         .iter()
@@ -125,7 +125,7 @@ fn nearest(typed: &str, known: &[&str]) -> Option<String> {
     (likeness >= ALIKE_MIN || begins).then(|| word.to_owned())
 }
 
-/// Operators of other languages as words of their own.
+/// Refuses operators of other query languages that are typed as separate words.
 pub(super) fn refuse_foreign_word(word: &str) -> Result<(), String> {
     let write = match word {
         "&&" | "&" => "AND, or a space",

@@ -17,7 +17,7 @@ pub(super) enum Test {
     Field(Column, Vec<Pattern>),
     /// The acting person: the user, or the impersonator who acted as the user.
     Actor(Vec<Pattern>),
-    /// Whom it is about: the whole of user, impersonator, target or entity id, or part of the texts.
+    /// The person or thing that an entry is about: the whole of user, impersonator, target or entity id, or part of the texts.
     Subject(Vec<Subject>),
     /// The last word of the action.
     Verb(Vec<Pattern>),
@@ -52,7 +52,7 @@ pub(super) struct Subject {
 pub(super) struct EntityPattern {
     pub(super) kind: Pattern,
     pub(super) id: Option<Pattern>,
-    /// A bulk entry that names it under `details.affected` matches too; version 1 did not look there.
+    /// Also matches a bulk entry that names the entity under `details.affected`; version 1 did not search there.
     pub(super) affected: bool,
 }
 
@@ -117,16 +117,16 @@ pub(super) const FIELDS: [(&str, Column); 14] = [
     ("node", Column::Node),
 ];
 
-/// What stands between the words of an action.
+/// Separators between the parts of an action.
 const ACTION_SEPARATORS: [char; 3] = ['.', ':', '/'];
 
-/// The last word of an action, which says what was done: `delete` of `mailbox.delete`.
+/// Returns the last word of an action, which says what was done: `delete` of `mailbox.delete`.
 pub fn verb(action: &str) -> &str {
     action.rsplit(ACTION_SEPARATORS).find(|word| !word.is_empty()).unwrap_or(action)
 }
 
 impl Test {
-    /// Whether the same words would mean something else in version 2.
+    /// Whether the same text would mean something else in version 2.
     pub(super) fn is_of_version_1_only(&self) -> bool {
         match self {
             Self::Details(needles) => needles.iter().any(|needle| needle.stored_form_only),
@@ -136,7 +136,7 @@ impl Test {
         }
     }
 
-    /// Whether it reads texts, which takes long, or short values.
+    /// Whether the test reads texts, which takes long, rather than short values.
     pub(super) fn reads_texts(&self) -> bool {
         matches!(
             self,
@@ -144,7 +144,7 @@ impl Test {
         )
     }
 
-    /// Texts that it looks for in others.
+    /// Number of texts that the test searches for in other texts.
     pub(super) fn texts(&self) -> usize {
         match self {
             Self::Details(needles) | Self::Text(needles) | Self::Agent(needles) => needles.len(),
@@ -153,7 +153,7 @@ impl Test {
         }
     }
 
-    /// Gives it the meaning that the same words have in version 2.
+    /// Gives the test the meaning that the same text has in version 2.
     pub(super) fn lift(&mut self) {
         match self {
             Self::Details(needles) => needles.iter_mut().for_each(|needle| needle.stored_form_only = false),

@@ -1,4 +1,4 @@
-//! Values with a format of their own: addresses, row numbers and times. Both versions of the language use them.
+//! Parses values with a format of their own: addresses, row numbers and times. Both versions of the language use them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,12 +9,12 @@ use crate::human_time;
 use crate::zone::{Now, Zone};
 use piperoll_format::time::Timestamp;
 
-/// What is wrong; the place is known where the value was found.
+/// Error message without a position, which the caller adds.
 type Result<T> = std::result::Result<T, String>;
 
 const BACKWARDS: &str = "the start of this range is after its end";
 
-/// An address or a network.
+/// Parses an address or a network.
 pub(super) fn net(text: &str) -> Option<IpNet> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Some(IpNet::from(address.to_canonical()));
@@ -22,7 +22,7 @@ pub(super) fn net(text: &str) -> Option<IpNet> {
     text.parse::<IpNet>().ok().map(|net| net.trunc())
 }
 
-/// The network of `203.0.113.*` or `2001:db8:*`.
+/// Parses the network of `203.0.113.*` or `2001:db8:*`.
 pub(super) fn net_of_wildcard(text: &str) -> Option<IpNet> {
     if let Some(groups) = text.strip_suffix(":*").filter(|_| !text.contains("::")) {
         let groups: Vec<u16> =
@@ -50,7 +50,7 @@ pub(super) fn net_of_wildcard(text: &str) -> Option<IpNet> {
     Ipv4Net::new(Ipv4Addr::from(octets), u8::try_from(known * 8).ok()?).ok().map(IpNet::from)
 }
 
-/// From one address to another.
+/// Parses a range from one address to another.
 pub(super) fn ip_range(from: &str, to: &str) -> Result<(IpAddr, IpAddr)> {
     let address = |text: &str| {
         text.parse::<IpAddr>()
@@ -64,7 +64,7 @@ pub(super) fn ip_range(from: &str, to: &str) -> Result<(IpAddr, IpAddr)> {
     if from > to { Err(BACKWARDS.to_owned()) } else { Ok((from, to)) }
 }
 
-/// A row number or a range of them, both ends included.
+/// Parses a row number or a range of them, both ends included.
 pub(super) fn seq(text: &str) -> Result<(u64, u64)> {
     let number = |text: &str, open: u64| match text {
         "" => Ok(open),
@@ -77,7 +77,7 @@ pub(super) fn seq(text: &str) -> Result<(u64, u64)> {
     if from > to { Err(BACKWARDS.to_owned()) } else { Ok((from, to)) }
 }
 
-/// A day, or a range of times.
+/// Parses a day, or a range of times.
 pub(super) fn occurred(text: &str, now: Now) -> Result<TimeRange> {
     let time = |text: &str| human_time::parse(text, now).map_err(|e| e.to_string());
     let (from, to) = match text.split_once("..") {
@@ -95,7 +95,8 @@ pub(super) fn occurred(text: &str, now: Now) -> Result<TimeRange> {
     Ok(if is_day { TimeRange { text: text.to_owned(), from, to } } else { time_range(from, to) })
 }
 
-/// Ages and days of a zone become absolute, so that a printed filter means the same a day later, and everywhere.
+/// Builds a range with absolute times as its text, so that a printed filter with ages or days of a zone means the
+/// same a day later, and everywhere.
 pub(super) fn time_range(from: Timestamp, to: Timestamp) -> TimeRange {
     let text = match (from == Timestamp::MIN, to == Timestamp::MAX) {
         (true, true) => "..".to_owned(),

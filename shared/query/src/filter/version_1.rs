@@ -1,5 +1,5 @@
-//! Version 1 of the language, in which filters without a version were kept: no OR, no brackets, `*` at the end of an action only.
-//! Its meaning never changes, because bundles and tokens of that time are read by it.
+//! Parses version 1 of the language, in which filters without a version are stored: no OR, no brackets, `*` at the end of an action
+//! only. Its meaning never changes, because existing bundles and tokens are read with it.
 
 use crate::column::Column;
 use crate::zone::Now;
@@ -12,7 +12,7 @@ use super::pattern::{Needle, Pattern};
 use super::test::{EntityPattern, FIELDS, IpPattern, PROPERTIES, Property, Subject, Test};
 use super::value;
 
-/// The keys that it knows.
+/// Keys of version 1.
 const KEYS: [&str; 26] = [
     "user",
     "actor",
@@ -213,7 +213,7 @@ fn part(negated: bool, test: Test) -> Expr {
     if negated { Expr::not(part) } else { part }
 }
 
-/// Fields with a closed list of values: a misspelt one would silently match nothing.
+/// Checks fields with a closed list of values, because a misspelt value would silently match nothing.
 fn known_word(key: &str, value: &Word) -> Result<()> {
     let known: Vec<&str> = match key {
         "category" => CATEGORIES.into_iter().chain([NODE_CATEGORY]).collect(),
@@ -269,7 +269,7 @@ fn ip(word: Word) -> Result<IpPattern> {
     if let Some(net) = value::net(&word.text) {
         return Ok(IpPattern::Net(net));
     }
-    // What looks like an address but is none is a slip; anything else may be a service's name.
+    // Text that looks like an address but is not one is a mistake; anything else may be the name of a service.
     let looks_numeric = word.text.chars().all(|c| c.is_ascii_hexdigit() || ".:/".contains(c));
     if !word.quoted && (looks_numeric || word.text.contains('/')) {
         return Err((

@@ -34,7 +34,7 @@ pub const KEYS: [&str; 28] = [
     "is",
 ];
 
-/// Names of fields in an entry, for the keys that are called otherwise.
+/// Names of the entry fields whose keys have another name.
 const FIELD_NAMES: [(&str, &str); 5] = [
     ("ip_address", "ip"),
     ("user_agent", "agent"),
@@ -43,13 +43,13 @@ const FIELD_NAMES: [(&str, &str); 5] = [
     ("occurred_at", "occurred"),
 ];
 
-/// The key of this name, or of the field of this name.
+/// Returns the key of this name, or of the field of this name.
 pub fn canonical_key(name: &str) -> Option<&'static str> {
     let named = KEYS.into_iter().find(|key| *key == name);
     named.or_else(|| FIELD_NAMES.iter().find(|(field, _)| *field == name).map(|(_, key)| *key))
 }
 
-/// Whether a name is that of a key, of a field with one, or leads to a value inside of `details` or `changes`.
+/// Whether a name is that of a key, of a field that has a key, or a path to a value inside `details` or `changes`.
 pub fn is_key(name: &str) -> bool {
     canonical_key(name).is_some()
         || name.split_once('.').is_some_and(|(root, path)| matches!(root, "details" | "changes") && !path.is_empty())
@@ -71,8 +71,8 @@ pub(super) const FLAG_WORDS: [&str; 9] = [
 /// First words of `via`.
 pub(super) const VIA_WORDS: [&str; 8] = ["node", "socket", "http", "import", "cli", "syslog", "journald", "file"];
 
-/// Key, the field by which its values can be counted (`GET /stats?by=`), and what it matches. In the order in which people
-/// need them.
+/// Keys, the field by which their values can be counted (`GET /stats?by=`), and what they match. The keys
+/// that people need most come first.
 pub const KEY_WORDS: [(&str, Option<&str>, &str); KEYS.len()] = [
     ("user", Some("user"), "who did it; k* matches what begins with k, ~kim ignores case"),
     ("action", Some("action"), "what was done; auth.* or *.update match many"),
@@ -108,7 +108,7 @@ pub const KEY_WORDS: [(&str, Option<&str>, &str); KEYS.len()] = [
     ("description", None, "a piece of the description, as a text without a key"),
 ];
 
-/// What can stand behind `is:`.
+/// Values of `is:`.
 pub const IS_WORDS: [&str; PROPERTIES.len()] = {
     let mut words = [""; PROPERTIES.len()];
     let mut index = 0;

@@ -1,4 +1,4 @@
-//! Counts in bounded memory.
+//! Counts entries in bounded memory.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -9,13 +9,14 @@ use crate::column::Column;
 use piperoll_format::time::Timestamp;
 use piperoll_format::view::EntryView;
 
-/// A range may begin and end inside a bucket, and a node's clock be a little ahead.
+/// Maximum number of buckets counted: slightly more than `BUCKETS_MAX`, because a range may begin and end inside a bucket, and a
+/// node's clock may be a little ahead.
 const BUCKETS_COUNTED_MAX: usize = 10_100;
-/// Different values of one field, and bytes of all of them.
+/// Maximum number of distinct values of one field, and of bytes in all of them.
 const VALUES_MAX: usize = 100_000;
 const VALUES_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Counts as it goes.
+/// Running counts of one plan.
 #[derive(Debug, Clone)]
 pub struct Counter {
     plan: Plan,
@@ -24,7 +25,7 @@ pub struct Counter {
     pub(super) unreadable: u64,
     pub(super) users: Values,
     pub(super) fields: Vec<Values>,
-    /// None when there are none to count, or too many.
+    /// `None` if the plan has no histogram, or if there were too many buckets.
     pub(super) buckets: Option<BTreeMap<i64, Totals>>,
 }
 
@@ -45,7 +46,7 @@ impl Counter {
         Self { plan, totals: Totals::default(), erased: 0, unreadable: 0, users, fields, buckets }
     }
 
-    /// Counts a sound entry at its place in time.
+    /// Counts a sound entry that was recorded at `timestamp`.
     pub fn add(&mut self, entry: &EntryView<'_>, timestamp: Timestamp) {
         let one = Totals {
             entries: 1,
@@ -80,7 +81,7 @@ impl Counter {
         &self.plan
     }
 
-    /// Counts entries by a value of a field, or by none. `None` for the field means the users.
+    /// Counts entries with a value of a field, or without one. `None` for the field means the users.
     pub fn add_value(&mut self, field: Option<usize>, value: Option<&str>, count: u64) {
         let values = match field {
             None => &mut self.users,
@@ -95,12 +96,12 @@ impl Counter {
         }
     }
 
-    /// Counts a row whose content is gone.
+    /// Counts a row whose content was erased.
     pub fn add_erased(&mut self) {
         self.erased += 1;
     }
 
-    /// Counts an authentic row that is no entry as far as can be read.
+    /// Counts an authentic row that cannot be read as an entry.
     pub fn add_unreadable(&mut self) {
         self.unreadable += 1;
     }
@@ -184,7 +185,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against counting each value by itself.
+        /// Compares the result with a separate count of each value.
         #[test]
         fn counts_what_is_there(
             rows in prop::collection::vec((prop::option::of(0u8..6), 0u8..3, -5_000i64..5_000), 0..60),

@@ -1,7 +1,7 @@
 //! Counts entries: totals, values of fields, and a histogram over time.
 //!
-//! Counts are exact or they are not given. Memory is bounded: a field with more different values than fit is said to
-//! have too many, rather than counted in part.
+//! Counts are exact or absent. Memory is bounded: a field with more distinct values than the limit is reported as having too
+//! many, rather than counted in part.
 
 mod counter;
 mod part;

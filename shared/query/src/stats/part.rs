@@ -1,11 +1,11 @@
-//! Partial counts, in pieces of bounded size.
+//! Splits a count into pieces of bounded size, and adds such pieces up.
 
 use serde::{Deserialize, Serialize};
 
 use super::counter::Counter;
 use super::result::Totals;
 
-/// Bytes of the values in one piece, which JSON may make six times longer, and buckets in one.
+/// Maximum number of bytes of the values in one piece, which JSON may make six times longer, and of buckets in one piece.
 const PIECE_BYTES: usize = 32 * 1024;
 const PIECE_BUCKETS: usize = 1_000;
 
@@ -17,10 +17,10 @@ pub enum CountPart {
         #[serde(flatten)]
         totals: Totals,
         unreadable: u64,
-        /// There were too many buckets.
+        /// Whether there were too many buckets.
         no_buckets: bool,
     },
-    /// What is known of a field besides its values; the users when no field is named.
+    /// Properties of a field other than its values; of the users if `field` is `None`.
     Field {
         field: Option<usize>,
         none: u64,
@@ -34,7 +34,7 @@ pub enum CountPart {
 }
 
 impl Counter {
-    /// Everything that was counted.
+    /// Splits the whole count into pieces.
     pub fn into_parts(self) -> Vec<CountPart> {
         let no_buckets = self.plan().bucket_micros.is_some() && self.buckets.is_none();
         let mut parts = vec![CountPart::Totals { totals: self.totals, unreadable: self.unreadable, no_buckets }];
@@ -57,7 +57,7 @@ impl Counter {
         parts
     }
 
-    /// Adds what somebody else counted by the same plan.
+    /// Adds a piece of another count by the same plan.
     pub fn add_part(&mut self, part: CountPart) {
         match part {
             CountPart::Totals { totals, unreadable, no_buckets } => {

@@ -9,15 +9,15 @@ use crate::filter::verb;
 use piperoll_format::time::Timestamp;
 use piperoll_format::view::EntryView;
 
-/// Values listed of a field: without asking, and at most.
+/// Number of values listed per field: default and maximum.
 pub const TOP_DEFAULT: usize = 20;
 pub const TOP_MAX: usize = 1_000;
-/// Fields counted in one answer.
+/// Maximum number of fields counted in one answer.
 pub const FACETS_MAX: usize = 8;
-/// Width of a bucket: a microsecond, the resolution of time stamps, to a thousand years.
+/// Limits of the width of a bucket: from one microsecond, the resolution of timestamps, to a thousand years.
 pub const BUCKET_MICROS_MIN: i64 = 1;
 pub const BUCKET_MICROS_MAX: i64 = 1_000 * 366 * 86_400 * 1_000_000;
-/// Buckets of one histogram.
+/// Maximum number of buckets of one histogram.
 pub const BUCKETS_MAX: i64 = 10_000;
 /// A field whose values can be counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ pub enum Facet {
     Verb,
 }
 
-/// Names as in an entry, and as in a filter.
+/// Facets with their names in an entry and in a filter.
 const FACETS: [(&str, &str, Facet); 21] = [
     ("user", "user", Facet::Of(Column::User)),
     ("user_type", "user_type", Facet::Of(Column::UserType)),
@@ -57,7 +57,7 @@ const FACETS: [(&str, &str, Facet); 21] = [
     ("via", "via", Facet::Of(Column::Via)),
 ];
 
-/// Not a field whose values can be counted.
+/// Error for a name that is not a field whose values can be counted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} cannot be counted by; the fields are {names}", names = FACETS.map(|(name, ..)| name).join(", "))]
 pub struct UnknownFacet(String);
@@ -77,7 +77,7 @@ impl From<Facet> for &'static str {
 }
 
 impl Facet {
-    /// By its name in an entry or in a filter.
+    /// Finds a facet by its name in an entry or in a filter.
     pub fn parse(name: &str) -> Result<Self, UnknownFacet> {
         FACETS
             .iter()
@@ -108,7 +108,7 @@ impl Facet {
     }
 }
 
-/// What is to be counted.
+/// Describes what a count includes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "AskedPlan")]
 pub struct Plan {
@@ -117,19 +117,20 @@ pub struct Plan {
     pub top: usize,
     /// Width of the histogram's buckets in microseconds, [`BUCKET_MICROS_MIN`] to [`BUCKET_MICROS_MAX`].
     pub bucket_micros: Option<i64>,
-    /// Which time decides the bucket. A node of before there was a choice would refuse the word, so it is sent only where it is needed.
+    /// Time that decides the bucket. A node of a version without this choice would reject the field, so it is
+    /// sent only if it is not the default.
     #[serde(default, skip_serializing_if = "Axis::is_recorded")]
     pub axis: Axis,
 }
 
-/// A time of an entry. Ranges, order and completeness always go by when it was recorded.
+/// Time of an entry. Ranges, order and completeness always use the time of recording.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Axis {
     #[default]
     Recorded,
-    /// When it happened by the caller's word; when it was recorded, where the caller did not say.
+    /// When it happened according to the caller, or when it was recorded if the caller did not say.
     Occurred,
 }
 
@@ -139,7 +140,7 @@ impl Axis {
         *self == Self::Recorded
     }
 
-    /// The time of an entry that was recorded at `recorded`.
+    /// Returns the time of an entry that was recorded at `recorded`.
     pub fn time(self, entry: &EntryView<'_>, recorded: Timestamp) -> Timestamp {
         match self {
             Self::Recorded => recorded,
@@ -151,7 +152,7 @@ impl Axis {
     }
 }
 
-/// A plan as somebody sent it, peers among them: whatever it says is checked before it is one.
+/// Plan as received from a client or a peer; its limits are checked before it becomes a [`Plan`].
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AskedPlan {
@@ -165,7 +166,7 @@ struct AskedPlan {
     axis: Axis,
 }
 
-/// A plan that cannot be followed.
+/// Error for a plan that exceeds the limits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadPlan {
     #[error("bucket_micros is {0}; write {BUCKET_MICROS_MIN} to {BUCKET_MICROS_MAX}")]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How many entries there are, and how many of them stand out.
+/// Number of entries, and how many of them failed, were denied, or were flagged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Totals {
@@ -20,14 +20,14 @@ pub struct Totals {
 pub struct Stats {
     #[serde(flatten)]
     pub totals: Totals,
-    /// Rows of the range whose content was erased, whether or not they would have fitted the filter; they are in no other count.
+    /// Rows of the range whose content was erased, whether or not they would have matched the filter; they are in no other count.
     pub erased: u64,
     /// Authentic rows that cannot be read as entries here, such as those of a newer version; they are in no other count.
     pub unreadable: u64,
-    /// Different users; null when there are too many to count.
+    /// Distinct users; null when there are too many to count.
     pub distinct_users: Option<u64>,
     pub by: Vec<FieldCounts>,
-    /// Null when none was asked for, or when there are more buckets than fit.
+    /// Null when none was requested, or when there are too many buckets.
     pub histogram: Option<Histogram>,
 }
 
@@ -36,11 +36,11 @@ pub struct Stats {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FieldCounts {
     pub field: String,
-    /// Different values; null when there are too many to count, and then `top` is empty.
+    /// Distinct values; null when there are too many to count, and then `top` is empty.
     pub distinct: Option<u64>,
-    /// The most frequent values, then by name.
+    /// The most frequent values; those with equal counts are sorted by value.
     pub top: Vec<ValueCount>,
-    /// How often all other values stand there.
+    /// How often all other values occur.
     pub other: u64,
     /// Entries without this field.
     pub none: u64,
@@ -64,7 +64,7 @@ pub struct Histogram {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Bucket {
-    /// Where it begins, RFC 3339: a multiple of its width since 1970.
+    /// Start of the bucket, RFC 3339: a multiple of its width since 1970.
     pub from: String,
     #[serde(flatten)]
     pub totals: Totals,

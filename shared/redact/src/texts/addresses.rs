@@ -5,16 +5,17 @@ use regex::Regex;
 use super::look::{Look, Parts, is_no_secret, pattern};
 use crate::values::{looks_made_up, looks_secret};
 
-/// Bytes of an address's user information that are looked at.
+/// Maximum number of bytes after the scheme in which user information is searched for.
 const AUTHORITY_BYTES_MAX: usize = 1_024;
-/// A bare user name of an HTTP address is taken for a token when it is at least so many bytes long.
+/// Minimum length of a bare user name in an HTTP address that is taken for a token.
 const TOKEN_USER_BYTES_MIN: usize = 10;
-/// A part of a path behind a word such as `reset` is taken for a code when it is at least so many bytes long and has a
-/// digit: names of things are shorter or have none.
+/// Minimum length of a path segment after a word such as `reset` that is taken for a code. It must also have a digit; ordinary
+/// names are shorter or have none.
 const SEGMENT_BYTES_MIN: usize = 16;
-/// Parts of a path that are looked at behind such a word: `/password/reset/MQ/c2x5-0123…`.
+/// Number of path segments after such a word that are examined: `/password/reset/MQ/c2x5-0123…`.
 const SEGMENTS_BEHIND: usize = 3;
-/// Words in a path behind which codes follow. Plurals and `secret` are collections of named things and not among them.
+/// Words in a path that are followed by codes. Most plurals and `secret` are missing, because they are collections of named
+/// things.
 const CODE_WORDS: [&str; 13] = [
     "reset",
     "password",
@@ -71,10 +72,10 @@ pub(super) fn credentials(addresses: &Addresses, look: &Look<'_>, parts: &mut Pa
     }
 }
 
-/// The password of `user:password@host`. A password may hold what RFC 3986 wants encoded, so the last `@` in front of something
-/// that is a host ends it; where a port and a path come first, there is none.
+/// Finds the password in `user:password@host`. A password may contain characters that RFC 3986 requires to be encoded, so it ends
+/// at the last `@` that is followed by a host. If a port and a path precede that `@`, there is no password.
 fn user_information(look: &Look<'_>, from: usize, run: &str, scheme: &str, parts: &mut Parts) {
-    // Encoded in another address: `https%3A%2F%2Fbob%3AS%40host`
+    // User information encoded inside another address, which is not handled here: `https%3A%2F%2Fbob%3AS%40host`
     if scheme.contains('%') {
         return;
     }
@@ -89,16 +90,17 @@ fn user_information(look: &Look<'_>, from: usize, run: &str, scheme: &str, parts
                 .next()
                 .is_none_or(|c| matches!(c, ':' | '/' | '?' | '#' | ',' | ';' | ')' | '\'' | '\\' | '*' | '&' | '|'))
     };
-    // In front of a query or another address: those have their own.
+    // Search only before a query or a nested address; those have their own credentials.
     let limit = run.find("?").unwrap_or(run.len());
     let limit = run.find("://").map_or(limit, |at| limit.min(at));
     let ends: Vec<usize> = run[..limit].match_indices('@').map(|(at, _)| at).filter(|at| host_follows(*at)).collect();
     let path = run.find('/').unwrap_or(run.len());
     let Some(first) = ends.first().copied() else {
-        // `?` in a password
+        // There is no `@` before the query: either there is no user information, or the password contains a `?`, which is not
+        // handled.
         return;
     };
-    // An at sign after the path has begun rarely names a host: `/x@y`. Before a slash the last one counts.
+    // An `@` after the start of the path rarely precedes a host: `/x@y`. Prefer the last one before the first slash.
     let end = ends.iter().rev().copied().find(|end| *end < path).unwrap_or(first);
     let information = &run[..end];
     let Some((user, password)) = information.split_once(':') else {
@@ -120,18 +122,18 @@ fn user_information(look: &Look<'_>, from: usize, run: &str, scheme: &str, parts
     }
     let begin = from + user.len() + 1;
     parts.add(begin, from + end);
-    // `token:x-oauth-basic@`: then the name is the secret.
+    // `token:x-oauth-basic@`: the user name is the secret.
     if matches!(password, "x-oauth-basic" | "x-access-token" | "") && looks_secret(user) {
         parts.add(from, from + user.len());
     }
 }
 
-/// Codes in paths: of a reset, an invitation, a confirmation.
+/// Finds codes in paths, such as of password resets, invitations and confirmations.
 pub(super) fn codes_in_paths(addresses: &Addresses, look: &Look<'_>, parts: &mut Parts) {
     let text = look.text;
     let mut from = 0;
     while let Some(found) = addresses.code_words.find_at(text, from) {
-        // The slash that ends one word can begin the next.
+        // The slash that ends this match may begin the next one.
         from = found.end() - 1;
         let words = found.as_str().trim_matches('/').to_ascii_lowercase();
         if !words.split(['-', '_']).any(|word| CODE_WORDS.contains(&word)) {

@@ -1,4 +1,5 @@
-//! Command lines and lists of arguments: options that are named like a secret, and those that programs give to a password.
+//! Finds secrets in command lines and argument lists: values of options that have a secret's name, and of options with which
+//! particular programs take a password.
 
 use std::ops::Range;
 
@@ -8,25 +9,25 @@ use super::look::{Look, Parts, pattern};
 use crate::names::{Class, Names};
 use crate::values::{is_spared, is_state};
 
-/// Words of one command line that are looked at.
+/// Maximum number of words of one command line that are examined.
 const WORDS_MAX: usize = 1_024;
 
-/// How a program takes a password with a short option.
+/// Way in which a program takes a password with a short option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum How {
-    /// `-pS` only: apart, `-p` asks for it and the next word is something else.
+    /// `-pS` only. A separate `-p` makes the program ask for the password, and the next word is something else.
     Glued,
     /// `-p S`, and `-pS`.
     Apart,
-    /// `-u user:S`; without a colon it is a name.
+    /// `-u user:S`; without a colon, the word is only a name.
     BehindColon,
     /// `-U user%S`
     BehindPercent,
-    /// `-k S` of an option that is a word: `-passin pass:S`.
+    /// `-passin pass:S`: an option that is a whole word, followed by the password with the prefix `pass:`.
     Pass,
 }
 
-/// Programs with their options, from their manual pages.
+/// Programs and their password options, from their manual pages.
 const OPTIONS: [(&[&str], &str, How); 26] = [
     (
         &[
@@ -97,10 +98,10 @@ const OPTIONS: [(&[&str], &str, How); 26] = [
     (&["openssl"], "-passin", How::Pass),
     (&["openssl"], "-passout", How::Pass),
 ];
-/// Programs of which `login` takes `-p S`.
+/// Programs whose `login` command takes `-p S`.
 const LOGINS: [&str; 12] =
     ["docker", "podman", "nerdctl", "buildah", "skopeo", "helm", "oras", "crane", "az", "cf", "oc", "argocd"];
-/// Programs that take a password as a word of its own behind another word.
+/// Programs that take a password as a separate word at a fixed position after another word.
 const POSITIONS: [(&str, &[&str], usize); 11] = [
     ("rabbitmqctl", &["add_user", "change_password", "authenticate_user"], 2),
     ("vault", &["login"], 1),
@@ -114,7 +115,7 @@ const POSITIONS: [(&str, &[&str], usize); 11] = [
     ("nmcli", &["password", "wifi-sec.psk", "802-11-wireless-security.psk"], 1),
     ("rootpw", &["--plaintext", "--iscrypted"], 1),
 ];
-/// Beginnings of options that are named like a secret and take no value.
+/// Prefixes of options that have a secret's name but take no value.
 const ASKING: [&str; 16] = [
     "no-",
     "ask",
@@ -133,9 +134,9 @@ const ASKING: [&str; 16] = [
     "disable-",
     "require-",
 ];
-/// Programs that take `/p:S`.
+/// Programs that take a password as `/p:S`.
 const WINDOWS: [&str; 4] = ["xfreerdp", "wlfreerdp", "psexec", "schtasks"];
-/// Options that are named like a secret and take the name of one, or a number.
+/// Options that have a secret's name but take the name of a secret, or a number.
 const NAMING: [(&str, &[&str]); 5] = [
     ("docker", &["--secret"]),
     ("podman", &["--secret"]),
@@ -146,7 +147,7 @@ const NAMING: [(&str, &[&str]); 5] = [
 
 #[derive(Debug, Clone)]
 pub(super) struct Commands {
-    /// What a command line with a secret has.
+    /// Cheap first test of whether a line may be a command line with a secret.
     worth: Regex,
     piped: Regex,
     /// An argument in a record of auditd: `a2="…"`
@@ -168,11 +169,11 @@ impl Commands {
     }
 }
 
-/// In running text: the words of the lines that look like commands.
+/// Finds secrets in the lines of a text that look like commands.
 pub(super) fn in_text(commands: &Commands, look: &Look<'_>, parts: &mut Parts) {
     for found in commands.piped.captures_iter(look.text) {
         let Some(said) = found.get(1).or(found.get(2)).or(found.get(3)) else { continue };
-        // `bob:S` keeps the name.
+        // Keep the user name in `bob:S`.
         let begin = match said.as_str().split_once(':') {
             Some((user, _)) if found.get(5).is_some_and(|program| program.as_str() == "chpasswd") => {
                 said.start() + user.len() + 1
@@ -205,7 +206,7 @@ pub(super) fn in_text(commands: &Commands, look: &Look<'_>, parts: &mut Parts) {
     }
 }
 
-/// Words as a shell splits them, without the quotes around them.
+/// Splits a line into words as a shell does, without the quotes around them.
 fn shell_words(line: &str) -> Vec<Range<usize>> {
     let bytes = line.as_bytes();
     let mut words = Vec::new();
@@ -262,17 +263,17 @@ fn closing_quote(bytes: &[u8], quote: u8) -> Option<usize> {
     None
 }
 
-/// What is known of a command while its words are read.
+/// State while the words of a command are read.
 struct Line<'w> {
     names: &'w Names,
     words: &'w [&'w str],
     program: &'static str,
-    /// `docker login` and the like: then `-p` is a password.
+    /// Set for `docker login` and the like, where `-p` takes a password.
     logs_in: bool,
     found: Vec<(usize, Range<usize>)>,
 }
 
-/// Where secrets are in a command's words: the word's place, and bytes in it.
+/// Finds the secrets in a command's words. Returns the index of each word and a byte range in it.
 pub(in super::super) fn secrets_in_words(names: &Names, words: &[&str]) -> Vec<(usize, Range<usize>)> {
     let mut line = Line { names, words, program: "", logs_in: false, found: Vec::new() };
     let mut at = 0;
@@ -281,7 +282,7 @@ pub(in super::super) fn secrets_in_words(names: &Names, words: &[&str]) -> Vec<(
     }
     let mut found = line.found;
     found.sort_by_key(|(at, range)| (*at, range.start));
-    // One word is masked once, as widely as anything says.
+    // Mask each word once, with the widest range found in it.
     found.dedup_by(|later, first| {
         let same = later.0 == first.0;
         if same {
@@ -294,11 +295,11 @@ pub(in super::super) fn secrets_in_words(names: &Names, words: &[&str]) -> Vec<(
 }
 
 impl Line<'_> {
-    /// Reads one word; returns how many words that took.
+    /// Examines one word; returns the number of words consumed.
     fn word(&mut self, at: usize) -> usize {
         let word = self.words[at];
         if let Some(name) = program_of(word) {
-            // `gh pr create --body …` says nothing secret.
+            // For `gh`, only `gh secret …` takes secrets; `gh pr create --body …` does not.
             let is_gh = name == "gh" && self.words.get(at + 1) != Some(&"secret");
             (self.program, self.logs_in) = (if is_gh { "" } else { name }, false);
         }
@@ -318,7 +319,7 @@ impl Line<'_> {
         taken
     }
 
-    /// A secret, without the quotes inside of its word: `-p'S'`
+    /// Adds a secret without the quotes inside its word: `-p'S'`
     fn add(&mut self, at: usize, range: Range<usize>) {
         let value = &self.words[at][range.clone()];
         let inner = value.trim_matches(['"', '\'']);
@@ -332,7 +333,7 @@ impl Line<'_> {
         self.words.get(at + 1).copied().filter(|next| is_value(next))
     }
 
-    /// `--password S`; whether the next word was its value.
+    /// Handles `--password S`. Returns whether the next word was the option's value.
     fn named_option(&mut self, at: usize, option: &str) -> bool {
         let word = self.words[at];
         let naming = NAMING.iter().any(|(other, options)| *other == self.program && options.contains(&word));
@@ -344,7 +345,8 @@ impl Line<'_> {
             return false;
         }
         let Some(next) = self.value_behind(at) else { return false };
-        // openssl: where it comes from, and the password itself only behind `pass:`
+        // For openssl: the part before the colon says where the password comes from; only `pass:` is followed by the password
+        // itself.
         let (begin, end) = match next.split_once(':') {
             Some(("pass", secret)) => (next.len() - secret.len(), next.len()),
             Some(("env" | "file" | "fd" | "stdin" | "id" | "src", _)) => return false,
@@ -355,7 +357,7 @@ impl Line<'_> {
         true
     }
 
-    /// `-pS`, `-a S`, `-u bob:S`: by the program's own table.
+    /// Handles short options such as `-pS`, `-a S` and `-u bob:S` with the program's rows in [`OPTIONS`].
     fn short_option(&mut self, at: usize) {
         let word = self.words[at];
         for (programs, flag, how) in OPTIONS {
@@ -402,7 +404,7 @@ impl Line<'_> {
         }
     }
 
-    /// Words that are no options: `/p:S`, `scott/tiger@db`, `config set NAME S`.
+    /// Handles words that are not options: `/p:S`, `scott/tiger@db`, `config set NAME S`.
     fn plain_word(&mut self, at: usize) {
         let word = self.words[at];
         let slash = word.strip_prefix("/p:").or(word.strip_prefix("/P:"));
@@ -416,7 +418,7 @@ impl Line<'_> {
         } else if matches!(word, "set" | "add" | "put")
             && let (Some(name), Some(value)) = (self.words.get(at + 1), self.words.get(at + 2))
         {
-            // A bare word such as `password` there is a command of its own.
+            // After `set`, a bare word such as `password` is a subcommand.
             let is_setting = name.contains(['.', '_', ':', '-']) && !name.starts_with('-');
             if is_setting && self.names.class(name).is_secret() && is_value(value) {
                 self.add(at + 2, 0..value.len());
@@ -424,7 +426,7 @@ impl Line<'_> {
         }
     }
 
-    /// A password that is a word of its own at a place behind another word.
+    /// Handles a password that is a separate word at a fixed position after another word.
     fn position(&mut self, at: usize) {
         let word = self.words[at];
         for (other, subcommands, offset) in POSITIONS {
@@ -441,7 +443,7 @@ impl Line<'_> {
     }
 }
 
-/// A word that can be an option's value.
+/// Returns whether a word can be the value of an option.
 fn is_value(word: &str) -> bool {
     !word.is_empty()
         && !word.starts_with("--")
@@ -454,7 +456,7 @@ fn base_name(word: &str) -> &str {
     word.strip_suffix(".exe").unwrap_or(word)
 }
 
-/// The program that a word names, as the tables write it.
+/// Returns the program that a word names, spelled as in the tables.
 fn program_of(word: &str) -> Option<&'static str> {
     let name = base_name(word);
     let is_it = |known: &&'static str| known.eq_ignore_ascii_case(name);

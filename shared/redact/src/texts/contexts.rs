@@ -1,4 +1,4 @@
-//! All contexts, and the redaction of a text by them.
+//! Table of all contexts, and the redaction of a text with them.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -10,9 +10,9 @@ use super::{addresses, commands, keyed, markup, shapes, sql};
 use crate::mask::MASK;
 use crate::names::{Names, own_hints};
 
-/// Memory of the pattern that says whether a text is worth a closer look; own names make it larger.
+/// Memory limit of the compiled pattern in [`Texts::worth`], which grows with custom names.
 const WORTH_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// What every context has at least one of. Longer words that contain a shorter one need not be here.
+/// Patterns of which every text with a secret matches at least one. A longer word that contains one of them need not be listed.
 const WORTH: [&str; 58] = [
     "pass",
     "pwd",
@@ -74,7 +74,7 @@ const WORTH: [&str; 58] = [
     "Q~",
 ];
 
-/// The patterns, made once.
+/// The compiled patterns of all contexts.
 #[derive(Debug, Clone)]
 pub(crate) struct Texts {
     worth: Regex,
@@ -87,7 +87,7 @@ pub(crate) struct Texts {
 
 type Context = fn(&Texts, &Look<'_>, &mut Parts);
 
-/// The contexts by name (docs/recording.md, "Secrets"). Each reads the text in time linear to its length.
+/// The contexts and their names (docs/recording.md, "Secrets"). Each reads a text in time linear in its length.
 const CONTEXTS: [(&str, Context); 9] = [
     ("private keys", |texts, look, parts| shapes::private_keys(&texts.shapes, look, parts)),
     ("well-known token shapes", |texts, look, parts| shapes::tokens(&texts.shapes, look, parts)),
@@ -104,13 +104,13 @@ const CONTEXTS: [(&str, Context); 9] = [
     ("XML", |texts, look, parts| markup::elements(&texts.markup, look, parts)),
 ];
 
-/// The names of the contexts.
+/// Returns the names of the contexts.
 pub(crate) fn context_names() -> impl Iterator<Item = &'static str> {
     CONTEXTS.iter().map(|(name, _)| *name)
 }
 
 impl Texts {
-    /// What finds texts that are worth a look; `more` are own names.
+    /// Compiles the patterns; `more` are the custom names.
     pub(crate) fn new(more: &[String]) -> Result<Self, regex::Error> {
         let worth = RegexBuilder::new(&format!("(?i){}", Self::worth(more))).size_limit(WORTH_BYTES_MAX).build()?;
         Ok(Self {
@@ -123,13 +123,14 @@ impl Texts {
         })
     }
 
-    /// A pattern of what entries with secrets have in common.
+    /// Returns a pattern that matches every text that may hold a secret, for a cheap first test.
     pub(crate) fn worth(more: &[String]) -> String {
         let built_in = WORTH.iter().map(|word| (*word).to_owned());
         built_in.chain([shapes::PREFIXES.to_owned()]).chain(own_hints(more)).collect::<Vec<_>>().join("|")
     }
 
-    /// The text without its secrets, and the secrets; nothing when there is none. `json` is where JSON was looked through before.
+    /// Returns the text with its secrets masked, and the secrets, or `None` if there are none. `json` has the ranges of JSON that
+    /// was examined before.
     pub(crate) fn masked_parts(
         &self,
         names: &Names,
@@ -146,7 +147,7 @@ impl Texts {
             context(self, &look, &mut parts);
         }
         let mut merged = parts.merged();
-        // What was masked before stays as it is.
+        // Leave text that is already the mask.
         merged.retain(|(from, to)| &text[*from..*to] != MASK);
         if merged.is_empty() {
             return None;

@@ -1,4 +1,4 @@
-//! Values of HTTP headers that carry credentials: where they end, and whether there is one at all.
+//! Finds the credentials in values of HTTP headers: whether there are any, and where they end.
 
 use super::look::{Look, Parts, SCHEMES, is_no_secret, is_prose_header};
 use super::scan::{NAME_BYTES_MAX, floor, quoted_end};
@@ -6,19 +6,20 @@ use super::token::Name;
 use crate::mask::MASK;
 use crate::values::looks_made_up;
 
-/// Bytes of a header's value in which its end is looked for.
+/// Number of bytes of a header's value in which its end is searched for.
 const HEADER_BYTES_MAX: usize = 2_048;
 
-/// Words behind the credentials that are taken for a part of them.
+/// Maximum number of words after the credentials that are treated as part of them.
 const WORDS_MAX: usize = 4;
 
-/// A header's value: a scheme and its credentials, or all to the end of the line.
+/// Masks a header's value: a scheme and its credentials, or everything to the end of the line. Returns the offset at which to
+/// continue.
 pub(super) fn header(look: &Look<'_>, name: &Name, begin: usize, parts: &mut Parts) -> usize {
     let text = look.text;
     let line = look.line_end(begin);
-    // What is longer is masked to the end of its line below, without being looked at word by word.
+    // The end is searched for only up to this offset; a longer value is masked to the end of its line below.
     let near = floor(text, line.min(begin + HEADER_BYTES_MAX));
-    // In quotes as a whole: `-H "Cookie: a=b"`.
+    // The whole header is in quotes: `-H "Cookie: a=b"`.
     let sign = text[..name.start].chars().next_back().filter(|c| matches!(c, '"' | '\'')).filter(|_| !name.is_quoted);
     let mut end = match sign {
         Some(quote) => {
@@ -36,7 +37,7 @@ pub(super) fn header(look: &Look<'_>, name: &Name, begin: usize, parts: &mut Par
     }
     let lower = name.text.to_ascii_lowercase();
     if sign.is_none() && lower.contains("cookie") {
-        // RFC 6265 section 4.2.1: pairs with `; ` in between. Attributes of a cookie that is set hold spaces.
+        // RFC 6265 section 4.2.1: cookie pairs are separated by `; `. `Set-Cookie` has attributes that contain spaces.
         if !lower.contains("set") {
             end = begin + pairs_end(value);
         }
@@ -48,11 +49,11 @@ pub(super) fn header(look: &Look<'_>, name: &Name, begin: usize, parts: &mut Par
             "digest" | "oauth" | "hawk" | "signature" | "aws4-hmac-sha256" | "hmac"
         );
         if !has_list {
-            // A scheme that nobody registered is a word in front of something that is none: `SSWS 00Quto…`
+            // An unregistered scheme is an ordinary word followed by a machine-made one: `SSWS 00Quto…`
             let is_scheme = SCHEMES.iter().any(|scheme| first.eq_ignore_ascii_case(scheme))
                 || !looks_made_up(first) && second.is_some_and(looks_made_up);
             let mut words = if is_scheme { 2 } else { 1 };
-            // Credentials that somebody broke up, or a list of a scheme that nobody knows.
+            // The credentials may be split by spaces, or be a list in an unknown scheme.
             words +=
                 value.split_whitespace().skip(words).take(WORDS_MAX).take_while(|word| looks_made_up(word)).count();
             let length = words_end(value, words);
@@ -75,7 +76,7 @@ pub(super) fn header(look: &Look<'_>, name: &Name, begin: usize, parts: &mut Par
     end.max(begin)
 }
 
-/// Bytes up to the end of a number of words, or to a quote.
+/// Returns the number of bytes up to the end of the `count`th word, or to a quote.
 fn words_end(value: &str, count: usize) -> usize {
     let mut words = 0;
     for (at, c) in value.char_indices() {
@@ -89,14 +90,14 @@ fn words_end(value: &str, count: usize) -> usize {
     value.trim_end().len()
 }
 
-/// Whether a quote, or the backslash in front of one, ends what it is in.
+/// Returns whether the quote at `at`, or a backslash before a quote, ends the quoted value.
 fn ends_quoted(value: &str, at: usize, c: char) -> bool {
     let behind = value[at..].trim_start_matches('\\');
     let is_quote = matches!(c, '"' | '\'') || c == '\\' && behind.starts_with(['"', '\'']);
     is_quote && behind.chars().nth(1).is_none_or(|next| !next.is_alphanumeric())
 }
 
-/// Bytes up to the end of `a=b; c=d`.
+/// Returns the number of bytes up to the end of `a=b; c=d`.
 fn pairs_end(value: &str) -> usize {
     let mut end = 0;
     for word in value.split_inclusive([' ', '\t']) {

@@ -1,4 +1,5 @@
-//! Values after names: `password=S`, `"token": "S"`, `:secret=>"S"`, `X-Api-Key: S`, `pass%77ord=S`, `password: |` and a block.
+//! Finds values after names: `password=S`, `"token": "S"`, `:secret=>"S"`, `X-Api-Key: S`, `pass%77ord=S`, `password: |` and a
+//! block.
 
 use super::headers::header;
 use super::look::{Look, Parts, is_no_secret, is_prose_header};
@@ -11,7 +12,7 @@ use crate::mask::MASK;
 use crate::names::{Class, Names};
 use crate::values::{is_reference, looks_made_up, looks_secret};
 
-/// Parameters of URLs that carry a credential under a name that means something else elsewhere.
+/// URL parameters that carry a credential, but whose names have other meanings elsewhere.
 const QUERY_NAMES: [&str; 22] = [
     "code",
     "sig",
@@ -36,12 +37,12 @@ const QUERY_NAMES: [&str; 22] = [
     "hash",
     "otc",
 ];
-/// Bytes that a value under such a name has at least: shorter ones are words and numbers.
+/// Minimum length of a value with such a name to be a credential; shorter ones are ordinary words and numbers.
 const QUERY_VALUE_BYTES_MIN: usize = 6;
-/// Last words of names that people write with a space: `API key`.
+/// Last words of names that are written with a space: `API key`.
 const SECOND_WORDS: [&str; 10] =
     ["key", "keys", "code", "phrase", "number", "word", "answer", "passe", "token", "secret"];
-/// Lines of a block that are looked at, so that reading one is bounded.
+/// Maximum number of lines of a block that are read, which bounds the time.
 const BLOCK_LINES_MAX: usize = 256;
 
 /// Adds the values of named secrets.
@@ -51,7 +52,7 @@ pub(super) fn values(look: &Look<'_>, parts: &mut Parts) {
     let mut at = 0;
     while at < bytes.len() {
         let Some((separator, from, to)) = separator(text, at) else { break };
-        // Always further on, whatever becomes of the value.
+        // Always advance, whatever becomes of the value.
         at = to.max(from + 1);
         let least = at;
         let from = if separator == Separator::Space { without_verb(text, from) } else { from };
@@ -59,7 +60,7 @@ pub(super) fn values(look: &Look<'_>, parts: &mut Parts) {
         let mut class = look.names.class(&name.text);
         let matters = class.is_secret() || QUERY_NAMES.iter().any(|query| name.text.eq_ignore_ascii_case(query));
         if matters && separator == Separator::Equals && !name.in_query && !name.is_quoted {
-            // A form's body: other pairs follow.
+            // In the body of a form, other pairs follow.
             let run = &text[to..floor(text, to + 512)];
             let run = run.split(|c: char| c.is_whitespace() || matches!(c, '"' | '\'')).next().unwrap_or_default();
             name.in_query = run.split_once('&').is_some_and(|(first, _)| pair_begins(text, to + first.len() + 1));
@@ -82,11 +83,11 @@ pub(super) fn values(look: &Look<'_>, parts: &mut Parts) {
         }
         let sign = text[..name.start].chars().next_back();
         let is_about = match separator {
-            // A list of names and a pair of a name and its value look alike; only the latter has brackets around it.
+            // A list of names looks like a pair of a name and its value; only the pair is preceded by a bracket.
             Separator::Comma => !name.is_quoted || !matches!(sign, Some('(' | '[')),
             // `secret 'db-creds' was read`
             Separator::Space => name.is_quoted || sign != Some(':') && !quoted_looks_secret(text, to),
-            // `secrets:read`, `arn:aws:secretsmanager:…:secret:prod/db`, and the tag of a program in syslog
+            // `secrets:read`, `arn:aws:secretsmanager:…:secret:prod/db`, and a program's tag in syslog
             Separator::Colon => {
                 let glued = text[to..].chars().next().is_some_and(|c| !c.is_whitespace() && c != '"' && c != '\'');
                 let chained = sign == Some(':') && !name.is_quoted;
@@ -95,7 +96,7 @@ pub(super) fn values(look: &Look<'_>, parts: &mut Parts) {
                 let token = &text[to..floor(text, to + NAME_BYTES_MAX)];
                 let token = token.split(|c: char| c.is_whitespace() || c == ',').next().unwrap_or_default();
                 let in_call = class == Class::Password && glued && sign == Some('(') && !looks_made_up(token);
-                // `https://ci-token:S@host` is the addresses' own, and `https://host/token: it failed` no name.
+                // `https://ci-token:S@host` is left to `addresses`; in `https://host/token: it failed`, `token` is not a name.
                 let in_address = text[..name.start].ends_with("//") || sign == Some('/') && !glued;
                 tag || in_call
                     || in_address
@@ -106,7 +107,7 @@ pub(super) fn values(look: &Look<'_>, parts: &mut Parts) {
         if is_about {
             continue;
         }
-        // `cookie_secret=` in a query is no header.
+        // `cookie_secret=` in a query is not a header.
         if class == Class::Header && (name.in_query || separator == Separator::Encoded) {
             class = Class::Token;
         }
@@ -114,7 +115,7 @@ pub(super) fn values(look: &Look<'_>, parts: &mut Parts) {
     }
 }
 
-/// The next separator at or behind `at`: its kind, where it begins, and where the value may begin.
+/// Returns the next separator at or after `at`: its kind, its offset, and the offset at which the value may begin.
 fn separator(text: &str, at: usize) -> Option<(Separator, usize, usize)> {
     let bytes = text.as_bytes();
     let mut at = at;
@@ -153,7 +154,7 @@ fn separator(text: &str, at: usize) -> Option<(Separator, usize, usize)> {
     None
 }
 
-/// The end of the name in `password is "S"`.
+/// Returns the end of the name in `password is "S"`.
 fn without_verb(text: &str, end: usize) -> usize {
     let before = text[..end].trim_end_matches([' ', '\t']);
     for verb in [" is", " was", " to", " now", " set to", " as"] {
@@ -197,7 +198,7 @@ fn name_before(names: &Names, text: &str, end: usize) -> Option<Name> {
     let sign = text[..start].chars().next_back();
     let mut in_query = matches!(sign, Some('?' | '&' | '#'));
     if sign == Some(';') {
-        // A matrix parameter of a path; connection strings have other pairs in front.
+        // A matrix parameter of a path. In a connection string, other pairs come before it.
         let run = &text[floor(text, start.saturating_sub(NAME_BYTES_MAX))..start];
         let run = run.rsplit(char::is_whitespace).next().unwrap_or_default();
         in_query = run.contains('/') && !run.contains('=');
@@ -228,7 +229,7 @@ fn value(look: &Look<'_>, name: &Name, class: Class, separator: Separator, to: u
     let text = look.text;
     let mut spaces = text[to..].bytes().take_while(|b| matches!(b, b' ' | b'\t')).count();
     if text[..to].ends_with("=>") {
-        // PHP's dumps go on in the next line.
+        // PHP's dumps continue on the next line.
         spaces = text[to..].len() - text[to..].trim_start().len();
     }
     let mut begin = to + spaces;
@@ -251,7 +252,7 @@ fn value(look: &Look<'_>, name: &Name, class: Class, separator: Separator, to: u
     }
     // `=> string(6) "S"`, `Some("S")`, `u'S'`, `!!str S`, `SecretString("S")`
     begin = skip_type(text, begin);
-    // `${{ secrets.TOKEN }}`, `$(cat /run/secrets/db)`: with spaces, and no secret.
+    // `${{ secrets.TOKEN }}`, `$(cat /run/secrets/db)`: references that may contain spaces, not secrets.
     for (open, close) in [("${{", "}}"), ("{{", "}}"), ("$(", ")"), ("<%", "%>")] {
         if let Some(rest) = text[begin..].strip_prefix(open)
             && let Some(length) = rest[..floor(rest, NAME_BYTES_MAX)].find(close)
@@ -274,7 +275,8 @@ fn value(look: &Look<'_>, name: &Name, class: Class, separator: Separator, to: u
         let inside = begin + quote.len();
         let (end, behind) = quoted_end(text, inside, closing(quote));
         let mut end_all = end;
-        // The shell joins `'ab'S`; a quote that was masked before may have its value behind it.
+        // The shell joins `'ab'S` into one word, so include text directly after the closing quote. If the quoted part is already
+        // masked, that text may be the value.
         let glued = text[behind..].chars().next().is_some_and(|c| c.is_alphanumeric());
         let mut next = behind;
         if glued && behind < text.len() {
@@ -289,7 +291,7 @@ fn value(look: &Look<'_>, name: &Name, class: Class, separator: Separator, to: u
         return next;
     }
     if text[begin..].starts_with(['[', '{']) {
-        // JSON was looked through as such before.
+        // This JSON was already examined as JSON.
         if class == Class::Header || look.is_in_json(name.start) {
             return begin + 1;
         }
@@ -322,7 +324,7 @@ fn value(look: &Look<'_>, name: &Name, class: Class, separator: Separator, to: u
     end
 }
 
-/// What programs print in front of a value that says its type.
+/// Returns the offset after a type that programs print before a value.
 fn skip_type(text: &str, at: usize) -> usize {
     let rest = &text[at..];
     let word =
@@ -361,14 +363,14 @@ fn is_line_start(text: &str, at: usize) -> bool {
         || matches!(line.trim(), "export" | "set" | "- export")
 }
 
-/// A YAML block scalar: the lines behind it that are indented more than its name.
+/// Masks a YAML block scalar: the following lines that are indented more than its name.
 fn block(text: &str, name_start: usize, begin: usize, parts: &mut Parts) -> usize {
     let low = floor(text, name_start.saturating_sub(NAME_BYTES_MAX));
     let line_start = text[low..name_start].rfind('\n').map_or(low, |end| low + end + 1);
     let indent_of = |line: &str| line.len() - line.trim_start_matches([' ', '\t', '-']).len();
     let indent = indent_of(&text[line_start..name_start]);
     let Some(first) = text[begin..].find('\n') else {
-        // Not a block at all: the sign is a part of the value.
+        // There is no next line, so this is not a block: the sign is part of the value.
         let end = begin + text[begin..].find(char::is_whitespace).unwrap_or(text.len() - begin);
         parts.add(begin, end);
         return end;

@@ -1,4 +1,4 @@
-//! View of a text for a context, in which it marks secrets.
+//! View of a text that a context receives, and the list in which the context marks secrets.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -8,26 +8,27 @@ use regex::Regex;
 use crate::names::{Class, Names};
 use crate::values::{is_spared, is_state};
 
-/// Each is a constant, so a wrong one is found by the first test.
+/// Compiles a constant pattern. The first test that runs finds an invalid one.
 pub(super) fn pattern(text: &str) -> Regex {
     Regex::new(text).expect("a constant pattern")
 }
 
-/// What a context sees.
+/// Text that a context examines, and facts about it.
 pub(super) struct Look<'t> {
     pub(super) names: &'t Names,
     pub(super) text: &'t str,
-    /// Asked here once, because asking at every name would read the text as often as it has names.
+    /// Computed once here, because testing at every name would read the text once for each name.
     pub(super) has_lines: bool,
     pub(super) says_fail: bool,
-    /// Where JSON is in the text, which was looked through as such before; in order.
+    /// Ranges of JSON in the text that was already examined as JSON, in ascending order.
     pub(super) json: &'t [Range<usize>],
-    /// The line that was asked for last.
+    /// Start and end of the most recent range that `line_end` searched.
     pub(super) line: Cell<(usize, usize)>,
 }
 
 impl Look<'_> {
-    /// The end of the line that holds byte `at`. Every byte is read once, however often it is asked for.
+    /// Returns the end of the line that holds byte `at`. The result is cached, so that each byte is read once when a line is
+    /// queried repeatedly.
     pub(super) fn line_end(&self, at: usize) -> usize {
         let (from, to) = self.line.get();
         if from <= at && at <= to {
@@ -44,7 +45,7 @@ impl Look<'_> {
     }
 }
 
-/// Where secrets are, in bytes of the text.
+/// Byte ranges of the secrets in a text.
 #[derive(Debug, Default)]
 pub(super) struct Parts(Vec<(usize, usize)>);
 
@@ -55,7 +56,7 @@ impl Parts {
         }
     }
 
-    /// In order, and those that overlap or touch as one.
+    /// Returns the ranges in ascending order; ranges that overlap or touch are merged.
     pub(super) fn merged(mut self) -> Vec<(usize, usize)> {
         self.0.sort_unstable();
         let mut merged: Vec<(usize, usize)> = Vec::with_capacity(self.0.len());
@@ -69,7 +70,7 @@ impl Parts {
     }
 }
 
-/// Schemes of RFC 9110 section 11.6.2 and others in use, in lower case.
+/// Authentication schemes of RFC 9110 section 11.6.2 and others in use, in lower case.
 pub(super) const SCHEMES: [&str; 20] = [
     "bearer",
     "basic",
@@ -93,9 +94,9 @@ pub(super) const SCHEMES: [&str; 20] = [
     "scram-sha-256",
 ];
 
-/// Whether what follows the name of a credentials header is a sentence about it: `authorization: denied by policy`.
+/// Returns whether the text after the name of a credentials header is a sentence: `authorization: denied by policy`.
 pub(crate) fn is_prose_header(value: &str) -> bool {
-    // A longer value is no sentence.
+    // A longer value is not a sentence.
     const VALUE_BYTES_MAX: usize = 512;
     if value.len() > VALUE_BYTES_MAX {
         return false;
@@ -125,7 +126,7 @@ pub(crate) fn is_prose_header(value: &str) -> bool {
     more.peek().is_some() && plain(first) && more.all(plain)
 }
 
-/// Whether a value in a text is no secret, whatever its name.
+/// Returns whether a value in a text is not a secret, whatever its name.
 pub(super) fn is_no_secret(look: &Look<'_>, value: &str) -> bool {
     is_spared(look.names, Class::Token, value)
 }

@@ -1,14 +1,15 @@
-//! XML and HTML, forms in several parts, and YAML that says with a label what the value beside it is.
+//! Finds secrets in XML, HTML, multipart forms, serialized PHP, and YAML in which one key names the value of the next.
 //!
-//! XML and HTML, also escaped: elements and attributes that are named like a secret, and those that name one in an attribute.
+//! XML and HTML, escaped or not: elements and attributes that have a secret's name, and elements with an attribute that names a
+//! secret.
 
 use regex::Regex;
 
 use super::look::{Look, Parts, is_no_secret, pattern};
 
-/// Bytes of one tag that are looked at.
+/// Maximum number of bytes of one tag that are read.
 const TAG_BYTES_MAX: usize = 2_048;
-/// Attributes that say what an element holds, and those that hold it.
+/// Attributes that name the content of an element (`LABELS`), and attributes that hold it (`HOLDERS`).
 const LABELS: [&str; 8] = ["name", "key", "id", "property", "param", "type", "field", "fieldname"];
 const HOLDERS: [&str; 7] = ["value", "val", "data", "content", "newvalue", "oldvalue", "default"];
 
@@ -20,11 +21,11 @@ pub(super) struct Markup {
     labelled: Regex,
     /// RFC 7578: the name of a part, an empty line, and the value up to the boundary.
     part: Regex,
-    /// `- name: API_TOKEN` and `value: S` in the next line.
+    /// `- name: API_TOKEN` followed by `value: S` on the next line.
     pair: Regex,
     /// PHP's serialize: `s:8:"password";s:6:"secret";`
     serialized: Regex,
-    /// Of a Kubernetes Secret.
+    /// The `kind` line of a Kubernetes Secret.
     secret_data: Regex,
 }
 
@@ -109,12 +110,12 @@ pub(super) fn elements(markup: &Markup, look: &Look<'_>, parts: &mut Parts) {
         }
         let from = name.end() + length + close.len();
         let body = &text[from..];
-        // A child tag ends the text as well: an element with children is looked through by their names.
+        // Text also ends at a child tag: elements with children are examined by their children's names.
         let plain = body.strip_prefix("<![CDATA[");
         let (from, to) = match plain {
             Some(inner) => (from + 9, from + 9 + inner.find("]]>").unwrap_or(inner.len())),
             None => {
-                // The next end is the same one for all that begins in front of it, and is looked for once.
+                // Find the next end tag once; it is the same for all elements that begin before it.
                 if next_end.0 != end_tag || next_end.1 < from {
                     next_end = (end_tag, body.find(end_tag).map_or(usize::MAX, |to| from + to));
                 }
@@ -140,7 +141,7 @@ pub(super) fn elements(markup: &Markup, look: &Look<'_>, parts: &mut Parts) {
     }
 }
 
-/// The values below `data:` and `stringData:` of a Kubernetes Secret as YAML.
+/// Masks the values below `data:` and `stringData:` of a Kubernetes Secret in YAML.
 fn secret_data(look: &Look<'_>, parts: &mut Parts) {
     let (mut at, mut block) = (0, None);
     for line in look.text.split_inclusive('\n') {

@@ -1,4 +1,4 @@
-//! How secrets occur in running text: a table of named contexts, each of which reads the text once.
+//! Finds secrets in running text with a table of named contexts, each of which reads the text once.
 
 mod addresses;
 pub(super) mod commands;

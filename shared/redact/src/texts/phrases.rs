@@ -1,4 +1,4 @@
-//! Values that people wrote: a word, a passphrase, or a sentence about something else.
+//! Handles values that people wrote: a word, a passphrase, or a sentence about something else.
 
 use super::look::{Look, Parts, is_no_secret};
 use super::scan::pair_begins;
@@ -6,7 +6,8 @@ use super::token::{Name, Separator, is_free, token_at};
 use crate::names::Class;
 use crate::values::{CONNECTORS, is_state, looks_made_up, looks_secret};
 
-/// A value that people wrote behind a colon: one word, a passphrase, or a sentence about something else.
+/// Handles a value that people wrote after a colon: one word, a passphrase, or a sentence about something else. Returns the
+/// offset at which to continue.
 pub(super) fn phrase(
     look: &Look<'_>,
     name: &Name,
@@ -36,7 +37,7 @@ pub(super) fn phrase(
         let bare = word.trim_matches(|c: char| !c.is_alphanumeric());
         is_state(bare) || is_connector(bare) || is_article(bare)
     };
-    // `<Token: id=44 name='ci'>`: other pairs follow, and they have their own names.
+    // `<Token: id=44 name='ci'>`: other pairs with their own names follow.
     let about = ["id=", "name=", "type=", "kind=", "status="].iter().any(|pair| text[begin..].starts_with(pair));
     if class == Class::Token && about {
         return begin;
@@ -50,7 +51,7 @@ pub(super) fn phrase(
     let names_secret = words.len() > 1 && look.names.class(first).is_secret() && !looks_made_up(first);
     let is_prose = names_secret || is_about(first) && (words.len() > 1 || is_state(first));
     if is_prose {
-        // A sentence may hold one all the same.
+        // A sentence may still contain a secret.
         for (from, to) in &words {
             let (from, to) = trimmed(text, *from, *to);
             if looks_secret(&text[from..to]) && !is_no_secret(look, &text[from..to]) {
@@ -60,7 +61,7 @@ pub(super) fn phrase(
         return line_end;
     }
     if is_line {
-        // A line of a configuration holds nothing else.
+        // On a configuration line, everything up to a comment is the value.
         let end = begin + text[begin..line_end].find(" #").unwrap_or(line_end - begin);
         let end = begin + text[begin..end].trim_end().len();
         if !is_free(look, name, &text[begin..end]) {
@@ -68,7 +69,7 @@ pub(super) fn phrase(
         }
         return end;
     }
-    // Up to where the phrase ends.
+    // Find the end of the phrase.
     let (_, mut end) = token_at(text, first_at, name, Separator::Equals);
     let ends_there = |end: usize| end < line_end && !matches!(text.as_bytes()[end], b' ' | b'\t');
     let mut count = 1;

@@ -1,9 +1,9 @@
-//! Small parsing steps that several contexts share. Every look-behind and look-ahead is bounded.
+//! Small parsing steps shared by several contexts. All backward and forward scans are bounded.
 
-/// Bytes of a name in front of a value.
+/// Maximum length of a name before a value.
 pub(super) const NAME_BYTES_MAX: usize = 128;
 
-/// The largest char boundary that is not above `at`.
+/// Returns the largest char boundary that is not above `at`.
 pub(super) fn floor(text: &str, at: usize) -> usize {
     let mut at = at.min(text.len());
     while !text.is_char_boundary(at) {
@@ -12,15 +12,15 @@ pub(super) fn floor(text: &str, at: usize) -> usize {
     at
 }
 
-/// The end of what begins behind an opening quote at `from`: where the closing one is. Without one, the end of the text.
-/// `quote` may have backslashes in front, as in JSON inside of a text.
+/// Returns the offsets of the closing quote and of the text after it, for quoted text that begins at `from`. Without a closing
+/// quote, both are the end of the text. `quote` may begin with backslashes, as for JSON inside a text.
 pub(super) fn quoted_end(text: &str, from: usize, quote: &str) -> (usize, usize) {
     let mut at = from;
     while let Some(found) = text[at..].find(quote) {
         let end = at + found;
         let slashes = text[from..end].bytes().rev().take_while(|b| *b == b'\\').count();
         let behind = end + quote.len();
-        // In front of a plain quote an odd number of backslashes makes it a part of the value; two quotes are one in SQL.
+        // An odd number of backslashes before a plain quote escapes it; in SQL, two quotes denote one.
         let is_escaped = !quote.starts_with('\\') && slashes % 2 == 1;
         let is_doubled = quote == "'" && text[behind..].starts_with('\'');
         if is_escaped {
@@ -34,7 +34,7 @@ pub(super) fn quoted_end(text: &str, from: usize, quote: &str) -> (usize, usize)
     (text.len(), text.len())
 }
 
-/// The opening quote at `at`, with the backslashes in front of it.
+/// Returns the opening quote at `at` with the backslashes before it.
 pub(super) fn opening_quote(text: &str, at: usize) -> Option<&str> {
     let rest = &text[at..];
     let slashes = rest.bytes().take_while(|b| *b == b'\\').count();
@@ -42,7 +42,7 @@ pub(super) fn opening_quote(text: &str, at: usize) -> Option<&str> {
     (slashes <= 7).then(|| &rest[..slashes + quote.len_utf8()])
 }
 
-/// What closes an opening quote.
+/// Returns the quote that closes an opening quote.
 pub(super) fn closing(open: &str) -> &str {
     match open {
         "“" | "„" => "”",
@@ -51,7 +51,7 @@ pub(super) fn closing(open: &str) -> &str {
     }
 }
 
-/// The end of a bracketed value that begins at `from`; the end of the text when nothing closes it.
+/// Returns the end of the bracketed value that begins at `from`, or the end of the text if no bracket closes it.
 pub(super) fn bracketed_end(text: &str, from: usize) -> usize {
     let mut depth = 0_usize;
     for (offset, b) in text.as_bytes()[from..].iter().enumerate() {
@@ -67,7 +67,7 @@ pub(super) fn bracketed_end(text: &str, from: usize) -> usize {
     text.len()
 }
 
-/// A name with `%77` and `\u0077` read as what they stand for, and what is left of the last sign that no name has.
+/// Decodes `%77` and `\u0077` in a name, and returns the part after the last character that cannot be in a name.
 pub(super) fn decoded_name(name: &str) -> String {
     let bytes = name.as_bytes();
     let mut out: Vec<u8> = Vec::with_capacity(bytes.len());
@@ -105,7 +105,7 @@ pub(super) fn decoded_name(name: &str) -> String {
     decoded.rsplit(cut).next().unwrap_or_default().to_owned()
 }
 
-/// Whether a pair begins here, after white space: `name=` or `name:`.
+/// Returns whether a pair such as `name=` or `name:` begins at `at`, after white space.
 pub(super) fn pair_begins(text: &str, at: usize) -> bool {
     let rest = text[at..].trim_start_matches([' ', '\t']);
     let mut length = 0;
@@ -117,7 +117,7 @@ pub(super) fn pair_begins(text: &str, at: usize) -> bool {
             length += c.len_utf8();
         } else {
             let value = &rest[length + c.len_utf8()..];
-            // Base64 ends like a pair begins: `…m==;`
+            // Base64 may end as a pair begins: `…m==;`
             let is_padding = c == '=' && (value.is_empty() || value.starts_with(['=', ';', '"', '\'']));
             return length > 0 && matches!(c, '=' | ':') && !is_padding && !value.starts_with("//");
         }

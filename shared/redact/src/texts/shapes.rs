@@ -1,14 +1,15 @@
-//! Secrets that are recognised by their form alone: private keys, tokens with published patterns, credentials after a scheme.
+//! Finds secrets by their form alone: private keys, tokens with published patterns, credentials after a scheme.
 
 use regex::Regex;
 
 use super::look::{Look, Parts, is_no_secret, pattern};
 use crate::values::looks_made_up;
 
-/// Beginnings of tokens, without what all of them share; for finding texts that are worth a look.
+/// Shortened prefixes of tokens, and short options of commands, for the cheap first test of whether a text may hold a secret.
 pub(super) const PREFIXES: &str = "gh[pousr]_|glpat|glrt|gl[a-z]+-|xox[a-z]|xapp-|[srp]k_|sk-|AIza|prl_|npm_|SG\\.|hf_|hvs\\.|hvb\\.|s\\.[A-Za-z0-9]|ya29|1//|shp|dop_|doo_|dor_|AGE-|dapi|lin_api|dp\\.|atlasv1|AKIA|A3T|hooks\\.|:AA|PuTTY|figd_|ntn_|tfp_|EAA|nvapi|gsk_|r8_|pul-|rubygems_|pscale|sq0|NRAK|SK[0-9a-f]|AC[0-9a-f]|[MNO][A-Za-z0-9_-]{23}|ops_|-p|-a |-u|-w";
 
-/// Published patterns: of the services' own documentation on secret scanning and token formats. Each is anchored by its prefix and length.
+/// Token patterns published in the services' documentation on secret scanning and token formats. Each is anchored by its prefix
+/// and length.
 const TOKENS: [&str; 64] = [
     // GitHub: "About authentication to GitHub", token formats
     r"gh[pousr]_[A-Za-z0-9]{10,}",
@@ -95,7 +96,7 @@ const TOKENS: [&str; 64] = [
 ];
 
 const BEGIN: &str = "BEGIN ";
-/// Bytes of base64 in one line of PEM (RFC 7468 section 2), and those of older encoders.
+/// Length of a base64 line in PEM (RFC 7468 section 2), and in the output of older encoders.
 const PEM_LINE_BYTES: [usize; 3] = [64, 70, 76];
 
 #[derive(Debug, Clone)]
@@ -116,7 +117,7 @@ impl Shapes {
                 r"(?s)-{4,5}\s?BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?\s?-{4,5}.*?(?:-{4,5}\s?END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?\s?-{4,5}|\z)",
             ),
             putty: pattern(r"(?s)Private-Lines: *[0-9]+(?:\\r)?(?:\\n|\r?\n).*?(?:Private-MAC: *[0-9a-f]+|\z)"),
-            // No letter or digit in front, so that a word that ends like a prefix is none.
+            // A token must not follow a letter or digit, so that a word that ends like a prefix does not match.
             tokens: pattern(&format!(r"(?:^|[^A-Za-z0-9_])({})", TOKENS.join("|"))),
             schemes: pattern(
                 r#"(?i)(?:^|[^a-z0-9_])(?:bearer|basic|negotiate|ntlm|apikey|splunk)(?:\s|\\t|%20|\+|: ?)+([a-z0-9._~+/=-]{6,})"#,
@@ -125,7 +126,8 @@ impl Shapes {
             protocols: pattern(
                 r#"(?:^|[\s"'])(?:[A-Za-z]{0,4}[0-9]{1,6} LOGIN "?[^\s"]+"? "?([^\s"]+)|(?:AUTH|AUTHENTICATE) (?:PLAIN|LOGIN|XOAUTH2|OAUTHBEARER|CRAM-MD5|NTLM) ([A-Za-z0-9+/=]{6,})|(?:machine\s{1,4}\S+|default)\s{1,4}login\s{1,4}\S+\s{1,4}(?:account\s{1,4}\S+\s{1,4})?password\s{1,4}(\S+))"#,
             ),
-            // RFC 959 section 4.1.1 and RFC 1939 section 7; test runners print PASS as well
+            // RFC 959 section 4.1.1 and RFC 1939 section 7. Test runners also print PASS, so one of these protocols must be named
+            // before it.
             pass: pattern(
                 r#"(?s)(?-u:\b)(?:FTP|ftpd?|POP3?|pop3|USER [^\s"]+)(?-u:\b).{0,256}?(?-u:\b)PASS ([^\s"\r\n]+)"#,
             ),
@@ -138,11 +140,11 @@ pub(super) fn private_keys(shapes: &Shapes, look: &Look<'_>, parts: &mut Parts) 
     for found in shapes.private_key.find_iter(look.text).chain(shapes.putty.find_iter(look.text)) {
         parts.add(found.start(), found.end());
     }
-    // Without its begin: a key cut into records. Everything before the end is the key.
+    // The END line of a key without its BEGIN line: the key was split into several records. Everything before the end is the key.
     if let Some(end) = end_without_begin(look.text) {
         parts.add(0, end);
     }
-    // One line of a key that was cut into lines.
+    // A single line of a key that was split into lines.
     let line = look.text.trim();
     let is_base64 = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=');
     let has = |of: fn(&u8) -> bool| line.bytes().any(|b| of(&b));
@@ -172,11 +174,11 @@ pub(super) fn tokens(shapes: &Shapes, look: &Look<'_>, parts: &mut Parts) {
     for found in shapes.tokens.captures_iter(look.text) {
         let Some(token) = found.get(1) else { continue };
         let mut from = token.start();
-        // Of an address the host stays.
+        // Keep the host of a Slack webhook address.
         if let Some(path) = token.as_str().strip_prefix("hooks.slack.com/") {
             from = token.end() - path.len() + path.find('/').map_or(0, |at| at + 1);
         }
-        // `sk-learn-something-else` has no digit, and `pypi-publish-to-test-index` is a job.
+        // `sk-learn-something-else` has no digit, and `pypi-publish-to-test-index` is the name of a job.
         if looks_made_up(
             look.text[from..token.end()].trim_start_matches(|c: char| c.is_ascii_lowercase() || matches!(c, '-' | '_')),
         ) {
@@ -191,7 +193,7 @@ pub(super) fn tokens(shapes: &Shapes, look: &Look<'_>, parts: &mut Parts) {
     }
 }
 
-/// Whether a text is base64 of `user:password`, as in the configuration of container registries.
+/// Returns whether a text is base64 of `user:password`, as in the configuration of container registries.
 pub(in super::super) fn is_basic(text: &str) -> bool {
     use base64::Engine as _;
     const BYTES_MIN: usize = 8;
@@ -201,7 +203,7 @@ pub(in super::super) fn is_basic(text: &str) -> bool {
     decoded.is_some_and(|text| text.contains(':') && !text.contains(char::is_control))
 }
 
-/// Whether base64 is JSON with the name of a secret in it.
+/// Returns whether base64 decodes to JSON with a secret's name in it.
 fn holds_secret(look: &Look<'_>, token: &str) -> bool {
     use base64::Engine as _;
     const KEYS_MAX: usize = 256;

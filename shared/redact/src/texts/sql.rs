@@ -1,16 +1,16 @@
-//! Passwords in SQL: of users and roles, and of columns that are named like one.
+//! Finds passwords in SQL: those of users and roles, and values of columns that have a secret's name.
 
 use regex::Regex;
 
 use super::look::{Look, Parts, is_no_secret, pattern};
 use super::scan::quoted_end;
 
-/// Columns of one statement that are looked at.
+/// Maximum number of columns of one statement that are checked.
 const COLUMNS_MAX: usize = 256;
 
 #[derive(Debug, Clone)]
 pub(super) struct Sql {
-    /// Up to the quote that opens the password.
+    /// Matches up to the quote that opens the password.
     quoted: Regex,
     bare: Regex,
     insert: Regex,
@@ -29,7 +29,7 @@ impl Sql {
                 r"|(?:(?:old_)?password|crypt|pgp_sym_encrypt|pgp_sym_decrypt|encryptbypassphrase|aes_encrypt|aes_decrypt|hashbytes)\s*\(\s*",
                 r"|(?:secret|private|master)\s+key(?:\s+encryption)?\s+by\s+password\s*=?\s*)[a-zA-Z]?(')",
             )),
-            // Oracle and MariaDB take names and hashes without quotes.
+            // Oracle and MariaDB accept names and hashes without quotes.
             bare: pattern(r#"(?i)(?-u:\b)identified\s+by\s+(?:values\s+)?([^\s;'"]+|"[^"]*")"#),
             replace: pattern(
                 r#"(?i)(?-u:\b)identified\s+by\s+(?:'[^']*'|"[^"]*"|\S+)\s+replace\s+([^\s;'"]+|"[^"]*"|'[^']*')"#,
@@ -69,7 +69,7 @@ pub(super) fn literals(sql: &Sql, look: &Look<'_>, parts: &mut Parts) {
     let mut read_to = 0;
     for found in sql.insert.captures_iter(text) {
         let (Some(columns), Some(all)) = (found.get(1), found.get(0)) else { continue };
-        // What was read as the rows of one statement is not read again as those of another.
+        // Text that was read as the rows of one statement is not read again as those of another.
         if all.end() < read_to {
             continue;
         }
@@ -81,7 +81,7 @@ pub(super) fn literals(sql: &Sql, look: &Look<'_>, parts: &mut Parts) {
     }
 }
 
-/// The lists behind VALUES; returns where they end.
+/// Examines the lists after VALUES; returns where they end.
 fn rows(look: &Look<'_>, from: usize, secret: &[bool], parts: &mut Parts) -> usize {
     let text = look.text;
     let bytes = text.as_bytes();

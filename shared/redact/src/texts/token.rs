@@ -1,10 +1,10 @@
-//! A name and its value.
+//! A name, its separator, and the extent of its value.
 
 use super::look::Look;
 use super::scan::pair_begins;
 use crate::values::{is_reference, is_spared, looks_made_up};
 
-/// What separates a name from its value.
+/// Separator between a name and its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Separator {
     /// `=`, `==`, `:=`, `=>`, `->`
@@ -21,12 +21,12 @@ pub(super) enum Separator {
 pub(super) struct Name {
     pub(super) start: usize,
     pub(super) text: String,
-    /// In a URL's query or a form.
+    /// Whether the name is in a URL's query or in a form.
     pub(super) in_query: bool,
     pub(super) is_quoted: bool,
 }
 
-/// Whether a value is none, says how many there are, or where a program was started.
+/// Returns whether a value is not a secret: a placeholder or reference, a count, or the directory in which a program was started.
 pub(super) fn is_free(look: &Look<'_>, name: &Name, value: &str) -> bool {
     let is_number = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
     let lower = name.text.to_ascii_lowercase();
@@ -41,7 +41,8 @@ pub(super) fn is_free(look: &Look<'_>, name: &Name, value: &str) -> bool {
         || is_spared(look.names, look.names.class(&name.text), value)
 }
 
-/// From `at` to where an unquoted value ends. A sign that may be a part of it ends it only where something else begins.
+/// Returns the range of an unquoted value that begins at `at`. A character that may be part of the value ends it only if
+/// something else begins after it.
 pub(super) fn token_at(text: &str, at: usize, name: &Name, separator: Separator) -> (usize, usize) {
     let rest = &text[at..];
     let in_query = name.in_query || separator == Separator::Encoded;
@@ -52,13 +53,13 @@ pub(super) fn token_at(text: &str, at: usize, name: &Name, separator: Separator)
         let is_last =
             next.is_none_or(|c| c.is_whitespace() || matches!(c, ')' | ']' | '}' | ',' | ';' | '"' | '\'' | '>' | '|'));
         let stops = match c {
-            // A shell takes a blank behind a backslash for a part of the word.
+            // In a shell, a blank after a backslash is part of the word.
             ' ' if rest[..offset].bytes().rev().take_while(|b| *b == b'\\').count() % 2 == 1 => {
                 !next.is_some_and(char::is_alphanumeric) || pair_begins(text, at + behind)
             }
             c if c.is_whitespace() => true,
             '%' if separator == Separator::Encoded => {
-                // As often encoded as the separator was; what is encoded once more is a part of the value.
+                // Delimiters are encoded as many times as the separator; those encoded once more are part of the value.
                 let wrapped = if text[..at].ends_with("%25253D") {
                     "2525"
                 } else if text[..at].ends_with("%253D") || text[..at].ends_with("%253d") {
@@ -90,18 +91,18 @@ pub(super) fn token_at(text: &str, at: usize, name: &Name, separator: Separator)
         }
     }
     let value = &rest[..end];
-    // The full stop of a sentence; dots inside stay.
+    // Drop the full stop of a sentence; dots inside the value stay.
     let end = if value.ends_with('.') && value.len() > 1 && !in_query { end - 1 } else { end };
     (at, at + end)
 }
 
-/// Whether a bracket of this kind was opened in the value and not closed yet.
+/// Returns whether the value contains an opening bracket of this kind.
 fn has_open(value: &str, close: char) -> bool {
     let open = match close {
         ')' => '(',
         ']' => '[',
         _ => '{',
     };
-    // Bounded by the value; a value of many brackets is one token.
+    // Brackets are not counted: this keeps the test bounded by the value, and a value of many brackets is one token.
     value.contains(open)
 }

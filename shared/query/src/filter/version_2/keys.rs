@@ -14,7 +14,7 @@ use crate::zone::Now;
 use piperoll_format::entry::{CATEGORIES, NODE_CATEGORY, OUTCOMES, is_category};
 use piperoll_format::time::Timestamp;
 
-/// Fields that hold addresses and paths, in which `?`, `..` and `/` are nothing special.
+/// Fields that hold addresses and paths, in which `?`, `..` and `/` are ordinary characters.
 const FREE_FIELDS: [&str; 5] = ["target", "request", "reason", "session", "credential"];
 
 pub(super) fn test_of(key: &Key, values: &[Value], now: Now) -> Result<Test> {
@@ -60,7 +60,7 @@ fn each<T>(values: &[Value], read: impl Fn(&Value) -> Result<T>) -> Result<Vec<T
     values.iter().map(read).collect()
 }
 
-/// A value in which a star means nothing.
+/// Returns the text of a value in which neither `*` nor `~` has a meaning.
 fn plain(value: &Value) -> Result<String> {
     value
         .text()
@@ -68,7 +68,7 @@ fn plain(value: &Value) -> Result<String> {
         .ok_or_else(|| (value.at, "neither * nor ~ has a meaning here".to_owned()))
 }
 
-/// A value that is compared as a whole.
+/// Parses a value that is compared as a whole.
 fn whole_value(key: &str, value: &Value) -> Result<Pattern> {
     let bare = value.bare();
     if !FREE_FIELDS.contains(&key) && !value.is_quoted() {
@@ -104,14 +104,14 @@ fn whole_value(key: &str, value: &Value) -> Result<Pattern> {
     Ok(value.pattern())
 }
 
-/// A person or thing; the part of a text is that of the whole value.
+/// Parses a person or thing; the text to search for has the same pieces as the whole value.
 fn subject(value: &Value) -> Result<Subject> {
     needle(value)?;
     let whole = value.pattern();
     Ok(Subject { part: Needle::new(whole.pieces().to_vec()), whole })
 }
 
-/// What may not have been meant by a condition.
+/// Returns a hint if the condition may not mean what its author intended.
 pub(super) fn hint(key: &Key, values: &[Value]) -> Option<String> {
     let Key::Name(name) = key else { return None };
     let words: Vec<String> = values.iter().filter_map(unquoted_word).collect();
@@ -132,7 +132,7 @@ pub(super) fn hint(key: &Key, values: &[Value]) -> Option<String> {
     }
 }
 
-/// Text that is found in part, whatever its case.
+/// Parses text that is found anywhere in a longer one, regardless of case.
 fn needle(value: &Value) -> Result<Needle> {
     let needle = value.needle();
     if needle.pieces.iter().all(String::is_empty) && !value.bare().contains('*') {
@@ -141,7 +141,7 @@ fn needle(value: &Value) -> Result<Needle> {
     Ok(needle)
 }
 
-/// Fields with known values: a misspelt one would silently match nothing.
+/// Checks fields with known values, because a misspelt value would silently match nothing.
 fn known_word(column: Column, value: &Value) -> Result<()> {
     match column {
         Column::Outcome => closed("outcome", &OUTCOMES, value),
@@ -164,7 +164,7 @@ fn closed(key: &str, known: &[&str], value: &Value) -> Result<()> {
     Err((value.at, suggest::not_in_list(key, &pattern.pieces().join("*"), known)))
 }
 
-/// A whole value without quotes; quotes take a word out of its list.
+/// Returns a whole value that is not quoted. A quoted word need not be in its list.
 fn unquoted_word(value: &Value) -> Option<String> {
     value.text().filter(|_| !value.is_quoted() && !value.ignore_case)
 }
@@ -178,7 +178,7 @@ fn entity(value: &Value) -> Result<EntityPattern> {
             .iter()
             .position(|piece| matches!(piece, Piece::Text { text, quoted: q } if *q == quoted && text.contains('/')))
     };
-    // A slash outside quotes comes first: a type may have one in quotes.
+    // A slash outside quotes takes precedence, because a type may have one in quotes.
     let Some((at, Piece::Text { text, quoted })) = at(false).or_else(|| at(true)).map(|at| (at, &value.pieces[at]))
     else {
         return Ok(EntityPattern { kind: value.pattern(), id: None, affected: false });
@@ -209,7 +209,7 @@ fn ip(value: &Value) -> Result<IpPattern> {
     let bare = value.bare();
     let host = bare.chars().all(|c| c.is_ascii_alphanumeric() || "._-*".contains(c));
     let has_name = bare.chars().any(|c| c.is_ascii_alphabetic() && !c.is_ascii_hexdigit()) || bare == "*";
-    // What looks like an address but is none is a slip; anything else may be a service's name.
+    // Text that looks like an address but is not one is a mistake; anything else may be the name of a service.
     if !(value.is_quoted() || (host && has_name)) {
         let words = if let Some((from, to)) =
             bare.split_once('-').filter(|(from, to)| value::ip_range(from, to).is_ok())
@@ -249,7 +249,7 @@ fn occurred(value: &Value, now: Now) -> Result<TimeRange> {
     let text = plain(value)?;
     let problem = |problem: String| (value.at, problem);
     let Some(comparison) = value.comparison else { return value::occurred(&text, now).map_err(problem) };
-    // A day has an end of its own: after it is behind all of it.
+    // A day is a range, so later than a day means after its end.
     let (from, to) = match human_time::day_range_in(&text, now.zone) {
         Some(day) => day,
         None => {

@@ -1,4 +1,4 @@
-//! The parser: conditions and operators.
+//! Parses conditions and operators.
 
 use super::keys::{self, test_of};
 use super::typed::{Comparison, Key};
@@ -10,7 +10,7 @@ use crate::filter::{suggest, version_1};
 use crate::zone::Now;
 use piperoll_format::limits::{FILTER_BYTES_MAX, FILTER_DEPTH_MAX, FILTER_TERMS_MAX, FILTER_TEXTS_MAX};
 
-/// `is_stored` for text that was written here.
+/// Parses text of version 2. `is_stored` is for text that this program wrote, which may be nested more deeply.
 pub(in crate::filter) fn parse(text: &str, now: Now, is_stored: bool) -> Result<Typed> {
     let depth_spare = if is_stored { 4 } else { 0 };
     if text.trim().len() > FILTER_BYTES_MAX {
@@ -33,11 +33,11 @@ pub(super) struct Parser {
     pub(super) now: Now,
     pub(super) terms: usize,
     pub(super) hints: Vec<String>,
-    /// More levels than somebody may type: a filter under a scope is one in brackets.
+    /// Nesting levels allowed beyond those of typed text, because a filter under a scope is in brackets.
     pub(super) depth_spare: usize,
 }
 
-/// What stands between a key and its values.
+/// Operator between a key and its values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operator {
     Is,
@@ -45,7 +45,7 @@ pub(super) enum Operator {
     Compare(Comparison),
 }
 
-/// A part of a filter, and whether it is a bare word of free text.
+/// A part of a filter, and the bare word of free text if it is one.
 pub(super) struct Item {
     at: usize,
     part: Expr,
@@ -55,7 +55,7 @@ pub(super) struct Item {
 /// Parts under AND, and whether the first and the last are bare words.
 pub(super) struct Run {
     part: Expr,
-    /// The one bare word that it is.
+    /// The bare word, if the run is just one.
     word: Option<String>,
     begins_bare: bool,
     ends_bare: bool,
@@ -91,7 +91,7 @@ impl Parser {
         }
     }
 
-    /// Conditions with OR between, up to the end or a closing bracket.
+    /// Parses conditions joined by OR, up to the end or a closing bracket.
     pub(super) fn alternatives(&mut self, depth: usize) -> Result<Run> {
         let first = self.run(depth)?;
         let word = first.word;
@@ -116,7 +116,7 @@ impl Parser {
         }
     }
 
-    /// Conditions with AND or nothing between, up to an OR, the end or a closing bracket.
+    /// Parses conditions joined by AND or a space, up to an OR, the end or a closing bracket.
     pub(super) fn run(&mut self, depth: usize) -> Result<Run> {
         let mut items: Vec<Item> = Vec::new();
         let mut and = None;
@@ -159,7 +159,8 @@ impl Parser {
         }
     }
 
-    /// `or` between conditions is meant as OR; between words it may be one of them.
+    /// Checks for operators in lower case: `or` next to a condition is meant as OR and refused; between words it
+    /// may be one of them and gets a hint.
     pub(super) fn check_small_operators(&mut self, items: &[Item]) -> Result<()> {
         for (place, item) in items.iter().enumerate() {
             let Some(word) = &item.word else { continue };
@@ -197,7 +198,7 @@ impl Parser {
         Ok(())
     }
 
-    /// One condition, a negated one, or a group in brackets.
+    /// Parses one condition, a negated one, or a group in brackets.
     pub(super) fn part(&mut self, depth: usize) -> Result<Item> {
         let at = self.at;
         if depth > FILTER_DEPTH_MAX + self.depth_spare {
@@ -258,7 +259,7 @@ impl Parser {
         Ok(Item { at, part: inside.part, word: inside.word })
     }
 
-    /// A condition with a key, or free text.
+    /// Parses a condition with a key, or free text.
     pub(super) fn condition(&mut self) -> Result<Item> {
         self.terms += 1;
         if self.terms > FILTER_TERMS_MAX {
@@ -280,7 +281,7 @@ impl Parser {
         Ok(Item { at, part: Expr::Test(Test::Text(vec![value.needle()])), word })
     }
 
-    /// `v1:"…"`: conditions as version 1 reads them.
+    /// Parses `v1:"…"`, conditions as version 1 reads them.
     pub(super) fn of_version_1(&mut self) -> Result<Item> {
         let at = self.at;
         self.at += VERSION_1_MARK.len();
@@ -293,7 +294,7 @@ impl Parser {
         Ok(Item { at, part: Expr::all(inside.all), word: None })
     }
 
-    /// A key with its operator, if there is one; otherwise nothing is read.
+    /// Parses a key with its operator. Consumes nothing and returns `None` if there is none.
     pub(super) fn key(&mut self) -> Result<Option<(Key, Operator)>> {
         let start = self.at;
         let mut end = start;
@@ -305,7 +306,7 @@ impl Parser {
             && word.ends_with('.')
             && (word.starts_with("details.") || word.starts_with("changes."))
         {
-            // A key in quotes on the way to a value.
+            // The path to a value continues with a key in quotes.
         } else if word.is_empty() || self.chars.get(end).is_none_or(|c| !":=<>".contains(*c)) {
             if let Some(negated) = word.find("!~") {
                 return Err((start + word[..negated].chars().count(), suggest::NO_REGEX.to_owned()));
@@ -331,7 +332,7 @@ impl Parser {
         Ok(Some((key, operator)))
     }
 
-    /// The keys of `details.a."b c".d`, behind the first dot.
+    /// Parses the keys of `details.a."b c".d` after the first dot.
     pub(super) fn path(&mut self, start: usize) -> Result<Vec<String>> {
         let mut keys = Vec::new();
         loop {
@@ -400,7 +401,7 @@ impl Parser {
             let is_less = |comparison| matches!(comparison, Comparison::Less | Comparison::LessOrEqual);
             values.iter().find(|value| value.comparison.is_some_and(|comparison| is_less(comparison) == less))
         };
-        // With OR written out it is meant.
+        // With OR written out it is intended.
         if let (Some(less), Some(greater)) = (compared(true), compared(false))
             && !is_in_brackets
         {
@@ -420,7 +421,8 @@ impl Parser {
 }
 
 impl Filter {
-    /// Nodes, cursors and manifests get it written out, with quotes: that has to be a filter too.
+    /// Checks the length of the filter as it is written to nodes, cursors and manifests, with its quotes: that
+    /// text must be a valid filter too.
     pub(in crate::filter) fn check_written_length(&self) -> Result<()> {
         let written = self.to_string().len();
         if written > FILTER_BYTES_MAX + VERSION_2_MARK.len() + 1 {

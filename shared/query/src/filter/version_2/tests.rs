@@ -1,4 +1,4 @@
-//! What people type, right and wrong.
+//! Tests of text that people type, valid and invalid.
 
 use super::super::{Filter, FilterError, Typed};
 use crate::zone::{Now, Zone};
@@ -140,7 +140,7 @@ fn what_could_mean_something_else_is_refused_at_its_place() {
     }
 }
 
-/// What other tools would understand, and this one would look for literally.
+/// Text that other tools would understand, and that this language would search for literally.
 #[test]
 fn spellings_of_other_tools_are_refused() {
     for (text, at, part) in [
@@ -221,13 +221,13 @@ fn a_filter_is_bounded() {
     assert!(
         typed(&format!("details:{}", vec!["abc"; 129].join(","))).is_err_and(|error| error.problem.contains("128"))
     );
-    // Under another one it is a level deeper, and still read.
+    // Combined with another filter it is one level deeper, and must still be accepted.
     let nested =
         (0..15).fold("user:a OR user:b".to_owned(), |inner, n| format!("is:failed {} ({inner})", ["", "OR"][n % 2]));
     let filter = Filter::parse(&nested, now()).unwrap_or_else(|error| panic!("{error}"));
     let both = filter.and(Filter::parse("verb:x OR verb:y", now()).expect("a scope"));
     assert_eq!(Filter::parse_stored(&both.to_string(), now()), Ok(both));
-    // The limit is that of the text, also with its mark.
+    // The limit applies to the text alone, even when a mark is added to it.
     let long = format!("verb:x {}", vec!["\"a\""; 20].join(" "));
     let long = format!("{long} user:{}", "b".repeat(8_192 - long.len() - 6));
     assert_eq!(long.len(), 8_192);

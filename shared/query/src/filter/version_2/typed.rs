@@ -4,7 +4,7 @@ use crate::filter::pattern::{Needle, Pattern};
 use crate::filter::value::net_of_wildcard;
 use piperoll_format::terminal::escape;
 
-/// What a condition is about.
+/// Key of a condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Key {
     Name(&'static str),
@@ -53,7 +53,7 @@ pub(in super::super) fn is_hidden(c: char) -> bool {
 }
 
 impl Value {
-    /// What nobody means who types it without quotes: other tools' operators, and characters that cannot be seen.
+    /// Refuses unquoted text that is almost certainly a mistake: operators of other tools, and invisible characters.
     pub(super) fn check_pieces(&self) -> Result<(), String> {
         let mut after_quotes = false;
         for piece in &self.pieces {
@@ -86,7 +86,7 @@ impl Value {
         Ok(())
     }
 
-    /// The text, when nothing in it has a special meaning.
+    /// Returns the text, if nothing in it has a special meaning.
     pub(super) fn text(&self) -> Option<String> {
         let mut all = String::new();
         for piece in &self.pieces {
@@ -102,7 +102,7 @@ impl Value {
         self.pieces.iter().any(|piece| matches!(piece, Piece::Text { quoted: true, .. }))
     }
 
-    /// What is not quoted of it, with its stars.
+    /// Returns the unquoted parts of the value, with its stars.
     pub(super) fn bare(&self) -> String {
         let bare = self.pieces.iter().map(|piece| match piece {
             Piece::Text { text, quoted: false } => text.as_str(),
@@ -112,7 +112,7 @@ impl Value {
         bare.collect()
     }
 
-    /// The texts around `..`, when it has that outside quotes.
+    /// Returns the texts around `..`, if the value has that outside quotes.
     pub(super) fn range(&self) -> Option<(String, String)> {
         let at = self
             .pieces
@@ -124,7 +124,7 @@ impl Value {
         Some((texts(&self.pieces[..at])? + before, after.to_owned() + &texts(&self.pieces[at + 1..])?))
     }
 
-    /// The texts around the stars.
+    /// Returns the texts around the stars.
     pub(super) fn split(&self) -> Vec<String> {
         let mut texts = vec![String::new()];
         for piece in &self.pieces {

@@ -46,7 +46,7 @@ impl Parser {
         format!("the key {name:?} needs a value here{advice}")
     }
 
-    /// `key:(a OR b)`, as other languages write a list.
+    /// Parses `key:(a OR b)`, the list syntax of other languages.
     pub(super) fn bracketed_values(&mut self, key: &Key) -> Result<Vec<Value>> {
         let open = self.at;
         self.at += 1;
@@ -83,7 +83,7 @@ impl Parser {
         Ok(values)
     }
 
-    /// In the brackets after a key only values can be meant.
+    /// Refuses conditions in the brackets after a key, which can contain only values.
     fn refuse_conditions(&self, key: &Key) -> Result<()> {
         if !["AND", "NOT"].iter().any(|word| self.is_at(word)) && self.peek() != Some('-') {
             return Ok(());
@@ -97,7 +97,7 @@ impl Parser {
         ))
     }
 
-    /// Reads one value; of free text a comma is part.
+    /// Parses one value; in free text a comma is part of the value.
     pub(super) fn value(&mut self, is_free_text: bool) -> Result<Value> {
         let mut value = Value { at: self.at, pieces: Vec::new(), ignore_case: false, comparison: None };
         if !is_free_text {
@@ -151,7 +151,7 @@ impl Parser {
         Ok(value)
     }
 
-    /// `~` and comparisons in front of a value.
+    /// Parses `~` and comparisons before a value.
     fn prefix(&mut self, value: &mut Value) -> Result<()> {
         match self.peek() {
             Some('~') => {
