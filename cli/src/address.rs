@@ -1,4 +1,4 @@
-//! The address of a row as people and other commands write it.
+//! Parses the address of a row, in the forms that users type and other commands print.
 
 use std::str::FromStr;
 
@@ -7,7 +7,7 @@ use crate::exit::UsageError;
 /// `mx1/42` or `mx1:42`, with `@GENERATION` for a row of an earlier log; on a node its own rows are also just `42`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RowAddress {
-    /// None when it was left out.
+    /// `None` if it was left out.
     pub(crate) node: Option<String>,
     pub(crate) seq: u64,
     pub(crate) generation: Option<String>,
@@ -32,7 +32,7 @@ impl FromStr for RowAddress {
             Some((node, seq)) => (Some(node.to_owned()), seq),
             None => (None, place),
         };
-        // A sign is no part of a number of a row.
+        // Reject a sign, which `parse` would accept.
         let is_number = seq.bytes().all(|byte| byte.is_ascii_digit());
         let seq = seq.parse().ok().filter(|_| is_number).ok_or_else(wrong)?;
         Ok(Self { node, seq, generation })
@@ -40,7 +40,7 @@ impl FromStr for RowAddress {
 }
 
 impl RowAddress {
-    /// The address with its node, which a command that asks all nodes needs.
+    /// Returns the address with its node, which commands that query all nodes need.
     ///
     /// # Errors
     /// When the node was left out.

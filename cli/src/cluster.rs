@@ -1,4 +1,4 @@
-//! `piperoll cluster`: the cluster directory and the machines' folders.
+//! `piperoll cluster`: manages the cluster directory and the machines' folders.
 
 use std::path::Path;
 
@@ -158,7 +158,7 @@ fn certificates(count: usize) -> &'static str {
     if count == 1 { "certificate" } else { "certificates" }
 }
 
-/// New keys for a node, and what to carry where.
+/// Creates new keys for a node, and prints which files to copy where.
 fn change_keys(command: ClusterCommand) -> anyhow::Result<()> {
     match command {
         ClusterCommand::RotateMac { dir, id } => {
@@ -221,7 +221,7 @@ fn made(what: &str, folder: &Path) {
     copy_aggregators();
 }
 
-/// A folder that was moved to its machine cannot be brought up to date from here.
+/// Warns about folders that were set aside, and about folders that were moved to their machines and so cannot be updated here.
 fn warn_of_absent(authority: &Authority) {
     for folder in authority.set_aside() {
         errln!("a command that was interrupted had left a folder of this name; it is now {}", folder.display());

@@ -7,15 +7,15 @@ use std::path::Path;
 use anyhow::Context as _;
 use piperoll_node::sources::{Join, Joined, Joiner, unpacked};
 
-/// One document. A file of one JSON document is held as a whole.
+/// Maximum size of one document. A file of one JSON document is kept in memory as a whole.
 const DOCUMENT_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Some programs write it at the beginning of a file (Unicode, section 23.8, "Byte Order Mark").
+/// Byte order mark, which some programs write at the beginning of a file (Unicode, section 23.8, "Byte Order Mark").
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
 /// A document, and the number of its first line.
 pub(crate) struct Document {
     pub(crate) line: u64,
-    /// Or what keeps it from being one.
+    /// The text, or the reason why it is not a document.
     pub(crate) text: Result<String, String>,
 }
 
@@ -24,9 +24,9 @@ pub(crate) struct Documents {
     input: Box<dyn BufRead + Send>,
     line: u64,
     joiner: Option<Joiner>,
-    /// JSON may go over several lines.
+    /// Whether the documents are JSON, which may span several lines.
     is_json: bool,
-    /// A line was read that is not empty.
+    /// Whether a line that is not empty has been read.
     has_begun: bool,
     ready: VecDeque<Document>,
     is_done: bool,
@@ -55,7 +55,7 @@ impl Documents {
         })
     }
 
-    /// The next line without its end; none at the end of the input. A line that is too long is skipped and said.
+    /// Returns the next line without its line ending, or `None` at the end of the input. A line that is too long is skipped and reported.
     fn next_line(&mut self) -> std::io::Result<Option<Result<String, String>>> {
         let mut bytes = Vec::new();
         let read = (&mut self.input).take(DOCUMENT_BYTES_MAX as u64 + 1).read_until(b'\n', &mut bytes)?;
@@ -79,7 +79,7 @@ impl Documents {
         }
         let text = match String::from_utf8(bytes) {
             Ok(text) => text,
-            // Latin-1 where it is no UTF-8, as for a followed file; a mapping says what it makes of it.
+            // Read text that is not UTF-8 as Latin-1, as for a followed file; the mapping decides what to do with it.
             Err(error) => error.into_bytes().into_iter().map(char::from).collect(),
         };
         let text = if self.line == 1 { text.trim_start_matches(BYTE_ORDER_MARK) } else { &text };
@@ -143,7 +143,7 @@ impl Iterator for Documents {
     }
 }
 
-/// JSON of which the end has not come yet.
+/// JSON whose end has not been read yet.
 #[derive(Default)]
 struct OpenJson {
     begun: u64,
@@ -154,8 +154,8 @@ struct OpenJson {
 }
 
 impl OpenJson {
-    /// Takes a line, and gives what it ends. A line that is a document by itself ends an object that was begun before it and was not
-    /// ended: that one is broken, and costs no other.
+    /// Takes a line and returns the documents that it ends. A line that is a whole document also ends an unfinished object before it:
+    /// that object is reported as broken, and no other document is lost.
     fn push(&mut self, number: u64, line: &str) -> Vec<Document> {
         let mut documents = Vec::new();
         let is_nested = self.text.starts_with('[');
@@ -195,7 +195,7 @@ impl OpenJson {
                 _ => {}
             }
         }
-        // A text cannot go over the end of a line.
+        // A JSON string cannot span lines.
         if self.in_text {
             (self.in_text, self.is_escaped) = (false, false);
         }
@@ -211,7 +211,7 @@ impl OpenJson {
     }
 }
 
-/// Whether the first line of a file begins JSON that goes over several lines, though the file could be one of lines too.
+/// Whether the first line of a file begins JSON that spans several lines, although the mapping reads lines.
 fn begins_document(line: &str) -> bool {
     let line = line.trim();
     line.starts_with(['{', '[']) && line.ends_with(['{', '[', ',']) && !is_whole(line)

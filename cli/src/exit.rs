@@ -9,23 +9,23 @@ pub(crate) enum Exit {
     Complete = 0,
     /// Could not run.
     Failed = 1,
-    /// Not asked in a way that can be answered.
+    /// The request is invalid.
     Usage = 2,
     /// An expected node did not answer in full.
     Incomplete = 3,
-    /// A signature, a gap, or a file that is not ours. Outranks incomplete.
+    /// There is a wrong signature, a gap, or a file of another origin. Takes precedence over `Incomplete`.
     Violation = 4,
     /// No node answered.
     Nothing = 5,
 }
 
-/// A question that cannot be asked like that: another number, time or filter is needed, and trying again is of no use.
+/// A request with an invalid number, time or filter; retrying it unchanged is useless.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct UsageError(pub(crate) String);
 
 impl Exit {
-    /// What a command that failed ends with.
+    /// Returns the exit code of a command that failed.
     pub(crate) fn of(error: &anyhow::Error) -> Self {
         let usage = error.chain().any(|cause| {
             cause.is::<UsageError>() || cause.is::<FilterError>() || cause.is::<piperoll_format::time::TimeError>()

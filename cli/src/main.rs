@@ -32,7 +32,8 @@ fn main() -> std::process::ExitCode {
     piperoll_net::crypto::install();
     let args = Args::parse_from(args::protect_negation(std::env::args_os()));
     if args.command.only_prints() {
-        // `piperoll query | head` ends quietly, as every such command does. A daemon must outlive its terminal.
+        // Restore the default of SIGPIPE, so that `piperoll query | head` ends quietly like other commands. A daemon must outlive
+        // its terminal.
         sigpipe::reset();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -60,7 +61,7 @@ fn main() -> std::process::ExitCode {
     }
 }
 
-/// The chain of causes, without those that the words before already hold.
+/// Joins the chain of causes, without those whose text the line already contains.
 fn in_one_line(error: &anyhow::Error) -> String {
     let mut words = String::new();
     for cause in error.chain() {

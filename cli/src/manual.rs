@@ -1,4 +1,4 @@
-//! `piperoll man` and `piperoll completions`, generated from the arguments.
+//! `piperoll man` and `piperoll completions`: generates man pages and completions from the arguments.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -10,7 +10,7 @@ use clap_complete::Shell;
 use crate::args::Args;
 use crate::exit::Exit;
 
-/// Writes a page for the program and one for every command, as `piperoll-node-append.1`.
+/// Writes a page for the program and one for every command, such as `piperoll-node-append.1`.
 pub(crate) fn man(directory: &Path) -> anyhow::Result<Exit> {
     std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
     clap_mangen::generate_to(Args::command(), directory).with_context(|| directory.display().to_string())?;

@@ -15,9 +15,9 @@ use crate::documents::Documents;
 use crate::exit::Exit;
 use crate::show::{counted, group_digits, width};
 
-/// Rows of the table; what comes after them is counted only.
+/// Maximum number of rows of the table; further ones are only counted.
 const ROWS_SHOWN_MAX: usize = 200;
-/// Different reasons for records that are no entries.
+/// Maximum number of different reasons shown for records that do not become entries.
 const REASONS_SHOWN_MAX: usize = 20;
 /// Columns of the table, by the fields of an entry.
 const COLUMNS: [(&str, &[&str]); 7] = [
@@ -45,14 +45,14 @@ pub(crate) fn run(command: MapCommand) -> anyhow::Result<Exit> {
     }
 }
 
-/// What became of the records of a file.
+/// Counts of the results for the records of a file.
 #[derive(Default)]
 struct Counts {
     entries: u64,
     without_id: u64,
     passed_over: u64,
     unmapped: u64,
-    /// Reason, with the first line that has it, and how many.
+    /// For each reason, the first line that has it and the number of records.
     reasons: BTreeMap<String, (u64, u64)>,
 }
 
@@ -95,7 +95,7 @@ fn test(map: &str, file: &Path, json: bool) -> anyhow::Result<Exit> {
                     continue;
                 }
             };
-            // As a node would, within its limits.
+            // Check the entry against the limits of a node.
             let checked = CallerEntry::parse(text.as_bytes()).and_then(|entry| entry.check_size());
             if let Err(error) = checked {
                 counts.unmapped(document.line, &error.to_string());

@@ -1,4 +1,4 @@
-//! Standard output. A command continues its work when the pipe is closed, and fails when output cannot be written.
+//! Writes to standard output. A command continues its work when the pipe is closed, and fails when output cannot be written.
 
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
@@ -14,25 +14,25 @@ macro_rules! outln {
     };
 }
 
-/// Prints a line with colors, which are left out where standard output is no terminal.
+/// Prints a line with colors, which are left out if standard output is not a terminal.
 macro_rules! paintln {
     ($($words:tt)*) => {
         $crate::out::write(&mut anstream::stdout(), format_args!("{}\n", format_args!($($words)*)))
     };
 }
 
-/// Prints a line to standard error, as `eprintln!` does, without its panic where that is full or closed: there is nobody to tell.
+/// Prints a line to standard error, as `eprintln!` does, but without a panic if it is full or closed: the error could not be reported.
 macro_rules! errln {
     () => { $crate::out::tell(format_args!("\n")) };
     ($($words:tt)*) => { $crate::out::tell(format_args!("{}\n", format_args!($($words)*))) };
 }
 
-/// Writes to standard error, with colors where that is a terminal.
+/// Writes to standard error, with colors if it is a terminal.
 pub(crate) fn tell(text: Arguments<'_>) {
     let _ = anstream::stderr().write_fmt(text);
 }
 
-/// Writes to standard output. A reader that has read enough, such as `head`, is no failure; any other error is kept for `failure`.
+/// Writes to standard output. A pipe closed by its reader, such as `head`, is not a failure; any other error is kept for `failure`.
 pub(crate) fn write(out: &mut impl Write, text: Arguments<'_>) {
     if let Err(error) = out.write_fmt(text)
         && error.kind() != ErrorKind::BrokenPipe
@@ -41,20 +41,21 @@ pub(crate) fn write(out: &mut impl Write, text: Arguments<'_>) {
     }
 }
 
-/// The reader of standard output has gone: the end of the command, and no failure. Any other pipe or socket that breaks is one.
+/// Marks the error of a standard output that its reader has closed, which ends the command without a failure. Any other broken pipe or
+/// socket is a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("nobody reads standard output any more")]
 pub(crate) struct ReaderGone;
 
 impl ReaderGone {
-    /// Whether this is why something ended.
+    /// Whether an error was caused by a closed standard output.
     pub(crate) fn is_in(error: &anyhow::Error) -> bool {
         let mut inputs = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
         inputs.any(|io| io.get_ref().is_some_and(|inner| inner.is::<Self>()))
     }
 }
 
-/// Standard output for a command that stops when nobody reads it.
+/// Standard output for a command that stops when the pipe is closed.
 pub(crate) struct Stdout(std::io::Stdout);
 
 pub(crate) fn stdout() -> Stdout {

@@ -42,7 +42,7 @@ pub(crate) async fn aggregator(command: AggregatorCommand) -> anyhow::Result<Exi
     }
 }
 
-/// The embedded node starts first and stops last: the aggregator's own entries need somewhere to go.
+/// Runs the aggregator. Its embedded node starts first and stops last, because it records the aggregator's own entries.
 async fn serve_aggregator(config: &Path) -> anyhow::Result<Exit> {
     let config = AggregatorConfig::load(config)?;
     telemetry::start(config.log_format);
@@ -75,7 +75,7 @@ async fn serve_aggregator(config: &Path) -> anyhow::Result<Exit> {
     served
 }
 
-/// Opens the folders of nodes that left. One that cannot be read keeps nothing else from starting.
+/// Opens the folders of nodes that have left. A folder that cannot be read does not keep the aggregator from starting.
 async fn kept_logs(config: &AggregatorConfig) -> HashMap<NodeId, Result<LocalLog, String>> {
     let mut logs = HashMap::new();
     for (node, path) in &config.kept {
@@ -97,7 +97,7 @@ async fn kept_log(node: &NodeId, path: &Path, reader: Identity) -> anyhow::Resul
     }))
 }
 
-/// Asks the aggregator on this machine, trusting only this cluster's authority.
+/// Asks the aggregator on this machine whether it is ready, trusting only this cluster's authority.
 pub(crate) async fn health(config: &Path) -> anyhow::Result<Exit> {
     let config = AggregatorConfig::load(config)?;
     let (host, port) = config.listen.rsplit_once(':').unwrap_or(("127.0.0.1", "7400"));
@@ -107,15 +107,15 @@ pub(crate) async fn health(config: &Path) -> anyhow::Result<Exit> {
         _ => config.listen.clone(),
     };
     let address = tokio::net::lookup_host(&here).await?.next().with_context(|| format!("{here} has no address"))?;
-    // Every aggregator's certificate is also good for this name, whatever interface it listens on.
+    // Every aggregator's certificate is also valid for this name, on any interface.
     let client = crate::remote::https_client_at(Some(&config.files.ca), "localhost", address)?;
     let answer = client.get(format!("https://localhost:{port}/readyz")).timeout(HEALTH_TIMEOUT).send().await?;
     anyhow::ensure!(answer.status().is_success(), "{}", answer.text().await?);
     Ok(Exit::Complete)
 }
 
-/// Says to systemd, if it is there and asked for it, that this is ready, still alive, and stopping (sd_notify(3)). Listeners are bound by
-/// now, so whoever starts after this can connect.
+/// Notifies systemd, if it asks for it, that the daemon is ready, alive and stopping (sd_notify(3)). The listeners are already bound, so
+/// services that start after this one can connect.
 fn tell_service_manager(shutdown: &CancellationToken) {
     let tell = |states: &[NotifyState<'_>]| {
         if let Err(error) = sd_notify::notify(states) {
@@ -126,7 +126,7 @@ fn tell_service_manager(shutdown: &CancellationToken) {
     let shutdown = shutdown.clone();
     tokio::spawn(async move {
         match sd_notify::watchdog_enabled() {
-            // Twice as often as it is looked for.
+            // Notify twice in each watchdog period.
             Some(period) => {
                 let mut tick = tokio::time::interval(period / 2);
                 while tokio::select! { () = shutdown.cancelled() => false, _ = tick.tick() => true } {
@@ -139,14 +139,14 @@ fn tell_service_manager(shutdown: &CancellationToken) {
     });
 }
 
-/// A limit on the size of files (`LimitFSIZE=`) is an error of the write that meets it, not the end of the process.
+/// Makes exceeding a file size limit (`LimitFSIZE=`) an error of the write, instead of the end of the process.
 fn outlive_size_limits() -> anyhow::Result<()> {
-    // Asking for the signal takes away what it does by default; nobody waits for it.
+    // Registering a handler disables the signal's default action; the signal itself is ignored.
     let _ = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(nix::libc::SIGXFSZ))?;
     Ok(())
 }
 
-/// SIGTERM and Ctrl-C ask for an orderly end.
+/// Starts an orderly shutdown on SIGTERM or Ctrl-C.
 fn stop_on_signal(shutdown: &CancellationToken) -> anyhow::Result<()> {
     let asked = asked_to_stop()?;
     let shutdown = shutdown.clone();
@@ -157,7 +157,7 @@ fn stop_on_signal(shutdown: &CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Resolves on SIGTERM or Ctrl-C; listens from the call on.
+/// Returns a future that resolves on SIGTERM or Ctrl-C. Signals are caught from the call on.
 pub(crate) fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;

@@ -1,4 +1,4 @@
-//! `piperoll aggregator token`: works on the token file, so it needs no token itself.
+//! `piperoll aggregator token`: edits the token file, so it needs no token itself.
 
 use std::path::Path;
 
@@ -67,7 +67,7 @@ fn open(config: &Path) -> anyhow::Result<(TokenStore, AggregatorConfig)> {
     Ok((TokenStore::open(&config.state_dir)?, config))
 }
 
-/// A change of tokens is an entry too. With the node down it cannot be one, and the admin is told.
+/// Records a change of tokens as an entry. If the node is down, prints a warning.
 async fn record(config: &AggregatorConfig, action: &str, details: serde_json::Value) {
     let uid = nix::unistd::getuid();
     let entry = json!({

@@ -13,13 +13,13 @@ use super::node::NodeClient;
 /// Entries in one request.
 const LINES_MAX: usize = 512;
 const BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Requests under way. The node commits in groups, so a second one is collected while the first one is on its way to the disk.
+/// Maximum number of concurrent requests. The node commits in groups, so it can collect a second request while it syncs the first.
 const UNDER_WAY_MAX: usize = 4;
 
-/// What became of one entry of a batch.
+/// Result of one entry of a batch.
 pub(crate) type Answer = Result<Receipt, ClientError>;
 
-/// An entry and who waits for it.
+/// An entry, and the channel on which its caller waits for the result.
 #[derive(Debug)]
 pub(crate) struct Submission {
     line: String,
@@ -43,7 +43,7 @@ impl Batcher {
         Self { node, patience }
     }
 
-    /// Until every sender is gone.
+    /// Sends batches until every sender has been dropped.
     pub(crate) async fn run(self, mut submissions: mpsc::Receiver<Submission>) {
         let mut under_way = JoinSet::new();
         while let Some(first) = submissions.recv().await {
@@ -57,7 +57,7 @@ impl Batcher {
             while under_way.len() >= UNDER_WAY_MAX {
                 under_way.join_next().await;
             }
-            // Whoever gave up needs no answer, and nothing to be recorded for him.
+            // Drop entries whose callers have stopped waiting: they need no answer, and nothing should be recorded for them.
             batch.retain(|submission| !submission.reply.is_closed());
             if batch.is_empty() {
                 continue;
@@ -77,12 +77,12 @@ async fn send(node: NodeClient, patience: Duration, batch: Vec<Submission>) {
     }
 }
 
-/// One answer for each line.
+/// Sends `count` lines in one request and returns one answer for each line.
 pub(crate) async fn send_lines(node: &NodeClient, patience: Duration, lines: Vec<u8>, count: usize) -> Vec<Answer> {
     let all = |error: &dyn Fn() -> ClientError| (0..count).map(|_| Err(error())).collect();
     match tokio::time::timeout(patience, node.append_lines(lines, false)).await {
         Err(_) => all(&|| ClientError::Unknown("it took too long".to_owned())),
-        // About the request and not about one of the entries: the endpoint may be fixed, so they stay.
+        // The node refused the request, not an entry. Report a transient error, because the endpoint may be fixed.
         Ok(Err(ClientError::Refused(problem))) => all(&|| ClientError::Protocol(problem.detail.clone())),
         Ok(Err(error)) => all(&|| error.clone()),
         Ok(Ok(report)) if report.results.len() == count => report

@@ -22,9 +22,9 @@ use super::policy::{DEADLINE_DEFAULT, DeliveryPolicy, Policies};
 use super::recorder::{Inner, Recorder, To};
 use super::spool::{Spool, SpoolError};
 
-/// Bytes that may wait on the disk unless the application says otherwise: a day of an entry a second.
+/// Default limit of the spool: about one day at one entry per second.
 const SPOOL_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
-/// Entries on their way to the node at one time; whoever comes then waits, within his deadline.
+/// Maximum number of entries queued for the node. Further callers wait for room, at most until the deadline.
 const QUEUE_MAX: usize = 4_096;
 
 /// Why a recorder cannot be opened.
@@ -149,7 +149,7 @@ impl Builder {
         let (submit, submissions) = mpsc::channel(QUEUE_MAX);
         let (stop, delivering) = (CancellationToken::new(), TaskTracker::new());
         let metrics = Arc::new(Metrics::new(spool.as_ref().map(|spool| Arc::clone(spool.waiting()))));
-        // Ends with the last recorder.
+        // This task ends when the last recorder is dropped.
         tokio::spawn(Batcher::new(self.node.clone(), self.deadline).run(submissions));
         if let Some(spool) = &spool {
             let delivery = Delivery {

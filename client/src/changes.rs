@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use piperoll_format::limits::{CHANGES_COUNT_MAX, LONG_TEXT_BYTES_MAX};
 use piperoll_redact::{MARK, MASK, Redactor};
 
-/// In the place of the changes beyond [`CHANGES_COUNT_MAX`]; their number is its new value.
+/// Field name that represents the changes beyond [`CHANGES_COUNT_MAX`]; its new value is their number.
 const UNLISTED: &str = "(fields not listed)";
 /// Changes named in a sentence; the others are counted.
 const SAID_MAX: usize = 4;
@@ -71,7 +71,7 @@ impl Changes {
     fn compare(&mut self, field: &str, old: Option<Value>, new: Option<Value>) {
         match (old, new) {
             (old, new) if old == new => {}
-            // Nothing below the name of a secret is told apart: the name is what it is masked by.
+            // Compare a field with the name of a secret as a whole: it is masked by that name, which nested paths would not have.
             (old, new) if Redactor::shared().is_secret_name(field) => self.push(field, old, new),
             (Some(Value::Object(old)), Some(Value::Object(new))) if !is_mark(&old) && !is_mark(&new) => {
                 self.compare_fields(field, old, new);
@@ -100,7 +100,7 @@ impl Changes {
         }
     }
 
-    /// `changed quota from 5 to 10 and owner from alice to bob`.
+    /// Describes the changes in a sentence, such as `changed quota from 5 to 10 and owner from alice to bob`.
     pub fn sentence(&self) -> String {
         let redactor = Redactor::shared();
         let parts: Vec<String> = self.0.iter().take(SAID_MAX).map(|change| change.said(redactor)).collect();
@@ -149,7 +149,8 @@ fn value_said(value: &Value) -> String {
     }
 }
 
-/// Lists of plain values are shown as a whole; by place nobody could read what was put in or taken out.
+/// Whether two lists hold only plain values. These are shown as a whole: compared by index, they would not show which values were added
+/// or removed.
 fn all_plain(old: &[Value], new: &[Value]) -> bool {
     !old.iter().chain(new).any(|value| value.is_object() || value.is_array())
 }
@@ -158,7 +159,7 @@ fn is_mark(object: &Map<String, Value>) -> bool {
     object.contains_key(MARK)
 }
 
-/// Marked secrets are compared by their marks, which nobody needs to see.
+/// Replaces the marks of secrets, which only serve to compare them, with the mask.
 fn unmarked(value: Value) -> Value {
     match value {
         Value::Object(object) if is_mark(&object) => Value::String(MASK.to_owned()),

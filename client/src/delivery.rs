@@ -20,14 +20,14 @@ use super::spool::{Kept, Read, SegmentReader, Spool};
 /// Entries and bytes in one request.
 const LINES_MAX: usize = 256;
 const BYTES_MAX: u64 = 4 * 1024 * 1024;
-/// For one request.
+/// Time limit of one request.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two tries while the node does not record.
+/// Pauses between attempts while the node does not record.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// A segment that nothing was written to for so long is removed when it was sent.
+/// Idle time after which a segment that has been sent is closed so that it can be removed.
 const QUIET: Duration = Duration::from_millis(200);
-/// What was lost is looked for this often even when nothing new comes.
+/// Interval at which losses are looked for even if no new entry arrives.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 pub(crate) struct Delivery {
@@ -44,7 +44,7 @@ impl Delivery {
     }
 
     async fn deliver(&self) {
-        // Segments whose files cannot be removed or read; they are left alone until a restart.
+        // Segments whose files cannot be removed or read; they are skipped until a restart.
         let mut done = HashSet::new();
         loop {
             self.report_losses().await;
@@ -71,7 +71,7 @@ impl Delivery {
     /// Sends a segment's entries in their order, and removes it.
     async fn empty(&self, mut segment: SegmentReader) -> std::io::Result<()> {
         loop {
-            // Asked first: what is closed by then is read to its end below.
+            // Get the end before reading: `None` means that the segment is closed and `next_batch` can read all of it.
             let end = self.spool.end_of(&segment);
             let (batch, stop) = next_batch(&mut segment, end);
             if let Some(first) = batch.first() {
@@ -91,7 +91,7 @@ impl Delivery {
                 _ => {
                     let more = self.spool.waiting().more.notified();
                     if tokio::time::timeout(QUIET, more).await.is_err() || !self.ledger.is_clean() {
-                        // Nothing more may come into it, then it can go.
+                        // Close the segment; once nothing more can be written to it, it can be removed.
                         self.spool.turn_over().await;
                     }
                 }
@@ -99,7 +99,7 @@ impl Delivery {
         }
     }
 
-    /// Until all of them are recorded, or never can be.
+    /// Sends the entries until each one is recorded or permanently refused.
     async fn send(&self, batch: &[Kept]) {
         let mut pause = PAUSE_FIRST;
         let mut rest: Vec<&Kept> = batch.iter().collect();
@@ -127,9 +127,10 @@ impl Delivery {
         }
     }
 
-    /// Said at once, under an id that follows from the entry's: after a crash it is refused and said again, which is once.
+    /// Reports a refused entry as lost. The id of the report is derived from that of the entry: after a crash the entry is refused and
+    /// reported again under the same id, so the loss is recorded once.
     async fn refused(&self, kept: &Kept, error: &ClientError) {
-        // The entry itself is not printed: logs are read by more people.
+        // Do not log the entry itself: more people can read the application's log than the audit log.
         tracing::error!(%error, "the node refuses an entry from the spool; counting it as lost");
         let time = Timestamp::from_micros(kept.time);
         let report = GapReport {
@@ -161,7 +162,8 @@ impl Delivery {
         Ok(())
     }
 
-    /// What is known to be lost becomes an entry of the node. While it does not, everything else waits behind it.
+    /// Reports counted losses to the node, which records an entry about each. After a failed report, waiting entries are
+    /// delivered after a pause.
     async fn report_losses(&self) {
         let mut pause = PAUSE_FIRST;
         while let Some((cause, report)) = self.ledger.next_report(&self.source) {
@@ -170,7 +172,7 @@ impl Delivery {
                     self.metrics.gap_reported();
                     self.ledger.reported(cause);
                 }
-                // The id is known with other content: it was reported before, by a process of another user.
+                // The id is a duplicate with other content: a process of another user has already reported the loss.
                 Err(ClientError::Refused(problem)) if problem.status == 409 => self.ledger.reported(cause),
                 Err(error) => {
                     if !error.is_transient() {
@@ -178,7 +180,7 @@ impl Delivery {
                     }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
-                    // What waits on the disk goes first: the node may take it and not this.
+                    // Deliver spooled entries first: the node may accept them although it does not accept the report.
                     if !error.is_transient() || !self.spool.waiting().is_empty() {
                         return;
                     }
@@ -194,7 +196,7 @@ enum Stop {
     Unreadable(std::io::Error),
 }
 
-/// The id under which the loss of an entry is said.
+/// Derives the id of the loss report from the id of the lost entry, or creates one if the entry has none.
 fn gap_id(entry: &str) -> EntryId {
     #[derive(serde::Deserialize)]
     struct Named {

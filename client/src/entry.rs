@@ -45,7 +45,7 @@ impl Serialize for Category {
 }
 
 impl Category {
-    /// The word that is recorded.
+    /// Returns the category as it is recorded.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -79,13 +79,13 @@ impl Category {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It was done.
+    /// The operation was done.
     Success,
-    /// It was attempted and failed.
+    /// The operation was attempted and failed.
     Failure,
-    /// It was not allowed.
+    /// The operation was not allowed.
     Denied,
-    /// Its result is not known, such as that of an operation that has only begun.
+    /// The result is not known, such as that of an operation that has only begun.
     Unknown,
 }
 
@@ -146,7 +146,7 @@ pub struct Entry {
     details: Map<String, Value>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     redacted: Vec<String>,
-    /// When it was made.
+    /// Time when the entry was created.
     #[serde(skip)]
     pub(crate) made: Timestamp,
 }
@@ -156,7 +156,7 @@ macro_rules! text_fields {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         $($(#[$doc])* pub fn $name(mut self, value: impl Into<String>) -> Self {
             let value = value.into();
-            // An empty name is no name; the node would refuse it.
+            // An empty text leaves the field unset, because the node would refuse it.
             self.$name = (!value.is_empty()).then_some(value);
             self
         })*
@@ -307,7 +307,7 @@ impl Entry {
         self.outcome = Some(match (succeeded, failed) {
             (_, 0) => Outcome::Success,
             (0, _) => Outcome::Failure,
-            // The failed ones are counted; some of them do not make the whole a failure.
+            // Some failures do not make the whole operation a failure; `counts` has their number.
             _ => Outcome::Success,
         });
         self
@@ -333,7 +333,7 @@ impl Entry {
         self.ip_address
     }
 
-    /// As it is sent: without its secrets, and with a sentence about its changes if it has no other.
+    /// Serialises the entry as it is sent: with its secrets masked, and with a sentence about its changes if it has no description.
     pub(crate) fn to_text(&self, redactor: &Redactor) -> String {
         // Texts, numbers and JSON values cannot fail to serialise.
         let text = serde_json::to_string(self).unwrap_or_default();
@@ -341,7 +341,7 @@ impl Entry {
         if self.description.is_some() || self.changes.is_empty() {
             return masked.into_owned();
         }
-        // Of what is left when the secrets are gone.
+        // Describe the masked changes, so that the sentence holds no secret.
         #[derive(Deserialize)]
         struct Masked {
             changes: Changes,

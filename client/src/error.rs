@@ -46,7 +46,7 @@ impl ClientError {
     }
 }
 
-/// Nothing is wrong with the entry: the node cannot take it now.
+/// Whether the status says that the node cannot accept the entry now, although nothing is wrong with the entry.
 pub(crate) fn is_transient_status(status: u16) -> bool {
     matches!(status, 401 | 408 | 425 | 429 | 500..=599)
 }

@@ -1,7 +1,7 @@
-//! Losses that have not been reported yet: counts in a small file that survives the process.
+//! Counts losses that have not been reported yet, in a small file that survives the process.
 //!
-//! A count is written when it changes and not synced: it outlives the process, killed or not. Behind a power failure the node's
-//! own entry about its unclean stop says that an unknown number may be missing.
+//! A count is written whenever it changes but not synced: it survives the end of the process, even if it is killed. After a power
+//! failure, the node's own entry about its unclean stop says that an unknown number of entries may be missing.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -16,19 +16,19 @@ use piperoll_protocol::node::GapReport;
 use uuid::Uuid;
 
 const FILE: &str = "lost";
-/// Id (16), count (8), first (8), last (8), whether it is known (1), zeroes (3), CRC-32 (4).
+/// Layout of a slot: id (16), count (8), first (8), last (8), whether the count is incomplete (1), zeroes (3), CRC-32 (4).
 const SLOT_BYTES: usize = 48;
 
 /// Why something was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// There was no room to keep it.
+    /// The spool was full.
     NoRoom,
-    /// It could not be written on this machine.
+    /// The spool could not be written.
     Unwritable,
-    /// The node will never take it.
+    /// The node refused the entry permanently.
     Refused,
-    /// What was kept cannot be read any more.
+    /// A spooled entry cannot be read any more.
     Damaged,
 }
 
@@ -50,13 +50,13 @@ impl Cause {
 struct Slot {
     id: Uuid,
     count: u64,
-    /// The number is not all: more was lost than could be counted.
+    /// Whether more was lost than could be counted, so that `count` is a lower bound.
     is_unknown: bool,
     first: i64,
     last: i64,
 }
 
-/// For every cause what is counted, and what is being reported, which does not change any more.
+/// Two slots for each cause: losses that are being counted, and losses that are being reported and no longer change.
 #[derive(Debug)]
 pub(crate) struct LossCounters {
     file: Option<File>,
@@ -64,7 +64,8 @@ pub(crate) struct LossCounters {
 }
 
 impl LossCounters {
-    /// In a folder that is locked. Its room on the disk is taken now, so that losses can be counted when the disk is full.
+    /// Opens the counters in a spool directory that the caller has locked. The file gets its full size now, so that losses can be counted
+    /// when the disk is full.
     pub(crate) fn open(folder: &Path) -> io::Result<Self> {
         let file = OpenOptions::new()
             .create(true)
@@ -84,7 +85,7 @@ impl LossCounters {
             *slot = Slot::from_bytes(&bytes[at * SLOT_BYTES..(at + 1) * SLOT_BYTES]);
         }
         for [counting, reporting] in &mut slots {
-            // A crash while a count became a report leaves it in both places.
+            // A crash in `next_report` can leave the same losses in both slots.
             if counting.zip(*reporting).is_some_and(|(one, other)| one.id == other.id) {
                 *counting = None;
             }
@@ -92,7 +93,7 @@ impl LossCounters {
         Ok(Self { file: Some(file), slots: Mutex::new(slots) })
     }
 
-    /// For those who keep nothing and therefore lose nothing that was kept.
+    /// Creates counters without a file, for recorders that have no spool and so cannot lose spooled entries.
     pub(crate) fn in_memory() -> Self {
         Self { file: None, slots: Mutex::default() }
     }
@@ -119,7 +120,7 @@ impl LossCounters {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner).as_flattened().iter().all(Option::is_none)
     }
 
-    /// The next thing to report. From here on it does not change, so that sending it again says the same.
+    /// Returns the next report. Its content no longer changes, so sending it again sends the same.
     pub(crate) fn next_report(&self, source: &str) -> Option<(Cause, GapReport)> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         for cause in Cause::ALL {
@@ -128,7 +129,7 @@ impl LossCounters {
                 && let Some(slot) = counting.take()
             {
                 *reporting = Some(slot);
-                // In this order: a crash in between reports it twice under one id, which is once.
+                // Store the report before clearing the count: after a crash in between, both have the same id, so one loss is recorded.
                 self.store(cause, 1, Some(slot));
                 self.store(cause, 0, None);
             }
@@ -147,7 +148,7 @@ impl LossCounters {
         None
     }
 
-    /// The node has an entry about it.
+    /// Clears a report that the node has recorded.
     pub(crate) fn reported(&self, cause: Cause) {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)[cause as usize][1] = None;
         self.store(cause, 1, None);
@@ -182,7 +183,7 @@ impl Slot {
             return None;
         }
         if crc32fast::hash(&bytes[..44]) != u32::from_le_bytes(crc) {
-            // Something was counted, and nobody knows how much.
+            // The slot is damaged: something was counted, but the number is unknown.
             let now = now().micros();
             return Some(Self { id: Uuid::now_v7(), count: 0, is_unknown: true, first: now, last: now });
         }

@@ -1,4 +1,4 @@
-//! The node on this machine: HTTP/1.1 over its Unix socket, or HTTPS on loopback with a token.
+//! Client of the node on this machine: HTTP/1.1 over its Unix socket, or HTTPS on loopback with a token.
 
 use std::error::Error as StdError;
 use std::path::Path;
@@ -28,15 +28,15 @@ const JSON: &str = "application/json";
 #[derive(Clone)]
 pub struct NodeClient {
     transport: Transport,
-    /// What precedes every path.
+    /// Scheme and authority, which precede every path.
     base: Arc<str>,
-    /// For messages: the socket's path or the address.
+    /// The socket's path or the address, for messages.
     place: Arc<str>,
-    /// `Bearer …`, marked as sensitive.
+    /// Header value `Bearer …`, marked as sensitive.
     authorization: Option<HeaderValue>,
 }
 
-/// The token stays out of everything that is printed.
+/// Omits the token from debug output.
 impl std::fmt::Debug for NodeClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("NodeClient").field("place", &self.place).finish_non_exhaustive()
@@ -49,7 +49,7 @@ struct Call<'a> {
     path: &'a str,
     body: Option<(&'static str, Vec<u8>)>,
     import: bool,
-    /// For the whole answer; a stream has none.
+    /// Time limit of the whole answer; a stream has none.
     timeout: Option<Duration>,
 }
 
@@ -73,7 +73,7 @@ impl<'a> Call<'a> {
 }
 
 impl NodeClient {
-    /// For the node whose socket is at `path`. Nothing is connected yet.
+    /// Creates a client for the node whose socket is at `path`. Does not connect yet.
     ///
     /// # Errors
     /// None at present; kept for transports that need to be prepared.
@@ -83,8 +83,8 @@ impl NodeClient {
         Ok(Self { transport, base: "http://node".into(), place, authorization: None })
     }
 
-    /// For an application that cannot reach the socket, such as one in a container: `address` is `127.0.0.1:7403` or similar, `ca`
-    /// the cluster's CA in PEM, `token` what `piperoll node token create` printed. Nothing is connected yet.
+    /// Creates a client for an application that cannot reach the socket, such as one in a container. `address` is `127.0.0.1:7403` or
+    /// similar, `ca` the cluster's CA in PEM, and `token` a token from `piperoll node token create`. Does not connect yet.
     ///
     /// # Errors
     /// When the address, the CA or the token is malformed.
@@ -94,7 +94,7 @@ impl NodeClient {
         let wrong = |_| ClientError::Protocol("the token holds characters that no token has".to_owned());
         let mut authorization = HeaderValue::try_from(format!("Bearer {token}")).map_err(wrong)?;
         authorization.set_sensitive(true);
-        // The scheme only names what a request is for: the connector speaks TLS.
+        // The scheme of the URL has no effect: the connector always uses TLS.
         let base = format!("http://{address}").into();
         let place = format!("https://{address}").into();
         Ok(Self {
@@ -140,7 +140,7 @@ impl NodeClient {
         self.json(Call::get(socket_path::STATUS).within(STATUS_TIMEOUT)).await
     }
 
-    /// `Ok` while the node records entries.
+    /// Checks that the node records entries.
     ///
     /// # Errors
     /// The node does not answer, or says why it cannot record.
@@ -148,7 +148,7 @@ impl NodeClient {
         self.good_text(Call::get(socket_path::HEALTHZ).within(STATUS_TIMEOUT)).await.map(|_| ())
     }
 
-    /// The newest checkpoint, a signed note; signed now when it is due.
+    /// Returns the newest checkpoint, a signed note. The node signs a new one if it is due.
     ///
     /// # Errors
     /// The node does not answer, or cannot sign.
@@ -275,7 +275,7 @@ fn root_io_kind(error: &(dyn StdError + 'static)) -> Option<std::io::ErrorKind> 
     None
 }
 
-/// The last cause says what happened; the errors around it only say that something did.
+/// Returns the last cause of an error, which says what happened; the outer errors only say that something failed.
 fn last_cause(error: &(dyn StdError + 'static)) -> String {
     let mut last = error;
     while let Some(source) = last.source() {
@@ -293,7 +293,7 @@ pub struct LineStream {
     buffer: BytesMut,
 }
 
-/// A stream whose errors are told as text.
+/// A stream that converts its errors to text.
 struct Told<S>(S);
 
 impl<S, E> Stream for Told<S>
@@ -310,12 +310,12 @@ where
 }
 
 impl LineStream {
-    /// Cuts the pieces of a body into lines.
+    /// Creates a stream of lines from the chunks of a body.
     pub fn new<E: StdError + 'static>(body: impl Stream<Item = Result<Bytes, E>> + Send + 'static) -> Self {
         Self { body: Box::pin(Told(Box::pin(body))), buffer: BytesMut::new() }
     }
 
-    /// The next line without its end; `None` at the end of the body.
+    /// Returns the next line without its line ending, or `None` at the end of the body.
     ///
     /// # Errors
     /// The body broke off.

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::entry::Category;
 
-/// How long an entry may take until its policy decides.
+/// Default time to record an entry before its policy applies.
 pub(crate) const DEADLINE_DEFAULT: Duration = Duration::from_secs(2);
 
-/// What happens to an entry that cannot be recorded immediately.
+/// Policy for an entry that cannot be recorded immediately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DeliveryPolicy {
@@ -22,7 +22,7 @@ pub enum DeliveryPolicy {
 }
 
 impl DeliveryPolicy {
-    /// As metrics name it.
+    /// Returns the policy's name in metrics.
     #[cfg(feature = "metrics")]
     pub(crate) fn word(self) -> &'static str {
         match self {
@@ -33,11 +33,11 @@ impl DeliveryPolicy {
     }
 }
 
-/// A policy for each category. What an attacker would like to have missing is strict; nothing is best effort unless asked for.
+/// A policy for each category. By default, categories that an attacker would want to suppress are strict, and none is best effort.
 #[derive(Debug, Clone)]
 pub(crate) struct Policies {
     of: HashMap<Category, DeliveryPolicy>,
-    /// Of categories of the application's own.
+    /// Policy of the application's own categories.
     other: DeliveryPolicy,
 }
 
@@ -57,7 +57,7 @@ impl Policies {
         self.of.insert(category, policy);
     }
 
-    /// One for every category, those of the application's own among them.
+    /// Sets one policy for every category, including the application's own.
     pub(crate) fn set_all(&mut self, policy: DeliveryPolicy) {
         self.of.values_mut().for_each(|known| *known = policy);
         self.other = policy;

@@ -1,7 +1,7 @@
-//! Determines the client's address behind proxies.
+//! Determines the client's address when requests come through proxies.
 //!
-//! Every proxy adds who connected to it at the right end of a list. What stands left of the first address that is not one of
-//! our proxies was written by that client and means nothing.
+//! Every proxy appends the address that connected to it to the right end of a list. Read from the right, the first address that is not a
+//! trusted proxy is the client; everything left of it was written by that client and cannot be trusted.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr as _;
@@ -10,9 +10,9 @@ use http::HeaderMap;
 use http::header::{FORWARDED, HeaderName};
 use ipnet::IpNet;
 
-/// Proxies in a row that are looked at; a longer list is a forgery or a loop.
+/// Maximum number of proxies that are read; a longer list is a forgery or a loop.
 const HOPS_MAX: usize = 32;
-/// Bytes of the header, from its right end, that are looked at.
+/// Maximum number of bytes of the header that are read, from its right end.
 const BYTES_MAX: usize = 8 * 1024;
 
 /// The header that the trusted proxies write. All others are ignored, because a client could have sent them.
@@ -63,7 +63,7 @@ impl TrustedProxies {
             ProxyHeader::Forwarded => FORWARDED,
         };
         let (mut hops, mut bytes) = (0, 0);
-        // Several lines of one header are one list. From the right, as far as it was not written by a stranger.
+        // Several lines of one header form one list. Read it from the right, only as far as trusted proxies wrote it.
         for line in headers.get_all(name).iter().collect::<Vec<_>>().into_iter().rev() {
             let mut rest = Some(line.as_bytes());
             while let Some(left) = rest {
@@ -89,8 +89,8 @@ impl TrustedProxies {
         known
     }
 
-    /// What the last proxy added, and what stood there before. A comma inside quotes is none; quotes that were left open further
-    /// left are somebody else's.
+    /// Splits off the element that the last proxy added, and returns it and the rest. A comma inside quotes does not separate elements;
+    /// quotes left open further to the left were written by another sender and do not count.
     fn last_element<'a>(&self, line: &'a [u8]) -> (&'a [u8], Option<&'a [u8]>) {
         if self.header == ProxyHeader::XRealIp {
             return (line, None);
@@ -123,7 +123,7 @@ fn has_whole_quotes(element: &[u8]) -> bool {
     !is_quoted
 }
 
-/// The `for` of one element of `Forwarded`, whose quotes are whole.
+/// Returns the `for` parameter of one element of `Forwarded`; `None` if there is none or a quote is not closed.
 fn forwarded_for(element: &str) -> Option<&str> {
     if !has_whole_quotes(element.as_bytes()) {
         return None;
@@ -138,7 +138,7 @@ fn forwarded_for(element: &str) -> Option<&str> {
         .find_map(|(name, value)| name.trim().eq_ignore_ascii_case("for").then(|| value.trim().trim_matches('"')))
 }
 
-/// An address with or without port, brackets and zone; `unknown` and made-up names are none.
+/// Parses an address with or without port, brackets and zone; `None` for `unknown` and obfuscated names.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let without_port = match text.strip_prefix('[') {
@@ -166,7 +166,7 @@ fn address(text: &str) -> Option<IpAddr> {
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub IpAddr);
 
-/// Who connected, as the server keeps it beside a request.
+/// Returns the address that connected, from the request extension that the server sets.
 pub(crate) fn peer_of(extensions: &http::Extensions) -> Option<IpAddr> {
     if let Some(Peer(ip)) = extensions.get::<Peer>() {
         return Some(*ip);
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn lists_are_walked_from_the_right() {
         for (lines, peer, expected) in [
-            // Nobody forwards for a stranger, whatever he says.
+            // The header of a peer that is not a trusted proxy is ignored.
             (&["192.0.2.9"][..], "198.51.100.1", "198.51.100.1"),
             (&["192.0.2.9"], "10.0.0.1", "192.0.2.9"),
             (&["1.1.1.1, 192.0.2.9, 10.0.0.2"], "10.0.0.1", "192.0.2.9"),

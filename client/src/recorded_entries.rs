@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use super::outcome::Emitted;
 
-/// What a recorder was given that records nowhere.
+/// Entries that were emitted through a recorder that keeps them in memory.
 #[derive(Debug, Clone, Default)]
 pub struct RecordedEntries(Arc<Mutex<Vec<Value>>>);
 
 impl RecordedEntries {
-    /// All entries so far, as they would have been sent: checked, and without their secrets.
+    /// Returns all entries so far, as they would have been sent: checked, and with their secrets masked.
     pub fn entries(&self) -> Vec<Value> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

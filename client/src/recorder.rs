@@ -25,7 +25,7 @@ use super::policy::{DEADLINE_DEFAULT, DeliveryPolicy, Policies};
 use super::recorded_entries::RecordedEntries;
 use super::spool::{Kept, Spool, SpoolError};
 
-/// Between two tries of a strict entry.
+/// Pauses between attempts to record a strict entry.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
@@ -42,11 +42,11 @@ pub(super) struct Inner {
     pub(super) ledger: Arc<LossCounters>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) stop: CancellationToken,
-    /// Cancelled first: nothing that can be recorded now should wait any longer.
+    /// Cancelled at the start of `close`, so that counted refusals are recorded at once instead of at the end of their window.
     pub(super) closing: CancellationToken,
-    /// What sends from the disk, and holds its folder.
+    /// The task that sends spooled entries and holds the spool directory.
     pub(super) delivery: TaskTracker,
-    /// Operations that are under way, for [`super::RecordLayer`].
+    /// Running operations of [`super::RecordLayer`], which `close` waits for.
     pub(super) operations: TaskTracker,
     pub(super) is_closed: AtomicBool,
 }
@@ -75,11 +75,11 @@ pub(super) enum To {
         submit: mpsc::Sender<Submission>,
         spool: Option<Arc<Spool>>,
     },
-    /// For tests of applications.
+    /// Keeps entries in memory, for tests of applications.
     Memory(RecordedEntries),
 }
 
-/// What one try gave.
+/// Result of one attempt.
 enum Tried {
     Recorded(Receipt),
     Never(EmitError),
@@ -118,13 +118,13 @@ impl Recorder {
     }
 
     #[cfg(feature = "tower")]
-    /// Whether there is a folder to keep entries in.
+    /// Whether entries can be spooled.
     fn can_keep(&self) -> bool {
         matches!(&self.0.to, To::Node { spool: Some(_), .. })
     }
 
     #[cfg(feature = "tower")]
-    /// The policy for what has happened already: such an entry is kept on this machine rather than lost, where there is a folder.
+    /// Returns the policy for an operation that has already happened: if there is a spool, a strict entry is spooled instead of lost.
     pub(crate) fn policy_after_the_fact(&self, category: Category) -> DeliveryPolicy {
         match self.policy_of(category) {
             DeliveryPolicy::Strict if self.can_keep() => DeliveryPolicy::Spool,
@@ -151,11 +151,12 @@ impl Recorder {
         }
         let (id, now) = (entry.id, now());
         if policy != DeliveryPolicy::Strict && entry.occurred_at.is_none() {
-            // It may be recorded much later. When it was made, and not now: the same entry emitted again is the same.
+            // The entry may be recorded much later. Use the time when it was created, not the current time, so that the same
+            // entry has the same content if it is emitted again.
             entry.occurred_at = Some(entry.made);
         }
         let text = entry.to_text(&self.0.redactor);
-        // What the node would refuse is refused here: a spool must not carry what can never arrive.
+        // Refuse here what the node would refuse: the spool must not hold entries that can never be recorded.
         CallerEntry::parse(text.as_bytes())?.check_size()?;
         let result = match &self.0.to {
             To::Memory(captured) => Ok(captured.take(id, &text, now)),
@@ -199,7 +200,7 @@ impl Recorder {
     }
 
     #[cfg(feature = "tower")]
-    /// Runs something that [`Self::close`] waits for, whoever else does.
+    /// Runs a task that [`Self::close`] waits for, even if the caller does not.
     pub(crate) fn operation<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
@@ -208,7 +209,7 @@ impl Recorder {
     }
 
     #[cfg(feature = "tower")]
-    /// Cancelled when somebody closes it, or the last clone is gone.
+    /// Returns a token that is cancelled by [`Self::close`], or when the last clone is dropped.
     pub(crate) fn closing(&self) -> CancellationToken {
         self.0.closing.clone()
     }
@@ -243,7 +244,7 @@ impl Recorder {
         }
     }
 
-    /// Tries until the deadline, always with the same id.
+    /// Attempts to record the entry until the deadline, always with the same id.
     async fn record_in_time(&self, submit: &mpsc::Sender<Submission>, text: String) -> Result<Emitted, EmitError> {
         let deadline = self.0.deadline;
         let mut problem = "the node did not answer".to_owned();
@@ -265,7 +266,8 @@ impl Recorder {
         }
     }
 
-    /// Straight to the node while nothing waits; otherwise behind what does, so that the order is kept.
+    /// Sends the entry straight to the node if the spool is empty. Otherwise, or if the node cannot record it now, spools it after the
+    /// entries that already wait, so that the order is kept.
     async fn record_or_keep(
         &self,
         submit: &mpsc::Sender<Submission>,
@@ -305,15 +307,15 @@ impl Recorder {
         match tokio::time::timeout(self.0.deadline, spool.keep(kept, sync)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
-                // What could not be written was counted where it was written.
+                // The writer thread has already counted entries that it could not write.
                 if !matches!(error, SpoolError::Write { .. }) {
                     self.0.ledger.lost(Cause::NoRoom, Some(1), now.micros());
                 }
-                // Somebody has to say so when the node is there.
+                // Wake the delivery task, which reports the loss when the node is available.
                 spool.waiting().more.notify_one();
                 Err(EmitError::Lost(error))
             }
-            // It is kept when the disk answers, or counted when it fails.
+            // The writer thread still spools the entry when the disk responds, or counts it as lost if the disk fails.
             Err(_) => {
                 Err(EmitError::Late { deadline: self.0.deadline, problem: "the disk does not answer".to_owned() })
             }

@@ -9,7 +9,7 @@ use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
 use sha2::Sha256;
 
-/// Known to this process alone, so that what is written about a secret can be compared here and guessed nowhere.
+/// Key that only this process knows, so that marks of secrets can be compared here but not used to guess a secret elsewhere.
 static COMPARING: LazyLock<[u8; 32]> = LazyLock::new(|| {
     let mut key = [0; 32];
     key[..16].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
@@ -41,7 +41,7 @@ impl<T> fmt::Debug for Secret<T> {
     }
 }
 
-/// A mark that differs where the values differ, which masking replaces by `***`.
+/// Serialises as a mark that differs if the values differ. Masking replaces it with `***`.
 impl<T: Serialize> Serialize for Secret<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let text = serde_json::to_vec(&self.0).map_err(serde::ser::Error::custom)?;

@@ -10,7 +10,7 @@ use super::recorded_entries::RecordedEntries;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unrecorded {
-    /// It left no entry.
+    /// The route left no entry.
     #[error("{method} {path} was answered without an entry; wrap the route in RecordLayer")]
     Nothing {
         /// Method of the request.
@@ -18,7 +18,7 @@ pub enum Unrecorded {
         /// Path of the request.
         path: String,
     },
-    /// It left more than one entry.
+    /// The route left more than one entry.
     #[error("{method} {path} recorded {count} entries instead of one")]
     Several {
         /// Method of the request.
@@ -28,7 +28,7 @@ pub enum Unrecorded {
         /// Number of entries.
         count: usize,
     },
-    /// Its handler did not name the action.
+    /// The route's handler did not name the action.
     #[error("{method} {path} recorded {action:?}; its handler should name the action with AuditContext::action")]
     Unnamed {
         /// Method of the request.

@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use crate::error::ClientError;
 use crate::transport::Stream;
 
-/// Time for TCP and the handshake.
+/// Time limit for the TCP connection and the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Address and expected name of a node, and the CA that must have issued its certificate.
@@ -26,7 +26,7 @@ pub(crate) struct HttpsEndpoint {
 }
 
 impl HttpsEndpoint {
-    /// `address` is `HOST:PORT`, `ca` the PEM text of the CA.
+    /// Creates an endpoint; `address` is `HOST:PORT`, `ca` the PEM text of the CA.
     pub(crate) fn new(address: &str, ca: &[u8]) -> Result<Self, ClientError> {
         let wrong = |problem: String| ClientError::Protocol(problem);
         let mut roots = RootCertStore::empty();
@@ -37,7 +37,7 @@ impl HttpsEndpoint {
         if roots.is_empty() {
             return Err(wrong("the CA holds no certificate in PEM".to_owned()));
         }
-        // An application that chose its cryptography keeps it.
+        // Use the crypto provider that the application has installed, if there is one.
         let provider = CryptoProvider::get_default().cloned();
         let provider = provider.unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
         let config = ClientConfig::builder_with_provider(provider)

@@ -1,4 +1,4 @@
-//! The demo's processes.
+//! Starts, queries and stops the demo's processes.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ pub(super) struct DemoCluster {
     token: String,
 }
 
-/// An address that was free a moment ago.
+/// Returns an address that was free a moment ago.
 fn free_address() -> anyhow::Result<String> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
@@ -64,7 +64,7 @@ impl DemoCluster {
         };
         let folder = authority.add_aggregator(&"reader".parse()?, &place)?;
         let config = folder.join("aggregator.toml");
-        // The shipped witness looks every five seconds; nobody wants to wait for it here.
+        // By default the witness polls every five seconds; poll more often, so that the demo does not have to wait.
         let text = std::fs::read_to_string(&config)?;
         std::fs::write(&config, format!("{text}\n[witness]\npoll_ms = 500\n"))?;
         let aggregator = spawn(dir, "reader", &["aggregator", "serve", "--config", &config.display().to_string()])?;
@@ -80,7 +80,7 @@ impl DemoCluster {
         Ok(cluster)
     }
 
-    /// The first answers need every connection and a measured clock; after that the demo shows real times.
+    /// Waits until every node is connected and the clocks are measured, so that the demo shows realistic times.
     async fn wait_for_aggregator(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {
@@ -111,7 +111,7 @@ impl DemoCluster {
         self.dir.join("cluster/ca.crt")
     }
 
-    /// Runs this program as a user would; with `show` its words go to the terminal, otherwise they are kept.
+    /// Runs this program as a user would; with `show` its output goes to the terminal, otherwise it is captured.
     pub(super) async fn run(&self, args: &[&str], show: bool) -> anyhow::Result<(ExitStatus, String)> {
         let mut command = Command::new(std::env::current_exe()?);
         command
@@ -136,7 +136,7 @@ impl DemoCluster {
         Ok((output.status, String::from_utf8_lossy(&output.stdout).into_owned()))
     }
 
-    /// Runs a `--json` query and reads its answer.
+    /// Runs a `--json` query and parses its answer.
     pub(super) async fn query(&self, args: &[&str]) -> anyhow::Result<(ExitStatus, Answer)> {
         let (status, text) = self.run(args, false).await?;
         Ok((status, Answer::parse(&text)?))
@@ -146,12 +146,12 @@ impl DemoCluster {
         Ok(self.nodes[index].process.kill().await?)
     }
 
-    /// An orderly stop.
+    /// Stops a node in an orderly way.
     pub(super) async fn stop_node(&mut self, index: usize) {
         stop_process(&mut self.nodes[index].process).await;
     }
 
-    /// A file of the demo.
+    /// Returns the path of a file of the demo.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
@@ -169,7 +169,7 @@ impl DemoCluster {
         }
     }
 
-    /// Asks every process to end, readers first.
+    /// Stops every process, the aggregator first.
     pub(super) async fn stop(&mut self) {
         let processes =
             std::iter::once(&mut self.aggregator).chain(self.nodes.iter_mut().map(|node| &mut node.process));
@@ -228,7 +228,7 @@ fn spawn(dir: &Path, name: &str, args: &[&str]) -> anyhow::Result<Child> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
-        // Ctrl-C in the terminal is for the demo, which then stops its processes in order.
+        // Ctrl-C in the terminal must reach only the demo, which then stops its processes in order.
         .process_group(0)
         .kill_on_drop(true)
         .spawn()

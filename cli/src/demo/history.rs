@@ -1,4 +1,4 @@
-//! Demo steps that no signature of a row detects: a truncated log, a restored copy; and evidence for an auditor.
+//! Demo steps about attacks that row signatures cannot detect (a truncated log, a restored copy), and about evidence for an auditor.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -11,12 +11,12 @@ use super::step::{expect, step};
 use super::tamper;
 use crate::exit::Exit;
 
-/// The witness of the demo looks twice a second.
+/// Time limit for a verdict; the demo's witness polls twice a second.
 const VERDICT_TIMEOUT: Duration = Duration::from_secs(45);
 /// The node whose history is rewritten.
 const VICTIM: usize = 1;
 
-/// What somebody would rather not have been seen doing.
+/// Entries that the attacker wants to hide.
 const LATE_ENTRIES: [&str; 5] = [
     r#"{"category":"auth","action":"auth.login","user":"m.keller","outcome":"success","ip_address":"203.0.113.77"}"#,
     r#"{"category":"data","action":"mailbox.export","user":"m.keller","outcome":"success","description":"the whole mailbox of finance"}"#,
@@ -59,7 +59,7 @@ pub(super) async fn show_rewritten_history(cluster: &mut DemoCluster) -> anyhow:
     put_back_and_accept(cluster, &id, &kept, &verdict, "the older copy was replaced by the one that was kept").await
 }
 
-/// The right log comes back; only an operator's word clears the verdict.
+/// Restores the right log and accepts it, because only an operator can clear the verdict.
 async fn put_back_and_accept(
     cluster: &mut DemoCluster,
     id: &str,
@@ -71,8 +71,8 @@ async fn put_back_and_accept(
     copy_log(kept, &cluster.nodes()[VICTIM].data())?;
     cluster.restart(VICTIM).await?;
     let accept = ["nodes", "accept", id, "--new-generation", generation, "--reason", reason];
-    // The aggregator shows what the node presented at its last look, and accepts nothing else. Until it has looked again, that is the
-    // log that was just replaced, and it refuses.
+    // The aggregator shows what the node presented when it was last polled, and accepts nothing else. Until the next poll, that is
+    // the log that was just replaced, so the aggregator refuses.
     let deadline = Instant::now() + VERDICT_TIMEOUT;
     while cluster.run(&accept, false).await?.0.code() != Some(Exit::Complete as i32) {
         ensure!(Instant::now() < deadline, "the log that was put back is not accepted");
@@ -99,7 +99,7 @@ pub(super) async fn wait_for(cluster: &DemoCluster, id: &str, verdict: &str) -> 
     }
 }
 
-/// Copies a stopped node's log as it stands.
+/// Copies the log of a stopped node.
 fn copy_log(from: &Path, to: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(to)?;
     for name in ["log.db", "log.db-wal", "log.db-shm", "log.json", "log.checkpoint"] {

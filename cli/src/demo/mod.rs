@@ -1,5 +1,6 @@
-//! `piperoll demo`: a whole cluster on loopback, and what is worth seeing: one merged timeline, an edited row caught, a
-//! killed node named, a complete answer after its return, a rewritten history remembered, evidence checked offline.
+//! `piperoll demo`: runs a whole cluster on loopback and demonstrates one merged timeline, the detection of an edited row, an
+//! answer that names a killed node, a complete answer after its return, the detection of a rewritten history, and evidence
+//! that is checked offline.
 //!
 //! Nothing here is a mock: the daemons are processes of this same program, the commands shown are run as
 //! shown, and every step is checked by exit code and content.

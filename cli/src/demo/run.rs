@@ -16,9 +16,9 @@ use crate::show::{group_digits, paint};
 use piperoll_node::sources::{Mapped, Mapping};
 use piperoll_redact::Redactor;
 
-/// Entries that one node records before the next one has its turn.
+/// Number of entries that one node records before it is the next node's turn.
 const LINES_PER_TURN: usize = 5;
-/// A restarted node is back in answers after its next probe.
+/// Time limit for a restarted node to be included in answers again, which it is after its next probe.
 const RETURN_TIMEOUT: Duration = Duration::from_secs(45);
 
 pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
@@ -34,7 +34,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
         (None, Some(temporary)) => temporary.path().to_owned(),
         (None, None) => bail!("no directory to work in"),
     };
-    // From here on, so that a signal at any moment takes the daemons along.
+    // Catch signals from here on, so that a signal at any moment also stops the daemons.
     let mut stop = std::pin::pin!(crate::serve::asked_to_stop()?);
     let mut cluster = tokio::select! {
         started = start(&dir) => started?,
@@ -107,7 +107,7 @@ async fn load(cluster: &DemoCluster, args: &DemoArgs) -> anyhow::Result<()> {
     };
     step(2, &format!("Applications record: {what}"));
     let total: usize = per_node.iter().map(Vec::len).sum();
-    // In small turns, so that the nodes' entries interleave as they do in a real day.
+    // Append in small turns, so that the nodes' entries interleave as they do on a real day.
     let turns = per_node.iter().map(|lines| lines.len().div_ceil(LINES_PER_TURN)).max().unwrap_or(0);
     for turn in 0..turns {
         for (node, lines) in cluster.nodes().iter().zip(&per_node) {
@@ -221,7 +221,7 @@ async fn invite(cluster: &DemoCluster, imported: bool) -> anyhow::Result<()> {
     let (status, address) = cluster.run(&["browse"], false).await?;
     expect(status, Exit::Complete)?;
     paintln!("\n{}The cluster keeps running until Ctrl-C. In a browser:{}", paint::BOLD, paint::PLAIN);
-    // What was recorded within a second happened over a day: the page opens on that.
+    // The entries were recorded within seconds but occurred over a day, so the page opens with the time of occurrence.
     let day =
         if imported { String::new() } else { format!("%26filter%3D-category:audit%2520occurred:{}", scenario::DAY) };
     let opened = format!("/sign-in?back=%2F%3Faxis%3Doccurred{day}#");

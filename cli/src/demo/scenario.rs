@@ -1,4 +1,4 @@
-//! A realistic day of a mail cluster with an intrusion in it, generated deterministically.
+//! Generates a realistic day of a mail cluster with an intrusion in it, deterministically.
 
 use chrono::{DateTime, Duration, NaiveDate, NaiveTime, Utc};
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ struct Event {
     entry: Value,
 }
 
-/// When it all happened, in UTC.
+/// Date of the scenario, in UTC.
 pub(super) const DAY: &str = "2026-04-15";
 
 /// NDJSON lines per node, in the order in which they happened.
@@ -53,7 +53,7 @@ pub(super) fn day() -> Vec<Vec<String>> {
     nodes
 }
 
-/// Mostly office hours, a little all day.
+/// Returns a random time, mostly in office hours.
 fn office_time(dice: &mut Dice, midnight: DateTime<Utc>) -> DateTime<Utc> {
     let seconds = if dice.roll(10) < 8 { 7 * 3_600 + dice.roll(11 * 3_600) } else { dice.roll(24 * 3_600) };
     midnight + Duration::seconds(seconds as i64) + Duration::milliseconds(dice.roll(1_000) as i64)
@@ -124,7 +124,8 @@ fn ordinary(dice: &mut Dice, midnight: DateTime<Utc>) -> Event {
     Event { at: office_time(dice, midnight), node: dice.roll(NODES), entry }
 }
 
-/// Forwarding rules that need a second person: one gets one, one is approved by whoever made it. The intruder's gets none.
+/// Creates forwarding rules that need a second person: one is approved by another person, one by its creator. The intruder's is not
+/// approved.
 fn four_eyes(midnight: DateTime<Utc>) -> Vec<Event> {
     let event = |minute: i64, node, action: &str, who: usize, mailbox: &str, text: &str| {
         let (user, ip) = STAFF[who];
@@ -142,7 +143,7 @@ fn four_eyes(midnight: DateTime<Utc>) -> Vec<Event> {
     ]
 }
 
-/// 02:40: passwords are guessed; 03:12: one fits; then mail is redirected, malware released, traces hidden.
+/// Creates the intrusion. 02:40: passwords are guessed; 03:12: one is right; then mail is redirected, malware released, traces hidden.
 fn intrusion(dice: &mut Dice, midnight: DateTime<Utc>) -> Vec<Event> {
     let mut events = Vec::new();
     let at = |hour: i64, minute: i64, second: i64| midnight + Duration::seconds(hour * 3_600 + minute * 60 + second);

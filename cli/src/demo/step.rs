@@ -1,4 +1,4 @@
-//! One step of the demo: its heading, and the check of its result.
+//! Prints the heading of a demo step, and checks its result.
 
 use std::process::ExitStatus;
 
@@ -19,7 +19,7 @@ pub(super) fn expect(status: ExitStatus, exit: Exit) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a `--json` query said.
+/// Answer to a `--json` query.
 pub(super) struct Answer {
     pub(super) envelope: Envelope,
     /// `node/seq` of rows that fail verification.

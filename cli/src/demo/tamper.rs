@@ -1,18 +1,18 @@
-//! Edits a log as somebody with write access to the file, but without the key, would.
+//! Edits a log as an attacker would who has write access to the file but not the key.
 
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use rusqlite::{Connection, OptionalExtension as _};
 
-/// The words to change, in the order of preference; the last one is in every log.
+/// Texts to replace, in order of preference; the last one occurs in every log.
 const EDITS: [(&str, &str); 3] = [
     ("\"user\":\"m.keller\"", "\"user\":\"s.bauer\""),
     ("\"outcome\":\"denied\"", "\"outcome\":\"success\""),
     ("\"outcome\":\"success\"", "\"outcome\":\"failure\""),
 ];
 
-/// An edit that was made, and how to take it back.
+/// An edit that was made, with the original body to undo it.
 pub(super) struct Edit {
     pub(super) seq: u64,
     pub(super) before: &'static str,
@@ -20,7 +20,7 @@ pub(super) struct Edit {
     body: String,
 }
 
-/// Rewrites one row: takes the trigger away, edits, and puts the trigger back so that nothing shows.
+/// Rewrites one row: drops the trigger, edits the row, and restores the trigger so that nothing shows.
 pub(super) fn edit(database: &Path) -> anyhow::Result<Edit> {
     let conn = Connection::open(database)?;
     conn.busy_timeout(std::time::Duration::from_secs(5))?;
@@ -48,7 +48,7 @@ impl Edit {
     }
 }
 
-/// Removes the newest rows and everything in the database that would tell of them; returns how many are left.
+/// Removes the newest rows and all traces of them in the database; returns how many rows are left.
 pub(super) fn cut_tail(database: &Path, rows: u64) -> anyhow::Result<u64> {
     let conn = Connection::open(database)?;
     let triggers: Vec<(String, String)> = conn
@@ -64,7 +64,7 @@ pub(super) fn cut_tail(database: &Path, rows: u64) -> anyhow::Result<u64> {
     script += &format!(
         "DELETE FROM entries WHERE seq >= {left}; DELETE FROM ids WHERE seq >= {left}; DELETE FROM checkpoints;"
     );
-    // Tiles that the cut rows had completed.
+    // Delete the tiles that the removed rows had completed.
     script += &format!("DELETE FROM tiles WHERE (((id & 72057594037927935) + 1) << (8 * ((id >> 56) + 1))) > {left};");
     for (_, sql) in &triggers {
         script += &format!("{sql};");

@@ -60,14 +60,14 @@ pub(super) async fn look(path: &Path) -> Vec<Finding> {
     findings.all
 }
 
-/// A connection as the aggregator makes it: the certificate says whether this is the node that is expected there.
+/// Connects to a node as the aggregator does; the node's certificate shows whether it is the expected one.
 async fn greet(material: &Material, expected: &Identity, address: &str) -> Result<(), String> {
     let stream = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
     let config = material.client_config(expected).map_err(|e| e.to_string())?;
-    // Names mean nothing between members; the verifier looks at the URI in the certificate.
+    // The server name is not used between members; the verifier checks the URI in the certificate.
     let name = rustls::pki_types::ServerName::try_from("node").map_err(|e| e.to_string())?;
     let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|e| e.to_string())?;
-    // Our end of the handshake is over before the other one has judged our certificate; a refusal comes at once.
+    // The handshake ends on this side before the node has checked our certificate; a refusal arrives immediately afterwards.
     match tokio::time::timeout(REFUSAL_WAIT, stream.read(&mut [0; 1])).await {
         Ok(Ok(0)) => Err("it closed the connection".to_owned()),
         Ok(Err(error)) => Err(error.to_string()),

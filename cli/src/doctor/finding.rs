@@ -1,20 +1,20 @@
-//! A finding of `piperoll doctor`, with advice.
+//! Findings of `piperoll doctor`, with advice.
 
 use serde::Serialize;
 
-/// What was concluded about one thing.
+/// Result of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {
     Ok,
-    /// Nothing says whether it is right.
+    /// The check could not tell whether all is well.
     Unknown,
-    /// It works, and will not for long, or not as well as it should.
+    /// Works, but not as well as it should, or not for much longer.
     Warning,
     Bad,
 }
 
-/// One thing that was looked at.
+/// Result of one check, with its subject and advice.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Finding {
     /// `node mx1`, `machine`, …
@@ -22,7 +22,7 @@ pub(super) struct Finding {
     pub(super) what: &'static str,
     pub(super) verdict: Verdict,
     pub(super) words: String,
-    /// What to do, unless it is all right.
+    /// Advice on what to do, unless all is well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) advice: Option<String>,
 }

@@ -1,11 +1,11 @@
-//! Checks what all daemons on this machine share.
+//! Checks the clock of this machine, which all daemons share.
 
 use piperoll_format::time::Timestamp;
 use piperoll_net::clock::{Clock as _, SystemClock, kernel_is_synced};
 
 use super::finding::{Finding, Findings};
 
-/// No machine that runs this has a clock before the day this was written.
+/// Date when this check was written; a clock that shows an earlier time is wrong.
 const EARLIEST: &str = "2026-11-01T00:00:00Z";
 
 pub(super) async fn look() -> Vec<Finding> {

@@ -1,4 +1,4 @@
-//! `piperoll doctor`: checks everything on this machine that a daemon needs, and says how to fix what is wrong.
+//! `piperoll doctor`: checks everything on this machine that a daemon needs, and prints how to fix problems.
 
 mod aggregator;
 mod finding;

@@ -15,13 +15,13 @@ use piperoll_protocol::node::NodeStatus;
 use super::finding::{Finding, Findings};
 use crate::show::{counted, group_digits};
 
-/// What is left of a certificate when somebody should begin to think of the next one.
+/// Remaining validity of a certificate, in days, below which it should be renewed.
 const CERTIFICATE_DAYS_LOW: i64 = 21;
 const DISK_LOW_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 const DISK_LOW_PERCENT: u64 = 10;
-/// Rows that no witness has seen after a while: nobody reads this node.
+/// Number of unwitnessed rows above which it is likely that no aggregator reads this node.
 const UNWITNESSED_ROWS_HIGH: u64 = 100_000;
-/// In front of a file that systemd hands over.
+/// Prefix of a file that systemd passes as a credential.
 const CREDENTIAL: &str = "credential:";
 const DAY_MICROS: i64 = 86_400_000_000;
 const DAEMON_TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,7 +49,7 @@ pub(super) async fn look(path: &Path) -> Vec<Finding> {
     findings.all
 }
 
-/// Chain, key, dates and name of a machine's certificate.
+/// Checks chain, key, dates and name of a machine's certificate.
 pub(super) fn certificate(findings: &mut Findings, files: &TlsFiles, expected: &Identity) {
     let material = match Material::load(files) {
         Ok(material) => material,
@@ -139,7 +139,7 @@ async fn daemon(findings: &mut Findings, config: &NodeConfig) {
     said(findings, &status);
 }
 
-/// An address that is connected to instead of every one.
+/// Replaces an address that means all interfaces with the loopback address.
 fn reachable(listen: &str) -> String {
     listen.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
 }

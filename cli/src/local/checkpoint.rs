@@ -1,4 +1,4 @@
-//! `piperoll node checkpoint`.
+//! `piperoll node checkpoint`: prints the newest checkpoint, or the public key that verifies it.
 
 use anyhow::{Context as _, bail};
 use piperoll_format::note::KeyKind;
@@ -27,7 +27,7 @@ pub(super) async fn run(args: &LogArgs, witnessed: bool, key: bool) -> anyhow::R
     Ok(Exit::Complete)
 }
 
-/// The public half, named after the log's present generation.
+/// Prints the public key, named after the log's current generation.
 fn print_key(args: &PlaceArgs) -> anyhow::Result<Exit> {
     let config = NodeConfig::load(&args.config)?;
     let origin = config.keys.origin(open(&config)?.generation());

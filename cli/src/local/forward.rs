@@ -67,12 +67,12 @@ fn table(statuses: &[ForwardStatus]) -> String {
     table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
-/// Rows, and how old what arrived last is.
+/// Formats the lag of a destination in rows and time.
 pub(crate) fn behind(status: &ForwardStatus) -> String {
     match status.lag_rows {
         0 => "-".to_owned(),
         rows if status.lag_seconds >= 1.0 => {
-            // Days do not need their seconds.
+            // Round a lag of an hour or more to minutes.
             let seconds = if status.lag_seconds < 3_600.0 {
                 status.lag_seconds
             } else {

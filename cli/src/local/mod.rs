@@ -1,5 +1,5 @@
-//! `piperoll node …`: the log on this machine, through its socket or, with the daemon down, straight from
-//! its directory.
+//! `piperoll node …`: uses the log on this machine, through its socket or, if the daemon is down, offline through its
+//! directory.
 
 mod append;
 mod checkpoint;

@@ -14,17 +14,17 @@ use crate::address::RowAddress;
 use crate::args::{LogArgs, PlaceArgs};
 use crate::exit::UsageError;
 
-/// Lines read ahead of a slow terminal.
+/// Maximum number of lines that are read ahead of a slow terminal.
 const LINES_AHEAD: usize = 256;
 
-/// Where entries come from.
+/// Access to a log, through the node's socket or offline through its directory.
 pub(super) enum Place {
     Socket(NodeClient),
     Directory(Box<NodeConfig>),
 }
 
 impl Place {
-    /// The socket when somebody listens there, otherwise the directory.
+    /// Returns the socket if a node listens there, otherwise the directory.
     pub(super) async fn find(args: &PlaceArgs) -> anyhow::Result<Self> {
         if let (Some(socket), false) = (&args.socket, args.direct) {
             return Ok(Self::Socket(NodeClient::new(socket)?));
@@ -37,12 +37,12 @@ impl Place {
         match client.status().await {
             Err(error) if error.is_down() => Ok(Self::Directory(Box::new(config))),
             Err(error @ ClientError::Permission { .. }) => Err(error.into()),
-            // Alive or in trouble: either way it holds the log, and its own words are worth more.
+            // Healthy or not, the daemon holds the log, and its own errors are more useful.
             _ => Ok(Self::Socket(client)),
         }
     }
 
-    /// The same, or a log that was put aside for the present one.
+    /// Finds the current log as `find` does, or, with a generation, an earlier log that was set aside.
     pub(super) async fn of_log(args: &LogArgs) -> anyhow::Result<Self> {
         let Some(generation) = args.generation else { return Self::find(&args.place).await };
         let config = NodeConfig::load(&args.place.config)?;
@@ -59,10 +59,10 @@ impl Place {
         Ok(Self::Directory(Box::new(NodeConfig { data_dir: data_dir.clone(), ..config })))
     }
 
-    /// The number of a row of this log.
+    /// Returns the number of a row of this log.
     ///
     /// # Errors
-    /// When the address is that of another node, or names a log: which log is read is said with `--generation`.
+    /// When the address names another node, or a generation: the log is selected with `--generation` instead.
     pub(super) async fn own_row(&self, row: RowAddress) -> anyhow::Result<u64> {
         let RowAddress { node, seq, generation } = row;
         if let Some(generation) = generation {
@@ -79,7 +79,7 @@ impl Place {
         Ok(seq)
     }
 
-    /// Rows as NDJSON lines with a `final` line at the end.
+    /// Reads rows as NDJSON lines with a `final` line at the end.
     pub(super) async fn scan(&self, request: ScanRequest) -> anyhow::Result<Lines> {
         match self {
             Self::Socket(client) => Ok(Lines::Socket(client.scan(&request).await?)),
@@ -113,7 +113,7 @@ impl Place {
         }
     }
 
-    /// The logs that were put aside for the one in the configuration, as places of their own; none where only a socket is known.
+    /// Returns the earlier logs that were set aside for the one in the configuration; none if only a socket is known.
     pub(super) fn asides(args: &PlaceArgs) -> Vec<(Generation, Self)> {
         let Ok(config) = NodeConfig::load(&args.config) else { return Vec::new() };
         if args.socket.is_some() {
@@ -124,7 +124,7 @@ impl Place {
         generations_aside(&config.data_dir).into_iter().map(of).collect()
     }
 
-    /// A full check as lines of [`VerifyLine`].
+    /// Checks the whole log; the result is lines of [`VerifyLine`].
     pub(super) async fn verify(&self) -> anyhow::Result<Lines> {
         match self {
             Self::Socket(client) => Ok(Lines::Socket(client.verify().await?)),
@@ -151,7 +151,7 @@ pub(super) fn open(config: &NodeConfig) -> anyhow::Result<DirectLog> {
     Ok(DirectLog::open(&LogDir::new(&config.data_dir), config.keys.clone())?)
 }
 
-/// Lines from either place.
+/// Lines from the socket or the directory.
 pub(super) enum Lines {
     Socket(LineStream),
     Directory(mpsc::Receiver<anyhow::Result<Bytes>>),

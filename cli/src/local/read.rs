@@ -1,4 +1,4 @@
-//! `query`, `tail`, `show` and `export` on a node.
+//! Runs `query`, `tail`, `show` and `export` on a node.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::args::{ExportFormat, LocalQueryArgs, LogArgs, OrderArg, OutputArgs, P
 use crate::exit::Exit;
 use crate::show::{Axis, RowStream, RowTable, counted, detail, group_digits, say};
 
-/// How often a followed log is asked for more.
+/// Interval at which a followed log is read again.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(300);
 
 /// The last line of a local read.
@@ -43,7 +43,7 @@ struct Summary {
     fault: Option<String>,
     #[serde(default)]
     pruned: Option<PrunedRows>,
-    /// Erased rows of the range that only what they said could select.
+    /// Number of erased rows in the range that only their erased content could have selected.
     #[serde(default)]
     erased: u64,
 }
@@ -77,7 +77,7 @@ fn request(query: &QueryArgs, order: Order, limit: Option<u64>) -> anyhow::Resul
     })
 }
 
-/// All that there is of a filter.
+/// Returns a query for all entries that match a filter, at any time.
 fn everything(filter: &[String]) -> QueryArgs {
     let zone = ZoneArgs::default();
     QueryArgs { filter: filter.to_vec(), from: "0001-01-01".to_owned(), to: "now".to_owned(), zone }
@@ -126,7 +126,7 @@ pub(super) async fn show(args: &LogArgs, row: RowAddress, output: OutputArgs) ->
         bail!("row {seq} was pruned with all below {}, under entry {}", pruned.to_seq, pruned.entry_seq);
     }
     if !found && read.exit() == Exit::Violation {
-        // Its place is inside the log, and it is not there: what is missing was said already.
+        // The row should be in the log but is missing, which is a violation.
         return Ok(read.exit());
     }
     if !found {
@@ -165,10 +165,10 @@ pub(super) async fn tail(
     let mut newest: Vec<Bytes> = Vec::new();
     let mut read = collect(place.scan(request(&all, Order::Desc, Some(lines))?).await?, &mut newest).await?;
     newest.reverse();
-    // How far back a log goes is no concern of who reads its end.
+    // Ignore pruned rows, which do not matter when the end of the log is read.
     read.summary.pruned = None;
     let mut exit = read.exit();
-    // Followed by place, not by time: a row's time may be forged, or belong to a new era.
+    // Follow by seq, not by time: a row's time may be forged, or belong to a new era.
     let mut next = 0;
     let mut rows = RowStream::new(Zone::Utc);
     for line in &newest {
@@ -208,7 +208,7 @@ fn print_followed(line: &[u8], output: OutputArgs, rows: &mut RowStream) -> anyh
     Ok(row.found_at.as_ref().map_or(view.seq, |place| place.seq))
 }
 
-/// What a finished read says about itself.
+/// Summary of a finished read, and the number of rows that fail verification.
 struct Read {
     summary: Summary,
     violations: u64,
@@ -224,7 +224,7 @@ impl Read {
         }
     }
 
-    /// The last words on stderr.
+    /// Prints the summary to standard error, and returns the exit code.
     fn report(&self, query: &QueryArgs) -> Exit {
         let summary = &self.summary;
         for fault in summary.faults.iter().chain(&summary.fault) {
@@ -289,7 +289,7 @@ async fn collect(lines: Lines, rows: &mut Vec<Bytes>) -> anyhow::Result<Read> {
     Err(anyhow!("the answer broke off before its end"))
 }
 
-/// A read whose final record is the last line and says as many rows as came.
+/// Checks that the final record is the last line and has the number of rows that arrived, and returns the finished read.
 async fn concluded(lines: &mut Lines, summary: Summary, violations: u64, came: u64) -> anyhow::Result<Read> {
     if lines.next().await?.is_some() {
         return Err(anyhow!("text follows the final record; the answer is not what it says"));

@@ -13,7 +13,7 @@ use crate::args::PlaceArgs;
 use crate::exit::Exit;
 use crate::show::counted;
 
-/// Between two looks at how far the daemon is.
+/// Interval at which the daemon is asked for its progress.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(args: &PlaceArgs) -> anyhow::Result<Exit> {
@@ -21,7 +21,7 @@ pub(super) async fn run(args: &PlaceArgs) -> anyhow::Result<Exit> {
     let made = match Place::find(args).await? {
         Place::Socket(client) => {
             let mut made: IndexExtent = client.admin_post(socket_path::REINDEX, &json!({})).await?;
-            // Rows that come in meanwhile are not waited for.
+            // Do not wait for rows that arrive meanwhile.
             let wanted = made.of;
             bar.set_length(wanted);
             while made.rows < wanted {

@@ -37,7 +37,7 @@ pub(super) async fn run(command: RecordingTokenCommand) -> anyhow::Result<Exit> 
     Ok(Exit::Complete)
 }
 
-/// The file is changed already; a node that is down cannot say so, and whoever changed it is told.
+/// Records a change that was made to the token file. If the node is down, prints that the change could not be recorded.
 async fn record(config: &NodeConfig, action: &str, name: &str) {
     let entry = json!({
         "category": "security", "action": action, "outcome": "success", "entity_type": "recording_token", "entity_id": name,

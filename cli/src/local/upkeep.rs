@@ -1,4 +1,4 @@
-//! `hold`, `prune` and `erase`: allowed for the owner of a node's machine only, never remotely.
+//! Runs `hold`, `prune` and `erase`, which only the owner of a node's machine may do, never a remote user.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,10 +26,10 @@ use crate::args::{HoldCommand, LogArgs, PruneArgs};
 use crate::exit::Exit;
 use crate::show::{counted, group_digits};
 
-/// Between two looks at how far a prune is.
+/// Interval at which the progress of a prune is polled.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
 
-/// Who asks, when no daemon can see it.
+/// Names the operator, because no daemon is there to identify the caller.
 fn by() -> String {
     format!("uid={}", nix::unistd::geteuid())
 }
@@ -121,7 +121,7 @@ pub(super) async fn confirm_times(
     Ok(Exit::Complete)
 }
 
-/// Holds of the present log keep rows of the logs that were put aside for it too.
+/// Returns the holds of the current log, which also protect rows of the earlier logs that were set aside for it.
 async fn present_holds(args: &LogArgs) -> anyhow::Result<Vec<Hold>> {
     let held: Vec<HeldRows> = match Place::find(&args.place).await? {
         Place::Socket(client) => client.admin_get(socket_path::HOLDS).await?,
@@ -254,7 +254,7 @@ fn archive(args: &PruneArgs, path: &Path, plan: &PrunePlan) -> anyhow::Result<Ar
     Ok(ArchiveDigest { name, sha256: hex::encode(Sha256::digest(&bytes)) })
 }
 
-/// What this machine alone can check an archive against: its own public key.
+/// Returns what this machine alone can verify an archive with: its own public key.
 fn own_trust(config: &NodeConfig) -> Trust {
     let public = config.keys.checkpoint.public_bytes();
     let keys = vec![KeySpan { public, generation: None, from_size: 0, to_size: None, until: None }];
@@ -268,7 +268,7 @@ fn own_trust(config: &NodeConfig) -> Trust {
     }
 }
 
-/// Waits until the rows are gone, or says what they wait for.
+/// Waits until the rows are gone, or prints what they wait for.
 async fn follow(client: &NodeClient, wait: Duration) -> anyhow::Result<Exit> {
     let deadline = tokio::time::Instant::now() + wait;
     let bar = super::progress_bar();

@@ -1,4 +1,4 @@
-//! `verify` and `status` on a node.
+//! Runs `verify` and `status` on a node.
 
 use std::io::IsTerminal as _;
 
@@ -14,7 +14,7 @@ use crate::args::{LogArgs, OutputArgs};
 use crate::exit::Exit;
 use crate::show::{counted, group_digits, paint};
 
-/// Walks everything, the logs that were put aside for this one too; names each bad row.
+/// Verifies the log and the earlier logs that were set aside for it; names each bad row.
 pub(super) async fn run(args: &LogArgs, output: OutputArgs) -> anyhow::Result<Exit> {
     let place = Place::of_log(args).await?;
     if args.generation.is_some() {
@@ -31,7 +31,8 @@ pub(super) async fn run(args: &LogArgs, output: OutputArgs) -> anyhow::Result<Ex
     Ok(worst)
 }
 
-/// What the key of a note is called that this node does not have: a log that was put aside may be signed with one that was replaced since.
+/// Text of a finding about a note that is signed with a key that this node does not have. An earlier log may be signed with a key that
+/// has been replaced since.
 const UNKNOWN_KEY: &str = "carries no signature of";
 
 async fn walk(place: &Place, output: OutputArgs, aside: bool) -> anyhow::Result<Exit> {
@@ -120,7 +121,7 @@ async fn walk(place: &Place, output: OutputArgs, aside: bool) -> anyhow::Result<
     Err(anyhow!("the check broke off before its end; nothing can be concluded"))
 }
 
-/// A bar on a terminal, nothing elsewhere.
+/// Creates a progress bar, which is hidden if standard error is not a terminal.
 pub(crate) fn progress_bar() -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -220,7 +221,7 @@ fn retention_words(retention: &RetentionStatus) -> String {
     words
 }
 
-/// What the files say while no daemon runs. As JSON it has the names that a running node uses for the same.
+/// Prints the status from the files while no daemon runs. The JSON has the same field names as that of a running node.
 fn directory_status(config: &NodeConfig, output: OutputArgs) -> anyhow::Result<Exit> {
     let log = open(config)?;
     let extent = log.extent()?;

@@ -7,7 +7,7 @@ use super::connection::{Answer, Connection, PAGE_TIMEOUT};
 use crate::args::ConnectionArgs;
 use crate::exit::Exit;
 
-/// Prints the address alone, so that it can be handed on to whatever opens it.
+/// Prints only the address, so that it can be passed to another program that opens it.
 pub(crate) async fn browse(args: ConnectionArgs) -> anyhow::Result<Exit> {
     let connection = Connection::open(&args)?;
     let request = connection.request(Method::POST, "/api/v1/session/links").timeout(PAGE_TIMEOUT);

@@ -1,4 +1,4 @@
-//! `piperoll export --bundle` and `--row`: evidence that others can verify.
+//! `piperoll export --bundle` and `--row`: writes evidence that others can verify.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ use crate::args::{IncompleteChoice, RemoteExportArgs};
 use crate::exit::Exit;
 use crate::show::counted;
 
-/// Asks for a bundle and writes it beside its final name until it is whole.
+/// Requests a bundle, and writes it under a temporary name until it is whole.
 pub(super) async fn bundle(args: &RemoteExportArgs, path: &Path, connection: &Connection) -> anyhow::Result<Exit> {
     let reason = args.reason.clone().unwrap_or_default();
     let request = ExportRequest {
@@ -82,7 +82,7 @@ pub(super) async fn bundle(args: &RemoteExportArgs, path: &Path, connection: &Co
     Ok(said(&manifest, since.as_deref(), &name))
 }
 
-/// The manifest stands at the beginning; this much of the bundle is kept to read it.
+/// Number of bytes at the beginning of the bundle that are kept in order to read the manifest.
 const HEAD_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 fn first_manifest(head: &[u8]) -> anyhow::Result<Manifest> {
@@ -91,7 +91,8 @@ fn first_manifest(head: &[u8]) -> anyhow::Result<Manifest> {
     Ok(read_manifest(member.bytes).map_err(anyhow::Error::msg)?.0)
 }
 
-/// `since` is what the aggregator says besides: all rows from then on are here, and older ones had outlived the policy.
+/// Prints the result. `since` is a time from which on, according to the aggregator, all rows are in the bundle; older rows were pruned
+/// under the retention policy.
 fn said(manifest: &Manifest, since: Option<&str>, name: &str) -> Exit {
     errln!("{} in {name}", counted(manifest.rows, "entry", "entries"));
     for node in manifest.nodes.iter().filter(|node| !["ok", "excluded"].contains(&node.status.as_str())) {
@@ -121,8 +122,8 @@ struct OneRow<'a> {
     entries: Vec<RowLine<'a>>,
 }
 
-/// `NODE-SEQ.entry` (body and mac, the bytes of the leaf) and `NODE-SEQ.tlog-proof` (C2SP tlog-proof), for any tool that
-/// reads these.
+/// Writes `NODE-SEQ.entry` (body and mac, the bytes of the leaf) and `NODE-SEQ.tlog-proof` (C2SP tlog-proof), for any tool
+/// that reads these formats.
 pub(super) async fn row(connection: &Connection, address: RowAddress) -> anyhow::Result<()> {
     let (node, seq, generation) = address.with_node()?;
     let text = one(connection, &node, &row_path(&node, seq, generation.as_deref(), "")).await?;
@@ -136,7 +137,7 @@ pub(super) async fn row(connection: &Connection, address: RowAddress) -> anyhow:
         row.integrity == Integrity::Ok,
         "row {seq} of {node} fails verification; `piperoll show {node}/{seq}` says why"
     );
-    // The proof of the very log that this row is in.
+    // Request the proof from the log that this row is in.
     let prefix =
         Prefix::parse(&row.body).with_context(|| format!("row {seq} of {node} does not say which log it is in"))?;
     let proof = one(connection, &node, &row_path(&node, seq, Some(prefix.generation), "/proof")).await?;
@@ -153,7 +154,7 @@ pub(super) async fn row(connection: &Connection, address: RowAddress) -> anyhow:
     Ok(())
 }
 
-/// One small answer about a node.
+/// Requests a small answer about one node.
 async fn one(connection: &Connection, node: &str, path: &str) -> anyhow::Result<String> {
     let request = connection.request(Method::GET, path).timeout(PAGE_TIMEOUT);
     match connection.send(request).await? {
@@ -162,8 +163,8 @@ async fn one(connection: &Connection, node: &str, path: &str) -> anyhow::Result<
     }
 }
 
-/// Checks that a C2SP tlog-proof leads from this leaf to the checkpoint in it, and that this is of the row's log. Who signed
-/// the checkpoint is for the reader of the files to check.
+/// Checks that a C2SP tlog-proof leads from this leaf to the checkpoint in it, and that the checkpoint is one of the row's
+/// log. Does not check the signatures on the checkpoint; the recipient of the files has to do that.
 fn proves(proof: &str, seq: u64, leaf: &Hash, generation: &str) -> Result<(), String> {
     let bad = || "it is not a c2sp.org/tlog-proof".to_owned();
     let (head, note) = proof.split_once("\n\n").ok_or_else(bad)?;

@@ -15,7 +15,7 @@ use crate::args::ConnectionArgs;
 use crate::exit::UsageError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A page answers within the aggregator's own limit; this is for the way there and back.
+/// Time limit of a page request. The aggregator answers within a limit of its own; this one also covers the network.
 pub(super) const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The settings file; every key may be missing.
@@ -29,24 +29,24 @@ struct Settings {
     key: Option<PathBuf>,
 }
 
-/// Where to ask, and with what.
+/// Client, address and credentials for requests to the aggregator.
 pub(crate) struct Connection {
     client: Client,
     url: String,
-    /// None with a client certificate alone.
+    /// `None` if only a client certificate is used.
     token: Option<String>,
     ca: PathBuf,
     verbose: bool,
 }
 
-/// What a page request gave.
+/// Answer to a request.
 pub(crate) enum Answer<T> {
     Good(T),
-    /// 503 with an envelope: not complete though asked to be, or nobody answered.
+    /// 503 with an envelope: no node answered, or the answer is incomplete although completeness was required.
     Unavailable(Box<Envelope>),
 }
 
-/// TLS that trusts only the given authority, for one name at one address, whatever DNS says.
+/// Creates an HTTPS client that trusts only the given authority, and that connects to one address for a name, regardless of DNS.
 pub(crate) fn https_client_at(ca: Option<&Path>, name: &str, address: SocketAddr) -> anyhow::Result<Client> {
     Ok(builder(ca)?.resolve(name, address).build()?)
 }
@@ -73,7 +73,7 @@ fn builder(ca: Option<&Path>) -> anyhow::Result<ClientBuilder> {
     Ok(builder)
 }
 
-/// A client certificate with its key, as `cluster add-user` makes them.
+/// Reads a client certificate and its key, as created by `cluster add-user`.
 fn identity(cert: &Path, key: &Path) -> anyhow::Result<reqwest::Identity> {
     let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let (mut pem, key_pem) = (zeroize::Zeroizing::new(read(cert)?), zeroize::Zeroizing::new(read(key)?));
@@ -125,7 +125,7 @@ impl Connection {
         }
     }
 
-    /// Sends; an error answer becomes an error with the aggregator's own words.
+    /// Sends a request. An error response becomes an error with the aggregator's message.
     pub(crate) async fn send(&self, request: RequestBuilder) -> anyhow::Result<Answer<Response>> {
         let response = request.send().await.map_err(|error| anyhow!("{}: {}", self.url, explain(&error, &self.ca)))?;
         let status = response.status();
@@ -144,7 +144,7 @@ impl Connection {
     }
 }
 
-/// Codes of an aggregator that say that the question itself is wrong (`QueryError`).
+/// Error codes of the aggregator that say that the request itself is invalid (`QueryError`).
 const USAGE: [&str; 6] =
     ["bad_filter", "bad_range", "bad_parameter", "bad_request", "bad_cursor", "cursor_of_another_query"];
 
@@ -160,7 +160,7 @@ fn settings() -> anyhow::Result<Settings> {
     }
 }
 
-/// Why nothing was answered, and what to do about it. reqwest's own text only says that something failed; its causes say what.
+/// Explains why a request failed, and what to do about it. reqwest's own text only says that something failed; its causes say what.
 fn explain(error: &reqwest::Error, ca: &Path) -> String {
     let tls = tls_error(error);
     match tls {
@@ -170,7 +170,8 @@ fn explain(error: &reqwest::Error, ca: &Path) -> String {
     }
 }
 
-/// The error of TLS among the causes. An `io::Error` does not count what it wraps among its sources, only the causes of that.
+/// Finds the TLS error among the causes. The source of an `io::Error` is not the error that it wraps but the source of that, so this
+/// checks the wrapped error too.
 fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     let mut causes = std::iter::successors(Some(error), |cause| cause.source());
     causes.find_map(|cause| match cause.downcast_ref::<std::io::Error>() {
@@ -202,7 +203,7 @@ fn bad_certificate(problem: &rustls::CertificateError, ca: &Path) -> String {
     }
 }
 
-/// What the aggregator's TLS says of our certificate.
+/// Explains the TLS alert with which the aggregator refused the connection.
 fn refused_certificate(alert: rustls::AlertDescription) -> String {
     use rustls::AlertDescription as Alert;
     match alert {
@@ -215,7 +216,7 @@ fn refused_certificate(alert: rustls::AlertDescription) -> String {
     }
 }
 
-/// The last cause of a failure.
+/// Returns the last cause of an error.
 pub(super) fn last_cause(error: &reqwest::Error) -> String {
     let mut last: &dyn std::error::Error = error;
     while let Some(source) = last.source() {

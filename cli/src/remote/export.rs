@@ -30,8 +30,8 @@ pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
     if !args.row.is_empty() {
         return Ok(Exit::Complete);
     }
-    // Always the rows with their final record: a spreadsheet has no place for it, so its cells are made here, from
-    // a stream whose end is known.
+    // Always request NDJSON with its final record. CSV has no place for that record, so the CSV is made here, from a stream
+    // whose end can be checked.
     let mut pairs = question::pairs(&args.query)?;
     pairs.extend([
         ("format", "ndjson".to_owned()),
@@ -39,7 +39,7 @@ pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
         ("require", if args.require_complete { "all" } else { "any" }.to_owned()),
     ]);
     let request = connection.request(Method::GET, "/api/v1/audit-log").query(&pairs);
-    // A file that cannot be written is said before anything is read, and recorded as read.
+    // Open the file first, so that an error is reported before rows are read and the read is recorded.
     let opened = args.output.as_deref().map(|path| Target::open(Some(path), PathBuf::new())).transpose()?;
     let response = match connection.send(request).await {
         Ok(Answer::Good(response)) => response,
@@ -109,7 +109,7 @@ pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
     }
 }
 
-/// The name the aggregator made of range and filter; only its last component, whatever it says.
+/// Returns the last component of the file name that the aggregator made from range and filter.
 fn suggested_name(response: &reqwest::Response, format: ExportFormat) -> PathBuf {
     let name = response
         .headers()

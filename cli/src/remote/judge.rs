@@ -1,4 +1,4 @@
-//! `piperoll judge`.
+//! `piperoll judge`: records a verdict on a flagged entry.
 
 use piperoll_protocol::access::{Judge, Judgement};
 use reqwest::Method;

@@ -1,4 +1,4 @@
-//! `piperoll nodes`.
+//! `piperoll nodes`: prints the state of every node, and accepts a log.
 
 use anyhow::{Context as _, bail};
 use piperoll_format::terminal::escape;
@@ -52,10 +52,10 @@ pub(crate) async fn nodes(args: RemoteNodesArgs) -> anyhow::Result<Exit> {
         }
         outln!("{} of {} answered", answer.answered, counted(answer.expected as u64, "node", "nodes"));
     }
-    // What is held against a node is so whether or not it answers now.
+    // A verdict against a node counts whether or not the node answers now.
     let held = |node: &NodeInfo| ["row_invalid", "rollback", "fork"].contains(&node.report.verdict.as_str());
     let invalid = answer.nodes.iter().any(|node| node.report.status == Status::Invalid || held(node));
-    // A node that answers and whose checkpoint cannot be checked has not shown that its log is whole.
+    // A node that answers, but whose checkpoint cannot be checked, has not proven that its log is whole.
     let unchecked = |node: &NodeInfo| {
         node.report.status == Status::Ok && ["unverifiable", "first_seen_again"].contains(&node.report.verdict.as_str())
     };
@@ -68,7 +68,8 @@ pub(crate) async fn nodes(args: RemoteNodesArgs) -> anyhow::Result<Exit> {
     })
 }
 
-/// Shows what the node presents, and accepts exactly that: what it presents by the time the request arrives may be another log.
+/// Prints the log that the node presents, and accepts exactly that one, because the node may present another log by the time the
+/// request arrives.
 async fn accept(connection: &ConnectionArgs, node: &str, generation: String, reason: String) -> anyhow::Result<Exit> {
     let connection = Connection::open(connection)?;
     let response = match connection.send(connection.request(Method::GET, "/api/v1/nodes").timeout(PAGE_TIMEOUT)).await?

@@ -1,4 +1,4 @@
-//! Outcome of an answer: its statement and the matching exit code.
+//! Prints the statement of an answer, and determines the exit code.
 
 use piperoll_evidence::bundle::PRUNED_EARLY;
 use piperoll_format::terminal::escape;
@@ -9,11 +9,11 @@ use super::connection::Connection;
 use crate::exit::Exit;
 use crate::show::{all_is_well, envelope_summary, group_digits, node_table, say};
 
-/// Begins the last line of a stream of rows. A row's line begins otherwise, whatever the row holds; that nothing follows, and that
-/// as many rows came as it says, is what makes it the last.
+/// Beginning of the last line of a stream of rows. The line of a row never begins like this, whatever the row holds. The stream is
+/// whole only if nothing follows this line and as many rows arrived as it says.
 pub(crate) const FINAL: &[u8] = b"{\"final\":";
 
-/// What is wrong with the end of a stream of rows, in words.
+/// Describes what is wrong with the end of a stream of rows, if anything.
 pub(crate) async fn end_problem(lines: &mut piperoll_client::LineStream, said: u64, came: u64) -> Option<String> {
     match lines.next().await {
         Ok(None) => {}
@@ -23,12 +23,12 @@ pub(crate) async fn end_problem(lines: &mut piperoll_client::LineStream, said: u
     (said != came).then(|| count_problem(said, came))
 }
 
-/// The words for rows that are missing or too many.
+/// Describes a difference between the number of rows announced and received.
 pub(crate) fn count_problem(said: u64, came: u64) -> String {
     format!("the answer says that it has {said} rows, and {came} came; nothing can be concluded from it")
 }
 
-/// What is said of erased rows that a filter can neither select nor exclude.
+/// Describes erased rows that a filter can neither select nor exclude.
 pub(crate) fn erased_words(erased: u64) -> String {
     let (rows, they) = if erased == 1 { ("row", "it") } else { ("rows", "they") };
     format!(
@@ -37,7 +37,7 @@ pub(crate) fn erased_words(erased: u64) -> String {
     )
 }
 
-/// The exit code that agrees with an answer.
+/// Returns the exit code for an answer.
 pub(crate) fn exit_of(envelope: &Envelope) -> Exit {
     let invalid = envelope
         .nodes
@@ -58,7 +58,7 @@ pub(crate) fn exit_of(envelope: &Envelope) -> Exit {
 }
 
 impl Connection {
-    /// Who answered, on standard error, and the exit code that agrees with it.
+    /// Prints to standard error which nodes answered, and returns the exit code for the answer.
     pub(crate) fn report(&self, envelope: &Envelope) -> Exit {
         Self::say_who_answered(envelope, self.is_verbose() || !all_is_well(envelope), self.is_verbose())
     }
@@ -66,7 +66,7 @@ impl Connection {
     fn say_who_answered(envelope: &Envelope, with_nodes: bool, verbose: bool) -> Exit {
         errln!();
         if with_nodes {
-            // What the filter leaves out has no part in the answer.
+            // Nodes that the filter excludes have no part in the answer.
             let has_part = |node: &&NodeReport| verbose || node.status != Status::Excluded;
             let nodes: Vec<NodeReport> = envelope.nodes.iter().filter(has_part).cloned().collect();
             crate::out::tell(format_args!("{}", node_table(&nodes)));
@@ -96,7 +96,7 @@ impl Connection {
         exit_of(envelope)
     }
 
-    /// The same for an answer that was not given, because it is not what was asked for: nothing of it is complete.
+    /// Does the same as `report` for an answer that was withheld because it is not what was asked for; it never counts as complete.
     pub(crate) fn refused(&self, envelope: &Envelope) -> Exit {
         match Self::say_who_answered(envelope, true, self.is_verbose()) {
             Exit::Complete => Exit::Incomplete,

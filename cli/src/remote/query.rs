@@ -1,4 +1,4 @@
-//! `piperoll query` and `piperoll show`.
+//! Runs `piperoll query` and `piperoll show`.
 
 use anyhow::{Context as _, bail};
 use piperoll_format::limits::PAGE_ROWS_MAX;
@@ -57,7 +57,7 @@ pub(crate) async fn query(args: RemoteQueryArgs) -> anyhow::Result<Exit> {
         say(question::WITHOUT_AUDIT_WORDS);
     }
     Ok(match exit {
-        // `--require-complete` means all rows, and there are more, or some were pruned.
+        // `--require-complete` asks for all rows, but there are more, or some were pruned.
         (Exit::Complete, false) if args.require_complete => Exit::Incomplete,
         (exit, _) => exit,
     })
@@ -77,7 +77,7 @@ pub(crate) async fn show(args: RemoteShowArgs) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-/// Prints a page as lines or by `table`, then who answered. Returns whether these are all the rows there ever were, too.
+/// Prints a page as lines or with `table`, then which nodes answered. Also returns whether these are all rows, including older ones.
 async fn answer(
     connection: &Connection,
     request: reqwest::RequestBuilder,
@@ -96,7 +96,7 @@ async fn answer(
     let text = response.text().await?;
     let envelope: Envelope = serde_json::from_str(&text).context("the answer cannot be read")?;
     let rows: Rows<'_> = serde_json::from_str(&text).context("the answer cannot be read")?;
-    // An element that a row brought along would be one too many.
+    // If the text of a row smuggled in another element, there would be one row too many.
     let came = rows.entries.len() as u64;
     if came != envelope.count {
         bail!("{}", count_problem(envelope.count, came));

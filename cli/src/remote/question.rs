@@ -9,18 +9,18 @@ use piperoll_query::zone::{Now, Zone};
 use crate::args::{OutputArgs, QueryArgs, ZoneArgs};
 use crate::exit::UsageError;
 
-/// What is asked when nothing was: what happened, without the reading of the log, as on the page.
+/// Default filter, which leaves out the reading of the log, as in the web UI.
 pub(super) const WITHOUT_AUDIT: &str = "-category:audit";
 pub(super) const WITHOUT_AUDIT_WORDS: &str =
     "entries of category audit, such as your own reads, are left out; --all shows them too";
 
-/// Whether somebody looks at a table and did not say which entries.
+/// Whether to leave out entries of category audit: for a table without a filter and without `--all`.
 pub(super) fn leaves_out_audit(filter: &[String], all: bool, output: OutputArgs) -> bool {
     filter.iter().all(|word| word.trim().is_empty()) && !all && !output.as_json()
 }
 
 impl ZoneArgs {
-    /// The zone that was named, that of this machine for `local`, or UTC.
+    /// Returns the zone that was named, that of this machine for `local`, or UTC if none was named.
     pub(crate) fn zone(&self) -> anyhow::Result<Zone> {
         match self.tz.as_deref() {
             None => Ok(Zone::Utc),
@@ -33,20 +33,20 @@ impl ZoneArgs {
         }
     }
 
-    /// The present moment, and the zone of dates without one.
+    /// Returns the current time, and the zone of dates that name none.
     pub(crate) fn now(&self) -> anyhow::Result<Now> {
         Ok(Now { at: SystemClock.now(), zone: self.zone()? })
     }
 }
 
-/// The words of a filter as one text that an aggregator of any version reads as it was meant. An error points at its place.
+/// Joins the arguments of a filter to one text that aggregators of every version interpret in the same way. An error shows its position.
 pub(crate) fn filter_text(words: &[String], now: Now) -> anyhow::Result<String> {
     let text = words.join(" ");
     Filter::parse(&text, now)?;
     Ok(Filter::portable(&text, now))
 }
 
-/// Filter and range as parameters of a request.
+/// Returns filter and range as parameters of a request.
 pub(super) fn pairs(query: &QueryArgs) -> anyhow::Result<Vec<(&'static str, String)>> {
     let now = query.zone.now()?;
     let mut pairs =
@@ -55,13 +55,13 @@ pub(super) fn pairs(query: &QueryArgs) -> anyhow::Result<Vec<(&'static str, Stri
     Ok(pairs)
 }
 
-/// The zone, when one was named: an aggregator of before there were zones need not know the parameter.
+/// Returns the zone parameter if a zone was named. Otherwise it is omitted, so that aggregators that do not know it accept the request.
 pub(super) fn zone_pair(zone: &ZoneArgs) -> anyhow::Result<Option<(&'static str, String)>> {
     let named = zone.tz.as_ref().map(|_| zone.zone()).transpose()?;
     Ok(named.map(|zone| ("tz", zone.to_string())))
 }
 
-/// A time for a request that names no zone.
+/// Converts a time for a request that names no zone.
 pub(super) fn time(text: &str, zone: &ZoneArgs) -> anyhow::Result<String> {
     if zone.tz.is_none() || text == "now" {
         return Ok(text.to_owned());
@@ -69,7 +69,7 @@ pub(super) fn time(text: &str, zone: &ZoneArgs) -> anyhow::Result<String> {
     Ok(human_time::parse(text, zone.now()?)?.to_text())
 }
 
-/// A filter for a request that names no zone; none for every entry.
+/// Converts a filter for a request that names no zone; `None` if it selects every entry.
 pub(super) fn filter_without_zone(query: &QueryArgs) -> anyhow::Result<Option<String>> {
     let now = query.zone.now()?;
     let text = filter_text(&query.filter, now)?;
@@ -80,7 +80,7 @@ pub(super) fn filter_without_zone(query: &QueryArgs) -> anyhow::Result<Option<St
     Ok(Some(text).filter(|text| !text.is_empty()))
 }
 
-/// The path of a row's resource, or of one below it.
+/// Returns the path of a row's resource, or of one below it.
 pub(super) fn row_path(node: &str, seq: u64, generation: Option<&str>, below: &str) -> String {
     let log = generation.map(|generation| format!("?generation={generation}")).unwrap_or_default();
     format!("/api/v1/audit-log/{node}/{seq}{below}{log}")

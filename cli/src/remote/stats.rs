@@ -1,4 +1,4 @@
-//! `piperoll stats`: counts over all nodes.
+//! `piperoll stats`: prints counts over all nodes.
 
 use anyhow::Context as _;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
@@ -15,9 +15,9 @@ use crate::args::{AxisArg, RemoteStatsArgs};
 use crate::exit::Exit;
 use crate::show::{counted, group_digits, paint, width};
 
-/// Columns of the longest bar.
+/// Width of the longest bar, in columns.
 const BAR_WIDTH: u64 = 30;
-/// Lines of a histogram up to which empty buckets are shown too.
+/// Maximum number of lines of a histogram for which empty buckets are shown too.
 const EMPTY_BUCKETS_SHOWN_MAX: i64 = 400;
 
 pub(crate) async fn stats(args: RemoteStatsArgs) -> anyhow::Result<Exit> {
@@ -47,7 +47,7 @@ pub(crate) async fn stats(args: RemoteStatsArgs) -> anyhow::Result<Exit> {
     if args.output.as_json() {
         outln!("{}", serde_json::to_string(&answer)?);
     } else {
-        // A node may have broken off after the aggregator began to answer.
+        // A node may have failed after the aggregator began to answer.
         if answer.envelope.complete || !args.require_complete {
             print(&answer, args.bucket.is_some());
         }
@@ -58,7 +58,7 @@ pub(crate) async fn stats(args: RemoteStatsArgs) -> anyhow::Result<Exit> {
 fn print(answer: &StatsAnswer, with_histogram: bool) {
     let stats = &answer.stats;
     let Totals { entries, failed, denied, flagged } = stats.totals;
-    // A node that is missing is missing in every number.
+    // The rows of a missing node are missing from every number, so each one is a lower bound.
     let least =
         if answer.envelope.complete { String::new() } else { format!("{}AT LEAST{} ", paint::RED, paint::PLAIN) };
     let users = stats.distinct_users.map_or("too many users to count".to_owned(), |n| counted(n, "user", "users"));
@@ -98,7 +98,7 @@ fn print_field(field: &FieldCounts, entries: u64, complete: bool) {
     let mut table = table([name.as_ref(), "COUNT", "SHARE", ""]);
     let most = field.top.first().map_or(0, |first| first.count);
     let mut row = |name: String, count: u64, bar: String| {
-        // A share of what is not all there says nothing.
+        // A share of incomplete counts is meaningless.
         let share = match entries {
             1.. if complete => format!("{:.1} %", count as f64 / entries as f64 * 100.0),
             _ => "-".to_owned(),
@@ -137,7 +137,7 @@ fn print_histogram(histogram: &Histogram) {
     print_table(&table);
 }
 
-/// With the empty buckets in between, unless those are very many.
+/// Returns the buckets with the empty ones in between, unless there would be more than `EMPTY_BUCKETS_SHOWN_MAX`.
 fn filled(histogram: &Histogram) -> Vec<Bucket> {
     let micros = |bucket: &Bucket| Timestamp::parse_rfc3339(&bucket.from).map(Timestamp::micros).unwrap_or_default();
     let width = i64::try_from(histogram.bucket_seconds.saturating_mul(1_000_000)).unwrap_or(i64::MAX).max(1);

@@ -1,4 +1,4 @@
-//! `piperoll tail`: the newest entries of all nodes; with -f also new ones.
+//! `piperoll tail`: prints the newest entries of all nodes, and with -f also new ones.
 
 use std::time::Duration;
 
@@ -21,11 +21,11 @@ use crate::args::{OutputArgs, RemoteTailArgs};
 use crate::exit::{Exit, UsageError};
 use crate::show::{RowStream, paint, say};
 
-/// Before a connection that broke off is made again.
+/// Pause before reconnecting.
 const RETRY: Duration = Duration::from_secs(1);
-/// The aggregator says something every five seconds; a connection that is silent for this long is gone.
+/// Silence after which a connection counts as lost. The aggregator sends something every five seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
-/// Bytes of one event; the longest entry fits several times.
+/// Maximum size of one event, several times that of the longest entry.
 const EVENT_BYTES_MAX: usize = 1024 * 1024;
 /// Later than any row.
 const END_OF_TIME: &str = "9999-01-01T00:00:00Z";
@@ -62,7 +62,7 @@ pub(crate) async fn tail(args: RemoteTailArgs) -> anyhow::Result<Exit> {
             let text = response.text().await?;
             let rows: Rows<'_> = serde_json::from_str(&text).context("the answer cannot be read")?;
             let mut envelope: Envelope = serde_json::from_str(&text).context("the answer cannot be read")?;
-            // What was recorded earlier is not what a tail is about.
+            // Remove the cursor: a tail does not continue to earlier entries.
             envelope.next_cursor = None;
             let came = rows.entries.len() as u64;
             if came != envelope.count {
@@ -93,7 +93,7 @@ pub(crate) async fn tail(args: RemoteTailArgs) -> anyhow::Result<Exit> {
     Ok(worst)
 }
 
-/// Where every node stood when the page was made, as a tail takes it.
+/// Returns the position of every node when the page was made, in the form that a tail request takes.
 fn places(envelope: &Envelope) -> String {
     let place = |node: &piperoll_protocol::aggregator::NodeReport| {
         let (generation, head) = (node.generation.as_ref()?, node.head_seq?);
@@ -102,14 +102,14 @@ fn places(envelope: &Envelope) -> String {
     envelope.nodes.iter().filter_map(place).collect::<Vec<_>>().join(",")
 }
 
-/// How rows are printed.
+/// Prints the rows of a tail.
 struct Printer {
     output: OutputArgs,
     rows: RowStream,
 }
 
 impl Printer {
-    /// A row is printed when it comes; a late one says so.
+    /// Prints a row, and marks a late one.
     fn print(&mut self, text: &str) -> anyhow::Result<Integrity> {
         #[derive(Deserialize)]
         struct Late {
@@ -131,9 +131,9 @@ struct Following {
     filter: String,
     /// The parameter that names the zone of dates in the filter.
     zone: Option<(&'static str, String)>,
-    /// The id of the last event.
+    /// Id of the last event; at first, the positions of the nodes.
     after: String,
-    /// For nodes that no event has named yet.
+    /// Start time for nodes that no event has named yet.
     since: String,
     printer: Printer,
 }
@@ -155,7 +155,7 @@ impl Following {
             let why = match connection.send(request).await {
                 Ok(Answer::Good(response)) => self.read(response, worst).await?,
                 Ok(Answer::Unavailable(_)) => "the aggregator does not answer".to_owned(),
-                // Refused is refused; a connection that cannot be made may be possible again.
+                // Retry if the connection fails; a refusal by the aggregator is final.
                 Err(error) if error.to_string().starts_with("https://") => error.to_string(),
                 Err(error) => return Err(error),
             };
@@ -164,7 +164,7 @@ impl Following {
         }
     }
 
-    /// Prints what comes; returns why it ended.
+    /// Prints events as they arrive; returns why the stream ended.
     async fn read(&mut self, response: reqwest::Response, worst: &mut Exit) -> anyhow::Result<String> {
         let mut chunks = response.bytes_stream();
         let mut events = Events::default();
@@ -223,7 +223,7 @@ impl Following {
     }
 }
 
-/// Bytes that came, cut into events.
+/// Splits received bytes into events.
 #[derive(Default)]
 struct Events {
     bytes: Vec<u8>,
@@ -239,7 +239,7 @@ impl Events {
         Ok(())
     }
 
-    /// The next whole event.
+    /// Returns the next whole event.
     fn next(&mut self) -> anyhow::Result<Option<Event>> {
         while let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.bytes.drain(..=end).collect();
@@ -263,7 +263,7 @@ impl Events {
                     }
                     self.open.data.push_str(value);
                 }
-                // Comments and what later versions add.
+                // Ignore comments and fields of later versions.
                 _ => {}
             }
             if self.open.data.len() > EVENT_BYTES_MAX {

@@ -1,11 +1,11 @@
-//! Output file of an export.
+//! Writes the output file of an export.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-/// A file under a temporary name until it is known what it is, or standard output.
+/// A file under a temporary name until it is known whether it is complete, or standard output.
 pub(super) enum Target {
     Stdout(std::io::BufWriter<crate::out::Stdout>),
     File { file: std::io::BufWriter<std::fs::File>, temporary: PathBuf, wanted: PathBuf },
@@ -28,7 +28,7 @@ impl Target {
         let mut temporary = wanted.clone().into_os_string();
         temporary.push(".part");
         let temporary = PathBuf::from(temporary);
-        // Nobody else reads an export, and a link that somebody put there is not followed.
+        // Only the owner may read an export, and an existing symbolic link is not followed.
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create_new(true);
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
@@ -46,14 +46,14 @@ impl Target {
         Ok(out.write_all(bytes)?)
     }
 
-    /// Removes what came of an export that was refused.
+    /// Removes the temporary file of an export that was refused.
     pub(super) fn discard(self) {
         if let Self::File { temporary, .. } = self {
             let _ = std::fs::remove_file(temporary);
         }
     }
 
-    /// Gives the file its name; one that is not whole carries PARTIAL in it.
+    /// Gives the file its name, with PARTIAL in it if the export is incomplete.
     pub(super) fn finish(self, whole: bool) -> anyhow::Result<String> {
         match self {
             Self::Stdout(mut out) => {
@@ -72,7 +72,7 @@ impl Target {
     }
 }
 
-/// A name with PARTIAL in it that is still free: a second try must not overwrite what the first one got.
+/// Returns an unused name with PARTIAL in it, so that a second attempt does not overwrite the file of the first.
 fn partial_name(path: &Path) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let extension = path.extension().map_or(String::new(), |e| format!(".{}", e.to_string_lossy()));

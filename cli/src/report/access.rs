@@ -1,4 +1,4 @@
-//! Report: everything that a user did, from where, and through which accounts.
+//! Report: everything that a user did, from which addresses, and through which accounts.
 
 use std::collections::BTreeMap;
 

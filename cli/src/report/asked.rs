@@ -1,4 +1,4 @@
-//! Input of a report: its range, and names as filter values.
+//! Prepares the input of a report: its range, and names as filter values.
 
 use piperoll_format::time::Timestamp;
 
@@ -9,7 +9,7 @@ pub(super) struct Asked {
     pub(super) to: Timestamp,
 }
 
-/// A value of a filter in which only `*` has a meaning.
+/// Quotes a filter value, so that only `*` keeps its special meaning.
 pub(super) fn pattern(text: &str) -> String {
     let piece = |piece: &str| if piece.is_empty() { String::new() } else { quoted(piece) };
     text.split('*').map(piece).collect::<Vec<_>>().join("*")

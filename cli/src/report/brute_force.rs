@@ -8,11 +8,11 @@ use super::asked::pattern;
 use super::event::{Event, when};
 use super::render::{Grid, Report};
 
-/// What counts as guessing.
+/// Threshold from which on an address counts as guessing passwords.
 pub(super) struct Rule {
-    /// Failures of one address.
+    /// Number of failures of one address.
     pub(super) failures: usize,
-    /// Within this time, microseconds.
+    /// Time within which they occur, in microseconds.
     pub(super) window: i64,
 }
 
@@ -25,12 +25,12 @@ struct Address<'a> {
     failures: Vec<i64>,
     users: BTreeSet<&'a str>,
     nodes: BTreeSet<&'a str>,
-    /// Sign-ins that succeeded after enough failures had come before.
+    /// Sign-ins that succeeded after enough failures.
     entered: Vec<&'a Event>,
 }
 
 impl Address<'_> {
-    /// The most failures within the window that ends with the newest one.
+    /// Counts the failures within `window` before `time`.
     fn recent(&self, window: i64, time: i64) -> usize {
         self.failures.iter().rev().take_while(|failure| time - **failure <= window).count()
     }
@@ -86,7 +86,7 @@ pub(super) fn report(events: &[Event], rule: &Rule) -> Report {
     report
 }
 
-/// A few by name, the rest by number.
+/// Lists the first few names, and counts the others.
 fn some(names: &BTreeSet<&str>) -> String {
     const NAMED_MAX: usize = 5;
     let mut words = names.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
@@ -118,7 +118,7 @@ mod tests {
             events.push(sign_in("slow", minute * 20, "failure"));
             events.push(sign_in("lucky", minute, "failure"));
         }
-        // Before the failures it proves nothing.
+        // A success before the failures proves nothing.
         events.insert(0, sign_in("fast", -5, "success"));
         events.push(sign_in("lucky", 9, "success"));
         let report = report(&events, &Rule { failures: 4, window: 5 * 60_000_000 });

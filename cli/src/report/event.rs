@@ -1,4 +1,4 @@
-//! Fields of an entry that reports use.
+//! Reads the fields of an entry that reports use.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use anyhow::Context as _;
 use piperoll_format::time::{Timestamp, parse_duration};
 use piperoll_format::view::EntryView;
 
-/// One sound entry. Times are those of the event where the caller gave one: people are asked when it happened.
+/// One verified entry. Reports show the time of the event if the caller gave one, because readers ask when something happened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Event {
     pub(super) node: String,
     pub(super) seq: u64,
     /// When it happened, microseconds since 1970.
     pub(super) time: i64,
-    /// When it was recorded: ranges are about this.
+    /// When it was recorded; ranges refer to this time.
     pub(super) recorded: i64,
     pub(super) user: Option<String>,
     pub(super) impersonator: Option<String>,
@@ -52,7 +52,7 @@ impl Event {
         })
     }
 
-    /// The person behind it: whoever acted as somebody else, not that somebody.
+    /// Returns the person who acted: the impersonator if there is one, otherwise the user.
     pub(super) fn person(&self) -> Option<&str> {
         self.impersonator.as_deref().or(self.user.as_deref())
     }
@@ -78,13 +78,13 @@ impl Event {
     }
 }
 
-/// A time to the second, UTC.
+/// Formats a time to the second, in UTC.
 pub(super) fn when(micros: i64) -> String {
     let text = Timestamp::from_micros(micros).to_text();
     text.get(..19).unwrap_or(&text).replace('T', " ")
 }
 
-/// A duration as people write it, in microseconds.
+/// Parses a duration such as `24h` to microseconds.
 pub(super) fn duration(text: &str) -> anyhow::Result<i64> {
     let length = parse_duration(text).filter(|length| *length > Duration::ZERO);
     let micros = length.and_then(|length| i64::try_from(length.as_micros()).ok());

@@ -1,7 +1,7 @@
-//! Report: which actions that need a second person were confirmed by one.
+//! Report: whether actions that need a second person were confirmed by one.
 //!
 //! A rule names an action, the action that confirms it, and how long a confirmation may take. Both must be about the same
-//! entity, and by different people; whoever acts under another name counts as who they really are.
+//! entity, and by different people; for a person who acts as another user, the real person counts.
 
 use std::path::Path;
 
@@ -15,9 +15,9 @@ use super::event::{Event, duration, when};
 use super::render::{Grid, Report};
 use crate::show::counted;
 
-/// Rules in one file.
+/// Maximum number of rules in one file.
 const RULES_MAX: usize = 32;
-/// What is used when no file is named; also the example in docs/reports.md.
+/// Rules that apply if no file is named; also the example in docs/reports.md.
 const BUILT_IN: &str = include_str!("four-eyes.toml");
 
 #[derive(Debug, Deserialize)]
@@ -32,15 +32,15 @@ struct Written {
     name: String,
     /// The action that needs a second person; a prefix with `*` at the end.
     action: String,
-    /// The action that confirms it. The same action: each time it is done it needs somebody else who does it too.
+    /// The action that confirms it. If it is the same action, each one needs another person who does it too.
     confirm: String,
-    /// Longest time between the two.
+    /// Longest time between the action and its confirmation.
     window: String,
     #[serde(default)]
     order: Order,
 }
 
-/// Which of the two comes first.
+/// Whether the action or its confirmation comes first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Order {
@@ -63,17 +63,17 @@ pub(super) struct Rules {
     rules: Vec<Rule>,
 }
 
-/// What became of one action.
+/// Result of applying a rule to one action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Verdict<'a> {
     Confirmed(&'a Event),
     /// Only the same person confirmed it.
     BySamePerson(&'a Event),
-    /// Nobody did, and the time is over.
+    /// There is no confirmation, and the time has passed.
     Missing,
-    /// Nobody did so far.
+    /// There is no confirmation so far.
     Open,
-    /// Without an entity or a person nothing can be compared.
+    /// The action has no entity or no person to compare.
     Unknown,
 }
 
@@ -104,7 +104,7 @@ impl Rules {
         Ok(Self { rules: rules.collect::<anyhow::Result<_>>()? })
     }
 
-    /// Entries that bear on any of the rules.
+    /// Returns a filter for the entries that any of the rules is about.
     pub(super) fn filter(&self) -> String {
         let actions = self.rules.iter().flat_map(|rule| [&rule.action, &rule.confirm]);
         format!("action:{}", actions.map(|action| pattern(action)).collect::<Vec<_>>().join(","))
@@ -129,7 +129,7 @@ impl Rules {
 }
 
 impl Rule {
-    /// Two people do the same thing, and it does not matter who of them comes first.
+    /// Whether the rule asks for two people who do the same thing, in any order.
     fn is_one_action(&self) -> bool {
         self.action == self.confirm
     }
@@ -164,12 +164,12 @@ impl Rule {
     }
 }
 
-/// As the filter `action:` has it.
+/// Whether an action matches a pattern, as in the filter `action:`.
 fn fits(pattern: &str, action: &str) -> bool {
     matches_pattern(pattern, action)
 }
 
-/// What was refused or failed changed nothing.
+/// Whether the action may have changed something, which a refused or failed one did not.
 fn succeeded(event: &Event) -> bool {
     matches!(event.outcome.as_str(), "success" | "unknown")
 }
@@ -282,7 +282,7 @@ mod tests {
             (approve(-1, ("bob", None), "m1"), "MISSING"),
             (approve(30, ("bob", None), "m2"), "MISSING"),
             (approve(30, ("alice", None), "m1"), "SAME PERSON"),
-            // Somebody else's name does not make another person, and neither does it hide one.
+            // Acting as another user neither makes a second person nor hides one.
             (approve(30, ("bob", Some("alice")), "m1"), "SAME PERSON"),
             (approve(30, ("alice", Some("bob")), "m1"), "confirmed"),
             (Event { outcome: "denied".to_owned(), ..approve(30, ("bob", None), "m1") }, "MISSING"),

@@ -1,6 +1,6 @@
-//! `piperoll report`: questions that take more than a filter, answered over all nodes.
+//! `piperoll report`: reports over all nodes that need more than a filter.
 //!
-//! Every report is made from rows that were read and verified, and ends with the statement about who answered.
+//! Every report is made from rows that were read and verified, and ends with the statement about which nodes answered.
 
 mod access;
 mod asked;

@@ -19,7 +19,7 @@ pub(super) struct Report {
     name: &'static str,
     title: String,
     pub(super) headline: String,
-    /// The headline is bad news.
+    /// Whether the headline is bad news.
     pub(super) alarming: bool,
     asked: Vec<(String, String)>,
     warnings: Vec<String>,
@@ -27,7 +27,7 @@ pub(super) struct Report {
     pub(super) grids: Vec<Grid>,
 }
 
-/// One table of it.
+/// One table of a report.
 pub(super) struct Grid {
     caption: String,
     columns: Vec<&'static str>,
@@ -80,7 +80,7 @@ pub(super) fn print(
     }
 }
 
-/// A new file for a report. It is made before anything is read, and goes when there is no report to put into it.
+/// A new file for a report. The file is created before anything is read, and removed if no report is written to it.
 pub(super) struct Output {
     path: PathBuf,
     file: std::fs::File,

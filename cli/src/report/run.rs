@@ -1,4 +1,4 @@
-//! Reads the entries of a report, evaluates and prints it.
+//! Reads the entries of a report, evaluates them, and prints the result.
 
 use anyhow::{Context as _, bail};
 use piperoll_client::LineStream;
@@ -19,7 +19,7 @@ use crate::args::{ReportArgs, ReportCommand, ReportFormat};
 use crate::exit::Exit;
 use crate::remote::{Answer, Connection, FINAL, end_problem};
 
-/// Entries that one report is made of; more is a question for statistics.
+/// Maximum number of entries in one report; use statistics for more.
 const EVENTS_MAX: usize = 500_000;
 
 pub(crate) async fn run(command: ReportCommand) -> anyhow::Result<Exit> {
@@ -86,7 +86,7 @@ async fn make(
     Ok(connection.report(&envelope))
 }
 
-/// Every entry of a filter and range; none when no node answered.
+/// Reads every entry that matches a filter and range; `None` if no node answered.
 async fn read(
     connection: &Connection,
     filter: &str,

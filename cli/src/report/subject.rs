@@ -38,7 +38,7 @@ pub(super) fn report(events: &[Event], subject: &str) -> Report {
     report
 }
 
-/// Which fields name the subject; the same rule as the filter `subject:`.
+/// Returns the fields that name the subject, by the same rule as the filter `subject:`.
 fn places<'a>(event: &Event, subject: &str) -> Vec<&'a str> {
     let is = |text: Option<&str>| text == Some(subject);
     let lower = subject.to_lowercase();

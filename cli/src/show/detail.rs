@@ -10,14 +10,14 @@ use super::rows::integrity_word;
 use super::terminal::{paint, terminal_width, width};
 use super::text::{columns, wrap};
 
-/// Columns of the names.
+/// Width of the names, in columns.
 const NAME_WIDTH: usize = 14;
-/// JSON of a value that is longer goes over several lines.
+/// Length of JSON above which a value is spread over several lines.
 const ONE_LINE_BYTES_MAX: usize = 60;
-/// Levels of objects and lists that are spread over lines; deeper ones stay JSON text.
+/// Number of levels that are spread over lines; deeper ones stay JSON text.
 const LEVELS_MAX: usize = 8;
 
-/// Every field of the entry on its own line, then what was concluded about it.
+/// Formats every field of the entry on its own line, followed by the result of its verification.
 pub(crate) fn detail(line: &RowLine<'_>) -> String {
     let mut out = String::new();
     let colour = if line.integrity == Integrity::Ok { paint::GREEN } else { paint::RED };
@@ -57,7 +57,7 @@ pub(crate) fn detail(line: &RowLine<'_>) -> String {
     out
 }
 
-/// Broken between words where somebody looks at it; a program gets one line.
+/// Formats one field. On a terminal a long value is wrapped; other programs get one line.
 fn named(name: &str, value: &str) -> String {
     let value = escape(value);
     let (name, room) = (escape(name), terminal_width().map(|width| width.saturating_sub(NAME_WIDTH + 2)));
@@ -71,7 +71,7 @@ fn named(name: &str, value: &str) -> String {
     }
 }
 
-/// A field as lines with their names; only the first has one.
+/// Splits a field into lines; only the first line has the field's name.
 fn texts(name: &str, json: &str) -> Vec<(String, String)> {
     let lines = match name {
         "changes" => changes(json),
@@ -84,12 +84,12 @@ fn texts(name: &str, json: &str) -> Vec<(String, String)> {
     names.map(str::to_owned).zip(lines).collect()
 }
 
-/// A string without its quotes; other values as their JSON text.
+/// Returns a string without its quotes, and other values as JSON text.
 fn plain(json: &str) -> String {
     serde_json::from_str::<String>(json).unwrap_or_else(|_| json.to_owned())
 }
 
-/// `price: 10 → 12`.
+/// Formats changes, such as `price: 10 → 12`.
 fn changes(json: &str) -> Option<Vec<String>> {
     #[derive(Deserialize)]
     struct Change<'a> {
@@ -108,7 +108,7 @@ fn changes(json: &str) -> Option<Vec<String>> {
     )
 }
 
-/// `failed_logins: 5 failed logins …`.
+/// Formats flags, such as `failed_logins: 5 failed logins …`.
 fn flags(json: &str) -> Option<Vec<String>> {
     #[derive(Deserialize)]
     struct Flag {
@@ -121,7 +121,7 @@ fn flags(json: &str) -> Option<Vec<String>> {
 
 type Members = Vec<(String, Box<RawValue>)>;
 
-/// Members of an object, one a line; objects inside are indented, where they are long.
+/// Formats the members of an object, one a line. Long nested objects are spread over indented lines.
 fn spread(members: &Members, level: usize) -> Vec<String> {
     let indent = "  ".repeat(level);
     let mut lines = Vec::new();
@@ -138,7 +138,7 @@ fn spread(members: &Members, level: usize) -> Vec<String> {
     lines
 }
 
-/// The members in the order they stand in.
+/// Returns the members of an object in their original order.
 fn fields(json: &str) -> Option<Members> {
     piperoll_node::sources::Pairs::parse(json).map(|pairs| pairs.0)
 }
@@ -170,7 +170,7 @@ mod tests {
                 "|  second: 0123456789012345678901234567890"
             ]
         );
-        // What has another form stays as it is.
+        // A value of another form is not changed.
         assert_eq!(lines("changes", r#"{"x":1}"#), [r#"changes|{"x":1}"#]);
         assert_eq!(lines("details", "{}"), ["details|{}"]);
     }

@@ -9,13 +9,13 @@ use super::rows::TABLE_WIDTH_MIN;
 use super::terminal::{counted, group_digits, paint, width};
 use super::text::{columns, wrap};
 
-/// Between two columns, and what a reason gets at least.
+/// Gap between two columns, and minimum width of a reason.
 const GAP: usize = 2;
 const REASON_MIN: usize = 24;
-/// Clocks that are further apart than this make the order of rows worth a sentence.
+/// Uncertainty of the order of rows from which on it is mentioned.
 const ORDER_UNCERTAIN_MS_MIN: f64 = 1_000.0;
 
-/// Every node, coloured by status; blocks where the terminal is narrow.
+/// Formats every node as a line of a table, coloured by status, or as a block of lines if the terminal is narrow.
 pub(crate) fn node_table(nodes: &[NodeReport]) -> String {
     let width = usize::from(width());
     if width < TABLE_WIDTH_MIN.max(fixed_columns(nodes) + REASON_MIN) {
@@ -44,7 +44,7 @@ pub(crate) fn node_table(nodes: &[NodeReport]) -> String {
     let mut out = String::new();
     for (number, line) in text.lines().enumerate() {
         let mut line = line.trim_end().to_owned();
-        // The heading has words of its own.
+        // Do not colour the heading.
         if number > 0
             && let Some((at, word)) = nodes.iter().filter(|node| is_bad(node.status)).find_map(|node| {
                 let word = node.status.as_str().to_uppercase();
@@ -59,7 +59,7 @@ pub(crate) fn node_table(nodes: &[NodeReport]) -> String {
     out
 }
 
-/// Columns of everything but the reason, so that no name, word or number is broken.
+/// Returns the width of all columns except the reason, so that no name, word or number is broken.
 fn fixed_columns(nodes: &[NodeReport]) -> usize {
     let widest = |title: &str, text: &dyn Fn(&NodeReport) -> String| {
         nodes.iter().map(|node| columns(&text(node))).max().unwrap_or(0).max(title.len()) + GAP
@@ -104,7 +104,7 @@ fn node_block(node: &NodeReport, width: usize) -> String {
     out
 }
 
-/// The newest row, with the oldest in front when the log does not begin at 0 any more.
+/// Formats the number of the newest row, preceded by that of the oldest if the log no longer begins at 0.
 fn head(node: &NodeReport) -> String {
     match (node.oldest_seq, node.head_seq) {
         (Some(oldest), Some(head)) if oldest > 0 => format!("{}…{}", group_digits(oldest), group_digits(head)),
@@ -128,12 +128,12 @@ fn took(node: &NodeReport) -> String {
     node.took_ms.map_or("-".to_owned(), |ms| format!("{ms:.0} ms"))
 }
 
-/// Milliseconds of more than a second, to the second.
+/// Formats milliseconds, rounded to the second.
 fn seconds(ms: f64) -> String {
     span(std::time::Duration::from_secs((ms / 1_000.0).round() as u64))
 }
 
-/// Whether the sentence says all that there is to say of the nodes.
+/// Whether the summary says all that there is to say about the nodes.
 pub(crate) fn all_is_well(envelope: &Envelope) -> bool {
     let well = |node: &NodeReport| {
         (node.status == Status::Excluded && !is_held_against(node))
@@ -143,13 +143,13 @@ pub(crate) fn all_is_well(envelope: &Envelope) -> bool {
     envelope.is_whole() && envelope.nodes.iter().all(well)
 }
 
-/// Whether a witness, or what was read of it earlier, speaks against its log.
+/// Whether a witness, or an earlier read, has found something wrong with the node's log.
 fn is_held_against(node: &NodeReport) -> bool {
     matches!(node.verdict.as_str(), "row_invalid" | "rollback" | "fork" | "unknown_key" | "first_seen_again")
 }
 
-/// What can be trusted: what was read, from whom, who is missing, and what is proven. Each sentence is a line of its own, unless all is
-/// well.
+/// Summarises what can be trusted: what was read, from which nodes, which nodes are missing, and what is proven. Each sentence is a
+/// separate line, unless all is well.
 pub(crate) fn envelope_summary(envelope: &Envelope) -> Vec<String> {
     let rows = counted(envelope.count, "row", "rows");
     let invalid: u64 = envelope.nodes.iter().map(|n| n.invalid).sum();

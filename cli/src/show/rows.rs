@@ -10,16 +10,16 @@ use piperoll_query::zone::Zone;
 use super::terminal::{paint, width};
 use super::text::{columns, cut, pad, wrap, wrap_after};
 
-/// Below so many columns a row is a block of lines.
+/// Terminal width below which a row is formatted as a block of lines.
 pub(super) const TABLE_WIDTH_MIN: usize = 100;
-/// Between two columns.
+/// Gap between two columns.
 const GAP: usize = 2;
-/// Columns that user, action and address get at most: what there is room for decides.
+/// Maximum widths of user, action and address; the available room decides which of them apply.
 const ROOMY: Caps = Caps { who: 28, action: 40, from: 39 };
 const NARROWER: [Caps; 3] = [ROOMY, Caps { who: 20, action: 28, from: 24 }, Caps { who: 16, action: 22, from: 15 }];
-/// What the description gets at least.
+/// Minimum width of the description.
 const WHAT_MIN: usize = 28;
-/// A stream cannot know how wide its columns will have to be.
+/// Terminal widths for a stream, which cannot know in advance how wide its columns have to be.
 const STREAM_WIDTH_MIN: usize = 120;
 const STREAM_ROOMY_WIDTH_MIN: usize = 170;
 
@@ -30,25 +30,25 @@ struct Caps {
     from: usize,
 }
 
-/// An entry that happened less than this before it was recorded happened then.
+/// Difference below which the times of occurrence and recording count as the same.
 const SAME_TIME_MICROS: i64 = 1_000_000;
 
 /// The time that a table shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Axis {
     Recorded,
-    /// When it happened by the caller's word; the rows that are shown are sorted by it.
+    /// When it happened according to the caller; the rows shown are sorted by this time.
     Occurred {
         newest_first: bool,
     },
 }
 
-/// One row, every text safe for a terminal.
+/// Texts of one row, escaped for a terminal.
 struct Cells {
     shown: Option<Timestamp>,
     day: String,
     time: String,
-    /// When it happened, where that is another time.
+    /// When it happened, if that differs from the time shown.
     occurred: String,
     place: String,
     who: String,
@@ -60,7 +60,7 @@ struct Cells {
     sound: bool,
 }
 
-/// Collects rows and prints them when they are all there.
+/// Collects all rows, then prints them.
 pub(crate) struct RowTable {
     zone: Zone,
     axis: Axis,
@@ -91,11 +91,11 @@ impl RowTable {
     }
 }
 
-/// Rows as they come, in columns that stay where they are.
+/// Formats rows as they arrive, in columns that never become narrower.
 pub(crate) struct RowStream {
     zone: Zone,
     day: String,
-    /// Of place, user, action, outcome and address, so far.
+    /// Current widths of entry, user, action, outcome and address.
     widths: [usize; 5],
 }
 
@@ -104,7 +104,7 @@ impl RowStream {
         Self { zone, day: String::new(), widths: [8, 15, 22, 7, 15] }
     }
 
-    /// The row, with its day in front when that is another one; `late` when rows of a later time were shown already.
+    /// Formats a row, preceded by its day if that has changed. `late` says that rows of a later time were already shown.
     pub(crate) fn line(&mut self, line: &RowLine<'_>, late: bool) -> String {
         let cells = Cells::of(line, self.zone, Axis::Recorded);
         let mut out = String::new();
@@ -158,10 +158,10 @@ impl RowStream {
     }
 }
 
-/// All rows, with a heading.
+/// Formats all rows, with a heading.
 fn render(rows: &[Cells], zone: Zone, width: usize) -> String {
     let one_day = rows.iter().all(|row| row.day == rows[0].day) && !rows[0].day.is_empty();
-    // Where all rows are sound and alike, the statement below says so.
+    // If all rows are sound and alike, the summary below the table says so.
     let with_integrity = rows.iter().any(|row| !row.sound || row.integrity != rows[0].integrity);
     let times: Vec<String> = rows
         .iter()
@@ -179,7 +179,7 @@ fn render(rows: &[Cells], zone: Zone, width: usize) -> String {
     out
 }
 
-/// None when the terminal has no room for what happened.
+/// Formats rows as a table; `None` if the terminal has no room for the description.
 fn table(
     rows: &[Cells],
     times: &[String],
@@ -190,7 +190,7 @@ fn table(
 ) -> Option<String> {
     let widest = |title: &str, most: usize, text: &dyn Fn(&Cells) -> &str| {
         let widest = rows.iter().map(|row| columns(text(row))).max().unwrap_or(0);
-        // A column that nobody fills is left out.
+        // Omit a column that is empty in every row.
         if widest == 0 { 0 } else { widest.max(title.len()).min(most) }
     };
     let time = times.iter().map(|time| columns(time)).max().unwrap_or(0).max(columns(heading));
@@ -224,9 +224,9 @@ fn table(
     Some(out)
 }
 
-/// A row as lines: when, where, who and what in the first, what happened below.
+/// Formats a row as lines: time, entry, user, action and outcome in the first, the description below.
 fn block(row: &Cells, time: &str, with_integrity: bool, width: usize) -> String {
-    // Only our own words are coloured: a name can be any of them.
+    // Colour only outcome and integrity: a name could contain the same text.
     let (outcome, integrity) = (coloured(&row.outcome), coloured(if with_integrity { row.integrity } else { "" }));
     let first = [time, &row.place, &row.who, &row.action, &outcome, &integrity];
     let first: Vec<&str> = first.into_iter().filter(|text| !text.is_empty()).collect();
@@ -243,7 +243,7 @@ fn block(row: &Cells, time: &str, with_integrity: bool, width: usize) -> String 
     out
 }
 
-/// Words that carry a colour where they are a whole word.
+/// Texts that are coloured unless they are part of a longer word.
 const LOUD: [(&str, &str); 5] = [
     ("VIOLATION", paint::RED),
     ("UNKNOWN KEY", paint::RED),
@@ -315,12 +315,12 @@ impl Cells {
     }
 }
 
-/// What a clock of the zone shows.
+/// Formats a time in a zone.
 pub(super) fn clock(time: Timestamp, zone: Zone, format: &str) -> String {
     zone.clock(time).0.format(format).to_string()
 }
 
-/// A name, in quotes when it begins or ends with a space, which nobody would see.
+/// Escapes a name, and puts it in quotes if it begins or ends with a space, which would be invisible.
 fn name(text: &str) -> String {
     if text.starts_with(' ') || text.ends_with(' ') {
         format!("\"{}\"", escape(text))

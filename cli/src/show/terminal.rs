@@ -5,17 +5,17 @@ use std::io::IsTerminal as _;
 use super::text;
 use crate::args::OutputArgs;
 
-/// Columns to fill when the terminal does not say.
+/// Width if it is not known.
 const WIDTH_DEFAULT: u16 = 120;
 
 impl OutputArgs {
-    /// NDJSON when asked for, or when nobody is looking.
+    /// Whether to print NDJSON: if asked for, or, without `--table`, if standard output is not a terminal.
     pub(crate) fn as_json(self) -> bool {
         self.json || (!self.table && !std::io::stdout().is_terminal())
     }
 }
 
-/// Width of the terminal, or of `COLUMNS`, or a usual one.
+/// Returns the width of the terminal, the value of `COLUMNS`, or a default.
 pub(crate) fn width() -> u16 {
     terminal_size::terminal_size()
         .map(|(width, _)| width.0)
@@ -23,7 +23,7 @@ pub(crate) fn width() -> u16 {
         .unwrap_or(WIDTH_DEFAULT)
 }
 
-/// Prints a sentence to standard error, broken between words where that is a terminal.
+/// Prints a sentence to standard error, wrapped if that is a terminal.
 pub(crate) fn say(sentence: &str) {
     match terminal_size::terminal_size_of(std::io::stderr()) {
         Some((width, _)) => errln!("{}", text::wrap_sentence(sentence, width.0.into())),
@@ -31,7 +31,7 @@ pub(crate) fn say(sentence: &str) {
     }
 }
 
-/// ANSI colours; `anstream` takes them out again where nobody sees them or `NO_COLOR` is set.
+/// ANSI colours; `anstream` removes them if the output is not a terminal or `NO_COLOR` is set.
 pub(crate) mod paint {
     pub(crate) const RED: &str = "\u{1b}[1;31m";
     pub(crate) const YELLOW: &str = "\u{1b}[33m";
@@ -41,17 +41,17 @@ pub(crate) mod paint {
     pub(crate) const PLAIN: &str = "\u{1b}[0m";
 }
 
-/// Width of the terminal that standard output is, if it is one.
+/// Returns the width of the terminal, if standard output is one.
 pub(super) fn terminal_width() -> Option<usize> {
     terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| width.0.into())
 }
 
-/// A number with its noun: `1 row`, `1,234 rows`.
+/// Formats a number with its noun: `1 row`, `1,234 rows`.
 pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", group_digits(number), if number == 1 { one } else { many })
 }
 
-/// A number with a comma between groups of three digits.
+/// Formats a number with a comma between groups of three digits.
 pub(crate) fn group_digits(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();

@@ -1,13 +1,13 @@
-//! Text in columns and lines of a terminal.
+//! Measures, cuts, pads and wraps text for a terminal.
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-/// Columns that a text takes. It has no control characters.
+/// Returns the number of columns of a text without control characters.
 pub(super) fn columns(text: &str) -> usize {
     text.width()
 }
 
-/// The text in at most so many columns, with `…` where something is cut off.
+/// Cuts a text to at most `most` columns, with `…` if something is cut off.
 pub(super) fn cut(text: &str, most: usize) -> String {
     if columns(text) <= most {
         return text.to_owned();
@@ -27,12 +27,12 @@ pub(super) fn cut(text: &str, most: usize) -> String {
     shown
 }
 
-/// Spaces behind a text up to a column.
+/// Pads a text with spaces up to a column.
 pub(super) fn pad(text: &str, to: usize) -> String {
     format!("{text}{}", " ".repeat(to.saturating_sub(columns(text))))
 }
 
-/// Lines of at most so many columns, broken between words; a word that is longer than a line is broken inside.
+/// Wraps a text into lines of at most `width` columns. A word that is longer than a line is broken inside.
 pub(super) fn wrap(text: &str, width: usize, indent: &str) -> String {
     let options = textwrap::Options::new(width.max(20)).initial_indent(indent).subsequent_indent(indent);
     let options = options
@@ -41,7 +41,7 @@ pub(super) fn wrap(text: &str, width: usize, indent: &str) -> String {
     textwrap::fill(text, options)
 }
 
-/// The same with an indent from the second line on.
+/// Wraps a text like `wrap`, but indents it only from the second line on.
 pub(super) fn wrap_after(text: &str, width: usize, indent: &str) -> String {
     let options = textwrap::Options::new(width.max(20)).subsequent_indent(indent);
     let options = options
@@ -50,7 +50,7 @@ pub(super) fn wrap_after(text: &str, width: usize, indent: &str) -> String {
     textwrap::fill(text, options)
 }
 
-/// The same for a sentence: a word that is longer than a line, such as an address, stays whole, so that it can be copied.
+/// Wraps a sentence. A word that is longer than a line, such as an address, stays whole, so that it can be copied.
 pub(super) fn wrap_sentence(text: &str, width: usize) -> String {
     let options = textwrap::Options::new(width.max(20)).break_words(false);
     let options = options

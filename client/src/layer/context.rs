@@ -17,19 +17,19 @@ pub struct AuditContext(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
-    /// As the request and who is behind it tell it.
+    /// The entry as derived from the request and its caller alone, without the handler's additions.
     bare: Entry,
     entry: Entry,
-    /// What the handler called it.
+    /// Category and action that the handler set.
     name: Option<(Category, String)>,
     is_change: bool,
-    /// Recorded whatever becomes of it.
+    /// Whether the request is recorded with any outcome.
     is_wanted: bool,
-    /// Not worth an entry unless it fails.
+    /// Whether a request that only reads is recorded only if it fails.
     is_unremarkable: bool,
-    /// Nobody did anything: only counted if there is more of it.
+    /// Whether the request was rejected before anything was done; repeated rejections are only counted.
     is_turned_away: bool,
-    /// What was recorded before it began.
+    /// Id of the intent that was recorded before the operation began.
     intent: Option<EntryId>,
 }
 
@@ -108,7 +108,7 @@ impl AuditContext {
         })
     }
 
-    /// Before it begins; an entry of its own.
+    /// Creates the intent, a separate entry that is recorded before the operation begins.
     pub(super) fn intent(&self) -> Entry {
         let id = EntryId::from_uuid(uuid::Uuid::now_v7());
         let bare = self.with(|state| {
@@ -118,13 +118,13 @@ impl AuditContext {
         bare.with_id(id).outcome(Outcome::Unknown).reason(INTENT)
     }
 
-    /// When it is over. What the handler said about the outcome stands.
+    /// Creates the entry of the finished request. An outcome or reason that the handler has set is kept.
     pub(super) fn last_words(&self, outcome: Outcome, reason: &str) -> Entry {
         self.with(|state| ended(state.entry.clone(), outcome, reason, state.intent))
     }
 
-    /// Without what the handler said but who it was and, if wanted, what it is called. Its id is another one: that may be what was
-    /// wrong.
+    /// Creates an entry without the handler's additions, except the caller and, if `with_name`, the category and action. It gets a new
+    /// id, because the old one may be the reason why the entry was refused.
     pub(super) fn bare_words(&self, outcome: Outcome, reason: &str, with_name: bool) -> Entry {
         let id = EntryId::from_uuid(uuid::Uuid::now_v7());
         self.with(|state| {

@@ -1,7 +1,7 @@
 //! A tower layer that records one entry for every request that changes something, and for every denied one.
 //!
-//! The handler says more through [`AuditContext`], a request extension. If it says nothing the entry is written all the same: hooks
-//! that wait to be called miss what nobody thought of.
+//! The handler adds details through [`AuditContext`], a request extension. The entry is written even if the handler adds nothing: hooks
+//! that handlers must call would miss every route whose author forgot to call them.
 
 mod caller;
 mod context;

@@ -1,5 +1,5 @@
-//! Strangers who are turned away again and again: the first time is recorded at once, the others are counted, so that nobody
-//! can fill the log.
+//! Limits the entries about rejected requests: the first one of an address is recorded at once and further ones are counted, so that no
+//! client can fill the log.
 
 use std::collections::{HashMap, hash_map};
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,29 +13,29 @@ use tokio_util::sync::CancellationToken;
 use crate::entry::{Category, Entry, Outcome};
 use crate::recorder::{Recorder, WeakRecorder};
 
-/// Refusals of one address inside this time become one entry with a count.
+/// Refusals of one address within this time become one entry with a count.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Addresses watched at once; beyond it all others share one count.
 const ADDRESSES_MAX: usize = 10_000;
 
-/// In the place of an address that nobody knows, or that there is no room to count.
+/// Key for refusals whose address is unknown, or that exceed `ADDRESSES_MAX`.
 const UNKNOWN: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
-/// Who was turned away in the last minute, and how often.
+/// Counts of refused requests in the current window, by address.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(Mutex<HashMap<IpAddr, Counted>>);
 
 #[derive(Debug)]
 struct Counted {
     since: Instant,
-    /// Behind the first one, which has an entry of its own.
+    /// Number of refusals after the first one, which has an entry of its own.
     more: u64,
     last_reason: String,
 }
 
 impl Refusals {
-    /// None when this one is counted and needs no entry of its own. The first of an address begins to count, and is to be recorded;
-    /// the count is when the window is over or the recorder is closed.
+    /// Returns `None` if this refusal is counted and needs no entry of its own. The first refusal of an address starts a count, and the
+    /// caller must record it; the count is recorded when the window ends or the recorder is closed.
     pub(super) fn first(self: &Arc<Self>, recorder: &Recorder, entry: &Entry) -> Option<IpAddr> {
         let mut addresses = self.addresses();
         let mut key = entry.address().map_or(UNKNOWN, network);
@@ -56,7 +56,7 @@ impl Refusals {
         Some(key)
     }
 
-    /// The first one could not be recorded after all: then it is one of those that are counted.
+    /// Adds the first refusal to the count, because it could not be recorded.
     pub(super) fn missed(&self, key: IpAddr) {
         if let Some(counted) = self.addresses().get_mut(&key) {
             counted.more += 1;
@@ -67,7 +67,7 @@ impl Refusals {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for whoever closes the recorder, too, and keeps nobody from dropping it.
+    /// Records the count when the window ends or the recorder is closed. Holds a weak reference, so that the recorder can be dropped.
     async fn report(
         self: Arc<Self>,
         key: IpAddr,
@@ -95,7 +95,7 @@ impl Refusals {
             if closing.is_cancelled() {
                 return;
             }
-            // They belong to the next window, which may have begun meanwhile.
+            // Add the count to the next window, which may have begun meanwhile.
             match self.addresses().entry(key) {
                 hash_map::Entry::Occupied(mut next) => {
                     next.get_mut().more += counted.more;

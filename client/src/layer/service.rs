@@ -1,4 +1,4 @@
-//! The tower layer, its options, and what it does around a request.
+//! The tower layer, its options, and the service that records each request.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -56,7 +56,7 @@ struct Settings {
     category: Category,
     identify: Option<Arc<Identify>>,
     intents: bool,
-    /// Requests that only read are recorded like the others.
+    /// Whether requests that only read are recorded as well.
     reads: bool,
     /// Names of parameters in a request's query that are recorded.
     parameters: Vec<String>,
@@ -104,7 +104,7 @@ impl RecordLayer {
     }
 
     /// Whether a strict operation is recorded before it begins as well as after it; true by default. Without intents, if recording fails
-    /// after the operation, the caller is told that it happened and was not recorded.
+    /// after the operation, the response says that it happened and was not recorded.
     #[must_use]
     pub fn record_intents(self, record: bool) -> Self {
         self.with(|settings| settings.intents = record)
@@ -158,7 +158,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // The one that is ready is used, and a copy stays.
+        // Use the instance that `poll_ready` was called on, and leave a clone in its place.
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
         if request.extensions().get::<AuditContext>().is_some() {
@@ -174,7 +174,8 @@ where
             return Box::pin(settings.look(inner, request, activity));
         }
         Box::pin(async move {
-            // In a task of its own: a client that disconnects cancels this one, and the operation must still be finished and recorded.
+            // Run in a separate task: a client that disconnects cancels this future, but the operation must still be finished and
+            // recorded.
             let recorder = settings.recorder.clone();
             match recorder.operation(settings.operate(inner, request, activity, is_change)).await {
                 Ok(answer) => answer,
@@ -196,7 +197,7 @@ impl Settings {
         words::with_parameters(entry, parts, &self.parameters)
     }
 
-    /// Something that may change something, or whose caller need not wait for it to be recorded.
+    /// Handles a request that may change something, or one that is recorded even if its caller does not wait for the response.
     async fn operate<S, B, R>(
         self: Arc<Self>,
         mut inner: S,
@@ -210,7 +211,7 @@ impl Settings {
     {
         let is_strict = self.recorder.policy_of(self.category) == DeliveryPolicy::Strict;
         if is_change && is_strict && self.intents {
-            // Nothing has happened yet, and without it nothing will.
+            // Nothing has been done yet, and without a recorded intent nothing will be.
             if let Err(error) = self.recorder.emit(activity.intent()).await {
                 return Ok(not_recorded(&format!("nothing was done: the operation could not be recorded: {error}")));
             }
@@ -218,7 +219,7 @@ impl Settings {
         let answer = match AssertUnwindSafe(inner.call(request)).catch_unwind().await {
             Ok(answer) => answer,
             Err(panic) => {
-                // Here, where nobody who hangs up can reach.
+                // Record the panic in this task, which a client cannot cancel by disconnecting.
                 if let Err(error) = self.over(&activity, Outcome::Failure, "panic").await {
                     tracing::error!(%error, "cannot record an operation that panicked");
                 }
@@ -233,7 +234,7 @@ impl Settings {
         withheld.map_or(answer, Ok)
     }
 
-    /// Something that reads. It is recorded when it was denied, or when its handler says so.
+    /// Handles a request that only reads. It is recorded if it is denied, or if its handler asks for it.
     async fn look<S, B, R>(
         self: Arc<Self>,
         mut inner: S,
@@ -249,7 +250,7 @@ impl Settings {
         Ok(self.finish(activity, outcome, reason).await.unwrap_or(answer))
     }
 
-    /// Records how it ended, if it needs an entry; what is answered instead when that cannot be done.
+    /// Records the result of a request if it needs an entry. Returns the response to send instead if it could not be recorded.
     async fn finish<R: From<String>>(
         self: Arc<Self>,
         activity: AuditContext,
@@ -260,7 +261,7 @@ impl Settings {
             return None;
         }
         let (is_refused, is_change) = (outcome == Outcome::Denied || activity.is_turned_away(), activity.is_change());
-        // In a task of its own: a client that disconnects now has been served or refused all the same.
+        // Record in a separate task: even if the client disconnects now, the request has been served or refused.
         let recorder = self.recorder.clone();
         let recording = recorder.operation(async move {
             let recorded = self.over(&activity, outcome, &reason).await;
@@ -270,7 +271,7 @@ impl Settings {
             recorded
         });
         if is_refused {
-            // No is no, recorded or not, and not worth a long wait.
+            // A denial is final whether or not it was recorded, so do not delay the response for long.
             let _ = tokio::time::timeout(REFUSAL_PATIENCE, recording).await;
             return None;
         }
@@ -281,7 +282,7 @@ impl Settings {
         }))
     }
 
-    /// Records how it ended, or counts it.
+    /// Records the result of a request, or only counts it if it is a repeated rejection.
     async fn over(&self, activity: &AuditContext, outcome: Outcome, reason: &str) -> Result<(), EmitError> {
         let entry = activity.last_words(outcome, reason);
         if !activity.is_turned_away() {
@@ -295,7 +296,7 @@ impl Settings {
         recorded
     }
 
-    /// An entry that was made wrongly is recorded without what its handler said.
+    /// Records an entry. If it is invalid or refused, records the request without the handler's additions.
     async fn record(
         &self,
         activity: &AuditContext,
@@ -339,7 +340,7 @@ fn not_recorded<R: From<String>>(detail: &str) -> Response<R> {
     response
 }
 
-/// Axum's routers cannot fail, and so cannot what stands around them.
+/// Axum's routers are infallible, and so must be a service that wraps one.
 const _: fn(&RecordService<axum::Router>) = |service| {
     fn is_service<S: Service<Request<axum::body::Body>, Error = Infallible>>(_: &S) {}
     is_service(service);
@@ -353,7 +354,7 @@ mod tests {
     use axum::routing::get;
     use tower::ServiceExt as _;
 
-    /// Options that are set on a clone count for the clone, and for nothing else.
+    /// Options set on a clone apply to that clone only.
     #[tokio::test]
     async fn a_clone_has_its_own_options() {
         let (recorder, captured) = Recorder::in_memory();

@@ -1,4 +1,5 @@
-//! What a request says about itself, made to fit: whoever sends it must not be able to keep it from being recorded.
+//! Builds the entry of a request from its method, path and headers. Values are cut to the limits of their fields, so that a client cannot
+//! prevent the recording with values that are too long.
 
 use std::net::IpAddr;
 
@@ -12,7 +13,7 @@ use serde_json::Value;
 use super::caller::{Caller, fitting};
 use crate::entry::{Category, Entry};
 
-/// No browser says more about itself. What a stranger can put into an entry is room that its handler does not have.
+/// Maximum length of a user agent; no browser sends a longer one. Space that a client can fill is not available to the handler.
 const AGENT_BYTES_MAX: usize = 512;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -33,7 +34,8 @@ pub(super) fn first(
     };
     let header = |name: HeaderName| parts.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
     let method = fit("method", parts.method.as_str(), METHOD_BYTES_MAX);
-    // As it was asked for, where a nested router has taken the front of it away. Without the query: it is where secrets stand, and what a handler thinks worth telling it tells.
+    // Use the original path, because a nested router removes its prefix. Omit the query: it may hold secrets, and a handler can add the
+    // parameters that matter.
     let asked = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);
     let path = fit("path", asked.path(), LONG_TEXT_BYTES_MAX);
     let agent = header(USER_AGENT).map(|agent| fit("user_agent", &agent, AGENT_BYTES_MAX)).unwrap_or_default();
@@ -56,7 +58,7 @@ pub(super) fn first(
     if cut.is_empty() { entry } else { entry.detail("cut", cut) }
 }
 
-/// Values of parameters in one entry, and bytes of each: what a stranger can put into an entry is bounded.
+/// Maximum number of parameter values in one entry and of bytes in each, which limits what a client can put into an entry.
 const PARAMETERS_MAX: usize = 32;
 const PARAMETER_BYTES_MAX: usize = 256;
 
@@ -66,7 +68,7 @@ pub(super) fn with_parameters(entry: Entry, parts: &Parts, names: &[String]) -> 
         return entry;
     }
     let asked = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);
-    // A query that is no list of names and values has none of these names.
+    // A query that is not a list of names and values has none of the parameters.
     let pairs = Query::<Vec<(String, String)>>::try_from_uri(asked).map(|Query(pairs)| pairs).unwrap_or_default();
     let mut found = serde_json::Map::new();
     let wanted = pairs.into_iter().filter(|(name, _)| names.contains(name));
@@ -82,7 +84,7 @@ pub(super) fn with_parameters(entry: Entry, parts: &Parts, names: &[String]) -> 
     if found.is_empty() { entry } else { entry.detail("parameters", found) }
 }
 
-/// Methods are anything; actions are not.
+/// Converts a method to a part of an action. Methods may hold characters that actions may not; only ASCII letters and digits are kept.
 fn action_word(method: &http::Method) -> String {
     let word: String = method.as_str().chars().filter(char::is_ascii_alphanumeric).take(METHOD_BYTES_MAX).collect();
     if word.is_empty() { "request".to_owned() } else { word.to_ascii_lowercase() }

@@ -1,4 +1,4 @@
-//! Metrics of a recorder.
+//! Counts the entries of a recorder for Prometheus.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,7 @@ use crate::policy::DeliveryPolicy;
 use crate::spool::Waiting;
 
 const PREFIX: &str = "piperoll_audit";
-/// No entry waits.
+/// Value of `oldest` while no entry waits.
 const NONE: i64 = i64::MIN;
 
 type Labels = Vec<(&'static str, &'static str)>;
@@ -30,7 +30,7 @@ pub(crate) struct Metrics {
     text: Mutex<Registry>,
 }
 
-/// Read when somebody asks.
+/// Gauges that are read at each scrape.
 #[derive(Debug, Clone)]
 struct Gauges {
     waiting: Option<Arc<Waiting>>,

@@ -1,7 +1,8 @@
-//! Number of acknowledged records of each segment, so that a shortened or missing segment is detected.
+//! Stores the number of acknowledged records of each segment, so that a shortened or missing segment is detected.
 //!
-//! The count is written behind the records and not synced, so it outlives the process, and behind a power failure it may be older than the
-//! segment. Where it is newer, records that nobody waited for were not on the disk yet: they are lost, and counted as that.
+//! The count is written after the records and not synced, so it survives the end of the process, but after a power failure it may be
+//! older than the segment. If it is newer, records that were written without a sync had not reached the disk: they are lost, and counted
+//! as lost.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -9,14 +10,14 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 const SUFFIX: &str = ".kept";
-/// Records (8, little endian), CRC-32 of them (4).
+/// Layout of the file: number of records (8, little-endian), CRC-32 of these bytes (4).
 const BYTES: usize = 12;
 
 fn path_of(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{number:016}{SUFFIX}"))
 }
 
-/// The count of the segment that is being written.
+/// Count of the segment that is being written.
 #[derive(Debug)]
 pub(super) struct Extent {
     file: File,
@@ -30,7 +31,8 @@ impl Extent {
         Ok(Self { file, records: 0 })
     }
 
-    /// Counts records that are in the segment. A count that cannot be written stays behind, and says less.
+    /// Counts records that were written to the segment. If the count cannot be written, the file holds a smaller number, and fewer losses
+    /// are detected.
     pub(super) fn add(&mut self, records: u64) {
         self.records += records;
         let _ = self.file.write_all_at(&to_bytes(self.records), 0);
@@ -44,14 +46,14 @@ fn to_bytes(records: u64) -> [u8; BYTES] {
     bytes
 }
 
-/// How many records a segment had; none where no count is there, or it was damaged.
+/// Returns how many records a segment had; `None` if there is no count or it is damaged.
 pub(super) fn read(folder: &Path, number: u64) -> Option<u64> {
     let bytes: [u8; BYTES] = std::fs::read(path_of(folder, number)).ok()?.try_into().ok()?;
     let records = u64::from_le_bytes(bytes[..8].try_into().ok()?);
     (to_bytes(records) == bytes).then_some(records)
 }
 
-/// Segments that a count is there of.
+/// Returns the numbers of all segments that have a count.
 pub(super) fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for file in std::fs::read_dir(folder)? {
@@ -63,7 +65,8 @@ pub(super) fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
     Ok(numbers)
 }
 
-/// Before its segment goes: a crash in between leaves a segment without a count, and never a count without a segment.
+/// Removes the count of a segment. Call it before removing the segment: a crash in between then leaves a segment without a count, never a
+/// count without a segment.
 pub(super) fn remove(folder: &Path, number: u64) -> io::Result<()> {
     match std::fs::remove_file(path_of(folder, number)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

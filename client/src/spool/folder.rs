@@ -18,12 +18,12 @@ use super::waiting::{SpoolError, Waiting, Written};
 use super::writer::{Job, Writer};
 use crate::loss_counters::{Cause, LossCounters};
 
-/// Entries on their way to the disk.
+/// Maximum number of entries queued for the writer thread.
 const JOBS_MAX: usize = 8_192;
 const LOCK: &str = "lock";
 
-/// Counts entries of a segment that were acknowledged and are not in it any more. A crash behind this counts them again, which is better than
-/// not at all.
+/// Counts acknowledged entries that are missing from a segment as lost. After a crash before `extent::remove`, they are counted again at
+/// the next start, which is better than not at all.
 fn lost_from(folder: &Path, number: u64, missing: u64, ledger: &LossCounters) {
     tracing::error!(folder = %folder.display(), segment = number, missing, "a spool segment became shorter; counting the missing entries as lost");
     ledger.lost(Cause::Damaged, Some(missing), now().micros());
@@ -32,7 +32,7 @@ fn lost_from(folder: &Path, number: u64, missing: u64, ledger: &LossCounters) {
     }
 }
 
-/// The spool with its writing thread running.
+/// An open spool with a running writer thread.
 #[derive(Debug)]
 pub(crate) struct Spool {
     folder: PathBuf,
@@ -44,7 +44,7 @@ pub(crate) struct Spool {
 }
 
 impl Spool {
-    /// Makes the folder where there is none, and counts what waits in it, and what is known to be lost.
+    /// Opens the directory, which is created if it is missing, and counts the entries that wait in it and those known to be lost.
     pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<(Self, Arc<LossCounters>), SpoolError> {
         let wrong = |e: std::io::Error| SpoolError::Open { folder: folder.to_owned(), problem: e.to_string() };
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrong)?;
@@ -61,7 +61,8 @@ impl Spool {
         let numbers = numbers(folder).map_err(wrong)?;
         for number in &numbers {
             let (entries, bytes, whole) = segment::count(&path_of(folder, *number)).map_err(wrong)?;
-            // A segment with something unreadable in it is lost from there on, in unknown number, when it is read.
+            // Do not count missing entries of a damaged segment here: when it is read, everything from the damage on is counted as
+            // lost, in unknown number.
             if let Some(missing) =
                 extent::read(folder, *number).and_then(|kept| kept.checked_sub(entries)).filter(|n| *n > 0)
                 && whole
@@ -96,8 +97,8 @@ impl Spool {
         &self.waiting
     }
 
-    /// Keeps an entry; returns when it is in the file, and on the disk if `sync`. A caller that does not wait for that leaves an entry
-    /// that is kept, or counted as lost by the thread that writes.
+    /// Spools an entry; returns when it is in the file, and synced to the disk if `sync`. If the caller stops waiting, the writer thread
+    /// still writes the entry, or counts it as lost.
     pub(crate) async fn keep(&self, kept: Kept, sync: bool) -> Result<(), SpoolError> {
         let bytes = kept.bytes();
         if !self.waiting.reserve(bytes, self.bytes_max) {
@@ -117,7 +118,7 @@ impl Spool {
         answer.await.map_err(|_| SpoolError::Closed)?
     }
 
-    /// The oldest segment that is not done with, if there is any.
+    /// Opens the oldest segment that is not in `done`, if there is one.
     pub(crate) fn oldest(&self, done: &HashSet<u64>) -> std::io::Result<Option<SegmentReader>> {
         match numbers(&self.folder)?.into_iter().find(|number| !done.contains(number)) {
             None => Ok(None),
@@ -125,13 +126,14 @@ impl Spool {
         }
     }
 
-    /// How far a segment may be read; none when nothing more is written to it, and all of it counts.
+    /// Returns how far a segment may be read; `None` if it is closed, so that all of it may be read.
     pub(crate) fn end_of(&self, segment: &SegmentReader) -> Option<u64> {
         let written = *self.written.lock().unwrap_or_else(PoisonError::into_inner);
         (written.number == segment.number).then_some(written.end)
     }
 
-    /// All of its records are in the log. If this is lost in a crash they are sent again, and known by their ids.
+    /// Removes a segment whose records are all in the log. If a crash undoes the removal, the records are sent again, and the node
+    /// recognises them as duplicates by their ids.
     pub(crate) fn remove(&self, segment: &SegmentReader) -> std::io::Result<()> {
         extent::remove(&self.folder, segment.number)?;
         segment.remove()?;
@@ -139,20 +141,21 @@ impl Spool {
         Ok(())
     }
 
-    /// Puts a segment whose rest cannot be read where somebody may look what can be saved; nothing of it waits any more.
+    /// Renames a segment whose remaining records cannot be read, so that an operator can try to recover them. Its entries no longer count
+    /// as waiting.
     pub(crate) async fn set_aside(&self, segment: &SegmentReader) -> std::io::Result<PathBuf> {
         if self.end_of(segment).is_some() {
-            // What is kept from now on must not follow it there.
+            // Close the segment first, so that later entries are not written to the renamed file.
             self.turn_over().await;
         }
         let (entries, bytes) = self.waiting.without_segment(segment.number);
-        // What was read of it was settled one by one. The rest is lost, whether it can be moved or not.
+        // Records that were read have been settled one by one. The rest is lost, whether or not the file can be renamed.
         self.waiting.settled(entries.saturating_sub(segment.records), bytes.saturating_sub(segment.record_bytes));
         extent::remove(&self.folder, segment.number)?;
         segment.set_aside()
     }
 
-    /// Nothing more is written to the segment that is being read to its end.
+    /// Closes the segment that is being written; later entries are written to a new one.
     pub(crate) async fn turn_over(&self) {
         let (reply, answer) = oneshot::channel();
         if self.jobs.send(Job::TurnOver { reply }).await.is_ok() {
@@ -214,7 +217,7 @@ mod tests {
         assert!(matches!(reader.next(None).expect("a file"), Read::Damaged));
     }
 
-    /// A segment is cut at every byte, or gone: what had been acknowledged and is not there is counted, once.
+    /// Cuts a segment at every byte, and removes it: acknowledged entries that are missing are counted exactly once.
     #[tokio::test]
     async fn what_is_missing_from_a_segment_is_counted() {
         let dir = tempfile::tempdir().expect("a folder");

@@ -1,8 +1,8 @@
-//! Entries that wait on this machine's disk (docs/recording.md, "Spool").
+//! Keeps entries on this machine's disk until the node records them (docs/recording.md, "Spool").
 //!
-//! A folder belongs to one process. It holds segments: files of records that are appended to, read from the front, and removed
-//! when all of their records are in the log. An entry keeps its id, so one that is sent twice is recorded once; that is why
-//! nothing needs to be remembered about how far a segment was read.
+//! A directory belongs to one process. It holds segments: files to which records are appended. A segment is read from its start and
+//! removed when all of its records are in the log. An entry keeps its id, so an entry that is sent twice is recorded once; this is why
+//! the read position within a segment is not stored.
 
 mod extent;
 mod folder;

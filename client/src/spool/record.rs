@@ -1,16 +1,16 @@
-//! One record of a segment: length, CRC-32, time, text. All numbers are little-endian.
+//! Encodes and parses one record of a segment: length, CRC-32, time, text. All numbers are little-endian.
 
-/// Bytes in front of the text: its length (4), CRC-32 of all that follows it (4), time (8).
+/// Size of the header, which precedes the text: length of the text (4), CRC-32 of everything after it (4), time (8).
 pub(super) const HEAD_BYTES: usize = 16;
-/// A text is never longer than a caller's entry may be.
+/// Maximum length of a text, which is that of a caller's entry.
 pub(super) const TEXT_BYTES_MAX: usize = piperoll_format::limits::CALLER_ENTRY_BYTES_MAX;
 
-/// An entry that waits.
+/// A spooled entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Kept {
     /// When it was emitted, in microseconds since 1970.
     pub(crate) time: i64,
-    /// The entry as it is sent, without its secrets.
+    /// The entry as it is sent, with its secrets masked.
     pub(crate) text: String,
 }
 
@@ -31,14 +31,14 @@ impl Kept {
     }
 }
 
-/// What stands at the beginning of some bytes.
+/// Result of parsing the start of a buffer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Parsed {
-    /// A record and how many bytes it takes.
+    /// A record, and the number of bytes it occupies.
     Record(Kept, usize),
-    /// A record may be there, when there are more bytes.
+    /// More bytes are needed to tell whether there is a record.
     Short,
-    /// No record.
+    /// The bytes are not a record.
     Damaged,
 }
 
@@ -64,7 +64,7 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
 mod tests {
     use super::*;
 
-    /// Golden bytes: the format is read again after an upgrade (docs/recording.md, "Spool").
+    /// Golden bytes: a spool written before an upgrade must be readable after it (docs/recording.md, "Spool").
     #[test]
     fn bytes_of_a_record() {
         let kept = Kept { time: 1_776_240_000_000_001, text: "{}".to_owned() };

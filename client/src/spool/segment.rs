@@ -1,4 +1,4 @@
-//! Files of spooled records.
+//! Reads segments, the files of spooled records.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -44,28 +44,28 @@ pub(super) fn count(path: &Path) -> io::Result<(u64, u64, bool)> {
     }
 }
 
-/// What comes next in a segment.
+/// Result of reading the next record of a segment.
 #[derive(Debug)]
 pub(crate) enum Read {
     Record(Kept),
-    /// Nothing more for now; what stands behind the last whole record was never acknowledged.
+    /// There are no more records for now; bytes after the last whole record were never acknowledged.
     End,
-    /// What stands here was once a record. Nothing behind it can be read.
+    /// The bytes here were once a record. Nothing after them can be read.
     Damaged,
 }
 
-/// Reads a segment from its front, also while it is written to.
+/// Reads a segment from its start, even while the writer appends to it.
 #[derive(Debug)]
 pub(crate) struct SegmentReader {
     pub(crate) number: u64,
     path: PathBuf,
     file: File,
-    /// Bytes that were read and hold no whole record yet.
+    /// Bytes read from the file; those from `at` on have not been returned as records yet.
     buffer: Vec<u8>,
     at: usize,
-    /// Bytes of the file that were read.
+    /// Number of bytes read from the file.
     read: u64,
-    /// What was given out, in records and their bytes.
+    /// Number of records returned by `next`; `record_bytes` is their size.
     pub(super) records: u64,
     pub(super) record_bytes: u64,
 }
@@ -84,7 +84,7 @@ impl SegmentReader {
         })
     }
 
-    /// Up to `end` of the file, or to its end when nothing more is written to it.
+    /// Returns the next record before offset `end`, or, with `None`, before the end of a file that is no longer written to.
     pub(crate) fn next(&mut self, end: Option<u64>) -> io::Result<Read> {
         loop {
             match parse(&self.buffer[self.at..]) {
@@ -112,7 +112,7 @@ impl SegmentReader {
         }
     }
 
-    /// Whether what looks like a torn end is a length that was changed: there is a record behind it.
+    /// Whether an apparently torn end is really a corrupted length, because a whole record follows it.
     fn has_record_behind(&self) -> bool {
         (1..self.buffer.len()).any(|at| matches!(parse(&self.buffer[at..]), Parsed::Record(..)))
     }
@@ -122,7 +122,7 @@ impl SegmentReader {
     }
 
     pub(super) fn set_aside(&self) -> io::Result<PathBuf> {
-        // The time keeps an earlier one, of a spool that began to count anew, from being overwritten.
+        // The time in the name keeps an earlier file from being overwritten: numbering starts again if a spool is opened empty.
         let now = now().micros();
         let aside = self.path.with_extension(format!("{now}.damaged"));
         std::fs::rename(&self.path, &aside)?;

@@ -1,4 +1,4 @@
-//! Queue of the spool, how much of it is written, and why an entry could not be stored.
+//! Counters of the entries in the spool, how far the current segment may be read, and why an entry could not be spooled.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ pub enum SpoolError {
     Write {
         /// The spool directory.
         folder: PathBuf,
-        /// What the operating system said.
+        /// Error message of the operating system.
         problem: String,
     },
     /// The directory cannot be created or used.
@@ -32,7 +32,7 @@ pub enum SpoolError {
     Open {
         /// The spool directory.
         folder: PathBuf,
-        /// What is wrong with it.
+        /// Reason why it cannot be used.
         problem: String,
     },
     /// Another process holds the directory's lock.
@@ -46,14 +46,14 @@ pub enum SpoolError {
     Closed,
 }
 
-/// Entries that wait, counted by the spool's writer and its reader.
+/// Counts of the entries that wait in the spool.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
     pub(crate) entries: AtomicU64,
     pub(crate) bytes: AtomicU64,
     /// Wakes the task that reads the spool.
     pub(crate) more: Notify,
-    /// Entries and bytes that were ever counted of each segment that is there.
+    /// Entries and bytes of each existing segment, including entries that have been sent already.
     segments: Mutex<HashMap<u64, (u64, u64)>>,
 }
 
@@ -62,7 +62,7 @@ impl Waiting {
         self.entries.load(Ordering::Acquire) == 0
     }
 
-    /// Counts an entry before it is written, so that it cannot be settled before it is counted; false when there is no room.
+    /// Counts an entry before it is written, so that it cannot be settled before it is counted. Returns false if the spool is full.
     pub(super) fn reserve(&self, bytes: u64, max: u64) -> bool {
         let more = |now: u64| now.checked_add(bytes).filter(|sum| *sum <= max);
         if self.bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
@@ -91,7 +91,7 @@ impl Waiting {
     }
 }
 
-/// Which segment is being written, and how far it may be read: what lies behind is not acknowledged yet.
+/// Number of the segment that is being written, and how far it may be read: bytes after `end` are not acknowledged yet.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Written {
     pub(super) number: u64,

@@ -1,4 +1,4 @@
-//! The thread that writes segments; entries that wait for it share one sync.
+//! Writes segments on a thread of its own; queued entries share one sync.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -14,7 +14,7 @@ use super::segment::path_of;
 use super::waiting::{SpoolError, Waiting, Written};
 use crate::loss_counters::{Cause, LossCounters};
 
-/// A segment that is longer is followed by another one; it can only be removed as a whole.
+/// Size from which on a new segment is begun. A segment can only be removed as a whole.
 const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 
 pub(super) enum Job {
@@ -27,20 +27,20 @@ pub(super) struct Writer {
     next: u64,
     open: Option<Open>,
     waiting: Arc<Waiting>,
-    /// Told to whoever reads.
+    /// Read by `Spool::end_of`.
     written: Arc<Mutex<Written>>,
-    /// Counts what cannot be written: whoever emitted it may not be there any more.
+    /// Counts entries that cannot be written, because their callers may have stopped waiting.
     ledger: Arc<LossCounters>,
 }
 
 struct Open {
     number: u64,
     file: File,
-    /// Behind the last whole record.
+    /// Offset of the end of the last whole record.
     end: u64,
-    /// Counts them beside it; none where that file cannot be made.
+    /// Count of acknowledged records, in a separate file; `None` if that file cannot be created.
     extent: Option<Extent>,
-    /// The file's name is on the disk, without which its content is lost with the machine.
+    /// Whether the file's directory entry is synced; without it, the content would be lost in a power failure.
     is_named: bool,
 }
 
@@ -99,7 +99,7 @@ impl Writer {
         self.waiting.more.notify_one();
     }
 
-    /// Nothing more goes into the segment that is open; all of it can be read.
+    /// Closes the open segment, so that all of it can be read.
     fn close(&mut self) {
         self.open = None;
         *self.written.lock().unwrap_or_else(PoisonError::into_inner) = Written::default();
@@ -112,7 +112,7 @@ impl Writer {
         let open = match &mut self.open {
             Some(open) => open,
             None => {
-                // Told before the file is there, so that nobody takes it for a finished one.
+                // Publish the number before creating the file; otherwise `Spool::end_of` would take the new segment for a closed one.
                 *self.written.lock().unwrap_or_else(PoisonError::into_inner) = Written { number: self.next, end: 0 };
                 self.open.insert(begin(&self.folder, &mut self.next)?)
             }
@@ -128,8 +128,8 @@ impl Writer {
                 *self.written.lock().unwrap_or_else(PoisonError::into_inner) =
                     Written { number: open.number, end: open.end };
             }
-            // What of it is there would be taken for acknowledged. If it cannot even be cut off, the file is left to its torn
-            // end, and what comes next goes into another one.
+            // Cut off the bytes that were written, which would otherwise be taken for acknowledged records. If that fails too,
+            // leave the file with its torn end and write later records to another segment.
             Err(_) => {
                 if open.file.set_len(open.end).is_err() {
                     self.close();

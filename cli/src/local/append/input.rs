@@ -9,12 +9,12 @@ use tokio::sync::mpsc;
 
 use crate::documents::{Document, Documents};
 
-/// Lines that are read ahead.
+/// Maximum number of lines that are read ahead.
 const LINES_AHEAD: usize = 1_024;
-/// Some programs write it at the beginning of a file (Unicode, section 23.8, "Byte Order Mark").
+/// Byte order mark, which some programs write at the beginning of a file (Unicode, section 23.8, "Byte Order Mark").
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// What one line, or one record of a document, is.
+/// One line, or one record of a document.
 pub(super) enum Item {
     /// An entry as JSON. A foreign record may have an id of its own.
     Entry {
@@ -22,7 +22,7 @@ pub(super) enum Item {
         text: Vec<u8>,
         has_id: bool,
     },
-    /// A record that the mapping is not about.
+    /// A record that the mapping does not cover.
     PassedOver,
     Refused {
         line: u64,
@@ -31,9 +31,9 @@ pub(super) enum Item {
 }
 
 enum Line {
-    /// Without its end.
+    /// A line without its line ending.
     Whole(Vec<u8>),
-    /// Longer than an entry may be; so many bytes.
+    /// Number of bytes of a line that is longer than an entry may be.
     Long(u64),
 }
 

@@ -26,11 +26,11 @@ use crate::documents::Documents;
 use crate::exit::Exit;
 use crate::show::group_digits;
 
-/// Bytes of lines in one request, well under the node's limit.
+/// Maximum size of the lines in one request, well under the node's limit.
 const REQUEST_BYTES: usize = 8 * 1024 * 1024;
-/// A line waits no longer than this for others to be recorded with.
+/// Maximum time that a line waits for others before it is sent.
 const BATCH_WAIT: Duration = Duration::from_millis(100);
-/// Refused lines spelled out on stderr.
+/// Maximum number of refused lines that are printed to standard error.
 const ERRORS_SHOWN_MAX: usize = 100;
 
 pub(super) async fn run(args: AppendArgs) -> anyhow::Result<Exit> {
@@ -43,7 +43,7 @@ pub(super) async fn run(args: AppendArgs) -> anyhow::Result<Exit> {
         Some(path) if path != Path::new("-") => {
             Box::new(BufReader::new(std::fs::File::open(path).with_context(|| path.display().to_string())?))
         }
-        // Waiting for lines that nobody types would look like a hang; say what is expected.
+        // Waiting for typed lines would look like a hang, so print what is expected.
         None if std::io::IsTerminal::is_terminal(&std::io::stdin()) => {
             bail!("nothing to record: give --category and --action, a file of NDJSON lines, or - for standard input")
         }
@@ -54,7 +54,7 @@ pub(super) async fn run(args: AppendArgs) -> anyhow::Result<Exit> {
         None => entries_of(unpacked(input)?),
         Some(mapping) => {
             let documents = Documents::of(input, mapping.join().cloned(), mapping.reads_lines())?;
-            // The node masks again, with its own names of secrets; what is cut here must be masked before.
+            // Mask here, before texts are cut, although the node masks again with its own names of secrets.
             let redactor = NodeConfig::load(&args.place.config).map(|config| config.redactor).unwrap_or_default();
             records_of(documents, mapping, redactor)
         }
@@ -75,7 +75,7 @@ async fn append_one(target: &Target, args: &AppendArgs) -> anyhow::Result<Exit> 
     }
 }
 
-/// The entry as JSON text, with `--details` as it was typed: order and digits are the caller's.
+/// Builds the entry as JSON text, with `--details` as it was typed, so that its order and digits are kept.
 fn entry_from_flags(args: &AppendArgs) -> anyhow::Result<String> {
     let mut members = Vec::new();
     let (kind, id) = match args.entity.as_deref().map(|e| e.split_once('/')) {
@@ -105,13 +105,13 @@ fn entry_from_flags(args: &AppendArgs) -> anyhow::Result<String> {
     }
     if let Some(details) = &args.details {
         let raw: &RawValue = serde_json::from_str(details).context("--details is not JSON")?;
-        // A line end between two values would end the entry.
+        // A line break between two values would end the entry.
         members.push(format!("\"details\":{}", raw.get().replace(['\n', '\r'], " ")));
     }
     Ok(format!("{{{}}}", members.join(",")))
 }
 
-/// Gives an entry without an id one, so that sending it again does not record it twice; says whether it did.
+/// Adds an id to an entry without one, so that sending it again does not record it twice. Returns whether it added one.
 fn with_id(line: Vec<u8>) -> (Vec<u8>, bool) {
     #[derive(Deserialize)]
     struct Identified<'a> {
@@ -119,7 +119,7 @@ fn with_id(line: Vec<u8>) -> (Vec<u8>, bool) {
         id: Option<&'a RawValue>,
     }
     let begin = line.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(0);
-    // What is no object is refused as it is.
+    // Leave anything but an object unchanged; it will be refused.
     let (Ok(Identified { id: None }), Some(b'{')) = (serde_json::from_slice(&line), line.get(begin)) else {
         return (line, false);
     };
@@ -135,7 +135,7 @@ struct Totals {
     new: u64,
     known: u64,
     refused: u64,
-    /// By the mapping.
+    /// Records that the mapping does not cover.
     passed_over: u64,
     /// Foreign records that have no id of their own.
     without_id: u64,
@@ -151,7 +151,7 @@ async fn append_items(
     let mut totals = Totals::default();
     let appended = append_all(target, &mut input, import, receipts, &mut totals, &bar).await;
     bar.finish_and_clear();
-    // Also after an error: what was recorded until then is recorded.
+    // Print the totals even after an error: entries recorded before it remain recorded.
     totals.say();
     appended?;
     Ok(if totals.refused == 0 { Exit::Complete } else { Exit::Failed })
@@ -167,7 +167,7 @@ async fn append_all(
 ) -> anyhow::Result<()> {
     let mut batch = Batch::default();
     loop {
-        // A program that writes lines without a pause wants them recorded now, too.
+        // Limit the wait, so that lines of a program that never pauses are recorded promptly too.
         let due = batch.begun.map(|begun| begun + BATCH_WAIT);
         let received = match due {
             None => input.recv().await,
@@ -181,7 +181,7 @@ async fn append_all(
         };
         let item = match received {
             Some(Ok(item)) => item,
-            // What came before an input that cannot be read any further is recorded all the same.
+            // Record the lines read so far, even if the input cannot be read any further.
             end => {
                 batch.flush(target, import, receipts, totals).await?;
                 bar.set_position(totals.new + totals.known);
@@ -200,7 +200,7 @@ async fn append_all(
             Item::PassedOver => totals.passed_over += 1,
             Item::Refused { line, problem } => totals.refuse(line, &problem),
         }
-        // A stream that never pauses.
+        // Flush the batch here too, for input that never pauses.
         if batch.begun.is_some_and(|begun| begun.elapsed() >= BATCH_WAIT) {
             batch.flush(target, import, receipts, totals).await?;
             bar.set_position(totals.new + totals.known);
@@ -240,14 +240,14 @@ impl Totals {
 #[derive(Default)]
 struct Batch {
     bytes: Vec<u8>,
-    /// Number of each line, and whether it got its id here.
+    /// Number of each line, and whether its id was added here.
     lines: Vec<(u64, bool)>,
-    /// When its first line came.
+    /// When its first line was added.
     begun: Option<Instant>,
 }
 
 impl Batch {
-    /// Whether another line of so many bytes has no room.
+    /// Whether there is no room for another line of `bytes` bytes.
     fn is_full(&self, bytes: usize) -> bool {
         self.lines.len() == BATCH_LINES_MAX || self.bytes.len() + bytes > REQUEST_BYTES
     }
@@ -276,7 +276,7 @@ impl Batch {
             let (number, is_given) = self.lines.get(result.line.saturating_sub(1)).copied().unwrap_or_default();
             match (&result.receipt, result.status) {
                 (Some(receipt), status) => {
-                    // Under an id that was made a moment ago it can only be known from a try before this one.
+                    // An id that was just added can be a duplicate only if an earlier attempt recorded the line, so the line is new.
                     if status == 200 && !is_given {
                         totals.known += 1;
                     } else {

@@ -13,15 +13,15 @@ use piperoll_protocol::node::{BatchReport, LineResult};
 use super::super::place::Place;
 use crate::args::PlaceArgs;
 
-/// Pauses between two tries, and for how long the same entries are tried: longer than a restart of the node takes.
+/// Pauses between two attempts, and the time for which the same entries are retried, which is longer than a restart of the node takes.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 const RETRY_FOR: Duration = Duration::from_secs(60);
 
-/// Where entries go.
+/// Log to which entries are appended.
 pub(super) struct Target {
     place: Place,
-    /// Of a node that is found by its configuration: where its log is, should the node stop meanwhile.
+    /// Configuration of a node that was found through it, to open its log if the node stops meanwhile.
     config: Option<Box<NodeConfig>>,
 }
 
@@ -36,7 +36,7 @@ impl Target {
     }
 }
 
-/// Sends lines, again and again while the node cannot take them. Every line that is sent twice must have an id.
+/// Sends lines, and retries while the node cannot accept them. A line that may be sent twice must have an id.
 pub(super) async fn send(target: &Target, lines: &[u8], import: bool) -> anyhow::Result<BatchReport> {
     let begun = Instant::now();
     let mut pauses = ExponentialBuilder::default()
@@ -64,7 +64,7 @@ pub(super) async fn send(target: &Target, lines: &[u8], import: bool) -> anyhow:
     }
 }
 
-/// Why lines were not recorded that are in order themselves; none when the rest is recorded or refused.
+/// Returns why a valid line was not recorded; `None` if every line is recorded or refused.
 fn is_passing(report: &BatchReport) -> Option<String> {
     let waiting = report.results.iter().find(|result| result.status >= 500 && result.receipt.is_none())?;
     Some(waiting.error.clone().unwrap_or_default())
@@ -85,7 +85,7 @@ fn is_in_use(error: &anyhow::Error) -> bool {
 async fn send_once(target: &Target, lines: &[u8], import: bool) -> anyhow::Result<BatchReport> {
     match &target.place {
         Place::Socket(client) => match client.append_lines(lines.to_vec(), import).await {
-            // It has stopped since it was found. If its log cannot be had either, the node may be starting again.
+            // The node has stopped since it was found. If its log cannot be opened either, the node may be starting again.
             Err(error) if error.is_down() => {
                 let Some(config) = target.config.clone() else { return Err(error.into()) };
                 let text = lines.to_vec();
@@ -98,7 +98,7 @@ async fn send_once(target: &Target, lines: &[u8], import: bool) -> anyhow::Resul
             let (here, text) = (config.clone(), lines.to_vec());
             let tried = tokio::task::spawn_blocking(move || append_to_directory(&here, &text, import)).await?;
             match tried {
-                // A daemon has started meanwhile, and has the log for itself: it takes the entries.
+                // A daemon has started meanwhile and holds the log, so send the entries to it.
                 Err(error) if is_in_use(&error) => {
                     let client = NodeClient::new(&config.socket.path)?;
                     if client.status().await.is_err() {
@@ -112,7 +112,7 @@ async fn send_once(target: &Target, lines: &[u8], import: bool) -> anyhow::Resul
     }
 }
 
-/// With the daemon down: takes the writer's lock itself, for as long as this batch lasts.
+/// Appends lines while the daemon is down. Takes the writer's lock for the duration of this batch.
 fn append_to_directory(config: &NodeConfig, lines: &[u8], import: bool) -> anyhow::Result<BatchReport> {
     let via: Arc<str> = Arc::from(if import { "import" } else { "cli" });
     let mut drafts = Vec::new();
